@@ -1,0 +1,57 @@
+//! A piece of the session stream.
+
+use bytes::Bytes;
+
+use super::FrameRange;
+
+/// Bytes per frame of the session stream: one 16-bit sample.
+pub const FRAME_BYTES: usize = 2;
+
+/// A run of consecutive frames: 16-bit little-endian PCM, mono, and where in the session it belongs.
+///
+/// The payload is reference-counted: clones share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AudioChunk {
+    range: FrameRange,
+    payload: Bytes,
+}
+
+impl AudioChunk {
+    /// The chunk that starts at `range.start` and holds `payload`.
+    ///
+    /// # Panics
+    /// If the payload's length is not that of the range.
+    #[must_use]
+    pub fn new(range: FrameRange, payload: Bytes) -> AudioChunk {
+        assert_eq!(
+            payload.len() as u64,
+            range.len() * FRAME_BYTES as u64,
+            "the payload of {range} has another length"
+        );
+        AudioChunk { range, payload }
+    }
+
+    /// The frames it holds.
+    #[must_use]
+    pub fn range(&self) -> FrameRange {
+        self.range
+    }
+
+    /// The samples: 16-bit little-endian.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The part of the chunk from `start` on, without copying; `None` where nothing is left.
+    #[must_use]
+    pub fn from(&self, start: super::FramePos) -> Option<AudioChunk> {
+        if start >= self.range.end {
+            return None;
+        }
+        let start = start.max(self.range.start);
+        let skipped =
+            usize::try_from(start - self.range.start).expect("a chunk fits in memory") * FRAME_BYTES;
+        Some(AudioChunk { range: start.to(self.range.end), payload: self.payload.slice(skipped..) })
+    }
+}

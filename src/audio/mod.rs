@@ -1,0 +1,10 @@
+//! What audio is on the line: positions counted in frames, and chunks of 16-bit PCM that know where they belong.
+//!
+//! The session stream is mono, so a *frame* is one sample. Everything that names a place in it (cursors, ranges,
+//! timestamps) is a count of frames from the start of the session; seconds are only for printing.
+
+mod chunk;
+mod position;
+
+pub use chunk::{AudioChunk, FRAME_BYTES};
+pub use position::{FramePos, FrameRange};

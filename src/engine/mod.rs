@@ -1,0 +1,158 @@
+//! Recognisers and voices, behind two traits.
+//!
+//! The gateway knows only [`Recognizer`] and [`Voice`]. A recogniser is shared by all sessions; each session holds a
+//! [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: their caller runs them on a thread where
+//! blocking is allowed.
+
+use std::fmt;
+
+use crate::audio::FrameRange;
+
+/// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
+pub const RECOGNIZER_RATE: u32 = 16_000;
+
+/// What an engine could not do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A model or voice file is missing, damaged or of another shape than expected. `hint` tells the operator what
+    /// to do, for example which command fetches the file.
+    #[error("model {path}: {reason}; {hint}")]
+    Model {
+        /// The file or directory.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The language asked for is not one the engine knows.
+    #[error("language '{0}' is not one of this engine's")]
+    Language(String),
+    /// A program the engine depends on (espeak-ng, festival) is not installed or failed.
+    #[error("program {program}: {reason}")]
+    Program {
+        /// The program's name.
+        program: String,
+        /// What went wrong, and which package brings it if it is missing.
+        reason: String,
+    },
+    /// The computation itself failed.
+    #[error("{engine}: {reason}")]
+    Inference {
+        /// The engine's name.
+        engine: &'static str,
+        /// What failed.
+        reason: String,
+    },
+}
+
+/// A text and the range of the stream it was heard in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Segment {
+    /// Where it was heard, in frames at [`RECOGNIZER_RATE`] from the stream's start.
+    pub range: FrameRange,
+    /// What was said; empty where nothing was.
+    pub text: String,
+    /// The language it was recognised in, as a BCP 47 code (`en`, `ru`), where the engine knows.
+    pub language: Option<String>,
+    /// How sure the engine is of the text, 0 to 1, where it knows.
+    pub confidence: Option<f32>,
+}
+
+/// What a session asks of its recogniser.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StreamOptions {
+    /// The language spoken, as a BCP 47 code (`en`, `ru`; a region as in `ru-RU` is ignored); `None` detects it for
+    /// each utterance.
+    pub language: Option<String>,
+}
+
+/// A speech recogniser: loaded once, shared by all sessions.
+pub trait Recognizer: Send + Sync {
+    /// Its name, as users see it in lists and logs.
+    fn name(&self) -> &str;
+
+    /// Begins a stream.
+    ///
+    /// # Errors
+    /// [`EngineError::Language`] for a language the engine doesn't know.
+    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError>;
+}
+
+/// One session's recognition.
+///
+/// Committed segments are contiguous: each starts where the one before ended, the first at zero. Where nothing was
+/// said, a segment has an empty text. The same samples give the same segments however they are split into pushes.
+pub trait RecognizerStream: Send {
+    /// Takes the next samples (mono, 16-bit, [`RECOGNIZER_RATE`]) and returns the segments they completed. An
+    /// utterance has a maximal length, so the end of the last segment always advances.
+    ///
+    /// # Errors
+    /// When the computation fails; the stream is then of no further use.
+    fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError>;
+
+    /// Recognises the open utterance as far as it goes: a guess, which the next segments replace. `None` where no
+    /// speech is open, or too little new audio came since the last guess. This is as costly as a final result, so
+    /// callers leave it out when they are behind.
+    ///
+    /// # Errors
+    /// As [`push`](RecognizerStream::push).
+    fn partial(&mut self) -> Result<Option<Segment>, EngineError>;
+
+    /// Ends the open utterance here and returns the segments that cover everything pushed so far. More audio may
+    /// follow.
+    ///
+    /// # Errors
+    /// As [`push`](RecognizerStream::push).
+    fn flush(&mut self) -> Result<Vec<Segment>, EngineError>;
+}
+
+/// What users should know about a voice before they choose it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoiceInfo {
+    /// Its name, as `--voice` and `model_name` take it.
+    pub name: String,
+    /// The language it speaks, as a BCP 47 code.
+    pub language: String,
+    /// The sample rate of its PCM, in Hz.
+    pub sample_rate: u32,
+    /// Whether it is natural or merely intelligible.
+    pub quality: Quality,
+    /// The licence of the voice's data, as its authors state it.
+    pub license: String,
+}
+
+/// How a voice sounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quality {
+    /// Close to a person.
+    Natural,
+    /// Clear but artificial.
+    Clear,
+    /// Hard to understand for a listener or a recogniser; a last resort.
+    Low,
+}
+
+impl fmt::Display for Quality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Quality::Natural => "natural",
+            Quality::Clear => "clear",
+            Quality::Low => "low quality",
+        })
+    }
+}
+
+/// A voice: loaded once, shared by all requests.
+pub trait Voice: Send + Sync {
+    /// What it is.
+    fn info(&self) -> &VoiceInfo;
+
+    /// Speaks one sentence: mono PCM, 16-bit, at `info().sample_rate`. `tempo` is the speed, 1.0 as the voice was
+    /// made, 2.0 twice as fast. A text without anything to pronounce gives no samples.
+    ///
+    /// # Errors
+    /// [`EngineError::Program`] or [`EngineError::Inference`]; the voice stays usable.
+    fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError>;
+}

@@ -1,0 +1,2 @@
+//! The `voxline` program.
+fn main() {}

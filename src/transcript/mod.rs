@@ -1,0 +1,56 @@
+//! What comes back: events of a recognition session, and writers that turn them into files.
+
+use serde::{Deserialize, Serialize};
+
+use crate::audio::{FramePos, FrameRange};
+
+/// A committed piece of the transcript. Segments are contiguous: each starts where the one before ended, the first
+/// at the session's origin; silence belongs to a segment too, with an empty text where nothing was said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FinalSegment {
+    /// Its number, from 0.
+    pub index: u64,
+    /// The frames it covers.
+    pub range: FrameRange,
+    /// What was said.
+    pub text: String,
+    /// The language it was recognised in, where the recogniser says.
+    pub language: Option<String>,
+    /// How sure the recogniser is, 0 to 1, where it says.
+    pub confidence: Option<f32>,
+}
+
+/// What a session tells its user, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TranscriptEvent {
+    /// A guess at the text that follows the last final segment; a later event replaces it.
+    Partial {
+        /// The index that the final segment will have.
+        segment: u64,
+        /// Counts the guesses at this segment, from 0.
+        revision: u64,
+        /// The frames the guess covers.
+        range: FrameRange,
+        /// The guess.
+        text: String,
+    },
+    /// A committed segment: it will not change and is told once.
+    Final(FinalSegment),
+    /// These frames were dropped on purpose and will never be recognised.
+    Gap {
+        /// The frames lost.
+        range: FrameRange,
+    },
+    /// The connection was lost and found again.
+    Reconnected {
+        /// The position from which audio is sent again.
+        from: FramePos,
+    },
+    /// Every frame is final or in a gap; nothing follows.
+    End {
+        /// How many frames the session had.
+        frames: u64,
+        /// How many final segments.
+        finals: u64,
+    },
+}
