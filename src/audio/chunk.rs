@@ -54,4 +54,26 @@ impl AudioChunk {
             usize::try_from(start - self.range.start).expect("a chunk fits in memory") * FRAME_BYTES;
         Some(AudioChunk { range: start.to(self.range.end), payload: self.payload.slice(skipped..) })
     }
+
+    /// The first `frames` frames of the chunk, or all of a shorter one, without copying.
+    #[must_use]
+    pub fn first(&self, frames: u64) -> AudioChunk {
+        let frames = frames.min(self.range.len());
+        let bytes = usize::try_from(frames).expect("a chunk fits in memory") * FRAME_BYTES;
+        AudioChunk {
+            range: self.range.start.to(self.range.start + frames),
+            payload: self.payload.slice(..bytes),
+        }
+    }
+}
+
+/// What a source hands the session, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// The next frames; each chunk starts where the one before ended.
+    Audio(AudioChunk),
+    /// End the utterance here: what was said so far is wanted now.
+    Flush,
+    /// The source has ended. A channel that closes without it means that the sender died.
+    End,
 }

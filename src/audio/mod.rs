@@ -6,5 +6,5 @@
 mod chunk;
 mod position;
 
-pub use chunk::{AudioChunk, FRAME_BYTES};
+pub use chunk::{AudioChunk, FRAME_BYTES, Feed};
 pub use position::{FramePos, FrameRange};

@@ -1,0 +1,150 @@
+//! Hands out access tokens that live.
+
+use std::fmt;
+
+use secrecy::SecretString;
+use tokio::sync::Mutex;
+
+use super::oauth::{AuthError, OAuthClient};
+use super::token::{AccessToken, TokenGeneration, TokenSet};
+use super::vault::Vault;
+use crate::recovery::Recovery;
+
+/// Where sessions and requests get their token. However many ask at once, one request goes to the token endpoint: the
+/// others wait for its answer.
+pub struct TokenProvider {
+    source: Source,
+}
+
+enum Source {
+    Service(AccessToken),
+    OAuth(Box<OAuth>),
+}
+
+struct OAuth {
+    client: OAuthClient,
+    vault: Vault,
+    held: Mutex<Held>,
+}
+
+/// The tokens in force.
+#[derive(Default)]
+struct Held {
+    tokens: Option<TokenSet>,
+    generation: TokenGeneration,
+    vault_read: bool,
+}
+
+impl TokenProvider {
+    /// Hands out a service token, which lives until it is revoked.
+    ///
+    /// # Errors
+    /// [`AuthError::Token`] for a text that can't be a token.
+    pub fn service(token: &SecretString) -> Result<TokenProvider, AuthError> {
+        let token = AccessToken::new(token, TokenGeneration(0)).ok_or(AuthError::Token("service token"))?;
+        Ok(TokenProvider { source: Source::Service(token) })
+    }
+
+    /// Hands out access tokens that `client` gets, keeping them in `vault`.
+    #[must_use]
+    pub fn oauth(client: OAuthClient, vault: Vault) -> TokenProvider {
+        TokenProvider { source: Source::OAuth(Box::new(OAuth { client, vault, held: Mutex::default() })) }
+    }
+
+    /// A token that has not expired. Fetches one only where none is held or its end is near; while the endpoint is
+    /// down the old one is handed out as long as it lives.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub async fn token(&self) -> Result<AccessToken, AuthError> {
+        match &self.source {
+            Source::Service(token) => Ok(token.clone()),
+            Source::OAuth(oauth) => {
+                let OAuth { client, vault, held } = &**oauth;
+                let mut held = held.lock().await;
+                held.read_vault(vault)?;
+                let now = client.clock().unix();
+                match &held.tokens {
+                    Some(tokens) if !tokens.is_due(now) => {}
+                    Some(tokens) if !tokens.is_expired(now) => {
+                        let old = held.current();
+                        if let Err(error) = held.renew(client, vault).await {
+                            tracing::warn!(%error, "token not renewed, the old one still lives");
+                            return old;
+                        }
+                    }
+                    _ => held.renew(client, vault).await?,
+                }
+                held.current()
+            }
+        }
+    }
+
+    /// A token newer than the refused one of this `generation`. A thousand sessions refused at once cause one refresh.
+    ///
+    /// # Errors
+    /// See [`AuthError`]; [`AuthError::ServiceToken`] for a service token, which nothing can replace.
+    pub async fn newer_than(&self, generation: TokenGeneration) -> Result<AccessToken, AuthError> {
+        match &self.source {
+            Source::Service(_) => Err(AuthError::ServiceToken),
+            Source::OAuth(oauth) => {
+                let OAuth { client, vault, held } = &**oauth;
+                let mut held = held.lock().await;
+                if held.generation <= generation {
+                    held.renew(client, vault).await?;
+                }
+                held.current()
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Takes up what an earlier run left, once.
+    fn read_vault(&mut self, vault: &Vault) -> Result<(), AuthError> {
+        if !self.vault_read {
+            if let Some(tokens) = vault.load()? {
+                self.tokens = Some(tokens);
+                self.generation.0 += 1;
+            }
+            self.vault_read = true;
+        }
+        Ok(())
+    }
+
+    /// Gets new tokens: by the refresh token, or by the client's secret where that is missing or dead.
+    async fn renew(&mut self, client: &OAuthClient, vault: &Vault) -> Result<(), AuthError> {
+        let refresh = self.tokens.as_ref().and_then(|tokens| tokens.refresh.clone());
+        let mut tokens = match &refresh {
+            None => client.client_credentials().await?,
+            Some(token) => match client.refresh(token).await {
+                Err(error @ AuthError::Refused { .. }) if error.recovery() == Recovery::Fatal => {
+                    tracing::info!("refresh token is dead, asking by client credentials");
+                    client.client_credentials().await?
+                }
+                answer => answer?,
+            },
+        };
+        tokens.refresh = tokens.refresh.or(refresh);
+        // On the disk before anybody uses it: a crash must not lose the project's slot.
+        vault.save(&tokens)?;
+        self.tokens = Some(tokens);
+        self.generation.0 += 1;
+        self.vault_read = true;
+        Ok(())
+    }
+
+    fn current(&self) -> Result<AccessToken, AuthError> {
+        let tokens = self.tokens.as_ref().expect("renewed or read before");
+        AccessToken::new(&tokens.access, self.generation).ok_or(AuthError::Token("access token"))
+    }
+}
+
+impl fmt::Debug for TokenProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Source::Service(_) => f.write_str("TokenProvider(service token)"),
+            Source::OAuth(oauth) => write!(f, "TokenProvider(client {})", oauth.client.client_id()),
+        }
+    }
+}

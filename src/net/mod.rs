@@ -1,0 +1,48 @@
+//! Where a service is, and the TLS and HTTP clients that reach it: one set of trusted roots for HTTP and WebSocket.
+
+mod endpoint;
+mod tls;
+
+use std::time::Duration;
+
+pub use endpoint::{BadEndpoint, Endpoint};
+pub use tls::{TlsError, client_config};
+
+/// How long a TCP connection and its TLS handshake may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An HTTP client that trusts the system's roots, follows redirects within one origin only (a token must not travel
+/// to another host), and gives up on a server that says nothing for a minute.
+///
+/// # Errors
+/// [`TlsError`] where TLS can't be set up.
+pub fn http_client() -> Result<reqwest::Client, TlsError> {
+    let same_origin = reqwest::redirect::Policy::custom(|attempt| {
+        let origin = attempt.previous().last().map(reqwest::Url::origin);
+        match origin == Some(attempt.url().origin()) && attempt.previous().len() <= 5 {
+            true => attempt.follow(),
+            false => attempt.stop(),
+        }
+    });
+    client_with(same_origin)
+}
+
+/// An HTTP client for public files, which hubs keep on other hosts: it follows redirects anywhere, and must not be
+/// given a token.
+///
+/// # Errors
+/// [`TlsError`] where TLS can't be set up.
+pub fn download_client() -> Result<reqwest::Client, TlsError> {
+    client_with(reqwest::redirect::Policy::limited(5))
+}
+
+fn client_with(redirects: reqwest::redirect::Policy) -> Result<reqwest::Client, TlsError> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(client_config()?)
+        .user_agent(concat!("voxline/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(Duration::from_secs(60))
+        .redirect(redirects)
+        .build()
+        .map_err(|error| TlsError::Client(error.to_string()))
+}

@@ -1,0 +1,79 @@
+//! Waiting longer after each failure, with full jitter.
+
+use std::time::Duration;
+
+/// How long to wait before the next try: a random time below a ceiling that doubles from `floor` to `ceiling` with
+/// each failure ("full jitter": many clients that failed together don't come back together).
+///
+/// Deterministic: the seed decides the whole sequence.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    floor: Duration,
+    ceiling: Duration,
+    failures: u32,
+    random: u64,
+}
+
+impl Backoff {
+    /// 100 ms, doubling up to 10 s.
+    #[must_use]
+    pub fn new(seed: u64) -> Backoff {
+        Backoff {
+            floor: Duration::from_millis(100),
+            ceiling: Duration::from_secs(10),
+            failures: 0,
+            random: seed,
+        }
+    }
+
+    /// The wait after one more failure.
+    pub fn next_delay(&mut self) -> Duration {
+        let bound = self.floor.saturating_mul(1 << self.failures.min(16)).min(self.ceiling);
+        self.failures = self.failures.saturating_add(1);
+        let nanos = u64::try_from(bound.as_nanos()).expect("the ceiling is seconds");
+        Duration::from_nanos(self.next_random() % (nanos + 1))
+    }
+
+    /// Starts over at the floor. A connection earns this by staying healthy, not by being made: a peer that accepts
+    /// and drops at once would otherwise be called as fast as it can drop.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014): jitter needs spread, not secrecy.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_stay_under_a_doubling_bound() {
+        for seed in 0..1_000 {
+            let mut backoff = Backoff::new(seed);
+            for failure in 0..40u32 {
+                let bound = Duration::from_millis(100 << failure.min(7)).min(Duration::from_secs(10));
+                assert!(backoff.next_delay() <= bound, "seed {seed}, failure {failure}");
+            }
+        }
+    }
+
+    #[test]
+    fn jitter_covers_the_whole_range() {
+        let mut backoff = Backoff::new(1);
+        let first: Vec<u128> = (0..1_000)
+            .map(|_| {
+                backoff.reset();
+                backoff.next_delay().as_millis()
+            })
+            .collect();
+        assert!(first.iter().min() < Some(&5) && first.iter().max() > Some(&95));
+    }
+}

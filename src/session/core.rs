@@ -1,0 +1,584 @@
+//! The logic of a recognition session, without sockets, clock or randomness.
+//!
+//! [`Core::handle`] takes what happened and when; [`Core::poll_output`] tells what to do about it. The driver performs
+//! that and decides nothing, so everything that can go wrong on a network can be played through here in microseconds.
+//!
+//! Four cursors carry the whole logic, `final <= received <= sent <= accepted`:
+//!
+//! - *accepted*: taken from the source;
+//! - *sent*: handed to a socket, which proves nothing;
+//! - *received*: held by the live session on the server, safe to skip when it is resumed;
+//! - *final*: the end of the last final that arrived here. Only this cursor frees audio.
+//!
+//! A dropped socket costs nothing (resume from `received`); a dead server costs recognition time (start a new session
+//! at `final`).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::close;
+use super::error::{Failure, FailureKind, SessionError};
+use super::ledger::Ledger;
+use super::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage, Start};
+use super::replay::ReplayBuffer;
+use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, FrameRange};
+use crate::recovery::Recovery;
+use crate::transcript::{FinalSegment, TranscriptEvent};
+
+/// What a session is asked to do, and how patient it is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Frames per second of the session stream.
+    pub sample_rate: u32,
+    /// The language spoken, as a BCP 47 code; `None` lets the recogniser detect it.
+    pub language: Option<String>,
+    /// Whether partial results are wanted.
+    pub partials: bool,
+    /// How many frames the replay buffer holds before the source is no longer read.
+    pub replay_frames: u64,
+    /// How long the peer may take to answer `start` or `resume`.
+    pub opening_timeout: Duration,
+    /// How long audio may stay unacknowledged, or a finished session undone, before the connection counts as dead.
+    pub progress_timeout: Duration,
+    /// How long to try before the first connection ever: a wrong address should be told soon.
+    pub first_contact: Duration,
+    /// How long to try without any progress once there was a session.
+    pub give_up: Duration,
+    /// How long a connection must live to reset the back-off.
+    pub healthy_after: Duration,
+    /// Decides the jitter of the back-off.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// The defaults for a stream of `sample_rate` frames per second: a minute of replay, patience of two minutes.
+    #[must_use]
+    pub fn new(sample_rate: u32) -> Settings {
+        Settings {
+            sample_rate,
+            language: None,
+            partials: true,
+            replay_frames: 60 * u64::from(sample_rate),
+            opening_timeout: Duration::from_secs(10),
+            progress_timeout: Duration::from_secs(60),
+            first_contact: Duration::from_secs(5),
+            give_up: Duration::from_secs(120),
+            healthy_after: Duration::from_secs(30),
+            seed: 0,
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The source gave the next frames.
+    Audio(AudioChunk),
+    /// The user wants what was said so far, now.
+    Flush,
+    /// The source has ended.
+    Finish,
+    /// The dial that was asked for succeeded: messages can be sent.
+    Connected,
+    /// It did not.
+    DialFailed(Failure),
+    /// The peer said something.
+    Peer(ServerMessage),
+    /// The peer broke the rules of the wire: a frame that is no message.
+    Garbage(String),
+    /// The peer closed the socket with this code and reason.
+    Closed(u16, String),
+    /// The socket died.
+    Lost(String),
+    /// The time of [`Core::wake_at`] has come.
+    Tick,
+}
+
+/// Something to do, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Connect; the answer is [`Input::Connected`] or [`Input::DialFailed`].
+    Dial {
+        /// Whether the token used last was refused, so that a newer one is needed.
+        fresh_token: bool,
+    },
+    /// Send a message.
+    Send(ClientMessage),
+    /// Send audio.
+    SendAudio(AudioChunk),
+    /// Close the socket with this code and forget it: nothing more from it is of interest.
+    Close(u16),
+    /// Tell the user.
+    Emit(TranscriptEvent),
+    /// The session is over; no output follows.
+    End(Result<Ledger, SessionError>),
+}
+
+/// The state of the connection.
+#[derive(Debug)]
+enum Link {
+    /// Between two tries.
+    Waiting { until: Duration },
+    /// A dial is under way.
+    Dialing,
+    /// `start` or `resume` is sent, `ready` has not come.
+    Opening { since: Duration },
+    /// Audio flows.
+    Live { since: Duration },
+    /// The session is over.
+    Ended,
+}
+
+/// The server's session that ours is connected to, or will be again.
+#[derive(Debug)]
+struct ServerSession {
+    name: String,
+    resume_key: Secret,
+    /// Our index of its first final.
+    first_index: u64,
+    window: u64,
+    max_chunk_frames: u64,
+}
+
+/// A recognition session. See the module's documentation.
+#[derive(Debug)]
+pub struct Core {
+    settings: Settings,
+    link: Link,
+    server: Option<ServerSession>,
+    backoff: Backoff,
+    replay: ReplayBuffer,
+    received: FramePos,
+    sent: FramePos,
+    /// The farthest that was ever sent: what lies below and is sent again is a replay.
+    sent_once: FramePos,
+    /// The index of the next final.
+    next_index: u64,
+    /// Where the user asked for a flush that no final has answered yet, and whether this socket knows.
+    flush: Option<(FramePos, bool)>,
+    finished: bool,
+    finish_sent: bool,
+    /// The last token was refused; another refusal is fatal.
+    token_refused: bool,
+    /// When the trouble began that no progress has ended yet.
+    failing_since: Option<Duration>,
+    /// When the peer last acknowledged or said something new.
+    last_progress: Duration,
+    ever_ready: bool,
+    outputs: VecDeque<Output>,
+    ledger: Ledger,
+}
+
+impl Core {
+    /// A session that has not dialled yet: hand it a [`Input::Tick`] to begin. Audio may come before that.
+    #[must_use]
+    pub fn new(settings: Settings) -> Core {
+        Core {
+            backoff: Backoff::new(settings.seed),
+            replay: ReplayBuffer::new(FramePos::ZERO, settings.replay_frames),
+            settings,
+            link: Link::Waiting { until: Duration::ZERO },
+            server: None,
+            received: FramePos::ZERO,
+            sent: FramePos::ZERO,
+            sent_once: FramePos::ZERO,
+            next_index: 0,
+            flush: None,
+            finished: false,
+            finish_sent: false,
+            token_refused: false,
+            failing_since: None,
+            last_progress: Duration::ZERO,
+            ever_ready: false,
+            outputs: VecDeque::new(),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Whether the source should be read: not at its end, and the replay buffer has room.
+    #[must_use]
+    pub fn wants_audio(&self) -> bool {
+        !self.finished && !self.replay.is_full() && !matches!(self.link, Link::Ended)
+    }
+
+    /// When to hand in a [`Input::Tick`], unless something else happens first.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        match self.link {
+            Link::Waiting { until } => Some(until),
+            Link::Opening { since } => Some(since + self.settings.opening_timeout),
+            Link::Live { since } if self.awaits_progress() => {
+                Some(since.max(self.last_progress) + self.settings.progress_timeout)
+            }
+            Link::Live { .. } | Link::Dialing | Link::Ended => None,
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Takes note of what happened at `now`, a time that never steps back, counted from any fixed moment.
+    pub fn handle(&mut self, input: Input, now: Duration) {
+        if matches!(self.link, Link::Ended) {
+            return;
+        }
+        match input {
+            Input::Audio(chunk) => self.accept(chunk, now),
+            Input::Flush => {
+                self.flush = Some((self.replay.end(), false));
+                self.pump();
+            }
+            Input::Finish => {
+                self.finished = true;
+                self.last_progress = self.last_progress.max(now);
+                self.pump();
+            }
+            Input::Connected => self.open(now),
+            Input::DialFailed(failure) => self.retry(&failure, now),
+            Input::Peer(message) => {
+                if let Err(reason) = self.hear(message, now) {
+                    self.fail_protocol(reason);
+                }
+            }
+            Input::Garbage(reason) => self.fail_protocol(reason),
+            Input::Closed(code, reason) => self.closed(code, &reason, now),
+            Input::Lost(reason) => self.lost(reason, now),
+            Input::Tick => self.tick(now),
+        }
+        self.check_invariants();
+    }
+
+    fn check_invariants(&self) {
+        // invariant: final <= received <= sent <= accepted
+        debug_assert!(self.final_pos() <= self.received, "{self:?}");
+        debug_assert!(self.received <= self.sent, "{self:?}");
+        debug_assert!(self.sent <= self.replay.end(), "{self:?}");
+    }
+
+    /// The end of the last final that arrived.
+    fn final_pos(&self) -> FramePos {
+        self.replay.start()
+    }
+
+    fn awaits_progress(&self) -> bool {
+        self.sent > self.received || self.finish_sent
+    }
+
+    fn accept(&mut self, chunk: AudioChunk, now: Duration) {
+        if !self.awaits_progress() {
+            // The watchdog counts from when there is something to acknowledge.
+            self.last_progress = now;
+        }
+        self.ledger.accepted += chunk.range().len();
+        self.replay.push(chunk);
+        self.pump();
+    }
+
+    /// Introduces the session on a new socket.
+    fn open(&mut self, now: Duration) {
+        self.link = Link::Opening { since: now };
+        self.finish_sent = false;
+        if let Some((_, sent)) = &mut self.flush {
+            *sent = false;
+        }
+        let opening = match &self.server {
+            Some(server) => ClientMessage::Resume {
+                session: server.name.clone(),
+                resume_key: server.resume_key.clone(),
+                finals_seen: self.next_index - server.first_index,
+            },
+            None => ClientMessage::Start(Start {
+                sample_rate: self.settings.sample_rate,
+                language: self.settings.language.clone(),
+                partials: self.settings.partials,
+                origin: self.final_pos(),
+            }),
+        };
+        self.outputs.push_back(Output::Send(opening));
+    }
+
+    /// Sends what may be sent: audio within the peer's window, a flush where it belongs, and the end.
+    fn pump(&mut self) {
+        let (Link::Live { .. }, Some(server)) = (&self.link, &self.server) else { return };
+        loop {
+            if let Some((at, sent @ false)) = &mut self.flush
+                && self.sent >= *at
+            {
+                *sent = true;
+                self.outputs.push_back(Output::Send(ClientMessage::Flush));
+            }
+            let window_left = server.window.saturating_sub(self.sent - self.received);
+            let Some(chunk) = self.replay.chunk_from(self.sent) else { break };
+            let before_flush = match self.flush {
+                Some((at, false)) => at - self.sent,
+                _ => u64::MAX,
+            };
+            let frames = chunk.range().len().min(window_left).min(server.max_chunk_frames).min(before_flush);
+            if frames == 0 {
+                return;
+            }
+            let chunk = chunk.first(frames);
+            self.sent = chunk.range().end;
+            self.ledger.replayed += self.sent_once.min(self.sent).0.saturating_sub(chunk.range().start.0);
+            self.sent_once = self.sent_once.max(self.sent);
+            self.outputs.push_back(Output::SendAudio(chunk));
+        }
+        if self.finished && !self.finish_sent {
+            self.finish_sent = true;
+            self.outputs.push_back(Output::Send(ClientMessage::Finish { through: self.replay.end() }));
+        }
+    }
+
+    /// The peer said something; an error is a breach of the protocol.
+    fn hear(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
+        match (&self.link, message) {
+            (Link::Opening { .. }, ServerMessage::Ready(ready)) => self.ready(ready, now),
+            // The close that follows says what to do.
+            (_, ServerMessage::Error { code, message }) => {
+                tracing::debug!(code, message, "the peer reports an error");
+                Ok(())
+            }
+            (Link::Live { .. }, ServerMessage::Ack { received, .. }) => self.acknowledged(received, now),
+            (Link::Live { .. }, ServerMessage::Partial { segment, revision, start, end, text }) => {
+                let first_index = self.server.as_ref().map_or(0, |server| server.first_index);
+                // A guess at a segment that is final already was overtaken; it says nothing new.
+                if first_index + segment == self.next_index && start <= end {
+                    let range = start.to(end);
+                    self.emit(TranscriptEvent::Partial { segment: self.next_index, revision, range, text });
+                }
+                self.last_progress = now;
+                Ok(())
+            }
+            (Link::Live { .. }, ServerMessage::Final(segment)) => self.segment(segment, now),
+            (Link::Live { .. }, ServerMessage::Done { frames, finals }) => self.done(frames, finals),
+            (link, message) => Err(format!("{} does not belong here, in state {link:?}", name(&message))),
+        }
+    }
+
+    fn ready(&mut self, ready: Ready, now: Duration) -> Result<(), String> {
+        let resumed = self.server.as_ref().is_some_and(|server| server.name == ready.session);
+        if self.server.is_some() && !resumed {
+            return Err(format!("resumed session is called {}", ready.session));
+        }
+        let held = self.final_pos().to(self.replay.end());
+        if ready.received < held.start || ready.received > held.end {
+            return Err(format!("ready says received {}, but {held} is what can be sent", ready.received));
+        }
+        if ready.window_frames == 0 {
+            return Err("ready allows no audio on the way".to_owned());
+        }
+        let header = encoded_position_bytes();
+        let max_chunk_frames = (ready.max_audio_bytes.saturating_sub(header) / FRAME_BYTES) as u64;
+        if max_chunk_frames == 0 {
+            return Err(format!(
+                "ready allows {} bytes of audio, too few for one frame",
+                ready.max_audio_bytes
+            ));
+        }
+        self.server = Some(ServerSession {
+            first_index: match &self.server {
+                Some(server) => server.first_index,
+                None => self.next_index,
+            },
+            name: ready.session,
+            resume_key: ready.resume_key,
+            window: ready.window_frames,
+            max_chunk_frames,
+        });
+        self.received = ready.received;
+        self.sent = ready.received;
+        self.link = Link::Live { since: now };
+        self.token_refused = false;
+        self.last_progress = now;
+        if self.ever_ready {
+            self.ledger.reconnects += 1;
+            self.emit(TranscriptEvent::Reconnected { from: ready.received });
+        }
+        self.ever_ready = true;
+        if self.sent == self.replay.end() {
+            self.failing_since = None;
+        }
+        self.pump();
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, received: FramePos, now: Duration) -> Result<(), String> {
+        if received > self.sent {
+            return Err(format!("ack says received {received}, but only {} were sent", self.sent));
+        }
+        if received > self.received {
+            self.received = received;
+            self.failing_since = None;
+        }
+        self.last_progress = now;
+        self.pump();
+        Ok(())
+    }
+
+    fn segment(&mut self, segment: Final, now: Duration) -> Result<(), String> {
+        let first_index = self.server.as_ref().map_or(0, |server| server.first_index);
+        let index = first_index + segment.index;
+        if index < self.next_index {
+            // Sent again after a resume, and crossed with our count of what we have.
+            return Ok(());
+        }
+        if index > self.next_index {
+            return Err(format!("final {index} arrived, but {} is the next", self.next_index));
+        }
+        let Final { start, end, text, language, confidence, .. } = segment;
+        if start != self.final_pos() || end < start || end > self.sent {
+            return Err(format!(
+                "final {index} covers {start}..{end}, but it should start at {} and end by {}",
+                self.final_pos(),
+                self.sent
+            ));
+        }
+        self.replay.release(end);
+        self.received = self.received.max(end);
+        self.next_index += 1;
+        self.failing_since = None;
+        self.last_progress = now;
+        if self.flush.is_some_and(|(at, _)| end >= at) {
+            self.flush = None;
+        }
+        self.ledger.recognised += end - start;
+        self.ledger.finals += 1;
+        self.emit(TranscriptEvent::Final(FinalSegment {
+            index,
+            range: FrameRange::new(start, end),
+            text,
+            language,
+            confidence,
+        }));
+        self.pump();
+        Ok(())
+    }
+
+    fn done(&mut self, frames: FramePos, finals: u64) -> Result<(), String> {
+        let first_index = self.server.as_ref().map_or(0, |server| server.first_index);
+        let (end, index) = (self.replay.end(), self.next_index - first_index);
+        if !self.finish_sent || frames != end || self.final_pos() != end || finals != index {
+            return Err(format!(
+                "done says {frames} frames in {finals} finals, but {index} finals cover {} of {end} frames",
+                self.final_pos()
+            ));
+        }
+        self.emit(TranscriptEvent::End { frames: end.0, finals: self.next_index });
+        self.outputs.push_back(Output::Close(close::NORMAL));
+        self.end(Ok(self.ledger));
+        Ok(())
+    }
+
+    fn closed(&mut self, code: u16, reason: &str, now: Duration) {
+        if code == close::SESSION_UNKNOWN {
+            // The server forgot the session: nothing that it held counts, so everything above `final` goes again.
+            self.server = None;
+            self.received = self.final_pos();
+            self.sent = self.final_pos();
+        }
+        let recovery = close::recovery(code);
+        let kind = match (recovery, code) {
+            (_, close::SCOPE) | (Recovery::RefreshToken, _) => FailureKind::Authentication,
+            (_, close::QUOTA | close::TRY_LATER | close::TOO_BIG) => FailureKind::Limit,
+            (Recovery::Fatal, _) => FailureKind::Protocol,
+            _ => FailureKind::Unreachable,
+        };
+        let reason = match reason {
+            "" => format!("the peer closed the connection with code {code}"),
+            reason => format!("the peer closed the connection with code {code}: {reason}"),
+        };
+        self.retry(&Failure { recovery, kind, reason }, now);
+    }
+
+    fn lost(&mut self, reason: String, now: Duration) {
+        self.retry(&Failure { recovery: Recovery::Retry, kind: FailureKind::Unreachable, reason }, now);
+    }
+
+    /// Decides what follows a failure: another dial, now or later, or the end.
+    fn retry(&mut self, failure: &Failure, now: Duration) {
+        if let Link::Live { since } = self.link
+            && now.saturating_sub(since) >= self.settings.healthy_after
+        {
+            self.backoff.reset();
+        }
+        let since = *self.failing_since.get_or_insert(now);
+        let patience = if self.ever_ready { self.settings.give_up } else { self.settings.first_contact };
+        let fatal = match failure.recovery {
+            Recovery::Fatal => true,
+            Recovery::RefreshToken => std::mem::replace(&mut self.token_refused, true),
+            Recovery::Retry | Recovery::RetryAfter(_) => now.saturating_sub(since) >= patience,
+        };
+        if fatal {
+            return self.end(Err(SessionError::from(failure.clone())));
+        }
+        tracing::debug!(reason = %failure.reason, "connection failed");
+        let delay = match failure.recovery {
+            Recovery::RefreshToken => {
+                self.ledger.token_refreshes += 1;
+                match self.link {
+                    // A peer that takes a token and throws it out at once would have us refresh in a circle.
+                    Link::Live { since } if self.last_progress <= since => self.backoff.next_delay(),
+                    // The token is what was wrong, not the peer: no reason to wait.
+                    _ => Duration::ZERO,
+                }
+            }
+            Recovery::RetryAfter(wait) => wait.max(self.backoff.next_delay()),
+            _ => self.backoff.next_delay(),
+        };
+        self.link = Link::Waiting { until: now + delay };
+    }
+
+    fn tick(&mut self, now: Duration) {
+        if self.wake_at().is_none_or(|at| now < at) {
+            return;
+        }
+        match self.link {
+            Link::Waiting { .. } => {
+                self.link = Link::Dialing;
+                self.outputs.push_back(Output::Dial { fresh_token: self.token_refused });
+            }
+            Link::Opening { .. } | Link::Live { .. } => {
+                let silence = match self.link {
+                    Link::Opening { .. } => self.settings.opening_timeout,
+                    _ => self.settings.progress_timeout,
+                };
+                self.outputs.push_back(Output::Close(close::GOING_AWAY));
+                self.lost(format!("the peer made no progress for {} s", silence.as_secs()), now);
+            }
+            Link::Dialing | Link::Ended => {}
+        }
+    }
+
+    fn fail_protocol(&mut self, reason: String) {
+        self.outputs.push_back(Output::Close(close::PROTOCOL));
+        self.end(Err(SessionError::Protocol { reason }));
+    }
+
+    fn emit(&mut self, event: TranscriptEvent) {
+        self.outputs.push_back(Output::Emit(event));
+    }
+
+    fn end(&mut self, result: Result<Ledger, SessionError>) {
+        self.link = Link::Ended;
+        self.outputs.push_back(Output::End(result));
+    }
+}
+
+/// How many bytes of a binary frame are not audio.
+fn encoded_position_bytes() -> usize {
+    size_of::<u64>()
+}
+
+fn name(message: &ServerMessage) -> &'static str {
+    match message {
+        ServerMessage::Ready(_) => "ready",
+        ServerMessage::Ack { .. } => "ack",
+        ServerMessage::Partial { .. } => "partial",
+        ServerMessage::Final(_) => "final",
+        ServerMessage::Done { .. } => "done",
+        ServerMessage::Error { .. } => "error",
+    }
+}

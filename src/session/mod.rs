@@ -1,0 +1,18 @@
+//! A recognition session over connections that die.
+//!
+//! [`run`] drives one to its end: audio in, [`TranscriptEvent`](crate::transcript::TranscriptEvent)s out, whatever
+//! happens to sockets and tokens in between. The decisions are all in [`core`]; [`driver`](run) performs them.
+
+pub mod backoff;
+pub mod close;
+pub mod core;
+mod driver;
+mod error;
+mod ledger;
+pub mod protocol;
+pub mod replay;
+
+pub use self::core::Settings;
+pub use driver::run;
+pub use error::{Failure, FailureKind, SessionError};
+pub use ledger::Ledger;

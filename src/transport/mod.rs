@@ -1,0 +1,26 @@
+//! Connections that carry a session: how one is made, and how messages travel on it.
+
+mod websocket;
+mod wire;
+
+use std::future::Future;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use websocket::{WebSocketConnector, socket_limits};
+pub use wire::Wire;
+
+use crate::auth::AccessToken;
+use crate::session::Failure;
+
+/// Makes connections to a recognition service.
+pub trait Connect: Send + Sync {
+    /// The byte stream under the WebSocket.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send;
+
+    /// Dials the service, shows it the token, and returns the open connection. Dropping the future gives up.
+    ///
+    /// # Errors
+    /// A [`Failure`], which says what to do about it.
+    fn connect(&self, token: &AccessToken) -> impl Future<Output = Result<Wire<Self::Io>, Failure>> + Send;
+}

@@ -1,0 +1,128 @@
+//! The native transport: the resumable protocol on a WebSocket, over TCP or TLS.
+
+use std::io;
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, handshake::client::Request};
+
+use super::{Connect, Wire};
+use crate::auth::AccessToken;
+use crate::net::{CONNECT_TIMEOUT, Endpoint, TlsError, client_config};
+use crate::recovery::{Recovery, retry_after};
+use crate::session::protocol;
+use crate::session::{Failure, FailureKind};
+
+/// A TCP or TLS stream.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Dials a gateway's streaming endpoint.
+#[derive(Clone)]
+pub struct WebSocketConnector {
+    endpoint: Endpoint,
+    tls: Arc<ClientConfig>,
+}
+
+impl WebSocketConnector {
+    /// A connector to the service at `endpoint`, which trusts the system's certificates.
+    ///
+    /// # Errors
+    /// [`TlsError`] where TLS can't be set up.
+    pub fn new(endpoint: Endpoint) -> Result<WebSocketConnector, TlsError> {
+        Ok(WebSocketConnector { endpoint, tls: Arc::new(client_config()?) })
+    }
+
+    fn request(&self, token: &AccessToken) -> Request {
+        let mut url = self.endpoint.url(protocol::PATH);
+        let scheme = if self.endpoint.is_tls() { "wss" } else { "ws" };
+        url.set_scheme(scheme).expect("both are special schemes");
+        let mut request = url.as_str().into_client_request().expect("an endpoint is a valid address");
+        let headers = request.headers_mut();
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol::SUBPROTOCOL));
+        headers.insert(AUTHORIZATION, token.bearer());
+        request
+    }
+
+    async fn open(&self) -> io::Result<Box<dyn Stream>> {
+        let host = self.endpoint.host();
+        let tcp = TcpStream::connect((host.as_str(), self.endpoint.port())).await?;
+        // Audio leaves when it is ready, in frames already as large as they will get.
+        tcp.set_nodelay(true)?;
+        if !self.endpoint.is_tls() {
+            return Ok(Box::new(tcp));
+        }
+        let name = ServerName::try_from(host).map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(self.tls.clone()).connect(name, tcp).await?))
+    }
+
+    async fn handshake(&self, token: &AccessToken) -> Result<Wire<Box<dyn Stream>>, Failure> {
+        let unreachable = |reason: String| Failure {
+            recovery: Recovery::Retry,
+            kind: FailureKind::Unreachable,
+            reason: format!("{}: {reason}", self.endpoint),
+        };
+        let stream = self.open().await.map_err(|error| unreachable(error.to_string()))?;
+        let request = self.request(token);
+        match client_async_with_config(request, stream, Some(socket_limits())).await {
+            Ok((socket, _)) => Ok(Wire::new(socket)),
+            Err(tungstenite::Error::Http(response)) => Err(self.refused(&response)),
+            Err(tungstenite::Error::Io(error)) => Err(unreachable(error.to_string())),
+            Err(error) => Err(Failure {
+                recovery: Recovery::Fatal,
+                kind: FailureKind::Protocol,
+                reason: format!("{}: {error}", self.endpoint),
+            }),
+        }
+    }
+
+    /// The gateway answered the upgrade with plain HTTP.
+    fn refused(&self, response: &http::Response<Option<Vec<u8>>>) -> Failure {
+        let status = response.status();
+        let recovery = Recovery::from_status(status, retry_after(response.headers()));
+        let (kind, reason) = match status.as_u16() {
+            401 => (FailureKind::Authentication, "access token refused (status 401)".to_owned()),
+            403 => (FailureKind::Authentication, "token has no scope asr_stream (status 403)".to_owned()),
+            429 => (FailureKind::Limit, "no more sessions allowed (status 429)".to_owned()),
+            503 => (FailureKind::Limit, "gateway takes no sessions now (status 503)".to_owned()),
+            code => (FailureKind::Unreachable, format!("no speech stream there (status {code})")),
+        };
+        Failure { recovery, kind, reason: format!("{}: {reason}", self.endpoint) }
+    }
+}
+
+impl Connect for WebSocketConnector {
+    type Io = Box<dyn Stream>;
+
+    async fn connect(&self, token: &AccessToken) -> Result<Wire<Self::Io>, Failure> {
+        tokio::time::timeout(CONNECT_TIMEOUT, self.handshake(token)).await.unwrap_or_else(|_| {
+            Err(Failure {
+                recovery: Recovery::Retry,
+                kind: FailureKind::Unreachable,
+                reason: format!("{}: no answer within {} s", self.endpoint, CONNECT_TIMEOUT.as_secs()),
+            })
+        })
+    }
+}
+
+/// Buffers and limits for either end of a session's socket: the library's defaults are 128 KiB a socket to read and
+/// no limit to write. A final holds an utterance of half a minute at most, an audio frame less than a second.
+#[must_use]
+pub fn socket_limits() -> WebSocketConfig {
+    const MESSAGE: usize = 256 * 1024;
+    WebSocketConfig::default()
+        .read_buffer_size(16 * 1024)
+        .write_buffer_size(16 * 1024)
+        .max_write_buffer_size(2 * MESSAGE)
+        .max_message_size(Some(MESSAGE))
+        .max_frame_size(Some(MESSAGE))
+}
