@@ -1,0 +1,165 @@
+//! The Cloud Voice API on one's own machine: tokens, recognition of files and streams, synthesis.
+//!
+//! A [`Gateway`] holds what all requests share; [`serve`] answers them on a listener until told to stop.
+
+mod asr;
+pub mod authority;
+mod error;
+mod session;
+mod sessions;
+mod stream;
+mod token;
+mod tts;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::{HeaderMap, StatusCode, header};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::authority::{Authority, Identity};
+use self::error::{ApiError, json_response};
+use self::sessions::Sessions;
+use crate::engine::{Recognizer, VoiceLibrary};
+use crate::session::protocol;
+
+/// What an operator may set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many streaming sessions may live at once; more are refused with 429.
+    pub max_sessions: usize,
+    /// How long a session outlives its socket.
+    pub resume_window: Duration,
+    /// How long sessions may go on once the gateway is told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            max_sessions: 64,
+            resume_window: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What all requests share.
+pub struct Gateway {
+    authority: Authority,
+    recognizer: Arc<dyn Recognizer>,
+    voices: Arc<dyn VoiceLibrary>,
+    options: Options,
+    sessions: Sessions,
+    /// The tasks that serve sockets.
+    sockets: TaskTracker,
+    /// No new sockets are taken once this is cancelled.
+    draining: CancellationToken,
+    /// Sockets close when this is cancelled.
+    closing: CancellationToken,
+}
+
+impl Gateway {
+    /// A gateway that trusts `authority`, hears with `recognizer` and speaks with `voices`.
+    #[must_use]
+    pub fn new(
+        authority: Authority,
+        recognizer: Arc<dyn Recognizer>,
+        voices: Arc<dyn VoiceLibrary>,
+        options: Options,
+    ) -> Gateway {
+        Gateway {
+            authority,
+            recognizer,
+            voices,
+            sessions: Sessions::new(options.max_sessions),
+            options,
+            sockets: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// Who may use it.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Whose token the request carries.
+    fn authorise(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
+        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let (scheme, token) = value.and_then(|value| value.split_once(' ')).ok_or_else(ApiError::token)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(ApiError::token());
+        }
+        self.authority.check(token.trim())?.ok_or_else(ApiError::token)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Lets sessions end by themselves for as long as the options allow, then closes their sockets.
+    async fn drain(&self) {
+        self.draining.cancel();
+        self.sockets.close();
+        tracing::info!(sockets = self.sockets.len(), "draining");
+        if tokio::time::timeout(self.options.drain, self.sockets.wait()).await.is_err() {
+            tracing::warn!(sockets = self.sockets.len(), "closing sessions that did not end in time");
+        }
+        self.closing.cancel();
+        self.sockets.wait().await;
+    }
+}
+
+/// Answers requests on `listener` until `shutdown` is cancelled; then no new sessions are taken, the live ones may end
+/// (see [`Options::drain`]), and requests under way are answered.
+///
+/// # Errors
+/// Where the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let drained = {
+        let gateway = gateway.clone();
+        async move {
+            shutdown.cancelled().await;
+            gateway.drain().await;
+        }
+    };
+    axum::serve(listener, router(gateway)).with_graceful_shutdown(drained).await
+}
+
+fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route(crate::auth::TOKEN_PATH, post(token::token).layer(DefaultBodyLimit::max(16 * 1024)))
+        .route(protocol::PATH, get(stream::upgrade))
+        .route("/asr", post(asr::recognise).layer(DefaultBodyLimit::disable()))
+        .route("/tts", get(tts::from_query).post(tts::from_body).layer(DefaultBodyLimit::disable()))
+        .route("/healthz", get(health))
+        .with_state(gateway)
+}
+
+async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
+    let (status, state) = match gateway.is_draining() {
+        false => (StatusCode::OK, "ok"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    };
+    let body = json!({
+        "status": state,
+        "recognizer": gateway.recognizer.name(),
+        "sessions": gateway.sessions.count(),
+    });
+    json_response(status, &body)
+}

@@ -1,0 +1,103 @@
+//! `POST /auth/oauth/v1/token`: both grants, in the documented shapes.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Gateway;
+use super::authority::{AuthorityError, Granted};
+use super::error::{ApiError, json_response};
+
+/// The body of a request. Clients send JSON, as documented, or a form with the same fields.
+#[derive(Deserialize)]
+struct Request {
+    #[serde(default)]
+    client_id: String,
+    client_secret: Option<SecretString>,
+    refresh_token: Option<SecretString>,
+    #[serde(default)]
+    grant_type: String,
+}
+
+pub(super) async fn token(State(gateway): State<Arc<Gateway>>, body: Bytes) -> Response {
+    let Some(request) = parse(&body) else {
+        return refusal(StatusCode::BAD_REQUEST, "invalid_request", "body is neither JSON nor a form");
+    };
+    // The store's transactions wait for the disk.
+    let granted = tokio::task::spawn_blocking(move || grant(&gateway, request)).await;
+    match granted {
+        Ok(Ok(granted)) => answer(&granted),
+        Ok(Err(refused)) => refused,
+        Err(panic) => axum::response::IntoResponse::into_response(ApiError::internal(&panic)),
+    }
+}
+
+/// A content type says little: clients send JSON and forms under all sorts. The first byte tells them apart.
+fn parse(body: &[u8]) -> Option<Request> {
+    if body.trim_ascii_start().starts_with(b"{") {
+        return serde_json::from_slice(body).ok();
+    }
+    let field = |name: &str| {
+        url::form_urlencoded::parse(body).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    };
+    Some(Request {
+        client_id: field("client_id")?,
+        client_secret: field("client_secret").map(SecretString::from),
+        refresh_token: field("refresh_token").map(SecretString::from),
+        grant_type: field("grant_type")?,
+    })
+}
+
+fn grant(gateway: &Gateway, request: Request) -> Result<Granted, Response> {
+    let missing = |field: &str| {
+        refusal(StatusCode::BAD_REQUEST, "invalid_request", &format!("{field} is missing"))
+    };
+    let authority = gateway.authority();
+    let granted = match request.grant_type.as_str() {
+        "client_credentials" => {
+            let secret = request.client_secret.ok_or_else(|| missing("client_secret"))?;
+            authority.client_credentials(&request.client_id, &secret)
+        }
+        "refresh_token" => {
+            let token = request.refresh_token.ok_or_else(|| missing("refresh_token"))?;
+            authority.refresh(&request.client_id, token)
+        }
+        _ => {
+            let expected = "grant_type should be client_credentials or refresh_token";
+            return Err(refusal(StatusCode::BAD_REQUEST, "unsupported_grant_type", expected));
+        }
+    };
+    granted.map_err(|error| {
+        let reason = error.to_string();
+        tracing::info!(client = %request.client_id, %reason, "token refused");
+        match error {
+            AuthorityError::Client => refusal(StatusCode::UNAUTHORIZED, "invalid_client", &reason),
+            AuthorityError::RefreshToken | AuthorityError::Limit(_) => {
+                refusal(StatusCode::BAD_REQUEST, "invalid_grant", &reason)
+            }
+            error => axum::response::IntoResponse::into_response(ApiError::from(error)),
+        }
+    })
+}
+
+/// The documented answer: `expired_in` is a string, and that is its spelling.
+fn answer(granted: &Granted) -> Response {
+    let body = json!({
+        "refresh_token": granted.refresh_token.expose_secret(),
+        "access_token": granted.access_token.expose_secret(),
+        "expired_in": granted.lifetime.as_secs().to_string(),
+        "scope": { "tts": 1, "asr_short": 1, "asr_stream": 1 },
+    });
+    json_response(StatusCode::OK, &body)
+}
+
+/// The service's own error body is unknown; this is RFC 6749's (section 5.2).
+fn refusal(status: StatusCode, error: &str, description: &str) -> Response {
+    json_response(status, &json!({ "error": error, "error_description": description }))
+}
