@@ -2,6 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod audio;
+pub mod chunk;
+pub mod decode;
 #[cfg(feature = "engine")]
 pub mod engine;
+pub mod resample;
+pub mod source;
 pub mod transcript;
