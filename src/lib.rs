@@ -3,11 +3,17 @@
 
 pub mod audio;
 pub mod auth;
+pub mod chunk;
 pub mod clock;
+pub mod decode;
 #[cfg(feature = "engine")]
 pub mod engine;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod net;
 pub mod recovery;
+pub mod resample;
 pub mod session;
+pub mod source;
 pub mod transcript;
 pub mod transport;

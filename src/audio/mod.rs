@@ -5,6 +5,7 @@
 
 mod chunk;
 mod position;
+pub mod sample;
 
 pub use chunk::{AudioChunk, FRAME_BYTES, Feed};
 pub use position::{FramePos, FrameRange};
