@@ -4,4 +4,6 @@
 pub mod audio;
 #[cfg(feature = "engine")]
 pub mod engine;
+#[cfg(any(feature = "voices", feature = "models"))]
+mod program;
 pub mod transcript;
