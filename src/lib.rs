@@ -11,9 +11,14 @@ pub mod engine;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod net;
+#[cfg(feature = "voices")]
+mod program;
 pub mod recovery;
 pub mod resample;
 pub mod session;
 pub mod source;
+pub mod speech;
+#[cfg(feature = "test-util")]
+pub mod testing;
 pub mod transcript;
 pub mod transport;

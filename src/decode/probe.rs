@@ -120,9 +120,8 @@ pub(super) fn open(source: Source) -> Result<Opened, DecodeError> {
         return Err(DecodeError::UnknownFormat { name });
     }
 
-    let probed = guarded(|| {
-        PROBE.probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
-    });
+    let probed =
+        guarded(|| PROBE.probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default()));
     let format = match probed {
         Ok(format) => format,
         // What the probe says when it has found no reader.
@@ -157,8 +156,10 @@ fn is_known(head: &[u8]) -> bool {
 /// The container's audio track, with a fresh decoder.
 pub(super) fn audio_track(name: &str, format: &dyn FormatReader) -> Result<AudioTrack, DecodeError> {
     let unsupported = |what: &str| DecodeError::Unsupported { name: name.to_owned(), what: what.to_owned() };
-    let Some(track) = format.default_track(TrackType::Audio).or_else(|| format.first_track(TrackType::Audio)) else {
-        let what = format!("no audio track that can be decoded in this {} file", format.format_info().short_name);
+    let Some(track) = format.default_track(TrackType::Audio).or_else(|| format.first_track(TrackType::Audio))
+    else {
+        let what =
+            format!("no audio track that can be decoded in this {} file", format.format_info().short_name);
         return Err(unsupported(&what));
     };
     let params = track

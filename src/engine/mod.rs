@@ -4,9 +4,34 @@
 //! [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: their caller runs them on a thread where
 //! blocking is allowed.
 
+#[cfg(feature = "voices")]
+mod espeak;
+#[cfg(feature = "voices")]
+mod festival;
+#[cfg(feature = "voices")]
+mod piper;
+#[cfg(feature = "voices")]
+mod sentences;
+#[cfg(feature = "voices")]
+mod stretch;
+#[cfg(feature = "voices")]
+mod voices;
+#[cfg(feature = "voices")]
+mod wave;
+
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::audio::FrameRange;
+
+#[cfg(feature = "voices")]
+pub use self::{
+    espeak::EspeakVoice,
+    festival::FestivalVoice,
+    piper::PiperVoice,
+    sentences::{MAX_SENTENCE_CHARS, Sentences, sentences},
+    voices::{VoiceError, Voices, language_of},
+};
 
 /// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;
@@ -123,6 +148,16 @@ pub struct VoiceInfo {
     pub license: String,
 }
 
+/// The tempos a voice speaks at; others are moved to the nearer end. Cloud Voice takes 0.75 to 1.75, its public demo
+/// took 0.5 to 2.
+pub const TEMPOS: RangeInclusive<f32> = 0.5..=2.0;
+
+/// A tempo within [`TEMPOS`]; 1 for what is no number.
+#[cfg(feature = "voices")]
+fn clamped_tempo(tempo: f32) -> f32 {
+    if tempo.is_nan() { 1.0 } else { tempo.clamp(*TEMPOS.start(), *TEMPOS.end()) }
+}
+
 /// How a voice sounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quality {
@@ -150,7 +185,8 @@ pub trait Voice: Send + Sync {
     fn info(&self) -> &VoiceInfo;
 
     /// Speaks one sentence: mono PCM, 16-bit, at `info().sample_rate`. `tempo` is the speed, 1.0 as the voice was
-    /// made, 2.0 twice as fast. A text without anything to pronounce gives no samples.
+    /// made, 2.0 twice as fast, within [`TEMPOS`]. A text without anything to pronounce gives no samples. Voices differ
+    /// from run to run where they are made of noise (Piper), so the same text need not give the same samples.
     ///
     /// # Errors
     /// [`EngineError::Program`] or [`EngineError::Inference`]; the voice stays usable.

@@ -135,7 +135,9 @@ impl Authority {
         let error = |reason: String| AuthorityError::Store { path: path.display().to_string(), reason };
         create_private_dir(directory).map_err(|e| error(e.to_string()))?;
         let store = Database::create(&path).map_err(|e| match e {
-            redb::DatabaseError::DatabaseAlreadyOpen => error("in use by a running gateway; stop it first".into()),
+            redb::DatabaseError::DatabaseAlreadyOpen => {
+                error("in use by a running gateway; stop it first".into())
+            }
             e => error(e.to_string()),
         })?;
         let path = path.display().to_string();

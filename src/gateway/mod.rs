@@ -5,6 +5,7 @@
 mod asr;
 pub mod authority;
 mod error;
+mod hearing;
 mod session;
 mod sessions;
 mod stream;
@@ -28,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use self::authority::{Authority, Identity};
 use self::error::{ApiError, json_response};
 use self::sessions::Sessions;
-use crate::engine::{Recognizer, VoiceLibrary};
+use crate::engine::{Recognizer, Voices};
 use crate::session::protocol;
 
 /// What an operator may set.
@@ -44,11 +45,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            max_sessions: 64,
-            resume_window: Duration::from_secs(60),
-            drain: Duration::from_secs(30),
-        }
+        Options { max_sessions: 64, resume_window: Duration::from_secs(60), drain: Duration::from_secs(30) }
     }
 }
 
@@ -56,7 +53,7 @@ impl Default for Options {
 pub struct Gateway {
     authority: Authority,
     recognizer: Arc<dyn Recognizer>,
-    voices: Arc<dyn VoiceLibrary>,
+    voices: Voices,
     options: Options,
     sessions: Sessions,
     /// The tasks that serve sockets.
@@ -73,7 +70,7 @@ impl Gateway {
     pub fn new(
         authority: Authority,
         recognizer: Arc<dyn Recognizer>,
-        voices: Arc<dyn VoiceLibrary>,
+        voices: Voices,
         options: Options,
     ) -> Gateway {
         Gateway {

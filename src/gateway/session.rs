@@ -16,7 +16,7 @@ use super::authority::random_secret;
 use super::error::qid;
 use super::hearing::Hearing;
 use crate::audio::{AudioChunk, FramePos, FrameRange};
-use crate::engine::{EngineError, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, StreamOptions};
+use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
 use crate::session::protocol::{Final, Secret, Start};
 
 /// How far `sent` may run ahead of `received`, in seconds of audio.
@@ -136,7 +136,9 @@ impl Session {
         let acknowledged = self.acknowledged(&state);
         if range.end - acknowledged > self.window() {
             let window = self.window();
-            return Err(Violation(format!("audio {range} is over the window of {window} from {acknowledged}")));
+            return Err(Violation(format!(
+                "audio {range} is over the window of {window} from {acknowledged}"
+            )));
         }
         state.received = range.end;
         // A worker that is gone has posted why.
@@ -321,9 +323,3 @@ impl Worker {
         });
     }
 }
-
-/// The recogniser's rate; sessions of another are resampled for it.
-pub(super) const ENGINE_RATE: u32 = RECOGNIZER_RATE;
-
-/// A stream of the engine, as [`Hearing`] holds it.
-pub(super) type Stream = Box<dyn RecognizerStream>;

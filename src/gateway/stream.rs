@@ -53,8 +53,7 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
         match upgrade.await {
             Ok(upgraded) => {
                 let io = TokioIo::new(upgraded);
-                let stream =
-                    WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await;
+                let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await;
                 serve(&socket, &identity, Wire::new(stream)).await;
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
@@ -192,7 +191,9 @@ async fn open(
             })?;
             (session, seen)
         }
-        _ => return Err(Some(Goodbye::new(close::PROTOCOL, "the first message is neither start nor resume"))),
+        _ => {
+            return Err(Some(Goodbye::new(close::PROTOCOL, "the first message is neither start nor resume")));
+        }
     };
     let ready = {
         let state = session.board().lock();
@@ -213,15 +214,14 @@ async fn open(
 }
 
 fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Session>, Goodbye> {
-    let session = Session::start(&*gateway.recognizer, &identity.client_id, start).map_err(|error| {
-        match error {
+    let session =
+        Session::start(&*gateway.recognizer, &identity.client_id, start).map_err(|error| match error {
             StartError::Violation(violation) => Goodbye::from(violation),
             error => {
                 tracing::error!(%error, "session not started");
                 Goodbye::new(close::SERVER_FAULT, "the recogniser can't start")
             }
-        }
-    })?;
+        })?;
     let session = Arc::new(session);
     if !gateway.sessions.insert(&session) {
         return Err(Goodbye::new(close::TRY_LATER, "no room for a session"));

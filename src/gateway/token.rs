@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -27,14 +27,35 @@ struct Request {
 
 pub(super) async fn token(State(gateway): State<Arc<Gateway>>, body: Bytes) -> Response {
     let Some(request) = parse(&body) else {
-        return refusal(StatusCode::BAD_REQUEST, "invalid_request", "body is neither JSON nor a form");
+        return Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", "body is neither JSON nor a form")
+            .into_response();
     };
     // The store's transactions wait for the disk.
     let granted = tokio::task::spawn_blocking(move || grant(&gateway, request)).await;
     match granted {
         Ok(Ok(granted)) => answer(&granted),
-        Ok(Err(refused)) => refused,
-        Err(panic) => axum::response::IntoResponse::into_response(ApiError::internal(&panic)),
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(panic) => ApiError::internal(&panic).into_response(),
+    }
+}
+
+/// The service's own error body is unknown; this is RFC 6749's (section 5.2).
+struct Refusal {
+    status: StatusCode,
+    error: &'static str,
+    description: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Refusal {
+        Refusal { status, error, description: description.into() }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = json!({ "error": self.error, "error_description": self.description });
+        json_response(self.status, &body)
     }
 }
 
@@ -54,10 +75,9 @@ fn parse(body: &[u8]) -> Option<Request> {
     })
 }
 
-fn grant(gateway: &Gateway, request: Request) -> Result<Granted, Response> {
-    let missing = |field: &str| {
-        refusal(StatusCode::BAD_REQUEST, "invalid_request", &format!("{field} is missing"))
-    };
+fn grant(gateway: &Gateway, request: Request) -> Result<Granted, Refusal> {
+    let missing =
+        |field: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", format!("{field} is missing"));
     let authority = gateway.authority();
     let granted = match request.grant_type.as_str() {
         "client_credentials" => {
@@ -70,18 +90,21 @@ fn grant(gateway: &Gateway, request: Request) -> Result<Granted, Response> {
         }
         _ => {
             let expected = "grant_type should be client_credentials or refresh_token";
-            return Err(refusal(StatusCode::BAD_REQUEST, "unsupported_grant_type", expected));
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", expected));
         }
     };
     granted.map_err(|error| {
         let reason = error.to_string();
         tracing::info!(client = %request.client_id, %reason, "token refused");
         match error {
-            AuthorityError::Client => refusal(StatusCode::UNAUTHORIZED, "invalid_client", &reason),
+            AuthorityError::Client => Refusal::new(StatusCode::UNAUTHORIZED, "invalid_client", reason),
             AuthorityError::RefreshToken | AuthorityError::Limit(_) => {
-                refusal(StatusCode::BAD_REQUEST, "invalid_grant", &reason)
+                Refusal::new(StatusCode::BAD_REQUEST, "invalid_grant", reason)
             }
-            error => axum::response::IntoResponse::into_response(ApiError::from(error)),
+            _ => {
+                let failed = "the gateway failed";
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", failed)
+            }
         }
     })
 }
@@ -95,9 +118,4 @@ fn answer(granted: &Granted) -> Response {
         "scope": { "tts": 1, "asr_short": 1, "asr_stream": 1 },
     });
     json_response(StatusCode::OK, &body)
-}
-
-/// The service's own error body is unknown; this is RFC 6749's (section 5.2).
-fn refusal(status: StatusCode, error: &str, description: &str) -> Response {
-    json_response(status, &json!({ "error": error, "error_description": description }))
 }

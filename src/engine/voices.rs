@@ -1,0 +1,244 @@
+//! The voices at hand, and which of them speaks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{EngineError, EspeakVoice, FestivalVoice, PiperVoice, Voice, VoiceInfo, espeak, festival, piper};
+
+/// Names of Cloud Voice's Russian voices, which its clients send. They get the best Russian voice at hand.
+const CLOUD_VOICE_NAMES: &[&str] =
+    &["katherine", "katherine-hifigan", "maria", "maria-serious", "pavel", "pavel-hifigan"];
+
+/// What the directory of a Piper voice starts with, in the directory of models.
+const PIPER_PREFIX: &str = "piper-";
+
+/// Why there is no voice to speak with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VoiceError {
+    /// Nobody knows a voice of that name.
+    #[error("voice {name:?} is unknown; at hand: {at_hand}{}", suggest(.absent))]
+    Unknown {
+        /// The name asked for, cut to a printable length.
+        name: String,
+        /// The voices at hand.
+        at_hand: String,
+        /// What would bring more, empty if nothing is missing.
+        absent: String,
+    },
+    /// The voice is known, but what it is made of is not on this machine.
+    #[error("voice {name:?} is not on this machine; run: {bring}")]
+    Absent {
+        /// The voice.
+        name: String,
+        /// The command that brings it.
+        bring: String,
+    },
+    /// No voice at hand speaks the language.
+    #[error("no voice at hand speaks {language:?}; at hand: {at_hand}{}", suggest(.absent))]
+    Language {
+        /// The language asked for, cut to a printable length.
+        language: String,
+        /// The voices at hand.
+        at_hand: String,
+        /// What would bring more, empty if nothing is missing.
+        absent: String,
+    },
+}
+
+/// The voices of this machine.
+pub struct Voices {
+    /// The best of each language first.
+    voices: Vec<Arc<dyn Voice>>,
+    absent: Vec<Absent>,
+}
+
+/// A voice that could be here.
+struct Absent {
+    name: &'static str,
+    language: &'static str,
+    bring: String,
+}
+
+impl Voices {
+    /// A set of given voices, the best of each language first; for other voices than voxline's own.
+    #[must_use]
+    pub fn new(voices: Vec<Arc<dyn Voice>>) -> Voices {
+        Voices { voices, absent: Vec::new() }
+    }
+
+    /// Looks for Piper voices in the `piper-*` directories under `models`, and for the programs espeak-ng and
+    /// text2wave. Nothing is loaded yet: a Piper voice loads when it speaks first.
+    ///
+    /// Runs both programs once, and so blocks for some milliseconds.
+    #[must_use]
+    pub fn discover(models: &Path) -> Voices {
+        let mut found = Voices::new(Vec::new());
+        let speaks = espeak::is_installed();
+        let piper = if speaks { piper_voices(models) } else { Vec::new() };
+        if !piper.iter().any(|voice| voice.info().name == "joe") {
+            let program = if speaks { String::new() } else { format!("{} && ", espeak::BRINGS) };
+            found.lacks("joe", "en", format!("{program}{}", piper::BRINGS));
+        }
+        found.voices.extend(piper.into_iter().map(|voice| voice as Arc<dyn Voice>));
+        if festival::is_installed() {
+            found.voices.push(Arc::new(FestivalVoice::russian()));
+        } else {
+            found.lacks("festival-ru", "ru", festival::BRINGS.to_owned());
+        }
+        if speaks {
+            found.voices.push(Arc::new(EspeakVoice::english()));
+            found.voices.push(Arc::new(EspeakVoice::russian()));
+        } else {
+            found.lacks("espeak-en", "en", espeak::BRINGS.to_owned());
+            found.lacks("espeak-ru", "ru", espeak::BRINGS.to_owned());
+        }
+        found
+    }
+
+    fn lacks(&mut self, name: &'static str, language: &'static str, bring: String) {
+        self.absent.push(Absent { name, language, bring });
+    }
+
+    /// The voices, the best of each language first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Voice>> {
+        self.voices.iter()
+    }
+
+    /// What there is to know about each voice, in the same order.
+    #[must_use]
+    pub fn list(&self) -> Vec<VoiceInfo> {
+        self.iter().map(|voice| voice.info().clone()).collect()
+    }
+
+    /// The voice of that name; without a name, the best of that language (a region as in `ru-RU` is ignored);
+    /// without either, the best English one. For a text of unknown language see [`language_of`].
+    ///
+    /// Cloud Voice's names (`katherine`, `maria`, `pavel` and their variants) mean the best Russian voice.
+    ///
+    /// # Errors
+    /// [`VoiceError`], which lists what is at hand and says what would bring the rest.
+    pub fn find(&self, name: Option<&str>, language: Option<&str>) -> Result<Arc<dyn Voice>, VoiceError> {
+        match name {
+            Some(name) if CLOUD_VOICE_NAMES.contains(&name) => self.best("ru"),
+            Some(name) => self.named(name),
+            None => self.best(language.unwrap_or("en")),
+        }
+    }
+
+    fn named(&self, name: &str) -> Result<Arc<dyn Voice>, VoiceError> {
+        if let Some(voice) = self.iter().find(|voice| voice.info().name == name) {
+            return Ok(Arc::clone(voice));
+        }
+        Err(match self.absent.iter().find(|absent| absent.name == name) {
+            Some(absent) => VoiceError::Absent { name: name.to_owned(), bring: absent.bring.clone() },
+            None => VoiceError::Unknown {
+                name: printable(name),
+                at_hand: self.at_hand(),
+                absent: self.commands(|_| true),
+            },
+        })
+    }
+
+    fn best(&self, language: &str) -> Result<Arc<dyn Voice>, VoiceError> {
+        let spoken = language.split(['-', '_']).next().unwrap_or(language);
+        let voice = self.iter().find(|voice| voice.info().language.eq_ignore_ascii_case(spoken));
+        voice.cloned().ok_or_else(|| VoiceError::Language {
+            language: printable(language),
+            at_hand: self.at_hand(),
+            absent: self.commands(|absent| absent.language.eq_ignore_ascii_case(spoken)),
+        })
+    }
+
+    fn at_hand(&self) -> String {
+        let names: Vec<&str> = self.iter().map(|voice| voice.info().name.as_str()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
+    fn commands(&self, wanted: impl Fn(&Absent) -> bool) -> String {
+        let commands: Vec<String> = self
+            .absent
+            .iter()
+            .filter(|absent| wanted(absent))
+            .map(|absent| format!("{} ({})", absent.bring, absent.name))
+            .collect();
+        commands.join("; ")
+    }
+}
+
+impl std::fmt::Debug for Voices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter().map(|voice| &voice.info().name)).finish()
+    }
+}
+
+/// The language a text is most likely in, by its script: `ru` if most letters are Cyrillic, else `en`.
+#[must_use]
+pub fn language_of(text: &str) -> &'static str {
+    let (mut cyrillic, mut others) = (0usize, 0usize);
+    for letter in text.chars().filter(|c| c.is_alphabetic()) {
+        // Unicode block Cyrillic.
+        if ('\u{400}'..='\u{4ff}').contains(&letter) { cyrillic += 1 } else { others += 1 }
+    }
+    if cyrillic > others { "ru" } else { "en" }
+}
+
+/// The Piper voices under `models`, in the order of their directories' names. A directory whose small file can't be
+/// read is left out here; `models verify` says what is wrong with it.
+fn piper_voices(models: &Path) -> Vec<Arc<LazyPiper>> {
+    let Ok(entries) = fs::read_dir(models) else { return Vec::new() };
+    let mut directories: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PIPER_PREFIX)))
+        .collect();
+    directories.sort();
+    directories
+        .into_iter()
+        .filter_map(|directory| {
+            let info = PiperVoice::describe(&directory).ok()?;
+            Some(Arc::new(LazyPiper { info, directory, loaded: Mutex::new(None) }))
+        })
+        .collect()
+}
+
+/// A Piper voice that is loaded by the first who speaks with it. A load that fails is tried again the next time: the
+/// file may have come meanwhile.
+struct LazyPiper {
+    info: VoiceInfo,
+    directory: PathBuf,
+    loaded: Mutex<Option<Arc<PiperVoice>>>,
+}
+
+impl LazyPiper {
+    fn voice(&self) -> Result<Arc<PiperVoice>, EngineError> {
+        // The lock is held while loading, so that two first speakers don't load it twice.
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(voice) = loaded.as_ref() {
+            return Ok(Arc::clone(voice));
+        }
+        let voice = Arc::new(PiperVoice::load(&self.directory)?);
+        *loaded = Some(Arc::clone(&voice));
+        Ok(voice)
+    }
+}
+
+impl Voice for LazyPiper {
+    fn info(&self) -> &VoiceInfo {
+        &self.info
+    }
+
+    fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError> {
+        self.voice()?.speak(sentence, tempo)
+    }
+}
+
+/// The end of an error message that says what would help.
+fn suggest(absent: &str) -> String {
+    if absent.is_empty() { String::new() } else { format!("; for more run: {absent}") }
+}
+
+/// A name from outside, short enough for an error message.
+fn printable(name: &str) -> String {
+    name.chars().take(40).collect()
+}

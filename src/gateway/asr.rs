@@ -1,0 +1,164 @@
+//! `POST /asr`: one short recording in, its text out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Gateway;
+use super::error::{ApiError, json_response, qid};
+use crate::audio::sample;
+use crate::decode::{DecodeError, Decoder};
+use crate::engine::{EngineError, RECOGNIZER_RATE, Recognizer, Segment, StreamOptions};
+use crate::resample::Resampler;
+use crate::source::Source;
+
+/// Documented limits: 20 MB, 5 minutes, one channel.
+const MAX_BYTES: usize = 20 * 1024 * 1024;
+const MAX_DURATION: Duration = Duration::from_secs(5 * 60);
+/// How long the whole body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+
+#[derive(Deserialize)]
+pub(super) struct Parameters {
+    /// The language spoken; detected where absent. Not of the original service, which knows Russian only.
+    language: Option<String>,
+}
+
+pub(super) async fn recognise(
+    State(gateway): State<Arc<Gateway>>,
+    Query(parameters): Query<Parameters>,
+    request: Request,
+) -> Response {
+    match answer(gateway, parameters, request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn answer(
+    gateway: Arc<Gateway>,
+    parameters: Parameters,
+    request: Request,
+) -> Result<Response, ApiError> {
+    gateway.authorise(request.headers())?;
+    let body = tokio::time::timeout(BODY_TIMEOUT, read(request.into_body()))
+        .await
+        .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "audio did not arrive in time"))??;
+    let work = move || hear(&*gateway.recognizer, body, parameters.language);
+    let segments = tokio::task::spawn_blocking(work).await.map_err(|panic| ApiError::internal(&panic))??;
+    Ok(json_response(StatusCode::OK, &shape(&segments)))
+}
+
+/// The body, or a refusal as soon as it is too long.
+async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    let mut parts = body.into_data_stream();
+    while let Some(part) = parts.next().await {
+        let part: Bytes =
+            part.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, 4034, "audio broke off"))?;
+        if bytes.len() + part.len() > MAX_BYTES {
+            return Err(bad(4009, format!("audio is larger than {MAX_BYTES} bytes")));
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes)
+}
+
+fn bad(code: u16, message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, code, message)
+}
+
+fn hear(
+    recognizer: &dyn Recognizer,
+    body: Vec<u8>,
+    language: Option<String>,
+) -> Result<Vec<Segment>, ApiError> {
+    let broken = |error: DecodeError| match error {
+        DecodeError::UnknownFormat { .. } => bad(4033, error.to_string()),
+        error => bad(4034, error.to_string()),
+    };
+    let mut decoder = Decoder::open(Source::bytes("audio", body)).map_err(broken)?;
+    let info = decoder.info();
+    if info.channels != 1 {
+        return Err(bad(4044, format!("audio has {} channels, 1 is supported", info.channels)));
+    }
+    let rate = info.sample_rate;
+    let unsupported = |_| bad(4045, format!("audio has a sample rate of {rate} Hz, which is not supported"));
+    let mut resampler = Resampler::new(rate, RECOGNIZER_RATE).map_err(unsupported)?;
+    let mut stream = recognizer.start(&StreamOptions { language }).map_err(|error| match error {
+        EngineError::Language(_) => bad(400, error.to_string()),
+        error => ApiError::internal(&error),
+    })?;
+
+    let failed = |error: EngineError| ApiError::internal(&error);
+    let max_frames = MAX_DURATION.as_secs() * u64::from(rate);
+    let (mut block, mut resampled, mut segments, mut frames) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    while decoder.next_block(&mut block).map_err(broken)? {
+        frames += block.len() as u64;
+        if frames > max_frames {
+            return Err(bad(4043, format!("audio is longer than {} s", MAX_DURATION.as_secs())));
+        }
+        resampled.clear();
+        resampler.push(&block, &mut resampled);
+        segments.extend(stream.push(&quantise(&resampled)).map_err(failed)?);
+    }
+    resampled.clear();
+    resampler.finish(&mut resampled);
+    segments.extend(stream.push(&quantise(&resampled)).map_err(failed)?);
+    segments.extend(stream.flush().map_err(failed)?);
+    Ok(segments)
+}
+
+fn quantise(samples: &[f32]) -> Vec<i16> {
+    samples.iter().map(|&value| sample::to_s16(value)).collect()
+}
+
+/// The documented answer: a list of hypotheses for the whole recording, best first. There is one, or none where nothing
+/// was said.
+fn shape(segments: &[Segment]) -> serde_json::Value {
+    let spoken: Vec<&Segment> = segments.iter().filter(|segment| !segment.text.is_empty()).collect();
+    let punctuated = spoken.iter().map(|segment| segment.text.trim()).collect::<Vec<_>>().join(" ");
+    let texts = match punctuated.as_str() {
+        "" => json!([]),
+        punctuated => json!([{
+            "text": plain(punctuated),
+            "confidence": confidence(&spoken),
+            "punctuated_text": punctuated,
+        }]),
+    };
+    json!({ "qid": qid(), "result": { "texts": texts, "phrase_id": qid() } })
+}
+
+/// Lower case without punctuation, as the service writes `text`; marks inside a word (`don't`, `кое-что`) stay.
+fn plain(text: &str) -> String {
+    let words = text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+/// The mean over the segments, each weighted by its length in letters.
+fn confidence(spoken: &[&Segment]) -> f64 {
+    let (mut sum, mut letters) = (0.0, 0.0);
+    for segment in spoken {
+        let weight = segment.text.chars().count() as f64;
+        sum += weight * f64::from(segment.confidence.unwrap_or(1.0));
+        letters += weight;
+    }
+    sum / f64::max(letters, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_keeps_words_whole() {
+        assert_eq!(plain("Привет, Алиса. — Don't stop!"), "привет алиса don't stop");
+    }
+}

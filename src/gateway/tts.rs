@@ -1,0 +1,162 @@
+//! `GET|POST /tts`: text in, speech out while it is synthesised.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use http::{HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::Gateway;
+use super::error::ApiError;
+use crate::audio::sample;
+use crate::engine::{EngineError, Voice, language_of, sentences};
+use crate::resample::Resampler;
+
+/// The documented PCM: headerless, 24 kHz, mono, 16-bit, big-endian.
+pub(crate) const PCM_RATE: u32 = 24_000;
+pub(crate) const PCM_TYPE: &str = "audio/l16;rate=24000;channels=1;endianness=big-endian";
+/// The larger of the two documented limits.
+const MAX_CHARS: usize = 20_000;
+/// Documented; 1.0 where absent.
+const TEMPO: std::ops::RangeInclusive<f32> = 0.75..=1.75;
+/// Sentences synthesised ahead of a slow client.
+const AHEAD: usize = 2;
+
+#[derive(Deserialize)]
+pub(super) struct Parameters {
+    text: Option<String>,
+    model_name: Option<String>,
+    encoder: Option<String>,
+    tempo: Option<String>,
+}
+
+pub(super) async fn from_query(
+    State(gateway): State<Arc<Gateway>>,
+    Query(mut parameters): Query<Parameters>,
+    request: Request,
+) -> Response {
+    if let Err(refusal) = gateway.authorise(request.headers()) {
+        return refusal.into_response();
+    }
+    let text = parameters.text.take().unwrap_or_default();
+    respond(&gateway, parameters, text).await
+}
+
+pub(super) async fn from_body(
+    State(gateway): State<Arc<Gateway>>,
+    Query(parameters): Query<Parameters>,
+    request: Request,
+) -> Response {
+    if let Err(refusal) = gateway.authorise(request.headers()) {
+        return refusal.into_response();
+    }
+    // No look at the content type: clients send all sorts.
+    match read(request.into_body()).await {
+        Ok(text) => respond(&gateway, parameters, text).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// An error in what was asked. Code 4051 is the documented one for text.
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, 4051, message)
+}
+
+async fn read(body: Body) -> Result<String, ApiError> {
+    let mut bytes = Vec::new();
+    let mut parts = body.into_data_stream();
+    while let Some(part) = parts.next().await {
+        let part: Bytes = part.map_err(|_| bad("text broke off"))?;
+        // A character takes at most four bytes.
+        if bytes.len() + part.len() > 4 * MAX_CHARS {
+            return Err(bad(format!("text is longer than {MAX_CHARS} characters")));
+        }
+        bytes.extend_from_slice(&part);
+    }
+    String::from_utf8(bytes).map_err(|_| bad("text is not UTF-8"))
+}
+
+async fn respond(gateway: &Gateway, parameters: Parameters, text: String) -> Response {
+    match speak(gateway, parameters, text).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn speak(gateway: &Gateway, parameters: Parameters, text: String) -> Result<Response, ApiError> {
+    if text.trim().is_empty() {
+        return Err(bad("text is missing"));
+    }
+    if text.chars().count() > MAX_CHARS {
+        return Err(bad(format!("text is longer than {MAX_CHARS} characters")));
+    }
+    match parameters.encoder.as_deref() {
+        None | Some("pcm") => {}
+        Some(other) => return Err(bad(format!("encoder '{other}' is not available; pcm is"))),
+    }
+    let tempo = match parameters.tempo.as_deref() {
+        None | Some("") => 1.0,
+        Some(tempo) => tempo
+            .parse()
+            .ok()
+            .filter(|tempo| TEMPO.contains(tempo))
+            .ok_or_else(|| bad(format!("tempo '{tempo}' is not between 0.75 and 1.75")))?,
+    };
+    let name = parameters.model_name.as_deref().filter(|name| !name.is_empty());
+    let voice =
+        gateway.voices.find(name, Some(language_of(&text))).map_err(|error| bad(error.to_string()))?;
+
+    let (sender, mut pcm) = mpsc::channel(AHEAD);
+    tokio::task::spawn_blocking(move || synthesise(&*voice, &text, tempo, &sender));
+    // The status depends on the first sentence; what fails later can only cut the body short.
+    let first = match pcm.recv().await {
+        Some(Ok(first)) => first,
+        Some(Err(error)) => return Err(ApiError::internal(&error)),
+        None => Bytes::new(),
+    };
+    let rest = futures::stream::poll_fn(move |cx| pcm.poll_recv(cx));
+    let body = futures::stream::once(async { Ok(first) }).chain(rest);
+    let mut response = Response::new(Body::from_stream(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PCM_TYPE));
+    Ok(response)
+}
+
+/// Speaks sentence by sentence into `sender`, until the end or until nobody listens.
+fn synthesise(voice: &dyn Voice, text: &str, tempo: f32, sender: &mpsc::Sender<Result<Bytes, EngineError>>) {
+    if let Err(error) = try_synthesise(voice, text, tempo, sender) {
+        tracing::error!(%error, voice = voice.info().name, "synthesis failed");
+        let _ = sender.blocking_send(Err(error));
+    }
+}
+
+fn try_synthesise(
+    voice: &dyn Voice,
+    text: &str,
+    tempo: f32,
+    sender: &mpsc::Sender<Result<Bytes, EngineError>>,
+) -> Result<(), EngineError> {
+    // One resampler for the whole text: sentences join without a click.
+    let mut resampler = Resampler::new(voice.info().sample_rate, PCM_RATE)
+        .map_err(|error| EngineError::Inference { engine: "resampler", reason: error.to_string() })?;
+    let mut output = Vec::new();
+    for sentence in sentences(text) {
+        let spoken: Vec<f32> = voice.speak(sentence, tempo)?.into_iter().map(sample::to_f32).collect();
+        output.clear();
+        resampler.push(&spoken, &mut output);
+        if sender.blocking_send(Ok(big_endian(&output))).is_err() {
+            return Ok(());
+        }
+    }
+    output.clear();
+    resampler.finish(&mut output);
+    let _ = sender.blocking_send(Ok(big_endian(&output)));
+    Ok(())
+}
+
+fn big_endian(samples: &[f32]) -> Bytes {
+    samples.iter().flat_map(|&value| sample::to_s16(value).to_be_bytes()).collect()
+}

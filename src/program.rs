@@ -1,0 +1,223 @@
+//! Programs run on the side: text in by stdin, the answer out by stdout, and never longer than a deadline.
+//!
+//! espeak-ng and festival are under licences, or of a build, that voxline doesn't link; pip is somebody else's
+//! program altogether. All three are asked the same way: no shell, no text on the command line (where a text could be
+//! taken for an option), and whatever they do, the caller gets its thread back.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// The most a program may answer. Ten minutes of 44.1 kHz speech are 53 MB; more than this is not an answer.
+const MAX_OUTPUT: u64 = 64 << 20;
+
+/// How much of what a program says on stderr is kept for the error message.
+const MAX_COMPLAINT: u64 = 4096;
+
+/// A program, where it comes from, and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Program {
+    /// The name it is started by.
+    pub(crate) name: &'static str,
+    /// The Debian packages that bring it, as `apt-get install` takes them.
+    pub(crate) packages: &'static str,
+    /// After this long it is killed.
+    pub(crate) deadline: Duration,
+}
+
+/// Why a program gave no answer.
+#[derive(Debug)]
+pub(crate) enum ProgramError {
+    /// It is not installed.
+    Missing { packages: &'static str },
+    /// It could not be started, or not be heard.
+    Io(io::Error),
+    /// It was still running at its deadline, and was killed.
+    Deadline(Duration),
+    /// It ended with an error. `said` is the last line it wrote to stderr.
+    Failed { status: ExitStatus, said: String },
+    /// It answered with more than [`MAX_OUTPUT`].
+    TooMuch,
+}
+
+impl fmt::Display for ProgramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProgramError::Missing { packages } => {
+                write!(f, "not installed; on Debian: apt-get install {packages}")
+            }
+            ProgramError::Io(error) => write!(f, "cannot be run: {error}"),
+            ProgramError::Deadline(limit) => write!(f, "no answer within {limit:?}; killed"),
+            ProgramError::Failed { status, said } if said.is_empty() => write!(f, "{status}"),
+            ProgramError::Failed { status, said } => write!(f, "{status}: {said}"),
+            ProgramError::TooMuch => write!(f, "answered with more than {} MiB", MAX_OUTPUT >> 20),
+        }
+    }
+}
+
+/// What the thread that listens to a program hands back.
+struct Answer {
+    stdout: io::Result<Vec<u8>>,
+    stderr: Vec<u8>,
+    status: io::Result<ExitStatus>,
+}
+
+impl Program {
+    /// Runs it with `args`, gives it `input` on stdin and returns what it wrote to stdout.
+    ///
+    /// Blocks for at most the deadline. Input is written, and both outputs are read, by threads of their own, so a
+    /// full pipe on one side can't hold up the others. A program that is killed is also waited for: no zombie stays.
+    pub(crate) fn run(&self, args: &[&str], input: &[u8]) -> Result<Vec<u8>, ProgramError> {
+        let mut child = Command::new(self.name)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => ProgramError::Missing { packages: self.packages },
+                _ => ProgramError::Io(error),
+            })?;
+        let mut stdin = child.stdin.take().expect("stdin was asked to be a pipe");
+        let input = input.to_vec();
+        // A program may end without having read all; that it did shows in its status, not here.
+        thread::spawn(move || stdin.write_all(&input));
+
+        let child = Arc::new(Mutex::new(child));
+        let (answered, answer) = mpsc::channel();
+        listen(Arc::clone(&child), answered);
+        match answer.recv_timeout(self.deadline) {
+            Ok(answer) => answer.judge(),
+            Err(RecvTimeoutError::Timeout) => {
+                // The listener holds the lock only once the program has closed both outputs. Then it is already being
+                // waited for; otherwise it is killed and waited for here.
+                if let Ok(mut child) = child.try_lock() {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+                Err(ProgramError::Deadline(self.deadline))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(ProgramError::Io(io::Error::other("the thread that reads it died")))
+            }
+        }
+    }
+
+    /// Whether it is installed: whether it can be started with `args` and ends well.
+    pub(crate) fn is_installed(&self, args: &[&str]) -> bool {
+        self.run(args, b"").is_ok()
+    }
+}
+
+/// Reads both outputs to their end, waits for the program, and sends what came of it.
+fn listen(child: Arc<Mutex<Child>>, answered: mpsc::Sender<Answer>) {
+    let (mut stdout, mut stderr) = {
+        let mut child = child.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        (
+            child.stdout.take().expect("stdout was asked to be a pipe"),
+            child.stderr.take().expect("stderr was asked to be a pipe"),
+        )
+    };
+    let complaint = thread::spawn(move || {
+        let mut kept = Vec::new();
+        let _ = stderr.by_ref().take(MAX_COMPLAINT).read_to_end(&mut kept);
+        let _ = io::copy(&mut stderr, &mut io::sink());
+        kept
+    });
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = stdout.by_ref().take(MAX_OUTPUT + 1).read_to_end(&mut bytes);
+        // Closed before the wait: a program that writes on beyond the limit gets a broken pipe and ends.
+        drop(stdout);
+        let stderr = complaint.join().unwrap_or_default();
+        let status = child.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).wait();
+        // Nobody listens after the deadline.
+        let _ = answered.send(Answer { stdout: read.map(|_| bytes), stderr, status });
+    });
+}
+
+impl Answer {
+    fn judge(self) -> Result<Vec<u8>, ProgramError> {
+        let stdout = self.stdout.map_err(ProgramError::Io)?;
+        if stdout.len() as u64 > MAX_OUTPUT {
+            return Err(ProgramError::TooMuch);
+        }
+        let status = self.status.map_err(ProgramError::Io)?;
+        if !status.success() {
+            return Err(ProgramError::Failed { status, said: last_line(&self.stderr) });
+        }
+        Ok(stdout)
+    }
+}
+
+/// The last line with anything on it, printable and short: it ends up in a one-line error message.
+fn last_line(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("");
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHELL: Program = Program { name: "sh", packages: "dash", deadline: Duration::from_secs(20) };
+
+    #[test]
+    fn input_larger_than_any_pipe_comes_back_whole() {
+        let cat = Program { name: "cat", packages: "coreutils", deadline: Duration::from_secs(20) };
+        let input: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+        assert_eq!(cat.run(&[], &input).unwrap(), input);
+    }
+
+    #[test]
+    fn input_that_nobody_reads_is_no_error() {
+        assert_eq!(SHELL.run(&["-c", "echo done"], &vec![b'x'; 1_000_000]).unwrap(), b"done\n");
+    }
+
+    #[test]
+    fn a_program_that_never_ends_is_killed_at_its_deadline_and_leaves_no_zombie() {
+        let hung = Program { deadline: Duration::from_millis(100), ..SHELL };
+        // `exec`, so that the process we kill is the one that hangs; it tells its id by stderr's file first.
+        let directory = tempfile::tempdir().unwrap();
+        let id = directory.path().join("id");
+        let script = format!("echo $$ > {}; exec tail -f /dev/null", id.display());
+        let error = hung.run(&["-c", &script], b"").unwrap_err();
+        assert!(matches!(error, ProgramError::Deadline(_)), "{error}");
+        if let Ok(id) = std::fs::read_to_string(&id) {
+            assert!(!std::path::Path::new("/proc").join(id.trim()).exists(), "process {id} is still there");
+        }
+    }
+
+    #[test]
+    fn a_program_that_closes_its_outputs_and_lingers_does_not_hold_the_caller() {
+        let lingering = Program { deadline: Duration::from_millis(100), ..SHELL };
+        // It ends by itself when our side of stdin is closed for good, so the test leaves nothing behind.
+        let error = lingering.run(&["-c", "exec >&- 2>&-; read line; exec sleep 1"], b"").unwrap_err();
+        assert!(matches!(error, ProgramError::Deadline(_)), "{error}");
+    }
+
+    #[test]
+    fn a_missing_program_names_the_package_that_brings_it() {
+        let absent = Program { name: "voxline-no-such-program", packages: "some-package", ..SHELL };
+        let error = absent.run(&[], b"").unwrap_err();
+        assert_eq!(error.to_string(), "not installed; on Debian: apt-get install some-package");
+        assert!(!absent.is_installed(&[]));
+    }
+
+    #[test]
+    fn a_failure_carries_the_status_and_the_last_line_said() {
+        let error = SHELL.run(&["-c", "echo first >&2; echo bad voice >&2; exit 3"], b"").unwrap_err();
+        assert_eq!(error.to_string(), "exit status: 3: bad voice");
+    }
+
+    #[test]
+    fn an_endless_answer_is_cut_off() {
+        let error = SHELL.run(&["-c", "exec cat /dev/zero"], b"").unwrap_err();
+        assert!(matches!(error, ProgramError::TooMuch), "{error}");
+    }
+}

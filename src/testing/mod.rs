@@ -1,0 +1,11 @@
+//! Test doubles and fault injection, for our tests and for yours (feature `test-util`).
+//!
+//! Nothing here is used by the program. A double is named for what it does, never for the real part it stands in for.
+
+mod clock;
+mod digest;
+mod proxy;
+
+pub use clock::ManualClock;
+pub use digest::DigestRecognizer;
+pub use proxy::FaultProxy;
