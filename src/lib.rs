@@ -4,7 +4,11 @@
 pub mod audio;
 pub mod auth;
 pub mod chunk;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
+#[cfg(feature = "cli")]
+pub mod config;
 pub mod decode;
 #[cfg(feature = "engine")]
 pub mod engine;

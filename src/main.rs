@@ -1,2 +1,7 @@
 //! The `voxline` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    voxline::cli::run()
+}

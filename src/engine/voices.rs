@@ -48,6 +48,7 @@ pub enum VoiceError {
 }
 
 /// The voices of this machine.
+#[derive(Default)]
 pub struct Voices {
     /// The best of each language first.
     voices: Vec<Arc<dyn Voice>>,

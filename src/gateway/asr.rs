@@ -48,10 +48,11 @@ async fn answer(
     request: Request,
 ) -> Result<Response, ApiError> {
     gateway.authorise(request.headers())?;
+    let recognizer = gateway.recognizer()?.clone();
     let body = tokio::time::timeout(BODY_TIMEOUT, read(request.into_body()))
         .await
         .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "audio did not arrive in time"))??;
-    let work = move || hear(&*gateway.recognizer, body, parameters.language);
+    let work = move || hear(&*recognizer, body, parameters.language);
     let segments = tokio::task::spawn_blocking(work).await.map_err(|panic| ApiError::internal(&panic))??;
     Ok(json_response(StatusCode::OK, &shape(&segments)))
 }

@@ -49,11 +49,19 @@ impl Default for Options {
     }
 }
 
+/// What a gateway hears and speaks with.
+#[derive(Default)]
+pub struct Engines {
+    /// The recogniser; without one, requests for recognition are answered with status 501.
+    pub recognizer: Option<Arc<dyn Recognizer>>,
+    /// The voices.
+    pub voices: Voices,
+}
+
 /// What all requests share.
 pub struct Gateway {
     authority: Authority,
-    recognizer: Arc<dyn Recognizer>,
-    voices: Voices,
+    engines: Engines,
     options: Options,
     sessions: Sessions,
     /// The tasks that serve sockets.
@@ -65,18 +73,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that trusts `authority`, hears with `recognizer` and speaks with `voices`.
+    /// A gateway that trusts `authority`.
     #[must_use]
-    pub fn new(
-        authority: Authority,
-        recognizer: Arc<dyn Recognizer>,
-        voices: Voices,
-        options: Options,
-    ) -> Gateway {
+    pub fn new(authority: Authority, engines: Engines, options: Options) -> Gateway {
         Gateway {
             authority,
-            recognizer,
-            voices,
+            engines,
             sessions: Sessions::new(options.max_sessions),
             options,
             sockets: TaskTracker::new(),
@@ -99,6 +101,11 @@ impl Gateway {
             return Err(ApiError::token());
         }
         self.authority.check(token.trim())?.ok_or_else(ApiError::token)
+    }
+
+    fn recognizer(&self) -> Result<&Arc<dyn Recognizer>, ApiError> {
+        let none = || ApiError::new(StatusCode::NOT_IMPLEMENTED, 501, "this gateway has no recogniser");
+        self.engines.recognizer.as_ref().ok_or_else(none)
     }
 
     fn is_draining(&self) -> bool {
@@ -155,7 +162,7 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
     };
     let body = json!({
         "status": state,
-        "recognizer": gateway.recognizer.name(),
+        "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
         "sessions": gateway.sessions.count(),
     });
     json_response(status, &body)

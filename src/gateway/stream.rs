@@ -81,6 +81,7 @@ fn admit(gateway: &Gateway, headers: &HeaderMap) -> Result<Identity, ApiError> {
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(ApiError::new(StatusCode::UPGRADE_REQUIRED, 426, "Sec-WebSocket-Version should be 13"));
     }
+    gateway.recognizer()?;
     if gateway.is_draining() {
         return Err(ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping", BUSY_WAIT));
     }

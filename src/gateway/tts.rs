@@ -107,8 +107,11 @@ async fn speak(gateway: &Gateway, parameters: Parameters, text: String) -> Resul
             .ok_or_else(|| bad(format!("tempo '{tempo}' is not between 0.75 and 1.75")))?,
     };
     let name = parameters.model_name.as_deref().filter(|name| !name.is_empty());
-    let voice =
-        gateway.voices.find(name, Some(language_of(&text))).map_err(|error| bad(error.to_string()))?;
+    let voice = gateway
+        .engines
+        .voices
+        .find(name, Some(language_of(&text)))
+        .map_err(|error| bad(error.to_string()))?;
 
     let (sender, mut pcm) = mpsc::channel(AHEAD);
     tokio::task::spawn_blocking(move || synthesise(&*voice, &text, tempo, &sender));

@@ -1,0 +1,142 @@
+//! How the program ends, in one table.
+
+use std::process::ExitCode;
+
+use crate::auth::AuthError;
+use crate::config::ConfigError;
+use crate::decode::DecodeError;
+use crate::engine::EngineError;
+use crate::gateway::authority::AuthorityError;
+use crate::net::TlsError;
+use crate::pipeline::PipelineError;
+use crate::recovery::Recovery;
+use crate::session::SessionError;
+use crate::source::SourceError;
+use crate::speech::SpeechError;
+
+/// The program's exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Nothing was recognised.
+    Nothing = 1,
+    /// Usage, configuration or set-up: a flag, a file, a model.
+    Setup = 2,
+    /// Input audio.
+    Input = 3,
+    /// Authentication.
+    Authentication = 4,
+    /// The service can't be reached, or failed.
+    Peer = 5,
+    /// A limit of the service.
+    Limit = 6,
+    /// Output can't be written.
+    Output = 7,
+    /// Interrupted (128 + SIGINT).
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// What ends the program, or a part of its work: a line for the user, and the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct CliError {
+    pub(super) exit: Exit,
+    message: String,
+}
+
+impl CliError {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> CliError {
+        CliError { exit, message: message.into() }
+    }
+
+    pub(super) fn output(name: &str, error: &std::io::Error) -> CliError {
+        CliError::new(Exit::Output, format!("{name}: {error}"))
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<TlsError> for CliError {
+    fn from(error: TlsError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<EngineError> for CliError {
+    fn from(error: EngineError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<AuthorityError> for CliError {
+    fn from(error: AuthorityError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<SourceError> for CliError {
+    fn from(error: SourceError) -> CliError {
+        CliError::new(Exit::Input, error.to_string())
+    }
+}
+
+impl From<DecodeError> for CliError {
+    fn from(error: DecodeError) -> CliError {
+        CliError::new(Exit::Input, error.to_string())
+    }
+}
+
+impl From<PipelineError> for CliError {
+    fn from(error: PipelineError) -> CliError {
+        CliError::new(Exit::Input, error.to_string())
+    }
+}
+
+impl From<AuthError> for CliError {
+    fn from(error: AuthError) -> CliError {
+        let exit = match (&error, error.recovery()) {
+            (AuthError::Unreachable { .. } | AuthError::Answer { .. }, _) => Exit::Peer,
+            (AuthError::Vault(_), _) => Exit::Setup,
+            (_, Recovery::RetryAfter(_)) => Exit::Limit,
+            _ => Exit::Authentication,
+        };
+        CliError::new(exit, error.to_string())
+    }
+}
+
+impl From<SessionError> for CliError {
+    fn from(error: SessionError) -> CliError {
+        let exit = match &error {
+            SessionError::Authentication { .. } => Exit::Authentication,
+            SessionError::Limit { .. } => Exit::Limit,
+            SessionError::Unreachable { .. } | SessionError::Protocol { .. } => Exit::Peer,
+        };
+        CliError::new(exit, error.to_string())
+    }
+}
+
+impl From<SpeechError> for CliError {
+    fn from(error: SpeechError) -> CliError {
+        let message = error.to_string();
+        match error {
+            SpeechError::Auth(error) => error.into(),
+            SpeechError::Unreachable { .. } => CliError::new(Exit::Peer, message),
+            SpeechError::Refused { status: 401 | 403, .. } => CliError::new(Exit::Authentication, message),
+            SpeechError::Refused { status: 429 | 503, .. } => CliError::new(Exit::Limit, message),
+            SpeechError::Refused { status: 400, .. } => CliError::new(Exit::Setup, message),
+            SpeechError::Refused { .. } => CliError::new(Exit::Peer, message),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The command line: one file per command.
+
+mod exit_code;
+mod gateway;
+mod models;
+mod progress;
+mod serve;
+mod service;
+mod speak;
+mod transcribe;
+mod voices;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use self::exit_code::CliError;
+pub use self::exit_code::Exit;
+use crate::config::{Config, Settings};
+
+/// Live audio to text, and text to audio, without losing a sample.
+#[derive(Parser)]
+#[command(name = "voxline", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Turn recordings into text
+    Transcribe(transcribe::Arguments),
+    /// Turn text into speech
+    Speak(speak::Arguments),
+    /// Run the gateway: tokens, recognition and synthesis for other programs
+    Serve(serve::Arguments),
+    /// Administer the gateway's projects and tokens
+    Gateway(gateway::Arguments),
+    /// Fetch, list and check the models
+    Models(models::Arguments),
+    /// List the voices at hand
+    Voices(voices::Arguments),
+}
+
+/// Where the service is, and what is kept where.
+#[derive(Args)]
+struct Common {
+    /// Configuration file [default: voxline/config.toml in the user's configuration directory]
+    #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Service to use [default: a gateway inside this process]
+    #[arg(long, global = true, value_name = "URL", env = "VOXLINE_ENDPOINT")]
+    endpoint: Option<String>,
+    /// Client id of the project at the service
+    #[arg(long, global = true, value_name = "ID", env = "VOXLINE_CLIENT_ID")]
+    client_id: Option<String>,
+    /// File that holds the client's secret
+    #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CLIENT_SECRET_FILE")]
+    client_secret_file: Option<PathBuf>,
+    /// File that holds a service token, instead of a client id and secret
+    #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// Directory of models [default: voxline/models in the user's cache directory]
+    #[arg(long, global = true, value_name = "DIR", env = "VOXLINE_MODELS")]
+    models: Option<PathBuf>,
+    /// What to log to standard error: error, warn, info, debug, trace, or a filter such as voxline::session=debug
+    #[arg(long, global = true, value_name = "FILTER", env = "VOXLINE_LOG", default_value = "warn")]
+    log: String,
+}
+
+impl Common {
+    fn load(self, language: Option<String>) -> Result<Config, CliError> {
+        Ok(Config::load(Settings {
+            config: self.config,
+            endpoint: self.endpoint,
+            client_id: self.client_id,
+            client_secret_file: self.client_secret_file,
+            token_file: self.token_file,
+            models: self.models,
+            language,
+        })?)
+    }
+}
+
+/// Runs the program on this process's arguments.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output with code 0, errors to standard error with clap's 2, which is ours too.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Setup } else { Exit::Done }.into();
+        }
+    };
+    let exit = run_command(cli).unwrap_or_else(|error| {
+        complain(&error);
+        error.exit
+    });
+    exit.into()
+}
+
+fn run_command(cli: Cli) -> Result<Exit, CliError> {
+    let Cli { command, common } = cli;
+    let filter = EnvFilter::try_new(&common.log)
+        .map_err(|error| CliError::new(Exit::Setup, format!("--log {}: {error}", common.log)))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(Exit::Setup, format!("runtime: {error}")))?;
+    let exit = runtime.block_on(async {
+        match command {
+            Command::Transcribe(arguments) => transcribe::run(arguments, common).await,
+            Command::Speak(arguments) => speak::run(arguments, common).await,
+            Command::Serve(arguments) => serve::run(arguments, common).await,
+            Command::Gateway(arguments) => gateway::run(arguments),
+            Command::Models(arguments) => models::run(arguments, common).await,
+            Command::Voices(arguments) => voices::run(arguments, common),
+        }
+    });
+    // A thread that waits for a pipe may wait for ever; nothing is left that needs it.
+    runtime.shutdown_background();
+    exit
+}
+
+/// Tells the user, in one line.
+fn complain(error: &CliError) {
+    // Where standard error is closed too, the exit code says it.
+    let _ = writeln!(io::stderr(), "voxline: {error}");
+}
+
+/// Writes a command's result to standard output.
+fn say(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| CliError::output("standard output", &error))
+}
+
+/// A count of bytes as people read it.
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

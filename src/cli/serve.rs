@@ -1,0 +1,88 @@
+//! `voxline serve`: the gateway by itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::exit_code::{CliError, Exit};
+use super::service::{TOKEN_LIFETIME, load_whisper};
+use super::{Common, say};
+use crate::clock::SystemClock;
+use crate::engine::Voices;
+use crate::gateway::authority::Authority;
+use crate::gateway::{Engines, Gateway, Options, serve};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
+    listen: SocketAddr,
+    /// Directory of the gateway's state: projects and tokens
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// How many seconds an access token lives
+    #[arg(long, value_name = "SECONDS", default_value_t = TOKEN_LIFETIME.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    token_lifetime: u64,
+    /// How many streaming sessions may live at once
+    #[arg(long, value_name = "COUNT", default_value_t = Options::default().max_sessions)]
+    max_sessions: usize,
+    /// How many seconds sessions may go on once the gateway is told to stop
+    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().drain.as_secs())]
+    drain: u64,
+}
+
+pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
+    let Arguments { listen, state, token_lifetime, max_sessions, drain } = arguments;
+    let config = common.load(None)?;
+    let lifetime = Duration::from_secs(token_lifetime);
+    let load = move || -> Result<(Authority, Engines), CliError> {
+        let authority = Authority::open(&state, lifetime, Arc::new(SystemClock::new()))?;
+        let recognizer = Some(load_whisper(&config.models)?);
+        Ok((authority, Engines { recognizer, voices: Voices::discover(&config.models) }))
+    };
+    let loaded = tokio::task::spawn_blocking(load).await;
+    let (authority, engines) =
+        loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
+    let options = Options { max_sessions, drain: Duration::from_secs(drain), ..Options::default() };
+    let gateway = Arc::new(Gateway::new(authority, engines, options));
+
+    let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {listen}: {error}"));
+    let listener = TcpListener::bind(listen).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "tokens travel unencrypted here: put TLS in front of the gateway");
+    }
+    // Scripts wait for this line; with port 0 it is how they learn the port.
+    say(&format!("listening on http://{address}\n"))?;
+    let shutdown = CancellationToken::new();
+    let stopping = async {
+        let signal = told_to_stop().await;
+        shutdown.cancel();
+        signal
+    };
+    let (served, signalled) = tokio::join!(serve(listener, gateway, shutdown.clone()), stopping);
+    served.and(signalled).map_err(cannot)?;
+    Ok(Exit::Done)
+}
+
+/// Returns on ctrl-c or SIGTERM.
+#[cfg(unix)]
+async fn told_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn told_to_stop() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}

@@ -1,0 +1,125 @@
+//! The service that a command uses: one elsewhere, or a gateway inside this process. Either way the same requests go
+//! over the same sockets.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::exit_code::{CliError, Exit};
+use crate::auth::{Credentials, OAuthClient, TokenProvider, Vault};
+use crate::clock::SystemClock;
+use crate::config::{Access, Config, Service};
+use crate::engine::{Recognizer, Voices, Whisper};
+use crate::gateway::authority::{Authority, NewProject};
+use crate::gateway::{self, Engines, Gateway};
+use crate::net::{Endpoint, http_client};
+
+/// The lifetime of access tokens: the documented hour.
+pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// What a command needs of the embedded gateway: loading a recogniser takes time and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Recognition,
+    Speech,
+}
+
+/// A service ready to be used.
+pub(super) struct Connection {
+    pub(super) endpoint: Endpoint,
+    pub(super) tokens: TokenProvider,
+    pub(super) http: reqwest::Client,
+    embedded: Option<Embedded>,
+}
+
+/// A gateway inside this process, with a port and tokens of its own.
+struct Embedded {
+    stop: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+    /// Holds the vault; goes with the gateway, which is the only one to know its tokens.
+    directory: TempDir,
+}
+
+impl Connection {
+    /// The service of `config`, started where it is embedded.
+    pub(super) async fn open(config: &Config, need: Need) -> Result<Connection, CliError> {
+        let http = http_client()?;
+        match &config.service {
+            Service::Embedded => Connection::embed(&config.models, need, http).await,
+            Service::Remote { endpoint, access } => {
+                let tokens = match access {
+                    Access::ServiceToken(token) => TokenProvider::service(token)?,
+                    Access::Client { id, secret } => {
+                        let credentials =
+                            Credentials { client_id: id.clone(), client_secret: secret.clone() };
+                        provider(&http, endpoint, credentials, &config.tokens)
+                    }
+                };
+                Ok(Connection { endpoint: endpoint.clone(), tokens, http, embedded: None })
+            }
+        }
+    }
+
+    /// Starts a gateway on a free loopback port, registers a project there, and becomes its client.
+    async fn embed(models: &Path, need: Need, http: reqwest::Client) -> Result<Connection, CliError> {
+        let setup = |error: std::io::Error| CliError::new(Exit::Setup, format!("embedded gateway: {error}"));
+        let models = models.to_owned();
+        let load = move || -> Result<(Gateway, NewProject), CliError> {
+            let engines = match need {
+                Need::Recognition => {
+                    Engines { recognizer: Some(load_whisper(&models)?), ..Engines::default() }
+                }
+                Need::Speech => Engines { voices: Voices::discover(&models), ..Engines::default() },
+            };
+            let authority = Authority::in_memory(TOKEN_LIFETIME, Arc::new(SystemClock::new()))?;
+            let project = authority.create_project("embedded")?;
+            Ok((Gateway::new(authority, engines, gateway::Options::default()), project))
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        let (gateway, project) = loaded.map_err(|panic| CliError::new(Exit::Setup, panic.to_string()))??;
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(setup)?;
+        let address = listener.local_addr().map_err(setup)?;
+        let endpoint: Endpoint = format!("http://{address}").parse().expect("a loopback address is one");
+        let stop = CancellationToken::new();
+        let server = start(gateway::serve(listener, Arc::new(gateway), stop.clone()));
+        let directory = tempfile::tempdir().map_err(setup)?;
+        let NewProject { client_id, client_secret } = project;
+        let tokens = provider(&http, &endpoint, Credentials { client_id, client_secret }, directory.path());
+        let embedded = Some(Embedded { stop, server, directory });
+        Ok(Connection { endpoint, tokens, http, embedded })
+    }
+
+    /// Stops the embedded gateway, if there is one.
+    pub(super) async fn close(self) {
+        if let Some(Embedded { stop, server, directory }) = self.embedded {
+            stop.cancel();
+            // All is said and done: how the server ends changes nothing.
+            let _ = server.await;
+            drop(directory);
+        }
+    }
+}
+
+fn provider(http: &reqwest::Client, endpoint: &Endpoint, who: Credentials, vault: &Path) -> TokenProvider {
+    let vault = Vault::new(vault, endpoint, &who.client_id);
+    let client = OAuthClient::new(http.clone(), endpoint.clone(), who, Arc::new(SystemClock::new()));
+    TokenProvider::oauth(client, vault)
+}
+
+#[expect(clippy::disallowed_methods, reason = "joined when the connection is closed")]
+fn start(
+    server: impl Future<Output = std::io::Result<()>> + Send + 'static,
+) -> JoinHandle<std::io::Result<()>> {
+    tokio::spawn(server)
+}
+
+/// The default recogniser.
+pub(super) fn load_whisper(models: &Path) -> Result<Arc<dyn Recognizer>, CliError> {
+    Ok(Arc::new(Whisper::load(&models.join("whisper-base"))?))
+}

@@ -1,0 +1,41 @@
+//! `voxline voices`: what can speak here.
+
+use clap::Args;
+use serde_json::json;
+
+use super::exit_code::{CliError, Exit};
+use super::{Common, say};
+use crate::engine::Voices;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
+    let voices = Voices::discover(&common.load(None)?.models).list();
+    if arguments.json {
+        let voices: Vec<_> = voices
+            .iter()
+            .map(|voice| {
+                json!({
+                    "name": voice.name,
+                    "language": voice.language,
+                    "sample_rate": voice.sample_rate,
+                    "quality": voice.quality.to_string(),
+                    "license": voice.license,
+                })
+            })
+            .collect();
+        say(&format!("{}\n", json!(voices)))?;
+        return Ok(Exit::Done);
+    }
+    for voice in voices {
+        let quality = voice.quality.to_string();
+        let (name, language, license) = (voice.name, voice.language, voice.license);
+        say(&format!("{name:<14} {language:<4} {quality:<12} licence: {license}\n"))?;
+    }
+    Ok(Exit::Done)
+}
