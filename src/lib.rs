@@ -6,6 +6,7 @@ pub mod chunk;
 pub mod decode;
 #[cfg(feature = "engine")]
 pub mod engine;
+pub mod pipeline;
 pub mod resample;
 pub mod source;
 pub mod transcript;
