@@ -139,7 +139,8 @@ fn each_segment_is_kept_whatever_happens_next() {
 
 #[test]
 fn an_output_that_fails_is_reported() {
-    let mut writer = Writer::new(Format::Srt, 16_000, [0_u8; 8].as_mut_slice());
+    let mut small = [0_u8; 8];
+    let mut writer = Writer::new(Format::Srt, 16_000, small.as_mut_slice());
     let error = writer.segment(&segment(0, 0, 16_000, "too long for it")).unwrap_err();
     assert!(matches!(error, WriterError::Output { format: Format::Srt, .. }));
     assert!(error.to_string().starts_with("the srt transcript cannot be written: "), "{error}");

@@ -67,16 +67,19 @@ fn decode_sample(name: &str) -> Decoded {
 /// A WAV file in memory with the given format code, channels, rate and bits; `data` is what the data chunk holds.
 fn wav(code: u16, channels: u16, rate: u32, bits: u16, data: &[u8]) -> Vec<u8> {
     let frame = channels * bits / 8;
+    // G.711 has an extension of no bytes.
+    let extension: &[u8] = if matches!(code, 6 | 7) { &[0, 0] } else { &[] };
     let mut file = b"RIFF".to_vec();
-    file.extend((36 + data.len() as u32).to_le_bytes());
+    file.extend(((36 + extension.len() + data.len()) as u32).to_le_bytes());
     file.extend(b"WAVEfmt ");
-    file.extend(16_u32.to_le_bytes());
+    file.extend((16 + extension.len() as u32).to_le_bytes());
     file.extend(code.to_le_bytes());
     file.extend(channels.to_le_bytes());
     file.extend(rate.to_le_bytes());
     file.extend((rate * u32::from(frame)).to_le_bytes());
     file.extend(frame.to_le_bytes());
     file.extend(bits.to_le_bytes());
+    file.extend(extension);
     file.extend(b"data");
     file.extend((data.len() as u32).to_le_bytes());
     file.extend(data);
