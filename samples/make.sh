@@ -34,4 +34,4 @@ make speech-44k1-stereo.flac         -t "$SHORT" -filter_complex "$STEREO" -samp
 make speech-44k1-stereo.mp3          -filter_complex "$STEREO" -c:a libmp3lame -b:a 64k
 make speech-44k1-stereo-vorbis.ogg   -filter_complex "$STEREO" -c:a libvorbis -q:a 1
 make speech-44k1-stereo-aac.m4a      -filter_complex "$STEREO" -c:a aac -b:a 64k -movflags +faststart
-make speech-16k-mono-alac.m4a        -t "$SHORT" -ar 16000 -ac 1 -sample_fmt s16p -c:a alac
+make speech-16k-mono-alac.m4a        -t "$SHORT" -ar 16000 -ac 1 -sample_fmt s16p -c:a alac -movflags +faststart

@@ -14,7 +14,10 @@ pub mod decode;
 pub mod engine;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(feature = "models")]
+pub mod models;
 pub mod net;
+pub mod pipeline;
 #[cfg(feature = "voices")]
 mod program;
 pub mod recovery;

@@ -6,6 +6,8 @@
 mod chunk;
 mod position;
 pub mod sample;
+mod wav;
 
 pub use chunk::{AudioChunk, FRAME_BYTES, Feed};
 pub use position::{FramePos, FrameRange};
+pub use wav::{WavError, WavWriter};

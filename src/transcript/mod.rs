@@ -1,6 +1,10 @@
 //! What comes back: events of a recognition session, and writers that turn them into files.
 
+mod writer;
+
 use serde::{Deserialize, Serialize};
+
+pub use writer::{Format, Writer, WriterError};
 
 use crate::audio::{FramePos, FrameRange};
 

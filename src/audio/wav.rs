@@ -1,0 +1,192 @@
+//! Writing WAV: 16-bit PCM, mono.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use super::sample;
+
+/// The size that says "up to the end of the file", as written where the real one is unknown or above 4 GiB. Not
+/// from the standard, but what ffmpeg and sox write to pipes, and what readers take it for.
+const UNKNOWN_SIZE: u32 = u32::MAX;
+
+/// The bytes before the samples: RIFF header (12), format chunk (24), header of the data chunk (8).
+const HEADER_BYTES: u32 = 44;
+
+/// Why a WAV file cannot be written. What was written before is left as it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WavError {
+    /// The file cannot be made.
+    #[error("{name}: cannot be created: {error}")]
+    Create {
+        /// The file.
+        name: String,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+    /// Samples could not be written: the disk is full, the pipe is closed.
+    #[error("{name}: cannot be written after {frames} frames: {error}")]
+    Write {
+        /// The file.
+        name: String,
+        /// Frames that were accepted before.
+        frames: u64,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Writes a WAV file of 16-bit mono PCM.
+///
+/// [`finish`](WavWriter::finish) must be called: only it reports what could not be written. A file that was left
+/// without it is readable as far as it was written, since its header says "up to the end".
+#[derive(Debug)]
+pub struct WavWriter<W: Write> {
+    name: String,
+    out: W,
+    frames: u64,
+    /// Puts the real sizes into the header, where the output can go back.
+    patch: Option<fn(&mut W, u32) -> io::Result<()>>,
+    /// Bytes being converted.
+    pcm: Vec<u8>,
+}
+
+impl WavWriter<BufWriter<File>> {
+    /// Creates or replaces the file at `path`; `sample_rate` is in Hz. A pipe or a device gets unknown sizes.
+    ///
+    /// # Errors
+    /// If it cannot be created, or not written to.
+    pub fn create(path: impl AsRef<Path>, sample_rate: u32) -> Result<Self, WavError> {
+        let name = path.as_ref().display().to_string();
+        let create = |error| WavError::Create { name: name.clone(), error };
+        let file = File::create(path.as_ref()).map_err(create)?;
+        let is_file = file.metadata().map_err(create)?.is_file();
+        let out = BufWriter::new(file);
+        if is_file { WavWriter::seekable(name, out, sample_rate) } else { WavWriter::streaming(name, out, sample_rate) }
+    }
+}
+
+impl<W: Write + Seek> WavWriter<W> {
+    /// Writes to `out`, which is at its start, and patches the sizes at the end; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// If the header cannot be written.
+    pub fn seekable(name: impl Into<String>, out: W, sample_rate: u32) -> Result<Self, WavError> {
+        WavWriter::begin(name.into(), out, sample_rate, Some(patch_sizes))
+    }
+}
+
+impl<W: Write> WavWriter<W> {
+    /// Writes to `out`, which cannot go back (a pipe, a socket): the header's sizes stay 0xFFFFFFFF.
+    ///
+    /// # Errors
+    /// If the header cannot be written.
+    pub fn streaming(name: impl Into<String>, out: W, sample_rate: u32) -> Result<Self, WavError> {
+        WavWriter::begin(name.into(), out, sample_rate, None)
+    }
+
+    /// Writes float samples, see [`sample::to_s16`].
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn write(&mut self, samples: &[f32]) -> Result<(), WavError> {
+        let mut pcm = std::mem::take(&mut self.pcm);
+        pcm.clear();
+        sample::write_s16le(samples, &mut pcm);
+        let written = self.write_s16le(&pcm);
+        self.pcm = pcm;
+        written
+    }
+
+    /// Writes 16-bit little-endian PCM, such as a chunk's payload.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    ///
+    /// # Panics
+    /// If half a sample is given.
+    pub fn write_s16le(&mut self, pcm: &[u8]) -> Result<(), WavError> {
+        assert!(pcm.len().is_multiple_of(2), "{} bytes are not whole 16-bit samples", pcm.len());
+        self.out.write_all(pcm).map_err(|error| self.failed(error))?;
+        self.frames += (pcm.len() / 2) as u64;
+        Ok(())
+    }
+
+    /// How many frames were accepted.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Writes what is buffered, patches the sizes, and gives the output back.
+    ///
+    /// # Errors
+    /// If any of it could not be written.
+    pub fn finish(mut self) -> Result<W, WavError> {
+        let ended = self.end();
+        match ended {
+            Ok(()) => Ok(self.out),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn begin(
+        name: String,
+        mut out: W,
+        sample_rate: u32,
+        patch: Option<fn(&mut W, u32) -> io::Result<()>>,
+    ) -> Result<Self, WavError> {
+        if let Err(error) = out.write_all(&header(sample_rate)) {
+            return Err(WavError::Write { name, frames: 0, error });
+        }
+        Ok(WavWriter { name, out, frames: 0, patch, pcm: Vec::new() })
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.out.flush()?;
+        let Some(patch) = self.patch else { return Ok(()) };
+        // A longer file keeps the sizes that mean "up to the end".
+        let size = self.frames.checked_mul(2).and_then(|bytes| u32::try_from(bytes).ok());
+        if let Some(size) = size.filter(|&size| size < UNKNOWN_SIZE - HEADER_BYTES) {
+            patch(&mut self.out, size)?;
+            self.out.flush()?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: io::Error) -> WavError {
+        WavError::Write { name: self.name.clone(), frames: self.frames, error }
+    }
+}
+
+/// The header with unknown sizes (Multimedia Programming Interface and Data Specifications 1.0, "WAVE").
+fn header(sample_rate: u32) -> Vec<u8> {
+    let mut header = Vec::with_capacity(HEADER_BYTES as usize);
+    header.extend_from_slice(b"RIFF");
+    header.extend_from_slice(&UNKNOWN_SIZE.to_le_bytes());
+    header.extend_from_slice(b"WAVEfmt ");
+    header.extend_from_slice(&16_u32.to_le_bytes()); // length of the format chunk
+    header.extend_from_slice(&1_u16.to_le_bytes()); // PCM
+    header.extend_from_slice(&1_u16.to_le_bytes()); // channels
+    header.extend_from_slice(&sample_rate.to_le_bytes());
+    header.extend_from_slice(&sample_rate.saturating_mul(2).to_le_bytes()); // bytes per second
+    header.extend_from_slice(&2_u16.to_le_bytes()); // bytes per frame
+    header.extend_from_slice(&16_u16.to_le_bytes()); // bits per sample
+    header.extend_from_slice(b"data");
+    header.extend_from_slice(&UNKNOWN_SIZE.to_le_bytes());
+    header
+}
+
+/// Writes the sizes for `data_bytes` of samples, and goes back to the end.
+fn patch_sizes<W: Write + Seek>(out: &mut W, data_bytes: u32) -> io::Result<()> {
+    out.seek(SeekFrom::Start(4))?;
+    // The RIFF chunk holds everything after its own header of 8 bytes.
+    out.write_all(&(data_bytes + HEADER_BYTES - 8).to_le_bytes())?;
+    out.seek(SeekFrom::Start(u64::from(HEADER_BYTES) - 4))?;
+    out.write_all(&data_bytes.to_le_bytes())?;
+    out.seek(SeekFrom::End(0))?;
+    Ok(())
+}

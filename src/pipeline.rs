@@ -1,0 +1,270 @@
+//! The front end as one worker: source, decode, resample, chunk, and the bounded channel into the session.
+//!
+//! ```text
+//! source -> decode -> resample -> chunk ==bounded channel==> session
+//! ```
+//!
+//! The stages are plain structs called in turn by one thread. The channel is the only place where audio waits: when
+//! it is full the thread blocks and reads nothing more, so a slow session slows a file down instead of filling
+//! memory. Nothing is dropped.
+
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::audio::AudioChunk;
+use crate::chunk::Chunker;
+use crate::decode::{DecodeError, Decoder, StreamInfo};
+use crate::resample::{ResampleError, Resampler};
+use crate::source::Source;
+
+/// The longest chunk: what a recogniser should see at least that often.
+const CHUNK_MAX: Duration = Duration::from_secs(60);
+
+/// Why the front end cannot start, or stopped early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// The source holds nothing that can be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The source's rate cannot be brought to the session's.
+    #[error("{name}: {error}")]
+    Resample {
+        /// The source.
+        name: String,
+        /// Which rates.
+        #[source]
+        error: ResampleError,
+    },
+    /// The chunks asked for are shorter than a frame or longer than a minute.
+    #[error("a chunk of {chunk:?} at {sample_rate} Hz, expected 1 frame to {CHUNK_MAX:?}")]
+    Chunk {
+        /// The duration asked for.
+        chunk: Duration,
+        /// The session rate.
+        sample_rate: u32,
+    },
+    /// A channel of no chunks, or of more than tokio can count.
+    #[error("a capacity of {capacity} chunks, expected 1 to {}", usize::MAX >> 3)]
+    Capacity {
+        /// The capacity asked for.
+        capacity: usize,
+    },
+    /// Decoding stopped before the end. All audio before it was delivered, and the end of the stream.
+    #[error("{error}")]
+    Stopped {
+        /// Why.
+        #[source]
+        error: DecodeError,
+        /// What was done until then.
+        report: Report,
+    },
+    /// The worker's thread could not be started.
+    #[error("the audio worker cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
+    /// The worker panicked: a defect of this crate.
+    #[error("the audio worker panicked")]
+    Panicked,
+}
+
+/// What the session wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Frames per second of the session stream.
+    pub sample_rate: u32,
+    /// How much audio a chunk holds; the last may hold less.
+    pub chunk: Duration,
+    /// How many chunks may wait in the channel.
+    pub capacity: usize,
+}
+
+/// 16 kHz, chunks of 100 ms, and 16 of them in the channel.
+impl Default for Options {
+    fn default() -> Options {
+        Options { sample_rate: 16_000, chunk: Duration::from_millis(100), capacity: 16 }
+    }
+}
+
+/// What the session receives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// The next chunk; it starts where the one before ended, the first at frame 0.
+    Audio(AudioChunk),
+    /// The stream is complete. A channel that closes without it means that the worker died.
+    End,
+}
+
+/// What the worker did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Frames decoded, at the source's rate.
+    pub frames_in: u64,
+    /// Frames the channel took, at the session's rate.
+    pub frames_out: u64,
+    /// Chunks the channel took.
+    pub chunks: u64,
+    /// Packets that were broken and left out.
+    pub skipped_packets: u64,
+    /// Whether the receiver was dropped before the end of the stream.
+    pub cancelled: bool,
+}
+
+/// A source that was probed, and is ready to run.
+#[derive(Debug)]
+pub struct Pipeline {
+    decoder: Decoder,
+    resampler: Resampler,
+    chunker: Chunker,
+    capacity: usize,
+}
+
+impl Pipeline {
+    /// Recognises the source's format and prepares all stages. Blocks while it reads.
+    ///
+    /// # Errors
+    /// If the source holds no audio that can be decoded and resampled, or an option is out of range.
+    pub fn open(source: Source, options: Options) -> Result<Pipeline, PipelineError> {
+        let Options { sample_rate, chunk, capacity } = options;
+        if capacity == 0 || capacity > usize::MAX >> 3 {
+            return Err(PipelineError::Capacity { capacity });
+        }
+        let frames = chunk_frames(chunk, sample_rate).ok_or(PipelineError::Chunk { chunk, sample_rate })?;
+        let name = source.name().to_owned();
+        let decoder = Decoder::open(source)?;
+        let resampler = Resampler::new(decoder.info().sample_rate, sample_rate)
+            .map_err(|error| PipelineError::Resample { name, error })?;
+        Ok(Pipeline { decoder, resampler, chunker: Chunker::new(frames), capacity })
+    }
+
+    /// What the source is.
+    #[must_use]
+    pub fn info(&self) -> &StreamInfo {
+        self.decoder.info()
+    }
+
+    /// Starts the worker thread. It ends after the end of the stream, or when the receiver is dropped.
+    #[must_use]
+    pub fn start(self) -> (mpsc::Receiver<Feed>, Worker) {
+        let (sender, receiver) = mpsc::channel(self.capacity);
+        let run = Run {
+            decoder: self.decoder,
+            resampler: self.resampler,
+            chunker: self.chunker,
+            sender,
+            report: Report::default(),
+        };
+        let thread = thread::Builder::new().name("voxline-audio".to_owned()).spawn(|| run.to_the_end());
+        (receiver, Worker { thread })
+    }
+}
+
+/// The running worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Where the thread could not be started the error waits for `join`; the channel is closed then.
+    thread: std::io::Result<JoinHandle<Result<Report, PipelineError>>>,
+}
+
+impl Worker {
+    /// Whether the worker has ended, so that [`join`](Worker::join) returns at once.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().map_or(true, JoinHandle::is_finished)
+    }
+
+    /// Waits for the worker to end. Blocks for as long as it waits for room in the channel: receive until
+    /// [`Feed::End`], or drop the receiver, before.
+    ///
+    /// # Errors
+    /// If decoding stopped before the end, or the worker could not start.
+    pub fn join(self) -> Result<Report, PipelineError> {
+        let thread = self.thread.map_err(PipelineError::Thread)?;
+        thread.join().unwrap_or(Err(PipelineError::Panicked))
+    }
+}
+
+/// What the worker thread owns.
+struct Run {
+    decoder: Decoder,
+    resampler: Resampler,
+    chunker: Chunker,
+    sender: mpsc::Sender<Feed>,
+    report: Report,
+}
+
+/// The receiver is gone.
+struct Cancelled;
+
+impl Run {
+    fn to_the_end(mut self) -> Result<Report, PipelineError> {
+        let mut stopped = None;
+        let fed = self.feed(&mut stopped);
+        self.report.skipped_packets = self.decoder.skipped_packets();
+        self.report.cancelled = fed.is_err();
+        match stopped {
+            Some(error) => Err(PipelineError::Stopped { error, report: self.report }),
+            None => Ok(self.report),
+        }
+    }
+
+    /// Feeds the channel until the end of the stream. Where decoding stops early, what came before and the end are
+    /// delivered all the same, and the reason is left in `stopped`.
+    fn feed(&mut self, stopped: &mut Option<DecodeError>) -> Result<(), Cancelled> {
+        let (mut decoded, mut resampled) = (Vec::new(), Vec::new());
+        loop {
+            // Noticed here too: a source may go on for long before a chunk is full.
+            if self.sender.is_closed() {
+                return Err(Cancelled);
+            }
+            match self.decoder.next_block(&mut decoded) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    *stopped = Some(error);
+                    break;
+                }
+            }
+            self.report.frames_in += decoded.len() as u64;
+            resampled.clear();
+            self.resampler.push(&decoded, &mut resampled);
+            self.send_chunks(&resampled)?;
+        }
+        resampled.clear();
+        self.resampler.finish(&mut resampled);
+        self.send_chunks(&resampled)?;
+        if let Some(chunk) = self.chunker.finish() {
+            self.send(Feed::Audio(chunk))?;
+        }
+        self.send(Feed::End)
+    }
+
+    fn send_chunks(&mut self, mut samples: &[f32]) -> Result<(), Cancelled> {
+        while let Some(chunk) = self.chunker.push(&mut samples) {
+            self.send(Feed::Audio(chunk))?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, feed: Feed) -> Result<(), Cancelled> {
+        let frames = match &feed {
+            Feed::Audio(chunk) => chunk.range().len(),
+            Feed::End => 0,
+        };
+        self.sender.blocking_send(feed).map_err(|_| Cancelled)?;
+        self.report.frames_out += frames;
+        self.report.chunks += u64::from(frames > 0);
+        Ok(())
+    }
+}
+
+/// How many frames a chunk has, rounded to the nearest.
+fn chunk_frames(chunk: Duration, sample_rate: u32) -> Option<usize> {
+    if chunk > CHUNK_MAX {
+        return None;
+    }
+    let frames = (chunk.as_nanos() * u128::from(sample_rate) + 500_000_000) / 1_000_000_000;
+    usize::try_from(frames).ok().filter(|&frames| frames > 0)
+}

@@ -1,0 +1,264 @@
+//! Writing a transcript while it comes in.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::FinalSegment;
+use crate::audio::FrameRange;
+
+/// Why a transcript cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriterError {
+    /// No format has this name.
+    #[error("unknown transcript format `{given}`, expected text, jsonl, srt or vtt")]
+    UnknownFormat {
+        /// The name given.
+        given: String,
+    },
+    /// The output takes nothing more.
+    #[error("the {format} transcript cannot be written: {error}")]
+    Output {
+        /// The format.
+        format: Format,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// How a transcript is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// A line for each segment with words in it.
+    Text,
+    /// A JSON object on a line for each segment and each gap (<https://jsonlines.org>).
+    JsonLines,
+    /// SubRip subtitles.
+    Srt,
+    /// WebVTT subtitles (<https://www.w3.org/TR/webvtt1/>); gaps are comments.
+    WebVtt,
+}
+
+impl Format {
+    /// The name it has on the command line, which is also its usual extension, but for text.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::JsonLines => "jsonl",
+            Format::Srt => "srt",
+            Format::WebVtt => "vtt",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = WriterError;
+
+    fn from_str(name: &str) -> Result<Format, WriterError> {
+        [Format::Text, Format::JsonLines, Format::Srt, Format::WebVtt]
+            .into_iter()
+            .find(|format| format.name() == name)
+            .ok_or_else(|| WriterError::UnknownFormat { given: name.to_owned() })
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Writes segments as they become final. Each is flushed, so that what was recognised so far is kept whatever
+/// happens next.
+#[derive(Debug)]
+pub struct Writer<W: Write> {
+    format: Format,
+    sample_rate: u32,
+    out: W,
+    /// Whether the header is written.
+    started: bool,
+    /// Cues written.
+    cues: u64,
+    /// The entry being put together: it reaches the output in one piece.
+    entry: Vec<u8>,
+}
+
+impl<W: Write> Writer<W> {
+    /// A writer of `format` to `out`; `sample_rate` is the session's, in Hz.
+    ///
+    /// # Panics
+    /// If `sample_rate` is zero.
+    #[must_use]
+    pub fn new(format: Format, sample_rate: u32, out: W) -> Writer<W> {
+        assert!(sample_rate > 0, "a session has a sample rate");
+        Writer { format, sample_rate, out, started: false, cues: 0, entry: Vec::new() }
+    }
+
+    /// Writes one segment. All formats but JSON Lines leave out a segment without words.
+    ///
+    /// # Errors
+    /// If the output takes it only in part, or not at all.
+    pub fn segment(&mut self, segment: &FinalSegment) -> Result<(), WriterError> {
+        let (start, end) = self.times(segment.range);
+        match self.format {
+            Format::JsonLines => {
+                self.json(&Line::Segment {
+                    index: segment.index,
+                    start: start.as_secs_f64(),
+                    end: end.as_secs_f64(),
+                    start_frame: segment.range.start.0,
+                    end_frame: segment.range.end.0,
+                    text: &segment.text,
+                    language: segment.language.as_deref(),
+                    confidence: segment.confidence,
+                });
+            }
+            Format::Text => {
+                let text = one_line(&segment.text);
+                if !text.is_empty() {
+                    self.entry.extend_from_slice(text.as_bytes());
+                    self.entry.push(b'\n');
+                }
+            }
+            Format::Srt | Format::WebVtt => self.cue(start, end, &segment.text),
+        }
+        self.write()
+    }
+
+    /// Writes that the audio of `range` was lost. Plain text and SubRip have no place for it and stay as they are.
+    ///
+    /// # Errors
+    /// If the output takes it only in part, or not at all.
+    pub fn gap(&mut self, range: FrameRange) -> Result<(), WriterError> {
+        let (start, end) = self.times(range);
+        match self.format {
+            Format::JsonLines => self.json(&Line::Gap {
+                start: start.as_secs_f64(),
+                end: end.as_secs_f64(),
+                start_frame: range.start.0,
+                end_frame: range.end.0,
+            }),
+            Format::WebVtt => {
+                let note = format!("NOTE audio lost from {} to {}\n\n", vtt_time(start), vtt_time(end));
+                self.entry.extend_from_slice(note.as_bytes());
+            }
+            Format::Text | Format::Srt => {}
+        }
+        self.write()
+    }
+
+    /// Ends the transcript and gives the output back. A WebVTT file without a cue still gets its header.
+    ///
+    /// # Errors
+    /// If the output takes no more.
+    pub fn finish(mut self) -> Result<W, WriterError> {
+        self.write()?;
+        Ok(self.out)
+    }
+
+    fn times(&self, range: FrameRange) -> (Duration, Duration) {
+        (range.start.time(self.sample_rate), range.end.time(self.sample_rate))
+    }
+
+    fn json(&mut self, line: &Line<'_>) {
+        serde_json::to_writer(&mut self.entry, line).expect("strings and numbers are JSON, and memory takes them");
+        self.entry.push(b'\n');
+    }
+
+    fn cue(&mut self, start: Duration, end: Duration, text: &str) {
+        let text = one_line(text);
+        if text.is_empty() {
+            return;
+        }
+        self.cues += 1;
+        // A cue that ends when it starts is not one (WebVTT, 4.1, "WebVTT cue timings").
+        let end = end.max(start + Duration::from_millis(1));
+        let cue = if self.format == Format::Srt {
+            format!("{}\n{} --> {}\n{}\n\n", self.cues, srt_time(start), srt_time(end), without_arrow(&text))
+        } else {
+            format!("{}\n{} --> {}\n{}\n\n", self.cues, vtt_time(start), vtt_time(end), vtt_escaped(&text))
+        };
+        self.entry.extend_from_slice(cue.as_bytes());
+    }
+
+    /// Hands the entry, and the header before the first, to the output.
+    fn write(&mut self) -> Result<(), WriterError> {
+        let header: &[u8] = if self.format == Format::WebVtt && !self.started { b"WEBVTT\n\n" } else { b"" };
+        let failed = |error| WriterError::Output { format: self.format, error };
+        if !header.is_empty() {
+            self.out.write_all(header).map_err(failed)?;
+        }
+        self.started = true;
+        let written = self.out.write_all(&self.entry).and_then(|()| self.out.flush());
+        self.entry.clear();
+        written.map_err(failed)
+    }
+}
+
+/// A line of JSON Lines. Times are in seconds; frames count from the start of the session.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    Segment {
+        index: u64,
+        start: f64,
+        end: f64,
+        start_frame: u64,
+        end_frame: u64,
+        text: &'a str,
+        language: Option<&'a str>,
+        confidence: Option<f32>,
+    },
+    Gap {
+        start: f64,
+        end: f64,
+        start_frame: u64,
+        end_frame: u64,
+    },
+}
+
+/// The text on a single line: an empty line would end a cue, and a line break an entry.
+fn one_line(text: &str) -> Cow<'_, str> {
+    // Everything that some reader takes for the end of a line, and NUL, which WebVTT forbids.
+    let breaks = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}', '\0'];
+    let text = text.trim();
+    if !text.contains(breaks) {
+        return Cow::Borrowed(text);
+    }
+    let lines: Vec<&str> = text.split(breaks).map(str::trim).filter(|line| !line.is_empty()).collect();
+    Cow::Owned(lines.join(" "))
+}
+
+/// The text without the arrow that marks a line of times. SubRip has no escapes.
+fn without_arrow(text: &str) -> String {
+    text.replace("-->", "-- >")
+}
+
+/// The text with what WebVTT would take for markup replaced by character references; `-->` goes with `>`.
+fn vtt_escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// `hours:minutes:seconds,milliseconds`
+fn srt_time(time: Duration) -> String {
+    clock(time, ',')
+}
+
+/// `hours:minutes:seconds.milliseconds`
+fn vtt_time(time: Duration) -> String {
+    clock(time, '.')
+}
+
+/// Rounded to the millisecond; the hours have two digits or more.
+fn clock(time: Duration, point: char) -> String {
+    let millis = (time.as_nanos() + 500_000) / 1_000_000;
+    let (seconds, millis) = (millis / 1_000, millis % 1_000);
+    format!("{:02}:{:02}:{:02}{point}{millis:03}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}

@@ -1,0 +1,93 @@
+//! From a file to chunks.
+
+mod chunk;
+mod decode;
+mod hostile;
+mod pipeline;
+mod resample;
+mod wav;
+
+use std::path::PathBuf;
+
+use voxline::decode::{DecodeError, Decoder, StreamInfo};
+use voxline::source::Source;
+
+/// Every sample: name, container, codec, rate, channels, frames. The frames are what `ffmpeg -f s16le` made of it,
+/// but for AAC, where ffmpeg removes the encoder's first 1,024 frames and the decoder here does not.
+pub(crate) const SAMPLES: [(&str, &str, &str, u32, usize, usize); 11] = [
+    ("source.wav", "wave", "pcm_s16le", 22_050, 1, 44_420),
+    ("speech-16k-mono-s16.wav", "wave", "pcm_s16le", 16_000, 1, 32_233),
+    ("speech-8k-mono-mulaw.wav", "wave", "pcm_mulaw", 8_000, 1, 16_116),
+    ("speech-8k-mono-adpcm-ima.wav", "wave", "adpcm_ima_wav", 8_000, 1, 16_328),
+    ("speech-48k-mono-s24.wav", "wave", "pcm_s24le", 48_000, 1, 28_800),
+    ("speech-44k1-stereo-s16.wav", "wave", "pcm_s16le", 44_100, 2, 26_460),
+    ("speech-44k1-stereo.flac", "flac", "flac", 44_100, 2, 26_460),
+    ("speech-44k1-stereo.mp3", "mp3", "mp3", 44_100, 2, 88_840),
+    ("speech-44k1-stereo-vorbis.ogg", "ogg", "vorbis", 44_100, 2, 88_840),
+    ("speech-44k1-stereo-aac.m4a", "isomp4", "aac", 44_100, 2, 89_088 + 1_024),
+    ("speech-16k-mono-alac.m4a", "isomp4", "alac", 16_000, 1, 9_600),
+];
+
+pub(crate) fn sample(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("samples").join(name)
+}
+
+/// All audio of a source, and the error it ended with.
+struct Decoded {
+    info: StreamInfo,
+    mono: Vec<f32>,
+    skipped: u64,
+    error: Option<DecodeError>,
+}
+
+fn decode(source: Source) -> Result<Decoded, DecodeError> {
+    let mut decoder = Decoder::open(source)?;
+    let (mut mono, mut block) = (Vec::new(), Vec::new());
+    let error = loop {
+        match decoder.next_block(&mut block) {
+            Ok(true) => {
+                assert!(!block.is_empty(), "a block has a frame");
+                mono.extend_from_slice(&block);
+            }
+            Ok(false) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    assert!(block.is_empty(), "nothing comes with the end");
+    assert!(matches!(decoder.next_block(&mut block), Ok(false)), "nothing follows the end");
+    Ok(Decoded { info: decoder.info().clone(), mono, skipped: decoder.skipped_packets(), error })
+}
+
+fn decode_sample(name: &str) -> Decoded {
+    let decoded = decode(Source::open(sample(name)).unwrap()).unwrap();
+    assert!(decoded.error.is_none(), "{name}: {:?}", decoded.error);
+    decoded
+}
+
+/// A WAV file in memory with the given format code, channels, rate and bits; `data` is what the data chunk holds.
+fn wav(code: u16, channels: u16, rate: u32, bits: u16, data: &[u8]) -> Vec<u8> {
+    let frame = channels * bits / 8;
+    // G.711 has an extension of no bytes.
+    let extension: &[u8] = if matches!(code, 6 | 7) { &[0, 0] } else { &[] };
+    let mut file = b"RIFF".to_vec();
+    file.extend(((36 + extension.len() + data.len()) as u32).to_le_bytes());
+    file.extend(b"WAVEfmt ");
+    file.extend((16 + extension.len() as u32).to_le_bytes());
+    file.extend(code.to_le_bytes());
+    file.extend(channels.to_le_bytes());
+    file.extend(rate.to_le_bytes());
+    file.extend((rate * u32::from(frame)).to_le_bytes());
+    file.extend(frame.to_le_bytes());
+    file.extend(bits.to_le_bytes());
+    file.extend(extension);
+    file.extend(b"data");
+    file.extend((data.len() as u32).to_le_bytes());
+    file.extend(data);
+    file
+}
+
+/// A mono WAV file of 16-bit samples in memory.
+fn wav_s16(rate: u32, samples: &[i16]) -> Vec<u8> {
+    let data: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    wav(1, 1, rate, 16, &data)
+}

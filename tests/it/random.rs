@@ -1,0 +1,33 @@
+//! Random cases that can be run again.
+
+/// A generator (SplitMix64) that says how to get the same numbers again when its test fails.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// The generator for `test`, seeded with `VOXLINE_SEED` or else always alike. What it prints is shown by a test
+    /// that fails.
+    #[allow(clippy::disallowed_methods, clippy::print_stdout, reason = "the one knob of the tests")]
+    pub(crate) fn for_test(test: &str) -> Random {
+        let seed = std::env::var("VOXLINE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+        println!("replay: VOXLINE_SEED={seed} cargo test --no-default-features --test it -- --exact {test}");
+        Random(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// A sample in -1.0..1.0.
+    pub(crate) fn sample(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
