@@ -4,6 +4,8 @@
 pub mod audio;
 #[cfg(feature = "engine")]
 pub mod engine;
+#[cfg(feature = "models")]
+pub mod models;
 #[cfg(any(feature = "voices", feature = "models"))]
 mod program;
 pub mod transcript;
