@@ -72,9 +72,15 @@ fn tempo_shortens_and_stretches_every_voice() {
         let length = |tempo| seconds(&*voice, &voice.speak(text, tempo).unwrap());
         let (slow, normal, fast) = (length(0.75), length(1.0), length(1.75));
         assert!(slow > normal * 1.15 && fast < normal * 0.75, "{name}: {slow} s, {normal} s, {fast} s");
-        // Beyond the range, and no number at all: the nearest, never a panic.
+    }
+}
+
+#[test]
+fn a_tempo_out_of_range_is_the_nearest_in_it() {
+    for name in ["joe", "espeak-en"] {
+        let voice = voice(name);
         for tempo in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            assert!(!voice.speak("один one", tempo).unwrap().is_empty(), "{name} at {tempo}");
+            assert!(!voice.speak("One.", tempo).unwrap().is_empty(), "{name} at {tempo}");
         }
     }
 }
@@ -95,12 +101,11 @@ fn odd_texts_never_panic_and_never_become_options() {
 
 #[test]
 fn a_text_without_end_is_spoken_in_bounded_pieces() {
-    let text = "word ".repeat(200);
-    let pieces: Vec<&str> = sentences(&text).collect();
-    assert!(pieces.iter().all(|piece| piece.chars().count() <= MAX_SENTENCE_CHARS));
+    let text = "word ".repeat(130);
+    assert_eq!(sentences(&text).count(), 3);
     let joe = voice("joe");
     let pcm = joe.speak(&text, 2.0).unwrap();
-    assert!(seconds(&*joe, &pcm) > 20.0, "{}", seconds(&*joe, &pcm));
+    assert!(seconds(&*joe, &pcm) > 10.0, "{}", seconds(&*joe, &pcm));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! What several tests need: where the models are, and test doubles by name.
 
-pub mod model_hub;
+pub(crate) mod model_hub;
 
 use std::path::PathBuf;
 
 /// The directory with the models (`piper-joe`, `whisper-base`): `VOXLINE_MODELS`, or where `voxline models pull` puts
 /// them.
 #[expect(clippy::disallowed_methods, reason = "where the models are is not the tests' to decide")]
-pub fn models_dir() -> PathBuf {
+pub(crate) fn models_dir() -> PathBuf {
     if let Some(models) = std::env::var_os("VOXLINE_MODELS") {
         return models.into();
     }

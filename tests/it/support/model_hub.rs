@@ -8,7 +8,7 @@ use std::thread;
 
 /// What the next answer does; then the hub is well again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Closes the connection after that many bytes of the body.
     CutAfter(usize),
     /// Answers 200 with the whole file, whatever range was asked for.
@@ -23,19 +23,19 @@ pub enum Fault {
 
 /// A request the hub saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     /// The path asked for.
-    pub path: String,
+    pub(crate) path: String,
     /// The first byte asked for; `None` without a range.
-    pub from: Option<usize>,
+    pub(crate) from: Option<usize>,
     /// How many bytes of body were sent.
-    pub sent: usize,
+    pub(crate) sent: usize,
 }
 
 /// The hub. It serves until the test ends.
-pub struct ModelHub {
+pub(crate) struct ModelHub {
     /// Its address, `http://127.0.0.1:port`.
-    pub address: String,
+    pub(crate) address: String,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -48,7 +48,7 @@ struct Shared {
 
 impl ModelHub {
     /// Serves `files`, by path.
-    pub fn start(files: &[(&str, &[u8])]) -> ModelHub {
+    pub(crate) fn start(files: &[(&str, &[u8])]) -> ModelHub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let files = files.iter().map(|&(path, bytes)| (path.to_owned(), bytes.to_vec())).collect();
@@ -64,12 +64,12 @@ impl ModelHub {
     }
 
     /// The next answer goes wrong.
-    pub fn fault(&self, fault: Fault) {
+    pub(crate) fn fault(&self, fault: Fault) {
         self.shared.lock().unwrap().faults.push(fault);
     }
 
     /// What was asked so far.
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.shared.lock().unwrap().requests.clone()
     }
 }
