@@ -2,8 +2,8 @@
 
 /// The sample rate and the samples of a 16-bit mono PCM WAV, or what is wrong with it.
 ///
-/// A program that writes to a pipe can't go back to fill in the sizes, so espeak-ng leaves 0x7ffff000 there: a data
-/// chunk longer than the file is taken to its end.
+/// A program that writes to a pipe can't go back to fill in the sizes: espeak-ng leaves 0x7ffff000 there, festival 0.
+/// A data chunk of either size is taken to the end.
 pub(super) fn read(wav: &[u8]) -> Result<(u32, Vec<i16>), String> {
     if wav.get(..4) != Some(b"RIFF") || wav.get(8..12) != Some(b"WAVE") {
         return Err(format!("answered {} bytes that are not WAV", wav.len()));
@@ -11,6 +11,7 @@ pub(super) fn read(wav: &[u8]) -> Result<(u32, Vec<i16>), String> {
     let mut rate = None;
     let mut rest = &wav[12..];
     while let Some((id, size, body)) = chunk(rest) {
+        let body = if id == b"data" && size == 0 { &rest[8..] } else { body };
         match id {
             b"fmt " => rate = Some(sample_rate(body)?),
             b"data" => {
@@ -70,6 +71,7 @@ mod tests {
     fn reads_exact_and_streamed_sizes() {
         assert_eq!(read(&wav(4, &[1, 0, 255, 255, 9, 9])).unwrap(), (22_050, vec![1, -1]));
         assert_eq!(read(&wav(0x7fff_f000, &[1, 0, 255, 255, 9])).unwrap(), (22_050, vec![1, -1]));
+        assert_eq!(read(&wav(0, &[1, 0, 255, 255])).unwrap(), (22_050, vec![1, -1]));
         assert_eq!(read(&wav(0, &[])).unwrap(), (22_050, vec![]));
     }
 

@@ -1,0 +1,138 @@
+//! Files from the authors' hub, over HTTP, with resumption.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_RANGE, RANGE};
+use reqwest::Response;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::landing::Landing;
+use super::pull::{Report, blocking};
+use super::{HubFolder, ModelFile, StoreError};
+
+/// How long until the answer begins; a machine without a way out should find out soon.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer may pause.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Chunks that wait for the disk. The network waits beyond that.
+const CHUNKS_AHEAD: usize = 16;
+
+/// The address of a file at the pinned commit.
+pub(super) fn address(base: &str, folder: &HubFolder, file: &ModelFile) -> String {
+    let HubFolder { repository, commit, folder } = folder;
+    let base = base.trim_end_matches('/');
+    let slash = if folder.is_empty() { "" } else { "/" };
+    format!("{base}/{repository}/resolve/{commit}/{folder}{slash}{}", file.name)
+}
+
+/// What has arrived of a file.
+pub(super) fn part_of(workshop: &Path, file: &ModelFile) -> PathBuf {
+    workshop.join(format!("{}.part", file.name))
+}
+
+/// Fetches `file` to `place`, behind what an earlier attempt left in its part file.
+pub(super) async fn fetch(
+    client: &reqwest::Client,
+    url: &str,
+    file: &ModelFile,
+    workshop: &Path,
+    place: &Path,
+    report: &Report,
+) -> Result<(), StoreError> {
+    let (part, wanted) = (part_of(workshop, file), file.clone());
+    let mut landing = blocking(move || Landing::resume(part, &wanted)).await?;
+    if landing.done() < file.size {
+        let mut request = client.get(url);
+        if landing.done() > 0 {
+            request = request.header(RANGE, format!("bytes={}-", landing.done()));
+        }
+        let response = timeout(ANSWER_TIMEOUT, request.send())
+            .await
+            .map_err(|_| lost(url, format!("no answer within {ANSWER_TIMEOUT:?}")))?
+            .map_err(|error| lost(url, plain(error)))?;
+        if !continues(&response, url, landing.done(), file.size)? {
+            landing.restart()?;
+        }
+        landing = receive(response, url, landing, report).await?;
+        if landing.done() < file.size {
+            return Err(lost(url, format!("ended after {} of {} bytes", landing.done(), file.size)));
+        }
+    }
+    let (file, place) = (file.clone(), place.to_owned());
+    blocking(move || landing.land(&file, &place)).await
+}
+
+/// Whether the answer goes on at `done`; otherwise it begins at the beginning.
+fn continues(response: &Response, url: &str, done: u64, size: u64) -> Result<bool, StoreError> {
+    match response.status() {
+        StatusCode::OK => Ok(false),
+        StatusCode::PARTIAL_CONTENT => {
+            // RFC 9110, section 14.4. A range other than the one asked for would put bytes in the wrong place.
+            let expected = format!("bytes {done}-{}/{size}", size - 1);
+            let range =
+                response.headers().get(CONTENT_RANGE).map_or("none", |range| range.to_str().unwrap_or("?"));
+            if range == expected {
+                Ok(true)
+            } else {
+                Err(lost(url, format!("content range {range:?} instead of {expected:?}")))
+            }
+        }
+        status => Err(lost(url, format!("answered {status}"))),
+    }
+}
+
+/// Streams the body to the disk. Whatever happens on the way, what arrived stays in the part file.
+async fn receive(
+    mut response: Response,
+    url: &str,
+    mut landing: Landing,
+    report: &Report,
+) -> Result<Landing, StoreError> {
+    let (chunks, mut arriving) = mpsc::channel::<Bytes>(CHUNKS_AHEAD);
+    let progress = report.clone();
+    let writer = blocking(move || {
+        while let Some(chunk) = arriving.blocking_recv() {
+            landing.write(&chunk)?;
+            progress.done(landing.done());
+        }
+        Ok(landing)
+    });
+    let reader = async move {
+        loop {
+            let chunk = timeout(SILENCE_TIMEOUT, response.chunk())
+                .await
+                .map_err(|_| lost(url, format!("silent for {SILENCE_TIMEOUT:?}")))?
+                .map_err(|error| lost(url, plain(error)))?;
+            let Some(chunk) = chunk else { return Ok(()) };
+            if chunks.send(chunk).await.is_err() {
+                return Ok(()); // The writer ended with an error of its own, which counts.
+            }
+        }
+    };
+    let (written, read) = tokio::join!(writer, reader);
+    let landing = written?;
+    read?;
+    Ok(landing)
+}
+
+fn lost(url: &str, reason: String) -> StoreError {
+    StoreError::Download { url: url.to_owned(), reason }
+}
+
+/// What reqwest has to say, on one line with its causes; the address is said elsewhere.
+fn plain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut said = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        said = format!("{said}: {error}");
+        cause = error.source();
+    }
+    said
+}

