@@ -4,9 +4,15 @@
 //! [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: their caller runs them on a thread where
 //! blocking is allowed.
 
+mod endpoint;
+#[cfg(feature = "whisper")]
+pub mod whisper;
+
 use std::fmt;
 
 use crate::audio::FrameRange;
+
+pub use endpoint::{Endpointer, Span};
 
 /// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;

@@ -1,0 +1,6 @@
+//! The integration tests: one binary, a module per behaviour.
+
+mod support;
+
+#[cfg(feature = "whisper")]
+mod recognition;
