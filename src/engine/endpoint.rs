@@ -36,6 +36,11 @@ const LONGEST: u64 = milliseconds(28_000);
 const CUT_BACK: u64 = milliseconds(10_000);
 /// Hops whose loudness is averaged to find a quiet place for that cut: about a pause between words.
 const CUT_HOPS: usize = 9;
+/// Hops whose loudness is taken together to tell a steady sound: 64 ms.
+const STEADY_HOPS: usize = 4;
+/// A sound whose loudness changes by less than this from one such step to the next, half of the time, is a dial tone,
+/// a beep or hiss: noise changes by 0.2 dB, speech by 3 dB.
+const STEADY_DECIBELS: f32 = 0.7;
 /// Silence is reported when it has lasted this long: 10 s.
 const REPORT_SILENCE: u64 = milliseconds(10_000);
 
@@ -62,7 +67,8 @@ pub enum Span {
 
 /// Splits a stream of samples into utterances and silence.
 ///
-/// It judges by a small neural voice detector (earshot) and an energy floor. An utterance ends after 0.6 s of
+/// It judges by a small neural voice detector (earshot), an energy floor, and whether the loudness changes as it does
+/// in speech, because the detector takes dial tones for voices. An utterance ends after 0.6 s of
 /// silence; one of 28 s is cut at the quietest place of its last 10 s.
 pub struct Endpointer {
     detector: Box<Detector>,
@@ -116,9 +122,9 @@ impl Endpointer {
     }
 
     /// The open utterance as far as it goes, without what fills no hop yet, and the range since the last span;
-    /// `None` in silence.
+    /// `None` in silence and while the sound is steady.
     pub fn open(&mut self) -> Option<(FrameRange, &[i16])> {
-        let start = self.open.as_ref()?.start;
+        let start = self.open.as_ref().filter(|utterance| !utterance.is_steady())?.start;
         let (from, to) = (self.index(start), self.index(self.judged));
         Some((self.reported.to(self.judged), &self.kept.make_contiguous()[from..to]))
     }
@@ -130,14 +136,12 @@ impl Endpointer {
         let end = self.end();
         if let Some(utterance) = self.open.take() {
             let heard = self.copy(utterance.start, end.min(utterance.voiced_end + HANGOVER));
-            self.speech(end, heard, &mut spans);
+            self.report(end, heard, utterance.is_steady(), &mut spans);
         } else if end > self.reported {
-            spans.push(Span::Silence { range: self.reported.to(end) });
+            self.silence(end, &mut spans);
         }
-        self.kept.clear();
-        self.kept_from = end;
+        self.forget(end);
         self.judged = end;
-        self.reported = end;
         self.recent.clear();
         self.detector.reset();
         spans
@@ -211,35 +215,43 @@ impl Endpointer {
         let settled = FramePos(self.judged.0.saturating_sub(needed));
         self.forget(settled);
         if settled.0 >= self.reported.0 + REPORT_SILENCE {
-            spans.push(Span::Silence { range: self.reported.to(settled) });
-            self.reported = settled;
+            self.silence(settled, spans);
         }
     }
 
     /// Within an utterance: ends it after silence, cuts it when it is too long.
     fn close_or_cut(&mut self, spans: &mut Vec<Span>) {
-        let Some(utterance) = &mut self.open else { return };
+        let Some(mut utterance) = self.open.take() else { return };
+        let start = utterance.start;
         if self.judged - utterance.voiced_end >= END_SILENCE {
-            let (start, end) = (utterance.start, utterance.voiced_end + HANGOVER);
-            self.open = None;
-            let heard = self.copy(start, end);
-            self.speech(end, heard, spans);
-        } else if self.judged - utterance.start >= LONGEST - HOP as u64 {
-            let start = utterance.start;
-            let back = utterance.cut_back();
+            let end = utterance.voiced_end + HANGOVER;
+            self.report(end, self.copy(start, end), utterance.is_steady(), spans);
+        } else if self.judged - start >= LONGEST - HOP as u64 {
+            let (back, steady) = (utterance.cut_back(), utterance.is_steady());
             let cut = FramePos(self.judged.0 - (back * HOP) as u64);
             utterance.start = cut;
             utterance.voiced_end = utterance.voiced_end.max(cut);
             utterance.energy.drain(..utterance.energy.len() - back);
-            let heard = self.copy(start, cut);
-            self.speech(cut, heard, spans);
+            self.open = Some(utterance);
+            self.report(cut, self.copy(start, cut), steady, spans);
+        } else {
+            self.open = Some(utterance);
         }
     }
 
-    fn speech(&mut self, end: FramePos, pcm: Vec<i16>, spans: &mut Vec<Span>) {
-        spans.push(Span::Speech { range: self.reported.to(end), pcm });
-        self.reported = end;
+    fn report(&mut self, end: FramePos, pcm: Vec<i16>, steady: bool, spans: &mut Vec<Span>) {
+        if steady {
+            self.silence(end, spans);
+        } else {
+            spans.push(Span::Speech { range: self.reported.to(end), pcm });
+            self.reported = end;
+        }
         self.forget(end);
+    }
+
+    fn silence(&mut self, end: FramePos, spans: &mut Vec<Span>) {
+        spans.push(Span::Silence { range: self.reported.to(end) });
+        self.reported = end;
     }
 }
 
@@ -250,6 +262,22 @@ impl Default for Endpointer {
 }
 
 impl Utterance {
+    /// Whether its loudness hardly changes. Pauses don't count, so a busy signal is steady too.
+    fn is_steady(&self) -> bool {
+        let audible = FAINTEST * FAINTEST * STEADY_HOPS as f32;
+        let steps: Vec<f32> = self.energy.chunks_exact(STEADY_HOPS).map(|step| step.iter().sum()).collect();
+        let mut changes: Vec<f32> = steps
+            .windows(2)
+            .filter(|pair| pair[0] > audible && pair[1] > audible)
+            .map(|pair| 10.0 * (pair[1] / pair[0]).log10().abs())
+            .collect();
+        if changes.len() < 4 {
+            return false;
+        }
+        let middle = changes.len() / 2;
+        *changes.select_nth_unstable_by(middle, f32::total_cmp).1 < STEADY_DECIBELS
+    }
+
     /// How many hops back from its end it is best cut: in the middle of the quietest `CUT_HOPS` of the last
     /// `CUT_BACK` frames.
     fn cut_back(&self) -> usize {
@@ -324,6 +352,21 @@ mod tests {
         assert!((48_000..56_000).contains(&range.end.0), "{range}");
         assert!((32_000..45_000).contains(&pcm.len()), "{}", pcm.len());
         assert_eq!(pcm[..], audio[range.end.0 as usize - pcm.len()..range.end.0 as usize]);
+    }
+
+    #[test]
+    fn tones_are_silence() {
+        let tone = |hz: f32, i: usize| (std::f32::consts::TAU * hz * i as f32 / 16_000.0).sin() * 8_000.0;
+        let dial: Vec<i16> = (0..80_000).map(|i| (tone(350.0, i) + tone(440.0, i)) as i16).collect();
+        let busy: Vec<i16> =
+            (0..80_000).map(|i| if i / 8_000 % 2 == 0 { tone(425.0, i) as i16 } else { 0 }).collect();
+        for sound in [dial, busy] {
+            let mut endpointer = Endpointer::new();
+            let mut spans = endpointer.push(&sound);
+            assert!(endpointer.open().is_none());
+            spans.extend(endpointer.flush());
+            assert!(spans.iter().all(|span| matches!(span, Span::Silence { .. })), "{:?}", ends(&spans));
+        }
     }
 
     #[test]

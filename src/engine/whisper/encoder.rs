@@ -4,7 +4,6 @@ use rten_gemm::GemmInputB;
 
 use super::ct2::ModelFile;
 use super::linear::{Gemm, Linear, Norm, gelu, matrix, multiply, softmax};
-use super::mel::Features;
 
 /// The width of an attention head in every Whisper model.
 pub(super) const HEAD: usize = 64;
@@ -87,10 +86,10 @@ impl Encoder {
         self.bands
     }
 
-    /// The states, a row for every two feature frames.
-    pub(super) fn encode(&self, gemm: &Gemm, features: &Features) -> Vec<f32> {
+    /// The states, a row for every two rows of features.
+    pub(super) fn encode(&self, gemm: &Gemm, features: &[f32]) -> Vec<f32> {
         let width = self.width;
-        let hidden = convolve(gemm, &self.conv1, &features.values, self.bands, 1);
+        let hidden = convolve(gemm, &self.conv1, features, self.bands, 1);
         let mut x = convolve(gemm, &self.conv2, &hidden, width, 2);
         drop(hidden);
         add_positions(&mut x, width);

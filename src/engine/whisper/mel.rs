@@ -29,14 +29,6 @@ struct Band {
     weights: Vec<f32>,
 }
 
-/// Features of a stretch of audio: a row per frame, a column per band.
-pub(super) struct Features {
-    /// The values, frame after frame.
-    pub(super) values: Vec<f32>,
-    /// How many frames there are.
-    pub(super) frames: usize,
-}
-
 impl Mel {
     /// A bank of `bands` filters between 0 and 8 kHz.
     pub(super) fn new(bands: usize) -> Mel {
@@ -46,8 +38,8 @@ impl Mel {
         Mel { fft: RealFftPlanner::new().plan_fft_forward(WINDOW), hann, bands: slaney_bands(bands) }
     }
 
-    /// The features of `pcm` followed by silence, `frames` in all. What doesn't fit in is left out.
-    pub(super) fn features(&self, pcm: &[i16], frames: usize) -> Features {
+    /// The features of `pcm` followed by silence: a row of bands for each of `frames`. What doesn't fit in is left out.
+    pub(super) fn features(&self, pcm: &[i16], frames: usize) -> Vec<f32> {
         let bands = self.bands.len();
         let mut values = vec![FLOOR.log10(); frames * bands];
         let mut window = self.fft.make_input_vec();
@@ -79,7 +71,7 @@ impl Mel {
         for value in &mut values {
             *value = (value.max(loudest - 8.0) + 4.0) / 4.0;
         }
-        Features { values, frames }
+        values
     }
 }
 
@@ -131,8 +123,8 @@ mod tests {
     #[test]
     fn silence_is_flat() {
         let features = Mel::new(80).features(&[0; 1_600], 20);
-        assert_eq!(features.values.len(), 20 * 80);
-        assert!(features.values.iter().all(|value| (value + 1.5).abs() < 1e-6));
+        assert_eq!(features.len(), 20 * 80);
+        assert!(features.iter().all(|value| (value + 1.5).abs() < 1e-6));
     }
 
     #[test]
@@ -142,7 +134,7 @@ mod tests {
             .map(|sample| sample as i16)
             .collect();
         let features = Mel::new(80).features(&tone, 100);
-        let row = &features.values[50 * 80..51 * 80];
+        let row = &features[50 * 80..51 * 80];
         let loudest = (0..80).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
         // Band i is centred on edge i + 1; 1 kHz is 15 mel of 45.245, on a scale of 81 steps.
         assert!((26..=27).contains(&loudest), "{loudest}");

@@ -75,17 +75,18 @@ impl Whisper {
             .and_then(|file| {
                 let encoder = Encoder::load(&file, &gemm)?;
                 let decoder = Decoder::load(&file, &gemm, encoder.width())?;
-                if decoder.vocabulary() <= tokens.highest() as usize || decoder.places() < 16 {
-                    let (known, places) = (decoder.vocabulary(), decoder.places());
-                    return Err(format!(
-                        "its {known} tokens and {places} places are too few for the vocabulary"
-                    ));
+                let (known, named) = (decoder.vocabulary(), tokens.count());
+                if known != named {
+                    return Err(format!("knows {known} tokens, vocabulary.txt names {named}"));
+                }
+                if decoder.places() < 16 {
+                    return Err(format!("has room for a text of {} tokens", decoder.places()));
                 }
                 Ok((encoder, decoder))
             })
             .map_err(model_error)?;
         let config = text(&config_path, config)?;
-        tokens.suppress(&config, decoder.vocabulary()).map_err(damaged(&config_path))?;
+        tokens.suppress(&config).map_err(damaged(&config_path))?;
 
         let name = dir.file_name().map_or_else(|| "whisper".into(), |name| name.to_string_lossy());
         let mel = Mel::new(encoder.bands());

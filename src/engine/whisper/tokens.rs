@@ -10,6 +10,7 @@ const MULTILINGUAL: usize = 51_865;
 
 /// What the tokens mean.
 pub(super) struct Tokens {
+    count: usize,
     /// The bytes of each text token.
     pieces: Vec<Vec<u8>>,
     /// `<|startoftranscript|>`.
@@ -75,6 +76,7 @@ impl Tokens {
             })
             .collect::<Result<Vec<Vec<u8>>, String>>()?;
         Ok(Tokens {
+            count: lines.len(),
             pieces,
             start,
             end,
@@ -90,26 +92,21 @@ impl Tokens {
     /// Takes the tokens to suppress from `config.json`.
     ///
     /// # Errors
-    /// When the lists are missing or name no text token or special token.
-    pub(super) fn suppress(&mut self, config: &str, vocabulary: usize) -> Result<(), String> {
+    /// When the lists are missing or name a token the vocabulary doesn't have.
+    pub(super) fn suppress(&mut self, config: &str) -> Result<(), String> {
         let config: Config = serde_json::from_str(config).map_err(|error| error.to_string())?;
-        let known = |id: &&u32| (**id as usize) < vocabulary;
-        let ids = || config.suppress_ids.iter().chain(&config.suppress_ids_begin);
-        if let Some(unknown) = ids().find(|id| !known(id)) {
-            return Err(format!("suppresses token {unknown} of a vocabulary of {vocabulary}"));
+        let mut ids = config.suppress_ids.iter().chain(&config.suppress_ids_begin);
+        if let Some(unknown) = ids.find(|id| **id as usize >= self.count) {
+            return Err(format!("suppresses token {unknown} of a vocabulary of {}", self.count));
         }
         self.suppressed = config.suppress_ids;
         self.suppressed_first = config.suppress_ids_begin;
         Ok(())
     }
 
-    /// The highest token of any meaning here, which the model must be able to score.
-    pub(super) fn highest(&self) -> u32 {
-        let last_language = self.languages.iter().map(|(_, id)| *id).max().unwrap_or(0);
-        [self.start, self.end, self.no_speech, self.transcribe, self.no_timestamps, last_language]
-            .into_iter()
-            .max()
-            .expect("the list isn't empty")
+    /// How many tokens there are, the special ones included.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// The token of a language given as a BCP 47 tag, of which only the first part counts. An English-only model
@@ -214,7 +211,7 @@ mod tests {
         assert!(Tokens::parse(&damaged).err().unwrap().contains("<|transcribe|>"));
         let mut tokens = Tokens::parse(&vocabulary(20)).unwrap();
         let far = r#"{"suppress_ids": [1, 20], "suppress_ids_begin": []}"#;
-        assert!(tokens.suppress(far, 20).unwrap_err().contains("token 20"));
-        assert!(tokens.suppress("{}", 20).is_err());
+        assert!(tokens.suppress(far).unwrap_err().contains("token 20"));
+        assert!(tokens.suppress("{}").is_err());
     }
 }

@@ -24,6 +24,8 @@ const LEAST_WINDOW: usize = 8 * FRAMES_PER_SECOND;
 /// that nobody spoke, it is dropped.
 const DOUBTFUL: f32 = -1.0;
 const NOBODY_SPOKE: f32 = 0.6;
+/// Below this one (a confidence of 0.2) a text is invented: that is what music and machines give.
+const INVENTED: f32 = -1.6;
 
 /// More tokens a second than anyone speaks, in any script.
 const TOKENS_PER_SECOND: usize = 16;
@@ -87,7 +89,8 @@ impl Model {
             }
         }
         let nobody = best.silence > NOBODY_SPOKE && best.log_probability < DOUBTFUL;
-        let text = if nobody { String::new() } else { self.tokens.text(&best.tokens) };
+        let invented = best.log_probability < INVENTED;
+        let text = if nobody || invented { String::new() } else { self.tokens.text(&best.tokens) };
         Transcript { text, language: best.language, confidence: best.log_probability.exp().clamp(0.0, 1.0) }
     }
 
