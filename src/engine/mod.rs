@@ -4,6 +4,7 @@
 //! [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: their caller runs them on a thread where
 //! blocking is allowed.
 
+<<<<<<< HEAD
 #[cfg(feature = "voices")]
 mod espeak;
 #[cfg(feature = "voices")]
@@ -18,12 +19,18 @@ mod stretch;
 mod voices;
 #[cfg(feature = "voices")]
 mod wave;
+=======
+mod endpoint;
+#[cfg(feature = "whisper")]
+pub mod whisper;
+>>>>>>> 5eb496961db7c70cd6cf9f634d0d972c28bca5d8
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::audio::FrameRange;
 
+<<<<<<< HEAD
 #[cfg(feature = "voices")]
 pub use self::{
     espeak::EspeakVoice,
@@ -32,6 +39,9 @@ pub use self::{
     sentences::{MAX_SENTENCE_CHARS, Sentences, sentences},
     voices::{VoiceError, Voices, language_of},
 };
+=======
+pub use endpoint::{Endpointer, Span};
+>>>>>>> 5eb496961db7c70cd6cf9f634d0d972c28bca5d8
 
 /// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;

@@ -1,0 +1,414 @@
+//! Where utterances begin and end.
+//!
+//! A frame here is a *hop* of 16 ms, what the detector scores at once. All decisions fall at hops counted from the
+//! start of the stream (or the last flush), so they don't depend on how the samples are pushed.
+
+use std::collections::VecDeque;
+
+use earshot::Detector;
+
+use super::RECOGNIZER_RATE;
+use crate::audio::{FramePos, FrameRange};
+
+/// Samples the detector scores at once.
+const HOP: usize = 256;
+
+/// A hop is voiced from this score on ...
+const VOICED: f32 = 0.5;
+/// ... and within an utterance it stays so down to this one.
+const STILL_VOICED: f32 = 0.3;
+/// Below this root mean square (-60 dBFS) nothing is speech, whatever the detector says.
+const FAINTEST: f32 = 33.0;
+
+/// Speech begins when this many hops of the last `ONSET_WINDOW` are voiced. Shorter noises are clicks.
+const ONSET_VOICED: usize = 5;
+const ONSET_WINDOW: usize = 8;
+
+/// Audio kept before the first voiced hop, where soft consonants begin: 0.3 s.
+const PRE_ROLL: u64 = milliseconds(300);
+/// Audio kept after the last voiced hop: 0.3 s.
+const HANGOVER: u64 = milliseconds(300);
+/// Silence that ends an utterance: 0.6 s.
+const END_SILENCE: u64 = milliseconds(600);
+/// The longest utterance: 28 s, which with its padding fits a window of 30 s.
+const LONGEST: u64 = milliseconds(28_000);
+/// How far back a too long utterance may be cut: 10 s.
+const CUT_BACK: u64 = milliseconds(10_000);
+/// Hops whose loudness is averaged to find a quiet place for that cut: about a pause between words.
+const CUT_HOPS: usize = 9;
+/// Hops whose loudness is taken together to tell a steady sound: 64 ms.
+const STEADY_HOPS: usize = 4;
+/// A sound whose loudness changes by less than this from one such step to the next, half of the time, is a dial tone,
+/// a beep or hiss: noise changes by 0.2 dB, speech by 3 dB.
+const STEADY_DECIBELS: f32 = 0.7;
+/// Silence is reported when it has lasted this long: 10 s.
+const REPORT_SILENCE: u64 = milliseconds(10_000);
+
+const fn milliseconds(count: u64) -> u64 {
+    count * RECOGNIZER_RATE as u64 / 1_000
+}
+
+/// A stretch of the stream. Spans are contiguous: each begins where the one before ended, the first at zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Nobody spoke.
+    Silence {
+        /// The frames it covers.
+        range: FrameRange,
+    },
+    /// An utterance, and the silence before it.
+    Speech {
+        /// The frames it covers.
+        range: FrameRange,
+        /// The utterance with a little silence on both sides: at most 28 s.
+        pcm: Vec<i16>,
+    },
+}
+
+/// Splits a stream of samples into utterances and silence.
+///
+/// It judges by a small neural voice detector (earshot), an energy floor, and whether the loudness changes as it does
+/// in speech, because the detector takes dial tones for voices. An utterance ends after 0.6 s of
+/// silence; one of 28 s is cut at the quietest place of its last 10 s.
+pub struct Endpointer {
+    detector: Box<Detector>,
+    /// Samples from `kept_from` on: the pre-roll, or the open utterance, and what fills no hop yet.
+    kept: VecDeque<i16>,
+    kept_from: FramePos,
+    /// How far the hops have been judged.
+    judged: FramePos,
+    /// The end of the last span.
+    reported: FramePos,
+    /// Which of the last hops were voiced, oldest first; counts towards the onset.
+    recent: VecDeque<bool>,
+    open: Option<Utterance>,
+}
+
+/// An utterance that hasn't ended.
+struct Utterance {
+    start: FramePos,
+    /// The end of the last voiced hop.
+    voiced_end: FramePos,
+    /// The loudness of each hop judged since it was opened or cut, the last ending at `judged`.
+    energy: Vec<f32>,
+}
+
+impl Endpointer {
+    /// An endpointer at the start of a stream.
+    #[must_use]
+    pub fn new() -> Endpointer {
+        Endpointer {
+            detector: Box::default(),
+            kept: VecDeque::new(),
+            kept_from: FramePos::ZERO,
+            judged: FramePos::ZERO,
+            reported: FramePos::ZERO,
+            recent: VecDeque::new(),
+            open: None,
+        }
+    }
+
+    /// Takes the next samples and returns the spans they completed.
+    pub fn push(&mut self, pcm: &[i16]) -> Vec<Span> {
+        let mut spans = Vec::new();
+        // A large push is taken in pieces, so that what is kept stays small.
+        for piece in pcm.chunks(RECOGNIZER_RATE as usize) {
+            self.kept.extend(piece);
+            while self.end() - self.judged >= HOP as u64 {
+                self.judge(&mut spans);
+            }
+        }
+        spans
+    }
+
+    /// The open utterance as far as it goes, without what fills no hop yet, and the range since the last span;
+    /// `None` in silence and while the sound is steady.
+    pub fn open(&mut self) -> Option<(FrameRange, &[i16])> {
+        let start = self.open.as_ref().filter(|utterance| !utterance.is_steady())?.start;
+        let (from, to) = (self.index(start), self.index(self.judged));
+        Some((self.reported.to(self.judged), &self.kept.make_contiguous()[from..to]))
+    }
+
+    /// Ends the open utterance and returns the span that covers everything pushed so far, if anything was pushed
+    /// since the last one.
+    pub fn flush(&mut self) -> Vec<Span> {
+        let mut spans = Vec::new();
+        let end = self.end();
+        if let Some(utterance) = self.open.take() {
+            let heard = self.copy(utterance.start, end.min(utterance.voiced_end + HANGOVER));
+            self.report(end, heard, utterance.is_steady(), &mut spans);
+        } else if end > self.reported {
+            self.silence(end, &mut spans);
+        }
+        self.forget(end);
+        self.judged = end;
+        self.recent.clear();
+        self.detector.reset();
+        spans
+    }
+
+    /// The end of what was pushed.
+    fn end(&self) -> FramePos {
+        self.kept_from + self.kept.len() as u64
+    }
+
+    /// Where a position lies in `kept`.
+    fn index(&self, position: FramePos) -> usize {
+        usize::try_from(position - self.kept_from).expect("what is kept fits in memory")
+    }
+
+    fn copy(&self, from: FramePos, to: FramePos) -> Vec<i16> {
+        self.kept.range(self.index(from)..self.index(to)).copied().collect()
+    }
+
+    /// Forgets what lies before `position`.
+    fn forget(&mut self, position: FramePos) {
+        if position > self.kept_from {
+            self.kept.drain(..self.index(position));
+            self.kept_from = position;
+        }
+    }
+
+    /// Judges the next hop, which must be there.
+    fn judge(&mut self, spans: &mut Vec<Span>) {
+        let at = self.index(self.judged);
+        let mut hop = [0; HOP];
+        for (slot, sample) in hop.iter_mut().zip(self.kept.range(at..)) {
+            *slot = *sample;
+        }
+        let energy = hop.iter().map(|sample| f32::from(*sample).powi(2)).sum::<f32>() / HOP as f32;
+        let score = self.detector.predict_i16(&hop);
+        let loud = energy >= FAINTEST * FAINTEST;
+        self.judged = self.judged + HOP as u64;
+
+        match &mut self.open {
+            Some(utterance) => {
+                utterance.energy.push(energy);
+                if loud && score >= STILL_VOICED {
+                    utterance.voiced_end = self.judged;
+                }
+                self.close_or_cut(spans);
+            }
+            None => self.wait(loud && score >= VOICED, energy, spans),
+        }
+    }
+
+    /// Outside of an utterance: opens one, or lets the silence grow.
+    fn wait(&mut self, voiced: bool, energy: f32, spans: &mut Vec<Span>) {
+        self.recent.push_back(voiced);
+        if self.recent.len() > ONSET_WINDOW {
+            self.recent.pop_front();
+        }
+        let onset = self.recent.iter().filter(|voiced| **voiced).count() >= ONSET_VOICED;
+        if voiced && onset {
+            let first = self.recent.iter().position(|voiced| *voiced).expect("this hop is voiced");
+            let hops = (self.recent.len() - first) as u64;
+            let start = FramePos((self.judged.0 - hops * HOP as u64).saturating_sub(PRE_ROLL));
+            let start = start.max(self.reported).max(self.kept_from);
+            self.forget(start);
+            self.recent.clear();
+            self.open = Some(Utterance { start, voiced_end: self.judged, energy: vec![energy] });
+            return;
+        }
+        // Enough is kept for an utterance that begins with the oldest of the recent hops.
+        let needed = PRE_ROLL + (ONSET_WINDOW * HOP) as u64;
+        let settled = FramePos(self.judged.0.saturating_sub(needed));
+        self.forget(settled);
+        if settled.0 >= self.reported.0 + REPORT_SILENCE {
+            self.silence(settled, spans);
+        }
+    }
+
+    /// Within an utterance: ends it after silence, cuts it when it is too long.
+    fn close_or_cut(&mut self, spans: &mut Vec<Span>) {
+        let Some(mut utterance) = self.open.take() else { return };
+        let start = utterance.start;
+        if self.judged - utterance.voiced_end >= END_SILENCE {
+            let end = utterance.voiced_end + HANGOVER;
+            self.report(end, self.copy(start, end), utterance.is_steady(), spans);
+        } else if self.judged - start >= LONGEST - HOP as u64 {
+            let (back, steady) = (utterance.cut_back(), utterance.is_steady());
+            let cut = FramePos(self.judged.0 - (back * HOP) as u64);
+            utterance.start = cut;
+            utterance.voiced_end = utterance.voiced_end.max(cut);
+            utterance.energy.drain(..utterance.energy.len() - back);
+            self.open = Some(utterance);
+            self.report(cut, self.copy(start, cut), steady, spans);
+        } else {
+            self.open = Some(utterance);
+        }
+    }
+
+    fn report(&mut self, end: FramePos, pcm: Vec<i16>, steady: bool, spans: &mut Vec<Span>) {
+        if steady {
+            self.silence(end, spans);
+        } else {
+            spans.push(Span::Speech { range: self.reported.to(end), pcm });
+            self.reported = end;
+        }
+        self.forget(end);
+    }
+
+    fn silence(&mut self, end: FramePos, spans: &mut Vec<Span>) {
+        spans.push(Span::Silence { range: self.reported.to(end) });
+        self.reported = end;
+    }
+}
+
+impl Default for Endpointer {
+    fn default() -> Endpointer {
+        Endpointer::new()
+    }
+}
+
+impl Utterance {
+    /// Whether its loudness hardly changes. Pauses don't count, so a busy signal is steady too.
+    fn is_steady(&self) -> bool {
+        let audible = FAINTEST * FAINTEST * STEADY_HOPS as f32;
+        let steps: Vec<f32> = self.energy.chunks_exact(STEADY_HOPS).map(|step| step.iter().sum()).collect();
+        let mut changes: Vec<f32> = steps
+            .windows(2)
+            .filter(|pair| pair[0] > audible && pair[1] > audible)
+            .map(|pair| 10.0 * (pair[1] / pair[0]).log10().abs())
+            .collect();
+        if changes.len() < 4 {
+            return false;
+        }
+        let middle = changes.len() / 2;
+        *changes.select_nth_unstable_by(middle, f32::total_cmp).1 < STEADY_DECIBELS
+    }
+
+    /// How many hops back from its end it is best cut: in the middle of the quietest `CUT_HOPS` of the last
+    /// `CUT_BACK` frames.
+    fn cut_back(&self) -> usize {
+        let recent = &self.energy[self.energy.len().saturating_sub(CUT_BACK as usize / HOP)..];
+        let loudness = |window: &[f32]| window.iter().sum::<f32>();
+        let quietest = recent
+            .windows(CUT_HOPS)
+            .enumerate()
+            .min_by(|(_, a), (_, b)| loudness(a).total_cmp(&loudness(b)))
+            .map_or(0, |(first, _)| first + CUT_HOPS / 2);
+        recent.len() - quietest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(spans: &[Span]) -> Vec<FrameRange> {
+        spans
+            .iter()
+            .map(|span| match span {
+                Span::Silence { range } | Span::Speech { range, .. } => *range,
+            })
+            .collect()
+    }
+
+    /// Syllables: a buzz at 120 Hz shaped by a formant, 150 ms on and 50 ms off, which the detector takes for speech.
+    fn babble(frames: usize) -> Vec<i16> {
+        (0..frames)
+            .map(|i| {
+                let t = i as f32 / 16_000.0;
+                let envelope = if (t / 0.2).fract() < 0.75 { 1.0 } else { 0.02 };
+                let pitch = 120.0 + 20.0 * (t * 3.0).sin();
+                let buzz: f32 = (1..20)
+                    .map(|k| {
+                        let hz = pitch * k as f32;
+                        let gain = 1.0 / (1.0 + ((hz - 600.0) / 300.0).powi(2))
+                            + 0.4 / (1.0 + ((hz - 1_800.0) / 300.0).powi(2));
+                        gain * (std::f32::consts::TAU * hz * t).sin()
+                    })
+                    .sum();
+                (buzz * envelope * 4_000.0) as i16
+            })
+            .collect()
+    }
+
+    #[test]
+    fn silence_advances_and_flush_covers_all() {
+        let mut endpointer = Endpointer::new();
+        let mut spans = endpointer.push(&vec![0; 16_000 * 25]);
+        assert_eq!(spans.len(), 2);
+        spans.extend(endpointer.push(&[0; 100]));
+        spans.extend(endpointer.flush());
+        let ranges = ends(&spans);
+        assert_eq!(ranges[0].start, FramePos::ZERO);
+        assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert_eq!(ranges.last().unwrap().end, FramePos(16_000 * 25 + 100));
+        assert!(endpointer.flush().is_empty());
+        assert!(endpointer.kept.len() < 16_000);
+    }
+
+    #[test]
+    fn an_utterance_is_bounded_by_silence() {
+        let mut audio = vec![0; 16_000];
+        audio.extend(babble(32_000));
+        audio.extend(vec![0; 16_000]);
+        let mut endpointer = Endpointer::new();
+        let spans = endpointer.push(&audio);
+        let [Span::Speech { range, pcm }] = &spans[..] else { panic!("{:?}", ends(&spans)) };
+        assert_eq!(range.start, FramePos::ZERO);
+        assert!((48_000..56_000).contains(&range.end.0), "{range}");
+        assert!((32_000..45_000).contains(&pcm.len()), "{}", pcm.len());
+        assert_eq!(pcm[..], audio[range.end.0 as usize - pcm.len()..range.end.0 as usize]);
+    }
+
+    #[test]
+    fn tones_are_silence() {
+        let tone = |hz: f32, i: usize| (std::f32::consts::TAU * hz * i as f32 / 16_000.0).sin() * 8_000.0;
+        let dial: Vec<i16> = (0..80_000).map(|i| (tone(350.0, i) + tone(440.0, i)) as i16).collect();
+        let busy: Vec<i16> =
+            (0..80_000).map(|i| if i / 8_000 % 2 == 0 { tone(425.0, i) as i16 } else { 0 }).collect();
+        for sound in [dial, busy] {
+            let mut endpointer = Endpointer::new();
+            let mut spans = endpointer.push(&sound);
+            assert!(endpointer.open().is_none());
+            spans.extend(endpointer.flush());
+            assert!(spans.iter().all(|span| matches!(span, Span::Silence { .. })), "{:?}", ends(&spans));
+        }
+    }
+
+    #[test]
+    fn a_long_utterance_is_cut_in_a_pause() {
+        let mut audio = babble(16_000 * 22);
+        audio.extend(vec![0; 16_000 * 2 / 5]);
+        audio.extend(babble(16_000 * 20));
+        let mut endpointer = Endpointer::new();
+        let mut spans = endpointer.push(&audio);
+        spans.extend(endpointer.flush());
+        let ranges = ends(&spans);
+        assert_eq!(ranges.len(), 2, "{ranges:?}");
+        assert!((16_000 * 22..16_000 * 45 / 2).contains(&ranges[0].end.0), "{ranges:?}");
+        for span in &spans {
+            let Span::Speech { pcm, .. } = span else { panic!("{span:?}") };
+            assert!(pcm.len() as u64 <= LONGEST);
+        }
+    }
+
+    #[test]
+    fn splits_do_not_matter() {
+        let mut audio = vec![0; 5_000];
+        audio.extend(babble(40_000));
+        audio.extend(vec![0; 12_345]);
+        audio.extend(babble(16_000 * 30));
+        let run = |sizes: &[usize]| {
+            let mut endpointer = Endpointer::new();
+            let mut spans = Vec::new();
+            let mut rest = &audio[..];
+            for size in sizes.iter().cycle() {
+                let (piece, tail) = rest.split_at(rest.len().min(*size));
+                spans.extend(endpointer.push(piece));
+                rest = tail;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            spans.extend(endpointer.flush());
+            spans
+        };
+        let whole = run(&[audio.len()]);
+        assert!(whole.len() > 2);
+        assert!(whole == run(&[160]) && whole == run(&[1, 999, 7]), "another split gave other spans");
+    }
+}

@@ -1,0 +1,206 @@
+//! The decoder: what was said so far and the encoder's states in, a score for every next token out.
+
+use rten_gemm::GemmInputB;
+
+use super::ct2::ModelFile;
+use super::encoder::{HEAD, norm};
+use super::linear::{Gemm, Linear, Norm, gelu, matrix, multiply, softmax};
+
+/// A stack of layers that attend to the tokens before and to the audio.
+pub(super) struct Decoder {
+    /// A row per token: its embedding on the way in, and what its score is read with on the way out.
+    embeddings: Linear,
+    /// A row per place in the text.
+    positions: Vec<f32>,
+    layers: Vec<Layer>,
+    norm: Norm,
+    width: usize,
+}
+
+struct Layer {
+    own_norm: Norm,
+    /// Queries, keys and values side by side.
+    own_in: Linear,
+    own_out: Linear,
+    cross_norm: Norm,
+    cross_query: Linear,
+    /// Keys and values side by side, of all the audio at once.
+    cross_memory: Linear,
+    cross_out: Linear,
+    ffn_norm: Norm,
+    ffn_in: Linear,
+    ffn_out: Linear,
+}
+
+/// What the decoder remembers of one text, so that each step costs one token: the keys and values of the audio and
+/// of the tokens so far. It also holds the working rows.
+pub(super) struct Memory {
+    layers: Vec<LayerMemory>,
+    tokens: usize,
+    states: Vec<f32>,
+    normed: Vec<f32>,
+    projected: Vec<f32>,
+    context: Vec<f32>,
+    inner: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+struct LayerMemory {
+    /// A row per encoder state: its key and value side by side.
+    audio: Vec<f32>,
+    /// A row per token so far, likewise.
+    text: Vec<f32>,
+}
+
+impl Decoder {
+    /// Takes the decoder's weights out of a model file. `width` is that of the encoder's states.
+    pub(super) fn load(file: &ModelFile, gemm: &Gemm, width: usize) -> Result<Decoder, String> {
+        let weight = |name: &str, outputs: usize, inputs: usize| {
+            let weight = file.tensor(&format!("{name}/weight"), &[outputs, inputs])?;
+            let bias = file.tensor(&format!("{name}/bias"), &[outputs])?;
+            Ok::<_, String>((weight, bias))
+        };
+        let rows = |name: String, outputs: usize, inputs: usize| {
+            let (weight, bias) = weight(&name, outputs, inputs)?;
+            Ok::<_, String>(Linear::rows(weight, Some(bias), inputs))
+        };
+        let packed = |name: String, outputs: usize, inputs: usize| {
+            let (weight, bias) = weight(&name, outputs, inputs)?;
+            Ok::<_, String>(Linear::packed(gemm, &weight, bias, inputs))
+        };
+        let first = |name: &str| match file.shape(name) {
+            Some(shape) => shape.first().copied().ok_or_else(|| format!("{name} has no rows")),
+            None => Err(format!("{name} is missing")),
+        };
+        let vocabulary = first("decoder/embeddings/weight")?;
+        let places = first("decoder/position_encodings/encodings")?;
+        let layers = (0..)
+            .map(|i| format!("decoder/layer_{i}"))
+            .take_while(|name| file.shape(&format!("{name}/self_attention/linear_0/weight")).is_some())
+            .map(|name| {
+                Ok(Layer {
+                    own_norm: norm(file, &format!("{name}/self_attention/layer_norm"), width)?,
+                    own_in: rows(format!("{name}/self_attention/linear_0"), 3 * width, width)?,
+                    own_out: rows(format!("{name}/self_attention/linear_1"), width, width)?,
+                    cross_norm: norm(file, &format!("{name}/attention/layer_norm"), width)?,
+                    cross_query: rows(format!("{name}/attention/linear_0"), width, width)?,
+                    cross_memory: packed(format!("{name}/attention/linear_1"), 2 * width, width)?,
+                    cross_out: rows(format!("{name}/attention/linear_2"), width, width)?,
+                    ffn_norm: norm(file, &format!("{name}/ffn/layer_norm"), width)?,
+                    ffn_in: rows(format!("{name}/ffn/linear_0"), 4 * width, width)?,
+                    ffn_out: rows(format!("{name}/ffn/linear_1"), width, 4 * width)?,
+                })
+            })
+            .collect::<Result<Vec<Layer>, String>>()?;
+        if layers.is_empty() {
+            return Err("decoder/layer_0 is missing".to_owned());
+        }
+        let embeddings = file.tensor("decoder/embeddings/weight", &[vocabulary, width])?;
+        Ok(Decoder {
+            embeddings: Linear::rows(embeddings, None, width),
+            positions: file.tensor("decoder/position_encodings/encodings", &[places, width])?,
+            layers,
+            norm: norm(file, "decoder/layer_norm", width)?,
+            width,
+        })
+    }
+
+    /// How many tokens it knows.
+    pub(super) fn vocabulary(&self) -> usize {
+        self.embeddings.outputs()
+    }
+
+    /// How many tokens a text may have, its prompt included.
+    pub(super) fn places(&self) -> usize {
+        self.positions.len() / self.width
+    }
+
+    /// Begins a text about the audio these encoder states stand for.
+    pub(super) fn listen(&self, gemm: &Gemm, states: &[f32]) -> Memory {
+        let heard = states.len() / self.width;
+        let layers = self.layers.iter().map(|layer| {
+            let mut audio = vec![0.0; heard * 2 * self.width];
+            layer.cross_memory.apply(gemm, states, &mut audio);
+            LayerMemory { audio, text: Vec::with_capacity(self.places() * 2 * self.width) }
+        });
+        Memory {
+            layers: layers.collect(),
+            tokens: 0,
+            states: Vec::new(),
+            normed: Vec::new(),
+            projected: Vec::new(),
+            context: Vec::new(),
+            inner: Vec::new(),
+            scores: vec![0.0; heard.max(self.places())],
+        }
+    }
+
+    /// Reads `tokens`, which follow what it has read before. The states behind them then give the scores.
+    ///
+    /// # Panics
+    /// If the text grows beyond [`places`](Decoder::places) or a token is none of its vocabulary.
+    pub(super) fn read(&self, gemm: &Gemm, memory: &mut Memory, tokens: &[u32]) {
+        let width = self.width;
+        let Memory { layers, states, normed, projected, context, inner, scores, .. } = memory;
+        let before = memory.tokens;
+        let size = tokens.len() * width;
+        states.clear();
+        for (token, place) in tokens.iter().zip(self.positions[before * width..].chunks_exact(width)) {
+            let embedding = self.embeddings.row(*token as usize);
+            states.extend(embedding.iter().zip(place).map(|(token, place)| token + place));
+        }
+        assert_eq!(states.len(), size, "the text outgrew its places");
+        normed.resize(size, 0.0);
+        context.resize(size, 0.0);
+        projected.resize(3 * size, 0.0);
+        inner.resize(4 * size, 0.0);
+
+        for (layer, memory) in self.layers.iter().zip(layers) {
+            layer.own_norm.apply(states, normed);
+            layer.own_in.apply(gemm, normed, projected);
+            for (i, row) in projected.chunks_exact(3 * width).enumerate() {
+                memory.text.extend_from_slice(&row[width..]);
+                attend(gemm, &row[..width], &memory.text, scores, &mut context[i * width..][..width]);
+            }
+            layer.own_out.add(gemm, context, states);
+
+            layer.cross_norm.apply(states, normed);
+            let queries = &mut projected[..size];
+            layer.cross_query.apply(gemm, normed, queries);
+            for (query, context) in queries.chunks_exact(width).zip(context.chunks_exact_mut(width)) {
+                attend(gemm, query, &memory.audio, scores, context);
+            }
+            layer.cross_out.add(gemm, context, states);
+
+            layer.ffn_norm.apply(states, normed);
+            layer.ffn_in.apply(gemm, normed, inner);
+            gelu(inner);
+            layer.ffn_out.add(gemm, inner, states);
+        }
+        self.norm.apply(states, normed);
+        memory.tokens += tokens.len();
+    }
+
+    /// The score of every token after the `row`-th of those read last.
+    pub(super) fn score(&self, gemm: &Gemm, memory: &Memory, row: usize, scores: &mut [f32]) {
+        self.embeddings.apply(gemm, &memory.normed[row * self.width..][..self.width], scores);
+    }
+}
+
+/// Attention of one query to rows that hold a key and a value side by side, head by head.
+fn attend(gemm: &Gemm, query: &[f32], memory: &[f32], scores: &mut [f32], context: &mut [f32]) {
+    let width = query.len();
+    let stride = 2 * width;
+    let rows = memory.len() / stride;
+    let scores = &mut scores[..rows];
+    let scale = (HEAD as f32).sqrt().recip();
+    for head in (0..width).step_by(HEAD) {
+        let query = matrix(&query[head..], [1, HEAD], [HEAD, 1]);
+        let keys = GemmInputB::Unpacked(matrix(&memory[head..], [HEAD, rows], [1, stride]));
+        multiply(gemm, scores, query, keys, scale, 0.0, None);
+        softmax(scores, rows);
+        let weights = matrix(scores, [1, rows], [rows, 1]);
+        let values = GemmInputB::Unpacked(matrix(&memory[width + head..], [rows, HEAD], [stride, 1]));
+        multiply(gemm, &mut context[head..head + HEAD], weights, values, 1.0, 0.0, None);
+    }
+}

@@ -1,0 +1,186 @@
+//! The encoder: log-mel features in, a state for each 20 ms out.
+
+use rten_gemm::GemmInputB;
+
+use super::ct2::ModelFile;
+use super::linear::{Gemm, Linear, Norm, gelu, matrix, multiply, softmax};
+
+/// The width of an attention head in every Whisper model.
+pub(super) const HEAD: usize = 64;
+
+/// Rows of queries attended to at a time: few enough that their scores stay in the cache.
+const QUERY_ROWS: usize = 128;
+
+/// Two convolutions and a stack of self-attention layers.
+pub(super) struct Encoder {
+    conv1: Linear,
+    conv2: Linear,
+    layers: Vec<Layer>,
+    norm: Norm,
+    width: usize,
+    bands: usize,
+}
+
+struct Layer {
+    attention_norm: Norm,
+    /// Queries, keys and values side by side.
+    attention_in: Linear,
+    attention_out: Linear,
+    ffn_norm: Norm,
+    ffn_in: Linear,
+    ffn_out: Linear,
+}
+
+impl Encoder {
+    /// Takes the encoder's weights out of a model file.
+    pub(super) fn load(file: &ModelFile, gemm: &Gemm) -> Result<Encoder, String> {
+        let (width, bands) = match file.shape("encoder/conv1/weight") {
+            Some(&[width, bands @ (80 | 128), 3]) if width > 0 && width % HEAD == 0 => (width, bands),
+            Some(shape) => return Err(format!("encoder/conv1/weight has the unknown shape {shape:?}")),
+            None => return Err("encoder/conv1/weight is missing".to_owned()),
+        };
+        let conv = |name: &str, channels: usize| {
+            let weight = file.tensor(&format!("encoder/{name}/weight"), &[width, channels, 3])?;
+            let bias = file.tensor(&format!("encoder/{name}/bias"), &[width])?;
+            Ok::<_, String>(Linear::packed(gemm, &weight, bias, channels * 3))
+        };
+        let linear = |name: String, outputs: usize, inputs: usize| {
+            let weight = file.tensor(&format!("{name}/weight"), &[outputs, inputs])?;
+            let bias = file.tensor(&format!("{name}/bias"), &[outputs])?;
+            Ok::<_, String>(Linear::packed(gemm, &weight, bias, inputs))
+        };
+        let layers = (0..)
+            .map(|i| format!("encoder/layer_{i}"))
+            .take_while(|name| file.shape(&format!("{name}/self_attention/linear_0/weight")).is_some())
+            .map(|name| {
+                Ok(Layer {
+                    attention_norm: norm(file, &format!("{name}/self_attention/layer_norm"), width)?,
+                    attention_in: linear(format!("{name}/self_attention/linear_0"), 3 * width, width)?,
+                    attention_out: linear(format!("{name}/self_attention/linear_1"), width, width)?,
+                    ffn_norm: norm(file, &format!("{name}/ffn/layer_norm"), width)?,
+                    ffn_in: linear(format!("{name}/ffn/linear_0"), 4 * width, width)?,
+                    ffn_out: linear(format!("{name}/ffn/linear_1"), width, 4 * width)?,
+                })
+            })
+            .collect::<Result<Vec<Layer>, String>>()?;
+        if layers.is_empty() {
+            return Err("encoder/layer_0 is missing".to_owned());
+        }
+        Ok(Encoder {
+            conv1: conv("conv1", bands)?,
+            conv2: conv("conv2", width)?,
+            layers,
+            norm: norm(file, "encoder/layer_norm", width)?,
+            width,
+            bands,
+        })
+    }
+
+    /// The width of a state.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// How many mel bands it hears.
+    pub(super) fn bands(&self) -> usize {
+        self.bands
+    }
+
+    /// The states, a row for every two rows of features.
+    pub(super) fn encode(&self, gemm: &Gemm, features: &[f32]) -> Vec<f32> {
+        let width = self.width;
+        let hidden = convolve(gemm, &self.conv1, features, self.bands, 1);
+        let mut x = convolve(gemm, &self.conv2, &hidden, width, 2);
+        drop(hidden);
+        add_positions(&mut x, width);
+
+        let rows = x.len() / width;
+        let mut normed = vec![0.0; x.len()];
+        let mut qkv = vec![0.0; rows * 3 * width];
+        let mut context = vec![0.0; x.len()];
+        let mut inner = vec![0.0; rows * 4 * width];
+        for layer in &self.layers {
+            layer.attention_norm.apply(&x, &mut normed);
+            layer.attention_in.apply(gemm, &normed, &mut qkv);
+            attend(gemm, &qkv, width, &mut context);
+            layer.attention_out.add(gemm, &context, &mut x);
+
+            layer.ffn_norm.apply(&x, &mut normed);
+            layer.ffn_in.apply(gemm, &normed, &mut inner);
+            gelu(&mut inner);
+            layer.ffn_out.add(gemm, &inner, &mut x);
+        }
+        self.norm.apply(&x, &mut normed);
+        normed
+    }
+}
+
+/// Takes a normalisation's weights out of a model file.
+pub(super) fn norm(file: &ModelFile, name: &str, width: usize) -> Result<Norm, String> {
+    Ok(Norm {
+        gamma: file.tensor(&format!("{name}/gamma"), &[width])?,
+        beta: file.tensor(&format!("{name}/beta"), &[width])?,
+    })
+}
+
+/// A convolution over three neighbouring rows and its GELU. The rows a kernel sees are laid side by side, channel by
+/// channel as the weights are, which makes it one matrix product.
+fn convolve(gemm: &Gemm, kernel: &Linear, x: &[f32], channels: usize, stride: usize) -> Vec<f32> {
+    let rows = x.len() / channels;
+    let mut seen = vec![0.0; rows.div_ceil(stride) * channels * 3];
+    for (centre, patch) in (0..rows).step_by(stride).zip(seen.chunks_exact_mut(channels * 3)) {
+        for tap in 0..3 {
+            // Before the first row and after the last there is silence, which the patch already holds.
+            let Some(row) = (centre + tap).checked_sub(1).filter(|row| *row < rows) else { continue };
+            for (channel, value) in x[row * channels..][..channels].iter().enumerate() {
+                patch[channel * 3 + tap] = *value;
+            }
+        }
+    }
+    let mut out = vec![0.0; rows.div_ceil(stride) * kernel.outputs()];
+    kernel.apply(gemm, &seen, &mut out);
+    gelu(&mut out);
+    out
+}
+
+/// Adds to each row the sinusoids of its place: sines in the first half, cosines in the second, of wavelengths from
+/// 2π to 10,000 · 2π rows.
+fn add_positions(x: &mut [f32], width: usize) {
+    let half = width / 2;
+    let step = 10_000f64.ln() / (half - 1) as f64;
+    let rates: Vec<f64> = (0..half).map(|i| (-step * i as f64).exp()).collect();
+    for (place, row) in x.chunks_exact_mut(width).enumerate() {
+        let (sines, cosines) = row.split_at_mut(half);
+        for ((sine, cosine), rate) in sines.iter_mut().zip(cosines).zip(&rates) {
+            let angle = place as f64 * rate;
+            *sine += angle.sin() as f32;
+            *cosine += angle.cos() as f32;
+        }
+    }
+}
+
+/// Attention of every row to every row, head by head. `qkv` holds a row's query, key and value side by side.
+fn attend(gemm: &Gemm, qkv: &[f32], width: usize, context: &mut [f32]) {
+    let stride = 3 * width;
+    let rows = qkv.len() / stride;
+    let mut scores = vec![0.0; QUERY_ROWS * rows];
+    let mut out = vec![0.0; QUERY_ROWS * HEAD];
+    for head in (0..width).step_by(HEAD) {
+        let keys = gemm.prepack_b(matrix(&qkv[width + head..], [HEAD, rows], [1, stride]));
+        let values = gemm.prepack_b(matrix(&qkv[2 * width + head..], [rows, HEAD], [stride, 1]));
+        for first in (0..rows).step_by(QUERY_ROWS) {
+            let count = QUERY_ROWS.min(rows - first);
+            let queries = matrix(&qkv[first * stride + head..], [count, HEAD], [stride, 1]);
+            let scores = &mut scores[..count * rows];
+            let scale = (HEAD as f32).sqrt().recip();
+            multiply(gemm, scores, queries, GemmInputB::Packed(&keys), scale, 0.0, None);
+            softmax(scores, rows);
+            let scores = matrix(scores, [count, rows], [rows, 1]);
+            let out = &mut out[..count * HEAD];
+            multiply(gemm, out, scores, GemmInputB::Packed(&values), 1.0, 0.0, None);
+            for (row, values) in context[first * width..].chunks_mut(width).zip(out.chunks_exact(HEAD)) {
+                row[head..head + HEAD].copy_from_slice(values);
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Whisper on the CPU: OpenAI's multilingual speech model, in Rust.
+//!
+//! The weights come from a directory in CTranslate2's format (`model.bin`, `vocabulary.txt`, `config.json`; float16
+//! or float32), and are computed with in float32. An utterance flows
+//!
+//! ```text
+//! endpointer -> mel -> encoder -> decoder (greedy) -> tokens -> text
+//! ```
+//!
+//! Each session decodes on one thread. A partial guess decodes the open utterance again, as Whisper has no streaming
+//! mode.
+
+mod ct2;
+mod decoder;
+mod encoder;
+mod lanes;
+mod linear;
+mod mel;
+mod stream;
+mod tokens;
+mod transcribe;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::ct2::ModelFile;
+use self::decoder::Decoder;
+use self::encoder::Encoder;
+use self::lanes::Lanes;
+use self::linear::Gemm;
+use self::mel::Mel;
+use self::stream::Stream;
+use self::tokens::Tokens;
+use self::transcribe::{Language, Model};
+use super::{EngineError, Recognizer, RecognizerStream, StreamOptions};
+
+/// The largest file that is taken for part of a model, in bytes: float32 weights of the largest Whisper fit.
+const LARGEST_FILE: u64 = 8 << 30;
+
+/// A Whisper model, loaded.
+#[derive(Clone)]
+pub struct Whisper {
+    shared: Arc<Shared>,
+}
+
+/// What all streams use.
+struct Shared {
+    name: String,
+    model: Model,
+    lanes: Lanes,
+}
+
+impl Whisper {
+    /// Loads the model in `dir`: `model.bin`, `vocabulary.txt` and `config.json`. It is named after the directory.
+    ///
+    /// A model takes about twice the size of its float16 file in memory.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when a file is missing or damaged, or the three don't fit together.
+    pub fn load(dir: &Path) -> Result<Whisper, EngineError> {
+        let read = |file: &str| {
+            let path = dir.join(file);
+            read(&path).map(|bytes| (path, bytes))
+        };
+        let (vocabulary_path, vocabulary) = read("vocabulary.txt")?;
+        let (config_path, config) = read("config.json")?;
+        let (model_path, model) = read("model.bin")?;
+
+        let mut tokens = text(&vocabulary_path, vocabulary)
+            .and_then(|text| Tokens::parse(&text).map_err(damaged(&vocabulary_path)))?;
+        let gemm = Gemm::new();
+        let model_error = damaged(&model_path);
+        let (encoder, decoder) = ModelFile::parse(model)
+            .and_then(|file| {
+                let encoder = Encoder::load(&file, &gemm)?;
+                let decoder = Decoder::load(&file, &gemm, encoder.width())?;
+                let (known, named) = (decoder.vocabulary(), tokens.count());
+                if known != named {
+                    return Err(format!("knows {known} tokens, vocabulary.txt names {named}"));
+                }
+                if decoder.places() < 16 {
+                    return Err(format!("has room for a text of {} tokens", decoder.places()));
+                }
+                Ok((encoder, decoder))
+            })
+            .map_err(model_error)?;
+        let config = text(&config_path, config)?;
+        tokens.suppress(&config).map_err(damaged(&config_path))?;
+
+        let name = dir.file_name().map_or_else(|| "whisper".into(), |name| name.to_string_lossy());
+        let mel = Mel::new(encoder.bands());
+        let model = Model { mel, encoder, decoder, tokens };
+        let shared = Shared { name: name.into_owned(), model, lanes: Lanes::new() };
+        Ok(Whisper { shared: Arc::new(shared) })
+    }
+}
+
+impl fmt::Debug for Whisper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Whisper").field("name", &self.shared.name).finish_non_exhaustive()
+    }
+}
+
+impl Recognizer for Whisper {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        let language = match &options.language {
+            None if self.shared.model.tokens.languages().is_empty() => Language::Known(None),
+            None => Language::Detect { earlier: None },
+            Some(tag) => match self.shared.model.tokens.language(tag) {
+                Some(token) => Language::Known(token),
+                None => return Err(EngineError::Language(tag.clone())),
+            },
+        };
+        Ok(Box::new(Stream::new(Arc::clone(&self.shared), language)))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
+    let size = std::fs::metadata(path).map_err(|error| damaged(path)(error.to_string()))?.len();
+    if size > LARGEST_FILE {
+        return Err(damaged(path)(format!("{size} bytes is more than a model holds")));
+    }
+    std::fs::read(path).map_err(|error| damaged(path)(error.to_string()))
+}
+
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String, EngineError> {
+    String::from_utf8(bytes).map_err(|_| damaged(path)("not UTF-8".to_owned()))
+}
+
+/// Turns what is wrong with a file into an error that names it and says how to get a good one.
+fn damaged(path: &Path) -> impl Fn(String) -> EngineError + use<> {
+    let path: PathBuf = path.to_owned();
+    let model = path
+        .parent()
+        .and_then(Path::file_name)
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    move |reason| EngineError::Model {
+        path: path.display().to_string(),
+        reason,
+        hint: format!("run `voxline models pull {model}`"),
+    }
+}

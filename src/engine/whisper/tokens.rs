@@ -1,0 +1,217 @@
+//! The vocabulary: GPT-2's byte-level pieces, and the special tokens that steer Whisper.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+/// From this size on a vocabulary has a token for Cantonese or at least for all other languages: the model is
+/// multilingual. English-only models have 51,864 tokens.
+const MULTILINGUAL: usize = 51_865;
+
+/// What the tokens mean.
+pub(super) struct Tokens {
+    count: usize,
+    /// The bytes of each text token.
+    pieces: Vec<Vec<u8>>,
+    /// `<|startoftranscript|>`.
+    pub(super) start: u32,
+    /// `<|endoftext|>`. The tokens before it are text, those after it steer.
+    pub(super) end: u32,
+    /// `<|nospeech|>`, called `<|nocaptions|>` by older models: predicted first where nothing is said.
+    pub(super) no_speech: u32,
+    transcribe: u32,
+    no_timestamps: u32,
+    /// Codes and tokens; empty for an English-only model.
+    languages: Vec<(String, u32)>,
+    /// Text tokens that never occur in speech, such as brackets and music signs.
+    pub(super) suppressed: Vec<u32>,
+    /// Tokens a text doesn't begin with.
+    pub(super) suppressed_first: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    suppress_ids: Vec<u32>,
+    suppress_ids_begin: Vec<u32>,
+}
+
+impl Tokens {
+    /// Reads `vocabulary.txt`, a token a line.
+    ///
+    /// # Errors
+    /// Which token is missing or unreadable.
+    pub(super) fn parse(vocabulary: &str) -> Result<Tokens, String> {
+        let lines: Vec<&str> = vocabulary.split_terminator('\n').collect();
+        let specials: HashMap<&str, u32> = lines
+            .iter()
+            .zip(0..)
+            .filter(|(line, _)| line.starts_with("<|") && line.ends_with("|>"))
+            .map(|(line, id)| (*line, id))
+            .collect();
+        let special =
+            |name: &str| specials.get(name).copied().ok_or_else(|| format!("the token {name} is missing"));
+
+        let end = special("<|endoftext|>")?;
+        let start = special("<|startoftranscript|>")?;
+        let mut languages = Vec::new();
+        if lines.len() >= MULTILINGUAL {
+            let codes = lines.iter().zip(0..).skip(start as usize + 1).map_while(|(line, id)| {
+                let code = line.strip_prefix("<|")?.strip_suffix("|>")?;
+                let is_code = matches!(code.len(), 2..=3) && code.bytes().all(|b| b.is_ascii_lowercase());
+                is_code.then(|| (code.to_owned(), id))
+            });
+            languages.extend(codes);
+            if languages.is_empty() {
+                return Err("no language follows <|startoftranscript|>".to_owned());
+            }
+        }
+
+        let bytes = byte_of_char();
+        let pieces = lines[..end as usize]
+            .iter()
+            .zip(0..)
+            .map(|(line, id)| {
+                let piece: Option<Vec<u8>> = line.chars().map(|c| bytes.get(&c).copied()).collect();
+                piece.ok_or_else(|| format!("line {}: '{line}' isn't a byte-level piece", id + 1))
+            })
+            .collect::<Result<Vec<Vec<u8>>, String>>()?;
+        Ok(Tokens {
+            count: lines.len(),
+            pieces,
+            start,
+            end,
+            no_speech: special("<|nospeech|>").or_else(|_| special("<|nocaptions|>"))?,
+            transcribe: special("<|transcribe|>")?,
+            no_timestamps: special("<|notimestamps|>")?,
+            languages,
+            suppressed: Vec::new(),
+            suppressed_first: Vec::new(),
+        })
+    }
+
+    /// Takes the tokens to suppress from `config.json`.
+    ///
+    /// # Errors
+    /// When the lists are missing or name a token the vocabulary doesn't have.
+    pub(super) fn suppress(&mut self, config: &str) -> Result<(), String> {
+        let config: Config = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        let mut ids = config.suppress_ids.iter().chain(&config.suppress_ids_begin);
+        if let Some(unknown) = ids.find(|id| **id as usize >= self.count) {
+            return Err(format!("suppresses token {unknown} of a vocabulary of {}", self.count));
+        }
+        self.suppressed = config.suppress_ids;
+        self.suppressed_first = config.suppress_ids_begin;
+        Ok(())
+    }
+
+    /// How many tokens there are, the special ones included.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The token of a language given as a BCP 47 tag, of which only the first part counts. An English-only model
+    /// knows English, without a token. `None` if it doesn't know the language.
+    pub(super) fn language(&self, tag: &str) -> Option<Option<u32>> {
+        let primary = tag.split(['-', '_']).next().unwrap_or(tag).to_ascii_lowercase();
+        if self.languages.is_empty() {
+            return (primary == "en").then_some(None);
+        }
+        // BCP 47 tells apart what Whisper calls Norwegian and Tagalog.
+        let primary = match primary.as_str() {
+            "nb" => "no",
+            "fil" => "tl",
+            other => other,
+        };
+        self.languages.iter().find(|(code, _)| code == primary).map(|(_, id)| Some(*id))
+    }
+
+    /// The codes and tokens of the languages to tell apart; none for an English-only model.
+    pub(super) fn languages(&self) -> &[(String, u32)] {
+        &self.languages
+    }
+
+    /// The code of a language's token; English for a model without such tokens.
+    pub(super) fn code(&self, language: Option<u32>) -> Option<&str> {
+        match language {
+            None => self.languages.is_empty().then_some("en"),
+            Some(id) => self.languages.iter().find(|(_, known)| *known == id).map(|(code, _)| code.as_str()),
+        }
+    }
+
+    /// What follows [`start`](Tokens::start) in the prompt.
+    pub(super) fn task(&self, language: Option<u32>) -> Vec<u32> {
+        match language {
+            Some(language) => vec![language, self.transcribe, self.no_timestamps],
+            None => vec![self.no_timestamps],
+        }
+    }
+
+    /// The text of these tokens. Bytes that aren't UTF-8, as of a character cut in two, are left out.
+    pub(super) fn text(&self, tokens: &[u32]) -> String {
+        let bytes: Vec<u8> =
+            tokens.iter().filter_map(|id| self.pieces.get(*id as usize)).flatten().copied().collect();
+        let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
+        text.trim().to_owned()
+    }
+}
+
+/// GPT-2 writes bytes that are printable in Latin-1 as themselves, and the others as the characters from U+0100 on,
+/// in their order.
+fn byte_of_char() -> HashMap<char, u8> {
+    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let (kept, moved): (Vec<u8>, Vec<u8>) = (0..=u8::MAX).partition(printable);
+    let kept = kept.into_iter().map(|byte| (char::from(byte), byte));
+    kept.chain(('\u{100}'..).zip(moved)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A vocabulary with few pieces, padded to a size.
+    fn vocabulary(size: usize) -> String {
+        let mut lines = vec!["Hi", "Ġthere", "ÐŁ", "ÑĢ", "Ð", "<|endoftext|>", "<|startoftranscript|>"];
+        lines.extend(["<|en|>", "<|ru|>", "<|haw|>", "<|translate|>", "<|transcribe|>", "<|nocaptions|>"]);
+        lines.push("<|notimestamps|>");
+        lines.resize(size, "<|0.00|>");
+        lines.join("\n")
+    }
+
+    #[test]
+    fn pieces_are_bytes() {
+        let tokens = Tokens::parse(&vocabulary(MULTILINGUAL)).unwrap();
+        assert_eq!(tokens.text(&[0, 1, tokens.end]), "Hi there");
+        assert_eq!(tokens.text(&[2, 3]), "Пр");
+        assert_eq!(tokens.text(&[2, 4]), "П", "half a character was shown");
+    }
+
+    #[test]
+    fn tags_name_languages() {
+        let tokens = Tokens::parse(&vocabulary(MULTILINGUAL)).unwrap();
+        assert_eq!(tokens.language("ru-RU"), Some(Some(8)));
+        assert_eq!(tokens.language("EN"), Some(Some(7)));
+        assert_eq!(tokens.language("tlh"), None);
+        assert_eq!(tokens.languages().len(), 3);
+        assert_eq!(tokens.code(Some(9)), Some("haw"));
+        assert_eq!(tokens.task(Some(8)), [8, 11, 13]);
+    }
+
+    #[test]
+    fn a_smaller_vocabulary_is_english() {
+        let tokens = Tokens::parse(&vocabulary(MULTILINGUAL - 1)).unwrap();
+        assert_eq!(tokens.language("en_GB"), Some(None));
+        assert_eq!(tokens.language("ru"), None);
+        assert_eq!(tokens.code(None), Some("en"));
+        assert_eq!(tokens.task(None), [13]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let damaged = vocabulary(20).replace("<|transcribe|>", "<|other|>");
+        assert!(Tokens::parse(&damaged).err().unwrap().contains("<|transcribe|>"));
+        let mut tokens = Tokens::parse(&vocabulary(20)).unwrap();
+        let far = r#"{"suppress_ids": [1, 20], "suppress_ids_begin": []}"#;
+        assert!(tokens.suppress(far).unwrap_err().contains("token 20"));
+        assert!(tokens.suppress("{}").is_err());
+    }
+}
