@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::audio::AudioChunk;
+use crate::audio::Feed;
 use crate::chunk::Chunker;
 use crate::decode::{DecodeError, Decoder, StreamInfo};
 use crate::resample::{ResampleError, Resampler};
@@ -87,15 +87,6 @@ impl Default for Options {
     }
 }
 
-/// What the session receives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Feed {
-    /// The next chunk; it starts where the one before ended, the first at frame 0.
-    Audio(AudioChunk),
-    /// The stream is complete. A channel that closes without it means that the worker died.
-    End,
-}
-
 /// What the worker did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -156,7 +147,7 @@ impl Pipeline {
             sender,
             report: Report::default(),
         };
-        let thread = thread::Builder::new().name("voxline-audio".to_owned()).spawn(|| run.to_the_end());
+        let thread = thread::Builder::new().name("voxline-audio".to_owned()).spawn(|| run.work());
         (receiver, Worker { thread })
     }
 }
@@ -199,7 +190,7 @@ struct Run {
 struct Cancelled;
 
 impl Run {
-    fn to_the_end(mut self) -> Result<Report, PipelineError> {
+    fn work(mut self) -> Result<Report, PipelineError> {
         let mut stopped = None;
         let fed = self.feed(&mut stopped);
         self.report.skipped_packets = self.decoder.skipped_packets();
@@ -251,7 +242,7 @@ impl Run {
     fn send(&mut self, feed: Feed) -> Result<(), Cancelled> {
         let frames = match &feed {
             Feed::Audio(chunk) => chunk.range().len(),
-            Feed::End => 0,
+            Feed::Flush | Feed::End => 0,
         };
         self.sender.blocking_send(feed).map_err(|_| Cancelled)?;
         self.report.frames_out += frames;

@@ -9,7 +9,7 @@ use clap::Args;
 use super::Common;
 use super::exit_code::{CliError, Exit};
 use super::service::{Connection, Need};
-use crate::audio::wav::WavWriter;
+use crate::audio::{WavError, WavWriter};
 use crate::speech::{PcmStream, SpeechClient, SpeechOptions};
 
 /// The longest text read from standard input, in bytes.
@@ -75,9 +75,9 @@ fn read_stdin() -> Result<String, CliError> {
 /// Writes what is spoken as it comes; what came before an error is kept.
 async fn write<W: Write>(
     mut speech: PcmStream,
-    open: impl FnOnce(u32) -> Result<WavWriter<W>, crate::audio::wav::WavError>,
+    open: impl FnOnce(u32) -> Result<WavWriter<W>, WavError>,
 ) -> Result<(), CliError> {
-    let failed = |error: crate::audio::wav::WavError| CliError::new(Exit::Output, error.to_string());
+    let failed = |error: WavError| CliError::new(Exit::Output, error.to_string());
     let mut out = open(speech.sample_rate()).map_err(failed)?;
     let ended = loop {
         match speech.next().await {

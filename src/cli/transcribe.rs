@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use futures::{FutureExt, TryFutureExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -146,9 +147,9 @@ impl Job<'_> {
         let forwarding = forward(audio, feed, &self.interrupted);
         // An output that fails ends the work: the session is dropped, which ends the worker.
         let (session, spoken, ()) = tokio::try_join!(
-            async { Ok(session.await) },
-            async { writing.await.map_err(|error| self.target.error(&name, &error)) },
-            async { Ok(forwarding.await) },
+            session.map(Ok),
+            writing.map_err(|error| self.target.error(&name, &error)),
+            forwarding.map(Ok),
         )?;
         drop(progress);
         session?;

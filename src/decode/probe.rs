@@ -213,7 +213,8 @@ fn header_error(name: &str, fault: Fault) -> DecodeError {
         // What the M4A reader says when it has read everything it can reach.
         Fault::Error(Error::Unsupported(what)) if what.contains("missing moov") => DecodeError::Header {
             name,
-            what: "no index (moov): it stands at the end, which a stream cannot go to, or is missing".to_owned(),
+            what: "no index (moov): it stands at the end, which a stream cannot go to, or is missing"
+                .to_owned(),
         },
         Fault::Error(Error::Unsupported(what)) => DecodeError::Unsupported { name, what: what.to_owned() },
         fault => DecodeError::Header { name, what: fault.describe() },

@@ -4,7 +4,7 @@
 //! [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: their caller runs them on a thread where
 //! blocking is allowed.
 
-<<<<<<< HEAD
+mod endpoint;
 #[cfg(feature = "voices")]
 mod espeak;
 #[cfg(feature = "voices")]
@@ -19,18 +19,17 @@ mod stretch;
 mod voices;
 #[cfg(feature = "voices")]
 mod wave;
-=======
-mod endpoint;
 #[cfg(feature = "whisper")]
 pub mod whisper;
->>>>>>> 5eb496961db7c70cd6cf9f634d0d972c28bca5d8
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::audio::FrameRange;
 
-<<<<<<< HEAD
+pub use self::endpoint::{Endpointer, Span};
+#[cfg(feature = "whisper")]
+pub use self::whisper::Whisper;
 #[cfg(feature = "voices")]
 pub use self::{
     espeak::EspeakVoice,
@@ -39,9 +38,6 @@ pub use self::{
     sentences::{MAX_SENTENCE_CHARS, Sentences, sentences},
     voices::{VoiceError, Voices, language_of},
 };
-=======
-pub use endpoint::{Endpointer, Span};
->>>>>>> 5eb496961db7c70cd6cf9f634d0d972c28bca5d8
 
 /// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;

@@ -215,14 +215,14 @@ async fn open(
 }
 
 fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Session>, Goodbye> {
-    let session =
-        Session::start(&*gateway.recognizer, &identity.client_id, start).map_err(|error| match error {
-            StartError::Violation(violation) => Goodbye::from(violation),
-            error => {
-                tracing::error!(%error, "session not started");
-                Goodbye::new(close::SERVER_FAULT, "the recogniser can't start")
-            }
-        })?;
+    let recognizer = gateway.recognizer().expect("asked before the upgrade");
+    let session = Session::start(&**recognizer, &identity.client_id, start).map_err(|error| match error {
+        StartError::Violation(violation) => Goodbye::from(violation),
+        error => {
+            tracing::error!(%error, "session not started");
+            Goodbye::new(close::SERVER_FAULT, "the recogniser can't start")
+        }
+    })?;
     let session = Arc::new(session);
     if !gateway.sessions.insert(&session) {
         return Err(Goodbye::new(close::TRY_LATER, "no room for a session"));

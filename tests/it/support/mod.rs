@@ -1,7 +1,8 @@
-<<<<<<< HEAD
 //! What several tests need: where the models are, and test doubles by name.
 
+pub(crate) mod clips;
 pub(crate) mod model_hub;
+pub(crate) mod words;
 
 use std::path::PathBuf;
 
@@ -16,9 +17,3 @@ pub(crate) fn models_dir() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").expect("neither VOXLINE_MODELS nor HOME is set"));
     cache.unwrap_or_else(|| home().join(".cache")).join("voxline/models")
 }
-=======
-//! What several tests need.
-
-pub(crate) mod clips;
-pub(crate) mod words;
->>>>>>> 5eb496961db7c70cd6cf9f634d0d972c28bca5d8
