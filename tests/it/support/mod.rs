@@ -2,6 +2,7 @@
 
 pub(crate) mod clips;
 pub(crate) mod model_hub;
+pub(crate) mod server;
 pub(crate) mod words;
 
 use std::path::PathBuf;

@@ -1,0 +1,284 @@
+//! A session over real sockets against the real gateway. Its recogniser writes digests of what it hears, so that a
+//! transcript proves which samples arrived, and how often.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use voxline::audio::{AudioChunk, Feed, FramePos};
+use voxline::auth::TokenProvider;
+use voxline::gateway::Options;
+use voxline::session::{self, Ledger, SessionError, Settings};
+use voxline::testing::{DigestRecognizer, FaultProxy};
+use voxline::transcript::{FinalSegment, TranscriptEvent};
+use voxline::transport::{Connect, WebSocketConnector};
+
+use crate::support::server::{Server, Setup, endpoint};
+
+/// Half a second, so that a session has many finals.
+const SEGMENT: usize = 8_000;
+/// 100 ms.
+const CHUNK: usize = 1_600;
+/// Bytes of the upgrade, its headers and `start`: a cut before comes too early to lose audio.
+const HANDSHAKE: u64 = 1_000;
+
+/// Audio in which every half second differs.
+fn audio(seconds: usize) -> Vec<i16> {
+    (0..seconds * 16_000).map(|frame| ((frame * frame / 7 + frame) % 65_536) as u16 as i16).collect()
+}
+
+fn chunks(pcm: &[i16]) -> Vec<Feed> {
+    let mut start = FramePos::ZERO;
+    let mut feed = Vec::new();
+    for samples in pcm.chunks(CHUNK) {
+        let payload: Bytes = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        let end = start + samples.len() as u64;
+        feed.push(Feed::Audio(AudioChunk::new(start.to(end), payload)));
+        start = end;
+    }
+    feed
+}
+
+/// A session's outcome, and all it told.
+struct Run {
+    result: Result<Ledger, SessionError>,
+    events: Vec<TranscriptEvent>,
+}
+
+impl Run {
+    fn finals(&self) -> Vec<FinalSegment> {
+        let finals = self.events.iter().filter_map(|event| match event {
+            TranscriptEvent::Final(segment) => Some(segment.clone()),
+            _ => None,
+        });
+        finals.collect()
+    }
+
+    fn text(&self) -> Vec<String> {
+        self.finals().into_iter().map(|segment| segment.text).collect()
+    }
+}
+
+/// Runs a session over all of `pcm`.
+async fn transcribe(
+    connector: &impl Connect,
+    tokens: &TokenProvider,
+    settings: Settings,
+    pcm: &[i16],
+) -> Run {
+    let (sender, audio) = mpsc::channel(4);
+    let feeding = async {
+        for feed in chunks(pcm).into_iter().chain([Feed::End]) {
+            if sender.send(feed).await.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+    };
+    let (events, mut heard) = mpsc::channel(4);
+    let listening = async {
+        let mut events = Vec::new();
+        while let Some(event) = heard.recv().await {
+            events.push(event);
+        }
+        events
+    };
+    let run = session::run(connector, tokens, settings, audio, events);
+    let (result, (), events) = tokio::join!(run, feeding, listening);
+    Run { result, events }
+}
+
+fn assert_whole(run: &Run, frames: u64) {
+    let ledger = run.result.as_ref().expect("the session ends well");
+    assert_eq!((ledger.accepted, ledger.recognised), (frames, frames));
+    let mut end = FramePos::ZERO;
+    for (index, segment) in run.finals().into_iter().enumerate() {
+        assert_eq!((segment.index, segment.range.start), (index as u64, end));
+        end = segment.range.end;
+    }
+    assert_eq!(end, FramePos(frames));
+    let last = TranscriptEvent::End { frames, finals: run.finals().len() as u64 };
+    assert_eq!(run.events.last(), Some(&last));
+}
+
+#[tokio::test]
+async fn five_cuts_change_nothing() {
+    let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
+    let server = Server::start(recognizer.clone()).await;
+    let (tokens, pcm) = (server.tokens(), audio(60));
+
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let undisturbed = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+    assert_whole(&undisturbed, pcm.len() as u64);
+    assert_eq!(undisturbed.result.as_ref().unwrap().reconnects, 0);
+
+    // In the middle of a frame, between frames, soon after a resume, and far along.
+    let budgets = [200_000, 3_207, 64_000, 5_001, 333_333].map(|bytes| HANDSHAKE + bytes).to_vec();
+    let proxy = FaultProxy::start(server.address, budgets).await.unwrap();
+    let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
+    let cut = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+    assert_whole(&cut, pcm.len() as u64);
+    assert_eq!(proxy.cuts(), 5);
+    assert_eq!(cut.result.as_ref().unwrap().reconnects, 5);
+    assert_eq!(cut.finals(), undisturbed.finals());
+    let [one, two] = &recognizer.recordings()[..] else { panic!("a resume must not start a new stream") };
+    assert!(*one == pcm && *two == pcm, "the gateway heard other samples than were sent");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_forgotten_session_starts_again_at_the_last_final() {
+    let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
+    // Nothing survives its socket: each cut is a server that lost its memory.
+    let options = Options { resume_window: Duration::ZERO, ..Options::default() };
+    let server = Server::with(recognizer.clone(), Setup { options, ..Setup::default() }).await;
+    let (tokens, pcm) = (server.tokens(), audio(60));
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let undisturbed = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+
+    let proxy = FaultProxy::start(server.address, vec![300_000, 500, 2_000, 100_000]).await.unwrap();
+    let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
+    let cut = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+    assert_whole(&cut, pcm.len() as u64);
+    assert_eq!(cut.text(), undisturbed.text());
+    assert_eq!(proxy.cuts(), 4);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_expires_is_replaced_and_the_session_goes_on() {
+    let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
+    let setup = Setup { token_lifetime: Duration::from_secs(1), ..Setup::default() };
+    let server = Server::with(recognizer.clone(), setup).await;
+    let (tokens, pcm) = (server.tokens(), audio(20));
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+
+    let (sender, feed) = mpsc::channel(4);
+    let (events, mut heard) = mpsc::channel(4);
+    let calling = async {
+        let mut chunks = chunks(&pcm).into_iter();
+        let half = chunks.len() / 2;
+        for feed in chunks.by_ref().take(half) {
+            sender.send(feed).await.unwrap();
+        }
+        // The caller is silent until the token has died, twice.
+        let mut events = Vec::new();
+        let mut reconnects = 0;
+        while reconnects < 2 {
+            let event = heard.recv().await.expect("the session goes on");
+            reconnects += u32::from(matches!(event, TranscriptEvent::Reconnected { .. }));
+            events.push(event);
+        }
+        for feed in chunks.chain([Feed::End]) {
+            sender.send(feed).await.unwrap();
+        }
+        while let Some(event) = heard.recv().await {
+            events.push(event);
+        }
+        events
+    };
+    let run = session::run(&connector, &tokens, Settings::new(16_000), feed, events);
+    let (result, events) = tokio::join!(run, calling);
+    let run = Run { result, events };
+    assert_whole(&run, pcm.len() as u64);
+    assert!(run.result.as_ref().unwrap().token_refreshes >= 2);
+    assert_eq!(recognizer.recordings(), [pcm]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn guesses_come_while_the_caller_pauses() {
+    let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
+    let tokens = server.tokens();
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let (sender, audio_feed) = mpsc::channel(64);
+    let (events, mut heard) = mpsc::channel(64);
+    let pcm = audio(1);
+    let talking = async {
+        // A segment and a half, and no end.
+        for feed in chunks(&pcm[..12_000]) {
+            sender.send(feed).await.unwrap();
+        }
+        loop {
+            match heard.recv().await.expect("the session goes on") {
+                TranscriptEvent::Partial { segment: 1, range, .. } if range.end == FramePos(12_000) => break,
+                _ => {}
+            }
+        }
+        // What is pending is wanted now.
+        sender.send(Feed::Flush).await.unwrap();
+        loop {
+            match heard.recv().await.expect("the session goes on") {
+                TranscriptEvent::Final(segment) if segment.index == 1 => break,
+                _ => {}
+            }
+        }
+        sender.send(Feed::End).await.unwrap();
+        while heard.recv().await.is_some() {}
+    };
+    let run = session::run(&connector, &tokens, Settings::new(16_000), audio_feed, events);
+    let (result, ()) = tokio::join!(run, talking);
+    assert_eq!(result.unwrap().recognised, 12_000);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_of_another_rate_is_covered_to_the_last_frame() {
+    let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let tokens = server.tokens();
+    for (rate, frames) in [(8_000, 30_001), (44_100, 100_003)] {
+        let pcm = &audio(7)[..frames];
+        let run = transcribe(&connector, &tokens, Settings::new(rate), pcm).await;
+        assert_whole(&run, frames as u64);
+        assert!(run.finals().len() > 3);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_empty_session_ends_well() {
+    let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let run = transcribe(&connector, &server.tokens(), Settings::new(16_000), &[]).await;
+    assert_whole(&run, 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_told_as_such() {
+    let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let wrong = TokenProvider::service(&"not-a-token".to_owned().into()).unwrap();
+    let run = transcribe(&connector, &wrong, Settings::new(16_000), &audio(1)).await;
+    assert!(matches!(run.result, Err(SessionError::Authentication { .. })), "{:?}", run.result);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_where_nobody_listens_is_told_soon() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let connector = WebSocketConnector::new(endpoint(free)).unwrap();
+    let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
+    let mut settings = Settings::new(16_000);
+    settings.first_contact = Duration::from_millis(300);
+    let run = transcribe(&connector, &tokens, settings, &audio(1)).await;
+    let Err(SessionError::Unreachable { reason }) = run.result else { panic!("{:?}", run.result) };
+    assert!(reason.contains(&free.to_string()), "{reason}");
+}
+
+#[tokio::test]
+async fn a_language_nobody_knows_is_refused_by_name() {
+    let dir = crate::support::models_dir().join("whisper-base");
+    let whisper = voxline::engine::Whisper::load(&dir).expect("the model is there");
+    let server = Server::start(Arc::new(whisper)).await;
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let mut settings = Settings::new(16_000);
+    settings.language = Some("xx".to_owned());
+    let run = transcribe(&connector, &server.tokens(), settings, &audio(1)).await;
+    let Err(SessionError::Protocol { reason }) = run.result else { panic!("{:?}", run.result) };
+    assert!(reason.contains("xx"), "{reason}");
+    server.stop().await;
+}

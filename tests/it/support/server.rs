@@ -1,0 +1,95 @@
+//! A gateway on a free loopback port, and a client of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
+use voxline::clock::{Clock, SystemClock};
+use voxline::engine::{Recognizer, Voices};
+use voxline::gateway::authority::{Authority, NewProject};
+use voxline::gateway::{Engines, Gateway, Options, serve};
+use voxline::net::{Endpoint, http_client};
+
+/// A running gateway with one project.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) credentials: Credentials,
+    pub(crate) vault: TempDir,
+    stop: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+/// What differs from one server to the next.
+pub(crate) struct Setup {
+    pub(crate) options: Options,
+    pub(crate) token_lifetime: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) voices: Voices,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            options: Options::default(),
+            token_lifetime: Duration::from_secs(3600),
+            clock: Arc::new(SystemClock::new()),
+            voices: Voices::default(),
+        }
+    }
+}
+
+impl Server {
+    pub(crate) async fn start(recognizer: Arc<dyn Recognizer>) -> Server {
+        Server::with(recognizer, Setup::default()).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "joined in stop")]
+    pub(crate) async fn with(recognizer: Arc<dyn Recognizer>, setup: Setup) -> Server {
+        let authority = Authority::in_memory(setup.token_lifetime, setup.clock).unwrap();
+        let NewProject { client_id, client_secret } = authority.create_project("test").unwrap();
+        let engines = Engines { recognizer: Some(recognizer), voices: setup.voices };
+        let gateway = Arc::new(Gateway::new(authority, engines, setup.options));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(serve(listener, gateway.clone(), stop.clone()));
+        Server {
+            address,
+            gateway,
+            credentials: Credentials { client_id, client_secret },
+            vault: tempfile::tempdir().unwrap(),
+            stop,
+            task,
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        endpoint(self.address)
+    }
+
+    /// A client with tokens of its own.
+    pub(crate) fn tokens(&self) -> TokenProvider {
+        let endpoint = self.endpoint();
+        let vault = Vault::new(self.vault.path(), &endpoint, &self.credentials.client_id);
+        let clock = Arc::new(SystemClock::new());
+        let client = OAuthClient::new(http_client().unwrap(), endpoint, self.credentials.clone(), clock);
+        TokenProvider::oauth(client, vault)
+    }
+
+    /// Tells it to stop and waits until it has.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// The endpoint at a loopback address.
+pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
+    format!("http://{address}").parse().unwrap()
+}
