@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ impl Program {
 /// Reads both outputs to their end, waits for the program, and sends what came of it.
 fn listen(child: Arc<Mutex<Child>>, answered: mpsc::Sender<Answer>) {
     let (mut stdout, mut stderr) = {
-        let mut child = child.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
         (
             child.stdout.take().expect("stdout was asked to be a pipe"),
             child.stderr.take().expect("stderr was asked to be a pipe"),
@@ -134,7 +134,7 @@ fn listen(child: Arc<Mutex<Child>>, answered: mpsc::Sender<Answer>) {
         // Closed before the wait: a program that writes on beyond the limit gets a broken pipe and ends.
         drop(stdout);
         let stderr = complaint.join().unwrap_or_default();
-        let status = child.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).wait();
+        let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
         // Nobody listens after the deadline.
         let _ = answered.send(Answer { stdout: read.map(|_| bytes), stderr, status });
     });
