@@ -70,7 +70,9 @@ impl Voice for FestivalVoice {
 
 /// Whether the program and the voice are there.
 pub(super) fn is_installed() -> bool {
-    Path::new(VOICE_DIRECTORY).is_dir() && TEXT2WAVE.is_installed(&["-h"])
+    // text2wave is a script of festival's, and takes a second to say even that; both are in one package.
+    let festival = Program { name: "festival", ..TEXT2WAVE };
+    Path::new(VOICE_DIRECTORY).is_dir() && festival.is_installed(&["--version"])
 }
 
 /// The text as far as festvox-ru can read it, UTF-8; empty where nothing is left.
