@@ -106,11 +106,6 @@ impl Program {
             }
         }
     }
-
-    /// Whether it is installed: whether it can be started with `args` and ends well.
-    pub(crate) fn is_installed(&self, args: &[&str]) -> bool {
-        self.run(args, b"").is_ok()
-    }
 }
 
 /// Reads both outputs to their end, waits for the program, and sends what came of it.
@@ -206,7 +201,6 @@ mod tests {
         let absent = Program { name: "voxline-no-such-program", packages: "some-package", ..SHELL };
         let error = absent.run(&[], b"").unwrap_err();
         assert_eq!(error.to_string(), "not installed; on Debian: apt-get install some-package");
-        assert!(!absent.is_installed(&[]));
     }
 
     #[test]

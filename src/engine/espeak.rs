@@ -77,7 +77,7 @@ impl Voice for EspeakVoice {
 
 /// Whether espeak-ng can be run.
 pub(super) fn is_installed() -> bool {
-    ESPEAK.is_installed(&["--version"])
+    ESPEAK.run(&["--version"], b"").is_ok()
 }
 
 /// What to tell users who lack it.
