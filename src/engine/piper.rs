@@ -1,8 +1,7 @@
 //! Piper voices: VITS networks in ONNX, run by rten.
 //!
 //! A voice is two files: `NAME.onnx`, from phoneme ids to samples, and `NAME.onnx.json`, which says how phonemes are
-//! numbered and which espeak-ng voice they come from. See <https://github.com/rhasspy/piper>, TRAINING.md and
-//! voice.py of release 1.2.0, for the format.
+//! numbered and which espeak-ng voice they come from. The format is that of <https://github.com/rhasspy/piper>.
 
 use std::collections::HashMap;
 use std::fs;
@@ -104,8 +103,8 @@ impl PiperVoice {
         if let Some(speaker) = self.nodes.speaker {
             inputs.push((speaker, NdTensor::from_data([1], vec![0i32]).into()));
         }
-        // One thread for each sentence: a second one gains a tenth on an idle machine, and on a busy one they wait for
-        // each other (RTF 0.5 instead of 0.3 was measured). Callers who speak at once still use all cores.
+        // One thread for each sentence: a second one gains about a tenth on an idle machine and nothing on a busy one.
+        // Callers who speak at once still use all cores.
         let options = RunOptions::default().with_thread_pool(Some(Arc::new(ThreadPool::with_num_threads(1))));
         let [output] = self
             .model
@@ -186,8 +185,9 @@ impl Files {
 fn license(stem: &str) -> String {
     match stem {
         // MODEL_CARD of joe and of lessac in rhasspy/piper-voices. Lessac's card points to the Blizzard 2013 licence,
-        // https://www.cstr.ed.ac.uk/projects/blizzard/2013/lessac_blizzard2013/license.html, which is for research
-        // and excludes commercial speech products. Whether that reaches a voice tuned from it nobody has settled.
+        // https://www.cstr.ed.ac.uk/projects/blizzard/2013/lessac_blizzard2013/license.html, which projects that ship
+        // lessac report as research only, without commercial speech products. Whether that reaches a voice tuned from
+        // it nobody has settled.
         "en_US-joe-medium" => {
             "dataset CC0; fine-tuned from Piper's lessac voice, whose recordings (Blizzard 2013) are \
                                licensed for research only: settle that before commercial use"

@@ -151,7 +151,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store in `directory`, with voxline's own [`catalogue`]. Nothing is read or made yet.
+    /// The store in `directory`, with voxline's own [`catalogue()`]. Nothing is read or made yet.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Store {
         Store::with_models(directory, catalogue())
