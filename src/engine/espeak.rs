@@ -45,8 +45,7 @@ impl EspeakVoice {
             // What espeak-ng's formant voices are made at (espeak_Initialize's result).
             sample_rate: 22_050,
             quality,
-            license: "GPL-3.0-or-later (the program espeak-ng); its authors claim nothing on the speech"
-                .to_owned(),
+            license: "GPL-3.0-or-later (the program espeak-ng and its data)".to_owned(),
         };
         EspeakVoice { info, voice }
     }
@@ -77,7 +76,7 @@ impl Voice for EspeakVoice {
 
 /// Whether espeak-ng can be run.
 pub(super) fn is_installed() -> bool {
-    ESPEAK.is_installed(&["--version"])
+    ESPEAK.run(&["--version"], b"").is_ok()
 }
 
 /// What to tell users who lack it.

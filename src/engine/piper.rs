@@ -1,14 +1,14 @@
 //! Piper voices: VITS networks in ONNX, run by rten.
 //!
 //! A voice is two files: `NAME.onnx`, from phoneme ids to samples, and `NAME.onnx.json`, which says how phonemes are
-//! numbered and which espeak-ng voice they come from. See <https://github.com/rhasspy/piper>, TRAINING.md and
-//! voice.py of release 1.2.0, for the format.
+//! numbered and which espeak-ng voice they come from. The format is that of <https://github.com/rhasspy/piper>.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rten::{Model, NodeId, ValueOrView};
+use rten::{Model, NodeId, RunOptions, ThreadPool, ValueOrView};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, Tensor};
 use serde::Deserialize;
@@ -25,6 +25,10 @@ const FULL_SCALE: f32 = 32_767.0;
 
 /// Utterances quieter than this are not amplified to full scale: there is nothing but noise in them.
 const QUIETEST_PEAK: f32 = 0.01;
+
+/// The most phoneme signs for one run of the network: some 12 seconds of speech at tempo 1, for which it takes up to half
+/// a gigabyte. A bound on the text would not do: `999` is six times as long when spoken.
+const MAX_PHONEMES: usize = 240;
 
 /// A Piper voice, loaded.
 pub struct PiperVoice {
@@ -65,11 +69,11 @@ impl PiperVoice {
         Ok(files.info(&files.settings()?))
     }
 
-    /// The phoneme ids of one sentence, or `None` if there is nothing to pronounce in it.
+    /// The phonemes of one sentence; empty if there is nothing to pronounce in it.
     ///
     /// espeak-ng drops punctuation, and the network hears it: a question rises, a comma waits. So each clause goes to
     /// espeak-ng by itself, and its mark is put back behind its phonemes.
-    fn ids(&self, sentence: &str) -> Result<Option<Vec<i32>>, EngineError> {
+    fn phonemes(&self, sentence: &str) -> Result<String, EngineError> {
         let mut phonemes = String::new();
         for clause in clauses(sentence) {
             let spoken = espeak::phonemes(&self.settings.espeak.voice, clause.text)?;
@@ -82,7 +86,7 @@ impl PiperVoice {
             phonemes.push_str(&spoken);
             phonemes.extend(clause.mark);
         }
-        Ok(self.numbering.ids(&phonemes))
+        Ok(phonemes)
     }
 
     /// Runs the network.
@@ -99,8 +103,13 @@ impl PiperVoice {
         if let Some(speaker) = self.nodes.speaker {
             inputs.push((speaker, NdTensor::from_data([1], vec![0i32]).into()));
         }
-        let [output] =
-            self.model.run_n(inputs, [self.nodes.output], None).map_err(|error| failed(error.to_string()))?;
+        // One thread for each sentence: a second one gains about a tenth on an idle machine and nothing on a busy one.
+        // Callers who speak at once still use all cores.
+        let options = RunOptions::default().with_thread_pool(Some(Arc::new(ThreadPool::with_num_threads(1))));
+        let [output] = self
+            .model
+            .run_n(inputs, [self.nodes.output], Some(options))
+            .map_err(|error| failed(error.to_string()))?;
         let samples: Tensor<f32> =
             output.try_into().map_err(|_| failed("its output is not f32".to_owned()))?;
         Ok(samples.to_vec())
@@ -115,10 +124,14 @@ impl Voice for PiperVoice {
     fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError> {
         let tempo = clamped_tempo(tempo);
         let mut pcm = Vec::new();
+        // Slower speech is longer speech.
+        let at_once = (MAX_PHONEMES as f32 * tempo.min(1.0)) as usize;
         // A caller who passes more than a sentence still gets bounded runs of the network.
         for sentence in sentences(sentence) {
-            if let Some(ids) = self.ids(sentence)? {
-                pcm.extend(to_pcm(&self.synthesize(ids, tempo)?));
+            for phonemes in pieces(&self.phonemes(sentence)?, at_once) {
+                if let Some(ids) = self.numbering.ids(phonemes) {
+                    pcm.extend(to_pcm(&self.synthesize(ids, tempo)?));
+                }
             }
         }
         Ok(pcm)
@@ -172,8 +185,9 @@ impl Files {
 fn license(stem: &str) -> String {
     match stem {
         // MODEL_CARD of joe and of lessac in rhasspy/piper-voices. Lessac's card points to the Blizzard 2013 licence,
-        // https://www.cstr.ed.ac.uk/projects/blizzard/2013/lessac_blizzard2013/license.html, which is for research
-        // and excludes commercial speech products. Whether that reaches a voice tuned from it nobody has settled.
+        // https://www.cstr.ed.ac.uk/projects/blizzard/2013/lessac_blizzard2013/license.html, which projects that ship
+        // lessac report as research only, without commercial speech products. Whether that reaches a voice tuned from
+        // it nobody has settled.
         "en_US-joe-medium" => {
             "dataset CC0; fine-tuned from Piper's lessac voice, whose recordings (Blizzard 2013) are \
                                licensed for research only: settle that before commercial use"
@@ -293,6 +307,22 @@ impl Numbering {
     }
 }
 
+/// `phonemes` in pieces of at most `at_once` signs, cut between words where there are any.
+fn pieces(phonemes: &str, at_once: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = phonemes;
+    while let Some((bound, _)) = rest.char_indices().nth(at_once) {
+        let cut = rest[..bound].rfind(' ').filter(|&space| space > 0).unwrap_or(bound);
+        let (piece, after) = rest.split_at(cut);
+        pieces.push(piece);
+        rest = after.trim_start();
+    }
+    if !rest.is_empty() {
+        pieces.push(rest);
+    }
+    pieces
+}
+
 /// 16-bit samples, the loudest at full scale.
 fn to_pcm(samples: &[f32]) -> Vec<i16> {
     let peak = samples.iter().fold(QUIETEST_PEAK, |peak, sample| peak.max(sample.abs()));
@@ -302,4 +332,34 @@ fn to_pcm(samples: &[f32]) -> Vec<i16> {
 
 fn broken(path: &Path, reason: String) -> EngineError {
     EngineError::Model { path: path.display().to_string(), reason, hint: format!("run: {BRINGS}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_phonemes_are_cut_between_words() {
+        assert_eq!(pieces("", 5), Vec::<&str>::new());
+        assert_eq!(pieces("ˈaː, b", 6), ["ˈaː, b"]);
+        assert_eq!(pieces("ˈaː, bəd", 6), ["ˈaː,", "bəd"]);
+        assert_eq!(pieces("əəəəəəəəəəə əə", 5), ["əəəəə", "əəəəə", "ə əə"]);
+    }
+
+    #[test]
+    fn each_phoneme_has_a_pad_behind_it_and_strangers_are_left_out() {
+        let map = [("^", 1), ("$", 2), ("_", 0), ("a", 14), (".", 10)];
+        let map = map.into_iter().map(|(sign, id)| (sign.to_owned(), vec![id])).collect();
+        let numbering = Numbering::new(&map).unwrap();
+        assert_eq!(numbering.ids("aӜ."), Some(vec![1, 0, 14, 0, 10, 0, 2]));
+        assert_eq!(numbering.ids("Ӝ"), None);
+        assert_eq!(numbering.ids(""), None);
+    }
+
+    #[test]
+    fn the_loudest_sample_is_full_scale_and_noise_is_not_raised_to_it() {
+        assert_eq!(to_pcm(&[0.0, 0.5, -0.25]), [0, 32_767, -16_383]);
+        assert_eq!(to_pcm(&[0.001, f32::NAN]), [3_276, 0]);
+        assert!(to_pcm(&[]).is_empty());
+    }
 }

@@ -3,9 +3,9 @@
 //! A voice speaks one sentence at a time, so a listener hears the first while the second is being made. The rules
 //! know English and Russian; they look at the dot's surroundings, not at a dictionary.
 
-/// The longest piece [`sentences`] gives, in characters. 300 characters are about 20 seconds of speech, so one
-/// synthesis stays bounded in time and memory whatever the text is.
-pub const MAX_SENTENCE_CHARS: usize = 300;
+/// The longest piece [`sentences`] gives, in characters. 200 characters are about 12 seconds of speech, so a
+/// listener waits for one synthesis of bounded length, whatever the text is.
+pub const MAX_SENTENCE_CHARS: usize = 200;
 
 /// Abbreviations a sentence doesn't end with: something always follows. Lower case, without the last dot.
 const NEVER_LAST: &[&str] = &[

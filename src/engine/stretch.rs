@@ -23,13 +23,10 @@ pub(super) fn stretched(samples: &[i16], rate: u32, tempo: f32) -> Vec<i16> {
     out.extend_from_slice(&samples[..half]);
     // Where the last window would go on by itself.
     let mut natural = half;
-    while out.len() < wanted {
+    let last = samples.len() - half;
+    while out.len() < wanted && natural <= last {
         let ideal = (out.len() as f32 * tempo) as usize;
-        let last = samples.len() - 2 * half;
         let (from, to) = (ideal.saturating_sub(reach).min(last), (ideal + reach).min(last));
-        if natural > last {
-            break;
-        }
         let best = best_match(samples, natural, from, to, half);
         for i in 0..half {
             // Linear cross-fade: both sides are alike, so amplitudes and not powers add up.
@@ -39,6 +36,8 @@ pub(super) fn stretched(samples: &[i16], rate: u32, tempo: f32) -> Vec<i16> {
         }
         natural = best + half;
     }
+    // Less than half a window is left, if anything: the last sound dies away as it was recorded.
+    out.extend_from_slice(&samples[natural.min(samples.len())..]);
     out.truncate(wanted);
     out
 }

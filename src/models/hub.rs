@@ -54,8 +54,8 @@ pub(super) async fn fetch(
         }
         let response = timeout(ANSWER_TIMEOUT, request.send())
             .await
-            .map_err(|_| lost(url, format!("no answer within {ANSWER_TIMEOUT:?}")))?
-            .map_err(|error| lost(url, plain(error)))?;
+            .map_err(|_| unreachable(url, format!("no answer within {ANSWER_TIMEOUT:?}")))?
+            .map_err(|error| unreachable(url, plain(error)))?;
         if !continues(&response, url, landing.done(), file.size)? {
             landing.restart()?;
         }
@@ -119,6 +119,10 @@ async fn receive(
     let landing = written?;
     read?;
     Ok(landing)
+}
+
+fn unreachable(url: &str, reason: String) -> StoreError {
+    StoreError::Unreachable { url: url.to_owned(), reason }
 }
 
 fn lost(url: &str, reason: String) -> StoreError {

@@ -78,6 +78,14 @@ pub enum StoreError {
         /// What happened.
         error: io::Error,
     },
+    /// A server could not be reached at all.
+    #[error("{url}: {reason}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
     /// A server didn't hand over a file.
     #[error("{url}: {reason}")]
     Download {
@@ -143,7 +151,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store in `directory`, with voxline's own [`catalogue`]. Nothing is read or made yet.
+    /// The store in `directory`, with voxline's own [`catalogue()`]. Nothing is read or made yet.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Store {
         Store::with_models(directory, catalogue())
@@ -214,7 +222,9 @@ impl Store {
                 Err(_) => {}
             }
         }
-        let begun = model.files.iter().any(|file| hub::part_of(&self.workshop(&model.name), file).exists());
+        let begun = model.files.iter().any(|file| {
+            fs::metadata(hub::part_of(&self.workshop(&model.name), file)).is_ok_and(|part| part.len() > 0)
+        });
         match present {
             _ if present == model.files.len() => State::Present,
             0 if !begun => State::Missing,

@@ -1,5 +1,6 @@
 //! Fetching a model: the lock, the sources in their order, and what is said meanwhile.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -80,9 +81,9 @@ impl Store {
     /// right hash. Interrupted, it goes on where it was the next time. If two pull the same model, the second waits for
     /// the first and finds everything there; that is also true of two processes.
     ///
-    /// `client` should have a connect timeout of some ten seconds; without an answer for
-    /// that long a hub counts as out of reach, and after 30 seconds of silence in the middle as lost.
-    /// `on_progress` is called from several threads, often, and should return at once.
+    /// A hub that doesn't begin to answer within 10 seconds counts as out of reach, and after 30 seconds of silence in
+    /// the middle as lost; `client` may have a shorter connect timeout. `on_progress` is called on other threads,
+    /// often, and should return at once.
     ///
     /// # Errors
     /// [`StoreError::Unknown`]; the source's own error if only one was asked, [`StoreError::NoSource`] with all of them
@@ -101,7 +102,8 @@ impl Store {
             blocking(move || lock(&place, &workshop)).await?
         };
         let tell: Arc<dyn Fn(&Progress<'_>) + Send + Sync> = Arc::new(on_progress);
-        let mut pull = Pull { place, workshop, client, wheels: Wheels::default(), model };
+        let mut pull =
+            Pull { place, workshop, client, away: BTreeSet::new(), wheels: Wheels::default(), model };
         for file in pull.model.files.clone() {
             let report = Report { file: file.name.clone(), total: file.size, tell: Arc::clone(&tell) };
             if pull.is_there(&file).await? {
@@ -127,6 +129,8 @@ struct Pull<'a> {
     place: PathBuf,
     workshop: PathBuf,
     client: &'a reqwest::Client,
+    /// The hubs that could not be reached. They are not tried again for the next file: it would only take time.
+    away: BTreeSet<String>,
     wheels: Wheels,
 }
 
@@ -185,7 +189,17 @@ impl Pull<'_> {
             }
             Source::Hub(base) => {
                 let url = hub::address(base, &self.model.hub, file);
-                hub::fetch(self.client, &url, file, &self.workshop, &place, report).await
+                if self.away.contains(base) {
+                    return Err(StoreError::Unreachable {
+                        url,
+                        reason: "out of reach a moment ago".to_owned(),
+                    });
+                }
+                let fetched = hub::fetch(self.client, &url, file, &self.workshop, &place, report).await;
+                if let Err(StoreError::Unreachable { .. }) = &fetched {
+                    self.away.insert(base.clone());
+                }
+                fetched
             }
             Source::Wheels { find_links } => {
                 let (workshop, find_links) = (self.workshop.clone(), find_links.clone());

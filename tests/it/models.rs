@@ -271,6 +271,15 @@ async fn sources_are_asked_in_their_order_until_one_has_the_file() {
     assert!(error.starts_with("big.bin of tiny came from no source: directory "), "{error}");
     assert!(error.contains("; hub http://127.0.0.1:1: "), "{error}");
 
+    // A hub that is out of reach is asked once in a pull, not once for each file.
+    let original = directory.path().join("original");
+    fill(&original);
+    fs::remove_file(original.join("small.json")).unwrap();
+    let away = Source::Hub("http://127.0.0.1:1".to_owned());
+    let error = pull(&store, &[away, Source::Directory(original)]).await.unwrap_err().to_string();
+    assert!(error.contains("small.json: out of reach a moment ago; directory "), "{error}");
+    fs::remove_file(store.path("tiny").join("big.bin")).unwrap();
+
     hub.fault(Fault::Unavailable);
     let sources = [Source::Directory(nowhere), Source::Hub(hub.address.clone()), wheels];
     pull(&store, &sources).await.unwrap();

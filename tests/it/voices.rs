@@ -47,6 +47,7 @@ const ODD_TEXTS: &[&str] = &[
     "\u{202e}right to left\u{202c}\u{feff}",
     "ъ",
     "3.5 + 4,2 = 7.7 % № 5",
+    "999 999 999 999 999 999 999 999 999 999",
 ];
 
 #[test]
@@ -89,7 +90,13 @@ fn a_tempo_out_of_range_is_the_nearest_in_it() {
 fn odd_texts_never_panic_and_never_become_options() {
     for name in ["joe", "espeak-en", "espeak-ru", "festival-ru"] {
         let voice = voice(name);
-        for text in ODD_TEXTS {
+        // festival takes a second to start; what it is given is checked sign by sign where that is made.
+        let joined = [ODD_TEXTS.join(". ")];
+        let texts: Vec<&str> = match name {
+            "festival-ru" => joined.iter().map(String::as_str).collect(),
+            _ => ODD_TEXTS.to_vec(),
+        };
+        for text in texts {
             voice.speak(text, 1.0).unwrap_or_else(|error| panic!("{name}, {text:?}: {error}"));
         }
         for text in ["", " ", "\n\n\t", "?! ... ;:,", "\u{0}\u{1}\u{7f}"] {
@@ -102,7 +109,7 @@ fn odd_texts_never_panic_and_never_become_options() {
 #[test]
 fn a_text_without_end_is_spoken_in_bounded_pieces() {
     let text = "word ".repeat(130);
-    assert_eq!(sentences(&text).count(), 3);
+    assert_eq!(sentences(&text).count(), 4);
     let joe = voice("joe");
     let pcm = joe.speak(&text, 2.0).unwrap();
     assert!(seconds(&*joe, &pcm) > 10.0, "{}", seconds(&*joe, &pcm));
@@ -234,7 +241,7 @@ fn sentences_end_where_a_reader_would_end_them() {
 
 #[test]
 fn a_long_sentence_is_cut_at_a_clause_then_a_word_then_anywhere() {
-    let clauses = format!("{}, {}", "a ".repeat(100).trim(), "b ".repeat(100).trim());
+    let clauses = format!("{}, {}", "a ".repeat(70).trim(), "b ".repeat(70).trim());
     let first = sentences(&clauses).next().unwrap();
     assert!(first.ends_with("a,"), "{first}");
     let words = "слово ".repeat(100);
@@ -242,10 +249,10 @@ fn a_long_sentence_is_cut_at_a_clause_then_a_word_then_anywhere() {
     let solid = "ы".repeat(1_000);
     assert_eq!(
         sentences(&solid).map(|piece| piece.chars().count()).collect::<Vec<_>>(),
-        [300, 300, 300, 100]
+        [200, 200, 200, 200, 200]
     );
     // Marks and quotes at the bound: nothing but white space is lost, and no piece is longer than the bound.
-    for filler in 290..310 {
+    for filler in 190..210 {
         for tail in
             ["…»»»»»»»»»»»» Дальше", "...............", ".\"\"\"\"\"\"\"\" Next", "! ! ! ! !", ",,,,,, , , ,"]
         {
