@@ -85,7 +85,7 @@ impl Model {
     /// The window is cut to the utterance and some silence, which costs a fraction of the full one. A text that
     /// loops or that the model itself doubts is decoded again in the full window, and the better one counts.
     pub(super) fn transcribe(&self, pcm: &[i16], language: Language) -> Transcript {
-        let window = (pcm.len().div_ceil(HOP) + PADDING).clamp(LEAST_WINDOW, FULL_WINDOW);
+        let window = window(pcm);
         let mut best = self.attempt(pcm, window, language);
         if best.is_doubtful() && !best.is_silent() && window < FULL_WINDOW {
             let full = self.attempt(pcm, FULL_WINDOW, language);
@@ -93,10 +93,19 @@ impl Model {
                 best = full;
             }
         }
-        let Written { tokens, log_probability, .. } = &best.text;
+        self.transcript(&best)
+    }
+
+    /// As [`transcribe`](Model::transcribe), but without a second look at what is doubtful.
+    pub(super) fn guess(&self, pcm: &[i16], language: Language) -> Transcript {
+        self.transcript(&self.attempt(pcm, window(pcm), language))
+    }
+
+    fn transcript(&self, attempt: &Attempt) -> Transcript {
+        let Written { tokens, log_probability, .. } = &attempt.text;
         let invented = *log_probability < INVENTED;
-        let text = if best.is_silent() || invented { String::new() } else { self.tokens.text(tokens) };
-        Transcript { text, language: best.language, confidence: log_probability.exp().clamp(0.0, 1.0) }
+        let text = if attempt.is_silent() || invented { String::new() } else { self.tokens.text(tokens) };
+        Transcript { text, language: attempt.language, confidence: log_probability.exp().clamp(0.0, 1.0) }
     }
 
     fn attempt(&self, pcm: &[i16], window: usize, language: Language) -> Attempt {
@@ -191,6 +200,11 @@ impl Written {
     fn rank(&self) -> (bool, f32) {
         (!self.runaway, self.log_probability)
     }
+}
+
+/// The feature frames of an utterance and its padding.
+fn window(pcm: &[i16]) -> usize {
+    (pcm.len().div_ceil(HOP) + PADDING).clamp(LEAST_WINDOW, FULL_WINDOW)
 }
 
 /// The place of the highest score; the first of equals.

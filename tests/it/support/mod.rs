@@ -1,4 +1,6 @@
 //! What several tests need.
 
+#[cfg(feature = "whisper")]
 pub(crate) mod clips;
+#[cfg(feature = "whisper")]
 pub(crate) mod words;
