@@ -1,7 +1,7 @@
 //! Where utterances begin and end.
 //!
-//! A frame here is a *hop* of 16 ms, what the detector scores at once. All decisions fall at hops counted from the
-//! start of the stream (or the last flush), so they don't depend on how the samples are pushed.
+//! The stream is judged in hops of 16 ms, which are counted from its start (or the last flush). So the decisions
+//! don't depend on how the samples are pushed.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use earshot::Detector;
 use super::RECOGNIZER_RATE;
 use crate::audio::{FramePos, FrameRange};
 
-/// Samples the detector scores at once.
+/// Samples in a hop: what the detector scores at once.
 const HOP: usize = 256;
 
 /// A hop is voiced from this score on ...

@@ -139,6 +139,20 @@ fn the_language_is_detected() {
     }
 }
 
+/// One word is too little to tell Russian from Polish, unless Russian was spoken just before.
+#[test]
+fn in_doubt_the_language_is_the_one_before() {
+    let whisper = whisper();
+    let word = clips::audio("ru-telephone", "vm-isunavail");
+    let mut pcm = clips::clip("ru-telephone", "queue-youarenext").pcm;
+    pcm.extend([0; 16_000]);
+    pcm.extend(&word);
+    let segments = recognize(&whisper, None, &pcm);
+    let last = segments.iter().rfind(|segment| !segment.text.is_empty()).expect("something was said");
+    assert!(last.range.start >= FramePos(48_000), "the word was lost: {segments:?}");
+    assert_eq!(last.language.as_deref(), Some("ru"), "{segments:?}");
+}
+
 #[test]
 fn an_unknown_language_is_refused() {
     let options = StreamOptions { language: Some("tlh".to_owned()) };

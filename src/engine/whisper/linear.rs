@@ -87,15 +87,21 @@ impl Linear {
     }
 
     fn run(&self, gemm: &Gemm, x: &[f32], out: &mut [f32], keep: f32) {
-        let rows = x.len() / self.inputs;
-        let a = matrix(x, [rows, self.inputs], [self.inputs, 1]);
-        let b = match &self.weight {
-            Weight::Packed(packed) => GemmInputB::Packed(packed),
-            Weight::Rows(weight) => {
-                GemmInputB::Unpacked(matrix(weight, [self.inputs, self.outputs], [1, self.inputs]))
+        let (inputs, outputs, bias) = (self.inputs, self.outputs, self.bias.as_deref());
+        match &self.weight {
+            Weight::Packed(packed) => {
+                let rows = matrix(x, [x.len() / inputs, inputs], [inputs, 1]);
+                multiply(gemm, out, rows, GemmInputB::Packed(packed), 1.0, keep, bias);
             }
-        };
-        multiply(gemm, out, a, b, 1.0, keep, self.bias.as_deref());
+            // Row by row, as a product of several would rearrange the weights first: for a prompt's three rows that
+            // takes four times as long.
+            Weight::Rows(weight) => {
+                let weight = GemmInputB::Unpacked(matrix(weight, [inputs, outputs], [1, inputs]));
+                for (row, out) in x.chunks_exact(inputs).zip(out.chunks_exact_mut(outputs)) {
+                    multiply(gemm, out, matrix(row, [1, inputs], [inputs, 1]), weight, 1.0, keep, bias);
+                }
+            }
+        }
     }
 }
 

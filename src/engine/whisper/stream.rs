@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Shared;
-use super::transcribe::Language;
+use super::transcribe::{Language, Transcript};
 use crate::audio::{FramePos, FrameRange};
 use crate::engine::{Endpointer, EngineError, RECOGNIZER_RATE, RecognizerStream, Segment, Span};
 
@@ -34,41 +34,35 @@ impl Stream {
     }
 
     fn segment(&mut self, span: Span) -> Result<Segment, EngineError> {
+        self.guess = None;
         match span {
             Span::Silence { range } => {
                 Ok(Segment { range, text: String::new(), language: None, confidence: None })
             }
             Span::Speech { range, pcm } => {
-                self.guess = None;
-                let (segment, language) = self.shared.recognize(range, &pcm, self.language)?;
+                let Shared { model, lanes, .. } = &*self.shared;
+                let heard = lanes.run(|| model.transcribe(&pcm, self.language))?;
                 if let Language::Detect { earlier } = &mut self.language
-                    && !segment.text.is_empty()
+                    && !heard.text.is_empty()
                 {
-                    *earlier = language;
+                    *earlier = heard.language;
                 }
-                Ok(segment)
+                Ok(self.shared.segment(range, heard))
             }
         }
     }
 }
 
 impl Shared {
-    /// Decodes an utterance on a lane. Also returns the token of the language heard.
-    fn recognize(
-        &self,
-        range: FrameRange,
-        pcm: &[i16],
-        language: Language,
-    ) -> Result<(Segment, Option<u32>), EngineError> {
-        let heard = self.lanes.run(|| self.model.transcribe(pcm, language))?;
+    /// What was said in a range, as a segment.
+    fn segment(&self, range: FrameRange, heard: Transcript) -> Segment {
         let said = !heard.text.is_empty();
-        let segment = Segment {
+        Segment {
             range,
             text: heard.text,
             language: self.model.tokens.code(heard.language).filter(|_| said).map(str::to_owned),
             confidence: said.then_some(heard.confidence),
-        };
-        Ok((segment, heard.language))
+        }
     }
 }
 
@@ -86,7 +80,9 @@ impl RecognizerStream for Stream {
         if since < GUESS_EVERY {
             return Ok(None);
         }
-        let (mut segment, _) = self.shared.recognize(range, pcm, self.language)?;
+        let Shared { model, lanes, .. } = &*self.shared;
+        let heard = lanes.run(|| model.guess(pcm, self.language))?;
+        let mut segment = self.shared.segment(range, heard);
         let text = segment.text.clone();
         if let Some(last) = &self.guess {
             let agreed = agreement(&last.text, &text);

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-/// From this size on a vocabulary has a token for Cantonese or at least for all other languages: the model is
-/// multilingual. English-only models have 51,864 tokens.
+/// The size of the smallest multilingual vocabulary. English-only models have one token less, and never learned what
+/// their language tokens mean.
 const MULTILINGUAL: usize = 51_865;
 
 /// What the tokens mean.

@@ -62,14 +62,19 @@ pub(super) struct Transcript {
     pub(super) confidence: f32,
 }
 
-/// One run of the decoder.
+/// What one window gave.
 struct Attempt {
-    tokens: Vec<u32>,
     language: Option<u32>,
-    /// The mean log-probability of the tokens.
-    log_probability: f32,
     /// The probability that nobody spoke.
     silence: f32,
+    text: Written,
+}
+
+/// What the decoder wrote.
+struct Written {
+    tokens: Vec<u32>,
+    /// The mean log-probability of the tokens and the end.
+    log_probability: f32,
     /// Whether it went round in a loop, which is cut off, or babbled on.
     runaway: bool,
 }
@@ -80,18 +85,27 @@ impl Model {
     /// The window is cut to the utterance and some silence, which costs a fraction of the full one. A text that
     /// loops or that the model itself doubts is decoded again in the full window, and the better one counts.
     pub(super) fn transcribe(&self, pcm: &[i16], language: Language) -> Transcript {
-        let window = (pcm.len().div_ceil(HOP) + PADDING).clamp(LEAST_WINDOW, FULL_WINDOW);
+        let window = window(pcm);
         let mut best = self.attempt(pcm, window, language);
-        if best.is_doubtful() && window < FULL_WINDOW {
+        if best.is_doubtful() && !best.is_silent() && window < FULL_WINDOW {
             let full = self.attempt(pcm, FULL_WINDOW, language);
-            if (!full.runaway, full.log_probability) > (!best.runaway, best.log_probability) {
+            if full.text.rank() > best.text.rank() {
                 best = full;
             }
         }
-        let nobody = best.silence > NOBODY_SPOKE && best.log_probability < DOUBTFUL;
-        let invented = best.log_probability < INVENTED;
-        let text = if nobody || invented { String::new() } else { self.tokens.text(&best.tokens) };
-        Transcript { text, language: best.language, confidence: best.log_probability.exp().clamp(0.0, 1.0) }
+        self.transcript(&best)
+    }
+
+    /// As [`transcribe`](Model::transcribe), but without a second look at what is doubtful.
+    pub(super) fn guess(&self, pcm: &[i16], language: Language) -> Transcript {
+        self.transcript(&self.attempt(pcm, window(pcm), language))
+    }
+
+    fn transcript(&self, attempt: &Attempt) -> Transcript {
+        let Written { tokens, log_probability, .. } = &attempt.text;
+        let invented = *log_probability < INVENTED;
+        let text = if attempt.is_silent() || invented { String::new() } else { self.tokens.text(tokens) };
+        Transcript { text, language: attempt.language, confidence: log_probability.exp().clamp(0.0, 1.0) }
     }
 
     fn attempt(&self, pcm: &[i16], window: usize, language: Language) -> Attempt {
@@ -117,10 +131,8 @@ impl Model {
         let seconds = pcm.len().div_ceil(RECOGNIZER_RATE as usize);
         let room = self.decoder.places() - 1 - task.len();
         let most = (TOKENS_PER_SECOND * (seconds + 1)).min(room);
-        let mut attempt = self.write(&gemm, &mut memory, &mut scores, most);
-        attempt.language = language;
-        attempt.silence = silence;
-        attempt
+        let text = self.write(&gemm, &mut memory, &mut scores, most);
+        Attempt { language, silence, text }
     }
 
     /// The likeliest language of those the scores are about, or `earlier` where that is uncertain.
@@ -135,21 +147,16 @@ impl Model {
 
     /// Writes the text that follows what was read, always with the likeliest token, until it ends, loops, or has
     /// `most` tokens. `scores` holds those of its first token.
-    fn write(&self, gemm: &Gemm, memory: &mut Memory, scores: &mut [f32], most: usize) -> Attempt {
+    fn write(&self, gemm: &Gemm, memory: &mut Memory, scores: &mut [f32], most: usize) -> Written {
         let Tokens { end, suppressed, suppressed_first, .. } = &self.tokens;
-        let mut attempt = Attempt {
-            tokens: Vec::new(),
-            language: None,
-            log_probability: 0.0,
-            silence: 0.0,
-            runaway: false,
-        };
-        let mut sum = 0.0;
+        let mut tokens = Vec::new();
+        let mut runaway = false;
+        let mut sum = 0.0f32;
         let mut steps = 0;
         loop {
             // Of the tokens from `end` on only that one may be written; the others steer.
             let written = &mut scores[..=*end as usize];
-            let first: &[u32] = if attempt.tokens.is_empty() { suppressed_first } else { &[] };
+            let first: &[u32] = if tokens.is_empty() { suppressed_first } else { &[] };
             for id in suppressed.iter().chain(first) {
                 if let Some(score) = written.get_mut(*id as usize) {
                     *score = f32::NEG_INFINITY;
@@ -161,28 +168,43 @@ impl Model {
             if next == *end {
                 break;
             }
-            attempt.tokens.push(next);
-            if let Some(kept) = without_loop(&attempt.tokens) {
-                attempt.tokens.truncate(kept);
-                attempt.runaway = true;
+            tokens.push(next);
+            if let Some(kept) = without_loop(&tokens) {
+                tokens.truncate(kept);
+                runaway = true;
                 break;
             }
-            if attempt.tokens.len() == most {
-                attempt.runaway = true;
+            if tokens.len() == most {
+                runaway = true;
                 break;
             }
             self.decoder.read(gemm, memory, &[next]);
             self.decoder.score(gemm, memory, 0, scores);
         }
-        attempt.log_probability = sum / steps.max(1) as f32;
-        attempt
+        Written { tokens, log_probability: sum / steps.max(1) as f32, runaway }
     }
 }
 
 impl Attempt {
     fn is_doubtful(&self) -> bool {
-        self.runaway || self.log_probability < DOUBTFUL
+        self.text.runaway || self.text.log_probability < DOUBTFUL
     }
+
+    fn is_silent(&self) -> bool {
+        self.silence > NOBODY_SPOKE && self.text.log_probability < DOUBTFUL
+    }
+}
+
+impl Written {
+    /// What compares greater is the better text.
+    fn rank(&self) -> (bool, f32) {
+        (!self.runaway, self.log_probability)
+    }
+}
+
+/// The feature frames of an utterance and its padding.
+fn window(pcm: &[i16]) -> usize {
+    (pcm.len().div_ceil(HOP) + PADDING).clamp(LEAST_WINDOW, FULL_WINDOW)
 }
 
 /// The place of the highest score; the first of equals.

@@ -46,7 +46,8 @@ pub(crate) fn clip(set_name: &str, name: &str) -> Clip {
     set(set_name).into_iter().find(|clip| clip.name == name).expect("the clip is in the set")
 }
 
-fn audio(set: &str, clip: &str) -> Vec<i16> {
+/// The samples of a recording, whether or not its text is known.
+pub(crate) fn audio(set: &str, clip: &str) -> Vec<i16> {
     match set {
         "en-16k" => {
             let dir = Path::new("/usr/share/pocketsphinx/test/data");
