@@ -156,7 +156,7 @@ impl Pipeline {
             sender,
             report: Report::default(),
         };
-        let thread = thread::Builder::new().name("voxline-audio".to_owned()).spawn(|| run.to_the_end());
+        let thread = thread::Builder::new().name("voxline-audio".to_owned()).spawn(|| run.feed_all());
         (receiver, Worker { thread })
     }
 }
@@ -199,7 +199,7 @@ struct Run {
 struct Cancelled;
 
 impl Run {
-    fn to_the_end(mut self) -> Result<Report, PipelineError> {
+    fn feed_all(mut self) -> Result<Report, PipelineError> {
         let mut stopped = None;
         let fed = self.feed(&mut stopped);
         self.report.skipped_packets = self.decoder.skipped_packets();

@@ -78,7 +78,8 @@ impl Resampler {
         if let Some(filter) = &mut self.filter {
             let total = frames_at(self.taken, self.from_hz, self.to_hz);
             // invariant: made <= total, since the delay is longer than half an output frame
-            let missing = usize::try_from(total - self.made).expect("the filter holds back less than memory does");
+            let missing =
+                usize::try_from(total - self.made).expect("the filter holds back less than memory does");
             filter.flush(missing, out);
         }
         (self.taken, self.made) = (0, 0);
@@ -198,7 +199,8 @@ impl Filter {
 fn run(fft: &mut Fft<f32>, block: &[f32], resampled: &mut [f32]) {
     let (taken, made) = (block.len(), resampled.len());
     let input = SequentialSlice::new(block, 1, taken).expect("one channel of the slice's own length");
-    let mut output = SequentialSlice::new_mut(resampled, 1, made).expect("one channel of the slice's own length");
+    let mut output =
+        SequentialSlice::new_mut(resampled, 1, made).expect("one channel of the slice's own length");
     fft.process_into_buffer(&input, &mut output, None).expect("both buffers have the resampler's block size");
 }
 
@@ -223,7 +225,8 @@ impl BlockSizes {
         let (shortest_input, shortest_output) = (from_hz / divisor, to_hz / divisor);
         let shortest_low = shortest_input.min(shortest_output);
         let wanted_low = (from_hz.min(to_hz) / 100).max(160);
-        let factor = (wanted_low.div_ceil(shortest_low)..).find(|&n| is_smooth(n)).expect("powers of two are smooth");
+        let factor =
+            (wanted_low.div_ceil(shortest_low)..).find(|&n| is_smooth(n)).expect("powers of two are smooth");
         BlockSizes {
             input: (shortest_input * factor) as usize,
             output: (shortest_output * factor) as usize,

@@ -65,7 +65,11 @@ impl WavWriter<BufWriter<File>> {
         let file = File::create(path.as_ref()).map_err(create)?;
         let is_file = file.metadata().map_err(create)?.is_file();
         let out = BufWriter::new(file);
-        if is_file { WavWriter::seekable(name, out, sample_rate) } else { WavWriter::streaming(name, out, sample_rate) }
+        if is_file {
+            WavWriter::seekable(name, out, sample_rate)
+        } else {
+            WavWriter::streaming(name, out, sample_rate)
+        }
     }
 }
 

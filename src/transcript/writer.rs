@@ -168,7 +168,8 @@ impl<W: Write> Writer<W> {
     }
 
     fn json(&mut self, line: &Line<'_>) {
-        serde_json::to_writer(&mut self.entry, line).expect("strings and numbers are JSON, and memory takes them");
+        serde_json::to_writer(&mut self.entry, line)
+            .expect("strings and numbers are JSON, and memory takes them");
         self.entry.push(b'\n');
     }
 

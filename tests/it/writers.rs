@@ -102,7 +102,8 @@ fn nothing_in_a_text_can_break_out_of_its_cue() {
 
 #[test]
 fn an_empty_transcript_is_a_valid_file() {
-    let empty = |format| String::from_utf8(Writer::new(format, 16_000, Vec::new()).finish().unwrap()).unwrap();
+    let empty =
+        |format| String::from_utf8(Writer::new(format, 16_000, Vec::new()).finish().unwrap()).unwrap();
     assert_eq!(empty(Format::WebVtt), "WEBVTT\n\n");
     assert_eq!([empty(Format::Text), empty(Format::JsonLines), empty(Format::Srt)], ["", "", ""]);
 }

@@ -7,7 +7,8 @@ use crate::random::Random;
 
 #[test]
 fn chunks_are_equal_contiguous_and_complete_for_any_split() {
-    let mut random = Random::for_test("front_end::chunk::chunks_are_equal_contiguous_and_complete_for_any_split");
+    let mut random =
+        Random::for_test("front_end::chunk::chunks_are_equal_contiguous_and_complete_for_any_split");
     for _ in 0..200 {
         let size = 1 + random.below(700);
         let samples: Vec<i16> = (0..random.below(5_000)).map(|_| random.next() as i16).collect();

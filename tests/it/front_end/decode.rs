@@ -73,7 +73,8 @@ fn adpcm_is_near_the_original() {
 
 #[test]
 fn every_width_of_pcm_is_scaled_to_one() {
-    let quarter = |code, bits, data: &[u8]| decode(Source::bytes("a", wav(code, 1, 8_000, bits, data))).unwrap().mono;
+    let quarter =
+        |code, bits, data: &[u8]| decode(Source::bytes("a", wav(code, 1, 8_000, bits, data))).unwrap().mono;
     assert_eq!(quarter(1, 8, &[0x80, 0xA0, 0x00]), [0.0, 0.25, -1.0]);
     assert_eq!(quarter(1, 16, &[0, 0, 0, 0x20, 0, 0x80]), [0.0, 0.25, -1.0]);
     assert_eq!(quarter(1, 24, &[0, 0, 0, 0, 0, 0x20, 0, 0, 0x80]), [0.0, 0.25, -1.0]);
@@ -220,7 +221,10 @@ fn what_is_no_audio_is_refused_by_name() {
     assert_eq!(refused(b"RIFF\x24\0\0\0AVI LIST".to_vec()), "notes: not a known audio format");
     assert_eq!(refused(Vec::new()), "notes: holds no audio");
     assert_eq!(refused(wav_s16(16_000, &[])), "notes: holds no audio");
-    assert_eq!(refused(b"RIFF\x24\0\0\0WAVEfmt ".to_vec()), "notes: broken header: the file ends inside its header");
+    assert_eq!(
+        refused(b"RIFF\x24\0\0\0WAVEfmt ".to_vec()),
+        "notes: broken header: the file ends inside its header"
+    );
 }
 
 #[test]

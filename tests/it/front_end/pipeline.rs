@@ -53,7 +53,8 @@ fn every_sample_arrives_whole_at_the_session_rate() {
 
 #[test]
 fn audio_at_the_session_rate_arrives_bit_for_bit() {
-    let (mut receiver, worker) = start(Source::open(sample("speech-16k-mono-s16.wav")).unwrap(), Options::default());
+    let (mut receiver, worker) =
+        start(Source::open(sample("speech-16k-mono-s16.wav")).unwrap(), Options::default());
     let pcm = drain(&mut receiver, 1_600);
     let mut expected = Vec::new();
     samples::write_s16le(&decode_sample("speech-16k-mono-s16.wav").mono, &mut expected);
@@ -158,7 +159,10 @@ fn a_truncated_file_is_delivered_then_ended_then_reported() {
     assert_eq!(pcm.len(), 2 * 9_000);
     match worker.join() {
         Err(PipelineError::Stopped { error, report }) => {
-            assert_eq!(error.to_string(), "talk.wav: is cut short at 0.562 s (frame 4500), expected 8000 frames");
+            assert_eq!(
+                error.to_string(),
+                "talk.wav: is cut short at 0.562 s (frame 4500), expected 8000 frames"
+            );
             let Report { frames_in, frames_out, cancelled, .. } = report;
             assert_eq!((frames_in, frames_out, cancelled), (4_500, 9_000, false));
         }
@@ -179,7 +183,8 @@ fn a_source_that_panics_closes_the_channel_or_reports() {
     let mut file = wav_s16(16_000, &[1; 16_000]);
     file[40..44].fill(0xFF);
     file[4..8].fill(0xFF);
-    let (mut receiver, worker) = start(Source::stream("defect", Defect(io::Cursor::new(file))), Options::default());
+    let (mut receiver, worker) =
+        start(Source::stream("defect", Defect(io::Cursor::new(file))), Options::default());
     // It runs inside the decoder's guard, so it is an error like any other.
     assert!(!drain(&mut receiver, 1_600).is_empty());
     let error = worker.join().unwrap_err().to_string();
@@ -192,7 +197,9 @@ fn options_out_of_range_are_refused() {
         Pipeline::open(Source::bytes("a.wav", wav_s16(16_000, &[1; 100])), options).unwrap_err().to_string()
     };
     let options = Options::default();
-    assert!(refused(Options { capacity: 0, ..options }).starts_with("a capacity of 0 chunks, expected 1 to "));
+    assert!(
+        refused(Options { capacity: 0, ..options }).starts_with("a capacity of 0 chunks, expected 1 to ")
+    );
     let chunk = |chunk| refused(Options { chunk, ..options });
     assert_eq!(chunk(Duration::ZERO), "a chunk of 0ns at 16000 Hz, expected 1 frame to 60s");
     assert_eq!(chunk(Duration::MAX).split(" at ").nth(1), Some("16000 Hz, expected 1 frame to 60s"));

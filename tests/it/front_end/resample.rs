@@ -42,7 +42,11 @@ fn the_length_is_the_input_times_the_ratio_rounded() {
         let lengths = [0, 1, 2, 3, 159, 160, 161, 440, 441, 442, from as usize];
         for length in lengths.into_iter().chain((0..5).map(|_| random.below(20_000))) {
             let out = resampled(from, to, &vec![0.5; length]);
-            assert_eq!(out.len() as u64, frames_at(length as u64, from, to), "{length} frames, {from} to {to}");
+            assert_eq!(
+                out.len() as u64,
+                frames_at(length as u64, from, to),
+                "{length} frames, {from} to {to}"
+            );
         }
     }
 }
@@ -94,8 +98,7 @@ fn a_sine_keeps_its_amplitude_and_phase() {
             let input: Vec<f32> = (0..from as usize * 4).map(|n| wave(n, from)).collect();
             let out = resampled(from, to, &input);
             let inside = to as usize..to as usize * 3;
-            let error =
-                inside.map(|n| (out[n] - wave(n, to)).abs()).fold(0.0_f32, f32::max);
+            let error = inside.map(|n| (out[n] - wave(n, to)).abs()).fold(0.0_f32, f32::max);
             assert!(error < 1e-3, "{hertz} Hz, {from} to {to}: off by {error}");
         }
     }
@@ -103,7 +106,8 @@ fn a_sine_keeps_its_amplitude_and_phase() {
 
 #[test]
 fn what_the_new_rate_cannot_hold_is_gone() {
-    for (from, to, hertz) in [(44_100, 16_000, 9_000.0), (48_000, 16_000, 8_100.0), (16_000, 8_000, 4_300.0)] {
+    for (from, to, hertz) in [(44_100, 16_000, 9_000.0), (48_000, 16_000, 8_100.0), (16_000, 8_000, 4_300.0)]
+    {
         let input: Vec<f32> =
             (0..from as usize * 2).map(|n| (TAU * hertz * n as f64 / f64::from(from)).sin() as f32).collect();
         let out = resampled(from, to, &input);
@@ -129,7 +133,8 @@ fn equal_rates_pass_through() {
 fn rates_out_of_reach_are_refused() {
     for (from, to) in [(0, 16_000), (7_999, 16_000), (192_001, 16_000), (16_000, 0), (16_000, u32::MAX)] {
         let error = Resampler::new(from, to).unwrap_err().to_string();
-        let expected = format!("cannot resample from {from} Hz to {to} Hz, expected rates from 8000 to 192000 Hz");
+        let expected =
+            format!("cannot resample from {from} Hz to {to} Hz, expected rates from 8000 to 192000 Hz");
         assert_eq!(error, expected);
     }
 }

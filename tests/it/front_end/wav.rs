@@ -19,8 +19,12 @@ fn a_file_is_what_an_independent_reader_expects() {
     writer.finish().unwrap();
 
     let mut reader = hound::WavReader::open(&path).unwrap();
-    let expected =
-        hound::WavSpec { channels: 1, sample_rate: 16_000, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+    let expected = hound::WavSpec {
+        channels: 1,
+        sample_rate: 16_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
     assert_eq!((reader.spec(), reader.duration()), (expected, 4));
     let samples: Vec<i16> = reader.samples().map(Result::unwrap).collect();
     assert_eq!(samples, [0, 8_192, -32_768, 32_767]);
