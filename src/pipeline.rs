@@ -147,7 +147,7 @@ impl Pipeline {
             sender,
             report: Report::default(),
         };
-        let thread = thread::Builder::new().name("voxline-audio".to_owned()).spawn(|| run.work());
+        let thread = thread::Builder::new().name("voxline-audio".to_owned()).spawn(|| run.feed_all());
         (receiver, Worker { thread })
     }
 }
@@ -190,7 +190,7 @@ struct Run {
 struct Cancelled;
 
 impl Run {
-    fn work(mut self) -> Result<Report, PipelineError> {
+    fn feed_all(mut self) -> Result<Report, PipelineError> {
         let mut stopped = None;
         let fed = self.feed(&mut stopped);
         self.report.skipped_packets = self.decoder.skipped_packets();

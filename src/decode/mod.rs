@@ -5,6 +5,7 @@
 //! hostile input ends in one: panics are caught, and packets without audio are counted.
 
 mod error;
+mod isomp4;
 mod mix;
 mod probe;
 mod trim;

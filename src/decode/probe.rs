@@ -16,8 +16,8 @@ use symphonia::core::io::{
 use symphonia::core::meta::MetadataOptions;
 use symphonia::default::{formats, get_codecs, meta};
 
-use super::DecodeError;
 use super::trim::Trim;
+use super::{At, DecodeError, isomp4};
 use crate::source::{Input, Source};
 
 /// The read buffer: a power of two above symphonia's largest read of 32 KiB.
@@ -103,11 +103,11 @@ pub(super) struct AudioTrack {
 /// Recognises the container and sets up the decoder of its audio track.
 pub(super) fn open(source: Source) -> Result<Opened, DecodeError> {
     let (name, extension, input) = source.into_parts();
-    let media: Box<dyn MediaSource> = match input {
-        Input::File(file) => Box::new(file),
-        Input::Memory(bytes) => Box::new(Cursor::new(bytes)),
-        Input::Stream(reader) => Box::new(ReadOnlySource::new(reader)),
-    };
+    let media = media_source(input).map_err(|error| DecodeError::Read {
+        name: name.clone(),
+        at: At { frame: 0, sample_rate: 0 },
+        error,
+    })?;
     let mut stream = MediaSourceStream::new(media, MediaSourceStreamOptions { buffer_len: BUFFER_BYTES });
 
     let mut head = [0; 12];
@@ -132,6 +132,27 @@ pub(super) fn open(source: Source) -> Result<Opened, DecodeError> {
     };
     let track = audio_track(&name, format.as_ref())?;
     Ok(Opened { name, format, track })
+}
+
+fn media_source(input: Input) -> std::io::Result<Box<dyn MediaSource>> {
+    Ok(match input {
+        Input::File(mut file) => {
+            if isomp4::is_cut_short(&mut file)? {
+                Box::new(ReadOnlySource::new(file))
+            } else {
+                Box::new(file)
+            }
+        }
+        Input::Memory(bytes) => {
+            let mut bytes = Cursor::new(bytes);
+            if isomp4::is_cut_short(&mut bytes)? {
+                Box::new(ReadOnlySource::new(bytes))
+            } else {
+                Box::new(bytes)
+            }
+        }
+        Input::Stream(reader) => Box::new(ReadOnlySource::new(reader)),
+    })
 }
 
 /// Whether a file of a promised format may start with `head`.
@@ -208,7 +229,7 @@ fn header_error(name: &str, fault: Fault) -> DecodeError {
             DecodeError::Header { name, what: "the file ends inside its header".to_owned() }
         }
         Fault::Error(Error::IoError(error)) => {
-            DecodeError::Read { name, at: super::At { frame: 0, sample_rate: 0 }, error }
+            DecodeError::Read { name, at: At { frame: 0, sample_rate: 0 }, error }
         }
         // What the M4A reader says when it has read everything it can reach.
         Fault::Error(Error::Unsupported(what)) if what.contains("missing moov") => DecodeError::Header {
