@@ -26,7 +26,7 @@ const HANDSHAKE: u64 = 1_000;
 
 /// Audio in which every half second differs.
 fn audio(seconds: usize) -> Vec<i16> {
-    (0..seconds * 16_000).map(|frame| ((frame * frame / 7 + frame) % 65_536) as u16 as i16).collect()
+    (0..seconds * 16_000).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
 }
 
 fn chunks(pcm: &[i16]) -> Vec<Feed> {
