@@ -1,11 +1,15 @@
 //! The tests that use voxline from outside: one binary, a module for each behaviour.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
+mod cli;
+mod dependencies;
 mod front_end;
+mod gateway;
 mod models;
 mod random;
 mod recognition;
 mod session;
 mod support;
+mod tokens;
 mod voices;
 mod writers;
