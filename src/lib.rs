@@ -1,4 +1,22 @@
 //! Live audio to text, and text to audio, without losing a sample.
+//!
+//! # The line
+//!
+//! A [`source`] is opened, [decoded](decode), [resampled](resample) and cut into [chunks](chunk) by one worker thread
+//! (the [`pipeline`]), which feeds a bounded channel. A [`session`] takes audio from the channel and carries it over a
+//! [`transport`] to a recogniser; what comes back are the events of a [`transcript`]. Tokens come in from the side, from
+//! [`auth`]. The other way round, [`speech`] turns text into PCM.
+//!
+//! # The guarantee
+//!
+//! Every frame that a session accepted is covered by a final segment or still in its replay buffer, whatever happens to
+//! connections and tokens. Finals are told once, in order, without holes.
+//!
+//! # Layout
+//!
+//! Without features the crate is the pipeline, the session and the token client. Features add the rest: `engine` (the
+//! traits behind which recognisers and voices stand), `whisper`, `voices`, `models`, `gateway` (the server side of it
+//! all), `cli` (the program) and `test-util` (test doubles). ARCHITECTURE.md has the protocol and the reasons.
 #![forbid(unsafe_code)]
 
 pub mod audio;
@@ -18,7 +36,7 @@ pub mod gateway;
 pub mod models;
 pub mod net;
 pub mod pipeline;
-#[cfg(feature = "voices")]
+#[cfg(any(feature = "voices", feature = "models"))]
 mod program;
 pub mod recovery;
 pub mod resample;
@@ -29,3 +47,8 @@ pub mod speech;
 pub mod testing;
 pub mod transcript;
 pub mod transport;
+
+/// The examples in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
