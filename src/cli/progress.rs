@@ -6,6 +6,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::audio::FramePos;
 
+/// Characters of a guess that are shown: a line of the usual terminal.
+const LINE: usize = 80;
+
 /// Two lines on standard error; nothing at all where that is not a terminal.
 pub(super) struct Progress {
     lines: MultiProgress,
@@ -34,7 +37,7 @@ impl Progress {
         progress
     }
 
-    /// Everything up to `position` is recognised.
+    /// Everything up to `position` was heard.
     pub(super) fn reach(&self, position: FramePos) {
         let done = position.time(self.sample_rate);
         self.time.set_position(u64::try_from(done.as_millis()).unwrap_or(u64::MAX));
@@ -46,9 +49,16 @@ impl Progress {
         self.time.set_message(format!("{}{total}  {speed:.1}x", minutes(done)));
     }
 
-    /// Shows a guess in place of the last.
-    pub(super) fn guess(&self, text: &str) {
-        self.guess.set_message(text.to_owned());
+    /// Shows a guess in place of the last: its end, where it is longer than the line.
+    pub(super) fn guess(&self, text: &str, position: FramePos) {
+        let hidden = (text.chars().count() + 1).saturating_sub(LINE);
+        self.guess.set_message(text.chars().skip(hidden).collect::<String>());
+        self.reach(position);
+    }
+
+    /// The user has interrupted.
+    pub(super) fn interrupted(&self) {
+        self.time.set_prefix("interrupted: finishing what was heard, again to stop at once");
     }
 
     /// Runs `write`, which may print to the same terminal, with the lines out of the way.

@@ -144,7 +144,7 @@ impl Job<'_> {
             writer.finish()?;
             Ok(spoken)
         };
-        let forwarding = forward(audio, feed, &self.interrupted);
+        let forwarding = forward(audio, feed, &self.interrupted, &progress);
         // An output that fails ends the work: the session is dropped, which ends the worker.
         let (session, spoken, ()) = tokio::try_join!(
             session.map(Ok),
@@ -171,11 +171,15 @@ async fn forward(
     mut audio: mpsc::Receiver<Feed>,
     session: mpsc::Sender<Feed>,
     interrupted: &CancellationToken,
+    progress: &Progress,
 ) {
     loop {
         let feed = tokio::select! {
             feed = audio.recv() => feed,
-            () = interrupted.cancelled() => Some(Feed::End),
+            () = interrupted.cancelled() => {
+                progress.interrupted();
+                Some(Feed::End)
+            }
         };
         // Without a feed the worker died; the closed channel tells the session.
         let Some(feed) = feed else { return };
@@ -192,7 +196,7 @@ fn show(
     progress: &Progress,
 ) -> Result<(), WriterError> {
     match event {
-        TranscriptEvent::Partial { text, .. } => progress.guess(&text),
+        TranscriptEvent::Partial { text, range, .. } => progress.guess(&text, range.end),
         TranscriptEvent::Final(segment) => {
             progress.around(|| writer.segment(&segment))?;
             progress.reach(segment.range.end);
