@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
+use voxline::engine::Whisper;
 use voxline::gateway::Options;
 use voxline::session::{self, Ledger, SessionError, Settings};
 use voxline::testing::{DigestRecognizer, FaultProxy};
@@ -16,6 +17,7 @@ use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::{Connect, WebSocketConnector};
 
 use crate::support::server::{Server, Setup, endpoint};
+use crate::support::{clips, models_dir};
 
 /// Half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;
@@ -125,6 +127,27 @@ async fn five_cuts_change_nothing() {
     assert_eq!(cut.finals(), undisturbed.finals());
     let [one, two] = &recognizer.recordings()[..] else { panic!("a resume must not start a new stream") };
     assert!(*one == pcm && *two == pcm, "the gateway heard other samples than were sent");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn five_cuts_change_no_word_of_a_real_recording() {
+    let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
+    let server = Server::start(Arc::new(whisper)).await;
+    let (tokens, recording) = (server.tokens(), clips::clip("en-telephone", "demo-echotest"));
+    let mut settings = Settings::new(16_000);
+    settings.language = Some("en".to_owned());
+    settings.partials = false;
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let undisturbed = transcribe(&connector, &tokens, settings.clone(), &recording.pcm).await;
+    assert_whole(&undisturbed, recording.pcm.len() as u64);
+
+    let budgets = [100_000, 90_000, 3_000, 150_000, 120_000].map(|bytes| HANDSHAKE + bytes).to_vec();
+    let proxy = FaultProxy::start(server.address, budgets).await.unwrap();
+    let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
+    let cut = transcribe(&connector, &tokens, settings, &recording.pcm).await;
+    assert_eq!(proxy.cuts(), 5);
+    assert_eq!(cut.finals(), undisturbed.finals());
     server.stop().await;
 }
 
@@ -273,8 +296,7 @@ async fn an_address_where_nobody_listens_is_told_soon() {
 
 #[tokio::test]
 async fn a_language_nobody_knows_is_refused_by_name() {
-    let dir = crate::support::models_dir().join("whisper-base");
-    let whisper = voxline::engine::Whisper::load(&dir).expect("the model is there");
+    let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
     let server = Server::start(Arc::new(whisper)).await;
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let mut settings = Settings::new(16_000);
