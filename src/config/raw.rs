@@ -35,3 +35,17 @@ impl Raw {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_has_every_key() {
+        let sample = include_str!("../../samples/voxline.toml").replace("# token_file", "token_file");
+        let raw: Raw = toml::from_str(&sample).unwrap();
+        let Raw { endpoint, client_id, client_secret_file, token_file, models, language } = raw;
+        assert!(endpoint.is_some() && client_id.is_some() && language.is_some());
+        assert!(client_secret_file.is_some() && token_file.is_some() && models.is_some());
+    }
+}
