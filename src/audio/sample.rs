@@ -21,6 +21,12 @@ pub fn to_s16(sample: f32) -> i16 {
     (rounded.to_bits() as u16).cast_signed()
 }
 
+/// All of `samples` as 16-bit ones.
+#[must_use]
+pub fn quantise(samples: &[f32]) -> Vec<i16> {
+    samples.iter().map(|&sample| to_s16(sample)).collect()
+}
+
 /// Appends `samples` to `out` as 16-bit little-endian PCM.
 pub fn write_s16le(samples: &[f32], out: &mut Vec<u8>) {
     let start = out.len();

@@ -11,4 +11,6 @@ mod vault;
 pub use oauth::{AuthError, Credentials, OAuthClient, TOKEN_PATH};
 pub use provider::TokenProvider;
 pub use token::{AccessToken, RefreshToken, TokenGeneration, TokenSet};
+#[cfg(feature = "gateway")]
+pub(crate) use vault::create_private_dir;
 pub use vault::{Vault, VaultError};

@@ -152,12 +152,12 @@ fn exposed(_: &fs::Metadata) -> bool {
 
 /// Creates `directory`, open to its owner alone, unless it is there.
 #[cfg(unix)]
-fn create_private_dir(directory: &Path) -> io::Result<()> {
+pub(crate) fn create_private_dir(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 #[cfg(not(unix))]
-fn create_private_dir(directory: &Path) -> io::Result<()> {
+pub(crate) fn create_private_dir(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)
 }

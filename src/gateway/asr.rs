@@ -108,17 +108,13 @@ fn hear(
         }
         resampled.clear();
         resampler.push(&block, &mut resampled);
-        segments.extend(stream.push(&quantise(&resampled)).map_err(failed)?);
+        segments.extend(stream.push(&sample::quantise(&resampled)).map_err(failed)?);
     }
     resampled.clear();
     resampler.finish(&mut resampled);
-    segments.extend(stream.push(&quantise(&resampled)).map_err(failed)?);
+    segments.extend(stream.push(&sample::quantise(&resampled)).map_err(failed)?);
     segments.extend(stream.flush().map_err(failed)?);
     Ok(segments)
-}
-
-fn quantise(samples: &[f32]) -> Vec<i16> {
-    samples.iter().map(|&value| sample::to_s16(value)).collect()
 }
 
 /// The documented answer: a list of hypotheses for the whole recording, best first. There is one, or none where nothing

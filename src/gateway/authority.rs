@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::auth::create_private_dir;
 use crate::clock::Clock;
 
 /// The documented limit of refresh tokens a project, and of live access tokens a refresh token.
@@ -393,15 +394,4 @@ pub(super) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has a random generator");
     bytes
-}
-
-#[cfg(unix)]
-fn create_private_dir(directory: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-#[cfg(not(unix))]
-fn create_private_dir(directory: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(directory)
 }

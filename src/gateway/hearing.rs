@@ -50,7 +50,7 @@ impl Hearing {
                 let input: Vec<f32> = sample::read_s16le(chunk.payload()).collect();
                 let mut output = Vec::new();
                 resampler.push(&input, &mut output);
-                quantise(&output)
+                sample::quantise(&output)
             }
         };
         let segments = self.stream.push(&pcm)?;
@@ -79,7 +79,7 @@ impl Hearing {
         if let Some(mut resampler) = self.resampler.take() {
             let mut rest = Vec::new();
             resampler.finish(&mut rest);
-            segments = self.stream.push(&quantise(&rest))?;
+            segments = self.stream.push(&sample::quantise(&rest))?;
         }
         segments.extend(self.stream.flush()?);
         let mut segments = self.place(segments);
@@ -111,8 +111,4 @@ impl Hearing {
     fn session_pos(&self, stream_pos: FramePos) -> FramePos {
         self.origin + frames_at(stream_pos.0, RECOGNIZER_RATE, self.sample_rate)
     }
-}
-
-fn quantise(samples: &[f32]) -> Vec<i16> {
-    samples.iter().map(|&value| sample::to_s16(value)).collect()
 }
