@@ -5,6 +5,7 @@ mod front_end;
 mod models;
 mod random;
 mod recognition;
+mod samples;
 mod session;
 mod support;
 mod voices;
