@@ -18,7 +18,6 @@ use voxline::net::{Endpoint, http_client};
 /// A running gateway with one project.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    pub(crate) gateway: Arc<Gateway>,
     pub(crate) credentials: Credentials,
     pub(crate) vault: TempDir,
     stop: CancellationToken,
@@ -58,10 +57,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, gateway.clone(), stop.clone()));
+        let task = tokio::spawn(serve(listener, gateway, stop.clone()));
         Server {
             address,
-            gateway,
             credentials: Credentials { client_id, client_secret },
             vault: tempfile::tempdir().unwrap(),
             stop,
