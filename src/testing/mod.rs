@@ -4,8 +4,10 @@
 
 mod clock;
 mod digest;
+mod null;
 mod proxy;
 
 pub use clock::ManualClock;
 pub use digest::DigestRecognizer;
+pub use null::NullRecognizer;
 pub use proxy::FaultProxy;

@@ -8,6 +8,7 @@ mod gateway;
 mod models;
 mod random;
 mod recognition;
+mod samples;
 mod session;
 mod support;
 mod tokens;

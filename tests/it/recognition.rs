@@ -2,34 +2,16 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
 
 use voxline::audio::FramePos;
 use voxline::engine::whisper::Whisper;
 use voxline::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
 
 use crate::support::clips::{self, Clip};
+use crate::support::models_dir;
+use crate::support::whisper::whisper;
 use crate::support::words::{WordErrors, normal};
-
-/// The directory of the models: `$VOXLINE_MODELS`, or where `voxline models pull` puts them.
-#[expect(clippy::disallowed_methods, reason = "a test's settings come from its environment")]
-fn models() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("VOXLINE_MODELS").unwrap_or_else(|| {
-        let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-        cache.expect("HOME is set").join("voxline/models")
-    })
-}
-
-/// The model, for one test at a time: what its threads cost would otherwise be counted twice.
-fn whisper() -> MutexGuard<'static, Whisper> {
-    static WHISPER: LazyLock<Mutex<Whisper>> = LazyLock::new(|| {
-        let loaded = Whisper::load(&models().join("whisper-base"));
-        Mutex::new(loaded.unwrap_or_else(|error| panic!("{error} (or set VOXLINE_MODELS)")))
-    });
-    WHISPER.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn start(whisper: &Whisper, language: Option<&str>) -> Box<dyn RecognizerStream> {
     let options = StreamOptions { language: language.map(str::to_owned) };
@@ -266,7 +248,7 @@ fn silence_lets_go_of_what_was_heard() {
 fn copy_of_model() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for file in ["vocabulary.txt", "config.json", "model.bin"] {
-        let from = models().join("whisper-base").join(file);
+        let from = models_dir().join("whisper-base").join(file);
         if let Err(error) = std::fs::copy(&from, dir.path().join(file)) {
             panic!("{}: {error}; run `voxline models pull whisper-base`", from.display());
         }

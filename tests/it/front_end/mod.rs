@@ -15,17 +15,17 @@ use voxline::source::Source;
 /// Every sample: name, container, codec, rate, channels, frames. The frames are what `ffmpeg -f s16le` made of it,
 /// but for AAC, where ffmpeg removes the encoder's first 1,024 frames and the decoder here does not.
 pub(crate) const SAMPLES: [(&str, &str, &str, u32, usize, usize); 11] = [
-    ("source.wav", "wave", "pcm_s16le", 22_050, 1, 44_420),
-    ("speech-16k-mono-s16.wav", "wave", "pcm_s16le", 16_000, 1, 32_233),
-    ("speech-8k-mono-mulaw.wav", "wave", "pcm_mulaw", 8_000, 1, 16_116),
-    ("speech-8k-mono-adpcm-ima.wav", "wave", "adpcm_ima_wav", 8_000, 1, 16_328),
-    ("speech-48k-mono-s24.wav", "wave", "pcm_s24le", 48_000, 1, 28_800),
-    ("speech-44k1-stereo-s16.wav", "wave", "pcm_s16le", 44_100, 2, 26_460),
-    ("speech-44k1-stereo.flac", "flac", "flac", 44_100, 2, 26_460),
-    ("speech-44k1-stereo.mp3", "mp3", "mp3", 44_100, 2, 88_840),
-    ("speech-44k1-stereo-vorbis.ogg", "ogg", "vorbis", 44_100, 2, 88_840),
-    ("speech-44k1-stereo-aac.m4a", "isomp4", "aac", 44_100, 2, 89_088 + 1_024),
-    ("speech-16k-mono-alac.m4a", "isomp4", "alac", 16_000, 1, 9_600),
+    ("source.wav", "wave", "pcm_s16le", 24_000, 1, 101_146),
+    ("speech-16k-mono-s16.wav", "wave", "pcm_s16le", 16_000, 1, 67_431),
+    ("speech-8k-mono-mulaw.wav", "wave", "pcm_mulaw", 8_000, 1, 33_715),
+    ("speech-8k-mono-adpcm-ima.wav", "wave", "adpcm_ima_wav", 8_000, 1, 34_697),
+    ("speech-48k-mono-s24.wav", "wave", "pcm_s24le", 48_000, 1, 12_000),
+    ("speech-44k1-stereo-s16.wav", "wave", "pcm_s16le", 44_100, 2, 11_025),
+    ("speech-44k1-stereo.flac", "flac", "flac", 44_100, 2, 185_856),
+    ("speech-44k1-stereo.mp3", "mp3", "mp3", 44_100, 2, 185_856),
+    ("speech-44k1-stereo-vorbis.ogg", "ogg", "vorbis", 44_100, 2, 185_856),
+    ("speech-44k1-stereo-aac.m4a", "isomp4", "aac", 44_100, 2, 186_368 + 1_024),
+    ("speech-16k-mono-alac.m4a", "isomp4", "alac", 16_000, 1, 67_431),
 ];
 
 pub(crate) fn sample(name: &str) -> PathBuf {

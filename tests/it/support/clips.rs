@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rubato::audioadapter_buffers::direct::InterleavedSlice;
-use rubato::{Fft, FixedSync, Resampler};
+use voxline::audio::sample;
+use voxline::resample::Resampler;
 
 /// A recording: mono, 16-bit, 16 kHz.
 pub(crate) struct Clip {
@@ -75,20 +75,17 @@ fn wav(path: PathBuf) -> Vec<i16> {
     let samples: Vec<i16> = reader.samples().collect::<Result<_, _>>().expect("a package's file is whole");
     match reader.spec().sample_rate {
         16_000 => samples,
-        rate => resample(&samples, rate as usize),
+        rate => resample(&samples, rate),
     }
 }
 
-fn resample(samples: &[i16], rate: usize) -> Vec<i16> {
-    let samples: Vec<f32> = samples.iter().map(|sample| f32::from(*sample)).collect();
-    let mut resampler = Fft::<f32>::new(rate, 16_000, 1_024, 1, FixedSync::Both).expect("a plain ratio");
-    let mut output = vec![0.0; resampler.process_all_needed_output_len(samples.len())];
-    let length = output.len();
-    let from = InterleavedSlice::new(&samples, 1, samples.len()).expect("mono");
-    let mut to = InterleavedSlice::new_mut(&mut output, 1, length).expect("mono");
-    let (_, written) =
-        resampler.process_all_into_buffer(&from, &mut to, samples.len(), None).expect("the buffers fit");
-    output[..written].iter().map(|sample| sample.round() as i16).collect()
+fn resample(samples: &[i16], rate: u32) -> Vec<i16> {
+    let samples: Vec<f32> = samples.iter().map(|&value| sample::to_f32(value)).collect();
+    let mut resampler = Resampler::new(rate, 16_000).expect("the packages have ordinary rates");
+    let mut output = Vec::new();
+    resampler.push(&samples, &mut output);
+    resampler.finish(&mut output);
+    output.into_iter().map(sample::to_s16).collect()
 }
 
 fn missing(path: &Path, reason: &str) -> ! {

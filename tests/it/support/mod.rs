@@ -3,6 +3,7 @@
 pub(crate) mod clips;
 pub(crate) mod model_hub;
 pub(crate) mod server;
+pub(crate) mod whisper;
 pub(crate) mod words;
 
 use std::path::PathBuf;
@@ -11,10 +12,9 @@ use std::path::PathBuf;
 /// them.
 #[expect(clippy::disallowed_methods, reason = "where the models are is not the tests' to decide")]
 pub(crate) fn models_dir() -> PathBuf {
-    if let Some(models) = std::env::var_os("VOXLINE_MODELS") {
-        return models.into();
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("neither VOXLINE_MODELS nor HOME is set"));
-    cache.unwrap_or_else(|| home().join(".cache")).join("voxline/models")
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("VOXLINE_MODELS").unwrap_or_else(|| {
+        let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+        cache.expect("neither VOXLINE_MODELS nor HOME is set").join("voxline/models")
+    })
 }

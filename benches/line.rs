@@ -1,0 +1,69 @@
+//! The whole line, in frames of session audio per second: a recording of one minute is decoded, resampled, cut into
+//! chunks, carried to a gateway over a WebSocket on loopback, and ended.
+
+mod loopback;
+
+use std::fs;
+use std::path::Path;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use voxline::pipeline::{Options, Pipeline};
+use voxline::source::Source;
+
+use crate::loopback::{Loopback, SAMPLE_RATE};
+
+const SECONDS: u32 = 60;
+const FRAMES: u64 = (SECONDS * SAMPLE_RATE) as u64;
+
+/// A WAV file of one minute that repeats what the sample holds.
+fn looped(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(name);
+    let sample = fs::read(path).expect("the samples are in the repository");
+    let (format, data) = (chunk(&sample, b"fmt "), chunk(&sample, b"data"));
+    let bytes_per_second = u32::from_le_bytes(format[8..12].try_into().expect("four bytes"));
+    let length = SECONDS * bytes_per_second;
+
+    let mut file = b"RIFF".to_vec();
+    // The form type, and two chunks with their headers.
+    file.extend((4 + 8 + format.len() as u32 + 8 + length).to_le_bytes());
+    file.extend(b"WAVEfmt ");
+    file.extend((format.len() as u32).to_le_bytes());
+    file.extend(format);
+    file.extend(b"data");
+    file.extend(length.to_le_bytes());
+    file.extend(data.iter().cycle().take(length as usize));
+    file
+}
+
+/// What the chunk `id` of a WAV file holds. The ids of ours are not found in what precedes them.
+fn chunk<'a>(wav: &'a [u8], id: &[u8; 4]) -> &'a [u8] {
+    let at = wav.windows(4).position(|window| window == id).expect("a WAV file has both") + 4;
+    let length = u32::from_le_bytes(wav[at..at + 4].try_into().expect("four bytes")) as usize;
+    &wav[at + 4..at + 4 + length]
+}
+
+fn bench(c: &mut Criterion) {
+    let loopback = Loopback::start();
+    let mut group = c.benchmark_group("line");
+    group.throughput(Throughput::Elements(FRAMES));
+    for name in ["speech-44k1-stereo-s16.wav", "speech-8k-mono-mulaw.wav"] {
+        let recording = looped(name);
+        group.bench_function(name, |b| {
+            b.iter_batched(
+                || Source::bytes(name, recording.clone()),
+                |source| {
+                    let pipeline =
+                        Pipeline::open(source, Options::default()).expect("the recording is audio");
+                    let (audio, worker) = pipeline.start();
+                    assert_eq!(loopback.session(audio).recognised, FRAMES);
+                    worker.join().expect("the recording is whole");
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

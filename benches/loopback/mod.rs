@@ -1,0 +1,103 @@
+//! A gateway on a loopback port that hears with the null recogniser, and a client of it.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use voxline::audio::Feed;
+use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
+use voxline::clock::SystemClock;
+use voxline::engine::Voices;
+use voxline::gateway::authority::{Authority, NewProject};
+use voxline::gateway::{Engines, Gateway, Options, serve};
+use voxline::net::{Endpoint, http_client};
+use voxline::session::{self, Ledger, Settings};
+use voxline::testing::NullRecognizer;
+use voxline::transport::WebSocketConnector;
+
+/// What the session stream has, in frames per second.
+pub(crate) const SAMPLE_RATE: u32 = 16_000;
+
+/// 5 s: about as often as a talker pauses.
+const SEGMENT: u64 = 5 * SAMPLE_RATE as u64;
+
+/// The gateway, on a thread of its own as it would be in a process of its own, and what a client needs to speak to it.
+pub(crate) struct Loopback {
+    runtime: Runtime,
+    connector: WebSocketConnector,
+    tokens: TokenProvider,
+    stop: CancellationToken,
+    gateway: Option<thread::JoinHandle<()>>,
+    _vault: tempfile::TempDir,
+}
+
+impl Loopback {
+    /// Starts the gateway.
+    pub(crate) fn start() -> Loopback {
+        let clock = Arc::new(SystemClock::new());
+        let authority = Authority::in_memory(Duration::from_secs(24 * 3600), clock.clone())
+            .expect("a database in memory cannot fail");
+        let NewProject { client_id, client_secret } =
+            authority.create_project("bench").expect("the authority is empty");
+        let engines =
+            Engines { recognizer: Some(Arc::new(NullRecognizer::new(SEGMENT))), voices: Voices::default() };
+        let gateway = Arc::new(Gateway::new(authority, engines, Options::default()));
+
+        let its_runtime = runtime();
+        let listener =
+            its_runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let gateway = thread::spawn(move || {
+            its_runtime.block_on(serve(listener, gateway, stopped)).expect("the gateway goes on until told");
+        });
+
+        let endpoint: Endpoint = format!("http://{address}").parse().expect("an address is an endpoint");
+        let vault_dir = tempfile::tempdir().expect("a temporary directory");
+        let vault = Vault::new(vault_dir.path(), &endpoint, &client_id);
+        let client = OAuthClient::new(
+            http_client().expect("TLS can be set up"),
+            endpoint.clone(),
+            Credentials { client_id, client_secret },
+            clock,
+        );
+        Loopback {
+            runtime: runtime(),
+            connector: WebSocketConnector::new(endpoint).expect("TLS can be set up"),
+            tokens: TokenProvider::oauth(client, vault),
+            stop,
+            gateway: Some(gateway),
+            _vault: vault_dir,
+        }
+    }
+
+    /// Runs one session over what `audio` gives: from the upgrade to the close, all results received.
+    pub(crate) fn session(&self, audio: mpsc::Receiver<Feed>) -> Ledger {
+        let (events, mut heard) = mpsc::channel(16);
+        let run = session::run(&self.connector, &self.tokens, Settings::new(SAMPLE_RATE), audio, events);
+        let listen = async { while heard.recv().await.is_some() {} };
+        let (ledger, ()) = self.runtime.block_on(async { tokio::join!(run, listen) });
+        let ledger = ledger.expect("nothing disturbs a session on loopback");
+        assert_eq!((ledger.accepted, ledger.reconnects), (ledger.recognised, 0));
+        ledger
+    }
+}
+
+impl Drop for Loopback {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(gateway) = self.gateway.take() {
+            gateway.join().expect("the gateway's thread ends well");
+        }
+    }
+}
+
+/// One thread each: a session is one task, and a scheduler's choices would be measured with it otherwise.
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime on this thread")
+}
