@@ -20,6 +20,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -142,6 +143,10 @@ pub async fn serve(
             gateway.drain().await;
         }
     };
+    // Finals and acknowledgements are small and wanted at once: Nagle's algorithm would hold each back for 40 ms.
+    let listener = listener.tap_io(|socket| {
+        let _ = socket.set_nodelay(true);
+    });
     axum::serve(listener, router(gateway)).with_graceful_shutdown(drained).await
 }
 
