@@ -5,6 +5,7 @@
 mod clock;
 mod digest;
 mod proxy;
+pub mod schedule;
 
 pub use clock::ManualClock;
 pub use digest::DigestRecognizer;

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
 mod front_end;
+mod hostile_peer;
 mod models;
 mod random;
 mod recognition;
+mod schedule;
 mod session;
 mod support;
 mod voices;
