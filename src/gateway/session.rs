@@ -27,6 +27,10 @@ const HOLD_SECONDS: u64 = 60;
 /// The sample rates a session may have: telephony to studio.
 const SAMPLE_RATES: std::ops::RangeInclusive<u32> = 8_000..=48_000;
 
+/// How far into its timeline a session may start, in frames: what follows can then be added without overflow. At
+/// 48 kHz it takes three million years to get here.
+const FARTHEST_ORIGIN: FramePos = FramePos(u64::MAX / 4);
+
 /// A breach of the protocol by the client, in words for it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -71,6 +75,9 @@ impl Session {
             let (low, high) = SAMPLE_RATES.into_inner();
             let reason = format!("sample_rate {} is not between {low} and {high}", start.sample_rate);
             return Err(Violation(reason).into());
+        }
+        if start.origin > FARTHEST_ORIGIN {
+            return Err(Violation(format!("origin {} is over {FARTHEST_ORIGIN}", start.origin)).into());
         }
         let stream = recognizer.start(&StreamOptions { language: start.language.clone() });
         let stream = stream.map_err(|error| match error {
@@ -148,7 +155,12 @@ impl Session {
 
     /// Ends the utterance.
     pub(super) fn flush(&self) {
-        let _ = self.work.send(Work::Flush);
+        let mut state = self.board.lock();
+        // Once for the same audio: flushes are the one thing a client could pile up without sending any.
+        if state.flushed != state.received {
+            state.flushed = state.received;
+            let _ = self.work.send(Work::Flush);
+        }
     }
 
     /// Takes note of the end. May be said again after a resume.
@@ -175,6 +187,8 @@ pub(super) struct State {
     pub(super) finals: Vec<Final>,
     /// The guess at the segment that follows them.
     pub(super) partial: Option<Partial>,
+    /// Audio up to here was flushed.
+    flushed: FramePos,
     /// Where the audio ends, once the client has said so.
     pub(super) finish: Option<FramePos>,
     /// Everything is final.
@@ -206,6 +220,7 @@ impl Board {
             final_: origin,
             finals: Vec::new(),
             partial: None,
+            flushed: origin,
             finish: None,
             done: false,
             failed: false,

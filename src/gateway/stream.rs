@@ -35,6 +35,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// The longest binary frame taken, position included: a second of 48 kHz audio and some.
 const MAX_AUDIO_BYTES: usize = 128 * 1024;
+/// How many answers may wait for a client before it is no longer listened to.
+const BACKLOG: usize = 1_000;
 
 type Socket = Wire<TokioIo<Upgraded>>;
 
@@ -54,7 +56,7 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
             Ok(upgraded) => {
                 let io = TokioIo::new(upgraded);
                 let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await;
-                serve(&socket, &identity, Wire::new(stream)).await;
+                serve(&socket, &identity, Wire::with_backlog(stream, BACKLOG)).await;
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
         }
@@ -150,7 +152,7 @@ async fn serve(gateway: &Gateway, identity: &Identity, mut wire: Socket) {
         Ending::Lost => linger(gateway, &session, attachment).await,
         Ending::Close(goodbye) => {
             let resumable = matches!(goodbye.code, close::TOKEN);
-            if !resumable && goodbye.code != close::MOVED {
+            if !resumable && session.board().lock().attachment == attachment {
                 gateway.sessions.remove(session.name());
             }
             say_goodbye(wire, goodbye).await;
@@ -257,7 +259,8 @@ impl Link<'_> {
                 message = wire.next() => {
                     (heard, pinged) = (Instant::now(), false);
                     match message {
-                        Some(Ok(Message::Close(_)) | Err(_)) | None if self.done_sent => return Ending::Done,
+                        // Only a client that closes after the end has surely heard it.
+                        Some(Ok(Message::Close(_))) if self.done_sent => return Ending::Done,
                         Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Lost,
                         Some(Ok(message)) => if let Err(goodbye) = self.hear(message) {
                             return Ending::Close(goodbye);
@@ -370,6 +373,9 @@ async fn linger(gateway: &Gateway, session: &Session, attachment: u64) {
         () = sleep(gateway.options.resume_window) => {}
         // A stopping gateway takes no sockets, so nobody can come back.
         () = gateway.draining.cancelled() => {}
+    }
+    if session.board().lock().attachment != attachment {
+        return;
     }
     tracing::info!(session = session.name(), "session dropped: nobody resumed it");
     gateway.sessions.remove(session.name());

@@ -91,6 +91,8 @@ pub enum Input {
     Closed(u16, String),
     /// The socket died.
     Lost(String),
+    /// The peer gave a sign of life that says nothing of the session: a ping or a pong.
+    Alive,
     /// The time of [`Core::wake_at`] has come.
     Tick,
 }
@@ -141,6 +143,19 @@ struct ServerSession {
     max_chunk_frames: u64,
 }
 
+/// Where a session stands: `final <= received <= sent <= accepted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursors {
+    /// The end of the last final that arrived.
+    pub final_: FramePos,
+    /// Held by the live session on the server.
+    pub received: FramePos,
+    /// Handed to the socket.
+    pub sent: FramePos,
+    /// Taken from the source.
+    pub accepted: FramePos,
+}
+
 /// A recognition session. See the module's documentation.
 #[derive(Debug)]
 pub struct Core {
@@ -153,6 +168,8 @@ pub struct Core {
     sent: FramePos,
     /// The farthest that was ever sent: what lies below and is sent again is a replay.
     sent_once: FramePos,
+    /// The farthest that was ever acknowledged: a server that takes again what it lost makes no progress.
+    received_once: FramePos,
     /// The index of the next final.
     next_index: u64,
     /// Where the user asked for a flush that no final has answered yet, and whether this socket knows.
@@ -176,13 +193,14 @@ impl Core {
     pub fn new(settings: Settings) -> Core {
         Core {
             backoff: Backoff::new(settings.seed),
-            replay: ReplayBuffer::new(FramePos::ZERO, settings.replay_frames),
+            replay: ReplayBuffer::new(FramePos::ZERO, settings.replay_frames.max(1)),
             settings,
             link: Link::Waiting { until: Duration::ZERO },
             server: None,
             received: FramePos::ZERO,
             sent: FramePos::ZERO,
             sent_once: FramePos::ZERO,
+            received_once: FramePos::ZERO,
             next_index: 0,
             flush: None,
             finished: false,
@@ -202,14 +220,31 @@ impl Core {
         !self.finished && !self.replay.is_full() && !matches!(self.link, Link::Ended)
     }
 
+    /// Where the session stands.
+    #[must_use]
+    pub fn cursors(&self) -> Cursors {
+        Cursors {
+            final_: self.final_pos(),
+            received: self.received,
+            sent: self.sent,
+            accepted: self.replay.end(),
+        }
+    }
+
+    /// Every frame that was accepted and is not final.
+    #[must_use]
+    pub fn replay(&self) -> &ReplayBuffer {
+        &self.replay
+    }
+
     /// When to hand in a [`Input::Tick`], unless something else happens first.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
         match self.link {
             Link::Waiting { until } => Some(until),
-            Link::Opening { since } => Some(since + self.settings.opening_timeout),
+            Link::Opening { since } => Some(since.saturating_add(self.settings.opening_timeout)),
             Link::Live { since } if self.awaits_progress() => {
-                Some(since.max(self.last_progress) + self.settings.progress_timeout)
+                Some(since.max(self.last_progress).saturating_add(self.settings.progress_timeout))
             }
             Link::Live { .. } | Link::Dialing | Link::Ended => None,
         }
@@ -220,16 +255,30 @@ impl Core {
         self.outputs.pop_front()
     }
 
-    /// Takes note of what happened at `now`, a time that never steps back, counted from any fixed moment.
+    /// Takes note of what happened at `now`, a time that never steps back, counted from any fixed moment. What comes
+    /// late, from a dial or a socket that is no longer of interest, is ignored.
+    ///
+    /// # Panics
+    /// If audio doesn't start where the last chunk ended.
     pub fn handle(&mut self, input: Input, now: Duration) {
-        if matches!(self.link, Link::Ended) {
+        let in_time = match input {
+            Input::Connected | Input::DialFailed(_) => matches!(self.link, Link::Dialing),
+            Input::Peer(_) | Input::Garbage(_) | Input::Closed(..) | Input::Lost(_) | Input::Alive => {
+                matches!(self.link, Link::Opening { .. } | Link::Live { .. })
+            }
+            Input::Audio(_) | Input::Flush | Input::Finish | Input::Tick => !matches!(self.link, Link::Ended),
+        };
+        if !in_time {
             return;
         }
         match input {
             Input::Audio(chunk) => self.accept(chunk, now),
             Input::Flush => {
-                self.flush = Some((self.replay.end(), false));
-                self.pump();
+                // No final would ever answer a flush of nothing.
+                if self.replay.end() > self.final_pos() {
+                    self.flush = Some((self.replay.end(), false));
+                    self.pump();
+                }
             }
             Input::Finish => {
                 self.finished = true;
@@ -246,6 +295,12 @@ impl Core {
             Input::Garbage(reason) => self.fail_protocol(reason),
             Input::Closed(code, reason) => self.closed(code, &reason, now),
             Input::Lost(reason) => self.lost(reason, now),
+            Input::Alive => {
+                // Recognition may take its time; taking audio must not.
+                if self.sent == self.received {
+                    self.last_progress = now;
+                }
+            }
             Input::Tick => self.tick(now),
         }
         self.check_invariants();
@@ -263,8 +318,14 @@ impl Core {
         self.replay.start()
     }
 
+    /// How many finals of the server's session arrived.
+    fn finals_seen(&self) -> u64 {
+        self.next_index - self.server.as_ref().map_or(0, |server| server.first_index)
+    }
+
+    /// Whether nothing goes on unless the peer says something. A full buffer waits for a final.
     fn awaits_progress(&self) -> bool {
-        self.sent > self.received || self.finish_sent
+        self.sent > self.received || self.finish_sent || self.replay.is_full()
     }
 
     fn accept(&mut self, chunk: AudioChunk, now: Duration) {
@@ -288,7 +349,7 @@ impl Core {
             Some(server) => ClientMessage::Resume {
                 session: server.name.clone(),
                 resume_key: server.resume_key.clone(),
-                finals_seen: self.next_index - server.first_index,
+                finals_seen: self.finals_seen(),
             },
             None => ClientMessage::Start(Start {
                 sample_rate: self.settings.sample_rate,
@@ -343,13 +404,12 @@ impl Core {
             }
             (Link::Live { .. }, ServerMessage::Ack { received, .. }) => self.acknowledged(received, now),
             (Link::Live { .. }, ServerMessage::Partial { segment, revision, start, end, text }) => {
-                let first_index = self.server.as_ref().map_or(0, |server| server.first_index);
                 // A guess at a segment that is final already was overtaken; it says nothing new.
-                if first_index + segment == self.next_index && start <= end {
+                if segment == self.finals_seen() && start <= end {
                     let range = start.to(end);
                     self.emit(TranscriptEvent::Partial { segment: self.next_index, revision, range, text });
+                    self.last_progress = now;
                 }
-                self.last_progress = now;
                 Ok(())
             }
             (Link::Live { .. }, ServerMessage::Final(segment)) => self.segment(segment, now),
@@ -363,9 +423,10 @@ impl Core {
         if self.server.is_some() && !resumed {
             return Err(format!("resumed session is called {}", ready.session));
         }
-        let held = self.final_pos().to(self.replay.end());
-        if ready.received < held.start || ready.received > held.end {
-            return Err(format!("ready says received {}, but {held} is what can be sent", ready.received));
+        // Of a session that is only now started nothing was sent, so this also says that it holds nothing.
+        let on_the_way = self.final_pos().to(self.sent);
+        if ready.received < on_the_way.start || ready.received > on_the_way.end {
+            return Err(format!("ready says received {}, but {on_the_way} was sent", ready.received));
         }
         if ready.window_frames == 0 {
             return Err("ready allows no audio on the way".to_owned());
@@ -398,7 +459,8 @@ impl Core {
             self.emit(TranscriptEvent::Reconnected { from: ready.received });
         }
         self.ever_ready = true;
-        if self.sent == self.replay.end() {
+        if self.sent == self.replay.end() && self.wants_audio() {
+            // An idle session needs no more from its peer than this.
             self.failing_since = None;
         }
         self.pump();
@@ -411,24 +473,26 @@ impl Core {
         }
         if received > self.received {
             self.received = received;
+            self.last_progress = now;
+        }
+        if received > self.received_once {
+            self.received_once = received;
             self.failing_since = None;
         }
-        self.last_progress = now;
         self.pump();
         Ok(())
     }
 
     fn segment(&mut self, segment: Final, now: Duration) -> Result<(), String> {
-        let first_index = self.server.as_ref().map_or(0, |server| server.first_index);
-        let index = first_index + segment.index;
-        if index < self.next_index {
+        let Final { index, start, end, text, language, confidence } = segment;
+        let next = self.finals_seen();
+        if index < next {
             // Sent again after a resume, and crossed with our count of what we have.
             return Ok(());
         }
-        if index > self.next_index {
-            return Err(format!("final {index} arrived, but {} is the next", self.next_index));
+        if index > next {
+            return Err(format!("final {index} arrived, but {next} is the next"));
         }
-        let Final { start, end, text, language, confidence, .. } = segment;
         if start != self.final_pos() || end < start || end > self.sent {
             return Err(format!(
                 "final {index} covers {start}..{end}, but it should start at {} and end by {}",
@@ -438,6 +502,7 @@ impl Core {
         }
         self.replay.release(end);
         self.received = self.received.max(end);
+        let index = self.next_index;
         self.next_index += 1;
         self.failing_since = None;
         self.last_progress = now;
@@ -458,8 +523,7 @@ impl Core {
     }
 
     fn done(&mut self, frames: FramePos, finals: u64) -> Result<(), String> {
-        let first_index = self.server.as_ref().map_or(0, |server| server.first_index);
-        let (end, index) = (self.replay.end(), self.next_index - first_index);
+        let (end, index) = (self.replay.end(), self.finals_seen());
         if !self.finish_sent || frames != end || self.final_pos() != end || finals != index {
             return Err(format!(
                 "done says {frames} frames in {finals} finals, but {index} finals cover {} of {end} frames",
@@ -499,17 +563,25 @@ impl Core {
 
     /// Decides what follows a failure: another dial, now or later, or the end.
     fn retry(&mut self, failure: &Failure, now: Duration) {
-        if let Link::Live { since } = self.link
-            && now.saturating_sub(since) >= self.settings.healthy_after
-        {
+        let (was_live, was_healthy) = match self.link {
+            Link::Live { since } => (true, now.saturating_sub(since) >= self.settings.healthy_after),
+            _ => (false, false),
+        };
+        if was_healthy {
             self.backoff.reset();
+            if !self.awaits_progress() {
+                self.failing_since = None;
+            }
         }
         let since = *self.failing_since.get_or_insert(now);
         let patience = if self.ever_ready { self.settings.give_up } else { self.settings.first_contact };
+        let too_long = now.saturating_sub(since) >= patience;
         let fatal = match failure.recovery {
             Recovery::Fatal => true,
-            Recovery::RefreshToken => std::mem::replace(&mut self.token_refused, true),
-            Recovery::Retry | Recovery::RetryAfter(_) => now.saturating_sub(since) >= patience,
+            Recovery::RefreshToken => std::mem::replace(&mut self.token_refused, true) || too_long,
+            Recovery::Retry => too_long,
+            // Nobody is served by a session that sleeps for longer than it would ever try.
+            Recovery::RetryAfter(wait) => too_long || wait > self.settings.give_up,
         };
         if fatal {
             return self.end(Err(SessionError::from(failure.clone())));
@@ -518,11 +590,11 @@ impl Core {
         let delay = match failure.recovery {
             Recovery::RefreshToken => {
                 self.ledger.token_refreshes += 1;
-                match self.link {
-                    // A peer that takes a token and throws it out at once would have us refresh in a circle.
-                    Link::Live { since } if self.last_progress <= since => self.backoff.next_delay(),
+                match was_live && !was_healthy {
+                    // A peer that takes a token and throws it out soon would have us refresh in a circle.
+                    true => self.backoff.next_delay(),
                     // The token is what was wrong, not the peer: no reason to wait.
-                    _ => Duration::ZERO,
+                    false => Duration::ZERO,
                 }
             }
             Recovery::RetryAfter(wait) => wait.max(self.backoff.next_delay()),

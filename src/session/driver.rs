@@ -45,6 +45,7 @@ pub async fn run<C: Connect>(
         generation: TokenGeneration::default(),
         dial: None,
         wire: None,
+        goodbye: None,
         audio,
         audio_open: true,
         events,
@@ -53,7 +54,15 @@ pub async fn run<C: Connect>(
     driver.run().await
 }
 
-type Dial<'a, Io> = Pin<Box<dyn Future<Output = Result<(Wire<Io>, TokenGeneration), Failure>> + Send + 'a>>;
+type Dial<'a, Io> = Pin<Box<dyn Future<Output = Dialled<Io>> + Send + 'a>>;
+type Goodbye<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// The answer to a dial.
+struct Dialled<Io> {
+    /// The token that was shown, if it came to that: a refusal is about this one.
+    generation: Option<TokenGeneration>,
+    wire: Result<Wire<Io>, Failure>,
+}
 
 struct Driver<'a, C: Connect> {
     connector: &'a C,
@@ -63,6 +72,8 @@ struct Driver<'a, C: Connect> {
     generation: TokenGeneration,
     dial: Option<Dial<'a, C::Io>>,
     wire: Option<Wire<C::Io>>,
+    /// The closing handshake of the connection before, which nobody waits for while the session goes on.
+    goodbye: Option<Goodbye<'a>>,
     audio: mpsc::Receiver<Feed>,
     audio_open: bool,
     events: mpsc::Sender<TranscriptEvent>,
@@ -79,18 +90,23 @@ impl<C: Connect> Driver<'_, C> {
             if let Some(result) = self.perform().await {
                 return result;
             }
-            let wake = self.core.wake_at().map(|at| start + at);
+            // A patience too long for the clock is patience without end.
+            let wake = self.core.wake_at().and_then(|at| start.checked_add(at));
             let input = tokio::select! {
-                result = dialled(&mut self.dial) => {
+                dialled = finished(&mut self.dial) => {
                     self.dial = None;
-                    match result {
-                        Ok((wire, generation)) => {
+                    self.generation = dialled.generation.unwrap_or(self.generation);
+                    match dialled.wire {
+                        Ok(wire) => {
                             self.wire = Some(wire);
-                            self.generation = generation;
                             Input::Connected
                         }
                         Err(failure) => Input::DialFailed(failure),
                     }
+                }
+                () = finished(&mut self.goodbye) => {
+                    self.goodbye = None;
+                    continue;
                 }
                 message = heard(&mut self.wire) => {
                     let Some(input) = understood(message) else { continue };
@@ -130,22 +146,37 @@ impl<C: Connect> Driver<'_, C> {
                 Output::SendAudio(chunk) => self.send(Message::binary(protocol::encode_audio(&chunk))),
                 Output::Close(code) => {
                     if let Some(wire) = self.wire.take() {
-                        // The peer's answer changes nothing, nor does its absence.
-                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, wire.close(code, "")).await;
+                        self.goodbye = Some(Box::pin(async move {
+                            // The peer's answer changes nothing, nor does its absence.
+                            let _ = tokio::time::timeout(CLOSE_TIMEOUT, wire.close(code, "")).await;
+                        }));
                     }
                 }
                 Output::Emit(event) => self.emit(event),
                 Output::End(result) => {
-                    for event in self.waiting.drain(..) {
-                        if self.events.send(event).await.is_err() {
-                            break;
-                        }
-                    }
+                    self.take_leave().await;
                     return Some(result);
                 }
             }
         }
         None
+    }
+
+    /// Tells the user what is left to tell, while the peer is told that this was all.
+    async fn take_leave(&mut self) {
+        let telling = async {
+            for event in self.waiting.drain(..) {
+                if self.events.send(event).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let closing = async {
+            if let Some(goodbye) = self.goodbye.take() {
+                goodbye.await;
+            }
+        };
+        tokio::join!(telling, closing);
     }
 
     fn begin_dial<'d>(&self, fresh_token: bool) -> Dial<'d, C::Io>
@@ -158,9 +189,13 @@ impl<C: Connect> Driver<'_, C> {
                 true => tokens.newer_than(generation).await,
                 false => tokens.token().await,
             };
-            let token = token.map_err(no_token)?;
-            let wire = connector.connect(&token).await;
-            wire.map(|wire| (wire, token.generation()))
+            match token {
+                Ok(token) => {
+                    let wire = connector.connect(&token).await;
+                    Dialled { generation: Some(token.generation()), wire }
+                }
+                Err(error) => Dialled { generation: None, wire: Err(no_token(error)) },
+            }
         })
     }
 
@@ -179,9 +214,10 @@ impl<C: Connect> Driver<'_, C> {
     }
 }
 
-async fn dialled<Io>(dial: &mut Option<Dial<'_, Io>>) -> Result<(Wire<Io>, TokenGeneration), Failure> {
-    match dial {
-        Some(dial) => dial.await,
+/// What comes of `future`, if there is one.
+async fn finished<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }
@@ -208,7 +244,8 @@ fn understood(message: Option<Result<Message, Error>>) -> Option<Input> {
         Some(Ok(Message::Close(None))) => {
             Input::Lost("the peer closed the connection without a code".to_owned())
         }
-        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return None,
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Input::Alive,
+        Some(Ok(Message::Frame(_))) => return None,
         Some(Err(error)) => Input::Lost(error.to_string()),
         None => Input::Lost("the connection ended".to_owned()),
     })

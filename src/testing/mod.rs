@@ -6,6 +6,7 @@ mod clock;
 mod digest;
 mod null;
 mod proxy;
+pub mod schedule;
 
 pub use clock::ManualClock;
 pub use digest::DigestRecognizer;

@@ -11,6 +11,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, handshake::client::Request};
 
@@ -77,6 +78,10 @@ impl WebSocketConnector {
             Ok((socket, _)) => Ok(Wire::new(socket)),
             Err(tungstenite::Error::Http(response)) => Err(self.refused(&response)),
             Err(tungstenite::Error::Io(error)) => Err(unreachable(error.to_string())),
+            // A proxy whose server is restarting takes connections and drops them.
+            Err(error @ tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete)) => {
+                Err(unreachable(error.to_string()))
+            }
             Err(error) => Err(Failure {
                 recovery: Recovery::Fatal,
                 kind: FailureKind::Protocol,

@@ -17,12 +17,23 @@ pub struct Wire<Io> {
     socket: WebSocketStream<Io>,
     outgoing: VecDeque<Message>,
     unflushed: bool,
+    /// How many messages may be queued before nothing more is read.
+    backlog: usize,
+    /// Why nothing can be written any more.
+    broken: Option<Error>,
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     /// Takes over an open WebSocket.
     pub fn new(socket: WebSocketStream<Io>) -> Wire<Io> {
-        Wire { socket, outgoing: VecDeque::new(), unflushed: false }
+        Wire::with_backlog(socket, usize::MAX)
+    }
+
+    /// Takes over an open WebSocket whose peer must take its answers: while more than `backlog` messages are queued,
+    /// nothing is read, so that a peer that only ever talks can't fill our memory. Only one end of a connection may
+    /// have this, or both could wait for the other to read.
+    pub fn with_backlog(socket: WebSocketStream<Io>, backlog: usize) -> Wire<Io> {
+        Wire { socket, outgoing: VecDeque::new(), unflushed: false, backlog, broken: None }
     }
 
     /// Queues a message. The caller bounds the queue: a session by its window, a gateway by what it answers.
@@ -40,13 +51,27 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     /// dropped at any time without losing anything.
     ///
     /// # Errors
-    /// When the socket fails; it is then of no further use.
+    /// When the socket fails; it is then of no further use. What the peer said before it stopped listening comes first:
+    /// it may tell why.
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
         poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = self.poll_write(cx) {
-                return Poll::Ready(Some(Err(error)));
+            if self.broken.is_none()
+                && let Poll::Ready(Err(error)) = self.poll_write(cx)
+            {
+                self.outgoing.clear();
+                self.broken = Some(error);
             }
-            self.socket.poll_next_unpin(cx)
+            if self.outgoing.len() > self.backlog {
+                // invariant: a queue that is not empty has asked to be woken when the socket can be written
+                return Poll::Pending;
+            }
+            match self.socket.poll_next_unpin(cx) {
+                Poll::Pending => match self.broken.take() {
+                    Some(error) => Poll::Ready(Some(Err(error))),
+                    None => Poll::Pending,
+                },
+                ready => ready,
+            }
         })
         .await
     }
@@ -76,5 +101,56 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    async fn pair(backlog: usize) -> (WebSocketStream<DuplexStream>, Wire<DuplexStream>) {
+        let (near, far) = duplex(1_024);
+        let peer = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let socket = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+        (peer, Wire::with_backlog(socket, backlog))
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_the_end_is_heard_though_nothing_can_be_written() {
+        let (mut peer, mut wire) = pair(usize::MAX).await;
+        peer.send(Message::text("the reason")).await.unwrap();
+        drop(peer);
+        wire.send(Message::text("too late"));
+        assert_eq!(wire.next().await.unwrap().unwrap(), Message::text("the reason"));
+        assert!(wire.next().await.is_none_or(|end| end.is_err()));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_no_answers_is_not_heard() {
+        let (mut peer, mut wire) = pair(2).await;
+        peer.send(Message::text("again")).await.unwrap();
+        for _ in 0..4 {
+            wire.send(Message::binary(vec![0; 2_000]));
+        }
+        tokio::select! {
+            biased;
+            _ = wire.next() => panic!("heard a peer that doesn't listen"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(wire.queued() > 2);
+        // Once it takes them, it is heard again.
+        let heard = async {
+            for _ in 0..4 {
+                peer.next().await.unwrap().unwrap();
+            }
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            message = wire.next() => assert_eq!(message.unwrap().unwrap(), Message::text("again")),
+            () = heard => unreachable!(),
+        }
     }
 }

@@ -4,13 +4,11 @@
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The generator for `test`, seeded with `VOXLINE_SEED` or else always alike. What it prints is shown by a test
-    /// that fails.
-    #[allow(clippy::disallowed_methods, clippy::print_stdout, reason = "the one knob of the tests")]
+    /// The generator for `test`, seeded with [`seed`]. What it prints is shown by a test that fails.
+    #[allow(clippy::print_stdout, reason = "the one line that a failure needs")]
     pub(crate) fn for_test(test: &str) -> Random {
-        let seed = std::env::var("VOXLINE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-        println!("replay: VOXLINE_SEED={seed} cargo test --no-default-features --test it -- --exact {test}");
-        Random(seed)
+        println!("{}", replay(test, seed()));
+        Random(seed())
     }
 
     pub(crate) fn next(&mut self) -> u64 {
@@ -30,4 +28,15 @@ impl Random {
     pub(crate) fn sample(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
+}
+
+/// The seed of this run: `VOXLINE_SEED`, or else always the same.
+#[allow(clippy::disallowed_methods, reason = "the one knob of the tests")]
+pub(crate) fn seed() -> u64 {
+    std::env::var("VOXLINE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
+}
+
+/// The command that runs `test` with this seed.
+pub(crate) fn replay(test: &str, seed: u64) -> String {
+    format!("replay: VOXLINE_SEED={seed} cargo test --test it -- --exact {test}")
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
 use voxline::audio::{AudioChunk, Feed, FramePos};
-use voxline::auth::TokenProvider;
+use voxline::auth::{TokenProvider, TokenSet, Vault};
+use voxline::clock::{Clock, SystemClock};
 use voxline::engine::Whisper;
 use voxline::gateway::Options;
-use voxline::session::{self, Ledger, SessionError, Settings};
+use voxline::session::{self, Ledger, SessionError, Settings, close};
 use voxline::testing::{DigestRecognizer, FaultProxy};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::{Connect, WebSocketConnector};
@@ -279,6 +281,55 @@ async fn a_wrong_token_is_told_as_such() {
     let wrong = TokenProvider::service(&"not-a-token".to_owned().into()).unwrap();
     let run = transcribe(&connector, &wrong, Settings::new(16_000), &audio(1)).await;
     assert!(matches!(run.result, Err(SessionError::Authentication { .. })), "{:?}", run.result);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_refused_at_the_door_is_replaced() {
+    let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
+    // An earlier run left a token that the gateway no longer knows.
+    let vault = Vault::new(server.vault.path(), &server.endpoint(), &server.credentials.client_id);
+    let revoked = TokenSet {
+        access: "revoked".to_owned().into(),
+        refresh: None,
+        granted_at: SystemClock::new().unix(),
+        lifetime: Duration::from_secs(3600),
+    };
+    vault.save(&revoked).unwrap();
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let pcm = audio(1);
+    let run = transcribe(&connector, &server.tokens(), Settings::new(16_000), &pcm).await;
+    assert_whole(&run, pcm.len() as u64);
+    assert_eq!(run.result.unwrap().token_refreshes, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_cut_short_is_tried_again() {
+    let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
+    let (tokens, pcm) = (server.tokens(), audio(1));
+    let proxy = FaultProxy::start(server.address, vec![50]).await.unwrap();
+    let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
+    let run = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+    assert_whole(&run, pcm.len() as u64);
+    assert_eq!(proxy.cuts(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_timeline_that_starts_at_its_end_is_refused() {
+    let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let token = server.tokens().token().await.unwrap();
+    let mut wire = connector.connect(&token).await.unwrap();
+    wire.send(Message::text(format!(r#"{{"type":"start","sample_rate":16000,"origin":{}}}"#, u64::MAX)));
+    let code = loop {
+        match wire.next().await.unwrap().unwrap() {
+            Message::Close(frame) => break u16::from(frame.unwrap().code),
+            _ => {}
+        }
+    };
+    assert_eq!(code, close::PROTOCOL);
     server.stop().await;
 }
 

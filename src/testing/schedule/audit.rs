@@ -1,0 +1,222 @@
+//! What must hold at every step of a schedule, and what at its end.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::plan::{Fate, Plan, digest, sample};
+use crate::audio::{AudioChunk, FramePos};
+use crate::session::core::Core;
+use crate::session::protocol::ServerMessage;
+use crate::session::{Ledger, SessionError};
+use crate::transcript::TranscriptEvent;
+
+/// No minute has more dials than this: with waits of five seconds on average there are 20 in a minute of trouble,
+/// more only while the waits are still growing.
+const DIALS_IN_A_MINUTE: usize = 60;
+
+/// Watches a session from outside: what it takes, what it sends, what it tells its user.
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    accepted: FramePos,
+    finished: bool,
+    final_: FramePos,
+    finals: u64,
+    /// What the current connection has told the client, and the window it allows.
+    received: FramePos,
+    window: u64,
+    /// What was sent on it, and where the user last asked for a flush.
+    sent: FramePos,
+    flush: FramePos,
+    /// The farthest acknowledgement ever.
+    received_once: FramePos,
+    ever_ready: bool,
+    dials: VecDeque<Duration>,
+    /// When something last came of the session: a frame accepted, acknowledged for the first time, or final.
+    fruit: Duration,
+    /// When the trouble began that no progress has ended yet.
+    trouble: Option<Duration>,
+    last_failure: Duration,
+    /// A fault that allows no recovery has reached the client.
+    pub(super) doomed: bool,
+    end_told: bool,
+    pub(super) ended: bool,
+}
+
+impl Audit {
+    pub(super) fn accepts(&mut self, chunk: &AudioChunk, now: Duration) {
+        self.accepted = chunk.range().end;
+        self.fruit = now;
+    }
+
+    pub(super) fn finishes(&mut self, now: Duration) {
+        self.finished = true;
+        self.fruit = now;
+    }
+
+    pub(super) fn fails(&mut self, now: Duration) {
+        self.trouble.get_or_insert(now);
+        self.last_failure = now;
+    }
+
+    pub(super) fn flushes(&mut self) {
+        self.flush = self.accepted;
+    }
+
+    pub(super) fn hears(&mut self, message: &ServerMessage, now: Duration) {
+        match message {
+            ServerMessage::Ready(ready) => {
+                self.received = ready.received;
+                self.sent = ready.received;
+                self.window = ready.window_frames;
+                self.ever_ready = true;
+            }
+            ServerMessage::Ack { received, .. } => {
+                self.received = self.received.max(*received);
+                if *received > self.received_once {
+                    self.received_once = *received;
+                    self.fruit = now;
+                    self.trouble = None;
+                }
+            }
+            ServerMessage::Final(segment) => self.received = self.received.max(segment.end),
+            ServerMessage::Partial { .. } | ServerMessage::Done { .. } | ServerMessage::Error { .. } => {}
+        }
+    }
+
+    pub(super) fn dials(&mut self, now: Duration) -> Result<(), String> {
+        self.dials.push_back(now);
+        while self.dials.front().is_some_and(|dial| *dial + Duration::from_secs(60) < now) {
+            self.dials.pop_front();
+        }
+        match self.dials.len() > DIALS_IN_A_MINUTE {
+            true => Err(format!("{} dials within a minute", self.dials.len())),
+            false => Ok(()),
+        }
+    }
+
+    /// A flush belongs behind the audio it is for.
+    pub(super) fn sends_flush(&self) -> Result<(), String> {
+        match self.sent < self.flush {
+            true => Err(format!("sent a flush after {}, but it is for {}", self.sent, self.flush)),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn sends(&mut self, chunk: &AudioChunk) -> Result<(), String> {
+        let range = chunk.range();
+        self.sent = range.end;
+        match range.end > self.received + self.window {
+            true => Err(format!("sent {range}, but {} are allowed from {}", self.window, self.received)),
+            false => Ok(()),
+        }
+    }
+
+    /// What the user is told: finals without a hole, each once, of the right samples; then the end.
+    pub(super) fn emits(&mut self, event: &TranscriptEvent, now: Duration) -> Result<(), String> {
+        if self.end_told {
+            return Err(format!("{event:?} after the end"));
+        }
+        match event {
+            TranscriptEvent::Final(segment) => {
+                let range = segment.range;
+                if segment.index != self.finals || range.start != self.final_ {
+                    let (finals, final_) = (self.finals, self.final_);
+                    return Err(format!("final {} of {range} after {finals} up to {final_}", segment.index));
+                }
+                if segment.text != digest((range.start.0..range.end.0).map(sample)) {
+                    return Err(format!("final of {range} was made of other samples"));
+                }
+                self.finals += 1;
+                self.final_ = range.end;
+                self.fruit = now;
+                self.trouble = None;
+            }
+            TranscriptEvent::Partial { segment, range, .. } => {
+                if *segment != self.finals || range.start != self.final_ {
+                    return Err(format!("partial {segment} of {range} after {} finals", self.finals));
+                }
+            }
+            TranscriptEvent::Gap { range } => return Err(format!("gap {range} where nothing may be lost")),
+            TranscriptEvent::Reconnected { from } if *from < self.final_ => {
+                return Err(format!("reconnected from {from}, which is final"));
+            }
+            TranscriptEvent::Reconnected { .. } => {}
+            TranscriptEvent::End { frames, finals } => {
+                self.end_told = true;
+                if (*frames, *finals) != (self.accepted.0, self.finals) {
+                    return Err(format!("end after {frames} frames in {finals} finals"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The order of the cursors, and no frame missing between them.
+    pub(super) fn check(&self, core: &Core) -> Result<(), String> {
+        let cursors = core.cursors();
+        let ordered = cursors.final_ <= cursors.received
+            && cursors.received <= cursors.sent
+            && cursors.sent <= cursors.accepted;
+        if !ordered {
+            return Err(format!("cursors out of order: {cursors:?}"));
+        }
+        if cursors.accepted != self.accepted || cursors.final_ != self.final_ {
+            return Err(format!("{cursors:?}, but {}..{} are not final", self.final_, self.accepted));
+        }
+        let mut at = cursors.final_;
+        while let Some(chunk) = core.replay().chunk_from(at) {
+            if chunk.range().start != at {
+                break;
+            }
+            at = chunk.range().end;
+        }
+        match at == cursors.accepted {
+            true => Ok(()),
+            false => Err(format!("frame {at} is neither final nor in the replay buffer")),
+        }
+    }
+
+    /// Whether the session had reason to end like this.
+    pub(super) fn ends(
+        &mut self,
+        result: &Result<Ledger, SessionError>,
+        plan: &Plan,
+        now: Duration,
+    ) -> Result<(), String> {
+        self.ended = true;
+        match result {
+            Ok(ledger) => {
+                let whole = Ledger {
+                    accepted: plan.frames(),
+                    recognised: plan.frames(),
+                    finals: self.finals,
+                    ..*ledger
+                };
+                match self.end_told && self.finished && *ledger == whole && !self.doomed {
+                    true => Ok(()),
+                    false => Err(format!("ended well with {ledger:?}, {} frames given", self.accepted)),
+                }
+            }
+            Err(_) if self.doomed => Ok(()),
+            Err(error) => {
+                let settings = &plan.settings;
+                let patience = if self.ever_ready { settings.give_up } else { settings.first_contact };
+                match self.trouble {
+                    Some(since) if now.saturating_sub(since) >= patience => Ok(()),
+                    since => Err(format!("gave up too soon, in trouble since {since:?}: {error}")),
+                }
+            }
+        }
+    }
+
+    /// Whether the session goes on for longer than it may (G5). `calm`: no fault is left.
+    pub(super) fn check_patience(&self, plan: &Plan, calm: bool, now: Duration) -> Result<(), String> {
+        if calm && plan.fate == Fate::Recovers && now > self.last_failure + plan.calm_bound() {
+            return Err(format!("no end {:?} after the last fault", plan.calm_bound()));
+        }
+        match now > self.fruit + plan.barren_bound() {
+            true => Err(format!("nothing came of it for {:?}", plan.barren_bound())),
+            false => Ok(()),
+        }
+    }
+}
