@@ -146,7 +146,7 @@ mod tests {
             for _ in 0..4 {
                 peer.next().await.unwrap().unwrap();
             }
-            std::future::pending::<()>().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             message = wire.next() => assert_eq!(message.unwrap().unwrap(), Message::text("again")),
