@@ -301,9 +301,8 @@ async fn a_timeline_that_starts_at_its_end_is_refused() {
     let mut wire = connector.connect(&token).await.unwrap();
     wire.send(Message::text(format!(r#"{{"type":"start","sample_rate":16000,"origin":{}}}"#, u64::MAX)));
     let code = loop {
-        match wire.next().await.unwrap().unwrap() {
-            Message::Close(frame) => break u16::from(frame.unwrap().code),
-            _ => {}
+        if let Message::Close(frame) = wire.next().await.unwrap().unwrap() {
+            break u16::from(frame.unwrap().code);
         }
     };
     assert_eq!(code, close::PROTOCOL);
