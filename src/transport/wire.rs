@@ -110,11 +110,12 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
+    use crate::transport::socket_limits;
 
     async fn pair(backlog: usize) -> (WebSocketStream<DuplexStream>, Wire<DuplexStream>) {
         let (near, far) = duplex(1_024);
         let peer = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
-        let socket = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+        let socket = WebSocketStream::from_raw_socket(far, Role::Server, Some(socket_limits())).await;
         (peer, Wire::with_backlog(socket, backlog))
     }
 
@@ -133,7 +134,7 @@ mod tests {
         let (mut peer, mut wire) = pair(2).await;
         peer.send(Message::text("again")).await.unwrap();
         for _ in 0..4 {
-            wire.send(Message::binary(vec![0; 2_000]));
+            wire.send(Message::binary(vec![0; 32_000]));
         }
         tokio::select! {
             biased;

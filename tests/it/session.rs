@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
@@ -13,6 +14,7 @@ use voxline::auth::{TokenProvider, TokenSet, Vault};
 use voxline::clock::{Clock, SystemClock};
 use voxline::engine::Whisper;
 use voxline::gateway::Options;
+use voxline::recovery::Recovery;
 use voxline::session::{self, Ledger, SessionError, Settings, close};
 use voxline::testing::{DigestRecognizer, FaultProxy};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
@@ -305,15 +307,20 @@ async fn a_token_refused_at_the_door_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_handshake_cut_short_is_tried_again() {
-    let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
-    let (tokens, pcm) = (server.tokens(), audio(1));
-    let proxy = FaultProxy::start(server.address, vec![50]).await.unwrap();
-    let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
-    let run = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
-    assert_whole(&run, pcm.len() as u64);
-    assert_eq!(proxy.cuts(), 1);
-    server.stop().await;
+async fn a_handshake_that_ends_without_an_answer_may_be_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connector = WebSocketConnector::new(endpoint(listener.local_addr().unwrap())).unwrap();
+    let token = TokenProvider::service(&"token".to_owned().into()).unwrap().token().await.unwrap();
+    let hanging_up = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        // All of the request is read, so that the end is an end and not a reset.
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            socket.read_buf(&mut request).await.unwrap();
+        }
+    };
+    let (answer, ()) = tokio::join!(connector.connect(&token), hanging_up);
+    assert_eq!(answer.err().map(|failure| failure.recovery), Some(Recovery::Retry));
 }
 
 #[tokio::test]

@@ -326,7 +326,7 @@ impl Misery {
             Misery::ReadyThenDrop => broken(When::Said(0), now, false),
             Misery::Silent => broken(When::Said(dice.between(0, 1)), How::Silence, false),
             Misery::Poison => broken(When::AtFinal, How::Close(close::SERVER_FAULT), true),
-            Misery::TokenCircle => broken(When::Said(dice.between(1, 2)), How::Close(close::TOKEN), false),
+            Misery::TokenCircle => broken(When::Said(1), How::Close(close::TOKEN), false),
         }
     }
 }
