@@ -22,53 +22,10 @@ use super::error::{Failure, FailureKind, SessionError};
 use super::ledger::Ledger;
 use super::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage, Start};
 use super::replay::ReplayBuffer;
+use super::settings::Settings;
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, FrameRange};
 use crate::recovery::Recovery;
 use crate::transcript::{FinalSegment, TranscriptEvent};
-
-/// What a session is asked to do, and how patient it is.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Frames per second of the session stream.
-    pub sample_rate: u32,
-    /// The language spoken, as a BCP 47 code; `None` lets the recogniser detect it.
-    pub language: Option<String>,
-    /// Whether partial results are wanted.
-    pub partials: bool,
-    /// How many frames the replay buffer holds before the source is no longer read.
-    pub replay_frames: u64,
-    /// How long the peer may take to answer `start` or `resume`.
-    pub opening_timeout: Duration,
-    /// How long audio may stay unacknowledged, or a finished session undone, before the connection counts as dead.
-    pub progress_timeout: Duration,
-    /// How long to try before the first connection ever: a wrong address should be told soon.
-    pub first_contact: Duration,
-    /// How long to try without any progress once there was a session.
-    pub give_up: Duration,
-    /// How long a connection must live to reset the back-off.
-    pub healthy_after: Duration,
-    /// Decides the jitter of the back-off.
-    pub seed: u64,
-}
-
-impl Settings {
-    /// The defaults for a stream of `sample_rate` frames per second: a minute of replay, patience of two minutes.
-    #[must_use]
-    pub fn new(sample_rate: u32) -> Settings {
-        Settings {
-            sample_rate,
-            language: None,
-            partials: true,
-            replay_frames: 60 * u64::from(sample_rate),
-            opening_timeout: Duration::from_secs(10),
-            progress_timeout: Duration::from_secs(60),
-            first_contact: Duration::from_secs(5),
-            give_up: Duration::from_secs(120),
-            healthy_after: Duration::from_secs(30),
-            seed: 0,
-        }
-    }
-}
 
 /// Something that happened.
 #[derive(Debug)]
@@ -397,6 +354,7 @@ impl Core {
     fn hear(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
         match (&self.link, message) {
             (Link::Opening { .. }, ServerMessage::Ready(ready)) => self.ready(ready, now),
+            (_, ServerMessage::Unknown) => Ok(()),
             // The close that follows says what to do.
             (_, ServerMessage::Error { code, message }) => {
                 tracing::debug!(code, message, "the peer reports an error");
@@ -652,5 +610,6 @@ fn name(message: &ServerMessage) -> &'static str {
         ServerMessage::Final(_) => "final",
         ServerMessage::Done { .. } => "done",
         ServerMessage::Error { .. } => "error",
+        ServerMessage::Unknown => "unknown",
     }
 }

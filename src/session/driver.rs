@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::core::{Core, Input, Output, Settings};
+use super::core::{Core, Input, Output};
 use super::error::{Failure, FailureKind, SessionError};
 use super::ledger::Ledger;
 use super::protocol::{self, ClientMessage, ServerMessage};
+use super::settings::Settings;
 use crate::audio::Feed;
 use crate::auth::{AuthError, TokenGeneration, TokenProvider};
 use crate::recovery::Recovery;

@@ -11,8 +11,9 @@ mod error;
 mod ledger;
 pub mod protocol;
 pub mod replay;
+mod settings;
 
-pub use self::core::Settings;
 pub use driver::run;
 pub use error::{Failure, FailureKind, SessionError};
 pub use ledger::Ledger;
+pub use settings::Settings;

@@ -107,6 +107,9 @@ pub enum ServerMessage {
         /// What, in words.
         message: String,
     },
+    /// A message of a later version: it says nothing that this one must know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The state of a session, as the server opens or resumes it.
@@ -255,6 +258,12 @@ mod tests {
         assert!(start.partials && start.origin == FramePos::ZERO && start.language.is_none());
         let ack = ServerMessage::Ack { received: FramePos(5), final_: FramePos(3) };
         assert_eq!(serde_json::to_string(&ack).unwrap(), r#"{"type":"ack","received":5,"final":3}"#);
+    }
+
+    #[test]
+    fn a_message_of_a_later_version_is_no_error() {
+        let message = serde_json::from_str(r#"{"type":"goaway","deadline_ms":5}"#);
+        assert!(matches!(message, Ok(ServerMessage::Unknown)));
     }
 
     #[test]
