@@ -79,7 +79,10 @@ impl Audit {
                 }
             }
             ServerMessage::Final(segment) => self.received = self.received.max(segment.end),
-            ServerMessage::Partial { .. } | ServerMessage::Done { .. } | ServerMessage::Error { .. } => {}
+            ServerMessage::Partial { .. }
+            | ServerMessage::Done { .. }
+            | ServerMessage::Error { .. }
+            | ServerMessage::Unknown => {}
         }
     }
 

@@ -533,5 +533,6 @@ fn described(message: &ServerMessage) -> (&'static str, u64, u64) {
         ServerMessage::Final(Final { start, end, .. }) => ("hears final", start.0, end.0),
         ServerMessage::Done { frames: FramePos(frames), finals } => ("hears done", *frames, *finals),
         ServerMessage::Error { code, .. } => ("hears error", u64::from(*code), 0),
+        ServerMessage::Unknown => ("hears something unknown", 0, 0),
     }
 }
