@@ -8,9 +8,9 @@ mod provider;
 mod token;
 mod vault;
 
-pub use oauth::{AuthError, Credentials, OAuthClient, TOKEN_PATH};
+pub use oauth::{AuthError, Credentials, OAuthClient, Refusal, TOKEN_PATH};
 pub use provider::TokenProvider;
 pub use token::{AccessToken, RefreshToken, TokenGeneration, TokenSet};
-#[cfg(feature = "gateway")]
-pub(crate) use vault::create_private_dir;
 pub use vault::{Vault, VaultError};
+#[cfg(feature = "gateway")]
+pub(crate) use vault::{create_private_dir, create_private_file};

@@ -1,5 +1,6 @@
 //! The client of the token endpoint.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub enum AuthError {
         reason: String,
     },
     /// The token endpoint said no.
-    #[error("token endpoint {endpoint} refused the {grant} (status {status})")]
+    #[error("token endpoint {endpoint} refused the grant {grant} (status {status}): {reason}")]
     Refused {
         /// Its address.
         endpoint: String,
@@ -53,6 +54,8 @@ pub enum AuthError {
         grant: &'static str,
         /// The HTTP status.
         status: u16,
+        /// Why.
+        reason: Refusal,
         /// What to do about it.
         recovery: Recovery,
     },
@@ -73,6 +76,30 @@ pub enum AuthError {
     /// Tokens can't be kept.
     #[error(transparent)]
     Vault(#[from] VaultError),
+}
+
+/// Why the token endpoint said no. Told from its error code alone: the rest of its answer could hold anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client id or secret is wrong.
+    Client,
+    /// The refresh token is dead.
+    Grant,
+    /// The project has no token left to give.
+    Limit,
+    /// It didn't say, or nothing that is known.
+    Unknown,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Client => "client id or secret is wrong",
+            Refusal::Grant => "token is dead",
+            Refusal::Limit => "the project's limit of tokens is reached",
+            Refusal::Unknown => "no reason known",
+        })
+    }
 }
 
 impl AuthError {
@@ -166,20 +193,11 @@ impl OAuthClient {
                 Recovery::RefreshToken => Recovery::Fatal,
                 recovery => recovery,
             };
-            return Err(AuthError::Refused {
-                endpoint: endpoint(),
-                grant,
-                status: status.as_u16(),
-                recovery,
-            });
+            let reason = refusal(&read(&mut response).await.unwrap_or_default());
+            let status = status.as_u16();
+            return Err(AuthError::Refused { endpoint: endpoint(), grant, status, reason, recovery });
         }
-        let mut answer = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(unreachable)? {
-            if answer.len() + part.len() > MAX_ANSWER {
-                return Err(AuthError::Answer { endpoint: endpoint(), missing: "an end in sight" });
-            }
-            answer.extend_from_slice(&part);
-        }
+        let answer = read(&mut response).await.map_err(unreachable)?;
         let answer: Answer = serde_json::from_slice(&answer)
             .map_err(|_| AuthError::Answer { endpoint: endpoint(), missing: "an access token" })?;
         Ok(TokenSet {
@@ -188,6 +206,29 @@ impl OAuthClient {
             granted_at: asked_at,
             lifetime: answer.expired_in.or(answer.expires_in).map_or(DEFAULT_LIFETIME, |seconds| seconds.0),
         })
+    }
+}
+
+/// The body of an answer, as far as it may go.
+async fn read(response: &mut reqwest::Response) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        body.extend_from_slice(&part[..part.len().min(MAX_ANSWER - body.len())]);
+        if body.len() == MAX_ANSWER {
+            break;
+        }
+    }
+    Ok(body)
+}
+
+/// What an error code means: those of RFC 6749, section 5.2, and our gateway's own.
+fn refusal(body: &[u8]) -> Refusal {
+    let body: Option<Value> = serde_json::from_slice(body).ok();
+    match body.as_ref().and_then(|body| body.get("error")?.as_str()) {
+        Some("invalid_client") => Refusal::Client,
+        Some("invalid_grant") => Refusal::Grant,
+        Some("limit_exceeded") => Refusal::Limit,
+        _ => Refusal::Unknown,
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use secrecy::SecretString;
 use tokio::sync::Mutex;
 
-use super::oauth::{AuthError, OAuthClient};
+use super::oauth::{AuthError, OAuthClient, Refusal};
 use super::token::{AccessToken, TokenGeneration, TokenSet};
 use super::vault::Vault;
 use crate::recovery::Recovery;
@@ -36,7 +36,7 @@ struct Held {
 }
 
 impl TokenProvider {
-    /// Hands out a service token, which lives until it is revoked.
+    /// Hands out a service token, which lives as long as the service lets it.
     ///
     /// # Errors
     /// [`AuthError::Token`] for a text that can't be a token.
@@ -118,7 +118,10 @@ impl Held {
         let mut tokens = match &refresh {
             None => client.client_credentials().await?,
             Some(token) => match client.refresh(token).await {
-                Err(error @ AuthError::Refused { .. }) if error.recovery() == Recovery::Fatal => {
+                // A new pair costs the project a slot, so only a refresh token that is no good makes us ask for one.
+                Err(AuthError::Refused { reason, recovery: Recovery::Fatal, .. })
+                    if reason != Refusal::Limit =>
+                {
                     tracing::info!("refresh token is dead, asking by client credentials");
                     client.client_credentials().await?
                 }

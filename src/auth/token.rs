@@ -82,12 +82,16 @@ impl TokenSet {
     #[must_use]
     pub fn is_due(&self, now: Duration) -> bool {
         let margin = (self.lifetime / 5).min(Duration::from_secs(300));
-        now < self.granted_at || now + margin >= self.granted_at + self.lifetime
+        now < self.granted_at || now.saturating_add(margin) >= self.ends_at()
+    }
+
+    fn ends_at(&self) -> Duration {
+        self.granted_at.saturating_add(self.lifetime)
     }
 
     /// Whether the access token can no longer be used at `now` (since the Unix epoch).
     #[must_use]
     pub fn is_expired(&self, now: Duration) -> bool {
-        now < self.granted_at || now >= self.granted_at + self.lifetime
+        now < self.granted_at || now >= self.ends_at()
     }
 }

@@ -157,6 +157,18 @@ pub(crate) fn create_private_dir(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
+/// Creates an empty file that only its owner can read, unless it is there.
+#[cfg(all(unix, feature = "gateway"))]
+pub(crate) fn create_private_file(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+#[cfg(all(not(unix), feature = "gateway"))]
+pub(crate) fn create_private_file(path: &Path) -> io::Result<()> {
+    fs::OpenOptions::new().append(true).create(true).open(path).map(drop)
+}
+
 #[cfg(not(unix))]
 pub(crate) fn create_private_dir(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Refusal};
 use crate::config::ConfigError;
 use crate::decode::DecodeError;
 use crate::engine::EngineError;
@@ -109,7 +109,9 @@ impl From<AuthError> for CliError {
         let exit = match (&error, error.recovery()) {
             (AuthError::Unreachable { .. } | AuthError::Answer { .. }, _) => Exit::Peer,
             (AuthError::Vault(_), _) => Exit::Setup,
-            (_, Recovery::RetryAfter(_)) => Exit::Limit,
+            (AuthError::Refused { reason: Refusal::Limit, .. }, _) | (_, Recovery::RetryAfter(_)) => {
+                Exit::Limit
+            }
             _ => Exit::Authentication,
         };
         CliError::new(exit, error.to_string())
@@ -121,6 +123,7 @@ impl From<SessionError> for CliError {
         let exit = match &error {
             SessionError::Authentication { .. } => Exit::Authentication,
             SessionError::Limit { .. } => Exit::Limit,
+            SessionError::Unsupported { .. } => Exit::Setup,
             SessionError::Unreachable { .. } | SessionError::Protocol { .. } => Exit::Peer,
         };
         CliError::new(exit, error.to_string())

@@ -6,7 +6,9 @@ mod models;
 mod progress;
 mod serve;
 mod service;
+mod signals;
 mod speak;
+mod target;
 mod transcribe;
 mod voices;
 
@@ -75,14 +77,17 @@ struct Common {
 
 impl Common {
     fn load(self, language: Option<String>) -> Result<Config, CliError> {
+        // A variable that is set to nothing says nothing.
+        let text = |given: Option<String>| given.filter(|text| !text.is_empty());
+        let file = |given: Option<PathBuf>| given.filter(|path| !path.as_os_str().is_empty());
         Ok(Config::load(Settings {
-            config: self.config,
-            endpoint: self.endpoint,
-            client_id: self.client_id,
-            client_secret_file: self.client_secret_file,
-            token_file: self.token_file,
-            models: self.models,
-            language,
+            config: file(self.config),
+            endpoint: text(self.endpoint),
+            client_id: text(self.client_id),
+            client_secret_file: file(self.client_secret_file),
+            token_file: file(self.token_file),
+            models: file(self.models),
+            language: text(language),
         })?)
     }
 }
@@ -131,8 +136,10 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
 
 /// Tells the user, in one line.
 fn complain(error: &CliError) {
+    // One line, whatever is in a file's name.
+    let line: String = error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     // Where standard error is closed too, the exit code says it.
-    let _ = writeln!(io::stderr(), "voxline: {error}");
+    let _ = writeln!(io::stderr(), "voxline: {line}");
 }
 
 /// Writes a command's result to standard output.

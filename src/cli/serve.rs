@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit_code::{CliError, Exit};
 use super::service::{TOKEN_LIFETIME, load_whisper};
+use super::signals::Signals;
 use super::{Common, say};
 use crate::clock::SystemClock;
 use crate::engine::Voices;
@@ -30,8 +31,8 @@ pub(super) struct Arguments {
           value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     token_lifetime: u64,
     /// How many streaming sessions may live at once
-    #[arg(long, value_name = "COUNT", default_value_t = Options::default().max_sessions)]
-    max_sessions: usize,
+    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    max_sessions: u16,
     /// How many seconds sessions may go on once the gateway is told to stop
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().drain.as_secs())]
     drain: u64,
@@ -49,7 +50,11 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let loaded = tokio::task::spawn_blocking(load).await;
     let (authority, engines) =
         loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
-    let options = Options { max_sessions, drain: Duration::from_secs(drain), ..Options::default() };
+    let options = Options {
+        max_sessions: max_sessions.into(),
+        drain: Duration::from_secs(drain),
+        ..Options::default()
+    };
     let gateway = Arc::new(Gateway::new(authority, engines, options));
 
     let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {listen}: {error}"));
@@ -61,28 +66,15 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     // Scripts wait for this line; with port 0 it is how they learn the port.
     say(&format!("listening on http://{address}\n"))?;
     let shutdown = CancellationToken::new();
+    let mut signals = Signals::new()?;
     let stopping = async {
-        let signal = told_to_stop().await;
+        signals.next().await;
         shutdown.cancel();
-        signal
+        signals.next().await;
     };
-    let (served, signalled) = tokio::join!(serve(listener, gateway, shutdown.clone()), stopping);
-    served.and(signalled).map_err(cannot)?;
-    Ok(Exit::Done)
-}
-
-/// Returns on ctrl-c or SIGTERM.
-#[cfg(unix)]
-async fn told_to_stop() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
+        served = serve(listener, gateway, shutdown.clone()) => served.map_err(cannot)?,
+        () = stopping => return Err(CliError::new(Exit::Interrupted, "interrupted before sessions had ended")),
     }
-}
-
-#[cfg(not(unix))]
-async fn told_to_stop() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
+    Ok(Exit::Done)
 }

@@ -49,18 +49,17 @@ impl Connection {
     /// The service of `config`, started where it is embedded.
     pub(super) async fn open(config: &Config, need: Need) -> Result<Connection, CliError> {
         let http = http_client()?;
-        match &config.service {
+        match config.service()? {
             Service::Embedded => Connection::embed(&config.models, need, http).await,
             Service::Remote { endpoint, access } => {
                 let tokens = match access {
-                    Access::ServiceToken(token) => TokenProvider::service(token)?,
+                    Access::ServiceToken(token) => TokenProvider::service(&token)?,
                     Access::Client { id, secret } => {
-                        let credentials =
-                            Credentials { client_id: id.clone(), client_secret: secret.clone() };
-                        provider(&http, endpoint, credentials, &config.tokens)
+                        let credentials = Credentials { client_id: id, client_secret: secret };
+                        provider(&http, &endpoint, credentials, &config.tokens)
                     }
                 };
-                Ok(Connection { endpoint: endpoint.clone(), tokens, http, embedded: None })
+                Ok(Connection { endpoint, tokens, http, embedded: None })
             }
         }
     }

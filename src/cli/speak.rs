@@ -12,8 +12,8 @@ use super::service::{Connection, Need};
 use crate::audio::{WavError, WavWriter};
 use crate::speech::{PcmStream, SpeechClient, SpeechOptions};
 
-/// The longest text read from standard input, in bytes.
-const MAX_TEXT: u64 = 1 << 20;
+/// The longest text read from standard input, in bytes: what a service can take (20,000 characters) at its longest.
+const MAX_TEXT: u64 = 80_000;
 
 /// Programs that play raw PCM from standard input, in the order they are tried: PipeWire, PulseAudio, ALSA.
 const PLAYERS: &[(&str, &[&str])] = &[
@@ -24,7 +24,7 @@ const PLAYERS: &[(&str, &[&str])] = &[
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// What to say; `-` for standard input
+    /// What to say, up to 20,000 characters; `-` for standard input
     text: String,
     /// WAV file to write, `-` for a WAV stream on standard output, or `play`
     #[arg(short, long, value_name = "FILE", default_value = "play")]
@@ -64,12 +64,13 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
 }
 
 fn read_stdin() -> Result<String, CliError> {
-    let mut text = String::new();
-    io::stdin()
-        .take(MAX_TEXT)
-        .read_to_string(&mut text)
-        .map_err(|error| CliError::new(Exit::Setup, format!("standard input: {error}")))?;
-    Ok(text)
+    let refused = |reason: String| CliError::new(Exit::Setup, format!("standard input: {reason}"));
+    let mut text = Vec::new();
+    io::stdin().take(MAX_TEXT + 1).read_to_end(&mut text).map_err(|error| refused(error.to_string()))?;
+    if text.len() as u64 > MAX_TEXT {
+        return Err(refused(format!("text is longer than {MAX_TEXT} bytes")));
+    }
+    String::from_utf8(text).map_err(|_| refused("text is not UTF-8".to_owned()))
 }
 
 /// Writes what is spoken as it comes; what came before an error is kept.
@@ -105,7 +106,7 @@ async fn play(mut speech: PcmStream) -> Result<(), CliError> {
     let ended = tokio::task::spawn_blocking(move || player.wait()).await;
     match ended.unwrap_or_else(|panic| Err(io::Error::other(panic))).map_err(|e| broken(&e))? {
         status if status.success() => Ok(()),
-        status => Err(CliError::new(Exit::Output, format!("player: {status}"))),
+        status => Err(CliError::new(Exit::Output, format!("player: {status}; is there a sound device?"))),
     }
 }
 
@@ -113,7 +114,7 @@ fn start_player(rate: u32) -> Result<(Child, ChildStdin), CliError> {
     let rate = rate.to_string();
     for (program, arguments) in PLAYERS {
         let arguments = arguments.iter().map(|argument| if *argument == "RATE" { &rate } else { *argument });
-        match Command::new(program).args(arguments).stdin(Stdio::piped()).spawn() {
+        match Command::new(program).args(arguments).stdin(Stdio::piped()).stderr(Stdio::null()).spawn() {
             Ok(mut child) => {
                 let input = child.stdin.take().expect("its input is piped");
                 return Ok((child, input));

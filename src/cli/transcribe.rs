@@ -1,7 +1,5 @@
 //! `voxline transcribe`: recordings in, text out.
 
-use std::fs::File;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::exit_code::{CliError, Exit};
 use super::progress::Progress;
 use super::service::{Connection, Need};
+use super::signals::Signals;
+use super::target::{Output, Target};
 use super::{Common, complain};
 use crate::audio::Feed;
 use crate::pipeline::{self, Pipeline};
 use crate::session::{self, Settings};
 use crate::source::Source;
-use crate::transcript::{Format, TranscriptEvent, Writer, WriterError};
+use crate::transcript::{Format, TranscriptEvent, WriterError};
 use crate::transport::WebSocketConnector;
 
 /// The rate of the session stream: what recognisers hear.
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// Format of the transcript: text, jsonl, srt or vtt
     #[arg(long, default_value = "text")]
     format: Format,
-    /// Write to a file, or into a directory a file for each recording, instead of standard output
+    /// Write to a file; with a directory, or a path that ends in a slash, to a file for each recording
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
     /// Language spoken, such as en or ru [default: detected]
@@ -47,14 +47,18 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let Arguments { inputs, format, output, language, no_partials } = arguments;
-    let target = Target::new(output, format, inputs.len())?;
+    let target = Target::new(output, format, SAMPLE_RATE, &inputs)?;
     let config = common.load(language)?;
-    let sources = check(&inputs);
-    if sources.iter().all(Result::is_err) {
+    // A misspelt name is told before an hour's work on the others.
+    let checked: Vec<_> = inputs.iter().map(|input| open(input).map(drop)).collect();
+    if checked.iter().all(Result::is_err) {
         // Nothing to do: don't start a service for it.
-        return Ok(report_all(sources.into_iter().filter_map(Result::err)));
+        let exits: Vec<Exit> =
+            checked.into_iter().map(|checked| told(checked.map(|()| Exit::Done))).collect();
+        return Ok(worst(&exits));
     }
     let connection = Connection::open(&config, Need::Recognition).await?;
+    target.create()?;
     let mut settings = Settings::new(SAMPLE_RATE);
     settings.language = config.language;
     settings.partials = !no_partials;
@@ -64,48 +68,59 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         connection: &connection,
         settings,
         target,
-        interrupted: interruption(),
+        interrupted: CancellationToken::new(),
     };
-    let mut worst = Exit::Done;
-    for source in sources {
-        let ended = match source {
-            Ok(source) => job.transcribe(source).await,
-            Err(error) => Err(error),
-        };
-        let exit = ended.unwrap_or_else(|error| {
-            complain(&error);
-            error.exit
-        });
-        if worst == Exit::Done {
-            worst = exit;
+    let mut signals = Signals::new()?;
+    let mut exits = Vec::new();
+    let work = async {
+        for (input, checked) in inputs.iter().zip(checked) {
+            let result = match checked {
+                Ok(()) => job.transcribe(input).await,
+                Err(error) => Err(error),
+            };
+            exits.push(told(result));
+            if job.interrupted.is_cancelled() {
+                break;
+            }
         }
-        if exit == Exit::Interrupted {
-            worst = exit;
-            break;
-        }
+    };
+    let stopping = async {
+        signals.next().await;
+        // Ends the audio; what was said until then is still recognised.
+        job.interrupted.cancel();
+        signals.next().await;
+    };
+    tokio::select! {
+        () = work => {}
+        // What is dropped here ends by itself.
+        () = stopping => return Err(CliError::new(Exit::Interrupted, "interrupted")),
     }
     drop(job);
     connection.close().await;
-    Ok(worst)
+    Ok(worst(&exits))
 }
 
-/// Opens every recording, so that a misspelt name is told before an hour's work on the others.
-fn check(inputs: &[PathBuf]) -> Vec<Result<Source, CliError>> {
-    let open = |path: &PathBuf| match path.as_os_str() == "-" {
+fn open(input: &Path) -> Result<Source, CliError> {
+    match input.as_os_str() == "-" {
         true => Ok(Source::stdin()),
-        false => Source::open(path).map_err(CliError::from),
-    };
-    inputs.iter().map(open).collect()
+        false => Ok(Source::open(input)?),
+    }
 }
 
-/// Tells the user each error; the exit code is the first one's.
-fn report_all(errors: impl Iterator<Item = CliError>) -> Exit {
-    let mut first = None;
-    for error in errors {
+/// Tells the user of an error at once: the next recording may take an hour.
+fn told(result: Result<Exit, CliError>) -> Exit {
+    result.unwrap_or_else(|error| {
         complain(&error);
-        first.get_or_insert(error.exit);
+        error.exit
+    })
+}
+
+/// The exit code of several recordings: an interruption, else the first trouble.
+fn worst(exits: &[Exit]) -> Exit {
+    match exits.contains(&Exit::Interrupted) {
+        true => Exit::Interrupted,
+        false => exits.iter().copied().find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done),
     }
-    first.unwrap_or(Exit::Done)
 }
 
 /// What all recordings of a run share.
@@ -118,16 +133,21 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn transcribe(&self, source: Source) -> Result<Exit, CliError> {
+    async fn transcribe(&self, input: &Path) -> Result<Exit, CliError> {
+        let source = open(input)?;
         let name = source.name().to_owned();
+        let interrupted = || CliError::new(Exit::Interrupted, format!("{name}: interrupted"));
         // Probing reads, and reading may block.
-        let opened =
-            tokio::task::spawn_blocking(|| Pipeline::open(source, pipeline::Options::default())).await;
+        let opening = tokio::task::spawn_blocking(|| Pipeline::open(source, pipeline::Options::default()));
+        let opened = tokio::select! {
+            opened = opening => opened,
+            () = self.interrupted.cancelled() => return Err(interrupted()),
+        };
         let pipeline = opened.map_err(|panic| CliError::new(Exit::Input, format!("{name}: {panic}")))??;
         let info = pipeline.info();
         let duration =
             info.frames.map(|frames| Duration::from_secs_f64(frames as f64 / f64::from(info.sample_rate)));
-        let mut writer = self.target.open(&name)?;
+        let mut writer = self.target.open(input)?;
         let progress = Progress::new(&name, SAMPLE_RATE, duration);
 
         let (audio, worker) = pipeline.start();
@@ -148,13 +168,15 @@ impl Job<'_> {
         // An output that fails ends the work: the session is dropped, which ends the worker.
         let (session, spoken, ()) = tokio::try_join!(
             session.map(Ok),
-            writing.map_err(|error| self.target.error(&name, &error)),
+            writing.map_err(|error: WriterError| {
+                CliError::new(Exit::Output, format!("{}: {error}", self.target.name(input)))
+            }),
             forwarding.map(Ok),
         )?;
         drop(progress);
         session?;
         if self.interrupted.is_cancelled() {
-            return Err(CliError::new(Exit::Interrupted, format!("{name}: interrupted")));
+            return Err(interrupted());
         }
         let joined = tokio::task::spawn_blocking(|| worker.join()).await;
         joined.map_err(|panic| CliError::new(Exit::Input, format!("{name}: {panic}")))??;
@@ -173,28 +195,25 @@ async fn forward(
     interrupted: &CancellationToken,
     progress: &Progress,
 ) {
-    loop {
-        let feed = tokio::select! {
-            feed = audio.recv() => feed,
-            () = interrupted.cancelled() => {
-                progress.interrupted();
-                Some(Feed::End)
-            }
-        };
+    let carrying = async {
         // Without a feed the worker died; the closed channel tells the session.
-        let Some(feed) = feed else { return };
-        let end = feed == Feed::End;
-        if session.send(feed).await.is_err() || end {
-            return;
+        while let Some(feed) = audio.recv().await {
+            let end = feed == Feed::End;
+            if session.send(feed).await.is_err() || end {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = carrying => {}
+        () = interrupted.cancelled() => {
+            progress.interrupted();
+            let _ = session.send(Feed::End).await;
         }
     }
 }
 
-fn show(
-    event: TranscriptEvent,
-    writer: &mut Writer<Box<dyn Write + Send>>,
-    progress: &Progress,
-) -> Result<(), WriterError> {
+fn show(event: TranscriptEvent, writer: &mut Output, progress: &Progress) -> Result<(), WriterError> {
     match event {
         TranscriptEvent::Partial { text, range, .. } => progress.guess(&text, range.end),
         TranscriptEvent::Final(segment) => {
@@ -205,99 +224,6 @@ fn show(
         TranscriptEvent::Reconnected { .. } | TranscriptEvent::End { .. } => {}
     }
     Ok(())
-}
-
-/// Where transcripts go.
-struct Target {
-    format: Format,
-    place: Place,
-}
-
-enum Place {
-    Stdout,
-    /// One file for all recordings.
-    File(PathBuf),
-    /// A file for each.
-    Directory(PathBuf),
-}
-
-impl Target {
-    fn new(output: Option<PathBuf>, format: Format, inputs: usize) -> Result<Target, CliError> {
-        let place = match output {
-            None => Place::Stdout,
-            Some(path) if path.is_dir() => Place::Directory(path),
-            Some(path) => Place::File(path),
-        };
-        let one_timeline = matches!(format, Format::Srt | Format::WebVtt);
-        if inputs > 1 && one_timeline && !matches!(place, Place::Directory(_)) {
-            let expected = "several recordings don't fit on one timeline: name a directory with --output";
-            return Err(CliError::new(Exit::Setup, expected));
-        }
-        if let Place::File(path) = &place {
-            // Emptied once, so that each recording can append.
-            File::create(path).map_err(|error| CliError::output(&path.display().to_string(), &error))?;
-        }
-        Ok(Target { format, place })
-    }
-
-    /// The writer for the recording called `name`.
-    fn open(&self, name: &str) -> Result<Writer<Box<dyn Write + Send>>, CliError> {
-        let out: Box<dyn Write + Send> = match &self.place {
-            Place::Stdout => Box::new(io::stdout()),
-            Place::File(path) => {
-                let file = File::options().append(true).open(path);
-                Box::new(file.map_err(|error| CliError::output(&path.display().to_string(), &error))?)
-            }
-            Place::Directory(_) => {
-                let path = self.path(name);
-                Box::new(
-                    File::create(&path)
-                        .map_err(|error| CliError::output(&path.display().to_string(), &error))?,
-                )
-            }
-        };
-        Ok(Writer::new(self.format, SAMPLE_RATE, out))
-    }
-
-    /// The file for the recording called `name`: its own name with the format's extension.
-    fn path(&self, name: &str) -> PathBuf {
-        let extension = match self.format {
-            Format::Text => "txt",
-            format => format.name(),
-        };
-        match &self.place {
-            Place::Stdout => PathBuf::from("standard output"),
-            Place::File(path) => path.clone(),
-            Place::Directory(directory) => {
-                let stem = Path::new(name).file_stem().unwrap_or_default();
-                directory.join(stem).with_extension(extension)
-            }
-        }
-    }
-
-    fn error(&self, name: &str, error: &WriterError) -> CliError {
-        CliError::new(Exit::Output, format!("{}: {error}", self.path(name).display()))
-    }
-}
-
-/// Cancelled when the user interrupts for the first time; the second time ends the process.
-fn interruption() -> CancellationToken {
-    let interrupted = CancellationToken::new();
-    let signalled = interrupted.clone();
-    watch_interrupts(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            if signalled.is_cancelled() {
-                std::process::exit(Exit::Interrupted as i32);
-            }
-            signalled.cancel();
-        }
-    });
-    interrupted
-}
-
-#[expect(clippy::disallowed_methods, reason = "listens for signals until the process ends")]
-fn watch_interrupts(task: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(task);
 }
 
 /// Different for each run, so that clients that fail together don't retry together.

@@ -38,14 +38,22 @@ pub struct Settings {
 /// What the program is to do with whom.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Who recognises and speaks.
-    pub service: Service,
+    endpoint: Option<String>,
+    credentials: Credentials,
     /// Where models are kept.
     pub models: PathBuf,
     /// Where tokens are kept.
     pub tokens: PathBuf,
     /// The language spoken; detected where absent.
     pub language: Option<String>,
+}
+
+/// Where the credentials are that were given.
+#[derive(Clone, Debug, Default)]
+struct Credentials {
+    client_id: Option<String>,
+    client_secret_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
 }
 
 /// Who recognises and speaks.
@@ -130,48 +138,75 @@ impl Config {
         let models = settings.models.or(raw.models);
         let models = models.or_else(|| Some(home.as_ref()?.cache_dir().join("voxline/models")));
         let tokens = home.map(|home| home.data_dir().join("voxline/tokens"));
+        let typed = Credentials {
+            client_id: settings.client_id,
+            client_secret_file: settings.client_secret_file,
+            token_file: settings.token_file,
+        };
+        let elsewhere = settings.endpoint.is_some() && settings.endpoint != raw.endpoint;
+        let written = match elsewhere {
+            // The file's credentials are for the file's endpoint, and must not be shown to another.
+            true => Credentials::default(),
+            false => Credentials {
+                client_id: raw.client_id,
+                client_secret_file: raw.client_secret_file,
+                token_file: raw.token_file,
+            },
+        };
         Ok(Config {
+            endpoint: settings.endpoint.or(raw.endpoint),
+            credentials: typed.over(written),
             models: models.ok_or(ConfigError::NoHome("a directory with --models"))?,
             tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
             language: settings.language.or(raw.language),
-            service: service(
-                settings.endpoint.or(raw.endpoint),
-                settings.client_id.or(raw.client_id),
-                settings.client_secret_file.or(raw.client_secret_file),
-                settings.token_file.or(raw.token_file),
-            )?,
         })
+    }
+
+    /// Who recognises and speaks. Reads the files that hold secrets.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn service(&self) -> Result<Service, ConfigError> {
+        let Credentials { client_id, client_secret_file, token_file } = &self.credentials;
+        let Some(endpoint) = &self.endpoint else {
+            return match (client_id, client_secret_file, token_file) {
+                (None, None, None) => Ok(Service::Embedded),
+                _ => Err(ConfigError::Incomplete("credentials are given, but no --endpoint to use them at")),
+            };
+        };
+        let endpoint = endpoint.parse()?;
+        let expected = match (client_id, client_secret_file, token_file) {
+            (None, None, Some(token)) => {
+                let access = Access::ServiceToken(secret_from(token)?);
+                return Ok(Service::Remote { endpoint, access });
+            }
+            (Some(id), Some(secret), None) => {
+                let access = Access::Client { id: id.clone(), secret: secret_from(secret)? };
+                return Ok(Service::Remote { endpoint, access });
+            }
+            (None, None, None) => {
+                "an --endpoint needs --client-id with --client-secret-file, or --token-file"
+            }
+            (_, _, Some(_)) => "--token-file excludes --client-id and --client-secret-file",
+            _ => "--client-id and --client-secret-file go together",
+        };
+        Err(ConfigError::Incomplete(expected))
     }
 }
 
-fn service(
-    endpoint: Option<String>,
-    client_id: Option<String>,
-    client_secret_file: Option<PathBuf>,
-    token_file: Option<PathBuf>,
-) -> Result<Service, ConfigError> {
-    let Some(endpoint) = endpoint else {
-        return match (client_id, client_secret_file, token_file) {
-            (None, None, None) => Ok(Service::Embedded),
-            _ => Err(ConfigError::Incomplete("credentials are given, but no --endpoint to use them at")),
-        };
-    };
-    let endpoint = endpoint.parse()?;
-    let access = match (client_id, client_secret_file, token_file) {
-        (None, None, Some(token)) => Access::ServiceToken(secret_from(&token)?),
-        (Some(id), Some(secret), None) => Access::Client { id, secret: secret_from(&secret)? },
-        (None, None, None) => {
-            let expected = "an --endpoint needs --client-id with --client-secret-file, or --token-file";
-            return Err(ConfigError::Incomplete(expected));
+impl Credentials {
+    /// These, completed from `below` where they are of the same kind.
+    fn over(self, below: Credentials) -> Credentials {
+        match (&self.client_id, &self.client_secret_file, &self.token_file) {
+            (None, None, None) => below,
+            (None, None, Some(_)) => self,
+            _ => Credentials {
+                client_id: self.client_id.or(below.client_id),
+                client_secret_file: self.client_secret_file.or(below.client_secret_file),
+                token_file: self.token_file,
+            },
         }
-        (_, _, Some(_)) => {
-            return Err(ConfigError::Incomplete(
-                "--token-file excludes --client-id and --client-secret-file",
-            ));
-        }
-        _ => return Err(ConfigError::Incomplete("--client-id and --client-secret-file go together")),
-    };
-    Ok(Service::Remote { endpoint, access })
+    }
 }
 
 /// The first line of a file, which holds a secret.

@@ -4,11 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{EngineError, EspeakVoice, FestivalVoice, PiperVoice, Voice, VoiceInfo, espeak, festival, piper};
+use super::{
+    EngineError, EspeakVoice, FestivalVoice, PiperVoice, Quality, Voice, VoiceInfo, espeak, festival, piper,
+};
 
 /// Names of Cloud Voice's Russian voices, which its clients send. They get the best Russian voice at hand.
 const CLOUD_VOICE_NAMES: &[&str] =
     &["katherine", "katherine-hifigan", "maria", "maria-serious", "pavel", "pavel-hifigan"];
+
+/// The voice that speaks English. Where its model is missing, that is told with the command that brings it: espeak-ng
+/// takes its place only when asked to.
+const ENGLISH: &str = "joe";
 
 /// What the directory of a Piper voice starts with, in the directory of models.
 const PIPER_PREFIX: &str = "piper-";
@@ -78,9 +84,9 @@ impl Voices {
         let mut found = Voices::new(Vec::new());
         let speaks = espeak::is_installed();
         let piper = if speaks { piper_voices(models) } else { Vec::new() };
-        if !piper.iter().any(|voice| voice.info().name == "joe") {
+        if !piper.iter().any(|voice| voice.info().name == ENGLISH) {
             let program = if speaks { String::new() } else { format!("{} && ", espeak::BRINGS) };
-            found.lacks("joe", "en", format!("{program}{}", piper::BRINGS));
+            found.lacks(ENGLISH, "en", format!("{program}{}", piper::BRINGS));
         }
         found.voices.extend(piper.into_iter().map(|voice| voice as Arc<dyn Voice>));
         if festival::is_installed() {
@@ -145,6 +151,13 @@ impl Voices {
     fn best(&self, language: &str) -> Result<Arc<dyn Voice>, VoiceError> {
         let spoken = language.split(['-', '_']).next().unwrap_or(language);
         let voice = self.iter().find(|voice| voice.info().language.eq_ignore_ascii_case(spoken));
+        let natural = voice.is_some_and(|voice| voice.info().quality == Quality::Natural);
+        if let Some(absent) = self.absent.iter().find(|absent| absent.name == ENGLISH)
+            && absent.language.eq_ignore_ascii_case(spoken)
+            && !natural
+        {
+            return Err(VoiceError::Absent { name: absent.name.to_owned(), bring: absent.bring.clone() });
+        }
         voice.cloned().ok_or_else(|| VoiceError::Language {
             language: printable(language),
             at_hand: self.at_hand(),

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::Gateway;
+use super::body::{self, BadBody};
 use super::error::{ApiError, json_response, qid};
 use crate::audio::sample;
 use crate::decode::{DecodeError, Decoder};
@@ -22,8 +21,6 @@ use crate::source::Source;
 /// Documented limits: 20 MB, 5 minutes, one channel.
 const MAX_BYTES: usize = 20 * 1024 * 1024;
 const MAX_DURATION: Duration = Duration::from_secs(5 * 60);
-/// How long the whole body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Deserialize)]
 pub(super) struct Parameters {
@@ -49,27 +46,18 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     gateway.authorise(request.headers())?;
     let recognizer = gateway.recognizer()?.clone();
-    let body = tokio::time::timeout(BODY_TIMEOUT, read(request.into_body()))
-        .await
-        .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "audio did not arrive in time"))??;
-    let work = move || hear(&*recognizer, body, parameters.language);
+    let place = gateway.place()?;
+    let body = body::read(request.into_body(), MAX_BYTES).await.map_err(|refused| match refused {
+        BadBody::TooLarge => bad(4009, format!("audio is larger than {MAX_BYTES} bytes")),
+        BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "audio did not arrive in time"),
+        BadBody::Broken => bad(4034, "audio broke off"),
+    })?;
+    let work = move || {
+        let _place = place;
+        hear(&*recognizer, body, parameters.language)
+    };
     let segments = tokio::task::spawn_blocking(work).await.map_err(|panic| ApiError::internal(&panic))??;
     Ok(json_response(StatusCode::OK, &shape(&segments)))
-}
-
-/// The body, or a refusal as soon as it is too long.
-async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
-    let mut bytes = Vec::new();
-    let mut parts = body.into_data_stream();
-    while let Some(part) = parts.next().await {
-        let part: Bytes =
-            part.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, 4034, "audio broke off"))?;
-        if bytes.len() + part.len() > MAX_BYTES {
-            return Err(bad(4009, format!("audio is larger than {MAX_BYTES} bytes")));
-        }
-        bytes.extend_from_slice(&part);
-    }
-    Ok(bytes)
 }
 
 fn bad(code: u16, message: impl Into<String>) -> ApiError {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::auth::create_private_dir;
+use crate::auth::{create_private_dir, create_private_file};
 use crate::clock::Clock;
 
 /// The documented limit of refresh tokens a project, and of live access tokens a refresh token.
@@ -76,6 +76,9 @@ pub enum AuthorityError {
     /// The project's tokens are used up.
     #[error("limit of {MAX_TOKENS} {0} reached")]
     Limit(&'static str),
+    /// A name that can't be printed on one line.
+    #[error("name of a project should have 1 to 100 characters, none of them a control character")]
+    ProjectName,
     /// A name that is taken.
     #[error("project '{0}' exists already")]
     ProjectExists(String),
@@ -134,7 +137,9 @@ impl Authority {
     ) -> Result<Authority, AuthorityError> {
         let path = directory.join("authority.redb");
         let error = |reason: String| AuthorityError::Store { path: path.display().to_string(), reason };
-        create_private_dir(directory).map_err(|e| error(e.to_string()))?;
+        create_private_dir(directory)
+            .and_then(|()| create_private_file(&path))
+            .map_err(|e| error(e.to_string()))?;
         let store = Database::create(&path).map_err(|e| match e {
             redb::DatabaseError::DatabaseAlreadyOpen => {
                 error("in use by a running gateway; stop it first".into())
@@ -172,8 +177,11 @@ impl Authority {
     /// Registers a project and returns its credentials, which are not kept in clear.
     ///
     /// # Errors
-    /// [`AuthorityError::ProjectExists`], or [`AuthorityError::Store`].
+    /// [`AuthorityError::ProjectName`], [`AuthorityError::ProjectExists`], or [`AuthorityError::Store`].
     pub fn create_project(&self, name: &str) -> Result<NewProject, AuthorityError> {
+        if !(1..=100).contains(&name.chars().count()) || name.contains(char::is_control) {
+            return Err(AuthorityError::ProjectName);
+        }
         let client_id = format!("mcs{}.voice.{}", random_digits(), random_name());
         let client_secret = random_secret();
         let project = Project { name: name.to_owned(), secret: hash(&client_secret) };

@@ -4,6 +4,7 @@
 
 mod asr;
 pub mod authority;
+mod body;
 mod error;
 mod hearing;
 mod session;
@@ -17,13 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,11 +35,18 @@ use self::sessions::Sessions;
 use crate::engine::{Recognizer, Voices};
 use crate::session::protocol;
 
+/// How long requests under way may take once the sessions have ended.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+/// What a refused client is asked to wait.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
 /// What an operator may set.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How many streaming sessions may live at once; more are refused with 429.
     pub max_sessions: usize,
+    /// How many recordings and texts may be worked on at once; more are refused with 429.
+    pub max_requests: usize,
     /// How long a session outlives its socket.
     pub resume_window: Duration,
     /// How long sessions may go on once the gateway is told to stop.
@@ -46,7 +55,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { max_sessions: 64, resume_window: Duration::from_secs(60), drain: Duration::from_secs(30) }
+        Options {
+            max_sessions: 64,
+            max_requests: 16,
+            resume_window: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+        }
     }
 }
 
@@ -65,6 +79,8 @@ pub struct Gateway {
     engines: Engines,
     options: Options,
     sessions: Sessions,
+    /// Places for requests that keep an engine busy: recordings and speech.
+    places: Arc<Semaphore>,
     /// The tasks that serve sockets.
     sockets: TaskTracker,
     /// No new sockets are taken once this is cancelled.
@@ -81,6 +97,7 @@ impl Gateway {
             authority,
             engines,
             sessions: Sessions::new(options.max_sessions),
+            places: Arc::new(Semaphore::new(options.max_requests)),
             options,
             sockets: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -109,6 +126,12 @@ impl Gateway {
         self.engines.recognizer.as_ref().ok_or_else(none)
     }
 
+    /// A place for a request that keeps an engine busy, held until it is dropped.
+    fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let busy = |_| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "too many requests", BUSY_WAIT);
+        self.places.clone().try_acquire_owned().map_err(busy)
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
     }
@@ -127,7 +150,7 @@ impl Gateway {
 }
 
 /// Answers requests on `listener` until `shutdown` is cancelled; then no new sessions are taken, the live ones may end
-/// (see [`Options::drain`]), and requests under way are answered.
+/// (see [`Options::drain`]), and requests under way are answered, unless that takes long.
 ///
 /// # Errors
 /// Where the listener fails.
@@ -136,26 +159,34 @@ pub async fn serve(
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let drained = {
-        let gateway = gateway.clone();
+    let drained = CancellationToken::new();
+    let draining = {
+        let (gateway, drained) = (gateway.clone(), drained.clone());
         async move {
             shutdown.cancelled().await;
             gateway.drain().await;
+            drained.cancel();
+            // What is still open is a request that never ends, or an answer that nobody takes.
+            tokio::time::sleep(LAST_REQUESTS).await;
         }
     };
     // Finals and acknowledgements are small and wanted at once: Nagle's algorithm would hold each back for 40 ms.
     let listener = listener.tap_io(|socket| {
         let _ = socket.set_nodelay(true);
     });
-    axum::serve(listener, router(gateway)).with_graceful_shutdown(drained).await
+    let serving = axum::serve(listener, router(gateway)).with_graceful_shutdown(drained.cancelled_owned());
+    tokio::select! {
+        served = serving => served,
+        () = draining => Ok(()),
+    }
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
-        .route(crate::auth::TOKEN_PATH, post(token::token).layer(DefaultBodyLimit::max(16 * 1024)))
+        .route(crate::auth::TOKEN_PATH, post(token::token))
         .route(protocol::PATH, get(stream::upgrade))
-        .route("/asr", post(asr::recognise).layer(DefaultBodyLimit::disable()))
-        .route("/tts", get(tts::from_query).post(tts::from_body).layer(DefaultBodyLimit::disable()))
+        .route("/asr", post(asr::recognise))
+        .route("/tts", get(tts::from_query).post(tts::from_body))
         .route("/healthz", get(health))
         .with_state(gateway)
 }

@@ -24,6 +24,8 @@ const WINDOW_SECONDS: u64 = 30;
 /// How much unrecognised audio a session takes before it holds back acknowledgements, in seconds: more than the longest
 /// utterance, or the two would wait for each other.
 const HOLD_SECONDS: u64 = 60;
+/// The least audio between two flushes that count, in milliseconds.
+const FLUSH_MILLISECONDS: u64 = 20;
 /// The sample rates a session may have: telephony to studio.
 const SAMPLE_RATES: std::ops::RangeInclusive<u32> = 8_000..=48_000;
 
@@ -41,6 +43,9 @@ pub(super) struct Violation(pub(super) String);
 pub(super) enum StartError {
     #[error(transparent)]
     Violation(#[from] Violation),
+    /// The client asked for what isn't here.
+    #[error("{0}")]
+    Unsupported(String),
     #[error(transparent)]
     Engine(EngineError),
     #[error("no thread for the session: {0}")]
@@ -74,15 +79,14 @@ impl Session {
         if !SAMPLE_RATES.contains(&start.sample_rate) {
             let (low, high) = SAMPLE_RATES.into_inner();
             let reason = format!("sample_rate {} is not between {low} and {high}", start.sample_rate);
-            return Err(Violation(reason).into());
+            return Err(StartError::Unsupported(reason));
         }
         if start.origin > FARTHEST_ORIGIN {
             return Err(Violation(format!("origin {} is over {FARTHEST_ORIGIN}", start.origin)).into());
         }
         let stream = recognizer.start(&StreamOptions { language: start.language.clone() });
         let stream = stream.map_err(|error| match error {
-            // The client asked for something that isn't there; all else is ours.
-            EngineError::Language(_) => StartError::Violation(Violation(error.to_string())),
+            EngineError::Language(_) => StartError::Unsupported(error.to_string()),
             error => StartError::Engine(error),
         })?;
         let hearing = Hearing::new(stream, start.sample_rate, start.origin).map_err(StartError::Engine)?;
@@ -156,8 +160,8 @@ impl Session {
     /// Ends the utterance.
     pub(super) fn flush(&self) {
         let mut state = self.board.lock();
-        // Once for the same audio: flushes are the one thing a client could pile up without sending any.
-        if state.flushed != state.received {
+        // Not again for next to nothing: each makes a final, and a client could pile them up.
+        if state.received - state.flushed >= u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000 {
             state.flushed = state.received;
             let _ = self.work.send(Work::Flush);
         }

@@ -11,14 +11,14 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::Gateway;
 use super::authority::Identity;
 use super::error::ApiError;
 use super::session::{Session, StartError, Violation};
+use super::{BUSY_WAIT, Gateway};
 use crate::audio::FramePos;
 use crate::session::close;
 use crate::session::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
@@ -31,8 +31,6 @@ const PING_AFTER: Duration = Duration::from_secs(20);
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 /// How long a closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// What a refused client is asked to wait.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// The longest binary frame taken, position included: a second of 48 kHz audio and some.
 const MAX_AUDIO_BYTES: usize = 128 * 1024;
 /// How many answers may wait for a client before it is no longer listened to.
@@ -83,13 +81,17 @@ fn admit(gateway: &Gateway, headers: &HeaderMap) -> Result<Identity, ApiError> {
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(ApiError::new(StatusCode::UPGRADE_REQUIRED, 426, "Sec-WebSocket-Version should be 13"));
     }
+    if !headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    {
+        return Err(ApiError::new(StatusCode::UPGRADE_REQUIRED, 426, "Upgrade should be websocket"));
+    }
     gateway.recognizer()?;
     if gateway.is_draining() {
         return Err(ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping", BUSY_WAIT));
     }
     // Whether a socket starts a session or resumes one is known only later, and a full gateway must go on taking those
     // that resume. So `start` enforces the limit of sessions; sockets are limited to two a session, as while it moves.
-    if gateway.sockets.len() >= 2 * gateway.options.max_sessions {
+    if gateway.sockets.len() >= gateway.options.max_sessions.saturating_mul(2) {
         return Err(ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "no room for a session", BUSY_WAIT));
     }
     Ok(identity)
@@ -148,8 +150,15 @@ async fn serve(gateway: &Gateway, identity: &Identity, mut wire: Socket) {
     let ending = link.run(gateway, &mut wire, token_ends).await;
     tracing::debug!(session = session.name(), ending = ending.name(), "socket ended");
     match ending {
-        Ending::Done => gateway.sessions.remove(session.name()),
-        Ending::Lost => linger(gateway, &session, attachment).await,
+        Ending::Done => {
+            gateway.sessions.remove(session.name());
+            let _ = timeout(CLOSE_TIMEOUT, wire.close(close::NORMAL, "")).await;
+        }
+        Ending::Lost => {
+            // A client that closed gets its answer, and the socket goes before the wait begins.
+            let _ = timeout(CLOSE_TIMEOUT, wire.close(close::NORMAL, "")).await;
+            linger(gateway, &session, attachment).await;
+        }
         Ending::Close(goodbye) => {
             let resumable = matches!(goodbye.code, close::TOKEN);
             if !resumable && session.board().lock().attachment == attachment {
@@ -220,6 +229,7 @@ fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Se
     let recognizer = gateway.recognizer().expect("asked before the upgrade");
     let session = Session::start(&**recognizer, &identity.client_id, start).map_err(|error| match error {
         StartError::Violation(violation) => Goodbye::from(violation),
+        StartError::Unsupported(reason) => Goodbye::new(close::UNSUPPORTED, reason),
         error => {
             tracing::error!(%error, "session not started");
             Goodbye::new(close::SERVER_FAULT, "the recogniser can't start")
@@ -261,6 +271,13 @@ impl Link<'_> {
                     match message {
                         // Only a client that closes after the end has surely heard it.
                         Some(Ok(Message::Close(_))) if self.done_sent => return Ending::Done,
+                        // Before the end the same code says that the rest is not wanted.
+                        Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == close::NORMAL => {
+                            return Ending::Done;
+                        }
+                        Some(Err(Error::Capacity(_))) => {
+                            return Ending::Close(Goodbye::new(close::TOO_BIG, "message is too big"));
+                        }
                         Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Lost,
                         Some(Ok(message)) => if let Err(goodbye) = self.hear(message) {
                             return Ending::Close(goodbye);

@@ -1,6 +1,7 @@
 //! `GET|POST /tts`: text in, speech out while it is synthesised.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
@@ -8,9 +9,12 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::Gateway;
+use super::body::{self, BadBody};
 use super::error::ApiError;
 use crate::audio::sample;
 use crate::engine::{EngineError, Voice, language_of, sentences};
@@ -25,6 +29,8 @@ const MAX_CHARS: usize = 20_000;
 const TEMPO: std::ops::RangeInclusive<f32> = 0.75..=1.75;
 /// Sentences synthesised ahead of a slow client.
 const AHEAD: usize = 2;
+/// How long a client may take nothing before it counts as gone.
+const LISTENING_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 pub(super) struct Parameters {
@@ -55,7 +61,13 @@ pub(super) async fn from_body(
         return refusal.into_response();
     }
     // No look at the content type: clients send all sorts.
-    match read(request.into_body()).await {
+    // A character takes at most four bytes.
+    let body = body::read(request.into_body(), 4 * MAX_CHARS).await.map_err(|refused| match refused {
+        BadBody::TooLarge => bad(format!("text is longer than {MAX_CHARS} characters")),
+        BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "text did not arrive in time"),
+        BadBody::Broken => bad("text broke off"),
+    });
+    match body.and_then(|bytes| String::from_utf8(bytes).map_err(|_| bad("text is not UTF-8"))) {
         Ok(text) => respond(&gateway, parameters, text).await,
         Err(refusal) => refusal.into_response(),
     }
@@ -64,20 +76,6 @@ pub(super) async fn from_body(
 /// An error in what was asked. Code 4051 is the documented one for text.
 fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, 4051, message)
-}
-
-async fn read(body: Body) -> Result<String, ApiError> {
-    let mut bytes = Vec::new();
-    let mut parts = body.into_data_stream();
-    while let Some(part) = parts.next().await {
-        let part: Bytes = part.map_err(|_| bad("text broke off"))?;
-        // A character takes at most four bytes.
-        if bytes.len() + part.len() > 4 * MAX_CHARS {
-            return Err(bad(format!("text is longer than {MAX_CHARS} characters")));
-        }
-        bytes.extend_from_slice(&part);
-    }
-    String::from_utf8(bytes).map_err(|_| bad("text is not UTF-8"))
 }
 
 async fn respond(gateway: &Gateway, parameters: Parameters, text: String) -> Response {
@@ -113,8 +111,13 @@ async fn speak(gateway: &Gateway, parameters: Parameters, text: String) -> Resul
         .find(name, Some(language_of(&text)))
         .map_err(|error| bad(error.to_string()))?;
 
+    let place = gateway.place()?;
     let (sender, mut pcm) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || synthesise(&*voice, &text, tempo, &sender));
+    let listener = Listener { sender, runtime: Handle::current() };
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        synthesise(&*voice, &text, tempo, &listener);
+    });
     // The status depends on the first sentence; what fails later can only cut the body short.
     let first = match pcm.recv().await {
         Some(Ok(first)) => first,
@@ -128,20 +131,29 @@ async fn speak(gateway: &Gateway, parameters: Parameters, text: String) -> Resul
     Ok(response)
 }
 
-/// Speaks sentence by sentence into `sender`, until the end or until nobody listens.
-fn synthesise(voice: &dyn Voice, text: &str, tempo: f32, sender: &mpsc::Sender<Result<Bytes, EngineError>>) {
-    if let Err(error) = try_synthesise(voice, text, tempo, sender) {
-        tracing::error!(%error, voice = voice.info().name, "synthesis failed");
-        let _ = sender.blocking_send(Err(error));
+/// The client, as the thread that speaks to it sees it.
+struct Listener {
+    sender: mpsc::Sender<Result<Bytes, EngineError>>,
+    runtime: Handle,
+}
+
+impl Listener {
+    /// Hands on a piece, and waits for room. False where the client is gone, or takes nothing for too long.
+    fn take(&self, piece: Result<Bytes, EngineError>) -> bool {
+        let sending = async { timeout(LISTENING_TIMEOUT, self.sender.send(piece)).await };
+        matches!(self.runtime.block_on(sending), Ok(Ok(())))
     }
 }
 
-fn try_synthesise(
-    voice: &dyn Voice,
-    text: &str,
-    tempo: f32,
-    sender: &mpsc::Sender<Result<Bytes, EngineError>>,
-) -> Result<(), EngineError> {
+/// Speaks sentence by sentence, until the end or until nobody listens.
+fn synthesise(voice: &dyn Voice, text: &str, tempo: f32, listener: &Listener) {
+    if let Err(error) = try_synthesise(voice, text, tempo, listener) {
+        tracing::error!(%error, voice = voice.info().name, "synthesis failed");
+        listener.take(Err(error));
+    }
+}
+
+fn try_synthesise(voice: &dyn Voice, text: &str, tempo: f32, listener: &Listener) -> Result<(), EngineError> {
     // One resampler for the whole text: sentences join without a click.
     let mut resampler = Resampler::new(voice.info().sample_rate, PCM_RATE)
         .map_err(|error| EngineError::Inference { engine: "resampler", reason: error.to_string() })?;
@@ -150,13 +162,13 @@ fn try_synthesise(
         let spoken: Vec<f32> = voice.speak(sentence, tempo)?.into_iter().map(sample::to_f32).collect();
         output.clear();
         resampler.push(&spoken, &mut output);
-        if sender.blocking_send(Ok(big_endian(&output))).is_err() {
+        if !listener.take(Ok(big_endian(&output))) {
             return Ok(());
         }
     }
     output.clear();
     resampler.finish(&mut output);
-    let _ = sender.blocking_send(Ok(big_endian(&output)));
+    listener.take(Ok(big_endian(&output)));
     Ok(())
 }
 

@@ -12,7 +12,8 @@ pub use tls::{TlsError, client_config};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An HTTP client that trusts the system's roots, follows redirects within one origin only (a token must not travel
-/// to another host), and gives up on a server that says nothing for a minute.
+/// to another host), uses no proxy (neither does the WebSocket, and a proxy would see what goes to loopback in clear),
+/// and gives up on a server that says nothing for a minute.
 ///
 /// # Errors
 /// [`TlsError`] where TLS can't be set up.
@@ -24,20 +25,23 @@ pub fn http_client() -> Result<reqwest::Client, TlsError> {
             false => attempt.stop(),
         }
     });
-    client_with(same_origin)
+    client_with(same_origin, reqwest::ClientBuilder::no_proxy)
 }
 
-/// An HTTP client for public files, which hubs keep on other hosts: it follows redirects anywhere, and must not be
-/// given a token.
+/// An HTTP client for public files, which hubs keep on other hosts: it follows redirects anywhere, goes through the
+/// proxy the environment names, and must not be given a token.
 ///
 /// # Errors
 /// [`TlsError`] where TLS can't be set up.
 pub fn download_client() -> Result<reqwest::Client, TlsError> {
-    client_with(reqwest::redirect::Policy::limited(5))
+    client_with(reqwest::redirect::Policy::limited(5), std::convert::identity)
 }
 
-fn client_with(redirects: reqwest::redirect::Policy) -> Result<reqwest::Client, TlsError> {
-    reqwest::Client::builder()
+fn client_with(
+    redirects: reqwest::redirect::Policy,
+    proxy: fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> Result<reqwest::Client, TlsError> {
+    proxy(reqwest::Client::builder())
         .tls_backend_preconfigured(client_config()?)
         .user_agent(concat!("voxline/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)

@@ -28,6 +28,8 @@ pub const SCOPE: u16 = 4403;
 pub const SESSION_UNKNOWN: u16 = 4404;
 /// Another socket took the session over.
 pub const MOVED: u16 = 4409;
+/// What `start` asks for (language, sample rate) is not available here.
+pub const UNSUPPORTED: u16 = 4415;
 /// The quota is used up.
 pub const QUOTA: u16 = 4429;
 
@@ -39,7 +41,7 @@ const LONG_BACK_OFF: Duration = Duration::from_secs(5);
 pub fn recovery(code: u16) -> Recovery {
     match code {
         TOKEN | POLICY => Recovery::RefreshToken,
-        PROTOCOL | TOO_BIG | SCOPE | 1002 | 1003 | 1007 | 1010 => Recovery::Fatal,
+        PROTOCOL | TOO_BIG | SCOPE | UNSUPPORTED | 1002 | 1003 | 1007 | 1010 => Recovery::Fatal,
         TRY_LATER | QUOTA => Recovery::RetryAfter(LONG_BACK_OFF),
         _ => Recovery::Retry,
     }

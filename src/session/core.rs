@@ -505,6 +505,7 @@ impl Core {
         let kind = match (recovery, code) {
             (_, close::SCOPE) | (Recovery::RefreshToken, _) => FailureKind::Authentication,
             (_, close::QUOTA | close::TRY_LATER | close::TOO_BIG) => FailureKind::Limit,
+            (_, close::UNSUPPORTED) => FailureKind::Unsupported,
             (Recovery::Fatal, _) => FailureKind::Protocol,
             _ => FailureKind::Unreachable,
         };

@@ -15,7 +15,7 @@ use super::ledger::Ledger;
 use super::protocol::{self, ClientMessage, ServerMessage};
 use super::settings::Settings;
 use crate::audio::Feed;
-use crate::auth::{AuthError, TokenGeneration, TokenProvider};
+use crate::auth::{AuthError, Refusal, TokenGeneration, TokenProvider};
 use crate::recovery::Recovery;
 use crate::transcript::TranscriptEvent;
 use crate::transport::{Connect, Wire};
@@ -267,6 +267,7 @@ fn no_token(error: AuthError) -> Failure {
     let recovery = error.recovery();
     let kind = match error {
         AuthError::Unreachable { .. } => FailureKind::Unreachable,
+        AuthError::Refused { reason: Refusal::Limit, .. } => FailureKind::Limit,
         _ if matches!(recovery, Recovery::RetryAfter(_)) => FailureKind::Limit,
         _ => FailureKind::Authentication,
     };

@@ -22,6 +22,8 @@ pub enum FailureKind {
     Authentication,
     /// The peer has no room for this session.
     Limit,
+    /// The peer doesn't have what was asked for.
+    Unsupported,
     /// The peer doesn't speak the protocol.
     Protocol,
 }
@@ -48,6 +50,12 @@ pub enum SessionError {
         /// The refusal.
         reason: String,
     },
+    /// The service doesn't have the language or sample rate that the settings ask for.
+    #[error("{reason}")]
+    Unsupported {
+        /// What is missing.
+        reason: String,
+    },
     /// The peer broke the protocol, or says that we did: one of the two has a bug.
     #[error("speech protocol: {reason}")]
     Protocol {
@@ -63,6 +71,7 @@ impl From<Failure> for SessionError {
             FailureKind::Unreachable => SessionError::Unreachable { reason },
             FailureKind::Authentication => SessionError::Authentication { reason },
             FailureKind::Limit => SessionError::Limit { reason },
+            FailureKind::Unsupported => SessionError::Unsupported { reason },
             FailureKind::Protocol => SessionError::Protocol { reason },
         }
     }

@@ -61,7 +61,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
                 self.outgoing.clear();
                 self.broken = Some(error);
             }
-            if self.outgoing.len() > self.backlog {
+            if self.broken.is_none() && self.outgoing.len() > self.backlog {
                 // invariant: a queue that is not empty has asked to be woken when the socket can be written
                 return Poll::Pending;
             }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
@@ -116,6 +117,70 @@ fn audio_may_come_by_a_pipe_and_go_to_files_in_every_format() {
     let second = fs::read_to_string(place.path("captions/second.vtt")).unwrap();
     assert!(second.starts_with("WEBVTT\n\n") && second.contains("amiable"), "{second}");
     assert_eq!(fs::read_dir(place.path("captions")).unwrap().count(), 2);
+
+    // A slash makes a directory, and a dash is standard output.
+    place.run(&["transcribe", RECORDING, "second.wav", "-o", "new/texts/", "--language", "en"]);
+    assert_eq!(normal(&fs::read_to_string(place.path("new/texts/second.txt")).unwrap()), normal(SAID));
+    assert_said(&place.run(&["transcribe", RECORDING, "-o", "-"]), SAID);
+}
+
+#[test]
+fn no_file_is_lost_to_a_mistake() {
+    let place = Place::new();
+    let recording = fs::read(RECORDING).unwrap();
+    place.file("in.wav", &recording);
+    assert_fails(&place.run(&["transcribe", "in.wav", "-o", "./in.wav"]), 2, &["in.wav", "recording itself"]);
+    assert_eq!(fs::read(place.path("in.wav")).unwrap(), recording);
+
+    place.file("precious.txt", "precious");
+    assert_fails(&place.run(&["transcribe", "missing.wav", "-o", "precious.txt"]), 3, &["missing.wav"]);
+    let mut no_model = place.command(&["transcribe", "in.wav", "-o", "precious.txt"]);
+    no_model.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
+    assert_eq!(fs::read_to_string(place.path("precious.txt")).unwrap(), "precious");
+
+    fs::create_dir_all(place.path("a")).unwrap();
+    place.file("a/in.wav", &recording);
+    let both = place.run(&["transcribe", "in.wav", "a/in.wav", "-o", "texts/"]);
+    assert_fails(&both, 2, &["texts/in.txt", "in.wav and a/in.wav"]);
+}
+
+#[test]
+fn a_proxy_in_the_environment_sees_nothing() {
+    let place = Place::new();
+    let mut proxied = place.command(&["transcribe", RECORDING, "--language", "en"]);
+    for variable in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        proxied.env(variable, "http://127.0.0.1:9");
+    }
+    assert_said(&proxied.output().unwrap(), SAID);
+}
+
+#[test]
+fn an_interruption_ends_the_audio_and_keeps_the_text() {
+    let place = Place::new();
+    let mut transcribe = place.command(&["transcribe", "-", "--language", "en"]);
+    let mut child =
+        transcribe.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    // The input stays open: only the signal can end this. The pause lets the first text out, so that the
+    // program is known to be listening.
+    let samples = clips::clip("en-16k", "austen_0930").pcm;
+    input.write_all(&wav_stream_header(16_000)).unwrap();
+    for part in [&samples[..], &[0; 56_000], &samples[..], &[0; 32_000]] {
+        let bytes: Vec<u8> = part.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        input.write_all(&bytes).unwrap();
+    }
+    let mut first = String::new();
+    stdout.read_line(&mut first).unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    let mut complaint = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{complaint}");
+    assert_eq!(complaint, "voxline: standard input: interrupted\n");
+    assert_eq!(normal(&first), normal(SAID));
+    drop(input);
 }
 
 #[test]
@@ -176,6 +241,12 @@ fn bad_input_is_one_line_and_its_exit_code() {
     let full = place.run(&["transcribe", RECORDING, "-o", "/dev/full"]);
     assert_fails(&full, 7, &["/dev/full", "No space left"]);
     assert_eq!(place.run(&["transcribe"]).status.code(), Some(2));
+    assert_fails(&place.run(&["transcribe", RECORDING, "--language", "xx"]), 2, &["language 'xx'"]);
+    place.file("odd\nname.wav", "no audio");
+    assert_fails(&place.run(&["transcribe", "odd\nname.wav"]), 3, &["odd name.wav"]);
+    let mut no_voice = place.command(&["speak", "Hello.", "-o", "x.wav"]);
+    let no_voice = no_voice.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
+    assert_fails(&no_voice, 2, &["voxline models pull piper-joe"]);
     assert_fails(&place.run(&["speak", " "]), 2, &["no text"]);
     assert_fails(&place.run(&["speak", "Hello.", "-o", "no/such/place.wav"]), 7, &["no/such/place.wav"]);
     assert_fails(&place.run(&["speak", "Hello.", "--voice", "bob", "-o", "x.wav"]), 2, &["bob", "espeak-en"]);
@@ -289,7 +360,20 @@ fn a_gateway_serves_other_programs() {
         assert_fails(&refused, 4, &["service token refused"]);
     }
     let wrong = ["--endpoint", endpoint, "--client-id", "nobody", "--client-secret-file", "wrong"];
-    assert_fails(&place.run(&[&transcribe[..], &wrong[..]].concat()), 4, &["client_credentials", "401"]);
+    let refused = place.run(&[&transcribe[..], &wrong[..]].concat());
+    assert_fails(&refused, 4, &[endpoint, "client id or secret is wrong"]);
+    // What the file says of its own endpoint is not for another, and flags win.
+    let mut other = place.command(&["transcribe", "morning.wav", "--config", "voxline.toml"]);
+    let other = other.args(["--endpoint", "http://127.0.0.1:1"]).output().unwrap();
+    assert_fails(&other, 2, &["--token-file"]);
+    place.file(
+        "client.toml",
+        format!("endpoint = \"{endpoint}\"\nclient_id = \"x\"\nclient_secret_file = \"y\"\n"),
+    );
+    let by_flag = ["--config", "client.toml", "--token-file", "token"];
+    assert_said(&place.run(&[&transcribe[..], &by_flag[..]].concat()), SAID);
+    // Commands that use no service don't mind its settings.
+    assert_eq!(place.run(&["models", "list", "--endpoint", endpoint]).status.code(), Some(0));
     let secret = project["client_secret"].as_str().unwrap();
     assert!(
         !text(&place.run(&[&transcribe[..], &by_client[..], &["--log", "trace"]].concat()).stderr)
@@ -297,7 +381,14 @@ fn a_gateway_serves_other_programs() {
     );
 
     let endpoint = serving.endpoint.clone();
+    let state = fs::metadata(place.path("state/authority.redb")).unwrap().permissions().mode();
+    assert_eq!(state & 0o777, 0o600);
+    // A client that never finishes its request must not keep the gateway from stopping.
+    let mut half = std::net::TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).unwrap();
+    half.write_all(b"POST /auth/oauth/v1/token HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        .unwrap();
     serving.stop("-INT");
+    drop(half);
     let gone = ["--endpoint", &endpoint, "--token-file", "token"];
     assert_fails(&place.run(&[&transcribe[..], &gone[..]].concat()), 5, &[&endpoint, "refused"]);
 }

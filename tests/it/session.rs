@@ -359,7 +359,25 @@ async fn a_language_nobody_knows_is_refused_by_name() {
     let mut settings = Settings::new(16_000);
     settings.language = Some("xx".to_owned());
     let run = transcribe(&connector, &server.tokens(), settings, &audio(1)).await;
-    let Err(SessionError::Protocol { reason }) = run.result else { panic!("{:?}", run.result) };
+    let Err(SessionError::Unsupported { reason }) = run.result else { panic!("{:?}", run.result) };
     assert!(reason.contains("xx"), "{reason}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_is_answered_at_once() {
+    let options = Options { max_sessions: 1, ..Options::default() };
+    let server =
+        Server::with(Arc::new(DigestRecognizer::new(SEGMENT)), Setup { options, ..Setup::default() }).await;
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let token = server.tokens().token().await.unwrap();
+    // Each takes the only place there is, and gives it back by saying that the rest is not wanted.
+    for _ in 0..3 {
+        let mut wire = connector.connect(&token).await.unwrap();
+        wire.send(Message::text(r#"{"type":"start","sample_rate":16000}"#));
+        let Message::Text(ready) = wire.next().await.unwrap().unwrap() else { panic!("no ready") };
+        assert!(ready.contains(r#""type":"ready""#), "{ready}");
+        wire.close(close::NORMAL, "").await.unwrap();
+    }
     server.stop().await;
 }

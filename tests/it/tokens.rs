@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use voxline::auth::{OAuthClient, TokenProvider, Vault, VaultError};
+use voxline::auth::{AuthError, OAuthClient, Refusal, TokenProvider, Vault, VaultError};
+use voxline::gateway::authority::MAX_TOKENS;
 use voxline::net::http_client;
 use voxline::testing::{DigestRecognizer, ManualClock};
 
@@ -22,11 +23,13 @@ fn vault(server: &Server) -> Vault {
     Vault::new(&server.vault.path().join("tokens"), &server.endpoint(), &server.credentials.client_id)
 }
 
-fn provider(server: &Server, clock: &ManualClock) -> TokenProvider {
+fn client(server: &Server, clock: &ManualClock) -> OAuthClient {
     let clock = Arc::new(clock.clone());
-    let client =
-        OAuthClient::new(http_client().unwrap(), server.endpoint(), server.credentials.clone(), clock);
-    TokenProvider::oauth(client, vault(server))
+    OAuthClient::new(http_client().unwrap(), server.endpoint(), server.credentials.clone(), clock)
+}
+
+fn provider(server: &Server, clock: &ManualClock) -> TokenProvider {
+    TokenProvider::oauth(client(server, clock), vault(server))
 }
 
 #[tokio::test]
@@ -36,6 +39,13 @@ async fn many_callers_get_one_token_and_a_later_run_finds_it() {
     let all = join_all((0..100).map(|_| tokens.token())).await;
     let first = all[0].as_ref().unwrap().bearer();
     assert!(all.iter().all(|token| token.as_ref().unwrap().bearer() == first));
+    // They took one of the project's slots: all others are still there, and not one more.
+    let client = client(&server, &clock);
+    for _ in 1..MAX_TOKENS {
+        client.client_credentials().await.unwrap();
+    }
+    let refused = client.client_credentials().await.unwrap_err();
+    assert!(matches!(refused, AuthError::Refused { reason: Refusal::Limit, .. }), "{refused}");
 
     let path = vault(&server).path().to_owned();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -94,6 +104,11 @@ async fn a_vault_that_others_can_reach_is_refused() {
 
     std::fs::remove_file(&path).unwrap();
     assert!(vault.load().unwrap().is_none());
+    let absurd = r#"{"version":1,"access_token":"a","refresh_token":null,"granted_at":1,"lifetime":18446744073709551615}"#;
+    std::fs::write(&path, absurd).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    let absurd = vault.load().unwrap().unwrap();
+    assert!(!absurd.is_due(Duration::from_secs(1_700_000_000)));
     std::fs::write(&path, "{").unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     assert!(matches!(vault.load(), Err(VaultError::Damaged { .. })));

@@ -164,6 +164,9 @@ fn what_is_not_there_is_named_with_the_command_that_brings_it() {
         absent.to_string(),
         "voice \"joe\" is not on this machine; run: voxline models pull piper-joe"
     );
+    // English is not left to espeak-ng unasked.
+    assert_eq!(error(None, Some("en-GB")).to_string(), absent.to_string());
+    assert_eq!(voices.find(Some("espeak-en"), None).unwrap().info().name, "espeak-en");
     let unknown = error(Some("nobody\n"), None).to_string();
     assert!(
         unknown.starts_with("voice \"nobody\\n\" is unknown; at hand: festival-ru, espeak-en"),

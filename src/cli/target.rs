@@ -1,0 +1,131 @@
+//! Where transcripts go: standard output, one file for all recordings, or a file for each in a directory.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::exit_code::{CliError, Exit};
+use crate::transcript::{Format, Writer};
+
+/// A writer to any of these.
+pub(super) type Output = Writer<Box<dyn Write + Send>>;
+
+/// Where the transcript of each recording goes, settled before anything is written.
+pub(super) struct Target {
+    format: Format,
+    sample_rate: u32,
+    place: Place,
+}
+
+enum Place {
+    Stdout,
+    /// One file for all recordings.
+    File(PathBuf),
+    /// A file for each.
+    Directory(PathBuf),
+}
+
+impl Target {
+    /// What `--output` means for these recordings. A path that ends in a slash, or is a directory, takes a file for
+    /// each; `-` is standard output. Creates nothing yet.
+    pub(super) fn new(
+        output: Option<PathBuf>,
+        format: Format,
+        sample_rate: u32,
+        inputs: &[PathBuf],
+    ) -> Result<Target, CliError> {
+        let place = match output {
+            None => Place::Stdout,
+            Some(path) if path.as_os_str() == "-" => Place::Stdout,
+            Some(path) if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+                Place::Directory(path)
+            }
+            Some(path) => Place::File(path),
+        };
+        let target = Target { format, sample_rate, place };
+        target.check(inputs)?;
+        Ok(target)
+    }
+
+    fn check(&self, inputs: &[PathBuf]) -> Result<(), CliError> {
+        let refused = |reason: String| Err(CliError::new(Exit::Setup, reason));
+        let one_timeline = matches!(self.format, Format::Srt | Format::WebVtt);
+        if inputs.len() > 1 && one_timeline && !matches!(self.place, Place::Directory(_)) {
+            let reason = "several recordings don't fit on one timeline: name a directory with --output DIR/";
+            return refused(reason.to_owned());
+        }
+        let mut taken = HashMap::new();
+        for input in inputs {
+            let Some(path) = self.path(input) else { continue };
+            if same_file(&path, input) {
+                return refused(format!("{}: the output is the recording itself", path.display()));
+            }
+            let shared = matches!(self.place, Place::File(_));
+            if let Some(other) = taken.insert(path.clone(), input).filter(|_| !shared) {
+                let (path, other, input) = (path.display(), other.display(), input.display());
+                return refused(format!("{path}: would hold the transcripts of both {other} and {input}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what all recordings write to. To be called once everything else is ready: it empties the file.
+    pub(super) fn create(&self) -> Result<(), CliError> {
+        match &self.place {
+            Place::Stdout => Ok(()),
+            Place::File(path) => File::create(path).map(drop).map_err(|error| failed(path, &error)),
+            Place::Directory(path) => fs::create_dir_all(path).map_err(|error| failed(path, &error)),
+        }
+    }
+
+    /// The writer for the recording `input`.
+    pub(super) fn open(&self, input: &Path) -> Result<Output, CliError> {
+        let out: Box<dyn Write + Send> = match (&self.place, self.path(input)) {
+            (Place::File(path), _) => {
+                let file = File::options().append(true).open(path);
+                Box::new(file.map_err(|error| failed(path, &error))?)
+            }
+            (_, Some(path)) => Box::new(File::create(&path).map_err(|error| failed(&path, &error))?),
+            (_, None) => Box::new(io::stdout()),
+        };
+        Ok(Writer::new(self.format, self.sample_rate, out))
+    }
+
+    /// What messages call the output for `input`.
+    pub(super) fn name(&self, input: &Path) -> String {
+        self.path(input).map_or_else(|| "standard output".to_owned(), |path| path.display().to_string())
+    }
+
+    /// The file for the recording `input`, where there is one.
+    fn path(&self, input: &Path) -> Option<PathBuf> {
+        match &self.place {
+            Place::Stdout => None,
+            Place::File(path) => Some(path.clone()),
+            Place::Directory(directory) => {
+                let mut name = match input.as_os_str() == "-" {
+                    true => "standard-input".into(),
+                    false => input.file_stem().unwrap_or(input.as_os_str()).to_owned(),
+                };
+                name.push(".");
+                name.push(match self.format {
+                    Format::Text => "txt",
+                    format => format.name(),
+                });
+                Some(directory.join(name))
+            }
+        }
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> CliError {
+    CliError::output(&path.display().to_string(), error)
+}
+
+/// Whether both paths lead to one file, by whatever name. A file that is not there is nobody's.
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (fs::canonicalize(one), fs::canonicalize(other)) {
+        (Ok(one), Ok(other)) => one == other && one.is_file(),
+        _ => false,
+    }
+}
