@@ -43,7 +43,7 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// What an operator may set.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many streaming sessions may live at once; more are refused with 429.
+    /// How many streaming sessions may live at once; the `start` of one more is closed with 1013.
     pub max_sessions: usize,
     /// How many recordings and texts may be worked on at once; more are refused with 429.
     pub max_requests: usize,

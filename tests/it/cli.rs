@@ -172,7 +172,7 @@ fn an_interruption_ends_the_audio_and_keeps_the_text() {
     }
     let mut first = String::new();
     stdout.read_line(&mut first).unwrap();
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    signal(&child, "INT");
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     let mut complaint = String::new();
@@ -284,6 +284,12 @@ fn what_came_before_a_fault_is_kept_and_other_recordings_go_on() {
     assert_eq!(lines[1], normal(SAID));
 }
 
+/// Sends a signal by the shell's own `kill`: the program of that name is not on every machine.
+fn signal(child: &Child, name: &str) {
+    let command = format!("kill -{name} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+}
+
 /// `voxline serve` as a process.
 struct Serving {
     child: Child,
@@ -303,9 +309,8 @@ impl Serving {
     }
 
     /// Tells it to stop, and waits for it.
-    fn stop(mut self, signal: &str) {
-        let killed = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+    fn stop(mut self, name: &str) {
+        signal(&self.child, name);
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 }
@@ -387,7 +392,7 @@ fn a_gateway_serves_other_programs() {
     let mut half = std::net::TcpStream::connect(endpoint.strip_prefix("http://").unwrap()).unwrap();
     half.write_all(b"POST /auth/oauth/v1/token HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
         .unwrap();
-    serving.stop("-INT");
+    serving.stop("INT");
     drop(half);
     let gone = ["--endpoint", &endpoint, "--token-file", "token"];
     assert_fails(&place.run(&[&transcribe[..], &gone[..]].concat()), 5, &[&endpoint, "refused"]);
@@ -428,15 +433,14 @@ fn a_stopping_gateway_lets_a_session_end() {
     let mut first = String::new();
     stdout.read_line(&mut first).unwrap();
     assert_eq!(normal(&first), normal(SAID));
-    let signalled = Command::new("kill").args(["-TERM", &serving.child.id().to_string()]).status().unwrap();
-    assert!(signalled.success());
+    signal(&serving.child, "TERM");
     send(&mut input, &samples);
     drop(input);
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(normal(&rest), normal(SAID));
     assert_eq!(client.wait().unwrap().code(), Some(0));
-    serving.stop("-TERM");
+    serving.stop("TERM");
 }
 
 /// The header of a WAV stream of unknown length: mono, 16 bits.
