@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::close;
 use super::error::{Failure, FailureKind, SessionError};
+pub use super::events::{Input, Output};
 use super::ledger::Ledger;
 use super::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage, Start};
 use super::replay::ReplayBuffer;
@@ -26,53 +27,6 @@ use super::settings::Settings;
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, FrameRange};
 use crate::recovery::Recovery;
 use crate::transcript::{FinalSegment, TranscriptEvent};
-
-/// Something that happened.
-#[derive(Debug)]
-pub enum Input {
-    /// The source gave the next frames.
-    Audio(AudioChunk),
-    /// The user wants what was said so far, now.
-    Flush,
-    /// The source has ended.
-    Finish,
-    /// The dial that was asked for succeeded: messages can be sent.
-    Connected,
-    /// It did not.
-    DialFailed(Failure),
-    /// The peer said something.
-    Peer(ServerMessage),
-    /// The peer broke the rules of the wire: a frame that is no message.
-    Garbage(String),
-    /// The peer closed the socket with this code and reason.
-    Closed(u16, String),
-    /// The socket died.
-    Lost(String),
-    /// The peer gave a sign of life that says nothing of the session: a ping or a pong.
-    Alive,
-    /// The time of [`Core::wake_at`] has come.
-    Tick,
-}
-
-/// Something to do, in this order.
-#[derive(Debug)]
-pub enum Output {
-    /// Connect; the answer is [`Input::Connected`] or [`Input::DialFailed`].
-    Dial {
-        /// Whether the token used last was refused, so that a newer one is needed.
-        fresh_token: bool,
-    },
-    /// Send a message.
-    Send(ClientMessage),
-    /// Send audio.
-    SendAudio(AudioChunk),
-    /// Close the socket with this code and forget it: nothing more from it is of interest.
-    Close(u16),
-    /// Tell the user.
-    Emit(TranscriptEvent),
-    /// The session is over; no output follows.
-    End(Result<Ledger, SessionError>),
-}
 
 /// The state of the connection.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ pub mod close;
 pub mod core;
 mod driver;
 mod error;
+mod events;
 mod ledger;
 pub mod protocol;
 pub mod replay;
