@@ -186,7 +186,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route(crate::auth::TOKEN_PATH, post(token::token))
         .route(protocol::PATH, get(stream::upgrade))
         .route("/asr", post(asr::recognise))
-        .route("/tts", get(tts::from_query).post(tts::from_body))
+        .route(crate::speech::PATH, get(tts::from_query).post(tts::from_body))
         .route("/healthz", get(health))
         .with_state(gateway)
 }

@@ -151,24 +151,29 @@ async fn serve(gateway: &Gateway, identity: &Identity, mut wire: Socket) {
     tracing::debug!(session = session.name(), ending = ending.name(), "socket ended");
     match ending {
         Ending::Done => {
-            gateway.sessions.remove(session.name());
-            let _ = timeout(CLOSE_TIMEOUT, wire.close(close::NORMAL, "")).await;
+            forget(gateway, &session, attachment);
+            close_socket(wire, close::NORMAL, "").await;
         }
         Ending::Lost => {
             // A client that closed gets its answer, and the socket goes before the wait begins.
-            let _ = timeout(CLOSE_TIMEOUT, wire.close(close::NORMAL, "")).await;
+            close_socket(wire, close::NORMAL, "").await;
+            linger(gateway, &session, attachment).await;
+        }
+        Ending::Close(goodbye) if goodbye.code == close::TOKEN => {
+            say_goodbye(wire, goodbye).await;
             linger(gateway, &session, attachment).await;
         }
         Ending::Close(goodbye) => {
-            let resumable = matches!(goodbye.code, close::TOKEN);
-            if !resumable && session.board().lock().attachment == attachment {
-                gateway.sessions.remove(session.name());
-            }
+            forget(gateway, &session, attachment);
             say_goodbye(wire, goodbye).await;
-            if resumable {
-                linger(gateway, &session, attachment).await;
-            }
         }
+    }
+}
+
+/// Ends a session, unless a newer socket has it: what an old one came to is then no longer its concern.
+fn forget(gateway: &Gateway, session: &Session, attachment: u64) {
+    if session.board().lock().attachment == attachment {
+        gateway.sessions.remove(session.name());
     }
 }
 
@@ -391,14 +396,11 @@ async fn linger(gateway: &Gateway, session: &Session, attachment: u64) {
         // A stopping gateway takes no sockets, so nobody can come back.
         () = gateway.draining.cancelled() => {}
     }
-    if session.board().lock().attachment != attachment {
-        return;
-    }
-    tracing::info!(session = session.name(), "session dropped: nobody resumed it");
-    gateway.sessions.remove(session.name());
+    tracing::info!(session = session.name(), "session not resumed");
+    forget(gateway, session, attachment);
 }
 
-/// Says why, and closes. A peer that doesn't answer is left alone.
+/// Says why, and closes.
 async fn say_goodbye(mut wire: Socket, goodbye: Goodbye) {
     let Goodbye { code, reason } = goodbye;
     if code != close::MOVED {
@@ -410,7 +412,12 @@ async fn say_goodbye(mut wire: Socket, goodbye: Goodbye) {
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
-    let _ = timeout(CLOSE_TIMEOUT, wire.close(code, &reason[..end])).await;
+    close_socket(wire, code, &reason[..end]).await;
+}
+
+/// Closes in bounded time. How the peer takes it changes nothing.
+async fn close_socket(wire: Socket, code: u16, reason: &str) {
+    let _ = timeout(CLOSE_TIMEOUT, wire.close(code, reason)).await;
 }
 
 async fn at(instant: Option<Instant>) {

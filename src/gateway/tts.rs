@@ -19,10 +19,10 @@ use super::error::ApiError;
 use crate::audio::sample;
 use crate::engine::{EngineError, Voice, language_of, sentences};
 use crate::resample::Resampler;
+use crate::speech::PCM_RATE;
 
-/// The documented PCM: headerless, 24 kHz, mono, 16-bit, big-endian.
-pub(crate) const PCM_RATE: u32 = 24_000;
-pub(crate) const PCM_TYPE: &str = "audio/l16;rate=24000;channels=1;endianness=big-endian";
+/// The documented type of the PCM, whose rate is [`PCM_RATE`].
+const PCM_TYPE: &str = "audio/l16;rate=24000;channels=1;endianness=big-endian";
 /// The larger of the two documented limits.
 const MAX_CHARS: usize = 20_000;
 /// Documented; 1.0 where absent.

@@ -21,7 +21,7 @@ use super::close;
 use super::error::{Failure, FailureKind, SessionError};
 pub use super::events::{Input, Output};
 use super::ledger::Ledger;
-use super::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage, Start};
+use super::protocol::{ClientMessage, Final, POSITION_BYTES, Ready, Secret, ServerMessage, Start};
 use super::replay::ReplayBuffer;
 use super::settings::Settings;
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, FrameRange};
@@ -343,8 +343,8 @@ impl Core {
         if ready.window_frames == 0 {
             return Err("ready allows no audio on the way".to_owned());
         }
-        let header = encoded_position_bytes();
-        let max_chunk_frames = (ready.max_audio_bytes.saturating_sub(header) / FRAME_BYTES) as u64;
+        let max_payload = ready.max_audio_bytes.saturating_sub(POSITION_BYTES);
+        let max_chunk_frames = (max_payload / FRAME_BYTES) as u64;
         if max_chunk_frames == 0 {
             return Err(format!(
                 "ready allows {} bytes of audio, too few for one frame",
@@ -550,11 +550,6 @@ impl Core {
         self.link = Link::Ended;
         self.outputs.push_back(Output::End(result));
     }
-}
-
-/// How many bytes of a binary frame are not audio.
-fn encoded_position_bytes() -> usize {
-    size_of::<u64>()
 }
 
 fn name(message: &ServerMessage) -> &'static str {

@@ -18,7 +18,7 @@ pub const SUBPROTOCOL: &str = "voxline.asr.v1";
 pub const PATH: &str = "/asr_stream/ws";
 
 /// Bytes in front of the PCM of an audio frame: the position, `u64` little-endian.
-const POSITION_BYTES: usize = 8;
+pub(super) const POSITION_BYTES: usize = 8;
 
 /// What a client says.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use crate::recovery::{Recovery, retry_after};
 pub const PATH: &str = "/tts";
 
 /// The service's PCM: headerless, 24 kHz, mono, 16-bit big-endian.
-const PCM_RATE: u32 = 24_000;
+pub(crate) const PCM_RATE: u32 = 24_000;
 /// How long the first sentence may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -41,12 +41,6 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         self.outgoing.push_back(message);
     }
 
-    /// How many messages are queued.
-    #[must_use]
-    pub fn queued(&self) -> usize {
-        self.outgoing.len()
-    }
-
     /// The next message from the peer; `None` once the socket is closed. Writes what is queued meanwhile. May be
     /// dropped at any time without losing anything.
     ///
@@ -141,7 +135,7 @@ mod tests {
             _ = wire.next() => panic!("heard a peer that doesn't listen"),
             () = std::future::ready(()) => {}
         }
-        assert!(wire.queued() > 2);
+        assert!(wire.outgoing.len() > 2);
         // Once it takes them, it is heard again.
         let heard = async {
             for _ in 0..4 {
