@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use voxline::decode::Decoder;
+use voxline::decode::{Block, Decoder, Options};
 use voxline::source::Source;
 
 const SAMPLES: [&str; 7] = [
@@ -19,10 +19,11 @@ const SAMPLES: [&str; 7] = [
 ];
 
 fn decode(bytes: Vec<u8>) -> u64 {
-    let mut decoder = Decoder::open(Source::bytes("sample", bytes)).expect("the samples are audio");
-    let (mut block, mut frames) = (Vec::new(), 0);
+    let mut decoder =
+        Decoder::open(Source::bytes("sample", bytes), Options::default()).expect("the samples are audio");
+    let (mut block, mut frames) = (Block::new(), 0);
     while decoder.next_block(&mut block).expect("the samples are whole") {
-        frames += black_box(&block).len() as u64;
+        frames += black_box(&block).frames() as u64;
     }
     frames
 }

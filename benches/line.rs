@@ -54,8 +54,8 @@ fn bench(c: &mut Criterion) {
                 |source| {
                     let pipeline =
                         Pipeline::open(source, Options::default()).expect("the recording is audio");
-                    let (audio, worker) = pipeline.start();
-                    assert_eq!(loopback.session(audio).recognised, FRAMES);
+                    let (mut lines, worker) = pipeline.start();
+                    assert_eq!(loopback.session(lines.remove(0)).recognised, FRAMES);
                     worker.join().expect("the recording is whole");
                 },
                 BatchSize::LargeInput,

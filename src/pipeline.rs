@@ -4,10 +4,14 @@
 //! source -> decode -> resample -> chunk ==bounded channel==> session
 //! ```
 //!
+//! Where the channels of a recording are split, each has a resampler, a chunker and a bounded channel of its own: a
+//! *line*, for a session of its own.
+//!
 //! The stages are plain structs called in turn by one thread. The channel is the only place where audio waits: when
 //! it is full the thread blocks and reads nothing more, so a slow session slows a file down instead of filling
 //! memory. Nothing is dropped.
 
+use std::mem;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::audio::Feed;
 use crate::chunk::Chunker;
-use crate::decode::{DecodeError, Decoder, StreamInfo};
+use crate::decode::{self, Block, Channels, DecodeError, Decoder, Limits, StreamInfo};
 use crate::resample::{ResampleError, Resampler};
 use crate::source::Source;
 
@@ -78,12 +82,22 @@ pub struct Options {
     pub chunk: Duration,
     /// How many chunks may wait in the channel.
     pub capacity: usize,
+    /// Which channels of the recording: one line in all, or with [`Channels::Split`] one each.
+    pub channels: Channels,
+    /// When to give up on the source.
+    pub limits: Limits,
 }
 
-/// 16 kHz, chunks of 100 ms, and 16 of them in the channel.
+/// 16 kHz, chunks of 100 ms, and 16 of them in the channel; all channels as one line, without limits.
 impl Default for Options {
     fn default() -> Options {
-        Options { sample_rate: 16_000, chunk: Duration::from_millis(100), capacity: 16 }
+        Options {
+            sample_rate: 16_000,
+            chunk: Duration::from_millis(100),
+            capacity: 16,
+            channels: Channels::Mix,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -93,13 +107,13 @@ impl Default for Options {
 pub struct Report {
     /// Frames decoded, at the source's rate.
     pub frames_in: u64,
-    /// Frames the channel took, at the session's rate.
+    /// Frames that the lines took together, at the session's rate.
     pub frames_out: u64,
-    /// Chunks the channel took.
+    /// Chunks that the lines took together.
     pub chunks: u64,
-    /// Packets that were broken and left out.
+    /// Packets that were broken.
     pub skipped_packets: u64,
-    /// Whether the receiver was dropped before the end of the stream.
+    /// Whether a receiver was dropped before the end of the stream.
     pub cancelled: bool,
 }
 
@@ -107,8 +121,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Pipeline {
     decoder: Decoder,
-    resampler: Resampler,
-    chunker: Chunker,
+    stages: Vec<(Resampler, Chunker)>,
     capacity: usize,
 }
 
@@ -118,16 +131,21 @@ impl Pipeline {
     /// # Errors
     /// If the source holds no audio that can be decoded and resampled, or an option is out of range.
     pub fn open(source: Source, options: Options) -> Result<Pipeline, PipelineError> {
-        let Options { sample_rate, chunk, capacity } = options;
+        let Options { sample_rate, chunk, capacity, channels, limits } = options;
         if capacity == 0 || capacity > usize::MAX >> 3 {
             return Err(PipelineError::Capacity { capacity });
         }
         let frames = chunk_frames(chunk, sample_rate).ok_or(PipelineError::Chunk { chunk, sample_rate })?;
         let name = source.name().to_owned();
-        let decoder = Decoder::open(source)?;
-        let resampler = Resampler::new(decoder.info().sample_rate, sample_rate)
-            .map_err(|error| PipelineError::Resample { name, error })?;
-        Ok(Pipeline { decoder, resampler, chunker: Chunker::new(frames), capacity })
+        let wanted = decode::Options { channels, sample_rate: Some(sample_rate), limits };
+        let decoder = Decoder::open(source, wanted)?;
+        let stages = (0..decoder.planes()).map(|_| {
+            let resampler = Resampler::new(decoder.sample_rate(), sample_rate)?;
+            Ok((resampler, Chunker::new(frames)))
+        });
+        let stages = stages.collect::<Result<_, _>>();
+        let stages = stages.map_err(|error| PipelineError::Resample { name, error })?;
+        Ok(Pipeline { decoder, stages, capacity })
     }
 
     /// What the source is.
@@ -136,19 +154,30 @@ impl Pipeline {
         self.decoder.info()
     }
 
-    /// Starts the worker thread. It ends after the end of the stream, or when the receiver is dropped.
+    /// Starts the worker thread, and gives the receiving end of each line: one, or with [`Channels::Split`] one a
+    /// channel, in the recording's order.
+    ///
+    /// The worker ends after the end of the stream, or when all receivers are dropped. It waits for the slowest line,
+    /// so they must be received from at the same time.
     #[must_use]
-    pub fn start(self) -> (mpsc::Receiver<Feed>, Worker) {
-        let (sender, receiver) = mpsc::channel(self.capacity);
-        let run = Run {
-            decoder: self.decoder,
-            resampler: self.resampler,
-            chunker: self.chunker,
-            sender,
-            report: Report::default(),
-        };
+    pub fn start(self) -> (Vec<mpsc::Receiver<Feed>>, Worker) {
+        let (mut lines, mut receivers) = (Vec::new(), Vec::new());
+        for (resampler, chunker) in self.stages {
+            let (sender, receiver) = mpsc::channel(self.capacity);
+            receivers.push(receiver);
+            lines.push(Line {
+                resampler,
+                chunker,
+                sender,
+                resampled: Vec::new(),
+                frames: 0,
+                chunks: 0,
+                cancelled: false,
+            });
+        }
+        let run = Run { decoder: self.decoder, lines, report: Report::default() };
         let thread = thread::Builder::new().name("voxline-audio".to_owned()).spawn(|| run.feed_all());
-        (receiver, Worker { thread })
+        (receivers, Worker { thread })
     }
 }
 
@@ -180,74 +209,107 @@ impl Worker {
 /// What the worker thread owns.
 struct Run {
     decoder: Decoder,
-    resampler: Resampler,
-    chunker: Chunker,
-    sender: mpsc::Sender<Feed>,
+    lines: Vec<Line>,
     report: Report,
 }
 
-/// The receiver is gone.
-struct Cancelled;
-
 impl Run {
+    /// Feeds the lines until the end of the stream. Where decoding stops early, what came before and the end are
+    /// delivered all the same.
     fn feed_all(mut self) -> Result<Report, PipelineError> {
-        let mut stopped = None;
-        let fed = self.feed(&mut stopped);
+        let mut block = Block::new();
+        let stopped = loop {
+            // Noticed here too: a source may go on for long before a chunk is full.
+            if self.lines.iter_mut().all(Line::is_cancelled) {
+                break None;
+            }
+            match self.decoder.next_block(&mut block) {
+                Ok(true) => {}
+                Ok(false) => break None,
+                Err(error) => break Some(error),
+            }
+            self.report.frames_in += block.frames() as u64;
+            for (line, samples) in self.lines.iter_mut().zip(block.planes()) {
+                line.push(samples);
+            }
+        };
+        for line in &mut self.lines {
+            line.finish();
+            self.report.frames_out += line.frames;
+            self.report.chunks += line.chunks;
+            self.report.cancelled |= line.cancelled;
+        }
         self.report.skipped_packets = self.decoder.skipped_packets();
-        self.report.cancelled = fed.is_err();
         match stopped {
             Some(error) => Err(PipelineError::Stopped { error, report: self.report }),
             None => Ok(self.report),
         }
     }
+}
 
-    /// Feeds the channel until the end of the stream. Where decoding stops early, what came before and the end are
-    /// delivered all the same, and the reason is left in `stopped`.
-    fn feed(&mut self, stopped: &mut Option<DecodeError>) -> Result<(), Cancelled> {
-        let (mut decoded, mut resampled) = (Vec::new(), Vec::new());
-        loop {
-            // Noticed here too: a source may go on for long before a chunk is full.
-            if self.sender.is_closed() {
-                return Err(Cancelled);
-            }
-            match self.decoder.next_block(&mut decoded) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    *stopped = Some(error);
-                    break;
-                }
-            }
-            self.report.frames_in += decoded.len() as u64;
-            resampled.clear();
-            self.resampler.push(&decoded, &mut resampled);
-            self.send_chunks(&resampled)?;
+/// The stages that one channel goes through, up to the bounded channel.
+struct Line {
+    resampler: Resampler,
+    chunker: Chunker,
+    sender: mpsc::Sender<Feed>,
+    /// What the resampler made last.
+    resampled: Vec<f32>,
+    /// Frames and chunks that were taken.
+    frames: u64,
+    chunks: u64,
+    /// Whether the receiver is gone: then there is nothing more to do.
+    cancelled: bool,
+}
+
+impl Line {
+    fn is_cancelled(&mut self) -> bool {
+        self.cancelled |= self.sender.is_closed();
+        self.cancelled
+    }
+
+    fn push(&mut self, samples: &[f32]) {
+        if self.cancelled {
+            return;
         }
-        resampled.clear();
-        self.resampler.finish(&mut resampled);
-        self.send_chunks(&resampled)?;
+        self.resampled.clear();
+        self.resampler.push(samples, &mut self.resampled);
+        self.send_chunks();
+    }
+
+    fn finish(&mut self) {
+        self.resampled.clear();
+        self.resampler.finish(&mut self.resampled);
+        self.send_chunks();
         if let Some(chunk) = self.chunker.finish() {
-            self.send(Feed::Audio(chunk))?;
+            self.send(Feed::Audio(chunk));
         }
-        self.send(Feed::End)
+        self.send(Feed::End);
     }
 
-    fn send_chunks(&mut self, mut samples: &[f32]) -> Result<(), Cancelled> {
+    fn send_chunks(&mut self) {
+        let resampled = mem::take(&mut self.resampled);
+        let mut samples = resampled.as_slice();
         while let Some(chunk) = self.chunker.push(&mut samples) {
-            self.send(Feed::Audio(chunk))?;
+            self.send(Feed::Audio(chunk));
         }
-        Ok(())
+        self.resampled = resampled;
     }
 
-    fn send(&mut self, feed: Feed) -> Result<(), Cancelled> {
+    fn send(&mut self, feed: Feed) {
+        if self.cancelled {
+            return;
+        }
         let frames = match &feed {
             Feed::Audio(chunk) => chunk.range().len(),
             Feed::Flush | Feed::End => 0,
         };
-        self.sender.blocking_send(feed).map_err(|_| Cancelled)?;
-        self.report.frames_out += frames;
-        self.report.chunks += u64::from(frames > 0);
-        Ok(())
+        match self.sender.blocking_send(feed) {
+            Ok(()) => {
+                self.frames += frames;
+                self.chunks += u64::from(frames > 0);
+            }
+            Err(_) => self.cancelled = true,
+        }
     }
 }
 

@@ -4,10 +4,12 @@
 //! timestamps) is a count of frames from the start of the session; seconds are only for printing.
 
 mod chunk;
+mod format;
 mod position;
 pub mod sample;
 mod wav;
 
 pub use chunk::{AudioChunk, FRAME_BYTES, Feed};
+pub use format::{Encoding, PcmFormat, PcmFormatError};
 pub use position::{FramePos, FrameRange};
 pub use wav::{WavError, WavWriter};

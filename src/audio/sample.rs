@@ -5,8 +5,8 @@
 /// A 16-bit sample as a float in -1.0..1.0.
 #[inline]
 #[must_use]
-pub fn to_f32(sample: i16) -> f32 {
-    f32::from(sample) * (1.0 / 32_768.0)
+pub const fn to_f32(sample: i16) -> f32 {
+    sample as f32 * (1.0 / 32_768.0)
 }
 
 /// A float as a 16-bit sample: rounded to the nearest (halves to even), saturated at full scale; NaN becomes 0.

@@ -1,4 +1,4 @@
-//! Writing WAV: 16-bit PCM, mono.
+//! Writing WAV: 16-bit PCM.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -39,7 +39,7 @@ pub enum WavError {
     },
 }
 
-/// Writes a WAV file of 16-bit mono PCM.
+/// Writes a WAV file of 16-bit PCM. Samples of one frame stand side by side, one a channel.
 ///
 /// [`finish`](WavWriter::finish) must be called: only it reports what could not be written. A file that was left
 /// without it is readable as far as it was written, since its header says "up to the end".
@@ -47,6 +47,7 @@ pub enum WavError {
 pub struct WavWriter<W: Write> {
     name: String,
     out: W,
+    channels: u16,
     frames: u64,
     /// Puts the real sizes into the header, where the output can go back.
     patch: Option<fn(&mut W, u32) -> io::Result<()>>,
@@ -55,20 +56,20 @@ pub struct WavWriter<W: Write> {
 }
 
 impl WavWriter<BufWriter<File>> {
-    /// Creates or replaces the file at `path`; `sample_rate` is in Hz. A pipe or a device gets unknown sizes.
+    /// Creates or replaces the file at `path` for so many channels; `sample_rate` is in Hz. A pipe or a device gets unknown sizes.
     ///
     /// # Errors
     /// If it cannot be created, or not written to.
-    pub fn create(path: impl AsRef<Path>, sample_rate: u32) -> Result<Self, WavError> {
+    pub fn create(path: impl AsRef<Path>, sample_rate: u32, channels: u16) -> Result<Self, WavError> {
         let name = path.as_ref().display().to_string();
         let create = |error| WavError::Create { name: name.clone(), error };
         let file = File::create(path.as_ref()).map_err(create)?;
         let is_file = file.metadata().map_err(create)?.is_file();
         let out = BufWriter::new(file);
         if is_file {
-            WavWriter::seekable(name, out, sample_rate)
+            WavWriter::seekable(name, out, sample_rate, channels)
         } else {
-            WavWriter::streaming(name, out, sample_rate)
+            WavWriter::streaming(name, out, sample_rate, channels)
         }
     }
 }
@@ -78,8 +79,13 @@ impl<W: Write + Seek> WavWriter<W> {
     ///
     /// # Errors
     /// If the header cannot be written.
-    pub fn seekable(name: impl Into<String>, out: W, sample_rate: u32) -> Result<Self, WavError> {
-        WavWriter::begin(name.into(), out, sample_rate, Some(patch_sizes))
+    pub fn seekable(
+        name: impl Into<String>,
+        out: W,
+        sample_rate: u32,
+        channels: u16,
+    ) -> Result<Self, WavError> {
+        WavWriter::begin(name.into(), out, (sample_rate, channels), Some(patch_sizes))
     }
 }
 
@@ -88,14 +94,22 @@ impl<W: Write> WavWriter<W> {
     ///
     /// # Errors
     /// If the header cannot be written.
-    pub fn streaming(name: impl Into<String>, out: W, sample_rate: u32) -> Result<Self, WavError> {
-        WavWriter::begin(name.into(), out, sample_rate, None)
+    pub fn streaming(
+        name: impl Into<String>,
+        out: W,
+        sample_rate: u32,
+        channels: u16,
+    ) -> Result<Self, WavError> {
+        WavWriter::begin(name.into(), out, (sample_rate, channels), None)
     }
 
     /// Writes float samples, see [`sample::to_s16`].
     ///
     /// # Errors
     /// If they cannot be written.
+    ///
+    /// # Panics
+    /// If part of a frame is given.
     pub fn write(&mut self, samples: &[f32]) -> Result<(), WavError> {
         let mut pcm = std::mem::take(&mut self.pcm);
         pcm.clear();
@@ -111,11 +125,12 @@ impl<W: Write> WavWriter<W> {
     /// If it cannot be written.
     ///
     /// # Panics
-    /// If half a sample is given.
+    /// If part of a frame is given.
     pub fn write_s16le(&mut self, pcm: &[u8]) -> Result<(), WavError> {
-        assert!(pcm.len().is_multiple_of(2), "{} bytes are not whole 16-bit samples", pcm.len());
+        let frame = self.frame_bytes();
+        assert!(pcm.len().is_multiple_of(frame), "{} bytes are not whole frames of {frame}", pcm.len());
         self.out.write_all(pcm).map_err(|error| self.failed(error))?;
-        self.frames += (pcm.len() / 2) as u64;
+        self.frames += (pcm.len() / frame) as u64;
         Ok(())
     }
 
@@ -140,25 +155,30 @@ impl<W: Write> WavWriter<W> {
     fn begin(
         name: String,
         mut out: W,
-        sample_rate: u32,
+        (sample_rate, channels): (u32, u16),
         patch: Option<fn(&mut W, u32) -> io::Result<()>>,
     ) -> Result<Self, WavError> {
-        if let Err(error) = out.write_all(&header(sample_rate)) {
+        if let Err(error) = out.write_all(&header(sample_rate, channels)) {
             return Err(WavError::Write { name, frames: 0, error });
         }
-        Ok(WavWriter { name, out, frames: 0, patch, pcm: Vec::new() })
+        Ok(WavWriter { name, out, channels, frames: 0, patch, pcm: Vec::new() })
     }
 
     fn end(&mut self) -> io::Result<()> {
         self.out.flush()?;
         let Some(patch) = self.patch else { return Ok(()) };
         // A longer file keeps the sizes that mean "up to the end".
-        let size = self.frames.checked_mul(2).and_then(|bytes| u32::try_from(bytes).ok());
+        let size =
+            self.frames.checked_mul(self.frame_bytes() as u64).and_then(|bytes| u32::try_from(bytes).ok());
         if let Some(size) = size.filter(|&size| size < UNKNOWN_SIZE - HEADER_BYTES) {
             patch(&mut self.out, size)?;
             self.out.flush()?;
         }
         Ok(())
+    }
+
+    fn frame_bytes(&self) -> usize {
+        2 * usize::from(self.channels)
     }
 
     fn failed(&self, error: io::Error) -> WavError {
@@ -167,17 +187,18 @@ impl<W: Write> WavWriter<W> {
 }
 
 /// The header with unknown sizes (Multimedia Programming Interface and Data Specifications 1.0, "WAVE").
-fn header(sample_rate: u32) -> Vec<u8> {
+fn header(sample_rate: u32, channels: u16) -> Vec<u8> {
+    let frame_bytes = channels.saturating_mul(2);
     let mut header = Vec::with_capacity(HEADER_BYTES as usize);
     header.extend_from_slice(b"RIFF");
     header.extend_from_slice(&UNKNOWN_SIZE.to_le_bytes());
     header.extend_from_slice(b"WAVEfmt ");
     header.extend_from_slice(&16_u32.to_le_bytes()); // length of the format chunk
     header.extend_from_slice(&1_u16.to_le_bytes()); // PCM
-    header.extend_from_slice(&1_u16.to_le_bytes()); // channels
+    header.extend_from_slice(&channels.to_le_bytes());
     header.extend_from_slice(&sample_rate.to_le_bytes());
-    header.extend_from_slice(&sample_rate.saturating_mul(2).to_le_bytes()); // bytes per second
-    header.extend_from_slice(&2_u16.to_le_bytes()); // bytes per frame
+    header.extend_from_slice(&sample_rate.saturating_mul(frame_bytes.into()).to_le_bytes()); // bytes per second
+    header.extend_from_slice(&frame_bytes.to_le_bytes());
     header.extend_from_slice(&16_u16.to_le_bytes()); // bits per sample
     header.extend_from_slice(b"data");
     header.extend_from_slice(&UNKNOWN_SIZE.to_le_bytes());

@@ -1,8 +1,11 @@
 //! The command line: one file per command.
 
+mod decode;
 mod exit_code;
 mod gateway;
+mod input;
 mod models;
+mod probe;
 mod progress;
 mod serve;
 mod service;
@@ -37,6 +40,10 @@ struct Cli {
 enum Command {
     /// Turn recordings into text
     Transcribe(transcribe::Arguments),
+    /// Say what recordings are: container, codec, rate, channels, duration
+    Probe(probe::Arguments),
+    /// Turn a recording of any format into PCM
+    Decode(decode::Arguments),
     /// Turn text into speech
     Speak(speak::Arguments),
     /// Run the gateway: tokens, recognition and synthesis for other programs
@@ -115,6 +122,12 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
     let filter = EnvFilter::try_new(&common.log)
         .map_err(|error| CliError::new(Exit::Setup, format!("--log {}: {error}", common.log)))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let command = match command {
+        // These two need no runtime, and are measured by what they take.
+        Command::Probe(arguments) => return probe::run(arguments),
+        Command::Decode(arguments) => return decode::run(arguments),
+        command => command,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -122,6 +135,7 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
     let exit = runtime.block_on(async {
         match command {
             Command::Transcribe(arguments) => transcribe::run(arguments, common).await,
+            Command::Probe(_) | Command::Decode(_) => unreachable!("they have returned"),
             Command::Speak(arguments) => speak::run(arguments, common).await,
             Command::Serve(arguments) => serve::run(arguments, common).await,
             Command::Gateway(arguments) => gateway::run(arguments),

@@ -55,8 +55,8 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let name = output.to_string_lossy().into_owned();
     match name.as_str() {
         "play" => play(speech).await?,
-        "-" => write(speech, |rate| WavWriter::streaming("standard output", io::stdout(), rate)).await?,
-        _ => write(speech, |rate| WavWriter::create(&output, rate)).await?,
+        "-" => write(speech, |rate| WavWriter::streaming("standard output", io::stdout(), rate, 1)).await?,
+        _ => write(speech, |rate| WavWriter::create(&output, rate, 1)).await?,
     }
     drop(client);
     connection.close().await;

@@ -150,7 +150,8 @@ impl Job<'_> {
         let mut writer = self.target.open(input)?;
         let progress = Progress::new(&name, SAMPLE_RATE, duration);
 
-        let (audio, worker) = pipeline.start();
+        let (mut lines, worker) = pipeline.start();
+        let audio = lines.remove(0);
         let (feed, session_audio) = mpsc::channel(1);
         let (events, mut transcript) = mpsc::channel(EVENTS);
         let tokens = &self.connection.tokens;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use super::Channels;
+
 /// A place in the decoded audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
@@ -73,19 +75,41 @@ pub enum DecodeError {
     /// The stream changes its rate or channel count.
     #[error(
         "{name}: changes at {at} from {} Hz, {channels} channels to {new_rate} Hz, {new_channels} channels",
-        at.sample_rate
+        rate
     )]
     Changed {
         /// The source.
         name: String,
-        /// Where; its rate is the old rate.
+        /// Where.
         at: At,
+        /// The old rate.
+        rate: u32,
         /// The old channel count.
         channels: usize,
         /// The new rate.
         new_rate: u32,
         /// The new channel count.
         new_channels: usize,
+    },
+    /// The source has no such channel.
+    #[error("{name}: has no channel {wanted}, only {channels}")]
+    Channel {
+        /// The source.
+        name: String,
+        /// The channel asked for.
+        wanted: Channels,
+        /// How many it has.
+        channels: usize,
+    },
+    /// The source is beyond a limit of [`Limits`](super::Limits). Everything before was delivered.
+    #[error("{name}: given up at {at}: {what}")]
+    Limit {
+        /// The source.
+        name: String,
+        /// Where decoding stopped.
+        at: At,
+        /// Which limit.
+        what: String,
     },
     /// The source could not be read on.
     #[error("{name}: cannot be read after {at}: {error}")]

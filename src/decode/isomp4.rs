@@ -1,51 +1,184 @@
-//! M4A files whose end is missing.
+//! What an M4A file says beyond its packets: whether its end is missing, and which of its frames are audio.
+//! (ISO/IEC 14496-12; symphonia reads edit lists, and makes nothing of them.)
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 
-/// Whether the file's audio goes beyond its end, with the index before it: what is there can then be decoded, by
-/// reading front to back. (With the file's length known, symphonia ignores a box that is longer than the file, and
-/// finds no audio at all.)
-///
-/// `input` is at its start, and is again afterwards.
-pub(super) fn is_cut_short(input: &mut (impl Read + Seek)) -> io::Result<bool> {
-    let length = input.seek(SeekFrom::End(0))?;
-    input.rewind()?;
-    let cut = walk(input, length);
-    input.rewind()?;
-    match cut {
-        // Too few bytes for another header: the audio was not reached.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        other => other,
+use super::opening::Opening;
+use super::trim::Trim;
+
+/// The longest index that is read: 8 bytes for each packet of 40 hours of AAC.
+const INDEX_BYTES_MAX: u64 = 64 << 20;
+
+/// What was found before the audio, or anywhere if the source can be read in any order.
+#[derive(Default)]
+pub(super) struct Layout {
+    /// Whether the audio goes beyond the end of the source, with the index before it: what is there can then be
+    /// decoded, by reading front to back. (With the length known, symphonia ignores a box that is longer than the
+    /// file, and finds no audio at all.)
+    pub(super) is_cut_short: bool,
+    /// Of each track with an edit, its number and the edit.
+    edits: Vec<(u32, Edit)>,
+}
+
+/// The part of a track that is to be heard, in its own frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Edit {
+    /// Units of the track's clock per second.
+    scale: u32,
+    /// Frames before it, which the encoder added.
+    delay: u64,
+    /// Frames it has; `None`: all that follow.
+    frames: Option<u64>,
+}
+
+impl Layout {
+    /// Goes through the boxes of `opening`, which must be at its start.
+    pub(super) fn read(opening: &mut Opening) -> io::Result<Layout> {
+        let mut layout = Layout::default();
+        match layout.walk(opening) {
+            // Too few bytes for another header: there is nothing more to know.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(layout),
+            walked => walked.map(|()| layout),
+        }
+    }
+
+    /// What is to be taken from the frames of a track, and how many are then left. `None` if nothing is known, or its
+    /// clock does not count frames.
+    pub(super) fn trim(&self, track: u32, sample_rate: u32) -> Option<(Trim, Option<u64>)> {
+        let (_, edit) = self.edits.iter().find(|(id, edit)| *id == track && edit.scale == sample_rate)?;
+        Some((Trim::edited(edit.delay, edit.frames), edit.frames))
+    }
+
+    fn walk(&mut self, opening: &mut Opening) -> io::Result<()> {
+        let length = opening.length()?;
+        let (mut start, mut has_index) = (0_u64, false);
+        loop {
+            let mut header = [0; 8];
+            opening.read_exact(&mut header)?;
+            let [a, b, c, d, kind @ ..] = header;
+            let (size, header_bytes) = match u32::from_be_bytes([a, b, c, d]) {
+                // Up to the end of the file, wherever that is.
+                0 => return Ok(()),
+                1 => {
+                    let mut large = [0; 8];
+                    opening.read_exact(&mut large)?;
+                    (u64::from_be_bytes(large), 16)
+                }
+                size => (u64::from(size), 8),
+            };
+            let end = start.saturating_add(size);
+            let Some(content) = size.checked_sub(header_bytes) else { return Ok(()) };
+            let beyond = length.is_some_and(|length| end > length);
+            match &kind {
+                b"mdat" if beyond => {
+                    self.is_cut_short = has_index;
+                    return Ok(());
+                }
+                // In a stream nothing can be known of what follows the audio.
+                b"mdat" if length.is_none() => return Ok(()),
+                b"moov" if content <= INDEX_BYTES_MAX && !beyond => {
+                    has_index = true;
+                    let mut index = Vec::new();
+                    opening.take(content).read_to_end(&mut index)?;
+                    self.edits = edits(&index);
+                }
+                _ if beyond || (length.is_none() && content > INDEX_BYTES_MAX) => return Ok(()),
+                _ => opening.skip(content)?,
+            }
+            start = end;
+        }
     }
 }
 
-/// Goes through the boxes up to the audio (ISO/IEC 14496-12, 4.2).
-fn walk(input: &mut (impl Read + Seek), length: u64) -> io::Result<bool> {
-    let (mut start, mut has_index) = (0_u64, false);
-    loop {
-        let mut header = [0; 8];
-        input.read_exact(&mut header)?;
-        let [a, b, c, d, kind @ ..] = header;
-        let size = match u32::from_be_bytes([a, b, c, d]) {
-            // Up to the end of the file, wherever that is.
-            0 => return Ok(false),
-            1 => {
-                let mut large = [0; 8];
-                input.read_exact(&mut large)?;
-                u64::from_be_bytes(large)
-            }
-            size => u64::from(size),
-        };
-        let end = start.saturating_add(size);
-        match &kind {
-            b"mdat" => return Ok(has_index && end > length),
-            b"moov" => has_index = true,
-            _ => {}
-        }
-        // invariant: the walk goes forward, so it ends
-        if size < 8 || end > length {
-            return Ok(false);
-        }
-        start = input.seek(SeekFrom::Start(end))?;
+/// The boxes that stand side by side in `bytes`: their types and contents. Ends at the first that is broken.
+fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+    std::iter::from_fn(move || {
+        let (header, rest) = bytes.split_first_chunk::<8>()?;
+        let [a, b, c, d, kind @ ..] = *header;
+        let content = (u32::from_be_bytes([a, b, c, d]) as usize).checked_sub(8)?;
+        let (content, rest) = rest.split_at_checked(content)?;
+        bytes = rest;
+        Some((kind, content))
+    })
+}
+
+/// The content of the box at the end of `path`, the first of each type.
+fn find<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
+    path.iter().try_fold(bytes, |bytes, kind| {
+        boxes(bytes).find(|(found, _)| found == *kind).map(|(_, content)| content)
+    })
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// The edits of all tracks in an index (`moov`).
+fn edits(index: &[u8]) -> Vec<(u32, Edit)> {
+    let Some((movie_scale, _)) = find(index, &[b"mvhd"]).and_then(times) else { return Vec::new() };
+    let tracks = boxes(index).filter(|(kind, _)| kind == b"trak").map(|(_, track)| track);
+    let stated = tracks.filter_map(|track| {
+        let header = find(track, &[b"tkhd"])?;
+        // 8.3.2: in version 1 the two times before it have 8 bytes each.
+        let id = u32_at(header, if header.first()? == &1 { 20 } else { 12 })?;
+        let media = times(find(track, &[b"mdia", b"mdhd"])?)?;
+        let list = find(track, &[b"edts", b"elst"]).and_then(|list| edit(list, movie_scale, media));
+        Some((id, list.or_else(|| itunes(index, media.0))?))
+    });
+    stated.collect()
+}
+
+/// The time scale (units per second) and the duration of an `mvhd` or `mdhd` (8.2.2, 8.4.2).
+fn times(header: &[u8]) -> Option<(u32, u64)> {
+    match header.first()? {
+        1 => Some((u32_at(header, 20)?, u64_at(header, 24)?)),
+        _ => Some((u32_at(header, 12)?, u32_at(header, 16)?.into())),
     }
+}
+
+/// The one part that an edit list (8.6.6) plays. Lists of several parts are left alone: they are compositions, and
+/// nobody's encoder writes them.
+fn edit(list: &[u8], movie_scale: u32, (media_scale, media_duration): (u32, u64)) -> Option<Edit> {
+    let wide = list.first()? == &1;
+    let count = u32_at(list, 4)?;
+    let mut entries = (0..count as usize).map_while(|entry| {
+        let at = 8 + entry * if wide { 20 } else { 12 };
+        Some(match wide {
+            true => (u64_at(list, at)?, u64_at(list, at + 8)?.cast_signed()),
+            false => (u32_at(list, at)?.into(), i64::from(u32_at(list, at + 4)?.cast_signed())),
+        })
+    });
+    // A part that plays nothing (-1) only says that the track starts late.
+    let (duration, from) = entries.find(|&(_, from)| from >= 0)?;
+    if entries.next().is_some() || movie_scale == 0 {
+        return None;
+    }
+    let delay = from.cast_unsigned();
+    let rest = media_duration.saturating_sub(delay);
+    let scaled = u128::from(duration) * u128::from(media_scale) / u128::from(movie_scale);
+    let scaled = u64::try_from(scaled).ok()?;
+    // The film's clock is coarse, often of milliseconds: a length within a unit of the rest is the rest.
+    let unit = u64::from(media_scale.div_ceil(movie_scale));
+    let frames = if scaled == 0 || scaled.abs_diff(rest) <= unit { rest } else { scaled.min(rest) };
+    Some(Edit { scale: media_scale, delay, frames: (frames > 0).then_some(frames) })
+}
+
+/// What iTunes writes instead: a comment of hexadecimal numbers, of which the second is the delay, the third the
+/// padding and the fourth the length.
+fn itunes(index: &[u8], scale: u32) -> Option<Edit> {
+    let items = find(index, &[b"udta", b"meta"])?;
+    // `meta` has four bytes of version before its boxes.
+    let items = find(items.get(4..)?, &[b"ilst"])?;
+    let free_form = boxes(items).filter(|(kind, _)| kind == b"----").map(|(_, item)| item);
+    let is_gapless = |item: &&[u8]| find(item, &[b"name"]).is_some_and(|name| name.ends_with(b"iTunSMPB"));
+    let item = free_form.into_iter().find(is_gapless)?;
+    // Type and locale come first.
+    let text = std::str::from_utf8(find(item, &[b"data"])?.get(8..)?).ok()?;
+    let mut numbers = text.split_whitespace().skip(1).map(|number| u64::from_str_radix(number, 16).ok());
+    let (delay, _padding, frames) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    Some(Edit { scale, delay, frames: Some(frames) })
 }

@@ -1,26 +1,42 @@
-//! From a block of any sample format and channel count to mono floats.
+//! From a decoder's block of any sample format and channel count to planes of floats.
 
 use symphonia::core::audio::conv::FromSample;
 use symphonia::core::audio::sample::Sample;
 use symphonia::core::audio::{Audio, AudioBuffer, GenericAudioBufferRef};
 
-/// Appends the mean of all channels to `mono`, one float a frame. Integers are scaled to -1.0..1.0; floats are taken
-/// as they are.
-pub(super) fn append_mono(block: &GenericAudioBufferRef<'_>, mono: &mut Vec<f32>) {
+use super::channels::Channels;
+
+/// Appends `block` to the planes. Integers are scaled to -1.0..1.0; floats are taken as they are.
+pub(super) fn append(block: &GenericAudioBufferRef<'_>, channels: Channels, planes: &mut [Vec<f32>]) {
     match block {
-        GenericAudioBufferRef::U8(b) => mix(b, mono),
-        GenericAudioBufferRef::U16(b) => mix(b, mono),
-        GenericAudioBufferRef::U24(b) => mix(b, mono),
-        GenericAudioBufferRef::U32(b) => mix(b, mono),
-        GenericAudioBufferRef::S8(b) => mix(b, mono),
-        GenericAudioBufferRef::S16(b) => mix(b, mono),
-        GenericAudioBufferRef::S24(b) => mix(b, mono),
-        GenericAudioBufferRef::S32(b) => mix(b, mono),
-        GenericAudioBufferRef::F32(b) => mix(b, mono),
-        GenericAudioBufferRef::F64(b) => mix(b, mono),
+        GenericAudioBufferRef::U8(b) => select(b, channels, planes),
+        GenericAudioBufferRef::U16(b) => select(b, channels, planes),
+        GenericAudioBufferRef::U24(b) => select(b, channels, planes),
+        GenericAudioBufferRef::U32(b) => select(b, channels, planes),
+        GenericAudioBufferRef::S8(b) => select(b, channels, planes),
+        GenericAudioBufferRef::S16(b) => select(b, channels, planes),
+        GenericAudioBufferRef::S24(b) => select(b, channels, planes),
+        GenericAudioBufferRef::S32(b) => select(b, channels, planes),
+        GenericAudioBufferRef::F32(b) => select(b, channels, planes),
+        GenericAudioBufferRef::F64(b) => select(b, channels, planes),
     }
 }
 
+fn select<S: Sample>(block: &AudioBuffer<S>, channels: Channels, planes: &mut [Vec<f32>])
+where
+    f32: FromSample<S>,
+{
+    let copy = |from: &[S], plane: &mut Vec<f32>| plane.extend(from.iter().map(|&s| f32::from_sample(s)));
+    match channels {
+        Channels::Mix => mix(block, &mut planes[0]),
+        Channels::Only(channel) => {
+            block.plane(channel - 1).into_iter().for_each(|from| copy(from, &mut planes[0]));
+        }
+        Channels::Split => block.iter_planes().zip(planes).for_each(|(from, plane)| copy(from, plane)),
+    }
+}
+
+/// Appends the mean of all channels.
 fn mix<S: Sample>(block: &AudioBuffer<S>, mono: &mut Vec<f32>)
 where
     f32: FromSample<S>,

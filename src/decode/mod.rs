@@ -1,64 +1,116 @@
-//! From the bytes of a source to mono floats.
+//! From the bytes of a source to floats, as one plane or one a channel.
 //!
-//! Formats: WAV and AIFF (PCM of every width, float, mu-law, A-law, ADPCM), FLAC, MP3, Ogg Vorbis, M4A (AAC, ALAC)
-//! and CAF. The demuxers and decoders are symphonia's; this module decides what is an error, and makes sure that
-//! hostile input ends in one: panics are caught, and packets without audio are counted.
+//! Formats: WAV, AIFF and CAF (PCM of every width, float, mu-law, A-law, ADPCM), FLAC, MP3, Ogg Vorbis and Opus,
+//! Matroska and WebM, M4A (AAC-LC, ALAC), and headerless PCM and G.711. Demuxers and most decoders are symphonia's;
+//! PCM is read as it stands ([`pcm`]), Opus by a decoder of its own ([`opus`]). This module decides what is an error,
+//! and makes sure that hostile input ends in one: panics are caught, packets without audio are counted, frames and
+//! time are limited.
 
+mod channels;
 mod error;
+mod guard;
 mod isomp4;
 mod mix;
+mod ogg;
+mod opening;
+mod opus;
+mod packets;
+mod pcm;
 mod probe;
 mod trim;
+mod wave;
 
-use symphonia::core::errors::Error;
-use symphonia::core::formats::FormatReader;
+use std::time::Duration;
 
+pub use channels::{Block, Channels, ChannelsError};
 pub use error::{At, DecodeError};
+pub use guard::panic_is_caught;
 
+use self::guard::guarded;
+use self::packets::{Packets, Spec, Stop};
+use self::pcm::PcmReader;
+use crate::clock::{Clock, SystemClock};
 use crate::source::Source;
-use probe::{AudioTrack, Fault, Opened, guarded};
 
-/// How many packets in a row may be broken: some 6 s of MP3. A file that is worse is not worth going through.
-const BROKEN_RUN_MAX: u64 = 256;
+/// How many frames a byte of a source may become, at most: a FLAC frame of digital silence has 16 bytes for 65,535
+/// frames. What gives more goes round in circles.
+const FRAMES_PER_BYTE_MAX: u64 = 8_192;
 
-/// How many packets in a row may carry no audio of the track, such as those of a video beside it: 18 min at 60
-/// pictures a second. A reader that never ends would otherwise never be noticed.
-const SILENT_RUN_MAX: u64 = 1 << 16;
+/// What is wanted of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Which channels.
+    pub channels: Channels,
+    /// The rate that is needed in the end, in Hz. Opus is decoded straight to it where it is 8, 12, 16, 24 or 48 kHz,
+    /// which is half the work; every other codec has only the rate it was recorded at.
+    pub sample_rate: Option<u32>,
+    /// When to give up.
+    pub limits: Limits,
+}
+
+/// When to give up on a source. A source of known size is also limited to 8,192 frames a byte, which no real file
+/// reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The most frames it may have, at the rate it is decoded to.
+    pub frames: Option<u64>,
+    /// The longest that reading and decoding may take in all. Looked at after each packet: a source that blocks for
+    /// ever is not interrupted.
+    pub time: Option<Duration>,
+}
 
 /// What a stream is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {
-    /// The container's short name, such as `wave` or `isomp4`.
+    /// The container's short name, such as `wave` or `isomp4`; `raw` for headerless audio.
     pub container: &'static str,
     /// The codec's short name, such as `pcm_s16le` or `vorbis`.
     pub codec: &'static str,
     /// Frames per second.
     pub sample_rate: u32,
-    /// Channels, before they are mixed to one.
+    /// Channels, before they are mixed or chosen.
     pub channels: usize,
-    /// How many frames the container says there are; `None` where it does not, such as in a stream. M4A's count may
-    /// be a few frames off.
+    /// How many frames the container says there are; `None` where it does not, such as in a stream.
     pub frames: Option<u64>,
+}
+
+impl StreamInfo {
+    /// How long the container says it is.
+    #[must_use]
+    pub fn duration(&self) -> Option<Duration> {
+        let seconds = |frames| Duration::from_secs_f64(frames as f64 / f64::from(self.sample_rate));
+        self.frames.map(seconds)
+    }
 }
 
 /// Decodes one source, block by block.
 ///
-/// Frames come at the stream's own rate, as the mean of its channels. A packet that is broken is left out and
-/// counted; what follows it is then early by its length.
+/// A packet that is broken is counted, and silence put in its place (Opus guesses what was there), so that what
+/// follows keeps its place in time.
 pub struct Decoder {
     name: String,
-    format: Box<dyn FormatReader>,
-    track: AudioTrack,
+    reader: Reader,
+    options: Options,
     info: StreamInfo,
+    /// The rate it is decoded to.
+    sample_rate: u32,
     /// The first block, decoded when opening.
-    first: Option<Vec<f32>>,
+    first: Option<Block>,
     /// Frames delivered.
     position: u64,
-    /// Frames that broken packets should have had.
-    lost: u64,
-    skipped_packets: u64,
+    /// How many may be.
+    frames_max: u64,
+    clock: SystemClock,
+    /// Time spent reading and decoding.
+    spent: Duration,
     ended: bool,
+}
+
+/// Where the frames come from.
+enum Reader {
+    Pcm { reader: PcmReader, container: &'static str },
+    Packets(Packets),
 }
 
 impl Decoder {
@@ -66,32 +118,37 @@ impl Decoder {
     /// decoded. Reads, so it blocks until a stream has that much.
     ///
     /// # Errors
-    /// If the source holds no known format, or no audio, or none that can be decoded.
-    pub fn open(source: Source) -> Result<Decoder, DecodeError> {
-        let Opened { name, format, track } = probe::open(source)?;
-        if track.frames_are_exact && track.frames == Some(0) {
+    /// If the source holds no known format, or no audio, or none that can be decoded, or not the channel wanted.
+    pub fn open(source: Source, options: Options) -> Result<Decoder, DecodeError> {
+        let name = source.name().to_owned();
+        let (reader, bytes) = probe::open(source, &options)?;
+        if reader.is_empty() {
             return Err(DecodeError::NoAudio { name });
         }
-        let info = StreamInfo {
-            container: format.format_info().short_name,
-            codec: track.decoder.codec_info().short_name,
-            sample_rate: 0,
-            channels: 0,
-            frames: track.frames,
-        };
+        let by_size = bytes.map_or(u64::MAX, |bytes| bytes.saturating_mul(FRAMES_PER_BYTE_MAX));
         let mut decoder = Decoder {
             name,
-            format,
-            track,
-            info,
+            info: StreamInfo {
+                container: reader.container(),
+                codec: reader.codec(),
+                sample_rate: 0,
+                channels: 0,
+                frames: reader.frames(),
+            },
+            reader,
+            options,
+            sample_rate: 0,
             first: None,
             position: 0,
-            lost: 0,
-            skipped_packets: 0,
+            frames_max: options.limits.frames.map_or(by_size, |limit| limit.min(by_size)),
+            clock: SystemClock::new(),
+            spent: Duration::ZERO,
             ended: false,
         };
-        let mut first = Vec::new();
-        decoder.advance(&mut first)?;
+        let mut first = Block::new();
+        if !decoder.advance(&mut first)? {
+            return Err(DecodeError::NoAudio { name: decoder.name });
+        }
         decoder.first = Some(first);
         Ok(decoder)
     }
@@ -102,138 +159,173 @@ impl Decoder {
         &self.info
     }
 
-    /// How many packets were broken and left out so far.
+    /// Frames per second of the blocks: the stream's own, or for Opus the rate that was asked for.
     #[must_use]
-    pub fn skipped_packets(&self) -> u64 {
-        self.skipped_packets
+    pub fn sample_rate(&self) -> u32 {
+        self.sample_rate
     }
 
-    /// Replaces what `mono` holds by the next block, of at least one frame; `false` at the end, when it is empty.
-    /// After the end and after an error there is nothing more.
+    /// How many planes each block has.
+    #[must_use]
+    pub fn planes(&self) -> usize {
+        self.options.channels.planes(self.info.channels).expect("opening found the channels wanted")
+    }
+
+    /// How many packets were broken so far.
+    #[must_use]
+    pub fn skipped_packets(&self) -> u64 {
+        match &self.reader {
+            Reader::Pcm { .. } => 0,
+            Reader::Packets(packets) => packets.skipped,
+        }
+    }
+
+    /// Replaces what `block` holds by the next frames, at least one; `false` at the end, when it is empty. After the
+    /// end and after an error there is nothing more.
     ///
     /// # Errors
-    /// If the rest cannot be decoded, is missing, or has another rate or channel count. All blocks before were
-    /// delivered.
-    pub fn next_block(&mut self, mono: &mut Vec<f32>) -> Result<bool, DecodeError> {
-        if let Some(mut first) = self.first.take() {
-            std::mem::swap(mono, &mut first);
+    /// If the rest cannot be decoded, is missing, has another rate or channel count, or is beyond a limit. All blocks
+    /// before were delivered.
+    pub fn next_block(&mut self, block: &mut Block) -> Result<bool, DecodeError> {
+        if let Some(first) = self.first.take() {
+            *block = first;
             return Ok(true);
         }
-        mono.clear();
         if self.ended {
+            block.clear(0);
             return Ok(false);
         }
-        let more = self.advance(mono);
+        let more = self.advance(block);
         if !matches!(more, Ok(true)) {
-            mono.clear();
+            block.clear(0);
             self.ended = true;
         }
         more
     }
 
-    /// Decodes packets until one gives audio.
-    fn advance(&mut self, mono: &mut Vec<f32>) -> Result<bool, DecodeError> {
-        let (mut silent_run, mut broken_run) = (0, 0);
+    /// Reads until there is audio.
+    fn advance(&mut self, block: &mut Block) -> Result<bool, DecodeError> {
         loop {
-            if silent_run > SILENT_RUN_MAX {
-                return Err(self.corrupt(format!("{SILENT_RUN_MAX} packets in a row hold no audio")));
+            let start = self.clock.monotonic();
+            let planes = self.options.channels.planes(self.info.channels).unwrap_or(0);
+            block.clear(planes);
+            let read = guarded(|| self.reader.read(self.position, self.options.channels, block));
+            self.spent += self.clock.monotonic().saturating_sub(start);
+            match read {
+                Ok(Ok(())) => {}
+                Ok(Err(stop)) => return self.stopped(stop),
+                Err(panic) => return Err(self.corrupt(panic)),
             }
-            silent_run += 1;
-            let packet = match guarded(|| self.format.next_packet()) {
-                Ok(Some(packet)) => packet,
-                Ok(None) => return self.end(),
-                // Another stream follows in the same file, as Ogg allows.
-                Err(Fault::Error(Error::ResetRequired)) => {
-                    self.track = probe::audio_track(&self.name, self.format.as_ref())?;
-                    continue;
-                }
-                Err(fault) if fault.is_end_of_file() => return self.end_of_file(),
-                Err(fault) => return Err(self.stopped(fault)),
-            };
-            if packet.track_id != self.track.id {
-                continue;
+            if self.info.sample_rate == 0
+                && let Some(spec) = self.reader.spec()
+            {
+                (self.info.sample_rate, self.info.channels) = (spec.sample_rate, spec.channels);
+                self.sample_rate = self.reader.sample_rate();
             }
-            let block = match guarded(|| self.track.decoder.decode(&packet)) {
-                Ok(block) => block,
-                // The packet is in memory already: running out of bytes means that it is broken, not the source.
-                Err(fault @ Fault::Error(Error::DecodeError(_) | Error::IoError(_))) => {
-                    self.skipped_packets += 1;
-                    self.lost += packet.dur.get();
-                    broken_run += 1;
-                    if broken_run >= BROKEN_RUN_MAX {
-                        let what = fault.describe();
-                        return Err(self.corrupt(format!("{broken_run} packets in a row are broken: {what}")));
-                    }
-                    continue;
-                }
-                Err(fault) => return Err(self.stopped(fault)),
-            };
-            if block.frames() == 0 {
-                continue;
+            let frames = block.frames() as u64;
+            if self.position + frames > self.frames_max {
+                return Err(self.limit(format!("more than {} frames", self.frames_max)));
             }
-            let (rate, channels) = (block.spec().rate(), block.spec().channels().count());
-            if self.info.sample_rate == 0 {
-                (self.info.sample_rate, self.info.channels) = (rate, channels);
+            if self.options.limits.time.is_some_and(|limit| self.spent > limit) {
+                return Err(self.limit(format!(
+                    "more than {:?} of decoding",
+                    self.options.limits.time.unwrap_or_default()
+                )));
             }
-            if (rate, channels) != (self.info.sample_rate, self.info.channels) {
-                return Err(DecodeError::Changed {
-                    name: self.name.clone(),
-                    at: self.at(),
-                    channels: self.info.channels,
-                    new_rate: rate,
-                    new_channels: channels,
-                });
+            if frames > 0 {
+                self.position += frames;
+                return Ok(true);
             }
-            mix::append_mono(&block, mono);
-            self.track.trim.apply(mono);
-            if mono.is_empty() {
-                continue;
-            }
-            self.position += mono.len() as u64;
-            return Ok(true);
         }
     }
 
-    /// The demuxer has no more packets.
-    fn end(&self) -> Result<bool, DecodeError> {
-        if let Some(expected) = self.track.frames.filter(|_| self.track.frames_are_exact)
-            && self.position + self.lost < expected
-        {
-            return Err(self.truncated());
-        }
-        if self.position == 0 {
-            return Err(DecodeError::NoAudio { name: self.name.clone() });
-        }
-        Ok(false)
-    }
-
-    /// The source has no more bytes, though the demuxer wants some.
-    fn end_of_file(&self) -> Result<bool, DecodeError> {
-        let has_all = match self.track.frames {
-            Some(expected) => self.position + self.lost >= expected,
-            None => probe::may_end_anywhere(self.format.as_ref()),
-        };
-        if has_all { self.end() } else { Err(self.truncated()) }
+    fn stopped(&self, stop: Stop) -> Result<bool, DecodeError> {
+        let name = self.name.clone();
+        Err(match stop {
+            Stop::End if self.position == 0 => DecodeError::NoAudio { name },
+            Stop::End => return Ok(false),
+            Stop::CutShort => DecodeError::Truncated { name, at: self.at(), expected: self.info.frames },
+            Stop::Broken(what) => self.corrupt(what),
+            Stop::Changed(spec) => DecodeError::Changed {
+                name,
+                at: self.at(),
+                rate: self.info.sample_rate,
+                channels: self.info.channels,
+                new_rate: spec.sample_rate,
+                new_channels: spec.channels,
+            },
+            Stop::NoChannel(channels) => {
+                DecodeError::Channel { name, wanted: self.options.channels, channels }
+            }
+            Stop::Unreadable(error) => DecodeError::Read { name, at: self.at(), error },
+        })
     }
 
     fn at(&self) -> At {
-        At { frame: self.position, sample_rate: self.info.sample_rate }
-    }
-
-    fn truncated(&self) -> DecodeError {
-        DecodeError::Truncated { name: self.name.clone(), at: self.at(), expected: self.track.frames }
+        At { frame: self.position, sample_rate: self.sample_rate }
     }
 
     fn corrupt(&self, what: String) -> DecodeError {
         DecodeError::Corrupt { name: self.name.clone(), at: self.at(), what }
     }
 
-    fn stopped(&self, fault: Fault) -> DecodeError {
-        match fault {
-            Fault::Error(Error::IoError(error)) => {
-                DecodeError::Read { name: self.name.clone(), at: self.at(), error }
+    fn limit(&self, what: String) -> DecodeError {
+        DecodeError::Limit { name: self.name.clone(), at: self.at(), what }
+    }
+}
+
+impl Reader {
+    fn container(&self) -> &'static str {
+        match self {
+            Reader::Pcm { container, .. } => container,
+            Reader::Packets(packets) => packets.container(),
+        }
+    }
+
+    fn codec(&self) -> &'static str {
+        match self {
+            Reader::Pcm { reader, .. } => reader.codec(),
+            Reader::Packets(packets) => packets.codec(),
+        }
+    }
+
+    fn spec(&self) -> Option<Spec> {
+        match self {
+            Reader::Pcm { reader, .. } => {
+                let format = reader.format();
+                Some(Spec { sample_rate: format.sample_rate, channels: format.channels })
             }
-            fault => self.corrupt(fault.describe()),
+            Reader::Packets(packets) => packets.spec(),
+        }
+    }
+
+    /// The rate it decodes to; 0 before that is known.
+    fn sample_rate(&self) -> u32 {
+        match self {
+            Reader::Pcm { reader, .. } => reader.format().sample_rate,
+            Reader::Packets(packets) => packets.sample_rate().unwrap_or(0),
+        }
+    }
+
+    fn frames(&self) -> Option<u64> {
+        match self {
+            Reader::Pcm { reader, .. } => reader.frames(),
+            Reader::Packets(packets) => packets.frames(),
+        }
+    }
+
+    /// Whether it says that it holds nothing.
+    fn is_empty(&self) -> bool {
+        match self {
+            Reader::Pcm { reader, .. } => reader.frames() == Some(0),
+            Reader::Packets(packets) => packets.is_empty(),
+        }
+    }
+
+    fn read(&mut self, position: u64, channels: Channels, block: &mut Block) -> Result<(), Stop> {
+        match self {
+            Reader::Pcm { reader, .. } => reader.read(position, channels, block),
+            Reader::Packets(packets) => packets.read(position, block),
         }
     }
 }

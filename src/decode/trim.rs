@@ -1,42 +1,74 @@
-//! Removing what an MP3 encoder put around the audio.
+//! Removing what an encoder put around the audio.
 
-/// Drops the frames an encoder added before and after the audio, where the file's header says how many.
-///
-/// The header is only believed as far as it costs nothing: frames after the stated end are held back until it is
-/// clear whether they are padding. If more follow than the stated padding (two files joined into one keep the first
-/// one's header), they are audio, and nothing more is dropped.
+use std::mem;
+
+/// Drops the frames an encoder added before and after the audio, where the container says how many.
 #[derive(Debug, Default)]
 pub(super) struct Trim {
     /// Leading frames still to be dropped.
     lead: u64,
     /// Frames until the stated end of the audio; `None` where no end is stated, or it turned out wrong.
     body: Option<u64>,
-    /// How many frames after the end are padding.
-    padding: usize,
-    /// The frames after the stated end, so far.
-    tail: Vec<f32>,
+    tail: Tail,
+}
+
+/// What becomes of the frames after the stated end.
+#[derive(Debug, Default)]
+enum Tail {
+    #[default]
+    Dropped,
+    /// They are held back until it is clear whether they are padding. If more follow than `padding`, they are audio
+    /// and nothing more is dropped: two MP3 files joined into one keep the first one's header.
+    Held { padding: usize, planes: Vec<Vec<f32>> },
 }
 
 impl Trim {
     /// Drops `delay` frames before the first of `frames`, and up to `padding` after them.
-    pub(super) fn new(delay: u32, padding: u32, frames: Option<u64>) -> Trim {
-        Trim { lead: u64::from(delay), body: frames, padding: padding as usize, tail: Vec::new() }
+    pub(super) fn stated(delay: u32, padding: u32, frames: Option<u64>) -> Trim {
+        let tail = Tail::Held { padding: padding as usize, planes: Vec::new() };
+        Trim { lead: delay.into(), body: frames, tail }
     }
 
-    /// Takes what is not audio out of the next block.
-    pub(super) fn apply(&mut self, block: &mut Vec<f32>) {
-        if self.lead > 0 {
-            let dropped = self.lead.min(block.len() as u64);
-            self.lead -= dropped;
-            block.drain(..dropped as usize);
+    /// Drops everything but `frames` frames after the first `delay`: what an editor chose.
+    pub(super) fn edited(delay: u64, frames: Option<u64>) -> Trim {
+        Trim { lead: delay, body: frames, tail: Tail::Dropped }
+    }
+
+    /// Whether all that follows is dropped.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.body == Some(0) && matches!(self.tail, Tail::Dropped)
+    }
+
+    /// Takes what is not audio out of the next frames.
+    pub(super) fn apply(&mut self, planes: &mut [Vec<f32>]) {
+        let frames = planes.first().map_or(0, Vec::len);
+        let lead = self.lead.min(frames as u64);
+        self.lead -= lead;
+        if lead > 0 {
+            planes.iter_mut().for_each(|plane| drop(plane.drain(..lead as usize)));
         }
         let Some(body) = self.body else { return };
-        let audio = body.min(block.len() as u64);
+        let frames = frames as u64 - lead;
+        let audio = body.min(frames);
         self.body = Some(body - audio);
-        self.tail.extend(block.drain(audio as usize..));
-        if self.tail.len() > self.padding {
-            block.append(&mut self.tail);
-            self.body = None;
+        if audio == frames {
+            return;
+        }
+        let audio = audio as usize;
+        match &mut self.tail {
+            Tail::Dropped => planes.iter_mut().for_each(|plane| plane.truncate(audio)),
+            Tail::Held { padding, planes: held } => {
+                held.resize_with(planes.len(), Vec::new);
+                for (plane, held) in planes.iter_mut().zip(&mut *held) {
+                    held.extend(plane.drain(audio..));
+                }
+                if held[0].len() > *padding {
+                    for (plane, held) in planes.iter_mut().zip(held) {
+                        plane.append(&mut mem::take(held));
+                    }
+                    self.body = None;
+                }
+            }
         }
     }
 }
@@ -45,26 +77,40 @@ impl Trim {
 mod tests {
     use super::*;
 
-    fn trimmed(trim: &mut Trim, block: &[f32]) -> Vec<f32> {
-        let mut block = block.to_vec();
-        trim.apply(&mut block);
-        block
+    fn trimmed(trim: &mut Trim, samples: &[f32]) -> Vec<f32> {
+        // The second plane is the first one's negative: both must be cut alike.
+        let mut planes = [samples.to_vec(), samples.iter().map(|sample| -sample).collect()];
+        trim.apply(&mut planes);
+        let [plane, negative] = planes;
+        assert!(plane.iter().eq(negative.iter().map(|sample| -sample).collect::<Vec<_>>().iter()));
+        plane
     }
 
     #[test]
     fn delay_and_padding_are_dropped_across_blocks() {
-        let mut trim = Trim::new(3, 2, Some(4));
-        assert!(trimmed(&mut trim, &[0.0, 0.0]).is_empty());
-        assert_eq!(trimmed(&mut trim, &[0.0, 1.0, 2.0]), [1.0, 2.0]);
-        assert_eq!(trimmed(&mut trim, &[3.0, 4.0, 0.0]), [3.0, 4.0]);
-        assert!(trimmed(&mut trim, &[0.0]).is_empty());
+        for mut trim in [Trim::stated(3, 2, Some(4)), Trim::edited(3, Some(4))] {
+            assert!(trimmed(&mut trim, &[0.0, 0.0]).is_empty());
+            assert_eq!(trimmed(&mut trim, &[0.0, 1.0, 2.0]), [1.0, 2.0]);
+            assert_eq!(trimmed(&mut trim, &[3.0, 4.0, 0.0]), [3.0, 4.0]);
+            assert!(trimmed(&mut trim, &[0.0]).is_empty());
+        }
     }
 
     #[test]
     fn audio_after_the_stated_end_is_not_lost() {
-        let mut trim = Trim::new(0, 2, Some(1));
+        let mut trim = Trim::stated(0, 2, Some(1));
         assert_eq!(trimmed(&mut trim, &[1.0, 2.0, 3.0]), [1.0]);
         assert_eq!(trimmed(&mut trim, &[4.0]), [2.0, 3.0, 4.0]);
         assert_eq!(trimmed(&mut trim, &[5.0]), [5.0]);
+    }
+
+    #[test]
+    fn audio_after_an_edit_is_not_heard() {
+        let mut trim = Trim::edited(1, Some(2));
+        assert!(!trim.is_at_end());
+        assert_eq!(trimmed(&mut trim, &[1.0, 2.0, 3.0, 4.0]), [2.0, 3.0]);
+        assert!(trim.is_at_end());
+        assert!(trimmed(&mut trim, &[5.0; 9]).is_empty());
+        assert_eq!(trimmed(&mut Trim::edited(1, None), &[1.0, 2.0]), [2.0]);
     }
 }

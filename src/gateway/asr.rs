@@ -13,7 +13,7 @@ use super::Gateway;
 use super::body::{self, BadBody};
 use super::error::{ApiError, json_response, qid};
 use crate::audio::sample;
-use crate::decode::{DecodeError, Decoder};
+use crate::decode::{self, Block, DecodeError, Decoder};
 use crate::engine::{EngineError, RECOGNIZER_RATE, Recognizer, Segment, StreamOptions};
 use crate::resample::Resampler;
 use crate::source::Source;
@@ -73,12 +73,13 @@ fn hear(
         DecodeError::UnknownFormat { .. } => bad(4033, error.to_string()),
         error => bad(4034, error.to_string()),
     };
-    let mut decoder = Decoder::open(Source::bytes("audio", body)).map_err(broken)?;
+    let wanted = decode::Options { sample_rate: Some(RECOGNIZER_RATE), ..decode::Options::default() };
+    let mut decoder = Decoder::open(Source::bytes("audio", body), wanted).map_err(broken)?;
     let info = decoder.info();
     if info.channels != 1 {
         return Err(bad(4044, format!("audio has {} channels, 1 is supported", info.channels)));
     }
-    let rate = info.sample_rate;
+    let rate = decoder.sample_rate();
     let unsupported = |_| bad(4045, format!("audio has a sample rate of {rate} Hz, which is not supported"));
     let mut resampler = Resampler::new(rate, RECOGNIZER_RATE).map_err(unsupported)?;
     let mut stream = recognizer.start(&StreamOptions { language }).map_err(|error| match error {
@@ -88,14 +89,14 @@ fn hear(
 
     let failed = |error: EngineError| ApiError::internal(&error);
     let max_frames = MAX_DURATION.as_secs() * u64::from(rate);
-    let (mut block, mut resampled, mut segments, mut frames) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut block, mut resampled, mut segments, mut frames) = (Block::new(), Vec::new(), Vec::new(), 0);
     while decoder.next_block(&mut block).map_err(broken)? {
-        frames += block.len() as u64;
+        frames += block.frames() as u64;
         if frames > max_frames {
             return Err(bad(4043, format!("audio is longer than {} s", MAX_DURATION.as_secs())));
         }
         resampled.clear();
-        resampler.push(&block, &mut resampled);
+        resampler.push(block.samples(), &mut resampled);
         segments.extend(stream.push(&sample::quantise(&resampled)).map_err(failed)?);
     }
     resampled.clear();

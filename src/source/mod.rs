@@ -3,8 +3,10 @@
 //! A source only knows its name and how to be read; what the bytes mean is [`decode`](crate::decode)'s business.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::path::Path;
+
+use crate::audio::PcmFormat;
 
 /// Why a source cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,7 @@ pub enum SourceError {
 pub struct Source {
     name: String,
     extension: Option<String>,
+    format: Option<PcmFormat>,
     input: Input,
 }
 
@@ -58,7 +61,7 @@ pub(crate) enum Input {
     /// A regular file: it can be read in any order, and its length is known.
     File(File),
     /// Bytes in memory.
-    Memory(Vec<u8>),
+    Memory(Cursor<Vec<u8>>),
     /// Read once, front to back.
     Stream(Box<dyn Read + Send + Sync>),
 }
@@ -87,7 +90,7 @@ impl Source {
             Input::Stream(Box::new(file))
         };
         let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        Ok(Source { name, extension, input })
+        Ok(Source { name, extension, format: None, input })
     }
 
     /// Standard input, read as a stream.
@@ -98,12 +101,12 @@ impl Source {
 
     /// Whatever `reader` yields, read once from front to back; `name` is what messages call it.
     pub fn stream(name: impl Into<String>, reader: impl Read + Send + Sync + 'static) -> Source {
-        Source { name: name.into(), extension: None, input: Input::Stream(Box::new(reader)) }
+        Source { name: name.into(), extension: None, format: None, input: Input::Stream(Box::new(reader)) }
     }
 
     /// A whole file that is already in memory; `name` is what messages call it.
     pub fn bytes(name: impl Into<String>, bytes: Vec<u8>) -> Source {
-        Source { name: name.into(), extension: None, input: Input::Memory(bytes) }
+        Source { name: name.into(), extension: None, format: None, input: Input::Memory(Cursor::new(bytes)) }
     }
 
     /// What messages call it: the path as given, or `standard input`.
@@ -124,8 +127,14 @@ impl Source {
         !matches!(self.input, Input::Stream(_))
     }
 
-    pub(crate) fn into_parts(self) -> (String, Option<String>, Input) {
-        (self.name, self.extension, self.input)
+    /// The same bytes, taken as headerless audio: what they hold is not looked at.
+    #[must_use]
+    pub fn headerless(self, format: PcmFormat) -> Source {
+        Source { format: Some(format), ..self }
+    }
+
+    pub(crate) fn into_parts(self) -> (String, Option<String>, Option<PcmFormat>, Input) {
+        (self.name, self.extension, self.format, self.input)
     }
 }
 
@@ -133,7 +142,7 @@ impl std::fmt::Debug for Input {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Input::File(file) => file.fmt(f),
-            Input::Memory(bytes) => write!(f, "{} bytes", bytes.len()),
+            Input::Memory(bytes) => write!(f, "{} bytes", bytes.get_ref().len()),
             Input::Stream(_) => f.write_str("stream"),
         }
     }

@@ -20,7 +20,8 @@ fn heard(name: &str) -> String {
     let language = StreamOptions { language: Some("en".to_owned()) };
     let mut stream = whisper.start(&language).expect("Whisper knows English");
     let options = Options { sample_rate: RECOGNIZER_RATE, ..Options::default() };
-    let (mut audio, worker) = Pipeline::open(Source::open(sample(name)).unwrap(), options).unwrap().start();
+    let (mut lines, worker) = Pipeline::open(Source::open(sample(name)).unwrap(), options).unwrap().start();
+    let audio = &mut lines[0];
     let mut segments = Vec::new();
     loop {
         match audio.blocking_recv().expect("the end is announced before the channel closes") {

@@ -15,7 +15,9 @@ use voxline::source::Source;
 use super::{SAMPLES, decode_sample, sample, wav_s16};
 
 fn start(source: Source, options: Options) -> (Receiver<Feed>, Worker) {
-    Pipeline::open(source, options).unwrap().start()
+    let (mut lines, worker) = Pipeline::open(source, options).unwrap().start();
+    assert_eq!(lines.len(), 1);
+    (lines.remove(0), worker)
 }
 
 /// Receives to the end: the PCM, with the ranges checked.

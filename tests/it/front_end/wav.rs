@@ -12,7 +12,7 @@ use super::decode;
 fn a_file_is_what_an_independent_reader_expects() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.wav");
-    let mut writer = WavWriter::create(&path, 16_000).unwrap();
+    let mut writer = WavWriter::create(&path, 16_000, 1).unwrap();
     writer.write(&[0.0, 0.25, -1.0]).unwrap();
     writer.write_s16le(&[0xFF, 0x7F]).unwrap();
     assert_eq!(writer.frames(), 4);
@@ -33,7 +33,7 @@ fn a_file_is_what_an_independent_reader_expects() {
 
 #[test]
 fn an_empty_file_is_a_valid_one() {
-    let writer = WavWriter::seekable("a", Cursor::new(Vec::new()), 8_000).unwrap();
+    let writer = WavWriter::seekable("a", Cursor::new(Vec::new()), 8_000, 1).unwrap();
     let file = writer.finish().unwrap().into_inner();
     assert_eq!(hound::WavReader::new(file.as_slice()).unwrap().duration(), 0);
 }
@@ -41,7 +41,7 @@ fn an_empty_file_is_a_valid_one() {
 #[test]
 fn a_pipe_gets_unknown_sizes_and_can_be_read_to_its_end() {
     let mut pipe = Vec::new();
-    let mut writer = WavWriter::streaming("pipe", &mut pipe, 16_000).unwrap();
+    let mut writer = WavWriter::streaming("pipe", &mut pipe, 16_000, 1).unwrap();
     writer.write(&[0.5; 2_000]).unwrap();
     writer.finish().unwrap();
     assert_eq!((&pipe[4..8], &pipe[40..44]), (&[0xFF; 4][..], &[0xFF; 4][..]));
@@ -53,7 +53,7 @@ fn a_pipe_gets_unknown_sizes_and_can_be_read_to_its_end() {
 #[test]
 fn a_file_that_was_never_finished_can_be_read() {
     let mut file = Cursor::new(Vec::new());
-    let mut writer = WavWriter::seekable("a", &mut file, 16_000).unwrap();
+    let mut writer = WavWriter::seekable("a", &mut file, 16_000, 1).unwrap();
     writer.write(&[0.5; 100]).unwrap();
     drop(writer);
     assert_eq!(decode(Source::bytes("a", file.into_inner())).unwrap().mono, vec![0.5; 100]);
@@ -88,7 +88,7 @@ fn a_full_disk_is_reported_by_name_wherever_it_fills_up() {
     for room in [0, 20, 44, 60, 44 + 200, 44 + 200 + 4] {
         let written = (|| {
             let out = io::BufWriter::with_capacity(16, SmallDisk { room });
-            let mut writer = WavWriter::seekable("talk.wav", out, 16_000)?;
+            let mut writer = WavWriter::seekable("talk.wav", out, 16_000, 1)?;
             writer.write(&[0.5; 100])?;
             writer.finish().map(|_| ())
         })();
@@ -103,7 +103,7 @@ fn a_full_disk_is_reported_by_name_wherever_it_fills_up() {
 
 #[test]
 fn a_file_that_cannot_be_created_is_named() {
-    let error = WavWriter::create("no/such/place.wav", 16_000).unwrap_err();
+    let error = WavWriter::create("no/such/place.wav", 16_000, 1).unwrap_err();
     assert!(matches!(error, WavError::Create { .. }));
     assert!(error.to_string().starts_with("no/such/place.wav: cannot be created: "), "{error}");
 }

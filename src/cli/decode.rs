@@ -1,0 +1,170 @@
+//! `voxline decode`: any recording in, PCM out.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::exit_code::{CliError, Exit};
+use super::input::Reading;
+use super::progress::Progress;
+use crate::audio::{FramePos, WavError, WavWriter, sample};
+use crate::decode::{self, Block, Decoder};
+use crate::resample::Resampler;
+
+/// Bytes that are written at once.
+const WRITE_BYTES: usize = 64 * 1024;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Recording; `-` for standard input
+    #[arg(value_name = "FILE")]
+    input: PathBuf,
+    /// Write to a file; `-` for standard output
+    #[arg(short, long, default_value = "-", value_name = "PATH")]
+    output: PathBuf,
+    /// Frames per second of the output
+    #[arg(long, default_value_t = 16_000, value_name = "HZ")]
+    rate: u32,
+    /// Format of the output
+    #[arg(long, default_value = "wav")]
+    format: Format,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+/// What is written. With several channels, samples of one frame stand side by side.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// WAV of 16-bit PCM
+    Wav,
+    /// 16-bit little-endian PCM without a header
+    S16le,
+    /// 32-bit little-endian floats without a header
+    F32le,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
+    let Arguments { input, output, rate, format, reading } = arguments;
+    let source = reading.open(&input)?;
+    let name = source.name().to_owned();
+    let wanted =
+        decode::Options { channels: reading.channels, sample_rate: Some(rate), ..decode::Options::default() };
+    let mut decoder = Decoder::open(source, wanted)?;
+    let resampler = |_| Resampler::new(decoder.sample_rate(), rate);
+    let resamplers: Result<Vec<_>, _> = (0..decoder.planes()).map(resampler).collect();
+    let mut resamplers =
+        resamplers.map_err(|error| CliError::new(Exit::Input, format!("{name}: {error}")))?;
+    let progress = Progress::new(&name, decoder.sample_rate(), decoder.info().duration());
+
+    let mut sink = Sink::open(output, format, rate, resamplers.len())?;
+    let (mut block, mut planes) = (Block::new(), vec![Vec::new(); resamplers.len()]);
+    let mut position = FramePos::ZERO;
+    let ended = loop {
+        match decoder.next_block(&mut block) {
+            Ok(true) => {}
+            Ok(false) => break Ok(Exit::Done),
+            // What came before is kept.
+            Err(error) => break Err(error.into()),
+        }
+        for ((resampler, samples), plane) in resamplers.iter_mut().zip(block.planes()).zip(&mut planes) {
+            plane.clear();
+            resampler.push(samples, plane);
+        }
+        sink.write(&planes)?;
+        position = position + block.frames() as u64;
+        progress.reach(position);
+    };
+    for (resampler, plane) in resamplers.iter_mut().zip(&mut planes) {
+        plane.clear();
+        resampler.finish(plane);
+    }
+    sink.write(&planes)?;
+    sink.finish()?;
+    drop(progress);
+    ended
+}
+
+/// What writes frames in the format that was asked for.
+struct Sink {
+    name: String,
+    output: Output,
+    /// The frames in order, and their bytes.
+    frames: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+enum Output {
+    WavFile(WavWriter<BufWriter<File>>),
+    WavStream(WavWriter<BufWriter<io::Stdout>>),
+    S16(Box<dyn Write>),
+    F32(Box<dyn Write>),
+}
+
+impl Sink {
+    fn open(path: PathBuf, format: Format, rate: u32, channels: usize) -> Result<Sink, CliError> {
+        let is_stdout = path.as_os_str() == "-";
+        let name = if is_stdout { "standard output".to_owned() } else { path.display().to_string() };
+        let channels = u16::try_from(channels).expect("no container has that many channels");
+        let stdout = || BufWriter::with_capacity(WRITE_BYTES, io::stdout());
+        let raw = || -> Result<Box<dyn Write>, CliError> {
+            match is_stdout {
+                true => Ok(Box::new(stdout())),
+                false => {
+                    let file = File::create(&path).map_err(|error| CliError::output(&name, &error))?;
+                    Ok(Box::new(BufWriter::with_capacity(WRITE_BYTES, file)))
+                }
+            }
+        };
+        let output = match format {
+            Format::Wav if is_stdout => {
+                Output::WavStream(WavWriter::streaming(&name, stdout(), rate, channels).map_err(unwritten)?)
+            }
+            Format::Wav => Output::WavFile(WavWriter::create(&path, rate, channels).map_err(unwritten)?),
+            Format::S16le => Output::S16(raw()?),
+            Format::F32le => Output::F32(raw()?),
+        };
+        Ok(Sink { name, output, frames: Vec::new(), bytes: Vec::new() })
+    }
+
+    fn write(&mut self, planes: &[Vec<f32>]) -> Result<(), CliError> {
+        let frames = match planes {
+            [plane] => plane.as_slice(),
+            planes => {
+                self.frames.clear();
+                let count = planes.first().map_or(0, Vec::len);
+                self.frames.extend((0..count).flat_map(|frame| planes.iter().map(move |plane| plane[frame])));
+                self.frames.as_slice()
+            }
+        };
+        self.bytes.clear();
+        let failed = |error| CliError::output(&self.name, &error);
+        match &mut self.output {
+            Output::WavFile(wav) => wav.write(frames).map_err(unwritten),
+            Output::WavStream(wav) => wav.write(frames).map_err(unwritten),
+            Output::S16(out) => {
+                sample::write_s16le(frames, &mut self.bytes);
+                out.write_all(&self.bytes).map_err(failed)
+            }
+            Output::F32(out) => {
+                self.bytes.extend(frames.iter().flat_map(|sample| sample.to_le_bytes()));
+                out.write_all(&self.bytes).map_err(failed)
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), CliError> {
+        match self.output {
+            Output::WavFile(wav) => wav.finish().map(drop).map_err(unwritten),
+            Output::WavStream(wav) => wav.finish().map(drop).map_err(unwritten),
+            Output::S16(mut out) | Output::F32(mut out) => {
+                out.flush().map_err(|error| CliError::output(&self.name, &error))
+            }
+        }
+    }
+}
+
+fn unwritten(error: WavError) -> CliError {
+    CliError::new(Exit::Output, error.to_string())
+}

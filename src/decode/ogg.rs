@@ -1,0 +1,31 @@
+//! Whether the end of an Ogg file is missing (RFC 3533). Nothing else in it says how long it should be.
+
+use std::io::{self, Read};
+
+use super::opening::Opening;
+
+/// A page's header, 255 lengths, and so many segments of 255 bytes: the longest page.
+const PAGE_BYTES_MAX: u64 = 27 + 255 + 255 * 255;
+
+/// Whether the last page is incomplete, or not marked as the last. `false` for a stream, whose end can't be seen yet.
+///
+/// `opening` must be at its start.
+pub(super) fn is_cut_short(opening: &mut Opening) -> io::Result<bool> {
+    let Some(length) = opening.length()? else { return Ok(false) };
+    // Two pages, so that a whole one is among them.
+    opening.skip(length.saturating_sub(2 * PAGE_BYTES_MAX))?;
+    let mut end = Vec::new();
+    opening.read_to_end(&mut end)?;
+    let last = end.windows(4).rposition(|window| window == b"OggS");
+    Ok(last.is_some_and(|at| !is_whole_last_page(&end[at..])))
+}
+
+/// RFC 3533, 6: the flags are byte 5, the lengths of the segments follow byte 26.
+fn is_whole_last_page(page: &[u8]) -> bool {
+    const LAST_PAGE: u8 = 4;
+    let (Some(flags), Some(&segments)) = (page.get(5), page.get(26)) else { return false };
+    let header = 27 + usize::from(segments);
+    let Some(lengths) = page.get(27..header) else { return false };
+    let body: usize = lengths.iter().map(|&length| usize::from(length)).sum();
+    flags & LAST_PAGE != 0 && page.len() >= header + body
+}

@@ -1,0 +1,434 @@
+//! Containers: packets from symphonia's demuxers, frames from the codec's decoder.
+
+use std::io;
+
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_MP3, CODEC_ID_OPUS};
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia::core::errors::Error;
+use symphonia::core::formats::well_known as container;
+use symphonia::core::formats::{FormatReader, Track, TrackType};
+use symphonia::core::packet::Packet;
+use symphonia::default::get_codecs;
+
+use super::channels::{Block, Channels};
+use super::isomp4::Layout;
+use super::opus::{self, OpusDecoder, OpusHead};
+use super::trim::Trim;
+use super::{Options, mix};
+use crate::resample::frames_at;
+
+/// What Opus counts in, whatever rate it is decoded to (RFC 7845, 4), and the rates it can be decoded to.
+const OPUS_RATE: u32 = 48_000;
+const OPUS_RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, OPUS_RATE];
+
+/// The most frames that one packet may announce. The longest real ones (FLAC) have 65,535; a crafted header could
+/// otherwise make a decoder reserve gigabytes.
+const PACKET_FRAMES_MAX: u64 = 1 << 20;
+
+/// How many packets in a row may be broken: some 6 s of MP3. A file that is worse is not worth going through.
+const BROKEN_RUN_MAX: u32 = 256;
+
+/// How many packets in a row may carry no audio of the track, such as those of a video beside it: 18 min at 60
+/// pictures a second. A reader that never ends would otherwise never be noticed.
+const SILENT_RUN_MAX: u32 = 1 << 16;
+
+/// Why there is nothing to decode.
+pub(super) struct Refused(pub(super) String);
+
+/// Why there are no more frames.
+pub(super) enum Stop {
+    /// The container says that this was all, or the source ends where it may.
+    End,
+    /// Audio is missing.
+    CutShort,
+    /// The rest is broken.
+    Broken(String),
+    /// Rate and channels are now these.
+    Changed(Spec),
+    /// There is no such channel; there are so many.
+    NoChannel(usize),
+    /// The source cannot be read.
+    Unreadable(io::Error),
+}
+
+/// Frames per second and channels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spec {
+    pub(super) sample_rate: u32,
+    pub(super) channels: usize,
+}
+
+/// A demuxer, and the decoder of its audio track.
+pub(super) struct Packets {
+    format: Box<dyn FormatReader>,
+    layout: Layout,
+    /// Whether it is known that the end of the source is missing.
+    is_cut_short: bool,
+    options: Options,
+    track: AudioTrack,
+    /// What the first good packet had; all others must have the same.
+    spec: Option<Spec>,
+    /// Frames of broken packets, which become silence before the next good one: what follows keeps its place in time.
+    missing: u64,
+    /// Packets since the last that gave audio, and since the last that was not broken.
+    silent_run: u32,
+    broken_run: u32,
+    /// Packets that were broken.
+    pub(super) skipped: u64,
+}
+
+struct AudioTrack {
+    id: u32,
+    codec: Codec,
+    trim: Trim,
+    /// What a unit of the track's clock is in frames, as a fraction.
+    tick: (u64, u64),
+    /// How many frames the container says it has.
+    frames: Option<u64>,
+    /// Whether fewer frames than that mean that the source is cut short.
+    frames_are_exact: bool,
+}
+
+enum Codec {
+    Symphonia(Box<dyn AudioDecoder>),
+    Opus(OpusTrack),
+}
+
+impl Packets {
+    pub(super) fn new(
+        format: Box<dyn FormatReader>,
+        layout: Layout,
+        is_cut_short: bool,
+        options: &Options,
+    ) -> Result<Packets, Refused> {
+        let track = audio_track(format.as_ref(), &layout, options)?;
+        Ok(Packets {
+            format,
+            layout,
+            is_cut_short,
+            options: *options,
+            track,
+            spec: None,
+            missing: 0,
+            silent_run: 0,
+            broken_run: 0,
+            skipped: 0,
+        })
+    }
+
+    pub(super) fn container(&self) -> &'static str {
+        self.format.format_info().short_name
+    }
+
+    pub(super) fn codec(&self) -> &'static str {
+        match &self.track.codec {
+            Codec::Symphonia(decoder) => decoder.codec_info().short_name,
+            Codec::Opus(_) => "opus",
+        }
+    }
+
+    /// What the stream is, from its first good packet on. Opus is decoded at the rate asked for, but always counts
+    /// 48 kHz.
+    pub(super) fn spec(&self) -> Option<Spec> {
+        self.spec
+    }
+
+    /// The rate of the frames that are decoded.
+    pub(super) fn sample_rate(&self) -> Option<u32> {
+        match &self.track.codec {
+            Codec::Symphonia(_) => self.spec.map(|spec| spec.sample_rate),
+            Codec::Opus(opus) => Some(opus.sample_rate()),
+        }
+    }
+
+    /// How many frames the container says there are.
+    pub(super) fn frames(&self) -> Option<u64> {
+        self.track.frames
+    }
+
+    /// Whether the container says that there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.track.frames_are_exact && self.track.frames == Some(0)
+    }
+
+    /// Puts what the next packet gives into `block`, which is empty, and may stay so. `position` is how many frames
+    /// were heard before.
+    pub(super) fn read(&mut self, position: u64, block: &mut Block) -> Result<(), Stop> {
+        if self.track.trim.is_at_end() {
+            return Err(Stop::End);
+        }
+        if self.silent_run > SILENT_RUN_MAX {
+            return Err(Stop::Broken(format!("{SILENT_RUN_MAX} packets in a row hold no audio")));
+        }
+        self.silent_run += 1;
+        let packet = match self.format.next_packet() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Err(self.ended(position)),
+            // Another stream follows in the same file, as Ogg allows.
+            Err(Error::ResetRequired) => {
+                self.track = audio_track(self.format.as_ref(), &self.layout, &self.options)
+                    .map_err(|Refused(what)| Stop::Broken(what))?;
+                return Ok(());
+            }
+            Err(error) if is_end_of_file(&error) => return Err(self.out_of_bytes(position)),
+            Err(Error::IoError(error)) => return Err(Stop::Unreadable(error)),
+            Err(error) => return Err(Stop::Broken(describe(&error))),
+        };
+        if packet.track_id != self.track.id {
+            return Ok(());
+        }
+        self.decode(&packet, block)?;
+        self.track.trim.apply(block.planes_mut());
+        if block.frames() > 0 {
+            self.silent_run = 0;
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, packet: &Packet, block: &mut Block) -> Result<(), Stop> {
+        let channels = self.options.channels;
+        let why = match &mut self.track.codec {
+            Codec::Opus(opus) => {
+                admit(&mut self.spec, opus.spec(), channels, block)?;
+                opus.decode(packet, channels, block.planes_mut()).err()
+            }
+            Codec::Symphonia(decoder) => match decoder.decode(packet) {
+                Ok(decoded) if decoded.frames() == 0 => return Ok(()),
+                Ok(decoded) => {
+                    let (sample_rate, count) = (decoded.spec().rate(), decoded.spec().channels().count());
+                    admit(&mut self.spec, Spec { sample_rate, channels: count }, channels, block)?;
+                    silence(std::mem::take(&mut self.missing), block);
+                    mix::append(&decoded, channels, block.planes_mut());
+                    None
+                }
+                // The packet is in memory already: running out of bytes means that it is broken, not the source.
+                Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => {
+                    self.missing += self.track.frames_of(packet);
+                    Some(describe(&error))
+                }
+                Err(error) => return Err(Stop::Broken(describe(&error))),
+            },
+        };
+        let Some(why) = why else {
+            self.broken_run = 0;
+            return Ok(());
+        };
+        self.skipped += 1;
+        self.broken_run += 1;
+        match self.broken_run < BROKEN_RUN_MAX {
+            true => Ok(()),
+            false => Err(Stop::Broken(format!("{BROKEN_RUN_MAX} packets in a row are broken: {why}"))),
+        }
+    }
+
+    /// The demuxer has no more packets.
+    fn ended(&self, position: u64) -> Stop {
+        let wanted = self.track.frames.filter(|_| self.track.frames_are_exact);
+        match self.is_cut_short || wanted.is_some_and(|wanted| position < wanted) {
+            true => Stop::CutShort,
+            false => Stop::End,
+        }
+    }
+
+    /// The source has no more bytes, though the demuxer wants some.
+    fn out_of_bytes(&self, position: u64) -> Stop {
+        let has_all = match self.track.frames {
+            Some(wanted) => position >= wanted,
+            None => may_end_anywhere(self.format.as_ref()),
+        };
+        if has_all { self.ended(position) } else { Stop::CutShort }
+    }
+}
+
+impl AudioTrack {
+    /// How many frames a packet says it has.
+    fn frames_of(&self, packet: &Packet) -> u64 {
+        let (frames, ticks) = self.tick;
+        (packet.dur.get().saturating_mul(frames) / ticks).min(PACKET_FRAMES_MAX)
+    }
+}
+
+/// Takes note of what a packet has, which must be what all have, and makes the planes for it.
+fn admit(known: &mut Option<Spec>, spec: Spec, channels: Channels, block: &mut Block) -> Result<(), Stop> {
+    if *known.get_or_insert(spec) != spec {
+        return Err(Stop::Changed(spec));
+    }
+    block.clear(channels.planes(spec.channels).ok_or(Stop::NoChannel(spec.channels))?);
+    Ok(())
+}
+
+/// Appends silence.
+fn silence(frames: u64, block: &mut Block) {
+    for plane in block.planes_mut() {
+        plane.resize(plane.len() + frames as usize, 0.0);
+    }
+}
+
+/// The container's audio track, with a fresh decoder.
+fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) -> Result<AudioTrack, Refused> {
+    let track = format.default_track(TrackType::Audio).or_else(|| format.first_track(TrackType::Audio));
+    let Some(track) = track else {
+        let container = format.format_info().short_name;
+        return Err(Refused(format!("no audio track that can be decoded in this {container} file")));
+    };
+    let params = track
+        .codec_params
+        .as_ref()
+        .and_then(|params| params.audio())
+        .expect("a track found by type has parameters of this type");
+    if params.max_frames_per_packet.is_some_and(|frames| frames > PACKET_FRAMES_MAX) {
+        return Err(Refused("packets of more than a million frames".to_owned()));
+    }
+    if params.codec == CODEC_ID_OPUS {
+        return opus_track(track, params.extra_data.as_deref(), layout, options);
+    }
+    // An MP3 reader estimates the length where no header states it, and its decoder then cuts off what is longer:
+    // speech, in files of varying bit rate. So MP3 is trimmed here, and only by what a header states.
+    let is_mp3 = params.codec == CODEC_ID_MP3;
+    let decoder = AudioDecoderOptions::default().gapless(!is_mp3);
+    let decoder =
+        get_codecs().make_audio_decoder(params, &decoder).map_err(|error| Refused(describe(&error)))?;
+    let sample_rate = params.sample_rate.unwrap_or(0);
+    let edit = layout.trim(track.id, sample_rate);
+    let (trim, frames) = match (edit, track.delay) {
+        (Some((trim, frames)), _) => (trim, frames),
+        (None, Some(delay)) if is_mp3 => {
+            (Trim::stated(delay, track.padding.unwrap_or(0), track.num_frames), track.num_frames)
+        }
+        (None, None) if is_mp3 => (Trim::default(), None),
+        (None, _) => (Trim::default(), track.num_frames),
+    };
+    Ok(AudioTrack {
+        id: track.id,
+        codec: Codec::Symphonia(decoder),
+        trim,
+        tick: tick(track, sample_rate),
+        frames,
+        frames_are_exact: is_mp3 || states_frames_exactly(format),
+    })
+}
+
+fn opus_track(
+    track: &Track,
+    head: Option<&[u8]>,
+    layout: &Layout,
+    options: &Options,
+) -> Result<AudioTrack, Refused> {
+    let head = OpusHead::parse(head.unwrap_or_default()).map_err(|why| Refused(format!("Opus: {why}")))?;
+    let delay = u64::from(head.pre_skip());
+    let codec = OpusTrack::new(head, options).map_err(|why| Refused(format!("Opus: {why}")))?;
+    let edited = layout.trim(track.id, OPUS_RATE).and_then(|(_, frames)| frames);
+    let at_rate = |frames| frames_at(frames, OPUS_RATE, codec.sample_rate());
+    Ok(AudioTrack {
+        id: track.id,
+        trim: Trim::edited(at_rate(delay), edited.map(at_rate)),
+        tick: tick(track, codec.sample_rate()),
+        codec: Codec::Opus(codec),
+        frames: edited.or(track.num_frames),
+        frames_are_exact: false,
+    })
+}
+
+/// Frames in a unit of the track's clock.
+fn tick(track: &Track, sample_rate: u32) -> (u64, u64) {
+    match track.time_base {
+        Some(base) if sample_rate > 0 => {
+            (u64::from(base.numer.get()) * u64::from(sample_rate), base.denom.get().into())
+        }
+        _ => (1, 1),
+    }
+}
+
+/// Whether the container states how many frames a decoder must make. M4A's durations are rounded and include what
+/// the encoder added; Ogg states none, the reader looks for the last page it can find.
+fn states_frames_exactly(format: &dyn FormatReader) -> bool {
+    let id = format.format_info().format;
+    id == container::FORMAT_ID_FLAC || may_end_anywhere(format)
+}
+
+/// Whether audio goes on to the end of the source where the container states no length.
+fn may_end_anywhere(format: &dyn FormatReader) -> bool {
+    let id = format.format_info().format;
+    id == container::FORMAT_ID_WAVE || id == container::FORMAT_ID_AIFF || id == container::FORMAT_ID_CAF
+}
+
+/// Whether the source has no more bytes, though the format needs some.
+fn is_end_of_file(error: &Error) -> bool {
+    matches!(error, Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+/// What went wrong, for a message.
+pub(super) fn describe(error: &Error) -> String {
+    match error {
+        Error::DecodeError(what) | Error::Unsupported(what) | Error::LimitError(what) => (*what).to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// An Opus decoder that gives the channels and, where Opus has it, the rate that were asked for.
+struct OpusTrack {
+    decoder: OpusDecoder,
+    channels: usize,
+    sample_rate: u32,
+    /// All channels of a packet, where not all are wanted.
+    all: Vec<Vec<f32>>,
+}
+
+impl OpusTrack {
+    fn new(head: OpusHead, options: &Options) -> Result<OpusTrack, String> {
+        let channels = head.channels();
+        let sample_rate = options.sample_rate.filter(|rate| OPUS_RATES.contains(rate)).unwrap_or(OPUS_RATE);
+        // Two channels are mixed by the decoder, for half the work.
+        let mixed = options.channels == Channels::Mix && channels == 2;
+        let decoder = OpusDecoder::new(&head, sample_rate, mixed)?;
+        let direct = mixed || channels == 1 || options.channels == Channels::Split;
+        let all = if direct { Vec::new() } else { vec![Vec::new(); channels] };
+        Ok(OpusTrack { decoder, channels, sample_rate, all })
+    }
+
+    fn spec(&self) -> Spec {
+        Spec { sample_rate: OPUS_RATE, channels: self.channels }
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.sample_rate
+    }
+
+    /// Appends a packet to the planes; one that is broken is concealed, and the reason returned.
+    fn decode(&mut self, packet: &Packet, channels: Channels, planes: &mut [Vec<f32>]) -> Result<(), String> {
+        if self.all.is_empty() {
+            return self.decode_whole(packet, planes);
+        }
+        let mut all = std::mem::take(&mut self.all);
+        all.iter_mut().for_each(Vec::clear);
+        let decoded = self.decode_whole(packet, &mut all);
+        match channels {
+            Channels::Only(channel) => planes[0].extend_from_slice(&all[channel - 1]),
+            Channels::Mix | Channels::Split => {
+                let scale = 1.0 / all.len() as f32;
+                let mean = |frame: usize| all.iter().map(|plane| plane[frame]).sum::<f32>() * scale;
+                planes[0].extend((0..all[0].len()).map(mean));
+            }
+        }
+        self.all = all;
+        decoded
+    }
+
+    /// Appends all channels of a packet, but for what the container says is padding.
+    fn decode_whole(&mut self, packet: &Packet, planes: &mut [Vec<f32>]) -> Result<(), String> {
+        let decoded = self.decoder.decode(&packet.data, planes);
+        let frames = match &decoded {
+            Ok(frames) => *frames,
+            Err(_) => {
+                let frames = opus::packet_frames(&packet.data).unwrap_or(0);
+                let frames = frames_at(frames, OPUS_RATE, self.sample_rate) as usize;
+                self.decoder.conceal(frames, planes);
+                frames
+            }
+        };
+        let padding =
+            frames_at(packet.trim_end.get(), OPUS_RATE, self.sample_rate).min(frames as u64) as usize;
+        planes.iter_mut().for_each(|plane| plane.truncate(plane.len() - padding));
+        decoded.map(drop)
+    }
+}
