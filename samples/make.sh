@@ -37,3 +37,8 @@ make speech-44k1-stereo.mp3          -filter_complex "$STEREO" -c:a libmp3lame -
 make speech-44k1-stereo-vorbis.ogg   -filter_complex "$STEREO" -c:a libvorbis -q:a 1
 make speech-44k1-stereo-aac.m4a      -filter_complex "$STEREO" -c:a aac -b:a 64k -movflags +faststart
 make speech-16k-mono-alac.m4a        -ar 16000 -ac 1 -sample_fmt s16p -c:a alac -movflags +faststart
+make speech-48k-stereo-opus.ogg      -filter_complex "$STEREO" -ar 48000 -c:a libopus -b:a 32k
+make speech-16k-mono-voip.opus       -ar 16000 -ac 1 -c:a libopus -b:a 16k -application voip
+make speech-48k-stereo-opus.webm     -filter_complex "$STEREO" -ar 48000 -c:a libopus -b:a 32k
+make speech-8k-mono-alaw.caf         -ar 8000 -ac 1 -c:a pcm_alaw
+make speech-16k-mono-s16.aiff        -t "$SHORT" -ar 16000 -ac 1 -c:a pcm_s16be

@@ -35,6 +35,7 @@ pub mod gateway;
 #[cfg(feature = "models")]
 pub mod models;
 pub mod net;
+pub mod pace;
 pub mod pipeline;
 #[cfg(any(feature = "voices", feature = "models"))]
 mod program;

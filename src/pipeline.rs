@@ -148,10 +148,22 @@ impl Pipeline {
         Ok(Pipeline { decoder, stages, capacity })
     }
 
+    /// What messages call the source.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.decoder.name()
+    }
+
     /// What the source is.
     #[must_use]
     pub fn info(&self) -> &StreamInfo {
         self.decoder.info()
+    }
+
+    /// How many lines it will feed: one, or with [`Channels::Split`] one a channel.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.stages.len()
     }
 
     /// Starts the worker thread, and gives the receiving end of each line: one, or with [`Channels::Split`] one a

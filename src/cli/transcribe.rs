@@ -1,24 +1,26 @@
 //! `voxline transcribe`: recordings in, text out.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
+use futures::future::join_all;
 use futures::{FutureExt, TryFutureExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::exit_code::{CliError, Exit};
+use super::input::Reading;
 use super::progress::Progress;
 use super::service::{Connection, Need};
 use super::signals::Signals;
 use super::target::{Output, Target};
 use super::{Common, complain};
 use crate::audio::Feed;
+use crate::decode::Channels;
+use crate::pace::{Pace, Pacer};
 use crate::pipeline::{self, Pipeline};
-use crate::session::{self, Settings};
-use crate::source::Source;
-use crate::transcript::{Format, TranscriptEvent, WriterError};
+use crate::session::{self, SessionError, Settings};
+use crate::transcript::{Format, Merge, TranscriptEvent, WriterError};
 use crate::transport::WebSocketConnector;
 
 /// The rate of the session stream: what recognisers hear.
@@ -28,7 +30,7 @@ const EVENTS: usize = 64;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Recordings: WAV, AIFF, CAF, FLAC, MP3, Ogg Vorbis, M4A; `-` for standard input
+    /// Recordings, as files or https URLs: WAV, AIFF, CAF, FLAC, MP3, Ogg, WebM, Matroska, M4A; `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     inputs: Vec<PathBuf>,
     /// Format of the transcript: text, jsonl, srt or vtt
@@ -43,14 +45,25 @@ pub(super) struct Arguments {
     /// Don't show guesses at what is being said
     #[arg(long)]
     no_partials: bool,
+    #[command(flatten)]
+    reading: Reading,
+    /// Who speaks on which channel, with --channels split [default: agent,customer; with other counts: channel 1,...]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    speakers: Vec<String>,
+    /// How fast audio is fed: max, realtime, or how many times as fast as it is heard
+    #[arg(long, default_value = "max", value_name = "SPEED")]
+    pace: Pace,
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { inputs, format, output, language, no_partials } = arguments;
+    let Arguments { inputs, format, output, language, no_partials, reading, speakers, pace } = arguments;
+    if !speakers.is_empty() && reading.channels != Channels::Split {
+        return Err(CliError::new(Exit::Setup, "--speakers: names go with --channels split"));
+    }
     let target = Target::new(output, format, SAMPLE_RATE, &inputs)?;
     let config = common.load(language)?;
     // A misspelt name is told before an hour's work on the others.
-    let checked: Vec<_> = inputs.iter().map(|input| open(input).map(drop)).collect();
+    let checked: Vec<_> = inputs.iter().map(|input| reading.check(input)).collect();
     if checked.iter().all(Result::is_err) {
         // Nothing to do: don't start a service for it.
         let exits: Vec<Exit> =
@@ -68,6 +81,9 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         connection: &connection,
         settings,
         target,
+        reading,
+        speakers,
+        pace,
         interrupted: CancellationToken::new(),
     };
     let mut signals = Signals::new()?;
@@ -100,13 +116,6 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     Ok(worst(&exits))
 }
 
-fn open(input: &Path) -> Result<Source, CliError> {
-    match input.as_os_str() == "-" {
-        true => Ok(Source::stdin()),
-        false => Ok(Source::open(input)?),
-    }
-}
-
 /// Tells the user of an error at once: the next recording may take an hour.
 fn told(result: Result<Exit, CliError>) -> Exit {
     result.unwrap_or_else(|error| {
@@ -129,55 +138,51 @@ struct Job<'a> {
     connector: WebSocketConnector,
     settings: Settings,
     target: Target,
+    reading: Reading,
+    speakers: Vec<String>,
+    pace: Pace,
     interrupted: CancellationToken,
 }
 
 impl Job<'_> {
     async fn transcribe(&self, input: &Path) -> Result<Exit, CliError> {
-        let source = open(input)?;
-        let name = source.name().to_owned();
-        let interrupted = || CliError::new(Exit::Interrupted, format!("{name}: interrupted"));
-        // Probing reads, and reading may block.
-        let opening = tokio::task::spawn_blocking(|| Pipeline::open(source, pipeline::Options::default()));
-        let opened = tokio::select! {
-            opened = opening => opened,
-            () = self.interrupted.cancelled() => return Err(interrupted()),
-        };
-        let pipeline = opened.map_err(|panic| CliError::new(Exit::Input, format!("{name}: {panic}")))??;
-        let info = pipeline.info();
-        let duration =
-            info.frames.map(|frames| Duration::from_secs_f64(frames as f64 / f64::from(info.sample_rate)));
-        let mut writer = self.target.open(input)?;
+        let pipeline = self.open(input).await?;
+        let name = pipeline.name().to_owned();
+        let duration = pipeline.info().duration();
+        let speakers = self.speakers(&name, pipeline.lines())?;
+        let mut output = self.target.open(input)?;
         let progress = Progress::new(&name, SAMPLE_RATE, duration);
 
-        let (mut lines, worker) = pipeline.start();
-        let audio = lines.remove(0);
-        let (feed, session_audio) = mpsc::channel(1);
+        let (lines, worker) = pipeline.start();
         let (events, mut transcript) = mpsc::channel(EVENTS);
-        let tokens = &self.connection.tokens;
-        let session = session::run(&self.connector, tokens, self.settings.clone(), session_audio, events);
+        let mut merge = Merge::new(lines.len());
+        let lines = lines.into_iter().enumerate();
+        let sessions =
+            join_all(lines.map(|(line, audio)| self.session(line, audio, events.clone(), &progress)));
+        // The last line to end closes the channel.
+        drop(events);
         let writing = async {
             let mut spoken = false;
-            while let Some(event) = transcript.recv().await {
-                spoken |= matches!(&event, TranscriptEvent::Final(segment) if !segment.text.is_empty());
-                show(event, &mut writer, &progress)?;
+            while let Some((line, event)) = transcript.recv().await {
+                for (line, event) in merge.push(line, event) {
+                    spoken |= matches!(&event, TranscriptEvent::Final(segment) if !segment.text.is_empty());
+                    show(event, speakers.get(line).map(String::as_str), &mut output, &progress)?;
+                }
             }
-            writer.finish()?;
+            output.finish()?;
             Ok(spoken)
         };
-        let forwarding = forward(audio, feed, &self.interrupted, &progress);
-        // An output that fails ends the work: the session is dropped, which ends the worker.
-        let (session, spoken, ()) = tokio::try_join!(
-            session.map(Ok),
+        // An output that fails ends the work: the sessions are dropped, which ends the worker.
+        let (sessions, spoken) = tokio::try_join!(
+            sessions.map(Ok),
             writing.map_err(|error: WriterError| {
                 CliError::new(Exit::Output, format!("{}: {error}", self.target.name(input)))
             }),
-            forwarding.map(Ok),
         )?;
         drop(progress);
-        session?;
+        sessions.into_iter().collect::<Result<Vec<_>, _>>()?;
         if self.interrupted.is_cancelled() {
-            return Err(interrupted());
+            return Err(interrupted(&name));
         }
         let joined = tokio::task::spawn_blocking(|| worker.join()).await;
         joined.map_err(|panic| CliError::new(Exit::Input, format!("{name}: {panic}")))??;
@@ -186,42 +191,105 @@ impl Job<'_> {
             false => Err(CliError::new(Exit::Nothing, format!("{name}: no speech recognised"))),
         }
     }
-}
 
-/// Carries audio from the worker to the session. The user's interruption is the end of the audio: what was said until
-/// then is still recognised.
-async fn forward(
-    mut audio: mpsc::Receiver<Feed>,
-    session: mpsc::Sender<Feed>,
-    interrupted: &CancellationToken,
-    progress: &Progress,
-) {
-    let carrying = async {
-        // Without a feed the worker died; the closed channel tells the session.
-        while let Some(feed) = audio.recv().await {
-            let end = feed == Feed::End;
-            if session.send(feed).await.is_err() || end {
-                return;
-            }
+    /// Opens a recording on a thread of its own: probing reads, and reading may block.
+    async fn open(&self, input: &Path) -> Result<Pipeline, CliError> {
+        let (reading, path) = (self.reading, input.to_owned());
+        let opening = tokio::task::spawn_blocking(move || {
+            let options = pipeline::Options { channels: reading.channels, ..pipeline::Options::default() };
+            Ok(Pipeline::open(reading.open(&path)?, options)?)
+        });
+        let name = input.display();
+        tokio::select! {
+            opened = opening => opened.unwrap_or_else(|panic| Err(CliError::new(Exit::Input, format!("{name}: {panic}")))),
+            () = self.interrupted.cancelled() => Err(interrupted(&name.to_string())),
         }
-    };
-    tokio::select! {
-        () = carrying => {}
-        () = interrupted.cancelled() => {
-            progress.interrupted();
-            let _ = session.send(Feed::End).await;
+    }
+
+    /// What each line is called; nobody, where there is only one.
+    fn speakers(&self, name: &str, lines: usize) -> Result<Vec<String>, CliError> {
+        let given = self.speakers.len();
+        match (self.reading.channels, given, lines) {
+            (Channels::Split, 0, 2) => Ok(["agent", "customer"].map(str::to_owned).into()),
+            (Channels::Split, 0, _) => Ok((1..=lines).map(|channel| format!("channel {channel}")).collect()),
+            (Channels::Split, ..) if given != lines => Err(CliError::new(
+                Exit::Setup,
+                format!("--speakers: {given} names, but {name} has {lines} channels"),
+            )),
+            _ => Ok(self.speakers.clone()),
+        }
+    }
+
+    /// Carries one line through a session; its events go to `transcript`, and `None` when there are no more.
+    async fn session(
+        &self,
+        line: usize,
+        audio: mpsc::Receiver<Feed>,
+        transcript: mpsc::Sender<(usize, Option<TranscriptEvent>)>,
+        progress: &Progress,
+    ) -> Result<(), SessionError> {
+        let (feed, session_audio) = mpsc::channel(1);
+        let (events, mut told) = mpsc::channel(1);
+        let mut settings = self.settings.clone();
+        settings.seed = settings.seed.wrapping_add(line as u64);
+        let session = session::run(&self.connector, &self.connection.tokens, settings, session_audio, events);
+        let telling = async {
+            while let Some(event) = told.recv().await {
+                // Without a receiver the output has failed, which ends all.
+                let _ = transcript.send((line, Some(event))).await;
+            }
+            let _ = transcript.send((line, None)).await;
+        };
+        let (ended, (), ()) = tokio::join!(session, telling, self.forward(audio, feed, progress));
+        ended.map(drop)
+    }
+
+    /// Carries audio from the worker to the session, at the pace asked for. The user's interruption is the end of the
+    /// audio: what was said until then is still recognised.
+    async fn forward(
+        &self,
+        mut audio: mpsc::Receiver<Feed>,
+        session: mpsc::Sender<Feed>,
+        progress: &Progress,
+    ) {
+        let pacer = Pacer::new(self.pace, SAMPLE_RATE);
+        let carrying = async {
+            // Without a feed the worker died; the closed channel tells the session.
+            while let Some(feed) = audio.recv().await {
+                pacer.wait(&feed).await;
+                let end = feed == Feed::End;
+                if session.send(feed).await.is_err() || end {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = carrying => {}
+            () = self.interrupted.cancelled() => {
+                progress.interrupted();
+                let _ = session.send(Feed::End).await;
+            }
         }
     }
 }
 
-fn show(event: TranscriptEvent, writer: &mut Output, progress: &Progress) -> Result<(), WriterError> {
+fn interrupted(name: &str) -> CliError {
+    CliError::new(Exit::Interrupted, format!("{name}: interrupted"))
+}
+
+fn show(
+    event: TranscriptEvent,
+    speaker: Option<&str>,
+    output: &mut Output,
+    progress: &Progress,
+) -> Result<(), WriterError> {
     match event {
         TranscriptEvent::Partial { text, range, .. } => progress.guess(&text, range.end),
         TranscriptEvent::Final(segment) => {
-            progress.around(|| writer.segment(&segment))?;
+            progress.around(|| output.segment(&segment, speaker))?;
             progress.reach(segment.range.end);
         }
-        TranscriptEvent::Gap { range } => progress.around(|| writer.gap(range))?,
+        TranscriptEvent::Gap { range } => progress.around(|| output.gap(range, speaker))?,
         TranscriptEvent::Reconnected { .. } | TranscriptEvent::End { .. } => {}
     }
     Ok(())

@@ -6,6 +6,8 @@
 //! and makes sure that hostile input ends in one: panics are caught, packets without audio are counted, frames and
 //! time are limited.
 
+mod aiff;
+mod caf;
 mod channels;
 mod error;
 mod guard;
@@ -151,6 +153,12 @@ impl Decoder {
         }
         decoder.first = Some(first);
         Ok(decoder)
+    }
+
+    /// What messages call the source.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What the stream is.

@@ -10,6 +10,18 @@ use crate::audio::{Encoding, PcmFormat, sample};
 /// Bytes read at once: few enough to stay in a core's cache until they are converted.
 const READ_BYTES: usize = 64 * 1024;
 
+/// How much may stand before the audio: titles and cue points. Where there is more, the header is left to symphonia.
+pub(super) const HEADER_BYTES_MAX: u64 = 1 << 20;
+
+/// What the header of a file that holds PCM or G.711 says.
+pub(super) struct PcmHeader {
+    /// The container's short name.
+    pub(super) container: &'static str,
+    pub(super) format: PcmFormat,
+    /// Bytes of audio; `None` where it goes on to the end of the source.
+    pub(super) bytes: Option<u64>,
+}
+
 /// Reads frames of one format up to the end of the audio.
 pub(super) struct PcmReader {
     input: Box<dyn Read + Send + Sync>,

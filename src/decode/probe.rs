@@ -13,7 +13,7 @@ use super::guard::guarded;
 use super::opening::Opening;
 use super::packets::{Packets, Refused};
 use super::pcm::PcmReader;
-use super::{At, DecodeError, Options, Reader, ogg, wave};
+use super::{At, DecodeError, Options, Reader, aiff, caf, ogg, wave};
 use crate::audio::PcmFormat;
 use crate::source::{Input, Source};
 
@@ -78,11 +78,13 @@ fn contained(
     }
     opening.rewind().map_err(unreadable)?;
 
-    if let Some(header) = wave::read(&mut opening).map_err(unreadable)? {
-        let reader = PcmReader::new(opening.rest(), header.format, header.bytes);
-        return Ok((Reader::Pcm { reader, container: "wave" }, length));
+    for read_header in [wave::read, aiff::read, caf::read] {
+        if let Some(header) = read_header(&mut opening).map_err(unreadable)? {
+            let reader = PcmReader::new(opening.rest(), header.format, header.bytes);
+            return Ok((Reader::Pcm { reader, container: header.container }, length));
+        }
+        opening.rewind().map_err(unreadable)?;
     }
-    opening.rewind().map_err(unreadable)?;
     let is_cut_short = head.starts_with(b"OggS") && ogg::is_cut_short(&mut opening).map_err(unreadable)?;
     opening.rewind().map_err(unreadable)?;
     let layout = match is_isomp4(head) {

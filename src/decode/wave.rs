@@ -3,35 +3,26 @@
 use std::io::{self, Read};
 
 use super::opening::Opening;
+use super::pcm::{HEADER_BYTES_MAX, PcmHeader};
 use crate::audio::{Encoding, PcmFormat};
-
-/// How much may stand before the audio: titles and cue points. More than that is left to symphonia.
-const HEADER_BYTES_MAX: u64 = 1 << 20;
 
 /// Sizes from here on say that nobody knew the size: ffmpeg writes the highest one to pipes, sox one a little under
 /// 2 GiB.
 const UNKNOWN_SIZE: u64 = 0xFFFF_FFFF;
 const UNKNOWN_SIZE_OF_STREAM: u64 = 0x7FFF_F000;
 
-/// What a header says.
-pub(super) struct WaveHeader {
-    pub(super) format: PcmFormat,
-    /// Bytes of audio; `None` where it goes on to the end of the source.
-    pub(super) bytes: Option<u64>,
-}
-
 /// Reads up to the first byte of the audio. `None` where this is no WAV, holds something else (ADPCM), or is not as
 /// it should be: then whoever reads it next will say what is wrong.
 ///
 /// `opening` must be at its start. Afterwards it is at the audio, or anywhere if there is none.
-pub(super) fn read(opening: &mut Opening) -> io::Result<Option<WaveHeader>> {
+pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
     match header(opening) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         other => other,
     }
 }
 
-fn header(opening: &mut Opening) -> io::Result<Option<WaveHeader>> {
+fn header(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
     let mut riff = [0; 12];
     opening.read_exact(&mut riff)?;
     // EBU Tech 3306: above 4 GiB it is RF64 (or BW64, ITU-R BS.2088), with the real sizes in a chunk of their own.
@@ -47,7 +38,7 @@ fn header(opening: &mut Opening) -> io::Result<Option<WaveHeader>> {
             let Some(format) = format else { return Ok(None) };
             let unknown = if length.is_none() { UNKNOWN_SIZE_OF_STREAM } else { UNKNOWN_SIZE };
             let bytes = long_size.or((size < unknown).then_some(size));
-            return Ok(Some(WaveHeader { format, bytes }));
+            return Ok(Some(PcmHeader { format, bytes, container: "wave" }));
         }
         before += size;
         if before > HEADER_BYTES_MAX {

@@ -41,8 +41,10 @@ const STEADY_HOPS: usize = 4;
 /// A sound whose loudness changes by less than this from one such step to the next, half of the time, is a dial tone,
 /// a beep or hiss: noise changes by 0.2 dB, speech by 3 dB.
 const STEADY_DECIBELS: f32 = 0.7;
-/// Silence is reported when it has lasted this long: 10 s.
+/// Silence is reported when it has lasted this long: 10 s ...
 const REPORT_SILENCE: u64 = milliseconds(10_000);
+/// ... and before an utterance from this length on: 0.5 s. So a segment with words begins where they do.
+const REPORT_PAUSE: u64 = milliseconds(500);
 
 const fn milliseconds(count: u64) -> u64 {
     count * RECOGNIZER_RATE as u64 / 1_000
@@ -56,7 +58,7 @@ pub enum Span {
         /// The frames it covers.
         range: FrameRange,
     },
-    /// An utterance, and the silence before it.
+    /// An utterance, and a short silence before it.
     Speech {
         /// The frames it covers.
         range: FrameRange,
@@ -205,6 +207,9 @@ impl Endpointer {
             let hops = (self.recent.len() - first) as u64;
             let start = FramePos((self.judged.0 - hops * HOP as u64).saturating_sub(PRE_ROLL));
             let start = start.max(self.reported).max(self.kept_from);
+            if start.0 >= self.reported.0 + REPORT_PAUSE {
+                self.silence(start, spans);
+            }
             self.forget(start);
             self.recent.clear();
             self.open = Some(Utterance { start, voiced_end: self.judged, energy: vec![energy] });

@@ -11,6 +11,11 @@ pub use tls::{TlsError, client_config};
 /// How long a TCP connection and its TLS handshake may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a server may say nothing.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+const USER_AGENT: &str = concat!("voxline/", env!("CARGO_PKG_VERSION"));
+
 /// An HTTP client that trusts the system's roots, follows redirects within one origin only (a token must not travel
 /// to another host), uses no proxy (neither does the WebSocket, and a proxy would see what goes to loopback in clear),
 /// and gives up on a server that says nothing for a minute.
@@ -37,15 +42,31 @@ pub fn download_client() -> Result<reqwest::Client, TlsError> {
     client_with(reqwest::redirect::Policy::limited(5), std::convert::identity)
 }
 
+/// A blocking client for recordings on public servers, with the caller's idea of a good redirect; otherwise as
+/// [`download_client`].
+pub(crate) fn blocking_client(
+    redirects: reqwest::redirect::Policy,
+) -> Result<reqwest::blocking::Client, TlsError> {
+    reqwest::blocking::Client::builder()
+        .tls_backend_preconfigured(client_config()?)
+        .user_agent(USER_AGENT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        // Of a blocking client this is the longest wait for one read, not for the whole.
+        .timeout(READ_TIMEOUT)
+        .redirect(redirects)
+        .build()
+        .map_err(|error| TlsError::Client(error.to_string()))
+}
+
 fn client_with(
     redirects: reqwest::redirect::Policy,
     proxy: fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
 ) -> Result<reqwest::Client, TlsError> {
     proxy(reqwest::Client::builder())
         .tls_backend_preconfigured(client_config()?)
-        .user_agent(concat!("voxline/", env!("CARGO_PKG_VERSION")))
+        .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(Duration::from_secs(60))
+        .read_timeout(READ_TIMEOUT)
         .redirect(redirects)
         .build()
         .map_err(|error| TlsError::Client(error.to_string()))

@@ -1,6 +1,8 @@
-//! Where audio comes from: a file, standard input, or bytes at hand.
+//! Where audio comes from: a file, standard input, a URL, or bytes at hand.
 //!
 //! A source only knows its name and how to be read; what the bytes mean is [`decode`](crate::decode)'s business.
+
+mod url;
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -35,6 +37,14 @@ pub enum SourceError {
     Empty {
         /// The path as given.
         path: String,
+    },
+    /// The URL can't be used, or gives nothing.
+    #[error("{url}: {why}")]
+    Url {
+        /// The URL, without what may be secret.
+        url: String,
+        /// Why not.
+        why: String,
     },
     /// Anything else the system says.
     #[error("{path}: cannot be opened: {error}")]

@@ -1,9 +1,11 @@
 //! What comes back: events of a recognition session, and writers that turn them into files.
 
+mod merge;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 
+pub use merge::Merge;
 pub use writer::{Format, Writer, WriterError};
 
 use crate::audio::{FramePos, FrameRange};

@@ -101,15 +101,17 @@ impl<W: Write> Writer<W> {
         Writer { format, sample_rate, out, started: false, cues: 0, entry: Vec::new() }
     }
 
-    /// Writes one segment. All formats but JSON Lines leave out a segment without words.
+    /// Writes one segment, with the name of who speaks where that is known. All formats but JSON Lines leave out a
+    /// segment without words.
     ///
     /// # Errors
     /// If the output takes it only in part, or not at all.
-    pub fn segment(&mut self, segment: &FinalSegment) -> Result<(), WriterError> {
+    pub fn segment(&mut self, segment: &FinalSegment, speaker: Option<&str>) -> Result<(), WriterError> {
         let (start, end) = self.times(segment.range);
         match self.format {
             Format::JsonLines => {
                 self.json(&Line::Segment {
+                    speaker,
                     index: segment.index,
                     start: start.as_secs_f64(),
                     end: end.as_secs_f64(),
@@ -123,30 +125,34 @@ impl<W: Write> Writer<W> {
             Format::Text => {
                 let text = one_line(&segment.text);
                 if !text.is_empty() {
-                    self.entry.extend_from_slice(text.as_bytes());
+                    self.entry.extend_from_slice(labelled(&text, speaker).as_bytes());
                     self.entry.push(b'\n');
                 }
             }
-            Format::Srt | Format::WebVtt => self.cue(start, end, &segment.text),
+            Format::Srt | Format::WebVtt => self.cue(start, end, &segment.text, speaker),
         }
         self.write()
     }
 
-    /// Writes that the audio of `range` was lost. Plain text and SubRip have no place for it and stay as they are.
+    /// Writes that the audio of `range` was lost, of `speaker` where several are heard. Plain text and SubRip have no place for it and stay as they are.
     ///
     /// # Errors
     /// If the output takes it only in part, or not at all.
-    pub fn gap(&mut self, range: FrameRange) -> Result<(), WriterError> {
+    pub fn gap(&mut self, range: FrameRange, speaker: Option<&str>) -> Result<(), WriterError> {
         let (start, end) = self.times(range);
         match self.format {
             Format::JsonLines => self.json(&Line::Gap {
+                speaker,
                 start: start.as_secs_f64(),
                 end: end.as_secs_f64(),
                 start_frame: range.start.0,
                 end_frame: range.end.0,
             }),
             Format::WebVtt => {
-                let note = format!("NOTE audio lost from {} to {}\n\n", vtt_time(start), vtt_time(end));
+                let whose = speaker
+                    .map_or(String::new(), |speaker| format!(" of {}", vtt_escaped(&one_line(speaker))));
+                let note =
+                    format!("NOTE audio{whose} lost from {} to {}\n\n", vtt_time(start), vtt_time(end));
                 self.entry.extend_from_slice(note.as_bytes());
             }
             Format::Text | Format::Srt => {}
@@ -173,7 +179,7 @@ impl<W: Write> Writer<W> {
         self.entry.push(b'\n');
     }
 
-    fn cue(&mut self, start: Duration, end: Duration, text: &str) {
+    fn cue(&mut self, start: Duration, end: Duration, text: &str, speaker: Option<&str>) {
         let text = one_line(text);
         if text.is_empty() {
             return;
@@ -182,9 +188,13 @@ impl<W: Write> Writer<W> {
         // A cue that ends when it starts is not one (WebVTT, 4.1, "WebVTT cue timings").
         let end = end.max(start + Duration::from_millis(1));
         let cue = if self.format == Format::Srt {
-            format!("{}\n{} --> {}\n{}\n\n", self.cues, srt_time(start), srt_time(end), without_arrow(&text))
+            let text = without_arrow(&labelled(&text, speaker));
+            format!("{}\n{} --> {}\n{text}\n\n", self.cues, srt_time(start), srt_time(end))
         } else {
-            format!("{}\n{} --> {}\n{}\n\n", self.cues, vtt_time(start), vtt_time(end), vtt_escaped(&text))
+            // A voice span (WebVTT, 3.3); its end tag may be left out where the cue ends.
+            let voice = speaker.map_or(String::new(), |name| format!("<v {}>", vtt_escaped(&one_line(name))));
+            let text = vtt_escaped(&text);
+            format!("{}\n{} --> {}\n{voice}{text}\n\n", self.cues, vtt_time(start), vtt_time(end))
         };
         self.entry.extend_from_slice(cue.as_bytes());
     }
@@ -208,6 +218,8 @@ impl<W: Write> Writer<W> {
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line<'a> {
     Segment {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        speaker: Option<&'a str>,
         index: u64,
         start: f64,
         end: f64,
@@ -218,6 +230,8 @@ enum Line<'a> {
         confidence: Option<f32>,
     },
     Gap {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        speaker: Option<&'a str>,
         start: f64,
         end: f64,
         start_frame: u64,
@@ -235,6 +249,14 @@ fn one_line(text: &str) -> Cow<'_, str> {
     }
     let lines: Vec<&str> = text.split(breaks).map(str::trim).filter(|line| !line.is_empty()).collect();
     Cow::Owned(lines.join(" "))
+}
+
+/// The text after the name of who speaks it.
+fn labelled<'a>(text: &'a str, speaker: Option<&str>) -> Cow<'a, str> {
+    match speaker {
+        Some(speaker) => Cow::Owned(format!("{}: {text}", one_line(speaker))),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// The text without the arrow that marks a line of times. SubRip has no escapes.

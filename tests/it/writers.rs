@@ -19,10 +19,10 @@ fn transcript(format: Format) -> String {
     let mut first = segment(0, 0, 24_000, "hello <b>world</b> & all");
     first.language = Some("en".to_owned());
     first.confidence = Some(0.93);
-    writer.segment(&first).unwrap();
-    writer.segment(&segment(1, 24_000, 40_000, "  ")).unwrap();
-    writer.gap(range(40_000, 56_000)).unwrap();
-    writer.segment(&segment(2, 56_000, 72_008, " one\n\ntwo\r\n--> three ")).unwrap();
+    writer.segment(&first, None).unwrap();
+    writer.segment(&segment(1, 24_000, 40_000, "  "), None).unwrap();
+    writer.gap(range(40_000, 56_000), None).unwrap();
+    writer.segment(&segment(2, 56_000, 72_008, " one\n\ntwo\r\n--> three "), None).unwrap();
     String::from_utf8(writer.finish().unwrap()).unwrap()
 }
 
@@ -73,7 +73,7 @@ fn times_go_beyond_a_day_and_a_hundred_hours() {
         (Format::WebVtt, "WEBVTT\n\n1\n123:59:59.999 --> 1000:00:00.000\nlong\n\n"),
     ] {
         let mut writer = Writer::new(format, 16_000, Vec::new());
-        writer.segment(&segment(0, 124 * hour - 16, 1_000 * hour, "long")).unwrap();
+        writer.segment(&segment(0, 124 * hour - 16, 1_000 * hour, "long"), None).unwrap();
         assert_eq!(String::from_utf8(writer.finish().unwrap()).unwrap(), expected);
     }
 }
@@ -81,7 +81,7 @@ fn times_go_beyond_a_day_and_a_hundred_hours() {
 #[test]
 fn a_cue_shorter_than_a_millisecond_still_lasts_one() {
     let mut writer = Writer::new(Format::WebVtt, 16_000, Vec::new());
-    writer.segment(&segment(0, 16_000, 16_001, "hm")).unwrap();
+    writer.segment(&segment(0, 16_000, 16_001, "hm"), None).unwrap();
     let vtt = String::from_utf8(writer.finish().unwrap()).unwrap();
     assert!(vtt.contains("00:00:01.000 --> 00:00:01.001\n"), "{vtt}");
 }
@@ -91,7 +91,7 @@ fn nothing_in_a_text_can_break_out_of_its_cue() {
     let nasty = "a\r\rb\u{2028}c\u{85}d\0e --> -->--->\n\n2\n00:00:00.000 --> 00:00:09.000\nfake\n\nNOTE x";
     for format in [Format::Srt, Format::WebVtt] {
         let mut writer = Writer::new(format, 16_000, Vec::new());
-        writer.segment(&segment(0, 0, 16_000, nasty)).unwrap();
+        writer.segment(&segment(0, 0, 16_000, nasty), None).unwrap();
         let out = String::from_utf8(writer.finish().unwrap()).unwrap();
         assert_eq!(out.matches("-->").count(), 1, "{out}");
         let cue = out.trim_start_matches("WEBVTT\n\n");
@@ -132,7 +132,7 @@ fn each_segment_is_kept_whatever_happens_next() {
     for format in [Format::Text, Format::JsonLines, Format::Srt, Format::WebVtt] {
         let mut out = Buffered::default();
         let mut writer = Writer::new(format, 16_000, &mut out);
-        writer.segment(&segment(0, 0, 16_000, "kept")).unwrap();
+        writer.segment(&segment(0, 0, 16_000, "kept"), None).unwrap();
         drop(writer);
         assert!(String::from_utf8(out.kept).unwrap().contains("kept"), "{format}");
     }
@@ -142,7 +142,7 @@ fn each_segment_is_kept_whatever_happens_next() {
 fn an_output_that_fails_is_reported() {
     let mut small = [0_u8; 8];
     let mut writer = Writer::new(Format::Srt, 16_000, small.as_mut_slice());
-    let error = writer.segment(&segment(0, 0, 16_000, "too long for it")).unwrap_err();
+    let error = writer.segment(&segment(0, 0, 16_000, "too long for it"), None).unwrap_err();
     assert!(matches!(error, WriterError::Output { format: Format::Srt, .. }));
     assert!(error.to_string().starts_with("the srt transcript cannot be written: "), "{error}");
 }

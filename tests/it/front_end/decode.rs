@@ -81,18 +81,6 @@ fn every_width_of_pcm_is_scaled_to_one() {
     assert_eq!(quarter(3, 64, &[0.0_f64, 0.25, -1.0].map(f64::to_le_bytes).concat()), [0.0, 0.25, -1.0]);
 }
 
-/// ITU-T G.711, tables 1a and 2a: the values of some codes, for samples of 16 bits.
-#[test]
-fn g711_decodes_as_in_the_standard() {
-    let g711 = |code, data: &[u8]| -> Vec<i32> {
-        let mono = decode(Source::bytes("a", wav(code, 1, 8_000, 8, data))).unwrap().mono;
-        mono.iter().map(|x| (x * 32_768.0) as i32).collect()
-    };
-    let (a_law, mu_law) = (6, 7);
-    assert_eq!(g711(mu_law, &[0xFF, 0x7F, 0x80, 0x00, 0xFE, 0xEF]), [0, 0, 32_124, -32_124, 8, 132]);
-    assert_eq!(g711(a_law, &[0xD5, 0x55, 0xAA, 0x2A, 0xD4, 0xC5]), [8, -8, 32_256, -32_256, 24, 264]);
-}
-
 #[test]
 fn aiff_and_caf_are_read() {
     let samples: [i16; 3] = [1, -2, 30_000];
@@ -122,29 +110,12 @@ fn aiff_and_caf_are_read() {
 }
 
 #[test]
-fn channels_are_averaged() {
-    let data = [300_i16, 600, -900, 3, 3, 3].map(i16::to_le_bytes).concat();
-    let mono = decode(Source::bytes("a", wav(1, 3, 8_000, 16, &data))).unwrap().mono;
-    assert_eq!(mono.iter().map(|x| (x * 32_768.0).round()).collect::<Vec<_>>(), [0.0, 3.0]);
-}
-
-#[test]
 fn a_stream_decodes_like_a_file() {
     for (name, ..) in SAMPLES {
         let streamed = decode(Source::stream(name, fs::File::open(sample(name)).unwrap())).unwrap();
         assert!(streamed.error.is_none(), "{name}: {:?}", streamed.error);
         assert!(streamed.mono == decode_sample(name).mono, "{name}");
     }
-}
-
-#[test]
-fn a_wav_stream_of_unknown_length_goes_to_its_end() {
-    let mut file = wav_s16(16_000, &[5; 3_000]);
-    file[4..8].fill(0xFF);
-    file[40..44].fill(0xFF);
-    let decoded = decode(Source::stream("pipe", Cursor::new(file))).unwrap();
-    assert!(decoded.error.is_none(), "{:?}", decoded.error);
-    assert_eq!((decoded.mono.len(), decoded.info.frames), (3_000, None));
 }
 
 #[test]
@@ -180,8 +151,6 @@ fn a_truncated_file_gives_what_it_has_and_an_error() {
             Some(DecodeError::Truncated { name: named, at, .. }) => {
                 assert_eq!((named.as_str(), at.frame), (name, got as u64));
             }
-            // Nothing in Ogg says where the stream should end.
-            None if name.ends_with("ogg") => {}
             other => panic!("{name}: {other:?}"),
         }
     }
@@ -196,7 +165,7 @@ fn a_truncated_file_names_the_place() {
 }
 
 #[test]
-fn a_broken_packet_is_skipped_and_counted() {
+fn a_broken_packet_is_counted_and_becomes_silence() {
     let mut mp3 = fs::read(sample("speech-44k1-stereo.mp3")).unwrap();
     let whole = decode_sample("speech-44k1-stereo.mp3").mono;
     let frames = mpeg_frames(&mp3);
@@ -206,7 +175,9 @@ fn a_broken_packet_is_skipped_and_counted() {
     let decoded = decode(Source::bytes("c.mp3", mp3)).unwrap();
     assert!(decoded.error.is_none(), "{:?}", decoded.error);
     assert!(decoded.skipped >= 1);
-    assert!(whole.len() - decoded.mono.len() <= 3 * 1_152, "{} of {}", decoded.mono.len(), whole.len());
+    // It became silence: what follows is in its place, once the decoder has recovered.
+    assert_eq!(decoded.mono.len(), whole.len());
+    assert!(decoded.mono.ends_with(&whole[whole.len() / 2 + 4 * 1_152..]));
 }
 
 #[test]

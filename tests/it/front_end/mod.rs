@@ -1,8 +1,10 @@
 //! From a file to chunks.
 
+mod channels;
 mod chunk;
 mod decode;
 mod hostile;
+mod pcm;
 mod pipeline;
 mod resample;
 mod wav;
@@ -14,7 +16,7 @@ use voxline::source::Source;
 
 /// Every sample: name, container, codec, rate, channels, frames. The frames are what `ffmpeg -f s16le` made of it,
 /// but for AAC, where ffmpeg keeps what the encoder added at the end and the decoder here does not.
-pub(crate) const SAMPLES: [(&str, &str, &str, u32, usize, usize); 11] = [
+pub(crate) const SAMPLES: [(&str, &str, &str, u32, usize, usize); 13] = [
     ("source.wav", "wave", "pcm_s16le", 24_000, 1, 101_146),
     ("speech-16k-mono-s16.wav", "wave", "pcm_s16le", 16_000, 1, 67_431),
     ("speech-8k-mono-mulaw.wav", "wave", "pcm_mulaw", 8_000, 1, 33_715),
@@ -26,6 +28,8 @@ pub(crate) const SAMPLES: [(&str, &str, &str, u32, usize, usize); 11] = [
     ("speech-44k1-stereo-vorbis.ogg", "ogg", "vorbis", 44_100, 2, 185_856),
     ("speech-44k1-stereo-aac.m4a", "isomp4", "aac", 44_100, 2, 185_856),
     ("speech-16k-mono-alac.m4a", "isomp4", "alac", 16_000, 1, 67_431),
+    ("speech-8k-mono-alaw.caf", "caf", "pcm_alaw", 8_000, 1, 33_715),
+    ("speech-16k-mono-s16.aiff", "aiff", "pcm_s16be", 16_000, 1, 4_000),
 ];
 
 pub(crate) fn sample(name: &str) -> PathBuf {

@@ -1,0 +1,86 @@
+//! The header of a CAF file that holds PCM or G.711, so that its audio can be read as it stands. (Apple Core Audio
+//! Format Specification 1.0; symphonia's reader refuses G.711, and streams.)
+
+use std::io::{self, Read};
+
+use super::opening::Opening;
+use super::pcm::{HEADER_BYTES_MAX, PcmHeader};
+use crate::audio::{Encoding, PcmFormat};
+
+/// Reads up to the first byte of the audio. `None` where this is no CAF, holds something else (ALAC, ADPCM), or is not
+/// as it should be: then whoever reads it next will say what is wrong.
+///
+/// `opening` must be at its start. Afterwards it is at the audio, or anywhere if there is none.
+pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
+    match header(opening) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        other => other,
+    }
+}
+
+fn header(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
+    let mut file = [0; 8];
+    opening.read_exact(&mut file)?;
+    if file != *b"caff\0\x01\0\0" {
+        return Ok(None);
+    }
+    let (mut format, mut before) = (None, 0);
+    loop {
+        let mut chunk = [0; 12];
+        opening.read_exact(&mut chunk)?;
+        let [a, b, c, d, size @ ..] = chunk;
+        let size = i64::from_be_bytes(size);
+        if [a, b, c, d] == *b"data" {
+            let Some(format) = format else { return Ok(None) };
+            // A count of edits stands before the audio; a size of -1 is one that nobody knew.
+            opening.read_exact(&mut [0; 4])?;
+            let bytes = u64::try_from(size).ok().map(|size| size.saturating_sub(4));
+            return Ok(Some(PcmHeader { format, bytes, container: "caf" }));
+        }
+        let Ok(size) = u64::try_from(size) else { return Ok(None) };
+        before += size;
+        if before > HEADER_BYTES_MAX {
+            return Ok(None);
+        }
+        let mut content = vec![0; size as usize];
+        opening.read_exact(&mut content)?;
+        if [a, b, c, d] == *b"desc" {
+            match pcm_format(&content) {
+                None => return Ok(None),
+                known => format = known,
+            }
+        }
+    }
+}
+
+/// What a description says; `None` if it is neither PCM nor G.711.
+fn pcm_format(description: &[u8]) -> Option<PcmFormat> {
+    let (rate, rest) = description.split_first_chunk::<8>()?;
+    let (codec, rest) = rest.split_first_chunk::<4>()?;
+    let (numbers, _) = rest.as_chunks::<4>();
+    let [flags, packet_bytes, _frames, channels, bits] = *numbers.first_chunk::<5>()?;
+    let [flags, packet_bytes, channels, bits] = [flags, packet_bytes, channels, bits].map(u32::from_be_bytes);
+    let (is_float, is_little_endian) = (flags & 1 != 0, flags & 2 != 0);
+    let encoding = match (codec, is_float, bits, is_little_endian) {
+        (b"ulaw", ..) => Encoding::MuLaw,
+        (b"alaw", ..) => Encoding::ALaw,
+        (b"lpcm", false, 16, false) => Encoding::S16Be,
+        (b"lpcm", false, 16, true) => Encoding::S16Le,
+        (b"lpcm", false, 24, false) => Encoding::S24Be,
+        (b"lpcm", false, 24, true) => Encoding::S24Le,
+        (b"lpcm", false, 32, false) => Encoding::S32Be,
+        (b"lpcm", false, 32, true) => Encoding::S32Le,
+        (b"lpcm", true, 32, false) => Encoding::F32Be,
+        (b"lpcm", true, 32, true) => Encoding::F32Le,
+        (b"lpcm", true, 64, false) => Encoding::F64Be,
+        (b"lpcm", true, 64, true) => Encoding::F64Le,
+        _ => return None,
+    };
+    let rate = f64::from_be_bytes(*rate);
+    let format = PcmFormat { encoding, sample_rate: rate as u32, channels: channels as usize };
+    let plausible = f64::from(format.sample_rate) == rate
+        && format.sample_rate > 0
+        && (1..=PcmFormat::CHANNELS_MAX).contains(&format.channels)
+        && format.frame_bytes() == packet_bytes as usize;
+    plausible.then_some(format)
+}

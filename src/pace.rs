@@ -1,0 +1,115 @@
+//! How fast audio is fed: as fast as the session takes it, or as if it were being spoken.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::audio::{Feed, FramePos};
+use crate::clock::{Clock, SystemClock};
+
+/// A speed of feeding.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Pace {
+    /// As fast as it is taken.
+    #[default]
+    Max,
+    /// So many times as fast as it is heard; 1 is real time. Above zero.
+    Times(f64),
+}
+
+impl Pace {
+    /// When the frames before `end` are all there, counted from the start of the stream: a chunk is complete when its
+    /// last frame was heard.
+    #[must_use]
+    pub fn due(self, end: FramePos, sample_rate: u32) -> Duration {
+        match self {
+            Pace::Max => Duration::ZERO,
+            Pace::Times(times) => end.time(sample_rate).div_f64(times),
+        }
+    }
+}
+
+/// A text that names no pace.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{given}` is no pace, expected realtime, max, or how many times as fast as it is heard, 0.01 to 1000"
+)]
+pub struct PaceError {
+    given: String,
+}
+
+impl FromStr for Pace {
+    type Err = PaceError;
+
+    fn from_str(text: &str) -> Result<Pace, PaceError> {
+        match text {
+            "max" => Ok(Pace::Max),
+            "realtime" => Ok(Pace::Times(1.0)),
+            number => match number.parse() {
+                Ok(times) if (0.01..=1_000.0).contains(&times) => Ok(Pace::Times(times)),
+                _ => Err(PaceError { given: text.to_owned() }),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pace::Max => f.write_str("max"),
+            Pace::Times(times) => times.fmt(f),
+        }
+    }
+}
+
+/// Holds feeds back until they are due. A stream that has fallen behind catches up: delays do not add up.
+#[derive(Debug)]
+pub struct Pacer {
+    pace: Pace,
+    sample_rate: u32,
+    clock: SystemClock,
+    start: Duration,
+}
+
+impl Pacer {
+    /// A pacer of a stream that starts now, of `sample_rate` frames per second.
+    #[must_use]
+    pub fn new(pace: Pace, sample_rate: u32) -> Pacer {
+        let clock = SystemClock::new();
+        Pacer { pace, sample_rate, clock, start: clock.monotonic() }
+    }
+
+    /// Returns when `feed` is due.
+    pub async fn wait(&self, feed: &Feed) {
+        let Feed::Audio(chunk) = feed else { return };
+        let due = self.start + self.pace.due(chunk.range().end, self.sample_rate);
+        let left = due.saturating_sub(self.clock.monotonic());
+        if left > Duration::ZERO {
+            tokio::time::sleep(left).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_is_read_as_it_is_written() {
+        for (text, pace) in [("max", Pace::Max), ("1", Pace::Times(1.0)), ("2.5", Pace::Times(2.5))] {
+            assert_eq!((text.parse::<Pace>().unwrap(), pace.to_string().as_str()), (pace, text));
+        }
+        assert_eq!("realtime".parse::<Pace>().unwrap(), Pace::Times(1.0));
+        for text in ["", "0", "-1", "inf", "NaN", "1001", "fast"] {
+            assert!(text.parse::<Pace>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_due_when_its_last_frame_was_heard() {
+        let end = FramePos(24_000);
+        assert_eq!(Pace::Times(1.0).due(end, 16_000), Duration::from_millis(1_500));
+        assert_eq!(Pace::Times(3.0).due(end, 16_000), Duration::from_millis(500));
+        assert_eq!(Pace::Max.due(end, 16_000), Duration::ZERO);
+    }
+}

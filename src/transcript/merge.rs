@@ -1,0 +1,117 @@
+//! One transcript of several lines: the channels of a call, in the order in which they speak.
+
+use std::collections::VecDeque;
+
+use super::TranscriptEvent;
+use crate::audio::FramePos;
+
+/// Puts the events of several sessions over the same time into one order: by where they start, then by line.
+///
+/// A final segment or gap is told once no other line can come before it any more, so a line that falls behind holds
+/// the others back. Everything else is told at once.
+#[derive(Debug)]
+pub struct Merge {
+    lines: Vec<Line>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    /// Finals and gaps that wait, with where they start.
+    waiting: VecDeque<(FramePos, TranscriptEvent)>,
+    /// Where the next one will start: they are contiguous.
+    reached: FramePos,
+    ended: bool,
+}
+
+impl Merge {
+    /// A merge of so many lines.
+    #[must_use]
+    pub fn new(lines: usize) -> Merge {
+        Merge { lines: (0..lines).map(|_| Line::default()).collect() }
+    }
+
+    /// Takes the next event of `line`, or `None` when it has ended, and returns what can be told now, each event with
+    /// its line.
+    ///
+    /// # Panics
+    /// If there is no such line.
+    pub fn push(&mut self, line: usize, event: Option<TranscriptEvent>) -> Vec<(usize, TranscriptEvent)> {
+        let range = match &event {
+            Some(TranscriptEvent::Final(segment)) => Some(segment.range),
+            Some(TranscriptEvent::Gap { range }) => Some(*range),
+            Some(_) => None,
+            None => {
+                self.lines[line].ended = true;
+                None
+            }
+        };
+        match (range, event) {
+            (Some(range), Some(event)) => {
+                self.lines[line].reached = range.end;
+                self.lines[line].waiting.push_back((range.start, event));
+            }
+            (_, Some(event)) => return vec![(line, event)],
+            (_, None) => {}
+        }
+        std::iter::from_fn(|| self.next()).collect()
+    }
+
+    /// The earliest event, if it is known to be the earliest.
+    fn next(&mut self) -> Option<(usize, TranscriptEvent)> {
+        let starts = self.lines.iter().enumerate();
+        let first = starts.filter_map(|(index, line)| Some((line.waiting.front()?.0, index))).min()?;
+        let may_come_before = |(index, line): (usize, &Line)| {
+            !line.ended && line.waiting.is_empty() && (line.reached, index) < first
+        };
+        if self.lines.iter().enumerate().any(may_come_before) {
+            return None;
+        }
+        let (_, event) = self.lines[first.1].waiting.pop_front()?;
+        Some((first.1, event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::FrameRange;
+    use crate::transcript::FinalSegment;
+
+    fn segment(start: u64, end: u64) -> Option<TranscriptEvent> {
+        let range = FrameRange::new(FramePos(start), FramePos(end));
+        let text = format!("{start}-{end}");
+        Some(TranscriptEvent::Final(FinalSegment { index: 0, range, text, language: None, confidence: None }))
+    }
+
+    fn told(merge: &mut Merge, line: usize, event: Option<TranscriptEvent>) -> Vec<String> {
+        let events = merge.push(line, event).into_iter().map(|(line, event)| match event {
+            TranscriptEvent::Final(segment) => format!("{line}:{}", segment.text),
+            other => format!("{line}:{other:?}"),
+        });
+        events.collect()
+    }
+
+    #[test]
+    fn segments_are_told_by_start_once_no_other_can_come_before() {
+        let mut merge = Merge::new(2);
+        // Line 1 may still start at 0, but not before line 0.
+        assert_eq!(told(&mut merge, 0, segment(0, 50)), ["0:0-50"]);
+        assert!(told(&mut merge, 0, segment(50, 90)).is_empty());
+        assert!(told(&mut merge, 0, segment(90, 100)).is_empty());
+        assert_eq!(told(&mut merge, 1, segment(0, 60)), ["1:0-60", "0:50-90"]);
+        assert_eq!(told(&mut merge, 1, segment(60, 95)), ["1:60-95", "0:90-100"]);
+        assert!(told(&mut merge, 0, segment(100, 120)).is_empty());
+        assert_eq!(told(&mut merge, 1, None), ["0:100-120"]);
+        assert_eq!(told(&mut merge, 0, segment(120, 130)), ["0:120-130"]);
+    }
+
+    #[test]
+    fn guesses_do_not_wait() {
+        let mut merge = Merge::new(2);
+        assert!(told(&mut merge, 1, segment(0, 50)).is_empty());
+        let range = FrameRange::new(FramePos(50), FramePos(60));
+        let guess = TranscriptEvent::Partial { segment: 1, revision: 0, range, text: String::new() };
+        assert_eq!(told(&mut merge, 1, Some(guess)).len(), 1);
+        assert_eq!(told(&mut merge, 0, None), ["1:0-50"]);
+    }
+}
