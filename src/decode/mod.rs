@@ -112,7 +112,7 @@ pub struct Decoder {
 /// Where the frames come from.
 enum Reader {
     Pcm { reader: PcmReader, container: &'static str },
-    Packets(Packets),
+    Packets(Box<Packets>),
 }
 
 impl Decoder {

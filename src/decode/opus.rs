@@ -1,26 +1,446 @@
-//! stub
-pub(super) struct OpusHead;
+//! Opus packets to mono or per-channel floats, at the rate that is wanted; libopus decodes.
+//!
+//! Containers are somebody else's: this takes the identification header and one packet at a time. Decoding straight to
+//! 16 kHz mono saves the resampler and, for stereo, one of two synthesis passes. Cutting the pre-skip and the end is
+//! left to the caller, who knows the granule positions.
+
+use opus::{Channels, Decoder, MSDecoder};
+
+use crate::resample::frames_at;
+
+/// The rate of Opus's own clock (RFC 7845 section 4): pre-skip and durations count in it.
+const CLOCK: u32 = 48_000;
+
+/// The most audio that one packet may hold, in frames of the clock: 120 ms (RFC 6716 section 3.2.5, rule R5).
+const PACKET_MAX: u64 = 5760;
+
+/// The shortest Opus frame, 2.5 ms (RFC 6716 section 2.1.4), in frames of the clock. Concealment works in these.
+const SHORTEST: usize = 120;
+
+/// How much is concealed at once: 20 ms, the usual frame.
+const CONCEAL_STEP: usize = 960;
+
+/// Where samples are cut off, 18 dB over full scale. The format has no limit of its own: encoded peaks are a little over
+/// 1, but broken packets decode to 1e12, which would stay in the memory of every filter that follows.
+const PEAK_MAX: f32 = 8.0;
+
+/// The identification header (RFC 7845 section 5.1), which is Matroska's CodecPrivate too, and in another byte order
+/// MP4's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OpusHead {
+    /// Output channels.
+    pub(super) channels: usize,
+    /// Frames to drop at the start, at 48 kHz whatever the output rate.
+    pub(super) pre_skip: u16,
+    /// The rate before encoding, for information; 0 where it is not known.
+    pub(super) input_sample_rate: u32,
+    /// The gain to apply, in 1/256 dB.
+    pub(super) output_gain: i16,
+    /// What the channels mean: 0 mono or stereo, 1 the orders of Vorbis, 255 nothing.
+    pub(super) mapping_family: u8,
+    /// Opus streams in each packet.
+    streams: usize,
+    /// How many of them, the first ones, are stereo.
+    coupled: usize,
+    /// For each output channel the decoded channel it is, or 255 for silence.
+    mapping: Vec<u8>,
+}
+
 impl OpusHead {
-    pub(super) fn parse(_: &[u8]) -> Result<OpusHead, String> {
-        Err("not yet".into())
-    }
-    pub(super) fn channels(&self) -> usize {
-        1
-    }
-    pub(super) fn pre_skip(&self) -> u16 {
-        0
+    /// Reads the header, and checks each of its fields.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub(super) fn parse(header: &[u8]) -> Result<OpusHead, &'static str> {
+        let rest = header.strip_prefix(b"OpusHead").ok_or("no Opus header")?;
+        let (fixed, table) = rest.split_first_chunk::<11>().ok_or("Opus header cut short")?;
+        let &[version, channels, skip0, skip1, rate0, rate1, rate2, rate3, gain0, gain1, mapping_family] =
+            fixed;
+        // Ogg's and Matroska's major version is the upper four bits, and the whole was never less than 1. MP4's box
+        // `dOps` is the same but big-endian and of version 0; symphonia puts the magic before it.
+        let mp4 = version == 0;
+        if version >> 4 != 0 {
+            return Err("Opus header of an unknown version");
+        }
+        let (skip, rate, gain) = ([skip0, skip1], [rate0, rate1, rate2, rate3], [gain0, gain1]);
+        let channels = usize::from(channels);
+        if channels == 0 {
+            return Err("Opus header without channels");
+        }
+        let most = match mapping_family {
+            0 => 2,
+            1 => 8,
+            255 => 255,
+            _ => return Err("Opus channel mapping family not supported"),
+        };
+        if channels > most {
+            return Err("Opus header with more channels than its mapping family has");
+        }
+        let (streams, coupled, mapping) = if mapping_family == 0 {
+            // No table: one stream (section 5.1.1.1).
+            (1, channels - 1, (0..channels as u8).collect())
+        } else {
+            let (&[streams, coupled], mapping) =
+                table.split_first_chunk::<2>().ok_or("Opus channel mapping cut short")?;
+            let mapping = mapping.get(..channels).ok_or("Opus channel mapping cut short")?;
+            let (streams, coupled) = (usize::from(streams), usize::from(coupled));
+            // Section 5.1.1.
+            if streams == 0 || coupled > streams || streams + coupled > 255 {
+                return Err("Opus header with an impossible number of streams");
+            }
+            if mapping.iter().any(|&m| m != 255 && usize::from(m) >= streams + coupled) {
+                return Err("Opus channel mapping names a channel that does not exist");
+            }
+            (streams, coupled, mapping.to_vec())
+        };
+        Ok(OpusHead {
+            channels,
+            pre_skip: if mp4 { u16::from_be_bytes(skip) } else { u16::from_le_bytes(skip) },
+            input_sample_rate: if mp4 { u32::from_be_bytes(rate) } else { u32::from_le_bytes(rate) },
+            output_gain: if mp4 { i16::from_be_bytes(gain) } else { i16::from_le_bytes(gain) },
+            mapping_family,
+            streams,
+            coupled,
+            mapping,
+        })
     }
 }
-pub(super) struct OpusDecoder;
+
+/// The codec's state.
+enum Codec {
+    /// Mono or stereo.
+    One(Decoder),
+    /// Several streams in each packet.
+    Several(MSDecoder),
+}
+
+/// Decodes the packets of one track, in order.
+pub(super) struct OpusDecoder {
+    codec: Codec,
+    /// Frames per second of the output.
+    sample_rate: u32,
+    /// Channels that the codec interleaves.
+    decoded: usize,
+    /// Channels that come out.
+    channels: usize,
+    /// The header's gain as a factor.
+    gain: f32,
+    /// The longest packet, interleaved.
+    pcm: Box<[f32]>,
+}
+
 impl OpusDecoder {
-    pub(super) fn new(_: &OpusHead, _: u32, _: bool) -> Result<OpusDecoder, String> {
-        Err("not yet".into())
+    /// A decoder to `sample_rate`: 8, 12, 16, 24 or 48 kHz. With `mono` one channel comes out: of stereo what the codec
+    /// mixes before its synthesis, which is the mean, but for channels it made out of phase with one another; of more
+    /// channels their mean.
+    ///
+    /// # Errors
+    /// If Opus does not decode to that rate.
+    pub(super) fn new(head: &OpusHead, sample_rate: u32, mono: bool) -> Result<OpusDecoder, String> {
+        let channels = if mono { 1 } else { head.channels };
+        let refused = |error: opus::Error| error.description().to_owned();
+        let (codec, decoded) = match (head.mapping_family, channels) {
+            (0, 1) => (Codec::One(Decoder::new(sample_rate, Channels::Mono).map_err(refused)?), 1),
+            (0, _) => (Codec::One(Decoder::new(sample_rate, Channels::Stereo).map_err(refused)?), 2),
+            _ => {
+                let [streams, coupled] = [head.streams, head.coupled].map(|count| count as u8);
+                let codec = MSDecoder::new(sample_rate, streams, coupled, &head.mapping).map_err(refused)?;
+                (Codec::Several(codec), head.channels)
+            }
+        };
+        let longest = frames_at(PACKET_MAX, CLOCK, sample_rate) as usize;
+        Ok(OpusDecoder {
+            codec,
+            sample_rate,
+            decoded,
+            channels,
+            gain: 10f32.powf(f32::from(head.output_gain) / (20.0 * 256.0)),
+            pcm: vec![0.0; longest * decoded].into(),
+        })
     }
-    pub(super) fn decode(&mut self, _: &[u8], _: &mut [Vec<f32>]) -> Result<usize, String> {
-        Err("not yet".into())
+
+    /// Decodes a packet, appends to each of `planes` what its channel holds, and says how many frames that is.
+    ///
+    /// # Errors
+    /// If the packet breaks the rules of RFC 6716 section 3.4, or there are not as many planes as channels. Nothing is
+    /// appended then; [`conceal`](OpusDecoder::conceal) fills the gap.
+    pub(super) fn decode(&mut self, packet: &[u8], planes: &mut [Vec<f32>]) -> Result<usize, String> {
+        self.check(planes)?;
+        let frames = packet_frames(packet).ok_or("not an Opus packet, or longer than 120 ms")?;
+        // The TOC alone: the encoder had nothing to say (RFC 6716 section 3.1), for as long as the TOC states.
+        if packet.len() == 1 {
+            let frames = frames_at(frames, CLOCK, self.sample_rate) as usize;
+            self.conceal(frames, planes);
+            return Ok(frames);
+        }
+        let frames = self.run(packet, self.pcm.len());
+        let frames = frames.map_err(|error| format!("broken Opus packet: {}", error.description()))?;
+        self.append(frames, planes);
+        Ok(frames)
     }
-    pub(super) fn conceal(&mut self, _: usize, _: &mut [Vec<f32>]) {}
+
+    /// Appends `frames` frames that go on from what came before and fade, in place of a packet that is lost or broken.
+    pub(super) fn conceal(&mut self, frames: usize, planes: &mut [Vec<f32>]) {
+        if self.check(planes).is_err() {
+            return;
+        }
+        let per_clock = (CLOCK / self.sample_rate) as usize;
+        let mut left = frames;
+        while left > 0 {
+            // The codec only conceals whole multiples of the shortest frame; what is too much is cut off.
+            let step = (left * per_clock).min(CONCEAL_STEP).next_multiple_of(SHORTEST) / per_clock;
+            let take = step.min(left);
+            if self.run(&[], step * self.decoded).is_err() {
+                self.pcm.fill(0.0);
+            }
+            self.append(take, planes);
+            left -= take;
+        }
+    }
+
+    /// Decodes into the first `room` samples; without a packet, guesses that many.
+    fn run(&mut self, packet: &[u8], room: usize) -> opus::Result<usize> {
+        let pcm = &mut self.pcm[..room];
+        match &mut self.codec {
+            Codec::One(decoder) => decoder.decode_float(packet, pcm, false),
+            Codec::Several(decoder) => decoder.decode_float(packet, pcm, false),
+        }
+    }
+
+    /// There must be one plane for each channel.
+    fn check(&self, planes: &[Vec<f32>]) -> Result<(), String> {
+        if planes.len() == self.channels {
+            return Ok(());
+        }
+        Err(format!("{} planes for {} Opus channels", planes.len(), self.channels))
+    }
+
+    /// Appends the first frames that the codec decoded: each channel to its plane, or their mean to the only one.
+    fn append(&self, frames: usize, planes: &mut [Vec<f32>]) {
+        // `max` and `min` in this order turn a NaN into a number as well, which `clamp` does not.
+        #[expect(clippy::manual_clamp, reason = "NaN")]
+        let level = |sample: f32| (sample * self.gain).max(-PEAK_MAX).min(PEAK_MAX);
+        let (pcm, channels) = (&self.pcm[..frames * self.decoded], self.decoded);
+        match planes {
+            [plane] if channels == 1 => plane.extend(pcm.iter().map(|&sample| level(sample))),
+            [plane] => {
+                let share = 1.0 / channels as f32;
+                plane.extend(pcm.chunks_exact(channels).map(|frame| level(frame.iter().sum::<f32>() * share)));
+            }
+            planes => {
+                for (channel, plane) in planes.iter_mut().enumerate() {
+                    plane.extend(pcm.iter().skip(channel).step_by(channels).map(|&sample| level(sample)));
+                }
+            }
+        }
+    }
 }
-pub(super) fn packet_frames(_: &[u8]) -> Option<u64> {
-    None
+
+/// How long a packet is, in frames at 48 kHz, from its first two bytes (RFC 6716 sections 3.1 and 3.2); `None` if it is
+/// empty, or claims no frames or more than 120 ms.
+pub(super) fn packet_frames(packet: &[u8]) -> Option<u64> {
+    let &toc = packet.first()?;
+    let config = toc >> 3;
+    let frame = match config {
+        // SILK: 10, 20, 40 and 60 ms.
+        0..12 => [480, 960, 1920, 2880][usize::from(config & 3)],
+        // Hybrid: 10 and 20 ms.
+        12..16 => [480, 960][usize::from(config & 1)],
+        // CELT: 2.5, 5, 10 and 20 ms.
+        _ => [120, 240, 480, 960][usize::from(config & 3)],
+    };
+    let count = match toc & 3 {
+        0 => 1,
+        1 | 2 => 2,
+        _ => u64::from(packet.get(1)? & 0x3f),
+    };
+    Some(frame * count).filter(|frames| (1..=PACKET_MAX).contains(frames))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header of family 0 with a pre-skip of 312, from 44.1 kHz, at +1 dB.
+    fn head(channels: u8, family: u8, table: &[u8]) -> Vec<u8> {
+        let mut head = b"OpusHead\x01".to_vec();
+        head.extend([channels, 0x38, 0x01, 0x44, 0xac, 0, 0, 0, 1, family]);
+        head.extend(table);
+        head
+    }
+
+    /// A decoder for a header of family 0.
+    fn decoder(channels: u8, sample_rate: u32, mono: bool) -> OpusDecoder {
+        OpusDecoder::new(&OpusHead::parse(&head(channels, 0, &[])).expect("a header"), sample_rate, mono)
+            .expect("a decoder")
+    }
+
+    /// xorshift64: the same bytes every time.
+    fn bytes(state: &mut u64, len: usize) -> Vec<u8> {
+        (0..len)
+            .map(|_| {
+                *state ^= *state << 13;
+                *state ^= *state >> 7;
+                *state ^= *state << 17;
+                (*state >> 32) as u8
+            })
+            .collect()
+    }
+
+    #[test]
+    fn header_fields() {
+        let head = OpusHead::parse(&head(2, 0, &[])).expect("a header");
+        assert_eq!((head.channels, head.pre_skip, head.input_sample_rate), (2, 312, 44_100));
+        assert_eq!((head.output_gain, head.mapping_family, head.streams, head.coupled), (256, 0, 1, 1));
+    }
+
+    #[test]
+    fn header_of_mp4() {
+        let mut mp4 = head(2, 0, &[]);
+        mp4[8] = 0;
+        mp4[10..12].reverse();
+        mp4[12..16].reverse();
+        mp4[16..18].reverse();
+        assert_eq!(OpusHead::parse(&mp4), OpusHead::parse(&head(2, 0, &[])));
+    }
+
+    #[test]
+    fn header_of_six_channels() {
+        let head = OpusHead::parse(&head(6, 1, &[4, 2, 0, 4, 1, 2, 3, 255])).expect("a header");
+        assert_eq!((head.streams, head.coupled, head.mapping), (4, 2, vec![0, 4, 1, 2, 3, 255]));
+    }
+
+    #[test]
+    fn header_refuses() {
+        let good = head(3, 1, &[2, 1, 0, 1, 2]);
+        assert!(OpusHead::parse(&good).is_ok());
+        for len in 0..good.len() {
+            assert!(OpusHead::parse(&good[..len]).is_err(), "{len} bytes");
+        }
+        for (name, bad) in [
+            ("no channels", head(0, 0, &[])),
+            ("three channels in family 0", head(3, 0, &[])),
+            ("nine channels in family 1", head(9, 1, &[9, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8])),
+            ("ambisonics", head(4, 2, &[4, 0, 0, 1, 2, 3])),
+            ("no streams", head(1, 1, &[0, 0, 255])),
+            ("more pairs than streams", head(1, 1, &[1, 2, 0])),
+            ("too many decoded channels", head(1, 255, &[200, 100, 0])),
+            ("a channel that is not there", head(2, 1, &[1, 0, 0, 1])),
+        ] {
+            assert!(OpusHead::parse(&bad).is_err(), "{name}");
+        }
+        let mut version = head(1, 0, &[]);
+        version[8] = 0x0f;
+        assert!(OpusHead::parse(&version).is_ok());
+        version[8] = 0x10;
+        assert!(OpusHead::parse(&version).is_err());
+    }
+
+    #[test]
+    fn rates() {
+        let head = OpusHead::parse(&head(1, 0, &[])).expect("a header");
+        assert!(OpusDecoder::new(&head, 44_100, true).is_err());
+        assert!(OpusDecoder::new(&head, 0, true).is_err());
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(packet_frames(&[]), None);
+        // SILK 60 ms, hybrid 20 ms, CELT 2.5 ms.
+        assert_eq!(packet_frames(&[11 << 3]), Some(2880));
+        assert_eq!(packet_frames(&[13 << 3 | 1]), Some(1920));
+        assert_eq!(packet_frames(&[28 << 3]), Some(120));
+        // Code 3: a count is needed, and 120 ms are the most.
+        assert_eq!(packet_frames(&[31 << 3 | 3]), None);
+        assert_eq!(packet_frames(&[31 << 3 | 3, 0]), None);
+        assert_eq!(packet_frames(&[31 << 3 | 3, 6]), Some(5760));
+        assert_eq!(packet_frames(&[31 << 3 | 3, 7]), None);
+    }
+
+    #[test]
+    fn no_audio_in_a_packet() {
+        let mut decoder = decoder(2, 16_000, true);
+        let mut planes = [Vec::new()];
+        assert!(decoder.decode(&[], &mut planes).is_err());
+        assert!(decoder.decode(&[31 << 3 | 3, 7, 0, 0], &mut planes).is_err());
+        assert!(planes[0].is_empty());
+        // The TOC states the duration, not the packet before.
+        assert_eq!(decoder.decode(&[31 << 3], &mut planes), Ok(320));
+        assert_eq!(decoder.decode(&[11 << 3], &mut planes), Ok(960));
+        assert_eq!(planes[0].len(), 1280);
+    }
+
+    #[test]
+    fn planes_must_match() {
+        let mut decoder = decoder(2, 16_000, false);
+        assert!(decoder.decode(&[31 << 3], &mut [Vec::new()]).is_err());
+        assert!(decoder.decode(&[31 << 3], &mut [Vec::new(), Vec::new()]).is_ok());
+    }
+
+    #[test]
+    fn conceals_any_length() {
+        for sample_rate in [8000, 12_000, 16_000, 24_000, 48_000] {
+            let mut decoder = decoder(2, sample_rate, false);
+            let mut planes = [Vec::new(), Vec::new()];
+            let mut state = 7;
+            let packet = [&[31 << 3 | 4][..], &bytes(&mut state, 150)].concat();
+            assert_eq!(decoder.decode(&packet, &mut planes), Ok(sample_rate as usize / 50));
+            let mut expected = planes[0].len();
+            for frames in [0, 1, 7, 40, 333, 960, 4801] {
+                decoder.conceal(frames, &mut planes);
+                expected += frames;
+                assert_eq!(
+                    (planes[0].len(), planes[1].len()),
+                    (expected, expected),
+                    "{frames} at {sample_rate}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn gain_is_applied() {
+        let mut state = 3;
+        let packet = [&[31 << 3][..], &bytes(&mut state, 100)].concat();
+        let mut header = head(1, 0, &[]);
+        let mut outputs = Vec::new();
+        // 0 dB and -6.02 dB.
+        for gain in [0i16, -1541] {
+            header[16..18].copy_from_slice(&gain.to_le_bytes());
+            let head = OpusHead::parse(&header).expect("a header");
+            let mut planes = [Vec::new()];
+            let mut decoder = OpusDecoder::new(&head, 16_000, true).expect("a decoder");
+            decoder.decode(&packet, &mut planes).expect("audio");
+            let [plane] = planes;
+            outputs.push(plane);
+        }
+        assert!(outputs[0].iter().any(|&sample| sample.abs() > 1e-3));
+        for (whole, half) in outputs[0].iter().zip(&outputs[1]) {
+            assert!(whole.abs() >= PEAK_MAX || (whole / 2.0 - half).abs() < 1e-3 * whole.abs().max(1e-3));
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic() {
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        let multi = OpusHead::parse(&head(3, 1, &[2, 1, 0, 1, 2])).expect("a header");
+        let mut decoders = [
+            (decoder(2, 16_000, true), 1),
+            (decoder(1, 48_000, false), 1),
+            (decoder(2, 8000, false), 2),
+            (OpusDecoder::new(&multi, 16_000, true).expect("a decoder"), 1),
+            (OpusDecoder::new(&multi, 24_000, false).expect("a decoder"), 3),
+        ];
+        for round in 0..400 {
+            let packet = bytes(&mut state, round % 200);
+            for (decoder, channels) in &mut decoders {
+                let mut planes = vec![Vec::new(); *channels];
+                match decoder.decode(&packet, &mut planes) {
+                    Ok(frames) => assert!(planes.iter().all(|plane| plane.len() == frames)),
+                    Err(_) => decoder.conceal(160, &mut planes),
+                }
+                assert!(planes.iter().flatten().all(|sample| sample.abs() <= PEAK_MAX));
+            }
+        }
+    }
 }

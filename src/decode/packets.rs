@@ -12,7 +12,7 @@ use symphonia::default::get_codecs;
 
 use super::channels::{Block, Channels};
 use super::isomp4::Layout;
-use super::opus::{self, OpusDecoder, OpusHead};
+use super::opus::{OpusDecoder, OpusHead, packet_frames};
 use super::trim::Trim;
 use super::{Options, mix};
 use crate::resample::frames_at;
@@ -315,7 +315,7 @@ fn opus_track(
     options: &Options,
 ) -> Result<AudioTrack, Refused> {
     let head = OpusHead::parse(head.unwrap_or_default()).map_err(|why| Refused(format!("Opus: {why}")))?;
-    let delay = u64::from(head.pre_skip());
+    let delay = u64::from(head.pre_skip);
     let codec = OpusTrack::new(head, options).map_err(|why| Refused(format!("Opus: {why}")))?;
     let edited = layout.trim(track.id, OPUS_RATE).and_then(|(_, frames)| frames);
     let at_rate = |frames| frames_at(frames, OPUS_RATE, codec.sample_rate());
@@ -370,19 +370,19 @@ struct OpusTrack {
     decoder: OpusDecoder,
     channels: usize,
     sample_rate: u32,
-    /// All channels of a packet, where not all are wanted.
+    /// All channels of a packet, where one is wanted.
     all: Vec<Vec<f32>>,
 }
 
 impl OpusTrack {
     fn new(head: OpusHead, options: &Options) -> Result<OpusTrack, String> {
-        let channels = head.channels();
+        let channels = head.channels;
         let sample_rate = options.sample_rate.filter(|rate| OPUS_RATES.contains(rate)).unwrap_or(OPUS_RATE);
-        // Two channels are mixed by the decoder, for half the work.
-        let mixed = options.channels == Channels::Mix && channels == 2;
-        let decoder = OpusDecoder::new(&head, sample_rate, mixed)?;
-        let direct = mixed || channels == 1 || options.channels == Channels::Split;
-        let all = if direct { Vec::new() } else { vec![Vec::new(); channels] };
+        let decoder = OpusDecoder::new(&head, sample_rate, options.channels == Channels::Mix)?;
+        let all = match options.channels {
+            Channels::Only(_) => vec![Vec::new(); channels],
+            Channels::Mix | Channels::Split => Vec::new(),
+        };
         Ok(OpusTrack { decoder, channels, sample_rate, all })
     }
 
@@ -396,31 +396,22 @@ impl OpusTrack {
 
     /// Appends a packet to the planes; one that is broken is concealed, and the reason returned.
     fn decode(&mut self, packet: &Packet, channels: Channels, planes: &mut [Vec<f32>]) -> Result<(), String> {
-        if self.all.is_empty() {
-            return self.decode_whole(packet, planes);
-        }
+        let Channels::Only(channel) = channels else { return self.decode_all(packet, planes) };
         let mut all = std::mem::take(&mut self.all);
         all.iter_mut().for_each(Vec::clear);
-        let decoded = self.decode_whole(packet, &mut all);
-        match channels {
-            Channels::Only(channel) => planes[0].extend_from_slice(&all[channel - 1]),
-            Channels::Mix | Channels::Split => {
-                let scale = 1.0 / all.len() as f32;
-                let mean = |frame: usize| all.iter().map(|plane| plane[frame]).sum::<f32>() * scale;
-                planes[0].extend((0..all[0].len()).map(mean));
-            }
-        }
+        let decoded = self.decode_all(packet, &mut all);
+        planes[0].extend_from_slice(&all[channel - 1]);
         self.all = all;
         decoded
     }
 
-    /// Appends all channels of a packet, but for what the container says is padding.
-    fn decode_whole(&mut self, packet: &Packet, planes: &mut [Vec<f32>]) -> Result<(), String> {
+    /// Appends what the decoder gives for a packet, but for what the container says is padding.
+    fn decode_all(&mut self, packet: &Packet, planes: &mut [Vec<f32>]) -> Result<(), String> {
         let decoded = self.decoder.decode(&packet.data, planes);
         let frames = match &decoded {
             Ok(frames) => *frames,
             Err(_) => {
-                let frames = opus::packet_frames(&packet.data).unwrap_or(0);
+                let frames = packet_frames(&packet.data).unwrap_or(0);
                 let frames = frames_at(frames, OPUS_RATE, self.sample_rate) as usize;
                 self.decoder.conceal(frames, planes);
                 frames

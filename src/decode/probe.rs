@@ -101,7 +101,7 @@ fn contained(
     let packets = Packets::new(format, layout, is_cut_short, options);
     let packets =
         packets.map_err(|Refused(what)| DecodeError::Unsupported { name: name.to_owned(), what })?;
-    Ok((Reader::Packets(packets), length))
+    Ok((Reader::Packets(Box::new(packets)), length))
 }
 
 /// Whether a file of a promised format may start with `head`.
