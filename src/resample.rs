@@ -1,8 +1,15 @@
 //! Changing the sample rate, block by block, without moving the audio in time.
 //!
-//! The filter is rubato's FFT resampler with a Blackman-Harris window: the only setting measured that lets nothing
-//! alias (below -120 dB from the lower Nyquist frequency on). What rubato leaves to its caller is done here: cutting
-//! the input into its blocks, removing the filter's delay, and ending on the exact number of frames.
+//! The filter is rubato's FFT resampler, in blocks and with windows that keep everything above the lower of the two
+//! Nyquist frequencies below -120 dB and everything up to 0.91 of it within 0.1 dB. What rubato leaves to its caller
+//! is done here: cutting the input into its blocks, removing the filter's delay, ending on the exact number of
+//! frames, and keeping out samples that are no numbers, at which it panics.
+//!
+//! A frame waits for two things before it is in the output: for its block to fill, and for the frames after it that
+//! the filter needs, which are half a block (the filter is as long as a block and symmetric). At ordinary rates the
+//! filter's part is at most 15 ms: 5 ms from 44.1 or 48 kHz to 16 kHz, 10 ms from anything to 8 kHz, 15 ms from
+//! 8 kHz upwards. Between 11.025 kHz and 8 or 16 kHz it is 20 ms, for no block shorter than 441 frames of 11.025 kHz
+//! lasts a whole number of frames at the other rate.
 
 use std::ops::RangeInclusive;
 
@@ -11,6 +18,10 @@ use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 
 /// The rates that can be resampled between, in Hz: telephony to studio recordings. Outside lie broken headers.
 pub const RATES: RangeInclusive<u32> = 8_000..=192_000;
+
+/// What is louder than this, in full scales, is no sound but a decoder's mistake. Sums of as many such samples as the
+/// longest block has are still finite, which a sum of [`f32::MAX`] is not.
+const LOUDEST: f32 = 1e30;
 
 /// Why there is no resampler.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +41,8 @@ pub enum ResampleError {
 ///
 /// Of `n` input frames it makes exactly `n * to_hz / from_hz` frames, rounded to the nearest, and the first of them
 /// is at the time of the first input frame. Any split of the input into pushes gives the same samples, bit for bit.
-/// Equal rates pass the samples through.
+/// Equal rates pass the samples through. Otherwise a sample that is not finite, or louder than 1e30 times full scale,
+/// counts as silence: it costs one frame and not the stream.
 pub struct Resampler {
     from_hz: u32,
     to_hz: u32,
@@ -55,11 +67,11 @@ impl Resampler {
         Ok(Resampler { from_hz, to_hz, filter, taken: 0, made: 0 })
     }
 
-    /// How many input frames lie, at most, between a frame that is pushed and the output it appears in: the block
-    /// that has to fill and the filter's delay. 0 when the rates are equal.
+    /// How many input frames are inside at most: pushed, but not in the output yet. They are the block that has to
+    /// fill, less its last frame, and the half of the filter that lies ahead of a frame. 0 when the rates are equal.
     #[must_use]
     pub fn delay(&self) -> usize {
-        self.filter.as_ref().map_or(0, |filter| filter.block.len() + filter.lead)
+        self.filter.as_ref().map_or(0, |filter| filter.block.len() - 1 + filter.peak)
     }
 
     /// Takes `input` and appends what is complete to `out`. Allocates only if `out` has to grow.
@@ -77,7 +89,7 @@ impl Resampler {
     pub fn finish(&mut self, out: &mut Vec<f32>) {
         if let Some(filter) = &mut self.filter {
             let total = frames_at(self.taken, self.from_hz, self.to_hz);
-            // invariant: made <= total, since the delay is longer than half an output frame
+            // invariant: made <= total, since half the filter is longer than half an output frame
             let missing =
                 usize::try_from(total - self.made).expect("the filter holds back less than memory does");
             filter.flush(missing, out);
@@ -108,11 +120,13 @@ struct Filter {
     filled: usize,
     /// One block of output.
     resampled: Vec<f32>,
-    /// Zeros put before the stream, so that the delay is a whole number of output frames.
+    /// Where the filter has its peak: how many input frames it delays.
+    peak: usize,
+    /// Zeros put before the stream, so that `lead + peak` is a whole number of output frames.
     lead: usize,
-    /// The delay in output frames.
-    delay: usize,
-    /// Output frames of the delay still to be dropped.
+    /// `lead + peak` in output frames.
+    ahead: usize,
+    /// Output frames of those still to be dropped.
     skip: usize,
 }
 
@@ -125,54 +139,56 @@ impl Filter {
             sizes.input,
             1,
             1,
-            WindowFunction::BlackmanHarris,
+            if from_hz > to_hz { DOWN.window } else { UP.window },
             FixedSync::Both,
         )
         .expect("rates and block size are above zero");
         // invariant: a multiple of the shortest block with whole frames on both sides is taken as it is
         debug_assert_eq!((fft.fft_size_in(), fft.fft_size_out()), (sizes.input, sizes.output));
-        // The filter's peak lies at input frame `input / 2` (rounded down); with the lead, on a common multiple of
-        // both periods. Without it 44.1 kHz to 16 kHz would be 0.18 frames early.
+        // rubato rounds down. With the lead the peak is on a common multiple of both periods: without it 44.1 kHz to
+        // 16 kHz would be 0.18 frames early.
         let peak = sizes.input / 2;
         let lead = peak.next_multiple_of(sizes.shortest_input) - peak;
-        let delay = (peak + lead) / sizes.shortest_input * sizes.shortest_output;
+        let ahead = (peak + lead) / sizes.shortest_input * sizes.shortest_output;
         Filter {
             fft,
             block: vec![0.0; sizes.input],
             filled: lead,
             resampled: vec![0.0; sizes.output],
+            peak,
             lead,
-            delay,
-            skip: delay,
+            ahead,
+            skip: ahead,
         }
     }
 
     fn push(&mut self, mut input: &[f32], out: &mut Vec<f32>) {
-        if self.filled > 0 {
-            let wanted = (self.block.len() - self.filled).min(input.len());
-            let (head, rest) = input.split_at(wanted);
-            self.block[self.filled..self.filled + wanted].copy_from_slice(head);
-            self.filled += wanted;
-            input = rest;
-            if self.filled < self.block.len() {
-                return;
+        while !input.is_empty() {
+            let room = &mut self.block[self.filled..];
+            let (head, rest) = input.split_at(room.len().min(input.len()));
+            for (place, &sample) in room.iter_mut().zip(head) {
+                // False for NaN too.
+                *place = if sample.abs() <= LOUDEST { sample } else { 0.0 };
             }
-            self.filled = 0;
-            run(&mut self.fft, &self.block, &mut self.resampled);
-            self.emit(out);
+            self.filled += head.len();
+            input = rest;
+            if self.filled == self.block.len() {
+                self.filled = 0;
+                self.run(out);
+            }
         }
-        // Whole blocks are read where they are.
-        let (blocks, rest) = input.split_at(input.len() - input.len() % self.block.len());
-        for block in blocks.chunks_exact(self.block.len()) {
-            run(&mut self.fft, block, &mut self.resampled);
-            self.emit(out);
-        }
-        self.block[..rest.len()].copy_from_slice(rest);
-        self.filled = rest.len();
     }
 
-    /// Appends one block of output, without what belongs to the delay.
-    fn emit(&mut self, out: &mut Vec<f32>) {
+    /// Resamples the block and appends what comes out, less what lies before the stream.
+    fn run(&mut self, out: &mut Vec<f32>) {
+        let (taken, made) = (self.block.len(), self.resampled.len());
+        let input =
+            SequentialSlice::new(&self.block, 1, taken).expect("one channel of the slice's own length");
+        let mut output = SequentialSlice::new_mut(&mut self.resampled, 1, made)
+            .expect("one channel of the slice's own length");
+        self.fft
+            .process_into_buffer(&input, &mut output, None)
+            .expect("both buffers have the resampler's block size");
         let skipped = self.skip.min(self.resampled.len());
         self.skip -= skipped;
         out.extend_from_slice(&self.resampled[skipped..]);
@@ -184,25 +200,30 @@ impl Filter {
         while out.len() < end {
             self.block[self.filled..].fill(0.0);
             self.filled = 0;
-            run(&mut self.fft, &self.block, &mut self.resampled);
-            self.emit(out);
+            self.run(out);
         }
         out.truncate(end);
         self.fft.reset();
         self.block.fill(0.0);
         self.filled = self.lead;
-        self.skip = self.delay;
+        self.skip = self.ahead;
     }
 }
 
-/// Resamples one block.
-fn run(fft: &mut Fft<f32>, block: &[f32], resampled: &mut [f32]) {
-    let (taken, made) = (block.len(), resampled.len());
-    let input = SequentialSlice::new(block, 1, taken).expect("one channel of the slice's own length");
-    let mut output =
-        SequentialSlice::new_mut(resampled, 1, made).expect("one channel of the slice's own length");
-    fft.process_into_buffer(&input, &mut output, None).expect("both buffers have the resampler's block size");
+/// A window, and how long it must be for the contract.
+struct Setting {
+    window: WindowFunction,
+    /// The shortest filter that is within 0.1 dB at 0.91 of the lower Nyquist frequency, in frames of the lower rate.
+    frames: u32,
 }
+
+/// From the lower Nyquist frequency on it is below -121 dB, measured; the edge has 0.005 dB to spare.
+const DOWN: Setting = Setting { window: WindowFunction::BlackmanHarris, frames: 160 };
+
+/// rubato filters at the input's rate and interpolates each block as if it repeated, so what comes near the Nyquist
+/// frequency is mirrored at its own strength. The window must have fallen below -120 dB before that, not at it: with
+/// that of [`DOWN`] the image of a tone at 0.999 of it is at -106 dB, at any length.
+const UP: Setting = Setting { window: WindowFunction::BlackmanHarris2, frames: 240 };
 
 /// The lengths of a block before and after, in frames.
 struct BlockSizes {
@@ -214,9 +235,9 @@ struct BlockSizes {
 }
 
 impl BlockSizes {
-    /// The block that covers 10 ms or 160 frames of the lower rate, whichever is longer (so 10 ms from 16 kHz on, and
-    /// 20 ms at 8 kHz): shorter blocks make a filter that cuts into speech, longer ones only delay. Rates with a
-    /// small common divisor force a longer one, at most a second.
+    /// The block that covers 10 ms or the frames of [`DOWN`] or [`UP`], whichever is longer: shorter blocks make a
+    /// filter that cuts into speech, longer ones only delay. Rates with a small common divisor force a longer one, at
+    /// most a second.
     ///
     /// It is a multiple of the shortest block by a factor with primes up to 5 only, for which FFTs are fast. Block
     /// sizes picked without that, such as powers of two, were measured up to five times slower.
@@ -224,7 +245,8 @@ impl BlockSizes {
         let divisor = greatest_common_divisor(from_hz, to_hz);
         let (shortest_input, shortest_output) = (from_hz / divisor, to_hz / divisor);
         let shortest_low = shortest_input.min(shortest_output);
-        let wanted_low = (from_hz.min(to_hz) / 100).max(160);
+        let setting = if from_hz > to_hz { DOWN } else { UP };
+        let wanted_low = (from_hz.min(to_hz) / 100).max(setting.frames);
         let factor =
             (wanted_low.div_ceil(shortest_low)..).find(|&n| is_smooth(n)).expect("powers of two are smooth");
         BlockSizes {
@@ -255,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn common_rates_get_blocks_of_10_or_20_ms() {
+    fn common_rates_get_blocks_of_10_to_40_ms() {
         let blocks = |from, to| {
             let sizes = BlockSizes::of(from, to);
             (sizes.input, sizes.output)
@@ -263,9 +285,11 @@ mod tests {
         assert_eq!(blocks(44_100, 16_000), (441, 160));
         assert_eq!(blocks(48_000, 16_000), (480, 160));
         assert_eq!(blocks(32_000, 16_000), (320, 160));
-        assert_eq!(blocks(8_000, 16_000), (160, 320));
         assert_eq!(blocks(16_000, 8_000), (320, 160));
         assert_eq!(blocks(24_000, 16_000), (240, 160));
+        assert_eq!(blocks(8_000, 16_000), (240, 480));
+        assert_eq!(blocks(16_000, 24_000), (240, 360));
+        assert_eq!(blocks(32_000, 48_000), (320, 480));
         // The common divisors of 50 and 25 Hz leave nothing shorter.
         assert_eq!(blocks(22_050, 16_000), (441, 320));
         assert_eq!(blocks(11_025, 16_000), (441, 640));
