@@ -233,14 +233,20 @@ fn longer_and_shorter_blocks_make_the_same_sound() {
         let input: Vec<f32> = (0..from as usize / 2).map(|_| random.sample()).collect();
         let expected = resampled(from, to, &input);
         let mut last = 0;
+        // Kept, so that what one shares with the next of its kind would be found by the next of another.
+        let mut kept = Vec::new();
         for fill in [Duration::ZERO, Duration::from_millis(40), Duration::from_millis(100), Duration::MAX] {
             let mut resampler = Resampler::with_fill(from, to, fill).unwrap();
             assert!(resampler.delay() >= last, "{fill:?}, {from} to {to}");
+            if fill == Duration::MAX {
+                assert!(resampler.delay() > last, "{from} to {to}");
+            }
             last = resampler.delay();
             let mut out = Vec::new();
             resampler.push(&input, &mut out);
             resampler.finish(&mut out);
             assert_eq!(out.len(), expected.len(), "{fill:?}, {from} to {to}");
+            kept.push(resampler);
             let error = out.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
             // Rounding, and what the filter leaves beyond the Nyquist frequency, folded elsewhere.
             assert!(error < 1e-5, "{fill:?}, {from} to {to}: off by {error}");
