@@ -1,4 +1,7 @@
-//! Input frames resampled per second, for each pair of rates.
+//! Input frames resampled per second, for each pair of rates, and resamplers made per second.
+
+use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use voxline::resample::Resampler;
@@ -6,30 +9,55 @@ use voxline::resample::Resampler;
 /// A packet of MP3.
 const BLOCK: usize = 1_152;
 
-fn bench(c: &mut Criterion) {
+/// Recordings and telephony for recognition, voices for the telephone, and two rates that share almost nothing.
+const PAIRS: [(u32, u32); 11] = [
+    (44_100, 16_000),
+    (48_000, 16_000),
+    (32_000, 16_000),
+    (24_000, 16_000),
+    (22_050, 16_000),
+    (11_025, 16_000),
+    (8_000, 16_000),
+    (16_000, 8_000),
+    (22_050, 8_000),
+    (44_056, 16_000),
+    (44_101, 16_000),
+];
+
+fn push(c: &mut Criterion) {
     let mut group = c.benchmark_group("resample");
     let input: Vec<f32> = (0..BLOCK).map(|n| (n as f32 * 0.1).sin()).collect();
-    for (from, to) in [
-        (44_100, 16_000),
-        (48_000, 16_000),
-        (8_000, 16_000),
-        (16_000, 8_000),
-        (11_025, 16_000),
-        (44_056, 16_000),
-        (44_101, 16_000),
-    ] {
-        let mut resampler = Resampler::new(from, to).expect("the rates are within range");
-        let mut out = Vec::with_capacity(to as usize * 2);
-        group.throughput(Throughput::Elements(BLOCK as u64));
-        group.bench_function(BenchmarkId::from_parameter(format!("{from}-{to}")), |b| {
-            b.iter(|| {
-                out.clear();
-                resampler.push(&input, &mut out);
+    group.throughput(Throughput::Elements(BLOCK as u64));
+    // As it is live, and as files may be converted.
+    for (from, to) in PAIRS {
+        for fill in [20, 80] {
+            let mut resampler = Resampler::with_fill(from, to, Duration::from_millis(fill))
+                .expect("the rates are within range");
+            let mut out = Vec::with_capacity(to as usize * 2);
+            group.bench_function(BenchmarkId::new(format!("{from}-{to}"), format!("{fill}ms")), |b| {
+                b.iter(|| {
+                    out.clear();
+                    resampler.push(black_box(&input), &mut out);
+                    black_box(out.as_slice());
+                });
             });
-        });
+        }
     }
     group.finish();
 }
 
-criterion_group!(benches, bench);
+/// Every channel of every call makes one: the first its plan as well, the others share it.
+fn new(c: &mut Criterion) {
+    let mut group = c.benchmark_group("resample-new");
+    group.throughput(Throughput::Elements(1));
+    for (from, to) in [(44_100, 16_000), (8_000, 16_000), (44_101, 16_000)] {
+        let make = || Resampler::new(black_box(from), black_box(to)).expect("the rates are within range");
+        group.bench_function(BenchmarkId::new(format!("{from}-{to}"), "first"), |b| b.iter(make));
+        let _first = make();
+        group.bench_function(BenchmarkId::new(format!("{from}-{to}"), "other"), |b| b.iter(make));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, push, new);
 criterion_main!(benches);
