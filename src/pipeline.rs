@@ -26,6 +26,10 @@ use crate::source::Source;
 /// The longest chunk: what a recogniser should see at least that often.
 const CHUNK_MAX: Duration = Duration::from_secs(60);
 
+/// How long the resampler's blocks take to fill: half the work of blocks of 20 ms. The same for all chunks, so that
+/// their length changes nothing in the audio.
+const FILL: Duration = Duration::from_millis(40);
+
 /// Why the front end cannot start, or stopped early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -105,7 +109,7 @@ impl Default for Options {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Frames decoded, at the source's rate.
+    /// Frames decoded, at the rate they were decoded to: for Opus the session's where it can be, else the source's.
     pub frames_in: u64,
     /// Frames that the lines took together, at the session's rate.
     pub frames_out: u64,
@@ -140,7 +144,7 @@ impl Pipeline {
         let wanted = decode::Options { channels, sample_rate: Some(sample_rate), limits };
         let decoder = Decoder::open(source, wanted)?;
         let stages = (0..decoder.planes()).map(|_| {
-            let resampler = Resampler::new(decoder.sample_rate(), sample_rate)?;
+            let resampler = Resampler::with_fill(decoder.sample_rate(), sample_rate, FILL)?;
             Ok((resampler, Chunker::new(frames)))
         });
         let stages = stages.collect::<Result<_, _>>();

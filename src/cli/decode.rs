@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -12,6 +13,9 @@ use super::progress::Progress;
 use crate::audio::{FramePos, WavError, WavWriter, sample};
 use crate::decode::{self, Block, Decoder};
 use crate::resample::Resampler;
+
+/// How long the resampler's blocks take to fill. Nobody waits for a single frame here.
+const FILL: Duration = Duration::from_millis(80);
 
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -52,7 +56,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
     let wanted =
         decode::Options { channels: reading.channels, sample_rate: Some(rate), ..decode::Options::default() };
     let mut decoder = Decoder::open(source, wanted)?;
-    let resampler = |_| Resampler::new(decoder.sample_rate(), rate);
+    let resampler = |_| Resampler::with_fill(decoder.sample_rate(), rate, FILL);
     let resamplers: Result<Vec<_>, _> = (0..decoder.planes()).map(resampler).collect();
     let mut resamplers =
         resamplers.map_err(|error| CliError::new(Exit::Input, format!("{name}: {error}")))?;

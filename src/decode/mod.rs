@@ -12,6 +12,7 @@ mod channels;
 mod error;
 mod guard;
 mod isomp4;
+mod matroska;
 mod mix;
 mod ogg;
 mod opening;

@@ -225,7 +225,8 @@ impl OpusDecoder {
             [plane] if channels == 1 => plane.extend(pcm.iter().map(|&sample| level(sample))),
             [plane] => {
                 let share = 1.0 / channels as f32;
-                plane.extend(pcm.chunks_exact(channels).map(|frame| level(frame.iter().sum::<f32>() * share)));
+                plane
+                    .extend(pcm.chunks_exact(channels).map(|frame| level(frame.iter().sum::<f32>() * share)));
             }
             planes => {
                 for (channel, plane) in planes.iter_mut().enumerate() {

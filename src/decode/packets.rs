@@ -324,7 +324,8 @@ fn opus_track(
         trim: Trim::edited(at_rate(delay), edited.map(at_rate)),
         tick: tick(track, codec.sample_rate()),
         codec: Codec::Opus(codec),
-        frames: edited.or(track.num_frames),
+        // Ogg counts from before the pre-skip.
+        frames: edited.or(track.num_frames.map(|frames| frames.saturating_sub(delay))),
         frames_are_exact: false,
     })
 }
@@ -343,13 +344,19 @@ fn tick(track: &Track, sample_rate: u32) -> (u64, u64) {
 /// the encoder added; Ogg states none, the reader looks for the last page it can find.
 fn states_frames_exactly(format: &dyn FormatReader) -> bool {
     let id = format.format_info().format;
-    id == container::FORMAT_ID_FLAC || may_end_anywhere(format)
+    [
+        container::FORMAT_ID_FLAC,
+        container::FORMAT_ID_WAVE,
+        container::FORMAT_ID_AIFF,
+        container::FORMAT_ID_CAF,
+    ]
+    .contains(&id)
 }
 
 /// Whether audio goes on to the end of the source where the container states no length.
 fn may_end_anywhere(format: &dyn FormatReader) -> bool {
     let id = format.format_info().format;
-    id == container::FORMAT_ID_WAVE || id == container::FORMAT_ID_AIFF || id == container::FORMAT_ID_CAF
+    id != container::FORMAT_ID_FLAC && states_frames_exactly(format) || id == container::FORMAT_ID_MKV
 }
 
 /// Whether the source has no more bytes, though the format needs some.

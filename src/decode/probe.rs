@@ -10,10 +10,11 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::default::{formats, meta};
 
 use super::guard::guarded;
+use super::isomp4::Layout;
 use super::opening::Opening;
 use super::packets::{Packets, Refused};
 use super::pcm::PcmReader;
-use super::{At, DecodeError, Options, Reader, aiff, caf, ogg, wave};
+use super::{At, DecodeError, Options, Reader, aiff, caf, matroska, ogg, wave};
 use crate::audio::PcmFormat;
 use crate::source::{Input, Source};
 
@@ -85,15 +86,20 @@ fn contained(
         }
         opening.rewind().map_err(unreadable)?;
     }
-    let is_cut_short = head.starts_with(b"OggS") && ogg::is_cut_short(&mut opening).map_err(unreadable)?;
-    opening.rewind().map_err(unreadable)?;
-    let layout = match is_isomp4(head) {
-        true => super::isomp4::Layout::read(&mut opening).map_err(unreadable)?,
-        false => super::isomp4::Layout::default(),
+    let mut layout = Layout::default();
+    let is_cut_short = match head {
+        [b'O', b'g', b'g', b'S', ..] => ogg::is_cut_short(&mut opening).map_err(unreadable)?,
+        [0x1A, 0x45, 0xDF, 0xA3, ..] => matroska::is_cut_short(&mut opening).map_err(unreadable)?,
+        head if is_isomp4(head) => {
+            layout = Layout::read(&mut opening).map_err(unreadable)?;
+            layout.is_cut_short
+        }
+        _ => false,
     };
     opening.rewind().map_err(unreadable)?;
 
-    let media = opening.media(layout.is_cut_short);
+    // Read front to back, what there is of a file can be decoded.
+    let media = opening.media(is_cut_short);
     let stream = MediaSourceStream::new(media, MediaSourceStreamOptions { buffer_len: BUFFER_BYTES });
     let format = PROBE
         .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())

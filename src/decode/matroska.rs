@@ -1,0 +1,49 @@
+//! Whether the end of a Matroska or WebM file is missing (RFC 8794, RFC 9559).
+
+use std::io::{self, Read};
+
+use super::opening::Opening;
+
+/// The element that holds all others but the header.
+const SEGMENT: [u8; 4] = [0x18, 0x53, 0x80, 0x67];
+
+/// Whether the file says that it is longer than it is. (Knowing the length, symphonia ignores a segment that is longer
+/// than the file, and finds nothing; reading front to back, it finds what is there.) `false` for a stream, whose end
+/// can't be seen yet, and for a recording whose writer knew no length.
+///
+/// `opening` must be at its start.
+pub(super) fn is_cut_short(opening: &mut Opening) -> io::Result<bool> {
+    match segment_end(opening) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+        Ok(end) => Ok(end.zip(opening.length()?).is_some_and(|(end, length)| end > length)),
+    }
+}
+
+fn segment_end(opening: &mut Opening) -> io::Result<Option<u64>> {
+    let mut id = [0; 4];
+    opening.read_exact(&mut id)?;
+    let (Some(header), header_bytes) = element_size(opening)? else { return Ok(None) };
+    opening.skip(header)?;
+    opening.read_exact(&mut id)?;
+    let (size, size_bytes) = element_size(opening)?;
+    let start = 4 + header_bytes + header + 4 + size_bytes;
+    Ok(size.filter(|_| id == SEGMENT).map(|size| start.saturating_add(size)))
+}
+
+/// An element's size, and how many bytes it is written in: one more than the first has leading zeros (RFC 8794, 4).
+/// All ones are a size that is not known.
+fn element_size(opening: &mut Opening) -> io::Result<(Option<u64>, u64)> {
+    let mut bytes = [0; 8];
+    opening.read_exact(&mut bytes[..1])?;
+    let more = bytes[0].leading_zeros() as usize;
+    if more > 7 {
+        return Ok((None, 1));
+    }
+    opening.read_exact(&mut bytes[1..=more])?;
+    let bits = 7 * (more + 1);
+    let value = u64::from_be_bytes(bytes) >> (8 * (7 - more));
+    let mask = (1 << bits) - 1;
+    let size = value & mask;
+    Ok(((size != mask).then_some(size), more as u64 + 1))
+}
