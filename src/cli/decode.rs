@@ -17,6 +17,9 @@ use crate::resample::Resampler;
 /// How long the resampler's blocks take to fill. Nobody waits for a single frame here.
 const FILL: Duration = Duration::from_millis(80);
 
+/// Frames from one update of the progress bar to the next.
+const SHOWN_EVERY: u64 = 1 << 17;
+
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -64,7 +67,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
 
     let mut sink = Sink::open(output, format, rate, resamplers.len())?;
     let (mut block, mut planes) = (Block::new(), vec![Vec::new(); resamplers.len()]);
-    let mut position = FramePos::ZERO;
+    let (mut position, mut shown) = (FramePos::ZERO, FramePos::ZERO);
     let ended = loop {
         match decoder.next_block(&mut block) {
             Ok(true) => {}
@@ -78,7 +81,10 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
         }
         sink.write(&planes)?;
         position = position + block.frames() as u64;
-        progress.reach(position);
+        if position - shown >= SHOWN_EVERY {
+            progress.reach(position);
+            shown = position;
+        }
     };
     for (resampler, plane) in resamplers.iter_mut().zip(&mut planes) {
         plane.clear();

@@ -105,7 +105,7 @@ pub struct Decoder {
     /// How many may be.
     frames_max: u64,
     clock: SystemClock,
-    /// Time spent reading and decoding.
+    /// Time spent reading and decoding, where that is limited.
     spent: Duration,
     ended: bool,
 }
@@ -215,11 +215,13 @@ impl Decoder {
     /// Reads until there is audio.
     fn advance(&mut self, block: &mut Block) -> Result<bool, DecodeError> {
         loop {
-            let start = self.clock.monotonic();
+            let start = self.options.limits.time.map(|_| self.clock.monotonic());
             let planes = self.options.channels.planes(self.info.channels).unwrap_or(0);
             block.clear(planes);
             let read = guarded(|| self.reader.read(self.position, self.options.channels, block));
-            self.spent += self.clock.monotonic().saturating_sub(start);
+            if let Some(start) = start {
+                self.spent += self.clock.monotonic().saturating_sub(start);
+            }
             match read {
                 Ok(Ok(())) => {}
                 Ok(Err(stop)) => return self.stopped(stop),
