@@ -31,7 +31,12 @@ pub fn quantise(samples: &[f32]) -> Vec<i16> {
 pub fn write_s16le(samples: &[f32], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + samples.len() * 2, 0);
-    for (bytes, &sample) in out[start..].as_chunks_mut::<2>().0.iter_mut().zip(samples) {
+    to_s16le(samples, &mut out[start..]);
+}
+
+/// Fills `pcm`, two bytes a sample, with `samples` as 16-bit little-endian PCM; what is too many of either is left.
+pub fn to_s16le(samples: &[f32], pcm: &mut [u8]) {
+    for (bytes, &sample) in pcm.as_chunks_mut::<2>().0.iter_mut().zip(samples) {
         *bytes = to_s16(sample).to_le_bytes();
     }
 }

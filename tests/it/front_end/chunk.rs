@@ -57,3 +57,20 @@ fn a_stream_of_whole_chunks_ends_without_an_empty_one() {
     assert!(chunker.push(&mut samples).is_none());
     assert!(chunker.finish().is_none());
 }
+
+#[test]
+fn a_chunk_that_is_kept_is_not_written_over() {
+    let mut chunker = Chunker::new(4);
+    let mut kept = Vec::new();
+    for round in 0..200_i16 {
+        let mut samples: &[i16] = &[round; 4];
+        let chunk = chunker.push_s16(&mut samples).unwrap();
+        // Some live long, most not: their buffers are used again.
+        if round % 7 == 0 {
+            kept.push((round, chunk));
+        }
+    }
+    for (round, chunk) in kept {
+        assert_eq!(chunk.payload(), &[round; 4].map(i16::to_le_bytes).concat());
+    }
+}
