@@ -48,6 +48,8 @@ pub mod speech;
 pub mod testing;
 pub mod transcript;
 pub mod transport;
+#[cfg(feature = "engine")]
+pub mod voice;
 
 /// The examples in the README compile.
 #[cfg(doctest)]

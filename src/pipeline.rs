@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::audio::Feed;
+use crate::audio::{AudioChunk, Feed};
 use crate::chunk::Chunker;
 use crate::decode::{self, Block, Channels, DecodeError, Decoder, Limits, StreamInfo};
 use crate::resample::{ResampleError, Resampler};
@@ -51,6 +51,12 @@ pub enum PipelineError {
     Chunk {
         /// The duration asked for.
         chunk: Duration,
+        /// The session rate.
+        sample_rate: u32,
+    },
+    /// Voice is to be marked, but cannot be.
+    #[error("voice cannot be marked at {sample_rate} Hz: it needs 16000 Hz and the feature `engine`")]
+    Voice {
         /// The session rate.
         sample_rate: u32,
     },
@@ -90,6 +96,9 @@ pub struct Options {
     pub channels: Channels,
     /// When to give up on the source.
     pub limits: Limits,
+    /// Whether chunks are marked as [voiced](crate::audio::AudioChunk::voiced) or silent. Nothing is dropped. Needs the
+    /// feature `engine` and a session of 16 kHz.
+    pub mark_voice: bool,
 }
 
 /// 16 kHz, chunks of 100 ms, and 16 of them in the channel; all channels as one line, without limits.
@@ -101,6 +110,7 @@ impl Default for Options {
             capacity: 16,
             channels: Channels::Mix,
             limits: Limits::default(),
+            mark_voice: false,
         }
     }
 }
@@ -125,7 +135,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Pipeline {
     decoder: Decoder,
-    stages: Vec<(Resampler, Chunker)>,
+    stages: Vec<(Resampler, Chunker, Marker)>,
     capacity: usize,
 }
 
@@ -135,17 +145,20 @@ impl Pipeline {
     /// # Errors
     /// If the source holds no audio that can be decoded and resampled, or an option is out of range.
     pub fn open(source: Source, options: Options) -> Result<Pipeline, PipelineError> {
-        let Options { sample_rate, chunk, capacity, channels, limits } = options;
+        let Options { sample_rate, chunk, capacity, channels, limits, mark_voice } = options;
         if capacity == 0 || capacity > usize::MAX >> 3 {
             return Err(PipelineError::Capacity { capacity });
         }
         let frames = chunk_frames(chunk, sample_rate).ok_or(PipelineError::Chunk { chunk, sample_rate })?;
+        if mark_voice && !Marker::can(sample_rate) {
+            return Err(PipelineError::Voice { sample_rate });
+        }
         let name = source.name().to_owned();
         let wanted = decode::Options { channels, sample_rate: Some(sample_rate), limits };
         let decoder = Decoder::open(source, wanted)?;
         let stages = (0..decoder.planes()).map(|_| {
             let resampler = Resampler::with_fill(decoder.sample_rate(), sample_rate, FILL)?;
-            Ok((resampler, Chunker::new(frames)))
+            Ok((resampler, Chunker::new(frames), Marker::new(mark_voice)))
         });
         let stages = stages.collect::<Result<_, _>>();
         let stages = stages.map_err(|error| PipelineError::Resample { name, error })?;
@@ -178,12 +191,13 @@ impl Pipeline {
     #[must_use]
     pub fn start(self) -> (Vec<mpsc::Receiver<Feed>>, Worker) {
         let (mut lines, mut receivers) = (Vec::new(), Vec::new());
-        for (resampler, chunker) in self.stages {
+        for (resampler, chunker, marker) in self.stages {
             let (sender, receiver) = mpsc::channel(self.capacity);
             receivers.push(receiver);
             lines.push(Line {
                 resampler,
                 chunker,
+                marker,
                 sender,
                 resampled: Vec::new(),
                 frames: 0,
@@ -267,6 +281,7 @@ impl Run {
 struct Line {
     resampler: Resampler,
     chunker: Chunker,
+    marker: Marker,
     sender: mpsc::Sender<Feed>,
     /// What the resampler made last.
     resampled: Vec<f32>,
@@ -297,6 +312,7 @@ impl Line {
         self.resampler.finish(&mut self.resampled);
         self.send_chunks();
         if let Some(chunk) = self.chunker.finish() {
+            let chunk = self.marker.mark(chunk);
             self.send(Feed::Audio(chunk));
         }
         self.send(Feed::End);
@@ -306,6 +322,7 @@ impl Line {
         let resampled = mem::take(&mut self.resampled);
         let mut samples = resampled.as_slice();
         while let Some(chunk) = self.chunker.push(&mut samples) {
+            let chunk = self.marker.mark(chunk);
             self.send(Feed::Audio(chunk));
         }
         self.resampled = resampled;
@@ -326,6 +343,46 @@ impl Line {
             }
             Err(_) => self.cancelled = true,
         }
+    }
+}
+
+/// Marks voice, where that is wanted and built in.
+#[derive(Debug)]
+struct Marker {
+    #[cfg(feature = "engine")]
+    voice: Option<crate::voice::VoiceMarker>,
+}
+
+#[cfg(feature = "engine")]
+impl Marker {
+    fn can(sample_rate: u32) -> bool {
+        sample_rate == crate::voice::VOICE_RATE
+    }
+
+    fn new(wanted: bool) -> Marker {
+        Marker { voice: wanted.then(crate::voice::VoiceMarker::new) }
+    }
+
+    fn mark(&mut self, chunk: AudioChunk) -> AudioChunk {
+        match &mut self.voice {
+            Some(voice) => voice.mark(chunk),
+            None => chunk,
+        }
+    }
+}
+
+#[cfg(not(feature = "engine"))]
+impl Marker {
+    fn can(_: u32) -> bool {
+        false
+    }
+
+    fn new(_: bool) -> Marker {
+        Marker {}
+    }
+
+    fn mark(&mut self, chunk: AudioChunk) -> AudioChunk {
+        chunk
     }
 }
 

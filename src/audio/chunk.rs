@@ -14,6 +14,7 @@ pub const FRAME_BYTES: usize = 2;
 pub struct AudioChunk {
     range: FrameRange,
     payload: Bytes,
+    voiced: Option<bool>,
 }
 
 impl AudioChunk {
@@ -28,7 +29,7 @@ impl AudioChunk {
             range.len() * FRAME_BYTES as u64,
             "the payload of {range} has another length"
         );
-        AudioChunk { range, payload }
+        AudioChunk { range, payload, voiced: None }
     }
 
     /// The frames it holds.
@@ -43,6 +44,18 @@ impl AudioChunk {
         &self.payload
     }
 
+    /// Whether somebody speaks in it, or just did; `None` where nobody judged.
+    #[must_use]
+    pub fn voiced(&self) -> Option<bool> {
+        self.voiced
+    }
+
+    /// The chunk with a judgement of whether somebody speaks in it.
+    #[must_use]
+    pub fn marked(self, voiced: bool) -> AudioChunk {
+        AudioChunk { voiced: Some(voiced), ..self }
+    }
+
     /// The part of the chunk from `start` on, without copying; `None` where nothing is left.
     #[must_use]
     pub fn from(&self, start: super::FramePos) -> Option<AudioChunk> {
@@ -52,7 +65,8 @@ impl AudioChunk {
         let start = start.max(self.range.start);
         let skipped =
             usize::try_from(start - self.range.start).expect("a chunk fits in memory") * FRAME_BYTES;
-        Some(AudioChunk { range: start.to(self.range.end), payload: self.payload.slice(skipped..) })
+        let payload = self.payload.slice(skipped..);
+        Some(AudioChunk { range: start.to(self.range.end), payload, voiced: self.voiced })
     }
 
     /// The first `frames` frames of the chunk, or all of a shorter one, without copying.
@@ -63,6 +77,7 @@ impl AudioChunk {
         AudioChunk {
             range: self.range.start.to(self.range.start + frames),
             payload: self.payload.slice(..bytes),
+            voiced: self.voiced,
         }
     }
 }

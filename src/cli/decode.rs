@@ -10,9 +10,11 @@ use clap::{Args, ValueEnum};
 use super::exit_code::{CliError, Exit};
 use super::input::Reading;
 use super::progress::Progress;
-use crate::audio::{FramePos, WavError, WavWriter, sample};
+use crate::audio::{AudioChunk, FramePos, WavError, WavWriter, sample};
+use crate::chunk::Chunker;
 use crate::decode::{self, Block, Decoder};
 use crate::resample::Resampler;
+use crate::voice::{VOICE_RATE, VoiceMarker};
 
 /// How long the resampler's blocks take to fill. Nobody waits for a single frame here.
 const FILL: Duration = Duration::from_millis(80);
@@ -37,6 +39,9 @@ pub(super) struct Arguments {
     /// Format of the output
     #[arg(long, default_value = "wav")]
     format: Format,
+    /// Leave out what is not speech, at 16 kHz and of one channel; what is left is closer together
+    #[arg(long)]
+    skip_silence: bool,
     #[command(flatten)]
     reading: Reading,
 }
@@ -53,7 +58,7 @@ enum Format {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
-    let Arguments { input, output, rate, format, reading } = arguments;
+    let Arguments { input, output, rate, format, skip_silence, reading } = arguments;
     let source = reading.open(&input)?;
     let name = source.name().to_owned();
     let wanted =
@@ -63,6 +68,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
     let resamplers: Result<Vec<_>, _> = (0..decoder.planes()).map(resampler).collect();
     let mut resamplers =
         resamplers.map_err(|error| CliError::new(Exit::Input, format!("{name}: {error}")))?;
+    let mut speech = match (skip_silence, rate, resamplers.len()) {
+        (false, ..) => None,
+        (true, VOICE_RATE, 1) => Some(Speech::new()),
+        (true, ..) => {
+            let reason = "--skip-silence: works at 16000 Hz and on one channel";
+            return Err(CliError::new(Exit::Setup, reason));
+        }
+    };
     let progress = Progress::new(&name, decoder.sample_rate(), decoder.info().duration());
 
     let mut sink = Sink::open(output, format, rate, resamplers.len())?;
@@ -79,6 +92,9 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
             plane.clear();
             resampler.push(samples, plane);
         }
+        if let Some(speech) = &mut speech {
+            speech.keep(&mut planes[0]);
+        }
         sink.write(&planes)?;
         position = position + block.frames() as u64;
         if position - shown >= SHOWN_EVERY {
@@ -90,10 +106,56 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
         plane.clear();
         resampler.finish(plane);
     }
+    if let Some(speech) = &mut speech {
+        speech.keep(&mut planes[0]);
+        speech.finish(&mut planes[0]);
+    }
     sink.write(&planes)?;
     sink.finish()?;
     drop(progress);
     ended
+}
+
+/// Takes silence out of a stream, chunk by chunk.
+struct Speech {
+    chunker: Chunker,
+    marker: VoiceMarker,
+    /// The last chunk, if it was silent: where speech follows, its first soft sounds may be in it.
+    before: Option<AudioChunk>,
+}
+
+impl Speech {
+    fn new() -> Speech {
+        // 100 ms
+        Speech { chunker: Chunker::new(VOICE_RATE as usize / 10), marker: VoiceMarker::new(), before: None }
+    }
+
+    /// Replaces samples by the speech that is known to be in them, and before them.
+    fn keep(&mut self, samples: &mut Vec<f32>) {
+        let all = std::mem::take(samples);
+        let mut rest = all.as_slice();
+        while let Some(chunk) = self.chunker.push(&mut rest) {
+            self.sort(chunk, samples);
+        }
+    }
+
+    /// Appends what is left, if it is speech.
+    fn finish(&mut self, samples: &mut Vec<f32>) {
+        if let Some(chunk) = self.chunker.finish() {
+            self.sort(chunk, samples);
+        }
+    }
+
+    fn sort(&mut self, chunk: AudioChunk, speech: &mut Vec<f32>) {
+        let chunk = self.marker.mark(chunk);
+        if chunk.voiced() == Some(false) {
+            self.before = Some(chunk);
+            return;
+        }
+        for kept in self.before.take().into_iter().chain([chunk]) {
+            speech.extend(sample::read_s16le(kept.payload()));
+        }
+    }
 }
 
 /// What writes frames in the format that was asked for.

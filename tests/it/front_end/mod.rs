@@ -7,6 +7,7 @@ mod hostile;
 mod pcm;
 mod pipeline;
 mod resample;
+mod voice;
 mod wav;
 
 use std::path::PathBuf;
