@@ -16,6 +16,7 @@ mod transcribe;
 mod voices;
 
 use std::io::{self, Write};
+use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ use tracing_subscriber::EnvFilter;
 use self::exit_code::CliError;
 pub use self::exit_code::Exit;
 use crate::config::{Config, Settings};
+use crate::decode::panic_is_caught;
 
 /// Live audio to text, and text to audio, without losing a sample.
 #[derive(Parser)]
@@ -102,6 +104,7 @@ impl Common {
 /// Runs the program on this process's arguments.
 #[must_use]
 pub fn run() -> ExitCode {
+    quiet_caught_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -122,30 +125,37 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
     let filter = EnvFilter::try_new(&common.log)
         .map_err(|error| CliError::new(Exit::Setup, format!("--log {}: {error}", common.log)))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    let command = match command {
-        // These two need no runtime, and are measured by what they take.
-        Command::Probe(arguments) => return probe::run(arguments),
-        Command::Decode(arguments) => return decode::run(arguments),
-        command => command,
-    };
+    match command {
+        Command::Transcribe(arguments) => block_on(transcribe::run(arguments, common)),
+        Command::Probe(arguments) => probe::run(arguments),
+        Command::Decode(arguments) => decode::run(arguments),
+        Command::Speak(arguments) => block_on(speak::run(arguments, common)),
+        Command::Serve(arguments) => block_on(serve::run(arguments, common)),
+        Command::Gateway(arguments) => gateway::run(arguments),
+        Command::Models(arguments) => block_on(models::run(arguments, common)),
+        Command::Voices(arguments) => voices::run(arguments, common),
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::new(Exit::Setup, format!("runtime: {error}")))?;
-    let exit = runtime.block_on(async {
-        match command {
-            Command::Transcribe(arguments) => transcribe::run(arguments, common).await,
-            Command::Probe(_) | Command::Decode(_) => unreachable!("they have returned"),
-            Command::Speak(arguments) => speak::run(arguments, common).await,
-            Command::Serve(arguments) => serve::run(arguments, common).await,
-            Command::Gateway(arguments) => gateway::run(arguments),
-            Command::Models(arguments) => models::run(arguments, common).await,
-            Command::Voices(arguments) => voices::run(arguments, common),
-        }
-    });
+    let exit = runtime.block_on(command);
     // A thread that waits for a pipe may wait for ever; nothing is left that needs it.
     runtime.shutdown_background();
     exit
+}
+
+/// Panics that decoding catches become errors, which are told in their own time; all others are printed as ever.
+fn quiet_caught_panics() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !panic_is_caught() {
+            print(panic);
+        }
+    }));
 }
 
 /// Tells the user, in one line.

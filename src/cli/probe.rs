@@ -70,7 +70,7 @@ fn object(name: &str, info: &StreamInfo) -> String {
         sample_rate: info.sample_rate,
         channels: info.channels,
         frames: info.frames,
-        duration: info.duration().map(|duration| duration.as_secs_f64()),
+        duration: info.frames.map(|frames| frames as f64 / f64::from(info.sample_rate)),
     };
     let mut text = serde_json::to_string(&line).expect("strings and numbers are JSON");
     text.push('\n');

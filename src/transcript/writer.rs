@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::FinalSegment;
-use crate::audio::FrameRange;
+use crate::audio::{FramePos, FrameRange};
 
 /// Why a transcript cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -113,8 +113,8 @@ impl<W: Write> Writer<W> {
                 self.json(&Line::Segment {
                     speaker,
                     index: segment.index,
-                    start: start.as_secs_f64(),
-                    end: end.as_secs_f64(),
+                    start: self.seconds(segment.range.start),
+                    end: self.seconds(segment.range.end),
                     start_frame: segment.range.start.0,
                     end_frame: segment.range.end.0,
                     text: &segment.text,
@@ -143,8 +143,8 @@ impl<W: Write> Writer<W> {
         match self.format {
             Format::JsonLines => self.json(&Line::Gap {
                 speaker,
-                start: start.as_secs_f64(),
-                end: end.as_secs_f64(),
+                start: self.seconds(range.start),
+                end: self.seconds(range.end),
                 start_frame: range.start.0,
                 end_frame: range.end.0,
             }),
@@ -171,6 +171,11 @@ impl<W: Write> Writer<W> {
 
     fn times(&self, range: FrameRange) -> (Duration, Duration) {
         (range.start.time(self.sample_rate), range.end.time(self.sample_rate))
+    }
+
+    /// The float that is nearest: 1.132, not the sum of 1 and 0.132.
+    fn seconds(&self, position: FramePos) -> f64 {
+        position.0 as f64 / f64::from(self.sample_rate)
     }
 
     fn json(&mut self, line: &Line<'_>) {
