@@ -33,6 +33,7 @@ use self::guard::guarded;
 use self::packets::{Packets, Spec, Stop};
 use self::pcm::PcmReader;
 use crate::clock::{Clock, SystemClock};
+use crate::resample::frames_at;
 use crate::source::Source;
 
 /// How many frames a byte of a source may become, at most: a FLAC frame of digital silence has 16 bytes for 65,535
@@ -255,7 +256,11 @@ impl Decoder {
         Err(match stop {
             Stop::End if self.position == 0 => DecodeError::NoAudio { name },
             Stop::End => return Ok(false),
-            Stop::CutShort => DecodeError::Truncated { name, at: self.at(), expected: self.info.frames },
+            Stop::CutShort => {
+                let (rate, decoded_rate) = (self.info.sample_rate.max(1), self.sample_rate.max(1));
+                let expected = self.info.frames.map(|frames| frames_at(frames, rate, decoded_rate));
+                DecodeError::Truncated { name, at: self.at(), expected }
+            }
             Stop::Broken(what) => self.corrupt(what),
             Stop::Changed(spec) => DecodeError::Changed {
                 name,

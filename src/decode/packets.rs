@@ -221,9 +221,18 @@ impl Packets {
         }
     }
 
+    /// How many frames there should be, at the rate of decoding.
+    fn wanted(&self) -> Option<u64> {
+        let frames = self.track.frames?;
+        Some(match &self.track.codec {
+            Codec::Symphonia(_) => frames,
+            Codec::Opus(opus) => frames_at(frames, OPUS_RATE, opus.sample_rate()),
+        })
+    }
+
     /// The demuxer has no more packets.
     fn ended(&self, position: u64) -> Stop {
-        let wanted = self.track.frames.filter(|_| self.track.frames_are_exact);
+        let wanted = self.wanted().filter(|_| self.track.frames_are_exact);
         match self.is_cut_short || wanted.is_some_and(|wanted| position < wanted) {
             true => Stop::CutShort,
             false => Stop::End,
@@ -232,7 +241,7 @@ impl Packets {
 
     /// The source has no more bytes, though the demuxer wants some.
     fn out_of_bytes(&self, position: u64) -> Stop {
-        let has_all = match self.track.frames {
+        let has_all = match self.wanted() {
             Some(wanted) => position >= wanted,
             None => may_end_anywhere(self.format.as_ref()),
         };
