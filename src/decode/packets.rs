@@ -204,6 +204,10 @@ impl Packets {
                 // The packet is in memory already: running out of bytes means that it is broken, not the source.
                 Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => {
                     self.missing += self.track.frames_of(packet);
+                    // Not more than one packet may have: all of it becomes one block.
+                    if self.missing > PACKET_FRAMES_MAX {
+                        return Err(Stop::Broken(format!("{} frames in a row are broken", self.missing)));
+                    }
                     Some(describe(&error))
                 }
                 Err(error) => return Err(Stop::Broken(describe(&error))),
