@@ -254,6 +254,9 @@ impl AudioTrack {
 
 /// Takes note of what a packet has, which must be what all have, and makes the planes for it.
 fn admit(known: &mut Option<Spec>, spec: Spec, channels: Channels, block: &mut Block) -> Result<(), Stop> {
+    if spec.sample_rate == 0 || spec.channels == 0 {
+        return Err(Stop::Broken(format!("{} Hz, {} channels", spec.sample_rate, spec.channels)));
+    }
     if *known.get_or_insert(spec) != spec {
         return Err(Stop::Changed(spec));
     }
