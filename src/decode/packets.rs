@@ -15,6 +15,7 @@ use super::isomp4::Layout;
 use super::opus::{OpusDecoder, OpusHead, packet_frames};
 use super::trim::Trim;
 use super::{Options, mix};
+use crate::audio::PcmFormat;
 use crate::resample::frames_at;
 
 /// What Opus counts in, whatever rate it is decoded to (RFC 7845, 4), and the rates it can be decoded to.
@@ -285,6 +286,10 @@ fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) ->
         .expect("a track found by type has parameters of this type");
     if params.max_frames_per_packet.is_some_and(|frames| frames > PACKET_FRAMES_MAX) {
         return Err(Refused("packets of more than a million frames".to_owned()));
+    }
+    let channels = params.channels.as_ref().map_or(0, |channels| channels.count());
+    if channels > PcmFormat::CHANNELS_MAX {
+        return Err(Refused(format!("{channels} channels")));
     }
     if params.codec == CODEC_ID_OPUS {
         return opus_track(track, params.extra_data.as_deref(), layout, options);
