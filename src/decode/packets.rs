@@ -12,6 +12,7 @@ use symphonia::default::get_codecs;
 
 use super::channels::{Block, Channels};
 use super::isomp4::Layout;
+use super::opening::Progress;
 use super::opus::{OpusDecoder, OpusHead, packet_frames};
 use super::trim::Trim;
 use super::{Options, mix};
@@ -62,6 +63,7 @@ pub(super) struct Spec {
 /// A demuxer, and the decoder of its audio track.
 pub(super) struct Packets {
     format: Box<dyn FormatReader>,
+    progress: Progress,
     layout: Layout,
     /// Whether it is known that the end of the source is missing.
     is_cut_short: bool,
@@ -98,6 +100,7 @@ enum Codec {
 impl Packets {
     pub(super) fn new(
         format: Box<dyn FormatReader>,
+        progress: Progress,
         layout: Layout,
         is_cut_short: bool,
         options: &Options,
@@ -105,6 +108,7 @@ impl Packets {
         let track = audio_track(format.as_ref(), &layout, options)?;
         Ok(Packets {
             format,
+            progress,
             layout,
             is_cut_short,
             options: *options,
@@ -175,6 +179,7 @@ impl Packets {
             Err(Error::IoError(error)) => return Err(Stop::Unreadable(error)),
             Err(error) => return Err(Stop::Broken(describe(&error))),
         };
+        self.progress.made();
         if packet.track_id != self.track.id {
             return Ok(());
         }
