@@ -34,11 +34,16 @@ fn header(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
             let mut place = [0; 8];
             opening.read_exact(&mut place)?;
             let offset = u64::from(u32::from_be_bytes([place[0], place[1], place[2], place[3]]));
+            // What is skipped of a stream is kept in memory.
+            if offset > HEADER_BYTES_MAX {
+                return Ok(None);
+            }
             opening.skip(offset)?;
             let bytes = Some(size.saturating_sub(8 + offset));
             return Ok(Some(PcmHeader { format, bytes, container: "aiff" }));
         }
-        before += size;
+        // Its header counts too: chunks of no bytes could otherwise go on for ever.
+        before += 8 + size;
         if before > HEADER_BYTES_MAX {
             return Ok(None);
         }

@@ -38,7 +38,8 @@ fn header(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
             return Ok(Some(PcmHeader { format, bytes, container: "caf" }));
         }
         let Ok(size) = u64::try_from(size) else { return Ok(None) };
-        before += size;
+        // Its header counts too: chunks of no bytes could otherwise go on for ever.
+        before += 12 + size;
         if before > HEADER_BYTES_MAX {
             return Ok(None);
         }

@@ -69,20 +69,23 @@ impl Layout {
             let end = start.saturating_add(size);
             let Some(content) = size.checked_sub(header_bytes) else { return Ok(()) };
             let beyond = length.is_some_and(|length| end > length);
+            // All that was read of a stream is kept in memory, which small boxes without end would fill too. And where
+            // the audio has begun, nothing can be known of what follows.
+            if length.is_none() && (end > INDEX_BYTES_MAX || kind == *b"mdat") {
+                return Ok(());
+            }
             match &kind {
                 b"mdat" if beyond => {
                     self.is_cut_short = has_index;
                     return Ok(());
                 }
-                // In a stream nothing can be known of what follows the audio.
-                b"mdat" if length.is_none() => return Ok(()),
                 b"moov" if content <= INDEX_BYTES_MAX && !beyond => {
                     has_index = true;
                     let mut index = Vec::new();
                     opening.take(content).read_to_end(&mut index)?;
                     self.edits = edits(&index);
                 }
-                _ if beyond || (length.is_none() && content > INDEX_BYTES_MAX) => return Ok(()),
+                _ if beyond => return Ok(()),
                 _ => opening.skip(content)?,
             }
             start = end;

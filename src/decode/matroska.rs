@@ -13,10 +13,12 @@ const SEGMENT: [u8; 4] = [0x18, 0x53, 0x80, 0x67];
 ///
 /// `opening` must be at its start.
 pub(super) fn is_cut_short(opening: &mut Opening) -> io::Result<bool> {
+    // Looking would keep all of a stream in memory that the header claims to be.
+    let Some(length) = opening.length()? else { return Ok(false) };
     match segment_end(opening) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
-        Ok(end) => Ok(end.zip(opening.length()?).is_some_and(|(end, length)| end > length)),
+        Ok(end) => Ok(end.is_some_and(|end| end > length)),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The start of a source, looked at before it is known who reads the rest.
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use symphonia::core::io::{MediaSource, ReadOnlySource};
 
@@ -78,12 +80,44 @@ impl Opening {
         }
     }
 
-    /// What was not read yet, for symphonia; `once` hides that it can be read in any order.
-    pub(super) fn media(self, once: bool) -> Box<dyn MediaSource> {
+    /// What was not read yet, for symphonia; `once` hides that it can be read in any order. What is read front to back
+    /// must make `progress`.
+    pub(super) fn media(self, once: bool, progress: Progress) -> Box<dyn MediaSource> {
         match self.input {
             Input::File(file) if !once => Box::new(file),
             Input::Memory(bytes) if !once => Box::new(bytes),
-            _ => Box::new(ReadOnlySource::new(self.rest())),
+            _ => Box::new(ReadOnlySource::new(Watched { reader: self.rest(), progress })),
+        }
+    }
+}
+
+/// How much of a stream may be read without a packet coming of it: twice the longest index.
+const BYTES_WITHOUT_PACKET_MAX: u64 = 128 << 20;
+
+/// Bytes read since the last packet. Streams need not end, so a demuxer could look for its next packet for ever.
+#[derive(Clone, Default)]
+pub(super) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// There was a packet.
+    pub(super) fn made(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A stream that fails when too much of it gives nothing.
+struct Watched {
+    reader: Box<dyn Read + Send + Sync>,
+    progress: Progress,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        let before = self.progress.0.fetch_add(read as u64, Ordering::Relaxed);
+        match before > BYTES_WITHOUT_PACKET_MAX {
+            true => Err(io::Error::other(format!("{} MiB hold no audio", BYTES_WITHOUT_PACKET_MAX >> 20))),
+            false => Ok(read),
         }
     }
 }

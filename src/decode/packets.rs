@@ -12,9 +12,11 @@ use symphonia::default::get_codecs;
 
 use super::channels::{Block, Channels};
 use super::isomp4::Layout;
+use super::opening::Progress;
 use super::opus::{OpusDecoder, OpusHead, packet_frames};
 use super::trim::Trim;
 use super::{Options, mix};
+use crate::audio::PcmFormat;
 use crate::resample::frames_at;
 
 /// What Opus counts in, whatever rate it is decoded to (RFC 7845, 4), and the rates it can be decoded to.
@@ -61,6 +63,7 @@ pub(super) struct Spec {
 /// A demuxer, and the decoder of its audio track.
 pub(super) struct Packets {
     format: Box<dyn FormatReader>,
+    progress: Progress,
     layout: Layout,
     /// Whether it is known that the end of the source is missing.
     is_cut_short: bool,
@@ -97,6 +100,7 @@ enum Codec {
 impl Packets {
     pub(super) fn new(
         format: Box<dyn FormatReader>,
+        progress: Progress,
         layout: Layout,
         is_cut_short: bool,
         options: &Options,
@@ -104,6 +108,7 @@ impl Packets {
         let track = audio_track(format.as_ref(), &layout, options)?;
         Ok(Packets {
             format,
+            progress,
             layout,
             is_cut_short,
             options: *options,
@@ -174,6 +179,7 @@ impl Packets {
             Err(Error::IoError(error)) => return Err(Stop::Unreadable(error)),
             Err(error) => return Err(Stop::Broken(describe(&error))),
         };
+        self.progress.made();
         if packet.track_id != self.track.id {
             return Ok(());
         }
@@ -204,6 +210,10 @@ impl Packets {
                 // The packet is in memory already: running out of bytes means that it is broken, not the source.
                 Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => {
                     self.missing += self.track.frames_of(packet);
+                    // Not more than one packet may have: all of it becomes one block.
+                    if self.missing > PACKET_FRAMES_MAX {
+                        return Err(Stop::Broken(format!("{} frames in a row are broken", self.missing)));
+                    }
                     Some(describe(&error))
                 }
                 Err(error) => return Err(Stop::Broken(describe(&error))),
@@ -259,6 +269,9 @@ impl AudioTrack {
 
 /// Takes note of what a packet has, which must be what all have, and makes the planes for it.
 fn admit(known: &mut Option<Spec>, spec: Spec, channels: Channels, block: &mut Block) -> Result<(), Stop> {
+    if spec.sample_rate == 0 || spec.channels == 0 {
+        return Err(Stop::Broken(format!("{} Hz, {} channels", spec.sample_rate, spec.channels)));
+    }
     if *known.get_or_insert(spec) != spec {
         return Err(Stop::Changed(spec));
     }
@@ -287,6 +300,10 @@ fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) ->
         .expect("a track found by type has parameters of this type");
     if params.max_frames_per_packet.is_some_and(|frames| frames > PACKET_FRAMES_MAX) {
         return Err(Refused("packets of more than a million frames".to_owned()));
+    }
+    let channels = params.channels.as_ref().map_or(0, |channels| channels.count());
+    if channels > PcmFormat::CHANNELS_MAX {
+        return Err(Refused(format!("{channels} channels")));
     }
     if params.codec == CODEC_ID_OPUS {
         return opus_track(track, params.extra_data.as_deref(), layout, options);

@@ -11,7 +11,7 @@ use symphonia::default::{formats, meta};
 
 use super::guard::guarded;
 use super::isomp4::Layout;
-use super::opening::Opening;
+use super::opening::{Opening, Progress};
 use super::packets::{Packets, Refused};
 use super::pcm::PcmReader;
 use super::{At, DecodeError, Options, Reader, aiff, caf, matroska, ogg, wave};
@@ -99,12 +99,13 @@ fn contained(
     opening.rewind().map_err(unreadable)?;
 
     // Read front to back, what there is of a file can be decoded.
-    let media = opening.media(is_cut_short);
+    let progress = Progress::default();
+    let media = opening.media(is_cut_short, progress.clone());
     let stream = MediaSourceStream::new(media, MediaSourceStreamOptions { buffer_len: BUFFER_BYTES });
     let format = PROBE
         .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
         .map_err(|error| header_error(name, error))?;
-    let packets = Packets::new(format, layout, is_cut_short, options);
+    let packets = Packets::new(format, progress, layout, is_cut_short, options);
     let packets =
         packets.map_err(|Refused(what)| DecodeError::Unsupported { name: name.to_owned(), what })?;
     Ok((Reader::Packets(Box::new(packets)), length))

@@ -40,7 +40,8 @@ fn header(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
             let bytes = long_size.or((size < unknown).then_some(size));
             return Ok(Some(PcmHeader { format, bytes, container: "wave" }));
         }
-        before += size;
+        // Its header counts too: chunks of no bytes could otherwise go on for ever.
+        before += 8 + size;
         if before > HEADER_BYTES_MAX {
             return Ok(None);
         }

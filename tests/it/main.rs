@@ -16,3 +16,7 @@ mod support;
 mod tokens;
 mod voices;
 mod writers;
+
+/// Counts for the tests of memory; for all others it is the system's.
+#[global_allocator]
+static ALLOCATOR: support::allocations::Counting = support::allocations::Counting;

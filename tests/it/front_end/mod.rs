@@ -4,6 +4,7 @@ mod channels;
 mod chunk;
 mod decode;
 mod hostile;
+mod memory;
 mod pcm;
 mod pipeline;
 mod resample;

@@ -1,5 +1,6 @@
 //! What several tests need: where the models are, and test doubles by name.
 
+pub(crate) mod allocations;
 pub(crate) mod clips;
 pub(crate) mod model_hub;
 pub(crate) mod server;

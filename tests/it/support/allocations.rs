@@ -1,0 +1,128 @@
+//! What memory costs: an allocator that counts, for the tests that promise none or little.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// The system's allocator; threads that joined a [`Meter`] are counted there, all others not at all.
+pub(crate) struct Counting;
+
+thread_local! {
+    // Constant and without a destructor: reaching it can neither allocate nor fail.
+    static METER: Cell<Option<&'static Meter>> = const { Cell::new(None) };
+}
+
+/// What the threads that joined it have allocated. What one of them frees for another is counted once: live bytes are
+/// right for the group, not for each.
+///
+/// What a C library allocates is not seen (libopus: some 20 KB a decoder).
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    allocations: AtomicU64,
+    live: AtomicI64,
+    peak: AtomicI64,
+}
+
+impl Meter {
+    pub(crate) const fn new() -> Meter {
+        Meter { allocations: AtomicU64::new(0), live: AtomicI64::new(0), peak: AtomicI64::new(0) }
+    }
+
+    /// Counts this thread here, until what is returned is dropped.
+    pub(crate) fn join(&'static self) -> Joined {
+        Joined { before: METER.replace(Some(self)), of_this_thread: PhantomData }
+    }
+
+    /// Starts again from nothing.
+    pub(crate) fn reset(&self) {
+        self.allocations.store(0, Relaxed);
+        self.live.store(0, Relaxed);
+        self.peak.store(0, Relaxed);
+    }
+
+    /// How many times memory was asked for, growing included.
+    pub(crate) fn allocations(&self) -> u64 {
+        self.allocations.load(Relaxed)
+    }
+
+    /// The most bytes that were in use at once.
+    pub(crate) fn peak(&self) -> usize {
+        usize::try_from(self.peak.load(Relaxed)).unwrap_or(0)
+    }
+
+    fn took(&self, bytes: usize) {
+        self.allocations.fetch_add(1, Relaxed);
+        self.changed(bytes.cast_signed());
+    }
+
+    fn changed(&self, bytes: isize) {
+        let live = self.live.fetch_add(bytes as i64, Relaxed) + bytes as i64;
+        self.peak.fetch_max(live, Relaxed);
+    }
+}
+
+/// A thread that is being counted.
+pub(crate) struct Joined {
+    before: Option<&'static Meter>,
+    /// Dropped on another thread it would end the wrong count.
+    of_this_thread: PhantomData<*const ()>,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        METER.set(self.before);
+    }
+}
+
+// SAFETY: every call is the system allocator's own, with the caller's arguments unchanged; counting touches no memory
+// that was allocated.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if let Some(meter) = METER.get() {
+            meter.took(layout.size());
+        }
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if let Some(meter) = METER.get() {
+            meter.took(layout.size());
+        }
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if let Some(meter) = METER.get() {
+            // While it is moved, both are in use.
+            meter.took(size);
+            meter.changed(-layout.size().cast_signed());
+        }
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if let Some(meter) = METER.get() {
+            meter.changed(-layout.size().cast_signed());
+        }
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[test]
+fn allocations_are_counted() {
+    static METER: Meter = Meter::new();
+    let joined = METER.join();
+    let mut first = vec![0_u8; 1_000];
+    first.reserve_exact(2_000);
+    drop(first);
+    let second = vec![1_u8; 500];
+    drop(joined);
+    let uncounted = vec![2_u8; 1 << 20];
+    assert_eq!((METER.allocations(), METER.peak()), (3, 4_000));
+    drop((second, uncounted));
+}
