@@ -6,6 +6,7 @@ mod decode;
 mod hostile;
 mod pcm;
 mod pipeline;
+mod reference;
 mod resample;
 mod wav;
 
