@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use super::exit_code::{CliError, Exit};
 use super::input::Reading;
 use super::progress::Progress;
+use super::target;
 use crate::audio::{AudioChunk, FramePos, WavError, WavWriter, sample};
 use crate::chunk::Chunker;
 use crate::decode::{self, Block, Decoder};
@@ -59,6 +60,10 @@ enum Format {
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
     let Arguments { input, output, rate, format, skip_silence, reading } = arguments;
+    if target::same_file(&output, &input) {
+        let output = output.display();
+        return Err(CliError::new(Exit::Setup, format!("{output}: the output is the recording itself")));
+    }
     let source = reading.open(&input)?;
     let name = source.name().to_owned();
     let wanted =

@@ -1,13 +1,13 @@
 //! What the commands that read recordings have in common.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::exit_code::CliError;
 use crate::audio::PcmFormat;
 use crate::decode::Channels;
-use crate::source::Source;
+use crate::source::{self, Source};
 
 /// The most that is fetched of a recording on the web: three hours of CD audio.
 const DOWNLOAD_BYTES_MAX: u64 = 2 << 30;
@@ -46,7 +46,13 @@ impl Reading {
     }
 }
 
-/// The input as a URL, if it is one.
+/// What messages and files are called after: the path, or the URL without what may be secret.
+pub(super) fn name(input: &Path) -> PathBuf {
+    url(input).map_or_else(|| input.to_owned(), |url| source::url_name(url).into())
+}
+
+/// The input as a URL, if it is one. Schemes may be written in capitals (RFC 3986, 3.1).
 fn url(input: &Path) -> Option<&str> {
-    input.to_str().filter(|text| text.starts_with("https://") || text.starts_with("http://"))
+    let is_scheme = |scheme: &str| ["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    input.to_str().filter(|text| text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme)))
 }

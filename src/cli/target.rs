@@ -1,11 +1,13 @@
 //! Where transcripts go: standard output, one file for all recordings, or a file for each in a directory.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::exit_code::{CliError, Exit};
+use super::input;
 use crate::transcript::{Format, Writer};
 
 /// A writer to any of these.
@@ -63,6 +65,7 @@ impl Target {
             }
             let shared = matches!(self.place, Place::File(_));
             if let Some(other) = taken.insert(path.clone(), input).filter(|_| !shared) {
+                let (other, input) = (input::name(other), input::name(input));
                 let (path, other, input) = (path.display(), other.display(), input.display());
                 return refused(format!("{path}: would hold the transcripts of both {other} and {input}"));
             }
@@ -105,7 +108,7 @@ impl Target {
             Place::Directory(directory) => {
                 let mut name = match input.as_os_str() == "-" {
                     true => "standard-input".into(),
-                    false => input.file_stem().unwrap_or(input.as_os_str()).to_owned(),
+                    false => stem(&input::name(input)),
                 };
                 name.push(".");
                 name.push(match self.format {
@@ -118,12 +121,17 @@ impl Target {
     }
 }
 
+/// The last part of a path, without its extension.
+fn stem(path: &Path) -> OsString {
+    path.file_stem().unwrap_or(path.as_os_str()).to_owned()
+}
+
 fn failed(path: &Path, error: &io::Error) -> CliError {
     CliError::output(&path.display().to_string(), error)
 }
 
 /// Whether both paths lead to one file, by whatever name. A file that is not there is nobody's.
-fn same_file(one: &Path, other: &Path) -> bool {
+pub(super) fn same_file(one: &Path, other: &Path) -> bool {
     match (fs::canonicalize(one), fs::canonicalize(other)) {
         (Ok(one), Ok(other)) => one == other && one.is_file(),
         _ => false,

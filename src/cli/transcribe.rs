@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::exit_code::{CliError, Exit};
-use super::input::Reading;
+use super::input::{self, Reading};
 use super::progress::Progress;
 use super::service::{Connection, Need};
 use super::signals::Signals;
@@ -199,7 +199,8 @@ impl Job<'_> {
             let options = pipeline::Options { channels: reading.channels, ..pipeline::Options::default() };
             Ok(Pipeline::open(reading.open(&path)?, options)?)
         });
-        let name = input.display();
+        let name = input::name(input);
+        let name = name.display();
         tokio::select! {
             opened = opening => opened.unwrap_or_else(|panic| Err(CliError::new(Exit::Input, format!("{name}: {panic}")))),
             () = self.interrupted.cancelled() => Err(interrupted(&name.to_string())),

@@ -92,6 +92,12 @@ fn shown(url: &Url) -> String {
     shown.into()
 }
 
+/// The name of the recording at `url`: what may be secret is left out.
+#[cfg(feature = "cli")]
+pub(crate) fn name(url: &str) -> String {
+    Url::parse(url).map_or_else(|_| before_secrets(url), |url| shown(&url))
+}
+
 /// What of a URL that can't be parsed is surely no secret.
 fn before_secrets(url: &str) -> String {
     let end = url.find(['@', '?', '#']).unwrap_or(url.len());

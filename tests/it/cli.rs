@@ -19,24 +19,24 @@ const RECORDING: &str =
     "/usr/share/pocketsphinx/test/data/librivox/sense_and_sensibility_01_austen_64kb-0930.wav";
 
 /// A directory of one test, and the program run in it, with no home but this.
-struct Place(TempDir);
+pub(crate) struct Place(TempDir);
 
 impl Place {
-    fn new() -> Place {
+    pub(crate) fn new() -> Place {
         Place(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, contents).unwrap();
         path
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_voxline"));
         command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
         for variable in
@@ -54,28 +54,28 @@ impl Place {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-fn path(path: &Path) -> &str {
+pub(crate) fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 #[track_caller]
-fn assert_said(output: &Output, said: &str) {
+pub(crate) fn assert_said(output: &Output, said: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(normal(text(&output.stdout)), normal(said));
 }
 
 /// One line on standard error that contains each of `parts`, and this exit code.
 #[track_caller]
-fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
+pub(crate) fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
     let complaint = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{complaint}");
     assert_eq!(complaint.lines().count(), 1, "{complaint}");

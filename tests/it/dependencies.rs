@@ -27,7 +27,8 @@ fn metadata() -> Value {
 
 /// Whether a licence expression can be met with the licences allowed: all of an AND, one of an OR.
 fn allowed(expression: &str, licences: &BTreeSet<String>) -> bool {
-    let expression = expression.replace('/', " OR ").replace(['(', ')'], " ");
+    // Some still write what Cargo took before it knew SPDX.
+    let expression = expression.replace('/', " OR ").replace(" or ", " OR ").replace(['(', ')'], " ");
     // In every expression met so far AND joins alternatives in brackets, or plain names.
     expression.split(" AND ").all(|part| part.split(" OR ").any(|name| licences.contains(name.trim())))
 }

@@ -7,6 +7,7 @@ mod hostile;
 mod memory;
 mod pcm;
 mod pipeline;
+mod reference;
 mod resample;
 mod voice;
 mod wav;
