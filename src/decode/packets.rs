@@ -292,7 +292,7 @@ fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) ->
     if params.max_frames_per_packet.is_some_and(|frames| frames > PACKET_FRAMES_MAX) {
         return Err(Refused("packets of more than a million frames".to_owned()));
     }
-    let channels = params.channels.as_ref().map_or(0, |channels| channels.count());
+    let channels = params.channels.as_ref().map_or(0, symphonia::core::audio::Channels::count);
     if channels > PcmFormat::CHANNELS_MAX {
         return Err(Refused(format!("{channels} channels")));
     }

@@ -98,7 +98,7 @@ fn quiet_caught_panics() {
         let hook = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if panic_is_caught() {
-                let file = info.location().map(|place| place.file().rsplit('/').take(3).collect::<Vec<_>>());
+                let file = info.location().map(|place| place.file().rsplit('/').take(4).collect::<Vec<_>>());
                 let file = file.into_iter().flatten().rev().collect::<Vec<_>>().join("/");
                 let line = info.location().map_or(0, |place| place.line());
                 CAUGHT_AT.set(format!("{file}:{line}"));
@@ -600,9 +600,9 @@ fn corpus() -> Vec<Specimen> {
         [("aac.m4a", "speech-44k1-stereo-aac.m4a", 1_494), ("alac.m4a", "speech-16k-mono-alac.m4a", 758)]
     {
         let mut file = read(sample);
-        corpus.push(Specimen::new(name, audio + 8, file[..audio + 4_000].to_vec()));
-        file.truncate(audio + 6_000);
-        file[audio..audio + 4].copy_from_slice(&6_000_u32.to_be_bytes());
+        corpus.push(Specimen::new(name, audio + 8, file[..audio + 8_000].to_vec()));
+        file.truncate(audio + 7_000);
+        file[audio..audio + 4].copy_from_slice(&7_000_u32.to_be_bytes());
         corpus.push(Specimen::new(name, audio + 8, file));
     }
     corpus
