@@ -100,7 +100,7 @@ fn quiet_caught_panics() {
             if panic_is_caught() {
                 let file = info.location().map(|place| place.file().rsplit('/').take(4).collect::<Vec<_>>());
                 let file = file.into_iter().flatten().rev().collect::<Vec<_>>().join("/");
-                let line = info.location().map_or(0, |place| place.line());
+                let line = info.location().map_or(0, panic::Location::line);
                 CAUGHT_AT.set(format!("{file}:{line}"));
             } else {
                 hook(info);
