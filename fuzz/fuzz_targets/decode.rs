@@ -27,16 +27,14 @@ fuzz_target!(|input: &[u8]| {
     });
     let Some((&how, bytes)) = input.split_last() else { return };
     let options = Options {
-        channels: [Channels::Mix, Channels::Split, Channels::Only(1), Channels::Only(2)][usize::from(how & 3)],
+        channels: [Channels::Mix, Channels::Split, Channels::Only(1), Channels::Only(2)]
+            [usize::from(how & 3)],
         sample_rate: (how & 4 != 0).then_some(16_000),
         limits: Limits { frames: Some(FRAMES_MAX), time: None },
     };
     let bytes = bytes.to_vec();
-    let source = if how & 8 != 0 {
-        Source::stream("fuzz", Cursor::new(bytes))
-    } else {
-        Source::bytes("fuzz", bytes)
-    };
+    let source =
+        if how & 8 != 0 { Source::stream("fuzz", Cursor::new(bytes)) } else { Source::bytes("fuzz", bytes) };
     let source = match how >> 4 {
         0 => source.headerless("s24be:48000:3".parse().expect("a format")),
         _ => source,

@@ -19,7 +19,7 @@ use super::{decode, sample, wav};
 use crate::random::{self, Random};
 use crate::support::allocations::Meter;
 
-/// The longest that one input may take. The inputs have 10 KB at most, which is a fraction of a second of audio.
+/// The longest that one input may take. The inputs have some 20 KB at most, which is a fraction of a second of audio.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// After so long without an answer a decoder is taken for one that will never give any.
