@@ -1,6 +1,7 @@
 //! What the front end costs in memory: nothing for a block once it runs, and the same for a minute and for hours.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -9,6 +10,7 @@ use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, TrackType};
 use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use voxline::audio::Feed;
+use voxline::chunk::Chunker;
 use voxline::decode::{self, Block, Channels, Decoder};
 use voxline::pipeline::{Options, Pipeline};
 use voxline::resample::Resampler;
@@ -63,6 +65,29 @@ fn a_block_of_pcm_allocates_nothing() {
             }
         }
     }
+}
+
+/// With the chunks that are on their way: one in the hands of the sender, some in the channel, one being written.
+#[test]
+fn a_chunk_that_is_sent_on_allocates_nothing() {
+    static METER: Meter = Meter::new();
+    let (mut chunker, mut underway) = (Chunker::new(1_600), VecDeque::with_capacity(8));
+    let samples = vec![0.25; 1_100];
+    let _joined = METER.join();
+    for round in 0..500 {
+        // The first rounds bring the buffers.
+        if round == 30 {
+            METER.reset();
+        }
+        let mut rest = samples.as_slice();
+        while let Some(chunk) = chunker.push(&mut rest) {
+            underway.push_back(chunk);
+            if underway.len() > 4 {
+                underway.pop_front();
+            }
+        }
+    }
+    assert_eq!(METER.allocations(), 0);
 }
 
 /// What symphonia needs for each packet of a file, without us: its demuxers hand out each packet in memory of its own.
