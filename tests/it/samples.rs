@@ -12,7 +12,7 @@ use crate::support::words::normal;
 const SAID: &str = include_str!("../../samples/speech.txt");
 
 /// These hold only the start of the sentence.
-const CUT: [&str; 2] = ["speech-48k-mono-s24.wav", "speech-44k1-stereo-s16.wav"];
+const CUT: [&str; 3] = ["speech-48k-mono-s24.wav", "speech-44k1-stereo-s16.wav", "speech-16k-mono-s16.aiff"];
 
 /// The text of a recording, by the pipeline and the recogniser without a gateway between them.
 fn heard(name: &str) -> String {
