@@ -4,7 +4,7 @@
 //! ```text
 //! apt-get install valgrind
 //! cargo install --locked gungraun-runner --version 0.20.0     # the version of gungraun in Cargo.lock
-//! cargo bench --bench instructions
+//! cargo bench --bench instructions --features instructions
 //! ```
 //!
 //! What is counted is one call with everything warm: buffers have grown, filters are planned. Valgrind shows a program

@@ -285,7 +285,7 @@ fn what_came_before_a_fault_is_kept_and_other_recordings_go_on() {
 }
 
 /// Sends a signal by the shell's own `kill`: the program of that name is not on every machine.
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let command = format!("kill -{name} {}", child.id());
     assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
 }

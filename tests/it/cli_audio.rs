@@ -10,7 +10,7 @@ use serde_json::Value;
 use voxline::audio::sample as samples;
 use voxline::resample::frames_at;
 
-use crate::cli::{Place, assert_fails, assert_said, path, text};
+use crate::cli::{Place, assert_fails, assert_said, path, signal, text};
 use crate::front_end::{SAMPLES, sample};
 use crate::support::clips;
 use crate::support::model_hub::{Fault, ModelHub};
@@ -533,4 +533,21 @@ fn secrets_in_a_url_are_told_to_nobody() {
     let both = text_of(&["/a.wav", "/b/a.wav"]);
     assert_fails(&both, 2, &["texts/a.txt", "/b/a.wav"]);
     untold(&both, 2);
+}
+
+#[test]
+fn an_interruption_while_a_server_is_silent_names_the_recording_without_secrets() {
+    let place = Place::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let url = format!("http://user:hush@{address}/a.wav?key=hush");
+    let mut transcribe = place.command(&["transcribe", &url]);
+    let child = transcribe.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Once it has connected it listens for signals too. The connection stays open, and nothing comes by it.
+    let connection = server.accept().unwrap();
+    signal(&child, "INT");
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130));
+    assert_eq!(text(&ended.stderr), format!("voxline: http://{address}/a.wav: interrupted\n"));
+    drop(connection);
 }
