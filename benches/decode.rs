@@ -8,14 +8,16 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use voxline::decode::{Block, Decoder, Options};
 use voxline::source::Source;
 
-const SAMPLES: [&str; 7] = [
-    "speech-44k1-stereo-s16.wav",
+const SAMPLES: [&str; 9] = [
     "speech-8k-mono-mulaw.wav",
     "speech-44k1-stereo.flac",
     "speech-44k1-stereo.mp3",
     "speech-44k1-stereo-vorbis.ogg",
     "speech-44k1-stereo-aac.m4a",
     "speech-16k-mono-alac.m4a",
+    "speech-48k-stereo-opus.ogg",
+    "speech-16k-mono-voip.opus",
+    "speech-16k-mono-s16.wav",
 ];
 
 fn decode(bytes: Vec<u8>) -> u64 {
@@ -30,12 +32,34 @@ fn decode(bytes: Vec<u8>) -> u64 {
 
 fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
-    for name in SAMPLES {
+    let read = |name: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(name);
-        let bytes = fs::read(path).expect("the samples are in the repository");
-        group.throughput(Throughput::Elements(decode(bytes.clone())));
-        group.bench_function(name, |b| b.iter(|| decode(bytes.clone())));
+        fs::read(path).expect("the samples are in the repository")
+    };
+    let own_rate = Options::default();
+    for name in SAMPLES {
+        let bytes = read(name);
+        let source = || Source::bytes(name, bytes.clone());
+        group.throughput(Throughput::Elements(decode(source(), own_rate)));
+        group.bench_function(name, |b| b.iter(|| decode(source(), own_rate)));
     }
+
+    // Opus straight to the session's rate: frames of 16 kHz, of which there are a third.
+    let session_rate = Options { sample_rate: Some(16_000), ..own_rate };
+    let bytes = read("speech-48k-stereo-opus.ogg");
+    let source = || Source::bytes("opus", bytes.clone());
+    group.throughput(Throughput::Elements(decode(source(), session_rate)));
+    group.bench_function("speech-48k-stereo-opus.ogg to 16 kHz", |b| {
+        b.iter(|| decode(source(), session_rate))
+    });
+
+    // The stereo sample is too short to measure: ten seconds of what follows its header.
+    let format = "s16le:44100:2".parse().expect("a format of headerless audio");
+    let bytes: Vec<u8> =
+        read("speech-44k1-stereo-s16.wav")[44..].iter().copied().cycle().take(1_764_000).collect();
+    let source = || Source::bytes("raw", bytes.clone()).headerless(format);
+    group.throughput(Throughput::Elements(decode(source(), own_rate)));
+    group.bench_function("44.1 kHz stereo s16", |b| b.iter(|| decode(source(), own_rate)));
     group.finish();
 }
 

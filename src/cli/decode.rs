@@ -17,8 +17,9 @@ use crate::decode::{self, Block, Decoder};
 use crate::resample::Resampler;
 use crate::voice::{VOICE_RATE, VoiceMarker};
 
-/// How long the resampler's blocks take to fill. Nobody waits for a single frame here.
-const FILL: Duration = Duration::from_millis(80);
+/// How long the resampler's blocks take to fill: half the work of those that a speaker waits for. Longer ones need
+/// more memory and little less work.
+const FILL: Duration = Duration::from_millis(40);
 
 /// Frames from one update of the progress bar to the next.
 const SHOWN_EVERY: u64 = 1 << 17;

@@ -122,22 +122,24 @@ pub fn run() -> ExitCode {
 
 fn run_command(cli: Cli) -> Result<Exit, CliError> {
     let Cli { command, common } = cli;
-    let filter = EnvFilter::try_new(&common.log)
-        .map_err(|error| CliError::new(Exit::Setup, format!("--log {}: {error}", common.log)))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let log = common.log.clone();
     match command {
-        Command::Transcribe(arguments) => block_on(transcribe::run(arguments, common)),
+        Command::Transcribe(arguments) => block_on(&log, transcribe::run(arguments, common)),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Decode(arguments) => decode::run(arguments),
-        Command::Speak(arguments) => block_on(speak::run(arguments, common)),
-        Command::Serve(arguments) => block_on(serve::run(arguments, common)),
+        Command::Speak(arguments) => block_on(&log, speak::run(arguments, common)),
+        Command::Serve(arguments) => block_on(&log, serve::run(arguments, common)),
         Command::Gateway(arguments) => gateway::run(arguments),
-        Command::Models(arguments) => block_on(models::run(arguments, common)),
+        Command::Models(arguments) => block_on(&log, models::run(arguments, common)),
         Command::Voices(arguments) => voices::run(arguments, common),
     }
 }
 
-fn block_on(command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+/// Runs a command that goes on by itself, and so has something to log.
+fn block_on(log: &str, command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    let filter = EnvFilter::try_new(log)
+        .map_err(|error| CliError::new(Exit::Setup, format!("--log {log}: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -216,6 +216,28 @@ fn what_came_before_a_cut_is_written() {
 }
 
 #[test]
+fn silence_is_left_out_when_asked() {
+    let place = Place::new();
+    let sentence = data(&fs::read(sample("speech-16k-mono-s16.wav")).unwrap()).to_vec();
+    let silence = vec![0; 3 * 32_000];
+    place.file("slow.raw", [&silence[..], &sentence, &silence].concat());
+    let slow = ["decode", "slow.raw", "--raw", "s16le:16000", "--skip-silence", "--format", "s16le"];
+    let spoken = place.run(&slow);
+    assert_done(&spoken);
+    // All of the silence but what surrounds speech: a chunk before, 0.3 s and the rest of a chunk after.
+    let kept = spoken.stdout.len() - sentence.len().min(spoken.stdout.len());
+    assert!(kept <= 32_000 / 2, "{kept} bytes of silence");
+    assert!(spoken.stdout.len() * 10 >= sentence.len() * 9, "{} bytes", spoken.stdout.len());
+    let slice = &sentence[32_000..64_000];
+    assert!(
+        spoken.stdout.windows(slice.len()).step_by(2).any(|window| window == slice),
+        "speech is as it was"
+    );
+
+    assert_fails(&place.run(&[&slow[..], &["--rate", "8000"]].concat()), 2, &["--skip-silence", "16000 Hz"]);
+}
+
+#[test]
 fn decoding_onto_the_recording_itself_is_refused() {
     let place = Place::new();
     let recording = fs::read(sample("source.wav")).unwrap();

@@ -11,6 +11,11 @@ impl Random {
         Random(seed())
     }
 
+    /// The generator that starts at `seed`, for a test that counts its own.
+    pub(crate) fn seeded(seed: u64) -> Random {
+        Random(seed)
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

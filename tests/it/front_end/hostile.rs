@@ -219,7 +219,8 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn draw<'a>(corpus: &'a [Specimen], seed: u64, meter: &'static Meter) -> Case<'a> {
-        let mut dice = Dice(seed);
+        // A seed of its own for each input, so that one of a million can be run alone.
+        let mut dice = Random::seeded(seed);
         let specimen = &corpus[dice.below(corpus.len())];
         let other = &corpus[dice.below(corpus.len())];
         let channels = [Channels::Mix, Channels::Split, Channels::Only(1), Channels::Only(2)][dice.below(4)];
@@ -357,32 +358,15 @@ impl Read for Pieces {
     }
 }
 
-/// SplitMix64 from a seed of its own for each input, so that one of a million can be run alone.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    /// A number that programs get wrong.
-    fn interesting(&mut self, length: usize) -> u64 {
-        let bits = [7, 8, 15, 16, 31, 32, 63, 64][self.below(8)];
-        let power = 1_u64.checked_shl(bits).unwrap_or(0);
-        match self.below(6) {
-            0 => 0,
-            1 => self.next() >> self.below(64),
-            2 => (length as u64).wrapping_add(self.below(5) as u64).wrapping_sub(2),
-            _ => power.wrapping_add(self.below(3) as u64).wrapping_sub(1),
-        }
+/// A number that programs get wrong.
+fn interesting(random: &mut Random, length: usize) -> u64 {
+    let bits = [7, 8, 15, 16, 31, 32, 63, 64][random.below(8)];
+    let power = 1_u64.checked_shl(bits).unwrap_or(0);
+    match random.below(6) {
+        0 => 0,
+        1 => random.next() >> random.below(64),
+        2 => (length as u64).wrapping_add(random.below(5) as u64).wrapping_sub(2),
+        _ => power.wrapping_add(random.below(3) as u64).wrapping_sub(1),
     }
 }
 
@@ -420,7 +404,7 @@ impl Specimen {
     }
 
     /// The bytes after some damage; `other` is what they may be joined with.
-    fn damaged(&self, other: &[u8], dice: &mut Dice) -> Vec<u8> {
+    fn damaged(&self, other: &[u8], dice: &mut Random) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         let rounds = if dice.below(4) > 0 { 1 } else { 2 + dice.below(6) };
         for _ in 0..rounds {
@@ -437,7 +421,7 @@ impl Specimen {
         bytes
     }
 
-    fn damage(&self, bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
+    fn damage(&self, bytes: &mut Vec<u8>, other: &[u8], dice: &mut Random) {
         let length = bytes.len();
         let reach = if dice.below(2) == 0 { self.head.clamp(1, length) } else { length };
         let place = dice.below(reach);
@@ -445,10 +429,10 @@ impl Specimen {
         match dice.below(12) {
             0 => bytes[place] = dice.next() as u8,
             1 => bytes[place] ^= 1 << dice.below(8),
-            2 | 3 => write(bytes, place, dice.interesting(length), dice),
+            2 | 3 => write(bytes, place, interesting(dice, length), dice),
             4 if !self.lengths.is_empty() => {
                 let place = self.lengths[dice.below(self.lengths.len())];
-                write(bytes, place.min(length - 1), dice.interesting(length), dice);
+                write(bytes, place.min(length - 1), interesting(dice, length), dice);
             }
             4 | 5 => bytes[place] = bytes[place].wrapping_add([1, 255][dice.below(2)]),
             6 => {
@@ -472,7 +456,7 @@ impl Specimen {
 }
 
 /// Writes a number of some width in some byte order, as far as there is room.
-fn write(bytes: &mut [u8], place: usize, number: u64, dice: &mut Dice) {
+fn write(bytes: &mut [u8], place: usize, number: u64, dice: &mut Random) {
     let width = [1, 2, 4, 8][dice.below(4)];
     let number = match dice.below(2) {
         0 => number.to_le_bytes()[..width].to_vec(),
@@ -787,7 +771,7 @@ fn broken_packets_that_claim_to_be_long_do_not_fill_the_memory() {
     }
     // Some at either end stay good.
     let broken = audio + 1_000..file.len() - 3_000;
-    let mut dice = Dice(random::seed());
+    let mut dice = Random::seeded(random::seed());
     file[broken].fill_with(|| dice.next() as u8);
     let _counted = METER.join();
     METER.reset();
