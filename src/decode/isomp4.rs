@@ -185,3 +185,73 @@ fn itunes(index: &[u8], scale: u32) -> Option<Edit> {
     let (delay, _padding, frames) = (numbers.next()??, numbers.next()??, numbers.next()??);
     Some(Edit { scale, delay, frames: Some(frames) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boxed(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+        [&(content.len() as u32 + 8).to_be_bytes(), &kind[..], content].concat()
+    }
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    /// An index whose film has a clock of milliseconds, with track 7 of 44.1 kHz and so many frames.
+    fn index(frames: u32, edits: Option<&[(u32, u32)]>, after: &[u8]) -> Vec<u8> {
+        let list = edits.map_or(Vec::new(), |edits| {
+            let mut list = words(&[0, edits.len() as u32]);
+            edits.iter().for_each(|&(duration, from)| list.extend(words(&[duration, from, 0x1_0000])));
+            boxed(b"edts", &boxed(b"elst", &list))
+        });
+        let media = boxed(b"mdia", &boxed(b"mdhd", &words(&[0, 0, 0, 44_100, frames, 0])));
+        let track = boxed(b"trak", &[boxed(b"tkhd", &words(&[0, 0, 0, 7, 0])), list, media].concat());
+        [&boxed(b"mvhd", &words(&[0, 0, 0, 1_000, 0]))[..], &track, after].concat()
+    }
+
+    fn only(index: &[u8]) -> Option<(u64, Option<u64>)> {
+        match edits(index).as_slice() {
+            [] => None,
+            [(7, Edit { scale: 44_100, delay, frames })] => Some((*delay, *frames)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_edit_list_says_what_is_heard() {
+        // 1,024 of 187,904 frames are the encoder's; 4.237 s, rounded, are the rest.
+        assert_eq!(only(&index(187_904, Some(&[(4_237, 1_024)]), &[])), Some((1_024, Some(186_880))));
+        // Two seconds out of the middle.
+        assert_eq!(only(&index(187_904, Some(&[(2_000, 44_100)]), &[])), Some((44_100, Some(88_200))));
+        // A track that starts late, and one without a length.
+        assert_eq!(only(&index(10_000, Some(&[(50, u32::MAX), (0, 24)]), &[])), Some((24, Some(9_976))));
+        assert_eq!(only(&index(0, Some(&[(0, 1_024)]), &[])), Some((1_024, None)));
+    }
+
+    #[test]
+    fn what_is_no_plain_edit_is_left_alone() {
+        assert_eq!(only(&index(10_000, None, &[])), None);
+        assert_eq!(only(&index(10_000, Some(&[(10, 0), (10, 500)]), &[])), None);
+        assert_eq!(only(&index(10_000, Some(&[]), &[])), None);
+        let whole = index(187_904, Some(&[(4_237, 1_024)]), &[]);
+        for length in 0..whole.len() {
+            assert_eq!(only(&whole[..length]), None, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_comment_of_itunes_says_it_too() {
+        let text = b" 00000000 00000840 000001C0 0000000000002400 00000000 00000000";
+        let item = [
+            boxed(b"mean", b"\0\0\0\0com.apple.iTunes"),
+            boxed(b"name", b"\0\0\0\0iTunSMPB"),
+            boxed(b"data", &[&words(&[1, 0]), &text[..]].concat()),
+        ];
+        let items = boxed(b"ilst", &boxed(b"----", &item.concat()));
+        let comment = boxed(b"udta", &boxed(b"meta", &[words(&[0]), items].concat()));
+        assert_eq!(only(&index(11_776, None, &comment)), Some((2_112, Some(9_216))));
+        // What the file's own edit list says comes first.
+        assert_eq!(only(&index(11_776, Some(&[(0, 1_024)]), &comment)), Some((1_024, Some(10_752))));
+    }
+}

@@ -17,6 +17,7 @@ mod mix;
 mod ogg;
 mod opening;
 mod opus;
+mod opus_track;
 mod packets;
 mod pcm;
 mod probe;
