@@ -14,7 +14,7 @@ use super::target;
 use crate::audio::{AudioChunk, FramePos, WavError, WavWriter, sample};
 use crate::chunk::Chunker;
 use crate::decode::{self, Block, Decoder};
-use crate::resample::Resampler;
+use crate::resample::{RATES, Resampler};
 use crate::voice::{VOICE_RATE, VoiceMarker};
 
 /// How long the resampler's blocks take to fill: half the work of those that a speaker waits for. Longer ones need
@@ -36,7 +36,8 @@ pub(super) struct Arguments {
     #[arg(short, long, default_value = "-", value_name = "PATH")]
     output: PathBuf,
     /// Frames per second of the output
-    #[arg(long, default_value_t = 16_000, value_name = "HZ")]
+    #[arg(long, default_value_t = 16_000, value_name = "HZ",
+          value_parser = clap::value_parser!(u32).range(i64::from(*RATES.start())..=i64::from(*RATES.end())))]
     rate: u32,
     /// Format of the output
     #[arg(long, default_value = "wav")]

@@ -216,6 +216,14 @@ fn what_came_before_a_cut_is_written() {
 }
 
 #[test]
+fn a_rate_nobody_can_use_is_a_mistake_in_the_command() {
+    let place = Place::new();
+    for rate in ["0", "7999", "192001", "16k"] {
+        assert_misused(&place.run(&["decode", path(&sample(STEREO)), "--rate", rate]), "--rate");
+    }
+}
+
+#[test]
 fn silence_is_left_out_when_asked() {
     let place = Place::new();
     let sentence = data(&fs::read(sample("speech-16k-mono-s16.wav")).unwrap()).to_vec();
