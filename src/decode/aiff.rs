@@ -12,13 +12,6 @@ use crate::audio::{Encoding, PcmFormat};
 ///
 /// `opening` must be at its start. Afterwards it is at the audio, or anywhere if there is none.
 pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
-    match header(opening) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        other => other,
-    }
-}
-
-fn header(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
     let mut form = [0; 12];
     opening.read_exact(&mut form)?;
     let (b"FORM", b"AIFF" | b"AIFC") = (&form[..4], &form[8..]) else { return Ok(None) };

@@ -12,13 +12,6 @@ use crate::audio::{Encoding, PcmFormat};
 ///
 /// `opening` must be at its start. Afterwards it is at the audio, or anywhere if there is none.
 pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
-    match header(opening) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        other => other,
-    }
-}
-
-fn header(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
     let mut file = [0; 8];
     opening.read_exact(&mut file)?;
     if file != *b"caff\0\x01\0\0" {

@@ -80,9 +80,15 @@ fn contained(
     opening.rewind().map_err(unreadable)?;
 
     for read_header in [wave::read, aiff::read, caf::read] {
-        if let Some(header) = read_header(&mut opening).map_err(unreadable)? {
-            let reader = PcmReader::new(opening.rest(), header.format, header.bytes);
-            return Ok((Reader::Pcm { reader, container: header.container }, length));
+        match read_header(&mut opening) {
+            Ok(Some(header)) => {
+                let reader = PcmReader::new(opening.rest(), header.format, header.bytes);
+                return Ok((Reader::Pcm { reader, container: header.container }, length));
+            }
+            Ok(None) => {}
+            // Who reads it next will say that the header is not all there.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(unreadable(error)),
         }
         opening.rewind().map_err(unreadable)?;
     }

@@ -16,13 +16,6 @@ const UNKNOWN_SIZE_OF_STREAM: u64 = 0x7FFF_F000;
 ///
 /// `opening` must be at its start. Afterwards it is at the audio, or anywhere if there is none.
 pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
-    match header(opening) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        other => other,
-    }
-}
-
-fn header(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
     let mut riff = [0; 12];
     opening.read_exact(&mut riff)?;
     // EBU Tech 3306: above 4 GiB it is RF64 (or BW64, ITU-R BS.2088), with the real sizes in a chunk of their own.
