@@ -9,6 +9,7 @@ mod pcm;
 mod pipeline;
 mod reference;
 mod resample;
+mod specimens;
 mod voice;
 mod wav;
 
