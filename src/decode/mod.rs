@@ -2,7 +2,7 @@
 //!
 //! Formats: WAV, AIFF and CAF (PCM of every width, float, mu-law, A-law, ADPCM), FLAC, MP3, Ogg Vorbis and Opus,
 //! Matroska and WebM, M4A (AAC-LC, ALAC), and headerless PCM and G.711. Demuxers and most decoders are symphonia's;
-//! PCM is read as it stands ([`pcm`]), Opus by a decoder of its own ([`opus`]). This module decides what is an error,
+//! PCM is read as it stands (`pcm`), Opus by a decoder of its own (`opus`). This module decides what is an error,
 //! and makes sure that hostile input ends in one: panics are caught, packets without audio are counted, frames and
 //! time are limited.
 
