@@ -52,24 +52,30 @@ impl Encoding {
         Encoding::ALaw,
     ];
 
-    /// The name it has on the command line, as ffmpeg calls it.
+    /// The codec's short name, as ffmpeg and symphonia have it.
+    #[must_use]
+    pub fn codec(self) -> &'static str {
+        match self {
+            Encoding::U8 => "pcm_u8",
+            Encoding::S16Le => "pcm_s16le",
+            Encoding::S16Be => "pcm_s16be",
+            Encoding::S24Le => "pcm_s24le",
+            Encoding::S24Be => "pcm_s24be",
+            Encoding::S32Le => "pcm_s32le",
+            Encoding::S32Be => "pcm_s32be",
+            Encoding::F32Le => "pcm_f32le",
+            Encoding::F32Be => "pcm_f32be",
+            Encoding::F64Le => "pcm_f64le",
+            Encoding::F64Be => "pcm_f64be",
+            Encoding::MuLaw => "pcm_mulaw",
+            Encoding::ALaw => "pcm_alaw",
+        }
+    }
+
+    /// The name it has on the command line: the codec's without `pcm_`.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Encoding::U8 => "u8",
-            Encoding::S16Le => "s16le",
-            Encoding::S16Be => "s16be",
-            Encoding::S24Le => "s24le",
-            Encoding::S24Be => "s24be",
-            Encoding::S32Le => "s32le",
-            Encoding::S32Be => "s32be",
-            Encoding::F32Le => "f32le",
-            Encoding::F32Be => "f32be",
-            Encoding::F64Le => "f64le",
-            Encoding::F64Be => "f64be",
-            Encoding::MuLaw => "mulaw",
-            Encoding::ALaw => "alaw",
-        }
+        self.codec().trim_start_matches("pcm_")
     }
 
     /// Bytes per sample.

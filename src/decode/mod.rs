@@ -301,7 +301,7 @@ impl Reader {
 
     fn codec(&self) -> &'static str {
         match self {
-            Reader::Pcm { reader, .. } => reader.codec(),
+            Reader::Pcm { reader, .. } => reader.format().encoding.codec(),
             Reader::Packets(packets) => packets.codec(),
         }
     }

@@ -9,7 +9,7 @@ use opus::{Channels, Decoder, MSDecoder};
 use crate::resample::frames_at;
 
 /// The rate of Opus's own clock (RFC 7845 section 4): pre-skip and durations count in it.
-const CLOCK: u32 = 48_000;
+pub(super) const OPUS_RATE: u32 = 48_000;
 
 /// The most audio that one packet may hold, in frames of the clock: 120 ms (RFC 6716 section 3.2.5, rule R5).
 const PACKET_MAX: u64 = 5760;
@@ -148,7 +148,7 @@ impl OpusDecoder {
                 (Codec::Several(codec), head.channels)
             }
         };
-        let longest = frames_at(PACKET_MAX, CLOCK, sample_rate) as usize;
+        let longest = frames_at(PACKET_MAX, OPUS_RATE, sample_rate) as usize;
         Ok(OpusDecoder {
             codec,
             sample_rate,
@@ -169,7 +169,7 @@ impl OpusDecoder {
         let frames = packet_frames(packet).ok_or("not an Opus packet, or longer than 120 ms")?;
         // The TOC alone: the encoder had nothing to say (RFC 6716 section 3.1), for as long as the TOC states.
         if packet.len() == 1 {
-            let frames = frames_at(frames, CLOCK, self.sample_rate) as usize;
+            let frames = frames_at(frames, OPUS_RATE, self.sample_rate) as usize;
             self.conceal(frames, planes);
             return Ok(frames);
         }
@@ -184,7 +184,7 @@ impl OpusDecoder {
         if self.check(planes).is_err() {
             return;
         }
-        let per_clock = (CLOCK / self.sample_rate) as usize;
+        let per_clock = (OPUS_RATE / self.sample_rate) as usize;
         let mut left = frames;
         while left > 0 {
             // The codec only conceals whole multiples of the shortest frame; what is too much is cut off.

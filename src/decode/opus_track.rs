@@ -4,12 +4,11 @@ use symphonia::core::packet::Packet;
 
 use super::Options;
 use super::channels::Channels;
-use super::opus::{OpusDecoder, OpusHead, packet_frames};
+use super::opus::{OPUS_RATE, OpusDecoder, OpusHead, packet_frames};
 use super::packets::Spec;
 use crate::resample::frames_at;
 
-/// What Opus counts in, whatever rate it is decoded to (RFC 7845, 4), and the rates it can be decoded to.
-pub(super) const OPUS_RATE: u32 = 48_000;
+/// The rates it can be decoded to.
 const OPUS_RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, OPUS_RATE];
 
 /// An Opus decoder that gives the channels and, where Opus has it, the rate that were asked for.

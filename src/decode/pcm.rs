@@ -50,25 +50,6 @@ impl PcmReader {
         self.format
     }
 
-    /// The codec's short name, as symphonia has it.
-    pub(super) fn codec(&self) -> &'static str {
-        match self.format.encoding {
-            Encoding::U8 => "pcm_u8",
-            Encoding::S16Le => "pcm_s16le",
-            Encoding::S16Be => "pcm_s16be",
-            Encoding::S24Le => "pcm_s24le",
-            Encoding::S24Be => "pcm_s24be",
-            Encoding::S32Le => "pcm_s32le",
-            Encoding::S32Be => "pcm_s32be",
-            Encoding::F32Le => "pcm_f32le",
-            Encoding::F32Be => "pcm_f32be",
-            Encoding::F64Le => "pcm_f64le",
-            Encoding::F64Be => "pcm_f64be",
-            Encoding::MuLaw => "pcm_mulaw",
-            Encoding::ALaw => "pcm_alaw",
-        }
-    }
-
     /// How many frames there should be.
     pub(super) fn frames(&self) -> Option<u64> {
         self.frames

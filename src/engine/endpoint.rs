@@ -9,13 +9,9 @@ use earshot::Detector;
 
 use super::RECOGNIZER_RATE;
 use crate::audio::{FramePos, FrameRange};
+use crate::voice::{HOP, VOICED};
 
-/// Samples in a hop: what the detector scores at once.
-const HOP: usize = 256;
-
-/// A hop is voiced from this score on ...
-const VOICED: f32 = 0.5;
-/// ... and within an utterance it stays so down to this one.
+/// A hop is voiced from [`VOICED`] on, and within an utterance it stays so down to this score.
 const STILL_VOICED: f32 = 0.3;
 /// Below this root mean square (-60 dBFS) nothing is speech, whatever the detector says.
 const FAINTEST: f32 = 33.0;
