@@ -224,6 +224,7 @@ async fn open(
             token_expires_in_ms: identity.expires_in.map(millis),
             max_audio_bytes: MAX_AUDIO_BYTES,
             window_frames: session.window(),
+            auth: false,
         })
     };
     wire.send(encode(&ready));
@@ -363,6 +364,9 @@ impl Link<'_> {
                     Ok(())
                 }
                 ClientMessage::Finish { through } => Ok(self.session.finish(through)?),
+                ClientMessage::Gap { .. } | ClientMessage::Auth { .. } => {
+                    Err(Goodbye::new(close::PROTOCOL, "not understood"))
+                }
                 ClientMessage::Start(_) | ClientMessage::Resume { .. } => {
                     Err(Goodbye::new(close::PROTOCOL, "this socket has a session already"))
                 }

@@ -308,7 +308,9 @@ impl Core {
     fn hear(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
         match (&self.link, message) {
             (Link::Opening { .. }, ServerMessage::Ready(ready)) => self.ready(ready, now),
-            (_, ServerMessage::Unknown) => Ok(()),
+            (_, ServerMessage::AuthOk { .. } | ServerMessage::Goaway { .. } | ServerMessage::Unknown) => {
+                Ok(())
+            }
             // The close that follows says what to do.
             (_, ServerMessage::Error { code, message }) => {
                 tracing::debug!(code, message, "the peer reports an error");
@@ -559,6 +561,8 @@ fn name(message: &ServerMessage) -> &'static str {
         ServerMessage::Partial { .. } => "partial",
         ServerMessage::Final(_) => "final",
         ServerMessage::Done { .. } => "done",
+        ServerMessage::AuthOk { .. } => "auth_ok",
+        ServerMessage::Goaway { .. } => "goaway",
         ServerMessage::Error { .. } => "error",
         ServerMessage::Unknown => "unknown",
     }

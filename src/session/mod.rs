@@ -9,6 +9,7 @@ pub mod core;
 mod driver;
 mod error;
 mod events;
+mod journal;
 mod ledger;
 pub mod protocol;
 pub mod replay;
@@ -16,5 +17,6 @@ mod settings;
 
 pub use driver::run;
 pub use error::{Failure, FailureKind, SessionError};
+pub use journal::{Checkpoint, Journal, ServerSession};
 pub use ledger::Ledger;
 pub use settings::Settings;

@@ -35,6 +35,18 @@ pub enum ClientMessage {
         /// How many finals of this session arrived; the server sends the later ones again.
         finals_seen: u64,
     },
+    /// These frames were dropped on purpose: the timeline goes on behind them.
+    Gap {
+        /// The next position that the server expects.
+        from: FramePos,
+        /// Where audio goes on.
+        to: FramePos,
+    },
+    /// A fresh token of the same project: the socket lives on under it.
+    Auth {
+        /// The token, without a scheme in front.
+        access_token: Secret,
+    },
     /// Ends the utterance now.
     Flush,
     /// No audio follows.
@@ -100,6 +112,19 @@ pub enum ServerMessage {
         /// How many finals the session has.
         finals: u64,
     },
+    /// The token from `auth` is in force.
+    AuthOk {
+        /// How long it lives; absent where it doesn't end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_expires_in_ms: Option<u64>,
+    },
+    /// This socket will close: the session should move to another.
+    Goaway {
+        /// Why.
+        reason: GoawayReason,
+        /// How long the socket still serves.
+        deadline_ms: u64,
+    },
     /// Something is wrong; a close follows.
     Error {
         /// What, as a number of the HTTP API or a close code.
@@ -110,6 +135,21 @@ pub enum ServerMessage {
     /// A message of a later version: it says nothing that this one must know.
     #[serde(other)]
     Unknown,
+}
+
+/// Why a socket will close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoawayReason {
+    /// The server stops.
+    Drain,
+    /// The token ends.
+    Token,
+    /// A limit on the socket is near.
+    Limit,
+    /// A reason of a later version.
+    #[serde(other)]
+    Other,
 }
 
 /// The state of a session, as the server opens or resumes it.
@@ -135,6 +175,9 @@ pub struct Ready {
     pub max_audio_bytes: usize,
     /// How far `sent` may run ahead of `received`.
     pub window_frames: u64,
+    /// Whether `auth` is understood on this socket. A proxy that checks tokens at the handshake doesn't see it.
+    #[serde(default)]
+    pub auth: bool,
 }
 
 /// A committed segment on the wire.
@@ -262,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_message_of_a_later_version_is_no_error() {
-        let message = serde_json::from_str(r#"{"type":"goaway","deadline_ms":5}"#);
+        let message = serde_json::from_str(r#"{"type":"weather","deadline_ms":5}"#);
         assert!(matches!(message, Ok(ServerMessage::Unknown)));
     }
 

@@ -22,6 +22,7 @@ fn ready(received: u64) -> Input {
         token_expires_in_ms: Some(u64::MAX),
         max_audio_bytes: usize::MAX,
         window_frames: u64::MAX,
+        auth: true,
     }))
 }
 

@@ -81,6 +81,8 @@ impl Audit {
             ServerMessage::Final(segment) => self.received = self.received.max(segment.end),
             ServerMessage::Partial { .. }
             | ServerMessage::Done { .. }
+            | ServerMessage::AuthOk { .. }
+            | ServerMessage::Goaway { .. }
             | ServerMessage::Error { .. }
             | ServerMessage::Unknown => {}
         }

@@ -126,6 +126,7 @@ impl Server {
             token_expires_in_ms: None,
             max_audio_bytes: self.plan.max_audio_bytes,
             window_frames: self.plan.window,
+            auth: false,
         })))
     }
 

@@ -261,6 +261,8 @@ impl Simulation {
                 let what = match &message {
                     ClientMessage::Start(_) => "sends start",
                     ClientMessage::Resume { .. } => "sends resume",
+                    ClientMessage::Gap { .. } => "sends gap",
+                    ClientMessage::Auth { .. } => "sends auth",
                     ClientMessage::Flush => "sends flush",
                     ClientMessage::Finish { .. } => "sends finish",
                 };
@@ -532,6 +534,8 @@ fn described(message: &ServerMessage) -> (&'static str, u64, u64) {
         ServerMessage::Partial { start, end, .. } => ("hears partial", start.0, end.0),
         ServerMessage::Final(Final { start, end, .. }) => ("hears final", start.0, end.0),
         ServerMessage::Done { frames: FramePos(frames), finals } => ("hears done", *frames, *finals),
+        ServerMessage::AuthOk { .. } => ("hears auth_ok", 0, 0),
+        ServerMessage::Goaway { deadline_ms, .. } => ("hears goaway", *deadline_ms, 0),
         ServerMessage::Error { code, .. } => ("hears error", u64::from(*code), 0),
         ServerMessage::Unknown => ("hears something unknown", 0, 0),
     }
