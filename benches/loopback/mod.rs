@@ -81,8 +81,8 @@ impl Loopback {
         let (events, mut heard) = mpsc::channel(16);
         let run = session::run(&self.connector, &self.tokens, Settings::new(SAMPLE_RATE), audio, events);
         let listen = async { while heard.recv().await.is_some() {} };
-        let (ledger, ()) = self.runtime.block_on(async { tokio::join!(run, listen) });
-        let ledger = ledger.expect("nothing disturbs a session on loopback");
+        let (ended, ()) = self.runtime.block_on(async { tokio::join!(run, listen) });
+        let ledger = ended.whole().expect("nothing disturbs a session on loopback");
         assert_eq!((ledger.accepted, ledger.reconnects), (ledger.recognised, 0));
         ledger
     }

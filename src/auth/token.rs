@@ -39,6 +39,13 @@ impl AccessToken {
         self.bearer.clone()
     }
 
+    /// Its text: for a message that carries it on a socket that its predecessor opened.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        let bearer = self.bearer.to_str().expect("graphic characters");
+        bearer.strip_prefix("Bearer ").expect("put there")
+    }
+
     /// Which of its provider's tokens it is.
     #[must_use]
     pub fn generation(&self) -> TokenGeneration {

@@ -124,6 +124,7 @@ impl From<SessionError> for CliError {
             SessionError::Authentication { .. } => Exit::Authentication,
             SessionError::Limit { .. } => Exit::Limit,
             SessionError::Unsupported { .. } => Exit::Setup,
+            SessionError::Journal { .. } => Exit::Output,
             SessionError::Unreachable { .. } | SessionError::Protocol { .. } => Exit::Peer,
         };
         CliError::new(exit, error.to_string())

@@ -242,7 +242,7 @@ impl Job<'_> {
             let _ = transcript.send((line, None)).await;
         };
         let (ended, (), ()) = tokio::join!(session, telling, self.forward(audio, feed, progress));
-        ended.map(drop)
+        ended.result
     }
 
     /// Carries audio from the worker to the session, at the pace asked for. The user's interruption is the end of the

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::random::Random;
+
 /// How long to wait before the next try: a random time below a ceiling that doubles from `floor` to `ceiling` with
 /// each failure ("full jitter": many clients that failed together don't come back together).
 ///
@@ -11,7 +13,7 @@ pub struct Backoff {
     floor: Duration,
     ceiling: Duration,
     failures: u32,
-    random: u64,
+    random: Random,
 }
 
 impl Backoff {
@@ -22,7 +24,7 @@ impl Backoff {
             floor: Duration::from_millis(100),
             ceiling: Duration::from_secs(10),
             failures: 0,
-            random: seed,
+            random: Random::new(seed),
         }
     }
 
@@ -30,23 +32,13 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Duration {
         let bound = self.floor.saturating_mul(1 << self.failures.min(16)).min(self.ceiling);
         self.failures = self.failures.saturating_add(1);
-        let nanos = u64::try_from(bound.as_nanos()).expect("the ceiling is seconds");
-        Duration::from_nanos(self.next_random() % (nanos + 1))
+        self.random.up_to(bound)
     }
 
     /// Starts over at the floor. A connection earns this by staying healthy, not by being made: a peer that accepts
     /// and drops at once would otherwise be called as fast as it can drop.
     pub fn reset(&mut self) {
         self.failures = 0;
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014): jitter needs spread, not secrecy.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

@@ -1,21 +1,26 @@
 //! Performs what the session's core asks for.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use super::core::{Core, Input, Output};
-use super::error::{Failure, FailureKind, SessionError};
-use super::ledger::Ledger;
+use super::core::{ConnectionId, Core, Input, Output};
+use super::error::{Failure, FailureKind};
+use super::journal::{Checkpoint, Journal, ServerSession};
+use super::ledger::Ended;
 use super::protocol::{self, ClientMessage, ServerMessage};
 use super::settings::Settings;
 use crate::audio::Feed;
-use crate::auth::{AuthError, Refusal, TokenGeneration, TokenProvider};
+use crate::auth::{AccessToken, AuthError, Refusal, TokenGeneration, TokenProvider};
 use crate::recovery::Recovery;
 use crate::transcript::TranscriptEvent;
 use crate::transport::{Connect, Wire};
@@ -23,30 +28,46 @@ use crate::transport::{Connect, Wire};
 /// How long a goodbye may take: the peer has everything by then, or never will.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs one session to its end: reads `audio`, connects by `connector` with a token from `tokens`, and tells `events`
-/// what was recognised. Connections that die are replaced without losing or repeating audio.
+/// Runs one session to its end: reads `audio`, connects by `connector` with tokens from `tokens`, and tells `events`
+/// what was recognised. Connections that die are replaced without losing or repeating audio; tokens and connections
+/// whose end is known are left before.
 ///
-/// `audio` is read only while the replay buffer has room, so a slow service slows the source. A channel that closes
-/// without [`Feed::End`] ends the session where it stands. `events` may be slow: a partial result that waits is
-/// replaced by the next, finals wait. When its receiver is dropped, the session goes on to its end in silence.
+/// Audio is taken from the start, before there is a connection. It is read only while the replay buffer has room, so a
+/// slow service slows the source, unless the settings have it drop audio instead. A channel that closes without
+/// [`Feed::End`] ends the session where it stands. `events` may be slow: a partial result that waits is replaced by the
+/// next, finals wait. When its receiver is dropped, the session goes on to its end in silence.
 ///
-/// # Errors
-/// See [`SessionError`]. Events emitted before the error stay true.
+/// Events emitted before an error stay true.
 pub async fn run<C: Connect>(
     connector: &C,
     tokens: &TokenProvider,
     settings: Settings,
     audio: mpsc::Receiver<Feed>,
     events: mpsc::Sender<TranscriptEvent>,
-) -> Result<Ledger, SessionError> {
+) -> Ended {
+    run_journalled(connector, tokens, settings, Checkpoint::default(), &mut Forgetful, audio, events).await
+}
+
+/// [`run`], for a session that another process can take up again: it goes on at `checkpoint`, and `journal` takes down
+/// what the next one needs. The audio starts where that of the checkpoint ends.
+pub async fn run_journalled<C: Connect>(
+    connector: &C,
+    tokens: &TokenProvider,
+    settings: Settings,
+    checkpoint: Checkpoint,
+    journal: &mut dyn Journal,
+    audio: mpsc::Receiver<Feed>,
+    events: mpsc::Sender<TranscriptEvent>,
+) -> Ended {
     let driver = Driver {
         connector,
         tokens,
-        core: Core::new(settings),
-        generation: TokenGeneration::default(),
-        dial: None,
-        wire: None,
-        goodbye: None,
+        core: Core::from_checkpoint(settings, checkpoint),
+        fetch: None,
+        dials: Vec::new(),
+        wires: Vec::new(),
+        goodbyes: FuturesUnordered::new(),
+        journal,
         audio,
         audio_open: true,
         events,
@@ -55,26 +76,32 @@ pub async fn run<C: Connect>(
     driver.run().await
 }
 
-type Dial<'a, Io> = Pin<Box<dyn Future<Output = Dialled<Io>> + Send + 'a>>;
-type Goodbye<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+/// The journal of a session that ends with its process.
+struct Forgetful;
 
-/// The answer to a dial.
-struct Dialled<Io> {
-    /// The token that was shown, if it came to that: a refusal is about this one.
-    generation: Option<TokenGeneration>,
-    wire: Result<Wire<Io>, Failure>,
+impl Journal for Forgetful {
+    fn opened(&mut self, _: &ServerSession) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn told(&mut self, _: &TranscriptEvent) -> std::io::Result<()> {
+        Ok(())
+    }
 }
+
+type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 struct Driver<'a, C: Connect> {
     connector: &'a C,
     tokens: &'a TokenProvider,
     core: Core,
-    /// The token last shown to the peer.
-    generation: TokenGeneration,
-    dial: Option<Dial<'a, C::Io>>,
-    wire: Option<Wire<C::Io>>,
-    /// The closing handshake of the connection before, which nobody waits for while the session goes on.
-    goodbye: Option<Goodbye<'a>>,
+    fetch: Option<Task<'a, Result<AccessToken, AuthError>>>,
+    /// At most two, as the connections.
+    dials: Vec<(ConnectionId, Task<'a, Result<Wire<C::Io>, Failure>>)>,
+    wires: Vec<(ConnectionId, Wire<C::Io>)>,
+    /// The closing handshakes of earlier connections, which nobody waits for while the session goes on.
+    goodbyes: FuturesUnordered<Task<'a, ()>>,
+    journal: &'a mut dyn Journal,
     audio: mpsc::Receiver<Feed>,
     audio_open: bool,
     events: mpsc::Sender<TranscriptEvent>,
@@ -84,37 +111,42 @@ struct Driver<'a, C: Connect> {
 
 impl<C: Connect> Driver<'_, C> {
     #[expect(clippy::disallowed_methods, reason = "the driver is where a session meets the clock")]
-    async fn run(mut self) -> Result<Ledger, SessionError> {
+    async fn run(mut self) -> Ended {
         let start = Instant::now();
         self.core.handle(Input::Tick, Duration::ZERO);
         loop {
-            if let Some(result) = self.perform().await {
-                return result;
+            if let Some(ended) = self.perform(start).await {
+                return ended;
             }
             // A patience too long for the clock is patience without end.
             let wake = self.core.wake_at().and_then(|at| start.checked_add(at));
             let input = tokio::select! {
-                dialled = finished(&mut self.dial) => {
-                    self.dial = None;
-                    self.generation = dialled.generation.unwrap_or(self.generation);
-                    match dialled.wire {
-                        Ok(wire) => {
-                            self.wire = Some(wire);
-                            Input::Connected
-                        }
-                        Err(failure) => Input::DialFailed(failure),
+                // In a fixed order, so that a simulated run can be repeated. The peer comes last, since it alone could
+                // go on for ever; the source stops when the replay buffer is full.
+                biased;
+                () = wake_at(wake) => Input::Tick,
+                token = fetched(&mut self.fetch) => {
+                    self.fetch = None;
+                    match token {
+                        Ok(token) => Input::Token(token),
+                        Err(error) => Input::TokenFailed(no_token(error)),
                     }
                 }
-                () = finished(&mut self.goodbye) => {
-                    self.goodbye = None;
+                (id, wire) = dialled(&mut self.dials) => match wire {
+                    Ok(wire) => {
+                        self.wires.push((id, wire));
+                        Input::Connected(id)
+                    }
+                    Err(failure) => Input::DialFailed(id, failure),
+                },
+                Some(()) = self.goodbyes.next() => continue,
+                permit = self.events.reserve(), if !self.waiting.is_empty() => {
+                    match (permit, self.waiting.pop_front()) {
+                        (Ok(permit), Some(event)) => permit.send(event),
+                        // Nobody listens any more.
+                        _ => self.waiting.clear(),
+                    }
                     continue;
-                }
-                message = heard(&mut self.wire) => {
-                    let Some(input) = understood(message) else { continue };
-                    if matches!(input, Input::Closed(..) | Input::Lost(_)) {
-                        self.wire = None;
-                    }
-                    input
                 }
                 feed = self.audio.recv(), if self.audio_open && self.core.wants_audio() => match feed {
                     Some(Feed::Audio(chunk)) => Input::Audio(chunk),
@@ -124,39 +156,48 @@ impl<C: Connect> Driver<'_, C> {
                         Input::Finish
                     }
                 },
-                permit = self.events.reserve(), if !self.waiting.is_empty() => {
-                    match (permit, self.waiting.pop_front()) {
-                        (Ok(permit), Some(event)) => permit.send(event),
-                        // Nobody listens any more.
-                        _ => self.waiting.clear(),
+                (id, message) = heard(&mut self.wires) => {
+                    let Some(input) = understood(id, message) else { continue };
+                    if matches!(input, Input::Closed(..) | Input::Lost(..)) {
+                        self.wires.retain(|(other, _)| *other != id);
                     }
-                    continue;
+                    input
                 }
-                () = wake_at(wake) => Input::Tick,
             };
             self.core.handle(input, start.elapsed());
         }
     }
 
-    /// Does what the core asked for; the result, once there is one.
-    async fn perform(&mut self) -> Option<Result<Ledger, SessionError>> {
+    /// Does what the core asked for; how the session ended, once it has.
+    async fn perform(&mut self, start: Instant) -> Option<Ended> {
         while let Some(output) = self.core.poll_output() {
             match output {
-                Output::Dial { fresh_token } => self.dial = Some(self.begin_dial(fresh_token)),
-                Output::Send(message) => self.send(Message::text(encode(&message))),
-                Output::SendAudio(chunk) => self.send(Message::binary(protocol::encode_audio(&chunk))),
-                Output::Close(code) => {
-                    if let Some(wire) = self.wire.take() {
-                        self.goodbye = Some(Box::pin(async move {
-                            // The peer's answer changes nothing, nor does its absence.
-                            let _ = tokio::time::timeout(CLOSE_TIMEOUT, wire.close(code, "")).await;
-                        }));
+                Output::NeedToken { newer_than } => self.fetch = Some(self.begin_fetch(newer_than)),
+                Output::Dial(id, token) => {
+                    let connector = self.connector;
+                    let dial = Box::pin(async move { connector.connect(&token).await });
+                    self.dials.push((id, dial));
+                }
+                Output::Send(id, message) => self.send(id, Message::text(encode(&message))),
+                Output::SendAudio(id, chunk) => {
+                    self.send(id, Message::binary(protocol::encode_audio(&chunk)))
+                }
+                Output::Ping(id) => self.send(id, Message::Ping(Bytes::new())),
+                Output::Close(id, code) => self.close(id, code),
+                Output::Opened(server) => {
+                    if let Err(error) = self.journal.opened(&server) {
+                        self.core.handle(Input::JournalFailed(error.to_string()), start.elapsed());
                     }
                 }
-                Output::Emit(event) => self.emit(event),
-                Output::End(result) => {
+                Output::Emit(event) => match self.journal.told(&event) {
+                    Ok(()) => self.emit(event),
+                    Err(error) => {
+                        self.core.handle(Input::JournalFailed(error.to_string()), start.elapsed());
+                    }
+                },
+                Output::End(ended) => {
                     self.take_leave().await;
-                    return Some(result);
+                    return Some(*ended);
                 }
             }
         }
@@ -172,36 +213,36 @@ impl<C: Connect> Driver<'_, C> {
                 }
             }
         };
-        let closing = async {
-            if let Some(goodbye) = self.goodbye.take() {
-                goodbye.await;
-            }
-        };
+        let closing = async { while self.goodbyes.next().await.is_some() {} };
         tokio::join!(telling, closing);
     }
 
-    fn begin_dial<'d>(&self, fresh_token: bool) -> Dial<'d, C::Io>
+    fn begin_fetch<'d>(&self, newer_than: Option<TokenGeneration>) -> Task<'d, Result<AccessToken, AuthError>>
     where
         Self: 'd,
     {
-        let (connector, tokens, generation) = (self.connector, self.tokens, self.generation);
+        let tokens = self.tokens;
         Box::pin(async move {
-            let token = match fresh_token {
-                true => tokens.newer_than(generation).await,
-                false => tokens.token().await,
-            };
-            match token {
-                Ok(token) => {
-                    let wire = connector.connect(&token).await;
-                    Dialled { generation: Some(token.generation()), wire }
-                }
-                Err(error) => Dialled { generation: None, wire: Err(no_token(error)) },
+            match newer_than {
+                Some(generation) => tokens.newer_than(generation).await,
+                None => tokens.token().await,
             }
         })
     }
 
-    fn send(&mut self, message: Message) {
-        if let Some(wire) = &mut self.wire {
+    fn close(&mut self, id: ConnectionId, code: u16) {
+        self.dials.retain(|(other, _)| *other != id);
+        if let Some(index) = self.wires.iter().position(|(other, _)| *other == id) {
+            let (_, wire) = self.wires.swap_remove(index);
+            self.goodbyes.push(Box::pin(async move {
+                // The peer's answer changes nothing, nor does its absence.
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, wire.close(code, "")).await;
+            }));
+        }
+    }
+
+    fn send(&mut self, id: ConnectionId, message: Message) {
+        if let Some((_, wire)) = self.wires.iter_mut().find(|(other, _)| *other == id) {
             wire.send(message);
         }
     }
@@ -215,40 +256,64 @@ impl<C: Connect> Driver<'_, C> {
     }
 }
 
-/// What comes of `future`, if there is one.
-async fn finished<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
-    match future {
-        Some(future) => future.await,
+/// What comes of the token asked for, if one was.
+async fn fetched<T>(fetch: &mut Option<Task<'_, T>>) -> T {
+    match fetch {
+        Some(fetch) => fetch.await,
         None => std::future::pending().await,
     }
 }
 
-async fn heard<Io>(wire: &mut Option<Wire<Io>>) -> Option<Result<Message, Error>>
+/// The dial that is done first, taken out of the others.
+async fn dialled<T>(dials: &mut Vec<(ConnectionId, Task<'_, T>)>) -> (ConnectionId, T) {
+    poll_fn(|cx| {
+        for index in 0..dials.len() {
+            if let Poll::Ready(answer) = dials[index].1.as_mut().poll(cx) {
+                let (id, _) = dials.swap_remove(index);
+                return Poll::Ready((id, answer));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+type Heard = Option<Result<Message, Error>>;
+
+/// The next message on any connection.
+async fn heard<Io>(wires: &mut [(ConnectionId, Wire<Io>)]) -> (ConnectionId, Heard)
 where
-    Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    Io: AsyncRead + AsyncWrite + Unpin,
 {
-    match wire {
-        Some(wire) => wire.next().await,
-        None => std::future::pending().await,
-    }
+    poll_fn(|cx: &mut Context<'_>| {
+        for (id, wire) in wires.iter_mut() {
+            if let Poll::Ready(message) = wire.poll_next(cx) {
+                return Poll::Ready((*id, message));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// What the core should know of a message from the socket, or of the socket's end.
-fn understood(message: Option<Result<Message, Error>>) -> Option<Input> {
+fn understood(id: ConnectionId, message: Heard) -> Option<Input> {
     Some(match message {
         Some(Ok(Message::Text(text))) => match serde_json::from_str::<ServerMessage>(&text) {
-            Ok(message) => Input::Peer(message),
-            Err(error) => Input::Garbage(format!("message can't be read: {error}")),
+            Ok(message) => Input::Peer(id, message),
+            Err(error) => Input::Garbage(id, format!("message can't be read: {error}")),
         },
-        Some(Ok(Message::Binary(_))) => Input::Garbage("peer sent a binary frame".to_owned()),
-        Some(Ok(Message::Close(Some(frame)))) => Input::Closed(frame.code.into(), frame.reason.to_string()),
-        Some(Ok(Message::Close(None))) => {
-            Input::Lost("the peer closed the connection without a code".to_owned())
+        Some(Ok(Message::Binary(_))) => Input::Garbage(id, "peer sent a binary frame".to_owned()),
+        Some(Ok(Message::Close(Some(frame)))) => {
+            Input::Closed(id, frame.code.into(), frame.reason.to_string())
         }
-        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Input::Alive,
+        Some(Ok(Message::Close(None))) => {
+            Input::Lost(id, "the peer closed the connection without a code".to_owned())
+        }
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Input::Alive(id),
         Some(Ok(Message::Frame(_))) => return None,
-        Some(Err(error)) => Input::Lost(error.to_string()),
-        None => Input::Lost("the connection ended".to_owned()),
+        Some(Err(error)) => Input::Lost(id, error.to_string()),
+        None => Input::Lost(id, "the connection ended".to_owned()),
     })
 }
 

@@ -56,6 +56,12 @@ pub enum SessionError {
         /// What is missing.
         reason: String,
     },
+    /// What a later process needs can't be taken down.
+    #[error("{reason}")]
+    Journal {
+        /// The failure of the journal.
+        reason: String,
+    },
     /// The peer broke the protocol, or says that we did: one of the two has a bug.
     #[error("speech protocol: {reason}")]
     Protocol {

@@ -4,6 +4,7 @@
 //! happens to sockets and tokens in between. The decisions are all in [`core`]; [`driver`](run) performs them.
 
 pub mod backoff;
+mod catch_up;
 pub mod close;
 pub mod core;
 mod driver;
@@ -11,12 +12,19 @@ mod error;
 mod events;
 mod journal;
 mod ledger;
+mod links;
+#[cfg(feature = "test-util")]
+mod planted;
 pub mod protocol;
+mod random;
 pub mod replay;
 mod settings;
 
-pub use driver::run;
+pub use catch_up::CatchUp;
+pub use driver::{run, run_journalled};
 pub use error::{Failure, FailureKind, SessionError};
 pub use journal::{Checkpoint, Journal, ServerSession};
-pub use ledger::Ledger;
-pub use settings::Settings;
+pub use ledger::{Ended, Ledger};
+#[cfg(feature = "test-util")]
+pub use planted::Planted;
+pub use settings::{Overflow, Settings};

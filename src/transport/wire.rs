@@ -48,26 +48,28 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     /// When the socket fails; it is then of no further use. What the peer said before it stopped listening comes first:
     /// it may tell why.
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
-        poll_fn(|cx| {
-            if self.broken.is_none()
-                && let Poll::Ready(Err(error)) = self.poll_write(cx)
-            {
-                self.outgoing.clear();
-                self.broken = Some(error);
-            }
-            if self.broken.is_none() && self.outgoing.len() > self.backlog {
-                // invariant: a queue that is not empty has asked to be woken when the socket can be written
-                return Poll::Pending;
-            }
-            match self.socket.poll_next_unpin(cx) {
-                Poll::Pending => match self.broken.take() {
-                    Some(error) => Poll::Ready(Some(Err(error))),
-                    None => Poll::Pending,
-                },
-                ready => ready,
-            }
-        })
-        .await
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// [`next`](Wire::next), for who waits for several.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        if self.broken.is_none()
+            && let Poll::Ready(Err(error)) = self.poll_write(cx)
+        {
+            self.outgoing.clear();
+            self.broken = Some(error);
+        }
+        if self.broken.is_none() && self.outgoing.len() > self.backlog {
+            // invariant: a queue that is not empty has asked to be woken when the socket can be written
+            return Poll::Pending;
+        }
+        match self.socket.poll_next_unpin(cx) {
+            Poll::Pending => match self.broken.take() {
+                Some(error) => Poll::Ready(Some(Err(error))),
+                None => Poll::Pending,
+            },
+            ready => ready,
+        }
     }
 
     /// Writes what is queued, then the close frame, and waits for the peer's answer or the end of the socket.

@@ -4,44 +4,64 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use voxline::audio::{AudioChunk, FramePos};
+use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::recovery::Recovery;
-use voxline::session::core::{Core, Input, Output};
+use voxline::session::core::{ConnectionId, Core, Input, Output};
 use voxline::session::protocol::{Final, Ready, Secret, ServerMessage};
-use voxline::session::{Failure, FailureKind, Ledger, SessionError, Settings, close};
+use voxline::session::{Failure, FailureKind, SessionError, Settings, close};
 
 const NOW: Duration = Duration::ZERO;
+const FIRST: ConnectionId = ConnectionId(0);
+const SECOND: ConnectionId = ConnectionId(1);
 
-fn ready(received: u64) -> Input {
-    Input::Peer(ServerMessage::Ready(Ready {
-        session: "name".to_owned(),
-        resume_key: Secret::from("key".to_owned()),
-        resume_window_ms: u64::MAX,
-        received: FramePos(received),
-        final_: FramePos(u64::MAX),
-        finals: u64::MAX,
-        token_expires_in_ms: Some(u64::MAX),
-        max_audio_bytes: usize::MAX,
-        window_frames: u64::MAX,
-        auth: true,
-    }))
+fn token() -> Input {
+    Input::Token(AccessToken::new(&"token".to_owned().into(), TokenGeneration(1)).unwrap())
 }
 
-fn final_(index: u64, start: u64, end: u64) -> Input {
-    Input::Peer(ServerMessage::Final(Final {
-        index,
-        start: FramePos(start),
-        end: FramePos(end),
-        text: String::new(),
-        language: None,
-        confidence: None,
-    }))
+fn ready(id: ConnectionId, received: u64) -> Input {
+    Input::Peer(
+        id,
+        ServerMessage::Ready(Ready {
+            session: "name".to_owned(),
+            resume_key: Secret::from("key".to_owned()),
+            resume_window_ms: u64::MAX,
+            received: FramePos(received),
+            final_: FramePos(u64::MAX),
+            finals: u64::MAX,
+            token_expires_in_ms: Some(u64::MAX),
+            max_audio_bytes: usize::MAX,
+            window_frames: u64::MAX,
+            auth: true,
+        }),
+    )
+}
+
+fn final_(id: ConnectionId, index: u64, start: u64, end: u64) -> Input {
+    Input::Peer(
+        id,
+        ServerMessage::Final(Final {
+            index,
+            start: FramePos(start),
+            end: FramePos(end),
+            text: String::new(),
+            language: None,
+            confidence: None,
+        }),
+    )
 }
 
 /// A session that has sent 100 frames, of which 50 are the first final.
 fn live() -> Core {
     let mut core = Core::new(Settings::new(16_000));
     let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
-    for input in [Input::Tick, Input::Audio(chunk), Input::Connected, ready(0), final_(0, 0, 50)] {
+    for input in [
+        Input::Tick,
+        Input::Audio(chunk),
+        token(),
+        Input::Connected(FIRST),
+        ready(FIRST, 0),
+        final_(FIRST, 0, 0, 50),
+    ] {
         core.handle(input, NOW);
     }
     assert!(end(&mut core).is_none());
@@ -49,9 +69,9 @@ fn live() -> Core {
 }
 
 /// How the session ended, if it has.
-fn end(core: &mut Core) -> Option<Result<Ledger, SessionError>> {
+fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
     std::iter::from_fn(|| core.poll_output()).find_map(|output| match output {
-        Output::End(result) => Some(result),
+        Output::End(ended) => Some(ended.result),
         _ => None,
     })
 }
@@ -59,9 +79,16 @@ fn end(core: &mut Core) -> Option<Result<Ledger, SessionError>> {
 #[test]
 fn absurd_numbers_end_the_session_and_not_the_program() {
     let most = FramePos(u64::MAX);
-    let ack = Input::Peer(ServerMessage::Ack { received: most, final_: most });
-    let done = Input::Peer(ServerMessage::Done { frames: most, finals: u64::MAX });
-    for input in [ack, done, final_(u64::MAX, 50, 60), final_(1, 50, u64::MAX), final_(1, 50, 40), ready(0)] {
+    let ack = Input::Peer(FIRST, ServerMessage::Ack { received: most, final_: most });
+    let done = Input::Peer(FIRST, ServerMessage::Done { frames: most, finals: u64::MAX });
+    for input in [
+        ack,
+        done,
+        final_(FIRST, u64::MAX, 50, 60),
+        final_(FIRST, 1, 50, u64::MAX),
+        final_(FIRST, 1, 50, 40),
+        ready(FIRST, 0),
+    ] {
         let mut core = live();
         let said = format!("{input:?}");
         core.handle(input, NOW);
@@ -77,16 +104,18 @@ fn absurd_numbers_end_the_session_and_not_the_program() {
         end: FramePos(0),
         text: String::new(),
     };
-    core.handle(Input::Peer(guess), NOW);
+    core.handle(Input::Peer(FIRST, guess), NOW);
     assert!(core.poll_output().is_none());
 }
 
 #[test]
 fn a_second_server_session_counts_its_finals_from_nought() {
     let mut core = live();
-    core.handle(Input::Closed(close::SESSION_UNKNOWN, String::new()), NOW);
+    core.handle(Input::Closed(FIRST, close::SESSION_UNKNOWN, String::new()), NOW);
     let later = Duration::from_secs(1);
-    for input in [Input::Tick, Input::Connected, ready(50), final_(u64::MAX, 50, 60)] {
+    for input in
+        [Input::Tick, token(), Input::Connected(SECOND), ready(SECOND, 50), final_(SECOND, u64::MAX, 50, 60)]
+    {
         core.handle(input, later);
     }
     assert!(matches!(end(&mut core), Some(Err(SessionError::Protocol { .. }))));
@@ -96,7 +125,7 @@ fn a_second_server_session_counts_its_finals_from_nought() {
 fn a_new_session_cannot_hold_what_it_was_never_sent() {
     let mut core = Core::new(Settings::new(16_000));
     let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
-    for input in [Input::Tick, Input::Audio(chunk), Input::Connected, ready(100)] {
+    for input in [Input::Tick, Input::Audio(chunk), token(), Input::Connected(FIRST), ready(FIRST, 100)] {
         core.handle(input, NOW);
     }
     assert!(matches!(end(&mut core), Some(Err(SessionError::Protocol { .. }))));
@@ -105,16 +134,18 @@ fn a_new_session_cannot_hold_what_it_was_never_sent() {
 #[test]
 fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
     let mut core = live();
-    core.handle(Input::Lost("reset".to_owned()), NOW);
+    core.handle(Input::Lost(FIRST, "reset".to_owned()), NOW);
     let failure =
         Failure { recovery: Recovery::Fatal, kind: FailureKind::Protocol, reason: "late".to_owned() };
     let late = [
-        Input::Connected,
-        Input::DialFailed(failure),
-        final_(7, 7, 7),
-        Input::Garbage("late".to_owned()),
-        Input::Closed(close::PROTOCOL, String::new()),
-        Input::Lost("late".to_owned()),
+        Input::Connected(FIRST),
+        Input::DialFailed(FIRST, failure),
+        final_(FIRST, 7, 7, 7),
+        Input::Garbage(FIRST, "late".to_owned()),
+        Input::Closed(FIRST, close::PROTOCOL, String::new()),
+        Input::Lost(FIRST, "late".to_owned()),
+        Input::Alive(FIRST),
+        token(),
     ];
     for input in late {
         core.handle(input, NOW);
@@ -127,11 +158,12 @@ fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
 fn a_wait_longer_than_its_patience_ends_the_session() {
     let mut core = Core::new(Settings::new(16_000));
     core.handle(Input::Tick, NOW);
+    core.handle(token(), NOW);
     let failure = Failure {
         recovery: Recovery::RetryAfter(Duration::from_secs(u32::MAX.into())),
         kind: FailureKind::Limit,
         reason: "come back in a century".to_owned(),
     };
-    core.handle(Input::DialFailed(failure), NOW);
+    core.handle(Input::DialFailed(FIRST, failure), NOW);
     assert!(matches!(end(&mut core), Some(Err(SessionError::Limit { .. }))));
 }

@@ -1,24 +1,45 @@
-//! Ten thousand random fault schedules on the session's core.
+//! Random fault schedules on the session's core: ten thousand a run, or as many as `VOXLINE_SCHEDULES` says.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use voxline::session::{Ledger, Planted};
 use voxline::testing::schedule::{self, Breach};
 
 use crate::random;
 
 /// How many schedules are played.
-const SCHEDULES: u64 = 10_000;
+#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
+fn schedules() -> u64 {
+    let asked = std::env::var("VOXLINE_SCHEDULES").ok();
+    asked.map_or(10_000, |count| count.parse().expect("VOXLINE_SCHEDULES is a number"))
+}
 
-#[test]
-fn random_faults_lose_nothing_and_repeat_nothing() {
+/// What the schedules came to.
+#[derive(Default)]
+struct Tally {
+    whole: u64,
+    sum: Ledger,
+}
+
+/// Plays every `step`th schedule from `first` on.
+fn play(next: &AtomicU64, end: u64) -> Tally {
     const TEST: &str = "schedule::random_faults_lose_nothing_and_repeat_nothing";
-    let first = random::seed();
-    let (mut whole, mut reconnects) = (0, 0);
-    for seed in first..first + SCHEDULES {
+    let mut tally = Tally::default();
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return tally;
+        }
         match schedule::play(seed) {
             Ok(played) => {
-                if let Ok(ledger) = played.result {
-                    whole += 1;
-                    reconnects += ledger.reconnects;
-                }
+                let Ledger { reconnects, moves, token_swaps, replayed, gaps, .. } = played.ended.ledger;
+                tally.whole += u64::from(played.ended.result.is_ok());
+                tally.sum.reconnects += reconnects;
+                tally.sum.moves += moves;
+                tally.sum.token_swaps += token_swaps;
+                tally.sum.replayed += replayed;
+                tally.sum.gaps += gaps;
             }
             Err(breach) => {
                 let Breach { seed, .. } = *breach;
@@ -26,9 +47,31 @@ fn random_faults_lose_nothing_and_repeat_nothing() {
             }
         }
     }
-    // The rest were ended by faults that allow no recovery, as they should be.
-    assert!(whole > SCHEDULES * 8 / 10, "only {whole} sessions ended well");
-    assert!(reconnects > SCHEDULES / 2, "only {reconnects} reconnects: the faults don't strike");
+}
+
+#[test]
+#[allow(clippy::print_stdout, reason = "the figures of a long run")]
+fn random_faults_lose_nothing_and_repeat_nothing() {
+    let (first, count) = (random::seed(), schedules());
+    let next = AtomicU64::new(first);
+    let tallies: Vec<Tally> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..2).map(|_| scope.spawn(|| play(&next, first + count))).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
+    let whole = sum(|tally| tally.whole);
+    let (reconnects, moves) = (sum(|tally| tally.sum.reconnects), sum(|tally| tally.sum.moves));
+    let (swaps, gaps) = (sum(|tally| tally.sum.token_swaps), sum(|tally| tally.sum.gaps));
+    println!(
+        "{count} schedules: {whole} whole, {reconnects} reconnects, {moves} moves, {swaps} token swaps, {gaps} frames in gaps"
+    );
+    // The rest were ended by faults that allow no recovery, as they should be. Fewer would mean that the faults don't
+    // strike.
+    assert!(whole > count * 7 / 10, "only {whole} sessions ended well");
+    assert!(reconnects > count / 2 && moves > count / 20 && swaps > count / 20 && gaps > count / 10);
 }
 
 #[test]
@@ -36,6 +79,21 @@ fn the_same_seed_gives_the_same_story() {
     for seed in 0..200 {
         let [one, two] = [schedule::play(seed).unwrap(), schedule::play(seed).unwrap()];
         assert!(!one.log.is_empty() && one.log == two.log, "schedule {seed}");
-        assert_eq!((one.result, one.duration), (two.result, two.duration));
+        assert_eq!((one.ended.result, one.duration), (two.ended.result, two.duration));
+    }
+}
+
+/// Each of the bugs that others have shipped is caught soon.
+#[test]
+fn planted_bugs_are_caught() {
+    for bug in [
+        Planted::DeliveredBeforeSent,
+        Planted::ChunkInFlightForgotten,
+        Planted::ReplayFromSent,
+        Planted::BackoffResetOnConnect,
+    ] {
+        let caught = (0..100).filter_map(|seed| schedule::play_planted(seed, bug).err()).next();
+        let Some(breach) = caught else { panic!("{bug:?} was not caught within 100 schedules") };
+        assert!(breach.story.contains("at its simplest"), "{breach}");
     }
 }

@@ -92,8 +92,9 @@ async fn transcribe(
         events
     };
     let run = session::run(connector, tokens, settings, audio, events);
-    let (result, (), events) = tokio::join!(run, feeding, listening);
-    Run { result, events }
+    let (ended, (), events) = tokio::join!(run, feeding, listening);
+    assert!(ended.ledger.is_balanced(), "{:?}", ended.ledger);
+    Run { result: ended.whole(), events }
 }
 
 fn assert_whole(run: &Run, frames: u64) {
@@ -209,10 +210,10 @@ async fn a_token_that_expires_is_replaced_and_the_session_goes_on() {
         events
     };
     let run = session::run(&connector, &tokens, Settings::new(16_000), feed, events);
-    let (result, events) = tokio::join!(run, calling);
-    let run = Run { result, events };
+    let (ended, events) = tokio::join!(run, calling);
+    let run = Run { result: ended.whole(), events };
     assert_whole(&run, pcm.len() as u64);
-    assert!(run.result.as_ref().unwrap().token_refreshes >= 2);
+    assert!(run.result.as_ref().unwrap().token_swaps >= 2);
     assert_eq!(recognizer.recordings(), [pcm]);
     server.stop().await;
 }
@@ -249,7 +250,7 @@ async fn guesses_come_while_the_caller_pauses() {
     };
     let run = session::run(&connector, &tokens, Settings::new(16_000), audio_feed, events);
     let (result, ()) = tokio::join!(run, talking);
-    assert_eq!(result.unwrap().recognised, 12_000);
+    assert_eq!(result.whole().unwrap().recognised, 12_000);
     server.stop().await;
 }
 
@@ -302,7 +303,7 @@ async fn a_token_refused_at_the_door_is_replaced() {
     let pcm = audio(1);
     let run = transcribe(&connector, &server.tokens(), Settings::new(16_000), &pcm).await;
     assert_whole(&run, pcm.len() as u64);
-    assert_eq!(run.result.unwrap().token_refreshes, 1);
+    assert_eq!(run.result.unwrap().token_refusals, 1);
     server.stop().await;
 }
 

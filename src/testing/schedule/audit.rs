@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::network::Connection;
 use super::plan::{Fate, Plan, digest, sample};
 use crate::audio::{AudioChunk, FramePos};
 use crate::session::core::Core;
 use crate::session::protocol::ServerMessage;
-use crate::session::{Ledger, SessionError};
+use crate::session::{Ended, Overflow, Settings};
 use crate::transcript::TranscriptEvent;
 
 /// No minute has more dials than this: with waits of five seconds on average there are 20 in a minute of trouble,
@@ -21,12 +22,16 @@ pub(super) struct Audit {
     finished: bool,
     final_: FramePos,
     finals: u64,
+    gaps: u64,
     /// What the current connection has told the client, and the window it allows.
     received: FramePos,
     window: u64,
     /// What was sent on it, and where the user last asked for a flush.
     sent: FramePos,
     flush: FramePos,
+    /// When it was opened, and what was sent since.
+    ready_at: Duration,
+    sent_since: u64,
     /// The farthest acknowledgement ever.
     received_once: FramePos,
     ever_ready: bool,
@@ -43,6 +48,10 @@ pub(super) struct Audit {
 }
 
 impl Audit {
+    pub(super) fn accepted(&self) -> FramePos {
+        self.accepted
+    }
+
     pub(super) fn accepts(&mut self, chunk: &AudioChunk, now: Duration) {
         self.accepted = chunk.range().end;
         self.fruit = now;
@@ -51,6 +60,20 @@ impl Audit {
     pub(super) fn finishes(&mut self, now: Duration) {
         self.finished = true;
         self.fruit = now;
+    }
+
+    /// Another process takes the session up, and has this much of its audio.
+    pub(super) fn starts_over(&mut self, accepted: FramePos, now: Duration) {
+        *self = Audit {
+            accepted,
+            final_: self.final_,
+            finals: self.finals,
+            gaps: self.gaps,
+            received_once: self.final_,
+            fruit: now,
+            last_failure: now,
+            ..Audit::default()
+        };
     }
 
     pub(super) fn fails(&mut self, now: Duration) {
@@ -68,6 +91,7 @@ impl Audit {
                 self.received = ready.received;
                 self.sent = ready.received;
                 self.window = ready.window_frames;
+                (self.ready_at, self.sent_since) = (now, 0);
                 self.ever_ready = true;
             }
             ServerMessage::Ack { received, .. } => {
@@ -107,9 +131,27 @@ impl Audit {
         }
     }
 
-    pub(super) fn sends(&mut self, chunk: &AudioChunk) -> Result<(), String> {
+    /// A gap was sent.
+    pub(super) fn passes(&mut self, to: FramePos) {
+        self.sent = to;
+    }
+
+    pub(super) fn sends(
+        &mut self,
+        chunk: &AudioChunk,
+        settings: &Settings,
+        now: Duration,
+    ) -> Result<(), String> {
         let range = chunk.range();
         self.sent = range.end;
+        self.sent_since += range.len();
+        if let Some(limit) = settings.catch_up {
+            let time = (now - self.ready_at).as_secs_f64() * limit.factor + limit.burst.as_secs_f64();
+            let most = time * f64::from(settings.sample_rate) + 1.0;
+            if self.sent_since as f64 > most {
+                return Err(format!("sent {} frames where {most} are allowed", self.sent_since));
+            }
+        }
         match range.end > self.received + self.window {
             true => Err(format!("sent {range}, but {} are allowed from {}", self.window, self.received)),
             false => Ok(()),
@@ -117,7 +159,12 @@ impl Audit {
     }
 
     /// What the user is told: finals without a hole, each once, of the right samples; then the end.
-    pub(super) fn emits(&mut self, event: &TranscriptEvent, now: Duration) -> Result<(), String> {
+    pub(super) fn emits(
+        &mut self,
+        event: &TranscriptEvent,
+        settings: &Settings,
+        now: Duration,
+    ) -> Result<(), String> {
         if self.end_told {
             return Err(format!("{event:?} after the end"));
         }
@@ -141,7 +188,14 @@ impl Audit {
                     return Err(format!("partial {segment} of {range} after {} finals", self.finals));
                 }
             }
-            TranscriptEvent::Gap { range } => return Err(format!("gap {range} where nothing may be lost")),
+            TranscriptEvent::Gap { range } => {
+                if settings.overflow == Overflow::Block || range.start != self.final_ {
+                    return Err(format!("gap {range} after {}", self.final_));
+                }
+                self.gaps += range.len();
+                self.final_ = range.end;
+                self.fruit = now;
+            }
             TranscriptEvent::Reconnected { from } if *from < self.final_ => {
                 return Err(format!("reconnected from {from}, which is final"));
             }
@@ -157,7 +211,7 @@ impl Audit {
     }
 
     /// The order of the cursors, and no frame missing between them.
-    pub(super) fn check(&self, core: &Core) -> Result<(), String> {
+    pub(super) fn check(&self, core: &Core, plan: &Plan) -> Result<(), String> {
         let cursors = core.cursors();
         let ordered = cursors.final_ <= cursors.received
             && cursors.received <= cursors.sent
@@ -169,35 +223,56 @@ impl Audit {
             return Err(format!("{cursors:?}, but {}..{} are not final", self.final_, self.accepted));
         }
         let mut at = cursors.final_;
-        while let Some(chunk) = core.replay().chunk_from(at) {
-            if chunk.range().start != at {
+        while let Some(entry) = core.replay().at(at) {
+            if entry.range().start != at {
                 break;
             }
-            at = chunk.range().end;
+            at = entry.range().end;
         }
-        match at == cursors.accepted {
-            true => Ok(()),
-            false => Err(format!("frame {at} is neither final nor in the replay buffer")),
+        if at != cursors.accepted {
+            return Err(format!("frame {at} is neither final nor in a gap nor in the replay buffer"));
+        }
+        let sent = cursors.sent - cursors.final_;
+        let most = match plan.settings.overflow {
+            Overflow::Block => plan.settings.replay_frames + plan.longest_chunk(),
+            // What was sent stays, whatever comes: its text may be on the way.
+            Overflow::DropOldest => plan.settings.replay_frames.max(sent),
+        };
+        match core.replay().held() > most {
+            true => Err(format!("{} frames in memory, {most} are allowed", core.replay().held())),
+            false => Ok(()),
+        }
+    }
+
+    /// A connection that fell silent is left in time (G19).
+    pub(super) fn check_silence(
+        &self,
+        carrier: &Connection,
+        plan: &Plan,
+        now: Duration,
+    ) -> Result<(), String> {
+        let Some(since) = carrier.silent_since else { return Ok(()) };
+        // What was under way when it fell silent still arrives.
+        match now > since + plan.latency + 2 * plan.settings.ping_interval {
+            true => Err(format!("silent since {since:?} and not noticed")),
+            false => Ok(()),
         }
     }
 
     /// Whether the session had reason to end like this.
-    pub(super) fn ends(
-        &mut self,
-        result: &Result<Ledger, SessionError>,
-        plan: &Plan,
-        now: Duration,
-    ) -> Result<(), String> {
+    pub(super) fn ends(&mut self, ended: &Ended, plan: &Plan, now: Duration) -> Result<(), String> {
         self.ended = true;
+        let Ended { ledger, result } = ended;
+        let (accepted, recognised) = (self.accepted.0, self.final_.0 - self.gaps);
+        let told = (ledger.accepted, ledger.recognised, ledger.gaps, ledger.finals)
+            == (accepted, recognised, self.gaps, self.finals);
+        if !told || !ledger.is_balanced() {
+            return Err(format!("{ledger:?}, but {recognised} of {accepted} frames are recognised"));
+        }
         match result {
-            Ok(ledger) => {
-                let whole = Ledger {
-                    accepted: plan.frames(),
-                    recognised: plan.frames(),
-                    finals: self.finals,
-                    ..*ledger
-                };
-                match self.end_told && self.finished && *ledger == whole && !self.doomed {
+            Ok(()) => {
+                let whole = accepted == plan.frames() && ledger.unfinished == 0;
+                match self.end_told && self.finished && whole && !self.doomed {
                     true => Ok(()),
                     false => Err(format!("ended well with {ledger:?}, {} frames given", self.accepted)),
                 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::session::Settings;
-use crate::session::close;
+use crate::session::protocol::GoawayReason;
+use crate::session::{CatchUp, Overflow, Settings, close};
 
 /// Numbers that a seed decides (SplitMix64, as in the tests).
 #[derive(Debug)]
@@ -90,6 +90,8 @@ pub(super) enum Misery {
     Poison,
     /// Each token is taken at the door and thrown out inside.
     TokenCircle,
+    /// The token endpoint is down.
+    NoToken,
 }
 
 /// What goes wrong with one connection.
@@ -103,6 +105,14 @@ pub(super) enum Fault {
         /// The server loses the session over it.
         forget: bool,
     },
+    /// The server says that it will close the connection, and does so by the deadline.
+    Goaway {
+        when: When,
+        reason: GoawayReason,
+        deadline: Duration,
+    },
+    /// The server doesn't answer `auth`.
+    DeafToAuth,
 }
 
 /// Why a dial fails.
@@ -124,6 +134,8 @@ pub(super) enum When {
     Said(u64),
     AtFinish,
     AtFlush,
+    AtGap,
+    AtAuth,
     AtFinal,
     AtDone,
 }
@@ -152,24 +164,42 @@ pub(super) struct ServerPlan {
     pub(super) max_audio_bytes: usize,
     /// How often audio is acknowledged at once, in a hundred; else within 250 ms.
     pub(super) prompt_acks: u64,
+    /// Whether a token may be handed over in band.
+    pub(super) auth: bool,
+}
+
+/// The client's process dies, and another takes the session up from what is on the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kill {
+    pub(super) at: Duration,
+    /// Frames of audio at the end that did not get to the disk.
+    pub(super) lost: u64,
 }
 
 /// All that a seed decides beforehand.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan {
+    /// Decides what is left to chance while it is played.
+    pub(super) seed: u64,
     pub(super) settings: Settings,
     pub(super) server: ServerPlan,
+    /// How long a token lives.
+    pub(super) token_life: Option<Duration>,
+    /// Which of the first requests for a token fail.
+    pub(super) token_faults: Vec<bool>,
     /// The source, each step after a pause.
     pub(super) source: Vec<(Duration, Step)>,
     /// The most that a message takes one way.
     pub(super) latency: Duration,
-    /// How many connections have a fault.
-    pub(super) faults: u64,
+    /// What goes wrong with the first connections.
+    pub(super) faults: Vec<Fault>,
+    pub(super) kills: Vec<Kill>,
     pub(super) fate: Fate,
 }
 
 impl Plan {
-    pub(super) fn draw(seed: u64, dice: &mut Dice) -> Plan {
+    pub(super) fn draw(seed: u64) -> Plan {
+        let dice = &mut Dice::new(seed);
         let fate = match dice.between(0, 99) {
             0..75 => Fate::Recovers,
             75..80 => Fate::Fatal,
@@ -179,6 +209,7 @@ impl Plan {
                 Misery::Silent,
                 Misery::Poison,
                 Misery::TokenCircle,
+                Misery::NoToken,
             ])),
         };
         let longest = dice.between(20, 400);
@@ -191,37 +222,49 @@ impl Plan {
             window: dice.between(longest / 4, 3 * longest),
             max_audio_bytes: 8 + 2 * dice.between(longest / 8, 2 * longest) as usize,
             prompt_acks: dice.between(20, 100),
+            auth: dice.chance(50),
         };
         let mut settings = Settings::new(8_000);
         settings.replay_frames = longest * dice.between(1, 5);
         settings.seed = seed;
+        settings.in_band_auth = dice.chance(80);
         if fate == Fate::Recovers {
             settings.first_contact = settings.give_up;
         }
-        let mut source = Vec::new();
-        let utterances = if slow { dice.between(0, 3) } else { dice.between(0, 12) };
-        let mut left = dice.between(0, longest * utterances);
-        let longest_chunk = dice.between(1 + longest / 10, longest);
-        let hurried = dice.chance(40);
-        while left > 0 {
-            let pause = match dice.between(0, 99) {
-                0..2 => dice.millis(0, 90_000),
-                _ if hurried => Duration::ZERO,
-                _ => dice.millis(0, 500),
-            };
-            if dice.chance(3) {
-                source.push((pause, Step::Flush));
-                continue;
-            }
-            let frames = dice.between(1, longest_chunk).min(left);
-            left -= frames;
-            source.push((pause, Step::Audio(frames)));
+        if dice.chance(15) {
+            settings.overflow = Overflow::DropOldest;
         }
-        source.push((dice.millis(0, 500), Step::End));
+        if dice.chance(10) {
+            settings.sample_rate = u32::try_from(longest).expect("hundreds");
+            let factor = dice.between(110, 400) as f64 / 100.0;
+            settings.catch_up = Some(CatchUp { burst: dice.millis(500, 5_000), factor });
+        }
+        let source = draw_source(&server, slow, dice);
         let latency = Duration::from_millis(dice.one_of(&[1, 20, 200, 2_000]));
+        let token_life = dice.chance(60).then(|| dice.millis(20_000, 120_000));
+        let token_faults = (0..dice.between(0, 6)).map(|_| dice.chance(40)).collect();
         // Most schedules have a few faults, some have bursts of them.
-        let faults = if dice.chance(10) { dice.between(10, 30) } else { dice.between(0, 6) };
-        Plan { settings, server, source, latency, faults, fate }
+        let count = if dice.chance(10) { dice.between(10, 30) } else { dice.between(0, 6) };
+        let mut faults: Vec<Fault> = (0..count).map(|_| any_fault(dice)).collect();
+        if fate == Fate::Fatal {
+            faults.push(match dice.chance(20) {
+                true => Fault::Dial(Refusal::Forbidden),
+                false => {
+                    Fault::Break { when: any_time(dice), how: How::Close(dice.one_of(&FATAL)), forget: false }
+                }
+            });
+        }
+        // A process that drops audio keeps none on the disk.
+        let mortal = settings.overflow == Overflow::Block && dice.chance(25);
+        let deaths = if mortal { dice.between(1, 4) } else { 0 };
+        let mut kills: Vec<Kill> = (0..deaths)
+            .map(|_| Kill {
+                at: dice.millis(0, 30_000),
+                lost: if dice.chance(20) { dice.between(1, 2 * longest) } else { 0 },
+            })
+            .collect();
+        kills.sort_by_key(|kill| kill.at);
+        Plan { seed, settings, server, token_life, token_faults, source, latency, faults, kills, fate }
     }
 
     /// How many frames the source has.
@@ -235,26 +278,66 @@ impl Plan {
 
     /// What goes wrong with the connection of this number, from 0. `token_spent`: a token was refused since the last
     /// `ready`, so that another refusal would be the end.
-    pub(super) fn fault(&self, number: u64, token_spent: bool, dice: &mut Dice) -> Fault {
-        if number < self.faults {
-            let fault = any_fault(dice);
-            return if token_spent && fault.refuses_token() {
-                Fault::Dial(Refusal::Unreachable)
-            } else {
-                fault
-            };
+    pub(super) fn fault(&self, number: usize, token_spent: bool) -> Fault {
+        match (self.faults.get(number), self.fate) {
+            (Some(fault), _) if token_spent && fault.refuses_token() => Fault::Dial(Refusal::Unreachable),
+            (Some(fault), _) => *fault,
+            (None, Fate::Hopeless(misery)) => misery.fault(&mut Dice::new(self.seed ^ number as u64)),
+            (None, Fate::Recovers | Fate::Fatal) => Fault::None,
         }
-        match self.fate {
-            Fate::Recovers => Fault::None,
-            Fate::Fatal if number == self.faults => match dice.chance(20) {
-                true => Fault::Dial(Refusal::Forbidden),
-                false => {
-                    Fault::Break { when: any_time(dice), how: How::Close(dice.one_of(&FATAL)), forget: false }
-                }
-            },
-            Fate::Fatal => Fault::None,
-            Fate::Hopeless(misery) => misery.fault(dice),
+    }
+
+    /// Whether the request for a token of this number fails.
+    pub(super) fn token_fault(&self, number: usize) -> bool {
+        self.token_faults.get(number).copied().unwrap_or(self.fate == Fate::Hopeless(Misery::NoToken))
+    }
+
+    /// The longest chunk of the source.
+    pub(super) fn longest_chunk(&self) -> u64 {
+        let chunks =
+            self.source.iter().map(|(_, step)| if let Step::Audio(frames) = step { *frames } else { 0 });
+        chunks.max().unwrap_or(0)
+    }
+
+    /// Plans that have one thing less, for the search for the least that still goes wrong.
+    pub(super) fn simpler(&self) -> Vec<Plan> {
+        let mut simpler = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Plan)| {
+            let mut plan = self.clone();
+            change(&mut plan);
+            simpler.push(plan);
+        };
+        // Many at once first.
+        for half in [0..self.source.len() / 2, self.source.len() / 2..self.source.len().saturating_sub(1)] {
+            if half.len() > 1 {
+                with(&|plan| drop(plan.source.drain(half.clone())));
+            }
         }
+        for index in 0..self.kills.len() {
+            with(&|plan| _ = plan.kills.remove(index));
+        }
+        for index in (0..self.faults.len()).filter(|index| self.faults[*index] != Fault::None) {
+            with(&|plan| plan.faults[index] = Fault::None);
+        }
+        if self.faults.last() == Some(&Fault::None) {
+            with(&|plan| _ = plan.faults.pop());
+        }
+        if !self.token_faults.is_empty() {
+            with(&|plan| plan.token_faults.clear());
+        }
+        if self.token_life.is_some() {
+            with(&|plan| plan.token_life = None);
+        }
+        if self.settings.catch_up.is_some() {
+            with(&|plan| plan.settings.catch_up = None);
+        }
+        if self.latency > Duration::from_millis(1) {
+            with(&|plan| plan.latency = Duration::from_millis(1));
+        }
+        for index in 0..self.source.len().saturating_sub(1) {
+            with(&|plan| _ = plan.source.remove(index));
+        }
+        simpler
     }
 
     /// How long the session may take once the faults have stopped (G5): the longest wait before a dial, the source's
@@ -269,8 +352,13 @@ impl Plan {
             + 2 * self.source.len() as u64
             + 20;
         let flight = 2 * self.latency + Duration::from_millis(300);
+        let pace = self.settings.catch_up.map_or(Duration::ZERO, |limit| {
+            let rate = f64::from(self.settings.sample_rate) * limit.factor;
+            2 * Duration::from_secs_f64(self.frames() as f64 / rate) + Duration::from_secs(1)
+        });
         Duration::from_secs(10)
             + pauses
+            + pace
             + recognition
             + flight * u32::try_from(flights).expect("a few thousand")
     }
@@ -284,6 +372,31 @@ impl Plan {
         let utterance = Duration::from_secs(self.server.longest / self.server.rate + 1);
         settings.give_up.max(settings.first_contact) + 2 * last_try + waits + LONGEST_PAUSE + utterance
     }
+}
+
+fn draw_source(server: &ServerPlan, slow: bool, dice: &mut Dice) -> Vec<(Duration, Step)> {
+    let longest = server.longest;
+    let mut source = Vec::new();
+    let utterances = if slow { dice.between(0, 3) } else { dice.between(0, 12) };
+    let mut left = dice.between(0, longest * utterances);
+    let longest_chunk = dice.between(1 + longest / 10, longest);
+    let hurried = dice.chance(40);
+    while left > 0 {
+        let pause = match dice.between(0, 99) {
+            0..2 => dice.millis(0, 90_000),
+            _ if hurried => Duration::ZERO,
+            _ => dice.millis(0, 500),
+        };
+        if dice.chance(3) {
+            source.push((pause, Step::Flush));
+            continue;
+        }
+        let frames = dice.between(1, longest_chunk).min(left);
+        left -= frames;
+        source.push((pause, Step::Audio(frames)));
+    }
+    source.push((dice.millis(0, 500), Step::End));
+    source
 }
 
 /// The longest pause of the source.
@@ -309,11 +422,19 @@ const PASSING: [u16; 12] = [
 ];
 
 impl Fault {
-    fn refuses_token(self) -> bool {
+    pub(super) fn refuses_token(self) -> bool {
         matches!(
             self,
             Fault::Dial(Refusal::Token) | Fault::Break { how: How::Close(close::TOKEN | close::POLICY), .. }
         )
+    }
+
+    /// The fault of a connection that has done its worst.
+    pub(super) fn when(self) -> Option<When> {
+        match self {
+            Fault::Break { when, .. } | Fault::Goaway { when, .. } => Some(when),
+            Fault::None | Fault::Dial(_) | Fault::DeafToAuth => None,
+        }
     }
 }
 
@@ -327,6 +448,7 @@ impl Misery {
             Misery::Silent => broken(When::Said(dice.between(0, 1)), How::Silence, false),
             Misery::Poison => broken(When::AtFinal, How::Close(close::SERVER_FAULT), true),
             Misery::TokenCircle => broken(When::Said(1), How::Close(close::TOKEN), false),
+            Misery::NoToken => Fault::Dial(Refusal::Token),
         }
     }
 }
@@ -336,14 +458,19 @@ fn any_fault(dice: &mut Dice) -> Fault {
         0..10 => Fault::Dial(Refusal::Unreachable),
         10..15 => Fault::Dial(Refusal::Token),
         15..20 => Fault::Dial(Refusal::Busy(dice.millis(0, 5_000))),
+        20..30 => {
+            let reason = dice.one_of(&[GoawayReason::Drain, GoawayReason::Token, GoawayReason::Limit]);
+            Fault::Goaway { when: any_time(dice), reason, deadline: dice.millis(0, 20_000) }
+        }
+        30..33 => Fault::DeafToAuth,
         number => {
             let how = match number {
-                20..65 => How::Reset {
+                33..68 => How::Reset {
                     heard: dice.chance(50),
                     said: dice.chance(50),
                     notice: dice.millis(0, 3_000),
                 },
-                65..92 => How::Close(dice.one_of(&PASSING)),
+                68..92 => How::Close(dice.one_of(&PASSING)),
                 _ => How::Silence,
             };
             let forget = how == How::Close(close::SESSION_UNKNOWN) || dice.chance(20);
@@ -359,7 +486,7 @@ fn any_time(dice: &mut Dice) -> When {
         5 => When::Said(dice.between(0, 3)),
         6 => When::Said(dice.between(0, 40)),
         7 => When::AtFinish,
-        8 => dice.one_of(&[When::AtFlush, When::AtFinal]),
+        8 => dice.one_of(&[When::AtFlush, When::AtFinal, When::AtGap, When::AtAuth]),
         _ => When::AtDone,
     }
 }

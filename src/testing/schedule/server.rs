@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plan::{Dice, ServerPlan, digest, sample};
-use crate::audio::{AudioChunk, FramePos, sample::read_s16le};
+use crate::audio::{AudioChunk, FramePos, FrameRange, sample::read_s16le};
 use crate::session::close;
 use crate::session::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage};
 
@@ -12,6 +12,7 @@ use crate::session::protocol::{ClientMessage, Final, Ready, Secret, ServerMessag
 pub(super) enum Up {
     Message(ClientMessage),
     Audio(AudioChunk),
+    Ping,
 }
 
 /// A server that holds one session.
@@ -20,15 +21,15 @@ pub(super) struct Server {
     plan: ServerPlan,
     session: Option<Session>,
     sessions_started: u64,
-    /// Whether the client's current token is good.
-    pub(super) token_valid: bool,
 }
 
 #[derive(Debug)]
 struct Session {
     number: u64,
     origin: FramePos,
+    /// What was heard; nothing where there are gaps.
     samples: Vec<i16>,
+    gaps: Vec<FrameRange>,
     final_: FramePos,
     finals: Vec<Final>,
     flush: FramePos,
@@ -50,6 +51,13 @@ impl Session {
         self.origin + self.samples.len() as u64
     }
 
+    /// Passes the gaps that everything is final up to.
+    fn pass_gaps(&mut self) {
+        while let Some(gap) = self.gaps.iter().find(|gap| gap.start <= self.final_ && self.final_ < gap.end) {
+            self.final_ = gap.end;
+        }
+    }
+
     fn done(&self) -> bool {
         self.finish == Some(self.final_)
     }
@@ -67,7 +75,7 @@ pub(super) enum Opening {
 
 impl Server {
     pub(super) fn new(plan: ServerPlan) -> Server {
-        Server { plan, session: None, sessions_started: 0, token_valid: true }
+        Server { plan, session: None, sessions_started: 0 }
     }
 
     /// Loses the session.
@@ -76,7 +84,13 @@ impl Server {
     }
 
     /// Hears `start` or `resume` on a new connection. An error is a breach of the protocol by the client.
-    pub(super) fn open(&mut self, connection: usize, up: &Up, dice: &mut Dice) -> Result<Opening, String> {
+    pub(super) fn open(
+        &mut self,
+        connection: usize,
+        up: &Up,
+        token_expires_in: Option<Duration>,
+        dice: &mut Dice,
+    ) -> Result<Opening, String> {
         match up {
             Up::Message(ClientMessage::Start(start)) => {
                 self.sessions_started += 1;
@@ -84,6 +98,7 @@ impl Server {
                     number: self.sessions_started,
                     origin: start.origin,
                     samples: Vec::new(),
+                    gaps: Vec::new(),
                     final_: start.origin,
                     finals: Vec::new(),
                     flush: start.origin,
@@ -123,10 +138,10 @@ impl Server {
             received: acknowledged,
             final_: session.final_,
             finals: session.finals.len() as u64,
-            token_expires_in_ms: None,
+            token_expires_in_ms: token_expires_in.map(|left| left.as_millis() as u64),
             max_audio_bytes: self.plan.max_audio_bytes,
             window_frames: self.plan.window,
-            auth: false,
+            auth: self.plan.auth,
         })))
     }
 
@@ -169,6 +184,21 @@ impl Server {
                 }
                 session.samples.extend((session.received().0..range.end.0).map(sample));
             }
+            Up::Message(ClientMessage::Gap { from, to }) => {
+                if *from > session.received() {
+                    return Err(format!("gap from {from}, received {}", session.received()));
+                }
+                if *to <= session.received() {
+                    return Ok(());
+                }
+                if session.finish.is_some() {
+                    return Err(format!("gap {from}..{to} came after finish"));
+                }
+                let gap = session.received().to(*to);
+                session.samples.resize((*to - session.origin) as usize, 0);
+                session.gaps.push(gap);
+                session.pass_gaps();
+            }
             Up::Message(ClientMessage::Flush) => session.flush = session.received(),
             Up::Message(ClientMessage::Finish { through }) => {
                 if *through != session.received() {
@@ -176,7 +206,7 @@ impl Server {
                 }
                 session.finish = Some(*through);
             }
-            Up::Message(message) => return Err(format!("{message:?} on an open session")),
+            up => return Err(format!("{up:?} on an open session")),
         }
         Ok(())
     }
@@ -185,7 +215,8 @@ impl Server {
     pub(super) fn begin_work(&mut self) -> Option<(u64, Duration)> {
         let session = self.session.as_mut().filter(|session| session.working.is_none())?;
         let mut end = session.final_ + session.utterance;
-        for cut in [Some(session.flush), session.finish].into_iter().flatten() {
+        let gap = session.gaps.iter().map(|gap| gap.start).find(|start| *start > session.final_);
+        for cut in [Some(session.flush), session.finish, gap].into_iter().flatten() {
             if cut > session.final_ {
                 end = end.min(cut);
             }
@@ -217,6 +248,7 @@ impl Server {
             });
             session.final_ = end;
         }
+        session.pass_gaps();
         session.partials_said = 0;
         session.utterance = dice.between(self.plan.longest / 4, self.plan.longest).max(1);
     }
@@ -240,6 +272,9 @@ impl Server {
         }
         if acks && !late {
             news.push(ack.clone());
+        }
+        if session.finals_said > 0 && dice.chance(2) {
+            news.push(ServerMessage::Final(session.finals[session.finals_said - 1].clone()));
         }
         if session.finals_said < session.finals.len() {
             news.extend(session.finals[session.finals_said..].iter().cloned().map(ServerMessage::Final));

@@ -1,35 +1,37 @@
-//! The network between a session and the model server, the source in front, and the time all of it takes.
+//! A session's core, the model server, the source in front, and the time all of it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Happening;
 use super::audit::Audit;
-use super::plan::{Dice, FATAL, Fault, How, Plan, Refusal, Step, When, sample};
+use super::network::{Connection, Down, Tokens};
+use super::plan::{Dice, FATAL, Fault, How, Kill, Plan, Refusal, Step, sample};
 use super::server::{Opening, Server, Up};
-use crate::audio::{AudioChunk, FramePos};
+use crate::audio::{AudioChunk, FramePos, FrameRange};
+use crate::auth::{AccessToken, TokenGeneration};
 use crate::recovery::Recovery;
-use crate::session::close;
-use crate::session::core::{Core, Input, Output};
+use crate::session::core::{ConnectionId, Core, Input, Output};
 use crate::session::protocol::{ClientMessage, Final, ServerMessage};
-use crate::session::{Failure, FailureKind, Ledger, SessionError};
+use crate::session::{Checkpoint, Ended, Failure, FailureKind, close};
+use crate::transcript::TranscriptEvent;
 
 /// More steps than any schedule needs that gets anywhere.
 const STEPS: usize = 200_000;
 /// How long a client may wait for an acknowledgement of what has arrived.
 const ACK_WITHIN: Duration = Duration::from_millis(250);
-/// How often the server gives a sign of life.
-const PING_EVERY: Duration = Duration::from_secs(20);
 
 /// What is going to happen.
 #[derive(Debug)]
 enum Event {
     /// The source has its next step ready.
     Source,
+    /// The request for a token is answered, in the process of this number; whether it is granted.
+    Token { process: usize, newer_than: Option<u64>, granted: bool },
     /// A dial is answered; `None` is a connection.
-    Dialled(Option<Failure>),
+    Dialled(usize, Option<Failure>),
     /// A message arrives at the server.
     Heard(usize, Up),
     /// A message arrives at the client.
@@ -38,35 +40,12 @@ enum Event {
     Recognised(u64),
     /// Acknowledgements on this connection are due.
     AckDue(usize),
-    /// The server pings, and will again.
-    Ping(usize),
-}
-
-/// What arrives at a client.
-#[derive(Debug)]
-enum Down {
-    Message(ServerMessage),
-    Alive,
-    Closed(u16),
-    Lost,
-}
-
-/// A connection, as the network sees it.
-#[derive(Debug)]
-struct Connection {
-    fault: Fault,
-    /// It has broken: the server hears and says nothing more on it.
-    broken: bool,
-    /// What is under way to the client is lost too.
-    mute: bool,
-    /// Messages the server has heard and said.
-    heard: u64,
-    said: u64,
-    opened: bool,
-    ack_due: bool,
-    /// Messages keep their order: none arrives before these.
-    next_heard: Duration,
-    next_said: Duration,
+    /// The token of this number ends, which this connection was opened with.
+    Expires(usize, u64),
+    /// The server closes the connection, as it said it would.
+    Deadline(usize),
+    /// The client's process dies.
+    Kill(Kill),
 }
 
 /// A schedule being played.
@@ -76,45 +55,57 @@ pub(super) struct Simulation {
     now: Duration,
     core: Core,
     server: Server,
+    tokens: Tokens,
     audit: Audit,
     agenda: BTreeMap<(Duration, u64), Event>,
     events: u64,
+    /// How many processes the client had before this one, and how many of the connections were theirs.
+    process: usize,
+    inherited: usize,
     connections: Vec<Connection>,
-    /// The connection the client uses.
-    current: Option<usize>,
-    /// How many dials there were, and the fault of the one under way.
-    dials: u64,
-    dialling: Fault,
+    /// The connection that was last ready, unless it has ended.
+    carrier: Option<usize>,
+    fetches: usize,
+    kills: usize,
     /// A token was refused since the last `ready`.
     token_spent: bool,
     /// The next step of the source, and whether it waits for the session to want it.
     step: usize,
     source_waits: bool,
-    result: Option<Result<Ledger, SessionError>>,
+    /// What a killed process had taken from the source and the present one has not.
+    backlog: VecDeque<FrameRange>,
+    end_again: bool,
+    /// What is on the disk.
+    journal: Checkpoint,
+    ended: Option<Ended>,
     log: Vec<Happening>,
 }
 
 impl Simulation {
-    pub(super) fn new(seed: u64) -> Simulation {
-        let mut dice = Dice::new(seed);
-        let plan = Plan::draw(seed, &mut dice);
+    pub(super) fn new(plan: Plan) -> Simulation {
         Simulation {
             core: Core::new(plan.settings.clone()),
             server: Server::new(plan.server),
+            tokens: Tokens::new(plan.token_life),
+            dice: Dice::new(!plan.seed),
             plan,
-            dice,
             now: Duration::ZERO,
             audit: Audit::default(),
             agenda: BTreeMap::new(),
             events: 0,
+            process: 0,
+            inherited: 0,
             connections: Vec::new(),
-            current: None,
-            dials: 0,
-            dialling: Fault::None,
+            carrier: None,
+            fetches: 0,
+            kills: 0,
             token_spent: false,
             step: 0,
             source_waits: false,
-            result: None,
+            backlog: VecDeque::new(),
+            end_again: false,
+            journal: Checkpoint::default(),
+            ended: None,
             log: Vec::new(),
         }
     }
@@ -130,12 +121,15 @@ impl Simulation {
     }
 
     /// Plays it to its end; an error is a breach.
-    pub(super) fn run(&mut self) -> Result<Result<Ledger, SessionError>, String> {
+    pub(super) fn run(&mut self) -> Result<Ended, String> {
         self.await_source();
+        for kill in self.plan.kills.clone() {
+            self.schedule(kill.at, Event::Kill(kill));
+        }
         self.tell(Input::Tick)?;
         for _ in 0..STEPS {
-            if let Some(result) = self.result.take() {
-                return Ok(result);
+            if let Some(ended) = self.ended.take() {
+                return Ok(ended);
             }
             let next = self.agenda.first_key_value().map(|((at, _), _)| *at);
             match (next, self.core.wake_at()) {
@@ -151,33 +145,55 @@ impl Simulation {
                 }
                 (None, _) => return Err("nothing will ever happen again".to_owned()),
             }
-            if self.source_waits && self.core.wants_audio() {
+            self.feed_backlog()?;
+            if self.source_waits && self.backlog.is_empty() && self.core.wants_audio() {
                 self.source_waits = false;
                 self.feed()?;
             }
-            let calm = self.dials > self.plan.faults;
+            let calm = self.connections.len() > self.plan.faults.len()
+                && self.fetches > self.plan.token_faults.len()
+                && self.kills == self.plan.kills.len();
             self.audit.check_patience(&self.plan, calm, self.now)?;
+            if let Some(carrier) = self.carrier {
+                self.audit.check_silence(&self.connections[carrier], &self.plan, self.now)?;
+            }
         }
         Err(format!("no end after {STEPS} steps"))
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Source if self.core.wants_audio() => self.feed(),
+            Event::Source if self.backlog.is_empty() && self.core.wants_audio() => self.feed(),
             Event::Source => {
                 self.source_waits = true;
                 Ok(())
             }
-            Event::Dialled(Some(failure)) => {
-                self.note("dial refused", 0, 0);
-                self.audit.doomed |= failure.recovery == Recovery::Fatal;
-                self.token_spent |= failure.recovery == Recovery::RefreshToken;
+            Event::Token { process, .. } if process < self.process => Ok(()),
+            Event::Token { granted: false, .. } => {
+                self.note("gets no token", 0, 0);
                 self.audit.fails(self.now);
-                self.tell(Input::DialFailed(failure))
+                self.tell(Input::TokenFailed(failure(Recovery::Retry, FailureKind::Unreachable)))
             }
-            Event::Dialled(None) => self.connect(),
-            Event::Heard(connection, up) => self.arrive(connection, &up),
-            Event::Said(connection, down) => self.deliver(connection, down),
+            Event::Token { newer_than, .. } => {
+                let number = self.tokens.grant(newer_than, self.now);
+                self.note("gets token", number, 0);
+                let token = AccessToken::new(&number.to_string().into(), TokenGeneration(number));
+                self.tell(Input::Token(token.expect("digits")))
+            }
+            Event::Dialled(number, _) if self.connections[number].left => Ok(()),
+            Event::Dialled(number, Some(failure)) => {
+                self.note("dial refused", number as u64, 0);
+                self.fails(number, failure.recovery);
+                self.tell(Input::DialFailed(self.id(number), failure))
+            }
+            Event::Dialled(number, None) => {
+                self.note("connected", number as u64, 0);
+                let generation = self.connections[number].generation;
+                self.expire_later(number, generation);
+                self.tell(Input::Connected(self.id(number)))
+            }
+            Event::Heard(number, up) => self.arrive(number, &up),
+            Event::Said(number, down) => self.deliver(number, down),
             Event::Recognised(number) => {
                 self.note("recognised", number, 0);
                 self.server.finish_work(number, &mut self.dice);
@@ -185,20 +201,24 @@ impl Simulation {
                 self.speak(prompt);
                 Ok(())
             }
-            Event::AckDue(connection) => {
-                self.connections[connection].ack_due = false;
-                if self.server.serves(connection) {
+            Event::AckDue(number) => {
+                self.connections[number].ack_due = false;
+                if self.server.serves(number) {
                     self.speak(true);
                 }
                 Ok(())
             }
-            Event::Ping(connection) => {
-                if !self.connections[connection].broken && self.current == Some(connection) {
-                    self.send_down(connection, Down::Alive);
-                    self.schedule(PING_EVERY, Event::Ping(connection));
+            Event::Expires(number, generation) => {
+                if self.connections[number].generation == generation {
+                    self.close(number, close::TOKEN);
                 }
                 Ok(())
             }
+            Event::Deadline(number) => {
+                self.close(number, close::GOING_AWAY);
+                Ok(())
+            }
+            Event::Kill(kill) => self.kill(kill),
         }
     }
 
@@ -212,31 +232,85 @@ impl Simulation {
         match step {
             Step::Audio(frames) => {
                 let start = self.core.cursors().accepted;
-                let range = start.to(start + frames);
-                let payload: Bytes =
-                    (range.start.0..range.end.0).flat_map(|frame| sample(frame).to_le_bytes()).collect();
-                self.note("source gives", range.start.0, range.end.0);
-                let chunk = AudioChunk::new(range, payload);
-                self.audit.accepts(&chunk, self.now);
-                self.tell(Input::Audio(chunk))
+                self.give(start.to(start + frames))
             }
             Step::Flush => {
                 self.note("source flushes", 0, 0);
                 self.audit.flushes();
                 self.tell(Input::Flush)
             }
-            Step::End => {
-                self.note("source ends", 0, 0);
-                self.audit.finishes(self.now);
-                self.tell(Input::Finish)
-            }
+            Step::End => self.finish(),
         }
+    }
+
+    fn give(&mut self, range: FrameRange) -> Result<(), String> {
+        self.note("source gives", range.start.0, range.end.0);
+        let chunk = chunk(range);
+        self.audit.accepts(&chunk, self.now);
+        self.tell(Input::Audio(chunk))
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        self.note("source ends", 0, 0);
+        self.audit.finishes(self.now);
+        self.tell(Input::Finish)
     }
 
     fn await_source(&mut self) {
         if let Some((pause, _)) = self.plan.source.get(self.step) {
             self.schedule(*pause, Event::Source);
         }
+    }
+
+    /// Hands the session what an earlier process had taken from the source.
+    fn feed_backlog(&mut self) -> Result<(), String> {
+        while self.core.wants_audio() {
+            match self.backlog.pop_front() {
+                Some(range) => self.give(range)?,
+                None if std::mem::take(&mut self.end_again) => self.finish()?,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The client's process dies; another goes on from what is on the disk.
+    fn kill(&mut self, kill: Kill) -> Result<(), String> {
+        self.kills += 1;
+        self.note("killed", kill.lost, 0);
+        for connection in &mut self.connections {
+            (connection.left, connection.broken) = (true, true);
+        }
+        let accepted =
+            self.audit.accepted().max(self.backlog.back().map_or(FramePos::ZERO, |range| range.end));
+        let on_disk = FramePos(accepted.0.saturating_sub(kill.lost)).max(self.journal.final_);
+        let mut ranges = Vec::new();
+        let mut at = self.journal.final_;
+        while at < accepted {
+            let end = match at < on_disk {
+                true => (at + self.plan.longest_chunk()).min(on_disk),
+                false => (at + self.plan.longest_chunk()).min(accepted),
+            };
+            ranges.push(at.to(end));
+            at = end;
+        }
+        let fits = |range: &FrameRange| {
+            range.end <= on_disk && range.start - self.journal.final_ < self.plan.settings.replay_frames
+        };
+        let kept = ranges.iter().take_while(|range| fits(range)).count();
+        let checkpoint = Checkpoint {
+            replay: ranges[..kept].iter().copied().map(chunk).collect(),
+            ..self.journal.clone()
+        };
+        self.core = Core::from_checkpoint(self.plan.settings.clone(), checkpoint);
+        self.backlog = ranges[kept..].iter().copied().collect();
+        self.end_again = self.step == self.plan.source.len();
+        self.process += 1;
+        self.inherited = self.connections.len();
+        self.carrier = None;
+        self.token_spent = false;
+        self.audit.starts_over(self.core.cursors().accepted, self.now);
+        self.tell(Input::Tick)
     }
 
     /// Tells the session what happened, does what it asks for, and checks it.
@@ -248,109 +322,156 @@ impl Simulation {
             }
             self.perform(output)?;
         }
-        self.audit.check(&self.core)
+        self.audit.check(&self.core, &self.plan)
     }
 
     fn perform(&mut self, output: Output) -> Result<(), String> {
         match output {
-            Output::Dial { fresh_token } => {
+            Output::NeedToken { newer_than } => {
+                let granted = !self.plan.token_fault(self.fetches);
+                self.fetches += 1;
+                let newer_than = newer_than.map(|TokenGeneration(number)| number);
+                let wait = 2 * self.latency();
+                self.schedule(wait, Event::Token { process: self.process, newer_than, granted });
+            }
+            Output::Dial(id, token) => {
                 self.audit.dials(self.now)?;
-                self.dial(fresh_token);
-            }
-            Output::Send(message) => {
-                let what = match &message {
-                    ClientMessage::Start(_) => "sends start",
-                    ClientMessage::Resume { .. } => "sends resume",
-                    ClientMessage::Gap { .. } => "sends gap",
-                    ClientMessage::Auth { .. } => "sends auth",
-                    ClientMessage::Flush => "sends flush",
-                    ClientMessage::Finish { .. } => "sends finish",
-                };
-                self.note(what, 0, 0);
-                if matches!(message, ClientMessage::Flush) {
-                    self.audit.sends_flush()?;
+                if self.number(id) != self.connections.len() {
+                    return Err(format!("dials {id:?} out of turn"));
                 }
-                self.send_up(Up::Message(message))?;
+                self.dial(token.generation().0);
             }
-            Output::SendAudio(chunk) => {
+            Output::Send(id, message) => {
+                let (what, first, second) = said(&message);
+                self.note(what, first, second);
+                match message {
+                    ClientMessage::Flush => self.audit.sends_flush()?,
+                    ClientMessage::Gap { to, .. } => self.audit.passes(to),
+                    _ => {}
+                }
+                self.send_up(id, Up::Message(message))?;
+            }
+            Output::SendAudio(id, chunk) => {
                 self.note("sends audio", chunk.range().start.0, chunk.range().end.0);
-                self.audit.sends(&chunk)?;
-                self.send_up(Up::Audio(chunk))?;
+                self.audit.sends(&chunk, &self.plan.settings, self.now)?;
+                self.send_up(id, Up::Audio(chunk))?;
             }
-            Output::Close(code) => {
-                self.note("closes", code.into(), 0);
-                let connection = self.current.take().ok_or("closes a connection that is gone")?;
-                let was_broken = std::mem::replace(&mut self.connections[connection].broken, true);
-                if code == close::GOING_AWAY {
-                    if !was_broken {
-                        return Err("took a living connection for dead".to_owned());
+            Output::Ping(id) => self.send_up(id, Up::Ping)?,
+            Output::Close(id, code) => self.hang_up(self.number(id), code)?,
+            Output::Opened(server) => self.journal.server = Some(server),
+            Output::Emit(event) => {
+                self.audit.emits(&event, &self.plan.settings, self.now)?;
+                match event {
+                    TranscriptEvent::Final(segment) => {
+                        self.journal.final_ = segment.range.end;
+                        self.journal.next_index = segment.index + 1;
                     }
-                    self.audit.fails(self.now);
-                }
-                if code == close::PROTOCOL {
-                    return Err("accuses an honest server".to_owned());
+                    TranscriptEvent::Gap { range } => {
+                        self.journal.final_ = range.end;
+                        self.journal.gaps += range.len();
+                    }
+                    _ => {}
                 }
             }
-            Output::Emit(event) => self.audit.emits(&event, self.now)?,
-            Output::End(result) => {
-                self.note("ends", u64::from(result.is_ok()), 0);
-                self.audit.ends(&result, &self.plan, self.now)?;
-                self.result = Some(result);
+            Output::End(ended) => {
+                self.note("ends", u64::from(ended.result.is_ok()), 0);
+                self.audit.ends(&ended, &self.plan, self.now)?;
+                self.ended = Some(*ended);
             }
         }
         Ok(())
     }
 
+    fn hang_up(&mut self, number: usize, code: u16) -> Result<(), String> {
+        self.note("closes", number as u64, code.into());
+        let connection = &mut self.connections[number];
+        if std::mem::replace(&mut connection.left, true) {
+            return Err("closes a connection that is gone".to_owned());
+        }
+        let was_broken = std::mem::replace(&mut connection.broken, true);
+        if code == close::GOING_AWAY && self.carrier.is_none_or(|carrier| carrier == number) {
+            self.audit.fails(self.now);
+        }
+        if self.carrier == Some(number) {
+            self.carrier = None;
+            if code == close::GOING_AWAY && !was_broken {
+                return Err("took a living connection for dead".to_owned());
+            }
+        }
+        match code {
+            close::PROTOCOL => Err(format!("accuses an honest server: {:?}", self.core.poll_output())),
+            close::NORMAL if self.server.serves(number) => {
+                self.server.forget();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn id(&self, number: usize) -> ConnectionId {
+        ConnectionId(u32::try_from(number - self.inherited).expect("few connections"))
+    }
+
+    fn number(&self, id: ConnectionId) -> usize {
+        self.inherited + id.0 as usize
+    }
+
+    /// A connection of the client's came to this end.
+    fn fails(&mut self, number: usize, recovery: Recovery) {
+        self.audit.fails(self.now);
+        let only = self.carrier.is_none_or(|carrier| carrier == number);
+        if self.carrier == Some(number) {
+            self.carrier = None;
+        }
+        // The session doesn't end for a second connection while the first runs.
+        if only {
+            let refused = recovery == Recovery::RefreshToken;
+            self.audit.doomed |= recovery == Recovery::Fatal || refused && self.token_spent;
+            self.token_spent |= refused;
+        }
+    }
+
     // The network.
 
-    fn dial(&mut self, fresh_token: bool) {
-        self.server.token_valid |= fresh_token;
-        self.dialling = self.plan.fault(self.dials, self.token_spent, &mut self.dice);
-        self.dials += 1;
-        self.note("dials", self.dials, u64::from(fresh_token));
-        let failure = |recovery, kind| Failure { recovery, kind, reason: "refused".to_owned() };
-        let answer = match self.dialling {
-            _ if !self.server.token_valid => {
-                Some(failure(Recovery::RefreshToken, FailureKind::Authentication))
-            }
+    fn dial(&mut self, generation: u64) {
+        let number = self.connections.len();
+        let fault = self.plan.fault(number, self.token_spent);
+        self.note("dials", number as u64, generation);
+        self.connections.push(Connection::new(fault, generation, self.now));
+        let answer = match fault {
             Fault::Dial(Refusal::Unreachable) => Some(failure(Recovery::Retry, FailureKind::Unreachable)),
             Fault::Dial(Refusal::Busy(wait)) => Some(failure(Recovery::RetryAfter(wait), FailureKind::Limit)),
             Fault::Dial(Refusal::Token) => {
-                self.server.token_valid = false;
+                self.tokens.throw_out(generation);
                 Some(failure(Recovery::RefreshToken, FailureKind::Authentication))
             }
             Fault::Dial(Refusal::Forbidden) => Some(failure(Recovery::Fatal, FailureKind::Authentication)),
-            Fault::None | Fault::Break { .. } => None,
+            _ if !self.tokens.is_good(generation, self.now) => {
+                Some(failure(Recovery::RefreshToken, FailureKind::Authentication))
+            }
+            _ => None,
         };
         let latency = self.latency();
-        self.schedule(2 * latency, Event::Dialled(answer));
+        self.schedule(2 * latency, Event::Dialled(number, answer));
     }
 
-    fn connect(&mut self) -> Result<(), String> {
-        self.note("connected", self.connections.len() as u64, 0);
-        self.current = Some(self.connections.len());
-        self.connections.push(Connection {
-            fault: self.dialling,
-            broken: false,
-            mute: false,
-            heard: 0,
-            said: 0,
-            opened: false,
-            ack_due: false,
-            next_heard: self.now,
-            next_said: self.now,
-        });
-        self.schedule(PING_EVERY, Event::Ping(self.connections.len() - 1));
-        self.tell(Input::Connected)
+    /// The server will close the connection when its token ends.
+    fn expire_later(&mut self, number: usize, generation: u64) {
+        if let Some(end) = self.tokens.end(generation) {
+            self.schedule(end.saturating_sub(self.now), Event::Expires(number, generation));
+        }
     }
 
-    fn send_up(&mut self, up: Up) -> Result<(), String> {
-        let current = self.current.ok_or("sends without a connection")?;
+    fn send_up(&mut self, id: ConnectionId, up: Up) -> Result<(), String> {
+        let number = self.number(id);
         let arrival = self.now + self.latency();
-        let connection = &mut self.connections[current];
+        let connection = &mut self.connections[number];
+        if connection.left {
+            return Err(format!("sends {up:?} on a connection that is gone"));
+        }
         connection.next_heard = connection.next_heard.max(arrival);
         let at = connection.next_heard;
-        self.schedule(at - self.now, Event::Heard(current, up));
+        self.schedule(at - self.now, Event::Heard(number, up));
         Ok(())
     }
 
@@ -363,48 +484,66 @@ impl Simulation {
     }
 
     /// A message arrives at the client, if that still cares.
-    fn deliver(&mut self, connection: usize, down: Down) -> Result<(), String> {
+    fn deliver(&mut self, number: usize, down: Down) -> Result<(), String> {
         let lost = matches!(down, Down::Lost);
-        if self.current != Some(connection) || self.connections[connection].mute && !lost {
+        if self.connections[number].left || self.connections[number].mute && !lost {
             return Ok(());
         }
+        let id = self.id(number);
         let input = match down {
             Down::Message(message) => {
-                let (what, first, second) = described(&message);
+                let (what, first, second) = heard(&message);
                 self.note(what, first, second);
-                self.token_spent &= !matches!(message, ServerMessage::Ready(_));
+                if matches!(message, ServerMessage::Ready(_)) {
+                    self.token_spent = false;
+                    self.carrier = Some(number);
+                }
                 self.audit.hears(&message, self.now);
-                Input::Peer(message)
+                Input::Peer(id, message)
             }
-            Down::Alive => Input::Alive,
+            Down::Alive => Input::Alive(id),
             Down::Closed(code) => {
-                self.note("is closed", code.into(), 0);
-                self.current = None;
-                self.audit.doomed |= FATAL.contains(&code);
-                self.token_spent |= matches!(code, close::TOKEN | close::POLICY);
-                self.audit.fails(self.now);
-                Input::Closed(code, String::new())
+                self.note("is closed", number as u64, code.into());
+                self.connections[number].left = true;
+                self.fails(
+                    number,
+                    match code {
+                        close::TOKEN | close::POLICY => Recovery::RefreshToken,
+                        code if FATAL.contains(&code) => Recovery::Fatal,
+                        _ => Recovery::Retry,
+                    },
+                );
+                Input::Closed(id, code, String::new())
             }
             Down::Lost => {
-                self.note("loses the connection", 0, 0);
-                self.current = None;
-                self.audit.fails(self.now);
-                Input::Lost("reset".to_owned())
+                self.note("loses the connection", number as u64, 0);
+                self.connections[number].left = true;
+                self.fails(number, Recovery::Retry);
+                Input::Lost(id, "reset".to_owned())
             }
         };
         self.tell(input)
     }
 
-    /// The connection breaks, as its fault says.
-    fn shatter(&mut self, number: usize) {
-        let Fault::Break { how, forget, .. } = self.connections[number].fault else { return };
+    /// The connection's fault strikes.
+    fn strike(&mut self, number: usize) {
         let connection = &mut self.connections[number];
-        connection.broken = true;
+        let (how, forget) = match connection.fault {
+            Fault::Break { how, forget, .. } => (how, forget),
+            Fault::Goaway { reason, deadline, .. } => {
+                let deadline_ms = deadline.as_millis() as u64;
+                self.say(number, ServerMessage::Goaway { reason, deadline_ms });
+                self.schedule(deadline, Event::Deadline(number));
+                return;
+            }
+            Fault::None | Fault::Dial(_) | Fault::DeafToAuth => return,
+        };
         if forget {
             self.server.forget();
         }
         match how {
             How::Reset { said, notice, .. } => {
+                connection.broken = true;
                 connection.mute = !said;
                 connection.next_said = connection.next_said.max(self.now + notice);
                 self.note("reset", number as u64, u64::from(forget));
@@ -412,16 +551,28 @@ impl Simulation {
             }
             How::Close(code) => {
                 if matches!(code, close::TOKEN | close::POLICY) {
-                    self.server.token_valid = false;
+                    let generation = connection.generation;
+                    self.tokens.throw_out(generation);
                 }
-                self.note("server closes", code.into(), u64::from(forget));
-                self.send_down(number, Down::Closed(code));
+                self.close(number, code);
             }
-            How::Silence => self.note("silence", number as u64, u64::from(forget)),
+            How::Silence => {
+                connection.broken = true;
+                connection.silent_since = Some(self.now);
+                self.note("silence", number as u64, u64::from(forget));
+            }
         }
     }
 
     // The server's side.
+
+    /// The server closes a connection, unless that has ended.
+    fn close(&mut self, number: usize, code: u16) {
+        if !std::mem::replace(&mut self.connections[number].broken, true) {
+            self.note("server closes", number as u64, code.into());
+            self.send_down(number, Down::Closed(code));
+        }
+    }
 
     /// A message arrives at the server.
     fn arrive(&mut self, number: usize, up: &Up) -> Result<(), String> {
@@ -429,20 +580,16 @@ impl Simulation {
         if connection.broken {
             return Ok(());
         }
-        let count = connection.heard;
-        connection.heard += 1;
-        let Fault::Break { when, how, .. } = connection.fault else { return self.hear(number, up) };
-        let breaks = match (when, up) {
-            (When::Heard(at), _) => at == count,
-            (When::AtFinish, Up::Message(ClientMessage::Finish { .. }))
-            | (When::AtFlush, Up::Message(ClientMessage::Flush)) => true,
-            _ => false,
-        };
-        if !breaks || matches!(how, How::Reset { heard: true, .. }) {
+        if matches!(up, Up::Ping) {
+            self.send_down(number, Down::Alive);
+            return Ok(());
+        }
+        let (strikes, heard) = connection.strikes_at(up);
+        if heard {
             self.hear(number, up)?;
         }
-        if breaks && !self.connections[number].broken {
-            self.shatter(number);
+        if strikes && !self.connections[number].broken {
+            self.strike(number);
         }
         Ok(())
     }
@@ -450,21 +597,53 @@ impl Simulation {
     fn hear(&mut self, number: usize, up: &Up) -> Result<(), String> {
         if !self.connections[number].opened {
             self.connections[number].opened = true;
-            match self.server.open(number, up, &mut self.dice)? {
-                Opening::Ready(ready) => self.say(number, ready),
+            let generation = self.connections[number].generation;
+            let before = self.server.connection();
+            let left = self.expires_in(generation);
+            match self.server.open(number, up, left, &mut self.dice)? {
+                Opening::Ready(ready) => {
+                    if let Some(before) =
+                        before.filter(|_| matches!(up, Up::Message(ClientMessage::Resume { .. })))
+                    {
+                        self.close(before, close::MOVED);
+                    }
+                    self.say(number, ready);
+                }
                 Opening::Close(code) => {
-                    self.connections[number].broken = true;
-                    self.note("server closes", code.into(), 0);
-                    self.send_down(number, Down::Closed(code));
+                    self.close(number, code);
                     return Ok(());
                 }
             }
+        } else if let Up::Message(ClientMessage::Auth { access_token }) = up {
+            self.hear_token(number, access_token.expose().parse().expect("a number"))?;
         } else if self.server.serves(number) {
             self.server.hear(up)?;
         }
         let prompt = self.server.acks_promptly(&mut self.dice);
         self.speak(prompt);
         Ok(())
+    }
+
+    fn hear_token(&mut self, number: usize, generation: u64) -> Result<(), String> {
+        if !self.plan.server.auth {
+            return Err("sends a token in band to a server that doesn't take it".to_owned());
+        }
+        if self.connections[number].fault == Fault::DeafToAuth {
+            return Ok(());
+        }
+        if !self.tokens.is_good(generation, self.now) {
+            self.close(number, close::TOKEN);
+            return Ok(());
+        }
+        self.connections[number].generation = generation;
+        self.expire_later(number, generation);
+        let token_expires_in_ms = self.expires_in(generation).map(|left| left.as_millis() as u64);
+        self.say(number, ServerMessage::AuthOk { token_expires_in_ms });
+        Ok(())
+    }
+
+    fn expires_in(&self, generation: u64) -> Option<Duration> {
+        self.tokens.end(generation).map(|end| end.saturating_sub(self.now))
     }
 
     /// Lets the server say what is new, and go on with its work.
@@ -486,26 +665,12 @@ impl Simulation {
         if connection.broken {
             return;
         }
-        let count = connection.said;
-        connection.said += 1;
-        let (breaks, arrives) = match connection.fault {
-            Fault::Break { when, how, .. } => {
-                let breaks = match (when, &message) {
-                    (When::Said(at), _) => at == count,
-                    (When::AtFinal, ServerMessage::Final(_)) | (When::AtDone, ServerMessage::Done { .. }) => {
-                        true
-                    }
-                    _ => false,
-                };
-                (breaks, !breaks || matches!(how, How::Reset { said: true, .. }))
-            }
-            Fault::None | Fault::Dial(_) => (false, true),
-        };
-        if arrives {
+        let (strikes, leaves) = connection.strikes_after(&message);
+        if leaves {
             self.send_down(number, Down::Message(message));
         }
-        if breaks {
-            self.shatter(number);
+        if strikes {
+            self.strike(number);
         }
     }
 
@@ -527,7 +692,27 @@ impl Simulation {
     }
 }
 
-fn described(message: &ServerMessage) -> (&'static str, u64, u64) {
+fn chunk(range: FrameRange) -> AudioChunk {
+    let payload: Bytes = (range.start.0..range.end.0).flat_map(|frame| sample(frame).to_le_bytes()).collect();
+    AudioChunk::new(range, payload)
+}
+
+fn failure(recovery: Recovery, kind: FailureKind) -> Failure {
+    Failure { recovery, kind, reason: "refused".to_owned() }
+}
+
+fn said(message: &ClientMessage) -> (&'static str, u64, u64) {
+    match message {
+        ClientMessage::Start(start) => ("sends start", start.origin.0, 0),
+        ClientMessage::Resume { finals_seen, .. } => ("sends resume", *finals_seen, 0),
+        ClientMessage::Gap { from, to } => ("sends gap", from.0, to.0),
+        ClientMessage::Auth { .. } => ("sends auth", 0, 0),
+        ClientMessage::Flush => ("sends flush", 0, 0),
+        ClientMessage::Finish { through } => ("sends finish", through.0, 0),
+    }
+}
+
+fn heard(message: &ServerMessage) -> (&'static str, u64, u64) {
     match message {
         ServerMessage::Ready(ready) => ("hears ready", ready.received.0, ready.final_.0),
         ServerMessage::Ack { received, final_ } => ("hears ack", received.0, final_.0),

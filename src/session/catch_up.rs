@@ -1,0 +1,104 @@
+//! How fast a backlog is sent.
+
+use std::time::Duration;
+
+/// A limit for services that don't take audio as fast as it can be sent: a burst at once, then a multiple of the
+/// speed it was spoken at. The peer's window holds in any case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CatchUp {
+    /// How much audio may be sent at once on a new connection.
+    pub burst: Duration,
+    /// How many times as fast as it was spoken the rest is sent. Over 1, or a live source falls behind for good.
+    pub factor: f64,
+}
+
+/// Frames that may be sent now, under a [`CatchUp`] or without limit: a bucket that fills with time.
+#[derive(Debug)]
+pub(super) struct Throttle {
+    limit: Option<Limit>,
+}
+
+#[derive(Debug)]
+struct Limit {
+    /// Frames a second.
+    rate: f64,
+    burst: f64,
+    credit: f64,
+    counted: Duration,
+}
+
+impl Throttle {
+    pub(super) fn new(limit: Option<CatchUp>, sample_rate: u32) -> Throttle {
+        let limit = limit.map(|CatchUp { burst, factor }| {
+            let burst = (burst.as_secs_f64() * f64::from(sample_rate)).max(1.0);
+            Limit { rate: f64::from(sample_rate) * factor, burst, credit: burst, counted: Duration::ZERO }
+        });
+        Throttle { limit }
+    }
+
+    /// A new connection: its burst is whole.
+    pub(super) fn refill(&mut self, now: Duration) {
+        if let Some(limit) = &mut self.limit {
+            (limit.credit, limit.counted) = (limit.burst, now);
+        }
+    }
+
+    /// How many of these frames may be sent now: all that fit the burst, or none yet. Small change is saved up, so that
+    /// a chunk doesn't crumble.
+    pub(super) fn allows(&mut self, frames: u64, now: Duration) -> u64 {
+        let Some(limit) = &mut self.limit else { return frames };
+        let earned = now.saturating_sub(limit.counted).as_secs_f64() * limit.rate;
+        limit.credit = (limit.credit + earned).min(limit.burst);
+        limit.counted = limit.counted.max(now);
+        let frames = frames.min(limit.burst as u64);
+        if limit.credit < frames as f64 { 0 } else { frames }
+    }
+
+    pub(super) fn spend(&mut self, frames: u64) {
+        if let Some(limit) = &mut self.limit {
+            limit.credit -= frames as f64;
+        }
+    }
+
+    /// When these frames may be sent; only of interest once they were not allowed.
+    pub(super) fn due(&self, frames: u64) -> Option<Duration> {
+        let limit = self.limit.as_ref()?;
+        let missing = (frames as f64).min(limit.burst.floor()) - limit.credit;
+        // A nanosecond more than exact, or rounding could have us wake too soon for ever.
+        let wait =
+            Duration::try_from_secs_f64(missing / limit.rate).unwrap_or_default() + Duration::from_nanos(1);
+        Some(limit.counted.saturating_add(wait))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_the_factor() {
+        let limit = CatchUp { burst: Duration::from_secs(2), factor: 1.25 };
+        let mut throttle = Throttle::new(Some(limit), 8_000);
+        throttle.refill(Duration::from_secs(100));
+        let (mut now, mut sent) = (Duration::from_secs(100), 0);
+        while sent < 96_000 {
+            match throttle.allows(800, now) {
+                0 => now = now.max(throttle.due(800).unwrap()),
+                frames => {
+                    throttle.spend(frames);
+                    sent += frames;
+                }
+            }
+        }
+        // Twelve seconds of audio: two at once, ten at 1.25.
+        let took = (now - Duration::from_secs(100)).as_secs_f64();
+        assert!((7.9..8.1).contains(&took), "{took} s");
+    }
+
+    #[test]
+    fn a_chunk_over_the_burst_is_cut() {
+        let limit = CatchUp { burst: Duration::from_millis(50), factor: 2.0 };
+        let mut throttle = Throttle::new(Some(limit), 8_000);
+        assert_eq!(throttle.allows(800, Duration::ZERO), 400);
+    }
+}

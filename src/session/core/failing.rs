@@ -1,0 +1,187 @@
+//! Trouble: connections that die, and what follows.
+
+use std::time::Duration;
+
+use super::Core;
+use crate::auth::TokenGeneration;
+use crate::recovery::Recovery;
+use crate::session::close;
+use crate::session::error::{Failure, SessionError};
+use crate::session::events::{ConnectionId, Output};
+use crate::session::links::{Attempt, Call, Link, Live, Swap, closed, silence};
+use crate::session::settings::Settings;
+
+impl Core {
+    pub(super) fn closed(&mut self, id: ConnectionId, code: u16, reason: &str, now: Duration) {
+        if self.is_link(id) {
+            if code == close::MOVED
+                && let Some(Swap::Attempt(_, attempt @ Attempt::Opening(_))) = self.swap
+            {
+                // The successor has the session, and its `ready` is on the way.
+                self.link = Link::Attempting(attempt);
+                self.swap = None;
+                return;
+            }
+            if code == close::SESSION_UNKNOWN {
+                self.forget_server();
+            }
+        } else if self.is_successor(id) && code == close::SESSION_UNKNOWN {
+            // It came to a server that doesn't know us. The one that does still serves: stay as long as that lasts.
+            self.swap = None;
+            return;
+        }
+        self.failed(id, &closed(code, reason), now);
+    }
+
+    /// Leaves a session of an earlier process that holds audio which was lost together with that: it is of no use here.
+    pub(super) fn abandon(&mut self, id: ConnectionId, now: Duration) {
+        self.outputs.push_back(Output::Close(id, close::NORMAL));
+        let swap = self.swap.take();
+        self.hang_up(swap);
+        self.forget_server();
+        self.link = Link::Attempting(Attempt::Waiting { until: now });
+    }
+
+    /// Nothing that the server held counts any more, so everything above `final` goes again.
+    pub(super) fn forget_server(&mut self) {
+        (self.server, self.inherited) = (None, false);
+        self.received = self.final_pos();
+        self.sent = self.final_pos();
+        self.offered = self.final_pos();
+        // The next session starts behind what would never be sent.
+        self.settle_gaps(self.replay.end());
+    }
+
+    pub(super) fn failed(&mut self, id: ConnectionId, failure: &Failure, now: Duration) {
+        if self.is_link(id) {
+            self.link_failed(failure, now);
+        } else if let Some(Swap::Attempt(motive, attempt)) = self.swap
+            && attempt.call().is_some_and(|call| call.id == id)
+        {
+            self.swap_failed(motive, failure, now);
+        }
+    }
+
+    /// The connection of the session, or the way to it, came to an end. Decides what follows: the successor, another
+    /// dial, now or later, or the end.
+    pub(super) fn link_failed(&mut self, failure: &Failure, now: Duration) {
+        let swap = self.swap.take();
+        let (was_live, was_healthy) = match &self.link {
+            Link::Live(live) => (true, now.saturating_sub(live.since) >= self.settings.healthy_after),
+            _ => (false, false),
+        };
+        if was_healthy {
+            self.backoff.reset();
+            if !self.awaits_progress() {
+                self.failing_since = None;
+            }
+        }
+        let since = *self.failing_since.get_or_insert(now);
+        let patience = if self.ever_ready { self.settings.give_up } else { self.settings.first_contact };
+        let too_long = now.saturating_sub(since) >= patience;
+        let fatal = match failure.recovery {
+            Recovery::Fatal => true,
+            Recovery::RefreshToken => {
+                self.ledger.token_refusals += 1;
+                let shown = self.shown(swap);
+                self.refused.replace(shown).is_some() || too_long
+            }
+            Recovery::Retry => too_long,
+            // Nobody is served by a session that sleeps for longer than it would ever try.
+            Recovery::RetryAfter(wait) => too_long || wait > self.settings.give_up,
+        };
+        // The connection is gone, whatever comes next.
+        self.link = Link::Attempting(Attempt::Waiting { until: now });
+        if fatal {
+            self.hang_up(swap);
+            return self.end(Err(SessionError::from(failure.clone())), close::GOING_AWAY);
+        }
+        tracing::debug!(reason = %failure.reason, "connection failed");
+        if let Some(call) = swap.as_ref().and_then(Swap::call)
+            && self.refused.is_none_or(|refused| call.generation > refused)
+        {
+            let call = Call { moving: false, ..call };
+            self.link = Link::Attempting(match swap {
+                Some(Swap::Attempt(_, Attempt::Opening(_))) => Attempt::Opening(call),
+                _ => Attempt::Dialing(call),
+            });
+            return;
+        }
+        self.hang_up(swap);
+        let delay = match failure.recovery {
+            Recovery::RefreshToken => match was_live && !was_healthy {
+                // A peer that takes a token and throws it out soon would have us refresh in a circle.
+                true => self.backoff.next_delay(),
+                // The token is what was wrong, not the peer: no reason to wait.
+                false => Duration::ZERO,
+            },
+            Recovery::RetryAfter(wait) => wait.max(self.backoff.next_delay()),
+            _ => self.backoff.next_delay(),
+        };
+        self.link = Link::Attempting(Attempt::Waiting { until: now + delay });
+    }
+
+    /// The token that the peer was shown last.
+    fn shown(&self, swap: Option<Swap>) -> TokenGeneration {
+        match (&self.link, swap) {
+            (_, Some(Swap::Authenticating { generation, .. })) => generation,
+            (Link::Live(live), _) => live.generation,
+            (Link::Attempting(attempt), _) => attempt.call().map_or_else(
+                // It was the token endpoint that refused.
+                || self.refused.or(self.in_force).unwrap_or_default(),
+                |call| call.generation,
+            ),
+            (Link::Ended, _) => TokenGeneration::default(),
+        }
+    }
+
+    /// Gives up the second connection.
+    pub(super) fn hang_up(&mut self, swap: Option<Swap>) {
+        if let Some(call) = swap.as_ref().and_then(Swap::call) {
+            self.outputs.push_back(Output::Close(call.id, close::GOING_AWAY));
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Duration) {
+        match self.link {
+            Link::Attempting(attempt) if now >= attempt.due(&self.settings) => match attempt {
+                Attempt::Waiting { .. } => {
+                    self.link = Link::Attempting(Attempt::Fetching { since: now });
+                    self.need_token(self.refused);
+                }
+                attempt => {
+                    if let Some(call) = attempt.call() {
+                        self.outputs.push_back(Output::Close(call.id, close::GOING_AWAY));
+                    }
+                    self.link_failed(&attempt.overdue(&self.settings), now);
+                }
+            },
+            Link::Live(live) => self.tick_live(live, now),
+            Link::Attempting(_) | Link::Ended => {}
+        }
+    }
+
+    fn tick_live(&mut self, live: Live, now: Duration) {
+        let Settings { ping_interval, progress_timeout, .. } = self.settings;
+        let ping_due = now >= live.ping_due(&self.settings);
+        let dead = if self.awaits_progress() && now >= self.progress_due(&live) {
+            Some(silence("the peer made no progress", progress_timeout))
+        } else if ping_due && live.pinged.is_some() {
+            Some(silence("the peer gave no sign of life", 2 * ping_interval))
+        } else {
+            None
+        };
+        if let Some(failure) = dead {
+            self.outputs.push_back(Output::Close(live.id, close::GOING_AWAY));
+            return self.link_failed(&failure, now);
+        }
+        if ping_due {
+            self.link = Link::Live(Live { pinged: Some(now), ..live });
+            self.outputs.push_back(Output::Ping(live.id));
+        }
+        if let Some(swap) = self.swap.filter(|swap| now >= swap.due(&self.settings)) {
+            self.swap_due(live, swap, now);
+        }
+        self.pump(now);
+    }
+}

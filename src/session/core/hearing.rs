@@ -1,0 +1,315 @@
+//! What the peer says, and what follows from it.
+
+use std::time::Duration;
+
+use super::Core;
+use crate::audio::{FRAME_BYTES, FramePos};
+use crate::session::close;
+use crate::session::events::{ConnectionId, Output};
+use crate::session::journal::ServerSession;
+use crate::session::links::{Attempt, Call, Link, Live, Swap};
+#[cfg(feature = "test-util")]
+use crate::session::planted::Planted;
+use crate::session::protocol::{Final, POSITION_BYTES, Ready, ServerMessage};
+#[cfg(feature = "test-util")]
+use crate::session::replay::Entry;
+use crate::transcript::{FinalSegment, TranscriptEvent};
+
+impl Core {
+    pub(super) fn hear(&mut self, id: ConnectionId, message: ServerMessage, now: Duration) {
+        let heard = if self.is_link(id) {
+            self.is_alive(id, now);
+            self.hear_link(message, now)
+        } else if self.is_successor(id) {
+            self.hear_successor(message, now)
+        } else {
+            return;
+        };
+        if let Err(reason) = heard {
+            self.fail_protocol(reason);
+        }
+    }
+
+    /// The peer said something on a connection that is to take over; an error is a breach of the protocol.
+    fn hear_successor(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
+        match (self.swap, message) {
+            (Some(Swap::Attempt(_, Attempt::Opening(call))), ServerMessage::Ready(ready)) => {
+                self.ready(call, ready, now)
+            }
+            (_, ServerMessage::Error { .. } | ServerMessage::Unknown) => Ok(()),
+            (_, message) => Err(format!("{} does not belong before ready", name(&message))),
+        }
+    }
+
+    /// The peer said something on the connection that carries the session; an error is a breach of the protocol.
+    fn hear_link(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
+        let reached = match &message {
+            ServerMessage::Ack { received, .. } => *received,
+            ServerMessage::Final(segment) => segment.end,
+            _ => FramePos::ZERO,
+        };
+        if let Link::Live(live) = &self.link {
+            if reached > self.replay.end() && self.inherited {
+                let id = live.id;
+                self.abandon(id, now);
+                return Ok(());
+            }
+            // Sent on an earlier connection, and acknowledged only now.
+            self.sent = self.sent.max(reached.min(self.offered()));
+        }
+        match (&self.link, message) {
+            (Link::Attempting(Attempt::Opening(call)), ServerMessage::Ready(ready)) => {
+                self.ready(*call, ready, now)
+            }
+            (_, ServerMessage::Unknown) => Ok(()),
+            // The close that follows says what to do.
+            (_, ServerMessage::Error { code, message }) => {
+                tracing::debug!(code, message, "the peer reports an error");
+                Ok(())
+            }
+            (Link::Live(_), ServerMessage::Ack { received, .. }) => self.acknowledged(received, now),
+            (Link::Live(_), ServerMessage::Partial { segment, revision, start, end, text }) => {
+                // A guess at a segment that is final already was overtaken; it says nothing new.
+                if segment == self.finals_seen() && start == self.final_pos() && start <= end {
+                    let range = start.to(end);
+                    self.emit(TranscriptEvent::Partial { segment: self.next_index, revision, range, text });
+                    self.last_progress = now;
+                }
+                Ok(())
+            }
+            (Link::Live(_), ServerMessage::Final(segment)) => self.segment(segment, now),
+            (Link::Live(_), ServerMessage::Done { frames, finals }) => self.done(frames, finals, now),
+            (Link::Live(live), ServerMessage::AuthOk { token_expires_in_ms }) => {
+                let live = *live;
+                self.authenticated(live, token_expires_in_ms, now);
+                Ok(())
+            }
+            (Link::Live(live), ServerMessage::Goaway { reason, deadline_ms }) => {
+                let live = *live;
+                self.warned(live, reason, Duration::from_millis(deadline_ms), now);
+                Ok(())
+            }
+            (link, message) => Err(format!("{} does not belong here, in state {link:?}", name(&message))),
+        }
+    }
+
+    fn ready(&mut self, call: Call, ready: Ready, now: Duration) -> Result<(), String> {
+        if let Some(server) = &self.server
+            && server.name != ready.session
+        {
+            return Err(format!("resumed session is called {}", ready.session));
+        }
+        if self.inherited && ready.received > self.replay.end() {
+            self.abandon(call.id, now);
+            return Ok(());
+        }
+        // Of a session that is only now started nothing was sent, so this also says that it holds nothing.
+        let on_the_way = self.final_pos().to(self.offered());
+        if ready.received < on_the_way.start || ready.received > on_the_way.end {
+            return Err(format!("ready says received {}, but {on_the_way} was sent", ready.received));
+        }
+        if ready.window_frames == 0 {
+            return Err("ready allows no audio on the way".to_owned());
+        }
+        let max_payload = ready.max_audio_bytes.saturating_sub(POSITION_BYTES);
+        let max_chunk_frames = (max_payload / FRAME_BYTES) as u64;
+        if max_chunk_frames == 0 {
+            return Err(format!(
+                "ready allows {} bytes of audio, too few for one frame",
+                ready.max_audio_bytes
+            ));
+        }
+        (self.window, self.max_chunk_frames) = (ready.window_frames, max_chunk_frames);
+        if self.server.is_none() {
+            let first_index = self.next_index;
+            let server = ServerSession { name: ready.session, resume_key: ready.resume_key, first_index };
+            self.outputs.push_back(Output::Opened(server.clone()));
+            self.server = Some(server);
+        }
+        let since = self.leave_behind(now);
+        #[cfg(feature = "test-util")]
+        let in_flight = (self.sent, self.replay.at(ready.received.min(self.sent)));
+        self.received = ready.received;
+        self.sent = ready.received;
+        #[cfg(feature = "test-util")]
+        self.misplace(in_flight.0, in_flight.1);
+        let Call { id, generation, .. } = call;
+        self.link = Link::Live(Live { id, generation, since, heard: now, pinged: None, auth: ready.auth });
+        (self.finish_sent, self.refused) = (false, None);
+        if let Some((_, sent)) = &mut self.flush {
+            *sent = false;
+        }
+        self.last_progress = now;
+        self.audio_taken(now);
+        if call.moving {
+            self.ledger.moves += 1;
+        } else if self.ever_ready {
+            self.ledger.reconnects += 1;
+            self.emit(TranscriptEvent::Reconnected { from: ready.received });
+            self.throttle.refill(now);
+        } else {
+            self.throttle.refill(now);
+        }
+        self.ever_ready = true;
+        self.token_in_force(generation, ready.token_expires_in_ms, ready.auth, now);
+        self.settle_gaps(self.received);
+        if self.sent == self.replay.end() && self.wants_audio() {
+            // An idle session needs no more from its peer than this.
+            self.failing_since = None;
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// How far the server's session may hold our audio, whatever it has acknowledged.
+    fn offered(&self) -> FramePos {
+        // What an earlier process sent is not known.
+        if self.inherited { self.replay.end() } else { self.offered }
+    }
+
+    /// Leaves the connection that carried the session until now, where there is one; since when it was carried.
+    fn leave_behind(&mut self, now: Duration) -> Duration {
+        match self.link {
+            Link::Live(Live { id, since, .. }) => {
+                self.outputs.push_back(Output::Close(id, close::MOVED));
+                since
+            }
+            _ => now,
+        }
+    }
+
+    /// Commits the bug that a test asked for.
+    #[cfg(feature = "test-util")]
+    fn misplace(&mut self, sent: FramePos, in_flight: Option<Entry>) {
+        if self.planted(Planted::DeliveredBeforeSent) && self.ever_ready {
+            self.sent = self.replay.end();
+        }
+        if self.planted(Planted::ReplayFromSent) {
+            self.sent = sent.max(self.received);
+        }
+        if self.planted(Planted::ChunkInFlightForgotten)
+            && let Some(Entry::Audio(chunk)) = in_flight
+            && chunk.range().start < sent
+        {
+            self.sent = chunk.range().end.min(sent);
+        }
+        if self.planted(Planted::BackoffResetOnConnect) {
+            self.backoff.reset();
+        }
+    }
+
+    fn acknowledged(&mut self, received: FramePos, now: Duration) -> Result<(), String> {
+        if received > self.sent {
+            return Err(format!("ack says received {received}, but only {} were sent", self.sent));
+        }
+        if received > self.received {
+            self.received = received;
+            self.last_progress = now;
+            self.audio_taken(now);
+            self.settle_gaps(received);
+        }
+        if received > self.received_once {
+            self.received_once = received;
+            self.failing_since = None;
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// The peer took audio, or a new one shows where it stands.
+    fn audio_taken(&mut self, now: Duration) {
+        if let Some(since) = self.stalled_since {
+            self.ledger.worst_stall = self.ledger.worst_stall.max(now.saturating_sub(since));
+        }
+        self.stalled_since = (self.received < self.replay.end()).then_some(now);
+    }
+
+    /// Tells of the gaps that everything is final up to, as far as the peer has passed them.
+    pub(super) fn settle_gaps(&mut self, passed: FramePos) {
+        while let Some(gap) = self.replay.first_gap().filter(|gap| gap.end <= passed) {
+            self.replay.release(gap.end);
+            self.received = self.received.max(gap.end);
+            self.sent = self.sent.max(gap.end);
+            self.ledger.gaps += gap.len();
+            self.flush.take_if(|(at, _)| *at <= gap.end);
+            self.emit(TranscriptEvent::Gap { range: gap });
+        }
+    }
+
+    fn segment(&mut self, segment: Final, now: Duration) -> Result<(), String> {
+        let Final { index, start, end, text, language, confidence } = segment;
+        let next = self.finals_seen();
+        if index < next {
+            // Sent again after a resume, and crossed with our count of what we have.
+            return Ok(());
+        }
+        if index > next {
+            return Err(format!("final {index} arrived, but {next} is the next"));
+        }
+        if end <= self.sent && start <= end {
+            // Whoever has recognised what follows a gap has passed it.
+            self.settle_gaps(start);
+        }
+        if start != self.final_pos() || end < start || end > self.sent {
+            return Err(format!(
+                "final {index} covers {start}..{end}, but it should start at {} and end by {}",
+                self.final_pos(),
+                self.sent
+            ));
+        }
+        if !self.replay.is_whole(start.to(end)) {
+            return Err(format!("final {index} covers {start}..{end}, part of which was never sent"));
+        }
+        self.replay.release(end);
+        if end > self.received {
+            self.received = end;
+            self.audio_taken(now);
+        }
+        let index = self.next_index;
+        self.next_index += 1;
+        self.failing_since = None;
+        self.last_progress = now;
+        self.flush.take_if(|(at, _)| *at <= end);
+        self.ledger.recognised += end - start;
+        self.ledger.finals += 1;
+        self.emit(TranscriptEvent::Final(FinalSegment {
+            index,
+            range: start.to(end),
+            text,
+            language,
+            confidence,
+        }));
+        self.settle_gaps(self.received);
+        self.pump(now);
+        Ok(())
+    }
+
+    fn done(&mut self, frames: FramePos, finals: u64, now: Duration) -> Result<(), String> {
+        self.settle_gaps(frames.min(self.sent));
+        let (end, index) = (self.replay.end(), self.finals_seen());
+        if !self.finish_sent || frames != end || self.final_pos() != end || finals != index {
+            return Err(format!(
+                "done says {frames} frames in {finals} finals, but {index} finals cover {} of {end} frames",
+                self.final_pos()
+            ));
+        }
+        self.audio_taken(now);
+        self.emit(TranscriptEvent::End { frames: end.0, finals: self.next_index });
+        self.end(Ok(()), close::NORMAL);
+        Ok(())
+    }
+}
+
+fn name(message: &ServerMessage) -> &'static str {
+    match message {
+        ServerMessage::Ready(_) => "ready",
+        ServerMessage::Ack { .. } => "ack",
+        ServerMessage::Partial { .. } => "partial",
+        ServerMessage::Final(_) => "final",
+        ServerMessage::Done { .. } => "done",
+        ServerMessage::AuthOk { .. } => "auth_ok",
+        ServerMessage::Goaway { .. } => "goaway",
+        ServerMessage::Error { .. } => "error",
+        ServerMessage::Unknown => "unknown",
+    }
+}
