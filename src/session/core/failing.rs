@@ -39,6 +39,8 @@ impl Core {
         let swap = self.swap.take();
         self.hang_up(swap);
         self.forget_server();
+        // The peer is there and takes the token, so patience is that of a session which has begun.
+        (self.ever_ready, self.refused) = (true, None);
         self.link = Link::Attempting(Attempt::Waiting { until: now });
     }
 

@@ -230,6 +230,7 @@ impl Core {
             self.replay.release(gap.end);
             self.received = self.received.max(gap.end);
             self.sent = self.sent.max(gap.end);
+            self.note_sent();
             self.ledger.gaps += gap.len();
             self.flush.take_if(|(at, _)| *at <= gap.end);
             self.emit(TranscriptEvent::Gap { range: gap });

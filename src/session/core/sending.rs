@@ -67,7 +67,8 @@ impl Core {
         }
     }
 
-    fn note_sent(&mut self) {
+    /// Keeps the farthest that `sent` has ever been.
+    pub(super) fn note_sent(&mut self) {
         self.offered = self.offered.max(self.sent);
         self.sent_once = self.sent_once.max(self.sent);
     }

@@ -96,13 +96,18 @@ impl Audit {
             }
             ServerMessage::Ack { received, .. } => {
                 self.received = self.received.max(*received);
+                // What an earlier connection carried needs not be sent again.
+                self.sent = self.sent.max(*received);
                 if *received > self.received_once {
                     self.received_once = *received;
                     self.fruit = now;
                     self.trouble = None;
                 }
             }
-            ServerMessage::Final(segment) => self.received = self.received.max(segment.end),
+            ServerMessage::Final(segment) => {
+                self.received = self.received.max(segment.end);
+                self.sent = self.sent.max(segment.end);
+            }
             ServerMessage::Partial { .. }
             | ServerMessage::Done { .. }
             | ServerMessage::AuthOk { .. }
