@@ -90,6 +90,8 @@ async fn a_cut_lets_what_the_client_said_before_arrive() {
         assert_eq!(hear_out(&mut server).await, (b"0123456".to_vec(), end));
         assert_eq!(hear_out(&mut client).await, (Vec::new(), end));
         assert_eq!(line.proxy.cuts(), 1);
+        // Who was told goodbye may still talk, to nobody.
+        assert_eq!(client.write_all(b"more").await.is_ok(), cut == Cut::Close);
         // The next is left alone.
         let (mut client, mut server) = line.connect().await;
         assert_open(&mut client, &mut server).await;
