@@ -44,6 +44,7 @@ pub mod resample;
 pub mod session;
 pub mod source;
 pub mod speech;
+pub mod spool;
 #[cfg(feature = "test-util")]
 pub mod testing;
 pub mod transcript;

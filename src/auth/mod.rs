@@ -12,5 +12,4 @@ pub use oauth::{AuthError, Credentials, OAuthClient, Refusal, TOKEN_PATH};
 pub use provider::TokenProvider;
 pub use token::{AccessToken, RefreshToken, TokenGeneration, TokenSet};
 pub use vault::{Vault, VaultError};
-#[cfg(feature = "gateway")]
-pub(crate) use vault::{create_private_dir, create_private_file};
+pub(crate) use vault::{create_private_dir, create_private_file, exposed};

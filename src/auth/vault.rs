@@ -139,14 +139,15 @@ impl Vault {
     }
 }
 
+/// Whether others than the owner may do anything with the file.
 #[cfg(unix)]
-fn exposed(metadata: &fs::Metadata) -> bool {
+pub(crate) fn exposed(metadata: &fs::Metadata) -> bool {
     use std::os::unix::fs::PermissionsExt;
     metadata.permissions().mode() & 0o077 != 0
 }
 
 #[cfg(not(unix))]
-fn exposed(_: &fs::Metadata) -> bool {
+pub(crate) fn exposed(_: &fs::Metadata) -> bool {
     false
 }
 
@@ -158,13 +159,13 @@ pub(crate) fn create_private_dir(directory: &Path) -> io::Result<()> {
 }
 
 /// Creates an empty file that only its owner can read, unless it is there.
-#[cfg(all(unix, feature = "gateway"))]
+#[cfg(unix)]
 pub(crate) fn create_private_file(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
-#[cfg(all(not(unix), feature = "gateway"))]
+#[cfg(not(unix))]
 pub(crate) fn create_private_file(path: &Path) -> io::Result<()> {
     fs::OpenOptions::new().append(true).create(true).open(path).map(drop)
 }

@@ -11,4 +11,4 @@ pub mod schedule;
 pub use clock::ManualClock;
 pub use digest::DigestRecognizer;
 pub use null::NullRecognizer;
-pub use proxy::FaultProxy;
+pub use proxy::{Cut, Fault, FaultProxy};

@@ -1,0 +1,53 @@
+//! Reading and writing at a place of a file, whatever others do with it meanwhile.
+
+use std::fs::File;
+use std::io::{self, Read};
+#[cfg(unix)]
+use std::os::unix::fs::FileExt;
+#[cfg(windows)]
+use std::os::windows::fs::FileExt;
+
+/// Reads on from a place of its own: the file's cursor stays where it is.
+#[derive(Debug)]
+pub(super) struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl At<'_> {
+    pub(super) fn new(file: &File, offset: u64) -> At<'_> {
+        At { file, offset }
+    }
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        #[cfg(unix)]
+        let count = self.file.read_at(buffer, self.offset)?;
+        #[cfg(windows)]
+        let count = self.file.seek_read(buffer, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+/// Writes all of `bytes` at `offset`.
+#[cfg(unix)]
+pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(bytes, offset)
+}
+
+/// Writes all of `bytes` at `offset`.
+#[cfg(windows)]
+pub(super) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.seek_write(bytes, offset)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+        }
+    }
+    Ok(())
+}

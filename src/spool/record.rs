@@ -1,0 +1,281 @@
+//! The records of a spool, as bytes.
+//!
+//! A record is a header and a body. The header is the body's length (`u32`), its kind (one byte), and a CRC-32 of these
+//! and the body; all numbers are little-endian. A body is JSON, a position, or audio: a position, a mark of voice (one
+//! byte) and 16-bit PCM.
+
+use std::io::{self, BufRead, Read};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{from_slice, to_vec};
+
+use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, FrameRange};
+use crate::session::ServerSession;
+use crate::transcript::FinalSegment;
+
+/// Bytes in front of a body: length, kind, checksum.
+pub(super) const HEADER_BYTES: usize = 9;
+/// Those of them that the checksum covers.
+const CHECKED_BYTES: usize = 5;
+/// The longest body of audio: more than the pipeline's longest chunk, a minute, at its highest rate.
+const AUDIO_MAX: usize = 32 << 20;
+/// The longest body of any other kind, which is held in memory to be read.
+const NOTE_MAX: usize = 4 << 20;
+/// Bytes in front of the PCM: position and mark.
+const AUDIO_HEAD: usize = 9;
+
+/// What is in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Head = 1,
+    Audio = 2,
+    Flush = 3,
+    End = 4,
+    Opened = 5,
+    Final = 6,
+    Gap = 7,
+    Done = 8,
+}
+
+impl Kind {
+    const ALL: [Kind; 8] =
+        [Kind::Head, Kind::Audio, Kind::Flush, Kind::End, Kind::Opened, Kind::Final, Kind::Gap, Kind::Done];
+
+    /// Whether the reader hands it on.
+    pub(super) fn is_feed(self) -> bool {
+        matches!(self, Kind::Audio | Kind::Flush | Kind::End)
+    }
+}
+
+/// What a record says; audio is told without its samples.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    Head(HeadBody),
+    Audio { range: FrameRange, voiced: Option<bool> },
+    Flush(FramePos),
+    End(FramePos),
+    Opened(ServerSession),
+    Final(FinalSegment),
+    Gap(FrameRange),
+    Done,
+}
+
+/// Whose spool it is. What a later version adds must not keep this one from reading the version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct HeadBody {
+    pub(super) version: u32,
+    #[serde(default)]
+    pub(super) sample_rate: u32,
+    #[serde(default)]
+    pub(super) identity: String,
+}
+
+impl Entry {
+    fn kind(&self) -> Kind {
+        match self {
+            Entry::Head(_) => Kind::Head,
+            Entry::Audio { .. } => Kind::Audio,
+            Entry::Flush(_) => Kind::Flush,
+            Entry::End(_) => Kind::End,
+            Entry::Opened(_) => Kind::Opened,
+            Entry::Final(_) => Kind::Final,
+            Entry::Gap(_) => Kind::Gap,
+            Entry::Done => Kind::Done,
+        }
+    }
+
+    /// The record, with `pcm` behind audio's position.
+    pub(super) fn encode(&self, pcm: &[u8]) -> io::Result<Vec<u8>> {
+        let note = match self {
+            Entry::Head(head) => to_vec(head)?,
+            Entry::Audio { range, voiced } => {
+                let mut body = Vec::from(range.start.0.to_le_bytes());
+                body.push(voiced.map_or(0, |voiced| 1 + u8::from(voiced)));
+                body
+            }
+            Entry::Flush(at) | Entry::End(at) => at.0.to_le_bytes().into(),
+            Entry::Opened(server) => to_vec(server)?,
+            Entry::Final(segment) => to_vec(segment)?,
+            Entry::Gap(range) => to_vec(range)?,
+            Entry::Done => Vec::new(),
+        };
+        let length = note.len() + pcm.len();
+        // What could not be read back must not be written.
+        let max = longest(self.kind());
+        if length > max {
+            let message = format!("a record of {length} bytes, expected up to {max}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let length_field = u32::try_from(length).expect("the longest body is far below 4 GiB");
+        let mut record = Vec::with_capacity(HEADER_BYTES + length);
+        record.extend(length_field.to_le_bytes());
+        record.push(self.kind() as u8);
+        let crc = checksum(&record, &[&note, pcm]);
+        record.extend(crc.to_le_bytes());
+        record.extend(note);
+        record.extend(pcm);
+        Ok(record)
+    }
+
+    /// What a body of `length` bytes says, of which audio shows no more than its head.
+    fn decode(kind: Kind, body: &[u8], length: usize) -> Option<Entry> {
+        let position = || Some(FramePos(u64::from_le_bytes(body.try_into().ok()?)));
+        Some(match kind {
+            Kind::Head => Entry::Head(from_slice(body).ok()?),
+            Kind::Audio => {
+                let (start, mark) = body.get(..AUDIO_HEAD)?.split_at(8);
+                let start = FramePos(u64::from_le_bytes(start.try_into().ok()?));
+                let pcm = length.checked_sub(AUDIO_HEAD).filter(|pcm| pcm.is_multiple_of(FRAME_BYTES))?;
+                let end = FramePos(start.0.checked_add((pcm / FRAME_BYTES) as u64)?);
+                let voiced = match mark[0] {
+                    0 => None,
+                    1 => Some(false),
+                    2 => Some(true),
+                    _ => return None,
+                };
+                Entry::Audio { range: start.to(end), voiced }
+            }
+            Kind::Flush => Entry::Flush(position()?),
+            Kind::End => Entry::End(position()?),
+            Kind::Opened => Entry::Opened(from_slice(body).ok()?),
+            Kind::Final => Entry::Final(from_slice(body).ok()?),
+            Kind::Gap => Entry::Gap(from_slice(body).ok()?),
+            Kind::Done => Entry::Done,
+        })
+    }
+}
+
+/// A header, read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    bytes: [u8; HEADER_BYTES],
+    pub(super) kind: Kind,
+    /// Bytes of the body.
+    pub(super) length: usize,
+}
+
+impl Header {
+    /// The header in `bytes`, if it is one.
+    pub(super) fn decode(bytes: [u8; HEADER_BYTES]) -> Option<Header> {
+        let [a, b, c, d, kind, ..] = bytes;
+        let kind = Kind::ALL.into_iter().find(|known| *known as u8 == kind)?;
+        let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
+        (length <= longest(kind)).then_some(Header { bytes, kind, length })
+    }
+
+    /// Bytes of the record.
+    pub(super) fn record_bytes(&self) -> u64 {
+        (HEADER_BYTES + self.length) as u64
+    }
+
+    fn crc(&self) -> u32 {
+        let [.., a, b, c, d] = self.bytes;
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    /// What the whole `body` says, if it is what was written; with the chunk, where it is audio.
+    pub(super) fn open(&self, body: Vec<u8>) -> Option<(Entry, Option<AudioChunk>)> {
+        if checksum(&self.bytes[..CHECKED_BYTES], &[&body]) != self.crc() {
+            return None;
+        }
+        let entry = Entry::decode(self.kind, &body, body.len())?;
+        let chunk = match &entry {
+            Entry::Audio { range, voiced } => {
+                let chunk = AudioChunk::new(*range, Bytes::from(body).slice(AUDIO_HEAD..));
+                Some(match voiced {
+                    Some(voiced) => chunk.marked(*voiced),
+                    None => chunk,
+                })
+            }
+            _ => None,
+        };
+        Some((entry, chunk))
+    }
+}
+
+fn longest(kind: Kind) -> usize {
+    match kind {
+        Kind::Audio => AUDIO_MAX,
+        _ => NOTE_MAX,
+    }
+}
+
+fn checksum(header: &[u8], parts: &[&[u8]]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(header);
+    for part in parts {
+        crc.update(part);
+    }
+    crc.finalize()
+}
+
+/// Reads records one after the other, and of audio keeps nothing but where it is.
+pub(super) struct Records<R> {
+    input: R,
+    /// Where the next record begins.
+    pub(super) offset: u64,
+    /// How long the file is: no record is longer than what is left.
+    length: u64,
+    body: Vec<u8>,
+}
+
+impl<R: BufRead> Records<R> {
+    /// The records in `input`, which has `length` bytes.
+    pub(super) fn new(input: R, length: u64) -> Records<R> {
+        Records { input, offset: 0, length, body: Vec::new() }
+    }
+
+    /// The next record; `None` at the end, or where something else stands at `offset`.
+    pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
+        let left = self.length - self.offset;
+        if left < HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let mut header = [0; HEADER_BYTES];
+        self.input.read_exact(&mut header)?;
+        let Some(header) = Header::decode(header).filter(|header| header.record_bytes() <= left) else {
+            return Ok(None);
+        };
+        let kept = if header.kind == Kind::Audio { header.length.min(AUDIO_HEAD) } else { header.length };
+        self.body.resize(kept, 0);
+        self.input.read_exact(&mut self.body)?;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&header.bytes[..CHECKED_BYTES]);
+        crc.update(&self.body);
+        let mut unread = header.length - kept;
+        while unread > 0 {
+            let buffer = self.input.fill_buf()?;
+            if buffer.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let count = buffer.len().min(unread);
+            crc.update(&buffer[..count]);
+            self.input.consume(count);
+            unread -= count;
+        }
+        if crc.finalize() != header.crc() {
+            return Ok(None);
+        }
+        let entry = Entry::decode(header.kind, &self.body, header.length);
+        if entry.is_some() {
+            self.offset += header.record_bytes();
+        }
+        Ok(entry)
+    }
+}
+
+/// Fills `buffer` as far as there is something to read, and says how far.
+pub(super) fn read_most(mut input: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,127 @@
+//! What the records so far come to, and which may follow them.
+
+use super::record::Entry;
+use crate::audio::{FramePos, FrameRange};
+
+/// The cursors of a spool. The writing side and recovery both move them here alone, so what was written is what is
+/// recovered.
+///
+/// Invariant: `final_ <= accepted`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct State {
+    /// Where audio goes on.
+    pub(super) accepted: FramePos,
+    /// Everything below is final or in a gap.
+    pub(super) final_: FramePos,
+    /// The index of the next final.
+    pub(super) next_index: u64,
+    /// Frames in gaps.
+    pub(super) gaps: u64,
+    /// Where an utterance was last ended by request.
+    pub(super) flushed: Option<FramePos>,
+    /// Whether all audio is there.
+    pub(super) ended: bool,
+    /// Whether the user was told that this was all.
+    pub(super) done: bool,
+}
+
+impl State {
+    /// Whether everything is final, and nothing can follow.
+    pub(super) fn is_whole(&self) -> bool {
+        self.ended && self.final_ == self.accepted
+    }
+
+    /// The state behind `entry`, or why it can't follow.
+    pub(super) fn after(mut self, entry: &Entry) -> Result<State, String> {
+        match entry {
+            Entry::Head(_) => return Err("a second head".to_owned()),
+            Entry::Audio { range, .. } => {
+                self.feed("audio", range.start)?;
+                self.accepted = range.end;
+            }
+            Entry::Flush(at) => {
+                self.feed("a flush", *at)?;
+                self.flushed = Some(*at);
+            }
+            Entry::End(at) => {
+                self.feed("the end", *at)?;
+                self.ended = true;
+            }
+            Entry::Opened(_) => {}
+            Entry::Final(segment) if segment.index != self.next_index => {
+                return Err(format!("final {}, expected {}", segment.index, self.next_index));
+            }
+            Entry::Final(segment) => {
+                self.cover("a final", segment.range)?;
+                self.next_index += 1;
+            }
+            Entry::Gap(range) => {
+                self.cover("a gap", *range)?;
+                self.gaps += range.len();
+            }
+            Entry::Done if !self.is_whole() => {
+                return Err(format!("done at frame {} of {}", self.final_, self.accepted));
+            }
+            Entry::Done => self.done = true,
+        }
+        Ok(self)
+    }
+
+    /// Checks that something of the source belongs at `at`.
+    fn feed(&self, what: &str, at: FramePos) -> Result<(), String> {
+        match at == self.accepted && !self.ended {
+            true => Ok(()),
+            false if self.ended => {
+                Err(format!("{what} at frame {at}, but audio ended at frame {}", self.accepted))
+            }
+            false => Err(format!("{what} at frame {at}, expected frame {}", self.accepted)),
+        }
+    }
+
+    /// Moves `final_` over `range`. Its ends come from a file: they may stand the wrong way round.
+    fn cover(&mut self, what: &str, range: FrameRange) -> Result<(), String> {
+        let FrameRange { start, end } = range;
+        if start != self.final_ || end < start || end > self.accepted {
+            let (from, to) = (self.final_, self.accepted);
+            return Err(format!("{what} of frames {start}..{end}, expected from {from} and up to {to}"));
+        }
+        self.final_ = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn audio(start: u64, end: u64) -> Entry {
+        Entry::Audio { range: FramePos(start).to(FramePos(end)), voiced: None }
+    }
+
+    fn gap(start: u64, end: u64) -> Entry {
+        Entry::Gap(FrameRange { start: FramePos(start), end: FramePos(end) })
+    }
+
+    #[test]
+    fn only_what_follows_is_taken() {
+        let state = State::default().after(&audio(0, 10)).unwrap().after(&gap(0, 4)).unwrap();
+        assert_eq!((state.accepted, state.final_, state.gaps), (FramePos(10), FramePos(4), 4));
+        for (entry, refusal) in [
+            (audio(11, 12), "audio at frame 11, expected frame 10"),
+            (audio(9, 12), "audio at frame 9, expected frame 10"),
+            (Entry::Flush(FramePos(4)), "a flush at frame 4, expected frame 10"),
+            (gap(3, 5), "a gap of frames 3..5, expected from 4 and up to 10"),
+            (gap(4, 11), "a gap of frames 4..11, expected from 4 and up to 10"),
+            (gap(4, 3), "a gap of frames 4..3, expected from 4 and up to 10"),
+            (Entry::Done, "done at frame 4 of 10"),
+        ] {
+            assert_eq!(state.after(&entry).unwrap_err(), refusal);
+        }
+        let ended = state.after(&Entry::End(FramePos(10))).unwrap();
+        assert_eq!(
+            ended.after(&audio(10, 11)).unwrap_err(),
+            "audio at frame 10, but audio ended at frame 10"
+        );
+        assert!(ended.after(&gap(4, 10)).unwrap().after(&Entry::Done).unwrap().done);
+    }
+}

@@ -1,0 +1,518 @@
+//! A session on disk: what comes back is what was written, however the file was cut or damaged.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tempfile::TempDir;
+use voxline::audio::{AudioChunk, Feed, FramePos};
+use voxline::session::{Journal, ServerSession};
+use voxline::spool::{Fsync, Head, Opened, Reader, Spool, SpoolError};
+use voxline::transcript::{FinalSegment, TranscriptEvent};
+
+use crate::random::Random;
+use crate::support::allocations::Meter;
+
+const KEY: &str = "canary-of-the-resume-key";
+
+fn head() -> Head {
+    Head { sample_rate: 16_000, identity: "call.wav, line 0".to_owned() }
+}
+
+fn open(path: &Path, replay_frames: u64) -> Opened {
+    Spool::open(path, &head(), replay_frames, Fsync::Never).unwrap()
+}
+
+fn refused(path: &Path, head: &Head) -> SpoolError {
+    Spool::open(path, head, 0, Fsync::Never).unwrap_err()
+}
+
+fn chunk(start: u64, end: u64) -> AudioChunk {
+    let payload: Bytes = (start..end).flat_map(|frame| (frame as u16).to_le_bytes()).collect();
+    AudioChunk::new(FramePos(start).to(FramePos(end)), payload)
+}
+
+fn segment(index: u64, start: u64, end: u64) -> TranscriptEvent {
+    let range = FramePos(start).to(FramePos(end));
+    let text = format!("said from {start}");
+    TranscriptEvent::Final(FinalSegment { index, range, text, language: None, confidence: Some(0.5) })
+}
+
+fn end(frames: u64, finals: u64) -> TranscriptEvent {
+    TranscriptEvent::End { frames, finals }
+}
+
+/// All that the reader has now. Without its writer it has all there is.
+fn read(reader: &mut Reader) -> Vec<Feed> {
+    let ready = || reader.next().now_or_never()?.unwrap();
+    std::iter::from_fn(ready).collect()
+}
+
+/// What happens to a spool.
+#[derive(Clone, Debug)]
+enum Op {
+    Feed(Feed),
+    Opened(ServerSession),
+    Told(TranscriptEvent),
+}
+
+/// What a spool should come back as.
+#[derive(Debug, Default, PartialEq)]
+struct Story {
+    told: Vec<TranscriptEvent>,
+    /// Audio above the last final, and what else the session should be fed.
+    feeds: Vec<Feed>,
+    accepted: FramePos,
+    final_: FramePos,
+    next_index: u64,
+    gaps: u64,
+    server: Option<(String, String, u64)>,
+    ended: bool,
+    done: bool,
+}
+
+impl Story {
+    /// What `ops` come to, told without a file.
+    fn of(ops: &[Op]) -> Story {
+        let mut story = Story::default();
+        let mut feeds = Vec::new();
+        for op in ops {
+            match op {
+                Op::Feed(feed) => {
+                    match feed {
+                        Feed::Audio(chunk) => story.accepted = chunk.range().end,
+                        Feed::Flush => {}
+                        Feed::End => story.ended = true,
+                    }
+                    feeds.push((story.accepted, feed.clone()));
+                }
+                Op::Opened(server) => story.server = Some(told_of(server)),
+                Op::Told(TranscriptEvent::End { .. }) => story.done = true,
+                Op::Told(event) => {
+                    story.final_ = match event {
+                        TranscriptEvent::Final(segment) => {
+                            story.next_index += 1;
+                            segment.range.end
+                        }
+                        TranscriptEvent::Gap { range } => {
+                            story.gaps += range.len();
+                            range.end
+                        }
+                        other => panic!("{other:?} is not for the log"),
+                    };
+                    story.told.push(event.clone());
+                }
+            }
+        }
+        let wanted = feeds.into_iter().filter_map(|(end, feed)| match feed {
+            Feed::Audio(chunk) => Some(Feed::Audio(chunk.from(story.final_)?)),
+            Feed::Flush => (end > story.final_).then_some(Feed::Flush),
+            Feed::End => Some(Feed::End),
+        });
+        story.feeds = wanted.collect();
+        story
+    }
+
+    /// What was found in a spool that was opened with a replay of `replay_frames`.
+    fn found(opened: Opened, replay_frames: u64) -> Story {
+        let Opened { writer, mut reader, recovered, spool: _spool, log: _log } = opened;
+        drop(writer);
+        let checkpoint = recovered.checkpoint;
+        let rest = read(&mut reader);
+        let lengths: Vec<u64> = checkpoint.replay.iter().map(|chunk| chunk.range().len()).collect();
+        let held: u64 = lengths.iter().sum();
+        let before_last = held - lengths.last().unwrap_or(&0);
+        assert!(lengths.is_empty() || before_last < replay_frames, "{lengths:?} of {replay_frames}");
+        let more = matches!(rest.first(), Some(Feed::Audio(_)));
+        assert!(held >= replay_frames || !more, "{lengths:?} of {replay_frames}, but audio follows");
+        Story {
+            told: recovered.told,
+            feeds: checkpoint.replay.into_iter().map(Feed::Audio).chain(rest).collect(),
+            accepted: recovered.accepted,
+            final_: checkpoint.final_,
+            next_index: checkpoint.next_index,
+            gaps: checkpoint.gaps,
+            server: checkpoint.server.as_ref().map(told_of),
+            ended: recovered.ended,
+            done: recovered.done,
+        }
+    }
+}
+
+fn told_of(server: &ServerSession) -> (String, String, u64) {
+    (server.name.clone(), server.resume_key.expose().to_owned(), server.first_index)
+}
+
+/// A session of some records, from its first chunk to its end.
+fn random_session(random: &mut Random) -> Vec<Op> {
+    let mut ops = Vec::new();
+    let (mut accepted, mut final_, mut index, mut flushed) = (0, 0, 0, 0);
+    for _ in 0..10 + random.below(20) {
+        let open = accepted - final_;
+        ops.push(match random.below(10) {
+            0 => {
+                let resume_key = format!("{KEY}-{}", random.below(100)).into();
+                Op::Opened(ServerSession { name: format!("s{accepted}"), resume_key, first_index: index })
+            }
+            1 if flushed < accepted => {
+                flushed = accepted;
+                Op::Feed(Feed::Flush)
+            }
+            2..=4 if open > 0 => {
+                let end = final_ + 1 + random.below(open as usize) as u64;
+                let range = FramePos(final_).to(FramePos(end));
+                let gap = random.below(3) == 0;
+                let event = if gap { TranscriptEvent::Gap { range } } else { segment(index, final_, end) };
+                index += u64::from(!gap);
+                final_ = end;
+                Op::Told(event)
+            }
+            _ => {
+                let start = accepted;
+                accepted += 1 + random.below(30) as u64;
+                let chunk = chunk(start, accepted);
+                Op::Feed(Feed::Audio(match random.below(3) {
+                    0 => chunk,
+                    mark => chunk.marked(mark == 1),
+                }))
+            }
+        });
+    }
+    ops.push(Op::Feed(Feed::End));
+    if final_ < accepted {
+        ops.push(Op::Told(segment(index, final_, accepted)));
+        index += 1;
+    }
+    ops.push(Op::Told(end(accepted, index)));
+    ops
+}
+
+/// Does what the process does that goes on after `done` of `ops`: its source comes again from its start.
+fn play(opened: &mut Opened, ops: &[Op], done: usize) {
+    for (number, op) in ops.iter().enumerate() {
+        match op {
+            Op::Feed(feed) => opened.writer.push(feed).unwrap(),
+            _ if number < done => {}
+            Op::Opened(server) => opened.log.opened(server).unwrap(),
+            Op::Told(event) => opened.log.told(event).unwrap(),
+        }
+    }
+}
+
+/// A session's spool as bytes, and how long it was after each of `ops`; before them, first.
+fn recorded(path: &Path, ops: &[Op]) -> (Vec<u8>, Vec<usize>) {
+    let mut opened = open(path, 0);
+    let length = || fs::metadata(path).unwrap().len() as usize;
+    let mut lengths = vec![length()];
+    for op in ops {
+        play(&mut opened, std::slice::from_ref(op), 0);
+        lengths.push(length());
+    }
+    let bytes = fs::read(path).unwrap();
+    opened.spool.remove().unwrap();
+    (bytes, lengths)
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    let mut file = fs::OpenOptions::new();
+    let file = file.write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.unwrap().write_all(bytes).unwrap();
+}
+
+#[test]
+fn a_spool_cut_anywhere_is_the_beginning_of_what_was_written_and_goes_on() {
+    const TEST: &str = "spool::a_spool_cut_anywhere_is_the_beginning_of_what_was_written_and_goes_on";
+    let mut random = Random::for_test(TEST);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    for _ in 0..3 {
+        let ops = random_session(&mut random);
+        let (bytes, lengths) = recorded(&directory.path().join("whole"), &ops);
+        let whole = Story::of(&ops);
+        for cut in 0..=bytes.len() {
+            write(&path, &bytes[..cut]);
+            let replay_frames = random.below(100) as u64;
+            let opened = open(&path, replay_frames);
+            let there = lengths.iter().filter(|length| **length <= cut).count();
+            // Not even the head: then nothing.
+            let (done, whole_records) = there.checked_sub(1).map_or((0, 0), |done| (done, lengths[done]));
+            assert_eq!(opened.recovered.dropped_bytes as usize, cut - whole_records, "cut at {cut}");
+            assert_eq!(Story::found(opened, replay_frames), Story::of(&ops[..done]), "cut at {cut}");
+            let mut opened = open(&path, 0);
+            assert_eq!(opened.recovered.dropped_bytes, 0, "cut at {cut}, opened twice");
+            play(&mut opened, &ops, done);
+            drop(opened);
+            assert!(fs::read(&path).unwrap() == bytes, "cut at {cut}, continued to another file");
+            assert_eq!(Story::found(open(&path, replay_frames), replay_frames), whole, "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_byte_costs_what_is_behind_it_and_never_gives_other_data() {
+    const TEST: &str = "spool::a_damaged_byte_costs_what_is_behind_it_and_never_gives_other_data";
+    let mut random = Random::for_test(TEST);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    for _ in 0..3 {
+        let ops = random_session(&mut random);
+        let (bytes, lengths) = recorded(&directory.path().join("whole"), &ops);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 + random.below(255) as u8;
+            write(&path, &damaged);
+            if at < lengths[0] {
+                let refused = refused(&path, &head());
+                assert!(matches!(refused, SpoolError::NotASpool { .. }), "byte {at}: {refused}");
+                assert_eq!(fs::read(&path).unwrap(), damaged, "a refused file is left alone");
+                continue;
+            }
+            let done = lengths.iter().filter(|length| **length <= at).count() - 1;
+            let opened = open(&path, 50);
+            assert_eq!(opened.recovered.dropped_bytes as usize, bytes.len() - lengths[done], "byte {at}");
+            assert_eq!(Story::found(opened, 50), Story::of(&ops[..done]), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn what_a_first_process_left_a_second_continues() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("private/spools/call");
+    let Opened { mut writer, mut reader, mut log, recovered, spool } = open(&path, 100);
+    assert_eq!((recovered.accepted, recovered.ended, recovered.done), (FramePos::ZERO, false, false));
+    assert!(recovered.checkpoint.server.is_none() && recovered.told.is_empty());
+    writer.append(&chunk(0, 40)).unwrap();
+    writer.append(&chunk(40, 80).marked(true)).unwrap();
+    writer.flush().unwrap();
+    writer.flush().unwrap();
+    let server = ServerSession { name: "s1".to_owned(), resume_key: KEY.to_owned().into(), first_index: 0 };
+    log.opened(&server).unwrap();
+    log.told(&segment(0, 0, 30)).unwrap();
+    let written = [Feed::Audio(chunk(0, 40)), Feed::Audio(chunk(40, 80).marked(true)), Feed::Flush];
+    assert_eq!(read(&mut reader), written);
+    drop((spool, writer, reader, log));
+
+    // A straddling chunk is cut, and a flush that is there already is not repeated.
+    let Opened { mut writer, mut reader, mut log, recovered, spool } = open(&path, 100);
+    assert_eq!(recovered.checkpoint.replay, [chunk(30, 40), chunk(40, 80).marked(true)]);
+    assert_eq!(told_of(&recovered.checkpoint.server.unwrap()), told_of(&server));
+    writer.append(&chunk(0, 80)).unwrap();
+    writer.flush().unwrap();
+    writer.append(&chunk(70, 100)).unwrap();
+    let hole = writer.append(&chunk(101, 102)).unwrap_err().to_string();
+    assert!(hole.ends_with("audio at frame 101, expected frame 100"), "{hole}");
+    assert_eq!(read(&mut reader), [Feed::Flush, Feed::Audio(chunk(80, 100))]);
+    // The session ended because its source broke off: that is not the end.
+    log.told(&segment(1, 30, 100)).unwrap();
+    log.told(&end(100, 2)).unwrap();
+    drop((spool, writer, reader, log));
+
+    let Opened { mut writer, mut reader, mut log, recovered, spool } = open(&path, 100);
+    assert_eq!((recovered.ended, recovered.done), (false, false));
+    writer.end().unwrap();
+    writer.end().unwrap();
+    let late = writer.append(&chunk(100, 101)).unwrap_err().to_string();
+    assert!(late.ends_with("audio at frame 100, but audio ended at frame 100"), "{late}");
+    assert_eq!(read(&mut reader), [Feed::End]);
+    log.told(&end(100, 2)).unwrap();
+    drop((spool, writer, reader, log));
+
+    let Opened { recovered, spool, .. } = open(&path, 100);
+    assert_eq!((recovered.ended, recovered.done), (true, true));
+    assert_eq!(recovered.told, [segment(0, 0, 30), segment(1, 30, 100)]);
+    spool.remove().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_live_source_goes_on_where_the_spool_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    let mut opened = open(&path, 0);
+    opened.writer.append(&chunk(0, 40)).unwrap();
+    drop(opened);
+    let Opened { writer, mut reader, spool: _spool, .. } = open(&path, 0);
+    let mut writer = writer.live();
+    writer.flush().unwrap();
+    writer.append(&chunk(0, 10)).unwrap();
+    assert_eq!(writer.accepted(), FramePos(50));
+    let moved = AudioChunk::new(FramePos(40).to(FramePos(50)), chunk(0, 10).payload().clone());
+    assert_eq!(read(&mut reader), [Feed::Audio(chunk(0, 40)), Feed::Flush, Feed::Audio(moved)]);
+}
+
+#[tokio::test]
+async fn the_reader_waits_for_the_writer_and_sees_all_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let Opened { mut writer, mut reader, mut log, .. } = open(&directory.path().join("spool"), 0);
+    let fed: Vec<Feed> = (0..100).map(|n| Feed::Audio(chunk(n * 16, (n + 1) * 16))).collect();
+    let (go, mut gone_on) = tokio::sync::mpsc::channel(1);
+    let writing = async {
+        for (index, feed) in fed.iter().enumerate() {
+            // Once the reader has asked in vain.
+            gone_on.recv().await.unwrap();
+            let (index, start) = (index as u64, index as u64 * 16);
+            // A wait that the log could end too soon.
+            if index > 0 {
+                log.told(&segment(index - 1, start - 16, start)).unwrap();
+            }
+            tokio::task::yield_now().await;
+            writer.push(feed).unwrap();
+        }
+        drop(writer);
+    };
+    let reading = async {
+        let mut read = Vec::new();
+        loop {
+            // A wait given up loses nothing.
+            let given_up = reader.next().now_or_never();
+            assert!(given_up.is_none() || read.len() == fed.len(), "{given_up:?}");
+            let _ = go.send(()).await;
+            match reader.next().await.unwrap() {
+                Some(feed) => read.push(feed),
+                None => return read,
+            }
+        }
+    };
+    let ((), read) = tokio::join!(writing, reading);
+    assert_eq!(read, fed);
+}
+
+#[test]
+fn the_log_takes_only_what_follows() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open(&directory.path().join("spool"), 0);
+    opened.writer.append(&chunk(0, 10)).unwrap();
+    let mut refused = |event| opened.log.told(&event).unwrap_err().to_string();
+    assert!(refused(segment(1, 0, 5)).ends_with("final 1, expected 0"));
+    assert!(refused(segment(0, 1, 5)).ends_with("a final of frames 1..5, expected from 0 and up to 10"));
+    assert!(refused(segment(0, 0, 11)).ends_with("a final of frames 0..11, expected from 0 and up to 10"));
+    opened.log.told(&segment(0, 0, 10)).unwrap();
+}
+
+#[test]
+fn one_process_has_it_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    let Opened { spool, writer, reader, log, .. } = open(&path, 0);
+    drop((spool, writer, reader));
+    // The session alone has it still.
+    let message = refused(&path, &head()).to_string();
+    assert_eq!(message, format!("spool {} is in use: the session in it is still running", path.display()));
+    drop(log);
+    open(&path, 0);
+}
+
+#[test]
+fn a_spool_of_another_session_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    drop(open(&path, 0));
+    let there = fs::read(&path).unwrap();
+    let other = Head { identity: "other.wav".to_owned(), ..head() };
+    let message = refused(&path, &other).to_string();
+    assert!(message.contains("has the identity `call.wav, line 0`, expected `other.wav`"), "{message}");
+    let message = refused(&path, &Head { sample_rate: 8_000, ..head() }).to_string();
+    assert!(message.contains("has the sample rate 16000, expected 8000"), "{message}");
+    assert!(message.contains(path.to_str().unwrap()), "{message}");
+    assert_eq!(fs::read(&path).unwrap(), there);
+}
+
+#[test]
+fn a_file_that_is_no_spool_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notes");
+    for text in [
+        "",
+        "short",
+        "a text longer than the head of a spool, which somebody may want to keep; ".repeat(9).as_str(),
+    ] {
+        write(&path, text.as_bytes());
+        match Spool::open(&path, &head(), 0, Fsync::Never) {
+            Ok(_) => assert!(text.is_empty()),
+            Err(refused) => {
+                assert!(matches!(refused, SpoolError::NotASpool { .. }), "{refused}");
+                assert_eq!(fs::read(&path).unwrap(), text.as_bytes());
+            }
+        }
+    }
+    let link = directory.path().join("link");
+    symlink(&path, &link).unwrap();
+    assert!(matches!(refused(&link, &head()), SpoolError::NotAFile { .. }));
+    assert!(matches!(refused(directory.path(), &head()), SpoolError::NotAFile { .. }));
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn it_is_its_owners_alone() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("spools/call");
+    drop(open(&path, 0));
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(matches!(refused(&path, &head()), SpoolError::Exposed { .. }));
+}
+
+#[test]
+fn the_resume_key_is_in_the_file_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    let mut opened = open(&path, 0);
+    let server = ServerSession { name: "s1".to_owned(), resume_key: KEY.to_owned().into(), first_index: 0 };
+    opened.log.opened(&server).unwrap();
+    let error = opened.log.told(&segment(7, 0, 0)).unwrap_err();
+    assert!(!format!("{opened:?} {error:?} {error}").contains(KEY));
+    drop(opened);
+    assert!(String::from_utf8_lossy(&fs::read(&path).unwrap()).contains(KEY));
+    let opened = open(&path, 0);
+    assert_eq!(opened.recovered.checkpoint.server.as_ref().unwrap().resume_key.expose(), KEY);
+    assert!(!format!("{opened:?}").contains(KEY));
+}
+
+#[test]
+fn every_policy_of_syncing_writes_the_same_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let ops = random_session(&mut Random::seeded(1));
+    let files = [Fsync::Never, Fsync::Finals, Fsync::Always].map(|fsync| {
+        let path = directory.path().join(format!("{fsync:?}"));
+        play(&mut Spool::open(&path, &head(), 0, fsync).unwrap(), &ops, 0);
+        fs::read(&path).unwrap()
+    });
+    assert!(files[0] == files[1] && files[1] == files[2]);
+}
+
+#[test]
+fn an_hour_of_audio_is_recovered_in_little_memory() {
+    static METER: Meter = Meter::new();
+    const FRAMES: u64 = 1_600;
+    const CHUNKS: u64 = 36_000;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    let mut opened = open(&path, 0);
+    let payload = Bytes::from(vec![7; 2 * FRAMES as usize]);
+    for n in 0..CHUNKS {
+        let range = FramePos(n * FRAMES).to(FramePos((n + 1) * FRAMES));
+        opened.writer.append(&AudioChunk::new(range, payload.clone())).unwrap();
+    }
+    drop(opened);
+    assert!(fs::metadata(&path).unwrap().len() > 115_000_000);
+
+    let _joined = METER.join();
+    // Nothing of it is final yet: the worst case.
+    let Opened { mut reader, mut log, recovered, spool, writer } = open(&path, 10 * FRAMES);
+    let Some(Ok(Some(Feed::Audio(first)))) = reader.next().now_or_never() else { panic!("audio is there") };
+    assert_eq!((recovered.checkpoint.replay.len(), first.range().start), (10, FramePos(10 * FRAMES)));
+    assert!(METER.peak() < 3_000_000, "{} bytes", METER.peak());
+    // All is final but the last second.
+    log.told(&segment(0, 0, (CHUNKS - 10) * FRAMES)).unwrap();
+    drop((spool, writer, reader, log, recovered, first));
+    let opened = open(&path, u64::MAX);
+    assert_eq!(opened.recovered.checkpoint.replay.len(), 10);
+    assert!(METER.peak() < 3_000_000, "{} bytes", METER.peak());
+}
