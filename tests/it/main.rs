@@ -4,6 +4,7 @@
 mod cli;
 mod cli_audio;
 mod dependencies;
+mod endurance;
 mod front_end;
 mod gateway;
 mod hostile_peer;

@@ -32,19 +32,19 @@ const HANDSHAKE: u64 = 1_000;
 
 /// Audio in which every half second differs.
 fn audio(seconds: usize) -> Vec<i16> {
-    (0..seconds * 16_000).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
+    noise(seconds * 16_000)
 }
 
-fn chunks(pcm: &[i16]) -> Vec<Feed> {
-    let mut start = FramePos::ZERO;
-    let mut feed = Vec::new();
-    for samples in pcm.chunks(CHUNK) {
+pub(crate) fn noise(frames: usize) -> Vec<i16> {
+    (0..frames).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
+}
+
+pub(crate) fn chunks(pcm: &[i16]) -> impl ExactSizeIterator<Item = Feed> {
+    pcm.chunks(CHUNK).enumerate().map(|(index, samples)| {
+        let start = FramePos((index * CHUNK) as u64);
         let payload: Bytes = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-        let end = start + samples.len() as u64;
-        feed.push(Feed::Audio(AudioChunk::new(start.to(end), payload)));
-        start = end;
-    }
-    feed
+        Feed::Audio(AudioChunk::new(start.to(start + samples.len() as u64), payload))
+    })
 }
 
 /// A session's outcome, and all it told.
@@ -76,7 +76,7 @@ async fn transcribe(
 ) -> Run {
     let (sender, audio) = mpsc::channel(4);
     let feeding = async {
-        for feed in chunks(pcm).into_iter().chain([Feed::End]) {
+        for feed in chunks(pcm).chain([Feed::End]) {
             if sender.send(feed).await.is_err() {
                 break;
             }
@@ -188,7 +188,7 @@ async fn a_token_that_expires_is_replaced_and_the_session_goes_on() {
     let (sender, feed) = mpsc::channel(4);
     let (events, mut heard) = mpsc::channel(4);
     let calling = async {
-        let mut chunks = chunks(&pcm).into_iter();
+        let mut chunks = chunks(&pcm);
         let half = chunks.len() / 2;
         for feed in chunks.by_ref().take(half) {
             sender.send(feed).await.unwrap();

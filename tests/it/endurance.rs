@@ -1,0 +1,121 @@
+//! A long call over real sockets that die, with tokens that die sooner: what the gateway hears and what the caller is
+//! told are the same as if nothing had happened. `VOXLINE_ENDURANCE_SECONDS=3600` plays an hour, at ten times the speed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use voxline::audio::Feed;
+use voxline::pace::{Pace, Pacer};
+use voxline::session::{self, Ledger, Settings};
+use voxline::testing::{Cut, DigestRecognizer, Fault, FaultProxy};
+use voxline::transcript::{FinalSegment, TranscriptEvent};
+use voxline::transport::WebSocketConnector;
+
+use crate::random::Random;
+use crate::session::{chunks, noise};
+use crate::support::server::{Server, Setup, endpoint};
+
+/// How many seconds of audio the call has.
+#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
+fn seconds() -> usize {
+    let asked = std::env::var("VOXLINE_ENDURANCE_SECONDS").ok();
+    asked.map_or(240, |seconds| seconds.parse().expect("VOXLINE_ENDURANCE_SECONDS is a number"))
+}
+
+const PACE: Pace = Pace::Times(10.0);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(2);
+/// Half a second.
+const SEGMENT: usize = 8_000;
+
+/// Cuts every connection that isn't left before, within three seconds at this pace: as a peer that crashes, or one that
+/// exits.
+fn cuts(mut random: Random) -> impl Iterator<Item = Fault> + Send + 'static {
+    std::iter::repeat_with(move || {
+        let cut = if random.below(2) == 0 { Cut::Close } else { Cut::Reset };
+        match random.below(4) {
+            0 => Fault::CutServer { after: 500 + random.below(6_000) as u64, cut },
+            _ => Fault::CutClient { after: 30_000 + random.below(900_000) as u64, cut },
+        }
+    })
+}
+
+/// Carries all of `pcm` through a session at `pace`.
+async fn call(
+    server: &Server,
+    connector: &WebSocketConnector,
+    settings: Settings,
+    pcm: &[i16],
+    pace: Pace,
+) -> (Ledger, Vec<FinalSegment>) {
+    let (sender, audio) = mpsc::channel(4);
+    let feeding = async {
+        let pacer = Pacer::new(pace, 16_000);
+        for feed in chunks(pcm).chain([Feed::End]) {
+            pacer.wait(&feed).await;
+            sender.send(feed).await.expect("the session goes on");
+        }
+    };
+    let (events, mut heard) = mpsc::channel(4);
+    let listening = async {
+        let mut finals = Vec::new();
+        while let Some(event) = heard.recv().await {
+            if let TranscriptEvent::Final(segment) = event {
+                finals.push(segment);
+            }
+        }
+        finals
+    };
+    let tokens = server.tokens();
+    let run = session::run(connector, &tokens, settings, audio, events);
+    let (ended, (), finals) = tokio::join!(run, feeding, listening);
+    (ended.whole().expect("the session ends well"), finals)
+}
+
+#[allow(clippy::print_stdout, reason = "the figures of a long run")]
+async fn endure(test: &str, in_band_auth: bool) {
+    let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
+    let setup = Setup { token_lifetime: TOKEN_LIFETIME, ..Setup::default() };
+    let server = Server::with(recognizer.clone(), setup).await;
+    let (seconds, frames) = (seconds() as u64, seconds() * 16_000);
+    let pcm = noise(frames);
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let (_, undisturbed) = call(&server, &connector, Settings::new(16_000), &pcm, Pace::Max).await;
+
+    let proxy = FaultProxy::with_faults(server.address, cuts(Random::for_test(test))).await.unwrap();
+    let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
+    let mut settings = Settings::new(16_000);
+    settings.in_band_auth = in_band_auth;
+    // Connections live for seconds here: the back-off of a service that is down would be most of the call.
+    settings.healthy_after = Duration::from_secs(1);
+    let (ledger, finals) = call(&server, &connector, settings, &pcm, PACE).await;
+    println!("{test}: {seconds} s of audio, {} connections cut; {ledger}", proxy.cuts());
+
+    assert!(ledger.is_balanced() && ledger.recognised == frames as u64, "{ledger}");
+    assert_eq!(finals, undisturbed, "the transcript differs");
+    let hashes: Vec<_> = recognizer.recordings().iter().map(|pcm| hash(pcm)).collect();
+    assert!(
+        hashes.len() == 2 && hashes.iter().all(|hash_| *hash_ == hash(&pcm)),
+        "the gateway heard other audio"
+    );
+    assert!(ledger.token_swaps >= seconds / 24, "{ledger}");
+    assert!(proxy.cuts() as u64 >= seconds / 36 && ledger.reconnects >= seconds / 48, "{ledger}");
+    server.stop().await;
+}
+
+fn hash(pcm: &[i16]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    pcm.iter().for_each(|sample| hash.update(sample.to_le_bytes()));
+    hash.finalize().into()
+}
+
+#[tokio::test]
+async fn cuts_and_dying_tokens_change_nothing_with_tokens_in_band() {
+    endure("endurance::cuts_and_dying_tokens_change_nothing_with_tokens_in_band", true).await;
+}
+
+#[tokio::test]
+async fn cuts_and_dying_tokens_change_nothing_with_second_connections() {
+    endure("endurance::cuts_and_dying_tokens_change_nothing_with_second_connections", false).await;
+}
