@@ -13,6 +13,7 @@ mod recognition;
 mod samples;
 mod schedule;
 mod session;
+mod stream;
 mod support;
 mod tokens;
 mod voices;
