@@ -105,9 +105,13 @@ impl Socket {
     }
 
     pub(super) async fn next(&mut self) -> Said {
+        // Pings don't count: a server that only lives says nothing.
+        timeout(PATIENCE, self.listen()).await.expect("the server says something")
+    }
+
+    async fn listen(&mut self) -> Said {
         loop {
-            let message = timeout(PATIENCE, self.wire.next()).await.expect("the server says something");
-            match message.expect("a close comes before the end").unwrap() {
+            match self.wire.next().await.expect("a close comes before the end").unwrap() {
                 Message::Text(text) => {
                     let message: Value = serde_json::from_str(&text).unwrap();
                     self.note(&message);
