@@ -16,6 +16,7 @@ mod samples;
 mod schedule;
 mod session;
 mod spool;
+mod stream;
 mod support;
 mod tokens;
 mod voices;
