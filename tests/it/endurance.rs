@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
-use voxline::audio::Feed;
-use voxline::pace::{Pace, Pacer};
-use voxline::session::{self, Ledger, Settings};
+use voxline::pace::Pace;
+use voxline::session::Settings;
 use voxline::testing::{Cut, DigestRecognizer, Fault, FaultProxy};
-use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::WebSocketConnector;
 
 use crate::random::Random;
-use crate::session::{chunks, noise};
+use crate::session::{noise, transcribe, transcribe_at};
 use crate::support::server::{Server, Setup, endpoint};
 
 /// How many seconds of audio the call has.
@@ -41,38 +38,6 @@ fn cuts(mut random: Random) -> impl Iterator<Item = Fault> + Send + 'static {
     })
 }
 
-/// Carries all of `pcm` through a session at `pace`.
-async fn call(
-    server: &Server,
-    connector: &WebSocketConnector,
-    settings: Settings,
-    pcm: &[i16],
-    pace: Pace,
-) -> (Ledger, Vec<FinalSegment>) {
-    let (sender, audio) = mpsc::channel(4);
-    let feeding = async {
-        let pacer = Pacer::new(pace, 16_000);
-        for feed in chunks(pcm).chain([Feed::End]) {
-            pacer.wait(&feed).await;
-            sender.send(feed).await.expect("the session goes on");
-        }
-    };
-    let (events, mut heard) = mpsc::channel(4);
-    let listening = async {
-        let mut finals = Vec::new();
-        while let Some(event) = heard.recv().await {
-            if let TranscriptEvent::Final(segment) = event {
-                finals.push(segment);
-            }
-        }
-        finals
-    };
-    let tokens = server.tokens();
-    let run = session::run(connector, &tokens, settings, audio, events);
-    let (ended, (), finals) = tokio::join!(run, feeding, listening);
-    (ended.whole().expect("the session ends well"), finals)
-}
-
 #[allow(clippy::print_stdout, reason = "the figures of a long run")]
 async fn endure(test: &str, in_band_auth: bool) {
     let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
@@ -81,7 +46,8 @@ async fn endure(test: &str, in_band_auth: bool) {
     let (seconds, frames) = (seconds() as u64, seconds() * 16_000);
     let pcm = noise(frames);
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-    let (_, undisturbed) = call(&server, &connector, Settings::new(16_000), &pcm, Pace::Max).await;
+    let tokens = server.tokens();
+    let undisturbed = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
 
     let proxy = FaultProxy::with_faults(server.address, cuts(Random::for_test(test))).await.unwrap();
     let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
@@ -89,11 +55,12 @@ async fn endure(test: &str, in_band_auth: bool) {
     settings.in_band_auth = in_band_auth;
     // Connections live for seconds here: the back-off of a service that is down would be most of the call.
     settings.healthy_after = Duration::from_secs(1);
-    let (ledger, finals) = call(&server, &connector, settings, &pcm, PACE).await;
+    let run = transcribe_at(PACE, &connector, &tokens, settings, &pcm).await;
+    let ledger = run.result.as_ref().expect("the session ends well");
     println!("{test}: {seconds} s of audio, {} connections cut; {ledger}", proxy.cuts());
 
     assert!(ledger.is_balanced() && ledger.recognised == frames as u64, "{ledger}");
-    assert_eq!(finals, undisturbed, "the transcript differs");
+    assert_eq!(run.finals(), undisturbed.finals(), "the transcript differs");
     let hashes: Vec<_> = recognizer.recordings().iter().map(|pcm| hash(pcm)).collect();
     assert!(
         hashes.len() == 2 && hashes.iter().all(|hash_| *hash_ == hash(&pcm)),

@@ -179,15 +179,15 @@ async fn gaps_that_break_the_protocol_are_refused() {
 
 #[tokio::test]
 async fn a_socket_outlives_its_tokens_when_they_are_renewed_in_band() {
-    let lifetime = Duration::from_secs(1);
+    let lifetime = Duration::from_secs(3);
     let (server, recognizer) = serving(Setup { token_lifetime: lifetime, ..Setup::default() }).await;
     let tokens = server.tokens();
     let mut token = tokens.token().await.unwrap();
     let (mut socket, ready) = Socket::start(&server, &token).await;
     assert_eq!(ready["auth"], true);
-    let pcm = audio(8 * CHUNK);
+    let pcm = audio(5 * CHUNK);
     // Each wait is half a token's life, so that the last is long after the end of the first.
-    for round in 0..7 {
+    for round in 0..4 {
         socket.audio(&pcm, round * CHUNK, (round + 1) * CHUNK);
         socket.acknowledged((round + 1) * CHUNK).await;
         let quiet = timeout(lifetime / 2, async {
@@ -202,13 +202,12 @@ async fn a_socket_outlives_its_tokens_when_they_are_renewed_in_band() {
         });
         assert_eq!(quiet.await.ok(), None);
         token = tokens.newer_than(token.generation()).await.unwrap();
-        let text = token.bearer().to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
-        socket.auth(&text);
+        socket.auth(token.expose());
         let left = socket.hear("auth_ok").await["token_expires_in_ms"].as_u64().unwrap();
-        assert!((1..=1_000).contains(&left), "{left}");
+        assert!((1..=3_000).contains(&left), "{left}");
     }
-    socket.audio(&pcm, 7 * CHUNK, 8 * CHUNK);
-    assert_covers(&socket.end(8 * CHUNK).await, &pcm, &[(0, 8 * CHUNK)]);
+    socket.audio(&pcm, 4 * CHUNK, 5 * CHUNK);
+    assert_covers(&socket.end(5 * CHUNK).await, &pcm, &[(0, 5 * CHUNK)]);
     assert_eq!(recognizer.recordings(), [pcm]);
     server.stop().await;
 }
