@@ -12,6 +12,7 @@ mod models;
 mod proxy;
 mod random;
 mod recognition;
+mod residence;
 mod samples;
 mod schedule;
 mod session;
