@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokio::sync::mpsc;
 use voxline::audio::{AudioChunk, FRAME_BYTES, Feed, FramePos};
 
@@ -96,9 +96,9 @@ fn bench(c: &mut Criterion<CpuTime>) {
     group.sample_size(20).measurement_time(Duration::from_secs(5));
     group.throughput(Throughput::Bytes(FRAMES * FRAME_BYTES as u64));
     group.bench_function("session", |b| {
-        b.iter_batched(|| (), |()| session(&loopback), BatchSize::PerIteration)
+        b.iter(|| session(&loopback));
     });
-    group.bench_function("bare", |b| b.iter_batched(|| (), |()| bare(&loopback), BatchSize::PerIteration));
+    group.bench_function("bare", |b| b.iter(|| bare(&loopback)));
     group.finish();
     let spent = |run: fn(&Loopback)| {
         let start = CpuTime::now();

@@ -90,6 +90,7 @@ impl Journal for Forgetful {
 }
 
 type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+type Dial<'a, Io> = Task<'a, Result<Wire<Io>, Failure>>;
 
 struct Driver<'a, C: Connect> {
     connector: &'a C,
@@ -97,7 +98,7 @@ struct Driver<'a, C: Connect> {
     core: Core,
     fetch: Option<Task<'a, Result<AccessToken, AuthError>>>,
     /// At most two, as the connections.
-    dials: Vec<(ConnectionId, Task<'a, Result<Wire<C::Io>, Failure>>)>,
+    dials: Vec<(ConnectionId, Dial<'a, C::Io>)>,
     wires: Vec<(ConnectionId, Wire<C::Io>)>,
     /// The closing handshakes of earlier connections, which nobody waits for while the session goes on.
     goodbyes: FuturesUnordered<Task<'a, ()>>,
@@ -180,7 +181,7 @@ impl<C: Connect> Driver<'_, C> {
                 }
                 Output::Send(id, message) => self.send(id, Message::text(encode(&message))),
                 Output::SendAudio(id, chunk) => {
-                    self.send(id, Message::binary(protocol::encode_audio(&chunk)))
+                    self.send(id, Message::binary(protocol::encode_audio(&chunk)));
                 }
                 Output::Ping(id) => self.send(id, Message::Ping(Bytes::new())),
                 Output::Close(id, code) => self.close(id, code),
@@ -196,6 +197,7 @@ impl<C: Connect> Driver<'_, C> {
                     }
                 },
                 Output::End(ended) => {
+                    tracing::info!(ledger = %ended.ledger, "session ended");
                     self.take_leave().await;
                     return Some(*ended);
                 }

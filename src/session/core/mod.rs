@@ -268,7 +268,7 @@ impl Core {
                 }
             }
             Input::JournalFailed(reason) => {
-                self.end(Err(SessionError::Journal { reason }), close::GOING_AWAY)
+                self.end(Err(SessionError::Journal { reason }), close::GOING_AWAY);
             }
             Input::Tick => self.tick(now),
         }
