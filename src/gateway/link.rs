@@ -266,7 +266,7 @@ impl<'a> Link<'a> {
                 self.session.audio(self.attachment, &chunk)?;
             }
             Message::Text(text) => match parse(&text)? {
-                ClientMessage::Flush => self.session.flush(self.attachment)?,
+                ClientMessage::Flush { at } => self.session.flush(self.attachment, at)?,
                 ClientMessage::Gap { from, to } => self.session.gap(self.attachment, from, to)?,
                 ClientMessage::Finish { through } => self.session.finish(self.attachment, through)?,
                 ClientMessage::Auth { access_token } => return self.renew(&access_token, now).map(Some),

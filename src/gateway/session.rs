@@ -269,9 +269,12 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the utterance.
-    pub(super) fn flush(&self, attachment: u64) -> Result<(), Refusal> {
+    /// Ends the utterance, behind the frame before `at`. What goes on after that was flushed before, on another socket.
+    pub(super) fn flush(&self, attachment: u64, at: Option<FramePos>) -> Result<(), Refusal> {
         let mut state = self.held(attachment)?;
+        if at.is_some_and(|at| at < state.received) {
+            return Ok(());
+        }
         // Not again for next to nothing: each makes a final, and a client could pile them up.
         if state.received - state.flushed >= u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000 {
             state.flushed = state.received;
@@ -403,7 +406,7 @@ mod tests {
                 Ok(()) => sent += chunk,
                 Err(refusal) => break refusal,
             }
-            session.flush(socket).unwrap();
+            session.flush(socket, None).unwrap();
         };
         assert!(refusal.to_string().contains("over the window"), "{refusal}");
         let most = (WINDOW_SECONDS + HOLD_SECONDS) * RATE;
@@ -479,7 +482,7 @@ mod tests {
         assert_eq!((received, finals_seen), (FramePos(1), 0));
         assert_eq!(session.audio(old, &audio(1, 5)), Err(Refusal::Moved));
         assert_eq!(session.gap(old, FramePos(1), FramePos(9)), Err(Refusal::Moved));
-        assert_eq!(session.flush(old), Err(Refusal::Moved));
+        assert_eq!(session.flush(old, None), Err(Refusal::Moved));
         assert_eq!(session.finish(old, FramePos(1)), Err(Refusal::Moved));
         assert!(!session.end(old));
         assert_eq!(session.board.lock().received, FramePos(1));

@@ -6,10 +6,29 @@ use std::time::Duration;
 /// speed it was spoken at. The peer's window holds in any case.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CatchUp {
+    burst: Duration,
+    factor: f64,
+}
+
+impl CatchUp {
+    /// A limit of `burst` at once on a new connection, and `factor` times the speed it was spoken at for the rest. That
+    /// should be over 1, or a live source falls behind for good. `None` unless it is between 0.01 and 1,000.
+    #[must_use]
+    pub fn new(burst: Duration, factor: f64) -> Option<CatchUp> {
+        (0.01..=1_000.0).contains(&factor).then_some(CatchUp { burst, factor })
+    }
+
     /// How much audio may be sent at once on a new connection.
-    pub burst: Duration,
-    /// How many times as fast as it was spoken the rest is sent. Over 1, or a live source falls behind for good.
-    pub factor: f64,
+    #[must_use]
+    pub fn burst(self) -> Duration {
+        self.burst
+    }
+
+    /// How many times as fast as it was spoken the rest is sent.
+    #[must_use]
+    pub fn factor(self) -> f64 {
+        self.factor
+    }
 }
 
 /// Frames that may be sent now, under a [`CatchUp`] or without limit: a bucket that fills with time.
@@ -77,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_burst_then_the_factor() {
-        let limit = CatchUp { burst: Duration::from_secs(2), factor: 1.25 };
+        let limit = CatchUp::new(Duration::from_secs(2), 1.25).unwrap();
         let mut throttle = Throttle::new(Some(limit), 8_000);
         throttle.refill(Duration::from_secs(100));
         let (mut now, mut sent) = (Duration::from_secs(100), 0);
@@ -96,8 +115,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pace_that_is_none_is_refused() {
+        for factor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(CatchUp::new(Duration::ZERO, factor), None);
+        }
+    }
+
+    #[test]
     fn a_chunk_over_the_burst_is_cut() {
-        let limit = CatchUp { burst: Duration::from_millis(50), factor: 2.0 };
+        let limit = CatchUp::new(Duration::from_millis(50), 2.0).unwrap();
         let mut throttle = Throttle::new(Some(limit), 8_000);
         assert_eq!(throttle.allows(800, Duration::ZERO), 400);
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::core::{ConnectionId, Core, Input, Output};
-use super::error::{Failure, FailureKind};
+use super::error::{Failure, FailureKind, SessionError};
 use super::journal::{Checkpoint, Journal, ServerSession};
 use super::ledger::Ended;
 use super::protocol::{self, ClientMessage, ServerMessage};
@@ -25,6 +25,10 @@ use crate::recovery::Recovery;
 use crate::transcript::TranscriptEvent;
 use crate::transport::{Connect, Wire};
 
+/// How many events may wait for the user before no more audio is taken.
+const WAITING_EVENTS: usize = 1_024;
+/// How many messages may wait for a socket before no more audio is taken: more than any window needs.
+const WAITING_MESSAGES: usize = 16 * 1024;
 /// How long a goodbye may take: the peer has everything by then, or never will.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -68,8 +72,10 @@ pub async fn run_journalled<C: Connect>(
         wires: Vec::new(),
         goodbyes: FuturesUnordered::new(),
         journal,
+        journal_failed: None,
         audio,
         audio_open: true,
+        audio_last: false,
         events,
         waiting: VecDeque::new(),
     };
@@ -103,8 +109,11 @@ struct Driver<'a, C: Connect> {
     /// The closing handshakes of earlier connections, which nobody waits for while the session goes on.
     goodbyes: FuturesUnordered<Task<'a, ()>>,
     journal: &'a mut dyn Journal,
+    journal_failed: Option<String>,
     audio: mpsc::Receiver<Feed>,
     audio_open: bool,
+    /// The last thing that happened was audio: now the peer has its turn.
+    audio_last: bool,
     events: mpsc::Sender<TranscriptEvent>,
     /// Events that the user has not taken yet.
     waiting: VecDeque<TranscriptEvent>,
@@ -122,8 +131,8 @@ impl<C: Connect> Driver<'_, C> {
             // A patience too long for the clock is patience without end.
             let wake = self.core.wake_at().and_then(|at| start.checked_add(at));
             let input = tokio::select! {
-                // In a fixed order, so that a simulated run can be repeated. The peer comes last, since it alone could
-                // go on for ever; the source stops when the replay buffer is full.
+                // In a fixed order, so that a simulated run can be repeated. Source and peer, who may both go on for ever,
+                // take turns.
                 biased;
                 () = wake_at(wake) => Input::Tick,
                 token = fetched(&mut self.fetch) => {
@@ -149,20 +158,29 @@ impl<C: Connect> Driver<'_, C> {
                     }
                     continue;
                 }
-                feed = self.audio.recv(), if self.audio_open && self.core.wants_audio() => match feed {
-                    Some(Feed::Audio(chunk)) => Input::Audio(chunk),
-                    Some(Feed::Flush) => Input::Flush,
-                    Some(Feed::End) | None => {
-                        self.audio_open = false;
-                        Input::Finish
+                feed = self.audio.recv(), if self.takes_audio() && !self.audio_last => {
+                    self.audio_last = true;
+                    match feed {
+                        Some(Feed::Audio(chunk)) => Input::Audio(chunk),
+                        Some(Feed::Flush) => Input::Flush,
+                        Some(Feed::End) | None => {
+                            self.audio_open = false;
+                            Input::Finish
+                        }
                     }
-                },
+                }
                 (id, message) = heard(&mut self.wires) => {
+                    self.audio_last = false;
                     let Some(input) = understood(id, message) else { continue };
                     if matches!(input, Input::Closed(..) | Input::Lost(..)) {
                         self.wires.retain(|(other, _)| *other != id);
                     }
                     input
+                }
+                // The peer had its turn, and nothing to say.
+                () = std::future::ready(()), if self.audio_last => {
+                    self.audio_last = false;
+                    continue;
                 }
             };
             self.core.handle(input, start.elapsed());
@@ -185,18 +203,22 @@ impl<C: Connect> Driver<'_, C> {
                 }
                 Output::Ping(id) => self.send(id, Message::Ping(Bytes::new())),
                 Output::Close(id, code) => self.close(id, code),
+                // What can't be taken down is not told, nor is anything after it.
+                Output::Opened(_) | Output::Emit(_) if self.journal_failed.is_some() => {}
                 Output::Opened(server) => {
-                    if let Err(error) = self.journal.opened(&server) {
-                        self.core.handle(Input::JournalFailed(error.to_string()), start.elapsed());
+                    let kept = self.journal.opened(&server);
+                    self.note_kept(kept, start);
+                }
+                Output::Emit(event) => {
+                    let kept = self.journal.told(&event);
+                    if self.note_kept(kept, start) {
+                        self.emit(event);
                     }
                 }
-                Output::Emit(event) => match self.journal.told(&event) {
-                    Ok(()) => self.emit(event),
-                    Err(error) => {
-                        self.core.handle(Input::JournalFailed(error.to_string()), start.elapsed());
+                Output::End(mut ended) => {
+                    if let Some(reason) = self.journal_failed.take() {
+                        ended.result = Err(SessionError::Journal { reason });
                     }
-                },
-                Output::End(ended) => {
                     tracing::info!(ledger = %ended.ledger, "session ended");
                     self.take_leave().await;
                     return Some(*ended);
@@ -204,6 +226,21 @@ impl<C: Connect> Driver<'_, C> {
             }
         }
         None
+    }
+
+    /// Whether the source is to be read now.
+    fn takes_audio(&self) -> bool {
+        let room = self.waiting.len() < WAITING_EVENTS
+            && self.wires.iter().all(|(_, wire)| wire.queued() < WAITING_MESSAGES);
+        self.audio_open && self.core.wants_audio() && room
+    }
+
+    /// Whether the journal has kept something; otherwise the session ends.
+    fn note_kept(&mut self, kept: std::io::Result<()>, start: Instant) -> bool {
+        let Err(error) = kept else { return true };
+        self.journal_failed = Some(error.to_string());
+        self.core.handle(Input::JournalFailed(error.to_string()), start.elapsed());
+        false
     }
 
     /// Tells the user what is left to tell, while the peer is told that this was all.
@@ -283,14 +320,17 @@ async fn dialled<T>(dials: &mut Vec<(ConnectionId, Task<'_, T>)>) -> (Connection
 type Heard = Option<Result<Message, Error>>;
 
 /// The next message on any connection.
-async fn heard<Io>(wires: &mut [(ConnectionId, Wire<Io>)]) -> (ConnectionId, Heard)
+async fn heard<Io>(wires: &mut Vec<(ConnectionId, Wire<Io>)>) -> (ConnectionId, Heard)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     poll_fn(|cx: &mut Context<'_>| {
-        for (id, wire) in wires.iter_mut() {
-            if let Poll::Ready(message) = wire.poll_next(cx) {
-                return Poll::Ready((*id, message));
+        for index in 0..wires.len() {
+            if let Poll::Ready(message) = wires[index].1.poll_next(cx) {
+                let id = wires[index].0;
+                // The other is asked first the next time.
+                wires.rotate_left(index + 1);
+                return Poll::Ready((id, message));
             }
         }
         Poll::Pending

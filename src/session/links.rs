@@ -74,6 +74,8 @@ pub(super) struct Live {
     pub(super) heard: Duration,
     /// When it was asked for one that has not come yet.
     pub(super) pinged: Option<Duration>,
+    /// When that token ends, as the peer says.
+    pub(super) token_ends: Option<Duration>,
     /// Whether it takes a token in band.
     pub(super) auth: bool,
 }
@@ -127,6 +129,11 @@ impl Swap {
             Swap::Authenticating { .. } => None,
         }
     }
+}
+
+/// When a token ends that the peer gives so long.
+pub(super) fn ends(expires_in_ms: Option<u64>, now: Duration) -> Option<Duration> {
+    Some(now.saturating_add(Duration::from_millis(expires_in_ms?)))
 }
 
 /// A connection that can't be kept, for a reason that may pass.

@@ -48,7 +48,11 @@ pub enum ClientMessage {
         access_token: Secret,
     },
     /// Ends the utterance now.
-    Flush,
+    Flush {
+        /// Behind which frame. A server that has more than that has heard this flush before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<FramePos>,
+    },
     /// No audio follows.
     Finish {
         /// The position after the last frame.

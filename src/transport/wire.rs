@@ -41,6 +41,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         self.outgoing.push_back(message);
     }
 
+    /// How many messages wait to be written.
+    pub(crate) fn queued(&self) -> usize {
+        self.outgoing.len()
+    }
+
     /// The next message from the peer; `None` once the socket is closed. Writes what is queued meanwhile. May be
     /// dropped at any time without losing anything.
     ///

@@ -22,8 +22,11 @@ impl Core {
                 self.swap = None;
                 return;
             }
-            if code == close::SESSION_UNKNOWN {
+            // The peer may accuse an earlier process of what this one doesn't know; with a session of our own we start
+            // afresh.
+            if code == close::SESSION_UNKNOWN || code == close::PROTOCOL && self.inherited {
                 self.forget_server();
+                return self.link_failed(&closed(close::SESSION_UNKNOWN, reason), now);
             }
         } else if self.is_successor(id) && code == close::SESSION_UNKNOWN {
             // It came to a server that doesn't know us. The one that does still serves: stay as long as that lasts.
@@ -33,23 +36,27 @@ impl Core {
         self.failed(id, &closed(code, reason), now);
     }
 
-    /// Leaves a session of an earlier process that holds audio which was lost together with that: it is of no use here.
-    pub(super) fn abandon(&mut self, id: ConnectionId, now: Duration) {
-        self.outputs.push_back(Output::Close(id, close::NORMAL));
+    /// Gives up a session of an earlier process: the server holds audio that was lost together with that, or knows of an
+    /// end that this process doesn't.
+    pub(super) fn abandon(&mut self, now: Duration) {
+        self.close_link(close::NORMAL);
         let swap = self.swap.take();
         self.hang_up(swap);
         self.forget_server();
-        // The peer is there and takes the token, so patience is that of a session which has begun.
-        (self.ever_ready, self.refused) = (true, None);
+        // It took the token.
+        self.refused = None;
         self.link = Link::Attempting(Attempt::Waiting { until: now });
     }
 
     /// Nothing that the server held counts any more, so everything above `final` goes again.
     pub(super) fn forget_server(&mut self) {
+        // Patience is that of a session which has begun.
+        self.ever_ready |= self.inherited;
         (self.server, self.inherited) = (None, false);
         self.received = self.final_pos();
         self.sent = self.final_pos();
         self.offered = self.final_pos();
+        self.failing_since = self.pardoned.take().or(self.failing_since);
         // The next session starts behind what would never be sent.
         self.settle_gaps(self.replay.end());
     }
@@ -74,18 +81,24 @@ impl Core {
         };
         if was_healthy {
             self.backoff.reset();
-            if !self.awaits_progress() {
-                self.failing_since = None;
-            }
+        }
+        if let Link::Live(live) = &self.link
+            && self.sent == self.received
+            && self.last_progress.saturating_sub(live.since) >= self.settings.healthy_after
+        {
+            // It took all there is and kept giving signs of life, so it may be at work on it. If it turns out to have lost
+            // that, it was not.
+            self.pardoned = self.pardoned.or(self.failing_since.take());
         }
         let since = *self.failing_since.get_or_insert(now);
-        let patience = if self.ever_ready { self.settings.give_up } else { self.settings.first_contact };
+        let begun = self.ever_ready || self.inherited;
+        let patience = if begun { self.settings.give_up } else { self.settings.first_contact };
         let too_long = now.saturating_sub(since) >= patience;
         let fatal = match failure.recovery {
             Recovery::Fatal => true,
             Recovery::RefreshToken => {
                 self.ledger.token_refusals += 1;
-                let shown = self.shown(swap);
+                let shown = self.shown(swap, now);
                 self.refused.replace(shown).is_some() || too_long
             }
             Recovery::Retry => too_long,
@@ -124,13 +137,18 @@ impl Core {
     }
 
     /// The token that the peer was shown last.
-    fn shown(&self, swap: Option<Swap>) -> TokenGeneration {
+    fn shown(&self, swap: Option<Swap>, now: Duration) -> TokenGeneration {
         match (&self.link, swap) {
-            (_, Some(Swap::Authenticating { generation, .. })) => generation,
+            // Unless it was the old one that ended meanwhile.
+            (Link::Live(live), Some(Swap::Authenticating { generation, .. }))
+                if live.token_ends.is_none_or(|end| now < end) =>
+            {
+                generation
+            }
             (Link::Live(live), _) => live.generation,
             (Link::Attempting(attempt), _) => attempt.call().map_or_else(
                 // It was the token endpoint that refused.
-                || self.refused.or(self.in_force).unwrap_or_default(),
+                || self.refused.or(self.in_force.map(|(token, _)| token)).unwrap_or_default(),
                 |call| call.generation,
             ),
             (Link::Ended, _) => TokenGeneration::default(),

@@ -7,7 +7,7 @@ use crate::audio::{FRAME_BYTES, FramePos};
 use crate::session::close;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::journal::ServerSession;
-use crate::session::links::{Attempt, Call, Link, Live, Swap};
+use crate::session::links::{Attempt, Call, Link, Live, Swap, ends};
 #[cfg(feature = "test-util")]
 use crate::session::planted::Planted;
 use crate::session::protocol::{Final, POSITION_BYTES, Ready, ServerMessage};
@@ -25,8 +25,14 @@ impl Core {
         } else {
             return;
         };
-        if let Err(reason) = heard {
-            self.fail_protocol(reason);
+        match heard {
+            Ok(()) => {}
+            // What an earlier process said to its peer is not known: the two may both be right.
+            Err(reason) if self.inherited => {
+                tracing::debug!(reason, "an earlier process's session is given up");
+                self.abandon(now);
+            }
+            Err(reason) => self.fail_protocol(reason),
         }
     }
 
@@ -48,14 +54,9 @@ impl Core {
             ServerMessage::Final(segment) => segment.end,
             _ => FramePos::ZERO,
         };
-        if let Link::Live(live) = &self.link {
-            if reached > self.replay.end() && self.inherited {
-                let id = live.id;
-                self.abandon(id, now);
-                return Ok(());
-            }
+        if matches!(self.link, Link::Live(_)) {
             // Sent on an earlier connection, and acknowledged only now.
-            self.sent = self.sent.max(reached.min(self.offered()));
+            self.sent = self.sent.max(reached.min(self.offered));
         }
         match (&self.link, message) {
             (Link::Attempting(Attempt::Opening(call)), ServerMessage::Ready(ready)) => {
@@ -73,7 +74,6 @@ impl Core {
                 if segment == self.finals_seen() && start == self.final_pos() && start <= end {
                     let range = start.to(end);
                     self.emit(TranscriptEvent::Partial { segment: self.next_index, revision, range, text });
-                    self.last_progress = now;
                 }
                 Ok(())
             }
@@ -89,7 +89,7 @@ impl Core {
                 self.warned(live, reason, Duration::from_millis(deadline_ms), now);
                 Ok(())
             }
-            (link, message) => Err(format!("{} does not belong here, in state {link:?}", name(&message))),
+            (_, message) => Err(format!("{} does not belong before ready", name(&message))),
         }
     }
 
@@ -99,12 +99,8 @@ impl Core {
         {
             return Err(format!("resumed session is called {}", ready.session));
         }
-        if self.inherited && ready.received > self.replay.end() {
-            self.abandon(call.id, now);
-            return Ok(());
-        }
         // Of a session that is only now started nothing was sent, so this also says that it holds nothing.
-        let on_the_way = self.final_pos().to(self.offered());
+        let on_the_way = self.final_pos().to(self.offered);
         if ready.received < on_the_way.start || ready.received > on_the_way.end {
             return Err(format!("ready says received {}, but {on_the_way} was sent", ready.received));
         }
@@ -135,14 +131,23 @@ impl Core {
         #[cfg(feature = "test-util")]
         self.misplace(in_flight.0, in_flight.1);
         let Call { id, generation, .. } = call;
-        self.link = Link::Live(Live { id, generation, since, heard: now, pinged: None, auth: ready.auth });
+        let token_ends = ends(ready.token_expires_in_ms, now);
+        self.link = Link::Live(Live {
+            id,
+            generation,
+            token_ends,
+            since,
+            heard: now,
+            pinged: None,
+            auth: ready.auth,
+        });
         (self.finish_sent, self.refused) = (false, None);
-        if let Some((_, sent)) = &mut self.flush {
-            *sent = false;
-        }
-        self.last_progress = now;
+        // A server that has what follows a flush has the flush.
+        self.flushes.retain(|flush| flush.at >= ready.received);
+        self.flushes.iter_mut().for_each(|flush| flush.sent = false);
         self.audio_taken(now);
         if call.moving {
+            // No progress in itself: a session could move for ever and get nowhere.
             self.ledger.moves += 1;
         } else if self.ever_ready {
             self.ledger.reconnects += 1;
@@ -150,6 +155,9 @@ impl Core {
             self.throttle.refill(now);
         } else {
             self.throttle.refill(now);
+        }
+        if !call.moving {
+            self.last_progress = now;
         }
         self.ever_ready = true;
         self.token_in_force(generation, ready.token_expires_in_ms, ready.auth, now);
@@ -160,12 +168,6 @@ impl Core {
         }
         self.pump(now);
         Ok(())
-    }
-
-    /// How far the server's session may hold our audio, whatever it has acknowledged.
-    fn offered(&self) -> FramePos {
-        // What an earlier process sent is not known.
-        if self.inherited { self.replay.end() } else { self.offered }
     }
 
     /// Leaves the connection that carried the session until now, where there is one; since when it was carried.
@@ -211,7 +213,7 @@ impl Core {
         }
         if received > self.received_once {
             self.received_once = received;
-            self.failing_since = None;
+            (self.failing_since, self.pardoned) = (None, None);
         }
         self.pump(now);
         Ok(())
@@ -233,7 +235,7 @@ impl Core {
             self.sent = self.sent.max(gap.end);
             self.note_sent();
             self.ledger.gaps += gap.len();
-            self.flush.take_if(|(at, _)| *at <= gap.end);
+            self.flushes.retain(|flush| flush.at > gap.end);
             self.emit(TranscriptEvent::Gap { range: gap });
         }
     }
@@ -252,6 +254,11 @@ impl Core {
             // Whoever has recognised what follows a gap has passed it.
             self.settle_gaps(start);
         }
+        // A segment without a frame has no place of its own: it may come behind a gap that is told already.
+        let (start, end) = match start == end && end <= self.final_pos() {
+            true => (self.final_pos(), self.final_pos()),
+            false => (start, end),
+        };
         if start != self.final_pos() || end < start || end > self.sent {
             return Err(format!(
                 "final {index} covers {start}..{end}, but it should start at {} and end by {}",
@@ -269,9 +276,9 @@ impl Core {
         }
         let index = self.next_index;
         self.next_index += 1;
-        self.failing_since = None;
+        (self.failing_since, self.pardoned) = (None, None);
         self.last_progress = now;
-        self.flush.take_if(|(at, _)| *at <= end);
+        self.flushes.retain(|flush| flush.at > end);
         self.ledger.recognised += end - start;
         self.ledger.finals += 1;
         self.emit(TranscriptEvent::Final(FinalSegment {

@@ -52,6 +52,14 @@ pub struct Cursors {
     pub accepted: FramePos,
 }
 
+/// The user's wish to have everything below a position recognised now.
+#[derive(Clone, Copy, Debug)]
+struct Flush {
+    at: FramePos,
+    /// Whether the peer was told on this connection.
+    sent: bool,
+}
+
 /// A recognition session. See the module's documentation.
 #[derive(Debug)]
 pub struct Core {
@@ -85,16 +93,20 @@ pub struct Core {
     received_once: FramePos,
     /// The index of the next final.
     next_index: u64,
-    /// Where the user asked for a flush that no final has answered yet, and whether this socket knows.
-    flush: Option<(FramePos, bool)>,
+    /// The flushes that no final has answered yet, in order.
+    flushes: VecDeque<Flush>,
     finished: bool,
     finish_sent: bool,
     /// The token that was refused last; another refusal is fatal.
     refused: Option<TokenGeneration>,
-    /// The token last in force.
-    in_force: Option<TokenGeneration>,
+    /// The token last in force, and since when.
+    in_force: Option<(TokenGeneration, Duration)>,
+    /// When the session last changed its token or connection.
+    changed: Duration,
     /// When the trouble began that no progress has ended yet.
     failing_since: Option<Duration>,
+    /// The same of trouble that is forgiven while the server keeps its session.
+    pardoned: Option<Duration>,
     /// When the peer last acknowledged or said something new.
     last_progress: Duration,
     /// Since when audio has waited and the peer took none.
@@ -121,6 +133,9 @@ impl Core {
         let Checkpoint { final_, next_index, gaps, server, replay: kept } = checkpoint;
         let mut replay = ReplayBuffer::new(final_, settings.replay_frames.max(1));
         kept.into_iter().for_each(|chunk| replay.push(chunk));
+        let inherited = server.is_some();
+        // An earlier process may have sent all of it.
+        let offered = if inherited { replay.end() } else { final_ };
         let ledger = Ledger {
             accepted: replay.end().0,
             recognised: final_.0.saturating_sub(gaps),
@@ -138,7 +153,7 @@ impl Core {
             swap: None,
             fetching: false,
             dialled: 0,
-            inherited: server.is_some(),
+            inherited,
             server,
             window: 0,
             max_chunk_frames: 0,
@@ -146,17 +161,19 @@ impl Core {
             replay,
             received: final_,
             sent: final_,
-            offered: final_,
+            offered,
             gap_sent: final_,
             sent_once: final_,
             received_once: final_,
             next_index,
-            flush: None,
+            flushes: VecDeque::new(),
             finished: false,
             finish_sent: false,
             refused: None,
             in_force: None,
+            changed: Duration::ZERO,
             failing_since: None,
+            pardoned: None,
             last_progress: Duration::ZERO,
             ever_ready: false,
             outputs: VecDeque::new(),
@@ -231,7 +248,7 @@ impl Core {
             Input::Flush => {
                 // No final would ever answer a flush of nothing.
                 if self.replay.end() > self.final_pos() {
-                    self.flush = Some((self.replay.end(), false));
+                    self.flushes.push_back(Flush { at: self.replay.end(), sent: false });
                     self.pump(now);
                 }
             }
@@ -261,12 +278,7 @@ impl Core {
             }
             Input::Closed(id, code, reason) => self.closed(id, code, &reason, now),
             Input::Lost(id, reason) => self.failed(id, &lost(reason), now),
-            Input::Alive(id) => {
-                if self.is_alive(id, now) && self.sent == self.received {
-                    // Recognition may take its time; taking audio must not.
-                    self.last_progress = now;
-                }
-            }
+            Input::Alive(id) => self.is_alive(id, now),
             Input::JournalFailed(reason) => {
                 self.end(Err(SessionError::Journal { reason }), close::GOING_AWAY);
             }
@@ -291,7 +303,7 @@ impl Core {
 
     /// How many finals of the server's session arrived.
     fn finals_seen(&self) -> u64 {
-        self.next_index - self.server.as_ref().map_or(0, |server| server.first_index)
+        self.next_index.saturating_sub(self.server.as_ref().map_or(0, |server| server.first_index))
     }
 
     /// Whether this is the connection that carries the session, or is the only one to.
@@ -308,14 +320,16 @@ impl Core {
         self.swap.as_ref().and_then(Swap::call).is_some_and(|call| call.id == id)
     }
 
-    /// Whether this is the connection that carries the session, which has given a sign of life.
-    fn is_alive(&mut self, id: ConnectionId, now: Duration) -> bool {
-        match &mut self.link {
-            Link::Live(live) if live.id == id => {
-                (live.heard, live.pinged) = (now, None);
-                true
+    /// The peer gave a sign of life on this connection.
+    fn is_alive(&mut self, id: ConnectionId, now: Duration) {
+        if let Link::Live(live) = &mut self.link
+            && live.id == id
+        {
+            (live.heard, live.pinged) = (now, None);
+            if self.sent == self.received {
+                // Recognition may take its time; taking audio must not.
+                self.last_progress = now;
             }
-            _ => false,
         }
     }
 
@@ -342,7 +356,7 @@ impl Core {
         self.replay.push(chunk);
         if self.settings.overflow == Overflow::DropOldest {
             // What was sent may be recognised already: only what was not can be declared lost.
-            self.replay.make_room(self.sent);
+            self.replay.make_room(self.offered);
         }
         self.stalled_since.get_or_insert(now);
         self.pump(now);
@@ -356,8 +370,8 @@ impl Core {
         self.outputs.push_back(Output::Emit(event));
     }
 
-    /// Ends the session, closing what is open with this code.
-    fn end(&mut self, result: Result<(), SessionError>, code: u16) {
+    /// Closes the connection that carries the session, or is the only one to.
+    fn close_link(&mut self, code: u16) {
         let open = match &self.link {
             Link::Live(live) => Some(live.id),
             Link::Attempting(attempt) => attempt.call().map(|call| call.id),
@@ -366,6 +380,11 @@ impl Core {
         if let Some(id) = open {
             self.outputs.push_back(Output::Close(id, code));
         }
+    }
+
+    /// Ends the session, closing what is open with this code.
+    fn end(&mut self, result: Result<(), SessionError>, code: u16) {
+        self.close_link(code);
         let swap = self.swap.take();
         self.hang_up(swap);
         self.link = Link::Ended;

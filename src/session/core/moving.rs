@@ -8,13 +8,13 @@ use crate::recovery::Recovery;
 use crate::session::close;
 use crate::session::error::Failure;
 use crate::session::events::Output;
-use crate::session::links::{Attempt, Link, Live, Motive, Swap};
+use crate::session::links::{Attempt, Link, Live, Motive, Swap, ends};
 use crate::session::protocol::GoawayReason;
 
 /// How long before its end a token is replaced at most, as the token provider has it.
 const LONGEST_MARGIN: Duration = Duration::from_secs(300);
-/// The least time between two swaps: a peer whose tokens live for less would have us do nothing else.
-const SHORTEST_LIFE: Duration = Duration::from_millis(100);
+/// A token that lives for less is replaced at leisure, if the one before lived no longer.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// The most that a move is put off so that not everybody moves at once.
 const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 
@@ -27,16 +27,23 @@ impl Core {
         auth: bool,
         now: Duration,
     ) {
-        if self.in_force.replace(generation).is_some_and(|before| before < generation) {
+        if self.in_force.replace((generation, now)).is_some_and(|(before, _)| before < generation) {
             self.ledger.token_swaps += 1;
         }
-        self.swap_backoff.reset();
+        let hasty = self.changed_lately(now);
+        if !hasty {
+            self.swap_backoff.reset();
+        }
+        self.changed = now;
         self.swap = expires_in_ms.map(|life| {
             let life = Duration::from_millis(life);
             // In its last fifth, or last five minutes; spread out, for a thousand sessions may share the token.
             let margin = (life / 5).min(LONGEST_MARGIN);
             let early = margin / 2 + self.random.up_to(margin / 2);
-            let until = now.saturating_add(life.saturating_sub(early).max(SHORTEST_LIFE));
+            // A peer whose tokens live for a moment would have us do nothing else.
+            let pause =
+                if hasty && life < SHORT_LIFE { self.swap_backoff.next_delay() } else { Duration::ZERO };
+            let until = now.saturating_add(life.saturating_sub(early).max(pause));
             let motive = Motive { newer: true, in_band: auth && self.settings.in_band_auth };
             Swap::Attempt(motive, Attempt::Waiting { until })
         });
@@ -44,7 +51,7 @@ impl Core {
 
     pub(super) fn authenticated(&mut self, live: Live, expires_in_ms: Option<u64>, now: Duration) {
         let Some(Swap::Authenticating { generation, .. }) = self.swap else { return };
-        self.link = Link::Live(Live { generation, ..live });
+        self.link = Link::Live(Live { generation, token_ends: ends(expires_in_ms, now), ..live });
         self.token_in_force(generation, expires_in_ms, live.auth, now);
     }
 
@@ -55,13 +62,25 @@ impl Core {
             // What is left is the peer's to do, and it means to do it: moving would only disturb it.
             return;
         }
-        if !matches!(self.swap, None | Some(Swap::Attempt(_, Attempt::Waiting { .. }))) {
-            return;
-        }
-        // Not all at once: everybody here was told the same.
-        let until = now.saturating_add(self.random.up_to((deadline / 2).min(LONGEST_SPREAD)));
-        let motive = Motive { newer, in_band: newer && live.auth && self.settings.in_band_auth };
+        let (due, planned) = match self.swap {
+            None => (None, false),
+            Some(Swap::Attempt(motive, Attempt::Waiting { until })) => (Some(until), motive.newer),
+            // Under way already.
+            Some(_) => return,
+        };
+        // Not all at once: everybody here was told the same. Nor without end, if a peer says it again and again.
+        let spread = self.random.up_to((deadline / 2).min(LONGEST_SPREAD));
+        let pause = if self.changed_lately(now) { self.swap_backoff.next_delay() } else { Duration::ZERO };
+        let soon = now.saturating_add(spread.max(pause));
+        let until = due.filter(|_| newer).map_or(soon, |due| due.min(soon));
+        let in_band = newer && live.auth && self.settings.in_band_auth;
+        let motive = Motive { newer: newer || planned, in_band };
         self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
+    }
+
+    /// Whether the last change of token or connection was only just made.
+    fn changed_lately(&self, now: Duration) -> bool {
+        self.ever_ready && now.saturating_sub(self.changed) < self.settings.healthy_after
     }
 
     /// What was to make the change failed; the present connection still runs.
@@ -77,6 +96,7 @@ impl Core {
             }
         };
         let until = now.saturating_add(delay);
+        let motive = Motive { newer: motive.newer || failure.recovery == Recovery::RefreshToken, ..motive };
         self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
     }
 

@@ -8,17 +8,17 @@ use crate::session::events::{ConnectionId, Output};
 use crate::session::links::{Link, Live};
 use crate::session::protocol::ClientMessage;
 use crate::session::replay::Entry;
+use crate::session::settings::Overflow;
 
 impl Core {
     /// Sends what may be sent: audio within the peer's window, a flush where it belongs, and the end.
     pub(super) fn pump(&mut self, now: Duration) {
         let Link::Live(Live { id, .. }) = self.link else { return };
         loop {
-            if let Some((at, sent @ false)) = &mut self.flush
-                && self.sent >= *at
+            while let Some(flush) = self.flushes.iter_mut().find(|flush| !flush.sent && flush.at <= self.sent)
             {
-                *sent = true;
-                self.outputs.push_back(Output::Send(id, ClientMessage::Flush));
+                flush.sent = true;
+                self.outputs.push_back(Output::Send(id, ClientMessage::Flush { at: Some(flush.at) }));
             }
             match self.replay.at(self.sent) {
                 Some(Entry::Audio(chunk)) => {
@@ -29,6 +29,8 @@ impl Core {
                     self.throttle.spend(frames);
                     self.send_audio(id, chunk.first(frames));
                 }
+                // One at a time: while it is not acknowledged, what follows may still grow.
+                Some(Entry::Gap(_)) if self.received < self.gap_sent => return,
                 Some(Entry::Gap(FrameRange { start: from, end: to })) => {
                     (self.sent, self.gap_sent) = (to, to);
                     self.note_sent();
@@ -39,7 +41,6 @@ impl Core {
         }
         if self.finished && !self.finish_sent {
             self.finish_sent = true;
-            self.last_progress = self.last_progress.max(now);
             let through = self.replay.end();
             self.outputs.push_back(Output::Send(id, ClientMessage::Finish { through }));
         }
@@ -52,11 +53,15 @@ impl Core {
             true => 0,
             false => self.window.saturating_sub(self.sent - self.received),
         };
-        let before_flush = match self.flush {
-            Some((at, false)) => at - self.sent,
-            _ => u64::MAX,
+        // What was sent stays in memory until it is final.
+        let room = self.settings.replay_frames.max(1).saturating_sub(self.sent - self.final_pos());
+        let room = match self.settings.overflow {
+            Overflow::DropOldest => room,
+            Overflow::Block => u64::MAX,
         };
-        chunk.range().len().min(window_left).min(self.max_chunk_frames).min(before_flush)
+        let unsent = self.flushes.iter().find(|flush| !flush.sent);
+        let before_flush = unsent.map_or(u64::MAX, |flush| flush.at - self.sent);
+        chunk.range().len().min(window_left).min(self.max_chunk_frames).min(before_flush).min(room)
     }
 
     /// When more may be sent, if it is only the pace that holds it back.

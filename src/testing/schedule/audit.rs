@@ -26,9 +26,10 @@ pub(super) struct Audit {
     /// What the current connection has told the client, and the window it allows.
     received: FramePos,
     window: u64,
-    /// What was sent on it, and where the user last asked for a flush.
+    /// What was sent on it.
     sent: FramePos,
-    flush: FramePos,
+    /// Where the user asked for a flush.
+    flushes: Vec<FramePos>,
     /// The end of the last gap sent on it.
     gap: FramePos,
     /// When it was opened, and what was sent since.
@@ -45,6 +46,8 @@ pub(super) struct Audit {
     last_failure: Duration,
     /// A fault that allows no recovery has reached the client.
     pub(super) doomed: bool,
+    /// An earlier process may have done what the server resents: such a session may be given up for another.
+    heir: bool,
     end_told: bool,
     pub(super) ended: bool,
 }
@@ -65,13 +68,16 @@ impl Audit {
     }
 
     /// Another process takes the session up, and has this much of its audio.
-    pub(super) fn starts_over(&mut self, accepted: FramePos, now: Duration) {
+    pub(super) fn starts_over(&mut self, accepted: FramePos, ever_ready: bool, now: Duration) {
         *self = Audit {
             accepted,
             final_: self.final_,
             finals: self.finals,
             gaps: self.gaps,
             received_once: self.final_,
+            // It knows that there is a server.
+            ever_ready,
+            heir: true,
             fruit: now,
             last_failure: now,
             ..Audit::default()
@@ -84,7 +90,7 @@ impl Audit {
     }
 
     pub(super) fn flushes(&mut self) {
-        self.flush = self.accepted;
+        self.flushes.push(self.accepted);
     }
 
     pub(super) fn hears(&mut self, message: &ServerMessage, now: Duration) {
@@ -130,11 +136,11 @@ impl Audit {
         }
     }
 
-    /// A flush belongs behind the audio it is for.
-    pub(super) fn sends_flush(&self) -> Result<(), String> {
-        match self.sent < self.flush {
-            true => Err(format!("sent a flush after {}, but it is for {}", self.sent, self.flush)),
-            false => Ok(()),
+    /// A flush belongs behind the audio it is for, and is sent because the user asked for it.
+    pub(super) fn sends_flush(&self, at: Option<FramePos>) -> Result<(), String> {
+        match at {
+            Some(at) if self.sent >= at && self.flushes.contains(&at) => Ok(()),
+            at => Err(format!("sent a flush for {at:?} after {}, asked for {:?}", self.sent, self.flushes)),
         }
     }
 
@@ -156,7 +162,7 @@ impl Audit {
         self.sent = range.end;
         self.sent_since += range.len();
         if let Some(limit) = settings.catch_up {
-            let time = (now - self.ready_at).as_secs_f64() * limit.factor + limit.burst.as_secs_f64();
+            let time = (now - self.ready_at).as_secs_f64() * limit.factor() + limit.burst().as_secs_f64();
             let most = time * f64::from(settings.sample_rate) + 1.0;
             if self.sent_since as f64 > most {
                 return Err(format!("sent {} frames where {most} are allowed", self.sent_since));
@@ -242,12 +248,7 @@ impl Audit {
         if at != cursors.accepted {
             return Err(format!("frame {at} is neither final nor in a gap nor in the replay buffer"));
         }
-        let sent = cursors.sent - cursors.final_;
-        let most = match plan.settings.overflow {
-            Overflow::Block => plan.settings.replay_frames + plan.longest_chunk(),
-            // What was sent stays, whatever comes: its text may be on the way.
-            Overflow::DropOldest => plan.settings.replay_frames.max(sent),
-        };
+        let most = plan.settings.replay_frames + plan.longest_chunk();
         match core.replay().held() > most {
             true => Err(format!("{} frames in memory, {most} are allowed", core.replay().held())),
             false => Ok(()),
@@ -282,7 +283,7 @@ impl Audit {
         match result {
             Ok(()) => {
                 let whole = accepted == plan.frames() && ledger.unfinished == 0;
-                match self.end_told && self.finished && whole && !self.doomed {
+                match self.end_told && self.finished && whole && (!self.doomed || self.heir) {
                     true => Ok(()),
                     false => Err(format!("ended well with {ledger:?}, {} frames given", self.accepted)),
                 }

@@ -68,7 +68,7 @@ impl Connection {
             && match (self.fault.when(), up) {
                 (Some(When::Heard(at)), _) => at == count,
                 (Some(When::AtFinish), Up::Message(ClientMessage::Finish { .. }))
-                | (Some(When::AtFlush), Up::Message(ClientMessage::Flush))
+                | (Some(When::AtFlush), Up::Message(ClientMessage::Flush { .. }))
                 | (Some(When::AtGap), Up::Message(ClientMessage::Gap { .. }))
                 | (Some(When::AtAuth), Up::Message(ClientMessage::Auth { .. })) => true,
                 _ => false,

@@ -237,7 +237,7 @@ impl Plan {
         if dice.chance(10) {
             settings.sample_rate = u32::try_from(longest).expect("hundreds");
             let factor = dice.between(110, 400) as f64 / 100.0;
-            settings.catch_up = Some(CatchUp { burst: dice.millis(500, 5_000), factor });
+            settings.catch_up = CatchUp::new(dice.millis(500, 5_000), factor);
         }
         let source = draw_source(&server, slow, dice);
         let latency = Duration::from_millis(dice.one_of(&[1, 20, 200, 2_000]));
@@ -353,7 +353,7 @@ impl Plan {
             + 20;
         let flight = 2 * self.latency + Duration::from_millis(300);
         let pace = self.settings.catch_up.map_or(Duration::ZERO, |limit| {
-            let rate = f64::from(self.settings.sample_rate) * limit.factor;
+            let rate = f64::from(self.settings.sample_rate) * limit.factor();
             2 * Duration::from_secs_f64(self.frames() as f64 / rate) + Duration::from_secs(1)
         });
         Duration::from_secs(10)

@@ -199,7 +199,11 @@ impl Server {
                 session.gaps.push(gap);
                 session.pass_gaps();
             }
-            Up::Message(ClientMessage::Flush) => session.flush = session.received(),
+            Up::Message(ClientMessage::Flush { at }) => {
+                if at.is_none_or(|at| at >= session.received()) {
+                    session.flush = session.received();
+                }
+            }
             Up::Message(ClientMessage::Finish { through }) => {
                 if *through != session.received() {
                     return Err(format!("finish through {through}, received {}", session.received()));
@@ -234,7 +238,11 @@ impl Server {
         let Some(session) = self.session.as_mut().filter(|session| session.number == number) else { return };
         let Some(end) = session.working.take() else { return };
         // Rounding between two sample rates may leave a segment without a frame.
-        let ends = if dice.chance(3) { vec![session.final_, end] } else { vec![end] };
+        let ends = match dice.between(0, 99) {
+            0..3 => vec![session.final_, end],
+            3..6 => vec![end, end],
+            _ => vec![end],
+        };
         for end in ends {
             let first = (session.final_ - session.origin) as usize;
             let last = (end - session.origin) as usize;

@@ -150,9 +150,14 @@ impl Simulation {
                 self.source_waits = false;
                 self.feed()?;
             }
-            let calm = self.connections.len() > self.plan.faults.len()
-                && self.fetches > self.plan.token_faults.len()
-                && self.kills == self.plan.kills.len();
+            // What goes wrong later starts the clock anew.
+            let quiet = self.carrier.is_some_and(|carrier| {
+                let carrier = &self.connections[carrier];
+                carrier.fault == Fault::None || carrier.struck && !carrier.broken
+            });
+            let over = self.connections.len() > self.plan.faults.len()
+                && self.fetches > self.plan.token_faults.len();
+            let calm = (quiet || over) && self.kills == self.plan.kills.len();
             self.audit.check_patience(&self.plan, calm, self.now)?;
             if let Some(carrier) = self.carrier {
                 self.audit.check_silence(&self.connections[carrier], &self.plan, self.now)?;
@@ -309,7 +314,8 @@ impl Simulation {
         self.inherited = self.connections.len();
         self.carrier = None;
         self.token_spent = false;
-        self.audit.starts_over(self.core.cursors().accepted, self.now);
+        let known = self.journal.server.is_some();
+        self.audit.starts_over(self.core.cursors().accepted, known, self.now);
         self.tell(Input::Tick)
     }
 
@@ -345,7 +351,7 @@ impl Simulation {
                 let (what, first, second) = said(&message);
                 self.note(what, first, second);
                 match message {
-                    ClientMessage::Flush => self.audit.sends_flush()?,
+                    ClientMessage::Flush { at } => self.audit.sends_flush(at)?,
                     ClientMessage::Gap { to, .. } => self.audit.passes(to),
                     _ => {}
                 }
@@ -707,7 +713,7 @@ fn said(message: &ClientMessage) -> (&'static str, u64, u64) {
         ClientMessage::Resume { finals_seen, .. } => ("sends resume", *finals_seen, 0),
         ClientMessage::Gap { from, to } => ("sends gap", from.0, to.0),
         ClientMessage::Auth { .. } => ("sends auth", 0, 0),
-        ClientMessage::Flush => ("sends flush", 0, 0),
+        ClientMessage::Flush { at } => ("sends flush", at.map_or(0, |at| at.0), 0),
         ClientMessage::Finish { through } => ("sends finish", through.0, 0),
     }
 }
