@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
 use voxline::session::protocol::GoawayReason;
@@ -93,7 +93,8 @@ impl World {
             resume_window: Duration::from_secs([0, 30, 300][dice.below(3)]),
             tokens: None,
         };
-        let token_life = (dice.below(2) == 0).then(|| Duration::from_secs(20 + dice.below(20) as u64));
+        // A move takes six ways of 0.6 s at most, which is less than the tenth of a life that is left for it.
+        let token_life = (dice.below(2) == 0).then(|| Duration::from_secs(40 + dice.below(20) as u64));
         let faults = if dice.below(10) == 0 { 0 } else { 1 + dice.below(6) };
         let lines = (0..faults).map(|_| Line::any(dice.next(), 2 * frames as u64 + 2_000)).collect();
         let calm = Line::any_sound(dice.next());
@@ -134,7 +135,7 @@ impl World {
             left -= frames;
             let pause = match dice.below(400) {
                 // A caller who says nothing for a while, longer than a token lives.
-                0 => 45_000,
+                0 => 90_000,
                 1..=5 => 2_000,
                 _ if hurried => 0,
                 _ => frames * 1_000 / RATE as usize,
