@@ -21,10 +21,12 @@ pub(super) const RATE: u32 = 8_000;
 /// No run may take longer, in its own time.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
-/// Runs a future on a clock that moves only while everything waits.
+/// Runs a future on a clock that moves only while everything waits. One that never ends fails: pings could keep it
+/// going for ever.
 pub(super) fn simulate<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.unwrap().block_on(future)
+    let ending = async { tokio::time::timeout(2 * PATIENCE, future).await };
+    runtime.unwrap().block_on(ending).expect("it ends within an hour of its own time")
 }
 
 /// A source and what it passes through.
