@@ -96,13 +96,14 @@ impl World {
             tokens: None,
         };
         // A move takes six ways of 0.6 s at most, which is less than the tenth of a life that is left for it.
-        let token_life = (dice.below(2) == 0).then(|| Duration::from_secs(40 + dice.below(20) as u64));
+        let mut token_life = (dice.below(2) == 0).then(|| Duration::from_secs(40 + dice.below(20) as u64));
         let faults = if dice.below(10) == 0 { 0 } else { 1 + dice.below(6) };
         let lines = (0..faults).map(|_| Line::any(dice.next(), 2 * frames as u64 + 2_000)).collect();
         let calm = Line::any_sound(dice.next());
         let mut whims: Vec<Whim> = (0..dice.below(4)).map(|_| any_whim(dice)).collect();
         if token_life.is_some() && dice.below(4) == 0 {
-            // Two refused tokens in a row would be the end, so there is one.
+            // Two refused tokens in a row would be the end, so there is one, and none that expires besides.
+            token_life = Some(Duration::from_secs(86_400));
             let after = dice.below(20) as u64;
             whims.push(match dice.below(2) {
                 0 => Whim::Refuse { status: 401, retry_after: None },
