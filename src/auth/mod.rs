@@ -11,7 +11,7 @@ mod vault;
 pub use oauth::{AuthError, Credentials, OAuthClient, Refusal, TOKEN_PATH};
 #[cfg(feature = "test-util")]
 pub use provider::PlantedTokenBug;
-pub use provider::TokenProvider;
+pub use provider::{TokenFuture, TokenProvider, TokenSource};
 pub use token::{AccessToken, RefreshToken, TokenGeneration, TokenSet};
 pub use vault::{Vault, VaultError};
 pub(crate) use vault::{create_private_dir, create_private_file, exposed};

@@ -1,6 +1,8 @@
 //! Hands out access tokens that live.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 
 use secrecy::SecretString;
 use tokio::sync::Mutex;
@@ -19,7 +21,19 @@ pub struct TokenProvider {
 enum Source {
     Service(AccessToken),
     OAuth(Box<OAuth>),
+    Other(Box<dyn TokenSource>),
 }
+
+/// A token service that is none of ours: what a [`TokenProvider`] asks instead.
+pub trait TokenSource: Send + Sync {
+    /// A token that has not expired. Where `newer_than` is given, the token of that generation was refused, or is about
+    /// to end, and the answer's generation is higher. However many ask for a token newer than the same one, the source
+    /// should ask its service once.
+    fn token(&self, newer_than: Option<TokenGeneration>) -> TokenFuture<'_>;
+}
+
+/// A token on its way.
+pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<AccessToken, AuthError>> + Send + 'a>>;
 
 struct OAuth {
     client: OAuthClient,
@@ -61,6 +75,12 @@ impl TokenProvider {
         TokenProvider { source: Source::OAuth(Box::new(OAuth { client, vault, held: Mutex::default() })) }
     }
 
+    /// Hands out the tokens of `source`.
+    #[must_use]
+    pub fn from_source(source: impl TokenSource + 'static) -> TokenProvider {
+        TokenProvider { source: Source::Other(Box::new(source)) }
+    }
+
     /// The same provider, committing this bug.
     #[cfg(feature = "test-util")]
     #[must_use]
@@ -79,6 +99,7 @@ impl TokenProvider {
     pub async fn token(&self) -> Result<AccessToken, AuthError> {
         match &self.source {
             Source::Service(token) => Ok(token.clone()),
+            Source::Other(source) => source.token(None).await,
             Source::OAuth(oauth) => {
                 let OAuth { client, vault, held } = &**oauth;
                 let mut held = held.lock().await;
@@ -107,6 +128,7 @@ impl TokenProvider {
     pub async fn newer_than(&self, generation: TokenGeneration) -> Result<AccessToken, AuthError> {
         match &self.source {
             Source::Service(_) => Err(AuthError::ServiceToken),
+            Source::Other(source) => source.token(Some(generation)).await,
             Source::OAuth(oauth) => {
                 let OAuth { client, vault, held } = &**oauth;
                 let mut held = held.lock().await;
@@ -172,6 +194,7 @@ impl fmt::Debug for TokenProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
             Source::Service(_) => f.write_str("TokenProvider(service token)"),
+            Source::Other(_) => f.write_str("TokenProvider(another source)"),
             Source::OAuth(oauth) => write!(f, "TokenProvider(client {})", oauth.client.client_id()),
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
+use super::close;
 use super::core::{ConnectionId, Core, Input, Output};
 use super::error::{Failure, FailureKind, SessionError};
 use super::journal::{Checkpoint, Journal, ServerSession};
@@ -172,8 +173,13 @@ impl<C: Connect> Driver<'_, C> {
                 (id, message) = heard(&mut self.wires) => {
                     self.audio_last = false;
                     let Some(input) = understood(id, message) else { continue };
-                    if matches!(input, Input::Closed(..) | Input::Lost(..)) {
-                        self.wires.retain(|(other, _)| *other != id);
+                    match input {
+                        // A peer that closes gets its answer.
+                        Input::Closed(..) => {
+                            self.goodbyes.extend(taken(&mut self.wires, id).map(|wire| goodbye(wire, close::NORMAL)));
+                        }
+                        Input::Lost(..) => drop(taken(&mut self.wires, id)),
+                        _ => {}
                     }
                     input
                 }
@@ -271,13 +277,7 @@ impl<C: Connect> Driver<'_, C> {
 
     fn close(&mut self, id: ConnectionId, code: u16) {
         self.dials.retain(|(other, _)| *other != id);
-        if let Some(index) = self.wires.iter().position(|(other, _)| *other == id) {
-            let (_, wire) = self.wires.swap_remove(index);
-            self.goodbyes.push(Box::pin(async move {
-                // The peer's answer changes nothing, nor does its absence.
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, wire.close(code, "")).await;
-            }));
-        }
+        self.goodbyes.extend(taken(&mut self.wires, id).map(|wire| goodbye(wire, code)));
     }
 
     fn send(&mut self, id: ConnectionId, message: Message) {
@@ -293,6 +293,23 @@ impl<C: Connect> Driver<'_, C> {
         }
         self.waiting.push_back(event);
     }
+}
+
+/// The wire of this connection, which is then no longer among the others.
+fn taken<Io>(wires: &mut Vec<(ConnectionId, Wire<Io>)>, id: ConnectionId) -> Option<Wire<Io>> {
+    let index = wires.iter().position(|(other, _)| *other == id)?;
+    Some(wires.swap_remove(index).1)
+}
+
+/// The end of a connection, in bounded time.
+fn goodbye<'a, Io>(wire: Wire<Io>, code: u16) -> Task<'a, ()>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'a,
+{
+    Box::pin(async move {
+        // The peer's answer changes nothing, nor does its absence.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, wire.close(code, "")).await;
+    })
 }
 
 /// What comes of the token asked for, if one was.

@@ -7,6 +7,16 @@ use sha2::{Digest, Sha256};
 use crate::audio::{FramePos, FrameRange};
 use crate::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
 
+/// The text for these samples: no others have it.
+#[must_use]
+pub fn digest(samples: &[i16]) -> String {
+    let mut digest = Sha256::new();
+    for sample in samples {
+        digest.update(sample.to_le_bytes());
+    }
+    digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Cuts what it hears into segments of a fixed length; the text of each is a digest of its samples. Costs next to
 /// nothing, and a single lost, repeated or changed sample changes the text. Keeps what every stream heard.
 #[derive(Debug)]
@@ -55,11 +65,7 @@ struct Stream {
 
 impl Stream {
     fn segment(&self, heard: &[i16], end: usize) -> Segment {
-        let mut digest = Sha256::new();
-        for sample in &heard[self.told..end] {
-            digest.update(sample.to_le_bytes());
-        }
-        let text = digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = digest(&heard[self.told..end]);
         let range = FrameRange::new(FramePos(self.told as u64), FramePos(end as u64));
         Segment { range, text, language: None, confidence: Some(1.0) }
     }

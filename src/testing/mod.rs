@@ -4,11 +4,15 @@
 
 mod clock;
 mod digest;
+pub mod network;
 mod null;
+pub mod peer;
 mod proxy;
 pub mod schedule;
+mod tokens;
 
 pub use clock::ManualClock;
-pub use digest::DigestRecognizer;
+pub use digest::{DigestRecognizer, digest};
 pub use null::NullRecognizer;
 pub use proxy::{Cut, Fault, FaultProxy};
+pub use tokens::ShortLivedTokens;

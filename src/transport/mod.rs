@@ -8,6 +8,8 @@ use std::future::Future;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use websocket::{WebSocketConnector, socket_limits};
+#[cfg(feature = "test-util")]
+pub(crate) use websocket::{unreachable, upgrade};
 pub use wire::Wire;
 
 use crate::auth::AccessToken;

@@ -43,17 +43,6 @@ impl WebSocketConnector {
         Ok(WebSocketConnector { endpoint, tls: Arc::new(client_config()?) })
     }
 
-    fn request(&self, token: &AccessToken) -> Request {
-        let mut url = self.endpoint.url(protocol::PATH);
-        let scheme = if self.endpoint.is_tls() { "wss" } else { "ws" };
-        url.set_scheme(scheme).expect("both are special schemes");
-        let mut request = url.as_str().into_client_request().expect("an endpoint is a valid address");
-        let headers = request.headers_mut();
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol::SUBPROTOCOL));
-        headers.insert(AUTHORIZATION, token.bearer());
-        request
-    }
-
     async fn open(&self) -> io::Result<Box<dyn Stream>> {
         let host = self.endpoint.host();
         let tcp = TcpStream::connect((host.as_str(), self.endpoint.port())).await?;
@@ -67,41 +56,8 @@ impl WebSocketConnector {
     }
 
     async fn handshake(&self, token: &AccessToken) -> Result<Wire<Box<dyn Stream>>, Failure> {
-        let unreachable = |reason: String| Failure {
-            recovery: Recovery::Retry,
-            kind: FailureKind::Unreachable,
-            reason: format!("{}: {reason}", self.endpoint),
-        };
-        let stream = self.open().await.map_err(|error| unreachable(error.to_string()))?;
-        let request = self.request(token);
-        match client_async_with_config(request, stream, Some(socket_limits())).await {
-            Ok((socket, _)) => Ok(Wire::new(socket)),
-            Err(tungstenite::Error::Http(response)) => Err(self.refused(&response)),
-            Err(tungstenite::Error::Io(error)) => Err(unreachable(error.to_string())),
-            // A proxy whose server is restarting takes connections and drops them.
-            Err(error @ tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete)) => {
-                Err(unreachable(error.to_string()))
-            }
-            Err(error) => Err(Failure {
-                recovery: Recovery::Fatal,
-                kind: FailureKind::Protocol,
-                reason: format!("{}: {error}", self.endpoint),
-            }),
-        }
-    }
-
-    /// The gateway answered the upgrade with plain HTTP.
-    fn refused(&self, response: &http::Response<Option<Vec<u8>>>) -> Failure {
-        let status = response.status();
-        let recovery = Recovery::from_status(status, retry_after(response.headers()));
-        let (kind, reason) = match status.as_u16() {
-            401 => (FailureKind::Authentication, "access token refused (status 401)".to_owned()),
-            403 => (FailureKind::Authentication, "token has no scope asr_stream (status 403)".to_owned()),
-            429 => (FailureKind::Limit, "no more sessions allowed (status 429)".to_owned()),
-            503 => (FailureKind::Limit, "gateway takes no sessions now (status 503)".to_owned()),
-            code => (FailureKind::Unreachable, format!("no speech stream there (status {code})")),
-        };
-        Failure { recovery, kind, reason: format!("{}: {reason}", self.endpoint) }
+        let stream = self.open().await.map_err(|error| unreachable(&self.endpoint, &error.to_string()))?;
+        upgrade(&self.endpoint, stream, token).await
     }
 }
 
@@ -110,13 +66,66 @@ impl Connect for WebSocketConnector {
 
     async fn connect(&self, token: &AccessToken) -> Result<Wire<Self::Io>, Failure> {
         tokio::time::timeout(CONNECT_TIMEOUT, self.handshake(token)).await.unwrap_or_else(|_| {
-            Err(Failure {
-                recovery: Recovery::Retry,
-                kind: FailureKind::Unreachable,
-                reason: format!("{}: no answer within {} s", self.endpoint, CONNECT_TIMEOUT.as_secs()),
-            })
+            let reason = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
+            Err(unreachable(&self.endpoint, &reason))
         })
     }
+}
+
+/// The opening handshake with the service at `endpoint`, on a connection that was made.
+pub(crate) async fn upgrade<S: Stream>(
+    endpoint: &Endpoint,
+    stream: S,
+    token: &AccessToken,
+) -> Result<Wire<S>, Failure> {
+    match client_async_with_config(request(endpoint, token), stream, Some(socket_limits())).await {
+        Ok((socket, _)) => Ok(Wire::new(socket)),
+        Err(tungstenite::Error::Http(response)) => Err(refused(endpoint, &response)),
+        Err(tungstenite::Error::Io(error)) => Err(unreachable(endpoint, &error.to_string())),
+        // A proxy whose server is restarting takes connections and drops them.
+        Err(error @ tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete)) => {
+            Err(unreachable(endpoint, &error.to_string()))
+        }
+        Err(error) => Err(Failure {
+            recovery: Recovery::Fatal,
+            kind: FailureKind::Protocol,
+            reason: format!("{endpoint}: {error}"),
+        }),
+    }
+}
+
+fn request(endpoint: &Endpoint, token: &AccessToken) -> Request {
+    let mut url = endpoint.url(protocol::PATH);
+    let scheme = if endpoint.is_tls() { "wss" } else { "ws" };
+    url.set_scheme(scheme).expect("both are special schemes");
+    let mut request = url.as_str().into_client_request().expect("an endpoint is a valid address");
+    let headers = request.headers_mut();
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol::SUBPROTOCOL));
+    headers.insert(AUTHORIZATION, token.bearer());
+    request
+}
+
+/// The service can't be reached, or not kept, for a reason that may pass.
+pub(crate) fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
+    Failure {
+        recovery: Recovery::Retry,
+        kind: FailureKind::Unreachable,
+        reason: format!("{endpoint}: {reason}"),
+    }
+}
+
+/// The gateway answered the upgrade with plain HTTP.
+fn refused(endpoint: &Endpoint, response: &http::Response<Option<Vec<u8>>>) -> Failure {
+    let status = response.status();
+    let recovery = Recovery::from_status(status, retry_after(response.headers()));
+    let (kind, reason) = match status.as_u16() {
+        401 => (FailureKind::Authentication, "access token refused (status 401)".to_owned()),
+        403 => (FailureKind::Authentication, "token has no scope asr_stream (status 403)".to_owned()),
+        429 => (FailureKind::Limit, "no more sessions allowed (status 429)".to_owned()),
+        503 => (FailureKind::Limit, "gateway takes no sessions now (status 503)".to_owned()),
+        code => (FailureKind::Unreachable, format!("no speech stream there (status {code})")),
+    };
+    Failure { recovery, kind, reason: format!("{endpoint}: {reason}") }
 }
 
 /// Buffers and limits for either end of a session's socket: the library's defaults are 128 KiB a socket to read and

@@ -9,6 +9,7 @@ mod front_end;
 mod gateway;
 mod hostile_peer;
 mod models;
+mod network;
 mod proxy;
 mod random;
 mod recognition;

@@ -1,0 +1,133 @@
+//! Sessions over a simulated network, with the real WebSocket on it and time that passes only when all wait: a thousand
+//! seeds a run, or as many as `VOXLINE_NETWORKS` says, and the promises that have a time in them.
+
+mod turns;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use sha2::{Digest, Sha256};
+use voxline::session::Planted;
+
+use self::world::{Story, World, bytes, simulate};
+use crate::random;
+use crate::session::noise;
+
+/// How many networks are tried.
+#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
+fn networks() -> u64 {
+    let asked = std::env::var("VOXLINE_NETWORKS").ok();
+    asked.map_or(1_000, |count| count.parse().expect("VOXLINE_NETWORKS is a number"))
+}
+
+/// What the runs came to.
+#[derive(Default)]
+struct Tally {
+    reconnects: u64,
+    moves: u64,
+    swaps: u64,
+    repeated: u64,
+    struck: usize,
+    sessions: u64,
+}
+
+impl Tally {
+    fn add(&mut self, story: &Story) {
+        let ledger = &story.ended.ledger;
+        self.reconnects += ledger.reconnects;
+        self.moves += ledger.moves;
+        self.swaps += ledger.token_swaps;
+        self.repeated += story.recording.repeated();
+        self.struck += story.traces.iter().filter(|trace| trace.struck.is_some()).count();
+        self.sessions += story.sessions;
+    }
+}
+
+/// Plays seeds from `next` on.
+fn play(next: &AtomicU64, end: u64) -> Tally {
+    const TEST: &str = "network::a_thousand_networks_lose_nothing_and_repeat_nothing";
+    let mut tally = Tally::default();
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return tally;
+        }
+        let replay = random::replay(TEST, seed);
+        let judged = catch_unwind(|| World::draw(seed).judge());
+        match judged {
+            Ok(Ok(story)) => tally.add(&story),
+            Ok(Err(breach)) => panic!("network {seed}: {breach}\n{replay}"),
+            Err(_) => panic!("network {seed}: the session panicked\n{replay}"),
+        }
+    }
+}
+
+#[test]
+#[allow(clippy::print_stdout, reason = "the figures of a long run")]
+fn a_thousand_networks_lose_nothing_and_repeat_nothing() {
+    let (first, count) = (random::seed(), networks());
+    let next = AtomicU64::new(first);
+    let tallies: Vec<Tally> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..2).map(|_| scope.spawn(|| play(&next, first + count))).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let sum = |value: fn(&Tally) -> u64| tallies.iter().map(value).sum::<u64>();
+    let (reconnects, moves) = (sum(|tally| tally.reconnects), sum(|tally| tally.moves));
+    let (swaps, repeated) = (sum(|tally| tally.swaps), sum(|tally| tally.repeated));
+    let (struck, sessions) = (sum(|tally| tally.struck as u64), sum(|tally| tally.sessions));
+    println!(
+        "{count} networks: {struck} faults, {reconnects} reconnects, {moves} moves, {swaps} token swaps, {sessions} sessions on servers, {repeated} frames heard twice"
+    );
+    if count >= 100 {
+        // Or the faults don't strike.
+        assert!(struck > count && reconnects > count / 2 && sessions > count + count / 10);
+        assert!(moves > count / 20 && swaps > count / 20 && repeated > 100 * count);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log() {
+    for seed in 0..60 {
+        let [one, two] = [(); 2].map(|()| World::draw(seed).judge().unwrap());
+        assert!(!one.log.is_empty(), "network {seed}");
+        assert_eq!(one.log, two.log, "network {seed}");
+        // Not only what was told, but every byte count and time below.
+        assert_eq!(one.traces, two.traces, "network {seed}");
+    }
+}
+
+/// Bugs that others have shipped are caught soon.
+#[test]
+fn planted_bugs_are_caught() {
+    for bug in [Planted::DeliveredBeforeSent, Planted::ChunkInFlightForgotten, Planted::ReplayFromSent] {
+        let caught = (0..100).any(|seed| {
+            let mut world = World::draw(seed);
+            world.settings.planted = Some(bug);
+            !matches!(catch_unwind(AssertUnwindSafe(|| world.judge())), Ok(Ok(_)))
+        });
+        assert!(caught, "{bug:?} was not caught within 100 networks");
+    }
+}
+
+/// However the audio is cut, and whatever befalls it, the peer holds the same bytes.
+#[test]
+fn the_peer_holds_the_same_bytes_however_they_came() {
+    let pcm = noise(20_011);
+    let truth = Sha256::digest(bytes(&pcm));
+    let mut faults = 0;
+    for seed in 0..100 {
+        let mut world = World::draw(random::seed() + 10_000 + seed);
+        world.feed(pcm.clone());
+        let story = simulate(world.play(true));
+        let held =
+            story.recording.bytes().unwrap_or_else(|| panic!("network {}: frames are missing", world.seed));
+        assert_eq!(Sha256::digest(held), truth, "network {}", world.seed);
+        faults += story.traces.iter().filter(|trace| trace.struck.is_some()).count();
+    }
+    assert!(faults > 100);
+}
