@@ -63,7 +63,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     patience: u32,
     #[command(flatten)]
-    spooling: spooling::Arguments,
+    spooling: spooling::Flags,
     /// Say on standard error where every frame went, in a line for each session: text, or =json
     #[arg(
         long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text",

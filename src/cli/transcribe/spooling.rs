@@ -16,7 +16,7 @@ use crate::spool::{Fsync, Head, Opened, Spool};
 const STEM: usize = 48;
 
 #[derive(Args)]
-pub(super) struct Arguments {
+pub(super) struct Flags {
     /// Keep audio and results in a file in this directory until the transcript is whole: the same command goes on after a crash
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
@@ -40,7 +40,7 @@ pub(super) struct Spooling {
     sample_rate: u32,
 }
 
-impl Arguments {
+impl Flags {
     /// The spooling asked for, of sessions of `sample_rate` that keep `replay_frames` in memory.
     pub(super) fn settle(self, sample_rate: u32, replay_frames: u64) -> Option<Spooling> {
         let fsync = match self.spool_sync {
