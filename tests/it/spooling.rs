@@ -18,6 +18,7 @@ use crate::cli::{Place, assert_fails, signal, text};
 use crate::kills::{audio, kills};
 use crate::random::Random;
 use crate::support::gateway_process::GatewayProcess;
+use crate::support::model_hub::{Fault, ModelHub};
 use crate::support::server::Server;
 
 /// Half a second, so that a session has many finals.
@@ -465,6 +466,73 @@ async fn a_full_disk_is_told_in_a_line_and_loses_nothing() {
     assert_eq!(finished[..told.len()], told);
     assert_eq!(desk.spools(), [] as [&Path; 0]);
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_broke_goes_on_and_a_damaged_file_is_done_with() {
+    let server = server().await;
+    let desk = Desk::new(server.address, &server.credentials);
+    let pcm = audio(20);
+    write_wav(&desk.place.path("call.wav"), &[&pcm]);
+    let bytes = fs::read(desk.place.path("call.wav")).unwrap();
+    let hub = ModelHub::start(&[("/call.wav", &bytes)]);
+    hub.fault(Fault::CutAfter(300_000));
+    let url = format!("{}/call.wav", hub.address);
+    let spooled = [url.as_str(), "--spool", "spool"];
+    let cut = desk.run(&spooled);
+    let complaint = text(&cut.stderr);
+    assert_eq!(cut.status.code(), Some(3), "{complaint}");
+    assert!(complaint.contains("the same command tries to go on from there"), "{complaint}");
+    let came = json(complaint.lines().next().unwrap())["accepted"].as_u64().unwrap() as usize;
+    whole_ledger(complaint, came);
+    assert_eq!(desk.spools().len(), 1);
+    let finished = desk.run(&spooled);
+    assert_eq!(finished.status.code(), Some(0), "{}", text(&finished.stderr));
+    whole_ledger(text(&finished.stderr), pcm.len());
+    // What had come was heard as if it were all.
+    let heard = [expected(&pcm[..came]), expected(&pcm[came..])].concat();
+    assert_eq!(digests(&lines(&finished.stdout)), heard);
+    assert_eq!(desk.spools(), [] as [&Path; 0]);
+
+    // A file would be cut short the next time, too.
+    desk.place.file("cut.wav", &bytes[..300_000]);
+    let cut = desk.run(&["cut.wav", "--spool", "spool"]);
+    assert_eq!(cut.status.code(), Some(3), "{}", text(&cut.stderr));
+    assert_eq!(digests(&lines(&cut.stdout)), expected(&pcm[..(300_000 - 44) / 2]));
+    assert_eq!(desk.spools(), [] as [&Path; 0]);
+    server.stop().await;
+}
+
+#[test]
+fn a_live_source_that_must_not_wait_has_gaps_where_the_service_was_away() {
+    let mut gateway = GatewayProcess::start();
+    let desk = Desk::new(gateway.address, &gateway.credentials);
+    let live = ["-", "--raw", "s16le:16000", "--on-full", "drop-oldest", "--buffer", "30"];
+    let mut running = Running::start(desk.command(&live).stdin(Stdio::piped()));
+    let pcm = audio(120);
+    let (before, meanwhile) = pcm.split_at(20 * 16_000);
+    feed(&mut running.child, before);
+    running.wait_for(20);
+    gateway.kill();
+    // Blocking, it would stop at the buffer, the pipe and what is in hand: 40 s of these 100.
+    feed(&mut running.child, meanwhile);
+    gateway.restart();
+    drop(running.child.stdin.take());
+    let (told, complaint, code) = running.end();
+    assert_eq!(code, Some(0), "{complaint}");
+    let ledger = json(complaint.lines().next().unwrap());
+    let count = |name: &str| ledger[name].as_u64().unwrap();
+    assert_eq!(count("accepted"), count("recognised") + count("gaps"), "{ledger}");
+    assert_eq!((count("accepted"), count("unfinished")), (pcm.len() as u64, 0), "{ledger}");
+    // At least what neither the buffer has nor the finals covered, and no more than was dropped to keep it.
+    assert!((50 * 16_000..90 * 16_000).contains(&count("gaps")), "{ledger}");
+    let gaps: Vec<Value> =
+        told.iter().map(|line| json(line)).filter(|line| line.get("text").is_none()).collect();
+    let lost: u64 = gaps
+        .iter()
+        .map(|gap| gap["end_frame"].as_u64().unwrap() - gap["start_frame"].as_u64().unwrap())
+        .sum();
+    assert_eq!(lost, count("gaps"), "{gaps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::audio::FramePos;
 use crate::cli::one_line;
 use crate::session::Ledger;
 use crate::spool::Recovered;
+use crate::transcript::TranscriptEvent;
 
 /// How ledgers are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -51,4 +53,24 @@ pub(super) fn of(recovered: &Recovered) -> Ledger {
         finals: checkpoint.next_index,
         ..Ledger::default()
     }
+}
+
+/// Adds what a session told.
+pub(super) fn count(ledger: &mut Ledger, event: &TranscriptEvent) {
+    match event {
+        TranscriptEvent::Final(segment) => {
+            ledger.recognised += segment.range.len();
+            ledger.finals += 1;
+        }
+        TranscriptEvent::Gap { range } => ledger.gaps += range.len(),
+        TranscriptEvent::Reconnected { .. } => ledger.reconnects += 1,
+        TranscriptEvent::Partial { .. } | TranscriptEvent::End { .. } => {}
+    }
+}
+
+/// The ledger of a session that was broken off when it had been handed the audio up to `end`, by what it told.
+pub(super) fn broken_off(told: Ledger, end: FramePos) -> Ledger {
+    let accounted = told.recognised + told.gaps;
+    let accepted = end.0.max(accounted);
+    Ledger { accepted, unfinished: accepted - accounted, ..told }
 }

@@ -104,7 +104,8 @@ impl Job<'_> {
                 () = self.interrupted.cancelled() => self.end(&feed, progress).await,
             }
         };
-        let (ended, (), ()) = tokio::join!(session, tell(told, line, transcript), feeding);
+        let mut account = Ledger::default();
+        let (ended, (), ()) = tokio::join!(session, tell(told, line, transcript, &mut account), feeding);
         ended
     }
 
@@ -133,6 +134,7 @@ impl Job<'_> {
             return Outcome { ledger, result: Ok(()), spool: Some(Kept { spool, whole: true }) };
         }
         let live = source.live;
+        let mut account = ledger::of(&recovered);
         let checkpoint = std::mem::take(&mut recovered.checkpoint);
         let handed_over = checkpoint.replay.last().map_or(checkpoint.final_, |chunk| chunk.range().end);
         let (feed, session_audio) = mpsc::channel(1);
@@ -149,26 +151,34 @@ impl Job<'_> {
         );
         let (reached, seen) = watch::channel(handed_over);
         let heard_end = Cell::new(false);
-        let carrying = async {
-            let over = feed.clone();
-            let feeding = self.feed(source, writer, &recovered, seen, progress);
-            let reading = hand_over(reader, feed, reached, &heard_end);
-            tokio::select! {
-                carried = async { tokio::try_join!(feeding, reading).map(drop) } => carried,
-                () = over.closed() => Ok(()),
+        let broken = async {
+            // The session must not take a disk that is full for the end of its audio.
+            let open = feed.clone();
+            let feeding = self.feed(source, writer, &recovered, seen.clone(), progress);
+            match tokio::try_join!(feeding, hand_over(reader, feed, reached, &heard_end)) {
+                Ok(_) => {
+                    drop(open);
+                    std::future::pending().await
+                }
+                Err(error) => error,
             }
         };
-        let (ended, (), carried) = tokio::join!(session, tell(told, line, transcript), carrying);
-        let Ended { ledger, result } = ended;
-        let result = match (carried, result) {
-            // A disk that takes nothing more fails the session too.
-            (Err(error), _) => Err(CliError::from(error)),
-            (Ok(()), Err(SessionError::Unsupported { reason })) if ledger.finals == 0 && !live => {
+        let telling = tell(told, line, transcript, &mut account);
+        let ended = tokio::select! {
+            (ended, ()) = async { tokio::join!(session, telling) } => Ok(ended),
+            error = broken => Err(error),
+        };
+        let (ledger, result) = match ended {
+            Ok(Ended { ledger, result: Err(SessionError::Unsupported { reason }) })
+                if ledger.finals == 0 && !live =>
+            {
                 // Asked like this it can never go on, and asked otherwise it would be refused.
                 let _ = spool.remove();
                 return Outcome { ledger, result: Err(CliError::new(Exit::Setup, reason)), spool: None };
             }
-            (Ok(()), result) => result.map_err(CliError::from),
+            Ok(Ended { ledger, result }) => (ledger, result.map_err(CliError::from)),
+            // It was broken off in the middle, so that a later run finds its other half at the service.
+            Err(error) => (ledger::broken_off(account, *seen.borrow()), Err(CliError::from(error))),
         };
         let path = spool.path().display();
         let result = result.map_err(|error| match error.exit {
@@ -261,9 +271,15 @@ struct Source {
     retry: Option<Verdict>,
 }
 
-/// Tells the transcript what a session tells.
-async fn tell(mut told: mpsc::Receiver<TranscriptEvent>, line: usize, transcript: &Transcript) {
+/// Tells the transcript what a session tells, and keeps account of it.
+async fn tell(
+    mut told: mpsc::Receiver<TranscriptEvent>,
+    line: usize,
+    transcript: &Transcript,
+    account: &mut Ledger,
+) {
     while let Some(event) = told.recv().await {
+        ledger::count(account, &event);
         let _ = transcript.send((line, Some(event))).await;
     }
 }
