@@ -1,23 +1,30 @@
 //! A gateway on a loopback port that hears with the null recogniser, and a client of it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use futures::{SinkExt, StreamExt};
+use http::HeaderValue;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
+use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_util::sync::CancellationToken;
-use voxline::audio::Feed;
+use voxline::audio::{AudioChunk, Feed};
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
 use voxline::engine::Voices;
 use voxline::gateway::authority::{Authority, NewProject};
 use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::net::{Endpoint, http_client};
+use voxline::session::protocol::{self, ServerMessage};
 use voxline::session::{self, Ledger, Settings};
 use voxline::testing::NullRecognizer;
-use voxline::transport::WebSocketConnector;
+use voxline::transport::{WebSocketConnector, socket_limits};
 
 /// What the session stream has, in frames per second.
 pub(crate) const SAMPLE_RATE: u32 = 16_000;
@@ -28,6 +35,7 @@ const SEGMENT: u64 = 5 * SAMPLE_RATE as u64;
 /// The gateway, on a thread of its own as it would be in a process of its own, and what a client needs to speak to it.
 pub(crate) struct Loopback {
     runtime: Runtime,
+    address: SocketAddr,
     connector: WebSocketConnector,
     tokens: TokenProvider,
     stop: CancellationToken,
@@ -68,6 +76,7 @@ impl Loopback {
         );
         Loopback {
             runtime: runtime(),
+            address,
             connector: WebSocketConnector::new(endpoint).expect("TLS can be set up"),
             tokens: TokenProvider::oauth(client, vault),
             stop,
@@ -85,6 +94,51 @@ impl Loopback {
         let ledger = ended.whole().expect("nothing disturbs a session on loopback");
         assert_eq!((ledger.accepted, ledger.reconnects), (ledger.recognised, 0));
         ledger
+    }
+
+    /// Sends the same frames without a session: no ledger, no replay, nothing kept. It minds the gateway's window, as every
+    /// client must. The frames that finals covered.
+    #[allow(dead_code, reason = "not every benchmark compares")]
+    pub(crate) fn bare(&self, chunks: impl Iterator<Item = AudioChunk>) -> u64 {
+        self.runtime.block_on(async {
+            let token = self.tokens.token().await.expect("the gateway grants one");
+            let url = format!("ws://{}{}", self.address, protocol::PATH);
+            let mut request = url.into_client_request().expect("an address is one");
+            let headers = request.headers_mut();
+            headers.insert("sec-websocket-protocol", HeaderValue::from_static(protocol::SUBPROTOCOL));
+            headers.insert("authorization", token.bearer());
+            let stream = TcpStream::connect(self.address).await.expect("it listens");
+            stream.set_nodelay(true).expect("it is TCP");
+            let (mut socket, _) =
+                client_async_with_config(request, stream, Some(socket_limits())).await.expect("it upgrades");
+            let start = format!(r#"{{"type":"start","sample_rate":{SAMPLE_RATE}}}"#);
+            socket.send(Message::text(start)).await.expect("it listens");
+            let (mut sent, mut received, mut window, mut covered) = (0, 0, 0, 0);
+            let mut chunks = chunks.peekable();
+            let mut finished = false;
+            loop {
+                while let Some(chunk) = chunks.next_if(|chunk| chunk.range().end.0 <= received + window) {
+                    sent = chunk.range().end.0;
+                    socket.feed(Message::binary(protocol::encode_audio(&chunk))).await.expect("it listens");
+                }
+                if chunks.peek().is_none() && !std::mem::replace(&mut finished, true) {
+                    let finish = format!(r#"{{"type":"finish","through":{sent}}}"#);
+                    socket.feed(Message::text(finish)).await.expect("it listens");
+                }
+                socket.flush().await.expect("it listens");
+                let Some(Ok(Message::Text(text))) = socket.next().await else { continue };
+                match serde_json::from_str(&text).expect("a message of the protocol") {
+                    ServerMessage::Ready(ready) => window = ready.window_frames,
+                    ServerMessage::Ack { received: position, .. } => received = position.0,
+                    ServerMessage::Final(segment) => covered += segment.end - segment.start,
+                    ServerMessage::Done { .. } => break,
+                    _ => {}
+                }
+            }
+            socket.close(None).await.expect("it listens");
+            while socket.next().await.is_some() {}
+            covered
+        })
     }
 }
 

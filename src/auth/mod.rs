@@ -9,6 +9,8 @@ mod token;
 mod vault;
 
 pub use oauth::{AuthError, Credentials, OAuthClient, Refusal, TOKEN_PATH};
+#[cfg(feature = "test-util")]
+pub use provider::PlantedTokenBug;
 pub use provider::TokenProvider;
 pub use token::{AccessToken, RefreshToken, TokenGeneration, TokenSet};
 pub use vault::{Vault, VaultError};

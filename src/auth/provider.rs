@@ -27,12 +27,22 @@ struct OAuth {
     held: Mutex<Held>,
 }
 
+/// A bug to commit, for tests of the tests.
+#[cfg(feature = "test-util")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedTokenBug {
+    /// A token is handed out before it is on the disk.
+    PublishedBeforeSaved,
+}
+
 /// The tokens in force.
 #[derive(Default)]
 struct Held {
     tokens: Option<TokenSet>,
     generation: TokenGeneration,
     vault_read: bool,
+    #[cfg(feature = "test-util")]
+    planted: Option<PlantedTokenBug>,
 }
 
 impl TokenProvider {
@@ -49,6 +59,16 @@ impl TokenProvider {
     #[must_use]
     pub fn oauth(client: OAuthClient, vault: Vault) -> TokenProvider {
         TokenProvider { source: Source::OAuth(Box::new(OAuth { client, vault, held: Mutex::default() })) }
+    }
+
+    /// The same provider, committing this bug.
+    #[cfg(feature = "test-util")]
+    #[must_use]
+    pub fn planted(mut self, bug: PlantedTokenBug) -> TokenProvider {
+        if let Source::OAuth(oauth) = &mut self.source {
+            oauth.held.get_mut().planted = Some(bug);
+        }
+        self
     }
 
     /// A token that has not expired. Fetches one only where none is held or its end is near; while the endpoint is
@@ -129,6 +149,11 @@ impl Held {
             },
         };
         tokens.refresh = tokens.refresh.or(refresh);
+        #[cfg(feature = "test-util")]
+        if self.planted == Some(PlantedTokenBug::PublishedBeforeSaved) {
+            self.tokens = Some(tokens.clone());
+            self.generation.0 += 1;
+        }
         // On the disk before anybody uses it: a crash must not lose the project's slot.
         vault.save(&tokens)?;
         self.tokens = Some(tokens);

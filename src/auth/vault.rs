@@ -130,7 +130,7 @@ impl Vault {
         create_private_dir(directory)?;
         // tempfile creates its files with mode 0600.
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        serde_json::to_writer(&mut file, &stored)?;
+        file.write_all(&serde_json::to_vec(&stored)?)?;
         file.flush()?;
         file.as_file().sync_all()?;
         file.persist(&self.path).map_err(|error| error.error)?;

@@ -1,7 +1,7 @@
 //! A recogniser's stream on a session's timeline: resampled where the session has another rate, and counted in the
 //! session's frames.
 
-use crate::audio::{AudioChunk, FramePos, sample};
+use crate::audio::{FRAME_BYTES, FramePos, sample};
 use crate::engine::{EngineError, RECOGNIZER_RATE, RecognizerStream, Segment};
 use crate::resample::{Resampler, frames_at};
 
@@ -10,7 +10,7 @@ pub(super) struct Hearing {
     stream: Box<dyn RecognizerStream>,
     sample_rate: u32,
     resampler: Option<Resampler>,
-    /// Where the session's timeline starts, which is the stream's zero.
+    /// Where on the session's timeline the stream's zero is: at its start, or behind a gap.
     origin: FramePos,
     /// What was pushed, in the session's frames.
     pushed: FramePos,
@@ -19,7 +19,7 @@ pub(super) struct Hearing {
 }
 
 impl Hearing {
-    /// Hears a session of `sample_rate` that starts at `origin`.
+    /// Hears a session of `sample_rate` from `origin` on.
     pub(super) fn new(
         stream: Box<dyn RecognizerStream>,
         sample_rate: u32,
@@ -39,15 +39,13 @@ impl Hearing {
         Ok(Hearing { stream, sample_rate, resampler, origin, pushed: origin, final_: origin })
     }
 
-    /// Hears the next chunk; the segments that it completed.
-    pub(super) fn push(&mut self, chunk: &AudioChunk) -> Result<Vec<Segment>, EngineError> {
-        self.pushed = chunk.range().end;
+    /// Hears what follows, 16-bit little-endian PCM; the segments that it completed.
+    pub(super) fn push(&mut self, pcm: &[u8]) -> Result<Vec<Segment>, EngineError> {
+        self.pushed = self.pushed + (pcm.len() / FRAME_BYTES) as u64;
         let pcm = match &mut self.resampler {
-            None => {
-                chunk.payload().as_chunks::<2>().0.iter().map(|&bytes| i16::from_le_bytes(bytes)).collect()
-            }
+            None => pcm.as_chunks::<2>().0.iter().map(|&bytes| i16::from_le_bytes(bytes)).collect(),
             Some(resampler) => {
-                let input: Vec<f32> = sample::read_s16le(chunk.payload()).collect();
+                let input: Vec<f32> = sample::read_s16le(pcm).collect();
                 let mut output = Vec::new();
                 resampler.push(&input, &mut output);
                 sample::quantise(&output)

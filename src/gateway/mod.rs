@@ -4,17 +4,22 @@
 
 mod asr;
 pub mod authority;
+mod board;
 mod body;
 mod error;
 mod hearing;
+mod limit;
+mod link;
+mod queue;
 mod session;
 mod sessions;
 mod stream;
 mod token;
 mod tts;
+mod worker;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +31,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +57,9 @@ pub struct Options {
     pub resume_window: Duration,
     /// How long sessions may go on once the gateway is told to stop.
     pub drain: Duration,
+    /// Whether a socket may go on under a fresh token that its client sends in band. To be switched off behind a proxy
+    /// that checks tokens at the handshake: it sees no later one, and may cut a socket whose first token has expired.
+    pub in_band_auth: bool,
 }
 
 impl Default for Options {
@@ -60,6 +69,7 @@ impl Default for Options {
             max_requests: 16,
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
+            in_band_auth: true,
         }
     }
 }
@@ -85,6 +95,8 @@ pub struct Gateway {
     sockets: TaskTracker,
     /// No new sockets are taken once this is cancelled.
     draining: CancellationToken,
+    /// When sockets will close; set before `draining` is cancelled.
+    drain_ends: OnceLock<Instant>,
     /// Sockets close when this is cancelled.
     closing: CancellationToken,
 }
@@ -101,6 +113,7 @@ impl Gateway {
             options,
             sockets: TaskTracker::new(),
             draining: CancellationToken::new(),
+            drain_ends: OnceLock::new(),
             closing: CancellationToken::new(),
         }
     }
@@ -136,8 +149,18 @@ impl Gateway {
         self.draining.is_cancelled()
     }
 
-    /// Lets sessions end by themselves for as long as the options allow, then closes their sockets.
+    /// How long the sockets of a draining gateway still serve.
+    fn drain_left(&self, now: Instant) -> Duration {
+        let left = |ends: &Instant| ends.saturating_duration_since(now);
+        self.drain_ends.get().map_or(self.options.drain, left)
+    }
+
+    /// Tells the clients, lets sessions end by themselves for as long as the options allow, then closes their sockets.
+    #[expect(clippy::disallowed_methods, reason = "the time to drain is real time")]
     async fn drain(&self) {
+        if let Some(ends) = Instant::now().checked_add(self.options.drain) {
+            self.drain_ends.get_or_init(|| ends);
+        }
         self.draining.cancel();
         self.sockets.close();
         tracing::info!(sockets = self.sockets.len(), "draining");

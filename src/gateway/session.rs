@@ -1,23 +1,21 @@
 //! A session as the gateway holds it: what was received, what is final, and the recogniser at work between the two.
 //!
-//! A session outlives its sockets. Sockets bring audio and take results; the recogniser runs on a thread of its own
-//! and posts what it has on the [`Board`], which both sides read.
+//! A session outlives its sockets. Sockets bring audio and take results; the recogniser runs on a thread of its own,
+//! takes its work from the [`Board`] and posts there what it has, for whichever socket has the session.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::{io, thread};
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
-use tokio::sync::watch;
 
 use super::authority::random_secret;
+use super::board::{Board, State};
 use super::error::qid;
-use super::hearing::Hearing;
-use crate::audio::{AudioChunk, FramePos, FrameRange};
-use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
-use crate::session::protocol::{Final, Secret, Start};
+use super::worker::Worker;
+use crate::audio::{AudioChunk, FramePos};
+use crate::engine::{EngineError, Recognizer, StreamOptions};
+use crate::session::protocol::{Secret, Start};
 
 /// How far `sent` may run ahead of `received`, in seconds of audio.
 const WINDOW_SECONDS: u64 = 30;
@@ -26,12 +24,15 @@ const WINDOW_SECONDS: u64 = 30;
 const HOLD_SECONDS: u64 = 60;
 /// The least audio between two flushes that count, in milliseconds.
 const FLUSH_MILLISECONDS: u64 = 20;
+/// How many gaps with audio between them may wait for the recogniser: each makes it begin anew, and costs memory that
+/// no window of audio bounds.
+const MAX_GAPS: usize = 32;
 /// The sample rates a session may have: telephony to studio.
 const SAMPLE_RATES: std::ops::RangeInclusive<u32> = 8_000..=48_000;
 
-/// How far into its timeline a session may start, in frames: what follows can then be added without overflow. At
-/// 48 kHz it takes three million years to get here.
-const FARTHEST_ORIGIN: FramePos = FramePos(u64::MAX / 4);
+/// How far into its timeline a session may start, or a gap may lead, in frames: what follows can then be added without
+/// overflow. At 48 kHz it takes three million years to get here.
+const FARTHEST: FramePos = FramePos(u64::MAX / 4);
 
 /// A breach of the protocol by the client, in words for it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,54 +53,82 @@ pub(super) enum StartError {
     Thread(#[from] io::Error),
 }
 
+/// Why a session takes nothing from a socket.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// What an old socket says is no longer heard.
+    #[error("another socket has the session")]
+    Moved,
+    #[error(transparent)]
+    Violation(#[from] Violation),
+}
+
+/// Why a session can't be given to a socket.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AttachError {
+    #[error("the session is over")]
+    Over,
+    #[error(transparent)]
+    Violation(#[from] Violation),
+}
+
+/// A session in the hands of a socket, and how it stood at that moment.
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// The socket's number; a later one has a higher number.
+    pub(super) attachment: u64,
+    pub(super) finals_seen: usize,
+    /// As told to the client: see [`Session::acknowledged`].
+    pub(super) received: FramePos,
+    pub(super) final_: FramePos,
+    pub(super) finals: u64,
+}
+
 /// A live session.
 pub(super) struct Session {
     name: String,
     resume_key: SecretString,
     client_id: String,
     sample_rate: u32,
-    work: Sender<Work>,
     board: Arc<Board>,
-}
-
-/// What the recogniser's thread is handed, in order.
-enum Work {
-    Audio(AudioChunk),
-    Flush,
-    Finish,
 }
 
 impl Session {
     /// Opens a session for `client_id` and starts its recogniser.
     pub(super) fn start(
-        recognizer: &dyn Recognizer,
+        recognizer: &Arc<dyn Recognizer>,
         client_id: &str,
         start: &Start,
     ) -> Result<Session, StartError> {
-        if !SAMPLE_RATES.contains(&start.sample_rate) {
+        let sample_rate = start.sample_rate;
+        if !SAMPLE_RATES.contains(&sample_rate) {
             let (low, high) = SAMPLE_RATES.into_inner();
-            let reason = format!("sample_rate {} is not between {low} and {high}", start.sample_rate);
+            let reason = format!("sample_rate {sample_rate} is not between {low} and {high}");
             return Err(StartError::Unsupported(reason));
         }
-        if start.origin > FARTHEST_ORIGIN {
-            return Err(Violation(format!("origin {} is over {FARTHEST_ORIGIN}", start.origin)).into());
+        if start.origin > FARTHEST {
+            return Err(Violation(format!("origin {} is over {FARTHEST}", start.origin)).into());
         }
-        let stream = recognizer.start(&StreamOptions { language: start.language.clone() });
-        let stream = stream.map_err(|error| match error {
+        let board = Arc::new(Board::new(start.origin));
+        let options = StreamOptions { language: start.language.clone() };
+        let worker = Worker::new(
+            recognizer.clone(),
+            options,
+            sample_rate,
+            start.partials,
+            start.origin,
+            board.clone(),
+        );
+        let worker = worker.map_err(|error| match error {
             EngineError::Language(_) => StartError::Unsupported(error.to_string()),
             error => StartError::Engine(error),
         })?;
-        let hearing = Hearing::new(stream, start.sample_rate, start.origin).map_err(StartError::Engine)?;
-        let board = Arc::new(Board::new(start.origin));
-        let (work, queue) = channel();
-        let worker = Worker { hearing, partials: start.partials, board: board.clone(), queue };
         thread::Builder::new().name("recognise".to_owned()).spawn(move || worker.run())?;
         Ok(Session {
             name: qid(),
             resume_key: random_secret(),
             client_id: client_id.to_owned(),
-            sample_rate: start.sample_rate,
-            work,
+            sample_rate,
             board,
         })
     }
@@ -110,6 +139,10 @@ impl Session {
 
     pub(super) fn resume_key(&self) -> Secret {
         Secret::from(self.resume_key.expose_secret().to_owned())
+    }
+
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
     }
 
     /// Whether `client_id` showed the key of this session.
@@ -128,217 +161,334 @@ impl Session {
         &self.board
     }
 
-    /// How far the client is told its audio has arrived: all of it, unless recognition is far behind.
+    /// Gives the session to a new socket, whose client has `finals_seen` finals, and tells how it stands: in one step,
+    /// so that nothing which the old socket brings can come between what is told and what is taken.
+    pub(super) fn attach(&self, finals_seen: u64) -> Result<Attached, AttachError> {
+        self.board.post(|state| {
+            if state.over {
+                return Err(AttachError::Over);
+            }
+            let finals = state.finals.len();
+            let seen = usize::try_from(finals_seen).ok().filter(|seen| *seen <= finals);
+            let finals_seen =
+                seen.ok_or_else(|| Violation(format!("finals_seen {finals_seen}, but there are {finals}")))?;
+            state.attachment += 1;
+            Ok(Attached {
+                attachment: state.attachment,
+                finals_seen,
+                received: self.acknowledged(state),
+                final_: state.final_,
+                finals: finals as u64,
+            })
+        })
+    }
+
+    /// Whether the socket of this number still has the session.
+    pub(super) fn is_held_by(&self, attachment: u64) -> bool {
+        self.board.lock().attachment == attachment
+    }
+
+    /// Ends the session, unless a newer socket has it. Whether it did.
+    pub(super) fn end(&self, attachment: u64) -> bool {
+        let mut state = self.board.lock();
+        let held = state.attachment == attachment;
+        if held {
+            state.over = true;
+            self.board.wake();
+        }
+        held
+    }
+
+    /// How far the client is told its audio has arrived: all of it, unless recognition is far behind. Gaps take no
+    /// time to recognise and count for nothing.
     pub(super) fn acknowledged(&self, state: &State) -> FramePos {
-        state.received.min(state.final_ + HOLD_SECONDS * u64::from(self.sample_rate))
+        let mut hold = HOLD_SECONDS * u64::from(self.sample_rate);
+        let mut end = state.final_;
+        for (index, gap) in state.gaps.iter().enumerate() {
+            let audio = gap.start - end;
+            // A client that hears nothing of its gap sends no audio, so there will be no further gap.
+            if audio > hold || index + 1 == MAX_GAPS {
+                return end + audio.min(hold);
+            }
+            hold -= audio;
+            end = gap.end;
+        }
+        state.received.min(end + hold)
     }
 
     /// Takes audio. What was received before is skipped, so that a replay may overlap.
-    pub(super) fn audio(&self, chunk: &AudioChunk) -> Result<(), Violation> {
+    pub(super) fn audio(&self, attachment: u64, chunk: &AudioChunk) -> Result<(), Refusal> {
         let range = chunk.range();
-        let mut state = self.board.lock();
+        let mut state = self.held(attachment)?;
         if range.start > state.received {
-            return Err(Violation(format!("audio {range} leaves a hole after {}", state.received)));
+            return violation(format!("audio {range} leaves a hole after {}", state.received));
         }
         let Some(news) = chunk.from(state.received) else { return Ok(()) };
         if state.finish.is_some() {
-            return Err(Violation(format!("audio {range} came after finish")));
+            return violation(format!("audio {range} came after finish"));
         }
         let acknowledged = self.acknowledged(&state);
         if range.end - acknowledged > self.window() {
             let window = self.window();
-            return Err(Violation(format!(
-                "audio {range} is over the window of {window} from {acknowledged}"
-            )));
+            return violation(format!("audio {range} is over the window of {window} from {acknowledged}"));
         }
         state.received = range.end;
-        // A worker that is gone has posted why.
-        let _ = self.work.send(Work::Audio(news));
+        state.queue.push_audio(news.payload());
+        self.board.wake();
+        Ok(())
+    }
+
+    /// Moves the timeline on: `from..to` was never sent. What was received before is skipped, as with audio.
+    pub(super) fn gap(&self, attachment: u64, from: FramePos, to: FramePos) -> Result<(), Refusal> {
+        let mut state = self.held(attachment)?;
+        let received = state.received;
+        if from > received {
+            return violation(format!("gap {from}..{to} leaves a hole after {received}"));
+        }
+        if to <= received {
+            return Ok(());
+        }
+        if state.finish.is_some() {
+            return violation(format!("gap {from}..{to} came after finish"));
+        }
+        if to > FARTHEST {
+            return violation(format!("gap {from}..{to} ends over {FARTHEST}"));
+        }
+        if state.queue.ends_with_gap() {
+            state.gaps.back_mut().expect("the board has a gap for each in the queue").end = to;
+        } else if state.gaps.len() < MAX_GAPS {
+            state.gaps.push_back(received.to(to));
+        } else {
+            return violation(format!("gap {from}..{to} came before {received} was acknowledged"));
+        }
+        state.queue.push_gap(to);
+        state.received = to;
+        // The gap ends the utterance.
+        state.flushed = to;
+        self.board.wake();
         Ok(())
     }
 
     /// Ends the utterance.
-    pub(super) fn flush(&self) {
-        let mut state = self.board.lock();
+    pub(super) fn flush(&self, attachment: u64) -> Result<(), Refusal> {
+        let mut state = self.held(attachment)?;
         // Not again for next to nothing: each makes a final, and a client could pile them up.
         if state.received - state.flushed >= u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000 {
             state.flushed = state.received;
-            let _ = self.work.send(Work::Flush);
-        }
-    }
-
-    /// Takes note of the end. May be said again after a resume.
-    pub(super) fn finish(&self, through: FramePos) -> Result<(), Violation> {
-        let mut state = self.board.lock();
-        if through != state.received {
-            let received = state.received;
-            return Err(Violation(format!("finish through {through}, but {received} frames were received")));
-        }
-        if state.finish.replace(through).is_none() {
-            let _ = self.work.send(Work::Finish);
+            state.queue.push_flush();
+            self.board.wake();
         }
         Ok(())
     }
-}
 
-/// What is known of a session.
-pub(super) struct State {
-    /// Audio up to here is held or recognised.
-    pub(super) received: FramePos,
-    /// Audio up to here is covered by finals.
-    pub(super) final_: FramePos,
-    /// All finals, since a client may ask for any again.
-    pub(super) finals: Vec<Final>,
-    /// The guess at the segment that follows them.
-    pub(super) partial: Option<Partial>,
-    /// Audio up to here was flushed.
-    flushed: FramePos,
-    /// Where the audio ends, once the client has said so.
-    pub(super) finish: Option<FramePos>,
-    /// Everything is final.
-    pub(super) done: bool,
-    /// The recogniser failed; nothing more will come.
-    pub(super) failed: bool,
-    /// The number of the socket that has the session now.
-    pub(super) attachment: u64,
-}
-
-/// A guess at the segment after the last final.
-#[derive(Clone)]
-pub(super) struct Partial {
-    pub(super) revision: u64,
-    pub(super) range: FrameRange,
-    pub(super) text: String,
-}
-
-/// Where the recogniser posts and the sockets read.
-pub(super) struct Board {
-    state: Mutex<State>,
-    changed: watch::Sender<()>,
-}
-
-impl Board {
-    fn new(origin: FramePos) -> Board {
-        let state = State {
-            received: origin,
-            final_: origin,
-            finals: Vec::new(),
-            partial: None,
-            flushed: origin,
-            finish: None,
-            done: false,
-            failed: false,
-            attachment: 0,
-        };
-        Board { state: Mutex::new(state), changed: watch::Sender::new(()) }
+    /// Takes note of the end. May be said again after a resume.
+    pub(super) fn finish(&self, attachment: u64, through: FramePos) -> Result<(), Refusal> {
+        let mut state = self.held(attachment)?;
+        if through != state.received {
+            let received = state.received;
+            return violation(format!("finish through {through}, but {received} frames were received"));
+        }
+        if state.finish.replace(through).is_none() {
+            state.queue.push_finish();
+            self.board.wake();
+        }
+        Ok(())
     }
 
-    /// The state, which must not be held across an await.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // The worker's panics happen in the recogniser, outside the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells of every change from now on.
-    pub(super) fn watch(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
-    }
-
-    /// Gives the session to a new socket and returns its number; the socket that had it sees the number change.
-    pub(super) fn attach(&self) -> u64 {
-        self.post(|state| {
-            state.attachment += 1;
-            state.attachment
-        })
-    }
-
-    fn post<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.lock());
-        self.changed.send_replace(());
-        result
+    /// The state, for the socket that has the session.
+    fn held(&self, attachment: u64) -> Result<MutexGuard<'_, State>, Refusal> {
+        let state = self.board.lock();
+        match state.attachment == attachment {
+            true => Ok(state),
+            false => Err(Refusal::Moved),
+        }
     }
 }
 
-/// The recogniser at work.
-struct Worker {
-    hearing: Hearing,
-    partials: bool,
-    board: Arc<Board>,
-    queue: Receiver<Work>,
+impl Drop for Session {
+    /// The recogniser stops with the session.
+    fn drop(&mut self) {
+        self.board.lock().over = true;
+        self.board.wake();
+    }
 }
 
-impl Worker {
-    /// Works until the end of the session, or until nobody holds it any more.
-    fn run(mut self) {
-        let board = self.board.clone();
-        // A recogniser that panics must not leave its client waiting.
-        let result = catch_unwind(AssertUnwindSafe(|| self.work()));
-        let reason = match result {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "panic".to_owned(),
-        };
-        tracing::error!(%reason, "recogniser failed");
-        board.post(|state| state.failed = true);
+fn violation(reason: String) -> Result<(), Refusal> {
+    Err(Violation(reason).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::engine::{RecognizerStream, Segment};
+
+    const RATE: u64 = 16_000;
+
+    /// A recogniser that says when it begins to hear, and then hears no end until it is let go.
+    struct Stuck {
+        begun: mpsc::Sender<()>,
+        release: Arc<Mutex<mpsc::Receiver<()>>>,
     }
 
-    fn work(&mut self) -> Result<(), EngineError> {
-        loop {
-            let work = match self.queue.try_recv() {
-                Ok(work) => work,
-                Err(TryRecvError::Disconnected) => return Ok(()),
-                Err(TryRecvError::Empty) => {
-                    // Only a recogniser that has caught up has time to guess.
-                    if self.partials
-                        && let Some(guess) = self.hearing.partial()?
-                    {
-                        self.post_partial(guess);
-                    }
-                    match self.queue.recv() {
-                        Ok(work) => work,
-                        Err(_) => return Ok(()),
-                    }
-                }
-            };
-            let (segments, done) = match work {
-                Work::Audio(chunk) => (self.hearing.push(&chunk)?, false),
-                Work::Flush => (self.hearing.flush()?, false),
-                Work::Finish => (self.hearing.finish()?, true),
-            };
-            self.post_finals(segments, done);
-            if done {
-                return Ok(());
-            }
+    impl Recognizer for Stuck {
+        fn name(&self) -> &str {
+            "stuck"
+        }
+
+        fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+            Ok(Box::new(Stuck { begun: self.begun.clone(), release: self.release.clone() }))
         }
     }
 
-    fn post_finals(&self, segments: Vec<Segment>, done: bool) {
-        if segments.is_empty() && !done {
-            return;
+    impl RecognizerStream for Stuck {
+        fn push(&mut self, _: &[i16]) -> Result<Vec<Segment>, EngineError> {
+            let _ = self.begun.send(());
+            let _ = self.release.lock().unwrap().recv();
+            Ok(Vec::new())
         }
-        self.board.post(|state| {
-            for segment in segments {
-                // invariant: finals are contiguous, from the origin on
-                debug_assert_eq!(segment.range.start, state.final_);
-                state.final_ = segment.range.end;
-                state.finals.push(Final {
-                    index: state.finals.len() as u64,
-                    start: segment.range.start,
-                    end: segment.range.end,
-                    text: segment.text,
-                    language: segment.language,
-                    confidence: segment.confidence,
-                });
-                state.partial = None;
-            }
-            state.done = done;
-        });
+
+        fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
+            Ok(None)
+        }
+
+        fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+            Ok(Vec::new())
+        }
     }
 
-    fn post_partial(&self, guess: Segment) {
-        self.board.post(|state| {
-            let revision = state.partial.as_ref().map_or(0, |partial| partial.revision + 1);
-            state.partial = Some(Partial { revision, range: guess.range, text: guess.text });
-        });
+    /// A session whose recogniser is busy with its first frame until the sender is dropped.
+    fn busy() -> (Session, u64, mpsc::Sender<()>) {
+        let (begun, beginning) = mpsc::channel();
+        let (hold, release) = mpsc::channel();
+        let recognizer: Arc<dyn Recognizer> =
+            Arc::new(Stuck { begun, release: Arc::new(Mutex::new(release)) });
+        let start = Start { sample_rate: 16_000, language: None, partials: true, origin: FramePos::ZERO };
+        let session = Session::start(&recognizer, "client", &start).unwrap();
+        let attachment = session.attach(0).unwrap().attachment;
+        session.audio(attachment, &audio(0, 1)).unwrap();
+        beginning.recv().unwrap();
+        (session, attachment, hold)
+    }
+
+    fn audio(start: u64, frames: u64) -> AudioChunk {
+        let range = FramePos(start).to(FramePos(start + frames));
+        AudioChunk::new(range, Bytes::from(vec![0; 2 * usize::try_from(frames).unwrap()]))
+    }
+
+    fn acknowledged(session: &Session) -> u64 {
+        session.acknowledged(&session.board.lock()).0
+    }
+
+    #[test]
+    fn frames_one_by_one_cost_their_bytes() {
+        let (session, socket, _hold) = busy();
+        for frame in 1..=10_000 {
+            session.audio(socket, &audio(frame, 1)).unwrap();
+        }
+        let state = session.board.lock();
+        assert_eq!((state.received, state.queue.len()), (FramePos(10_001), 1));
+        assert!(state.queue.bytes() <= 2 * 20_000, "{} bytes", state.queue.bytes());
+    }
+
+    #[test]
+    fn a_session_that_is_stuck_takes_a_bounded_amount() {
+        let (session, socket, _hold) = busy();
+        let (chunk, mut sent) = (RATE / 100, 1);
+        let refusal = loop {
+            match session.audio(socket, &audio(sent, chunk)) {
+                Ok(()) => sent += chunk,
+                Err(refusal) => break refusal,
+            }
+            session.flush(socket).unwrap();
+        };
+        assert!(refusal.to_string().contains("over the window"), "{refusal}");
+        let most = (WINDOW_SECONDS + HOLD_SECONDS) * RATE;
+        assert!((most - chunk..=most).contains(&sent), "{sent}");
+        assert_eq!(acknowledged(&session), HOLD_SECONDS * RATE);
+        let state = session.board.lock();
+        let bytes = state.queue.bytes() as u64;
+        assert!(bytes <= 2 * most * 2, "{bytes} bytes");
+        // A flush counts once in two chunks, and parts the audio.
+        assert!(state.queue.len() as u64 <= most / chunk + 1, "{} pieces", state.queue.len());
+    }
+
+    #[test]
+    fn gaps_behind_a_stuck_recogniser_are_bounded() {
+        let (session, socket, _hold) = busy();
+        let mut at = 1;
+        for _ in 1..MAX_GAPS {
+            session.gap(socket, FramePos(at), FramePos(at + 9)).unwrap();
+            at += 9;
+            assert_eq!(acknowledged(&session), at);
+            session.audio(socket, &audio(at, 1)).unwrap();
+            at += 1;
+        }
+        // The last that fits is not acknowledged, so that a client stops here.
+        session.gap(socket, FramePos(at), FramePos(at + 9)).unwrap();
+        assert_eq!(acknowledged(&session), at);
+        // More of the same gap costs nothing.
+        session.gap(socket, FramePos(at + 9), FramePos(at + 20)).unwrap();
+        session.audio(socket, &audio(at + 20, 1)).unwrap();
+        let refusal = session.gap(socket, FramePos(at + 21), FramePos(at + 22)).unwrap_err();
+        assert!(matches!(refusal, Refusal::Violation(_)), "{refusal}");
+        assert_eq!(session.board.lock().gaps.len(), MAX_GAPS);
+    }
+
+    #[test]
+    fn a_gap_is_no_audio_that_waits() {
+        let (session, socket, _hold) = busy();
+        // An hour, of which the recogniser knows nothing yet.
+        let hour = 3_600 * RATE;
+        session.gap(socket, FramePos(1), FramePos(hour)).unwrap();
+        assert_eq!(acknowledged(&session), hour);
+        let chunk = audio(hour, 30 * RATE);
+        session.audio(socket, &chunk).unwrap();
+        assert_eq!(acknowledged(&session), chunk.range().end.0);
+        session.audio(socket, &audio(chunk.range().end.0, 30 * RATE)).unwrap();
+        // The frame that the recogniser is busy with counts, too.
+        assert_eq!(acknowledged(&session), hour + 60 * RATE - 1);
+    }
+
+    #[test]
+    fn gaps_that_lead_nowhere_are_refused_or_ignored() {
+        let (session, socket, _hold) = busy();
+        let gap = |from, to| session.gap(socket, FramePos(from), FramePos(to));
+        for (from, to) in [(2, 3), (u64::MAX, u64::MAX), (2, 0), (1, u64::MAX), (0, FARTHEST.0 + 1)] {
+            assert!(matches!(gap(from, to), Err(Refusal::Violation(_))), "{from}..{to}");
+        }
+        for (from, to) in [(0, 0), (0, 1), (1, 1), (1, 0)] {
+            assert_eq!(gap(from, to), Ok(()), "{from}..{to}");
+        }
+        assert_eq!(session.board.lock().received, FramePos(1));
+        // What lies below is skipped.
+        assert_eq!(gap(0, FARTHEST.0), Ok(()));
+        assert_eq!(session.board.lock().gaps, [FramePos(1).to(FARTHEST)]);
+        session.finish(socket, FARTHEST).unwrap();
+        assert_eq!(gap(0, FARTHEST.0), Ok(()), "said again");
+        assert!(matches!(gap(FARTHEST.0, FARTHEST.0 + 1), Err(Refusal::Violation(_))));
+    }
+
+    #[test]
+    fn a_socket_that_lost_the_session_is_not_heard() {
+        let (session, old, _hold) = busy();
+        let Attached { attachment: new, received, finals_seen, .. } = session.attach(0).unwrap();
+        assert_eq!((received, finals_seen), (FramePos(1), 0));
+        assert_eq!(session.audio(old, &audio(1, 5)), Err(Refusal::Moved));
+        assert_eq!(session.gap(old, FramePos(1), FramePos(9)), Err(Refusal::Moved));
+        assert_eq!(session.flush(old), Err(Refusal::Moved));
+        assert_eq!(session.finish(old, FramePos(1)), Err(Refusal::Moved));
+        assert!(!session.end(old));
+        assert_eq!(session.board.lock().received, FramePos(1));
+        session.audio(new, &audio(1, 5)).unwrap();
+
+        // A resume that asks for what can't be leaves the session where it is.
+        assert!(matches!(session.attach(1), Err(AttachError::Violation(_))));
+        assert!(session.is_held_by(new));
+        assert!(session.end(new));
+        assert_eq!(session.attach(0).unwrap_err(), AttachError::Over);
     }
 }

@@ -14,6 +14,7 @@ use voxline::auth::{TokenProvider, TokenSet, Vault};
 use voxline::clock::{Clock, SystemClock};
 use voxline::engine::Whisper;
 use voxline::gateway::Options;
+use voxline::pace::{Pace, Pacer};
 use voxline::recovery::Recovery;
 use voxline::session::{self, Ledger, SessionError, Settings, close};
 use voxline::testing::{DigestRecognizer, FaultProxy};
@@ -32,29 +33,29 @@ const HANDSHAKE: u64 = 1_000;
 
 /// Audio in which every half second differs.
 fn audio(seconds: usize) -> Vec<i16> {
-    (0..seconds * 16_000).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
+    noise(seconds * 16_000)
 }
 
-fn chunks(pcm: &[i16]) -> Vec<Feed> {
-    let mut start = FramePos::ZERO;
-    let mut feed = Vec::new();
-    for samples in pcm.chunks(CHUNK) {
+pub(crate) fn noise(frames: usize) -> Vec<i16> {
+    (0..frames).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
+}
+
+pub(crate) fn chunks(pcm: &[i16]) -> impl ExactSizeIterator<Item = Feed> {
+    pcm.chunks(CHUNK).enumerate().map(|(index, samples)| {
+        let start = FramePos((index * CHUNK) as u64);
         let payload: Bytes = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-        let end = start + samples.len() as u64;
-        feed.push(Feed::Audio(AudioChunk::new(start.to(end), payload)));
-        start = end;
-    }
-    feed
+        Feed::Audio(AudioChunk::new(start.to(start + samples.len() as u64), payload))
+    })
 }
 
 /// A session's outcome, and all it told.
-struct Run {
-    result: Result<Ledger, SessionError>,
+pub(crate) struct Run {
+    pub(crate) result: Result<Ledger, SessionError>,
     events: Vec<TranscriptEvent>,
 }
 
 impl Run {
-    fn finals(&self) -> Vec<FinalSegment> {
+    pub(crate) fn finals(&self) -> Vec<FinalSegment> {
         let finals = self.events.iter().filter_map(|event| match event {
             TranscriptEvent::Final(segment) => Some(segment.clone()),
             _ => None,
@@ -68,7 +69,17 @@ impl Run {
 }
 
 /// Runs a session over all of `pcm`.
-async fn transcribe(
+pub(crate) async fn transcribe(
+    connector: &impl Connect,
+    tokens: &TokenProvider,
+    settings: Settings,
+    pcm: &[i16],
+) -> Run {
+    transcribe_at(Pace::Max, connector, tokens, settings, pcm).await
+}
+
+pub(crate) async fn transcribe_at(
+    pace: Pace,
     connector: &impl Connect,
     tokens: &TokenProvider,
     settings: Settings,
@@ -76,7 +87,9 @@ async fn transcribe(
 ) -> Run {
     let (sender, audio) = mpsc::channel(4);
     let feeding = async {
-        for feed in chunks(pcm).into_iter().chain([Feed::End]) {
+        let pacer = Pacer::new(pace, settings.sample_rate);
+        for feed in chunks(pcm).chain([Feed::End]) {
+            pacer.wait(&feed).await;
             if sender.send(feed).await.is_err() {
                 break;
             }
@@ -91,7 +104,7 @@ async fn transcribe(
         }
         events
     };
-    let run = session::run(connector, tokens, settings, audio, events);
+    let run = session::run(connector, tokens, settings.clone(), audio, events);
     let (ended, (), events) = tokio::join!(run, feeding, listening);
     assert!(ended.ledger.is_balanced(), "{:?}", ended.ledger);
     Run { result: ended.whole(), events }
@@ -138,7 +151,8 @@ async fn five_cuts_change_nothing() {
 #[tokio::test]
 async fn five_cuts_change_no_word_of_a_real_recording() {
     let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
-    let server = Server::start(Arc::new(whisper)).await;
+    let setup = Setup { token_lifetime: Duration::from_secs(2), ..Setup::default() };
+    let server = Server::with(Arc::new(whisper), setup).await;
     let (tokens, recording) = (server.tokens(), clips::clip("en-telephone", "demo-echotest"));
     let mut settings = Settings::new(16_000);
     settings.language = Some("en".to_owned());
@@ -178,44 +192,24 @@ async fn a_forgotten_session_starts_again_at_the_last_final() {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_is_replaced_and_the_session_goes_on() {
-    let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
-    let setup = Setup { token_lifetime: Duration::from_secs(1), ..Setup::default() };
-    let server = Server::with(recognizer.clone(), setup).await;
-    let (tokens, pcm) = (server.tokens(), audio(20));
-    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-
-    let (sender, feed) = mpsc::channel(4);
-    let (events, mut heard) = mpsc::channel(4);
-    let calling = async {
-        let mut chunks = chunks(&pcm).into_iter();
-        let half = chunks.len() / 2;
-        for feed in chunks.by_ref().take(half) {
-            sender.send(feed).await.unwrap();
-        }
-        // The caller is silent until the token has died, twice.
-        let mut events = Vec::new();
-        let mut reconnects = 0;
-        while reconnects < 2 {
-            let event = heard.recv().await.expect("the session goes on");
-            reconnects += u32::from(matches!(event, TranscriptEvent::Reconnected { .. }));
-            events.push(event);
-        }
-        for feed in chunks.chain([Feed::End]) {
-            sender.send(feed).await.unwrap();
-        }
-        while let Some(event) = heard.recv().await {
-            events.push(event);
-        }
-        events
-    };
-    let run = session::run(&connector, &tokens, Settings::new(16_000), feed, events);
-    let (ended, events) = tokio::join!(run, calling);
-    let run = Run { result: ended.whole(), events };
-    assert_whole(&run, pcm.len() as u64);
-    assert!(run.result.as_ref().unwrap().token_swaps >= 2);
-    assert_eq!(recognizer.recordings(), [pcm]);
-    server.stop().await;
+async fn tokens_are_replaced_before_they_die_and_nobody_notices() {
+    let pcm = audio(60);
+    for in_band_auth in [true, false] {
+        let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
+        let setup = Setup { token_lifetime: Duration::from_secs(3), ..Setup::default() };
+        let server = Server::with(recognizer.clone(), setup).await;
+        let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+        let mut settings = Settings::new(16_000);
+        settings.in_band_auth = in_band_auth;
+        let run = transcribe_at(Pace::Times(5.0), &connector, &server.tokens(), settings, &pcm).await;
+        assert_whole(&run, pcm.len() as u64);
+        let ledger = run.result.unwrap();
+        // Twelve seconds of tokens that live for three.
+        assert!(ledger.token_swaps >= 3 && ledger.reconnects == 0 && ledger.token_refusals == 0, "{ledger}");
+        assert_eq!(ledger.moves, if in_band_auth { 0 } else { ledger.token_swaps }, "{ledger}");
+        assert!(recognizer.recordings() == [pcm.clone()], "the gateway heard other audio");
+        server.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use voxline::auth::{AuthError, OAuthClient, Refusal, TokenProvider, Vault, VaultError};
+use secrecy::ExposeSecret;
+use voxline::auth::{
+    AccessToken, AuthError, OAuthClient, PlantedTokenBug, Refusal, TokenProvider, Vault, VaultError,
+};
 use voxline::gateway::authority::MAX_TOKENS;
 use voxline::net::http_client;
 use voxline::testing::{DigestRecognizer, ManualClock};
 
+use crate::random::{self, Random};
 use crate::support::server::{Server, Setup};
 
 /// A gateway and clients that share a clock.
@@ -113,4 +117,115 @@ async fn a_vault_that_others_can_reach_is_refused() {
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     assert!(matches!(vault.load(), Err(VaultError::Damaged { .. })));
     server.stop().await;
+}
+
+/// What befalls the tokens of one client: calls, refusals, time, a disk that fails, a process that dies.
+struct Fate<'a> {
+    server: &'a Server,
+    clock: &'a ManualClock,
+    bug: Option<PlantedTokenBug>,
+    tokens: TokenProvider,
+    /// What was handed out last.
+    last: Option<AccessToken>,
+    disk_fails: bool,
+}
+
+impl Fate<'_> {
+    fn provider(&self) -> TokenProvider {
+        let tokens = provider(self.server, self.clock);
+        match self.bug {
+            Some(bug) => tokens.planted(bug),
+            None => tokens,
+        }
+    }
+
+    /// The directory of the vault, and where it is while the disk fails.
+    fn directories(&self) -> [std::path::PathBuf; 2] {
+        ["tokens", "away"].map(|name| self.server.vault.path().join(name))
+    }
+
+    async fn go_on(&mut self, random: &mut Random) {
+        let [vault, away] = self.directories();
+        match random.below(6) {
+            0 | 1 => self.take(self.tokens.token().await),
+            2 if self.last.is_some() => {
+                let generation = self.last.as_ref().unwrap().generation();
+                self.take(self.tokens.newer_than(generation).await);
+            }
+            3 => self.clock.advance(Duration::from_secs(random.below(4_000) as u64)),
+            4 if !self.disk_fails && vault.exists() => {
+                std::fs::rename(&vault, &away).unwrap();
+                std::fs::write(&vault, "").unwrap();
+                self.disk_fails = true;
+            }
+            4 if self.disk_fails => self.heal(),
+            // The process dies, and another takes over.
+            5 if !self.disk_fails => {
+                self.tokens = self.provider();
+                self.last = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn take(&mut self, token: Result<AccessToken, AuthError>) {
+        if let Ok(token) = token {
+            self.last = Some(token);
+        }
+    }
+
+    fn heal(&mut self) {
+        let [vault, away] = self.directories();
+        if std::mem::take(&mut self.disk_fails) {
+            std::fs::remove_file(&vault).unwrap();
+            std::fs::rename(&away, &vault).unwrap();
+        }
+    }
+
+    /// Whether what was handed out last would be there after a crash.
+    fn is_safe(&self) -> bool {
+        let saved = vault(self.server).load().unwrap();
+        self.last
+            .as_ref()
+            .is_none_or(|last| saved.is_some_and(|saved| saved.access.expose_secret() == last.expose()))
+    }
+}
+
+/// Plays the schedule of this seed: whether every token handed out was on the disk by then.
+async fn play(seed: u64, bug: Option<PlantedTokenBug>) -> bool {
+    let (server, clock) = setup().await;
+    let mut random = Random::seeded(seed);
+    let tokens = provider(&server, &clock);
+    let mut fate = Fate { server: &server, clock: &clock, bug, tokens, last: None, disk_fails: false };
+    fate.tokens = fate.provider();
+    let mut safe = true;
+    for _ in 0..30 {
+        fate.go_on(&mut random).await;
+        if !fate.disk_fails {
+            safe &= fate.is_safe();
+        }
+    }
+    fate.heal();
+    safe &= fate.is_safe();
+    server.stop().await;
+    safe
+}
+
+#[tokio::test]
+async fn no_token_is_handed_out_before_it_is_on_the_disk() {
+    const TEST: &str = "tokens::no_token_is_handed_out_before_it_is_on_the_disk";
+    let first = random::seed();
+    for seed in first..first + 100 {
+        assert!(play(seed, None).await, "{}", random::replay(TEST, seed));
+    }
+    let mut seeds = first..first + 100;
+    let bug = Some(PlantedTokenBug::PublishedBeforeSaved);
+    let caught = loop {
+        match seeds.next() {
+            Some(seed) if !play(seed, bug).await => break true,
+            Some(_) => {}
+            None => break false,
+        }
+    };
+    assert!(caught, "a token published before it was saved was not caught within 100 schedules");
 }

@@ -131,6 +131,7 @@ impl Core {
         let in_flight = (self.sent, self.replay.at(ready.received.min(self.sent)));
         self.received = ready.received;
         self.sent = ready.received;
+        self.gap_sent = ready.received;
         #[cfg(feature = "test-util")]
         self.misplace(in_flight.0, in_flight.1);
         let Call { id, generation, .. } = call;

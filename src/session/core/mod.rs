@@ -75,6 +75,8 @@ pub struct Core {
     replay: ReplayBuffer,
     received: FramePos,
     sent: FramePos,
+    /// The end of the last gap that was told on this connection.
+    gap_sent: FramePos,
     /// The farthest that was sent to the server's session, on any connection.
     offered: FramePos,
     /// The farthest that was ever sent: what lies below and is sent again is a replay.
@@ -145,6 +147,7 @@ impl Core {
             received: final_,
             sent: final_,
             offered: final_,
+            gap_sent: final_,
             sent_once: final_,
             received_once: final_,
             next_index,

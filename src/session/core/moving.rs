@@ -14,7 +14,7 @@ use crate::session::protocol::GoawayReason;
 /// How long before its end a token is replaced at most, as the token provider has it.
 const LONGEST_MARGIN: Duration = Duration::from_secs(300);
 /// The least time between two swaps: a peer whose tokens live for less would have us do nothing else.
-const SHORTEST_LIFE: Duration = Duration::from_millis(500);
+const SHORTEST_LIFE: Duration = Duration::from_millis(100);
 /// The most that a move is put off so that not everybody moves at once.
 const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 

@@ -30,7 +30,7 @@ impl Core {
                     self.send_audio(id, chunk.first(frames));
                 }
                 Some(Entry::Gap(FrameRange { start: from, end: to })) => {
-                    self.sent = to;
+                    (self.sent, self.gap_sent) = (to, to);
                     self.note_sent();
                     self.outputs.push_back(Output::Send(id, ClientMessage::Gap { from, to }));
                 }
@@ -47,8 +47,11 @@ impl Core {
 
     /// How much of the chunk at `sent` the peer takes now.
     fn sendable(&self, chunk: &AudioChunk) -> u64 {
-        // Behind a gap nothing is left of the window until the gap is acknowledged.
-        let window_left = self.window.saturating_sub(self.sent - self.received);
+        // Nothing may follow a gap before that is acknowledged.
+        let window_left = match self.received < self.gap_sent {
+            true => 0,
+            false => self.window.saturating_sub(self.sent - self.received),
+        };
         let before_flush = match self.flush {
             Some((at, false)) => at - self.sent,
             _ => u64::MAX,

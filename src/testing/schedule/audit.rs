@@ -29,6 +29,8 @@ pub(super) struct Audit {
     /// What was sent on it, and where the user last asked for a flush.
     sent: FramePos,
     flush: FramePos,
+    /// The end of the last gap sent on it.
+    gap: FramePos,
     /// When it was opened, and what was sent since.
     ready_at: Duration,
     sent_since: u64,
@@ -89,7 +91,7 @@ impl Audit {
         match message {
             ServerMessage::Ready(ready) => {
                 self.received = ready.received;
-                self.sent = ready.received;
+                (self.sent, self.gap) = (ready.received, ready.received);
                 self.window = ready.window_frames;
                 (self.ready_at, self.sent_since) = (now, 0);
                 self.ever_ready = true;
@@ -138,7 +140,7 @@ impl Audit {
 
     /// A gap was sent.
     pub(super) fn passes(&mut self, to: FramePos) {
-        self.sent = to;
+        (self.sent, self.gap) = (to, to);
     }
 
     pub(super) fn sends(
@@ -148,6 +150,9 @@ impl Audit {
         now: Duration,
     ) -> Result<(), String> {
         let range = chunk.range();
+        if self.received < self.gap {
+            return Err(format!("sent {range} before the gap up to {} was acknowledged", self.gap));
+        }
         self.sent = range.end;
         self.sent_since += range.len();
         if let Some(limit) = settings.catch_up {

@@ -20,6 +20,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) credentials: Credentials,
     pub(crate) vault: TempDir,
+    pub(crate) gateway: Arc<Gateway>,
     stop: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -57,11 +58,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, gateway, stop.clone()));
+        let task = tokio::spawn(serve(listener, gateway.clone(), stop.clone()));
         Server {
             address,
             credentials: Credentials { client_id, client_secret },
             vault: tempfile::tempdir().unwrap(),
+            gateway,
             stop,
             task,
         }

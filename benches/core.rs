@@ -1,0 +1,90 @@
+//! Events per second through the session's core, without sockets: audio in, frames out, acknowledgements and finals back,
+//! with positions, replay buffer and ledger kept, as in any session.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use voxline::audio::{AudioChunk, FramePos};
+use voxline::auth::{AccessToken, TokenGeneration};
+use voxline::session::Settings;
+use voxline::session::core::{ConnectionId, Core, Input, Output};
+use voxline::session::protocol::{Final, Ready, Secret, ServerMessage};
+
+const CONNECTION: ConnectionId = ConnectionId(0);
+/// 20 ms of telephone audio.
+const CHUNK: u64 = 160;
+/// A final every 5 s.
+const CHUNKS_A_FINAL: u64 = 250;
+/// Ten minutes.
+const CHUNKS: u64 = 30_000;
+
+/// What happens in an undisturbed session: every chunk is acknowledged, every five seconds are final.
+fn happenings() -> Vec<Input> {
+    let payload = Bytes::from(vec![0x55; 2 * CHUNK as usize]);
+    let token = AccessToken::new(&"token".to_owned().into(), TokenGeneration(1)).expect("fits a header");
+    let ready = Ready {
+        session: "session".to_owned(),
+        resume_key: Secret::from("key".to_owned()),
+        resume_window_ms: 60_000,
+        received: FramePos::ZERO,
+        final_: FramePos::ZERO,
+        finals: 0,
+        token_expires_in_ms: Some(3_600_000),
+        max_audio_bytes: 128 * 1024,
+        window_frames: 240_000,
+        auth: true,
+    };
+    let mut inputs = vec![
+        Input::Tick,
+        Input::Token(token),
+        Input::Connected(CONNECTION),
+        Input::Peer(CONNECTION, ServerMessage::Ready(ready)),
+    ];
+    let mut final_ = FramePos::ZERO;
+    for number in 1..=CHUNKS {
+        let end = FramePos(number * CHUNK);
+        let range = FramePos(end.0 - CHUNK).to(end);
+        inputs.push(Input::Audio(AudioChunk::new(range, payload.clone())));
+        inputs.push(Input::Peer(CONNECTION, ServerMessage::Ack { received: end, final_ }));
+        if number % CHUNKS_A_FINAL == 0 {
+            let segment = Final {
+                index: number / CHUNKS_A_FINAL - 1,
+                start: final_,
+                end,
+                text: String::new(),
+                language: None,
+                confidence: None,
+            };
+            final_ = end;
+            inputs.push(Input::Peer(CONNECTION, ServerMessage::Final(segment)));
+        }
+    }
+    inputs
+}
+
+fn bench(c: &mut Criterion) {
+    let mut group = c.benchmark_group("core");
+    group.throughput(Throughput::Elements(happenings().len() as u64));
+    group.bench_function("undisturbed", |b| {
+        b.iter_batched(
+            || (Core::new(Settings::new(8_000)), happenings()),
+            |(mut core, inputs)| {
+                for (index, input) in inputs.into_iter().enumerate() {
+                    core.handle(input, Duration::from_millis(index as u64));
+                    while let Some(output) = core.poll_output() {
+                        assert!(!matches!(output, Output::End(_)));
+                        black_box(output);
+                    }
+                }
+                assert_eq!(core.ledger().recognised, CHUNKS * CHUNK);
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

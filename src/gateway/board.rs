@@ -1,0 +1,110 @@
+//! Where a session's sockets and its recogniser meet.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::queue::{Queue, Work};
+use crate::audio::{FramePos, FrameRange};
+use crate::session::protocol::Final;
+
+/// What is known of a session.
+pub(super) struct State {
+    /// The timeline up to here is held, recognised, or a gap.
+    pub(super) received: FramePos,
+    /// The timeline up to here is covered by finals and gaps.
+    pub(super) final_: FramePos,
+    /// All finals, since a client may ask for any again.
+    pub(super) finals: Vec<Final>,
+    /// The guess at the segment that follows them.
+    pub(super) partial: Option<Partial>,
+    /// The gaps above `final_`, in order: those that the recogniser has not come to.
+    pub(super) gaps: VecDeque<FrameRange>,
+    pub(super) queue: Queue,
+    /// Audio up to here was flushed.
+    pub(super) flushed: FramePos,
+    /// Where the audio ends, once the client has said so.
+    pub(super) finish: Option<FramePos>,
+    /// Everything is final.
+    pub(super) done: bool,
+    /// The recogniser failed; nothing more will come.
+    pub(super) failed: bool,
+    /// Nobody wants the session any more.
+    pub(super) over: bool,
+    /// The number of the socket that has the session now.
+    pub(super) attachment: u64,
+}
+
+/// A guess at the segment after the last final.
+#[derive(Clone)]
+pub(super) struct Partial {
+    pub(super) revision: u64,
+    pub(super) range: FrameRange,
+    pub(super) text: String,
+}
+
+/// Where the sockets leave work and the recogniser posts what came of it.
+pub(super) struct Board {
+    state: Mutex<State>,
+    /// There is work for the recogniser, or nobody wants any done.
+    work: Condvar,
+    changed: watch::Sender<()>,
+}
+
+impl Board {
+    pub(super) fn new(origin: FramePos) -> Board {
+        let state = State {
+            received: origin,
+            final_: origin,
+            finals: Vec::new(),
+            partial: None,
+            gaps: VecDeque::new(),
+            queue: Queue::default(),
+            flushed: origin,
+            finish: None,
+            done: false,
+            failed: false,
+            over: false,
+            attachment: 0,
+        };
+        Board { state: Mutex::new(state), work: Condvar::new(), changed: watch::Sender::new(()) }
+    }
+
+    /// The state, which must not be held across an await.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // The worker's panics happen in the recogniser, outside the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of every change from now on.
+    pub(super) fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Changes the state and tells all who watch.
+    pub(super) fn post<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.send_replace(());
+        result
+    }
+
+    /// Tells the recogniser that there is work, or that nobody wants any done. Whoever changes either must.
+    pub(super) fn wake(&self) {
+        self.work.notify_one();
+    }
+
+    /// Whether there is nothing to do but wait.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.queue.is_empty() && !state.over
+    }
+
+    /// Waits for work and takes it; `None` once nobody wants any done.
+    pub(super) fn take(&self) -> Option<Work> {
+        let waiting = |state: &mut State| state.queue.is_empty() && !state.over;
+        let state = self.work.wait_while(self.lock(), waiting);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        if state.over { None } else { state.queue.pop() }
+    }
+}

@@ -1,0 +1,52 @@
+//! How often a client may ask for something.
+
+use std::time::Duration;
+
+/// How many control messages a second a socket may send for long. The busiest use there is, a flush and a gap for each
+/// chunk of 100 ms, takes 20; each may cost a final, which is kept as long as the session.
+pub(super) const CONTROL_RATE: u32 = 50;
+/// How many it may send at once: a client that was held up has some to catch up on.
+const CONTROL_BURST: u32 = 1_000;
+
+/// A token bucket, which starts full. It keeps the time at which it would be full again, and no count: that loses
+/// nothing to rounding.
+#[derive(Debug, Default)]
+pub(super) struct ControlLimit {
+    full_at: Duration,
+}
+
+impl ControlLimit {
+    /// Whether one more message is allowed at `now`, a time that never steps back, counted from any fixed moment.
+    pub(super) fn allows(&mut self, now: Duration) -> bool {
+        let refill = Duration::from_secs(1) / CONTROL_RATE;
+        let full_at = self.full_at.max(now) + refill;
+        let allowed = full_at - now <= refill * CONTROL_BURST;
+        if allowed {
+            self.full_at = full_at;
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(limit: &mut ControlLimit, now: Duration) -> u32 {
+        let mut count = 0;
+        while limit.allows(now) {
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let mut limit = ControlLimit::default();
+        let hour = Duration::from_secs(3600);
+        assert_eq!(taken(&mut limit, hour), CONTROL_BURST);
+        assert_eq!(taken(&mut limit, hour + Duration::from_millis(19)), 0);
+        assert_eq!(taken(&mut limit, hour + Duration::from_secs(1)), CONTROL_RATE);
+        assert_eq!(taken(&mut limit, 2 * hour), CONTROL_BURST);
+    }
+}

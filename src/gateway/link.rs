@@ -1,0 +1,336 @@
+//! One socket's life with a session, from `ready` to the close.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::Gateway;
+use super::limit::{CONTROL_RATE, ControlLimit};
+use super::session::{Attached, Refusal, Session, Violation};
+use super::stream::{Socket, encode, millis, parse};
+use crate::audio::FramePos;
+use crate::session::close;
+use crate::session::protocol::{self, ClientMessage, GoawayReason, Secret, ServerMessage};
+
+/// How long a socket may be silent before it is asked for a sign of life, and how long before it counts as dead.
+const PING_AFTER: Duration = Duration::from_secs(20);
+const DEAD_AFTER: Duration = Duration::from_secs(60);
+/// The longest binary frame taken, position included: a second of 48 kHz audio and some.
+pub(super) const MAX_AUDIO_BYTES: usize = 128 * 1024;
+/// A client is told of its token's end when this part of the token's life is left, and at most this long before: time
+/// to fetch the next, however long or short tokens live.
+const WARNING_PART: u32 = 10;
+const WARNING_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why the gateway closes a socket.
+#[derive(Debug)]
+pub(super) struct Goodbye {
+    pub(super) code: u16,
+    pub(super) reason: String,
+    /// Whether the session waits for another socket of its client.
+    pub(super) resumable: bool,
+}
+
+impl Goodbye {
+    /// A close that ends the session, too.
+    pub(super) fn new(code: u16, reason: impl Into<String>) -> Goodbye {
+        Goodbye { code, reason: reason.into(), resumable: false }
+    }
+
+    /// A close that concerns only the socket.
+    pub(super) fn resumable(code: u16, reason: impl Into<String>) -> Goodbye {
+        Goodbye { code, reason: reason.into(), resumable: true }
+    }
+
+    pub(super) fn moved() -> Goodbye {
+        Goodbye::resumable(close::MOVED, Refusal::Moved.to_string())
+    }
+}
+
+impl From<Violation> for Goodbye {
+    fn from(violation: Violation) -> Goodbye {
+        Goodbye::new(close::PROTOCOL, violation.0)
+    }
+}
+
+impl From<Refusal> for Goodbye {
+    fn from(refusal: Refusal) -> Goodbye {
+        match refusal {
+            Refusal::Moved => Goodbye::moved(),
+            Refusal::Violation(violation) => violation.into(),
+        }
+    }
+}
+
+/// How a socket ended.
+pub(super) enum Ending {
+    /// The session is complete and the client knows, or doesn't want the rest.
+    Done,
+    /// The client is gone; it may come back.
+    Lost,
+    /// We close.
+    Close(Goodbye),
+}
+
+impl Ending {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Ending::Done => "done",
+            Ending::Lost => "lost",
+            Ending::Close(_) => "closed",
+        }
+    }
+}
+
+/// When the token ends that a socket runs under, and when its client is told.
+pub(super) struct TokenEnd {
+    ends: Option<Instant>,
+    warn: Option<Instant>,
+}
+
+impl TokenEnd {
+    /// The end of a token that lives for `expires_in` from `now` on, where it has one.
+    pub(super) fn new(expires_in: Option<Duration>, now: Instant) -> TokenEnd {
+        let life = expires_in.filter(|life| now.checked_add(*life).is_some());
+        let warning = |life: Duration| (life / WARNING_PART).min(WARNING_LIMIT);
+        TokenEnd { ends: life.map(|life| now + life), warn: life.map(|life| now + (life - warning(life))) }
+    }
+
+    /// How long it lives.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        self.ends.map(|ends| ends.saturating_duration_since(now))
+    }
+
+    /// When something is to be done: the warning always comes before the end, however late both are noticed.
+    fn next(&self) -> Option<Instant> {
+        self.warn.or(self.ends)
+    }
+}
+
+/// A socket and the session it carries.
+pub(super) struct Link<'a> {
+    gateway: &'a Gateway,
+    session: &'a Session,
+    attachment: u64,
+    token: TokenEnd,
+    /// Control messages are counted from here on.
+    opened: Instant,
+    control: ControlLimit,
+    finals_sent: usize,
+    /// What the last `ack` said, or `ready`.
+    acknowledged: (FramePos, FramePos),
+    /// Segment and revision of the last partial sent.
+    partial_sent: Option<(u64, u64)>,
+    done_sent: bool,
+}
+
+impl<'a> Link<'a> {
+    /// The link of a socket to the session that was `attached` to it.
+    #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
+    pub(super) fn new(
+        gateway: &'a Gateway,
+        session: &'a Session,
+        attached: &Attached,
+        token: TokenEnd,
+    ) -> Link<'a> {
+        Link {
+            gateway,
+            session,
+            attachment: attached.attachment,
+            token,
+            opened: Instant::now(),
+            control: ControlLimit::default(),
+            finals_sent: attached.finals_seen,
+            acknowledged: (attached.received, attached.final_),
+            partial_sent: None,
+            done_sent: false,
+        }
+    }
+
+    /// Carries the session until the socket ends, or should.
+    #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
+    pub(super) async fn run(mut self, wire: &mut Socket) -> Ending {
+        let mut news = self.session.board().watch();
+        let mut heard = self.opened;
+        let (mut pinged, mut drain_told) = (false, false);
+        loop {
+            if let Some(goodbye) = self.report(wire) {
+                return Ending::Close(goodbye);
+            }
+            let patience = if pinged { DEAD_AFTER } else { PING_AFTER };
+            tokio::select! {
+                message = wire.next() => {
+                    (heard, pinged) = (Instant::now(), false);
+                    match message {
+                        // Only a client that closes after the end has surely heard it.
+                        Some(Ok(Message::Close(_))) if self.done_sent => return Ending::Done,
+                        // Before the end the same code says that the rest is not wanted.
+                        Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == close::NORMAL => {
+                            return Ending::Done;
+                        }
+                        Some(Err(Error::Capacity(_))) => {
+                            return Ending::Close(Goodbye::new(close::TOO_BIG, "message is too big"));
+                        }
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Lost,
+                        Some(Ok(message)) => match self.hear(message, heard) {
+                            Ok(None) => {}
+                            Ok(Some(answer)) => wire.send(encode(&answer)),
+                            Err(goodbye) => return Ending::Close(goodbye),
+                        },
+                    }
+                }
+                changed = news.changed() => changed.expect("the session holds the board"),
+                () = sleep_until(heard + patience) => {
+                    if pinged {
+                        return Ending::Lost;
+                    }
+                    pinged = true;
+                    wire.send(Message::Ping(axum::body::Bytes::new()));
+                }
+                () = at(self.token.next()) => {
+                    if self.token.warn.take().is_none() {
+                        return Ending::Close(Goodbye::resumable(close::TOKEN, "the token has expired"));
+                    }
+                    let left = self.token.left(Instant::now()).unwrap_or_default();
+                    wire.send(goaway(GoawayReason::Token, left));
+                }
+                () = self.gateway.draining.cancelled(), if !drain_told => {
+                    drain_told = true;
+                    wire.send(goaway(GoawayReason::Drain, self.gateway.drain_left(Instant::now())));
+                }
+                () = self.gateway.closing.cancelled() => {
+                    return Ending::Close(Goodbye::new(close::GOING_AWAY, "the gateway stops"));
+                }
+            }
+        }
+    }
+
+    /// Brings the client up to date: acknowledgement, finals, the newest partial, the end. After each message, so that
+    /// audio is acknowledged frame by frame, and gaps are.
+    fn report(&mut self, wire: &mut Socket) -> Option<Goodbye> {
+        let state = self.session.board().lock();
+        if state.attachment != self.attachment {
+            return Some(Goodbye::moved());
+        }
+        if state.failed {
+            return Some(Goodbye::new(close::SERVER_FAULT, "the recogniser failed"));
+        }
+        let acknowledged = (self.session.acknowledged(&state), state.final_);
+        if acknowledged != self.acknowledged {
+            // invariant: both cursors only grow
+            debug_assert!(acknowledged.0 >= self.acknowledged.0 && acknowledged.1 >= self.acknowledged.1);
+            self.acknowledged = acknowledged;
+            wire.send(encode(&ServerMessage::Ack { received: acknowledged.0, final_: acknowledged.1 }));
+        }
+        for segment in &state.finals[self.finals_sent..] {
+            wire.send(encode(&ServerMessage::Final(segment.clone())));
+        }
+        self.finals_sent = state.finals.len();
+        if let Some(partial) = &state.partial {
+            let id = (self.finals_sent as u64, partial.revision);
+            if self.partial_sent != Some(id) {
+                self.partial_sent = Some(id);
+                wire.send(encode(&ServerMessage::Partial {
+                    segment: id.0,
+                    revision: id.1,
+                    start: partial.range.start,
+                    end: partial.range.end,
+                    text: partial.text.clone(),
+                }));
+            }
+        }
+        if state.done && !self.done_sent {
+            self.done_sent = true;
+            let finals = state.finals.len() as u64;
+            wire.send(encode(&ServerMessage::Done { frames: state.final_, finals }));
+        }
+        None
+    }
+
+    /// Takes a message, which came at `now`, and answers it where it wants an answer of its own.
+    fn hear(&mut self, message: Message, now: Instant) -> Result<Option<ServerMessage>, Goodbye> {
+        // Audio is limited by its window.
+        if !matches!(message, Message::Binary(_)) && !self.control.allows(now - self.opened) {
+            let reason = format!("more than {CONTROL_RATE} control messages a second");
+            return Err(Goodbye::resumable(close::QUOTA, reason));
+        }
+        match message {
+            Message::Binary(frame) if frame.len() > MAX_AUDIO_BYTES => {
+                let size = frame.len();
+                let reason = format!("audio frame of {size} bytes, the limit is {MAX_AUDIO_BYTES}");
+                return Err(Goodbye::new(close::TOO_BIG, reason));
+            }
+            Message::Binary(frame) => {
+                let chunk = protocol::decode_audio(&frame).map_err(|error| Violation(error.to_string()))?;
+                self.session.audio(self.attachment, &chunk)?;
+            }
+            Message::Text(text) => match parse(&text)? {
+                ClientMessage::Flush => self.session.flush(self.attachment)?,
+                ClientMessage::Gap { from, to } => self.session.gap(self.attachment, from, to)?,
+                ClientMessage::Finish { through } => self.session.finish(self.attachment, through)?,
+                ClientMessage::Auth { access_token } => return self.renew(&access_token, now).map(Some),
+                ClientMessage::Start(_) | ClientMessage::Resume { .. } => {
+                    return Err(Goodbye::new(close::PROTOCOL, "this socket has a session already"));
+                }
+            },
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// Goes on under another token of the same project.
+    fn renew(&mut self, token: &Secret, now: Instant) -> Result<ServerMessage, Goodbye> {
+        if !self.gateway.options.in_band_auth {
+            return Err(Goodbye::new(close::PROTOCOL, "auth is not understood here"));
+        }
+        if !self.session.is_held_by(self.attachment) {
+            return Err(Goodbye::moved());
+        }
+        let identity = self.gateway.authority.check(token.expose()).map_err(|error| {
+            tracing::error!(%error, "token not checked");
+            Goodbye::resumable(close::SERVER_FAULT, "the gateway failed")
+        })?;
+        let same = identity.filter(|identity| identity.client_id == self.session.client_id());
+        let Some(identity) = same else {
+            let reason = "the new token is unknown, expired or of another project";
+            return Err(Goodbye::resumable(close::TOKEN, reason));
+        };
+        self.token = TokenEnd::new(identity.expires_in, now);
+        tracing::debug!(session = self.session.name(), "token renewed");
+        Ok(ServerMessage::AuthOk { token_expires_in_ms: identity.expires_in.map(millis) })
+    }
+}
+
+fn goaway(reason: GoawayReason, left: Duration) -> Message {
+    encode(&ServerMessage::Goaway { reason, deadline_ms: millis(left) })
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "an Instant can't be made otherwise")]
+    fn the_warning_leaves_a_tenth_or_half_a_minute() {
+        let now = Instant::now();
+        let warned = |seconds| {
+            let end = TokenEnd::new(Some(Duration::from_secs(seconds)), now);
+            end.ends.unwrap() - end.warn.unwrap()
+        };
+        assert_eq!(warned(1), Duration::from_millis(100));
+        assert_eq!(warned(60), Duration::from_secs(6));
+        assert_eq!(warned(3_600), Duration::from_secs(30));
+        // What is so far that it has no time, and what has no end, end nothing.
+        for endless in [Some(Duration::MAX), None] {
+            assert_eq!(TokenEnd::new(endless, now).next(), None);
+        }
+    }
+}

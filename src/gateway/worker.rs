@@ -1,0 +1,127 @@
+//! A session's recogniser at work, on a thread of its own.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::board::{Board, Partial, State};
+use super::hearing::Hearing;
+use super::queue::Work;
+use crate::audio::FramePos;
+use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
+use crate::session::protocol::Final;
+
+/// Takes work from a session's board and posts what was heard.
+pub(super) struct Worker {
+    recognizer: Arc<dyn Recognizer>,
+    options: StreamOptions,
+    sample_rate: u32,
+    partials: bool,
+    hearing: Hearing,
+    board: Arc<Board>,
+}
+
+impl Worker {
+    /// A worker for the session on `board`, whose timeline starts at `origin`.
+    pub(super) fn new(
+        recognizer: Arc<dyn Recognizer>,
+        options: StreamOptions,
+        sample_rate: u32,
+        partials: bool,
+        origin: FramePos,
+        board: Arc<Board>,
+    ) -> Result<Worker, EngineError> {
+        let hearing = Hearing::new(recognizer.start(&options)?, sample_rate, origin)?;
+        Ok(Worker { recognizer, options, sample_rate, partials, hearing, board })
+    }
+
+    /// Works until the end of the session, or until nobody wants it any more.
+    pub(super) fn run(mut self) {
+        let board = self.board.clone();
+        // A recogniser that panics must not leave its client waiting.
+        let result = catch_unwind(AssertUnwindSafe(|| self.work()));
+        let reason = match result {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "panic".to_owned(),
+        };
+        tracing::error!(%reason, "recogniser failed");
+        board.post(|state| state.failed = true);
+    }
+
+    fn work(&mut self) -> Result<(), EngineError> {
+        loop {
+            // Only a recogniser that has caught up has time to guess.
+            if self.partials
+                && self.board.is_idle()
+                && let Some(guess) = self.hearing.partial()?
+            {
+                self.post_partial(guess);
+            }
+            match self.board.take() {
+                None => return Ok(()),
+                Some(Work::Audio(pcm)) => {
+                    let segments = self.hearing.push(&pcm)?;
+                    self.post_finals(segments);
+                }
+                Some(Work::Flush) => {
+                    let segments = self.hearing.flush()?;
+                    self.post_finals(segments);
+                }
+                Some(Work::Gap(to)) => self.skip(to)?,
+                Some(Work::Finish) => {
+                    let segments = self.hearing.finish()?;
+                    self.board.post(|state| {
+                        add_finals(state, segments);
+                        state.done = true;
+                    });
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Ends what was heard so far and begins anew at `to`: what stands on two sides of a gap is not one utterance.
+    fn skip(&mut self, to: FramePos) -> Result<(), EngineError> {
+        let segments = self.hearing.finish()?;
+        self.hearing = Hearing::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
+        self.board.post(|state| {
+            add_finals(state, segments);
+            let gap = state.gaps.pop_front();
+            // invariant: a gap of the board for each in the queue, and finals reach up to the first
+            debug_assert_eq!(gap, Some(state.final_.to(to)));
+            state.final_ = to;
+            state.partial = None;
+        });
+        Ok(())
+    }
+
+    fn post_finals(&self, segments: Vec<Segment>) {
+        if !segments.is_empty() {
+            self.board.post(|state| add_finals(state, segments));
+        }
+    }
+
+    fn post_partial(&self, guess: Segment) {
+        self.board.post(|state| {
+            let revision = state.partial.as_ref().map_or(0, |partial| partial.revision + 1);
+            state.partial = Some(Partial { revision, range: guess.range, text: guess.text });
+        });
+    }
+}
+
+fn add_finals(state: &mut State, segments: Vec<Segment>) {
+    for segment in segments {
+        // invariant: finals are contiguous, from the origin or the last gap on
+        debug_assert_eq!(segment.range.start, state.final_);
+        state.final_ = segment.range.end;
+        state.finals.push(Final {
+            index: state.finals.len() as u64,
+            start: segment.range.start,
+            end: segment.range.end,
+            text: segment.text,
+            language: segment.language,
+            confidence: segment.confidence,
+        });
+        state.partial = None;
+    }
+}

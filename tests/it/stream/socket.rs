@@ -1,0 +1,186 @@
+//! A client's end of one socket, in JSON and bytes.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use voxline::auth::AccessToken;
+use voxline::transport::{Connect, WebSocketConnector, Wire};
+
+use super::{CHUNK, index};
+use crate::support::server::Server;
+
+/// What is not said by then never will be.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is committed, as the client is told.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Segment {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) text: String,
+}
+
+/// What a server says next.
+pub(super) enum Said {
+    Message(Value),
+    Close(u16, String),
+}
+
+/// One socket. Checks of each message what must hold always: cursors only grow, finals are counted.
+pub(super) struct Socket {
+    pub(super) wire: Wire<<WebSocketConnector as Connect>::Io>,
+    pub(super) received: u64,
+    pub(super) final_: u64,
+    pub(super) finals: Vec<Segment>,
+    /// The index of the first of them.
+    first: u64,
+}
+
+impl Socket {
+    pub(super) async fn dial(server: &Server, token: &AccessToken) -> Socket {
+        let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+        let wire = connector.connect(token).await.unwrap();
+        Socket { wire, received: 0, final_: 0, finals: Vec::new(), first: 0 }
+    }
+
+    /// A socket with a new session, and what `ready` said.
+    pub(super) async fn start(server: &Server, token: &AccessToken) -> (Socket, Value) {
+        let mut socket = Socket::dial(server, token).await;
+        socket.say(&json!({ "type": "start", "sample_rate": 16_000, "partials": false }));
+        let ready = socket.hear("ready").await;
+        (socket, ready)
+    }
+
+    /// A socket that takes over the session of that `ready`, and what is said to it.
+    pub(super) async fn resume(
+        server: &Server,
+        token: &AccessToken,
+        ready: &Value,
+        finals_seen: u64,
+    ) -> (Socket, Value) {
+        let mut socket = Socket::dial(server, token).await;
+        socket.first = finals_seen;
+        socket.say(&json!({
+            "type": "resume",
+            "session": ready["session"],
+            "resume_key": ready["resume_key"],
+            "finals_seen": finals_seen,
+        }));
+        let ready = socket.hear("ready").await;
+        (socket, ready)
+    }
+
+    pub(super) fn say(&mut self, message: &Value) {
+        self.wire.send(Message::text(message.to_string()));
+    }
+
+    pub(super) fn gap(&mut self, from: u64, to: u64) {
+        self.say(&json!({ "type": "gap", "from": from, "to": to }));
+    }
+
+    pub(super) fn auth(&mut self, token: &str) {
+        self.say(&json!({ "type": "auth", "access_token": token }));
+    }
+
+    pub(super) fn finish(&mut self, through: u64) {
+        self.say(&json!({ "type": "finish", "through": through }));
+    }
+
+    /// One binary frame.
+    pub(super) fn frame(&mut self, start: u64, samples: &[i16]) {
+        let mut frame = start.to_le_bytes().to_vec();
+        frame.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
+        self.wire.send(Message::binary(frame));
+    }
+
+    /// `start..end` of `pcm` in chunks of 100 ms.
+    pub(super) fn audio(&mut self, pcm: &[i16], start: u64, end: u64) {
+        let mut at = start;
+        for chunk in pcm[index(start)..index(end)].chunks(index(CHUNK)) {
+            self.frame(at, chunk);
+            at += chunk.len() as u64;
+        }
+    }
+
+    pub(super) async fn next(&mut self) -> Said {
+        // Pings don't count: a server that only lives says nothing.
+        timeout(PATIENCE, self.listen()).await.expect("the server says something")
+    }
+
+    async fn listen(&mut self) -> Said {
+        loop {
+            match self.wire.next().await.expect("a close comes before the end").unwrap() {
+                Message::Text(text) => {
+                    let message: Value = serde_json::from_str(&text).unwrap();
+                    self.note(&message);
+                    return Said::Message(message);
+                }
+                Message::Close(frame) => {
+                    let frame = frame.expect("a close has a code");
+                    return Said::Close(frame.code.into(), frame.reason.to_string());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn note(&mut self, message: &Value) {
+        let number = |field: &str| message[field].as_u64().unwrap();
+        match message["type"].as_str().unwrap() {
+            "ready" | "ack" => {
+                let (received, final_) = (number("received"), number("final"));
+                assert!(received >= self.received && final_ >= self.final_, "back to {message}");
+                assert!(final_ <= received, "{message}");
+                (self.received, self.final_) = (received, final_);
+            }
+            "final" => {
+                assert_eq!(number("index"), self.first + self.finals.len() as u64);
+                let text = message["text"].as_str().unwrap().to_owned();
+                self.finals.push(Segment { start: number("start"), end: number("end"), text });
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for a message of that type; the others are noted.
+    pub(super) async fn hear(&mut self, kind: &str) -> Value {
+        loop {
+            match self.next().await {
+                Said::Message(message) if message["type"] == kind => return message,
+                Said::Message(message) => assert_ne!(message["type"], "error", "{message}"),
+                Said::Close(code, reason) => panic!("closed with {code} ({reason}) before {kind}"),
+            }
+        }
+    }
+
+    /// Waits until all below `position` is acknowledged.
+    pub(super) async fn acknowledged(&mut self, position: u64) {
+        while self.received < position {
+            self.hear("ack").await;
+        }
+    }
+
+    /// Waits for the close: its code and reason, and the error that came before.
+    pub(super) async fn closed(&mut self) -> (u16, String, Option<Value>) {
+        let mut error = None;
+        loop {
+            match self.next().await {
+                Said::Message(message) if message["type"] == "error" => error = Some(message),
+                Said::Message(_) => {}
+                Said::Close(code, reason) => return (code, reason, error),
+            }
+        }
+    }
+
+    /// Says that no audio follows, hears the rest and closes.
+    pub(super) async fn end(mut self, through: u64) -> Vec<Segment> {
+        self.finish(through);
+        let done = self.hear("done").await;
+        let finals = self.first + self.finals.len() as u64;
+        assert_eq!(done, json!({ "type": "done", "frames": through, "finals": finals }));
+        self.wire.close(1000, "").await.unwrap();
+        self.finals
+    }
+}
