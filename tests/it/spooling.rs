@@ -12,6 +12,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use voxline::auth::Credentials;
+use voxline::gateway::Options;
 use voxline::testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, signal, text};
@@ -19,7 +20,7 @@ use crate::kills::{audio, kills};
 use crate::random::Random;
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::model_hub::{Fault, ModelHub};
-use crate::support::server::Server;
+use crate::support::server::{Server, Setup};
 
 /// Half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;
@@ -204,6 +205,43 @@ async fn a_killed_program_loses_nothing_and_tells_all_when_it_is_run_again() {
         began.elapsed().as_secs_f64(),
         undisturbed.len()
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "the figures that it prints")]
+async fn a_program_killed_while_it_opens_or_finishes_a_session_loses_nothing() {
+    let mut random =
+        Random::for_test("spooling::a_program_killed_while_it_opens_or_finishes_a_session_loses_nothing");
+    // A session that was killed before its name was put down is left to the gateway for a minute.
+    let options = Options { max_sessions: 10_000, ..Options::default() };
+    let setup = Setup { options, ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(SEGMENT)), setup).await;
+    let desk = Desk::new(server.address, &server.credentials);
+    let pcm = &audio(4)[..50_001];
+    write_wav(&desk.place.path("call.wav"), &[pcm]);
+    let undisturbed = desk.run(&["call.wav"]);
+    assert_eq!(digests(&lines(&undisturbed.stdout)), expected(pcm));
+
+    let spooled = ["call.wav", "--spool", "spool"];
+    let (kills, mut whole) = (5 * kills(), 0);
+    for _ in 0..kills {
+        let mut running = Running::start(&mut desk.command(&spooled));
+        // From before it has read its arguments to after its end.
+        tokio::time::sleep(Duration::from_micros(random.below(25_000) as u64)).await;
+        running.child.kill().unwrap();
+        let (told, complaint, code) = running.end();
+        whole += usize::from(code.is_some());
+        assert!(matches!(code, None | Some(0)), "{complaint}");
+        assert_eq!(told.concat(), text(&undisturbed.stdout)[..told.concat().len()]);
+    }
+    let finished = desk.run(&spooled);
+    assert_eq!(finished.status.code(), Some(0), "{}", text(&finished.stderr));
+    whole_ledger(text(&finished.stderr), pcm.len());
+    assert_eq!(text(&finished.stdout), text(&undisturbed.stdout));
+    assert_eq!(desk.spools(), [] as [&Path; 0]);
+    println!("{kills} kills, {whole} of them too late");
+    assert!(whole < kills, "no kill hit");
     server.stop().await;
 }
 

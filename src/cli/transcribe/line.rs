@@ -165,8 +165,11 @@ impl Job<'_> {
         };
         let telling = tell(told, line, transcript, &mut account);
         let ended = tokio::select! {
-            (ended, ()) = async { tokio::join!(session, telling) } => Ok(ended),
+            // What is there is handed over before anybody is called: a service that had all of it says that it is done
+            // as soon as it answers, and the session must know by then that this was all.
+            biased;
             error = broken => Err(error),
+            (ended, ()) = async { tokio::join!(session, telling) } => Ok(ended),
         };
         let (ledger, result) = match ended {
             Ok(Ended { ledger, result: Err(SessionError::Unsupported { reason }) })
