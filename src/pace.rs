@@ -69,6 +69,7 @@ pub struct Pacer {
     sample_rate: u32,
     clock: SystemClock,
     start: Duration,
+    origin: FramePos,
 }
 
 impl Pacer {
@@ -76,13 +77,20 @@ impl Pacer {
     #[must_use]
     pub fn new(pace: Pace, sample_rate: u32) -> Pacer {
         let clock = SystemClock::new();
-        Pacer { pace, sample_rate, clock, start: clock.monotonic() }
+        Pacer { pace, sample_rate, clock, start: clock.monotonic(), origin: FramePos::ZERO }
+    }
+
+    /// The pacer of a stream that goes on at `origin` now.
+    #[must_use]
+    pub fn starting_at(self, origin: FramePos) -> Pacer {
+        Pacer { origin, ..self }
     }
 
     /// Returns when `feed` is due.
     pub async fn wait(&self, feed: &Feed) {
         let Feed::Audio(chunk) = feed else { return };
-        let due = self.start + self.pace.due(chunk.range().end, self.sample_rate);
+        let fed = FramePos(chunk.range().end.0.saturating_sub(self.origin.0));
+        let due = self.start + self.pace.due(fed, self.sample_rate);
         let left = due.saturating_sub(self.clock.monotonic());
         if left > Duration::ZERO {
             tokio::time::sleep(left).await;

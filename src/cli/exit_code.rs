@@ -13,6 +13,7 @@ use crate::recovery::Recovery;
 use crate::session::SessionError;
 use crate::source::SourceError;
 use crate::speech::SpeechError;
+use crate::spool::SpoolError;
 
 /// The program's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// What ends the program, or a part of its work: a line for the user, and the exit code.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct CliError {
     pub(super) exit: Exit,
@@ -55,6 +56,11 @@ pub(super) struct CliError {
 impl CliError {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> CliError {
         CliError { exit, message: message.into() }
+    }
+
+    /// The same trouble, with something to add.
+    pub(super) fn with(self, more: &str) -> CliError {
+        CliError { message: format!("{}{more}", self.message), ..self }
     }
 
     pub(super) fn output(name: &str, error: &std::io::Error) -> CliError {
@@ -126,6 +132,16 @@ impl From<SessionError> for CliError {
             SessionError::Unsupported { .. } => Exit::Setup,
             SessionError::Journal { .. } => Exit::Output,
             SessionError::Unreachable { .. } | SessionError::Protocol { .. } => Exit::Peer,
+        };
+        CliError::new(exit, error.to_string())
+    }
+}
+
+impl From<SpoolError> for CliError {
+    fn from(error: SpoolError) -> CliError {
+        let exit = match &error {
+            SpoolError::Io { .. } | SpoolError::Damaged { .. } => Exit::Output,
+            _ => Exit::Setup,
         };
         CliError::new(exit, error.to_string())
     }

@@ -51,6 +51,11 @@ pub(super) fn name(input: &Path) -> PathBuf {
     url(input).map_or_else(|| input.to_owned(), |url| source::url_name(url).into())
 }
 
+/// Whether it is fetched from the web.
+pub(super) fn is_url(input: &Path) -> bool {
+    url(input).is_some()
+}
+
 /// The input as a URL, if it is one. Schemes may be written in capitals (RFC 3986, 3.1).
 fn url(input: &Path) -> Option<&str> {
     let is_scheme = |scheme: &str| ["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known));

@@ -162,10 +162,13 @@ fn quiet_caught_panics() {
 
 /// Tells the user, in one line.
 fn complain(error: &CliError) {
-    // One line, whatever is in a file's name.
-    let line: String = error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     // Where standard error is closed too, the exit code says it.
-    let _ = writeln!(io::stderr(), "voxline: {line}");
+    let _ = writeln!(io::stderr(), "voxline: {}", one_line(&error.to_string()));
+}
+
+/// The text in one line, whatever is in a file's name.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Writes a command's result to standard output.

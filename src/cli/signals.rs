@@ -4,6 +4,15 @@ use std::io;
 
 use super::exit_code::{CliError, Exit};
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The user, by ctrl-c.
+    Interrupt,
+    /// The system, or another program.
+    Terminate,
+}
+
 /// Listens for them from its creation on.
 pub(super) struct Signals {
     #[cfg(unix)]
@@ -30,19 +39,20 @@ impl Signals {
 
     /// Waits for the next one.
     #[cfg(unix)]
-    pub(super) async fn next(&mut self) {
+    pub(super) async fn next(&mut self) -> Stop {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
         }
     }
 
     /// Waits for the next one.
     #[cfg(not(unix))]
-    pub(super) async fn next(&mut self) {
+    pub(super) async fn next(&mut self) -> Stop {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+        Stop::Interrupt
     }
 }
 

@@ -95,6 +95,16 @@ impl Target {
         Ok(Writer::new(self.format, self.sample_rate, out))
     }
 
+    /// Forces what was written for `input` to the disk, where it goes to a file.
+    pub(super) fn sync(&self, input: &Path) -> Result<(), CliError> {
+        let Some(path) = self.path(input) else { return Ok(()) };
+        let sync = || match fs::metadata(&path)?.is_file() {
+            true => File::open(&path)?.sync_all(),
+            false => Ok(()),
+        };
+        sync().map_err(|error| failed(&path, &error))
+    }
+
     /// What messages call the output for `input`.
     pub(super) fn name(&self, input: &Path) -> String {
         self.path(input).map_or_else(|| "standard output".to_owned(), |path| path.display().to_string())

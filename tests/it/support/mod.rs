@@ -2,6 +2,7 @@
 
 pub(crate) mod allocations;
 pub(crate) mod clips;
+pub(crate) mod gateway_process;
 pub(crate) mod model_hub;
 pub(crate) mod server;
 pub(crate) mod whisper;

@@ -1,0 +1,191 @@
+//! `voxline transcribe`: recordings in, text out.
+
+mod ledger;
+mod line;
+mod recording;
+mod spooling;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use self::recording::Job;
+use super::exit_code::{CliError, Exit};
+use super::input::Reading;
+use super::service::{Connection, Need};
+use super::signals::{Signals, Stop};
+use super::target::Target;
+use super::{Common, complain};
+use crate::decode::Channels;
+use crate::pace::Pace;
+use crate::session::{Overflow, Settings};
+use crate::transcript::Format;
+use crate::transport::WebSocketConnector;
+
+/// The rate of the session stream: what recognisers hear.
+const SAMPLE_RATE: u32 = 16_000;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Recordings, as files or https URLs: WAV, AIFF, CAF, FLAC, MP3, Ogg, WebM, Matroska, M4A; `-` for standard input
+    #[arg(required = true, value_name = "FILE")]
+    inputs: Vec<PathBuf>,
+    /// Format of the transcript: text, jsonl, srt or vtt
+    #[arg(long, default_value = "text")]
+    format: Format,
+    /// Write to a file; with a directory, or a path that ends in a slash, to a file for each recording
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// Language spoken, such as en or ru [default: detected]
+    #[arg(long, env = "VOXLINE_LANGUAGE")]
+    language: Option<String>,
+    /// Don't show guesses at what is being said
+    #[arg(long)]
+    no_partials: bool,
+    #[command(flatten)]
+    reading: Reading,
+    /// Who speaks on which channel, with --channels split [default: agent,customer; with other counts: channel 1,...]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    speakers: Vec<String>,
+    /// How fast audio is fed: max, realtime, or how many times as fast as it is heard
+    #[arg(long, default_value = "max", value_name = "SPEED")]
+    pace: Pace,
+    /// Seconds of audio kept in memory until their text has come, 30 to 3600: more than the longest utterance, 28 s
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(30..=3600))]
+    buffer: u32,
+    /// What a full buffer means: block (read no more until there is room) or drop-oldest (lose audio, and tell of the gap)
+    #[arg(long, value_name = "WHAT", default_value = "block", hide_possible_values = true)]
+    on_full: OnFull,
+    /// Seconds to go on trying while the service is away, 1 to 86400
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    patience: u32,
+    #[command(flatten)]
+    spooling: spooling::Flags,
+    /// Say on standard error where every frame went, in a line for each session: text, or =json
+    #[arg(
+        long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text",
+        hide_possible_values = true
+    )]
+    ledger: Option<ledger::Form>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnFull {
+    Block,
+    DropOldest,
+}
+
+pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
+    let Arguments { inputs, format, output, language, no_partials, reading, speakers, pace, .. } = arguments;
+    let Arguments { buffer, on_full, patience, spooling, ledger, .. } = arguments;
+    if !speakers.is_empty() && reading.channels != Channels::Split {
+        return Err(CliError::new(Exit::Setup, "--speakers: names go with --channels split"));
+    }
+    let replay_frames = u64::from(buffer) * u64::from(SAMPLE_RATE);
+    let spooling = spooling.settle(SAMPLE_RATE, replay_frames).map(Arc::new);
+    let overflow = match on_full {
+        OnFull::Block => Overflow::Block,
+        OnFull::DropOldest if spooling.is_some() => {
+            let reason = "--on-full drop-oldest: with --spool the disk is the buffer, and nothing is dropped";
+            return Err(CliError::new(Exit::Setup, reason));
+        }
+        OnFull::DropOldest => Overflow::DropOldest,
+    };
+    let target = Target::new(output, format, SAMPLE_RATE, &inputs)?;
+    let config = common.load(language)?;
+    // A misspelt name is told before an hour's work on the others.
+    let checked: Vec<_> = inputs.iter().map(|input| reading.check(input)).collect();
+    if checked.iter().all(Result::is_err) {
+        // Nothing to do: don't start a service for it.
+        let exits: Vec<Exit> =
+            checked.into_iter().map(|checked| told(checked.map(|()| Exit::Done))).collect();
+        return Ok(worst(&exits));
+    }
+    let connection = Connection::open(&config, Need::Recognition).await?;
+    target.create()?;
+    let mut settings = Settings::new(SAMPLE_RATE);
+    settings.language = config.language;
+    settings.partials = !no_partials;
+    settings.seed = seed();
+    settings.overflow = overflow;
+    settings.replay_frames = replay_frames;
+    settings.give_up = Duration::from_secs(patience.into());
+    settings.first_contact = settings.first_contact.min(settings.give_up);
+    let spooled = spooling.is_some();
+    let job = Job {
+        connector: WebSocketConnector::new(connection.endpoint.clone())?,
+        connection: &connection,
+        settings,
+        target,
+        reading,
+        speakers,
+        pace,
+        spooling,
+        ledger,
+        interrupted: CancellationToken::new(),
+    };
+    let mut signals = Signals::new()?;
+    let mut exits = Vec::new();
+    let work = async {
+        for (input, checked) in inputs.iter().zip(checked) {
+            let result = match checked {
+                Ok(()) => job.transcribe(input).await,
+                Err(error) => Err(error),
+            };
+            exits.push(told(result));
+            if job.interrupted.is_cancelled() {
+                break;
+            }
+        }
+    };
+    let stopping = async {
+        // A machine that shuts down means to go on later.
+        if signals.next().await == Stop::Interrupt || !spooled {
+            // Ends the audio; what was said until then is still recognised.
+            job.interrupted.cancel();
+            signals.next().await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        // What is dropped here ends by itself.
+        () = stopping => {
+            let interrupted = CliError::new(Exit::Interrupted, "interrupted");
+            return Err(match spooled {
+                true => interrupted.with("; the rest is in the spool, and the same command goes on with it"),
+                false => interrupted,
+            });
+        }
+    }
+    drop(job);
+    connection.close().await;
+    Ok(worst(&exits))
+}
+
+/// Tells the user of an error at once: the next recording may take an hour.
+fn told(result: Result<Exit, CliError>) -> Exit {
+    result.unwrap_or_else(|error| {
+        complain(&error);
+        error.exit
+    })
+}
+
+/// The exit code of several recordings: an interruption, else the first trouble.
+fn worst(exits: &[Exit]) -> Exit {
+    match exits.contains(&Exit::Interrupted) {
+        true => Exit::Interrupted,
+        false => exits.iter().copied().find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done),
+    }
+}
+
+/// Different for each run, so that clients that fail together don't retry together.
+#[expect(clippy::disallowed_methods, reason = "this is where a session's jitter comes from")]
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Without a generator the jitter is merely the same as elsewhere.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
