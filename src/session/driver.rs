@@ -337,7 +337,7 @@ async fn dialled<T>(dials: &mut Vec<(ConnectionId, Task<'_, T>)>) -> (Connection
 type Heard = Option<Result<Message, Error>>;
 
 /// The next message on any connection.
-async fn heard<Io>(wires: &mut Vec<(ConnectionId, Wire<Io>)>) -> (ConnectionId, Heard)
+async fn heard<Io>(wires: &mut [(ConnectionId, Wire<Io>)]) -> (ConnectionId, Heard)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {

@@ -17,7 +17,7 @@
 //! use voxline::spool::{Fsync, Head, Opened, Spool, SpoolError};
 //!
 //! # async fn example(path: &std::path::Path, chunk: voxline::audio::AudioChunk) -> Result<(), SpoolError> {
-//! let head = Head { sample_rate: 16_000, identity: "call.wav, 1920044 bytes".to_owned() };
+//! let head = Head { sample_rate: 16_000, identity: "call.wav".to_owned(), service: String::new() };
 //! let Opened { spool, mut writer, mut reader, log, recovered } =
 //!     Spool::open(path, &head, 60 * 16_000, Fsync::Finals)?;
 //! println!("going on at frame {}", recovered.checkpoint.final_);
@@ -58,7 +58,7 @@ use crate::transcript::TranscriptEvent;
 /// The format's version; a file of another is not read.
 const VERSION: u32 = 1;
 
-/// Whose spool it is: a file whose head differs is refused.
+/// Whose spool it is: a file of another sample rate or identity is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Frames per second of the session stream.
@@ -66,6 +66,9 @@ pub struct Head {
     /// What the session is about, such as the recording's path, size and time of change, the line and the language, in
     /// any form: it is only compared. Errors show it.
     pub identity: String,
+    /// The service that the session is carried by, in any form. This may change: then the key of the session there is not
+    /// handed out, so that no other service sees it.
+    pub service: String,
 }
 
 /// When what was written is forced to the disk. A process that dies, by `kill -9` too, loses nothing under any of these:
@@ -311,7 +314,8 @@ fn is_at(_: &File, path: &Path) -> io::Result<bool> {
 /// Writes the head of a new spool, or of one whose process died while it wrote the head: then there is a beginning of
 /// this very head and nothing else. Returns how many bytes there were of it.
 fn begin(file: &File, path: &Path, head: &Head, fsync: Fsync) -> io::Result<u64> {
-    let body = HeadBody { version: VERSION, sample_rate: head.sample_rate, identity: head.identity.clone() };
+    let Head { sample_rate, identity, service } = head.clone();
+    let body = HeadBody { version: VERSION, sample_rate, identity, service };
     let record = Entry::Head(body).encode(&[])?;
     let mut there = vec![0; record.len()];
     let count = record::read_most(at::At::new(file, 0), &mut there)?;
@@ -340,11 +344,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("spool");
         create_private_file(&path).unwrap();
-        let body = HeadBody { version: 2, sample_rate: 16_000, identity: "call.wav".to_owned() };
+        let body = HeadBody {
+            version: 2,
+            sample_rate: 16_000,
+            identity: "call.wav".to_owned(),
+            service: String::new(),
+        };
         let mut later = Entry::Head(body).encode(&[]).unwrap();
         later.extend(b"records that nobody here can read");
         fs::write(&path, &later).unwrap();
-        let head = Head { sample_rate: 16_000, identity: "call.wav".to_owned() };
+        let head = Head { sample_rate: 16_000, identity: "call.wav".to_owned(), service: String::new() };
         let refused = Spool::open(&path, &head, 0, Fsync::Never).unwrap_err().to_string();
         assert!(refused.contains("has version 2, expected 1"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), later);

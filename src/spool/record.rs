@@ -70,6 +70,8 @@ pub(super) struct HeadBody {
     pub(super) sample_rate: u32,
     #[serde(default)]
     pub(super) identity: String,
+    #[serde(default)]
+    pub(super) service: String,
 }
 
 impl Entry {

@@ -67,6 +67,7 @@ pub(super) fn scan(file: &File, path: &Path, length: u64, head: &Head) -> Result
         scan.take(entry);
         scan.end = records.offset;
     }
+    scan.server = scan.server.filter(|_| found.service == head.service);
     Ok(scan)
 }
 

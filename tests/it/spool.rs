@@ -19,7 +19,7 @@ use crate::support::allocations::Meter;
 const KEY: &str = "canary-of-the-resume-key";
 
 fn head() -> Head {
-    Head { sample_rate: 16_000, identity: "call.wav, line 0".to_owned() }
+    Head { sample_rate: 16_000, identity: "call.wav, line 0".to_owned(), service: "one".to_owned() }
 }
 
 fn open(path: &Path, replay_frames: u64) -> Opened {
@@ -473,6 +473,11 @@ fn the_resume_key_is_in_the_file_alone() {
     let opened = open(&path, 0);
     assert_eq!(opened.recovered.checkpoint.server.as_ref().unwrap().resume_key.expose(), KEY);
     assert!(!format!("{opened:?}").contains(KEY));
+    drop(opened);
+    // Another service doesn't see it.
+    let elsewhere = Head { service: "another".to_owned(), ..head() };
+    let opened = Spool::open(&path, &elsewhere, 0, Fsync::Never).unwrap();
+    assert!(opened.recovered.checkpoint.server.is_none());
 }
 
 #[test]

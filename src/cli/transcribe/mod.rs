@@ -85,7 +85,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         return Err(CliError::new(Exit::Setup, "--speakers: names go with --channels split"));
     }
     let replay_frames = u64::from(buffer) * u64::from(SAMPLE_RATE);
-    let spooling = spooling.settle(SAMPLE_RATE, replay_frames).map(Arc::new);
+    let spooling = spooling.settle(SAMPLE_RATE, replay_frames);
     let overflow = match on_full {
         OnFull::Block => Overflow::Block,
         OnFull::DropOldest if spooling.is_some() => {
@@ -123,7 +123,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         reading,
         speakers,
         pace,
-        spooling,
+        spooling: spooling.map(|spooling| Arc::new(spooling.at(&connection.endpoint))),
         ledger,
         interrupted: CancellationToken::new(),
     };

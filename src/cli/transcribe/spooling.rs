@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::exit_code::{CliError, Exit};
 use crate::cli::input::{self, Reading};
+use crate::net::Endpoint;
 use crate::spool::{Fsync, Head, Opened, Spool};
 
 /// Characters of a recording's name that its spools are called by. Names of files have at most 255 bytes.
@@ -38,6 +39,8 @@ pub(super) struct Spooling {
     fsync: Fsync,
     replay_frames: u64,
     sample_rate: u32,
+    /// The service in use: a gateway inside this process is another each time.
+    service: String,
 }
 
 impl Flags {
@@ -48,7 +51,8 @@ impl Flags {
             Sync::Finals => Fsync::Finals,
             Sync::Always => Fsync::Always,
         };
-        let spooling = |directory| Spooling { directory, fsync, replay_frames, sample_rate };
+        let service = String::new();
+        let spooling = |directory| Spooling { directory, fsync, replay_frames, sample_rate, service };
         self.spool.map(spooling)
     }
 }
@@ -120,10 +124,18 @@ impl Spooling {
         there.map(|line| self.open(work, line)).collect()
     }
 
+    /// The same, for sessions at this service.
+    pub(super) fn at(self, service: &Endpoint) -> Spooling {
+        Spooling { service: service.to_string(), ..self }
+    }
+
     /// The spool of one line of `work`. Blocks.
     pub(super) fn open(&self, work: &Work, line: usize) -> Result<Opened, CliError> {
-        let head =
-            Head { sample_rate: self.sample_rate, identity: format!("{}, line {line}", work.identity) };
+        let head = Head {
+            sample_rate: self.sample_rate,
+            identity: format!("{}, line {line}", work.identity),
+            service: self.service.clone(),
+        };
         Ok(Spool::open(self.path(work, line), &head, self.replay_frames, self.fsync)?)
     }
 
