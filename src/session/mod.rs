@@ -16,7 +16,7 @@ mod links;
 #[cfg(feature = "test-util")]
 mod planted;
 pub mod protocol;
-mod random;
+pub(crate) mod random;
 pub mod replay;
 mod settings;
 

@@ -5,8 +5,6 @@ mod turns;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use sha2::{Digest, Sha256};
 use voxline::session::Planted;
@@ -45,22 +43,14 @@ impl Tally {
     }
 }
 
-/// Plays seeds from `next` on.
-fn play(next: &AtomicU64, end: u64) -> Tally {
+/// Plays the network of this seed.
+fn play(seed: u64, tally: &mut Tally) {
     const TEST: &str = "network::a_thousand_networks_lose_nothing_and_repeat_nothing";
-    let mut tally = Tally::default();
-    loop {
-        let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= end {
-            return tally;
-        }
-        let replay = random::replay(TEST, seed);
-        let judged = catch_unwind(|| World::draw(seed).judge());
-        match judged {
-            Ok(Ok(story)) => tally.add(&story),
-            Ok(Err(breach)) => panic!("network {seed}: {breach}\n{replay}"),
-            Err(_) => panic!("network {seed}: the session panicked\n{replay}"),
-        }
+    let replay = random::replay(TEST, seed);
+    match catch_unwind(|| World::draw(seed).judge()) {
+        Ok(Ok(story)) => tally.add(&story),
+        Ok(Err(breach)) => panic!("network {seed}: {breach}\n{replay}"),
+        Err(_) => panic!("network {seed}: the session panicked\n{replay}"),
     }
 }
 
@@ -68,14 +58,7 @@ fn play(next: &AtomicU64, end: u64) -> Tally {
 #[allow(clippy::print_stdout, reason = "the figures of a long run")]
 fn a_thousand_networks_lose_nothing_and_repeat_nothing() {
     let (first, count) = (random::seed(), networks());
-    let next = AtomicU64::new(first);
-    let tallies: Vec<Tally> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..2).map(|_| scope.spawn(|| play(&next, first + count))).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
+    let tallies = random::play_all(first..first + count, play);
     let sum = |value: fn(&Tally) -> u64| tallies.iter().map(value).sum::<u64>();
     let (reconnects, moves) = (sum(|tally| tally.reconnects), sum(|tally| tally.moves));
     let (swaps, repeated) = (sum(|tally| tally.swaps), sum(|tally| tally.repeated));

@@ -1,5 +1,10 @@
 //! Random cases that can be run again.
 
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
 /// A generator (SplitMix64) that says how to get the same numbers again when its test fails.
 pub(crate) struct Random(u64);
 
@@ -44,4 +49,22 @@ pub(crate) fn seed() -> u64 {
 /// The command that runs `test` with this seed.
 pub(crate) fn replay(test: &str, seed: u64) -> String {
     format!("replay: VOXLINE_SEED={seed} cargo test --test it -- --exact {test}")
+}
+
+/// Plays all of these seeds, on two threads, and returns what each thread came to.
+pub(crate) fn play_all<T: Default + Send>(seeds: Range<u64>, play: impl Fn(u64, &mut T) + Sync) -> Vec<T> {
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        let mut tally = T::default();
+        loop {
+            match next.fetch_add(1, Ordering::Relaxed) {
+                seed if seed < seeds.end => play(seed, &mut tally),
+                _ => return tally,
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let workers = [scope.spawn(work), scope.spawn(work)];
+        workers.map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).into()
+    })
 }

@@ -1,10 +1,7 @@
 //! Random fault schedules on the session's core: ten thousand a run, or as many as `VOXLINE_SCHEDULES` says.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-
 use voxline::session::{Ledger, Planted};
-use voxline::testing::schedule::{self, Breach};
+use voxline::testing::schedule;
 
 use crate::random;
 
@@ -22,30 +19,19 @@ struct Tally {
     sum: Ledger,
 }
 
-/// Plays every `step`th schedule from `first` on.
-fn play(next: &AtomicU64, end: u64) -> Tally {
+/// Plays the schedule of this seed.
+fn play(seed: u64, tally: &mut Tally) {
     const TEST: &str = "schedule::random_faults_lose_nothing_and_repeat_nothing";
-    let mut tally = Tally::default();
-    loop {
-        let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= end {
-            return tally;
+    match schedule::play(seed) {
+        Ok(played) => {
+            let Ledger { reconnects, moves, token_swaps, gaps, .. } = played.ended.ledger;
+            tally.whole += u64::from(played.ended.result.is_ok());
+            tally.sum.reconnects += reconnects;
+            tally.sum.moves += moves;
+            tally.sum.token_swaps += token_swaps;
+            tally.sum.gaps += gaps;
         }
-        match schedule::play(seed) {
-            Ok(played) => {
-                let Ledger { reconnects, moves, token_swaps, replayed, gaps, .. } = played.ended.ledger;
-                tally.whole += u64::from(played.ended.result.is_ok());
-                tally.sum.reconnects += reconnects;
-                tally.sum.moves += moves;
-                tally.sum.token_swaps += token_swaps;
-                tally.sum.replayed += replayed;
-                tally.sum.gaps += gaps;
-            }
-            Err(breach) => {
-                let Breach { seed, .. } = *breach;
-                panic!("{breach}\n{}", random::replay(TEST, seed));
-            }
-        }
+        Err(breach) => panic!("{breach}\n{}", random::replay(TEST, seed)),
     }
 }
 
@@ -53,14 +39,7 @@ fn play(next: &AtomicU64, end: u64) -> Tally {
 #[allow(clippy::print_stdout, reason = "the figures of a long run")]
 fn random_faults_lose_nothing_and_repeat_nothing() {
     let (first, count) = (random::seed(), schedules());
-    let next = AtomicU64::new(first);
-    let tallies: Vec<Tally> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..2).map(|_| scope.spawn(|| play(&next, first + count))).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
+    let tallies = random::play_all(first..first + count, play);
     let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
     let whole = sum(|tally| tally.whole);
     let (reconnects, moves) = (sum(|tally| tally.sum.reconnects), sum(|tally| tally.sum.moves));

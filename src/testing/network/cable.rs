@@ -10,7 +10,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
-use super::{Dice, Line, Network};
+use super::{Line, Network};
+use crate::session::random::Random;
 use crate::testing::{Cut, Fault};
 
 /// The ends of a cable, and the ways that begin there.
@@ -32,7 +33,7 @@ enum Passage {
 /// One connection.
 pub(super) struct Cable {
     line: Line,
-    dice: Dice,
+    dice: Random,
     ways: [Way; 2],
     passage: Passage,
     struck: bool,
@@ -88,7 +89,7 @@ impl Way {
 }
 
 impl Cable {
-    pub(super) fn new(line: Line, dice: Dice, network: Arc<Network>, number: usize, now: Instant) -> Cable {
+    pub(super) fn new(line: Line, dice: Random, network: Arc<Network>, number: usize, now: Instant) -> Cable {
         let ways = [Way::new(now), Way::new(now)];
         Cable { line, dice, ways, passage: Passage::Free, struck: false, network, number }
     }

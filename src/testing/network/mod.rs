@@ -21,6 +21,7 @@ use super::{Cut, Fault};
 use crate::auth::AccessToken;
 use crate::net::{CONNECT_TIMEOUT, Endpoint};
 use crate::session::Failure;
+use crate::session::random::Random;
 use crate::transport::{Connect, Wire, unreachable, upgrade};
 
 /// What one connection is like.
@@ -67,7 +68,7 @@ impl Line {
     /// A line that `seed` decides, with any fault, within the client's first `bytes` bytes.
     #[must_use]
     pub fn any(seed: u64, bytes: u64) -> Line {
-        let dice = &mut Dice(seed);
+        let dice = &mut Random::new(seed);
         // Half of them early: the handshake and the first messages are short, and most that can go wrong is there.
         let after = match dice.below(2) {
             0 => dice.below(bytes.min(1_500) + 1),
@@ -94,7 +95,7 @@ impl Line {
     /// A line that `seed` decides, without a fault: late, narrow, and in pieces.
     #[must_use]
     pub fn any_sound(seed: u64) -> Line {
-        let dice = &mut Dice(seed);
+        let dice = &mut Random::new(seed);
         let most = [1, 20, 100, 400][dice.below(4) as usize];
         let mut latency = |most: u64| Duration::from_millis(dice.below(most + 1));
         let (up, down, jitter) = (latency(most), latency(most), latency(most / 2));
@@ -133,8 +134,11 @@ where
 {
     let (sender, receiver) = mpsc::unbounded_channel();
     let lines: Box<dyn Iterator<Item = Line> + Send> = Box::new(lines.into_iter());
-    let network =
-        Network { begun: Instant::now(), lines: Mutex::new((lines, Dice(seed))), traces: Mutex::default() };
+    let network = Network {
+        begun: Instant::now(),
+        lines: Mutex::new((lines, Random::new(seed))),
+        traces: Mutex::default(),
+    };
     (SimulatedConnector { network: Arc::new(network), sender }, Acceptor(receiver))
 }
 
@@ -157,7 +161,7 @@ pub struct Trace {
 
 struct Network {
     begun: Instant,
-    lines: Mutex<(Box<dyn Iterator<Item = Line> + Send>, Dice)>,
+    lines: Mutex<(Box<dyn Iterator<Item = Line> + Send>, Random)>,
     traces: Mutex<Vec<Trace>>,
 }
 
@@ -193,7 +197,7 @@ impl SimulatedConnector {
             let mut traces = self.network.traces.lock().unwrap_or_else(PoisonError::into_inner);
             let dialled = self.network.begun.elapsed();
             traces.push(Trace { dialled, ..Trace::default() });
-            (traces.len() - 1, lines.next().unwrap_or_else(Line::calm), Dice(dice.next()))
+            (traces.len() - 1, lines.next().unwrap_or_else(Line::calm), Random::new(dice.next()))
         };
         if line.fault == Fault::Refuse {
             sleep(line.up + line.down).await;
@@ -305,23 +309,5 @@ impl Drop for SimulatedStream {
     fn drop(&mut self) {
         let end = self.end;
         self.cable().leave(end, Instant::now());
-    }
-}
-
-/// Numbers that a seed decides: SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
     }
 }

@@ -3,30 +3,26 @@
 use std::time::Duration;
 
 use crate::session::protocol::GoawayReason;
+use crate::session::random::{Random, mix};
 use crate::session::{CatchUp, Overflow, Settings, close};
 
-/// Numbers that a seed decides (SplitMix64, as in the tests).
+/// What a seed leaves to chance.
 #[derive(Debug)]
-pub(super) struct Dice(u64);
+pub(super) struct Dice(Random);
 
 impl Dice {
     pub(super) fn new(seed: u64) -> Dice {
-        Dice(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
+        Dice(Random::new(seed))
     }
 
     /// A number in `low..=high`.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low + 1)
+        low + self.0.next() % (high - low + 1)
     }
 
     /// True `percent` times in a hundred.
     pub(super) fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
+        self.0.next() % 100 < percent
     }
 
     pub(super) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
@@ -37,12 +33,6 @@ impl Dice {
     pub(super) fn millis(&mut self, low: u64, high: u64) -> Duration {
         Duration::from_millis(self.between(low, high))
     }
-}
-
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 /// The sample at a position of the session stream. No two stretches of it are alike.
