@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Mutex;
@@ -100,24 +101,7 @@ impl TokenProvider {
         match &self.source {
             Source::Service(token) => Ok(token.clone()),
             Source::Other(source) => source.token(None).await,
-            Source::OAuth(oauth) => {
-                let OAuth { client, vault, held } = &**oauth;
-                let mut held = held.lock().await;
-                held.read_vault(vault)?;
-                let now = client.clock().unix();
-                match &held.tokens {
-                    Some(tokens) if !tokens.is_due(now) => {}
-                    Some(tokens) if !tokens.is_expired(now) => {
-                        let old = held.current();
-                        if let Err(error) = held.renew(client, vault).await {
-                            tracing::warn!(%error, "token not renewed, the old one still lives");
-                            return old;
-                        }
-                    }
-                    _ => held.renew(client, vault).await?,
-                }
-                held.current()
-            }
+            Source::OAuth(oauth) => oauth.token(None).await,
         }
     }
 
@@ -129,15 +113,31 @@ impl TokenProvider {
         match &self.source {
             Source::Service(_) => Err(AuthError::ServiceToken),
             Source::Other(source) => source.token(Some(generation)).await,
-            Source::OAuth(oauth) => {
-                let OAuth { client, vault, held } = &**oauth;
-                let mut held = held.lock().await;
-                if held.generation <= generation {
-                    held.renew(client, vault).await?;
-                }
-                held.current()
-            }
+            Source::OAuth(oauth) => oauth.token(Some(generation)).await,
         }
+    }
+}
+
+impl OAuth {
+    /// A token that lives, and is newer than the `refused` one.
+    async fn token(&self, refused: Option<TokenGeneration>) -> Result<AccessToken, AuthError> {
+        let OAuth { client, vault, held } = self;
+        let mut held = held.lock().await;
+        held.read_vault(vault)?;
+        let now = client.clock().unix();
+        let is_refused = refused.is_some_and(|refused| held.generation <= refused);
+        match &held.tokens {
+            Some(tokens) if !is_refused && !tokens.is_due(now) => {}
+            Some(tokens) if !is_refused && !tokens.is_expired(now) => {
+                let old = held.current(now);
+                if let Err(error) = held.renew(client, vault).await {
+                    tracing::warn!(%error, "token not renewed, the old one still lives");
+                    return old;
+                }
+            }
+            _ => held.renew(client, vault).await?,
+        }
+        held.current(client.clock().unix())
     }
 }
 
@@ -184,9 +184,11 @@ impl Held {
         Ok(())
     }
 
-    fn current(&self) -> Result<AccessToken, AuthError> {
+    /// The token in force, at `now` since the Unix epoch.
+    fn current(&self, now: Duration) -> Result<AccessToken, AuthError> {
         let tokens = self.tokens.as_ref().expect("renewed or read before");
-        AccessToken::new(&tokens.access, self.generation).ok_or(AuthError::Token("access token"))
+        let token = AccessToken::new(&tokens.access, self.generation);
+        Ok(token.ok_or(AuthError::Token("access token"))?.living(tokens.left(now)))
     }
 }
 

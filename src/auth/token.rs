@@ -16,6 +16,7 @@ pub struct TokenGeneration(pub u64);
 pub struct AccessToken {
     bearer: HeaderValue,
     generation: TokenGeneration,
+    life: Option<Duration>,
 }
 
 impl AccessToken {
@@ -30,7 +31,19 @@ impl AccessToken {
         let mut bearer = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
         // Kept out of logs and of the compression state of HTTP/2.
         bearer.set_sensitive(true);
-        Some(AccessToken { bearer, generation })
+        Some(AccessToken { bearer, generation, life: None })
+    }
+
+    /// The same, known to live for so long from now.
+    #[must_use]
+    pub fn living(self, life: Duration) -> AccessToken {
+        AccessToken { life: Some(life), ..self }
+    }
+
+    /// How long it lived from when it was handed out, where that is known.
+    #[must_use]
+    pub fn life(&self) -> Option<Duration> {
+        self.life
     }
 
     /// The value of the `Authorization` header, marked sensitive.
@@ -90,6 +103,12 @@ impl TokenSet {
     pub fn is_due(&self, now: Duration) -> bool {
         let margin = (self.lifetime / 5).min(Duration::from_secs(300));
         now < self.granted_at || now.saturating_add(margin) >= self.ends_at()
+    }
+
+    /// How long the access token still lives at `now` (since the Unix epoch).
+    #[must_use]
+    pub fn left(&self, now: Duration) -> Duration {
+        self.ends_at().saturating_sub(now)
     }
 
     fn ends_at(&self) -> Duration {

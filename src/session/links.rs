@@ -14,6 +14,8 @@ use crate::recovery::Recovery;
 pub(super) struct Call {
     pub(super) id: ConnectionId,
     pub(super) generation: TokenGeneration,
+    /// When that token ends, where that is known.
+    pub(super) token_ends: Option<Duration>,
     /// When its present stage began.
     pub(super) since: Duration,
     /// Whether it takes over from a connection that still ran.

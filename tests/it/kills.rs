@@ -1,11 +1,9 @@
 //! A gateway that is killed, again and again, while a session runs: no sample is lost, and none is told twice.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-use voxline::audio::{AudioChunk, Feed, FramePos};
+use tokio::sync::{mpsc, watch};
+use voxline::audio::Feed;
 use voxline::auth::TokenProvider;
 use voxline::pace::{Pace, Pacer};
 use voxline::session::{self, Ended, Settings};
@@ -13,10 +11,9 @@ use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::WebSocketConnector;
 
 use crate::random::{Random, seed};
+use crate::session::{chunks, noise};
 use crate::support::gateway_process::{GatewayProcess, serve_until_told};
 
-/// 100 ms.
-const CHUNK: usize = 1_600;
 const RATE: u32 = 16_000;
 /// Ten minutes.
 const FRAMES: u64 = 600 * RATE as u64;
@@ -25,11 +22,6 @@ const FRAMES: u64 = 600 * RATE as u64;
 #[expect(clippy::disallowed_methods, reason = "the knob of the tests that kill")]
 pub(crate) fn kills() -> usize {
     std::env::var("VOXLINE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20)
-}
-
-/// Audio in which every half second differs.
-pub(crate) fn audio(seconds: usize) -> Vec<i16> {
-    (0..seconds * 16_000).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
 }
 
 /// A gateway, for the tests that need one to kill: they start it as a process.
@@ -50,28 +42,28 @@ impl Client {
         Client { connector: WebSocketConnector::new(gateway.endpoint()).unwrap(), tokens: gateway.tokens() }
     }
 
-    /// Runs a session of ten minutes, fed at `pace` for as long as it is not in a hurry; `told` is all it tells.
+    /// Runs a session of ten minutes, fed at `pace` and no farther than to the `end` of what there is; `told` is all it
+    /// tells.
     async fn ten_minutes(
         &self,
         pace: Pace,
-        hurry: &AtomicBool,
+        mut end: watch::Receiver<u64>,
         seed: u64,
         told: mpsc::UnboundedSender<TranscriptEvent>,
     ) -> Ended {
         let (sender, feed) = mpsc::channel(4);
         let feeding = async {
-            let (pcm, pacer, mut start) = (audio(600), Pacer::new(pace, RATE), FramePos::ZERO);
-            for samples in pcm.chunks(CHUNK) {
-                let payload: Bytes = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-                let end = start + samples.len() as u64;
-                let feed = Feed::Audio(AudioChunk::new(start.to(end), payload));
-                if !hurry.load(Ordering::Relaxed) {
-                    pacer.wait(&feed).await;
+            let pacer = Pacer::new(pace, RATE);
+            for feed in chunks(&noise(FRAMES as usize)) {
+                if let Feed::Audio(chunk) = &feed {
+                    end.wait_for(|end| *end >= chunk.range().end.0)
+                        .await
+                        .expect("the test holds the other end");
                 }
+                pacer.wait(&feed).await;
                 if sender.send(feed).await.is_err() {
                     return;
                 }
-                start = end;
             }
             let _ = sender.send(Feed::End).await;
         };
@@ -126,18 +118,22 @@ async fn a_gateway_killed_in_mid_stream_costs_no_sample() {
 
     let (sender, events) = mpsc::unbounded_channel();
     let mut undisturbed = Told { events, finals: Vec::new() };
-    let ended = client.ten_minutes(Pace::Max, &AtomicBool::new(true), random.next(), sender).await;
+    let (_end, all) = watch::channel(FRAMES);
+    let ended = client.ten_minutes(Pace::Max, all, random.next(), sender).await;
     assert_eq!(ended.whole().unwrap().recognised, FRAMES);
     while undisturbed.next().await.is_some() {}
     assert_eq!(undisturbed.finals.len(), 1_200);
 
-    // The audio would last for a second a kill, and a kill takes less: the source has more to say at each of them.
+    // Each kill has its part of the audio, spoken within a second: the source has more to say at each of them, however
+    // long the gateway takes to come back.
     let pace = Pace::Times(600.0 / kills as f64);
-    let hurry = AtomicBool::new(false);
+    let part = FRAMES / (kills as u64 + 1);
+    let (end, until) = watch::channel(0);
     let (sender, events) = mpsc::unbounded_channel();
     let mut told = Told { events, finals: Vec::new() };
     let killing = async {
         for kill in 0..kills {
+            end.send_replace(part * (kill as u64 + 1));
             if kill > 0 {
                 told.wait_for(|event| matches!(event, TranscriptEvent::Reconnected { .. })).await;
             }
@@ -153,12 +149,12 @@ async fn a_gateway_killed_in_mid_stream_costs_no_sample() {
             .unwrap();
         }
         let heard = told.finals.len();
-        hurry.store(true, Ordering::Relaxed);
+        end.send_replace(FRAMES);
         while told.next().await.is_some() {}
         heard
     };
     let seed = Random::seeded(seed()).next();
-    let (ended, heard) = tokio::join!(client.ten_minutes(pace, &hurry, seed, sender), killing);
+    let (ended, heard) = tokio::join!(client.ten_minutes(pace, until, seed, sender), killing);
     let ledger = ended.ledger;
     println!("{kills} kills in {:.0} s, by final {heard} of 1200; {ledger}", began.elapsed().as_secs_f64());
     assert_eq!(ended.result, Ok(()));

@@ -16,8 +16,9 @@ use voxline::gateway::Options;
 use voxline::testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, signal, text};
-use crate::kills::{audio, kills};
+use crate::kills::kills;
 use crate::random::Random;
+use crate::session::noise;
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::model_hub::{Fault, ModelHub};
 use crate::support::server::{Server, Setup};
@@ -168,7 +169,7 @@ async fn a_killed_program_loses_nothing_and_tells_all_when_it_is_run_again() {
     let server = server().await;
     let desk = Desk::new(server.address, &server.credentials);
     // At the pace of the runs below a kill takes some three seconds of it, so most of it is left at the last.
-    let pcm = audio(60 + 5 * kills);
+    let pcm = noise((60 + 5 * kills) * 16_000);
     write_wav(&desk.place.path("call.wav"), &[&pcm]);
 
     let undisturbed = desk.run(&["call.wav"]);
@@ -218,7 +219,7 @@ async fn a_program_killed_while_it_opens_or_finishes_a_session_loses_nothing() {
     let setup = Setup { options, ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(SEGMENT)), setup).await;
     let desk = Desk::new(server.address, &server.credentials);
-    let pcm = &audio(4)[..50_001];
+    let pcm = &noise(4 * 16_000)[..50_001];
     write_wav(&desk.place.path("call.wav"), &[pcm]);
     let undisturbed = desk.run(&["call.wav"]);
     assert_eq!(digests(&lines(&undisturbed.stdout)), expected(pcm));
@@ -259,7 +260,7 @@ async fn a_live_source_goes_on_where_the_killed_program_had_put_it_down() {
     let server = server().await;
     let desk = Desk::new(server.address, &server.credentials);
     let spooled = ["-", "--raw", "s16le:16000", "--spool", "spool"];
-    let pcm = audio(70);
+    let pcm = noise(70 * 16_000);
     let part = pcm.len() / (KILLS + 1);
 
     let (mut kept, mut printed): (Vec<i16>, Vec<String>) = (Vec::new(), Vec::new());
@@ -311,7 +312,7 @@ async fn what_a_live_source_left_is_finished_without_it() {
     let desk = Desk::new(server.address, &server.credentials);
     let spooled = ["-", "--raw", "s16le:16000", "--spool", "spool"];
     let mut running = Running::start(desk.command(&spooled).stdin(Stdio::piped()));
-    let pcm = audio(20);
+    let pcm = noise(20 * 16_000);
     feed(&mut running.child, &pcm);
     running.wait_for(10);
     running.kill();
@@ -334,7 +335,7 @@ async fn what_a_live_source_left_is_finished_without_it() {
 fn a_service_that_goes_away_for_good_leaves_a_spool_that_is_finished_when_it_is_back() {
     let mut gateway = GatewayProcess::start();
     let desk = Desk::new(gateway.address, &gateway.credentials);
-    let pcm = audio(60);
+    let pcm = noise(60 * 16_000);
     write_wav(&desk.place.path("call.wav"), &[&pcm]);
     let spooled = ["call.wav", "--spool", "spool", "--patience", "1"];
     let mut running = Running::start(desk.command(&spooled).args(["--pace", "20"]));
@@ -372,7 +373,7 @@ fn a_service_that_goes_away_for_good_leaves_a_spool_that_is_finished_when_it_is_
 async fn a_spool_is_one_recordings_and_one_processs() {
     let server = server().await;
     let desk = Desk::new(server.address, &server.credentials);
-    write_wav(&desk.place.path("call.wav"), &[&audio(30)]);
+    write_wav(&desk.place.path("call.wav"), &[&noise(30 * 16_000)]);
     let spooled = ["call.wav", "--spool", "spool"];
     let mut running = Running::start(desk.command(&spooled).args(["--pace", "20"]));
     running.wait_for(2);
@@ -390,7 +391,7 @@ async fn a_spool_is_one_recordings_and_one_processs() {
         &["channels 1", "channels mix"],
     );
     // The same name, but what is in it has changed.
-    write_wav(&desk.place.path("call.wav"), &[&audio(31)]);
+    write_wav(&desk.place.path("call.wav"), &[&noise(31 * 16_000)]);
     assert_fails(&desk.run(&spooled), 2, &["spool/call-", "960044 bytes", "992044 bytes", "delete it"]);
     assert_eq!(fs::read(spool).unwrap(), before);
     let refused = desk.run(&[&spooled[..], &["--on-full", "drop-oldest"]].concat());
@@ -411,7 +412,7 @@ async fn a_spool_is_one_recordings_and_one_processs() {
 async fn each_channel_has_a_spool_and_each_recording_its_own() {
     let server = server().await;
     let desk = Desk::new(server.address, &server.credentials);
-    let (left, right) = (audio(40), audio(40).into_iter().rev().collect::<Vec<_>>());
+    let (left, right) = (noise(40 * 16_000), noise(40 * 16_000).into_iter().rev().collect::<Vec<_>>());
     write_wav(&desk.place.path("call.wav"), &[&left, &right]);
     write_wav(&desk.place.path("other.wav"), &[&right, &left]);
     let both = ["call.wav", "other.wav", "--channels", "split"];
@@ -441,7 +442,7 @@ async fn each_channel_has_a_spool_and_each_recording_its_own() {
 async fn one_interruption_ends_the_recording_and_a_termination_leaves_it_to_be_gone_on_with() {
     let server = server().await;
     let desk = Desk::new(server.address, &server.credentials);
-    let pcm = audio(60);
+    let pcm = noise(60 * 16_000);
     write_wav(&desk.place.path("call.wav"), &[&pcm]);
     let spooled = ["call.wav", "--spool", "spool"];
     let mut running = Running::start(desk.command(&spooled).args(["--pace", "20"]));
@@ -473,7 +474,7 @@ async fn one_interruption_ends_the_recording_and_a_termination_leaves_it_to_be_g
 async fn a_full_disk_is_told_in_a_line_and_loses_nothing() {
     let server = server().await;
     let desk = Desk::new(server.address, &server.credentials);
-    let pcm = audio(60);
+    let pcm = noise(60 * 16_000);
     write_wav(&desk.place.path("call.wav"), &[&pcm]);
     let spooled = ["call.wav", "--spool", "spool"];
     let command = desk.command(&spooled);
@@ -510,7 +511,7 @@ async fn a_full_disk_is_told_in_a_line_and_loses_nothing() {
 async fn a_download_that_broke_goes_on_and_a_damaged_file_is_done_with() {
     let server = server().await;
     let desk = Desk::new(server.address, &server.credentials);
-    let pcm = audio(20);
+    let pcm = noise(20 * 16_000);
     write_wav(&desk.place.path("call.wav"), &[&pcm]);
     let bytes = fs::read(desk.place.path("call.wav")).unwrap();
     let hub = ModelHub::start(&[("/call.wav", &bytes)]);
@@ -547,7 +548,7 @@ fn a_live_source_that_must_not_wait_has_gaps_where_the_service_was_away() {
     let desk = Desk::new(gateway.address, &gateway.credentials);
     let live = ["-", "--raw", "s16le:16000", "--on-full", "drop-oldest", "--buffer", "30"];
     let mut running = Running::start(desk.command(&live).stdin(Stdio::piped()));
-    let pcm = audio(120);
+    let pcm = noise(120 * 16_000);
     let (before, meanwhile) = pcm.split_at(20 * 16_000);
     feed(&mut running.child, before);
     running.wait_for(20);
@@ -577,7 +578,7 @@ fn a_live_source_that_must_not_wait_has_gaps_where_the_service_was_away() {
 async fn a_ledger_is_a_sentence_unless_machines_ask() {
     let server = server().await;
     let desk = Desk::new(server.address, &server.credentials);
-    write_wav(&desk.place.path("call.wav"), &[&audio(2)]);
+    write_wav(&desk.place.path("call.wav"), &[&noise(2 * 16_000)]);
     let at = ["--endpoint", &desk.address, "--client-id", &desk.client_id, "--client-secret-file", "secret"];
     let done = desk
         .place

@@ -91,6 +91,20 @@ async fn an_old_token_serves_while_the_endpoint_is_down() {
 }
 
 #[tokio::test]
+async fn a_token_newer_than_a_refused_one_lives() {
+    let (server, clock) = setup().await;
+    let tokens = provider(&server, &clock);
+    let refused = tokens.token().await.unwrap();
+    let second = tokens.newer_than(refused.generation()).await.unwrap();
+    assert_eq!(second.life(), Some(Duration::from_secs(3_600)));
+    // Whoever was told of the refusal may take an hour to ask again.
+    clock.advance(Duration::from_secs(3_600));
+    let third = tokens.newer_than(refused.generation()).await.unwrap();
+    assert!(third.generation() > second.generation(), "an expired token was handed out");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_vault_that_others_can_reach_is_refused() {
     let (server, clock) = setup().await;
     provider(&server, &clock).token().await.unwrap();

@@ -48,7 +48,8 @@ impl Core {
         let id = ConnectionId(self.dialled);
         self.dialled += 1;
         self.outputs.push_back(Output::Dial(id, token.clone()));
-        Call { id, generation: token.generation(), since: now, moving }
+        let token_ends = token.life().map(|life| now.saturating_add(life));
+        Call { id, generation: token.generation(), token_ends, since: now, moving }
     }
 
     /// Introduces the session on a new connection.

@@ -99,7 +99,9 @@ impl Core {
             Recovery::RefreshToken => {
                 self.ledger.token_refusals += 1;
                 let shown = self.shown(swap, now);
-                self.refused.replace(shown).is_some() || too_long
+                // One that ended on the way says nothing of the next.
+                let ended = self.token_ended(now);
+                self.refused.replace(shown).is_some() && !ended || too_long
             }
             Recovery::Retry => too_long,
             // Nobody is served by a session that sleeps for longer than it would ever try.
@@ -134,6 +136,12 @@ impl Core {
             _ => self.backoff.next_delay(),
         };
         self.link = Link::Attempting(Attempt::Waiting { until: now + delay });
+    }
+
+    /// Whether the token of a connection under way has ended meanwhile.
+    fn token_ended(&self, now: Duration) -> bool {
+        let Link::Attempting(attempt) = &self.link else { return false };
+        attempt.call().and_then(|call| call.token_ends).is_some_and(|end| now >= end)
     }
 
     /// The token that the peer was shown last.

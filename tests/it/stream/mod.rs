@@ -179,7 +179,7 @@ async fn gaps_that_break_the_protocol_are_refused() {
 
 #[tokio::test]
 async fn a_socket_outlives_its_tokens_when_they_are_renewed_in_band() {
-    let lifetime = Duration::from_secs(3);
+    let lifetime = Duration::from_secs(6);
     let (server, recognizer) = serving(Setup { token_lifetime: lifetime, ..Setup::default() }).await;
     let tokens = server.tokens();
     let mut token = tokens.token().await.unwrap();
@@ -204,7 +204,7 @@ async fn a_socket_outlives_its_tokens_when_they_are_renewed_in_band() {
         token = tokens.newer_than(token.generation()).await.unwrap();
         socket.auth(token.expose());
         let left = socket.hear("auth_ok").await["token_expires_in_ms"].as_u64().unwrap();
-        assert!((1..=3_000).contains(&left), "{left}");
+        assert!((1..=6_000).contains(&left), "{left}");
     }
     socket.audio(&pcm, 4 * CHUNK, 5 * CHUNK);
     assert_covers(&socket.end(5 * CHUNK).await, &pcm, &[(0, 5 * CHUNK)]);
@@ -214,7 +214,7 @@ async fn a_socket_outlives_its_tokens_when_they_are_renewed_in_band() {
 
 #[tokio::test]
 async fn a_token_without_an_end_ends_nothing() {
-    let lifetime = Duration::from_secs(1);
+    let lifetime = Duration::from_secs(4);
     let (server, _) = serving(Setup { token_lifetime: lifetime, ..Setup::default() }).await;
     let (mut socket, _) = Socket::start(&server, &token(&server).await).await;
     let service = server.gateway.authority().create_service_token("test").unwrap();
@@ -264,14 +264,14 @@ async fn a_gateway_that_takes_no_tokens_in_band_says_so() {
 
 #[tokio::test]
 async fn the_end_of_a_token_is_told_before_it_comes() {
-    let lifetime = Duration::from_secs(1);
+    let lifetime = Duration::from_secs(4);
     let (server, _) = serving(Setup { token_lifetime: lifetime, ..Setup::default() }).await;
     let (mut socket, ready) = Socket::start(&server, &bearer(&minted(&server))).await;
-    assert!((1..=1_000).contains(&ready["token_expires_in_ms"].as_u64().unwrap()), "{ready}");
+    assert!((1..=4_000).contains(&ready["token_expires_in_ms"].as_u64().unwrap()), "{ready}");
     for round in 0..2 {
         let goaway = socket.hear("goaway").await;
         assert_eq!(goaway["reason"], "token");
-        assert!(goaway["deadline_ms"].as_u64().unwrap() <= 100, "{goaway}");
+        assert!(goaway["deadline_ms"].as_u64().unwrap() <= 400, "{goaway}");
         let next = match socket.next().await {
             Said::Message(message) => message,
             Said::Close(code, reason) => panic!("{code} {reason}"),
