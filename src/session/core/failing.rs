@@ -156,7 +156,7 @@ impl Core {
             (Link::Live(live), _) => live.generation,
             (Link::Attempting(attempt), _) => attempt.call().map_or_else(
                 // It was the token endpoint that refused.
-                || self.refused.or(self.in_force.map(|(token, _)| token)).unwrap_or_default(),
+                || self.refused.or(self.in_force).unwrap_or_default(),
                 |call| call.generation,
             ),
             (Link::Ended, _) => TokenGeneration::default(),

@@ -149,15 +149,13 @@ impl Core {
         if call.moving {
             // No progress in itself: a session could move for ever and get nowhere.
             self.ledger.moves += 1;
-        } else if self.ever_ready {
-            self.ledger.reconnects += 1;
-            self.emit(TranscriptEvent::Reconnected { from: ready.received });
-            self.throttle.refill(now);
         } else {
-            self.throttle.refill(now);
-        }
-        if !call.moving {
             self.last_progress = now;
+            self.throttle.refill(now);
+            if self.ever_ready {
+                self.ledger.reconnects += 1;
+                self.emit(TranscriptEvent::Reconnected { from: ready.received });
+            }
         }
         self.ever_ready = true;
         self.token_in_force(generation, ready.token_expires_in_ms, ready.auth, now);

@@ -99,8 +99,8 @@ pub struct Core {
     finish_sent: bool,
     /// The token that was refused last; another refusal is fatal.
     refused: Option<TokenGeneration>,
-    /// The token last in force, and since when.
-    in_force: Option<(TokenGeneration, Duration)>,
+    /// The token last in force.
+    in_force: Option<TokenGeneration>,
     /// When the session last changed its token or connection.
     changed: Duration,
     /// When the trouble began that no progress has ended yet.

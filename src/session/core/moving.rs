@@ -27,7 +27,7 @@ impl Core {
         auth: bool,
         now: Duration,
     ) {
-        if self.in_force.replace((generation, now)).is_some_and(|(before, _)| before < generation) {
+        if self.in_force.replace(generation).is_some_and(|before| before < generation) {
             self.ledger.token_swaps += 1;
         }
         let hasty = self.changed_lately(now);
