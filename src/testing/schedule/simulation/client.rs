@@ -178,7 +178,9 @@ impl Simulation {
             return Err("closes a connection that is gone".to_owned());
         }
         let was_broken = std::mem::replace(&mut connection.broken, true);
-        if code == close::GOING_AWAY && self.carrier.is_none_or(|carrier| carrier == number) {
+        let silent = connection.silent_since.is_some();
+        if silent || code == close::GOING_AWAY && self.carrier.is_none_or(|carrier| carrier == number) {
+            // A silence has lasted until it is left behind, noticed or not.
             self.audit.fails(self.now);
         }
         if self.carrier == Some(number) {

@@ -160,7 +160,8 @@ impl Simulation {
             });
             let over = self.connections.len() > self.plan.faults.len()
                 && self.fetches > self.plan.token_faults.len();
-            let calm = (quiet || over) && self.kills == self.plan.kills.len();
+            let silent = self.carrier.is_some_and(|carrier| self.connections[carrier].silent_since.is_some());
+            let calm = (quiet || over && !silent) && self.kills == self.plan.kills.len();
             self.audit.check_patience(&self.plan, calm, self.now)?;
             if let Some(carrier) = self.carrier {
                 self.audit.check_silence(&self.connections[carrier], &self.plan, self.now)?;
