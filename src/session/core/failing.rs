@@ -25,6 +25,9 @@ impl Core {
             // The peer may accuse an earlier process of what this one doesn't know; with a session of our own we start
             // afresh.
             if code == close::SESSION_UNKNOWN || code == close::PROTOCOL && self.inherited {
+                // A second connection asked for the session that is given up.
+                let swap = self.swap.take();
+                self.hang_up(swap);
                 self.forget_server();
                 return self.link_failed(&closed(close::SESSION_UNKNOWN, reason), now);
             }
