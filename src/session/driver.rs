@@ -26,6 +26,8 @@ use crate::recovery::Recovery;
 use crate::transcript::TranscriptEvent;
 use crate::transport::{Connect, Wire};
 
+/// How many feeds are taken before the peer has its turn: enough that their frames leave in few writes.
+const AUDIO_TURN: usize = 64;
 /// How many events may wait for the user before no more audio is taken.
 const WAITING_EVENTS: usize = 1_024;
 /// How many messages may wait for a socket before no more audio is taken: more than any window needs.
@@ -76,7 +78,7 @@ pub async fn run_journalled<C: Connect>(
         journal_failed: None,
         audio,
         audio_open: true,
-        audio_last: false,
+        audio_turn: 0,
         events,
         waiting: VecDeque::new(),
     };
@@ -113,8 +115,8 @@ struct Driver<'a, C: Connect> {
     journal_failed: Option<String>,
     audio: mpsc::Receiver<Feed>,
     audio_open: bool,
-    /// The last thing that happened was audio: now the peer has its turn.
-    audio_last: bool,
+    /// How many feeds were taken since the peer had its turn.
+    audio_turn: usize,
     events: mpsc::Sender<TranscriptEvent>,
     /// Events that the user has not taken yet.
     waiting: VecDeque<TranscriptEvent>,
@@ -159,8 +161,8 @@ impl<C: Connect> Driver<'_, C> {
                     }
                     continue;
                 }
-                feed = self.audio.recv(), if self.takes_audio() && !self.audio_last => {
-                    self.audio_last = true;
+                feed = self.audio.recv(), if self.takes_audio() && self.audio_turn < AUDIO_TURN => {
+                    self.audio_turn += 1;
                     match feed {
                         Some(Feed::Audio(chunk)) => Input::Audio(chunk),
                         Some(Feed::Flush) => Input::Flush,
@@ -171,7 +173,7 @@ impl<C: Connect> Driver<'_, C> {
                     }
                 }
                 (id, message) = heard(&mut self.wires) => {
-                    self.audio_last = false;
+                    self.audio_turn = 0;
                     let Some(input) = understood(id, message) else { continue };
                     match input {
                         // A peer that closes gets its answer.
@@ -184,8 +186,8 @@ impl<C: Connect> Driver<'_, C> {
                     input
                 }
                 // The peer had its turn, and nothing to say.
-                () = std::future::ready(()), if self.audio_last => {
-                    self.audio_last = false;
+                () = std::future::ready(()), if self.audio_turn > 0 => {
+                    self.audio_turn = 0;
                     continue;
                 }
             };
