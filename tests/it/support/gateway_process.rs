@@ -1,10 +1,10 @@
 //! A gateway in a process of its own, which can be killed and comes back at the same address: this very test binary,
 //! run with the one test that serves.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Lines, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,8 @@ pub(crate) struct GatewayProcess {
     pub(crate) address: SocketAddr,
     pub(crate) credentials: Credentials,
     directory: TempDir,
-    running: Option<(Child, ChildStdin)>,
+    /// The process, what tells it to end, and what it says: whoever prints to nobody dies.
+    running: Option<(Child, ChildStdin, Lines<BufReader<ChildStdout>>)>,
 }
 
 impl GatewayProcess {
@@ -63,13 +64,16 @@ impl GatewayProcess {
             .unwrap();
         let stdin = child.stdin.take().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().ends_with(READY)), "the gateway ended before it listened");
-        self.running = Some((child, stdin));
+        assert!(
+            lines.by_ref().any(|line| line.unwrap().ends_with(READY)),
+            "the gateway ended before it listened"
+        );
+        self.running = Some((child, stdin, lines));
     }
 
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
-        let (mut child, _stdin) = self.running.take().expect("it runs");
+        let (mut child, _stdin, _lines) = self.running.take().expect("it runs");
         assert!(child.try_wait().unwrap().is_none(), "the gateway ended by itself");
         child.kill().unwrap();
         child.wait().unwrap();
@@ -92,7 +96,7 @@ impl GatewayProcess {
 /// What a failed test leaves running would hold the test's output open.
 impl Drop for GatewayProcess {
     fn drop(&mut self) {
-        if let Some((child, _)) = &mut self.running {
+        if let Some((child, ..)) = &mut self.running {
             let _ = child.kill();
             let _ = child.wait();
         }
