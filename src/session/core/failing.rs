@@ -25,9 +25,6 @@ impl Core {
             // The peer may accuse an earlier process of what this one doesn't know; with a session of our own we start
             // afresh.
             if code == close::SESSION_UNKNOWN || code == close::PROTOCOL && self.inherited {
-                // A second connection asked for the session that is given up.
-                let swap = self.swap.take();
-                self.hang_up(swap);
                 self.forget_server();
                 return self.link_failed(&closed(close::SESSION_UNKNOWN, reason), now);
             }
@@ -43,8 +40,6 @@ impl Core {
     /// end that this process doesn't.
     pub(super) fn abandon(&mut self, now: Duration) {
         self.close_link(close::NORMAL);
-        let swap = self.swap.take();
-        self.hang_up(swap);
         self.forget_server();
         // It took the token.
         self.refused = None;
@@ -53,6 +48,9 @@ impl Core {
 
     /// Nothing that the server held counts any more, so everything above `final` goes again.
     pub(super) fn forget_server(&mut self) {
+        // A second connection asked for the session that is given up.
+        let swap = self.swap.take();
+        self.hang_up(swap);
         // Patience is that of a session which has begun.
         self.ever_ready |= self.inherited;
         (self.server, self.inherited) = (None, false);
