@@ -39,6 +39,7 @@ pub mod pace;
 pub mod pipeline;
 #[cfg(any(feature = "voices", feature = "models"))]
 mod program;
+mod random;
 pub mod recovery;
 pub mod resample;
 pub mod session;

@@ -77,7 +77,7 @@ impl Pacer {
     #[must_use]
     pub fn new(pace: Pace, sample_rate: u32) -> Pacer {
         let clock = SystemClock::new();
-        Pacer { pace, sample_rate, clock, start: clock.monotonic(), origin: FramePos::ZERO }
+        Pacer { pace, sample_rate, start: clock.monotonic(), clock, origin: FramePos::ZERO }
     }
 
     /// The pacer of a stream that goes on at `origin` now.

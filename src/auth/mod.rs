@@ -1,17 +1,27 @@
 //! Tokens: what they are, where they come from, where they are kept.
 //!
-//! A [`TokenProvider`] hands out access tokens that live; behind it are an [`OAuthClient`], which asks the token
-//! endpoint, and a [`Vault`], which keeps the answers on disk across runs.
+//! A [`TokenProvider`] hands out access tokens that live and renews them in time; behind it are an [`OAuthClient`], which
+//! asks the token endpoint, and a [`Vault`], which keeps the answers on disk, for later runs and for other processes.
+//! When to renew is decided in `renewal`, without clock, disk or network.
 
+mod error;
 mod oauth;
 mod provider;
+mod renewal;
+mod slots;
 mod token;
 mod vault;
 
-pub use oauth::{AuthError, Credentials, OAuthClient, Refusal, TOKEN_PATH};
+pub use error::{AuthError, Refusal};
+pub use oauth::{Credentials, OAuthClient, REVOCATION_PATH, TOKEN_PATH};
 #[cfg(feature = "test-util")]
 pub use provider::PlantedTokenBug;
 pub use provider::{TokenFuture, TokenProvider, TokenSource};
-pub use token::{AccessToken, RefreshToken, TokenGeneration, TokenSet};
-pub use vault::{Vault, VaultError};
+#[cfg(feature = "test-util")]
+pub(crate) use renewal::{Answer, Renewal, Step};
+pub use slots::{MAX_SLOTS, Slot, SlotState, Slots, SlotsError};
+pub use token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
+#[cfg(feature = "test-util")]
+pub use vault::VaultStep;
+pub use vault::{Account, LockedVault, Vault, VaultError, VaultKey};
 pub(crate) use vault::{create_private_dir, create_private_file, exposed};

@@ -1,6 +1,5 @@
 //! The client of the token endpoint.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +7,16 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::token::{RefreshToken, TokenSet};
-use super::vault::VaultError;
+use super::error::{AuthError, Refusal};
+use super::token::{RefreshToken, Scope, TokenSet};
 use crate::clock::Clock;
 use crate::net::Endpoint;
 use crate::recovery::{Recovery, retry_after};
 
 /// The token endpoint's path.
 pub const TOKEN_PATH: &str = "/auth/oauth/v1/token";
+/// Where tokens are revoked, in the manner of RFC 7009. The original service has no such thing.
+pub const REVOCATION_PATH: &str = "/auth/oauth/v1/revoke";
 
 /// How long one request to the token endpoint may take in all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,90 +32,6 @@ pub struct Credentials {
     pub client_id: String,
     /// Its secret.
     pub client_secret: SecretString,
-}
-
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AuthError {
-    /// The token endpoint could not be asked.
-    #[error("token endpoint {endpoint}: {reason}")]
-    Unreachable {
-        /// Its address.
-        endpoint: String,
-        /// What happened.
-        reason: String,
-    },
-    /// The token endpoint said no.
-    #[error("token endpoint {endpoint} refused the grant {grant} (status {status}): {reason}")]
-    Refused {
-        /// Its address.
-        endpoint: String,
-        /// The grant: `client_credentials` or `refresh_token`.
-        grant: &'static str,
-        /// The HTTP status.
-        status: u16,
-        /// Why.
-        reason: Refusal,
-        /// What to do about it.
-        recovery: Recovery,
-    },
-    /// The token endpoint's answer can't be understood.
-    #[error("token endpoint {endpoint} answered without {missing}")]
-    Answer {
-        /// Its address.
-        endpoint: String,
-        /// What is missing from the answer.
-        missing: &'static str,
-    },
-    /// The token can't be sent.
-    #[error("{0} is not a token: it is empty or holds characters that can't be sent")]
-    Token(&'static str),
-    /// The service token was refused; nothing can replace it.
-    #[error("service token refused, and a service token can't be refreshed: create a new one")]
-    ServiceToken,
-    /// Tokens can't be kept.
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-}
-
-/// Why the token endpoint said no. Told from its error code alone: the rest of its answer could hold anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The client id or secret is wrong.
-    Client,
-    /// The refresh token is dead.
-    Grant,
-    /// The project has no token left to give.
-    Limit,
-    /// It didn't say, or nothing that is known.
-    Unknown,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Refusal::Client => "client id or secret is wrong",
-            Refusal::Grant => "token is dead",
-            Refusal::Limit => "the project's limit of tokens is reached",
-            Refusal::Unknown => "no reason known",
-        })
-    }
-}
-
-impl AuthError {
-    /// What to do about it.
-    #[must_use]
-    pub fn recovery(&self) -> Recovery {
-        match self {
-            AuthError::Unreachable { .. } => Recovery::Retry,
-            AuthError::Refused { recovery, .. } => *recovery,
-            AuthError::Answer { .. }
-            | AuthError::Token(_)
-            | AuthError::ServiceToken
-            | AuthError::Vault(_) => Recovery::Fatal,
-        }
-    }
 }
 
 /// Asks the token endpoint for tokens.
@@ -142,6 +59,12 @@ impl OAuthClient {
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.credentials.client_id
+    }
+
+    /// The service's address.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// The clock by which grants are dated.
@@ -175,37 +98,66 @@ impl OAuthClient {
         self.ask("refresh_token", &body).await
     }
 
-    async fn ask(&self, grant: &'static str, body: &Value) -> Result<TokenSet, AuthError> {
-        let endpoint = || self.endpoint.to_string();
-        let unreachable = |error: reqwest::Error| AuthError::Unreachable {
-            endpoint: endpoint(),
-            // The URL holds no secret, but the body of the request does: say the kind only.
-            reason: kind_of(&error).to_owned(),
-        };
-        // The token's life began no later than the answer was written; counting from before the question is safe.
-        let asked_at = self.clock.unix();
-        let request = self.http.post(self.endpoint.url(TOKEN_PATH)).timeout(REQUEST_TIMEOUT).json(body);
-        let mut response = request.send().await.map_err(unreachable)?;
-        if !response.status().is_success() {
-            let status = response.status();
-            let recovery = match Recovery::from_status(status, retry_after(response.headers())) {
-                // Here no token was refused but what should buy one.
-                Recovery::RefreshToken => Recovery::Fatal,
-                recovery => recovery,
-            };
-            let reason = refusal(&read(&mut response).await.unwrap_or_default());
-            let status = status.as_u16();
-            return Err(AuthError::Refused { endpoint: endpoint(), grant, status, reason, recovery });
+    /// Tells the service to forget a refresh token and all that it bought. `false` where the service has no way to:
+    /// the original has not.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub async fn revoke(&self, token: &RefreshToken) -> Result<bool, AuthError> {
+        let body = json!({ "client_id": self.credentials.client_id, "token": token.0.expose_secret() });
+        let mut response = self.post(REVOCATION_PATH, &body).await?;
+        match response.status().as_u16() {
+            200 => Ok(true),
+            404 | 405 | 501 => Ok(false),
+            _ => Err(self.refusal("revocation", &mut response).await),
         }
-        let answer = read(&mut response).await.map_err(unreachable)?;
+    }
+
+    async fn ask(&self, grant: &'static str, body: &Value) -> Result<TokenSet, AuthError> {
+        // The token's life began no later than the answer was written; counting from before the question is safe.
+        let granted = self.clock.moment();
+        let mut response = self.post(TOKEN_PATH, body).await?;
+        if !response.status().is_success() {
+            return Err(self.refusal(grant, &mut response).await);
+        }
+        let answer = read(&mut response).await.map_err(|error| self.unreachable(&error))?;
         let answer: Answer = serde_json::from_slice(&answer)
-            .map_err(|_| AuthError::Answer { endpoint: endpoint(), missing: "an access token" })?;
+            .map_err(|_| AuthError::Answer { endpoint: self.endpoint.to_string(), missing: "an access token" })?;
+        let lifetime = [answer.expired_in, answer.expires_in].iter().flatten().find_map(seconds);
         Ok(TokenSet {
             access: answer.access_token,
             refresh: answer.refresh_token.map(RefreshToken),
-            granted_at: asked_at,
-            lifetime: answer.expired_in.or(answer.expires_in).map_or(DEFAULT_LIFETIME, |seconds| seconds.0),
+            granted,
+            lifetime: lifetime.unwrap_or(DEFAULT_LIFETIME),
+            scope: answer.scope.and_then(scope),
         })
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Result<reqwest::Response, AuthError> {
+        let request = self.http.post(self.endpoint.url(path)).timeout(REQUEST_TIMEOUT).json(body);
+        request.send().await.map_err(|error| self.unreachable(&error))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> AuthError {
+        AuthError::Unreachable {
+            endpoint: self.endpoint.to_string(),
+            // The URL holds no secret, but the body of the request does: say the kind only.
+            reason: kind_of(error).to_owned(),
+            // What was never connected asked for nothing.
+            asked: !error.is_connect(),
+        }
+    }
+
+    async fn refusal(&self, grant: &'static str, response: &mut reqwest::Response) -> AuthError {
+        let status = response.status();
+        let recovery = match Recovery::from_status(status, retry_after(response.headers())) {
+            // Here no token was refused but what should buy one.
+            Recovery::RefreshToken => Recovery::Fatal,
+            recovery => recovery,
+        };
+        let reason = refusal(&read(response).await.unwrap_or_default());
+        let endpoint = self.endpoint.to_string();
+        AuthError::Refused { endpoint, grant, status: status.as_u16(), reason, recovery }
     }
 }
 
@@ -237,29 +189,31 @@ fn refusal(body: &[u8]) -> Refusal {
 struct Answer {
     access_token: SecretString,
     refresh_token: Option<SecretString>,
-    expired_in: Option<Seconds>,
-    expires_in: Option<Seconds>,
+    expired_in: Option<Value>,
+    expires_in: Option<Value>,
+    scope: Option<Value>,
+}
+
+/// What the token opens: documented as an object of numbers, elsewhere (RFC 6749, section 3.3) names between spaces.
+fn scope(value: Value) -> Option<Scope> {
+    match value {
+        Value::Object(names) => {
+            let granted = |value: &Value| value.as_i64() != Some(0) && value.as_bool() != Some(false);
+            Some(Scope(names.into_iter().filter(|(_, value)| granted(value)).map(|(name, _)| name).collect()))
+        }
+        Value::String(names) => Some(Scope(names.split_whitespace().map(str::to_owned).collect())),
+        _ => None,
+    }
 }
 
 /// Seconds, as a number or as a string of one.
-#[derive(Deserialize)]
-#[serde(try_from = "Value")]
-struct Seconds(Duration);
-
-impl TryFrom<Value> for Seconds {
-    type Error = &'static str;
-
-    fn try_from(value: Value) -> Result<Seconds, &'static str> {
-        let seconds = match &value {
-            Value::String(text) => text.trim().parse().ok(),
-            Value::Number(number) => number.as_u64(),
-            _ => None,
-        };
-        // No token lives for a century; a larger number would overflow sums with the time of day.
-        seconds
-            .map(|seconds: u64| Seconds(Duration::from_secs(seconds.min(100 * 365 * 86_400))))
-            .ok_or("no seconds")
-    }
+fn seconds(value: &Value) -> Option<Duration> {
+    let seconds: f64 = match value {
+        Value::String(text) => text.trim().parse().ok()?,
+        value => value.as_f64()?,
+    };
+    // No token lives for a century; a larger number would overflow sums with the time of day.
+    Duration::try_from_secs_f64(seconds.min(100.0 * 365.0 * 86_400.0)).ok()
 }
 
 fn kind_of(error: &reqwest::Error) -> &'static str {

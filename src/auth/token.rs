@@ -1,10 +1,14 @@
 //! Token types. None of them prints its secret.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Moment;
 
 /// Counts the access tokens a provider has handed out: a later token has a higher generation, so that a refusal can
 /// be told to concern the token in force or one already replaced.
@@ -82,6 +86,17 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
+/// What a token opens, by the service's names: `asr_short`, `asr_stream`, `tts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope(pub BTreeSet<String>);
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.0.iter().map(String::as_str).collect();
+        f.write_str(&names.join(" "))
+    }
+}
+
 /// What the token endpoint granted.
 #[derive(Clone, Debug)]
 pub struct TokenSet {
@@ -89,35 +104,30 @@ pub struct TokenSet {
     pub access: SecretString,
     /// The refresh token; an answer may leave it out, then the one used stays in force.
     pub refresh: Option<RefreshToken>,
-    /// When the access token was granted, since the Unix epoch by this machine's clock.
-    pub granted_at: Duration,
+    /// When the access token was granted, or a little before.
+    pub granted: Moment,
     /// How long the access token lives from then.
     pub lifetime: Duration,
+    /// What the access token opens, where the endpoint said so.
+    pub scope: Option<Scope>,
 }
 
 impl TokenSet {
-    /// Whether the access token should be replaced at `now` (since the Unix epoch): in its last fifth, or last five
-    /// minutes where that is less. Also when the clock has been set back to before the grant, since its age is unknown
-    /// then.
+    /// How long before its end an access token is to be replaced: a fifth of its life, and at most five minutes.
     #[must_use]
-    pub fn is_due(&self, now: Duration) -> bool {
-        let margin = (self.lifetime / 5).min(Duration::from_secs(300));
-        now < self.granted_at || now.saturating_add(margin) >= self.ends_at()
+    pub fn margin(&self) -> Duration {
+        (self.lifetime / 5).min(Duration::from_secs(300))
     }
 
-    /// How long the access token still lives at `now` (since the Unix epoch).
+    /// How long the access token still lives at `now`. Nothing is left of one whose age no clock can tell.
     #[must_use]
-    pub fn left(&self, now: Duration) -> Duration {
-        self.ends_at().saturating_sub(now)
+    pub fn left(&self, now: &Moment) -> Duration {
+        self.granted.age(now).map_or(Duration::ZERO, |age| self.lifetime.saturating_sub(age))
     }
 
-    fn ends_at(&self) -> Duration {
-        self.granted_at.saturating_add(self.lifetime)
-    }
-
-    /// Whether the access token can no longer be used at `now` (since the Unix epoch).
+    /// Whether the access token is known to be of no use any more at `now`.
     #[must_use]
-    pub fn is_expired(&self, now: Duration) -> bool {
-        now < self.granted_at || now >= self.ends_at()
+    pub fn is_expired(&self, now: &Moment) -> bool {
+        self.left(now).is_zero()
     }
 }

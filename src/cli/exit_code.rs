@@ -112,12 +112,14 @@ impl From<PipelineError> for CliError {
 
 impl From<AuthError> for CliError {
     fn from(error: AuthError) -> CliError {
-        let exit = match (&error, error.recovery()) {
-            (AuthError::Unreachable { .. } | AuthError::Answer { .. }, _) => Exit::Peer,
+        let exit = match (error.cause(), error.cause().recovery()) {
+            (
+                AuthError::Unreachable { .. } | AuthError::Interrupted { .. } | AuthError::Answer { .. },
+                _,
+            ) => Exit::Peer,
             (AuthError::Vault(_), _) => Exit::Setup,
-            (AuthError::Refused { reason: Refusal::Limit, .. }, _) | (_, Recovery::RetryAfter(_)) => {
-                Exit::Limit
-            }
+            (AuthError::Refused { reason: Refusal::Limit, .. } | AuthError::Slots(_), _)
+            | (_, Recovery::RetryAfter(_)) => Exit::Limit,
             _ => Exit::Authentication,
         };
         CliError::new(exit, error.to_string())

@@ -390,12 +390,12 @@ fn encode(message: &ClientMessage) -> String {
 }
 
 fn no_token(error: AuthError) -> Failure {
-    let recovery = error.recovery();
-    let kind = match error {
-        AuthError::Unreachable { .. } => FailureKind::Unreachable,
-        AuthError::Refused { reason: Refusal::Limit, .. } => FailureKind::Limit,
-        _ if matches!(recovery, Recovery::RetryAfter(_)) => FailureKind::Limit,
+    let cause = error.cause();
+    let kind = match cause {
+        AuthError::Unreachable { .. } | AuthError::Interrupted { .. } => FailureKind::Unreachable,
+        AuthError::Refused { reason: Refusal::Limit, .. } | AuthError::Slots(_) => FailureKind::Limit,
+        _ if matches!(cause.recovery(), Recovery::RetryAfter(_)) => FailureKind::Limit,
         _ => FailureKind::Authentication,
     };
-    Failure { recovery, kind, reason: error.to_string() }
+    Failure { recovery: error.recovery(), kind, reason: error.to_string() }
 }

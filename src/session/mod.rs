@@ -16,7 +16,6 @@ mod links;
 #[cfg(feature = "test-util")]
 mod planted;
 pub mod protocol;
-pub(crate) mod random;
 pub mod replay;
 mod settings;
 

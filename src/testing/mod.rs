@@ -4,6 +4,7 @@
 
 mod clock;
 mod digest;
+pub mod history;
 pub mod network;
 mod null;
 pub mod peer;

@@ -296,10 +296,14 @@ async fn a_token_refused_at_the_door_is_replaced() {
     let revoked = TokenSet {
         access: "revoked".to_owned().into(),
         refresh: None,
-        granted_at: SystemClock::new().unix(),
+        granted: SystemClock::new().moment(),
         lifetime: Duration::from_secs(3600),
+        scope: None,
     };
-    vault.save(&revoked).unwrap();
+    let mut locked = vault.lock().await.unwrap();
+    locked.account.tokens = Some(revoked);
+    locked.save().unwrap();
+    drop(locked);
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let pcm = audio(1);
     let run = transcribe(&connector, &server.tokens(), Settings::new(16_000), &pcm).await;

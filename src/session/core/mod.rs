@@ -32,7 +32,7 @@ use super::ledger::{Ended, Ledger};
 use super::links::{Attempt, Link, Live, Swap, lost};
 #[cfg(feature = "test-util")]
 use super::planted::Planted;
-use super::random::Random;
+use crate::random::Random;
 use super::replay::ReplayBuffer;
 use super::settings::{Overflow, Settings};
 use crate::audio::{AudioChunk, FramePos};

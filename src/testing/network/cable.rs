@@ -11,7 +11,7 @@ use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
 use super::{Line, Network};
-use crate::session::random::Random;
+use crate::random::Random;
 use crate::testing::{Cut, Fault};
 
 /// The ends of a cable, and the ways that begin there.

@@ -21,7 +21,7 @@ use super::{Cut, Fault};
 use crate::auth::AccessToken;
 use crate::net::{CONNECT_TIMEOUT, Endpoint};
 use crate::session::Failure;
-use crate::session::random::Random;
+use crate::random::Random;
 use crate::transport::{Connect, Wire, unreachable, upgrade};
 
 /// What one connection is like.

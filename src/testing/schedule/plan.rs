@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::session::protocol::GoawayReason;
-use crate::session::random::{Random, mix};
+use crate::random::{Random, mix};
 use crate::session::{CatchUp, Overflow, Settings, close};
 
 /// What a seed leaves to chance.

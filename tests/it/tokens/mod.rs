@@ -1,13 +1,21 @@
 //! The client's tokens: fetched once, kept on disk, renewed in time.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::sync::Arc;
+mod history;
+mod processes;
+mod vault;
+
+use std::collections::HashSet;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::join_all;
 use secrecy::ExposeSecret;
 use voxline::auth::{
-    AccessToken, AuthError, OAuthClient, PlantedTokenBug, Refusal, TokenProvider, Vault, VaultError,
+    AccessToken, AuthError, Credentials, OAuthClient, PlantedTokenBug, Refusal, TokenProvider, Vault, VaultStep,
 };
 use voxline::gateway::authority::MAX_TOKENS;
 use voxline::net::http_client;
@@ -40,7 +48,7 @@ fn provider(server: &Server, clock: &ManualClock) -> TokenProvider {
 async fn many_callers_get_one_token_and_a_later_run_finds_it() {
     let (server, clock) = setup().await;
     let tokens = provider(&server, &clock);
-    let all = join_all((0..100).map(|_| tokens.token())).await;
+    let all = join_all((0..1_000).map(|_| tokens.token())).await;
     let first = all[0].as_ref().unwrap().bearer();
     assert!(all.iter().all(|token| token.as_ref().unwrap().bearer() == first));
     // They took one of the project's slots: all others are still there, and not one more.
@@ -63,19 +71,74 @@ async fn a_token_is_renewed_before_it_expires_and_after_a_refusal() {
     let (server, clock) = setup().await;
     let tokens = provider(&server, &clock);
     let first = tokens.token().await.unwrap();
-    // Due five minutes before its end.
+    // Due in its last five minutes at the earliest, and two and a half before its end at the latest.
     clock.advance(Duration::from_secs(3600 - 301));
     assert_eq!(tokens.token().await.unwrap().bearer(), first.bearer());
-    clock.advance(Duration::from_secs(2));
-    let second = tokens.token().await.unwrap();
-    assert_ne!(second.bearer(), first.bearer());
+    clock.advance(Duration::from_secs(151));
+    // Nobody waits for the new one while the old one lives.
+    assert_eq!(tokens.token().await.unwrap().bearer(), first.bearer());
+    let second = tokens.newer_than(first.generation()).await.unwrap();
+    assert_eq!(second.generation().0, first.generation().0 + 1);
 
-    // A hundred sessions that were refused together cause one refresh, and a refusal of the first token causes none.
-    let all = join_all((0..100).map(|_| tokens.newer_than(second.generation()))).await;
-    let third = all[0].as_ref().unwrap().bearer();
-    assert!(all.iter().all(|token| token.as_ref().unwrap().bearer() == third));
-    assert_eq!(tokens.newer_than(first.generation()).await.unwrap().bearer(), third);
+    // A thousand sessions that were refused together cause one refresh, and a refusal of the first token causes none.
+    clock.advance(Duration::from_secs(1000));
+    let all = join_all((0..1_000).map(|_| tokens.newer_than(second.generation()))).await;
+    let third = all[0].as_ref().unwrap();
+    assert!(all.iter().all(|token| token.as_ref().unwrap().bearer() == third.bearer()));
+    assert_eq!(third.generation().0, second.generation().0 + 1);
+    assert_eq!(tokens.newer_than(first.generation()).await.unwrap().bearer(), third.bearer());
+
+    // One that is refused as soon as it comes was not refused for its age.
+    let refused = tokens.newer_than(third.generation()).await.unwrap_err();
+    assert!(matches!(refused, AuthError::Rejected { .. }), "{refused}");
+    clock.advance(Duration::from_secs(60));
+    let fourth = tokens.newer_than(third.generation()).await.unwrap();
+    assert_eq!(fourth.generation().0, third.generation().0 + 1);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn callers_who_leave_take_no_renewal_with_them() {
+    let (server, clock) = setup().await;
+    let tokens = provider(&server, &clock);
+    {
+        let mut asking = std::pin::pin!(tokens.token());
+        let once = std::future::poll_fn(|context| Poll::Ready(asking.as_mut().poll(context).is_pending()));
+        assert!(once.await);
+    }
+    let token = tokens.token().await.unwrap();
+    assert_eq!(token.generation().0, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_is_told_to_all_and_asked_about_once() {
+    let (server, clock) = setup().await;
+    let credentials = Credentials { client_secret: "wrong".to_owned().into(), ..server.credentials.clone() };
+    let client = OAuthClient::new(http_client().unwrap(), server.endpoint(), credentials, Arc::new(clock.clone()));
+    let tokens = TokenProvider::oauth(client, vault(&server));
+    let all = join_all((0..100).map(|_| tokens.token())).await;
+    for refused in all {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused.cause(), AuthError::Refused { reason: Refusal::Client, .. }), "{refused}");
+    }
+    // What was refused took no slot, and is not remembered as if it had.
+    assert_eq!(vault(&server).load().unwrap().slots.taken(), 0);
+    server.stop().await;
+}
+
+/// A runtime that ends takes its tasks along, and the provider's with them.
+#[test]
+fn a_provider_outlives_the_runtime_it_was_first_used_in() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let serving = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (server, clock) = serving.block_on(setup());
+    let tokens = provider(&server, &clock);
+    let first = runtime().block_on(tokens.token()).unwrap();
+    clock.advance(Duration::from_secs(3600));
+    let second = runtime().block_on(tokens.token()).unwrap();
+    assert_ne!(first.bearer(), second.bearer());
+    serving.block_on(server.stop());
 }
 
 #[tokio::test]
@@ -104,33 +167,28 @@ async fn a_token_newer_than_a_refused_one_lives() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_vault_that_others_can_reach_is_refused() {
-    let (server, clock) = setup().await;
-    provider(&server, &clock).token().await.unwrap();
-    let (vault, path) = (vault(&server), vault(&server).path().to_owned());
+/// The disk under a vault: it may fail, and what reached it is remembered.
+#[derive(Clone, Default)]
+struct Disk {
+    fails: Arc<AtomicBool>,
+    saved: Arc<Mutex<HashSet<String>>>,
+}
 
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
-    let error = vault.load().unwrap_err();
-    assert!(matches!(error, VaultError::Exposed { .. }));
-    assert!(error.to_string().contains("chmod 600"), "{error}");
-
-    let moved = path.with_extension("moved");
-    std::fs::rename(&path, &moved).unwrap();
-    symlink(&moved, &path).unwrap();
-    assert!(matches!(vault.load(), Err(VaultError::NotAFile { .. })));
-
-    std::fs::remove_file(&path).unwrap();
-    assert!(vault.load().unwrap().is_none());
-    let absurd = r#"{"version":1,"access_token":"a","refresh_token":null,"granted_at":1,"lifetime":18446744073709551615}"#;
-    std::fs::write(&path, absurd).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-    let absurd = vault.load().unwrap().unwrap();
-    assert!(!absurd.is_due(Duration::from_secs(1_700_000_000)));
-    std::fs::write(&path, "{").unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-    assert!(matches!(vault.load(), Err(VaultError::Damaged { .. })));
-    server.stop().await;
+impl Disk {
+    fn under(&self, vault: Vault) -> Vault {
+        let (disk, seen) = (self.clone(), vault.clone());
+        vault.failing(move |step| {
+            if step == VaultStep::Renamed
+                && let Some(tokens) = seen.load().unwrap().tokens
+            {
+                disk.saved.lock().unwrap().insert(tokens.access.expose_secret().to_owned());
+            }
+            match disk.fails.load(Ordering::Relaxed) {
+                true => Err(io::Error::other("the disk fails")),
+                false => Ok(()),
+            }
+        })
+    }
 }
 
 /// What befalls the tokens of one client: calls, refusals, time, a disk that fails, a process that dies.
@@ -138,28 +196,33 @@ struct Fate<'a> {
     server: &'a Server,
     clock: &'a ManualClock,
     bug: Option<PlantedTokenBug>,
+    disk: Disk,
     tokens: TokenProvider,
     /// What was handed out last.
     last: Option<AccessToken>,
-    disk_fails: bool,
 }
 
-impl Fate<'_> {
-    fn provider(&self) -> TokenProvider {
-        let tokens = provider(self.server, self.clock);
-        match self.bug {
+impl<'a> Fate<'a> {
+    fn new(server: &'a Server, clock: &'a ManualClock, bug: Option<PlantedTokenBug>) -> Fate<'a> {
+        let disk = Disk::default();
+        let tokens = Fate::provider(server, clock, &disk, bug);
+        Fate { server, clock, bug, disk, tokens, last: None }
+    }
+
+    fn provider(
+        server: &Server,
+        clock: &ManualClock,
+        disk: &Disk,
+        bug: Option<PlantedTokenBug>,
+    ) -> TokenProvider {
+        let tokens = TokenProvider::oauth(client(server, clock), disk.under(vault(server)));
+        match bug {
             Some(bug) => tokens.planted(bug),
             None => tokens,
         }
     }
 
-    /// The directory of the vault, and where it is while the disk fails.
-    fn directories(&self) -> [std::path::PathBuf; 2] {
-        ["tokens", "away"].map(|name| self.server.vault.path().join(name))
-    }
-
     async fn go_on(&mut self, random: &mut Random) {
-        let [vault, away] = self.directories();
         match random.below(6) {
             0 | 1 => self.take(self.tokens.token().await),
             2 if self.last.is_some() => {
@@ -167,15 +230,10 @@ impl Fate<'_> {
                 self.take(self.tokens.newer_than(generation).await);
             }
             3 => self.clock.advance(Duration::from_secs(random.below(4_000) as u64)),
-            4 if !self.disk_fails && vault.exists() => {
-                std::fs::rename(&vault, &away).unwrap();
-                std::fs::write(&vault, "").unwrap();
-                self.disk_fails = true;
-            }
-            4 if self.disk_fails => self.heal(),
+            4 => drop(self.disk.fails.fetch_xor(true, Ordering::Relaxed)),
             // The process dies, and another takes over.
-            5 if !self.disk_fails => {
-                self.tokens = self.provider();
+            5 => {
+                self.tokens = Fate::provider(self.server, self.clock, &self.disk, self.bug);
                 self.last = None;
             }
             _ => {}
@@ -188,20 +246,10 @@ impl Fate<'_> {
         }
     }
 
-    fn heal(&mut self) {
-        let [vault, away] = self.directories();
-        if std::mem::take(&mut self.disk_fails) {
-            std::fs::remove_file(&vault).unwrap();
-            std::fs::rename(&away, &vault).unwrap();
-        }
-    }
-
     /// Whether what was handed out last would be there after a crash.
     fn is_safe(&self) -> bool {
-        let saved = vault(self.server).load().unwrap();
-        self.last
-            .as_ref()
-            .is_none_or(|last| saved.is_some_and(|saved| saved.access.expose_secret() == last.expose()))
+        let saved = self.disk.saved.lock().unwrap();
+        self.last.as_ref().is_none_or(|last| saved.contains(last.expose()))
     }
 }
 
@@ -209,18 +257,13 @@ impl Fate<'_> {
 async fn play(seed: u64, bug: Option<PlantedTokenBug>) -> bool {
     let (server, clock) = setup().await;
     let mut random = Random::seeded(seed);
-    let tokens = provider(&server, &clock);
-    let mut fate = Fate { server: &server, clock: &clock, bug, tokens, last: None, disk_fails: false };
-    fate.tokens = fate.provider();
+    let mut fate = Fate::new(&server, &clock, bug);
     let mut safe = true;
     for _ in 0..30 {
         fate.go_on(&mut random).await;
-        if !fate.disk_fails {
-            safe &= fate.is_safe();
-        }
+        safe &= fate.is_safe();
     }
-    fate.heal();
-    safe &= fate.is_safe();
+    drop(fate);
     server.stop().await;
     safe
 }

@@ -1,0 +1,148 @@
+//! Why there is no token.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::slots::SlotsError;
+use super::vault::VaultError;
+use crate::recovery::Recovery;
+
+/// Why there is no token.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// The token endpoint could not be asked.
+    #[error("token endpoint {endpoint}: {reason}")]
+    Unreachable {
+        /// Its address.
+        endpoint: String,
+        /// What happened.
+        reason: String,
+        /// Whether the question may have arrived, and only the answer not.
+        asked: bool,
+    },
+    /// The token endpoint said no.
+    #[error("token endpoint {endpoint} refused the grant {grant} (status {status}): {reason}")]
+    Refused {
+        /// Its address.
+        endpoint: String,
+        /// The grant: `client_credentials` or `refresh_token`.
+        grant: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// Why.
+        reason: Refusal,
+        /// What to do about it.
+        recovery: Recovery,
+    },
+    /// The token endpoint's answer can't be understood.
+    #[error("token endpoint {endpoint} answered without {missing}")]
+    Answer {
+        /// Its address.
+        endpoint: String,
+        /// What is missing from the answer.
+        missing: &'static str,
+    },
+    /// The token can't be sent.
+    #[error("{0} is not a token: it is empty or holds characters that can't be sent")]
+    Token(&'static str),
+    /// The service token was refused; nothing can replace it.
+    #[error("service token refused, and a service token can't be refreshed: create a new one")]
+    ServiceToken,
+    /// The service refuses what its own token endpoint has granted a moment ago.
+    #[error("access token refused as fresh as it came from the token endpoint {endpoint}")]
+    Rejected {
+        /// The token endpoint's address.
+        endpoint: String,
+    },
+    /// Asking for tokens too often would use up what the project has of them.
+    #[error(transparent)]
+    Slots(#[from] SlotsError),
+    /// The last try failed, and it is too early for the next.
+    #[error("{error}; next try in {} s", wait.as_secs_f64().ceil())]
+    Waiting {
+        /// How the last try failed.
+        error: Box<AuthError>,
+        /// How long until the next.
+        wait: Duration,
+    },
+    /// Whoever was asking the token endpoint ended first, with its runtime.
+    #[error("asking the token endpoint {endpoint} was interrupted")]
+    Interrupted {
+        /// Its address.
+        endpoint: String,
+    },
+    /// Tokens can't be kept.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// Why the token endpoint said no. Told from its error code alone: the rest of its answer could hold anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client id or secret is wrong.
+    Client,
+    /// The refresh token is dead.
+    Grant,
+    /// The project has no token left to give.
+    Limit,
+    /// It didn't say, or nothing that is known.
+    Unknown,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Client => "client id or secret is wrong",
+            Refusal::Grant => "token is dead",
+            Refusal::Limit => "the project's limit of tokens is reached",
+            Refusal::Unknown => "no reason known",
+        })
+    }
+}
+
+impl AuthError {
+    /// What to do about it.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            AuthError::Unreachable { .. } | AuthError::Interrupted { .. } => Recovery::Retry,
+            AuthError::Refused { recovery, .. } => *recovery,
+            AuthError::Slots(SlotsError::TooSoon { wait, .. }) => Recovery::RetryAfter(*wait),
+            AuthError::Waiting { error, wait } => match error.recovery() {
+                Recovery::Fatal => Recovery::Fatal,
+                _ => Recovery::RetryAfter(*wait),
+            },
+            AuthError::Answer { .. }
+            | AuthError::Token(_)
+            | AuthError::ServiceToken
+            | AuthError::Rejected { .. }
+            | AuthError::Slots(_)
+            | AuthError::Vault(_) => Recovery::Fatal,
+        }
+    }
+
+    /// What went wrong, where this only says that it did before.
+    #[must_use]
+    pub fn cause(&self) -> &AuthError {
+        match self {
+            AuthError::Waiting { error, .. } => error.cause(),
+            error => error,
+        }
+    }
+
+    /// Whether the refresh token that was offered is dead. A service that gives no reason says so by 400 or 401, as
+    /// clients of the original take it.
+    pub(super) fn is_dead_grant(&self) -> bool {
+        matches!(
+            self,
+            AuthError::Refused { reason: Refusal::Grant, .. }
+                | AuthError::Refused { reason: Refusal::Unknown, status: 400 | 401, .. }
+        )
+    }
+
+    /// Whether a request that failed so may have been granted all the same.
+    pub(super) fn may_be_granted(&self) -> bool {
+        matches!(self, AuthError::Unreachable { asked: true, .. } | AuthError::Answer { .. })
+    }
+}

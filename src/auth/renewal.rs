@@ -1,0 +1,198 @@
+//! When a token is renewed, and what callers are told meanwhile: the provider's logic, without clock, disk or network.
+//!
+//! [`Renewal::ask`] answers a caller; [`Renewal::next`] tells what to do next: wait, or renew. However many ask, one
+//! renewal is under way at a time, and its outcome is everybody's.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::error::AuthError;
+use super::token::{AccessToken, TokenGeneration, TokenSet};
+use crate::clock::Moment;
+use crate::random::Random;
+use crate::recovery::Recovery;
+
+/// After the first failures the wait is anything up to a ceiling that doubles from [`FIRST_CEILING`] ("full jitter":
+/// many clients that failed together don't come back together). After [`DOUBLINGS`] of them it is [`LAST_WAIT`] and some
+/// spread: so an endpoint that is down for an hour is asked at most 70 times, and is back in use a minute after it is back.
+const FIRST_CEILING: Duration = Duration::from_secs(2);
+const DOUBLINGS: u32 = 5;
+const LAST_WAIT: Duration = Duration::from_secs(57);
+const LAST_SPREAD: Duration = Duration::from_secs(3);
+/// The longest `Retry-After` that is believed.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// A token that replaced a refused one and is refused within this time, and within half of its life, is refused for
+/// another reason than its age: one more would be refused, too.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// What a caller is told.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A token that lives.
+    Token(AccessToken),
+    /// A renewal is due: ask again when it is done.
+    Wait,
+    /// There is none.
+    Failed(AuthError),
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Get a token other than this one, which is refused or at its end, then say [`Renewal::done`].
+    Renew {
+        /// The token in force.
+        stale: Option<SecretString>,
+    },
+    /// Nothing for so long, unless somebody asks.
+    Wait(Duration),
+    /// Nothing, until somebody asks or the renewal under way is done.
+    Idle,
+}
+
+/// The token in force, and the way to the next one.
+#[derive(Debug)]
+pub(crate) struct Renewal {
+    endpoint: String,
+    held: Option<Held>,
+    generation: TokenGeneration,
+    /// Somebody waits for a newer token than the one in force.
+    wanted: bool,
+    /// The token in force was refused.
+    refused: bool,
+    under_way: bool,
+    failed: Option<Failed>,
+    random: Random,
+}
+
+#[derive(Debug)]
+struct Held {
+    tokens: TokenSet,
+    /// How long before its end it is to be replaced.
+    lead: Duration,
+    /// It replaced one that was refused.
+    by_refusal: bool,
+}
+
+/// The last renewals, where all of them failed.
+#[derive(Debug)]
+struct Failed {
+    error: AuthError,
+    count: u32,
+    at: Moment,
+    wait: Duration,
+}
+
+impl Failed {
+    /// How long until the next try. A clock that was set back, on a machine started anew, says nothing: try now.
+    fn left(&self, now: &Moment) -> Duration {
+        self.at.age(now).map_or(Duration::ZERO, |age| self.wait.saturating_sub(age))
+    }
+
+    fn is_passing(&self) -> bool {
+        self.error.recovery() != Recovery::Fatal
+    }
+}
+
+impl Renewal {
+    /// Holds no token yet. `seed` decides the spread of the waits.
+    pub(crate) fn new(endpoint: String, seed: u64) -> Renewal {
+        Renewal {
+            endpoint,
+            held: None,
+            generation: TokenGeneration::default(),
+            wanted: false,
+            refused: false,
+            under_way: false,
+            failed: None,
+            random: Random::new(seed),
+        }
+    }
+
+    /// A token for a caller; `newer_than` is one that was refused, or is at its end, and must not be handed out again.
+    pub(crate) fn ask(&mut self, newer_than: Option<TokenGeneration>, now: &Moment) -> Answer {
+        let stale = newer_than.is_some_and(|stale| self.generation <= stale);
+        if let Some(held) = &self.held {
+            let left = held.tokens.left(now);
+            if !stale && !left.is_zero() {
+                return match AccessToken::new(&held.tokens.access, self.generation) {
+                    Some(token) => Answer::Token(token.living(left)),
+                    None => Answer::Failed(AuthError::Token("access token")),
+                };
+            }
+            if stale && !left.is_zero() {
+                let age = held.tokens.lifetime - left;
+                if held.by_refusal && age < FRESH && left > age {
+                    return Answer::Failed(AuthError::Rejected { endpoint: self.endpoint.clone() });
+                }
+                self.refused = true;
+            }
+        }
+        match &self.failed {
+            Some(failed) if !self.under_way && !failed.left(now).is_zero() => Answer::Failed(AuthError::Waiting {
+                error: Box::new(failed.error.clone()),
+                wait: failed.left(now),
+            }),
+            _ => {
+                self.wanted = true;
+                Answer::Wait
+            }
+        }
+    }
+
+    /// What is to be done next. [`Step::Renew`] is said once for each renewal.
+    pub(crate) fn next(&mut self, now: &Moment) -> Step {
+        if self.under_way {
+            return Step::Idle;
+        }
+        let until_due = self.held.as_ref().map(|held| held.tokens.left(now).saturating_sub(held.lead));
+        let until_wanted = if self.wanted { Some(Duration::ZERO) } else { until_due };
+        let Some(wait) = until_wanted else { return Step::Idle };
+        let wait = match &self.failed {
+            // Only a caller's wish is reason enough to try again what can't help.
+            Some(failed) if !self.wanted && !failed.is_passing() => return Step::Idle,
+            Some(failed) => wait.max(failed.left(now)),
+            None => wait,
+        };
+        if !wait.is_zero() {
+            return Step::Wait(wait);
+        }
+        self.under_way = true;
+        Step::Renew { stale: self.held.as_ref().map(|held| held.tokens.access.clone()) }
+    }
+
+    /// A renewal ended so.
+    pub(crate) fn done(&mut self, outcome: Result<TokenSet, AuthError>, now: &Moment) {
+        (self.under_way, self.wanted) = (false, false);
+        match outcome {
+            // A token that is dead when it arrives would be renewed without end.
+            Ok(tokens) if tokens.is_expired(now) => {
+                let endpoint = self.endpoint.clone();
+                self.failed(AuthError::Answer { endpoint, missing: "a token that lives" }, now);
+            }
+            Ok(tokens) => {
+                let margin = tokens.margin();
+                let lead = margin - self.random.up_to(margin / 2);
+                let by_refusal = std::mem::take(&mut self.refused);
+                self.held = Some(Held { tokens, lead, by_refusal });
+                self.generation.0 += 1;
+                self.failed = None;
+            }
+            Err(error) => self.failed(error, now),
+        }
+    }
+
+    fn failed(&mut self, error: AuthError, now: &Moment) {
+        let count = self.failed.as_ref().map_or(0, |failed| failed.count).saturating_add(1);
+        let pause = match count {
+            1..=DOUBLINGS => self.random.up_to(FIRST_CEILING * 2_u32.pow(count - 1)),
+            _ => LAST_WAIT + self.random.up_to(LAST_SPREAD),
+        };
+        let wait = match error.recovery() {
+            Recovery::RetryAfter(wait) => pause.max(wait.min(LONGEST_RETRY_AFTER)),
+            _ => pause,
+        };
+        self.failed = Some(Failed { error, count, at: now.clone(), wait });
+    }
+}
