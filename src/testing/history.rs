@@ -257,15 +257,16 @@ impl World {
             self.ask_all()?;
         }
         for process in 0..self.processes.len() {
-            // A token that lives for a second may have ended just now: then the next is on its way.
-            let patience = if self.lifetime < 4 * LONGEST_REQUEST { 20 } else { 1 };
+            // A token may have ended just now: then the next is on its way, unless two others ask first.
+            let patience = 3 * 2 * LONGEST_REQUEST.as_secs();
             let served = (0..patience).any(|_| {
                 let answer = self.ask(process);
                 self.run(Duration::from_millis(500));
                 matches!(answer, Answer::Token(_))
             });
             if !served {
-                return Err(format!("process {process} has no token in the end"));
+                let Process { renewal, .. } = &self.processes[process];
+                return Err(format!("process {process} has no token in the end: {renewal:?}"));
             }
         }
         Ok(())
