@@ -3,18 +3,15 @@
 use std::io;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_tungstenite::client_async_with_config;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, handshake::client::Request};
 
+use super::handshake::{self, NotOpened};
 use super::{Connect, Wire};
 use crate::auth::AccessToken;
 use crate::net::{CONNECT_TIMEOUT, Endpoint, TlsError, client_config};
@@ -78,31 +75,18 @@ pub(crate) async fn upgrade<S: Stream>(
     stream: S,
     token: &AccessToken,
 ) -> Result<Wire<S>, Failure> {
-    match client_async_with_config(request(endpoint, token), stream, Some(socket_limits())).await {
-        Ok((socket, _)) => Ok(Wire::new(socket)),
-        Err(tungstenite::Error::Http(response)) => Err(refused(endpoint, &response)),
-        Err(tungstenite::Error::Io(error)) => Err(unreachable(endpoint, &error.to_string())),
-        // A proxy whose server is restarting takes connections and drops them.
-        Err(error @ tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete)) => {
-            Err(unreachable(endpoint, &error.to_string()))
-        }
-        Err(error) => Err(Failure {
-            recovery: Recovery::Fatal,
-            kind: FailureKind::Protocol,
-            reason: format!("{endpoint}: {error}"),
-        }),
-    }
-}
-
-fn request(endpoint: &Endpoint, token: &AccessToken) -> Request {
-    let mut url = endpoint.url(protocol::PATH);
-    let scheme = if endpoint.is_tls() { "wss" } else { "ws" };
-    url.set_scheme(scheme).expect("both are special schemes");
-    let mut request = url.as_str().into_client_request().expect("an endpoint is a valid address");
-    let headers = request.headers_mut();
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol::SUBPROTOCOL));
-    headers.insert(AUTHORIZATION, token.bearer());
-    request
+    handshake::open(stream, &endpoint.url(protocol::PATH), token).await.map(Wire::new).map_err(
+        |why| match why {
+            NotOpened::Refused(status, headers) => refused(endpoint, status, &headers),
+            // A proxy whose server is restarting takes connections and drops them.
+            NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
+            NotOpened::Protocol(reason) => Failure {
+                recovery: Recovery::Fatal,
+                kind: FailureKind::Protocol,
+                reason: format!("{endpoint}: {reason}"),
+            },
+        },
+    )
 }
 
 /// The service can't be reached, or not kept, for a reason that may pass.
@@ -115,9 +99,8 @@ pub(crate) fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
 }
 
 /// The gateway answered the upgrade with plain HTTP.
-fn refused(endpoint: &Endpoint, response: &http::Response<Option<Vec<u8>>>) -> Failure {
-    let status = response.status();
-    let recovery = Recovery::from_status(status, retry_after(response.headers()));
+fn refused(endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap) -> Failure {
+    let recovery = Recovery::from_status(status, retry_after(headers));
     let (kind, reason) = match status.as_u16() {
         401 => (FailureKind::Authentication, "access token refused (status 401)".to_owned()),
         403 => (FailureKind::Authentication, "token has no scope asr_stream (status 403)".to_owned()),
