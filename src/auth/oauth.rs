@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::token::{RefreshToken, TokenSet};
 use super::vault::VaultError;
 use crate::clock::Clock;
-use crate::net::Endpoint;
+use crate::net::{Endpoint, reason};
 use crate::recovery::{Recovery, retry_after};
 
 /// The token endpoint's path.
@@ -177,11 +177,8 @@ impl OAuthClient {
 
     async fn ask(&self, grant: &'static str, body: &Value) -> Result<TokenSet, AuthError> {
         let endpoint = || self.endpoint.to_string();
-        let unreachable = |error: reqwest::Error| AuthError::Unreachable {
-            endpoint: endpoint(),
-            // The URL holds no secret, but the body of the request does: say the kind only.
-            reason: kind_of(&error).to_owned(),
-        };
+        let unreachable =
+            |error: reqwest::Error| AuthError::Unreachable { endpoint: endpoint(), reason: reason(&error) };
         // The token's life began no later than the answer was written; counting from before the question is safe.
         let asked_at = self.clock.unix();
         let request = self.http.post(self.endpoint.url(TOKEN_PATH)).timeout(REQUEST_TIMEOUT).json(body);
@@ -259,14 +256,5 @@ impl TryFrom<Value> for Seconds {
         seconds
             .map(|seconds: u64| Seconds(Duration::from_secs(seconds.min(100 * 365 * 86_400))))
             .ok_or("no seconds")
-    }
-}
-
-fn kind_of(error: &reqwest::Error) -> &'static str {
-    match error {
-        error if error.is_timeout() => "no answer in time",
-        error if error.is_connect() => "connection failed",
-        error if error.is_redirect() => "redirected too often",
-        _ => "connection lost",
     }
 }

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::handshake::{self, NotOpened};
 use super::{Connect, Wire};
 use crate::auth::AccessToken;
-use crate::net::{CONNECT_TIMEOUT, Endpoint, TlsError, client_config};
+use crate::net::{CONNECT_TIMEOUT, Endpoint, TlsError, Trust, objection};
 use crate::recovery::{Recovery, retry_after};
 use crate::session::protocol;
 use crate::session::{Failure, FailureKind};
@@ -37,7 +37,13 @@ impl WebSocketConnector {
     /// # Errors
     /// [`TlsError`] where TLS can't be set up.
     pub fn new(endpoint: Endpoint) -> Result<WebSocketConnector, TlsError> {
-        Ok(WebSocketConnector { endpoint, tls: Arc::new(client_config()?) })
+        Ok(WebSocketConnector::trusting(endpoint, &Trust::system()?))
+    }
+
+    /// A connector to the service at `endpoint`, which only `trust` knows.
+    #[must_use]
+    pub fn trusting(endpoint: Endpoint, trust: &Trust) -> WebSocketConnector {
+        WebSocketConnector { endpoint, tls: trust.config().clone() }
     }
 
     async fn open(&self) -> io::Result<Box<dyn Stream>> {
@@ -53,7 +59,9 @@ impl WebSocketConnector {
     }
 
     async fn handshake(&self, token: &AccessToken) -> Result<Wire<Box<dyn Stream>>, Failure> {
-        let stream = self.open().await.map_err(|error| unreachable(&self.endpoint, &error.to_string()))?;
+        let stream = self.open().await.map_err(|error| {
+            unreachable(&self.endpoint, &objection(&error).unwrap_or_else(|| error.to_string()))
+        })?;
         upgrade(&self.endpoint, stream, token).await
     }
 }
