@@ -86,7 +86,9 @@ impl Connection {
             };
             let authority = Authority::in_memory(TOKEN_LIFETIME, Arc::new(SystemClock::new()))?;
             let project = authority.create_project("embedded")?;
-            Ok((Gateway::new(authority, engines, gateway::Options::default()), project))
+            // Its one client is this process: nobody else on the machine should be able to shut it out.
+            let options = gateway::Options { max_failures: 0, ..gateway::Options::default() };
+            Ok((Gateway::new(authority, engines, options), project))
         };
         let loaded = tokio::task::spawn_blocking(load).await;
         let (gateway, project) = loaded.map_err(|panic| CliError::new(Exit::Setup, panic.to_string()))??;

@@ -323,6 +323,11 @@ impl Authority {
         find().map_err(|e| self.store_error(&e))
     }
 
+    /// The clock by which tokens end.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> u64 {
         u64::try_from(self.clock.unix().as_millis()).unwrap_or(u64::MAX)
