@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::error::{AuthError, Refusal};
 use super::token::{RefreshToken, Scope, TokenSet};
 use crate::clock::Clock;
-use crate::net::Endpoint;
+use crate::net::{Endpoint, reason};
 use crate::recovery::{Recovery, retry_after};
 
 /// The token endpoint's path.
@@ -141,8 +141,7 @@ impl OAuthClient {
     fn unreachable(&self, error: &reqwest::Error) -> AuthError {
         AuthError::Unreachable {
             endpoint: self.endpoint.to_string(),
-            // The URL holds no secret, but the body of the request does: say the kind only.
-            reason: kind_of(error).to_owned(),
+            reason: reason(error),
             // What was never connected asked for nothing.
             asked: !error.is_connect(),
         }
@@ -214,13 +213,4 @@ fn seconds(value: &Value) -> Option<Duration> {
     };
     // No token lives for a century; a larger number would overflow sums with the time of day.
     Duration::try_from_secs_f64(seconds.min(100.0 * 365.0 * 86_400.0)).ok()
-}
-
-fn kind_of(error: &reqwest::Error) -> &'static str {
-    match error {
-        error if error.is_timeout() => "no answer in time",
-        error if error.is_connect() => "connection failed",
-        error if error.is_redirect() => "redirected too often",
-        _ => "connection lost",
-    }
 }

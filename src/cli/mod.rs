@@ -76,6 +76,9 @@ struct Common {
     /// File that holds a service token, instead of a client id and secret
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// File of certificates (PEM) to trust besides the system's
+    #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CA_FILE")]
+    ca_file: Option<PathBuf>,
     /// Directory of models [default: voxline/models in the user's cache directory]
     #[arg(long, global = true, value_name = "DIR", env = "VOXLINE_MODELS")]
     models: Option<PathBuf>,
@@ -95,6 +98,7 @@ impl Common {
             client_id: text(self.client_id),
             client_secret_file: file(self.client_secret_file),
             token_file: file(self.token_file),
+            ca_file: file(self.ca_file),
             models: file(self.models),
             language: text(language),
         })?)

@@ -33,13 +33,16 @@ pub(super) struct Arguments {
     /// How many streaming sessions may live at once
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     max_sessions: u16,
+    /// How many wrong tokens an address may send at once, and one every 3 seconds; 0 for no limit, behind a proxy
+    #[arg(long, value_name = "COUNT", default_value_t = Options::default().max_failures)]
+    max_failures: u32,
     /// How many seconds sessions may go on once the gateway is told to stop
     #[arg(long, value_name = "SECONDS", default_value_t = Options::default().drain.as_secs())]
     drain: u64,
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { listen, state, token_lifetime, max_sessions, drain } = arguments;
+    let Arguments { listen, state, token_lifetime, max_sessions, max_failures, drain } = arguments;
     let config = common.load(None)?;
     let lifetime = Duration::from_secs(token_lifetime);
     let load = move || -> Result<(Authority, Engines), CliError> {
@@ -52,6 +55,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
     let options = Options {
         max_sessions: max_sessions.into(),
+        max_failures,
         drain: Duration::from_secs(drain),
         ..Options::default()
     };

@@ -17,7 +17,8 @@ use crate::config::{Access, Config, Service};
 use crate::engine::{Recognizer, Voices, Whisper};
 use crate::gateway::authority::{Authority, NewProject};
 use crate::gateway::{self, Engines, Gateway};
-use crate::net::{Endpoint, http_client};
+use crate::net::{Endpoint, Trust, http_client_trusting};
+use crate::transport::WebSocketConnector;
 
 /// The lifetime of access tokens: the documented hour.
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
@@ -34,6 +35,7 @@ pub(super) struct Connection {
     pub(super) endpoint: Endpoint,
     pub(super) tokens: TokenProvider,
     pub(super) http: reqwest::Client,
+    trust: Trust,
     embedded: Option<Embedded>,
 }
 
@@ -48,9 +50,11 @@ struct Embedded {
 impl Connection {
     /// The service of `config`, started where it is embedded.
     pub(super) async fn open(config: &Config, need: Need) -> Result<Connection, CliError> {
-        let http = http_client()?;
-        match config.service()? {
-            Service::Embedded => Connection::embed(&config.models, need, http).await,
+        let service = config.service()?;
+        let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
+        let http = http_client_trusting(&trust)?;
+        match service {
+            Service::Embedded => Connection::embed(&config.models, need, http, trust).await,
             Service::Remote { endpoint, access } => {
                 let tokens = match access {
                     Access::ServiceToken(token) => TokenProvider::service(&token)?,
@@ -59,13 +63,18 @@ impl Connection {
                         provider(&http, &endpoint, credentials, &config.tokens)
                     }
                 };
-                Ok(Connection { endpoint, tokens, http, embedded: None })
+                Ok(Connection { endpoint, tokens, http, trust, embedded: None })
             }
         }
     }
 
     /// Starts a gateway on a free loopback port, registers a project there, and becomes its client.
-    async fn embed(models: &Path, need: Need, http: reqwest::Client) -> Result<Connection, CliError> {
+    async fn embed(
+        models: &Path,
+        need: Need,
+        http: reqwest::Client,
+        trust: Trust,
+    ) -> Result<Connection, CliError> {
         let setup = |error: std::io::Error| CliError::new(Exit::Setup, format!("embedded gateway: {error}"));
         let models = models.to_owned();
         let load = move || -> Result<(Gateway, NewProject), CliError> {
@@ -77,7 +86,9 @@ impl Connection {
             };
             let authority = Authority::in_memory(TOKEN_LIFETIME, Arc::new(SystemClock::new()))?;
             let project = authority.create_project("embedded")?;
-            Ok((Gateway::new(authority, engines, gateway::Options::default()), project))
+            // Its one client is this process: nobody else on the machine should be able to shut it out.
+            let options = gateway::Options { max_failures: 0, ..gateway::Options::default() };
+            Ok((Gateway::new(authority, engines, options), project))
         };
         let loaded = tokio::task::spawn_blocking(load).await;
         let (gateway, project) = loaded.map_err(|panic| CliError::new(Exit::Setup, panic.to_string()))??;
@@ -91,7 +102,12 @@ impl Connection {
         let NewProject { client_id, client_secret } = project;
         let tokens = provider(&http, &endpoint, Credentials { client_id, client_secret }, directory.path());
         let embedded = Some(Embedded { stop, server, directory });
-        Ok(Connection { endpoint, tokens, http, embedded })
+        Ok(Connection { endpoint, tokens, http, trust, embedded })
+    }
+
+    /// Dials the service's stream.
+    pub(super) fn connector(&self) -> WebSocketConnector {
+        WebSocketConnector::trusting(self.endpoint.clone(), &self.trust)
     }
 
     /// Stops the embedded gateway, if there is one.

@@ -29,6 +29,8 @@ pub struct Settings {
     pub client_secret_file: Option<PathBuf>,
     /// The file that holds a service token.
     pub token_file: Option<PathBuf>,
+    /// The file of certificates that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// The directory of models.
     pub models: Option<PathBuf>,
     /// The language spoken.
@@ -40,6 +42,8 @@ pub struct Settings {
 pub struct Config {
     endpoint: Option<String>,
     credentials: Credentials,
+    /// The file of certificates that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// Where models are kept.
     pub models: PathBuf,
     /// Where tokens are kept.
@@ -156,6 +160,7 @@ impl Config {
         Ok(Config {
             endpoint: settings.endpoint.or(raw.endpoint),
             credentials: typed.over(written),
+            ca_file: settings.ca_file.or(raw.ca_file),
             models: models.ok_or(ConfigError::NoHome("a directory with --models"))?,
             tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
             language: settings.language.or(raw.language),

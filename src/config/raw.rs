@@ -14,6 +14,7 @@ pub(super) struct Raw {
     pub(super) client_id: Option<String>,
     pub(super) client_secret_file: Option<PathBuf>,
     pub(super) token_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
     pub(super) models: Option<PathBuf>,
     pub(super) language: Option<String>,
 }
@@ -44,8 +45,9 @@ mod tests {
     fn the_sample_has_every_key() {
         let sample = include_str!("../../samples/voxline.toml").replace("# token_file", "token_file");
         let raw: Raw = toml::from_str(&sample).unwrap();
-        let Raw { endpoint, client_id, client_secret_file, token_file, models, language } = raw;
+        let Raw { endpoint, client_id, client_secret_file, token_file, ca_file, models, language } = raw;
         assert!(endpoint.is_some() && client_id.is_some() && language.is_some());
-        assert!(client_secret_file.is_some() && token_file.is_some() && models.is_some());
+        assert!(client_secret_file.is_some() && token_file.is_some());
+        assert!(ca_file.is_some() && models.is_some());
     }
 }

@@ -183,7 +183,7 @@ impl Authority {
             return Err(AuthorityError::ProjectName);
         }
         let client_id = format!("mcs{}.voice.{}", random_digits(), random_name());
-        let client_secret = random_secret();
+        let client_secret = random_secret("vxc_");
         let project = Project { name: name.to_owned(), secret: hash(&client_secret) };
         self.write(|tx| {
             let mut projects = tx.open_table(PROJECTS)?;
@@ -201,7 +201,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
     pub fn create_service_token(&self, name: &str) -> Result<SecretString, AuthorityError> {
-        let token = random_secret();
+        let token = random_secret("vxs_");
         self.write(|tx| {
             let Some(client_id) = client_of(&tx.open_table(PROJECTS)?, name)? else {
                 return Ok(Err(AuthorityError::NoProject(name.to_owned())));
@@ -221,7 +221,7 @@ impl Authority {
         client_id: &str,
         secret: &SecretString,
     ) -> Result<Granted, AuthorityError> {
-        let refresh_token = random_secret();
+        let refresh_token = random_secret("vxr_");
         let refresh = hash(&refresh_token);
         let access_token = self.write(|tx| {
             let known = match tx.open_table(PROJECTS)?.get(client_id)? {
@@ -290,7 +290,7 @@ impl Authority {
         if live >= MAX_TOKENS {
             return Ok(Err(AuthorityError::Limit("access tokens")));
         }
-        let token = random_secret();
+        let token = random_secret("vxa_");
         let lifetime = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
         let access =
             Access { client_id: client_id.to_owned(), refresh, expires_at: now.saturating_add(lifetime) };
@@ -321,6 +321,11 @@ impl Authority {
             }
         };
         find().map_err(|e| self.store_error(&e))
+    }
+
+    /// The clock by which tokens end.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// Milliseconds since the Unix epoch.
@@ -376,9 +381,10 @@ fn hash(secret: &SecretString) -> Key {
     Sha256::digest(secret.expose_secret()).into()
 }
 
-/// Opaque and 256 bits strong.
-pub(super) fn random_secret() -> SecretString {
-    SecretString::from(text_of(&random_bytes::<52>(), b"abcdefghijklmnopqrstuvwxyz234567"))
+/// Opaque and 256 bits strong. The prefix says what it is to whoever finds it where it shouldn't be.
+pub(super) fn random_secret(prefix: &str) -> SecretString {
+    let text = text_of(&random_bytes::<52>(), b"abcdefghijklmnopqrstuvwxyz234567");
+    SecretString::from(format!("{prefix}{text}"))
 }
 
 /// As long as the ids in the service's documentation.

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use super::attempts::Failed;
 use super::authority::{AuthorityError, random_bytes};
 
 /// An answer other than 200: the documented number of the error, and its HTTP status.
@@ -51,12 +52,14 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({ "qid": qid(), "error": { "code": self.code, "message": self.message } });
         let mut response = json_response(self.status, &body);
-        let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response.extensions_mut().insert(Failed);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(wait) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            // Who comes back a moment too early is refused again.
+            let seconds = wait.as_millis().div_ceil(1_000).clamp(1, u32::MAX.into()) as u32;
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

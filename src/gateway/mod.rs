@@ -3,6 +3,7 @@
 //! A [`Gateway`] holds what all requests share; [`serve`] answers them on a listener until told to stop.
 
 mod asr;
+mod attempts;
 pub mod authority;
 mod board;
 mod body;
@@ -19,11 +20,13 @@ mod tts;
 mod worker;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
@@ -35,6 +38,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::attempts::Attempts;
 use self::authority::{Authority, Identity};
 use self::error::{ApiError, json_response};
 use self::sessions::Sessions;
@@ -53,6 +57,10 @@ pub struct Options {
     pub max_sessions: usize,
     /// How many recordings and texts may be worked on at once; more are refused with 429.
     pub max_requests: usize,
+    /// How many wrong tokens and secrets an address (of IPv6: a network of 64 bits) may send at once; one more is
+    /// allowed every three seconds. Beyond that whatever it asks is refused with 429, right or wrong. 0 allows any
+    /// number: for a gateway behind a proxy, whose address all clients share.
+    pub max_failures: u32,
     /// How long a session outlives its socket.
     pub resume_window: Duration,
     /// How long sessions may go on once the gateway is told to stop.
@@ -67,6 +75,7 @@ impl Default for Options {
         Options {
             max_sessions: 64,
             max_requests: 16,
+            max_failures: 20,
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             in_band_auth: true,
@@ -89,6 +98,7 @@ pub struct Gateway {
     engines: Engines,
     options: Options,
     sessions: Sessions,
+    attempts: Attempts,
     /// Places for requests that keep an engine busy: recordings and speech.
     places: Arc<Semaphore>,
     /// The tasks that serve sockets.
@@ -109,6 +119,7 @@ impl Gateway {
             authority,
             engines,
             sessions: Sessions::new(options.max_sessions),
+            attempts: Attempts::new(options.max_failures),
             places: Arc::new(Semaphore::new(options.max_requests)),
             options,
             sockets: TaskTracker::new(),
@@ -197,7 +208,8 @@ pub async fn serve(
     let listener = listener.tap_io(|socket| {
         let _ = socket.set_nodelay(true);
     });
-    let serving = axum::serve(listener, router(gateway)).with_graceful_shutdown(drained.cancelled_owned());
+    let service = router(gateway).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(drained.cancelled_owned());
     tokio::select! {
         served = serving => served,
         () = draining => Ok(()),
@@ -210,6 +222,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route(protocol::PATH, get(stream::upgrade))
         .route("/asr", post(asr::recognise))
         .route(crate::speech::PATH, get(tts::from_query).post(tts::from_body))
+        .route_layer(from_fn_with_state(gateway.clone(), attempts::limit))
         .route("/healthz", get(health))
         .with_state(gateway)
 }

@@ -126,7 +126,7 @@ impl Session {
         thread::Builder::new().name("recognise".to_owned()).spawn(move || worker.run())?;
         Ok(Session {
             name: qid(),
-            resume_key: random_secret(),
+            resume_key: random_secret("vxk_"),
             client_id: client_id.to_owned(),
             sample_rate,
             board,

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Gateway;
+use super::attempts::Failed;
 use super::authority::{AuthorityError, Granted};
 use super::body;
 use super::error::{ApiError, json_response};
@@ -63,7 +64,11 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let body = json!({ "error": self.error, "error_description": self.description });
-        json_response(self.status, &body)
+        let mut response = json_response(self.status, &body);
+        if matches!(self.error, "invalid_client" | "invalid_grant") {
+            response.extensions_mut().insert(Failed);
+        }
+        response
     }
 }
 

@@ -5,8 +5,11 @@ mod tls;
 
 use std::time::Duration;
 
+use tokio_rustls::rustls::ClientConfig;
+
 pub use endpoint::{BadEndpoint, Endpoint};
-pub use tls::{TlsError, client_config};
+pub(crate) use tls::objection;
+pub use tls::{TlsError, Trust};
 
 /// How long a TCP connection and its TLS handshake may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +26,14 @@ const USER_AGENT: &str = concat!("voxline/", env!("CARGO_PKG_VERSION"));
 /// # Errors
 /// [`TlsError`] where TLS can't be set up.
 pub fn http_client() -> Result<reqwest::Client, TlsError> {
+    http_client_trusting(&Trust::system()?)
+}
+
+/// [`http_client`], for a service that only `trust` knows.
+///
+/// # Errors
+/// [`TlsError`] where TLS can't be set up.
+pub fn http_client_trusting(trust: &Trust) -> Result<reqwest::Client, TlsError> {
     let same_origin = reqwest::redirect::Policy::custom(|attempt| {
         let origin = attempt.previous().last().map(reqwest::Url::origin);
         match origin == Some(attempt.url().origin()) && attempt.previous().len() <= 5 {
@@ -30,7 +41,7 @@ pub fn http_client() -> Result<reqwest::Client, TlsError> {
             false => attempt.stop(),
         }
     });
-    client_with(same_origin, reqwest::ClientBuilder::no_proxy)
+    client_with(trust, same_origin, reqwest::ClientBuilder::no_proxy)
 }
 
 /// An HTTP client for public files, which hubs keep on other hosts: it follows redirects anywhere, goes through the
@@ -39,7 +50,7 @@ pub fn http_client() -> Result<reqwest::Client, TlsError> {
 /// # Errors
 /// [`TlsError`] where TLS can't be set up.
 pub fn download_client() -> Result<reqwest::Client, TlsError> {
-    client_with(reqwest::redirect::Policy::limited(5), std::convert::identity)
+    client_with(&Trust::system()?, reqwest::redirect::Policy::limited(5), std::convert::identity)
 }
 
 /// A blocking client for recordings on public servers, with the caller's idea of a good redirect; otherwise as
@@ -48,7 +59,7 @@ pub(crate) fn blocking_client(
     redirects: reqwest::redirect::Policy,
 ) -> Result<reqwest::blocking::Client, TlsError> {
     reqwest::blocking::Client::builder()
-        .tls_backend_preconfigured(client_config()?)
+        .tls_backend_preconfigured(ClientConfig::clone(Trust::system()?.config()))
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
         // Of a blocking client this is the longest wait for one read, not for the whole.
@@ -59,15 +70,30 @@ pub(crate) fn blocking_client(
 }
 
 fn client_with(
+    trust: &Trust,
     redirects: reqwest::redirect::Policy,
     proxy: fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
 ) -> Result<reqwest::Client, TlsError> {
     proxy(reqwest::Client::builder())
-        .tls_backend_preconfigured(client_config()?)
+        .tls_backend_preconfigured(ClientConfig::clone(trust.config()))
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .redirect(redirects)
         .build()
         .map_err(|error| TlsError::Client(error.to_string()))
+}
+
+/// Why a request failed, for a message that names the service. The error's own text repeats the URL with its query, and
+/// hides what is wrong with a certificate behind "error sending request".
+pub(crate) fn reason(error: &reqwest::Error) -> String {
+    objection(error).unwrap_or_else(|| {
+        let kind = match error {
+            error if error.is_timeout() => "no answer in time",
+            error if error.is_connect() => "connection failed",
+            error if error.is_redirect() => "redirected too often",
+            _ => "connection lost",
+        };
+        kind.to_owned()
+    })
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
 use crate::auth::{AccessToken, AuthError, TokenProvider};
-use crate::net::Endpoint;
+use crate::net::{Endpoint, reason};
 use crate::recovery::{Recovery, retry_after};
 
 /// The path of synthesis.
@@ -113,8 +113,7 @@ impl<'a> SpeechClient<'a> {
             .body(text.to_owned());
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, request.send()).await;
         let answer = answer.map_err(|_| self.unreachable("no answer in time"))?;
-        // The error's own text repeats the URL, with its query.
-        let response = answer.map_err(|_| self.unreachable("connection failed"))?;
+        let response = answer.map_err(|error| self.unreachable(&reason(&error)))?;
         if !response.status().is_success() {
             return Err(self.refused(response).await);
         }

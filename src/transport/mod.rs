@@ -1,5 +1,6 @@
 //! Connections that carry a session: how one is made, and how messages travel on it.
 
+mod handshake;
 mod websocket;
 mod wire;
 

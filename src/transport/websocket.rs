@@ -3,21 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_tungstenite::client_async_with_config;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, handshake::client::Request};
 
+use super::handshake::{self, NotOpened};
 use super::{Connect, Wire};
 use crate::auth::AccessToken;
-use crate::net::{CONNECT_TIMEOUT, Endpoint, TlsError, client_config};
+use crate::net::{CONNECT_TIMEOUT, Endpoint, TlsError, Trust, objection};
 use crate::recovery::{Recovery, retry_after};
 use crate::session::protocol;
 use crate::session::{Failure, FailureKind};
@@ -40,7 +37,13 @@ impl WebSocketConnector {
     /// # Errors
     /// [`TlsError`] where TLS can't be set up.
     pub fn new(endpoint: Endpoint) -> Result<WebSocketConnector, TlsError> {
-        Ok(WebSocketConnector { endpoint, tls: Arc::new(client_config()?) })
+        Ok(WebSocketConnector::trusting(endpoint, &Trust::system()?))
+    }
+
+    /// A connector to the service at `endpoint`, which only `trust` knows.
+    #[must_use]
+    pub fn trusting(endpoint: Endpoint, trust: &Trust) -> WebSocketConnector {
+        WebSocketConnector { endpoint, tls: trust.config().clone() }
     }
 
     async fn open(&self) -> io::Result<Box<dyn Stream>> {
@@ -56,7 +59,9 @@ impl WebSocketConnector {
     }
 
     async fn handshake(&self, token: &AccessToken) -> Result<Wire<Box<dyn Stream>>, Failure> {
-        let stream = self.open().await.map_err(|error| unreachable(&self.endpoint, &error.to_string()))?;
+        let stream = self.open().await.map_err(|error| {
+            unreachable(&self.endpoint, &objection(&error).unwrap_or_else(|| error.to_string()))
+        })?;
         upgrade(&self.endpoint, stream, token).await
     }
 }
@@ -78,31 +83,18 @@ pub(crate) async fn upgrade<S: Stream>(
     stream: S,
     token: &AccessToken,
 ) -> Result<Wire<S>, Failure> {
-    match client_async_with_config(request(endpoint, token), stream, Some(socket_limits())).await {
-        Ok((socket, _)) => Ok(Wire::new(socket)),
-        Err(tungstenite::Error::Http(response)) => Err(refused(endpoint, &response)),
-        Err(tungstenite::Error::Io(error)) => Err(unreachable(endpoint, &error.to_string())),
-        // A proxy whose server is restarting takes connections and drops them.
-        Err(error @ tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete)) => {
-            Err(unreachable(endpoint, &error.to_string()))
-        }
-        Err(error) => Err(Failure {
-            recovery: Recovery::Fatal,
-            kind: FailureKind::Protocol,
-            reason: format!("{endpoint}: {error}"),
-        }),
-    }
-}
-
-fn request(endpoint: &Endpoint, token: &AccessToken) -> Request {
-    let mut url = endpoint.url(protocol::PATH);
-    let scheme = if endpoint.is_tls() { "wss" } else { "ws" };
-    url.set_scheme(scheme).expect("both are special schemes");
-    let mut request = url.as_str().into_client_request().expect("an endpoint is a valid address");
-    let headers = request.headers_mut();
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol::SUBPROTOCOL));
-    headers.insert(AUTHORIZATION, token.bearer());
-    request
+    handshake::open(stream, &endpoint.url(protocol::PATH), token).await.map(Wire::new).map_err(
+        |why| match why {
+            NotOpened::Refused(status, headers) => refused(endpoint, status, &headers),
+            // A proxy whose server is restarting takes connections and drops them.
+            NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
+            NotOpened::Protocol(reason) => Failure {
+                recovery: Recovery::Fatal,
+                kind: FailureKind::Protocol,
+                reason: format!("{endpoint}: {reason}"),
+            },
+        },
+    )
 }
 
 /// The service can't be reached, or not kept, for a reason that may pass.
@@ -115,9 +107,8 @@ pub(crate) fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
 }
 
 /// The gateway answered the upgrade with plain HTTP.
-fn refused(endpoint: &Endpoint, response: &http::Response<Option<Vec<u8>>>) -> Failure {
-    let status = response.status();
-    let recovery = Recovery::from_status(status, retry_after(response.headers()));
+fn refused(endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap) -> Failure {
+    let recovery = Recovery::from_status(status, retry_after(headers));
     let (kind, reason) = match status.as_u16() {
         401 => (FailureKind::Authentication, "access token refused (status 401)".to_owned()),
         403 => (FailureKind::Authentication, "token has no scope asr_stream (status 403)".to_owned()),

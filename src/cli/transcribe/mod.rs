@@ -23,7 +23,6 @@ use crate::decode::Channels;
 use crate::pace::Pace;
 use crate::session::{Overflow, Settings};
 use crate::transcript::Format;
-use crate::transport::WebSocketConnector;
 
 /// The rate of the session stream: what recognisers hear.
 const SAMPLE_RATE: u32 = 16_000;
@@ -116,7 +115,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     settings.first_contact = settings.first_contact.min(settings.give_up);
     let spooled = spooling.is_some();
     let job = Job {
-        connector: WebSocketConnector::new(connection.endpoint.clone())?,
+        connector: connection.connector(),
         connection: &connection,
         settings,
         target,

@@ -1,0 +1,207 @@
+//! The opening handshake of a WebSocket, as a client (RFC 6455, section 4.1).
+//!
+//! It is ours because tungstenite's writes the whole request to the log, token included.
+
+use std::io;
+
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use url::{Position, Url};
+
+use super::socket_limits;
+use crate::auth::AccessToken;
+use crate::session::protocol::SUBPROTOCOL;
+
+/// The longest head of an answer that is read; what is common is a few hundred bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// The most headers in it.
+const MAX_HEADERS: usize = 128;
+
+/// Why a connection didn't become a WebSocket.
+pub(super) enum NotOpened {
+    /// It failed, or ended before the answer.
+    Lost(io::Error),
+    /// The answer is plain HTTP. Its body is not read.
+    Refused(StatusCode, HeaderMap),
+    /// The answer is none that a WebSocket service gives.
+    Protocol(&'static str),
+}
+
+/// Asks for the WebSocket at `url`, on a connection that was made. Reads no more than [`MAX_HEAD`] bytes of the answer;
+/// the caller limits the time.
+pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    url: &Url,
+    token: &AccessToken,
+) -> Result<WebSocketStream<S>, NotOpened> {
+    let key = generate_key();
+    stream.write_all(&request(url, &key, token)).await.map_err(NotOpened::Lost)?;
+    stream.flush().await.map_err(NotOpened::Lost)?;
+    let mut answer = Vec::new();
+    let head = loop {
+        let read = (&mut stream).take((MAX_HEAD - answer.len()) as u64).read_buf(&mut answer).await;
+        let read = read.map_err(NotOpened::Lost)?;
+        if read == 0 {
+            return Err(match answer.len() {
+                MAX_HEAD => NotOpened::Protocol("answer to the upgrade is too long"),
+                _ => NotOpened::Lost(io::Error::other("connection closed before an answer")),
+            });
+        }
+        // A head ends with a line: one that comes byte by byte is not parsed at every byte.
+        if answer[answer.len() - read..].contains(&b'\n')
+            && let Some(head) = Head::parse(&answer)?
+        {
+            break head;
+        }
+    };
+    head.check(&key)?;
+    let rest = answer.split_off(head.length);
+    Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(socket_limits())).await)
+}
+
+fn request(url: &Url, key: &str, token: &AccessToken) -> Vec<u8> {
+    let (path, host) = (&url[Position::BeforePath..], &url[Position::BeforeHost..Position::AfterPort]);
+    // In the spelling of RFC 6455: some servers take no other.
+    let mut request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\
+         Authorization: "
+    )
+    .into_bytes();
+    request.extend_from_slice(token.bearer().as_bytes());
+    request.extend_from_slice(b"\r\n\r\n");
+    request
+}
+
+/// The head of an answer.
+struct Head {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// In bytes, with the empty line behind it.
+    length: usize,
+}
+
+impl Head {
+    /// The head that `answer` begins with; `None` while it is not whole.
+    fn parse(answer: &[u8]) -> Result<Option<Head>, NotOpened> {
+        const GARBLED: NotOpened = NotOpened::Protocol("answer to the upgrade is not HTTP");
+        let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut fields);
+        let httparse::Status::Complete(length) = response.parse(answer).map_err(|_| GARBLED)? else {
+            return Ok(None);
+        };
+        let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(GARBLED)?;
+        if response.version != Some(1) && status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(NotOpened::Protocol("answer to the upgrade is not HTTP/1.1"));
+        }
+        let mut headers = HeaderMap::with_capacity(response.headers.len());
+        for field in &*response.headers {
+            let name = HeaderName::try_from(field.name).map_err(|_| GARBLED)?;
+            headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| GARBLED)?);
+        }
+        Ok(Some(Head { status, headers, length }))
+    }
+
+    /// Whether it opens the WebSocket that was asked for by `key`.
+    fn check(&self, key: &str) -> Result<(), NotOpened> {
+        if self.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(NotOpened::Refused(self.status, self.headers.clone()));
+        }
+        let expected = |met: bool, otherwise| if met { Ok(()) } else { Err(NotOpened::Protocol(otherwise)) };
+        let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
+        let lists = |name, word: &str| {
+            text(name)
+                .is_some_and(|list| list.split(',').any(|entry| entry.trim().eq_ignore_ascii_case(word)))
+        };
+        expected(lists(UPGRADE, "websocket"), "upgraded to something other than a WebSocket")?;
+        expected(lists(CONNECTION, "upgrade"), "upgraded without the header Connection: Upgrade")?;
+        let accept = derive_accept_key(key.as_bytes());
+        expected(
+            text(SEC_WEBSOCKET_ACCEPT) == Some(&accept),
+            "upgraded with the Sec-WebSocket-Accept of another request",
+        )?;
+        expected(
+            text(SEC_WEBSOCKET_PROTOCOL) == Some(SUBPROTOCOL),
+            "upgraded to another subprotocol than asked for",
+        )?;
+        expected(text(SEC_WEBSOCKET_EXTENSIONS).is_none(), "upgraded with an extension nobody asked for")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+    use crate::auth::TokenGeneration;
+
+    /// What becomes of a handshake that is answered so; `{accept}` stands for the key that belongs there.
+    async fn answered(answer: &str) -> Result<WebSocketStream<tokio::io::DuplexStream>, NotOpened> {
+        let (near, mut far) = duplex(64 * 1024);
+        let url = Url::parse("https://[::1]:8080/api/asr_stream/ws").unwrap();
+        let token = AccessToken::new(&"canary".to_owned().into(), TokenGeneration(0)).unwrap();
+        let answering = async move {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                far.read_buf(&mut request).await.unwrap();
+            }
+            let request = String::from_utf8(request).unwrap();
+            assert!(
+                request.starts_with("GET /api/asr_stream/ws HTTP/1.1\r\nHost: [::1]:8080\r\n"),
+                "{request}"
+            );
+            assert!(request.contains("\r\nAuthorization: Bearer canary\r\n"), "{request}");
+            let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+            let answer = answer.replace("{accept}", &derive_accept_key(key.as_bytes()));
+            // Byte by byte: a head may come in any pieces.
+            for byte in answer.as_bytes() {
+                let _ = far.write_all(std::slice::from_ref(byte)).await;
+            }
+        };
+        tokio::join!(open(near, &url, &token), answering).0
+    }
+
+    const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: keep-alive, Upgrade\r\n\
+         upgrade: WebSocket\r\nsec-websocket-accept: {accept}\r\nsec-websocket-protocol: voxline.asr.v1\r\n\r\n";
+
+    #[tokio::test]
+    async fn only_what_was_asked_for_is_taken() {
+        assert!(answered(GOOD).await.is_ok());
+        for (from, to) in [
+            ("WebSocket", "h2c"),
+            (", Upgrade", ""),
+            ("{accept}", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("voxline.asr.v1", "chat"),
+            ("sec-websocket-protocol: voxline.asr.v1\r\n", ""),
+            ("\r\n\r\n", "\r\nsec-websocket-extensions: permessage-deflate\r\n\r\n"),
+            ("HTTP/1.1", "HTTP/1.0"),
+            ("HTTP/1.1", "SMTP"),
+        ] {
+            let answer = GOOD.replace(from, to);
+            assert!(matches!(answered(&answer).await, Err(NotOpened::Protocol(_))), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_tells_its_status_and_headers() {
+        let refusal = answered("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\n").await;
+        let Err(NotOpened::Refused(status, headers)) = refusal else { panic!("taken") };
+        assert_eq!((status.as_u16(), headers["retry-after"].as_bytes()), (503, &b"7"[..]));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_not_read_to_the_end() {
+        let endless = format!("HTTP/1.1 101 OK\r\nx: {}", "y".repeat(MAX_HEAD));
+        assert!(matches!(answered(&endless).await, Err(NotOpened::Protocol(_))));
+        let fields = format!("HTTP/1.1 101 OK\r\n{}", "x: y\r\n".repeat(MAX_HEADERS + 1));
+        assert!(matches!(answered(&fields).await, Err(NotOpened::Protocol(_))));
+        assert!(matches!(answered(&GOOD[..GOOD.len() - 2]).await, Err(NotOpened::Lost(_))));
+    }
+}
