@@ -5,6 +5,7 @@
 //! When to renew is decided in `renewal`, without clock, disk or network.
 
 mod error;
+mod logout;
 mod oauth;
 mod provider;
 mod renewal;
@@ -13,6 +14,7 @@ mod token;
 mod vault;
 
 pub use error::{AuthError, Refusal};
+pub use logout::{LoggedOut, log_out};
 pub use oauth::{Credentials, OAuthClient, REVOCATION_PATH, TOKEN_PATH};
 #[cfg(feature = "test-util")]
 pub use provider::PlantedTokenBug;

@@ -121,8 +121,10 @@ impl OAuthClient {
             return Err(self.refusal(grant, &mut response).await);
         }
         let answer = read(&mut response).await.map_err(|error| self.unreachable(&error))?;
-        let answer: Answer = serde_json::from_slice(&answer)
-            .map_err(|_| AuthError::Answer { endpoint: self.endpoint.to_string(), missing: "an access token" })?;
+        let answer: Answer = serde_json::from_slice(&answer).map_err(|_| AuthError::Answer {
+            endpoint: self.endpoint.to_string(),
+            missing: "an access token",
+        })?;
         let lifetime = [answer.expired_in, answer.expires_in].iter().flatten().find_map(seconds);
         Ok(TokenSet {
             access: answer.access_token,

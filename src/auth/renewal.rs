@@ -130,10 +130,12 @@ impl Renewal {
             }
         }
         match &self.failed {
-            Some(failed) if !self.under_way && !failed.left(now).is_zero() => Answer::Failed(AuthError::Waiting {
-                error: Box::new(failed.error.clone()),
-                wait: failed.left(now),
-            }),
+            Some(failed) if !self.under_way && !failed.left(now).is_zero() => {
+                Answer::Failed(AuthError::Waiting {
+                    error: Box::new(failed.error.clone()),
+                    wait: failed.left(now),
+                })
+            }
             _ => {
                 self.wanted = true;
                 Answer::Wait

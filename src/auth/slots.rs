@@ -159,7 +159,9 @@ mod tests {
     #[test]
     fn a_token_that_dies_is_replaced_at_once_but_not_again_and_again() {
         let mut slots = Slots::default();
-        for (second, granted) in [(0, true), (1, true), (2, false), (10, false), (11, true), (30, false), (31, true)] {
+        for (second, granted) in
+            [(0, true), (1, true), (2, false), (10, false), (11, true), (30, false), (31, true)]
+        {
             assert_eq!(slots.ask(&at(second)).is_ok(), granted, "{second}");
             if granted {
                 slots.answer(Some(SlotState::Held));

@@ -113,10 +113,9 @@ impl From<PipelineError> for CliError {
 impl From<AuthError> for CliError {
     fn from(error: AuthError) -> CliError {
         let exit = match (error.cause(), error.cause().recovery()) {
-            (
-                AuthError::Unreachable { .. } | AuthError::Interrupted { .. } | AuthError::Answer { .. },
-                _,
-            ) => Exit::Peer,
+            (AuthError::Unreachable { .. } | AuthError::Interrupted { .. } | AuthError::Answer { .. }, _) => {
+                Exit::Peer
+            }
             (AuthError::Vault(_), _) => Exit::Setup,
             (AuthError::Refused { reason: Refusal::Limit, .. } | AuthError::Slots(_), _)
             | (_, Recovery::RetryAfter(_)) => Exit::Limit,

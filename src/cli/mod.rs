@@ -12,6 +12,7 @@ mod service;
 mod signals;
 mod speak;
 mod target;
+mod token;
 mod transcribe;
 mod voices;
 
@@ -25,7 +26,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::exit_code::CliError;
 pub use self::exit_code::Exit;
-use crate::config::{Config, Settings};
+use crate::config::{Config, SecretSource, Settings};
 use crate::decode::panic_is_caught;
 
 /// Live audio to text, and text to audio, without losing a sample.
@@ -48,6 +49,8 @@ enum Command {
     Decode(decode::Arguments),
     /// Turn text into speech
     Speak(speak::Arguments),
+    /// Get, show, renew and give up the tokens of a service
+    Token(token::Arguments),
     /// Run the gateway: tokens, recognition and synthesis for other programs
     Serve(serve::Arguments),
     /// Administer the gateway's projects and tokens
@@ -70,15 +73,22 @@ struct Common {
     /// Client id of the project at the service
     #[arg(long, global = true, value_name = "ID", env = "VOXLINE_CLIENT_ID")]
     client_id: Option<String>,
-    /// File that holds the client's secret
+    /// Profile in the configuration file [default: what stands there outside of profiles]
+    #[arg(long, global = true, value_name = "NAME", env = "VOXLINE_PROFILE")]
+    profile: Option<String>,
+    /// File that holds the client's secret, `-` for standard input [default: the variable VOXLINE_CLIENT_SECRET]
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CLIENT_SECRET_FILE")]
     client_secret_file: Option<PathBuf>,
-    /// File that holds a service token, instead of a client id and secret
+    /// File that holds a service token, instead of a client id and secret; `-` for standard input [default: the
+    /// variable VOXLINE_TOKEN]
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// File of certificates (PEM) to trust besides the system's
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CA_FILE")]
     ca_file: Option<PathBuf>,
+    /// File with the key that encrypts tokens on disk: 32 bytes, or 64 hexadecimal digits
+    #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_VAULT_KEY_FILE")]
+    vault_key_file: Option<PathBuf>,
     /// Directory of models [default: voxline/models in the user's cache directory]
     #[arg(long, global = true, value_name = "DIR", env = "VOXLINE_MODELS")]
     models: Option<PathBuf>,
@@ -96,9 +106,11 @@ impl Common {
             config: file(self.config),
             endpoint: text(self.endpoint),
             client_id: text(self.client_id),
-            client_secret_file: file(self.client_secret_file),
-            token_file: file(self.token_file),
+            profile: text(self.profile),
+            client_secret: SecretSource::named(file(self.client_secret_file), "VOXLINE_CLIENT_SECRET"),
+            token: SecretSource::named(file(self.token_file), "VOXLINE_TOKEN"),
             ca_file: file(self.ca_file),
+            vault_key_file: file(self.vault_key_file),
             models: file(self.models),
             language: text(language),
         })?)
@@ -132,6 +144,7 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
         Command::Probe(arguments) => probe::run(arguments),
         Command::Decode(arguments) => decode::run(arguments),
         Command::Speak(arguments) => block_on(&log, speak::run(arguments, common)),
+        Command::Token(arguments) => block_on(&log, token::run(arguments, common)),
         Command::Serve(arguments) => block_on(&log, serve::run(arguments, common)),
         Command::Gateway(arguments) => gateway::run(arguments),
         Command::Models(arguments) => block_on(&log, models::run(arguments, common)),
@@ -173,6 +186,14 @@ fn complain(error: &CliError) {
 /// The text in one line, whatever is in a file's name.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Refuses to read both a secret and the work from standard input.
+fn keep_stdin_apart(config: &Config, is_work: bool) -> Result<(), CliError> {
+    match is_work && config.reads_stdin() {
+        true => Err(CliError::new(Exit::Setup, "standard input can't be both a secret and the input")),
+        false => Ok(()),
+    }
 }
 
 /// Writes a command's result to standard output.

@@ -59,8 +59,9 @@ impl Connection {
                 let tokens = match access {
                     Access::ServiceToken(token) => TokenProvider::service(&token)?,
                     Access::Client { id, secret } => {
+                        let vault = config.vault(&endpoint, &id)?;
                         let credentials = Credentials { client_id: id, client_secret: secret };
-                        provider(&http, &endpoint, credentials, &config.tokens)
+                        TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault)
                     }
                 };
                 Ok(Connection { endpoint, tokens, http, trust, embedded: None })
@@ -100,7 +101,9 @@ impl Connection {
         let server = start(gateway::serve(listener, Arc::new(gateway), stop.clone()));
         let directory = tempfile::tempdir().map_err(setup)?;
         let NewProject { client_id, client_secret } = project;
-        let tokens = provider(&http, &endpoint, Credentials { client_id, client_secret }, directory.path());
+        let vault = Vault::new(directory.path(), &endpoint, &client_id);
+        let credentials = Credentials { client_id, client_secret };
+        let tokens = TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault);
         let embedded = Some(Embedded { stop, server, directory });
         Ok(Connection { endpoint, tokens, http, trust, embedded })
     }
@@ -121,10 +124,9 @@ impl Connection {
     }
 }
 
-fn provider(http: &reqwest::Client, endpoint: &Endpoint, who: Credentials, vault: &Path) -> TokenProvider {
-    let vault = Vault::new(vault, endpoint, &who.client_id);
-    let client = OAuthClient::new(http.clone(), endpoint.clone(), who, Arc::new(SystemClock::new()));
-    TokenProvider::oauth(client, vault)
+/// A client of the token endpoint, on this machine's time.
+pub(super) fn oauth_client(http: &reqwest::Client, endpoint: &Endpoint, who: Credentials) -> OAuthClient {
+    OAuthClient::new(http.clone(), endpoint.clone(), who, Arc::new(SystemClock::new()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "joined when the connection is closed")]

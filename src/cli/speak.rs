@@ -6,9 +6,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use clap::Args;
 
-use super::Common;
 use super::exit_code::{CliError, Exit};
 use super::service::{Connection, Need};
+use super::{Common, keep_stdin_apart};
 use crate::audio::{WavError, WavWriter};
 use crate::speech::{PcmStream, SpeechClient, SpeechOptions};
 
@@ -44,11 +44,12 @@ fn tempo(text: &str) -> Result<f32, String> {
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let Arguments { text, output, voice, tempo } = arguments;
+    let config = common.load(None)?;
+    keep_stdin_apart(&config, text == "-")?;
     let text = if text == "-" { read_stdin()? } else { text };
     if text.trim().is_empty() {
         return Err(CliError::new(Exit::Setup, "there is no text to speak"));
     }
-    let config = common.load(None)?;
     let connection = Connection::open(&config, Need::Speech).await?;
     let client = SpeechClient::new(connection.http.clone(), connection.endpoint.clone(), &connection.tokens);
     let speech = client.speak(&text, &SpeechOptions { voice, tempo }).await?;

@@ -3,34 +3,38 @@
 //! [`Settings`] is what was typed; [`Config`] is what it means, and holds only what can work.
 
 mod raw;
+mod secret;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use etcetera::{BaseStrategy, choose_base_strategy};
 use secrecy::SecretString;
 
 use self::raw::Raw;
+pub use self::secret::SecretSource;
+use crate::auth::Vault;
 use crate::net::{BadEndpoint, Endpoint};
-
-/// The longest secret read from a file.
-const MAX_SECRET: u64 = 64 * 1024;
 
 /// What flags and environment say; a flag wins over its variable, which the command line has settled already.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The configuration file, where another than the user's own is wanted.
     pub config: Option<PathBuf>,
+    /// The profile in it, where another than the one without a name is wanted.
+    pub profile: Option<String>,
     /// The service's address.
     pub endpoint: Option<String>,
     /// The client id of the project.
     pub client_id: Option<String>,
-    /// The file that holds the client's secret.
-    pub client_secret_file: Option<PathBuf>,
-    /// The file that holds a service token.
-    pub token_file: Option<PathBuf>,
-    /// The file of certificates that are trusted besides the system's.
+    /// Where the client's secret is.
+    pub client_secret: Option<SecretSource>,
+    /// Where a service token is.
+    pub token: Option<SecretSource>,
+    /// The file with certificates of authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// The file with the key that encrypts tokens on disk.
+    pub vault_key_file: Option<PathBuf>,
     /// The directory of models.
     pub models: Option<PathBuf>,
     /// The language spoken.
@@ -42,12 +46,13 @@ pub struct Settings {
 pub struct Config {
     endpoint: Option<String>,
     credentials: Credentials,
-    /// The file of certificates that are trusted besides the system's.
+    /// A file with certificates of authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Where models are kept.
     pub models: PathBuf,
     /// Where tokens are kept.
     pub tokens: PathBuf,
+    vault_key_file: Option<PathBuf>,
     /// The language spoken; detected where absent.
     pub language: Option<String>,
 }
@@ -56,8 +61,8 @@ pub struct Config {
 #[derive(Clone, Debug, Default)]
 struct Credentials {
     client_id: Option<String>,
-    client_secret_file: Option<PathBuf>,
-    token_file: Option<PathBuf>,
+    client_secret: Option<SecretSource>,
+    token: Option<SecretSource>,
 }
 
 /// Who recognises and speaks.
@@ -116,6 +121,26 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// A file that should hold a key holds none.
+    #[error("{path}: is no key, which has 32 bytes, or 64 hexadecimal digits")]
+    BadKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others could have read a key.
+    #[error("{path}: can be read by others: run chmod 600 on it")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No profile has that name.
+    #[error("no profile '{name}' in the configuration file, which has: {known}")]
+    UnknownProfile {
+        /// The name.
+        name: String,
+        /// Those that are there.
+        known: String,
+    },
     /// The address is no use.
     #[error(transparent)]
     Endpoint(#[from] BadEndpoint),
@@ -139,30 +164,32 @@ impl Config {
             (None, Some(home)) => Raw::read(&home.config_dir().join("voxline/config.toml"), false)?,
             (None, None) => Raw::default(),
         };
+        let profile = raw.profile(settings.profile.as_deref())?;
         let models = settings.models.or(raw.models);
         let models = models.or_else(|| Some(home.as_ref()?.cache_dir().join("voxline/models")));
         let tokens = home.map(|home| home.data_dir().join("voxline/tokens"));
         let typed = Credentials {
             client_id: settings.client_id,
-            client_secret_file: settings.client_secret_file,
-            token_file: settings.token_file,
+            client_secret: settings.client_secret,
+            token: settings.token,
         };
-        let elsewhere = settings.endpoint.is_some() && settings.endpoint != raw.endpoint;
+        let elsewhere = settings.endpoint.is_some() && settings.endpoint != profile.endpoint;
         let written = match elsewhere {
             // The file's credentials are for the file's endpoint, and must not be shown to another.
             true => Credentials::default(),
             false => Credentials {
-                client_id: raw.client_id,
-                client_secret_file: raw.client_secret_file,
-                token_file: raw.token_file,
+                client_id: profile.client_id,
+                client_secret: profile.client_secret_file.map(SecretSource::File),
+                token: profile.token_file.map(SecretSource::File),
             },
         };
         Ok(Config {
-            endpoint: settings.endpoint.or(raw.endpoint),
+            endpoint: settings.endpoint.or(profile.endpoint),
             credentials: typed.over(written),
-            ca_file: settings.ca_file.or(raw.ca_file),
+            ca_file: settings.ca_file.or(profile.ca_file),
             models: models.ok_or(ConfigError::NoHome("a directory with --models"))?,
             tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
+            vault_key_file: settings.vault_key_file.or(raw.vault_key_file),
             language: settings.language.or(raw.language),
         })
     }
@@ -172,59 +199,68 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn service(&self) -> Result<Service, ConfigError> {
-        let Credentials { client_id, client_secret_file, token_file } = &self.credentials;
+        let Credentials { client_id, client_secret, token } = &self.credentials;
         let Some(endpoint) = &self.endpoint else {
-            return match (client_id, client_secret_file, token_file) {
+            return match (client_id, client_secret, token) {
                 (None, None, None) => Ok(Service::Embedded),
                 _ => Err(ConfigError::Incomplete("credentials are given, but no --endpoint to use them at")),
             };
         };
         let endpoint = endpoint.parse()?;
-        let expected = match (client_id, client_secret_file, token_file) {
+        let expected = match (client_id, client_secret, token) {
             (None, None, Some(token)) => {
-                let access = Access::ServiceToken(secret_from(token)?);
+                let access = Access::ServiceToken(token.read()?);
                 return Ok(Service::Remote { endpoint, access });
             }
             (Some(id), Some(secret), None) => {
-                let access = Access::Client { id: id.clone(), secret: secret_from(secret)? };
+                let access = Access::Client { id: id.clone(), secret: secret.read()? };
                 return Ok(Service::Remote { endpoint, access });
             }
             (None, None, None) => {
                 "an --endpoint needs --client-id with --client-secret-file, or --token-file"
             }
-            (_, _, Some(_)) => "--token-file excludes --client-id and --client-secret-file",
+            (_, _, Some(_)) => "a service token excludes --client-id and the client's secret",
             _ => "--client-id and --client-secret-file go together",
         };
         Err(ConfigError::Incomplete(expected))
+    }
+
+    /// Where the tokens are kept that `client_id` has at `endpoint`, encrypted where there is a key: in the file that was
+    /// named, or in the credential `voxline-vault-key` that systemd hands to its service.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn vault(&self, endpoint: &Endpoint, client_id: &str) -> Result<Vault, ConfigError> {
+        let vault = Vault::new(&self.tokens, endpoint, client_id);
+        let key = match &self.vault_key_file {
+            Some(path) => Some(secret::vault_key(path, true)?),
+            None => match secret::systemd_credential("voxline-vault-key") {
+                Some(path) => Some(secret::vault_key(&path, false)?),
+                None => None,
+            },
+        };
+        Ok(key.into_iter().fold(vault, Vault::encrypted))
+    }
+
+    /// Whether a secret comes by standard input.
+    #[must_use]
+    pub fn reads_stdin(&self) -> bool {
+        let Credentials { client_secret, token, .. } = &self.credentials;
+        [client_secret, token].into_iter().flatten().any(|source| matches!(source, SecretSource::Stdin))
     }
 }
 
 impl Credentials {
     /// These, completed from `below` where they are of the same kind.
     fn over(self, below: Credentials) -> Credentials {
-        match (&self.client_id, &self.client_secret_file, &self.token_file) {
+        match (&self.client_id, &self.client_secret, &self.token) {
             (None, None, None) => below,
             (None, None, Some(_)) => self,
             _ => Credentials {
                 client_id: self.client_id.or(below.client_id),
-                client_secret_file: self.client_secret_file.or(below.client_secret_file),
-                token_file: self.token_file,
+                client_secret: self.client_secret.or(below.client_secret),
+                token: self.token,
             },
         }
-    }
-}
-
-/// The first line of a file, which holds a secret.
-fn secret_from(path: &Path) -> Result<SecretString, ConfigError> {
-    use std::io::Read;
-    let read = || {
-        let mut text = String::new();
-        std::fs::File::open(path)?.take(MAX_SECRET).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = read().map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-    match text.lines().next().map(str::trim) {
-        None | Some("") => Err(ConfigError::EmptySecret { path: path.to_owned() }),
-        Some(secret) => Ok(SecretString::from(secret)),
     }
 }

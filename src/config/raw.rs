@@ -1,5 +1,6 @@
 //! The configuration file as it is written.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,16 +11,49 @@ use super::ConfigError;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    // The profile that needs no name. Flattened it would take unknown keys, too.
     pub(super) endpoint: Option<String>,
     pub(super) client_id: Option<String>,
     pub(super) client_secret_file: Option<PathBuf>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) ca_file: Option<PathBuf>,
+    pub(super) vault_key_file: Option<PathBuf>,
     pub(super) models: Option<PathBuf>,
     pub(super) language: Option<String>,
+    #[serde(default)]
+    pub(super) profiles: BTreeMap<String, Profile>,
+}
+
+/// A service, and how to be let in.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Profile {
+    pub(super) endpoint: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 impl Raw {
+    /// The profile of this name, or the one without a name.
+    pub(super) fn profile(&self, name: Option<&str>) -> Result<Profile, ConfigError> {
+        let Some(name) = name else {
+            return Ok(Profile {
+                endpoint: self.endpoint.clone(),
+                client_id: self.client_id.clone(),
+                client_secret_file: self.client_secret_file.clone(),
+                token_file: self.token_file.clone(),
+                ca_file: self.ca_file.clone(),
+            });
+        };
+        let unknown = || ConfigError::UnknownProfile {
+            name: name.to_owned(),
+            known: self.profiles.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+        };
+        self.profiles.get(name).cloned().ok_or_else(unknown)
+    }
+
     /// The file at `path`. One that was not asked for by name may be missing.
     pub(super) fn read(path: &Path, required: bool) -> Result<Raw, ConfigError> {
         let text = match std::fs::read_to_string(path) {
@@ -45,9 +79,11 @@ mod tests {
     fn the_sample_has_every_key() {
         let sample = include_str!("../../samples/voxline.toml").replace("# token_file", "token_file");
         let raw: Raw = toml::from_str(&sample).unwrap();
-        let Raw { endpoint, client_id, client_secret_file, token_file, ca_file, models, language } = raw;
-        assert!(endpoint.is_some() && client_id.is_some() && language.is_some());
+        let Raw { models, language, vault_key_file, profiles, .. } = &raw;
+        assert!(models.is_some() && language.is_some() && vault_key_file.is_some() && profiles.len() == 1);
+        let Profile { endpoint, client_id, client_secret_file, token_file, ca_file } =
+            raw.profile(None).unwrap();
+        assert!(endpoint.is_some() && client_id.is_some() && ca_file.is_some());
         assert!(client_secret_file.is_some() && token_file.is_some());
-        assert!(ca_file.is_some() && models.is_some());
     }
 }

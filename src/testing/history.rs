@@ -317,7 +317,8 @@ impl World {
                 next = self.now;
             }
         }
-        let done = self.processes.iter().filter_map(|process| process.request.as_ref().map(|(done, _)| *done));
+        let done =
+            self.processes.iter().filter_map(|process| process.request.as_ref().map(|(done, _)| *done));
         done.fold(next, Duration::min)
     }
 

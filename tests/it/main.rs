@@ -3,6 +3,7 @@
 
 mod cli;
 mod cli_audio;
+mod cli_token;
 mod dependencies;
 mod endurance;
 mod front_end;

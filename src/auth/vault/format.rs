@@ -106,7 +106,8 @@ impl From<StoredTokens> for TokenSet {
 
 /// The file of `account`, encrypted where there is a key.
 pub(super) fn encode(account: &Account, key: Option<&VaultKey>) -> Vec<u8> {
-    let stored = Stored { tokens: account.tokens.as_ref().map(StoredTokens::from), slots: account.slots.clone() };
+    let stored =
+        Stored { tokens: account.tokens.as_ref().map(StoredTokens::from), slots: account.slots.clone() };
     let body = serde_json::to_vec(&stored).expect("an account is strings and numbers");
     let (form, check, body) = match key {
         None => (PLAIN, hex(&Sha256::digest(&body)), body),
@@ -128,7 +129,8 @@ pub(super) fn encode(account: &Account, key: Option<&VaultKey>) -> Vec<u8> {
 pub(super) fn decode(file: &[u8], key: Option<&VaultKey>) -> Result<Account, BadContents> {
     let end = file.iter().position(|byte| *byte == b'\n').ok_or(BadContents::Damaged)?;
     let (line, body) = file.split_at(end + 1);
-    let words: Vec<&str> = std::str::from_utf8(line).map_err(|_| BadContents::Damaged)?.split_whitespace().collect();
+    let words: Vec<&str> =
+        std::str::from_utf8(line).map_err(|_| BadContents::Damaged)?.split_whitespace().collect();
     let [MAGIC, version, rest @ ..] = &words[..] else { return Err(BadContents::Damaged) };
     match version.parse::<u32>() {
         Ok(VERSION) => {}
@@ -186,7 +188,8 @@ mod tests {
     use super::*;
 
     fn account() -> Account {
-        let granted = Moment { unix: Duration::from_secs(9), since_boot: Duration::from_secs(1), boot: "b".into() };
+        let granted =
+            Moment { unix: Duration::from_secs(9), since_boot: Duration::from_secs(1), boot: "b".into() };
         let tokens = TokenSet {
             access: SecretString::from("access"),
             refresh: Some(RefreshToken(SecretString::from("refresh"))),

@@ -198,7 +198,9 @@ impl Vault {
         match tokio::time::timeout(LOCK_TIMEOUT, taken).await {
             Ok(Ok(())) => {}
             Ok(Err(TryLockError::Error(error))) => return Err(io_error(error)),
-            Ok(Err(TryLockError::WouldBlock)) | Err(_) => return Err(VaultError::Locked { path: self.path.clone() }),
+            Ok(Err(TryLockError::WouldBlock)) | Err(_) => {
+                return Err(VaultError::Locked { path: self.path.clone() });
+            }
         }
         let account = match self.load() {
             Err(VaultError::Damaged { path }) => {

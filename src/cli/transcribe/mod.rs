@@ -18,7 +18,7 @@ use super::input::Reading;
 use super::service::{Connection, Need};
 use super::signals::{Signals, Stop};
 use super::target::Target;
-use super::{Common, complain};
+use super::{Common, complain, keep_stdin_apart};
 use crate::decode::Channels;
 use crate::pace::Pace;
 use crate::session::{Overflow, Settings};
@@ -95,6 +95,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     };
     let target = Target::new(output, format, SAMPLE_RATE, &inputs)?;
     let config = common.load(language)?;
+    keep_stdin_apart(&config, inputs.iter().any(|input| input.as_os_str() == "-"))?;
     // A misspelt name is told before an hour's work on the others.
     let checked: Vec<_> = inputs.iter().map(|input| reading.check(input)).collect();
     if checked.iter().all(Result::is_err) {

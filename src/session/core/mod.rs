@@ -32,11 +32,11 @@ use super::ledger::{Ended, Ledger};
 use super::links::{Attempt, Link, Live, Swap, lost};
 #[cfg(feature = "test-util")]
 use super::planted::Planted;
-use crate::random::Random;
 use super::replay::ReplayBuffer;
 use super::settings::{Overflow, Settings};
 use crate::audio::{AudioChunk, FramePos};
 use crate::auth::TokenGeneration;
+use crate::random::Random;
 use crate::transcript::TranscriptEvent;
 
 /// Where a session stands: `final <= received <= sent <= accepted`.

@@ -20,8 +20,8 @@ use self::cable::{CLIENT, Cable, Read, SERVER};
 use super::{Cut, Fault};
 use crate::auth::AccessToken;
 use crate::net::{CONNECT_TIMEOUT, Endpoint};
-use crate::session::Failure;
 use crate::random::Random;
+use crate::session::Failure;
 use crate::transport::{Connect, Wire, unreachable, upgrade};
 
 /// What one connection is like.

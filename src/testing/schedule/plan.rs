@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::session::protocol::GoawayReason;
 use crate::random::{Random, mix};
+use crate::session::protocol::GoawayReason;
 use crate::session::{CatchUp, Overflow, Settings, close};
 
 /// What a seed leaves to chance.

@@ -25,7 +25,8 @@ fn no_request_leaves_with_a_token_known_to_be_expired() {
     println!("{} histories from seed {first}: {tally:?}", histories());
     assert!(tally.sent > 0 && tally.asked > 0 && tally.shared > 0);
 
-    let caught = (first..first + 100).find(|seed| play(*seed, Some(PlantedClockBug::WallClockAlone)).is_err());
+    let caught =
+        (first..first + 100).find(|seed| play(*seed, Some(PlantedClockBug::WallClockAlone)).is_err());
     assert!(caught.is_some(), "ages told by the wall clock alone were not caught within 100 histories");
 }
 

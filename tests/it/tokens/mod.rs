@@ -15,7 +15,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use secrecy::ExposeSecret;
 use voxline::auth::{
-    AccessToken, AuthError, Credentials, OAuthClient, PlantedTokenBug, Refusal, TokenProvider, Vault, VaultStep,
+    AccessToken, AuthError, Credentials, OAuthClient, PlantedTokenBug, Refusal, TokenProvider, Vault,
+    VaultStep,
 };
 use voxline::gateway::authority::MAX_TOKENS;
 use voxline::net::http_client;
@@ -115,7 +116,8 @@ async fn callers_who_leave_take_no_renewal_with_them() {
 async fn a_failure_is_told_to_all_and_asked_about_once() {
     let (server, clock) = setup().await;
     let credentials = Credentials { client_secret: "wrong".to_owned().into(), ..server.credentials.clone() };
-    let client = OAuthClient::new(http_client().unwrap(), server.endpoint(), credentials, Arc::new(clock.clone()));
+    let client =
+        OAuthClient::new(http_client().unwrap(), server.endpoint(), credentials, Arc::new(clock.clone()));
     let tokens = TokenProvider::oauth(client, vault(&server));
     let all = join_all((0..100).map(|_| tokens.token())).await;
     for refused in all {

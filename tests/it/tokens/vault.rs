@@ -150,9 +150,8 @@ async fn saving_process() {
 
 #[test]
 fn a_process_killed_at_any_time_leaves_the_old_account_or_the_new_one() {
-    let mut random = Random::for_test(
-        "tokens::vault::a_process_killed_at_any_time_leaves_the_old_account_or_the_new_one",
-    );
+    let mut random =
+        Random::for_test("tokens::vault::a_process_killed_at_any_time_leaves_the_old_account_or_the_new_one");
     let directory = tempfile::tempdir().unwrap();
     let vault = vault(directory.path());
     let mut last = 0;
