@@ -237,10 +237,18 @@ impl Keeper {
 
     fn finish(&self, outcome: Result<TokenSet, AuthError>) {
         let error = outcome.as_ref().err().cloned();
-        if let Some(error) = &error {
-            tracing::warn!(%error, "token not renewed");
+        let now = self.now();
+        let mut renewal = self.lock();
+        renewal.done(outcome, &now);
+        match &error {
+            // Nobody else hears of it, as long as the old one serves.
+            Some(error) if renewal.lives(&now) => {
+                tracing::warn!(%error, "token not renewed, the old one still lives")
+            }
+            Some(error) => tracing::debug!(%error, "token not renewed"),
+            None => {}
         }
-        self.lock().done(outcome, &self.now());
+        drop(renewal);
         self.outcomes.send_replace(error);
     }
 

@@ -185,6 +185,11 @@ impl Renewal {
         }
     }
 
+    /// Whether the token in force can still be handed out.
+    pub(crate) fn lives(&self, now: &Moment) -> bool {
+        self.held.as_ref().is_some_and(|held| !held.tokens.is_expired(now))
+    }
+
     fn failed(&mut self, error: AuthError, now: &Moment) {
         let count = self.failed.as_ref().map_or(0, |failed| failed.count).saturating_add(1);
         let pause = match count {
