@@ -44,7 +44,7 @@ impl Place {
         {
             command.env_remove(variable);
         }
-        for variable in ["VOXLINE_TOKEN_FILE", "VOXLINE_LANGUAGE", "VOXLINE_LOG"] {
+        for variable in ["VOXLINE_TOKEN_FILE", "VOXLINE_CA_FILE", "VOXLINE_LANGUAGE", "VOXLINE_LOG"] {
             command.env_remove(variable);
         }
         command.env("HOME", self.0.path()).env("VOXLINE_MODELS", models_dir());
