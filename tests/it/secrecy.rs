@@ -56,7 +56,11 @@ fn in_clear(text: &[u8]) -> Vec<String> {
         MINTED.iter().any(|minted| minted.as_bytes() == prefix)
             && secret.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
     });
-    planted.chain(minted).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect()
+    // Whatever a test has for a token, the header around it is the same.
+    let header = text.windows(12).filter(|bytes| {
+        bytes.strip_prefix(b"Bearer ").is_some_and(|token| token.iter().all(u8::is_ascii_graphic))
+    });
+    planted.chain(minted).chain(header).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect()
 }
 
 /// What runs of hexadecimal digits stand for, each after a line's end.
@@ -96,6 +100,7 @@ fn overhear(log: &str, tests: &[&str], topics: &[&str]) -> Overheard {
         .arg("--nocapture")
         .env(LOG, log)
         .env("VOXLINE_KILLS", "1")
+        .env("VOXLINE_NETWORKS", "10")
         .stdout(written.try_clone().unwrap())
         .stderr(written.try_clone().unwrap())
         .status()
@@ -133,19 +138,21 @@ fn the_loudest_log_has_no_secret() {
         "attempts::",
         "certificates::",
         "spooling::",
-        "--skip",
-        "of_a_real_recording",
-        "--skip",
-        "a_language_nobody_knows",
-        "--skip",
-        "secrecy::",
-        "--skip",
-        "ten_thousand",
-        "--skip",
-        "take_the_same_time",
+        "a_thousand_networks",
     ];
+    // Neither a recogniser, nor what depends on the time that things take: logging costs some.
+    let without = [
+        "of_a_real_recording",
+        "a_language_nobody_knows",
+        "tokens_are_replaced",
+        "ten_thousand",
+        "take_the_same_time",
+        "secrecy::",
+    ];
+    let without = without.iter().flat_map(|test| ["--skip", test]);
+    let arguments: Vec<&str> = tests.into_iter().chain(without).collect();
     let topics = ["tokio_tungstenite", "hyper_util::", "voxline::gateway", "voxline::session"];
-    let overheard = overhear(ALL_BUT_FRAMES, &tests, &topics);
+    let overheard = overhear(ALL_BUT_FRAMES, &arguments, &topics);
     println!("{} lines, {} leaks", overheard.lines, overheard.leaks.len());
     assert_eq!(overheard.heard, [true; 4], "{topics:?}: the log is not what it should be");
     assert_eq!(overheard.leaks, [""; 0]);
@@ -168,6 +175,8 @@ fn a_secret_is_found_in_any_guise() {
         assert!(!secrets(format!("payload: 0x{hex}").as_bytes()).is_empty(), "{hex}");
         assert!(!secrets(format!("{:?}", secret.as_bytes()).as_bytes()).is_empty());
     }
+    assert!(!secrets(br#"Request: "Authorization: Bearer token-1\r\n""#).is_empty());
+    assert!(secrets(b"www-authenticate: Bearer\r\n").is_empty());
     assert!(secrets(format!("vxa_ vxa_{} {}", &minted[8..20], &CANARY[1..]).as_bytes()).is_empty());
 }
 
@@ -335,6 +344,8 @@ async fn the_program_keeps_its_secrets_at_its_loudest() {
         let said = [&output.stderr[..], &output.stdout].concat();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
         assert_eq!(secrets(&said), [""; 0], "{arguments:?}");
+        // It takes nothing of what is said to `log`, so no filter can turn the frames on.
+        assert!(!text(&said).contains(FRAMES), "{arguments:?}");
     }
     // Who logs nothing leaks nothing: that it did log is seen where a token was refused.
     let output = place.run(&[&transcribe[..], &["--endpoint", &address, "--token-file", "token"]].concat());
