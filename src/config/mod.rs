@@ -17,7 +17,9 @@ use crate::auth::Vault;
 use crate::net::{BadEndpoint, Endpoint};
 
 /// What flags and environment say; a flag wins over its variable, which the command line has settled already.
-#[derive(Clone, Debug, Default)]
+///
+/// It is not for printing: an address that was not looked at yet may hold a password.
+#[derive(Clone, Default)]
 pub struct Settings {
     /// The configuration file, where another than the user's own is wanted.
     pub config: Option<PathBuf>,
@@ -42,7 +44,7 @@ pub struct Settings {
 }
 
 /// What the program is to do with whom.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     endpoint: Option<String>,
     credentials: Credentials,

@@ -18,7 +18,7 @@ use super::error::ApiError;
 
 /// How long until one failure is forgiven.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(3);
-/// How many addresses are remembered, in a few hundred kilobytes.
+/// How many addresses are remembered, in less than a megabyte.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// Extends an answer that says: you are not who you say you are.

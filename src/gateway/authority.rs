@@ -4,7 +4,7 @@
 //! slow hash. All state is in one transactional store; a change is on the disk before it is answered.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -36,6 +36,10 @@ struct Project {
     name: String,
     secret: Key,
 }
+
+/// What stands in for a project that doesn't exist. No secret has this hash.
+static NOBODY: LazyLock<Vec<u8>> =
+    LazyLock::new(|| encode(&Project { name: "nobody".to_owned(), secret: [u8::MAX; 32] }));
 
 #[derive(Serialize, Deserialize)]
 struct Refresh {
@@ -224,12 +228,12 @@ impl Authority {
         let refresh_token = random_secret("vxr_");
         let refresh = hash(&refresh_token);
         let access_token = self.write(|tx| {
-            let known = match tx.open_table(PROJECTS)?.get(client_id)? {
-                Some(project) => decode::<Project>(project.value())?.secret,
-                None => [0; 32],
-            };
-            // An unknown client is compared too, so that it takes the time of a wrong secret.
-            if !bool::from(known.ct_eq(&hash(secret))) {
+            let projects = tx.open_table(PROJECTS)?;
+            let project = projects.get(client_id)?;
+            // An unknown client is read and compared too, so that it takes the time of a wrong secret.
+            let record = project.as_ref().map_or(NOBODY.as_slice(), |project| project.value());
+            let right = decode::<Project>(record)?.secret.ct_eq(&hash(secret));
+            if project.is_none() || !bool::from(right) {
                 return Ok(Err(AuthorityError::Client));
             }
             let mut tokens = tx.open_table(REFRESH)?;

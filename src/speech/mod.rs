@@ -115,7 +115,7 @@ impl<'a> SpeechClient<'a> {
         let answer = answer.map_err(|_| self.unreachable("no answer in time"))?;
         let response = answer.map_err(|error| self.unreachable(&reason(&error)))?;
         if !response.status().is_success() {
-            return Err(self.refused(response).await);
+            return Err(self.refused(response, token).await);
         }
         Ok(PcmStream { endpoint: self.endpoint.clone(), body: response.bytes_stream().boxed(), half: None })
     }
@@ -124,12 +124,12 @@ impl<'a> SpeechClient<'a> {
         SpeechError::Unreachable { endpoint: self.endpoint.to_string(), reason: reason.to_owned() }
     }
 
-    async fn refused(&self, response: reqwest::Response) -> SpeechError {
+    async fn refused(&self, response: reqwest::Response, token: &AccessToken) -> SpeechError {
         let status = response.status();
         let recovery = Recovery::from_status(status, retry_after(response.headers()));
         let reason = match status {
             StatusCode::UNAUTHORIZED => "access token not accepted".to_owned(),
-            _ => message(response).await.unwrap_or_else(|| "no reason given".to_owned()),
+            _ => message(response, token).await.unwrap_or_else(|| "no reason given".to_owned()),
         };
         SpeechError::Refused {
             endpoint: self.endpoint.to_string(),
@@ -140,10 +140,13 @@ impl<'a> SpeechClient<'a> {
     }
 }
 
-/// The message in an error's body, where it has one of ours; cut to a line.
-async fn message(response: reqwest::Response) -> Option<String> {
+/// The message in an error's body, where it has one of ours; cut to a line. One that repeats our token is none.
+async fn message(response: reqwest::Response, token: &AccessToken) -> Option<String> {
     let body: serde_json::Value = response.json().await.ok()?;
     let message = body.get("error")?.get("message")?.as_str()?;
+    if message.contains(token.expose()) {
+        return None;
+    }
     Some(message.chars().filter(|c| !c.is_control()).take(200).collect())
 }
 

@@ -1,4 +1,8 @@
 //! Connections that carry a session: how one is made, and how messages travel on it.
+//!
+//! The frames are tungstenite's, which says each of them to the crate `log` at the level TRACE, whole: with the tokens and
+//! session keys in it, and the speech. Nobody hears that in the program. A host that takes what is said to `log` should
+//! leave out the target `tungstenite::protocol`.
 
 mod handshake;
 mod websocket;

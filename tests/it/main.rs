@@ -1,6 +1,8 @@
 //! The tests that use voxline from outside: one binary, a module for each behaviour.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
+mod attempts;
+mod certificates;
 mod cli;
 mod cli_audio;
 mod cli_token;
@@ -18,6 +20,7 @@ mod recognition;
 mod residence;
 mod samples;
 mod schedule;
+mod secrecy;
 mod session;
 mod spool;
 mod spooling;

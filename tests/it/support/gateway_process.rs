@@ -18,6 +18,7 @@ use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::net::{Endpoint, http_client};
 use voxline::testing::DigestRecognizer;
 
+use super::log;
 use super::server::endpoint;
 
 /// The test that is the gateway: see [`serve_until_told`].
@@ -119,6 +120,7 @@ fn open(state: &Path) -> Authority {
 #[expect(clippy::disallowed_methods, reason = "what the starter has to say comes by the environment")]
 #[expect(clippy::print_stdout, reason = "the starter waits for it")]
 pub(crate) async fn serve_until_told() {
+    log::as_told();
     let told = |name| std::env::var_os(name).expect("only GatewayProcess runs this");
     let state = PathBuf::from(told(STATE));
     let address: SocketAddr = told(ADDRESS).to_str().unwrap().parse().unwrap();

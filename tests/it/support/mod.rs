@@ -3,8 +3,10 @@
 pub(crate) mod allocations;
 pub(crate) mod clips;
 pub(crate) mod gateway_process;
+pub(crate) mod log;
 pub(crate) mod model_hub;
 pub(crate) mod server;
+pub(crate) mod tls;
 pub(crate) mod whisper;
 pub(crate) mod words;
 

@@ -15,6 +15,8 @@ use voxline::gateway::authority::{Authority, NewProject};
 use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::net::{Endpoint, http_client};
 
+use super::log;
+
 /// A running gateway with one project.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -51,6 +53,7 @@ impl Server {
 
     #[expect(clippy::disallowed_methods, reason = "joined in stop")]
     pub(crate) async fn with(recognizer: Arc<dyn Recognizer>, setup: Setup) -> Server {
+        log::as_told();
         let authority = Authority::in_memory(setup.token_lifetime, setup.clock).unwrap();
         let NewProject { client_id, client_secret } = authority.create_project("test").unwrap();
         let engines = Engines { recognizer: Some(recognizer), voices: setup.voices };
