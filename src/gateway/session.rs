@@ -9,7 +9,7 @@ use std::{io, thread};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-use super::authority::random_secret;
+use super::authority::{Exhausted, Identity, RESUME_PREFIX, random_secret};
 use super::board::{Board, State};
 use super::error::qid;
 use super::worker::Worker;
@@ -61,6 +61,9 @@ pub(super) enum Refusal {
     Moved,
     #[error(transparent)]
     Violation(#[from] Violation),
+    /// The token has no audio left.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
 }
 
 /// Why a session can't be given to a socket.
@@ -88,16 +91,19 @@ pub(super) struct Attached {
 pub(super) struct Session {
     name: String,
     resume_key: SecretString,
-    client_id: String,
+    /// The project's id: any of its tokens may go on with the session.
+    project: String,
+    /// The holder of the token that opened it.
+    holder: String,
     sample_rate: u32,
     board: Arc<Board>,
 }
 
 impl Session {
-    /// Opens a session for `client_id` and starts its recogniser.
+    /// Opens a session for whose token it is and starts its recogniser.
     pub(super) fn start(
         recognizer: &Arc<dyn Recognizer>,
-        client_id: &str,
+        identity: &Identity,
         start: &Start,
     ) -> Result<Session, StartError> {
         let sample_rate = start.sample_rate;
@@ -126,8 +132,9 @@ impl Session {
         thread::Builder::new().name("recognise".to_owned()).spawn(move || worker.run())?;
         Ok(Session {
             name: qid(),
-            resume_key: random_secret(),
-            client_id: client_id.to_owned(),
+            resume_key: random_secret(RESUME_PREFIX),
+            project: identity.project.clone(),
+            holder: identity.holder.clone(),
             sample_rate,
             board,
         })
@@ -141,14 +148,18 @@ impl Session {
         Secret::from(self.resume_key.expose_secret().to_owned())
     }
 
-    pub(super) fn client_id(&self) -> &str {
-        &self.client_id
+    pub(super) fn project(&self) -> &str {
+        &self.project
     }
 
-    /// Whether `client_id` showed the key of this session.
-    pub(super) fn admits(&self, client_id: &str, key: &Secret) -> bool {
+    pub(super) fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    /// Whether somebody of `project` showed the key of this session.
+    pub(super) fn admits(&self, project: &str, key: &Secret) -> bool {
         let key_fits = self.resume_key.expose_secret().as_bytes().ct_eq(key.expose().as_bytes());
-        self.client_id == client_id && bool::from(key_fits)
+        self.project == project && bool::from(key_fits)
     }
 
     /// How far `sent` may run ahead of `received`, in frames.
@@ -216,8 +227,14 @@ impl Session {
         state.received.min(end + hold)
     }
 
-    /// Takes audio. What was received before is skipped, so that a replay may overlap.
-    pub(super) fn audio(&self, attachment: u64, chunk: &AudioChunk) -> Result<(), Refusal> {
+    /// Takes audio that `charge` allows, which is told its milliseconds. What was received before is skipped, so that a
+    /// replay may overlap, and is not charged again.
+    pub(super) fn audio(
+        &self,
+        attachment: u64,
+        chunk: &AudioChunk,
+        charge: impl FnOnce(u64) -> Result<(), Exhausted>,
+    ) -> Result<(), Refusal> {
         let range = chunk.range();
         let mut state = self.held(attachment)?;
         if range.start > state.received {
@@ -232,6 +249,10 @@ impl Session {
             let window = self.window();
             return violation(format!("audio {range} is over the window of {window} from {acknowledged}"));
         }
+        let heard = state.heard + (range.end - state.received);
+        // From the sums, so that the roundings don't add up.
+        charge(self.milliseconds(heard) - self.milliseconds(state.heard))?;
+        state.heard = heard;
         state.received = range.end;
         state.queue.push_audio(news.payload());
         self.board.wake();
@@ -296,6 +317,10 @@ impl Session {
             self.board.wake();
         }
         Ok(())
+    }
+
+    fn milliseconds(&self, frames: u64) -> u64 {
+        frames.saturating_mul(1000) / u64::from(self.sample_rate)
     }
 
     /// The state, for the socket that has the session.
@@ -370,9 +395,9 @@ mod tests {
         let recognizer: Arc<dyn Recognizer> =
             Arc::new(Stuck { begun, release: Arc::new(Mutex::new(release)) });
         let start = Start { sample_rate: 16_000, language: None, partials: true, origin: FramePos::ZERO };
-        let session = Session::start(&recognizer, "client", &start).unwrap();
+        let session = Session::start(&recognizer, &Identity::of_nobody(), &start).unwrap();
         let attachment = session.attach(0).unwrap().attachment;
-        session.audio(attachment, &audio(0, 1)).unwrap();
+        push(&session, attachment, &audio(0, 1)).unwrap();
         beginning.recv().unwrap();
         (session, attachment, hold)
     }
@@ -380,6 +405,11 @@ mod tests {
     fn audio(start: u64, frames: u64) -> AudioChunk {
         let range = FramePos(start).to(FramePos(start + frames));
         AudioChunk::new(range, Bytes::from(vec![0; 2 * usize::try_from(frames).unwrap()]))
+    }
+
+    /// Brings audio, of which any amount is allowed.
+    fn push(session: &Session, attachment: u64, chunk: &AudioChunk) -> Result<(), Refusal> {
+        session.audio(attachment, chunk, |_| Ok(()))
     }
 
     fn acknowledged(session: &Session) -> u64 {
@@ -390,7 +420,7 @@ mod tests {
     fn frames_one_by_one_cost_their_bytes() {
         let (session, socket, _hold) = busy();
         for frame in 1..=10_000 {
-            session.audio(socket, &audio(frame, 1)).unwrap();
+            push(&session, socket, &audio(frame, 1)).unwrap();
         }
         let state = session.board.lock();
         assert_eq!((state.received, state.queue.len()), (FramePos(10_001), 1));
@@ -402,7 +432,7 @@ mod tests {
         let (session, socket, _hold) = busy();
         let (chunk, mut sent) = (RATE / 100, 1);
         let refusal = loop {
-            match session.audio(socket, &audio(sent, chunk)) {
+            match push(&session, socket, &audio(sent, chunk)) {
                 Ok(()) => sent += chunk,
                 Err(refusal) => break refusal,
             }
@@ -427,7 +457,7 @@ mod tests {
             session.gap(socket, FramePos(at), FramePos(at + 9)).unwrap();
             at += 9;
             assert_eq!(acknowledged(&session), at);
-            session.audio(socket, &audio(at, 1)).unwrap();
+            push(&session, socket, &audio(at, 1)).unwrap();
             at += 1;
         }
         // The last that fits is not acknowledged, so that a client stops here.
@@ -435,7 +465,7 @@ mod tests {
         assert_eq!(acknowledged(&session), at);
         // More of the same gap costs nothing.
         session.gap(socket, FramePos(at + 9), FramePos(at + 20)).unwrap();
-        session.audio(socket, &audio(at + 20, 1)).unwrap();
+        push(&session, socket, &audio(at + 20, 1)).unwrap();
         let refusal = session.gap(socket, FramePos(at + 21), FramePos(at + 22)).unwrap_err();
         assert!(matches!(refusal, Refusal::Violation(_)), "{refusal}");
         assert_eq!(session.board.lock().gaps.len(), MAX_GAPS);
@@ -449,9 +479,9 @@ mod tests {
         session.gap(socket, FramePos(1), FramePos(hour)).unwrap();
         assert_eq!(acknowledged(&session), hour);
         let chunk = audio(hour, 30 * RATE);
-        session.audio(socket, &chunk).unwrap();
+        push(&session, socket, &chunk).unwrap();
         assert_eq!(acknowledged(&session), chunk.range().end.0);
-        session.audio(socket, &audio(chunk.range().end.0, 30 * RATE)).unwrap();
+        push(&session, socket, &audio(chunk.range().end.0, 30 * RATE)).unwrap();
         // The frame that the recogniser is busy with counts, too.
         assert_eq!(acknowledged(&session), hour + 60 * RATE - 1);
     }
@@ -480,13 +510,13 @@ mod tests {
         let (session, old, _hold) = busy();
         let Attached { attachment: new, received, finals_seen, .. } = session.attach(0).unwrap();
         assert_eq!((received, finals_seen), (FramePos(1), 0));
-        assert_eq!(session.audio(old, &audio(1, 5)), Err(Refusal::Moved));
+        assert_eq!(push(&session, old, &audio(1, 5)), Err(Refusal::Moved));
         assert_eq!(session.gap(old, FramePos(1), FramePos(9)), Err(Refusal::Moved));
         assert_eq!(session.flush(old, None), Err(Refusal::Moved));
         assert_eq!(session.finish(old, FramePos(1)), Err(Refusal::Moved));
         assert!(!session.end(old));
         assert_eq!(session.board.lock().received, FramePos(1));
-        session.audio(new, &audio(1, 5)).unwrap();
+        push(&session, new, &audio(1, 5)).unwrap();
 
         // A resume that asks for what can't be leaves the session where it is.
         assert!(matches!(session.attach(1), Err(AttachError::Violation(_))));

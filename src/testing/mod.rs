@@ -4,6 +4,7 @@
 
 mod clock;
 mod digest;
+mod disk;
 pub mod network;
 mod null;
 pub mod peer;
@@ -13,6 +14,7 @@ mod tokens;
 
 pub use clock::ManualClock;
 pub use digest::{DigestRecognizer, digest};
+pub use disk::FailingDisk;
 pub use null::NullRecognizer;
 pub use proxy::{Cut, Fault, FaultProxy};
 pub use tokens::ShortLivedTokens;

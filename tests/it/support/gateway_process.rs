@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
-use voxline::gateway::authority::{Authority, NewProject};
+use voxline::gateway::authority::{Authority, NewClient};
 use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::net::{Endpoint, http_client};
 use voxline::testing::DigestRecognizer;
@@ -43,7 +43,7 @@ impl GatewayProcess {
     pub(crate) fn start() -> GatewayProcess {
         let directory = tempfile::tempdir().unwrap();
         let authority = open(&directory.path().join("state"));
-        let NewProject { client_id, client_secret } = authority.create_project("test").unwrap();
+        let NewClient { client_id, client_secret } = authority.create_project("test").unwrap();
         drop(authority);
         let credentials = Credentials { client_id, client_secret };
         let mut gateway = GatewayProcess { address: free_address(), credentials, directory, running: None };
