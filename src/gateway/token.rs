@@ -82,6 +82,9 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     if body.trim_ascii_start().starts_with(b"{") {
         return serde_json::from_slice(body).ok();
     }
+    if !body.contains(&b'=') {
+        return None;
+    }
     let mut fields = serde_json::Map::new();
     for (name, value) in url::form_urlencoded::parse(body) {
         // Of a field that is there twice the first counts.

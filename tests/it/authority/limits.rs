@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use redb::ReadableDatabase;
 use reqwest::{Client, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -198,8 +199,8 @@ fn a_state_of_another_version_is_left_alone() {
     tx.open_table(redb::TableDefinition::<&str, &[u8]>::new("projects")).unwrap();
     tx.commit().unwrap();
     drop(store);
-    let before = std::fs::read(&path).unwrap();
     let error = Authority::open(directory.path(), HOUR, Arc::new(clock())).err().unwrap().to_string();
     assert!(error.contains("another version"), "{error}");
-    assert_eq!(std::fs::read(&path).unwrap(), before);
+    let tx = redb::Database::open(&path).unwrap().begin_read().unwrap();
+    assert_eq!(tx.list_tables().unwrap().count(), 1);
 }
