@@ -99,9 +99,10 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "tokens travel unencrypted here: put TLS in front of the gateway");
     }
+    let shutdown = CancellationToken::new();
+    let serving = serve(listener, gateway, shutdown.clone());
     // Scripts wait for this line; with port 0 it is how they learn the port.
     say(&format!("listening on http://{address}\n"))?;
-    let shutdown = CancellationToken::new();
     let mut signals = Signals::new()?;
     let stopping = async {
         signals.next().await;
@@ -109,7 +110,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         signals.next().await;
     };
     tokio::select! {
-        served = serve(listener, gateway, shutdown.clone()) => served.map_err(cannot)?,
+        served = serving => served.map_err(cannot)?,
         () = stopping => return Err(CliError::new(Exit::Interrupted, "interrupted before sessions had ended")),
     }
     Ok(Exit::Done)

@@ -213,12 +213,23 @@ fn peer(request: &Request) -> Option<IpAddr> {
 ///
 /// # Errors
 /// Where the listener fails, or the socket for the operator can't be made.
-pub async fn serve(
+pub fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
+) -> impl Future<Output = io::Result<()>> {
+    // Before anybody can be told that the gateway is here.
+    let admin = gateway.authority.directory().map(AdminSocket::bind).transpose();
+    serve_with(listener, gateway, shutdown, admin)
+}
+
+async fn serve_with(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    shutdown: CancellationToken,
+    admin: io::Result<Option<AdminSocket>>,
 ) -> io::Result<()> {
-    let admin = gateway.authority.directory().map(AdminSocket::bind).transpose()?;
+    let admin = admin?;
     let administering = async {
         match &admin {
             Some(socket) => socket.serve(&gateway).await,
@@ -252,7 +263,7 @@ pub async fn serve(
         served = serving => served,
         () = draining => Ok(()),
         never = counting => never,
-        never = administering => never,
+        failed = administering => failed,
     };
     gateway.keep_usage().await;
     served

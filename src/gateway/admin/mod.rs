@@ -28,7 +28,10 @@ mod socket {
             Ok(AdminSocket)
         }
 
-        pub(in crate::gateway) async fn serve(&self, _: &std::sync::Arc<crate::gateway::Gateway>) -> ! {
+        pub(in crate::gateway) async fn serve(
+            &self,
+            _: &std::sync::Arc<crate::gateway::Gateway>,
+        ) -> io::Result<()> {
             std::future::pending().await
         }
     }

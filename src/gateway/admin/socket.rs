@@ -54,7 +54,8 @@ pub(super) fn ask(directory: &Path, command: &Command) -> Result<Option<Answer>,
 
 /// The gateway's end, which is there for as long as this is.
 pub(in crate::gateway) struct AdminSocket {
-    listener: UnixListener,
+    /// Not yet of a runtime: it is made before there may be one.
+    listener: std::os::unix::net::UnixListener,
     path: PathBuf,
 }
 
@@ -66,16 +67,21 @@ impl AdminSocket {
         // tempfile creates its directories with mode 0700.
         let nursery = tempfile::Builder::new().prefix(".admin").tempdir_in(directory)?;
         let made = nursery.path().join(NAME);
-        let listener = UnixListener::bind(&made)?;
+        let listener = std::os::unix::net::UnixListener::bind(&made)?;
+        listener.set_nonblocking(true)?;
         fs::set_permissions(&made, Permissions::from_mode(0o600))?;
         fs::rename(&made, &path)?;
         Ok(AdminSocket { listener, path })
     }
 
     /// Performs what it is told, for ever.
-    pub(in crate::gateway) async fn serve(&self, gateway: &Arc<Gateway>) -> ! {
+    ///
+    /// # Errors
+    /// Where the runtime doesn't take the socket.
+    pub(in crate::gateway) async fn serve(&self, gateway: &Arc<Gateway>) -> io::Result<()> {
+        let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         loop {
-            let served = match self.listener.accept().await {
+            let served = match listener.accept().await {
                 Ok((socket, _)) => answer(socket, gateway.clone()).await,
                 Err(error) => {
                     // Without descriptors there is no socket for a while.

@@ -79,6 +79,11 @@ impl GatewayProcess {
         child.wait().unwrap();
     }
 
+    /// Where its state is.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
     pub(crate) fn endpoint(&self) -> Endpoint {
         endpoint(self.address)
     }
@@ -126,10 +131,11 @@ pub(crate) async fn serve_until_told() {
         Engines { recognizer: Some(Arc::new(DigestRecognizer::new(SEGMENT))), ..Engines::default() };
     let gateway = Arc::new(Gateway::new(open(&state), engines, Options::default()));
     let listener = TcpListener::bind(address).await.unwrap();
+    let serving = serve(listener, gateway, CancellationToken::new());
     println!("{READY}");
     let orphaned = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new()));
     tokio::select! {
-        served = serve(listener, gateway, CancellationToken::new()) => served.unwrap(),
+        served = serving => served.unwrap(),
         _ = orphaned => {}
     }
 }
