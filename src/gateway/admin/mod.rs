@@ -15,13 +15,12 @@ mod socket {
     use std::path::Path;
 
     use super::{AdminError, Answer, Command};
-    use crate::gateway::authority::Authority;
 
     pub(super) fn ask(_: &Path, _: &Command) -> Result<Option<Answer>, AdminError> {
         Ok(None)
     }
 
-    pub(super) struct AdminSocket;
+    pub(in crate::gateway) struct AdminSocket;
 
     impl AdminSocket {
         pub(in crate::gateway) fn bind(_: &Path) -> io::Result<AdminSocket> {

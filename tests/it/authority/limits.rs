@@ -201,6 +201,7 @@ fn a_state_of_another_version_is_left_alone() {
     drop(store);
     let error = Authority::open(directory.path(), HOUR, Arc::new(clock())).err().unwrap().to_string();
     assert!(error.contains("another version"), "{error}");
-    let tx = redb::Database::open(&path).unwrap().begin_read().unwrap();
+    let store = redb::Database::open(&path).unwrap();
+    let tx = store.begin_read().unwrap();
     assert_eq!(tx.list_tables().unwrap().count(), 1);
 }
