@@ -18,7 +18,7 @@ use voxline::audio::{AudioChunk, Feed};
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
 use voxline::engine::Voices;
-use voxline::gateway::authority::{Authority, NewProject};
+use voxline::gateway::authority::{Authority, NewClient};
 use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::net::{Endpoint, http_client};
 use voxline::session::protocol::{self, ServerMessage};
@@ -49,7 +49,7 @@ impl Loopback {
         let clock = Arc::new(SystemClock::new());
         let authority = Authority::in_memory(Duration::from_secs(24 * 3600), clock.clone())
             .expect("a database in memory cannot fail");
-        let NewProject { client_id, client_secret } =
+        let NewClient { client_id, client_secret } =
             authority.create_project("bench").expect("the authority is empty");
         let engines =
             Engines { recognizer: Some(Arc::new(NullRecognizer::new(SEGMENT))), voices: Voices::default() };

@@ -243,7 +243,7 @@ impl Keeper {
         match &error {
             // Nobody else hears of it, as long as the old one serves.
             Some(error) if renewal.lives(&now) => {
-                tracing::warn!(%error, "token not renewed, the old one still lives")
+                tracing::warn!(%error, "token not renewed, the old one still lives");
             }
             Some(error) => tracing::debug!(%error, "token not renewed"),
             None => {}

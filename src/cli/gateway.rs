@@ -1,17 +1,20 @@
-//! `voxline gateway`: the gateway's projects and tokens, in its state directory.
+//! `voxline gateway`: the gateway's projects and tokens, whether it runs or not.
+
+mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use ipnet::IpNet;
 use secrecy::ExposeSecret;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exit_code::{CliError, Exit};
 use super::say;
-use super::service::TOKEN_LIFETIME;
 use crate::clock::SystemClock;
-use crate::gateway::authority::Authority;
+use crate::gateway::admin::{AdminError, Answer, Command, administer};
+use crate::gateway::authority::{Budget, Scope, Scopes, Terms};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -24,27 +27,64 @@ enum What {
     /// Projects: who may get tokens
     #[command(subcommand)]
     Project(Project),
-    /// Service tokens: bearer tokens without an end
+    /// Clients of a project: each has an id and a secret, all share the project's limits
+    #[command(subcommand)]
+    Client(Client),
+    /// Service tokens: bearer tokens that need no renewal
     #[command(subcommand)]
     ServiceToken(ServiceToken),
+    /// Refresh and access tokens
+    #[command(subcommand)]
+    Token(Token),
+    /// What clients and service tokens have used, today (by UTC) and in all
+    Usage(List),
 }
 
 #[derive(Subcommand)]
 enum Project {
-    /// Register a project and print its client id and secret, which are shown this once
-    Create(Create),
+    /// Register a project and print the id and secret of its first client, which are shown this once
+    Create(Named),
+    /// List the projects
+    List(At),
+    /// Refuse a project's tokens for as long as it is disabled
+    Disable(Named),
+    /// Take a project's tokens again
+    Enable(Named),
+    /// End a project with all its clients and tokens
+    Revoke(Named),
+}
+
+#[derive(Subcommand)]
+enum Client {
+    /// Register another client of a project and print its id and secret, which are shown this once
+    Create(Named),
+    /// List the clients
+    List(List),
+    /// End a client with all its tokens
+    Revoke(Identified),
 }
 
 #[derive(Subcommand)]
 enum ServiceToken {
     /// Mint a service token for a project and print it, this once
-    Create(Create),
+    Create(CreateServiceToken),
+    /// List the service tokens
+    List(List),
+    /// End a service token
+    Revoke(Identified),
 }
 
+#[derive(Subcommand)]
+enum Token {
+    /// List the refresh and access tokens
+    List(List),
+    /// End a refresh token with its access tokens, or an access token
+    Revoke(Identified),
+}
+
+/// Where the gateway is, and how to print.
 #[derive(Args)]
-struct Create {
-    /// Name of the project
-    name: String,
+struct At {
     /// Directory of the gateway's state
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
@@ -53,30 +93,148 @@ struct Create {
     json: bool,
 }
 
-impl Create {
-    fn authority(&self) -> Result<Authority, CliError> {
-        Ok(Authority::open(&self.state, TOKEN_LIFETIME, Arc::new(SystemClock::new()))?)
+#[derive(Args)]
+struct Named {
+    /// Name of the project
+    name: String,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Args)]
+struct Identified {
+    /// Its id, as lists show it
+    id: String,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Args)]
+struct List {
+    /// Name of the project [default: all]
+    project: Option<String>,
+    #[command(flatten)]
+    at: At,
+}
+
+#[derive(Args)]
+struct CreateServiceToken {
+    /// Name of the project
+    name: String,
+    #[command(flatten)]
+    at: At,
+    /// What it opens: tts, asr_short, asr_stream [default: all]
+    #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
+    scopes: Vec<Scope>,
+    /// How many seconds it lives [default: for ever]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    expires_in: Option<u64>,
+    /// How many seconds of audio it may have recognised in a day of UTC
+    #[arg(long, value_name = "SECONDS")]
+    audio_per_day: Option<u64>,
+    /// How many seconds of audio it may have recognised in all
+    #[arg(long, value_name = "SECONDS")]
+    audio_total: Option<u64>,
+    /// How many characters it may have spoken in a day of UTC
+    #[arg(long, value_name = "COUNT")]
+    characters_per_day: Option<u64>,
+    /// How many characters it may have spoken in all
+    #[arg(long, value_name = "COUNT")]
+    characters_total: Option<u64>,
+    /// Networks it may be used from, as 10.0.0.0/8 [default: any]
+    #[arg(long = "from", value_name = "NETWORKS", value_delimiter = ',')]
+    networks: Vec<IpNet>,
+    /// How many streaming sessions of it may live at once [default: as many as the gateway has]
+    #[arg(long, value_name = "COUNT")]
+    max_sessions: Option<u32>,
+}
+
+impl CreateServiceToken {
+    fn into_command(self) -> (At, Command) {
+        let scopes = match self.scopes.is_empty() {
+            true => Scopes::all(),
+            false => self.scopes.into_iter().collect(),
+        };
+        let terms = Terms {
+            scopes,
+            expires_in: self.expires_in,
+            audio: Budget { per_day: self.audio_per_day, total: self.audio_total },
+            characters: Budget { per_day: self.characters_per_day, total: self.characters_total },
+            networks: self.networks,
+            max_sessions: self.max_sessions,
+        };
+        (self.at, Command::CreateServiceToken { project: self.name, terms })
+    }
+}
+
+impl What {
+    fn into_command(self) -> (At, Command) {
+        match self {
+            What::Project(Project::Create(Named { name, at })) => (at, Command::CreateProject { name }),
+            What::Project(Project::List(at)) => (at, Command::ListProjects),
+            What::Project(Project::Disable(Named { name, at })) => {
+                (at, Command::SetActive { name, active: false })
+            }
+            What::Project(Project::Enable(Named { name, at })) => {
+                (at, Command::SetActive { name, active: true })
+            }
+            What::Project(Project::Revoke(Named { name, at })) => (at, Command::RevokeProject { name }),
+            What::Client(Client::Create(Named { name, at })) => (at, Command::CreateClient { project: name }),
+            What::Client(Client::List(List { project, at })) => (at, Command::ListClients { project }),
+            What::Client(Client::Revoke(Identified { id, at })) => (at, Command::RevokeClient { id }),
+            What::ServiceToken(ServiceToken::Create(create)) => create.into_command(),
+            What::ServiceToken(ServiceToken::List(List { project, at })) => {
+                (at, Command::ListServiceTokens { project })
+            }
+            What::Token(Token::List(List { project, at })) => (at, Command::ListTokens { project }),
+            What::ServiceToken(ServiceToken::Revoke(Identified { id, at }))
+            | What::Token(Token::Revoke(Identified { id, at })) => (at, Command::RevokeToken { id }),
+            What::Usage(List { project, at }) => (at, Command::Usage { project }),
+        }
     }
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
-    let text = match arguments.what {
-        What::Project(Project::Create(create)) => {
-            let project = create.authority()?.create_project(&create.name)?;
-            let secret = project.client_secret.expose_secret();
-            match create.json {
-                true => format!("{}\n", json!({ "client_id": project.client_id, "client_secret": secret })),
-                false => format!("client_id      {}\nclient_secret  {secret}\n", project.client_id),
-            }
-        }
-        What::ServiceToken(ServiceToken::Create(create)) => {
-            let token = create.authority()?.create_service_token(&create.name)?;
-            match create.json {
-                true => format!("{}\n", json!({ "token": token.expose_secret() })),
-                false => format!("{}\n", token.expose_secret()),
-            }
-        }
+    let (at, command) = arguments.what.into_command();
+    let answer = administer(&at.state, command, Arc::new(SystemClock::new()))?;
+    let text = match at.json {
+        true => format!("{}\n", content(&answer)),
+        false => plain(answer),
     };
     say(&text)?;
     Ok(Exit::Done)
+}
+
+impl From<AdminError> for CliError {
+    fn from(error: AdminError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+/// What is in an answer, without its kind.
+fn content(answer: &Answer) -> Value {
+    match json!(answer) {
+        Value::Object(kind) => kind.into_iter().map(|(_, content)| content).next().unwrap_or_default(),
+        _ => json!({}),
+    }
+}
+
+fn plain(answer: Answer) -> String {
+    match answer {
+        Answer::Done => String::new(),
+        Answer::NewClient(client) => {
+            format!(
+                "client_id      {}\nclient_secret  {}\n",
+                client.client_id,
+                client.client_secret.expose_secret()
+            )
+        }
+        // Alone, so that it can be sent to a file.
+        Answer::NewToken(token) => format!("{}\n", token.token.expose_secret()),
+        Answer::Projects(entries) => table::projects(entries),
+        Answer::Clients(entries) => table::clients(entries),
+        Answer::ServiceTokens(entries) => table::service_tokens(entries),
+        Answer::Tokens(entries) => table::tokens(entries),
+        Answer::Usage(entries) => table::usage(entries),
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use super::signals::Signals;
 use super::{Common, say};
 use crate::clock::SystemClock;
 use crate::engine::Voices;
-use crate::gateway::authority::Authority;
+use crate::gateway::authority::{AtLimit, Authority, Policy, Refreshing};
 use crate::gateway::{Engines, Gateway, Options, serve};
 
 #[derive(Args)]
@@ -30,6 +30,15 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = TOKEN_LIFETIME.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     token_lifetime: u64,
+    /// What happens to a refresh or access token over the limit of 25
+    #[arg(long, value_name = "WHAT", default_value = "refuse")]
+    token_limit: TokenLimit,
+    /// Whether a refresh token stays the same when it is used, or is replaced
+    #[arg(long, value_name = "WHAT", default_value = "keep")]
+    refresh_tokens: RefreshTokens,
+    /// Answer a bad token with status 400, as the documentation prints, instead of 401 and 403
+    #[arg(long)]
+    documented_status: bool,
     /// How many streaming sessions may live at once
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     max_sessions: u16,
@@ -41,12 +50,38 @@ pub(super) struct Arguments {
     drain: u64,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum TokenLimit {
+    /// It is refused
+    Refuse,
+    /// The oldest makes room for it
+    Evict,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RefreshTokens {
+    /// It stays the same
+    Keep,
+    /// Another takes its place; the old one is good until that is used
+    Rotate,
+}
+
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { listen, state, token_lifetime, max_sessions, max_failures, drain } = arguments;
+    let Arguments { listen, state, max_sessions, max_failures, drain, .. } = arguments;
     let config = common.load(None)?;
-    let lifetime = Duration::from_secs(token_lifetime);
+    let lifetime = Duration::from_secs(arguments.token_lifetime);
+    let policy = Policy {
+        at_limit: match arguments.token_limit {
+            TokenLimit::Refuse => AtLimit::Refuse,
+            TokenLimit::Evict => AtLimit::Evict,
+        },
+        refreshing: match arguments.refresh_tokens {
+            RefreshTokens::Keep => Refreshing::Keep,
+            RefreshTokens::Rotate => Refreshing::Rotate,
+        },
+    };
     let load = move || -> Result<(Authority, Engines), CliError> {
-        let authority = Authority::open(&state, lifetime, Arc::new(SystemClock::new()))?;
+        let authority = Authority::open(&state, lifetime, Arc::new(SystemClock::new()))?.with_policy(policy);
         let recognizer = Some(load_whisper(&config.models)?);
         Ok((authority, Engines { recognizer, voices: Voices::discover(&config.models) }))
     };
@@ -57,6 +92,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         max_sessions: max_sessions.into(),
         max_failures,
         drain: Duration::from_secs(drain),
+        documented_status: arguments.documented_status,
         ..Options::default()
     };
     let gateway = Arc::new(Gateway::new(authority, engines, options));
@@ -67,9 +103,10 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "tokens travel unencrypted here: put TLS in front of the gateway");
     }
+    let shutdown = CancellationToken::new();
+    let serving = serve(listener, gateway, shutdown.clone());
     // Scripts wait for this line; with port 0 it is how they learn the port.
     say(&format!("listening on http://{address}\n"))?;
-    let shutdown = CancellationToken::new();
     let mut signals = Signals::new()?;
     let stopping = async {
         signals.next().await;
@@ -77,7 +114,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         signals.next().await;
     };
     tokio::select! {
-        served = serve(listener, gateway, shutdown.clone()) => served.map_err(cannot)?,
+        served = serving => served.map_err(cannot)?,
         () = stopping => return Err(CliError::new(Exit::Interrupted, "interrupted before sessions had ended")),
     }
     Ok(Exit::Done)

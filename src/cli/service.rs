@@ -15,7 +15,7 @@ use crate::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use crate::clock::SystemClock;
 use crate::config::{Access, Config, Service};
 use crate::engine::{Recognizer, Voices, Whisper};
-use crate::gateway::authority::{Authority, NewProject};
+use crate::gateway::authority::{Authority, NewClient};
 use crate::gateway::{self, Engines, Gateway};
 use crate::net::{Endpoint, Trust, http_client_trusting};
 use crate::transport::WebSocketConnector;
@@ -78,7 +78,7 @@ impl Connection {
     ) -> Result<Connection, CliError> {
         let setup = |error: std::io::Error| CliError::new(Exit::Setup, format!("embedded gateway: {error}"));
         let models = models.to_owned();
-        let load = move || -> Result<(Gateway, NewProject), CliError> {
+        let load = move || -> Result<(Gateway, NewClient), CliError> {
             let engines = match need {
                 Need::Recognition => {
                     Engines { recognizer: Some(load_whisper(&models)?), ..Engines::default() }
@@ -100,7 +100,7 @@ impl Connection {
         let stop = CancellationToken::new();
         let server = start(gateway::serve(listener, Arc::new(gateway), stop.clone()));
         let directory = tempfile::tempdir().map_err(setup)?;
-        let NewProject { client_id, client_secret } = project;
+        let NewClient { client_id, client_secret } = project;
         let vault = Vault::new(directory.path(), &endpoint, &client_id);
         let credentials = Credentials { client_id, client_secret };
         let tokens = TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault);

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Gateway;
+use super::authority::{Amount, Exhausted, Scope};
 use super::body::{self, BadBody};
 use super::error::{ApiError, json_response, qid};
 use crate::audio::sample;
@@ -44,7 +45,8 @@ async fn answer(
     parameters: Parameters,
     request: Request,
 ) -> Result<Response, ApiError> {
-    gateway.authorise(request.headers())?;
+    let identity = gateway.authorise(&request, Scope::AsrShort)?;
+    gateway.authority.afford(&identity, Amount::audio(1))?;
     let recognizer = gateway.recognizer()?.clone();
     let place = gateway.place()?;
     let body = body::read(request.into_body(), MAX_BYTES).await.map_err(|refused| match refused {
@@ -54,7 +56,8 @@ async fn answer(
     })?;
     let work = move || {
         let _place = place;
-        hear(&*recognizer, body, parameters.language)
+        let charge = |milliseconds| gateway.authority.charge(&identity, Amount::audio(milliseconds));
+        hear(&*recognizer, body, parameters.language, charge)
     };
     let segments = tokio::task::spawn_blocking(work).await.map_err(|panic| ApiError::internal(&panic))??;
     Ok(json_response(StatusCode::OK, &shape(&segments)))
@@ -64,10 +67,12 @@ fn bad(code: u16, message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, code, message)
 }
 
+/// What is said in `body`. Audio is charged while it is decoded, so that no more is than can be paid for.
 fn hear(
     recognizer: &dyn Recognizer,
     body: Vec<u8>,
     language: Option<String>,
+    charge: impl Fn(u64) -> Result<(), Exhausted>,
 ) -> Result<Vec<Segment>, ApiError> {
     let broken = |error: DecodeError| match error {
         DecodeError::UnknownFormat { .. } => bad(4033, error.to_string()),
@@ -90,11 +95,14 @@ fn hear(
     let failed = |error: EngineError| ApiError::internal(&error);
     let max_frames = MAX_DURATION.as_secs() * u64::from(rate);
     let (mut block, mut resampled, mut segments, mut frames) = (Block::new(), Vec::new(), Vec::new(), 0);
+    let milliseconds = |frames: u64| frames * 1000 / u64::from(rate);
     while decoder.next_block(&mut block).map_err(broken)? {
+        let before = frames;
         frames += block.frames() as u64;
         if frames > max_frames {
             return Err(bad(4043, format!("audio is longer than {} s", MAX_DURATION.as_secs())));
         }
+        charge(milliseconds(frames) - milliseconds(before))?;
         resampled.clear();
         resampler.push(block.samples(), &mut resampled);
         segments.extend(stream.push(&sample::quantise(&resampled)).map_err(failed)?);

@@ -15,6 +15,8 @@ pub(super) struct State {
     pub(super) received: FramePos,
     /// The timeline up to here is covered by finals and gaps.
     pub(super) final_: FramePos,
+    /// How many frames of audio were taken, gaps not counted.
+    pub(super) heard: u64,
     /// All finals, since a client may ask for any again.
     pub(super) finals: Vec<Final>,
     /// The guess at the segment that follows them.
@@ -57,6 +59,7 @@ impl Board {
         let state = State {
             received: origin,
             final_: origin,
+            heard: 0,
             finals: Vec::new(),
             partial: None,
             gaps: VecDeque::new(),

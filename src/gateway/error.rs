@@ -8,7 +8,10 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::attempts::Failed;
-use super::authority::{AuthorityError, random_bytes};
+use super::authority::{AuthorityError, Exhausted, random_bytes};
+
+/// The challenge to one whose token is none.
+const WHO: &str = "Bearer";
 
 /// An answer other than 200: the documented number of the error, and its HTTP status.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,17 +21,28 @@ pub(super) struct ApiError {
     pub(super) code: u16,
     pub(super) message: String,
     pub(super) retry_after: Option<Duration>,
+    /// What `WWW-Authenticate` says (RFC 6750, section 3).
+    challenge: Option<&'static str>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> ApiError {
-        ApiError { status, code, message: message.into(), retry_after: None }
+        ApiError { status, code, message: message.into(), retry_after: None, challenge: None }
     }
 
     /// Missing, unknown or expired token. The documentation says status 400, the service answered 401, and every
     /// client seen understands 401.
     pub(super) fn token() -> ApiError {
-        ApiError::new(StatusCode::UNAUTHORIZED, 4048, "token is missing, unknown or expired")
+        let refusal = ApiError::new(StatusCode::UNAUTHORIZED, 4048, "token is missing, unknown or expired");
+        ApiError { challenge: Some(WHO), ..refusal }
+    }
+
+    /// The same refusal with the status that the documentation prints for its code.
+    pub(super) fn documented(self) -> ApiError {
+        match self.code {
+            4048 => ApiError { status: StatusCode::BAD_REQUEST, ..self },
+            _ => self,
+        }
     }
 
     pub(super) fn internal(reason: &dyn std::fmt::Display) -> ApiError {
@@ -44,7 +58,27 @@ impl ApiError {
 
 impl From<AuthorityError> for ApiError {
     fn from(error: AuthorityError) -> ApiError {
-        ApiError::internal(&error)
+        let forbidden = |challenge| {
+            let refusal = ApiError::new(StatusCode::FORBIDDEN, 4048, error.to_string());
+            ApiError { challenge, ..refusal }
+        };
+        match &error {
+            AuthorityError::Token => ApiError::token(),
+            AuthorityError::Inactive => ApiError::new(StatusCode::BAD_REQUEST, 4049, error.to_string()),
+            AuthorityError::Scope(_) => forbidden(Some(r#"Bearer error="insufficient_scope""#)),
+            AuthorityError::Address => forbidden(None),
+            error => ApiError::internal(error),
+        }
+    }
+}
+
+impl From<Exhausted> for ApiError {
+    fn from(exhausted: Exhausted) -> ApiError {
+        let message = exhausted.to_string();
+        match exhausted {
+            Exhausted::Daily { wait, .. } => ApiError::busy(StatusCode::TOO_MANY_REQUESTS, &message, wait),
+            Exhausted::Total { .. } => ApiError::new(StatusCode::FORBIDDEN, 403, message),
+        }
     }
 }
 
@@ -52,9 +86,11 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({ "qid": qid(), "error": { "code": self.code, "message": self.message } });
         let mut response = json_response(self.status, &body);
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.challenge == Some(WHO) {
             response.extensions_mut().insert(Failed);
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(wait) = self.retry_after {
             // Who comes back a moment too early is refused again.

@@ -1,11 +1,13 @@
 //! One socket's life with a session, from `ready` to the close.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::Gateway;
+use super::authority::{Amount, AuthorityError, Exhausted, Identity, Scope};
 use super::limit::{CONTROL_RATE, ControlLimit};
 use super::session::{Attached, Refusal, Session, Violation};
 use super::stream::{Socket, encode, millis, parse};
@@ -59,7 +61,30 @@ impl From<Refusal> for Goodbye {
         match refusal {
             Refusal::Moved => Goodbye::moved(),
             Refusal::Violation(violation) => violation.into(),
+            // The session is kept: another token of its project may go on with it.
+            Refusal::Exhausted(exhausted) => Goodbye::resumable(
+                match exhausted {
+                    Exhausted::Daily { .. } => close::QUOTA,
+                    Exhausted::Total { .. } => close::SCOPE,
+                },
+                exhausted.to_string(),
+            ),
         }
+    }
+}
+
+/// What a token is refused for concerns the socket: another token may go on with the session.
+impl From<AuthorityError> for Goodbye {
+    fn from(error: AuthorityError) -> Goodbye {
+        let code = match &error {
+            AuthorityError::Token | AuthorityError::Inactive => close::TOKEN,
+            AuthorityError::Scope(_) | AuthorityError::Address => close::SCOPE,
+            error => {
+                tracing::error!(%error, "token not checked");
+                return Goodbye::resumable(close::SERVER_FAULT, "the gateway failed");
+            }
+        };
+        Goodbye::resumable(code, error.to_string())
     }
 }
 
@@ -108,12 +133,27 @@ impl TokenEnd {
     }
 }
 
+/// The token that a socket runs under, and where the socket comes from.
+pub(super) struct Pass {
+    pub(super) identity: Identity,
+    pub(super) end: TokenEnd,
+    peer: Option<IpAddr>,
+}
+
+impl Pass {
+    /// The pass of a token that was checked `now`.
+    pub(super) fn new(identity: Identity, peer: Option<IpAddr>, now: Instant) -> Pass {
+        let end = TokenEnd::new(identity.expires_in, now);
+        Pass { identity, end, peer }
+    }
+}
+
 /// A socket and the session it carries.
 pub(super) struct Link<'a> {
     gateway: &'a Gateway,
     session: &'a Session,
     attachment: u64,
-    token: TokenEnd,
+    pass: Pass,
     /// Control messages are counted from here on.
     opened: Instant,
     control: ControlLimit,
@@ -132,13 +172,13 @@ impl<'a> Link<'a> {
         gateway: &'a Gateway,
         session: &'a Session,
         attached: &Attached,
-        token: TokenEnd,
+        pass: Pass,
     ) -> Link<'a> {
         Link {
             gateway,
             session,
             attachment: attached.attachment,
-            token,
+            pass,
             opened: Instant::now(),
             control: ControlLimit::default(),
             finals_sent: attached.finals_seen,
@@ -152,6 +192,9 @@ impl<'a> Link<'a> {
     #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
     pub(super) async fn run(mut self, wire: &mut Socket) -> Ending {
         let mut news = self.session.board().watch();
+        let mut revocations = self.gateway.authority.revocations();
+        // What was revoked since the token was checked is not told any more.
+        revocations.mark_changed();
         let mut heard = self.opened;
         let (mut pinged, mut drain_told) = (false, false);
         loop {
@@ -180,6 +223,12 @@ impl<'a> Link<'a> {
                         },
                     }
                 }
+                changed = revocations.changed() => {
+                    changed.expect("the gateway holds the authority");
+                    if let Err(goodbye) = self.check_again() {
+                        return Ending::Close(goodbye);
+                    }
+                }
                 changed = news.changed() => changed.expect("the session holds the board"),
                 () = sleep_until(heard + patience) => {
                     if pinged {
@@ -188,11 +237,11 @@ impl<'a> Link<'a> {
                     pinged = true;
                     wire.send(Message::Ping(axum::body::Bytes::new()));
                 }
-                () = at(self.token.next()) => {
-                    if self.token.warn.take().is_none() {
+                () = at(self.pass.end.next()) => {
+                    if self.pass.end.warn.take().is_none() {
                         return Ending::Close(Goodbye::resumable(close::TOKEN, "the token has expired"));
                     }
-                    let left = self.token.left(Instant::now()).unwrap_or_default();
+                    let left = self.pass.end.left(Instant::now()).unwrap_or_default();
                     wire.send(goaway(GoawayReason::Token, left));
                 }
                 () = self.gateway.draining.cancelled(), if !drain_told => {
@@ -263,7 +312,10 @@ impl<'a> Link<'a> {
             }
             Message::Binary(frame) => {
                 let chunk = protocol::decode_audio(&frame).map_err(|error| Violation(error.to_string()))?;
-                self.session.audio(self.attachment, &chunk)?;
+                let authority = &self.gateway.authority;
+                let charge =
+                    |milliseconds| authority.charge(&self.pass.identity, Amount::audio(milliseconds));
+                self.session.audio(self.attachment, &chunk, charge)?;
             }
             Message::Text(text) => match parse(&text)? {
                 ClientMessage::Flush { at } => self.session.flush(self.attachment, at)?,
@@ -287,18 +339,21 @@ impl<'a> Link<'a> {
         if !self.session.is_held_by(self.attachment) {
             return Err(Goodbye::moved());
         }
-        let identity = self.gateway.authority.check(token.expose()).map_err(|error| {
-            tracing::error!(%error, "token not checked");
-            Goodbye::resumable(close::SERVER_FAULT, "the gateway failed")
-        })?;
-        let same = identity.filter(|identity| identity.client_id == self.session.client_id());
-        let Some(identity) = same else {
-            let reason = "the new token is unknown, expired or of another project";
-            return Err(Goodbye::resumable(close::TOKEN, reason));
-        };
-        self.token = TokenEnd::new(identity.expires_in, now);
+        let peer = self.pass.peer;
+        let identity = self.gateway.authority.authorise(token.expose(), Scope::AsrStream, peer)?;
+        if identity.project != self.session.project() {
+            return Err(Goodbye::resumable(close::TOKEN, "the new token is of another project"));
+        }
+        let expires_in = identity.expires_in;
+        self.pass = Pass::new(identity, peer, now);
         tracing::debug!(session = self.session.name(), "token renewed");
-        Ok(ServerMessage::AuthOk { token_expires_in_ms: identity.expires_in.map(millis) })
+        Ok(ServerMessage::AuthOk { token_expires_in_ms: expires_in.map(millis) })
+    }
+
+    /// Whether the token is still good, after something was revoked.
+    fn check_again(&self) -> Result<(), Goodbye> {
+        self.gateway.authority.check_again(&self.pass.identity)?;
+        Ok(())
     }
 }
 

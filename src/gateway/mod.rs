@@ -2,6 +2,7 @@
 //!
 //! A [`Gateway`] holds what all requests share; [`serve`] answers them on a listener until told to stop.
 
+pub mod admin;
 mod asr;
 mod attempts;
 pub mod authority;
@@ -12,6 +13,7 @@ mod hearing;
 mod limit;
 mod link;
 mod queue;
+mod revoke;
 mod session;
 mod sessions;
 mod stream;
@@ -20,12 +22,12 @@ mod tts;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -38,15 +40,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::admin::AdminSocket;
 use self::attempts::Attempts;
-use self::authority::{Authority, Identity};
+use self::authority::{Authority, Identity, Scope};
 use self::error::{ApiError, json_response};
 use self::sessions::Sessions;
 use crate::engine::{Recognizer, Voices};
 use crate::session::protocol;
 
+/// Where a token is revoked: beside the documented path where it is granted.
+const REVOKE_PATH: &str = "/auth/oauth/v1/revoke";
 /// How long requests under way may take once the sessions have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
+/// How often usage is put on the disk: what a gateway that is killed forgets at most, apart from that of a moment.
+const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// What a refused client is asked to wait.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
@@ -68,6 +75,9 @@ pub struct Options {
     /// Whether a socket may go on under a fresh token that its client sends in band. To be switched off behind a proxy
     /// that checks tokens at the handshake: it sees no later one, and may cut a socket whose first token has expired.
     pub in_band_auth: bool,
+    /// Whether a bad token is answered with status 400, as the documentation prints, and not with 401 or 403, as the
+    /// service did and clients expect.
+    pub documented_status: bool,
 }
 
 impl Default for Options {
@@ -79,6 +89,7 @@ impl Default for Options {
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             in_band_auth: true,
+            documented_status: false,
         }
     }
 }
@@ -135,14 +146,25 @@ impl Gateway {
         &self.authority
     }
 
-    /// Whose token the request carries.
-    fn authorise(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, token) = value.and_then(|value| value.split_once(' ')).ok_or_else(ApiError::token)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(ApiError::token());
+    /// Whose token the request carries, where that opens `scope`.
+    fn authorise(&self, request: &Request, scope: Scope) -> Result<Identity, ApiError> {
+        let identity = match bearer(request.headers()) {
+            Some(token) => self.authority.authorise(token, scope, peer(request)).map_err(ApiError::from),
+            None => Err(ApiError::token()),
+        };
+        match self.options.documented_status {
+            true => identity.map_err(ApiError::documented),
+            false => identity,
         }
-        self.authority.check(token.trim())?.ok_or_else(ApiError::token)
+    }
+
+    /// Puts on the disk what was used. Should that fail, the next time may not.
+    async fn keep_usage(self: &Arc<Gateway>) {
+        let gateway = self.clone();
+        let kept = tokio::task::spawn_blocking(move || gateway.authority.keep_usage()).await;
+        if let Ok(Err(error)) = kept {
+            tracing::error!(%error, "usage not kept");
+        }
     }
 
     fn recognizer(&self) -> Result<&Arc<dyn Recognizer>, ApiError> {
@@ -183,16 +205,47 @@ impl Gateway {
     }
 }
 
+/// The token of `Authorization: Bearer`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Where the request's connection comes from.
+fn peer(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
+}
+
 /// Answers requests on `listener` until `shutdown` is cancelled; then no new sessions are taken, the live ones may end
 /// (see [`Options::drain`]), and requests under way are answered, unless that takes long.
 ///
+/// A gateway whose state is on disk may be administered meanwhile: see [`admin::administer`].
+///
 /// # Errors
-/// Where the listener fails.
-pub async fn serve(
+/// Where the listener fails, or the socket for the operator can't be made.
+pub fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
+) -> impl Future<Output = io::Result<()>> {
+    // Before anybody can be told that the gateway is here.
+    let admin = gateway.authority.directory().map(AdminSocket::bind).transpose();
+    serve_with(listener, gateway, shutdown, admin)
+}
+
+async fn serve_with(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    shutdown: CancellationToken,
+    admin: io::Result<Option<AdminSocket>>,
 ) -> io::Result<()> {
+    let admin = admin?;
+    let administering = async {
+        match &admin {
+            Some(socket) => socket.serve(&gateway).await,
+            None => std::future::pending().await,
+        }
+    };
     let drained = CancellationToken::new();
     let draining = {
         let (gateway, drained) = (gateway.clone(), drained.clone());
@@ -208,17 +261,28 @@ pub async fn serve(
     let listener = listener.tap_io(|socket| {
         let _ = socket.set_nodelay(true);
     });
-    let service = router(gateway).into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(drained.cancelled_owned());
-    tokio::select! {
+    let router = router(gateway.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(drained.cancelled_owned());
+    let counting = async {
+        loop {
+            tokio::time::sleep(USAGE_INTERVAL).await;
+            gateway.keep_usage().await;
+        }
+    };
+    let served = tokio::select! {
         served = serving => served,
         () = draining => Ok(()),
-    }
+        never = counting => never,
+        failed = administering => failed,
+    };
+    gateway.keep_usage().await;
+    served
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route(crate::auth::TOKEN_PATH, post(token::token))
+        .route(REVOKE_PATH, post(revoke::revoke))
         .route(protocol::PATH, get(stream::upgrade))
         .route("/asr", post(asr::recognise))
         .route(crate::speech::PATH, get(tts::from_query).post(tts::from_body))

@@ -5,6 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::session::Session;
 
+/// Whose limit of sessions is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    Gateway,
+    Token,
+}
+
 /// Finds sessions by name, and holds no more than a limit.
 pub(super) struct Sessions {
     limit: usize,
@@ -20,14 +27,19 @@ impl Sessions {
         self.lock().len()
     }
 
-    /// Takes in `session`, unless that would be one too many.
-    pub(super) fn insert(&self, session: &Arc<Session>) -> bool {
+    /// Takes in `session`, unless that would be one too many: here, or of those whose holder opened them and may have
+    /// no more than `limit`.
+    pub(super) fn insert(&self, session: &Arc<Session>, limit: Option<u32>) -> Result<(), Full> {
         let mut live = self.lock();
-        let fits = live.len() < self.limit;
-        if fits {
-            live.insert(session.name().to_owned(), session.clone());
+        if live.len() >= self.limit {
+            return Err(Full::Gateway);
         }
-        fits
+        let held = || live.values().filter(|other| other.holder() == session.holder()).count();
+        if limit.is_some_and(|limit| held() >= limit as usize) {
+            return Err(Full::Token);
+        }
+        live.insert(session.name().to_owned(), session.clone());
+        Ok(())
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<Session>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout};
@@ -16,11 +16,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::authority::Identity;
+use super::authority::{Amount, Identity, Scope};
 use super::error::ApiError;
-use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, TokenEnd};
+use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass};
 use super::session::{AttachError, Attached, Session, StartError};
-use super::{BUSY_WAIT, Gateway};
+use super::sessions::Full;
+use super::{BUSY_WAIT, Gateway, peer};
 use crate::session::close;
 use crate::session::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
 use crate::transport::{Wire, socket_limits};
@@ -37,23 +38,25 @@ pub(super) type Socket = Wire<TokioIo<Upgraded>>;
 /// Answers the upgrade, or refuses it in plain HTTP while that is still possible.
 #[expect(clippy::disallowed_methods, reason = "a token's life is real time")]
 pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {
-    let identity = match admit(&gateway, request.headers()) {
+    let identity = match admit(&gateway, &request) {
         Ok(identity) => identity,
         Err(refusal) => return refusal.into_response(),
     };
+    let peer = peer(&request);
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned();
     let (Some(key), Some(upgrade)) = (key, request.extensions_mut().remove::<OnUpgrade>()) else {
         return ApiError::new(StatusCode::UPGRADE_REQUIRED, 426, "this is a WebSocket").into_response();
     };
     // From when the token was checked, not from when the client gets round to its first message.
-    let token = TokenEnd::new(identity.expires_in, Instant::now());
+    let pass = Pass::new(identity, peer, Instant::now());
     let socket = gateway.clone();
     gateway.sockets.spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
                 let io = TokioIo::new(upgraded);
                 let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await;
-                serve(&socket, &identity, token, Wire::with_backlog(stream, BACKLOG)).await;
+                serve(&socket, pass, Wire::with_backlog(stream, BACKLOG)).await;
+                socket.keep_usage().await;
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
         }
@@ -70,8 +73,10 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
 }
 
 /// Authorisation before everything else, then what the socket must be, then whether there is room.
-fn admit(gateway: &Gateway, headers: &HeaderMap) -> Result<Identity, ApiError> {
-    let identity = gateway.authorise(headers)?;
+fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
+    let identity = gateway.authorise(request, Scope::AsrStream)?;
+    gateway.authority.afford(&identity, Amount::audio(1))?;
+    let headers = request.headers();
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
     if !offered.is_some_and(|offered| offered.split(',').any(|name| name.trim() == protocol::SUBPROTOCOL)) {
         let expected = format!("Sec-WebSocket-Protocol should be {}", protocol::SUBPROTOCOL);
@@ -96,8 +101,8 @@ fn admit(gateway: &Gateway, headers: &HeaderMap) -> Result<Identity, ApiError> {
     Ok(identity)
 }
 
-async fn serve(gateway: &Gateway, identity: &Identity, token: TokenEnd, mut wire: Socket) {
-    let opening = timeout(OPENING_TIMEOUT, open(gateway, identity, &token, &mut wire)).await;
+async fn serve(gateway: &Gateway, pass: Pass, mut wire: Socket) {
+    let opening = timeout(OPENING_TIMEOUT, open(gateway, &pass, &mut wire)).await;
     let (session, attached) = match opening {
         Ok(Ok(opened)) => opened,
         Ok(Err(None)) => return,
@@ -108,7 +113,7 @@ async fn serve(gateway: &Gateway, identity: &Identity, token: TokenEnd, mut wire
         }
     };
     let attachment = attached.attachment;
-    let ending = Link::new(gateway, &session, &attached, token).run(&mut wire).await;
+    let ending = Link::new(gateway, &session, &attached, pass).run(&mut wire).await;
     tracing::debug!(session = session.name(), ending = ending.name(), "socket ended");
     match ending {
         Ending::Done => {
@@ -150,8 +155,7 @@ fn forget(gateway: &Gateway, session: &Session, attachment: u64) -> bool {
 #[expect(clippy::disallowed_methods, reason = "a token's life is real time")]
 async fn open(
     gateway: &Gateway,
-    identity: &Identity,
-    token: &TokenEnd,
+    pass: &Pass,
     wire: &mut Socket,
 ) -> Result<(Arc<Session>, Attached), Option<Goodbye>> {
     let message = loop {
@@ -165,10 +169,10 @@ async fn open(
         }
     };
     let (session, finals_seen) = match message {
-        ClientMessage::Start(start) => (begin(gateway, identity, &start)?, 0),
+        ClientMessage::Start(start) => (begin(gateway, &pass.identity, &start)?, 0),
         ClientMessage::Resume { session, resume_key, finals_seen } => {
             let found = gateway.sessions.find(&session);
-            let admitted = found.filter(|session| session.admits(&identity.client_id, &resume_key));
+            let admitted = found.filter(|session| session.admits(&pass.identity.project, &resume_key));
             (admitted.ok_or_else(unknown_session)?, finals_seen)
         }
         _ => {
@@ -186,7 +190,7 @@ async fn open(
         received: attached.received,
         final_: attached.final_,
         finals: attached.finals,
-        token_expires_in_ms: token.left(Instant::now()).map(millis),
+        token_expires_in_ms: pass.end.left(Instant::now()).map(millis),
         max_audio_bytes: MAX_AUDIO_BYTES,
         window_frames: session.window(),
         auth: gateway.options.in_band_auth,
@@ -200,7 +204,7 @@ fn unknown_session() -> Goodbye {
 
 fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Session>, Goodbye> {
     let recognizer = gateway.recognizer().expect("asked before the upgrade");
-    let session = Session::start(recognizer, &identity.client_id, start).map_err(|error| match error {
+    let session = Session::start(recognizer, identity, start).map_err(|error| match error {
         StartError::Violation(violation) => Goodbye::from(violation),
         StartError::Unsupported(reason) => Goodbye::new(close::UNSUPPORTED, reason),
         error => {
@@ -209,10 +213,11 @@ fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Se
         }
     })?;
     let session = Arc::new(session);
-    if !gateway.sessions.insert(&session) {
-        return Err(Goodbye::new(close::TRY_LATER, "no room for a session"));
-    }
-    tracing::info!(session = session.name(), client = identity.client_id, "session started");
+    gateway.sessions.insert(&session, identity.terms.max_sessions).map_err(|full| match full {
+        Full::Gateway => Goodbye::new(close::TRY_LATER, "no room for a session"),
+        Full::Token => Goodbye::new(close::QUOTA, "the token has as many sessions as it may"),
+    })?;
+    tracing::info!(session = session.name(), token = identity.token, "session started");
     Ok(session)
 }
 

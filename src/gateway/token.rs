@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Gateway;
@@ -31,13 +32,9 @@ struct Request {
 const MAX_BODY: usize = 16 * 1024;
 
 pub(super) async fn token(State(gateway): State<Arc<Gateway>>, body: Body) -> Response {
-    let unreadable =
-        |why: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", why).into_response();
-    let Ok(body) = body::read(body, MAX_BODY).await else {
-        return unreadable("body is too large, or did not arrive");
-    };
-    let Some(request) = parse(&body) else {
-        return unreadable("body is neither JSON nor a form with the fields as strings");
+    let request: Request = match read(body, "its fields are strings").await {
+        Ok(request) => request,
+        Err(refusal) => return refusal.into_response(),
     };
     // The store's transactions wait for the disk.
     let granted = tokio::task::spawn_blocking(move || grant(&gateway, request)).await;
@@ -49,7 +46,7 @@ pub(super) async fn token(State(gateway): State<Arc<Gateway>>, body: Body) -> Re
 }
 
 /// The service's own error body is unknown; this is RFC 6749's (section 5.2).
-struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     error: &'static str,
     description: String,
@@ -58,6 +55,11 @@ struct Refusal {
 impl Refusal {
     fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Refusal {
         Refusal { status, error, description: description.into() }
+    }
+
+    /// The gateway's own fault, of which a client learns no more.
+    pub(super) fn failed() -> Refusal {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the gateway failed")
     }
 }
 
@@ -72,23 +74,28 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// Reads a request for or about tokens; where it is none, the refusal says what was `expected`.
+pub(super) async fn read<T: DeserializeOwned>(body: Body, expected: &str) -> Result<T, Refusal> {
+    let unreadable = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", why);
+    let body = body::read(body, MAX_BODY).await;
+    let body = body.map_err(|_| unreadable("body is too large, or did not arrive"))?;
+    parse(&body).ok_or_else(|| unreadable(&format!("body should be JSON or a form, where {expected}")))
+}
+
 /// A content type says little: clients send JSON and forms under all sorts. The first byte tells them apart.
-fn parse(body: &[u8]) -> Option<Request> {
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     if body.trim_ascii_start().starts_with(b"{") {
         return serde_json::from_slice(body).ok();
     }
     if !body.contains(&b'=') {
         return None;
     }
-    let field = |name: &str| {
-        url::form_urlencoded::parse(body).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-    };
-    Some(Request {
-        client_id: field("client_id").unwrap_or_default(),
-        client_secret: field("client_secret").map(SecretString::from),
-        refresh_token: field("refresh_token").map(SecretString::from),
-        grant_type: field("grant_type").unwrap_or_default(),
-    })
+    let mut fields = serde_json::Map::new();
+    for (name, value) in url::form_urlencoded::parse(body) {
+        // Of a field that is there twice the first counts.
+        fields.entry(name).or_insert_with(|| value.into_owned().into());
+    }
+    serde_json::from_value(fields.into()).ok()
 }
 
 fn grant(gateway: &Gateway, request: Request) -> Result<Granted, Refusal> {
@@ -111,16 +118,16 @@ fn grant(gateway: &Gateway, request: Request) -> Result<Granted, Refusal> {
     };
     granted.map_err(|error| {
         let reason = error.to_string();
-        // Who asks is not known to be who they say, so their words stay out of the log.
-        tracing::info!(%reason, "token refused");
         match error {
             AuthorityError::Client => Refusal::new(StatusCode::UNAUTHORIZED, "invalid_client", reason),
-            AuthorityError::RefreshToken => Refusal::new(StatusCode::BAD_REQUEST, "invalid_grant", reason),
+            AuthorityError::RefreshToken | AuthorityError::Replaced => {
+                Refusal::new(StatusCode::BAD_REQUEST, "invalid_grant", reason)
+            }
             // No code of RFC 6749 says this; `invalid_grant` would make clients throw their refresh token away.
             AuthorityError::Limit(_) => Refusal::new(StatusCode::FORBIDDEN, "limit_exceeded", reason),
-            _ => {
-                let failed = "the gateway failed";
-                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", failed)
+            error => {
+                tracing::error!(%error, "token not granted");
+                Refusal::failed()
             }
         }
     })
@@ -128,11 +135,13 @@ fn grant(gateway: &Gateway, request: Request) -> Result<Granted, Refusal> {
 
 /// The documented answer: `expired_in` is a string, and that is its spelling.
 fn answer(granted: &Granted) -> Response {
+    let scope: serde_json::Map<_, _> =
+        granted.scopes.iter().map(|scope| (scope.name().to_owned(), json!(1))).collect();
     let body = json!({
         "refresh_token": granted.refresh_token.expose_secret(),
         "access_token": granted.access_token.expose_secret(),
         "expired_in": granted.lifetime.as_secs().to_string(),
-        "scope": { "tts": 1, "asr_short": 1, "asr_stream": 1 },
+        "scope": scope,
     });
     json_response(StatusCode::OK, &body)
 }

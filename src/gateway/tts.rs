@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Gateway;
+use super::authority::{Amount, Identity, Scope};
 use super::body::{self, BadBody};
 use super::error::ApiError;
 use crate::audio::sample;
@@ -45,11 +46,12 @@ pub(super) async fn from_query(
     Query(mut parameters): Query<Parameters>,
     request: Request,
 ) -> Response {
-    if let Err(refusal) = gateway.authorise(request.headers()) {
-        return refusal.into_response();
-    }
+    let identity = match gateway.authorise(&request, Scope::Tts) {
+        Ok(identity) => identity,
+        Err(refusal) => return refusal.into_response(),
+    };
     let text = parameters.text.take().unwrap_or_default();
-    respond(&gateway, parameters, text).await
+    respond(&gateway, &identity, parameters, text).await
 }
 
 pub(super) async fn from_body(
@@ -57,9 +59,10 @@ pub(super) async fn from_body(
     Query(parameters): Query<Parameters>,
     request: Request,
 ) -> Response {
-    if let Err(refusal) = gateway.authorise(request.headers()) {
-        return refusal.into_response();
-    }
+    let identity = match gateway.authorise(&request, Scope::Tts) {
+        Ok(identity) => identity,
+        Err(refusal) => return refusal.into_response(),
+    };
     // No look at the content type: clients send all sorts.
     // A character takes at most four bytes.
     let body = body::read(request.into_body(), 4 * MAX_CHARS).await.map_err(|refused| match refused {
@@ -68,7 +71,7 @@ pub(super) async fn from_body(
         BadBody::Broken => bad("text broke off"),
     });
     match body.and_then(|bytes| String::from_utf8(bytes).map_err(|_| bad("text is not UTF-8"))) {
-        Ok(text) => respond(&gateway, parameters, text).await,
+        Ok(text) => respond(&gateway, &identity, parameters, text).await,
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -78,18 +81,24 @@ fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, 4051, message)
 }
 
-async fn respond(gateway: &Gateway, parameters: Parameters, text: String) -> Response {
-    match speak(gateway, parameters, text).await {
+async fn respond(gateway: &Gateway, identity: &Identity, parameters: Parameters, text: String) -> Response {
+    match speak(gateway, identity, parameters, text).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
 }
 
-async fn speak(gateway: &Gateway, parameters: Parameters, text: String) -> Result<Response, ApiError> {
+async fn speak(
+    gateway: &Gateway,
+    identity: &Identity,
+    parameters: Parameters,
+    text: String,
+) -> Result<Response, ApiError> {
     if text.trim().is_empty() {
         return Err(bad("text is missing"));
     }
-    if text.chars().count() > MAX_CHARS {
+    let characters = text.chars().count();
+    if characters > MAX_CHARS {
         return Err(bad(format!("text is longer than {MAX_CHARS} characters")));
     }
     match parameters.encoder.as_deref() {
@@ -112,6 +121,7 @@ async fn speak(gateway: &Gateway, parameters: Parameters, text: String) -> Resul
         .map_err(|error| bad(error.to_string()))?;
 
     let place = gateway.place()?;
+    gateway.authority.charge(identity, Amount::text(characters as u64))?;
     let (sender, mut pcm) = mpsc::channel(AHEAD);
     let listener = Listener { sender, runtime: Handle::current() };
     tokio::task::spawn_blocking(move || {

@@ -4,6 +4,7 @@
 
 mod clock;
 mod digest;
+mod disk;
 pub mod history;
 pub mod network;
 mod null;
@@ -14,6 +15,7 @@ mod tokens;
 
 pub use clock::ManualClock;
 pub use digest::{DigestRecognizer, digest};
+pub use disk::FailingDisk;
 pub use null::NullRecognizer;
 pub use proxy::{Cut, Fault, FaultProxy};
 pub use tokens::ShortLivedTokens;

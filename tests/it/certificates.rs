@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use voxline::auth::{AuthError, Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
+use voxline::gateway::authority::Terms;
 use voxline::net::{Endpoint, TlsError, Trust, http_client_trusting};
 use voxline::recovery::Recovery;
 use voxline::session::Settings;
@@ -205,7 +206,7 @@ async fn the_program_trusts_whom_it_is_told_to() {
     let server = Server::start(Arc::new(DigestRecognizer::new(8_000))).await;
     let ours = Authority::new("ours");
     let front = Front::start(ours.server(named("localhost")), server.address).await;
-    let token = server.gateway.authority().create_service_token("test").unwrap();
+    let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
     let (place, address) = (Place::new(), format!("https://localhost:{}", front.port));
     place.file("token", secrecy::ExposeSecret::expose_secret(&token));
     place.file("silence.s16le", vec![0; 32_000]);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 use serde_json::Value;
+use voxline::gateway::authority::Terms;
 use voxline::testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, text};
@@ -36,7 +37,7 @@ impl Setting {
     /// What is printed is a token that the gateway takes.
     fn assert_is_token(&self, printed: &[u8]) -> String {
         let token = text(printed).strip_suffix('\n').unwrap();
-        assert!(self.server.gateway.authority().check(token).unwrap().is_some());
+        assert!(self.server.gateway.authority().check(token).is_ok());
         token.to_owned()
     }
 }
@@ -94,7 +95,7 @@ async fn tokens_are_got_shown_renewed_and_given_up() {
         let logout = succeeded(setting.run(&["token", "logout"]));
         assert_eq!(text(&logout), "revoked and forgotten\n");
         for token in [first, second] {
-            assert!(setting.server.gateway.authority().check(&token).unwrap().is_none());
+            assert!(setting.server.gateway.authority().check(&token).is_err());
         }
         assert_eq!(text(&succeeded(setting.run(&["token", "revoke"]))), "there are no tokens\n");
 
@@ -138,7 +139,8 @@ async fn an_encrypted_vault_is_of_no_use_without_its_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_come_by_file_environment_or_standard_input() {
     with_gateway(|setting| {
-        let token = setting.server.gateway.authority().create_service_token("test").unwrap();
+        let token =
+            setting.server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
         let token = token.expose_secret();
         let endpoint = setting.server.endpoint().to_string();
         let print = ["token", "print", "--endpoint", endpoint.as_str()];
@@ -183,7 +185,7 @@ async fn profiles_keep_services_apart() {
             setting.configuration
         );
         setting.place.file("voxline.toml", profiles);
-        let token = setting.server.gateway.authority().create_service_token("test").unwrap();
+        let token = setting.server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
         setting.place.file("token", token.expose_secret());
 
         setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));

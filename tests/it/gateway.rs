@@ -1,23 +1,21 @@
 //! The gateway's HTTP surface, asked by an independent client in the documented words.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use voxline::engine::{EngineError, Quality, Voice, VoiceInfo, Voices};
-use voxline::gateway::authority::{Authority, AuthorityError, MAX_TOKENS};
 use voxline::net::http_client;
-use voxline::testing::{DigestRecognizer, ManualClock};
+use voxline::testing::DigestRecognizer;
 
 use crate::support::server::{Server, Setup};
 
 /// A voice of one tone, so that a test can count samples.
-struct Tone(VoiceInfo);
+pub(crate) struct Tone(VoiceInfo);
 
 impl Tone {
-    fn voices() -> Voices {
+    pub(crate) fn voices() -> Voices {
         let info = VoiceInfo {
             name: "tone".to_owned(),
             language: "en".to_owned(),
@@ -45,15 +43,15 @@ async fn server() -> (Server, Client) {
     (server, http_client().unwrap())
 }
 
-fn url(server: &Server, path: &str) -> String {
+pub(crate) fn url(server: &Server, path: &str) -> String {
     format!("http://{}{path}", server.address)
 }
 
-async fn ask_token(server: &Server, http: &Client, body: &Value) -> Response {
+pub(crate) async fn ask_token(server: &Server, http: &Client, body: &Value) -> Response {
     http.post(url(server, "/auth/oauth/v1/token")).json(body).send().await.unwrap()
 }
 
-fn by_credentials(server: &Server) -> Value {
+pub(crate) fn by_credentials(server: &Server) -> Value {
     json!({
         "client_id": server.credentials.client_id,
         "client_secret": server.credentials.client_secret.expose_secret(),
@@ -67,7 +65,7 @@ async fn access_token(server: &Server, http: &Client) -> String {
 }
 
 /// Status, and code in the body.
-async fn refusal(response: Response) -> (StatusCode, u64) {
+pub(crate) async fn refusal(response: Response) -> (StatusCode, u64) {
     let status = response.status();
     let body: Value = response.json().await.unwrap();
     assert_eq!(body["qid"].as_str().unwrap().len(), 32);
@@ -203,7 +201,7 @@ async fn a_recording_is_answered_with_one_hypothesis() {
 }
 
 /// A WAV file of `frames` frames.
-fn wav(channels: u16, sample_rate: u32, frames: u32) -> Vec<u8> {
+pub(crate) fn wav(channels: u16, sample_rate: u32, frames: u32) -> Vec<u8> {
     let spec = hound::WavSpec {
         channels,
         sample_rate,
@@ -254,50 +252,4 @@ async fn health_is_told_without_a_token() {
     let answer: Value = answer.json().await.unwrap();
     assert_eq!(answer, json!({ "status": "ok", "recognizer": "digest", "sessions": 0 }));
     server.stop().await;
-}
-
-#[test]
-fn tokens_are_limited_and_make_room_when_they_expire() {
-    let clock = ManualClock::new(Duration::from_secs(1_700_000_000));
-    let authority = Authority::in_memory(Duration::from_secs(3600), Arc::new(clock.clone())).unwrap();
-    let project = authority.create_project("a").unwrap();
-    let mint = || authority.client_credentials(&project.client_id, &project.client_secret);
-    let granted: Vec<_> = (0..MAX_TOKENS).map(|_| mint().unwrap()).collect();
-    assert!(matches!(mint(), Err(AuthorityError::Limit(_))));
-
-    let refresh = || authority.refresh(&project.client_id, granted[0].refresh_token.clone());
-    for _ in 1..MAX_TOKENS {
-        refresh().unwrap();
-    }
-    assert!(matches!(refresh(), Err(AuthorityError::Limit(_))));
-    let check = || authority.check(granted[1].access_token.expose_secret()).unwrap();
-    assert_eq!(check().unwrap().expires_in, Some(Duration::from_secs(3600)));
-    clock.advance(Duration::from_secs(3600));
-    assert_eq!(check(), None);
-    refresh().unwrap();
-}
-
-#[test]
-fn the_authority_remembers() {
-    let directory = tempfile::tempdir().unwrap();
-    let clock = Arc::new(ManualClock::new(Duration::from_secs(1_700_000_000)));
-    let open = || Authority::open(directory.path(), Duration::from_secs(60), clock.clone());
-    let authority = open().unwrap();
-    let project = authority.create_project("a").unwrap();
-    assert!(matches!(authority.create_project("a"), Err(AuthorityError::ProjectExists(_))));
-    assert!(matches!(authority.create_service_token("b"), Err(AuthorityError::NoProject(_))));
-    let granted = authority.client_credentials(&project.client_id, &project.client_secret).unwrap();
-    let service = authority.create_service_token("a").unwrap();
-    // A second gateway on the same state would mint over the first one's limits.
-    let message = open().err().unwrap().to_string();
-    assert!(message.contains("in use by a running gateway"), "{message}");
-    drop(authority);
-
-    let authority = open().unwrap();
-    assert!(authority.check(granted.access_token.expose_secret()).unwrap().is_some());
-    assert_eq!(authority.check(service.expose_secret()).unwrap().unwrap().expires_in, None);
-    authority.refresh(&project.client_id, granted.refresh_token).unwrap();
-    let files = std::fs::read(directory.path().join("authority.redb")).unwrap();
-    let secret = project.client_secret.expose_secret().as_bytes();
-    assert!(!files.windows(secret.len()).any(|bytes| bytes == secret), "a secret is on the disk in clear");
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
 mod attempts;
+mod authority;
 mod certificates;
 mod cli;
 mod cli_audio;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use voxline::gateway::authority::Terms;
 use voxline::testing::{Fault, FaultProxy, NullRecognizer};
 
 use crate::cli::{Place, path, text};
@@ -37,8 +38,8 @@ fn peak(child: &Child) -> Option<u64> {
 async fn an_hour_of_audio_and_a_peer_that_stalls_need_little_memory() {
     let place = Place::new();
     let server = Server::start(Arc::new(NullRecognizer::new(80_000))).await;
-    let token = server.gateway.authority().create_service_token("test").unwrap();
-    let token = place.file("token", token.expose_secret());
+    let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap();
+    let token = place.file("token", token.token.expose_secret());
     // Silence, which takes no room on the disk.
     let hour = place.file("hour.raw", "");
     fs::File::options().write(true).open(&hour).unwrap().set_len(HOUR_BYTES).unwrap();

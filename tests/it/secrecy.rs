@@ -17,10 +17,11 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use voxline::audio::FramePos;
 use voxline::auth::{
     AccessToken, Credentials, OAuthClient, RefreshToken, TokenGeneration, TokenProvider, TokenSet, Vault,
+    VaultKey,
 };
-use voxline::clock::SystemClock;
-use voxline::config::{Access, Service};
-use voxline::gateway::authority::{Granted, NewProject};
+use voxline::clock::{Clock, SystemClock};
+use voxline::config::{Access, SecretSource, Service};
+use voxline::gateway::authority::{Granted, NewClient, Scopes, Terms};
 use voxline::net::{Endpoint, http_client};
 use voxline::session::core::{ConnectionId, Input};
 use voxline::session::protocol::{ClientMessage, Ready, Secret, ServerMessage};
@@ -213,14 +214,23 @@ async fn nothing_that_holds_a_secret_prints_it() {
     let tokens = TokenSet {
         access: secret(),
         refresh: Some(RefreshToken(secret())),
-        granted_at: Duration::ZERO,
+        granted: SystemClock::new().moment(),
         lifetime: Duration::from_secs(60),
+        scope: None,
     };
     let place = Place::new();
     let vault = Vault::new(&place.path("tokens"), &somewhere(), "ID");
-    vault.save(&tokens).unwrap();
+    let mut locked = vault.lock().await.unwrap();
+    locked.account.tokens = Some(tokens.clone());
+    locked.save().unwrap();
+    assert_silent(&locked);
+    drop(locked);
     assert_silent(&vault);
     assert_silent(&vault.load().unwrap());
+    let mut key_file = [0; 32];
+    key_file[..CANARY.len()].copy_from_slice(CANARY.as_bytes());
+    assert_silent(&VaultKey::parse(&key_file).unwrap());
+    assert_silent(&SecretSource::Given(secret()));
     assert_silent(&tokens);
     assert_silent(&access_token());
     assert_silent(&access_token().bearer());
@@ -234,8 +244,13 @@ async fn nothing_that_holds_a_secret_prints_it() {
         assert_silent(&access);
         assert_silent(&Service::Remote { endpoint: somewhere(), access });
     }
-    assert_silent(&NewProject { client_id: "ID".to_owned(), client_secret: secret() });
-    assert_silent(&Granted { refresh_token: secret(), access_token: secret(), lifetime: Duration::ZERO });
+    assert_silent(&NewClient { client_id: "ID".to_owned(), client_secret: secret() });
+    assert_silent(&Granted {
+        refresh_token: secret(),
+        access_token: secret(),
+        lifetime: Duration::ZERO,
+        scopes: Scopes::all(),
+    });
 
     let server = ServerSession { name: "name".to_owned(), resume_key: key(), first_index: 0 };
     assert_silent(&server);
@@ -316,7 +331,7 @@ async fn no_error_repeats_what_it_was_told_in_confidence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_keeps_its_secrets_at_its_loudest() {
     let server = Server::start(Arc::new(DigestRecognizer::new(8_000))).await;
-    let token = server.gateway.authority().create_service_token("test").unwrap();
+    let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
     let place = Place::new();
     place.file("secret", server.credentials.client_secret.expose_secret());
     place.file("token", token.expose_secret());

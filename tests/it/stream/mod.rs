@@ -1,7 +1,7 @@
 //! The gateway's end of the stream protocol, told in the documented words: JSON and bytes, without our client. The
 //! recogniser writes digests, so that a final proves which samples it covers.
 
-mod socket;
+pub(crate) mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::gateway::Options;
+use voxline::gateway::authority::Terms;
 use voxline::testing::DigestRecognizer;
 
 use self::socket::{Said, Segment, Socket};
@@ -33,7 +34,7 @@ fn digest(samples: &[i16]) -> String {
     Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn index(position: u64) -> usize {
+pub(crate) fn index(position: u64) -> usize {
     usize::try_from(position).unwrap()
 }
 
@@ -217,8 +218,8 @@ async fn a_token_without_an_end_ends_nothing() {
     let lifetime = Duration::from_secs(4);
     let (server, _) = serving(Setup { token_lifetime: lifetime, ..Setup::default() }).await;
     let (mut socket, _) = Socket::start(&server, &token(&server).await).await;
-    let service = server.gateway.authority().create_service_token("test").unwrap();
-    socket.auth(service.expose_secret());
+    let service = server.gateway.authority().create_service_token("test", Terms::default()).unwrap();
+    socket.auth(service.token.expose_secret());
     assert_eq!(socket.hear("auth_ok").await, json!({ "type": "auth_ok" }));
     let silence = timeout(lifetime * 3 / 2, socket.next()).await;
     assert!(silence.is_err(), "the old token still counts");

@@ -16,37 +16,37 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is committed, as the client is told.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Segment {
-    pub(super) start: u64,
-    pub(super) end: u64,
-    pub(super) text: String,
+pub(crate) struct Segment {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) text: String,
 }
 
 /// What a server says next.
-pub(super) enum Said {
+pub(crate) enum Said {
     Message(Value),
     Close(u16, String),
 }
 
 /// One socket. Checks of each message what must hold always: cursors only grow, finals are counted.
-pub(super) struct Socket {
-    pub(super) wire: Wire<<WebSocketConnector as Connect>::Io>,
-    pub(super) received: u64,
-    pub(super) final_: u64,
-    pub(super) finals: Vec<Segment>,
+pub(crate) struct Socket {
+    pub(crate) wire: Wire<<WebSocketConnector as Connect>::Io>,
+    pub(crate) received: u64,
+    pub(crate) final_: u64,
+    pub(crate) finals: Vec<Segment>,
     /// The index of the first of them.
     first: u64,
 }
 
 impl Socket {
-    pub(super) async fn dial(server: &Server, token: &AccessToken) -> Socket {
+    pub(crate) async fn dial(server: &Server, token: &AccessToken) -> Socket {
         let connector = WebSocketConnector::new(server.endpoint()).unwrap();
         let wire = connector.connect(token).await.unwrap();
         Socket { wire, received: 0, final_: 0, finals: Vec::new(), first: 0 }
     }
 
     /// A socket with a new session, and what `ready` said.
-    pub(super) async fn start(server: &Server, token: &AccessToken) -> (Socket, Value) {
+    pub(crate) async fn start(server: &Server, token: &AccessToken) -> (Socket, Value) {
         let mut socket = Socket::dial(server, token).await;
         socket.say(&json!({ "type": "start", "sample_rate": 16_000, "partials": false }));
         let ready = socket.hear("ready").await;
@@ -54,7 +54,7 @@ impl Socket {
     }
 
     /// A socket that takes over the session of that `ready`, and what is said to it.
-    pub(super) async fn resume(
+    pub(crate) async fn resume(
         server: &Server,
         token: &AccessToken,
         ready: &Value,
@@ -72,31 +72,31 @@ impl Socket {
         (socket, ready)
     }
 
-    pub(super) fn say(&mut self, message: &Value) {
+    pub(crate) fn say(&mut self, message: &Value) {
         self.wire.send(Message::text(message.to_string()));
     }
 
-    pub(super) fn gap(&mut self, from: u64, to: u64) {
+    pub(crate) fn gap(&mut self, from: u64, to: u64) {
         self.say(&json!({ "type": "gap", "from": from, "to": to }));
     }
 
-    pub(super) fn auth(&mut self, token: &str) {
+    pub(crate) fn auth(&mut self, token: &str) {
         self.say(&json!({ "type": "auth", "access_token": token }));
     }
 
-    pub(super) fn finish(&mut self, through: u64) {
+    pub(crate) fn finish(&mut self, through: u64) {
         self.say(&json!({ "type": "finish", "through": through }));
     }
 
     /// One binary frame.
-    pub(super) fn frame(&mut self, start: u64, samples: &[i16]) {
+    pub(crate) fn frame(&mut self, start: u64, samples: &[i16]) {
         let mut frame = start.to_le_bytes().to_vec();
         frame.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
         self.wire.send(Message::binary(frame));
     }
 
     /// `start..end` of `pcm` in chunks of 100 ms.
-    pub(super) fn audio(&mut self, pcm: &[i16], start: u64, end: u64) {
+    pub(crate) fn audio(&mut self, pcm: &[i16], start: u64, end: u64) {
         let mut at = start;
         for chunk in pcm[index(start)..index(end)].chunks(index(CHUNK)) {
             self.frame(at, chunk);
@@ -104,7 +104,7 @@ impl Socket {
         }
     }
 
-    pub(super) async fn next(&mut self) -> Said {
+    pub(crate) async fn next(&mut self) -> Said {
         // Pings don't count: a server that only lives says nothing.
         timeout(PATIENCE, self.listen()).await.expect("the server says something")
     }
@@ -145,7 +145,7 @@ impl Socket {
     }
 
     /// Waits for a message of that type; the others are noted.
-    pub(super) async fn hear(&mut self, kind: &str) -> Value {
+    pub(crate) async fn hear(&mut self, kind: &str) -> Value {
         loop {
             match self.next().await {
                 Said::Message(message) if message["type"] == kind => return message,
@@ -156,14 +156,14 @@ impl Socket {
     }
 
     /// Waits until all below `position` is acknowledged.
-    pub(super) async fn acknowledged(&mut self, position: u64) {
+    pub(crate) async fn acknowledged(&mut self, position: u64) {
         while self.received < position {
             self.hear("ack").await;
         }
     }
 
     /// Waits for the close: its code and reason, and the error that came before.
-    pub(super) async fn closed(&mut self) -> (u16, String, Option<Value>) {
+    pub(crate) async fn closed(&mut self) -> (u16, String, Option<Value>) {
         let mut error = None;
         loop {
             match self.next().await {
@@ -175,7 +175,7 @@ impl Socket {
     }
 
     /// Says that no audio follows, hears the rest and closes.
-    pub(super) async fn end(mut self, through: u64) -> Vec<Segment> {
+    pub(crate) async fn end(mut self, through: u64) -> Vec<Segment> {
         self.finish(through);
         let done = self.hear("done").await;
         let finals = self.first + self.finals.len() as u64;

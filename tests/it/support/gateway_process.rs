@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
-use voxline::gateway::authority::{Authority, NewProject};
+use voxline::gateway::authority::{Authority, NewClient};
 use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::net::{Endpoint, http_client};
 use voxline::testing::DigestRecognizer;
@@ -44,7 +44,7 @@ impl GatewayProcess {
     pub(crate) fn start() -> GatewayProcess {
         let directory = tempfile::tempdir().unwrap();
         let authority = open(&directory.path().join("state"));
-        let NewProject { client_id, client_secret } = authority.create_project("test").unwrap();
+        let NewClient { client_id, client_secret } = authority.create_project("test").unwrap();
         drop(authority);
         let credentials = Credentials { client_id, client_secret };
         let mut gateway = GatewayProcess { address: free_address(), credentials, directory, running: None };
@@ -78,6 +78,11 @@ impl GatewayProcess {
         assert!(child.try_wait().unwrap().is_none(), "the gateway ended by itself");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Where its state is.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
@@ -128,10 +133,11 @@ pub(crate) async fn serve_until_told() {
         Engines { recognizer: Some(Arc::new(DigestRecognizer::new(SEGMENT))), ..Engines::default() };
     let gateway = Arc::new(Gateway::new(open(&state), engines, Options::default()));
     let listener = TcpListener::bind(address).await.unwrap();
+    let serving = serve(listener, gateway, CancellationToken::new());
     println!("{READY}");
     let orphaned = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new()));
     tokio::select! {
-        served = serve(listener, gateway, CancellationToken::new()) => served.unwrap(),
+        served = serving => served.unwrap(),
         _ = orphaned => {}
     }
 }

@@ -1,6 +1,7 @@
 //! A gateway on a free loopback port, and a client of it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::{Clock, SystemClock};
 use voxline::engine::{Recognizer, Voices};
-use voxline::gateway::authority::{Authority, NewProject};
+use voxline::gateway::authority::{Authority, NewClient, Policy};
 use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::net::{Endpoint, http_client};
 
@@ -33,6 +34,9 @@ pub(crate) struct Setup {
     pub(crate) token_lifetime: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) voices: Voices,
+    pub(crate) policy: Policy,
+    /// Where the state is; in memory where absent.
+    pub(crate) state: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -42,6 +46,8 @@ impl Default for Setup {
             token_lifetime: Duration::from_secs(3600),
             clock: Arc::new(SystemClock::new()),
             voices: Voices::default(),
+            policy: Policy::default(),
+            state: None,
         }
     }
 }
@@ -54,8 +60,17 @@ impl Server {
     #[expect(clippy::disallowed_methods, reason = "joined in stop")]
     pub(crate) async fn with(recognizer: Arc<dyn Recognizer>, setup: Setup) -> Server {
         log::as_told();
-        let authority = Authority::in_memory(setup.token_lifetime, setup.clock).unwrap();
-        let NewProject { client_id, client_secret } = authority.create_project("test").unwrap();
+        let authority = match &setup.state {
+            Some(directory) => Authority::open(directory, setup.token_lifetime, setup.clock),
+            None => Authority::in_memory(setup.token_lifetime, setup.clock),
+        };
+        let authority = authority.unwrap().with_policy(setup.policy);
+        // A gateway that was here before has registered it.
+        let client = match authority.projects().unwrap().is_empty() {
+            true => authority.create_project("test"),
+            false => authority.create_client("test"),
+        };
+        let NewClient { client_id, client_secret } = client.unwrap();
         let engines = Engines { recognizer: Some(recognizer), voices: setup.voices };
         let gateway = Arc::new(Gateway::new(authority, engines, setup.options));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

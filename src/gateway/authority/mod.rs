@@ -1,0 +1,274 @@
+//! Who may use the gateway: projects, their clients, and the tokens minted for them.
+//!
+//! All state is in one transactional store; a change is on the disk before it is answered, apart from what is counted
+//! (see [`Authority::keep_usage`]). What is refused changes nothing, and so costs no write.
+
+mod administration;
+mod audit;
+mod check;
+mod grants;
+mod lists;
+mod revocation;
+mod secrets;
+mod store;
+mod terms;
+mod usage;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use redb::{Database, ReadableDatabase, StorageBackend};
+use tokio::sync::watch;
+
+pub use self::administration::{NewClient, NewToken};
+pub use self::check::Identity;
+pub use self::grants::Granted;
+pub use self::lists::{ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry};
+pub use self::secrets::{ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX};
+pub(super) use self::secrets::{random_bytes, random_secret};
+use self::store::{Change, Failure, View};
+pub use self::terms::{Budget, Scope, Scopes, Terms, UnknownScope};
+use self::usage::Meter;
+pub use self::usage::{Amount, Exhausted};
+use crate::auth::{create_private_dir, create_private_file};
+use crate::clock::Clock;
+
+/// The documented limit of refresh tokens a project, and of live access tokens a refresh token.
+pub const MAX_TOKENS: usize = 25;
+
+/// The store's file.
+const STORE: &str = "authority.redb";
+
+/// Why the authority says no, or can't say anything.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthorityError {
+    /// The store can't be opened, read or written.
+    #[error("gateway state {path}: {reason}")]
+    Store {
+        /// The store.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// No such client, the secret is not its, or its project is disabled.
+    #[error("client id or secret is wrong")]
+    Client,
+    /// No such refresh token of this client.
+    #[error("refresh token is unknown")]
+    RefreshToken,
+    /// A refresh token whose successor was used already.
+    #[error("refresh token was replaced, and its successor used")]
+    Replaced,
+    /// The project's tokens are used up.
+    #[error("limit of {MAX_TOKENS} {0} reached")]
+    Limit(&'static str),
+    /// A bearer token that is not known, or not any more.
+    #[error("token is unknown or expired")]
+    Token,
+    /// What the token or client belongs to is disabled.
+    #[error("project is inactive")]
+    Inactive,
+    /// A token that is good for other services.
+    #[error("token has no scope {}", .0.name())]
+    Scope(Scope),
+    /// A token that is good for other networks.
+    #[error("token is not for this address")]
+    Address,
+    /// A name that can't be printed on one line.
+    #[error("name of a project should have 1 to 100 characters, none of them a control character")]
+    ProjectName,
+    /// A service token that would open nothing.
+    #[error("a service token should have a scope")]
+    NoScope,
+    /// A name that is taken.
+    #[error("project '{0}' exists already")]
+    ProjectExists(String),
+    /// A name that is not.
+    #[error("no project '{0}'")]
+    NoProject(String),
+    /// A client that is not.
+    #[error("no client '{0}'")]
+    NoClient(String),
+    /// A token that is not.
+    #[error("no token '{0}'")]
+    NoToken(String),
+}
+
+/// What happens to one token more than there may be. The documentation doesn't say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtLimit {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// The oldest makes room for it.
+    Evict,
+}
+
+/// What a refresh does to the refresh token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refreshing {
+    /// It stays the same, as documented.
+    #[default]
+    Keep,
+    /// A successor takes its place. The old one stays good until the new one is used, since an answer may be lost.
+    Rotate,
+}
+
+/// What an operator may decide about tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What happens at the 26th token.
+    pub at_limit: AtLimit,
+    /// What a refresh does.
+    pub refreshing: Refreshing,
+}
+
+/// Mints, keeps and checks tokens.
+pub struct Authority {
+    store: Database,
+    /// Where the store is; `None` where it is in memory.
+    directory: Option<PathBuf>,
+    lifetime: Duration,
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+    meter: Meter,
+    revoked: watch::Sender<()>,
+}
+
+impl Authority {
+    /// The authority whose state is in `directory`, which is created where missing. Access tokens it mints live for
+    /// `lifetime`.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Store`], also where another process has it open.
+    pub fn open(
+        directory: &Path,
+        lifetime: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Authority, AuthorityError> {
+        let path = directory.join(STORE);
+        let error = |reason: String| unusable(Some(directory), reason);
+        create_private_dir(directory)
+            .and_then(|()| create_private_file(&path))
+            .map_err(|e| error(e.to_string()))?;
+        let store = Database::create(&path).map_err(|e| match e {
+            redb::DatabaseError::DatabaseAlreadyOpen => {
+                error("in use by a gateway that doesn't answer, since it is starting or stopping".into())
+            }
+            e => error(e.to_string()),
+        })?;
+        Authority::with_store(store, Some(directory.to_owned()), lifetime, clock)
+    }
+
+    /// An authority that forgets everything with the process: for a gateway inside one command.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Store`] where there is no memory for it.
+    pub fn in_memory(lifetime: Duration, clock: Arc<dyn Clock>) -> Result<Authority, AuthorityError> {
+        Authority::on(redb::backends::InMemoryBackend::new(), lifetime, clock)
+    }
+
+    /// An authority whose state is on a disk of the caller's: for tests of disks that fail.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Store`].
+    #[cfg(feature = "test-util")]
+    pub fn on_disk(
+        disk: crate::testing::FailingDisk,
+        lifetime: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Authority, AuthorityError> {
+        Authority::on(disk, lifetime, clock)
+    }
+
+    fn on(
+        backend: impl StorageBackend,
+        lifetime: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Authority, AuthorityError> {
+        let store = Database::builder().create_with_backend(backend);
+        let store = store.map_err(|e| unusable(None, e.to_string()))?;
+        Authority::with_store(store, None, lifetime, clock)
+    }
+
+    fn with_store(
+        store: Database,
+        directory: Option<PathBuf>,
+        lifetime: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Authority, AuthorityError> {
+        let (policy, meter, revoked) = (Policy::default(), Meter::default(), watch::Sender::new(()));
+        let authority = Authority { store, directory, lifetime, policy, clock, meter, revoked };
+        authority.prepare()?;
+        let meter = authority.kept_usage()?;
+        Ok(Authority { meter, ..authority })
+    }
+
+    /// Creates the tables, unless they are there: a store that is as it should be is not written.
+    fn prepare(&self) -> Result<(), AuthorityError> {
+        match self.read(|view| Ok(view.has_tables()?))? {
+            true => Ok(()),
+            false => self.write(|change| Ok(change.create_tables()?)),
+        }
+    }
+
+    /// The same, by this policy.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Authority {
+        Authority { policy, ..self }
+    }
+
+    /// Where its state is; `None` where that is in memory.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// Changes whenever something is revoked: whoever lives by a token then checks it again.
+    pub(super) fn revocations(&self) -> watch::Receiver<()> {
+        self.revoked.subscribe()
+    }
+
+    /// The clock by which tokens end.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Milliseconds since the Unix epoch.
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.unix().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Looks at the state as it is now.
+    fn read<T>(&self, look: impl FnOnce(&View) -> Result<T, Failure>) -> Result<T, AuthorityError> {
+        let run = || look(&View(self.store.begin_read().map_err(redb::Error::from)?));
+        run().map_err(|failure| self.explain(failure))
+    }
+
+    /// Runs `change` in a transaction, which is on the disk when this returns, or undone where `change` says no.
+    fn write<T>(&self, change: impl FnOnce(&Change) -> Result<T, Failure>) -> Result<T, AuthorityError> {
+        let run = || {
+            let tx = Change(self.store.begin_write().map_err(redb::Error::from)?);
+            // A transaction that is dropped is undone.
+            let answer = change(&tx)?;
+            tx.0.commit().map_err(redb::Error::from)?;
+            Ok(answer)
+        };
+        run().map_err(|failure: Failure| self.explain(failure))
+    }
+
+    fn explain(&self, failure: Failure) -> AuthorityError {
+        match failure {
+            Failure::No(error) => error,
+            Failure::Store(error) => unusable(self.directory(), error.to_string()),
+        }
+    }
+}
+
+fn unusable(directory: Option<&Path>, reason: String) -> AuthorityError {
+    let path =
+        directory.map_or("in memory".to_owned(), |directory| directory.join(STORE).display().to_string());
+    AuthorityError::Store { path, reason }
+}

@@ -1,0 +1,41 @@
+//! `POST /auth/oauth/v1/revoke`: a client gives a token back, in the manner of RFC 7009. The original service has no such
+//! route: its tokens end by themselves.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Gateway;
+use super::error::{ApiError, json_response};
+use super::token::{Refusal, read};
+
+#[derive(Deserialize)]
+struct Request {
+    client_id: String,
+    token: SecretString,
+}
+
+/// A refresh token ends with its access tokens, and its slot is free; an access token ends alone. What is unknown or
+/// another client's is answered alike, so that nobody learns which tokens there are (RFC 7009, section 2.2).
+pub(super) async fn revoke(State(gateway): State<Arc<Gateway>>, body: Body) -> Response {
+    let request: Request = match read(body, "client_id and token are strings").await {
+        Ok(request) => request,
+        Err(refusal) => return refusal.into_response(),
+    };
+    // The store's transactions wait for the disk.
+    let revoking = move || gateway.authority.revoke_shown(&request.client_id, &request.token);
+    match tokio::task::spawn_blocking(revoking).await {
+        Ok(Ok(_)) => json_response(StatusCode::OK, &json!({})),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "token not revoked");
+            Refusal::failed().into_response()
+        }
+        Err(panic) => ApiError::internal(&panic).into_response(),
+    }
+}

@@ -1,0 +1,178 @@
+//! Sessions whose recogniser hears no end.
+
+use std::sync::{Mutex, mpsc};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::engine::{RecognizerStream, Segment};
+
+const RATE: u64 = 16_000;
+
+/// A recogniser that says when it begins to hear, and then hears no end until it is let go.
+struct Stuck {
+    begun: mpsc::Sender<()>,
+    release: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Recognizer for Stuck {
+    fn name(&self) -> &str {
+        "stuck"
+    }
+
+    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        Ok(Box::new(Stuck { begun: self.begun.clone(), release: self.release.clone() }))
+    }
+}
+
+impl RecognizerStream for Stuck {
+    fn push(&mut self, _: &[i16]) -> Result<Vec<Segment>, EngineError> {
+        let _ = self.begun.send(());
+        let _ = self.release.lock().unwrap().recv();
+        Ok(Vec::new())
+    }
+
+    fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
+        Ok(None)
+    }
+
+    fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        Ok(Vec::new())
+    }
+}
+
+/// A session whose recogniser is busy with its first frame until the sender is dropped.
+fn busy() -> (Session, u64, mpsc::Sender<()>) {
+    let (begun, beginning) = mpsc::channel();
+    let (hold, release) = mpsc::channel();
+    let recognizer: Arc<dyn Recognizer> = Arc::new(Stuck { begun, release: Arc::new(Mutex::new(release)) });
+    let start = Start { sample_rate: 16_000, language: None, partials: true, origin: FramePos::ZERO };
+    let session = Session::start(&recognizer, &Identity::of_nobody(), &start).unwrap();
+    let attachment = session.attach(0).unwrap().attachment;
+    push(&session, attachment, &audio(0, 1)).unwrap();
+    beginning.recv().unwrap();
+    (session, attachment, hold)
+}
+
+fn audio(start: u64, frames: u64) -> AudioChunk {
+    let range = FramePos(start).to(FramePos(start + frames));
+    AudioChunk::new(range, Bytes::from(vec![0; 2 * usize::try_from(frames).unwrap()]))
+}
+
+/// Brings audio, of which any amount is allowed.
+fn push(session: &Session, attachment: u64, chunk: &AudioChunk) -> Result<(), Refusal> {
+    session.audio(attachment, chunk, |_| Ok(()))
+}
+
+fn acknowledged(session: &Session) -> u64 {
+    session.acknowledged(&session.board.lock()).0
+}
+
+#[test]
+fn frames_one_by_one_cost_their_bytes() {
+    let (session, socket, _hold) = busy();
+    for frame in 1..=10_000 {
+        push(&session, socket, &audio(frame, 1)).unwrap();
+    }
+    let state = session.board.lock();
+    assert_eq!((state.received, state.queue.len()), (FramePos(10_001), 1));
+    assert!(state.queue.bytes() <= 2 * 20_000, "{} bytes", state.queue.bytes());
+}
+
+#[test]
+fn a_session_that_is_stuck_takes_a_bounded_amount() {
+    let (session, socket, _hold) = busy();
+    let (chunk, mut sent) = (RATE / 100, 1);
+    let refusal = loop {
+        match push(&session, socket, &audio(sent, chunk)) {
+            Ok(()) => sent += chunk,
+            Err(refusal) => break refusal,
+        }
+        session.flush(socket, None).unwrap();
+    };
+    assert!(refusal.to_string().contains("over the window"), "{refusal}");
+    let most = (WINDOW_SECONDS + HOLD_SECONDS) * RATE;
+    assert!((most - chunk..=most).contains(&sent), "{sent}");
+    assert_eq!(acknowledged(&session), HOLD_SECONDS * RATE);
+    let state = session.board.lock();
+    let bytes = state.queue.bytes() as u64;
+    assert!(bytes <= 2 * most * 2, "{bytes} bytes");
+    // A flush counts once in two chunks, and parts the audio.
+    assert!(state.queue.len() as u64 <= most / chunk + 1, "{} pieces", state.queue.len());
+}
+
+#[test]
+fn gaps_behind_a_stuck_recogniser_are_bounded() {
+    let (session, socket, _hold) = busy();
+    let mut at = 1;
+    for _ in 1..MAX_GAPS {
+        session.gap(socket, FramePos(at), FramePos(at + 9)).unwrap();
+        at += 9;
+        assert_eq!(acknowledged(&session), at);
+        push(&session, socket, &audio(at, 1)).unwrap();
+        at += 1;
+    }
+    // The last that fits is not acknowledged, so that a client stops here.
+    session.gap(socket, FramePos(at), FramePos(at + 9)).unwrap();
+    assert_eq!(acknowledged(&session), at);
+    // More of the same gap costs nothing.
+    session.gap(socket, FramePos(at + 9), FramePos(at + 20)).unwrap();
+    push(&session, socket, &audio(at + 20, 1)).unwrap();
+    let refusal = session.gap(socket, FramePos(at + 21), FramePos(at + 22)).unwrap_err();
+    assert!(matches!(refusal, Refusal::Violation(_)), "{refusal}");
+    assert_eq!(session.board.lock().gaps.len(), MAX_GAPS);
+}
+
+#[test]
+fn a_gap_is_no_audio_that_waits() {
+    let (session, socket, _hold) = busy();
+    // An hour, of which the recogniser knows nothing yet.
+    let hour = 3_600 * RATE;
+    session.gap(socket, FramePos(1), FramePos(hour)).unwrap();
+    assert_eq!(acknowledged(&session), hour);
+    let chunk = audio(hour, 30 * RATE);
+    push(&session, socket, &chunk).unwrap();
+    assert_eq!(acknowledged(&session), chunk.range().end.0);
+    push(&session, socket, &audio(chunk.range().end.0, 30 * RATE)).unwrap();
+    // The frame that the recogniser is busy with counts, too.
+    assert_eq!(acknowledged(&session), hour + 60 * RATE - 1);
+}
+
+#[test]
+fn gaps_that_lead_nowhere_are_refused_or_ignored() {
+    let (session, socket, _hold) = busy();
+    let gap = |from, to| session.gap(socket, FramePos(from), FramePos(to));
+    for (from, to) in [(2, 3), (u64::MAX, u64::MAX), (2, 0), (1, u64::MAX), (0, FARTHEST.0 + 1)] {
+        assert!(matches!(gap(from, to), Err(Refusal::Violation(_))), "{from}..{to}");
+    }
+    for (from, to) in [(0, 0), (0, 1), (1, 1), (1, 0)] {
+        assert_eq!(gap(from, to), Ok(()), "{from}..{to}");
+    }
+    assert_eq!(session.board.lock().received, FramePos(1));
+    // What lies below is skipped.
+    assert_eq!(gap(0, FARTHEST.0), Ok(()));
+    assert_eq!(session.board.lock().gaps, [FramePos(1).to(FARTHEST)]);
+    session.finish(socket, FARTHEST).unwrap();
+    assert_eq!(gap(0, FARTHEST.0), Ok(()), "said again");
+    assert!(matches!(gap(FARTHEST.0, FARTHEST.0 + 1), Err(Refusal::Violation(_))));
+}
+
+#[test]
+fn a_socket_that_lost_the_session_is_not_heard() {
+    let (session, old, _hold) = busy();
+    let Attached { attachment: new, received, finals_seen, .. } = session.attach(0).unwrap();
+    assert_eq!((received, finals_seen), (FramePos(1), 0));
+    assert_eq!(push(&session, old, &audio(1, 5)), Err(Refusal::Moved));
+    assert_eq!(session.gap(old, FramePos(1), FramePos(9)), Err(Refusal::Moved));
+    assert_eq!(session.flush(old, None), Err(Refusal::Moved));
+    assert_eq!(session.finish(old, FramePos(1)), Err(Refusal::Moved));
+    assert!(!session.end(old));
+    assert_eq!(session.board.lock().received, FramePos(1));
+    push(&session, new, &audio(1, 5)).unwrap();
+
+    // A resume that asks for what can't be leaves the session where it is.
+    assert!(matches!(session.attach(1), Err(AttachError::Violation(_))));
+    assert!(session.is_held_by(new));
+    assert!(session.end(new));
+    assert_eq!(session.attach(0).unwrap_err(), AttachError::Over);
+}
