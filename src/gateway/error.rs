@@ -34,7 +34,7 @@ impl ApiError {
     }
 
     /// The same refusal with the status that the documentation prints for its code.
-    pub(super) fn as_documented(self) -> ApiError {
+    pub(super) fn documented(self) -> ApiError {
         match self.code {
             4048 => ApiError { status: StatusCode::BAD_REQUEST, ..self },
             _ => self,

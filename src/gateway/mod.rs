@@ -143,7 +143,7 @@ impl Gateway {
             None => Err(ApiError::token()),
         };
         match self.options.documented_status {
-            true => identity.map_err(ApiError::as_documented),
+            true => identity.map_err(ApiError::documented),
             false => identity,
         }
     }
