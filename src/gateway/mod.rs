@@ -35,7 +35,7 @@ use axum::serve::ListenerExt;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -114,6 +114,8 @@ pub struct Gateway {
     places: Arc<Semaphore>,
     /// The tasks that serve sockets.
     sockets: TaskTracker,
+    /// A socket has ended, and what was used on it is to be kept.
+    socket_ended: Notify,
     /// No new sockets are taken once this is cancelled.
     draining: CancellationToken,
     /// When sockets will close; set before `draining` is cancelled.
@@ -134,6 +136,7 @@ impl Gateway {
             places: Arc::new(Semaphore::new(options.max_requests)),
             options,
             sockets: TaskTracker::new(),
+            socket_ended: Notify::new(),
             draining: CancellationToken::new(),
             drain_ends: OnceLock::new(),
             closing: CancellationToken::new(),
@@ -265,7 +268,7 @@ async fn serve_with(
     let serving = axum::serve(listener, router).with_graceful_shutdown(drained.cancelled_owned());
     let counting = async {
         loop {
-            tokio::time::sleep(USAGE_INTERVAL).await;
+            let _ = tokio::time::timeout(USAGE_INTERVAL, gateway.socket_ended.notified()).await;
             gateway.keep_usage().await;
         }
     };

@@ -56,7 +56,7 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
                 let io = TokioIo::new(upgraded);
                 let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await;
                 serve(&socket, pass, Wire::with_backlog(stream, BACKLOG)).await;
-                socket.keep_usage().await;
+                socket.socket_ended.notify_one();
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
         }

@@ -64,13 +64,8 @@ impl AdminSocket {
     /// was killed. Only the owner may connect, at any moment: the socket is made where nobody else looks, then moved.
     pub(in crate::gateway) fn bind(directory: &Path) -> io::Result<AdminSocket> {
         let path = directory.join(NAME);
-        // tempfile creates its directories with mode 0700.
-        let nursery = tempfile::Builder::new().prefix(".admin").tempdir_in(directory)?;
-        let made = nursery.path().join(NAME);
-        let listener = std::os::unix::net::UnixListener::bind(&made)?;
-        listener.set_nonblocking(true)?;
-        fs::set_permissions(&made, Permissions::from_mode(0o600))?;
-        fs::rename(&made, &path)?;
+        let listener = listen(directory, &path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         Ok(AdminSocket { listener, path })
     }
 
@@ -94,6 +89,17 @@ impl AdminSocket {
             }
         }
     }
+}
+
+fn listen(directory: &Path, path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    // tempfile creates its directories with mode 0700.
+    let nursery = tempfile::Builder::new().prefix(".admin").tempdir_in(directory)?;
+    let made = nursery.path().join("new");
+    let listener = std::os::unix::net::UnixListener::bind(&made)?;
+    listener.set_nonblocking(true)?;
+    fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+    fs::rename(&made, path)?;
+    Ok(listener)
 }
 
 impl Drop for AdminSocket {

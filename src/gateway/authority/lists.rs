@@ -1,4 +1,4 @@
-//! What there is, as told to an operator. No secret is known here.
+//! What there is, as told to an operator: the oldest first. No secret is known here.
 
 use std::collections::HashMap;
 
@@ -126,7 +126,10 @@ impl Authority {
                     id,
                 })
             };
-            view.all(&PROJECTS)?.into_iter().map(entry).collect()
+            let mut entries =
+                view.all(&PROJECTS)?.into_iter().map(entry).collect::<Result<Vec<_>, Failure>>()?;
+            entries.sort_by_key(|entry| entry.created);
+            Ok(entries)
         })
     }
 
@@ -147,7 +150,9 @@ impl Authority {
                     id,
                 })
             };
-            Ok(view.all(&CLIENTS)?.into_iter().filter_map(entry).collect())
+            let mut entries: Vec<_> = view.all(&CLIENTS)?.into_iter().filter_map(entry).collect();
+            entries.sort_by_key(|entry| entry.created);
+            Ok(entries)
         })
     }
 
@@ -187,6 +192,7 @@ impl Authority {
                     }
                 }
             }
+            entries.sort_by_key(|entry| entry.created);
             Ok(entries)
         })
     }
@@ -209,7 +215,9 @@ impl Authority {
                     id,
                 })
             };
-            Ok(view.all(&SERVICE)?.into_iter().filter_map(entry).collect())
+            let mut entries: Vec<_> = view.all(&SERVICE)?.into_iter().filter_map(entry).collect();
+            entries.sort_by_key(|entry| entry.created);
+            Ok(entries)
         })
     }
 

@@ -155,7 +155,7 @@ impl Authority {
             .map_err(|e| error(e.to_string()))?;
         let store = Database::create(&path).map_err(|e| match e {
             redb::DatabaseError::DatabaseAlreadyOpen => {
-                error("in use by a gateway that doesn't answer, since it is starting or stopping".into())
+                error("in use by a gateway that is starting or stopping, or by another command".into())
             }
             e => error(e.to_string()),
         })?;

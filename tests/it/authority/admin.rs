@@ -36,20 +36,31 @@ fn word(text: &str, prefix: &str) -> String {
     words.find(|word| word.starts_with(prefix)).unwrap_or_else(|| panic!("no {prefix} in {text}")).to_owned()
 }
 
+/// What stands for a word that is never the same.
+fn kind(word: &str) -> &str {
+    let random = ["pr_", "rt_", "at_", "st_", "vxc_", "vxs_", "mcs"];
+    match random.into_iter().find(|prefix| word.starts_with(prefix)) {
+        Some(prefix) => prefix,
+        None if word.starts_with("20") && word.ends_with('Z') => "time",
+        None => word,
+    }
+}
+
 /// What differs from one run to the next, taken out; the lines in the order of the alphabet.
 fn lasting(output: &Output) -> Vec<String> {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
-    let lasting = |word: &str| {
-        let random = ["pr_", "rt_", "at_", "st_", "vxc_", "vxs_", "mcs"];
-        match random.iter().find(|prefix| word.starts_with(**prefix)) {
-            Some(prefix) => (*prefix).to_owned(),
-            None if word.starts_with("20") && word.ends_with('Z') => "time".to_owned(),
-            None => word.to_owned(),
-        }
-    };
     let text = String::from_utf8(text).unwrap();
-    let line = |line: &str| line.split(' ').map(lasting).collect::<Vec<_>>().join(" ");
-    let mut lines: Vec<String> = text.lines().map(line).collect();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
+    let mut said = String::new();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.find(|c| !is_part(c)).unwrap_or(rest.len()));
+        let (between, after) = after.split_at(after.find(is_part).unwrap_or(after.len()));
+        said.push_str(kind(word));
+        said.push_str(between);
+        rest = after;
+    }
+    let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
     lines.sort();
     lines.push(format!("exit code {:?}", output.status.code()));
     lines
@@ -60,7 +71,9 @@ fn do_everything(place: &Place) -> Vec<Vec<String>> {
     let mut said = Vec::new();
     let mut run = |command: &str| {
         let output = gateway(place, command);
-        said.push([vec![command.split(' ').take(2).collect()], lasting(&output)].concat());
+        said.push(
+            [vec![command.split(' ').take(2).collect::<Vec<_>>().join(" ")], lasting(&output)].concat(),
+        );
         String::from_utf8(output.stdout).unwrap()
     };
     run("project create calls");

@@ -33,9 +33,9 @@ fn open(disk: FailingDisk) -> Authority {
 struct Life {
     client: NewClient,
     good: Vec<SecretString>,
-    /// Revoked, or replaced.
     dead: Vec<SecretString>,
-    slots: Vec<Granted>,
+    /// What was granted with each slot, and the access tokens bought with it since.
+    slots: Vec<(Granted, Vec<SecretString>)>,
     /// The ids of all tokens, after the last change that was answered.
     ids: BTreeSet<String>,
     /// How many ids the change that was not answered adds, and takes away.
@@ -54,21 +54,28 @@ impl Life {
         Life { client, good, dead, slots, ids: BTreeSet::new(), pending: (0, 0) }
     }
 
+    /// From now on, and until the answer comes, this token may be either.
+    fn forget(&mut self, token: &SecretString) {
+        self.good.retain(|good| good.expose_secret() != token.expose_secret());
+    }
+
     /// One more change.
     fn go_on(&mut self, authority: &Authority, number: usize) -> Result<(), AuthorityError> {
-        let id = self.client.client_id.as_str();
+        let id = self.client.client_id.clone();
+        let id = id.as_str();
         match number % 6 {
             0 | 1 => {
                 self.pending = (2, 0);
                 let granted = authority.client_credentials(id, &self.client.client_secret)?;
                 self.good.push(granted.access_token.clone());
-                self.slots.push(granted);
+                self.slots.push((granted, Vec::new()));
             }
             2 => {
                 self.pending = (1, 0);
-                let slot = self.slots.last_mut().unwrap();
+                let (slot, bought) = self.slots.last_mut().unwrap();
                 let granted = authority.refresh(id, slot.refresh_token.clone())?;
                 self.good.push(granted.access_token.clone());
+                bought.push(granted.access_token);
                 slot.refresh_token = granted.refresh_token;
             }
             3 => {
@@ -76,20 +83,20 @@ impl Life {
                 let service = authority.create_service_token("a", Terms::default())?;
                 self.good.push(service.token);
             }
-            // An access token, which may be the one of a slot.
             4 => {
                 self.pending = (0, 1);
-                let token = self.slots[0].access_token.clone();
-                self.good.retain(|good| good.expose_secret() != token.expose_secret());
+                let token = self.slots[0].0.access_token.clone();
+                self.forget(&token);
                 authority.revoke_shown(id, &token)?;
                 self.dead.push(token);
             }
-            // The slot whose access token is gone.
+            // The slot whose first access token is gone, with all others.
             _ => {
-                self.pending = (0, 1);
-                let slot = self.slots.remove(0);
+                let (slot, bought) = self.slots.remove(0);
+                self.pending = (0, 1 + bought.len());
+                bought.iter().for_each(|token| self.forget(token));
                 authority.revoke_shown(id, &slot.refresh_token)?;
-                self.dead.push(slot.refresh_token);
+                self.dead.extend(bought);
             }
         }
         self.ids = ids(authority);

@@ -129,6 +129,32 @@ fn the_oldest_makes_room_for_many_at_once() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "the figures that it prints")]
+fn a_wrong_secret_takes_as_long_as_an_unknown_client() {
+    const TRIES: usize = 5_000;
+    let (authority, client) = authority(&clock());
+    let (wrong, unknown) = (SecretString::from("vxc_wrong"), client.client_id.replace("mcs", "mct"));
+    let time = |client_id: &str| {
+        let began = std::time::Instant::now();
+        assert!(matches!(authority.client_credentials(client_id, &wrong), Err(AuthorityError::Client)));
+        began.elapsed()
+    };
+    // In turns, so that whatever else the machine does befalls both.
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..TRIES {
+        times[0].push(time(&client.client_id));
+        times[1].push(time(&unknown));
+    }
+    let [known, unknown] = times.map(|mut times| {
+        times.sort();
+        times[TRIES / 2]
+    });
+    println!("a wrong secret takes {known:?}, an unknown client {unknown:?}");
+    let ratio = known.as_secs_f64() / unknown.as_secs_f64();
+    assert!((0.75..=1.33).contains(&ratio), "{known:?} and {unknown:?}");
+}
+
+#[test]
 fn a_refusal_writes_nothing() {
     let disk = FailingDisk::new();
     let authority = Authority::on_disk(disk.clone(), HOUR, Arc::new(clock())).unwrap();

@@ -6,6 +6,7 @@ mod budgets;
 mod crashes;
 mod documented;
 mod limits;
+mod program;
 mod revocation;
 mod rotation;
 mod scopes;
