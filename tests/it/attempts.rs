@@ -143,7 +143,7 @@ async fn behind_a_proxy_the_limit_can_be_switched_off() {
 const PAIRS: usize = 4_000;
 /// What of a difference is taken for none. Over the quietest of networks it takes thousands of requests to tell this
 /// apart, and an address has twenty.
-const INDISTINGUISHABLE: Duration = Duration::from_micros(1);
+const INDISTINGUISHABLE: Duration = Duration::from_nanos(750);
 
 /// By how much the first takes longer than the second, in nanoseconds: the median of many pairs, each timed back to
 /// back, in either order. What else the machine does befalls both alike.

@@ -89,6 +89,8 @@ struct Overheard {
     lines: usize,
     /// The lines with a secret in them.
     leaks: Vec<String>,
+    /// Where tests failed.
+    panics: Vec<String>,
     /// Whether each of what it should have spoken of was spoken of.
     heard: Vec<bool>,
 }
@@ -108,23 +110,31 @@ fn overhear(log: &str, tests: &[&str], topics: &[&str]) -> Overheard {
         .unwrap();
     written.rewind().unwrap();
     let overheard = read(written, topics);
-    assert!(status.success(), "the tests fail while they are overheard; run them by themselves");
+    assert!(status.success(), "the tests fail while they are overheard: {:?}", overheard.panics);
     overheard
 }
 
 fn read(written: File, topics: &[&str]) -> Overheard {
-    let mut overheard = Overheard { lines: 0, leaks: Vec::new(), heard: vec![false; topics.len()] };
+    let heard = vec![false; topics.len()];
+    let mut overheard = Overheard { lines: 0, leaks: Vec::new(), panics: Vec::new(), heard };
     for line in BufReader::new(written).split(b'\n') {
         let line = line.unwrap();
         overheard.lines += 1;
         if !secrets(&line).is_empty() {
             overheard.leaks.push(String::from_utf8_lossy(&line).into_owned());
         }
+        if has(&line, " panicked at ") {
+            overheard.panics.push(String::from_utf8_lossy(&line).into_owned());
+        }
         for (topic, heard) in topics.iter().zip(&mut overheard.heard) {
-            *heard |= line.windows(topic.len()).any(|bytes| bytes == topic.as_bytes());
+            *heard |= has(&line, topic);
         }
     }
     overheard
+}
+
+fn has(line: &[u8], words: &str) -> bool {
+    line.windows(words.len()).any(|bytes| bytes == words.as_bytes())
 }
 
 #[test]
@@ -159,7 +169,8 @@ fn the_loudest_log_has_no_secret() {
     assert_eq!(overheard.leaks, [""; 0]);
 }
 
-/// Why the documentation of `voxline::transport` warns of it. Once tungstenite keeps what it carries to itself, this fails, and the warning can go.
+/// Why the documentation of `voxline::transport` warns of it. Once tungstenite keeps what it carries to itself, this
+/// fails, and the warning can go.
 #[test]
 fn what_tungstenite_logs_of_frames_has_secrets() {
     let overheard = overhear(ALL, &["session::an_empty_session_ends_well"], &[FRAMES]);
