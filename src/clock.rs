@@ -90,7 +90,7 @@ impl Clock for SystemClock {
 
 #[expect(clippy::disallowed_methods, reason = "this is the module that reads the clocks")]
 fn wall_clock() -> Duration {
-    // A clock before 1970 is a clock never set: zero makes every token look fresh until the peer refuses it.
+    // A clock before 1970 is a clock never set.
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 

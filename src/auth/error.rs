@@ -35,6 +35,12 @@ pub enum AuthError {
         /// What to do about it.
         recovery: Recovery,
     },
+    /// A token had expired when it came: the answer was slow, the machine slept, or its clock was set.
+    #[error("token from the token endpoint {endpoint} had expired when it came")]
+    Late {
+        /// Its address.
+        endpoint: String,
+    },
     /// The token endpoint's answer can't be understood.
     #[error("token endpoint {endpoint} answered without {missing}")]
     Answer {
@@ -86,7 +92,9 @@ pub enum Refusal {
     Grant,
     /// The project has no token left to give.
     Limit,
-    /// It didn't say, or nothing that is known.
+    /// It doesn't take such requests, or didn't understand this one.
+    Request,
+    /// It didn't say.
     Unknown,
 }
 
@@ -96,9 +104,23 @@ impl fmt::Display for Refusal {
             Refusal::Client => "client id or secret is wrong",
             Refusal::Grant => "token is dead",
             Refusal::Limit => "the project's limit of tokens is reached",
+            Refusal::Request => "the request is not taken",
             Refusal::Unknown => "no reason known",
         })
     }
+}
+
+/// The kinds of trouble with tokens that users tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthErrorKind {
+    /// The token endpoint can't be asked, or gives no answer that helps. Trying later may.
+    Unreachable,
+    /// A limit of the service, or of asking it.
+    Limit,
+    /// Tokens can't be kept or read on this machine.
+    Setup,
+    /// The service doesn't accept the credentials.
+    Authentication,
 }
 
 impl AuthError {
@@ -106,7 +128,10 @@ impl AuthError {
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         match self {
-            AuthError::Unreachable { .. } | AuthError::Interrupted { .. } => Recovery::Retry,
+            AuthError::Unreachable { .. }
+            | AuthError::Late { .. }
+            | AuthError::Interrupted { .. }
+            | AuthError::Vault(VaultError::Locked { .. }) => Recovery::Retry,
             AuthError::Refused { recovery, .. } => *recovery,
             AuthError::Slots(SlotsError::TooSoon { wait, .. }) => Recovery::RetryAfter(*wait),
             AuthError::Waiting { error, wait } => match error.recovery() {
@@ -131,8 +156,26 @@ impl AuthError {
         }
     }
 
-    /// Whether the refresh token that was offered is dead. A service that gives no reason says so by 400 or 401, as
-    /// clients of the original take it.
+    /// What kind it is, for those who act on no more than that.
+    #[must_use]
+    pub fn kind(&self) -> AuthErrorKind {
+        match self.cause() {
+            AuthError::Unreachable { .. }
+            | AuthError::Late { .. }
+            | AuthError::Answer { .. }
+            | AuthError::Interrupted { .. }
+            | AuthError::Vault(VaultError::Locked { .. })
+            | AuthError::Refused { recovery: Recovery::Retry, .. } => AuthErrorKind::Unreachable,
+            AuthError::Refused { reason: Refusal::Limit, .. }
+            | AuthError::Refused { recovery: Recovery::RetryAfter(_), .. }
+            | AuthError::Slots(_) => AuthErrorKind::Limit,
+            AuthError::Vault(_) => AuthErrorKind::Setup,
+            _ => AuthErrorKind::Authentication,
+        }
+    }
+
+    /// Whether the service says that a refresh token is dead, in so many words or by refusing it without a reason: of the
+    /// original's reasons nothing is known, and its clients take 400 for that.
     pub(super) fn is_dead_grant(&self) -> bool {
         matches!(
             self,
@@ -141,8 +184,13 @@ impl AuthError {
         )
     }
 
-    /// Whether a request that failed so may have been granted all the same.
+    /// Whether a request that failed so may have been granted all the same: no answer came, or one by somebody in between.
     pub(super) fn may_be_granted(&self) -> bool {
-        matches!(self, AuthError::Unreachable { asked: true, .. } | AuthError::Answer { .. })
+        match self {
+            AuthError::Unreachable { asked, .. } => *asked,
+            AuthError::Refused { status, .. } => *status == 408 || (*status >= 500 && *status != 503),
+            AuthError::Answer { .. } => true,
+            _ => false,
+        }
     }
 }

@@ -34,8 +34,8 @@ pub async fn log_out(client: &OAuthClient, vault: &Vault, locally: bool) -> Resu
     };
     vault.account.slots.leave(state);
     match vault.account.slots.taken() {
-        0 => vault.remove()?,
-        _ => vault.save()?,
+        0 => vault.remove().await?,
+        _ => drop(vault.save().await?),
     }
     Ok(outcome)
 }

@@ -13,14 +13,14 @@ mod slots;
 mod token;
 mod vault;
 
-pub use error::{AuthError, Refusal};
+pub use error::{AuthError, AuthErrorKind, Refusal};
 pub use logout::{LoggedOut, log_out};
 pub use oauth::{Credentials, OAuthClient, REVOCATION_PATH, TOKEN_PATH};
 #[cfg(feature = "test-util")]
 pub use provider::PlantedTokenBug;
 pub use provider::{TokenFuture, TokenProvider, TokenSource};
 #[cfg(feature = "test-util")]
-pub(crate) use renewal::{Answer, Renewal, Step};
+pub(crate) use renewal::{Answer, Renewal, Renewed, Step};
 pub use slots::{MAX_SLOTS, Slot, SlotState, Slots, SlotsError};
 pub use token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
 #[cfg(feature = "test-util")]

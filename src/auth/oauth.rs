@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::{AuthError, Refusal};
-use super::token::{RefreshToken, Scope, TokenSet};
+use super::token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
 use crate::clock::Clock;
-use crate::net::{Endpoint, reason};
+use crate::net::{Endpoint, read_answer, reason};
 use crate::recovery::{Recovery, retry_after};
 
 /// The token endpoint's path.
@@ -18,6 +18,7 @@ pub const TOKEN_PATH: &str = "/auth/oauth/v1/token";
 /// Where tokens are revoked, in the manner of RFC 7009. The original service has no such thing.
 pub const REVOCATION_PATH: &str = "/auth/oauth/v1/revoke";
 
+const REFRESH_TOKEN: &str = "refresh_token";
 /// How long one request to the token endpoint may take in all.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer read: a real one has a few hundred bytes.
@@ -93,9 +94,9 @@ impl OAuthClient {
         let body = json!({
             "client_id": self.credentials.client_id,
             "refresh_token": token.0.expose_secret(),
-            "grant_type": "refresh_token",
+            "grant_type": REFRESH_TOKEN,
         });
-        self.ask("refresh_token", &body).await
+        self.ask(REFRESH_TOKEN, &body).await
     }
 
     /// Tells the service to forget a refresh token and all that it bought. `false` where the service has no way to:
@@ -120,7 +121,7 @@ impl OAuthClient {
         if !response.status().is_success() {
             return Err(self.refusal(grant, &mut response).await);
         }
-        let answer = read(&mut response).await.map_err(|error| self.unreachable(&error))?;
+        let answer = read_answer(&mut response, MAX_ANSWER).await.map_err(|error| self.unreachable(&error))?;
         let answer: Answer = serde_json::from_slice(&answer).map_err(|_| AuthError::Answer {
             endpoint: self.endpoint.to_string(),
             missing: "an access token",
@@ -128,7 +129,7 @@ impl OAuthClient {
         let lifetime = [answer.expired_in, answer.expires_in].iter().flatten().find_map(seconds);
         Ok(TokenSet {
             access: answer.access_token,
-            refresh: answer.refresh_token.map(RefreshToken),
+            refresh: refresh.map(RefreshToken),
             granted,
             lifetime: lifetime.unwrap_or(DEFAULT_LIFETIME),
             scope: answer.scope.and_then(scope),
@@ -151,37 +152,39 @@ impl OAuthClient {
 
     async fn refusal(&self, grant: &'static str, response: &mut reqwest::Response) -> AuthError {
         let status = response.status();
-        let recovery = match Recovery::from_status(status, retry_after(response.headers())) {
+        let asked = Recovery::from_status(status, retry_after(response.headers()));
+        let reason = match read_answer(response, MAX_ANSWER).await {
+            Ok(body) => refusal(&body),
+            Err(error) => return self.unreachable(&error),
+        };
+        let recovery = match asked {
+            // Access tokens end by themselves, and make room.
+            Recovery::Fatal if grant == REFRESH_TOKEN && reason == Refusal::Limit => Recovery::Retry,
             // Here no token was refused but what should buy one.
             Recovery::RefreshToken => Recovery::Fatal,
             recovery => recovery,
         };
-        let reason = refusal(&read(response).await.unwrap_or_default());
         let endpoint = self.endpoint.to_string();
         AuthError::Refused { endpoint, grant, status: status.as_u16(), reason, recovery }
     }
 }
 
-/// The body of an answer, as far as it may go.
-async fn read(response: &mut reqwest::Response) -> reqwest::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    while let Some(part) = response.chunk().await? {
-        body.extend_from_slice(&part[..part.len().min(MAX_ANSWER - body.len())]);
-        if body.len() == MAX_ANSWER {
-            break;
-        }
-    }
-    Ok(body)
-}
-
-/// What an error code means: those of RFC 6749, section 5.2, and our gateway's own.
+/// What an error code means: those of RFC 6749, section 5.2, and our gateway's own. A body that is none of these, nor
+/// empty, comes from somebody in between.
 fn refusal(body: &[u8]) -> Refusal {
-    let body: Option<Value> = serde_json::from_slice(body).ok();
-    match body.as_ref().and_then(|body| body.get("error")?.as_str()) {
+    let body: Value = match body.trim_ascii() {
+        [] => return Refusal::Unknown,
+        body => serde_json::from_slice(body).unwrap_or_default(),
+    };
+    match body.get("error").and_then(Value::as_str) {
         Some("invalid_client") => Refusal::Client,
         Some("invalid_grant") => Refusal::Grant,
         Some("limit_exceeded") => Refusal::Limit,
-        _ => Refusal::Unknown,
+        Some("invalid_request" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope") => {
+            Refusal::Request
+        }
+        _ if body.is_object() => Refusal::Unknown,
+        _ => Refusal::Request,
     }
 }
 
@@ -214,5 +217,6 @@ fn seconds(value: &Value) -> Option<Duration> {
         value => value.as_f64()?,
     };
     // No token lives for a century; a larger number would overflow sums with the time of day.
-    Duration::try_from_secs_f64(seconds.min(100.0 * 365.0 * 86_400.0)).ok()
+    let century = 100.0 * 365.0 * 86_400.0;
+    (!seconds.is_nan()).then(|| Duration::from_secs_f64(seconds.clamp(0.0, century)))
 }

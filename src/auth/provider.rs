@@ -11,12 +11,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::error::AuthError;
+use super::error::{AuthError, Refusal};
 use super::oauth::OAuthClient;
-use super::renewal::{Answer, Renewal, Step};
-use super::slots::SlotState;
+use super::renewal::{Answer, Renewal, Renewed, Step};
+use super::slots::{SlotState, SlotsError};
 use super::token::{AccessToken, TokenGeneration, TokenSet};
-use super::vault::{LockedVault, Vault, VaultError};
+use super::vault::{LockedVault, Vault};
 use crate::clock::Moment;
 
 /// How long the keeper sleeps at most. Timers stand still while the machine sleeps; the clocks it reads don't.
@@ -25,8 +25,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Where sessions and requests get their token. However many ask at once, one request goes to the token endpoint, and
 /// its outcome is everybody's.
 ///
-/// Tokens of an [`OAuthClient`] are renewed in the background, from the first call until the provider is dropped; the
-/// old one is handed out while it lives. So it must be used inside a tokio runtime with time and I/O.
+/// Tokens of an [`OAuthClient`] are renewed in the background, from the first call until the provider is closed or
+/// dropped; the old one is handed out while it lives. That is done by a task in the runtime of the first caller (tokio's,
+/// with time and I/O), which must go on running while others wait for a token; a runtime that was dropped is noticed.
 pub struct TokenProvider {
     source: Source,
 }
@@ -108,6 +109,13 @@ impl TokenProvider {
         self.get(Some(generation)).await
     }
 
+    /// Stops renewing, and waits for a renewal under way: its answer may be the only one to hold a new refresh token.
+    pub async fn close(self) {
+        if let Source::OAuth(oauth) = self.source {
+            oauth.close().await;
+        }
+    }
+
     async fn get(&self, newer_than: Option<TokenGeneration>) -> Result<AccessToken, AuthError> {
         match (&self.source, newer_than) {
             (Source::Service(token), None) => Ok(token.clone()),
@@ -150,28 +158,38 @@ impl OAuth {
     }
 
     async fn get(&self, newer_than: Option<TokenGeneration>) -> Result<AccessToken, AuthError> {
-        self.keep();
-        // Watched from before the question, so that no outcome is missed.
-        let mut outcomes = self.keeper.outcomes.subscribe();
+        // Watched from before the question, so that no end of a renewal is missed.
+        let mut ends = self.keeper.ends.subscribe();
+        let mut ended = None;
         loop {
+            self.see_to_the_keeper();
             let answer = self.keeper.lock().ask(newer_than, &self.keeper.now());
             // Also where a token is at hand: it may be due.
             self.keeper.asked.notify_one();
-            match answer {
-                Answer::Token(token) => return Ok(token),
-                Answer::Failed(error) => return Err(error),
-                Answer::Wait => {}
+            match (answer, ended) {
+                (Answer::Token(token), _) => return Ok(token),
+                // It is the failure that this caller has waited for.
+                (Answer::Failed(AuthError::Waiting { error, .. }), Some(_)) => return Err(*error),
+                (Answer::Failed(error), _) | (Answer::Wait, Some(Some(error))) => return Err(error),
+                (Answer::Wait, _) => {}
             }
-            outcomes.changed().await.expect("the keeper is ours");
-            if let Some(error) = outcomes.borrow_and_update().clone() {
-                return Err(error);
-            }
+            ends.changed().await.expect("the keeper is ours");
+            ended = Some(ends.borrow_and_update().clone());
+        }
+    }
+
+    async fn close(self) {
+        self.stop.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            // It may have ended with its runtime.
+            let _ = task.await;
         }
     }
 
     /// Sees to it that somebody renews.
     #[expect(clippy::disallowed_methods, reason = "ends with the provider")]
-    fn keep(&self) {
+    fn see_to_the_keeper(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
             *task = Some(tokio::spawn(self.keeper.clone().run(self.stop.clone())));
@@ -187,8 +205,8 @@ struct Keeper {
     renewal: Mutex<Renewal>,
     /// Somebody asked.
     asked: Notify,
-    /// How each renewal ended.
-    outcomes: watch::Sender<Option<AuthError>>,
+    /// How the last renewal ended. Also changes when the task ends, so that nobody waits for one that won't come.
+    ends: watch::Sender<Option<AuthError>>,
     #[cfg(feature = "test-util")]
     planted: Mutex<Option<PlantedTokenBug>>,
 }
@@ -201,7 +219,7 @@ impl Keeper {
             vault,
             renewal: Mutex::new(renewal),
             asked: Notify::new(),
-            outcomes: watch::Sender::new(None),
+            ends: watch::Sender::new(None),
             #[cfg(feature = "test-util")]
             planted: Mutex::default(),
         }
@@ -216,6 +234,7 @@ impl Keeper {
     }
 
     async fn run(self: Arc<Keeper>, stop: CancellationToken) {
+        let _task = Task(&self);
         while !stop.is_cancelled() {
             let step = self.lock().next(&self.now());
             let sleep = match step {
@@ -235,89 +254,111 @@ impl Keeper {
         }
     }
 
-    fn finish(&self, outcome: Result<TokenSet, AuthError>) {
-        let error = outcome.as_ref().err().cloned();
+    fn finish(&self, outcome: Result<Renewed, AuthError>) {
         let now = self.now();
-        let mut renewal = self.lock();
-        renewal.done(outcome, &now);
-        match &error {
+        let (end, lives) = {
+            let mut renewal = self.lock();
+            (renewal.done(outcome, &now).err(), renewal.lives(&now))
+        };
+        match &end {
             // Nobody else hears of it, as long as the old one serves.
-            Some(error) if renewal.lives(&now) => {
-                tracing::warn!(%error, "token not renewed, the old one still lives");
-            }
+            Some(error) if lives => tracing::warn!(%error, "token not renewed, the old one still lives"),
             Some(error) => tracing::debug!(%error, "token not renewed"),
             None => {}
         }
-        drop(renewal);
-        self.outcomes.send_replace(error);
+        self.ends.send_replace(end);
     }
 
     /// A token other than `stale`: one that another process left in the vault, or else one from the token endpoint, by
     /// the refresh token, or by the client's secret where that is missing or dead.
-    async fn renew(&self, stale: Option<&SecretString>) -> Result<TokenSet, AuthError> {
+    async fn renew(&self, stale: Option<&SecretString>) -> Result<Renewed, AuthError> {
         let mut vault = self.vault.lock().await?;
         let now = self.now();
         let held = vault.account.tokens.clone();
         if let Some(tokens) = held.clone().filter(|tokens| !tokens.is_expired(&now) && !is(tokens, stale)) {
             tracing::debug!("token taken from the vault");
-            return Ok(tokens);
+            return Ok(Renewed { tokens, shared: true });
         }
-        if let Some(refresh) = held.and_then(|tokens| tokens.refresh) {
-            match self.client.refresh(&refresh).await {
-                Ok(mut tokens) => {
-                    tokens.refresh = tokens.refresh.or(Some(refresh));
-                    vault.account.tokens = Some(tokens.clone());
-                    self.save(vault, &tokens).await?;
-                    return Ok(tokens);
+        let Some(refresh) = held.and_then(|tokens| tokens.refresh) else {
+            return self.ask_for_slot(vault).await;
+        };
+        // The disk must be able to keep what is asked for; and whether the answer was kept is known to whoever is next.
+        let unanswered = std::mem::replace(&mut vault.account.refreshing, true);
+        let mut vault = vault.save().await?;
+        match self.client.refresh(&refresh).await {
+            Ok(tokens) => {
+                let tokens = TokenSet { refresh: tokens.refresh.or(Some(refresh)), ..tokens };
+                self.keep(vault, tokens).await
+            }
+            Err(error) if error.is_dead_grant() => {
+                tracing::info!(%error, "asking by client credentials");
+                // The service is sure that it is dead only where it says so, and no successor of it was lost on the way.
+                let sure = matches!(error, AuthError::Refused { reason: Refusal::Grant, .. }) && !unanswered;
+                vault.account.slots.leave(if sure { SlotState::Free } else { SlotState::Abandoned });
+                vault.account.tokens = None;
+                vault.account.refreshing = false;
+                self.ask_for_slot(vault.save().await?).await
+            }
+            Err(error) => {
+                if !error.may_be_granted() {
+                    vault.account.refreshing = unanswered;
+                    vault.save().await?;
                 }
-                Err(error) if error.is_dead_grant() => {
-                    tracing::info!("refresh token is dead, asking by client credentials");
-                    vault.account.tokens = None;
-                    vault.account.slots.leave(SlotState::Free);
-                }
-                Err(error) => return Err(error),
+                Err(error)
             }
         }
-        self.ask_for_slot(vault).await
     }
 
     /// A new pair of tokens, which takes one of the project's slots. The request is on the disk before it is made.
-    async fn ask_for_slot(&self, mut vault: LockedVault) -> Result<TokenSet, AuthError> {
+    async fn ask_for_slot(&self, mut vault: LockedVault) -> Result<Renewed, AuthError> {
         vault.account.slots.ask(&self.now())?;
-        let mut vault = saved(vault).await?;
-        let outcome = self.client.client_credentials().await;
-        match &outcome {
+        let mut vault = vault.save().await?;
+        match self.client.client_credentials().await {
             Ok(tokens) => {
                 vault.account.slots.answer(Some(SlotState::Held));
-                vault.account.tokens = Some(tokens.clone());
-                self.save(vault, tokens).await?;
+                self.keep(vault, tokens).await
             }
-            Err(error) if error.may_be_granted() => {}
-            Err(_) => {
+            Err(error) if error.may_be_granted() => Err(error),
+            Err(error) => {
                 vault.account.slots.answer(None);
-                saved(vault).await?;
+                let held = vault.account.slots.to_string();
+                vault.save().await?;
+                match error {
+                    AuthError::Refused { reason: Refusal::Limit, .. } => Err(SlotsError::Refused { held }.into()),
+                    error => Err(error),
+                }
             }
         }
-        outcome
     }
 
-    /// On the disk before anybody uses them: a crash must not lose the project's slot.
-    async fn save(&self, vault: LockedVault, tokens: &TokenSet) -> Result<(), AuthError> {
+    /// Puts tokens on the disk before anybody uses them: a crash must not lose the project's slot.
+    async fn keep(&self, mut vault: LockedVault, tokens: TokenSet) -> Result<Renewed, AuthError> {
         #[cfg(feature = "test-util")]
         if *self.planted.lock().unwrap_or_else(PoisonError::into_inner)
             == Some(PlantedTokenBug::PublishedBeforeSaved)
         {
-            self.finish(Ok(tokens.clone()));
+            self.finish(Ok(Renewed { tokens: tokens.clone(), shared: false }));
         }
-        let _ = tokens;
-        saved(vault).await.map(drop).map_err(AuthError::from)
+        vault.account.tokens = Some(tokens.clone());
+        vault.account.refreshing = false;
+        vault.save().await?;
+        Ok(Renewed { tokens, shared: false })
+    }
+}
+
+/// The keeper's task: whoever waits is told when it ends, however that comes.
+struct Task<'a>(&'a Keeper);
+
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        self.0.ends.send_modify(|_| ());
     }
 }
 
 /// A renewal, whose end is told to all that wait for it, however it comes.
 struct UnderWay<'a> {
     keeper: &'a Keeper,
-    outcome: Option<Result<TokenSet, AuthError>>,
+    outcome: Option<Result<Renewed, AuthError>>,
 }
 
 impl Drop for UnderWay<'_> {
@@ -330,12 +371,6 @@ impl Drop for UnderWay<'_> {
 
 fn is(tokens: &TokenSet, stale: Option<&SecretString>) -> bool {
     stale.is_some_and(|stale| stale.expose_secret() == tokens.access.expose_secret())
-}
-
-/// Saves, on a thread that may wait for the disk.
-async fn saved(vault: LockedVault) -> Result<LockedVault, VaultError> {
-    let saving = tokio::task::spawn_blocking(move || vault.save().map(|()| vault));
-    saving.await.expect("saving doesn't panic")
 }
 
 /// What spreads the waits of many clients.

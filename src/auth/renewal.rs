@@ -51,6 +51,14 @@ pub(crate) enum Step {
     Idle,
 }
 
+/// What a renewal brought.
+#[derive(Debug)]
+pub(crate) struct Renewed {
+    pub(crate) tokens: TokenSet,
+    /// Whether another process had got it before: then nobody knows what that knew of the service.
+    pub(crate) shared: bool,
+}
+
 /// The token in force, and the way to the next one.
 #[derive(Debug)]
 pub(crate) struct Renewal {
@@ -61,7 +69,8 @@ pub(crate) struct Renewal {
     wanted: bool,
     /// The token in force was refused.
     refused: bool,
-    under_way: bool,
+    /// Since when a renewal is under way.
+    under_way: Option<Moment>,
     failed: Option<Failed>,
     random: Random,
 }
@@ -80,14 +89,15 @@ struct Held {
 struct Failed {
     error: AuthError,
     count: u32,
-    at: Moment,
+    /// When the last of them began, and how long after that the next is due: one that took long has waited already.
+    began: Moment,
     wait: Duration,
 }
 
 impl Failed {
     /// How long until the next try. A clock that was set back, on a machine started anew, says nothing: try now.
     fn left(&self, now: &Moment) -> Duration {
-        self.at.age(now).map_or(Duration::ZERO, |age| self.wait.saturating_sub(age))
+        self.began.age(now).map_or(Duration::ZERO, |age| self.wait.saturating_sub(age))
     }
 
     fn is_passing(&self) -> bool {
@@ -104,7 +114,7 @@ impl Renewal {
             generation: TokenGeneration::default(),
             wanted: false,
             refused: false,
-            under_way: false,
+            under_way: None,
             failed: None,
             random: Random::new(seed),
         }
@@ -115,26 +125,25 @@ impl Renewal {
         let stale = newer_than.is_some_and(|stale| self.generation <= stale);
         if let Some(held) = &self.held {
             let left = held.tokens.left(now);
-            if !stale && !left.is_zero() {
-                return match AccessToken::new(&held.tokens.access, self.generation) {
-                    Some(token) => Answer::Token(token.living(left)),
-                    None => Answer::Failed(AuthError::Token("access token")),
-                };
-            }
-            if stale && !left.is_zero() {
-                let age = held.tokens.lifetime - left;
+            let age = held.tokens.lifetime.saturating_sub(left);
+            // Near its end nobody knows whether it was refused, or is only to be replaced.
+            if stale && left > held.tokens.margin() {
                 if held.by_refusal && age < FRESH && left > age {
                     return Answer::Failed(AuthError::Rejected { endpoint: self.endpoint.clone() });
                 }
                 self.refused = true;
             }
+            if !stale && !self.refused && !left.is_zero() {
+                return match AccessToken::new(&held.tokens.access, self.generation) {
+                    Some(token) => Answer::Token(token.living(left)),
+                    None => Answer::Failed(AuthError::Token("access token")),
+                };
+            }
         }
         match &self.failed {
-            Some(failed) if !self.under_way && !failed.left(now).is_zero() => {
-                Answer::Failed(AuthError::Waiting {
-                    error: Box::new(failed.error.clone()),
-                    wait: failed.left(now),
-                })
+            Some(failed) if self.under_way.is_none() && !failed.left(now).is_zero() => {
+                let error = Box::new(failed.error.clone());
+                Answer::Failed(AuthError::Waiting { error, wait: failed.left(now) })
             }
             _ => {
                 self.wanted = true;
@@ -145,61 +154,71 @@ impl Renewal {
 
     /// What is to be done next. [`Step::Renew`] is said once for each renewal.
     pub(crate) fn next(&mut self, now: &Moment) -> Step {
-        if self.under_way {
+        if self.under_way.is_some() {
             return Step::Idle;
         }
         let until_due = self.held.as_ref().map(|held| held.tokens.left(now).saturating_sub(held.lead));
         let until_wanted = if self.wanted { Some(Duration::ZERO) } else { until_due };
         let Some(wait) = until_wanted else { return Step::Idle };
         let wait = match &self.failed {
-            // Only a caller's wish is reason enough to try again what can't help.
-            Some(failed) if !self.wanted && !failed.is_passing() => return Step::Idle,
+            // What can't help is tried again for the sake of a token that still serves, or of somebody who asks.
+            Some(failed) if !self.wanted && !failed.is_passing() && !self.lives(now) => return Step::Idle,
             Some(failed) => wait.max(failed.left(now)),
             None => wait,
         };
         if !wait.is_zero() {
             return Step::Wait(wait);
         }
-        self.under_way = true;
+        self.under_way = Some(now.clone());
         Step::Renew { stale: self.held.as_ref().map(|held| held.tokens.access.clone()) }
     }
 
-    /// A renewal ended so.
-    pub(crate) fn done(&mut self, outcome: Result<TokenSet, AuthError>, now: &Moment) {
-        (self.under_way, self.wanted) = (false, false);
+    /// A renewal ended so. Tells why there is still no other token, where that is so.
+    pub(crate) fn done(&mut self, outcome: Result<Renewed, AuthError>, now: &Moment) -> Result<(), AuthError> {
+        let began = self.under_way.take().unwrap_or_else(|| now.clone());
+        self.wanted = false;
+        let endpoint = || self.endpoint.clone();
+        let outcome = outcome.and_then(|renewed| match renewed.tokens.lifetime {
+            Duration::ZERO => Err(AuthError::Answer { endpoint: endpoint(), missing: "a token that lives" }),
+            _ if renewed.tokens.is_expired(now) => Err(AuthError::Late { endpoint: endpoint() }),
+            _ => Ok(renewed),
+        });
         match outcome {
-            // A token that is dead when it arrives would be renewed without end.
-            Ok(tokens) if tokens.is_expired(now) => {
-                let endpoint = self.endpoint.clone();
-                self.failed(AuthError::Answer { endpoint, missing: "a token that lives" }, now);
-            }
-            Ok(tokens) => {
+            Ok(Renewed { tokens, shared }) => {
                 let margin = tokens.margin();
                 let lead = margin - self.random.up_to(margin / 2);
-                let by_refusal = std::mem::take(&mut self.refused);
+                let by_refusal = std::mem::take(&mut self.refused) && !shared;
                 self.held = Some(Held { tokens, lead, by_refusal });
                 self.generation.0 += 1;
                 self.failed = None;
+                Ok(())
             }
-            Err(error) => self.failed(error, now),
+            Err(error) => {
+                self.put_off(error.clone(), began, now);
+                Err(error)
+            }
         }
     }
 
-    /// Whether the token in force can still be handed out.
-    pub(crate) fn lives(&self, now: &Moment) -> bool {
-        self.held.as_ref().is_some_and(|held| !held.tokens.is_expired(now))
-    }
-
-    fn failed(&mut self, error: AuthError, now: &Moment) {
+    /// The renewal that began then has failed: when to try again.
+    fn put_off(&mut self, error: AuthError, began: Moment, now: &Moment) {
         let count = self.failed.as_ref().map_or(0, |failed| failed.count).saturating_add(1);
         let pause = match count {
             1..=DOUBLINGS => self.random.up_to(FIRST_CEILING * 2_u32.pow(count - 1)),
             _ => LAST_WAIT + self.random.up_to(LAST_SPREAD),
         };
         let wait = match error.recovery() {
-            Recovery::RetryAfter(wait) => pause.max(wait.min(LONGEST_RETRY_AFTER)),
+            Recovery::RetryAfter(asked) => {
+                let took = began.age(now).unwrap_or_default();
+                pause.max(took + asked.min(LONGEST_RETRY_AFTER))
+            }
             _ => pause,
         };
-        self.failed = Some(Failed { error, count, at: now.clone(), wait });
+        self.failed = Some(Failed { error, count, began, wait });
+    }
+
+    /// Whether the token in force can still be handed out.
+    pub(crate) fn lives(&self, now: &Moment) -> bool {
+        self.held.as_ref().is_some_and(|held| !held.tokens.is_expired(now))
     }
 }

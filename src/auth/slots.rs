@@ -13,9 +13,8 @@ use crate::clock::Moment;
 pub const MAX_SLOTS: usize = 25;
 /// How many requests are remembered, those whose slot is free again included.
 const MEMORY: usize = 4 * MAX_SLOTS;
-/// After a request that nothing came of, the next waits so long; each further one within a day doubles it.
+/// After a request that nothing came of, the next waits so long; each further one in a row doubles that, up to a day.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Why no new pair of tokens is asked for.
@@ -28,15 +27,24 @@ pub enum SlotsError {
          {MAX_SLOTS}; the next is due in {} s", wait.as_secs_f64().ceil()
     )]
     TooSoon {
-        /// How many in the last day.
+        /// How many in a row.
         requests: usize,
         /// How long to wait.
         wait: Duration,
     },
     /// All slots of the project are taken, as far as is known here.
-    #[error("all {MAX_SLOTS} refresh tokens of the project are taken from here: {held}")]
+    #[error(
+        "all {MAX_SLOTS} refresh tokens of the project are taken from here: {held}; once they are free at the service, \
+         forget them here (voxline token logout --forget)"
+    )]
     AllTaken {
         /// What holds them.
+        held: String,
+    },
+    /// All slots of the project are taken, as the service says.
+    #[error("all refresh tokens of the project are taken, says the service; from here: {held}")]
+    Refused {
+        /// What is known here.
         held: String,
     },
 }
@@ -89,18 +97,20 @@ impl Slots {
             return Err(SlotsError::AllTaken { held: self.to_string() });
         }
         let age = |slot: &Slot| slot.asked.age(now);
+        let unanswered = self.0.iter().rev().take_while(|slot| slot.state == SlotState::Unanswered).count();
         let lately = self.0.iter().filter(|slot| age(slot).is_some_and(|age| age < DAY)).count();
-        // The first answer that was kept is no reason to wait, should its token die: but the second in a row is.
-        let answered = self.0.last().is_some_and(|slot| slot.state != SlotState::Unanswered);
-        if let Some(doublings) = lately.checked_sub(if answered { 2 } else { 1 }) {
-            let wait = FIRST_WAIT.saturating_mul(1 << doublings.min(16)).min(LONGEST_WAIT);
+        // Where the last answer was kept and its token died, that is no reason to wait; but twice in a day it is.
+        let requests = if unanswered > 0 { unanswered } else { lately.saturating_sub(1) };
+        if let Some(doublings) = requests.checked_sub(1) {
+            let wait = FIRST_WAIT.saturating_mul(1 << doublings.min(16)).min(DAY);
             let since = self.0.last().and_then(age).unwrap_or(wait);
             if since < wait {
-                return Err(SlotsError::TooSoon { requests: lately, wait: wait - since });
+                return Err(SlotsError::TooSoon { requests, wait: wait - since });
             }
         }
-        if self.0.len() >= MEMORY {
-            let oldest = self.0.iter().position(|slot| slot.state == SlotState::Free).unwrap_or(0);
+        if self.0.len() >= MEMORY
+            && let Some(oldest) = self.0.iter().position(|slot| slot.state == SlotState::Free)
+        {
             self.0.remove(oldest);
         }
         self.0.push(Slot { asked: now.clone(), state: SlotState::Unanswered });
@@ -146,9 +156,9 @@ mod tests {
         let mut slots = Slots::default();
         let asked: Vec<u64> = (0..86_400).filter(|second| slots.ask(&at(*second)).is_ok()).collect();
         assert_eq!(asked[..6], [0, 10, 30, 70, 150, 310]);
-        assert_eq!(slots.taken(), MAX_SLOTS.min(asked.len()));
-        assert!(asked.len() <= MAX_SLOTS, "{}", asked.len());
-        // Then it is told what holds the slots.
+        // Half of the project's in a day.
+        assert_eq!((asked.len(), slots.taken()), (14, 14));
+        // In the end it is told what holds the slots.
         let all_taken = (0..200).find_map(|day| match slots.ask(&at(86_400 * (day + 1))) {
             Err(SlotsError::AllTaken { held }) => Some(held),
             _ => None,

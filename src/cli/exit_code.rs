@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use crate::auth::{AuthError, Refusal};
+use crate::auth::{AuthError, AuthErrorKind};
 use crate::config::ConfigError;
 use crate::decode::DecodeError;
 use crate::engine::EngineError;
 use crate::gateway::authority::AuthorityError;
 use crate::net::TlsError;
 use crate::pipeline::PipelineError;
-use crate::recovery::Recovery;
 use crate::session::SessionError;
 use crate::source::SourceError;
 use crate::speech::SpeechError;
@@ -112,14 +111,11 @@ impl From<PipelineError> for CliError {
 
 impl From<AuthError> for CliError {
     fn from(error: AuthError) -> CliError {
-        let exit = match (error.cause(), error.cause().recovery()) {
-            (AuthError::Unreachable { .. } | AuthError::Interrupted { .. } | AuthError::Answer { .. }, _) => {
-                Exit::Peer
-            }
-            (AuthError::Vault(_), _) => Exit::Setup,
-            (AuthError::Refused { reason: Refusal::Limit, .. } | AuthError::Slots(_), _)
-            | (_, Recovery::RetryAfter(_)) => Exit::Limit,
-            _ => Exit::Authentication,
+        let exit = match error.kind() {
+            AuthErrorKind::Unreachable => Exit::Peer,
+            AuthErrorKind::Limit => Exit::Limit,
+            AuthErrorKind::Setup => Exit::Setup,
+            AuthErrorKind::Authentication => Exit::Authentication,
         };
         CliError::new(exit, error.to_string())
     }
@@ -130,7 +126,7 @@ impl From<SessionError> for CliError {
         let exit = match &error {
             SessionError::Authentication { .. } => Exit::Authentication,
             SessionError::Limit { .. } => Exit::Limit,
-            SessionError::Unsupported { .. } => Exit::Setup,
+            SessionError::Unsupported { .. } | SessionError::Vault { .. } => Exit::Setup,
             SessionError::Journal { .. } => Exit::Output,
             SessionError::Unreachable { .. } | SessionError::Protocol { .. } => Exit::Peer,
         };

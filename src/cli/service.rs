@@ -115,6 +115,7 @@ impl Connection {
 
     /// Stops the embedded gateway, if there is one.
     pub(super) async fn close(self) {
+        self.tokens.close().await;
         if let Some(Embedded { stop, server, directory }) = self.embedded {
             stop.cancel();
             // All is said and done: how the server ends changes nothing.

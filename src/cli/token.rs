@@ -10,7 +10,8 @@ use super::exit_code::{CliError, Exit};
 use super::service::oauth_client;
 use super::{Common, say};
 use crate::auth::{
-    Account, Credentials, LoggedOut, MAX_SLOTS, OAuthClient, SlotState, TokenProvider, Vault, log_out,
+    AccessToken, Account, AuthError, Credentials, LoggedOut, MAX_SLOTS, OAuthClient, SlotState, TokenProvider,
+    Vault, log_out,
 };
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::{Access, Service};
@@ -42,6 +43,9 @@ enum What {
         /// Forget them without asking the service, which goes on counting them
         #[arg(long)]
         local: bool,
+        /// Forget, too, which of the project's slots may be taken from here: once they are free at the service
+        #[arg(long)]
+        forget: bool,
     },
 }
 
@@ -73,24 +77,24 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     match arguments.what {
         What::Status { json } => say(&login.status(json)?)?,
         What::Login => {
-            login.provider().token().await?;
+            login.token(false).await?;
             say(&login.status(false)?)?;
         }
         What::Refresh => {
-            let tokens = login.provider();
-            let old = tokens.token().await?;
-            tokens.newer_than(old.generation()).await?;
+            login.token(true).await?;
             say(&login.status(false)?)?;
         }
-        What::Print => say(&format!("{}\n", login.provider().token().await?.expose()))?,
-        What::Logout { local } => {
+        What::Print => say(&format!("{}\n", login.token(false).await?.expose()))?,
+        What::Logout { local, forget } => {
             let said = match log_out(&login.client, &login.vault, local).await? {
                 LoggedOut::Nothing => "there are no tokens",
                 LoggedOut::Revoked => "revoked and forgotten",
-                LoggedOut::Abandoned => {
-                    "forgotten; the service was not told, and may count their slot as taken"
-                }
+                LoggedOut::Abandoned => "forgotten; the service was not told, and may count their slot as taken",
             };
+            if forget {
+                let vault = login.vault.lock().await.map_err(AuthError::from)?;
+                vault.remove().await.map_err(AuthError::from)?;
+            }
             say(&format!("{said}\n"))?;
         }
     }
@@ -123,12 +127,23 @@ async fn service_token(
 }
 
 impl Login {
-    fn provider(&self) -> TokenProvider {
-        TokenProvider::oauth(self.client.clone(), self.vault.clone())
+    /// A token that lives: a new one, where it is to be `renewed`.
+    async fn token(&self, renewed: bool) -> Result<AccessToken, AuthError> {
+        let now = SystemClock::new().moment();
+        let lives = |account: Account| account.tokens.is_some_and(|tokens| !tokens.is_expired(&now));
+        let lived = self.vault.load().is_ok_and(lives);
+        let tokens = TokenProvider::oauth(self.client.clone(), self.vault.clone());
+        let token = match tokens.token().await {
+            // One that was got just now is new.
+            Ok(old) if renewed && lived => tokens.newer_than(old.generation()).await,
+            token => token,
+        };
+        tokens.close().await;
+        token
     }
 
     fn status(&self, json: bool) -> Result<String, CliError> {
-        let account = self.vault.load().map_err(crate::auth::AuthError::from)?;
+        let account = self.vault.load().map_err(AuthError::from)?;
         let now = SystemClock::new().moment();
         Ok(match json {
             true => format!("{}\n", self.as_json(&account, &now)),
@@ -140,8 +155,8 @@ impl Login {
         let slots =
             account.slots.iter().map(|slot| json!({ "asked": time(slot.asked.unix), "state": slot.state }));
         let access_token = account.tokens.as_ref().map(|tokens| {
-            let left = tokens.left(now);
-            json!({ "expires_in": left.as_secs(), "expires": time(now.unix + left), "scope": tokens.scope })
+            let expires = tokens.granted.unix.saturating_add(tokens.lifetime);
+            json!({ "expires_in": tokens.left(now).as_secs(), "expires": time(expires), "scope": tokens.scope })
         });
         json!({
             "endpoint": self.endpoint.to_string(),

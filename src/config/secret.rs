@@ -1,7 +1,7 @@
 //! Where secrets come from: files, standard input, the environment. Never flags, which every user of the machine sees.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
@@ -39,20 +39,22 @@ impl SecretSource {
     pub(super) fn read(&self) -> Result<SecretString, ConfigError> {
         let (name, text) = match self {
             SecretSource::Given(secret) => return Ok(secret.clone()),
-            SecretSource::Stdin => (Path::new("standard input"), text_of(io::stdin())),
-            SecretSource::File(path) => (path.as_path(), File::open(path).and_then(text_of)),
+            SecretSource::Stdin => (Path::new("standard input"), first_line(io::stdin().lock())),
+            SecretSource::File(path) => {
+                (path.as_path(), File::open(path).and_then(|file| first_line(BufReader::new(file))))
+            }
         };
         let text = text.map_err(|error| ConfigError::Read { path: name.to_owned(), error })?;
-        match text.lines().next().map(str::trim) {
-            None | Some("") => Err(ConfigError::EmptySecret { path: name.to_owned() }),
-            Some(secret) => Ok(SecretString::from(secret)),
+        match text.trim() {
+            "" => Err(ConfigError::EmptySecret { path: name.to_owned() }),
+            secret => Ok(SecretString::from(secret)),
         }
     }
 }
 
-fn text_of(source: impl Read) -> io::Result<String> {
+fn first_line(source: impl BufRead) -> io::Result<String> {
     let mut text = String::new();
-    source.take(MAX_SECRET).read_to_string(&mut text)?;
+    source.take(MAX_SECRET).read_line(&mut text)?;
     Ok(text)
 }
 
@@ -76,7 +78,8 @@ pub(super) fn vault_key(path: &Path, private: bool) -> Result<VaultKey, ConfigEr
 /// can read, whatever its mode says.
 pub(super) fn systemd_credential(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from(environment("CREDENTIALS_DIRECTORY")?).join(name);
-    path.exists().then_some(path)
+    // One that can't even be looked at is there, and opening it tells why.
+    path.try_exists().unwrap_or(true).then_some(path)
 }
 
 /// A variable that is set to something.

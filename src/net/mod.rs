@@ -97,3 +97,15 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
         kind.to_owned()
     })
 }
+
+/// The body of an answer, as far as `limit` bytes go.
+pub(crate) async fn read_answer(response: &mut reqwest::Response, limit: usize) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        body.extend_from_slice(&part[..part.len().min(limit - body.len())]);
+        if body.len() == limit {
+            break;
+        }
+    }
+    Ok(body)
+}

@@ -21,8 +21,7 @@ use super::ledger::Ended;
 use super::protocol::{self, ClientMessage, ServerMessage};
 use super::settings::Settings;
 use crate::audio::Feed;
-use crate::auth::{AccessToken, AuthError, Refusal, TokenGeneration, TokenProvider};
-use crate::recovery::Recovery;
+use crate::auth::{AccessToken, AuthError, AuthErrorKind, TokenGeneration, TokenProvider};
 use crate::transcript::TranscriptEvent;
 use crate::transport::{Connect, Wire};
 
@@ -390,12 +389,11 @@ fn encode(message: &ClientMessage) -> String {
 }
 
 fn no_token(error: AuthError) -> Failure {
-    let cause = error.cause();
-    let kind = match cause {
-        AuthError::Unreachable { .. } | AuthError::Interrupted { .. } => FailureKind::Unreachable,
-        AuthError::Refused { reason: Refusal::Limit, .. } | AuthError::Slots(_) => FailureKind::Limit,
-        _ if matches!(cause.recovery(), Recovery::RetryAfter(_)) => FailureKind::Limit,
-        _ => FailureKind::Authentication,
+    let kind = match error.kind() {
+        AuthErrorKind::Unreachable => FailureKind::Unreachable,
+        AuthErrorKind::Limit => FailureKind::Limit,
+        AuthErrorKind::Setup => FailureKind::Vault,
+        AuthErrorKind::Authentication => FailureKind::Authentication,
     };
     Failure { recovery: error.recovery(), kind, reason: error.to_string() }
 }

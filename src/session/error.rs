@@ -20,6 +20,8 @@ pub enum FailureKind {
     Unreachable,
     /// The peer did not accept the token.
     Authentication,
+    /// Tokens can't be kept or read on this machine.
+    Vault,
     /// The peer has no room for this session.
     Limit,
     /// The peer doesn't have what was asked for.
@@ -42,6 +44,12 @@ pub enum SessionError {
     #[error("{reason}")]
     Authentication {
         /// The last refusal.
+        reason: String,
+    },
+    /// Tokens can't be kept or read on this machine.
+    #[error("{reason}")]
+    Vault {
+        /// Why.
         reason: String,
     },
     /// The peer's limits don't allow this session now.
@@ -76,6 +84,7 @@ impl From<Failure> for SessionError {
         match failure.kind {
             FailureKind::Unreachable => SessionError::Unreachable { reason },
             FailureKind::Authentication => SessionError::Authentication { reason },
+            FailureKind::Vault => SessionError::Vault { reason },
             FailureKind::Limit => SessionError::Limit { reason },
             FailureKind::Unsupported => SessionError::Unsupported { reason },
             FailureKind::Protocol => SessionError::Protocol { reason },

@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
 use crate::auth::{AccessToken, AuthError, TokenProvider};
-use crate::net::{Endpoint, reason};
+use crate::net::{Endpoint, read_answer, reason};
 use crate::recovery::{Recovery, retry_after};
 
 /// The path of synthesis.
@@ -16,6 +16,8 @@ pub const PATH: &str = "/tts";
 
 /// The service's PCM: headerless, 24 kHz, mono, 16-bit big-endian.
 pub(crate) const PCM_RATE: u32 = 24_000;
+/// The longest refusal that is read.
+const MAX_MESSAGE: usize = 64 * 1024;
 /// How long the first sentence may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -141,8 +143,9 @@ impl<'a> SpeechClient<'a> {
 }
 
 /// The message in an error's body, where it has one of ours; cut to a line. One that repeats our token is none.
-async fn message(response: reqwest::Response, token: &AccessToken) -> Option<String> {
-    let body: serde_json::Value = response.json().await.ok()?;
+async fn message(mut response: reqwest::Response, token: &AccessToken) -> Option<String> {
+    let body = read_answer(&mut response, MAX_MESSAGE).await.ok()?;
+    let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
     let message = body.get("error")?.get("message")?.as_str()?;
     if message.contains(token.expose()) {
         return None;

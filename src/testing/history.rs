@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::ManualClock;
-use crate::auth::{AccessToken, Answer, AuthError, Renewal, Step, TokenSet};
+use crate::auth::{AccessToken, Answer, AuthError, Renewal, Renewed, Step, TokenSet};
 use crate::clock::{Clock, Moment};
 use crate::random::{Random, mix};
 
@@ -300,7 +300,8 @@ impl World {
                     self.vault = Some(tokens.clone());
                 }
                 let now = self.moment();
-                self.processes[index].renewal.done(outcome, &now);
+                let outcome = outcome.map(|tokens| Renewed { tokens, shared: false });
+                let _ = self.processes[index].renewal.done(outcome, &now);
             }
             let now = self.moment();
             match self.processes[index].renewal.next(&now) {
@@ -330,8 +331,9 @@ impl World {
         };
         if let Some(tokens) = self.vault.as_ref().filter(|tokens| !tokens.is_expired(&now)).filter(other) {
             self.tally.shared += 1;
-            let tokens = tokens.clone();
-            return self.processes[process].renewal.done(Ok(tokens), &now);
+            let renewed = Renewed { tokens: tokens.clone(), shared: true };
+            let _ = self.processes[process].renewal.done(Ok(renewed), &now);
+            return;
         }
         self.tally.asked += 1;
         let takes = self.random.up_to(LONGEST_REQUEST.min(self.lifetime / 4));

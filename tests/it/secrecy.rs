@@ -233,7 +233,7 @@ async fn nothing_that_holds_a_secret_prints_it() {
     let vault = Vault::new(&place.path("tokens"), &somewhere(), "ID");
     let mut locked = vault.lock().await.unwrap();
     locked.account.tokens = Some(tokens.clone());
-    locked.save().unwrap();
+    let locked = locked.save().await.unwrap();
     assert_silent(&locked);
     drop(locked);
     assert_silent(&vault);

@@ -302,8 +302,7 @@ async fn a_token_refused_at_the_door_is_replaced() {
     };
     let mut locked = vault.lock().await.unwrap();
     locked.account.tokens = Some(revoked);
-    locked.save().unwrap();
-    drop(locked);
+    drop(locked.save().await.unwrap());
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let pcm = audio(1);
     let run = transcribe(&connector, &server.tokens(), Settings::new(16_000), &pcm).await;

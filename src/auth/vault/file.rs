@@ -86,9 +86,10 @@ fn new_name(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-/// Removes the file at `path` and what a crash may have left beside it.
+/// Removes the file at `path`, and what a crash may have left beside it, or damage.
 pub(super) fn remove_all(path: &Path) -> io::Result<()> {
     remove(&new_name(path))?;
+    remove(&path.with_extension("damaged"))?;
     remove(path)?;
     sync_directory(path)
 }

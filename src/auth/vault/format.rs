@@ -31,7 +31,10 @@ impl VaultKey {
     #[must_use]
     pub fn parse(file: &[u8]) -> Option<VaultKey> {
         let mut key = SecretBox::new(Box::new([0; 32]));
-        if let Ok(raw) = <&[u8; 32]>::try_from(file) {
+        if let Ok(raw) = <&[u8; 32]>::try_from(file)
+            // Text of that length is half of a key in digits, or a password.
+            && !raw.iter().all(u8::is_ascii_graphic)
+        {
             key.expose_secret_mut().copy_from_slice(raw);
             return Some(VaultKey(Arc::new(key)));
         }
@@ -69,6 +72,18 @@ pub(super) enum BadContents {
 struct Stored {
     tokens: Option<StoredTokens>,
     slots: Slots,
+    #[serde(default)]
+    refreshing: bool,
+}
+
+impl From<&Account> for Stored {
+    fn from(account: &Account) -> Stored {
+        Stored {
+            tokens: account.tokens.as_ref().map(StoredTokens::from),
+            slots: account.slots.clone(),
+            refreshing: account.refreshing,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,9 +121,7 @@ impl From<StoredTokens> for TokenSet {
 
 /// The file of `account`, encrypted where there is a key.
 pub(super) fn encode(account: &Account, key: Option<&VaultKey>) -> Vec<u8> {
-    let stored =
-        Stored { tokens: account.tokens.as_ref().map(StoredTokens::from), slots: account.slots.clone() };
-    let body = serde_json::to_vec(&stored).expect("an account is strings and numbers");
+    let body = serde_json::to_vec(&Stored::from(account)).expect("an account is strings and numbers");
     let (form, check, body) = match key {
         None => (PLAIN, hex(&Sha256::digest(&body)), body),
         Some(key) => {
@@ -151,8 +164,9 @@ pub(super) fn decode(file: &[u8], key: Option<&VaultKey>) -> Result<Account, Bad
         }
         _ => return Err(BadContents::Damaged),
     };
-    let Stored { tokens, slots } = serde_json::from_slice(body).map_err(|_| BadContents::Damaged)?;
-    Ok(Account { tokens: tokens.map(TokenSet::from), slots })
+    let stored: Stored = serde_json::from_slice(body).map_err(|_| BadContents::Damaged)?;
+    let Stored { tokens, slots, refreshing } = stored;
+    Ok(Account { tokens: tokens.map(TokenSet::from), slots, refreshing })
 }
 
 fn header(form: &str, check: &str) -> String {
@@ -197,7 +211,7 @@ mod tests {
             lifetime: Duration::from_secs(3600),
             scope: Some(Scope(["tts".to_owned()].into())),
         };
-        Account { tokens: Some(tokens), slots: Slots::default() }
+        Account { tokens: Some(tokens), ..Account::default() }
     }
 
     fn key(byte: u8) -> VaultKey {
@@ -205,8 +219,7 @@ mod tests {
     }
 
     fn text(account: &Account) -> String {
-        let tokens = account.tokens.as_ref().map(StoredTokens::from);
-        serde_json::to_string(&Stored { tokens, slots: account.slots.clone() }).unwrap()
+        serde_json::to_string(&Stored::from(account)).unwrap()
     }
 
     #[test]
@@ -249,7 +262,7 @@ mod tests {
         let digits = hex(&[7; 32]);
         let same = VaultKey::parse(format!("{digits}\n").as_bytes()).unwrap();
         assert_eq!(same.0.expose_secret(), &[7; 32]);
-        for bad in ["", "short", &digits[1..], &digits.replace('0', "g")] {
+        for bad in ["", "short", &digits[1..], &digits[..32], &digits.replace('0', "g")] {
             assert!(VaultKey::parse(bad.as_bytes()).is_none(), "{bad}");
         }
         assert_eq!(format!("{same:?}"), "VaultKey([redacted])");

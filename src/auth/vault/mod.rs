@@ -83,7 +83,7 @@ pub enum VaultError {
         path: PathBuf,
     },
     /// The key is not the one it was encrypted by.
-    #[error("token file {path} can't be decrypted: the key is another, or the file is damaged")]
+    #[error("token file {path} can't be decrypted: give the key it was encrypted by, or delete it to get new tokens")]
     Undecryptable {
         /// The file.
         path: PathBuf,
@@ -109,6 +109,9 @@ pub struct Account {
     pub tokens: Option<TokenSet>,
     /// What is known of the project's slots.
     pub slots: Slots,
+    /// A refresh was asked for, and its answer not kept. Where the service replaces refresh tokens, the one here may be
+    /// dead, and nobody has its successor.
+    pub refreshing: bool,
 }
 
 /// Keeps the account of one client of one service in a file that only its owner can read, encrypted where a key is
@@ -182,11 +185,8 @@ impl Vault {
     /// # Errors
     /// See [`VaultError`].
     pub async fn lock(&self) -> Result<LockedVault, VaultError> {
-        let io_error = |error| VaultError::io(&self.path, error);
-        let directory = self.path.parent().expect("a vault is a file in a directory");
-        create_private_dir(directory).map_err(io_error)?;
-        file::check_directory(directory)?;
-        let lock = file::open_lock(&self.path.with_extension("lock")).map_err(io_error)?;
+        let vault = self.clone();
+        let lock = on_disk(&self.path, move || vault.open_lock()).await?;
         let taken = async {
             loop {
                 match lock.try_lock() {
@@ -197,22 +197,44 @@ impl Vault {
         };
         match tokio::time::timeout(LOCK_TIMEOUT, taken).await {
             Ok(Ok(())) => {}
-            Ok(Err(TryLockError::Error(error))) => return Err(io_error(error)),
+            Ok(Err(TryLockError::Error(error))) => return Err(VaultError::io(&self.path, error)),
             Ok(Err(TryLockError::WouldBlock)) | Err(_) => {
                 return Err(VaultError::Locked { path: self.path.clone() });
             }
         }
-        let account = match self.load() {
+        let vault = self.clone();
+        let account = on_disk(&self.path, move || vault.load_or_set_aside()).await?;
+        Ok(LockedVault { vault: self.clone(), account, _lock: lock })
+    }
+
+    fn open_lock(&self) -> Result<File, VaultError> {
+        let io_error = |error| VaultError::io(&self.path, error);
+        let directory = self.path.parent().expect("a vault is a file in a directory");
+        create_private_dir(directory).map_err(io_error)?;
+        file::check_directory(directory)?;
+        file::open_lock(&self.path.with_extension("lock")).map_err(io_error)
+    }
+
+    fn load_or_set_aside(&self) -> Result<Account, VaultError> {
+        match self.load() {
             Err(VaultError::Damaged { path }) => {
                 let aside = path.with_extension("damaged");
                 tracing::error!(file = %path.display(), aside = %aside.display(), "token file is damaged, set aside");
-                fs::rename(&path, &aside).map_err(io_error)?;
-                Account::default()
+                fs::rename(&path, &aside).map_err(|error| VaultError::io(&path, error))?;
+                Ok(Account::default())
             }
-            account => account?,
-        };
-        Ok(LockedVault { vault: self.clone(), account, _lock: lock })
+            account => account,
+        }
     }
+}
+
+/// Runs `work` on a thread that may wait for the disk.
+async fn on_disk<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+) -> Result<T, VaultError> {
+    let ended = |_| VaultError::io(path, io::Error::other("the program ends"));
+    tokio::task::spawn_blocking(work).await.map_err(ended)?
 }
 
 impl fmt::Debug for Vault {
@@ -232,11 +254,16 @@ pub struct LockedVault {
 }
 
 impl LockedVault {
-    /// Saves the account, which is on the disk when this returns.
+    /// Saves the account, which is on the disk when this returns; and the lock is still held.
     ///
     /// # Errors
     /// [`VaultError::Io`]; the file then still holds what it held, or the new account whole.
-    pub fn save(&self) -> Result<(), VaultError> {
+    pub async fn save(self) -> Result<LockedVault, VaultError> {
+        let path = self.vault.path.clone();
+        on_disk(&path, move || self.replace().map(|()| self)).await
+    }
+
+    fn replace(&self) -> Result<(), VaultError> {
         let Vault { path, key, .. } = &self.vault;
         let bytes = format::encode(&self.account, key.as_ref());
         let replaced = file::replace(path, &bytes, |step| self.step(step));
@@ -247,8 +274,11 @@ impl LockedVault {
     ///
     /// # Errors
     /// [`VaultError::Io`].
-    pub fn remove(self) -> Result<(), VaultError> {
-        file::remove_all(&self.vault.path).map_err(|error| VaultError::io(&self.vault.path, error))
+    pub async fn remove(self) -> Result<(), VaultError> {
+        let path = self.vault.path.clone();
+        let removing = path.clone();
+        let remove = move || file::remove_all(&removing).map_err(|error| VaultError::io(&removing, error));
+        on_disk(&path, remove).await
     }
 
     #[cfg(feature = "test-util")]

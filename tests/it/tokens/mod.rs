@@ -19,6 +19,7 @@ use voxline::auth::{
     VaultStep,
 };
 use voxline::gateway::authority::MAX_TOKENS;
+use voxline::gateway::Options;
 use voxline::net::http_client;
 use voxline::testing::{DigestRecognizer, ManualClock};
 
@@ -114,16 +115,23 @@ async fn callers_who_leave_take_no_renewal_with_them() {
 
 #[tokio::test]
 async fn a_failure_is_told_to_all_and_asked_about_once() {
-    let (server, clock) = setup().await;
+    let clock = ManualClock::new(Duration::from_secs(1_700_000_000));
+    // A second wrong secret would be answered in another way.
+    let options = Options { max_failures: 1, ..Options::default() };
+    let setup = Setup { clock: Arc::new(clock.clone()), options, ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
     let credentials = Credentials { client_secret: "wrong".to_owned().into(), ..server.credentials.clone() };
-    let client =
-        OAuthClient::new(http_client().unwrap(), server.endpoint(), credentials, Arc::new(clock.clone()));
+    let clock = Arc::new(clock);
+    let client = OAuthClient::new(http_client().unwrap(), server.endpoint(), credentials, clock);
     let tokens = TokenProvider::oauth(client, vault(&server));
-    let all = join_all((0..100).map(|_| tokens.token())).await;
-    for refused in all {
+    for refused in join_all((0..100).map(|_| tokens.token())).await {
         let refused = refused.unwrap_err();
-        assert!(matches!(refused.cause(), AuthError::Refused { reason: Refusal::Client, .. }), "{refused}");
+        assert!(matches!(refused, AuthError::Refused { reason: Refusal::Client, .. }), "{refused}");
     }
+    // Whoever comes now is told without a request, as the clock stands still.
+    let refused = tokens.token().await.unwrap_err();
+    assert!(matches!(refused, AuthError::Waiting { .. }), "{refused}");
+    assert!(matches!(refused.cause(), AuthError::Refused { reason: Refusal::Client, .. }), "{refused}");
     // What was refused took no slot, and is not remembered as if it had.
     assert_eq!(vault(&server).load().unwrap().slots.taken(), 0);
     server.stop().await;

@@ -31,7 +31,7 @@ fn tokens(access: &str) -> TokenSet {
 async fn save(vault: &Vault, access: &str) -> Result<(), VaultError> {
     let mut locked = vault.lock().await?;
     locked.account.tokens = Some(tokens(access));
-    locked.save()
+    locked.save().await.map(drop)
 }
 
 fn held(vault: &Vault) -> Option<String> {
