@@ -101,23 +101,21 @@ impl Usage {
     fn afford(&self, amount: Amount, terms: &Terms, now: u64) -> Result<(), Exhausted> {
         let (today, total) = (self.today(now) + amount, self.total + amount);
         let wait = Duration::from_millis(DAY - now % DAY);
-        // Budgets of audio are in seconds.
-        let kinds: [(_, fn(Amount) -> u64, _, _); 2] = [
-            ("audio", |amount| amount.audio_ms, terms.audio, 1000),
-            ("characters", |amount| amount.characters, terms.characters, 1),
-        ];
-        for (what, count, Budget { per_day, total: in_all }, unit) in kinds {
+        let check = |what, count: fn(Amount) -> u64, budget: Budget, unit: u64| {
             let over = |used: Amount, limit: Option<u64>| {
                 count(amount) > 0 && limit.is_some_and(|limit| count(used) > limit.saturating_mul(unit))
             };
-            if over(total, in_all) {
+            if over(total, budget.total) {
                 return Err(Exhausted::Total { what });
             }
-            if over(today, per_day) {
+            if over(today, budget.per_day) {
                 return Err(Exhausted::Daily { what, wait });
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        // Budgets of audio are in seconds.
+        check("audio", |amount| amount.audio_ms, terms.audio, 1000)?;
+        check("characters", |amount| amount.characters, terms.characters, 1)
     }
 
     fn add(&mut self, amount: Amount, now: u64) {
