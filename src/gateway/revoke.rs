@@ -1,5 +1,5 @@
-//! `POST /auth/oauth/v1/revoke`: a client gives a token back, in the manner of RFC 7009. The original service has no such
-//! route: its tokens end by themselves.
+//! `POST /auth/oauth/v1/revoke`: a client gives a token back, in the manner of RFC 7009. The original service has no
+//! such route: its tokens end by themselves.
 
 use std::sync::Arc;
 

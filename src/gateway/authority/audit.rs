@@ -1,5 +1,5 @@
-//! The audit: one line for each token minted, refused or revoked (target `voxline::audit`, level info). It has ids only:
-//! no secret, and nothing that a client wrote unless it is known to be an id.
+//! The audit: one line for each token minted, refused or revoked (target `voxline::audit`, level info). It has ids
+//! only: no secret, and nothing that a client wrote unless it is known to be an id.
 
 use super::AuthorityError;
 

@@ -52,8 +52,8 @@ impl Authority {
     /// Whose `token` it is. Tokens are found by their hash, so the time it takes says nothing about them.
     ///
     /// # Errors
-    /// [`AuthorityError::Token`] where it is unknown, expired or revoked, [`AuthorityError::Inactive`] where its project
-    /// is disabled, or [`AuthorityError::Store`].
+    /// [`AuthorityError::Token`] where it is unknown, expired or revoked, [`AuthorityError::Inactive`] where its
+    /// project is disabled, or [`AuthorityError::Store`].
     pub fn check(&self, token: &str) -> Result<Identity, AuthorityError> {
         self.read(|view| self.identify(view, Fingerprint::of(token)))
     }

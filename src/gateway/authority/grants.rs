@@ -63,7 +63,8 @@ impl Authority {
             .inspect_err(|error| audit::refused(Some(client_id), error))
     }
 
-    /// The grant `refresh_token`: a new access token. What becomes of the refresh token is the [`Policy`](super::Policy)'s.
+    /// The grant `refresh_token`: a new access token. What becomes of the refresh token is the
+    /// [`Policy`](super::Policy)'s.
     ///
     /// # Errors
     /// [`AuthorityError::RefreshToken`], [`AuthorityError::Replaced`], [`AuthorityError::Client`] where the project is

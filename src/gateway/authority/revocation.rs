@@ -10,8 +10,8 @@ use super::store::{
 use super::{Authority, AuthorityError, audit};
 
 impl Authority {
-    /// Ends the token that a client shows, by the way of RFC 7009: a refresh token with its access tokens, or one access
-    /// token. What is unknown, or another client's, is left as it is. Whether there was something to end.
+    /// Ends the token that a client shows, by the way of RFC 7009: a refresh token with its access tokens, or one
+    /// access token. What is unknown, or another client's, is left as it is. Whether there was something to end.
     ///
     /// # Errors
     /// [`AuthorityError::Store`].

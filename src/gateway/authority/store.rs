@@ -1,8 +1,8 @@
 //! The authority's state on disk: its tables, its records, and the two kinds of transaction.
 //!
-//! What belongs to something is kept under it: a refresh token has the key `pr_…/rt_…`, project first, so that those of
-//! a project lie side by side and a limit is counted without a look at the others. One table more leads from the hash of
-//! each token to its key.
+//! What belongs to something is kept under it: a refresh token has the key `pr_…/rt_…`, project first, so that those
+//! of a project lie side by side and a limit is counted without a look at the others. One table more leads from the
+//! hash of each token to its key.
 
 use std::marker::PhantomData;
 

@@ -1,7 +1,7 @@
 //! What clients and service tokens have used, and what their budgets leave.
 //!
-//! Counts are kept in memory and written by [`Authority::keep_usage`], all in one transaction: a chunk of audio must not
-//! wait for the disk. A gateway that is killed loses what was used since the last time.
+//! Counts are kept in memory and written by [`Authority::keep_usage`], all in one transaction: a chunk of audio must
+//! not wait for the disk. A gateway that is killed loses what was used since the last time.
 
 use std::collections::HashMap;
 use std::ops::Add;
@@ -97,23 +97,25 @@ impl Usage {
         if now / DAY > self.day { Amount::default() } else { self.today }
     }
 
-    /// Whether `terms` leave `amount` at `now`.
+    /// Whether `terms` leave `amount` at `now`. Of what is not asked for every budget leaves enough.
     fn afford(&self, amount: Amount, terms: &Terms, now: u64) -> Result<(), Exhausted> {
         let (today, total) = (self.today(now) + amount, self.total + amount);
         let wait = Duration::from_millis(DAY - now % DAY);
-        let fits = |asked: u64, used: [u64; 2], budget: Budget, unit: u64, what: &'static str| {
-            let [today, total] = used;
-            let over = |used: u64, limit: Option<u64>| {
-                asked > 0 && limit.is_some_and(|limit| used > limit.saturating_mul(unit))
+        let check = |what, count: fn(Amount) -> u64, budget: Budget, unit: u64| {
+            let over = |used: Amount, limit: Option<u64>| {
+                count(amount) > 0 && limit.is_some_and(|limit| count(used) > limit.saturating_mul(unit))
             };
-            match () {
-                () if over(total, budget.total) => Err(Exhausted::Total { what }),
-                () if over(today, budget.per_day) => Err(Exhausted::Daily { what, wait }),
-                () => Ok(()),
+            if over(total, budget.total) {
+                return Err(Exhausted::Total { what });
             }
+            if over(today, budget.per_day) {
+                return Err(Exhausted::Daily { what, wait });
+            }
+            Ok(())
         };
-        fits(amount.audio_ms, [today.audio_ms, total.audio_ms], terms.audio, 1000, "audio")?;
-        fits(amount.characters, [today.characters, total.characters], terms.characters, 1, "characters")
+        // Budgets of audio are in seconds.
+        check("audio", |amount| amount.audio_ms, terms.audio, 1000)?;
+        check("characters", |amount| amount.characters, terms.characters, 1)
     }
 
     fn add(&mut self, amount: Amount, now: u64) {

@@ -10,6 +10,7 @@ use voxline::net::http_client;
 
 use super::{HOUR, TO_MIDNIGHT, bearer, clock, server, service_token, serving};
 use crate::gateway::{refusal, url, wav};
+use crate::stream::index;
 use crate::stream::socket::Socket;
 use crate::support::server::{Server, Setup};
 
@@ -129,9 +130,12 @@ async fn a_stream_ends_with_its_budget_and_goes_on_under_another_token() {
     for frame in 2 * SECOND..3 * SECOND {
         socket.frame(frame, &pcm[..1]);
     }
-    socket.acknowledged(3 * SECOND).await;
-    socket.end(3 * SECOND).await;
-    assert_eq!(used(authority, &endless.id).1, Amount::audio(1_000));
+    // Of what was heard in part, the rest counts.
+    socket.frame(2 * SECOND, &pcm[..index(SECOND)]);
+    socket.frame(3 * SECOND - 160, &pcm[..176]);
+    socket.acknowledged(3 * SECOND + 16).await;
+    socket.end(3 * SECOND + 16).await;
+    assert_eq!(used(authority, &endless.id).1, Amount::audio(1_001));
 
     // Whoever has nothing left is told before there is a socket.
     let http = http_client().unwrap();

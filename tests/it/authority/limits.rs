@@ -1,6 +1,7 @@
 //! Twenty-five refresh tokens a project, twenty-five live access tokens each, whoever asks and however many at once.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -114,6 +115,30 @@ fn the_oldest_makes_room_where_that_is_the_policy() {
     let tokens = authority.tokens(None).unwrap();
     let slots = tokens.iter().filter(|token| token.refresh_token.is_none()).count();
     assert_eq!((slots, tokens.len()), (MAX_TOKENS, MAX_TOKENS + MAX_TOKENS + MAX_TOKENS - 1));
+}
+
+#[test]
+fn threads_that_ask_in_one_moment_get_no_more_than_there_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::open(directory.path(), HOUR, Arc::new(clock())).unwrap();
+    let client = authority.create_project("a").unwrap();
+    let at_once = |ask: &(dyn Fn() -> bool + Sync)| {
+        // While the first waits for the disk, all others have found room.
+        let (start, granted) = (Barrier::new(MINTERS), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..MINTERS {
+                scope.spawn(|| {
+                    start.wait();
+                    granted.fetch_add(usize::from(ask()), Ordering::Relaxed);
+                });
+            }
+        });
+        granted.into_inner()
+    };
+    let (id, secret) = (client.client_id.as_str(), &client.client_secret);
+    let slot = authority.client_credentials(id, secret).unwrap().refresh_token;
+    assert_eq!(at_once(&|| authority.client_credentials(id, secret).is_ok()), MAX_TOKENS - 1);
+    assert_eq!(at_once(&|| authority.refresh(id, slot.clone()).is_ok()), MAX_TOKENS - 1);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The gateway's side of the tokens' life: who gets them, what they open, how they end, and what of it outlives a crash.
+//! The gateway's side of the tokens' life: who gets them, what they open, how they end, and what of it outlives a
+//! crash.
 
 mod admin;
 mod audit;
