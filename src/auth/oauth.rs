@@ -121,11 +121,15 @@ impl OAuthClient {
         if !response.status().is_success() {
             return Err(self.refusal(grant, &mut response).await);
         }
-        let answer = read_answer(&mut response, MAX_ANSWER).await.map_err(|error| self.unreachable(&error))?;
-        let answer: Answer = serde_json::from_slice(&answer).map_err(|_| AuthError::Answer {
+        let answer =
+            read_answer(&mut response, MAX_ANSWER).await.map_err(|error| self.unreachable(&error))?;
+        let answer: Option<Answer> = serde_json::from_slice(&answer).ok();
+        let usable = |answer: &Answer| AccessToken::new(&answer.access_token, TokenGeneration(0)).is_some();
+        let answer = answer.filter(usable).ok_or_else(|| AuthError::Answer {
             endpoint: self.endpoint.to_string(),
             missing: "an access token",
         })?;
+        let refresh = answer.refresh_token.filter(|token| !token.expose_secret().is_empty());
         let lifetime = [answer.expired_in, answer.expires_in].iter().flatten().find_map(seconds);
         Ok(TokenSet {
             access: answer.access_token,

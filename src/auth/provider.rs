@@ -324,7 +324,9 @@ impl Keeper {
                 let held = vault.account.slots.to_string();
                 vault.save().await?;
                 match error {
-                    AuthError::Refused { reason: Refusal::Limit, .. } => Err(SlotsError::Refused { held }.into()),
+                    AuthError::Refused { reason: Refusal::Limit, .. } => {
+                        Err(SlotsError::Refused { held }.into())
+                    }
                     error => Err(error),
                 }
             }

@@ -174,7 +174,11 @@ impl Renewal {
     }
 
     /// A renewal ended so. Tells why there is still no other token, where that is so.
-    pub(crate) fn done(&mut self, outcome: Result<Renewed, AuthError>, now: &Moment) -> Result<(), AuthError> {
+    pub(crate) fn done(
+        &mut self,
+        outcome: Result<Renewed, AuthError>,
+        now: &Moment,
+    ) -> Result<(), AuthError> {
         let began = self.under_way.take().unwrap_or_else(|| now.clone());
         self.wanted = false;
         let endpoint = || self.endpoint.clone();

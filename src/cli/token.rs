@@ -10,8 +10,8 @@ use super::exit_code::{CliError, Exit};
 use super::service::oauth_client;
 use super::{Common, say};
 use crate::auth::{
-    AccessToken, Account, AuthError, Credentials, LoggedOut, MAX_SLOTS, OAuthClient, SlotState, TokenProvider,
-    Vault, log_out,
+    AccessToken, Account, AuthError, Credentials, LoggedOut, MAX_SLOTS, OAuthClient, SlotState,
+    TokenProvider, Vault, log_out,
 };
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::{Access, Service};
@@ -89,7 +89,9 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
             let said = match log_out(&login.client, &login.vault, local).await? {
                 LoggedOut::Nothing => "there are no tokens",
                 LoggedOut::Revoked => "revoked and forgotten",
-                LoggedOut::Abandoned => "forgotten; the service was not told, and may count their slot as taken",
+                LoggedOut::Abandoned => {
+                    "forgotten; the service was not told, and may count their slot as taken"
+                }
             };
             if forget {
                 let vault = login.vault.lock().await.map_err(AuthError::from)?;

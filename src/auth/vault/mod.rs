@@ -83,7 +83,9 @@ pub enum VaultError {
         path: PathBuf,
     },
     /// The key is not the one it was encrypted by.
-    #[error("token file {path} can't be decrypted: give the key it was encrypted by, or delete it to get new tokens")]
+    #[error(
+        "token file {path} can't be decrypted: give the key it was encrypted by, or delete it to get new tokens"
+    )]
     Undecryptable {
         /// The file.
         path: PathBuf,

@@ -18,8 +18,8 @@ use voxline::auth::{
     AccessToken, AuthError, Credentials, OAuthClient, PlantedTokenBug, Refusal, TokenProvider, Vault,
     VaultStep,
 };
-use voxline::gateway::authority::MAX_TOKENS;
 use voxline::gateway::Options;
+use voxline::gateway::authority::MAX_TOKENS;
 use voxline::net::http_client;
 use voxline::testing::{DigestRecognizer, ManualClock};
 
