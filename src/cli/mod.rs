@@ -93,8 +93,9 @@ struct Common {
     #[arg(long, global = true, value_name = "DIR", env = "VOXLINE_MODELS")]
     models: Option<PathBuf>,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as voxline::session=debug
-    #[arg(long, global = true, value_name = "FILTER", env = "VOXLINE_LOG", default_value = "warn")]
-    log: String,
+    /// [default: warn, and for serve the audit: voxline::audit=info]
+    #[arg(long, global = true, value_name = "FILTER", env = "VOXLINE_LOG")]
+    log: Option<String>,
 }
 
 impl Common {
@@ -138,7 +139,9 @@ pub fn run() -> ExitCode {
 
 fn run_command(cli: Cli) -> Result<Exit, CliError> {
     let Cli { command, common } = cli;
-    let log = common.log.clone();
+    // An audit that must be asked for is none.
+    let usual = if matches!(command, Command::Serve(_)) { "warn,voxline::audit=info" } else { "warn" };
+    let log = common.log.clone().filter(|log| !log.is_empty()).unwrap_or_else(|| usual.to_owned());
     match command {
         Command::Transcribe(arguments) => block_on(&log, transcribe::run(arguments, common)),
         Command::Probe(arguments) => probe::run(arguments),
@@ -146,7 +149,10 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
         Command::Speak(arguments) => block_on(&log, speak::run(arguments, common)),
         Command::Token(arguments) => block_on(&log, token::run(arguments, common)),
         Command::Serve(arguments) => block_on(&log, serve::run(arguments, common)),
-        Command::Gateway(arguments) => gateway::run(arguments),
+        Command::Gateway(arguments) => {
+            start_log(&log)?;
+            gateway::run(arguments)
+        }
         Command::Models(arguments) => block_on(&log, models::run(arguments, common)),
         Command::Voices(arguments) => voices::run(arguments, common),
     }
@@ -154,9 +160,7 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
 
 /// Runs a command that goes on by itself, and so has something to log.
 fn block_on(log: &str, command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
-    let filter = EnvFilter::try_new(log)
-        .map_err(|error| CliError::new(Exit::Setup, format!("--log {log}: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    start_log(log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -165,6 +169,14 @@ fn block_on(log: &str, command: impl Future<Output = Result<Exit, CliError>>) ->
     // A thread that waits for a pipe may wait for ever; nothing is left that needs it.
     runtime.shutdown_background();
     exit
+}
+
+/// Logs to standard error what the filter lets through.
+fn start_log(filter: &str) -> Result<(), CliError> {
+    let layer = EnvFilter::try_new(filter)
+        .map_err(|error| CliError::new(Exit::Setup, format!("--log {filter}: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(layer).with_writer(io::stderr).init();
+    Ok(())
 }
 
 /// Panics that decoding catches become errors, which are told in their own time; all others are printed as ever.
