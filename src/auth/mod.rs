@@ -2,9 +2,10 @@
 //!
 //! A [`TokenProvider`] hands out access tokens that live and renews them in time; behind it are an [`OAuthClient`], which
 //! asks the token endpoint, and a [`Vault`], which keeps the answers on disk, for later runs and for other processes.
-//! When to renew is decided in `renewal`, without clock, disk or network.
+//! When to renew is decided in `renewal`, without clock, disk or network; `keeper` does it.
 
 mod error;
+mod keeper;
 mod logout;
 mod oauth;
 mod provider;
@@ -14,10 +15,10 @@ mod token;
 mod vault;
 
 pub use error::{AuthError, AuthErrorKind, Refusal};
+#[cfg(feature = "test-util")]
+pub use keeper::PlantedTokenBug;
 pub use logout::{LoggedOut, log_out};
 pub use oauth::{Credentials, OAuthClient, REVOCATION_PATH, TOKEN_PATH};
-#[cfg(feature = "test-util")]
-pub use provider::PlantedTokenBug;
 pub use provider::{TokenFuture, TokenProvider, TokenSource};
 #[cfg(feature = "test-util")]
 pub(crate) use renewal::{Answer, Renewal, Renewed, Step};

@@ -224,3 +224,44 @@ fn seconds(value: &Value) -> Option<Duration> {
     let century = 100.0 * 365.0 * 86_400.0;
     (!seconds.is_nan()).then(|| Duration::from_secs_f64(seconds.clamp(0.0, century)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_read_tolerantly() {
+        let read = |value: Value| seconds(&value).map(|time| time.as_secs());
+        assert_eq!(read(json!("3600")), Some(3600));
+        assert_eq!(read(json!(" 60 ")), Some(60));
+        assert_eq!(read(json!(59.9)), Some(59));
+        assert_eq!(read(json!(-5)), Some(0));
+        assert_eq!(read(json!("inf")), Some(100 * 365 * 86_400));
+        for nothing in [json!("NaN"), json!("soon"), json!(null), json!({})] {
+            assert_eq!(read(nothing.clone()), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_an_object_or_words() {
+        let words = |value| scope(value).map(|scope| scope.to_string());
+        assert_eq!(words(json!({ "tts": 1, "asr_short": 0, "asr_stream": true })).unwrap(), "asr_stream tts");
+        assert_eq!(words(json!("tts asr_short")).unwrap(), "asr_short tts");
+        assert_eq!(words(json!(7)), None);
+    }
+
+    #[test]
+    fn only_the_service_itself_says_that_a_grant_is_dead() {
+        assert_eq!(refusal(br#"{"error":"invalid_grant"}"#), Refusal::Grant);
+        assert_eq!(refusal(br#"{"error":"invalid_client"}"#), Refusal::Client);
+        assert_eq!(refusal(br#"{"error":"limit_exceeded"}"#), Refusal::Limit);
+        // It may say so without a reason.
+        for body in ["", " ", r#"{"message":"no"}"#, r#"{"error":{"code":4048}}"#] {
+            assert_eq!(refusal(body.as_bytes()), Refusal::Unknown, "{body}");
+        }
+        // Somebody in between, or about something else.
+        for body in ["<html>bad request</html>", "[]", r#"{"error":"invalid_request"}"#] {
+            assert_eq!(refusal(body.as_bytes()), Refusal::Request, "{body}");
+        }
+    }
+}

@@ -103,6 +103,8 @@ async fn tokens_are_got_shown_renewed_and_given_up() {
         let logout = succeeded(setting.run(&["token", "logout", "--local"]));
         assert!(text(&logout).contains("the service was not told"));
         assert_eq!(setting.status()["slots"][0]["state"], "abandoned");
+        assert_eq!(text(&succeeded(setting.run(&["token", "logout", "--forget"]))), "there are no tokens\n");
+        assert_eq!(setting.status()["slots"].as_array().unwrap().len(), 0);
     })
     .await;
 }
@@ -118,6 +120,10 @@ async fn an_encrypted_vault_is_of_no_use_without_its_key() {
         private(0o600);
         let token = setting.assert_is_token(&succeeded(setting.run(&by_key)));
         assert_fails(&setting.run(&["token", "print"]), 2, &["encrypted", "vault_key_file"]);
+        // A session says so, too, and in the same way.
+        setting.place.file("silence", [0; 3200]);
+        let transcribe = setting.run(&["transcribe", "silence", "--raw", "s16le:16000:1"]);
+        assert_fails(&transcribe, 2, &["encrypted", "vault_key_file"]);
         let file = setting.run(&["token", "status", "--json", "--vault-key-file", "key"]);
         let status: Value = serde_json::from_slice(&succeeded(file)).unwrap();
         assert_eq!(status["encrypted"], true);

@@ -15,8 +15,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use secrecy::ExposeSecret;
 use voxline::auth::{
-    AccessToken, AuthError, Credentials, OAuthClient, PlantedTokenBug, Refusal, TokenProvider, Vault,
-    VaultStep,
+    AccessToken, AuthError, Credentials, OAuthClient, PlantedTokenBug, Refusal, SlotState, SlotsError,
+    TokenProvider, Vault, VaultStep,
 };
 use voxline::gateway::Options;
 use voxline::gateway::authority::MAX_TOKENS;
@@ -134,6 +134,51 @@ async fn a_failure_is_told_to_all_and_asked_about_once() {
     assert!(matches!(refused.cause(), AuthError::Refused { reason: Refusal::Client, .. }), "{refused}");
     // What was refused took no slot, and is not remembered as if it had.
     assert_eq!(vault(&server).load().unwrap().slots.taken(), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_that_could_not_be_kept() {
+    let (server, clock) = setup().await;
+    let disk = Disk::default();
+    let tokens = TokenProvider::oauth(client(&server, &clock), disk.under(vault(&server)));
+    let first = tokens.token().await.unwrap();
+    let granted = || server.gateway.authority().tokens(None).unwrap().len();
+    assert_eq!(granted(), 2);
+    disk.fails.store(true, Ordering::Relaxed);
+    let refused = tokens.newer_than(first.generation()).await.unwrap_err();
+    assert!(matches!(refused, AuthError::Vault(_)), "{refused}");
+    assert_eq!(granted(), 2);
+    disk.fails.store(false, Ordering::Relaxed);
+    clock.advance(Duration::from_secs(60));
+    tokens.newer_than(first.generation()).await.unwrap();
+    assert_eq!(granted(), 3);
+    tokens.close().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_refresh_token_is_replaced_once_and_its_slot_is_free() {
+    let (server, clock) = setup().await;
+    let tokens = provider(&server, &clock);
+    let first = tokens.token().await.unwrap();
+    let dead = vault(&server).load().unwrap().tokens.unwrap().refresh.unwrap();
+    assert!(client(&server, &clock).revoke(&dead).await.unwrap());
+    let second = tokens.newer_than(first.generation()).await.unwrap();
+    let slots =
+        |state| vault(&server).load().unwrap().slots.iter().filter(|slot| slot.state == state).count();
+    assert_eq!((slots(SlotState::Free), slots(SlotState::Held)), (1, 1));
+
+    // A service whose tokens die again and again gets no more of them.
+    let dead = vault(&server).load().unwrap().tokens.unwrap().refresh.unwrap();
+    assert!(client(&server, &clock).revoke(&dead).await.unwrap());
+    clock.advance(Duration::from_secs(3_600));
+    let third = tokens.newer_than(second.generation()).await.unwrap();
+    let dead = vault(&server).load().unwrap().tokens.unwrap().refresh.unwrap();
+    assert!(client(&server, &clock).revoke(&dead).await.unwrap());
+    clock.advance(Duration::from_secs(5));
+    let refused = tokens.newer_than(third.generation()).await.unwrap_err();
+    assert!(matches!(refused.cause(), AuthError::Slots(SlotsError::TooSoon { .. })), "{refused}");
     server.stop().await;
 }
 
