@@ -90,6 +90,13 @@ fn household(address: IpAddr) -> IpAddr {
     }
 }
 
+impl Gateway {
+    /// An address showed a wrong token where no answer of HTTP says so.
+    pub(super) fn note_failure(&self, address: IpAddr) {
+        self.attempts.failed(address, self.authority.clock().monotonic());
+    }
+}
+
 /// In front of every route that asks who it is: refuses an address that was wrong too often before anything is looked
 /// at.
 pub(super) async fn limit(
@@ -98,14 +105,14 @@ pub(super) async fn limit(
     request: Request,
     next: Next,
 ) -> Response {
-    let now = || gateway.authority.clock().monotonic();
-    if let Err(wait) = gateway.attempts.allow(peer.ip(), now()) {
+    let now = gateway.authority.clock().monotonic();
+    if let Err(wait) = gateway.attempts.allow(peer.ip(), now) {
         let message = "too many wrong tokens or secrets from this address";
         return ApiError::busy(StatusCode::TOO_MANY_REQUESTS, message, wait).into_response();
     }
     let response = next.run(request).await;
     if response.extensions().get::<Failed>().is_some() {
-        gateway.attempts.failed(peer.ip(), now());
+        gateway.note_failure(peer.ip());
     }
     response
 }

@@ -340,7 +340,12 @@ impl<'a> Link<'a> {
             return Err(Goodbye::moved());
         }
         let peer = self.pass.peer;
-        let identity = self.gateway.authority.authorise(token.expose(), Scope::AsrStream, peer)?;
+        let identity = self.gateway.authority.authorise(token.expose(), Scope::AsrStream, peer);
+        let identity = identity.inspect_err(|error| {
+            if let (AuthorityError::Token, Some(peer)) = (error, peer) {
+                self.gateway.note_failure(peer);
+            }
+        })?;
         if identity.project != self.session.project() {
             return Err(Goodbye::resumable(close::TOKEN, "the new token is of another project"));
         }
