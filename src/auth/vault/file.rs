@@ -10,6 +10,7 @@ use super::VaultError;
 const MAX_FILE: u64 = 256 * 1024;
 
 /// What a replacement has done so far.
+#[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "faults are for tests"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VaultStep {
     /// The new file is there, empty.
