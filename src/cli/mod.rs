@@ -16,7 +16,7 @@ mod token;
 mod transcribe;
 mod voices;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -175,7 +175,8 @@ fn block_on(log: &str, command: impl Future<Output = Result<Exit, CliError>>) ->
 fn start_log(filter: &str) -> Result<(), CliError> {
     let layer = EnvFilter::try_new(filter)
         .map_err(|error| CliError::new(Exit::Setup, format!("--log {filter}: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(layer).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(layer).with_ansi(colours).with_writer(io::stderr).init();
     Ok(())
 }
 
