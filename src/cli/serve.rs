@@ -42,6 +42,9 @@ pub(super) struct Arguments {
     /// How many streaming sessions may live at once
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     max_sessions: u16,
+    /// How many connections may be open at once; more wait until others end
+    #[arg(long, value_name = "COUNT", default_value_t = 800, value_parser = clap::value_parser!(u16).range(1..))]
+    max_connections: u16,
     /// How many wrong tokens an address may send at once, and one every 3 seconds; 0 for no limit, behind a proxy
     #[arg(long, value_name = "COUNT", default_value_t = Options::default().max_failures)]
     max_failures: u32,
@@ -67,7 +70,7 @@ enum RefreshTokens {
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { listen, state, max_sessions, max_failures, drain, .. } = arguments;
+    let Arguments { listen, state, max_sessions, max_connections, max_failures, drain, .. } = arguments;
     let config = common.load(None)?;
     let lifetime = Duration::from_secs(arguments.token_lifetime);
     let policy = Policy {
@@ -90,6 +93,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
     let options = Options {
         max_sessions: max_sessions.into(),
+        max_connections: max_connections.into(),
         max_failures,
         drain: Duration::from_secs(drain),
         documented_status: arguments.documented_status,

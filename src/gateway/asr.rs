@@ -9,10 +9,10 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Gateway;
 use super::authority::{Amount, Exhausted, Scope};
 use super::body::{self, BadBody};
 use super::error::{ApiError, json_response, qid};
+use super::{Gateway, busy};
 use crate::audio::sample;
 use crate::decode::{self, Block, DecodeError, Decoder};
 use crate::engine::{EngineError, RECOGNIZER_RATE, Recognizer, Segment, StreamOptions};
@@ -20,7 +20,7 @@ use crate::resample::Resampler;
 use crate::source::Source;
 
 /// Documented limits: 20 MB, 5 minutes, one channel.
-const MAX_BYTES: usize = 20 * 1024 * 1024;
+pub(super) const MAX_BYTES: usize = 20 * 1024 * 1024;
 const MAX_DURATION: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Deserialize)]
@@ -48,14 +48,25 @@ async fn answer(
     let identity = gateway.authorise(&request, Scope::AsrShort)?;
     gateway.authority.afford(&identity, Amount::audio(1))?;
     let recognizer = gateway.recognizer()?.clone();
-    let place = gateway.place()?;
-    let body = body::read(request.into_body(), MAX_BYTES).await.map_err(|refused| match refused {
+    // Who would be refused anyway need not send a recording. But a place is taken only by one that has arrived: slow
+    // clients would keep all places without any work being done.
+    drop(gateway.place()?);
+    let mut room = gateway.room.clone().try_acquire_many_owned(0).map_err(|_| busy())?;
+    let reserve = |bytes| {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        gateway.room.clone().try_acquire_many_owned(bytes).map(|more| room.merge(more)).is_ok()
+    };
+    let patience = gateway.options.body_timeout;
+    let body = body::read_where(request.into_body(), MAX_BYTES, patience, reserve).await;
+    let body = body.map_err(|refused| match refused {
         BadBody::TooLarge => bad(4009, format!("audio is larger than {MAX_BYTES} bytes")),
         BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "audio did not arrive in time"),
+        BadBody::NoRoom => busy(),
         BadBody::Broken => bad(4034, "audio broke off"),
     })?;
+    let place = gateway.place()?;
     let work = move || {
-        let _place = place;
+        let _held = (place, room);
         let charge = |milliseconds| gateway.authority.charge(&identity, Amount::audio(milliseconds));
         hear(&*recognizer, body, parameters.language, charge)
     };

@@ -5,9 +5,6 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use futures::StreamExt;
 
-/// How long a whole body may take to arrive.
-const TIMEOUT: Duration = Duration::from_secs(120);
-
 /// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadBody {
@@ -15,12 +12,24 @@ pub(super) enum BadBody {
     TooLarge,
     /// It didn't arrive in time.
     Late,
+    /// There is no memory for more of it.
+    NoRoom,
     /// The connection broke.
     Broken,
 }
 
-/// The whole of `body`, or a refusal as soon as it has more than `limit` bytes.
-pub(super) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, BadBody> {
+/// The whole of `body`, or a refusal as soon as it has more than `limit` bytes, or is not there after `patience`.
+pub(super) async fn read(body: Body, limit: usize, patience: Duration) -> Result<Vec<u8>, BadBody> {
+    read_where(body, limit, patience, |_| true).await
+}
+
+/// As [`read`], but refuses what finds no room: that is asked for each part by its length.
+pub(super) async fn read_where(
+    body: Body,
+    limit: usize,
+    patience: Duration,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Vec<u8>, BadBody> {
     let reading = async {
         let mut bytes = Vec::new();
         let mut parts = body.into_data_stream();
@@ -29,9 +38,12 @@ pub(super) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, BadBody> {
             if bytes.len() + part.len() > limit {
                 return Err(BadBody::TooLarge);
             }
+            if !room(part.len()) {
+                return Err(BadBody::NoRoom);
+            }
             bytes.extend_from_slice(&part);
         }
         Ok(bytes)
     };
-    tokio::time::timeout(TIMEOUT, reading).await.unwrap_or(Err(BadBody::Late))
+    tokio::time::timeout(patience, reading).await.unwrap_or(Err(BadBody::Late))
 }

@@ -14,6 +14,7 @@ mod limit;
 mod link;
 mod queue;
 mod revoke;
+mod server;
 mod session;
 mod sessions;
 mod stream;
@@ -31,7 +32,6 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -64,6 +64,15 @@ pub struct Options {
     pub max_sessions: usize,
     /// How many recordings and texts may be worked on at once; more are refused with 429.
     pub max_requests: usize,
+    /// How many connections may be open at once, those that have become WebSockets apart; one more waits until another
+    /// ends. By default they and the sockets of the default number of sessions fit into the 1,024 file descriptors that
+    /// a process commonly has, and leave some for the store and for engines.
+    pub max_connections: usize,
+    /// How long the line and the headers of a request may take to arrive, how long the next request on a connection
+    /// may be waited for, and how long a request for a token may take.
+    pub header_timeout: Duration,
+    /// How long a whole recording or text may take to arrive.
+    pub body_timeout: Duration,
     /// How many wrong tokens and secrets an address (of IPv6: a network of 64 bits) may send at once; one more is
     /// allowed every three seconds. Beyond that whatever it asks is refused with 429, right or wrong. 0 allows any
     /// number: for a gateway behind a proxy, whose address all clients share.
@@ -85,6 +94,9 @@ impl Default for Options {
         Options {
             max_sessions: 64,
             max_requests: 16,
+            max_connections: 800,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(120),
             max_failures: 20,
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
@@ -112,6 +124,8 @@ pub struct Gateway {
     attempts: Attempts,
     /// Places for requests that keep an engine busy: recordings and speech.
     places: Arc<Semaphore>,
+    /// Bytes that recordings on their way may still take up.
+    room: Arc<Semaphore>,
     /// The tasks that serve sockets.
     sockets: TaskTracker,
     /// A socket has ended, and what was used on it is to be kept.
@@ -134,6 +148,9 @@ impl Gateway {
             sessions: Sessions::new(options.max_sessions),
             attempts: Attempts::new(options.max_failures),
             places: Arc::new(Semaphore::new(options.max_requests)),
+            room: Arc::new(Semaphore::new(
+                options.max_requests.saturating_mul(asr::MAX_BYTES).min(Semaphore::MAX_PERMITS),
+            )),
             options,
             sockets: TaskTracker::new(),
             socket_ended: Notify::new(),
@@ -177,8 +194,7 @@ impl Gateway {
 
     /// A place for a request that keeps an engine busy, held until it is dropped.
     fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let busy = |_| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "too many requests", BUSY_WAIT);
-        self.places.clone().try_acquire_owned().map_err(busy)
+        self.places.clone().try_acquire_owned().map_err(|_| busy())
     }
 
     fn is_draining(&self) -> bool {
@@ -206,6 +222,11 @@ impl Gateway {
         self.closing.cancel();
         self.sockets.wait().await;
     }
+}
+
+/// The refusal of a request for which there is no place.
+fn busy() -> ApiError {
+    ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "too many requests", BUSY_WAIT)
 }
 
 /// The token of `Authorization: Bearer`.
@@ -260,12 +281,7 @@ async fn serve_with(
             tokio::time::sleep(LAST_REQUESTS).await;
         }
     };
-    // Finals and acknowledgements are small and wanted at once: Nagle's algorithm would hold each back for 40 ms.
-    let listener = listener.tap_io(|socket| {
-        let _ = socket.set_nodelay(true);
-    });
-    let router = router(gateway.clone()).into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(drained.cancelled_owned());
+    let serving = server::serve(listener, router(gateway.clone()), &gateway.options, drained);
     let counting = async {
         loop {
             let _ = tokio::time::timeout(USAGE_INTERVAL, gateway.socket_ended.notified()).await;
@@ -273,7 +289,7 @@ async fn serve_with(
         }
     };
     let served = tokio::select! {
-        served = serving => served,
+        () = serving => Ok(()),
         () = draining => Ok(()),
         never = counting => never,
         failed = administering => failed,

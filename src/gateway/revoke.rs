@@ -24,7 +24,7 @@ struct Request {
 /// A refresh token ends with its access tokens, and its slot is free; an access token ends alone. What is unknown or
 /// another client's is answered alike, so that nobody learns which tokens there are (RFC 7009, section 2.2).
 pub(super) async fn revoke(State(gateway): State<Arc<Gateway>>, body: Body) -> Response {
-    let request: Request = match read(body, "client_id and token are strings").await {
+    let request: Request = match read(&gateway, body, "client_id and token are strings").await {
         Ok(request) => request,
         Err(refusal) => return refusal.into_response(),
     };

@@ -32,7 +32,7 @@ struct Request {
 const MAX_BODY: usize = 16 * 1024;
 
 pub(super) async fn token(State(gateway): State<Arc<Gateway>>, body: Body) -> Response {
-    let request: Request = match read(body, "its fields are strings").await {
+    let request: Request = match read(&gateway, body, "its fields are strings").await {
         Ok(request) => request,
         Err(refusal) => return refusal.into_response(),
     };
@@ -75,9 +75,14 @@ impl IntoResponse for Refusal {
 }
 
 /// Reads a request for or about tokens; where it is none, the refusal says what was `expected`.
-pub(super) async fn read<T: DeserializeOwned>(body: Body, expected: &str) -> Result<T, Refusal> {
+pub(super) async fn read<T: DeserializeOwned>(
+    gateway: &Gateway,
+    body: Body,
+    expected: &str,
+) -> Result<T, Refusal> {
     let unreadable = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", why);
-    let body = body::read(body, MAX_BODY).await;
+    // Anybody may send one, and it is no longer than headers are.
+    let body = body::read(body, MAX_BODY, gateway.options.header_timeout).await;
     let body = body.map_err(|_| unreadable("body is too large, or did not arrive"))?;
     parse(&body).ok_or_else(|| unreadable(&format!("body should be JSON or a form, where {expected}")))
 }

@@ -65,11 +65,13 @@ pub(super) async fn from_body(
     };
     // No look at the content type: clients send all sorts.
     // A character takes at most four bytes.
-    let body = body::read(request.into_body(), 4 * MAX_CHARS).await.map_err(|refused| match refused {
-        BadBody::TooLarge => bad(format!("text is longer than {MAX_CHARS} characters")),
-        BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "text did not arrive in time"),
-        BadBody::Broken => bad("text broke off"),
-    });
+    let patience = gateway.options.body_timeout;
+    let body =
+        body::read(request.into_body(), 4 * MAX_CHARS, patience).await.map_err(|refused| match refused {
+            BadBody::TooLarge => bad(format!("text is longer than {MAX_CHARS} characters")),
+            BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "text did not arrive in time"),
+            BadBody::NoRoom | BadBody::Broken => bad("text broke off"),
+        });
     match body.and_then(|bytes| String::from_utf8(bytes).map_err(|_| bad("text is not UTF-8"))) {
         Ok(text) => respond(&gateway, &identity, parameters, text).await,
         Err(refusal) => refusal.into_response(),

@@ -59,7 +59,7 @@ pub(crate) fn by_credentials(server: &Server) -> Value {
     })
 }
 
-async fn access_token(server: &Server, http: &Client) -> String {
+pub(crate) async fn access_token(server: &Server, http: &Client) -> String {
     let answer: Value = ask_token(server, http, &by_credentials(server)).await.json().await.unwrap();
     answer["access_token"].as_str().unwrap().to_owned()
 }

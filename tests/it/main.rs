@@ -23,6 +23,7 @@ mod samples;
 mod schedule;
 mod secrecy;
 mod session;
+mod slow_clients;
 mod spool;
 mod spooling;
 mod stream;

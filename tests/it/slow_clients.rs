@@ -1,0 +1,168 @@
+//! Clients that take their time: they cost the others nothing, and none stays for ever.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Client;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use voxline::gateway::Options;
+use voxline::net::http_client;
+use voxline::testing::DigestRecognizer;
+
+use crate::gateway::{access_token, url, wav};
+use crate::support::server::{Server, Setup};
+
+/// How long the gateway waits for headers and for bodies here.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How much later than that a client may be cut off on a busy machine.
+const GRACE: Duration = Duration::from_secs(4);
+/// Between two bytes of a slow client.
+const PACE: Duration = Duration::from_millis(500);
+const CLIENTS: usize = 500;
+const ROUNDS: usize = 3;
+/// Requests of each kind in a round.
+const REQUESTS: usize = 150;
+
+#[derive(Clone, Copy, Debug)]
+enum Slow {
+    /// Says nothing.
+    Silent,
+    /// Sends headers byte by byte.
+    Headers,
+    /// Sends headers, and a recording byte by byte.
+    Body,
+}
+
+/// Goes on until it is cut off: how long that took, and what it was told.
+async fn dawdle(mut socket: TcpStream, slow: Slow, token: &str) -> (Slow, Duration, String) {
+    let started = now();
+    let head = format!("POST /asr HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n");
+    let (at_once, slowly) = match slow {
+        Slow::Silent => (String::new(), ""),
+        Slow::Headers => (String::new(), head.as_str()),
+        Slow::Body => (format!("{head}Content-Length: 100000\r\n\r\n"), "RIFFxxxxWAVEfmt xxxxxxxxxxxxxxxx"),
+    };
+    let (mut reader, mut writer) = socket.split();
+    writer.write_all(at_once.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let sending = async {
+        for byte in slowly.as_bytes() {
+            tokio::time::sleep(PACE).await;
+            if writer.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        // A byte that comes too late may have made the end a reset.
+        _ = reader.read_to_end(&mut answer) => {}
+        () = sending => {}
+    }
+    (slow, started.elapsed(), String::from_utf8(answer).unwrap())
+}
+
+#[expect(clippy::disallowed_methods, reason = "deadlines are of real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Half of the descriptors that a process has by default are the gateway's, and here both ends are in one.
+fn allow_descriptors() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = 4 * CLIENTS as u64;
+    if current.is_some_and(|current| current < wanted) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).unwrap();
+    }
+}
+
+/// A client in no hurry to break anything.
+struct Normal<'a> {
+    server: &'a Server,
+    http: Client,
+    token: String,
+    recording: Vec<u8>,
+}
+
+impl Normal<'_> {
+    /// The median time of an answer, of both kinds of request.
+    async fn measure(&self) -> Duration {
+        let mut times = Vec::new();
+        for _ in 0..REQUESTS {
+            let started = now();
+            let probe = self.http.get(url(self.server, "/tts")).bearer_auth(&self.token);
+            assert_eq!(probe.send().await.unwrap().status().as_u16(), 400);
+            let post = self.http.post(url(self.server, "/asr")).bearer_auth(&self.token);
+            let answer = post.body(self.recording.clone()).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 200);
+            answer.bytes().await.unwrap();
+            times.push(started.elapsed());
+        }
+        times.sort_unstable();
+        times[times.len() / 2]
+    }
+}
+
+async fn connect(address: SocketAddr, token: &str) -> JoinSet<(Slow, Duration, String)> {
+    let mut clients = JoinSet::new();
+    for kind in [Slow::Silent, Slow::Headers, Slow::Body].into_iter().cycle().take(CLIENTS) {
+        let (socket, token) = (TcpStream::connect(address).await.unwrap(), token.to_owned());
+        clients.spawn(async move { dawdle(socket, kind, &token).await });
+    }
+    clients
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
+    allow_descriptors();
+    let options = Options { header_timeout: DEADLINE, body_timeout: DEADLINE, ..Options::default() };
+    let setup = Setup { options, ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
+    let http = http_client().unwrap();
+    let token = access_token(&server, &http).await;
+    let normal = Normal { server: &server, http, token: token.clone(), recording: wav(1, 16_000, 16_000) };
+    normal.measure().await;
+
+    let mut ratios = Vec::new();
+    for _ in 0..ROUNDS {
+        let alone = normal.measure().await;
+        let mut clients = connect(server.address, &token).await;
+        let among = normal.measure().await;
+        assert!(clients.try_join_next().is_none(), "measured without slow clients");
+        while let Some(client) =
+            timeout(DEADLINE + GRACE, clients.join_next()).await.expect("one is never cut off")
+        {
+            let (slow, lasted, answer) = client.unwrap();
+            assert!(lasted > DEADLINE * 9 / 10 && lasted < DEADLINE + GRACE, "{slow:?}: {lasted:?}");
+            match slow {
+                Slow::Silent | Slow::Headers => assert_eq!(answer, "", "{slow:?}"),
+                Slow::Body => assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}"),
+            }
+        }
+        ratios.push(among.as_secs_f64() / alone.as_secs_f64());
+        eprintln!("alone {alone:?}, among {CLIENTS} slow clients {among:?}");
+    }
+    ratios.sort_unstable_by(f64::total_cmp);
+    eprintln!("slower by a factor of {ratios:.2?}");
+    // What else the machine does can only make a round worse.
+    assert!(ratios[0] < 1.1, "{ratios:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_waits_until_another_ends() {
+    let options = Options { header_timeout: DEADLINE, max_connections: 1, ..Options::default() };
+    let setup = Setup { options, ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
+    let started = now();
+    let _silent = TcpStream::connect(server.address).await.unwrap();
+    let answer = http_client().unwrap().get(url(&server, "/healthz")).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    assert!(started.elapsed() > DEADLINE * 9 / 10);
+    server.stop().await;
+}
