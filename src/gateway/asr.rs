@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use super::authority::{Amount, Exhausted, Scope};
+use super::authority::{Amount, Scope};
 use super::body::{self, BadBody};
 use super::error::{ApiError, json_response, qid};
 use super::{Gateway, busy};
@@ -31,21 +33,19 @@ pub(super) struct Parameters {
 
 pub(super) async fn recognise(
     State(gateway): State<Arc<Gateway>>,
-    Query(parameters): Query<Parameters>,
+    asked: Result<Query<Parameters>, QueryRejection>,
     request: Request,
 ) -> Response {
-    match answer(gateway, parameters, request).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
-    }
+    answer(gateway, asked, request).await.unwrap_or_else(ApiError::into_response)
 }
 
 async fn answer(
     gateway: Arc<Gateway>,
-    parameters: Parameters,
+    asked: Result<Query<Parameters>, QueryRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let identity = gateway.authorise(&request, Scope::AsrShort)?;
+    let Query(parameters) = asked?;
     gateway.authority.afford(&identity, Amount::audio(1))?;
     let recognizer = gateway.recognizer()?.clone();
     // Who would be refused anyway need not send a recording. But a place is taken only by one that has arrived: slow
@@ -65,10 +65,16 @@ async fn answer(
         BadBody::Broken => bad(4034, "audio broke off"),
     })?;
     let place = gateway.place()?;
+    // This future is dropped when the connection ends, but a thread at work is not.
+    let gone = CancellationToken::new();
+    let _here = gone.clone().drop_guard();
     let work = move || {
         let _held = (place, room);
-        let charge = |milliseconds| gateway.authority.charge(&identity, Amount::audio(milliseconds));
-        hear(&*recognizer, body, parameters.language, charge)
+        let go_on = |milliseconds| match gone.is_cancelled() {
+            true => Err(bad(4034, "the client is gone")),
+            false => Ok(gateway.authority.charge(&identity, Amount::audio(milliseconds))?),
+        };
+        hear(&*recognizer, body, parameters.language, go_on)
     };
     let segments = tokio::task::spawn_blocking(work).await.map_err(|panic| ApiError::internal(&panic))??;
     Ok(json_response(StatusCode::OK, &shape(&segments)))
@@ -78,12 +84,13 @@ fn bad(code: u16, message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, code, message)
 }
 
-/// What is said in `body`. Audio is charged while it is decoded, so that no more is than can be paid for.
+/// What is said in `body`. Before more milliseconds of it are heard, `go_on` is asked, which charges them: so no more is
+/// heard than can be paid for, or than anybody waits for.
 fn hear(
     recognizer: &dyn Recognizer,
     body: Vec<u8>,
     language: Option<String>,
-    charge: impl Fn(u64) -> Result<(), Exhausted>,
+    go_on: impl Fn(u64) -> Result<(), ApiError>,
 ) -> Result<Vec<Segment>, ApiError> {
     let broken = |error: DecodeError| match error {
         DecodeError::UnknownFormat { .. } => bad(4033, error.to_string()),
@@ -113,7 +120,7 @@ fn hear(
         if frames > max_frames {
             return Err(bad(4043, format!("audio is longer than {} s", MAX_DURATION.as_secs())));
         }
-        charge(milliseconds(frames) - milliseconds(before))?;
+        go_on(milliseconds(frames) - milliseconds(before))?;
         resampled.clear();
         resampler.push(block.samples(), &mut resampled);
         segments.extend(stream.push(&sample::quantise(&resampled)).map_err(failed)?);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -80,6 +81,22 @@ impl From<Exhausted> for ApiError {
             Exhausted::Total { .. } => ApiError::new(StatusCode::FORBIDDEN, 403, message),
         }
     }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, 400, format!("query can't be read: {}", rejection.body_text()))
+    }
+}
+
+/// Answers what no route is for.
+pub(super) async fn unknown_path() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, 404, "no such path")
+}
+
+/// Answers a route asked by a method that it doesn't have. The router adds `Allow`.
+pub(super) async fn wrong_method() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, 405, "the path has no such method")
 }
 
 impl IntoResponse for ApiError {

@@ -30,7 +30,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::from_fn_with_state;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
@@ -197,6 +197,12 @@ impl Gateway {
         self.places.clone().try_acquire_owned().map_err(|_| busy())
     }
 
+    /// Whether a socket starts a session or resumes one is known only later, and a full gateway must go on taking those
+    /// that resume. So `start` enforces the limit of sessions; sockets are limited to two a session, as while it moves.
+    fn has_room_for_socket(&self) -> bool {
+        self.sockets.len() < self.options.max_sessions.saturating_mul(2)
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
     }
@@ -305,20 +311,36 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route(protocol::PATH, get(stream::upgrade))
         .route("/asr", post(asr::recognise))
         .route(crate::speech::PATH, get(tts::from_query).post(tts::from_body))
+        // Here, too: whoever is wrong too often is told nothing of methods.
+        .method_not_allowed_fallback(error::wrong_method)
         .route_layer(from_fn_with_state(gateway.clone(), attempts::limit))
         .route("/healthz", get(health))
+        .route("/readyz", get(readiness))
+        .method_not_allowed_fallback(error::wrong_method)
+        .fallback(error::unknown_path)
         .with_state(gateway)
 }
 
+/// Whether it lives: also while it is draining, when it must not be killed.
 async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
-    let (status, state) = match gateway.is_draining() {
-        false => (StatusCode::OK, "ok"),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-    };
     let body = json!({
-        "status": state,
+        "status": if gateway.is_draining() { "draining" } else { "ok" },
         "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
         "sessions": gateway.sessions.count(),
     });
-    json_response(status, &body)
+    json_response(StatusCode::OK, &body)
+}
+
+/// Whether it can take a new session, for whoever decides where to send the next.
+async fn readiness(State(gateway): State<Arc<Gateway>>) -> Response {
+    let obstacle = if gateway.engines.recognizer.is_none() {
+        "this gateway has no recogniser"
+    } else if gateway.is_draining() {
+        "the gateway is stopping"
+    } else if !gateway.has_room_for_socket() || gateway.sessions.count() >= gateway.options.max_sessions {
+        "no room for a session"
+    } else {
+        return json_response(StatusCode::OK, &json!({ "status": "ready" }));
+    };
+    ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, obstacle, BUSY_WAIT).into_response()
 }

@@ -93,9 +93,7 @@ fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
     if gateway.is_draining() {
         return Err(ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping", BUSY_WAIT));
     }
-    // Whether a socket starts a session or resumes one is known only later, and a full gateway must go on taking those
-    // that resume. So `start` enforces the limit of sessions; sockets are limited to two a session, as while it moves.
-    if gateway.sockets.len() >= gateway.options.max_sessions.saturating_mul(2) {
+    if !gateway.has_room_for_socket() {
         return Err(ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "no room for a session", BUSY_WAIT));
     }
     Ok(identity)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
@@ -41,53 +42,51 @@ pub(super) struct Parameters {
     tempo: Option<String>,
 }
 
+/// What the query says, or why it can't be read: to be told to nobody without a token.
+type Asked = Result<Query<Parameters>, QueryRejection>;
+
 pub(super) async fn from_query(
     State(gateway): State<Arc<Gateway>>,
-    Query(mut parameters): Query<Parameters>,
+    asked: Asked,
     request: Request,
 ) -> Response {
-    let identity = match gateway.authorise(&request, Scope::Tts) {
-        Ok(identity) => identity,
-        Err(refusal) => return refusal.into_response(),
+    let answer = async move {
+        let identity = gateway.authorise(&request, Scope::Tts)?;
+        let Query(mut parameters) = asked?;
+        let text = parameters.text.take().unwrap_or_default();
+        speak(&gateway, &identity, parameters, text).await
     };
-    let text = parameters.text.take().unwrap_or_default();
-    respond(&gateway, &identity, parameters, text).await
+    answer.await.unwrap_or_else(ApiError::into_response)
 }
 
 pub(super) async fn from_body(
     State(gateway): State<Arc<Gateway>>,
-    Query(parameters): Query<Parameters>,
+    asked: Asked,
     request: Request,
 ) -> Response {
-    let identity = match gateway.authorise(&request, Scope::Tts) {
-        Ok(identity) => identity,
-        Err(refusal) => return refusal.into_response(),
+    let answer = async move {
+        let identity = gateway.authorise(&request, Scope::Tts)?;
+        let Query(parameters) = asked?;
+        // No look at the content type: clients send all sorts.
+        let text = read_text(request.into_body(), gateway.options.body_timeout).await?;
+        speak(&gateway, &identity, parameters, text).await
     };
-    // No look at the content type: clients send all sorts.
+    answer.await.unwrap_or_else(ApiError::into_response)
+}
+
+async fn read_text(body: Body, patience: Duration) -> Result<String, ApiError> {
     // A character takes at most four bytes.
-    let patience = gateway.options.body_timeout;
-    let body =
-        body::read(request.into_body(), 4 * MAX_CHARS, patience).await.map_err(|refused| match refused {
-            BadBody::TooLarge => bad(format!("text is longer than {MAX_CHARS} characters")),
-            BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "text did not arrive in time"),
-            BadBody::NoRoom | BadBody::Broken => bad("text broke off"),
-        });
-    match body.and_then(|bytes| String::from_utf8(bytes).map_err(|_| bad("text is not UTF-8"))) {
-        Ok(text) => respond(&gateway, &identity, parameters, text).await,
-        Err(refusal) => refusal.into_response(),
-    }
+    let bytes = body::read(body, 4 * MAX_CHARS, patience).await.map_err(|refused| match refused {
+        BadBody::TooLarge => bad(format!("text is longer than {MAX_CHARS} characters")),
+        BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "text did not arrive in time"),
+        BadBody::NoRoom | BadBody::Broken => bad("text broke off"),
+    })?;
+    String::from_utf8(bytes).map_err(|_| bad("text is not UTF-8"))
 }
 
 /// An error in what was asked. Code 4051 is the documented one for text.
 fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, 4051, message)
-}
-
-async fn respond(gateway: &Gateway, identity: &Identity, parameters: Parameters, text: String) -> Response {
-    match speak(gateway, identity, parameters, text).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.into_response(),
-    }
 }
 
 async fn speak(

@@ -18,6 +18,7 @@ mod network;
 mod proxy;
 mod random;
 mod recognition;
+mod refusals;
 mod residence;
 mod samples;
 mod schedule;

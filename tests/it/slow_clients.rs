@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Client;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -15,6 +15,7 @@ use voxline::net::http_client;
 use voxline::testing::DigestRecognizer;
 
 use crate::gateway::{access_token, url, wav};
+use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
 
 /// How long the gateway waits for headers and for bodies here.
@@ -165,4 +166,51 @@ async fn one_connection_too_many_waits_until_another_ends() {
     assert_eq!(answer.status().as_u16(), 200);
     assert!(started.elapsed() > DEADLINE * 9 / 10);
     server.stop().await;
+}
+
+/// Asks for the gateway's health, and hears the beginning of the answer.
+async fn ask_health(socket: &mut TcpStream) {
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n").await.unwrap();
+    hear_status(socket).await;
+}
+
+async fn hear_status(socket: &mut TcpStream) {
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+}
+
+/// Hundredths of a second of the processor that a process has used.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, numbers) = stat.rsplit_once(") ").unwrap();
+    numbers.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn a_gateway_without_descriptors_waits_for_one_and_goes_on() {
+    let gateway = GatewayProcess::start();
+    let pid = gateway.pid();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+    let process = Pid::from_raw(pid.try_into().unwrap());
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(process, Resource::Nofile, Rlimit { current: Some(open + 10), maximum }).unwrap();
+
+    let mut held = Vec::new();
+    let mut waiting = loop {
+        assert!(held.len() < 20, "descriptors are not limited");
+        let mut socket = TcpStream::connect(gateway.address).await.unwrap();
+        let before = ticks(pid);
+        match timeout(Duration::from_secs(1), ask_health(&mut socket)).await {
+            Ok(()) => held.push(socket),
+            Err(_) => {
+                let busy = ticks(pid) - before;
+                assert!(busy < 30, "it tries without end: {busy} ticks in a second");
+                break socket;
+            }
+        }
+    };
+    assert!(held.len() > 2, "{}", held.len());
+    drop(held);
+    timeout(GRACE, hear_status(&mut waiting)).await.expect("it does not go on");
 }

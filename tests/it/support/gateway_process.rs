@@ -80,6 +80,11 @@ impl GatewayProcess {
         child.wait().unwrap();
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.as_ref().expect("it runs").0.id()
+    }
+
     /// Where its state is.
     pub(crate) fn state(&self) -> PathBuf {
         self.directory.path().join("state")
