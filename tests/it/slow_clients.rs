@@ -119,6 +119,7 @@ async fn connect(address: SocketAddr, token: &str) -> JoinSet<(Slow, Duration, S
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
 async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
     allow_descriptors();
     let options = Options { header_timeout: DEADLINE, body_timeout: DEADLINE, ..Options::default() };
