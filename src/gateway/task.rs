@@ -193,7 +193,7 @@ impl Task {
         let pcm = decoding.await.map_err(|panic| ApiError::internal(&panic))??;
         let end = start + pcm.len() as u64 / 2;
         let charge = |milliseconds| gateway.authority.charge(&self.identity, Amount::audio(milliseconds));
-        let audio = AudioChunk::new(start.to(end), pcm.into());
+        let audio = AudioChunk::new(start.to(end), pcm);
         self.session.audio(self.attachment, &audio, charge).map_err(|refusal| match refusal {
             Refusal::Exhausted(exhausted) => exhausted.into(),
             // It was closed while this was decoded.

@@ -254,7 +254,7 @@ async fn a_chunk_that_is_repeated_is_heard_once() {
     assert_eq!(done, text(&pcm));
     assert_eq!(task.added("3&last=1", chunk(3)).await, done);
     assert_eq!(task.refused("4", chunk(0)).await, OVER);
-    assert_eq!(bench.recognizer.recordings(), [pcm.clone()]);
+    assert_eq!(bench.recognizer.recordings(), std::slice::from_ref(&pcm));
 
     let other = bench.task().await;
     assert_eq!(other.refused("2", chunk(0)).await, OUT_OF_ORDER);
