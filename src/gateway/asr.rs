@@ -12,14 +12,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::{Amount, Scope};
-use super::body::{self, BadBody};
 use super::error::{ApiError, json_response, qid};
+use super::recording::{self, Recording, bad};
 use super::{Gateway, busy};
-use crate::audio::sample;
-use crate::decode::{self, Block, DecodeError, Decoder};
-use crate::engine::{EngineError, RECOGNIZER_RATE, Recognizer, Segment, StreamOptions};
-use crate::resample::Resampler;
-use crate::source::Source;
+use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
 
 /// Documented limits: 20 MB, 5 minutes, one channel.
 pub(super) const MAX_BYTES: usize = 20 * 1024 * 1024;
@@ -57,13 +53,7 @@ async fn answer(
         gateway.room.clone().try_acquire_many_owned(bytes).map(|more| room.merge(more)).is_ok()
     };
     let patience = gateway.options.body_timeout;
-    let body = body::read_where(request.into_body(), MAX_BYTES, patience, reserve).await;
-    let body = body.map_err(|refused| match refused {
-        BadBody::TooLarge => bad(4009, format!("audio is larger than {MAX_BYTES} bytes")),
-        BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "audio did not arrive in time"),
-        BadBody::NoRoom => busy(),
-        BadBody::Broken => bad(4034, "audio broke off"),
-    })?;
+    let body = recording::receive(request.into_body(), MAX_BYTES, patience, reserve).await?;
     let place = gateway.place()?;
     // This future is dropped when the connection ends, but a thread at work is not.
     let gone = CancellationToken::new();
@@ -80,10 +70,6 @@ async fn answer(
     Ok(json_response(StatusCode::OK, &shape(&segments)))
 }
 
-fn bad(code: u16, message: impl Into<String>) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, code, message)
-}
-
 /// What is said in `body`. Before more milliseconds of it are heard, `go_on` is asked, which charges them: so no more is
 /// heard than can be paid for, or than anybody waits for.
 fn hear(
@@ -92,42 +78,18 @@ fn hear(
     language: Option<String>,
     go_on: impl Fn(u64) -> Result<(), ApiError>,
 ) -> Result<Vec<Segment>, ApiError> {
-    let broken = |error: DecodeError| match error {
-        DecodeError::UnknownFormat { .. } => bad(4033, error.to_string()),
-        error => bad(4034, error.to_string()),
-    };
-    let wanted = decode::Options { sample_rate: Some(RECOGNIZER_RATE), ..decode::Options::default() };
-    let mut decoder = Decoder::open(Source::bytes("audio", body), wanted).map_err(broken)?;
-    let info = decoder.info();
-    if info.channels != 1 {
-        return Err(bad(4044, format!("audio has {} channels, 1 is supported", info.channels)));
-    }
-    let rate = decoder.sample_rate();
-    let unsupported = |_| bad(4045, format!("audio has a sample rate of {rate} Hz, which is not supported"));
-    let mut resampler = Resampler::new(rate, RECOGNIZER_RATE).map_err(unsupported)?;
+    let recording = Recording::open(body)?;
     let mut stream = recognizer.start(&StreamOptions { language }).map_err(|error| match error {
         EngineError::Language(_) => bad(400, error.to_string()),
         error => ApiError::internal(&error),
     })?;
-
     let failed = |error: EngineError| ApiError::internal(&error);
-    let max_frames = MAX_DURATION.as_secs() * u64::from(rate);
-    let (mut block, mut resampled, mut segments, mut frames) = (Block::new(), Vec::new(), Vec::new(), 0);
-    let milliseconds = |frames: u64| frames * 1000 / u64::from(rate);
-    while decoder.next_block(&mut block).map_err(broken)? {
-        let before = frames;
-        frames += block.frames() as u64;
-        if frames > max_frames {
-            return Err(bad(4043, format!("audio is longer than {} s", MAX_DURATION.as_secs())));
-        }
-        go_on(milliseconds(frames) - milliseconds(before))?;
-        resampled.clear();
-        resampler.push(block.samples(), &mut resampled);
-        segments.extend(stream.push(&sample::quantise(&resampled)).map_err(failed)?);
-    }
-    resampled.clear();
-    resampler.finish(&mut resampled);
-    segments.extend(stream.push(&sample::quantise(&resampled)).map_err(failed)?);
+    let mut segments = Vec::new();
+    recording.read(MAX_DURATION, |milliseconds, pcm| {
+        go_on(milliseconds)?;
+        segments.extend(stream.push(pcm).map_err(failed)?);
+        Ok(())
+    })?;
     segments.extend(stream.flush().map_err(failed)?);
     Ok(segments)
 }
@@ -149,7 +111,7 @@ fn shape(segments: &[Segment]) -> serde_json::Value {
 }
 
 /// Lower case without punctuation, as the service writes `text`; marks inside a word (`don't`, `кое-что`) stay.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let words = text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
     words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").to_lowercase()
 }

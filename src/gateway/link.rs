@@ -366,7 +366,8 @@ fn goaway(reason: GoawayReason, left: Duration) -> Message {
     encode(&ServerMessage::Goaway { reason, deadline_ms: millis(left) })
 }
 
-async fn at(instant: Option<Instant>) {
+/// Waits until `instant`; for ever where there is none.
+pub(super) async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,

@@ -8,16 +8,20 @@ mod attempts;
 pub mod authority;
 mod board;
 mod body;
+mod chunks;
 mod error;
 mod hearing;
 mod limit;
 mod link;
 mod queue;
+mod recording;
 mod revoke;
 mod server;
 mod session;
 mod sessions;
 mod stream;
+mod task;
+mod tasks;
 mod token;
 mod tts;
 mod worker;
@@ -45,6 +49,7 @@ use self::attempts::Attempts;
 use self::authority::{Authority, Identity, Scope};
 use self::error::{ApiError, json_response};
 use self::sessions::Sessions;
+use self::tasks::Tasks;
 use crate::engine::{Recognizer, Voices};
 use crate::session::protocol;
 
@@ -60,7 +65,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// What an operator may set.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many streaming sessions may live at once; the `start` of one more is closed with 1013.
+    /// How many streaming sessions and tasks of numbered chunks may live at once; the `start` of one more is closed with
+    /// 1013, and one more task is refused with 429.
     pub max_sessions: usize,
     /// How many recordings and texts may be worked on at once; more are refused with 429.
     pub max_requests: usize,
@@ -81,6 +87,12 @@ pub struct Options {
     pub resume_window: Duration,
     /// How long sessions may go on once the gateway is told to stop.
     pub drain: Duration,
+    /// How long a task of numbered chunks waits for its first chunk.
+    pub task_opening: Duration,
+    /// How long it waits for another: then it is done. The documentation says five seconds.
+    pub task_gap: Duration,
+    /// How long its result is kept once it is done.
+    pub task_kept: Duration,
     /// Whether a socket may go on under a fresh token that its client sends in band. To be switched off behind a proxy
     /// that checks tokens at the handshake: it sees no later one, and may cut a socket whose first token has expired.
     pub in_band_auth: bool,
@@ -100,6 +112,9 @@ impl Default for Options {
             max_failures: 20,
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
+            task_opening: Duration::from_secs(60),
+            task_gap: Duration::from_secs(5),
+            task_kept: Duration::from_secs(10 * 60),
             in_band_auth: true,
             documented_status: false,
         }
@@ -121,14 +136,15 @@ pub struct Gateway {
     engines: Engines,
     options: Options,
     sessions: Sessions,
+    tasks: Tasks,
     attempts: Attempts,
     /// Places for requests that keep an engine busy: recordings and speech.
     places: Arc<Semaphore>,
     /// Bytes that recordings on their way may still take up.
     room: Arc<Semaphore>,
-    /// The tasks that serve sockets.
+    /// What serves sockets, and watches over tasks of numbered chunks.
     sockets: TaskTracker,
-    /// A socket has ended, and what was used on it is to be kept.
+    /// A socket or a task has ended, and what was used on it is to be kept.
     socket_ended: Notify,
     /// No new sockets are taken once this is cancelled.
     draining: CancellationToken,
@@ -146,6 +162,7 @@ impl Gateway {
             authority,
             engines,
             sessions: Sessions::new(options.max_sessions),
+            tasks: Tasks::new(options.task_kept),
             attempts: Attempts::new(options.max_failures),
             places: Arc::new(Semaphore::new(options.max_requests)),
             room: Arc::new(Semaphore::new(
@@ -292,6 +309,7 @@ async fn serve_with(
         loop {
             let _ = tokio::time::timeout(USAGE_INTERVAL, gateway.socket_ended.notified()).await;
             gateway.keep_usage().await;
+            gateway.tasks.forget_old();
         }
     };
     let served = tokio::select! {
@@ -309,6 +327,9 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route(crate::auth::TOKEN_PATH, post(token::token))
         .route(REVOKE_PATH, post(revoke::revoke))
         .route(protocol::PATH, get(stream::upgrade))
+        .route("/asr_stream/create_task", post(chunks::create_task))
+        .route("/asr_stream/add_chunk", post(chunks::add_chunk))
+        .route("/asr_stream/get_result", get(chunks::get_result))
         .route("/asr", post(asr::recognise))
         .route(crate::speech::PATH, get(tts::from_query).post(tts::from_body))
         // Here, too: whoever is wrong too often is told nothing of methods.

@@ -315,11 +315,22 @@ impl Session {
             let received = state.received;
             return violation(format!("finish through {through}, but {received} frames were received"));
         }
+        self.finish_at(&mut state, through);
+        Ok(())
+    }
+
+    /// Ends the audio where it is, whoever has the session.
+    pub(super) fn close(&self) {
+        let mut state = self.board.lock();
+        let received = state.received;
+        self.finish_at(&mut state, received);
+    }
+
+    fn finish_at(&self, state: &mut State, through: FramePos) {
         if state.finish.replace(through).is_none() {
             state.queue.push_finish();
             self.board.wake();
         }
-        Ok(())
     }
 
     fn milliseconds(&self, frames: u64) -> u64 {

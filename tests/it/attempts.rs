@@ -33,7 +33,7 @@ async fn server(max_failures: u32) -> (Server, ManualClock) {
 }
 
 /// A client at this address.
-fn client(address: [u8; 4]) -> Client {
+pub(crate) fn client(address: [u8; 4]) -> Client {
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -134,7 +134,15 @@ async fn wrong_requests_for_tokens_are_refused() {
 #[tokio::test]
 async fn every_route_wants_a_token_before_anything_else() {
     let (server, http) = server().await;
-    for (path, post) in [("/asr", true), ("/tts", false), ("/tts", true), ("/asr_stream/ws", false)] {
+    for (path, post) in [
+        ("/asr", true),
+        ("/tts", false),
+        ("/tts", true),
+        ("/asr_stream/ws", false),
+        ("/asr_stream/create_task", true),
+        ("/asr_stream/add_chunk", true),
+        ("/asr_stream/get_result", false),
+    ] {
         for token in [None, Some("wrong")] {
             let address = url(&server, path);
             let mut request = if post { http.post(address) } else { http.get(address) };

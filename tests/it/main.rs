@@ -29,6 +29,7 @@ mod spool;
 mod spooling;
 mod stream;
 mod support;
+mod tasks;
 mod tokens;
 mod voices;
 mod writers;

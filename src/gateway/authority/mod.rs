@@ -26,7 +26,7 @@ pub use self::check::Identity;
 pub use self::grants::Granted;
 pub use self::lists::{ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry};
 pub use self::secrets::{ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX};
-pub(super) use self::secrets::{random_bytes, random_secret};
+pub(super) use self::secrets::{Fingerprint, random_bytes, random_secret};
 use self::store::{Change, Failure, View};
 pub use self::terms::{Budget, Scope, Scopes, Terms, UnknownScope};
 use self::usage::Meter;

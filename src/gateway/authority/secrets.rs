@@ -27,12 +27,12 @@ pub const RESUME_PREFIX: &str = "vxk_";
 pub(in crate::gateway) struct Fingerprint(pub(super) [u8; 32]);
 
 impl Fingerprint {
-    pub(super) fn of(secret: &str) -> Fingerprint {
+    pub(in crate::gateway) fn of(secret: &str) -> Fingerprint {
         Fingerprint(Sha256::digest(secret).into())
     }
 
     /// Whether both are of one secret, in a time that says nothing of either.
-    pub(super) fn is(&self, other: &Fingerprint) -> bool {
+    pub(in crate::gateway) fn is(&self, other: &Fingerprint) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 }

@@ -16,7 +16,7 @@ pub enum Scope {
     Tts,
     /// `/asr`.
     AsrShort,
-    /// `/asr_stream/ws`.
+    /// `/asr_stream/ws` and `/asr_stream/create_task`.
     AsrStream,
 }
 

@@ -9,7 +9,7 @@ mod pcm;
 mod pipeline;
 mod reference;
 mod resample;
-mod specimens;
+pub(crate) mod specimens;
 mod voice;
 mod wav;
 

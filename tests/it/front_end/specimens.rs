@@ -125,7 +125,7 @@ fn crc(bytes: &[u8], width: u32, polynomial: u32) -> u32 {
 }
 
 /// Makes the sums of all pages right again (RFC 3533, 6).
-fn mend_ogg(bytes: &mut [u8]) {
+pub(crate) fn mend_ogg(bytes: &mut [u8]) {
     if !bytes.starts_with(b"OggS") {
         return;
     }

@@ -25,11 +25,11 @@ const SEGMENT: u64 = 8_000;
 const CHUNK: u64 = 1_600;
 
 /// Audio in which every half second differs.
-fn audio(frames: u64) -> Vec<i16> {
+pub(crate) fn audio(frames: u64) -> Vec<i16> {
     (0..frames).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
 }
 
-fn digest(samples: &[i16]) -> String {
+pub(crate) fn digest(samples: &[i16]) -> String {
     let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -67,7 +67,7 @@ async fn token(server: &Server) -> AccessToken {
 }
 
 /// The text of a fresh token of the server's project.
-fn minted(server: &Server) -> SecretString {
+pub(crate) fn minted(server: &Server) -> SecretString {
     let credentials = &server.credentials;
     let granted =
         server.gateway.authority().client_credentials(&credentials.client_id, &credentials.client_secret);

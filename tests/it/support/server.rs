@@ -100,9 +100,14 @@ impl Server {
         TokenProvider::oauth(client, vault)
     }
 
+    /// Tells it to stop.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Tells it to stop and waits until it has.
     pub(crate) async fn stop(self) {
-        self.stop.cancel();
+        self.begin_stop();
         self.task.await.unwrap().unwrap();
     }
 }

@@ -1,0 +1,108 @@
+//! The tasks of numbered chunks, live and done.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::authority::Fingerprint;
+use super::task::Task;
+
+/// How many results are kept at most, and how many task tokens are known after their tasks are forgotten.
+const MAX_KEPT: usize = 4_096;
+
+/// Whose a task token is.
+pub(super) enum Found {
+    Task(Arc<Task>),
+    /// It was a task's.
+    Forgotten,
+    Unknown,
+}
+
+/// Finds tasks by their tokens. How many are live is the concern of [`Sessions`](super::sessions::Sessions).
+pub(super) struct Tasks {
+    kept_for: Duration,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// In the order of their creation.
+    tasks: Vec<Arc<Task>>,
+    /// The newest last.
+    forgotten: VecDeque<Fingerprint>,
+}
+
+impl Tasks {
+    pub(super) fn new(kept_for: Duration) -> Tasks {
+        Tasks { kept_for, table: Mutex::default() }
+    }
+
+    pub(super) fn insert(&self, task: Arc<Task>) {
+        self.lock().tasks.push(task);
+    }
+
+    /// Looks at every token there is, each in constant time.
+    pub(super) fn find(&self, token: &Fingerprint) -> Found {
+        let now = now();
+        let table = self.lock();
+        match table.tasks.iter().find(|task| task.token.is(token)) {
+            Some(task) if is_old(task, now) => Found::Forgotten,
+            Some(task) => Found::Task(task.clone()),
+            None if table.forgotten.iter().any(|forgotten| forgotten.is(token)) => Found::Forgotten,
+            None => Found::Unknown,
+        }
+    }
+
+    /// Keeps the result of a task that is done, for as long as the options say, or until there are too many.
+    pub(super) fn keep(&self, task: &Task) {
+        let end = now().checked_add(self.kept_for);
+        let mut table = self.lock();
+        task.kept_until.get_or_init(|| end);
+        let is_kept = |task: &Arc<Task>| task.kept_until.get().is_some();
+        if table.tasks.iter().filter(|task| is_kept(task)).count() > MAX_KEPT
+            && let Some(oldest) = table.tasks.iter().position(is_kept)
+        {
+            table.forget(oldest);
+        }
+    }
+
+    /// A task that nobody may have: its token is not even known to have been one.
+    pub(super) fn remove(&self, task: &Task) {
+        self.lock().tasks.retain(|other| !other.token.is(&task.token));
+    }
+
+    /// Forgets what was kept for long enough.
+    pub(super) fn forget_old(&self) {
+        let now = now();
+        let mut table = self.lock();
+        while let Some(old) = table.tasks.iter().position(|task| is_old(task, now)) {
+            table.forget(old);
+        }
+    }
+
+    /// A panic elsewhere leaves the table whole.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn forget(&mut self, index: usize) {
+        let task = self.tasks.remove(index);
+        if self.forgotten.len() == MAX_KEPT {
+            self.forgotten.pop_front();
+        }
+        self.forgotten.push_back(task.token);
+    }
+}
+
+fn is_old(task: &Task, now: Instant) -> bool {
+    task.kept_until.get().is_some_and(|end| end.is_some_and(|end| end <= now))
+}
+
+#[expect(clippy::disallowed_methods, reason = "results are kept for a real time")]
+fn now() -> Instant {
+    Instant::now()
+}
