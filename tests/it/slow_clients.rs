@@ -19,13 +19,13 @@ use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
 
 /// How long the gateway waits for headers and for bodies here.
-const DEADLINE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(3);
 /// How much later than that a client may be cut off on a busy machine.
 const GRACE: Duration = Duration::from_secs(4);
 /// Between two bytes of a slow client.
 const PACE: Duration = Duration::from_millis(500);
 const CLIENTS: usize = 500;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Requests of each kind in a round.
 const REQUESTS: usize = 150;
 
