@@ -428,8 +428,8 @@ async fn a_stopping_gateway_lets_tasks_finish_and_takes_no_more() {
     task.added("0", file(16_000, &pcm[..CHUNK])).await;
     bench.server.begin_stop();
     let draining = async {
-        let health = || bench.http.get(url(&bench.server, "/healthz")).send();
-        while health().await.unwrap().status() == StatusCode::OK {}
+        let readiness = || bench.http.get(url(&bench.server, "/readyz")).send();
+        while readiness().await.unwrap().status() == StatusCode::OK {}
     };
     timeout(PATIENCE, draining).await.unwrap();
     let refused = bench.ask_task(&token).await;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::fmt::MakeWriter;
-use voxline::gateway::authority::{Policy, Refreshing, Scope, Terms};
+use voxline::gateway::authority::{Authority, NewClient, Policy, Refreshing, Scope, Terms};
 
 use super::{authority, clock};
 
@@ -47,41 +47,50 @@ impl Log {
     }
 }
 
+/// All that is audited befalls a project and its client. The secrets there were.
+fn everything(authority: &Authority, client: &NewClient) -> Vec<SecretString> {
+    let id = client.client_id.as_str();
+    let (typed, wrong) = ("a name\nvoxline::audit: typed", SecretString::from("vxc_typed"));
+    let granted = authority.client_credentials(id, &client.client_secret).unwrap();
+    let refreshed = authority.refresh(id, granted.refresh_token.clone()).unwrap();
+    let again = authority.refresh(id, refreshed.refresh_token.clone()).unwrap();
+    authority.refresh(id, granted.refresh_token.clone()).unwrap_err();
+    authority.client_credentials(typed, &wrong).unwrap_err();
+    authority.client_credentials(id, &wrong).unwrap_err();
+    authority.refresh(typed, wrong.clone()).unwrap_err();
+    authority.check(wrong.expose_secret()).unwrap_err();
+    authority.authorise(wrong.expose_secret(), Scope::Tts, None).unwrap_err();
+    let scopes = [Scope::Tts].into_iter().collect();
+    let service = authority.create_service_token("a", Terms { scopes, ..Terms::default() }).unwrap();
+    authority.authorise(service.token.expose_secret(), Scope::Tts, None).unwrap();
+    authority.authorise(service.token.expose_secret(), Scope::AsrShort, None).unwrap_err();
+    authority.revoke_token(&service.id).unwrap();
+    authority.revoke_shown(id, &again.access_token).unwrap();
+    authority.revoke_shown(id, &wrong).unwrap();
+    authority.set_active("a", false).unwrap();
+    authority.set_active("a", true).unwrap();
+    authority.revoke_client(id).unwrap();
+    authority.revoke_project("a").unwrap();
+    let mut secrets = vec![client.client_secret.clone(), service.token];
+    for granted in [granted, refreshed, again] {
+        secrets.extend([granted.access_token, granted.refresh_token]);
+    }
+    secrets
+}
+
 #[test]
 fn everything_is_told_once_and_no_secret_ever() {
-    let (authority, client) = authority(&clock());
-    let authority = authority.with_policy(Policy { refreshing: Refreshing::Rotate, ..Policy::default() });
-    let id = client.client_id.as_str();
-    let mut secrets = vec![client.client_secret.clone()];
-    let (typed, wrong) = ("a name\nvoxline::audit: typed", SecretString::from("vxc_typed"));
-    let log = Log::of(|| {
-        let granted = authority.client_credentials(id, &client.client_secret).unwrap();
-        let refreshed = authority.refresh(id, granted.refresh_token.clone()).unwrap();
-        let again = authority.refresh(id, refreshed.refresh_token.clone()).unwrap();
-        authority.refresh(id, granted.refresh_token.clone()).unwrap_err();
-        authority.client_credentials(typed, &wrong).unwrap_err();
-        authority.client_credentials(id, &wrong).unwrap_err();
-        authority.refresh(typed, wrong.clone()).unwrap_err();
-        authority.check(wrong.expose_secret()).unwrap_err();
-        authority.authorise(wrong.expose_secret(), Scope::Tts, None).unwrap_err();
-        let scopes = [Scope::Tts].into_iter().collect();
-        let service = authority.create_service_token("a", Terms { scopes, ..Terms::default() }).unwrap();
-        authority.authorise(service.token.expose_secret(), Scope::Tts, None).unwrap();
-        authority.authorise(service.token.expose_secret(), Scope::AsrShort, None).unwrap_err();
-        authority.revoke_token(&service.id).unwrap();
-        authority.revoke_shown(id, &again.access_token).unwrap();
-        authority.revoke_shown(id, &wrong).unwrap();
-        authority.set_active("a", false).unwrap();
-        authority.set_active("a", true).unwrap();
-        authority.revoke_client(id).unwrap();
-        authority.revoke_project("a").unwrap();
-        secrets.extend(
-            [granted, refreshed, again]
-                .into_iter()
-                .flat_map(|granted| [granted.access_token, granted.refresh_token]),
-        );
-        secrets.push(service.token);
-    });
+    let project = || {
+        let (authority, client) = authority(&clock());
+        let policy = Policy { refreshing: Refreshing::Rotate, ..Policy::default() };
+        (authority.with_policy(policy), client)
+    };
+    // Once unheard: a place that logs for the first time while another test does may miss that somebody listens.
+    let (unheard, client) = project();
+    everything(&unheard, &client);
+    let (authority, client) = project();
+    let mut secrets = Vec::new();
+    let log = Log::of(|| secrets = everything(&authority, &client));
     let audit = |what: &str| {
         let lines = log.lines().filter(|line| line.contains("voxline::audit") && line.contains(what));
         lines.count()
