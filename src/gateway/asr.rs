@@ -1,5 +1,7 @@
 //! `POST /asr`: one short recording in, its text out.
 
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +11,14 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::authority::{Amount, Scope};
 use super::error::{ApiError, json_response, qid};
 use super::recording::{self, Recording, bad};
+use super::scheduler::{self, Next, Rank};
 use super::{Gateway, busy};
-use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
+use crate::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
 
 /// Documented limits: 20 MB, 5 minutes, one channel.
 pub(super) const MAX_BYTES: usize = 20 * 1024 * 1024;
@@ -55,43 +58,79 @@ async fn answer(
     let patience = gateway.options.body_timeout;
     let body = recording::receive(request.into_body(), MAX_BYTES, patience, reserve).await?;
     let place = gateway.place()?;
-    // This future is dropped when the connection ends, but a thread at work is not.
-    let gone = CancellationToken::new();
-    let _here = gone.clone().drop_guard();
-    let work = move || {
-        let _held = (place, room);
-        let go_on = |milliseconds| match gone.is_cancelled() {
-            true => Err(bad(4034, "the client is gone")),
-            false => Ok(gateway.authority.charge(&identity, Amount::audio(milliseconds))?),
-        };
-        hear(&*recognizer, body, parameters.language, go_on)
-    };
-    let segments = tokio::task::spawn_blocking(work).await.map_err(|panic| ApiError::internal(&panic))??;
+    let charged = gateway.clone();
+    let charge = move |milliseconds| Ok(charged.authority.charge(&identity, Amount::audio(milliseconds))?);
+    let open = move || Hearing::open(&*recognizer, body, parameters.language, charge);
+    let opened = tokio::task::spawn_blocking(open).await.map_err(|panic| ApiError::internal(&panic))?;
+    let (told, hears) = oneshot::channel();
+    let job = Job { hearing: opened?, told: Some(told), _held: (place, room) };
+    // This future is dropped when the connection ends, and the work with it.
+    let _ticket =
+        gateway.scheduler.add(Rank::Recording, Box::new(job)).map_err(|error| ApiError::internal(&error))?;
+    let segments = hears.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
     Ok(json_response(StatusCode::OK, &shape(&segments)))
 }
 
-/// What is said in `body`. Before more milliseconds of it are heard, `go_on` is asked, which charges them: so no more is
-/// heard than can be paid for, or than anybody waits for.
-fn hear(
-    recognizer: &dyn Recognizer,
-    body: Vec<u8>,
-    language: Option<String>,
-    go_on: impl Fn(u64) -> Result<(), ApiError>,
-) -> Result<Vec<Segment>, ApiError> {
-    let recording = Recording::open(body)?;
-    let mut stream = recognizer.start(&StreamOptions { language }).map_err(|error| match error {
-        EngineError::Language(_) => bad(400, error.to_string()),
-        error => ApiError::internal(&error),
-    })?;
-    let failed = |error: EngineError| ApiError::internal(&error);
-    let mut segments = Vec::new();
-    recording.read(MAX_DURATION, |milliseconds, pcm| {
-        go_on(milliseconds)?;
-        segments.extend(stream.push(pcm).map_err(failed)?);
-        Ok(())
-    })?;
-    segments.extend(stream.flush().map_err(failed)?);
-    Ok(segments)
+/// A recording that is being heard.
+struct Hearing<C> {
+    recording: Recording,
+    stream: Box<dyn RecognizerStream>,
+    segments: Vec<Segment>,
+    /// Is told the milliseconds of what is heard next, so that no more is heard than can be paid for.
+    charge: C,
+}
+
+impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
+    fn open(
+        recognizer: &dyn Recognizer,
+        body: Vec<u8>,
+        language: Option<String>,
+        charge: C,
+    ) -> Result<Hearing<C>, ApiError> {
+        let recording = Recording::open(body, MAX_DURATION)?;
+        let stream = recognizer.start(&StreamOptions { language }).map_err(|error| match error {
+            EngineError::Language(_) => bad(400, error.to_string()),
+            error => ApiError::internal(&error),
+        })?;
+        Ok(Hearing { recording, stream, segments: Vec::new(), charge })
+    }
+
+    /// Hears the next part. Whether there was one.
+    fn go_on(&mut self) -> Result<bool, ApiError> {
+        let failed = |error: EngineError| ApiError::internal(&error);
+        let Some(part) = self.recording.next_part()? else {
+            self.segments.extend(self.stream.flush().map_err(failed)?);
+            return Ok(false);
+        };
+        (self.charge)(part.milliseconds)?;
+        self.segments.extend(self.stream.push(&part.samples).map_err(failed)?);
+        Ok(true)
+    }
+}
+
+/// The same, turn by turn.
+struct Job<C> {
+    hearing: Hearing<C>,
+    told: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
+    /// Its place among the requests, and its file's room.
+    _held: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
+    fn turn(&mut self, _: Rank) -> Next {
+        let heard = catch_unwind(AssertUnwindSafe(|| self.hearing.go_on()));
+        let result = match heard {
+            Ok(Ok(true)) => return Next::Again,
+            Ok(Ok(false)) => Ok(mem::take(&mut self.hearing.segments)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ApiError::internal(&"recogniser panicked")),
+        };
+        if let Some(told) = self.told.take() {
+            // Who left doesn't wait for it.
+            let _ = told.send(result);
+        }
+        Next::Over
+    }
 }
 
 /// The documented answer: a list of hypotheses for the whole recording, best first. There is one, or none where nothing

@@ -104,10 +104,13 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
 /// A session that counts among the others until the task is done.
 fn open(gateway: &Gateway, identity: &Identity, language: Option<String>) -> Result<Arc<Session>, ApiError> {
     let start = Start { sample_rate: RECOGNIZER_RATE, language, partials: true, origin: FramePos::ZERO };
-    let session = Session::start(gateway.recognizer()?, identity, &start).map_err(|error| match error {
-        StartError::Unsupported(reason) => bad(400, reason),
-        error => ApiError::internal(&error),
-    })?;
+    let session =
+        Session::start(gateway.recognizer()?, &gateway.scheduler, identity, &start).map_err(|error| {
+            match error {
+                StartError::Unsupported(reason) => bad(400, reason),
+                error => ApiError::internal(&error),
+            }
+        })?;
     let session = Arc::new(session);
     gateway.sessions.insert(&session, identity.terms.max_sessions).map_err(|full| {
         let message = match full {

@@ -16,6 +16,7 @@ mod link;
 mod queue;
 mod recording;
 mod revoke;
+mod scheduler;
 mod server;
 mod session;
 mod sessions;
@@ -26,10 +27,11 @@ mod token;
 mod tts;
 mod worker;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use std::{io, thread};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
@@ -48,6 +50,7 @@ use self::admin::AdminSocket;
 use self::attempts::Attempts;
 use self::authority::{Authority, Identity, Scope};
 use self::error::{ApiError, json_response};
+use self::scheduler::Scheduler;
 use self::sessions::Sessions;
 use self::tasks::Tasks;
 use crate::engine::{Recognizer, Voices};
@@ -65,6 +68,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// What an operator may set.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// How many threads recognise; by default as many as the machine runs at once.
+    pub threads: NonZero<usize>,
     /// How many streaming sessions and tasks of numbered chunks may live at once; the `start` of one more is closed with
     /// 1013, and one more task is refused with 429.
     pub max_sessions: usize,
@@ -104,6 +109,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
+            threads: thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             max_sessions: 64,
             max_requests: 16,
             max_connections: 800,
@@ -135,6 +141,7 @@ pub struct Gateway {
     authority: Authority,
     engines: Engines,
     options: Options,
+    scheduler: Scheduler,
     sessions: Sessions,
     tasks: Tasks,
     attempts: Attempts,
@@ -161,6 +168,7 @@ impl Gateway {
         Gateway {
             authority,
             engines,
+            scheduler: Scheduler::new(options.threads),
             sessions: Sessions::new(options.max_sessions),
             tasks: Tasks::new(options.task_kept),
             attempts: Attempts::new(options.max_failures),

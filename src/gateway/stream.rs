@@ -202,14 +202,15 @@ fn unknown_session() -> Goodbye {
 
 fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Session>, Goodbye> {
     let recognizer = gateway.recognizer().expect("asked before the upgrade");
-    let session = Session::start(recognizer, identity, start).map_err(|error| match error {
-        StartError::Violation(violation) => Goodbye::from(violation),
-        StartError::Unsupported(reason) => Goodbye::new(close::UNSUPPORTED, reason),
-        error => {
-            tracing::error!(%error, "session not started");
-            Goodbye::new(close::SERVER_FAULT, "the recogniser can't start")
-        }
-    })?;
+    let session =
+        Session::start(recognizer, &gateway.scheduler, identity, start).map_err(|error| match error {
+            StartError::Violation(violation) => Goodbye::from(violation),
+            StartError::Unsupported(reason) => Goodbye::new(close::UNSUPPORTED, reason),
+            error => {
+                tracing::error!(%error, "session not started");
+                Goodbye::new(close::SERVER_FAULT, "the recogniser can't start")
+            }
+        })?;
     let session = Arc::new(session);
     gateway.sessions.insert(&session, identity.terms.max_sessions).map_err(|full| match full {
         Full::Gateway => Goodbye::new(close::TRY_LATER, "no room for a session"),

@@ -115,7 +115,7 @@ impl Task {
         match gateway.authority.check_again(&self.identity) {
             // Asked after the check: it may expire between the two.
             Err(_) if has_expired() => Ok(()),
-            checked => checked,
+            checked => checked.map(drop),
         }
     }
 
@@ -332,10 +332,10 @@ impl Drop for Work<'_> {
 /// resampler of its own, which makes as many frames as the chunk's time has.
 fn decode(file: Vec<u8>) -> Result<Bytes, ApiError> {
     let mut pcm = Vec::new();
-    Recording::open(file)?.read(MAX_DURATION, |_, samples| {
-        pcm.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
-        Ok(())
-    })?;
+    let mut recording = Recording::open(file, MAX_DURATION)?;
+    while let Some(part) = recording.next_part()? {
+        pcm.extend(part.samples.iter().flat_map(|sample| sample.to_le_bytes()));
+    }
     Ok(pcm.into())
 }
 

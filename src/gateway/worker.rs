@@ -1,4 +1,4 @@
-//! A session's recogniser at work, on a thread of its own.
+//! A session's recogniser at work, turn by turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::board::{Board, Partial, State};
 use super::hearing::Hearing;
 use super::queue::Work;
+use super::scheduler::{Job, Next, Rank};
 use crate::audio::FramePos;
 use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
 use crate::session::protocol::Final;
@@ -34,50 +35,51 @@ impl Worker {
         Ok(Worker { recognizer, options, sample_rate, partials, hearing, board })
     }
 
-    /// Works until the end of the session, or until nobody wants it any more.
-    pub(super) fn run(mut self) {
-        let board = self.board.clone();
-        // A recogniser that panics must not leave its client waiting.
-        let result = catch_unwind(AssertUnwindSafe(|| self.work()));
-        let reason = match result {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "panic".to_owned(),
-        };
-        tracing::error!(%reason, "recogniser failed");
-        board.post(|state| state.failed = true);
-    }
-
-    fn work(&mut self) -> Result<(), EngineError> {
-        loop {
-            // Only a recogniser that has caught up has time to guess.
-            if self.partials
-                && self.board.is_idle()
-                && let Some(guess) = self.hearing.partial()?
-            {
-                self.post_partial(guess);
+    /// Does the next piece of work.
+    fn work(&mut self) -> Result<Next, EngineError> {
+        let work = {
+            let mut state = self.board.lock();
+            if state.over {
+                return Ok(Next::Over);
             }
-            match self.board.take() {
-                None => return Ok(()),
-                Some(Work::Audio(pcm)) => {
-                    let segments = self.hearing.push(&pcm)?;
-                    self.post_finals(segments);
-                }
-                Some(Work::Flush) => {
-                    let segments = self.hearing.flush()?;
-                    self.post_finals(segments);
-                }
-                Some(Work::Gap(to)) => self.skip(to)?,
-                Some(Work::Finish) => {
-                    let segments = self.hearing.finish()?;
-                    self.board.post(|state| {
-                        add_finals(state, segments);
-                        state.done = true;
-                    });
-                    return Ok(());
-                }
+            state.queue.pop()
+        };
+        match work {
+            None => return Ok(Next::Wait),
+            Some(Work::Audio(pcm)) => {
+                let segments = self.hearing.push(&pcm)?;
+                self.post_finals(segments);
+            }
+            Some(Work::Flush) => {
+                let segments = self.hearing.flush()?;
+                self.post_finals(segments);
+            }
+            Some(Work::Gap(to)) => self.skip(to)?,
+            Some(Work::Finish) => {
+                let segments = self.hearing.finish()?;
+                self.board.post(|state| {
+                    add_finals(state, segments);
+                    state.done = true;
+                });
+                return Ok(Next::Over);
             }
         }
+        Ok(match self.partials {
+            _ if !self.board.lock().queue.is_empty() => Next::Again,
+            // Only who has caught up has time to guess.
+            true => Next::Guess,
+            false => Next::Wait,
+        })
+    }
+
+    fn guess(&mut self) -> Result<Next, EngineError> {
+        if self.board.lock().over {
+            return Ok(Next::Over);
+        }
+        if let Some(guess) = self.hearing.partial()? {
+            self.post_partial(guess);
+        }
+        Ok(Next::Wait)
     }
 
     /// Ends what was heard so far and begins anew at `to`: what stands on two sides of a gap is not one utterance.
@@ -106,6 +108,24 @@ impl Worker {
             let revision = state.partial.as_ref().map_or(0, |partial| partial.revision + 1);
             state.partial = Some(Partial { revision, range: guess.range, text: guess.text });
         });
+    }
+}
+
+impl Job for Worker {
+    fn turn(&mut self, rank: Rank) -> Next {
+        // A recogniser that panics must not leave its client waiting.
+        let result = catch_unwind(AssertUnwindSafe(|| match rank {
+            Rank::Guess => self.guess(),
+            _ => self.work(),
+        }));
+        let reason = match result {
+            Ok(Ok(next)) => return next,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "panic".to_owned(),
+        };
+        tracing::error!(%reason, "recogniser failed");
+        self.board.post(|state| state.failed = true);
+        Next::Over
     }
 }
 
