@@ -57,9 +57,14 @@ async fn answer(
     };
     let patience = gateway.options.body_timeout;
     let body = recording::receive(request.into_body(), MAX_BYTES, patience, reserve).await?;
+    gateway.metrics.count_bytes("asr", "in", body.len());
     let place = gateway.place()?;
     let charged = gateway.clone();
-    let charge = move |milliseconds| Ok(charged.authority.charge(&identity, Amount::audio(milliseconds))?);
+    let charge = move |milliseconds| {
+        charged.authority.charge(&identity, Amount::audio(milliseconds))?;
+        charged.metrics.receive("asr", milliseconds, 0);
+        Ok(())
+    };
     let open = move || Hearing::open(&*recognizer, body, parameters.language, charge);
     let opened = tokio::task::spawn_blocking(open).await.map_err(|panic| ApiError::internal(&panic))?;
     let (told, hears) = oneshot::channel();
