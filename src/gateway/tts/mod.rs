@@ -1,5 +1,10 @@
 //! `GET|POST /tts`: text in, speech out while it is synthesised.
 
+mod encoder;
+mod marks;
+mod ogg_opus;
+
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use self::encoder::Format;
 use super::Gateway;
 use super::authority::{Amount, Identity, Scope};
 use super::body::{self, BadBody};
@@ -23,16 +29,26 @@ use crate::engine::{EngineError, Voice, language_of, sentences};
 use crate::resample::Resampler;
 use crate::speech::PCM_RATE;
 
-/// The documented type of the PCM, whose rate is [`PCM_RATE`].
-const PCM_TYPE: &str = "audio/l16;rate=24000;channels=1;endianness=big-endian";
-/// The larger of the two documented limits.
-const MAX_CHARS: usize = 20_000;
-/// Documented; 1.0 where absent.
-const TEMPO: std::ops::RangeInclusive<f32> = 0.75..=1.75;
-/// Sentences synthesised ahead of a slow client.
+/// The documented default of `model_name`.
+const VOICE: &str = "katherine";
+/// Pieces synthesised ahead of a slow client.
 const AHEAD: usize = 2;
 /// How long a client may take nothing before it counts as gone.
 const LISTENING_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What may be asked for.
+pub(super) struct Limits {
+    /// The longest text, in characters.
+    pub(super) characters: usize,
+    pub(super) tempo: RangeInclusive<f32>,
+    /// Where none is asked for.
+    pub(super) format: Format,
+}
+
+/// The documented ones; of the two for the length, the larger.
+const LIMITS: Limits = Limits { characters: 20_000, tempo: 0.75..=1.75, format: Format::Pcm };
+/// Those of the service's public demo, as its clients knew them.
+pub(super) const DEMO: Limits = Limits { characters: 1_024, tempo: 0.5..=2.0, format: Format::Mp3 };
 
 #[derive(Deserialize)]
 pub(super) struct Parameters {
@@ -43,7 +59,7 @@ pub(super) struct Parameters {
 }
 
 /// What the query says, or why it can't be read: to be told to nobody without a token.
-type Asked = Result<Query<Parameters>, QueryRejection>;
+pub(super) type Asked = Result<Query<Parameters>, QueryRejection>;
 
 pub(super) async fn from_query(
     State(gateway): State<Arc<Gateway>>,
@@ -54,7 +70,7 @@ pub(super) async fn from_query(
         let identity = gateway.authorise(&request, Scope::Tts)?;
         let Query(mut parameters) = asked?;
         let text = parameters.text.take().unwrap_or_default();
-        speak(&gateway, &identity, parameters, text).await
+        speak(&gateway, Some(&identity), &LIMITS, &parameters, &text).await
     };
     answer.await.unwrap_or_else(ApiError::into_response)
 }
@@ -68,16 +84,16 @@ pub(super) async fn from_body(
         let identity = gateway.authorise(&request, Scope::Tts)?;
         let Query(parameters) = asked?;
         // No look at the content type: clients send all sorts.
-        let text = read_text(request.into_body(), gateway.options.body_timeout).await?;
-        speak(&gateway, &identity, parameters, text).await
+        let text = read_text(request.into_body(), &LIMITS, gateway.options.body_timeout).await?;
+        speak(&gateway, Some(&identity), &LIMITS, &parameters, &text).await
     };
     answer.await.unwrap_or_else(ApiError::into_response)
 }
 
-async fn read_text(body: Body, patience: Duration) -> Result<String, ApiError> {
+pub(super) async fn read_text(body: Body, limits: &Limits, patience: Duration) -> Result<String, ApiError> {
     // A character takes at most four bytes.
-    let bytes = body::read(body, 4 * MAX_CHARS, patience).await.map_err(|refused| match refused {
-        BadBody::TooLarge => bad(format!("text is longer than {MAX_CHARS} characters")),
+    let bytes = body::read(body, 4 * limits.characters, patience).await.map_err(|refused| match refused {
+        BadBody::TooLarge => too_long(limits),
         BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "text did not arrive in time"),
         BadBody::NoRoom | BadBody::Broken => bad("text broke off"),
     })?;
@@ -89,56 +105,66 @@ fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, 4051, message)
 }
 
-async fn speak(
+fn too_long(limits: &Limits) -> ApiError {
+    bad(format!("text is longer than {} characters", limits.characters))
+}
+
+/// Speaks `text`, and charges it to whose token it is, if anybody's.
+pub(super) async fn speak(
     gateway: &Gateway,
-    identity: &Identity,
-    parameters: Parameters,
-    text: String,
+    identity: Option<&Identity>,
+    limits: &Limits,
+    parameters: &Parameters,
+    text: &str,
 ) -> Result<Response, ApiError> {
-    if text.trim().is_empty() {
+    let characters = text.chars().count();
+    if characters > limits.characters {
+        return Err(too_long(limits));
+    }
+    let spoken = marks::spoken(text);
+    if spoken.trim().is_empty() {
         return Err(bad("text is missing"));
     }
-    let characters = text.chars().count();
-    if characters > MAX_CHARS {
-        return Err(bad(format!("text is longer than {MAX_CHARS} characters")));
-    }
-    match parameters.encoder.as_deref() {
-        None | Some("pcm") => {}
-        Some(other) => return Err(bad(format!("encoder '{other}' is not available; pcm is"))),
-    }
-    let tempo = match parameters.tempo.as_deref() {
-        None | Some("") => 1.0,
-        Some(tempo) => tempo
-            .parse()
-            .ok()
-            .filter(|tempo| TEMPO.contains(tempo))
-            .ok_or_else(|| bad(format!("tempo '{tempo}' is not between 0.75 and 1.75")))?,
+    // An empty parameter is as good as none.
+    let given = |parameter: &'_ Option<String>| parameter.clone().filter(|value| !value.is_empty());
+    let format = match given(&parameters.encoder) {
+        None => limits.format,
+        Some(name) => Format::named(&name)
+            .ok_or_else(|| bad(format!("encoder '{name}' is not available; pcm, mp3 and opus are")))?,
     };
-    let name = parameters.model_name.as_deref().filter(|name| !name.is_empty());
-    let voice = gateway
-        .engines
-        .voices
-        .find(name, Some(language_of(&text)))
-        .map_err(|error| bad(error.to_string()))?;
+    let tempo = match given(&parameters.tempo) {
+        None => 1.0,
+        Some(tempo) => tempo.parse().ok().filter(|tempo| limits.tempo.contains(tempo)).ok_or_else(|| {
+            let (slowest, fastest) = (limits.tempo.start(), limits.tempo.end());
+            bad(format!("tempo '{tempo}' is not between {slowest} and {fastest}"))
+        })?,
+    };
+    let name = given(&parameters.model_name).unwrap_or_else(|| VOICE.to_owned());
+    let voices = &gateway.engines.voices;
+    let voice =
+        voices.find(Some(&name), Some(language_of(&spoken))).map_err(|error| bad(error.to_string()))?;
 
     let place = gateway.place()?;
-    gateway.authority.charge(identity, Amount::text(characters as u64))?;
-    let (sender, mut pcm) = mpsc::channel(AHEAD);
+    if let Some(identity) = identity {
+        gateway.authority.charge(identity, Amount::text(characters as u64))?;
+    }
+    let (sender, mut pieces) = mpsc::channel(AHEAD);
     let listener = Listener { sender, runtime: Handle::current() };
     tokio::task::spawn_blocking(move || {
         let _place = place;
-        synthesise(&*voice, &text, tempo, &listener);
+        synthesise(&*voice, &spoken, tempo, format, &listener);
     });
     // The status depends on the first sentence; what fails later can only cut the body short.
-    let first = match pcm.recv().await {
+    let first = match pieces.recv().await {
         Some(Ok(first)) => first,
         Some(Err(error)) => return Err(ApiError::internal(&error)),
         None => Bytes::new(),
     };
-    let rest = futures::stream::poll_fn(move |cx| pcm.poll_recv(cx));
+    let rest = futures::stream::poll_fn(move |cx| pieces.poll_recv(cx));
     let body = futures::stream::once(async { Ok(first) }).chain(rest);
     let mut response = Response::new(Body::from_stream(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PCM_TYPE));
+    let content_type = HeaderValue::from_static(format.content_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(response)
 }
 
@@ -157,32 +183,37 @@ impl Listener {
 }
 
 /// Speaks sentence by sentence, until the end or until nobody listens.
-fn synthesise(voice: &dyn Voice, text: &str, tempo: f32, listener: &Listener) {
-    if let Err(error) = try_synthesise(voice, text, tempo, listener) {
+fn synthesise(voice: &dyn Voice, text: &str, tempo: f32, format: Format, listener: &Listener) {
+    if let Err(error) = try_synthesise(voice, text, tempo, format, listener) {
         tracing::error!(%error, voice = voice.info().name, "synthesis failed");
         listener.take(Err(error));
     }
 }
 
-fn try_synthesise(voice: &dyn Voice, text: &str, tempo: f32, listener: &Listener) -> Result<(), EngineError> {
+fn try_synthesise(
+    voice: &dyn Voice,
+    text: &str,
+    tempo: f32,
+    format: Format,
+    listener: &Listener,
+) -> Result<(), EngineError> {
     // One resampler for the whole text: sentences join without a click.
     let mut resampler = Resampler::new(voice.info().sample_rate, PCM_RATE)
         .map_err(|error| EngineError::Inference { engine: "resampler", reason: error.to_string() })?;
+    let mut encoder = format.encoder()?;
     let mut output = Vec::new();
     for sentence in sentences(text) {
         let spoken: Vec<f32> = voice.speak(sentence, tempo)?.into_iter().map(sample::to_f32).collect();
         output.clear();
         resampler.push(&spoken, &mut output);
-        if !listener.take(Ok(big_endian(&output))) {
+        let piece = encoder.push(&output)?;
+        if !piece.is_empty() && !listener.take(Ok(piece)) {
             return Ok(());
         }
     }
     output.clear();
     resampler.finish(&mut output);
-    listener.take(Ok(big_endian(&output)));
+    let rest = [encoder.push(&output)?, encoder.finish()?].concat();
+    listener.take(Ok(rest.into()));
     Ok(())
-}
-
-fn big_endian(samples: &[f32]) -> Bytes {
-    samples.iter().flat_map(|&value| sample::to_s16(value).to_be_bytes()).collect()
 }
