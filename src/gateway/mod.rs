@@ -11,6 +11,7 @@ pub mod authority;
 mod board;
 mod body;
 mod chunks;
+mod demo;
 mod error;
 mod hearing;
 mod limit;
@@ -40,7 +41,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -109,6 +110,8 @@ pub struct Options {
     /// Whether a bad token is answered with status 400, as the documentation prints, and not with 401 or 403, as the
     /// service did and clients expect.
     pub documented_status: bool,
+    /// Whether `/tts_demo` and `/asr_demo` answer anybody, without a token.
+    pub demo: bool,
 }
 
 impl Default for Options {
@@ -128,6 +131,7 @@ impl Default for Options {
             task_kept: Duration::from_secs(10 * 60),
             in_band_auth: true,
             documented_status: false,
+            demo: false,
         }
     }
 }
@@ -333,23 +337,41 @@ async fn serve_with(
     served
 }
 
+/// A path, and what answers its methods.
+type Route = (&'static str, MethodRouter<Arc<Gateway>>);
+
+/// What asks who it is, or works for anybody.
+fn guarded_routes(options: &Options) -> Vec<Route> {
+    let mut routes = vec![
+        (crate::auth::TOKEN_PATH, post(token::token)),
+        (REVOKE_PATH, post(revoke::revoke)),
+        (protocol::PATH, get(stream::upgrade)),
+        ("/asr_stream/create_task", post(chunks::create_task)),
+        ("/asr_stream/add_chunk", post(chunks::add_chunk)),
+        ("/asr_stream/get_result", get(chunks::get_result)),
+        ("/asr", post(asr::recognise)),
+        (crate::speech::PATH, get(tts::from_query).post(tts::from_body)),
+    ];
+    if options.demo {
+        routes.extend([("/tts_demo", post(demo::speak)), ("/asr_demo", post(demo::recognise))]);
+    }
+    routes
+}
+
+/// What anybody may ask, at any rate.
+fn open_routes() -> Vec<Route> {
+    vec![("/healthz", get(health)), ("/readyz", get(readiness)), (metrics::PATH, get(metrics::tell))]
+}
+
 fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new()
-        .route(crate::auth::TOKEN_PATH, post(token::token))
-        .route(REVOKE_PATH, post(revoke::revoke))
-        .route(protocol::PATH, get(stream::upgrade))
-        .route("/asr_stream/create_task", post(chunks::create_task))
-        .route("/asr_stream/add_chunk", post(chunks::add_chunk))
-        .route("/asr_stream/get_result", get(chunks::get_result))
-        .route("/asr", post(asr::recognise))
-        .route(crate::speech::PATH, get(tts::from_query).post(tts::from_body))
+    let add = |router: Router<Arc<Gateway>>, (path, methods): Route| router.route(path, methods);
+    let guarded = guarded_routes(&gateway.options).into_iter().fold(Router::new(), add);
+    let guarded = guarded
         // Here, too: whoever is wrong too often is told nothing of methods.
         .method_not_allowed_fallback(error::wrong_method)
-        .route_layer(from_fn_with_state(gateway.clone(), attempts::limit))
-        .route("/healthz", get(health))
-        .route("/readyz", get(readiness))
-        .route(metrics::PATH, get(metrics::tell))
-        .method_not_allowed_fallback(error::wrong_method)
+        .route_layer(from_fn_with_state(gateway.clone(), attempts::limit));
+    let all = open_routes().into_iter().fold(guarded, add);
+    all.method_not_allowed_fallback(error::wrong_method)
         .fallback(error::unknown_path)
         .layer(from_fn_with_state(gateway.clone(), metrics::count))
         .with_state(gateway)
