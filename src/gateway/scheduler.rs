@@ -134,7 +134,7 @@ impl Shared {
             };
             drop(order);
             let begun = now();
-            let next = turn.job.turn(turn.rank);
+            let next = turn.span.in_scope(|| turn.job.turn(turn.rank));
             let ended = now();
             self.metrics.turn(turn.rank, turn.waited, ended - begun);
             order = self.lock();

@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use tracing::Span;
+
 use super::{Job, Next, Rank};
 
 /// Jobs, and whose turn is next.
@@ -30,6 +32,8 @@ struct Entry {
     phase: Phase,
     /// Away while a thread has it.
     job: Option<Box<dyn Job>>,
+    /// What it logs belongs to whoever brought it.
+    span: Span,
 }
 
 #[derive(Clone, Copy)]
@@ -52,6 +56,7 @@ pub(super) struct Turn {
     /// How long it was waited for.
     pub(super) waited: Duration,
     pub(super) job: Box<dyn Job>,
+    pub(super) span: Span,
 }
 
 impl Order {
@@ -91,7 +96,13 @@ impl Order {
         let id = self.next_id;
         self.next_id += 1;
         self.live_jobs += usize::from(rank == Rank::Live);
-        let entry = Entry { rank, served: Duration::ZERO, phase: Phase::Waiting, job: Some(job) };
+        let entry = Entry {
+            rank,
+            served: Duration::ZERO,
+            phase: Phase::Waiting,
+            job: Some(job),
+            span: Span::current(),
+        };
         self.jobs.insert(id, entry);
         self.make_ready(id, rank, now);
         id
@@ -144,7 +155,7 @@ impl Order {
         let floor = &mut self.floors[usize::from(entry.rank == Rank::Recording)];
         *floor = served.max(*floor);
         let job = entry.job.take().expect("who is ready is not away");
-        Some(Turn { id, rank, waited, job })
+        Some(Turn { id, rank, waited, job, span: entry.span.clone() })
     }
 
     /// Ends a turn that took so long. The job is returned where it is over, or was removed meanwhile.
