@@ -57,7 +57,8 @@ async fn speak(
         }
         text
     };
-    let settings = Settings { seed: number as u64, ..Settings::new(RATE) };
+    let mut settings = Settings::new(RATE);
+    settings.seed = number as u64;
     let session = session::run(connector, tokens, settings, audio, events);
     let (ended, (), text) = tokio::join!(session, feeding, listening);
     (text, ended.whole().unwrap())
