@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit_code::{CliError, Exit};
 use super::service::{TOKEN_LIFETIME, load_whisper};
-use super::signals::Signals;
+use super::signals::{Hangups, Signals};
 use super::{Common, say};
 use crate::clock::SystemClock;
+use crate::config::is_systemd_credential;
 use crate::engine::Voices;
 use crate::gateway::authority::{AtLimit, Authority, Policy, Refreshing};
-use crate::gateway::{Engines, Gateway, Options, serve};
+use crate::gateway::{Engines, Gateway, Listener, Options, Tls, TlsFiles, serve};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -26,6 +27,12 @@ pub(super) struct Arguments {
     /// Directory of the gateway's state: projects and tokens
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    /// File with the certificate to serve TLS with, and those that lead to its root (PEM); read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// File with the certificate's key (PEM), which nobody else may read
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// How many seconds an access token lives
     #[arg(long, value_name = "SECONDS", default_value_t = TOKEN_LIFETIME.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
@@ -72,6 +79,13 @@ enum RefreshTokens {
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let Arguments { listen, state, max_sessions, max_connections, max_failures, drain, .. } = arguments;
     let config = common.load(None)?;
+    let tls = match (arguments.tls_cert, arguments.tls_key) {
+        (Some(certificates), Some(key)) => {
+            let key_is_guarded = is_systemd_credential(&key);
+            Some(Arc::new(Tls::load(TlsFiles { certificates, key, key_is_guarded })?))
+        }
+        _ => None,
+    };
     let lifetime = Duration::from_secs(arguments.token_lifetime);
     let policy = Policy {
         at_limit: match arguments.token_limit {
@@ -104,14 +118,27 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {listen}: {error}"));
     let listener = TcpListener::bind(listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "tokens travel unencrypted here: put TLS in front of the gateway");
+    let (scheme, listener) = match tls.clone() {
+        Some(tls) => ("https", Listener::with_tls(listener, tls)),
+        None => ("http", Listener::from(listener)),
+    };
+    if tls.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(%address, "tokens travel unencrypted here: set tls-cert and tls-key, or put TLS in front");
     }
+    let (mut signals, mut hangups) = (Signals::new()?, Hangups::new()?);
     let shutdown = CancellationToken::new();
     let serving = serve(listener, gateway, shutdown.clone());
     // Scripts wait for this line; with port 0 it is how they learn the port.
-    say(&format!("listening on http://{address}\n"))?;
-    let mut signals = Signals::new()?;
+    say(&format!("listening on {scheme}://{address}\n"))?;
+    let reloading = async {
+        loop {
+            hangups.next().await;
+            match &tls {
+                Some(tls) => tls.reload(),
+                None => tracing::warn!("nothing to read again: there is no TLS"),
+            }
+        }
+    };
     let stopping = async {
         signals.next().await;
         shutdown.cancel();
@@ -120,6 +147,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     tokio::select! {
         served = serving => served.map_err(cannot)?,
         () = stopping => return Err(CliError::new(Exit::Interrupted, "interrupted before sessions had ended")),
+        never = reloading => never,
     }
     Ok(Exit::Done)
 }

@@ -13,6 +13,7 @@ use secrecy::SecretString;
 
 use self::raw::Raw;
 pub use self::secret::SecretSource;
+pub(crate) use self::secret::is_systemd_credential;
 use crate::auth::Vault;
 use crate::net::{BadEndpoint, Endpoint};
 

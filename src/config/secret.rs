@@ -82,6 +82,11 @@ pub(super) fn systemd_credential(name: &str) -> Option<PathBuf> {
     path.try_exists().unwrap_or(true).then_some(path)
 }
 
+/// Whether the file is such a credential.
+pub(crate) fn is_systemd_credential(path: &Path) -> bool {
+    environment("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.parent() == Some(Path::new(&directory)))
+}
+
 /// A variable that is set to something.
 #[expect(clippy::disallowed_methods, reason = "the environment is read in config")]
 fn environment(variable: &str) -> Option<String> {

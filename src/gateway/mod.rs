@@ -11,6 +11,7 @@ mod body;
 mod chunks;
 mod error;
 mod hearing;
+mod households;
 mod limit;
 mod link;
 mod queue;
@@ -22,6 +23,7 @@ mod sessions;
 mod stream;
 mod task;
 mod tasks;
+mod tls;
 mod token;
 mod tts;
 mod worker;
@@ -38,7 +40,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,7 @@ use self::authority::{Authority, Identity, Scope};
 use self::error::{ApiError, json_response};
 use self::sessions::Sessions;
 use self::tasks::Tasks;
+pub use self::tls::{BadTls, Listener, Tls, TlsFiles};
 use crate::engine::{Recognizer, Voices};
 use crate::session::protocol;
 
@@ -74,11 +76,18 @@ pub struct Options {
     /// ends. By default they and the sockets of the default number of sessions fit into the 1,024 file descriptors that
     /// a process commonly has, and leave some for the store and for engines.
     pub max_connections: usize,
-    /// How long the line and the headers of a request may take to arrive, how long the next request on a connection
+    /// How many of them an address (of IPv6: a network of 64 bits) may have; one more is closed at once. By default one
+    /// address can't take all that there are. 0 allows any number: for a gateway behind a proxy, whose address all
+    /// clients share.
+    pub max_connections_per_address: usize,
+    /// How long a handshake of TLS, and the line and the headers of a request, may take to arrive, how long the next request on a connection
     /// may be waited for, and how long a request for a token may take.
     pub header_timeout: Duration,
     /// How long a whole recording or text may take to arrive.
     pub body_timeout: Duration,
+    /// How long an answer waits for its client to take any more of it; then the connection ends. So does a WebSocket,
+    /// whose session may be resumed.
+    pub write_timeout: Duration,
     /// How many wrong tokens and secrets an address (of IPv6: a network of 64 bits) may send at once; one more is
     /// allowed every three seconds. Beyond that whatever it asks is refused with 429, right or wrong. 0 allows any
     /// number: for a gateway behind a proxy, whose address all clients share.
@@ -107,8 +116,10 @@ impl Default for Options {
             max_sessions: 64,
             max_requests: 16,
             max_connections: 800,
+            max_connections_per_address: 600,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(120),
+            write_timeout: Duration::from_secs(60),
             max_failures: 20,
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
@@ -271,17 +282,17 @@ fn peer(request: &Request) -> Option<IpAddr> {
 /// # Errors
 /// Where the listener fails, or the socket for the operator can't be made.
 pub fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> {
     // Before anybody can be told that the gateway is here.
     let admin = gateway.authority.directory().map(AdminSocket::bind).transpose();
-    serve_with(listener, gateway, shutdown, admin)
+    serve_with(listener.into(), gateway, shutdown, admin)
 }
 
 async fn serve_with(
-    listener: TcpListener,
+    listener: Listener,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
     admin: io::Result<Option<AdminSocket>>,

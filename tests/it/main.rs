@@ -11,6 +11,7 @@ mod dependencies;
 mod endurance;
 mod front_end;
 mod gateway;
+mod gateway_tls;
 mod hostile_peer;
 mod kills;
 mod models;

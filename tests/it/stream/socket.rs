@@ -41,7 +41,10 @@ pub(crate) struct Socket {
 impl Socket {
     pub(crate) async fn dial(server: &Server, token: &AccessToken) -> Socket {
         let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-        let wire = connector.connect(token).await.unwrap();
+        Socket::on(connector.connect(token).await.unwrap())
+    }
+
+    pub(crate) fn on(wire: Wire<<WebSocketConnector as Connect>::Io>) -> Socket {
         Socket { wire, received: 0, final_: 0, finals: Vec::new(), first: 0 }
     }
 
