@@ -21,7 +21,7 @@ use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use self::exit_code::CliError;
@@ -96,6 +96,15 @@ struct Common {
     /// [default: warn, and for serve the audit: voxline::audit=info]
     #[arg(long, global = true, value_name = "FILTER", env = "VOXLINE_LOG")]
     log: Option<String>,
+    /// How to log: lines for people, or an object of JSON a line
+    #[arg(long, global = true, value_name = "FORMAT", env = "VOXLINE_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 impl Common {
@@ -141,7 +150,8 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
     let Cli { command, common } = cli;
     // An audit that must be asked for is none.
     let usual = if matches!(command, Command::Serve(_)) { "warn,voxline::audit=info" } else { "warn" };
-    let log = common.log.clone().filter(|log| !log.is_empty()).unwrap_or_else(|| usual.to_owned());
+    let filter = common.log.clone().filter(|log| !log.is_empty()).unwrap_or_else(|| usual.to_owned());
+    let log = Log { filter, format: common.log_format };
     match command {
         Command::Transcribe(arguments) => block_on(&log, transcribe::run(arguments, common)),
         Command::Probe(arguments) => probe::run(arguments),
@@ -159,7 +169,7 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
 }
 
 /// Runs a command that goes on by itself, and so has something to log.
-fn block_on(log: &str, command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+fn block_on(log: &Log, command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
     start_log(log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -171,12 +181,21 @@ fn block_on(log: &str, command: impl Future<Output = Result<Exit, CliError>>) ->
     exit
 }
 
+/// What is logged, and how.
+struct Log {
+    filter: String,
+    format: LogFormat,
+}
+
 /// Logs to standard error what the filter lets through.
-fn start_log(filter: &str) -> Result<(), CliError> {
+fn start_log(Log { filter, format }: &Log) -> Result<(), CliError> {
     let layer = EnvFilter::try_new(filter)
         .map_err(|error| CliError::new(Exit::Setup, format!("--log {filter}: {error}")))?;
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(layer).with_ansi(colours).with_writer(io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(layer).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+    }
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::authority::{Amount, Scope};
 use super::error::{ApiError, json_response, qid};
 use super::recording::{self, Recording, bad};
-use super::{Gateway, busy};
+use super::{Gateway, access, busy};
 use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
 
 /// Documented limits: 20 MB, 5 minutes, one channel.
@@ -66,7 +66,7 @@ async fn answer(
         };
         hear(&*recognizer, body, parameters.language, go_on)
     };
-    let segments = tokio::task::spawn_blocking(work).await.map_err(|panic| ApiError::internal(&panic))??;
+    let segments = access::spawn_blocking(work).await.map_err(|panic| ApiError::internal(&panic))??;
     Ok(json_response(StatusCode::OK, &shape(&segments)))
 }
 

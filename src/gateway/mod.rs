@@ -2,6 +2,7 @@
 //!
 //! A [`Gateway`] holds what all requests share; [`serve`] answers them on a listener until told to stop.
 
+mod access;
 pub mod admin;
 mod asr;
 mod attempts;
@@ -350,6 +351,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route("/readyz", get(readiness))
         .method_not_allowed_fallback(error::wrong_method)
         .fallback(error::unknown_path)
+        .layer(from_fn_with_state(gateway.clone(), access::tell))
         .with_state(gateway)
 }
 

@@ -132,7 +132,8 @@ impl Session {
             EngineError::Language(_) => StartError::Unsupported(error.to_string()),
             error => StartError::Engine(error),
         })?;
-        thread::Builder::new().name("recognise".to_owned()).spawn(move || worker.run())?;
+        let span = tracing::Span::current();
+        thread::Builder::new().name("recognise".to_owned()).spawn(move || span.in_scope(|| worker.run()))?;
         Ok(Session {
             name: qid(),
             resume_key: random_secret(RESUME_PREFIX),

@@ -15,6 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tracing::Instrument;
 
 use super::authority::{Amount, Identity, Scope};
 use super::error::ApiError;
@@ -50,7 +51,7 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
     // From when the token was checked, not from when the client gets round to its first message.
     let pass = Pass::new(identity, peer, Instant::now());
     let socket = gateway.clone();
-    gateway.sockets.spawn(async move {
+    let talking = async move {
         match upgrade.await {
             Ok(upgraded) => {
                 let io = TokioIo::new(upgraded);
@@ -60,7 +61,8 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
         }
-    });
+    };
+    gateway.sockets.spawn(talking.in_current_span());
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

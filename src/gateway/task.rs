@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::link::at;
 use super::recording::{Recording, bad};
 use super::session::{Refusal, Session};
-use super::{BUSY_WAIT, Gateway};
+use super::{BUSY_WAIT, Gateway, access};
 use crate::audio::{AudioChunk, FramePos};
 
 /// The documented limit of a chunk.
@@ -190,7 +190,7 @@ impl Task {
                 () => state.received,
             }
         };
-        let decoding = tokio::task::spawn_blocking(move || decode(chunk.file));
+        let decoding = access::spawn_blocking(move || decode(chunk.file));
         let pcm = decoding.await.map_err(|panic| ApiError::internal(&panic))??;
         let end = start + pcm.len() as u64 / 2;
         let charge = |milliseconds| gateway.authority.charge(&self.identity, Amount::audio(milliseconds));

@@ -14,10 +14,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::Gateway;
 use super::authority::{Amount, Identity, Scope};
 use super::body::{self, BadBody};
 use super::error::ApiError;
+use super::{Gateway, access};
 use crate::audio::sample;
 use crate::engine::{EngineError, Voice, language_of, sentences};
 use crate::resample::Resampler;
@@ -125,7 +125,7 @@ async fn speak(
     gateway.authority.charge(identity, Amount::text(characters as u64))?;
     let (sender, mut pcm) = mpsc::channel(AHEAD);
     let listener = Listener { sender, runtime: Handle::current() };
-    tokio::task::spawn_blocking(move || {
+    access::spawn_blocking(move || {
         let _place = place;
         synthesise(&*voice, &text, tempo, &listener);
     });

@@ -1,6 +1,7 @@
 //! The tests that use voxline from outside: one binary, a module for each behaviour.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
+mod access;
 mod attempts;
 mod authority;
 mod certificates;
