@@ -10,6 +10,7 @@ pub mod authority;
 mod board;
 mod body;
 mod chunks;
+mod cors;
 mod error;
 mod hearing;
 mod households;
@@ -49,6 +50,7 @@ use tokio_util::task::TaskTracker;
 use self::admin::AdminSocket;
 use self::attempts::Attempts;
 use self::authority::{Authority, Identity, Scope};
+pub use self::cors::{BadOrigin, Origin};
 use self::error::{ApiError, json_response};
 use self::sessions::Sessions;
 use self::tasks::Tasks;
@@ -103,6 +105,8 @@ pub struct Options {
     pub task_gap: Duration,
     /// How long its result is kept once it is done.
     pub task_kept: Duration,
+    /// Origins whose pages may use the gateway from a browser, apart from its own.
+    pub cors_origins: Vec<Origin>,
     /// Whether a socket may go on under a fresh token that its client sends in band. To be switched off behind a proxy
     /// that checks tokens at the handshake: it sees no later one, and may cut a socket whose first token has expired.
     pub in_band_auth: bool,
@@ -127,6 +131,7 @@ impl Default for Options {
             task_opening: Duration::from_secs(60),
             task_gap: Duration::from_secs(5),
             task_kept: Duration::from_secs(10 * 60),
+            cors_origins: Vec::new(),
             in_band_auth: true,
             documented_status: false,
         }
@@ -335,7 +340,7 @@ async fn serve_with(
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route(crate::auth::TOKEN_PATH, post(token::token))
         .route(REVOKE_PATH, post(revoke::revoke))
         .route(protocol::PATH, get(stream::upgrade))
@@ -350,9 +355,12 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .method_not_allowed_fallback(error::wrong_method)
-        .fallback(error::unknown_path)
-        .layer(from_fn_with_state(gateway.clone(), access::tell))
-        .with_state(gateway)
+        .fallback(error::unknown_path);
+    let routes = match cors::layer(&gateway.options.cors_origins) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes.layer(from_fn_with_state(gateway.clone(), access::tell)).with_state(gateway)
 }
 
 /// Whether it lives: also while it is draining, when it must not be killed.

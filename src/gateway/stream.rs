@@ -22,7 +22,7 @@ use super::error::ApiError;
 use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass};
 use super::session::{AttachError, Attached, Session, StartError};
 use super::sessions::Full;
-use super::{BUSY_WAIT, Gateway, peer};
+use super::{BUSY_WAIT, Gateway, cors, peer};
 use crate::session::close;
 use crate::session::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
 use crate::transport::{Wire, socket_limits};
@@ -79,6 +79,7 @@ fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
     let identity = gateway.authorise(request, Scope::AsrStream)?;
     gateway.authority.afford(&identity, Amount::audio(1))?;
     let headers = request.headers();
+    cors::admit(headers, &gateway.options.cors_origins)?;
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
     if !offered.is_some_and(|offered| offered.split(',').any(|name| name.trim() == protocol::SUBPROTOCOL)) {
         let expected = format!("Sec-WebSocket-Protocol should be {}", protocol::SUBPROTOCOL);
