@@ -12,6 +12,7 @@ mod serve;
 mod service;
 mod signals;
 mod speak;
+mod systemd;
 mod target;
 mod token;
 mod transcribe;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit_code::{CliError, Exit};
 use super::service::load_whisper;
 use super::signals::{Hangups, Signals};
-use super::{Common, say};
+use super::{Common, say, systemd};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::config::gateway::{Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit};
@@ -132,19 +132,23 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let (mut signals, mut hangups) = (Signals::new()?, Hangups::new()?);
     let shutdown = CancellationToken::new();
     let serving = serve(listener, gateway, shutdown.clone());
+    systemd::ready();
     // Scripts wait for this line; with port 0 it is how they learn the port.
     say(&format!("listening on {scheme}://{address}\n"))?;
     let reloading = async {
         loop {
             hangups.next().await;
+            systemd::reloading();
             match &tls {
                 Some(tls) => tls.reload(),
                 None => tracing::warn!("nothing to read again: there is no TLS"),
             }
+            systemd::ready();
         }
     };
     let stopping = async {
         signals.next().await;
+        systemd::stopping();
         shutdown.cancel();
         signals.next().await;
     };
