@@ -104,6 +104,8 @@ impl Arguments {
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let config = arguments.load(common)?;
+    // A request to read files again that comes too early must not end the process.
+    let mut hangups = Hangups::new()?;
     let gateway = config.gateway.clone();
     let tls = gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
     let (listen, options) = (gateway.listen, gateway.options());
@@ -129,7 +131,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     if tls.is_none() && !address.ip().is_loopback() {
         tracing::warn!(%address, "tokens travel unencrypted here: set tls-cert and tls-key, or put TLS in front");
     }
-    let (mut signals, mut hangups) = (Signals::new()?, Hangups::new()?);
+    let mut signals = Signals::new()?;
     let shutdown = CancellationToken::new();
     let serving = serve(listener, gateway, shutdown.clone());
     systemd::ready();
