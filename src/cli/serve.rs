@@ -54,6 +54,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_IN_BAND_AUTH",
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     in_band_auth: Option<bool>,
+    /// Answer /tts_demo and /asr_demo, which ask for no token [default: false]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DEMO",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    demo: Option<bool>,
+    /// How many threads recognise [default: as many as the machine runs at once]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_THREADS")]
+    threads: Option<Count>,
     /// How many streaming sessions may live at once [default: 64]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_SESSIONS")]
     max_sessions: Option<Count>,

@@ -1,6 +1,7 @@
 //! The gateway's part of the configuration: table `[gateway]` of the file, with a key for each flag of `voxline serve`.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -96,6 +97,8 @@ pub struct GatewayConfig {
     pub refresh_tokens: RefreshTokens,
     pub documented_status: bool,
     pub in_band_auth: bool,
+    pub demo: bool,
+    pub threads: Option<Count>,
     pub max_sessions: Count,
     pub max_requests: Count,
     pub max_connections: Count,
@@ -122,6 +125,8 @@ impl Default for GatewayConfig {
             refresh_tokens: RefreshTokens::Keep,
             documented_status: options.documented_status,
             in_band_auth: options.in_band_auth,
+            demo: options.demo,
+            threads: None,
             max_sessions: Whole(options.max_sessions as u64),
             max_requests: Whole(options.max_requests as u64),
             max_connections: Whole(options.max_connections as u64),
@@ -141,7 +146,10 @@ impl GatewayConfig {
     /// What the gateway is told.
     #[must_use]
     pub fn options(&self) -> Options {
+        let options = Options::default();
+        let threads = self.threads.and_then(|threads| NonZero::new(threads.count()));
         Options {
+            threads: threads.unwrap_or(options.threads),
             max_sessions: self.max_sessions.count(),
             max_requests: self.max_requests.count(),
             max_connections: self.max_connections.count(),
@@ -154,8 +162,9 @@ impl GatewayConfig {
             drain: self.drain.seconds(),
             cors_origins: self.cors_origin.clone(),
             in_band_auth: self.in_band_auth,
+            demo: self.demo,
             documented_status: self.documented_status,
-            ..Options::default()
+            ..options
         }
     }
 

@@ -4,6 +4,8 @@
 
 mod access;
 pub mod admin;
+mod admission;
+mod arrivals;
 mod asr;
 mod attempts;
 pub mod authority;
@@ -11,14 +13,17 @@ mod board;
 mod body;
 mod chunks;
 mod cors;
+mod demo;
 mod error;
 mod hearing;
 mod households;
 mod limit;
 mod link;
+mod metrics;
 mod queue;
 mod recording;
 mod revoke;
+mod scheduler;
 mod server;
 mod session;
 mod sessions;
@@ -30,16 +35,17 @@ mod token;
 mod tts;
 mod worker;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use std::{io, thread};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -48,10 +54,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admin::AdminSocket;
+use self::admission::Obstacle;
 use self::attempts::Attempts;
 use self::authority::{Authority, Identity, Scope};
 pub use self::cors::{BadOrigin, Origin};
 use self::error::{ApiError, json_response};
+use self::metrics::Metrics;
+use self::scheduler::Scheduler;
 use self::sessions::Sessions;
 use self::tasks::Tasks;
 pub use self::tls::{BadTls, Listener, Tls, TlsFiles};
@@ -70,6 +79,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// What an operator may set.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// How many threads recognise; by default as many as the machine runs at once.
+    pub threads: NonZero<usize>,
     /// How many streaming sessions and tasks of numbered chunks may live at once; the `start` of one more is closed with
     /// 1013, and one more task is refused with 429.
     pub max_sessions: usize,
@@ -113,11 +124,14 @@ pub struct Options {
     /// Whether a bad token is answered with status 400, as the documentation prints, and not with 401 or 403, as the
     /// service did and clients expect.
     pub documented_status: bool,
+    /// Whether `/tts_demo` and `/asr_demo` answer anybody, without a token.
+    pub demo: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
+            threads: thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             max_sessions: 64,
             max_requests: 16,
             max_connections: 800,
@@ -134,6 +148,7 @@ impl Default for Options {
             cors_origins: Vec::new(),
             in_band_auth: true,
             documented_status: false,
+            demo: false,
         }
     }
 }
@@ -152,6 +167,8 @@ pub struct Gateway {
     authority: Authority,
     engines: Engines,
     options: Options,
+    metrics: Arc<Metrics>,
+    scheduler: Scheduler,
     sessions: Sessions,
     tasks: Tasks,
     attempts: Attempts,
@@ -175,9 +192,13 @@ impl Gateway {
     /// A gateway that trusts `authority`.
     #[must_use]
     pub fn new(authority: Authority, engines: Engines, options: Options) -> Gateway {
+        let metrics = Metrics::new(options.max_sessions, options.threads.get(), authority.audit());
+        let metrics = Arc::new(metrics);
         Gateway {
             authority,
             engines,
+            scheduler: Scheduler::new(options.threads, metrics.clone()),
+            metrics,
             sessions: Sessions::new(options.max_sessions),
             tasks: Tasks::new(options.task_kept),
             attempts: Attempts::new(options.max_failures),
@@ -229,12 +250,6 @@ impl Gateway {
     /// A place for a request that keeps an engine busy, held until it is dropped.
     fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.places.clone().try_acquire_owned().map_err(|_| busy())
-    }
-
-    /// Whether a socket starts a session or resumes one is known only later, and a full gateway must go on taking those
-    /// that resume. So `start` enforces the limit of sessions; sockets are limited to two a session, as while it moves.
-    fn has_room_for_socket(&self) -> bool {
-        self.sockets.len() < self.options.max_sessions.saturating_mul(2)
     }
 
     fn is_draining(&self) -> bool {
@@ -339,28 +354,48 @@ async fn serve_with(
     served
 }
 
+/// A path, and what answers its methods.
+type Route = (&'static str, MethodRouter<Arc<Gateway>>);
+
+/// What asks who it is, or works for anybody.
+fn guarded_routes(options: &Options) -> Vec<Route> {
+    let mut routes = vec![
+        (crate::auth::TOKEN_PATH, post(token::token)),
+        (REVOKE_PATH, post(revoke::revoke)),
+        (protocol::PATH, get(stream::upgrade)),
+        ("/asr_stream/create_task", post(chunks::create_task)),
+        ("/asr_stream/add_chunk", post(chunks::add_chunk)),
+        ("/asr_stream/get_result", get(chunks::get_result)),
+        ("/asr", post(asr::recognise)),
+        (crate::speech::PATH, get(tts::from_query).post(tts::from_body)),
+    ];
+    if options.demo {
+        routes.extend([("/tts_demo", post(demo::speak)), ("/asr_demo", post(demo::recognise))]);
+    }
+    routes
+}
+
+/// What anybody may ask, at any rate.
+fn open_routes() -> Vec<Route> {
+    vec![("/healthz", get(health)), ("/readyz", get(readiness)), (metrics::PATH, get(metrics::tell))]
+}
+
 fn router(gateway: Arc<Gateway>) -> Router {
-    let routes = Router::new()
-        .route(crate::auth::TOKEN_PATH, post(token::token))
-        .route(REVOKE_PATH, post(revoke::revoke))
-        .route(protocol::PATH, get(stream::upgrade))
-        .route("/asr_stream/create_task", post(chunks::create_task))
-        .route("/asr_stream/add_chunk", post(chunks::add_chunk))
-        .route("/asr_stream/get_result", get(chunks::get_result))
-        .route("/asr", post(asr::recognise))
-        .route(crate::speech::PATH, get(tts::from_query).post(tts::from_body))
+    let add = |router: Router<Arc<Gateway>>, (path, methods): Route| router.route(path, methods);
+    let guarded = guarded_routes(&gateway.options).into_iter().fold(Router::new(), add);
+    let guarded = guarded
         // Here, too: whoever is wrong too often is told nothing of methods.
         .method_not_allowed_fallback(error::wrong_method)
-        .route_layer(from_fn_with_state(gateway.clone(), attempts::limit))
-        .route("/healthz", get(health))
-        .route("/readyz", get(readiness))
-        .method_not_allowed_fallback(error::wrong_method)
-        .fallback(error::unknown_path);
-    let routes = match cors::layer(&gateway.options.cors_origins) {
-        Some(cors) => routes.layer(cors),
-        None => routes,
+        .route_layer(from_fn_with_state(gateway.clone(), attempts::limit));
+    let all = open_routes().into_iter().fold(guarded, add);
+    let all = all.method_not_allowed_fallback(error::wrong_method).fallback(error::unknown_path);
+    let all = match cors::layer(&gateway.options.cors_origins) {
+        Some(cors) => all.layer(cors),
+        None => all,
     };
-    routes.layer(from_fn_with_state(gateway.clone(), access::tell)).with_state(gateway)
+    all.layer(from_fn_with_state(gateway.clone(), metrics::count))
+        .layer(from_fn_with_state(gateway.clone(), access::tell))
+        .with_state(gateway)
 }
 
 /// Whether it lives: also while it is draining, when it must not be killed.
@@ -375,14 +410,11 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
 
 /// Whether it can take a new session, for whoever decides where to send the next.
 async fn readiness(State(gateway): State<Arc<Gateway>>) -> Response {
-    let obstacle = if gateway.engines.recognizer.is_none() {
-        "this gateway has no recogniser"
-    } else if gateway.is_draining() {
-        "the gateway is stopping"
-    } else if !gateway.has_room_for_socket() || gateway.sessions.count() >= gateway.options.max_sessions {
-        "no room for a session"
-    } else {
-        return json_response(StatusCode::OK, &json!({ "status": "ready" }));
-    };
-    ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, obstacle, BUSY_WAIT).into_response()
+    match gateway.recognizer().and_then(|_| gateway.room_for_session().map_err(Obstacle::refusal)) {
+        Ok(()) => json_response(StatusCode::OK, &json!({ "status": "ready" })),
+        // Whatever it is, nobody should be sent here now.
+        Err(refusal) => {
+            ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, &refusal.message, BUSY_WAIT).into_response()
+        }
+    }
 }

@@ -68,7 +68,7 @@ async fn every_answer_has_the_id_of_its_request() {
 async fn run_session(endpoint: &Endpoint, token: &str) {
     let tokens = TokenProvider::service(&token.to_owned().into()).unwrap();
     let connector = WebSocketConnector::new(endpoint.clone()).unwrap();
-    let mut socket = Socket::on(connector.connect(&tokens.token().await.unwrap()).await.unwrap());
+    let mut socket = Socket::on(connector.connect(&tokens.token().await.unwrap(), None).await.unwrap());
     socket.say(&json!({ "type": "start", "sample_rate": 16_000, "partials": false }));
     socket.hear("ready").await;
     socket.audio(&[0; 16_000], 0, 16_000);

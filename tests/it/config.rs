@@ -193,11 +193,12 @@ fn the_sample_has_every_key_and_passes_the_check() {
     let sample = fs::read_to_string(SAMPLE).unwrap();
     let place = Place::new();
     certify(&place);
-    let all = place.file("all.toml", sample.replace("# tls_", "tls_"));
+    let all = place.file("all.toml", sample.replace("# tls_", "tls_").replace("# threads", "threads"));
     let written: toml::Table = fs::read_to_string(&all).unwrap().parse().unwrap();
     let written = written["gateway"].as_table().unwrap();
     let known = GatewayConfig {
         state: Some("a".into()),
+        threads: Some("4".parse().unwrap()),
         tls_cert: Some("a".into()),
         tls_key: Some("a".into()),
         ..GatewayConfig::default()

@@ -267,7 +267,7 @@ async fn certificates_are_replaced_under_a_live_session() {
 
     let tokens = TokenProvider::service(&token.into()).unwrap();
     let connector = WebSocketConnector::trusting(at(address), &files.trust());
-    let mut live = Socket::on(connector.connect(&tokens.token().await.unwrap()).await.unwrap());
+    let mut live = Socket::on(connector.connect(&tokens.token().await.unwrap(), None).await.unwrap());
     live.say(&serde_json::json!({ "type": "start", "sample_rate": 16_000, "partials": false }));
     live.hear("ready").await;
     let silence = vec![0; 64_000];

@@ -9,6 +9,7 @@ mod cli;
 mod cli_audio;
 mod cli_token;
 mod config;
+mod conformance;
 mod dependencies;
 mod endurance;
 mod front_end;

@@ -41,7 +41,7 @@ pub(crate) struct Socket {
 impl Socket {
     pub(crate) async fn dial(server: &Server, token: &AccessToken) -> Socket {
         let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-        Socket::on(connector.connect(token).await.unwrap())
+        Socket::on(connector.connect(token, None).await.unwrap())
     }
 
     pub(crate) fn on(wire: Wire<<WebSocketConnector as Connect>::Io>) -> Socket {
