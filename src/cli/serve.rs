@@ -39,6 +39,9 @@ pub(super) struct Arguments {
     /// Answer a bad token with status 400, as the documentation prints, instead of 401 and 403
     #[arg(long)]
     documented_status: bool,
+    /// Serve no page at /
+    #[arg(long)]
+    no_console: bool,
     /// How many streaming sessions may live at once
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     max_sessions: u16,
@@ -97,6 +100,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         max_failures,
         drain: Duration::from_secs(drain),
         documented_status: arguments.documented_status,
+        console: !arguments.no_console,
         ..Options::default()
     };
     let gateway = Arc::new(Gateway::new(authority, engines, options));

@@ -9,6 +9,7 @@ pub mod authority;
 mod board;
 mod body;
 mod chunks;
+mod console;
 mod error;
 mod hearing;
 mod limit;
@@ -46,7 +47,7 @@ use tokio_util::task::TaskTracker;
 
 use self::admin::AdminSocket;
 use self::attempts::Attempts;
-use self::authority::{Authority, Identity, Scope};
+use self::authority::{Authority, AuthorityError, Identity, Scope};
 use self::error::{ApiError, json_response};
 use self::sessions::Sessions;
 use self::tasks::Tasks;
@@ -99,6 +100,8 @@ pub struct Options {
     /// Whether a bad token is answered with status 400, as the documentation prints, and not with 401 or 403, as the
     /// service did and clients expect.
     pub documented_status: bool,
+    /// Whether `/` serves the console: a page to try the gateway with, and to see one's sessions and usage.
+    pub console: bool,
 }
 
 impl Default for Options {
@@ -117,6 +120,7 @@ impl Default for Options {
             task_kept: Duration::from_secs(10 * 60),
             in_band_auth: true,
             documented_status: false,
+            console: true,
         }
     }
 }
@@ -135,6 +139,8 @@ pub struct Gateway {
     authority: Authority,
     engines: Engines,
     options: Options,
+    /// When it was made, by the authority's monotonic clock.
+    since: Duration,
     sessions: Sessions,
     tasks: Tasks,
     attempts: Attempts,
@@ -159,6 +165,7 @@ impl Gateway {
     #[must_use]
     pub fn new(authority: Authority, engines: Engines, options: Options) -> Gateway {
         Gateway {
+            since: authority.clock().monotonic(),
             authority,
             engines,
             sessions: Sessions::new(options.max_sessions),
@@ -185,10 +192,17 @@ impl Gateway {
 
     /// Whose token the request carries, where that opens `scope`.
     fn authorise(&self, request: &Request, scope: Scope) -> Result<Identity, ApiError> {
-        let identity = match bearer(request.headers()) {
-            Some(token) => self.authority.authorise(token, scope, peer(request)).map_err(ApiError::from),
-            None => Err(ApiError::token()),
-        };
+        let authorise = |token: &str| self.authority.authorise(token, scope, peer(request));
+        self.identify(bearer(request.headers()), authorise)
+    }
+
+    /// Whose `token` it is, where `check` takes it.
+    fn identify(
+        &self,
+        token: Option<&str>,
+        check: impl FnOnce(&str) -> Result<Identity, AuthorityError>,
+    ) -> Result<Identity, ApiError> {
+        let identity = token.ok_or_else(ApiError::token).and_then(|token| Ok(check(token)?));
         match self.options.documented_status {
             true => identity.map_err(ApiError::documented),
             false => identity,
@@ -323,7 +337,12 @@ async fn serve_with(
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {
+    let (console, pages) = match gateway.options.console {
+        true => (console::data(), console::pages()),
+        false => (Router::new(), Router::new()),
+    };
     Router::new()
+        .merge(console)
         .route(crate::auth::TOKEN_PATH, post(token::token))
         .route(REVOKE_PATH, post(revoke::revoke))
         .route(protocol::PATH, get(stream::upgrade))
@@ -335,6 +354,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         // Here, too: whoever is wrong too often is told nothing of methods.
         .method_not_allowed_fallback(error::wrong_method)
         .route_layer(from_fn_with_state(gateway.clone(), attempts::limit))
+        .merge(pages)
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .method_not_allowed_fallback(error::wrong_method)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout};
@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass};
 use super::session::{AttachError, Attached, Session, StartError};
 use super::sessions::Full;
-use super::{BUSY_WAIT, Gateway, peer};
+use super::{BUSY_WAIT, Gateway, bearer, peer};
 use crate::session::close;
 use crate::session::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
 use crate::transport::{Wire, socket_limits};
@@ -74,9 +74,10 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
 
 /// Authorisation before everything else, then what the socket must be, then whether there is room.
 fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
-    let identity = gateway.authorise(request, Scope::AsrStream)?;
-    gateway.authority.afford(&identity, Amount::audio(1))?;
     let headers = request.headers();
+    let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
+    let identity = gateway.identify(bearer(headers).or_else(|| offered_token(headers)), authorise)?;
+    gateway.authority.afford(&identity, Amount::audio(1))?;
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
     if !offered.is_some_and(|offered| offered.split(',').any(|name| name.trim() == protocol::SUBPROTOCOL)) {
         let expected = format!("Sec-WebSocket-Protocol should be {}", protocol::SUBPROTOCOL);
@@ -97,6 +98,13 @@ fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
         return Err(ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "no room for a session", BUSY_WAIT));
     }
     Ok(identity)
+}
+
+/// The token of a browser, which can't set `Authorization` on a WebSocket: it offers it as one more subprotocol. It is
+/// never the one that is answered.
+fn offered_token(headers: &HeaderMap) -> Option<&str> {
+    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    offered.split(',').find_map(|name| name.trim().strip_prefix(protocol::BEARER_PREFIX))
 }
 
 async fn serve(gateway: &Gateway, pass: Pass, mut wire: Socket) {
