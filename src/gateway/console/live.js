@@ -197,6 +197,6 @@ export class Live {
     } catch {
       copy.textContent = 'Not copied';
     }
-    setTimeout(() => { copy.textContent = 'Copy text'; }, 1_500);
+    setTimeout(() => { copy.textContent = 'Copy'; }, 1_500);
   }
 }

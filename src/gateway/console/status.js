@@ -19,6 +19,18 @@ const row = (...cells) => element('tr', {}, ...cells);
 const count = (value) => value.toLocaleString('en');
 const audio = (milliseconds) => (milliseconds < 60_000 ? seconds(milliseconds / 1_000) : duration(milliseconds / 1_000));
 
+// Whatever the gateway tells: a figure, of a limit where there is one.
+function load({ what, now, limit }) {
+  const value = Number.isInteger(now) ? count(now) : now.toFixed(2);
+  const item = element('li', {},
+    element('span', { textContent: what }),
+    element('b', { textContent: limit === undefined ? value : `${value} of ${count(limit)}` }));
+  if (limit !== undefined) {
+    item.append(element('meter', { max: limit, high: limit * 0.8, optimum: 0, value: now, ariaLabel: what }));
+  }
+  return item;
+}
+
 export class Status {
   #account = null;
   #timer = null;
@@ -74,21 +86,8 @@ export class Status {
     };
     byId('gateway-facts').replaceChildren(...Object.entries(facts).map(([term, value]) =>
       element('div', {}, element('dt', { textContent: term }), element('dd', { textContent: value }))));
-    byId('gateway-load').replaceChildren(...Object.entries(status.load).map(([key, load]) => this.#load(key, load)));
+    byId('gateway-load').replaceChildren(...status.load.map(load));
     this.#project(status.project, status.now_ms);
-  }
-
-  // Whatever the gateway tells: a figure, of a limit where there is one.
-  #load(key, { now, limit }) {
-    const label = key.replaceAll('_', ' ');
-    const value = Number.isInteger(now) ? count(now) : now.toFixed(2);
-    const item = element('li', {},
-      element('span', { textContent: label }),
-      element('b', { textContent: limit === undefined ? value : `${value} of ${count(limit)}` }));
-    if (limit !== undefined) {
-      item.append(element('meter', { max: limit, high: limit * 0.8, optimum: 0, value: now, ariaLabel: label }));
-    }
-    return item;
   }
 
   #project({ sessions, usage, tokens }, now) {

@@ -70,10 +70,10 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
         "now_ms": u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX),
         "draining": gateway.is_draining(),
         "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
-        "load": {
-            "sessions": { "now": gateway.sessions.count(), "limit": options.max_sessions },
-            "requests": { "now": busy, "limit": options.max_requests },
-        },
+        "load": [
+            { "what": "sessions", "now": gateway.sessions.count(), "limit": options.max_sessions },
+            { "what": "requests", "now": busy, "limit": options.max_requests },
+        ],
         "token": {
             "id": identity.token,
             "scopes": identity.terms.scopes,
