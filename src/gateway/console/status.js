@@ -91,7 +91,7 @@ export class Status {
   }
 
   #project({ sessions, usage, tokens }, now) {
-    const ago = (time) => (time ? `${duration((now - time) / 1_000)} ago` : 'never');
+    const ago = (time) => (now - time < 5_000 ? 'just now' : `${duration((now - time) / 1_000)} ago`);
     fill(byId('project-sessions'), sessions.map((session) => row(
       name(session.session),
       name(session.holder),
