@@ -94,6 +94,20 @@ fn wall_clock() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
+/// The date that many days after 1970-01-01, by years that begin in March, so that a leap day is a year's last
+/// (Howard Hinnant's `civil_from_days`).
+#[cfg(feature = "gateway")]
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
 /// What the kernel calls this run of the machine. Where it doesn't say, each process counts from a start of its own.
 fn boot_id() -> Box<str> {
     match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {

@@ -42,6 +42,9 @@ pub(super) struct Arguments {
     /// Serve no page at /
     #[arg(long)]
     no_console: bool,
+    /// Answer /tts_demo and /asr_demo, which ask for no token
+    #[arg(long)]
+    demo: bool,
     /// How many streaming sessions may live at once
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     max_sessions: u16,
@@ -101,6 +104,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         drain: Duration::from_secs(drain),
         documented_status: arguments.documented_status,
         console: !arguments.no_console,
+        demo: arguments.demo,
         ..Options::default()
     };
     let gateway = Arc::new(Gateway::new(authority, engines, options));

@@ -8,9 +8,15 @@ use super::{
     EngineError, EspeakVoice, FestivalVoice, PiperVoice, Quality, Voice, VoiceInfo, espeak, festival, piper,
 };
 
-/// Names of Cloud Voice's Russian voices, which its clients send. They get the best Russian voice at hand.
-const CLOUD_VOICE_NAMES: &[&str] =
-    &["katherine", "katherine-hifigan", "maria", "maria-serious", "pavel", "pavel-hifigan"];
+/// Women and men among Piper's Russian and English voices, and festival's, the best first.
+const WOMEN: &[&str] = &["irina", "lessac", "amy", "kristin"];
+const MEN: &[&str] = &["dmitri", "denis", "ruslan", "festival-ru", "ryan", "joe"];
+/// Names of Cloud Voice's voices, which its clients send, and who speaks for each.
+const CLOUD_VOICES: &[([&str; 2], &[&str])] = &[
+    (["katherine", "katherine-hifigan"], WOMEN),
+    (["maria", "maria-serious"], WOMEN),
+    (["pavel", "pavel-hifigan"], MEN),
+];
 
 /// The voice that speaks English. Where its model is missing, that is told with the command that brings it: espeak-ng
 /// takes its place only when asked to.
@@ -122,14 +128,18 @@ impl Voices {
     /// The voice of that name; without a name, the best of that language (a region as in `ru-RU` is ignored);
     /// without either, the best English one. For a text of unknown language see [`language_of`].
     ///
-    /// Cloud Voice's names (`katherine`, `maria`, `pavel` and their variants) mean the best Russian voice.
+    /// Cloud Voice's names mean a woman (`katherine`, `maria` and their variants) or a man (`pavel`) who speaks that
+    /// language, Russian where none is given, or who else speaks it best: an English text is spoken in English, though
+    /// the service's own voices know Russian only.
     ///
     /// # Errors
     /// [`VoiceError`], which lists what is at hand and says what would bring the rest.
     pub fn find(&self, name: Option<&str>, language: Option<&str>) -> Result<Arc<dyn Voice>, VoiceError> {
         match name {
-            Some(name) if CLOUD_VOICE_NAMES.contains(&name) => self.best("ru"),
-            Some(name) => self.named(name),
+            Some(name) => match CLOUD_VOICES.iter().find(|(names, _)| names.contains(&name)) {
+                Some((_, speakers)) => self.one_of(speakers, language.unwrap_or("ru")),
+                None => self.named(name),
+            },
             None => self.best(language.unwrap_or("en")),
         }
     }
@@ -146,6 +156,14 @@ impl Voices {
                 absent: self.commands(|_| true),
             },
         })
+    }
+
+    /// The first of these who is at hand and speaks the language; else the best of it.
+    fn one_of(&self, speakers: &[&str], language: &str) -> Result<Arc<dyn Voice>, VoiceError> {
+        let speaks = |name: &&str| {
+            self.iter().find(|voice| voice.info().name == *name && voice.info().language == language)
+        };
+        speakers.iter().find_map(speaks).cloned().map_or_else(|| self.best(language), Ok)
     }
 
     fn best(&self, language: &str) -> Result<Arc<dyn Voice>, VoiceError> {

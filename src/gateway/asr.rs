@@ -1,21 +1,26 @@
 //! `POST /asr`: one short recording in, its text out.
 
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::authority::{Amount, Scope};
+use super::authority::{Amount, Identity, Scope};
 use super::error::{ApiError, json_response, qid};
 use super::recording::{self, Recording, bad};
-use super::{Gateway, busy};
-use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
+use super::scheduler::{self, Next, Rank};
+use super::{Gateway, body, busy};
+use crate::clock::civil;
+use crate::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
 
 /// Documented limits: 20 MB, 5 minutes, one channel.
 pub(super) const MAX_BYTES: usize = 20 * 1024 * 1024;
@@ -32,71 +37,141 @@ pub(super) async fn recognise(
     asked: Result<Query<Parameters>, QueryRejection>,
     request: Request,
 ) -> Response {
-    answer(gateway, asked, request).await.unwrap_or_else(ApiError::into_response)
+    let identity = gateway.authorise(&request, Scope::AsrShort).map(Some);
+    answer(gateway, identity, MAX_DURATION, asked, request).await
 }
 
-async fn answer(
+/// Hears the recording of up to `longest` in `request`, and charges it to whose token it is, if anybody's.
+pub(super) async fn answer(
     gateway: Arc<Gateway>,
+    identity: Result<Option<Identity>, ApiError>,
+    longest: Duration,
     asked: Result<Query<Parameters>, QueryRejection>,
     request: Request,
+) -> Response {
+    let body = request.into_body();
+    // Who would be refused anyway need not send a recording.
+    let admitted = identity.and_then(|identity| {
+        let Query(parameters) = asked?;
+        if let Some(identity) = &identity {
+            gateway.authority.afford(identity, Amount::audio(1))?;
+        }
+        // A place is taken only by what has arrived: slow clients would keep all places without any work being done.
+        drop(gateway.place()?);
+        Ok((identity, parameters, gateway.recognizer()?.clone()))
+    });
+    let answer = match admitted {
+        Ok((identity, parameters, recognizer)) => {
+            work(gateway, identity, recognizer, longest, parameters.language, body).await
+        }
+        Err(refusal) => {
+            body::discard(body);
+            Err(refusal)
+        }
+    };
+    answer.unwrap_or_else(ApiError::into_response)
+}
+
+async fn work(
+    gateway: Arc<Gateway>,
+    identity: Option<Identity>,
+    recognizer: Arc<dyn Recognizer>,
+    longest: Duration,
+    language: Option<String>,
+    body: Body,
 ) -> Result<Response, ApiError> {
-    let identity = gateway.authorise(&request, Scope::AsrShort)?;
-    let Query(parameters) = asked?;
-    gateway.authority.afford(&identity, Amount::audio(1))?;
-    let recognizer = gateway.recognizer()?.clone();
-    // Who would be refused anyway need not send a recording. But a place is taken only by one that has arrived: slow
-    // clients would keep all places without any work being done.
-    drop(gateway.place()?);
     let mut room = gateway.room.clone().try_acquire_many_owned(0).map_err(|_| busy())?;
     let reserve = |bytes| {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         gateway.room.clone().try_acquire_many_owned(bytes).map(|more| room.merge(more)).is_ok()
     };
     let patience = gateway.options.body_timeout;
-    let body = recording::receive(request.into_body(), MAX_BYTES, patience, reserve).await?;
+    let file = recording::receive(body, MAX_BYTES, patience, reserve).await?;
+    gateway.metrics.count_bytes("asr", "in", file.len());
     let place = gateway.place()?;
-    // This future is dropped when the connection ends, but a thread at work is not.
-    let gone = CancellationToken::new();
-    let _here = gone.clone().drop_guard();
-    let work = move || {
-        let _held = (place, room);
-        let go_on = |milliseconds| match gone.is_cancelled() {
-            true => Err(bad(4034, "the client is gone")),
-            false => Ok(gateway.authority.charge(&identity, Amount::audio(milliseconds))?),
-        };
-        hear(&*recognizer, body, parameters.language, go_on)
+    let charged = gateway.clone();
+    let charge = move |milliseconds| {
+        if let Some(identity) = &identity {
+            charged.authority.charge(identity, Amount::audio(milliseconds))?;
+        }
+        charged.metrics.receive("asr", milliseconds, 0);
+        Ok(())
     };
-    let segments = tokio::task::spawn_blocking(work).await.map_err(|panic| ApiError::internal(&panic))??;
-    Ok(json_response(StatusCode::OK, &shape(&segments)))
+    let open = move || Hearing::open(&*recognizer, Recording::open(file, longest)?, language, charge);
+    let opened = tokio::task::spawn_blocking(open).await.map_err(|panic| ApiError::internal(&panic))?;
+    let (told, hears) = oneshot::channel();
+    let job = Job { hearing: opened?, told: Some(told), _held: (place, room) };
+    // This future is dropped when the connection ends, and the work with it.
+    let _ticket =
+        gateway.scheduler.add(Rank::Recording, Box::new(job)).map_err(|error| ApiError::internal(&error))?;
+    let segments = hears.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
+    Ok(json_response(StatusCode::OK, &shape(&segments, gateway.authority.clock().unix())))
 }
 
-/// What is said in `body`. Before more milliseconds of it are heard, `go_on` is asked, which charges them: so no more is
-/// heard than can be paid for, or than anybody waits for.
-fn hear(
-    recognizer: &dyn Recognizer,
-    body: Vec<u8>,
-    language: Option<String>,
-    go_on: impl Fn(u64) -> Result<(), ApiError>,
-) -> Result<Vec<Segment>, ApiError> {
-    let recording = Recording::open(body)?;
-    let mut stream = recognizer.start(&StreamOptions { language }).map_err(|error| match error {
-        EngineError::Language(_) => bad(400, error.to_string()),
-        error => ApiError::internal(&error),
-    })?;
-    let failed = |error: EngineError| ApiError::internal(&error);
-    let mut segments = Vec::new();
-    recording.read(MAX_DURATION, |milliseconds, pcm| {
-        go_on(milliseconds)?;
-        segments.extend(stream.push(pcm).map_err(failed)?);
-        Ok(())
-    })?;
-    segments.extend(stream.flush().map_err(failed)?);
-    Ok(segments)
+/// A recording that is being heard.
+struct Hearing<C> {
+    recording: Recording,
+    stream: Box<dyn RecognizerStream>,
+    segments: Vec<Segment>,
+    /// Is told the milliseconds of what is heard next, so that no more is heard than can be paid for.
+    charge: C,
+}
+
+impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
+    fn open(
+        recognizer: &dyn Recognizer,
+        recording: Recording,
+        language: Option<String>,
+        charge: C,
+    ) -> Result<Hearing<C>, ApiError> {
+        let stream = recognizer.start(&StreamOptions { language }).map_err(|error| match error {
+            EngineError::Language(_) => bad(400, error.to_string()),
+            error => ApiError::internal(&error),
+        })?;
+        Ok(Hearing { recording, stream, segments: Vec::new(), charge })
+    }
+
+    /// Hears the next part. Whether there was one.
+    fn go_on(&mut self) -> Result<bool, ApiError> {
+        let failed = |error: EngineError| ApiError::internal(&error);
+        let Some(part) = self.recording.next_part()? else {
+            self.segments.extend(self.stream.flush().map_err(failed)?);
+            return Ok(false);
+        };
+        (self.charge)(part.milliseconds)?;
+        self.segments.extend(self.stream.push(&part.samples).map_err(failed)?);
+        Ok(true)
+    }
+}
+
+/// The same, turn by turn.
+struct Job<C> {
+    hearing: Hearing<C>,
+    told: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
+    /// Its place among the requests, and its file's room.
+    _held: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
+    fn turn(&mut self, _: Rank) -> Next {
+        let heard = catch_unwind(AssertUnwindSafe(|| self.hearing.go_on()));
+        let result = match heard {
+            Ok(Ok(true)) => return Next::Again,
+            Ok(Ok(false)) => Ok(mem::take(&mut self.hearing.segments)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ApiError::internal(&"recogniser panicked")),
+        };
+        if let Some(told) = self.told.take() {
+            // Who left doesn't wait for it.
+            let _ = told.send(result);
+        }
+        Next::Over
+    }
 }
 
 /// The documented answer: a list of hypotheses for the whole recording, best first. There is one, or none where nothing
 /// was said.
-fn shape(segments: &[Segment]) -> serde_json::Value {
+fn shape(segments: &[Segment], now: Duration) -> serde_json::Value {
     let spoken: Vec<&Segment> = segments.iter().filter(|segment| !segment.text.is_empty()).collect();
     let punctuated = spoken.iter().map(|segment| segment.text.trim()).collect::<Vec<_>>().join(" ");
     let texts = match punctuated.as_str() {
@@ -107,7 +182,17 @@ fn shape(segments: &[Segment]) -> serde_json::Value {
             "punctuated_text": punctuated,
         }]),
     };
-    json!({ "qid": qid(), "result": { "texts": texts, "phrase_id": qid() } })
+    json!({ "qid": qid(), "result": { "texts": texts, "phrase_id": phrase_id(now) } })
+}
+
+/// A version 4 UUID that begins with the time, to the minute, as the service writes it.
+fn phrase_id(now: Duration) -> String {
+    let minutes = now.as_secs() / 60;
+    let (year, month, day) = civil(minutes / (24 * 60));
+    let (hour, minute) = (minutes / 60 % 24, minutes % 60);
+    let digits = qid();
+    let groups = [&digits[12..16], &digits[16..20], &digits[20..]];
+    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}-{}", groups.join("-"))
 }
 
 /// Lower case without punctuation, as the service writes `text`; marks inside a word (`don't`, `кое-что`) stay.
@@ -130,6 +215,13 @@ fn confidence(spoken: &[&Segment]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_phrase_is_named_by_its_minute() {
+        let id = phrase_id(Duration::from_secs(1_663_773_359));
+        assert!(id.starts_with("20220921-1515-4"), "{id}");
+        assert!(id.split('-').map(str::len).eq([8, 4, 4, 4, 12]), "{id}");
+    }
 
     #[test]
     fn plain_text_keeps_words_whole() {

@@ -1,11 +1,12 @@
 //! Where a session's sockets and its recogniser meet.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::queue::{Queue, Work};
+use super::arrivals::Arrivals;
+use super::queue::Queue;
 use crate::audio::{FramePos, FrameRange};
 use crate::session::protocol::Final;
 
@@ -24,6 +25,8 @@ pub(super) struct State {
     /// The gaps above `final_`, in order: those that the recogniser has not come to.
     pub(super) gaps: VecDeque<FrameRange>,
     pub(super) queue: Queue,
+    /// When the audio came that isn't final.
+    pub(super) arrivals: Arrivals,
     /// Audio up to here was flushed.
     pub(super) flushed: FramePos,
     /// Where the audio ends, once the client has said so.
@@ -49,8 +52,6 @@ pub(super) struct Partial {
 /// Where the sockets leave work and the recogniser posts what came of it.
 pub(super) struct Board {
     state: Mutex<State>,
-    /// There is work for the recogniser, or nobody wants any done.
-    work: Condvar,
     changed: watch::Sender<()>,
 }
 
@@ -64,6 +65,7 @@ impl Board {
             partial: None,
             gaps: VecDeque::new(),
             queue: Queue::default(),
+            arrivals: Arrivals::default(),
             flushed: origin,
             finish: None,
             done: false,
@@ -71,7 +73,7 @@ impl Board {
             over: false,
             attachment: 0,
         };
-        Board { state: Mutex::new(state), work: Condvar::new(), changed: watch::Sender::new(()) }
+        Board { state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
     /// The state, which must not be held across an await.
@@ -90,24 +92,5 @@ impl Board {
         let result = change(&mut self.lock());
         self.changed.send_replace(());
         result
-    }
-
-    /// Tells the recogniser that there is work, or that nobody wants any done. Whoever changes either must.
-    pub(super) fn wake(&self) {
-        self.work.notify_one();
-    }
-
-    /// Whether there is nothing to do but wait.
-    pub(super) fn is_idle(&self) -> bool {
-        let state = self.lock();
-        state.queue.is_empty() && !state.over
-    }
-
-    /// Waits for work and takes it; `None` once nobody wants any done.
-    pub(super) fn take(&self) -> Option<Work> {
-        let waiting = |state: &mut State| state.queue.is_empty() && !state.over;
-        let state = self.work.wait_while(self.lock(), waiting);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        if state.over { None } else { state.queue.pop() }
     }
 }

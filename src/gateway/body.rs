@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use futures::StreamExt;
+
+/// How long, and how much of, a body that nobody wants is read.
+const DISCARDING: Duration = Duration::from_secs(5);
+const DISCARDED: usize = 32 << 20;
 
 /// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +34,13 @@ pub(super) async fn read_where(
     patience: Duration,
     mut room: impl FnMut(usize) -> bool,
 ) -> Result<Vec<u8>, BadBody> {
+    if body.size_hint().lower() > limit as u64 {
+        discard(body);
+        return Err(BadBody::TooLarge);
+    }
+    let mut parts = body.into_data_stream();
     let reading = async {
         let mut bytes = Vec::new();
-        let mut parts = body.into_data_stream();
         while let Some(part) = parts.next().await {
             let part: Bytes = part.map_err(|_| BadBody::Broken)?;
             if bytes.len() + part.len() > limit {
@@ -45,5 +53,29 @@ pub(super) async fn read_where(
         }
         Ok(bytes)
     };
-    tokio::time::timeout(patience, reading).await.unwrap_or(Err(BadBody::Late))
+    let read = tokio::time::timeout(patience, reading).await.unwrap_or(Err(BadBody::Late));
+    if let Err(BadBody::TooLarge | BadBody::NoRoom) = read {
+        discard_rest(parts);
+    }
+    read
+}
+
+/// Takes what a client still sends although its request is refused. A connection that is closed with bytes unread is
+/// reset, and the reset may overtake the refusal.
+pub(super) fn discard(body: Body) {
+    if !body.is_end_stream() {
+        discard_rest(body.into_data_stream());
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "ends by itself, soon, or with its connection")]
+fn discard_rest(mut parts: BodyDataStream) {
+    let reading = async move {
+        let mut left = DISCARDED;
+        while let Some(Ok(part)) = parts.next().await {
+            let Some(less) = left.checked_sub(part.len()) else { return };
+            left = less;
+        }
+    };
+    tokio::spawn(tokio::time::timeout(DISCARDING, reading));
 }

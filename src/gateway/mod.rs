@@ -3,6 +3,8 @@
 //! A [`Gateway`] holds what all requests share; [`serve`] answers them on a listener until told to stop.
 
 pub mod admin;
+mod admission;
+mod arrivals;
 mod asr;
 mod attempts;
 pub mod authority;
@@ -10,13 +12,16 @@ mod board;
 mod body;
 mod chunks;
 mod console;
+mod demo;
 mod error;
 mod hearing;
 mod limit;
 mod link;
+mod metrics;
 mod queue;
 mod recording;
 mod revoke;
+mod scheduler;
 mod server;
 mod session;
 mod sessions;
@@ -27,16 +32,17 @@ mod token;
 mod tts;
 mod worker;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use std::{io, thread};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -46,9 +52,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admin::AdminSocket;
+use self::admission::Obstacle;
 use self::attempts::Attempts;
 use self::authority::{Authority, AuthorityError, Identity, Scope};
 use self::error::{ApiError, json_response};
+use self::metrics::Metrics;
+use self::scheduler::Scheduler;
 use self::sessions::Sessions;
 use self::tasks::Tasks;
 use crate::engine::{Recognizer, Voices};
@@ -66,6 +75,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// What an operator may set.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// How many threads recognise; by default as many as the machine runs at once.
+    pub threads: NonZero<usize>,
     /// How many streaming sessions and tasks of numbered chunks may live at once; the `start` of one more is closed with
     /// 1013, and one more task is refused with 429.
     pub max_sessions: usize,
@@ -102,11 +113,14 @@ pub struct Options {
     pub documented_status: bool,
     /// Whether `/` serves the console: a page to try the gateway with, and to see one's sessions and usage.
     pub console: bool,
+    /// Whether `/tts_demo` and `/asr_demo` answer anybody, without a token.
+    pub demo: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
+            threads: thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             max_sessions: 64,
             max_requests: 16,
             max_connections: 800,
@@ -121,6 +135,7 @@ impl Default for Options {
             in_band_auth: true,
             documented_status: false,
             console: true,
+            demo: false,
         }
     }
 }
@@ -141,6 +156,8 @@ pub struct Gateway {
     options: Options,
     /// When it was made, by the authority's monotonic clock.
     since: Duration,
+    metrics: Arc<Metrics>,
+    scheduler: Scheduler,
     sessions: Sessions,
     tasks: Tasks,
     attempts: Attempts,
@@ -164,10 +181,14 @@ impl Gateway {
     /// A gateway that trusts `authority`.
     #[must_use]
     pub fn new(authority: Authority, engines: Engines, options: Options) -> Gateway {
+        let metrics = Metrics::new(options.max_sessions, options.threads.get(), authority.audit());
+        let metrics = Arc::new(metrics);
         Gateway {
             since: authority.clock().monotonic(),
             authority,
             engines,
+            scheduler: Scheduler::new(options.threads, metrics.clone()),
+            metrics,
             sessions: Sessions::new(options.max_sessions),
             tasks: Tasks::new(options.task_kept),
             attempts: Attempts::new(options.max_failures),
@@ -226,12 +247,6 @@ impl Gateway {
     /// A place for a request that keeps an engine busy, held until it is dropped.
     fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.places.clone().try_acquire_owned().map_err(|_| busy())
-    }
-
-    /// Whether a socket starts a session or resumes one is known only later, and a full gateway must go on taking those
-    /// that resume. So `start` enforces the limit of sessions; sockets are limited to two a session, as while it moves.
-    fn has_room_for_socket(&self) -> bool {
-        self.sockets.len() < self.options.max_sessions.saturating_mul(2)
     }
 
     fn is_draining(&self) -> bool {
@@ -336,29 +351,51 @@ async fn serve_with(
     served
 }
 
+/// A path, and what answers its methods.
+type Route = (&'static str, MethodRouter<Arc<Gateway>>);
+
+/// What asks who it is, or works for anybody.
+fn guarded_routes(options: &Options) -> Vec<Route> {
+    let mut routes = vec![
+        (crate::auth::TOKEN_PATH, post(token::token)),
+        (REVOKE_PATH, post(revoke::revoke)),
+        (protocol::PATH, get(stream::upgrade)),
+        ("/asr_stream/create_task", post(chunks::create_task)),
+        ("/asr_stream/add_chunk", post(chunks::add_chunk)),
+        ("/asr_stream/get_result", get(chunks::get_result)),
+        ("/asr", post(asr::recognise)),
+        (crate::speech::PATH, get(tts::from_query).post(tts::from_body)),
+    ];
+    if options.demo {
+        routes.extend([("/tts_demo", post(demo::speak)), ("/asr_demo", post(demo::recognise))]);
+    }
+    if options.console {
+        routes.extend(console::data());
+    }
+    routes
+}
+
+/// What anybody may ask, at any rate.
+fn open_routes(options: &Options) -> Vec<Route> {
+    let mut routes =
+        vec![("/healthz", get(health)), ("/readyz", get(readiness)), (metrics::PATH, get(metrics::tell))];
+    if options.console {
+        routes.extend(console::pages());
+    }
+    routes
+}
+
 fn router(gateway: Arc<Gateway>) -> Router {
-    let (console, pages) = match gateway.options.console {
-        true => (console::data(), console::pages()),
-        false => (Router::new(), Router::new()),
-    };
-    Router::new()
-        .merge(console)
-        .route(crate::auth::TOKEN_PATH, post(token::token))
-        .route(REVOKE_PATH, post(revoke::revoke))
-        .route(protocol::PATH, get(stream::upgrade))
-        .route("/asr_stream/create_task", post(chunks::create_task))
-        .route("/asr_stream/add_chunk", post(chunks::add_chunk))
-        .route("/asr_stream/get_result", get(chunks::get_result))
-        .route("/asr", post(asr::recognise))
-        .route(crate::speech::PATH, get(tts::from_query).post(tts::from_body))
+    let add = |router: Router<Arc<Gateway>>, (path, methods): Route| router.route(path, methods);
+    let guarded = guarded_routes(&gateway.options).into_iter().fold(Router::new(), add);
+    let guarded = guarded
         // Here, too: whoever is wrong too often is told nothing of methods.
         .method_not_allowed_fallback(error::wrong_method)
-        .route_layer(from_fn_with_state(gateway.clone(), attempts::limit))
-        .merge(pages)
-        .route("/healthz", get(health))
-        .route("/readyz", get(readiness))
-        .method_not_allowed_fallback(error::wrong_method)
+        .route_layer(from_fn_with_state(gateway.clone(), attempts::limit));
+    let all = open_routes(&gateway.options).into_iter().fold(guarded, add);
+    all.method_not_allowed_fallback(error::wrong_method)
         .fallback(error::unknown_path)
+        .layer(from_fn_with_state(gateway.clone(), metrics::count))
         .with_state(gateway)
 }
 
@@ -374,14 +411,11 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
 
 /// Whether it can take a new session, for whoever decides where to send the next.
 async fn readiness(State(gateway): State<Arc<Gateway>>) -> Response {
-    let obstacle = if gateway.engines.recognizer.is_none() {
-        "this gateway has no recogniser"
-    } else if gateway.is_draining() {
-        "the gateway is stopping"
-    } else if !gateway.has_room_for_socket() || gateway.sessions.count() >= gateway.options.max_sessions {
-        "no room for a session"
-    } else {
-        return json_response(StatusCode::OK, &json!({ "status": "ready" }));
-    };
-    ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, obstacle, BUSY_WAIT).into_response()
+    match gateway.recognizer().and_then(|_| gateway.room_for_session().map_err(Obstacle::refusal)) {
+        Ok(()) => json_response(StatusCode::OK, &json!({ "status": "ready" })),
+        // Whatever it is, nobody should be sent here now.
+        Err(refusal) => {
+            ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, &refusal.message, BUSY_WAIT).into_response()
+        }
+    }
 }

@@ -34,15 +34,27 @@ pub(super) fn bad(code: u16, message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, code, message)
 }
 
-/// A file of one channel that can be brought to the recogniser's rate.
+/// A file of one channel, read part by part at the recogniser's rate.
 pub(super) struct Recording {
     decoder: Decoder,
     resampler: Resampler,
+    block: Block,
+    /// Frames decoded.
+    frames: u64,
+    longest: Duration,
+    ended: bool,
+}
+
+/// Audio that follows what was read before.
+pub(super) struct Part {
+    /// How long it is in the file; the last part is the resampler's rest and has none.
+    pub(super) milliseconds: u64,
+    pub(super) samples: Vec<i16>,
 }
 
 impl Recording {
-    /// Looks at what `file` is.
-    pub(super) fn open(file: Vec<u8>) -> Result<Recording, ApiError> {
+    /// Looks at what `file` is, which may be so long.
+    pub(super) fn open(file: Vec<u8>, longest: Duration) -> Result<Recording, ApiError> {
         let wanted = decode::Options { sample_rate: Some(RECOGNIZER_RATE), ..decode::Options::default() };
         let decoder = Decoder::open(Source::bytes("audio", file), wanted).map_err(broken)?;
         let info = decoder.info();
@@ -53,33 +65,31 @@ impl Recording {
         let unsupported =
             |_| bad(4045, format!("audio has a sample rate of {rate} Hz, which is not supported"));
         let resampler = Resampler::new(rate, RECOGNIZER_RATE).map_err(unsupported)?;
-        Ok(Recording { decoder, resampler })
+        Ok(Recording { decoder, resampler, block: Block::new(), frames: 0, longest, ended: false })
     }
 
-    /// Reads all of it, at the recogniser's rate. `take` is told the milliseconds of each part before the next is
-    /// decoded; the last part is the resampler's rest and has none.
-    pub(super) fn read(
-        mut self,
-        longest: Duration,
-        mut take: impl FnMut(u64, &[i16]) -> Result<(), ApiError>,
-    ) -> Result<(), ApiError> {
-        let rate = self.decoder.sample_rate();
-        let max_frames = longest.as_secs() * u64::from(rate);
-        let milliseconds = |frames: u64| frames * 1000 / u64::from(rate);
-        let (mut block, mut resampled, mut frames) = (Block::new(), Vec::new(), 0);
-        while self.decoder.next_block(&mut block).map_err(broken)? {
-            let before = frames;
-            frames += block.frames() as u64;
-            if frames > max_frames {
-                return Err(bad(4043, format!("audio is longer than {} s", longest.as_secs())));
-            }
-            resampled.clear();
-            self.resampler.push(block.samples(), &mut resampled);
-            take(milliseconds(frames) - milliseconds(before), &sample::quantise(&resampled))?;
+    /// What follows; `None` at the end.
+    pub(super) fn next_part(&mut self) -> Result<Option<Part>, ApiError> {
+        if self.ended {
+            return Ok(None);
         }
-        resampled.clear();
-        self.resampler.finish(&mut resampled);
-        take(0, &sample::quantise(&resampled))
+        let mut resampled = Vec::new();
+        let rate = u64::from(self.decoder.sample_rate());
+        let before = self.frames;
+        if self.decoder.next_block(&mut self.block).map_err(broken)? {
+            self.frames += self.block.frames() as u64;
+            let longest = self.longest.as_secs();
+            if self.frames > longest * rate {
+                return Err(bad(4043, format!("audio is longer than {longest} s")));
+            }
+            self.resampler.push(self.block.samples(), &mut resampled);
+        } else {
+            self.ended = true;
+            self.resampler.finish(&mut resampled);
+        }
+        // From the sums, so that the roundings don't add up.
+        let milliseconds = self.frames * 1000 / rate - before * 1000 / rate;
+        Ok(Some(Part { milliseconds, samples: sample::quantise(&resampled) }))
     }
 }
 

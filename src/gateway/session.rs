@@ -1,13 +1,14 @@
 //! A session as the gateway holds it: what was received, what is final, and the recogniser at work between the two.
 //!
-//! A session outlives its sockets. Sockets bring audio and take results; the recogniser runs on a thread of its own,
-//! takes its work from the [`Board`] and posts there what it has, for whichever socket has the session.
+//! A session outlives its sockets. Sockets bring audio and take results; the recogniser has its turns on the threads of the
+//! [`Scheduler`], takes its work from the [`Board`] and posts there what it has, for whichever socket has the session.
 
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::{Arc, MutexGuard};
-use std::{io, thread};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -15,6 +16,7 @@ use subtle::ConstantTimeEq;
 use super::authority::{Exhausted, Identity, RESUME_PREFIX, random_secret};
 use super::board::{Board, State};
 use super::error::qid;
+use super::scheduler::{self, Rank, Scheduler, Ticket};
 use super::worker::Worker;
 use crate::audio::{AudioChunk, FramePos};
 use crate::engine::{EngineError, Recognizer, StreamOptions};
@@ -52,7 +54,7 @@ pub(super) enum StartError {
     Unsupported(String),
     #[error(transparent)]
     Engine(EngineError),
-    #[error("no thread for the session: {0}")]
+    #[error("no thread to recognise on: {0}")]
     Thread(#[from] io::Error),
 }
 
@@ -100,12 +102,15 @@ pub(super) struct Session {
     holder: String,
     sample_rate: u32,
     board: Arc<Board>,
+    /// The recogniser's.
+    ticket: Ticket,
 }
 
 impl Session {
     /// Opens a session for whose token it is and starts its recogniser.
     pub(super) fn start(
         recognizer: &Arc<dyn Recognizer>,
+        scheduler: &Scheduler,
         identity: &Identity,
         start: &Start,
     ) -> Result<Session, StartError> {
@@ -127,12 +132,13 @@ impl Session {
             start.partials,
             start.origin,
             board.clone(),
+            scheduler.metrics().clone(),
         );
         let worker = worker.map_err(|error| match error {
             EngineError::Language(_) => StartError::Unsupported(error.to_string()),
             error => StartError::Engine(error),
         })?;
-        thread::Builder::new().name("recognise".to_owned()).spawn(move || worker.run())?;
+        let ticket = scheduler.add(Rank::Live, Box::new(worker))?;
         Ok(Session {
             name: qid(),
             resume_key: random_secret(RESUME_PREFIX),
@@ -140,6 +146,7 @@ impl Session {
             holder: identity.holder.clone(),
             sample_rate,
             board,
+            ticket,
         })
     }
 
@@ -212,7 +219,7 @@ impl Session {
         let held = state.attachment == attachment;
         if held {
             state.over = true;
-            self.board.wake();
+            self.ticket.wake();
         }
         held
     }
@@ -262,7 +269,8 @@ impl Session {
         state.heard = heard;
         state.received = range.end;
         state.queue.push_audio(news.payload());
-        self.board.wake();
+        state.arrivals.note(range.end, scheduler::now());
+        self.ticket.wake();
         Ok(())
     }
 
@@ -293,7 +301,7 @@ impl Session {
         state.received = to;
         // The gap ends the utterance.
         state.flushed = to;
-        self.board.wake();
+        self.ticket.wake();
         Ok(())
     }
 
@@ -307,7 +315,7 @@ impl Session {
         if state.received - state.flushed >= u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000 {
             state.flushed = state.received;
             state.queue.push_flush();
-            self.board.wake();
+            self.ticket.wake();
         }
         Ok(())
     }
@@ -333,8 +341,14 @@ impl Session {
     fn finish_at(&self, state: &mut State, through: FramePos) {
         if state.finish.replace(through).is_none() {
             state.queue.push_finish();
-            self.board.wake();
+            self.ticket.wake();
         }
+    }
+
+    /// How long the audio is that was received and isn't final.
+    pub(super) fn waiting(&self) -> Duration {
+        let state = self.board.lock();
+        Duration::from_millis(self.milliseconds(state.received - state.final_))
     }
 
     fn milliseconds(&self, frames: u64) -> u64 {
@@ -348,14 +362,6 @@ impl Session {
             true => Ok(state),
             false => Err(Refusal::Moved),
         }
-    }
-}
-
-impl Drop for Session {
-    /// The recogniser stops with the session.
-    fn drop(&mut self) {
-        self.board.lock().over = true;
-        self.board.wake();
     }
 }
 

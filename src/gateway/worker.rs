@@ -1,12 +1,14 @@
-//! A session's recogniser at work, on a thread of its own.
+//! A session's recogniser at work, turn by turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::board::{Board, Partial, State};
 use super::hearing::Hearing;
+use super::metrics::Metrics;
 use super::queue::Work;
-use crate::audio::FramePos;
+use super::scheduler::{self, Job, Next, Rank};
+use crate::audio::{FramePos, FrameRange};
 use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
 use crate::session::protocol::Final;
 
@@ -18,6 +20,7 @@ pub(super) struct Worker {
     partials: bool,
     hearing: Hearing,
     board: Arc<Board>,
+    metrics: Arc<Metrics>,
 }
 
 impl Worker {
@@ -29,55 +32,57 @@ impl Worker {
         partials: bool,
         origin: FramePos,
         board: Arc<Board>,
+        metrics: Arc<Metrics>,
     ) -> Result<Worker, EngineError> {
         let hearing = Hearing::new(recognizer.start(&options)?, sample_rate, origin)?;
-        Ok(Worker { recognizer, options, sample_rate, partials, hearing, board })
+        Ok(Worker { recognizer, options, sample_rate, partials, hearing, board, metrics })
     }
 
-    /// Works until the end of the session, or until nobody wants it any more.
-    pub(super) fn run(mut self) {
-        let board = self.board.clone();
-        // A recogniser that panics must not leave its client waiting.
-        let result = catch_unwind(AssertUnwindSafe(|| self.work()));
-        let reason = match result {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "panic".to_owned(),
-        };
-        tracing::error!(%reason, "recogniser failed");
-        board.post(|state| state.failed = true);
-    }
-
-    fn work(&mut self) -> Result<(), EngineError> {
-        loop {
-            // Only a recogniser that has caught up has time to guess.
-            if self.partials
-                && self.board.is_idle()
-                && let Some(guess) = self.hearing.partial()?
-            {
-                self.post_partial(guess);
+    /// Does the next piece of work.
+    fn work(&mut self) -> Result<Next, EngineError> {
+        let work = {
+            let mut state = self.board.lock();
+            if state.over {
+                return Ok(Next::Over);
             }
-            match self.board.take() {
-                None => return Ok(()),
-                Some(Work::Audio(pcm)) => {
-                    let segments = self.hearing.push(&pcm)?;
-                    self.post_finals(segments);
-                }
-                Some(Work::Flush) => {
-                    let segments = self.hearing.flush()?;
-                    self.post_finals(segments);
-                }
-                Some(Work::Gap(to)) => self.skip(to)?,
-                Some(Work::Finish) => {
-                    let segments = self.hearing.finish()?;
-                    self.board.post(|state| {
-                        add_finals(state, segments);
-                        state.done = true;
-                    });
-                    return Ok(());
-                }
+            state.queue.pop()
+        };
+        match work {
+            None => return Ok(Next::Wait),
+            Some(Work::Audio(pcm)) => {
+                let segments = self.hearing.push(&pcm)?;
+                self.post_finals(segments);
+            }
+            Some(Work::Flush) => {
+                let segments = self.hearing.flush()?;
+                self.post_finals(segments);
+            }
+            Some(Work::Gap(to)) => self.skip(to)?,
+            Some(Work::Finish) => {
+                let segments = self.hearing.finish()?;
+                self.board.post(|state| {
+                    self.add_finals(state, segments);
+                    state.done = true;
+                });
+                return Ok(Next::Over);
             }
         }
+        Ok(match self.partials {
+            _ if !self.board.lock().queue.is_empty() => Next::Again,
+            // Only who has caught up has time to guess.
+            true => Next::Guess,
+            false => Next::Wait,
+        })
+    }
+
+    fn guess(&mut self) -> Result<Next, EngineError> {
+        if self.board.lock().over {
+            return Ok(Next::Over);
+        }
+        if let Some(guess) = self.hearing.partial()? {
+            self.post_partial(guess);
+        }
+        Ok(Next::Wait)
     }
 
     /// Ends what was heard so far and begins anew at `to`: what stands on two sides of a gap is not one utterance.
@@ -85,10 +90,11 @@ impl Worker {
         let segments = self.hearing.finish()?;
         self.hearing = Hearing::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
         self.board.post(|state| {
-            add_finals(state, segments);
+            self.add_finals(state, segments);
             let gap = state.gaps.pop_front();
             // invariant: a gap of the board for each in the queue, and finals reach up to the first
             debug_assert_eq!(gap, Some(state.final_.to(to)));
+            self.metrics.gaps.inc_by(self.seconds(to - state.final_));
             state.final_ = to;
             state.partial = None;
         });
@@ -97,31 +103,68 @@ impl Worker {
 
     fn post_finals(&self, segments: Vec<Segment>) {
         if !segments.is_empty() {
-            self.board.post(|state| add_finals(state, segments));
+            self.board.post(|state| self.add_finals(state, segments));
         }
     }
 
     fn post_partial(&self, guess: Segment) {
         self.board.post(|state| {
             let revision = state.partial.as_ref().map_or(0, |partial| partial.revision + 1);
+            if revision == 0
+                && let Some(came) = state.arrivals.of(guess.range.start)
+            {
+                self.metrics.partial_after(scheduler::now() - came);
+            }
             state.partial = Some(Partial { revision, range: guess.range, text: guess.text });
         });
     }
+
+    fn add_finals(&self, state: &mut State, segments: Vec<Segment>) {
+        let now = scheduler::now();
+        for segment in segments {
+            // invariant: finals are contiguous, from the origin or the last gap on
+            debug_assert_eq!(segment.range.start, state.final_);
+            let FrameRange { start, end } = segment.range;
+            self.metrics.recognised.inc_by(self.seconds(end - start));
+            let last = FramePos(end.0.saturating_sub(1));
+            if !segment.text.is_empty()
+                && let Some(came) = state.arrivals.of(last)
+            {
+                self.metrics.final_after(now - came);
+            }
+            state.arrivals.forget(end);
+            state.final_ = end;
+            state.finals.push(Final {
+                index: state.finals.len() as u64,
+                start,
+                end,
+                text: segment.text,
+                language: segment.language,
+                confidence: segment.confidence,
+            });
+            state.partial = None;
+        }
+    }
+
+    fn seconds(&self, frames: u64) -> f64 {
+        frames as f64 / f64::from(self.sample_rate)
+    }
 }
 
-fn add_finals(state: &mut State, segments: Vec<Segment>) {
-    for segment in segments {
-        // invariant: finals are contiguous, from the origin or the last gap on
-        debug_assert_eq!(segment.range.start, state.final_);
-        state.final_ = segment.range.end;
-        state.finals.push(Final {
-            index: state.finals.len() as u64,
-            start: segment.range.start,
-            end: segment.range.end,
-            text: segment.text,
-            language: segment.language,
-            confidence: segment.confidence,
-        });
-        state.partial = None;
+impl Job for Worker {
+    fn turn(&mut self, rank: Rank) -> Next {
+        // A recogniser that panics must not leave its client waiting.
+        let result = catch_unwind(AssertUnwindSafe(|| match rank {
+            Rank::Guess => self.guess(),
+            _ => self.work(),
+        }));
+        let reason = match result {
+            Ok(Ok(next)) => return next,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "panic".to_owned(),
+        };
+        tracing::error!(%reason, "recogniser failed");
+        self.board.post(|state| state.failed = true);
+        Next::Over
     }
 }

@@ -7,6 +7,7 @@ mod certificates;
 mod cli;
 mod cli_audio;
 mod cli_token;
+mod conformance;
 mod console;
 mod dependencies;
 mod endurance;

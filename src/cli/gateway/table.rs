@@ -1,5 +1,6 @@
 //! Lists as aligned text.
 
+use crate::clock::civil;
 use crate::gateway::authority::{
     Budget, ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry,
 };
@@ -109,19 +110,6 @@ fn time(unix_ms: u64) -> String {
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// The date that many days after 1970-01-01, by years that begin in March, so that a leap day is a year's last
-/// (Howard Hinnant's `civil_from_days`).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
 /// Columns as wide as what is in them. The last is not padded.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::secrets::Fingerprint;
 use super::store::{ACCESS, Access, Failure, Look, PROJECTS, Project, SERVICE, Service, View, id_of};
 use super::terms::{Scope, Terms};
-use super::{Authority, AuthorityError, audit};
+use super::{Authority, AuthorityError};
 
 /// Whose token it is, and what it is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Authority {
         let identity = self.admit(token, peer)?;
         if !identity.terms.scopes.has(scope) {
             let error = AuthorityError::Scope(scope);
-            audit::refused(Some(&identity.token), &error);
+            self.audit.refused(Some(&identity.token), &error);
             return Err(error);
         }
         self.note_use(&identity);
@@ -51,9 +51,9 @@ impl Authority {
         token: &str,
         peer: Option<IpAddr>,
     ) -> Result<Identity, AuthorityError> {
-        let identity = self.check(token).inspect_err(|error| audit::refused(None, error))?;
+        let identity = self.check(token).inspect_err(|error| self.audit.refused(None, error))?;
         if !identity.terms.admit(peer) {
-            audit::refused(Some(&identity.token), &AuthorityError::Address);
+            self.audit.refused(Some(&identity.token), &AuthorityError::Address);
             return Err(AuthorityError::Address);
         }
         Ok(identity)

@@ -165,7 +165,8 @@ export class Live {
     const session = this.#session;
     if (!session) return;
     this.#figures(session);
-    if (!session.connected) this.#tell(session.reconnects ? 'reconnecting; audio is kept' : 'connecting', 'busy');
+    if (session.state === 'reconnecting') this.#tell('reconnecting; audio is kept', 'busy');
+    else if (session.state === 'connecting') this.#tell('connecting', 'busy');
     else if (this.#ending) this.#tell('finishing', 'busy');
     else this.#tell('listening', 'good');
   }

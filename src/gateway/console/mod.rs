@@ -3,9 +3,6 @@
 
 mod status;
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::body::Body;
 use axum::http::HeaderName;
 use axum::response::Response;
@@ -13,7 +10,7 @@ use axum::routing::get;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use super::Gateway;
+use super::Route;
 
 /// A file of the page.
 #[derive(Clone, Copy)]
@@ -62,18 +59,18 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
 ];
 
 /// The files of the page, which anybody may read.
-pub(super) fn pages() -> Router<Arc<Gateway>> {
-    FILES.into_iter().fold(Router::new(), |router, file| {
+pub(super) fn pages() -> impl Iterator<Item = Route> {
+    FILES.into_iter().map(|file| {
         let tag: String =
             Sha256::digest(file.content)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         let tag = HeaderValue::try_from(format!("\"{tag}\"")).expect("hexadecimal fits a header");
-        router.route(file.path, get(async move |asked: HeaderMap| answer(&file, &tag, &asked)))
+        (file.path, get(async move |asked: HeaderMap| answer(&file, &tag, &asked)))
     })
 }
 
 /// What the page asks for beside the documented API.
-pub(super) fn data() -> Router<Arc<Gateway>> {
-    Router::new().route("/console/status", get(status::status)).route("/console/voices", get(status::voices))
+pub(super) fn data() -> [Route; 2] {
+    [("/console/status", get(status::status)), ("/console/voices", get(status::voices))]
 }
 
 fn answer(file: &File, tag: &HeaderValue, asked: &HeaderMap) -> Response {

@@ -28,7 +28,7 @@ const HEALTHY = 30_000;
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-// Calls `on.partial(text)`, `on.final({ start, end, text, confidence })`, `on.change()` when a figure or `connected` has
+// Calls `on.partial(text)`, `on.final({ start, end, text, confidence })`, `on.change()` when a figure or `state` has
 // changed, and `on.end(error)` once, without an error where everything is final.
 export class Session {
   accepted = 0;
@@ -50,6 +50,8 @@ export class Session {
   #finished = false;
   #finishSaid = false;
   #over = false;
+  #carried = false; // by any socket yet
+  #lost = false; // and not replaced yet
 
   constructor(account, { sampleRate, language }, on) {
     this.#account = account;
@@ -59,8 +61,9 @@ export class Session {
     this.#run().catch((error) => this.#end(error));
   }
 
-  get connected() {
-    return this.#socket !== null;
+  get state() {
+    if (this.#socket) return 'connected';
+    return this.#carried ? 'reconnecting' : 'connecting';
   }
 
   // Takes samples, as an Int16Array.
@@ -98,8 +101,8 @@ export class Session {
       const { code, reason, opened } = await this.#connect();
       if (this.#over) return;
       if (code === MOVE) continue;
-      this.reconnects += 1;
       this.#on.change();
+      this.#lost = this.#carried;
       if (FATAL.has(code)) throw new ApiError(reason, code);
       if (code === SESSION_UNKNOWN) [this.#server, this.#finalsSeen] = [null, 0];
       if (code === BAD_TOKEN || code === POLICY) await this.#renewNow();
@@ -113,6 +116,8 @@ export class Session {
   // Carries the session on a new socket, from where the gateway has it. Tells why that ended.
   #connect() {
     const url = new URL(PATH, location.href);
+    // A gateway that takes no more sessions still takes back those it has.
+    if (this.#server) url.searchParams.set('session', this.#server.session);
     url.protocol = url.protocol.replace('http', 'ws');
     const socket = new WebSocket(url, [PROTOCOL, BEARER + this.#account.token]);
     let [heard, opened] = [performance.now(), false];
@@ -149,6 +154,8 @@ export class Session {
   #hear(message) {
     switch (message.type) {
       case 'ready':
+        if (this.#lost) this.reconnects += 1;
+        [this.#carried, this.#lost] = [true, false];
         this.#server = { session: message.session, resume_key: message.resume_key };
         [this.#window, this.#inBand] = [message.window_frames, message.auth];
         this.sent = this.received = message.received;
@@ -223,5 +230,9 @@ export class Session {
     if (!status) return;
     if (!status.recognizer) throw new ApiError('this gateway has no recogniser', 501);
     if (!status.token.scopes.includes('asr_stream')) throw new ApiError('token has no scope asr_stream', 4048);
+    // What has begun waits; whoever would begin is told.
+    if (!this.#carried && status.state !== 'ready') {
+      throw new ApiError(`the gateway takes no new session, it is ${status.state}`, status.state === 'full' ? 429 : 503);
+    }
   }
 }

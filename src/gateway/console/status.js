@@ -5,6 +5,8 @@ import { byId, duration, element, reason, seconds } from './page.js';
 // Milliseconds between two looks, while somebody looks.
 const INTERVAL = 2_000;
 
+const STATES = { full: 'full: takes no new session', late: 'behind: takes no new session', draining: 'stopping' };
+
 const cell = (text, properties = {}) => element('td', { textContent: text, ...properties });
 const number = (text) => cell(text, { className: 'number' });
 const name = (text) => cell(text, { className: 'id', title: text });
@@ -75,7 +77,7 @@ export class Status {
   }
 
   #show(status) {
-    this.#tell(status.draining ? 'stopping' : 'ready', status.draining ? 'busy' : 'good');
+    this.#tell(STATES[status.state] ?? status.state, status.state === 'ready' ? 'good' : 'busy');
     const expires = status.token.expires_in_seconds;
     const facts = {
       Version: status.version,

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::super::admission::Obstacle;
 use super::super::authority::{Authority, AuthorityError, Identity};
 use super::super::error::{ApiError, json_response};
 use super::super::session::Session;
@@ -68,11 +69,12 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": uptime.as_secs(),
         "now_ms": u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX),
-        "draining": gateway.is_draining(),
+        "state": gateway.room_for_session().map_or_else(Obstacle::name, |()| "ready"),
         "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
         "load": [
             { "what": "sessions", "now": gateway.sessions.count(), "limit": options.max_sessions },
             { "what": "requests", "now": busy, "limit": options.max_requests },
+            { "what": "seconds behind live audio", "now": gateway.scheduler.lateness().as_secs_f64() },
         ],
         "token": {
             "id": identity.token,

@@ -215,6 +215,25 @@ async fn a_session_outlives_its_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_gateway_is_told_at_once() {
+    if browser::is_left_out() {
+        return;
+    }
+    let options = Options { max_sessions: 0, ..Options::default() };
+    let setup = Setup { options, ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(8_000)), setup).await;
+    let mut browser = signed_in(&server, &address(&server)).await;
+    browser.until("document.getElementById('state').textContent.startsWith('full')").await;
+    browser.click("live-start").await;
+    browser
+        .until("document.getElementById('live-error').textContent.endsWith('it is full (code 429)')")
+        .await;
+    browser.until("!document.getElementById('live-start').hidden").await;
+    drop(browser);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signing_out_forgets_and_gives_the_tokens_back() {
     if browser::is_left_out() {
         return;

@@ -58,7 +58,7 @@ async fn a_project_sees_the_load_of_all_and_the_sessions_of_its_own() {
     assert_eq!(seen["project"]["usage"][0]["today"]["audio_ms"], 1_250);
     assert_eq!(seen["load"][0], json!({ "what": "sessions", "now": 1, "limit": 64 }));
     assert_eq!(seen["load"][1], json!({ "what": "requests", "now": 0, "limit": 16 }));
-    assert_eq!((&seen["draining"], &seen["recognizer"]), (&json!(false), &json!("digest")));
+    assert_eq!((&seen["state"], &seen["recognizer"]), (&json!("ready"), &json!("digest")));
     let kinds: Vec<&Value> =
         seen["project"]["tokens"].as_array().unwrap().iter().map(|token| &token["kind"]).collect();
     assert_eq!(kinds, ["refresh", "access"]);

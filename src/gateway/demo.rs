@@ -1,0 +1,59 @@
+//! `POST /tts_demo` and `POST /asr_demo`: what the service's web page used, without a token. Off unless
+//! [`Options::demo`](super::Options::demo) is set.
+//!
+//! Nobody is charged; the places for requests limit it as they limit all others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::{Gateway, asr, tts};
+
+/// The longest recording.
+const MAX_DURATION: Duration = Duration::from_secs(120);
+
+pub(super) async fn speak(
+    State(gateway): State<Arc<Gateway>>,
+    asked: tts::Asked,
+    request: Request,
+) -> Response {
+    let answer = async move {
+        let Query(parameters) = asked?;
+        let patience = gateway.options.body_timeout;
+        let text = tts::read_text(request.into_body(), &tts::DEMO, patience).await?;
+        tts::speak(&gateway, None, &tts::DEMO, &parameters, unquoted(&text)).await
+    };
+    answer.await.unwrap_or_else(ApiError::into_response)
+}
+
+pub(super) async fn recognise(
+    State(gateway): State<Arc<Gateway>>,
+    asked: Result<Query<asr::Parameters>, QueryRejection>,
+    request: Request,
+) -> Response {
+    asr::answer(gateway, Ok(None), MAX_DURATION, asked, request).await
+}
+
+/// Some clients send the text in double quotes.
+fn unquoted(text: &str) -> &str {
+    let text = text.trim();
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_around_a_text_are_not_of_it() {
+        for (text, expected) in
+            [("\"a\"\n", "a"), ("a", "a"), ("\"a", "\"a"), ("\"", "\""), ("\"\"", ""), ("a \"b\"", "a \"b\"")]
+        {
+            assert_eq!(unquoted(text), expected);
+        }
+    }
+}

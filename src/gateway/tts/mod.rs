@@ -1,0 +1,229 @@
+//! `GET|POST /tts`: text in, speech out while it is synthesised.
+
+mod encoder;
+mod marks;
+mod ogg_opus;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use http::{HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use self::encoder::Format;
+use super::Gateway;
+use super::authority::{Amount, Identity, Scope};
+use super::body::{self, BadBody};
+use super::error::ApiError;
+use super::metrics::Metrics;
+use super::scheduler;
+use crate::audio::sample;
+use crate::engine::{EngineError, Voice, language_of, sentences};
+use crate::resample::Resampler;
+use crate::speech::PCM_RATE;
+
+/// The documented default of `model_name`.
+const VOICE: &str = "katherine";
+/// Pieces synthesised ahead of a slow client.
+const AHEAD: usize = 2;
+/// How long a client may take nothing before it counts as gone.
+const LISTENING_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What may be asked for.
+pub(super) struct Limits {
+    /// The longest text, in characters.
+    pub(super) characters: usize,
+    pub(super) tempo: RangeInclusive<f32>,
+    /// Where none is asked for.
+    pub(super) format: Format,
+}
+
+/// The documented ones; of the two for the length, the larger.
+const LIMITS: Limits = Limits { characters: 20_000, tempo: 0.75..=1.75, format: Format::Pcm };
+/// Those of the service's public demo, as its clients knew them.
+pub(super) const DEMO: Limits = Limits { characters: 1_024, tempo: 0.5..=2.0, format: Format::Mp3 };
+
+#[derive(Deserialize)]
+pub(super) struct Parameters {
+    text: Option<String>,
+    model_name: Option<String>,
+    encoder: Option<String>,
+    tempo: Option<String>,
+}
+
+/// What the query says, or why it can't be read: to be told to nobody without a token.
+pub(super) type Asked = Result<Query<Parameters>, QueryRejection>;
+
+pub(super) async fn from_query(
+    State(gateway): State<Arc<Gateway>>,
+    asked: Asked,
+    request: Request,
+) -> Response {
+    let answer = async move {
+        let identity = gateway.authorise(&request, Scope::Tts)?;
+        let Query(mut parameters) = asked?;
+        let text = parameters.text.take().unwrap_or_default();
+        speak(&gateway, Some(&identity), &LIMITS, &parameters, &text).await
+    };
+    answer.await.unwrap_or_else(ApiError::into_response)
+}
+
+pub(super) async fn from_body(
+    State(gateway): State<Arc<Gateway>>,
+    asked: Asked,
+    request: Request,
+) -> Response {
+    let answer = async move {
+        let identity = gateway.authorise(&request, Scope::Tts)?;
+        let Query(parameters) = asked?;
+        // No look at the content type: clients send all sorts.
+        let text = read_text(request.into_body(), &LIMITS, gateway.options.body_timeout).await?;
+        speak(&gateway, Some(&identity), &LIMITS, &parameters, &text).await
+    };
+    answer.await.unwrap_or_else(ApiError::into_response)
+}
+
+pub(super) async fn read_text(body: Body, limits: &Limits, patience: Duration) -> Result<String, ApiError> {
+    // A character takes at most four bytes.
+    let bytes = body::read(body, 4 * limits.characters, patience).await.map_err(|refused| match refused {
+        BadBody::TooLarge => too_long(limits),
+        BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "text did not arrive in time"),
+        BadBody::NoRoom | BadBody::Broken => bad("text broke off"),
+    })?;
+    String::from_utf8(bytes).map_err(|_| bad("text is not UTF-8"))
+}
+
+/// An error in what was asked. Code 4051 is the documented one for text.
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, 4051, message)
+}
+
+fn too_long(limits: &Limits) -> ApiError {
+    bad(format!("text is longer than {} characters", limits.characters))
+}
+
+/// Speaks `text`, and charges it to whose token it is, if anybody's.
+pub(super) async fn speak(
+    gateway: &Gateway,
+    identity: Option<&Identity>,
+    limits: &Limits,
+    parameters: &Parameters,
+    text: &str,
+) -> Result<Response, ApiError> {
+    let characters = text.chars().count();
+    if characters > limits.characters {
+        return Err(too_long(limits));
+    }
+    let spoken = marks::spoken(text);
+    if spoken.trim().is_empty() {
+        return Err(bad("text is missing"));
+    }
+    // An empty parameter is as good as none.
+    let given = |parameter: &'_ Option<String>| parameter.clone().filter(|value| !value.is_empty());
+    let format = match given(&parameters.encoder) {
+        None => limits.format,
+        Some(name) => Format::named(&name)
+            .ok_or_else(|| bad(format!("encoder '{name}' is not available; pcm, mp3 and opus are")))?,
+    };
+    let tempo = match given(&parameters.tempo) {
+        None => 1.0,
+        Some(tempo) => tempo.parse().ok().filter(|tempo| limits.tempo.contains(tempo)).ok_or_else(|| {
+            let (slowest, fastest) = (limits.tempo.start(), limits.tempo.end());
+            bad(format!("tempo '{tempo}' is not between {slowest} and {fastest}"))
+        })?,
+    };
+    let name = given(&parameters.model_name).unwrap_or_else(|| VOICE.to_owned());
+    let voices = &gateway.engines.voices;
+    let voice =
+        voices.find(Some(&name), Some(language_of(&spoken))).map_err(|error| bad(error.to_string()))?;
+
+    let place = gateway.place()?;
+    if let Some(identity) = identity {
+        gateway.authority.charge(identity, Amount::text(characters as u64))?;
+    }
+    let metrics = gateway.metrics.clone();
+    metrics.characters.inc_by(characters as u64);
+    metrics.count_bytes("tts", "in", text.len());
+    let asked = scheduler::now();
+    let (sender, mut pieces) = mpsc::channel(AHEAD);
+    let listener = Listener { sender, runtime: Handle::current(), metrics: metrics.clone() };
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        synthesise(&*voice, &spoken, tempo, format, &listener);
+    });
+    // The status depends on the first sentence; what fails later can only cut the body short.
+    let first = match pieces.recv().await {
+        Some(Ok(first)) => first,
+        Some(Err(error)) => return Err(ApiError::internal(&error)),
+        None => Bytes::new(),
+    };
+    metrics.speech_after(asked.elapsed());
+    let rest = futures::stream::poll_fn(move |cx| pieces.poll_recv(cx));
+    let body = futures::stream::once(async { Ok(first) }).chain(rest);
+    let mut response = Response::new(Body::from_stream(body));
+    let content_type = HeaderValue::from_static(format.content_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+/// The client, as the thread that speaks to it sees it.
+struct Listener {
+    sender: mpsc::Sender<Result<Bytes, EngineError>>,
+    runtime: Handle,
+    metrics: Arc<Metrics>,
+}
+
+impl Listener {
+    /// Hands on a piece, and waits for room. False where the client is gone, or takes nothing for too long.
+    fn take(&self, piece: Result<Bytes, EngineError>) -> bool {
+        self.metrics.count_bytes("tts", "out", piece.as_ref().map_or(0, Bytes::len));
+        let sending = async { timeout(LISTENING_TIMEOUT, self.sender.send(piece)).await };
+        matches!(self.runtime.block_on(sending), Ok(Ok(())))
+    }
+}
+
+/// Speaks sentence by sentence, until the end or until nobody listens.
+fn synthesise(voice: &dyn Voice, text: &str, tempo: f32, format: Format, listener: &Listener) {
+    if let Err(error) = try_synthesise(voice, text, tempo, format, listener) {
+        tracing::error!(%error, voice = voice.info().name, "synthesis failed");
+        listener.take(Err(error));
+    }
+}
+
+fn try_synthesise(
+    voice: &dyn Voice,
+    text: &str,
+    tempo: f32,
+    format: Format,
+    listener: &Listener,
+) -> Result<(), EngineError> {
+    // One resampler for the whole text: sentences join without a click.
+    let mut resampler = Resampler::new(voice.info().sample_rate, PCM_RATE)
+        .map_err(|error| EngineError::Inference { engine: "resampler", reason: error.to_string() })?;
+    let mut encoder = format.encoder()?;
+    let mut output = Vec::new();
+    for sentence in sentences(text) {
+        let spoken: Vec<f32> = voice.speak(sentence, tempo)?.into_iter().map(sample::to_f32).collect();
+        output.clear();
+        resampler.push(&spoken, &mut output);
+        listener.metrics.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
+        let piece = encoder.push(&output)?;
+        if !piece.is_empty() && !listener.take(Ok(piece)) {
+            return Ok(());
+        }
+    }
+    output.clear();
+    resampler.finish(&mut output);
+    let rest = [encoder.push(&output)?, encoder.finish()?].concat();
+    listener.take(Ok(rest.into()));
+    Ok(())
+}
