@@ -16,6 +16,8 @@ class Capture extends AudioWorkletProcessor {
   }
 
   process([[samples]]) {
+    // It is called once more after the end, for what nobody asked for.
+    if (!this.#running) return false;
     // Before the microphone delivers, there are no channels.
     for (const sample of samples ?? []) {
       this.#block[this.#length++] = Math.max(-32768, Math.min(32767, Math.round(sample * 32768)));
@@ -25,7 +27,7 @@ class Capture extends AudioWorkletProcessor {
         this.#length = 0;
       }
     }
-    return this.#running;
+    return true;
   }
 
   #post(block) {

@@ -16,19 +16,26 @@ const [start, stop, copy, language] =
 const [finals, partial, empty, error] = ['live-finals', 'live-partial', 'live-empty', 'live-error'].map(byId);
 const trace = new Trace(byId('live-level'));
 
+async function prepare(options) {
+  const context = new AudioContext(options);
+  await context.audioWorklet.addModule('/console/capture.js');
+  return context;
+}
+
 // The microphone while it is on: `end` gives its last samples and switches it off.
 async function capture(onSamples) {
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE });
-  let [context, source] = [];
+  // Before the microphone is on: nothing of what is said then should be missed.
+  let context = await prepare({ sampleRate: SAMPLE_RATE });
+  let [stream, source] = [];
   try {
-    context = new AudioContext({ sampleRate: SAMPLE_RATE });
+    stream = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE });
     source = context.createMediaStreamSource(stream);
-  } catch {
-    await context?.close();
-    context = new AudioContext();
+  } catch (failure) {
+    await context.close();
+    if (!stream) throw failure;
+    context = await prepare();
     source = context.createMediaStreamSource(stream);
   }
-  await context.audioWorklet.addModule('/console/capture.js');
   const worklet = new AudioWorkletNode(context, 'capture', { channelCount: 1, channelCountMode: 'explicit' });
   const ended = new Promise((resolve) => {
     worklet.port.onmessage = ({ data }) => (data ? onSamples(data) : resolve());
