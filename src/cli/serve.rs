@@ -58,6 +58,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DEMO",
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     demo: Option<bool>,
+    /// Serve the console at / [default: true]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_CONSOLE",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    console: Option<bool>,
     /// How many threads recognise [default: as many as the machine runs at once]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_THREADS")]
     threads: Option<Count>,

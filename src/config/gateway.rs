@@ -97,6 +97,7 @@ pub struct GatewayConfig {
     pub refresh_tokens: RefreshTokens,
     pub documented_status: bool,
     pub in_band_auth: bool,
+    pub console: bool,
     pub demo: bool,
     pub threads: Option<Count>,
     pub max_sessions: Count,
@@ -125,6 +126,7 @@ impl Default for GatewayConfig {
             refresh_tokens: RefreshTokens::Keep,
             documented_status: options.documented_status,
             in_band_auth: options.in_band_auth,
+            console: options.console,
             demo: options.demo,
             threads: None,
             max_sessions: Whole(options.max_sessions as u64),
@@ -162,6 +164,7 @@ impl GatewayConfig {
             drain: self.drain.seconds(),
             cors_origins: self.cors_origin.clone(),
             in_band_auth: self.in_band_auth,
+            console: self.console,
             demo: self.demo,
             documented_status: self.documented_status,
             ..options
