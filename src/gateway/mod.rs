@@ -14,6 +14,7 @@ mod error;
 mod hearing;
 mod limit;
 mod link;
+mod openapi;
 mod queue;
 mod recording;
 mod revoke;
@@ -357,7 +358,7 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
 
 /// What anybody may ask, at any rate.
 fn open_routes() -> Vec<Route> {
-    vec![("/healthz", get(health)), ("/readyz", get(readiness))]
+    vec![("/healthz", get(health)), ("/readyz", get(readiness)), (openapi::PATH, get(openapi::tell))]
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {
