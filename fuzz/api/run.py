@@ -1,4 +1,5 @@
-"""Asks a gateway what its description allows and forbids: `./dev fuzz-api [examples for each operation]`."""
+"""Asks a gateway what its description allows and forbids: `./dev fuzz-api [examples for each operation] [options of
+schemathesis run]`."""
 
 import os
 import subprocess
@@ -28,9 +29,11 @@ if told is None:
 environment = os.environ | dict(zip(("FUZZ_URL", "FUZZ_TOKEN", "FUZZ_CLIENT", "FUZZ_SECRET"), told))
 environment |= {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": HERE, "NO_PROXY": "*"}
 examples = sys.argv[1] if len(sys.argv) > 1 else "300"
-asking = [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", told[0] + "/openapi.json"]
+asking = [os.path.join(os.path.dirname(sys.executable), "schemathesis")]
+asking += ["--config-file", os.path.join(HERE, "schemathesis.toml"), "run", told[0] + "/openapi.json"]
 asking += ["--checks", CHECKS, "--max-examples", examples, "--seed", "1", "--continue-on-failure"]
 asking += ["--phases", "examples,coverage,fuzzing", "--request-timeout", "60", "--suppress-health-check", "all"]
+asking += sys.argv[2:]
 asked = subprocess.run(asking, env=environment, cwd=os.path.join(HERE, "../../target"))
 # It ends with its input.
 gateway.stdin.close()

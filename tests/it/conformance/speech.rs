@@ -259,9 +259,9 @@ async fn opus_and_mp3_sound_as_the_pcm_does() {
         decoded("opusinfo", &[], &opus.body);
         let wav = opus_as_wav(&opus.body);
         assert_eq!(wav.len(), said.len());
-        // The encoder says itself how late it is, and is right to a sample.
-        let (lag, ratio) = likeness(&said, &wav, 100);
-        assert!(lag <= 2 && ratio > 15.0, "opus: {lag} samples late, {ratio} dB");
+        // The encoder says itself how late it is, and is right to a sample. From 50 on, so that it may be early.
+        let (lag, ratio) = likeness(&said[50..], &wav, 100);
+        assert!((49..=51).contains(&lag) && ratio > 15.0, "opus: {lag} instead of 50, {ratio} dB");
 
         let mp3 = tell("mp3");
         assert_eq!((mp3.status, mp3.header("content-type")), (200, Some("audio/mpeg")));
