@@ -87,11 +87,15 @@ async fn work(
     };
     let patience = gateway.options.body_timeout;
     let file = recording::receive(body, MAX_BYTES, patience, reserve).await?;
+    gateway.metrics.count_bytes("asr", "in", file.len());
     let place = gateway.place()?;
     let charged = gateway.clone();
-    let charge = move |milliseconds| match &identity {
-        Some(identity) => Ok(charged.authority.charge(identity, Amount::audio(milliseconds))?),
-        None => Ok(()),
+    let charge = move |milliseconds| {
+        if let Some(identity) = &identity {
+            charged.authority.charge(identity, Amount::audio(milliseconds))?;
+        }
+        charged.metrics.receive("asr", milliseconds, 0);
+        Ok(())
     };
     let open = move || Hearing::open(&*recognizer, Recording::open(file, longest)?, language, charge);
     let opened = tokio::task::spawn_blocking(open).await.map_err(|panic| ApiError::internal(&panic))?;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::arrivals::Arrivals;
 use super::queue::Queue;
 use crate::audio::{FramePos, FrameRange};
 use crate::session::protocol::Final;
@@ -24,6 +25,8 @@ pub(super) struct State {
     /// The gaps above `final_`, in order: those that the recogniser has not come to.
     pub(super) gaps: VecDeque<FrameRange>,
     pub(super) queue: Queue,
+    /// When the audio came that isn't final.
+    pub(super) arrivals: Arrivals,
     /// Audio up to here was flushed.
     pub(super) flushed: FramePos,
     /// Where the audio ends, once the client has said so.
@@ -62,6 +65,7 @@ impl Board {
             partial: None,
             gaps: VecDeque::new(),
             queue: Queue::default(),
+            arrivals: Arrivals::default(),
             flushed: origin,
             finish: None,
             done: false,

@@ -18,7 +18,7 @@ use super::recording::{self, bad};
 use super::session::{Session, StartError};
 use super::sessions::Full;
 use super::stream::millis;
-use super::task::{Chunk, Task, stopping};
+use super::task::{Chunk, Task};
 use super::tasks::Found;
 use super::{BUSY_WAIT, Gateway, bearer, peer};
 use crate::audio::FramePos;
@@ -79,11 +79,10 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     let now = Instant::now();
     gateway.authority.afford(&identity, Amount::audio(1))?;
     let Opening { language } = parameters(request)?;
-    if gateway.is_draining() {
-        return Err(stopping());
-    }
+    gateway.admit_session()?;
     let session = open(gateway, &identity, language)?;
     let attachment = session.attach(0).map_err(|error| ApiError::internal(&error))?.attachment;
+    gateway.metrics.started.inc();
     let (id, token) = (task_id(), task_token());
     tracing::info!(session = session.name(), token = identity.token, "task created");
 
@@ -112,13 +111,8 @@ fn open(gateway: &Gateway, identity: &Identity, language: Option<String>) -> Res
             }
         })?;
     let session = Arc::new(session);
-    gateway.sessions.insert(&session, identity.terms.max_sessions).map_err(|full| {
-        let message = match full {
-            Full::Gateway => "no room for a session",
-            Full::Token => "the token has as many sessions as it may",
-        };
-        ApiError::busy(StatusCode::TOO_MANY_REQUESTS, message, BUSY_WAIT)
-    })?;
+    let full = |full: Full| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, full.tell(gateway), BUSY_WAIT);
+    gateway.sessions.insert(&session, identity.terms.max_sessions).map_err(full)?;
     Ok(session)
 }
 

@@ -312,9 +312,12 @@ impl<'a> Link<'a> {
             }
             Message::Binary(frame) => {
                 let chunk = protocol::decode_audio(&frame).map_err(|error| Violation(error.to_string()))?;
-                let authority = &self.gateway.authority;
-                let charge =
-                    |milliseconds| authority.charge(&self.pass.identity, Amount::audio(milliseconds));
+                let Gateway { authority, metrics, .. } = self.gateway;
+                let charge = |milliseconds| {
+                    authority.charge(&self.pass.identity, Amount::audio(milliseconds))?;
+                    metrics.receive("stream", milliseconds, frame.len());
+                    Ok(())
+                };
                 self.session.audio(self.attachment, &chunk, charge)?;
             }
             Message::Text(text) => match parse(&text)? {

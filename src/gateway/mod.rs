@@ -3,6 +3,8 @@
 //! A [`Gateway`] holds what all requests share; [`serve`] answers them on a listener until told to stop.
 
 pub mod admin;
+mod admission;
+mod arrivals;
 mod asr;
 mod attempts;
 pub mod authority;
@@ -14,6 +16,7 @@ mod error;
 mod hearing;
 mod limit;
 mod link;
+mod metrics;
 mod openapi;
 mod queue;
 mod recording;
@@ -49,9 +52,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admin::AdminSocket;
+use self::admission::Obstacle;
 use self::attempts::Attempts;
 use self::authority::{Authority, Identity, Scope};
 use self::error::{ApiError, json_response};
+use self::metrics::Metrics;
 use self::scheduler::Scheduler;
 use self::sessions::Sessions;
 use self::tasks::Tasks;
@@ -146,6 +151,7 @@ pub struct Gateway {
     authority: Authority,
     engines: Engines,
     options: Options,
+    metrics: Arc<Metrics>,
     scheduler: Scheduler,
     sessions: Sessions,
     tasks: Tasks,
@@ -170,10 +176,13 @@ impl Gateway {
     /// A gateway that trusts `authority`.
     #[must_use]
     pub fn new(authority: Authority, engines: Engines, options: Options) -> Gateway {
+        let metrics = Metrics::new(options.max_sessions, options.threads.get(), authority.audit());
+        let metrics = Arc::new(metrics);
         Gateway {
             authority,
             engines,
-            scheduler: Scheduler::new(options.threads),
+            scheduler: Scheduler::new(options.threads, metrics.clone()),
+            metrics,
             sessions: Sessions::new(options.max_sessions),
             tasks: Tasks::new(options.task_kept),
             attempts: Attempts::new(options.max_failures),
@@ -225,12 +234,6 @@ impl Gateway {
     /// A place for a request that keeps an engine busy, held until it is dropped.
     fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.places.clone().try_acquire_owned().map_err(|_| busy())
-    }
-
-    /// Whether a socket starts a session or resumes one is known only later, and a full gateway must go on taking those
-    /// that resume. So `start` enforces the limit of sessions; sockets are limited to two a session, as while it moves.
-    fn has_room_for_socket(&self) -> bool {
-        self.sockets.len() < self.options.max_sessions.saturating_mul(2)
     }
 
     fn is_draining(&self) -> bool {
@@ -358,7 +361,12 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
 
 /// What anybody may ask, at any rate.
 fn open_routes() -> Vec<Route> {
-    vec![("/healthz", get(health)), ("/readyz", get(readiness)), (openapi::PATH, get(openapi::tell))]
+    vec![
+        ("/healthz", get(health)),
+        ("/readyz", get(readiness)),
+        (metrics::PATH, get(metrics::tell)),
+        (openapi::PATH, get(openapi::tell)),
+    ]
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {
@@ -369,7 +377,10 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .method_not_allowed_fallback(error::wrong_method)
         .route_layer(from_fn_with_state(gateway.clone(), attempts::limit));
     let all = open_routes().into_iter().fold(guarded, add);
-    all.method_not_allowed_fallback(error::wrong_method).fallback(error::unknown_path).with_state(gateway)
+    all.method_not_allowed_fallback(error::wrong_method)
+        .fallback(error::unknown_path)
+        .layer(from_fn_with_state(gateway.clone(), metrics::count))
+        .with_state(gateway)
 }
 
 /// Whether it lives: also while it is draining, when it must not be killed.
@@ -384,14 +395,11 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
 
 /// Whether it can take a new session, for whoever decides where to send the next.
 async fn readiness(State(gateway): State<Arc<Gateway>>) -> Response {
-    let obstacle = if gateway.engines.recognizer.is_none() {
-        "this gateway has no recogniser"
-    } else if gateway.is_draining() {
-        "the gateway is stopping"
-    } else if !gateway.has_room_for_socket() || gateway.sessions.count() >= gateway.options.max_sessions {
-        "no room for a session"
-    } else {
-        return json_response(StatusCode::OK, &json!({ "status": "ready" }));
-    };
-    ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, obstacle, BUSY_WAIT).into_response()
+    match gateway.recognizer().and_then(|_| gateway.room_for_session().map_err(Obstacle::refusal)) {
+        Ok(()) => json_response(StatusCode::OK, &json!({ "status": "ready" })),
+        // Whatever it is, nobody should be sent here now.
+        Err(refusal) => {
+            ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, &refusal.message, BUSY_WAIT).into_response()
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod tests;
 
 use std::io;
 use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -15,7 +16,7 @@ use subtle::ConstantTimeEq;
 use super::authority::{Exhausted, Identity, RESUME_PREFIX, random_secret};
 use super::board::{Board, State};
 use super::error::qid;
-use super::scheduler::{Rank, Scheduler, Ticket};
+use super::scheduler::{self, Rank, Scheduler, Ticket};
 use super::worker::Worker;
 use crate::audio::{AudioChunk, FramePos};
 use crate::engine::{EngineError, Recognizer, StreamOptions};
@@ -131,6 +132,7 @@ impl Session {
             start.partials,
             start.origin,
             board.clone(),
+            scheduler.metrics().clone(),
         );
         let worker = worker.map_err(|error| match error {
             EngineError::Language(_) => StartError::Unsupported(error.to_string()),
@@ -263,6 +265,7 @@ impl Session {
         state.heard = heard;
         state.received = range.end;
         state.queue.push_audio(news.payload());
+        state.arrivals.note(range.end, scheduler::now());
         self.ticket.wake();
         Ok(())
     }
@@ -336,6 +339,12 @@ impl Session {
             state.queue.push_finish();
             self.ticket.wake();
         }
+    }
+
+    /// How long the audio is that was received and isn't final.
+    pub(super) fn waiting(&self) -> Duration {
+        let state = self.board.lock();
+        Duration::from_millis(self.milliseconds(state.received - state.final_))
     }
 
     fn milliseconds(&self, frames: u64) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::session::Session;
 
@@ -40,6 +41,11 @@ impl Sessions {
         }
         live.insert(session.name().to_owned(), session.clone());
         Ok(())
+    }
+
+    /// How long all the audio is that was received and isn't final.
+    pub(super) fn waiting(&self) -> Duration {
+        self.lock().values().map(|session| session.waiting()).sum()
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<Session>> {

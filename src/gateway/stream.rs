@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass};
 use super::session::{AttachError, Attached, Session, StartError};
 use super::sessions::Full;
-use super::{BUSY_WAIT, Gateway, peer};
+use super::{Gateway, peer};
 use crate::session::close;
 use crate::session::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
 use crate::transport::{Wire, socket_limits};
@@ -90,13 +90,17 @@ fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
         return Err(ApiError::new(StatusCode::UPGRADE_REQUIRED, 426, "Upgrade should be websocket"));
     }
     gateway.recognizer()?;
-    if gateway.is_draining() {
-        return Err(ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping", BUSY_WAIT));
-    }
-    if !gateway.has_room_for_socket() {
-        return Err(ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "no room for a session", BUSY_WAIT));
+    match resumes(request) {
+        true => gateway.admit_socket()?,
+        false => gateway.admit_session()?,
     }
     Ok(identity)
+}
+
+/// Whether the socket is for a session that exists: only its client knows before the first message.
+fn resumes(request: &Request) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == protocol::SESSION_PARAMETER)
 }
 
 async fn serve(gateway: &Gateway, pass: Pass, mut wire: Socket) {
@@ -181,6 +185,9 @@ async fn open(
         AttachError::Over => unknown_session(),
         AttachError::Violation(violation) => violation.into(),
     })?;
+    if attached.attachment > 1 {
+        gateway.metrics.resumed.inc();
+    }
     wire.send(encode(&ServerMessage::Ready(Ready {
         session: session.name().to_owned(),
         resume_key: session.resume_key(),
@@ -213,9 +220,10 @@ fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Se
         })?;
     let session = Arc::new(session);
     gateway.sessions.insert(&session, identity.terms.max_sessions).map_err(|full| match full {
-        Full::Gateway => Goodbye::new(close::TRY_LATER, "no room for a session"),
-        Full::Token => Goodbye::new(close::QUOTA, "the token has as many sessions as it may"),
+        Full::Gateway => Goodbye::new(close::TRY_LATER, full.tell(gateway)),
+        Full::Token => Goodbye::new(close::QUOTA, full.tell(gateway)),
     })?;
+    gateway.metrics.started.inc();
     tracing::info!(session = session.name(), token = identity.token, "session started");
     Ok(session)
 }

@@ -190,10 +190,15 @@ impl Task {
                 () => state.received,
             }
         };
+        let bytes = chunk.file.len();
         let decoding = tokio::task::spawn_blocking(move || decode(chunk.file));
         let pcm = decoding.await.map_err(|panic| ApiError::internal(&panic))??;
         let end = start + pcm.len() as u64 / 2;
-        let charge = |milliseconds| gateway.authority.charge(&self.identity, Amount::audio(milliseconds));
+        let charge = |milliseconds| {
+            gateway.authority.charge(&self.identity, Amount::audio(milliseconds))?;
+            gateway.metrics.receive("chunks", milliseconds, bytes);
+            Ok(())
+        };
         let audio = AudioChunk::new(start.to(end), pcm);
         self.session.audio(self.attachment, &audio, charge).map_err(|refusal| match refusal {
             Refusal::Exhausted(exhausted) => exhausted.into(),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::board::{Board, Partial, State};
 use super::hearing::Hearing;
+use super::metrics::Metrics;
 use super::queue::Work;
-use super::scheduler::{Job, Next, Rank};
-use crate::audio::FramePos;
+use super::scheduler::{self, Job, Next, Rank};
+use crate::audio::{FramePos, FrameRange};
 use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
 use crate::session::protocol::Final;
 
@@ -19,6 +20,7 @@ pub(super) struct Worker {
     partials: bool,
     hearing: Hearing,
     board: Arc<Board>,
+    metrics: Arc<Metrics>,
 }
 
 impl Worker {
@@ -30,9 +32,10 @@ impl Worker {
         partials: bool,
         origin: FramePos,
         board: Arc<Board>,
+        metrics: Arc<Metrics>,
     ) -> Result<Worker, EngineError> {
         let hearing = Hearing::new(recognizer.start(&options)?, sample_rate, origin)?;
-        Ok(Worker { recognizer, options, sample_rate, partials, hearing, board })
+        Ok(Worker { recognizer, options, sample_rate, partials, hearing, board, metrics })
     }
 
     /// Does the next piece of work.
@@ -58,7 +61,7 @@ impl Worker {
             Some(Work::Finish) => {
                 let segments = self.hearing.finish()?;
                 self.board.post(|state| {
-                    add_finals(state, segments);
+                    self.add_finals(state, segments);
                     state.done = true;
                 });
                 return Ok(Next::Over);
@@ -87,10 +90,11 @@ impl Worker {
         let segments = self.hearing.finish()?;
         self.hearing = Hearing::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
         self.board.post(|state| {
-            add_finals(state, segments);
+            self.add_finals(state, segments);
             let gap = state.gaps.pop_front();
             // invariant: a gap of the board for each in the queue, and finals reach up to the first
             debug_assert_eq!(gap, Some(state.final_.to(to)));
+            self.metrics.gaps.inc_by(self.seconds(to - state.final_));
             state.final_ = to;
             state.partial = None;
         });
@@ -99,15 +103,51 @@ impl Worker {
 
     fn post_finals(&self, segments: Vec<Segment>) {
         if !segments.is_empty() {
-            self.board.post(|state| add_finals(state, segments));
+            self.board.post(|state| self.add_finals(state, segments));
         }
     }
 
     fn post_partial(&self, guess: Segment) {
         self.board.post(|state| {
             let revision = state.partial.as_ref().map_or(0, |partial| partial.revision + 1);
+            if revision == 0
+                && let Some(came) = state.arrivals.of(guess.range.start)
+            {
+                self.metrics.partial_after(scheduler::now() - came);
+            }
             state.partial = Some(Partial { revision, range: guess.range, text: guess.text });
         });
+    }
+
+    fn add_finals(&self, state: &mut State, segments: Vec<Segment>) {
+        let now = scheduler::now();
+        for segment in segments {
+            // invariant: finals are contiguous, from the origin or the last gap on
+            debug_assert_eq!(segment.range.start, state.final_);
+            let FrameRange { start, end } = segment.range;
+            self.metrics.recognised.inc_by(self.seconds(end - start));
+            let last = FramePos(end.0.saturating_sub(1));
+            if !segment.text.is_empty()
+                && let Some(came) = state.arrivals.of(last)
+            {
+                self.metrics.final_after(now - came);
+            }
+            state.arrivals.forget(end);
+            state.final_ = end;
+            state.finals.push(Final {
+                index: state.finals.len() as u64,
+                start,
+                end,
+                text: segment.text,
+                language: segment.language,
+                confidence: segment.confidence,
+            });
+            state.partial = None;
+        }
+    }
+
+    fn seconds(&self, frames: u64) -> f64 {
+        frames as f64 / f64::from(self.sample_rate)
     }
 }
 
@@ -126,22 +166,5 @@ impl Job for Worker {
         tracing::error!(%reason, "recogniser failed");
         self.board.post(|state| state.failed = true);
         Next::Over
-    }
-}
-
-fn add_finals(state: &mut State, segments: Vec<Segment>) {
-    for segment in segments {
-        // invariant: finals are contiguous, from the origin or the last gap on
-        debug_assert_eq!(segment.range.start, state.final_);
-        state.final_ = segment.range.end;
-        state.finals.push(Final {
-            index: state.finals.len() as u64,
-            start: segment.range.start,
-            end: segment.range.end,
-            text: segment.text,
-            language: segment.language,
-            confidence: segment.confidence,
-        });
-        state.partial = None;
     }
 }

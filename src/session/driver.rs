@@ -199,9 +199,9 @@ impl<C: Connect> Driver<'_, C> {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::NeedToken { newer_than } => self.fetch = Some(self.begin_fetch(newer_than)),
-                Output::Dial(id, token) => {
+                Output::Dial { id, token, session } => {
                     let connector = self.connector;
-                    let dial = Box::pin(async move { connector.connect(&token).await });
+                    let dial = Box::pin(async move { connector.connect(&token, session.as_deref()).await });
                     self.dials.push((id, dial));
                 }
                 Output::Send(id, message) => self.send(id, Message::text(encode(&message))),

@@ -55,7 +55,14 @@ pub enum Output {
         newer_than: Option<TokenGeneration>,
     },
     /// Connect; the answer is [`Input::Connected`] or [`Input::DialFailed`].
-    Dial(ConnectionId, AccessToken),
+    Dial {
+        /// The connection's.
+        id: ConnectionId,
+        /// To be shown.
+        token: AccessToken,
+        /// The name of the server's session that is to be resumed; none where one is to start.
+        session: Option<String>,
+    },
     /// Send a message.
     Send(ConnectionId, ClientMessage),
     /// Send audio.

@@ -16,6 +16,9 @@ pub const SUBPROTOCOL: &str = "voxline.asr.v1";
 
 /// The path of the endpoint.
 pub const PATH: &str = "/asr_stream/ws";
+/// In the query of that path: the name of the session that the socket is to resume. It may be left out, but a full gateway
+/// then takes it for a new one.
+pub const SESSION_PARAMETER: &str = "session";
 
 /// Bytes in front of the PCM of an audio frame: the position, `u64` little-endian.
 pub(super) const POSITION_BYTES: usize = 8;

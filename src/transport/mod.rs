@@ -27,7 +27,14 @@ pub trait Connect: Send + Sync {
 
     /// Dials the service, shows it the token, and returns the open connection. Dropping the future gives up.
     ///
+    /// `session` is the name of the service's session that is to be resumed; none where one is to start. A service that
+    /// takes no more sessions still takes back those it has, and a load balancer may find the server that has it.
+    ///
     /// # Errors
     /// A [`Failure`], which says what to do about it.
-    fn connect(&self, token: &AccessToken) -> impl Future<Output = Result<Wire<Self::Io>, Failure>> + Send;
+    fn connect(
+        &self,
+        token: &AccessToken,
+        session: Option<&str>,
+    ) -> impl Future<Output = Result<Wire<Self::Io>, Failure>> + Send;
 }

@@ -58,19 +58,23 @@ impl WebSocketConnector {
         Ok(Box::new(TlsConnector::from(self.tls.clone()).connect(name, tcp).await?))
     }
 
-    async fn handshake(&self, token: &AccessToken) -> Result<Wire<Box<dyn Stream>>, Failure> {
+    async fn handshake(
+        &self,
+        token: &AccessToken,
+        session: Option<&str>,
+    ) -> Result<Wire<Box<dyn Stream>>, Failure> {
         let stream = self.open().await.map_err(|error| {
             unreachable(&self.endpoint, &objection(&error).unwrap_or_else(|| error.to_string()))
         })?;
-        upgrade(&self.endpoint, stream, token).await
+        upgrade(&self.endpoint, stream, token, session).await
     }
 }
 
 impl Connect for WebSocketConnector {
     type Io = Box<dyn Stream>;
 
-    async fn connect(&self, token: &AccessToken) -> Result<Wire<Self::Io>, Failure> {
-        tokio::time::timeout(CONNECT_TIMEOUT, self.handshake(token)).await.unwrap_or_else(|_| {
+    async fn connect(&self, token: &AccessToken, session: Option<&str>) -> Result<Wire<Self::Io>, Failure> {
+        tokio::time::timeout(CONNECT_TIMEOUT, self.handshake(token, session)).await.unwrap_or_else(|_| {
             let reason = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
             Err(unreachable(&self.endpoint, &reason))
         })
@@ -82,19 +86,22 @@ pub(crate) async fn upgrade<S: Stream>(
     endpoint: &Endpoint,
     stream: S,
     token: &AccessToken,
+    session: Option<&str>,
 ) -> Result<Wire<S>, Failure> {
-    handshake::open(stream, &endpoint.url(protocol::PATH), token).await.map(Wire::new).map_err(
-        |why| match why {
-            NotOpened::Refused(status, headers) => refused(endpoint, status, &headers),
-            // A proxy whose server is restarting takes connections and drops them.
-            NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
-            NotOpened::Protocol(reason) => Failure {
-                recovery: Recovery::Fatal,
-                kind: FailureKind::Protocol,
-                reason: format!("{endpoint}: {reason}"),
-            },
+    let mut url = endpoint.url(protocol::PATH);
+    if let Some(session) = session {
+        url.query_pairs_mut().append_pair(protocol::SESSION_PARAMETER, session);
+    }
+    handshake::open(stream, &url, token).await.map(Wire::new).map_err(|why| match why {
+        NotOpened::Refused(status, headers) => refused(endpoint, status, &headers),
+        // A proxy whose server is restarting takes connections and drops them.
+        NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
+        NotOpened::Protocol(reason) => Failure {
+            recovery: Recovery::Fatal,
+            kind: FailureKind::Protocol,
+            reason: format!("{endpoint}: {reason}"),
         },
-    )
+    })
 }
 
 /// The service can't be reached, or not kept, for a reason that may pass.

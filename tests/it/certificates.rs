@@ -64,7 +64,7 @@ impl Clients {
 
     async fn connect(&self) -> Result<(), voxline::session::Failure> {
         let token = self.tokens.token().await.unwrap();
-        self.connector.connect(&token).await.map(drop)
+        self.connector.connect(&token, None).await.map(drop)
     }
 }
 

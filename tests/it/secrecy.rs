@@ -328,7 +328,7 @@ async fn no_error_repeats_what_it_was_told_in_confidence() {
         assert_silent(&refreshed);
         assert_silent(&refreshed.to_string());
         let token = access_token();
-        let (connected, ()) = tokio::join!(connector.connect(&token), parrot(&listener, status));
+        let (connected, ()) = tokio::join!(connector.connect(&token, None), parrot(&listener, status));
         assert_silent(&connected.err().unwrap());
         let options = SpeechOptions::default();
         let (spoken, ()) = tokio::join!(client.speak("Hello.", &options), parrot(&listener, status));

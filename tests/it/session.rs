@@ -324,7 +324,7 @@ async fn a_handshake_that_ends_without_an_answer_may_be_tried_again() {
             socket.read_buf(&mut request).await.unwrap();
         }
     };
-    let (answer, ()) = tokio::join!(connector.connect(&token), hanging_up);
+    let (answer, ()) = tokio::join!(connector.connect(&token, None), hanging_up);
     assert_eq!(answer.err().map(|failure| failure.recovery), Some(Recovery::Retry));
 }
 
@@ -333,7 +333,7 @@ async fn a_timeline_that_starts_at_its_end_is_refused() {
     let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let token = server.tokens().token().await.unwrap();
-    let mut wire = connector.connect(&token).await.unwrap();
+    let mut wire = connector.connect(&token, None).await.unwrap();
     wire.send(Message::text(format!(r#"{{"type":"start","sample_rate":16000,"origin":{}}}"#, u64::MAX)));
     let code = loop {
         if let Message::Close(frame) = wire.next().await.unwrap().unwrap() {
@@ -378,7 +378,7 @@ async fn a_client_that_closes_is_answered_at_once() {
     let token = server.tokens().token().await.unwrap();
     // Each takes the only place there is, and gives it back by saying that the rest is not wanted.
     for _ in 0..3 {
-        let mut wire = connector.connect(&token).await.unwrap();
+        let mut wire = connector.connect(&token, None).await.unwrap();
         wire.send(Message::text(r#"{"type":"start","sample_rate":16000}"#));
         let Message::Text(ready) = wire.next().await.unwrap().unwrap() else { panic!("no ready") };
         assert!(ready.contains(r#""type":"ready""#), "{ready}");

@@ -8,7 +8,7 @@ use super::secrets::{
 };
 use super::store::{CLIENTS, Change, Client, Failure, Look, PROJECTS, Project, SERVICE, Service, key};
 use super::terms::Terms;
-use super::{Authority, AuthorityError, audit};
+use super::{Authority, AuthorityError};
 
 /// A new client's credentials, shown once.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,8 +53,8 @@ impl Authority {
             change.put(&PROJECTS, &id, &project)?;
             self.add_client(change, &id)
         })?;
-        audit::minted(&id, None, &id);
-        audit::minted(&id, None, &client.client_id);
+        self.audit.minted(&id, None, &id);
+        self.audit.minted(&id, None, &client.client_id);
         Ok(client)
     }
 
@@ -68,7 +68,7 @@ impl Authority {
             let client = self.add_client(change, &project)?;
             Ok((project, client))
         })?;
-        audit::minted(&project, None, &client.client_id);
+        self.audit.minted(&project, None, &client.client_id);
         Ok(client)
     }
 
@@ -102,7 +102,7 @@ impl Authority {
             )?;
             Ok(project)
         })?;
-        audit::minted(&project, None, &id);
+        self.audit.minted(&project, None, &id);
         Ok(NewToken { id, token })
     }
 }

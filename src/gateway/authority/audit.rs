@@ -1,24 +1,57 @@
-//! The audit: one line for each token minted, refused or revoked (target `voxline::audit`, level info). It has ids
-//! only: no secret, and nothing that a client wrote unless it is known to be an id.
+//! The audit: one line for each token minted, refused or revoked (target `voxline::audit`, level info), and counts of
+//! them. It has ids only: no secret, and nothing that a client wrote unless it is known to be an id.
+
+use prometheus_client::metrics::counter::Counter;
 
 use super::AuthorityError;
+use crate::gateway::metrics::By;
 
-/// A token was minted, or a client or project registered.
-pub(super) fn minted(project: &str, client: Option<&str>, id: &str) {
-    tracing::info!(target: "voxline::audit", project, client, id, "minted");
+/// Tells what becomes of tokens.
+#[derive(Default)]
+pub(in crate::gateway) struct Audit {
+    /// By kind.
+    pub(in crate::gateway) minted: By<Counter>,
+    /// By reason.
+    pub(in crate::gateway) refused: By<Counter>,
 }
 
-/// Something was refused; `id` is whose it would have been, where that is known.
-pub(super) fn refused(id: Option<&str>, reason: &AuthorityError) {
-    tracing::info!(target: "voxline::audit", id, %reason, "refused");
-}
+impl Audit {
+    /// A token was minted, or a client or project registered.
+    pub(super) fn minted(&self, project: &str, client: Option<&str>, id: &str) {
+        tracing::info!(target: "voxline::audit", project, client, id, "minted");
+        let kind = match id.get(..3) {
+            Some("at_") => "access",
+            Some("rt_") => "refresh",
+            Some("st_") => "service",
+            _ => return,
+        };
+        self.minted.get_or_create(&[("kind", kind)]).inc();
+    }
 
-/// A token, client or project is no longer good.
-pub(super) fn revoked(project: &str, id: &str, why: &str) {
-    tracing::info!(target: "voxline::audit", project, id, why, "revoked");
-}
+    /// Something was refused; `id` is whose it would have been, where that is known.
+    pub(super) fn refused(&self, id: Option<&str>, reason: &AuthorityError) {
+        tracing::info!(target: "voxline::audit", id, %reason, "refused");
+        let reason = match reason {
+            AuthorityError::Client => "client",
+            AuthorityError::RefreshToken => "refresh_token",
+            AuthorityError::Replaced => "replaced",
+            AuthorityError::Limit(_) => "limit",
+            AuthorityError::Token => "token",
+            AuthorityError::Inactive => "inactive",
+            AuthorityError::Scope(_) => "scope",
+            AuthorityError::Address => "address",
+            _ => "failed",
+        };
+        self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
 
-/// A project was disabled, or enabled again.
-pub(super) fn switched(project: &str, active: bool) {
-    tracing::info!(target: "voxline::audit", project, active, "switched");
+    /// A token, client or project is no longer good.
+    pub(super) fn revoked(&self, project: &str, id: &str, why: &str) {
+        tracing::info!(target: "voxline::audit", project, id, why, "revoked");
+    }
+
+    /// A project was disabled, or enabled again.
+    pub(super) fn switched(&self, project: &str, active: bool) {
+        tracing::info!(target: "voxline::audit", project, active, "switched");
+    }
 }

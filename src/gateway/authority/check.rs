@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::secrets::Fingerprint;
 use super::store::{ACCESS, Access, Failure, Look, PROJECTS, Project, SERVICE, Service, View, id_of};
 use super::terms::{Scope, Terms};
-use super::{Authority, AuthorityError, audit};
+use super::{Authority, AuthorityError};
 
 /// Whose token it is, and what it is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +35,14 @@ impl Authority {
         scope: Scope,
         peer: Option<IpAddr>,
     ) -> Result<Identity, AuthorityError> {
-        let identity = self.check(token).inspect_err(|error| audit::refused(None, error))?;
+        let identity = self.check(token).inspect_err(|error| self.audit.refused(None, error))?;
         let denied = match () {
             () if !identity.terms.admit(peer) => Some(AuthorityError::Address),
             () if !identity.terms.scopes.has(scope) => Some(AuthorityError::Scope(scope)),
             () => None,
         };
         if let Some(error) = denied {
-            audit::refused(Some(&identity.token), &error);
+            self.audit.refused(Some(&identity.token), &error);
             return Err(error);
         }
         self.note_use(&identity);

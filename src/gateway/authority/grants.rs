@@ -12,7 +12,7 @@ use super::store::{
     ACCESS, Access, CLIENTS, Change, Client, Failure, Look, PROJECTS, REFRESH, Refresh, encode, id_of, key,
 };
 use super::terms::Scopes;
-use super::{AtLimit, Authority, AuthorityError, MAX_TOKENS, Refreshing, audit};
+use super::{AtLimit, Authority, AuthorityError, MAX_TOKENS, Refreshing};
 
 /// What the token endpoint grants.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Authority {
         let secret = Fingerprint::of(secret.expose_secret());
         let known = self
             .read(|view| admit(view, client_id, &secret))
-            .inspect_err(|error| audit::refused(None, error))?;
+            .inspect_err(|error| self.audit.refused(None, error))?;
         // Of those who showed their secret, too, only those who get a token make the disk work.
         let room = self.read(|view| {
             let held = view.under::<Refresh>(&REFRESH, &known.project)?;
@@ -60,7 +60,7 @@ impl Authority {
         });
         room.and_then(|()| self.write(|change| self.open_slot(change, client_id, &secret)))
             .map(|minted| self.tell(minted, true))
-            .inspect_err(|error| audit::refused(Some(client_id), error))
+            .inspect_err(|error| self.audit.refused(Some(client_id), error))
     }
 
     /// The grant `refresh_token`: a new access token. What becomes of the refresh token is the
@@ -73,7 +73,7 @@ impl Authority {
         let secret = Fingerprint::of(refresh_token.expose_secret());
         let (slot, _) = self
             .read(|view| find_slot(view, client_id, &secret))
-            .inspect_err(|error| audit::refused(None, error))?;
+            .inspect_err(|error| self.audit.refused(None, error))?;
         let slot = id_of(&slot);
         let room = self.read(|view| {
             usable_slot(view, client_id, &secret)?;
@@ -81,7 +81,7 @@ impl Authority {
         });
         room.and_then(|()| self.write(|change| self.use_slot(change, client_id, refresh_token)))
             .map(|minted| self.tell(minted, false))
-            .inspect_err(|error| audit::refused(Some(slot), error))
+            .inspect_err(|error| self.audit.refused(Some(slot), error))
     }
 
     /// A new refresh token for the client, and an access token with it.
@@ -199,15 +199,15 @@ impl Authority {
     fn tell(&self, minted: Minted, with_slot: bool) -> Granted {
         let Minted { refresh_token, access_token, slot, refresh, access_id, evicted } = minted;
         for id in &evicted {
-            audit::revoked(&refresh.project, id, "evicted");
+            self.audit.revoked(&refresh.project, id, "evicted");
         }
         if !evicted.is_empty() {
             self.revoked.send_replace(());
         }
         if with_slot {
-            audit::minted(&refresh.project, Some(&refresh.client), id_of(&slot));
+            self.audit.minted(&refresh.project, Some(&refresh.client), id_of(&slot));
         }
-        audit::minted(&refresh.project, Some(&refresh.client), &access_id);
+        self.audit.minted(&refresh.project, Some(&refresh.client), &access_id);
         Granted { refresh_token, access_token, lifetime: self.lifetime, scopes: Scopes::all() }
     }
 }

@@ -22,6 +22,7 @@ use redb::{Database, ReadableDatabase, StorageBackend};
 use tokio::sync::watch;
 
 pub use self::administration::{NewClient, NewToken};
+pub(super) use self::audit::Audit;
 pub use self::check::Identity;
 pub use self::grants::Granted;
 pub use self::lists::{ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry};
@@ -134,6 +135,7 @@ pub struct Authority {
     policy: Policy,
     clock: Arc<dyn Clock>,
     meter: Meter,
+    audit: Audit,
     revoked: watch::Sender<()>,
 }
 
@@ -200,7 +202,8 @@ impl Authority {
         clock: Arc<dyn Clock>,
     ) -> Result<Authority, AuthorityError> {
         let (policy, meter, revoked) = (Policy::default(), Meter::default(), watch::Sender::new(()));
-        let authority = Authority { store, directory, lifetime, policy, clock, meter, revoked };
+        let audit = Audit::default();
+        let authority = Authority { store, directory, lifetime, policy, clock, meter, audit, revoked };
         authority.prepare()?;
         let meter = authority.kept_usage()?;
         Ok(Authority { meter, ..authority })
@@ -229,6 +232,11 @@ impl Authority {
     /// Changes whenever something is revoked: whoever lives by a token then checks it again.
     pub(super) fn revocations(&self) -> watch::Receiver<()> {
         self.revoked.subscribe()
+    }
+
+    /// What became of tokens.
+    pub(super) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The clock by which tokens end.

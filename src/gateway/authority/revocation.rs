@@ -7,7 +7,7 @@ use super::store::{
     ACCESS, Access, CLIENTS, Change, Client, Failure, Look, PROJECTS, Project, REFRESH, Refresh, SERVICE,
     Service, id_of,
 };
-use super::{Authority, AuthorityError, audit};
+use super::{Authority, AuthorityError};
 
 impl Authority {
     /// Ends the token that a client shows, by the way of RFC 7009: a refresh token with its access tokens, or one
@@ -83,13 +83,13 @@ impl Authority {
             change.put(&PROJECTS, &id, &Project { active, ..project })?;
             Ok(id)
         })?;
-        audit::switched(&project, active);
+        self.audit.switched(&project, active);
         self.revoked.send_replace(());
         Ok(())
     }
 
     fn tell_revoked(&self, project: &str, id: &str) {
-        audit::revoked(project, id, "revoked");
+        self.audit.revoked(project, id, "revoked");
         self.revoked.send_replace(());
     }
 }

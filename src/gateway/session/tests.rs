@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::engine::{RecognizerStream, Segment};
+use crate::gateway::authority::Audit;
+use crate::gateway::metrics::Metrics;
 
 const RATE: u64 = 16_000;
 
@@ -48,7 +50,7 @@ fn busy() -> (Session, u64, mpsc::Sender<()>) {
     let (hold, release) = mpsc::channel();
     let recognizer: Arc<dyn Recognizer> = Arc::new(Stuck { begun, release: Arc::new(Mutex::new(release)) });
     let start = Start { sample_rate: 16_000, language: None, partials: true, origin: FramePos::ZERO };
-    let scheduler = Scheduler::new(NonZero::<usize>::MIN);
+    let scheduler = Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())));
     let session = Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start).unwrap();
     let attachment = session.attach(0).unwrap().attachment;
     push(&session, attachment, &audio(0, 1)).unwrap();

@@ -24,6 +24,8 @@ use super::Gateway;
 use super::authority::{Amount, Identity, Scope};
 use super::body::{self, BadBody};
 use super::error::ApiError;
+use super::metrics::Metrics;
+use super::scheduler;
 use crate::audio::sample;
 use crate::engine::{EngineError, Voice, language_of, sentences};
 use crate::resample::Resampler;
@@ -148,8 +150,12 @@ pub(super) async fn speak(
     if let Some(identity) = identity {
         gateway.authority.charge(identity, Amount::text(characters as u64))?;
     }
+    let metrics = gateway.metrics.clone();
+    metrics.characters.inc_by(characters as u64);
+    metrics.count_bytes("tts", "in", text.len());
+    let asked = scheduler::now();
     let (sender, mut pieces) = mpsc::channel(AHEAD);
-    let listener = Listener { sender, runtime: Handle::current() };
+    let listener = Listener { sender, runtime: Handle::current(), metrics: metrics.clone() };
     tokio::task::spawn_blocking(move || {
         let _place = place;
         synthesise(&*voice, &spoken, tempo, format, &listener);
@@ -160,6 +166,7 @@ pub(super) async fn speak(
         Some(Err(error)) => return Err(ApiError::internal(&error)),
         None => Bytes::new(),
     };
+    metrics.speech_after(asked.elapsed());
     let rest = futures::stream::poll_fn(move |cx| pieces.poll_recv(cx));
     let body = futures::stream::once(async { Ok(first) }).chain(rest);
     let mut response = Response::new(Body::from_stream(body));
@@ -172,11 +179,13 @@ pub(super) async fn speak(
 struct Listener {
     sender: mpsc::Sender<Result<Bytes, EngineError>>,
     runtime: Handle,
+    metrics: Arc<Metrics>,
 }
 
 impl Listener {
     /// Hands on a piece, and waits for room. False where the client is gone, or takes nothing for too long.
     fn take(&self, piece: Result<Bytes, EngineError>) -> bool {
+        self.metrics.count_bytes("tts", "out", piece.as_ref().map_or(0, Bytes::len));
         let sending = async { timeout(LISTENING_TIMEOUT, self.sender.send(piece)).await };
         matches!(self.runtime.block_on(sending), Ok(Ok(())))
     }
@@ -206,6 +215,7 @@ fn try_synthesise(
         let spoken: Vec<f32> = voice.speak(sentence, tempo)?.into_iter().map(sample::to_f32).collect();
         output.clear();
         resampler.push(&spoken, &mut output);
+        listener.metrics.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
         let piece = encoder.push(&output)?;
         if !piece.is_empty() && !listener.take(Ok(piece)) {
             return Ok(());

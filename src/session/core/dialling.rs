@@ -47,7 +47,8 @@ impl Core {
     fn dial(&mut self, token: &AccessToken, moving: bool, now: Duration) -> Call {
         let id = ConnectionId(self.dialled);
         self.dialled += 1;
-        self.outputs.push_back(Output::Dial(id, token.clone()));
+        let session = self.server.as_ref().map(|server| server.name.clone());
+        self.outputs.push_back(Output::Dial { id, token: token.clone(), session });
         let token_ends = token.life().map(|life| now.saturating_add(life));
         Call { id, generation: token.generation(), token_ends, since: now, moving }
     }

@@ -218,11 +218,15 @@ impl SimulatedConnector {
 impl Connect for SimulatedConnector {
     type Io = SimulatedStream;
 
-    async fn connect(&self, token: &AccessToken) -> Result<Wire<SimulatedStream>, Failure> {
+    async fn connect(
+        &self,
+        token: &AccessToken,
+        session: Option<&str>,
+    ) -> Result<Wire<SimulatedStream>, Failure> {
         let endpoint: Endpoint = "http://localhost".parse().expect("loopback may be plain");
         let dialling = async {
             let stream = self.dial().await.map_err(|error| unreachable(&endpoint, &error.to_string()))?;
-            upgrade(&endpoint, stream, token).await
+            upgrade(&endpoint, stream, token, session).await
         };
         timeout(CONNECT_TIMEOUT, dialling).await.unwrap_or_else(|_| Err(unreachable(&endpoint, "no answer")))
     }

@@ -41,7 +41,7 @@ pub(crate) struct Socket {
 impl Socket {
     pub(crate) async fn dial(server: &Server, token: &AccessToken) -> Socket {
         let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-        let wire = connector.connect(token).await.unwrap();
+        let wire = connector.connect(token, None).await.unwrap();
         Socket { wire, received: 0, final_: 0, finals: Vec::new(), first: 0 }
     }
 

@@ -123,7 +123,7 @@ impl Simulation {
                 let wait = 2 * self.latency();
                 self.schedule(wait, Event::Token { process: self.process, newer_than, granted });
             }
-            Output::Dial(id, token) => {
+            Output::Dial { id, token, .. } => {
                 self.audit.dials(self.now)?;
                 if self.number(id) != self.connections.len() {
                     return Err(format!("dials {id:?} out of turn"));

@@ -1,0 +1,91 @@
+//! Who may begin: a gateway that is full says so at once, and serves well those whom it has.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::error::ApiError;
+use super::sessions::Full;
+use super::{BUSY_WAIT, Gateway};
+
+/// How long live audio may wait for a thread before no more sessions are taken, however few there are: other programs
+/// may need the machine, or speech cost more than was measured. Finals should come within two seconds of the speech.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Why no session can start now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    Draining,
+    Full,
+    Late,
+}
+
+impl Obstacle {
+    /// Its name among the metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Obstacle::Draining => "draining",
+            Obstacle::Full => "full",
+            Obstacle::Late => "late",
+        }
+    }
+
+    pub(super) fn refusal(self) -> ApiError {
+        let (status, message) = match self {
+            Obstacle::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
+            Obstacle::Full => (StatusCode::TOO_MANY_REQUESTS, "no room for a session"),
+            Obstacle::Late => (StatusCode::SERVICE_UNAVAILABLE, "the recogniser is behind"),
+        };
+        ApiError::busy(status, message, BUSY_WAIT)
+    }
+}
+
+impl Full {
+    /// Tells the client, and whoever watches the gateway: this one had come before the last place was taken.
+    pub(super) fn tell(self, gateway: &Gateway) -> &'static str {
+        let (reason, message) = match self {
+            Full::Gateway => (Obstacle::Full.name(), "no room for a session"),
+            Full::Token => ("token", "the token has as many sessions as it may"),
+        };
+        gateway.metrics.refuse(reason);
+        message
+    }
+}
+
+impl Gateway {
+    /// Whether a session could start now.
+    pub(super) fn room_for_session(&self) -> Result<(), Obstacle> {
+        match () {
+            () if self.is_draining() => Err(Obstacle::Draining),
+            () if self.sessions.count() >= self.options.max_sessions || !self.has_room_for_socket() => {
+                Err(Obstacle::Full)
+            }
+            () if self.scheduler.lateness() > LATE => Err(Obstacle::Late),
+            () => Ok(()),
+        }
+    }
+
+    /// Lets in a client who wants a session of its own. The last place may still be taken before it says `start`.
+    pub(super) fn admit_session(&self) -> Result<(), ApiError> {
+        self.room_for_session().map_err(|obstacle| self.turn_away(obstacle))
+    }
+
+    /// Lets in a socket for a session that exists, also where there is no room for another.
+    pub(super) fn admit_socket(&self) -> Result<(), ApiError> {
+        match () {
+            () if self.is_draining() => Err(self.turn_away(Obstacle::Draining)),
+            () if !self.has_room_for_socket() => Err(self.turn_away(Obstacle::Full)),
+            () => Ok(()),
+        }
+    }
+
+    fn turn_away(&self, obstacle: Obstacle) -> ApiError {
+        self.metrics.refuse(obstacle.name());
+        obstacle.refusal()
+    }
+
+    /// Two sockets a session, as while it moves, are all that can be of use.
+    fn has_room_for_socket(&self) -> bool {
+        self.sockets.len() < self.options.max_sessions.saturating_mul(2)
+    }
+}

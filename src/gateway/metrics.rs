@@ -1,0 +1,220 @@
+//! What an operator watches, in the text format of OpenMetrics, which Prometheus reads.
+//!
+//! Names follow Prometheus' rules: the unit at the end of a name, `_total` behind what only grows. Labels have few values:
+//! nothing that a client writes becomes one.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+use super::Gateway;
+use super::authority::Audit;
+use super::error::ApiError;
+use super::scheduler::Rank;
+
+pub(super) const PATH: &str = "/metrics";
+/// As the OpenMetrics specification gives it for version 1.0.0.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Latencies from what nobody notices to what nobody waits for. Finals should come within 2 s.
+const LATENCIES: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0, 30.0];
+
+/// Counters by one label.
+pub(super) type By<C> = Family<[(&'static str, &'static str); 1], C>;
+type Seconds = Counter<f64, AtomicU64>;
+
+/// Counts and times since the gateway was started.
+pub(super) struct Metrics {
+    registry: Registry,
+    /// Of these three is told how it stands when somebody asks.
+    sessions: Gauge,
+    waiting: Gauge<f64, AtomicU64>,
+    lateness: Gauge<f64, AtomicU64>,
+    pub(super) started: Counter,
+    pub(super) resumed: Counter,
+    refused: By<Counter>,
+    received: By<Seconds>,
+    pub(super) recognised: Seconds,
+    pub(super) gaps: Seconds,
+    busy: By<Seconds>,
+    wait: Histogram,
+    final_latency: Histogram,
+    first_partial_latency: Histogram,
+    first_speech_latency: Histogram,
+    pub(super) characters: Counter,
+    pub(super) spoken: Seconds,
+    requests: Family<Vec<(&'static str, String)>, Counter>,
+    bytes: Family<[(&'static str, &'static str); 2], Counter>,
+}
+
+impl Metrics {
+    /// Nothing has happened yet. `limit` is that of sessions, and so many `threads` recognise.
+    pub(super) fn new(limit: usize, threads: usize, tokens: &Audit) -> Metrics {
+        let mut list = List(Registry::with_prefix("voxline"));
+        list.constant("sessions_limit", "How many sessions and tasks may live at once", limit);
+        list.constant("recogniser_threads", "How many threads recognise", threads);
+        let latency = || Histogram::new(LATENCIES);
+        Metrics {
+            sessions: list.add("sessions", "Live sessions and tasks", Gauge::default()),
+            started: list.add("sessions_started", "Sessions and tasks started", Counter::default()),
+            refused: list.add("sessions_refused", "Sessions and tasks refused, by reason", Family::default()),
+            resumed: list.add(
+                "sessions_resumed",
+                "Sessions taken over by another socket",
+                Counter::default(),
+            ),
+            received: list.timed("audio_received", "Audio taken, by API", Family::default()),
+            recognised: list.timed(
+                "audio_recognised",
+                "Audio of sessions and tasks that is final",
+                Counter::default(),
+            ),
+            gaps: list.timed("audio_gaps", "Audio that clients said they dropped", Counter::default()),
+            waiting: list.timed(
+                "audio_waiting",
+                "Audio of live sessions that isn't final yet",
+                Gauge::default(),
+            ),
+            busy: list.timed("recogniser_busy", "Time that threads recognised, by what", Family::default()),
+            wait: list.timed("recogniser_wait", "How long live audio waited for a thread", latency()),
+            lateness: list.timed(
+                "recogniser_lateness",
+                "The longest that live audio now waits",
+                Gauge::default(),
+            ),
+            final_latency: list.timed(
+                "final_latency",
+                "From the end of an utterance to its final",
+                latency(),
+            ),
+            first_partial_latency: list.timed(
+                "first_partial_latency",
+                "From the start of an utterance to the first partial",
+                latency(),
+            ),
+            first_speech_latency: list.timed(
+                "first_speech_latency",
+                "From a text to the first audio of it",
+                latency(),
+            ),
+            characters: list.add("speech_characters", "Characters spoken", Counter::default()),
+            spoken: list.timed("speech", "Speech made of them", Counter::default()),
+            requests: list.add("http_requests", "Requests, by path, method and status", Family::default()),
+            bytes: list.add("payload_bytes", "Audio and text in and out, by API", Family::default()),
+            registry: {
+                list.add("tokens_minted", "Tokens minted, by kind", tokens.minted.clone());
+                list.add("tokens_refused", "Tokens and secrets refused, by reason", tokens.refused.clone());
+                list.0
+            },
+        }
+    }
+
+    /// A session that was not to be.
+    pub(super) fn refuse(&self, reason: &'static str) {
+        self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Audio of a recording, a session or a chunk.
+    pub(super) fn receive(&self, api: &'static str, milliseconds: u64, bytes: usize) {
+        self.received.get_or_create(&[("api", api)]).inc_by(milliseconds as f64 / 1e3);
+        self.count_bytes(api, "in", bytes);
+    }
+
+    pub(super) fn count_bytes(&self, api: &'static str, direction: &'static str, bytes: usize) {
+        self.bytes.get_or_create(&[("api", api), ("direction", direction)]).inc_by(bytes as u64);
+    }
+
+    /// A turn of the recogniser, which had `waited`.
+    pub(super) fn turn(&self, rank: Rank, waited: Duration, took: Duration) {
+        let work = match rank {
+            Rank::Live => "live",
+            Rank::Recording => "recording",
+            Rank::Guess => "guess",
+        };
+        self.busy.get_or_create(&[("work", work)]).inc_by(took.as_secs_f64());
+        if rank == Rank::Live {
+            self.wait.observe(waited.as_secs_f64());
+        }
+    }
+
+    /// A final with words, whose last frame came so long ago.
+    pub(super) fn final_after(&self, latency: Duration) {
+        self.final_latency.observe(latency.as_secs_f64());
+    }
+
+    /// The first guess at an utterance whose first frame came so long ago.
+    pub(super) fn partial_after(&self, latency: Duration) {
+        self.first_partial_latency.observe(latency.as_secs_f64());
+    }
+
+    /// The first audio of a text that came so long ago.
+    pub(super) fn speech_after(&self, latency: Duration) {
+        self.first_speech_latency.observe(latency.as_secs_f64());
+    }
+}
+
+/// Metrics under names.
+struct List(Registry);
+
+impl List {
+    fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    fn constant(&mut self, name: &str, help: &str, value: usize) {
+        self.add(name, help, Gauge::<i64>::default()).set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// One that counts seconds.
+    fn timed<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
+        metric
+    }
+}
+
+/// Tells all of them.
+pub(super) async fn tell(State(gateway): State<Arc<Gateway>>) -> Response {
+    let metrics = &gateway.metrics;
+    metrics.sessions.set(i64::try_from(gateway.sessions.count()).unwrap_or(i64::MAX));
+    metrics.waiting.set(gateway.sessions.waiting().as_secs_f64());
+    metrics.lateness.set(gateway.scheduler.lateness().as_secs_f64());
+    let mut text = String::new();
+    match encode(&mut text, &metrics.registry) {
+        Ok(()) => {
+            let mut response = Response::new(Body::from(text));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+            response
+        }
+        Err(error) => ApiError::internal(&error).into_response(),
+    }
+}
+
+/// Around every route: counts what was asked and how it was answered.
+pub(super) async fn count(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    // A method can be any word that a client makes up.
+    let method = match request.method().as_str() {
+        known @ ("GET" | "POST" | "HEAD" | "OPTIONS") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let response = next.run(request).await;
+    let status = response.status().as_str().to_owned();
+    gateway
+        .metrics
+        .requests
+        .get_or_create(&vec![("path", path), ("method", method), ("status", status)])
+        .inc();
+    response
+}
