@@ -18,7 +18,12 @@ async fn gateway() {
     let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
     let credentials = &server.credentials;
     let secret = credentials.client_secret.expose_secret();
-    println!("\nserving http://{} {} {} {secret}", server.address, token.expose_secret(), credentials.client_id);
+    println!(
+        "\nserving http://{} {} {} {secret}",
+        server.address,
+        token.expose_secret(),
+        credentials.client_id
+    );
     tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     server.stop().await;
 }
