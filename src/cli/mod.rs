@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod bench;
 mod decode;
 mod exit_code;
 mod gateway;
@@ -55,6 +56,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Administer the gateway's projects and tokens
     Gateway(gateway::Arguments),
+    /// Measure a service on this machine
+    Bench(bench::Arguments),
     /// Fetch, list and check the models
     Models(models::Arguments),
     /// List the voices at hand
@@ -153,6 +156,7 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
             start_log(&log)?;
             gateway::run(arguments)
         }
+        Command::Bench(arguments) => block_on(&log, bench::run(arguments, common)),
         Command::Models(arguments) => block_on(&log, models::run(arguments, common)),
         Command::Voices(arguments) => voices::run(arguments, common),
     }

@@ -53,6 +53,7 @@ use tokio_util::task::TaskTracker;
 
 use self::admin::AdminSocket;
 use self::admission::Obstacle;
+pub use self::admission::capacity;
 use self::attempts::Attempts;
 use self::authority::{Authority, Identity, Scope};
 use self::error::{ApiError, json_response};
