@@ -100,7 +100,7 @@ pub struct GatewayConfig {
     pub console: bool,
     pub demo: bool,
     pub threads: Option<Count>,
-    pub max_sessions: Count,
+    pub max_sessions: Option<Count>,
     pub max_requests: Count,
     pub max_connections: Count,
     pub max_connections_per_address: Limit,
@@ -129,7 +129,7 @@ impl Default for GatewayConfig {
             console: options.console,
             demo: options.demo,
             threads: None,
-            max_sessions: Whole(options.max_sessions as u64),
+            max_sessions: None,
             max_requests: Whole(options.max_requests as u64),
             max_connections: Whole(options.max_connections as u64),
             max_connections_per_address: Whole(options.max_connections_per_address as u64),
@@ -152,7 +152,7 @@ impl GatewayConfig {
         let threads = self.threads.and_then(|threads| NonZero::new(threads.count()));
         Options {
             threads: threads.unwrap_or(options.threads),
-            max_sessions: self.max_sessions.count(),
+            max_sessions: self.max_sessions.map_or(options.max_sessions, Count::count),
             max_requests: self.max_requests.count(),
             max_connections: self.max_connections.count(),
             max_connections_per_address: self.max_connections_per_address.count(),

@@ -21,6 +21,7 @@ mod households;
 mod limit;
 mod link;
 mod metrics;
+mod openapi;
 mod queue;
 mod recording;
 mod revoke;
@@ -395,8 +396,12 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
 
 /// What anybody may ask, at any rate.
 fn open_routes(options: &Options) -> Vec<Route> {
-    let mut routes =
-        vec![("/healthz", get(health)), ("/readyz", get(readiness)), (metrics::PATH, get(metrics::tell))];
+    let mut routes = vec![
+        ("/healthz", get(health)),
+        ("/readyz", get(readiness)),
+        (metrics::PATH, get(metrics::tell)),
+        (openapi::PATH, get(openapi::tell)),
+    ];
     if options.console {
         routes.extend(console::pages());
     }
