@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn capacity_is_whole_and_never_none() {
         let two = NonZero::new(2).unwrap();
-        assert_eq!([0.27, 0.1, 5.0, f64::NAN].map(|factor| capacity(factor, two)), [5, 14, 1, 1]);
+        assert_eq!([0.27, 0.11, 5.0, f64::NAN].map(|factor| capacity(factor, two)), [5, 12, 1, 1]);
         assert_eq!(capacity(0.0, two), usize::MAX);
     }
 }
