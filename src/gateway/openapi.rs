@@ -51,7 +51,7 @@ mod tests {
     #[tokio::test]
     async fn the_description_has_the_routes_and_no_others() {
         let options = Options { demo: true, ..Options::default() };
-        let routes = guarded_routes(&options).into_iter().chain(open_routes());
+        let routes = guarded_routes(&options).into_iter().chain(open_routes(&options));
         let authority = Authority::in_memory(Duration::ZERO, Arc::new(SystemClock::new())).unwrap();
         let gateway = Arc::new(Gateway::new(authority, Engines::default(), options));
         let router = TowerToHyperService::new(router(gateway));

@@ -45,7 +45,10 @@ impl Socket {
 
     async fn dial_for(server: &Server, token: &AccessToken, session: Option<&str>) -> Socket {
         let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-        let wire = connector.connect(token, session).await.unwrap();
+        Socket::on(connector.connect(token, session).await.unwrap())
+    }
+
+    pub(crate) fn on(wire: Wire<<WebSocketConnector as Connect>::Io>) -> Socket {
         Socket { wire, received: 0, final_: 0, finals: Vec::new(), first: 0 }
     }
 

@@ -1,11 +1,13 @@
 //! What several tests need: where the models are, and test doubles by name.
 
 pub(crate) mod allocations;
+pub(crate) mod browser;
 pub(crate) mod clips;
 pub(crate) mod gateway_process;
 pub(crate) mod log;
 pub(crate) mod model_hub;
 pub(crate) mod server;
+pub(crate) mod serving;
 pub(crate) mod tls;
 pub(crate) mod whisper;
 pub(crate) mod words;
