@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -49,12 +49,16 @@ pub(super) async fn answer(
     asked: Result<Query<Parameters>, QueryRejection>,
     request: Request,
 ) -> Response {
+    let is_waiting = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
     // Who would be refused anyway need not send a recording.
     let admitted = identity.and_then(|identity| {
         let Query(parameters) = asked?;
         if let Some(identity) = &identity {
             gateway.authority.afford(identity, Amount::audio(1))?;
+        }
+        if body.size_hint().lower() > MAX_BYTES as u64 {
+            return Err(recording::too_large(MAX_BYTES));
         }
         // A place is taken only by what has arrived: slow clients would keep all places without any work being done.
         drop(gateway.place()?);
@@ -65,7 +69,10 @@ pub(super) async fn answer(
             work(gateway, identity, recognizer, longest, parameters.language, body).await
         }
         Err(refusal) => {
-            body::discard(body);
+            // Who waits for leave to send (`Expect`) would take the reading for it.
+            if !is_waiting {
+                body::discard(body);
+            }
             Err(refusal)
         }
     };

@@ -23,11 +23,15 @@ pub(super) async fn receive(
     room: impl FnMut(usize) -> bool,
 ) -> Result<Vec<u8>, ApiError> {
     body::read_where(body, max_bytes, patience, room).await.map_err(|refused| match refused {
-        BadBody::TooLarge => bad(4009, format!("audio is larger than {max_bytes} bytes")),
+        BadBody::TooLarge => too_large(max_bytes),
         BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "audio did not arrive in time"),
         BadBody::NoRoom => busy(),
         BadBody::Broken => bad(4034, "audio broke off"),
     })
+}
+
+pub(super) fn too_large(max_bytes: usize) -> ApiError {
+    bad(4009, format!("audio is larger than {max_bytes} bytes"))
 }
 
 pub(super) fn bad(code: u16, message: impl Into<String>) -> ApiError {

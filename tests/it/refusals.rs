@@ -25,7 +25,7 @@ async fn every_refusal_has_the_shape_of_the_api() {
         http.request(method, url(&server, path)).bearer_auth(token).send()
     };
     for (method, path, status) in [
-        (Method::GET, "/", 404),
+        (Method::GET, "/nothing", 404),
         (Method::GET, "/tts/", 404),
         (Method::POST, "/asr/more", 404),
         (Method::GET, "/tts?text=a&text=b", 400),
