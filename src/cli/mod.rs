@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod bench;
 mod config;
 mod decode;
 mod exit_code;
@@ -60,6 +61,8 @@ enum Command {
     Config(config::Arguments),
     /// Administer the gateway's projects and tokens
     Gateway(gateway::Arguments),
+    /// Measure a service on this machine
+    Bench(bench::Arguments),
     /// Fetch, list and check the models
     Models(models::Arguments),
     /// List the voices at hand
@@ -194,6 +197,7 @@ fn run_command(cli: Cli, typed: &ArgMatches) -> Result<Exit, CliError> {
             start_log(&log)?;
             gateway::run(arguments)
         }
+        Command::Bench(arguments) => block_on(&log, bench::run(arguments, common)),
         Command::Models(arguments) => block_on(&log, models::run(arguments, common)),
         Command::Voices(arguments) => voices::run(arguments, common),
     }

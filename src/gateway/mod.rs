@@ -55,6 +55,7 @@ use tokio_util::task::TaskTracker;
 
 use self::admin::AdminSocket;
 use self::admission::Obstacle;
+pub use self::admission::capacity;
 use self::attempts::Attempts;
 use self::authority::{Authority, Identity, Scope};
 pub use self::cors::{BadOrigin, Origin};
