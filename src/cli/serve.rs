@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::config::gateway::{Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit};
 use crate::engine::Voices;
 use crate::gateway::authority::Authority;
-use crate::gateway::{Engines, Gateway, Listener, Origin, Tls, serve};
+use crate::gateway::{Engines, Gateway, Listener, Origin, Tls, capacity, serve};
 
 /// Each has a key of the same name in the table `[gateway]` of the configuration file, which serves where neither flag
 /// nor variable is given.
@@ -58,10 +58,14 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DEMO",
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     demo: Option<bool>,
+    /// Serve the console at / [default: true]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_CONSOLE",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    console: Option<bool>,
     /// How many threads recognise [default: as many as the machine runs at once]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_THREADS")]
     threads: Option<Count>,
-    /// How many streaming sessions may live at once [default: 64]
+    /// How many streaming sessions may live at once [default: as many as the threads carry, measured at the start]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_SESSIONS")]
     max_sessions: Option<Count>,
     /// How many recordings and texts may be worked on at once; more are refused [default: 16]
@@ -115,17 +119,24 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let mut hangups = Hangups::new()?;
     let gateway = config.gateway.clone();
     let tls = gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
-    let (listen, options) = (gateway.listen, gateway.options());
+    let (listen, mut options) = (gateway.listen, gateway.options());
+    let (threads, measures) = (options.threads, gateway.max_sessions.is_none());
     let state = gateway.state()?.clone();
-    let load = move || -> Result<(Authority, Engines), CliError> {
+    let load = move || -> Result<(Authority, Engines, Option<f64>), CliError> {
         let authority = Authority::open(&state, gateway.token_lifetime(), Arc::new(SystemClock::new()))?
             .with_policy(gateway.policy());
-        let recognizer = Some(load_whisper(&config.models)?);
-        Ok((authority, Engines { recognizer, voices: Voices::discover(&config.models) }))
+        let recognizer = load_whisper(&config.models)?;
+        let voices = Voices::discover(&config.models);
+        let factor = measures.then(|| recognizer.real_time_factor()).flatten();
+        Ok((authority, Engines { recognizer: Some(recognizer), voices }, factor))
     };
     let loaded = tokio::task::spawn_blocking(load).await;
-    let (authority, engines) =
+    let (authority, engines, factor) =
         loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
+    if let Some(factor) = factor {
+        options.max_sessions = capacity(factor, threads);
+    }
+    let sessions = options.max_sessions;
     let gateway = Arc::new(Gateway::new(authority, engines, options));
 
     let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {listen}: {error}"));
@@ -143,7 +154,10 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let serving = serve(listener, gateway, shutdown.clone());
     systemd::ready();
     // Scripts wait for this line; with port 0 it is how they learn the port.
-    say(&format!("listening on {scheme}://{address}\n"))?;
+    let measured =
+        factor.map(|factor| format!(": a second of speech takes {factor:.2} s on one of {threads} threads"));
+    let measured = measured.unwrap_or_default();
+    say(&format!("listening on {scheme}://{address}\ntakes {sessions} sessions at once{measured}\n"))?;
     let reloading = async {
         loop {
             hangups.next().await;

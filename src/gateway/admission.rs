@@ -37,7 +37,7 @@ pub(super) enum Obstacle {
 
 impl Obstacle {
     /// Its name among the metrics.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Obstacle::Draining => "draining",
             Obstacle::Full => "full",

@@ -12,6 +12,7 @@ pub mod authority;
 mod board;
 mod body;
 mod chunks;
+mod console;
 mod cors;
 mod demo;
 mod error;
@@ -20,6 +21,7 @@ mod households;
 mod limit;
 mod link;
 mod metrics;
+mod openapi;
 mod queue;
 mod recording;
 mod revoke;
@@ -57,7 +59,7 @@ use self::admin::AdminSocket;
 use self::admission::Obstacle;
 pub use self::admission::capacity;
 use self::attempts::Attempts;
-use self::authority::{Authority, Identity, Scope};
+use self::authority::{Authority, AuthorityError, Identity, Scope};
 pub use self::cors::{BadOrigin, Origin};
 use self::error::{ApiError, json_response};
 use self::metrics::Metrics;
@@ -125,6 +127,8 @@ pub struct Options {
     /// Whether a bad token is answered with status 400, as the documentation prints, and not with 401 or 403, as the
     /// service did and clients expect.
     pub documented_status: bool,
+    /// Whether `/` serves the console: a page to try the gateway with, and to see one's sessions and usage.
+    pub console: bool,
     /// Whether `/tts_demo` and `/asr_demo` answer anybody, without a token.
     pub demo: bool,
 }
@@ -149,6 +153,7 @@ impl Default for Options {
             cors_origins: Vec::new(),
             in_band_auth: true,
             documented_status: false,
+            console: true,
             demo: false,
         }
     }
@@ -168,6 +173,8 @@ pub struct Gateway {
     authority: Authority,
     engines: Engines,
     options: Options,
+    /// When it was made, by the authority's monotonic clock.
+    since: Duration,
     metrics: Arc<Metrics>,
     scheduler: Scheduler,
     sessions: Sessions,
@@ -196,6 +203,7 @@ impl Gateway {
         let metrics = Metrics::new(options.max_sessions, options.threads.get(), authority.audit());
         let metrics = Arc::new(metrics);
         Gateway {
+            since: authority.clock().monotonic(),
             authority,
             engines,
             scheduler: Scheduler::new(options.threads, metrics.clone()),
@@ -224,10 +232,17 @@ impl Gateway {
 
     /// Whose token the request carries, where that opens `scope`.
     fn authorise(&self, request: &Request, scope: Scope) -> Result<Identity, ApiError> {
-        let identity = match bearer(request.headers()) {
-            Some(token) => self.authority.authorise(token, scope, peer(request)).map_err(ApiError::from),
-            None => Err(ApiError::token()),
-        };
+        let authorise = |token: &str| self.authority.authorise(token, scope, peer(request));
+        self.identify(bearer(request.headers()), authorise)
+    }
+
+    /// Whose `token` it is, where `check` takes it.
+    fn identify(
+        &self,
+        token: Option<&str>,
+        check: impl FnOnce(&str) -> Result<Identity, AuthorityError>,
+    ) -> Result<Identity, ApiError> {
+        let identity = token.ok_or_else(ApiError::token).and_then(|token| Ok(check(token)?));
         match self.options.documented_status {
             true => identity.map_err(ApiError::documented),
             false => identity,
@@ -373,12 +388,24 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
     if options.demo {
         routes.extend([("/tts_demo", post(demo::speak)), ("/asr_demo", post(demo::recognise))]);
     }
+    if options.console {
+        routes.extend(console::data());
+    }
     routes
 }
 
 /// What anybody may ask, at any rate.
-fn open_routes() -> Vec<Route> {
-    vec![("/healthz", get(health)), ("/readyz", get(readiness)), (metrics::PATH, get(metrics::tell))]
+fn open_routes(options: &Options) -> Vec<Route> {
+    let mut routes = vec![
+        ("/healthz", get(health)),
+        ("/readyz", get(readiness)),
+        (metrics::PATH, get(metrics::tell)),
+        (openapi::PATH, get(openapi::tell)),
+    ];
+    if options.console {
+        routes.extend(console::pages());
+    }
+    routes
 }
 
 fn router(gateway: Arc<Gateway>) -> Router {
@@ -388,7 +415,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         // Here, too: whoever is wrong too often is told nothing of methods.
         .method_not_allowed_fallback(error::wrong_method)
         .route_layer(from_fn_with_state(gateway.clone(), attempts::limit));
-    let all = open_routes().into_iter().fold(guarded, add);
+    let all = open_routes(&gateway.options).into_iter().fold(guarded, add);
     let all = all.method_not_allowed_fallback(error::wrong_method).fallback(error::unknown_path);
     let all = match cors::layer(&gateway.options.cors_origins) {
         Some(cors) => all.layer(cors),

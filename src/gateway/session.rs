@@ -166,6 +166,10 @@ impl Session {
         &self.holder
     }
 
+    pub(super) fn sample_rate(&self) -> u32 {
+        self.sample_rate
+    }
+
     /// Whether somebody of `project` showed the key of this session.
     pub(super) fn admits(&self, project: &str, key: &Secret) -> bool {
         let key_fits = self.resume_key.expose_secret().as_bytes().ct_eq(key.expose().as_bytes());

@@ -52,6 +52,11 @@ impl Sessions {
         self.lock().get(name).cloned()
     }
 
+    /// Those of a project.
+    pub(super) fn of(&self, project: &str) -> Vec<Arc<Session>> {
+        self.lock().values().filter(|session| session.project() == project).cloned().collect()
+    }
+
     /// Forgets a session; its recogniser stops with the last reference to it.
     pub(super) fn remove(&self, name: &str) {
         self.lock().remove(name);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,7 +22,7 @@ use super::error::ApiError;
 use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass};
 use super::session::{AttachError, Attached, Session, StartError};
 use super::sessions::Full;
-use super::{Gateway, cors, peer};
+use super::{Gateway, bearer, cors, peer};
 use crate::session::close;
 use crate::session::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
 use crate::transport::{Wire, socket_limits};
@@ -76,9 +76,10 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
 
 /// Authorisation before everything else, then what the socket must be, then whether there is room.
 fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
-    let identity = gateway.authorise(request, Scope::AsrStream)?;
-    gateway.authority.afford(&identity, Amount::audio(1))?;
     let headers = request.headers();
+    let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
+    let identity = gateway.identify(bearer(headers).or_else(|| offered_token(headers)), authorise)?;
+    gateway.authority.afford(&identity, Amount::audio(1))?;
     cors::admit(headers, &gateway.options.cors_origins)?;
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
     if !offered.is_some_and(|offered| offered.split(',').any(|name| name.trim() == protocol::SUBPROTOCOL)) {
@@ -98,6 +99,13 @@ fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
         false => gateway.admit_session()?,
     }
     Ok(identity)
+}
+
+/// The token of a browser, which can't set `Authorization` on a WebSocket: it offers it as one more subprotocol. It is
+/// never the one that is answered.
+fn offered_token(headers: &HeaderMap) -> Option<&str> {
+    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    offered.split(',').find_map(|name| name.trim().strip_prefix(protocol::BEARER_PREFIX))
 }
 
 /// Whether the socket is for a session that exists: only its client knows before the first message.

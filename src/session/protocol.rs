@@ -14,6 +14,9 @@ use crate::audio::{AudioChunk, FRAME_BYTES, FramePos};
 /// The WebSocket subprotocol both ends must name.
 pub const SUBPROTOCOL: &str = "voxline.asr.v1";
 
+/// What a browser puts in front of its token, and offers as a second subprotocol: it can't set `Authorization`.
+pub const BEARER_PREFIX: &str = "voxline.bearer.";
+
 /// The path of the endpoint.
 pub const PATH: &str = "/asr_stream/ws";
 /// In the query of that path: the name of the session that the socket is to resume. It may be left out, but a full gateway

@@ -193,12 +193,19 @@ fn the_sample_has_every_key_and_passes_the_check() {
     let sample = fs::read_to_string(SAMPLE).unwrap();
     let place = Place::new();
     certify(&place);
-    let all = place.file("all.toml", sample.replace("# tls_", "tls_").replace("# threads", "threads"));
+    let all = place.file(
+        "all.toml",
+        sample
+            .replace("# tls_", "tls_")
+            .replace("# threads", "threads")
+            .replace("# max_sessions", "max_sessions"),
+    );
     let written: toml::Table = fs::read_to_string(&all).unwrap().parse().unwrap();
     let written = written["gateway"].as_table().unwrap();
     let known = GatewayConfig {
         state: Some("a".into()),
         threads: Some("4".parse().unwrap()),
+        max_sessions: Some("64".parse().unwrap()),
         tls_cert: Some("a".into()),
         tls_key: Some("a".into()),
         ..GatewayConfig::default()

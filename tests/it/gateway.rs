@@ -15,15 +15,18 @@ use crate::support::server::{Server, Setup};
 pub(crate) struct Tone(VoiceInfo);
 
 impl Tone {
+    /// For English, and for Russian.
     pub(crate) fn voices() -> Voices {
-        let info = VoiceInfo {
-            name: "tone".to_owned(),
-            language: "en".to_owned(),
-            sample_rate: 24_000,
-            quality: Quality::Low,
-            license: "none".to_owned(),
+        let tone = |(name, language): (&str, &str)| -> Arc<dyn Voice> {
+            Arc::new(Tone(VoiceInfo {
+                name: name.to_owned(),
+                language: language.to_owned(),
+                sample_rate: 24_000,
+                quality: Quality::Low,
+                license: "none".to_owned(),
+            }))
         };
-        Voices::new(vec![Arc::new(Tone(info))])
+        Voices::new([("tone", "en"), ("tone-ru", "ru")].map(tone).into())
     }
 }
 

@@ -10,6 +10,7 @@ mod cli_audio;
 mod cli_token;
 mod config;
 mod conformance;
+mod console;
 mod dependencies;
 mod drain;
 mod endurance;

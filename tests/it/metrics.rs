@@ -61,9 +61,8 @@ async fn what_happened_is_counted() {
     let refused = upgrade.send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.headers()["retry-after"], "5");
-    let (mut socket, _) = Socket::resume(&server, &token, &ready, 0).await;
-    socket.finish(60_000);
-    socket.hear("done").await;
+    let (socket, _) = Socket::resume(&server, &token, &ready, 0).await;
+    socket.end(60_000).await;
 
     let asr = |token: &str| {
         let request = http.post(url(&server, "/asr")).header("content-type", "audio/wave");
@@ -106,7 +105,6 @@ async fn what_happened_is_counted() {
     ] {
         assert!(counted[name] > 0.0, "{name} of {counted:#?}");
     }
-    drop(socket);
     let gone = async { while scrape(&server).await["voxline_sessions"] > 0.0 {} };
     timeout(Duration::from_secs(20), gone).await.unwrap();
     server.stop().await;

@@ -146,6 +146,7 @@ fn the_loudest_log_has_no_secret() {
         "tokens::",
         "gateway::",
         "stream::",
+        "console::handshake",
         "attempts::",
         "certificates::",
         "spooling::",

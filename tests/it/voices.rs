@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use voxline::engine::{
-    MAX_SENTENCE_CHARS, PiperVoice, Quality, Voice, VoiceError, Voices, language_of, sentences,
+    EngineError, MAX_SENTENCE_CHARS, PiperVoice, Quality, Voice, VoiceError, VoiceInfo, Voices, language_of,
+    sentences,
 };
 
 use crate::support::models_dir;
@@ -144,10 +145,48 @@ fn the_best_voice_of_a_language_comes_first() {
     assert_eq!(name(Some("espeak-ru"), Some("en")), "espeak-ru");
     for cloud in ["katherine", "katherine-hifigan", "maria", "maria-serious", "pavel", "pavel-hifigan"] {
         assert_eq!(name(Some(cloud), None), "festival-ru");
+        assert_eq!(name(Some(cloud), Some("ru")), "festival-ru");
+        // Better understood than in the service's own language.
+        assert_eq!(name(Some(cloud), Some("en")), "joe");
     }
     let low: Vec<String> =
         voices.list().into_iter().filter(|info| info.quality == Quality::Low).map(|info| info.name).collect();
     assert_eq!(low, ["espeak-ru"]);
+}
+
+/// A voice that is nothing but a name.
+struct Named(VoiceInfo);
+
+impl Voice for Named {
+    fn info(&self) -> &VoiceInfo {
+        &self.0
+    }
+
+    fn speak(&self, _: &str, _: f32) -> Result<Vec<i16>, EngineError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn a_name_of_the_services_is_spoken_for_by_a_woman_or_a_man_where_there_is_one() {
+    let named = |(name, language): (&str, &str)| -> Arc<dyn Voice> {
+        let (name, language) = (name.to_owned(), language.to_owned());
+        let (sample_rate, quality, license) = (16_000, Quality::Natural, String::new());
+        Arc::new(Named(VoiceInfo { name, language, sample_rate, quality, license }))
+    };
+    let at_hand = [("denis", "ru"), ("irina", "ru"), ("amy", "en"), ("ryan", "en"), ("lessac", "ru")];
+    let voices = Voices::new(at_hand.into_iter().map(named).collect());
+    for (cloud, russian, english) in [
+        ("katherine", "irina", "amy"),
+        ("katherine-hifigan", "irina", "amy"),
+        ("maria", "irina", "amy"),
+        ("maria-serious", "irina", "amy"),
+        ("pavel", "denis", "ryan"),
+        ("pavel-hifigan", "denis", "ryan"),
+    ] {
+        let name = |language| voices.find(Some(cloud), language).unwrap().info().name.clone();
+        assert_eq!([name(None), name(Some("ru")), name(Some("en"))], [russian, russian, english], "{cloud}");
+    }
 }
 
 #[test]

@@ -35,17 +35,27 @@ impl Authority {
         scope: Scope,
         peer: Option<IpAddr>,
     ) -> Result<Identity, AuthorityError> {
-        let identity = self.check(token).inspect_err(|error| self.audit.refused(None, error))?;
-        let denied = match () {
-            () if !identity.terms.admit(peer) => Some(AuthorityError::Address),
-            () if !identity.terms.scopes.has(scope) => Some(AuthorityError::Scope(scope)),
-            () => None,
-        };
-        if let Some(error) = denied {
+        let identity = self.admit(token, peer)?;
+        if !identity.terms.scopes.has(scope) {
+            let error = AuthorityError::Scope(scope);
             self.audit.refused(Some(&identity.token), &error);
             return Err(error);
         }
         self.note_use(&identity);
+        Ok(identity)
+    }
+
+    /// Whose `token` it is, whatever it opens, for a client at `peer` that only looks: it doesn't count as used.
+    pub(in crate::gateway) fn admit(
+        &self,
+        token: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<Identity, AuthorityError> {
+        let identity = self.check(token).inspect_err(|error| self.audit.refused(None, error))?;
+        if !identity.terms.admit(peer) {
+            self.audit.refused(Some(&identity.token), &AuthorityError::Address);
+            return Err(AuthorityError::Address);
+        }
         Ok(identity)
     }
 

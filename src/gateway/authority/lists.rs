@@ -133,6 +133,12 @@ impl Authority {
         })
     }
 
+    /// The name of the project with that id.
+    pub(in crate::gateway) fn project_name(&self, id: &str) -> Result<String, AuthorityError> {
+        let project: Option<Project> = self.read(|view| Ok(view.find(&PROJECTS, id)?))?;
+        project.map(|project| project.name).ok_or(AuthorityError::Token)
+    }
+
     /// The clients of the project called `name`, or of all.
     ///
     /// # Errors

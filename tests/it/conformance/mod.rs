@@ -3,6 +3,7 @@
 //! shares anything with voxline's own clients. What `authority::documented` and `tasks` show is not shown again.
 
 mod demo;
+mod fuzzing;
 mod recognition;
 mod speech;
 mod stream;

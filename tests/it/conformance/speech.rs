@@ -104,7 +104,7 @@ async fn a_text_has_up_to_20000_characters_of_any_kind() {
             assert_eq!(longest.body.len(), 20_000 * letter.len() * A_LETTER, "{letter}");
             assert_eq!(answer(&letter.repeat(20_001)).refusal(), REFUSED, "{letter}");
         }
-        for bad in ["", " \n\t", "`", "^^", "{}", "{shown}{}"] {
+        for bad in ["", " \n\t", "`", "^^", "{}", "{}{}"] {
             assert_eq!(answer(bad).refusal(), REFUSED, "{bad:?}");
         }
         let no_text = ask(client, &server, &post("/tts", b"\xff\xfe".to_vec()).under(&token));
@@ -259,8 +259,9 @@ async fn opus_and_mp3_sound_as_the_pcm_does() {
         decoded("opusinfo", &[], &opus.body);
         let wav = opus_as_wav(&opus.body);
         assert_eq!(wav.len(), said.len());
-        let (lag, ratio) = likeness(&said, &wav, 0);
-        assert!(lag == 0 && ratio > 12.0, "opus: {ratio} dB");
+        // The encoder says itself how late it is, and is right to a sample. From 50 on, so that it may be early.
+        let (lag, ratio) = likeness(&said[50..], &wav, 100);
+        assert!((49..=51).contains(&lag) && ratio > 15.0, "opus: {lag} instead of 50, {ratio} dB");
 
         let mp3 = tell("mp3");
         assert_eq!((mp3.status, mp3.header("content-type")), (200, Some("audio/mpeg")));

@@ -1,6 +1,7 @@
 //! What several tests need: where the models are, and test doubles by name.
 
 pub(crate) mod allocations;
+pub(crate) mod browser;
 pub(crate) mod clips;
 pub(crate) mod gateway_process;
 pub(crate) mod log;

@@ -1,0 +1,116 @@
+//! What the page shows beside transcripts: how busy the gateway is, and what the caller's own project does and did.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::super::admission::Obstacle;
+use super::super::authority::{Authority, AuthorityError, Identity};
+use super::super::error::{ApiError, json_response};
+use super::super::session::Session;
+use super::super::{Gateway, bearer, peer};
+
+/// `GET /console/status`, with a token of any scope: the load in all, and of sessions, tokens and usage those of the
+/// token's project. The page shows whatever `load` holds.
+pub(super) async fn status(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    let identity = match identify(&gateway, &request) {
+        Ok(identity) => identity,
+        Err(refusal) => return refusal.into_response(),
+    };
+    // It looks through the store.
+    let describing = tokio::task::spawn_blocking(move || describe(&gateway, &identity));
+    match describing.await {
+        Ok(Ok(status)) => fresh(&status),
+        Ok(Err(error)) => ApiError::from(error).into_response(),
+        Err(panic) => ApiError::internal(&panic).into_response(),
+    }
+}
+
+/// `GET /console/voices`, with a token of any scope: the voices at hand, the best of each language first.
+pub(super) async fn voices(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    if let Err(refusal) = identify(&gateway, &request) {
+        return refusal.into_response();
+    }
+    let voices = gateway.engines.voices.list().into_iter().map(|voice| {
+        json!({
+            "name": voice.name,
+            "language": voice.language,
+            "quality": voice.quality.to_string(),
+            "license": voice.license,
+        })
+    });
+    fresh(&json!({ "voices": voices.collect::<Vec<_>>() }))
+}
+
+/// Whoever only looks uses nothing: see [`Authority::admit`].
+fn identify(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
+    gateway.identify(bearer(request.headers()), |token| gateway.authority.admit(token, peer(request)))
+}
+
+/// An answer that is out of date at once, and one client's alone.
+fn fresh(body: &Value) -> Response {
+    let mut response = json_response(StatusCode::OK, body);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityError> {
+    let authority = &gateway.authority;
+    let name = authority.project_name(&identity.project)?;
+    let options = &gateway.options;
+    let mut sessions = gateway.sessions.of(&identity.project);
+    sessions.sort_by(|one, other| one.name().cmp(other.name()));
+    let busy = options.max_requests.saturating_sub(gateway.places.available_permits());
+    let uptime = authority.clock().monotonic().saturating_sub(gateway.since);
+    Ok(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": uptime.as_secs(),
+        "now_ms": u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX),
+        "state": gateway.room_for_session().map_or_else(Obstacle::name, |()| "ready"),
+        "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
+        "load": [
+            { "what": "sessions", "now": gateway.sessions.count(), "limit": options.max_sessions },
+            { "what": "requests", "now": busy, "limit": options.max_requests },
+            { "what": "seconds behind live audio", "now": gateway.scheduler.lateness().as_secs_f64() },
+        ],
+        "token": {
+            "id": identity.token,
+            "scopes": identity.terms.scopes,
+            "expires_in_seconds": identity.expires_in.map(|left| left.as_secs()),
+        },
+        "project": {
+            "name": name,
+            "sessions": sessions.iter().map(|session| progress(session)).collect::<Vec<_>>(),
+            "usage": authority.usage(Some(&name))?,
+            "tokens": tokens(authority, &name)?,
+        },
+    }))
+}
+
+/// What a project may show, the oldest first. What a service token is good for is its holder's business.
+fn tokens(authority: &Authority, project: &str) -> Result<Vec<Value>, AuthorityError> {
+    let granted = authority.tokens(Some(project))?.into_iter().map(|token| {
+        let kind = if token.refresh_token.is_some() { "access" } else { "refresh" };
+        json!({ "id": token.id, "kind": kind, "created": token.created, "expires": token.expires })
+    });
+    let services = authority.service_tokens(Some(project))?.into_iter().map(|token| {
+        json!({ "id": token.id, "kind": "service", "created": token.created, "expires": token.expires })
+    });
+    Ok(granted.chain(services).collect())
+}
+
+/// How far a session has come. Its name opens nothing: who would resume it needs its key, too.
+fn progress(session: &Session) -> Value {
+    let state = session.board().lock();
+    json!({
+        "session": session.name(),
+        "holder": session.holder(),
+        "sample_rate": session.sample_rate(),
+        "received": state.received,
+        "final": state.final_,
+        "finals": state.finals.len(),
+    })
+}

@@ -1,0 +1,6 @@
+//! The console: what it serves and to whom, and the page itself in a browser.
+
+mod files;
+mod handshake;
+mod page;
+mod status;
