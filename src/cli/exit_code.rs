@@ -6,6 +6,7 @@ use crate::auth::{AuthError, AuthErrorKind};
 use crate::config::ConfigError;
 use crate::decode::DecodeError;
 use crate::engine::EngineError;
+use crate::gateway::BadTls;
 use crate::gateway::authority::AuthorityError;
 use crate::net::TlsError;
 use crate::pipeline::PipelineError;
@@ -75,6 +76,12 @@ impl From<ConfigError> for CliError {
 
 impl From<TlsError> for CliError {
     fn from(error: TlsError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<BadTls> for CliError {
+    fn from(error: BadTls) -> CliError {
         CliError::new(Exit::Setup, error.to_string())
     }
 }

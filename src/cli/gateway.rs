@@ -86,7 +86,7 @@ enum Token {
 #[derive(Args)]
 struct At {
     /// Directory of the gateway's state
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]
     state: PathBuf,
     /// Print JSON
     #[arg(long)]

@@ -1,5 +1,7 @@
 //! The command line: one file per command.
 
+mod bench;
+mod config;
 mod decode;
 mod exit_code;
 mod gateway;
@@ -11,6 +13,7 @@ mod serve;
 mod service;
 mod signals;
 mod speak;
+mod systemd;
 mod target;
 mod token;
 mod transcribe;
@@ -21,12 +24,13 @@ use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use self::exit_code::CliError;
 pub use self::exit_code::Exit;
-use crate::config::{Config, SecretSource, Settings};
+use crate::config::{Config, SecretSource, Settings, is_empty_variable};
 use crate::decode::panic_is_caught;
 
 /// Live audio to text, and text to audio, without losing a sample.
@@ -53,8 +57,12 @@ enum Command {
     Token(token::Arguments),
     /// Run the gateway: tokens, recognition and synthesis for other programs
     Serve(serve::Arguments),
+    /// Check and show the configuration
+    Config(config::Arguments),
     /// Administer the gateway's projects and tokens
     Gateway(gateway::Arguments),
+    /// Measure a service on this machine
+    Bench(bench::Arguments),
     /// Fetch, list and check the models
     Models(models::Arguments),
     /// List the voices at hand
@@ -62,7 +70,7 @@ enum Command {
 }
 
 /// Where the service is, and what is kept where.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Common {
     /// Configuration file [default: voxline/config.toml in the user's configuration directory]
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CONFIG")]
@@ -96,14 +104,35 @@ struct Common {
     /// [default: warn, and for serve the audit: voxline::audit=info]
     #[arg(long, global = true, value_name = "FILTER", env = "VOXLINE_LOG")]
     log: Option<String>,
+    /// How to log: lines for people, or an object of JSON a line
+    #[arg(long, global = true, value_name = "FORMAT", env = "VOXLINE_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 impl Common {
     fn load(self, language: Option<String>) -> Result<Config, CliError> {
+        Ok(Config::load(self.settings(language))?)
+    }
+
+    /// Whether it says where the service is, or how to be let in.
+    fn names_a_service(&self) -> bool {
+        self.endpoint.is_some()
+            || self.client_id.is_some()
+            || self.client_secret_file.is_some()
+            || self.token_file.is_some()
+    }
+
+    fn settings(self, language: Option<String>) -> Settings {
         // A variable that is set to nothing says nothing.
         let text = |given: Option<String>| given.filter(|text| !text.is_empty());
         let file = |given: Option<PathBuf>| given.filter(|path| !path.as_os_str().is_empty());
-        Ok(Config::load(Settings {
+        Settings {
             config: file(self.config),
             endpoint: text(self.endpoint),
             client_id: text(self.client_id),
@@ -114,7 +143,8 @@ impl Common {
             vault_key_file: file(self.vault_key_file),
             models: file(self.models),
             language: text(language),
-        })?)
+            gateway: toml::Table::new(),
+        }
     }
 }
 
@@ -122,26 +152,39 @@ impl Common {
 #[must_use]
 pub fn run() -> ExitCode {
     quiet_caught_panics();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let mut parser = without_empty_variables(Cli::command());
+    let parsed = parser.try_get_matches_from_mut(std::env::args_os());
+    let parsed = parsed.and_then(|typed| Ok((Cli::from_arg_matches(&typed)?, typed)));
+    let (cli, typed) = match parsed.map_err(|error| error.format(&mut parser)) {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help goes to standard output with code 0, errors to standard error with clap's 2, which is ours too.
             let _ = error.print();
             return if error.use_stderr() { Exit::Setup } else { Exit::Done }.into();
         }
     };
-    let exit = run_command(cli).unwrap_or_else(|error| {
+    let exit = run_command(cli, &typed).unwrap_or_else(|error| {
         complain(&error);
         error.exit
     });
     exit.into()
 }
 
-fn run_command(cli: Cli) -> Result<Exit, CliError> {
+/// A variable that is set to nothing says nothing.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let heed = |arg: Arg| match arg.get_env().is_some_and(is_empty_variable) {
+        true => arg.env(Resettable::Reset),
+        false => arg,
+    };
+    command.mut_args(heed).mut_subcommands(without_empty_variables)
+}
+
+fn run_command(cli: Cli, typed: &ArgMatches) -> Result<Exit, CliError> {
     let Cli { command, common } = cli;
     // An audit that must be asked for is none.
     let usual = if matches!(command, Command::Serve(_)) { "warn,voxline::audit=info" } else { "warn" };
-    let log = common.log.clone().filter(|log| !log.is_empty()).unwrap_or_else(|| usual.to_owned());
+    let filter = common.log.clone().filter(|log| !log.is_empty()).unwrap_or_else(|| usual.to_owned());
+    let log = Log { filter, format: common.log_format };
     match command {
         Command::Transcribe(arguments) => block_on(&log, transcribe::run(arguments, common)),
         Command::Probe(arguments) => probe::run(arguments),
@@ -149,17 +192,19 @@ fn run_command(cli: Cli) -> Result<Exit, CliError> {
         Command::Speak(arguments) => block_on(&log, speak::run(arguments, common)),
         Command::Token(arguments) => block_on(&log, token::run(arguments, common)),
         Command::Serve(arguments) => block_on(&log, serve::run(arguments, common)),
+        Command::Config(arguments) => config::run(arguments, common, typed),
         Command::Gateway(arguments) => {
             start_log(&log)?;
             gateway::run(arguments)
         }
+        Command::Bench(arguments) => block_on(&log, bench::run(arguments, common)),
         Command::Models(arguments) => block_on(&log, models::run(arguments, common)),
         Command::Voices(arguments) => voices::run(arguments, common),
     }
 }
 
 /// Runs a command that goes on by itself, and so has something to log.
-fn block_on(log: &str, command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+fn block_on(log: &Log, command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
     start_log(log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -171,12 +216,21 @@ fn block_on(log: &str, command: impl Future<Output = Result<Exit, CliError>>) ->
     exit
 }
 
+/// What is logged, and how.
+struct Log {
+    filter: String,
+    format: LogFormat,
+}
+
 /// Logs to standard error what the filter lets through.
-fn start_log(filter: &str) -> Result<(), CliError> {
+fn start_log(Log { filter, format }: &Log) -> Result<(), CliError> {
     let layer = EnvFilter::try_new(filter)
         .map_err(|error| CliError::new(Exit::Setup, format!("--log {filter}: {error}")))?;
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(layer).with_ansi(colours).with_writer(io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(layer).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
+    }
     Ok(())
 }
 

@@ -3,131 +3,172 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::exit_code::{CliError, Exit};
-use super::service::{TOKEN_LIFETIME, load_whisper};
-use super::signals::Signals;
-use super::{Common, say};
+use super::service::load_whisper;
+use super::signals::{Hangups, Signals};
+use super::{Common, say, systemd};
 use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::config::gateway::{Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit};
 use crate::engine::Voices;
-use crate::gateway::authority::{AtLimit, Authority, Policy, Refreshing};
-use crate::gateway::{Engines, Gateway, Options, serve};
+use crate::gateway::authority::Authority;
+use crate::gateway::{Engines, Gateway, Listener, Origin, Tls, serve};
 
-#[derive(Args)]
+/// Each has a key of the same name in the table `[gateway]` of the configuration file, which serves where neither flag
+/// nor variable is given.
+#[derive(Args, Serialize)]
 pub(super) struct Arguments {
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
-    listen: SocketAddr,
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8085]
+    #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_LISTEN")]
+    listen: Option<SocketAddr>,
     /// Directory of the gateway's state: projects and tokens
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
-    /// How many seconds an access token lives
-    #[arg(long, value_name = "SECONDS", default_value_t = TOKEN_LIFETIME.as_secs(),
-          value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
-    token_lifetime: u64,
-    /// What happens to a refresh or access token over the limit of 25
-    #[arg(long, value_name = "WHAT", default_value = "refuse")]
-    token_limit: TokenLimit,
-    /// Whether a refresh token stays the same when it is used, or is replaced
-    #[arg(long, value_name = "WHAT", default_value = "keep")]
-    refresh_tokens: RefreshTokens,
-    /// Answer a bad token with status 400, as the documentation prints, instead of 401 and 403
-    #[arg(long)]
-    documented_status: bool,
-    /// Serve no page at /
-    #[arg(long)]
-    no_console: bool,
-    /// Answer /tts_demo and /asr_demo, which ask for no token
-    #[arg(long)]
-    demo: bool,
-    /// How many streaming sessions may live at once
-    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
-    max_sessions: u16,
-    /// How many connections may be open at once; more wait until others end
-    #[arg(long, value_name = "COUNT", default_value_t = 800, value_parser = clap::value_parser!(u16).range(1..))]
-    max_connections: u16,
+    #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]
+    state: Option<PathBuf>,
+    /// File with the certificate to serve TLS with, and those that lead to its root (PEM); read again on SIGHUP
+    #[arg(long, value_name = "FILE", env = "VOXLINE_GATEWAY_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    /// File with the certificate's key (PEM), which nobody else may read
+    #[arg(long, value_name = "FILE", env = "VOXLINE_GATEWAY_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+    /// How many seconds an access token lives [default: 3600]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_TOKEN_LIFETIME")]
+    token_lifetime: Option<SomeSeconds>,
+    /// What happens to a refresh or access token over the limit of 25 [default: refuse]
+    #[arg(long, value_name = "WHAT", env = "VOXLINE_GATEWAY_TOKEN_LIMIT")]
+    token_limit: Option<TokenLimit>,
+    /// Whether a refresh token stays the same when it is used, or is replaced [default: keep]
+    #[arg(long, value_name = "WHAT", env = "VOXLINE_GATEWAY_REFRESH_TOKENS")]
+    refresh_tokens: Option<RefreshTokens>,
+    /// Answer a bad token with status 400, as the documentation prints, instead of 401 and 403 [default: false]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DOCUMENTED_STATUS",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    documented_status: Option<bool>,
+    /// Whether a socket may go on under a fresh token that its client sends in band; false behind a proxy that checks
+    /// tokens at the handshake [default: true]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_IN_BAND_AUTH",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    in_band_auth: Option<bool>,
+    /// Answer /tts_demo and /asr_demo, which ask for no token [default: false]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DEMO",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    demo: Option<bool>,
+    /// Serve the console at / [default: true]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_CONSOLE",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    console: Option<bool>,
+    /// How many threads recognise [default: as many as the machine runs at once]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_THREADS")]
+    threads: Option<Count>,
+    /// How many streaming sessions may live at once [default: 64]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_SESSIONS")]
+    max_sessions: Option<Count>,
+    /// How many recordings and texts may be worked on at once; more are refused [default: 16]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_REQUESTS")]
+    max_requests: Option<Count>,
+    /// How many connections may be open at once; more wait until others end [default: 800]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS")]
+    max_connections: Option<Count>,
+    /// How many of them an address may have; 0 for no limit, behind a proxy [default: 600]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS")]
+    max_connections_per_address: Option<Limit>,
     /// How many wrong tokens an address may send at once, and one every 3 seconds; 0 for no limit, behind a proxy
-    #[arg(long, value_name = "COUNT", default_value_t = Options::default().max_failures)]
-    max_failures: u32,
-    /// How many seconds sessions may go on once the gateway is told to stop
-    #[arg(long, value_name = "SECONDS", default_value_t = Options::default().drain.as_secs())]
-    drain: u64,
+    /// [default: 20]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_FAILURES")]
+    max_failures: Option<Limit>,
+    /// How many seconds the handshake of TLS, the head of a request, and the pause before the next may take
+    /// [default: 10]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_HEADER_TIMEOUT")]
+    header_timeout: Option<SomeSeconds>,
+    /// How many seconds a whole recording or text may take to arrive [default: 120]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_BODY_TIMEOUT")]
+    body_timeout: Option<SomeSeconds>,
+    /// How many seconds an answer waits for its client to take any more of it [default: 60]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_WRITE_TIMEOUT")]
+    write_timeout: Option<SomeSeconds>,
+    /// How many seconds a session outlives its socket [default: 60]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_RESUME_WINDOW")]
+    resume_window: Option<Seconds>,
+    /// How many seconds sessions may go on once the gateway is told to stop [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_DRAIN")]
+    drain: Option<Seconds>,
+    /// Origin such as https://host:port whose pages may use the gateway from a browser; * for any; may be repeated
+    #[arg(long, value_name = "ORIGIN", env = "VOXLINE_GATEWAY_CORS_ORIGIN", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cors_origin: Vec<Origin>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum TokenLimit {
-    /// It is refused
-    Refuse,
-    /// The oldest makes room for it
-    Evict,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum RefreshTokens {
-    /// It stays the same
-    Keep,
-    /// Another takes its place; the old one is good until that is used
-    Rotate,
+impl Arguments {
+    /// What the configuration is once these are heard.
+    pub(super) fn load(&self, common: Common) -> Result<Config, CliError> {
+        let mut settings = common.settings(None);
+        settings.gateway = toml::Table::try_from(self)
+            .map_err(|error| CliError::new(Exit::Setup, format!("gateway: {error}")))?;
+        Ok(Config::load(settings)?)
+    }
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { listen, state, max_sessions, max_connections, max_failures, drain, .. } = arguments;
-    let config = common.load(None)?;
-    let lifetime = Duration::from_secs(arguments.token_lifetime);
-    let policy = Policy {
-        at_limit: match arguments.token_limit {
-            TokenLimit::Refuse => AtLimit::Refuse,
-            TokenLimit::Evict => AtLimit::Evict,
-        },
-        refreshing: match arguments.refresh_tokens {
-            RefreshTokens::Keep => Refreshing::Keep,
-            RefreshTokens::Rotate => Refreshing::Rotate,
-        },
-    };
+    let config = arguments.load(common)?;
+    // A request to read files again that comes too early must not end the process.
+    let mut hangups = Hangups::new()?;
+    let gateway = config.gateway.clone();
+    let tls = gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
+    let (listen, options) = (gateway.listen, gateway.options());
+    let state = gateway.state()?.clone();
     let load = move || -> Result<(Authority, Engines), CliError> {
-        let authority = Authority::open(&state, lifetime, Arc::new(SystemClock::new()))?.with_policy(policy);
+        let authority = Authority::open(&state, gateway.token_lifetime(), Arc::new(SystemClock::new()))?
+            .with_policy(gateway.policy());
         let recognizer = Some(load_whisper(&config.models)?);
         Ok((authority, Engines { recognizer, voices: Voices::discover(&config.models) }))
     };
     let loaded = tokio::task::spawn_blocking(load).await;
     let (authority, engines) =
         loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
-    let options = Options {
-        max_sessions: max_sessions.into(),
-        max_connections: max_connections.into(),
-        max_failures,
-        drain: Duration::from_secs(drain),
-        documented_status: arguments.documented_status,
-        console: !arguments.no_console,
-        demo: arguments.demo,
-        ..Options::default()
-    };
     let gateway = Arc::new(Gateway::new(authority, engines, options));
 
     let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {listen}: {error}"));
     let listener = TcpListener::bind(listen).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "tokens travel unencrypted here: put TLS in front of the gateway");
+    let (scheme, listener) = match tls.clone() {
+        Some(tls) => ("https", Listener::with_tls(listener, tls)),
+        None => ("http", Listener::from(listener)),
+    };
+    if tls.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(%address, "tokens travel unencrypted here: set tls-cert and tls-key, or put TLS in front");
     }
+    let mut signals = Signals::new()?;
     let shutdown = CancellationToken::new();
     let serving = serve(listener, gateway, shutdown.clone());
+    systemd::ready();
     // Scripts wait for this line; with port 0 it is how they learn the port.
-    say(&format!("listening on http://{address}\n"))?;
-    let mut signals = Signals::new()?;
+    say(&format!("listening on {scheme}://{address}\n"))?;
+    let reloading = async {
+        loop {
+            hangups.next().await;
+            systemd::reloading();
+            match &tls {
+                Some(tls) => tls.reload(),
+                None => tracing::warn!("nothing to read again: there is no TLS"),
+            }
+            systemd::ready();
+        }
+    };
     let stopping = async {
         signals.next().await;
+        systemd::stopping();
         shutdown.cancel();
         signals.next().await;
     };
     tokio::select! {
         served = serving => served.map_err(cannot)?,
         () = stopping => return Err(CliError::new(Exit::Interrupted, "interrupted before sessions had ended")),
+        never = reloading => never,
     }
     Ok(Exit::Done)
 }

@@ -50,11 +50,20 @@ struct Embedded {
 impl Connection {
     /// The service of `config`, started where it is embedded.
     pub(super) async fn open(config: &Config, need: Need) -> Result<Connection, CliError> {
+        Connection::open_with(config, need, gateway::Options::default()).await
+    }
+
+    /// The same, with these options where it is embedded.
+    pub(super) async fn open_with(
+        config: &Config,
+        need: Need,
+        options: gateway::Options,
+    ) -> Result<Connection, CliError> {
         let service = config.service()?;
         let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
         let http = http_client_trusting(&trust)?;
         match service {
-            Service::Embedded => Connection::embed(&config.models, need, http, trust).await,
+            Service::Embedded => Connection::embed(&config.models, need, options, http, trust).await,
             Service::Remote { endpoint, access } => {
                 let tokens = match access {
                     Access::ServiceToken(token) => TokenProvider::service(&token)?,
@@ -73,6 +82,7 @@ impl Connection {
     async fn embed(
         models: &Path,
         need: Need,
+        options: gateway::Options,
         http: reqwest::Client,
         trust: Trust,
     ) -> Result<Connection, CliError> {
@@ -88,7 +98,7 @@ impl Connection {
             let authority = Authority::in_memory(TOKEN_LIFETIME, Arc::new(SystemClock::new()))?;
             let project = authority.create_project("embedded")?;
             // Its one client is this process: nobody else on the machine should be able to shut it out.
-            let options = gateway::Options { max_failures: 0, ..gateway::Options::default() };
+            let options = gateway::Options { max_failures: 0, ..options };
             Ok((Gateway::new(authority, engines, options), project))
         };
         let loaded = tokio::task::spawn_blocking(load).await;

@@ -1,4 +1,4 @@
-//! Requests to stop: ctrl-c and SIGTERM.
+//! What a process is asked by signals: to stop (ctrl-c, SIGTERM), and to read its files again (SIGHUP).
 
 use std::io;
 
@@ -53,6 +53,37 @@ impl Signals {
             std::future::pending::<()>().await;
         }
         Stop::Interrupt
+    }
+}
+
+/// Listens for requests to read files again, from its creation on.
+pub(super) struct Hangups {
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    #[cfg(unix)]
+    pub(super) fn new() -> Result<Hangups, CliError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Hangups { hangup: signal(SignalKind::hangup()).map_err(|error| cannot(&error))? })
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn new() -> Result<Hangups, CliError> {
+        Ok(Hangups {})
+    }
+
+    /// Waits for the next one.
+    #[cfg(unix)]
+    pub(super) async fn next(&mut self) {
+        self.hangup.recv().await;
+    }
+
+    /// Waits for ever: there are none here.
+    #[cfg(not(unix))]
+    pub(super) async fn next(&mut self) {
+        std::future::pending().await
     }
 }
 

@@ -2,18 +2,24 @@
 //!
 //! [`Settings`] is what was typed; [`Config`] is what it means, and holds only what can work.
 
+pub mod gateway;
 mod raw;
 mod secret;
+mod show;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
 use etcetera::{BaseStrategy, choose_base_strategy};
 use secrecy::SecretString;
+use serde::Deserialize;
 
+use self::gateway::GatewayConfig;
 use self::raw::Raw;
 pub use self::secret::SecretSource;
-use crate::auth::Vault;
+pub(crate) use self::secret::is_empty_variable;
+use crate::auth::{Vault, VaultKey};
 use crate::net::{BadEndpoint, Endpoint};
 
 /// What flags and environment say; a flag wins over its variable, which the command line has settled already.
@@ -41,6 +47,8 @@ pub struct Settings {
     pub models: Option<PathBuf>,
     /// The language spoken.
     pub language: Option<String>,
+    /// What is said of the gateway, by the keys of its table in the file.
+    pub gateway: toml::Table,
 }
 
 /// What the program is to do with whom.
@@ -57,6 +65,13 @@ pub struct Config {
     vault_key_file: Option<PathBuf>,
     /// The language spoken; detected where absent.
     pub language: Option<String>,
+    /// How a gateway is to be run, where one is.
+    pub gateway: GatewayConfig,
+    /// The names of all profiles in the file.
+    pub profiles: Vec<String>,
+    profile: Option<String>,
+    /// Which keys are in the file, those of tables after the table's name and a dot.
+    written: BTreeSet<String>,
 }
 
 /// Where the credentials are that were given.
@@ -135,6 +150,12 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// What is said of the gateway doesn't fit.
+    #[error("gateway: {reason}")]
+    Gateway {
+        /// Why.
+        reason: String,
+    },
     /// No profile has that name.
     #[error("no profile '{name}' in the configuration file, which has: {known}")]
     UnknownProfile {
@@ -161,11 +182,16 @@ impl Config {
     /// See [`ConfigError`].
     pub fn load(settings: Settings) -> Result<Config, ConfigError> {
         let home = choose_base_strategy().ok();
-        let raw = match (&settings.config, &home) {
+        let (raw, file) = match (&settings.config, &home) {
             (Some(path), _) => Raw::read(path, true)?,
             (None, Some(home)) => Raw::read(&home.config_dir().join("voxline/config.toml"), false)?,
-            (None, None) => Raw::default(),
+            (None, None) => Default::default(),
         };
+        let mut gateway = file.get("gateway").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        gateway.extend(settings.gateway);
+        // What the file says was looked at when it was read, and the rest when it was typed.
+        let gateway = GatewayConfig::deserialize(gateway)
+            .map_err(|error| ConfigError::Gateway { reason: raw::first_line(error.message()) })?;
         let profile = raw.profile(settings.profile.as_deref())?;
         let models = settings.models.or(raw.models);
         let models = models.or_else(|| Some(home.as_ref()?.cache_dir().join("voxline/models")));
@@ -193,7 +219,17 @@ impl Config {
             tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
             vault_key_file: settings.vault_key_file.or(raw.vault_key_file),
             language: settings.language.or(raw.language),
+            gateway,
+            profiles: raw.profiles.into_keys().collect(),
+            profile: settings.profile,
+            written: written_keys("", &file),
         })
+    }
+
+    /// Whether anything is said of a gateway.
+    #[must_use]
+    pub fn has_gateway(&self) -> bool {
+        self.gateway != GatewayConfig::default()
     }
 
     /// Who recognises and speaks. Reads the files that hold secrets.
@@ -234,14 +270,25 @@ impl Config {
     /// See [`ConfigError`].
     pub fn vault(&self, endpoint: &Endpoint, client_id: &str) -> Result<Vault, ConfigError> {
         let vault = Vault::new(&self.tokens, endpoint, client_id);
-        let key = match &self.vault_key_file {
-            Some(path) => Some(secret::vault_key(path, true)?),
-            None => match secret::systemd_credential("voxline-vault-key") {
-                Some(path) => Some(secret::vault_key(&path, false)?),
-                None => None,
-            },
-        };
-        Ok(key.into_iter().fold(vault, Vault::encrypted))
+        Ok(self.vault_key()?.into_iter().fold(vault, Vault::encrypted))
+    }
+
+    /// Whether the key that encrypts tokens on disk can be used, where one is named.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn check_vault_key(&self) -> Result<(), ConfigError> {
+        self.vault_key().map(drop)
+    }
+
+    fn vault_key(&self) -> Result<Option<VaultKey>, ConfigError> {
+        match &self.vault_key_file {
+            Some(path) => secret::vault_key(path, true).map(Some),
+            None => {
+                let credential = secret::systemd_credential("voxline-vault-key");
+                credential.map(|path| secret::vault_key(&path, false)).transpose()
+            }
+        }
     }
 
     /// Whether a secret comes by standard input.
@@ -250,6 +297,15 @@ impl Config {
         let Credentials { client_secret, token, .. } = &self.credentials;
         [client_secret, token].into_iter().flatten().any(|source| matches!(source, SecretSource::Stdin))
     }
+}
+
+/// The keys of a table and of those in it, each after `prefix`.
+fn written_keys(prefix: &str, table: &toml::Table) -> BTreeSet<String> {
+    let keys = table.iter().flat_map(|(key, value)| match value {
+        toml::Value::Table(table) => written_keys(&format!("{prefix}{key}."), table),
+        _ => BTreeSet::from([format!("{prefix}{key}")]),
+    });
+    keys.collect()
 }
 
 impl Credentials {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::gateway::GatewayConfig;
 
 /// Every key is optional; an unknown one is refused, since it is a known one misspelt.
 #[derive(Debug, Default, Deserialize)]
@@ -20,6 +21,9 @@ pub(super) struct Raw {
     pub(super) vault_key_file: Option<PathBuf>,
     pub(super) models: Option<PathBuf>,
     pub(super) language: Option<String>,
+    // Settled together with what is typed; here it is only looked at, while its lines are known.
+    #[serde(default, rename = "gateway")]
+    _gateway: GatewayConfig,
     #[serde(default)]
     pub(super) profiles: BTreeMap<String, Profile>,
 }
@@ -54,21 +58,26 @@ impl Raw {
         self.profiles.get(name).cloned().ok_or_else(unknown)
     }
 
-    /// The file at `path`. One that was not asked for by name may be missing.
-    pub(super) fn read(path: &Path, required: bool) -> Result<Raw, ConfigError> {
+    /// The file at `path`, as it is meant and as it is written. One that was not asked for by name may be missing.
+    pub(super) fn read(path: &Path, required: bool) -> Result<(Raw, toml::Table), ConfigError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
-                return Ok(Raw::default());
+                return Ok(Default::default());
             }
             Err(error) => return Err(ConfigError::Read { path: path.to_owned(), error }),
         };
-        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        let read = toml::from_str(&text).and_then(|raw| Ok((raw, toml::from_str(&text)?)));
+        read.map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
-            reason: error.message().lines().next().unwrap_or_default().to_owned(),
+            reason: first_line(error.message()),
             line: error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1),
         })
     }
+}
+
+pub(super) fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

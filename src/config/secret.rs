@@ -1,5 +1,6 @@
 //! Where secrets come from: files, standard input, the environment. Never flags, which every user of the machine sees.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -80,6 +81,17 @@ pub(super) fn systemd_credential(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from(environment("CREDENTIALS_DIRECTORY")?).join(name);
     // One that can't even be looked at is there, and opening it tells why.
     path.try_exists().unwrap_or(true).then_some(path)
+}
+
+/// Whether the file is such a credential.
+pub(super) fn is_systemd_credential(path: &Path) -> bool {
+    environment("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.parent() == Some(Path::new(&directory)))
+}
+
+/// Whether the variable is set to nothing, and so says nothing.
+#[expect(clippy::disallowed_methods, reason = "the environment is read in config")]
+pub(crate) fn is_empty_variable(name: &OsStr) -> bool {
+    std::env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
 /// A variable that is set to something.

@@ -109,6 +109,12 @@ pub trait Recognizer: Send + Sync {
     /// # Errors
     /// [`EngineError::Language`] for a language the engine doesn't know.
     fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError>;
+
+    /// How many seconds one thread takes for a second of speech, guesses apart: measured here and now, which may itself take
+    /// some seconds. From this a gateway tells how many speakers the machine carries. `None` where an engine can't tell.
+    fn real_time_factor(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// One session's recognition.

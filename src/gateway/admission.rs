@@ -1,5 +1,6 @@
 //! Who may begin: a gateway that is full says so at once, and serves well those whom it has.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,6 +12,20 @@ use super::{BUSY_WAIT, Gateway};
 /// How long live audio may wait for a thread before no more sessions are taken, however few there are: other programs
 /// may need the machine, or speech cost more than was measured. Finals should come within two seconds of the speech.
 const LATE: Duration = Duration::from_secs(2);
+
+/// The part of its threads' time that a gateway may spend on finals, were all its clients to speak without a pause: the
+/// rest evens out that many may end an utterance at once, and is for guesses. Of calls about half is speech, so there it
+/// is a third.
+const LOAD: f64 = 0.7;
+
+/// How many live sessions `threads` carry, of a recogniser that takes `real_time_factor` seconds for a second of speech:
+/// at least one. What [`Options::max_sessions`](super::Options::max_sessions) may be set to.
+#[must_use]
+pub fn capacity(real_time_factor: f64, threads: NonZero<usize>) -> usize {
+    let sessions = LOAD * threads.get() as f64 / real_time_factor;
+    // A cast of what is no number, or too large for one, ends at the bounds.
+    (sessions as usize).max(1)
+}
 
 /// Why no session can start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,5 +102,17 @@ impl Gateway {
     /// Two sockets a session, as while it moves, are all that can be of use.
     fn has_room_for_socket(&self) -> bool {
         self.sockets.len() < self.options.max_sessions.saturating_mul(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capacity_is_whole_and_never_none() {
+        let two = NonZero::new(2).unwrap();
+        assert_eq!([0.27, 0.1, 5.0, f64::NAN].map(|factor| capacity(factor, two)), [5, 14, 1, 1]);
+        assert_eq!(capacity(0.0, two), usize::MAX);
     }
 }

@@ -18,7 +18,7 @@ use super::authority::{Amount, Identity, Scope};
 use super::error::{ApiError, json_response, qid};
 use super::recording::{self, Recording, bad};
 use super::scheduler::{self, Next, Rank};
-use super::{Gateway, body, busy};
+use super::{Gateway, access, body, busy};
 use crate::clock::civil;
 use crate::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
 
@@ -98,7 +98,7 @@ async fn work(
         Ok(())
     };
     let open = move || Hearing::open(&*recognizer, Recording::open(file, longest)?, language, charge);
-    let opened = tokio::task::spawn_blocking(open).await.map_err(|panic| ApiError::internal(&panic))?;
+    let opened = access::spawn_blocking(open).await.map_err(|panic| ApiError::internal(&panic))?;
     let (told, hears) = oneshot::channel();
     let job = Job { hearing: opened?, told: Some(told), _held: (place, room) };
     // This future is dropped when the connection ends, and the work with it.

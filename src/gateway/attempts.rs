@@ -83,7 +83,7 @@ impl Attempts {
 }
 
 /// What one client has to itself: an address of IPv4; of IPv6 a network of 64 bits, in which it may take any.
-fn household(address: IpAddr) -> IpAddr {
+pub(super) fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,

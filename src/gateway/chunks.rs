@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::authority::{Amount, AuthorityError, Fingerprint, Identity, Scope, random_bytes};
 use super::error::{ApiError, json_response, qid};
@@ -93,10 +94,11 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     let task = Arc::new(Task::new(named, identity, expires_at, (session, attachment), deadline));
     gateway.tasks.insert(task.clone());
     let watching = gateway.clone();
-    gateway.sockets.spawn(async move {
+    let living = async move {
         task.live(&watching, token_ends).await;
         watching.socket_ended.notify_one();
-    });
+    };
+    gateway.sockets.spawn(living.in_current_span());
     Ok(json!({ "task_id": id, "task_token": token.expose_secret() }))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A [`Gateway`] holds what all requests share; [`serve`] answers them on a listener until told to stop.
 
+mod access;
 pub mod admin;
 mod admission;
 mod arrivals;
@@ -12,9 +13,11 @@ mod board;
 mod body;
 mod chunks;
 mod console;
+mod cors;
 mod demo;
 mod error;
 mod hearing;
+mod households;
 mod limit;
 mod link;
 mod metrics;
@@ -28,6 +31,7 @@ mod sessions;
 mod stream;
 mod task;
 mod tasks;
+mod tls;
 mod token;
 mod tts;
 mod worker;
@@ -45,7 +49,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -53,13 +56,16 @@ use tokio_util::task::TaskTracker;
 
 use self::admin::AdminSocket;
 use self::admission::Obstacle;
+pub use self::admission::capacity;
 use self::attempts::Attempts;
 use self::authority::{Authority, AuthorityError, Identity, Scope};
+pub use self::cors::{BadOrigin, Origin};
 use self::error::{ApiError, json_response};
 use self::metrics::Metrics;
 use self::scheduler::Scheduler;
 use self::sessions::Sessions;
 use self::tasks::Tasks;
+pub use self::tls::{BadTls, Listener, Tls, TlsFiles};
 use crate::engine::{Recognizer, Voices};
 use crate::session::protocol;
 
@@ -86,11 +92,18 @@ pub struct Options {
     /// ends. By default they and the sockets of the default number of sessions fit into the 1,024 file descriptors that
     /// a process commonly has, and leave some for the store and for engines.
     pub max_connections: usize,
-    /// How long the line and the headers of a request may take to arrive, how long the next request on a connection
+    /// How many of them an address (of IPv6: a network of 64 bits) may have; one more is closed at once. By default one
+    /// address can't take all that there are. 0 allows any number: for a gateway behind a proxy, whose address all
+    /// clients share.
+    pub max_connections_per_address: usize,
+    /// How long a handshake of TLS, and the line and the headers of a request, may take to arrive, how long the next request on a connection
     /// may be waited for, and how long a request for a token may take.
     pub header_timeout: Duration,
     /// How long a whole recording or text may take to arrive.
     pub body_timeout: Duration,
+    /// How long an answer waits for its client to take any more of it; then the connection ends. So does a WebSocket,
+    /// whose session may be resumed.
+    pub write_timeout: Duration,
     /// How many wrong tokens and secrets an address (of IPv6: a network of 64 bits) may send at once; one more is
     /// allowed every three seconds. Beyond that whatever it asks is refused with 429, right or wrong. 0 allows any
     /// number: for a gateway behind a proxy, whose address all clients share.
@@ -105,6 +118,8 @@ pub struct Options {
     pub task_gap: Duration,
     /// How long its result is kept once it is done.
     pub task_kept: Duration,
+    /// Origins whose pages may use the gateway from a browser, apart from its own.
+    pub cors_origins: Vec<Origin>,
     /// Whether a socket may go on under a fresh token that its client sends in band. To be switched off behind a proxy
     /// that checks tokens at the handshake: it sees no later one, and may cut a socket whose first token has expired.
     pub in_band_auth: bool,
@@ -124,14 +139,17 @@ impl Default for Options {
             max_sessions: 64,
             max_requests: 16,
             max_connections: 800,
+            max_connections_per_address: 600,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(120),
+            write_timeout: Duration::from_secs(60),
             max_failures: 20,
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             task_opening: Duration::from_secs(60),
             task_gap: Duration::from_secs(5),
             task_kept: Duration::from_secs(10 * 60),
+            cors_origins: Vec::new(),
             in_band_auth: true,
             documented_status: false,
             console: true,
@@ -300,17 +318,17 @@ fn peer(request: &Request) -> Option<IpAddr> {
 /// # Errors
 /// Where the listener fails, or the socket for the operator can't be made.
 pub fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> {
     // Before anybody can be told that the gateway is here.
     let admin = gateway.authority.directory().map(AdminSocket::bind).transpose();
-    serve_with(listener, gateway, shutdown, admin)
+    serve_with(listener.into(), gateway, shutdown, admin)
 }
 
 async fn serve_with(
-    listener: TcpListener,
+    listener: Listener,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
     admin: io::Result<Option<AdminSocket>>,
@@ -393,9 +411,13 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .method_not_allowed_fallback(error::wrong_method)
         .route_layer(from_fn_with_state(gateway.clone(), attempts::limit));
     let all = open_routes(&gateway.options).into_iter().fold(guarded, add);
-    all.method_not_allowed_fallback(error::wrong_method)
-        .fallback(error::unknown_path)
-        .layer(from_fn_with_state(gateway.clone(), metrics::count))
+    let all = all.method_not_allowed_fallback(error::wrong_method).fallback(error::unknown_path);
+    let all = match cors::layer(&gateway.options.cors_origins) {
+        Some(cors) => all.layer(cors),
+        None => all,
+    };
+    all.layer(from_fn_with_state(gateway.clone(), metrics::count))
+        .layer(from_fn_with_state(gateway.clone(), access::tell))
         .with_state(gateway)
 }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Gateway;
+use super::access::spawn_blocking;
 use super::error::{ApiError, json_response};
 use super::token::{Refusal, read};
 
@@ -30,7 +31,7 @@ pub(super) async fn revoke(State(gateway): State<Arc<Gateway>>, body: Body) -> R
     };
     // The store's transactions wait for the disk.
     let revoking = move || gateway.authority.revoke_shown(&request.client_id, &request.token);
-    match tokio::task::spawn_blocking(revoking).await {
+    match spawn_blocking(revoking).await {
         Ok(Ok(_)) => json_response(StatusCode::OK, &json!({})),
         Ok(Err(error)) => {
             tracing::error!(%error, "token not revoked");

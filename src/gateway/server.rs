@@ -1,9 +1,10 @@
-//! Connections: accepting them, how long each may take, and how they end.
+//! Connections: accepting them, their TLS, how long each may take, and how they end.
 //!
 //! `axum::serve` has no deadlines: whoever sends a byte a second holds a connection for ever.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,11 +15,17 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::{Timeout, timeout};
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::Accept;
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
+use super::households::{Counted, Households};
+use super::tls::Listener;
 
 /// The longest request line and headers. A text of the documented length fits into the query, which is what makes it
 /// long: an address has 64 KiB at most.
@@ -28,22 +35,33 @@ const EXHAUSTED_WAIT: Duration = Duration::from_secs(1);
 
 /// Answers the requests on `listener` until `stop` is cancelled; then those under way. Connections end with this
 /// future, where it is dropped earlier. A WebSocket is no longer a connection of ours.
-pub(super) async fn serve(listener: TcpListener, router: Router, options: &Options, stop: CancellationToken) {
-    let router = TowerToHyperService::new(router);
+pub(super) async fn serve(listener: Listener, router: Router, options: &Options, stop: CancellationToken) {
+    let Listener { tcp, tls } = listener;
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(MAX_HEAD);
+    let server = Server { http, router: TowerToHyperService::new(router), stop };
+    let households = Households::new(options.max_connections_per_address);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            () = stop.cancelled() => break,
+            () = server.stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            (socket, peer) = accept(&listener), if connections.len() < options.max_connections => {
-                connections.spawn(converse(socket, peer, http.clone(), router.clone(), stop.clone()));
+            (socket, peer) = accept(&tcp), if connections.len() < options.max_connections => {
+                let Some(counted) = households.admit(peer.ip()) else { continue };
+                let socket = within(options.write_timeout, socket);
+                let (server, peer) = (server.clone(), Peer { address: peer, _counted: counted });
+                match tls.as_ref().map(|tls| tls.acceptor()) {
+                    None => connections.spawn(server.converse(socket, peer)),
+                    Some(tls) => {
+                        let handshake = timeout(options.header_timeout, tls.accept(socket));
+                        connections.spawn(server.converse_by_tls(handshake, peer))
+                    }
+                };
             }
         }
     }
     // Who comes now is told at once that nobody is here.
-    drop(listener);
+    drop(tcp);
     while connections.join_next().await.is_some() {}
 }
 
@@ -75,27 +93,66 @@ fn concerns_one(error: &io::Error) -> bool {
     )
 }
 
-/// Serves one connection until it ends, or after `stop` until the request under way is answered.
-async fn converse(
-    socket: TcpStream,
-    peer: SocketAddr,
+/// The socket, broken where its client takes nothing of what is written for so long.
+fn within(patience: Duration, socket: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
+    let mut socket = TimeoutStream::new(socket);
+    socket.set_write_timeout(Some(patience));
+    Box::pin(socket)
+}
+
+/// Where a connection comes from, and its place among the others from there.
+struct Peer {
+    address: SocketAddr,
+    _counted: Counted,
+}
+
+/// What all connections share.
+#[derive(Clone)]
+struct Server {
     http: http1::Builder,
     router: TowerToHyperService<Router>,
     stop: CancellationToken,
-) {
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        router.call(request)
-    });
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(socket), service).with_upgrades());
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+}
+
+impl Server {
+    /// Serves a connection once its TLS is agreed on.
+    async fn converse_by_tls<Io: Connection>(self, handshake: Timeout<Accept<Io>>, peer: Peer) {
+        let address = peer.address;
+        let agreed = tokio::select! {
+            agreed = handshake => agreed,
+            () = self.stop.cancelled() => return,
+        };
+        match agreed {
+            Ok(Ok(socket)) => self.converse(socket, peer).await,
+            Ok(Err(error)) => tracing::debug!(peer = %address, %error, "no TLS agreed on"),
+            Err(_) => tracing::debug!(peer = %address, "no TLS agreed on in time"),
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection failed");
+    }
+
+    /// Serves one connection until it ends, or after `stop` until the request under way is answered.
+    async fn converse(self, socket: impl Connection, peer: Peer) {
+        let Server { http, router, stop } = self;
+        let address = peer.address;
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(address));
+            router.call(request)
+        });
+        let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %address, %error, "connection failed");
+        }
     }
 }
+
+/// What bytes come and go by, encrypted or not.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for Io {}

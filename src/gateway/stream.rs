@@ -15,13 +15,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tracing::Instrument;
 
 use super::authority::{Amount, Identity, Scope};
 use super::error::ApiError;
 use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass};
 use super::session::{AttachError, Attached, Session, StartError};
 use super::sessions::Full;
-use super::{Gateway, bearer, peer};
+use super::{Gateway, bearer, cors, peer};
 use crate::session::close;
 use crate::session::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
 use crate::transport::{Wire, socket_limits};
@@ -50,7 +51,7 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
     // From when the token was checked, not from when the client gets round to its first message.
     let pass = Pass::new(identity, peer, Instant::now());
     let socket = gateway.clone();
-    gateway.sockets.spawn(async move {
+    let talking = async move {
         match upgrade.await {
             Ok(upgraded) => {
                 let io = TokioIo::new(upgraded);
@@ -60,7 +61,8 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
         }
-    });
+    };
+    gateway.sockets.spawn(talking.in_current_span());
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -78,6 +80,7 @@ fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
     let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
     let identity = gateway.identify(bearer(headers).or_else(|| offered_token(headers)), authorise)?;
     gateway.authority.afford(&identity, Amount::audio(1))?;
+    cors::admit(headers, &gateway.options.cors_origins)?;
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
     if !offered.is_some_and(|offered| offered.split(',').any(|name| name.trim() == protocol::SUBPROTOCOL)) {
         let expected = format!("Sec-WebSocket-Protocol should be {}", protocol::SUBPROTOCOL);

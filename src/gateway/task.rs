@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::link::at;
 use super::recording::{Recording, bad};
 use super::session::{Refusal, Session};
-use super::{BUSY_WAIT, Gateway};
+use super::{BUSY_WAIT, Gateway, access};
 use crate::audio::{AudioChunk, FramePos};
 
 /// The documented limit of a chunk.
@@ -191,7 +191,7 @@ impl Task {
             }
         };
         let bytes = chunk.file.len();
-        let decoding = tokio::task::spawn_blocking(move || decode(chunk.file));
+        let decoding = access::spawn_blocking(move || decode(chunk.file));
         let pcm = decoding.await.map_err(|panic| ApiError::internal(&panic))??;
         let end = start + pcm.len() as u64 / 2;
         let charge = |milliseconds| {

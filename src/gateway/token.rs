@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Gateway;
+use super::access::spawn_blocking;
 use super::attempts::Failed;
 use super::authority::{AuthorityError, Granted};
 use super::body;
@@ -37,7 +38,7 @@ pub(super) async fn token(State(gateway): State<Arc<Gateway>>, body: Body) -> Re
         Err(refusal) => return refusal.into_response(),
     };
     // The store's transactions wait for the disk.
-    let granted = tokio::task::spawn_blocking(move || grant(&gateway, request)).await;
+    let granted = spawn_blocking(move || grant(&gateway, request)).await;
     match granted {
         Ok(Ok(granted)) => answer(&granted),
         Ok(Err(refusal)) => refusal.into_response(),

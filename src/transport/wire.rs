@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use futures::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -87,6 +87,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         while let Some(message) = self.next().await {
             message?;
         }
+        // TLS wants an end of its own, or the peer can't tell this one from a connection that was cut.
+        let _ = self.socket.get_mut().shutdown().await;
         Ok(())
     }
 

@@ -1,22 +1,29 @@
 //! The tests that use voxline from outside: one binary, a module for each behaviour.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
+mod access;
 mod attempts;
 mod authority;
 mod certificates;
 mod cli;
 mod cli_audio;
 mod cli_token;
+mod config;
 mod conformance;
 mod console;
 mod dependencies;
+mod drain;
 mod endurance;
 mod front_end;
 mod gateway;
+mod gateway_tls;
 mod hostile_peer;
 mod kills;
+mod metrics;
 mod models;
 mod network;
+mod origins;
+mod overload;
 mod proxy;
 mod random;
 mod recognition;

@@ -36,14 +36,14 @@ use crate::support::log::{ALL, ALL_BUT_FRAMES, FRAMES, LOG};
 use crate::support::server::{Server, endpoint};
 
 /// A secret that the tests plant.
-const CANARY: &str = "canary-in-a-coal-mine";
+pub(crate) const CANARY: &str = "canary-in-a-coal-mine";
 /// What the gateway's secrets begin with: of clients, to refresh, to be let in, of services, of sessions.
 const MINTED: [&str; 5] = ["vxc_", "vxr_", "vxa_", "vxs_", "vxk_"];
 /// How much of one is enough to know it by.
 const TELLING: usize = 40;
 
 /// The secrets in `text`, whether in clear, in hexadecimal, or as a list of numbers.
-fn secrets(text: &[u8]) -> Vec<String> {
+pub(crate) fn secrets(text: &[u8]) -> Vec<String> {
     let mut found = in_clear(text);
     found.extend(in_clear(&from_hex(text)));
     found.extend(in_clear(&from_numbers(text)));

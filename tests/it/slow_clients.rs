@@ -7,14 +7,14 @@ use std::time::Duration;
 use reqwest::Client;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use voxline::gateway::Options;
 use voxline::net::http_client;
 use voxline::testing::DigestRecognizer;
 
-use crate::gateway::{access_token, url, wav};
+use crate::gateway::{Tone, access_token, url, wav};
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
 
@@ -166,6 +166,85 @@ async fn one_connection_too_many_waits_until_another_ends() {
     let answer = http_client().unwrap().get(url(&server, "/healthz")).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 200);
     assert!(started.elapsed() > DEADLINE * 9 / 10);
+    server.stop().await;
+}
+
+/// Asks again and again and reads nothing, until it is cut off.
+async fn ask_without_end(address: SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut deaf = socket.connect(address).await.unwrap();
+    let requests = "GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n".repeat(1_000);
+    while deaf.write_all(requests.as_bytes()).await.is_ok() {}
+}
+
+#[tokio::test]
+async fn who_asks_and_never_reads_is_cut_off() {
+    let options = Options { write_timeout: DEADLINE, max_connections: 1, ..Options::default() };
+    let setup = Setup { options, ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
+    let started = now();
+    timeout(10 * DEADLINE, ask_without_end(server.address)).await.expect("it holds its connection for ever");
+    assert!(started.elapsed() > DEADLINE * 9 / 10);
+    let answer = http_client().unwrap().get(url(&server, "/healthz")).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_reads_slowly_gets_the_whole_answer() {
+    let options = Options { write_timeout: DEADLINE, ..Options::default() };
+    let setup = Setup { options, voices: Tone::voices(), ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
+    let token = access_token(&server, &http_client().unwrap()).await;
+    let text = "All of it. ".repeat(500);
+    let head = format!("Host: gateway\r\nAuthorization: Bearer {token}\r\nConnection: close");
+    let request = format!("POST /tts HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let mut patient = socket.connect(server.address).await.unwrap();
+    patient.write_all(request.as_bytes()).await.unwrap();
+    let started = now();
+    let (mut answer, mut part) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        let length = patient.read(&mut part).await.unwrap();
+        answer.extend_from_slice(&part[..length]);
+        if length == 0 {
+            break;
+        }
+        if started.elapsed() < 2 * DEADLINE {
+            tokio::time::sleep(PACE).await;
+        }
+    }
+    assert!(answer.ends_with(b"\r\n0\r\n\r\n"), "it is cut off after {} bytes", answer.len());
+    assert!(answer.len() > 1_000_000, "{}", answer.len());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_no_more() {
+    let options = Options { max_connections_per_address: 2, ..Options::default() };
+    let setup = Setup { options, ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
+    let mut first = TcpStream::connect(server.address).await.unwrap();
+    ask_health(&mut first).await;
+    let mut second = TcpStream::connect(server.address).await.unwrap();
+    ask_health(&mut second).await;
+    let mut third = TcpStream::connect(server.address).await.unwrap();
+    let told = timeout(10 * DEADLINE, third.read(&mut [0])).await.expect("it is left waiting");
+    assert!(matches!(told, Ok(0) | Err(_)), "{told:?}");
+    // A place is free once its connection has ended.
+    drop(first);
+    let admitted = async {
+        loop {
+            let mut again = TcpStream::connect(server.address).await.unwrap();
+            let request = b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n";
+            if again.write_all(request).await.is_ok() && again.read_exact(&mut [0]).await.is_ok() {
+                break;
+            }
+        }
+    };
+    timeout(10 * DEADLINE, admitted).await.expect("the place is kept");
     server.stop().await;
 }
 

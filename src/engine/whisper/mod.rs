@@ -23,6 +23,7 @@ mod transcribe;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use self::ct2::ModelFile;
 use self::decoder::Decoder;
@@ -37,6 +38,9 @@ use super::{EngineError, Recognizer, RecognizerStream, StreamOptions};
 
 /// The largest file that is taken for part of a model, in bytes: float32 weights of the largest Whisper fit.
 const LARGEST_FILE: u64 = 8 << 30;
+
+/// How many seconds people speak between two pauses.
+const USUAL_UTTERANCE: usize = 5;
 
 /// A Whisper model, loaded.
 #[derive(Clone)]
@@ -118,6 +122,23 @@ impl Recognizer for Whisper {
         };
         Ok(Box::new(Stream::new(Arc::clone(&self.shared), language)))
     }
+
+    fn real_time_factor(&self) -> Option<f64> {
+        let Shared { model, lanes, .. } = &*self.shared;
+        let exercise = || {
+            let begun = now();
+            model.exercise(USUAL_UTTERANCE);
+            begun.elapsed().as_secs_f64() / USUAL_UTTERANCE as f64
+        };
+        // The first finds memory and caches cold.
+        let factors = lanes.run(|| [exercise(), exercise(), exercise()]).ok()?;
+        Some(factors[1].min(factors[2]))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures how long things really take")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, EngineError> {

@@ -30,6 +30,9 @@ const INVENTED: f32 = -1.6;
 /// More tokens a second than anyone speaks, in any script.
 const TOKENS_PER_SECOND: usize = 16;
 
+/// As many as people speak in a second: three words, of one token in English and two in Russian.
+const SPOKEN_TOKENS: usize = 5;
+
 /// A detected language below this probability is uncertain ...
 const CERTAIN: f32 = 0.7;
 /// ... and in an utterance shorter than this, the one heard before in the stream is likelier.
@@ -99,6 +102,22 @@ impl Model {
     /// As [`transcribe`](Model::transcribe), but without a second look at what is doubtful.
     pub(super) fn guess(&self, pcm: &[i16], language: Language) -> Transcript {
         self.transcript(&self.attempt(pcm, window(pcm), language))
+    }
+
+    /// Does all the work that an utterance of so many seconds makes, without one: the steps are those of
+    /// [`transcribe`](Model::transcribe), and what they cost doesn't depend on what is heard.
+    pub(super) fn exercise(&self, seconds: usize) {
+        let gemm = Gemm::new();
+        let pcm = vec![0; seconds * RECOGNIZER_RATE as usize];
+        let features = self.mel.features(&pcm, window(&pcm).next_multiple_of(2));
+        let mut memory = self.decoder.listen(&gemm, &self.encoder.encode(&gemm, &features));
+        let mut scores = vec![0.0; self.decoder.vocabulary()];
+        let tokens = (SPOKEN_TOKENS * seconds).min(self.decoder.places() - 1);
+        for _ in 0..tokens {
+            self.decoder.read(&gemm, &mut memory, &[self.tokens.start]);
+            self.decoder.score(&gemm, &memory, 0, &mut scores);
+            log_probability(&scores, self.tokens.end);
+        }
     }
 
     fn transcript(&self, attempt: &Attempt) -> Transcript {

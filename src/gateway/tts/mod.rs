@@ -20,12 +20,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::encoder::Format;
-use super::Gateway;
 use super::authority::{Amount, Identity, Scope};
 use super::body::{self, BadBody};
 use super::error::ApiError;
 use super::metrics::Metrics;
-use super::scheduler;
+use super::{Gateway, access, scheduler};
 use crate::audio::sample;
 use crate::engine::{EngineError, Voice, language_of, sentences};
 use crate::resample::Resampler;
@@ -156,7 +155,7 @@ pub(super) async fn speak(
     let asked = scheduler::now();
     let (sender, mut pieces) = mpsc::channel(AHEAD);
     let listener = Listener { sender, runtime: Handle::current(), metrics: metrics.clone() };
-    tokio::task::spawn_blocking(move || {
+    access::spawn_blocking(move || {
         let _place = place;
         synthesise(&*voice, &spoken, tempo, format, &listener);
     });

@@ -40,8 +40,15 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) async fn dial(server: &Server, token: &AccessToken) -> Socket {
+        Socket::dial_for(server, token, None).await
+    }
+
+    async fn dial_for(server: &Server, token: &AccessToken, session: Option<&str>) -> Socket {
         let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-        let wire = connector.connect(token, None).await.unwrap();
+        Socket::on(connector.connect(token, session).await.unwrap())
+    }
+
+    pub(crate) fn on(wire: Wire<<WebSocketConnector as Connect>::Io>) -> Socket {
         Socket { wire, received: 0, final_: 0, finals: Vec::new(), first: 0 }
     }
 
@@ -60,7 +67,7 @@ impl Socket {
         ready: &Value,
         finals_seen: u64,
     ) -> (Socket, Value) {
-        let mut socket = Socket::dial(server, token).await;
+        let mut socket = Socket::dial_for(server, token, ready["session"].as_str()).await;
         socket.first = finals_seen;
         socket.say(&json!({
             "type": "resume",

@@ -8,8 +8,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
@@ -27,8 +29,10 @@ const SERVING: &str = "kills::gateway_process";
 const READY: &str = "gateway process is listening";
 const STATE: &str = "VOXLINE_GATEWAY_PROCESS_STATE";
 const ADDRESS: &str = "VOXLINE_GATEWAY_PROCESS_ADDRESS";
+/// How long its sessions may go on once it is told to stop.
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 /// Half a second, so that a session has many finals.
-const SEGMENT: usize = 8_000;
+pub(crate) const SEGMENT: usize = 8_000;
 
 /// The gateway, running or not.
 pub(crate) struct GatewayProcess {
@@ -78,6 +82,13 @@ impl GatewayProcess {
         assert!(child.try_wait().unwrap().is_none(), "the gateway ended by itself");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// `kill`: asks it to stop, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        let (mut child, _stdin, _lines) = self.running.take().expect("it runs");
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success(), "the gateway failed when it was told to stop");
     }
 
     /// Its process.
@@ -136,15 +147,25 @@ pub(crate) async fn serve_until_told() {
     let address: SocketAddr = told(ADDRESS).to_str().unwrap().parse().unwrap();
     let engines =
         Engines { recognizer: Some(Arc::new(DigestRecognizer::new(SEGMENT))), ..Engines::default() };
-    // Tests ask it by the hundred whether tokens are dead.
-    let options = Options { max_failures: 0, ..Options::default() };
+    // Tests ask it by the hundred whether tokens are dead, and have a hundred sessions.
+    let options = Options { max_failures: 0, max_sessions: 128, drain: DRAIN, ..Options::default() };
     let gateway = Arc::new(Gateway::new(open(&state), engines, options));
     let listener = TcpListener::bind(address).await.unwrap();
-    let serving = serve(listener, gateway, CancellationToken::new());
+    let mut terminated = signal(SignalKind::terminate()).unwrap();
+    let shutdown = CancellationToken::new();
+    let serving = serve(listener, gateway, shutdown.clone());
     println!("{READY}");
     let orphaned = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new()));
+    let stopping = async {
+        terminated.recv().await;
+        shutdown.cancel();
+        std::future::pending().await
+    };
     tokio::select! {
         served = serving => served.unwrap(),
+        () = stopping => {}
         _ = orphaned => {}
     }
+    // The other thread may still wait for the starter.
+    std::process::exit(0);
 }

@@ -7,6 +7,7 @@ pub(crate) mod gateway_process;
 pub(crate) mod log;
 pub(crate) mod model_hub;
 pub(crate) mod server;
+pub(crate) mod serving;
 pub(crate) mod tls;
 pub(crate) mod whisper;
 pub(crate) mod words;

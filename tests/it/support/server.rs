@@ -13,7 +13,7 @@ use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::{Clock, SystemClock};
 use voxline::engine::{Recognizer, Voices};
 use voxline::gateway::authority::{Authority, NewClient, Policy};
-use voxline::gateway::{Engines, Gateway, Options, serve};
+use voxline::gateway::{Engines, Gateway, Listener, Options, Tls, serve};
 use voxline::net::{Endpoint, http_client};
 
 use super::log;
@@ -37,6 +37,7 @@ pub(crate) struct Setup {
     pub(crate) policy: Policy,
     /// Where the state is; in memory where absent.
     pub(crate) state: Option<PathBuf>,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 impl Default for Setup {
@@ -48,6 +49,7 @@ impl Default for Setup {
             voices: Voices::default(),
             policy: Policy::default(),
             state: None,
+            tls: None,
         }
     }
 }
@@ -75,6 +77,10 @@ impl Server {
         let gateway = Arc::new(Gateway::new(authority, engines, setup.options));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let listener = match setup.tls {
+            Some(tls) => Listener::with_tls(listener, tls),
+            None => Listener::from(listener),
+        };
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(listener, gateway.clone(), stop.clone()));
         Server {

@@ -28,6 +28,12 @@ impl Authority {
         self.0.pem()
     }
 
+    /// A certificate signed here, and its key, as a gateway's files hold them.
+    pub(crate) fn certify(&self, params: CertificateParams) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
     /// The TLS of a server with a certificate signed here.
     pub(crate) fn server(&self, params: CertificateParams) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();

@@ -1,0 +1,147 @@
+//! An id for each request, which its answer and every line of the log about it carry, and a line for each request
+//! (target `voxline::access`, level info). It has neither query nor headers: there tokens and texts are.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use hyper::body::{Frame, SizeHint};
+use tokio::task::JoinHandle;
+use tracing::{Instrument, Span};
+
+use super::Gateway;
+use super::error::qid;
+
+/// Carries the id, of whoever names the request first.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest id taken from a client: whoever asks decides neither how long our lines are nor how many there are.
+const MAX_ID: usize = 64;
+/// The longest path told; ours have thirty bytes.
+const MAX_PATH: usize = 256;
+
+/// Around everything: names the request, and tells of it once it is over.
+pub(super) async fn tell(
+    State(gateway): State<Arc<Gateway>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let id = given_id(request.headers()).unwrap_or_else(qid);
+    // At the highest level, so that whatever is logged at all has it.
+    let span = tracing::error_span!(parent: None, "request", %id);
+    let mut line = Line {
+        started: gateway.authority.clock().monotonic(),
+        gateway,
+        span: span.clone(),
+        method: request.method().clone(),
+        path: request.uri().path().chars().take(MAX_PATH).collect(),
+        peer,
+        status: None,
+        bytes: 0,
+    };
+    let mut response = next.run(request).instrument(span).await;
+    line.status = Some(response.status());
+    let id = HeaderValue::try_from(id).expect("an id is letters, digits, dots and dashes");
+    response.headers_mut().insert(REQUEST_ID, id);
+    response.map(|body| Body::new(Told { body, line }))
+}
+
+/// The client's own id, where it can be used as it is.
+fn given_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let sane = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    ((1..=MAX_ID).contains(&id.len()) && id.bytes().all(sane)).then(|| id.to_owned())
+}
+
+/// Work that may wait for disk or processor, on a thread of its own, told of under the request's id.
+pub(super) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let span = Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+}
+
+/// What is told of a request when this is dropped: with the last byte of its answer, or when its client has gone.
+struct Line {
+    gateway: Arc<Gateway>,
+    started: Duration,
+    span: Span,
+    method: Method,
+    path: String,
+    peer: SocketAddr,
+    /// Nothing where the client was gone before there was an answer.
+    status: Option<StatusCode>,
+    bytes: u64,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Line { gateway, started, span, method, path, peer, status, bytes } = self;
+        let duration = gateway.authority.clock().monotonic().saturating_sub(*started);
+        let _request = span.enter();
+        tracing::info!(
+            target: "voxline::access",
+            %method,
+            %path,
+            status = status.map(|status| status.as_u16()),
+            duration_ms = duration.as_millis() as u64,
+            bytes,
+            %peer,
+            "request"
+        );
+    }
+}
+
+/// A body whose bytes are counted.
+struct Told {
+    body: Body,
+    line: Line,
+}
+
+impl hyper::body::Body for Told {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.line.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_taken_where_it_can_stand_in_a_log() {
+        let given = |id: &[u8]| {
+            let value = HeaderValue::from_bytes(id).unwrap();
+            given_id(&HeaderMap::from_iter([(REQUEST_ID, value)]))
+        };
+        assert_eq!(given(b"a.B_c-9").as_deref(), Some("a.B_c-9"));
+        assert!(given(&[b'x'; MAX_ID]).is_some());
+        for bad in [&b""[..], b"two words", b"a\"b", b"a/b", "\u{e4}".as_bytes(), &[b'x'; MAX_ID + 1]] {
+            assert_eq!(given(bad), None, "{bad:?}");
+        }
+        assert_eq!(given_id(&HeaderMap::new()), None);
+    }
+}

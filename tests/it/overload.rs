@@ -1,0 +1,143 @@
+//! More clients than the gateway can serve: who is in is served as ever, the others are told at once.
+
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use reqwest::{Response, StatusCode};
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+use voxline::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::gateway::Options;
+use voxline::net::http_client;
+use voxline::testing::DigestRecognizer;
+
+use crate::gateway::{refusal, url};
+use crate::stream::socket::Socket;
+use crate::stream::{audio, digest, minted};
+use crate::support::server::{Server, Setup};
+
+const CAPACITY: usize = 4;
+const FRAMES: u64 = 10 * 16_000;
+const SEGMENT: usize = 8_000;
+
+/// How a socket is answered that wants a session of its own.
+async fn ask(server: &Server, http: &reqwest::Client, token: &str) -> Response {
+    let request = http.get(url(server, "/asr_stream/ws")).bearer_auth(token);
+    let request = request.header("upgrade", "websocket").header("connection", "upgrade");
+    let request = request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let request =
+        request.header("sec-websocket-version", "13").header("sec-websocket-protocol", "voxline.asr.v1");
+    request.send().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "the figures that it prints")]
+async fn ten_times_the_capacity_is_refused_at_once_and_costs_nobody_a_word() {
+    let options = Options { max_sessions: CAPACITY, ..Options::default() };
+    let server =
+        Server::with(Arc::new(DigestRecognizer::new(SEGMENT)), Setup { options, ..Setup::default() }).await;
+    let (http, token) = (http_client().unwrap(), server.tokens().token().await.unwrap());
+    let plain = minted(&server);
+    let pcm = audio(FRAMES);
+    let mut admitted = Vec::new();
+    for _ in 0..CAPACITY {
+        let (mut socket, ready) = Socket::start(&server, &token).await;
+        socket.audio(&pcm, 0, FRAMES / 2);
+        admitted.push((socket, ready));
+    }
+
+    let slowest = join_all((0..10 * CAPACITY).map(|_| async {
+        let asked = Instant::now();
+        let answer = ask(&server, &http, plain.expose_secret()).await;
+        assert_eq!(answer.headers()["retry-after"], "5");
+        assert_eq!(refusal(answer).await, (StatusCode::TOO_MANY_REQUESTS, 429));
+        let task = http.post(url(&server, "/asr_stream/create_task")).bearer_auth(plain.expose_secret());
+        let answer = task.send().await.unwrap();
+        assert_eq!(answer.headers()["retry-after"], "5");
+        assert_eq!(refusal(answer).await, (StatusCode::TOO_MANY_REQUESTS, 429));
+        asked.elapsed()
+    }));
+    let slowest = slowest.await.into_iter().max().unwrap();
+    println!("{} refused while {CAPACITY} are served, the last after {slowest:?}", 20 * CAPACITY);
+
+    // Who has a session may still move it, though there is no room for another.
+    let expected: Vec<String> = pcm.chunks(SEGMENT).map(digest).collect();
+    for (mut socket, ready) in admitted {
+        while socket.final_ < FRAMES / 2 {
+            socket.hear("ack").await;
+        }
+        let seen = socket.finals.len();
+        let (mut moved, _) = Socket::resume(&server, &token, &ready, seen as u64).await;
+        moved.audio(&pcm, FRAMES / 2, FRAMES);
+        moved.finish(FRAMES);
+        moved.hear("done").await;
+        let heard = socket.finals.iter().chain(&moved.finals).map(|segment| segment.text.clone());
+        assert_eq!(heard.collect::<Vec<_>>(), expected);
+    }
+    server.stop().await;
+}
+
+/// A recogniser that hears nothing while the lock is held.
+struct Held(Arc<Mutex<()>>, mpsc::Sender<()>);
+
+impl Recognizer for Held {
+    fn name(&self) -> &str {
+        "held"
+    }
+
+    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        Ok(Box::new(Held(self.0.clone(), self.1.clone())))
+    }
+}
+
+impl RecognizerStream for Held {
+    fn push(&mut self, _: &[i16]) -> Result<Vec<Segment>, EngineError> {
+        let _ = self.1.send(());
+        drop(self.0.lock().unwrap());
+        Ok(Vec::new())
+    }
+
+    fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
+        Ok(None)
+    }
+
+    fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_falls_behind_takes_nobody_in() {
+    let (hold, (heard, hears)) = (Arc::new(Mutex::new(())), mpsc::channel());
+    let threads = NonZero::<usize>::MIN;
+    let options = Options { threads, drain: Duration::ZERO, ..Options::default() };
+    let recognizer = Arc::new(Held(hold.clone(), heard));
+    let server = Server::with(recognizer, Setup { options, ..Setup::default() }).await;
+    let (http, token) = (http_client().unwrap(), server.tokens().token().await.unwrap());
+    let plain = minted(&server);
+    let readiness = || async { http.get(url(&server, "/readyz")).send().await.unwrap() };
+    assert_eq!(readiness().await.status(), StatusCode::OK);
+
+    let held = hold.lock().unwrap();
+    let pcm = audio(1_600);
+    let (mut first, _) = Socket::start(&server, &token).await;
+    let (mut second, _) = Socket::start(&server, &token).await;
+    first.audio(&pcm, 0, 1_600);
+    first.acknowledged(1_600).await;
+    tokio::task::spawn_blocking(move || hears.recv().unwrap()).await.unwrap();
+    second.audio(&pcm, 0, 1_600);
+    second.acknowledged(1_600).await;
+    let late = async { while readiness().await.status() == StatusCode::OK {} };
+    timeout(Duration::from_secs(30), late).await.expect("the second waits for the thread of the first");
+    let answer = ask(&server, &http, plain.expose_secret()).await;
+    assert_eq!(answer.headers()["retry-after"], "5");
+    assert_eq!(refusal(answer).await, (StatusCode::SERVICE_UNAVAILABLE, 503));
+
+    drop(held);
+    let ready = async { while readiness().await.status() != StatusCode::OK {} };
+    timeout(Duration::from_secs(30), ready).await.expect("it catches up");
+    assert_eq!(ask(&server, &http, plain.expose_secret()).await.status(), StatusCode::SWITCHING_PROTOCOLS);
+    server.stop().await;
+}

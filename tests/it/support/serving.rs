@@ -1,0 +1,74 @@
+//! `voxline serve` as a process whose log is read.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::cli::signal;
+
+/// What is not logged by then never will be.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Serving {
+    child: Child,
+    /// What it said once it listened: `http://` or `https://`, and the address.
+    pub(crate) endpoint: String,
+    log: Receiver<String>,
+}
+
+impl Serving {
+    /// Runs `serve`, whose address is a free one on loopback, and waits until it listens.
+    pub(crate) fn start(mut serve: Command) -> Serving {
+        let mut child = serve.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (logged, log) = channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        thread::spawn(move || {
+            for line in stderr.lines() {
+                let _ = logged.send(line.unwrap());
+            }
+        });
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let Some(endpoint) = line.trim().strip_prefix("listening on ") else {
+            child.wait().unwrap();
+            panic!("it doesn't listen: {:?}", log.iter().collect::<Vec<_>>());
+        };
+        Serving { child, endpoint: endpoint.to_owned(), log }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.endpoint.split_once("://").unwrap().1.parse().unwrap()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+
+    /// Waits for a line of the log that has `words` in it.
+    pub(crate) fn logged(&self, words: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never logged: {words}"));
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    /// Tells it to stop, and waits for it: how it ended, and the rest of what it logged.
+    pub(crate) fn stop(mut self) -> (ExitStatus, Vec<String>) {
+        self.signal("TERM");
+        let status = self.child.wait().unwrap();
+        (status, self.log.iter().collect())
+    }
+}
+
+/// What a failed test leaves running would hold the test's output open.
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
