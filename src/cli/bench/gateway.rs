@@ -216,7 +216,7 @@ impl Bench {
                         finals.push(late(segment.range.end));
                     }
                     TranscriptEvent::Partial { revision: 0, range, .. } => {
-                        first_partials.push(late(range.start))
+                        first_partials.push(late(range.start));
                     }
                     _ => {}
                 }
