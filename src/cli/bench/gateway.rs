@@ -132,16 +132,13 @@ impl Bench {
     /// The most sessions, up to `most`, that are all served in time.
     async fn search(&self, most: u16) -> Result<u16, CliError> {
         let (mut carried, mut failed) = (0, most.saturating_add(1));
-        let mut next = 1;
+        // From the middle: few sessions have few finals, of which one can decide.
         while carried + 1 < failed {
+            let next = carried + (failed - carried) / 2;
             match self.try_with(next).await? {
                 true => carried = next,
                 false => failed = next,
             }
-            next = match failed > most {
-                true => next.saturating_mul(2).min(most),
-                false => carried + (failed - carried) / 2,
-            };
         }
         Ok(carried)
     }
