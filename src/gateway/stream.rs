@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 use super::authority::{Amount, Identity, Scope};
 use super::error::ApiError;
-use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass};
+use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass, unreadable};
 use super::session::{AttachError, Attached, Session, StartError};
 use super::sessions::Full;
 use super::{Gateway, bearer, cors, peer};
@@ -178,7 +178,8 @@ async fn open(
             Some(Ok(Message::Binary(_))) => {
                 return Err(Some(Goodbye::new(close::PROTOCOL, "audio came before start")));
             }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(None),
+            Some(Err(error)) => return Err(unreadable(&error)),
+            Some(Ok(Message::Close(_))) | None => return Err(None),
         }
     };
     let (session, finals_seen) = match message {
