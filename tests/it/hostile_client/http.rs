@@ -286,7 +286,10 @@ fn mutate(request: &mut Request, dice: &mut Random) {
         }
         6 => {
             request.target.extend(if request.target.contains(&b'?') { b"&" } else { b"?" });
-            request.target.extend(b"text=".iter().chain(b"%D0%B6".repeat(dice.below(9_000)).iter()));
+            // Mostly short: what is said of a long one takes its time.
+            let longest = if dice.below(8) == 0 { 9_000 } else { 30 };
+            let length = dice.below(longest);
+            request.target.extend(b"text=".iter().chain(b"%D0%B6".repeat(length).iter()));
         }
         7 if has_headers => {
             let which = dice.below(request.headers.len());

@@ -106,8 +106,8 @@ impl Talk {
         let start = json!({ "type": "start", "sample_rate": 16_000, "partials": dice.below(2) == 0 });
         let known = world.known(dice);
         let (message, is_wrong) = match known {
-            Some(known) if dice.below(2) == 0 => {
-                let wrong = dice.below(3) == 0;
+            Some(known) if dice.below(4) == 0 => {
+                let wrong = dice.below(6) == 0;
                 let resume_key = if wrong { json!("vxk_wrong") } else { known.resume_key };
                 let message = json!({
                     "type": "resume", "session": known.session, "resume_key": resume_key, "finals_seen": 0,
@@ -117,7 +117,7 @@ impl Talk {
             _ => (start, false),
         };
         let mut text = message.to_string().into_bytes();
-        let kind = dice.below(12);
+        let kind = dice.below(40);
         match kind {
             0 => renumber(&mut text, dice),
             1 => damage(&mut text, dice),
