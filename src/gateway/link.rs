@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::Gateway;
@@ -213,8 +212,10 @@ impl<'a> Link<'a> {
                         Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == close::NORMAL => {
                             return Ending::Done;
                         }
-                        Some(Err(error)) => return unreadable(&error).map_or(Ending::Lost, Ending::Close),
-                        Some(Ok(Message::Close(_))) | None => return Ending::Lost,
+                        Some(Err(Error::Capacity(_))) => {
+                            return Ending::Close(Goodbye::new(close::TOO_BIG, "message is too big"));
+                        }
+                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Lost,
                         Some(Ok(message)) => match self.hear(message, heard) {
                             Ok(None) => {}
                             Ok(Some(answer)) => wire.send(encode(&answer)),
@@ -361,22 +362,6 @@ impl<'a> Link<'a> {
     fn check_again(&self) -> Result<(), Goodbye> {
         self.gateway.authority.check_again(&self.pass.identity)?;
         Ok(())
-    }
-}
-
-/// What a client is told that sent what is no frame, or too much. Any other error is the connection's.
-pub(super) fn unreadable(error: &Error) -> Option<Goodbye> {
-    match error {
-        Error::Capacity(_) => Some(Goodbye::new(close::TOO_BIG, "message is too big")),
-        Error::Protocol(
-            ProtocolError::ResetWithoutClosingHandshake
-            | ProtocolError::SendAfterClosing
-            | ProtocolError::ReceivedAfterClosing,
-        ) => None,
-        Error::Protocol(_) | Error::Utf8(_) => {
-            Some(Goodbye::new(close::PROTOCOL, format!("frame can't be read: {error}")))
-        }
-        _ => None,
     }
 }
 
