@@ -194,8 +194,9 @@ impl Talk {
                 }
             };
             match frame {
-                _ if closed.is_some() && frame.is_ok() => {
-                    return Err("something came after the close".to_owned());
+                // A pong may have been on its way; data must not follow (RFC 6455, section 5.5.1).
+                Ok((TEXT | CLOSE, _)) if closed.is_some() => {
+                    return Err(format!("{frame:?} came after {closed:?}"));
                 }
                 Ok((CLOSE, payload)) => closed = Some(check_close(&payload)?),
                 Ok((PONG, payload)) => {
