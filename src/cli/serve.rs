@@ -133,8 +133,13 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let loaded = tokio::task::spawn_blocking(load).await;
     let (authority, engines, factor) =
         loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
-    if let Some(factor) = factor {
-        options.max_sessions = capacity(factor, threads);
+    match factor {
+        Some(factor) => options.max_sessions = capacity(factor, threads),
+        None if measures => {
+            tracing::warn!("the recogniser can't be measured: set max-sessions");
+            options.max_sessions = threads.get();
+        }
+        None => {}
     }
     let sessions = options.max_sessions;
     let gateway = Arc::new(Gateway::new(authority, engines, options));

@@ -86,7 +86,7 @@ impl Drop for Line {
         let _request = span.enter();
         tracing::info!(
             target: "voxline::access",
-            %method,
+            method = %method_name(method),
             %path,
             status = status.map(|status| status.as_u16()),
             duration_ms = duration.as_millis() as u64,
@@ -94,6 +94,17 @@ impl Drop for Line {
             %peer,
             "request"
         );
+    }
+}
+
+/// A method can be any word, of any length, that a client makes up.
+pub(super) fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
     }
 }
 

@@ -9,8 +9,9 @@ use super::error::ApiError;
 use super::sessions::Full;
 use super::{BUSY_WAIT, Gateway};
 
-/// How long live audio may wait for a thread before no more sessions are taken, however few there are: other programs
-/// may need the machine, or speech cost more than was measured. Finals should come within two seconds of the speech.
+/// How long a session with audio may wait for its next turn before no more are taken, however few there are: other
+/// programs may need the machine, or speech cost more than was measured. Finals should come within two seconds of the
+/// speech.
 const LATE: Duration = Duration::from_secs(2);
 
 /// The part of its threads' time that a gateway may spend on finals, were all its clients to speak without a pause: the
@@ -70,11 +71,16 @@ impl Full {
 impl Gateway {
     /// Whether a session could start now.
     pub(super) fn room_for_session(&self) -> Result<(), Obstacle> {
+        match self.sessions.count() >= self.options.max_sessions || !self.has_room_for_socket() {
+            true if !self.is_draining() => Err(Obstacle::Full),
+            _ => self.takes_sessions(),
+        }
+    }
+
+    /// The same, where it has a socket already; whether there is a place is told by who takes it.
+    pub(super) fn takes_sessions(&self) -> Result<(), Obstacle> {
         match () {
             () if self.is_draining() => Err(Obstacle::Draining),
-            () if self.sessions.count() >= self.options.max_sessions || !self.has_room_for_socket() => {
-                Err(Obstacle::Full)
-            }
             () if self.scheduler.lateness() > LATE => Err(Obstacle::Late),
             () => Ok(()),
         }
@@ -94,7 +100,7 @@ impl Gateway {
         }
     }
 
-    fn turn_away(&self, obstacle: Obstacle) -> ApiError {
+    pub(super) fn turn_away(&self, obstacle: Obstacle) -> ApiError {
         self.metrics.refuse(obstacle.name());
         obstacle.refusal()
     }

@@ -61,7 +61,7 @@ pub(super) async fn answer(
             return Err(recording::too_large(MAX_BYTES));
         }
         // A place is taken only by what has arrived: slow clients would keep all places without any work being done.
-        drop(gateway.place()?);
+        drop(gateway.place(identity.as_ref())?);
         Ok((identity, parameters, gateway.recognizer()?.clone()))
     });
     let answer = match admitted {
@@ -95,7 +95,7 @@ async fn work(
     let patience = gateway.options.body_timeout;
     let file = recording::receive(body, MAX_BYTES, patience, reserve).await?;
     gateway.metrics.count_bytes("asr", "in", file.len());
-    let place = gateway.place()?;
+    let place = gateway.place(identity.as_ref())?;
     let charged = gateway.clone();
     let charge = move |milliseconds| {
         if let Some(identity) = &identity {

@@ -1,7 +1,7 @@
 //! `POST /tts_demo` and `POST /asr_demo`: what the service's web page used, without a token. Off unless
 //! [`Options::demo`](super::Options::demo) is set.
 //!
-//! Nobody is charged; the places for requests limit it as they limit all others.
+//! Nobody is charged. It has places of its own, so that nobody who has a token waits for those who have none.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -109,6 +109,11 @@ impl IntoResponse for ApiError {
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            // RFC 9110, section 15.5.22, and RFC 6455, section 4.4.
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
         if let Some(wait) = self.retry_after {
             // Who comes back a moment too early is refused again.
             let seconds = wait.as_millis().div_ceil(1_000).clamp(1, u32::MAX.into()) as u32;

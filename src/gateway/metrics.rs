@@ -19,10 +19,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use super::Gateway;
 use super::authority::Audit;
 use super::error::ApiError;
 use super::scheduler::Rank;
+use super::{Gateway, access};
 
 pub(super) const PATH: &str = "/metrics";
 /// As the OpenMetrics specification gives it for version 1.0.0.
@@ -87,10 +87,14 @@ impl Metrics {
                 Gauge::default(),
             ),
             busy: list.timed("recogniser_busy", "Time that threads recognised, by what", Family::default()),
-            wait: list.timed("recogniser_wait", "How long live audio waited for a thread", latency()),
+            wait: list.timed(
+                "recogniser_wait",
+                "How long live sessions waited for a turn of a thread",
+                latency(),
+            ),
             lateness: list.timed(
                 "recogniser_lateness",
-                "The longest that live audio now waits",
+                "How long the live session has waited for its next turn that has waited longest",
                 Gauge::default(),
             ),
             final_latency: list.timed(
@@ -108,10 +112,18 @@ impl Metrics {
                 "From a text to the first audio of it",
                 latency(),
             ),
-            characters: list.add("speech_characters", "Characters spoken", Counter::default()),
+            characters: list.add(
+                "speech_characters",
+                "Characters that were to be spoken",
+                Counter::default(),
+            ),
             spoken: list.timed("speech", "Speech made of them", Counter::default()),
             requests: list.add("http_requests", "Requests, by path, method and status", Family::default()),
-            bytes: list.add("payload_bytes", "Audio and text in and out, by API", Family::default()),
+            bytes: list.add(
+                "payload_bytes",
+                "Audio and text that came in, and speech that went out, by API",
+                Family::default(),
+            ),
             registry: {
                 list.add("tokens_minted", "Tokens minted, by kind", tokens.minted.clone());
                 list.add("tokens_refused", "Tokens and secrets refused, by reason", tokens.refused.clone());
@@ -204,11 +216,7 @@ pub(super) async fn tell(State(gateway): State<Arc<Gateway>>) -> Response {
 /// Around every route: counts what was asked and how it was answered.
 pub(super) async fn count(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    // A method can be any word that a client makes up.
-    let method = match request.method().as_str() {
-        known @ ("GET" | "POST" | "HEAD" | "OPTIONS") => known.to_owned(),
-        _ => "other".to_owned(),
-    };
+    let method = access::method_name(request.method()).to_owned();
     let response = next.run(request).await;
     let status = response.status().as_str().to_owned();
     gateway

@@ -76,6 +76,8 @@ const REVOKE_PATH: &str = "/auth/oauth/v1/revoke";
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
 /// How often usage is put on the disk: what a gateway that is killed forgets at most, apart from that of a moment.
 const USAGE_INTERVAL: Duration = Duration::from_secs(5);
+/// A demo has this part of the places that requests with tokens have, beside them.
+const DEMO_PART: usize = 4;
 /// What a refused client is asked to wait.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
@@ -84,8 +86,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 pub struct Options {
     /// How many threads recognise; by default as many as the machine runs at once.
     pub threads: NonZero<usize>,
-    /// How many streaming sessions and tasks of numbered chunks may live at once; the `start` of one more is closed with
-    /// 1013, and one more task is refused with 429.
+    /// How many streaming sessions and tasks of numbered chunks may live at once; one more is refused with 429. See
+    /// [`capacity`].
     pub max_sessions: usize,
     /// How many recordings and texts may be worked on at once; more are refused with 429.
     pub max_requests: usize,
@@ -180,8 +182,12 @@ pub struct Gateway {
     sessions: Sessions,
     tasks: Tasks,
     attempts: Attempts,
+    /// Turns to speak: as many as there are threads to recognise, beside which they are.
+    voices: Arc<Semaphore>,
     /// Places for requests that keep an engine busy: recordings and speech.
     places: Arc<Semaphore>,
+    /// The same for those of the demo.
+    demo_places: Arc<Semaphore>,
     /// Bytes that recordings on their way may still take up.
     room: Arc<Semaphore>,
     /// What serves sockets, and watches over tasks of numbered chunks.
@@ -211,7 +217,9 @@ impl Gateway {
             sessions: Sessions::new(options.max_sessions),
             tasks: Tasks::new(options.task_kept),
             attempts: Attempts::new(options.max_failures),
+            voices: Arc::new(Semaphore::new(options.threads.get())),
             places: Arc::new(Semaphore::new(options.max_requests)),
+            demo_places: Arc::new(Semaphore::new(options.max_requests.div_ceil(DEMO_PART))),
             room: Arc::new(Semaphore::new(
                 options.max_requests.saturating_mul(asr::MAX_BYTES).min(Semaphore::MAX_PERMITS),
             )),
@@ -263,9 +271,10 @@ impl Gateway {
         self.engines.recognizer.as_ref().ok_or_else(none)
     }
 
-    /// A place for a request that keeps an engine busy, held until it is dropped.
-    fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.places.clone().try_acquire_owned().map_err(|_| busy())
+    /// A place for a request that keeps an engine busy, held until it is dropped. Who shows no token has others, fewer.
+    fn place(&self, identity: Option<&Identity>) -> Result<OwnedSemaphorePermit, ApiError> {
+        let places = if identity.is_some() { &self.places } else { &self.demo_places };
+        places.clone().try_acquire_owned().map_err(|_| busy())
     }
 
     fn is_draining(&self) -> bool {

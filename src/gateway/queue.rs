@@ -8,7 +8,7 @@ use crate::audio::FramePos;
 /// is worked off, large enough that a block's own cost is nothing beside its audio.
 const BLOCK_BYTES: usize = 32 * 1024;
 
-/// What the recogniser's thread is handed, in order.
+/// What the recogniser is handed, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// 16-bit little-endian PCM that follows what was handed over before.

@@ -86,7 +86,7 @@ impl Scheduler {
         Ok(Ticket { shared: self.shared.clone(), id })
     }
 
-    /// How long the live job has waited for its turn that has waited longest; zero where none waits.
+    /// How long the live job has waited for its next turn that has waited longest; zero where none waits.
     pub(super) fn lateness(&self) -> Duration {
         self.shared.lock().lateness(now())
     }
@@ -138,6 +138,10 @@ impl Shared {
             let ended = now();
             self.metrics.turn(turn.rank, turn.waited, ended - begun);
             order = self.lock();
+            if turn.rank != Rank::Live {
+                // Another of its kind may have waited for it.
+                self.turn.notify_one();
+            }
             if let Some(over) = order.give_back(turn, next, ended - begun, ended) {
                 drop(order);
                 drop(over);

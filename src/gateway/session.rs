@@ -348,7 +348,8 @@ impl Session {
     /// How long the audio is that was received and isn't final.
     pub(super) fn waiting(&self) -> Duration {
         let state = self.board.lock();
-        Duration::from_millis(self.milliseconds(state.received - state.final_))
+        let gaps: u64 = state.gaps.iter().map(|gap| gap.len()).sum();
+        Duration::from_millis(self.milliseconds(state.received - state.final_ - gaps))
     }
 
     fn milliseconds(&self, frames: u64) -> u64 {

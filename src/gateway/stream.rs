@@ -233,6 +233,10 @@ fn unknown_session() -> Goodbye {
 }
 
 fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Session>, Goodbye> {
+    // A socket may have come for another session.
+    gateway
+        .takes_sessions()
+        .map_err(|obstacle| Goodbye::new(close::TRY_LATER, gateway.turn_away(obstacle).message))?;
     let recognizer = gateway.recognizer().expect("asked before the upgrade");
     let session =
         Session::start(recognizer, &gateway.scheduler, identity, start).map_err(|error| match error {

@@ -79,8 +79,12 @@ async fn ten_times_the_capacity_is_refused_at_once_and_costs_nobody_a_word() {
     server.stop().await;
 }
 
-/// A recogniser that hears nothing while the lock is held.
-struct Held(Arc<Mutex<()>>, mpsc::Sender<()>);
+/// A recogniser that says when it begins to hear, and then hears nothing until it is let go.
+#[derive(Clone)]
+struct Held {
+    begun: mpsc::Sender<()>,
+    release: Arc<Mutex<mpsc::Receiver<()>>>,
+}
 
 impl Recognizer for Held {
     fn name(&self) -> &str {
@@ -88,14 +92,14 @@ impl Recognizer for Held {
     }
 
     fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
-        Ok(Box::new(Held(self.0.clone(), self.1.clone())))
+        Ok(Box::new(self.clone()))
     }
 }
 
 impl RecognizerStream for Held {
     fn push(&mut self, _: &[i16]) -> Result<Vec<Segment>, EngineError> {
-        let _ = self.1.send(());
-        drop(self.0.lock().unwrap());
+        let _ = self.begun.send(());
+        let _ = self.release.lock().unwrap().recv();
         Ok(Vec::new())
     }
 
@@ -110,23 +114,23 @@ impl RecognizerStream for Held {
 
 #[tokio::test]
 async fn a_machine_that_falls_behind_takes_nobody_in() {
-    let (hold, (heard, hears)) = (Arc::new(Mutex::new(())), mpsc::channel());
+    let (begun, beginning) = mpsc::channel();
+    let (hold, release) = mpsc::channel();
     let threads = NonZero::<usize>::MIN;
     let options = Options { threads, drain: Duration::ZERO, ..Options::default() };
-    let recognizer = Arc::new(Held(hold.clone(), heard));
+    let recognizer = Arc::new(Held { begun, release: Arc::new(Mutex::new(release)) });
     let server = Server::with(recognizer, Setup { options, ..Setup::default() }).await;
     let (http, token) = (http_client().unwrap(), server.tokens().token().await.unwrap());
     let plain = minted(&server);
     let readiness = || async { http.get(url(&server, "/readyz")).send().await.unwrap() };
     assert_eq!(readiness().await.status(), StatusCode::OK);
 
-    let held = hold.lock().unwrap();
     let pcm = audio(1_600);
     let (mut first, _) = Socket::start(&server, &token).await;
     let (mut second, _) = Socket::start(&server, &token).await;
     first.audio(&pcm, 0, 1_600);
     first.acknowledged(1_600).await;
-    tokio::task::spawn_blocking(move || hears.recv().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || beginning.recv().unwrap()).await.unwrap();
     second.audio(&pcm, 0, 1_600);
     second.acknowledged(1_600).await;
     let late = async { while readiness().await.status() == StatusCode::OK {} };
@@ -135,7 +139,7 @@ async fn a_machine_that_falls_behind_takes_nobody_in() {
     assert_eq!(answer.headers()["retry-after"], "5");
     assert_eq!(refusal(answer).await, (StatusCode::SERVICE_UNAVAILABLE, 503));
 
-    drop(held);
+    drop(hold);
     let ready = async { while readiness().await.status() != StatusCode::OK {} };
     timeout(Duration::from_secs(30), ready).await.expect("it catches up");
     assert_eq!(ask(&server, &http, plain.expose_secret()).await.status(), StatusCode::SWITCHING_PROTOCOLS);

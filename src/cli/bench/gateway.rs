@@ -14,6 +14,7 @@ use crate::audio::{AudioChunk, FRAME_BYTES, Feed, FramePos};
 use crate::cli::exit_code::{CliError, Exit};
 use crate::cli::service::{Connection, Need};
 use crate::cli::{Common, say};
+use crate::config::Service;
 use crate::gateway::Options;
 use crate::pace::{Pace, Pacer};
 use crate::pipeline::{self, Pipeline};
@@ -25,6 +26,8 @@ use crate::transcript::TranscriptEvent;
 const SAMPLE_RATE: u32 = 16_000;
 /// What a telephone or a browser sends at once.
 const CHUNK: Duration = Duration::from_millis(100);
+/// Between two recordings, as between two things that somebody says.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The part of the finals that must come in time.
 const SHARE: f64 = 0.95;
 
@@ -56,6 +59,10 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let config = common.load(arguments.language.clone())?;
+    let embedded = matches!(config.service()?, Service::Embedded);
+    if arguments.max_sessions.is_some() && !embedded {
+        return Err(CliError::new(Exit::Setup, "--max-sessions: only the embedded gateway can be told"));
+    }
     let inputs = arguments.inputs.clone();
     let read = tokio::task::spawn_blocking(move || inputs.iter().map(speech).collect::<Result<Vec<_>, _>>());
     let speech = read.await.map_err(|panic| CliError::new(Exit::Input, panic.to_string()))??.concat();
@@ -75,8 +82,9 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         let carried = bench.search(most).await?;
         if !bench.arguments.json {
             let (percent, within) = (SHARE * 100.0, bench.arguments.within);
+            let threads = if embedded { format!(", on {threads} threads") } else { String::new() };
             say(&format!(
-                "carries {carried} of {most}: {percent} % of their finals come within {within} s; {threads} threads\n"
+                "carries {carried} of {most}: {percent} % of their finals come within {within} s{threads}\n"
             ))?;
         }
     }
@@ -84,7 +92,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     Ok(Exit::Done)
 }
 
-/// All of a recording, as 16-bit little-endian PCM.
+/// All of a recording and a pause, as 16-bit little-endian PCM.
 fn speech(input: &PathBuf) -> Result<Vec<u8>, CliError> {
     let source = Source::open(input)?;
     let (mut lines, worker) = Pipeline::open(source, pipeline::Options::default())?.start();
@@ -96,6 +104,10 @@ fn speech(input: &PathBuf) -> Result<Vec<u8>, CliError> {
         }
     }
     worker.join()?;
+    if !speech.is_empty() {
+        let silence = PAUSE.as_millis() as usize * SAMPLE_RATE as usize / 1_000;
+        speech.resize(speech.len() + silence * FRAME_BYTES, 0);
+    }
     Ok(speech)
 }
 
@@ -216,7 +228,7 @@ impl Bench {
                         finals.push(late(segment.range.end));
                     }
                     TranscriptEvent::Partial { revision: 0, range, .. } => {
-                        first_partials.push(late(range.start))
+                        first_partials.push(late(range.start));
                     }
                     _ => {}
                 }

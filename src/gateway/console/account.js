@@ -2,7 +2,9 @@
 
 const TOKEN_PATH = '/auth/oauth/v1/token';
 const REVOKE_PATH = '/auth/oauth/v1/revoke';
-// The code of a token that is missing, unknown or expired; with status 403 it is good, but not for this.
+// How a token is refused that is missing, unknown or expired. One that is good, but not for this, has the same code, and
+// may have the same status.
+const UNKNOWN = 'Bearer';
 const BAD_TOKEN = 4048;
 // Tokens are renewed when this part of their life has passed.
 const RENEW_AT = 0.8;
@@ -10,10 +12,11 @@ const RENEW_AT = 0.8;
 const RETRY = 5_000;
 
 export class ApiError extends Error {
-  constructor(message, code, status) {
+  constructor(message, code, status, challenge = null) {
     super(message);
     this.code = code;
     this.status = status;
+    this.challenge = challenge;
   }
 }
 
@@ -22,7 +25,7 @@ async function accepted(response) {
   if (response.ok) return response;
   const { error, error_description } = await response.json().catch(() => ({}));
   const message = error?.message ?? error_description ?? `the gateway answered ${response.status}`;
-  throw new ApiError(message, error?.code ?? error ?? response.status, response.status);
+  throw new ApiError(message, error?.code ?? error ?? response.status, response.status, response.headers.get('WWW-Authenticate'));
 }
 
 const post = async (path, body, options) => fetch(path, {
@@ -100,7 +103,7 @@ export class Account extends EventTarget {
     try {
       return await ask();
     } catch (error) {
-      if (error.code !== BAD_TOKEN || error.status === 403) throw error;
+      if (error.challenge !== UNKNOWN) throw error;
       // Another request may have renewed it meanwhile.
       if (this.#access === asked) await this.renew();
       return ask();

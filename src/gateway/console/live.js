@@ -79,6 +79,7 @@ export class Live {
   }
 
   close() {
+    this.#account = null;
     this.#session?.abandon();
     this.#clear();
   }
@@ -98,7 +99,7 @@ export class Live {
     this.#clear();
     start.disabled = true;
     this.#tell('asking for the microphone');
-    const early = [];
+    const [account, early] = [this.#account, []];
     try {
       this.#microphone = await capture((samples) => {
         trace.push(peak(samples));
@@ -112,9 +113,15 @@ export class Live {
       start.disabled = false;
       return;
     }
+    // The question may be answered when nobody is signed in any more.
+    if (account !== this.#account) {
+      this.#microphone.end();
+      start.disabled = false;
+      return;
+    }
     this.#rate = this.#microphone.sampleRate;
     this.#microphone.track.addEventListener('ended', () => this.#finish());
-    this.#session = new Session(this.#account, { sampleRate: this.#rate, language: language.value }, {
+    this.#session = new Session(account, { sampleRate: this.#rate, language: language.value }, {
       partial: (text) => this.#guess(text),
       final: (final) => this.#commit(final),
       change: () => this.#progress(),

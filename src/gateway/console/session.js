@@ -42,6 +42,7 @@ export class Session {
   #on;
   #chunks = []; // { start, samples }, what is above `final`, oldest first
   #socket = null; // the one that carries the session
+  #dialling = null; // the one that is to, or does
   #server = null; // which session of the gateway's is ours, and the key to it
   #finalsSeen = 0;
   #window = 0;
@@ -90,6 +91,7 @@ export class Session {
     if (this.#over) return;
     this.#over = true;
     this.#socket = null;
+    this.#dialling?.close(1000);
     this.#account.removeEventListener('renewed', this.#renewed);
     this.#on.end(error);
   }
@@ -120,6 +122,7 @@ export class Session {
     if (this.#server) url.searchParams.set('session', this.#server.session);
     url.protocol = url.protocol.replace('http', 'ws');
     const socket = new WebSocket(url, [PROTOCOL, BEARER + this.#account.token]);
+    this.#dialling = socket;
     let [heard, opened] = [performance.now(), false];
     return new Promise((resolve) => {
       const leave = (code, reason) => {
@@ -137,11 +140,13 @@ export class Session {
       }, 1_000);
       socket.onopen = () => {
         opened = true;
+        if (this.#over) return;
         const resume = { type: 'resume', ...this.#server, finals_seen: this.#finalsSeen };
         socket.send(JSON.stringify(this.#server ? resume : { ...this.#start, origin: this.final }));
       };
       socket.onmessage = ({ data }) => {
         heard = performance.now();
+        if (this.#over) return;
         const message = JSON.parse(data);
         if (message.type === 'ready') [this.#socket, this.#move] = [socket, () => leave(MOVE)];
         // What an old socket says after the session has moved concerns nobody.

@@ -11,7 +11,7 @@ use super::super::admission::Obstacle;
 use super::super::authority::{Authority, AuthorityError, Identity};
 use super::super::error::{ApiError, json_response};
 use super::super::session::Session;
-use super::super::{Gateway, bearer, peer};
+use super::super::{Gateway, access, bearer, peer};
 
 /// `GET /console/status`, with a token of any scope: the load in all, and of sessions, tokens and usage those of the
 /// token's project. The page shows whatever `load` holds.
@@ -21,7 +21,7 @@ pub(super) async fn status(State(gateway): State<Arc<Gateway>>, request: Request
         Err(refusal) => return refusal.into_response(),
     };
     // It looks through the store.
-    let describing = tokio::task::spawn_blocking(move || describe(&gateway, &identity));
+    let describing = access::spawn_blocking(move || describe(&gateway, &identity));
     match describing.await {
         Ok(Ok(status)) => fresh(&status),
         Ok(Err(error)) => ApiError::from(error).into_response(),
@@ -74,7 +74,7 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
         "load": [
             { "what": "sessions", "now": gateway.sessions.count(), "limit": options.max_sessions },
             { "what": "requests", "now": busy, "limit": options.max_requests },
-            { "what": "seconds behind live audio", "now": gateway.scheduler.lateness().as_secs_f64() },
+            { "what": "seconds that a session waits for its turn", "now": gateway.scheduler.lateness().as_secs_f64() },
         ],
         "token": {
             "id": identity.token,

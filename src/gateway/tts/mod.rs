@@ -5,7 +5,10 @@ mod marks;
 mod ogg_opus;
 
 use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -16,7 +19,7 @@ use futures::StreamExt;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use self::encoder::Format;
@@ -34,8 +37,6 @@ use crate::speech::PCM_RATE;
 const VOICE: &str = "katherine";
 /// Pieces synthesised ahead of a slow client.
 const AHEAD: usize = 2;
-/// How long a client may take nothing before it counts as gone.
-const LISTENING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What may be asked for.
 pub(super) struct Limits {
@@ -145,7 +146,7 @@ pub(super) async fn speak(
     let voice =
         voices.find(Some(&name), Some(language_of(&spoken))).map_err(|error| bad(error.to_string()))?;
 
-    let place = gateway.place()?;
+    let place = gateway.place(identity)?;
     if let Some(identity) = identity {
         gateway.authority.charge(identity, Amount::text(characters as u64))?;
     }
@@ -154,7 +155,15 @@ pub(super) async fn speak(
     metrics.count_bytes("tts", "in", text.len());
     let asked = scheduler::now();
     let (sender, mut pieces) = mpsc::channel(AHEAD);
-    let listener = Listener { sender, runtime: Handle::current(), metrics: metrics.clone() };
+    let ended = Arc::new(AtomicBool::new(false));
+    let listener = Listener {
+        sender,
+        runtime: Handle::current(),
+        patience: gateway.options.write_timeout,
+        ended: ended.clone(),
+        turns: gateway.voices.clone(),
+        metrics: metrics.clone(),
+    };
     access::spawn_blocking(move || {
         let _place = place;
         synthesise(&*voice, &spoken, tempo, format, &listener);
@@ -163,10 +172,15 @@ pub(super) async fn speak(
     let first = match pieces.recv().await {
         Some(Ok(first)) => first,
         Some(Err(error)) => return Err(ApiError::internal(&error)),
-        None => Bytes::new(),
+        None => return Err(ApiError::internal(&cut_short())),
     };
     metrics.speech_after(asked.elapsed());
-    let rest = futures::stream::poll_fn(move |cx| pieces.poll_recv(cx));
+    let rest = futures::stream::poll_fn(move |cx| {
+        Poll::Ready(match ready!(pieces.poll_recv(cx)) {
+            None if !ended.swap(true, Ordering::Relaxed) => Some(Err(cut_short())),
+            piece => piece,
+        })
+    });
     let body = futures::stream::once(async { Ok(first) }).chain(rest);
     let mut response = Response::new(Body::from_stream(body));
     let content_type = HeaderValue::from_static(format.content_type());
@@ -174,10 +188,21 @@ pub(super) async fn speak(
     Ok(response)
 }
 
+/// Of a text whose speech ended too soon, though no voice failed.
+fn cut_short() -> EngineError {
+    EngineError::Inference { engine: "voice", reason: "speech was cut short".to_owned() }
+}
+
 /// The client, as the thread that speaks to it sees it.
 struct Listener {
     sender: mpsc::Sender<Result<Bytes, EngineError>>,
     runtime: Handle,
+    /// How long it may take nothing before it counts as gone.
+    patience: Duration,
+    /// All of it was handed on. What ends without that was cut short, and must not look whole.
+    ended: Arc<AtomicBool>,
+    /// As many voices as may speak at once.
+    turns: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -185,14 +210,16 @@ impl Listener {
     /// Hands on a piece, and waits for room. False where the client is gone, or takes nothing for too long.
     fn take(&self, piece: Result<Bytes, EngineError>) -> bool {
         self.metrics.count_bytes("tts", "out", piece.as_ref().map_or(0, Bytes::len));
-        let sending = async { timeout(LISTENING_TIMEOUT, self.sender.send(piece)).await };
+        let sending = async { timeout(self.patience, self.sender.send(piece)).await };
         matches!(self.runtime.block_on(sending), Ok(Ok(())))
     }
 }
 
 /// Speaks sentence by sentence, until the end or until nobody listens.
 fn synthesise(voice: &dyn Voice, text: &str, tempo: f32, format: Format, listener: &Listener) {
-    if let Err(error) = try_synthesise(voice, text, tempo, format, listener) {
+    let spoken = catch_unwind(AssertUnwindSafe(|| try_synthesise(voice, text, tempo, format, listener)));
+    let panicked = |_| Err(EngineError::Inference { engine: "voice", reason: "panic".to_owned() });
+    if let Err(error) = spoken.unwrap_or_else(panicked) {
         tracing::error!(%error, voice = voice.info().name, "synthesis failed");
         listener.take(Err(error));
     }
@@ -211,7 +238,12 @@ fn try_synthesise(
     let mut encoder = format.encoder()?;
     let mut output = Vec::new();
     for sentence in sentences(text) {
-        let spoken: Vec<f32> = voice.speak(sentence, tempo)?.into_iter().map(sample::to_f32).collect();
+        let spoken = {
+            // A slow listener holds up nobody else: the turn is over before its piece is taken.
+            let _turn = listener.runtime.block_on(listener.turns.acquire());
+            voice.speak(sentence, tempo)?
+        };
+        let spoken: Vec<f32> = spoken.into_iter().map(sample::to_f32).collect();
         output.clear();
         resampler.push(&spoken, &mut output);
         listener.metrics.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
@@ -223,6 +255,8 @@ fn try_synthesise(
     output.clear();
     resampler.finish(&mut output);
     let rest = [encoder.push(&output)?, encoder.finish()?].concat();
-    listener.take(Ok(rest.into()));
+    if listener.take(Ok(rest.into())) {
+        listener.ended.store(true, Ordering::Relaxed);
+    }
     Ok(())
 }

@@ -159,7 +159,7 @@ pub(crate) async fn serve_until_told() {
     let stopping = async {
         terminated.recv().await;
         shutdown.cancel();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         served = serving => served.unwrap(),
