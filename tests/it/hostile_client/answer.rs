@@ -21,6 +21,8 @@ pub(super) enum End {
     Closed,
     /// Anywhere: what is closed with bytes unread is reset, and that overtakes what was said.
     Reset,
+    /// Inside an answer.
+    Cut,
     /// What came was no answer.
     Malformed(String),
 }
@@ -145,9 +147,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     async fn need_more(&mut self) -> Result<(), End> {
         match self.more().await? {
             true => Ok(()),
-            false => {
-                Err(End::Malformed(format!("it ends after {:?}", self.bytes.escape_ascii().to_string())))
-            }
+            false => Err(End::Cut),
         }
     }
 

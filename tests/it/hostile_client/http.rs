@@ -170,6 +170,9 @@ async fn answers(
             }
             Err(End::Closed) => return Ok((answers, false)),
             Err(End::Reset) => return Ok((answers, true)),
+            // The client has left what came after those: the gateway stops where it is.
+            Err(End::Cut) if answers.len() >= expected => return Ok((answers, false)),
+            Err(End::Cut) => return Err(format!("cut in the answer after {}", answers.len())),
             Err(End::Malformed(what)) => return Err(format!("after {} answers: {what}", answers.len())),
         }
     }

@@ -148,7 +148,9 @@ impl Talk {
                 }
                 Ok(_) => {}
                 Err(End::Malformed(what)) => return Err(what),
-                Err(End::Closed | End::Reset) => return Err("no close came before the end".to_owned()),
+                Err(End::Closed | End::Cut | End::Reset) => {
+                    return Err("no close came before the end".to_owned());
+                }
             }
         }
     }
@@ -207,6 +209,7 @@ impl Talk {
                 Ok((TEXT, payload)) => drop(self.note(&payload)?),
                 Ok(_) => {}
                 Err(End::Malformed(what)) => return Err(what),
+                Err(End::Cut) => return Err("cut inside a frame".to_owned()),
                 Err(End::Closed) => return Ok(closed.unwrap_or_else(|| "no close".to_owned())),
                 Err(End::Reset) => return Ok(closed.unwrap_or_else(|| "reset".to_owned())),
             }
