@@ -12,9 +12,10 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tracing::Instrument;
 
 use super::authority::{Amount, Identity, Scope};
@@ -178,7 +179,8 @@ async fn open(
             Some(Ok(Message::Binary(_))) => {
                 return Err(Some(Goodbye::new(close::PROTOCOL, "audio came before start")));
             }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(None),
+            Some(Err(error)) => return Err(unreadable(&error)),
+            Some(Ok(Message::Close(_))) | None => return Err(None),
         }
     };
     let (session, finals_seen) = match message {
@@ -212,6 +214,18 @@ async fn open(
         auth: gateway.options.in_band_auth,
     })));
     Ok((session, attached))
+}
+
+/// What a client is told whose first message is no frame, or too much. Any other error is the connection's.
+fn unreadable(error: &Error) -> Option<Goodbye> {
+    match error {
+        Error::Capacity(_) => Some(Goodbye::new(close::TOO_BIG, "message is too big")),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) | Error::Utf8(_) => {
+            Some(Goodbye::new(close::PROTOCOL, format!("message can't be read: {error}")))
+        }
+        _ => None,
+    }
 }
 
 fn unknown_session() -> Goodbye {

@@ -40,6 +40,11 @@ impl DigestRecognizer {
         let recordings = self.recordings.lock().unwrap_or_else(PoisonError::into_inner);
         recordings.iter().map(|pcm| pcm.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
     }
+
+    /// Forgets what the streams heard so far; those that live go on, unrecorded. For runs so long that it adds up.
+    pub fn forget(&self) {
+        self.recordings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 impl Recognizer for DigestRecognizer {

@@ -17,6 +17,7 @@ mod endurance;
 mod front_end;
 mod gateway;
 mod gateway_tls;
+mod hostile_client;
 mod hostile_peer;
 mod kills;
 mod metrics;

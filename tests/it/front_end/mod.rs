@@ -112,7 +112,7 @@ fn wav(code: u16, channels: u16, rate: u32, bits: u16, data: &[u8]) -> Vec<u8> {
 }
 
 /// A mono WAV file of 16-bit samples in memory.
-fn wav_s16(rate: u32, samples: &[i16]) -> Vec<u8> {
+pub(crate) fn wav_s16(rate: u32, samples: &[i16]) -> Vec<u8> {
     let data: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     wav(1, 1, rate, 16, &data)
 }

@@ -3,6 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// The system's allocator; threads that joined a [`Meter`] are counted there, all others not at all.
@@ -11,6 +12,18 @@ pub(crate) struct Counting;
 thread_local! {
     // Constant and without a destructor: reaching it can neither allocate nor fail.
     static METER: Cell<Option<&'static Meter>> = const { Cell::new(None) };
+}
+
+/// Counts the threads that joined none.
+static EVERYBODY: OnceLock<&'static Meter> = OnceLock::new();
+
+/// Counts all threads of this process on `meter` from now on: for a test that has a process of its own.
+pub(crate) fn count_everybody(meter: &'static Meter) {
+    EVERYBODY.set(meter).expect("a process is counted once");
+}
+
+fn meter() -> Option<&'static Meter> {
+    METER.get().or_else(|| EVERYBODY.get().copied())
 }
 
 /// What the threads that joined it have allocated. What one of them frees for another is counted once: live bytes are
@@ -51,6 +64,11 @@ impl Meter {
         usize::try_from(self.peak.load(Relaxed)).unwrap_or(0)
     }
 
+    /// The bytes in use, less those that were when it began.
+    pub(crate) fn live(&self) -> i64 {
+        self.live.load(Relaxed)
+    }
+
     fn took(&self, bytes: usize) {
         self.allocations.fetch_add(1, Relaxed);
         self.changed(bytes.cast_signed());
@@ -79,7 +97,7 @@ impl Drop for Joined {
 // that was allocated.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if let Some(meter) = METER.get() {
+        if let Some(meter) = meter() {
             meter.took(layout.size());
         }
         // SAFETY: the caller's promises are those that `System` asks for.
@@ -87,7 +105,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if let Some(meter) = METER.get() {
+        if let Some(meter) = meter() {
             meter.took(layout.size());
         }
         // SAFETY: as above.
@@ -95,7 +113,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if let Some(meter) = METER.get() {
+        if let Some(meter) = meter() {
             // While it is moved, both are in use.
             meter.took(size);
             meter.changed(-layout.size().cast_signed());
@@ -105,7 +123,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if let Some(meter) = METER.get() {
+        if let Some(meter) = meter() {
             meter.changed(-layout.size().cast_signed());
         }
         // SAFETY: as above.
