@@ -12,8 +12,6 @@ mod festival;
 #[cfg(feature = "voices")]
 mod piper;
 #[cfg(feature = "voices")]
-mod sentences;
-#[cfg(feature = "voices")]
 mod stretch;
 #[cfg(feature = "voices")]
 mod voices;
@@ -26,6 +24,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::audio::FrameRange;
+#[cfg(feature = "voices")]
+use crate::sentences;
 
 pub use self::endpoint::{Endpointer, Span};
 #[cfg(feature = "whisper")]
@@ -35,9 +35,10 @@ pub use self::{
     espeak::EspeakVoice,
     festival::FestivalVoice,
     piper::PiperVoice,
-    sentences::{MAX_SENTENCE_CHARS, Sentences, sentences},
     voices::{VoiceError, Voices, language_of},
 };
+#[cfg(feature = "voices")]
+pub use crate::sentences::{MAX_SENTENCE_CHARS, Sentences, sentences};
 
 /// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;
