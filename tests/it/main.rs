@@ -35,6 +35,7 @@ mod schedule;
 mod secrecy;
 mod session;
 mod slow_clients;
+mod speaking;
 mod spool;
 mod spooling;
 mod stream;
