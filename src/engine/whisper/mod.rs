@@ -16,6 +16,7 @@ mod encoder;
 mod lanes;
 mod linear;
 mod mel;
+mod quantized;
 mod stream;
 mod tokens;
 mod transcribe;
@@ -29,7 +30,7 @@ use self::ct2::ModelFile;
 use self::decoder::Decoder;
 use self::encoder::Encoder;
 use self::lanes::Lanes;
-use self::linear::Gemm;
+use self::linear::Kernels;
 use self::mel::Mel;
 use self::stream::Stream;
 use self::tokens::Tokens;
@@ -73,12 +74,12 @@ impl Whisper {
 
         let mut tokens = text(&vocabulary_path, vocabulary)
             .and_then(|text| Tokens::parse(&text).map_err(damaged(&vocabulary_path)))?;
-        let gemm = Gemm::new();
+        let kernels = Kernels::default();
         let model_error = damaged(&model_path);
         let (encoder, decoder) = ModelFile::parse(model)
             .and_then(|file| {
-                let encoder = Encoder::load(&file, &gemm)?;
-                let decoder = Decoder::load(&file, &gemm, encoder.width())?;
+                let encoder = Encoder::load(&file, &kernels)?;
+                let decoder = Decoder::load(&file, &kernels, encoder.width())?;
                 let (known, named) = (decoder.vocabulary(), tokens.count());
                 if known != named {
                     return Err(format!("knows {known} tokens, vocabulary.txt names {named}"));
@@ -125,13 +126,13 @@ impl Recognizer for Whisper {
 
     fn real_time_factor(&self) -> Option<f64> {
         let Shared { model, lanes, .. } = &*self.shared;
-        let exercise = || {
+        let mut exercise = |kernels: &mut Kernels| {
             let begun = now();
-            model.exercise(USUAL_UTTERANCE);
+            model.exercise(kernels, USUAL_UTTERANCE);
             begun.elapsed().as_secs_f64() / USUAL_UTTERANCE as f64
         };
         // The first finds memory and caches cold.
-        let factors = lanes.run(|| [exercise(), exercise(), exercise()]).ok()?;
+        let factors = lanes.run(|kernels| [(); 3].map(|()| exercise(kernels))).ok()?;
         Some(factors[1].min(factors[2]))
     }
 }

@@ -41,7 +41,7 @@ impl Stream {
             }
             Span::Speech { range, pcm } => {
                 let Shared { model, lanes, .. } = &*self.shared;
-                let heard = lanes.run(|| model.transcribe(&pcm, self.language))?;
+                let heard = lanes.run(|kernels| model.transcribe(kernels, &pcm, self.language))?;
                 if let Language::Detect { earlier } = &mut self.language
                     && !heard.text.is_empty()
                 {
@@ -81,7 +81,7 @@ impl RecognizerStream for Stream {
             return Ok(None);
         }
         let Shared { model, lanes, .. } = &*self.shared;
-        let heard = lanes.run(|| model.guess(pcm, self.language))?;
+        let heard = lanes.run(|kernels| model.guess(kernels, pcm, self.language))?;
         let mut segment = self.shared.segment(range, heard);
         let text = segment.text.clone();
         if let Some(last) = &self.guess {

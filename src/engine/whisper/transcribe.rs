@@ -5,7 +5,7 @@ use rten_vecmath::{MaxNum, SumExpSub};
 
 use super::decoder::{Decoder, Memory};
 use super::encoder::Encoder;
-use super::linear::Gemm;
+use super::linear::Kernels;
 use super::mel::{HOP, Mel};
 use super::tokens::Tokens;
 use crate::engine::RECOGNIZER_RATE;
@@ -87,11 +87,11 @@ impl Model {
     ///
     /// The window is cut to the utterance and some silence, which costs a fraction of the full one. A text that
     /// loops or that the model itself doubts is decoded again in the full window, and the better one counts.
-    pub(super) fn transcribe(&self, pcm: &[i16], language: Language) -> Transcript {
+    pub(super) fn transcribe(&self, kernels: &mut Kernels, pcm: &[i16], language: Language) -> Transcript {
         let window = window(pcm);
-        let mut best = self.attempt(pcm, window, language);
+        let mut best = self.attempt(kernels, pcm, window, language);
         if best.is_doubtful() && !best.is_silent() && window < FULL_WINDOW {
-            let full = self.attempt(pcm, FULL_WINDOW, language);
+            let full = self.attempt(kernels, pcm, FULL_WINDOW, language);
             if full.text.rank() > best.text.rank() {
                 best = full;
             }
@@ -100,22 +100,22 @@ impl Model {
     }
 
     /// As [`transcribe`](Model::transcribe), but without a second look at what is doubtful.
-    pub(super) fn guess(&self, pcm: &[i16], language: Language) -> Transcript {
-        self.transcript(&self.attempt(pcm, window(pcm), language))
+    pub(super) fn guess(&self, kernels: &mut Kernels, pcm: &[i16], language: Language) -> Transcript {
+        self.transcript(&self.attempt(kernels, pcm, window(pcm), language))
     }
 
     /// Does all the work that an utterance of so many seconds makes, without one: the steps are those of
     /// [`transcribe`](Model::transcribe), and what they cost doesn't depend on what is heard.
-    pub(super) fn exercise(&self, seconds: usize) {
-        let gemm = Gemm::new();
+    pub(super) fn exercise(&self, kernels: &mut Kernels, seconds: usize) {
         let pcm = vec![0; seconds * RECOGNIZER_RATE as usize];
         let features = self.mel.features(&pcm, window(&pcm).next_multiple_of(2));
-        let mut memory = self.decoder.listen(&gemm, &self.encoder.encode(&gemm, &features));
+        let states = self.encoder.encode(kernels, &features);
+        let mut memory = self.decoder.listen(kernels, &states);
         let mut scores = vec![0.0; self.decoder.vocabulary()];
         let tokens = (SPOKEN_TOKENS * seconds).min(self.decoder.places() - 1);
         for _ in 0..tokens {
-            self.decoder.read(&gemm, &mut memory, &[self.tokens.start]);
-            self.decoder.score(&gemm, &memory, 0, &mut scores);
+            self.decoder.read(kernels, &mut memory, &[self.tokens.start]);
+            self.decoder.score(kernels, &memory, 0, &mut scores);
             log_probability(&scores, self.tokens.end);
         }
     }
@@ -127,30 +127,28 @@ impl Model {
         Transcript { text, language: attempt.language, confidence: log_probability.exp().clamp(0.0, 1.0) }
     }
 
-    fn attempt(&self, pcm: &[i16], window: usize, language: Language) -> Attempt {
-        // The kernel can't be sent to another thread, and finding it costs nothing.
-        let gemm = Gemm::new();
+    fn attempt(&self, kernels: &mut Kernels, pcm: &[i16], window: usize, language: Language) -> Attempt {
         let features = self.mel.features(pcm, window.next_multiple_of(2));
-        let states = self.encoder.encode(&gemm, &features);
-        let mut memory = self.decoder.listen(&gemm, &states);
+        let states = self.encoder.encode(kernels, &features);
+        let mut memory = self.decoder.listen(kernels, &states);
         let mut scores = vec![0.0; self.decoder.vocabulary()];
 
         // The scores after the first token tell the language and whether anybody spoke.
-        self.decoder.read(&gemm, &mut memory, &[self.tokens.start]);
-        self.decoder.score(&gemm, &memory, 0, &mut scores);
+        self.decoder.read(kernels, &mut memory, &[self.tokens.start]);
+        self.decoder.score(kernels, &memory, 0, &mut scores);
         let silence = log_probability(&scores, self.tokens.no_speech).exp();
         let language = match language {
             Language::Known(language) => language,
             Language::Detect { earlier } => self.detect(&scores, earlier.filter(|_| pcm.len() < SHORT)),
         };
         let task = self.tokens.task(language);
-        self.decoder.read(&gemm, &mut memory, &task);
-        self.decoder.score(&gemm, &memory, task.len() - 1, &mut scores);
+        self.decoder.read(kernels, &mut memory, &task);
+        self.decoder.score(kernels, &memory, task.len() - 1, &mut scores);
 
         let seconds = pcm.len().div_ceil(RECOGNIZER_RATE as usize);
         let room = self.decoder.places() - 1 - task.len();
         let most = (TOKENS_PER_SECOND * (seconds + 1)).min(room);
-        let text = self.write(&gemm, &mut memory, &mut scores, most);
+        let text = self.write(kernels, &mut memory, &mut scores, most);
         Attempt { language, silence, text }
     }
 
@@ -166,7 +164,7 @@ impl Model {
 
     /// Writes the text that follows what was read, always with the likeliest token, until it ends, loops, or has
     /// `most` tokens. `scores` holds those of its first token.
-    fn write(&self, gemm: &Gemm, memory: &mut Memory, scores: &mut [f32], most: usize) -> Written {
+    fn write(&self, kernels: &mut Kernels, memory: &mut Memory, scores: &mut [f32], most: usize) -> Written {
         let Tokens { end, suppressed, suppressed_first, .. } = &self.tokens;
         let mut tokens = Vec::new();
         let mut runaway = false;
@@ -197,8 +195,8 @@ impl Model {
                 runaway = true;
                 break;
             }
-            self.decoder.read(gemm, memory, &[next]);
-            self.decoder.score(gemm, memory, 0, scores);
+            self.decoder.read(kernels, memory, &[next]);
+            self.decoder.score(kernels, memory, 0, scores);
         }
         Written { tokens, log_probability: sum / steps.max(1) as f32, runaway }
     }
