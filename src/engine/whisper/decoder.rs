@@ -16,6 +16,8 @@ pub(super) struct Decoder {
     layers: Vec<Layer>,
     norm: Norm,
     width: usize,
+    /// The heads, by layer and number, whose attention goes along with the words.
+    alignment_heads: Vec<(usize, usize)>,
 }
 
 struct Layer {
@@ -44,6 +46,9 @@ pub(super) struct Memory {
     context: Vec<f32>,
     inner: Vec<f32>,
     scores: Vec<f32>,
+    /// For each [`read`](Decoder::read), where in the audio the last of its tokens looked: the attention of each
+    /// alignment head.
+    looks: Vec<f32>,
 }
 
 struct LayerMemory {
@@ -96,6 +101,11 @@ impl Decoder {
         if layers.is_empty() {
             return Err("decoder/layer_0 is missing".to_owned());
         }
+        // The upper half, as Whisper takes them where nobody has said better.
+        let heads = width / HEAD;
+        let alignment_heads = (layers.len() / 2..layers.len())
+            .flat_map(|layer| (0..heads).map(move |head| (layer, head)))
+            .collect();
         let embeddings = file.tensor("decoder/embeddings/weight", &[vocabulary, width])?;
         Ok(Decoder {
             embeddings: Quantized::rows(&kernels.int8, &embeddings, vec![0.0; vocabulary], width),
@@ -103,7 +113,15 @@ impl Decoder {
             layers,
             norm: norm(file, "decoder/layer_norm", width)?,
             width,
+            alignment_heads,
         })
+    }
+
+    /// Sets the heads whose attention goes along with the words, by layer and number. Those it hasn't are left out.
+    pub(super) fn align_by(&mut self, heads: &[(usize, usize)]) {
+        let (layers, per_layer) = (self.layers.len(), self.width / HEAD);
+        let known = heads.iter().copied().filter(|(layer, head)| *layer < layers && *head < per_layer);
+        self.alignment_heads = known.collect();
     }
 
     /// How many tokens it knows.
@@ -133,6 +151,7 @@ impl Decoder {
             context: Vec::new(),
             inner: Vec::new(),
             scores: vec![0.0; heard.max(self.places())],
+            looks: Vec::new(),
         }
     }
 
@@ -142,7 +161,7 @@ impl Decoder {
     /// If the text grows beyond [`places`](Decoder::places) or a token is none of its vocabulary.
     pub(super) fn read(&self, kernels: &mut Kernels, memory: &mut Memory, tokens: &[u32]) {
         let width = self.width;
-        let Memory { layers, states, normed, projected, context, inner, scores, .. } = memory;
+        let Memory { layers, states, normed, projected, context, inner, scores, looks, .. } = memory;
         let before = memory.tokens;
         let size = tokens.len() * width;
         states.clear();
@@ -156,20 +175,27 @@ impl Decoder {
         projected.resize(3 * size, 0.0);
         inner.resize(4 * size, 0.0);
 
-        for (layer, memory) in self.layers.iter().zip(layers) {
+        for (number, (layer, memory)) in self.layers.iter().zip(layers).enumerate() {
             layer.own_norm.apply(states, normed);
             layer.own_in.apply(kernels, normed, projected);
             for (i, row) in projected.chunks_exact(3 * width).enumerate() {
                 memory.text.extend_from_slice(&row[width..]);
-                attend(&kernels.float, &row[..width], &memory.text, scores, &mut context[i * width..][..width]);
+                let context = &mut context[i * width..][..width];
+                attend(&kernels.float, &row[..width], &memory.text, scores, context, |_, _| {});
             }
             layer.own_out.add(kernels, context, states);
 
             layer.cross_norm.apply(states, normed);
             let queries = &mut projected[..size];
             layer.cross_query.apply(kernels, normed, queries);
-            for (query, context) in queries.chunks_exact(width).zip(context.chunks_exact_mut(width)) {
-                attend(&kernels.float, query, &memory.audio, scores, context);
+            let last = tokens.len() - 1;
+            for (i, query) in queries.chunks_exact(width).enumerate() {
+                let context = &mut context[i * width..][..width];
+                attend(&kernels.float, query, &memory.audio, scores, context, |head, weights| {
+                    if i == last && self.alignment_heads.contains(&(number, head)) {
+                        looks.extend_from_slice(weights);
+                    }
+                });
             }
             layer.cross_out.add(kernels, context, states);
 
@@ -182,14 +208,29 @@ impl Decoder {
         memory.tokens += tokens.len();
     }
 
+    /// Where the tokens read looked: for each [`read`](Decoder::read) the attention of the last token, head by head, to
+    /// each state of the audio. In how many heads, and to how many states.
+    pub(super) fn looks<'a>(&self, memory: &'a Memory) -> (&'a [f32], usize, usize) {
+        let heard = memory.layers[0].audio.len() / (2 * self.width);
+        (&memory.looks, self.alignment_heads.len(), heard)
+    }
+
     /// The score of every token after the `row`-th of those read last.
     pub(super) fn score(&self, kernels: &mut Kernels, memory: &Memory, row: usize, scores: &mut [f32]) {
         self.embeddings.apply(kernels, &memory.normed[row * self.width..][..self.width], scores);
     }
 }
 
-/// Attention of one query to rows that hold a key and a value side by side, head by head.
-fn attend(gemm: &Gemm, query: &[f32], memory: &[f32], scores: &mut [f32], context: &mut [f32]) {
+/// Attention of one query to rows that hold a key and a value side by side, head by head. `look` is shown the weights
+/// of each.
+fn attend(
+    gemm: &Gemm,
+    query: &[f32],
+    memory: &[f32],
+    scores: &mut [f32],
+    context: &mut [f32],
+    mut look: impl FnMut(usize, &[f32]),
+) {
     let width = query.len();
     let stride = 2 * width;
     let rows = memory.len() / stride;
@@ -200,6 +241,7 @@ fn attend(gemm: &Gemm, query: &[f32], memory: &[f32], scores: &mut [f32], contex
         let keys = GemmInputB::Unpacked(matrix(&memory[head..], [HEAD, rows], [1, stride]));
         multiply(gemm, scores, query, keys, scale, None);
         softmax(scores, rows);
+        look(head / HEAD, scores);
         let weights = matrix(scores, [1, rows], [rows, 1]);
         let values = GemmInputB::Unpacked(matrix(&memory[width + head..], [rows, HEAD], [stride, 1]));
         multiply(gemm, &mut context[head..head + HEAD], weights, values, 1.0, None);

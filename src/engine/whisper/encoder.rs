@@ -32,6 +32,15 @@ struct Layer {
     ffn_out: Quantized,
 }
 
+/// Audio on its way through the layers.
+pub(super) struct Encoding {
+    x: Vec<f32>,
+    qkv: Vec<f32>,
+    context: Vec<f32>,
+    /// How many it is through.
+    layers: usize,
+}
+
 impl Encoder {
     /// Takes the encoder's weights out of a model file.
     pub(super) fn load(file: &ModelFile, kernels: &Kernels) -> Result<Encoder, String> {
@@ -87,39 +96,43 @@ impl Encoder {
         self.bands
     }
 
-    /// The states, a row for every two rows of features.
-    pub(super) fn encode(&self, kernels: &mut Kernels, features: &[f32]) -> Vec<f32> {
+    /// Begins with features. Each [`advance`](Encoder::advance) then goes through one layer.
+    pub(super) fn begin(&self, kernels: &Kernels, features: &[f32]) -> Encoding {
         let width = self.width;
         let hidden = convolve(&kernels.float, &self.conv1, features, self.bands, 1);
         let mut x = convolve(&kernels.float, &self.conv2, &hidden, width, 2);
-        drop(hidden);
         add_positions(&mut x, width);
+        Encoding { qkv: vec![0.0; 3 * x.len()], context: vec![0.0; x.len()], x, layers: 0 }
+    }
 
-        let rows = x.len() / width;
-        let mut normed = vec![0.0; ROWS * width];
-        let mut inner = vec![0.0; ROWS * 4 * width];
-        let mut qkv = vec![0.0; rows * 3 * width];
-        let mut context = vec![0.0; x.len()];
-        for layer in &self.layers {
-            for (x, qkv) in x.chunks(ROWS * width).zip(qkv.chunks_mut(ROWS * 3 * width)) {
-                let normed = &mut normed[..x.len()];
-                layer.attention_norm.apply(x, normed);
-                layer.attention_in.apply(kernels, normed, qkv);
-            }
-            attend(&kernels.float, &qkv, width, &mut context);
-            for (x, context) in x.chunks_mut(ROWS * width).zip(context.chunks(ROWS * width)) {
-                layer.attention_out.add(kernels, context, x);
-
-                let (normed, inner) = (&mut normed[..x.len()], &mut inner[..4 * x.len()]);
-                layer.ffn_norm.apply(x, normed);
-                layer.ffn_in.apply(kernels, normed, inner);
-                gelu(inner);
-                layer.ffn_out.add(kernels, inner, x);
-            }
+    /// Goes through the next layer. Returns the states after the last one, a row for every two rows of features.
+    pub(super) fn advance(&self, kernels: &mut Kernels, encoding: &mut Encoding) -> Option<Vec<f32>> {
+        let width = self.width;
+        let Encoding { x, qkv, context, layers } = encoding;
+        let Some(layer) = self.layers.get(*layers) else {
+            let mut states = std::mem::take(context);
+            self.norm.apply(x, &mut states);
+            return Some(states);
+        };
+        *layers += 1;
+        // By so many rows at a time that they stay in the cache from one step to the next.
+        let (mut normed, mut inner) = (vec![0.0; ROWS * width], vec![0.0; ROWS * 4 * width]);
+        for (x, qkv) in x.chunks(ROWS * width).zip(qkv.chunks_mut(ROWS * 3 * width)) {
+            let normed = &mut normed[..x.len()];
+            layer.attention_norm.apply(x, normed);
+            layer.attention_in.apply(kernels, normed, qkv);
         }
-        let mut states = context;
-        self.norm.apply(&x, &mut states);
-        states
+        attend(&kernels.float, qkv, width, context);
+        for (x, context) in x.chunks_mut(ROWS * width).zip(context.chunks(ROWS * width)) {
+            layer.attention_out.add(kernels, context, x);
+
+            let (normed, inner) = (&mut normed[..x.len()], &mut inner[..4 * x.len()]);
+            layer.ffn_norm.apply(x, normed);
+            layer.ffn_in.apply(kernels, normed, inner);
+            gelu(inner);
+            layer.ffn_out.add(kernels, inner, x);
+        }
+        None
     }
 }
 

@@ -127,9 +127,7 @@ impl Scratch {
             let (least, most) = MinMax::new(row).dispatch();
             let levels = Levels::reaching(least, most);
             let (steps, zero) = (levels.scale.recip(), levels.zero);
-            self.levels.extend_init(|room| {
-                Quantize::new(row, &mut room[..inputs], steps, zero).dispatch()
-            });
+            self.levels.extend_init(|room| Quantize::new(row, &mut room[..inputs], steps, zero).dispatch());
             self.rows.push(levels);
         }
     }
@@ -154,7 +152,8 @@ struct Whole {
 impl Whole {
     fn of(int8: &Int8, floats: &[f32], inputs: usize) -> Whole {
         let largest = if int8.may_saturate() { LARGEST_OF_PAIRS } else { LARGEST };
-        let mut whole = Whole { weight: Vec::with_capacity(floats.len()), scales: Vec::new(), sums: Vec::new() };
+        let mut whole =
+            Whole { weight: Vec::with_capacity(floats.len()), scales: Vec::new(), sums: Vec::new() };
         for row in floats.chunks_exact(inputs) {
             let reach = row.iter().fold(0.0f32, |reach, value| reach.max(value.abs()));
             let scale = (reach / largest).max(f32::MIN_POSITIVE);
@@ -231,13 +230,18 @@ mod tests {
             for (x, out) in x.chunks_exact(inputs).zip(out.chunks_exact(outputs)) {
                 for ((weights, bias), value) in weight.chunks_exact(inputs).zip(&bias).zip(out) {
                     let products = x.iter().zip(weights).map(|(x, weight)| x * weight);
-                    let (exact, sum) = products.fold((*bias, 0.0), |(exact, sum), p| (exact + p, sum + p.abs()));
+                    let (exact, sum) =
+                        products.fold((*bias, 0.0), |(exact, sum), p| (exact + p, sum + p.abs()));
                     assert!((value - exact).abs() < 0.01 * sum, "{value} instead of {exact}");
                 }
             }
             let once = out.clone();
             map.add(&mut kernels, &x, &mut out);
-            assert!(out.iter().zip(once).all(|(twice, once)| (twice - 2.0 * once).abs() <= 1e-5 * once.abs().max(1.0)));
+            assert!(
+                out.iter()
+                    .zip(once)
+                    .all(|(twice, once)| (twice - 2.0 * once).abs() <= 1e-5 * once.abs().max(1.0))
+            );
         }
     }
 }
