@@ -35,8 +35,9 @@ const CUT_HOPS: usize = 9;
 /// Hops whose loudness is taken together to tell a steady sound: 64 ms.
 const STEADY_HOPS: usize = 4;
 /// A sound whose loudness changes by less than this from one such step to the next, half of the time, is a dial tone,
-/// a beep or hiss: noise changes by 0.2 dB, speech by 3 dB.
-const STEADY_DECIBELS: f32 = 0.7;
+/// a beep or hiss: white noise changes by 0.1 dB, the American ringing tone by 0.8 dB as its two frequencies beat, speech by
+/// 1.9 dB (the least of 119 telephone prompts and readings) and more.
+const STEADY_DECIBELS: f32 = 1.0;
 /// Silence is reported when it has lasted this long: 10 s ...
 const REPORT_SILENCE: u64 = milliseconds(10_000);
 /// ... and before an utterance from this length on: 0.5 s. So a segment with words begins where they do.

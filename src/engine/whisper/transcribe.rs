@@ -31,10 +31,12 @@ const INVENTED: f32 = -1.6;
 /// As many as people speak in a second: three words, of one token in English and two in Russian.
 const SPOKEN_TOKENS: usize = 5;
 
-/// Fewer tokens than one in a second are no speech: in an utterance longer than this, in samples, ...
+/// Nobody speaks so slowly: less than three words in five seconds, in an utterance longer than this, in samples, ...
 const LONG: usize = 5 * RECOGNIZER_RATE as usize;
-/// ... whose text is less likely than this. That is what music gives: "Thank you." about 20 s of it.
-const UNLIKELY: f32 = -0.51;
+const SLOWEST: f32 = 0.6;
+/// ... is invented where the text is less likely than this, a confidence of 0.7. That is what music gives: "Thank you."
+/// about 20 s of it.
+const UNLIKELY: f32 = -0.36;
 
 /// A loaded model. Immutable, so all sessions share it.
 pub(super) struct Model {
@@ -163,12 +165,7 @@ impl Listening {
             Some(before) if before.text.rank() >= attempt.text.rank() => before,
             _ => attempt,
         };
-        let words = if self.careful {
-            words::align(model, &best.text, best.language, self.pcm.len())
-        } else {
-            Vec::new()
-        };
-        Some(best.transcript(model, words, self.pcm.len()))
+        Some(best.transcript(model, self.pcm.len(), self.careful))
     }
 }
 
@@ -203,19 +200,22 @@ impl Attempt {
         self.silence > NOBODY_SPOKE && self.text.log_probability < DOUBTFUL
     }
 
-    /// Whether the text was made up for what is no speech.
-    fn is_invented(&self, samples: usize) -> bool {
-        let sparse = self.text.tokens.len() * (RECOGNIZER_RATE as usize) < samples && samples > LONG;
-        let unlikely = self.text.log_probability < UNLIKELY;
-        self.text.log_probability < INVENTED || sparse && unlikely
+    /// Whether so many words were made up about so many samples of what is no speech.
+    fn is_invented(&self, words: usize, samples: usize) -> bool {
+        let seconds = samples as f32 / RECOGNIZER_RATE as f32;
+        let slow = samples > LONG && (words as f32) < SLOWEST * seconds;
+        self.text.log_probability < INVENTED || slow && self.text.log_probability < UNLIKELY
     }
 
-    fn transcript(&self, model: &Model, words: Vec<Word>, samples: usize) -> Transcript {
+    /// The text, with its words where they are wanted.
+    fn transcript(&self, model: &Model, samples: usize, with_words: bool) -> Transcript {
         let Attempt { language, text, .. } = self;
         let confidence = text.log_probability.exp().clamp(0.0, 1.0);
-        if self.is_silent() || self.is_invented(samples) {
+        let pieces = words::split(&model.tokens, &text.tokens, *language);
+        if self.is_silent() || self.is_invented(pieces.len(), samples) {
             return Transcript { text: String::new(), language: *language, confidence, words: Vec::new() };
         }
+        let words = if with_words { words::place(&model.decoder, text, pieces, samples) } else { Vec::new() };
         Transcript { text: model.tokens.text(&text.tokens), language: *language, confidence, words }
     }
 }

@@ -4,7 +4,11 @@
 //! normalised over the tokens, smoothed along the audio, and their mean is crossed on the path of most attention
 //! (dynamic time warping).
 
-use super::transcribe::{Model, Word};
+use std::ops::Range;
+
+use super::decoder::Decoder;
+use super::tokens::Tokens;
+use super::transcribe::Word;
 use super::writing::Written;
 use crate::engine::RECOGNIZER_RATE;
 
@@ -17,12 +21,58 @@ const SMOOTHED: usize = 7;
 /// Languages that are written without spaces between words, in which each character is a word.
 const WITHOUT_SPACES: &[&str] = &["zh", "ja", "th", "lo", "my", "yue"];
 
-/// The words of a text about so many samples. None where the model has no heads to tell by.
-pub(super) fn align(model: &Model, text: &Written, language: Option<u32>, samples: usize) -> Vec<Word> {
-    let code = model.tokens.code(language).unwrap_or_default();
-    let words =
-        split(text.tokens.iter().map(|token| model.tokens.piece(*token)), WITHOUT_SPACES.contains(&code));
-    let (looks, heads, heard) = model.decoder.looks(&text.memory);
+/// A word and the places of its tokens in the text.
+#[derive(Debug, PartialEq)]
+pub(super) struct Piece {
+    text: String,
+    tokens: Range<usize>,
+}
+
+/// The words that tokens make up: a new one begins with a space, or with each character in a language that has none. A
+/// mark that stands by itself belongs to the word before.
+pub(super) fn split(tokens: &Tokens, text: &[u32], language: Option<u32>) -> Vec<Piece> {
+    let code = tokens.code(language).unwrap_or_default();
+    join(text.iter().map(|token| tokens.piece(*token)), WITHOUT_SPACES.contains(&code))
+}
+
+fn join<'a>(pieces: impl Iterator<Item = &'a [u8]>, by_character: bool) -> Vec<Piece> {
+    let mut words: Vec<Piece> = Vec::new();
+    let mut open: (Vec<u8>, Range<usize>) = (Vec::new(), 0..0);
+    for piece in pieces {
+        let (bytes, tokens) = &mut open;
+        let whole = by_character && std::str::from_utf8(bytes).is_ok();
+        if (piece.starts_with(b" ") || whole) && !bytes.is_empty() {
+            close(&mut words, bytes, tokens.clone(), by_character);
+            bytes.clear();
+            tokens.start = tokens.end;
+        }
+        bytes.extend_from_slice(piece);
+        tokens.end += 1;
+    }
+    close(&mut words, &open.0, open.1, by_character);
+    words
+}
+
+/// Adds a word that ends, or what is none to the one before.
+fn close(words: &mut Vec<Piece>, bytes: &[u8], tokens: Range<usize>, by_character: bool) {
+    let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
+    let text = text.trim();
+    match words.last_mut() {
+        Some(word) if !text.chars().any(char::is_alphanumeric) => {
+            word.tokens.end = tokens.end;
+            if !text.is_empty() && !by_character {
+                word.text.push(' ');
+            }
+            word.text.push_str(text);
+        }
+        _ if text.is_empty() => {}
+        _ => words.push(Piece { text: text.to_owned(), tokens }),
+    }
+}
+
+/// Lays words along so many samples. None where the model has no heads to tell by.
+pub(super) fn place(decoder: &Decoder, text: &Written, words: Vec<Piece>, samples: usize) -> Vec<Word> {
+    let (looks, heads, heard) = decoder.looks(&text.memory);
     let row = heads * heard;
     if row == 0 || words.is_empty() {
         return Vec::new();
@@ -33,64 +83,15 @@ pub(super) fn align(model: &Model, text: &Written, language: Option<u32>, sample
     let attention = attention(&looks[row..], rows, heads, heard, audible);
     let starts = path(&attention, audible);
 
-    // A loop that was cut off leaves tokens without a look.
+    // A text that was cut off has no look at its end.
     let sample = |token: usize| (starts.get(token).copied().unwrap_or(audible) * STATE).min(samples);
-    words
-        .into_iter()
-        .map(|Piece { text: word, tokens }| {
-            let log_probabilities = &text.log_probabilities[tokens.clone()];
-            let mean = log_probabilities.iter().sum::<f32>() / log_probabilities.len() as f32;
-            Word {
-                text: word,
-                range: sample(tokens.start)..sample(tokens.end),
-                confidence: mean.exp().clamp(0.0, 1.0),
-            }
-        })
-        .collect()
-}
-
-/// A word and the places of its tokens.
-#[derive(Debug, PartialEq)]
-struct Piece {
-    text: String,
-    tokens: std::ops::Range<usize>,
-}
-
-/// Tokens' bytes, put together to words: a new one begins with a space, or with each character.
-fn split<'a>(pieces: impl Iterator<Item = &'a [u8]>, by_character: bool) -> Vec<Piece> {
-    let mut words: Vec<Piece> = Vec::new();
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut begun = 0;
-    let mut count = 0;
-    let mut close = |bytes: &mut Vec<u8>, tokens: std::ops::Range<usize>| {
-        let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
-        bytes.clear();
-        let text = text.trim();
-        let spoken = text.chars().any(char::is_alphanumeric);
-        match words.last_mut() {
-            // A mark that stands by itself belongs to the word before.
-            Some(word) if !spoken => {
-                word.tokens.end = tokens.end;
-                if !text.is_empty() {
-                    let space = if by_character { "" } else { " " };
-                    word.text = [&word.text, space, text].concat();
-                }
-            }
-            _ if text.is_empty() => {}
-            _ => words.push(Piece { text: text.to_owned(), tokens }),
-        }
+    let place = |Piece { text: word, tokens }: Piece| {
+        let likely = &text.log_probabilities[tokens.clone()];
+        let mean = likely.iter().sum::<f32>() / likely.len() as f32;
+        let range = sample(tokens.start)..sample(tokens.end);
+        Word { text: word, range, confidence: mean.exp().clamp(0.0, 1.0) }
     };
-    for piece in pieces {
-        let whole = by_character && std::str::from_utf8(&bytes).is_ok();
-        if (piece.starts_with(b" ") || whole) && !bytes.is_empty() {
-            close(&mut bytes, begun..count);
-            begun = count;
-        }
-        bytes.extend_from_slice(piece);
-        count += 1;
-    }
-    close(&mut bytes, begun..count);
-    words
+    words.into_iter().map(place).collect()
 }
 
 /// How much each of `rows` tokens has to do with each of the first `audible` of `heard` states: the mean of the heads, a
@@ -183,9 +184,9 @@ fn path(gains: &[f32], columns: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    fn words(pieces: &[&str], by_character: bool) -> Vec<(String, std::ops::Range<usize>)> {
+    fn words(pieces: &[&str], by_character: bool) -> Vec<(String, Range<usize>)> {
         let pieces = pieces.iter().map(|piece| piece.as_bytes());
-        split(pieces, by_character).into_iter().map(|piece| (piece.text, piece.tokens)).collect()
+        join(pieces, by_character).into_iter().map(|piece| (piece.text, piece.tokens)).collect()
     }
 
     #[test]
