@@ -21,6 +21,7 @@ mod hostile_client;
 mod hostile_peer;
 mod kills;
 mod metrics;
+mod model_shapes;
 mod models;
 mod network;
 mod origins;

@@ -13,7 +13,7 @@ use super::latency::Latencies;
 use crate::audio::{AudioChunk, FRAME_BYTES, Feed, FramePos};
 use crate::cli::exit_code::{CliError, Exit};
 use crate::cli::service::{Connection, Need};
-use crate::cli::{Common, say};
+use crate::cli::{Common, Hearing, say};
 use crate::config::Service;
 use crate::gateway::Options;
 use crate::pace::{Pace, Pacer};
@@ -49,16 +49,15 @@ pub(super) struct Arguments {
     /// most that it carries are looked for in several runs
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     max_sessions: Option<u16>,
-    /// Language spoken, such as en or ru [default: detected]
-    #[arg(long, env = "VOXLINE_LANGUAGE")]
-    language: Option<String>,
+    #[command(flatten)]
+    hearing: Hearing,
     /// Write a JSON object for each run
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let config = common.load(arguments.language.clone())?;
+    let config = common.load(Some(arguments.hearing.clone()))?;
     let embedded = matches!(config.service()?, Service::Embedded);
     if arguments.max_sessions.is_some() && !embedded {
         return Err(CliError::new(Exit::Setup, "--max-sessions: only the embedded gateway can be told"));
