@@ -52,6 +52,7 @@ pub mod transcript;
 pub mod transport;
 #[cfg(feature = "engine")]
 pub mod voice;
+pub mod wer;
 
 /// The examples in the README compile.
 #[cfg(doctest)]
