@@ -4,6 +4,7 @@
 mod access;
 mod attempts;
 mod authority;
+mod bench;
 mod certificates;
 mod cli;
 mod cli_audio;

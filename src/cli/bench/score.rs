@@ -47,7 +47,7 @@ impl Score<'_> {
         let WordErrors { errors, missing, extra, words } = self.errors();
         let (files, seconds) = (self.corpus.len(), self.length().as_secs_f64());
         let model = self.model.unwrap_or("the service");
-        let _ = writeln!(text, "{model}: {files} recordings, {seconds:.1} s");
+        let _ = writeln!(text, "{model}: {seconds:.1} s in {files} recordings");
         let rate = match words {
             0 => format!("{errors} words invented"),
             _ => {
@@ -58,13 +58,12 @@ impl Score<'_> {
             }
         };
         let _ = writeln!(text, "{rate}");
-        let factor = |time: Option<Duration>, name: &str| {
-            self.factor(time).map(|factor| format!("{name} time {factor:.3} of the recordings'"))
+        let factor = |time: Option<Duration>, of: &str| {
+            self.factor(time).map(|factor| format!("{factor:.3} of {of} time, "))
         };
-        let costs = [factor(self.cost.cpu, "CPU"), factor(self.cost.wall, "wall")];
-        let costs: Vec<String> = costs.into_iter().flatten().collect();
-        if !costs.is_empty() {
-            let _ = writeln!(text, "{}; {} at once", costs.join(", "), self.threads);
+        if let Some(cpu) = factor(self.cost.cpu, "CPU") {
+            let wall = factor(self.cost.wall, "wall").unwrap_or_default();
+            let _ = writeln!(text, "real-time factor {cpu}{wall}{} at once", self.threads);
         }
         let waits = self.pooled(|heard| &heard.waits);
         let of = |latencies: &Latencies, share| {
