@@ -7,6 +7,7 @@ mod latency;
 mod live;
 mod recording;
 mod score;
+mod tts;
 
 use clap::{Args, Subcommand};
 
@@ -25,11 +26,14 @@ enum What {
     Asr(asr::Arguments),
     /// How many live sessions the gateway carries, and how late their text comes
     Gateway(gateway::Arguments),
+    /// How soon and how fast voices speak, and how well a recogniser understands them
+    Tts(tts::Arguments),
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     match arguments.what {
         What::Asr(arguments) => asr::run(arguments, common).await,
         What::Gateway(arguments) => gateway::run(arguments, common).await,
+        What::Tts(arguments) => tts::run(arguments, common).await,
     }
 }
