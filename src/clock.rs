@@ -94,8 +94,8 @@ fn wall_clock() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Now, where it is measured how long things really take, and no test should move the time.
-#[cfg(feature = "cli")]
+/// Now, where it counts how long things really take, and no test should move the time.
+#[cfg(any(feature = "gateway", feature = "whisper"))]
 #[expect(clippy::disallowed_methods, reason = "this is the module that reads the clocks")]
 pub(crate) fn now() -> std::time::Instant {
     std::time::Instant::now()

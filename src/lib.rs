@@ -32,6 +32,7 @@ pub mod decode;
 pub mod engine;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+mod hex;
 #[cfg(feature = "models")]
 pub mod models;
 pub mod net;

@@ -1,4 +1,4 @@
-//! `voxline bench asr`: what users learn of a recogniser by their own recordings.
+//! `voxline bench asr` and `tts`: what users learn of a recogniser by their own recordings, and of voices by their texts.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -140,4 +140,42 @@ fn what_cannot_be_measured_is_named() {
     let elsewhere =
         ["bench", "asr", "lonely", "--endpoint", "http://127.0.0.1:9", "--token-file", "lonely/another.txt"];
     assert_fails(&place.run(&elsewhere), 2, &["--live"]);
+}
+
+#[test]
+fn voices_are_measured_and_understood() {
+    let place = Place::new();
+    let sentences = "# English\nThe train to the coast leaves at seven in the morning.\n\nПоезд на юг.\n\
+                     Her brother keeps three dogs and a very old cat.\n";
+    let file = place.file("sentences.txt", sentences);
+    let arguments = ["bench", "tts", path(&file), "--voice", "joe", "--model", "whisper-tiny.en"];
+    let run = place.run(&[&arguments[..], &["--round-trip", "--json"]].concat());
+    assert_eq!((run.status.code(), text(&run.stderr)), (Some(0), ""));
+    let told: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(
+        (&told["voice"], &told["language"], &told["sentences"]),
+        (&"joe".into(), &"en".into(), &2.into())
+    );
+    let number = |key: &str| told[key].as_f64().unwrap_or_else(|| panic!("{key} in {told}"));
+    // The voice reads them in five seconds or so.
+    assert!((3.0..12.0).contains(&number("duration_s")), "{told}");
+    assert!(0.0 < number("first_audio_p50_s") && number("first_audio_max_s") <= number("wall_s"), "{told}");
+    let factor = number("wall_s") / number("duration_s");
+    assert!((number("real_time_factor") - factor).abs() < 1e-6, "{told}");
+    assert_eq!(told["words"], 21);
+    assert!(number("errors") <= 4.0, "{told}");
+
+    let unheard = place.run(&arguments);
+    assert!(text(&unheard.stdout).starts_with("joe, en: 2 sentences, "), "{unheard:?}");
+    assert!(!text(&unheard.stdout).contains("word error rate"), "{unheard:?}");
+
+    assert_fails(&place.run(&["bench", "tts", "nowhere"]), 3, &["nowhere: "]);
+    let russian = place.file("russian.txt", "Поезд на юг.\n");
+    let none = place.run(&["bench", "tts", path(&russian), "--voice", "joe"]);
+    assert_fails(&none, 3, &["no sentence in a language of these voices"]);
+    assert_fails(
+        &place.run(&["bench", "tts", path(&file), "--voice", "nobody"]),
+        5,
+        &["voice nobody", "400"],
+    );
 }
