@@ -19,7 +19,9 @@ use voxline::audio::{Feed, FramePos, FrameRange};
 use voxline::auth::TokenProvider;
 use voxline::chunk::Chunker;
 use voxline::clock::SystemClock;
-use voxline::engine::{EngineError, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{
+    EngineError, Guess, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, StreamOptions,
+};
 use voxline::gateway::authority::{Authority, Terms};
 use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::session::{self, Settings};
@@ -86,10 +88,13 @@ impl RecognizerStream for Stream {
         Ok(blocks.iter().filter_map(|block| self.take(block)).collect())
     }
 
-    fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
+    fn partial(&mut self) -> Result<Guess, EngineError> {
         let is_new = self.number.len() > self.guessed;
         self.guessed = self.number.len();
-        Ok(is_new.then(|| segment(FrameRange::new(self.told, self.heard), self.number.clone())))
+        Ok(match is_new {
+            true => Guess::Text(segment(FrameRange::new(self.told, self.heard), self.number.clone())),
+            false => Guess::Nothing,
+        })
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
@@ -125,7 +130,7 @@ impl Stream {
 }
 
 fn segment(range: FrameRange, text: String) -> Segment {
-    Segment { range, text, language: None, confidence: None }
+    Segment { text, ..Segment::silence(range) }
 }
 
 /// The button whose tones a block holds.

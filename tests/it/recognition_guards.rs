@@ -78,7 +78,7 @@ fn assert_nothing_is_invented(sounds: impl IntoIterator<Item = (String, Vec<i16>
             let words: usize = said.iter().map(|segment| normal(&segment.text).len().max(1)).sum();
             let language = language.unwrap_or("detected");
             println!("{name}, {language}: {words} words in {:.0} s", pcm.len() as f64 / RATE as f64);
-            for Segment { range, text, language, confidence } in said {
+            for Segment { range, text, language, confidence, .. } in said {
                 let (language, confidence) = (language.unwrap_or_default(), confidence.unwrap_or_default());
                 println!("  {range:?}, {language}, {confidence:.2}: {text}");
             }
