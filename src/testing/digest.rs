@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::audio::{FramePos, FrameRange};
 use crate::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use crate::hex::hex;
 
 /// The text for these samples: no others have it.
 #[must_use]
@@ -14,7 +15,7 @@ pub fn digest(samples: &[i16]) -> String {
     for sample in samples {
         digest.update(sample.to_le_bytes());
     }
-    digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest.finalize()[..8])
 }
 
 /// Cuts what it hears into segments of a fixed length; the text of each is a digest of its samples. Costs next to
