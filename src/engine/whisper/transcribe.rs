@@ -212,15 +212,38 @@ impl Attempt {
         let Attempt { language, text, .. } = self;
         let confidence = text.log_probability.exp().clamp(0.0, 1.0);
         let pieces = words::split(&model.tokens, &text.tokens, *language);
-        if self.is_silent() || self.is_invented(pieces.len(), samples) {
+        let whole = model.tokens.text(&text.tokens);
+        let caption = is_caption(&whole) && text.log_probability < UNLIKELY;
+        if self.is_silent() || self.is_invented(pieces.len(), samples) || caption {
             return Transcript { text: String::new(), language: *language, confidence, words: Vec::new() };
         }
         let words = if with_words { words::place(&model.decoder, text, pieces, samples) } else { Vec::new() };
-        Transcript { text: model.tokens.text(&text.tokens), language: *language, confidence, words }
+        Transcript { text: whole, language: *language, confidence, words }
     }
+}
+
+/// Whether a text is all in capitals, as subtitles say what is heard but not spoken: "MUSIC PLAYS". A name may be so, too,
+/// but is shorter.
+fn is_caption(text: &str) -> bool {
+    let letters = text.chars().filter(|c| c.is_alphabetic()).count();
+    letters > 6 && text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
 }
 
 /// The feature frames of an utterance and its padding.
 fn window(pcm: &[i16]) -> usize {
     (pcm.len().div_ceil(HOP) + PADDING).clamp(LEAST_WINDOW, FULL_WINDOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captions_are_in_capitals() {
+        assert!(is_caption("ТРЕВОЖНАЯ МУЗЫКА"));
+        assert!(is_caption("[MUSIC PLAYS]"));
+        for spoken in ["NATO", "Music plays", "IBM and NASA", "1,234,567", "你好世界你好世界", ""] {
+            assert!(!is_caption(spoken), "{spoken}");
+        }
+    }
 }
