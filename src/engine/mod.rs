@@ -24,12 +24,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::audio::FrameRange;
-<<<<<<< HEAD
 #[cfg(feature = "voices")]
 use crate::sentences;
-=======
 use crate::transcript::Word;
->>>>>>> 7356d49e38676fdc8c60fc79fbb46aa5c3a63640
 
 pub use self::endpoint::{Endpointer, Open, Span};
 #[cfg(feature = "whisper")]
