@@ -166,6 +166,7 @@ impl Tones {
             sample_rate: 24_000,
             quality: Quality::Low,
             license: "none".to_owned(),
+            speakers: Vec::new(),
         };
         Arc::new(Tones { info, told: Mutex::default(), permits: permits.map(Mutex::new) })
     }

@@ -8,6 +8,8 @@ use voxline::engine::{
     sentences,
 };
 
+mod lab;
+
 use crate::support::models_dir;
 
 fn voices() -> Voices {
@@ -171,8 +173,9 @@ impl Voice for Named {
 fn a_name_of_the_services_is_spoken_for_by_a_woman_or_a_man_where_there_is_one() {
     let named = |(name, language): (&str, &str)| -> Arc<dyn Voice> {
         let (name, language) = (name.to_owned(), language.to_owned());
-        let (sample_rate, quality, license) = (16_000, Quality::Natural, String::new());
-        Arc::new(Named(VoiceInfo { name, language, sample_rate, quality, license }))
+        let (sample_rate, quality) = (16_000, Quality::Natural);
+        let (license, speakers) = (String::new(), Vec::new());
+        Arc::new(Named(VoiceInfo { name, language, sample_rate, quality, license, speakers }))
     };
     let at_hand = [("denis", "ru"), ("irina", "ru"), ("amy", "en"), ("ryan", "en"), ("lessac", "ru")];
     let voices = Voices::new(at_hand.into_iter().map(named).collect());

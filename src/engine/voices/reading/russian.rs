@@ -1,0 +1,4 @@
+//! Russian.
+pub(in crate::engine::voices) fn spelt_out(text: &str) -> String {
+    text.to_owned()
+}
