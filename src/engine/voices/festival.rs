@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::loudness::Gain;
-use super::reading::russian;
+use super::reading::spelt_out;
 use super::stretch::stretched;
 use crate::engine::{EngineError, Quality, Voice, VoiceInfo, clamped_tempo};
 use crate::program::{Processes, Program, WarmProgram};
@@ -114,7 +114,7 @@ impl Voice for FestivalVoice {
     }
 
     fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError> {
-        let text = readable(&russian::spelt_out(sentence));
+        let text = readable(&spelt_out("ru", sentence));
         if text.is_empty() {
             return Ok(Vec::new());
         }
