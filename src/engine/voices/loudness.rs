@@ -6,9 +6,9 @@ use ebur128::{EbuR128, Mode};
 
 use crate::audio::sample;
 
-/// How loud speech is made, in LUFS. It leaves the peaks of speech, some 16 dB above, just below full scale: louder would
-/// bend them, and broadcast's -23 is hard to hear on a telephone.
-pub(super) const TARGET: f64 = -20.0;
+/// How loud speech is made, in LUFS: what broadcasters agreed on (EBU R 128). Peaks of speech are some 22 dB above, just
+/// below full scale.
+pub(super) const TARGET: f64 = -23.0;
 
 /// Up to here samples are only scaled. Higher ones bend towards full scale, and are never cut off.
 const KNEE: f32 = 0.8;

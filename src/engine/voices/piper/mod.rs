@@ -30,7 +30,7 @@ const MAX_PHONEMES: usize = 240;
 
 /// A sentence of more signs than this has its first clause spoken by itself: how long a listener waits grows with all
 /// that is spoken at once, while what comes later has time.
-const LONG: usize = 100;
+const LONG: usize = 70;
 
 /// A first clause of fewer signs takes the next one along: "Well," is over before the rest is there.
 const SHORTEST: usize = 25;
@@ -39,7 +39,7 @@ const SHORTEST: usize = 25;
 const MEASURE: &str = "1 2 3 4 5 6 7 8 9";
 
 /// Loudnesses measured before, in LUFS, so that the voice everybody has starts at once.
-const MEASURED: &[(&str, f64)] = &[];
+const MEASURED: &[(&str, f64)] = &[("joe", -25.0)];
 
 /// A Piper voice, loaded.
 pub struct PiperVoice {

@@ -176,7 +176,7 @@ fn time(found: &Captures) -> Option<String> {
     let (hour, minute) = (number(found, "hour")?, number(found, "minute")?);
     let half: String = text(found, "half").to_uppercase().chars().filter(char::is_ascii_alphabetic).collect();
     let half = half.chars().map(|letter| format!(" {letter}")).collect::<String>();
-    let stop = if half.is_empty() || found.name("end").is_none() { "" } else { "." };
+    let stop = if text(found, "half").ends_with('.') && found.name("end").is_some() { "." } else { "" };
     Some(match minute {
         0 if !half.is_empty() => format!("{hour}{half}{stop}"),
         0 if (1..=12).contains(&hour) => format!("{hour} o'clock"),
