@@ -90,7 +90,8 @@ pub(super) async fn unspoken(
         let text = parameters.text.as_deref().unwrap_or_default();
         let order = Order::read(&gateway, &LIMITS, &parameters, text)?;
         gateway.authority.afford(&identity, Amount::text(order.characters as u64))?;
-        Ok(order.answer(Body::empty()))
+        // Of no known length, as speech is.
+        Ok(order.answer(Body::from_stream(futures::stream::empty::<Result<Bytes, EngineError>>())))
     };
     answer().unwrap_or_else(ApiError::into_response)
 }
