@@ -94,6 +94,25 @@ fn wall_clock() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Now, where it counts how long things really take, and no test should move the time.
+#[cfg(any(feature = "gateway", feature = "whisper"))]
+#[expect(clippy::disallowed_methods, reason = "this is the module that reads the clocks")]
+pub(crate) fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// The CPU time of all threads of this process, those that ended included; `None` where the system doesn't tell.
+#[cfg(feature = "cli")]
+pub(crate) fn cpu_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::try_from(time).ok()
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 /// The date that many days after 1970-01-01, by years that begin in March, so that a leap day is a year's last
 /// (Howard Hinnant's `civil_from_days`).
 #[cfg(feature = "gateway")]

@@ -32,6 +32,7 @@ pub mod decode;
 pub mod engine;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+mod hex;
 #[cfg(feature = "models")]
 pub mod models;
 pub mod net;
@@ -52,6 +53,7 @@ pub mod transcript;
 pub mod transport;
 #[cfg(feature = "engine")]
 pub mod voice;
+pub mod wer;
 
 /// The examples in the README compile.
 #[cfg(doctest)]

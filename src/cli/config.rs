@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Subcommand};
 
 use super::exit_code::{CliError, Exit};
-use super::service::load_whisper;
+use super::service::load_recognizer;
 use super::{Common, complain, say, serve};
 use crate::config::Config;
 use crate::gateway::Tls;
@@ -108,7 +108,7 @@ fn of_gateway(config: &Config) -> Vec<String> {
         Err(error) if error.kind() == ErrorKind::AddrInUse => None,
         bound => told(bound).map(|error| format!("listen on {}: {error}", gateway.listen)),
     };
-    let recognizer = told(load_whisper(&config.models));
+    let recognizer = told(load_recognizer(config));
     [state, tls, listen, recognizer].into_iter().flatten().collect()
 }
 

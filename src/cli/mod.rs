@@ -109,6 +109,25 @@ struct Common {
     log_format: LogFormat,
 }
 
+/// What is spoken, and who hears it.
+#[derive(Args, Clone, Default)]
+struct Hearing {
+    /// Language spoken, such as en or ru [default: detected]
+    #[arg(long, env = "VOXLINE_LANGUAGE")]
+    language: Option<String>,
+    #[command(flatten)]
+    chosen: ModelChoice,
+}
+
+/// Who hears it, where that is this process.
+#[derive(Args, Clone, Default)]
+struct ModelChoice {
+    /// Recogniser of the gateway inside this process: the name of a model, such as whisper-tiny.en, or a directory with a
+    /// Whisper of CTranslate2's, such as ./whisper-small [default: whisper-base]
+    #[arg(long, value_name = "NAME|DIR", env = "VOXLINE_MODEL")]
+    model: Option<String>,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum LogFormat {
     Text,
@@ -116,8 +135,8 @@ enum LogFormat {
 }
 
 impl Common {
-    fn load(self, language: Option<String>) -> Result<Config, CliError> {
-        Ok(Config::load(self.settings(language))?)
+    fn load(self, hearing: Option<Hearing>) -> Result<Config, CliError> {
+        Ok(Config::load(self.settings(hearing.unwrap_or_default()))?)
     }
 
     /// Whether it says where the service is, or how to be let in.
@@ -128,7 +147,7 @@ impl Common {
             || self.token_file.is_some()
     }
 
-    fn settings(self, language: Option<String>) -> Settings {
+    fn settings(self, hearing: Hearing) -> Settings {
         // A variable that is set to nothing says nothing.
         let text = |given: Option<String>| given.filter(|text| !text.is_empty());
         let file = |given: Option<PathBuf>| given.filter(|path| !path.as_os_str().is_empty());
@@ -142,7 +161,8 @@ impl Common {
             ca_file: file(self.ca_file),
             vault_key_file: file(self.vault_key_file),
             models: file(self.models),
-            language: text(language),
+            model: text(hearing.chosen.model),
+            language: text(hearing.language),
             gateway: toml::Table::new(),
         }
     }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit_code::{CliError, Exit};
 use super::{Common, complain, megabytes, say};
-use crate::models::{HUB, Source, State, Store, StoreError};
+use crate::models::{HUB, Source, State, Status, Store, StoreError};
 use crate::net::download_client;
 
 #[derive(Args)]
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 enum What {
     /// Fetch models: what is missing or damaged of them
     Pull {
-        /// Names [default: all]
+        /// Names [default: those that voxline uses unless told otherwise]
         names: Vec<String>,
         /// Directory that has the files already, tried first
         #[arg(long, value_name = "DIR")]
@@ -38,7 +38,7 @@ enum What {
     },
     /// Compare every file with its hash
     Verify {
-        /// Names [default: all]
+        /// Names [default: those that voxline uses unless told otherwise, and what else is there]
         names: Vec<String>,
     },
 }
@@ -53,14 +53,18 @@ enum Place {
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let store = Store::new(common.load(None)?.models);
-    let chosen = |names: Vec<String>| match names.is_empty() {
-        true => store.list().into_iter().map(|model| model.name).collect(),
-        false => names,
+    let known = |wanted: fn(&Status) -> bool| {
+        store.list().into_iter().filter(wanted).map(|model| model.name).collect::<Vec<_>>()
     };
+    let or = |names: Vec<String>, others: Vec<String>| if names.is_empty() { others } else { names };
     match arguments.what {
-        What::Pull { names, from, source } => pull(&store, chosen(names), sources(from, &source)).await,
+        What::Pull { names, from, source } => {
+            pull(&store, or(names, known(|model| model.usual)), sources(from, &source)).await
+        }
         What::List { json } => list(&store, json),
-        What::Verify { names } => verify(&store, chosen(names)),
+        What::Verify { names } => {
+            verify(&store, or(names, known(|model| model.usual || model.state != State::Missing)))
+        }
     }
 }
 
@@ -124,7 +128,7 @@ fn list(store: &Store, json: bool) -> Result<Exit, CliError> {
             State::Partial => "partial",
         };
         let (name, size, path, license) = (model.name, megabytes(model.size), model.path, model.license);
-        say(&format!("{name:<14} {state:<8} {size:>9}  {}\n{:15}licence: {license}\n", path.display(), ""))?;
+        say(&format!("{name:<16} {state:<8} {size:>9}  {}\n{:17}licence: {license}\n", path.display(), ""))?;
     }
     Ok(Exit::Done)
 }

@@ -10,9 +10,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::exit_code::{CliError, Exit};
-use super::service::load_whisper;
+use super::service::load_recognizer;
 use super::signals::{Hangups, Signals};
-use super::{Common, say, systemd};
+use super::{Common, Hearing, ModelChoice, say, systemd};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::config::gateway::{Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit};
@@ -20,10 +20,13 @@ use crate::engine::Voices;
 use crate::gateway::authority::Authority;
 use crate::gateway::{Engines, Gateway, Listener, Origin, Tls, capacity, serve};
 
-/// Each has a key of the same name in the table `[gateway]` of the configuration file, which serves where neither flag
-/// nor variable is given.
+/// Each but the recogniser has a key of the same name in the table `[gateway]` of the configuration file, which serves
+/// where neither flag nor variable is given.
 #[derive(Args, Serialize)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    #[serde(skip)]
+    chosen: ModelChoice,
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8085]
     #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_LISTEN")]
     listen: Option<SocketAddr>,
@@ -106,7 +109,8 @@ pub(super) struct Arguments {
 impl Arguments {
     /// What the configuration is once these are heard.
     pub(super) fn load(&self, common: Common) -> Result<Config, CliError> {
-        let mut settings = common.settings(None);
+        let hearing = Hearing { chosen: self.chosen.clone(), language: None };
+        let mut settings = common.settings(hearing);
         settings.gateway = toml::Table::try_from(self)
             .map_err(|error| CliError::new(Exit::Setup, format!("gateway: {error}")))?;
         Ok(Config::load(settings)?)
@@ -125,7 +129,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let load = move || -> Result<(Authority, Engines, Option<f64>), CliError> {
         let authority = Authority::open(&state, gateway.token_lifetime(), Arc::new(SystemClock::new()))?
             .with_policy(gateway.policy());
-        let recognizer = load_whisper(&config.models)?;
+        let recognizer = load_recognizer(&config)?;
         let voices = Voices::discover(&config.models);
         let factor = measures.then(|| recognizer.real_time_factor()).flatten();
         Ok((authority, Engines { recognizer: Some(recognizer), voices }, factor))

@@ -1,7 +1,6 @@
 //! The service that a command uses: one elsewhere, or a gateway inside this process. Either way the same requests go
 //! over the same sockets.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +13,10 @@ use super::exit_code::{CliError, Exit};
 use crate::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use crate::clock::SystemClock;
 use crate::config::{Access, Config, Service};
-use crate::engine::{Recognizer, Voices, Whisper};
+use crate::engine::{EngineError, Recognizer, Voices, Whisper};
 use crate::gateway::authority::{Authority, NewClient};
 use crate::gateway::{self, Engines, Gateway};
+use crate::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
 use crate::net::{Endpoint, Trust, http_client_trusting};
 use crate::transport::WebSocketConnector;
 
@@ -63,7 +63,7 @@ impl Connection {
         let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
         let http = http_client_trusting(&trust)?;
         match service {
-            Service::Embedded => Connection::embed(&config.models, need, options, http, trust).await,
+            Service::Embedded => Connection::embed(config, need, options, http, trust).await,
             Service::Remote { endpoint, access } => {
                 let tokens = match access {
                     Access::ServiceToken(token) => TokenProvider::service(&token)?,
@@ -80,20 +80,20 @@ impl Connection {
 
     /// Starts a gateway on a free loopback port, registers a project there, and becomes its client.
     async fn embed(
-        models: &Path,
+        config: &Config,
         need: Need,
         options: gateway::Options,
         http: reqwest::Client,
         trust: Trust,
     ) -> Result<Connection, CliError> {
         let setup = |error: std::io::Error| CliError::new(Exit::Setup, format!("embedded gateway: {error}"));
-        let models = models.to_owned();
+        let config = config.clone();
         let load = move || -> Result<(Gateway, NewClient), CliError> {
             let engines = match need {
                 Need::Recognition => {
-                    Engines { recognizer: Some(load_whisper(&models)?), ..Engines::default() }
+                    Engines { recognizer: Some(load_recognizer(&config)?), ..Engines::default() }
                 }
-                Need::Speech => Engines { voices: Voices::discover(&models), ..Engines::default() },
+                Need::Speech => Engines { voices: Voices::discover(&config.models), ..Engines::default() },
             };
             let authority = Authority::in_memory(TOKEN_LIFETIME, Arc::new(SystemClock::new()))?;
             let project = authority.create_project("embedded")?;
@@ -147,7 +147,22 @@ fn start(
     tokio::spawn(server)
 }
 
-/// The default recogniser.
-pub(super) fn load_whisper(models: &Path) -> Result<Arc<dyn Recognizer>, CliError> {
-    Ok(Arc::new(Whisper::load(&models.join("whisper-base"))?))
+/// The recogniser that is configured.
+pub(super) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, CliError> {
+    let error = match Whisper::load(&config.recognizer()) {
+        Ok(whisper) => return Ok(Arc::new(whisper)),
+        Err(error) => error,
+    };
+    // What the engine advises is to pull the model, which only helps where it is one that can be pulled.
+    let is_known = catalogue().iter().any(|model| model.name == config.model);
+    match error {
+        EngineError::Model { path, reason, .. } if !is_known => {
+            let hint = format!(
+                "--model takes the name of a model ({WHISPER_BASE}, {WHISPER_TINY_EN}) or a directory with model.bin, \
+                 vocabulary.txt and config.json"
+            );
+            Err(EngineError::Model { path, reason, hint }.into())
+        }
+        error => Err(error.into()),
+    }
 }

@@ -20,6 +20,7 @@ use self::raw::Raw;
 pub use self::secret::SecretSource;
 pub(crate) use self::secret::is_empty_variable;
 use crate::auth::{Vault, VaultKey};
+use crate::models::WHISPER_BASE;
 use crate::net::{BadEndpoint, Endpoint};
 
 /// What flags and environment say; a flag wins over its variable, which the command line has settled already.
@@ -45,6 +46,8 @@ pub struct Settings {
     pub vault_key_file: Option<PathBuf>,
     /// The directory of models.
     pub models: Option<PathBuf>,
+    /// The recogniser: a model's name, or a directory.
+    pub model: Option<String>,
     /// The language spoken.
     pub language: Option<String>,
     /// What is said of the gateway, by the keys of its table in the file.
@@ -60,6 +63,9 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// Where models are kept.
     pub models: PathBuf,
+    /// The recogniser of a gateway that this program runs: the name of one of those models, or the directory of one
+    /// that is elsewhere.
+    pub model: String,
     /// Where tokens are kept.
     pub tokens: PathBuf,
     vault_key_file: Option<PathBuf>,
@@ -217,6 +223,7 @@ impl Config {
             ca_file: settings.ca_file.or(profile.ca_file),
             models: models.ok_or(ConfigError::NoHome("a directory with --models"))?,
             tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
+            model: settings.model.or(raw.model).unwrap_or_else(|| WHISPER_BASE.to_owned()),
             vault_key_file: settings.vault_key_file.or(raw.vault_key_file),
             language: settings.language.or(raw.language),
             gateway,
@@ -230,6 +237,15 @@ impl Config {
     #[must_use]
     pub fn has_gateway(&self) -> bool {
         self.gateway != GatewayConfig::default()
+    }
+
+    /// The directory of the recogniser's model. What has a slash in it is a path, as it is to a shell; the rest is a name.
+    #[must_use]
+    pub fn recognizer(&self) -> PathBuf {
+        match self.model.contains(std::path::is_separator) || matches!(&*self.model, "." | "..") {
+            true => PathBuf::from(&self.model),
+            false => self.models.join(&self.model),
+        }
     }
 
     /// Who recognises and speaks. Reads the files that hold secrets.

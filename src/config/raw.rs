@@ -20,6 +20,7 @@ pub(super) struct Raw {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) vault_key_file: Option<PathBuf>,
     pub(super) models: Option<PathBuf>,
+    pub(super) model: Option<String>,
     pub(super) language: Option<String>,
     // Settled together with what is typed; here it is only looked at, while its lines are known.
     #[serde(default, rename = "gateway")]

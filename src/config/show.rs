@@ -37,7 +37,7 @@ impl Config {
     }
 
     /// Each key that the file may have outside of the gateway's table, after the table in which it is.
-    fn values<'a>(&self, profile: &'a str) -> [(&'a str, &'static str, Option<Value>); 8] {
+    fn values<'a>(&self, profile: &'a str) -> [(&'a str, &'static str, Option<Value>); 9] {
         let path = |path: &Path| Value::from(path.to_string_lossy().into_owned());
         let file = |source: &Option<SecretSource>| match source.as_ref()? {
             SecretSource::File(file) => Some(path(file)),
@@ -57,6 +57,7 @@ impl Config {
             (profile, "ca_file", self.ca_file.as_deref().map(path)),
             ("", "vault_key_file", self.vault_key_file.as_deref().map(path)),
             ("", "models", Some(path(&self.models))),
+            ("", "model", Some(Value::from(self.model.as_str()))),
             ("", "language", self.language.clone().map(Value::from)),
         ]
     }

@@ -35,8 +35,9 @@ const CUT_HOPS: usize = 9;
 /// Hops whose loudness is taken together to tell a steady sound: 64 ms.
 const STEADY_HOPS: usize = 4;
 /// A sound whose loudness changes by less than this from one such step to the next, half of the time, is a dial tone,
-/// a beep or hiss: noise changes by 0.2 dB, speech by 3 dB.
-const STEADY_DECIBELS: f32 = 0.7;
+/// a beep or hiss: white noise changes by 0.1 dB, the American ringing tone by 0.8 dB as its two frequencies beat, speech by
+/// 1.9 dB (the least of 119 telephone prompts and readings) and more.
+const STEADY_DECIBELS: f32 = 1.0;
 /// Silence is reported when it has lasted this long: 10 s ...
 const REPORT_SILENCE: u64 = milliseconds(10_000);
 /// ... and before an utterance from this length on: 0.5 s. So a segment with words begins where they do.
@@ -58,9 +59,24 @@ pub enum Span {
     Speech {
         /// The frames it covers.
         range: FrameRange,
+        /// Where the utterance starts within them.
+        start: FramePos,
         /// The utterance with a little silence on both sides: at most 28 s.
         pcm: Vec<i16>,
     },
+}
+
+/// An utterance that hasn't ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Open<'a> {
+    /// The frames since the last span, up to where the stream was judged.
+    pub range: FrameRange,
+    /// Where the utterance starts within them.
+    pub start: FramePos,
+    /// The utterance as far as it goes.
+    pub pcm: &'a [i16],
+    /// Whether this is what the span will hold, should it be silent for as long as it takes to end it.
+    pub settled: bool,
 }
 
 /// Splits a stream of samples into utterances and silence.
@@ -119,12 +135,15 @@ impl Endpointer {
         spans
     }
 
-    /// The open utterance as far as it goes, without what fills no hop yet, and the range since the last span;
-    /// `None` in silence and while the sound is steady.
-    pub fn open(&mut self) -> Option<(FrameRange, &[i16])> {
-        let start = self.open.as_ref().filter(|utterance| !utterance.is_steady())?.start;
-        let (from, to) = (self.index(start), self.index(self.judged));
-        Some((self.reported.to(self.judged), &self.kept.make_contiguous()[from..to]))
+    /// The open utterance as far as it goes, without what fills no hop yet; `None` in silence and while the sound is
+    /// steady.
+    pub fn open(&mut self) -> Option<Open<'_>> {
+        let utterance = self.open.as_ref().filter(|utterance| !utterance.is_steady())?;
+        let (start, end) = (utterance.start, utterance.voiced_end + HANGOVER);
+        let (from, to) = (self.index(start), self.index(self.judged.min(end)));
+        let range = self.reported.to(self.judged);
+        let settled = self.judged >= end;
+        Some(Open { range, start, pcm: &self.kept.make_contiguous()[from..to], settled })
     }
 
     /// Ends the open utterance and returns the span that covers everything pushed so far, if anything was pushed
@@ -133,7 +152,7 @@ impl Endpointer {
         let mut spans = Vec::new();
         let end = self.end();
         if let Some(utterance) = self.open.take() {
-            let heard = self.copy(utterance.start, end.min(utterance.voiced_end + HANGOVER));
+            let heard = utterance.start.to(end.min(utterance.voiced_end + HANGOVER));
             self.report(end, heard, utterance.is_steady(), &mut spans);
         } else if end > self.reported {
             self.silence(end, &mut spans);
@@ -153,10 +172,6 @@ impl Endpointer {
     /// Where a position lies in `kept`.
     fn index(&self, position: FramePos) -> usize {
         usize::try_from(position - self.kept_from).expect("what is kept fits in memory")
-    }
-
-    fn copy(&self, from: FramePos, to: FramePos) -> Vec<i16> {
-        self.kept.range(self.index(from)..self.index(to)).copied().collect()
     }
 
     /// Forgets what lies before `position`.
@@ -226,7 +241,7 @@ impl Endpointer {
         let start = utterance.start;
         if self.judged - utterance.voiced_end >= END_SILENCE {
             let end = utterance.voiced_end + HANGOVER;
-            self.report(end, self.copy(start, end), utterance.is_steady(), spans);
+            self.report(end, start.to(end), utterance.is_steady(), spans);
         } else if self.judged - start >= LONGEST - HOP as u64 {
             let (back, steady) = (utterance.cut_back(), utterance.is_steady());
             let cut = FramePos(self.judged.0 - (back * HOP) as u64);
@@ -234,17 +249,19 @@ impl Endpointer {
             utterance.voiced_end = utterance.voiced_end.max(cut);
             utterance.energy.drain(..utterance.energy.len() - back);
             self.open = Some(utterance);
-            self.report(cut, self.copy(start, cut), steady, spans);
+            self.report(cut, start.to(cut), steady, spans);
         } else {
             self.open = Some(utterance);
         }
     }
 
-    fn report(&mut self, end: FramePos, pcm: Vec<i16>, steady: bool, spans: &mut Vec<Span>) {
+    /// Reports what was heard, and all up to `end`.
+    fn report(&mut self, end: FramePos, heard: FrameRange, steady: bool, spans: &mut Vec<Span>) {
         if steady {
             self.silence(end, spans);
         } else {
-            spans.push(Span::Speech { range: self.reported.to(end), pcm });
+            let pcm = self.kept.range(self.index(heard.start)..self.index(heard.end)).copied().collect();
+            spans.push(Span::Speech { range: self.reported.to(end), start: heard.start, pcm });
             self.reported = end;
         }
         self.forget(end);
@@ -348,7 +365,7 @@ mod tests {
         audio.extend(vec![0; 16_000]);
         let mut endpointer = Endpointer::new();
         let spans = endpointer.push(&audio);
-        let [Span::Silence { range: before }, Span::Speech { range, pcm }] = &spans[..] else {
+        let [Span::Silence { range: before }, Span::Speech { range, pcm, .. }] = &spans[..] else {
             panic!("{:?}", ends(&spans))
         };
         // The pre-roll before the first voiced hop belongs to the utterance, all before it is silence.

@@ -15,8 +15,9 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use crate::audio::FrameRange;
+use crate::transcript::Word;
 
-pub use self::endpoint::{Endpointer, Span};
+pub use self::endpoint::{Endpointer, Open, Span};
 #[cfg(feature = "whisper")]
 pub use self::whisper::Whisper;
 #[cfg(feature = "voices")]
@@ -74,6 +75,28 @@ pub struct Segment {
     pub language: Option<String>,
     /// How sure the engine is of the text, 0 to 1, where it knows.
     pub confidence: Option<f32>,
+    /// The words of the text in order, where the engine tells them apart; none of a guess.
+    pub words: Vec<Word>,
+}
+
+impl Segment {
+    /// Where nothing was said.
+    #[must_use]
+    pub fn silence(range: FrameRange) -> Segment {
+        Segment { range, text: String::new(), language: None, confidence: None, words: Vec::new() }
+    }
+}
+
+/// What became of a guess.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Guess {
+    /// There is nothing to guess: no speech is open, or too little new audio came since the last guess.
+    Nothing,
+    /// There is more to be done for it: another call carries on, and so may the next audio, if that says that the guess
+    /// comes to nothing.
+    Unfinished,
+    /// What the open utterance says as far as it goes.
+    Text(Segment),
 }
 
 /// What a session asks of its recogniser.
@@ -114,13 +137,13 @@ pub trait RecognizerStream: Send {
     /// When the computation fails; the stream is then of no further use.
     fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError>;
 
-    /// Recognises the open utterance as far as it goes: a guess, which the next segments replace. `None` where no
-    /// speech is open, or too little new audio came since the last guess. This is as costly as a final result, so
-    /// callers leave it out when they are behind.
+    /// Works on a guess at the open utterance as far as it goes, which the next segments replace. All calls of one guess
+    /// together may be as costly as a final result, so callers leave them out when they are behind; one call takes some
+    /// ten milliseconds, so nothing waits for it.
     ///
     /// # Errors
     /// As [`push`](RecognizerStream::push).
-    fn partial(&mut self) -> Result<Option<Segment>, EngineError>;
+    fn partial(&mut self) -> Result<Guess, EngineError>;
 
     /// Ends the open utterance here and returns the segments that cover everything pushed so far. More audio may
     /// follow.

@@ -24,6 +24,7 @@ use super::tasks::Found;
 use super::{BUSY_WAIT, Gateway, bearer, peer};
 use crate::audio::FramePos;
 use crate::engine::RECOGNIZER_RATE;
+use crate::hex::hex;
 use crate::session::protocol::Start;
 
 /// The documented limit of a chunk: a second at 16 kHz with its header.
@@ -190,5 +191,5 @@ fn task_id() -> String {
 /// 256 bits in hexadecimal, as the service writes them.
 fn task_token() -> SecretString {
     let bytes: [u8; 32] = random_bytes();
-    SecretString::from(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    SecretString::from(hex(&bytes))
 }

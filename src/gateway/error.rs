@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::attempts::Failed;
 use super::authority::{AuthorityError, Exhausted, random_bytes};
+use crate::hex::hex;
 
 /// The challenge to one whose token is none.
 const WHO: &str = "Bearer";
@@ -128,7 +129,7 @@ pub(super) fn qid() -> String {
     let mut bytes: [u8; 16] = random_bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes)
 }
 
 pub(super) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {

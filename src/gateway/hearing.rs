@@ -2,7 +2,7 @@
 //! session's frames.
 
 use crate::audio::{FRAME_BYTES, FramePos, sample};
-use crate::engine::{EngineError, RECOGNIZER_RATE, RecognizerStream, Segment};
+use crate::engine::{EngineError, Guess, RECOGNIZER_RATE, RecognizerStream, Segment};
 use crate::resample::{Resampler, frames_at};
 
 /// Hears a session.
@@ -56,13 +56,13 @@ impl Hearing {
     }
 
     /// A guess at what is being said.
-    pub(super) fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
-        let guess = self.stream.partial()?;
-        Ok(guess.map(|mut guess| {
-            let end = self.session_pos(guess.range.end).max(self.final_);
-            guess.range = self.final_.to(end);
-            guess
-        }))
+    pub(super) fn partial(&mut self) -> Result<Guess, EngineError> {
+        let mut guess = self.stream.partial()?;
+        if let Guess::Text(segment) = &mut guess {
+            let end = self.session_pos(segment.range.end).max(self.final_);
+            segment.range = self.final_.to(end);
+        }
+        Ok(guess)
     }
 
     /// Ends the utterance.
@@ -84,12 +84,7 @@ impl Hearing {
         // Rounding between the two rates must not leave a frame over.
         match segments.last_mut() {
             Some(last) => last.range.end = self.pushed,
-            None if self.final_ < self.pushed => segments.push(Segment {
-                range: self.final_.to(self.pushed),
-                text: String::new(),
-                language: None,
-                confidence: None,
-            }),
+            None if self.final_ < self.pushed => segments.push(Segment::silence(self.final_.to(self.pushed))),
             None => {}
         }
         self.final_ = self.pushed;
@@ -101,6 +96,10 @@ impl Hearing {
         for segment in &mut segments {
             let end = self.session_pos(segment.range.end).clamp(self.final_, self.pushed);
             segment.range = self.final_.to(end);
+            for word in &mut segment.words {
+                let place = |position| self.session_pos(position).clamp(self.final_, end);
+                word.range = place(word.range.start).to(place(word.range.end));
+            }
             self.final_ = end;
         }
         segments

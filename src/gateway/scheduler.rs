@@ -7,11 +7,12 @@ mod order;
 
 use std::num::NonZero;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{io, thread};
 
 use self::order::Order;
 use super::metrics::Metrics;
+pub(super) use crate::clock::now;
 
 /// Work for the recogniser that comes in pieces.
 pub(super) trait Job: Send {
@@ -154,9 +155,4 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "turns are shared out by the time they really take")]
-pub(super) fn now() -> Instant {
-    Instant::now()
 }

@@ -9,7 +9,7 @@ use super::metrics::Metrics;
 use super::queue::Work;
 use super::scheduler::{self, Job, Next, Rank};
 use crate::audio::{FramePos, FrameRange};
-use crate::engine::{EngineError, Recognizer, Segment, StreamOptions};
+use crate::engine::{EngineError, Guess, Recognizer, Segment, StreamOptions};
 use crate::session::protocol::Final;
 
 /// Takes work from a session's board and posts what was heard.
@@ -79,8 +79,11 @@ impl Worker {
         if self.board.lock().over {
             return Ok(Next::Over);
         }
-        if let Some(guess) = self.hearing.partial()? {
-            self.post_partial(guess);
+        match self.hearing.partial()? {
+            // What comes meanwhile is heard first.
+            Guess::Unfinished => return Ok(Next::Guess),
+            Guess::Text(guess) => self.post_partial(guess),
+            Guess::Nothing => {}
         }
         Ok(Next::Wait)
     }
@@ -141,6 +144,7 @@ impl Worker {
                 text: segment.text,
                 language: segment.language,
                 confidence: segment.confidence,
+                words: segment.words,
             });
             state.partial = None;
         }

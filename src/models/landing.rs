@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::pull::Report;
 use super::{ModelFile, StoreError};
+use crate::hex::hex;
 
 /// How much is read or written at a time.
 const BLOCK: usize = 256 << 10;
@@ -148,8 +149,4 @@ fn sync_directory(place: &Path) -> Result<(), StoreError> {
         Ok(opened) => opened.sync_all().map_err(|error| StoreError::io(directory, error)),
         Err(_) => Ok(()),
     }
-}
-
-fn hex(hash: &[u8]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

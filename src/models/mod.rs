@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use self::catalogue::{HubFolder, Model, ModelFile, PIPER_JOE, WHISPER_BASE, WheelMember, catalogue};
+pub use self::catalogue::{
+    HubFolder, Model, ModelFile, PIPER_JOE, WHISPER_BASE, WHISPER_TINY_EN, WheelMember, catalogue,
+};
 pub use self::pull::{HUB, Progress, Source};
 
 /// Why a model is not there, or not as it should be.
@@ -141,6 +143,8 @@ pub struct Status {
     pub state: State,
     /// Its licence.
     pub license: String,
+    /// Whether voxline uses it without being told to.
+    pub usual: bool,
 }
 
 /// A directory of models.
@@ -182,6 +186,7 @@ impl Store {
                 size: model.size(),
                 state: self.state(model),
                 license: model.license.clone(),
+                usual: model.usual,
             })
             .collect()
     }

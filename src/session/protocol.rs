@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos};
+use crate::transcript::Word;
 
 /// The WebSocket subprotocol both ends must name.
 pub const SUBPROTOCOL: &str = "voxline.asr.v1";
@@ -207,6 +208,9 @@ pub struct Final {
     /// How sure the recogniser is, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f32>,
+    /// Its words, where the recogniser tells them apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Word>,
 }
 
 /// A string that travels but never prints itself.

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 
 use crate::audio::{FramePos, FrameRange};
-use crate::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
+use crate::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use crate::hex::hex;
 
 /// The text for these samples: no others have it.
 #[must_use]
@@ -14,7 +15,7 @@ pub fn digest(samples: &[i16]) -> String {
     for sample in samples {
         digest.update(sample.to_le_bytes());
     }
-    digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest.finalize()[..8])
 }
 
 /// Cuts what it hears into segments of a fixed length; the text of each is a digest of its samples. Costs next to
@@ -72,7 +73,7 @@ impl Stream {
     fn segment(&self, heard: &[i16], end: usize) -> Segment {
         let text = digest(&heard[self.told..end]);
         let range = FrameRange::new(FramePos(self.told as u64), FramePos(end as u64));
-        Segment { range, text, language: None, confidence: Some(1.0) }
+        Segment { text, confidence: Some(1.0), ..Segment::silence(range) }
     }
 }
 
@@ -89,14 +90,14 @@ impl RecognizerStream for Stream {
         Ok(segments)
     }
 
-    fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
+    fn partial(&mut self) -> Result<Guess, EngineError> {
         let heard = self.heard.clone();
         let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
         if heard.len() == self.guessed || heard.len() == self.told {
-            return Ok(None);
+            return Ok(Guess::Nothing);
         }
         self.guessed = heard.len();
-        Ok(Some(self.segment(&heard, heard.len())))
+        Ok(Guess::Text(self.segment(&heard, heard.len())))
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -1,7 +1,7 @@
 //! A recogniser that costs nothing.
 
 use crate::audio::{FramePos, FrameRange};
-use crate::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
+use crate::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
 
 /// Drops what it hears and keeps no account but the count. Every `segment_frames` frames are one segment without text,
 /// so a session that it hears costs only what carries the audio: for benchmarks and load tests. It proves nothing about
@@ -47,7 +47,7 @@ impl Stream {
     fn segment(&mut self, end: FramePos) -> Segment {
         let range = FrameRange::new(self.told, end);
         self.told = end;
-        Segment { range, text: String::new(), language: None, confidence: None }
+        Segment::silence(range)
     }
 }
 
@@ -61,8 +61,8 @@ impl RecognizerStream for Stream {
         Ok(segments)
     }
 
-    fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
-        Ok(None)
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        Ok(Guess::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -80,7 +80,14 @@ mod tests {
     fn segment(start: u64, end: u64) -> Option<TranscriptEvent> {
         let range = FrameRange::new(FramePos(start), FramePos(end));
         let text = format!("{start}-{end}");
-        Some(TranscriptEvent::Final(FinalSegment { index: 0, range, text, language: None, confidence: None }))
+        Some(TranscriptEvent::Final(FinalSegment {
+            index: 0,
+            range,
+            text,
+            language: None,
+            confidence: None,
+            words: Vec::new(),
+        }))
     }
 
     fn told(merge: &mut Merge, line: usize, event: Option<TranscriptEvent>) -> Vec<String> {

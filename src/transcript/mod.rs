@@ -24,6 +24,21 @@ pub struct FinalSegment {
     pub language: Option<String>,
     /// How sure the recogniser is, 0 to 1, where it says.
     pub confidence: Option<f32>,
+    /// The words of the text in order, where the recogniser tells them apart.
+    #[serde(default)]
+    pub words: Vec<Word>,
+}
+
+/// A word, where it was heard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Word {
+    /// The frames it covers, within its segment's.
+    #[serde(flatten)]
+    pub range: FrameRange,
+    /// The word, with the marks around it.
+    pub text: String,
+    /// How sure the recogniser is of it, 0 to 1.
+    pub confidence: f32,
 }
 
 /// What a session tells its user, in order.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::FinalSegment;
+use super::{FinalSegment, Word};
 use crate::audio::{FramePos, FrameRange};
 
 /// Why a transcript cannot be written.
@@ -120,6 +120,7 @@ impl<W: Write> Writer<W> {
                     text: &segment.text,
                     language: segment.language.as_deref(),
                     confidence: segment.confidence,
+                    words: segment.words.iter().map(|word| self.word(word)).collect(),
                 });
             }
             Format::Text => {
@@ -204,6 +205,12 @@ impl<W: Write> Writer<W> {
         self.entry.extend_from_slice(cue.as_bytes());
     }
 
+    fn word<'a>(&self, word: &'a Word) -> TimedWord<'a> {
+        let Word { range, text, confidence } = word;
+        let (start, end) = (self.seconds(range.start), self.seconds(range.end));
+        TimedWord { start, end, text, confidence: *confidence }
+    }
+
     /// Hands the entry, and the header before the first, to the output.
     fn write(&mut self) -> Result<(), WriterError> {
         let header: &[u8] = if self.format == Format::WebVtt && !self.started { b"WEBVTT\n\n" } else { b"" };
@@ -233,6 +240,8 @@ enum Line<'a> {
         text: &'a str,
         language: Option<&'a str>,
         confidence: Option<f32>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        words: Vec<TimedWord<'a>>,
     },
     Gap {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -242,6 +251,14 @@ enum Line<'a> {
         start_frame: u64,
         end_frame: u64,
     },
+}
+
+#[derive(Serialize)]
+struct TimedWord<'a> {
+    start: f64,
+    end: f64,
+    text: &'a str,
+    confidence: f32,
 }
 
 /// The text on a single line: an empty line would end a cue, and a line break an entry.

@@ -46,6 +46,7 @@ fn final_(id: ConnectionId, index: u64, start: u64, end: u64) -> Input {
             text: String::new(),
             language: None,
             confidence: None,
+            words: Vec::new(),
         }),
     )
 }

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, Once};
 
 use sha2::{Digest, Sha256};
 use voxline::models::{
-    HubFolder, Model, ModelFile, PIPER_JOE, Source, State, Store, StoreError, WHISPER_BASE, WheelMember,
+    HubFolder, Model, ModelFile, PIPER_JOE, Source, State, Store, StoreError, WHISPER_BASE, WHISPER_TINY_EN,
+    WheelMember,
 };
 
+use crate::cli::{Place, assert_fails, assert_said, path, text};
 use crate::support::model_hub::{Fault, ModelHub, Request};
 use crate::support::models_dir;
 
@@ -40,6 +42,7 @@ fn tiny() -> Model {
     Model {
         name: "tiny".to_owned(),
         license: "CC0".to_owned(),
+        usual: true,
         files: vec![
             model_file("big.bin", &big(), &halves),
             model_file("small.json", b"{}", &[("tiny-part1", "tiny_part1/small.json")]),
@@ -349,7 +352,66 @@ async fn a_missing_or_broken_package_is_named() {
 #[test]
 fn the_models_of_this_machine_are_the_pinned_ones() {
     let store = Store::new(models_dir());
-    for name in [WHISPER_BASE, PIPER_JOE] {
+    for name in [WHISPER_BASE, WHISPER_TINY_EN, PIPER_JOE] {
         store.verify(name).unwrap_or_else(|error| panic!("{error}; or set VOXLINE_MODELS"));
     }
+}
+
+/// The whole way of `voxline models pull` without names, but for the network.
+#[test]
+fn only_what_is_used_without_being_named_is_pulled_without_being_named() {
+    let place = Place::new();
+    let from = place.path("from");
+    for name in ["whisper-base", "whisper-tiny.en", "piper-joe"] {
+        fs::create_dir_all(&from).unwrap();
+        for file in fs::read_dir(models_dir().join(name)).unwrap().flatten() {
+            // Of the files that share a name the first stays: what is asked for must match by its hash.
+            let _ = std::os::unix::fs::symlink(file.path(), from.join(file.file_name()));
+        }
+    }
+    let pulled =
+        place.run(&["models", "pull", "--from", path(&from), "--models", "store", "--source", "hub"]);
+    assert_eq!(pulled.status.code(), Some(0), "{}", text(&pulled.stderr));
+    let mut names: Vec<_> =
+        fs::read_dir(place.path("store")).unwrap().flatten().map(|it| it.file_name()).collect();
+    names.sort();
+    assert_eq!(names, [".partial", "piper-joe", "whisper-base"]);
+    let there = place.run(&["models", "verify", "--models", "store"]);
+    assert_eq!(there.status.code(), Some(0), "{}", text(&there.stderr));
+    let not_there = place.run(&["models", "verify", "whisper-tiny.en", "--models", "store"]);
+    assert_fails(&not_there, 2, &["voxline models pull whisper-tiny.en"]);
+}
+
+const RECORDING: &str =
+    "/usr/share/pocketsphinx/test/data/librivox/sense_and_sensibility_01_austen_64kb-0930.wav";
+const SAID: &str = "he might even have been made amiable himself";
+
+#[test]
+fn the_recogniser_is_chosen_by_name_or_path() {
+    let place = Place::new();
+    assert_said(&place.run(&["transcribe", RECORDING, "--model", "whisper-tiny.en"]), SAID);
+    // It knows one language, and says so.
+    let russian = place.run(&["transcribe", RECORDING, "--model", "whisper-tiny.en", "--language", "ru"]);
+    assert_fails(&russian, 2, &["ru"]);
+
+    std::os::unix::fs::symlink(models_dir().join(WHISPER_TINY_EN), place.path("mine")).unwrap();
+    let mut by_path = place.command(&["transcribe", RECORDING]);
+    by_path.env("VOXLINE_MODEL", "./mine").env("VOXLINE_MODELS", "nowhere");
+    assert_said(&by_path.output().unwrap(), SAID);
+    place.file("voxline.toml", "model = \"mine/\"\n");
+    assert_said(&place.run(&["transcribe", RECORDING, "--config", "voxline.toml"]), SAID);
+
+    for command in [&["transcribe", RECORDING][..], &["serve", "--state", "state", "--listen", "127.0.0.1:0"]]
+    {
+        let known = place.run(&[command, &["--model", "whisper-tiny.en", "--models", "nowhere"]].concat());
+        assert_fails(&known, 2, &["nowhere/whisper-tiny.en", "voxline models pull whisper-tiny.en"]);
+        let unknown = place.run(&[command, &["--model", "mine"]].concat());
+        assert_fails(&unknown, 2, &["/mine/vocabulary.txt", "--model takes the name", "whisper-tiny.en"]);
+        let path = place.run(&[command, &["--model", "./other"]].concat());
+        assert_fails(&path, 2, &["./other/vocabulary.txt", "--model takes the name"]);
+    }
+    let shown = place.run(&["config", "show", "--config", "voxline.toml"]);
+    assert!(text(&shown.stdout).contains("model = \"mine/\"  # file\n"), "{}", text(&shown.stdout));
+    let typed = place.run(&["config", "show", "--model", "whisper-tiny.en"]);
+    assert!(text(&typed.stdout).contains("model = \"whisper-tiny.en\"  # flag\n"), "{}", text(&typed.stdout));
 }

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use reqwest::{Response, StatusCode};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
-use voxline::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
 use voxline::gateway::Options;
 use voxline::net::http_client;
 use voxline::testing::DigestRecognizer;
@@ -103,8 +103,8 @@ impl RecognizerStream for Held {
         Ok(Vec::new())
     }
 
-    fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
-        Ok(None)
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        Ok(Guess::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

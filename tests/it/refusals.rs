@@ -8,7 +8,7 @@ use reqwest::Method;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use voxline::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
 use voxline::gateway::Options;
 use voxline::net::http_client;
 use voxline::testing::DigestRecognizer;
@@ -102,8 +102,8 @@ impl RecognizerStream for SlowStream {
         Ok(Vec::new())
     }
 
-    fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
-        Ok(None)
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        Ok(Guess::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -38,7 +38,14 @@ fn chunk(start: u64, end: u64) -> AudioChunk {
 fn segment(index: u64, start: u64, end: u64) -> TranscriptEvent {
     let range = FramePos(start).to(FramePos(end));
     let text = format!("said from {start}");
-    TranscriptEvent::Final(FinalSegment { index, range, text, language: None, confidence: Some(0.5) })
+    TranscriptEvent::Final(FinalSegment {
+        index,
+        range,
+        text,
+        language: None,
+        confidence: Some(0.5),
+        words: Vec::new(),
+    })
 }
 
 fn end(frames: u64, finals: u64) -> TranscriptEvent {

@@ -10,7 +10,14 @@ fn range(start: u64, end: u64) -> FrameRange {
 }
 
 fn segment(index: u64, start: u64, end: u64, text: &str) -> FinalSegment {
-    FinalSegment { index, range: range(start, end), text: text.to_owned(), language: None, confidence: None }
+    FinalSegment {
+        index,
+        range: range(start, end),
+        text: text.to_owned(),
+        language: None,
+        confidence: None,
+        words: Vec::new(),
+    }
 }
 
 /// Two segments with words, one without, and a gap.

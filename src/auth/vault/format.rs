@@ -15,6 +15,7 @@ use super::Account;
 use crate::auth::slots::Slots;
 use crate::auth::token::{RefreshToken, Scope, TokenSet};
 use crate::clock::Moment;
+use crate::hex::hex;
 
 /// The format's version. A file of a later one is not read, and not touched.
 const VERSION: u32 = 2;
@@ -171,10 +172,6 @@ pub(super) fn decode(file: &[u8], key: Option<&VaultKey>) -> Result<Account, Bad
 
 fn header(form: &str, check: &str) -> String {
     format!("{MAGIC} {VERSION} {form} {check}\n")
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Fills `bytes` from as many pairs of hexadecimal digits.

@@ -21,6 +21,7 @@ use self::format::BadContents;
 pub use self::format::VaultKey;
 use super::slots::Slots;
 use super::token::TokenSet;
+use crate::hex::hex;
 use crate::net::Endpoint;
 
 /// How long to wait for another process that holds the lock: longer than a request to the token endpoint may take.
@@ -134,7 +135,7 @@ impl Vault {
     pub fn new(directory: &Path, endpoint: &Endpoint, client_id: &str) -> Vault {
         let digest = Sha256::digest(format!("{endpoint} {client_id}"));
         Vault {
-            path: directory.join(format!("{}.vault", format::hex(&digest[..16]))),
+            path: directory.join(format!("{}.vault", hex(&digest[..16]))),
             key: None,
             #[cfg(feature = "test-util")]
             on_step: None,

@@ -1,29 +1,24 @@
 //! `voxline bench gateway`: live sessions, all at once, each with a recording at the speed at which it was spoken.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
 use futures::future::join_all;
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use super::latency::Latencies;
-use crate::audio::{AudioChunk, FRAME_BYTES, Feed, FramePos};
+use super::live::{self, Heard};
+use super::recording::{self, SAMPLE_RATE};
+use crate::audio::{AudioChunk, FRAME_BYTES, FramePos};
 use crate::cli::exit_code::{CliError, Exit};
 use crate::cli::service::{Connection, Need};
-use crate::cli::{Common, say};
+use crate::cli::{Common, Hearing, say};
 use crate::config::Service;
 use crate::gateway::Options;
-use crate::pace::{Pace, Pacer};
-use crate::pipeline::{self, Pipeline};
-use crate::session::{self, Ended, SessionError, Settings};
-use crate::source::Source;
-use crate::transcript::TranscriptEvent;
+use crate::session::Settings;
 
-/// The rate of the session streams: what recognisers hear.
-const SAMPLE_RATE: u32 = 16_000;
 /// What a telephone or a browser sends at once.
 const CHUNK: Duration = Duration::from_millis(100);
 /// Between two recordings, as between two things that somebody says.
@@ -49,16 +44,15 @@ pub(super) struct Arguments {
     /// most that it carries are looked for in several runs
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     max_sessions: Option<u16>,
-    /// Language spoken, such as en or ru [default: detected]
-    #[arg(long, env = "VOXLINE_LANGUAGE")]
-    language: Option<String>,
+    #[command(flatten)]
+    hearing: Hearing,
     /// Write a JSON object for each run
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let config = common.load(arguments.language.clone())?;
+    let config = common.load(Some(arguments.hearing.clone()))?;
     let embedded = matches!(config.service()?, Service::Embedded);
     if arguments.max_sessions.is_some() && !embedded {
         return Err(CliError::new(Exit::Setup, "--max-sessions: only the embedded gateway can be told"));
@@ -94,16 +88,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
 
 /// All of a recording and a pause, as 16-bit little-endian PCM.
 fn speech(input: &PathBuf) -> Result<Vec<u8>, CliError> {
-    let source = Source::open(input)?;
-    let (mut lines, worker) = Pipeline::open(source, pipeline::Options::default())?.start();
-    let mut line = lines.remove(0);
-    let mut speech = Vec::new();
-    while let Some(feed) = line.blocking_recv() {
-        if let Feed::Audio(chunk) = feed {
-            speech.extend_from_slice(chunk.payload());
-        }
-    }
-    worker.join()?;
+    let mut speech = recording::pcm(input)?;
     if !speech.is_empty() {
         let silence = PAUSE.as_millis() as usize * SAMPLE_RATE as usize / 1_000;
         speech.resize(speech.len() + silence * FRAME_BYTES, 0);
@@ -187,8 +172,6 @@ impl Bench {
     /// utterance the first guess at it. `None` where the session was refused.
     async fn speak(&self, number: u16, sessions: u16) -> Result<Option<(Latencies, Latencies)>, CliError> {
         let frames = u64::from(self.arguments.seconds) * u64::from(SAMPLE_RATE);
-        let (feed, audio) = mpsc::channel(1);
-        let (events, mut told) = mpsc::channel(16);
         let settings = Settings {
             language: self.language.clone(),
             // A refusal is what is measured.
@@ -196,48 +179,20 @@ impl Bench {
             seed: number.into(),
             ..Settings::new(SAMPLE_RATE)
         };
-        let connector = self.connection.connector();
-        let session = session::run(&connector, &self.connection.tokens, settings, audio, events);
-
-        let spoken = |position: FramePos| position.time(SAMPLE_RATE);
-        let begun = now();
-        let speaking = async move {
-            let pacer = Pacer::new(Pace::Times(1.0), SAMPLE_RATE);
-            let offset = self.speech.len() / FRAME_BYTES * usize::from(number) / usize::from(sessions);
-            for chunk in chunks(&self.speech, offset, frames) {
-                let chunk = Feed::Audio(chunk);
-                pacer.wait(&chunk).await;
-                if feed.send(chunk).await.is_err() {
-                    return;
-                }
-            }
-            let _ = feed.send(Feed::End).await;
+        let offset = self.speech.len() / FRAME_BYTES * usize::from(number) / usize::from(sessions);
+        let chunks = chunks(&self.speech, offset, frames);
+        let Some(Heard { finals, first_partials }) = live::speak(&self.connection, settings, chunks).await?
+        else {
+            return Ok(None);
         };
-        let listening = async {
-            let (mut finals, mut first_partials) = (Latencies::default(), Latencies::default());
-            while let Some(event) = told.recv().await {
-                let late = |position| begun.elapsed().saturating_sub(spoken(position));
-                match event {
-                    // The end of the audio ends the last utterance at once, which is another thing to measure.
-                    TranscriptEvent::Final(segment)
-                        if !segment.text.is_empty() && segment.range.end.0 < frames =>
-                    {
-                        finals.push(late(segment.range.end));
-                    }
-                    TranscriptEvent::Partial { revision: 0, range, .. } => {
-                        first_partials.push(late(range.start));
-                    }
-                    _ => {}
-                }
+        let mut latencies = Latencies::default();
+        for (segment, late) in finals {
+            // The end of the audio ends the last utterance at once, which is another thing to measure.
+            if !segment.text.is_empty() && segment.range.end.0 < frames {
+                latencies.push(late);
             }
-            (finals, first_partials)
-        };
-        let (Ended { result, .. }, (), latencies) = tokio::join!(session, speaking, listening);
-        match result {
-            Ok(()) => Ok(Some(latencies)),
-            Err(SessionError::Limit { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
         }
+        Ok(Some((latencies, first_partials)))
     }
 }
 
@@ -256,9 +211,4 @@ fn chunks(speech: &Bytes, offset: usize, frames: u64) -> impl Iterator<Item = Au
         let start = FramePos(index * length as u64);
         AudioChunk::new(start.to(start + length as u64), payload.into())
     })
-}
-
-#[expect(clippy::disallowed_methods, reason = "it measures how long things really take")]
-fn now() -> Instant {
-    Instant::now()
 }

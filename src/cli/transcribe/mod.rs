@@ -18,7 +18,7 @@ use super::input::Reading;
 use super::service::{Connection, Need};
 use super::signals::{Signals, Stop};
 use super::target::Target;
-use super::{Common, complain, keep_stdin_apart};
+use super::{Common, Hearing, complain, keep_stdin_apart};
 use crate::decode::Channels;
 use crate::pace::Pace;
 use crate::session::{Overflow, Settings};
@@ -38,9 +38,8 @@ pub(super) struct Arguments {
     /// Write to a file; with a directory, or a path that ends in a slash, to a file for each recording
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Language spoken, such as en or ru [default: detected]
-    #[arg(long, env = "VOXLINE_LANGUAGE")]
-    language: Option<String>,
+    #[command(flatten)]
+    hearing: Hearing,
     /// Don't show guesses at what is being said
     #[arg(long)]
     no_partials: bool,
@@ -78,7 +77,7 @@ enum OnFull {
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { inputs, format, output, language, no_partials, reading, speakers, pace, .. } = arguments;
+    let Arguments { inputs, format, output, hearing, no_partials, reading, speakers, pace, .. } = arguments;
     let Arguments { buffer, on_full, patience, spooling, ledger, .. } = arguments;
     if !speakers.is_empty() && reading.channels != Channels::Split {
         return Err(CliError::new(Exit::Setup, "--speakers: names go with --channels split"));
@@ -94,7 +93,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         OnFull::DropOldest => Overflow::DropOldest,
     };
     let target = Target::new(output, format, SAMPLE_RATE, &inputs)?;
-    let config = common.load(language)?;
+    let config = common.load(Some(hearing))?;
     keep_stdin_apart(&config, inputs.iter().any(|input| input.as_os_str() == "-"))?;
     // A misspelt name is told before an hour's work on the others.
     let checked: Vec<_> = inputs.iter().map(|input| reading.check(input)).collect();

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::exit_code::{CliError, Exit};
 use crate::cli::input::{self, Reading};
+use crate::hex::hex;
 use crate::net::Endpoint;
 use crate::spool::{Fsync, Head, Opened, Spool};
 
@@ -104,7 +105,7 @@ impl Work {
             }
         };
         let digest = Sha256::digest(address.as_os_str().as_encoded_bytes());
-        let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&digest[..8]);
         let shown = if piped { "standard input".to_owned() } else { name.display().to_string() };
         let stem = if piped { OsStr::new("standard-input") } else { name.file_stem().unwrap_or_default() };
         let stem: String = stem.to_string_lossy().chars().take(STEM).collect();

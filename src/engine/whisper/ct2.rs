@@ -28,7 +28,8 @@ struct Entry {
 enum Element {
     F32,
     F16,
-    /// Integers, which carry settings or quantised weights: known by size only.
+    I8,
+    /// Other integers, which carry settings: known by size only.
     Other {
         id: u8,
         bytes: usize,
@@ -40,7 +41,7 @@ impl Element {
         Some(match id {
             0 => Element::F32,
             4 => Element::F16,
-            1 => Element::Other { id, bytes: 1 },
+            1 => Element::I8,
             2 | 5 => Element::Other { id, bytes: 2 },
             3 => Element::Other { id, bytes: 4 },
             _ => return None,
@@ -51,6 +52,7 @@ impl Element {
         match self {
             Element::F32 => 4,
             Element::F16 => 2,
+            Element::I8 => 1,
             Element::Other { bytes, .. } => bytes,
         }
     }
@@ -103,7 +105,7 @@ impl ModelFile {
     /// The elements of a tensor of this shape.
     ///
     /// # Errors
-    /// When it is missing, has another shape, or isn't stored as f16 or f32.
+    /// When it is missing, has another shape, or isn't stored as f16, f32 or int8 with scales.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
         let entry = self.tensors.get(name).ok_or_else(|| format!("{name} is missing"))?;
         if entry.shape != shape {
@@ -115,8 +117,19 @@ impl ModelFile {
             Element::F16 => {
                 Ok(data.as_chunks().0.iter().map(|half| widen(u16::from_le_bytes(*half))).collect())
             }
+            // Quantised by CTranslate2: each row has a scale by which it was multiplied.
+            Element::I8 if shape.len() > 1 => {
+                let scales = self.tensor(&format!("{name}_scale"), &shape[..1])?;
+                let row = data.len() / shape[0].max(1);
+                let rows = data.chunks_exact(row.max(1)).zip(scales);
+                let values = rows.flat_map(|(row, scale)| {
+                    row.iter().map(move |level| f32::from(level.cast_signed()) / scale)
+                });
+                Ok(values.collect())
+            }
+            Element::I8 => Err(format!("{name} has element type 1 and no rows")),
             Element::Other { id, .. } => {
-                Err(format!("{name} has element type {id}, expected float32 (0) or float16 (4)"))
+                Err(format!("{name} has element type {id}, expected float32 (0), float16 (4) or int8 (1)"))
             }
         }
     }

@@ -4,32 +4,35 @@ use rten_gemm::GemmInputB;
 
 use super::ct2::ModelFile;
 use super::encoder::{HEAD, norm};
-use super::linear::{Gemm, Linear, Norm, gelu, matrix, multiply, softmax};
+use super::linear::{Gemm, Kernels, Norm, gelu, matrix, multiply, softmax};
+use super::quantized::Quantized;
 
 /// A stack of layers that attend to the tokens before and to the audio.
 pub(super) struct Decoder {
     /// A row per token: its embedding on the way in, and what its score is read with on the way out.
-    embeddings: Linear,
+    embeddings: Quantized,
     /// A row per place in the text.
     positions: Vec<f32>,
     layers: Vec<Layer>,
     norm: Norm,
     width: usize,
+    /// The heads, by layer and number, whose attention goes along with the words.
+    alignment_heads: Vec<(usize, usize)>,
 }
 
 struct Layer {
     own_norm: Norm,
     /// Queries, keys and values side by side.
-    own_in: Linear,
-    own_out: Linear,
+    own_in: Quantized,
+    own_out: Quantized,
     cross_norm: Norm,
-    cross_query: Linear,
+    cross_query: Quantized,
     /// Keys and values side by side, of all the audio at once.
-    cross_memory: Linear,
-    cross_out: Linear,
+    cross_memory: Quantized,
+    cross_out: Quantized,
     ffn_norm: Norm,
-    ffn_in: Linear,
-    ffn_out: Linear,
+    ffn_in: Quantized,
+    ffn_out: Quantized,
 }
 
 /// What the decoder remembers of one text, so that each step costs one token: the keys and values of the audio and
@@ -43,6 +46,9 @@ pub(super) struct Memory {
     context: Vec<f32>,
     inner: Vec<f32>,
     scores: Vec<f32>,
+    /// For each [`read`](Decoder::read), where in the audio the last of its tokens looked: the attention of each
+    /// alignment head.
+    looks: Vec<f32>,
 }
 
 struct LayerMemory {
@@ -54,7 +60,7 @@ struct LayerMemory {
 
 impl Decoder {
     /// Takes the decoder's weights out of a model file. `width` is that of the encoder's states.
-    pub(super) fn load(file: &ModelFile, gemm: &Gemm, width: usize) -> Result<Decoder, String> {
+    pub(super) fn load(file: &ModelFile, kernels: &Kernels, width: usize) -> Result<Decoder, String> {
         let weight = |name: &str, outputs: usize, inputs: usize| {
             let weight = file.tensor(&format!("{name}/weight"), &[outputs, inputs])?;
             let bias = file.tensor(&format!("{name}/bias"), &[outputs])?;
@@ -62,11 +68,11 @@ impl Decoder {
         };
         let rows = |name: String, outputs: usize, inputs: usize| {
             let (weight, bias) = weight(&name, outputs, inputs)?;
-            Ok::<_, String>(Linear::rows(weight, Some(bias), inputs))
+            Ok::<_, String>(Quantized::rows(&kernels.int8, &weight, bias, inputs))
         };
         let packed = |name: String, outputs: usize, inputs: usize| {
             let (weight, bias) = weight(&name, outputs, inputs)?;
-            Ok::<_, String>(Linear::packed(gemm, &weight, bias, inputs))
+            Ok::<_, String>(Quantized::packed(&kernels.int8, &weight, bias, inputs))
         };
         let first = |name: &str| match file.shape(name) {
             Some(shape) => shape.first().copied().ok_or_else(|| format!("{name} has no rows")),
@@ -95,14 +101,27 @@ impl Decoder {
         if layers.is_empty() {
             return Err("decoder/layer_0 is missing".to_owned());
         }
+        // The upper half, as Whisper takes them where nobody has said better.
+        let heads = width / HEAD;
+        let alignment_heads = (layers.len() / 2..layers.len())
+            .flat_map(|layer| (0..heads).map(move |head| (layer, head)))
+            .collect();
         let embeddings = file.tensor("decoder/embeddings/weight", &[vocabulary, width])?;
         Ok(Decoder {
-            embeddings: Linear::rows(embeddings, None, width),
+            embeddings: Quantized::rows(&kernels.int8, &embeddings, vec![0.0; vocabulary], width),
             positions: file.tensor("decoder/position_encodings/encodings", &[places, width])?,
             layers,
             norm: norm(file, "decoder/layer_norm", width)?,
             width,
+            alignment_heads,
         })
+    }
+
+    /// Sets the heads whose attention goes along with the words, by layer and number. Those it hasn't are left out.
+    pub(super) fn align_by(&mut self, heads: &[(usize, usize)]) {
+        let (layers, per_layer) = (self.layers.len(), self.width / HEAD);
+        let known = heads.iter().copied().filter(|(layer, head)| *layer < layers && *head < per_layer);
+        self.alignment_heads = known.collect();
     }
 
     /// How many tokens it knows.
@@ -116,11 +135,11 @@ impl Decoder {
     }
 
     /// Begins a text about the audio these encoder states stand for.
-    pub(super) fn listen(&self, gemm: &Gemm, states: &[f32]) -> Memory {
+    pub(super) fn listen(&self, kernels: &mut Kernels, states: &[f32]) -> Memory {
         let heard = states.len() / self.width;
         let layers = self.layers.iter().map(|layer| {
             let mut audio = vec![0.0; heard * 2 * self.width];
-            layer.cross_memory.apply(gemm, states, &mut audio);
+            layer.cross_memory.apply(kernels, states, &mut audio);
             LayerMemory { audio, text: Vec::with_capacity(self.places() * 2 * self.width) }
         });
         Memory {
@@ -132,6 +151,7 @@ impl Decoder {
             context: Vec::new(),
             inner: Vec::new(),
             scores: vec![0.0; heard.max(self.places())],
+            looks: Vec::new(),
         }
     }
 
@@ -139,15 +159,15 @@ impl Decoder {
     ///
     /// # Panics
     /// If the text grows beyond [`places`](Decoder::places) or a token is none of its vocabulary.
-    pub(super) fn read(&self, gemm: &Gemm, memory: &mut Memory, tokens: &[u32]) {
+    pub(super) fn read(&self, kernels: &mut Kernels, memory: &mut Memory, tokens: &[u32]) {
         let width = self.width;
-        let Memory { layers, states, normed, projected, context, inner, scores, .. } = memory;
+        let Memory { layers, states, normed, projected, context, inner, scores, looks, .. } = memory;
         let before = memory.tokens;
         let size = tokens.len() * width;
         states.clear();
         for (token, place) in tokens.iter().zip(self.positions[before * width..].chunks_exact(width)) {
             let embedding = self.embeddings.row(*token as usize);
-            states.extend(embedding.iter().zip(place).map(|(token, place)| token + place));
+            states.extend(embedding.zip(place).map(|(token, place)| token + place));
         }
         assert_eq!(states.len(), size, "the text outgrew its places");
         normed.resize(size, 0.0);
@@ -155,40 +175,62 @@ impl Decoder {
         projected.resize(3 * size, 0.0);
         inner.resize(4 * size, 0.0);
 
-        for (layer, memory) in self.layers.iter().zip(layers) {
+        for (number, (layer, memory)) in self.layers.iter().zip(layers).enumerate() {
             layer.own_norm.apply(states, normed);
-            layer.own_in.apply(gemm, normed, projected);
+            layer.own_in.apply(kernels, normed, projected);
             for (i, row) in projected.chunks_exact(3 * width).enumerate() {
                 memory.text.extend_from_slice(&row[width..]);
-                attend(gemm, &row[..width], &memory.text, scores, &mut context[i * width..][..width]);
+                let context = &mut context[i * width..][..width];
+                attend(&kernels.float, &row[..width], &memory.text, scores, context, |_, _| {});
             }
-            layer.own_out.add(gemm, context, states);
+            layer.own_out.add(kernels, context, states);
 
             layer.cross_norm.apply(states, normed);
             let queries = &mut projected[..size];
-            layer.cross_query.apply(gemm, normed, queries);
-            for (query, context) in queries.chunks_exact(width).zip(context.chunks_exact_mut(width)) {
-                attend(gemm, query, &memory.audio, scores, context);
+            layer.cross_query.apply(kernels, normed, queries);
+            let last = tokens.len() - 1;
+            for (i, query) in queries.chunks_exact(width).enumerate() {
+                let context = &mut context[i * width..][..width];
+                attend(&kernels.float, query, &memory.audio, scores, context, |head, weights| {
+                    if i == last && self.alignment_heads.contains(&(number, head)) {
+                        looks.extend_from_slice(weights);
+                    }
+                });
             }
-            layer.cross_out.add(gemm, context, states);
+            layer.cross_out.add(kernels, context, states);
 
             layer.ffn_norm.apply(states, normed);
-            layer.ffn_in.apply(gemm, normed, inner);
+            layer.ffn_in.apply(kernels, normed, inner);
             gelu(inner);
-            layer.ffn_out.add(gemm, inner, states);
+            layer.ffn_out.add(kernels, inner, states);
         }
         self.norm.apply(states, normed);
         memory.tokens += tokens.len();
     }
 
+    /// Where the tokens read looked: for each [`read`](Decoder::read) the attention of the last token, head by head, to
+    /// each state of the audio. In how many heads, and to how many states.
+    pub(super) fn looks<'a>(&self, memory: &'a Memory) -> (&'a [f32], usize, usize) {
+        let heard = memory.layers[0].audio.len() / (2 * self.width);
+        (&memory.looks, self.alignment_heads.len(), heard)
+    }
+
     /// The score of every token after the `row`-th of those read last.
-    pub(super) fn score(&self, gemm: &Gemm, memory: &Memory, row: usize, scores: &mut [f32]) {
-        self.embeddings.apply(gemm, &memory.normed[row * self.width..][..self.width], scores);
+    pub(super) fn score(&self, kernels: &mut Kernels, memory: &Memory, row: usize, scores: &mut [f32]) {
+        self.embeddings.apply(kernels, &memory.normed[row * self.width..][..self.width], scores);
     }
 }
 
-/// Attention of one query to rows that hold a key and a value side by side, head by head.
-fn attend(gemm: &Gemm, query: &[f32], memory: &[f32], scores: &mut [f32], context: &mut [f32]) {
+/// Attention of one query to rows that hold a key and a value side by side, head by head. `look` is shown the weights
+/// of each.
+fn attend(
+    gemm: &Gemm,
+    query: &[f32],
+    memory: &[f32],
+    scores: &mut [f32],
+    context: &mut [f32],
+    mut look: impl FnMut(usize, &[f32]),
+) {
     let width = query.len();
     let stride = 2 * width;
     let rows = memory.len() / stride;
@@ -197,10 +239,11 @@ fn attend(gemm: &Gemm, query: &[f32], memory: &[f32], scores: &mut [f32], contex
     for head in (0..width).step_by(HEAD) {
         let query = matrix(&query[head..], [1, HEAD], [HEAD, 1]);
         let keys = GemmInputB::Unpacked(matrix(&memory[head..], [HEAD, rows], [1, stride]));
-        multiply(gemm, scores, query, keys, scale, 0.0, None);
+        multiply(gemm, scores, query, keys, scale, None);
         softmax(scores, rows);
+        look(head / HEAD, scores);
         let weights = matrix(scores, [1, rows], [rows, 1]);
         let values = GemmInputB::Unpacked(matrix(&memory[width + head..], [rows, HEAD], [stride, 1]));
-        multiply(gemm, &mut context[head..head + HEAD], weights, values, 1.0, 0.0, None);
+        multiply(gemm, &mut context[head..head + HEAD], weights, values, 1.0, None);
     }
 }

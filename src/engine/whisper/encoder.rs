@@ -3,7 +3,8 @@
 use rten_gemm::GemmInputB;
 
 use super::ct2::ModelFile;
-use super::linear::{Gemm, Linear, Norm, gelu, matrix, multiply, softmax};
+use super::linear::{Gemm, Kernels, Linear, Norm, gelu, matrix, multiply, softmax};
+use super::quantized::{Quantized, ROWS};
 
 /// The width of an attention head in every Whisper model.
 pub(super) const HEAD: usize = 64;
@@ -24,16 +25,25 @@ pub(super) struct Encoder {
 struct Layer {
     attention_norm: Norm,
     /// Queries, keys and values side by side.
-    attention_in: Linear,
-    attention_out: Linear,
+    attention_in: Quantized,
+    attention_out: Quantized,
     ffn_norm: Norm,
-    ffn_in: Linear,
-    ffn_out: Linear,
+    ffn_in: Quantized,
+    ffn_out: Quantized,
+}
+
+/// Audio on its way through the layers.
+pub(super) struct Encoding {
+    x: Vec<f32>,
+    qkv: Vec<f32>,
+    context: Vec<f32>,
+    /// How many it is through.
+    layers: usize,
 }
 
 impl Encoder {
     /// Takes the encoder's weights out of a model file.
-    pub(super) fn load(file: &ModelFile, gemm: &Gemm) -> Result<Encoder, String> {
+    pub(super) fn load(file: &ModelFile, kernels: &Kernels) -> Result<Encoder, String> {
         let (width, bands) = match file.shape("encoder/conv1/weight") {
             Some(&[width, bands @ (80 | 128), 3]) if width > 0 && width % HEAD == 0 => (width, bands),
             Some(shape) => return Err(format!("encoder/conv1/weight has the unknown shape {shape:?}")),
@@ -42,12 +52,12 @@ impl Encoder {
         let conv = |name: &str, channels: usize| {
             let weight = file.tensor(&format!("encoder/{name}/weight"), &[width, channels, 3])?;
             let bias = file.tensor(&format!("encoder/{name}/bias"), &[width])?;
-            Ok::<_, String>(Linear::packed(gemm, &weight, bias, channels * 3))
+            Ok::<_, String>(Linear::new(&kernels.float, &weight, bias, channels * 3))
         };
         let linear = |name: String, outputs: usize, inputs: usize| {
             let weight = file.tensor(&format!("{name}/weight"), &[outputs, inputs])?;
             let bias = file.tensor(&format!("{name}/bias"), &[outputs])?;
-            Ok::<_, String>(Linear::packed(gemm, &weight, bias, inputs))
+            Ok::<_, String>(Quantized::packed(&kernels.int8, &weight, bias, inputs))
         };
         let layers = (0..)
             .map(|i| format!("encoder/layer_{i}"))
@@ -86,32 +96,43 @@ impl Encoder {
         self.bands
     }
 
-    /// The states, a row for every two rows of features.
-    pub(super) fn encode(&self, gemm: &Gemm, features: &[f32]) -> Vec<f32> {
+    /// Begins with features. Each [`advance`](Encoder::advance) then goes through one layer.
+    pub(super) fn begin(&self, kernels: &Kernels, features: &[f32]) -> Encoding {
         let width = self.width;
-        let hidden = convolve(gemm, &self.conv1, features, self.bands, 1);
-        let mut x = convolve(gemm, &self.conv2, &hidden, width, 2);
-        drop(hidden);
+        let hidden = convolve(&kernels.float, &self.conv1, features, self.bands, 1);
+        let mut x = convolve(&kernels.float, &self.conv2, &hidden, width, 2);
         add_positions(&mut x, width);
+        Encoding { qkv: vec![0.0; 3 * x.len()], context: vec![0.0; x.len()], x, layers: 0 }
+    }
 
-        let rows = x.len() / width;
-        let mut normed = vec![0.0; x.len()];
-        let mut qkv = vec![0.0; rows * 3 * width];
-        let mut context = vec![0.0; x.len()];
-        let mut inner = vec![0.0; rows * 4 * width];
-        for layer in &self.layers {
-            layer.attention_norm.apply(&x, &mut normed);
-            layer.attention_in.apply(gemm, &normed, &mut qkv);
-            attend(gemm, &qkv, width, &mut context);
-            layer.attention_out.add(gemm, &context, &mut x);
-
-            layer.ffn_norm.apply(&x, &mut normed);
-            layer.ffn_in.apply(gemm, &normed, &mut inner);
-            gelu(&mut inner);
-            layer.ffn_out.add(gemm, &inner, &mut x);
+    /// Goes through the next layer. Returns the states after the last one, a row for every two rows of features.
+    pub(super) fn advance(&self, kernels: &mut Kernels, encoding: &mut Encoding) -> Option<Vec<f32>> {
+        let width = self.width;
+        let Encoding { x, qkv, context, layers } = encoding;
+        let Some(layer) = self.layers.get(*layers) else {
+            let mut states = std::mem::take(context);
+            self.norm.apply(x, &mut states);
+            return Some(states);
+        };
+        *layers += 1;
+        // By so many rows at a time that they stay in the cache from one step to the next.
+        let (mut normed, mut inner) = (vec![0.0; ROWS * width], vec![0.0; ROWS * 4 * width]);
+        for (x, qkv) in x.chunks(ROWS * width).zip(qkv.chunks_mut(ROWS * 3 * width)) {
+            let normed = &mut normed[..x.len()];
+            layer.attention_norm.apply(x, normed);
+            layer.attention_in.apply(kernels, normed, qkv);
         }
-        self.norm.apply(&x, &mut normed);
-        normed
+        attend(&kernels.float, qkv, width, context);
+        for (x, context) in x.chunks_mut(ROWS * width).zip(context.chunks(ROWS * width)) {
+            layer.attention_out.add(kernels, context, x);
+
+            let (normed, inner) = (&mut normed[..x.len()], &mut inner[..4 * x.len()]);
+            layer.ffn_norm.apply(x, normed);
+            layer.ffn_in.apply(kernels, normed, inner);
+            gelu(inner);
+            layer.ffn_out.add(kernels, inner, x);
+        }
+        None
     }
 }
 
@@ -173,11 +194,11 @@ fn attend(gemm: &Gemm, qkv: &[f32], width: usize, context: &mut [f32]) {
             let queries = matrix(&qkv[first * stride + head..], [count, HEAD], [stride, 1]);
             let scores = &mut scores[..count * rows];
             let scale = (HEAD as f32).sqrt().recip();
-            multiply(gemm, scores, queries, GemmInputB::Packed(&keys), scale, 0.0, None);
+            multiply(gemm, scores, queries, GemmInputB::Packed(&keys), scale, None);
             softmax(scores, rows);
             let scores = matrix(scores, [count, rows], [rows, 1]);
             let out = &mut out[..count * HEAD];
-            multiply(gemm, out, scores, GemmInputB::Packed(&values), 1.0, 0.0, None);
+            multiply(gemm, out, scores, GemmInputB::Packed(&values), 1.0, None);
             for (row, values) in context[first * width..].chunks_mut(width).zip(out.chunks_exact(HEAD)) {
                 row[head..head + HEAD].copy_from_slice(values);
             }

@@ -1,14 +1,15 @@
 //! Whisper on the CPU: OpenAI's multilingual speech model, in Rust.
 //!
-//! The weights come from a directory in CTranslate2's format (`model.bin`, `vocabulary.txt`, `config.json`; float16
-//! or float32), and are computed with in float32. An utterance flows
+//! The weights come from a directory in CTranslate2's format (`model.bin`, `vocabulary.txt` or `.json`, `config.json`;
+//! float16, float32 or int8), and are computed with in 8-bit integers, the few steps between the products in float32. An
+//! utterance flows
 //!
 //! ```text
-//! endpointer -> mel -> encoder -> decoder (greedy) -> tokens -> text
+//! endpointer -> mel -> encoder -> decoder (greedy) -> tokens -> text, words
 //! ```
 //!
 //! Each session decodes on one thread. A partial guess decodes the open utterance again, as Whisper has no streaming
-//! mode.
+//! mode; it goes step by step, so that it never holds up what is said meanwhile.
 
 mod ct2;
 mod decoder;
@@ -16,9 +17,12 @@ mod encoder;
 mod lanes;
 mod linear;
 mod mel;
+mod quantized;
 mod stream;
 mod tokens;
 mod transcribe;
+mod words;
+mod writing;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,10 +33,10 @@ use self::ct2::ModelFile;
 use self::decoder::Decoder;
 use self::encoder::Encoder;
 use self::lanes::Lanes;
-use self::linear::Gemm;
+use self::linear::Kernels;
 use self::mel::Mel;
 use self::stream::Stream;
-use self::tokens::Tokens;
+use self::tokens::{Config, Tokens};
 use self::transcribe::{Language, Model};
 use super::{EngineError, Recognizer, RecognizerStream, StreamOptions};
 
@@ -56,29 +60,26 @@ struct Shared {
 }
 
 impl Whisper {
-    /// Loads the model in `dir`: `model.bin`, `vocabulary.txt` and `config.json`. It is named after the directory.
+    /// Loads the model in `dir`: `model.bin`, `vocabulary.txt` or `vocabulary.json`, and `config.json`. It is named after
+    /// the directory.
     ///
-    /// A model takes about twice the size of its float16 file in memory.
+    /// A model takes about half the size of its float16 file in memory.
     ///
     /// # Errors
     /// [`EngineError::Model`] when a file is missing or damaged, or the three don't fit together.
     pub fn load(dir: &Path) -> Result<Whisper, EngineError> {
-        let read = |file: &str| {
-            let path = dir.join(file);
-            read(&path).map(|bytes| (path, bytes))
-        };
-        let (vocabulary_path, vocabulary) = read("vocabulary.txt")?;
+        let read = |file: &str| read_from(dir, file);
+        let (vocabulary_path, vocabulary) = vocabulary(dir)?;
         let (config_path, config) = read("config.json")?;
         let (model_path, model) = read("model.bin")?;
 
-        let mut tokens = text(&vocabulary_path, vocabulary)
-            .and_then(|text| Tokens::parse(&text).map_err(damaged(&vocabulary_path)))?;
-        let gemm = Gemm::new();
+        let mut tokens = Tokens::parse(&vocabulary).map_err(damaged(&vocabulary_path))?;
+        let kernels = Kernels::default();
         let model_error = damaged(&model_path);
-        let (encoder, decoder) = ModelFile::parse(model)
+        let (encoder, mut decoder) = ModelFile::parse(model)
             .and_then(|file| {
-                let encoder = Encoder::load(&file, &gemm)?;
-                let decoder = Decoder::load(&file, &gemm, encoder.width())?;
+                let encoder = Encoder::load(&file, &kernels)?;
+                let decoder = Decoder::load(&file, &kernels, encoder.width())?;
                 let (known, named) = (decoder.vocabulary(), tokens.count());
                 if known != named {
                     return Err(format!("knows {known} tokens, vocabulary.txt names {named}"));
@@ -89,8 +90,12 @@ impl Whisper {
                 Ok((encoder, decoder))
             })
             .map_err(model_error)?;
-        let config = text(&config_path, config)?;
+        let config: Config =
+            serde_json::from_slice(&config).map_err(|error| damaged(&config_path)(error.to_string()))?;
         tokens.suppress(&config).map_err(damaged(&config_path))?;
+        if let Some(heads) = &config.alignment_heads {
+            decoder.align_by(heads);
+        }
 
         let name = dir.file_name().map_or_else(|| "whisper".into(), |name| name.to_string_lossy());
         let mel = Mel::new(encoder.bands());
@@ -125,13 +130,13 @@ impl Recognizer for Whisper {
 
     fn real_time_factor(&self) -> Option<f64> {
         let Shared { model, lanes, .. } = &*self.shared;
-        let exercise = || {
+        let exercise = |kernels: &mut Kernels| {
             let begun = now();
-            model.exercise(USUAL_UTTERANCE);
+            model.exercise(kernels, USUAL_UTTERANCE);
             begun.elapsed().as_secs_f64() / USUAL_UTTERANCE as f64
         };
         // The first finds memory and caches cold.
-        let factors = lanes.run(|| [exercise(), exercise(), exercise()]).ok()?;
+        let factors = lanes.run(|kernels| [(); 3].map(|()| exercise(kernels))).ok()?;
         Some(factors[1].min(factors[2]))
     }
 }
@@ -139,6 +144,11 @@ impl Recognizer for Whisper {
 #[expect(clippy::disallowed_methods, reason = "it measures how long things really take")]
 fn now() -> Instant {
     Instant::now()
+}
+
+fn read_from(dir: &Path, file: &str) -> Result<(PathBuf, Vec<u8>), EngineError> {
+    let path = dir.join(file);
+    read(&path).map(|bytes| (path, bytes))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
@@ -149,8 +159,17 @@ fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
     std::fs::read(path).map_err(|error| damaged(path)(error.to_string()))
 }
 
-fn text(path: &Path, bytes: Vec<u8>) -> Result<String, EngineError> {
-    String::from_utf8(bytes).map_err(|_| damaged(path)("not UTF-8".to_owned()))
+/// The tokens, one a line: `vocabulary.txt`, or `vocabulary.json`, as later models have it.
+fn vocabulary(dir: &Path) -> Result<(PathBuf, String), EngineError> {
+    let json = dir.join("vocabulary.json");
+    if json.is_file() && !dir.join("vocabulary.txt").is_file() {
+        let tokens: Vec<String> =
+            serde_json::from_slice(&read(&json)?).map_err(|error| damaged(&json)(error.to_string()))?;
+        return Ok((json, tokens.join("\n")));
+    }
+    let (path, bytes) = read_from(dir, "vocabulary.txt")?;
+    let text = String::from_utf8(bytes).map_err(|_| damaged(&path)("not UTF-8".to_owned()))?;
+    Ok((path, text))
 }
 
 /// Turns what is wrong with a file into an error that names it and says how to get a good one.

@@ -3,30 +3,48 @@
 use std::sync::Arc;
 
 use super::Shared;
-use super::transcribe::{Language, Transcript};
+use super::transcribe::{Language, Listening, Transcript};
 use crate::audio::{FramePos, FrameRange};
-use crate::engine::{Endpointer, EngineError, RECOGNIZER_RATE, RecognizerStream, Segment, Span};
+use crate::engine::{Endpointer, EngineError, Guess, Open, RECOGNIZER_RATE, RecognizerStream, Segment, Span};
+use crate::transcript::Word;
 
-/// New audio that makes another guess worth its cost: one second.
-const GUESS_EVERY: u64 = RECOGNIZER_RATE as u64;
+/// The first guess is made of so much audio, of which 0.3 s are from before the voice: less is hardly a word.
+const FIRST_GUESS: u64 = RECOGNIZER_RATE as u64 * 7 / 10;
+/// New audio that makes another guess worth its cost: 0.8 s.
+const GUESS_EVERY: u64 = RECOGNIZER_RATE as u64 * 8 / 10;
 
 /// A stream of one Whisper model.
 pub(super) struct Stream {
     shared: Arc<Shared>,
     language: Language,
     endpointer: Endpointer,
-    guess: Option<Guess>,
+    guessing: Option<Guessing>,
+    /// The last guess at the open utterance.
+    last: Option<Guessed>,
 }
 
-/// The last guess at the open utterance.
-struct Guess {
-    end: FramePos,
+/// A guess at work.
+struct Guessing {
+    /// The frames since the last segment.
+    range: FrameRange,
+    /// Those of them that are listened to.
+    heard: FrameRange,
+    /// Whether the utterance will end there, should silence follow: what is found is then more than a guess.
+    settled: bool,
+    listening: Box<Listening>,
+}
+
+/// A guess that was made.
+struct Guessed {
+    heard: FrameRange,
     text: String,
+    /// What the utterance will be taken for, should it end there.
+    settled: Option<Transcript>,
 }
 
 impl Stream {
     pub(super) fn new(shared: Arc<Shared>, language: Language) -> Stream {
-        Stream { shared, language, endpointer: Endpointer::new(), guess: None }
+        Stream { shared, language, endpointer: Endpointer::new(), guessing: None, last: None }
     }
 
     fn segments(&mut self, spans: Vec<Span>) -> Result<Vec<Segment>, EngineError> {
@@ -34,31 +52,71 @@ impl Stream {
     }
 
     fn segment(&mut self, span: Span) -> Result<Segment, EngineError> {
-        self.guess = None;
-        match span {
-            Span::Silence { range } => {
-                Ok(Segment { range, text: String::new(), language: None, confidence: None })
+        let (guessing, last) = (self.guessing.take(), self.last.take());
+        let (range, start, pcm) = match span {
+            Span::Silence { range } => return Ok(Segment::silence(range)),
+            Span::Speech { range, start, pcm } => (range, start, pcm),
+        };
+        let heard = start.to(start + pcm.len() as u64);
+        let guessed = last.filter(|guessed| guessed.heard == heard).and_then(|guessed| guessed.settled);
+        let transcript = match (guessed, guessing) {
+            (Some(transcript), _) => transcript,
+            (None, Some(Guessing { heard: same, settled: true, listening, .. })) if same == heard => {
+                self.shared.lanes.run(|kernels| listening.finish(&self.shared.model, kernels))?
             }
-            Span::Speech { range, pcm } => {
-                let Shared { model, lanes, .. } = &*self.shared;
-                let heard = lanes.run(|| model.transcribe(&pcm, self.language))?;
-                if let Language::Detect { earlier } = &mut self.language
-                    && !heard.text.is_empty()
-                {
-                    *earlier = heard.language;
-                }
-                Ok(self.shared.segment(range, heard))
+            _ => {
+                let listening = Listening::new(pcm, self.language);
+                self.shared.lanes.run(|kernels| listening.finish(&self.shared.model, kernels))?
             }
+        };
+        if let Language::Detect { earlier } = &mut self.language
+            && !transcript.text.is_empty()
+        {
+            *earlier = transcript.language;
         }
+        Ok(self.shared.segment(range, start, transcript))
+    }
+
+    /// The guess to work on: the one at hand, unless the utterance seems to have ended since, or a new one that is due.
+    fn next_guess(&mut self) -> Option<&mut Guessing> {
+        let Open { range, start, pcm, settled } = self.endpointer.open()?;
+        let heard = start.to(start + pcm.len() as u64);
+        let at_hand = match &self.guessing {
+            Some(guessing) => guessing.heard == heard && guessing.settled == settled || !settled,
+            None => false,
+        };
+        if !at_hand {
+            let due = match &self.last {
+                None => heard.len() >= FIRST_GUESS || settled,
+                Some(last) if settled => last.settled.is_none() || last.heard != heard,
+                Some(last) => heard.end.0 >= last.heard.end.0 + GUESS_EVERY,
+            };
+            if !due {
+                return None;
+            }
+            let pcm = pcm.to_vec();
+            let listening = match settled {
+                true => Listening::new(pcm, self.language),
+                false => Listening::guess(pcm, self.language),
+            };
+            self.guessing = Some(Guessing { range, heard, settled, listening: Box::new(listening) });
+        }
+        self.guessing.as_mut()
     }
 }
 
 impl Shared {
-    /// What was said in a range, as a segment.
-    fn segment(&self, range: FrameRange, heard: Transcript) -> Segment {
+    /// What was said in a range, from `start` on, as a segment.
+    fn segment(&self, range: FrameRange, start: FramePos, heard: Transcript) -> Segment {
         let said = !heard.text.is_empty();
+        let words = heard.words.into_iter().map(|word| Word {
+            range: (start + word.range.start as u64).to(start + word.range.end as u64),
+            text: word.text,
+            confidence: word.confidence,
+        });
         Segment {
             range,
+            words: words.collect(),
             text: heard.text,
             language: self.model.tokens.code(heard.language).filter(|_| said).map(str::to_owned),
             confidence: said.then_some(heard.confidence),
@@ -73,25 +131,31 @@ impl RecognizerStream for Stream {
     }
 
     /// The first guess at an utterance is shown as it is. Later ones are shown as far as they repeat the one before
-    /// word for word, which is what later audio rarely changes; where they agree on nothing, as they are.
-    fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
-        let Some((range, pcm)) = self.endpointer.open() else { return Ok(None) };
-        let since = self.guess.as_ref().map_or(range.len(), |guess| range.end - guess.end);
-        if since < GUESS_EVERY {
-            return Ok(None);
-        }
-        let Shared { model, lanes, .. } = &*self.shared;
-        let heard = lanes.run(|| model.guess(pcm, self.language))?;
-        let mut segment = self.shared.segment(range, heard);
-        let text = segment.text.clone();
-        if let Some(last) = &self.guess {
-            let agreed = agreement(&last.text, &text);
-            if !agreed.is_empty() {
-                segment.text = agreed;
-            }
-        }
-        self.guess = Some(Guess { end: range.end, text });
-        Ok(Some(segment).filter(|segment| !segment.text.is_empty()))
+    /// word for word, which is what later audio rarely changes; where they agree on nothing, as they are. One at what
+    /// seems to be the end is taken as it is, for the final, too.
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let Some(Guessing { listening, .. }) = self.next_guess() else { return Ok(Guess::Nothing) };
+        let Some(transcript) = shared.lanes.run(|kernels| listening.step(&shared.model, kernels))? else {
+            return Ok(Guess::Unfinished);
+        };
+        let Some(Guessing { range, heard, settled, .. }) = self.guessing.take() else {
+            unreachable!("it was worked on")
+        };
+        let text = transcript.text.clone();
+        let agreed = match &self.last {
+            Some(last) if !settled => agreement(&last.text, &text),
+            _ => String::new(),
+        };
+        let shown = if agreed.is_empty() { text.clone() } else { agreed };
+        let guess = Segment {
+            text: shown,
+            language: shared.model.tokens.code(transcript.language).map(str::to_owned),
+            confidence: Some(transcript.confidence),
+            ..Segment::silence(range)
+        };
+        self.last = Some(Guessed { heard, text, settled: settled.then_some(transcript) });
+        Ok(if guess.text.is_empty() { Guess::Nothing } else { Guess::Text(guess) })
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -29,10 +29,13 @@ pub(super) struct Tokens {
     pub(super) suppressed_first: Vec<u32>,
 }
 
+/// What `config.json` says.
 #[derive(Deserialize)]
-struct Config {
+pub(super) struct Config {
     suppress_ids: Vec<u32>,
     suppress_ids_begin: Vec<u32>,
+    /// The heads of the decoder, by layer and number, whose attention goes along with the words.
+    pub(super) alignment_heads: Option<Vec<(usize, usize)>>,
 }
 
 impl Tokens {
@@ -89,18 +92,17 @@ impl Tokens {
         })
     }
 
-    /// Takes the tokens to suppress from `config.json`.
+    /// Takes the tokens to suppress.
     ///
     /// # Errors
-    /// When the lists are missing or name a token the vocabulary doesn't have.
-    pub(super) fn suppress(&mut self, config: &str) -> Result<(), String> {
-        let config: Config = serde_json::from_str(config).map_err(|error| error.to_string())?;
+    /// When the lists name a token the vocabulary doesn't have.
+    pub(super) fn suppress(&mut self, config: &Config) -> Result<(), String> {
         let mut ids = config.suppress_ids.iter().chain(&config.suppress_ids_begin);
         if let Some(unknown) = ids.find(|id| **id as usize >= self.count) {
             return Err(format!("suppresses token {unknown} of a vocabulary of {}", self.count));
         }
-        self.suppressed = config.suppress_ids;
-        self.suppressed_first = config.suppress_ids_begin;
+        self.suppressed.clone_from(&config.suppress_ids);
+        self.suppressed_first.clone_from(&config.suppress_ids_begin);
         Ok(())
     }
 
@@ -146,10 +148,14 @@ impl Tokens {
         }
     }
 
+    /// The bytes of a text token; none of another.
+    pub(super) fn piece(&self, token: u32) -> &[u8] {
+        self.pieces.get(token as usize).map_or(&[], Vec::as_slice)
+    }
+
     /// The text of these tokens. Bytes that aren't UTF-8, as of a character cut in two, are left out.
     pub(super) fn text(&self, tokens: &[u32]) -> String {
-        let bytes: Vec<u8> =
-            tokens.iter().filter_map(|id| self.pieces.get(*id as usize)).flatten().copied().collect();
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.piece(*token)).copied().collect();
         let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
         text.trim().to_owned()
     }
@@ -211,7 +217,7 @@ mod tests {
         assert!(Tokens::parse(&damaged).err().unwrap().contains("<|transcribe|>"));
         let mut tokens = Tokens::parse(&vocabulary(20)).unwrap();
         let far = r#"{"suppress_ids": [1, 20], "suppress_ids_begin": []}"#;
-        assert!(tokens.suppress(far).unwrap_err().contains("token 20"));
-        assert!(tokens.suppress("{}").is_err());
+        let far: Config = serde_json::from_str(far).unwrap();
+        assert!(tokens.suppress(&far).unwrap_err().contains("token 20"));
     }
 }

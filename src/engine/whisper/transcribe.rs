@@ -1,13 +1,14 @@
-//! From an utterance to its text: greedy decoding, and what guards it.
+//! From an utterance to its text, step by step: greedy decoding, and what guards it.
 
-use rten_simd::SimdOp;
-use rten_vecmath::{MaxNum, SumExpSub};
+use std::ops::Range;
 
-use super::decoder::{Decoder, Memory};
-use super::encoder::Encoder;
-use super::linear::Gemm;
+use super::decoder::Decoder;
+use super::encoder::{Encoder, Encoding};
+use super::linear::Kernels;
 use super::mel::{HOP, Mel};
 use super::tokens::Tokens;
+use super::words;
+use super::writing::{Writing, Written};
 use crate::engine::RECOGNIZER_RATE;
 
 /// Feature frames in a second.
@@ -27,16 +28,15 @@ const NOBODY_SPOKE: f32 = 0.6;
 /// Below this one (a confidence of 0.2) a text is invented: that is what music and machines give.
 const INVENTED: f32 = -1.6;
 
-/// More tokens a second than anyone speaks, in any script.
-const TOKENS_PER_SECOND: usize = 16;
-
 /// As many as people speak in a second: three words, of one token in English and two in Russian.
 const SPOKEN_TOKENS: usize = 5;
 
-/// A detected language below this probability is uncertain ...
-const CERTAIN: f32 = 0.7;
-/// ... and in an utterance shorter than this, the one heard before in the stream is likelier.
-const SHORT: usize = 5 * RECOGNIZER_RATE as usize;
+/// Nobody speaks so slowly: less than three words in five seconds, in an utterance longer than this, in samples, ...
+const LONG: usize = 5 * RECOGNIZER_RATE as usize;
+const SLOWEST: f32 = 0.6;
+/// ... is invented where the text is less likely than this, a confidence of 0.7. That is what music gives: "Thank you."
+/// about 20 s of it.
+const UNLIKELY: f32 = -0.36;
 
 /// A loaded model. Immutable, so all sessions share it.
 pub(super) struct Model {
@@ -47,7 +47,7 @@ pub(super) struct Model {
 }
 
 /// Which language to write.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Language {
     /// This one, as the model's token; an English-only model has none.
     Known(Option<u32>),
@@ -63,144 +63,131 @@ pub(super) struct Transcript {
     pub(super) language: Option<u32>,
     /// The geometric mean of the tokens' probabilities.
     pub(super) confidence: f32,
+    pub(super) words: Vec<Word>,
+}
+
+/// A word, where it was heard.
+pub(super) struct Word {
+    pub(super) text: String,
+    /// In samples of the utterance.
+    pub(super) range: Range<usize>,
+    /// The geometric mean of its tokens' probabilities.
+    pub(super) confidence: f32,
+}
+
+/// An utterance of at most 30 s on its way to text.
+///
+/// The window is cut to the utterance and some silence, which costs a fraction of the full one. A text that loops or
+/// that the model itself doubts is written again in the full window, and the better one counts.
+pub(super) struct Listening {
+    pcm: Vec<i16>,
+    language: Language,
+    /// Whether a doubtful text is worth a second look.
+    careful: bool,
+    window: usize,
+    /// The doubtful text of the shorter window.
+    doubtful: Option<Attempt>,
+    stage: Stage,
+}
+
+enum Stage {
+    Hear,
+    Encode(Encoding),
+    Write(Box<Writing>),
 }
 
 /// What one window gave.
-struct Attempt {
-    language: Option<u32>,
+pub(super) struct Attempt {
+    pub(super) language: Option<u32>,
     /// The probability that nobody spoke.
-    silence: f32,
-    text: Written,
+    pub(super) silence: f32,
+    pub(super) text: Written,
 }
 
-/// What the decoder wrote.
-struct Written {
-    tokens: Vec<u32>,
-    /// The mean log-probability of the tokens and the end.
-    log_probability: f32,
-    /// Whether it went round in a loop, which is cut off, or babbled on.
-    runaway: bool,
+impl Listening {
+    /// Begins to listen.
+    pub(super) fn new(pcm: Vec<i16>, language: Language) -> Listening {
+        let window = window(&pcm);
+        Listening { pcm, language, careful: true, window, doubtful: None, stage: Stage::Hear }
+    }
+
+    /// The same for a guess: what is doubtful gets no second look.
+    pub(super) fn guess(pcm: Vec<i16>, language: Language) -> Listening {
+        Listening { careful: false, ..Listening::new(pcm, language) }
+    }
+
+    /// Does all that is left to be done.
+    pub(super) fn finish(mut self, model: &Model, kernels: &mut Kernels) -> Transcript {
+        loop {
+            if let Some(transcript) = self.step(model, kernels) {
+                return transcript;
+            }
+        }
+    }
+
+    /// Does a bounded piece of the work, some ten milliseconds: a layer of the encoder, or a few words. Returns the
+    /// transcript with the last one, after which there is no more to do.
+    pub(super) fn step(&mut self, model: &Model, kernels: &mut Kernels) -> Option<Transcript> {
+        match &mut self.stage {
+            Stage::Hear => {
+                let features = model.mel.features(&self.pcm, self.window.next_multiple_of(2));
+                self.stage = Stage::Encode(model.encoder.begin(kernels, &features));
+            }
+            Stage::Encode(encoding) => {
+                if let Some(states) = model.encoder.advance(kernels, encoding) {
+                    let memory = model.decoder.listen(kernels, &states);
+                    let writing = Writing::begin(model, kernels, memory, self.pcm.len(), self.language);
+                    self.stage = Stage::Write(Box::new(writing));
+                }
+            }
+            Stage::Write(writing) => {
+                if writing.advance(model, kernels) {
+                    let Stage::Write(writing) = std::mem::replace(&mut self.stage, Stage::Hear) else {
+                        unreachable!("it was just written in")
+                    };
+                    return self.conclude(model, writing.attempt());
+                }
+            }
+        }
+        None
+    }
+
+    /// What comes of an attempt: the transcript, or a second look.
+    fn conclude(&mut self, model: &Model, attempt: Attempt) -> Option<Transcript> {
+        let again =
+            self.careful && attempt.is_doubtful() && !attempt.is_silent() && self.window < FULL_WINDOW;
+        if again {
+            self.doubtful = Some(attempt);
+            self.window = FULL_WINDOW;
+            return None;
+        }
+        let best = match self.doubtful.take() {
+            Some(before) if before.text.rank() >= attempt.text.rank() => before,
+            _ => attempt,
+        };
+        Some(best.transcript(model, self.pcm.len(), self.careful))
+    }
 }
 
 impl Model {
-    /// The text of an utterance of at most 30 s.
-    ///
-    /// The window is cut to the utterance and some silence, which costs a fraction of the full one. A text that
-    /// loops or that the model itself doubts is decoded again in the full window, and the better one counts.
-    pub(super) fn transcribe(&self, pcm: &[i16], language: Language) -> Transcript {
-        let window = window(pcm);
-        let mut best = self.attempt(pcm, window, language);
-        if best.is_doubtful() && !best.is_silent() && window < FULL_WINDOW {
-            let full = self.attempt(pcm, FULL_WINDOW, language);
-            if full.text.rank() > best.text.rank() {
-                best = full;
-            }
-        }
-        self.transcript(&best)
-    }
-
-    /// As [`transcribe`](Model::transcribe), but without a second look at what is doubtful.
-    pub(super) fn guess(&self, pcm: &[i16], language: Language) -> Transcript {
-        self.transcript(&self.attempt(pcm, window(pcm), language))
-    }
-
     /// Does all the work that an utterance of so many seconds makes, without one: the steps are those of
-    /// [`transcribe`](Model::transcribe), and what they cost doesn't depend on what is heard.
-    pub(super) fn exercise(&self, seconds: usize) {
-        let gemm = Gemm::new();
+    /// [`Listening`], and what they cost doesn't depend on what is heard.
+    pub(super) fn exercise(&self, kernels: &mut Kernels, seconds: usize) {
         let pcm = vec![0; seconds * RECOGNIZER_RATE as usize];
         let features = self.mel.features(&pcm, window(&pcm).next_multiple_of(2));
-        let mut memory = self.decoder.listen(&gemm, &self.encoder.encode(&gemm, &features));
+        let mut encoding = self.encoder.begin(kernels, &features);
+        let states = loop {
+            if let Some(states) = self.encoder.advance(kernels, &mut encoding) {
+                break states;
+            }
+        };
+        let mut memory = self.decoder.listen(kernels, &states);
         let mut scores = vec![0.0; self.decoder.vocabulary()];
         let tokens = (SPOKEN_TOKENS * seconds).min(self.decoder.places() - 1);
         for _ in 0..tokens {
-            self.decoder.read(&gemm, &mut memory, &[self.tokens.start]);
-            self.decoder.score(&gemm, &memory, 0, &mut scores);
-            log_probability(&scores, self.tokens.end);
+            self.decoder.read(kernels, &mut memory, &[self.tokens.start]);
+            self.decoder.score(kernels, &memory, 0, &mut scores);
         }
-    }
-
-    fn transcript(&self, attempt: &Attempt) -> Transcript {
-        let Written { tokens, log_probability, .. } = &attempt.text;
-        let invented = *log_probability < INVENTED;
-        let text = if attempt.is_silent() || invented { String::new() } else { self.tokens.text(tokens) };
-        Transcript { text, language: attempt.language, confidence: log_probability.exp().clamp(0.0, 1.0) }
-    }
-
-    fn attempt(&self, pcm: &[i16], window: usize, language: Language) -> Attempt {
-        // The kernel can't be sent to another thread, and finding it costs nothing.
-        let gemm = Gemm::new();
-        let features = self.mel.features(pcm, window.next_multiple_of(2));
-        let states = self.encoder.encode(&gemm, &features);
-        let mut memory = self.decoder.listen(&gemm, &states);
-        let mut scores = vec![0.0; self.decoder.vocabulary()];
-
-        // The scores after the first token tell the language and whether anybody spoke.
-        self.decoder.read(&gemm, &mut memory, &[self.tokens.start]);
-        self.decoder.score(&gemm, &memory, 0, &mut scores);
-        let silence = log_probability(&scores, self.tokens.no_speech).exp();
-        let language = match language {
-            Language::Known(language) => language,
-            Language::Detect { earlier } => self.detect(&scores, earlier.filter(|_| pcm.len() < SHORT)),
-        };
-        let task = self.tokens.task(language);
-        self.decoder.read(&gemm, &mut memory, &task);
-        self.decoder.score(&gemm, &memory, task.len() - 1, &mut scores);
-
-        let seconds = pcm.len().div_ceil(RECOGNIZER_RATE as usize);
-        let room = self.decoder.places() - 1 - task.len();
-        let most = (TOKENS_PER_SECOND * (seconds + 1)).min(room);
-        let text = self.write(&gemm, &mut memory, &mut scores, most);
-        Attempt { language, silence, text }
-    }
-
-    /// The likeliest language of those the scores are about, or `earlier` where that is uncertain.
-    fn detect(&self, scores: &[f32], earlier: Option<u32>) -> Option<u32> {
-        let languages = self.tokens.languages();
-        let heard: Vec<f32> = languages.iter().map(|(_, id)| scores[*id as usize]).collect();
-        let best = likeliest(&heard)?;
-        let probability = log_probability(&heard, u32::try_from(best).ok()?).exp();
-        let best = languages[best].1;
-        Some(if probability < CERTAIN { earlier.unwrap_or(best) } else { best })
-    }
-
-    /// Writes the text that follows what was read, always with the likeliest token, until it ends, loops, or has
-    /// `most` tokens. `scores` holds those of its first token.
-    fn write(&self, gemm: &Gemm, memory: &mut Memory, scores: &mut [f32], most: usize) -> Written {
-        let Tokens { end, suppressed, suppressed_first, .. } = &self.tokens;
-        let mut tokens = Vec::new();
-        let mut runaway = false;
-        let mut sum = 0.0f32;
-        let mut steps = 0;
-        loop {
-            // Of the tokens from `end` on only that one may be written; the others steer.
-            let written = &mut scores[..=*end as usize];
-            let first: &[u32] = if tokens.is_empty() { suppressed_first } else { &[] };
-            for id in suppressed.iter().chain(first) {
-                if let Some(score) = written.get_mut(*id as usize) {
-                    *score = f32::NEG_INFINITY;
-                }
-            }
-            let Some(next) = likeliest(written).and_then(|best| u32::try_from(best).ok()) else { break };
-            sum += log_probability(written, next);
-            steps += 1;
-            if next == *end {
-                break;
-            }
-            tokens.push(next);
-            if let Some(kept) = without_loop(&tokens) {
-                tokens.truncate(kept);
-                runaway = true;
-                break;
-            }
-            if tokens.len() == most {
-                runaway = true;
-                break;
-            }
-            self.decoder.read(gemm, memory, &[next]);
-            self.decoder.score(gemm, memory, 0, scores);
-        }
-        Written { tokens, log_probability: sum / steps.max(1) as f32, runaway }
     }
 }
 
@@ -212,13 +199,34 @@ impl Attempt {
     fn is_silent(&self) -> bool {
         self.silence > NOBODY_SPOKE && self.text.log_probability < DOUBTFUL
     }
+
+    /// Whether so many words were made up about so many samples of what is no speech.
+    fn is_invented(&self, words: usize, samples: usize) -> bool {
+        let seconds = samples as f32 / RECOGNIZER_RATE as f32;
+        let slow = samples > LONG && (words as f32) < SLOWEST * seconds;
+        self.text.log_probability < INVENTED || slow && self.text.log_probability < UNLIKELY
+    }
+
+    /// The text, with its words where they are wanted.
+    fn transcript(&self, model: &Model, samples: usize, with_words: bool) -> Transcript {
+        let Attempt { language, text, .. } = self;
+        let confidence = text.log_probability.exp().clamp(0.0, 1.0);
+        let pieces = words::split(&model.tokens, &text.tokens, *language);
+        let whole = model.tokens.text(&text.tokens);
+        let caption = is_caption(&whole) && text.log_probability < UNLIKELY;
+        if self.is_silent() || self.is_invented(pieces.len(), samples) || caption {
+            return Transcript { text: String::new(), language: *language, confidence, words: Vec::new() };
+        }
+        let words = if with_words { words::place(&model.decoder, text, pieces, samples) } else { Vec::new() };
+        Transcript { text: whole, language: *language, confidence, words }
+    }
 }
 
-impl Written {
-    /// What compares greater is the better text.
-    fn rank(&self) -> (bool, f32) {
-        (!self.runaway, self.log_probability)
-    }
+/// Whether a text is all in capitals, as subtitles say what is heard but not spoken: "MUSIC PLAYS". A name may be so, too,
+/// but is shorter.
+fn is_caption(text: &str) -> bool {
+    let letters = text.chars().filter(|c| c.is_alphabetic()).count();
+    letters > 6 && text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
 }
 
 /// The feature frames of an utterance and its padding.
@@ -226,56 +234,16 @@ fn window(pcm: &[i16]) -> usize {
     (pcm.len().div_ceil(HOP) + PADDING).clamp(LEAST_WINDOW, FULL_WINDOW)
 }
 
-/// The place of the highest score; the first of equals.
-fn likeliest(scores: &[f32]) -> Option<usize> {
-    let highest = MaxNum::new(scores).dispatch();
-    scores.iter().position(|score| *score == highest)
-}
-
-/// The logarithm of the softmax at one place.
-fn log_probability(scores: &[f32], at: u32) -> f32 {
-    let highest = MaxNum::new(scores).dispatch();
-    scores[at as usize] - highest - SumExpSub::new(scores, highest).dispatch().ln()
-}
-
-/// Where a text that ends in a loop should be cut: after the phrase's first round. People do repeat themselves, so
-/// the shorter the phrase the more rounds it takes.
-fn without_loop(tokens: &[u32]) -> Option<usize> {
-    (1..=tokens.len() / 3).find_map(|phrase| {
-        let rounds = match phrase {
-            1 => 8,
-            2..=3 => 5,
-            4..=5 => 4,
-            _ => 3,
-        };
-        let start = tokens.len().checked_sub(phrase * rounds)?;
-        let looped = &tokens[start..];
-        let repeats = looped.iter().zip(&looped[phrase..]).all(|(token, next)| token == next);
-        repeats.then_some(start + phrase)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn loops_are_cut_after_the_first_round() {
-        let phrase = [10, 11, 12, 13, 14, 15];
-        let looped = [&[1, 2][..], &phrase, &phrase, &phrase].concat();
-        assert_eq!(without_loop(&looped[..19]), None);
-        assert_eq!(without_loop(&looped), Some(8));
-        assert_eq!(without_loop(&[7; 7]), None);
-        assert_eq!(without_loop(&[7; 8]), Some(1));
-        assert_eq!(without_loop(&[]), None);
-    }
-
-    #[test]
-    fn probabilities_sum_to_one() {
-        let scores = [1.0, 3.0, f32::NEG_INFINITY, 2.0];
-        let sum: f32 = (0..4).map(|at| log_probability(&scores, at).exp()).sum();
-        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
-        assert_eq!(likeliest(&scores), Some(1));
-        assert_eq!(likeliest(&[f32::NAN]), None);
+    fn captions_are_in_capitals() {
+        assert!(is_caption("ТРЕВОЖНАЯ МУЗЫКА"));
+        assert!(is_caption("[MUSIC PLAYS]"));
+        for spoken in ["NATO", "Music plays", "IBM and NASA", "1,234,567", "你好世界你好世界", ""] {
+            assert!(!is_caption(spoken), "{spoken}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use super::Route;
+use crate::hex::hex;
 
 /// A file of the page.
 #[derive(Clone, Copy)]
@@ -61,8 +62,7 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
 /// The files of the page, which anybody may read.
 pub(super) fn pages() -> impl Iterator<Item = Route> {
     FILES.into_iter().map(|file| {
-        let tag: String =
-            Sha256::digest(file.content)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let tag = hex(&Sha256::digest(file.content)[..16]);
         let tag = HeaderValue::try_from(format!("\"{tag}\"")).expect("hexadecimal fits a header");
         (file.path, get(async move |asked: HeaderMap| answer(&file, &tag, &asked)))
     })

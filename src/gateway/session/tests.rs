@@ -6,7 +6,7 @@ use std::sync::{Mutex, mpsc};
 use bytes::Bytes;
 
 use super::*;
-use crate::engine::{RecognizerStream, Segment};
+use crate::engine::{Guess, RecognizerStream, Segment};
 use crate::gateway::authority::Audit;
 use crate::gateway::metrics::Metrics;
 
@@ -35,8 +35,8 @@ impl RecognizerStream for Stuck {
         Ok(Vec::new())
     }
 
-    fn partial(&mut self) -> Result<Option<Segment>, EngineError> {
-        Ok(None)
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        Ok(Guess::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -239,7 +239,7 @@ impl Core {
     }
 
     fn segment(&mut self, segment: Final, now: Duration) -> Result<(), String> {
-        let Final { index, start, end, text, language, confidence } = segment;
+        let Final { index, start, end, text, language, confidence, mut words } = segment;
         let next = self.finals_seen();
         if index < next {
             // Sent again after a resume, and crossed with our count of what we have.
@@ -272,6 +272,10 @@ impl Core {
             self.received = end;
             self.audio_taken(now);
         }
+        // A word somewhere else is of no use to anybody.
+        words.retain(|word| {
+            start <= word.range.start && word.range.start <= word.range.end && word.range.end <= end
+        });
         let index = self.next_index;
         self.next_index += 1;
         (self.failing_since, self.pardoned) = (None, None);
@@ -285,6 +289,7 @@ impl Core {
             text,
             language,
             confidence,
+            words,
         }));
         self.settle_gaps(self.received);
         self.pump(now);

@@ -233,6 +233,7 @@ impl Session {
                         text: recording.text(range),
                         language: None,
                         confidence: None,
+                        words: Vec::new(),
                     });
                 }
             }

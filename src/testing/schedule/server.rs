@@ -253,6 +253,7 @@ impl Server {
                 text: digest(session.samples[first..last].iter().copied()),
                 language: None,
                 confidence: None,
+                words: Vec::new(),
             });
             session.final_ = end;
         }

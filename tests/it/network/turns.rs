@@ -241,6 +241,7 @@ fn final_(index: u64, start: u64, end: u64) -> Reply {
         text: "said".to_owned(),
         language: None,
         confidence: None,
+        words: Vec::new(),
     };
     Reply::Say(ServerMessage::Final(segment))
 }

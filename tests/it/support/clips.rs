@@ -69,6 +69,21 @@ pub(crate) fn audio(set: &str, clip: &str) -> Vec<i16> {
     }
 }
 
+/// Pieces of music, by name.
+pub(crate) fn music() -> Vec<(String, Vec<i16>)> {
+    let directory = Path::new("/usr/share/asterisk/moh");
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| missing(directory, &error.to_string()));
+    let paths = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|it| it == "wav"));
+    let mut pieces: Vec<_> =
+        paths.map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), wav(path))).collect();
+    pieces.sort();
+    assert!(!pieces.is_empty(), "no music in {}", directory.display());
+    pieces
+}
+
 fn wav(path: PathBuf) -> Vec<i16> {
     let mut reader = hound::WavReader::open(&path).unwrap_or_else(|error| missing(&path, &error.to_string()));
     assert_eq!(reader.spec().channels, 1, "{} isn't mono", path.display());
@@ -91,7 +106,7 @@ fn resample(samples: &[i16], rate: u32) -> Vec<i16> {
 fn missing(path: &Path, reason: &str) -> ! {
     panic!(
         "{}: {reason}; run `apt-get install pocketsphinx-testdata asterisk-core-sounds-en-wav \
-         asterisk-core-sounds-ru-wav`",
+         asterisk-core-sounds-ru-wav asterisk-moh-opsound-wav`",
         path.display()
     )
 }

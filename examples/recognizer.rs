@@ -1,0 +1,230 @@
+//! Another engine behind the gateway: one that hears which buttons of a telephone are pressed.
+//!
+//!     cargo run --example recognizer -- 0123456789
+//!
+//! It implements `Recognizer` and `RecognizerStream`, a gateway serves it on loopback, and a session transcribes through
+//! that. A speech engine is brought in just so: load it once in the `Recognizer`, keep what belongs to one session in its
+//! stream, and tell in segments what was heard and where.
+
+use std::error::Error;
+use std::f64::consts::TAU;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use voxline::audio::{Feed, FramePos, FrameRange};
+use voxline::auth::TokenProvider;
+use voxline::chunk::Chunker;
+use voxline::clock::SystemClock;
+use voxline::engine::{
+    EngineError, Guess, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, StreamOptions,
+};
+use voxline::gateway::authority::{Authority, Terms};
+use voxline::gateway::{Engines, Gateway, Options, serve};
+use voxline::session::{self, Settings};
+use voxline::transcript::TranscriptEvent;
+use voxline::transport::WebSocketConnector;
+
+/// The tones of a button, in Hz: one for its row, one for its column (ITU-T Q.23).
+const ROWS: [f64; 4] = [697.0, 770.0, 852.0, 941.0];
+const COLUMNS: [f64; 4] = [1209.0, 1336.0, 1477.0, 1633.0];
+const BUTTONS: [[char; 4]; 4] =
+    [['1', '2', '3', 'A'], ['4', '5', '6', 'B'], ['7', '8', '9', 'C'], ['*', '0', '#', 'D']];
+
+/// Samples looked at together, 13 ms: as many as tell two rows apart, and few enough that the shortest tone, of 40 ms (ITU-T
+/// Q.24), fills two of them.
+const BLOCK: usize = 208;
+/// How much of a block's energy the two tones have; speech spreads it.
+const PURITY: f64 = 0.65;
+/// How many times as strong one tone may be as the other: 8 dB (Q.24).
+const TWIST: f64 = 6.3;
+/// The energy of a sample below which nothing is pressed: -46 dB of full scale.
+const FAINT: f64 = 27_000.0;
+/// A number ends after so many frames without a button: a second.
+const PAUSE: u64 = RECOGNIZER_RATE as u64;
+/// A segment ends after so many frames at the latest, so that the end of the last one always advances: ten seconds.
+const LONGEST: u64 = 10 * RECOGNIZER_RATE as u64;
+
+/// The engine. There is nothing to load.
+pub(crate) struct TouchTones;
+
+impl Recognizer for TouchTones {
+    fn name(&self) -> &str {
+        "touch-tones"
+    }
+
+    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        Ok(Box::new(Stream::default()))
+    }
+}
+
+/// What belongs to one session.
+#[derive(Default)]
+struct Stream {
+    /// Samples that don't fill a block yet.
+    rest: Vec<i16>,
+    /// Where they begin.
+    heard: FramePos,
+    /// Where the last segment ended.
+    told: FramePos,
+    /// The number so far, and where its last button was heard.
+    number: String,
+    pressed_at: FramePos,
+    /// What the last two blocks held, and the button that is down since.
+    last: [Option<char>; 2],
+    down: Option<char>,
+    guessed: usize,
+}
+
+impl RecognizerStream for Stream {
+    fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
+        self.rest.extend_from_slice(pcm);
+        let samples = std::mem::take(&mut self.rest);
+        let (blocks, rest) = samples.as_chunks::<BLOCK>();
+        self.rest = rest.to_vec();
+        Ok(blocks.iter().filter_map(|block| self.take(block)).collect())
+    }
+
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        let is_new = self.number.len() > self.guessed;
+        self.guessed = self.number.len();
+        Ok(match is_new {
+            true => Guess::Text(segment(FrameRange::new(self.told, self.heard), self.number.clone())),
+            false => Guess::Nothing,
+        })
+    }
+
+    fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        self.heard = self.heard + std::mem::take(&mut self.rest).len() as u64;
+        (self.last, self.down) = Default::default();
+        Ok(Vec::from_iter((self.heard > self.told).then(|| self.tell())))
+    }
+}
+
+impl Stream {
+    fn take(&mut self, block: &[i16; BLOCK]) -> Option<Segment> {
+        self.heard = self.heard + BLOCK as u64;
+        self.last = [self.last[1], button(block)];
+        // Two blocks alike are a button, or none; one by itself may be half a tone.
+        if self.last[0] == self.last[1] && self.last[1] != self.down {
+            self.down = self.last[1];
+            self.number.extend(self.down);
+        }
+        if self.down.is_some() {
+            self.pressed_at = self.heard;
+        }
+        let is_over = !self.number.is_empty() && self.heard - self.pressed_at >= PAUSE;
+        (is_over || self.heard - self.told >= LONGEST).then(|| self.tell())
+    }
+
+    /// Commits all up to here.
+    fn tell(&mut self) -> Segment {
+        let range = FrameRange::new(self.told, self.heard);
+        self.told = self.heard;
+        self.guessed = 0;
+        segment(range, std::mem::take(&mut self.number))
+    }
+}
+
+fn segment(range: FrameRange, text: String) -> Segment {
+    Segment { text, ..Segment::silence(range) }
+}
+
+/// The button whose tones a block holds.
+fn button(block: &[i16; BLOCK]) -> Option<char> {
+    let energy: f64 = block.iter().map(|sample| f64::from(*sample).powi(2)).sum();
+    let (row, low) = strongest(&ROWS, block);
+    let (column, high) = strongest(&COLUMNS, block);
+    let is_pressed = energy > FAINT * BLOCK as f64
+        && low + high > PURITY * energy
+        && low < TWIST * high
+        && high < TWIST * low;
+    is_pressed.then(|| BUTTONS[row][column])
+}
+
+/// Which of these tones is the strongest in a block, and its energy.
+fn strongest(tones: &[f64; 4], block: &[i16; BLOCK]) -> (usize, f64) {
+    let energies = tones.map(|hz| energy_at(hz, block)).into_iter().enumerate();
+    energies.max_by(|(_, one), (_, other)| one.total_cmp(other)).expect("there are four")
+}
+
+/// The energy of a tone in a block (Goertzel's algorithm).
+fn energy_at(hz: f64, block: &[i16; BLOCK]) -> f64 {
+    let coefficient = 2.0 * (TAU * hz / f64::from(RECOGNIZER_RATE)).cos();
+    let (one, two) = block
+        .iter()
+        .fold((0.0, 0.0), |(one, two), sample| (f64::from(*sample) + coefficient * one - two, one));
+    // The sum of squares of the tone that has this power in the spectrum.
+    2.0 * (one * one + two * two - coefficient * one * two) / BLOCK as f64
+}
+
+/// The sound of these buttons, pressed for 60 ms each, with pauses as long.
+pub(crate) fn dial(number: &str) -> Vec<i16> {
+    let mut pcm = Vec::new();
+    for button in number.chars() {
+        let place = BUTTONS.iter().flatten().position(|other| *other == button);
+        let tones = place.map(|place| [ROWS[place / 4], COLUMNS[place % 4]]).unwrap_or_default();
+        pcm.extend((0..960).map(|at| {
+            let turns = |hz: f64| (TAU * hz * f64::from(at) / f64::from(RECOGNIZER_RATE)).sin();
+            (6_000.0 * tones.map(turns).iter().sum::<f64>()) as i16
+        }));
+        pcm.extend([0; 960]);
+    }
+    pcm
+}
+
+/// Serves the engine on loopback, and transcribes `pcm` there. Returns the texts of the segments that have one.
+pub(crate) async fn transcribe(pcm: &[i16]) -> Result<Vec<String>, Box<dyn Error>> {
+    let authority = Authority::in_memory(Duration::from_secs(3600), Arc::new(SystemClock::new()))?;
+    authority.create_project("example")?;
+    let token = authority.create_service_token("example", Terms::default())?.token;
+    let engines = Engines { recognizer: Some(Arc::new(TouchTones)), ..Engines::default() };
+    let gateway = Arc::new(Gateway::new(authority, engines, Options::default()));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let endpoint = format!("http://{}", listener.local_addr()?).parse()?;
+    let stop = CancellationToken::new();
+    let serving = serve(listener, gateway, stop.clone());
+
+    let (connector, tokens) = (WebSocketConnector::new(endpoint)?, TokenProvider::service(&token)?);
+    let (audio, feed) = mpsc::channel(16);
+    let (events, mut told) = mpsc::channel(16);
+    let session = session::run(&connector, &tokens, Settings::new(RECOGNIZER_RATE), feed, events);
+    let speaking = async move {
+        let (mut chunker, mut rest) = (Chunker::new(RECOGNIZER_RATE as usize / 10), pcm);
+        while let Some(chunk) = chunker.push_s16(&mut rest).or_else(|| chunker.finish()) {
+            if audio.send(Feed::Audio(chunk)).await.is_err() {
+                return;
+            }
+        }
+        let _ = audio.send(Feed::End).await;
+    };
+    let listening = async {
+        let mut texts = Vec::new();
+        while let Some(event) = told.recv().await {
+            if let TranscriptEvent::Final(segment) = event {
+                texts.extend(Some(segment.text).filter(|text| !text.is_empty()));
+            }
+        }
+        texts
+    };
+    let client = async {
+        let (ended, (), texts) = tokio::join!(session, speaking, listening);
+        stop.cancel();
+        ended.result.map(|()| texts)
+    };
+    let (served, texts) = tokio::join!(serving, client);
+    served?;
+    Ok(texts?)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let number = std::env::args().nth(1).unwrap_or_else(|| "0123456789".to_owned());
+    for heard in transcribe(&dial(&number)).await? {
+        writeln!(std::io::stdout(), "{heard}")?;
+    }
+    Ok(())
+}
