@@ -18,12 +18,13 @@ use crate::audio::FrameRange;
 use crate::transcript::Word;
 
 pub use self::endpoint::{Endpointer, Open, Span};
-#[cfg(feature = "whisper")]
-pub use self::whisper::Whisper;
 #[cfg(feature = "voices")]
 pub use self::voices::{
-    EspeakVoice, FestivalVoice, MAX_SENTENCE_CHARS, PiperVoice, Sentences, VoiceError, Voices, language_of, sentences,
+    EspeakVoice, FestivalVoice, MAX_SENTENCE_CHARS, PiperVoice, Sentences, VoiceError, Voices, language_of,
+    sentences,
 };
+#[cfg(feature = "whisper")]
+pub use self::whisper::Whisper;
 
 /// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;

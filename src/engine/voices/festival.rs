@@ -92,7 +92,8 @@ impl FestivalVoice {
 
     /// What festival says to a text that it can read.
     fn utter(&self, text: &str) -> Result<Vec<i16>, EngineError> {
-        let files = tempfile::tempdir().map_err(|error| refused(&format!("no directory for its files: {error}")))?;
+        let files =
+            tempfile::tempdir().map_err(|error| refused(&format!("no directory for its files: {error}")))?;
         let (from, to) = (files.path().join("text"), files.path().join("speech"));
         fs::write(&from, text).map_err(|error| refused(&format!("its text can't be written: {error}")))?;
         let question = format!("(voxline_speak {} {})\n", quoted(&from)?, quoted(&to)?);
@@ -131,7 +132,8 @@ fn refused(reason: &str) -> EngineError {
 
 /// A path as a string of Lisp.
 fn quoted(path: &Path) -> Result<String, EngineError> {
-    let path = path.to_str().ok_or_else(|| refused("the directory of temporary files has no readable name"))?;
+    let path =
+        path.to_str().ok_or_else(|| refused("the directory of temporary files has no readable name"))?;
     Ok(format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 

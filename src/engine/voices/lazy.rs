@@ -24,7 +24,11 @@ pub(super) fn piper_voices(models: &Path) -> Vec<Arc<LazyPiper>> {
         .into_iter()
         .filter_map(|directory| {
             let info = PiperVoice::describe(&directory).ok()?;
-            Some(Arc::new(LazyPiper { info, speaker: None, network: Arc::new(LazyNetwork { directory, loaded: Mutex::default() }) }))
+            Some(Arc::new(LazyPiper {
+                info,
+                speaker: None,
+                network: Arc::new(LazyNetwork { directory, loaded: Mutex::default() }),
+            }))
         })
         .collect()
 }

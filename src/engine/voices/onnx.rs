@@ -193,8 +193,13 @@ mod tests {
     use super::*;
 
     fn node(name: &str, operator: &str) -> Vec<u8> {
-        [message(INPUT, b"x"), message(INPUT, b"y"), message(NAME, name.as_bytes()), message(OPERATOR, operator.as_bytes())]
-            .concat()
+        [
+            message(INPUT, b"x"),
+            message(INPUT, b"y"),
+            message(NAME, name.as_bytes()),
+            message(OPERATOR, operator.as_bytes()),
+        ]
+        .concat()
     }
 
     fn model() -> Vec<u8> {
@@ -202,7 +207,13 @@ mod tests {
         let graph: Vec<u8> = nodes.iter().flat_map(|node| message(NODE, node)).collect();
         // A field of each kind around them, and a graph longer than 127 bytes.
         let padding = message(9, &[7; 200]);
-        [b"\x08\x96\x01".as_slice(), &message(GRAPH, &[graph, padding].concat()), b"\x4d1234", b"\x5112345678"].concat()
+        [
+            b"\x08\x96\x01".as_slice(),
+            &message(GRAPH, &[graph, padding].concat()),
+            b"\x4d1234",
+            b"\x5112345678",
+        ]
+        .concat()
     }
 
     #[test]

@@ -160,10 +160,12 @@ impl Order {
         };
         let tempo = match given(&asked.tempo) {
             None => 1.0,
-            Some(tempo) => tempo.parse().ok().filter(|tempo| limits.tempo.contains(tempo)).ok_or_else(|| {
-                let (slowest, fastest) = (limits.tempo.start(), limits.tempo.end());
-                bad(format!("tempo '{tempo}' is not between {slowest} and {fastest}"))
-            })?,
+            Some(tempo) => {
+                tempo.parse().ok().filter(|tempo| limits.tempo.contains(tempo)).ok_or_else(|| {
+                    let (slowest, fastest) = (limits.tempo.start(), limits.tempo.end());
+                    bad(format!("tempo '{tempo}' is not between {slowest} and {fastest}"))
+                })?
+            }
         };
         let name = given(&asked.model_name).unwrap_or_else(|| VOICE.to_owned());
         let found = gateway.engines.voices.find(Some(&name), Some(language_of(&text)));

@@ -179,7 +179,11 @@ fn numbers_are_read_in_both_languages() {
     for (name, written, read) in [
         ("joe", "It costs $5.20.", "It costs 5 dollars and 20 cents."),
         ("espeak-en", "It costs $5.20.", "It costs 5 dollars and 20 cents."),
-        ("festival-ru", "Это стоит 21 ₽, т.е. 3,5 %.", "Это стоит двадцать один рубль, то есть три целых пять десятых процента."),
+        (
+            "festival-ru",
+            "Это стоит 21 ₽, т.е. 3,5 %.",
+            "Это стоит двадцать один рубль, то есть три целых пять десятых процента.",
+        ),
     ] {
         let voice = voice(name);
         assert!(voice.speak(written, 1.0).unwrap() == voice.speak(read, 1.0).unwrap(), "{name}");

@@ -52,7 +52,10 @@ fn word_error_rate(name: &str) -> f64 {
         let heard = segments.into_iter().map(|segment| segment.text).collect::<Vec<_>>().join(" ");
         let of_sentence = WordErrors::between(&text, &heard);
         if of_sentence.errors > 0 {
-            println!("{name}: {} of {} words\n  said  {text}\n  heard {heard}", of_sentence.errors, of_sentence.words);
+            println!(
+                "{name}: {} of {} words\n  said  {text}\n  heard {heard}",
+                of_sentence.errors, of_sentence.words
+            );
         }
         errors = errors.and(of_sentence);
     }

@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_long_sentence_opens_with_a_clause_that_lasts_for_a_while() {
-        let clauses = |lengths: &[usize]| -> Vec<String> { lengths.iter().map(|&n| "ə".repeat(n)).collect() };
+        let clauses =
+            |lengths: &[usize]| -> Vec<String> { lengths.iter().map(|&n| "ə".repeat(n)).collect() };
         for (lengths, expected) in [
             (&[][..], 0),
             (&[40, 60], 0),

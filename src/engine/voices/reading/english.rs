@@ -8,7 +8,17 @@ use regex::Captures;
 use super::{Rule, number, text};
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -106,20 +116,42 @@ pub(super) fn rules() -> &'static [Rule] {
             ),
             Rule::new(r"\b(?P<decade>[12][0-9][1-9]0)s\b", |found| {
                 let decade = number(found, "decade")?;
-                let tens = ["teens", "twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties", "nineties"];
+                let tens = [
+                    "teens",
+                    "twenties",
+                    "thirties",
+                    "forties",
+                    "fifties",
+                    "sixties",
+                    "seventies",
+                    "eighties",
+                    "nineties",
+                ];
                 Some(format!("{} {}", decade / 100, tens[(decade / 10 % 10) as usize - 1]))
             }),
             // A number of a year's size behind these words is one.
-            Rule::new(r"\b(?P<before>(?i:in|since|until|by|from|to|of|year|summer|winter|spring|autumn|fall)|(?:January|February|March|April|May|June|July|August|September|October|November|December),?) (?P<year>1[1-9][0-9]{2}|20[0-9]{2})\b", |found| {
-                Some(format!("{} {}", &found["before"], year(number(found, "year")?)))
-            }),
-            Rule::new(r"\b(?P<hour>[01]?[0-9]|2[0-3]):(?P<minute>[0-5][0-9])\b(?P<half>\s?(?:[aApP]\.[mM]\.|[aApP][mM]\b))?(?P<end>\s*$)?", time),
-            Rule::new(r"(?P<sign>[$€£])\s?(?P<whole>[0-9][0-9,]*)(?:\.(?P<part>[0-9]+))?(?:\s(?P<times>thousand|million|billion|trillion|[kKmMbB])\b)?", money),
-            Rule::new(r"(?P<number>[0-9][0-9,.]*)\s?(?P<unit>km/h|mph|km|cm|mm|kg|mg|lbs|lb|oz|ft|ml|min|sec|GB|MB|KB|GHz|MHz|kHz|Hz|kW|m|g|°\s?C|°\s?F|°)(?P<end>[\s.,;:!?)]|$)", measured),
+            Rule::new(
+                r"\b(?P<before>(?i:in|since|until|by|from|to|of|year|summer|winter|spring|autumn|fall)|(?:January|February|March|April|May|June|July|August|September|October|November|December),?) (?P<year>1[1-9][0-9]{2}|20[0-9]{2})\b",
+                |found| Some(format!("{} {}", &found["before"], year(number(found, "year")?))),
+            ),
+            Rule::new(
+                r"\b(?P<hour>[01]?[0-9]|2[0-3]):(?P<minute>[0-5][0-9])\b(?P<half>\s?(?:[aApP]\.[mM]\.|[aApP][mM]\b))?(?P<end>\s*$)?",
+                time,
+            ),
+            Rule::new(
+                r"(?P<sign>[$€£])\s?(?P<whole>[0-9][0-9,]*)(?:\.(?P<part>[0-9]+))?(?:\s(?P<times>thousand|million|billion|trillion|[kKmMbB])\b)?",
+                money,
+            ),
+            Rule::new(
+                r"(?P<number>[0-9][0-9,.]*)\s?(?P<unit>km/h|mph|km|cm|mm|kg|mg|lbs|lb|oz|ft|ml|min|sec|GB|MB|KB|GHz|MHz|kHz|Hz|kW|m|g|°\s?C|°\s?F|°)(?P<end>[\s.,;:!?)]|$)",
+                measured,
+            ),
             Rule::new(r"\b(?P<above>[1-9])/(?P<below>[2-9]|10)\b", fraction),
             Rule::new(r"\bNo\. ?(?P<number>[0-9])", |found| Some(format!("number {}", &found["number"]))),
             Rule::new(r"(?:№|#)\s?(?P<number>[0-9])", |found| Some(format!("number {}", &found["number"]))),
-            Rule::new(r"(?P<from>[0-9])\s?[-–—]\s?(?P<to>[0-9])", |found| Some(format!("{} to {}", &found["from"], &found["to"]))),
+            Rule::new(r"(?P<from>[0-9])\s?[-–—]\s?(?P<to>[0-9])", |found| {
+                Some(format!("{} to {}", &found["from"], &found["to"]))
+            }),
             // Behind a name a street, before one a saint.
             Rule::new(r"(?P<name>[a-z]) St\.", |found| Some(format!("{} Street", &found["name"]))),
             Rule::new(r"\b(?P<short>[A-Za-z](?:\.[a-zA-Z]|[a-z]*)\.)(?P<end>\s*$|\s+[A-Z])?", |found| {

@@ -11,12 +11,28 @@ use std::sync::LazyLock;
 use regex::Captures;
 
 use self::numbers::{Case, Gender, Noun, cardinal, counted, ordinal};
-use self::words::{ABBREVIATIONS, DOLLAR, EURO, HUNDREDTH, KOPECK, MONTHS, PERCENT, PENNY, POUND, RUBLE, CENT, TENTH, THOUSANDTH, WHOLE, unit};
+use self::words::{
+    ABBREVIATIONS, CENT, DOLLAR, EURO, HUNDREDTH, KOPECK, MONTHS, PENNY, PERCENT, POUND, RUBLE, TENTH,
+    THOUSANDTH, WHOLE, unit,
+};
 use super::{Rule, number, text};
 
 /// What asks for the genitive.
 const GENITIVE: &[&str] = &[
-    "до", "от", "из", "с", "без", "около", "после", "более", "менее", "больше", "меньше", "свыше", "для", "кроме",
+    "до",
+    "от",
+    "из",
+    "с",
+    "без",
+    "около",
+    "после",
+    "более",
+    "менее",
+    "больше",
+    "меньше",
+    "свыше",
+    "для",
+    "кроме",
 ];
 
 pub(super) fn rules() -> &'static [Rule] {
@@ -26,40 +42,72 @@ pub(super) fn rules() -> &'static [Rule] {
             Rule::new(r"\b[1-9][0-9]{0,2}(?:[ \u{a0}\u{2009}\u{202f}][0-9]{3})+\b", |found| {
                 Some(found[0].chars().filter(char::is_ascii_digit).collect())
             }),
-            Rule::new(r"\+?\b[78][ \u{a0}-]?\(?[0-9]{3}\)?[ \u{a0}-]?[0-9]{3}[ \u{a0}-]?[0-9]{2}[ \u{a0}-]?[0-9]{2}\b", telephone),
+            Rule::new(
+                r"\+?\b[78][ \u{a0}-]?\(?[0-9]{3}\)?[ \u{a0}-]?[0-9]{3}[ \u{a0}-]?[0-9]{2}[ \u{a0}-]?[0-9]{2}\b",
+                telephone,
+            ),
             Rule::new(r"(?P<before>^|[\s(«])[-−](?P<digit>[0-9])", |found| {
                 Some(format!("{}минус {}", &found["before"], &found["digit"]))
             }),
-            Rule::new(r"\b(?P<day>[0-3]?[0-9])\.(?P<month>[01]?[0-9])\.(?P<year>[12][0-9]{3})(?:\s?(?:г\.|года))?", date),
+            Rule::new(
+                r"\b(?P<day>[0-3]?[0-9])\.(?P<month>[01]?[0-9])\.(?P<year>[12][0-9]{3})(?:\s?(?:г\.|года))?",
+                date,
+            ),
             Rule::new(r"\b(?P<year>[12][0-9]{3})-(?P<month>[01][0-9])-(?P<day>[0-3][0-9])\b", date),
-            Rule::new(r"\b(?P<day>[0-3]?[0-9]) (?P<name>(?:янв|фев|мар|апр|ма|июн|июл|авг|сен|окт|ноя|дек)[а-я]*)\b", |found| {
-                let month = MONTHS.iter().find(|&&month| month == &found["name"])?;
-                let day = number(found, "day").filter(|day| (1..=31).contains(day))?;
-                Some(format!("{} {month}", ordinal(day, "го")?))
-            }),
-            Rule::new(r"\b(?P<year>[12][0-9]{3})(?:\s(?P<word>год|года|году|годом|годы|годов|годах)\b|\s?(?P<short>гг?\.))", year),
+            Rule::new(
+                r"\b(?P<day>[0-3]?[0-9]) (?P<name>(?:янв|фев|мар|апр|ма|июн|июл|авг|сен|окт|ноя|дек)[а-я]*)\b",
+                |found| {
+                    let month = MONTHS.iter().find(|&&month| month == &found["name"])?;
+                    let day = number(found, "day").filter(|day| (1..=31).contains(day))?;
+                    Some(format!("{} {month}", ordinal(day, "го")?))
+                },
+            ),
+            Rule::new(
+                r"\b(?P<year>[12][0-9]{3})(?:\s(?P<word>год|года|году|годом|годы|годов|годах)\b|\s?(?P<short>гг?\.))",
+                year,
+            ),
             Rule::new(r"\b(?P<number>[0-9]{1,4})-(?P<ending>[а-я]{1,3})\b", |found| {
                 let (number, ending) = (number(found, "number")?, &found["ending"]);
                 // The nineties; but the fifth of May.
                 ordinal(number, if ending == "е" && number >= 10 && number % 10 == 0 { "ые" } else { ending })
             }),
-            Rule::new(r"\b(?P<roman>[IVX]+)(?P<first>\s?[-–]\s?(?P<second>[IVX]+))? (?P<word>век[а-я]*|в\.|вв\.)", century),
+            Rule::new(
+                r"\b(?P<roman>[IVX]+)(?P<first>\s?[-–]\s?(?P<second>[IVX]+))? (?P<word>век[а-я]*|в\.|вв\.)",
+                century,
+            ),
             Rule::new(r"\b(?P<hour>[01]?[0-9]|2[0-3]):(?P<minute>[0-5][0-9])\b", time),
-            Rule::new(r"(?P<sign>[$€£])\s?(?P<whole>[0-9]+)(?:[.,](?P<part>[0-9]+))?(?:\s(?P<times>тыс\.?|млн\.?|млрд\.?|трлн\.?))?", money),
-            Rule::new(r"\b(?P<whole>[0-9]+)(?:[.,](?P<part>[0-9]+))?\s?(?:(?P<times>тыс\.?|млн\.?|млрд\.?|трлн\.?)\s?)?(?P<sign>[$€£₽]|руб\b\.?|р\.|коп\.)", money),
-            Rule::new(r"(?i)\b(?:(?P<before>[а-яё]+)\s)?(?P<whole>[0-9]+)(?:[.,](?P<part>[0-9]+))?\s?(?P<unit>%|°\s?C|°|(?:тыс|млн|млрд|трлн|км/ч|м/с|км|см|мм|кг|мг|мл|га|мин|сек|кВт|ГБ|МБ|кБ|Гц|кГц|МГц|м²|м|г|л|ч)\b\.?)", measured),
+            Rule::new(
+                r"(?P<sign>[$€£])\s?(?P<whole>[0-9]+)(?:[.,](?P<part>[0-9]+))?(?:\s(?P<times>тыс\.?|млн\.?|млрд\.?|трлн\.?))?",
+                money,
+            ),
+            Rule::new(
+                r"\b(?P<whole>[0-9]+)(?:[.,](?P<part>[0-9]+))?\s?(?:(?P<times>тыс\.?|млн\.?|млрд\.?|трлн\.?)\s?)?(?P<sign>[$€£₽]|руб\b\.?|р\.|коп\.)",
+                money,
+            ),
+            Rule::new(
+                r"(?i)\b(?:(?P<before>[а-яё]+)\s)?(?P<whole>[0-9]+)(?:[.,](?P<part>[0-9]+))?\s?(?P<unit>%|°\s?C|°|(?:тыс|млн|млрд|трлн|км/ч|м/с|км|см|мм|кг|мг|мл|га|мин|сек|кВт|ГБ|МБ|кБ|Гц|кГц|МГц|м²|м|г|л|ч)\b\.?)",
+                measured,
+            ),
             Rule::new(r"№\s?", |_| Some("номер ".to_owned())),
             Rule::new(r"\b(?P<above>[1-9])/(?P<below>[2-9]|10)\b", |found| {
                 let (above, below) = (number(found, "above")?, number(found, "below")?);
                 let ending = if above == 1 { "я" } else { "х" };
-                Some(format!("{} {}", cardinal(above, Gender::Feminine, Case::Nominative), ordinal(below, ending)?))
+                Some(format!(
+                    "{} {}",
+                    cardinal(above, Gender::Feminine, Case::Nominative),
+                    ordinal(below, ending)?
+                ))
             }),
             // 1.2.3 is no number.
             Rule::new(r"\b[0-9]+(?:\.[0-9]+){2,}\b", |found| {
                 Some(found[0].split('.').map(spelt).collect::<Vec<_>>().join(" точка "))
             }),
-            Rule::new(r"\b(?P<whole>[0-9]+)[.,](?P<part>[0-9]+)\b", |found| decimal(number(found, "whole")?, &found["part"])),
-            Rule::new(r"\b(?P<from>[0-9]+)\s?[-–—]\s?(?P<to>[0-9]+)\b", |found| Some(format!("{} {}", &found["from"], &found["to"]))),
+            Rule::new(r"\b(?P<whole>[0-9]+)[.,](?P<part>[0-9]+)\b", |found| {
+                decimal(number(found, "whole")?, &found["part"])
+            }),
+            Rule::new(r"\b(?P<from>[0-9]+)\s?[-–—]\s?(?P<to>[0-9]+)\b", |found| {
+                Some(format!("{} {}", &found["from"], &found["to"]))
+            }),
             Rule::new(r"(?P<letter>[a-zA-Zа-яА-ЯёЁ])(?P<digit>[0-9])", |found| {
                 Some(format!("{} {}", &found["letter"], &found["digit"]))
             }),
@@ -68,7 +116,11 @@ pub(super) fn rules() -> &'static [Rule] {
             }),
             Rule::new(r"\b(?P<before>[а-яёА-ЯЁ]+)\s(?P<number>[1-9][0-9]{0,14})\b", |found| {
                 let case = Some(asked(&found["before"])).filter(|&case| case == Case::Genitive)?;
-                Some(format!("{} {}", &found["before"], cardinal(number(found, "number")?, Gender::Masculine, case)))
+                Some(format!(
+                    "{} {}",
+                    &found["before"],
+                    cardinal(number(found, "number")?, Gender::Masculine, case)
+                ))
             }),
             Rule::new(r"\b(?P<number>[0-9]+)\b(?:\s(?P<after>[а-яё]+))?", plain),
             Rule::new(r"(?:^|\b)(?P<short>[а-яА-Я]+(?:\.\s?[а-я]+)*\.)(?P<end>\s*$)?", |found| {
@@ -208,7 +260,8 @@ fn decimal(whole: u64, part: &str) -> Option<String> {
         3 => THOUSANDTH,
         _ => {
             let whole = cardinal(whole, Gender::Masculine, Case::Nominative);
-            let digits: Vec<String> = part.chars().map(|digit| spelt(digit.encode_utf8(&mut [0; 4]))).collect();
+            let digits: Vec<String> =
+                part.chars().map(|digit| spelt(digit.encode_utf8(&mut [0; 4]))).collect();
             return Some(format!("{whole} запятая {}", digits.join(" ")));
         }
     };

@@ -173,7 +173,9 @@ pub(super) fn ordinal(number: u64, ending: &str) -> Option<String> {
 /// The ending that `short` stands for, behind a stem.
 fn full_ending(short: &str, stem: &str) -> Option<&'static str> {
     let (hard, soft) = match short {
-        "й" | "ый" | "ой" | "ий" if ["втор", "шест", "седьм", "восьм", "сороков"].contains(&stem) => ("ой", ""),
+        "й" | "ый" | "ой" | "ий" if ["втор", "шест", "седьм", "восьм", "сороков"].contains(&stem) => {
+            ("ой", "")
+        }
         "й" | "ый" | "ой" | "ий" => ("ый", "ий"),
         "я" | "ая" => ("ая", "ья"),
         "е" | "ое" => ("ое", "ье"),
