@@ -26,6 +26,7 @@ pub(super) fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError
                     "sample_rate": voice.sample_rate,
                     "quality": voice.quality.to_string(),
                     "license": voice.license,
+                    "speakers": voice.speakers,
                 })
             })
             .collect();
@@ -36,6 +37,9 @@ pub(super) fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError
         let quality = voice.quality.to_string();
         let (name, language, license) = (voice.name, voice.language, voice.license);
         say(&format!("{name:<14} {language:<4} {quality:<12} licence: {license}\n"))?;
+        for speaker in voice.speakers {
+            say(&format!("  {name}:{speaker}\n"))?;
+        }
     }
     Ok(Exit::Done)
 }

@@ -6,40 +6,25 @@
 
 mod endpoint;
 #[cfg(feature = "voices")]
-mod espeak;
-#[cfg(feature = "voices")]
-mod festival;
-#[cfg(feature = "voices")]
-mod piper;
-#[cfg(feature = "voices")]
-mod stretch;
-#[cfg(feature = "voices")]
 mod voices;
-#[cfg(feature = "voices")]
-mod wave;
 #[cfg(feature = "whisper")]
 pub mod whisper;
 
 use std::fmt;
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::Arc;
 
 use crate::audio::FrameRange;
-#[cfg(feature = "voices")]
-use crate::sentences;
 use crate::transcript::Word;
 
 pub use self::endpoint::{Endpointer, Open, Span};
+#[cfg(feature = "voices")]
+pub use self::voices::{
+    EspeakVoice, FestivalVoice, MAX_SENTENCE_CHARS, PiperVoice, Sentences, VoiceError, Voices, language_of,
+    sentences,
+};
 #[cfg(feature = "whisper")]
 pub use self::whisper::Whisper;
-#[cfg(feature = "voices")]
-pub use self::{
-    espeak::EspeakVoice,
-    festival::FestivalVoice,
-    piper::PiperVoice,
-    voices::{VoiceError, Voices, language_of},
-};
-#[cfg(feature = "voices")]
-pub use crate::sentences::{MAX_SENTENCE_CHARS, Sentences, sentences};
 
 /// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;
@@ -123,7 +108,8 @@ pub struct StreamOptions {
     pub language: Option<String>,
 }
 
-/// A speech recogniser: loaded once, shared by all sessions.
+/// A speech recogniser: loaded once, shared by all sessions. `examples/recognizer.rs` brings one of its own, small and
+/// whole, and has a gateway serve it.
 pub trait Recognizer: Send + Sync {
     /// Its name, as users see it in lists and logs.
     fn name(&self) -> &str;
@@ -182,6 +168,9 @@ pub struct VoiceInfo {
     pub quality: Quality,
     /// The licence of the voice's data, as its authors state it.
     pub license: String,
+    /// The names of those who speak, where there are several: `NAME:SPEAKER` is a voice, too. The first speaks where
+    /// none is named.
+    pub speakers: Vec<String>,
 }
 
 /// The tempos a voice speaks at; others are moved to the nearer end. Cloud Voice takes 0.75 to 1.75, its public demo
@@ -221,10 +210,33 @@ pub trait Voice: Send + Sync {
     fn info(&self) -> &VoiceInfo;
 
     /// Speaks one sentence: mono PCM, 16-bit, at `info().sample_rate`. `tempo` is the speed, 1.0 as the voice was
-    /// made, 2.0 twice as fast, within [`TEMPOS`]. A text without anything to pronounce gives no samples. Voices differ
-    /// from run to run where they are made of noise (Piper), so the same text need not give the same samples.
+    /// made, 2.0 twice as fast, within [`TEMPOS`]. A text without anything to pronounce gives no samples. On one
+    /// machine the same sentence and tempo give the same samples, so who has heard half can ask again for the rest.
     ///
     /// # Errors
     /// [`EngineError::Program`] or [`EngineError::Inference`]; the voice stays usable.
     fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError>;
+
+    /// As [`speak`](Voice::speak), for who wants to hear the beginning before the end is made: `take` gets the same
+    /// samples piece by piece, and may break off. A voice that can't do better gives all in one.
+    ///
+    /// # Errors
+    /// As [`speak`](Voice::speak).
+    fn speak_in_pieces(
+        &self,
+        sentence: &str,
+        tempo: f32,
+        take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        let pcm = self.speak(sentence, tempo)?;
+        if !pcm.is_empty() {
+            let _ = take(&pcm);
+        }
+        Ok(())
+    }
+
+    /// The voice of one of [`VoiceInfo::speakers`].
+    fn speaker(&self, _name: &str) -> Option<Arc<dyn Voice>> {
+        None
+    }
 }

@@ -392,7 +392,7 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
         ("/asr_stream/add_chunk", post(chunks::add_chunk)),
         ("/asr_stream/get_result", get(chunks::get_result)),
         ("/asr", post(asr::recognise)),
-        (crate::speech::PATH, get(tts::from_query).post(tts::from_body)),
+        (crate::speech::PATH, get(tts::from_query).head(tts::unspoken).post(tts::from_body)),
     ];
     if options.demo {
         routes.extend([("/tts_demo", post(demo::speak)), ("/asr_demo", post(demo::recognise))]);

@@ -24,6 +24,7 @@ impl Tone {
                 sample_rate: 24_000,
                 quality: Quality::Low,
                 license: "none".to_owned(),
+                speakers: Vec::new(),
             }))
         };
         Voices::new([("tone", "en"), ("tone-ru", "ru")].map(tone).into())

@@ -40,6 +40,7 @@ pub(super) async fn voices(State(gateway): State<Arc<Gateway>>, request: Request
             "language": voice.language,
             "quality": voice.quality.to_string(),
             "license": voice.license,
+            "speakers": voice.speakers,
         })
     });
     fresh(&json!({ "voices": voices.collect::<Vec<_>>() }))

@@ -4,7 +4,7 @@ mod encoder;
 mod marks;
 mod ogg_opus;
 
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,8 @@ use futures::StreamExt;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use self::encoder::Format;
@@ -35,8 +36,8 @@ use crate::speech::PCM_RATE;
 
 /// The documented default of `model_name`.
 const VOICE: &str = "katherine";
-/// Pieces synthesised ahead of a slow client.
-const AHEAD: usize = 2;
+/// Pieces synthesised ahead of a slow client: some ten seconds of Piper's, as many sentences of other voices.
+const AHEAD: usize = 8;
 
 /// What may be asked for.
 pub(super) struct Limits {
@@ -77,6 +78,24 @@ pub(super) async fn from_query(
     answer.await.unwrap_or_else(ApiError::into_response)
 }
 
+/// `HEAD`: what `GET` would answer, as far as that can be told without speaking. Nothing is charged.
+pub(super) async fn unspoken(
+    State(gateway): State<Arc<Gateway>>,
+    asked: Asked,
+    request: Request,
+) -> Response {
+    let answer = || {
+        let identity = gateway.authorise(&request, Scope::Tts)?;
+        let Query(parameters) = asked?;
+        let text = parameters.text.as_deref().unwrap_or_default();
+        let order = Order::read(&gateway, &LIMITS, &parameters, text)?;
+        gateway.authority.afford(&identity, Amount::text(order.characters as u64))?;
+        // Of no known length, as speech is.
+        Ok(order.answer(Body::from_stream(futures::stream::empty::<Result<Bytes, EngineError>>())))
+    };
+    answer().unwrap_or_else(ApiError::into_response)
+}
+
 pub(super) async fn from_body(
     State(gateway): State<Arc<Gateway>>,
     asked: Asked,
@@ -111,6 +130,57 @@ fn too_long(limits: &Limits) -> ApiError {
     bad(format!("text is longer than {} characters", limits.characters))
 }
 
+/// What is to be spoken, and how.
+struct Order {
+    voice: Arc<dyn Voice>,
+    /// Without its marks.
+    text: String,
+    tempo: f32,
+    format: Format,
+    /// What it costs.
+    characters: usize,
+}
+
+impl Order {
+    fn read(gateway: &Gateway, limits: &Limits, asked: &Parameters, text: &str) -> Result<Order, ApiError> {
+        let characters = text.chars().count();
+        if characters > limits.characters {
+            return Err(too_long(limits));
+        }
+        let text = marks::spoken(text);
+        if text.trim().is_empty() {
+            return Err(bad("text is missing"));
+        }
+        // An empty parameter is as good as none.
+        let given = |parameter: &'_ Option<String>| parameter.clone().filter(|value| !value.is_empty());
+        let format = match given(&asked.encoder) {
+            None => limits.format,
+            Some(name) => Format::named(&name)
+                .ok_or_else(|| bad(format!("encoder '{name}' is not available; pcm, mp3 and opus are")))?,
+        };
+        let tempo = match given(&asked.tempo) {
+            None => 1.0,
+            Some(tempo) => {
+                tempo.parse().ok().filter(|tempo| limits.tempo.contains(tempo)).ok_or_else(|| {
+                    let (slowest, fastest) = (limits.tempo.start(), limits.tempo.end());
+                    bad(format!("tempo '{tempo}' is not between {slowest} and {fastest}"))
+                })?
+            }
+        };
+        let name = given(&asked.model_name).unwrap_or_else(|| VOICE.to_owned());
+        let found = gateway.engines.voices.find(Some(&name), Some(language_of(&text)));
+        let voice = found.map_err(|error| bad(error.to_string()))?;
+        Ok(Order { voice, text, tempo, format, characters })
+    }
+
+    fn answer(&self, body: Body) -> Response {
+        let mut response = Response::new(body);
+        let content_type = HeaderValue::from_static(self.format.content_type());
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+    }
+}
+
 /// Speaks `text`, and charges it to whose token it is, if anybody's.
 pub(super) async fn speak(
     gateway: &Gateway,
@@ -119,39 +189,13 @@ pub(super) async fn speak(
     parameters: &Parameters,
     text: &str,
 ) -> Result<Response, ApiError> {
-    let characters = text.chars().count();
-    if characters > limits.characters {
-        return Err(too_long(limits));
-    }
-    let spoken = marks::spoken(text);
-    if spoken.trim().is_empty() {
-        return Err(bad("text is missing"));
-    }
-    // An empty parameter is as good as none.
-    let given = |parameter: &'_ Option<String>| parameter.clone().filter(|value| !value.is_empty());
-    let format = match given(&parameters.encoder) {
-        None => limits.format,
-        Some(name) => Format::named(&name)
-            .ok_or_else(|| bad(format!("encoder '{name}' is not available; pcm, mp3 and opus are")))?,
-    };
-    let tempo = match given(&parameters.tempo) {
-        None => 1.0,
-        Some(tempo) => tempo.parse().ok().filter(|tempo| limits.tempo.contains(tempo)).ok_or_else(|| {
-            let (slowest, fastest) = (limits.tempo.start(), limits.tempo.end());
-            bad(format!("tempo '{tempo}' is not between {slowest} and {fastest}"))
-        })?,
-    };
-    let name = given(&parameters.model_name).unwrap_or_else(|| VOICE.to_owned());
-    let voices = &gateway.engines.voices;
-    let voice =
-        voices.find(Some(&name), Some(language_of(&spoken))).map_err(|error| bad(error.to_string()))?;
-
+    let order = Arc::new(Order::read(gateway, limits, parameters, text)?);
     let place = gateway.place(identity)?;
     if let Some(identity) = identity {
-        gateway.authority.charge(identity, Amount::text(characters as u64))?;
+        gateway.authority.charge(identity, Amount::text(order.characters as u64))?;
     }
     let metrics = gateway.metrics.clone();
-    metrics.characters.inc_by(characters as u64);
+    metrics.characters.inc_by(order.characters as u64);
     metrics.count_bytes("tts", "in", text.len());
     let asked = scheduler::now();
     let (sender, mut pieces) = mpsc::channel(AHEAD);
@@ -164,11 +208,12 @@ pub(super) async fn speak(
         turns: gateway.voices.clone(),
         metrics: metrics.clone(),
     };
+    let ordered = order.clone();
     access::spawn_blocking(move || {
         let _place = place;
-        synthesise(&*voice, &spoken, tempo, format, &listener);
+        synthesise(&ordered, &listener);
     });
-    // The status depends on the first sentence; what fails later can only cut the body short.
+    // The status depends on the first piece; what fails later can only cut the body short.
     let first = match pieces.recv().await {
         Some(Ok(first)) => first,
         Some(Err(error)) => return Err(ApiError::internal(&error)),
@@ -182,10 +227,7 @@ pub(super) async fn speak(
         })
     });
     let body = futures::stream::once(async { Ok(first) }).chain(rest);
-    let mut response = Response::new(Body::from_stream(body));
-    let content_type = HeaderValue::from_static(format.content_type());
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    Ok(response)
+    Ok(order.answer(Body::from_stream(body)))
 }
 
 /// Of a text whose speech ended too soon, though no voice failed.
@@ -210,45 +252,77 @@ impl Listener {
     /// Hands on a piece, and waits for room. False where the client is gone, or takes nothing for too long.
     fn take(&self, piece: Result<Bytes, EngineError>) -> bool {
         self.metrics.count_bytes("tts", "out", piece.as_ref().map_or(0, Bytes::len));
+        self.wait_for_room(piece)
+    }
+
+    fn wait_for_room(&self, piece: Result<Bytes, EngineError>) -> bool {
         let sending = async { timeout(self.patience, self.sender.send(piece)).await };
         matches!(self.runtime.block_on(sending), Ok(Ok(())))
     }
 }
 
+/// A turn at speaking. A slow listener holds up nobody else: the turn is over while its piece waits to be taken.
+struct Turn<'a> {
+    listener: &'a Listener,
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Turn<'_> {
+    fn take(listener: &Listener) -> Turn<'_> {
+        let permit = listener.runtime.block_on(listener.turns.acquire()).ok();
+        Turn { listener, permit }
+    }
+
+    /// As [`Listener::take`].
+    fn hand_on(&mut self, piece: Bytes) -> bool {
+        self.listener.metrics.count_bytes("tts", "out", piece.len());
+        match self.listener.sender.try_send(Ok(piece)) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(piece)) => {
+                self.permit = None;
+                let taken = self.listener.wait_for_room(piece);
+                *self = Turn::take(self.listener);
+                taken
+            }
+        }
+    }
+}
+
 /// Speaks sentence by sentence, until the end or until nobody listens.
-fn synthesise(voice: &dyn Voice, text: &str, tempo: f32, format: Format, listener: &Listener) {
-    let spoken = catch_unwind(AssertUnwindSafe(|| try_synthesise(voice, text, tempo, format, listener)));
+fn synthesise(order: &Order, listener: &Listener) {
+    let spoken = catch_unwind(AssertUnwindSafe(|| try_synthesise(order, listener)));
     let panicked = |_| Err(EngineError::Inference { engine: "voice", reason: "panic".to_owned() });
     if let Err(error) = spoken.unwrap_or_else(panicked) {
-        tracing::error!(%error, voice = voice.info().name, "synthesis failed");
+        tracing::error!(%error, voice = order.voice.info().name, "synthesis failed");
         listener.take(Err(error));
     }
 }
 
-fn try_synthesise(
-    voice: &dyn Voice,
-    text: &str,
-    tempo: f32,
-    format: Format,
-    listener: &Listener,
-) -> Result<(), EngineError> {
+fn try_synthesise(order: &Order, listener: &Listener) -> Result<(), EngineError> {
     // One resampler for the whole text: sentences join without a click.
-    let mut resampler = Resampler::new(voice.info().sample_rate, PCM_RATE)
+    let mut resampler = Resampler::new(order.voice.info().sample_rate, PCM_RATE)
         .map_err(|error| EngineError::Inference { engine: "resampler", reason: error.to_string() })?;
-    let mut encoder = format.encoder()?;
+    let mut encoder = order.format.encoder()?;
     let mut output = Vec::new();
-    for sentence in sentences(text) {
-        let spoken = {
-            // A slow listener holds up nobody else: the turn is over before its piece is taken.
-            let _turn = listener.runtime.block_on(listener.turns.acquire());
-            voice.speak(sentence, tempo)?
-        };
-        let spoken: Vec<f32> = spoken.into_iter().map(sample::to_f32).collect();
-        output.clear();
-        resampler.push(&spoken, &mut output);
-        listener.metrics.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
-        let piece = encoder.push(&output)?;
-        if !piece.is_empty() && !listener.take(Ok(piece)) {
+    for sentence in sentences(&order.text) {
+        let mut turn = Turn::take(listener);
+        let (mut unencodable, mut gone) = (None, false);
+        order.voice.speak_in_pieces(sentence, order.tempo, &mut |spoken| {
+            let spoken: Vec<f32> = spoken.iter().copied().map(sample::to_f32).collect();
+            output.clear();
+            resampler.push(&spoken, &mut output);
+            listener.metrics.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
+            match encoder.push(&output) {
+                Ok(piece) => gone = !piece.is_empty() && !turn.hand_on(piece),
+                Err(error) => unencodable = Some(error),
+            }
+            if gone || unencodable.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if let Some(error) = unencodable {
+            return Err(error);
+        }
+        if gone {
             return Ok(());
         }
     }

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use voxline::engine::{EngineError, Quality, Voice, VoiceInfo, Voices};
 use voxline::gateway::Options;
+use voxline::gateway::authority::Amount;
 use voxline::testing::DigestRecognizer;
 
-use super::{Answer, CLIENTS, ask, get, head, post, server, token};
+use super::{Answer, CLIENTS, Request, ask, get, head, post, server, token};
 use crate::support::server::{Server, Setup};
 
 const PCM_TYPE: &str = "audio/l16;rate=24000;channels=1;endianness=big-endian";
@@ -166,6 +167,7 @@ impl Tones {
             sample_rate: 24_000,
             quality: Quality::Low,
             license: "none".to_owned(),
+            speakers: Vec::new(),
         };
         Arc::new(Tones { info, told: Mutex::default(), permits: permits.map(Mutex::new) })
     }
@@ -195,6 +197,33 @@ impl Voice for Tones {
         };
         Ok((0..24_017).map(sample).collect())
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_is_answered_without_speaking_or_charging() {
+    let voice = Tones::new(None);
+    let server = voice.served().await;
+    let token = token(&server);
+    for (query, status, content_type) in [
+        ("text=Hello.&encoder=mp3", 200, "audio/mpeg"),
+        ("text=Hello.", 200, PCM_TYPE),
+        ("text=Hello.&model_name=nobody", 400, "application/json"),
+        ("", 400, "application/json"),
+    ] {
+        let get = get(format!("/tts?{query}")).under(&token);
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        socket.write_all(&head(&Request { method: "HEAD", ..get })).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let (told, body) = answer.split_once("\r\n\r\n").unwrap();
+        let told = Answer::parse(told, Vec::new());
+        assert_eq!((told.status, body), (status, ""), "{query}");
+        assert!(voice.told.lock().unwrap().is_empty());
+        let used = server.gateway.authority().usage(None).unwrap();
+        assert!(used.iter().all(|usage| usage.total == Amount::default()), "{used:?}");
+        assert_eq!(told.header("content-type"), Some(content_type), "{query}");
+    }
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

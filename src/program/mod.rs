@@ -4,6 +4,9 @@
 //! program altogether. All three are asked the same way: no shell, no text on the command line (where a text could be
 //! taken for an option), and whatever they do, the caller gets its thread back.
 
+#[cfg(feature = "voices")]
+mod warm;
+
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,6 +14,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+#[cfg(feature = "voices")]
+pub(crate) use self::warm::{Processes, WarmProgram};
 
 /// The most a program may answer. Ten minutes of 44.1 kHz speech are 53 MB; more than this is not an answer.
 const MAX_OUTPUT: u64 = 64 << 20;
@@ -78,10 +84,7 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => ProgramError::Missing { packages: self.packages },
-                _ => ProgramError::Io(error),
-            })?;
+            .map_err(|error| self.unstarted(error))?;
         let mut stdin = child.stdin.take().expect("stdin was asked to be a pipe");
         let input = input.to_vec();
         // A program may end without having read all; that it did shows in its status, not here.
@@ -104,6 +107,13 @@ impl Program {
             Err(RecvTimeoutError::Disconnected) => {
                 Err(ProgramError::Io(io::Error::other("the thread that reads it died")))
             }
+        }
+    }
+
+    fn unstarted(&self, error: io::Error) -> ProgramError {
+        match error.kind() {
+            io::ErrorKind::NotFound => ProgramError::Missing { packages: self.packages },
+            _ => ProgramError::Io(error),
         }
     }
 }

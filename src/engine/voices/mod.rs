@@ -1,12 +1,24 @@
 //! The voices at hand, and which of them speaks.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+mod espeak;
+mod festival;
+mod lazy;
+mod loudness;
+mod onnx;
+mod piper;
+mod reading;
+mod stretch;
+mod wave;
 
-use super::{
-    EngineError, EspeakVoice, FestivalVoice, PiperVoice, Quality, Voice, VoiceInfo, espeak, festival, piper,
-};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Quality, Voice, VoiceInfo};
+
+pub use self::espeak::EspeakVoice;
+pub use self::festival::FestivalVoice;
+pub use self::piper::PiperVoice;
+pub use crate::sentences::{MAX_SENTENCE_CHARS, Sentences, sentences};
 
 /// Women and men among Piper's Russian and English voices, and festival's, the best first.
 const WOMEN: &[&str] = &["irina", "lessac", "amy", "kristin"];
@@ -22,9 +34,6 @@ const CLOUD_VOICES: &[([&str; 2], &[&str])] = &[
 /// takes its place only when asked to.
 const ENGLISH: &str = "joe";
 
-/// What the directory of a Piper voice starts with, in the directory of models.
-const PIPER_PREFIX: &str = "piper-";
-
 /// Why there is no voice to speak with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -38,6 +47,16 @@ pub enum VoiceError {
         at_hand: String,
         /// What would bring more, empty if nothing is missing.
         absent: String,
+    },
+    /// The voice is known, but none of its speakers has that name.
+    #[error("voice {name:?} has no speaker {speaker:?}; {}", .at_hand)]
+    Speaker {
+        /// The voice.
+        name: String,
+        /// The speaker asked for, cut to a printable length.
+        speaker: String,
+        /// Who speaks.
+        at_hand: String,
     },
     /// The voice is known, but what it is made of is not on this machine.
     #[error("voice {name:?} is not on this machine; run: {bring}")]
@@ -89,7 +108,7 @@ impl Voices {
     pub fn discover(models: &Path) -> Voices {
         let mut found = Voices::new(Vec::new());
         let speaks = espeak::is_installed();
-        let piper = if speaks { piper_voices(models) } else { Vec::new() };
+        let piper = if speaks { lazy::piper_voices(models) } else { Vec::new() };
         if !piper.iter().any(|voice| voice.info().name == ENGLISH) {
             let program = if speaks { String::new() } else { format!("{} && ", espeak::BRINGS) };
             found.lacks(ENGLISH, "en", format!("{program}{}", piper::BRINGS));
@@ -148,6 +167,13 @@ impl Voices {
         if let Some(voice) = self.iter().find(|voice| voice.info().name == name) {
             return Ok(Arc::clone(voice));
         }
+        if let Some((voice, speaker)) = self.of_several(name) {
+            return voice.speaker(speaker).ok_or_else(|| VoiceError::Speaker {
+                name: voice.info().name.clone(),
+                speaker: printable(speaker),
+                at_hand: speakers(voice.info()),
+            });
+        }
         Err(match self.absent.iter().find(|absent| absent.name == name) {
             Some(absent) => VoiceError::Absent { name: name.to_owned(), bring: absent.bring.clone() },
             None => VoiceError::Unknown {
@@ -156,6 +182,12 @@ impl Voices {
                 absent: self.commands(|_| true),
             },
         })
+    }
+
+    /// The voice and the speaker that `NAME:SPEAKER` names.
+    fn of_several<'a>(&self, name: &'a str) -> Option<(&Arc<dyn Voice>, &'a str)> {
+        let (name, speaker) = name.split_once(':')?;
+        Some((self.iter().find(|voice| voice.info().name == name)?, speaker))
     }
 
     /// The first of these who is at hand and speaks the language; else the best of it.
@@ -216,52 +248,12 @@ pub fn language_of(text: &str) -> &'static str {
     if cyrillic > others { "ru" } else { "en" }
 }
 
-/// The Piper voices under `models`, in the order of their directories' names. A directory whose small file can't be
-/// read is left out here; `models verify` says what is wrong with it.
-fn piper_voices(models: &Path) -> Vec<Arc<LazyPiper>> {
-    let Ok(entries) = fs::read_dir(models) else { return Vec::new() };
-    let mut directories: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PIPER_PREFIX)))
-        .collect();
-    directories.sort();
-    directories
-        .into_iter()
-        .filter_map(|directory| {
-            let info = PiperVoice::describe(&directory).ok()?;
-            Some(Arc::new(LazyPiper { info, directory, loaded: Mutex::new(None) }))
-        })
-        .collect()
-}
-
-/// A Piper voice that is loaded by the first who speaks with it. A load that fails is tried again the next time: the
-/// file may have come meanwhile.
-struct LazyPiper {
-    info: VoiceInfo,
-    directory: PathBuf,
-    loaded: Mutex<Option<Arc<PiperVoice>>>,
-}
-
-impl LazyPiper {
-    fn voice(&self) -> Result<Arc<PiperVoice>, EngineError> {
-        // The lock is held while loading, so that two first speakers don't load it twice.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(voice) = loaded.as_ref() {
-            return Ok(Arc::clone(voice));
-        }
-        let voice = Arc::new(PiperVoice::load(&self.directory)?);
-        *loaded = Some(Arc::clone(&voice));
-        Ok(voice)
-    }
-}
-
-impl Voice for LazyPiper {
-    fn info(&self) -> &VoiceInfo {
-        &self.info
-    }
-
-    fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError> {
-        self.voice()?.speak(sentence, tempo)
+/// Who speaks, for an error message. Some voices have hundreds of speakers.
+fn speakers(info: &VoiceInfo) -> String {
+    match info.speakers.as_slice() {
+        [] => "it has but one".to_owned(),
+        all if all.len() <= 10 => format!("it has {}", all.join(", ")),
+        all => format!("it has {} and {} more", all[..10].join(", "), all.len() - 10),
     }
 }
 

@@ -1,0 +1,318 @@
+//! Programs that are kept running, since they take longer to start than to answer.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::{MAX_OUTPUT, Program, ProgramError, last_line};
+
+/// A program that is asked by lines on stdin and answers by lines on stdout.
+///
+/// As many processes run as are asked at once, up to a bound. One that dies is replaced; one that doesn't answer in
+/// time is killed, and so are all when this is dropped. Should voxline itself be killed, they read the end of their
+/// stdin, and end.
+#[derive(Debug)]
+pub(crate) struct WarmProgram {
+    pub(crate) program: Program,
+    pub(crate) args: Vec<String>,
+    /// What each process is told first; it answers with [`last`](WarmProgram::last), too.
+    pub(crate) greeting: String,
+    /// What the last line of an answer is.
+    pub(crate) last: &'static str,
+    /// The most processes at once. Who asks beyond that waits.
+    pub(crate) most: usize,
+    /// After so many answers a process is replaced, lest what it leaks adds up.
+    pub(crate) answers: usize,
+    pub(crate) processes: Processes,
+}
+
+/// Those of one program.
+#[derive(Debug, Default)]
+pub(crate) struct Processes {
+    pool: Mutex<Pool>,
+    /// One was given back, or is gone.
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<Process>,
+    busy: usize,
+}
+
+impl WarmProgram {
+    /// The lines that answer `question`, which ends with a line's end. Blocks for at most the deadline, and for those
+    /// who asked before.
+    pub(crate) fn ask(&self, question: &str) -> Result<Vec<String>, ProgramError> {
+        let mut place = Place::take(&self.processes, self.most);
+        if let Some(mut process) = place.idle.take() {
+            match self.exchange(&mut process, question) {
+                // It may have died long before this question: then another process knows the answer.
+                Err(ProgramError::Failed { .. }) => {}
+                answer => return answer.inspect(|_| place.give_back(self.unless_worn(process))),
+            }
+        }
+        let mut process = Process::start(self)?;
+        self.exchange(&mut process, &self.greeting)?;
+        let answer = self.exchange(&mut process, question)?;
+        place.give_back(self.unless_worn(process));
+        Ok(answer)
+    }
+
+    fn exchange(&self, process: &mut Process, question: &str) -> Result<Vec<String>, ProgramError> {
+        // A process that died shows in its answer.
+        let _ = process.questions.send(question.to_owned());
+        match process.answers.recv_timeout(self.program.deadline) {
+            Ok(Some(lines)) => {
+                process.answered += 1;
+                Ok(lines)
+            }
+            Err(RecvTimeoutError::Timeout) => Err(ProgramError::Deadline(self.program.deadline)),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => Err(process.cause_of_death()),
+        }
+    }
+
+    fn unless_worn(&self, process: Process) -> Option<Process> {
+        (process.answered < self.answers).then_some(process)
+    }
+}
+
+/// A right to a process; an idle one comes with it, if there is one.
+struct Place<'a> {
+    processes: &'a Processes,
+    idle: Option<Process>,
+    back: Option<Process>,
+}
+
+impl Place<'_> {
+    fn take(processes: &Processes, most: usize) -> Place<'_> {
+        let mut pool = processes.lock();
+        while pool.busy >= most {
+            pool = processes.freed.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+        pool.busy += 1;
+        Place { processes, idle: pool.idle.pop(), back: None }
+    }
+
+    fn give_back(&mut self, process: Option<Process>) {
+        self.back = process;
+    }
+}
+
+/// Whatever became of the question, the next may be asked.
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut pool = self.processes.lock();
+        pool.busy -= 1;
+        pool.idle.extend(self.back.take());
+        drop(pool);
+        self.processes.freed.notify_one();
+    }
+}
+
+impl Processes {
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running one.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    questions: Sender<String>,
+    /// `None` once there will be none.
+    answers: Receiver<Option<Vec<String>>>,
+    answered: usize,
+    /// The end of what it wrote to stderr.
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Process {
+    fn start(warm: &WarmProgram) -> Result<Process, ProgramError> {
+        let mut child = Command::new(warm.program.name)
+            .args(&warm.args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| warm.program.unstarted(error))?;
+        let stdin = child.stdin.take().expect("stdin was asked to be a pipe");
+        let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
+        let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
+        let (questions, asked) = mpsc::channel();
+        let (answered, answers) = mpsc::channel();
+        let said = Arc::default();
+        // Threads of their own, so that no full pipe can hold up the caller. Each ends with the process.
+        thread::spawn(move || tell(stdin, asked));
+        let last = warm.last;
+        thread::spawn(move || listen(BufReader::new(stdout), last, &answered));
+        let complaints = Arc::clone(&said);
+        thread::spawn(move || overhear(stderr, &complaints));
+        Ok(Process { child, questions, answers, answered: 0, said })
+    }
+
+    fn cause_of_death(&mut self) -> ProgramError {
+        let _ = self.child.kill();
+        match self.child.wait() {
+            Ok(status) => {
+                let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+                ProgramError::Failed { status, said: last_line(&said) }
+            }
+            Err(error) => ProgramError::Io(error),
+        }
+    }
+}
+
+/// No process outlives its place, and none becomes a zombie.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes questions until there are no more, or nobody reads them.
+fn tell(mut stdin: ChildStdin, asked: Receiver<String>) {
+    for question in asked {
+        if stdin.write_all(question.as_bytes()).and_then(|()| stdin.flush()).is_err() {
+            break;
+        }
+    }
+}
+
+/// Sends the lines before each line `last`; `None` at the end, or where an answer is too long.
+fn listen(mut stdout: impl BufRead, last: &str, answered: &Sender<Option<Vec<String>>>) {
+    let (mut lines, mut length) = (Vec::new(), 0);
+    loop {
+        let mut line = Vec::new();
+        let read = stdout.by_ref().take(MAX_OUTPUT - length).read_until(b'\n', &mut line);
+        length += line.len() as u64;
+        if !read.is_ok_and(|read| read > 0) || !line.ends_with(b"\n") {
+            break;
+        }
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if line != last {
+            lines.push(line);
+            continue;
+        }
+        if answered.send(Some(std::mem::take(&mut lines))).is_err() {
+            return;
+        }
+        length = 0;
+    }
+    let _ = answered.send(None);
+}
+
+/// Keeps the end of what is written to stderr.
+fn overhear(mut stderr: impl Read, said: &Mutex<Vec<u8>>) {
+    let mut bytes = [0; 512];
+    while let Ok(read @ 1..) = stderr.read(&mut bytes) {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.extend_from_slice(&bytes[..read]);
+        let over = said.len().saturating_sub(super::MAX_COMPLAINT as usize);
+        said.drain(..over);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+
+    const SHELL: Program = Program { name: "sh", packages: "dash", deadline: Duration::from_secs(20) };
+
+    /// A shell that runs `script` for each line it is told.
+    fn warm(script: &str, most: usize) -> WarmProgram {
+        let loop_ = format!("while read -r line; do {script}; echo done; done");
+        WarmProgram {
+            program: SHELL,
+            args: vec!["-c".to_owned(), loop_],
+            greeting: "hello\n".to_owned(),
+            last: "done",
+            most,
+            answers: 100,
+            processes: Processes::default(),
+        }
+    }
+
+    fn ask(warm: &WarmProgram) -> String {
+        warm.ask("x\n").unwrap().concat()
+    }
+
+    #[test]
+    fn one_process_answers_again_and_again_and_ends_with_its_owner() {
+        let shell = warm("echo $$", 4);
+        let id = ask(&shell);
+        for _ in 0..10 {
+            assert_eq!(ask(&shell), id);
+        }
+        drop(shell);
+        assert!(!Path::new("/proc").join(id).exists());
+    }
+
+    #[test]
+    fn a_process_that_died_is_replaced_and_one_that_dies_of_a_question_is_an_error() {
+        let shell = warm("echo $$", 4);
+        let id = ask(&shell);
+        assert!(Command::new("kill").args(["-9", &id]).status().unwrap().success());
+        assert_ne!(ask(&shell), id);
+
+        let mortal = warm("if [ $line = x ]; then echo no such vowel >&2; exit 3; fi", 4);
+        assert_eq!(mortal.ask("x\n").unwrap_err().to_string(), "exit status: 3: no such vowel");
+        assert_eq!(mortal.ask("y\n").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_killed_and_the_next_question_is_answered() {
+        let mut shell = warm("if [ $line = x ]; then echo $$ > FILE; exec tail -f /dev/null; fi", 1);
+        shell.program.deadline = Duration::from_secs(2);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("id");
+        shell.args[1] = shell.args[1].replace("FILE", &file.display().to_string());
+        assert!(matches!(shell.ask("x\n"), Err(ProgramError::Deadline(_))));
+        let id = std::fs::read_to_string(&file).expect("two seconds were not enough for a shell to start");
+        assert!(!Path::new("/proc").join(id.trim()).exists());
+        assert!(shell.ask("y\n").is_ok());
+    }
+
+    #[test]
+    fn there_are_never_more_processes_than_may_be_and_everybody_is_answered() {
+        let shell = warm("echo $$", 2);
+        let ids = Mutex::new(std::collections::BTreeSet::new());
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let id = ask(&shell);
+                        ids.lock().unwrap().insert(id);
+                    }
+                });
+            }
+        });
+        assert!((1..=2).contains(&ids.into_inner().unwrap().len()));
+    }
+
+    #[test]
+    fn a_worn_process_is_replaced() {
+        let mut shell = warm("echo $$", 1);
+        // The greeting counts.
+        shell.answers = 3;
+        let ids: Vec<String> = (0..6).map(|_| ask(&shell)).collect();
+        assert!(ids[0] == ids[1] && ids[2] == ids[3] && ids[1] != ids[2], "{ids:?}");
+    }
+
+    #[test]
+    fn an_endless_answer_is_cut_off_and_a_missing_program_is_named() {
+        let endless = warm("if [ $line = x ]; then exec cat /dev/zero; fi", 1);
+        assert!(matches!(endless.ask("x\n"), Err(ProgramError::Failed { .. })));
+        let mut absent = warm("", 1);
+        absent.program = Program { name: "voxline-no-such-program", packages: "some-package", ..SHELL };
+        let error = absent.ask("x\n").unwrap_err();
+        assert_eq!(error.to_string(), "not installed; on Debian: apt-get install some-package");
+    }
+}
