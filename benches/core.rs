@@ -56,6 +56,7 @@ fn happenings() -> Vec<Input> {
                 text: String::new(),
                 language: None,
                 confidence: None,
+                words: Vec::new(),
             };
             final_ = end;
             inputs.push(Input::Peer(CONNECTION, ServerMessage::Final(segment)));

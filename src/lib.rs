@@ -43,6 +43,8 @@ mod program;
 mod random;
 pub mod recovery;
 pub mod resample;
+#[cfg_attr(not(feature = "voices"), expect(dead_code, unreachable_pub, reason = "clauses are for voices"))]
+mod sentences;
 pub mod session;
 pub mod source;
 pub mod speech;

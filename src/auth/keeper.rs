@@ -64,6 +64,11 @@ impl Keeper {
         self.client.client_id()
     }
 
+    /// Why there is no token from a renewal that nobody carries to its end.
+    pub(super) fn interrupted(&self) -> AuthError {
+        AuthError::Interrupted { endpoint: self.client.endpoint().to_string() }
+    }
+
     /// Changes whenever a renewal ends.
     pub(super) fn ends(&self) -> watch::Receiver<Option<AuthError>> {
         self.ends.subscribe()
@@ -217,8 +222,7 @@ struct UnderWay<'a> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let endpoint = || self.keeper.client.endpoint().to_string();
-        let interrupted = || Err(AuthError::Interrupted { endpoint: endpoint() });
+        let interrupted = || Err(self.keeper.interrupted());
         self.keeper.finish(self.outcome.take().unwrap_or_else(interrupted));
     }
 }

@@ -24,8 +24,11 @@ use super::vault::Vault;
 /// Tokens of an [`OAuthClient`] are renewed in the background, from the first call until the provider is closed or
 /// dropped; the old one is handed out while it lives. That is done by a task in the runtime of the first caller (tokio's,
 /// with time and I/O), which must go on running while others wait for a token; a runtime that was dropped is noticed.
+///
+/// Clones share it.
+#[derive(Clone)]
 pub struct TokenProvider {
-    source: Source,
+    source: Arc<Source>,
 }
 
 enum Source {
@@ -52,27 +55,31 @@ impl TokenProvider {
     /// [`AuthError::Token`] for a text that can't be a token.
     pub fn service(token: &SecretString) -> Result<TokenProvider, AuthError> {
         let token = AccessToken::new(token, TokenGeneration(0)).ok_or(AuthError::Token("service token"))?;
-        Ok(TokenProvider { source: Source::Service(token) })
+        Ok(TokenProvider::new(Source::Service(token)))
     }
 
     /// Hands out access tokens that `client` gets, keeping them in `vault`. Other processes may share the vault, and
     /// share its tokens then.
     #[must_use]
     pub fn oauth(client: OAuthClient, vault: Vault) -> TokenProvider {
-        TokenProvider { source: Source::OAuth(OAuth::new(client, vault)) }
+        TokenProvider::new(Source::OAuth(OAuth::new(client, vault)))
     }
 
     /// Hands out the tokens of `source`.
     #[must_use]
     pub fn from_source(source: impl TokenSource + 'static) -> TokenProvider {
-        TokenProvider { source: Source::Other(Box::new(source)) }
+        TokenProvider::new(Source::Other(Box::new(source)))
+    }
+
+    fn new(source: Source) -> TokenProvider {
+        TokenProvider { source: Arc::new(source) }
     }
 
     /// The same provider, committing this bug.
     #[cfg(feature = "test-util")]
     #[must_use]
     pub fn planted(self, bug: PlantedTokenBug) -> TokenProvider {
-        if let Source::OAuth(oauth) = &self.source {
+        if let Source::OAuth(oauth) = &*self.source {
             oauth.keeper.commit(bug);
         }
         self
@@ -98,14 +105,15 @@ impl TokenProvider {
     }
 
     /// Stops renewing, and waits for a renewal under way: its answer may be the only one to hold a new refresh token.
+    /// Clones hand out the last token for as long as it lives.
     pub async fn close(self) {
-        if let Source::OAuth(oauth) = self.source {
+        if let Source::OAuth(oauth) = &*self.source {
             oauth.close().await;
         }
     }
 
     async fn get(&self, newer_than: Option<TokenGeneration>) -> Result<AccessToken, AuthError> {
-        match (&self.source, newer_than) {
+        match (&*self.source, newer_than) {
             (Source::Service(token), None) => Ok(token.clone()),
             (Source::Service(_), Some(_)) => Err(AuthError::ServiceToken),
             (Source::Other(source), _) => source.token(newer_than).await,
@@ -116,7 +124,7 @@ impl TokenProvider {
 
 impl fmt::Debug for TokenProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
+        match &*self.source {
             Source::Service(_) => f.write_str("TokenProvider(service token)"),
             Source::Other(_) => f.write_str("TokenProvider(another source)"),
             Source::OAuth(oauth) => write!(f, "TokenProvider(client {})", oauth.keeper.client_id()),
@@ -129,7 +137,7 @@ struct OAuth {
     keeper: Arc<Keeper>,
     /// The keeper's task. It ends with the runtime it was started in; then it is started again in the caller's.
     task: Mutex<Option<JoinHandle<()>>>,
-    /// Ends the keeper's task with the provider.
+    /// Ends the keeper's task with the last clone of the provider.
     stop: CancellationToken,
     _stop: DropGuard,
 }
@@ -156,6 +164,7 @@ impl OAuth {
                 // It is the failure that this caller has waited for.
                 (Answer::Failed(AuthError::Waiting { error, .. }), Some(_)) => return Err(*error),
                 (Answer::Failed(error), _) | (Answer::Wait, Some(Some(error))) => return Err(error),
+                (Answer::Wait, _) if self.stop.is_cancelled() => return Err(self.keeper.interrupted()),
                 (Answer::Wait, _) => {}
             }
             ends.changed().await.expect("the keeper is ours");
@@ -163,7 +172,7 @@ impl OAuth {
         }
     }
 
-    async fn close(self) {
+    async fn close(&self) {
         self.stop.cancel();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {

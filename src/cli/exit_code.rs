@@ -156,11 +156,10 @@ impl From<SpeechError> for CliError {
         let message = error.to_string();
         match error {
             SpeechError::Auth(error) => error.into(),
-            SpeechError::Unreachable { .. } => CliError::new(Exit::Peer, message),
             SpeechError::Refused { status: 401 | 403, .. } => CliError::new(Exit::Authentication, message),
             SpeechError::Refused { status: 429 | 503, .. } => CliError::new(Exit::Limit, message),
             SpeechError::Refused { status: 400, .. } => CliError::new(Exit::Setup, message),
-            SpeechError::Refused { .. } => CliError::new(Exit::Peer, message),
+            _ => CliError::new(Exit::Peer, message),
         }
     }
 }

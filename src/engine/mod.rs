@@ -108,7 +108,8 @@ pub struct StreamOptions {
     pub language: Option<String>,
 }
 
-/// A speech recogniser: loaded once, shared by all sessions.
+/// A speech recogniser: loaded once, shared by all sessions. `examples/recognizer.rs` brings one of its own, small and
+/// whole, and has a gateway serve it.
 pub trait Recognizer: Send + Sync {
     /// Its name, as users see it in lists and logs.
     fn name(&self) -> &str;

@@ -39,6 +39,7 @@ mod schedule;
 mod secrecy;
 mod session;
 mod slow_clients;
+mod speaking;
 mod spool;
 mod spooling;
 mod stream;

@@ -1,6 +1,6 @@
 //! `voxline bench gateway`: live sessions, all at once, each with a recording at the speed at which it was spoken.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,7 +58,9 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         return Err(CliError::new(Exit::Setup, "--max-sessions: only the embedded gateway can be told"));
     }
     let inputs = arguments.inputs.clone();
-    let read = tokio::task::spawn_blocking(move || inputs.iter().map(speech).collect::<Result<Vec<_>, _>>());
+    let read = tokio::task::spawn_blocking(move || {
+        inputs.iter().map(|input| speech(input)).collect::<Result<Vec<_>, _>>()
+    });
     let speech = read.await.map_err(|panic| CliError::new(Exit::Input, panic.to_string()))??.concat();
     if speech.is_empty() {
         return Err(CliError::new(Exit::Input, "the recordings hold no audio"));
@@ -87,7 +89,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
 }
 
 /// All of a recording and a pause, as 16-bit little-endian PCM.
-fn speech(input: &PathBuf) -> Result<Vec<u8>, CliError> {
+fn speech(input: &Path) -> Result<Vec<u8>, CliError> {
     let mut speech = recording::pcm(input)?;
     if !speech.is_empty() {
         let silence = PAUSE.as_millis() as usize * SAMPLE_RATE as usize / 1_000;

@@ -7,7 +7,6 @@ mod loudness;
 mod onnx;
 mod piper;
 mod reading;
-mod sentences;
 mod stretch;
 mod wave;
 
@@ -19,7 +18,7 @@ use super::{Quality, Voice, VoiceInfo};
 pub use self::espeak::EspeakVoice;
 pub use self::festival::FestivalVoice;
 pub use self::piper::PiperVoice;
-pub use self::sentences::{MAX_SENTENCE_CHARS, Sentences, sentences};
+pub use crate::sentences::{MAX_SENTENCE_CHARS, Sentences, sentences};
 
 /// Women and men among Piper's Russian and English voices, and festival's, the best first.
 const WOMEN: &[&str] = &["irina", "lessac", "amy", "kristin"];

@@ -80,7 +80,7 @@ pub(super) struct Settings {
     #[serde(default)]
     speaker_id_map: HashMap<String, i32>,
     #[serde(default)]
-    num_speakers: usize,
+    num_speakers: u16,
 }
 
 #[derive(Deserialize)]
@@ -107,7 +107,7 @@ impl Settings {
         let mut speakers: Vec<(String, i32)> =
             self.speaker_id_map.iter().map(|(name, &number)| (name.clone(), number)).collect();
         if speakers.is_empty() {
-            speakers = (0..self.num_speakers as i32).map(|number| (number.to_string(), number)).collect();
+            speakers = (0i32..).take(self.num_speakers).map(|number| (number.to_string(), number)).collect();
         }
         speakers.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
         if speakers.len() > 1 { speakers } else { Vec::new() }

@@ -18,8 +18,8 @@ use self::phonemes::{Numbering, pieces};
 use super::espeak::Phonemizer;
 use super::loudness::{Gain, loudness};
 use super::reading::spelt_out;
-use super::sentences::{clauses, sentences};
 use crate::engine::{EngineError, Voice, VoiceInfo, clamped_tempo};
+use crate::sentences::{clauses, sentences};
 
 /// The command that brings the voice voxline is tested with.
 pub(super) const BRINGS: &str = "voxline models pull piper-joe";

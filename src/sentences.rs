@@ -120,8 +120,9 @@ fn sentence_end(text: &str) -> usize {
             let stop = Stop::read(text, at);
             skip_to = stop.marks_end;
             if stop.ends_sentence(text) {
-                // The closing quotes may lie past the bound; a piece never does.
-                return if fits(count, &text[at..stop.end]) { stop.end } else { at + c.len_utf8() };
+                // Marks and closing quotes may lie past the bound; a piece never does.
+                let bound = || text.char_indices().nth(MAX_SENTENCE_CHARS).map_or(text.len(), |(at, _)| at);
+                return if fits(count, &text[at..stop.end]) { stop.end } else { bound() };
             }
             if stop.before_space(text) && fits(count, &text[at..stop.end]) {
                 last_clause = Some(stop.end);
@@ -139,7 +140,7 @@ fn sentence_end(text: &str) -> usize {
 
 /// Whether `more` behind `count` characters stays within the bound.
 fn fits(count: usize, more: &str) -> bool {
-    more.chars().take(MAX_SENTENCE_CHARS).count() + count <= MAX_SENTENCE_CHARS
+    more.chars().take(MAX_SENTENCE_CHARS + 1).count() + count <= MAX_SENTENCE_CHARS
 }
 
 /// A run of terminators: `.`, `?!`, `...`, with the quotes that close behind it.

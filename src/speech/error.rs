@@ -1,0 +1,55 @@
+//! Why there is no speech, or not all of it.
+
+use crate::auth::AuthError;
+use crate::recovery::Recovery;
+
+/// Why there is no speech, or not all of it. What was worth another try has had it by then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpeechError {
+    /// No token.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The service could not be reached, or not kept.
+    #[error("{endpoint}: {reason}")]
+    Unreachable {
+        /// Its address.
+        endpoint: String,
+        /// What happened.
+        reason: String,
+        /// What to do about it.
+        recovery: Recovery,
+    },
+    /// The service said no.
+    #[error("{endpoint} refused to speak (status {status}): {reason}")]
+    Refused {
+        /// Its address.
+        endpoint: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said about it.
+        reason: String,
+        /// What to do about it.
+        recovery: Recovery,
+    },
+    /// What came is no speech: a page of a proxy, or more than any speech has.
+    #[error("{endpoint} answered with {what} instead of speech")]
+    Answer {
+        /// Its address.
+        endpoint: String,
+        /// What came.
+        what: &'static str,
+    },
+}
+
+impl SpeechError {
+    /// What to do about it.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            SpeechError::Auth(error) => error.recovery(),
+            SpeechError::Unreachable { recovery, .. } | SpeechError::Refused { recovery, .. } => *recovery,
+            SpeechError::Answer { .. } => Recovery::Fatal,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! One question to the service, and its answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use tokio::time::timeout;
+
+use super::{Codec, PATH, SpeechError, SpeechOptions};
+use crate::auth::{AccessToken, TokenProvider};
+use crate::net::{Endpoint, objection, read_answer, reason};
+use crate::recovery::{Recovery, retry_after};
+
+/// The longest refusal that is read.
+const MAX_MESSAGE: usize = 64 * 1024;
+/// The documented code of a bad token, whose documented status is 400.
+const BAD_TOKEN: u64 = 4048;
+
+/// Where speech comes from.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) http: reqwest::Client,
+    pub(super) endpoint: Endpoint,
+    pub(super) tokens: TokenProvider,
+}
+
+impl Service {
+    /// Asks for `text`; returns once the service begins to answer.
+    pub(super) async fn ask(
+        &self,
+        text: &str,
+        codec: Option<Codec>,
+        options: &SpeechOptions,
+        token: &AccessToken,
+    ) -> Result<Answer<'_>, SpeechError> {
+        let mut url = self.endpoint.url(PATH);
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("encoder", codec.map_or("pcm", Codec::name));
+            if let Some(voice) = &options.voice {
+                query.append_pair("model_name", voice);
+            }
+            if let Some(tempo) = options.tempo {
+                query.append_pair("tempo", &tempo.to_string());
+            }
+        }
+        let request = self
+            .http
+            .post(url)
+            .header(AUTHORIZATION, token.bearer())
+            .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+            .body(text.to_owned());
+        let answer = timeout(options.patience, request.send()).await;
+        let answer = answer.map_err(|_| self.lost("no answer in time"))?;
+        let response = answer.map_err(|error| self.unreachable(&error))?;
+        if !response.status().is_success() {
+            return Err(self.refused(response, token).await);
+        }
+        match is_text(&response) {
+            true => Err(SpeechError::Answer { endpoint: self.endpoint.to_string(), what: "text" }),
+            false => Ok(Answer { service: self, response, patience: options.patience }),
+        }
+    }
+
+    /// A connection that is worth another try.
+    pub(super) fn lost(&self, reason: &str) -> SpeechError {
+        let (endpoint, reason) = (self.endpoint.to_string(), reason.to_owned());
+        SpeechError::Unreachable { endpoint, reason, recovery: Recovery::Retry }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> SpeechError {
+        // A certificate is no better a second later.
+        let recovery = match error.is_connect() && objection(error).is_some() {
+            true => Recovery::Fatal,
+            false => Recovery::Retry,
+        };
+        SpeechError::Unreachable { endpoint: self.endpoint.to_string(), reason: reason(error), recovery }
+    }
+
+    async fn refused(&self, mut response: reqwest::Response, token: &AccessToken) -> SpeechError {
+        let status = response.status();
+        let recovery = Recovery::from_status(status, retry_after(response.headers()));
+        let body = read_answer(&mut response, MAX_MESSAGE).await.unwrap_or_default();
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        let (recovery, reason) = match status {
+            StatusCode::UNAUTHORIZED => (recovery, "access token not accepted".to_owned()),
+            StatusCode::BAD_REQUEST if code(&body) == Some(BAD_TOKEN) => {
+                (Recovery::RefreshToken, "access token not accepted".to_owned())
+            }
+            _ => (recovery, message(&body, token).unwrap_or_else(|| "no reason given".to_owned())),
+        };
+        let endpoint = self.endpoint.to_string();
+        SpeechError::Refused { endpoint, status: status.as_u16(), reason, recovery }
+    }
+}
+
+/// Speech on its way.
+pub(super) struct Answer<'a> {
+    service: &'a Service,
+    response: reqwest::Response,
+    patience: Duration,
+}
+
+impl Answer<'_> {
+    /// The next bytes; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, SpeechError> {
+        match timeout(self.patience, self.response.chunk()).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(_)) => Err(self.service.lost("speech broke off")),
+            Err(_) => Err(self.service.lost("speech stopped")),
+        }
+    }
+}
+
+/// Whether it says that it is for people or programs to read. What it says of audio is not documented.
+fn is_text(response: &reqwest::Response) -> bool {
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|name| name.starts_with("text/") || name.starts_with("application/json"))
+}
+
+/// The code in an error's body. Where it stands is not documented; this is where clients have seen it.
+fn code(body: &serde_json::Value) -> Option<u64> {
+    ["/error/code", "/code", "/error_code", "/result/code"]
+        .into_iter()
+        .find_map(|place| body.pointer(place)?.as_u64())
+}
+
+/// The message in an error's body, where it has one of ours; cut to a line. One that repeats our token is none.
+fn message(body: &serde_json::Value, token: &AccessToken) -> Option<String> {
+    let message = body.pointer("/error/message")?.as_str()?;
+    if message.contains(token.expose()) {
+        return None;
+    }
+    Some(message.chars().filter(|c| !c.is_control()).take(200).collect())
+}

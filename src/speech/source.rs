@@ -1,0 +1,63 @@
+//! Speech as a source of audio, such as for a recogniser.
+
+use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::{Buf, Bytes};
+use futures::StreamExt;
+use tokio::runtime::Handle;
+
+use super::PcmStream;
+use crate::source::Source;
+
+impl PcmStream {
+    /// The speech as a source of headerless PCM: for a [`Pipeline`](crate::pipeline::Pipeline), a
+    /// [`Decoder`](crate::decode::Decoder) or the like, on a thread that may block. It is read while it is spoken, in the
+    /// runtime of the caller, which must go on running. Cancelled speech ends as if it had come to its end.
+    ///
+    /// ```no_run
+    /// use voxline::{pipeline, speech};
+    ///
+    /// # async fn example(client: speech::SpeechClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// let speech = client.speak("The train leaves at seven.", &speech::SpeechOptions::default());
+    /// let source = speech.into_source();
+    /// let opening = || pipeline::Pipeline::open(source, pipeline::Options::default());
+    /// let (lines, worker) = tokio::task::spawn_blocking(opening).await??.start();
+    /// // ... session::run(...) with lines[0], as with any other audio ...
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn into_source(self) -> Source {
+        let format = self.format();
+        let reader = Reader { speech: Mutex::new(self), runtime: Handle::current(), piece: Bytes::new() };
+        Source::stream("speech", reader).headerless(format)
+    }
+}
+
+/// Reads the stream where blocking is allowed.
+struct Reader {
+    /// Never contended: the lock makes it `Sync`, as sources are.
+    speech: Mutex<PcmStream>,
+    runtime: Handle,
+    /// The rest of the last piece.
+    piece: Bytes,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            let speech = self.speech.get_mut().unwrap_or_else(PoisonError::into_inner);
+            match self.runtime.block_on(speech.next()) {
+                Some(piece) => self.piece = piece.map_err(io::Error::other)?,
+                None => return Ok(0),
+            }
+        }
+        let length = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}

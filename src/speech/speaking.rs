@@ -1,0 +1,176 @@
+//! The parts of a text in order: one is heard, and the next is under way.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::part::{PIECES, Part, Piece};
+use super::request::Service;
+use super::script::Script;
+use super::{Codec, SpeechError, SpeechHandle, SpeechOptions};
+
+/// How long a text that is being written pauses before a sentence that looks whole counts as whole: longer than a language
+/// model takes for a word.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// A text on its way to be heard. Dropped, or cancelled by its handle, it drops its requests.
+///
+/// At most two parts are asked for and not heard: the one that is being heard, and the one behind it, which is asked for
+/// when the first audio of the other has come. So a listener who stops pays for no more, and what is in memory is bounded.
+pub(super) struct Speaking {
+    service: Arc<Service>,
+    options: Arc<SpeechOptions>,
+    codec: Option<Codec>,
+    /// The text that is still to come.
+    text: Option<BoxStream<'static, String>>,
+    script: Script,
+    /// Until the text has paused.
+    pause: Option<Pin<Box<Sleep>>>,
+    heard: Option<Incoming>,
+    next: Option<Incoming>,
+    requests: JoinSet<Option<()>>,
+    handle: SpeechHandle,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: bool,
+}
+
+/// A part that was asked for.
+struct Incoming {
+    pieces: mpsc::Receiver<Result<Piece, SpeechError>>,
+    /// Audio of it has come.
+    begun: bool,
+}
+
+impl Speaking {
+    pub(super) fn new(
+        service: Arc<Service>,
+        script: Script,
+        text: impl Stream<Item = String> + Send + 'static,
+        codec: Option<Codec>,
+        options: SpeechOptions,
+    ) -> Speaking {
+        let handle = SpeechHandle::default();
+        Speaking {
+            service,
+            options: Arc::new(options),
+            codec,
+            text: Some(Box::pin(text)),
+            script,
+            pause: None,
+            heard: None,
+            next: None,
+            requests: JoinSet::new(),
+            cancelled: Box::pin(handle.cancelled().clone().cancelled_owned()),
+            handle,
+            ended: false,
+        }
+    }
+
+    pub(super) fn handle(&self) -> &SpeechHandle {
+        &self.handle
+    }
+
+    /// The next audio; `None` at the end. After an error nothing follows.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, SpeechError>>> {
+        if !self.ended && self.cancelled.as_mut().poll(cx).is_ready() {
+            self.end();
+        }
+        // Those that have ended are forgotten.
+        while let Poll::Ready(Some(_)) = self.requests.poll_join_next(cx) {}
+        loop {
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            self.look_ahead(cx);
+            let Some(heard) = &mut self.heard else {
+                if self.text.is_some() {
+                    return Poll::Pending;
+                }
+                self.end();
+                continue;
+            };
+            match heard.pieces.poll_recv(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(Piece::Audio(audio)))) => {
+                    if !std::mem::replace(&mut heard.begun, true) {
+                        self.look_ahead(cx);
+                    }
+                    return Poll::Ready(Some(Ok(audio)));
+                }
+                Poll::Ready(Some(Ok(Piece::End))) => self.heard = self.next.take(),
+                Poll::Ready(Some(Err(error))) => {
+                    self.end();
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Ready(None) => {
+                    self.end();
+                    return Poll::Ready(Some(Err(self.service.lost("the request died"))));
+                }
+            }
+        }
+    }
+
+    /// Asks for what there is a place for, as far as the text has come.
+    fn look_ahead(&mut self, cx: &mut Context<'_>) {
+        while self.next.is_none() && self.heard.as_ref().is_none_or(|heard| heard.begun) {
+            let waits = self.heard.is_none();
+            // What is at hand is cut as the whole that it is.
+            while !self.script.is_full() && self.read_on(cx) {}
+            if let Some(part) = self.script.next(waits) {
+                let incoming = self.ask(part);
+                *(if waits { &mut self.heard } else { &mut self.next }) = Some(incoming);
+            } else if !self.read_on(cx) {
+                return;
+            }
+        }
+    }
+
+    /// Takes more of the text. False where there is none now, or none at all.
+    fn read_on(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(text) = &mut self.text else { return false };
+        match text.as_mut().poll_next(cx) {
+            Poll::Ready(Some(more)) => {
+                self.script.push(&more);
+                self.pause = None;
+            }
+            Poll::Ready(None) => {
+                self.script.end();
+                (self.text, self.pause) = (None, None);
+            }
+            Poll::Pending if self.script.is_unsettled() => {
+                let pause = self.pause.get_or_insert_with(|| Box::pin(sleep(PAUSE)));
+                if pause.as_mut().poll(cx).is_pending() {
+                    return false;
+                }
+                self.script.settle();
+            }
+            Poll::Pending => return false,
+        }
+        true
+    }
+
+    /// Begins to ask for a part. Its pieces gather by themselves until there is no more room.
+    fn ask(&mut self, text: String) -> Incoming {
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let (service, options, codec) = (self.service.clone(), self.options.clone(), self.codec);
+        let part = Part { service, text, codec, options, pieces: sender };
+        // Not left to whoever polls: who cancels may not.
+        self.requests.spawn(self.handle.cancelled().clone().run_until_cancelled_owned(part.run()));
+        Incoming { pieces, begun: false }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.requests.abort_all();
+        (self.text, self.pause, self.heard, self.next) = (None, None, None, None);
+    }
+}

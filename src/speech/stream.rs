@@ -1,0 +1,154 @@
+//! What comes of a text: PCM whose format is known from the start, or the service's own encoding.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures::Stream;
+
+use super::speaking::Speaking;
+use super::{PCM_RATE, SpeechError, SpeechHandle};
+use crate::audio::{Encoding, FRAME_BYTES, PcmFormat, sample};
+use crate::resample::{ResampleError, Resampler};
+
+/// Speech as it arrives, in pieces of up to 100 ms: 16-bit little-endian PCM, mono. The last item of speech that failed is
+/// an error; what came before it is good.
+///
+/// Requests are made by tasks of their own, which need the runtime in which the stream is polled. At most two parts of the
+/// text, of some 40 s each, are asked for and not taken yet, and at most a minute of audio of each is held. Dropping the
+/// stream ends them.
+pub struct PcmStream {
+    speaking: Speaking,
+    /// `None` at the service's own rate, and once it has given its last.
+    resampler: Option<Resampler>,
+    sample_rate: u32,
+    /// What goes through the resampler.
+    samples: Vec<f32>,
+    resampled: Vec<f32>,
+}
+
+impl PcmStream {
+    pub(super) fn new(speaking: Speaking) -> PcmStream {
+        PcmStream {
+            speaking,
+            resampler: None,
+            sample_rate: PCM_RATE,
+            samples: Vec::new(),
+            resampled: Vec::new(),
+        }
+    }
+
+    /// The same speech at another rate, from 8 to 192 kHz. Of a stream that has begun, what follows.
+    ///
+    /// # Errors
+    /// If the rate is out of range.
+    pub fn resampled(self, sample_rate: u32) -> Result<PcmStream, ResampleError> {
+        let resampler = Some(Resampler::new(PCM_RATE, sample_rate)?).filter(|_| sample_rate != PCM_RATE);
+        Ok(PcmStream { resampler, sample_rate, ..self })
+    }
+
+    /// Frames per second.
+    #[must_use]
+    pub fn sample_rate(&self) -> u32 {
+        self.sample_rate
+    }
+
+    /// What the bytes are.
+    #[must_use]
+    pub fn format(&self) -> PcmFormat {
+        PcmFormat { encoding: Encoding::S16Le, sample_rate: self.sample_rate, channels: 1 }
+    }
+
+    /// What stops it, and counts its frames.
+    #[must_use]
+    pub fn handle(&self) -> SpeechHandle {
+        self.speaking.handle().clone()
+    }
+
+    /// Brings samples to the rate; `None` for the end of them.
+    fn resample(&mut self, pcm: Option<&[u8]>) -> Bytes {
+        let Some(resampler) = &mut self.resampler else { return Bytes::new() };
+        self.resampled.clear();
+        match pcm {
+            Some(pcm) => {
+                self.samples.clear();
+                self.samples.extend(sample::read_s16le(pcm));
+                resampler.push(&self.samples, &mut self.resampled);
+            }
+            None => {
+                resampler.finish(&mut self.resampled);
+                self.resampler = None;
+            }
+        }
+        let mut pcm = Vec::with_capacity(self.resampled.len() * FRAME_BYTES);
+        sample::write_s16le(&self.resampled, &mut pcm);
+        pcm.into()
+    }
+}
+
+impl Stream for PcmStream {
+    type Item = Result<Bytes, SpeechError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let pcm = match ready!(self.speaking.poll_next(cx)) {
+                Some(Ok(pcm)) if self.resampler.is_none() => pcm,
+                Some(Ok(pcm)) => self.resample(Some(&pcm)),
+                Some(Err(error)) => {
+                    self.resampler = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None if self.resampler.is_some() => self.resample(None),
+                None => return Poll::Ready(None),
+            };
+            if pcm.is_empty() {
+                continue;
+            }
+            // Cancelled speech ends here, whatever was ready.
+            return match self.speaking.handle().hand_out((pcm.len() / FRAME_BYTES) as u64) {
+                true => Poll::Ready(Some(Ok(pcm))),
+                false => Poll::Ready(None),
+            };
+        }
+    }
+}
+
+impl fmt::Debug for PcmStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PcmStream({}, {} frames handed out)", self.format(), self.speaking.handle().handed_out())
+    }
+}
+
+/// Speech as the service encoded it, part by part. The last item of speech that failed is an error.
+pub struct EncodedStream {
+    speaking: Speaking,
+}
+
+impl EncodedStream {
+    pub(super) fn new(speaking: Speaking) -> EncodedStream {
+        EncodedStream { speaking }
+    }
+
+    /// What stops it, and counts its bytes.
+    #[must_use]
+    pub fn handle(&self) -> SpeechHandle {
+        self.speaking.handle().clone()
+    }
+}
+
+impl Stream for EncodedStream {
+    type Item = Result<Bytes, SpeechError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = ready!(self.speaking.poll_next(cx));
+        let bytes = next.as_ref().and_then(|next| next.as_ref().ok()).map_or(0, Bytes::len);
+        Poll::Ready(next.filter(|_| self.speaking.handle().hand_out(bytes as u64)))
+    }
+}
+
+impl fmt::Debug for EncodedStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncodedStream({} bytes handed out)", self.speaking.handle().handed_out())
+    }
+}
