@@ -205,9 +205,9 @@ async fn a_head_is_answered_without_speaking_or_charging() {
     let server = voice.served().await;
     let token = token(&server);
     for (query, status, content_type) in [
-        ("text=Hello.&encoder=mp3", 200, "audio/mpeg"),
-        ("text=Hello.", 200, PCM_TYPE),
-        ("text=Hello.&model_name=nobody", 400, "application/json"),
+        ("text=%D0%A0%D0%B0%D0%B7.&encoder=mp3", 200, "audio/mpeg"),
+        ("text=%D0%A0%D0%B0%D0%B7.", 200, PCM_TYPE),
+        ("text=%D0%A0%D0%B0%D0%B7.&model_name=nobody", 400, "application/json"),
         ("", 400, "application/json"),
     ] {
         let get = get(format!("/tts?{query}")).under(&token);

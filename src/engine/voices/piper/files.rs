@@ -80,7 +80,7 @@ pub(super) struct Settings {
     #[serde(default)]
     speaker_id_map: HashMap<String, i32>,
     #[serde(default)]
-    num_speakers: usize,
+    num_speakers: u16,
 }
 
 #[derive(Deserialize)]
