@@ -107,7 +107,7 @@ impl Settings {
         let mut speakers: Vec<(String, i32)> =
             self.speaker_id_map.iter().map(|(name, &number)| (name.clone(), number)).collect();
         if speakers.is_empty() {
-            speakers = (0i32..).take(self.num_speakers).map(|number| (number.to_string(), number)).collect();
+            speakers = (0..self.num_speakers).map(|number| (number.to_string(), i32::from(number))).collect();
         }
         speakers.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
         if speakers.len() > 1 { speakers } else { Vec::new() }
