@@ -29,6 +29,15 @@ impl Random {
     }
 }
 
+/// A seed that is another in each process and each time, so that clients which fail together don't come back together.
+#[expect(clippy::disallowed_methods, reason = "this is where spread comes from")]
+pub(crate) fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Without a generator the spread is merely the same as elsewhere.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
 /// A number that looks like no other's.
 pub(crate) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -286,7 +286,8 @@ fn spoken_mark(marks: &str) -> char {
     ['?', '!'].into_iter().find(|&mark| marks.contains(mark)).unwrap_or('.')
 }
 
-fn is_terminator(c: char) -> bool {
+/// What a sentence ends with.
+pub(crate) fn is_terminator(c: char) -> bool {
     matches!(c, '.' | '!' | '?' | '…')
 }
 
@@ -298,7 +299,8 @@ fn is_dash(c: char) -> bool {
     matches!(c, '—' | '–' | '-')
 }
 
-fn is_closing(c: char) -> bool {
+/// What may close behind that.
+pub(crate) fn is_closing(c: char) -> bool {
     matches!(c, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '}')
 }
 

@@ -14,6 +14,7 @@ use super::slots::{SlotState, SlotsError};
 use super::token::{TokenGeneration, TokenSet};
 use super::vault::{LockedVault, Vault};
 use crate::clock::Moment;
+use crate::random;
 
 /// How long the keeper sleeps at most. Timers stand still while the machine sleeps; the clocks it reads don't.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -42,7 +43,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(client: OAuthClient, vault: Vault) -> Keeper {
-        let renewal = Renewal::new(client.endpoint().to_string(), seed());
+        let renewal = Renewal::new(client.endpoint().to_string(), random::seed());
         Keeper {
             client,
             vault,
@@ -229,12 +230,4 @@ impl Drop for UnderWay<'_> {
 
 fn is(tokens: &TokenSet, stale: Option<&SecretString>) -> bool {
     stale.is_some_and(|stale| stale.expose_secret() == tokens.access.expose_secret())
-}
-
-/// What spreads the waits of many clients.
-#[expect(clippy::disallowed_methods, reason = "spread must differ from process to process")]
-fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the system has a random generator");
-    u64::from_le_bytes(bytes)
 }

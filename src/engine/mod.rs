@@ -209,30 +209,31 @@ pub trait Voice: Send + Sync {
     /// What it is.
     fn info(&self) -> &VoiceInfo;
 
-    /// Speaks one sentence: mono PCM, 16-bit, at `info().sample_rate`. `tempo` is the speed, 1.0 as the voice was
-    /// made, 2.0 twice as fast, within [`TEMPOS`]. A text without anything to pronounce gives no samples. On one
+    /// Speaks one sentence: mono PCM, 16-bit, at `info().sample_rate`. `take` gets it piece by piece, each as soon as it
+    /// is made, and may break off; a voice that can't do better gives all in one. `tempo` is the speed, 1.0 as the voice
+    /// was made, 2.0 twice as fast, within [`TEMPOS`]. A text without anything to pronounce gives no samples. On one
     /// machine the same sentence and tempo give the same samples, so who has heard half can ask again for the rest.
     ///
     /// # Errors
     /// [`EngineError::Program`] or [`EngineError::Inference`]; the voice stays usable.
-    fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError>;
-
-    /// As [`speak`](Voice::speak), for who wants to hear the beginning before the end is made: `take` gets the same
-    /// samples piece by piece, and may break off. A voice that can't do better gives all in one.
-    ///
-    /// # Errors
-    /// As [`speak`](Voice::speak).
     fn speak_in_pieces(
         &self,
         sentence: &str,
         tempo: f32,
         take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
-        let pcm = self.speak(sentence, tempo)?;
-        if !pcm.is_empty() {
-            let _ = take(&pcm);
-        }
-        Ok(())
+    ) -> Result<(), EngineError>;
+
+    /// As [`speak_in_pieces`](Voice::speak_in_pieces), for who wants all of it.
+    ///
+    /// # Errors
+    /// As [`speak_in_pieces`](Voice::speak_in_pieces).
+    fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError> {
+        let mut pcm = Vec::new();
+        self.speak_in_pieces(sentence, tempo, &mut |piece| {
+            pcm.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        })?;
+        Ok(pcm)
     }
 
     /// The voice of one of [`VoiceInfo::speakers`].

@@ -11,6 +11,7 @@ use super::request::{Answer, Service};
 use super::samples::Samples;
 use super::{Codec, PCM_RATE, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenGeneration};
+use crate::random;
 use crate::recovery::Recovery;
 use crate::session::backoff::Backoff;
 
@@ -68,7 +69,7 @@ impl Part {
 
     async fn speak(&self) -> Result<(), SpeechError> {
         let mut progress = Progress::default();
-        let mut backoff = Backoff::new(seed());
+        let mut backoff = Backoff::new(random::seed());
         let mut attempts = 0;
         loop {
             let refused = progress.refused;
@@ -150,13 +151,4 @@ impl Part {
         let _ = self.pieces.send(Ok(Piece::Audio(part.freeze()))).await;
         Ok(())
     }
-}
-
-/// Different for each part, so that clients which fail together don't come back together.
-#[expect(clippy::disallowed_methods, reason = "this is where the jitter of speech comes from")]
-fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    // Without a generator the jitter is merely the same as elsewhere.
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_le_bytes(bytes)
 }

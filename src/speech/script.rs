@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::sentences::sentences;
+use crate::sentences::{is_closing, is_terminator, sentences};
 
 /// The longest part, in characters: the smaller of the two limits that the service's documentation has.
 const LONGEST: usize = 2_000;
@@ -14,10 +14,6 @@ const HEARD: usize = 600;
 const FIRST: usize = 80;
 /// The shortest clause that is spoken by itself: shorter ones sound cut off.
 const CLAUSE: usize = 40;
-
-/// What a sentence ends with, and what may close behind it.
-const TERMINATORS: [char; 4] = ['.', '!', '?', '…'];
-const CLOSING: [char; 8] = ['"', '\'', '”', '’', '»', ')', ']', '}'];
 
 /// A text that may still be coming, of which parts are taken off the front. A part ends where a sentence or a line does,
 /// or at a clause or a word in sentences of more than 200 characters, and never inside the service's marks of
@@ -129,7 +125,7 @@ impl Script {
         let line_ends = rest.trim_start_matches([' ', '\t', '\r']).starts_with('\n');
         // A quotation mark or a dash alone doesn't tell whether the sentence goes on behind it.
         let begun = next.is_some_and(|next| is_speakable(&self.text[next.clone()]));
-        let looks_whole = || self.text[piece.clone()].trim_end_matches(CLOSING).ends_with(TERMINATORS);
+        let looks_whole = || self.text[piece.clone()].trim_end_matches(is_closing).ends_with(is_terminator);
         self.ended || line_ends || begun || rest.len() > LONGEST || (self.settled && looks_whole())
     }
 

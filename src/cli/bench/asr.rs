@@ -128,7 +128,7 @@ fn by_recognizer(config: &Config, corpus: &[Item], threads: usize) -> Result<(Ve
 }
 
 fn listen(recognizer: &dyn Recognizer, options: &StreamOptions, item: &Item) -> Result<Heard, CliError> {
-    let pcm: Vec<i16> = samples(&recording::pcm(&item.path)?);
+    let pcm = recording::samples(&recording::pcm(&item.path)?);
     let mut stream = recognizer.start(options)?;
     let mut heard = Heard { length: length(pcm.len()), ..Heard::default() };
     for packet in pcm.chunks(PACKET).map(Some).chain([None]) {
@@ -198,10 +198,6 @@ impl Heard {
         }
         self.text += text;
     }
-}
-
-fn samples(pcm: &[u8]) -> Vec<i16> {
-    pcm.as_chunks().0.iter().map(|sample| i16::from_le_bytes(*sample)).collect()
 }
 
 fn length(frames: usize) -> Duration {

@@ -24,6 +24,11 @@ pub(super) fn pcm(path: &Path) -> Result<Vec<u8>, CliError> {
     Ok(pcm)
 }
 
+/// The samples of 16-bit little-endian PCM.
+pub(super) fn samples(pcm: &[u8]) -> Vec<i16> {
+    pcm.as_chunks().0.iter().map(|sample| i16::from_le_bytes(*sample)).collect()
+}
+
 /// Whether it is a recording, as far as can be said without reading it all.
 pub(super) fn check(path: &Path) -> Result<(), CliError> {
     open(path).map(drop)

@@ -44,14 +44,15 @@ impl Score<'_> {
             };
             let _ = writeln!(text, "{}: {errors} of {words} words{shown}", item.name);
         }
-        let WordErrors { errors, missing, extra, words } = self.errors();
+        let all = self.errors();
+        let WordErrors { errors, missing, extra, words } = all;
         let (files, seconds) = (self.corpus.len(), self.length().as_secs_f64());
         let model = self.model.unwrap_or("the service");
         let _ = writeln!(text, "{model}: {seconds:.1} s in {files} recordings");
         let rate = match words {
             0 => format!("{errors} words invented"),
             _ => {
-                let (percent, wrong) = (self.errors().percent(), errors - missing - extra);
+                let (percent, wrong) = (all.percent(), errors - missing - extra);
                 format!(
                     "word error rate {percent:.1} %: of {words} words {wrong} wrong, {missing} missing; {extra} extra"
                 )
@@ -83,7 +84,8 @@ impl Score<'_> {
 
     /// The same, with all that was heard.
     pub(super) fn json(&self) -> Value {
-        let WordErrors { errors, missing, extra, words } = self.errors();
+        let all = self.errors();
+        let WordErrors { errors, missing, extra, words } = all;
         let files = self.corpus.iter().zip(&self.heard).map(|(item, heard)| {
             let errors = WordErrors::between(&item.said, &heard.text);
             json!({
@@ -97,7 +99,7 @@ impl Score<'_> {
         json!({
             "model": self.model, "language": self.language, "threads": self.threads, "live": self.live,
             "recordings": self.corpus.len(), "duration_s": self.length().as_secs_f64(),
-            "words": words, "errors": errors, "missing": missing, "extra": extra, "wer_percent": self.errors().percent(),
+            "words": words, "errors": errors, "missing": missing, "extra": extra, "wer_percent": all.percent(),
             "load_s": seconds(self.cost.loading), "cpu_s": seconds(self.cost.cpu), "wall_s": seconds(self.cost.wall),
             "cpu_real_time_factor": self.factor(self.cost.cpu), "wall_real_time_factor": self.factor(self.cost.wall),
             "finals": waits.count(), "final_p50_s": seconds(waits.quantile(0.5)),

@@ -5,22 +5,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::latency::Latencies;
-use crate::audio::{FramePos, sample};
+use super::recording::samples;
+use crate::audio::FramePos;
 use crate::cli::exit_code::{CliError, Exit};
 use crate::cli::service::{Connection, Need, load_recognizer};
 use crate::cli::{Common, Hearing, say};
 use crate::clock::now;
 use crate::config::{Config, Service};
 use crate::engine::{RECOGNIZER_RATE, Recognizer, StreamOptions, VoiceInfo, Voices, language_of};
-use crate::resample::Resampler;
+use crate::speech::{SpeechClient, SpeechError, SpeechOptions};
 use crate::wer::WordErrors;
 
-/// The rate of `/tts`.
-const PCM_RATE: u32 = 24_000;
 /// What is spoken where no file is named.
 const SENTENCES: &str = include_str!("../../../samples/sentences.txt");
 
@@ -72,12 +71,13 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         true => Some(tokio::task::block_in_place(|| load_recognizer(&config))?),
         false => None,
     };
-    let bench = Bench { connection, config };
+    let client = SpeechClient::new(connection.http.clone(), connection.endpoint.clone(), &connection.tokens);
+    let bench = Bench { client, config };
     for (voice, language, sentences) in works.into_iter().filter(|(.., sentences)| !sentences.is_empty()) {
         let spoken = bench.measure(voice, language, &sentences, recognizer.as_deref()).await?;
         say(&if json { format!("{}\n", spoken.json()) } else { spoken.text() })?;
     }
-    bench.connection.close().await;
+    connection.close().await;
     Ok(Exit::Done)
 }
 
@@ -106,7 +106,7 @@ fn works<'a>(
 
 /// A service, and what it is measured with.
 struct Bench {
-    connection: Connection,
+    client: SpeechClient,
     config: Config,
 }
 
@@ -133,7 +133,7 @@ impl Bench {
             let begun = now();
             let (first, pcm) = self.speak(voice, sentence).await?;
             spoken.wall += begun.elapsed();
-            spoken.length += FramePos(pcm.len() as u64).time(PCM_RATE);
+            spoken.length += FramePos(pcm.len() as u64).time(RECOGNIZER_RATE);
             spoken.first_audio.push(first);
             if let (Some(recognizer), Some(errors)) = (recognizer, &mut spoken.errors) {
                 let language = self.config.language.as_deref().unwrap_or_else(|| language_of(sentence));
@@ -146,45 +146,29 @@ impl Bench {
 
     /// Has a sentence spoken as any client of the service would: how long until its first audio, and all of it.
     async fn speak(&self, voice: Option<&str>, sentence: &str) -> Result<(Duration, Vec<i16>), CliError> {
-        let Connection { endpoint, http, tokens, .. } = &self.connection;
-        let mut url = endpoint.url("/tts");
-        url.query_pairs_mut().append_pair("encoder", "pcm");
-        if let Some(voice) = voice {
-            url.query_pairs_mut().append_pair("model_name", voice);
-        }
-        let lost = |error: reqwest::Error| {
-            CliError::new(Exit::Peer, format!("{endpoint}: speech broke off: {}", error.without_url()))
+        // What had to be asked for again would be measured as slow.
+        let voice_name = voice.map(str::to_owned);
+        let options = SpeechOptions { voice: voice_name, attempts: 1, ..SpeechOptions::default() };
+        let failed = |error| match error {
+            SpeechError::Auth(error) => error.into(),
+            error => CliError::new(Exit::Peer, format!("voice {}: {error}", voice.unwrap_or("default"))),
         };
-        let token = tokens.token().await?;
         let begun = now();
-        let request = http.post(url).header(AUTHORIZATION, token.bearer());
-        let request = request.header(CONTENT_TYPE, "text/plain; charset=utf-8").body(sentence.to_owned());
-        let mut answer = request.send().await.map_err(lost)?;
-        if !answer.status().is_success() {
-            let (voice, status) = (voice.unwrap_or("default"), answer.status());
-            return Err(CliError::new(Exit::Peer, format!("{endpoint}: voice {voice}: answered {status}")));
-        }
+        let speech = self.client.speak(sentence, &options).resampled(RECOGNIZER_RATE);
+        let mut speech = speech.expect("it is an ordinary rate");
         let (mut first, mut pcm) = (None, Vec::new());
-        while let Some(part) = answer.chunk().await.map_err(lost)? {
+        while let Some(piece) = speech.next().await {
+            pcm.extend_from_slice(&piece.map_err(failed)?);
             first.get_or_insert_with(|| begun.elapsed());
-            pcm.extend_from_slice(&part);
         }
-        let pcm = pcm.as_chunks().0.iter().map(|sample| i16::from_be_bytes(*sample)).collect();
-        Ok((first.unwrap_or_else(|| begun.elapsed()), pcm))
+        Ok((first.unwrap_or_else(|| begun.elapsed()), samples(&pcm)))
     }
 }
 
-/// What a recogniser hears in speech of [`PCM_RATE`].
+/// What a recogniser hears.
 fn hear(recognizer: &dyn Recognizer, language: &str, pcm: &[i16]) -> Result<String, CliError> {
-    let samples: Vec<f32> = pcm.iter().map(|value| sample::to_f32(*value)).collect();
-    let mut resampler = Resampler::new(PCM_RATE, RECOGNIZER_RATE).expect("both are ordinary rates");
-    let mut resampled = Vec::new();
-    resampler.push(&samples, &mut resampled);
-    resampler.finish(&mut resampled);
-    let resampled: Vec<i16> = resampled.into_iter().map(sample::to_s16).collect();
-
     let mut stream = recognizer.start(&StreamOptions { language: Some(language.to_owned()) })?;
-    let mut segments = stream.push(&resampled)?;
+    let mut segments = stream.push(pcm)?;
     segments.extend(stream.flush()?);
     Ok(segments.iter().map(|segment| segment.text.as_str()).collect::<Vec<_>>().join(" "))
 }

@@ -21,6 +21,7 @@ use super::target::Target;
 use super::{Common, Hearing, complain, keep_stdin_apart};
 use crate::decode::Channels;
 use crate::pace::Pace;
+use crate::random;
 use crate::session::{Overflow, Settings};
 use crate::transcript::Format;
 
@@ -108,7 +109,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let mut settings = Settings::new(SAMPLE_RATE);
     settings.language = config.language;
     settings.partials = !no_partials;
-    settings.seed = seed();
+    settings.seed = random::seed();
     settings.overflow = overflow;
     settings.replay_frames = replay_frames;
     settings.give_up = Duration::from_secs(patience.into());
@@ -178,13 +179,4 @@ fn worst(exits: &[Exit]) -> Exit {
         true => Exit::Interrupted,
         false => exits.iter().copied().find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done),
     }
-}
-
-/// Different for each run, so that clients that fail together don't retry together.
-#[expect(clippy::disallowed_methods, reason = "this is where a session's jitter comes from")]
-fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    // Without a generator the jitter is merely the same as elsewhere.
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_le_bytes(bytes)
 }

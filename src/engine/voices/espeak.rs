@@ -2,6 +2,7 @@
 //!
 //! espeak-ng is under GPL-3.0-or-later. It is run as a program and never linked, so that voxline stays MIT/Apache-2.0.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::loudness::Gain;
@@ -79,10 +80,15 @@ impl Voice for EspeakVoice {
         &self.info
     }
 
-    fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError> {
+    fn speak_in_pieces(
+        &self,
+        sentence: &str,
+        tempo: f32,
+        take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
         let text = plain(&spelt_out(&self.info.language, sentence));
         if text.trim().is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         // Not kept warm: it speaks 15 ms after its start, and when it has said all tells only by ending.
         let speed = (WORDS_A_MINUTE * clamped_tempo(tempo)).clamp(SLOWEST, FASTEST).round().to_string();
@@ -94,11 +100,11 @@ impl Voice for EspeakVoice {
             return Err(refused(format!("speaks at {rate} Hz instead of {}", self.info.sample_rate)));
         }
         // For a text without words espeak-ng gives a few zeros.
-        if samples.iter().all(|&sample| sample == 0) {
-            return Ok(Vec::new());
+        if samples.iter().any(|&sample| sample != 0) {
+            Gain::of(self.loudness).apply(&mut samples);
+            let _ = take(&samples);
         }
-        Gain::of(self.loudness).apply(&mut samples);
-        Ok(samples)
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -114,15 +115,21 @@ impl Voice for FestivalVoice {
         &self.info
     }
 
-    fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError> {
+    fn speak_in_pieces(
+        &self,
+        sentence: &str,
+        tempo: f32,
+        take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
         let text = readable(&spelt_out("ru", sentence));
         if text.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let mut samples = self.utter(&text)?;
         Gain::of(LOUDNESS).apply(&mut samples);
         // Recorded units have the length they have: festival's Duration_Stretch does nothing to them.
-        Ok(stretched(&samples, RATE, clamped_tempo(tempo)))
+        let _ = take(&stretched(&samples, RATE, clamped_tempo(tempo)));
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Kernels {
 }
 
 /// A view of `rows` x `columns` elements, `strides` apart.
-pub(super) fn matrix(data: &[f32], shape: [usize; 2], strides: [usize; 2]) -> Matrix<'_, f32> {
+pub(super) fn matrix<T>(data: &[T], shape: [usize; 2], strides: [usize; 2]) -> Matrix<'_, T> {
     NdTensorView::from_slice_with_strides(shape, data, strides).expect("the slice holds the shape")
 }
 

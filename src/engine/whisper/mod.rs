@@ -27,7 +27,6 @@ mod writing;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use self::ct2::ModelFile;
 use self::decoder::Decoder;
@@ -39,6 +38,7 @@ use self::stream::Stream;
 use self::tokens::{Config, Tokens};
 use self::transcribe::{Language, Model};
 use super::{EngineError, Recognizer, RecognizerStream, StreamOptions};
+use crate::clock::now;
 
 /// The largest file that is taken for part of a model, in bytes: float32 weights of the largest Whisper fit.
 const LARGEST_FILE: u64 = 8 << 30;
@@ -139,11 +139,6 @@ impl Recognizer for Whisper {
         let factors = lanes.run(|kernels| [(); 3].map(|()| exercise(kernels))).ok()?;
         Some(factors[1].min(factors[2]))
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "it measures how long things really take")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn read_from(dir: &Path, file: &str) -> Result<(PathBuf, Vec<u8>), EngineError> {

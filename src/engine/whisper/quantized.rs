@@ -6,10 +6,9 @@
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_simd::ops::{BitOps, NumOps, ToFloat};
 use rten_simd::{Isa, SimdOp};
-use rten_tensor::{Matrix, NdTensorView};
 use rten_vecmath::{ExtendInit, MinMax, Quantize};
 
-use super::linear::{Int8, Kernels};
+use super::linear::{Int8, Kernels, matrix};
 
 /// Rows multiplied at a time: few enough that what they give stays in the cache until it is scaled.
 pub(super) const ROWS: usize = 64;
@@ -57,7 +56,7 @@ impl Quantized {
     pub(super) fn packed(int8: &Int8, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Quantized {
         let outputs = bias.len();
         let Whole { weight, scales, sums } = Whole::of(int8, weight, inputs);
-        let weight = Weight::Packed(int8.prepack_b(view(&weight, [inputs, outputs], [1, inputs])));
+        let weight = Weight::Packed(int8.prepack_b(matrix(&weight, [inputs, outputs], [1, inputs])));
         Quantized { weight, scales, sums, bias, inputs }
     }
 
@@ -103,9 +102,9 @@ impl Quantized {
             scratch.products.resize(rows * outputs, 0);
             let b = match &self.weight {
                 Weight::Packed(weight) => GemmInputB::Packed(weight),
-                Weight::Rows(weight) => GemmInputB::Unpacked(view(weight, [inputs, outputs], [1, inputs])),
+                Weight::Rows(weight) => GemmInputB::Unpacked(matrix(weight, [inputs, outputs], [1, inputs])),
             };
-            let a = GemmInputA::Unpacked(view(&scratch.levels, [rows, inputs], [inputs, 1]));
+            let a = GemmInputA::Unpacked(matrix(&scratch.levels, [rows, inputs], [inputs, 1]));
             // The level of zero is ours to take off: rten-gemm 0.27 mixes up those of different rows.
             int8.gemm(&mut scratch.products, a, b, GemmOptions::default()).expect("the shapes agree");
 
@@ -165,10 +164,6 @@ impl Whole {
         }
         whole
     }
-}
-
-fn view<T>(data: &[T], shape: [usize; 2], strides: [usize; 2]) -> Matrix<'_, T> {
-    NdTensorView::from_slice_with_strides(shape, data, strides).expect("the slice holds the shape")
 }
 
 /// Brings one row of products to scale, and adds the bias.

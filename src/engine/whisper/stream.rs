@@ -59,13 +59,13 @@ impl Stream {
         };
         let heard = start.to(start + pcm.len() as u64);
         let guessed = last.filter(|guessed| guessed.heard == heard).and_then(|guessed| guessed.settled);
-        let transcript = match (guessed, guessing) {
-            (Some(transcript), _) => transcript,
-            (None, Some(Guessing { heard: same, settled: true, listening, .. })) if same == heard => {
-                self.shared.lanes.run(|kernels| listening.finish(&self.shared.model, kernels))?
-            }
-            _ => {
-                let listening = Listening::new(pcm, self.language);
+        let transcript = match guessed {
+            Some(transcript) => transcript,
+            None => {
+                let listening = match guessing {
+                    Some(guessing) if guessing.settled && guessing.heard == heard => *guessing.listening,
+                    _ => Listening::new(pcm, self.language),
+                };
                 self.shared.lanes.run(|kernels| listening.finish(&self.shared.model, kernels))?
             }
         };
@@ -81,10 +81,8 @@ impl Stream {
     fn next_guess(&mut self) -> Option<&mut Guessing> {
         let Open { range, start, pcm, settled } = self.endpointer.open()?;
         let heard = start.to(start + pcm.len() as u64);
-        let at_hand = match &self.guessing {
-            Some(guessing) => guessing.heard == heard && guessing.settled == settled || !settled,
-            None => false,
-        };
+        let is_right = |guessing: &Guessing| !settled || guessing.settled && guessing.heard == heard;
+        let at_hand = self.guessing.as_ref().is_some_and(is_right);
         if !at_hand {
             let due = match &self.last {
                 None => heard.len() >= FIRST_GUESS || settled,

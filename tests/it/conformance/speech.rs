@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -183,7 +184,12 @@ impl Voice for Tones {
         &self.info
     }
 
-    fn speak(&self, sentence: &str, _: f32) -> Result<Vec<i16>, EngineError> {
+    fn speak_in_pieces(
+        &self,
+        sentence: &str,
+        _: f32,
+        take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
         if let Some(permits) = &self.permits {
             permits.lock().unwrap().recv().unwrap();
         }
@@ -195,7 +201,8 @@ impl Voice for Tones {
             ((sweep * std::f32::consts::TAU).sin() * 8_000.0 + (tone * std::f32::consts::TAU).sin() * 4_000.0)
                 as i16
         };
-        Ok((0..24_017).map(sample).collect())
+        let _ = take(&(0..24_017).map(sample).collect::<Vec<i16>>());
+        Ok(())
     }
 }
 

@@ -272,8 +272,13 @@ impl Voice for Named {
         &self.0
     }
 
-    fn speak(&self, _: &str, _: f32) -> Result<Vec<i16>, EngineError> {
-        Ok(Vec::new())
+    fn speak_in_pieces(
+        &self,
+        _: &str,
+        _: f32,
+        _: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        Ok(())
     }
 }
 

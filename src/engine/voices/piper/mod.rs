@@ -185,15 +185,6 @@ impl Voice for PiperVoice {
         &self.info
     }
 
-    fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError> {
-        let mut pcm = Vec::new();
-        self.speak_in_pieces(sentence, tempo, &mut |piece| {
-            pcm.extend_from_slice(piece);
-            ControlFlow::Continue(())
-        })?;
-        Ok(pcm)
-    }
-
     fn speak_in_pieces(
         &self,
         sentence: &str,

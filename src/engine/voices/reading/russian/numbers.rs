@@ -37,17 +37,21 @@ impl Noun {
     }
 }
 
-const fn noun(one: &'static str, two: &'static str, five: &'static str, gender: Gender) -> Noun {
-    Noun { one, two, five, gender }
+pub(super) const fn masculine(one: &'static str, two: &'static str, five: &'static str) -> Noun {
+    Noun { one, two, five, gender: Gender::Masculine }
+}
+
+pub(super) const fn feminine(one: &'static str, two: &'static str, five: &'static str) -> Noun {
+    Noun { one, two, five, gender: Gender::Feminine }
 }
 
 /// The powers of a thousand.
-const THOUSANDS: [Noun; 5] = [
-    noun("тысяча", "тысячи", "тысяч", Gender::Feminine),
-    noun("миллион", "миллиона", "миллионов", Gender::Masculine),
-    noun("миллиард", "миллиарда", "миллиардов", Gender::Masculine),
-    noun("триллион", "триллиона", "триллионов", Gender::Masculine),
-    noun("квадриллион", "квадриллиона", "квадриллионов", Gender::Masculine),
+pub(super) const THOUSANDS: [Noun; 5] = [
+    feminine("тысяча", "тысячи", "тысяч"),
+    masculine("миллион", "миллиона", "миллионов"),
+    masculine("миллиард", "миллиарда", "миллиардов"),
+    masculine("триллион", "триллиона", "триллионов"),
+    masculine("квадриллион", "квадриллиона", "квадриллионов"),
 ];
 
 /// Below 20: nominative, genitive, and the ordinal without its ending.
@@ -198,7 +202,7 @@ mod tests {
 
     #[test]
     fn numbers_agree_with_what_they_count() {
-        let minute = noun("минута", "минуты", "минут", Gender::Feminine);
+        let minute = feminine("минута", "минуты", "минут");
         for (number, nominative, genitive) in [
             (0, "ноль минут", "нуля минут"),
             (1, "одна минута", "одной минуты"),

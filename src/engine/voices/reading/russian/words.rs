@@ -1,6 +1,6 @@
 //! Months, units, money and abbreviations.
 
-use super::numbers::{Gender, Noun};
+use super::numbers::{Noun, THOUSANDS, feminine, masculine};
 
 pub(super) const MONTHS: [&str; 12] = [
     "января",
@@ -16,14 +16,6 @@ pub(super) const MONTHS: [&str; 12] = [
     "ноября",
     "декабря",
 ];
-
-const fn masculine(one: &'static str, two: &'static str, five: &'static str) -> Noun {
-    Noun { one, two, five, gender: Gender::Masculine }
-}
-
-const fn feminine(one: &'static str, two: &'static str, five: &'static str) -> Noun {
-    Noun { one, two, five, gender: Gender::Feminine }
-}
 
 pub(super) const RUBLE: Noun = masculine("рубль", "рубля", "рублей");
 pub(super) const KOPECK: Noun = feminine("копейка", "копейки", "копеек");
@@ -44,10 +36,10 @@ pub(super) const THOUSANDTH: Noun = feminine("тысячная", "тысячны
 pub(super) fn unit(written: &str) -> Option<Noun> {
     let written: String = written.chars().filter(|c| !c.is_whitespace() && *c != '.').collect();
     Some(match written.as_str() {
-        "тыс" => feminine("тысяча", "тысячи", "тысяч"),
-        "млн" => masculine("миллион", "миллиона", "миллионов"),
-        "млрд" => masculine("миллиард", "миллиарда", "миллиардов"),
-        "трлн" => masculine("триллион", "триллиона", "триллионов"),
+        "тыс" => THOUSANDS[0],
+        "млн" => THOUSANDS[1],
+        "млрд" => THOUSANDS[2],
+        "трлн" => THOUSANDS[3],
         "км/ч" => masculine("километр в час", "километра в час", "километров в час"),
         "м/с" => masculine("метр в секунду", "метра в секунду", "метров в секунду"),
         "км" => masculine("километр", "километра", "километров"),
