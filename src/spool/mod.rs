@@ -32,6 +32,7 @@
 mod at;
 mod ends;
 mod error;
+mod locked;
 mod record;
 mod recovery;
 mod state;
@@ -47,6 +48,7 @@ use tokio::sync::watch;
 pub use ends::{Log, Reader, Writer};
 pub use error::SpoolError;
 
+use self::locked::Locked;
 use self::record::{Entry, HeadBody};
 use self::recovery::Scan;
 use self::state::State;
@@ -183,7 +185,7 @@ impl Spool {
 /// The file, and how far it is written.
 struct Shared {
     path: PathBuf,
-    file: File,
+    file: Locked,
     fsync: Fsync,
     tail: Mutex<Tail>,
 }
@@ -260,7 +262,7 @@ impl fmt::Debug for Shared {
 }
 
 /// Opens the file for this process alone; where there is none, creates it and its directory.
-fn acquire(path: &Path) -> Result<File, SpoolError> {
+fn acquire(path: &Path) -> Result<Locked, SpoolError> {
     let io_error = |source| SpoolError::Io { path: path.to_owned(), source };
     loop {
         match fs::symlink_metadata(path) {
@@ -282,11 +284,10 @@ fn acquire(path: &Path) -> Result<File, SpoolError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened.map_err(io_error)?,
         };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(SpoolError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(error)) => return Err(io_error(error)),
-        }
+        let file = Locked::new(file).map_err(|error| match error {
+            TryLockError::WouldBlock => SpoolError::InUse { path: path.to_owned() },
+            TryLockError::Error(error) => io_error(error),
+        })?;
         // It may have been removed between the opening and the lock; nobody would find what is written to it.
         if is_at(&file, path).map_err(io_error)? {
             return Ok(file);

@@ -4,6 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -454,6 +457,26 @@ fn a_file_that_is_no_spool_is_left_alone() {
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A process that is being started has what this one had open, locks too, until it runs its own program.
+#[test]
+fn it_is_free_once_it_is_dropped_whatever_is_being_started() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("spool");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let starting = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        });
+        let opened = (0..500).map(|_| Spool::open(&path, &head(), 0, Fsync::Never).map(drop));
+        let opened: Result<(), SpoolError> = opened.collect();
+        over.store(true, Ordering::Relaxed);
+        starting.join().unwrap();
+        opened.unwrap();
+    });
 }
 
 #[test]
