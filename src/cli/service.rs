@@ -159,7 +159,7 @@ pub(super) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, Cl
         EngineError::Model { path, reason, .. } if !is_known => {
             let hint = format!(
                 "--model takes the name of a model ({WHISPER_BASE}, {WHISPER_TINY_EN}) or a directory with model.bin, \
-                 vocabulary.txt and config.json"
+                 vocabulary.txt or vocabulary.json, and config.json"
             );
             Err(EngineError::Model { path, reason, hint }.into())
         }

@@ -22,7 +22,8 @@ pub(crate) struct Shape {
     pub(crate) hears: (&'static str, &'static str),
 }
 
-/// Writes the model's directory, as CTranslate2 does: `model.bin`, `vocabulary.txt`, `config.json`.
+/// Writes the model's directory, as CTranslate2 does: `model.bin`, `vocabulary.txt` (of the third generation
+/// `vocabulary.json`), `config.json`.
 ///
 /// What comes out at a place in the text is decided by that place's row of the positions, which is the embedding of the
 /// token to be written there, made large. The layers add a little of everything to it.
@@ -63,7 +64,11 @@ pub(crate) fn write(dir: &Path, shape: &Shape) {
     file.norm("decoder/layer_norm", width);
     file.write(&dir.join("model.bin"));
 
-    fs::write(dir.join("vocabulary.txt"), &vocabulary).expect("the disk has room");
+    let (file, text) = match shape.third {
+        true => ("vocabulary.json", serde_json::json!(tokens).to_string()),
+        false => ("vocabulary.txt", vocabulary.clone()),
+    };
+    fs::write(dir.join(file), text).expect("the disk has room");
     let config = serde_json::json!({
         "suppress_ids": [], "suppress_ids_begin": [end], "alignment_heads": [[0, 0]], "lang_ids": [language],
     });
