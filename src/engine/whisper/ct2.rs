@@ -243,6 +243,29 @@ mod tests {
         out
     }
 
+    /// CTranslate2 stores `round(weight * scale)`, and the scale of each row beside it.
+    #[test]
+    fn whole_numbers_become_floats_by_the_scale_of_their_row() {
+        let mut file = 6u32.to_le_bytes().to_vec();
+        name(&mut file, "WhisperSpec");
+        file.extend([3u32, 2].map(u32::to_le_bytes).concat());
+        name(&mut file, "weight");
+        file.push(2);
+        file.extend([2u32, 3].map(u32::to_le_bytes).concat());
+        file.push(1);
+        file.extend(6u32.to_le_bytes());
+        file.extend([127i8, -127, 0, 10, -5, 1].map(i8::to_le_bytes).concat());
+        name(&mut file, "weight_scale");
+        file.push(1);
+        file.extend(2u32.to_le_bytes());
+        file.push(0);
+        file.extend(8u32.to_le_bytes());
+        file.extend([254.0f32, 2.0].map(f32::to_le_bytes).concat());
+        file.extend(0u32.to_le_bytes());
+        let model = ModelFile::parse(file).unwrap();
+        assert_eq!(model.tensor("weight", &[2, 3]).unwrap(), [0.5, -0.5, 0.0, 5.0, -2.5, 0.5]);
+    }
+
     #[test]
     fn halves_become_floats() {
         let model = ModelFile::parse(file()).unwrap();
