@@ -217,26 +217,29 @@ mod tests {
         out.push(0);
     }
 
-    /// A file with a 2 x 3 tensor of halves, a scalar setting and an alias.
-    fn file() -> Vec<u8> {
+    /// The head of a file of so many tensors.
+    fn head(tensors: u32) -> Vec<u8> {
         let mut out = 6u32.to_le_bytes().to_vec();
         name(&mut out, "WhisperSpec");
-        out.extend(3u32.to_le_bytes());
-        out.extend(2u32.to_le_bytes());
-        name(&mut out, "weight");
-        out.push(2);
-        out.extend(2u32.to_le_bytes());
-        out.extend(3u32.to_le_bytes());
-        out.push(4);
-        out.extend(12u32.to_le_bytes());
-        for half in [0x3c00u16, 0xc000, 0x3555, 0x0001, 0x7bff, 0x8000] {
-            out.extend(half.to_le_bytes());
-        }
-        name(&mut out, "setting");
-        out.push(0);
-        out.push(1);
-        out.extend(1u32.to_le_bytes());
-        out.push(7);
+        out.extend([3, tensors].map(u32::to_le_bytes).concat());
+        out
+    }
+
+    fn tensor(out: &mut Vec<u8>, title: &str, shape: &[u32], element: u8, data: &[u8]) {
+        name(out, title);
+        out.push(u8::try_from(shape.len()).unwrap());
+        out.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
+        out.push(element);
+        out.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
+        out.extend(data);
+    }
+
+    /// A file with a 2 x 3 tensor of halves, a scalar setting and an alias.
+    fn file() -> Vec<u8> {
+        let mut out = head(2);
+        let halves = [0x3c00u16, 0xc000, 0x3555, 0x0001, 0x7bff, 0x8000];
+        tensor(&mut out, "weight", &[2, 3], 4, &halves.map(u16::to_le_bytes).concat());
+        tensor(&mut out, "setting", &[], 1, &[7]);
         out.extend(1u32.to_le_bytes());
         name(&mut out, "other");
         name(&mut out, "weight");
@@ -246,21 +249,10 @@ mod tests {
     /// CTranslate2 stores `round(weight * scale)`, and the scale of each row beside it.
     #[test]
     fn whole_numbers_become_floats_by_the_scale_of_their_row() {
-        let mut file = 6u32.to_le_bytes().to_vec();
-        name(&mut file, "WhisperSpec");
-        file.extend([3u32, 2].map(u32::to_le_bytes).concat());
-        name(&mut file, "weight");
-        file.push(2);
-        file.extend([2u32, 3].map(u32::to_le_bytes).concat());
-        file.push(1);
-        file.extend(6u32.to_le_bytes());
-        file.extend([127i8, -127, 0, 10, -5, 1].map(i8::to_le_bytes).concat());
-        name(&mut file, "weight_scale");
-        file.push(1);
-        file.extend(2u32.to_le_bytes());
-        file.push(0);
-        file.extend(8u32.to_le_bytes());
-        file.extend([254.0f32, 2.0].map(f32::to_le_bytes).concat());
+        let mut file = head(2);
+        let levels = [127i8, -127, 0, 10, -5, 1];
+        tensor(&mut file, "weight", &[2, 3], 1, &levels.map(i8::to_le_bytes).concat());
+        tensor(&mut file, "weight_scale", &[2], 0, &[254.0f32, 2.0].map(f32::to_le_bytes).concat());
         file.extend(0u32.to_le_bytes());
         let model = ModelFile::parse(file).unwrap();
         assert_eq!(model.tensor("weight", &[2, 3]).unwrap(), [0.5, -0.5, 0.0, 5.0, -2.5, 0.5]);
