@@ -6,6 +6,9 @@
 //! VOXLINE_SENTENCES=100 cargo test --test it -- --nocapture voices::round_trip
 //! ```
 
+use std::process::Command;
+use std::{env, fs};
+
 use voxline::audio::sample;
 use voxline::engine::{Recognizer, StreamOptions, Voice};
 use voxline::resample::Resampler;
@@ -14,40 +17,37 @@ use super::sentences_of;
 use crate::support::whisper::whisper;
 use crate::support::words::WordErrors;
 
-/// How many sentences of each language: `VOXLINE_SENTENCES`, or 5.
+/// How many sentences of each language: `VOXLINE_SENTENCES`, or 20.
 #[expect(clippy::disallowed_methods, reason = "the knob of the round trip")]
 fn count() -> usize {
-    std::env::var("VOXLINE_SENTENCES").ok().and_then(|count| count.parse().ok()).unwrap_or(5)
+    env::var("VOXLINE_SENTENCES").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
 }
 
 #[test]
 fn english_is_understood() {
-    let percent = word_error_rate("joe");
-    assert!(percent <= bound(3.0), "{percent} %");
+    let joe = super::voice("joe");
+    let percent = word_error_rate("joe", "en", |text| at_16_khz(&*joe, text));
+    assert!(percent <= 3.0, "{percent} %");
 }
 
+/// festival's joints are heard as other sounds, whoever runs it: what voxline does about it must not cost words. As its
+/// speech is less loud by itself, a few are heard otherwise.
 #[test]
-fn russian_is_understood() {
-    let percent = word_error_rate("festival-ru");
-    // The goal is 16 %. Measured were 20.9 % of 584 words: festival's joints are heard as other sounds.
-    assert!(percent <= bound(22.0), "{percent} %");
-}
-
-/// These are for all sentences; a word of a handful is some percent.
-fn bound(of_all: f64) -> f64 {
-    if count() >= 100 { of_all } else { of_all + 20.0 }
+fn russian_is_understood_as_well_as_from_festival_itself() {
+    let festival = super::voice("festival-ru");
+    let ours = word_error_rate("festival-ru", "ru", |text| at_16_khz(&*festival, text));
+    let plain = word_error_rate("text2wave", "ru", text2wave);
+    assert!(ours <= plain + 3.0, "{ours} % instead of {plain} %");
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what the test is run for")]
-fn word_error_rate(name: &str) -> f64 {
-    let voice = super::voice(name);
-    let language = voice.info().language.clone();
+fn word_error_rate(name: &str, language: &str, speak: impl Fn(&str) -> Vec<i16>) -> f64 {
     let whisper = whisper();
     let mut errors = WordErrors::default();
-    for text in sentences_of(&language, count()) {
-        let options = StreamOptions { language: Some(language.clone()) };
+    for text in sentences_of(language, count()) {
+        let options = StreamOptions { language: Some(language.to_owned()) };
         let mut stream = whisper.start(&options).unwrap();
-        let mut segments = stream.push(&at_16_khz(&*voice, &text)).unwrap();
+        let mut segments = stream.push(&speak(&text)).unwrap();
         segments.extend(stream.flush().unwrap());
         let heard = segments.into_iter().map(|segment| segment.text).collect::<Vec<_>>().join(" ");
         let of_sentence = WordErrors::between(&text, &heard);
@@ -72,4 +72,15 @@ fn at_16_khz(voice: &dyn Voice, text: &str) -> Vec<i16> {
     resampler.push(&samples, &mut output);
     resampler.finish(&mut output);
     output.into_iter().map(sample::to_s16).collect()
+}
+
+/// What festival's own program makes of a text, at 16 kHz as all its Russian speech.
+fn text2wave(text: &str) -> Vec<i16> {
+    let files = tempfile::tempdir().unwrap();
+    let (from, to) = (files.path().join("text"), files.path().join("speech"));
+    fs::write(&from, text).unwrap();
+    let mut program = Command::new("text2wave");
+    program.args(["-eval", "(voice_msu_ru_nsh_clunits)", "-otype", "raw", "-o"]).arg(&to).arg(&from);
+    assert!(program.status().unwrap().success(), "{text}");
+    fs::read(&to).unwrap().as_chunks().0.iter().map(|&bytes| i16::from_ne_bytes(bytes)).collect()
 }
