@@ -214,7 +214,7 @@ impl Attempt {
         let pieces = words::split(&model.tokens, &text.tokens, *language);
         let whole = model.tokens.text(&text.tokens);
         let caption = is_caption(&whole) && text.log_probability < UNLIKELY;
-        if self.is_silent() || self.is_invented(pieces.len(), samples) || caption {
+        if self.is_silent() || self.is_invented(pieces.len(), samples) || caption || is_credit(&whole) {
             return Transcript { text: String::new(), language: *language, confidence, words: Vec::new() };
         }
         let words = if with_words { words::place(&model.decoder, text, pieces, samples) } else { Vec::new() };
@@ -227,6 +227,22 @@ impl Attempt {
 fn is_caption(text: &str) -> bool {
     let letters = text.chars().filter(|c| c.is_alphabetic()).count();
     letters > 6 && text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
+}
+
+/// How the lines begin that say who wrote the subtitles. Whisper learnt from subtitles, and is sure of these where it hears
+/// music: the first is what base says to a piece of Debian's music on hold.
+const CREDITS: [&str; 5] = [
+    "редактор субтитров",
+    "субтитры сделал",
+    "субтитры создавал",
+    "субтитры подготовил",
+    "subtitles by the amara",
+];
+
+/// Whether a text names who wrote the subtitles.
+fn is_credit(text: &str) -> bool {
+    let text = text.trim_start().to_lowercase();
+    CREDITS.iter().any(|credit| text.starts_with(credit))
 }
 
 /// The feature frames of an utterance and its padding.
@@ -244,6 +260,16 @@ mod tests {
         assert!(is_caption("[MUSIC PLAYS]"));
         for spoken in ["NATO", "Music plays", "IBM and NASA", "1,234,567", "你好世界你好世界", ""] {
             assert!(!is_caption(spoken), "{spoken}");
+        }
+    }
+
+    #[test]
+    fn who_wrote_the_subtitles_is_not_said() {
+        assert!(is_credit("Редактор субтитров А.Семкин Корректор А.Егорова"));
+        assert!(is_credit(" Subtitles by the Amara.org community"));
+        for spoken in ["Она редактор субтитров.", "Субтитры включены.", "Subtitles by whom?", ""]
+        {
+            assert!(!is_credit(spoken), "{spoken}");
         }
     }
 }
