@@ -10,6 +10,7 @@ use crate::gateway::BadTls;
 use crate::gateway::authority::AuthorityError;
 use crate::net::TlsError;
 use crate::pipeline::PipelineError;
+use crate::recovery::Recovery;
 use crate::session::SessionError;
 use crate::source::SourceError;
 use crate::speech::SpeechError;
@@ -156,7 +157,11 @@ impl From<SpeechError> for CliError {
         let message = error.to_string();
         match error {
             SpeechError::Auth(error) => error.into(),
-            SpeechError::Refused { status: 401 | 403, .. } => CliError::new(Exit::Authentication, message),
+            // The service's documentation has a token refused with 400, too.
+            SpeechError::Refused { status: 401 | 403, .. }
+            | SpeechError::Refused { recovery: Recovery::RefreshToken, .. } => {
+                CliError::new(Exit::Authentication, message)
+            }
             SpeechError::Refused { status: 429 | 503, .. } => CliError::new(Exit::Limit, message),
             SpeechError::Refused { status: 400, .. } => CliError::new(Exit::Setup, message),
             _ => CliError::new(Exit::Peer, message),

@@ -55,7 +55,7 @@ impl Service {
         let answer = answer.map_err(|_| self.lost("no answer in time"))?;
         let response = answer.map_err(|error| self.unreachable(&error))?;
         if !response.status().is_success() {
-            return Err(self.refused(response, token).await);
+            return Err(self.refused(response, token, options.patience).await);
         }
         match is_text(&response) {
             true => Err(SpeechError::Answer { endpoint: self.endpoint.to_string(), what: "text" }),
@@ -78,10 +78,17 @@ impl Service {
         SpeechError::Unreachable { endpoint: self.endpoint.to_string(), reason: reason(error), recovery }
     }
 
-    async fn refused(&self, mut response: reqwest::Response, token: &AccessToken) -> SpeechError {
+    async fn refused(
+        &self,
+        mut response: reqwest::Response,
+        token: &AccessToken,
+        patience: Duration,
+    ) -> SpeechError {
         let status = response.status();
         let recovery = Recovery::from_status(status, retry_after(response.headers()));
-        let body = read_answer(&mut response, MAX_MESSAGE).await.unwrap_or_default();
+        // Its status says enough where the rest of it doesn't come.
+        let body = timeout(patience, read_answer(&mut response, MAX_MESSAGE)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let body = serde_json::from_slice(&body).unwrap_or_default();
         let (recovery, reason) = match status {
             StatusCode::UNAUTHORIZED => (recovery, "access token not accepted".to_owned()),
@@ -116,7 +123,12 @@ impl Answer<'_> {
 /// Whether it says that it is for people or programs to read. What it says of audio is not documented.
 fn is_text(response: &reqwest::Response) -> bool {
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|name| name.starts_with("text/") || name.starts_with("application/json"))
+    content_type.is_some_and(|name| {
+        let name = name.to_ascii_lowercase();
+        let kind = name.split(';').next().unwrap_or_default().trim();
+        let program = kind.starts_with("application/") && (kind.ends_with("json") || kind.ends_with("xml"));
+        program || kind.starts_with("text/")
+    })
 }
 
 /// The code in an error's body. Where it stands is not documented; this is where clients have seen it.

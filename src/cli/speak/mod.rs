@@ -15,7 +15,7 @@ use self::output::{Form, Output};
 use super::exit_code::{CliError, Exit};
 use super::service::{Connection, Need};
 use super::signals::Signals;
-use super::{Common, keep_stdin_apart};
+use super::{Common, keep_stdin_apart, target};
 use crate::resample::RATES;
 use crate::speech::{SpeechClient, SpeechError, SpeechHandle, SpeechOptions};
 
@@ -62,6 +62,10 @@ fn tempo(text: &str) -> Result<f32, String> {
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let Arguments { text, file, output, voice, tempo, encoder, rate } = arguments;
     let form = Form::of(&output, encoder, rate)?;
+    if file.as_deref().is_some_and(|file| target::same_file(&output, file)) {
+        let output = output.display();
+        return Err(CliError::new(Exit::Setup, format!("{output}: the output is the text itself")));
+    }
     let config = common.load(None)?;
     keep_stdin_apart(&config, text.as_deref() == Some("-"))?;
     let (text, unread) = text::open(text, file)?;

@@ -20,7 +20,7 @@ pub(super) fn spoken(text: &str) -> String {
         match braced(rest) {
             Some((shown, after)) => {
                 let (said, after) = braced(after).unwrap_or((shown, after));
-                push(&mut spoken, if said.is_empty() { shown } else { said });
+                push(&mut spoken, if said.trim().is_empty() { shown } else { said });
                 rest = after;
             }
             None => {
@@ -70,6 +70,7 @@ mod tests {
             ("{a}{b}{c}{d}", "bd"),
             ("{a} {b}", "a b"),
             ("{a}{}", "a"),
+            ("{a}{ }", "a"),
             ("одна\nдве\r\nтри\rчетыре", "одна\n\nдве\n\nтри\n\nчетыре"),
             ("2^3 = 8, ^so^ ^", "2 3 = 8, so "),
             ("`", ""),

@@ -99,6 +99,15 @@ fn text_of(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn a_text_is_not_overwritten_by_its_speech() {
+    let place = Place::new();
+    place.file("text.txt", "It was a dark night.");
+    let output = speak(&place, &["-f", "text.txt", "-o", "./text.txt"]).output().unwrap();
+    assert_fails(&output, 2, &["./text.txt: the output is the text itself"]);
+    assert_eq!(fs::read_to_string(place.path("text.txt")).unwrap(), "It was a dark night.");
+}
+
+#[test]
 fn ctrl_c_stops_at_once_and_leaves_a_whole_file() {
     let place = Place::new();
     let mut speaking = piped(speak(&place, &["-", "-o", "a.wav"]));
@@ -108,6 +117,7 @@ fn ctrl_c_stops_at_once_and_leaves_a_whole_file() {
     // It writes for as long as there is something to say.
     let length = || fs::metadata(place.path("a.wav")).map_or(0, |file| file.len());
     while length() < 200_000 {
+        assert!(speaking.try_wait().unwrap().is_none(), "it ended early");
         thread::yield_now();
     }
     signal(&speaking, "INT");
