@@ -85,7 +85,8 @@ impl Script {
 
     /// Where the next part ends, in bytes.
     fn end_of_part(&self, waits: bool) -> Option<usize> {
-        let (mut end, mut length) = (0, 0);
+        // Where the last sentence ends, and the last that ends outside of a mark.
+        let (mut end, mut unmarked, mut length) = (0, 0, 0);
         let mut unfinished = None;
         let mut pieces = self.pieces().peekable();
         while let Some(piece) = pieces.next() {
@@ -95,18 +96,22 @@ impl Script {
             }
             let longer = length + self.text[end..piece.end].chars().count();
             if longer > LONGEST && end > 0 {
-                return Some(end);
+                return Some(if unmarked > 0 { unmarked } else { end });
             }
             (end, length) = (piece.end, longer);
-            if length >= self.enough && !self.is_marked(end) {
-                return Some(end);
+            if !self.is_marked(end) {
+                unmarked = end;
+                if length >= self.enough {
+                    return Some(end);
+                }
             }
         }
         let clause = || unfinished.filter(|_| waits).and_then(|piece| self.clause(piece));
         match end {
             _ if self.most == LONGEST && !self.ended => None,
             0 => clause(),
-            end => (self.ended || !self.is_marked(end)).then_some(end),
+            end if self.ended => Some(end),
+            _ => (unmarked > 0).then_some(unmarked),
         }
     }
 
@@ -210,6 +215,17 @@ mod tests {
         assert!(full.iter().all(|length| (LONGEST - 200..=LONGEST).contains(length)), "{lengths:?}");
         assert!(*last <= LONGEST);
         assert_eq!(solid(&filed.concat()), solid(&text));
+    }
+
+    #[test]
+    fn a_full_part_ends_before_a_mark_that_it_cannot_hold() {
+        let before = "Hello there. ".repeat((LONGEST - 20) / 13);
+        let parts = parts(Script::filed(), &[&before, "See {Really? Yes}{reelly yes}. The end."], false);
+        assert_eq!(parts.len(), 2);
+        assert!(
+            parts[0].ends_with("Hello there.") && parts[1].starts_with("See {Really? Yes}{"),
+            "{parts:?}"
+        );
     }
 
     #[test]

@@ -107,7 +107,10 @@ async fn deliver(
     // Only now is it known that there is something for the output, which may be a file with something else in it.
     let nothing = || CliError::new(Exit::Setup, "there is no text to speak");
     let first = first.ok_or_else(nothing)??;
-    let mut output = Output::open(form, output)?;
+    let mut output = tokio::select! {
+        output = Output::open(form, output) => output?,
+        _ = signals.next() => return Err(interrupted()),
+    };
     let delivering = async {
         let mut next = Some(Ok(first));
         while let Some(piece) = next {
@@ -126,10 +129,15 @@ async fn deliver(
             return Err(interrupted());
         }
     };
-    tokio::select! {
-        written = output.finish() => written?,
-        _ = signals.next() => return Err(interrupted()),
-    }
+    let written = tokio::select! {
+        written = output.finish() => Some(written),
+        _ = signals.next() => None,
+    };
+    let Some(written) = written else {
+        output.stop().await;
+        return Err(interrupted());
+    };
+    written?;
     Ok(delivered?)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
 use super::Encoder;
@@ -47,6 +47,12 @@ impl Form {
             (_, "raw" | "pcm" | "s16le") => Some(Form::Raw(pcm_rate)),
             (_, "mp3") => Some(Form::Encoded(Codec::Mp3)),
             (_, "opus" | "ogg" | "oga") => Some(Form::Encoded(Codec::Opus)),
+            (_, "flac" | "m4a" | "aac" | "webm" | "aiff") => {
+                return refused(format!(
+                    "{}: expected a name in .wav, .raw, .mp3 or .opus",
+                    output.display()
+                ));
+            }
             _ => None,
         };
         let asked = encoder.map(|encoder| match encoder {
@@ -83,16 +89,18 @@ impl Form {
 
 /// Takes speech, on a thread that may wait for a pipe or a player.
 pub(super) struct Output {
-    pieces: mpsc::Sender<Bytes>,
+    /// None once all was given.
+    pieces: Option<mpsc::Sender<Bytes>>,
     writing: JoinHandle<Result<(), CliError>>,
     /// Stops the player, if there is one.
     player: Option<Stopper>,
 }
 
 impl Output {
-    /// Makes the file, or starts the player.
-    pub(super) fn open(form: Form, path: PathBuf) -> Result<Output, CliError> {
-        let mut sink = Sink::open(form, &path)?;
+    /// Makes the file, or starts the player. A named pipe opens when it has a reader.
+    pub(super) async fn open(form: Form, path: PathBuf) -> Result<Output, CliError> {
+        let opening = tokio::task::spawn_blocking(move || Sink::open(form, &path));
+        let mut sink = opening.await.map_err(panicked)??;
         let player = match &sink {
             Sink::Player(player) => Some(player.stopper()),
             _ => None,
@@ -104,29 +112,35 @@ impl Output {
             }
             sink.finish()
         });
-        Ok(Output { pieces: sender, writing, player })
+        Ok(Output { pieces: Some(sender), writing, player })
     }
 
     /// Writes a piece. False where the output takes no more; why [`finish`](Output::finish) says.
     pub(super) async fn take(&mut self, piece: Bytes) -> bool {
-        self.pieces.send(piece).await.is_ok()
+        match &self.pieces {
+            Some(pieces) => pieces.send(piece).await.is_ok(),
+            None => false,
+        }
     }
 
-    /// Waits until all is written, or played.
-    pub(super) async fn finish(self) -> Result<(), CliError> {
-        drop(self.pieces);
-        let failed = |panic: tokio::task::JoinError| CliError::new(Exit::Output, panic.to_string());
-        self.writing.await.map_err(failed)?
+    /// Waits until all is written, or played. Who gives up waiting may still [`stop`](Output::stop) it.
+    pub(super) async fn finish(&mut self) -> Result<(), CliError> {
+        self.pieces = None;
+        (&mut self.writing).await.map_err(panicked)?
     }
 
     /// Ends at once: the player falls silent, a file is whole.
-    pub(super) async fn stop(self) {
+    pub(super) async fn stop(mut self) {
         if let Some(player) = &self.player {
             player.stop();
         }
         // How it ends changes nothing.
         let _ = timeout(LAST_WRITE, self.finish()).await;
     }
+}
+
+fn panicked(panic: JoinError) -> CliError {
+    CliError::new(Exit::Output, panic.to_string())
 }
 
 /// What writes.
@@ -212,6 +226,7 @@ mod tests {
     #[test]
     fn what_contradicts_itself_is_refused() {
         for (output, encoder, rate, reason) in [
+            ("a.flac", None, None, "a.flac: expected a name in .wav"),
             ("play", Some(Encoder::Opus), None, "--encoder opus: players take PCM"),
             ("a.wav", Some(Encoder::Mp3), None, "--encoder mp3: the name a.wav promises something else"),
             ("a.mp3", Some(Encoder::Pcm), None, "--encoder pcm: the name a.mp3 promises something else"),

@@ -268,8 +268,14 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// Waits for a turn; whose listener goes meanwhile has none.
     fn take(listener: &Listener) -> Turn<'_> {
-        let permit = listener.runtime.block_on(listener.turns.acquire()).ok();
+        let permit = listener.runtime.block_on(async {
+            tokio::select! {
+                permit = listener.turns.acquire() => permit.ok(),
+                () = listener.sender.closed() => None,
+            }
+        });
         Turn { listener, permit }
     }
 
@@ -282,7 +288,9 @@ impl Turn<'_> {
             Err(TrySendError::Full(piece)) => {
                 self.permit = None;
                 let taken = self.listener.wait_for_room(piece);
-                *self = Turn::take(self.listener);
+                if taken {
+                    *self = Turn::take(self.listener);
+                }
                 taken
             }
         }
@@ -307,6 +315,9 @@ fn try_synthesise(order: &Order, listener: &Listener) -> Result<(), EngineError>
     let mut output = Vec::new();
     for sentence in sentences(&order.text) {
         let mut turn = Turn::take(listener);
+        if listener.sender.is_closed() {
+            return Ok(());
+        }
         let (mut unencodable, mut gone) = (None, false);
         order.voice.speak_in_pieces(sentence, order.tempo, &mut |spoken| {
             let spoken: Vec<f32> = spoken.iter().copied().map(sample::to_f32).collect();

@@ -147,20 +147,22 @@ fn a_player_gets_samples_of_its_rate_and_falls_silent_when_told() {
     let raw = assert_done(&mut speak(&place, &["One sentence.", "--rate", "16000", "-o", "-"]));
     assert!(fs::read(place.path("played")).unwrap() == raw[HEADER..]);
 
-    // One that takes nothing, and tells by a pipe of ours that it runs.
-    let place = Place::new();
-    let path = player(&place, "echo runs >&3; exec sleep 600");
-    let mut silent = Command::new("sh");
-    silent.args(["-c", "exec 3>&2; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_voxline")]);
-    silent.args(["speak", "One sentence, and another."]).args(VOICE);
-    silent.current_dir(place.path("")).env("HOME", place.path("")).env("PATH", &path);
-    let mut silent = silent.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut told = [0; 5];
-    silent.stderr.as_mut().unwrap().read_exact(&mut told).unwrap();
-    signal(&silent, "INT");
-    // Standard error ends when the player has, which has it, too.
-    let output = silent.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    // One that takes nothing and one that has taken all, which tell by a pipe of ours how far they are.
+    for script in ["echo runs >&3; exec sleep 600", "cat > /dev/null; echo runs >&3; exec sleep 600"] {
+        let place = Place::new();
+        let path = player(&place, script);
+        let mut silent = Command::new("sh");
+        silent.args(["-c", "exec 3>&2; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_voxline")]);
+        silent.args(["speak", "One sentence, and another."]).args(VOICE);
+        silent.current_dir(place.path("")).env("HOME", place.path("")).env("PATH", &path);
+        let mut silent = silent.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut told = [0; 5];
+        silent.stderr.as_mut().unwrap().read_exact(&mut told).unwrap();
+        signal(&silent, "INT");
+        // Standard error ends when the player has, which has it, too.
+        let output = silent.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    }
 }
 
 #[test]
