@@ -134,6 +134,14 @@ impl<W: Write> WavWriter<W> {
         Ok(())
     }
 
+    /// Hands on what is buffered, for who reads while it is written. The header stays as it is.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn flush(&mut self) -> Result<(), WavError> {
+        self.out.flush().map_err(|error| self.failed(error))
+    }
+
     /// How many frames were accepted.
     #[must_use]
     pub fn frames(&self) -> u64 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::exit_code::{CliError, Exit};
@@ -22,6 +23,9 @@ use crate::transport::WebSocketConnector;
 
 /// The lifetime of access tokens: the documented hour.
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// How long a command that is done waits for its gateway to end.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a command needs of the embedded gateway: loading a recogniser takes time and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +132,8 @@ impl Connection {
         self.tokens.close().await;
         if let Some(Embedded { stop, server, directory }) = self.embedded {
             stop.cancel();
-            // All is said and done: how the server ends changes nothing.
-            let _ = server.await;
+            // All is said and done: how the server ends changes nothing, and nobody waits for an engine that hangs.
+            let _ = timeout(FAREWELL, server).await;
             drop(directory);
         }
     }

@@ -9,11 +9,12 @@ mod warm;
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::clock::now;
 
 #[cfg(feature = "voices")]
 pub(crate) use self::warm::{Processes, WarmProgram};
@@ -23,6 +24,9 @@ const MAX_OUTPUT: u64 = 64 << 20;
 
 /// How much of what a program says on stderr is kept for the error message.
 const MAX_COMPLAINT: u64 = 4096;
+
+/// How often is looked whether a program has ended that has closed its outputs.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A program, where it comes from, and how long it may take.
 #[derive(Clone, Copy, Debug)]
@@ -65,19 +69,13 @@ impl fmt::Display for ProgramError {
     }
 }
 
-/// What the thread that listens to a program hands back.
-struct Answer {
-    stdout: io::Result<Vec<u8>>,
-    stderr: Vec<u8>,
-    status: io::Result<ExitStatus>,
-}
-
 impl Program {
     /// Runs it with `args`, gives it `input` on stdin and returns what it wrote to stdout.
     ///
     /// Blocks for at most the deadline. Input is written, and both outputs are read, by threads of their own, so a
     /// full pipe on one side can't hold up the others. A program that is killed is also waited for: no zombie stays.
     pub(crate) fn run(&self, args: &[&str], input: &[u8]) -> Result<Vec<u8>, ProgramError> {
+        let deadline = now() + self.deadline;
         let mut child = Command::new(self.name)
             .args(args)
             .stdin(Stdio::piped())
@@ -86,25 +84,20 @@ impl Program {
             .spawn()
             .map_err(|error| self.unstarted(error))?;
         let mut stdin = child.stdin.take().expect("stdin was asked to be a pipe");
+        let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
+        let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
         let input = input.to_vec();
         // A program may end without having read all; that it did shows in its status, not here.
         thread::spawn(move || stdin.write_all(&input));
-
-        let child = Arc::new(Mutex::new(child));
-        let (answered, answer) = mpsc::channel();
-        listen(Arc::clone(&child), answered);
-        match answer.recv_timeout(self.deadline) {
-            Ok(answer) => answer.judge(),
-            Err(RecvTimeoutError::Timeout) => {
-                // The listener holds the lock only once the program has closed both outputs. Then it is already being
-                // waited for; otherwise it is killed and waited for here.
-                if let Ok(mut child) = child.try_lock() {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                }
-                Err(ProgramError::Deadline(self.deadline))
-            }
-            Err(RecvTimeoutError::Disconnected) => {
+        let outputs = listen(stdout, stderr).recv_timeout(self.deadline);
+        let status = ended(&mut child, deadline).map_err(ProgramError::Io)?;
+        match (outputs, status) {
+            (Ok((Ok(stdout), _)), _) if stdout.len() as u64 > MAX_OUTPUT => Err(ProgramError::TooMuch),
+            (Ok((Ok(stdout), _)), Some(status)) if status.success() => Ok(stdout),
+            (Ok((Err(error), _)), _) => Err(ProgramError::Io(error)),
+            (Ok((_, stderr)), Some(status)) => Err(ProgramError::Failed { status, said: last_line(&stderr) }),
+            (_, None) | (Err(RecvTimeoutError::Timeout), _) => Err(ProgramError::Deadline(self.deadline)),
+            (Err(RecvTimeoutError::Disconnected), _) => {
                 Err(ProgramError::Io(io::Error::other("the thread that reads it died")))
             }
         }
@@ -118,15 +111,9 @@ impl Program {
     }
 }
 
-/// Reads both outputs to their end, waits for the program, and sends what came of it.
-fn listen(child: Arc<Mutex<Child>>, answered: mpsc::Sender<Answer>) {
-    let (mut stdout, mut stderr) = {
-        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-        (
-            child.stdout.take().expect("stdout was asked to be a pipe"),
-            child.stderr.take().expect("stderr was asked to be a pipe"),
-        )
-    };
+/// Reads both outputs to their end, and then sends them.
+fn listen(mut stdout: ChildStdout, mut stderr: ChildStderr) -> Receiver<(io::Result<Vec<u8>>, Vec<u8>)> {
+    let (sender, outputs) = mpsc::channel();
     let complaint = thread::spawn(move || {
         let mut kept = Vec::new();
         let _ = stderr.by_ref().take(MAX_COMPLAINT).read_to_end(&mut kept);
@@ -136,26 +123,29 @@ fn listen(child: Arc<Mutex<Child>>, answered: mpsc::Sender<Answer>) {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = stdout.by_ref().take(MAX_OUTPUT + 1).read_to_end(&mut bytes);
-        // Closed before the wait: a program that writes on beyond the limit gets a broken pipe and ends.
+        // A program that writes on beyond the limit gets a broken pipe and ends.
         drop(stdout);
-        let stderr = complaint.join().unwrap_or_default();
-        let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
         // Nobody listens after the deadline.
-        let _ = answered.send(Answer { stdout: read.map(|_| bytes), stderr, status });
+        let _ = sender.send((read.map(|_| bytes), complaint.join().unwrap_or_default()));
     });
+    outputs
 }
 
-impl Answer {
-    fn judge(self) -> Result<Vec<u8>, ProgramError> {
-        let stdout = self.stdout.map_err(ProgramError::Io)?;
-        if stdout.len() as u64 > MAX_OUTPUT {
-            return Err(ProgramError::TooMuch);
+/// How a program ended; `None` where it had not by the deadline, and was killed.
+///
+/// A program closes its outputs and ends in one go, so it is hardly ever looked at twice.
+#[expect(clippy::disallowed_methods, reason = "std has no wait for a process that ends with a deadline")]
+fn ended(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
         }
-        let status = self.status.map_err(ProgramError::Io)?;
-        if !status.success() {
-            return Err(ProgramError::Failed { status, said: last_line(&self.stderr) });
+        if now() >= deadline {
+            let _ = child.kill();
+            child.wait()?;
+            return Ok(None);
         }
-        Ok(stdout)
+        thread::sleep(LOOK_AGAIN);
     }
 }
 
@@ -198,11 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_closes_its_outputs_and_lingers_does_not_hold_the_caller() {
-        let lingering = Program { deadline: Duration::from_millis(100), ..SHELL };
-        // It ends by itself a second later, so the test leaves nothing behind.
-        let error = lingering.run(&["-c", "exec >&- 2>&-; exec sleep 1"], b"").unwrap_err();
+    fn a_program_that_closes_its_outputs_and_lingers_is_killed_at_its_deadline() {
+        let lingering = Program { deadline: Duration::from_millis(500), ..SHELL };
+        let directory = tempfile::tempdir().unwrap();
+        let id = directory.path().join("id");
+        let script = format!("echo $$ > {}; exec tail -f /dev/null >/dev/null 2>&1", id.display());
+        let error = lingering.run(&["-c", &script], b"").unwrap_err();
         assert!(matches!(error, ProgramError::Deadline(_)), "{error}");
+        let id = std::fs::read_to_string(&id).expect("half a second was not enough for a shell to start");
+        assert!(!std::path::Path::new("/proc").join(id.trim()).exists(), "process {id} is still there");
     }
 
     #[test]

@@ -3,10 +3,15 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use super::{MAX_OUTPUT, Program, ProgramError, last_line};
+use super::{MAX_COMPLAINT, MAX_OUTPUT, Program, ProgramError, ended, last_line};
+use crate::clock::now;
+
+/// How long a process that has closed its output may take to end, and to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A program that is asked by lines on stdin and answers by lines on stdout.
 ///
@@ -43,8 +48,8 @@ struct Pool {
 }
 
 impl WarmProgram {
-    /// The lines that answer `question`, which ends with a line's end. Blocks for at most the deadline, and for those
-    /// who asked before.
+    /// The lines that answer `question`, which ends with a line's end. Blocks for those who asked before, and then for the
+    /// deadline at most for each of these: a process that has long been dead, a new one's greeting, the answer.
     pub(crate) fn ask(&self, question: &str) -> Result<Vec<String>, ProgramError> {
         let mut place = Place::take(&self.processes, self.most);
         if let Some(mut process) = place.idle.take() {
@@ -65,12 +70,12 @@ impl WarmProgram {
         // A process that died shows in its answer.
         let _ = process.questions.send(question.to_owned());
         match process.answers.recv_timeout(self.program.deadline) {
-            Ok(Some(lines)) => {
+            Ok(answer) => {
                 process.answered += 1;
-                Ok(lines)
+                answer
             }
             Err(RecvTimeoutError::Timeout) => Err(ProgramError::Deadline(self.program.deadline)),
-            Ok(None) | Err(RecvTimeoutError::Disconnected) => Err(process.cause_of_death()),
+            Err(RecvTimeoutError::Disconnected) => Err(process.cause_of_death()),
         }
     }
 
@@ -123,11 +128,11 @@ impl Processes {
 struct Process {
     child: Child,
     questions: Sender<String>,
-    /// `None` once there will be none.
-    answers: Receiver<Option<Vec<String>>>,
+    /// Closed once there will be none.
+    answers: Receiver<Result<Vec<String>, ProgramError>>,
     answered: usize,
-    /// The end of what it wrote to stderr.
-    said: Arc<Mutex<Vec<u8>>>,
+    /// The end of what it wrote to stderr, once it has closed that.
+    said: Receiver<Vec<u8>>,
 }
 
 impl Process {
@@ -144,23 +149,23 @@ impl Process {
         let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
         let (questions, asked) = mpsc::channel();
         let (answered, answers) = mpsc::channel();
-        let said = Arc::default();
+        let (complained, said) = mpsc::channel();
         // Threads of their own, so that no full pipe can hold up the caller. Each ends with the process.
         thread::spawn(move || tell(stdin, asked));
         let last = warm.last;
         thread::spawn(move || listen(BufReader::new(stdout), last, &answered));
-        let complaints = Arc::clone(&said);
-        thread::spawn(move || overhear(stderr, &complaints));
+        thread::spawn(move || overhear(stderr, &complained));
         Ok(Process { child, questions, answers, answered: 0, said })
     }
 
+    /// Why a process that answers no more does not.
     fn cause_of_death(&mut self) -> ProgramError {
-        let _ = self.child.kill();
-        match self.child.wait() {
-            Ok(status) => {
-                let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match ended(&mut self.child, now() + LAST_WORDS) {
+            Ok(Some(status)) => {
+                let said = self.said.recv_timeout(LAST_WORDS).unwrap_or_default();
                 ProgramError::Failed { status, said: last_line(&said) }
             }
+            Ok(None) => ProgramError::Deadline(LAST_WORDS),
             Err(error) => ProgramError::Io(error),
         }
     }
@@ -183,13 +188,17 @@ fn tell(mut stdin: ChildStdin, asked: Receiver<String>) {
     }
 }
 
-/// Sends the lines before each line `last`; `None` at the end, or where an answer is too long.
-fn listen(mut stdout: impl BufRead, last: &str, answered: &Sender<Option<Vec<String>>>) {
+/// Sends the lines before each line `last`, until there are no more, or too many of one answer.
+fn listen(mut stdout: impl BufRead, last: &str, answered: &Sender<Result<Vec<String>, ProgramError>>) {
     let (mut lines, mut length) = (Vec::new(), 0);
     loop {
         let mut line = Vec::new();
         let read = stdout.by_ref().take(MAX_OUTPUT - length).read_until(b'\n', &mut line);
         length += line.len() as u64;
+        if length >= MAX_OUTPUT {
+            let _ = answered.send(Err(ProgramError::TooMuch));
+            return;
+        }
         if !read.is_ok_and(|read| read > 0) || !line.ends_with(b"\n") {
             break;
         }
@@ -198,29 +207,28 @@ fn listen(mut stdout: impl BufRead, last: &str, answered: &Sender<Option<Vec<Str
             lines.push(line);
             continue;
         }
-        if answered.send(Some(std::mem::take(&mut lines))).is_err() {
+        if answered.send(Ok(std::mem::take(&mut lines))).is_err() {
             return;
         }
         length = 0;
     }
-    let _ = answered.send(None);
 }
 
-/// Keeps the end of what is written to stderr.
-fn overhear(mut stderr: impl Read, said: &Mutex<Vec<u8>>) {
-    let mut bytes = [0; 512];
+/// Sends the end of what is written to stderr, once all is.
+fn overhear(mut stderr: impl Read, complained: &Sender<Vec<u8>>) {
+    let (mut bytes, mut said) = ([0; 512], Vec::new());
     while let Ok(read @ 1..) = stderr.read(&mut bytes) {
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
         said.extend_from_slice(&bytes[..read]);
-        let over = said.len().saturating_sub(super::MAX_COMPLAINT as usize);
+        let over = said.len().saturating_sub(MAX_COMPLAINT as usize);
         said.drain(..over);
     }
+    // Few ask how a process died.
+    let _ = complained.send(said);
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use super::*;
 
@@ -309,7 +317,7 @@ mod tests {
     #[test]
     fn an_endless_answer_is_cut_off_and_a_missing_program_is_named() {
         let endless = warm("if [ $line = x ]; then exec cat /dev/zero; fi", 1);
-        assert!(matches!(endless.ask("x\n"), Err(ProgramError::Failed { .. })));
+        assert!(matches!(endless.ask("x\n"), Err(ProgramError::TooMuch)));
         let mut absent = warm("", 1);
         absent.program = Program { name: "voxline-no-such-program", packages: "some-package", ..SHELL };
         let error = absent.ask("x\n").unwrap_err();

@@ -53,7 +53,7 @@ impl SpeechClient {
     /// Has a text spoken while it is being written, such as by a language model: each item goes on where the one before
     /// ended. A sentence is asked for once it is whole; where nothing else is left to be heard, so is a clause.
     ///
-    /// No more of the text is taken than what is heard and what follows.
+    /// No more of the text is taken than what is heard, what follows, and some 16 kB that are looked through for its end.
     pub fn speak_stream(
         &self,
         text: impl Stream<Item = String> + Send + 'static,

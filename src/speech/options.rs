@@ -9,7 +9,8 @@ pub struct SpeechOptions {
     pub voice: Option<String>,
     /// The speed, 1.0 as the voice was made; the service takes 0.75 to 1.75.
     pub tempo: Option<f32>,
-    /// How long the service may say nothing before the part is asked for again.
+    /// How long the service may say nothing before the part is asked for again. The HTTP client has a patience of its own:
+    /// that of [`http_client`](crate::net::http_client) is 60 s.
     pub patience: Duration,
     /// How many times a part is asked for, at most. A token that was refused and replaced is not counted.
     pub attempts: u32,

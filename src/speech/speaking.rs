@@ -1,13 +1,14 @@
 //! The parts of a text in order: one is heard, and the next is under way.
 
+use std::iter;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
@@ -21,6 +22,9 @@ use super::{Codec, SpeechError, SpeechHandle, SpeechOptions};
 /// How long a text that is being written pauses before a sentence that looks whole counts as whole: longer than a language
 /// model takes for a word.
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// How much of a text is taken at once: what is at hand is looked through for each part, and a book may come in one piece.
+const SLICE: usize = 4_096;
 
 /// A text on its way to be heard. Dropped, or cancelled by its handle, it drops its requests.
 ///
@@ -63,7 +67,7 @@ impl Speaking {
             service,
             options: Arc::new(options),
             codec,
-            text: Some(Box::pin(text)),
+            text: Some(text.flat_map(|text| stream::iter(slices(text))).boxed()),
             script,
             pause: None,
             heard: None,
@@ -173,4 +177,14 @@ impl Speaking {
         self.requests.abort_all();
         (self.text, self.pause, self.heard, self.next) = (None, None, None, None);
     }
+}
+
+/// A text in pieces of whole characters.
+fn slices(text: String) -> impl Iterator<Item = String> {
+    let mut from = 0;
+    iter::from_fn(move || {
+        let slice = &text[from..text.floor_char_boundary(from + SLICE)];
+        from += slice.len();
+        (!slice.is_empty()).then(|| slice.to_owned())
+    })
 }

@@ -157,10 +157,10 @@ async fn by_service(
     let connection = Connection::open_with(config, Need::Recognition, options).await?;
     let cpu = cpu_time().filter(|_| embedded);
     let speaking = stream::iter(corpus).map(|item| speak(&connection, config, item));
-    let heard = speaking.buffered(threads).try_collect().await?;
+    let heard = speaking.buffered(threads).try_collect().await;
     let cpu = cpu_time().zip(cpu).map(|(after, before)| after - before);
     connection.close().await;
-    Ok((heard, Cost { loading: None, cpu, wall: None }))
+    Ok((heard?, Cost { loading: None, cpu, wall: None }))
 }
 
 async fn speak(connection: &Connection, config: &Config, item: &Item) -> Result<Heard, CliError> {

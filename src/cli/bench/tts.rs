@@ -17,7 +17,7 @@ use crate::cli::{Common, Hearing, say};
 use crate::clock::now;
 use crate::config::{Config, Service};
 use crate::engine::{RECOGNIZER_RATE, Recognizer, StreamOptions, VoiceInfo, Voices, language_of};
-use crate::speech::{SpeechClient, SpeechError, SpeechOptions};
+use crate::speech::{SpeechClient, SpeechOptions};
 use crate::wer::WordErrors;
 
 /// What is spoken where no file is named.
@@ -66,19 +66,23 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     if works.iter().all(|(.., sentences)| sentences.is_empty()) {
         return Err(CliError::new(Exit::Input, "no sentence in a language of these voices"));
     }
-    let connection = Connection::open(&config, Need::Speech).await?;
     let recognizer = match round_trip {
         true => Some(tokio::task::block_in_place(|| load_recognizer(&config))?),
         false => None,
     };
+    let connection = Connection::open(&config, Need::Speech).await?;
     let client = SpeechClient::new(connection.http.clone(), connection.endpoint.clone(), &connection.tokens);
     let bench = Bench { client, config };
-    for (voice, language, sentences) in works.into_iter().filter(|(.., sentences)| !sentences.is_empty()) {
-        let spoken = bench.measure(voice, language, &sentences, recognizer.as_deref()).await?;
-        say(&if json { format!("{}\n", spoken.json()) } else { spoken.text() })?;
-    }
+    let measuring = async {
+        for (voice, language, sentences) in works.iter().filter(|(.., sentences)| !sentences.is_empty()) {
+            let spoken = bench.measure(*voice, *language, sentences, recognizer.as_deref()).await?;
+            say(&if json { format!("{}\n", spoken.json()) } else { spoken.text() })?;
+        }
+        Ok(Exit::Done)
+    };
+    let measured = measuring.await;
     connection.close().await;
-    Ok(Exit::Done)
+    measured
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
@@ -149,9 +153,9 @@ impl Bench {
         // What had to be asked for again would be measured as slow.
         let voice_name = voice.map(str::to_owned);
         let options = SpeechOptions { voice: voice_name, attempts: 1, ..SpeechOptions::default() };
-        let failed = |error| match error {
-            SpeechError::Auth(error) => error.into(),
-            error => CliError::new(Exit::Peer, format!("voice {}: {error}", voice.unwrap_or("default"))),
+        let failed = |error| {
+            let named = format!(" (voice {})", voice.unwrap_or("default"));
+            CliError::from(error).with(&named)
         };
         let begun = now();
         let speech = self.client.speak(sentence, &options).resampled(RECOGNIZER_RATE);

@@ -86,9 +86,9 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         }
     };
     let delivered = deliver(speech, &handle, form, output).await;
+    connection.close().await;
     // Why a text had no words, too.
     unread.verdict().and(delivered)?;
-    connection.close().await;
     Ok(Exit::Done)
 }
 
@@ -105,7 +105,7 @@ async fn deliver(
         _ = signals.next() => return Err(interrupted()),
     };
     // Only now is it known that there is something for the output, which may be a file with something else in it.
-    let nothing = || CliError::new(Exit::Setup, "there is no text to speak");
+    let nothing = || CliError::new(Exit::Setup, "there are no words to speak");
     let first = first.ok_or_else(nothing)??;
     let mut output = tokio::select! {
         output = Output::open(form, output) => output?,

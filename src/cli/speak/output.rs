@@ -166,16 +166,20 @@ impl Sink {
             Form::Raw(_) | Form::Encoded(_) => {
                 let name = path.display().to_string();
                 let file = File::create(path).map_err(|error| CliError::output(&name, &error))?;
-                Sink::Bytes(name, Box::new(BufWriter::new(file)))
+                Sink::Bytes(name, Box::new(file))
             }
         })
     }
 
+    /// Hands a piece on at once: the next may be long in coming, and who reads a pipe hears this one now.
     fn write(&mut self, piece: &[u8]) -> Result<(), CliError> {
         match self {
-            Sink::WavFile(wav) => wav.write_s16le(piece).map_err(unwritten),
-            Sink::WavStream(wav) => wav.write_s16le(piece).map_err(unwritten),
-            Sink::Bytes(name, out) => out.write_all(piece).map_err(|error| CliError::output(name, &error)),
+            Sink::WavFile(wav) => wav.write_s16le(piece).and_then(|()| wav.flush()).map_err(unwritten),
+            Sink::WavStream(wav) => wav.write_s16le(piece).and_then(|()| wav.flush()).map_err(unwritten),
+            Sink::Bytes(name, out) => out
+                .write_all(piece)
+                .and_then(|()| out.flush())
+                .map_err(|error| CliError::output(name, &error)),
             Sink::Player(player) => player.write(piece),
         }
     }
@@ -184,7 +188,7 @@ impl Sink {
         match self {
             Sink::WavFile(wav) => wav.finish().map(drop).map_err(unwritten),
             Sink::WavStream(wav) => wav.finish().map(drop).map_err(unwritten),
-            Sink::Bytes(name, mut out) => out.flush().map_err(|error| CliError::output(&name, &error)),
+            Sink::Bytes(..) => Ok(()),
             Sink::Player(player) => player.finish(),
         }
     }

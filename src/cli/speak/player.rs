@@ -1,8 +1,10 @@
 //! The loudspeaker, by whichever player is installed.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use crate::cli::exit_code::{CliError, Exit};
 
@@ -13,8 +15,12 @@ const PLAYERS: &[(&str, &[&str])] = &[
     ("aplay", &["-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", "RATE"]),
 ];
 
+/// How often is looked whether the player has played all.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// A player that runs.
 pub(super) struct Player {
+    program: &'static str,
     child: Arc<Mutex<Child>>,
     input: ChildStdin,
 }
@@ -30,12 +36,11 @@ impl Player {
             let arguments =
                 arguments.iter().map(|argument| if *argument == "RATE" { &rate } else { *argument });
             let mut player = Command::new(program);
-            // Its output tells when it has ended.
-            player.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+            player.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
             match player.spawn() {
                 Ok(mut child) => {
                     let input = child.stdin.take().expect("its input is piped");
-                    return Ok(Player { child: Arc::new(Mutex::new(child)), input });
+                    return Ok(Player { program, child: Arc::new(Mutex::new(child)), input });
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(CliError::output(program, &error)),
@@ -55,14 +60,17 @@ impl Player {
         match self.input.write_all(pcm) {
             Ok(()) => Ok(()),
             // How it ended says more than that it did.
-            Err(error) => Err(ended(&self.child).err().unwrap_or_else(|| CliError::output("player", &error))),
+            Err(error) => Err(ended(self.program, &self.child)
+                .err()
+                .unwrap_or_else(|| CliError::output(self.program, &error))),
         }
     }
 
     /// Waits until all is played.
     pub(super) fn finish(self) -> Result<(), CliError> {
-        drop(self.input);
-        ended(&self.child)
+        let Player { program, child, input } = self;
+        drop(input);
+        ended(program, &child)
     }
 }
 
@@ -73,15 +81,18 @@ impl Stopper {
     }
 }
 
-/// Waits for the player to end, without holding the lock before it has.
-fn ended(child: &Mutex<Child>) -> Result<(), CliError> {
-    let output = child.lock().unwrap_or_else(PoisonError::into_inner).stdout.take();
-    if let Some(mut output) = output {
-        let _ = io::copy(&mut output.by_ref(), &mut io::sink());
-    }
-    let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
-    match status.map_err(|error| CliError::output("player", &error))? {
-        status if status.success() => Ok(()),
-        status => Err(CliError::new(Exit::Output, format!("player: {status}; is there a sound device?"))),
+/// Waits for the player to end, without holding the lock meanwhile.
+#[expect(clippy::disallowed_methods, reason = "a wait for the process would lock out who stops it")]
+fn ended(program: &str, child: &Mutex<Child>) -> Result<(), CliError> {
+    loop {
+        let status = child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
+        match status.map_err(|error| CliError::output(program, &error))? {
+            None => thread::sleep(LOOK_AGAIN),
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => {
+                let reason = format!("{program}: {status}; is there a sound device?");
+                return Err(CliError::new(Exit::Output, reason));
+            }
+        }
     }
 }

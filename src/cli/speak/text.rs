@@ -39,7 +39,7 @@ pub(super) fn open(
     let text = match (text, file) {
         (Some(text), _) if text == "-" => read("standard input".to_owned(), io::stdin(), unread.clone()),
         (Some(text), _) if text.trim().is_empty() => {
-            return Err(CliError::new(Exit::Setup, "there is no text to speak"));
+            return Err(CliError::new(Exit::Setup, "there are no words to speak"));
         }
         (Some(text), _) => stream::once(async { text }).boxed(),
         (None, file) => {

@@ -101,7 +101,7 @@ impl Voices {
     }
 
     /// Looks for Piper voices in the `piper-*` directories under `models`, and for the programs espeak-ng and
-    /// text2wave. Nothing is loaded yet: a Piper voice loads when it speaks first.
+    /// festival. Nothing is loaded yet: a Piper voice loads when it speaks first.
     ///
     /// Runs both programs once, and so blocks for some milliseconds.
     #[must_use]

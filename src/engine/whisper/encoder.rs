@@ -115,7 +115,8 @@ impl Encoder {
             return Some(states);
         };
         *layers += 1;
-        // By so many rows at a time that they stay in the cache from one step to the next.
+        // By so many rows at a time that they stay in the cache from one step to the next. So several utterances side by
+        // side would gain nothing: they'd be the same products of as many rows, one after the other.
         let (mut normed, mut inner) = (vec![0.0; ROWS * width], vec![0.0; ROWS * 4 * width]);
         for (x, qkv) in x.chunks(ROWS * width).zip(qkv.chunks_mut(ROWS * 3 * width)) {
             let normed = &mut normed[..x.len()];

@@ -5,6 +5,7 @@ mod program;
 mod stopping;
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use futures::{Stream, StreamExt};
 use tokio::time::{Instant, sleep_until};
 use voxline::audio::{AudioChunk, Encoding, Feed, PcmFormat};
 use voxline::auth::TokenProvider;
-use voxline::engine::{EspeakVoice, Voices};
+use voxline::engine::{EngineError, EspeakVoice, Voice, VoiceInfo, Voices};
 use voxline::net::http_client;
 use voxline::pipeline::{self, Pipeline};
 use voxline::speech::{Codec, PcmStream, SpeechClient, SpeechError, SpeechOptions};
@@ -144,6 +145,54 @@ async fn ten_thousand_characters_are_heard_without_a_gap() {
     stage.server.stop().await;
 }
 
+/// Says anything, 30 bytes a second, and takes two fifths as long for it: no slower does a voice speak without gaps whose
+/// whole answer comes at once, since a part is at most twice as long as the one that is heard meanwhile.
+struct Unhurried(VoiceInfo);
+
+impl Voice for Unhurried {
+    fn info(&self) -> &VoiceInfo {
+        &self.0
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is how long an engine computes")]
+    fn speak_in_pieces(
+        &self,
+        sentence: &str,
+        _: f32,
+        take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        let frames = sentence.trim().len() * 800;
+        std::thread::sleep(Duration::from_secs_f64(frames as f64 / 24_000.0) * 2 / 5);
+        let _ = take(&vec![0x1234; frames]);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voice_that_takes_its_time_is_heard_without_a_gap_at_the_pace_of_a_listener() {
+    let info = VoiceInfo { name: "unhurried".to_owned(), ..EspeakVoice::english().info().clone() };
+    let info = VoiceInfo { sample_rate: 24_000, ..info };
+    let voices = Voices::new(vec![Arc::new(Unhurried(info))]);
+    let stage = Stage::with(Setup { voices, ..Setup::default() }).await;
+    let mut speech = stage.client().speak(&prose(600), &options());
+    let playing = listen(&mut speech).await;
+    assert!(playing.heard() > Duration::from_secs(20), "{playing:?}");
+    assert_eq!(playing.silence, Duration::ZERO, "{playing:?}");
+    drop(speech);
+    stage.server.stop().await;
+}
+
+/// Hears speech as a sound card plays it, which has a fifth of a second of its own.
+#[expect(clippy::disallowed_methods, reason = "what is heard takes its time")]
+async fn listen(speech: &mut PcmStream) -> Playing {
+    let mut playing = Playing::new(speech.sample_rate());
+    while let Some(piece) = speech.next().await {
+        let played = playing.take(&piece.unwrap(), Instant::now());
+        sleep_until(played - Duration::from_millis(200)).await;
+    }
+    playing
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "eleven minutes, as long as the text is heard: for the figures"]
 #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "the figures that it prints")]
@@ -151,13 +200,8 @@ async fn ten_thousand_characters_by_a_natural_voice_at_the_pace_of_a_listener() 
     let voices = Voices::discover(&models_dir());
     let stage = Stage::with(Setup { voices, ..Setup::default() }).await;
     let mut speech = stage.client().speak(&prose(10_000), &options());
-    let mut playing = Playing::new(speech.sample_rate());
     let asked = Instant::now();
-    while let Some(piece) = speech.next().await {
-        let played = playing.take(&piece.unwrap(), Instant::now());
-        // A sound card has a fifth of a second.
-        sleep_until(played - Duration::from_millis(200)).await;
-    }
+    let playing = listen(&mut speech).await;
     let first = playing.began.unwrap() - asked;
     println!("10,000 characters: {:?} of speech, first audio after {first:?}, {playing:?}", playing.heard());
     assert_eq!(playing.silence, Duration::ZERO, "{playing:?}");
