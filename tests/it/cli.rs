@@ -245,7 +245,7 @@ fn bad_input_is_one_line_and_its_exit_code() {
     let mut no_voice = place.command(&["speak", "Hello.", "-o", "x.wav"]);
     let no_voice = no_voice.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
     assert_fails(&no_voice, 2, &["voxline models pull piper-joe"]);
-    assert_fails(&place.run(&["speak", " "]), 2, &["no text"]);
+    assert_fails(&place.run(&["speak", " "]), 2, &["no words"]);
     assert_fails(&place.run(&["speak", "Hello.", "-o", "no/such/place.wav"]), 7, &["no/such/place.wav"]);
     assert_fails(&place.run(&["speak", "Hello.", "--voice", "bob", "-o", "x.wav"]), 2, &["bob", "espeak-en"]);
 }
