@@ -95,7 +95,7 @@ fn wall_clock() -> Duration {
 }
 
 /// Now, where it counts how long things really take, and no test should move the time.
-#[cfg(any(feature = "gateway", feature = "whisper", feature = "voices", feature = "models"))]
+#[cfg(any(feature = "whisper", feature = "voices", feature = "models"))]
 #[expect(clippy::disallowed_methods, reason = "this is the module that reads the clocks")]
 pub(crate) fn now() -> std::time::Instant {
     std::time::Instant::now()
