@@ -48,7 +48,8 @@ impl Worker {
             state.queue.pop()
         };
         match work {
-            None => return Ok(Next::Wait),
+            // The turn before has done what it was woken for. The guess which that one wanted is still due.
+            None => {}
             Some(Work::Audio(pcm)) => {
                 let segments = self.hearing.push(&pcm)?;
                 self.post_finals(segments);
@@ -170,5 +171,55 @@ impl Job for Worker {
         tracing::error!(%reason, "recogniser failed");
         self.board.post(|state| state.failed = true);
         Next::Over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::RecognizerStream;
+    use crate::gateway::authority::Audit;
+
+    /// Has heard something that it can guess at.
+    struct Curious;
+
+    impl Recognizer for Curious {
+        fn name(&self) -> &str {
+            "curious"
+        }
+
+        fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+            Ok(Box::new(Curious))
+        }
+    }
+
+    impl RecognizerStream for Curious {
+        fn push(&mut self, _: &[i16]) -> Result<Vec<Segment>, EngineError> {
+            Ok(Vec::new())
+        }
+
+        fn partial(&mut self) -> Result<Guess, EngineError> {
+            Ok(Guess::Text(Segment::silence(FramePos::ZERO.to(FramePos(1)))))
+        }
+
+        fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Audio that comes as a turn begins is heard in that turn, and yet the worker is woken for it. Should nothing follow,
+    /// the guess is what the caller waits for.
+    #[test]
+    fn a_turn_without_work_puts_off_no_guess() {
+        let board = Arc::new(Board::new(FramePos::ZERO));
+        let metrics = Arc::new(Metrics::new(1, 1, &Audit::default()));
+        let (recognizer, options) = (Arc::new(Curious), StreamOptions::default());
+        let worker = Worker::new(recognizer, options, 16_000, true, FramePos::ZERO, board.clone(), metrics);
+        let mut worker = worker.unwrap();
+        board.lock().queue.push_audio(&[0, 0]);
+        assert_eq!(worker.turn(Rank::Live), Next::Guess);
+        assert_eq!(worker.turn(Rank::Live), Next::Guess);
+        assert_eq!(worker.turn(Rank::Guess), Next::Wait);
+        assert!(board.lock().partial.is_some());
     }
 }
