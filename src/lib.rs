@@ -33,6 +33,8 @@ pub mod engine;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 mod hex;
+#[cfg(feature = "engine")]
+pub mod language;
 #[cfg(feature = "models")]
 pub mod models;
 pub mod net;

@@ -112,8 +112,8 @@ struct Common {
 /// What is spoken, and who hears it.
 #[derive(Args, Clone, Default)]
 struct Hearing {
-    /// Language spoken, such as en or ru [default: detected]
-    #[arg(long, env = "VOXLINE_LANGUAGE")]
+    /// Language spoken: a code such as en or ru-RU, a name such as english, or auto to have it detected [default: auto]
+    #[arg(long, value_name = "LANGUAGE", env = "VOXLINE_LANGUAGE")]
     language: Option<String>,
     #[command(flatten)]
     chosen: ModelChoice,

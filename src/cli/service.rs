@@ -14,7 +14,7 @@ use super::exit_code::{CliError, Exit};
 use crate::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use crate::clock::SystemClock;
 use crate::config::{Access, Config, Service};
-use crate::engine::{EngineError, Recognizer, Voices, Whisper};
+use crate::engine::{EngineError, Recognizer, StreamOptions, Voices, Whisper};
 use crate::gateway::authority::{Authority, NewClient};
 use crate::gateway::{self, Engines, Gateway};
 use crate::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
@@ -151,10 +151,17 @@ fn start(
     tokio::spawn(server)
 }
 
-/// The recogniser that is configured.
+/// Loads the recogniser that is configured, which knows the language that is.
 pub(super) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, CliError> {
     let error = match Whisper::load(&config.recognizer()) {
-        Ok(whisper) => return Ok(Arc::new(whisper)),
+        Ok(whisper) => {
+            // A recording's session would be refused for it, after its output was emptied.
+            let asked = StreamOptions { language: config.language.clone() };
+            whisper
+                .start(&asked)
+                .map_err(|error| CliError::from(error).with(&format!(": model {}", config.model)))?;
+            return Ok(Arc::new(whisper));
+        }
         Err(error) => error,
     };
     // What the engine advises is to pull the model, which only helps where it is one that can be pulled.

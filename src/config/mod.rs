@@ -20,6 +20,7 @@ use self::raw::Raw;
 pub use self::secret::SecretSource;
 pub(crate) use self::secret::is_empty_variable;
 use crate::auth::{Vault, VaultKey};
+use crate::language::{Language, UnknownLanguage};
 use crate::models::WHISPER_BASE;
 use crate::net::{BadEndpoint, Endpoint};
 
@@ -69,7 +70,7 @@ pub struct Config {
     /// Where tokens are kept.
     pub tokens: PathBuf,
     vault_key_file: Option<PathBuf>,
-    /// The language spoken; detected where absent.
+    /// The language spoken, as a BCP 47 tag; detected where absent.
     pub language: Option<String>,
     /// How a gateway is to be run, where one is.
     pub gateway: GatewayConfig,
@@ -176,6 +177,9 @@ pub enum ConfigError {
     /// Something is missing that goes with what is there.
     #[error("{0}")]
     Incomplete(&'static str),
+    /// No language has that name.
+    #[error(transparent)]
+    Language(#[from] UnknownLanguage),
     /// The user has no home directory.
     #[error("no home directory: set HOME, or name {0}")]
     NoHome(&'static str),
@@ -202,6 +206,8 @@ impl Config {
         let models = settings.models.or(raw.models);
         let models = models.or_else(|| Some(home.as_ref()?.cache_dir().join("voxline/models")));
         let tokens = home.map(|home| home.data_dir().join("voxline/tokens"));
+        let language = settings.language.or(raw.language);
+        let language = language.as_deref().map(Language::choice).transpose()?.flatten();
         let typed = Credentials {
             client_id: settings.client_id,
             client_secret: settings.client_secret,
@@ -225,7 +231,7 @@ impl Config {
             tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
             model: settings.model.or(raw.model).unwrap_or_else(|| WHISPER_BASE.to_owned()),
             vault_key_file: settings.vault_key_file.or(raw.vault_key_file),
-            language: settings.language.or(raw.language),
+            language: language.map(|language| language.to_string()),
             gateway,
             profiles: raw.profiles.into_keys().collect(),
             profile: settings.profile,

@@ -266,3 +266,28 @@ fn systemd_is_told_when_it_serves_reads_again_and_stops() {
     assert_eq!(serving.stop().0.code(), Some(0));
     assert_eq!(hear().trim(), "STOPPING=1");
 }
+
+#[test]
+fn a_language_is_taken_or_refused_before_anything_starts() {
+    let place = Place::new();
+    let language = |given: &[&str]| {
+        let shown = place.run(&[&["config", "show", "--config", "voxline.toml"], given].concat());
+        assert_eq!(shown.status.code(), Some(0), "{}", text(&shown.stderr));
+        text(&shown.stdout).lines().find(|line| line.starts_with("language = ")).map(str::to_owned)
+    };
+    place.file("voxline.toml", "language = \"Russian\"\n");
+    assert_eq!(language(&[]).unwrap(), "language = \"ru\"  # file");
+    place.file("voxline.toml", "language = \"auto\"\n");
+    assert_eq!(language(&[]), None);
+
+    let refused = ["language 'englsh' is unknown", "did you mean english (en)?"];
+    place.file("voxline.toml", "language = \"englsh\"\n");
+    assert_fails(&place.run(&["config", "check", "--config", "voxline.toml"]), 2, &refused);
+    // A recording that isn't there would be told first, were anything read before.
+    let transcribe = ["transcribe", "missing.wav", "--language"];
+    assert_fails(&place.run(&[&transcribe[..], &["englsh"]].concat()), 2, &refused);
+    assert_fails(&place.run(&[&transcribe[..], &["xx"]].concat()), 2, &["language 'xx'", "russian"]);
+    for known in ["english", "en-GB", "auto"] {
+        assert_fails(&place.run(&[&transcribe[..], &[known]].concat()), 3, &["missing.wav"]);
+    }
+}

@@ -390,9 +390,12 @@ const SAID: &str = "he might even have been made amiable himself";
 fn the_recogniser_is_chosen_by_name_or_path() {
     let place = Place::new();
     assert_said(&place.run(&["transcribe", RECORDING, "--model", "whisper-tiny.en"]), SAID);
-    // It knows one language, and says so.
-    let russian = place.run(&["transcribe", RECORDING, "--model", "whisper-tiny.en", "--language", "ru"]);
-    assert_fails(&russian, 2, &["ru"]);
+    // It knows one language, and says so before anything starts.
+    let english_only = ["--model", "whisper-tiny.en", "--language", "russian"];
+    place.file("kept.txt", "of yesterday");
+    let russian = place.run(&[&["transcribe", RECORDING, "-o", "kept.txt"], &english_only[..]].concat());
+    assert_fails(&russian, 2, &["language 'ru'", "whisper-tiny.en"]);
+    assert_eq!(fs::read_to_string(place.path("kept.txt")).unwrap(), "of yesterday");
 
     std::os::unix::fs::symlink(models_dir().join(WHISPER_TINY_EN), place.path("mine")).unwrap();
     let mut by_path = place.command(&["transcribe", RECORDING]);

@@ -1,0 +1,264 @@
+//! Languages as users name them: by code, by English name, or left to detection.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The word that leaves the language to the recogniser.
+const AUTO: &str = "auto";
+
+/// The languages that Whisper models are trained on, in the order of their tokens: code, and names in English (the names
+/// and codes of `LANGUAGES` in openai/whisper, whisper/tokenizer.py).
+const LANGUAGES: &[(&str, &[&str])] = &[
+    ("en", &["english"]),
+    ("zh", &["chinese", "mandarin"]),
+    ("de", &["german"]),
+    ("es", &["spanish", "castilian"]),
+    ("ru", &["russian"]),
+    ("ko", &["korean"]),
+    ("fr", &["french"]),
+    ("ja", &["japanese"]),
+    ("pt", &["portuguese"]),
+    ("tr", &["turkish"]),
+    ("pl", &["polish"]),
+    ("ca", &["catalan", "valencian"]),
+    ("nl", &["dutch", "flemish"]),
+    ("ar", &["arabic"]),
+    ("sv", &["swedish"]),
+    ("it", &["italian"]),
+    ("id", &["indonesian"]),
+    ("hi", &["hindi"]),
+    ("fi", &["finnish"]),
+    ("vi", &["vietnamese"]),
+    ("he", &["hebrew"]),
+    ("uk", &["ukrainian"]),
+    ("el", &["greek"]),
+    ("ms", &["malay"]),
+    ("cs", &["czech"]),
+    ("ro", &["romanian", "moldavian"]),
+    ("da", &["danish"]),
+    ("hu", &["hungarian"]),
+    ("ta", &["tamil"]),
+    ("no", &["norwegian"]),
+    ("th", &["thai"]),
+    ("ur", &["urdu"]),
+    ("hr", &["croatian"]),
+    ("bg", &["bulgarian"]),
+    ("lt", &["lithuanian"]),
+    ("la", &["latin"]),
+    ("mi", &["maori"]),
+    ("ml", &["malayalam"]),
+    ("cy", &["welsh"]),
+    ("sk", &["slovak"]),
+    ("te", &["telugu"]),
+    ("fa", &["persian", "farsi"]),
+    ("lv", &["latvian"]),
+    ("bn", &["bengali"]),
+    ("sr", &["serbian"]),
+    ("az", &["azerbaijani"]),
+    ("sl", &["slovenian"]),
+    ("kn", &["kannada"]),
+    ("et", &["estonian"]),
+    ("mk", &["macedonian"]),
+    ("br", &["breton"]),
+    ("eu", &["basque"]),
+    ("is", &["icelandic"]),
+    ("hy", &["armenian"]),
+    ("ne", &["nepali"]),
+    ("mn", &["mongolian"]),
+    ("bs", &["bosnian"]),
+    ("kk", &["kazakh"]),
+    ("sq", &["albanian"]),
+    ("sw", &["swahili"]),
+    ("gl", &["galician"]),
+    ("mr", &["marathi"]),
+    ("pa", &["punjabi"]),
+    ("si", &["sinhala"]),
+    ("km", &["khmer"]),
+    ("sn", &["shona"]),
+    ("yo", &["yoruba"]),
+    ("so", &["somali"]),
+    ("af", &["afrikaans"]),
+    ("oc", &["occitan"]),
+    ("ka", &["georgian"]),
+    ("be", &["belarusian"]),
+    ("tg", &["tajik"]),
+    ("sd", &["sindhi"]),
+    ("gu", &["gujarati"]),
+    ("am", &["amharic"]),
+    ("yi", &["yiddish"]),
+    ("lo", &["lao"]),
+    ("uz", &["uzbek"]),
+    ("fo", &["faroese"]),
+    ("ht", &["haitian", "haitian creole"]),
+    ("ps", &["pashto"]),
+    ("tk", &["turkmen"]),
+    ("nn", &["nynorsk"]),
+    ("mt", &["maltese"]),
+    ("sa", &["sanskrit"]),
+    ("lb", &["luxembourgish"]),
+    ("my", &["burmese", "myanmar"]),
+    ("bo", &["tibetan"]),
+    ("tl", &["tagalog", "filipino"]),
+    ("mg", &["malagasy"]),
+    ("as", &["assamese"]),
+    ("tt", &["tatar"]),
+    ("haw", &["hawaiian"]),
+    ("ln", &["lingala"]),
+    ("ha", &["hausa"]),
+    ("ba", &["bashkir"]),
+    ("jw", &["javanese"]),
+    ("su", &["sundanese"]),
+    ("yue", &["cantonese"]),
+];
+
+/// Codes of BCP 47 for languages that Whisper calls otherwise.
+const SYNONYMS: &[(&str, &str)] = &[("nb", "no"), ("fil", "tl"), ("jv", "jw")];
+
+/// A BCP 47 tag of a language that Whisper models know, such as `en` or `ru-RU`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Language(String);
+
+/// A word that names no known language.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("language '{given}' is unknown: {hint}")]
+pub struct UnknownLanguage {
+    given: String,
+    hint: String,
+}
+
+impl Language {
+    /// Parses what a user chose: `None` for `auto`, which leaves the language to the recogniser.
+    ///
+    /// # Errors
+    /// [`UnknownLanguage`], with the nearest name where there is one.
+    pub fn choice(text: &str) -> Result<Option<Language>, UnknownLanguage> {
+        let text = text.trim();
+        if text.eq_ignore_ascii_case(AUTO) { Ok(None) } else { text.parse().map(Some) }
+    }
+
+    /// The tag: a code in lower case, with the region that was given, if any.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Language {
+    type Err = UnknownLanguage;
+
+    /// Takes a code with or without a region (`en`, `ru-RU`, `pt_BR`), or a name in English (`english`), in any case.
+    fn from_str(text: &str) -> Result<Language, UnknownLanguage> {
+        let word = text.trim().to_lowercase();
+        if let Some((code, _)) = LANGUAGES.iter().find(|(_, names)| names.contains(&word.as_str())) {
+            return Ok(Language((*code).to_owned()));
+        }
+        let (primary, region) = match word.find(['-', '_']) {
+            Some(at) => (&word[..at], Some(&text.trim()[at + 1..])),
+            None => (word.as_str(), None),
+        };
+        let code = SYNONYMS.iter().find(|(synonym, _)| *synonym == primary).map_or(primary, |(_, code)| code);
+        let is_known = LANGUAGES.iter().any(|(known, _)| *known == code);
+        // A subtag has at most eight letters and digits (RFC 5646, section 2.1).
+        let is_region = |region: &str| {
+            let is_subtag = |tag: &str| {
+                (1..=8).contains(&tag.len()) && tag.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            };
+            region.split(['-', '_']).all(is_subtag)
+        };
+        match region {
+            None if is_known => Ok(Language(code.to_owned())),
+            Some(region) if is_known && is_region(region) => {
+                Ok(Language(format!("{code}-{}", region.replace('_', "-"))))
+            }
+            _ => Err(UnknownLanguage { given: text.chars().take(40).collect(), hint: hint(&word) }),
+        }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The way out of a word that names no language.
+fn hint(word: &str) -> String {
+    let names = LANGUAGES.iter().flat_map(|(code, names)| names.iter().map(move |name| (*name, *code)));
+    match closest(word, names.clone().map(|(name, _)| name).chain([AUTO])) {
+        Some(AUTO) => format!("did you mean {AUTO}, which has it detected?"),
+        Some(near) => {
+            let code = names.into_iter().find(|(name, _)| *name == near).map_or("", |(_, code)| code);
+            format!("did you mean {near} ({code})?")
+        }
+        None => format!("a code such as ru, a name such as russian, or {AUTO} was expected"),
+    }
+}
+
+/// The word of `known` that a misspelt `given` most probably stands for. The measure and its threshold are those of
+/// clap's suggestions, so that all suggestions of the program are alike.
+pub(crate) fn closest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const ALIKE: f64 = 0.7;
+    // The measure is quadratic: what is longer than any name is none misspelt.
+    if given.len() > 100 {
+        return None;
+    }
+    let alike = known.into_iter().map(|word| (strsim::jaro(given, word), word));
+    let near = alike.filter(|(likeness, _)| *likeness > ALIKE);
+    near.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_language_is_a_code_or_a_name() {
+        for (given, tag) in [
+            ("en", "en"),
+            ("RU", "ru"),
+            ("English", "en"),
+            (" russian ", "ru"),
+            ("ru-RU", "ru-RU"),
+            ("pt_BR", "pt-BR"),
+            ("zh-Hant-TW", "zh-Hant-TW"),
+            ("nb", "no"),
+            ("haw", "haw"),
+            ("Haitian Creole", "ht"),
+        ] {
+            assert_eq!(Language::choice(given).unwrap().unwrap().as_str(), tag, "{given}");
+        }
+        assert_eq!(Language::choice("auto").unwrap(), None);
+        assert_eq!(Language::choice("Auto").unwrap(), None);
+    }
+
+    #[test]
+    fn another_word_is_refused_with_what_it_may_mean() {
+        for (given, expected) in [
+            ("englsh", "language 'englsh' is unknown: did you mean english (en)?"),
+            ("rus", "language 'rus' is unknown: did you mean russian (ru)?"),
+            ("aoto", "language 'aoto' is unknown: did you mean auto, which has it detected?"),
+            (
+                "xx",
+                "language 'xx' is unknown: a code such as ru, a name such as russian, or auto was expected",
+            ),
+        ] {
+            assert_eq!(given.parse::<Language>().unwrap_err().to_string(), expected);
+        }
+        for given in ["", "-", "en-", "en-\u{e4}", "en-toolongatag", "русский", "en US", &"e".repeat(1 << 20)]
+        {
+            let error = given.parse::<Language>().unwrap_err().to_string();
+            assert!(error.len() < 200, "{error}");
+        }
+    }
+
+    #[test]
+    fn no_code_and_no_name_stands_for_two_languages() {
+        let mut words: Vec<&str> =
+            LANGUAGES.iter().flat_map(|(code, names)| [&[*code], *names].concat()).collect();
+        words.extend(SYNONYMS.iter().map(|(synonym, _)| *synonym));
+        let count = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), count);
+    }
+}
