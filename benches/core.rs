@@ -57,6 +57,7 @@ fn happenings() -> Vec<Input> {
                 language: None,
                 confidence: None,
                 words: Vec::new(),
+                context: None,
             };
             final_ = end;
             inputs.push(Input::Peer(CONNECTION, ServerMessage::Final(segment)));

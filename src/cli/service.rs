@@ -156,7 +156,7 @@ pub(super) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, Cl
     let error = match Whisper::load(&config.recognizer()) {
         Ok(whisper) => {
             // A recording's session would be refused for it, after its output was emptied.
-            let asked = StreamOptions { language: config.language.clone() };
+            let asked = StreamOptions { language: config.language.clone(), ..StreamOptions::default() };
             whisper
                 .start(&asked)
                 .map_err(|error| CliError::from(error).with(&format!(": model {}", config.model)))?;

@@ -78,13 +78,24 @@ pub struct Segment {
     pub confidence: Option<f32>,
     /// The words of the text in order, where the engine tells them apart; none of a guess.
     pub words: Vec<Word>,
+    /// Whatever the text behind this segment depends on besides its audio, such as the language settled on: a stream
+    /// that starts with it at the segment's end gives the text that this one will. It may be any text of at most 4 KiB;
+    /// where there is none, that of the segment before stays in force. None of a guess.
+    pub context: Option<String>,
 }
 
 impl Segment {
     /// Where nothing was said.
     #[must_use]
     pub fn silence(range: FrameRange) -> Segment {
-        Segment { range, text: String::new(), language: None, confidence: None, words: Vec::new() }
+        Segment {
+            range,
+            text: String::new(),
+            language: None,
+            confidence: None,
+            words: Vec::new(),
+            context: None,
+        }
     }
 }
 
@@ -106,6 +117,9 @@ pub struct StreamOptions {
     /// The language spoken, as a BCP 47 code (`en`, `ru`; a region as in `ru-RU` is ignored); `None` detects it for
     /// each utterance.
     pub language: Option<String>,
+    /// The [context](Segment::context) of the last segment before the stream, of this or another process, perhaps of an
+    /// earlier version: an engine that can't read it starts as without one.
+    pub context: Option<String>,
 }
 
 /// A speech recogniser: loaded once, shared by all sessions. `examples/recognizer.rs` brings one of its own, small and

@@ -131,10 +131,13 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
         language: Option<String>,
         charge: C,
     ) -> Result<Hearing<C>, ApiError> {
-        let stream = recognizer.start(&StreamOptions { language }).map_err(|error| match error {
-            EngineError::Language(_) => bad(400, error.to_string()),
-            error => ApiError::internal(&error),
-        })?;
+        let stream =
+            recognizer.start(&StreamOptions { language, ..StreamOptions::default() }).map_err(|error| {
+                match error {
+                    EngineError::Language(_) => bad(400, error.to_string()),
+                    error => ApiError::internal(&error),
+                }
+            })?;
         Ok(Hearing { recording, stream, segments: Vec::new(), charge })
     }
 

@@ -105,7 +105,13 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
 
 /// A session that counts among the others until the task is done.
 fn open(gateway: &Gateway, identity: &Identity, language: Option<String>) -> Result<Arc<Session>, ApiError> {
-    let start = Start { sample_rate: RECOGNIZER_RATE, language, partials: true, origin: FramePos::ZERO };
+    let start = Start {
+        sample_rate: RECOGNIZER_RATE,
+        language,
+        partials: true,
+        origin: FramePos::ZERO,
+        context: None,
+    };
     let session =
         Session::start(gateway.recognizer()?, &gateway.scheduler, identity, &start).map_err(|error| {
             match error {

@@ -20,7 +20,7 @@ use super::scheduler::{self, Rank, Scheduler, Ticket};
 use super::worker::Worker;
 use crate::audio::{AudioChunk, FramePos};
 use crate::engine::{EngineError, Recognizer, StreamOptions};
-use crate::session::protocol::{Secret, Start};
+use crate::session::protocol::{MAX_CONTEXT_BYTES, Secret, Start};
 
 /// How far `sent` may run ahead of `received`, in seconds of audio.
 const WINDOW_SECONDS: u64 = 30;
@@ -123,8 +123,13 @@ impl Session {
         if start.origin > FARTHEST {
             return Err(Violation(format!("origin {} is over {FARTHEST}", start.origin)).into());
         }
+        let context = start.context.as_ref().map_or(0, String::len);
+        if context > MAX_CONTEXT_BYTES {
+            let reason = format!("context of {context} bytes, the limit is {MAX_CONTEXT_BYTES}");
+            return Err(Violation(reason).into());
+        }
         let board = Arc::new(Board::new(start.origin));
-        let options = StreamOptions { language: start.language.clone() };
+        let options = StreamOptions { language: start.language.clone(), context: start.context.clone() };
         let worker = Worker::new(
             recognizer.clone(),
             options,

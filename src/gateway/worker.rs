@@ -10,11 +10,12 @@ use super::queue::Work;
 use super::scheduler::{self, Job, Next, Rank};
 use crate::audio::{FramePos, FrameRange};
 use crate::engine::{EngineError, Guess, Recognizer, Segment, StreamOptions};
-use crate::session::protocol::Final;
+use crate::session::protocol::{Final, MAX_CONTEXT_BYTES};
 
 /// Takes work from a session's board and posts what was heard.
 pub(super) struct Worker {
     recognizer: Arc<dyn Recognizer>,
+    /// What the next stream starts with, behind a gap: the context of the last segment among it.
     options: StreamOptions,
     sample_rate: u32,
     partials: bool,
@@ -61,6 +62,7 @@ impl Worker {
             Some(Work::Gap(to)) => self.skip(to)?,
             Some(Work::Finish) => {
                 let segments = self.hearing.finish()?;
+                let segments = self.in_context(segments);
                 self.board.post(|state| {
                     self.add_finals(state, segments);
                     state.done = true;
@@ -92,6 +94,7 @@ impl Worker {
     /// Ends what was heard so far and begins anew at `to`: what stands on two sides of a gap is not one utterance.
     fn skip(&mut self, to: FramePos) -> Result<(), EngineError> {
         let segments = self.hearing.finish()?;
+        let segments = self.in_context(segments);
         self.hearing = Hearing::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
         self.board.post(|state| {
             self.add_finals(state, segments);
@@ -105,7 +108,29 @@ impl Worker {
         Ok(())
     }
 
-    fn post_finals(&self, segments: Vec<Segment>) {
+    /// Notes the context behind these segments. Of their contexts it leaves those that say something new, so that a session
+    /// keeps few of them.
+    fn in_context(&mut self, mut segments: Vec<Segment>) -> Vec<Segment> {
+        for segment in &mut segments {
+            let Some(context) = &segment.context else { continue };
+            let size = context.len();
+            if size > MAX_CONTEXT_BYTES {
+                let recognizer = self.recognizer.name();
+                tracing::error!(recognizer, size, "context left out, the limit is {MAX_CONTEXT_BYTES} bytes");
+                // Not the one before either, which says what is no longer so.
+                segment.context = Some(String::new());
+            }
+            if segment.context == self.options.context {
+                segment.context = None;
+            } else {
+                self.options.context.clone_from(&segment.context);
+            }
+        }
+        segments
+    }
+
+    fn post_finals(&mut self, segments: Vec<Segment>) {
+        let segments = self.in_context(segments);
         if !segments.is_empty() {
             self.board.post(|state| self.add_finals(state, segments));
         }
@@ -146,6 +171,7 @@ impl Worker {
                 language: segment.language,
                 confidence: segment.confidence,
                 words: segment.words,
+                context: segment.context,
             });
             state.partial = None;
         }

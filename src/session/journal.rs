@@ -44,6 +44,8 @@ pub struct Checkpoint {
     pub next_index: u64,
     /// Frames in gaps, of those below `final_`.
     pub gaps: u64,
+    /// The recogniser's context at `final_`: the latest that a final brought.
+    pub context: Option<String>,
     /// The server's session, which may be alive still.
     pub server: Option<ServerSession>,
     /// The audio above `final_` that may have been sent already, as far as it is still there. What was sent and is

@@ -24,6 +24,10 @@ pub const PATH: &str = "/asr_stream/ws";
 /// then takes it for a new one.
 pub const SESSION_PARAMETER: &str = "session";
 
+/// The longest `context` of `start` and `final`, in bytes of UTF-8: it is kept by both ends for every session, so it must
+/// stay small, and a language with some hundred words of text before fits.
+pub const MAX_CONTEXT_BYTES: usize = 4 * 1024;
+
 /// Bytes in front of the PCM of an audio frame: the position, `u64` little-endian.
 pub(super) const POSITION_BYTES: usize = 8;
 
@@ -81,6 +85,9 @@ pub struct Start {
     /// Where the session's timeline starts.
     #[serde(default)]
     pub origin: FramePos,
+    /// The context in force at `origin`, as an earlier session's finals brought it: see [`Final::context`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
 }
 
 fn yes() -> bool {
@@ -211,6 +218,11 @@ pub struct Final {
     /// Its words, where the recogniser tells them apart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
+    /// Whatever the text behind `end` depends on besides its audio, in a form that only the recogniser knows, up to
+    /// [`MAX_CONTEXT_BYTES`]. The client hands the latest back with `start` when it begins anew at `end`. Where there is
+    /// none, the one before stays in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
 }
 
 /// A string that travels but never prints itself.

@@ -149,7 +149,7 @@ impl Spool {
         let io_error = |source| SpoolError::Io { path: path.clone(), source };
         let torn_head = begin(&file, &path, head, fsync).map_err(io_error)?;
         let length = file.metadata().map_err(io_error)?.len();
-        let Scan { state, told, server, waiting, end } = recovery::scan(&file, &path, length, head)?;
+        let Scan { state, told, context, server, waiting, end } = recovery::scan(&file, &path, length, head)?;
         let dropped_bytes = torn_head + (length - end);
         if dropped_bytes > 0 {
             tracing::warn!(spool = %path.display(), dropped_bytes, "the end of the spool was torn or damaged");
@@ -161,7 +161,7 @@ impl Spool {
         let mut reader = Reader::new(shared.clone(), seen, state.final_, end);
         let replay = reader.replay(waiting, replay_frames)?;
         let State { accepted, final_, next_index, gaps, ended, done, .. } = state;
-        let checkpoint = Checkpoint { final_, next_index, gaps, server, replay };
+        let checkpoint = Checkpoint { final_, next_index, gaps, context, server, replay };
         let recovered = Recovered { checkpoint, told, accepted, ended, done, dropped_bytes };
         let (writer, log) = (Writer::new(shared.clone(), written), Log::new(shared.clone()));
         Ok(Opened { spool: Spool { shared }, writer, reader, log, recovered })

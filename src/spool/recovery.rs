@@ -21,6 +21,8 @@ pub(super) struct Scan {
     pub(super) state: State,
     /// Finals and gaps.
     pub(super) told: Vec<TranscriptEvent>,
+    /// The recogniser's context behind the last of these finals.
+    pub(super) context: Option<String>,
     /// The latest session of the server.
     pub(super) server: Option<ServerSession>,
     /// Where the records are that the session still needs.
@@ -56,6 +58,7 @@ pub(super) fn scan(file: &File, path: &Path, length: u64, head: &Head) -> Result
     let mut scan = Scan {
         state: State::default(),
         told: Vec::new(),
+        context: None,
         server: None,
         waiting: VecDeque::new(),
         end: records.offset,
@@ -67,7 +70,10 @@ pub(super) fn scan(file: &File, path: &Path, length: u64, head: &Head) -> Result
         scan.take(entry);
         scan.end = records.offset;
     }
-    scan.server = scan.server.filter(|_| found.service == head.service);
+    // Another service has no such session, and another recogniser, to which the context says nothing.
+    if found.service != head.service {
+        (scan.server, scan.context) = (None, None);
+    }
     Ok(scan)
 }
 
@@ -79,7 +85,11 @@ impl Scan {
             Entry::Flush(_) => self.waiting.push_back(Place { offset, end, what: What::Flush }),
             Entry::End(_) => self.waiting.push_back(Place { offset, end, what: What::End }),
             Entry::Opened(server) => self.server = Some(server),
-            Entry::Final(segment) => self.told.push(TranscriptEvent::Final(segment)),
+            Entry::Final(mut segment) => {
+                // Only the latest is of use, and thousands would take memory.
+                self.context = segment.context.take().or(self.context.take());
+                self.told.push(TranscriptEvent::Final(segment));
+            }
             Entry::Gap(range) => self.told.push(TranscriptEvent::Gap { range }),
             Entry::Head(_) | Entry::Done => {}
         }

@@ -87,6 +87,7 @@ mod tests {
             language: None,
             confidence: None,
             words: Vec::new(),
+            context: None,
         }))
     }
 

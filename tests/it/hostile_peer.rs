@@ -47,6 +47,7 @@ fn final_(id: ConnectionId, index: u64, start: u64, end: u64) -> Input {
             language: None,
             confidence: None,
             words: Vec::new(),
+            context: None,
         }),
     )
 }
@@ -96,6 +97,16 @@ fn absurd_numbers_end_the_session_and_not_the_program() {
         let ended = end(&mut core);
         assert!(matches!(ended, Some(Err(SessionError::Protocol { .. }))), "{said}: {ended:?}");
     }
+    // A context that nobody has room for.
+    let mut core = live();
+    let Input::Peer(_, ServerMessage::Final(segment)) = final_(FIRST, 1, 50, 60) else {
+        unreachable!("made so")
+    };
+    let segment = Final { context: Some("x".repeat(4097)), ..segment };
+    core.handle(Input::Peer(FIRST, ServerMessage::Final(segment)), NOW);
+    let ended = end(&mut core);
+    let Some(Err(SessionError::Protocol { reason })) = ended else { panic!("{ended:?}") };
+    assert_eq!(reason, "final 1 has a context of 4097 bytes, the limit is 4096");
     // A guess at a segment that can't be is no reason to end.
     let mut core = live();
     let guess = ServerMessage::Partial {

@@ -12,6 +12,7 @@ mod cli_token;
 mod config;
 mod conformance;
 mod console;
+mod context;
 mod dependencies;
 mod drain;
 mod endurance;

@@ -14,7 +14,7 @@ use crate::support::whisper::whisper;
 use crate::support::words::{WordErrors, normal};
 
 fn start(whisper: &Whisper, language: Option<&str>) -> Box<dyn RecognizerStream> {
-    let options = StreamOptions { language: language.map(str::to_owned) };
+    let options = StreamOptions { language: language.map(str::to_owned), ..StreamOptions::default() };
     whisper.start(&options).expect("the language is known")
 }
 
@@ -148,7 +148,7 @@ fn in_doubt_the_language_is_the_one_before() {
 
 #[test]
 fn an_unknown_language_is_refused() {
-    let options = StreamOptions { language: Some("tlh".to_owned()) };
+    let options = StreamOptions { language: Some("tlh".to_owned()), ..StreamOptions::default() };
     match whisper().start(&options).err() {
         Some(EngineError::Language(language)) => assert_eq!(language, "tlh"),
         other => panic!("{other:?}"),

@@ -90,7 +90,7 @@ fn assert_nothing_is_invented(sounds: impl IntoIterator<Item = (String, Vec<i16>
 
 /// The segments with a text.
 fn said(whisper: &Whisper, language: Option<&str>, pcm: &[i16]) -> Vec<Segment> {
-    let options = StreamOptions { language: language.map(str::to_owned) };
+    let options = StreamOptions { language: language.map(str::to_owned), ..StreamOptions::default() };
     let mut stream = whisper.start(&options).unwrap();
     let mut said = Vec::new();
     for packet in pcm.chunks(RATE / 10) {

@@ -17,7 +17,7 @@ const CUT: [&str; 3] = ["speech-48k-mono-s24.wav", "speech-44k1-stereo-s16.wav",
 /// The text of a recording, by the pipeline and the recogniser without a gateway between them.
 fn heard(name: &str) -> String {
     let whisper = whisper();
-    let language = StreamOptions { language: Some("en".to_owned()) };
+    let language = StreamOptions { language: Some("en".to_owned()), ..StreamOptions::default() };
     let mut stream = whisper.start(&language).expect("Whisper knows English");
     let options = Options { sample_rate: RECOGNIZER_RATE, ..Options::default() };
     let (mut lines, worker) = Pipeline::open(Source::open(sample(name)).unwrap(), options).unwrap().start();

@@ -48,7 +48,14 @@ fn segment(index: u64, start: u64, end: u64) -> TranscriptEvent {
         language: None,
         confidence: Some(0.5),
         words: Vec::new(),
+        context: None,
     })
+}
+
+/// With the recogniser's context.
+fn segment_in_context(index: u64, start: u64, end: u64) -> TranscriptEvent {
+    let TranscriptEvent::Final(segment) = segment(index, start, end) else { unreachable!("made above") };
+    TranscriptEvent::Final(FinalSegment { context: Some(format!("context {index}")), ..segment })
 }
 
 fn end(frames: u64, finals: u64) -> TranscriptEvent {
@@ -79,6 +86,7 @@ struct Story {
     final_: FramePos,
     next_index: u64,
     gaps: u64,
+    context: Option<String>,
     server: Option<(String, String, u64)>,
     ended: bool,
     done: bool,
@@ -102,9 +110,11 @@ impl Story {
                 Op::Opened(server) => story.server = Some(told_of(server)),
                 Op::Told(TranscriptEvent::End { .. }) => story.done = true,
                 Op::Told(event) => {
-                    story.final_ = match event {
+                    let mut event = event.clone();
+                    story.final_ = match &mut event {
                         TranscriptEvent::Final(segment) => {
                             story.next_index += 1;
+                            story.context = segment.context.take().or(story.context);
                             segment.range.end
                         }
                         TranscriptEvent::Gap { range } => {
@@ -113,7 +123,7 @@ impl Story {
                         }
                         other => panic!("{other:?} is not for the log"),
                     };
-                    story.told.push(event.clone());
+                    story.told.push(event);
                 }
             }
         }
@@ -145,6 +155,7 @@ impl Story {
             final_: checkpoint.final_,
             next_index: checkpoint.next_index,
             gaps: checkpoint.gaps,
+            context: checkpoint.context,
             server: checkpoint.server.as_ref().map(told_of),
             ended: recovered.ended,
             done: recovered.done,
@@ -175,7 +186,11 @@ fn random_session(random: &mut Random) -> Vec<Op> {
                 let end = final_ + 1 + random.below(open as usize) as u64;
                 let range = FramePos(final_).to(FramePos(end));
                 let gap = random.below(3) == 0;
-                let event = if gap { TranscriptEvent::Gap { range } } else { segment(index, final_, end) };
+                let event = match random.below(3) {
+                    _ if gap => TranscriptEvent::Gap { range },
+                    0 => segment_in_context(index, final_, end),
+                    _ => segment(index, final_, end),
+                };
                 index += u64::from(!gap);
                 final_ = end;
                 Op::Told(event)
@@ -498,16 +513,19 @@ fn the_resume_key_is_in_the_file_alone() {
     opened.log.opened(&server).unwrap();
     let error = opened.log.told(&segment(7, 0, 0)).unwrap_err();
     assert!(!format!("{opened:?} {error:?} {error}").contains(KEY));
+    opened.log.told(&segment_in_context(0, 0, 0)).unwrap();
     drop(opened);
     assert!(String::from_utf8_lossy(&fs::read(&path).unwrap()).contains(KEY));
     let opened = open(&path, 0);
     assert_eq!(opened.recovered.checkpoint.server.as_ref().unwrap().resume_key.expose(), KEY);
+    assert_eq!(opened.recovered.checkpoint.context.as_deref(), Some("context 0"));
     assert!(!format!("{opened:?}").contains(KEY));
     drop(opened);
-    // Another service doesn't see it.
+    // Another service doesn't see it, nor the context of a recogniser that is not its own.
     let elsewhere = Head { service: "another".to_owned(), ..head() };
     let opened = Spool::open(&path, &elsewhere, 0, Fsync::Never).unwrap();
     assert!(opened.recovered.checkpoint.server.is_none());
+    assert!(opened.recovered.checkpoint.context.is_none());
 }
 
 #[test]

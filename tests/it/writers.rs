@@ -17,6 +17,7 @@ fn segment(index: u64, start: u64, end: u64, text: &str) -> FinalSegment {
         language: None,
         confidence: None,
         words: Vec::new(),
+        context: None,
     }
 }
 

@@ -171,7 +171,8 @@ impl Bench {
 
 /// What a recogniser hears.
 fn hear(recognizer: &dyn Recognizer, language: &str, pcm: &[i16]) -> Result<String, CliError> {
-    let mut stream = recognizer.start(&StreamOptions { language: Some(language.to_owned()) })?;
+    let mut stream = recognizer
+        .start(&StreamOptions { language: Some(language.to_owned()), ..StreamOptions::default() })?;
     let mut segments = stream.push(pcm)?;
     segments.extend(stream.flush()?);
     Ok(segments.iter().map(|segment| segment.text.as_str()).collect::<Vec<_>>().join(" "))

@@ -116,6 +116,7 @@ impl Shared {
         Segment {
             range,
             words: words.collect(),
+            context: None,
             text: heard.text,
             language: self.model.tokens.code(heard.language).filter(|_| said).map(str::to_owned),
             confidence: said.then_some(heard.confidence),

@@ -45,6 +45,7 @@ export class Session {
   #dialling = null; // the one that is to, or does
   #server = null; // which session of the gateway's is ours, and the key to it
   #finalsSeen = 0;
+  #behind = { origin: 0 }; // what a session that begins anew is told: where, and the recogniser's context there
   #window = 0;
   #inBand = false;
   #move = null; // leaves that one for another
@@ -142,7 +143,7 @@ export class Session {
         opened = true;
         if (this.#over) return;
         const resume = { type: 'resume', ...this.#server, finals_seen: this.#finalsSeen };
-        socket.send(JSON.stringify(this.#server ? resume : { ...this.#start, origin: this.final }));
+        socket.send(JSON.stringify(this.#server ? resume : { ...this.#start, ...this.#behind }));
       };
       socket.onmessage = ({ data }) => {
         heard = performance.now();
@@ -177,6 +178,7 @@ export class Session {
         if (message.index < this.#finalsSeen) return;
         this.#finalsSeen = message.index + 1;
         this.final = message.end;
+        this.#behind = { origin: this.final, context: message.context ?? this.#behind.context };
         this.#chunks = this.#chunks.filter(({ start, samples }) => start + samples.length > this.final);
         this.#on.final(message);
         break;

@@ -49,7 +49,8 @@ fn busy() -> (Session, u64, mpsc::Sender<()>) {
     let (begun, beginning) = mpsc::channel();
     let (hold, release) = mpsc::channel();
     let recognizer: Arc<dyn Recognizer> = Arc::new(Stuck { begun, release: Arc::new(Mutex::new(release)) });
-    let start = Start { sample_rate: 16_000, language: None, partials: true, origin: FramePos::ZERO };
+    let start =
+        Start { sample_rate: 16_000, language: None, partials: true, origin: FramePos::ZERO, context: None };
     let scheduler = Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())));
     let session = Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start).unwrap();
     let attachment = session.attach(0).unwrap().attachment;

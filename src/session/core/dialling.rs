@@ -76,6 +76,7 @@ impl Core {
                 language: self.settings.language.clone(),
                 partials: self.settings.partials,
                 origin: self.final_pos(),
+                context: self.context.clone(),
             }),
         };
         self.outputs.push_back(Output::Send(id, opening));

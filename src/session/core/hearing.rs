@@ -10,7 +10,7 @@ use crate::session::journal::ServerSession;
 use crate::session::links::{Attempt, Call, Link, Live, Swap, ends};
 #[cfg(feature = "test-util")]
 use crate::session::planted::Planted;
-use crate::session::protocol::{Final, POSITION_BYTES, Ready, ServerMessage};
+use crate::session::protocol::{Final, MAX_CONTEXT_BYTES, POSITION_BYTES, Ready, ServerMessage};
 #[cfg(feature = "test-util")]
 use crate::session::replay::Entry;
 use crate::transcript::{FinalSegment, TranscriptEvent};
@@ -239,7 +239,7 @@ impl Core {
     }
 
     fn segment(&mut self, segment: Final, now: Duration) -> Result<(), String> {
-        let Final { index, start, end, text, language, confidence, mut words } = segment;
+        let Final { index, start, end, text, language, confidence, mut words, context } = segment;
         let next = self.finals_seen();
         if index < next {
             // Sent again after a resume, and crossed with our count of what we have.
@@ -267,6 +267,15 @@ impl Core {
         if !self.replay.is_whole(start.to(end)) {
             return Err(format!("final {index} covers {start}..{end}, part of which was never sent"));
         }
+        if let Some(context) = &context {
+            let size = context.len();
+            if size > MAX_CONTEXT_BYTES {
+                return Err(format!(
+                    "final {index} has a context of {size} bytes, the limit is {MAX_CONTEXT_BYTES}"
+                ));
+            }
+            self.context = Some(context.clone());
+        }
         self.replay.release(end);
         if end > self.received {
             self.received = end;
@@ -290,6 +299,7 @@ impl Core {
             language,
             confidence,
             words,
+            context,
         }));
         self.settle_gaps(self.received);
         self.pump(now);

@@ -93,6 +93,8 @@ pub struct Core {
     received_once: FramePos,
     /// The index of the next final.
     next_index: u64,
+    /// The recogniser's context at `final`.
+    context: Option<String>,
     /// The flushes that no final has answered yet, in order.
     flushes: VecDeque<Flush>,
     finished: bool,
@@ -130,7 +132,7 @@ impl Core {
     /// If the checkpoint's audio is not contiguous from its `final_` on.
     #[must_use]
     pub fn from_checkpoint(settings: Settings, checkpoint: Checkpoint) -> Core {
-        let Checkpoint { final_, next_index, gaps, server, replay: kept } = checkpoint;
+        let Checkpoint { final_, next_index, gaps, context, server, replay: kept } = checkpoint;
         let mut replay = ReplayBuffer::new(final_, settings.replay_frames.max(1));
         kept.into_iter().for_each(|chunk| replay.push(chunk));
         let inherited = server.is_some();
@@ -166,6 +168,7 @@ impl Core {
             sent_once: final_,
             received_once: final_,
             next_index,
+            context,
             flushes: VecDeque::new(),
             finished: false,
             finish_sent: false,

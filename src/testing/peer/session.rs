@@ -234,6 +234,7 @@ impl Session {
                         language: None,
                         confidence: None,
                         words: Vec::new(),
+                        context: None,
                     });
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::network::Connection;
-use super::plan::{Fate, Plan, digest, sample};
+use super::plan::{Fate, Plan, in_context, sample};
 use crate::audio::{AudioChunk, FramePos};
 use crate::session::core::Core;
 use crate::session::protocol::ServerMessage;
@@ -22,6 +22,8 @@ pub(super) struct Audit {
     finished: bool,
     final_: FramePos,
     finals: u64,
+    /// The recogniser's context behind the last final.
+    context: String,
     gaps: u64,
     /// What the current connection has told the client, and the window it allows.
     received: FramePos,
@@ -73,6 +75,7 @@ impl Audit {
             accepted,
             final_: self.final_,
             finals: self.finals,
+            context: std::mem::take(&mut self.context),
             gaps: self.gaps,
             received_once: self.final_,
             // It knows that there is a server.
@@ -191,9 +194,10 @@ impl Audit {
                     let (finals, final_) = (self.finals, self.final_);
                     return Err(format!("final {} of {range} after {finals} up to {final_}", segment.index));
                 }
-                if segment.text != digest((range.start.0..range.end.0).map(sample)) {
-                    return Err(format!("final of {range} was made of other samples"));
+                if segment.text != in_context(&self.context, (range.start.0..range.end.0).map(sample)) {
+                    return Err(format!("final of {range} was made of other samples, or in another context"));
                 }
+                self.context.clone_from(&segment.text);
                 self.finals += 1;
                 self.final_ = range.end;
                 self.fruit = now;

@@ -48,6 +48,13 @@ pub(super) fn digest(samples: impl Iterator<Item = i16>) -> String {
     format!("{hash:016x}")
 }
 
+/// The text of a stretch of audio behind a context. Each final's text is the context of the next, so a context that is not
+/// handed back changes every text that follows.
+pub(super) fn in_context(context: &str, samples: impl Iterator<Item = i16>) -> String {
+    let before = context.bytes().map(i16::from);
+    digest(before.chain(samples))
+}
+
 /// What the source does after a pause.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {

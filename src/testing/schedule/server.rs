@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::{Dice, ServerPlan, digest, sample};
+use super::plan::{Dice, ServerPlan, in_context, sample};
 use crate::audio::{AudioChunk, FramePos, FrameRange, sample::read_s16le};
 use crate::session::close;
 use crate::session::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage};
@@ -32,6 +32,8 @@ struct Session {
     gaps: Vec<FrameRange>,
     final_: FramePos,
     finals: Vec<Final>,
+    /// The recogniser's, behind the last of them.
+    context: String,
     flush: FramePos,
     finish: Option<FramePos>,
     /// Where the utterance at work ends.
@@ -101,6 +103,7 @@ impl Server {
                     gaps: Vec::new(),
                     final_: start.origin,
                     finals: Vec::new(),
+                    context: start.context.clone().unwrap_or_default(),
                     flush: start.origin,
                     finish: None,
                     working: None,
@@ -246,11 +249,14 @@ impl Server {
         for end in ends {
             let first = (session.final_ - session.origin) as usize;
             let last = (end - session.origin) as usize;
+            let text = in_context(&session.context, session.samples[first..last].iter().copied());
+            session.context.clone_from(&text);
             session.finals.push(Final {
                 index: session.finals.len() as u64,
                 start: session.final_,
                 end,
-                text: digest(session.samples[first..last].iter().copied()),
+                context: Some(text.clone()),
+                text,
                 language: None,
                 confidence: None,
                 words: Vec::new(),

@@ -242,6 +242,7 @@ fn final_(index: u64, start: u64, end: u64) -> Reply {
         language: None,
         confidence: None,
         words: Vec::new(),
+        context: None,
     };
     Reply::Say(ServerMessage::Final(segment))
 }

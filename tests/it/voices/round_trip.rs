@@ -45,7 +45,7 @@ fn word_error_rate(name: &str, language: &str, speak: impl Fn(&str) -> Vec<i16>)
     let whisper = whisper();
     let mut errors = WordErrors::default();
     for text in sentences_of(language, count()) {
-        let options = StreamOptions { language: Some(language.to_owned()) };
+        let options = StreamOptions { language: Some(language.to_owned()), ..StreamOptions::default() };
         let mut stream = whisper.start(&options).unwrap();
         let mut segments = stream.push(&speak(&text)).unwrap();
         segments.extend(stream.flush().unwrap());

@@ -154,6 +154,7 @@ impl Simulation {
                     TranscriptEvent::Final(segment) => {
                         self.journal.final_ = segment.range.end;
                         self.journal.next_index = segment.index + 1;
+                        self.journal.context = segment.context.or(self.journal.context.take());
                     }
                     TranscriptEvent::Gap { range } => {
                         self.journal.final_ = range.end;
