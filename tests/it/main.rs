@@ -39,6 +39,7 @@ mod samples;
 mod schedule;
 mod secrecy;
 mod session;
+mod siege;
 mod slow_clients;
 mod speaking;
 mod spool;

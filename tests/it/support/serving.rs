@@ -43,6 +43,11 @@ impl Serving {
         self.endpoint.split_once("://").unwrap().1.parse().unwrap()
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         signal(&self.child, name);
     }
