@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::authority::Identity;
 use super::error::ApiError;
+use super::pending::Place;
 use super::sessions::Full;
 use super::{BUSY_WAIT, Gateway};
 
@@ -71,10 +73,10 @@ impl Full {
 impl Gateway {
     /// Whether a session could start now.
     pub(super) fn room_for_session(&self) -> Result<(), Obstacle> {
-        match self.sessions.count() >= self.options.max_sessions || !self.has_room_for_socket() {
-            true if !self.is_draining() => Err(Obstacle::Full),
-            _ => self.takes_sessions(),
+        if self.sessions.count() >= self.options.max_sessions && !self.is_draining() {
+            return Err(Obstacle::Full);
         }
+        self.takes_sessions()
     }
 
     /// The same, where it has a socket already; whether there is a place is told by who takes it.
@@ -93,21 +95,36 @@ impl Gateway {
 
     /// Lets in a socket for a session that exists, also where there is no room for another.
     pub(super) fn admit_socket(&self) -> Result<(), ApiError> {
-        match () {
-            () if self.is_draining() => Err(self.turn_away(Obstacle::Draining)),
-            () if !self.has_room_for_socket() => Err(self.turn_away(Obstacle::Full)),
-            () => Ok(()),
+        if self.is_draining() {
+            return Err(self.turn_away(Obstacle::Draining));
         }
+        Ok(())
+    }
+
+    /// A place for a socket of `identity` until it begins its session.
+    pub(super) fn place_for_socket(&self, identity: &Identity) -> Result<Place, ApiError> {
+        self.pending_sockets.admit(identity).map_err(|full| match full {
+            Full::Gateway => self.turn_away(Obstacle::Full),
+            Full::Token => self.refuse_holder("the token has as many sockets as it may"),
+        })
+    }
+
+    /// A place for a task of `identity` until it begins its session.
+    pub(super) fn place_for_task(&self, identity: &Identity) -> Result<Place, ApiError> {
+        self.pending_tasks.admit(identity).map_err(|full| match full {
+            Full::Gateway => self.turn_away(Obstacle::Full),
+            Full::Token => self.refuse_holder("the token has as many tasks as it may"),
+        })
+    }
+
+    fn refuse_holder(&self, message: &str) -> ApiError {
+        self.metrics.refuse("token");
+        ApiError::busy(StatusCode::TOO_MANY_REQUESTS, message, BUSY_WAIT)
     }
 
     pub(super) fn turn_away(&self, obstacle: Obstacle) -> ApiError {
         self.metrics.refuse(obstacle.name());
         obstacle.refusal()
-    }
-
-    /// Two sockets a session, as while it moves, are all that can be of use.
-    fn has_room_for_socket(&self) -> bool {
-        self.sockets.len() < self.options.max_sessions.saturating_mul(2)
     }
 }
 

@@ -13,17 +13,15 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::authority::{Amount, AuthorityError, Fingerprint, Identity, Scope, random_bytes};
+use super::authority::{Amount, AuthorityError, Fingerprint, Scope, random_bytes};
 use super::error::{ApiError, json_response, qid};
 use super::recording::{self, bad};
-use super::session::{Session, StartError};
-use super::sessions::Full;
 use super::stream::millis;
 use super::task::{Chunk, Task};
 use super::tasks::Found;
-use super::{BUSY_WAIT, Gateway, bearer, peer};
+use super::{Gateway, bearer, peer};
 use crate::audio::FramePos;
-use crate::engine::RECOGNIZER_RATE;
+use crate::engine::{EngineError, RECOGNIZER_RATE, StreamOptions};
 use crate::hex::hex;
 use crate::session::protocol::Start;
 
@@ -82,17 +80,23 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     gateway.authority.afford(&identity, Amount::audio(1))?;
     let Opening { language } = parameters(request)?;
     gateway.admit_session()?;
-    let session = open(gateway, &identity, language)?;
-    let attachment = session.attach(0).map_err(|error| ApiError::internal(&error))?.attachment;
-    gateway.metrics.started.inc();
+    let start = Start {
+        sample_rate: RECOGNIZER_RATE,
+        language,
+        partials: true,
+        origin: FramePos::ZERO,
+        context: None,
+    };
+    check(gateway, &start)?;
+    let place = gateway.place_for_task(&identity)?;
     let (id, token) = (task_id(), task_token());
-    tracing::info!(session = session.name(), token = identity.token, "task created");
+    tracing::info!(token = identity.token, "task created");
 
     let expires_at = identity.expires_in.map(|left| checked.saturating_add(left));
     let token_ends = identity.expires_in.and_then(|left| now.checked_add(left));
     let named = (id.clone(), Fingerprint::of(token.expose_secret()));
     let deadline = now.checked_add(gateway.options.task_opening);
-    let task = Arc::new(Task::new(named, identity, expires_at, (session, attachment), deadline));
+    let task = Arc::new(Task::new(named, identity, expires_at, start, place, deadline));
     gateway.tasks.insert(task.clone());
     let watching = gateway.clone();
     let living = async move {
@@ -103,26 +107,18 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     Ok(json!({ "task_id": id, "task_token": token.expose_secret() }))
 }
 
-/// A session that counts among the others until the task is done.
-fn open(gateway: &Gateway, identity: &Identity, language: Option<String>) -> Result<Arc<Session>, ApiError> {
-    let start = Start {
-        sample_rate: RECOGNIZER_RATE,
-        language,
-        partials: true,
-        origin: FramePos::ZERO,
-        context: None,
-    };
-    let session =
-        Session::start(gateway.recognizer()?, &gateway.scheduler, identity, &start).map_err(|error| {
-            match error {
-                StartError::Unsupported(reason) => bad(400, reason),
-                error => ApiError::internal(&error),
-            }
-        })?;
-    let session = Arc::new(session);
-    let full = |full: Full| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, full.tell(gateway), BUSY_WAIT);
-    gateway.sessions.insert(&session, identity.terms.max_sessions).map_err(full)?;
-    Ok(session)
+/// Refuses what no session can begin with, before a client has chunks for it.
+fn check(gateway: &Gateway, start: &Start) -> Result<(), ApiError> {
+    let recognizer = gateway.recognizer()?;
+    if start.language.is_none() {
+        return Ok(());
+    }
+    let options = StreamOptions { language: start.language.clone(), ..StreamOptions::default() };
+    match recognizer.start(&options) {
+        Ok(_) => Ok(()),
+        Err(error @ EngineError::Language(_)) => Err(bad(400, error.to_string())),
+        Err(error) => Err(ApiError::internal(&error)),
+    }
 }
 
 async fn add(gateway: &Gateway, request: Request) -> Result<Value, ApiError> {

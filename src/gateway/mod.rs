@@ -22,6 +22,7 @@ mod limit;
 mod link;
 mod metrics;
 mod openapi;
+mod pending;
 mod queue;
 mod recording;
 mod revoke;
@@ -63,6 +64,7 @@ use self::authority::{Authority, AuthorityError, Identity, Scope};
 pub use self::cors::{BadOrigin, Origin};
 use self::error::{ApiError, json_response};
 use self::metrics::Metrics;
+use self::pending::Pending;
 use self::scheduler::Scheduler;
 use self::sessions::Sessions;
 use self::tasks::Tasks;
@@ -190,6 +192,10 @@ pub struct Gateway {
     demo_places: Arc<Semaphore>,
     /// Bytes that recordings on their way may still take up.
     room: Arc<Semaphore>,
+    /// Places for sockets that have not begun a session.
+    pending_sockets: Pending,
+    /// Places for tasks of numbered chunks that have no chunk.
+    pending_tasks: Pending,
     /// What serves sockets, and watches over tasks of numbered chunks.
     sockets: TaskTracker,
     /// A socket or a task has ended, and what was used on it is to be kept.
@@ -223,6 +229,9 @@ impl Gateway {
             room: Arc::new(Semaphore::new(
                 options.max_requests.saturating_mul(asr::MAX_BYTES).min(Semaphore::MAX_PERMITS),
             )),
+            // As many as can get a session.
+            pending_sockets: Pending::new(options.max_sessions),
+            pending_tasks: Pending::new(tasks::MAX_PENDING),
             options,
             sockets: TaskTracker::new(),
             socket_ended: Notify::new(),

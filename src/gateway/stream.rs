@@ -21,6 +21,7 @@ use tracing::Instrument;
 use super::authority::{Amount, Identity, Scope};
 use super::error::ApiError;
 use super::link::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass};
+use super::pending::Place;
 use super::session::{AttachError, Attached, Session, StartError};
 use super::sessions::Full;
 use super::{Gateway, bearer, cors, peer};
@@ -32,6 +33,8 @@ use crate::transport::{Wire, socket_limits};
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the closing handshake may still take of a socket whose place somebody else has: enough to write the reason.
+const DISPLACED_TIMEOUT: Duration = Duration::from_millis(100);
 /// How many answers may wait for a client before it is no longer listened to.
 const BACKLOG: usize = 1_000;
 
@@ -40,8 +43,8 @@ pub(super) type Socket = Wire<TokioIo<Upgraded>>;
 /// Answers the upgrade, or refuses it in plain HTTP while that is still possible.
 #[expect(clippy::disallowed_methods, reason = "a token's life is real time")]
 pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {
-    let identity = match admit(&gateway, &request) {
-        Ok(identity) => identity,
+    let (identity, place) = match admit(&gateway, &request) {
+        Ok(admitted) => admitted,
         Err(refusal) => return refusal.into_response(),
     };
     let peer = peer(&request);
@@ -57,7 +60,7 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
             Ok(upgraded) => {
                 let io = TokioIo::new(upgraded);
                 let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await;
-                serve(&socket, pass, Wire::with_backlog(stream, BACKLOG)).await;
+                serve(&socket, pass, place, Wire::with_backlog(stream, BACKLOG)).await;
                 socket.socket_ended.notify_one();
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
@@ -76,7 +79,7 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
 }
 
 /// Authorisation before everything else, then what the socket must be, then whether there is room.
-fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
+fn admit(gateway: &Gateway, request: &Request) -> Result<(Identity, Place), ApiError> {
     let headers = request.headers();
     let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
     let identity = gateway.identify(bearer(headers).or_else(|| offered_token(headers)), authorise)?;
@@ -95,11 +98,13 @@ fn admit(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
         return Err(ApiError::new(StatusCode::UPGRADE_REQUIRED, 426, "Upgrade should be websocket"));
     }
     gateway.recognizer()?;
-    match resumes(request) {
-        true => gateway.admit_socket()?,
-        false => gateway.admit_session()?,
+    if resumes(request) {
+        gateway.admit_socket()?;
+    } else {
+        gateway.admit_session()?;
     }
-    Ok(identity)
+    let place = gateway.place_for_socket(&identity)?;
+    Ok((identity, place))
 }
 
 /// The token of a browser, which can't set `Authorization` on a WebSocket: it offers it as one more subprotocol. It is
@@ -115,28 +120,39 @@ fn resumes(request: &Request) -> bool {
     url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == protocol::SESSION_PARAMETER)
 }
 
-async fn serve(gateway: &Gateway, pass: Pass, mut wire: Socket) {
-    let opening = timeout(OPENING_TIMEOUT, open(gateway, &pass, &mut wire)).await;
+async fn serve(gateway: &Gateway, pass: Pass, place: Place, mut wire: Socket) {
+    let opening = tokio::select! {
+        // Whoever has opened a session in time keeps it.
+        biased;
+        opening = timeout(OPENING_TIMEOUT, open(gateway, &pass, &mut wire)) => opening,
+        () = place.displaced() => {
+            let reason = "the place of this socket is needed: it has waited longest to start";
+            return leave(&place, say_goodbye(wire, Goodbye::new(close::TRY_LATER, reason))).await;
+        }
+    };
     let (session, attached) = match opening {
         Ok(Ok(opened)) => opened,
         Ok(Err(None)) => return,
-        Ok(Err(Some(goodbye))) => return say_goodbye(wire, goodbye).await,
+        Ok(Err(Some(goodbye))) => return leave(&place, say_goodbye(wire, goodbye)).await,
         Err(_) => {
             let late = Goodbye::new(close::PROTOCOL, "neither start nor resume came in time");
-            return say_goodbye(wire, late).await;
+            return leave(&place, say_goodbye(wire, late)).await;
         }
     };
+    place.begin();
     let attachment = attached.attachment;
     let ending = Link::new(gateway, &session, &attached, pass).run(&mut wire).await;
+    place.leave();
     tracing::debug!(session = session.name(), ending = ending.name(), "socket ended");
     match ending {
         Ending::Done => {
             forget(gateway, &session, attachment);
-            close_socket(wire, close::NORMAL, "").await;
+            leave(&place, close_socket(wire, close::NORMAL, "")).await;
         }
         Ending::Lost => {
             // A client that closed gets its answer, and the socket goes before the wait begins.
-            close_socket(wire, close::NORMAL, "").await;
+            leave(&place, close_socket(wire, close::NORMAL, "")).await;
+            drop(place);
             linger(gateway, &session, attachment).await;
         }
         Ending::Close(goodbye) => {
@@ -146,11 +162,25 @@ async fn serve(gateway: &Gateway, pass: Pass, mut wire: Socket) {
                 false => forget(gateway, &session, attachment),
             };
             // Whatever an old socket came to, the session is elsewhere and has nothing of it.
-            say_goodbye(wire, if held { goodbye } else { Goodbye::moved() }).await;
+            leave(&place, say_goodbye(wire, if held { goodbye } else { Goodbye::moved() })).await;
+            drop(place);
             if resumable {
                 linger(gateway, &session, attachment).await;
             }
         }
+    }
+}
+
+/// Performs the `closing` of a socket that has no session, until it is done; or for a moment longer once somebody else
+/// needs the place.
+async fn leave(place: &Place, closing: impl Future<Output = ()>) {
+    let needed = async {
+        place.displaced().await;
+        sleep(DISPLACED_TIMEOUT).await;
+    };
+    tokio::select! {
+        () = closing => {}
+        () = needed => {}
     }
 }
 

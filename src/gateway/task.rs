@@ -1,11 +1,11 @@
 //! A task of the numbered-chunk stream: a session whose audio comes in small files, one request each.
 //!
-//! Chunks are heard strictly one after another; one that comes while another is worked on waits for it. A task ends
+//! The session, and with it a place among the sessions, begins with the first chunk. Chunks are heard strictly one after another; one that comes while another is worked on waits for it. A task ends
 //! with its last chunk, with a gap that is too long, or with the token that created it. Then its slot is free, and its
 //! text is kept for a while.
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -19,10 +19,14 @@ use super::asr::plain;
 use super::authority::{Amount, AuthorityError, Fingerprint, Identity};
 use super::error::ApiError;
 use super::link::at;
+use super::pending::Place;
 use super::recording::{Recording, bad};
 use super::session::{Refusal, Session};
+use super::sessions::Full;
 use super::{BUSY_WAIT, Gateway, access};
 use crate::audio::{AudioChunk, FramePos};
+use crate::engine::RECOGNIZER_RATE;
+use crate::session::protocol::Start;
 
 /// The documented limit of a chunk.
 const MAX_DURATION: Duration = Duration::from_secs(1);
@@ -56,6 +60,27 @@ struct Taken {
     answer: Option<Text>,
 }
 
+/// A task's session.
+enum Stage {
+    /// No chunk came yet. The place among those that wait is given back with the first one.
+    Pending(Place),
+    /// The number is that of the task's hold on the session.
+    Begun(Arc<Session>, u64),
+    /// It ended without a chunk.
+    Over,
+}
+
+/// How the wait for a task's first chunk ended.
+enum Opening {
+    Begun(Arc<Session>, u64),
+    /// Nothing came in time: the task is done, and its text is empty.
+    Done,
+    /// Nobody may have the task any more.
+    Revoked,
+    /// The task gave up its place, to another or because the gateway stops.
+    Displaced,
+}
+
 /// How a task goes on.
 pub(super) struct Pace {
     /// Chunks that are here, but not answered: the gap has not begun.
@@ -75,8 +100,9 @@ pub(super) struct Task {
     identity: Identity,
     /// When that token ends by itself, on the authority's clock.
     expires_at: Option<Duration>,
-    session: Arc<Session>,
-    attachment: u64,
+    /// What opens the session.
+    start: Start,
+    stage: std::sync::Mutex<Stage>,
     taken: Mutex<Option<Taken>>,
     pace: watch::Sender<Pace>,
     /// Ended before it was done.
@@ -90,7 +116,8 @@ impl Task {
         (id, token): (String, Fingerprint),
         identity: Identity,
         expires_at: Option<Duration>,
-        (session, attachment): (Arc<Session>, u64),
+        start: Start,
+        place: Place,
         deadline: Option<Instant>,
     ) -> Task {
         let pace = watch::Sender::new(Pace { working: 0, deadline, told: false });
@@ -99,8 +126,8 @@ impl Task {
             token,
             identity,
             expires_at,
-            session,
-            attachment,
+            start,
+            stage: std::sync::Mutex::new(Stage::Pending(place)),
             taken: Mutex::default(),
             pace,
             taken_away: CancellationToken::new(),
@@ -125,7 +152,23 @@ impl Task {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.session.board().lock().done
+        match &*self.stage() {
+            Stage::Pending(_) => false,
+            Stage::Begun(session, _) => session.board().lock().done,
+            Stage::Over => true,
+        }
+    }
+
+    /// A panic elsewhere leaves the stage whole: each change is one assignment.
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        match &*self.stage() {
+            Stage::Begun(session, _) => Some(session.clone()),
+            Stage::Pending(_) | Stage::Over => None,
+        }
     }
 
     /// The client hears that the task is done.
@@ -135,7 +178,10 @@ impl Task {
 
     /// Everything final and the guess at what follows, where the recogniser has one.
     pub(super) fn text(&self) -> Result<Text, ApiError> {
-        let state = self.session.board().lock();
+        let Some(session) = self.session() else {
+            return Ok(Text { punctuated: String::new(), plain: String::new() });
+        };
+        let state = session.board().lock();
         if state.failed {
             return Err(failed());
         }
@@ -182,43 +228,67 @@ impl Task {
 
     /// Puts a chunk before the recogniser. Where its audio ends.
     async fn take(&self, gateway: &Gateway, chunk: Chunk) -> Result<FramePos, ApiError> {
-        let start = {
-            let state = self.session.board().lock();
-            match () {
-                () if state.failed => return Err(failed()),
-                () if state.finish.is_some() || state.over => return Err(over()),
-                () => state.received,
-            }
-        };
+        if let Some(session) = self.session() {
+            next_frame(&session)?;
+        }
         let bytes = chunk.file.len();
         let decoding = access::spawn_blocking(move || decode(chunk.file));
         let pcm = decoding.await.map_err(|panic| ApiError::internal(&panic))??;
-        let end = start + pcm.len() as u64 / 2;
+        let frames = pcm.len() as u64 / 2;
+        let (session, attachment) = self.begin(gateway, frames)?;
+        let start = next_frame(&session)?;
+        let end = start + frames;
         let charge = |milliseconds| {
             gateway.authority.charge(&self.identity, Amount::audio(milliseconds))?;
             gateway.metrics.receive("chunks", milliseconds, bytes);
             Ok(())
         };
         let audio = AudioChunk::new(start.to(end), pcm);
-        self.session.audio(self.attachment, &audio, charge).map_err(|refusal| match refusal {
+        session.audio(attachment, &audio, charge).map_err(|refusal| match refusal {
             Refusal::Exhausted(exhausted) => exhausted.into(),
             // It was closed while this was decoded.
             Refusal::Moved | Refusal::Violation(_) => over(),
         })?;
         if chunk.last {
-            self.session.close();
+            session.close();
         }
         Ok(end)
+    }
+
+    /// The task's session, which the first chunk, of so many `frames`, begins. It counts among the others from here on.
+    fn begin(&self, gateway: &Gateway, frames: u64) -> Result<(Arc<Session>, u64), ApiError> {
+        let mut stage = self.stage();
+        match &*stage {
+            Stage::Pending(_) => {}
+            Stage::Begun(session, attachment) => return Ok((session.clone(), *attachment)),
+            Stage::Over => return Err(over()),
+        }
+        // What can't be paid for begins nothing.
+        let milliseconds = frames * 1_000 / u64::from(RECOGNIZER_RATE);
+        gateway.authority.afford(&self.identity, Amount::audio(milliseconds))?;
+        gateway.takes_sessions().map_err(|obstacle| gateway.turn_away(obstacle))?;
+        let session = Session::start(gateway.recognizer()?, &gateway.scheduler, &self.identity, &self.start);
+        let session = Arc::new(session.map_err(|error| ApiError::internal(&error))?);
+        let attachment = session.attach(0).map_err(|error| ApiError::internal(&error))?.attachment;
+        let full = |full: Full| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, full.tell(gateway), BUSY_WAIT);
+        gateway.sessions.insert(&session, self.identity.terms.max_sessions).map_err(full)?;
+        gateway.metrics.started.inc();
+        tracing::info!(session = session.name(), token = self.identity.token, "task begun");
+        *stage = Stage::Begun(session.clone(), attachment);
+        drop(stage);
+        self.pace.send_modify(|_| {});
+        Ok((session, attachment))
     }
 
     /// Waits until the audio up to `end` is acknowledged, as to a socket's client: a minute of it may wait for the
     /// recogniser. The last chunk's answer waits for everything.
     async fn heard(&self, gateway: &Gateway, end: FramePos, last: bool) -> Result<(), ApiError> {
-        let mut news = self.session.board().watch();
+        let session = self.session().expect("a chunk was taken");
+        let mut news = session.board().watch();
         loop {
             {
-                let state = self.session.board().lock();
-                if state.done || state.failed || !last && self.session.acknowledged(&state) >= end {
+                let state = session.board().lock();
+                if state.done || state.failed || !last && session.acknowledged(&state) >= end {
                     return Ok(());
                 }
             }
@@ -232,20 +302,38 @@ impl Task {
         }
     }
 
-    /// Watches over a live task: until it is done, or nobody may have it any more. `token_ends` is when the token that
+    /// Watches over a task: until it is done, or nobody may have it any more. `token_ends` is when the token that
     /// created it does.
     pub(super) async fn live(self: Arc<Task>, gateway: &Gateway, token_ends: Option<Instant>) {
-        let is_done = self.until_done(gateway, token_ends).await;
+        let (session, attachment) = match self.opening(gateway, token_ends).await {
+            Opening::Begun(session, attachment) => (session, attachment),
+            Opening::Done => {
+                gateway.tasks.keep(&self);
+                return self.until_told(gateway).await;
+            }
+            Opening::Revoked => return gateway.tasks.remove(&self),
+            // A gateway that stops says so to whoever asks.
+            Opening::Displaced if gateway.is_draining() => return,
+            Opening::Displaced => return gateway.tasks.forget(&self),
+        };
+        let is_done = self.until_done(gateway, &session, token_ends).await;
         if is_done {
             gateway.tasks.keep(&self);
         } else {
             gateway.tasks.remove(&self);
-            self.session.end(self.attachment);
+            session.end(attachment);
             self.taken_away.cancel();
         }
-        gateway.sessions.remove(self.session.name());
-        tracing::info!(session = self.session.name(), done = is_done, "task ended");
-        if self.is_done() && gateway.is_draining() {
+        gateway.sessions.remove(session.name());
+        tracing::info!(session = session.name(), done = is_done, "task ended");
+        if is_done {
+            self.until_told(gateway).await;
+        }
+    }
+
+    /// Waits for the client of a gateway that stops to hear that the task is done.
+    async fn until_told(&self, gateway: &Gateway) {
+        if gateway.is_draining() {
             let mut pace = self.pace.subscribe();
             tokio::select! {
                 _ = pace.wait_for(|pace| pace.told) => {}
@@ -254,15 +342,65 @@ impl Task {
         }
     }
 
-    async fn until_done(&self, gateway: &Gateway, token_ends: Option<Instant>) -> bool {
-        let mut news = self.session.board().watch();
+    /// Waits for the first chunk, as long as there may be one.
+    async fn opening(&self, gateway: &Gateway, token_ends: Option<Instant>) -> Opening {
+        let mut pace = self.pace.subscribe();
+        let mut revocations = gateway.authority.revocations();
+        // What was revoked since the token was checked is not told any more.
+        revocations.mark_changed();
+        let displaced = match &*self.stage() {
+            Stage::Pending(place) => place.displacement(),
+            Stage::Begun(..) | Stage::Over => CancellationToken::new(),
+        };
+        loop {
+            if let Stage::Begun(session, attachment) = &*self.stage() {
+                return Opening::Begun(session.clone(), *attachment);
+            }
+            let quiet = {
+                let pace = pace.borrow_and_update();
+                pace.deadline.filter(|_| pace.working == 0)
+            };
+            let ended = tokio::select! {
+                changed = pace.changed() => {
+                    changed.expect("the task holds its pace");
+                    continue;
+                }
+                changed = revocations.changed() => {
+                    changed.expect("the gateway holds the authority");
+                    if self.check(gateway).is_ok() {
+                        continue;
+                    }
+                    Opening::Revoked
+                }
+                () = at(quiet) => Opening::Done,
+                () = at(token_ends) => Opening::Done,
+                () = displaced.cancelled() => Opening::Displaced,
+                () = gateway.draining.cancelled() => {
+                    // The first chunk is told so, too; one that came before has begun the session.
+                    if let Stage::Pending(_) = &*self.stage() {
+                        return Opening::Displaced;
+                    }
+                    continue;
+                }
+            };
+            let mut stage = self.stage();
+            // A chunk may have come meanwhile.
+            if let Stage::Pending(_) = &*stage {
+                *stage = Stage::Over;
+                return ended;
+            }
+        }
+    }
+
+    async fn until_done(&self, gateway: &Gateway, session: &Session, token_ends: Option<Instant>) -> bool {
+        let mut news = session.board().watch();
         let mut pace = self.pace.subscribe();
         let mut revocations = gateway.authority.revocations();
         // What was revoked since the token was checked is not told any more.
         revocations.mark_changed();
         loop {
             let is_finished = {
-                let state = self.session.board().lock();
+                let state = session.board().lock();
                 if state.done || state.failed {
                     return true;
                 }
@@ -281,12 +419,24 @@ impl Task {
                         return false;
                     }
                 }
-                () = at(quiet), if !is_finished => self.session.close(),
-                () = at(token_ends), if !is_finished => self.session.close(),
+                () = at(quiet), if !is_finished => session.close(),
+                () = at(token_ends), if !is_finished => session.close(),
                 () = gateway.closing.cancelled() => return false,
             }
         }
     }
+}
+
+/// The position that the next chunk begins at, where the session takes one.
+fn next_frame(session: &Session) -> Result<FramePos, ApiError> {
+    let state = session.board().lock();
+    if state.failed {
+        return Err(failed());
+    }
+    if state.finish.is_some() || state.over {
+        return Err(over());
+    }
+    Ok(state.received)
 }
 
 impl Taken {

@@ -12,6 +12,9 @@ use super::task::Task;
 /// How many results are kept at most, and how many task tokens are known after their tasks are forgotten.
 const MAX_KEPT: usize = 4_096;
 
+/// How many tasks may wait for their first chunk: each costs a few kilobytes.
+pub(super) const MAX_PENDING: usize = 1_024;
+
 /// Whose a task token is.
 pub(super) enum Found {
     Task(Arc<Task>),
@@ -71,6 +74,14 @@ impl Tasks {
     /// A task that nobody may have: its token is not even known to have been one.
     pub(super) fn remove(&self, task: &Task) {
         self.lock().tasks.retain(|other| !other.token.is(&task.token));
+    }
+
+    /// A task that ended without a result.
+    pub(super) fn forget(&self, task: &Task) {
+        let mut table = self.lock();
+        if let Some(index) = table.tasks.iter().position(|other| other.token.is(&task.token)) {
+            table.forget(index);
+        }
     }
 
     /// Forgets what was kept for long enough.

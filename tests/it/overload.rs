@@ -7,15 +7,20 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use reqwest::{Response, StatusCode};
 use secrecy::ExposeSecret;
+use serde_json::json;
 use tokio::time::timeout;
+use voxline::auth::AccessToken;
 use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
 use voxline::gateway::Options;
+use voxline::gateway::authority::Terms;
 use voxline::net::http_client;
+use voxline::session::{Failure, FailureKind};
 use voxline::testing::DigestRecognizer;
+use voxline::transport::{Connect, WebSocketConnector};
 
 use crate::gateway::{refusal, url};
 use crate::stream::socket::Socket;
-use crate::stream::{audio, digest, minted};
+use crate::stream::{audio, bearer, digest, foreign, minted};
 use crate::support::server::{Server, Setup};
 
 const CAPACITY: usize = 4;
@@ -76,6 +81,70 @@ async fn ten_times_the_capacity_is_refused_at_once_and_costs_nobody_a_word() {
         let heard = socket.finals.iter().chain(&moved.finals).map(|segment| segment.text.clone());
         assert_eq!(heard.collect::<Vec<_>>(), expected);
     }
+    server.stop().await;
+}
+
+/// Opens sockets that never say `start`, until one is refused.
+async fn hoard(server: &Server, token: &AccessToken) -> (Vec<Socket>, Failure) {
+    let connector = WebSocketConnector::new(server.endpoint()).unwrap();
+    let mut sockets = Vec::new();
+    loop {
+        assert!(sockets.len() < 10 * CAPACITY, "idle sockets are not limited");
+        match connector.connect(token, None).await {
+            Ok(wire) => sockets.push(Socket::on(wire)),
+            Err(refused) => return (sockets, refused),
+        }
+    }
+}
+
+/// A whole session of a client that has nothing to do with the others.
+async fn speak(server: &Server, token: &AccessToken) {
+    let pcm = audio(SEGMENT as u64);
+    let (mut socket, _) = Socket::start(server, token).await;
+    socket.audio(&pcm, 0, SEGMENT as u64);
+    let finals = socket.end(SEGMENT as u64).await;
+    assert_eq!(finals.iter().map(|segment| &segment.text).collect::<Vec<_>>(), [&digest(&pcm)]);
+}
+
+#[tokio::test]
+async fn a_token_of_one_session_takes_two_sockets_and_no_more() {
+    let options = Options { max_sessions: CAPACITY, ..Options::default() };
+    let server =
+        Server::with(Arc::new(DigestRecognizer::new(SEGMENT)), Setup { options, ..Setup::default() }).await;
+    let (other, authority) = (bearer(&foreign(&server)), server.gateway.authority());
+    let terms = Terms { max_sessions: Some(1), ..Terms::default() };
+    let limited = bearer(&authority.create_service_token("test", terms).unwrap().token);
+    let (mut hoarded, refused) = hoard(&server, &limited).await;
+    assert_eq!((hoarded.len(), refused.kind), (2, FailureKind::Limit), "{}", refused.reason);
+    for _ in 0..2 * CAPACITY {
+        speak(&server, &other).await;
+    }
+    // One of the two still gets its session.
+    let socket = &mut hoarded[1];
+    socket.say(&json!({ "type": "start", "sample_rate": 16_000 }));
+    socket.hear("ready").await;
+    drop(hoarded);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn idle_sockets_give_way_to_another_project() {
+    let options = Options { max_sessions: CAPACITY, ..Options::default() };
+    let server =
+        Server::with(Arc::new(DigestRecognizer::new(SEGMENT)), Setup { options, ..Setup::default() }).await;
+    let other = bearer(&foreign(&server));
+    let greedy = bearer(&minted(&server));
+    let (mut hoarded, refused) = hoard(&server, &greedy).await;
+    assert_eq!((hoarded.len(), refused.kind), (CAPACITY, FailureKind::Limit), "{}", refused.reason);
+    let readiness = http_client().unwrap().get(url(&server, "/readyz")).send().await.unwrap();
+    assert_eq!(readiness.status(), StatusCode::OK, "there is room for sessions");
+    speak(&server, &other).await;
+    // The one that had waited longest is told why it goes; the others may still start.
+    let (code, reason, _) = hoarded[0].closed().await;
+    assert_eq!(code, 1013, "{reason}");
+    hoarded[1].say(&json!({ "type": "start", "sample_rate": 16_000 }));
+    hoarded[1].hear("ready").await;
+    drop(hoarded);
     server.stop().await;
 }
 

@@ -348,15 +348,20 @@ async fn tasks_are_charged_and_counted_like_sessions() {
     let terms = Terms { audio: budget, max_sessions: Some(1), ..Terms::default() };
     let NewToken { id, token } = bench.service(terms);
     let task = bench.task_of(&token).await;
-    let full = bench.ask_task(&token).await;
+    task.added("0", wav(1, 16_000, 8_000)).await;
+    let one_too_many = bench.task_of(&token).await;
+    let full = one_too_many.add("0", wav(1, 16_000, 100)).await;
     assert_eq!(full.headers()["retry-after"], "5");
     assert_eq!(refusal(full).await, (StatusCode::TOO_MANY_REQUESTS, 429));
-    let second = bench.task().await;
+    let (second, third) = (bench.task().await, bench.task().await);
+    second.added("0", wav(1, 16_000, 100)).await;
+    let full = third.add("0", wav(1, 16_000, 100)).await;
+    assert_eq!(full.headers()["retry-after"], "5");
+    assert_eq!(refusal(full).await, (StatusCode::TOO_MANY_REQUESTS, 429));
     let full = bench.ask_task(&minted(&bench.server)).await;
     assert_eq!(full.headers()["retry-after"], "5");
     assert_eq!(refusal(full).await, (StatusCode::TOO_MANY_REQUESTS, 429));
 
-    task.added("0", wav(1, 16_000, 8_000)).await;
     task.added("0", wav(1, 16_000, 8_000)).await;
     // What doesn't fit costs nothing and isn't heard; less may fit.
     assert_eq!(task.refused("1", wav(1, 16_000, 16_000)).await, (StatusCode::FORBIDDEN, 403));
@@ -366,11 +371,55 @@ async fn tasks_are_charged_and_counted_like_sessions() {
     assert_eq!(refusal(bench.ask_task(&token).await).await, (StatusCode::FORBIDDEN, 403));
 
     // What is done leaves its place.
-    second.added("0&last=1", wav(1, 16_000, 100)).await;
+    second.added("1&last=1", wav(1, 16_000, 100)).await;
     let emptied = async { while bench.live().await > 0 {} };
-    timeout(PATIENCE, emptied).await.unwrap();
-    bench.task().await;
+    timeout(PATIENCE, emptied).await.expect("both leave their places");
+    third.added("0&last=1", wav(1, 16_000, 100)).await;
+    // What can't be paid for begins nothing.
+    assert_eq!(one_too_many.refused("0", wav(1, 16_000, 100)).await, (StatusCode::FORBIDDEN, 403));
+    timeout(PATIENCE, async { while bench.live().await > 0 {} }).await.expect("nothing is begun");
     bench.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_without_a_chunk_holds_no_place() {
+    const PLACES: usize = 2;
+    let bench = Bench::new(Options { max_sessions: PLACES, ..options() }).await;
+    let token = minted(&bench.server);
+    let mut crashed = Vec::new();
+    for _ in 0..4 * PLACES {
+        crashed.push(bench.task_of(&token).await);
+    }
+    assert_eq!(bench.live().await, 0);
+    let pcm = audio(CHUNK as u64);
+    for _ in 0..2 * PLACES {
+        let task = bench.task().await;
+        assert_eq!(task.added("0&last=1", file(16_000, &pcm)).await, text(&pcm));
+    }
+    // They have not crashed after all.
+    for task in crashed {
+        assert_eq!(task.result().await, (String::new(), "in_progress".to_owned()));
+        let chunk =
+            async { while task.add("0&last=1", file(16_000, &pcm)).await.status() != StatusCode::OK {} };
+        timeout(PATIENCE, chunk).await.expect("a place is free once those before are done");
+        assert_eq!(task.result().await, (text(&pcm), "done".to_owned()));
+    }
+    bench.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_of_a_gateway_that_stops_begins_no_more() {
+    let bench = Bench::new(Options { drain: PATIENCE, ..options() }).await;
+    let (task, pcm) = (bench.task().await, audio(CHUNK as u64));
+    let begun = bench.task().await;
+    begun.added("0", file(16_000, &pcm)).await;
+    bench.server.begin_stop();
+    let readiness = || bench.http.get(url(&bench.server, "/readyz")).send();
+    let draining = async { while readiness().await.unwrap().status() == StatusCode::OK {} };
+    timeout(PATIENCE, draining).await.expect("it drains");
+    assert_eq!(task.refused("0", file(16_000, &pcm)).await, (StatusCode::SERVICE_UNAVAILABLE, 503));
+    begun.added("1&last=1", file(16_000, &pcm)).await;
+    timeout(PATIENCE / 2, bench.server.stop()).await.expect("a task without a chunk holds nothing up");
 }
 
 #[tokio::test]

@@ -75,13 +75,13 @@ pub(crate) fn minted(server: &Server) -> SecretString {
 }
 
 /// The text of a fresh token of another project.
-fn foreign(server: &Server) -> SecretString {
+pub(crate) fn foreign(server: &Server) -> SecretString {
     let authority = server.gateway.authority();
     let other = authority.create_project("other").unwrap();
     authority.client_credentials(&other.client_id, &other.client_secret).unwrap().access_token
 }
 
-fn bearer(token: &SecretString) -> AccessToken {
+pub(crate) fn bearer(token: &SecretString) -> AccessToken {
     AccessToken::new(token, TokenGeneration(0)).unwrap()
 }
 

@@ -1,0 +1,212 @@
+//! Fair admission of sockets and tasks that have not begun a session.
+//!
+//! Such a client has been authorised and costs a little memory, or a descriptor, until it says what it wants or its time
+//! is up. The places are shared: where all are taken, the project that waits on most of them gives one up to a project
+//! that waits on fewer (longest queue drop), so that whoever waits on many costs only itself.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::authority::Identity;
+use super::sessions::Full;
+
+/// Places that a holder limited to a number of sessions may have for each of them: two, as while a session moves.
+const PLACES_PER_SESSION: usize = 2;
+
+/// A limit on how many clients may wait to begin a session, shared fairly by project and then by holder.
+pub(super) struct Pending {
+    limit: usize,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Default)]
+struct Table {
+    next_id: u64,
+    /// In the order in which they came.
+    places: BTreeMap<u64, Entry>,
+}
+
+struct Entry {
+    project: String,
+    holder: String,
+    /// It has a session, whose place is counted elsewhere.
+    begun: bool,
+    displaced: CancellationToken,
+}
+
+/// A place, which is free again once this is dropped.
+pub(super) struct Place {
+    id: u64,
+    table: Arc<Mutex<Table>>,
+    displaced: CancellationToken,
+}
+
+impl Pending {
+    /// A limit of `limit` places, those apart that have begun a session.
+    pub(super) fn new(limit: usize) -> Pending {
+        Pending { limit, table: Arc::default() }
+    }
+
+    /// Takes a place for `identity`. Where none is free, takes that of the client that has waited longest, among those
+    /// of the holder with most of the project with most.
+    ///
+    /// # Errors
+    /// Where the holder has as many places as its own limit of sessions can be of use for, or where none is free and
+    /// no other holder waits on more than this one.
+    pub(super) fn admit(&self, identity: &Identity) -> Result<Place, Full> {
+        let Identity { project, holder, .. } = identity;
+        let mut table = lock(&self.table);
+        let held = table.places.values().filter(|entry| entry.holder == *holder).count();
+        if identity.terms.max_sessions.is_some_and(|limit| held >= PLACES_PER_SESSION * limit as usize) {
+            return Err(Full::Token);
+        }
+        if table.waiting().count() >= self.limit {
+            table.displace(project, holder)?;
+        }
+        let id = table.next_id;
+        table.next_id += 1;
+        let displaced = CancellationToken::new();
+        let (project, holder) = (project.clone(), holder.clone());
+        table.places.insert(id, Entry { project, holder, begun: false, displaced: displaced.clone() });
+        Ok(Place { id, table: self.table.clone(), displaced })
+    }
+}
+
+impl Table {
+    fn waiting(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.places.iter().filter(|(_, entry)| !entry.begun).map(|(id, entry)| (*id, entry))
+    }
+
+    /// Frees a place for somebody of `project` and `holder`.
+    fn displace(&mut self, project: &str, holder: &str) -> Result<(), Full> {
+        let (mut by_project, mut by_holder) = (HashMap::new(), HashMap::new());
+        for (_, entry) in self.waiting() {
+            *by_project.entry(entry.project.as_str()).or_insert(0_usize) += 1;
+            *by_holder.entry(entry.holder.as_str()).or_insert(0_usize) += 1;
+        }
+        let shares = |project: &str, holder: &str| {
+            let count = |counts: &HashMap<&str, usize>, name| counts.get(name).copied().unwrap_or(0);
+            (count(&by_project, project), count(&by_holder, holder))
+        };
+        let greediest = self.waiting().max_by_key(|(id, entry)| {
+            let (of_project, of_holder) = shares(&entry.project, &entry.holder);
+            (of_project, &entry.project, of_holder, &entry.holder, Reverse(*id))
+        });
+        let (id, greediest) = greediest.ok_or(Full::Gateway)?;
+        let (most, own) = (shares(&greediest.project, &greediest.holder), shares(project, holder));
+        let is_greedier = if greediest.project == project { most.1 > own.1 } else { most.0 > own.0 };
+        if !is_greedier {
+            return Err(Full::Gateway);
+        }
+        let displaced = self.places.remove(&id).expect("found above").displaced;
+        displaced.cancel();
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Waits until somebody else has the place.
+    pub(super) async fn displaced(&self) {
+        self.displaced.cancelled().await;
+    }
+
+    /// Is cancelled once somebody else has the place.
+    pub(super) fn displacement(&self) -> CancellationToken {
+        self.displaced.clone()
+    }
+
+    /// Notes that the client has a session, and its place among the sessions: it is not displaced any more.
+    pub(super) fn begin(&self) {
+        if let Some(entry) = lock(&self.table).places.get_mut(&self.id) {
+            entry.begun = true;
+        }
+    }
+
+    /// Notes that the client has left its session, and only ends.
+    pub(super) fn leave(&self) {
+        if let Some(entry) = lock(&self.table).places.get_mut(&self.id) {
+            entry.begun = false;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.table).places.remove(&self.id);
+    }
+}
+
+/// A panic elsewhere leaves the table whole: each change is one insertion or removal.
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(project: &str, holder: &str, max_sessions: Option<u32>) -> Identity {
+        let mut identity = Identity::of_nobody();
+        identity.project = project.to_owned();
+        identity.holder = holder.to_owned();
+        identity.terms.max_sessions = max_sessions;
+        identity
+    }
+
+    fn is_displaced(place: &Place) -> bool {
+        place.displaced.is_cancelled()
+    }
+
+    #[test]
+    fn a_holder_has_two_places_for_each_session_it_may_have() {
+        let pending = Pending::new(100);
+        let limited = of("p", "token", Some(1));
+        let places = [pending.admit(&limited).unwrap(), pending.admit(&limited).unwrap()];
+        // That one has begun its session makes the other no less of use.
+        places[0].begin();
+        assert_eq!(pending.admit(&limited).err(), Some(Full::Token));
+        let _another = pending.admit(&of("p", "other", Some(1))).unwrap();
+        drop(places);
+        pending.admit(&limited).unwrap();
+    }
+
+    #[test]
+    fn whoever_waits_on_most_gives_way_until_all_wait_on_as_many() {
+        let pending = Pending::new(6);
+        let greedy: Vec<Place> =
+            (0..6).map(|_| pending.admit(&of("greedy", "greedy", None)).unwrap()).collect();
+        assert_eq!(pending.admit(&of("greedy", "greedy", None)).err(), Some(Full::Gateway));
+        let honest: Vec<Place> =
+            (0..3).map(|_| pending.admit(&of("honest", "honest", None)).unwrap()).collect();
+        let displaced: Vec<bool> = greedy.iter().map(is_displaced).collect();
+        assert_eq!(displaced, [true, true, true, false, false, false], "who has waited longest goes first");
+        assert!(!honest.iter().any(is_displaced));
+        for name in ["greedy", "honest"] {
+            assert_eq!(pending.admit(&of(name, name, None)).err(), Some(Full::Gateway), "{name}");
+        }
+        // Within a project it is the same by holder.
+        let colleague = pending.admit(&of("greedy", "colleague", None));
+        assert!(colleague.is_ok() && is_displaced(&greedy[3]) && !honest.iter().any(is_displaced));
+    }
+
+    #[test]
+    fn a_place_that_has_begun_is_no_longer_counted_nor_displaced() {
+        let pending = Pending::new(1);
+        let begun = pending.admit(&of("a", "a", None)).unwrap();
+        begun.begin();
+        let waiting = pending.admit(&of("a", "a", None)).unwrap();
+        let newcomer = pending.admit(&of("b", "b", None)).unwrap();
+        assert_eq!([&begun, &waiting, &newcomer].map(is_displaced), [false, true, false]);
+        drop(waiting);
+        assert_eq!(lock(&pending.table).places.len(), 2, "a place is given back once");
+        // It has left its session, and the newcomer has as many.
+        begun.leave();
+        assert_eq!(pending.admit(&of("b", "b", None)).err(), Some(Full::Gateway));
+        assert!(pending.admit(&of("c", "c", None)).is_ok());
+        drop((begun, newcomer));
+        assert!(lock(&pending.table).places.is_empty());
+    }
+}
