@@ -52,6 +52,11 @@ impl ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, 500, "the gateway failed")
     }
 
+    /// The disk fails the token store: the log says how, and `/readyz`.
+    pub(super) fn store_unavailable(wait: Duration) -> ApiError {
+        ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, "the gateway's token store is unavailable", wait)
+    }
+
     /// Try again after `wait`.
     pub(super) fn busy(status: StatusCode, message: &str, wait: Duration) -> ApiError {
         ApiError { retry_after: Some(wait), ..ApiError::new(status, status.as_u16(), message) }
@@ -69,6 +74,7 @@ impl From<AuthorityError> for ApiError {
             AuthorityError::Inactive => ApiError::new(StatusCode::BAD_REQUEST, 4049, error.to_string()),
             AuthorityError::Scope(_) => forbidden(Some(r#"Bearer error="insufficient_scope""#)),
             AuthorityError::Address => forbidden(None),
+            AuthorityError::Unavailable { wait, .. } => ApiError::store_unavailable(*wait),
             error => ApiError::internal(error),
         }
     }
@@ -116,12 +122,16 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         if let Some(wait) = self.retry_after {
-            // Who comes back a moment too early is refused again.
-            let seconds = wait.as_millis().div_ceil(1_000).clamp(1, u32::MAX.into()) as u32;
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after(wait));
         }
         response
     }
+}
+
+/// The value of `Retry-After` for a wait: in seconds, rounded up, since a client that comes back a moment too early is
+/// refused again.
+pub(super) fn retry_after(wait: Duration) -> HeaderValue {
+    HeaderValue::from(wait.as_millis().div_ceil(1_000).clamp(1, u32::MAX.into()) as u32)
 }
 
 /// A query's id: a version 4 UUID without hyphens, as the service writes it.

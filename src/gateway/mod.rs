@@ -270,8 +270,10 @@ impl Gateway {
     async fn keep_usage(self: &Arc<Gateway>) {
         let gateway = self.clone();
         let kept = tokio::task::spawn_blocking(move || gateway.authority.keep_usage()).await;
-        if let Ok(Err(error)) = kept {
-            tracing::error!(%error, "usage not kept");
+        match kept {
+            // Told when it began, and it stays counted.
+            Ok(Ok(()) | Err(AuthorityError::Unavailable { .. })) | Err(_) => {}
+            Ok(Err(error)) => tracing::error!(%error, "usage not kept"),
         }
     }
 
@@ -373,7 +375,14 @@ async fn serve_with(
     let serving = server::serve(listener, router(gateway.clone()), &gateway.options, drained);
     let counting = async {
         loop {
-            let _ = tokio::time::timeout(USAGE_INTERVAL, gateway.socket_ended.notified()).await;
+            let woken = async {
+                tokio::select! {
+                    () = gateway.socket_ended.notified() => {}
+                    () = gateway.authority.outage_began() => {}
+                }
+            };
+            let recovery = gateway.authority.recovery_wait().unwrap_or(USAGE_INTERVAL);
+            let _ = tokio::time::timeout(recovery.min(USAGE_INTERVAL), woken).await;
             gateway.keep_usage().await;
             gateway.tasks.forget_old();
         }
@@ -384,7 +393,12 @@ async fn serve_with(
         never = counting => never,
         failed = administering => failed,
     };
+    // No attempt comes after this one.
+    gateway.authority.retry_now();
     gateway.keep_usage().await;
+    if let Some(error) = gateway.authority.outage() {
+        tracing::error!(%error, "usage since the store failed is lost");
+    }
     served
 }
 
@@ -456,6 +470,10 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
 
 /// Whether it can take a new session, for whoever decides where to send the next.
 async fn readiness(State(gateway): State<Arc<Gateway>>) -> Response {
+    if let Some(AuthorityError::Unavailable { reason, wait, .. }) = gateway.authority.outage() {
+        let message = format!("the token store is unavailable: {reason}");
+        return ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, &message, wait).into_response();
+    }
     match gateway.recognizer().and_then(|_| gateway.room_for_session().map_err(Obstacle::refusal)) {
         Ok(()) => json_response(StatusCode::OK, &json!({ "status": "ready" })),
         // Whatever it is, nobody should be sent here now.

@@ -33,10 +33,7 @@ pub(super) async fn revoke(State(gateway): State<Arc<Gateway>>, body: Body) -> R
     let revoking = move || gateway.authority.revoke_shown(&request.client_id, &request.token);
     match spawn_blocking(revoking).await {
         Ok(Ok(_)) => json_response(StatusCode::OK, &json!({})),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "token not revoked");
-            Refusal::failed().into_response()
-        }
+        Ok(Err(error)) => Refusal::failed(&error).into_response(),
         Err(panic) => ApiError::internal(&panic).into_response(),
     }
 }

@@ -1,11 +1,12 @@
 //! `POST /auth/oauth/v1/token`: both grants, in the documented shapes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +17,7 @@ use super::access::spawn_blocking;
 use super::attempts::Failed;
 use super::authority::{AuthorityError, Granted};
 use super::body;
-use super::error::{ApiError, json_response};
+use super::error::{ApiError, json_response, retry_after};
 
 /// The body of a request. Clients send JSON, as documented, or a form with the same fields.
 #[derive(Deserialize)]
@@ -51,16 +52,28 @@ pub(super) struct Refusal {
     status: StatusCode,
     error: &'static str,
     description: String,
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Refusal {
-        Refusal { status, error, description: description.into() }
+        Refusal { status, error, description: description.into(), retry_after: None }
     }
 
-    /// The gateway's own fault, of which a client learns no more.
-    pub(super) fn failed() -> Refusal {
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the gateway failed")
+    /// The gateway's own fault, of which a client learns no more than whether it may pass.
+    pub(super) fn failed(error: &AuthorityError) -> Refusal {
+        match error {
+            AuthorityError::Unavailable { wait, .. } => {
+                let description = "the gateway's token store is unavailable";
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let refusal = Refusal::new(status, "temporarily_unavailable", description);
+                Refusal { retry_after: Some(*wait), ..refusal }
+            }
+            error => {
+                tracing::error!(%error, "request about a token failed");
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the gateway failed")
+            }
+        }
     }
 }
 
@@ -70,6 +83,9 @@ impl IntoResponse for Refusal {
         let mut response = json_response(self.status, &body);
         if matches!(self.error, "invalid_client" | "invalid_grant") {
             response.extensions_mut().insert(Failed);
+        }
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after(wait));
         }
         response
     }
@@ -131,10 +147,7 @@ fn grant(gateway: &Gateway, request: Request) -> Result<Granted, Refusal> {
             }
             // No code of RFC 6749 says this; `invalid_grant` would make clients throw their refresh token away.
             AuthorityError::Limit(_) => Refusal::new(StatusCode::FORBIDDEN, "limit_exceeded", reason),
-            error => {
-                tracing::error!(%error, "token not granted");
-                Refusal::failed()
-            }
+            error => Refusal::failed(&error),
         }
     })
 }

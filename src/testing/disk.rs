@@ -85,6 +85,11 @@ impl FailingDisk {
         state.fails_at = Some(state.steps + steps);
     }
 
+    /// Makes it work again, with what was written while it did.
+    pub fn repair(&self) {
+        self.lock().fails_at = None;
+    }
+
     /// The disk after the machine has died: what was synced, and of the steps after that those that `survives` says,
     /// which is asked with their numbers from zero. A disk may write in any order.
     #[must_use]

@@ -6,6 +6,7 @@
 mod administration;
 mod audit;
 mod check;
+mod database;
 mod grants;
 mod lists;
 mod revocation;
@@ -18,12 +19,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::{Database, ReadableDatabase, StorageBackend};
+use redb::{Database, DatabaseError};
 use tokio::sync::watch;
 
 pub use self::administration::{NewClient, NewToken};
 pub(super) use self::audit::Audit;
 pub use self::check::Identity;
+use self::database::{Opener, Store};
 pub use self::grants::Granted;
 pub use self::lists::{ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry};
 pub use self::secrets::{ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX};
@@ -52,6 +54,16 @@ pub enum AuthorityError {
         path: String,
         /// Why.
         reason: String,
+    },
+    /// The disk has failed the store, which is tried again.
+    #[error("gateway state {path} is unavailable: {reason}; the next attempt is in {} s", .wait.as_secs())]
+    Unavailable {
+        /// The store.
+        path: String,
+        /// Error of the disk.
+        reason: String,
+        /// Time until the next attempt is due, a second at least.
+        wait: Duration,
     },
     /// No such client, the secret is not its, or its project is disabled.
     #[error("client id or secret is wrong")]
@@ -128,7 +140,7 @@ pub struct Policy {
 
 /// Mints, keeps and checks tokens.
 pub struct Authority {
-    store: Database,
+    store: Store,
     /// Where the store is; `None` where it is in memory.
     directory: Option<PathBuf>,
     lifetime: Duration,
@@ -156,12 +168,14 @@ impl Authority {
             .and_then(|()| create_private_file(&path))
             .map_err(|e| error(e.to_string()))?;
         let store = Database::create(&path).map_err(|e| match e {
-            redb::DatabaseError::DatabaseAlreadyOpen => {
+            DatabaseError::DatabaseAlreadyOpen => {
                 error("in use by a gateway that is starting or stopping, or by another command".into())
             }
             e => error(e.to_string()),
         })?;
-        Authority::with_store(store, Some(directory.to_owned()), lifetime, clock)
+        // A store that has vanished meanwhile is not replaced by an empty one.
+        let opener: Opener = Box::new(move || Database::open(&path));
+        Authority::with_store(store, Some(opener), Some(directory.to_owned()), lifetime, clock)
     }
 
     /// An authority that forgets everything with the process: for a gateway inside one command.
@@ -169,7 +183,9 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::Store`] where there is no memory for it.
     pub fn in_memory(lifetime: Duration, clock: Arc<dyn Clock>) -> Result<Authority, AuthorityError> {
-        Authority::on(redb::backends::InMemoryBackend::new(), lifetime, clock)
+        let store = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
+        let store = store.map_err(|e| unusable(None, e.to_string()))?;
+        Authority::with_store(store, None, None, lifetime, clock)
     }
 
     /// An authority whose state is on a disk of the caller's: for tests of disks that fail.
@@ -182,25 +198,19 @@ impl Authority {
         lifetime: Duration,
         clock: Arc<dyn Clock>,
     ) -> Result<Authority, AuthorityError> {
-        Authority::on(disk, lifetime, clock)
-    }
-
-    fn on(
-        backend: impl StorageBackend,
-        lifetime: Duration,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Authority, AuthorityError> {
-        let store = Database::builder().create_with_backend(backend);
-        let store = store.map_err(|e| unusable(None, e.to_string()))?;
-        Authority::with_store(store, None, lifetime, clock)
+        let opener: Opener = Box::new(move || Database::builder().create_with_backend(disk.clone()));
+        let store = opener().map_err(|e| unusable(None, e.to_string()))?;
+        Authority::with_store(store, Some(opener), None, lifetime, clock)
     }
 
     fn with_store(
-        store: Database,
+        database: Database,
+        opener: Option<Opener>,
         directory: Option<PathBuf>,
         lifetime: Duration,
         clock: Arc<dyn Clock>,
     ) -> Result<Authority, AuthorityError> {
+        let store = Store::new(database, opener, name_of(directory.as_deref()), clock.clone());
         let (policy, meter, revoked) = (Policy::default(), Meter::default(), watch::Sender::new(()));
         let audit = Audit::default();
         let authority = Authority { store, directory, lifetime, policy, clock, meter, audit, revoked };
@@ -251,32 +261,47 @@ impl Authority {
 
     /// Looks at the state as it is now.
     fn read<T>(&self, look: impl FnOnce(&View) -> Result<T, Failure>) -> Result<T, AuthorityError> {
-        let run = || look(&View(self.store.begin_read().map_err(redb::Error::from)?));
-        run().map_err(|failure| self.explain(failure))
+        self.store.read(look)
     }
 
     /// Runs `change` in a transaction, which is on the disk when this returns, or undone where `change` says no.
     fn write<T>(&self, change: impl FnOnce(&Change) -> Result<T, Failure>) -> Result<T, AuthorityError> {
-        let run = || {
-            let tx = Change(self.store.begin_write().map_err(redb::Error::from)?);
-            // A transaction that is dropped is undone.
-            let answer = change(&tx)?;
-            tx.0.commit().map_err(redb::Error::from)?;
-            Ok(answer)
-        };
-        run().map_err(|failure: Failure| self.explain(failure))
+        let was_out = self.store.recovery_wait().is_some();
+        let answer = self.store.write(change)?;
+        if was_out {
+            // Tokens that could not be checked again meanwhile are checked now.
+            self.revoked.send_replace(());
+        }
+        Ok(answer)
     }
 
-    fn explain(&self, failure: Failure) -> AuthorityError {
-        match failure {
-            Failure::No(error) => error,
-            Failure::Store(error) => unusable(self.directory(), error.to_string()),
-        }
+    /// The error of the disk that keeps the state from being changed, while there is one.
+    #[must_use]
+    pub fn outage(&self) -> Option<AuthorityError> {
+        self.store.outage()
+    }
+
+    /// The time after which [`Authority::keep_usage`] tries again to end an outage.
+    pub(super) fn recovery_wait(&self) -> Option<Duration> {
+        self.store.recovery_wait()
+    }
+
+    /// Makes the next attempt to end an outage due now, for one who can't wait.
+    pub(super) fn retry_now(&self) {
+        self.store.retry_now();
+    }
+
+    /// Waits until the disk has failed the store.
+    pub(super) async fn outage_began(&self) {
+        self.store.outage_began().await;
     }
 }
 
+/// The store's name in messages.
+fn name_of(directory: Option<&Path>) -> String {
+    directory.map_or("in memory".to_owned(), |directory| directory.join(STORE).display().to_string())
+}
+
 fn unusable(directory: Option<&Path>, reason: String) -> AuthorityError {
-    let path =
-        directory.map_or("in memory".to_owned(), |directory| directory.join(STORE).display().to_string());
-    AuthorityError::Store { path, reason }
+    AuthorityError::Store { path: name_of(directory), reason }
 }

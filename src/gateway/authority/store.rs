@@ -228,9 +228,14 @@ impl Change {
         Ok(number)
     }
 
+    /// Writes what is there already, so that the disk shows that it works.
+    pub(super) fn touch(&self) -> Result<(), redb::Error> {
+        self.put(&NUMBERS, "format", &FORMAT)
+    }
+
     /// Creates the tables, so that reading never meets a missing one.
     pub(super) fn create_tables(&self) -> Result<(), redb::Error> {
-        self.put(&NUMBERS, "format", &FORMAT)?;
+        self.touch()?;
         self.records(&PROJECTS)?;
         self.records(&CLIENTS)?;
         self.records(&REFRESH)?;

@@ -216,15 +216,20 @@ impl Authority {
         usage.afford(amount, &identity.terms, self.now())
     }
 
-    /// Writes what was used since it was last written; it is on the disk when this returns.
+    /// Writes what was used since it was last written; it is on the disk when this returns. During an outage of the
+    /// store this is the attempt to end it, once one is due.
     ///
     /// # Errors
-    /// [`AuthorityError::Store`]; the next call writes it then.
+    /// [`AuthorityError::Store`] or [`AuthorityError::Unavailable`]; what was used stays counted, and the next call
+    /// writes it.
     pub fn keep_usage(&self) -> Result<(), AuthorityError> {
         let _writing = self.meter.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let news = self.meter.take_news();
         if news.is_empty() {
-            return Ok(());
+            return match self.outage() {
+                None => Ok(()),
+                Some(_) => self.write(|change| Ok(change.touch()?)),
+            };
         }
         let written = self.write(|change| {
             for (id, usage) in &news {

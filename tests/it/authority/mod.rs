@@ -7,6 +7,7 @@ mod budgets;
 mod crashes;
 mod documented;
 mod limits;
+mod outage;
 mod program;
 mod revocation;
 mod rotation;
