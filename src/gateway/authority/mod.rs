@@ -30,7 +30,7 @@ pub use self::grants::Granted;
 pub use self::lists::{ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry};
 pub use self::secrets::{ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX};
 pub(super) use self::secrets::{Fingerprint, random_bytes, random_secret};
-use self::store::{Change, Failure, View};
+use self::store::{Change, FIRST_FORMAT, FORMAT, Failure, View};
 pub use self::terms::{Budget, Scope, Scopes, Terms, UnknownScope};
 use self::usage::Meter;
 pub use self::usage::{Amount, Exhausted};
@@ -64,6 +64,26 @@ pub enum AuthorityError {
         reason: String,
         /// Time until the next attempt is due, a second at least.
         wait: Duration,
+    },
+    /// A later version has written the store.
+    #[error(
+        "gateway state {path} has format {format}, and this version of voxline knows formats up to {FORMAT}: use the \
+         version that wrote it"
+    )]
+    Newer {
+        /// The store.
+        path: String,
+        /// Its format.
+        format: u64,
+    },
+    /// A version before the first release has written the store.
+    #[error(
+        "gateway state {path} was made by another version of voxline, before its first release: remove it to begin \
+         without projects and tokens"
+    )]
+    TooOld {
+        /// The store.
+        path: String,
     },
     /// No such client, the secret is not its, or its project is disabled.
     #[error("client id or secret is wrong")]
@@ -219,11 +239,19 @@ impl Authority {
         Ok(Authority { meter, ..authority })
     }
 
-    /// Creates the tables, unless they are there: a store that is as it should be is not written.
+    /// Creates the tables, or brings them up to this format: a store that is as it should be is not written.
     fn prepare(&self) -> Result<(), AuthorityError> {
-        match self.read(|view| Ok(view.has_tables()?))? {
-            true => Ok(()),
-            false => self.write(|change| Ok(change.create_tables()?)),
+        let path = || name_of(self.directory());
+        match self.read(|view| Ok(view.format()?))? {
+            Some(FORMAT) => Ok(()),
+            None => self.write(|change| Ok(change.create_tables()?)),
+            Some(format) if format > FORMAT => Err(AuthorityError::Newer { path: path(), format }),
+            Some(format) if format < FIRST_FORMAT => Err(AuthorityError::TooOld { path: path() }),
+            Some(format) => {
+                self.write(|change| Ok(change.migrate(format)?))?;
+                tracing::info!(path = path(), from = format, to = FORMAT, "gateway state has a new format");
+                Ok(())
+            }
         }
     }
 

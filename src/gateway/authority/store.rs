@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 use super::AuthorityError;
 use super::secrets::{Fingerprint, Seed};
 use super::terms::Terms;
-use super::usage::Usage;
+use super::usage::{Usage, UsageOfOneDay};
 
-/// The format of the tables; a store of another is not opened.
-const FORMAT: u64 = 2;
+/// The format of the tables and records. Each has a store in tests/data, and its way up in [`Change::migrate`].
+pub(super) const FORMAT: u64 = 3;
+/// The first format that was numbered, and released.
+pub(super) const FIRST_FORMAT: u64 = 2;
 
 /// A table, and the type of its records.
 pub(super) struct Kind<T>(TableDefinition<'static, &'static str, &'static [u8]>, PhantomData<T>);
@@ -233,6 +235,18 @@ impl Change {
         self.put(&NUMBERS, "format", &FORMAT)
     }
 
+    /// Brings tables of an earlier format up to this one.
+    pub(super) fn migrate(&self, format: u64) -> Result<(), redb::Error> {
+        if format < 3 {
+            // Usage is kept for several days.
+            let earlier: Kind<UsageOfOneDay> = Kind(USAGE.0, PhantomData);
+            for (id, usage) in self.all(&earlier)? {
+                self.put(&USAGE, &id, &Usage::from(usage))?;
+            }
+        }
+        self.touch()
+    }
+
     /// Creates the tables, so that reading never meets a missing one.
     pub(super) fn create_tables(&self) -> Result<(), redb::Error> {
         self.touch()?;
@@ -248,17 +262,15 @@ impl Change {
 }
 
 impl View {
-    /// Whether the tables are there. An error, where they are of another format: earlier ones had no number.
-    pub(super) fn has_tables(&self) -> Result<bool, redb::Error> {
+    /// The format of the tables; 0 where it has no number, and `None` where there are no tables.
+    pub(super) fn format(&self) -> Result<Option<u64>, redb::Error> {
         let mut tables = self.0.list_tables()?.peekable();
         if tables.peek().is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let numbered = tables.any(|table| table.name() == NUMBERS.0.name());
-        match numbered && self.find(&NUMBERS, "format")? == Some(FORMAT) {
-            true => Ok(true),
-            false => Err(redb::Error::Corrupted("made by another version of voxline".to_owned())),
-        }
+        let format = if numbered { self.find(&NUMBERS, "format")? } else { None };
+        Ok(Some(format.unwrap_or(0)))
     }
 }
 

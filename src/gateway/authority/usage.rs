@@ -16,6 +16,9 @@ use super::{Authority, AuthorityError, Identity};
 
 /// A day of UTC in milliseconds; Unix time has no leap seconds.
 const DAY: u64 = 24 * 3600 * 1000;
+/// The number of days of which the use is known. A clock has to show as many others before it shows a day again for
+/// the first time, to renew that day's budgets.
+const DAYS: usize = 8;
 
 /// What was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,11 +58,28 @@ impl Add for Amount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Usage {
     pub(super) project: String,
-    /// The day of `today`, counted from the Unix epoch.
-    day: u64,
-    today: Amount,
+    /// Use by day, counted from the Unix epoch, that of the last use first. A clock that is wrong uses up the budgets of
+    /// the days that it shows, and no others.
+    days: Vec<(u64, Amount)>,
     pub(super) total: Amount,
     pub(super) last_used: u64,
+}
+
+/// The record of format 2, which knew one day.
+#[derive(Deserialize)]
+pub(super) struct UsageOfOneDay {
+    project: String,
+    day: u64,
+    today: Amount,
+    total: Amount,
+    last_used: u64,
+}
+
+impl From<UsageOfOneDay> for Usage {
+    fn from(usage: UsageOfOneDay) -> Usage {
+        let UsageOfOneDay { project, day, today, total, last_used } = usage;
+        Usage { project, days: vec![(day, today)], total, last_used }
+    }
 }
 
 /// A budget that doesn't cover what was asked for.
@@ -83,18 +103,13 @@ pub enum Exhausted {
 
 impl Usage {
     fn new(project: &str) -> Usage {
-        Usage {
-            project: project.to_owned(),
-            day: 0,
-            today: Amount::default(),
-            total: Amount::default(),
-            last_used: 0,
-        }
+        Usage { project: project.to_owned(), days: Vec::new(), total: Amount::default(), last_used: 0 }
     }
 
-    /// What was used on the day of `now`. A clock that was set back begins no new day.
+    /// What was used on the day of `now`.
     pub(super) fn today(&self, now: u64) -> Amount {
-        if now / DAY > self.day { Amount::default() } else { self.today }
+        let today = self.days.iter().find(|(day, _)| *day == now / DAY);
+        today.map_or(Amount::default(), |(_, used)| *used)
     }
 
     /// Whether `terms` leave `amount` at `now`. Of what is not asked for every budget leaves enough.
@@ -119,10 +134,15 @@ impl Usage {
     }
 
     fn add(&mut self, amount: Amount, now: u64) {
-        self.today = self.today(now) + amount;
-        self.day = self.day.max(now / DAY);
+        // A day on which nothing was used makes no other be forgotten.
+        if amount != Amount::default() {
+            let today = (now / DAY, self.today(now) + amount);
+            self.days.retain(|(day, _)| *day != today.0);
+            self.days.insert(0, today);
+            self.days.truncate(DAYS);
+        }
         self.total = self.total + amount;
-        self.last_used = self.last_used.max(now);
+        self.last_used = now;
     }
 }
 
@@ -268,13 +288,38 @@ mod tests {
         assert_eq!(take(10_000, NOON), Ok(()));
         let wait = Duration::from_millis(DAY / 2);
         assert_eq!(take(1, NOON), Err(Exhausted::Daily { what: "audio", wait }));
-        assert_eq!(
-            take(1, NOON - DAY),
-            Err(Exhausted::Daily { what: "audio", wait }),
-            "the clock was set back"
-        );
         assert_eq!(take(5_000, NOON + DAY / 2), Ok(()));
         assert_eq!(take(1, NOON + 3 * DAY), Err(Exhausted::Total { what: "audio" }));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_costs_the_days_it_shows_and_renews_none() {
+        let terms = terms(Some(10), None);
+        let mut usage = Usage::new("project");
+        let mut take = |milliseconds, now| {
+            let amount = Amount::audio(milliseconds);
+            usage.afford(amount, &terms, now).map(|()| usage.add(amount, now))
+        };
+        take(9_000, NOON).unwrap();
+        // A year ahead for one request, and back.
+        take(10_000, NOON + 365 * DAY).unwrap();
+        take(1_000, NOON).unwrap();
+        assert!(take(1, NOON).is_err());
+        // Back and forth over as many days as are known, seven times.
+        for round in 0..7 {
+            for day in (1..DAYS as u64).rev() {
+                assert_eq!(
+                    take(10_000, NOON - day * DAY).is_ok(),
+                    round == 0,
+                    "{day} days back, round {round}"
+                );
+                assert!(take(0, NOON + day * 1_000 * DAY).is_ok());
+                assert!(take(1, NOON).is_err(), "{day} days back and forth, round {round}");
+            }
+            // Shown again, and so not the day that was shown the longest time ago.
+            assert!(take(1, NOON).is_err());
+        }
+        take(10_000, NOON + DAY).unwrap();
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
-use voxline::gateway::authority::{Amount, Authority, Budget, NewToken, Terms};
+use voxline::clock::Clock;
+use voxline::gateway::authority::{Amount, Authority, Budget, Exhausted, NewToken, Terms};
 use voxline::net::http_client;
+use voxline::testing::{FailingDisk, ManualClock};
 
-use super::{HOUR, TO_MIDNIGHT, bearer, clock, server, service_token, serving};
+use super::{HOUR, NOW, TO_MIDNIGHT, bearer, clock, server, service_token, serving};
 use crate::gateway::{refusal, url, wav};
 use crate::stream::index;
 use crate::stream::socket::Socket;
@@ -16,6 +18,7 @@ use crate::support::server::{Server, Setup};
 
 /// A second.
 const SECOND: u64 = 16_000;
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 fn audio(per_day: Option<u64>, total: Option<u64>) -> Terms {
     Terms { audio: Budget { per_day, total }, ..Terms::default() }
@@ -196,4 +199,104 @@ fn usage_is_kept_when_it_is_told_to_be_and_not_before() {
     assert_eq!(used(&authority, &id).1, Amount::text(3));
     drop(authority);
     assert_eq!(used(&open(), &id).1, Amount::text(1));
+}
+
+/// A token of ten characters a day, on a machine whose clock may be set and which may be started anew.
+struct Machine {
+    clock: ManualClock,
+    disk: FailingDisk,
+    authority: Authority,
+    token: SecretString,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let (clock, disk) = (clock(), FailingDisk::new());
+        let authority = Authority::on_disk(disk.clone(), HOUR, Arc::new(clock.clone())).unwrap();
+        authority.create_project("test").unwrap();
+        let token = authority.create_service_token("test", characters(Some(10), None)).unwrap().token;
+        Machine { clock, disk, authority, token }
+    }
+
+    fn restart(&mut self) {
+        self.authority.keep_usage().unwrap();
+        self.disk = self.disk.after_a_crash(|_| false);
+        self.authority = Authority::on_disk(self.disk.clone(), HOUR, Arc::new(self.clock.clone())).unwrap();
+    }
+
+    /// Uses a character; where the budget does not allow it, the wait until it does.
+    fn use_one(&self) -> Result<(), Duration> {
+        let identity = self.authority.check(self.token.expose_secret()).unwrap();
+        self.authority.charge(&identity, Amount::text(1)).map_err(|exhausted| match exhausted {
+            Exhausted::Daily { wait, .. } => wait,
+            exhausted => panic!("{exhausted}"),
+        })
+    }
+
+    /// Uses all that is left of the day, which is `left`. Then it says how long it is to midnight of the clock.
+    fn use_up(&self, left: usize) {
+        for character in 0..left {
+            assert_eq!(self.use_one(), Ok(()), "character {character} of {left}");
+        }
+        let midnight = DAY - Duration::from_secs(self.clock.unix().as_secs() % DAY.as_secs());
+        assert_eq!(self.use_one(), Err(midnight));
+    }
+}
+
+#[test]
+fn a_clock_that_ran_ahead_freezes_no_budget() {
+    for restarting in [false, true] {
+        let mut machine = Machine::new();
+        let mut pass = |machine: &mut Machine| {
+            if restarting {
+                machine.restart();
+            }
+        };
+        for day in 0..3 {
+            let now = NOW + day * DAY;
+            machine.clock.set(now);
+            machine.use_one().unwrap();
+            pass(&mut machine);
+            // For one request it is ten years later.
+            machine.clock.set(now + 3_650 * DAY);
+            machine.use_one().unwrap();
+            pass(&mut machine);
+            machine.clock.set(now);
+            machine.use_up(9);
+            pass(&mut machine);
+            // It ends with the day, and the wait was right.
+            machine.clock.advance(machine.use_one().unwrap_err() - Duration::from_millis(1));
+            assert_eq!(machine.use_one(), Err(Duration::from_millis(1)));
+            pass(&mut machine);
+        }
+        // The days that it showed once cost what was used on them.
+        for day in 0..3 {
+            machine.clock.set(NOW + (3_650 + day) * DAY);
+            machine.use_up(9);
+            pass(&mut machine);
+        }
+    }
+}
+
+#[test]
+fn a_clock_set_back_and_forth_renews_no_budget() {
+    for restarting in [false, true] {
+        let mut machine = Machine::new();
+        // Yesterday, today, tomorrow and a day next year, again and again.
+        for round in 0..4 {
+            for day in [0, 1, 2, 400, 1, 0, 2] {
+                machine.clock.set(NOW + day * DAY);
+                if round > 0 || machine.use_one().is_err() {
+                    machine.use_up(0);
+                } else {
+                    machine.use_up(9);
+                }
+                if restarting {
+                    machine.restart();
+                }
+            }
+        }
+        machine.clock.set(NOW + 3 * DAY);
+        machine.use_up(10);
+    }
 }
