@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::secrets::{
-    ACCESS_PREFIX, Fingerprint, REFRESH_PREFIX, Seed, random_bytes, random_id, random_secret,
-};
+use super::secrets::{ACCESS_PREFIX, Fingerprint, Seed, random_bytes, random_id, random_secret};
 use super::store::{
     ACCESS, Access, CLIENTS, Change, Client, Failure, Look, PROJECTS, REFRESH, Refresh, encode, id_of, key,
 };
@@ -66,22 +64,42 @@ impl Authority {
     /// The grant `refresh_token`: a new access token. What becomes of the refresh token is the
     /// [`Policy`](super::Policy)'s.
     ///
+    /// A refresh token that is shown although its successor was used is in two hands, and nobody knows which of them
+    /// is the client's: all that came of its grant is revoked (RFC 9700, section 4.14.2).
+    ///
     /// # Errors
     /// [`AuthorityError::RefreshToken`], [`AuthorityError::Replaced`], [`AuthorityError::Client`] where the project is
-    /// disabled, [`AuthorityError::Limit`] or [`AuthorityError::Store`].
+    /// disabled, [`AuthorityError::Limit`], [`AuthorityError::Unavailable`] or [`AuthorityError::Store`].
     pub fn refresh(&self, client_id: &str, refresh_token: SecretString) -> Result<Granted, AuthorityError> {
-        let secret = Fingerprint::of(refresh_token.expose_secret());
         let (slot, _) = self
-            .read(|view| find_slot(view, client_id, &secret))
+            .read(|view| find_slot(view, client_id, &refresh_token))
             .inspect_err(|error| self.audit.refused(None, error))?;
-        let slot = id_of(&slot);
         let room = self.read(|view| {
-            usable_slot(view, client_id, &secret)?;
-            Ok(self.oldest_over(&self.live(view, slot)?).map(drop)?)
+            usable_slot(view, client_id, &refresh_token)?;
+            Ok(self.oldest_over(&self.live(view, id_of(&slot))?).map(drop)?)
         });
         room.and_then(|()| self.write(|change| self.use_slot(change, client_id, refresh_token)))
             .map(|minted| self.tell(minted, false))
-            .inspect_err(|error| self.audit.refused(Some(slot), error))
+            .map_err(|error| match error {
+                AuthorityError::Replaced => self.end_reused(&slot).err().unwrap_or(error),
+                error => error,
+            })
+            .inspect_err(|error| self.audit.refused(Some(id_of(&slot)), error))
+    }
+
+    /// Ends a refresh token of which a predecessor was used again, with its access tokens.
+    fn end_reused(&self, slot: &str) -> Result<(), AuthorityError> {
+        let ended = self.write(|change| {
+            let refresh: Option<Refresh> = change.find(&REFRESH, slot)?;
+            change.close_slot(slot)?;
+            Ok(refresh)
+        })?;
+        // Otherwise another was faster.
+        if let Some(refresh) = ended {
+            self.audit.revoked(&refresh.project, id_of(slot), "refresh token reused");
+            self.revoked.send_replace(());
+        }
+        Ok(())
     }
 
     /// A new refresh token for the client, and an access token with it.
@@ -92,7 +110,8 @@ impl Authority {
             change.close_slot(&oldest)?;
             evicted.push(id_of(&oldest).to_owned());
         }
-        let refresh_token = random_secret(REFRESH_PREFIX);
+        let seed = Seed::random();
+        let refresh_token = seed.first();
         let slot = key(&project, &random_id("rt_"));
         let now = self.now();
         let refresh = Refresh {
@@ -101,7 +120,7 @@ impl Authority {
             number: change.next_number()?,
             created: now,
             last_used: now,
-            seed: Seed::random(),
+            seed,
             secret: Fingerprint::of(refresh_token.expose_secret()),
             next: None,
             previous: None,
@@ -113,7 +132,7 @@ impl Authority {
     /// An access token of a refresh token that exists.
     fn use_slot(&self, change: &Change, client_id: &str, token: SecretString) -> Result<Minted, Failure> {
         let secret = Fingerprint::of(token.expose_secret());
-        let (slot, mut refresh) = usable_slot(change, client_id, &secret)?;
+        let (slot, mut refresh) = usable_slot(change, client_id, &token)?;
         if refresh.next == Some(secret) {
             // The answer with the successor has arrived: the predecessor is no longer needed.
             if let Some(older) = refresh.previous.replace(refresh.secret) {
@@ -261,14 +280,22 @@ fn require_active(look: &impl Look, project: &str) -> Result<(), Failure> {
     }
 }
 
-/// Where the client's refresh token with this hash is kept, be it still good or not.
-fn find_slot(look: &impl Look, client_id: &str, secret: &Fingerprint) -> Result<(String, Refresh), Failure> {
-    let key = look.key_of(secret)?.filter(|key| id_of(key).starts_with("rt_"));
-    let slot = match key {
+/// The grant that the client's refresh token is of, be it still good or not.
+fn find_slot(look: &impl Look, client_id: &str, token: &SecretString) -> Result<(String, Refresh), Failure> {
+    let key = look.key_of(&Fingerprint::of(token.expose_secret()))?;
+    let key = key.filter(|key| id_of(key).starts_with("rt_"));
+    let known = match key {
         Some(key) => look.find::<Refresh>(&REFRESH, &key)?.map(|refresh| (key, refresh)),
-        None => None,
+        // Nothing is kept of those before the last. There are 25 grants at most that may have made it.
+        None => match look.find::<Client>(&CLIENTS, client_id)? {
+            Some(client) => {
+                let slots = look.under::<Refresh>(&REFRESH, &client.project)?;
+                slots.into_iter().find(|(_, refresh)| refresh.seed.has_made(token))
+            }
+            None => None,
+        },
     };
-    let slot = slot.filter(|(_, refresh)| refresh.client == client_id);
+    let slot = known.filter(|(_, refresh)| refresh.client == client_id);
     Ok(slot.ok_or(AuthorityError::RefreshToken)?)
 }
 
@@ -276,10 +303,11 @@ fn find_slot(look: &impl Look, client_id: &str, secret: &Fingerprint) -> Result<
 fn usable_slot(
     look: &impl Look,
     client_id: &str,
-    secret: &Fingerprint,
+    token: &SecretString,
 ) -> Result<(String, Refresh), Failure> {
-    let (key, refresh) = find_slot(look, client_id, secret)?;
-    if refresh.secret != *secret && refresh.next != Some(*secret) {
+    let (key, refresh) = find_slot(look, client_id, token)?;
+    let secret = Fingerprint::of(token.expose_secret());
+    if refresh.secret != secret && refresh.next != Some(secret) {
         return Err(AuthorityError::Replaced.into());
     }
     require_active(look, &refresh.project)?;

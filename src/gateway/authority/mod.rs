@@ -91,8 +91,8 @@ pub enum AuthorityError {
     /// No such refresh token of this client.
     #[error("refresh token is unknown")]
     RefreshToken,
-    /// A refresh token whose successor was used already.
-    #[error("refresh token was replaced, and its successor used")]
+    /// A refresh token whose successor was used already. All that came of its grant is revoked.
+    #[error("refresh token was replaced and its successor used: all tokens of its grant are revoked")]
     Replaced,
     /// The project's tokens are used up.
     #[error("limit of {MAX_TOKENS} {0} reached")]

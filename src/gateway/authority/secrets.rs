@@ -43,7 +43,12 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Random bits from which the successors of a refresh token are made: see [`Seed::successor`].
+/// The length of the random part of a secret: 256 bits, five to a character.
+const SECRET_LENGTH: usize = 52;
+/// The length of the tag that names a refresh token's grant: 80 bits, so that nobody guesses one.
+const TAG_BYTES: usize = 10;
+
+/// Random bits from which the refresh tokens of a grant are made. See [`Seed::successor`].
 #[derive(Serialize, Deserialize)]
 pub(super) struct Seed([u8; 32]);
 
@@ -52,12 +57,34 @@ impl Seed {
         Seed(random_bytes())
     }
 
+    /// Returns the first refresh token of a grant.
+    pub(super) fn first(&self) -> SecretString {
+        self.tagged(&base32(&random_bytes::<32>()))
+    }
+
     /// The refresh token that follows `token`: always the same one, so that a client that asks again, since it lost the
     /// answer or asked twice at once, has one successor and not several. Whoever has only the token, or only the seed,
     /// can't know it.
     pub(super) fn successor(&self, token: &SecretString) -> SecretString {
         let digest = Sha256::new().chain_update(self.0).chain_update(token.expose_secret()).finalize();
-        SecretString::from(format!("{REFRESH_PREFIX}{}", base32(&digest)))
+        self.tagged(&base32(&digest))
+    }
+
+    /// Whether `token` is of this grant, however long ago it was replaced. No list of old tokens is kept for that.
+    pub(super) fn has_made(&self, token: &SecretString) -> bool {
+        let body = token.expose_secret().strip_prefix(REFRESH_PREFIX);
+        let parts = body.and_then(|body| body.split_at_checked(SECRET_LENGTH));
+        parts.is_some_and(|(secret, tag)| self.tag(secret).as_bytes().ct_eq(tag.as_bytes()).into())
+    }
+
+    fn tagged(&self, secret: &str) -> SecretString {
+        SecretString::from(format!("{REFRESH_PREFIX}{secret}{}", self.tag(secret)))
+    }
+
+    fn tag(&self, secret: &str) -> String {
+        // The label keeps these hashes apart from those that are successors.
+        let hash = Sha256::new().chain_update("grant of a refresh token").chain_update(self.0);
+        base32(&hash.chain_update(secret).finalize()[..TAG_BYTES])
     }
 }
 
@@ -109,7 +136,7 @@ mod tests {
             assert_eq!(base32(bytes.as_bytes()), text);
         }
         // 52 characters of five bits hold 256.
-        assert_eq!(random_secret(ACCESS_PREFIX).expose_secret().len(), "vxa_".len() + 52);
+        assert_eq!(random_secret(ACCESS_PREFIX).expose_secret().len(), "vxa_".len() + SECRET_LENGTH);
     }
 
     #[test]
@@ -127,5 +154,27 @@ mod tests {
         assert_eq!(successor.expose_secret(), seed.successor(&token).expose_secret());
         assert_ne!(successor.expose_secret(), Seed::random().successor(&token).expose_secret());
         assert_ne!(successor.expose_secret(), seed.successor(&successor).expose_secret());
+    }
+
+    #[test]
+    fn a_token_is_known_to_its_grant_alone() {
+        let (seed, other) = (Seed::random(), Seed::random());
+        let mut token = seed.first();
+        for _ in 0..10 {
+            assert!(seed.has_made(&token) && !other.has_made(&token));
+            let text = token.expose_secret();
+            for index in 0..text.len() {
+                let mut changed = text.to_owned().into_bytes();
+                changed[index] = if changed[index] == b'a' { b'b' } else { b'a' };
+                let changed = SecretString::from(String::from_utf8(changed).unwrap());
+                assert!(!seed.has_made(&changed), "character {index}");
+            }
+            for wrong in [&text[..text.len() - 1], &text[..20], "", "vxr_"] {
+                assert!(!seed.has_made(&SecretString::from(wrong)));
+            }
+            token = seed.successor(&token);
+        }
+        // Those made before grants had tags.
+        assert!(!seed.has_made(&random_secret(REFRESH_PREFIX)));
     }
 }

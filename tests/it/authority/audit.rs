@@ -54,6 +54,7 @@ fn everything(authority: &Authority, client: &NewClient) -> Vec<SecretString> {
     let granted = authority.client_credentials(id, &client.client_secret).unwrap();
     let refreshed = authority.refresh(id, granted.refresh_token.clone()).unwrap();
     let again = authority.refresh(id, refreshed.refresh_token.clone()).unwrap();
+    // Its successor has been used: all of them end.
     authority.refresh(id, granted.refresh_token.clone()).unwrap_err();
     authority.client_credentials(typed, &wrong).unwrap_err();
     authority.client_credentials(id, &wrong).unwrap_err();
@@ -65,14 +66,15 @@ fn everything(authority: &Authority, client: &NewClient) -> Vec<SecretString> {
     authority.authorise(service.token.expose_secret(), Scope::Tts, None).unwrap();
     authority.authorise(service.token.expose_secret(), Scope::AsrShort, None).unwrap_err();
     authority.revoke_token(&service.id).unwrap();
-    authority.revoke_shown(id, &again.access_token).unwrap();
+    let last = authority.client_credentials(id, &client.client_secret).unwrap();
+    authority.revoke_shown(id, &last.access_token).unwrap();
     authority.revoke_shown(id, &wrong).unwrap();
     authority.set_active("a", false).unwrap();
     authority.set_active("a", true).unwrap();
     authority.revoke_client(id).unwrap();
     authority.revoke_project("a").unwrap();
     let mut secrets = vec![client.client_secret.clone(), service.token];
-    for granted in [granted, refreshed, again] {
+    for granted in [granted, refreshed, again, last] {
         secrets.extend([granted.access_token, granted.refresh_token]);
     }
     secrets
@@ -95,13 +97,14 @@ fn everything_is_told_once_and_no_secret_ever() {
         let lines = log.lines().filter(|line| line.contains("voxline::audit") && line.contains(what));
         lines.count()
     };
-    // A refresh token, three access tokens, a service token.
-    assert_eq!(audit(": minted"), 5, "{log}");
+    // Two refresh tokens, four access tokens, a service token.
+    assert_eq!(audit(": minted"), 7, "{log}");
     assert_eq!(audit(": refused"), 6, "{log}");
-    assert_eq!(audit(": revoked"), 4, "{log}");
+    assert_eq!(audit(": revoked"), 5, "{log}");
     assert_eq!(audit(": switched"), 2, "{log}");
-    assert_eq!(audit("INFO"), 17, "{log}");
+    assert_eq!(audit("INFO"), 20, "{log}");
     assert_eq!(audit("its successor used"), 1, "{log}");
+    assert_eq!(audit("refresh token reused"), 1, "{log}");
     for secret in secrets {
         assert!(!log.contains(secret.expose_secret()), "{log}");
     }

@@ -247,7 +247,7 @@ impl Machine {
 fn a_clock_that_ran_ahead_freezes_no_budget() {
     for restarting in [false, true] {
         let mut machine = Machine::new();
-        let mut pass = |machine: &mut Machine| {
+        let pass = |machine: &mut Machine| {
             if restarting {
                 machine.restart();
             }

@@ -1,11 +1,12 @@
 //! Twenty-five refresh tokens a project, twenty-five live access tokens each, whoever asks and however many at once.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use futures::future::join_all;
-use redb::ReadableDatabase;
+use redb::{ReadableDatabase, ReadableTableMetadata};
 use reqwest::{Client, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -255,4 +256,36 @@ fn a_state_of_another_version_is_left_alone() {
     let store = redb::Database::open(&path).unwrap();
     let tx = store.begin_read().unwrap();
     assert_eq!(tx.list_tables().unwrap().count(), 1);
+}
+
+/// How many records a table of the store has.
+fn records(directory: &Path, count: impl FnOnce(&redb::ReadTransaction) -> u64) -> u64 {
+    let store = redb::Database::open(directory.join("authority.redb")).unwrap();
+    count(&store.begin_read().unwrap())
+}
+
+#[test]
+fn what_has_expired_is_removed() {
+    let (clock, directory) = (clock(), tempfile::tempdir().unwrap());
+    let authority = Authority::open(directory.path(), HOUR, Arc::new(clock.clone())).unwrap();
+    let client = authority.create_project("a").unwrap();
+    let granted = authority.client_credentials(&client.client_id, &client.client_secret).unwrap();
+    for _ in 0..10 {
+        for _ in 0..5 {
+            authority.refresh(&client.client_id, granted.refresh_token.clone()).unwrap();
+        }
+        clock.advance(HOUR);
+    }
+    authority.refresh(&client.client_id, granted.refresh_token.clone()).unwrap();
+    drop(authority);
+    let access = |tx: &redb::ReadTransaction| {
+        let table = redb::TableDefinition::<&str, &[u8]>::new("access_tokens");
+        tx.open_table(table).unwrap().len().unwrap()
+    };
+    let hashes = |tx: &redb::ReadTransaction| {
+        let table = redb::TableDefinition::<&[u8; 32], &str>::new("tokens");
+        tx.open_table(table).unwrap().len().unwrap()
+    };
+    // Of 52 access tokens the one that lives, and the refresh token.
+    assert_eq!((records(directory.path(), access), records(directory.path(), hashes)), (1, 2));
 }
