@@ -22,9 +22,9 @@ pub(super) async fn speak(
     request: Request,
 ) -> Response {
     let answer = async move {
-        let Query(parameters) = asked?;
+        let Query(mut parameters) = asked?;
         let patience = gateway.options.body_timeout;
-        let text = tts::read_text(request.into_body(), &tts::DEMO, patience).await?;
+        let text = tts::read_text(request, &tts::DEMO, patience, &mut parameters).await?;
         tts::speak(&gateway, None, &tts::DEMO, &parameters, unquoted(&text)).await
     };
     answer.await.unwrap_or_else(ApiError::into_response)

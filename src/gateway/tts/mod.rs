@@ -1,6 +1,7 @@
 //! `GET|POST /tts`: text in, speech out while it is synthesised.
 
 mod encoder;
+mod form;
 mod marks;
 mod ogg_opus;
 
@@ -53,7 +54,7 @@ const LIMITS: Limits = Limits { characters: 20_000, tempo: 0.75..=1.75, format: 
 /// Those of the service's public demo, as its clients knew them.
 pub(super) const DEMO: Limits = Limits { characters: 1_024, tempo: 0.5..=2.0, format: Format::Mp3 };
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub(super) struct Parameters {
     text: Option<String>,
     model_name: Option<String>,
@@ -103,22 +104,34 @@ pub(super) async fn from_body(
 ) -> Response {
     let answer = async move {
         let identity = gateway.authorise(&request, Scope::Tts)?;
-        let Query(parameters) = asked?;
-        // No look at the content type: clients send all sorts.
-        let text = read_text(request.into_body(), &LIMITS, gateway.options.body_timeout).await?;
+        let Query(mut parameters) = asked?;
+        let text = read_text(request, &LIMITS, gateway.options.body_timeout, &mut parameters).await?;
         speak(&gateway, Some(&identity), &LIMITS, &parameters, &text).await
     };
     answer.await.unwrap_or_else(ApiError::into_response)
 }
 
-pub(super) async fn read_text(body: Body, limits: &Limits, patience: Duration) -> Result<String, ApiError> {
+/// Reads the text that a request brings, by itself or in a form, whose other fields become `parameters`. No other content
+/// type means anything: clients send all sorts.
+pub(super) async fn read_text(
+    request: Request,
+    limits: &Limits,
+    patience: Duration,
+    parameters: &mut Parameters,
+) -> Result<String, ApiError> {
+    let may_be_form = form::is_announced(request.headers());
     // A character takes at most four bytes.
-    let bytes = body::read(body, 4 * limits.characters, patience).await.map_err(|refused| match refused {
+    let bytes = 4 * limits.characters;
+    let limit = if may_be_form { form::longest(bytes) } else { bytes };
+    let body = body::read(request.into_body(), limit, patience).await.map_err(|refused| match refused {
         BadBody::TooLarge => too_long(limits),
         BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "text did not arrive in time"),
         BadBody::NoRoom | BadBody::Broken => bad("text broke off"),
     })?;
-    String::from_utf8(bytes).map_err(|_| bad("text is not UTF-8"))
+    if may_be_form && let Some(text) = form::read(&body, parameters)? {
+        return Ok(text);
+    }
+    String::from_utf8(body).map_err(|_| bad("text is not UTF-8"))
 }
 
 /// An error in what was asked. Code 4051 is the documented one for text.

@@ -43,6 +43,33 @@ async fn a_text_is_taken_from_the_address_or_the_body_whatever_its_type() {
             let posted = post("/tts", "Hello, world.").under(&token).typed(content_type);
             assert_eq!(samples(&ask(client, &server, &posted)), samples(&got), "{client:?}, {content_type}");
         }
+        // As HTML forms and HTTP libraries send fields: percent, plus, and a charset that changes nothing.
+        for (form, content_type) in [
+            ("text=Hello%2C+world.", "application/x-www-form-urlencoded"),
+            ("encoder=pcm&text=Hello%2c%20world%2E", "application/x-www-form-urlencoded; charset=UTF-8"),
+            ("text=Hello, world.", "APPLICATION/X-WWW-FORM-URLENCODED;charset=utf-8"),
+        ] {
+            let posted = post("/tts", form).under(&token).typed(content_type);
+            assert_eq!(samples(&ask(client, &server, &posted)), samples(&got), "{client:?}, {form}");
+            // Of any other type it is a text as it stands.
+            let spelt = ask(client, &server, &post("/tts", form).under(&token).typed("audio/ogg"));
+            assert_eq!(samples(&spelt).len(), 100 * form.len());
+        }
+        // Its fields mean what they mean in the address, which wins.
+        let form = |address: &str, body: &str| {
+            let typed = post(address, body).under(&token).typed("application/x-www-form-urlencoded");
+            ask(client, &server, &typed)
+        };
+        assert_eq!(form("/tts", "text=a&tempo=9").refusal(), REFUSED);
+        assert_eq!(samples(&form("/tts?tempo=1", "text=a&tempo=9")).len(), 100);
+        assert_eq!(form("/tts", "text=%FF").refusal(), REFUSED);
+        assert_eq!(form("/tts", "text=a&text=b").refusal(), REFUSED);
+        assert_eq!(form("/tts", "text=").refusal(), REFUSED);
+        // A form takes as long a text as any body.
+        let longest = format!("text={}", "%F0%9F%98%80".repeat(20_000));
+        assert_eq!(form("/tts", &longest).body.len(), 20_000 * 4 * A_LETTER);
+        assert_eq!(form("/tts", &format!("{longest}a")).refusal(), REFUSED);
+        assert_eq!(form("/tts", &"text=%".repeat(60_000)).refusal(), REFUSED);
         // curl says that it sends a form where it is not told what it sends.
         let untyped = post("/tts", "Hello, world.").under(&token);
         assert_eq!(samples(&ask(client, &server, &untyped)), samples(&got));
