@@ -22,7 +22,10 @@ pub enum AuthError {
         asked: bool,
     },
     /// The token endpoint said no.
-    #[error("token endpoint {endpoint} refused the grant {grant} (status {status}): {reason}")]
+    #[error(
+        "token endpoint {endpoint} refused the grant {grant} (status {status}): {}",
+        told.clone().unwrap_or_else(|| reason.to_string())
+    )]
     Refused {
         /// Its address.
         endpoint: String,
@@ -30,8 +33,10 @@ pub enum AuthError {
         grant: &'static str,
         /// The HTTP status.
         status: u16,
-        /// Why.
+        /// Its reason, by its error code.
         reason: Refusal,
+        /// Its reason in its own words, where it gave one that is fit to be shown.
+        told: Option<String>,
         /// What to do about it.
         recovery: Recovery,
     },
@@ -83,7 +88,7 @@ pub enum AuthError {
     Vault(#[from] VaultError),
 }
 
-/// Why the token endpoint said no. Told from its error code alone: the rest of its answer could hold anything.
+/// The reason for which the token endpoint refused, by its error code alone: the rest of its answer is for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The client id or secret is wrong.

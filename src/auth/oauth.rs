@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::error::{AuthError, Refusal};
 use super::token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
 use crate::clock::Clock;
-use crate::net::{Endpoint, read_answer, reason};
+use crate::net::{self, Endpoint, read_answer, reason};
 use crate::recovery::{Recovery, retry_after};
 
 /// The token endpoint's path.
@@ -110,7 +110,7 @@ impl OAuthClient {
         match response.status().as_u16() {
             200 => Ok(true),
             404 | 405 | 501 => Ok(false),
-            _ => Err(self.refusal("revocation", &mut response).await),
+            _ => Err(self.refusal("revocation", &mut response, &body).await),
         }
     }
 
@@ -119,7 +119,7 @@ impl OAuthClient {
         let granted = self.clock.moment();
         let mut response = self.post(TOKEN_PATH, body).await?;
         if !response.status().is_success() {
-            return Err(self.refusal(grant, &mut response).await);
+            return Err(self.refusal(grant, &mut response, body).await);
         }
         let answer =
             read_answer(&mut response, MAX_ANSWER).await.map_err(|error| self.unreachable(&error))?;
@@ -154,11 +154,22 @@ impl OAuthClient {
         }
     }
 
-    async fn refusal(&self, grant: &'static str, response: &mut reqwest::Response) -> AuthError {
+    /// The error that an answer other than a success to `request` is.
+    async fn refusal(
+        &self,
+        grant: &'static str,
+        response: &mut reqwest::Response,
+        request: &Value,
+    ) -> AuthError {
         let status = response.status();
         let asked = Recovery::from_status(status, retry_after(response.headers()));
-        let reason = match read_answer(response, MAX_ANSWER).await {
-            Ok(body) => refusal(&body),
+        let (reason, told) = match read_answer(response, MAX_ANSWER).await {
+            Ok(body) => {
+                let mut secrets = vec![self.credentials.client_secret.expose_secret()];
+                secrets
+                    .extend(["refresh_token", "token"].into_iter().filter_map(|key| request[key].as_str()));
+                (refusal(&body), net::refusal::Refusal::parse(&body, &secrets).message)
+            }
             Err(error) => return self.unreachable(&error),
         };
         let recovery = match asked {
@@ -169,7 +180,7 @@ impl OAuthClient {
             recovery => recovery,
         };
         let endpoint = self.endpoint.to_string();
-        AuthError::Refused { endpoint, grant, status: status.as_u16(), reason, recovery }
+        AuthError::Refused { endpoint, grant, status: status.as_u16(), reason, told, recovery }
     }
 }
 

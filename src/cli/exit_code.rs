@@ -9,8 +9,8 @@ use crate::engine::EngineError;
 use crate::gateway::BadTls;
 use crate::gateway::authority::AuthorityError;
 use crate::net::TlsError;
+use crate::net::refusal;
 use crate::pipeline::PipelineError;
-use crate::recovery::Recovery;
 use crate::session::SessionError;
 use crate::source::SourceError;
 use crate::speech::SpeechError;
@@ -157,13 +157,15 @@ impl From<SpeechError> for CliError {
         let message = error.to_string();
         match error {
             SpeechError::Auth(error) => error.into(),
-            // The service's documentation has a token refused with 400, too.
-            SpeechError::Refused { status: 401 | 403, .. }
-            | SpeechError::Refused { recovery: Recovery::RefreshToken, .. } => {
-                CliError::new(Exit::Authentication, message)
+            SpeechError::Refused { status, code, .. } => {
+                let exit = match (refusal::kind(status, code), status) {
+                    (refusal::Kind::Authentication, _) => Exit::Authentication,
+                    (refusal::Kind::Limit, _) => Exit::Limit,
+                    (refusal::Kind::Other, 400) => Exit::Setup,
+                    (refusal::Kind::Other, _) => Exit::Peer,
+                };
+                CliError::new(exit, message)
             }
-            SpeechError::Refused { status: 429 | 503, .. } => CliError::new(Exit::Limit, message),
-            SpeechError::Refused { status: 400, .. } => CliError::new(Exit::Setup, message),
             _ => CliError::new(Exit::Peer, message),
         }
     }

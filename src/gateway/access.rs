@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
 use super::Gateway;
-use super::error::qid;
+use super::error::new_id;
 
 /// Carries the id, of whoever names the request first.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,6 +26,16 @@ const MAX_ID: usize = 64;
 /// The longest path told; ours have thirty bytes.
 const MAX_PATH: usize = 256;
 
+tokio::task_local! {
+    /// The id of the request that this task answers.
+    static REQUEST_ID_OF: String;
+}
+
+/// The id of the request that is being answered, for its body. Work on another thread has none, and gets a new one.
+pub(super) fn request_id() -> String {
+    REQUEST_ID_OF.try_with(String::clone).unwrap_or_else(|_| new_id())
+}
+
 /// Around everything: names the request, and tells of it once it is over.
 pub(super) async fn tell(
     State(gateway): State<Arc<Gateway>>,
@@ -33,7 +43,7 @@ pub(super) async fn tell(
     request: Request,
     next: Next,
 ) -> Response {
-    let id = given_id(request.headers()).unwrap_or_else(qid);
+    let id = given_id(request.headers()).unwrap_or_else(new_id);
     // At the highest level, so that whatever is logged at all has it.
     let span = tracing::error_span!(parent: None, "request", %id);
     let mut line = Line {
@@ -46,7 +56,7 @@ pub(super) async fn tell(
         status: None,
         bytes: 0,
     };
-    let mut response = next.run(request).instrument(span).await;
+    let mut response = REQUEST_ID_OF.scope(id.clone(), next.run(request)).instrument(span).await;
     line.status = Some(response.status());
     let id = HeaderValue::try_from(id).expect("an id is letters, digits, dots and dashes");
     response.headers_mut().insert(REQUEST_ID, id);

@@ -14,8 +14,9 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::access::request_id;
 use super::authority::{Amount, Identity, Scope};
-use super::error::{ApiError, json_response, qid};
+use super::error::{ApiError, json_response, new_id};
 use super::recording::{self, Recording, bad};
 use super::scheduler::{self, Next, Rank};
 use super::{Gateway, access, body, busy};
@@ -192,7 +193,7 @@ fn shape(segments: &[Segment], now: Duration) -> serde_json::Value {
             "punctuated_text": punctuated,
         }]),
     };
-    json!({ "qid": qid(), "result": { "texts": texts, "phrase_id": phrase_id(now) } })
+    json!({ "qid": request_id(), "result": { "texts": texts, "phrase_id": phrase_id(now) } })
 }
 
 /// A version 4 UUID that begins with the time, to the minute, as the service writes it.
@@ -200,7 +201,7 @@ fn phrase_id(now: Duration) -> String {
     let minutes = now.as_secs() / 60;
     let (year, month, day) = civil(minutes / (24 * 60));
     let (hour, minute) = (minutes / 60 % 24, minutes % 60);
-    let digits = qid();
+    let digits = new_id();
     let groups = [&digits[12..16], &digits[16..20], &digits[20..]];
     format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}-{}", groups.join("-"))
 }

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::access::request_id;
 use super::authority::{Amount, AuthorityError, Fingerprint, Scope, random_bytes};
-use super::error::{ApiError, json_response, qid};
+use super::error::{ApiError, json_response, new_id};
 use super::recording::{self, bad};
 use super::stream::millis;
 use super::task::{Chunk, Task};
@@ -65,7 +66,7 @@ pub(super) async fn get_result(State(gateway): State<Arc<Gateway>>, request: Req
 
 fn answer(result: Result<Value, ApiError>) -> Response {
     match result {
-        Ok(result) => json_response(StatusCode::OK, &json!({ "qid": qid(), "result": result })),
+        Ok(result) => json_response(StatusCode::OK, &json!({ "qid": request_id(), "result": result })),
         Err(error) => error.into_response(),
     }
 }
@@ -185,7 +186,7 @@ fn parameters<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, Ap
 
 /// A version 4 UUID with hyphens, as the service writes it.
 fn task_id() -> String {
-    let digits = qid();
+    let digits = new_id();
     let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
     groups.join("-")
 }

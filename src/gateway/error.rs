@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use super::access::request_id;
 use super::attempts::Failed;
 use super::authority::{AuthorityError, Exhausted, random_bytes};
 use crate::hex::hex;
@@ -108,7 +109,7 @@ pub(super) async fn wrong_method() -> ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = json!({ "qid": qid(), "error": { "code": self.code, "message": self.message } });
+        let body = json!({ "qid": request_id(), "error": { "code": self.code, "message": self.message } });
         let mut response = json_response(self.status, &body);
         if self.challenge == Some(WHO) {
             response.extensions_mut().insert(Failed);
@@ -134,8 +135,8 @@ pub(super) fn retry_after(wait: Duration) -> HeaderValue {
     HeaderValue::from(wait.as_millis().div_ceil(1_000).clamp(1, u32::MAX.into()) as u32)
 }
 
-/// A query's id: a version 4 UUID without hyphens, as the service writes it.
-pub(super) fn qid() -> String {
+/// Returns a new id: a version 4 UUID without hyphens, as the service writes them.
+pub(super) fn new_id() -> String {
     let mut bytes: [u8; 16] = random_bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 
 use super::authority::{Exhausted, Identity, RESUME_PREFIX, random_secret};
 use super::board::{Board, State};
-use super::error::qid;
+use super::error::new_id;
 use super::scheduler::{self, Rank, Scheduler, Ticket};
 use super::worker::Worker;
 use crate::audio::{AudioChunk, FramePos};
@@ -145,7 +145,7 @@ impl Session {
         })?;
         let ticket = scheduler.add(Rank::Live, Box::new(worker))?;
         Ok(Session {
-            name: qid(),
+            name: new_id(),
             resume_key: random_secret(RESUME_PREFIX),
             project: identity.project.clone(),
             holder: identity.holder.clone(),

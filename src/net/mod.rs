@@ -1,6 +1,7 @@
 //! Where a service is, and the TLS and HTTP clients that reach it: one set of trusted roots for HTTP and WebSocket.
 
 mod endpoint;
+pub(crate) mod refusal;
 mod tls;
 
 use std::time::Duration;

@@ -27,6 +27,8 @@ pub enum SpeechError {
         endpoint: String,
         /// The HTTP status.
         status: u16,
+        /// The service's own code for it, where it gave one.
+        code: Option<u64>,
         /// What it said about it.
         reason: String,
         /// What to do about it.

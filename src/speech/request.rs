@@ -9,13 +9,12 @@ use tokio::time::timeout;
 
 use super::{Codec, PATH, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenProvider};
+use crate::net::refusal::Refusal;
 use crate::net::{Endpoint, objection, read_answer, reason};
 use crate::recovery::{Recovery, retry_after};
 
 /// The longest refusal that is read.
 const MAX_MESSAGE: usize = 64 * 1024;
-/// The documented code of a bad token, whose documented status is 400.
-const BAD_TOKEN: u64 = 4048;
 
 /// Where speech comes from.
 #[derive(Debug)]
@@ -89,16 +88,22 @@ impl Service {
         // Its status says enough where the rest of it doesn't come.
         let body = timeout(patience, read_answer(&mut response, MAX_MESSAGE)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
-        let body = serde_json::from_slice(&body).unwrap_or_default();
-        let (recovery, reason) = match status {
-            StatusCode::UNAUTHORIZED => (recovery, "access token not accepted".to_owned()),
-            StatusCode::BAD_REQUEST if code(&body) == Some(BAD_TOKEN) => {
-                (Recovery::RefreshToken, "access token not accepted".to_owned())
-            }
-            _ => (recovery, message(&body, token).unwrap_or_else(|| "no reason given".to_owned())),
+        let refusal = Refusal::parse(&body, &[token.expose()]);
+        let recovery = match status {
+            StatusCode::BAD_REQUEST if refusal.is_of_token() => Recovery::RefreshToken,
+            _ => recovery,
         };
-        let endpoint = self.endpoint.to_string();
-        SpeechError::Refused { endpoint, status: status.as_u16(), reason, recovery }
+        let untold = match recovery {
+            Recovery::RefreshToken => "access token not accepted",
+            _ => "no reason given",
+        };
+        SpeechError::Refused {
+            endpoint: self.endpoint.to_string(),
+            status: status.as_u16(),
+            code: refusal.code,
+            reason: refusal.message.unwrap_or_else(|| untold.to_owned()),
+            recovery,
+        }
     }
 }
 
@@ -129,20 +134,4 @@ fn is_text(response: &reqwest::Response) -> bool {
         let program = kind.starts_with("application/") && (kind.ends_with("json") || kind.ends_with("xml"));
         program || kind.starts_with("text/")
     })
-}
-
-/// The code in an error's body. Where it stands is not documented; this is where clients have seen it.
-fn code(body: &serde_json::Value) -> Option<u64> {
-    ["/error/code", "/code", "/error_code", "/result/code"]
-        .into_iter()
-        .find_map(|place| body.pointer(place)?.as_u64())
-}
-
-/// The message in an error's body, where it has one of ours; cut to a line. One that repeats our token is none.
-fn message(body: &serde_json::Value, token: &AccessToken) -> Option<String> {
-    let message = body.pointer("/error/message")?.as_str()?;
-    if message.contains(token.expose()) {
-        return None;
-    }
-    Some(message.chars().filter(|c| !c.is_control()).take(200).collect())
 }

@@ -3,12 +3,15 @@
 //! It is ours because tungstenite's writes the whole request to the log, token included.
 
 use std::io;
+use std::time::Duration;
 
 use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -23,19 +26,23 @@ use crate::session::protocol::SUBPROTOCOL;
 const MAX_HEAD: usize = 16 * 1024;
 /// The most headers in it.
 const MAX_HEADERS: usize = 128;
+/// The most bytes of a refusal's body that are read: a reason is a line.
+const MAX_BODY: usize = 16 * 1024;
+/// The longest wait for that body. The status says enough where the reason does not come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a connection didn't become a WebSocket.
 pub(super) enum NotOpened {
     /// It failed, or ended before the answer.
     Lost(io::Error),
-    /// The answer is plain HTTP. Its body is not read.
-    Refused(StatusCode, HeaderMap),
+    /// The answer is plain HTTP: its status, its headers, and the beginning of its body.
+    Refused(StatusCode, HeaderMap, Vec<u8>),
     /// The answer is none that a WebSocket service gives.
     Protocol(&'static str),
 }
 
-/// Asks for the WebSocket at `url`, on a connection that was made. Reads no more than [`MAX_HEAD`] bytes of the answer;
-/// the caller limits the time.
+/// Asks for the WebSocket at `url`, on a connection that was made. Reads no more than [`MAX_HEAD`] and [`MAX_BODY`] bytes of
+/// the answer; the caller limits the time.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     url: &Url,
@@ -61,8 +68,12 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
             break head;
         }
     };
-    head.check(&key)?;
     let rest = answer.split_off(head.length);
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        let body = body(&mut stream, &head.headers, rest).await;
+        return Err(NotOpened::Refused(head.status, head.headers, body));
+    }
+    head.check(&key)?;
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(socket_limits())).await)
 }
 
@@ -78,6 +89,37 @@ fn request(url: &Url, key: &str, token: &AccessToken) -> Vec<u8> {
     request.extend_from_slice(token.bearer().as_bytes());
     request.extend_from_slice(b"\r\n\r\n");
     request
+}
+
+/// The beginning of the body of a refusal, of which `body` was read along with the head (RFC 9112, section 6.3).
+async fn body(stream: &mut (impl AsyncRead + Unpin), headers: &HeaderMap, mut body: Vec<u8>) -> Vec<u8> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let chunked = text(TRANSFER_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+    let length = text(CONTENT_LENGTH).filter(|_| !chunked).and_then(|length| length.trim().parse().ok());
+    let length = MAX_BODY.min(length.unwrap_or(MAX_BODY));
+    let reading = async {
+        while body.len() < length && !(chunked && body.ends_with(b"0\r\n\r\n")) {
+            let room = (length - body.len()) as u64;
+            if !matches!(stream.take(room).read_buf(&mut body).await, Ok(1..)) {
+                break;
+            }
+        }
+    };
+    let _ = timeout(BODY_TIMEOUT, reading).await;
+    body.truncate(length);
+    if chunked { unchunked(&body) } else { body }
+}
+
+/// The data in a body of chunks, as far as it goes (RFC 9112, section 7.1).
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    while let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(body) {
+        let rest = &body[start..];
+        let size = usize::try_from(size).unwrap_or(usize::MAX).min(rest.len());
+        data.extend_from_slice(&rest[..size]);
+        body = rest[size..].strip_prefix(b"\r\n").unwrap_or_default();
+    }
+    data
 }
 
 /// The head of an answer.
@@ -109,11 +151,8 @@ impl Head {
         Ok(Some(Head { status, headers, length }))
     }
 
-    /// Whether it opens the WebSocket that was asked for by `key`.
+    /// Checks that an answer of status 101 opens the WebSocket that was asked for by `key`.
     fn check(&self, key: &str) -> Result<(), NotOpened> {
-        if self.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(NotOpened::Refused(self.status, self.headers.clone()));
-        }
         let expected = |met: bool, otherwise| if met { Ok(()) } else { Err(NotOpened::Protocol(otherwise)) };
         let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
         let lists = |name, word: &str| {
@@ -189,11 +228,37 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_refusal_tells_its_status_and_headers() {
-        let refusal = answered("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\n").await;
-        let Err(NotOpened::Refused(status, headers)) = refusal else { panic!("taken") };
-        assert_eq!((status.as_u16(), headers["retry-after"].as_bytes()), (503, &b"7"[..]));
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_tells_its_status_headers_and_reason() {
+        let chunks = "Transfer-Encoding: chunked\r\n\r\n4;x=y\r\nno r\r\n3\r\noom\r\n0\r\n\r\n";
+        for (rest, body) in [
+            ("Content-Length: 7\r\n\r\nno room", "no room"),
+            // More than was announced is of another answer, less is all that there will be.
+            ("Content-Length: 7\r\n\r\nno room and more", "no room"),
+            ("Content-Length: 99\r\n\r\nno room", "no room"),
+            ("\r\nno room", "no room"),
+            (chunks, "no room"),
+            (chunks.strip_suffix("m\r\n0\r\n\r\n").unwrap(), "no roo"),
+            ("Content-Length: 0\r\n\r\n", ""),
+        ] {
+            let refusal = answered(&format!("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n{rest}")).await;
+            let Err(NotOpened::Refused(status, headers, told)) = refusal else { panic!("taken") };
+            assert_eq!((status.as_u16(), headers["retry-after"].as_bytes()), (503, &b"7"[..]));
+            assert_eq!(String::from_utf8(told).unwrap(), body, "{rest}");
+        }
+        let endless = format!("HTTP/1.1 403 No\r\n\r\n{}", "x".repeat(2 * MAX_BODY));
+        let Err(NotOpened::Refused(_, _, told)) = answered(&endless).await else { panic!("taken") };
+        assert_eq!(told.len(), MAX_BODY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reason_that_never_comes_is_not_waited_for() {
+        let (near, mut far) = duplex(1024);
+        let url = Url::parse("http://[::1]:8080/").unwrap();
+        let token = AccessToken::new(&"canary".to_owned().into(), TokenGeneration(0)).unwrap();
+        far.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 10\r\n\r\n{").await.unwrap();
+        let refused = timeout(2 * BODY_TIMEOUT, open(near, &url, &token)).await.expect("refused in time");
+        assert!(matches!(refused, Err(NotOpened::Refused(StatusCode::FORBIDDEN, _, body)) if body == b"{"));
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::handshake::{self, NotOpened};
 use super::{Connect, Wire};
 use crate::auth::AccessToken;
+use crate::net::refusal::{self, Refusal};
 use crate::net::{CONNECT_TIMEOUT, Endpoint, TlsError, Trust, objection};
 use crate::recovery::{Recovery, retry_after};
 use crate::session::protocol;
@@ -93,7 +94,9 @@ pub(crate) async fn upgrade<S: Stream>(
         url.query_pairs_mut().append_pair(protocol::SESSION_PARAMETER, session);
     }
     handshake::open(stream, &url, token).await.map(Wire::new).map_err(|why| match why {
-        NotOpened::Refused(status, headers) => refused(endpoint, status, &headers),
+        NotOpened::Refused(status, headers, body) => {
+            refused(endpoint, status, &headers, &Refusal::parse(&body, &[token.expose()]))
+        }
         // A proxy whose server is restarting takes connections and drops them.
         NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
         NotOpened::Protocol(reason) => Failure {
@@ -113,17 +116,30 @@ pub(crate) fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
     }
 }
 
-/// The gateway answered the upgrade with plain HTTP.
-fn refused(endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap) -> Failure {
-    let recovery = Recovery::from_status(status, retry_after(headers));
-    let (kind, reason) = match status.as_u16() {
-        401 => (FailureKind::Authentication, "access token refused (status 401)".to_owned()),
-        403 => (FailureKind::Authentication, "token has no scope asr_stream (status 403)".to_owned()),
-        429 => (FailureKind::Limit, "no more sessions allowed (status 429)".to_owned()),
-        503 => (FailureKind::Limit, "gateway takes no sessions now (status 503)".to_owned()),
-        code => (FailureKind::Unreachable, format!("no speech stream there (status {code})")),
+/// The service answered the upgrade with plain HTTP.
+fn refused(endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap, refusal: &Refusal) -> Failure {
+    let recovery = match Recovery::from_status(status, retry_after(headers)) {
+        // As the documentation prints it.
+        Recovery::Fatal if status == StatusCode::BAD_REQUEST && refusal.is_of_token() => {
+            Recovery::RefreshToken
+        }
+        recovery => recovery,
     };
-    Failure { recovery, kind, reason: format!("{endpoint}: {reason}") }
+    let kind = match refusal::kind(status.as_u16(), refusal.code) {
+        refusal::Kind::Authentication => FailureKind::Authentication,
+        refusal::Kind::Limit => FailureKind::Limit,
+        refusal::Kind::Other => FailureKind::Unreachable,
+    };
+    let untold = match status.as_u16() {
+        401 => "access token refused",
+        403 => "no reason given",
+        429 => "no more sessions allowed",
+        503 => "no sessions taken now",
+        _ => "no speech stream there",
+    };
+    let reason = refusal.message.as_deref().unwrap_or(untold);
+    let reason = format!("{endpoint} refused the stream (status {}): {reason}", status.as_u16());
+    Failure { recovery, kind, reason }
 }
 
 /// Buffers and limits for either end of a session's socket: the library's defaults are 128 KiB a socket to read and

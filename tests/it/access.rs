@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use reqwest::Method;
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,7 +13,7 @@ use voxline::testing::DigestRecognizer;
 use voxline::transport::{Connect, WebSocketConnector};
 
 use crate::cli::{Place, text};
-use crate::gateway::{access_token, url};
+use crate::gateway::{access_token, url, wav};
 use crate::secrecy::{CANARY, secrets};
 use crate::stream::socket::Socket;
 use crate::support::server::Server;
@@ -39,14 +39,27 @@ async fn every_answer_has_the_id_of_its_request() {
             (answer.status().as_u16(), &answer.headers()["x-request-id"]),
             (status, &"a.B_c-9".parse().unwrap())
         );
+        assert_one_id(answer).await;
         // One that can't be used is replaced by one of ours, as where there is none.
         let answer = ask("two words").await.unwrap();
         let ours = answer.headers()["x-request-id"].to_str().unwrap();
         assert!(ours.len() == 32 && ours.bytes().all(|byte| byte.is_ascii_hexdigit()), "{ours}");
+        assert_one_id(answer).await;
+    }
+
+    // What is answered after work on other threads has one id, too.
+    let token = access_token(&server, &http).await;
+    for path in ["/asr", "/asr_stream/create_task"] {
+        let request = http.post(url(&server, path)).bearer_auth(&token).body(wav(1, 16_000, 16_000));
+        let answer = request.header("X-Request-Id", "one").send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["x-request-id"]),
+            (200, &"one".parse().unwrap())
+        );
+        assert!(assert_one_id(answer).await, "{path}: no qid");
     }
 
     // The upgrade is an answer, too.
-    let token = access_token(&server, &http).await;
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "GET /asr_stream/ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\n\
@@ -62,6 +75,15 @@ async fn every_answer_has_the_id_of_its_request() {
     assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("x-request-id: upgraded\r\n"), "{answer}");
     drop(socket);
     server.stop().await;
+}
+
+/// Checks that the id in an answer's body, where it has one, is the id of the request. Returns whether it has one.
+async fn assert_one_id(answer: Response) -> bool {
+    let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default();
+    let qid = body.get("qid");
+    assert!(qid.is_none_or(|qid| *qid == id), "{id}: {body}");
+    qid.is_some()
 }
 
 /// What a session by WebSocket leaves in the log goes by the id of its upgrade.

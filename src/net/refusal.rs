@@ -1,0 +1,148 @@
+//! A service's own account of a refusal: the JSON body of an answer that is no success.
+
+use serde_json::Value;
+
+/// The documented code of a bad token, whose documented status is 400.
+const BAD_TOKEN: u64 = 4048;
+/// The documented code of a disabled project, whose status is 400.
+const INACTIVE_PROJECT: u64 = 4049;
+/// The code of a budget that is used up for good, beside status 403: our gateway's own. Of a token it says 4048.
+const USED_UP: u64 = 403;
+/// The most characters of a message that are shown.
+const MAX_MESSAGE: usize = 200;
+/// The shortest piece of a secret that is one: a message with such a piece in it is not shown. Our gateway's have 256 bits,
+/// written as 43 characters or more.
+const PIECE: usize = 12;
+
+/// A refusal as the service tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The service's own code for it.
+    pub(crate) code: Option<u64>,
+    /// Its reason, in a line that is fit to be shown.
+    pub(crate) message: Option<String>,
+}
+
+/// The kinds of refusal that users tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The service does not accept the token, or not for this.
+    Authentication,
+    /// A limit of the service, or of the token.
+    Limit,
+    /// Anything else.
+    Other,
+}
+
+impl Refusal {
+    /// Reads the body of an answer to a request that carried `secrets`. A message that repeats any of them is left out.
+    pub(crate) fn parse(body: &[u8], secrets: &[&str]) -> Refusal {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        // The service does not document the shape of its errors. These places are our gateway's, those that clients of the
+        // service have seen, and RFC 6749's (section 5.2).
+        let code = ["/error/code", "/code", "/error_code", "/result/code"];
+        let message = ["/error/message", "/error_description", "/message", "/error"];
+        Refusal {
+            code: code.into_iter().find_map(|place| body.pointer(place)?.as_u64()),
+            message: message
+                .into_iter()
+                .find_map(|place| body.pointer(place)?.as_str())
+                .and_then(|message| presentable(message, secrets)),
+        }
+    }
+
+    /// Whether it says that the access token is bad, whatever its status.
+    pub(crate) fn is_of_token(&self) -> bool {
+        self.code == Some(BAD_TOKEN)
+    }
+}
+
+/// The kind of a refusal with this status, and the service's own `code` where it gave one.
+pub(crate) fn kind(status: u16, code: Option<u64>) -> Kind {
+    match (status, code) {
+        (_, Some(BAD_TOKEN | INACTIVE_PROJECT)) => Kind::Authentication,
+        (403, Some(USED_UP)) | (429 | 503, _) => Kind::Limit,
+        (401 | 403, _) => Kind::Authentication,
+        _ => Kind::Other,
+    }
+}
+
+/// The message in one line of bounded length, without characters that a terminal obeys; `None` where nothing is left or
+/// where it has a piece of a secret in it.
+fn presentable(message: &str, secrets: &[&str]) -> Option<String> {
+    let shown: String = message.chars().filter(|c| !commands(*c)).take(MAX_MESSAGE).collect();
+    let shown = shown.trim();
+    let repeats = |secret: &&str| {
+        let length = secret.len().min(PIECE);
+        length > 0 && secret.as_bytes().windows(length).any(|piece| contains(shown.as_bytes(), piece))
+    };
+    (!shown.is_empty() && !secrets.iter().any(repeats)).then(|| shown.to_owned())
+}
+
+/// Control characters, and those that turn or hide what is beside them: bidirectional formatting (Unicode Annex 9, section
+/// 2), separators of lines and paragraphs, characters without width.
+fn commands(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn contains(text: &[u8], piece: &[u8]) -> bool {
+    text.windows(piece.len()).any(|window| window == piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(body: &str) -> Option<String> {
+        Refusal::parse(body.as_bytes(), &["vxa_0123456789abcdef", ""]).message
+    }
+
+    #[test]
+    fn a_reason_is_found_where_services_put_it() {
+        for body in [
+            r#"{"qid":"1","error":{"code":4048,"message":"token is not for this address"}}"#,
+            r#"{"error":"invalid_client","error_description":"token is not for this address"}"#,
+            r#"{"message":"token is not for this address"}"#,
+            r#"{"error":"token is not for this address"}"#,
+        ] {
+            assert_eq!(message(body).as_deref(), Some("token is not for this address"), "{body}");
+        }
+        for body in ["", "<html>", "[]", r#"{"error":{"message":7}}"#, r#"{"message":"  "}"#] {
+            assert_eq!(Refusal::parse(body.as_bytes(), &[]), Refusal::default(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_a_bounded_line_without_orders_to_the_terminal() {
+        let long = format!(r#"{{"message":"{}"}}"#, "é".repeat(100_000));
+        assert_eq!(message(&long).unwrap(), "é".repeat(MAX_MESSAGE));
+        let wild = r#"{"message":"a\u001b[31m\nb\u202e\u0000c\u009b2J"}"#;
+        assert_eq!(message(wild).unwrap(), "a[31mbc2J");
+    }
+
+    #[test]
+    fn a_reason_with_a_piece_of_a_secret_is_left_out() {
+        for told in [
+            "no vxa_0123456789abcdef here",
+            "so vxa_01234567...",
+            "is 456789abcdef",
+            "as vxa_\\u000001234567",
+        ] {
+            assert_eq!(message(&format!(r#"{{"message":"{told}"}}"#)), None, "{told}");
+        }
+        assert!(message(r#"{"message":"tokens begin with vxa_"}"#).is_some());
+    }
+
+    #[test]
+    fn a_budget_is_a_limit_and_a_token_is_not() {
+        assert_eq!(kind(403, Some(403)), Kind::Limit);
+        assert_eq!(kind(403, Some(4048)), Kind::Authentication);
+        assert_eq!(kind(403, None), Kind::Authentication);
+        assert_eq!(kind(400, Some(4048)), Kind::Authentication);
+        assert_eq!(kind(400, Some(4049)), Kind::Authentication);
+        assert_eq!(kind(400, Some(4051)), Kind::Other);
+        assert_eq!(kind(429, Some(429)), Kind::Limit);
+        assert_eq!(kind(501, Some(501)), Kind::Other);
+    }
+}
