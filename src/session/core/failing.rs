@@ -57,7 +57,6 @@ impl Core {
         self.received = self.final_pos();
         self.sent = self.final_pos();
         self.offered = self.final_pos();
-        self.failing_since = self.pardoned.take().or(self.failing_since);
         // The next session starts behind what would never be sent.
         self.settle_gaps(self.replay.end());
     }
@@ -82,14 +81,6 @@ impl Core {
         };
         if was_healthy {
             self.backoff.reset();
-        }
-        if let Link::Live(live) = &self.link
-            && self.sent == self.received
-            && self.last_progress.saturating_sub(live.since) >= self.settings.healthy_after
-        {
-            // It took all there is and kept giving signs of life, so it may be at work on it. If it turns out to have lost
-            // that, it was not.
-            self.pardoned = self.pardoned.or(self.failing_since.take());
         }
         let since = *self.failing_since.get_or_insert(now);
         let begun = self.ever_ready || self.inherited;
@@ -193,7 +184,7 @@ impl Core {
     fn tick_live(&mut self, live: Live, now: Duration) {
         let Settings { ping_interval, progress_timeout, .. } = self.settings;
         let ping_due = now >= live.ping_due(&self.settings);
-        let dead = if self.awaits_progress() && now >= self.progress_due(&live) {
+        let dead = if self.awaits_progress() && now >= self.progress_due() {
             Some(silence("the peer made no progress", progress_timeout))
         } else if ping_due && live.pinged.is_some() {
             Some(silence("the peer gave no sign of life", 2 * ping_interval))

@@ -160,7 +160,7 @@ impl Core {
         self.ever_ready = true;
         self.token_in_force(generation, ready.token_expires_in_ms, ready.auth, now);
         self.settle_gaps(self.received);
-        if self.sent == self.replay.end() && self.wants_audio() {
+        if self.sent == self.replay.end() && self.wants_audio() && !self.replay.is_full() {
             // An idle session needs no more from its peer than this.
             self.failing_since = None;
         }
@@ -211,7 +211,7 @@ impl Core {
         }
         if received > self.received_once {
             self.received_once = received;
-            (self.failing_since, self.pardoned) = (None, None);
+            self.failing_since = None;
         }
         self.pump(now);
         Ok(())
@@ -287,7 +287,7 @@ impl Core {
         });
         let index = self.next_index;
         self.next_index += 1;
-        (self.failing_since, self.pardoned) = (None, None);
+        self.failing_since = None;
         self.last_progress = now;
         self.flushes.retain(|flush| flush.at > end);
         self.ledger.recognised += end - start;

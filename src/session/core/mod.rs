@@ -29,7 +29,7 @@ use super::error::SessionError;
 pub use super::events::{ConnectionId, Input, Output};
 use super::journal::{Checkpoint, ServerSession};
 use super::ledger::{Ended, Ledger};
-use super::links::{Attempt, Link, Live, Swap, lost};
+use super::links::{Attempt, Link, Swap, lost};
 #[cfg(feature = "test-util")]
 use super::planted::Planted;
 use super::replay::ReplayBuffer;
@@ -107,9 +107,7 @@ pub struct Core {
     changed: Duration,
     /// When the trouble began that no progress has ended yet.
     failing_since: Option<Duration>,
-    /// The same of trouble that is forgiven while the server keeps its session.
-    pardoned: Option<Duration>,
-    /// When the peer last acknowledged or said something new.
+    /// When a cursor last moved, or nothing was awaited of the peer, or a connection was found after trouble.
     last_progress: Duration,
     /// Since when audio has waited and the peer took none.
     stalled_since: Option<Duration>,
@@ -176,7 +174,6 @@ impl Core {
             in_force: None,
             changed: Duration::ZERO,
             failing_since: None,
-            pardoned: None,
             last_progress: Duration::ZERO,
             ever_ready: false,
             outputs: VecDeque::new(),
@@ -222,7 +219,7 @@ impl Core {
             Link::Live(live) => {
                 let timers = [
                     Some(live.ping_due(&self.settings)),
-                    self.awaits_progress().then(|| self.progress_due(live)),
+                    self.awaits_progress().then(|| self.progress_due()),
                     self.swap.as_ref().map(|swap| swap.due(&self.settings)),
                     self.throttled(),
                 ];
@@ -246,6 +243,10 @@ impl Core {
         if matches!(self.link, Link::Ended) {
             return;
         }
+        if !self.awaits_progress() {
+            // The watchdog counts from when there is something to wait for.
+            self.last_progress = now;
+        }
         match input {
             Input::Audio(chunk) => self.accept(chunk, now),
             Input::Flush => {
@@ -257,7 +258,6 @@ impl Core {
             }
             Input::Finish => {
                 self.finished = true;
-                self.last_progress = self.last_progress.max(now);
                 self.pump(now);
             }
             Input::Token(token) => self.take_token(&token, now),
@@ -323,26 +323,25 @@ impl Core {
         self.swap.as_ref().and_then(Swap::call).is_some_and(|call| call.id == id)
     }
 
-    /// The peer gave a sign of life on this connection.
+    /// The peer gave a sign of life on this connection, which is no progress of the session.
     fn is_alive(&mut self, id: ConnectionId, now: Duration) {
         if let Link::Live(live) = &mut self.link
             && live.id == id
         {
             (live.heard, live.pinged) = (now, None);
-            if self.sent == self.received {
-                // Recognition may take its time; taking audio must not.
-                self.last_progress = now;
-            }
         }
     }
 
-    /// Whether nothing goes on unless the peer says something. A full buffer waits for a final.
+    /// Whether nothing goes on until the peer moves a cursor: an acknowledgement for audio on the way, the end of a
+    /// finished session, a final that makes room in a full buffer. What only the pace holds back waits for the clock,
+    /// not for the peer.
     fn awaits_progress(&self) -> bool {
-        self.sent > self.received || self.finish_sent || self.replay.is_full()
+        let held_back = self.replay.is_full() || self.sent < self.replay.end();
+        self.sent > self.received || self.finish_sent || held_back && self.throttled().is_none()
     }
 
-    fn progress_due(&self, live: &Live) -> Duration {
-        live.since.max(self.last_progress).saturating_add(self.settings.progress_timeout)
+    fn progress_due(&self) -> Duration {
+        self.last_progress.saturating_add(self.settings.progress_timeout)
     }
 
     #[cfg(feature = "test-util")]
@@ -351,10 +350,6 @@ impl Core {
     }
 
     fn accept(&mut self, chunk: AudioChunk, now: Duration) {
-        if !self.awaits_progress() {
-            // The watchdog counts from when there is something to acknowledge.
-            self.last_progress = now;
-        }
         self.ledger.accepted += chunk.range().len();
         self.replay.push(chunk);
         if self.settings.overflow == Overflow::DropOldest {

@@ -41,6 +41,14 @@ pub(super) struct Audit {
     received_once: FramePos,
     ever_ready: bool,
     dials: VecDeque<Duration>,
+    /// Whether there was a connection before in this process; how often the session moved to another; whether it was
+    /// found again and the user has not heard of that yet; how often it was told.
+    ready_before: bool,
+    moves: u64,
+    found_again: bool,
+    reconnects: u64,
+    /// When a cursor last moved on the connection that carries the session, or that came to be.
+    moved: Duration,
     /// When something last came of the session: a frame accepted, acknowledged for the first time, or final.
     fruit: Duration,
     /// When the trouble began that no progress has ended yet.
@@ -92,13 +100,27 @@ impl Audit {
         self.last_failure = now;
     }
 
+    /// A connection with a fault that lasts as long as it does is left for another.
+    pub(super) fn leaves_fault(&mut self, now: Duration) {
+        self.last_failure = now;
+    }
+
     pub(super) fn flushes(&mut self) {
         self.flushes.push(self.accepted);
     }
 
-    pub(super) fn hears(&mut self, message: &ServerMessage, now: Duration) {
+    /// The peer said something on the connection that carries the session. `moves`: another has carried it until now.
+    pub(super) fn hears(&mut self, message: &ServerMessage, moves: bool, now: Duration) {
         match message {
             ServerMessage::Ready(ready) => {
+                match moves {
+                    true => self.moves += 1,
+                    false => {
+                        self.moved = now;
+                        self.found_again = self.ready_before;
+                    }
+                }
+                self.ready_before = true;
                 self.received = ready.received;
                 (self.sent, self.gap) = (ready.received, ready.received);
                 self.window = ready.window_frames;
@@ -106,6 +128,9 @@ impl Audit {
                 self.ever_ready = true;
             }
             ServerMessage::Ack { received, .. } => {
+                if *received > self.received {
+                    self.moved = now;
+                }
                 self.received = self.received.max(*received);
                 // What an earlier connection carried needs not be sent again.
                 self.sent = self.sent.max(*received);
@@ -200,7 +225,7 @@ impl Audit {
                 self.context.clone_from(&segment.text);
                 self.finals += 1;
                 self.final_ = range.end;
-                self.fruit = now;
+                (self.fruit, self.moved) = (now, now);
                 self.trouble = None;
             }
             TranscriptEvent::Partial { segment, range, .. } => {
@@ -219,7 +244,14 @@ impl Audit {
             TranscriptEvent::Reconnected { from } if *from < self.final_ => {
                 return Err(format!("reconnected from {from}, which is final"));
             }
-            TranscriptEvent::Reconnected { .. } => {}
+            TranscriptEvent::Reconnected { from } => {
+                // What an earlier process had of a session counts as a connection before, if it has to be given up.
+                let found = std::mem::take(&mut self.found_again);
+                if !(found || self.heir && self.reconnects == 0) {
+                    return Err(format!("told of a reconnect from {from} where nothing was lost"));
+                }
+                self.reconnects += 1;
+            }
             TranscriptEvent::End { frames, finals } => {
                 self.end_told = true;
                 if (*frames, *finals) != (self.accepted.0, self.finals) {
@@ -233,6 +265,9 @@ impl Audit {
     /// The order of the cursors, and no frame missing between them.
     pub(super) fn check(&self, core: &Core, plan: &Plan) -> Result<(), String> {
         let cursors = core.cursors();
+        if self.found_again {
+            return Err("a session that was lost and found again is not told of".to_owned());
+        }
         let ordered = cursors.final_ <= cursors.received
             && cursors.received <= cursors.sent
             && cursors.sent <= cursors.accepted;
@@ -274,6 +309,15 @@ impl Audit {
         }
     }
 
+    /// A connection that lives is left for dead: only where no cursor has moved for the time that the settings say.
+    pub(super) fn leaves_for_dead(&self, plan: &Plan, now: Duration) -> Result<(), String> {
+        let patience = plan.settings.progress_timeout;
+        if now.saturating_sub(self.moved) < patience {
+            return Err(format!("took a living connection for dead, a cursor moved at {:?}", self.moved));
+        }
+        Ok(())
+    }
+
     /// Whether the session had reason to end like this.
     pub(super) fn ends(&mut self, ended: &Ended, plan: &Plan, now: Duration) -> Result<(), String> {
         self.ended = true;
@@ -283,6 +327,10 @@ impl Audit {
             == (accepted, recognised, self.gaps, self.finals);
         if !told || !ledger.is_balanced() {
             return Err(format!("{ledger:?}, but {recognised} of {accepted} frames are recognised"));
+        }
+        if (ledger.reconnects, ledger.moves) != (self.reconnects, self.moves) {
+            let (reconnects, moves) = (self.reconnects, self.moves);
+            return Err(format!("{ledger:?}, but there were {reconnects} reconnects and {moves} moves"));
         }
         match result {
             Ok(()) => {

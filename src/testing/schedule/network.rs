@@ -21,6 +21,10 @@ pub(super) struct Connection {
     pub(super) fault: Fault,
     /// The token in force on it.
     pub(super) generation: u64,
+    /// It is to take over from a connection that carries the session.
+    pub(super) moving: bool,
+    /// The client was told that the dial succeeded.
+    pub(super) connected: bool,
     /// The client has given it up.
     pub(super) left: bool,
     /// It has broken: the server hears and says nothing more on it.
@@ -46,6 +50,8 @@ impl Connection {
         Connection {
             fault,
             generation,
+            moving: false,
+            connected: false,
             left: false,
             broken: false,
             mute: false,

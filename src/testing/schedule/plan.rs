@@ -89,6 +89,8 @@ pub(super) enum Misery {
     TokenCircle,
     /// The token endpoint is down.
     NoToken,
+    /// The server acknowledges audio and answers pings, and never has a text.
+    NoFinals,
 }
 
 /// What goes wrong with one connection.
@@ -110,6 +112,8 @@ pub(super) enum Fault {
     },
     /// The server doesn't answer `auth`.
     DeafToAuth,
+    /// The server acknowledges audio, answers pings, and says no final on this connection.
+    NoFinals,
 }
 
 /// Why a dial fails.
@@ -207,6 +211,7 @@ impl Plan {
                 Misery::Poison,
                 Misery::TokenCircle,
                 Misery::NoToken,
+                Misery::NoFinals,
             ])),
         };
         let longest = dice.between(20, 400);
@@ -430,7 +435,7 @@ impl Fault {
     pub(super) fn when(self) -> Option<When> {
         match self {
             Fault::Break { when, .. } | Fault::Goaway { when, .. } => Some(when),
-            Fault::None | Fault::Dial(_) | Fault::DeafToAuth => None,
+            Fault::None | Fault::Dial(_) | Fault::DeafToAuth | Fault::NoFinals => None,
         }
     }
 }
@@ -446,6 +451,7 @@ impl Misery {
             Misery::Poison => broken(When::AtFinal, How::Close(close::SERVER_FAULT), true),
             Misery::TokenCircle => broken(When::Said(1), How::Close(close::TOKEN), false),
             Misery::NoToken => Fault::Dial(Refusal::Token),
+            Misery::NoFinals => Fault::NoFinals,
         }
     }
 }
@@ -460,9 +466,10 @@ fn any_fault(dice: &mut Dice) -> Fault {
             Fault::Goaway { when: any_time(dice), reason, deadline: dice.millis(0, 20_000) }
         }
         30..33 => Fault::DeafToAuth,
+        33..36 => Fault::NoFinals,
         number => {
             let how = match number {
-                33..68 => How::Reset {
+                36..68 => How::Reset {
                     heard: dice.chance(50),
                     said: dice.chance(50),
                     notice: dice.millis(0, 3_000),

@@ -10,7 +10,7 @@ use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
 use voxline::session::backoff::Backoff;
 use voxline::session::protocol::{Ready, ServerMessage, encode_audio};
-use voxline::session::{self, Ended, Settings, close};
+use voxline::session::{self, Ended, SessionError, Settings, close};
 use voxline::testing::network::{self, Line, SimulatedConnector, Trace};
 use voxline::testing::peer::{Behaviour, Expect, RecordingPeer, Reply, ScriptError, ScriptedPeer, Step};
 use voxline::testing::{Cut, Fault, ShortLivedTokens};
@@ -99,6 +99,28 @@ fn a_peer_that_vanishes_while_audio_flows_is_noticed_in_time() {
         assert!(ledger.replayed > u64::from(RATE) * 15, "{ledger}");
         assert_eq!(peer.recording().bytes().unwrap(), bytes(&pcm));
     }
+}
+
+/// A service that takes all audio, answers every ping and never has a text is given up within the bound that the
+/// settings document.
+#[test]
+fn a_peer_that_acknowledges_and_never_answers_is_given_up_in_time() {
+    let (pcm, settings) = (noise(RATE as usize), Settings::new(RATE));
+    let never = Behaviour { recognition: Duration::from_secs(86_400), ..Behaviour::default() };
+    let peer = RecordingPeer::new(never);
+    let feed = async |sender: mpsc::Sender<Feed>, _| {
+        speak(&sender, &pcm, 0, pcm.len()).await;
+        sender.send(Feed::End).await.unwrap();
+    };
+    let bound = settings.give_up + 2 * settings.progress_timeout;
+    let (ended, traces, _) = simulate(hold(settings, &service_token(), vec![], &peer, feed));
+    let Err(SessionError::Unreachable { reason }) = &ended.result else { panic!("{:?}", ended.result) };
+    assert_eq!(reason, "the peer made no progress for 60 s");
+    // A second to speak, the rest for the dials in between and the goodbye.
+    let left = traces.last().and_then(|trace| trace.left).unwrap();
+    assert!(left <= Duration::from_secs(1) + bound + Duration::from_secs(15), "given up after {left:?}");
+    assert_eq!((ended.ledger.recognised, ended.ledger.unfinished), (0, u64::from(RATE)));
+    assert_eq!(peer.recording().bytes().unwrap(), bytes(&pcm), "it had all the audio");
 }
 
 #[test]

@@ -14,7 +14,8 @@ impl Simulation {
         let number = self.connections.len();
         let fault = self.plan.fault(number, self.token_spent);
         self.note("dials", number as u64, generation);
-        self.connections.push(Connection::new(fault, generation, self.now));
+        let moving = self.carrier.is_some();
+        self.connections.push(Connection { moving, ..Connection::new(fault, generation, self.now) });
         let answer = match fault {
             Fault::Dial(Refusal::Unreachable) => Some(failure(Recovery::Retry, FailureKind::Unreachable)),
             Fault::Dial(Refusal::Busy(wait)) => Some(failure(Recovery::RetryAfter(wait), FailureKind::Limit)),
@@ -73,15 +74,21 @@ impl Simulation {
                 self.note(what, first, second);
                 if matches!(message, ServerMessage::Ready(_)) {
                     self.token_spent = false;
-                    self.carrier = Some(number);
+                    let before = self.carrier.replace(number);
+                    if before.is_some_and(|before| self.connections[before].fault == Fault::NoFinals) {
+                        self.audit.leaves_fault(self.now);
+                    }
                 }
-                self.audit.hears(&message, self.now);
+                self.audit.hears(&message, self.connections[number].moving, self.now);
                 Input::Peer(id, message)
             }
             Down::Alive => Input::Alive(id),
             Down::Closed(code) => {
                 self.note("is closed", number as u64, code.into());
                 self.connections[number].left = true;
+                if self.carrier == Some(number) {
+                    self.carrier_ends(code == close::MOVED);
+                }
                 self.fails(
                     number,
                     match code {
@@ -95,11 +102,22 @@ impl Simulation {
             Down::Lost => {
                 self.note("loses the connection", number as u64, 0);
                 self.connections[number].left = true;
+                if self.carrier == Some(number) {
+                    self.carrier_ends(false);
+                }
                 self.fails(number, Recovery::Retry);
                 Input::Lost(id, "reset".to_owned())
             }
         };
         self.tell(input)
+    }
+
+    /// The connection that carried the session ends. What was to take over only moves the session where it had the
+    /// session already, and that is why; else it finds a session that was lost.
+    pub(super) fn carrier_ends(&mut self, handed_over: bool) {
+        for connection in &mut self.connections {
+            connection.moving &= handed_over && connection.connected;
+        }
     }
 
     /// The connection's fault strikes.
@@ -113,7 +131,7 @@ impl Simulation {
                 self.schedule(deadline, Event::Deadline(number));
                 return;
             }
-            Fault::None | Fault::Dial(_) | Fault::DeafToAuth => return,
+            Fault::None | Fault::Dial(_) | Fault::DeafToAuth | Fault::NoFinals => return,
         };
         if forget {
             self.server.forget();

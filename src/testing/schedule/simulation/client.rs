@@ -186,8 +186,9 @@ impl Simulation {
         }
         if self.carrier == Some(number) {
             self.carrier = None;
+            self.carrier_ends(false);
             if code == close::GOING_AWAY && !was_broken {
-                return Err("took a living connection for dead".to_owned());
+                self.audit.leaves_for_dead(&self.plan, self.now)?;
             }
         }
         match code {

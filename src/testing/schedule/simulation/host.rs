@@ -106,7 +106,8 @@ impl Simulation {
 
     pub(super) fn say(&mut self, number: usize, message: ServerMessage) {
         let connection = &mut self.connections[number];
-        if connection.broken {
+        let answers = matches!(message, ServerMessage::Final(_) | ServerMessage::Done { .. });
+        if connection.broken || answers && connection.fault == Fault::NoFinals {
             return;
         }
         let (strikes, leaves) = connection.strikes_after(&message);

@@ -160,7 +160,10 @@ impl Simulation {
             });
             let over = self.connections.len() > self.plan.faults.len()
                 && self.fetches > self.plan.token_faults.len();
-            let silent = self.carrier.is_some_and(|carrier| self.connections[carrier].silent_since.is_some());
+            let silent = self.carrier.is_some_and(|carrier| {
+                let carrier = &self.connections[carrier];
+                carrier.silent_since.is_some() || carrier.fault == Fault::NoFinals
+            });
             let calm = (quiet || over && !silent) && self.kills == self.plan.kills.len();
             self.audit.check_patience(&self.plan, calm, self.now)?;
             if let Some(carrier) = self.carrier {
@@ -197,6 +200,7 @@ impl Simulation {
             }
             Event::Dialled(number, None) => {
                 self.note("connected", number as u64, 0);
+                self.connections[number].connected = true;
                 let generation = self.connections[number].generation;
                 self.expire_later(number, generation);
                 self.tell(Input::Connected(self.id(number)))
