@@ -334,7 +334,7 @@ impl Line {
         }
         let frames = match &feed {
             Feed::Audio(chunk) => chunk.range().len(),
-            Feed::Flush | Feed::End => 0,
+            Feed::Flush | Feed::Gap(_) | Feed::End => 0,
         };
         match self.sender.blocking_send(feed) {
             Ok(()) => {

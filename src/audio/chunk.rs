@@ -89,6 +89,8 @@ pub enum Feed {
     Audio(AudioChunk),
     /// End the utterance here: what was said so far is wanted now.
     Flush,
+    /// The source has lost these frames, where its audio goes on: they are told as a gap.
+    Gap(FrameRange),
     /// The source has ended. A channel that closes without it means that the sender died.
     End,
 }

@@ -27,4 +27,4 @@ pub use token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
 #[cfg(feature = "test-util")]
 pub use vault::VaultStep;
 pub use vault::{Account, LockedVault, Vault, VaultError, VaultKey};
-pub(crate) use vault::{create_private_dir, create_private_file, exposed};
+pub(crate) use vault::{changeable_by_others, create_private_dir, create_private_file, exposed, is_ours};

@@ -165,6 +165,7 @@ impl<C: Connect> Driver<'_, C> {
                     match feed {
                         Some(Feed::Audio(chunk)) => Input::Audio(chunk),
                         Some(Feed::Flush) => Input::Flush,
+                        Some(Feed::Gap(range)) => Input::Gap(range),
                         Some(Feed::End) | None => {
                             self.audio_open = false;
                             Input::Finish

@@ -4,7 +4,7 @@ use super::error::Failure;
 use super::journal::ServerSession;
 use super::ledger::Ended;
 use super::protocol::{ClientMessage, ServerMessage};
-use crate::audio::AudioChunk;
+use crate::audio::{AudioChunk, FrameRange};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::transcript::TranscriptEvent;
 
@@ -18,6 +18,8 @@ pub struct ConnectionId(pub u32);
 pub enum Input {
     /// The source gave the next frames.
     Audio(AudioChunk),
+    /// The source has lost these frames, which follow what it gave.
+    Gap(FrameRange),
     /// The user wants what was said so far, now.
     Flush,
     /// The source has ended.

@@ -80,6 +80,19 @@ impl ReplayBuffer {
         self.entries.push_back(Entry::Audio(chunk));
     }
 
+    /// Appends frames that the source has lost, which hold no memory.
+    ///
+    /// # Panics
+    /// If they don't start at [`end`](ReplayBuffer::end).
+    pub fn push_gap(&mut self, range: FrameRange) {
+        assert_eq!(range.start, self.end, "a gap must be contiguous");
+        if range.start < range.end {
+            self.end = range.end;
+            self.gaps += 1;
+            self.entries.push_back(Entry::Gap(range));
+        }
+    }
+
     /// What is kept of the frame at `position` and those right behind it; `None` at the end.
     #[must_use]
     pub fn at(&self, position: FramePos) -> Option<Entry> {

@@ -10,7 +10,7 @@ use super::at::At;
 use super::record::{Entry, HEADER_BYTES, Header};
 use super::recovery::{Place, What};
 use super::{Shared, SpoolError, Weight};
-use crate::audio::{AudioChunk, Feed, FramePos};
+use crate::audio::{AudioChunk, Feed, FramePos, FrameRange};
 use crate::session::{Journal, ServerSession};
 use crate::transcript::TranscriptEvent;
 
@@ -58,6 +58,7 @@ impl Writer {
             Feed::Audio(chunk) => self.append(chunk),
             Feed::Flush => self.flush(),
             Feed::End => self.end(),
+            Feed::Gap(range) => self.lose(*range),
         }
     }
 
@@ -75,6 +76,20 @@ impl Writer {
             self.write(new.payload(), entry)?;
         }
         self.position = range.end;
+        Ok(())
+    }
+
+    /// Writes that the source has lost these frames, as far as the spool doesn't have them.
+    ///
+    /// # Errors
+    /// See [`append`](Writer::append).
+    fn lose(&mut self, range: FrameRange) -> Result<(), SpoolError> {
+        let (start, end) = (range.start + self.origin.0, range.end + self.origin.0);
+        let accepted = self.accepted();
+        if end > accepted {
+            self.write(&[], Entry::Lost(start.max(accepted).to(end)))?;
+        }
+        self.position = end;
         Ok(())
     }
 
@@ -200,6 +215,11 @@ impl Reader {
                 let rest = chunk.from(self.position);
                 self.position = self.position.max(chunk.range().end);
                 rest.map(Feed::Audio)
+            }
+            (Entry::Lost(range), _) => {
+                let start = range.start.max(self.position);
+                self.position = self.position.max(range.end);
+                (start < range.end).then(|| Feed::Gap(start.to(range.end)))
             }
             (Entry::End(_), _) => {
                 self.ended = true;

@@ -29,6 +29,20 @@ pub enum SpoolError {
         /// The file.
         path: PathBuf,
     },
+    /// Others could replace the file.
+    #[error(
+        "spool directory {path} belongs to another user or can be changed by others: run chmod 700 on it as its owner, or name another"
+    )]
+    ExposedDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file is another user's.
+    #[error("spool {path} belongs to another user: remove it, or name another directory")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
     /// The name leads elsewhere.
     #[error("spool {path} is not a regular file: remove it")]
     NotAFile {
@@ -36,7 +50,7 @@ pub enum SpoolError {
         path: PathBuf,
     },
     /// It doesn't begin with a head.
-    #[error("{path} is not a spool, or its head is damaged: delete it to start anew")]
+    #[error("{path} is not a spool, or its head is damaged: move it away to start anew")]
     NotASpool {
         /// The file.
         path: PathBuf,

@@ -9,9 +9,9 @@
 //!   on there.
 //!
 //! The file holds recorded speech and the key of the server's session, so it is its owner's alone (mode 0600), and one
-//! process has it at a time. A process that dies in the middle of a write leaves half a record; whatever is not whole,
-//! and all behind it, is cut off when the file is opened again: what is recovered is always the beginning of what was
-//! written.
+//! process has it at a time. A process that dies in the middle of a write leaves half a record, which is cut off when the
+//! file is opened again. A file that is damaged elsewhere is set aside, and all that can be read of it goes on in a new
+//! one: frames that can't are told as a gap, and what is behind a final that can't is recognised again.
 //!
 //! ```no_run
 //! use voxline::spool::{Fsync, Head, Opened, Spool, SpoolError};
@@ -35,6 +35,7 @@ mod error;
 mod locked;
 mod record;
 mod recovery;
+mod repair;
 mod state;
 
 use std::fmt;
@@ -51,14 +52,17 @@ pub use error::SpoolError;
 use self::locked::Locked;
 use self::record::{Entry, HeadBody};
 use self::recovery::Scan;
+use self::repair::Survey;
 use self::state::State;
 use crate::audio::FramePos;
-use crate::auth::{create_private_dir, create_private_file, exposed};
+use crate::auth::{changeable_by_others, create_private_dir, create_private_file, exposed, is_ours};
 use crate::session::Checkpoint;
 use crate::transcript::TranscriptEvent;
 
-/// The format's version; a file of another is not read.
-const VERSION: u32 = 1;
+/// The format's version. A file of a later one is not read, nor one before [`OLDEST_VERSION`].
+const VERSION: u32 = 2;
+/// The first version, which has no record of lost frames.
+const OLDEST_VERSION: u32 = 1;
 
 /// Whose spool it is: a file of another sample rate or identity is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,8 +121,11 @@ pub struct Recovered {
     pub ended: bool,
     /// Whether the session is over, and all of it in `told`.
     pub done: bool,
-    /// Bytes of half records and damage at the end of the file, which were cut off.
+    /// Bytes of a half record at the end of the file, which were cut off.
     pub dropped_bytes: u64,
+    /// Where a damaged file was set aside. All that could be read of it went on in a new one; frames that could not are a
+    /// gap, unless their text was there.
+    pub damaged: Option<PathBuf>,
 }
 
 /// The file of one session, for as long as it is needed. Others can't open it until this and all that came with it are
@@ -137,7 +144,7 @@ impl Spool {
     /// before a flush, which a replay can't express; the reader begins there.
     ///
     /// # Errors
-    /// See [`SpoolError`]. A file of another session, version or owner is left as it is.
+    /// See [`SpoolError`]. A file of another session, version or owner is left as it is, as is one whose head is damaged.
     pub fn open(
         path: impl Into<PathBuf>,
         head: &Head,
@@ -145,14 +152,26 @@ impl Spool {
         fsync: Fsync,
     ) -> Result<Opened, SpoolError> {
         let path = path.into();
-        let file = acquire(&path)?;
+        let mut file = acquire(&path)?;
         let io_error = |source| SpoolError::Io { path: path.clone(), source };
         let torn_head = begin(&file, &path, head, fsync).map_err(io_error)?;
-        let length = file.metadata().map_err(io_error)?.len();
-        let Scan { state, told, context, server, waiting, end } = recovery::scan(&file, &path, length, head)?;
+        let mut length = file.metadata().map_err(io_error)?.len();
+        let mut scan = recovery::scan(&file, &path, length, head)?;
+        let mut damaged = None;
+        if scan.end < length
+            && let Some(pieces) = Survey::make(&file, length, scan.state, scan.end).map_err(io_error)?
+        {
+            let (new, aside) =
+                repair::replace(&file, &path, head.into(), &pieces, fsync).map_err(io_error)?;
+            tracing::error!(spool = %path.display(), aside = %aside.display(), "spool is damaged, set aside; what can be read goes on");
+            (file, damaged) = (new, Some(aside));
+            length = file.metadata().map_err(io_error)?.len();
+            scan = recovery::scan(&file, &path, length, head)?;
+        }
+        let Scan { state, told, context, server, waiting, end } = scan;
         let dropped_bytes = torn_head + (length - end);
         if dropped_bytes > 0 {
-            tracing::warn!(spool = %path.display(), dropped_bytes, "the end of the spool was torn or damaged");
+            tracing::warn!(spool = %path.display(), dropped_bytes, "the end of the spool was torn");
             file.set_len(end).map_err(io_error)?;
         }
         let tail = Mutex::new(Tail { length: end, state });
@@ -162,7 +181,7 @@ impl Spool {
         let replay = reader.replay(waiting, replay_frames)?;
         let State { accepted, final_, next_index, gaps, ended, done, .. } = state;
         let checkpoint = Checkpoint { final_, next_index, gaps, context, server, replay };
-        let recovered = Recovered { checkpoint, told, accepted, ended, done, dropped_bytes };
+        let recovered = Recovered { checkpoint, told, accepted, ended, done, dropped_bytes, damaged };
         let (writer, log) = (Writer::new(shared.clone(), written), Log::new(shared.clone()));
         Ok(Opened { spool: Spool { shared }, writer, reader, log, recovered })
     }
@@ -264,20 +283,28 @@ impl fmt::Debug for Shared {
 /// Opens the file for this process alone; where there is none, creates it and its directory.
 fn acquire(path: &Path) -> Result<Locked, SpoolError> {
     let io_error = |source| SpoolError::Io { path: path.to_owned(), source };
+    let directory = directory_of(path);
+    // Whoever can change it could put another file there, and read what is said from then on.
+    let check_directory = || {
+        if changeable_by_others(&fs::metadata(directory).map_err(io_error)?) {
+            return Err(SpoolError::ExposedDirectory { path: directory.to_owned() });
+        }
+        Ok(())
+    };
     loop {
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                    create_private_dir(directory).map_err(io_error)?;
-                }
+                create_private_dir(directory).map_err(io_error)?;
+                check_directory()?;
                 create_private_file(path).map_err(io_error)?;
             }
             Err(error) => return Err(io_error(error)),
             Ok(metadata) if !metadata.is_file() => {
                 return Err(SpoolError::NotAFile { path: path.to_owned() });
             }
+            Ok(metadata) if !is_ours(&metadata) => return Err(SpoolError::NotOurs { path: path.to_owned() }),
             Ok(metadata) if exposed(&metadata) => return Err(SpoolError::Exposed { path: path.to_owned() }),
-            Ok(_) => {}
+            Ok(_) => check_directory()?,
         }
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             // Its last owner removed it just now.
@@ -315,9 +342,7 @@ fn is_at(_: &File, path: &Path) -> io::Result<bool> {
 /// Writes the head of a new spool, or of one whose process died while it wrote the head: then there is a beginning of
 /// this very head and nothing else. Returns how many bytes there were of it.
 fn begin(file: &File, path: &Path, head: &Head, fsync: Fsync) -> io::Result<u64> {
-    let Head { sample_rate, identity, service } = head.clone();
-    let body = HeadBody { version: VERSION, sample_rate, identity, service };
-    let record = Entry::Head(body).encode(&[])?;
+    let record = Entry::Head(head.into()).encode(&[])?;
     let mut there = vec![0; record.len()];
     let count = record::read_most(at::At::new(file, 0), &mut there)?;
     if count == record.len() || there[..count] != record[..count] {
@@ -328,12 +353,26 @@ fn begin(file: &File, path: &Path, head: &Head, fsync: Fsync) -> io::Result<u64>
         file.sync_all()?;
         // The name itself is durable only once the directory is.
         #[cfg(unix)]
-        if let Some(directory) = path.parent() {
-            let here = directory.as_os_str().is_empty();
-            File::open(if here { Path::new(".") } else { directory })?.sync_all()?;
-        }
+        sync_directory_of(path)?;
     }
     Ok(count as u64)
+}
+
+/// The directory that the file at `path` is in.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(unix)]
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    File::open(directory_of(path))?.sync_all()
+}
+
+impl From<&Head> for HeadBody {
+    fn from(head: &Head) -> HeadBody {
+        let Head { sample_rate, identity, service } = head.clone();
+        HeadBody { version: VERSION, sample_rate, identity, service }
+    }
 }
 
 #[cfg(test)]
@@ -346,7 +385,7 @@ mod tests {
         let path = directory.path().join("spool");
         create_private_file(&path).unwrap();
         let body = HeadBody {
-            version: 2,
+            version: 3,
             sample_rate: 16_000,
             identity: "call.wav".to_owned(),
             service: String::new(),
@@ -356,7 +395,7 @@ mod tests {
         fs::write(&path, &later).unwrap();
         let head = Head { sample_rate: 16_000, identity: "call.wav".to_owned(), service: String::new() };
         let refused = Spool::open(&path, &head, 0, Fsync::Never).unwrap_err().to_string();
-        assert!(refused.contains("has version 2, expected 1"), "{refused}");
+        assert!(refused.contains("has version 3, expected 2"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), later);
     }
 }

@@ -23,7 +23,7 @@ const AUDIO_MAX: usize = 32 << 20;
 /// The longest body of any other kind, which is held in memory to be read.
 const NOTE_MAX: usize = 4 << 20;
 /// Bytes in front of the PCM: position and mark.
-const AUDIO_HEAD: usize = 9;
+pub(super) const AUDIO_HEAD: usize = 9;
 
 /// What is in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +37,25 @@ pub(super) enum Kind {
     Final = 6,
     Gap = 7,
     Done = 8,
+    Lost = 9,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] =
-        [Kind::Head, Kind::Audio, Kind::Flush, Kind::End, Kind::Opened, Kind::Final, Kind::Gap, Kind::Done];
+    const ALL: [Kind; 9] = [
+        Kind::Head,
+        Kind::Audio,
+        Kind::Flush,
+        Kind::End,
+        Kind::Opened,
+        Kind::Final,
+        Kind::Gap,
+        Kind::Done,
+        Kind::Lost,
+    ];
 
     /// Whether the reader hands it on.
     pub(super) fn is_feed(self) -> bool {
-        matches!(self, Kind::Audio | Kind::Flush | Kind::End)
+        matches!(self, Kind::Audio | Kind::Flush | Kind::End | Kind::Lost)
     }
 }
 
@@ -53,13 +63,18 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub(super) enum Entry {
     Head(HeadBody),
-    Audio { range: FrameRange, voiced: Option<bool> },
+    Audio {
+        range: FrameRange,
+        voiced: Option<bool>,
+    },
     Flush(FramePos),
     End(FramePos),
     Opened(ServerSession),
     Final(FinalSegment),
     Gap(FrameRange),
     Done,
+    /// Frames of the source that are missing: their record was damaged, or they never came.
+    Lost(FrameRange),
 }
 
 /// Whose spool it is. What a later version adds must not keep this one from reading the version.
@@ -85,6 +100,7 @@ impl Entry {
             Entry::Final(_) => Kind::Final,
             Entry::Gap(_) => Kind::Gap,
             Entry::Done => Kind::Done,
+            Entry::Lost(_) => Kind::Lost,
         }
     }
 
@@ -100,7 +116,7 @@ impl Entry {
             Entry::Flush(at) | Entry::End(at) => at.0.to_le_bytes().into(),
             Entry::Opened(server) => to_vec(server)?,
             Entry::Final(segment) => to_vec(segment)?,
-            Entry::Gap(range) => to_vec(range)?,
+            Entry::Gap(range) | Entry::Lost(range) => to_vec(range)?,
             Entry::Done => Vec::new(),
         };
         let length = note.len() + pcm.len();
@@ -145,6 +161,7 @@ impl Entry {
             Kind::Final => Entry::Final(from_slice(body).ok()?),
             Kind::Gap => Entry::Gap(from_slice(body).ok()?),
             Kind::Done => Entry::Done,
+            Kind::Lost => Entry::Lost(from_slice(body).ok()?),
         })
     }
 }
@@ -226,7 +243,12 @@ pub(super) struct Records<R> {
 impl<R: BufRead> Records<R> {
     /// The records in `input`, which has `length` bytes.
     pub(super) fn new(input: R, length: u64) -> Records<R> {
-        Records { input, offset: 0, length, body: Vec::new() }
+        Records::starting_at(input, 0, length)
+    }
+
+    /// The records from `offset` on in a file of `length` bytes; `input` stands there.
+    pub(super) fn starting_at(input: R, offset: u64, length: u64) -> Records<R> {
+        Records { input, offset, length, body: Vec::new() }
     }
 
     /// The next record; `None` at the end, or where something else stands at `offset`.

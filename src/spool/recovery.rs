@@ -8,7 +8,7 @@ use std::path::Path;
 use super::at::At;
 use super::record::{Entry, HeadBody, Records};
 use super::state::State;
-use super::{Head, SpoolError, VERSION};
+use super::{Head, OLDEST_VERSION, SpoolError, VERSION};
 use crate::audio::FramePos;
 use crate::session::ServerSession;
 use crate::transcript::TranscriptEvent;
@@ -45,6 +45,7 @@ pub(super) enum What {
     Audio,
     Flush,
     End,
+    Lost,
 }
 
 /// Reads the `length` bytes of `file`.
@@ -83,6 +84,7 @@ impl Scan {
         match entry {
             Entry::Audio { .. } => self.waiting.push_back(Place { offset, end, what: What::Audio }),
             Entry::Flush(_) => self.waiting.push_back(Place { offset, end, what: What::Flush }),
+            Entry::Lost(_) => self.waiting.push_back(Place { offset, end, what: What::Lost }),
             Entry::End(_) => self.waiting.push_back(Place { offset, end, what: What::End }),
             Entry::Opened(server) => self.server = Some(server),
             Entry::Final(mut segment) => {
@@ -103,7 +105,7 @@ impl Scan {
 
 fn check(path: &Path, head: &Head, found: &HeadBody) -> Result<(), SpoolError> {
     let path = path.to_owned();
-    if found.version != VERSION {
+    if !(OLDEST_VERSION..=VERSION).contains(&found.version) {
         return Err(SpoolError::Version { path, expected: VERSION, actual: found.version });
     }
     let (rate, identity) = (head.sample_rate, &head.identity);

@@ -39,6 +39,13 @@ impl State {
                 self.feed("audio", range.start)?;
                 self.accepted = range.end;
             }
+            Entry::Lost(range) if range.end < range.start => {
+                return Err(format!("lost frames {}..{}", range.start, range.end));
+            }
+            Entry::Lost(range) => {
+                self.feed("lost audio", range.start)?;
+                self.accepted = range.end;
+            }
             Entry::Flush(at) => {
                 self.feed("a flush", *at)?;
                 self.flushed = Some(*at);

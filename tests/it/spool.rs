@@ -2,18 +2,24 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::ops::Range;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use voxline::audio::{AudioChunk, Feed, FramePos};
-use voxline::session::{Journal, ServerSession};
+use voxline::auth::TokenProvider;
+use voxline::session::{self, Journal, ServerSession, Settings};
 use voxline::spool::{Fsync, Head, Opened, Reader, Spool, SpoolError};
+use voxline::testing::network;
+use voxline::testing::peer::{Behaviour, RecordingPeer};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 
 use crate::random::Random;
@@ -102,6 +108,7 @@ impl Story {
                 Op::Feed(feed) => {
                     match feed {
                         Feed::Audio(chunk) => story.accepted = chunk.range().end,
+                        Feed::Gap(range) => story.accepted = range.end,
                         Feed::Flush => {}
                         Feed::End => story.ended = true,
                     }
@@ -129,6 +136,7 @@ impl Story {
         }
         let wanted = feeds.into_iter().filter_map(|(end, feed)| match feed {
             Feed::Audio(chunk) => Some(Feed::Audio(chunk.from(story.final_)?)),
+            Feed::Gap(range) => Some(Feed::Gap(range)),
             Feed::Flush => (end > story.final_).then_some(Feed::Flush),
             Feed::End => Some(Feed::End),
         });
@@ -276,30 +284,198 @@ fn a_spool_cut_anywhere_is_the_beginning_of_what_was_written_and_goes_on() {
     }
 }
 
+/// Damages the `touched` bytes of a spool, opens it and checks that only the records there are missing: their audio is a
+/// gap, unless its text is there; all else of the source comes back, and what was told, up to the first record of it that
+/// is missing; the ledger adds up; the damaged file is kept.
+fn check_damage(path: &Path, ops: &[Op], lengths: &[usize], damaged: &[u8], touched: Range<usize>) {
+    let aside = path.with_extension("damaged");
+    let _ = fs::remove_file(&aside);
+    write(path, damaged);
+    let opened = open(path, 50);
+    let recovered = &opened.recovered;
+    let (whole, last) = (damaged.len(), lengths[lengths.len() - 2]);
+    if recovered.dropped_bytes > 0 {
+        // A last record that seems longer than what there is of it is one that was not written to its end.
+        assert!(touched.end > last && recovered.damaged.is_none(), "{touched:?} of {whole}: cut");
+    } else {
+        assert_eq!(recovered.damaged.as_ref(), Some(&aside), "{touched:?} of {whole}");
+        assert!(fs::read(&aside).unwrap() == damaged, "{touched:?}: what is set aside is another file");
+    }
+    let is_touched = |number: usize| lengths[number] < touched.end && touched.start < lengths[number + 1];
+    let all = Story::of(ops);
+    let found = Story::found(opened, 50);
+    assert_eq!(found.accepted, all.accepted, "{touched:?}");
+    let told = ops
+        .iter()
+        .enumerate()
+        .filter(|(_, op)| matches!(op, Op::Told(event) if !matches!(event, TranscriptEvent::End { .. })));
+    let untouched = told.take_while(|(number, _)| !is_touched(*number)).count();
+    assert_eq!(found.told, all.told[..untouched], "{touched:?}");
+    let mut at = found.final_;
+    for feed in &found.feeds {
+        match feed {
+            Feed::Audio(kept) => {
+                assert_eq!(kept.payload(), chunk(kept.range().start.0, kept.range().end.0).payload());
+                assert_eq!(kept.range().start, at, "{touched:?}");
+                at = kept.range().end;
+            }
+            Feed::Gap(range) => {
+                assert_eq!(range.start, at, "{touched:?}");
+                at = range.end;
+                let missing: u64 = ops
+                    .iter()
+                    .enumerate()
+                    .map(|(number, op)| match op {
+                        Op::Feed(Feed::Audio(chunk)) if is_touched(number) => {
+                            let (start, end) =
+                                (chunk.range().start.max(range.start), chunk.range().end.min(range.end));
+                            end.0.saturating_sub(start.0)
+                        }
+                        _ => 0,
+                    })
+                    .sum();
+                assert_eq!(missing, range.len(), "{touched:?}: {range} is a gap");
+            }
+            Feed::Flush | Feed::End => {}
+        }
+    }
+    // Every frame is final, kept or in a gap.
+    assert_eq!(at, all.accepted, "{touched:?}");
+    // What goes on is whole.
+    let again = open(path, 50);
+    assert_eq!(
+        (again.recovered.dropped_bytes, &again.recovered.damaged),
+        (0, &None),
+        "{touched:?}, opened twice"
+    );
+    assert_eq!(Story::found(again, 50), found, "{touched:?}, opened twice");
+}
+
+/// How many bits are flipped in each byte: one, or as many as `VOXLINE_FLIPS` says.
+#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
+fn flips() -> u32 {
+    let asked = std::env::var("VOXLINE_FLIPS").ok();
+    asked.map_or(1, |count| count.parse().expect("VOXLINE_FLIPS is a number from 1 to 8"))
+}
+
 #[test]
-fn a_damaged_byte_costs_what_is_behind_it_and_never_gives_other_data() {
-    const TEST: &str = "spool::a_damaged_byte_costs_what_is_behind_it_and_never_gives_other_data";
+fn a_flipped_bit_costs_its_own_record_and_no_other_audio() {
+    const TEST: &str = "spool::a_flipped_bit_costs_its_own_record_and_no_other_audio";
     let mut random = Random::for_test(TEST);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("spool");
-    for _ in 0..3 {
+    for _ in 0..2 {
         let ops = random_session(&mut random);
         let (bytes, lengths) = recorded(&directory.path().join("whole"), &ops);
         for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 1 + random.below(255) as u8;
-            write(&path, &damaged);
-            if at < lengths[0] {
-                let refused = refused(&path, &head());
-                assert!(matches!(refused, SpoolError::NotASpool { .. }), "byte {at}: {refused}");
-                assert_eq!(fs::read(&path).unwrap(), damaged, "a refused file is left alone");
-                continue;
+            let first = random.below(8) as u32;
+            for bit in (first..first + flips()).map(|bit| bit % 8) {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                if at < lengths[0] {
+                    write(&path, &damaged);
+                    let refused = refused(&path, &head());
+                    assert!(matches!(refused, SpoolError::NotASpool { .. }), "byte {at}: {refused}");
+                    assert_eq!(fs::read(&path).unwrap(), damaged, "a refused file is left alone");
+                } else {
+                    check_damage(&path, &ops, &lengths, &damaged, at..at + 1);
+                }
             }
-            let done = lengths.iter().filter(|length| **length <= at).count() - 1;
-            let opened = open(&path, 50);
-            assert_eq!(opened.recovered.dropped_bytes as usize, bytes.len() - lengths[done], "byte {at}");
-            assert_eq!(Story::found(opened, 50), Story::of(&ops[..done]), "byte {at}");
         }
+    }
+}
+
+#[test]
+fn a_smashed_stretch_costs_the_records_it_touches_and_no_other_audio() {
+    const TEST: &str = "spool::a_smashed_stretch_costs_the_records_it_touches_and_no_other_audio";
+    let mut random = Random::for_test(TEST);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    for _ in 0..20 {
+        let ops = random_session(&mut random);
+        let (bytes, lengths) = recorded(&directory.path().join("whole"), &ops);
+        // The end says how much audio there was.
+        let end = ops.iter().position(|op| matches!(op, Op::Feed(Feed::End))).unwrap();
+        for _ in 0..20 {
+            let start = lengths[0] + random.below(lengths[end] - lengths[0]);
+            let touched = start..(start + 1 + random.below(300)).min(lengths[end]);
+            let mut damaged = bytes.clone();
+            let zeros = random.below(2) == 0;
+            // No byte stays as it was, so that each record there is damaged.
+            touched.clone().for_each(|at| {
+                let byte = if zeros { 0 } else { random.below(256) as u8 };
+                damaged[at] = if byte == damaged[at] { !byte } else { byte };
+            });
+            check_damage(&path, &ops, &lengths, &damaged, touched);
+        }
+    }
+}
+
+/// A session that goes on from a damaged spool tells the frames that are missing as a gap, to the service and the user.
+#[tokio::test(start_paused = true)]
+async fn a_session_tells_what_damage_has_cost_as_a_gap() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    let ops: Vec<Op> = (0..10)
+        .map(|n| Op::Feed(Feed::Audio(chunk(n * 1_600, (n + 1) * 1_600))))
+        .chain([Op::Feed(Feed::End)])
+        .collect();
+    let (mut bytes, lengths) = recorded(&path, &ops);
+    bytes[lengths[4] + 100] ^= 1;
+    write(&path, &bytes);
+    let Opened { writer, mut reader, mut log, recovered, spool: _spool } = open(&path, 16_000);
+    drop(writer);
+    let (connector, acceptor) = network::simulated(1, []);
+    let peer = RecordingPeer::new(Behaviour::default());
+    let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
+    let (sender, audio) = mpsc::channel(4);
+    let feeding = async {
+        while let Some(feed) = reader.next().await.unwrap() {
+            let _ = sender.send(feed).await;
+        }
+    };
+    let (events, mut heard) = mpsc::channel(64);
+    let mut settings = Settings::new(16_000);
+    settings.give_up = Duration::from_secs(30);
+    let run =
+        session::run_journalled(&connector, &tokens, settings, recovered.checkpoint, &mut log, audio, events);
+    let ended = tokio::select! {
+        (ended, ()) = async { tokio::join!(run, feeding) } => ended,
+        () = peer.serve_all(acceptor) => unreachable!("the connector lives"),
+    };
+    let ledger = ended.whole().unwrap();
+    assert_eq!((ledger.accepted, ledger.recognised, ledger.gaps), (16_000, 14_400, 1_600));
+    let lost = FramePos(6_400).to(FramePos(8_000));
+    assert_eq!(peer.recording().gaps(), [lost]);
+    let mut gaps = Vec::new();
+    while let Some(event) = heard.recv().await {
+        if let TranscriptEvent::Gap { range } = event {
+            gaps.push(range);
+        }
+    }
+    assert_eq!(gaps, [lost]);
+}
+
+/// A service that its own user runs trusts no directory that another can change.
+#[test]
+fn a_directory_that_others_can_change_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let open_to_all = directory.path().join("open");
+    fs::create_dir(&open_to_all).unwrap();
+    fs::set_permissions(&open_to_all, fs::Permissions::from_mode(0o777)).unwrap();
+    let theirs = directory.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    // Where tests don't run as root, the root directory is another user's.
+    let theirs = match chown(&theirs, Some(1), None) {
+        Ok(()) => theirs,
+        Err(_) => PathBuf::from("/"),
+    };
+    for place in [open_to_all, theirs] {
+        let refused = refused(&place.join("spool"), &head());
+        assert!(matches!(refused, SpoolError::ExposedDirectory { .. }), "{refused}");
+        let fix = "run chmod 700 on it as its owner, or name another";
+        assert!(refused.to_string().ends_with(fix), "{refused}");
+        assert!(!place.join("spool").exists());
     }
 }
 

@@ -114,10 +114,15 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 /// Refuses a directory in which others could replace files.
 pub(super) fn check_directory(directory: &Path) -> Result<(), VaultError> {
     let metadata = fs::metadata(directory).map_err(|error| VaultError::io(directory, error))?;
-    match writable_by_others(&metadata) || !is_ours(&metadata) {
+    match changeable_by_others(&metadata) {
         true => Err(VaultError::ExposedDirectory { path: directory.to_owned() }),
         false => Ok(()),
     }
+}
+
+/// Whether others than us can change what is in a directory: it is theirs, or open to them.
+pub(crate) fn changeable_by_others(metadata: &Metadata) -> bool {
+    writable_by_others(metadata) || !is_ours(metadata)
 }
 
 /// The file that says by its lock who may change the vault. It is never removed: two processes must not hold two.
@@ -139,7 +144,7 @@ fn writable_by_others(metadata: &Metadata) -> bool {
 }
 
 #[cfg(unix)]
-fn is_ours(metadata: &Metadata) -> bool {
+pub(crate) fn is_ours(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     metadata.uid() == rustix::process::geteuid().as_raw()
 }
@@ -175,7 +180,7 @@ fn writable_by_others(_: &Metadata) -> bool {
 }
 
 #[cfg(not(unix))]
-fn is_ours(_: &Metadata) -> bool {
+pub(crate) fn is_ours(_: &Metadata) -> bool {
     true
 }
 

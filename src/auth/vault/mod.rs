@@ -16,7 +16,9 @@ use sha2::{Digest, Sha256};
 pub use self::file::VaultStep;
 #[cfg(not(feature = "test-util"))]
 use self::file::VaultStep;
-pub(crate) use self::file::{create_private_dir, create_private_file, exposed};
+pub(crate) use self::file::{
+    changeable_by_others, create_private_dir, create_private_file, exposed, is_ours,
+};
 use self::format::BadContents;
 pub use self::format::VaultKey;
 use super::slots::Slots;

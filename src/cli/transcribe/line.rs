@@ -248,7 +248,7 @@ impl Job<'_> {
                     let begin = || Pacer::new(self.pace, sample_rate).starting_at(from);
                     pacer.get_or_insert_with(begin).wait(&feed).await;
                 }
-                Feed::Flush => {}
+                Feed::Flush | Feed::Gap(_) => {}
                 Feed::End => {
                     // Not the end of the recording: of what could be had of it now.
                     if let Some(verdict) = retry
@@ -310,6 +310,7 @@ async fn hand_over(
         heard_end.set(feed == Feed::End);
         let end = match &feed {
             Feed::Audio(chunk) => Some(chunk.range().end),
+            Feed::Gap(range) => Some(range.end),
             Feed::Flush | Feed::End => None,
         };
         if session.send(feed).await.is_err() {

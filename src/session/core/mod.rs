@@ -238,7 +238,7 @@ impl Core {
     /// late, from a connection that is no longer of interest, is ignored.
     ///
     /// # Panics
-    /// If audio doesn't start where the last chunk ended.
+    /// If audio, or a gap of the source, doesn't start where the last one ended.
     pub fn handle(&mut self, input: Input, now: Duration) {
         if matches!(self.link, Link::Ended) {
             return;
@@ -249,6 +249,12 @@ impl Core {
         }
         match input {
             Input::Audio(chunk) => self.accept(chunk, now),
+            Input::Gap(range) => {
+                self.ledger.accepted += range.len();
+                self.replay.push_gap(range);
+                self.stalled_since.get_or_insert(now);
+                self.pump(now);
+            }
             Input::Flush => {
                 // No final would ever answer a flush of nothing.
                 if self.replay.end() > self.final_pos() {

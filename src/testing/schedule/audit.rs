@@ -113,12 +113,11 @@ impl Audit {
     pub(super) fn hears(&mut self, message: &ServerMessage, moves: bool, now: Duration) {
         match message {
             ServerMessage::Ready(ready) => {
-                match moves {
-                    true => self.moves += 1,
-                    false => {
-                        self.moved = now;
-                        self.found_again = self.ready_before;
-                    }
+                if moves {
+                    self.moves += 1;
+                } else {
+                    self.moved = now;
+                    self.found_again = self.ready_before;
                 }
                 self.ready_before = true;
                 self.received = ready.received;

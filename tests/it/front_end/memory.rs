@@ -194,7 +194,7 @@ fn peak_of(seconds: u64, meter: &'static Meter) -> (usize, u64) {
     loop {
         match line.blocking_recv() {
             Some(Feed::Audio(chunk)) => frames += chunk.range().len(),
-            Some(Feed::Flush) => {}
+            Some(Feed::Flush | Feed::Gap(_)) => {}
             Some(Feed::End) | None => break,
         }
     }

@@ -257,7 +257,7 @@ async fn speech_has_any_rate_and_is_a_source_like_any_other() {
                 assert_eq!(chunk.range().start.0, heard.len() as u64 / 2);
                 heard.extend_from_slice(AudioChunk::payload(&chunk));
             }
-            Feed::Flush => {}
+            Feed::Flush | Feed::Gap(_) => {}
             Feed::End => break,
         }
     }

@@ -1,0 +1,295 @@
+//! A spool that is damaged in its middle: the damaged file is set aside, and all that can be read goes on in its place.
+//!
+//! A record that doesn't check is passed over, by its length where the next record begins there, else by looking for the
+//! next one that checks. Frames that are missing then become a record of their own, [`Entry::Lost`], which the session
+//! tells as a gap. Where a final is missing, it and those behind it are left out: their audio is still there, and is
+//! recognised again.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::at::At;
+use super::locked::Locked;
+use super::record::{AUDIO_HEAD, Entry, HEADER_BYTES, HeadBody, Header, Kind, Records, read_most};
+use super::state::State;
+use super::{Fsync, VERSION, create_private_file};
+use crate::audio::{FRAME_BYTES, FramePos};
+use crate::transcript::FinalSegment;
+
+/// How much is looked through at once for the beginning of a record.
+const WINDOW: usize = 64 * 1024;
+/// How many bytes of supposed records may be checked for each byte that is looked through. A record is rarely supposed
+/// where there is none: its length, kind and position must all be possible.
+const CHECKED_PER_BYTE: u64 = 4;
+
+/// A part of the file that goes on.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// These bytes of the damaged file.
+    Copy { start: u64, end: u64 },
+    /// What damage has left out.
+    Record(Entry),
+}
+
+/// What a damaged file still holds.
+pub(super) struct Survey<'a> {
+    file: &'a File,
+    length: u64,
+    state: State,
+    pieces: Vec<Piece>,
+    /// A record could not be read since the last one of the source: `accepted` may be farther than is known.
+    unsure: bool,
+    /// As far as the lengths of unreadable records say.
+    supposed: FramePos,
+    /// A final or gap is missing: those behind it don't follow.
+    untold: bool,
+}
+
+impl<'a> Survey<'a> {
+    /// The parts of `file` that can be read, which has `length` bytes and is whole up to `at`, where it comes to `state`.
+    /// `None` where all that is wrong is a last record that was not written to its end.
+    pub(super) fn make(
+        file: &'a File,
+        length: u64,
+        state: State,
+        mut at: u64,
+    ) -> io::Result<Option<Vec<Piece>>> {
+        let pieces = vec![Piece::Copy { start: 0, end: at }];
+        let supposed = state.accepted;
+        let mut survey = Survey { file, length, state, pieces, unsure: false, supposed, untold: false };
+        if survey.next_record(at)?.is_none() && survey.is_torn(at)? {
+            return Ok(None);
+        }
+        while at < length {
+            let Some((entry, end)) = survey.record(at)? else {
+                let next = survey.next_record(at)?.unwrap_or(length);
+                survey.pass_over(at, next)?;
+                at = next;
+                continue;
+            };
+            survey.take(&entry, at, end);
+            at = end;
+        }
+        // Nothing of the source follows that would say how much was lost.
+        survey.lose(survey.supposed);
+        Ok(Some(survey.pieces))
+    }
+
+    /// The record at `at`, and where it ends.
+    fn record(&self, at: u64) -> io::Result<Option<(Entry, u64)>> {
+        let input = BufReader::with_capacity(WINDOW, At::new(self.file, at));
+        let mut records = Records::starting_at(input, at, self.length);
+        Ok(records.next()?.map(|entry| (entry, records.offset)))
+    }
+
+    fn header(&self, at: u64) -> io::Result<Option<Header>> {
+        let mut bytes = [0; HEADER_BYTES];
+        let filled = read_most(At::new(self.file, at), &mut bytes)?;
+        Ok((filled == HEADER_BYTES).then(|| Header::decode(bytes)).flatten())
+    }
+
+    /// Whether a process may have died while it wrote the record at `at`, the last.
+    fn is_torn(&self, at: u64) -> io::Result<bool> {
+        let left = self.length - at;
+        let longer = |header: Header| header.record_bytes() > left;
+        Ok(left < HEADER_BYTES as u64 || self.header(at)?.is_some_and(longer))
+    }
+
+    /// Where the next record begins that can be read, behind the one at `at`.
+    fn next_record(&self, at: u64) -> io::Result<Option<u64>> {
+        if let Some(header) = self.header(at)? {
+            let next = at + header.record_bytes();
+            if next == self.length || next < self.length && self.record(next)?.is_some() {
+                return Ok(Some(next));
+            }
+        }
+        let mut budget = (self.length - at).saturating_mul(CHECKED_PER_BYTE);
+        let mut window = vec![0; WINDOW];
+        let mut start = at + 1;
+        while start < self.length {
+            let filled = read_most(At::new(self.file, start), &mut window)?;
+            let last = start + filled as u64 >= self.length;
+            // A beginning that the window cuts is looked at in the next one.
+            let whole = if last { filled } else { filled - HEADER_BYTES - AUDIO_HEAD };
+            for offset in 0..whole {
+                let place = start + offset as u64;
+                let cost = self.plausible(&window[offset..filled]);
+                let Some(cost) = cost.filter(|cost| *cost <= self.length - place) else { continue };
+                let Some(rest) = budget.checked_sub(cost) else { return Ok(None) };
+                budget = rest;
+                if self.record(place)?.is_some() {
+                    return Ok(Some(place));
+                }
+            }
+            start += whole.max(1) as u64;
+        }
+        Ok(None)
+    }
+
+    /// What it costs to check the record that `bytes` seem to begin with, if they do.
+    fn plausible(&self, bytes: &[u8]) -> Option<u64> {
+        let header = Header::decode(bytes.first_chunk().copied()?)?;
+        let body = &bytes[HEADER_BYTES..];
+        let begins = match header.kind {
+            Kind::Audio => {
+                let start = u64::from_le_bytes(body.first_chunk().copied()?);
+                // No more frames than the file could hold are missing in front of it.
+                (self.state.accepted.0..=self.supposed.0.saturating_add(self.length)).contains(&start)
+            }
+            Kind::Flush | Kind::End => header.length == 8,
+            Kind::Done => header.length == 0,
+            Kind::Head => false,
+            Kind::Opened | Kind::Final | Kind::Gap | Kind::Lost => body.first() == Some(&b'{'),
+        };
+        begins.then(|| header.record_bytes())
+    }
+
+    /// Leaves out the bytes from `at` to `next`, and supposes how many frames are in them.
+    fn pass_over(&mut self, at: u64, next: u64) -> io::Result<()> {
+        self.unsure = true;
+        let mut begin = [0; HEADER_BYTES + AUDIO_HEAD];
+        if read_most(At::new(self.file, at), &mut begin)? < begin.len() || self.state.ended {
+            return Ok(());
+        }
+        let header = begin.first_chunk().copied().and_then(Header::decode);
+        let is_audio = |header: Header| header.kind == Kind::Audio && at + header.record_bytes() == next;
+        let goes_on = begin[HEADER_BYTES..HEADER_BYTES + 8] == self.supposed.0.to_le_bytes();
+        if goes_on || header.is_some_and(is_audio) {
+            let bytes = (next - at).saturating_sub(begin.len() as u64);
+            self.supposed = FramePos(self.supposed.0.saturating_add(bytes / FRAME_BYTES as u64));
+        }
+        Ok(())
+    }
+
+    /// Keeps the record from `at` to `end`, if it still belongs.
+    fn take(&mut self, entry: &Entry, at: u64, end: u64) {
+        match entry {
+            Entry::Audio { range, .. } | Entry::Lost(range) => {
+                self.lose(range.start);
+                self.unsure = false;
+            }
+            Entry::Flush(place) | Entry::End(place) => {
+                self.lose(*place);
+                self.unsure = false;
+            }
+            Entry::Final(_) | Entry::Gap(_) if self.untold => return,
+            Entry::Final(segment) if segment.index > self.state.next_index => {
+                self.untold = true;
+                return;
+            }
+            Entry::Final(FinalSegment { range, .. }) | Entry::Gap(range) => {
+                if range.start > self.state.final_ {
+                    self.untold = true;
+                    return;
+                }
+                if self.unsure {
+                    self.lose(range.end);
+                }
+            }
+            // Only the end was missing.
+            Entry::Done if self.unsure && !self.state.ended && self.state.final_ == self.state.accepted => {
+                self.insert(Entry::End(self.state.accepted));
+            }
+            Entry::Head(_) | Entry::Opened(_) | Entry::Done => {}
+        }
+        let Ok(state) = self.state.after(entry) else {
+            self.unsure = true;
+            return;
+        };
+        self.state = state;
+        self.supposed = if self.unsure { self.supposed.max(state.accepted) } else { state.accepted };
+        match self.pieces.last_mut() {
+            Some(Piece::Copy { end: copied, .. }) if *copied == at => *copied = end,
+            _ => self.pieces.push(Piece::Copy { start: at, end }),
+        }
+    }
+
+    /// The frames up to `end` are missing, if there are any that nothing was read of.
+    fn lose(&mut self, end: FramePos) {
+        if end > self.state.accepted && !self.state.ended {
+            self.insert(Entry::Lost(self.state.accepted.to(end)));
+        }
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        self.state = self.state.after(&entry).expect("it follows");
+        self.pieces.push(Piece::Record(entry));
+    }
+}
+
+/// Puts a file of `pieces` in the place of the damaged one at `path`, and sets that aside. The new file is locked before
+/// it has the name; the name leads to the one or the other, whatever happens. Returns the file, and where the other is.
+pub(super) fn replace(
+    damaged: &File,
+    path: &Path,
+    head: HeadBody,
+    pieces: &[Piece],
+    fsync: Fsync,
+) -> io::Result<(Locked, PathBuf)> {
+    let new = with_suffix(path, "new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    create_private_file(&new)?;
+    let file = Locked::new(fs::OpenOptions::new().read(true).write(true).open(&new)?)?;
+    let mut output = BufWriter::new(&*file);
+    // The damaged file's own head may be of an earlier version, which knows no lost frames.
+    output.write_all(&Entry::Head(HeadBody { version: VERSION, ..head }).encode(&[])?)?;
+    let mut skip = head_bytes(damaged)?;
+    for piece in pieces {
+        match piece {
+            Piece::Copy { start, end } => {
+                let start = start + std::mem::take(&mut skip);
+                io::copy(&mut At::new(damaged, start).take(end - start), &mut output)?;
+            }
+            Piece::Record(entry) => output.write_all(&entry.encode(&[])?)?,
+        }
+    }
+    output.flush()?;
+    drop(output);
+    if fsync != Fsync::Never {
+        file.sync_all()?;
+    }
+    let aside = set_aside(path)?;
+    fs::rename(&new, path)?;
+    #[cfg(unix)]
+    if fsync != Fsync::Never {
+        super::sync_directory_of(path)?;
+    }
+    Ok((file, aside))
+}
+
+fn head_bytes(file: &File) -> io::Result<u64> {
+    let mut header = [0; HEADER_BYTES];
+    At::new(file, 0).read_exact(&mut header)?;
+    Ok(Header::decode(header).expect("it was read before").record_bytes())
+}
+
+/// Gives the file a second name that no other has; the recording in it is never deleted.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let mut number = 0;
+    loop {
+        let suffix = if number == 0 { "damaged".to_owned() } else { format!("damaged-{number}") };
+        let aside = with_suffix(path, &suffix);
+        match fs::hard_link(path, &aside) {
+            Ok(()) => return Ok(aside),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            // A file system without links.
+            Err(_) if !aside.try_exists()? => {
+                create_private_file(&aside)?;
+                fs::copy(path, &aside)?;
+                return Ok(aside);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
