@@ -2,6 +2,7 @@
 
 mod history;
 mod processes;
+mod slots;
 mod vault;
 
 use std::collections::HashSet;
