@@ -5,8 +5,11 @@
 //! taken for an option), and whatever they do, the caller gets its thread back.
 
 #[cfg(feature = "voices")]
+mod confinement;
+#[cfg(feature = "voices")]
 mod warm;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -16,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::now;
 
+#[cfg(feature = "voices")]
+pub(crate) use self::confinement::Limits;
 #[cfg(feature = "voices")]
 pub(crate) use self::warm::{Processes, WarmProgram};
 
@@ -53,6 +58,8 @@ pub(crate) enum ProgramError {
     Deadline(Duration),
     /// It ended with an error. `said` is the last line it wrote to stderr.
     Failed { status: ExitStatus, said: String },
+    /// A signal ended it, or the question did: another question may be answered. `said` as above.
+    Crashed { status: ExitStatus, said: String },
     /// It answered with more than [`MAX_OUTPUT`].
     TooMuch,
 }
@@ -65,9 +72,22 @@ impl fmt::Display for ProgramError {
             }
             ProgramError::Io(error) => write!(f, "cannot be run: {error}"),
             ProgramError::Deadline(limit) => write!(f, "no answer within {limit:?}; killed"),
-            ProgramError::Failed { status, said } if said.is_empty() => write!(f, "{status}"),
-            ProgramError::Failed { status, said } => write!(f, "{status}: {said}"),
+            ProgramError::Failed { status, said } | ProgramError::Crashed { status, said } => {
+                let colon = if said.is_empty() { "" } else { ": " };
+                write!(f, "{status}{colon}{said}")
+            }
             ProgramError::TooMuch => write!(f, "answered with more than {} MiB", MAX_OUTPUT >> 20),
+        }
+    }
+}
+
+#[cfg(feature = "voices")]
+impl ProgramError {
+    /// Says of a process that answered before that its end is the fault of this question.
+    fn of_the_question(self) -> ProgramError {
+        match self {
+            ProgramError::Failed { status, said } => ProgramError::Crashed { status, said },
+            other => other,
         }
     }
 }
@@ -78,14 +98,28 @@ impl Program {
     /// Blocks for at most the deadline. Input is written, and both outputs are read, by threads of their own, so a
     /// full pipe on one side can't hold up the others. A program that is killed is also waited for: no zombie stays.
     pub(crate) fn run(&self, args: &[&str], input: &[u8]) -> Result<Vec<u8>, ProgramError> {
+        self.run_as(Command::spawn, args, input)
+    }
+
+    /// As [`run`](Program::run), in a confined process that may write no file.
+    #[cfg(feature = "voices")]
+    pub(crate) fn run_confined(
+        &self,
+        limits: &Limits,
+        args: &[&str],
+        input: &[u8],
+    ) -> Result<Vec<u8>, ProgramError> {
+        self.run_as(|command| limits.spawn(command, None), args, input)
+    }
+
+    fn run_as(
+        &self,
+        spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
+        args: &[&str],
+        input: &[u8],
+    ) -> Result<Vec<u8>, ProgramError> {
         let deadline = now() + self.deadline;
-        let mut child = Command::new(self.name)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| self.unstarted(error))?;
+        let mut child = spawn(&mut self.command(args)).map_err(|error| self.unstarted(error))?;
         let mut stdin = child.stdin.take().expect("stdin was asked to be a pipe");
         let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
         let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
@@ -98,12 +132,27 @@ impl Program {
             (Ok((Ok(stdout), _)), _) if stdout.len() as u64 > MAX_OUTPUT => Err(ProgramError::TooMuch),
             (Ok((Ok(stdout), _)), Some(status)) if status.success() => Ok(stdout),
             (Ok((Err(error), _)), _) => Err(ProgramError::Io(error)),
-            (Ok((_, stderr)), Some(status)) => Err(ProgramError::Failed { status, said: last_line(&stderr) }),
+            (Ok((_, stderr)), Some(status)) => {
+                let said = last_line(&stderr);
+                // A status without a code is a signal's.
+                Err(if status.code().is_none() {
+                    ProgramError::Crashed { status, said }
+                } else {
+                    ProgramError::Failed { status, said }
+                })
+            }
             (_, None) | (Err(RecvTimeoutError::Timeout), _) => Err(ProgramError::Deadline(self.deadline)),
             (Err(RecvTimeoutError::Disconnected), _) => {
                 Err(ProgramError::Io(io::Error::other("the thread that reads it died")))
             }
         }
+    }
+
+    /// The program with pipes for its text, its answer and its complaints.
+    fn command<T: AsRef<OsStr>>(&self, args: &[T]) -> Command {
+        let mut command = Command::new(self.name);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 
     fn unstarted(&self, error: io::Error) -> ProgramError {

@@ -1,13 +1,16 @@
 //! Programs that are kept running, since they take longer to start than to answer.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{MAX_COMPLAINT, MAX_OUTPUT, Program, ProgramError, ended, last_line};
+use tempfile::TempDir;
+
+use super::{Limits, MAX_COMPLAINT, MAX_OUTPUT, Program, ProgramError, ended, last_line};
 use crate::clock::now;
 
 /// How long a process that has closed its output may take to end, and to say why.
@@ -17,11 +20,13 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 ///
 /// As many processes run as are asked at once, up to a bound. One that dies is replaced; one that doesn't answer in
 /// time is killed, and so are all when this is dropped. Should voxline itself be killed, they read the end of their
-/// stdin, and end.
+/// stdin, and end. Each is confined, and runs in a temporary directory of its own, the only one where it may write.
 #[derive(Debug)]
 pub(crate) struct WarmProgram {
     pub(crate) program: Program,
     pub(crate) args: Vec<String>,
+    /// Of one process, over all its answers.
+    pub(crate) limits: Limits,
     /// What each process is told first; it answers with [`last`](WarmProgram::last), too.
     pub(crate) greeting: String,
     /// What the last line of an answer is.
@@ -48,22 +53,44 @@ struct Pool {
 }
 
 impl WarmProgram {
-    /// The lines that answer `question`, which ends with a line's end. Blocks for those who asked before, and then for the
-    /// deadline at most for each of these: a process that has long been dead, a new one's greeting, the answer.
+    /// Returns the lines that answer `question`, which ends with a line's end. Blocks for those who asked before, and then
+    /// for the deadline at most for each of these: a process that has long been dead, a new one's greeting, the answer.
     pub(crate) fn ask(&self, question: &str) -> Result<Vec<String>, ProgramError> {
+        self.ask_with_files(question, |_| Ok(()), |_, lines| Ok(lines))
+    }
+
+    /// As [`ask`](WarmProgram::ask), about files: `put` writes them into the process's directory, where it runs, and
+    /// `get` reads what the answer is. Each sees what earlier questions left there.
+    pub(crate) fn ask_with_files<T>(
+        &self,
+        question: &str,
+        put: impl Fn(&Path) -> io::Result<()>,
+        get: impl FnOnce(&Path, Vec<String>) -> io::Result<T>,
+    ) -> Result<T, ProgramError> {
         let mut place = Place::take(&self.processes, self.most);
-        if let Some(mut process) = place.idle.take() {
-            match self.exchange(&mut process, question) {
+        let answered = place.idle.take().and_then(|mut process| {
+            match put(process.directory.path())
+                .map_err(ProgramError::Io)
+                .and_then(|()| self.exchange(&mut process, question))
+            {
                 // It may have died long before this question: then another process knows the answer.
-                Err(ProgramError::Failed { .. }) => {}
-                answer => return answer.inspect(|_| place.give_back(self.unless_worn(process))),
+                Err(ProgramError::Failed { .. }) => None,
+                answer => Some(answer.map(|lines| (process, lines))),
             }
-        }
-        let mut process = Process::start(self)?;
-        self.exchange(&mut process, &self.greeting)?;
-        let answer = self.exchange(&mut process, question)?;
+        });
+        let (process, lines) = match answered {
+            Some(answered) => answered?,
+            None => {
+                let mut process = Process::start(self)?;
+                self.exchange(&mut process, &self.greeting)?;
+                put(process.directory.path()).map_err(ProgramError::Io)?;
+                let lines = self.exchange(&mut process, question).map_err(ProgramError::of_the_question)?;
+                (process, lines)
+            }
+        };
+        let answer = get(process.directory.path(), lines).map_err(ProgramError::Io);
         place.give_back(self.unless_worn(process));
-        Ok(answer)
+        answer
     }
 
     fn exchange(&self, process: &mut Process, question: &str) -> Result<Vec<String>, ProgramError> {
@@ -127,6 +154,8 @@ impl Processes {
 #[derive(Debug)]
 struct Process {
     child: Child,
+    /// Where it runs. Removed after it.
+    directory: TempDir,
     questions: Sender<String>,
     /// Closed once there will be none.
     answers: Receiver<Result<Vec<String>, ProgramError>>,
@@ -137,12 +166,12 @@ struct Process {
 
 impl Process {
     fn start(warm: &WarmProgram) -> Result<Process, ProgramError> {
-        let mut child = Command::new(warm.program.name)
-            .args(&warm.args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
+        let directory = tempfile::tempdir().map_err(ProgramError::Io)?;
+        let mut command = warm.program.command(&warm.args);
+        command.current_dir(&directory).env("TMPDIR", directory.path());
+        let mut child = warm
+            .limits
+            .spawn(&mut command, Some(directory.path()))
             .map_err(|error| warm.program.unstarted(error))?;
         let stdin = child.stdin.take().expect("stdin was asked to be a pipe");
         let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
@@ -155,7 +184,7 @@ impl Process {
         let last = warm.last;
         thread::spawn(move || listen(BufReader::new(stdout), last, &answered));
         thread::spawn(move || overhear(stderr, &complained));
-        Ok(Process { child, questions, answers, answered: 0, said })
+        Ok(Process { child, directory, questions, answers, answered: 0, said })
     }
 
     /// Why a process that answers no more does not.
@@ -228,7 +257,7 @@ fn overhear(mut stderr: impl Read, complained: &Sender<Vec<u8>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::process::Command;
 
     use super::*;
 
@@ -240,10 +269,12 @@ mod tests {
         WarmProgram {
             program: SHELL,
             args: vec!["-c".to_owned(), loop_],
+            limits: Limits { cpu_seconds: 60, memory: 1 << 30 },
             greeting: "hello\n".to_owned(),
             last: "done",
             most,
-            answers: 100,
+            // However unevenly the questions fall to its processes, none is worn.
+            answers: usize::MAX,
             processes: Processes::default(),
         }
     }
@@ -277,14 +308,11 @@ mod tests {
 
     #[test]
     fn a_process_that_hangs_is_killed_and_the_next_question_is_answered() {
-        let mut shell = warm("if [ $line = x ]; then echo $$ > FILE; exec tail -f /dev/null; fi", 1);
+        let mut shell = warm("echo $$; if [ $line = x ]; then exec tail -f /dev/null; fi", 1);
         shell.program.deadline = Duration::from_secs(2);
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("id");
-        shell.args[1] = shell.args[1].replace("FILE", &file.display().to_string());
+        let id = shell.ask("y\n").unwrap().concat();
         assert!(matches!(shell.ask("x\n"), Err(ProgramError::Deadline(_))));
-        let id = std::fs::read_to_string(&file).expect("two seconds were not enough for a shell to start");
-        assert!(!Path::new("/proc").join(id.trim()).exists());
+        assert!(!Path::new("/proc").join(id).exists());
         assert!(shell.ask("y\n").is_ok());
     }
 

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use super::loudness::Gain;
 use super::reading::spelt_out;
-use super::wave;
+use super::{safe_text, wave};
 use crate::engine::{EngineError, Quality, Voice, VoiceInfo, clamped_tempo};
-use crate::program::{Processes, Program, ProgramError, WarmProgram};
+use crate::program::{Limits, Processes, Program, ProgramError, WarmProgram};
 
 /// espeak-ng takes some 15 ms for a sentence; a loaded machine may need a hundred times that.
 const ESPEAK: Program =
     Program { name: "espeak-ng", packages: "espeak-ng", deadline: Duration::from_secs(10) };
+
+/// It was seen with 91 MB, and takes a millisecond for a clause whose phonemes it is asked for.
+const LIMITS: Limits = Limits { cpu_seconds: 600, memory: 512 << 20 };
 
 /// espeak-ng's own speed, in words a minute, and the range it keeps to (espeak-ng(1), option -s).
 const WORDS_A_MINUTE: f32 = 175.0;
@@ -73,6 +76,17 @@ impl EspeakVoice {
         };
         EspeakVoice { info, voice, loudness }
     }
+
+    /// What espeak-ng says to a text, as WAV; nothing where the text is empty.
+    ///
+    /// It is not kept warm: it speaks 15 ms after its start, and when it has said all tells only by ending.
+    pub(super) fn utter(&self, text: &str, speed: &str) -> Result<Vec<u8>, ProgramError> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let args = ["-b", "1", "-v", self.voice, "-s", speed, "--stdin", "--stdout"];
+        ESPEAK.run_confined(&LIMITS, &args, text.as_bytes())
+    }
 }
 
 impl Voice for EspeakVoice {
@@ -86,15 +100,12 @@ impl Voice for EspeakVoice {
         tempo: f32,
         take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        let text = plain(&spelt_out(&self.info.language, sentence));
-        if text.trim().is_empty() {
-            return Ok(());
-        }
-        // Not kept warm: it speaks 15 ms after its start, and when it has said all tells only by ending.
+        let text = without_orders(&spelt_out(&self.info.language, sentence));
         let speed = (WORDS_A_MINUTE * clamped_tempo(tempo)).clamp(SLOWEST, FASTEST).round().to_string();
-        let wav = ESPEAK
-            .run(&["-b", "1", "-v", self.voice, "-s", &speed, "--stdin", "--stdout"], text.as_bytes())
-            .map_err(program_error)?;
+        let wav =
+            safe_text::ask(ESPEAK.name, &text, |text| self.utter(text, &speed)).map_err(program_error)?;
+        // A text that it could not be given is left out.
+        let Some(wav) = wav.filter(|wav| !wav.is_empty()) else { return Ok(()) };
         let (rate, mut samples) = wave::read(&wav).map_err(refused)?;
         if rate != self.info.sample_rate {
             return Err(refused(format!("speaks at {rate} Hz instead of {}", self.info.sample_rate)));
@@ -131,6 +142,7 @@ impl Phonemizer {
         let espeak = WarmProgram {
             program: ESPEAK,
             args,
+            limits: LIMITS,
             greeting,
             last: ENDED,
             most: PROCESSES,
@@ -142,40 +154,40 @@ impl Phonemizer {
 
     /// The pronunciation of a text without punctuation, in IPA; empty where there is nothing to pronounce.
     pub(super) fn phonemes(&self, text: &str) -> Result<String, EngineError> {
-        let text = plain(text);
-        if text.trim().is_empty() {
+        let phonemes = safe_text::ask(ESPEAK.name, &without_orders(text), |text| self.pronounce(text))
+            .map_err(program_error)?;
+        // A text that it could not be given is left out.
+        Ok(phonemes.unwrap_or_default())
+    }
+
+    /// The pronunciation of a text that is broken up.
+    pub(super) fn pronounce(&self, text: &str) -> Result<String, ProgramError> {
+        if text.is_empty() {
             return Ok(String::new());
         }
-        let lines = self.espeak.ask(&(lines(&text) + END)).map_err(program_error)?;
-        Ok(without_language_flags(&lines.join(" ")))
+        let answer = self.espeak.ask(&(lines(text) + END))?;
+        Ok(without_language_flags(&answer.join(" ")))
     }
 }
 
-/// The words of `text` in lines of at most [`LINE`] bytes. A longer word becomes several.
+/// The words of `text` in lines of at most [`LINE`] bytes.
 fn lines(text: &str) -> String {
     let (mut lines, mut length) = (String::with_capacity(text.len() + 1), 0);
     for word in text.split_whitespace() {
-        for (index, letter) in word.char_indices() {
-            let first = index == 0;
-            let word = if first { word.len().min(LINE) } else { letter.len_utf8() };
-            if length > 0 && length + word >= LINE {
-                lines.push('\n');
-                length = 0;
-            } else if first && length > 0 {
-                lines.push(' ');
-                length += 1;
-            }
-            lines.push(letter);
-            length += letter.len_utf8();
+        if length > 0 {
+            let full = length + 1 + word.len() > LINE;
+            lines.push(if full { '\n' } else { ' ' });
+            length = if full { 0 } else { length + 1 };
         }
+        lines.push_str(word);
+        length += word.len();
     }
     lines + "\n"
 }
 
-/// The text without what espeak-ng would take for orders: `[[...]]` holds phoneme codes, and control characters steer
-/// it. White space of any kind becomes a space, so that a line's end is no pause.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || matches!(c, '[' | ']') { ' ' } else { c }).collect()
+/// The text without what espeak-ng would take for orders: `[[...]]` holds phoneme codes.
+pub(super) fn without_orders(text: &str) -> String {
+    text.replace(['[', ']'], " ")
 }
 
 /// The phonemes on one line, without `(en)` and `(ru)`, by which espeak-ng says that it changed its language.
@@ -211,14 +223,14 @@ mod tests {
 
     #[test]
     fn orders_in_the_text_are_taken_out() {
-        assert_eq!(plain("a [[f'u:]] b\n\u{1}c"), "a   f'u:   b  c");
+        assert_eq!(without_orders("a [[f'u:]] b"), "a   f'u:   b");
     }
 
     #[test]
     fn lines_are_bounded_and_lose_nothing() {
         assert_eq!(lines(" one  two\n"), "one two\n");
         for text in ["word ".repeat(1_000), "ы".repeat(2_000), format!("a {} b", "x".repeat(899))] {
-            let lines = lines(&text);
+            let lines = lines(&safe_text::broken_up(&text));
             assert!(lines.ends_with('\n') && lines.lines().all(|line| (1..=LINE).contains(&line.len())));
             let solid = |text: &str| text.split_whitespace().collect::<String>();
             assert_eq!(solid(&lines), solid(&text));

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::loudness::Gain;
 use super::reading::spelt_out;
+use super::safe_text;
 use super::stretch::stretched;
 use crate::engine::{EngineError, Quality, Voice, VoiceInfo, clamped_tempo};
-use crate::program::{Processes, Program, WarmProgram};
+use crate::program::{Limits, Processes, Program, ProgramError, WarmProgram};
 
 /// festival takes about 0.02 s for a second of speech, and 0.7 s to start; a sentence is up to 20 s.
 const FESTIVAL: Program =
@@ -21,6 +22,9 @@ const PROCESSES: usize = 2;
 
 /// A process grows by a third of a megabyte with each sentence.
 const ANSWERS: usize = 300;
+
+/// It was seen with 512 MB at first, 100 MB more after so many answers, and 0.8 s of CPU time for an answer at most.
+const LIMITS: Limits = Limits { cpu_seconds: 600, memory: 2 << 30 };
 
 /// What festival is told first: what `text2wave` does for a file, as a function of two paths that says when it is done.
 /// festival reads this and the paths as Lisp; a text is in a file, and never gets in there.
@@ -47,6 +51,11 @@ const GREETING: &str = r#"
 (voxline_done)
 "#;
 const DONE: &str = "voxline: done";
+
+/// The two files, in the directory where festival runs, and what it is told about them.
+const TEXT: &str = "text";
+const SPEECH: &str = "speech";
+const SPEAK: &str = "(voxline_speak \"text\" \"speech\")\n";
 
 /// How loud it is by itself, measured over the sentences of `tests/it/data`, in LUFS.
 const LOUDNESS: f64 = -18.1;
@@ -82,6 +91,7 @@ impl FestivalVoice {
         let festival = WarmProgram {
             program: FESTIVAL,
             args: vec!["--pipe".to_owned()],
+            limits: LIMITS,
             greeting: GREETING.to_owned(),
             last: DONE,
             most: PROCESSES,
@@ -91,22 +101,24 @@ impl FestivalVoice {
         FestivalVoice { info, festival }
     }
 
-    /// What festival says to a text that it can read.
-    fn utter(&self, text: &str) -> Result<Vec<i16>, EngineError> {
-        let files =
-            tempfile::tempdir().map_err(|error| refused(&format!("no directory for its files: {error}")))?;
-        let (from, to) = (files.path().join("text"), files.path().join("speech"));
-        fs::write(&from, text).map_err(|error| refused(&format!("its text can't be written: {error}")))?;
-        let question = format!("(voxline_speak {} {})\n", quoted(&from)?, quoted(&to)?);
-        self.festival.ask(&question).map_err(|error| refused(&error.to_string()))?;
-        match fs::read(&to) {
-            Ok(raw) => Ok(raw.as_chunks().0.iter().map(|&bytes| i16::from_ne_bytes(bytes)).collect()),
-            // Its rules couldn't read the text, or the voice is missing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(refused(&format!("said nothing; is the voice there? {BRINGS}")))
-            }
-            Err(error) => Err(refused(&format!("its speech can't be read: {error}"))),
+    /// What festival says to a text that is broken up. `None` where it made no file: its rules couldn't read the text, or
+    /// the voice is missing.
+    pub(super) fn utter(&self, text: &str) -> Result<Option<Vec<i16>>, ProgramError> {
+        let text = readable(text);
+        if text.is_empty() {
+            return Ok(Some(Vec::new()));
         }
+        let put = |directory: &Path| {
+            let _ = fs::remove_file(directory.join(SPEECH));
+            fs::write(directory.join(TEXT), &text)
+        };
+        let get = |directory: &Path, _| match fs::read(directory.join(SPEECH)) {
+            Ok(raw) => Ok(Some(raw)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        let raw = self.festival.ask_with_files(SPEAK, put, get)?;
+        Ok(raw.map(|raw| raw.as_chunks().0.iter().map(|&bytes| i16::from_ne_bytes(bytes)).collect()))
     }
 }
 
@@ -121,11 +133,16 @@ impl Voice for FestivalVoice {
         tempo: f32,
         take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        let text = readable(&spelt_out("ru", sentence));
-        if text.is_empty() {
+        let said = safe_text::ask(FESTIVAL.name, &spelt_out("ru", sentence), |text| self.utter(text));
+        let mut samples = match said.map_err(|error| refused(&error.to_string()))? {
+            Some(Some(samples)) => samples,
+            Some(None) => return Err(refused(&format!("said nothing; is the voice there? {BRINGS}"))),
+            // A text that it could not be given is left out.
+            None => return Ok(()),
+        };
+        if samples.is_empty() {
             return Ok(());
         }
-        let mut samples = self.utter(&text)?;
         Gain::of(LOUDNESS).apply(&mut samples);
         // Recorded units have the length they have: festival's Duration_Stretch does nothing to them.
         let _ = take(&stretched(&samples, RATE, clamped_tempo(tempo)));
@@ -135,13 +152,6 @@ impl Voice for FestivalVoice {
 
 fn refused(reason: &str) -> EngineError {
     EngineError::Program { program: FESTIVAL.name.to_owned(), reason: reason.to_owned() }
-}
-
-/// A path as a string of Lisp.
-fn quoted(path: &Path) -> Result<String, EngineError> {
-    let path =
-        path.to_str().ok_or_else(|| refused("the directory of temporary files has no readable name"))?;
-    Ok(format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
 /// Whether the program and the voice are there.

@@ -4,9 +4,12 @@ mod espeak;
 mod festival;
 mod lazy;
 mod loudness;
+#[cfg(test)]
+mod mutated_texts;
 mod onnx;
 mod piper;
 mod reading;
+mod safe_text;
 mod stretch;
 mod wave;
 
