@@ -188,3 +188,78 @@ fn slices(text: String) -> impl Iterator<Item = String> {
         (!slice.is_empty()).then(|| slice.to_owned())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures::channel::mpsc::{UnboundedSender, unbounded};
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::auth::TokenProvider;
+    use crate::net::http_client;
+
+    /// Speech whose text comes by hand. Nobody answers at its service's address, and its requests have no turn to find out
+    /// while a test doesn't wait.
+    fn speaking() -> (Speaking, UnboundedSender<String>) {
+        let endpoint = "http://127.0.0.1:9".parse().unwrap();
+        let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
+        let service = Arc::new(Service { http: http_client().unwrap(), endpoint, tokens });
+        let (writer, text) = unbounded();
+        (Speaking::new(service, Script::spoken(), text, None, SpeechOptions::default()), writer)
+    }
+
+    fn poll(speaking: &mut Speaking) -> Poll<Option<Result<Bytes, SpeechError>>> {
+        speaking.poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Which parts are asked for: the one that is heard, and the next.
+    fn asked(speaking: &Speaking) -> (bool, bool) {
+        (speaking.heard.is_some(), speaking.next.is_some())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_part_is_asked_for_with_the_first_audio_of_the_one_before_and_no_sooner() {
+        let (mut speaking, writer) = speaking();
+        // Enough for three parts.
+        writer.unbounded_send("The train to the coast leaves at seven. ".repeat(20)).unwrap();
+        assert!(poll(&mut speaking).is_pending());
+        assert_eq!(asked(&speaking), (true, false));
+        // However often it is polled before.
+        assert!(poll(&mut speaking).is_pending());
+        assert_eq!(asked(&speaking), (true, false));
+
+        let (sender, pieces) = mpsc::channel(PIECES);
+        speaking.heard.as_mut().unwrap().pieces = pieces;
+        for piece in ["first", "second"] {
+            sender.try_send(Ok(Piece::Audio(Bytes::from(piece)))).unwrap();
+        }
+        assert!(matches!(poll(&mut speaking), Poll::Ready(Some(Ok(audio))) if audio == "first"));
+        assert_eq!(asked(&speaking), (true, true));
+        assert!(matches!(poll(&mut speaking), Poll::Ready(Some(Ok(audio))) if audio == "second"));
+
+        // The third waits for the audio of the second.
+        sender.try_send(Ok(Piece::End)).unwrap();
+        assert!(poll(&mut speaking).is_pending());
+        assert_eq!(asked(&speaking), (true, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_text_restarts_the_pause_after_which_a_sentence_counts_as_whole() {
+        let (mut speaking, writer) = speaking();
+        let tick = Duration::from_millis(1);
+        // Each looks whole until the next comes: a number that is written digit by digit.
+        for text in ["It costs 3.", "5.", "7."] {
+            writer.unbounded_send(text.to_owned()).unwrap();
+            assert!(poll(&mut speaking).is_pending());
+            advance(PAUSE - tick).await;
+            assert!(poll(&mut speaking).is_pending());
+            assert_eq!(asked(&speaking), (false, false), "{text}: asked for within the pause");
+        }
+        // The clock of tokio counts whole milliseconds, and rounds up.
+        advance(2 * tick).await;
+        assert!(poll(&mut speaking).is_pending());
+        assert_eq!(asked(&speaking), (true, false), "not asked for after the pause");
+    }
+}
