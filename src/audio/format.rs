@@ -140,7 +140,11 @@ impl FromStr for PcmFormat {
     fn from_str(text: &str) -> Result<PcmFormat, PcmFormatError> {
         let refused = |why: String| PcmFormatError { given: text.to_owned(), why };
         let mut parts = text.split(':');
-        let name = parts.next().unwrap_or_default();
+        // mu-law is written so by ffmpeg's muxers, sox, and many telephones.
+        let name = match parts.next().unwrap_or_default() {
+            "ulaw" => "mulaw",
+            name => name,
+        };
         let Some(encoding) = Encoding::ALL.into_iter().find(|encoding| encoding.name() == name) else {
             let names = Encoding::ALL.map(Encoding::name).join(", ");
             return Err(refused(format!("expected ENCODING:RATE:CHANNELS with an encoding of {names}")));
@@ -174,6 +178,7 @@ mod tests {
         }
         let telephone: PcmFormat = "alaw".parse().unwrap();
         assert_eq!(telephone.to_string(), "alaw:8000:1");
+        assert_eq!("ulaw:16000".parse::<PcmFormat>().unwrap().to_string(), "mulaw:16000:1");
         assert_eq!("s16le:16000".parse::<PcmFormat>().unwrap().to_string(), "s16le:16000:1");
     }
 

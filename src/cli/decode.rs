@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::exit_code::{CliError, Exit};
+use super::exit_code::{CliError, Exit, STDOUT};
 use super::input::Reading;
+use super::keep_binary_off_terminal;
 use super::progress::Progress;
 use super::target;
-use crate::audio::{AudioChunk, FramePos, WavError, WavWriter, sample};
+use crate::audio::{AudioChunk, FramePos, WavWriter, sample};
 use crate::chunk::Chunker;
 use crate::decode::{self, Block, Decoder};
 use crate::resample::{RATES, Resampler};
@@ -66,6 +67,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
         let output = output.display();
         return Err(CliError::new(Exit::Setup, format!("{output}: the output is the recording itself")));
     }
+    keep_binary_off_terminal(&output)?;
     let source = reading.open(&input)?;
     let name = source.name().to_owned();
     let wanted =
@@ -184,7 +186,7 @@ enum Output {
 impl Sink {
     fn open(path: PathBuf, format: Format, rate: u32, channels: usize) -> Result<Sink, CliError> {
         let is_stdout = path.as_os_str() == "-";
-        let name = if is_stdout { "standard output".to_owned() } else { path.display().to_string() };
+        let name = if is_stdout { STDOUT.to_owned() } else { path.display().to_string() };
         let channels = u16::try_from(channels).expect("no container has that many channels");
         let stdout = || BufWriter::with_capacity(WRITE_BYTES, io::stdout());
         let raw = || -> Result<Box<dyn Write>, CliError> {
@@ -198,9 +200,9 @@ impl Sink {
         };
         let output = match format {
             Format::Wav if is_stdout => {
-                Output::WavStream(WavWriter::streaming(&name, stdout(), rate, channels).map_err(unwritten)?)
+                Output::WavStream(WavWriter::streaming(&name, stdout(), rate, channels)?)
             }
-            Format::Wav => Output::WavFile(WavWriter::create(&path, rate, channels).map_err(unwritten)?),
+            Format::Wav => Output::WavFile(WavWriter::create(&path, rate, channels)?),
             Format::S16le => Output::S16(raw()?),
             Format::F32le => Output::F32(raw()?),
         };
@@ -218,10 +220,10 @@ impl Sink {
             }
         };
         self.bytes.clear();
-        let failed = |error| CliError::output(&self.name, &error);
+        let failed = |error| failed(&self.name, &error);
         match &mut self.output {
-            Output::WavFile(wav) => wav.write(frames).map_err(unwritten),
-            Output::WavStream(wav) => wav.write(frames).map_err(unwritten),
+            Output::WavFile(wav) => wav.write(frames).map_err(CliError::from),
+            Output::WavStream(wav) => wav.write(frames).map_err(CliError::from),
             Output::S16(out) => {
                 sample::write_s16le(frames, &mut self.bytes);
                 out.write_all(&self.bytes).map_err(failed)
@@ -235,15 +237,16 @@ impl Sink {
 
     fn finish(self) -> Result<(), CliError> {
         match self.output {
-            Output::WavFile(wav) => wav.finish().map(drop).map_err(unwritten),
-            Output::WavStream(wav) => wav.finish().map(drop).map_err(unwritten),
+            Output::WavFile(wav) => wav.finish().map(drop).map_err(CliError::from),
+            Output::WavStream(wav) => wav.finish().map(drop).map_err(CliError::from),
             Output::S16(mut out) | Output::F32(mut out) => {
-                out.flush().map_err(|error| CliError::output(&self.name, &error))
+                out.flush().map_err(|error| failed(&self.name, &error))
             }
         }
     }
 }
 
-fn unwritten(error: WavError) -> CliError {
-    CliError::new(Exit::Output, error.to_string())
+/// The error of an output without a header.
+fn failed(name: &str, error: &io::Error) -> CliError {
+    if name == STDOUT { CliError::stdout(error) } else { CliError::output(name, error) }
 }

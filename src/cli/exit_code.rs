@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::audio::WavError;
 use crate::auth::{AuthError, AuthErrorKind};
 use crate::config::ConfigError;
 use crate::decode::DecodeError;
@@ -15,6 +16,9 @@ use crate::session::SessionError;
 use crate::source::SourceError;
 use crate::speech::SpeechError;
 use crate::spool::SpoolError;
+
+/// The name of standard output in messages.
+pub(super) const STDOUT: &str = "standard output";
 
 /// The program's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub enum Exit {
     Output = 7,
     /// Interrupted (128 + SIGINT).
     Interrupted = 130,
+    /// Told to stop (128 + SIGTERM).
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -52,11 +58,13 @@ impl From<Exit> for ExitCode {
 pub(super) struct CliError {
     pub(super) exit: Exit,
     message: String,
+    /// The reader of standard output has all that it wants: nothing to complain of.
+    pub(super) unread: bool,
 }
 
 impl CliError {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> CliError {
-        CliError { exit, message: message.into() }
+        CliError { exit, message: message.into(), unread: false }
     }
 
     /// The same trouble, with something to add.
@@ -66,6 +74,17 @@ impl CliError {
 
     pub(super) fn output(name: &str, error: &std::io::Error) -> CliError {
         CliError::new(Exit::Output, format!("{name}: {error}"))
+    }
+
+    /// The end of a program whose standard output failed. A pipe whose reader has gone, as `head` does once it has its lines,
+    /// ends the program without a word, and is no failure.
+    pub(super) fn stdout(error: &std::io::Error) -> CliError {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => {
+                CliError { unread: true, ..CliError::new(Exit::Done, "standard output: its reader has gone") }
+            }
+            _ => CliError::output(STDOUT, error),
+        }
     }
 }
 
@@ -107,13 +126,32 @@ impl From<SourceError> for CliError {
 
 impl From<DecodeError> for CliError {
     fn from(error: DecodeError) -> CliError {
-        CliError::new(Exit::Input, error.to_string())
+        // Headerless audio looks like noise, and a program that records often writes it to a pipe.
+        let hint = match &error {
+            DecodeError::UnknownFormat { .. } => {
+                "; if it is headerless PCM, say which with --raw, as --raw s16le:16000"
+            }
+            _ => "",
+        };
+        CliError::new(Exit::Input, format!("{error}{hint}"))
+    }
+}
+
+impl From<WavError> for CliError {
+    fn from(error: WavError) -> CliError {
+        match &error {
+            WavError::Write { name, error, .. } if name == STDOUT => CliError::stdout(error),
+            _ => CliError::new(Exit::Output, error.to_string()),
+        }
     }
 }
 
 impl From<PipelineError> for CliError {
     fn from(error: PipelineError) -> CliError {
-        CliError::new(Exit::Input, error.to_string())
+        match error {
+            PipelineError::Decode(error) => error.into(),
+            error => CliError::new(Exit::Input, error.to_string()),
+        }
     }
 }
 

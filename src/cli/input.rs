@@ -51,6 +51,11 @@ pub(super) fn name(input: &Path) -> PathBuf {
     url(input).map_or_else(|| input.to_owned(), |url| source::url_name(url).into())
 }
 
+/// What transcripts and messages call the recording.
+pub(super) fn shown(input: &Path) -> String {
+    if input.as_os_str() == "-" { "standard input".to_owned() } else { name(input).display().to_string() }
+}
+
 /// Whether it is fetched from the web.
 pub(super) fn is_url(input: &Path) -> bool {
     url(input).is_some()

@@ -21,7 +21,7 @@ mod voices;
 
 use std::io::{self, IsTerminal, Write};
 use std::panic;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
@@ -266,6 +266,9 @@ fn quiet_caught_panics() {
 
 /// Tells the user, in one line.
 fn complain(error: &CliError) {
+    if error.unread {
+        return;
+    }
     // Where standard error is closed too, the exit code says it.
     let _ = writeln!(io::stderr(), "voxline: {}", one_line(&error.to_string()));
 }
@@ -286,10 +289,16 @@ fn keep_stdin_apart(config: &Config, is_work: bool) -> Result<(), CliError> {
 /// Writes a command's result to standard output.
 fn say(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| CliError::output("standard output", &error))
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| CliError::stdout(&error))
+}
+
+/// Refuses to write what is no text to a terminal, which would obey parts of it.
+fn keep_binary_off_terminal(output: &Path) -> Result<(), CliError> {
+    if output.as_os_str() == "-" && io::stdout().is_terminal() {
+        let reason = "standard output is a terminal: name a file with --output, or send the audio to a pipe";
+        return Err(CliError::new(Exit::Setup, reason));
+    }
+    Ok(())
 }
 
 /// A count of bytes as people read it.

@@ -182,11 +182,13 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         signals.next().await;
         systemd::stopping();
         shutdown.cancel();
-        signals.next().await;
+        signals.next().await
     };
     tokio::select! {
         served = serving => served.map_err(cannot)?,
-        () = stopping => return Err(CliError::new(Exit::Interrupted, "interrupted before sessions had ended")),
+        stop = stopping => {
+            return Err(CliError::new(stop.exit(), "stopped before sessions had ended"));
+        }
         never = reloading => never,
     }
     Ok(Exit::Done)

@@ -13,6 +13,25 @@ pub(super) enum Stop {
     Terminate,
 }
 
+impl Stop {
+    /// The exit code of a program that ends by it: as shells tell a process that the signal itself has ended.
+    pub(super) fn exit(self) -> Exit {
+        match self {
+            Stop::Interrupt => Exit::Interrupted,
+            Stop::Terminate => Exit::Terminated,
+        }
+    }
+
+    /// The error that tells of it, after the name of what it ended, if any.
+    pub(super) fn error(self, name: Option<&str>) -> CliError {
+        let what = match self {
+            Stop::Interrupt => "interrupted",
+            Stop::Terminate => "terminated",
+        };
+        CliError::new(self.exit(), name.map_or_else(|| what.to_owned(), |name| format!("{name}: {what}")))
+    }
+}
+
 /// Listens for them from its creation on.
 pub(super) struct Signals {
     #[cfg(unix)]

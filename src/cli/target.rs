@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::exit_code::{CliError, Exit};
+use super::exit_code::{CliError, Exit, STDOUT};
 use super::input;
-use crate::transcript::{Format, Writer};
+use crate::transcript::{Format, Subtitles, Writer, WriterError};
 
 /// A writer to any of these.
 pub(super) type Output = Writer<Box<dyn Write + Send>>;
@@ -16,8 +17,13 @@ pub(super) type Output = Writer<Box<dyn Write + Send>>;
 /// Where the transcript of each recording goes, settled before anything is written.
 pub(super) struct Target {
     format: Format,
+    subtitles: Subtitles,
     sample_rate: u32,
     place: Place,
+    /// Whether several recordings go to one output, which tells them apart.
+    shared: bool,
+    /// Whether one of them has begun there.
+    begun: AtomicBool,
 }
 
 enum Place {
@@ -30,14 +36,15 @@ enum Place {
 
 impl Target {
     /// What `--output` means for these recordings. A path that ends in a slash, or is a directory, takes a file for
-    /// each; `-` is standard output. Creates nothing yet.
+    /// each; `-` is standard output. Without a `format` the name of a file says it, as in [`format_of`]. Creates nothing yet.
     pub(super) fn new(
         output: Option<PathBuf>,
-        format: Format,
+        format: Option<Format>,
+        subtitles: Subtitles,
         sample_rate: u32,
         inputs: &[PathBuf],
     ) -> Result<Target, CliError> {
-        let place = match output {
+        let place = match output.clone() {
             None => Place::Stdout,
             Some(path) if path.as_os_str() == "-" => Place::Stdout,
             Some(path) if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
@@ -45,7 +52,20 @@ impl Target {
             }
             Some(path) => Place::File(path),
         };
-        let target = Target { format, sample_rate, place };
+        let named = match &place {
+            Place::File(path) => format_of(path)?,
+            Place::Stdout | Place::Directory(_) => None,
+        };
+        let format = match (named, format) {
+            (Some(named), Some(format)) if named != format => {
+                let name = output.as_deref().unwrap_or(Path::new("-")).display();
+                let reason = format!("--format {format}: the name {name} promises something else");
+                return Err(CliError::new(Exit::Setup, reason));
+            }
+            (named, format) => named.or(format).unwrap_or(Format::Text),
+        };
+        let shared = inputs.len() > 1 && !matches!(place, Place::Directory(_));
+        let target = Target { format, subtitles, sample_rate, place, shared, begun: AtomicBool::new(false) };
         target.check(inputs)?;
         Ok(target)
     }
@@ -84,7 +104,7 @@ impl Target {
 
     /// The writer for the recording `input`.
     pub(super) fn open(&self, input: &Path) -> Result<Output, CliError> {
-        let out: Box<dyn Write + Send> = match (&self.place, self.path(input)) {
+        let mut out: Box<dyn Write + Send> = match (&self.place, self.path(input)) {
             (Place::File(path), _) => {
                 let file = File::options().append(true).open(path);
                 Box::new(file.map_err(|error| failed(path, &error))?)
@@ -92,7 +112,15 @@ impl Target {
             (_, Some(path)) => Box::new(File::create(&path).map_err(|error| failed(&path, &error))?),
             (_, None) => Box::new(io::stdout()),
         };
-        Ok(Writer::new(self.format, self.sample_rate, out))
+        let follows = self.shared && self.begun.swap(true, Ordering::Relaxed);
+        if follows && self.format == Format::Text {
+            out.write_all(b"\n").map_err(|error| match self.path(input) {
+                Some(path) => failed(&path, &error),
+                None => CliError::stdout(&error),
+            })?;
+        }
+        let writer = Writer::new(self.format, self.sample_rate, out).with_subtitles(self.subtitles);
+        Ok(if self.shared { writer.of_recording(input::shown(input)) } else { writer })
     }
 
     /// Forces what was written for `input` to the disk, where it goes to a file.
@@ -105,9 +133,17 @@ impl Target {
         sync().map_err(|error| failed(&path, &error))
     }
 
-    /// What messages call the output for `input`.
-    pub(super) fn name(&self, input: &Path) -> String {
-        self.path(input).map_or_else(|| "standard output".to_owned(), |path| path.display().to_string())
+    /// The error of an output for `input` that takes no more.
+    pub(super) fn failed(&self, input: &Path, error: &WriterError) -> CliError {
+        match (self.path(input), error) {
+            (None, WriterError::Output { error, .. }) if error.kind() == io::ErrorKind::BrokenPipe => {
+                CliError::stdout(error)
+            }
+            (path, error) => {
+                let name = path.map_or_else(|| STDOUT.to_owned(), |path| path.display().to_string());
+                CliError::new(Exit::Output, format!("{name}: {error}"))
+            }
+        }
     }
 
     /// The file for the recording `input`, where there is one.
@@ -129,6 +165,22 @@ impl Target {
             }
         }
     }
+}
+
+/// The format that the name of a transcript's file promises, if it promises any.
+fn format_of(path: &Path) -> Result<Option<Format>, CliError> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    Ok(Some(match extension.as_str() {
+        "txt" | "text" => Format::Text,
+        "jsonl" | "ndjson" => Format::JsonLines,
+        "srt" => Format::Srt,
+        "vtt" => Format::WebVtt,
+        "json" | "csv" | "ass" | "ssa" | "sbv" | "ttml" | "xml" | "html" | "docx" | "odt" | "pdf" | "rtf" => {
+            let reason = format!("{}: expected a name in .txt, .jsonl, .srt or .vtt", path.display());
+            return Err(CliError::new(Exit::Setup, reason));
+        }
+        _ => return Ok(None),
+    }))
 }
 
 /// The last part of a path, without its extension.

@@ -1,11 +1,13 @@
 //! What comes back: events of a recognition session, and writers that turn them into files.
 
 mod merge;
+mod subtitles;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 
 pub use merge::Merge;
+pub use subtitles::Subtitles;
 pub use writer::{Format, Writer, WriterError};
 
 use crate::audio::{FramePos, FrameRange};

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
-use std::time::Duration;
 
 use serde::Serialize;
 
+use super::subtitles::{self, Cue, Subtitles};
 use super::{FinalSegment, Word};
 use crate::audio::{FramePos, FrameRange};
 
@@ -84,8 +84,13 @@ pub struct Writer<W: Write> {
     out: W,
     /// Whether the header is written.
     started: bool,
+    /// The recording, where entries of several go to one output.
+    recording: Option<String>,
+    subtitles: Subtitles,
     /// Cues written.
     cues: u64,
+    /// The end of each speaker's last cue, in milliseconds.
+    shown: Vec<(Option<String>, u64)>,
     /// The entry being put together: it reaches the output in one piece.
     entry: Vec<u8>,
 }
@@ -98,19 +103,41 @@ impl<W: Write> Writer<W> {
     #[must_use]
     pub fn new(format: Format, sample_rate: u32, out: W) -> Writer<W> {
         assert!(sample_rate > 0, "a session has a sample rate");
-        Writer { format, sample_rate, out, started: false, cues: 0, entry: Vec::new() }
+        Writer {
+            format,
+            sample_rate,
+            out,
+            started: false,
+            recording: None,
+            subtitles: Subtitles::default(),
+            cues: 0,
+            shown: Vec::new(),
+            entry: Vec::new(),
+        }
     }
 
-    /// Writes one segment, with the name of who speaks where that is known. All formats but JSON Lines leave out a
-    /// segment without words.
+    /// Cuts subtitles within these bounds.
+    #[must_use]
+    pub fn with_subtitles(self, subtitles: Subtitles) -> Writer<W> {
+        Writer { subtitles, ..self }
+    }
+
+    /// Names the recording: in a line before the text, and in each object of JSON Lines. Subtitles have no place for it.
+    #[must_use]
+    pub fn of_recording(self, name: impl Into<String>) -> Writer<W> {
+        Writer { recording: Some(name.into()), ..self }
+    }
+
+    /// Writes one segment, with the name of who speaks where that is known: as one entry, or as subtitle cues, of which those
+    /// of one speaker never overlap. All formats but JSON Lines leave out a segment without words.
     ///
     /// # Errors
     /// If the output takes it only in part, or not at all.
     pub fn segment(&mut self, segment: &FinalSegment, speaker: Option<&str>) -> Result<(), WriterError> {
-        let (start, end) = self.times(segment.range);
         match self.format {
             Format::JsonLines => {
-                self.json(&Line::Segment {
+                let line = Line::Segment {
+                    recording: self.recording.as_deref(),
                     speaker,
                     index: segment.index,
                     start: self.seconds(segment.range.start),
@@ -121,7 +148,8 @@ impl<W: Write> Writer<W> {
                     language: segment.language.as_deref(),
                     confidence: segment.confidence,
                     words: segment.words.iter().map(|word| self.word(word)).collect(),
-                });
+                };
+                json(&mut self.entry, &line);
             }
             Format::Text => {
                 let text = one_line(&segment.text);
@@ -130,7 +158,7 @@ impl<W: Write> Writer<W> {
                     self.entry.push(b'\n');
                 }
             }
-            Format::Srt | Format::WebVtt => self.cue(start, end, &segment.text, speaker),
+            Format::Srt | Format::WebVtt => self.cues(segment, speaker),
         }
         self.write()
     }
@@ -140,20 +168,23 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// If the output takes it only in part, or not at all.
     pub fn gap(&mut self, range: FrameRange, speaker: Option<&str>) -> Result<(), WriterError> {
-        let (start, end) = self.times(range);
         match self.format {
-            Format::JsonLines => self.json(&Line::Gap {
-                speaker,
-                start: self.seconds(range.start),
-                end: self.seconds(range.end),
-                start_frame: range.start.0,
-                end_frame: range.end.0,
-            }),
+            Format::JsonLines => {
+                let line = Line::Gap {
+                    recording: self.recording.as_deref(),
+                    speaker,
+                    start: self.seconds(range.start),
+                    end: self.seconds(range.end),
+                    start_frame: range.start.0,
+                    end_frame: range.end.0,
+                };
+                json(&mut self.entry, &line);
+            }
             Format::WebVtt => {
                 let whose = speaker
                     .map_or(String::new(), |speaker| format!(" of {}", vtt_escaped(&one_line(speaker))));
-                let note =
-                    format!("NOTE audio{whose} lost from {} to {}\n\n", vtt_time(start), vtt_time(end));
+                let (start, end) = (clock(self.millis(range.start), '.'), clock(self.millis(range.end), '.'));
+                let note = format!("NOTE audio{whose} lost from {start} to {end}\n\n");
                 self.entry.extend_from_slice(note.as_bytes());
             }
             Format::Text | Format::Srt => {}
@@ -170,8 +201,10 @@ impl<W: Write> Writer<W> {
         Ok(self.out)
     }
 
-    fn times(&self, range: FrameRange) -> (Duration, Duration) {
-        (range.start.time(self.sample_rate), range.end.time(self.sample_rate))
+    /// The time of a position, rounded to the millisecond.
+    fn millis(&self, position: FramePos) -> u64 {
+        let nanos = position.time(self.sample_rate).as_nanos();
+        u64::try_from((nanos + 500_000) / 1_000_000).unwrap_or(u64::MAX)
     }
 
     /// The float that is nearest: 1.132, not the sum of 1 and 0.132.
@@ -179,28 +212,36 @@ impl<W: Write> Writer<W> {
         position.0 as f64 / f64::from(self.sample_rate)
     }
 
-    fn json(&mut self, line: &Line<'_>) {
-        serde_json::to_writer(&mut self.entry, line)
-            .expect("strings and numbers are JSON, and memory takes them");
-        self.entry.push(b'\n');
+    fn cues(&mut self, segment: &FinalSegment, speaker: Option<&str>) {
+        let text = one_line(&segment.text);
+        // SubRip has no escapes: the arrow that marks a line of times is broken up.
+        let text = if self.format == Format::Srt { text.replace("-->", "-- >") } else { text.into_owned() };
+        let label = speaker.filter(|_| self.format == Format::Srt).map(|name| format!("{}:", one_line(name)));
+        let label = label.map(|label| label.replace("-->", "-- >"));
+        let shown = self.shown.iter().find(|(known, _)| known.as_deref() == speaker);
+        let earliest = shown.map_or(0, |(_, shown)| *shown);
+        let millis = |position| self.millis(position);
+        let cues = subtitles::cut(segment, &text, label.as_deref(), earliest, self.subtitles, millis);
+        if let Some(last) = cues.last() {
+            self.shown.retain(|(known, _)| known.as_deref() != speaker);
+            self.shown.push((speaker.map(str::to_owned), last.end));
+        }
+        for cue in &cues {
+            self.cue(cue, speaker);
+        }
     }
 
-    fn cue(&mut self, start: Duration, end: Duration, text: &str, speaker: Option<&str>) {
-        let text = one_line(text);
-        if text.is_empty() {
-            return;
-        }
+    fn cue(&mut self, cue: &Cue, speaker: Option<&str>) {
         self.cues += 1;
-        // A cue that ends when it starts is not one (WebVTT, 4.1, "WebVTT cue timings").
-        let end = end.max(start + Duration::from_millis(1));
+        let Cue { start, end, lines } = cue;
+        let text = lines.join("\n");
         let cue = if self.format == Format::Srt {
-            let text = without_arrow(&labelled(&text, speaker));
-            format!("{}\n{} --> {}\n{text}\n\n", self.cues, srt_time(start), srt_time(end))
+            format!("{}\n{} --> {}\n{text}\n\n", self.cues, clock(*start, ','), clock(*end, ','))
         } else {
             // A voice span (WebVTT, 3.3); its end tag may be left out where the cue ends.
             let voice = speaker.map_or(String::new(), |name| format!("<v {}>", vtt_escaped(&one_line(name))));
             let text = vtt_escaped(&text);
-            format!("{}\n{} --> {}\n{voice}{text}\n\n", self.cues, vtt_time(start), vtt_time(end))
+            format!("{}\n{} --> {}\n{voice}{text}\n\n", self.cues, clock(*start, '.'), clock(*end, '.'))
         };
         self.entry.extend_from_slice(cue.as_bytes());
     }
@@ -213,10 +254,16 @@ impl<W: Write> Writer<W> {
 
     /// Hands the entry, and the header before the first, to the output.
     fn write(&mut self) -> Result<(), WriterError> {
-        let header: &[u8] = if self.format == Format::WebVtt && !self.started { b"WEBVTT\n\n" } else { b"" };
+        let header = match (self.format, &self.recording) {
+            _ if self.started => String::new(),
+            (Format::WebVtt, _) => "WEBVTT\n\n".to_owned(),
+            // As `head` and `tail` tell files apart.
+            (Format::Text, Some(name)) => format!("==> {} <==\n", one_line(name)),
+            _ => String::new(),
+        };
         let failed = |error| WriterError::Output { format: self.format, error };
         if !header.is_empty() {
-            self.out.write_all(header).map_err(failed)?;
+            self.out.write_all(header.as_bytes()).map_err(failed)?;
         }
         self.started = true;
         let written = self.out.write_all(&self.entry).and_then(|()| self.out.flush());
@@ -230,6 +277,8 @@ impl<W: Write> Writer<W> {
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line<'a> {
     Segment {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recording: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         speaker: Option<&'a str>,
         index: u64,
@@ -245,6 +294,8 @@ enum Line<'a> {
     },
     Gap {
         #[serde(skip_serializing_if = "Option::is_none")]
+        recording: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         speaker: Option<&'a str>,
         start: f64,
         end: f64,
@@ -259,6 +310,11 @@ struct TimedWord<'a> {
     end: f64,
     text: &'a str,
     confidence: f32,
+}
+
+fn json(entry: &mut Vec<u8>, line: &Line<'_>) {
+    serde_json::to_writer(&mut *entry, line).expect("strings and numbers are JSON, and memory takes them");
+    entry.push(b'\n');
 }
 
 /// The text on a single line: an empty line would end a cue, and a line break an entry.
@@ -281,29 +337,13 @@ fn labelled<'a>(text: &'a str, speaker: Option<&str>) -> Cow<'a, str> {
     }
 }
 
-/// The text without the arrow that marks a line of times. SubRip has no escapes.
-fn without_arrow(text: &str) -> String {
-    text.replace("-->", "-- >")
-}
-
 /// The text with what WebVTT would take for markup replaced by character references; `-->` goes with `>`.
 fn vtt_escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// `hours:minutes:seconds,milliseconds`
-fn srt_time(time: Duration) -> String {
-    clock(time, ',')
-}
-
-/// `hours:minutes:seconds.milliseconds`
-fn vtt_time(time: Duration) -> String {
-    clock(time, '.')
-}
-
-/// Rounded to the millisecond; the hours have two digits or more.
-fn clock(time: Duration, point: char) -> String {
-    let millis = (time.as_nanos() + 500_000) / 1_000_000;
+/// `hours:minutes:seconds` and milliseconds behind `point`; the hours have two digits or more.
+fn clock(millis: u64, point: char) -> String {
     let (seconds, millis) = (millis / 1_000, millis % 1_000);
     format!("{:02}:{:02}:{:02}{point}{millis:03}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }

@@ -461,7 +461,7 @@ async fn one_interruption_ends_the_recording_and_a_termination_leaves_it_to_be_g
     running.wait_for(3);
     signal(&running.child, "TERM");
     let (_, complaint, code) = running.end();
-    assert_eq!(code, Some(130), "{complaint}");
+    assert_eq!(code, Some(143), "{complaint}");
     assert!(complaint.contains("the same command goes on"), "{complaint}");
     assert_eq!(desk.spools().len(), 1);
     let finished = desk.run(&spooled);

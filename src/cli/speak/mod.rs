@@ -15,7 +15,7 @@ use self::output::{Form, Output};
 use super::exit_code::{CliError, Exit};
 use super::service::{Connection, Need};
 use super::signals::Signals;
-use super::{Common, keep_stdin_apart, target};
+use super::{Common, keep_binary_off_terminal, keep_stdin_apart, target};
 use crate::resample::RATES;
 use crate::speech::{SpeechClient, SpeechError, SpeechHandle, SpeechOptions};
 
@@ -62,6 +62,7 @@ fn tempo(text: &str) -> Result<f32, String> {
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let Arguments { text, file, output, voice, tempo, encoder, rate } = arguments;
     let form = Form::of(&output, encoder, rate)?;
+    keep_binary_off_terminal(&output)?;
     if file.as_deref().is_some_and(|file| target::same_file(&output, file)) {
         let output = output.display();
         return Err(CliError::new(Exit::Setup, format!("{output}: the output is the text itself")));
@@ -102,14 +103,14 @@ async fn deliver(
     let mut signals = Signals::new()?;
     let first = tokio::select! {
         first = speech.next() => first,
-        _ = signals.next() => return Err(interrupted()),
+        stop = signals.next() => return Err(stop.error(None)),
     };
     // Only now is it known that there is something for the output, which may be a file with something else in it.
     let nothing = || CliError::new(Exit::Setup, "there are no words to speak");
     let first = first.ok_or_else(nothing)??;
     let mut output = tokio::select! {
         output = Output::open(form, output) => output?,
-        _ = signals.next() => return Err(interrupted()),
+        stop = signals.next() => return Err(stop.error(None)),
     };
     let delivering = async {
         let mut next = Some(Ok(first));
@@ -123,24 +124,22 @@ async fn deliver(
     };
     let delivered = tokio::select! {
         delivered = delivering => delivered,
-        _ = signals.next() => {
+        stop = signals.next() => {
             handle.cancel();
             output.stop().await;
-            return Err(interrupted());
+            return Err(stop.error(None));
         }
     };
     let written = tokio::select! {
-        written = output.finish() => Some(written),
-        _ = signals.next() => None,
+        written = output.finish() => Ok(written),
+        stop = signals.next() => Err(stop),
     };
-    let Some(written) = written else {
-        output.stop().await;
-        return Err(interrupted());
-    };
-    written?;
+    match written {
+        Ok(written) => written?,
+        Err(stop) => {
+            output.stop().await;
+            return Err(stop.error(None));
+        }
+    }
     Ok(delivered?)
-}
-
-fn interrupted() -> CliError {
-    CliError::new(Exit::Interrupted, "interrupted")
 }

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::Encoder;
 use super::player::{Player, Stopper};
-use crate::audio::{WavError, WavWriter};
-use crate::cli::exit_code::{CliError, Exit};
+use crate::audio::WavWriter;
+use crate::cli::exit_code::{CliError, Exit, STDOUT};
 use crate::speech::{Codec, PCM_RATE};
 
 /// Pieces of 100 ms that may wait for the output.
@@ -156,12 +156,12 @@ impl Sink {
         let is_stdout = path.as_os_str() == "-";
         Ok(match form {
             Form::Played(rate) => Sink::Player(Player::start(rate)?),
-            Form::Wav(rate) if is_stdout => Sink::WavStream(
-                WavWriter::streaming("standard output", io::stdout(), rate, 1).map_err(unwritten)?,
-            ),
-            Form::Wav(rate) => Sink::WavFile(WavWriter::create(path, rate, 1).map_err(unwritten)?),
+            Form::Wav(rate) if is_stdout => {
+                Sink::WavStream(WavWriter::streaming(STDOUT, io::stdout(), rate, 1)?)
+            }
+            Form::Wav(rate) => Sink::WavFile(WavWriter::create(path, rate, 1)?),
             Form::Raw(_) | Form::Encoded(_) if is_stdout => {
-                Sink::Bytes("standard output".to_owned(), Box::new(io::stdout()))
+                Sink::Bytes(STDOUT.to_owned(), Box::new(io::stdout()))
             }
             Form::Raw(_) | Form::Encoded(_) => {
                 let name = path.display().to_string();
@@ -174,28 +174,26 @@ impl Sink {
     /// Hands a piece on at once: the next may be long in coming, and who reads a pipe hears this one now.
     fn write(&mut self, piece: &[u8]) -> Result<(), CliError> {
         match self {
-            Sink::WavFile(wav) => wav.write_s16le(piece).and_then(|()| wav.flush()).map_err(unwritten),
-            Sink::WavStream(wav) => wav.write_s16le(piece).and_then(|()| wav.flush()).map_err(unwritten),
-            Sink::Bytes(name, out) => out
-                .write_all(piece)
-                .and_then(|()| out.flush())
-                .map_err(|error| CliError::output(name, &error)),
+            Sink::WavFile(wav) => wav.write_s16le(piece).and_then(|()| wav.flush()).map_err(CliError::from),
+            Sink::WavStream(wav) => wav.write_s16le(piece).and_then(|()| wav.flush()).map_err(CliError::from),
+            Sink::Bytes(name, out) => {
+                out.write_all(piece).and_then(|()| out.flush()).map_err(|error| match &**name {
+                    STDOUT => CliError::stdout(&error),
+                    name => CliError::output(name, &error),
+                })
+            }
             Sink::Player(player) => player.write(piece),
         }
     }
 
     fn finish(self) -> Result<(), CliError> {
         match self {
-            Sink::WavFile(wav) => wav.finish().map(drop).map_err(unwritten),
-            Sink::WavStream(wav) => wav.finish().map(drop).map_err(unwritten),
+            Sink::WavFile(wav) => wav.finish().map(drop).map_err(CliError::from),
+            Sink::WavStream(wav) => wav.finish().map(drop).map_err(CliError::from),
             Sink::Bytes(..) => Ok(()),
             Sink::Player(player) => player.finish(),
         }
     }
-}
-
-fn unwritten(error: WavError) -> CliError {
-    CliError::new(Exit::Output, error.to_string())
 }
 
 #[cfg(test)]

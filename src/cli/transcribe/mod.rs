@@ -1,12 +1,13 @@
 //! `voxline transcribe`: recordings in, text out.
 
+mod cues;
 mod ledger;
 mod line;
 mod recording;
 mod spooling;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -33,9 +34,9 @@ pub(super) struct Arguments {
     /// Recordings, as files or https URLs: WAV, AIFF, CAF, FLAC, MP3, Ogg, WebM, Matroska, M4A; `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     inputs: Vec<PathBuf>,
-    /// Format of the transcript: text, jsonl, srt or vtt
-    #[arg(long, default_value = "text")]
-    format: Format,
+    /// Format of the transcript: text, jsonl, srt or vtt [default: by the output's name, .txt, .jsonl, .srt or .vtt; else text]
+    #[arg(long)]
+    format: Option<Format>,
     /// Write to a file; with a directory, or a path that ends in a slash, to a file for each recording
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -69,6 +70,8 @@ pub(super) struct Arguments {
         hide_possible_values = true
     )]
     ledger: Option<ledger::Form>,
+    #[command(flatten, next_help_heading = "Subtitles")]
+    cues: cues::Cues,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -79,7 +82,7 @@ enum OnFull {
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let Arguments { inputs, format, output, hearing, no_partials, reading, speakers, pace, .. } = arguments;
-    let Arguments { buffer, on_full, patience, spooling, ledger, .. } = arguments;
+    let Arguments { buffer, on_full, patience, spooling, ledger, cues, .. } = arguments;
     if !speakers.is_empty() && reading.channels != Channels::Split {
         return Err(CliError::new(Exit::Setup, "--speakers: names go with --channels split"));
     }
@@ -93,7 +96,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         }
         OnFull::DropOldest => Overflow::DropOldest,
     };
-    let target = Target::new(output, format, SAMPLE_RATE, &inputs)?;
+    let target = Target::new(output, format, cues.settle(), SAMPLE_RATE, &inputs)?;
     let config = common.load(Some(hearing))?;
     keep_stdin_apart(&config, inputs.iter().any(|input| input.as_os_str() == "-"))?;
     // A misspelt name is told before an hour's work on the others.
@@ -126,6 +129,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         spooling: spooling.map(|spooling| Arc::new(spooling.at(&connection.endpoint))),
         ledger,
         interrupted: CancellationToken::new(),
+        stopped: OnceLock::new(),
     };
     let mut signals = Signals::new()?;
     let mut exits = Vec::new();
@@ -135,25 +139,29 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
                 Ok(()) => job.transcribe(input).await,
                 Err(error) => Err(error),
             };
+            let unread = result.as_ref().is_err_and(|error| error.unread);
             exits.push(told(result));
-            if job.interrupted.is_cancelled() {
+            if unread || job.interrupted.is_cancelled() {
                 break;
             }
         }
     };
     let stopping = async {
         // A machine that shuts down means to go on later.
-        if signals.next().await == Stop::Interrupt || !spooled {
-            // Ends the audio; what was said until then is still recognised.
-            job.interrupted.cancel();
-            signals.next().await;
+        let stop = signals.next().await;
+        if stop == Stop::Terminate && spooled {
+            return stop;
         }
+        // Ends the audio; what was said until then is still recognised.
+        let _ = job.stopped.set(stop);
+        job.interrupted.cancel();
+        signals.next().await
     };
     tokio::select! {
         () = work => {}
         // What is dropped here ends by itself.
-        () = stopping => {
-            let interrupted = CliError::new(Exit::Interrupted, "interrupted");
+        stop = stopping => {
+            let interrupted = stop.error(None);
             return Err(match spooled {
                 true => interrupted.with("; the rest is in the spool, and the same command goes on with it"),
                 false => interrupted,
@@ -175,8 +183,6 @@ fn told(result: Result<Exit, CliError>) -> Exit {
 
 /// The exit code of several recordings: an interruption, else the first trouble.
 fn worst(exits: &[Exit]) -> Exit {
-    match exits.contains(&Exit::Interrupted) {
-        true => Exit::Interrupted,
-        false => exits.iter().copied().find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done),
-    }
+    let stopped = exits.iter().find(|exit| matches!(exit, Exit::Interrupted | Exit::Terminated));
+    *stopped.or_else(|| exits.iter().find(|exit| **exit != Exit::Done)).unwrap_or(&Exit::Done)
 }

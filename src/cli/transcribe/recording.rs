@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::{BoxFuture, Shared, join_all};
 use futures::{FutureExt, TryFutureExt};
@@ -17,6 +17,7 @@ use crate::cli::exit_code::{CliError, Exit};
 use crate::cli::input::{self, Reading};
 use crate::cli::progress::Progress;
 use crate::cli::service::Connection;
+use crate::cli::signals::Stop;
 use crate::cli::target::{Output, Target};
 use crate::decode::{Channels, DecodeError};
 use crate::pace::Pace;
@@ -41,6 +42,8 @@ pub(super) struct Job<'a> {
     pub(super) spooling: Option<Arc<Spooling>>,
     pub(super) ledger: Option<Form>,
     pub(super) interrupted: CancellationToken,
+    /// By what it was interrupted.
+    pub(super) stopped: OnceLock<Stop>,
 }
 
 /// How reading a recording ended, for all who want to know.
@@ -99,9 +102,7 @@ impl Job<'_> {
         // An output that fails ends the work: the sessions are dropped, which ends the worker.
         let (sessions, spoken) = tokio::try_join!(
             sessions.map(Ok),
-            writing.map_err(|error: WriterError| {
-                CliError::new(Exit::Output, format!("{}: {error}", self.target.name(input)))
-            }),
+            writing.map_err(|error: WriterError| self.target.failed(input, &error)),
         )?;
         drop(progress);
         if let Some(form) = self.ledger {
@@ -111,7 +112,7 @@ impl Job<'_> {
         }
         let whole = self.put_away(input, sessions)?;
         if self.interrupted.is_cancelled() {
-            return Err(interrupted(&name));
+            return Err(self.stopped_at(&name));
         }
         verdict.await.map_err(|error| match whole {
             true => error,
@@ -121,6 +122,11 @@ impl Job<'_> {
             true => Ok(Exit::Done),
             false => Err(CliError::new(Exit::Nothing, format!("{name}: no speech recognised"))),
         }
+    }
+
+    /// The error of a recording that was interrupted.
+    fn stopped_at(&self, name: &str) -> CliError {
+        self.stopped.get().copied().unwrap_or(Stop::Interrupt).error(Some(name))
     }
 
     /// Opens a recording on a thread of its own: probing reads, and reading may block.
@@ -141,7 +147,7 @@ impl Job<'_> {
         let name = name.display();
         tokio::select! {
             opened = opening => opened.unwrap_or_else(|panic| Err(CliError::new(Exit::Input, format!("{name}: {panic}")))),
-            () = self.interrupted.cancelled() => Err(interrupted(&name.to_string())),
+            () = self.interrupted.cancelled() => Err(self.stopped_at(&name.to_string())),
         }
     }
 
@@ -234,10 +240,6 @@ fn start(name: &str, pipeline: Option<Pipeline>) -> (Vec<mpsc::Receiver<Feed>>, 
         }
     };
     (lines, verdict.boxed().shared())
-}
-
-fn interrupted(name: &str) -> CliError {
-    CliError::new(Exit::Interrupted, format!("{name}: interrupted"))
 }
 
 fn show(
