@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use earshot::Detector;
 
 use super::RECOGNIZER_RATE;
+use super::modulation::{LIKE_SPEECH, Modulation, SEEN, STEADY};
 use crate::audio::{FramePos, FrameRange};
 use crate::voice::{HOP, VOICED};
 
@@ -32,12 +33,6 @@ const LONGEST: u64 = milliseconds(28_000);
 const CUT_BACK: u64 = milliseconds(10_000);
 /// Hops whose loudness is averaged to find a quiet place for that cut: about a pause between words.
 const CUT_HOPS: usize = 9;
-/// Hops whose loudness is taken together to tell a steady sound: 64 ms.
-const STEADY_HOPS: usize = 4;
-/// A sound whose loudness changes by less than this from one such step to the next, half of the time, is a dial tone,
-/// a beep or hiss: white noise changes by 0.1 dB, the American ringing tone by 0.8 dB as its two frequencies beat, speech by
-/// 1.9 dB (the least of 119 telephone prompts and readings) and more.
-const STEADY_DECIBELS: f32 = 1.0;
 /// Silence is reported when it has lasted this long: 10 s ...
 const REPORT_SILENCE: u64 = milliseconds(10_000);
 /// ... and before an utterance from this length on: 0.5 s. So a segment with words begins where they do.
@@ -63,6 +58,8 @@ pub enum Span {
         start: FramePos,
         /// The utterance with a little silence on both sides: at most 28 s.
         pcm: Vec<i16>,
+        /// Frames of it whose spectrum changes as that of speech does; none where that of noise might, too.
+        lively: u64,
     },
 }
 
@@ -75,17 +72,21 @@ pub struct Open<'a> {
     pub start: FramePos,
     /// The utterance as far as it goes.
     pub pcm: &'a [i16],
+    /// Frames of it whose spectrum changes as that of speech does: some.
+    pub lively: u64,
     /// Whether this is what the span will hold, should it be silent for as long as it takes to end it.
     pub settled: bool,
 }
 
 /// Splits a stream of samples into utterances and silence.
 ///
-/// It judges by a small neural voice detector (earshot), an energy floor, and whether the loudness changes as it does
-/// in speech, because the detector takes dial tones for voices. An utterance ends after 0.6 s of
-/// silence; one of 28 s is cut at the quietest place of its last 10 s.
+/// It judges by a small neural voice detector (earshot), an energy floor, and how the spectrum changes, because the detector
+/// takes dial tones and loud noise for voices. Only what is as steady as a tone counts as silence: speech in noise must never,
+/// so noise is left to the recogniser, which is told how much of it was like speech. An utterance ends after 0.6 s of silence;
+/// one of 28 s is cut at the quietest place of its last 10 s.
 pub struct Endpointer {
     detector: Box<Detector>,
+    modulation: Modulation,
     /// Samples from `kept_from` on: the pre-roll, or the open utterance, and what fills no hop yet.
     kept: VecDeque<i16>,
     kept_from: FramePos,
@@ -105,6 +106,14 @@ struct Utterance {
     voiced_end: FramePos,
     /// The loudness of each hop judged since it was opened or cut, the last ending at `judged`.
     energy: Vec<f32>,
+    /// How the spectrum changed up to each of them, in dB.
+    changes: Vec<f32>,
+    /// The greatest of these changes.
+    greatest: f32,
+    /// Hops over which the spectrum changed as that of speech does.
+    lively: usize,
+    /// Hops since the last of them.
+    since_lively: usize,
 }
 
 impl Endpointer {
@@ -113,6 +122,7 @@ impl Endpointer {
     pub fn new() -> Endpointer {
         Endpointer {
             detector: Box::default(),
+            modulation: Modulation::new(FAINTEST * FAINTEST),
             kept: VecDeque::new(),
             kept_from: FramePos::ZERO,
             judged: FramePos::ZERO,
@@ -135,15 +145,16 @@ impl Endpointer {
         spans
     }
 
-    /// The open utterance as far as it goes, without what fills no hop yet; `None` in silence and while the sound is
-    /// steady.
+    /// The open utterance as far as it goes, without what fills no hop yet; `None` in silence and while no part of the
+    /// sound was like speech.
     pub fn open(&mut self) -> Option<Open<'_>> {
-        let utterance = self.open.as_ref().filter(|utterance| !utterance.is_steady())?;
+        let utterance = self.open.as_ref().filter(|utterance| utterance.lively > 0)?;
         let (start, end) = (utterance.start, utterance.voiced_end + HANGOVER);
+        let lively = utterance.lively_frames();
         let (from, to) = (self.index(start), self.index(self.judged.min(end)));
         let range = self.reported.to(self.judged);
         let settled = self.judged >= end;
-        Some(Open { range, start, pcm: &self.kept.make_contiguous()[from..to], settled })
+        Some(Open { range, start, pcm: &self.kept.make_contiguous()[from..to], lively, settled })
     }
 
     /// Ends the open utterance and returns the span that covers everything pushed so far, if anything was pushed
@@ -153,7 +164,7 @@ impl Endpointer {
         let end = self.end();
         if let Some(utterance) = self.open.take() {
             let heard = utterance.start.to(end.min(utterance.voiced_end + HANGOVER));
-            self.report(end, heard, utterance.is_steady(), &mut spans);
+            self.report(end, heard, &utterance, &mut spans);
         } else if end > self.reported {
             self.silence(end, &mut spans);
         }
@@ -161,6 +172,7 @@ impl Endpointer {
         self.judged = end;
         self.recent.clear();
         self.detector.reset();
+        self.modulation.reset();
         spans
     }
 
@@ -191,23 +203,24 @@ impl Endpointer {
         }
         let energy = hop.iter().map(|sample| f32::from(*sample).powi(2)).sum::<f32>() / HOP as f32;
         let score = self.detector.predict_i16(&hop);
+        let change = self.modulation.push(&hop, energy);
         let loud = energy >= FAINTEST * FAINTEST;
         self.judged = self.judged + HOP as u64;
 
         match &mut self.open {
             Some(utterance) => {
-                utterance.energy.push(energy);
+                utterance.hear(energy, change);
                 if loud && score >= STILL_VOICED {
                     utterance.voiced_end = self.judged;
                 }
                 self.close_or_cut(spans);
             }
-            None => self.wait(loud && score >= VOICED, energy, spans),
+            None => self.wait(loud && score >= VOICED, energy, change, spans),
         }
     }
 
     /// Outside of an utterance: opens one, or lets the silence grow.
-    fn wait(&mut self, voiced: bool, energy: f32, spans: &mut Vec<Span>) {
+    fn wait(&mut self, voiced: bool, energy: f32, change: f32, spans: &mut Vec<Span>) {
         self.recent.push_back(voiced);
         if self.recent.len() > ONSET_WINDOW {
             self.recent.pop_front();
@@ -223,7 +236,9 @@ impl Endpointer {
             }
             self.forget(start);
             self.recent.clear();
-            self.open = Some(Utterance { start, voiced_end: self.judged, energy: vec![energy] });
+            let mut utterance = Utterance::new(start, self.judged);
+            utterance.hear(energy, change);
+            self.open = Some(utterance);
             return;
         }
         // Enough is kept for an utterance that begins with the oldest of the recent hops.
@@ -237,31 +252,30 @@ impl Endpointer {
 
     /// Within an utterance: ends it after silence, cuts it when it is too long.
     fn close_or_cut(&mut self, spans: &mut Vec<Span>) {
-        let Some(mut utterance) = self.open.take() else { return };
+        let Some(utterance) = self.open.take() else { return };
         let start = utterance.start;
         if self.judged - utterance.voiced_end >= END_SILENCE {
             let end = utterance.voiced_end + HANGOVER;
-            self.report(end, start.to(end), utterance.is_steady(), spans);
+            self.report(end, start.to(end), &utterance, spans);
         } else if self.judged - start >= LONGEST - HOP as u64 {
-            let (back, steady) = (utterance.cut_back(), utterance.is_steady());
+            let back = utterance.cut_back();
             let cut = FramePos(self.judged.0 - (back * HOP) as u64);
-            utterance.start = cut;
-            utterance.voiced_end = utterance.voiced_end.max(cut);
-            utterance.energy.drain(..utterance.energy.len() - back);
-            self.open = Some(utterance);
-            self.report(cut, start.to(cut), steady, spans);
+            let rest = utterance.split_off(back, cut);
+            self.open = Some(rest);
+            self.report(cut, start.to(cut), &utterance, spans);
         } else {
             self.open = Some(utterance);
         }
     }
 
     /// Reports what was heard, and all up to `end`.
-    fn report(&mut self, end: FramePos, heard: FrameRange, steady: bool, spans: &mut Vec<Span>) {
-        if steady {
+    fn report(&mut self, end: FramePos, heard: FrameRange, utterance: &Utterance, spans: &mut Vec<Span>) {
+        if utterance.is_steady() {
             self.silence(end, spans);
         } else {
             let pcm = self.kept.range(self.index(heard.start)..self.index(heard.end)).copied().collect();
-            spans.push(Span::Speech { range: self.reported.to(end), start: heard.start, pcm });
+            let (range, lively) = (self.reported.to(end), utterance.lively_frames().min(heard.len()));
+            spans.push(Span::Speech { range, start: heard.start, pcm, lively });
             self.reported = end;
         }
         self.forget(end);
@@ -280,20 +294,41 @@ impl Default for Endpointer {
 }
 
 impl Utterance {
-    /// Whether its loudness hardly changes. Pauses don't count, so a busy signal is steady too.
-    fn is_steady(&self) -> bool {
-        let audible = FAINTEST * FAINTEST * STEADY_HOPS as f32;
-        let steps: Vec<f32> = self.energy.chunks_exact(STEADY_HOPS).map(|step| step.iter().sum()).collect();
-        let mut changes: Vec<f32> = steps
-            .windows(2)
-            .filter(|pair| pair[0] > audible && pair[1] > audible)
-            .map(|pair| 10.0 * (pair[1] / pair[0]).log10().abs())
-            .collect();
-        if changes.len() < 4 {
-            return false;
+    fn new(start: FramePos, voiced_end: FramePos) -> Utterance {
+        let (energy, changes) = (Vec::new(), Vec::new());
+        Utterance { start, voiced_end, energy, changes, greatest: 0.0, lively: 0, since_lively: SEEN }
+    }
+
+    /// Takes a hop's loudness, and the lasting change of the spectrum up to it.
+    fn hear(&mut self, energy: f32, change: f32) {
+        self.energy.push(energy);
+        self.changes.push(change);
+        self.greatest = self.greatest.max(change);
+        self.since_lively = (self.since_lively + 1).min(SEEN);
+        if change >= LIKE_SPEECH {
+            self.lively += self.since_lively;
+            self.since_lively = 0;
         }
-        let middle = changes.len() / 2;
-        *changes.select_nth_unstable_by(middle, f32::total_cmp).1 < STEADY_DECIBELS
+    }
+
+    /// Ends here, and returns its last `back` hops, which begin at `cut`, as an utterance of their own.
+    fn split_off(&self, back: usize, cut: FramePos) -> Utterance {
+        let mut rest = Utterance::new(cut, self.voiced_end.max(cut));
+        let first = self.energy.len() - back;
+        for (energy, change) in self.energy[first..].iter().zip(&self.changes[first..]) {
+            rest.hear(*energy, *change);
+        }
+        rest
+    }
+
+    /// Whether it is a tone: its spectrum changes nowhere but where it begins and ends. What is too short to tell isn't.
+    fn is_steady(&self) -> bool {
+        self.energy.len() > SEEN && self.greatest < STEADY
+    }
+
+    /// Frames whose spectrum changes as that of speech does.
+    fn lively_frames(&self) -> u64 {
+        (self.lively * HOP) as u64
     }
 
     /// How many hops back from its end it is best cut: in the middle of the quietest `CUT_HOPS` of the last

@@ -5,6 +5,7 @@
 //! blocking is allowed.
 
 mod endpoint;
+mod modulation;
 #[cfg(feature = "voices")]
 mod voices;
 #[cfg(feature = "whisper")]

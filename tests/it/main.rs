@@ -34,6 +34,7 @@ mod proxy;
 mod random;
 mod recognition;
 mod recognition_guards;
+mod recognition_noise;
 mod refusals;
 mod residence;
 mod samples;

@@ -3,15 +3,13 @@
 //! Of each there are some seconds, or with `VOXLINE_GUARD_MINUTES` set so many minutes, taken for English and Russian too.
 //! The table is printed (`cargo test --test it recognition_guards -- --nocapture`).
 
-use std::f64::consts::TAU;
-
 use voxline::engine::{Recognizer, Segment, StreamOptions, Whisper};
 use voxline::wer::normal;
 
 use crate::support::clips;
+use crate::support::sounds::{RATE, brown, fan, pink, tone, white};
 use crate::support::whisper::whisper;
 
-const RATE: usize = 16_000;
 /// Seconds of each sound, unless more are wanted: all that tones do, twice.
 const SECONDS: usize = 12;
 
@@ -28,40 +26,6 @@ fn length() -> usize {
 /// The sound whose sample at each time in seconds is `wave`, full scale being 1.
 fn sound(mut wave: impl FnMut(f64) -> f64) -> Vec<i16> {
     (0..length()).map(|at| (wave(at as f64 / RATE as f64) * 32_767.0) as i16).collect()
-}
-
-fn tone(hz: f64, time: f64) -> f64 {
-    (TAU * hz * time).sin()
-}
-
-/// White noise from -1 to 1.
-fn white() -> impl FnMut() -> f64 {
-    let mut seed = 1u32;
-    move || {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f64::from(seed >> 8) / f64::from(1 << 23) - 1.0
-    }
-}
-
-/// Noise with the same power in every octave, nearly, from -1 to 1: Voss and McCartney's sum of generators, each half as
-/// quick as the one before.
-fn pink() -> impl FnMut() -> f64 {
-    const OCTAVES: usize = 12;
-    let (mut white, mut held, mut count) = (white(), [0.0; OCTAVES], 0u32);
-    move || {
-        count = count.wrapping_add(1);
-        held[count.trailing_zeros() as usize % OCTAVES] = white();
-        held.iter().sum::<f64>() / OCTAVES as f64
-    }
-}
-
-/// Noise that walks at random and is drawn back, from -1 to 1.
-fn brown() -> impl FnMut() -> f64 {
-    let (mut white, mut at) = (white(), 0.0f64);
-    move || {
-        at = (at * 0.998 + white() * 0.05).clamp(-1.0, 1.0);
-        at
-    }
 }
 
 /// Has Whisper listen to sounds in which nobody speaks, and prints what it invents; there should be nothing.
@@ -103,12 +67,13 @@ fn said(whisper: &Whisper, language: Option<&str>, pcm: &[i16]) -> Vec<Segment> 
 
 #[test]
 fn in_silence_and_noise() {
-    let (mut white, mut pink, mut brown) = (white(), pink(), brown());
+    let (mut white, mut pink, mut brown, mut fan) = (white(1), pink(1), brown(1), fan(1));
     let mut sounds = vec![("silence".to_owned(), sound(|_| 0.0))];
     for (loudness, level) in [("loud", 0.3), ("faint", 0.003)] {
         sounds.push((format!("{loudness} white noise"), sound(|_| white() * level)));
         sounds.push((format!("{loudness} pink noise"), sound(|_| pink() * level)));
         sounds.push((format!("{loudness} brown noise"), sound(|_| brown() * level)));
+        sounds.push((format!("{loudness} fan"), sound(|_| fan() * level)));
     }
     sounds.push(("the hum of the mains".to_owned(), sound(|t| 0.05 * tone(50.0, t) + 0.03 * tone(150.0, t))));
     assert_nothing_is_invented(sounds);

@@ -54,9 +54,9 @@ impl Stream {
 
     fn segment(&mut self, span: Span) -> Result<Segment, EngineError> {
         let (guessing, last) = (self.guessing.take(), self.last.take());
-        let (range, start, pcm) = match span {
+        let (range, start, pcm, lively) = match span {
             Span::Silence { range } => return Ok(Segment::silence(range)),
-            Span::Speech { range, start, pcm } => (range, start, pcm),
+            Span::Speech { range, start, pcm, lively } => (range, start, pcm, lively),
         };
         let heard = start.to(start + pcm.len() as u64);
         let guessed = last.filter(|guessed| guessed.heard == heard).and_then(|guessed| guessed.settled);
@@ -65,7 +65,7 @@ impl Stream {
             None => {
                 let listening = match guessing {
                     Some(guessing) if guessing.settled && guessing.heard == heard => *guessing.listening,
-                    _ => Listening::new(pcm, self.language),
+                    _ => Listening::new(pcm, lively, self.language),
                 };
                 self.shared.lanes.run(|kernels| listening.finish(&self.shared.model, kernels))?
             }
@@ -80,7 +80,7 @@ impl Stream {
 
     /// The guess to work on: the one at hand, unless the utterance seems to have ended since, or a new one that is due.
     fn next_guess(&mut self) -> Option<&mut Guessing> {
-        let Open { range, start, pcm, settled } = self.endpointer.open()?;
+        let Open { range, start, pcm, lively, settled } = self.endpointer.open()?;
         let heard = start.to(start + pcm.len() as u64);
         let is_right = |guessing: &Guessing| !settled || guessing.settled && guessing.heard == heard;
         let at_hand = self.guessing.as_ref().is_some_and(is_right);
@@ -95,8 +95,8 @@ impl Stream {
             }
             let pcm = pcm.to_vec();
             let listening = match settled {
-                true => Listening::new(pcm, self.language),
-                false => Listening::guess(pcm, self.language),
+                true => Listening::new(pcm, lively, self.language),
+                false => Listening::guess(pcm, lively, self.language),
             };
             self.guessing = Some(Guessing { range, heard, settled, listening: Box::new(listening) });
         }

@@ -81,6 +81,8 @@ pub(super) struct Word {
 /// that the model itself doubts is written again in the full window, and the better one counts.
 pub(super) struct Listening {
     pcm: Vec<i16>,
+    /// Samples of it whose spectrum changes as that of speech does.
+    lively: usize,
     language: Language,
     /// Whether a doubtful text is worth a second look.
     careful: bool,
@@ -105,15 +107,16 @@ pub(super) struct Attempt {
 }
 
 impl Listening {
-    /// Begins to listen.
-    pub(super) fn new(pcm: Vec<i16>, language: Language) -> Listening {
+    /// Begins to listen to an utterance, so many samples of which change as speech does.
+    pub(super) fn new(pcm: Vec<i16>, lively: u64, language: Language) -> Listening {
         let window = window(&pcm);
-        Listening { pcm, language, careful: true, window, doubtful: None, stage: Stage::Hear }
+        let lively = usize::try_from(lively).unwrap_or(usize::MAX);
+        Listening { pcm, lively, language, careful: true, window, doubtful: None, stage: Stage::Hear }
     }
 
     /// The same for a guess: what is doubtful gets no second look.
-    pub(super) fn guess(pcm: Vec<i16>, language: Language) -> Listening {
-        Listening { careful: false, ..Listening::new(pcm, language) }
+    pub(super) fn guess(pcm: Vec<i16>, lively: u64, language: Language) -> Listening {
+        Listening { careful: false, ..Listening::new(pcm, lively, language) }
     }
 
     /// Does all that is left to be done.
@@ -154,8 +157,10 @@ impl Listening {
 
     /// What comes of an attempt: the transcript, or a second look.
     fn conclude(&mut self, model: &Model, attempt: Attempt) -> Option<Transcript> {
-        let again =
-            self.careful && attempt.is_doubtful() && !attempt.is_silent() && self.window < FULL_WINDOW;
+        let again = self.careful
+            && attempt.is_doubtful()
+            && !attempt.is_silent(self.lively)
+            && self.window < FULL_WINDOW;
         if again {
             self.doubtful = Some(attempt);
             self.window = FULL_WINDOW;
@@ -165,7 +170,7 @@ impl Listening {
             Some(before) if before.text.rank() >= attempt.text.rank() => before,
             _ => attempt,
         };
-        Some(best.transcript(model, self.pcm.len(), self.careful))
+        Some(best.transcript(model, self.pcm.len(), self.lively, self.careful))
     }
 }
 
@@ -196,25 +201,30 @@ impl Attempt {
         self.text.runaway || self.text.log_probability < DOUBTFUL
     }
 
-    fn is_silent(&self) -> bool {
-        self.silence > NOBODY_SPOKE && self.text.log_probability < DOUBTFUL
+    /// Whether the model believes that nobody spoke, and is doubtful about the text, or nothing in the utterance was like
+    /// speech: of steady noise Whisper is often sure.
+    fn is_silent(&self, lively: usize) -> bool {
+        self.silence > NOBODY_SPOKE && (self.text.log_probability < DOUBTFUL || lively == 0)
     }
 
-    /// Whether so many words were made up about so many samples of what is no speech.
-    fn is_invented(&self, words: usize, samples: usize) -> bool {
-        let seconds = samples as f32 / RECOGNIZER_RATE as f32;
+    /// Whether so many words were made up about so many samples. Of these the lively ones alone have words: noise before and
+    /// after speech has none, and must not make the speech slow. Where none was like speech, all count.
+    fn is_invented(&self, words: usize, samples: usize, lively: usize) -> bool {
+        let spoken = if lively == 0 { samples } else { lively };
+        let seconds = spoken as f32 / RECOGNIZER_RATE as f32;
         let slow = samples > LONG && (words as f32) < SLOWEST * seconds;
         self.text.log_probability < INVENTED || slow && self.text.log_probability < UNLIKELY
     }
 
     /// The text, with its words where they are wanted.
-    fn transcript(&self, model: &Model, samples: usize, with_words: bool) -> Transcript {
+    fn transcript(&self, model: &Model, samples: usize, lively: usize, with_words: bool) -> Transcript {
         let Attempt { language, text, .. } = self;
         let confidence = text.log_probability.exp().clamp(0.0, 1.0);
         let pieces = words::split(&model.tokens, &text.tokens, *language);
         let whole = model.tokens.text(&text.tokens);
+        let invented = self.is_silent(lively) || self.is_invented(pieces.len(), samples, lively);
         let caption = is_caption(&whole) && text.log_probability < UNLIKELY;
-        if self.is_silent() || self.is_invented(pieces.len(), samples) || caption || is_credit(&whole) {
+        if invented || caption || is_credit(&whole) {
             return Transcript { text: String::new(), language: *language, confidence, words: Vec::new() };
         }
         let words = if with_words { words::place(&model.decoder, text, pieces, samples) } else { Vec::new() };

@@ -8,6 +8,7 @@ pub(crate) mod log;
 pub(crate) mod model_hub;
 pub(crate) mod server;
 pub(crate) mod serving;
+pub(crate) mod sounds;
 pub(crate) mod synthetic_whisper;
 pub(crate) mod tls;
 pub(crate) mod whisper;
