@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::exit_code::{CliError, Exit};
 use super::say;
 use crate::clock::SystemClock;
-use crate::gateway::admin::{AdminError, Answer, Command, administer};
+use crate::gateway::admin::{AdminError, Answer, Command, administer, backup};
 use crate::gateway::authority::{Budget, Scope, Scopes, Terms};
 
 #[derive(Args)]
@@ -38,6 +38,8 @@ enum What {
     Token(Token),
     /// What clients and service tokens have used, today (by UTC) and in all
     Usage(List),
+    /// Write a backup of the state to a new file, whether the gateway runs or not
+    Backup(Backup),
 }
 
 #[derive(Subcommand)]
@@ -118,6 +120,15 @@ struct List {
 }
 
 #[derive(Args)]
+struct Backup {
+    /// The file, which must not exist: a store that is restored by copying it into a state directory
+    file: PathBuf,
+    /// Directory of the gateway's state
+    #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]
+    state: PathBuf,
+}
+
+#[derive(Args)]
 struct CreateServiceToken {
     /// Name of the project
     name: String,
@@ -168,8 +179,10 @@ impl CreateServiceToken {
 }
 
 impl What {
-    fn into_command(self) -> (At, Command) {
-        match self {
+    /// The command, unless it is a backup, which is more than one.
+    fn into_command(self) -> Result<(At, Command), Backup> {
+        Ok(match self {
+            What::Backup(backup) => return Err(backup),
             What::Project(Project::Create(Named { name, at })) => (at, Command::CreateProject { name }),
             What::Project(Project::List(at)) => (at, Command::ListProjects),
             What::Project(Project::Disable(Named { name, at })) => {
@@ -190,13 +203,20 @@ impl What {
             What::ServiceToken(ServiceToken::Revoke(Identified { id, at }))
             | What::Token(Token::Revoke(Identified { id, at })) => (at, Command::RevokeToken { id }),
             What::Usage(List { project, at }) => (at, Command::Usage { project }),
-        }
+        })
     }
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Exit, CliError> {
-    let (at, command) = arguments.what.into_command();
-    let answer = administer(&at.state, command, Arc::new(SystemClock::new()))?;
+    let clock = Arc::new(SystemClock::new());
+    let (at, command) = match arguments.what.into_command() {
+        Ok(command) => command,
+        Err(Backup { file, state }) => {
+            backup(&state, &file, clock)?;
+            return Ok(Exit::Done);
+        }
+    };
+    let answer = administer(&at.state, command, clock)?;
     let text = match at.json {
         true => format!("{}\n", content(&answer)),
         false => plain(answer),
@@ -221,7 +241,8 @@ fn content(answer: &Answer) -> Value {
 
 fn plain(answer: Answer) -> String {
     match answer {
-        Answer::Done => String::new(),
+        // Only a backup asks for a dump.
+        Answer::Done | Answer::Dump(_) => String::new(),
         Answer::NewClient(client) => {
             format!(
                 "client_id      {}\nclient_secret  {}\n",

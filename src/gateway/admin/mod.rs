@@ -45,8 +45,8 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::socket::AdminSocket;
 use super::authority::{
-    Authority, AuthorityError, ClientEntry, NewClient, NewToken, ProjectEntry, ServiceTokenEntry, Terms,
-    TokenEntry, UsageEntry,
+    Authority, AuthorityError, ClientEntry, Dump, NewClient, NewToken, ProjectEntry, ServiceTokenEntry,
+    Terms, TokenEntry, UsageEntry, require_no_backup, require_store,
 };
 use crate::clock::Clock;
 
@@ -115,6 +115,8 @@ pub enum Command {
         /// The project's name; all where absent.
         project: Option<String>,
     },
+    /// Tell all there is, for a backup.
+    Dump,
 }
 
 /// What came of it.
@@ -137,6 +139,8 @@ pub enum Answer {
     Tokens(Vec<TokenEntry>),
     /// What was used.
     Usage(Vec<UsageEntry>),
+    /// All there is.
+    Dump(Dump),
 }
 
 /// Why nothing came of it.
@@ -173,6 +177,19 @@ pub fn administer(directory: &Path, command: Command, clock: Arc<dyn Clock>) -> 
     Ok(perform(&authority, command)?)
 }
 
+/// Writes a backup of the state in `directory` to the new file `file`, which only its owner can read: a store as of one
+/// moment, be there a gateway that runs or not. Waits for disks and sockets.
+///
+/// # Errors
+/// [`StateError::Missing`](super::authority::StateError) and `BackupExists` among others: see [`AdminError`].
+pub fn backup(directory: &Path, file: &Path, clock: Arc<dyn Clock>) -> Result<(), AdminError> {
+    require_no_backup(file).and_then(|()| require_store(directory)).map_err(AuthorityError::from)?;
+    match administer(directory, Command::Dump, clock)? {
+        Answer::Dump(dump) => Ok(dump.write(file).map_err(AuthorityError::from)?),
+        other => Err(AdminError::Refused(format!("the gateway answers a backup with {other:?}"))),
+    }
+}
+
 /// Performs `command`.
 ///
 /// # Errors
@@ -195,5 +212,6 @@ pub fn perform(authority: &Authority, command: Command) -> Result<Answer, Author
         Command::ListTokens { project } => authority.tokens(project.as_deref()).map(Answer::Tokens),
         Command::RevokeToken { id } => authority.revoke_token(&id).map(|()| Answer::Done),
         Command::Usage { project } => authority.usage(project.as_deref()).map(Answer::Usage),
+        Command::Dump => authority.dump().map(Answer::Dump),
     }
 }

@@ -92,8 +92,9 @@ impl AdminSocket {
 }
 
 fn listen(directory: &Path, path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    // tempfile creates its directories with mode 0700.
-    let nursery = tempfile::Builder::new().prefix(".admin").tempdir_in(directory)?;
+    // Left to itself it would have what the umask allows.
+    let private = Permissions::from_mode(0o700);
+    let nursery = tempfile::Builder::new().prefix(".admin").permissions(private).tempdir_in(directory)?;
     let made = nursery.path().join("new");
     let listener = std::os::unix::net::UnixListener::bind(&made)?;
     listener.set_nonblocking(true)?;

@@ -7,6 +7,7 @@ mod administration;
 mod audit;
 mod check;
 mod database;
+mod files;
 mod grants;
 mod lists;
 mod revocation;
@@ -19,34 +20,37 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::{Database, DatabaseError};
+use redb::Database;
 use tokio::sync::watch;
 
 pub use self::administration::{NewClient, NewToken};
 pub(super) use self::audit::Audit;
 pub use self::check::Identity;
 use self::database::{Opener, Store};
+use self::files::STORE;
+pub use self::files::StateError;
+pub(super) use self::files::{require_no_backup, require_store};
 pub use self::grants::Granted;
 pub use self::lists::{ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry};
 pub use self::secrets::{ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX};
 pub(super) use self::secrets::{Fingerprint, random_bytes, random_secret};
+pub use self::store::Dump;
 use self::store::{Change, FIRST_FORMAT, FORMAT, Failure, View};
 pub use self::terms::{Budget, Scope, Scopes, Terms, UnknownScope};
 use self::usage::Meter;
 pub use self::usage::{Amount, Exhausted};
-use crate::auth::{create_private_dir, create_private_file};
 use crate::clock::Clock;
 
 /// The documented limit of refresh tokens a project, and of live access tokens a refresh token.
 pub const MAX_TOKENS: usize = 25;
 
-/// The store's file.
-const STORE: &str = "authority.redb";
-
 /// Why the authority says no, or can't say anything.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {
+    /// The files of the state are not to be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The store can't be opened, read or written.
     #[error("gateway state {path}: {reason}")]
     Store {
@@ -176,23 +180,14 @@ impl Authority {
     /// `lifetime`.
     ///
     /// # Errors
-    /// [`AuthorityError::Store`], also where another process has it open.
+    /// [`AuthorityError::State`] where others could touch the files, another process has them open, or they are
+    /// damaged; [`AuthorityError::Newer`], [`AuthorityError::TooOld`], or [`AuthorityError::Store`].
     pub fn open(
         directory: &Path,
         lifetime: Duration,
         clock: Arc<dyn Clock>,
     ) -> Result<Authority, AuthorityError> {
-        let path = directory.join(STORE);
-        let error = |reason: String| unusable(Some(directory), reason);
-        create_private_dir(directory)
-            .and_then(|()| create_private_file(&path))
-            .map_err(|e| error(e.to_string()))?;
-        let store = Database::create(&path).map_err(|e| match e {
-            DatabaseError::DatabaseAlreadyOpen => {
-                error("in use by a gateway that is starting or stopping, or by another command".into())
-            }
-            e => error(e.to_string()),
-        })?;
+        let (store, path) = (files::open(directory)?, directory.join(STORE));
         // A store that has vanished meanwhile is not replaced by an empty one.
         let opener: Opener = Box::new(move || Database::open(&path));
         Authority::with_store(store, Some(opener), Some(directory.to_owned()), lifetime, clock)
@@ -301,6 +296,16 @@ impl Authority {
             self.revoked.send_replace(());
         }
         Ok(answer)
+    }
+
+    /// All records, as of one moment.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Store`] or [`AuthorityError::Unavailable`].
+    pub fn dump(&self) -> Result<Dump, AuthorityError> {
+        let dump = self.read(|view| Ok(view.dump()?))?;
+        // What was used and not yet written is in memory.
+        Ok(dump.with_usage(self.meter.all()))
     }
 
     /// The error of the disk that keeps the state from being changed, while there is one.

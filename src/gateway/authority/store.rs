@@ -4,6 +4,7 @@
 //! of a project lie side by side and a limit is counted without a look at the others. One table more leads from the
 //! hash of each token to its key.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
@@ -15,7 +16,7 @@ use super::secrets::{Fingerprint, Seed};
 use super::terms::Terms;
 use super::usage::{Usage, UsageOfOneDay};
 
-/// The format of the tables and records. Each has a store in tests/data, and its way up in [`Change::migrate`].
+/// The format of the tables and records. Each has a store in tests/it/data, and its way up in [`Change::migrate`].
 pub(super) const FORMAT: u64 = 3;
 /// The first format that was numbered, and released.
 pub(super) const FIRST_FORMAT: u64 = 2;
@@ -45,6 +46,42 @@ pub(super) const USAGE: Kind<Usage> = Kind::new("usage");
 const NUMBERS: Kind<u64> = Kind::new("numbers");
 /// Hash of a token to its key in the table that its id tells.
 const TOKENS: TableDefinition<&[u8; 32], &str> = TableDefinition::new("tokens");
+
+/// The names of all tables but that of hashes.
+const RECORDS: [&str; 7] =
+    ["projects", "clients", "refresh_tokens", "access_tokens", "service_tokens", "usage", "numbers"];
+
+/// The table of that name.
+fn table_of(name: &str) -> TableDefinition<'_, &'static str, &'static [u8]> {
+    TableDefinition::new(name)
+}
+
+/// All records of a store, of one moment: a backup on its way to its file.
+#[derive(Serialize, Deserialize)]
+pub struct Dump {
+    /// Key and record, by the name of the table.
+    records: Vec<(String, Vec<(String, String)>)>,
+    tokens: Vec<(Fingerprint, String)>,
+}
+
+impl fmt::Debug for Dump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dump({} tokens)", self.tokens.len())
+    }
+}
+
+impl Dump {
+    /// The same with this usage.
+    pub(super) fn with_usage(mut self, usage: Vec<(String, Usage)>) -> Dump {
+        for (name, entries) in &mut self.records {
+            if name.as_str() == USAGE.0.name() {
+                let text = |usage: &Usage| String::from_utf8(encode(usage)).expect("JSON is text");
+                *entries = usage.iter().map(|(id, usage)| (id.clone(), text(usage))).collect();
+            }
+        }
+        self
+    }
+}
 
 /// Who may have clients and tokens.
 #[derive(Serialize, Deserialize)]
@@ -249,19 +286,49 @@ impl Change {
 
     /// Creates the tables, so that reading never meets a missing one.
     pub(super) fn create_tables(&self) -> Result<(), redb::Error> {
-        self.touch()?;
-        self.records(&PROJECTS)?;
-        self.records(&CLIENTS)?;
-        self.records(&REFRESH)?;
-        self.records(&ACCESS)?;
-        self.records(&SERVICE)?;
-        self.records(&USAGE)?;
+        for name in RECORDS {
+            self.0.open_table(table_of(name))?;
+        }
         self.0.open_table(TOKENS)?;
+        self.touch()
+    }
+
+    /// Creates the tables, with all that is in `dump`.
+    pub(super) fn restore(&self, dump: &Dump) -> Result<(), redb::Error> {
+        self.create_tables()?;
+        for (name, entries) in &dump.records {
+            let mut table = self.0.open_table(table_of(name))?;
+            for (key, record) in entries {
+                table.insert(key.as_str(), record.as_bytes())?;
+            }
+        }
+        for (secret, key) in &dump.tokens {
+            self.admit(secret, key)?;
+        }
         Ok(())
     }
 }
 
 impl View {
+    pub(super) fn dump(&self) -> Result<Dump, redb::Error> {
+        let mut dump = Dump { records: Vec::new(), tokens: Vec::new() };
+        for name in RECORDS {
+            let mut entries = Vec::new();
+            for entry in self.0.open_table(table_of(name))?.iter()? {
+                let (key, record) = entry?;
+                let record = std::str::from_utf8(record.value())
+                    .map_err(|error| redb::Error::Corrupted(format!("record: {error}")))?;
+                entries.push((key.value().to_owned(), record.to_owned()));
+            }
+            dump.records.push((name.to_owned(), entries));
+        }
+        for entry in self.0.open_table(TOKENS)?.iter()? {
+            let (secret, key) = entry?;
+            dump.tokens.push((Fingerprint(*secret.value()), key.value().to_owned()));
+        }
+        Ok(dump)
+    }
+
     /// The format of the tables; 0 where it has no number, and `None` where there are no tables.
     pub(super) fn format(&self) -> Result<Option<u64>, redb::Error> {
         let mut tables = self.0.list_tables()?.peekable();

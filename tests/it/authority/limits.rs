@@ -242,22 +242,6 @@ fn the_authority_remembers() {
     }
 }
 
-#[test]
-fn a_state_of_another_version_is_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("authority.redb");
-    let store = redb::Database::create(&path).unwrap();
-    let tx = store.begin_write().unwrap();
-    tx.open_table(redb::TableDefinition::<&str, &[u8]>::new("projects")).unwrap();
-    tx.commit().unwrap();
-    drop(store);
-    let error = Authority::open(directory.path(), HOUR, Arc::new(clock())).err().unwrap().to_string();
-    assert!(error.contains("another version"), "{error}");
-    let store = redb::Database::open(&path).unwrap();
-    let tx = store.begin_read().unwrap();
-    assert_eq!(tx.list_tables().unwrap().count(), 1);
-}
-
 /// How many records a table of the store has.
 fn records(directory: &Path, count: impl FnOnce(&redb::ReadTransaction) -> u64) -> u64 {
     let store = redb::Database::open(directory.join("authority.redb")).unwrap();

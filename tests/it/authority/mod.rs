@@ -3,9 +3,11 @@
 
 mod admin;
 mod audit;
+mod backup;
 mod budgets;
 mod crashes;
 mod documented;
+mod files;
 mod limits;
 mod outage;
 mod program;
