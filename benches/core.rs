@@ -35,6 +35,7 @@ fn happenings() -> Vec<Input> {
         max_audio_bytes: 128 * 1024,
         window_frames: 240_000,
         auth: true,
+        max_unfinal_frames: None,
     };
     let mut inputs = vec![
         Input::Tick,

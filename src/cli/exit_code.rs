@@ -172,7 +172,9 @@ impl From<SessionError> for CliError {
         let exit = match &error {
             SessionError::Authentication { .. } => Exit::Authentication,
             SessionError::Limit { .. } => Exit::Limit,
-            SessionError::Unsupported { .. } | SessionError::Vault { .. } => Exit::Setup,
+            SessionError::Unsupported { .. } | SessionError::Vault { .. } | SessionError::Buffer { .. } => {
+                Exit::Setup
+            }
             SessionError::Journal { .. } => Exit::Output,
             SessionError::Unreachable { .. } | SessionError::Protocol { .. } => Exit::Peer,
         };

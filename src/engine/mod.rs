@@ -135,6 +135,12 @@ pub trait Recognizer: Send + Sync {
     /// [`EngineError::Language`] for a language the engine doesn't know.
     fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError>;
 
+    /// The most audio that a stream leaves without a segment while it waits for more, in frames at [`RECOGNIZER_RATE`]: a
+    /// client must be able to keep so much. `None` where an engine can't tell.
+    fn longest_pending(&self) -> Option<u64> {
+        None
+    }
+
     /// How many seconds one thread takes for a second of speech, guesses apart: measured here and now, which may itself take
     /// some seconds. From this a gateway tells how many speakers the machine carries. `None` where an engine can't tell.
     fn real_time_factor(&self) -> Option<f64> {

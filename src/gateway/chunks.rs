@@ -24,7 +24,7 @@ use super::{Gateway, bearer, peer};
 use crate::audio::FramePos;
 use crate::engine::{EngineError, RECOGNIZER_RATE, StreamOptions};
 use crate::hex::hex;
-use crate::session::protocol::Start;
+use crate::session::protocol::{Latency, Start};
 
 /// The documented limit of a chunk: a second at 16 kHz with its header.
 const MAX_BYTES: usize = 32_100;
@@ -85,6 +85,7 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
         sample_rate: RECOGNIZER_RATE,
         language,
         partials: true,
+        latency: Latency::Live,
         origin: FramePos::ZERO,
         context: None,
     };

@@ -325,6 +325,7 @@ impl<'a> Link<'a> {
                 ClientMessage::Gap { from, to } => self.session.gap(self.attachment, from, to)?,
                 ClientMessage::Finish { through } => self.session.finish(self.attachment, through)?,
                 ClientMessage::Auth { access_token } => return self.renew(&access_token, now).map(Some),
+                ClientMessage::Unknown => {}
                 ClientMessage::Start(_) | ClientMessage::Resume { .. } => {
                     return Err(Goodbye::new(close::PROTOCOL, "this socket has a session already"));
                 }
@@ -366,7 +367,12 @@ impl<'a> Link<'a> {
 }
 
 fn goaway(reason: GoawayReason, left: Duration) -> Message {
-    encode(&ServerMessage::Goaway { reason, deadline_ms: millis(left) })
+    encode(&ServerMessage::Goaway {
+        reason,
+        deadline_ms: millis(left),
+        restart: false,
+        endpoints: Vec::new(),
+    })
 }
 
 /// Waits until `instant`; for ever where there is none.

@@ -19,8 +19,8 @@ use super::error::new_id;
 use super::scheduler::{self, Rank, Scheduler, Ticket};
 use super::worker::Worker;
 use crate::audio::{AudioChunk, FramePos};
-use crate::engine::{EngineError, Recognizer, StreamOptions};
-use crate::session::protocol::{MAX_CONTEXT_BYTES, Secret, Start};
+use crate::engine::{EngineError, RECOGNIZER_RATE, Recognizer, StreamOptions};
+use crate::session::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start};
 
 /// How far `sent` may run ahead of `received`, in seconds of audio.
 const WINDOW_SECONDS: u64 = 30;
@@ -32,6 +32,8 @@ const FLUSH_MILLISECONDS: u64 = 20;
 /// How many gaps with audio between them may wait for the recogniser: each makes it begin anew, and costs memory that
 /// no window of audio bounds.
 const MAX_GAPS: usize = 32;
+/// More audio than a resampler holds back at any rate, in milliseconds.
+const RESAMPLING_MILLISECONDS: u64 = 250;
 /// The sample rates a session may have: telephony to studio.
 const SAMPLE_RATES: std::ops::RangeInclusive<u32> = 8_000..=48_000;
 
@@ -101,6 +103,7 @@ pub(super) struct Session {
     /// The holder of the token that opened it.
     holder: String,
     sample_rate: u32,
+    max_unfinal: Option<u64>,
     board: Arc<Board>,
     /// The recogniser's.
     ticket: Ticket,
@@ -143,13 +146,26 @@ impl Session {
             EngineError::Language(_) => StartError::Unsupported(error.to_string()),
             error => StartError::Engine(error),
         })?;
-        let ticket = scheduler.add(Rank::Live, Box::new(worker))?;
+        let rank = match start.latency {
+            Latency::Live => Rank::Live,
+            Latency::Relaxed => Rank::Recording,
+        };
+        let ticket = scheduler.add(rank, Box::new(worker))?;
+        let max_unfinal = recognizer.longest_pending().map(|frames| {
+            if sample_rate == RECOGNIZER_RATE {
+                return frames;
+            }
+            // Rounded up, and what a resampler holds besides.
+            (frames * u64::from(sample_rate)).div_ceil(u64::from(RECOGNIZER_RATE))
+                + u64::from(sample_rate) * RESAMPLING_MILLISECONDS / 1_000
+        });
         Ok(Session {
             name: new_id(),
             resume_key: random_secret(RESUME_PREFIX),
             project: identity.project.clone(),
             holder: identity.holder.clone(),
             sample_rate,
+            max_unfinal,
             board,
             ticket,
         })
@@ -157,6 +173,11 @@ impl Session {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The most audio behind `final` that the recogniser may hold while it waits for more, in the session's frames.
+    pub(super) fn max_unfinal(&self) -> Option<u64> {
+        self.max_unfinal
     }
 
     pub(super) fn resume_key(&self) -> Secret {
@@ -283,6 +304,9 @@ impl Session {
     pub(super) fn gap(&self, attachment: u64, from: FramePos, to: FramePos) -> Result<(), Refusal> {
         let mut state = self.held(attachment)?;
         let received = state.received;
+        if from > to {
+            return violation(format!("gap {from}..{to} ends before it starts"));
+        }
         if from > received {
             return violation(format!("gap {from}..{to} leaves a hole after {received}"));
         }

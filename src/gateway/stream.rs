@@ -204,7 +204,10 @@ async fn open(
 ) -> Result<(Arc<Session>, Attached), Option<Goodbye>> {
     let message = loop {
         match wire.next().await {
-            Some(Ok(Message::Text(text))) => break parse(&text)?,
+            Some(Ok(Message::Text(text))) => match parse(&text)? {
+                ClientMessage::Unknown => {}
+                message => break message,
+            },
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             Some(Ok(Message::Binary(_))) => {
                 return Err(Some(Goodbye::new(close::PROTOCOL, "audio came before start")));
@@ -242,6 +245,7 @@ async fn open(
         max_audio_bytes: MAX_AUDIO_BYTES,
         window_frames: session.window(),
         auth: gateway.options.in_band_auth,
+        max_unfinal_frames: session.max_unfinal(),
     })));
     Ok((session, attached))
 }

@@ -200,9 +200,11 @@ impl<C: Connect> Driver<'_, C> {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::NeedToken { newer_than } => self.fetch = Some(self.begin_fetch(newer_than)),
-                Output::Dial { id, token, session } => {
+                Output::Dial { id, token, session, endpoints } => {
                     let connector = self.connector;
-                    let dial = Box::pin(async move { connector.connect(&token, session.as_deref()).await });
+                    let dial = Box::pin(async move {
+                        connector.connect_to(&endpoints, &token, session.as_deref()).await
+                    });
                     self.dials.push((id, dial));
                 }
                 Output::Send(id, message) => self.send(id, Message::text(encode(&message))),

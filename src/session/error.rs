@@ -64,6 +64,16 @@ pub enum SessionError {
         /// What is missing.
         reason: String,
     },
+    /// The service may leave more audio unfinal than the replay buffer holds: each would wait for the other.
+    #[error(
+        "replay buffer of {buffer} frames is too small: the service may leave {needed} frames unfinal, which it must hold"
+    )]
+    Buffer {
+        /// What the buffer holds.
+        buffer: u64,
+        /// What it should hold.
+        needed: u64,
+    },
     /// What a later process needs can't be taken down.
     #[error("{reason}")]
     Journal {

@@ -17,6 +17,9 @@ pub struct ServerSession {
     pub resume_key: Secret,
     /// Our index of its first final.
     pub first_index: u64,
+    /// The base addresses that the service named for it, where it is not at the one configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<String>,
 }
 
 /// Takes down what a session comes to, before anybody else is told: what a later process needs to go on from there.

@@ -20,6 +20,8 @@ pub(super) struct Call {
     pub(super) since: Duration,
     /// Whether it takes over from a connection that still ran.
     pub(super) moving: bool,
+    /// Whether a session starts on it, while another server still has the one that it replaces.
+    pub(super) anew: bool,
 }
 
 /// The way to a connection.

@@ -26,4 +26,5 @@ pub use journal::{Checkpoint, Journal, ServerSession};
 pub use ledger::{Ended, Ledger};
 #[cfg(feature = "test-util")]
 pub use planted::Planted;
+pub use protocol::Latency;
 pub use settings::{Overflow, Settings};

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos};
 use crate::transcript::Word;
@@ -69,6 +69,27 @@ pub enum ClientMessage {
         /// The position after the last frame.
         through: FramePos,
     },
+    /// A message of a later version: it says nothing that this one must know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How soon a client wants its results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Latency {
+    /// Somebody may wait for the text: live speech goes first where there is not enough computing time for all.
+    Relaxed,
+    /// Somebody does. What a later version says is taken for this.
+    #[default]
+    #[serde(other)]
+    Live,
+}
+
+impl Latency {
+    fn is_live(&self) -> bool {
+        *self == Latency::Live
+    }
 }
 
 /// What opens a session.
@@ -80,10 +101,13 @@ pub struct Start {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
     /// Whether partial results are wanted.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "or_yes")]
     pub partials: bool,
+    /// How soon results are wanted.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Latency::is_live")]
+    pub latency: Latency,
     /// Where the session's timeline starts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub origin: FramePos,
     /// The context in force at `origin`, as an earlier session's finals brought it: see [`Final::context`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +116,17 @@ pub struct Start {
 
 fn yes() -> bool {
     true
+}
+
+/// Reads a value whose `null` means that it is absent.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+fn or_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Option::deserialize(deserializer).map(|value| value.unwrap_or(true))
 }
 
 /// What a server says.
@@ -142,6 +177,13 @@ pub enum ServerMessage {
         reason: GoawayReason,
         /// How long the socket still serves.
         deadline_ms: u64,
+        /// Whether the session can't be resumed elsewhere: the client should start one at its `final`, while this socket
+        /// still works.
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_false")]
+        restart: bool,
+        /// Base addresses of servers that take it, in order of preference; none: the service as the client knows it.
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+        endpoints: Vec<String>,
     },
     /// Something is wrong; a close follows.
     Error {
@@ -194,8 +236,16 @@ pub struct Ready {
     /// How far `sent` may run ahead of `received`.
     pub window_frames: u64,
     /// Whether `auth` is understood on this socket. A proxy that checks tokens at the handshake doesn't see it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub auth: bool,
+    /// The most audio behind `final` that the server may hold while it waits for more: a client that can't keep so much
+    /// would wait for a final, and the server for audio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unfinal_frames: Option<u64>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A committed segment on the wire.
@@ -216,7 +266,7 @@ pub struct Final {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f32>,
     /// Its words, where the recogniser tells them apart.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
     /// Whatever the text behind `end` depends on besides its audio, in a form that only the recogniser knows, up to
     /// [`MAX_CONTEXT_BYTES`]. The client hands the latest back with `start` when it begins anew at `end`. Where there is
@@ -331,8 +381,25 @@ mod tests {
 
     #[test]
     fn a_message_of_a_later_version_is_no_error() {
-        let message = serde_json::from_str(r#"{"type":"weather","deadline_ms":5}"#);
-        assert!(matches!(message, Ok(ServerMessage::Unknown)));
+        let message = r#"{"type":"weather","deadline_ms":5}"#;
+        assert!(matches!(serde_json::from_str(message), Ok(ServerMessage::Unknown)));
+        assert!(matches!(serde_json::from_str(message), Ok(ClientMessage::Unknown)));
+        let start = r#"{"type":"start","sample_rate":16000,"latency":"yesterday","mood":[1,{"a":2}]}"#;
+        let ClientMessage::Start(start) = serde_json::from_str(start).unwrap() else { panic!("not a start") };
+        assert_eq!(start.latency, Latency::Live);
+    }
+
+    #[test]
+    fn null_means_absent() {
+        let start = r#"{"type":"start","sample_rate":16000,"language":null,"partials":null,"latency":null,
+            "origin":null,"context":null}"#;
+        let ClientMessage::Start(start) = serde_json::from_str(start).unwrap() else { panic!("not a start") };
+        assert!(start.partials && start.origin == FramePos::ZERO && start.context.is_none());
+        let goaway = r#"{"type":"goaway","reason":"drain","deadline_ms":1,"restart":null,"endpoints":null}"#;
+        let goaway = serde_json::from_str(goaway).unwrap();
+        assert!(
+            matches!(goaway, ServerMessage::Goaway { restart: false, endpoints, .. } if endpoints.is_empty())
+        );
     }
 
     #[test]

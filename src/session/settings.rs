@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::catch_up::CatchUp;
 #[cfg(feature = "test-util")]
 use super::planted::Planted;
+use super::protocol::Latency;
 
 /// What happens to a source that goes on while the replay buffer is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Settings {
     pub language: Option<String>,
     /// Whether partial results are wanted.
     pub partials: bool,
+    /// How soon results are wanted.
+    pub latency: Latency,
     /// How many frames the replay buffer holds before it is full. More than the service's longest utterance (half a
     /// minute for most), or the buffer waits for a final, and the final for audio.
     pub replay_frames: u64,
@@ -71,6 +74,7 @@ impl Settings {
             sample_rate,
             language: None,
             partials: true,
+            latency: Latency::Live,
             replay_frames: 60 * u64::from(sample_rate),
             overflow: Overflow::Block,
             catch_up: None,

@@ -53,6 +53,10 @@ impl Recognizer for DigestRecognizer {
         "digest"
     }
 
+    fn longest_pending(&self) -> Option<u64> {
+        Some(self.segment_frames as u64)
+    }
+
     fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
         let heard = Recording::default();
         self.recordings.lock().unwrap_or_else(PoisonError::into_inner).push(heard.clone());

@@ -29,6 +29,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 #[derive(Clone)]
 pub struct WebSocketConnector {
     endpoint: Endpoint,
+    /// Other hosts that may be shown its tokens.
+    hosts: Vec<String>,
     tls: Arc<ClientConfig>,
 }
 
@@ -44,7 +46,30 @@ impl WebSocketConnector {
     /// A connector to the service at `endpoint`, which only `trust` knows.
     #[must_use]
     pub fn trusting(endpoint: Endpoint, trust: &Trust) -> WebSocketConnector {
-        WebSocketConnector { endpoint, tls: trust.config().clone() }
+        WebSocketConnector { endpoint, hosts: Vec::new(), tls: trust.config().clone() }
+    }
+
+    /// Lets the service send its sessions to these hosts too, which then see its tokens. Otherwise a server that it names
+    /// is taken on the service's own host alone, at any port: who may name a server is not who may have a token.
+    #[must_use]
+    pub fn with_hosts(mut self, hosts: impl IntoIterator<Item = String>) -> WebSocketConnector {
+        self.hosts.extend(hosts);
+        self
+    }
+
+    /// The connector to the first of these servers that may have the token: on a host that is the service's own or among
+    /// those allowed, and never in clear where the service itself is reached by TLS.
+    fn elsewhere(&self, endpoints: &[String]) -> WebSocketConnector {
+        let may_be = |endpoint: &Endpoint| {
+            let host = endpoint.host();
+            let known = host == self.endpoint.host() || self.hosts.contains(&host);
+            known && (endpoint.is_tls() || !self.endpoint.is_tls())
+        };
+        let named = endpoints.iter().filter_map(|named| named.parse().ok()).find(may_be);
+        if named.is_none() && !endpoints.is_empty() {
+            tracing::warn!(service = %self.endpoint, "no server it names may be shown its token; staying with it");
+        }
+        WebSocketConnector { endpoint: named.unwrap_or_else(|| self.endpoint.clone()), ..self.clone() }
     }
 
     async fn open(&self) -> io::Result<Box<dyn Stream>> {
@@ -79,6 +104,15 @@ impl Connect for WebSocketConnector {
             let reason = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
             Err(unreachable(&self.endpoint, &reason))
         })
+    }
+
+    async fn connect_to(
+        &self,
+        endpoints: &[String],
+        token: &AccessToken,
+        session: Option<&str>,
+    ) -> Result<Wire<Self::Io>, Failure> {
+        self.elsewhere(endpoints).connect(token, session).await
     }
 }
 
@@ -153,4 +187,39 @@ pub fn socket_limits() -> WebSocketConfig {
         .max_write_buffer_size(2 * MESSAGE)
         .max_message_size(Some(MESSAGE))
         .max_frame_size(Some(MESSAGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_to_no_host_that_only_the_service_names() {
+        let target = |own: &str, hosts: &[&str], named: &[&str]| {
+            let connector = WebSocketConnector::trusting(own.parse().unwrap(), &Trust::system().unwrap())
+                .with_hosts(hosts.iter().map(|host| (*host).to_owned()));
+            let named: Vec<String> = named.iter().map(|named| (*named).to_owned()).collect();
+            connector.elsewhere(&named).endpoint.to_string()
+        };
+        let own = "https://speech.example";
+        let other_port = "https://speech.example:8443/b";
+        assert_eq!(target(own, &[], &[other_port]), other_port);
+        // Another owner's, a subdomain, in clear, no base address: the next is tried, at last the service itself.
+        let wrong = [
+            "https://evil.example",
+            "https://b.speech.example",
+            "https://speech.example.evil.example",
+            "http://speech.example",
+            "http://127.0.0.1:1",
+            "https://user@speech.example",
+            "speech.example:8443",
+            "",
+        ];
+        assert_eq!(target(own, &[], &wrong), own);
+        let named: Vec<&str> = wrong.into_iter().chain([other_port]).collect();
+        assert_eq!(target(own, &[], &named), other_port);
+        assert_eq!(target(own, &["b.speech.example"], &wrong), "https://b.speech.example");
+        assert_eq!(target(own, &["127.0.0.1"], &wrong), own, "in clear");
+        assert_eq!(target("http://127.0.0.1:1", &[], &["http://127.0.0.1:2"]), "http://127.0.0.1:2");
+    }
 }

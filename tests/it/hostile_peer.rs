@@ -32,6 +32,7 @@ fn ready(id: ConnectionId, received: u64) -> Input {
             max_audio_bytes: usize::MAX,
             window_frames: u64::MAX,
             auth: true,
+            max_unfinal_frames: None,
         }),
     )
 }
@@ -76,6 +77,30 @@ fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
         Output::End(ended) => Some(ended.result),
         _ => None,
     })
+}
+
+/// A client that can't keep what the server may want before it says anything would wait for it, and it for the client.
+#[test]
+fn a_buffer_that_the_server_may_fill_is_refused() {
+    let mut settings = Settings::new(16_000);
+    settings.replay_frames = 1_000;
+    for (needed, refused) in [(1_000, false), (1_001, true)] {
+        let mut core = Core::new(settings.clone());
+        let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0) else { unreachable!("made so") };
+        let ready = Ready { max_unfinal_frames: Some(needed), ..ready };
+        for input in
+            [Input::Tick, token(), Input::Connected(FIRST), Input::Peer(FIRST, ServerMessage::Ready(ready))]
+        {
+            core.handle(input, NOW);
+        }
+        let Some(Err(error)) = end(&mut core) else {
+            assert!(!refused, "{needed}");
+            continue;
+        };
+        assert_eq!(error, SessionError::Buffer { buffer: 1_000, needed: 1_001 });
+        let told = error.to_string();
+        assert!(refused && told.contains("1000 frames") && told.contains("1001 frames"), "{told}");
+    }
 }
 
 #[test]

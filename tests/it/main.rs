@@ -37,6 +37,7 @@ mod recognition_guards;
 mod recognition_noise;
 mod refusals;
 mod residence;
+mod restart;
 mod samples;
 mod schedule;
 mod secrecy;

@@ -16,6 +16,8 @@ fn schedules() -> u64 {
 #[derive(Default)]
 struct Tally {
     whole: u64,
+    /// Sessions that went on at another server while the one before still ran.
+    restarts: u64,
     sum: Ledger,
 }
 
@@ -26,6 +28,8 @@ fn play(seed: u64, tally: &mut Tally) {
         Ok(played) => {
             let Ledger { reconnects, moves, token_swaps, gaps, .. } = played.ended.ledger;
             tally.whole += u64::from(played.ended.result.is_ok());
+            let anew = played.log.iter().filter(|happening| happening.what() == "starts anew while it runs");
+            tally.restarts += anew.count() as u64;
             tally.sum.reconnects += reconnects;
             tally.sum.moves += moves;
             tally.sum.token_swaps += token_swaps;
@@ -43,14 +47,16 @@ fn random_faults_lose_nothing_and_repeat_nothing() {
     let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
     let whole = sum(|tally| tally.whole);
     let (reconnects, moves) = (sum(|tally| tally.sum.reconnects), sum(|tally| tally.sum.moves));
+    let restarts = sum(|tally| tally.restarts);
     let (swaps, gaps) = (sum(|tally| tally.sum.token_swaps), sum(|tally| tally.sum.gaps));
     println!(
-        "{count} schedules: {whole} whole, {reconnects} reconnects, {moves} moves, {swaps} token swaps, {gaps} frames in gaps"
+        "{count} schedules: {whole} whole, {reconnects} reconnects, {moves} moves, {restarts} restarts, {swaps} token swaps, {gaps} frames in gaps"
     );
     // The rest were ended by faults that allow no recovery, as they should be. Fewer would mean that the faults don't
     // strike.
     assert!(whole > count * 7 / 10, "only {whole} sessions ended well");
     assert!(reconnects > count / 2 && moves > count / 20 && swaps > count / 20 && gaps > count / 10);
+    assert!(restarts > count / 100, "only {restarts} restarts");
 }
 
 #[test]

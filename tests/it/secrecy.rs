@@ -265,7 +265,8 @@ async fn nothing_that_holds_a_secret_prints_it() {
         scopes: Scopes::all(),
     });
 
-    let server = ServerSession { name: "name".to_owned(), resume_key: key(), first_index: 0 };
+    let server =
+        ServerSession { name: "name".to_owned(), resume_key: key(), first_index: 0, endpoints: Vec::new() };
     assert_silent(&server);
     assert_silent(&Checkpoint { server: Some(server), ..Checkpoint::default() });
     assert_silent(&Input::Token(access_token()));
@@ -283,6 +284,7 @@ async fn nothing_that_holds_a_secret_prints_it() {
         max_audio_bytes: 0,
         window_frames: 0,
         auth: true,
+        max_unfinal_frames: None,
     });
     assert_silent(&ready);
     assert_silent(&Input::Peer(ConnectionId(0), ready));

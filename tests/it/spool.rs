@@ -184,7 +184,12 @@ fn random_session(random: &mut Random) -> Vec<Op> {
         ops.push(match random.below(10) {
             0 => {
                 let resume_key = format!("{KEY}-{}", random.below(100)).into();
-                Op::Opened(ServerSession { name: format!("s{accepted}"), resume_key, first_index: index })
+                Op::Opened(ServerSession {
+                    name: format!("s{accepted}"),
+                    resume_key,
+                    first_index: index,
+                    endpoints: Vec::new(),
+                })
             }
             1 if flushed < accepted => {
                 flushed = accepted;
@@ -490,7 +495,12 @@ fn what_a_first_process_left_a_second_continues() {
     writer.append(&chunk(40, 80).marked(true)).unwrap();
     writer.flush().unwrap();
     writer.flush().unwrap();
-    let server = ServerSession { name: "s1".to_owned(), resume_key: KEY.to_owned().into(), first_index: 0 };
+    let server = ServerSession {
+        name: "s1".to_owned(),
+        resume_key: KEY.to_owned().into(),
+        first_index: 0,
+        endpoints: Vec::new(),
+    };
     log.opened(&server).unwrap();
     log.told(&segment(0, 0, 30)).unwrap();
     let written = [Feed::Audio(chunk(0, 40)), Feed::Audio(chunk(40, 80).marked(true)), Feed::Flush];
@@ -685,7 +695,12 @@ fn the_resume_key_is_in_the_file_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("spool");
     let mut opened = open(&path, 0);
-    let server = ServerSession { name: "s1".to_owned(), resume_key: KEY.to_owned().into(), first_index: 0 };
+    let server = ServerSession {
+        name: "s1".to_owned(),
+        resume_key: KEY.to_owned().into(),
+        first_index: 0,
+        endpoints: Vec::new(),
+    };
     opened.log.opened(&server).unwrap();
     let error = opened.log.told(&segment(7, 0, 0)).unwrap_err();
     assert!(!format!("{opened:?} {error:?} {error}").contains(KEY));

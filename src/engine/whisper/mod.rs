@@ -128,6 +128,10 @@ impl Recognizer for Whisper {
         Ok(Box::new(Stream::new(Arc::clone(&self.shared), language)))
     }
 
+    fn longest_pending(&self) -> Option<u64> {
+        Some(super::endpoint::LONGEST_PENDING)
+    }
+
     fn real_time_factor(&self) -> Option<f64> {
         let Shared { model, lanes, .. } = &*self.shared;
         let exercise = |kernels: &mut Kernels| {

@@ -49,8 +49,14 @@ fn busy() -> (Session, u64, mpsc::Sender<()>) {
     let (begun, beginning) = mpsc::channel();
     let (hold, release) = mpsc::channel();
     let recognizer: Arc<dyn Recognizer> = Arc::new(Stuck { begun, release: Arc::new(Mutex::new(release)) });
-    let start =
-        Start { sample_rate: 16_000, language: None, partials: true, origin: FramePos::ZERO, context: None };
+    let start = Start {
+        sample_rate: 16_000,
+        language: None,
+        partials: true,
+        latency: Latency::Live,
+        origin: FramePos::ZERO,
+        context: None,
+    };
     let scheduler = Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())));
     let session = Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start).unwrap();
     let attachment = session.attach(0).unwrap().attachment;
@@ -147,10 +153,10 @@ fn a_gap_is_no_audio_that_waits() {
 fn gaps_that_lead_nowhere_are_refused_or_ignored() {
     let (session, socket, _hold) = busy();
     let gap = |from, to| session.gap(socket, FramePos(from), FramePos(to));
-    for (from, to) in [(2, 3), (u64::MAX, u64::MAX), (2, 0), (1, u64::MAX), (0, FARTHEST.0 + 1)] {
+    for (from, to) in [(2, 3), (u64::MAX, u64::MAX), (2, 0), (1, 0), (1, u64::MAX), (0, FARTHEST.0 + 1)] {
         assert!(matches!(gap(from, to), Err(Refusal::Violation(_))), "{from}..{to}");
     }
-    for (from, to) in [(0, 0), (0, 1), (1, 1), (1, 0)] {
+    for (from, to) in [(0, 0), (0, 1), (1, 1)] {
         assert_eq!(gap(from, to), Ok(()), "{from}..{to}");
     }
     assert_eq!(session.board.lock().received, FramePos(1));

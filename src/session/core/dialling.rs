@@ -23,7 +23,7 @@ impl Core {
                 // It was asked for before the refusal.
                 Some(refused) if generation <= refused => self.need_token(self.refused),
                 _ => {
-                    let call = self.dial(token, false, now);
+                    let call = self.dial(token, false, false, now);
                     self.link = Link::Attempting(Attempt::Dialing(call));
                 }
             },
@@ -36,7 +36,7 @@ impl Core {
                     self.outputs.push_back(Output::Send(id, ClientMessage::Auth { access_token }));
                     self.swap = Some(Swap::Authenticating { generation, since: now });
                 } else {
-                    let call = self.dial(token, true, now);
+                    let call = self.dial(token, true, self.restart, now);
                     self.swap = Some(Swap::Attempt(motive, Attempt::Dialing(call)));
                 }
             }
@@ -44,13 +44,16 @@ impl Core {
         }
     }
 
-    fn dial(&mut self, token: &AccessToken, moving: bool, now: Duration) -> Call {
+    fn dial(&mut self, token: &AccessToken, moving: bool, anew: bool, now: Duration) -> Call {
         let id = ConnectionId(self.dialled);
         self.dialled += 1;
-        let session = self.server.as_ref().map(|server| server.name.clone());
-        self.outputs.push_back(Output::Dial { id, token: token.clone(), session });
+        let (session, endpoints) = match self.server.as_ref().filter(|_| !anew) {
+            Some(server) => (Some(server.name.clone()), server.endpoints.clone()),
+            None => (None, self.successors.clone()),
+        };
+        self.outputs.push_back(Output::Dial { id, token: token.clone(), session, endpoints });
         let token_ends = token.life().map(|life| now.saturating_add(life));
-        Call { id, generation: token.generation(), token_ends, since: now, moving }
+        Call { id, generation: token.generation(), token_ends, since: now, moving, anew }
     }
 
     /// Introduces the session on a new connection.
@@ -59,13 +62,15 @@ impl Core {
             (Link::Attempting(attempt), _) | (_, Some(Swap::Attempt(_, attempt))) => attempt,
             _ => return,
         };
-        match attempt {
+        let anew = match attempt {
             Attempt::Dialing(call) if call.id == id => {
+                let anew = call.anew;
                 *attempt = Attempt::Opening(Call { since: now, ..*call });
+                anew
             }
             _ => return,
-        }
-        let opening = match &self.server {
+        };
+        let opening = match self.server.as_ref().filter(|_| !anew) {
             Some(server) => ClientMessage::Resume {
                 session: server.name.clone(),
                 resume_key: server.resume_key.clone(),
@@ -75,6 +80,7 @@ impl Core {
                 sample_rate: self.settings.sample_rate,
                 language: self.settings.language.clone(),
                 partials: self.settings.partials,
+                latency: self.settings.latency,
                 origin: self.final_pos(),
                 context: self.context.clone(),
             }),

@@ -11,6 +11,9 @@ use crate::session::events::{ConnectionId, Output};
 use crate::session::links::{Attempt, Call, Link, Live, Swap, closed, silence};
 use crate::session::settings::Settings;
 
+/// The part of its patience that a session has with a server it was sent to.
+const AWAY_PART: u32 = 4;
+
 impl Core {
     pub(super) fn closed(&mut self, id: ConnectionId, code: u16, reason: &str, now: Duration) {
         if self.is_link(id) {
@@ -53,7 +56,7 @@ impl Core {
         self.hang_up(swap);
         // Patience is that of a session which has begun.
         self.ever_ready |= self.inherited;
-        (self.server, self.inherited) = (None, false);
+        (self.server, self.inherited, self.restart) = (None, false, false);
         self.received = self.final_pos();
         self.sent = self.final_pos();
         self.offered = self.final_pos();
@@ -158,7 +161,25 @@ impl Core {
     /// Gives up the second connection.
     pub(super) fn hang_up(&mut self, swap: Option<Swap>) {
         if let Some(call) = swap.as_ref().and_then(Swap::call) {
-            self.outputs.push_back(Output::Close(call.id, close::GOING_AWAY));
+            self.give_up(call);
+        }
+    }
+
+    /// Closes a second connection. A session that starts on it is not wanted any more, one that was to be resumed is.
+    pub(super) fn give_up(&mut self, call: Call) {
+        let code = if call.anew { close::NORMAL } else { close::GOING_AWAY };
+        self.outputs.push_back(Output::Close(call.id, code));
+    }
+
+    /// A dial failed. A server that a session was sent to may be gone for good: after a while the session starts anew
+    /// where the service is configured to be.
+    pub(super) fn come_home(&mut self, id: ConnectionId, now: Duration) {
+        let away =
+            self.server.as_ref().map_or(!self.successors.is_empty(), |server| !server.endpoints.is_empty());
+        let since = self.failing_since.unwrap_or(now);
+        if self.is_link(id) && away && now.saturating_sub(since) >= self.settings.give_up / AWAY_PART {
+            self.forget_server();
+            self.successors.clear();
         }
     }
 

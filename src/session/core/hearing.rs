@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Core;
 use crate::audio::{FRAME_BYTES, FramePos};
 use crate::session::close;
+use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::journal::ServerSession;
 use crate::session::links::{Attempt, Call, Link, Live, Swap, ends};
@@ -15,16 +16,57 @@ use crate::session::protocol::{Final, MAX_CONTEXT_BYTES, POSITION_BYTES, Ready, 
 use crate::session::replay::Entry;
 use crate::transcript::{FinalSegment, TranscriptEvent};
 
+/// How many messages may wait while a session starts in place of the one they are of.
+const MOST_HELD: usize = 1_024;
+
 impl Core {
     pub(super) fn hear(&mut self, id: ConnectionId, message: ServerMessage, now: Duration) {
         let heard = if self.is_link(id) {
             self.is_alive(id, now);
+            if self.is_starting_anew() && self.holds(id, &message) {
+                return self.held.push_back((id, message));
+            }
             self.hear_link(message, now)
         } else if self.is_successor(id) {
             self.hear_successor(message, now)
         } else {
             return;
         };
+        self.judge(heard, now);
+    }
+
+    /// Whether this message of the session must wait until it is clear whether another takes its place: it would move
+    /// `final`, where that other starts. The end of the session doesn't wait, nor does more than there is room for.
+    fn holds(&mut self, id: ConnectionId, message: &ServerMessage) -> bool {
+        let concerns = matches!(
+            message,
+            ServerMessage::Ack { .. }
+                | ServerMessage::Partial { .. }
+                | ServerMessage::Final(_)
+                | ServerMessage::Done { .. }
+        );
+        if concerns && (matches!(message, ServerMessage::Done { .. }) || self.held.len() == MOST_HELD) {
+            let swap = self.swap.take();
+            self.hang_up(swap);
+            self.restart = false;
+        }
+        // In order, if others wait already.
+        concerns && (self.is_starting_anew() || self.held.iter().any(|(other, _)| *other == id))
+    }
+
+    /// Hears what has waited, once no other session may take the place of this one. What a connection said that is gone
+    /// meanwhile will be said again.
+    pub(super) fn tell_held(&mut self, now: Duration) {
+        while !self.is_starting_anew() && !matches!(self.link, Link::Ended) {
+            let Some((id, message)) = self.held.pop_front() else { return };
+            if matches!(self.link, Link::Live(live) if live.id == id) {
+                let heard = self.hear_link(message, now);
+                self.judge(heard, now);
+            }
+        }
+    }
+
+    fn judge(&mut self, heard: Result<(), String>, now: Duration) {
         match heard {
             Ok(()) => {}
             // What an earlier process said to its peer is not known: the two may both be right.
@@ -84,8 +126,11 @@ impl Core {
                 self.authenticated(live, token_expires_in_ms, now);
                 Ok(())
             }
-            (Link::Live(live), ServerMessage::Goaway { reason, deadline_ms }) => {
+            (Link::Live(live), ServerMessage::Goaway { reason, deadline_ms, restart, endpoints }) => {
                 let live = *live;
+                if restart {
+                    self.sent_elsewhere(endpoints);
+                }
                 self.warned(live, reason, Duration::from_millis(deadline_ms), now);
                 Ok(())
             }
@@ -94,6 +139,21 @@ impl Core {
     }
 
     fn ready(&mut self, call: Call, ready: Ready, now: Duration) -> Result<(), String> {
+        let buffer = self.settings.replay_frames.max(1);
+        if let Some(needed) = ready.max_unfinal_frames.filter(|needed| *needed > buffer) {
+            if self.is_successor(call.id) {
+                // The present server takes less, or the session would not run.
+                let swap = self.swap.take();
+                self.hang_up(swap);
+                self.restart = false;
+            } else {
+                self.end(Err(SessionError::Buffer { buffer, needed }), close::NORMAL);
+            }
+            return Ok(());
+        }
+        if call.anew {
+            self.leave_session();
+        }
         if let Some(server) = &self.server
             && server.name != ready.session
         {
@@ -118,11 +178,13 @@ impl Core {
         (self.window, self.max_chunk_frames) = (ready.window_frames, max_chunk_frames);
         if self.server.is_none() {
             let first_index = self.next_index;
-            let server = ServerSession { name: ready.session, resume_key: ready.resume_key, first_index };
+            let endpoints = std::mem::take(&mut self.successors);
+            let server =
+                ServerSession { name: ready.session, resume_key: ready.resume_key, first_index, endpoints };
             self.outputs.push_back(Output::Opened(server.clone()));
             self.server = Some(server);
         }
-        let since = self.leave_behind(now);
+        let since = self.leave_behind(call.anew, now);
         #[cfg(feature = "test-util")]
         let in_flight = (self.sent, self.replay.at(ready.received.min(self.sent)));
         self.received = ready.received;
@@ -169,14 +231,23 @@ impl Core {
     }
 
     /// Leaves the connection that carried the session until now, where there is one; since when it was carried.
-    fn leave_behind(&mut self, now: Duration) -> Duration {
+    fn leave_behind(&mut self, anew: bool, now: Duration) -> Duration {
         match self.link {
             Link::Live(Live { id, since, .. }) => {
-                self.outputs.push_back(Output::Close(id, close::MOVED));
+                // Its session has moved with us, or is not wanted any more.
+                let code = if anew { close::NORMAL } else { close::MOVED };
+                self.outputs.push_back(Output::Close(id, code));
                 since
             }
             _ => now,
         }
+    }
+
+    /// Leaves the session of the server that carried ours for one that has just started at `final`.
+    fn leave_session(&mut self) {
+        (self.server, self.inherited, self.restart) = (None, false, false);
+        let start = self.final_pos();
+        (self.received, self.sent, self.offered) = (start, start, start);
     }
 
     /// Commits the bug that a test asked for.

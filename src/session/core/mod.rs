@@ -32,6 +32,7 @@ use super::ledger::{Ended, Ledger};
 use super::links::{Attempt, Link, Swap, lost};
 #[cfg(feature = "test-util")]
 use super::planted::Planted;
+use super::protocol::ServerMessage;
 use super::replay::ReplayBuffer;
 use super::settings::{Overflow, Settings};
 use crate::audio::{AudioChunk, FramePos};
@@ -73,6 +74,11 @@ pub struct Core {
     server: Option<ServerSession>,
     /// It is an earlier process's, which may have sent more than this one knows.
     inherited: bool,
+    /// The server wants the session to start anew elsewhere, at one of `successors`.
+    restart: bool,
+    successors: Vec<String>,
+    /// What the server said of the session since another was asked to start where `final` is: told once that has failed.
+    held: VecDeque<(ConnectionId, ServerMessage)>,
     window: u64,
     max_chunk_frames: u64,
     backoff: Backoff,
@@ -155,6 +161,9 @@ impl Core {
             dialled: 0,
             inherited,
             server,
+            restart: false,
+            successors: Vec::new(),
+            held: VecDeque::new(),
             window: 0,
             max_chunk_frames: 0,
             stalled_since: (replay.end() > final_).then_some(Duration::ZERO),
@@ -278,7 +287,10 @@ impl Core {
                 }
             }
             Input::Connected(id) => self.open(id, now),
-            Input::DialFailed(id, failure) => self.failed(id, &failure, now),
+            Input::DialFailed(id, failure) => {
+                self.come_home(id, now);
+                self.failed(id, &failure, now);
+            }
             Input::Peer(id, message) => self.hear(id, message, now),
             Input::Garbage(id, reason) => {
                 if self.is_link(id) || self.is_successor(id) {
@@ -293,6 +305,7 @@ impl Core {
             }
             Input::Tick => self.tick(now),
         }
+        self.tell_held(now);
         self.check_invariants();
     }
 

@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::Core;
 use crate::auth::TokenGeneration;
 use crate::recovery::Recovery;
-use crate::session::close;
 use crate::session::error::Failure;
-use crate::session::events::Output;
 use crate::session::links::{Attempt, Link, Live, Motive, Swap, ends};
 use crate::session::protocol::GoawayReason;
 
@@ -15,6 +13,8 @@ use crate::session::protocol::GoawayReason;
 const LONGEST_MARGIN: Duration = Duration::from_secs(300);
 /// A token that lives for less is replaced at leisure, if the one before lived no longer.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// How many endpoints of a `goaway` are kept.
+const MOST_ENDPOINTS: usize = 8;
 /// The most that a move is put off so that not everybody moves at once.
 const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 
@@ -35,6 +35,13 @@ impl Core {
             self.swap_backoff.reset();
         }
         self.changed = now;
+        if self.restart {
+            // What this server has asked for meanwhile comes first.
+            let until = now.saturating_add(self.random.up_to(LONGEST_SPREAD));
+            let motive = Motive { newer: false, in_band: false };
+            self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
+            return;
+        }
         self.swap = expires_in_ms.map(|life| {
             let life = Duration::from_millis(life);
             // In its last fifth, or last five minutes; spread out, for a thousand sessions may share the token.
@@ -78,6 +85,20 @@ impl Core {
         self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
     }
 
+    /// The peer wants the session to start anew, at one of these endpoints.
+    pub(super) fn sent_elsewhere(&mut self, mut endpoints: Vec<String>) {
+        let under_way = self.swap.as_ref().and_then(Swap::call).is_some_and(|call| call.anew);
+        if !self.finish_sent && !under_way {
+            endpoints.truncate(MOST_ENDPOINTS);
+            (self.restart, self.successors) = (true, endpoints);
+        }
+    }
+
+    /// Whether a session was asked to start in place of this one, and has not answered.
+    pub(super) fn is_starting_anew(&self) -> bool {
+        matches!(self.swap, Some(Swap::Attempt(_, Attempt::Opening(call))) if call.anew)
+    }
+
     /// Whether the last change of token or connection was only just made.
     fn changed_lately(&self, now: Duration) -> bool {
         self.ever_ready && now.saturating_sub(self.changed) < self.settings.healthy_after
@@ -91,10 +112,14 @@ impl Core {
             Recovery::Retry | Recovery::RefreshToken => self.swap_backoff.next_delay(),
             // The present connection may outlive the reason; if not, its end will tell.
             Recovery::Fatal => {
-                self.swap = None;
+                (self.swap, self.restart) = (None, false);
                 return;
             }
         };
+        if self.restart && !self.successors.is_empty() {
+            // The next may be better.
+            self.successors.rotate_left(1);
+        }
         let until = now.saturating_add(delay);
         let motive = Motive { newer: motive.newer || failure.recovery == Recovery::RefreshToken, ..motive };
         self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
@@ -109,7 +134,7 @@ impl Core {
             }
             Swap::Attempt(motive, attempt) => {
                 if let Some(call) = attempt.call() {
-                    self.outputs.push_back(Output::Close(call.id, close::GOING_AWAY));
+                    self.give_up(call);
                 }
                 self.swap_failed(motive, &attempt.overdue(&self.settings), now);
             }

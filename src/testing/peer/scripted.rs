@@ -203,7 +203,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Line<Io> {
                     (Err(error), _) => error.to_string(),
                 },
                 Some(Ok(Message::Text(text))) => match serde_json::from_str::<ClientMessage>(&text) {
-                    Ok(message) if expected == kind(&message) => return Ok(()),
+                    Ok(message) if kind(&message) == Some(expected) => return Ok(()),
                     Ok(message) => format!("{message:?}"),
                     Err(error) => error.to_string(),
                 },
@@ -215,13 +215,14 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Line<Io> {
     }
 }
 
-fn kind(message: &ClientMessage) -> Expect {
-    match message {
+fn kind(message: &ClientMessage) -> Option<Expect> {
+    Some(match message {
+        ClientMessage::Unknown => return None,
         ClientMessage::Start(_) => Expect::Start,
         ClientMessage::Resume { .. } => Expect::Resume,
         ClientMessage::Gap { .. } => Expect::Gap,
         ClientMessage::Auth { .. } => Expect::Auth,
         ClientMessage::Flush { .. } => Expect::Flush,
         ClientMessage::Finish { .. } => Expect::Finish,
-    }
+    })
 }

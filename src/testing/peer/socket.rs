@@ -332,6 +332,7 @@ impl Socket<'_> {
         let State { session, recording, .. } = &mut *self.peer.state();
         let session = attached(session, self.number)?;
         match message {
+            ClientMessage::Unknown => return Err(breach("a message of another version")),
             ClientMessage::Gap { from, to } if from < to => {
                 session.gap(from.to(to), recording, behaviour, now).map_err(breach)?;
             }
@@ -424,6 +425,7 @@ impl Socket<'_> {
             max_audio_bytes: behaviour.max_audio_bytes,
             window_frames: behaviour.window_frames,
             auth: behaviour.auth,
+            max_unfinal_frames: Some(behaviour.segment_frames),
         })));
     }
 
@@ -448,7 +450,12 @@ fn attached(session: &mut Option<Session>, number: u64) -> Result<&mut Session, 
 }
 
 fn goaway(reason: GoawayReason, left: Duration) -> Message {
-    encode(&ServerMessage::Goaway { reason, deadline_ms: millis(left) })
+    encode(&ServerMessage::Goaway {
+        reason,
+        deadline_ms: millis(left),
+        restart: false,
+        endpoints: Vec::new(),
+    })
 }
 
 fn encode(message: &ServerMessage) -> Message {

@@ -45,6 +45,14 @@ pub struct Happening {
     numbers: (u64, u64),
 }
 
+impl Happening {
+    /// What happened.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+}
+
 impl fmt::Display for Happening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Happening { at, what, numbers: (first, second) } = self;

@@ -18,6 +18,8 @@ pub(super) enum Down {
 /// A connection, as the network sees it.
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// The server it leads to.
+    pub(super) server: usize,
     pub(super) fault: Fault,
     /// The token in force on it.
     pub(super) generation: u64,
@@ -46,8 +48,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(fault: Fault, generation: u64, now: Duration) -> Connection {
+    pub(super) fn new(server: usize, fault: Fault, generation: u64, now: Duration) -> Connection {
         Connection {
+            server,
             fault,
             generation,
             moving: false,

@@ -109,6 +109,8 @@ pub(super) enum Fault {
         when: When,
         reason: GoawayReason,
         deadline: Duration,
+        /// Whether the session should start on another server.
+        restart: bool,
     },
     /// The server doesn't answer `auth`.
     DeafToAuth,
@@ -463,7 +465,8 @@ fn any_fault(dice: &mut Dice) -> Fault {
         15..20 => Fault::Dial(Refusal::Busy(dice.millis(0, 5_000))),
         20..30 => {
             let reason = dice.one_of(&[GoawayReason::Drain, GoawayReason::Token, GoawayReason::Limit]);
-            Fault::Goaway { when: any_time(dice), reason, deadline: dice.millis(0, 20_000) }
+            let (deadline, restart) = (dice.millis(0, 20_000), dice.chance(40));
+            Fault::Goaway { when: any_time(dice), reason, deadline, restart }
         }
         30..33 => Fault::DeafToAuth,
         33..36 => Fault::NoFinals,

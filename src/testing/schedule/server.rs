@@ -18,6 +18,8 @@ pub(super) enum Up {
 /// A server that holds one session.
 #[derive(Debug)]
 pub(super) struct Server {
+    /// Its name among those that a session is sent to.
+    number: usize,
     plan: ServerPlan,
     session: Option<Session>,
     sessions_started: u64,
@@ -25,6 +27,8 @@ pub(super) struct Server {
 
 #[derive(Debug)]
 struct Session {
+    /// The server's, and its number there.
+    server: usize,
     number: u64,
     origin: FramePos,
     /// What was heard; nothing where there are gaps.
@@ -65,7 +69,7 @@ impl Session {
     }
 
     fn name(&self) -> String {
-        format!("session-{}", self.number)
+        format!("session-{}-{}", self.server, self.number)
     }
 }
 
@@ -76,8 +80,8 @@ pub(super) enum Opening {
 }
 
 impl Server {
-    pub(super) fn new(plan: ServerPlan) -> Server {
-        Server { plan, session: None, sessions_started: 0 }
+    pub(super) fn new(number: usize, plan: ServerPlan) -> Server {
+        Server { number, plan, session: None, sessions_started: 0 }
     }
 
     /// Loses the session.
@@ -97,6 +101,7 @@ impl Server {
             Up::Message(ClientMessage::Start(start)) => {
                 self.sessions_started += 1;
                 self.session = Some(Session {
+                    server: self.number,
                     number: self.sessions_started,
                     origin: start.origin,
                     samples: Vec::new(),
@@ -145,6 +150,7 @@ impl Server {
             max_audio_bytes: self.plan.max_audio_bytes,
             window_frames: self.plan.window,
             auth: self.plan.auth,
+            max_unfinal_frames: Some(self.plan.longest),
         })))
     }
 

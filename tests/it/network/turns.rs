@@ -252,6 +252,7 @@ fn ready(received: u64) -> Reply {
         max_audio_bytes: 4_000,
         window_frames: 16_000,
         auth: false,
+        max_unfinal_frames: None,
     }))
 }
 

@@ -159,7 +159,8 @@ async fn gaps_that_break_the_protocol_are_refused() {
     let (server, _) = server(Options::default()).await;
     let token = token(&server).await;
     let pcm = audio(100);
-    for (from, to) in [(101, 200), (u64::MAX, u64::MAX), (100, u64::MAX), (0, u64::MAX), (101, 0)] {
+    for (from, to) in [(101, 200), (u64::MAX, u64::MAX), (100, u64::MAX), (0, u64::MAX), (101, 0), (100, 99)]
+    {
         let (mut socket, _) = Socket::start(&server, &token).await;
         socket.audio(&pcm, 0, 100);
         socket.gap(from, to);

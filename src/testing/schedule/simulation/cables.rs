@@ -7,15 +7,15 @@ use crate::session::protocol::ServerMessage;
 use crate::session::{FailureKind, close};
 use crate::testing::schedule::network::{Connection, Down};
 use crate::testing::schedule::plan::{FATAL, Fault, How, Refusal};
-use crate::testing::schedule::server::Up;
+use crate::testing::schedule::server::{Server, Up};
 
 impl Simulation {
-    pub(super) fn dial(&mut self, generation: u64) {
+    pub(super) fn dial(&mut self, generation: u64, server: usize) {
         let number = self.connections.len();
         let fault = self.plan.fault(number, self.token_spent);
         self.note("dials", number as u64, generation);
         let moving = self.carrier.is_some();
-        self.connections.push(Connection { moving, ..Connection::new(fault, generation, self.now) });
+        self.connections.push(Connection { moving, ..Connection::new(server, fault, generation, self.now) });
         let answer = match fault {
             Fault::Dial(Refusal::Unreachable) => Some(failure(Recovery::Retry, FailureKind::Unreachable)),
             Fault::Dial(Refusal::Busy(wait)) => Some(failure(Recovery::RetryAfter(wait), FailureKind::Limit)),
@@ -74,9 +74,14 @@ impl Simulation {
                 self.note(what, first, second);
                 if matches!(message, ServerMessage::Ready(_)) {
                     self.token_spent = false;
-                    let before = self.carrier.replace(number);
-                    if before.is_some_and(|before| self.connections[before].fault == Fault::NoFinals) {
-                        self.audit.leaves_fault(self.now);
+                    if let Some(before) = self.carrier.replace(number) {
+                        if self.connections[before].fault == Fault::NoFinals {
+                            self.audit.leaves_fault(self.now);
+                        }
+                        let elsewhere = self.connections[before].server != self.connections[number].server;
+                        if elsewhere && !self.connections[before].broken {
+                            self.note("starts anew while it runs", before as u64, number as u64);
+                        }
                     }
                 }
                 self.audit.hears(&message, self.connections[number].moving, self.now);
@@ -123,18 +128,24 @@ impl Simulation {
     /// The connection's fault strikes.
     pub(super) fn strike(&mut self, number: usize) {
         let connection = &mut self.connections[number];
+        let server = connection.server;
         let (how, forget) = match connection.fault {
             Fault::Break { how, forget, .. } => (how, forget),
-            Fault::Goaway { reason, deadline, .. } => {
+            Fault::Goaway { reason, deadline, restart, .. } => {
                 let deadline_ms = deadline.as_millis() as u64;
-                self.say(number, ServerMessage::Goaway { reason, deadline_ms });
+                let mut endpoints = Vec::new();
+                if restart {
+                    endpoints.push(self.servers.len().to_string());
+                    self.servers.push(Server::new(self.servers.len(), self.plan.server));
+                }
+                self.say(number, ServerMessage::Goaway { reason, deadline_ms, restart, endpoints });
                 self.schedule(deadline, Event::Deadline(number));
                 return;
             }
             Fault::None | Fault::Dial(_) | Fault::DeafToAuth | Fault::NoFinals => return,
         };
         if forget {
-            self.server.forget();
+            self.servers[server].forget();
         }
         match how {
             How::Reset { said, notice, .. } => {

@@ -123,12 +123,14 @@ impl Simulation {
                 let wait = 2 * self.latency();
                 self.schedule(wait, Event::Token { process: self.process, newer_than, granted });
             }
-            Output::Dial { id, token, .. } => {
+            Output::Dial { id, token, endpoints, .. } => {
                 self.audit.dials(self.now)?;
                 if self.number(id) != self.connections.len() {
                     return Err(format!("dials {id:?} out of turn"));
                 }
-                self.dial(token.generation().0);
+                let server =
+                    endpoints.first().map_or(0, |named| named.parse().expect("the number of a server"));
+                self.dial(token.generation().0, server);
             }
             Output::Send(id, message) => {
                 let (what, first, second) = said(&message);
@@ -175,6 +177,7 @@ impl Simulation {
     fn hang_up(&mut self, number: usize, code: u16) -> Result<(), String> {
         self.note("closes", number as u64, code.into());
         let connection = &mut self.connections[number];
+        let server = connection.server;
         if std::mem::replace(&mut connection.left, true) {
             return Err("closes a connection that is gone".to_owned());
         }
@@ -193,8 +196,8 @@ impl Simulation {
         }
         match code {
             close::PROTOCOL => Err(format!("accuses an honest server: {:?}", self.core.poll_output())),
-            close::NORMAL if self.server.serves(number) => {
-                self.server.forget();
+            close::NORMAL if self.servers[server].serves(number) => {
+                self.servers[server].forget();
                 Ok(())
             }
             _ => Ok(()),

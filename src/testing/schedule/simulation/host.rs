@@ -39,12 +39,13 @@ impl Simulation {
     }
 
     fn hear(&mut self, number: usize, up: &Up) -> Result<(), String> {
+        let server = self.connections[number].server;
         if !self.connections[number].opened {
             self.connections[number].opened = true;
             let generation = self.connections[number].generation;
-            let before = self.server.connection();
+            let before = self.servers[server].connection();
             let left = self.expires_in(generation);
-            match self.server.open(number, up, left, &mut self.dice)? {
+            match self.servers[server].open(number, up, left, &mut self.dice)? {
                 Opening::Ready(ready) => {
                     if let Some(before) =
                         before.filter(|_| matches!(up, Up::Message(ClientMessage::Resume { .. })))
@@ -60,11 +61,11 @@ impl Simulation {
             }
         } else if let Up::Message(ClientMessage::Auth { access_token }) = up {
             self.hear_token(number, access_token.expose().parse().expect("a number"))?;
-        } else if self.server.serves(number) {
-            self.server.hear(up)?;
+        } else if self.servers[server].serves(number) {
+            self.servers[server].hear(up)?;
         }
-        let prompt = self.server.acks_promptly(&mut self.dice);
-        self.speak(prompt);
+        let prompt = self.servers[server].acks_promptly(&mut self.dice);
+        self.speak(server, prompt);
         Ok(())
     }
 
@@ -90,17 +91,18 @@ impl Simulation {
         self.tokens.end(generation).map(|end| end.saturating_sub(self.now))
     }
 
-    /// Lets the server say what is new, and go on with its work.
-    pub(super) fn speak(&mut self, ack: bool) {
-        let Some(number) = self.server.connection() else { return };
-        for message in self.server.news(ack, &mut self.dice) {
+    /// Lets a server say what is new, and go on with its work.
+    pub(super) fn speak(&mut self, server: usize, ack: bool) {
+        let Some(number) = self.servers[server].connection() else { return };
+        for message in self.servers[server].news(ack, &mut self.dice) {
             self.say(number, message);
         }
-        if self.server.owes_ack() && !std::mem::replace(&mut self.connections[number].ack_due, true) {
+        if self.servers[server].owes_ack() && !std::mem::replace(&mut self.connections[number].ack_due, true)
+        {
             self.schedule(ACK_WITHIN, Event::AckDue(number));
         }
-        if let Some((session, duration)) = self.server.begin_work() {
-            self.schedule(duration, Event::Recognised(session));
+        if let Some((session, duration)) = self.servers[server].begin_work() {
+            self.schedule(duration, Event::Recognised(server, session));
         }
     }
 

@@ -39,8 +39,8 @@ enum Event {
     Heard(usize, Up),
     /// A message arrives at the client.
     Said(usize, Down),
-    /// The utterance at work in the session of this number is recognised.
-    Recognised(u64),
+    /// The utterance at work in the session of this number is recognised, on this server.
+    Recognised(usize, u64),
     /// Acknowledgements on this connection are due.
     AckDue(usize),
     /// The token of this number ends, which this connection was opened with.
@@ -57,7 +57,8 @@ pub(super) struct Simulation {
     dice: Dice,
     now: Duration,
     core: Core,
-    server: Server,
+    /// The service, and the servers that it sends sessions to.
+    servers: Vec<Server>,
     tokens: Tokens,
     audit: Audit,
     agenda: BTreeMap<(Duration, u64), Event>,
@@ -88,7 +89,7 @@ impl Simulation {
     pub(super) fn new(plan: Plan) -> Simulation {
         Simulation {
             core: Core::new(plan.settings.clone()),
-            server: Server::new(plan.server),
+            servers: vec![Server::new(0, plan.server)],
             tokens: Tokens::new(plan.token_life),
             dice: Dice::new(!plan.seed),
             plan,
@@ -207,17 +208,18 @@ impl Simulation {
             }
             Event::Heard(number, up) => self.arrive(number, &up),
             Event::Said(number, down) => self.deliver(number, down),
-            Event::Recognised(number) => {
-                self.note("recognised", number, 0);
-                self.server.finish_work(number, &mut self.dice);
-                let prompt = self.server.acks_promptly(&mut self.dice);
-                self.speak(prompt);
+            Event::Recognised(server, number) => {
+                self.note("recognised", number, server as u64);
+                self.servers[server].finish_work(number, &mut self.dice);
+                let prompt = self.servers[server].acks_promptly(&mut self.dice);
+                self.speak(server, prompt);
                 Ok(())
             }
             Event::AckDue(number) => {
                 self.connections[number].ack_due = false;
-                if self.server.serves(number) {
-                    self.speak(true);
+                let server = self.connections[number].server;
+                if self.servers[server].serves(number) {
+                    self.speak(server, true);
                 }
                 Ok(())
             }
@@ -270,6 +272,7 @@ fn said(message: &ClientMessage) -> (&'static str, u64, u64) {
         ClientMessage::Auth { .. } => ("sends auth", 0, 0),
         ClientMessage::Flush { at } => ("sends flush", at.map_or(0, |at| at.0), 0),
         ClientMessage::Finish { through } => ("sends finish", through.0, 0),
+        ClientMessage::Unknown => ("sends something unknown", 0, 0),
     }
 }
 
@@ -281,7 +284,9 @@ fn heard(message: &ServerMessage) -> (&'static str, u64, u64) {
         ServerMessage::Final(Final { start, end, .. }) => ("hears final", start.0, end.0),
         ServerMessage::Done { frames: FramePos(frames), finals } => ("hears done", *frames, *finals),
         ServerMessage::AuthOk { .. } => ("hears auth_ok", 0, 0),
-        ServerMessage::Goaway { deadline_ms, .. } => ("hears goaway", *deadline_ms, 0),
+        ServerMessage::Goaway { deadline_ms, restart, .. } => {
+            ("hears goaway", *deadline_ms, u64::from(*restart))
+        }
         ServerMessage::Error { code, .. } => ("hears error", u64::from(*code), 0),
         ServerMessage::Unknown => ("hears something unknown", 0, 0),
     }
