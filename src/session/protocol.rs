@@ -1,7 +1,7 @@
 //! The resumable speech stream, version 1: what travels on the WebSocket.
 //!
 //! Text frames are JSON objects with a `type`; a binary frame is audio, with the position of its first frame in front.
-//! ARCHITECTURE.md tells the whole protocol.
+//! docs/protocol.md tells the whole protocol.
 
 use std::fmt;
 

@@ -30,6 +30,7 @@ mod models;
 mod network;
 mod origins;
 mod overload;
+mod protocol_conformance;
 mod proxy;
 mod random;
 mod recognition;

@@ -94,7 +94,8 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
     let (events, mut heard) = mpsc::channel(64);
     let running = session::run(&connector, &tokens, Settings::new(16_000), audio, events);
     let all = async { tokio::join!(running, serving_old, serving_new) };
-    let (ended, (), ()) = timeout(Duration::from_secs(30), all).await.expect("both servers are left");
+    let (ended, (), ()) =
+        timeout(Duration::from_secs(30), Box::pin(all)).await.expect("both servers are left");
     assert!(ended.result.is_ok(), "{:?}", ended.result);
     assert_eq!((ended.ledger.moves, ended.ledger.reconnects), (1, 0));
     let mut finals = Vec::new();
