@@ -113,6 +113,20 @@ pub(crate) fn cpu_time() -> Option<Duration> {
     None
 }
 
+/// The CPU time of the calling thread since some fixed moment; where the system doesn't tell, the time that has passed.
+pub(crate) fn thread_cpu_time() -> Duration {
+    #[cfg(unix)]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(time).unwrap_or_default()
+    }
+    #[cfg(not(unix))]
+    {
+        static CLOCK: std::sync::LazyLock<SystemClock> = std::sync::LazyLock::new(SystemClock::new);
+        CLOCK.monotonic()
+    }
+}
+
 /// The date that many days after 1970-01-01, by years that begin in March, so that a leap day is a year's last
 /// (Howard Hinnant's `civil_from_days`).
 #[cfg(feature = "gateway")]

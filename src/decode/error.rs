@@ -14,6 +14,11 @@ pub struct At {
     pub sample_rate: u32,
 }
 
+impl At {
+    /// The start, where no rate is known yet.
+    pub(super) const START: At = At { frame: 0, sample_rate: 0 };
+}
+
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3} s (frame {})", self.frame as f64 / f64::from(self.sample_rate.max(1)), self.frame)
@@ -110,6 +115,12 @@ pub enum DecodeError {
         at: At,
         /// Which limit.
         what: String,
+    },
+    /// Decoding was cancelled: see [`Cancellation`](super::Cancellation).
+    #[error("{name}: decoding was cancelled")]
+    Cancelled {
+        /// The source.
+        name: String,
     },
     /// The source could not be read on.
     #[error("{name}: cannot be read after {at}: {error}")]

@@ -1,5 +1,9 @@
-//! What an M4A file says beyond its packets: whether its end is missing, and which of its frames are audio.
-//! (ISO/IEC 14496-12; symphonia reads edit lists, and makes nothing of them.)
+//! The index of an M4A file (ISO/IEC 14496-12): whether the file's end is missing, which of its frames are audio, and
+//! the part of it that symphonia is shown.
+//!
+//! symphonia walks the time table of every track for each packet, and a table may have an entry a packet, so the work
+//! is quadratic in a file's bytes. Hence it sees an index rebuilt from the audio tracks alone, whose time table has two
+//! entries, and fragments only where their tables are short. All work here is linear.
 
 use std::io::{self, Read};
 
@@ -8,6 +12,18 @@ use super::trim::Trim;
 
 /// The longest index that is read: 8 bytes for each packet of 40 hours of AAC.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
+
+/// The most audio tracks that are looked at. Films have one a language; the first that can be decoded is heard.
+const TRACKS_MAX: usize = 8;
+
+/// The longest description of a track's codec. Those of AAC, ALAC, FLAC and Opus have some hundred bytes.
+const DESCRIPTION_BYTES_MAX: usize = 64 << 10;
+
+/// How many table entries symphonia may have to walk for the packets of all fragments: so many, and so many more for
+/// each byte of the file. A fragment is some seconds long and has a few hundred packets, which is 10 steps for each.
+/// (A step takes about a nanosecond.)
+const FRAGMENT_STEPS: u64 = 50_000_000;
+const FRAGMENT_STEPS_A_BYTE: u64 = 16;
 
 /// What was found before the audio, or anywhere if the source can be read in any order.
 #[derive(Default)]
@@ -18,6 +34,21 @@ pub(super) struct Layout {
     pub(super) is_cut_short: bool,
     /// Of each track with an edit, its number and the edit.
     edits: Vec<(u32, Edit)>,
+}
+
+/// Reason why a file is not handed to symphonia.
+pub(super) enum LayoutError {
+    Io(io::Error),
+    /// It is valid, but not supported.
+    Refused(String),
+    /// Its header is broken.
+    Broken(&'static str),
+}
+
+impl From<io::Error> for LayoutError {
+    fn from(error: io::Error) -> LayoutError {
+        LayoutError::Io(error)
+    }
 }
 
 /// The part of a track that is to be heard, in its own frames.
@@ -31,15 +62,31 @@ struct Edit {
     frames: Option<u64>,
 }
 
+/// What a walk has passed.
+#[derive(Default)]
+struct Passed {
+    file_type: bool,
+    index: bool,
+    /// Of all fragments.
+    steps: u64,
+    packets: u64,
+}
+
 impl Layout {
-    /// Goes through the boxes of `opening`, which must be at its start.
-    pub(super) fn read(opening: &mut Opening) -> io::Result<Layout> {
+    /// Goes through the boxes of `opening`, which must be at its start, and rebuilds the index in it.
+    pub(super) fn read(opening: &mut Opening) -> Result<Layout, LayoutError> {
         let mut layout = Layout::default();
-        match layout.walk(opening) {
+        let mut passed = Passed::default();
+        match layout.walk(opening, &mut passed) {
             // Too few bytes for another header: there is nothing more to know.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(layout),
-            walked => walked.map(|()| layout),
+            Err(LayoutError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            walked => walked?,
         }
+        // symphonia must find no index that was not rebuilt, be it in bytes that no box seems to have.
+        if !passed.index {
+            return Err(LayoutError::Broken(NO_INDEX));
+        }
+        Ok(layout)
     }
 
     /// What is to be taken from the frames of a track, and how many are then left. `None` if nothing is known, or its
@@ -49,16 +96,18 @@ impl Layout {
         Some((Trim::edited(edit.delay, edit.frames), edit.frames))
     }
 
-    fn walk(&mut self, opening: &mut Opening) -> io::Result<()> {
+    fn walk(&mut self, opening: &mut Opening, passed: &mut Passed) -> Result<(), LayoutError> {
         let length = opening.length()?;
-        let (mut start, mut has_index) = (0_u64, false);
+        let mut start = 0_u64;
         loop {
             let mut header = [0; 8];
             opening.read_exact(&mut header)?;
             let [a, b, c, d, kind @ ..] = header;
             let (size, header_bytes) = match u32::from_be_bytes([a, b, c, d]) {
-                // Up to the end of the file, wherever that is.
-                0 => return Ok(()),
+                // Up to the end of the file, wherever that is. Only audio may be, and only after the index: symphonia
+                // would go on to look for boxes in anything else.
+                0 if kind == *b"mdat" && passed.index && passed.file_type => return Ok(()),
+                0 => return Err(LayoutError::Broken("a box without a size stands before the audio")),
                 1 => {
                     let mut large = [0; 8];
                     opening.read_exact(&mut large)?;
@@ -76,20 +125,76 @@ impl Layout {
             }
             match &kind {
                 b"mdat" if beyond => {
-                    self.is_cut_short = has_index;
+                    self.is_cut_short = passed.index;
                     return Ok(());
                 }
-                b"moov" if content <= INDEX_BYTES_MAX && !beyond => {
-                    has_index = true;
+                _ if beyond => return Ok(()),
+                b"ftyp" => {
+                    passed.file_type = true;
+                    opening.skip(content)?;
+                }
+                b"moov" if passed.index => {
+                    return Err(LayoutError::Refused("more than one index (moov)".to_owned()));
+                }
+                b"moov" if content > INDEX_BYTES_MAX => {
+                    return Err(LayoutError::Refused(format!("an index of {content} bytes")));
+                }
+                b"moov" => {
                     let mut index = Vec::new();
                     opening.take(content).read_to_end(&mut index)?;
+                    if (index.len() as u64) < content {
+                        return Err(LayoutError::Broken("the file ends inside its header"));
+                    }
                     self.edits = edits(&index);
+                    opening.replace(start + header_bytes, rebuilt(&index).map_err(LayoutError::Refused)?);
+                    passed.index = true;
                 }
-                _ if beyond => return Ok(()),
+                b"moof" if length.is_some() && content <= INDEX_BYTES_MAX => {
+                    let mut fragment = Vec::new();
+                    opening.take(content).read_to_end(&mut fragment)?;
+                    passed.add_fragment(&fragment);
+                    passed.check(length.unwrap_or(0)).map_err(LayoutError::Refused)?;
+                }
+                b"moof" if length.is_some() => {
+                    return Err(LayoutError::Refused(format!("a fragment's index of {content} bytes")));
+                }
                 _ => opening.skip(content)?,
             }
             start = end;
         }
+    }
+}
+
+/// Said of a file and of a stream alike.
+const NO_INDEX: &str = "no index (moov): it stands at the end, which a stream cannot go to, or is missing";
+
+impl Passed {
+    /// Counts what the packets of a fragment (8.8.4) will cost: symphonia goes through the runs before a packet's, and
+    /// adds up the durations of the packets before it in its run.
+    fn add_fragment(&mut self, fragment: &[u8]) {
+        for (_, track) in boxes(fragment).filter(|(kind, _)| kind == b"traf") {
+            let runs = boxes(track).filter(|(kind, _)| kind == b"trun");
+            for (before, (_, run)) in runs.enumerate() {
+                let (Some(flags), Some(packets)) = (u32_at(run, 0), u32_at(run, 4)) else { continue };
+                let packets = u64::from(packets);
+                // 8.8.8.1: a duration a packet.
+                let durations = if flags & 0x100 != 0 { packets.saturating_mul(packets) / 2 } else { 0 };
+                let steps = packets.saturating_mul(before as u64 + 1).saturating_add(durations);
+                self.steps = self.steps.saturating_add(steps);
+                self.packets = self.packets.saturating_add(packets);
+            }
+        }
+    }
+
+    /// Fails if the fragments so far are too much for a file of `length` bytes.
+    fn check(&self, length: u64) -> Result<(), String> {
+        if self.packets > length {
+            return Err(format!("fragments of {} packets in {length} bytes", self.packets));
+        }
+        if self.steps > FRAGMENT_STEPS.saturating_add(length.saturating_mul(FRAGMENT_STEPS_A_BYTE)) {
+            return Err(format!("fragments as long as these ({} packets so far)", self.packets));
+        }
+        Ok(())
     }
 }
 
@@ -98,8 +203,15 @@ fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     std::iter::from_fn(move || {
         let (header, rest) = bytes.split_first_chunk::<8>()?;
         let [a, b, c, d, kind @ ..] = *header;
-        let content = (u32::from_be_bytes([a, b, c, d]) as usize).checked_sub(8)?;
-        let (content, rest) = rest.split_at_checked(content)?;
+        let (size, rest) = match u32::from_be_bytes([a, b, c, d]) {
+            // 4.2: a longer size follows.
+            1 => {
+                let (size, rest) = rest.split_first_chunk::<8>()?;
+                (usize::try_from(u64::from_be_bytes(*size)).ok()?.checked_sub(16)?, rest)
+            }
+            size => ((size as usize).checked_sub(8)?, rest),
+        };
+        let (content, rest) = rest.split_at_checked(size)?;
         bytes = rest;
         Some((kind, content))
     })
@@ -110,6 +222,121 @@ fn find<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     path.iter().try_fold(bytes, |bytes, kind| {
         boxes(bytes).find(|(found, _)| found == *kind).map(|(_, content)| content)
     })
+}
+
+/// Appends a box. `content` comes from an index, which is shorter than 4 GiB.
+fn put(out: &mut Vec<u8>, kind: &[u8; 4], content: &[u8]) {
+    out.extend((content.len() as u32 + 8).to_be_bytes());
+    out.extend(kind);
+    out.extend(content);
+}
+
+/// The boxes of `index` that symphonia needs, with what it needs of them, in as many bytes.
+fn rebuilt(index: &[u8]) -> Result<Vec<u8>, String> {
+    let header = find(index, &[b"mvhd"]);
+    let (mut tracks, mut numbers) = (Vec::new(), Vec::new());
+    let audio = boxes(index).filter(|(kind, track)| kind == b"trak" && is_audio(track));
+    for (_, track) in audio.take(TRACKS_MAX) {
+        put(&mut tracks, b"trak", &rebuilt_track(track)?);
+        numbers.extend(number(track));
+    }
+    // 8.8.1: the mark of a file in fragments, with the defaults (8.8.3) of each track, in the order of the tracks.
+    if let Some(extends) = find(index, &[b"mvex"]) {
+        let mut defaults = Vec::new();
+        for track in numbers {
+            let own =
+                boxes(extends).find(|(kind, content)| kind == b"trex" && u32_at(content, 4) == Some(track));
+            own.into_iter().for_each(|(_, content)| put(&mut defaults, b"trex", content));
+        }
+        put(&mut tracks, b"mvex", &defaults);
+    }
+    let mut out = Vec::new();
+    if let Some(header) = header {
+        let left = index.len() - 8 - header.len() - tracks.len();
+        // What is too short for a box of its own is more of the header, which nobody reads.
+        let slack = if left < 8 { left } else { 0 };
+        put(&mut out, b"mvhd", &[header, &[0; 8][..slack]].concat());
+    }
+    out.extend(tracks);
+    let left = index.len() - out.len();
+    if left >= 8 {
+        put(&mut out, b"free", &vec![0; left - 8]);
+    }
+    out.resize(index.len(), 0);
+    Ok(out)
+}
+
+/// Whether a track's handler (8.4.3) is that of audio.
+fn is_audio(track: &[u8]) -> bool {
+    find(track, &[b"mdia", b"hdlr"]).is_some_and(|handler| handler.get(8..12) == Some(b"soun"))
+}
+
+/// A track's number (8.3.2). In version 1 the two times before it have 8 bytes each.
+fn number(track: &[u8]) -> Option<u32> {
+    let header = find(track, &[b"tkhd"])?;
+    u32_at(header, if header.first()? == &1 { 20 } else { 12 })
+}
+
+/// What is missing is left out, and symphonia says so.
+fn rebuilt_track(track: &[u8]) -> Result<Vec<u8>, String> {
+    let (mut out, mut media, mut information, mut table) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    if let Some(boxed) = find(track, &[b"mdia", b"minf", b"stbl"]) {
+        for kind in [b"stsd", b"stts", b"stsc", b"stsz", b"stco", b"co64"] {
+            let Some(content) = find(boxed, &[kind]) else { continue };
+            match kind {
+                b"stsd" if content.len() > DESCRIPTION_BYTES_MAX => {
+                    return Err(format!("a codec's description of {} bytes", content.len()));
+                }
+                b"stts" => put(&mut table, kind, &short_times(content)?),
+                kind => put(&mut table, kind, content),
+            }
+        }
+        put(&mut information, b"stbl", &table);
+    }
+    for kind in [b"mdhd", b"hdlr"] {
+        if let Some(content) = find(track, &[b"mdia", kind]) {
+            put(&mut media, kind, content);
+        }
+    }
+    put(&mut media, b"minf", &information);
+    if let Some(header) = find(track, &[b"tkhd"]) {
+        put(&mut out, b"tkhd", header);
+    }
+    put(&mut out, b"mdia", &media);
+    Ok(out)
+}
+
+/// A time table (8.6.1.2) of at most two entries, for as many packets of the same duration in all: each as long as the
+/// mean. Single durations matter to nobody but where a broken packet becomes silence.
+fn short_times(table: &[u8]) -> Result<Vec<u8>, String> {
+    let count = u32_at(table, 4).unwrap_or(0) as usize;
+    let entries = table.get(8..).unwrap_or_default().as_chunks::<8>().0;
+    let Some(entries) = entries.get(..count) else {
+        return Err(format!("a time table (stts) of {count} entries with {} of them", entries.len()));
+    };
+    if count <= 2 {
+        return Ok(table[..table.len().min(8 + 8 * count)].to_vec());
+    }
+    let (mut packets, mut duration) = (0_u64, 0_u64);
+    for &[a, b, c, d, delta @ ..] in entries {
+        let (count, delta) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes(delta));
+        packets += u64::from(count);
+        duration = duration
+            .checked_add(u64::from(count) * u64::from(delta))
+            .ok_or("a time table (stts) of more than 2^64 units")?;
+    }
+    if packets > u64::from(u32::MAX) {
+        return Err(format!("a time table (stts) of {packets} packets"));
+    }
+    let (mean, longer) = duration.checked_div(packets).map_or((0, 0), |mean| (mean, duration % packets));
+    let short = [(packets - longer, mean), (longer, mean + 1)];
+    let mut out = [&table[..4], &2_u32.to_be_bytes()].concat();
+    for (packets, duration) in short {
+        // invariant: a mean of 32-bit numbers has 32 bits, and one more only where it is not the largest of them
+        out.extend((packets as u32).to_be_bytes());
+        out.extend((duration as u32).to_be_bytes());
+    }
+    Ok(out)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -124,13 +351,14 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 fn edits(index: &[u8]) -> Vec<(u32, Edit)> {
     let Some((movie_scale, _)) = find(index, &[b"mvhd"]).and_then(times) else { return Vec::new() };
     let tracks = boxes(index).filter(|(kind, _)| kind == b"trak").map(|(_, track)| track);
+    // Once for all tracks: it is looked for in the whole index.
+    let comment = itunes(index);
     let stated = tracks.filter_map(|track| {
-        let header = find(track, &[b"tkhd"])?;
-        // 8.3.2: in version 1 the two times before it have 8 bytes each.
-        let id = u32_at(header, if header.first()? == &1 { 20 } else { 12 })?;
+        let id = number(track)?;
         let media = times(find(track, &[b"mdia", b"mdhd"])?)?;
         let list = find(track, &[b"edts", b"elst"]).and_then(|list| edit(list, movie_scale, media));
-        Some((id, list.or_else(|| itunes(index, media.0))?))
+        let stated = comment.map(|(delay, frames)| Edit { scale: media.0, delay, frames: Some(frames) });
+        Some((id, list.or(stated)?))
     });
     stated.collect()
 }
@@ -150,9 +378,10 @@ fn edit(list: &[u8], movie_scale: u32, (media_scale, media_duration): (u32, u64)
     let count = u32_at(list, 4)?;
     let mut entries = (0..count as usize).map_while(|entry| {
         let at = 8 + entry * if wide { 20 } else { 12 };
-        Some(match wide {
-            true => (u64_at(list, at)?, u64_at(list, at + 8)?.cast_signed()),
-            false => (u32_at(list, at)?.into(), i64::from(u32_at(list, at + 4)?.cast_signed())),
+        Some(if wide {
+            (u64_at(list, at)?, u64_at(list, at + 8)?.cast_signed())
+        } else {
+            (u32_at(list, at)?.into(), i64::from(u32_at(list, at + 4)?.cast_signed()))
         })
     });
     // A part that plays nothing (-1) only says that the track starts late.
@@ -171,8 +400,8 @@ fn edit(list: &[u8], movie_scale: u32, (media_scale, media_duration): (u32, u64)
 }
 
 /// What iTunes writes instead: a comment of hexadecimal numbers, of which the second is the delay, the third the
-/// padding and the fourth the length.
-fn itunes(index: &[u8], scale: u32) -> Option<Edit> {
+/// padding and the fourth the length. The delay and the length, in frames.
+fn itunes(index: &[u8]) -> Option<(u64, u64)> {
     let items = find(index, &[b"udta", b"meta"])?;
     // `meta` has four bytes of version before its boxes.
     let items = find(items.get(4..)?, &[b"ilst"])?;
@@ -183,7 +412,7 @@ fn itunes(index: &[u8], scale: u32) -> Option<Edit> {
     let text = std::str::from_utf8(find(item, &[b"data"])?.get(8..)?).ok()?;
     let mut numbers = text.split_whitespace().skip(1).map(|number| u64::from_str_radix(number, 16).ok());
     let (delay, _padding, frames) = (numbers.next()??, numbers.next()??, numbers.next()??);
-    Some(Edit { scale, delay, frames: Some(frames) })
+    Some((delay, frames))
 }
 
 #[cfg(test)]

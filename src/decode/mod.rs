@@ -3,8 +3,8 @@
 //! Formats: WAV, AIFF and CAF (PCM of every width, float, mu-law, A-law, ADPCM), FLAC, MP3, Ogg Vorbis and Opus,
 //! Matroska and WebM, M4A (AAC-LC, ALAC), and headerless PCM and G.711. Demuxers and most decoders are symphonia's;
 //! PCM is read as it stands (`pcm`), Opus by a decoder of its own (`opus`). This module decides what is an error,
-//! and makes sure that hostile input ends in one: panics are caught, packets without audio are counted, frames and
-//! time are limited.
+//! and makes sure that hostile input ends in one: panics are caught, packets without audio are counted, frames,
+//! time and CPU time are limited, and tables that a demuxer would walk again and again are bounded beforehand.
 
 mod aiff;
 mod caf;
@@ -13,6 +13,7 @@ mod error;
 mod guard;
 mod isomp4;
 mod matroska;
+mod meter;
 mod mix;
 mod ogg;
 mod opening;
@@ -22,6 +23,7 @@ mod packets;
 mod pcm;
 mod probe;
 mod trim;
+mod vorbis;
 mod wave;
 
 use std::time::Duration;
@@ -29,8 +31,10 @@ use std::time::Duration;
 pub use channels::{Block, Channels, ChannelsError};
 pub use error::{At, DecodeError};
 pub use guard::panic_is_caught;
+pub use meter::{Cancellation, CpuLimit};
 
 use self::guard::guarded;
+use self::meter::{Meter, Stopped};
 use self::packets::{Packets, Spec, Stop};
 use self::pcm::PcmReader;
 use crate::clock::{Clock, SystemClock};
@@ -62,6 +66,9 @@ pub struct Limits {
     /// The longest that reading and decoding may take in all. Looked at after each packet: a source that blocks for
     /// ever is not interrupted.
     pub time: Option<Duration>,
+    /// The most CPU time that opening and decoding may take. Looked at on each read of a container and between
+    /// packets, so that it is exceeded by what one packet costs at most.
+    pub cpu: Option<CpuLimit>,
 }
 
 /// What a stream is.
@@ -109,6 +116,7 @@ pub struct Decoder {
     clock: SystemClock,
     /// Time spent reading and decoding, where that is limited.
     spent: Duration,
+    meter: Meter,
     ended: bool,
 }
 
@@ -125,8 +133,25 @@ impl Decoder {
     /// # Errors
     /// If the source holds no known format, or no audio, or none that can be decoded, or not the channel wanted.
     pub fn open(source: Source, options: Options) -> Result<Decoder, DecodeError> {
+        Decoder::open_cancellable(source, options, Cancellation::new())
+    }
+
+    /// As [`open`](Decoder::open), but opening and decoding end soon after `cancellation` is set.
+    ///
+    /// # Errors
+    /// As [`open`](Decoder::open), and [`DecodeError::Cancelled`].
+    pub fn open_cancellable(
+        source: Source,
+        options: Options,
+        cancellation: Cancellation,
+    ) -> Result<Decoder, DecodeError> {
         let name = source.name().to_owned();
-        let (reader, bytes) = probe::open(source, &options)?;
+        let meter = Meter::new(cancellation, options.limits.cpu);
+        let opened = meter.count(|| probe::open(source, &options, &meter));
+        let (reader, bytes) = opened.map_err(|error| match meter.stopped() {
+            Some(stopped) => stop_error(name.clone(), At::START, stopped),
+            None => error,
+        })?;
         if reader.is_empty() {
             return Err(DecodeError::NoAudio { name });
         }
@@ -148,6 +173,7 @@ impl Decoder {
             frames_max: options.limits.frames.map_or(by_size, |limit| limit.min(by_size)),
             clock: SystemClock::new(),
             spent: Duration::ZERO,
+            meter,
             ended: false,
         };
         let mut first = Block::new();
@@ -220,9 +246,19 @@ impl Decoder {
             let start = self.options.limits.time.map(|_| self.clock.monotonic());
             let planes = self.options.channels.planes(self.info.channels).unwrap_or(0);
             block.clear(planes);
-            let read = guarded(|| self.reader.read(self.position, self.options.channels, block));
+            let read = self.meter.count(|| {
+                // Also what reads nothing is stopped, such as packets of no bytes.
+                match self.meter.check() {
+                    Ok(()) => guarded(|| self.reader.read(self.position, self.options.channels, block)),
+                    // The reason is told below.
+                    Err(_) => Ok(Err(Stop::End)),
+                }
+            });
             if let Some(start) = start {
                 self.spent += self.clock.monotonic().saturating_sub(start);
+            }
+            if let Some(stopped) = self.meter.stopped() {
+                return Err(stop_error(self.name.clone(), self.at(), stopped));
             }
             match read {
                 Ok(Ok(())) => {}
@@ -247,6 +283,7 @@ impl Decoder {
             }
             if frames > 0 {
                 self.position += frames;
+                self.meter.add_samples(frames.saturating_mul(self.info.channels as u64));
                 return Ok(true);
             }
         }
@@ -288,6 +325,14 @@ impl Decoder {
 
     fn limit(&self, what: String) -> DecodeError {
         DecodeError::Limit { name: self.name.clone(), at: self.at(), what }
+    }
+}
+
+/// The error of a decoder that must do no more.
+fn stop_error(name: String, at: At, stopped: Stopped) -> DecodeError {
+    match stopped {
+        Stopped::Cancelled => DecodeError::Cancelled { name },
+        Stopped::CpuTime(_) => DecodeError::Limit { name, at, what: stopped.to_string() },
     }
 }
 

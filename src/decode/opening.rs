@@ -1,5 +1,6 @@
 //! The start of a source, looked at before it is known who reads the rest.
 
+use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,12 +17,14 @@ pub(super) struct Opening {
     seen: Vec<u8>,
     /// How much of that was read again.
     at: usize,
+    /// What stands in the place of a file's bytes, and where: nothing writes to the file.
+    replaced: Option<(u64, Vec<u8>)>,
 }
 
 impl Opening {
     /// `input` must be at its start.
     pub(super) fn new(input: Input) -> Opening {
-        Opening { input, seen: Vec::new(), at: 0 }
+        Opening { input, seen: Vec::new(), at: 0, replaced: None }
     }
 
     /// How many bytes there are, where that is known.
@@ -68,10 +71,27 @@ impl Opening {
         Ok(filled)
     }
 
+    /// Puts `bytes` in the place of what was read at `start`. Readers that follow see them, this one need not.
+    pub(super) fn replace(&mut self, start: u64, bytes: Vec<u8>) {
+        let overwrite = |held: &mut [u8]| {
+            let place =
+                usize::try_from(start).ok().and_then(|start| held.get_mut(start..start + bytes.len()));
+            place.expect("only what was read is replaced").copy_from_slice(&bytes);
+        };
+        match &mut self.input {
+            Input::File(_) => self.replaced = Some((start, bytes)),
+            Input::Memory(held) => overwrite(held.get_mut()),
+            Input::Stream(_) => overwrite(&mut self.seen),
+        }
+    }
+
     /// What was not read yet.
     pub(super) fn rest(mut self) -> Box<dyn Read + Send + Sync> {
         match self.input {
-            Input::File(file) => Box::new(file),
+            Input::File(file) => match self.replaced {
+                Some((start, bytes)) => Box::new(Replaced::new(file, start, bytes)),
+                None => Box::new(file),
+            },
             Input::Memory(bytes) => Box::new(bytes),
             Input::Stream(reader) => {
                 self.seen.drain(..self.at);
@@ -84,10 +104,76 @@ impl Opening {
     /// must make `progress`.
     pub(super) fn media(self, once: bool, progress: Progress) -> Box<dyn MediaSource> {
         match self.input {
-            Input::File(file) if !once => Box::new(file),
+            Input::File(file) if !once => match self.replaced {
+                Some((start, bytes)) => Box::new(Replaced::new(file, start, bytes)),
+                None => Box::new(file),
+            },
             Input::Memory(bytes) if !once => Box::new(bytes),
             _ => Box::new(ReadOnlySource::new(Watched { reader: self.rest(), progress })),
         }
+    }
+}
+
+/// A file of which a part is read from memory.
+struct Replaced {
+    file: File,
+    /// Where in the file the next read is.
+    at: u64,
+    /// Whether the file itself is elsewhere.
+    moved: bool,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Replaced {
+    /// `file` must be at its start.
+    fn new(file: File, start: u64, bytes: Vec<u8>) -> Replaced {
+        Replaced { file, at: 0, moved: false, start, bytes }
+    }
+}
+
+impl Read for Replaced {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let inside = self.at.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
+        if let Some(rest) = inside.and_then(|at| self.bytes.get(at..)).filter(|rest| !rest.is_empty()) {
+            let read = rest.len().min(buffer.len());
+            buffer[..read].copy_from_slice(&rest[..read]);
+            self.at += read as u64;
+            self.moved = true;
+            return Ok(read);
+        }
+        if std::mem::take(&mut self.moved) {
+            self.file.seek(SeekFrom::Start(self.at))?;
+        }
+        let before = self.start.checked_sub(self.at).filter(|&before| before > 0);
+        let most = before.map_or(buffer.len(), |before| (buffer.len() as u64).min(before) as usize);
+        let read = self.file.read(&mut buffer[..most])?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Replaced {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            SeekFrom::Current(distance) => SeekFrom::Start(
+                self.at.checked_add_signed(distance).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?,
+            ),
+            to => to,
+        };
+        self.at = self.file.seek(to)?;
+        self.moved = false;
+        Ok(self.at)
+    }
+}
+
+impl MediaSource for Replaced {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        self.file.metadata().ok().map(|metadata| metadata.len())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use symphonia::core::codecs::audio::well_known::{CODEC_ID_MP3, CODEC_ID_OPUS};
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_VORBIS};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::well_known as container;
@@ -16,7 +16,7 @@ use super::opening::Progress;
 use super::opus::{OPUS_RATE, OpusHead};
 use super::opus_track::OpusTrack;
 use super::trim::Trim;
-use super::{Options, mix};
+use super::{Options, mix, vorbis};
 use crate::audio::PcmFormat;
 use crate::resample::frames_at;
 
@@ -304,6 +304,10 @@ fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) ->
     }
     if params.codec == CODEC_ID_OPUS {
         return opus_track(track, params.extra_data.as_deref(), layout, options);
+    }
+    if params.codec == CODEC_ID_VORBIS {
+        let checked = vorbis::check(params.extra_data.as_deref().unwrap_or_default());
+        checked.map_err(|why| Refused(format!("Vorbis: {why}")))?;
     }
     // An MP3 reader estimates the length where no header states it, and its decoder then cuts off what is longer:
     // speech, in files of varying bit rate. So MP3 is trimmed here, and only by what a header states.

@@ -10,7 +10,8 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::default::{formats, meta};
 
 use super::guard::guarded;
-use super::isomp4::Layout;
+use super::isomp4::{Layout, LayoutError};
+use super::meter::{Meter, Metered};
 use super::opening::{Opening, Progress};
 use super::packets::{Packets, Refused};
 use super::pcm::PcmReader;
@@ -38,11 +39,15 @@ static PROBE: LazyLock<Probe> = LazyLock::new(|| {
 });
 
 /// Recognises the container and prepares what reads it; also the length of the source in bytes, where it has one.
-pub(super) fn open(source: Source, options: &Options) -> Result<(Reader, Option<u64>), DecodeError> {
+pub(super) fn open(
+    source: Source,
+    options: &Options,
+    meter: &Meter,
+) -> Result<(Reader, Option<u64>), DecodeError> {
     let (name, extension, format, input) = source.into_parts();
     let reader = guarded(|| match format {
-        Some(format) => headerless(&name, format, input),
-        None => contained(&name, extension.as_deref(), input, options),
+        Some(format) => headerless(&name, format, input, meter),
+        None => contained(&name, extension.as_deref(), input, options, meter),
     });
     match reader {
         Ok(reader) => reader,
@@ -50,9 +55,15 @@ pub(super) fn open(source: Source, options: &Options) -> Result<(Reader, Option<
     }
 }
 
-fn headerless(name: &str, format: PcmFormat, input: Input) -> Result<(Reader, Option<u64>), DecodeError> {
+fn headerless(
+    name: &str,
+    format: PcmFormat,
+    input: Input,
+    meter: &Meter,
+) -> Result<(Reader, Option<u64>), DecodeError> {
     let opening = Opening::new(input);
     let length = opening.length().map_err(|error| unreadable(name, error))?;
+    meter.add_bytes(length.unwrap_or(0));
     // Half a frame at the end is none: nothing says that there should be more.
     let frame = format.frame_bytes() as u64;
     let bytes = length.map(|length| length - length % frame);
@@ -64,10 +75,12 @@ fn contained(
     extension: Option<&str>,
     input: Input,
     options: &Options,
+    meter: &Meter,
 ) -> Result<(Reader, Option<u64>), DecodeError> {
     let unreadable = |error| unreadable(name, error);
     let mut opening = Opening::new(input);
     let length = opening.length().map_err(unreadable)?;
+    meter.add_bytes(length.unwrap_or(0));
     let mut head = [0; 12];
     let read = opening.fill(&mut head).map_err(unreadable)?;
     if read == 0 {
@@ -97,7 +110,13 @@ fn contained(
         [b'O', b'g', b'g', b'S', ..] => ogg::is_cut_short(&mut opening).map_err(unreadable)?,
         [0x1A, 0x45, 0xDF, 0xA3, ..] => matroska::is_cut_short(&mut opening).map_err(unreadable)?,
         head if is_isomp4(head) => {
-            layout = Layout::read(&mut opening).map_err(unreadable)?;
+            layout = Layout::read(&mut opening).map_err(|error| match error {
+                LayoutError::Io(error) => unreadable(error),
+                LayoutError::Refused(what) => DecodeError::Unsupported { name: name.to_owned(), what },
+                LayoutError::Broken(what) => {
+                    DecodeError::Header { name: name.to_owned(), what: what.to_owned() }
+                }
+            })?;
             layout.is_cut_short
         }
         _ => false,
@@ -107,6 +126,7 @@ fn contained(
     // Read front to back, what there is of a file can be decoded.
     let progress = Progress::default();
     let media = opening.media(is_cut_short, progress.clone());
+    let media = Box::new(Metered::new(media, meter.clone(), length.is_none()));
     let stream = MediaSourceStream::new(media, MediaSourceStreamOptions { buffer_len: BUFFER_BYTES });
     let format = PROBE
         .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
@@ -141,7 +161,7 @@ fn is_isomp4(head: &[u8]) -> bool {
 }
 
 fn unreadable(name: &str, error: std::io::Error) -> DecodeError {
-    DecodeError::Read { name: name.to_owned(), at: At { frame: 0, sample_rate: 0 }, error }
+    DecodeError::Read { name: name.to_owned(), at: At::START, error }
 }
 
 fn header_error(name: &str, error: Error) -> DecodeError {

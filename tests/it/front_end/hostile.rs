@@ -227,7 +227,7 @@ impl Case<'_> {
         let sample_rate = [None, Some(16_000)][dice.below(2)];
         // Some thousand frames are enough to see how decoding goes on; only the budget of the bytes otherwise.
         let frames = if specimen.pcm.is_some() || dice.below(50) == 0 { None } else { Some(8_000) };
-        let limits = Limits { frames, time: None };
+        let limits = Limits { frames, ..Limits::default() };
         let piece = [None, None, Some(usize::MAX), Some(1 + dice.below(300))][dice.below(4)];
         let _counted = meter.join();
         meter.reset();

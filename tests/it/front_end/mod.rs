@@ -2,6 +2,7 @@
 
 mod channels;
 mod chunk;
+mod cost;
 mod decode;
 mod hostile;
 mod memory;

@@ -115,7 +115,7 @@ fn write(bytes: &mut [u8], place: usize, number: u64, dice: &mut Random) {
 }
 
 /// A checksum, highest bit first, that starts from nothing.
-fn crc(bytes: &[u8], width: u32, polynomial: u32) -> u32 {
+pub(super) fn crc(bytes: &[u8], width: u32, polynomial: u32) -> u32 {
     let shift = 32 - width;
     let crc = bytes.iter().fold(0, |crc, &byte| {
         let crc = crc ^ u32::from(byte) << 24;
@@ -138,10 +138,15 @@ pub(crate) fn mend_ogg(bytes: &mut [u8]) {
         let Some(lengths) = page.get(27..header) else { continue };
         let end = header + lengths.iter().map(|&length| usize::from(length)).sum::<usize>();
         let Some(page) = page.get_mut(..end) else { continue };
-        page[22..26].fill(0);
-        let sum = crc(page, 32, 0x04C1_1DB7);
-        page[22..26].copy_from_slice(&sum.to_le_bytes());
+        mend_page(page);
     }
+}
+
+/// Makes the sum of one page right.
+pub(super) fn mend_page(page: &mut [u8]) {
+    page[22..26].fill(0);
+    let sum = crc(page, 32, 0x04C1_1DB7);
+    page[22..26].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Makes the sums of all frames right again (RFC 9639, 9.1.8 and 9.3).

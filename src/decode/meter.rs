@@ -1,0 +1,268 @@
+//! Cancellation and CPU time of one decoder, looked at on each read of its source and between packets.
+//!
+//! Decoding can't be interrupted from outside. All that reads is stopped by its next read; the few walks over tables
+//! that read nothing are bounded before the demuxer sees them (`isomp4`, `vorbis`).
+
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use symphonia::core::io::MediaSource;
+
+use crate::clock::thread_cpu_time;
+
+/// A flag that stops a decoder from another thread. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Cancellation(Arc<AtomicBool>);
+
+impl Cancellation {
+    /// A flag that is not set.
+    #[must_use]
+    pub fn new() -> Cancellation {
+        Cancellation::default()
+    }
+
+    /// Sets the flag: decoding ends with [`DecodeError::Cancelled`](super::DecodeError::Cancelled) at its next read
+    /// or packet.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the flag is set.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// An allowance of CPU time: a constant, and more with the bytes read and the audio they yield. Files that lie about
+/// what they hold spend it without yielding audio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuLimit {
+    /// For any source.
+    pub constant: Duration,
+    /// For each byte of the source; of a stream, each byte read so far.
+    pub per_byte: Duration,
+    /// For each sample decoded: a frame counts once a channel.
+    pub per_sample: Duration,
+}
+
+impl CpuLimit {
+    /// The time allowed for a source of `bytes` bytes that has yielded `samples` samples.
+    #[must_use]
+    pub fn allowance(&self, bytes: u64, samples: u64) -> Duration {
+        Duration::from_nanos(self.nanoseconds(bytes, samples))
+    }
+
+    fn nanoseconds(&self, bytes: u64, samples: u64) -> u64 {
+        let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        nanoseconds(self.constant)
+            .saturating_add(nanoseconds(self.per_byte).saturating_mul(bytes))
+            .saturating_add(nanoseconds(self.per_sample).saturating_mul(samples))
+    }
+}
+
+/// Reason why a decoder must do no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    Cancelled,
+    /// The CPU time allowed is used up.
+    CpuTime(Duration),
+}
+
+/// The CPU time spent for one source. Clones share it.
+#[derive(Clone)]
+pub(super) struct Meter(Arc<Shared>);
+
+struct Shared {
+    cancellation: Cancellation,
+    limit: Option<CpuLimit>,
+    bytes: AtomicU64,
+    samples: AtomicU64,
+    /// Nanoseconds spent in calls that have ended.
+    spent: AtomicU64,
+    /// The thread's CPU time when the call under way began, in nanoseconds.
+    begun: AtomicU64,
+    /// Latched, so that a demuxer that goes on after an error gets nowhere.
+    stopped: AtomicU8,
+}
+
+const RUNNING: u8 = 0;
+const CANCELLED: u8 = 1;
+const OUT_OF_TIME: u8 = 2;
+
+impl Meter {
+    pub(super) fn new(cancellation: Cancellation, limit: Option<CpuLimit>) -> Meter {
+        Meter(Arc::new(Shared {
+            cancellation,
+            limit,
+            bytes: AtomicU64::new(0),
+            samples: AtomicU64::new(0),
+            spent: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            stopped: AtomicU8::new(RUNNING),
+        }))
+    }
+
+    /// Counts bytes of the source.
+    pub(super) fn add_bytes(&self, bytes: u64) {
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts samples that were decoded.
+    pub(super) fn add_samples(&self, samples: u64) {
+        self.0.samples.fetch_add(samples, Ordering::Relaxed);
+    }
+
+    /// Runs `work` with its CPU time counted. Calls may come from one thread after another.
+    pub(super) fn count<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.0.limit.is_none() {
+            return work();
+        }
+        self.0.begun.store(now(), Ordering::Relaxed);
+        let done = work();
+        self.0.spent.fetch_add(self.under_way(), Ordering::Relaxed);
+        done
+    }
+
+    /// Nanoseconds since the call under way began.
+    fn under_way(&self) -> u64 {
+        now().saturating_sub(self.0.begun.load(Ordering::Relaxed))
+    }
+
+    /// Fails once decoding was cancelled or has used up its CPU time. To be called within [`count`](Meter::count).
+    pub(super) fn check(&self) -> Result<(), Stopped> {
+        let shared = &*self.0;
+        if let Some(stopped) = self.stopped() {
+            return Err(stopped);
+        }
+        let state = if shared.cancellation.is_cancelled() {
+            CANCELLED
+        } else if self.allowed().is_some_and(|allowed| {
+            shared.spent.load(Ordering::Relaxed).saturating_add(self.under_way()) > allowed
+        }) {
+            OUT_OF_TIME
+        } else {
+            return Ok(());
+        };
+        shared.stopped.store(state, Ordering::Relaxed);
+        self.stopped().map_or(Ok(()), Err)
+    }
+
+    /// The reason of the first check that failed.
+    pub(super) fn stopped(&self) -> Option<Stopped> {
+        match self.0.stopped.load(Ordering::Relaxed) {
+            CANCELLED => Some(Stopped::Cancelled),
+            OUT_OF_TIME => Some(Stopped::CpuTime(Duration::from_nanos(self.allowed().unwrap_or(0)))),
+            _ => None,
+        }
+    }
+
+    /// Nanoseconds allowed by now.
+    fn allowed(&self) -> Option<u64> {
+        let shared = &*self.0;
+        let (bytes, samples) = (shared.bytes.load(Ordering::Relaxed), shared.samples.load(Ordering::Relaxed));
+        shared.limit.map(|limit| limit.nanoseconds(bytes, samples))
+    }
+}
+
+fn now() -> u64 {
+    u64::try_from(thread_cpu_time().as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stopped::Cancelled => f.write_str("cancelled"),
+            Stopped::CpuTime(allowed) => write!(f, "more than {allowed:.2?} of CPU time"),
+        }
+    }
+}
+
+/// A source that fails once its meter says so.
+pub(super) struct Metered {
+    source: Box<dyn MediaSource>,
+    meter: Meter,
+    /// Whether each byte read counts: of a stream, whose length is not known.
+    counts_bytes: bool,
+}
+
+impl Metered {
+    pub(super) fn new(source: Box<dyn MediaSource>, meter: Meter, counts_bytes: bool) -> Metered {
+        Metered { source, meter, counts_bytes }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.meter.check().map_err(|stopped| io::Error::other(stopped.to_string()))
+    }
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.check()?;
+        let read = self.source.read(buffer)?;
+        if self.counts_bytes {
+            self.meter.add_bytes(read as u64);
+        }
+        Ok(read)
+    }
+}
+
+impl Seek for Metered {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.check()?;
+        self.source.seek(to)
+    }
+}
+
+impl MediaSource for Metered {
+    fn is_seekable(&self) -> bool {
+        self.source.is_seekable()
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        self.source.byte_len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allowance_grows_with_bytes_and_samples_and_never_wraps() {
+        let limit = CpuLimit {
+            constant: Duration::from_millis(500),
+            per_byte: Duration::from_nanos(100),
+            per_sample: Duration::from_nanos(250),
+        };
+        assert_eq!(limit.allowance(20_000_000, 48_000), Duration::from_millis(2_512));
+        assert_eq!(limit.allowance(u64::MAX, u64::MAX), Duration::from_nanos(u64::MAX));
+    }
+
+    #[test]
+    fn a_meter_stays_stopped() {
+        let cancellation = Cancellation::new();
+        let meter = Meter::new(cancellation.clone(), None);
+        assert_eq!(meter.check(), Ok(()));
+        cancellation.cancel();
+        assert_eq!(meter.check(), Err(Stopped::Cancelled));
+
+        let limit = CpuLimit {
+            constant: Duration::ZERO,
+            per_byte: Duration::from_secs(1),
+            per_sample: Duration::ZERO,
+        };
+        let meter = Meter::new(Cancellation::new(), Some(limit));
+        meter.count(|| {
+            let mut sum = 0_u64;
+            while meter.check().is_ok() {
+                sum = std::hint::black_box(sum + 1);
+            }
+        });
+        meter.add_bytes(3_600);
+        assert!(matches!(meter.check(), Err(Stopped::CpuTime(_))));
+    }
+}

@@ -1,0 +1,206 @@
+//! CPU time of files that lie: bounded by their bytes and the audio they yield, whatever their tables say; and decoding
+//! that is cancelled.
+
+mod attacks;
+
+use std::fs;
+use std::io::{self, Cursor, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use voxline::decode::{Block, Cancellation, CpuLimit, DecodeError, Decoder, Limits, Options};
+use voxline::source::Source;
+
+use self::attacks::ATTACKS;
+use super::{SAMPLES, sample};
+
+/// The limit of a gateway's uploads, as ARCHITECTURE.md states it.
+const OF_A_GATEWAY: CpuLimit = CpuLimit {
+    constant: Duration::from_millis(500),
+    per_byte: Duration::from_nanos(100),
+    per_sample: Duration::from_nanos(250),
+};
+
+/// What a limit may be exceeded by: the work between two reads, which fetch at most 32 KiB.
+const OVERSHOOT: Duration = Duration::from_millis(250);
+
+/// The size of each file in an ordinary run.
+const BYTES: usize = 600_000;
+
+/// The CPU time of this thread: the other tests of the run cost nothing here.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
+}
+
+/// What decoding a file took and gave.
+struct Cost {
+    cpu: Duration,
+    samples: u64,
+    seconds: f64,
+    error: Option<DecodeError>,
+}
+
+fn cost(bytes: Vec<u8>, cpu: Option<CpuLimit>) -> Cost {
+    let limits = Limits { cpu, ..Limits::default() };
+    let options = Options { sample_rate: Some(16_000), limits, ..Options::default() };
+    let before = cpu_time();
+    let (mut samples, mut seconds) = (0, 0.0);
+    let decode = || {
+        let mut decoder = Decoder::open(Source::bytes("audio", bytes), options)?;
+        let mut block = Block::new();
+        while decoder.next_block(&mut block)? {
+            samples += (block.frames() * decoder.info().channels) as u64;
+            seconds += block.frames() as f64 / f64::from(decoder.sample_rate());
+        }
+        Ok(())
+    };
+    let error = decode().err();
+    Cost { cpu: cpu_time() - before, samples, seconds, error }
+}
+
+/// What decoding costs on this machine, now: for each byte, and for each sample, of AAC.
+fn honest_cost() -> (Duration, Duration) {
+    const ROUNDS: u32 = 8;
+    let file = fs::read(sample("speech-44k1-stereo-aac.m4a")).unwrap();
+    let costs: Vec<Cost> = (0..ROUNDS).map(|_| cost(file.clone(), None)).collect();
+    assert!(costs.iter().all(|cost| cost.error.is_none()));
+    let cpu: Duration = costs.iter().map(|cost| cost.cpu).sum();
+    (cpu / ROUNDS / file.len() as u32, cpu / ROUNDS / costs[0].samples as u32)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the knob of a long run")]
+fn bytes() -> Option<usize> {
+    std::env::var("VOXLINE_COST_BYTES").ok().and_then(|bytes| bytes.parse().ok())
+}
+
+/// The whole proof gives each file 20 MB, and the limit that a gateway has, and prints what each takes:
+///
+/// ```text
+/// VOXLINE_COST_BYTES=20000000 cargo test --test it -- --exact --nocapture front_end::cost::files_that_lie_cost_what_their_bytes_and_audio_may
+/// ```
+///
+/// A sample of it is so small that the limit must be, too: it is made of what decoding costs here and now.
+#[test]
+#[allow(clippy::print_stdout, reason = "the table is what a long run is for")]
+fn files_that_lie_cost_what_their_bytes_and_audio_may() {
+    let (per_byte, per_sample) = honest_cost();
+    let (limit, overshoot) = match bytes() {
+        Some(_) => (OF_A_GATEWAY, OVERSHOOT),
+        None => {
+            let constant = per_byte * 500_000;
+            let limit = CpuLimit { constant, per_byte: per_byte * 2, per_sample: per_sample * 8 };
+            (limit, per_byte * 3_000_000)
+        }
+    };
+    println!("honest: {per_byte:?} a byte, {per_sample:?} a sample; {limit:?}, and {overshoot:?} over it");
+    println!("{:<9} | {:<52} | {:>8} | {:>6} | {:>8} |", "container", "attack", "bytes", "CPU s", "audio s");
+    let mut exceeding = Vec::new();
+    for (container, name, attack) in ATTACKS {
+        let file = attack(bytes().unwrap_or(BYTES));
+        let length = file.len();
+        let Cost { cpu, samples, seconds, error } = cost(file, Some(limit));
+        let told = error.map_or_else(String::new, |error| error.to_string());
+        let cpu_seconds = cpu.as_secs_f64();
+        println!("{container:<9} | {name:<52} | {length:>8} | {cpu_seconds:>6.3} | {seconds:>8.1} | {told}");
+        if cpu > limit.allowance(length as u64, samples) + overshoot {
+            exceeding.push((container, name));
+        }
+    }
+    assert!(exceeding.is_empty(), "{exceeding:?}");
+}
+
+/// Where symphonia would go through a table for each packet, what it sees is short: no limit is needed.
+#[test]
+fn tables_cost_what_their_bytes_do() {
+    let (per_byte, _) = honest_cost();
+    for (container, name, attack) in ATTACKS {
+        if container != "isomp4" && !name.starts_with("Vorbis setup: codebooks") {
+            continue;
+        }
+        let file = attack(BYTES);
+        let most = per_byte * 20 * file.len() as u32;
+        let taken = cost(file, None).cpu;
+        assert!(taken <= most, "{container}, {name}: {taken:?}, expected at most {most:?}");
+    }
+}
+
+/// Telephones write an entry for each packet, since their clock is not the sound card's.
+#[test]
+fn a_time_table_with_an_entry_for_each_packet_is_no_attack() {
+    let (_, _, jitter) = ATTACKS.iter().find(|(_, name, _)| *name == "stts: an entry a packet").unwrap();
+    let decoded = cost(jitter(BYTES), None);
+    assert!(decoded.error.is_none(), "{:?}", decoded.error);
+    assert_eq!(decoded.samples, BYTES as u64 / 10);
+}
+
+#[test]
+fn samples_are_within_the_limit_of_a_gateway() {
+    for (name, .., frames) in SAMPLES {
+        let decoded = cost(fs::read(sample(name)).unwrap(), Some(OF_A_GATEWAY));
+        assert!(decoded.error.is_none(), "{name}: {:?}", decoded.error);
+        assert!(decoded.samples > 0 && frames > 0, "{name}");
+    }
+}
+
+/// A source that sets the flag at one of its reads, and counts those that follow.
+struct Cancelling {
+    bytes: Cursor<Vec<u8>>,
+    reads_before: u64,
+    cancellation: Cancellation,
+    reads_after: Arc<AtomicU64>,
+}
+
+impl Read for Cancelling {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.reads_before.checked_sub(1) {
+            Some(left) => self.reads_before = left,
+            None => {
+                self.cancellation.cancel();
+                self.reads_after.fetch_add(1, Relaxed);
+            }
+        }
+        self.bytes.read(buffer)
+    }
+}
+
+#[test]
+fn decoding_that_is_cancelled_reads_no_further() {
+    for (container, name, attack) in ATTACKS {
+        // These are in memory before the demuxer reads them, or refused before.
+        if matches!(container, "isomp4" | "wave") || name.starts_with("Vorbis setup: codebooks") {
+            continue;
+        }
+        let (cancellation, reads_after) = (Cancellation::new(), Arc::new(AtomicU64::new(0)));
+        let source = Cancelling {
+            bytes: Cursor::new(attack(BYTES)),
+            reads_before: 8,
+            cancellation: cancellation.clone(),
+            reads_after: Arc::clone(&reads_after),
+        };
+        let source = Source::stream("audio", source);
+        let decode = || {
+            let mut decoder = Decoder::open_cancellable(source, Options::default(), cancellation)?;
+            let mut block = Block::new();
+            while decoder.next_block(&mut block)? {}
+            Ok(())
+        };
+        let ended: Result<(), DecodeError> = decode();
+        assert!(matches!(ended, Err(DecodeError::Cancelled { .. })), "{container}, {name}: {ended:?}");
+        assert_eq!(reads_after.load(Relaxed), 1, "{container}, {name}");
+    }
+}
+
+#[test]
+fn a_decoder_is_cancelled_between_blocks() {
+    let cancellation = Cancellation::new();
+    let source = Source::open(sample("speech-44k1-stereo.flac")).unwrap();
+    let mut decoder = Decoder::open_cancellable(source, Options::default(), cancellation.clone()).unwrap();
+    let mut block = Block::new();
+    assert!(decoder.next_block(&mut block).unwrap());
+    cancellation.cancel();
+    let ended = decoder.next_block(&mut block);
+    assert!(matches!(ended, Err(DecodeError::Cancelled { .. })), "{ended:?}");
+    assert!(matches!(decoder.next_block(&mut block), Ok(false)), "nothing follows");
+}
