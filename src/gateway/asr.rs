@@ -19,13 +19,16 @@ use super::authority::{Amount, Identity, Scope};
 use super::error::{ApiError, json_response, new_id};
 use super::recording::{self, Recording, bad};
 use super::scheduler::{self, Next, Rank};
-use super::{Gateway, access, body, busy};
+use super::{Gateway, body, busy};
 use crate::clock::civil;
-use crate::engine::{EngineError, Recognizer, RecognizerStream, Segment, StreamOptions};
+use crate::engine::{EngineError, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, StreamOptions};
 
 /// Documented limits: 20 MB, 5 minutes, one channel.
 pub(super) const MAX_BYTES: usize = 20 * 1024 * 1024;
 const MAX_DURATION: Duration = Duration::from_secs(5 * 60);
+/// What is heard in one turn: a second.
+const PART: usize = RECOGNIZER_RATE as usize;
+const PART_MILLISECONDS: u64 = 1_000;
 
 #[derive(Deserialize)]
 pub(super) struct Parameters {
@@ -62,7 +65,7 @@ pub(super) async fn answer(
             return Err(recording::too_large(MAX_BYTES));
         }
         // A place is taken only by what has arrived: slow clients would keep all places without any work being done.
-        drop(gateway.place(identity.as_ref())?);
+        drop(gateway.capacity(identity.as_ref()).place()?);
         Ok((identity, parameters, gateway.recognizer()?.clone()))
     });
     let answer = match admitted {
@@ -88,15 +91,16 @@ async fn work(
     language: Option<String>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let mut room = gateway.room.clone().try_acquire_many_owned(0).map_err(|_| busy())?;
+    let capacity = gateway.capacity(identity.as_ref());
+    let mut room = capacity.room.clone().try_acquire_many_owned(0).map_err(|_| busy())?;
     let reserve = |bytes| {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        gateway.room.clone().try_acquire_many_owned(bytes).map(|more| room.merge(more)).is_ok()
+        capacity.room.clone().try_acquire_many_owned(bytes).map(|more| room.merge(more)).is_ok()
     };
     let patience = gateway.options.body_timeout;
     let file = recording::receive(body, MAX_BYTES, patience, reserve).await?;
     gateway.metrics.count_bytes("asr", "in", file.len());
-    let place = gateway.place(identity.as_ref())?;
+    let place = capacity.place()?;
     let charged = gateway.clone();
     let charge = move |milliseconds| {
         if let Some(identity) = &identity {
@@ -105,13 +109,19 @@ async fn work(
         charged.metrics.receive("asr", milliseconds, 0);
         Ok(())
     };
-    let open = move || Hearing::open(&*recognizer, Recording::open(file, longest)?, language, charge);
-    let opened = access::spawn_blocking(open).await.map_err(|panic| ApiError::internal(&panic))?;
+    let decode = move |cancellation| {
+        let recording = Recording::decode(file, longest, cancellation);
+        let hearing =
+            recording.and_then(|recording| Hearing::open(&*recognizer, recording, language, charge));
+        // Whether anybody waits for it or not, the place and the room are taken until here.
+        (hearing, (place, room))
+    };
+    let (hearing, held) = capacity.decoders.run(decode).await?;
     let (told, hears) = oneshot::channel();
-    let job = Job { hearing: opened?, told: Some(told), _held: (place, room) };
+    let job = Job { hearing: hearing?, told: Some(told), _held: held };
     // This future is dropped when the connection ends, and the work with it.
     let _ticket =
-        gateway.scheduler.add(Rank::Recording, Box::new(job)).map_err(|error| ApiError::internal(&error))?;
+        gateway.scheduler.add(capacity.rank, Box::new(job)).map_err(|error| ApiError::internal(&error))?;
     let segments = hears.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
     Ok(json_response(StatusCode::OK, &shape(&segments, gateway.authority.clock().unix())))
 }
@@ -119,6 +129,9 @@ async fn work(
 /// A recording that is being heard.
 struct Hearing<C> {
     recording: Recording,
+    /// How many samples were heard, and milliseconds charged.
+    heard: usize,
+    charged: u64,
     stream: Box<dyn RecognizerStream>,
     segments: Vec<Segment>,
     /// Is told the milliseconds of what is heard next, so that no more is heard than can be paid for.
@@ -139,18 +152,26 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
                     error => ApiError::internal(&error),
                 }
             })?;
-        Ok(Hearing { recording, stream, segments: Vec::new(), charge })
+        Ok(Hearing { recording, heard: 0, charged: 0, stream, segments: Vec::new(), charge })
     }
 
-    /// Hears the next part. Whether there was one.
+    /// Hears the next second. Whether there was one.
     fn go_on(&mut self) -> Result<bool, ApiError> {
         let failed = |error: EngineError| ApiError::internal(&error);
-        let Some(part) = self.recording.next_part()? else {
+        let Recording { samples, milliseconds } = &self.recording;
+        let rest = &samples[self.heard..];
+        if rest.is_empty() {
             self.segments.extend(self.stream.flush().map_err(failed)?);
             return Ok(false);
-        };
-        (self.charge)(part.milliseconds)?;
-        self.segments.extend(self.stream.push(&part.samples).map_err(failed)?);
+        }
+        let part = &rest[..rest.len().min(PART)];
+        self.heard += part.len();
+        // The last part has what is left, so that roundings don't add up.
+        let left = milliseconds.saturating_sub(self.charged);
+        let charge = if self.heard == samples.len() { left } else { left.min(PART_MILLISECONDS) };
+        self.charged += charge;
+        (self.charge)(charge)?;
+        self.segments.extend(self.stream.push(part).map_err(failed)?);
         Ok(true)
     }
 }

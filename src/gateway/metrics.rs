@@ -153,6 +153,7 @@ impl Metrics {
             Rank::Live => "live",
             Rank::Recording => "recording",
             Rank::Guess => "guess",
+            Rank::Demo => "demo",
         };
         self.busy.get_or_create(&[("work", work)]).inc_by(took.as_secs_f64());
         if rank == Rank::Live {

@@ -11,6 +11,7 @@ mod attempts;
 pub mod authority;
 mod board;
 mod body;
+mod capacity;
 mod chunks;
 mod console;
 mod cors;
@@ -51,7 +52,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,6 +62,7 @@ use self::admission::Obstacle;
 pub use self::admission::capacity;
 use self::attempts::Attempts;
 use self::authority::{Authority, AuthorityError, Identity, Scope};
+use self::capacity::{Capacity, DecodePool};
 pub use self::cors::{BadOrigin, Origin};
 use self::error::{ApiError, json_response};
 use self::metrics::Metrics;
@@ -78,8 +80,6 @@ const REVOKE_PATH: &str = "/auth/oauth/v1/revoke";
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
 /// How often usage is put on the disk: what a gateway that is killed forgets at most, apart from that of a moment.
 const USAGE_INTERVAL: Duration = Duration::from_secs(5);
-/// A demo has this part of the places that requests with tokens have, beside them.
-const DEMO_PART: usize = 4;
 /// What a refused client is asked to wait.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
@@ -184,14 +184,11 @@ pub struct Gateway {
     sessions: Sessions,
     tasks: Tasks,
     attempts: Attempts,
-    /// Turns to speak: as many as there are threads to recognise, beside which they are.
-    voices: Arc<Semaphore>,
-    /// Places for requests that keep an engine busy: recordings and speech.
-    places: Arc<Semaphore>,
-    /// The same for those of the demo.
-    demo_places: Arc<Semaphore>,
-    /// Bytes that recordings on their way may still take up.
-    room: Arc<Semaphore>,
+    /// What requests with a token have, and those of the demo.
+    paying: Capacity,
+    demo: Capacity,
+    /// Decodes numbered chunks, which somebody waits for live.
+    chunk_decoders: DecodePool,
     /// Places for sockets that have not begun a session.
     pending_sockets: Pending,
     /// Places for tasks of numbered chunks that have no chunk.
@@ -223,12 +220,9 @@ impl Gateway {
             sessions: Sessions::new(options.max_sessions),
             tasks: Tasks::new(options.task_kept),
             attempts: Attempts::new(options.max_failures),
-            voices: Arc::new(Semaphore::new(options.threads.get())),
-            places: Arc::new(Semaphore::new(options.max_requests)),
-            demo_places: Arc::new(Semaphore::new(options.max_requests.div_ceil(DEMO_PART))),
-            room: Arc::new(Semaphore::new(
-                options.max_requests.saturating_mul(asr::MAX_BYTES).min(Semaphore::MAX_PERMITS),
-            )),
+            paying: Capacity::paying(&options),
+            demo: Capacity::demo(&options),
+            chunk_decoders: DecodePool::beside(options.threads.get()),
             // As many as can get a session.
             pending_sockets: Pending::new(options.max_sessions),
             pending_tasks: Pending::new(tasks::MAX_PENDING),
@@ -282,10 +276,9 @@ impl Gateway {
         self.engines.recognizer.as_ref().ok_or_else(none)
     }
 
-    /// A place for a request that keeps an engine busy, held until it is dropped. Who shows no token has others, fewer.
-    fn place(&self, identity: Option<&Identity>) -> Result<OwnedSemaphorePermit, ApiError> {
-        let places = if identity.is_some() { &self.places } else { &self.demo_places };
-        places.clone().try_acquire_owned().map_err(|_| busy())
+    /// The capacity for requests of whoever this is. Who shows no token has another, which is smaller.
+    fn capacity(&self, identity: Option<&Identity>) -> &Capacity {
+        if identity.is_some() { &self.paying } else { &self.demo }
     }
 
     fn is_draining(&self) -> bool {

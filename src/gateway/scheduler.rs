@@ -29,6 +29,8 @@ pub(super) enum Rank {
     Recording,
     /// What may be left out.
     Guess,
+    /// Recordings of those without a token: what nothing else needs.
+    Demo,
 }
 
 /// What a job wants after its turn.

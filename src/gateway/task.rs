@@ -23,8 +23,9 @@ use super::pending::Place;
 use super::recording::{Recording, bad};
 use super::session::{Refusal, Session};
 use super::sessions::Full;
-use super::{BUSY_WAIT, Gateway, access};
+use super::{BUSY_WAIT, Gateway};
 use crate::audio::{AudioChunk, FramePos};
+use crate::decode::Cancellation;
 use crate::engine::RECOGNIZER_RATE;
 use crate::session::protocol::Start;
 
@@ -232,8 +233,8 @@ impl Task {
             next_frame(&session)?;
         }
         let bytes = chunk.file.len();
-        let decoding = access::spawn_blocking(move || decode(chunk.file));
-        let pcm = decoding.await.map_err(|panic| ApiError::internal(&panic))??;
+        let decoding = move |cancellation| decode(chunk.file, cancellation);
+        let pcm = gateway.chunk_decoders.run(decoding).await??;
         let frames = pcm.len() as u64 / 2;
         let (session, attachment) = self.begin(gateway, frames)?;
         let start = next_frame(&session)?;
@@ -485,12 +486,9 @@ impl Drop for Work<'_> {
 
 /// The samples of a chunk at the recogniser's rate, 16-bit little-endian. Each chunk is a file of its own and so has a
 /// resampler of its own, which makes as many frames as the chunk's time has.
-fn decode(file: Vec<u8>) -> Result<Bytes, ApiError> {
-    let mut pcm = Vec::new();
-    let mut recording = Recording::open(file, MAX_DURATION)?;
-    while let Some(part) = recording.next_part()? {
-        pcm.extend(part.samples.iter().flat_map(|sample| sample.to_le_bytes()));
-    }
+fn decode(file: Vec<u8>, cancellation: Cancellation) -> Result<Bytes, ApiError> {
+    let recording = Recording::decode(file, MAX_DURATION, cancellation)?;
+    let pcm: Vec<u8> = recording.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     Ok(pcm.into())
 }
 

@@ -64,7 +64,7 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
     let options = &gateway.options;
     let mut sessions = gateway.sessions.of(&identity.project);
     sessions.sort_by(|one, other| one.name().cmp(other.name()));
-    let busy = options.max_requests.saturating_sub(gateway.places.available_permits());
+    let busy = options.max_requests.saturating_sub(gateway.paying.places.available_permits());
     let uptime = authority.clock().monotonic().saturating_sub(gateway.since);
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -16,11 +16,12 @@ pub(super) struct Order {
     /// How many threads there shall be, and are.
     wanted: usize,
     threads: usize,
-    /// Turns under way that are not live ones.
+    /// Turns under way that are not live ones, and of them those of a demo.
     background: usize,
+    demos: usize,
     live_jobs: usize,
-    /// How long the last live job that got a turn was served before it, and the last recording.
-    floors: [Duration; 2],
+    /// How long the last live job that got a turn was served before it, the last recording, and the last of a demo.
+    floors: [Duration; 3],
     closed: bool,
 }
 
@@ -69,8 +70,9 @@ impl Order {
             wanted: threads,
             threads: 0,
             background: 0,
+            demos: 0,
             live_jobs: 0,
-            floors: [Duration::ZERO; 2],
+            floors: [Duration::ZERO; 3],
             closed: false,
         }
     }
@@ -145,6 +147,13 @@ impl Order {
             if self.background >= self.most_background() {
                 return None;
             }
+            // The last of all ranks: where it may have no turn, nobody else waits.
+            if rank == Rank::Demo {
+                if self.demos >= self.most_demos() {
+                    return None;
+                }
+                self.demos += 1;
+            }
             self.background += 1;
         }
         self.ready.pop_first();
@@ -152,7 +161,7 @@ impl Order {
         let Phase::Ready { since, .. } = entry.phase else { unreachable!("who waits for a turn is ready") };
         let waited = now.saturating_duration_since(since);
         entry.phase = Phase::AtTurn { woken: false };
-        let floor = &mut self.floors[usize::from(entry.rank == Rank::Recording)];
+        let floor = &mut self.floors[floor_of(entry.rank)];
         *floor = served.max(*floor);
         let job = entry.job.take().expect("who is ready is not away");
         Some(Turn { id, rank, waited, job, span: entry.span.clone() })
@@ -167,6 +176,7 @@ impl Order {
         now: Instant,
     ) -> Option<Box<dyn Job>> {
         self.background -= usize::from(turn.rank != Rank::Live);
+        self.demos -= usize::from(turn.rank == Rank::Demo);
         let Some(entry) = self.jobs.get_mut(&turn.id) else { return Some(turn.job) };
         let Phase::AtTurn { woken } = entry.phase else { unreachable!("a turn ends once") };
         entry.served += took;
@@ -195,7 +205,7 @@ impl Order {
     fn make_ready(&mut self, id: u64, rank: Rank, now: Instant) {
         let entry = self.jobs.get_mut(&id).expect("who becomes ready has an entry");
         // Who comes late, or waited long, is not owed the turns that the others had meanwhile.
-        entry.served = entry.served.max(self.floors[usize::from(entry.rank == Rank::Recording)]);
+        entry.served = entry.served.max(self.floors[floor_of(entry.rank)]);
         entry.phase = Phase::Ready { rank, since: now };
         self.ready.insert((rank, entry.served, id));
     }
@@ -207,6 +217,20 @@ impl Order {
             0 => self.wanted,
             _ => self.wanted.saturating_sub(1).max(1),
         }
+    }
+
+    /// How many threads a demo may have: a turn can't be interrupted, so half of them stay free of it for others.
+    fn most_demos(&self) -> usize {
+        (self.wanted / 2).max(1)
+    }
+}
+
+/// Which of the floors is that of a job's rank.
+fn floor_of(rank: Rank) -> usize {
+    match rank {
+        Rank::Live | Rank::Guess => 0,
+        Rank::Recording => 1,
+        Rank::Demo => 2,
     }
 }
 

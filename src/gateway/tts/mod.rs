@@ -203,7 +203,8 @@ pub(super) async fn speak(
     text: &str,
 ) -> Result<Response, ApiError> {
     let order = Arc::new(Order::read(gateway, limits, parameters, text)?);
-    let place = gateway.place(identity)?;
+    let capacity = gateway.capacity(identity);
+    let place = capacity.place()?;
     if let Some(identity) = identity {
         gateway.authority.charge(identity, Amount::text(order.characters as u64))?;
     }
@@ -218,7 +219,7 @@ pub(super) async fn speak(
         runtime: Handle::current(),
         patience: gateway.options.write_timeout,
         ended: ended.clone(),
-        turns: gateway.voices.clone(),
+        turns: capacity.voices.clone(),
         metrics: metrics.clone(),
     };
     let ordered = order.clone();
