@@ -9,10 +9,10 @@
 //! 16 kHz, 10 ms to or from 8 kHz. Rates with a small common divisor take longer to fill (40 ms from 22.05 and
 //! 80 ms from 11.025 to 8 or 16 kHz), since a block must be a whole number of frames at both.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::f64::consts::PI;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustfft::num_complex::Complex;
@@ -159,21 +159,51 @@ struct Plan {
     ahead: usize,
 }
 
-type Plans = HashMap<(u32, u32, Duration), Weak<Plan>>;
+/// The rates, and the time that blocks take.
+type PlanKey = (u32, u32, Duration);
+
+/// A plan, once it is made. Who needs it meanwhile waits here, and nobody else.
+type PlanCell = Arc<OnceLock<Arc<Plan>>>;
+
+/// The most points that the transforms of kept plans may have: those of two plans from 191,999 Hz, a prime number, or of
+/// hundreds at ordinary rates. A point takes some 40 bytes.
+const POINTS_KEPT: usize = 1 << 20;
+
+/// Plans that were used last, kept whether they are in use or not: to plan takes a hundred times as long as the rest
+/// (300 ms from 191,999 Hz), and a session with gaps has one resampler after another.
+#[derive(Default)]
+struct PlanCache {
+    /// With the points of each; the last used is the last.
+    plans: VecDeque<(PlanKey, usize, PlanCell)>,
+}
+
+impl PlanCache {
+    /// The place of a plan, which may be empty.
+    fn cell(&mut self, key: PlanKey) -> PlanCell {
+        let known = self.plans.iter().position(|(known, ..)| *known == key);
+        let plan = known.and_then(|at| self.plans.remove(at)).unwrap_or_else(|| {
+            let sizes = Sizes::of(key.0, key.1, key.2);
+            (key, sizes.fft + sizes.fft_out, PlanCell::default())
+        });
+        let cell = Arc::clone(&plan.2);
+        self.plans.push_back(plan);
+        let mut points: usize = self.plans.iter().map(|(_, points, _)| points).sum();
+        while points > POINTS_KEPT
+            && let Some((_, oldest, _)) = self.plans.pop_front()
+        {
+            points -= oldest;
+        }
+        cell
+    }
+}
 
 impl Plan {
-    /// The plan that other resamplers in use have, or a new one: planning takes a hundred times as long as the rest.
+    /// The plan that was used for the same before, or a new one.
     fn shared(from_hz: u32, to_hz: u32, fill: Duration) -> Arc<Plan> {
-        static PLANS: LazyLock<Mutex<Plans>> = LazyLock::new(Mutex::default);
-        let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (from_hz, to_hz, fill);
-        if let Some(plan) = plans.get(&key).and_then(Weak::upgrade) {
-            return plan;
-        }
-        plans.retain(|_, plan| plan.strong_count() > 0);
-        let plan = Arc::new(Plan::new(from_hz, to_hz, fill));
-        plans.insert(key, Arc::downgrade(&plan));
-        plan
+        static PLANS: Mutex<PlanCache> = Mutex::new(PlanCache { plans: VecDeque::new() });
+        let cell = PLANS.lock().unwrap_or_else(PoisonError::into_inner).cell((from_hz, to_hz, fill));
+        // Outside of the lock.
+        Arc::clone(cell.get_or_init(|| Arc::new(Plan::new(from_hz, to_hz, fill))))
     }
 
     fn new(from_hz: u32, to_hz: u32, fill: Duration) -> Plan {
@@ -407,6 +437,49 @@ mod tests {
         // The common divisors of 50 and 25 Hz leave nothing shorter.
         assert_eq!(sizes(22_050, 16_000), (441, 882, 640));
         assert_eq!(sizes(11_025, 16_000), (441, 882, 1_280));
+    }
+
+    /// The points of a plan's transforms.
+    fn points(from_hz: u32) -> usize {
+        let sizes = Sizes::of(from_hz, 16_000, FILL);
+        sizes.fft + sizes.fft_out
+    }
+
+    #[test]
+    fn a_plan_outlives_its_resamplers() {
+        // A rate of this test's own.
+        let first = Plan::shared(44_123, 16_000, FILL);
+        let plan = Arc::downgrade(&first);
+        drop(first);
+        let again = plan.upgrade().expect("the plan is kept");
+        assert!(Arc::ptr_eq(&again, &Plan::shared(44_123, 16_000, FILL)));
+    }
+
+    #[test]
+    fn who_plans_holds_up_only_those_who_need_the_same() {
+        let mut cache = PlanCache::default();
+        let (slow, other) = (cache.cell((191_999, 16_000, FILL)), cache.cell((44_100, 16_000, FILL)));
+        assert!(Arc::ptr_eq(&slow, &cache.cell((191_999, 16_000, FILL))));
+        slow.get_or_init(|| {
+            // While this one is being made.
+            assert_eq!(other.get_or_init(|| Arc::new(Plan::new(44_100, 16_000, FILL))).block, 441);
+            assert!(Arc::ptr_eq(&other, &cache.cell((44_100, 16_000, FILL))));
+            Arc::new(Plan::new(8_000, 16_000, FILL))
+        });
+    }
+
+    #[test]
+    fn the_plans_that_are_kept_are_bounded_and_the_last_used() {
+        let mut cache = PlanCache::default();
+        let common = cache.cell((44_100, 16_000, FILL));
+        for prime in [191_999, 191_977, 191_969, 191_957] {
+            assert!(points(prime) > POINTS_KEPT / 4, "{prime} Hz");
+            cache.cell((prime, 16_000, FILL));
+            assert!(Arc::ptr_eq(&common, &cache.cell((44_100, 16_000, FILL))), "it was used last but one");
+            assert!(cache.plans.iter().map(|(_, points, _)| points).sum::<usize>() <= POINTS_KEPT);
+        }
+        assert_eq!(cache.plans.len(), 3);
+        assert!(!cache.plans.iter().any(|(key, ..)| key.0 == 191_999));
     }
 
     #[test]

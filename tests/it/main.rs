@@ -52,6 +52,7 @@ mod stream;
 mod support;
 mod tasks;
 mod tokens;
+mod uploads;
 mod voices;
 mod writers;
 

@@ -340,6 +340,32 @@ mod tests {
     }
 
     #[test]
+    fn a_demo_comes_last_and_has_half_the_threads() {
+        let mut bench = Bench::new(4);
+        let guesser = bench.add(Rank::Live);
+        let turn = bench.pick();
+        bench.give_back(turn, Next::Guess, 1);
+        for _ in 0..4 {
+            bench.add(Rank::Demo);
+        }
+        let recording = bench.add(Rank::Recording);
+        let turns = [bench.pick(), bench.pick(), bench.pick()];
+        let ranks = turns.each_ref().map(|turn| turn.rank);
+        assert_eq!((turns[0].id, turns[1].id), (recording, guesser));
+        assert_eq!(ranks, [Rank::Recording, Rank::Guess, Rank::Demo]);
+        bench.order.remove(guesser);
+        let second = bench.pick();
+        assert_eq!(second.rank, Rank::Demo);
+        let [recorded, guessed, demo] = turns;
+        bench.give_back(recorded, Next::Over, 1);
+        bench.give_back(guessed, Next::Wait, 1);
+        assert!(bench.order.pick(bench.now).is_none(), "two threads stay free for others");
+        assert_eq!(bench.add(Rank::Recording), bench.pick().id);
+        bench.give_back(demo, Next::Again, 1);
+        assert_eq!(bench.pick().rank, Rank::Demo);
+    }
+
+    #[test]
     fn news_during_a_turn_is_not_lost() {
         let mut bench = Bench::new(1);
         let job = bench.add(Rank::Live);

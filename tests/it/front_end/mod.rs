@@ -2,7 +2,7 @@
 
 mod channels;
 mod chunk;
-mod cost;
+pub(crate) mod cost;
 mod decode;
 mod hostile;
 mod memory;

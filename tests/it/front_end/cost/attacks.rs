@@ -213,7 +213,7 @@ fn laces(bytes: usize) -> Vec<u8> {
     file
 }
 
-fn nested_pages(bytes: usize) -> Vec<u8> {
+pub(crate) fn nested_pages(bytes: usize) -> Vec<u8> {
     // The laces of each page are the headers of those that follow it, and sum up to a page of some 58 KB.
     let header = [&b"OggS\0\0"[..], &[0xFF; 20], &[255]].concat();
     let first: &[u8] = &[0xE0];
