@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::arrivals::Arrivals;
+use super::limit::ControlLimit;
 use super::queue::Queue;
 use crate::audio::{FramePos, FrameRange};
 use crate::session::protocol::Final;
@@ -29,6 +30,10 @@ pub(super) struct State {
     pub(super) arrivals: Arrivals,
     /// Audio up to here was flushed.
     pub(super) flushed: FramePos,
+    /// Messages of the client other than audio, on whichever socket they come.
+    pub(super) control: ControlLimit,
+    /// Utterances that the client ended by flushes and gaps, by the time of the audio: each makes a final.
+    pub(super) cuts: ControlLimit,
     /// Where the audio ends, once the client has said so.
     pub(super) finish: Option<FramePos>,
     /// Everything is final.
@@ -67,6 +72,8 @@ impl Board {
             queue: Queue::default(),
             arrivals: Arrivals::default(),
             flushed: origin,
+            control: ControlLimit::default(),
+            cuts: ControlLimit::default(),
             finish: None,
             done: false,
             failed: false,

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-/// How many control messages a second a socket may send for long. The busiest use there is, a flush and a gap for each
-/// chunk of 100 ms, takes 20; each may cost a final, which is kept as long as the session.
+/// How many control messages a second a session may have for long, and how many of its flushes and gaps may end an
+/// utterance in a second of its audio. The busiest use there is, a flush and a gap for each chunk of 100 ms, takes 20;
+/// each may cost a final, which is kept as long as the session.
 pub(super) const CONTROL_RATE: u32 = 50;
-/// How many it may send at once: a client that was held up has some to catch up on.
-const CONTROL_BURST: u32 = 1_000;
+/// How many it may have at once: a client that was held up has some to catch up on.
+pub(super) const CONTROL_BURST: u32 = 1_000;
 
-/// A token bucket, which starts full. It keeps the time at which it would be full again, and no count: that loses
-/// nothing to rounding.
+/// How long until one more is allowed.
+const REFILL: Duration = Duration::from_nanos(1_000_000_000 / CONTROL_RATE as u64);
+
+/// A token bucket of [`CONTROL_RATE`] and [`CONTROL_BURST`], which starts full. It keeps the time at which it would be full
+/// again, and no count: that loses nothing to rounding.
 #[derive(Debug, Default)]
 pub(super) struct ControlLimit {
     full_at: Duration,
@@ -18,13 +22,16 @@ pub(super) struct ControlLimit {
 impl ControlLimit {
     /// Whether one more message is allowed at `now`, a time that never steps back, counted from any fixed moment.
     pub(super) fn allows(&mut self, now: Duration) -> bool {
-        let refill = Duration::from_secs(1) / CONTROL_RATE;
-        let full_at = self.full_at.max(now) + refill;
-        let allowed = full_at - now <= refill * CONTROL_BURST;
+        let allowed = self.leaves(1, now);
         if allowed {
-            self.full_at = full_at;
+            self.full_at = self.full_at.max(now) + REFILL;
         }
         allowed
+    }
+
+    /// Whether `count` more would be allowed at `now`.
+    pub(super) fn leaves(&self, count: u32, now: Duration) -> bool {
+        self.full_at.max(now) + REFILL * count - now <= REFILL * CONTROL_BURST
     }
 }
 
@@ -47,6 +54,8 @@ mod tests {
         assert_eq!(taken(&mut limit, hour), CONTROL_BURST);
         assert_eq!(taken(&mut limit, hour + Duration::from_millis(19)), 0);
         assert_eq!(taken(&mut limit, hour + Duration::from_secs(1)), CONTROL_RATE);
+        assert!(limit.leaves(CONTROL_BURST, 2 * hour) && !limit.leaves(CONTROL_BURST + 1, 2 * hour));
         assert_eq!(taken(&mut limit, 2 * hour), CONTROL_BURST);
+        assert!(!limit.leaves(1, 2 * hour));
     }
 }

@@ -8,12 +8,13 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::Gateway;
 use super::authority::{Amount, AuthorityError, Exhausted, Identity, Scope};
-use super::limit::{CONTROL_RATE, ControlLimit};
+use super::board::Partial;
 use super::session::{Attached, Refusal, Session, Violation};
 use super::stream::{Socket, encode, millis, parse};
 use crate::audio::FramePos;
 use crate::session::close;
-use crate::session::protocol::{self, ClientMessage, GoawayReason, Secret, ServerMessage};
+use crate::session::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
+use crate::transport::Event;
 
 /// How long a socket may be silent before it is asked for a sign of life, and how long before it counts as dead.
 const PING_AFTER: Duration = Duration::from_secs(20);
@@ -24,6 +25,11 @@ pub(super) const MAX_AUDIO_BYTES: usize = 128 * 1024;
 /// to fetch the next, however long or short tokens live.
 const WARNING_PART: u32 = 10;
 const WARNING_LIMIT: Duration = Duration::from_secs(30);
+
+/// How many messages wait for a socket's client at most before no more are queued, of finals that are replayed above all,
+/// and how many are left when more are: a final of an utterance with its words takes some kilobytes.
+const QUEUE_HIGH: usize = 32;
+const QUEUE_LOW: usize = 16;
 
 /// Why the gateway closes a socket.
 #[derive(Debug)]
@@ -60,6 +66,7 @@ impl From<Refusal> for Goodbye {
     fn from(refusal: Refusal) -> Goodbye {
         match refusal {
             Refusal::Moved => Goodbye::moved(),
+            Refusal::Flood => Goodbye::resumable(close::QUOTA, refusal.to_string()),
             Refusal::Violation(violation) => violation.into(),
             // The session is kept: another token of its project may go on with it.
             Refusal::Exhausted(exhausted) => Goodbye::resumable(
@@ -154,9 +161,6 @@ pub(super) struct Link<'a> {
     session: &'a Session,
     attachment: u64,
     pass: Pass,
-    /// Control messages are counted from here on.
-    opened: Instant,
-    control: ControlLimit,
     finals_sent: usize,
     /// What the last `ack` said, or `ready`.
     acknowledged: (FramePos, FramePos),
@@ -167,7 +171,6 @@ pub(super) struct Link<'a> {
 
 impl<'a> Link<'a> {
     /// The link of a socket to the session that was `attached` to it.
-    #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
     pub(super) fn new(
         gateway: &'a Gateway,
         session: &'a Session,
@@ -179,8 +182,6 @@ impl<'a> Link<'a> {
             session,
             attachment: attached.attachment,
             pass,
-            opened: Instant::now(),
-            control: ControlLimit::default(),
             finals_sent: attached.finals_seen,
             acknowledged: (attached.received, attached.final_),
             partial_sent: None,
@@ -195,15 +196,17 @@ impl<'a> Link<'a> {
         let mut revocations = self.gateway.authority.revocations();
         // What was revoked since the token was checked is not told any more.
         revocations.mark_changed();
-        let mut heard = self.opened;
+        let mut heard = Instant::now();
         let (mut pinged, mut drain_told) = (false, false);
         loop {
-            if let Some(goodbye) = self.report(wire) {
-                return Ending::Close(goodbye);
-            }
+            let is_behind = match self.report(wire) {
+                Ok(is_behind) => is_behind,
+                Err(goodbye) => return Ending::Close(goodbye),
+            };
             let patience = if pinged { DEAD_AFTER } else { PING_AFTER };
             tokio::select! {
-                message = wire.next() => {
+                event = wire.next_or_drained(is_behind.then_some(QUEUE_LOW)) => {
+                    let Event::Message(message) = event else { continue };
                     (heard, pinged) = (Instant::now(), false);
                     match message {
                         // Only a client that closes after the end has surely heard it.
@@ -256,53 +259,57 @@ impl<'a> Link<'a> {
     }
 
     /// Brings the client up to date: acknowledgement, finals, the newest partial, the end. After each message, so that
-    /// audio is acknowledged frame by frame, and gaps are.
-    fn report(&mut self, wire: &mut Socket) -> Option<Goodbye> {
+    /// audio is acknowledged frame by frame, and gaps are. Queues no more than the client takes soon; whether something
+    /// may be left to say once the queue has drained.
+    fn report(&mut self, wire: &mut Socket) -> Result<bool, Goodbye> {
         let state = self.session.board().lock();
         if state.attachment != self.attachment {
-            return Some(Goodbye::moved());
+            return Err(Goodbye::moved());
         }
         if state.failed {
-            return Some(Goodbye::new(close::SERVER_FAULT, "the recogniser failed"));
+            return Err(Goodbye::new(close::SERVER_FAULT, "the recogniser failed"));
+        }
+        let room = QUEUE_HIGH.saturating_sub(wire.queued());
+        if room == 0 {
+            return Ok(true);
         }
         let acknowledged = (self.session.acknowledged(&state), state.final_);
+        let finals: Vec<Final> = state.finals[self.finals_sent..].iter().take(room).cloned().collect();
+        let is_behind = self.finals_sent + finals.len() < state.finals.len();
+        let segment = state.finals.len() as u64;
+        let is_news =
+            |partial: &&Partial| !is_behind && self.partial_sent != Some((segment, partial.revision));
+        let partial = state.partial.as_ref().filter(is_news).cloned();
+        let done = (state.done && !is_behind).then_some(state.final_);
+        drop(state);
+
         if acknowledged != self.acknowledged {
             // invariant: both cursors only grow
             debug_assert!(acknowledged.0 >= self.acknowledged.0 && acknowledged.1 >= self.acknowledged.1);
             self.acknowledged = acknowledged;
             wire.send(encode(&ServerMessage::Ack { received: acknowledged.0, final_: acknowledged.1 }));
         }
-        for segment in &state.finals[self.finals_sent..] {
-            wire.send(encode(&ServerMessage::Final(segment.clone())));
+        self.finals_sent += finals.len();
+        for segment in finals {
+            wire.send(encode(&ServerMessage::Final(segment)));
         }
-        self.finals_sent = state.finals.len();
-        if let Some(partial) = &state.partial {
-            let id = (self.finals_sent as u64, partial.revision);
-            if self.partial_sent != Some(id) {
-                self.partial_sent = Some(id);
-                wire.send(encode(&ServerMessage::Partial {
-                    segment: id.0,
-                    revision: id.1,
-                    start: partial.range.start,
-                    end: partial.range.end,
-                    text: partial.text.clone(),
-                }));
-            }
+        if let Some(Partial { revision, range, text }) = partial {
+            self.partial_sent = Some((segment, revision));
+            let (start, end) = (range.start, range.end);
+            wire.send(encode(&ServerMessage::Partial { segment, revision, start, end, text }));
         }
-        if state.done && !self.done_sent {
+        if let Some(frames) = done.filter(|_| !self.done_sent) {
             self.done_sent = true;
-            let finals = state.finals.len() as u64;
-            wire.send(encode(&ServerMessage::Done { frames: state.final_, finals }));
+            wire.send(encode(&ServerMessage::Done { frames, finals: self.finals_sent as u64 }));
         }
-        None
+        Ok(is_behind)
     }
 
     /// Takes a message, which came at `now`, and answers it where it wants an answer of its own.
     fn hear(&mut self, message: Message, now: Instant) -> Result<Option<ServerMessage>, Goodbye> {
         // Audio is limited by its window.
-        if !matches!(message, Message::Binary(_)) && !self.control.allows(now - self.opened) {
-            let reason = format!("more than {CONTROL_RATE} control messages a second");
-            return Err(Goodbye::resumable(close::QUOTA, reason));
+        if !matches!(message, Message::Binary(_)) {
+            self.session.control(self.attachment)?;
         }
         match message {
             Message::Binary(frame) if frame.len() > MAX_AUDIO_BYTES => {

@@ -87,20 +87,16 @@ impl Table {
             *by_project.entry(entry.project.as_str()).or_insert(0_usize) += 1;
             *by_holder.entry(entry.holder.as_str()).or_insert(0_usize) += 1;
         }
-        let shares = |project: &str, holder: &str| {
-            let count = |counts: &HashMap<&str, usize>, name| counts.get(name).copied().unwrap_or(0);
-            (count(&by_project, project), count(&by_holder, holder))
-        };
-        let greediest = self.waiting().max_by_key(|(id, entry)| {
-            let (of_project, of_holder) = shares(&entry.project, &entry.holder);
-            (of_project, &entry.project, of_holder, &entry.holder, Reverse(*id))
+        let count = |counts: &HashMap<&str, usize>, name: &str| counts.get(name).copied().unwrap_or(0);
+        let own = (count(&by_project, project), count(&by_holder, holder));
+        // Of another project with more, or else of another holder of this project with more.
+        let greedier = self.waiting().filter_map(|(id, entry)| {
+            let share = (count(&by_project, &entry.project), count(&by_holder, &entry.holder));
+            let is_own = entry.project == project;
+            let is_greedier = if is_own { share.1 > own.1 } else { share.0 > own.0 };
+            is_greedier.then_some((share.0, !is_own, share.1, Reverse(id)))
         });
-        let (id, greediest) = greediest.ok_or(Full::Gateway)?;
-        let (most, own) = (shares(&greediest.project, &greediest.holder), shares(project, holder));
-        let is_greedier = if greediest.project == project { most.1 > own.1 } else { most.0 > own.0 };
-        if !is_greedier {
-            return Err(Full::Gateway);
-        }
+        let (.., Reverse(id)) = greedier.max().ok_or(Full::Gateway)?;
         let displaced = self.places.remove(&id).expect("found above").displaced;
         displaced.cancel();
         Ok(())

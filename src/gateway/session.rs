@@ -8,7 +8,7 @@ mod tests;
 
 use std::io;
 use std::sync::{Arc, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 use super::authority::{Exhausted, Identity, RESUME_PREFIX, random_secret};
 use super::board::{Board, State};
 use super::error::new_id;
+use super::limit::{CONTROL_BURST, CONTROL_RATE};
 use super::scheduler::{self, Rank, Scheduler, Ticket};
 use super::worker::Worker;
 use crate::audio::{AudioChunk, FramePos};
@@ -66,6 +67,8 @@ pub(super) enum Refusal {
     /// What an old socket says is no longer heard.
     #[error("another socket has the session")]
     Moved,
+    #[error("more than {CONTROL_RATE} control messages a second")]
+    Flood,
     #[error(transparent)]
     Violation(#[from] Violation),
     /// The token has no audio left.
@@ -104,6 +107,8 @@ pub(super) struct Session {
     holder: String,
     sample_rate: u32,
     max_unfinal: Option<u64>,
+    /// Control messages are counted from here on.
+    opened: Instant,
     board: Arc<Board>,
     /// The recogniser's.
     ticket: Ticket,
@@ -166,6 +171,7 @@ impl Session {
             holder: identity.holder.clone(),
             sample_rate,
             max_unfinal,
+            opened: scheduler::now(),
             board,
             ticket,
         })
@@ -267,6 +273,30 @@ impl Session {
         state.received.min(end + hold)
     }
 
+    /// Counts a message other than audio. The limit is the session's: another socket brings no other.
+    pub(super) fn control(&self, attachment: u64) -> Result<(), Refusal> {
+        let mut state = self.held(attachment)?;
+        self.count_control(&mut state)
+    }
+
+    /// Counts an attempt to take the session over, before it is one: while a second of messages is left, so that a client
+    /// that was cut for too many and comes back is heard, too.
+    pub(super) fn count_resume(&self) -> Result<(), Refusal> {
+        let mut state = self.board.lock();
+        if !state.control.leaves(CONTROL_RATE, self.age()) {
+            return Err(Refusal::Flood);
+        }
+        self.count_control(&mut state)
+    }
+
+    fn count_control(&self, state: &mut State) -> Result<(), Refusal> {
+        if state.control.allows(self.age()) { Ok(()) } else { Err(Refusal::Flood) }
+    }
+
+    fn age(&self) -> Duration {
+        scheduler::now().saturating_duration_since(self.opened)
+    }
+
     /// Takes audio that `charge` allows, which is told its milliseconds. What was received before is skipped, so that a
     /// replay may overlap, and is not charged again.
     pub(super) fn audio(
@@ -319,6 +349,14 @@ impl Session {
         if to > FARTHEST {
             return violation(format!("gap {from}..{to} ends over {FARTHEST}"));
         }
+        let ends_utterance = received > state.flushed;
+        if ends_utterance && !self.may_cut(&mut state) {
+            let reason = format!(
+                "gap {from}..{to}: more than {CONTROL_RATE} utterances in a second of audio were ended by the client, \
+                 after {CONTROL_BURST}"
+            );
+            return violation(reason);
+        }
         if state.queue.ends_with_gap() {
             state.gaps.back_mut().expect("the board has a gap for each in the queue").end = to;
         } else if state.gaps.len() < MAX_GAPS {
@@ -341,12 +379,20 @@ impl Session {
             return Ok(());
         }
         // Not again for next to nothing: each makes a final, and a client could pile them up.
-        if state.received - state.flushed >= u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000 {
+        let least = u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000;
+        if state.received - state.flushed >= least && self.may_cut(&mut state) {
             state.flushed = state.received;
             state.queue.push_flush();
             self.ticket.wake();
         }
         Ok(())
+    }
+
+    /// Whether the client may end one more utterance: finals are bounded by the audio, so that who sends none makes none.
+    fn may_cut(&self, state: &mut State) -> bool {
+        let rate = u64::from(self.sample_rate);
+        let nanoseconds = state.heard % rate * 1_000_000_000 / rate;
+        state.cuts.allows(Duration::from_secs(state.heard / rate) + Duration::from_nanos(nanoseconds))
     }
 
     /// Takes note of the end. May be said again after a resume.

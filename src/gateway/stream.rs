@@ -221,7 +221,9 @@ async fn open(
         ClientMessage::Resume { session, resume_key, finals_seen } => {
             let found = gateway.sessions.find(&session);
             let admitted = found.filter(|session| session.admits(&pass.identity.project, &resume_key));
-            (admitted.ok_or_else(unknown_session)?, finals_seen)
+            let session = admitted.ok_or_else(unknown_session)?;
+            session.count_resume().map_err(Goodbye::from)?;
+            (session, finals_seen)
         }
         _ => {
             return Err(Some(Goodbye::new(close::PROTOCOL, "the first message is neither start nor resume")));

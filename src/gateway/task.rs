@@ -248,7 +248,7 @@ impl Task {
         session.audio(attachment, &audio, charge).map_err(|refusal| match refusal {
             Refusal::Exhausted(exhausted) => exhausted.into(),
             // It was closed while this was decoded.
-            Refusal::Moved | Refusal::Violation(_) => over(),
+            Refusal::Moved | Refusal::Flood | Refusal::Violation(_) => over(),
         })?;
         if chunk.last {
             session.close();

@@ -11,6 +11,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+/// What a socket has for its owner.
+pub(crate) enum Event {
+    /// As [`Wire::next`] returns it.
+    Message(Option<Result<Message, Error>>),
+    /// There is room for more to send.
+    Drained,
+}
+
 /// One WebSocket, owned by one task. Messages to send are queued and leave while [`next`](Wire::next) waits for the
 /// peer, so neither direction can block the other: two peers that both insist on writing first would deadlock.
 pub struct Wire<Io> {
@@ -54,6 +62,19 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     /// it may tell why.
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Waits like [`next`](Wire::next), where `queued` is given only until no more than so many messages wait to be
+    /// written. May be dropped at any time without losing anything.
+    pub(crate) async fn next_or_drained(&mut self, queued: Option<usize>) -> Event {
+        poll_fn(|cx| match self.poll_next(cx) {
+            Poll::Ready(message) => Poll::Ready(Event::Message(message)),
+            Poll::Pending if queued.is_some_and(|queued| self.outgoing.len() <= queued) => {
+                Poll::Ready(Event::Drained)
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// [`next`](Wire::next), for who waits for several.

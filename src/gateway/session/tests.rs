@@ -9,6 +9,7 @@ use super::*;
 use crate::engine::{Guess, RecognizerStream, Segment};
 use crate::gateway::authority::Audit;
 use crate::gateway::metrics::Metrics;
+use crate::testing::DigestRecognizer;
 
 const RATE: u64 = 16_000;
 
@@ -147,6 +148,79 @@ fn a_gap_is_no_audio_that_waits() {
     push(&session, socket, &audio(chunk.range().end.0, 30 * RATE)).unwrap();
     // The frame that the recogniser is busy with counts, too.
     assert_eq!(acknowledged(&session), hour + 60 * RATE - 1);
+}
+
+/// A session that is heard at once, by one thread.
+fn heard() -> (Session, u64) {
+    let recognizer: Arc<dyn Recognizer> = Arc::new(DigestRecognizer::new(16_000));
+    let start = Start {
+        sample_rate: 16_000,
+        language: None,
+        partials: false,
+        latency: Latency::Live,
+        origin: FramePos::ZERO,
+        context: None,
+    };
+    let scheduler = Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())));
+    let session = Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start).unwrap();
+    // Its threads end with the scheduler, which lives as long as the test.
+    std::mem::forget(scheduler);
+    let attachment = session.attach(0).unwrap().attachment;
+    (session, attachment)
+}
+
+/// Waits until all that was received is final.
+async fn all_final(session: &Session) {
+    let mut news = session.board().watch();
+    let waiting = async {
+        while {
+            let state = session.board().lock();
+            state.final_ < state.received
+        } {
+            news.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .expect("all that was received becomes final");
+}
+
+#[tokio::test]
+async fn who_sends_no_audio_makes_no_finals() {
+    let (session, socket) = heard();
+    // A gap behind each frame, and a flush that counts for nothing.
+    let (mut at, mut cuts) = (0, 0);
+    let refusal = loop {
+        push(&session, socket, &audio(at, 1)).unwrap();
+        session.flush(socket, None).unwrap();
+        match session.gap(socket, FramePos(at + 1), FramePos(at + 2)) {
+            Ok(()) => (at, cuts) = (at + 2, cuts + 1),
+            Err(refusal) => break refusal,
+        }
+        all_final(&session).await;
+    };
+    assert!(matches!(refusal, Refusal::Violation(_)), "{refusal}");
+    // By then a sixteenth of a second was heard.
+    assert_eq!(cuts, 1_003, "{refusal}");
+    // A flush is passed over, and costs nothing of what is heard.
+    push(&session, socket, &audio(at + 1, 319)).unwrap();
+    session.flush(socket, None).unwrap();
+    // After a second of audio there are fifty more.
+    push(&session, socket, &audio(at + 320, RATE)).unwrap();
+    at += 320 + RATE;
+    for cut in 0..50 {
+        session
+            .gap(socket, FramePos(at), FramePos(at + 1))
+            .unwrap_or_else(|refusal| panic!("{cut}: {refusal}"));
+        all_final(&session).await;
+        push(&session, socket, &audio(at + 1, 1)).unwrap();
+        at += 2;
+    }
+    // A gap that ends no utterance is free.
+    session.finish(socket, FramePos(at)).unwrap();
+    all_final(&session).await;
+    let finals = session.board().lock().finals.len() as u64;
+    assert!(finals <= 1_003 + 50 + 1 + 3, "{finals} finals");
 }
 
 #[test]

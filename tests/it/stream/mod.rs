@@ -1,13 +1,14 @@
 //! The gateway's end of the stream protocol, told in the documented words: JSON and bytes, without our client. The
 //! recogniser writes digests, so that a final proves which samples it covers.
 
+mod replay;
 pub(crate) mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -484,7 +485,49 @@ async fn a_flood_of_control_messages_costs_the_socket() {
         socket.wire.send(Message::Ping(bytes::Bytes::new()));
     }
     assert_eq!(socket.closed().await.0, 4429);
-    let (socket, _) = Socket::resume(&server, &token, &ready, 0).await;
-    assert_covers(&socket.end(20_000).await, &pcm, &[(0, 10_000)]);
+    assert_covers(&ended_later(&server, &token, &ready, 20_000).await, &pcm, &[(0, 10_000)]);
+    server.stop().await;
+}
+
+/// The finals of a session whose allowance was used up, once there is enough of it again to end the session.
+async fn ended_later(server: &Server, token: &AccessToken, ready: &Value, through: u64) -> Vec<Segment> {
+    let ending = async {
+        loop {
+            let mut socket = Socket::resuming(server, token, ready, 0).await;
+            socket.finish(through);
+            loop {
+                match socket.next().await {
+                    Said::Message(message) if message["type"] == "done" => return socket.finals,
+                    Said::Message(_) => {}
+                    Said::Close(code, reason) => {
+                        assert_eq!(code, 4429, "{reason}");
+                        break;
+                    }
+                }
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), ending).await.expect("the allowance comes back")
+}
+
+#[tokio::test]
+async fn another_socket_brings_no_other_allowance() {
+    let (server, _) = server(Options::default()).await;
+    let token = token(&server).await;
+    let (mut socket, ready) = Socket::start(&server, &token).await;
+    // In less than the fifteen seconds in which so many are forgiven.
+    for resumed in 0.. {
+        assert!(resumed < 10, "{} messages and no end", resumed * 250);
+        for _ in 0..250 {
+            socket.say(&json!({ "type": "flush" }));
+        }
+        socket.wire.send(Message::Ping(bytes::Bytes::from_static(b"last")));
+        if !socket.answers_ping(b"last").await {
+            assert!(resumed >= 3, "cut after {} messages", resumed * 250);
+            break;
+        }
+        socket = Socket::resuming(&server, &token, &ready, 0).await;
+    }
+    assert_eq!(ended_later(&server, &token, &ready, 0).await, []);
     server.stop().await;
 }

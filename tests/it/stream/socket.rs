@@ -67,6 +67,18 @@ impl Socket {
         ready: &Value,
         finals_seen: u64,
     ) -> (Socket, Value) {
+        let mut socket = Socket::resuming(server, token, ready, finals_seen).await;
+        let ready = socket.hear("ready").await;
+        (socket, ready)
+    }
+
+    /// A socket that has asked for the session of that `ready` and not heard the answer.
+    pub(crate) async fn resuming(
+        server: &Server,
+        token: &AccessToken,
+        ready: &Value,
+        finals_seen: u64,
+    ) -> Socket {
         let mut socket = Socket::dial_for(server, token, ready["session"].as_str()).await;
         socket.first = finals_seen;
         socket.say(&json!({
@@ -75,8 +87,25 @@ impl Socket {
             "resume_key": ready["resume_key"],
             "finals_seen": finals_seen,
         }));
-        let ready = socket.hear("ready").await;
-        (socket, ready)
+        socket
+    }
+
+    /// Whether a ping with that payload, sent before, is answered; otherwise the socket was closed with 4429.
+    pub(crate) async fn answers_ping(&mut self, payload: &[u8]) -> bool {
+        let answer = async {
+            loop {
+                match self.wire.next().await.expect("a close comes before the end").unwrap() {
+                    Message::Pong(pong) if pong == payload => return true,
+                    Message::Close(frame) => {
+                        assert_eq!(frame.map(|frame| u16::from(frame.code)), Some(4429));
+                        return false;
+                    }
+                    Message::Text(text) => self.note(&serde_json::from_str(&text).unwrap()),
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, answer).await.expect("a pong or a close")
     }
 
     pub(crate) fn say(&mut self, message: &Value) {
