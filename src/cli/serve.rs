@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use ipnet::IpNet;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -77,13 +78,17 @@ pub(super) struct Arguments {
     /// How many connections may be open at once; more wait until others end [default: 800]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS")]
     max_connections: Option<Count>,
-    /// How many of them an address may have; 0 for no limit, behind a proxy [default: 600]
+    /// How many of them an address may have, fewer where they become few; 0 for no limit [default: 600]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS")]
     max_connections_per_address: Option<Limit>,
-    /// How many wrong tokens an address may send at once, and one every 3 seconds; 0 for no limit, behind a proxy
-    /// [default: 20]
+    /// How many wrong tokens an address may send at once, and one every 3 seconds; 0 for no limit [default: 20]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_FAILURES")]
     max_failures: Option<Limit>,
+    /// Network such as 10.0.0.0/8 of proxies that tell their clients' addresses, by X-Forwarded-For, Forwarded or PROXY
+    /// protocol version 2; may be repeated
+    #[arg(long, value_name = "CIDR", env = "VOXLINE_GATEWAY_TRUSTED_PROXY", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    trusted_proxy: Vec<IpNet>,
     /// How many seconds the handshake of TLS, the head of a request, and the pause before the next may take
     /// [default: 10]
     #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_HEADER_TIMEOUT")]

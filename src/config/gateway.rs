@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, secret};
@@ -105,6 +106,7 @@ pub struct GatewayConfig {
     pub max_connections: Count,
     pub max_connections_per_address: Limit,
     pub max_failures: Limit,
+    pub trusted_proxy: Vec<IpNet>,
     pub header_timeout: SomeSeconds,
     pub body_timeout: SomeSeconds,
     pub write_timeout: SomeSeconds,
@@ -134,6 +136,7 @@ impl Default for GatewayConfig {
             max_connections: Whole(options.max_connections as u64),
             max_connections_per_address: Whole(options.max_connections_per_address as u64),
             max_failures: Whole(options.max_failures.into()),
+            trusted_proxy: options.trusted_proxies,
             header_timeout: Whole(options.header_timeout.as_secs()),
             body_timeout: Whole(options.body_timeout.as_secs()),
             write_timeout: Whole(options.write_timeout.as_secs()),
@@ -157,6 +160,7 @@ impl GatewayConfig {
             max_connections: self.max_connections.count(),
             max_connections_per_address: self.max_connections_per_address.count(),
             max_failures: u32::try_from(self.max_failures.0).unwrap_or(u32::MAX),
+            trusted_proxies: self.trusted_proxy.clone(),
             header_timeout: self.header_timeout.seconds(),
             body_timeout: self.body_timeout.seconds(),
             write_timeout: self.write_timeout.seconds(),

@@ -24,6 +24,7 @@ mod link;
 mod metrics;
 mod openapi;
 mod pending;
+mod proxies;
 mod queue;
 mod recording;
 mod revoke;
@@ -47,10 +48,11 @@ use std::{io, thread};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use http::{HeaderMap, StatusCode, header};
+use ipnet::IpNet;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -97,9 +99,10 @@ pub struct Options {
     /// ends. By default they and the sockets of the default number of sessions fit into the 1,024 file descriptors that
     /// a process commonly has, and leave some for the store and for engines.
     pub max_connections: usize,
-    /// How many of them an address (of IPv6: a network of 64 bits) may have; one more is closed at once. By default one
-    /// address can't take all that there are. 0 allows any number: for a gateway behind a proxy, whose address all
-    /// clients share.
+    /// How many of them an address (of IPv6: a network of 64 bits) may have while the others have none, three quarters
+    /// of all at most; one more is closed at once. The share shrinks as connections become few, so that there are some
+    /// for whoever comes next. 0 allows any number: for a gateway behind a proxy that it doesn't know as
+    /// [trusted](Options::trusted_proxies).
     pub max_connections_per_address: usize,
     /// How long a handshake of TLS, and the line and the headers of a request, may take to arrive, how long the next request on a connection
     /// may be waited for, and how long a request for a token may take.
@@ -111,8 +114,13 @@ pub struct Options {
     pub write_timeout: Duration,
     /// How many wrong tokens and secrets an address (of IPv6: a network of 64 bits) may send at once; one more is
     /// allowed every three seconds. Beyond that whatever it asks is refused with 429, right or wrong. 0 allows any
-    /// number: for a gateway behind a proxy, whose address all clients share.
+    /// number: for a gateway behind a proxy that it doesn't know as [trusted](Options::trusted_proxies).
     pub max_failures: u32,
+    /// Networks of proxies that are believed about their clients' addresses: by the header of PROXY protocol version 2
+    /// at the start of a connection, by `X-Forwarded-For` and by `Forwarded` (RFC 7239). All limits by address, the networks
+    /// of service tokens and the log then mean the client; what names it badly is refused. A proxy here must set one of
+    /// these itself, and pass on no other as its client wrote it. From anybody else they are ignored.
+    pub trusted_proxies: Vec<IpNet>,
     /// How long a session outlives its socket.
     pub resume_window: Duration,
     /// How long sessions may go on once the gateway is told to stop.
@@ -149,6 +157,7 @@ impl Default for Options {
             body_timeout: Duration::from_secs(120),
             write_timeout: Duration::from_secs(60),
             max_failures: 20,
+            trusted_proxies: Vec::new(),
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             task_opening: Duration::from_secs(60),
@@ -319,7 +328,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-/// Where the request's connection comes from.
+/// Where the request comes from: the connection, or the client of a trusted proxy.
 fn peer(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
 }
@@ -446,7 +455,8 @@ fn router(gateway: Arc<Gateway>) -> Router {
         Some(cors) => all.layer(cors),
         None => all,
     };
-    all.layer(from_fn_with_state(gateway.clone(), metrics::count))
+    all.layer(from_fn(proxies::refuse))
+        .layer(from_fn_with_state(gateway.clone(), metrics::count))
         .layer(from_fn_with_state(gateway.clone(), access::tell))
         .with_state(gateway)
 }

@@ -20,11 +20,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Timeout, timeout};
 use tokio_io_timeout::TimeoutStream;
-use tokio_rustls::Accept;
+use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
 use super::households::{Counted, Households};
+use super::proxies::{self, TrustedProxies};
 use super::tls::Listener;
 
 /// The longest request line and headers. A text of the documented length fits into the query, which is what makes it
@@ -39,24 +40,30 @@ pub(super) async fn serve(listener: Listener, router: Router, options: &Options,
     let Listener { tcp, tls } = listener;
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(MAX_HEAD);
-    let server = Server { http, router: TowerToHyperService::new(router), stop };
-    let households = Households::new(options.max_connections_per_address);
+    let server = Server {
+        http,
+        router: TowerToHyperService::new(router),
+        stop,
+        proxies: TrustedProxies::new(&options.trusted_proxies),
+        households: Households::new(options.max_connections_per_address, options.max_connections),
+        header_timeout: options.header_timeout,
+        write_timeout: options.write_timeout,
+    };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = server.stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
             (socket, peer) = accept(&tcp), if connections.len() < options.max_connections => {
-                let Some(counted) = households.admit(peer.ip()) else { continue };
-                let socket = within(options.write_timeout, socket);
-                let (server, peer) = (server.clone(), Peer { address: peer, _counted: counted });
-                match tls.as_ref().map(|tls| tls.acceptor()) {
-                    None => connections.spawn(server.converse(socket, peer)),
-                    Some(tls) => {
-                        let handshake = timeout(options.header_timeout, tls.accept(socket));
-                        connections.spawn(server.converse_by_tls(handshake, peer))
-                    }
+                let counted = if server.proxies.trusts(peer.ip()) {
+                    server.households.admit_proxy()
+                } else {
+                    let Some(counted) = server.households.admit(peer.ip()) else { continue };
+                    counted
                 };
+                let peer = Peer { address: peer, counted };
+                let acceptor = tls.as_ref().map(|tls| tls.acceptor());
+                connections.spawn(server.clone().meet(socket, peer, acceptor));
             }
         }
     }
@@ -103,7 +110,7 @@ fn within(patience: Duration, socket: TcpStream) -> Pin<Box<TimeoutStream<TcpStr
 /// Where a connection comes from, and its place among the others from there.
 struct Peer {
     address: SocketAddr,
-    _counted: Counted,
+    counted: Counted,
 }
 
 /// What all connections share.
@@ -112,9 +119,44 @@ struct Server {
     http: http1::Builder,
     router: TowerToHyperService<Router>,
     stop: CancellationToken,
+    proxies: TrustedProxies,
+    households: Households,
+    header_timeout: Duration,
+    write_timeout: Duration,
 }
 
 impl Server {
+    /// Serves a connection: what its proxy says of it, its TLS, its requests.
+    async fn meet(self, mut socket: TcpStream, mut peer: Peer, tls: Option<TlsAcceptor>) {
+        if self.proxies.trusts(peer.address.ip()) {
+            let reading = timeout(self.header_timeout, proxies::read_header(&mut socket));
+            let read = tokio::select! {
+                read = reading => read,
+                () = self.stop.cancelled() => return,
+            };
+            match read {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(client))) => {
+                    if !self.proxies.trusts(client.ip()) {
+                        let Some(counted) = self.households.admit(client.ip()) else { return };
+                        peer.counted = counted;
+                    }
+                    peer.address = client;
+                }
+                Ok(Err(error)) => return tracing::debug!(peer = %peer.address, %error, "connection refused"),
+                Err(_) => return tracing::debug!(peer = %peer.address, "nothing came in time"),
+            }
+        }
+        let socket = within(self.write_timeout, socket);
+        match tls {
+            None => self.converse(socket, peer).await,
+            Some(tls) => {
+                let handshake = timeout(self.header_timeout, tls.accept(socket));
+                self.converse_by_tls(handshake, peer).await;
+            }
+        }
+    }
+
     /// Serves a connection once its TLS is agreed on.
     async fn converse_by_tls<Io: Connection>(self, handshake: Timeout<Accept<Io>>, peer: Peer) {
         let address = peer.address;
@@ -131,10 +173,19 @@ impl Server {
 
     /// Serves one connection until it ends, or after `stop` until the request under way is answered.
     async fn converse(self, socket: impl Connection, peer: Peer) {
-        let Server { http, router, stop } = self;
-        let address = peer.address;
+        let Server { http, router, stop, proxies, .. } = self;
+        let Peer { address, counted: _counted } = peer;
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(address));
+            let client = match proxies.client(address.ip(), request.headers()) {
+                // Of a client that is named by its address alone the port is not known.
+                Ok(client) if client != address.ip() => SocketAddr::new(client, 0),
+                Ok(_) => address,
+                Err(bad) => {
+                    request.extensions_mut().insert(bad);
+                    address
+                }
+            };
+            request.extensions_mut().insert(ConnectInfo(client));
             router.call(request)
         });
         let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();

@@ -52,6 +52,7 @@ mod stream;
 mod support;
 mod tasks;
 mod tokens;
+mod trusted_proxy;
 mod uploads;
 mod voices;
 mod writers;
