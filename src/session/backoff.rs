@@ -58,6 +58,22 @@ mod tests {
     }
 
     #[test]
+    fn the_bound_doubles_with_each_failure_and_a_reset_starts_over() {
+        // The longest of the first waits of a thousand seeds, then of their second ones, and so on.
+        let mut backoffs: Vec<Backoff> = (0..1_000).map(Backoff::new).collect();
+        let mut longest = || backoffs.iter_mut().map(Backoff::next_delay).max().unwrap();
+        for failure in 0..10u32 {
+            let bound = Duration::from_millis(100 << failure.min(7)).min(Duration::from_secs(10));
+            let longest = longest();
+            assert!(longest > bound * 9 / 10, "failure {failure}: {longest:?} of {bound:?}");
+        }
+        for backoff in &mut backoffs {
+            backoff.reset();
+            assert!(backoff.next_delay() <= Duration::from_millis(100));
+        }
+    }
+
+    #[test]
     fn jitter_covers_the_whole_range() {
         let mut backoff = Backoff::new(1);
         let first: Vec<u128> = (0..1_000)
