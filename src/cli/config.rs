@@ -12,6 +12,7 @@ use super::service::load_recognizer;
 use super::{Common, complain, say, serve};
 use crate::config::Config;
 use crate::gateway::Tls;
+use crate::gateway::authority::Authority;
 use crate::net::Trust;
 
 #[derive(Args)]
@@ -92,7 +93,7 @@ fn of_gateway(config: &Config) -> Vec<String> {
     let gateway = &config.gateway;
     let state = match gateway.state() {
         Ok(state) => match std::fs::read_dir(state) {
-            Ok(_) => None,
+            Ok(_) => told(Authority::check_files(state)),
             // The gateway makes it.
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => Some(format!("{}: {error}", state.display())),

@@ -189,6 +189,31 @@ fn a_check_finds_every_problem_and_tells_each_in_a_line() {
 }
 
 #[test]
+fn a_check_finds_state_that_the_gateway_would_refuse() {
+    let place = Place::new();
+    fs::create_dir(place.path("state")).unwrap();
+    let store = place.file("state/authority.redb", "");
+    let mode = |name: &str, mode| {
+        fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let tell = |expected: &str| {
+        let mut check = place.command(&["config", "check", "--listen", "127.0.0.1:0", "--state", "state"]);
+        // A recogniser that is missing is told as well, and at once.
+        let checked = check.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
+        let told = text(&checked.stderr);
+        assert!(told.lines().any(|line| line.contains(expected)), "{told}");
+    };
+    mode("state", 0o777);
+    tell("state directory state can be changed by others: run chmod 700 on it");
+    mode("state", 0o700);
+    mode("state/authority.redb", 0o644);
+    tell("state/authority.redb can be read or written by others: run chmod 600 on it");
+    mode("state/authority.redb", 0o600);
+    tell("state/authority.redb is empty");
+    assert_eq!(fs::read(store).unwrap(), b"", "a check changes nothing");
+}
+
+#[test]
 fn the_sample_has_every_key_and_passes_the_check() {
     let sample = fs::read_to_string(SAMPLE).unwrap();
     let place = Place::new();

@@ -121,6 +121,16 @@ pub(super) fn open(directory: &Path) -> Result<Database, StateError> {
     Database::open(&path).map_err(|error| StateError::of_database(&path, error))
 }
 
+/// Says what [`open`] would refuse, and changes nothing. What is not there yet is in order.
+pub(super) fn check(directory: &Path) -> Result<(), StateError> {
+    if is_missing(directory)? {
+        return Ok(());
+    }
+    check_directory(directory)?;
+    let path = directory.join(STORE);
+    if is_missing(&path)? { Ok(()) } else { check_store(&path) }
+}
+
 /// Refuses a directory that has no store.
 pub(in crate::gateway) fn require_store(directory: &Path) -> Result<(), StateError> {
     if is_missing(&directory.join(STORE))? {

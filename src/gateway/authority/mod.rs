@@ -193,6 +193,14 @@ impl Authority {
         Authority::with_store(store, Some(opener), Some(directory.to_owned()), lifetime, clock)
     }
 
+    /// Says why [`Authority::open`] would refuse the files in `directory`, without opening or changing any.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn check_files(directory: &Path) -> Result<(), StateError> {
+        files::check(directory)
+    }
+
     /// An authority that forgets everything with the process: for a gateway inside one command.
     ///
     /// # Errors
