@@ -25,6 +25,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 pub enum PlantedTokenBug {
     /// A token is handed out before it is on the disk.
     PublishedBeforeSaved,
+    /// A slot is asked for before that is on the disk.
+    AskedBeforeSaved,
 }
 
 /// Renews tokens, one renewal at a time, in a task of its own: a caller that is dropped in the middle takes no renewal
@@ -59,6 +61,11 @@ impl Keeper {
     #[cfg(feature = "test-util")]
     pub(super) fn commit(&self, bug: PlantedTokenBug) {
         *self.planted.lock().unwrap_or_else(PoisonError::into_inner) = Some(bug);
+    }
+
+    #[cfg(feature = "test-util")]
+    fn commits(&self, bug: PlantedTokenBug) -> bool {
+        *self.planted.lock().unwrap_or_else(PoisonError::into_inner) == Some(bug)
     }
 
     pub(super) fn client_id(&self) -> &str {
@@ -170,7 +177,11 @@ impl Keeper {
     /// A new pair of tokens, which takes one of the project's slots. The request is on the disk before it is made.
     async fn ask_for_slot(&self, mut vault: LockedVault) -> Result<Renewed, AuthError> {
         vault.account.slots.ask(&self.now())?;
-        let mut vault = vault.save().await?;
+        #[cfg(feature = "test-util")]
+        let saves = !self.commits(PlantedTokenBug::AskedBeforeSaved);
+        #[cfg(not(feature = "test-util"))]
+        let saves = true;
+        let mut vault = if saves { vault.save().await? } else { vault };
         match self.client.client_credentials().await {
             Ok(tokens) => {
                 vault.account.slots.answer(Some(SlotState::Held));
@@ -194,9 +205,7 @@ impl Keeper {
     /// Puts tokens on the disk before anybody uses them: a crash must not lose the project's slot.
     async fn keep(&self, mut vault: LockedVault, tokens: TokenSet) -> Result<Renewed, AuthError> {
         #[cfg(feature = "test-util")]
-        if *self.planted.lock().unwrap_or_else(PoisonError::into_inner)
-            == Some(PlantedTokenBug::PublishedBeforeSaved)
-        {
+        if self.commits(PlantedTokenBug::PublishedBeforeSaved) {
             self.finish(Ok(Renewed { tokens: tokens.clone(), shared: false }));
         }
         vault.account.tokens = Some(tokens.clone());

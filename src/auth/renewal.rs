@@ -226,3 +226,112 @@ impl Renewal {
         self.held.as_ref().is_some_and(|held| !held.tokens.is_expired(now))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::error::Refusal;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn at(seconds: u64) -> Moment {
+        let time = Duration::from_secs(seconds);
+        Moment { unix: time, since_boot: time, boot: "boot".into() }
+    }
+
+    fn renewal(seed: u64) -> Renewal {
+        Renewal::new("http://localhost".to_owned(), seed)
+    }
+
+    fn tokens(access: &str, granted: u64, lifetime: Duration) -> TokenSet {
+        let access = SecretString::from(access);
+        TokenSet { access, refresh: None, granted: at(granted), lifetime, scope: None }
+    }
+
+    /// Somebody asks, and gets this.
+    fn renew(renewal: &mut Renewal, newer_than: Option<u64>, tokens: TokenSet, shared: bool, now: u64) {
+        let newer_than = newer_than.map(TokenGeneration);
+        assert!(matches!(renewal.ask(newer_than, &at(now)), Answer::Wait));
+        assert!(matches!(renewal.next(&at(now)), Step::Renew { .. }));
+        renewal.done(Ok(Renewed { tokens, shared }), &at(now)).unwrap();
+    }
+
+    #[test]
+    fn tokens_are_renewed_early_enough_and_not_by_everybody_at_once() {
+        let lead = |seed| {
+            let mut renewal = renewal(seed);
+            renew(&mut renewal, None, tokens("one", 0, HOUR), false, 0);
+            let Step::Wait(wait) = renewal.next(&at(0)) else { panic!("nothing is due yet") };
+            HOUR - wait
+        };
+        let leads: Vec<u64> = (0..200).map(|seed| lead(seed).as_secs()).collect();
+        let (least, most) = (leads.iter().min().unwrap(), leads.iter().max().unwrap());
+        assert!((150..165).contains(least) && (285..=300).contains(most), "{least} to {most} s");
+    }
+
+    /// What another process has got may be refused for its age; nobody here knows whether it replaced a refused one.
+    #[test]
+    fn a_refused_token_of_another_process_is_replaced() {
+        for shared in [false, true] {
+            let mut renewal = renewal(1);
+            renew(&mut renewal, None, tokens("one", 0, HOUR), false, 0);
+            renew(&mut renewal, Some(1), tokens("two", 10, HOUR), shared, 10);
+            let answer = renewal.ask(Some(TokenGeneration(2)), &at(20));
+            let rejected = matches!(answer, Answer::Failed(AuthError::Rejected { .. }));
+            assert_eq!(rejected, !shared, "{answer:?}");
+        }
+    }
+
+    /// A token that lives for less than two minutes may be refused for its age within one.
+    #[test]
+    fn a_token_in_the_second_half_of_a_short_life_is_replaced() {
+        for (age, is_rejected) in [(20, true), (40, false)] {
+            let mut renewal = renewal(1);
+            let life = Duration::from_secs(70);
+            renew(&mut renewal, None, tokens("one", 0, life), false, 0);
+            renew(&mut renewal, Some(1), tokens("two", 10, life), false, 10);
+            let answer = renewal.ask(Some(TokenGeneration(2)), &at(10 + age));
+            let rejected = matches!(answer, Answer::Failed(AuthError::Rejected { .. }));
+            assert_eq!(rejected, is_rejected, "{answer:?} at an age of {age} s");
+        }
+    }
+
+    /// A request that begins now, takes so long and is answered with `Retry-After`: when the next is due, from now.
+    fn put_off(renewal: &mut Renewal, now: u64, took: u64, retry_after: u64) -> Duration {
+        assert!(matches!(renewal.ask(None, &at(now)), Answer::Wait));
+        assert!(matches!(renewal.next(&at(now)), Step::Renew { .. }));
+        let recovery = Recovery::RetryAfter(Duration::from_secs(retry_after));
+        let endpoint = "http://localhost".to_owned();
+        let error = AuthError::Refused {
+            endpoint,
+            grant: "refresh_token",
+            status: 503,
+            reason: Refusal::Unknown,
+            told: None,
+            recovery,
+        };
+        renewal.done(Err(error), &at(now + took)).unwrap_err();
+        let failed = renewal.failed.as_ref().unwrap();
+        Duration::from_secs(took) + failed.left(&at(now + took))
+    }
+
+    /// It asks for a pause after its answer, not after the question.
+    #[test]
+    fn what_the_service_asks_for_counts_from_its_answer() {
+        for seed in 0..100 {
+            let wait = put_off(&mut renewal(seed), 0, 15, 30);
+            assert_eq!(wait, Duration::from_secs(45), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_asks_for_no_pause_is_given_one() {
+        let mut renewal = renewal(1);
+        let mut now = 0;
+        for count in 1..20 {
+            let wait = put_off(&mut renewal, now, 0, 0);
+            assert!(count <= DOUBLINGS || wait >= LAST_WAIT, "{wait:?} after {count} failures");
+            now += wait.as_secs() + 1;
+        }
+    }
+}

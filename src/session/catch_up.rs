@@ -115,6 +115,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_saves_up_no_more_than_the_burst() {
+        let limit = CatchUp::new(Duration::from_secs(2), 1.25).unwrap();
+        let mut throttle = Throttle::new(Some(limit), 8_000);
+        throttle.refill(Duration::ZERO);
+        let hour = Duration::from_secs(3_600);
+        let mut sent = 0;
+        while throttle.allows(800, hour) > 0 {
+            throttle.spend(800);
+            sent += 800;
+        }
+        assert_eq!(sent, 16_000);
+    }
+
+    #[test]
     fn a_pace_that_is_none_is_refused() {
         for factor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(CatchUp::new(Duration::ZERO, factor), None);

@@ -11,4 +11,8 @@ pub enum Planted {
     ReplayFromSent,
     /// A connection resets the back-off by being made, not by staying healthy.
     BackoffResetOnConnect,
+    /// A flush that was sent on a connection that died is not sent again.
+    FlushForgotten,
+    /// All sessions that share a token replace it at the same moment.
+    NoJitter,
 }

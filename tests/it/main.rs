@@ -14,6 +14,7 @@ mod config;
 mod conformance;
 mod console;
 mod context;
+mod core_turns;
 mod dependencies;
 mod drain;
 mod endurance;

@@ -46,6 +46,20 @@ pub(crate) fn seed() -> u64 {
     std::env::var("VOXLINE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
 
+/// The first seed of a test that plays other cases in each run: `VOXLINE_SEED`, or else one that the time decides. Runs
+/// that begin a second apart have ten thousand seeds between them.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "runs move on with the time; what they print says where they are"
+)]
+pub(crate) fn moving_seed() -> u64 {
+    let asked = std::env::var("VOXLINE_SEED").ok().and_then(|seed| seed.parse().ok());
+    asked.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.expect("the clock is past 1970").as_secs() * 10_000
+    })
+}
+
 /// The command that runs `test` with this seed.
 pub(crate) fn replay(test: &str, seed: u64) -> String {
     format!("replay: VOXLINE_SEED={seed} cargo test --test it -- --exact {test}")

@@ -1,4 +1,5 @@
-//! Random fault schedules on the session's core: ten thousand a run, or as many as `VOXLINE_SCHEDULES` says.
+//! Random fault schedules on the session's core: ten thousand a run, or as many as `VOXLINE_SCHEDULES` says,
+//! and others in each run.
 
 use voxline::session::{Ledger, Planted};
 use voxline::testing::schedule;
@@ -42,7 +43,7 @@ fn play(seed: u64, tally: &mut Tally) {
 #[test]
 #[allow(clippy::print_stdout, reason = "the figures of a long run")]
 fn random_faults_lose_nothing_and_repeat_nothing() {
-    let (first, count) = (random::seed(), schedules());
+    let (first, count) = (random::moving_seed(), schedules());
     let tallies = random::play_all(first..first + count, play);
     let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
     let whole = sum(|tally| tally.whole);
@@ -50,7 +51,7 @@ fn random_faults_lose_nothing_and_repeat_nothing() {
     let restarts = sum(|tally| tally.restarts);
     let (swaps, gaps) = (sum(|tally| tally.sum.token_swaps), sum(|tally| tally.sum.gaps));
     println!(
-        "{count} schedules: {whole} whole, {reconnects} reconnects, {moves} moves, {restarts} restarts, {swaps} token swaps, {gaps} frames in gaps"
+        "{count} schedules from seed {first}: {whole} whole, {reconnects} reconnects, {moves} moves, {restarts} restarts, {swaps} token swaps, {gaps} frames in gaps"
     );
     // The rest were ended by faults that allow no recovery, as they should be. Fewer would mean that the faults don't
     // strike.
@@ -76,6 +77,7 @@ fn planted_bugs_are_caught() {
         Planted::ChunkInFlightForgotten,
         Planted::ReplayFromSent,
         Planted::BackoffResetOnConnect,
+        Planted::FlushForgotten,
     ] {
         let caught = (0..100).filter_map(|seed| schedule::play_planted(seed, bug).err()).next();
         let Some(breach) = caught else { panic!("{bug:?} was not caught within 100 schedules") };

@@ -21,11 +21,16 @@ use voxline::testing::{DigestRecognizer, FaultProxy};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::{Connect, WebSocketConnector};
 
+use crate::support::deadline::within;
 use crate::support::server::{Server, Setup, endpoint};
 use crate::support::{clips, models_dir};
 
 /// Half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;
+/// No session here takes longer, on a machine that is busy.
+const LONGEST: Duration = Duration::from_secs(300);
+/// A guess comes with each acknowledgement, four times a second at least; the rest is for a busy machine.
+const SOON: Duration = Duration::from_secs(20);
 /// 100 ms.
 const CHUNK: usize = 1_600;
 /// Bytes of the upgrade, its headers and `start`: a cut before comes too early to lose audio.
@@ -105,7 +110,8 @@ pub(crate) async fn transcribe_at(
         events
     };
     let run = session::run(connector, tokens, settings.clone(), audio, events);
-    let (ended, (), events) = tokio::join!(run, feeding, listening);
+    let all = Box::pin(async { tokio::join!(run, feeding, listening) });
+    let (ended, (), events) = within(LONGEST, "the end of the session", all).await;
     assert!(ended.ledger.is_balanced(), "{:?}", ended.ledger);
     Run { result: ended.whole(), events }
 }
@@ -232,20 +238,28 @@ async fn guesses_come_while_the_caller_pauses() {
         for feed in chunks(&pcm[..12_000]) {
             sender.send(feed).await.unwrap();
         }
-        loop {
-            match heard.recv().await.expect("the session goes on") {
-                TranscriptEvent::Partial { segment: 1, range, .. } if range.end == FramePos(12_000) => break,
-                _ => {}
+        let guess = async {
+            loop {
+                match heard.recv().await.expect("the session goes on") {
+                    TranscriptEvent::Partial { segment: 1, range, .. } if range.end == FramePos(12_000) => {
+                        break;
+                    }
+                    _ => {}
+                }
             }
-        }
+        };
+        within(SOON, "a guess at what was said before the pause", guess).await;
         // What is pending is wanted now.
         sender.send(Feed::Flush).await.unwrap();
-        loop {
-            match heard.recv().await.expect("the session goes on") {
-                TranscriptEvent::Final(segment) if segment.index == 1 => break,
-                _ => {}
+        let answer = async {
+            loop {
+                match heard.recv().await.expect("the session goes on") {
+                    TranscriptEvent::Final(segment) if segment.index == 1 => break,
+                    _ => {}
+                }
             }
-        }
+        };
+        within(SOON, "the final that answers the flush", answer).await;
         sender.send(Feed::End).await.unwrap();
         while heard.recv().await.is_some() {}
     };

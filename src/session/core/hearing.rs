@@ -204,9 +204,8 @@ impl Core {
             auth: ready.auth,
         });
         (self.finish_sent, self.refused) = (false, None);
-        // A server that has what follows a flush has the flush.
-        self.flushes.retain(|flush| flush.at >= ready.received);
-        self.flushes.iter_mut().for_each(|flush| flush.sent = false);
+        // A server that has what follows a flush has the flush; should it lose that, it is told again.
+        self.flushes.iter_mut().for_each(|flush| flush.sent = flush.at < ready.received);
         self.audio_taken(now);
         if call.moving {
             // No progress in itself: a session could move for ever and get nowhere.
@@ -264,6 +263,9 @@ impl Core {
             && chunk.range().start < sent
         {
             self.sent = chunk.range().end.min(sent);
+        }
+        if self.planted(Planted::FlushForgotten) {
+            self.flushes.retain(|flush| !flush.sent);
         }
         if self.planted(Planted::BackoffResetOnConnect) {
             self.backoff.reset();

@@ -7,6 +7,8 @@ use crate::auth::TokenGeneration;
 use crate::recovery::Recovery;
 use crate::session::error::Failure;
 use crate::session::links::{Attempt, Link, Live, Motive, Swap, ends};
+#[cfg(feature = "test-util")]
+use crate::session::planted::Planted;
 use crate::session::protocol::GoawayReason;
 
 /// How long before its end a token is replaced at most, as the token provider has it.
@@ -47,6 +49,8 @@ impl Core {
             // In its last fifth, or last five minutes; spread out, for a thousand sessions may share the token.
             let margin = (life / 5).min(LONGEST_MARGIN);
             let early = margin / 2 + self.random.up_to(margin / 2);
+            #[cfg(feature = "test-util")]
+            let early = if self.planted(Planted::NoJitter) { margin / 2 } else { early };
             // A peer whose tokens live for a moment would have us do nothing else.
             let pause =
                 if hasty && life < SHORT_LIFE { self.swap_backoff.next_delay() } else { Duration::ZERO };

@@ -30,13 +30,15 @@ pub(super) struct Audit {
     window: u64,
     /// What was sent on it.
     sent: FramePos,
-    /// Where the user asked for a flush.
+    /// Where the user asked for a flush, and where one was sent on the current connection, which began at `ready_from`.
     flushes: Vec<FramePos>,
+    flushed: Vec<FramePos>,
+    ready_from: FramePos,
     /// The end of the last gap sent on it.
     gap: FramePos,
-    /// When it was opened, and what was sent since.
-    ready_at: Duration,
-    sent_since: u64,
+    /// What the pace allows to be sent, in frames, and when that was counted.
+    credit: f64,
+    credited: Duration,
     /// The farthest acknowledgement ever.
     received_once: FramePos,
     ever_ready: bool,
@@ -118,12 +120,14 @@ impl Audit {
                 } else {
                     self.moved = now;
                     self.found_again = self.ready_before;
+                    // A burst for each connection that is found, none for a move.
+                    (self.credit, self.credited) = (f64::INFINITY, now);
                 }
+                (self.flushed, self.ready_from) = (Vec::new(), ready.received);
                 self.ready_before = true;
                 self.received = ready.received;
                 (self.sent, self.gap) = (ready.received, ready.received);
                 self.window = ready.window_frames;
-                (self.ready_at, self.sent_since) = (now, 0);
                 self.ever_ready = true;
             }
             ServerMessage::Ack { received, .. } => {
@@ -164,9 +168,12 @@ impl Audit {
     }
 
     /// A flush belongs behind the audio it is for, and is sent because the user asked for it.
-    pub(super) fn sends_flush(&self, at: Option<FramePos>) -> Result<(), String> {
+    pub(super) fn sends_flush(&mut self, at: Option<FramePos>) -> Result<(), String> {
         match at {
-            Some(at) if self.sent >= at && self.flushes.contains(&at) => Ok(()),
+            Some(at) if self.sent >= at && self.flushes.contains(&at) => {
+                self.flushed.push(at);
+                Ok(())
+            }
             at => Err(format!("sent a flush for {at:?} after {}, asked for {:?}", self.sent, self.flushes)),
         }
     }
@@ -187,12 +194,14 @@ impl Audit {
             return Err(format!("sent {range} before the gap up to {} was acknowledged", self.gap));
         }
         self.sent = range.end;
-        self.sent_since += range.len();
         if let Some(limit) = settings.catch_up {
-            let time = (now - self.ready_at).as_secs_f64() * limit.factor() + limit.burst().as_secs_f64();
-            let most = time * f64::from(settings.sample_rate) + 1.0;
-            if self.sent_since as f64 > most {
-                return Err(format!("sent {} frames where {most} are allowed", self.sent_since));
+            let rate = f64::from(settings.sample_rate);
+            let earned = (now - self.credited).as_secs_f64() * limit.factor() * rate;
+            let credit = (self.credit + earned).min((limit.burst().as_secs_f64() * rate).max(1.0));
+            (self.credit, self.credited) = (credit - range.len() as f64, now);
+            // Rounding may cost a frame.
+            if self.credit < -1.0 {
+                return Err(format!("sent {} frames where {credit} are allowed", range.len()));
             }
         }
         match range.end > self.received + self.window {
@@ -261,8 +270,27 @@ impl Audit {
         Ok(())
     }
 
-    /// The order of the cursors, and no frame missing between them.
-    pub(super) fn check(&self, core: &Core, plan: &Plan) -> Result<(), String> {
+    /// A flush that no final has answered is known to the server: it was sent on this connection, or the server has what
+    /// follows it.
+    fn check_flushes(&self, sent: FramePos) -> Result<(), String> {
+        let missing = |at: &&FramePos| {
+            let reached = self.ready_from <= **at && **at <= sent;
+            **at > self.final_ && reached && !self.flushed.contains(at)
+        };
+        self.flushes.iter().find(missing).map_or(Ok(()), |at| {
+            let from = self.ready_from;
+            Err(format!(
+                "the flush at {at} is not sent on a connection that began at {from} and has sent {sent}"
+            ))
+        })
+    }
+
+    /// The order of the cursors, and no frame missing between them. `live`: a connection carries the session.
+    pub(super) fn check(&self, core: &Core, plan: &Plan, live: bool) -> Result<(), String> {
+        if live {
+            // What waits until another server has answered is not heard yet.
+            self.check_flushes(self.sent.min(core.cursors().sent))?;
+        }
         let cursors = core.cursors();
         if self.found_again {
             return Err("a session that was lost and found again is not told of".to_owned());

@@ -3,6 +3,7 @@
 pub(crate) mod allocations;
 pub(crate) mod browser;
 pub(crate) mod clips;
+pub(crate) mod deadline;
 pub(crate) mod gateway_process;
 pub(crate) mod log;
 pub(crate) mod model_hub;

@@ -5,22 +5,30 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::Notify;
 use voxline::auth::{
-    AccessToken, Account, Credentials, OAuthClient, SlotState, TokenProvider, Vault, VaultStep,
+    AccessToken, Account, Credentials, OAuthClient, PlantedTokenBug, SlotState, TokenProvider, Vault,
+    VaultStep,
 };
 use voxline::net::http_client;
 use voxline::testing::ManualClock;
 
+use super::SOON;
 use crate::random::{self, Random};
+use crate::support::deadline::within;
 
 /// The documented limit of refresh tokens a project.
 const SLOTS: usize = 25;
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Reading the system's certificates takes longer than a whole history. Each request has a connection of its own.
+static HTTP: LazyLock<reqwest::Client> = LazyLock::new(|| http_client().unwrap());
 
 /// How the service takes a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +48,15 @@ const MOODS: [Mood; 5] =
     [Mood::Answers, Mood::LosesAnswers, Mood::FailsAfterwards, Mood::Unavailable, Mood::Refuses];
 
 /// The service's own account, and what it finds wrong with its client.
-struct Service {
+pub(super) struct Service {
     mood: Mood,
     /// The refresh tokens that live: each holds a slot.
     alive: Vec<String>,
-    granted: u64,
+    pub(super) granted: u64,
+    /// A request has arrived.
+    asked: Arc<Notify>,
+    /// The next request is answered once this says so.
+    hold: Option<Receiver<()>>,
     /// The client's account, as it would be after a loss of power now.
     durable: Account,
     breaches: Vec<String>,
@@ -105,7 +117,7 @@ impl Service {
 }
 
 /// The service behind a socket: HTTP/1.1, a connection for each request.
-struct Endpoint {
+pub(super) struct Endpoint {
     address: SocketAddr,
     service: Arc<Mutex<Service>>,
     over: Arc<AtomicBool>,
@@ -120,6 +132,8 @@ impl Endpoint {
             mood: Mood::Answers,
             alive: Vec::new(),
             granted: 0,
+            asked: Arc::default(),
+            hold: None,
             durable: Account::default(),
             breaches: Vec::new(),
         }));
@@ -139,7 +153,14 @@ impl Endpoint {
         Endpoint { address, service, over, serving: Some(serving) }
     }
 
-    fn service(&self) -> MutexGuard<'_, Service> {
+    /// Has the next request wait for its answer; notifies once it is there.
+    pub(super) fn hold(&self, answer: Receiver<()>) -> Arc<Notify> {
+        let mut service = self.service();
+        service.hold = Some(answer);
+        service.asked.clone()
+    }
+
+    pub(super) fn service(&self) -> MutexGuard<'_, Service> {
         self.service.lock().unwrap()
     }
 }
@@ -167,6 +188,14 @@ fn serve(socket: &TcpStream, service: &Mutex<Service>) -> std::io::Result<()> {
     }
     let mut body = vec![0; length];
     input.read_exact(&mut body)?;
+    let (asked, hold) = {
+        let mut service = service.lock().unwrap();
+        (service.asked.clone(), service.hold.take())
+    };
+    asked.notify_one();
+    if let Some(hold) = hold {
+        hold.recv_timeout(SOON).expect("an answer that is held is let go");
+    }
     let answer = service.lock().unwrap().answer(&serde_json::from_slice(&body).unwrap());
     let Some((status, body)) = answer else { return Ok(()) };
     let mut socket = socket;
@@ -183,23 +212,30 @@ fn directory() -> TempDir {
 }
 
 /// One client of the service and its disk, which may die after some steps.
-struct Client {
-    endpoint: Endpoint,
+pub(super) struct Client {
+    pub(super) endpoint: Endpoint,
     clock: ManualClock,
     directory: TempDir,
     /// After how many steps the disk dies.
     steps: Arc<AtomicU64>,
     tokens: Option<TokenProvider>,
+    bug: Option<PlantedTokenBug>,
 }
 
 impl Client {
-    fn new() -> Client {
+    pub(super) fn new() -> Client {
+        Client::planted(None)
+    }
+
+    /// The same, committing this bug.
+    fn planted(bug: Option<PlantedTokenBug>) -> Client {
         let mut client = Client {
             endpoint: Endpoint::start(),
             clock: ManualClock::new(Duration::from_secs(1_700_000_000)),
             directory: directory(),
             steps: Arc::default(),
             tokens: None,
+            bug,
         };
         client.begin();
         client
@@ -230,8 +266,12 @@ impl Client {
             Credentials { client_id: "client".to_owned(), client_secret: "secret".to_owned().into() };
         let endpoint = format!("http://{address}").parse().unwrap();
         let clock = Arc::new(self.clock.clone());
-        let client = OAuthClient::new(http_client().unwrap(), endpoint, credentials, clock);
-        self.tokens = Some(TokenProvider::oauth(client, vault));
+        let client = OAuthClient::new(HTTP.clone(), endpoint, credentials, clock);
+        let tokens = TokenProvider::oauth(client, vault);
+        self.tokens = Some(match self.bug {
+            Some(bug) => tokens.planted(bug),
+            None => tokens,
+        });
     }
 
     /// The process ends, and another begins.
@@ -240,10 +280,12 @@ impl Client {
         self.begin();
     }
 
+    pub(super) fn tokens(&self) -> &TokenProvider {
+        self.tokens.as_ref().expect("a process runs")
+    }
+
     async fn ask(&self) -> Option<AccessToken> {
-        let tokens = self.tokens.as_ref().unwrap();
-        let asking = tokio::time::timeout(Duration::from_secs(30), tokens.token());
-        asking.await.expect("an answer to the request for a token within 30 s").ok()
+        within(SOON, "an answer to the request for a token", self.tokens().token()).await.ok()
     }
 
     /// Holds what is on the disk against what the service has given out.
@@ -331,9 +373,9 @@ async fn a_crash_at_any_step_leaves_no_slot_that_the_disk_does_not_count() {
 }
 
 /// A year of trouble, drawn by a seed.
-async fn trouble(seed: u64) -> Result<(), String> {
+async fn trouble(seed: u64, bug: Option<PlantedTokenBug>) -> Result<(), String> {
     let random = &mut Random::seeded(seed);
-    let mut client = Client::new();
+    let mut client = Client::planted(bug);
     for _ in 0..60 {
         let mood = MOODS[random.below(MOODS.len())];
         client.endpoint.service().mood = mood;
@@ -371,10 +413,12 @@ async fn loss() -> Result<(), String> {
 async fn no_history_takes_a_slot_that_the_disk_does_not_count() {
     const TEST: &str = "tokens::slots::no_history_takes_a_slot_that_the_disk_does_not_count";
     loss().await.unwrap();
-    let first = random::seed();
+    let first = random::moving_seed();
     for seed in first..first + 40 {
-        if let Err(breach) = trouble(seed).await {
+        if let Err(breach) = trouble(seed, None).await {
             panic!("history {seed}: {breach}\n{}", random::replay(TEST, seed));
         }
     }
+    // A bug in the order of these steps is caught soon.
+    assert!(trouble(first, Some(PlantedTokenBug::AskedBeforeSaved)).await.is_err());
 }

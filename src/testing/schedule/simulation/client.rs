@@ -111,7 +111,7 @@ impl Simulation {
             }
             self.perform(output)?;
         }
-        self.audit.check(&self.core, &self.plan)
+        self.audit.check(&self.core, &self.plan, self.carrier.is_some())
     }
 
     fn perform(&mut self, output: Output) -> Result<(), String> {
