@@ -245,11 +245,12 @@ impl<'a> Link<'a> {
                         return Ending::Close(Goodbye::resumable(close::TOKEN, "the token has expired"));
                     }
                     let left = self.pass.end.left(Instant::now()).unwrap_or_default();
-                    wire.send(goaway(GoawayReason::Token, left));
+                    wire.send(goaway(GoawayReason::Token, left, &[]));
                 }
                 () = self.gateway.draining.cancelled(), if !drain_told => {
                     drain_told = true;
-                    wire.send(goaway(GoawayReason::Drain, self.gateway.drain_left(Instant::now())));
+                    let left = self.gateway.drain_left(Instant::now());
+                    wire.send(goaway(GoawayReason::Drain, left, &self.gateway.options.successors));
                 }
                 () = self.gateway.closing.cancelled() => {
                     return Ending::Close(Goodbye::new(close::GOING_AWAY, "the gateway stops"));
@@ -373,12 +374,12 @@ impl<'a> Link<'a> {
     }
 }
 
-fn goaway(reason: GoawayReason, left: Duration) -> Message {
+fn goaway(reason: GoawayReason, left: Duration, successors: &[String]) -> Message {
     encode(&ServerMessage::Goaway {
         reason,
         deadline_ms: millis(left),
-        restart: false,
-        endpoints: Vec::new(),
+        restart: !successors.is_empty(),
+        endpoints: successors.to_vec(),
     })
 }
 

@@ -125,6 +125,10 @@ pub struct Options {
     pub resume_window: Duration,
     /// How long sessions may go on once the gateway is told to stop.
     pub drain: Duration,
+    /// Base addresses of gateways that take this one's sessions when it is told to stop: its clients are asked to start anew
+    /// there at what is final, while their sessions here still run. They show their tokens to hosts that they trust only,
+    /// which by default is the host of this gateway at another port. None: sessions end here, as far as the time goes.
+    pub successors: Vec<String>,
     /// How long a task of numbered chunks waits for its first chunk.
     pub task_opening: Duration,
     /// How long it waits for another: then it is done. The documentation says five seconds.
@@ -160,6 +164,7 @@ impl Default for Options {
             trusted_proxies: Vec::new(),
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
+            successors: Vec::new(),
             task_opening: Duration::from_secs(60),
             task_gap: Duration::from_secs(5),
             task_kept: Duration::from_secs(10 * 60),

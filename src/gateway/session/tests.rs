@@ -58,12 +58,81 @@ fn busy() -> (Session, u64, mpsc::Sender<()>) {
         origin: FramePos::ZERO,
         context: None,
     };
-    let scheduler = Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())));
+    let scheduler = scheduler();
     let session = Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start).unwrap();
     let attachment = session.attach(0).unwrap().attachment;
     push(&session, attachment, &audio(0, 1)).unwrap();
     beginning.recv().unwrap();
     (session, attachment, hold)
+}
+
+/// A scheduler with one thread.
+fn scheduler() -> Scheduler {
+    Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())))
+}
+
+/// Says which sample it hears.
+struct Tell(mpsc::Sender<i16>);
+
+impl Recognizer for Tell {
+    fn name(&self) -> &str {
+        "tell"
+    }
+
+    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        Ok(Box::new(Tell(self.0.clone())))
+    }
+}
+
+impl RecognizerStream for Tell {
+    fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
+        let _ = self.0.send(pcm[0]);
+        Ok(Vec::new())
+    }
+
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        Ok(Guess::Nothing)
+    }
+
+    fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn who_can_wait_is_heard_after_who_is_live() {
+    let scheduler = scheduler();
+    let (begun, beginning) = mpsc::channel();
+    let (hold, release) = mpsc::channel();
+    let stuck: Arc<dyn Recognizer> = Arc::new(Stuck { begun, release: Arc::new(Mutex::new(release)) });
+    let (told, hearing) = mpsc::channel();
+    let tell: Arc<dyn Recognizer> = Arc::new(Tell(told));
+    let start = |recognizer, latency| {
+        let start = Start {
+            sample_rate: 16_000,
+            language: None,
+            partials: false,
+            latency,
+            origin: FramePos::ZERO,
+            context: None,
+        };
+        let session = Session::start(recognizer, &scheduler, &Identity::of_nobody(), &start).unwrap();
+        let attachment = session.attach(0).unwrap().attachment;
+        (session, attachment)
+    };
+    let (first, socket) = start(&stuck, Latency::Live);
+    push(&first, socket, &audio(0, 1)).unwrap();
+    beginning.recv().unwrap();
+    // Both wait for the only thread, and the one that can wait came first.
+    let (relaxed, relaxed_socket) = start(&tell, Latency::Relaxed);
+    let (live, live_socket) = start(&tell, Latency::Live);
+    let sample = |value: i16| {
+        AudioChunk::new(FramePos::ZERO.to(FramePos(1)), Bytes::from(value.to_le_bytes().to_vec()))
+    };
+    push(&relaxed, relaxed_socket, &sample(1)).unwrap();
+    push(&live, live_socket, &sample(2)).unwrap();
+    drop(hold);
+    assert_eq!((hearing.recv().unwrap(), hearing.recv().unwrap()), (2, 1));
 }
 
 fn audio(start: u64, frames: u64) -> AudioChunk {

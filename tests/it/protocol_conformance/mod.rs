@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use voxline::engine::{self, EngineError, Guess, Recognizer, RecognizerStream, StreamOptions};
 use voxline::gateway::Options;
 use voxline::gateway::authority::{Scope, Terms};
 use voxline::testing::DigestRecognizer;
@@ -374,16 +375,60 @@ async fn s20_audio_is_idempotent_and_leaves_no_hole() {
     gateway.server.stop().await;
 }
 
+/// A recogniser that never says anything, so that all audio stays unfinal.
+struct Silent;
+
+impl Recognizer for Silent {
+    fn name(&self) -> &str {
+        "silent"
+    }
+
+    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        Ok(Box::new(Silent))
+    }
+}
+
+impl RecognizerStream for Silent {
+    fn push(&mut self, _: &[i16]) -> Result<Vec<engine::Segment>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        Ok(Guess::Nothing)
+    }
+
+    fn flush(&mut self) -> Result<Vec<engine::Segment>, EngineError> {
+        Ok(Vec::new())
+    }
+}
+
 #[tokio::test]
-async fn s21_audio_beyond_the_window_is_4400() {
-    let gateway = gateway().await;
-    let (mut client, ready) = gateway.start(json!({})).await;
-    // A gap that is not acknowledged can't be had: of a gateway that keeps up all is acknowledged at once. One frame is
-    // larger than the window at no rate, so the position says it.
+async fn s21_s22_a_gateway_that_is_behind_holds_back_and_audio_beyond_the_window_is_4400() {
+    let server = Server::with(Arc::new(Silent), Setup::default()).await;
+    let token = minted(&server, "test");
+    let (mut client, ready) = Client::start(server.address, &token, json!({ "sample_rate": 8_000 })).await;
+    assert!(ready.get("max_unfinal_frames").is_none(), "{ready}");
     let window = number(&ready, "window_frames");
-    client.audio(window, &samples(0, 10)).await;
+    let second = vec![1; 8_000];
+    let (mut sent, mut received) = (0, 0);
+    // As long as it acknowledges, it takes more.
+    while sent < received + window {
+        client.audio(sent, &second).await;
+        sent += 8_000;
+        // What was said so far; a pong comes behind it.
+        client.ping().await;
+        loop {
+            match client.next("a pong").await {
+                Said::Message(message) if message["type"] == "ack" => received = number(&message, "received"),
+                Said::Pong => break,
+                other => panic!("{other:?} after {sent} frames"),
+            }
+        }
+    }
+    assert!(received < sent && sent == received + window, "{received} of {sent}");
+    client.audio(sent, &[1]).await;
     assert_eq!(client.closed().await, (4400, Some(4400)));
-    gateway.server.stop().await;
+    server.stop().await;
 }
 
 #[tokio::test]
@@ -551,6 +596,27 @@ async fn s33_the_end_of_a_token_is_told_and_comes() {
     assert!(goaway["reason"] == "token" && number(&goaway, "deadline_ms") <= 300, "{goaway}");
     assert_eq!(client.closed().await, (4401, Some(4048)));
     gateway.server.stop().await;
+}
+
+#[tokio::test]
+async fn c14_a_gateway_that_stops_sends_its_sessions_where_it_was_told_to() {
+    let there = "http://127.0.0.1:1/b".to_owned();
+    for successors in [vec![there.clone()], vec![]] {
+        let options = Options { successors: successors.clone(), ..Options::default() };
+        let gateway = with(Setup { options, ..Setup::default() }).await;
+        let mut client = gateway.started().await;
+        gateway.server.begin_stop();
+        let goaway = client.hear("goaway").await;
+        assert_eq!(goaway["reason"], "drain");
+        let restart = goaway.get("restart").is_some_and(|restart| restart == true);
+        let endpoints = goaway.get("endpoints").cloned().unwrap_or_else(|| json!([]));
+        assert_eq!((restart, endpoints), (!successors.is_empty(), json!(successors)));
+        // The session here still runs.
+        client.audio(100, &samples(100, 200)).await;
+        client.acknowledged(200).await;
+        client.close(1000).await;
+        gateway.server.stop().await;
+    }
 }
 
 #[tokio::test]
