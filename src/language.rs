@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// The word that leaves the language to the recogniser.
 const AUTO: &str = "auto";
 
@@ -181,6 +183,71 @@ impl fmt::Display for Language {
     }
 }
 
+/// The languages that may be spoken: one, several of which one is detected, or any. Written as `ru`, `ru,en` and `auto`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Languages(Vec<Language>);
+
+impl Languages {
+    /// The language, where there is no choice.
+    #[must_use]
+    pub fn only(&self) -> Option<&Language> {
+        if let [language] = &self.0[..] { Some(language) } else { None }
+    }
+
+    /// Each of them; none where any may be spoken.
+    pub fn iter(&self) -> impl Iterator<Item = &Language> {
+        self.0.iter()
+    }
+
+    /// Whether any language may be spoken.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for Languages {
+    type Err = UnknownLanguage;
+
+    fn from_str(text: &str) -> Result<Languages, UnknownLanguage> {
+        if text.trim().eq_ignore_ascii_case(AUTO) {
+            return Ok(Languages::default());
+        }
+        let mut languages = Vec::new();
+        for word in text.split(',') {
+            let language = word.parse()?;
+            if !languages.contains(&language) {
+                languages.push(language);
+            }
+        }
+        Ok(Languages(languages))
+    }
+}
+
+impl TryFrom<String> for Languages {
+    type Error = UnknownLanguage;
+
+    fn try_from(text: String) -> Result<Languages, UnknownLanguage> {
+        text.parse()
+    }
+}
+
+impl From<Languages> for String {
+    fn from(languages: Languages) -> String {
+        languages.to_string()
+    }
+}
+
+impl fmt::Display for Languages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_any() {
+            return f.write_str(AUTO);
+        }
+        f.write_str(&self.0.iter().map(Language::as_str).collect::<Vec<_>>().join(","))
+    }
+}
+
 /// The way out of a word that names no language.
 fn hint(word: &str) -> String {
     let names = LANGUAGES.iter().flat_map(|(code, names)| names.iter().map(move |name| (*name, *code)));
@@ -229,6 +296,20 @@ mod tests {
         }
         assert_eq!(Language::choice("auto").unwrap(), None);
         assert_eq!(Language::choice("Auto").unwrap(), None);
+    }
+
+    #[test]
+    fn several_languages_are_a_list() {
+        for (given, written, only) in
+            [("auto", "auto", None), ("Russian", "ru", Some("ru")), ("ru, english,ru", "ru,en", None)]
+        {
+            let languages: Languages = given.parse().unwrap();
+            assert_eq!(languages.to_string(), written);
+            assert_eq!(languages.only().map(Language::as_str), only);
+        }
+        for given in ["", "ru,", "ru,auto", "ru;en"] {
+            assert!(given.parse::<Languages>().is_err(), "{given}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::say;
 use crate::clock::SystemClock;
 use crate::gateway::admin::{AdminError, Answer, Command, administer, backup};
 use crate::gateway::authority::{Budget, Scope, Scopes, Terms};
+use crate::language::Languages;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -45,7 +46,9 @@ enum What {
 #[derive(Subcommand)]
 enum Project {
     /// Register a project and print the id and secret of its first client, which are shown this once
-    Create(Named),
+    Create(CreateProject),
+    /// Set the language of clients that name none: one, several of which one is detected, auto, or the gateway's
+    Language(SetLanguages),
     /// List the projects
     List(At),
     /// Refuse a project's tokens for as long as it is disabled
@@ -101,6 +104,25 @@ struct Named {
     name: String,
     #[command(flatten)]
     at: At,
+}
+
+#[derive(Args)]
+struct CreateProject {
+    #[command(flatten)]
+    named: Named,
+    /// Language of clients that name none: a code or a name, several of which one is detected (ru,en), or auto to have any
+    /// detected [default: that of the gateway]
+    #[arg(long, value_name = "LANGUAGE")]
+    language: Option<Languages>,
+}
+
+#[derive(Args)]
+struct SetLanguages {
+    #[command(flatten)]
+    named: Named,
+    /// A code or a name, several of which one is detected (ru,en), or auto to have any detected [default: that of the
+    /// gateway]
+    language: Option<Languages>,
 }
 
 #[derive(Args)]
@@ -183,7 +205,14 @@ impl What {
     fn into_command(self) -> Result<(At, Command), Backup> {
         Ok(match self {
             What::Backup(backup) => return Err(backup),
-            What::Project(Project::Create(Named { name, at })) => (at, Command::CreateProject { name }),
+            What::Project(Project::Create(CreateProject {
+                named: Named { name, at },
+                language: languages,
+            })) => (at, Command::CreateProject { name, languages }),
+            What::Project(Project::Language(SetLanguages {
+                named: Named { name, at },
+                language: languages,
+            })) => (at, Command::SetLanguages { name, languages }),
             What::Project(Project::List(at)) => (at, Command::ListProjects),
             What::Project(Project::Disable(Named { name, at })) => {
                 (at, Command::SetActive { name, active: false })

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit_code::{CliError, Exit};
 use super::service::load_recognizer;
 use super::signals::{Hangups, Signals};
-use super::{Common, Hearing, ModelChoice, say, systemd};
+use super::{Common, Hearing, say, systemd};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::config::gateway::{Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit};
@@ -21,13 +21,13 @@ use crate::engine::Voices;
 use crate::gateway::authority::Authority;
 use crate::gateway::{Engines, Gateway, Listener, Origin, Tls, capacity, serve};
 
-/// Each but the recogniser has a key of the same name in the table `[gateway]` of the configuration file, which serves
+/// Each but the recogniser and the language has a key of the same name in the table `[gateway]` of the configuration file, which serves
 /// where neither flag nor variable is given.
 #[derive(Args, Serialize)]
 pub(super) struct Arguments {
     #[command(flatten)]
     #[serde(skip)]
-    chosen: ModelChoice,
+    hearing: Hearing,
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8085]
     #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_LISTEN")]
     listen: Option<SocketAddr>,
@@ -114,8 +114,7 @@ pub(super) struct Arguments {
 impl Arguments {
     /// What the configuration is once these are heard.
     pub(super) fn load(&self, common: Common) -> Result<Config, CliError> {
-        let hearing = Hearing { chosen: self.chosen.clone(), language: None };
-        let mut settings = common.settings(hearing);
+        let mut settings = common.settings(self.hearing.clone());
         settings.gateway = toml::Table::try_from(self)
             .map_err(|error| CliError::new(Exit::Setup, format!("gateway: {error}")))?;
         Ok(Config::load(settings)?)
@@ -129,6 +128,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let gateway = config.gateway.clone();
     let tls = gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
     let (listen, mut options) = (gateway.listen, gateway.options());
+    options.languages = config.languages.clone();
     let (threads, measures) = (options.threads, gateway.max_sessions.is_none());
     let state = gateway.state()?.clone();
     let load = move || -> Result<(Authority, Engines, Option<f64>), CliError> {

@@ -102,7 +102,8 @@ impl Connection {
             let authority = Authority::in_memory(TOKEN_LIFETIME, Arc::new(SystemClock::new()))?;
             let project = authority.create_project("embedded")?;
             // Its one client is this process: nobody else on the machine should be able to shut it out.
-            let options = gateway::Options { max_failures: 0, ..options };
+            let languages = config.languages.clone();
+            let options = gateway::Options { max_failures: 0, languages, ..options };
             Ok((Gateway::new(authority, engines, options), project))
         };
         let loaded = tokio::task::spawn_blocking(load).await;
@@ -156,7 +157,7 @@ pub(super) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, Cl
     let error = match Whisper::load(&config.recognizer()) {
         Ok(whisper) => {
             // A recording's session would be refused for it, after its output was emptied.
-            let asked = StreamOptions { language: config.language.clone(), ..StreamOptions::default() };
+            let asked = StreamOptions::from(&config.languages);
             whisper
                 .start(&asked)
                 .map_err(|error| CliError::from(error).with(&format!(": model {}", config.model)))?;

@@ -20,7 +20,7 @@ use self::raw::Raw;
 pub use self::secret::SecretSource;
 pub(crate) use self::secret::is_empty_variable;
 use crate::auth::{Vault, VaultKey};
-use crate::language::{Language, UnknownLanguage};
+use crate::language::{Language, Languages, UnknownLanguage};
 use crate::models::WHISPER_BASE;
 use crate::net::{BadEndpoint, Endpoint};
 
@@ -72,6 +72,8 @@ pub struct Config {
     vault_key_file: Option<PathBuf>,
     /// The language spoken, as a BCP 47 tag; detected where absent.
     pub language: Option<String>,
+    /// The languages of which one is spoken; a gateway's default for clients that name none.
+    pub languages: Languages,
     /// How a gateway is to be run, where one is.
     pub gateway: GatewayConfig,
     /// The names of all profiles in the file.
@@ -206,8 +208,8 @@ impl Config {
         let models = settings.models.or(raw.models);
         let models = models.or_else(|| Some(home.as_ref()?.cache_dir().join("voxline/models")));
         let tokens = home.map(|home| home.data_dir().join("voxline/tokens"));
-        let language = settings.language.or(raw.language);
-        let language = language.as_deref().map(Language::choice).transpose()?.flatten();
+        let languages = settings.language.or(raw.language);
+        let languages: Languages = languages.as_deref().map(str::parse).transpose()?.unwrap_or_default();
         let typed = Credentials {
             client_id: settings.client_id,
             client_secret: settings.client_secret,
@@ -231,7 +233,8 @@ impl Config {
             tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
             model: settings.model.or(raw.model).unwrap_or_else(|| WHISPER_BASE.to_owned()),
             vault_key_file: settings.vault_key_file.or(raw.vault_key_file),
-            language: language.map(|language| language.to_string()),
+            language: languages.only().map(Language::to_string),
+            languages,
             gateway,
             profiles: raw.profiles.into_keys().collect(),
             profile: settings.profile,
@@ -267,6 +270,10 @@ impl Config {
             };
         };
         let endpoint = endpoint.parse()?;
+        if self.languages.iter().count() > 1 {
+            let reason = "a service elsewhere takes one --language, or auto, and no list";
+            return Err(ConfigError::Incomplete(reason));
+        }
         let expected = match (client_id, client_secret, token) {
             (None, None, Some(token)) => {
                 let access = Access::ServiceToken(token.read()?);

@@ -58,7 +58,7 @@ impl Config {
             ("", "vault_key_file", self.vault_key_file.as_deref().map(path)),
             ("", "models", Some(path(&self.models))),
             ("", "model", Some(Value::from(self.model.as_str()))),
-            ("", "language", self.language.clone().map(Value::from)),
+            ("", "language", (!self.languages.is_any()).then(|| Value::from(self.languages.to_string()))),
         ]
     }
 }

@@ -16,6 +16,7 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use crate::audio::FrameRange;
+use crate::language::{Language, Languages};
 use crate::transcript::Word;
 
 pub use self::endpoint::{Endpointer, Open, Span};
@@ -115,12 +116,22 @@ pub enum Guess {
 /// What a session asks of its recogniser.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StreamOptions {
-    /// The language spoken, as a BCP 47 code (`en`, `ru`; a region as in `ru-RU` is ignored); `None` detects it for
-    /// each utterance.
+    /// The language spoken, as a BCP 47 code (`en`, `ru`; a region as in `ru-RU` is ignored); `None` has it detected.
     pub language: Option<String>,
+    /// The languages of which one is detected; any where there are none.
+    pub languages: Vec<String>,
     /// The [context](Segment::context) of the last segment before the stream, of this or another process, perhaps of an
     /// earlier version: an engine that can't read it starts as without one.
     pub context: Option<String>,
+}
+
+impl From<&Languages> for StreamOptions {
+    fn from(languages: &Languages) -> StreamOptions {
+        let language = languages.only().map(Language::to_string);
+        let languages =
+            if language.is_some() { Vec::new() } else { languages.iter().map(Language::to_string).collect() };
+        StreamOptions { language, languages, context: None }
+    }
 }
 
 /// A speech recogniser: loaded once, shared by all sessions. `examples/recognizer.rs` brings one of its own, small and

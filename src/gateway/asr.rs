@@ -32,7 +32,8 @@ const PART_MILLISECONDS: u64 = 1_000;
 
 #[derive(Deserialize)]
 pub(super) struct Parameters {
-    /// The language spoken; detected where absent. Not of the original service, which knows Russian only.
+    /// The language spoken; where absent the default of the project or the gateway. Not of the original service, which
+    /// knows Russian only.
     language: Option<String>,
 }
 
@@ -101,6 +102,7 @@ async fn work(
     let file = recording::receive(body, MAX_BYTES, patience, reserve).await?;
     gateway.metrics.count_bytes("asr", "in", file.len());
     let place = capacity.place()?;
+    let options = gateway.stream_options(identity.as_ref(), language);
     let charged = gateway.clone();
     let charge = move |milliseconds| {
         if let Some(identity) = &identity {
@@ -112,7 +114,7 @@ async fn work(
     let decode = move |cancellation| {
         let recording = Recording::decode(file, longest, cancellation);
         let hearing =
-            recording.and_then(|recording| Hearing::open(&*recognizer, recording, language, charge));
+            recording.and_then(|recording| Hearing::open(&*recognizer, recording, &options, charge));
         // Whether anybody waits for it or not, the place and the room are taken until here.
         (hearing, (place, room))
     };
@@ -142,16 +144,13 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
     fn open(
         recognizer: &dyn Recognizer,
         recording: Recording,
-        language: Option<String>,
+        options: &StreamOptions,
         charge: C,
     ) -> Result<Hearing<C>, ApiError> {
-        let stream =
-            recognizer.start(&StreamOptions { language, ..StreamOptions::default() }).map_err(|error| {
-                match error {
-                    EngineError::Language(_) => bad(400, error.to_string()),
-                    error => ApiError::internal(&error),
-                }
-            })?;
+        let stream = recognizer.start(options).map_err(|error| match error {
+            EngineError::Language(_) => bad(400, error.to_string()),
+            error => ApiError::internal(&error),
+        })?;
         Ok(Hearing { recording, heard: 0, charged: 0, stream, segments: Vec::new(), charge })
     }
 

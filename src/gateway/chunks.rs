@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::access::request_id;
-use super::authority::{Amount, AuthorityError, Fingerprint, Scope, random_bytes};
+use super::authority::{Amount, AuthorityError, Fingerprint, Identity, Scope, random_bytes};
 use super::error::{ApiError, json_response, new_id};
 use super::recording::{self, bad};
 use super::stream::millis;
@@ -22,7 +22,7 @@ use super::task::{Chunk, Task};
 use super::tasks::Found;
 use super::{Gateway, bearer, peer};
 use crate::audio::FramePos;
-use crate::engine::{EngineError, RECOGNIZER_RATE, StreamOptions};
+use crate::engine::{EngineError, RECOGNIZER_RATE};
 use crate::hex::hex;
 use crate::session::protocol::{Latency, Start};
 
@@ -34,7 +34,7 @@ const NO_TASK: u16 = 4104;
 /// Of `create_task`. Not of the original service, which knows Russian only.
 #[derive(Deserialize)]
 struct Opening {
-    /// The language spoken; detected where absent.
+    /// The language spoken; where absent the default of the project or the gateway.
     language: Option<String>,
 }
 
@@ -89,7 +89,7 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
         origin: FramePos::ZERO,
         context: None,
     };
-    check(gateway, &start)?;
+    check(gateway, &identity, &start)?;
     let place = gateway.place_for_task(&identity)?;
     let (id, token) = (task_id(), task_token());
     tracing::info!(token = identity.token, "task created");
@@ -110,12 +110,9 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
 }
 
 /// Refuses what no session can begin with, before a client has chunks for it.
-fn check(gateway: &Gateway, start: &Start) -> Result<(), ApiError> {
+fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), ApiError> {
     let recognizer = gateway.recognizer()?;
-    if start.language.is_none() {
-        return Ok(());
-    }
-    let options = StreamOptions { language: start.language.clone(), ..StreamOptions::default() };
+    let options = gateway.stream_options(Some(identity), start.language.clone());
     match recognizer.start(&options) {
         Ok(_) => Ok(()),
         Err(error @ EngineError::Language(_)) => Err(bad(400, error.to_string())),

@@ -73,7 +73,8 @@ use self::scheduler::Scheduler;
 use self::sessions::Sessions;
 use self::tasks::Tasks;
 pub use self::tls::{BadTls, Listener, Tls, TlsFiles};
-use crate::engine::{Recognizer, Voices};
+use crate::engine::{Recognizer, StreamOptions, Voices};
+use crate::language::Languages;
 use crate::session::protocol;
 
 /// Where a token is revoked: beside the documented path where it is granted.
@@ -135,6 +136,8 @@ pub struct Options {
     pub task_gap: Duration,
     /// How long its result is kept once it is done.
     pub task_kept: Duration,
+    /// The languages of which one is spoken where neither the client nor its project says.
+    pub languages: Languages,
     /// Origins whose pages may use the gateway from a browser, apart from its own.
     pub cors_origins: Vec<Origin>,
     /// Whether a socket may go on under a fresh token that its client sends in band. To be switched off behind a proxy
@@ -168,6 +171,7 @@ impl Default for Options {
             task_opening: Duration::from_secs(60),
             task_gap: Duration::from_secs(5),
             task_kept: Duration::from_secs(10 * 60),
+            languages: Languages::default(),
             cors_origins: Vec::new(),
             in_band_auth: true,
             documented_status: false,
@@ -293,6 +297,15 @@ impl Gateway {
     /// The capacity for requests of whoever this is. Who shows no token has another, which is smaller.
     fn capacity(&self, identity: Option<&Identity>) -> &Capacity {
         if identity.is_some() { &self.paying } else { &self.demo }
+    }
+
+    /// Options of a stream in the language that its client names; else in those of its project, or of the gateway.
+    fn stream_options(&self, identity: Option<&Identity>, language: Option<String>) -> StreamOptions {
+        if language.is_some() {
+            return StreamOptions { language, ..StreamOptions::default() };
+        }
+        let project = identity.and_then(|identity| identity.languages.as_ref());
+        StreamOptions::from(project.unwrap_or(&self.options.languages))
     }
 
     fn is_draining(&self) -> bool {

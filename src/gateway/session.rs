@@ -115,12 +115,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Opens a session for whose token it is and starts its recogniser.
+    /// Opens a session for whose token it is and starts its recogniser, in the language that `options` say.
     pub(super) fn start(
         recognizer: &Arc<dyn Recognizer>,
         scheduler: &Scheduler,
         identity: &Identity,
         start: &Start,
+        options: StreamOptions,
     ) -> Result<Session, StartError> {
         let sample_rate = start.sample_rate;
         if !SAMPLE_RATES.contains(&sample_rate) {
@@ -137,7 +138,7 @@ impl Session {
             return Err(Violation(reason).into());
         }
         let board = Arc::new(Board::new(start.origin));
-        let options = StreamOptions { language: start.language.clone(), context: start.context.clone() };
+        let options = StreamOptions { context: start.context.clone(), ..options };
         let worker = Worker::new(
             recognizer.clone(),
             options,

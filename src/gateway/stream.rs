@@ -274,15 +274,17 @@ fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Se
         .takes_sessions()
         .map_err(|obstacle| Goodbye::new(close::TRY_LATER, gateway.turn_away(obstacle).message))?;
     let recognizer = gateway.recognizer().expect("asked before the upgrade");
-    let session =
-        Session::start(recognizer, &gateway.scheduler, identity, start).map_err(|error| match error {
+    let options = gateway.stream_options(Some(identity), start.language.clone());
+    let session = Session::start(recognizer, &gateway.scheduler, identity, start, options).map_err(
+        |error| match error {
             StartError::Violation(violation) => Goodbye::from(violation),
             StartError::Unsupported(reason) => Goodbye::new(close::UNSUPPORTED, reason),
             error => {
                 tracing::error!(%error, "session not started");
                 Goodbye::new(close::SERVER_FAULT, "the recogniser can't start")
             }
-        })?;
+        },
+    )?;
     let session = Arc::new(session);
     gateway.sessions.insert(&session, identity.terms.max_sessions).map_err(|full| match full {
         Full::Gateway => Goodbye::new(close::TRY_LATER, full.tell(gateway)),

@@ -268,7 +268,9 @@ impl Task {
         let milliseconds = frames * 1_000 / u64::from(RECOGNIZER_RATE);
         gateway.authority.afford(&self.identity, Amount::audio(milliseconds))?;
         gateway.takes_sessions().map_err(|obstacle| gateway.turn_away(obstacle))?;
-        let session = Session::start(gateway.recognizer()?, &gateway.scheduler, &self.identity, &self.start);
+        let options = gateway.stream_options(Some(&self.identity), self.start.language.clone());
+        let recognizer = gateway.recognizer()?;
+        let session = Session::start(recognizer, &gateway.scheduler, &self.identity, &self.start, options);
         let session = Arc::new(session.map_err(|error| ApiError::internal(&error))?);
         let attachment = session.attach(0).map_err(|error| ApiError::internal(&error))?.attachment;
         let full = |full: Full| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, full.tell(gateway), BUSY_WAIT);

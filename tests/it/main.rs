@@ -25,6 +25,7 @@ mod gateway_tls;
 mod hostile_client;
 mod hostile_peer;
 mod kills;
+mod languages;
 mod metrics;
 mod model_shapes;
 mod models;

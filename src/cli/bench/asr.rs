@@ -93,7 +93,7 @@ fn by_recognizer(config: &Config, corpus: &[Item], threads: usize) -> Result<(Ve
     let begun = now();
     let recognizer = load_recognizer(config)?;
     let loading = Some(begun.elapsed());
-    let options = StreamOptions { language: config.language.clone(), ..StreamOptions::default() };
+    let options = StreamOptions::from(&config.languages);
 
     let (begun, cpu) = (now(), cpu_time());
     let next = AtomicUsize::new(0);

@@ -6,13 +6,15 @@ use crate::gateway::authority::{
 };
 
 pub(super) fn projects(entries: Vec<ProjectEntry>) -> String {
-    let header = ["ID", "NAME", "STATE", "CREATED", "CLIENTS", "REFRESH TOKENS", "SERVICE TOKENS"];
+    let header =
+        ["ID", "NAME", "STATE", "LANGUAGE", "CREATED", "CLIENTS", "REFRESH TOKENS", "SERVICE TOKENS"];
     let rows = entries.into_iter().map(|entry| {
         let state = if entry.active { "active" } else { "disabled" };
         let counts =
             [entry.clients, entry.refresh_tokens, entry.service_tokens].map(|count| count.to_string());
         let [clients, refresh, service] = counts;
-        [entry.id, entry.name, state.to_owned(), time(entry.created), clients, refresh, service]
+        let language = entry.languages.map_or_else(nothing, |languages| languages.to_string());
+        [entry.id, entry.name, state.to_owned(), language, time(entry.created), clients, refresh, service]
     });
     aligned(header, rows)
 }

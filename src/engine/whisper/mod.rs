@@ -13,6 +13,7 @@
 
 mod ct2;
 mod decoder;
+mod detection;
 mod encoder;
 mod lanes;
 mod linear;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use self::ct2::ModelFile;
 use self::decoder::Decoder;
+use self::detection::Detection;
 use self::encoder::Encoder;
 use self::lanes::Lanes;
 use self::linear::Kernels;
@@ -119,7 +121,18 @@ impl Recognizer for Whisper {
     fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
         let language = match &options.language {
             None if self.shared.model.tokens.languages().is_empty() => Language::Known(None),
-            None => Language::Detect { earlier: None },
+            None => {
+                let allowed = options.languages.iter().map(|tag| {
+                    let token = self.shared.model.tokens.language(tag).flatten();
+                    token.ok_or_else(|| EngineError::Language(tag.clone()))
+                });
+                let allowed = allowed.collect::<Result<Vec<u32>, EngineError>>()?;
+                Language::Detect(Detection::new(
+                    &self.shared.model.tokens,
+                    allowed,
+                    options.context.as_deref(),
+                ))
+            }
             Some(tag) => match self.shared.model.tokens.language(tag) {
                 Some(token) => Language::Known(token),
                 None => return Err(EngineError::Language(tag.clone())),

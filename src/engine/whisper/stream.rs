@@ -65,17 +65,24 @@ impl Stream {
             None => {
                 let listening = match guessing {
                     Some(guessing) if guessing.settled && guessing.heard == heard => *guessing.listening,
-                    _ => Listening::new(pcm, lively, self.language),
+                    _ => Listening::new(pcm, lively, self.language.clone()),
                 };
                 self.shared.lanes.run(|kernels| listening.finish(&self.shared.model, kernels))?
             }
         };
-        if let Language::Detect { earlier } = &mut self.language
-            && !transcript.text.is_empty()
-        {
-            *earlier = transcript.language;
+        let context = self.learn(&transcript, heard.len());
+        Ok(Segment { context, ..self.shared.segment(range, start, transcript) })
+    }
+
+    /// Takes note of the language of an utterance that has so many frames. The context from here on, if it changed.
+    fn learn(&mut self, transcript: &Transcript, frames: u64) -> Option<String> {
+        let Language::Detect(detection) = &mut self.language else { return None };
+        let (written, detected) = transcript.language.zip(transcript.detected)?;
+        if transcript.text.is_empty() {
+            return None;
         }
-        Ok(self.shared.segment(range, start, transcript))
+        detection.learn(written, detected, usize::try_from(frames).unwrap_or(usize::MAX));
+        detection.context(&self.shared.model.tokens)
     }
 
     /// The guess to work on: the one at hand, unless the utterance seems to have ended since, or a new one that is due.
@@ -95,8 +102,8 @@ impl Stream {
             }
             let pcm = pcm.to_vec();
             let listening = match settled {
-                true => Listening::new(pcm, lively, self.language),
-                false => Listening::guess(pcm, lively, self.language),
+                true => Listening::new(pcm, lively, self.language.clone()),
+                false => Listening::guess(pcm, lively, self.language.clone()),
             };
             self.guessing = Some(Guessing { range, heard, settled, listening: Box::new(listening) });
         }

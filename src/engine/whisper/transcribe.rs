@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::decoder::Decoder;
+use super::detection::{Detected, Detection};
 use super::encoder::{Encoder, Encoding};
 use super::linear::Kernels;
 use super::mel::{HOP, Mel};
@@ -47,12 +48,12 @@ pub(super) struct Model {
 }
 
 /// Which language to write.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) enum Language {
     /// This one, as the model's token; an English-only model has none.
     Known(Option<u32>),
-    /// Whichever is heard; in doubt the one heard earlier in the stream.
-    Detect { earlier: Option<u32> },
+    /// The one that is heard, in doubt that of the stream so far.
+    Detect(Detection),
 }
 
 /// What was heard.
@@ -61,6 +62,8 @@ pub(super) struct Transcript {
     pub(super) text: String,
     /// The language's token.
     pub(super) language: Option<u32>,
+    /// The language that it sounds like, where that was asked.
+    pub(super) detected: Option<Detected>,
     /// The geometric mean of the tokens' probabilities.
     pub(super) confidence: f32,
     pub(super) words: Vec<Word>,
@@ -101,6 +104,8 @@ enum Stage {
 /// What one window gave.
 pub(super) struct Attempt {
     pub(super) language: Option<u32>,
+    /// The language that it sounds like, where that was asked.
+    pub(super) detected: Option<Detected>,
     /// The probability that nobody spoke.
     pub(super) silence: f32,
     pub(super) text: Written,
@@ -139,7 +144,7 @@ impl Listening {
             Stage::Encode(encoding) => {
                 if let Some(states) = model.encoder.advance(kernels, encoding) {
                     let memory = model.decoder.listen(kernels, &states);
-                    let writing = Writing::begin(model, kernels, memory, self.pcm.len(), self.language);
+                    let writing = Writing::begin(model, kernels, memory, self.pcm.len(), &self.language);
                     self.stage = Stage::Write(Box::new(writing));
                 }
             }
@@ -218,17 +223,18 @@ impl Attempt {
 
     /// The text, with its words where they are wanted.
     fn transcript(&self, model: &Model, samples: usize, lively: usize, with_words: bool) -> Transcript {
-        let Attempt { language, text, .. } = self;
+        let Attempt { language, detected, text, .. } = self;
+        let (language, detected) = (*language, *detected);
         let confidence = text.log_probability.exp().clamp(0.0, 1.0);
-        let pieces = words::split(&model.tokens, &text.tokens, *language);
+        let pieces = words::split(&model.tokens, &text.tokens, language);
         let whole = model.tokens.text(&text.tokens);
         let invented = self.is_silent(lively) || self.is_invented(pieces.len(), samples, lively);
         let caption = is_caption(&whole) && text.log_probability < UNLIKELY;
         if invented || caption || is_credit(&whole) {
-            return Transcript { text: String::new(), language: *language, confidence, words: Vec::new() };
+            return Transcript { text: String::new(), language, detected, confidence, words: Vec::new() };
         }
         let words = if with_words { words::place(&model.decoder, text, pieces, samples) } else { Vec::new() };
-        Transcript { text: whole, language: *language, confidence, words }
+        Transcript { text: whole, language, detected, confidence, words }
     }
 }
 

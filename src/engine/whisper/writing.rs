@@ -4,6 +4,7 @@ use rten_simd::SimdOp;
 use rten_vecmath::{MaxNum, SumExpSub};
 
 use super::decoder::Memory;
+use super::detection::{Detected, Detection};
 use super::linear::Kernels;
 use super::tokens::Tokens;
 use super::transcribe::{Attempt, Language, Model};
@@ -11,11 +12,6 @@ use crate::engine::RECOGNIZER_RATE;
 
 /// More tokens a second than anyone speaks, in any script.
 const TOKENS_PER_SECOND: usize = 16;
-
-/// A detected language below this probability is uncertain ...
-const CERTAIN: f32 = 0.7;
-/// ... and in an utterance shorter than this, the one heard before in the stream is likelier.
-const SHORT: usize = 5 * RECOGNIZER_RATE as usize;
 
 /// Tokens written in one go.
 const AT_ONCE: usize = 4;
@@ -26,6 +22,7 @@ pub(super) struct Writing {
     /// Those of every token that may come next.
     scores: Vec<f32>,
     language: Option<u32>,
+    detected: Option<Detected>,
     silence: f32,
     tokens: Vec<u32>,
     /// Of the tokens, and the end.
@@ -55,7 +52,7 @@ impl Writing {
         kernels: &mut Kernels,
         mut memory: Memory,
         samples: usize,
-        language: Language,
+        language: &Language,
     ) -> Writing {
         let Model { decoder, tokens, .. } = model;
         let mut scores = vec![0.0; decoder.vocabulary()];
@@ -63,9 +60,12 @@ impl Writing {
         decoder.read(kernels, &mut memory, &[tokens.start]);
         decoder.score(kernels, &memory, 0, &mut scores);
         let silence = log_probability(&scores, tokens.no_speech).exp();
-        let language = match language {
-            Language::Known(language) => language,
-            Language::Detect { earlier } => detect(tokens, &scores, earlier.filter(|_| samples < SHORT)),
+        let (language, detected) = match language {
+            Language::Known(language) => (*language, None),
+            Language::Detect(detection) => {
+                let detected = detect(tokens, &scores, detection);
+                (detected.map(|detected| detection.choose(detected, samples)), detected)
+            }
         };
         let task = tokens.task(language);
         decoder.read(kernels, &mut memory, &task);
@@ -75,7 +75,17 @@ impl Writing {
         let room = decoder.places() - 1 - task.len();
         let most = (TOKENS_PER_SECOND * (seconds + 1)).min(room);
         let (tokens, log_probabilities) = (Vec::new(), Vec::new());
-        Writing { memory, scores, language, silence, tokens, log_probabilities, most, runaway: false }
+        Writing {
+            memory,
+            scores,
+            language,
+            detected,
+            silence,
+            tokens,
+            log_probabilities,
+            most,
+            runaway: false,
+        }
     }
 
     /// Writes on. Whether the text has ended, went round in a loop, or has all the tokens it may have.
@@ -113,11 +123,12 @@ impl Writing {
 
     /// What came of it.
     pub(super) fn attempt(self) -> Attempt {
-        let Writing { memory, language, silence, tokens, log_probabilities, runaway, .. } = self;
+        let Writing { memory, language, detected, silence, tokens, log_probabilities, runaway, .. } = self;
         let sum: f32 = log_probabilities.iter().sum();
         let log_probability = sum / log_probabilities.len().max(1) as f32;
         Attempt {
             language,
+            detected,
             silence,
             text: Written { tokens, log_probabilities, log_probability, runaway, memory },
         }
@@ -131,14 +142,14 @@ impl Written {
     }
 }
 
-/// The likeliest language of those the scores are about, or `earlier` where that is uncertain.
-fn detect(tokens: &Tokens, scores: &[f32], earlier: Option<u32>) -> Option<u32> {
-    let languages = tokens.languages();
-    let heard: Vec<f32> = languages.iter().map(|(_, id)| scores[*id as usize]).collect();
+/// The likeliest of the languages that may be spoken, of those the scores are about.
+fn detect(tokens: &Tokens, scores: &[f32], detection: &Detection) -> Option<Detected> {
+    let known = tokens.languages().iter().map(|(_, id)| *id);
+    let languages: Vec<u32> = known.filter(|id| detection.allows(*id)).collect();
+    let heard: Vec<f32> = languages.iter().map(|id| scores[*id as usize]).collect();
     let best = likeliest(&heard)?;
     let probability = log_probability(&heard, u32::try_from(best).ok()?).exp();
-    let best = languages[best].1;
-    Some(if probability < CERTAIN { earlier.unwrap_or(best) } else { best })
+    Some(Detected { language: languages[best], probability })
 }
 
 /// The place of the highest score; the first of equals.

@@ -49,6 +49,7 @@ use super::authority::{
     Terms, TokenEntry, UsageEntry, require_no_backup, require_store,
 };
 use crate::clock::Clock;
+use crate::language::Languages;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +59,16 @@ pub enum Command {
     CreateProject {
         /// Its name.
         name: String,
+        /// The languages of which one is spoken where a client names none; those of the gateway where absent.
+        #[serde(default)]
+        languages: Option<Languages>,
+    },
+    /// Set the languages of a project.
+    SetLanguages {
+        /// Its name.
+        name: String,
+        /// The languages, or those of the gateway.
+        languages: Option<Languages>,
     },
     /// List the projects.
     ListProjects,
@@ -196,7 +207,12 @@ pub fn backup(directory: &Path, file: &Path, clock: Arc<dyn Clock>) -> Result<()
 /// See [`AuthorityError`].
 pub fn perform(authority: &Authority, command: Command) -> Result<Answer, AuthorityError> {
     match command {
-        Command::CreateProject { name } => authority.create_project(&name).map(Answer::NewClient),
+        Command::CreateProject { name, languages } => {
+            authority.create_project_speaking(&name, languages).map(Answer::NewClient)
+        }
+        Command::SetLanguages { name, languages } => {
+            authority.set_languages(&name, languages).map(|()| Answer::Done)
+        }
         Command::ListProjects => authority.projects().map(Answer::Projects),
         Command::SetActive { name, active } => authority.set_active(&name, active).map(|()| Answer::Done),
         Command::RevokeProject { name } => authority.revoke_project(&name).map(|()| Answer::Done),

@@ -9,6 +9,7 @@ use super::secrets::{
 use super::store::{CLIENTS, Change, Client, Failure, Look, PROJECTS, Project, SERVICE, Service, key};
 use super::terms::Terms;
 use super::{Authority, AuthorityError};
+use crate::language::Languages;
 
 /// A new client's credentials, shown once.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,11 +42,23 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::ProjectName`], [`AuthorityError::ProjectExists`], or [`AuthorityError::Store`].
     pub fn create_project(&self, name: &str) -> Result<NewClient, AuthorityError> {
+        self.create_project_speaking(name, None)
+    }
+
+    /// The same, with the languages of which one is spoken where a client names none; those of the gateway where absent.
+    ///
+    /// # Errors
+    /// As of [`Authority::create_project`].
+    pub fn create_project_speaking(
+        &self,
+        name: &str,
+        languages: Option<Languages>,
+    ) -> Result<NewClient, AuthorityError> {
         if !(1..=100).contains(&name.chars().count()) || name.contains(char::is_control) {
             return Err(AuthorityError::ProjectName);
         }
         let id = random_id("pr_");
-        let project = Project { name: name.to_owned(), active: true, created: self.now() };
+        let project = Project { name: name.to_owned(), active: true, languages, created: self.now() };
         let client = self.write(|change| {
             if change.all(&PROJECTS)?.iter().any(|(_, project)| project.name == name) {
                 return Err(AuthorityError::ProjectExists(name.to_owned()).into());
@@ -56,6 +69,18 @@ impl Authority {
         self.audit.minted(&id, None, &id);
         self.audit.minted(&id, None, &client.client_id);
         Ok(client)
+    }
+
+    /// Sets the languages of which one is spoken where a client of the project called `name` names none; those of the gateway
+    /// where absent. Sessions that live keep theirs.
+    ///
+    /// # Errors
+    /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    pub fn set_languages(&self, name: &str, languages: Option<Languages>) -> Result<(), AuthorityError> {
+        self.write(|change| {
+            let (id, project) = change.project_called(name)?;
+            Ok(change.put(&PROJECTS, &id, &Project { languages, ..project })?)
+        })
     }
 
     /// Registers another client of the project called `name`. All clients of a project share its limits.

@@ -7,6 +7,7 @@ use super::secrets::Fingerprint;
 use super::store::{ACCESS, Access, Failure, Look, PROJECTS, Project, SERVICE, Service, View, id_of};
 use super::terms::{Scope, Terms};
 use super::{Authority, AuthorityError};
+use crate::language::Languages;
 
 /// Whose token it is, and what it is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Identity {
     pub project: String,
     /// What it is good for; everything, where it is no service token.
     pub terms: Terms,
+    /// The languages of which one is spoken where the client names none; those of the gateway where absent.
+    pub languages: Option<Languages>,
     /// How long it still lives; `None` for a service token without an end.
     pub expires_in: Option<Duration>,
     fingerprint: Fingerprint,
@@ -98,10 +101,11 @@ impl Authority {
             return Err(AuthorityError::Token.into());
         }
         let owner: Option<Project> = view.find(&PROJECTS, &project)?;
-        if !owner.ok_or(AuthorityError::Token)?.active {
+        let Project { active, languages, .. } = owner.ok_or(AuthorityError::Token)?;
+        if !active {
             return Err(AuthorityError::Inactive.into());
         }
-        Ok(Identity { token, holder, project, terms, expires_in, fingerprint })
+        Ok(Identity { token, holder, project, terms, languages, expires_in, fingerprint })
     }
 }
 
@@ -114,6 +118,7 @@ impl Identity {
             holder: "nobody".to_owned(),
             project: "pr_nobody".to_owned(),
             terms: Terms::default(),
+            languages: None,
             expires_in: None,
             fingerprint: Fingerprint([0; 32]),
         }

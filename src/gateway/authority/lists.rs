@@ -11,6 +11,7 @@ use super::store::{
 use super::terms::{Scopes, Terms};
 use super::usage::Amount;
 use super::{Authority, AuthorityError};
+use crate::language::Languages;
 
 /// A project. Times are milliseconds since the Unix epoch, here and in what follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub struct ProjectEntry {
     pub name: String,
     /// Whether its tokens are good.
     pub active: bool,
+    /// The languages of which one is spoken where a client names none; those of the gateway where absent.
+    #[serde(default)]
+    pub languages: Option<Languages>,
     /// When it was registered.
     pub created: u64,
     /// How many clients it has.
@@ -122,6 +126,7 @@ impl Authority {
                     service_tokens: count(view.keys(&SERVICE)?, &id),
                     name: project.name,
                     active: project.active,
+                    languages: project.languages,
                     created: project.created,
                     id,
                 })

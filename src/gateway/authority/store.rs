@@ -15,6 +15,7 @@ use super::AuthorityError;
 use super::secrets::{Fingerprint, Seed};
 use super::terms::Terms;
 use super::usage::{Usage, UsageOfOneDay};
+use crate::language::Languages;
 
 /// The format of the tables and records. Each has a store in tests/it/data, and its way up in [`Change::migrate`].
 pub(super) const FORMAT: u64 = 3;
@@ -88,6 +89,9 @@ impl Dump {
 pub(super) struct Project {
     pub(super) name: String,
     pub(super) active: bool,
+    /// The languages of which one is spoken where the client names none; those of the gateway where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) languages: Option<Languages>,
     /// Milliseconds since the Unix epoch, as all times here.
     pub(super) created: u64,
 }

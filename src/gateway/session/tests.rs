@@ -59,7 +59,9 @@ fn busy() -> (Session, u64, mpsc::Sender<()>) {
         context: None,
     };
     let scheduler = scheduler();
-    let session = Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start).unwrap();
+    let session =
+        Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, StreamOptions::default())
+            .unwrap();
     let attachment = session.attach(0).unwrap().attachment;
     push(&session, attachment, &audio(0, 1)).unwrap();
     beginning.recv().unwrap();
@@ -116,7 +118,9 @@ fn who_can_wait_is_heard_after_who_is_live() {
             origin: FramePos::ZERO,
             context: None,
         };
-        let session = Session::start(recognizer, &scheduler, &Identity::of_nobody(), &start).unwrap();
+        let session =
+            Session::start(recognizer, &scheduler, &Identity::of_nobody(), &start, StreamOptions::default())
+                .unwrap();
         let attachment = session.attach(0).unwrap().attachment;
         (session, attachment)
     };
@@ -231,7 +235,9 @@ fn heard() -> (Session, u64) {
         context: None,
     };
     let scheduler = Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())));
-    let session = Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start).unwrap();
+    let session =
+        Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, StreamOptions::default())
+            .unwrap();
     // Its threads end with the scheduler, which lives as long as the test.
     std::mem::forget(scheduler);
     let attachment = session.attach(0).unwrap().attachment;

@@ -232,7 +232,7 @@ async fn a_gateway_that_is_killed_keeps_its_word() {
     let mut revoked = 0;
     for kill in 0..kills() {
         let Answer::NewClient(client) =
-            command(&state, Command::CreateProject { name: kill.to_string() }).await
+            command(&state, Command::CreateProject { name: kill.to_string(), languages: None }).await
         else {
             panic!("no client")
         };

@@ -1,0 +1,184 @@
+//! The language of who names none: that of the project, else that of the gateway. Clients written for the original service
+//! never name one.
+
+use std::sync::{Arc, Mutex};
+
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use voxline::audio::{FramePos, FrameRange};
+use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::gateway::Options;
+use voxline::gateway::admin::{Command, perform};
+use voxline::language::Languages;
+use voxline::net::http_client;
+
+use crate::gateway::{url, wav};
+use crate::stream::minted;
+use crate::stream::socket::Socket;
+use crate::support::clips;
+use crate::support::server::{Server, Setup};
+use crate::support::whisper::whisper;
+
+/// Hears nothing, and keeps what it was asked for.
+#[derive(Default)]
+struct Listed(Mutex<Vec<StreamOptions>>);
+
+struct Deaf {
+    heard: u64,
+}
+
+impl Recognizer for Listed {
+    fn name(&self) -> &str {
+        "listed"
+    }
+
+    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        self.0.lock().unwrap().push(options.clone());
+        Ok(Box::new(Deaf { heard: 0 }))
+    }
+}
+
+impl RecognizerStream for Deaf {
+    fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
+        let range = FrameRange::new(FramePos(self.heard), FramePos(self.heard + pcm.len() as u64));
+        self.heard = range.end.0;
+        Ok(vec![Segment::silence(range)])
+    }
+
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        Ok(Guess::Nothing)
+    }
+
+    fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        Ok(Vec::new())
+    }
+}
+
+fn speaking(languages: &str) -> Setup {
+    let languages = languages.parse().unwrap();
+    Setup { options: Options { languages, ..Options::default() }, ..Setup::default() }
+}
+
+#[tokio::test]
+async fn without_a_language_it_is_the_projects_else_the_gateways() {
+    // The languages of the gateway, of the project and of the request; then the language and the choice of languages that
+    // the recogniser is asked for. Nothing is a dash.
+    let cases = [
+        ["auto", "-", "-", "-", ""],
+        ["ru", "-", "-", "ru", ""],
+        ["ru,en", "-", "-", "-", "ru,en"],
+        ["ru", "en,de", "-", "-", "en,de"],
+        ["ru", "auto", "-", "-", ""],
+        ["ru", "en,de", "fr", "fr", ""],
+    ];
+    for case in cases {
+        let [gateway, project, named, language, languages] = case;
+        let named = Some(named).filter(|named| *named != "-");
+        let recognizer = Arc::new(Listed::default());
+        let server = Server::with(recognizer.clone(), speaking(gateway)).await;
+        if project != "-" {
+            let languages: Languages = project.parse().unwrap();
+            let set = Command::SetLanguages { name: "test".to_owned(), languages: Some(languages) };
+            perform(server.gateway.authority(), set).unwrap();
+        }
+        let token = server.tokens().token().await.unwrap();
+        let (http, plain) = (http_client().unwrap(), minted(&server));
+        let query = named.map(|named| format!("?language={named}")).unwrap_or_default();
+        for path in ["/asr", "/asr_stream/create_task"] {
+            let request =
+                http.post(url(&server, &format!("{path}{query}"))).bearer_auth(plain.expose_secret());
+            let answer = request.body(wav(1, 16_000, 16_000)).send().await.unwrap();
+            assert!(answer.status().is_success(), "{path}: {answer:?}");
+        }
+        let mut socket = Socket::dial(&server, &token).await;
+        let mut start = json!({ "type": "start", "sample_rate": 16_000 });
+        if let Some(named) = named {
+            start["language"] = json!(named);
+        }
+        socket.say(&start);
+        socket.hear("ready").await;
+        drop(socket);
+        server.stop().await;
+
+        let asked = recognizer.0.lock().unwrap();
+        assert_eq!(asked.len(), 3, "{asked:?}");
+        for options in asked.iter() {
+            assert_eq!(options.language.as_deref().unwrap_or("-"), language, "{case:?}");
+            assert_eq!(options.languages.join(","), languages, "{case:?}");
+        }
+    }
+}
+
+/// Prompts of a word or two, which Whisper by itself takes for Polish, Bulgarian or Serbian.
+const SHORT: [&str; 3] = ["vm-goodbye", "vm-isunavail", "hello-world"];
+
+#[tokio::test]
+async fn short_russian_prompts_are_russian() {
+    let whisper = whisper().clone();
+    let server = Server::with(Arc::new(whisper), speaking("ru")).await;
+    let plain = minted(&server);
+    for prompt in SHORT {
+        let body = clip_as_wav(&clips::audio("ru-telephone", prompt));
+        let request = http_client().unwrap().post(url(&server, "/asr")).bearer_auth(plain.expose_secret());
+        let answer: Value = request.body(body).send().await.unwrap().json().await.unwrap();
+        let text = answer["result"]["texts"][0]["text"].as_str().unwrap_or_default();
+        let is_russian = |c: char| matches!(c, 'а'..='я' | 'ё' | ' ' | '-') || c.is_ascii_digit();
+        assert!(!text.is_empty() && text.chars().all(is_russian), "{prompt}: {answer}");
+    }
+    server.stop().await;
+}
+
+#[test]
+fn what_is_detected_is_one_of_the_languages_allowed() {
+    let whisper = whisper();
+    let options = StreamOptions::from(&"ru,en".parse::<Languages>().unwrap());
+    let mut russian = 0;
+    for set in ["ru-telephone", "en-telephone"] {
+        for prompt in SHORT {
+            let mut stream = whisper.start(&options).unwrap();
+            let mut segments = stream.push(&clips::audio(set, prompt)).unwrap();
+            segments.extend(stream.flush().unwrap());
+            for segment in segments.iter().filter(|segment| !segment.text.is_empty()) {
+                let language = segment.language.as_deref().unwrap();
+                assert!(["ru", "en"].contains(&language), "{set} {prompt}: {segment:?}");
+                russian += usize::from(set == "ru-telephone" && language == "ru");
+            }
+        }
+    }
+    assert!(russian >= 2, "only {russian} of {} prompts are Russian", SHORT.len());
+}
+
+/// One word is too little to tell Russian from Polish. A stream that is begun anew behind Russian speech knows.
+#[test]
+fn the_language_settled_on_travels_with_the_context() {
+    let whisper = whisper();
+    let listen = |pcm: &[i16], context: Option<String>| {
+        let mut stream = whisper.start(&StreamOptions { context, ..StreamOptions::default() }).unwrap();
+        let mut segments = stream.push(pcm).unwrap();
+        segments.extend(stream.flush().unwrap());
+        segments.into_iter().rfind(|segment| !segment.text.is_empty()).expect("something is said")
+    };
+    let word = clips::audio("ru-telephone", "vm-isunavail");
+    let before = listen(&clips::audio("ru-telephone", "queue-youarenext"), None);
+    assert_eq!(before.language.as_deref(), Some("ru"));
+    let context = before.context.expect("what was detected is told");
+    assert_ne!(listen(&word, None).language.as_deref(), Some("ru"), "the word alone is clear by now");
+    let behind = listen(&word, Some(context));
+    assert_eq!(behind.language.as_deref(), Some("ru"), "{behind:?}");
+    // Of another version.
+    listen(&word, Some("{\"language\":7}".to_owned()));
+}
+
+fn clip_as_wav(pcm: &[i16]) -> Vec<u8> {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 16_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut file = std::io::Cursor::new(Vec::new());
+    let mut writer = hound::WavWriter::new(&mut file, spec).unwrap();
+    pcm.iter().for_each(|sample| writer.write_sample(*sample).unwrap());
+    writer.finalize().unwrap();
+    file.into_inner()
+}
