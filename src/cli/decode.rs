@@ -12,6 +12,7 @@ use super::input::Reading;
 use super::keep_binary_off_terminal;
 use super::progress::Progress;
 use super::target;
+use super::typed::whole;
 use crate::audio::{AudioChunk, FramePos, WavWriter, sample};
 use crate::chunk::Chunker;
 use crate::decode::{self, Block, Decoder};
@@ -38,7 +39,7 @@ pub(super) struct Arguments {
     output: PathBuf,
     /// Frames per second of the output
     #[arg(long, default_value_t = 16_000, value_name = "HZ",
-          value_parser = clap::value_parser!(u32).range(i64::from(*RATES.start())..=i64::from(*RATES.end())))]
+          value_parser = whole(RATES))]
     rate: u32,
     /// Format of the output
     #[arg(long, default_value = "wav")]

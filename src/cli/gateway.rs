@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::exit_code::{CliError, Exit};
 use super::say;
+use super::typed::{lifetime, network, seconds, whole};
 use crate::clock::SystemClock;
 use crate::gateway::admin::{AdminError, Answer, Command, administer, backup};
 use crate::gateway::authority::{Budget, Scope, Scopes, Terms};
@@ -159,26 +160,26 @@ struct CreateServiceToken {
     /// What it opens: tts, asr_short, asr_stream [default: all]
     #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
     scopes: Vec<Scope>,
-    /// How many seconds it lives [default: for ever]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    /// How long it lives: seconds, or a time such as 12h or 30d [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
     expires_in: Option<u64>,
-    /// How many seconds of audio it may have recognised in a day of UTC
-    #[arg(long, value_name = "SECONDS")]
+    /// How much audio it may have recognised in a day of UTC: seconds, or a time such as 10h
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     audio_per_day: Option<u64>,
-    /// How many seconds of audio it may have recognised in all
-    #[arg(long, value_name = "SECONDS")]
+    /// How much audio it may have recognised in all: seconds, or a time such as 10h
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     audio_total: Option<u64>,
     /// How many characters it may have spoken in a day of UTC
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u64::MAX))]
     characters_per_day: Option<u64>,
     /// How many characters it may have spoken in all
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u64::MAX))]
     characters_total: Option<u64>,
-    /// Networks it may be used from, as 10.0.0.0/8 [default: any]
-    #[arg(long = "from", value_name = "NETWORKS", value_delimiter = ',')]
+    /// Networks or addresses it may be used from, as 10.0.0.0/8 [default: any]
+    #[arg(long = "from", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     networks: Vec<IpNet>,
     /// How many streaming sessions of it may live at once [default: as many as the gateway has]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
     max_sessions: Option<u32>,
 }
 

@@ -17,6 +17,7 @@ mod systemd;
 mod target;
 mod token;
 mod transcribe;
+mod typed;
 mod voices;
 
 use std::io::{self, IsTerminal, Write};

@@ -8,7 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit_code::{CliError, Exit};
 use super::{Common, complain, megabytes, say};
-use crate::models::{HUB, Source, State, Status, Store, StoreError};
+use crate::config::Config;
+use crate::language::closest;
+use crate::models::{HUB, Source, State, Status, Store, StoreError, catalogue};
 use crate::net::download_client;
 
 #[derive(Args)]
@@ -52,7 +54,8 @@ enum Place {
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let store = Store::new(common.load(None)?.models);
+    let config = common.load(None)?;
+    let store = Store::new(config.models.clone());
     let known = |wanted: fn(&Status) -> bool| {
         store.list().into_iter().filter(wanted).map(|model| model.name).collect::<Vec<_>>()
     };
@@ -63,7 +66,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         }
         What::List { json } => list(&store, json),
         What::Verify { names } => {
-            verify(&store, or(names, known(|model| model.usual || model.state != State::Missing)))
+            verify(&store, &config, or(names, known(|model| model.usual || model.state != State::Missing)))
         }
     }
 }
@@ -99,10 +102,21 @@ async fn pull(store: &Store, names: Vec<String>, sources: Vec<Source>) -> Result
         });
         let pulled = pulled.await;
         bar.finish_and_clear();
-        pulled.map_err(|error| CliError::new(exit_of(&error), error.to_string()))?;
+        pulled.map_err(|error| refused(&error))?;
         say(&format!("{name}: {}\n", store.path(&name).display()))?;
     }
     Ok(Exit::Done)
+}
+
+/// The error as users are told it, with the name that they may have meant.
+fn refused(error: &StoreError) -> CliError {
+    let known = catalogue();
+    let near = match error {
+        StoreError::Unknown { name, .. } => closest(name, known.iter().map(|model| &*model.name)),
+        _ => None,
+    };
+    let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    CliError::new(exit_of(error), format!("{error}{near}"))
 }
 
 fn exit_of(error: &StoreError) -> Exit {
@@ -133,13 +147,20 @@ fn list(store: &Store, json: bool) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn verify(store: &Store, names: Vec<String>) -> Result<Exit, CliError> {
+fn verify(store: &Store, config: &Config, names: Vec<String>) -> Result<Exit, CliError> {
     let mut exit = Exit::Done;
     for name in names {
         match store.verify(&name) {
             Ok(()) => say(&format!("{name}: every file has its hash\n"))?,
             Err(error) => {
-                complain(&CliError::new(Exit::Setup, error.to_string()));
+                let told = match &error {
+                    StoreError::Missing { path, model } => CliError::new(
+                        Exit::Setup,
+                        format!("{} is missing; run: {}", path.display(), config.pull(model)),
+                    ),
+                    error => refused(error),
+                };
+                complain(&told);
                 exit = Exit::Setup;
             }
         }

@@ -16,7 +16,7 @@ use super::signals::{Hangups, Signals};
 use super::{Common, Hearing, say, systemd};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::config::gateway::{Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit};
+use crate::config::gateway::{Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit, listen_address};
 use crate::engine::Voices;
 use crate::gateway::authority::Authority;
 use crate::gateway::{Engines, Gateway, Listener, Origin, Tls, capacity, serve};
@@ -28,8 +28,9 @@ pub(super) struct Arguments {
     #[command(flatten)]
     #[serde(skip)]
     hearing: Hearing,
-    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8085]
-    #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_LISTEN")]
+    /// Address to listen on, as 127.0.0.1:8085, or :8085 for all addresses of the machine; port 0 takes a free one
+    /// [default: 127.0.0.1:8085]
+    #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_LISTEN", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// Directory of the gateway's state: projects and tokens
     #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]

@@ -17,6 +17,7 @@ use crate::config::{Access, Config, Service};
 use crate::engine::{EngineError, Recognizer, StreamOptions, Voices, Whisper};
 use crate::gateway::authority::{Authority, NewClient};
 use crate::gateway::{self, Engines, Gateway};
+use crate::language::closest;
 use crate::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
 use crate::net::{Endpoint, Trust, http_client_trusting};
 use crate::transport::WebSocketConnector;
@@ -165,14 +166,21 @@ pub(super) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, Cl
         }
         Err(error) => error,
     };
-    // What the engine advises is to pull the model, which only helps where it is one that can be pulled.
-    let is_known = catalogue().iter().any(|model| model.name == config.model);
+    // The engine's own advice neither knows where models are kept nor which there are.
+    let known = catalogue();
+    let names = || known.iter().map(|model| &*model.name);
     match error {
-        EngineError::Model { path, reason, .. } if !is_known => {
-            let hint = format!(
-                "--model takes the name of a model ({WHISPER_BASE}, {WHISPER_TINY_EN}) or a directory with model.bin, \
-                 vocabulary.txt or vocabulary.json, and config.json"
-            );
+        EngineError::Model { path, reason, .. } => {
+            let hint = if names().any(|name| name == config.model) {
+                format!("run `{}`", config.pull(&config.model))
+            } else if let Some(near) = closest(&config.model, names()).filter(|_| !config.model_is_path()) {
+                format!("did you mean --model {near}?")
+            } else {
+                format!(
+                    "--model takes the name of a model ({WHISPER_BASE}, {WHISPER_TINY_EN}) or a directory with \
+                     model.bin, vocabulary.txt or vocabulary.json, and config.json"
+                )
+            };
             Err(EngineError::Model { path, reason, hint }.into())
         }
         error => Err(error.into()),

@@ -51,7 +51,7 @@ impl<const MIN: u64, const MAX: u64> TryFrom<u64> for Whole<MIN, MAX> {
     fn try_from(number: u64) -> Result<Self, String> {
         match (MIN..=MAX).contains(&number) {
             true => Ok(Whole(number)),
-            false => Err(format!("{number} is not in {MIN}..={MAX}")),
+            false => Err(format!("{number} is not a whole number from {MIN} to {MAX}")),
         }
     }
 }
@@ -60,8 +60,33 @@ impl<const MIN: u64, const MAX: u64> FromStr for Whole<MIN, MAX> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse::<u64>().map_err(|_| "a whole number was expected".to_owned())?.try_into()
+        let number = text.trim().parse::<u64>();
+        number.map_err(|_| format!("expected a whole number from {MIN} to {MAX}"))?.try_into()
     }
+}
+
+/// Parses the address to listen on: a number and a port, `localhost` and a port, or a port behind a colon, which means all
+/// addresses of the machine, as it does to most servers.
+///
+/// # Errors
+/// In words, with an example.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None if text.starts_with(':') => format!("0.0.0.0{text}"),
+        None => text.to_owned(),
+    };
+    numeric.parse().map_err(|_| {
+        "expected an address and a port, as 127.0.0.1:8085 or [::1]:8085, or :8085 for all addresses"
+            .to_owned()
+    })
+}
+
+fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    listen_address(&text)
+        .map_err(|expected| serde::de::Error::custom(format!("listen = \"{text}\": {expected}")))
 }
 
 /// What happens to a refresh or access token over the limit.
@@ -89,6 +114,7 @@ pub enum RefreshTokens {
 #[serde(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = "they are told once, where users look")]
 pub struct GatewayConfig {
+    #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
     pub state: Option<PathBuf>,
     pub tls_cert: Option<PathBuf>,

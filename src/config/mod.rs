@@ -64,6 +64,8 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// Where models are kept.
     pub models: PathBuf,
+    /// Whether that is the user's own directory of them.
+    usual_models: bool,
     /// The recogniser of a gateway that this program runs: the name of one of those models, or the directory of one
     /// that is elsewhere.
     pub model: String,
@@ -206,6 +208,7 @@ impl Config {
             .map_err(|error| ConfigError::Gateway { reason: raw::first_line(error.message()) })?;
         let profile = raw.profile(settings.profile.as_deref())?;
         let models = settings.models.or(raw.models);
+        let usual_models = models.is_none();
         let models = models.or_else(|| Some(home.as_ref()?.cache_dir().join("voxline/models")));
         let tokens = home.map(|home| home.data_dir().join("voxline/tokens"));
         let languages = settings.language.or(raw.language);
@@ -231,6 +234,7 @@ impl Config {
             ca_file: settings.ca_file.or(profile.ca_file),
             models: models.ok_or(ConfigError::NoHome("a directory with --models"))?,
             tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
+            usual_models,
             model: settings.model.or(raw.model).unwrap_or_else(|| WHISPER_BASE.to_owned()),
             vault_key_file: settings.vault_key_file.or(raw.vault_key_file),
             language: languages.only().map(Language::to_string),
@@ -251,10 +255,27 @@ impl Config {
     /// The directory of the recogniser's model. What has a slash in it is a path, as it is to a shell; the rest is a name.
     #[must_use]
     pub fn recognizer(&self) -> PathBuf {
-        match self.model.contains(std::path::is_separator) || matches!(&*self.model, "." | "..") {
-            true => PathBuf::from(&self.model),
-            false => self.models.join(&self.model),
+        if self.model_is_path() { PathBuf::from(&self.model) } else { self.models.join(&self.model) }
+    }
+
+    pub(crate) fn model_is_path(&self) -> bool {
+        self.model.contains(std::path::is_separator) || matches!(&*self.model, "." | "..")
+    }
+
+    /// The command that fetches a model to where models are kept.
+    #[must_use]
+    pub fn pull(&self, model: &str) -> String {
+        if self.usual_models {
+            return format!("voxline models pull {model}");
         }
+        let place = self.models.display().to_string();
+        // As a shell wants it.
+        let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+        let place = match place.chars().all(is_plain) {
+            true => place,
+            false => format!("'{}'", place.replace('\'', r"'\''")),
+        };
+        format!("voxline models pull {model} --models {place}")
     }
 
     /// Who recognises and speaks. Reads the files that hold secrets.

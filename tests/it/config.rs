@@ -110,9 +110,9 @@ fn a_file_that_says_nonsense_is_refused_with_its_line() {
     let place = Place::new();
     for (contents, parts) in [
         ("[gateway]\nlisten = \"127.0.0.1:1\"\nmax_session = 3\n", ["line 3", "unknown field `max_session`"]),
-        ("[gateway]\nmax_sessions = 0\n", ["line 2", "0 is not in 1..=65535"]),
+        ("[gateway]\nmax_sessions = 0\n", ["line 2", "0 is not a whole number from 1 to 65535"]),
         ("[gateway]\n\ntoken_limit = \"drop\"\n", ["line 3", "unknown variant `drop`"]),
-        ("[gateway]\nlisten = \"here\"\n", ["line 2", "invalid socket address"]),
+        ("[gateway]\nlisten = \"here\"\n", ["line 2", "expected an address and a port"]),
         ("[gateway]\ncors_origin = [\"https://a/b\"]\n", ["line 2", "an origin is *"]),
         ("[gateway]\nheader_timeout = -1\n", ["line 2", "invalid value"]),
     ] {

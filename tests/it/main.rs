@@ -8,6 +8,7 @@ mod bench;
 mod certificates;
 mod cli;
 mod cli_audio;
+mod cli_flags;
 mod cli_output;
 mod cli_token;
 mod config;

@@ -17,6 +17,7 @@ use super::score::{Cost, Score};
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos};
 use crate::cli::exit_code::{CliError, Exit};
 use crate::cli::service::{Connection, Need, load_recognizer};
+use crate::cli::typed::whole;
 use crate::cli::{Common, Hearing, say};
 use crate::clock::{cpu_time, now};
 use crate::config::{Config, Service};
@@ -38,7 +39,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     hearing: Hearing,
     /// How many recordings are recognised at once
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = whole(1..=u16::MAX))]
     threads: u16,
     /// Speak them to the service, as fast as they were spoken, and measure how late its text comes
     #[arg(long)]

@@ -14,6 +14,7 @@ use super::recording::{self, SAMPLE_RATE};
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos};
 use crate::cli::exit_code::{CliError, Exit};
 use crate::cli::service::{Connection, Need};
+use crate::cli::typed::whole;
 use crate::cli::{Common, Hearing, say};
 use crate::config::Service;
 use crate::gateway::Options;
@@ -32,17 +33,17 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     inputs: Vec<PathBuf>,
     /// The most sessions to try at once
-    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = whole(1..=u16::MAX))]
     sessions: u16,
     /// How long each session speaks
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = whole(5..=86_400_u32))]
     seconds: u32,
     /// How long after the speech its final text may come
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     within: f64,
     /// Let the embedded gateway take so many sessions and offer it all of them in one run; otherwise it takes all, and the
     /// most that it carries are looked for in several runs
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "COUNT", value_parser = whole(1..=u16::MAX))]
     max_sessions: Option<u16>,
     #[command(flatten)]
     hearing: Hearing,

@@ -15,6 +15,7 @@ use self::output::{Form, Output};
 use super::exit_code::{CliError, Exit};
 use super::service::{Connection, Need};
 use super::signals::Signals;
+use super::typed::whole;
 use super::{Common, keep_binary_off_terminal, keep_stdin_apart, target};
 use crate::resample::RATES;
 use crate::speech::{SpeechClient, SpeechError, SpeechHandle, SpeechOptions};
@@ -42,7 +43,7 @@ pub(super) struct Arguments {
     encoder: Option<Encoder>,
     /// Frames per second of PCM [default: 24000]
     #[arg(long, value_name = "HZ",
-          value_parser = clap::value_parser!(u32).range(i64::from(*RATES.start())..=i64::from(*RATES.end())))]
+          value_parser = whole(RATES))]
     rate: Option<u32>,
 }
 

@@ -1,11 +1,10 @@
 //! Flags for the bounds of subtitle cues.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::RangedI64ValueParser;
 
+use crate::cli::typed::whole;
 use crate::transcript::Subtitles;
 
 /// The bounds of subtitle cues, with `srt` and `vtt`.
@@ -13,18 +12,18 @@ use crate::transcript::Subtitles;
 pub(super) struct Cues {
     /// Lines of a subtitle cue, 1 to 10
     #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().lines,
-          value_parser = within(Subtitles::LINES))]
+          value_parser = whole(Subtitles::LINES))]
     cue_lines: u16,
     /// Characters of a line in a cue, 10 to 200
     #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().width,
-          value_parser = within(Subtitles::WIDTH))]
+          value_parser = whole(Subtitles::WIDTH))]
     cue_width: u16,
     /// Seconds that a cue is shown at most, 1 to 60
-    #[arg(long, value_name = "SECONDS", default_value_t = 7, value_parser = within(Subtitles::SECONDS))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 7, value_parser = whole(Subtitles::SECONDS))]
     cue_seconds: u16,
     /// Characters a second that can be read, 1 to 100: a cue stays for as long, where the next leaves it the time
     #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().speed,
-          value_parser = within(Subtitles::SPEED))]
+          value_parser = whole(Subtitles::SPEED))]
     cue_speed: u16,
     /// Seconds of silence that end a cue in any case, 0.1 to 60
     #[arg(long, value_name = "SECONDS", default_value = "1.5", value_parser = pause)]
@@ -41,10 +40,6 @@ impl Cues {
             pause: self.cue_pause,
         }
     }
-}
-
-fn within(range: RangeInclusive<u16>) -> RangedI64ValueParser<u16> {
-    clap::value_parser!(u16).range(i64::from(*range.start())..=i64::from(*range.end()))
 }
 
 fn pause(text: &str) -> Result<Duration, String> {

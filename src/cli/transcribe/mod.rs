@@ -19,6 +19,7 @@ use super::input::Reading;
 use super::service::{Connection, Need};
 use super::signals::{Signals, Stop};
 use super::target::Target;
+use super::typed::whole;
 use super::{Common, Hearing, complain, keep_stdin_apart};
 use crate::decode::Channels;
 use crate::pace::Pace;
@@ -54,13 +55,13 @@ pub(super) struct Arguments {
     #[arg(long, default_value = "max", value_name = "SPEED")]
     pace: Pace,
     /// Seconds of audio kept in memory until their text has come, 30 to 3600: more than the longest utterance, 28 s
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(30..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = whole(30..=3600_u32))]
     buffer: u32,
     /// What a full buffer means: block (read no more until there is room) or drop-oldest (lose audio, and tell of the gap)
     #[arg(long, value_name = "WHAT", default_value = "block", hide_possible_values = true)]
     on_full: OnFull,
     /// Seconds to go on trying while the service is away, 1 to 86400
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = whole(1..=86_400_u32))]
     patience: u32,
     #[command(flatten)]
     spooling: spooling::Flags,
