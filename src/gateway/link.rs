@@ -9,12 +9,13 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::Gateway;
 use super::authority::{Amount, AuthorityError, Exhausted, Identity, Scope};
 use super::board::Partial;
+use super::server::Connection;
 use super::session::{Attached, Refusal, Session, Violation};
-use super::stream::{Socket, encode, millis, parse};
+use super::stream::{encode, millis, parse};
 use crate::audio::FramePos;
 use crate::session::close;
 use crate::session::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
-use crate::transport::Event;
+use crate::transport::{Event, Wire};
 
 /// How long a socket may be silent before it is asked for a sign of life, and how long before it counts as dead.
 const PING_AFTER: Duration = Duration::from_secs(20);
@@ -191,7 +192,7 @@ impl<'a> Link<'a> {
 
     /// Carries the session until the socket ends, or should.
     #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
-    pub(super) async fn run(mut self, wire: &mut Socket) -> Ending {
+    pub(super) async fn run<Io: Connection>(mut self, wire: &mut Wire<Io>) -> Ending {
         let mut news = self.session.board().watch();
         let mut revocations = self.gateway.authority.revocations();
         // What was revoked since the token was checked is not told any more.
@@ -262,7 +263,7 @@ impl<'a> Link<'a> {
     /// Brings the client up to date: acknowledgement, finals, the newest partial, the end. After each message, so that
     /// audio is acknowledged frame by frame, and gaps are. Queues no more than the client takes soon; whether something
     /// may be left to say once the queue has drained.
-    fn report(&mut self, wire: &mut Socket) -> Result<bool, Goodbye> {
+    fn report<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<bool, Goodbye> {
         let state = self.session.board().lock();
         if state.attachment != self.attachment {
             return Err(Goodbye::moved());
@@ -393,7 +394,98 @@ pub(super) async fn at(instant: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures::StreamExt;
+    use secrecy::ExposeSecret;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::engine::{Recognizer, Voices};
+    use crate::gateway::authority::{Authority, Terms};
+    use crate::gateway::{Engines, Options};
+    use crate::session::protocol::Start;
+    use crate::testing::DigestRecognizer;
+
+    /// A gateway of one project, and a token of it with its id.
+    fn gateway() -> (Gateway, String, String) {
+        let lifetime = Duration::from_secs(3_600);
+        let authority = Authority::in_memory(lifetime, Arc::new(SystemClock::new())).unwrap();
+        authority.create_project("test").unwrap();
+        let minted = authority.create_service_token("test", Terms::default()).unwrap();
+        let recognizer: Arc<dyn Recognizer> = Arc::new(DigestRecognizer::new(16_000));
+        let engines = Engines { recognizer: Some(recognizer), voices: Voices::default() };
+        let gateway = Gateway::new(authority, engines, Options::default());
+        (gateway, minted.token.expose_secret().to_owned(), minted.id)
+    }
+
+    /// A session of whose token it is.
+    fn session(gateway: &Gateway, identity: &Identity) -> (Session, Attached) {
+        let start: Start = serde_json::from_str(r#"{"sample_rate":16000}"#).unwrap();
+        let recognizer = gateway.recognizer().unwrap();
+        let options = crate::engine::StreamOptions::default();
+        let session = Session::start(recognizer, &gateway.scheduler, identity, &start, options).unwrap();
+        let attached = session.attach(0).unwrap();
+        (session, attached)
+    }
+
+    /// A client's end of a socket, and the gateway's.
+    async fn sockets() -> (WebSocketStream<DuplexStream>, Wire<DuplexStream>) {
+        let (near, far) = duplex(64 * 1024);
+        let peer = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        (peer, Wire::new(WebSocketStream::from_raw_socket(far, Role::Server, None).await))
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
+    async fn a_silent_socket_is_asked_and_waited_for() {
+        let (gateway, token, _) = gateway();
+        let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
+        let (session, attached) = session(&gateway, &identity);
+        let (mut peer, mut wire) = sockets().await;
+        let started = Instant::now();
+        let pass = Pass::new(identity, None, started);
+        let link = Link::new(&gateway, &session, &attached, pass).run(&mut wire);
+        let client = async {
+            let seconds = || started.elapsed().as_secs();
+            let mut pings = Vec::new();
+            while pings.len() < 2 {
+                match peer.next().await.expect("it is waited for").unwrap() {
+                    Message::Ping(_) => pings.push(seconds()),
+                    other => assert!(matches!(other, Message::Text(_)), "{other:?}"),
+                }
+                // Its pong leaves with the next look at the socket, just in time.
+                sleep_until(started + Duration::from_secs(58)).await;
+            }
+            assert_eq!(pings, [20, 78]);
+            // From here on it is gone, and the socket with it only when it could have answered.
+            std::future::pending::<()>().await;
+        };
+        let ending = tokio::select! {
+            ending = link => ending,
+            () = client => unreachable!("it waits without end"),
+        };
+        assert_eq!((ending.name(), started.elapsed().as_secs()), ("lost", 118));
+        drop(peer.close(None).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
+    async fn a_token_that_was_revoked_meanwhile_opens_nothing() {
+        let (gateway, token, id) = gateway();
+        let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
+        let (session, attached) = session(&gateway, &identity);
+        // After the check, and before anybody is told of revocations.
+        gateway.authority.revoke_token(&id).unwrap();
+        let (_peer, mut wire) = sockets().await;
+        let pass = Pass::new(identity, None, Instant::now());
+        let ending = Link::new(&gateway, &session, &attached, pass).run(&mut wire).await;
+        let Ending::Close(goodbye) = ending else { panic!("{} rather than closed", ending.name()) };
+        assert_eq!((goodbye.code, goodbye.resumable), (close::TOKEN, true));
+    }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "an Instant can't be made otherwise")]

@@ -204,6 +204,6 @@ impl Server {
 }
 
 /// What bytes come and go by, encrypted or not.
-trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for Io {}

@@ -319,6 +319,25 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_that_waited_long_owes_nobody_a_turn() {
+        let mut bench = Bench::new(1);
+        let guesser = bench.add(Rank::Live);
+        let turn = bench.pick();
+        bench.give_back(turn, Next::Guess, 1);
+        let busy = bench.add(Rank::Live);
+        assert_eq!(bench.turns(50, 1_000), [busy; 50]);
+        let turn = bench.pick();
+        bench.give_back(turn, Next::Wait, 1_000);
+        let guess = bench.pick();
+        assert_eq!((guess.id, guess.rank), (guesser, Rank::Guess));
+        bench.give_back(guess, Next::Wait, 1);
+        // Who comes now begins where the busy one is, not where the guess was made ready.
+        let late = bench.add(Rank::Live);
+        let served = bench.order.jobs[&late].served;
+        assert!(served >= Duration::from_secs(49), "{served:?}");
+    }
+
+    #[test]
     fn one_thread_stays_free_for_live_ones() {
         let mut bench = Bench::new(2);
         for _ in 0..3 {
