@@ -34,6 +34,8 @@ struct Step {
     is_mutated: bool,
     /// Whether what follows may be taken for a part of it.
     may_swallow: bool,
+    /// Whether the gateway has to close the socket over it.
+    is_refused: bool,
 }
 
 /// Opens a socket and says what `seed` makes up, until the gateway closes it or all is said. Inputs are the mutated
@@ -169,6 +171,8 @@ impl Talk {
             _ => Vec::new(),
         };
         let swallows = steps.iter().any(|step| step.may_swallow);
+        let refused = steps.iter().position(|step| step.is_refused);
+        let refused = refused.filter(|refused| steps[..*refused].iter().all(|step| !step.may_swallow));
         // It reads while it writes, or both ends might wait for each other.
         let mut writing = bytes.as_slice();
         let (mut said_goodbye, mut is_shut) = (false, false);
@@ -204,6 +208,9 @@ impl Talk {
                 Ok((PONG, payload)) => {
                     if let Some(number) = payload.first_chunk::<4>().filter(|_| payload.len() == 4) {
                         self.pongs = self.pongs.max(u32::from_be_bytes(*number) as usize);
+                        if refused.is_some_and(|refused| self.pongs > refused) {
+                            return Err("what ends behind all audio was taken for the end".to_owned());
+                        }
                     }
                 }
                 Ok((TEXT, payload)) => drop(self.note(&payload)?),
@@ -302,7 +309,7 @@ fn script(world: &World, project: usize, mut at: u64, dice: &mut Random) -> Vec<
         let step = match dice.below(rarity) {
             0 => fatal(frame, at, dice),
             _ if dice.below(8) < 5 => twisted(world, project, frame, at, dice),
-            _ => Step { bytes: frame.encode(), is_mutated: false, may_swallow: false },
+            _ => Step { bytes: frame.encode(), is_mutated: false, may_swallow: false, is_refused: false },
         };
         steps.push(step);
         let last = steps.len() - 1;
@@ -313,11 +320,16 @@ fn script(world: &World, project: usize, mut at: u64, dice: &mut Random) -> Vec<
     }
     if dice.below(400) == 0 {
         let ping = Frame::new(PING, *b"flood", dice).encode();
-        steps.push(Step { bytes: ping.repeat(FLOOD), is_mutated: true, may_swallow: false });
+        steps.push(Step {
+            bytes: ping.repeat(FLOOD),
+            is_mutated: true,
+            may_swallow: false,
+            is_refused: false,
+        });
     }
     if dice.below(4) == 0 {
         let finish = Frame::new(TEXT, json!({ "type": "finish", "through": at }).to_string(), dice);
-        steps.push(Step { bytes: finish.encode(), is_mutated: false, may_swallow: false });
+        steps.push(Step { bytes: finish.encode(), is_mutated: false, may_swallow: false, is_refused: false });
     }
     steps
 }
@@ -395,7 +407,7 @@ fn twisted(world: &World, project: usize, frame: Frame, at: u64, dice: &mut Rand
     }
     // Said again it is news to nobody.
     bytes.extend(frame.encode());
-    Step { bytes, is_mutated: true, may_swallow: false }
+    Step { bytes, is_mutated: true, may_swallow: false, is_refused: false }
 }
 
 /// In pieces, also empty ones, with pings between them.
@@ -417,8 +429,9 @@ fn fragmented(frame: &Frame, dice: &mut Random) -> Vec<u8> {
 /// What a gateway can't take. Some of it may turn out harmless.
 fn fatal(frame: Frame, at: u64, dice: &mut Random) -> Step {
     let mut swallows = false;
+    let mut is_refused = false;
     let mut frame = frame;
-    let bytes = match dice.below(20) {
+    let bytes = match dice.below(21) {
         0 | 1 => {
             match frame.opcode {
                 TEXT => renumber(&mut frame.payload, dice),
@@ -486,6 +499,12 @@ fn fatal(frame: Frame, at: u64, dice: &mut Random) -> Step {
             let text = rewritten(&json!({ "type": "gap", "from": at, "to": at }), dice);
             Frame::new(TEXT, text, dice).encode()
         }
+        19 => {
+            // No audio can have come so far, whatever was said before.
+            is_refused = true;
+            let finish = json!({ "type": "finish", "through": u64::MAX - dice.below(1_000) as u64 });
+            Frame::new(TEXT, finish.to_string(), dice).encode()
+        }
         18 => audio(at + 1 + dice.below(1_000_000) as u64, 10, dice).encode(),
         _ => {
             // Nobody but these bytes knows what comes of them.
@@ -493,5 +512,5 @@ fn fatal(frame: Frame, at: u64, dice: &mut Random) -> Step {
             (0..dice.below(300)).map(|_| dice.next() as u8).collect()
         }
     };
-    Step { bytes, is_mutated: true, may_swallow: swallows }
+    Step { bytes, is_mutated: true, may_swallow: swallows, is_refused }
 }

@@ -7,6 +7,7 @@ pub(crate) mod socket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -15,9 +16,11 @@ use tokio_tungstenite::tungstenite::Message;
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::gateway::Options;
 use voxline::gateway::authority::Terms;
+use voxline::net::http_client;
 use voxline::testing::DigestRecognizer;
 
 use self::socket::{Said, Segment, Socket};
+use crate::gateway::url;
 use crate::support::server::{Server, Setup};
 
 /// Half a second.
@@ -549,5 +552,53 @@ async fn another_socket_brings_no_other_allowance() {
         socket = Socket::resuming(&server, &token, &ready, 0).await;
     }
     assert_eq!(ended_later(&server, &token, &ready, 0).await, []);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_token_in_band_counts_against_the_address() {
+    let (server, _) = server(Options { max_failures: 2, ..Options::default() }).await;
+    let token = token(&server).await;
+    let (mut first, ready) = Socket::start(&server, &token).await;
+    first.auth("wrong");
+    assert_eq!(first.closed().await.0, 4401);
+    let (mut second, _) = Socket::resume(&server, &token, &ready, 0).await;
+    second.auth("wrong");
+    assert_eq!(second.closed().await.0, 4401);
+    let asked = http_client().unwrap().get(url(&server, "/tts")).bearer_auth(minted(&server).expose_secret());
+    assert_eq!(asked.send().await.unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_guess_at_a_segment_is_told_whatever_its_revision() {
+    let (server, _) = server(Options::default()).await;
+    let mut socket = Socket::dial(&server, &token(&server).await).await;
+    socket.say(&json!({ "type": "start", "sample_rate": 16_000, "partials": true }));
+    socket.hear("ready").await;
+    let pcm = audio(2 * SEGMENT);
+    // One guess at each of the two, and so of the same revision.
+    for (segment, start, end) in [(0, 0, SEGMENT / 2), (1, SEGMENT / 2, SEGMENT + SEGMENT / 2)] {
+        socket.frame(start, &pcm[index(start)..index(end)]);
+        let partial = socket.hear("partial").await;
+        assert_eq!([&partial["segment"], &partial["revision"]], [&json!(segment), &json!(0)], "{partial}");
+        let text = digest(&pcm[index(segment * SEGMENT)..index(end)]);
+        assert_eq!(partial["text"], text);
+    }
+    socket.end(SEGMENT + SEGMENT / 2).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_end_that_is_not_where_the_audio_ends_is_refused() {
+    let (server, _) = server(Options::default()).await;
+    let token = token(&server).await;
+    for through in [0, 99, 101, u64::MAX] {
+        let (mut socket, _) = Socket::start(&server, &token).await;
+        socket.audio(&audio(100), 0, 100);
+        socket.finish(through);
+        let (code, reason, error) = socket.closed().await;
+        assert_eq!((code, &error.unwrap()["code"]), (4400, &json!(4400)), "{through}: {reason}");
+    }
     server.stop().await;
 }
