@@ -17,7 +17,7 @@ use self::attacks::ATTACKS;
 use super::{SAMPLES, sample};
 
 /// The limit of a gateway's uploads, as ARCHITECTURE.md states it.
-const OF_A_GATEWAY: CpuLimit = CpuLimit {
+pub(crate) const OF_A_GATEWAY: CpuLimit = CpuLimit {
     constant: Duration::from_millis(500),
     per_byte: Duration::from_nanos(100),
     per_sample: Duration::from_nanos(250),
