@@ -189,7 +189,11 @@ impl Client {
                     schema::check("server", &message).unwrap();
                     return Said::Message(message);
                 }
-                CLOSE => return Said::Close(u16::from_be_bytes([payload[0], payload[1]])),
+                CLOSE => {
+                    // RFC 6455, section 5.5.1; a server waits for it before it ends the stream.
+                    self.frame(CLOSE, &payload).await;
+                    return Said::Close(u16::from_be_bytes([payload[0], payload[1]]));
+                }
                 PING => self.frame(PONG, &payload).await,
                 PONG => return Said::Pong,
                 other => panic!("a frame of the opcode {other} came instead of {wanted}"),
