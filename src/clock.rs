@@ -113,7 +113,8 @@ pub(crate) fn cpu_time() -> Option<Duration> {
     None
 }
 
-/// The CPU time of the calling thread since some fixed moment; where the system doesn't tell, the time that has passed.
+/// The CPU time of the calling thread since some fixed moment; where the system doesn't tell, the time that
+/// has passed.
 pub(crate) fn thread_cpu_time() -> Duration {
     #[cfg(unix)]
     {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The word that leaves the language to the recogniser.
 const AUTO: &str = "auto";
 
-/// The languages that Whisper models are trained on, in the order of their tokens: code, and names in English (the names
-/// and codes of `LANGUAGES` in openai/whisper, whisper/tokenizer.py).
+/// The languages that Whisper models are trained on, in the order of their tokens: code, and names in English
+/// (the names and codes of `LANGUAGES` in openai/whisper, whisper/tokenizer.py).
 const LANGUAGES: &[(&str, &[&str])] = &[
     ("en", &["english"]),
     ("zh", &["chinese", "mandarin"]),
@@ -148,7 +148,8 @@ impl Language {
 impl FromStr for Language {
     type Err = UnknownLanguage;
 
-    /// Takes a code with or without a region (`en`, `ru-RU`, `pt_BR`), or a name in English (`english`), in any case.
+    /// Takes a code with or without a region (`en`, `ru-RU`, `pt_BR`), or a name in English (`english`), in
+    /// any case.
     fn from_str(text: &str) -> Result<Language, UnknownLanguage> {
         let word = text.trim().to_lowercase();
         if let Some((code, _)) = LANGUAGES.iter().find(|(_, names)| names.contains(&word.as_str())) {
@@ -183,7 +184,8 @@ impl fmt::Display for Language {
     }
 }
 
-/// The languages that may be spoken: one, several of which one is detected, or any. Written as `ru`, `ru,en` and `auto`.
+/// The languages that may be spoken: one, several of which one is detected, or any. Written as `ru`, `ru,en`
+/// and `auto`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Languages(Vec<Language>);
@@ -200,7 +202,7 @@ impl Languages {
         self.0.iter()
     }
 
-    /// Whether any language may be spoken.
+    /// Returns whether any language may be spoken.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.0.is_empty()
@@ -261,8 +263,8 @@ fn hint(word: &str) -> String {
     }
 }
 
-/// The word of `known` that a misspelt `given` most probably stands for. The measure and its threshold are those of
-/// clap's suggestions, so that all suggestions of the program are alike.
+/// The word of `known` that a misspelt `given` most probably stands for. The measure and its threshold are
+/// those of clap's suggestions, so that all suggestions of the program are alike.
 pub(crate) fn closest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const ALIKE: f64 = 0.7;
     // The measure is quadratic: what is longer than any name is none misspelt.

@@ -165,12 +165,12 @@ type PlanKey = (u32, u32, Duration);
 /// A plan, once it is made. Who needs it meanwhile waits here, and nobody else.
 type PlanCell = Arc<OnceLock<Arc<Plan>>>;
 
-/// The most points that the transforms of kept plans may have: those of two plans from 191,999 Hz, a prime number, or of
-/// hundreds at ordinary rates. A point takes some 40 bytes.
+/// The most points that the transforms of kept plans may have: those of two plans from 191,999 Hz, a prime
+/// number, or of hundreds at ordinary rates. A point takes some 40 bytes.
 const POINTS_KEPT: usize = 1 << 20;
 
-/// Plans that were used last, kept whether they are in use or not: to plan takes a hundred times as long as the rest
-/// (300 ms from 191,999 Hz), and a session with gaps has one resampler after another.
+/// Plans that were used last, kept whether they are in use or not: to plan takes a hundred times as long as
+/// the rest (300 ms from 191,999 Hz), and a session with gaps has one resampler after another.
 #[derive(Default)]
 struct PlanCache {
     /// With the points of each; the last used is the last.

@@ -88,7 +88,8 @@ pub enum AuthError {
     Vault(#[from] VaultError),
 }
 
-/// The reason for which the token endpoint refused, by its error code alone: the rest of its answer is for people.
+/// The reason for which the token endpoint refused, by its error code alone: the rest of its answer is for
+/// people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The client id or secret is wrong.

@@ -269,7 +269,8 @@ mod tests {
         assert!((150..165).contains(least) && (285..=300).contains(most), "{least} to {most} s");
     }
 
-    /// What another process has got may be refused for its age; nobody here knows whether it replaced a refused one.
+    /// What another process has got may be refused for its age; nobody here knows whether it replaced a
+    /// refused one.
     #[test]
     fn a_refused_token_of_another_process_is_replaced() {
         for shared in [false, true] {
@@ -296,7 +297,8 @@ mod tests {
         }
     }
 
-    /// A request that begins now, takes so long and is answered with `Retry-After`: when the next is due, from now.
+    /// A request that begins now, takes so long and is answered with `Retry-After`: when the next is due,
+    /// from now.
     fn put_off(renewal: &mut Renewal, now: u64, took: u64, retry_after: u64) -> Duration {
         assert!(matches!(renewal.ask(None, &at(now)), Answer::Wait));
         assert!(matches!(renewal.next(&at(now)), Step::Renew { .. }));

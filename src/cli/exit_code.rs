@@ -76,8 +76,8 @@ impl CliError {
         CliError::new(Exit::Output, format!("{name}: {error}"))
     }
 
-    /// The end of a program whose standard output failed. A pipe whose reader has gone, as `head` does once it has its lines,
-    /// ends the program without a word, and is no failure.
+    /// The end of a program whose standard output failed. A pipe whose reader has gone, as `head` does once
+    /// it has its lines, ends the program without a word, and is no failure.
     pub(super) fn stdout(error: &std::io::Error) -> CliError {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => {

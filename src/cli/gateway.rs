@@ -48,7 +48,8 @@ enum What {
 enum Project {
     /// Register a project and print the id and secret of its first client, which are shown this once
     Create(CreateProject),
-    /// Set the language of clients that name none: one, several of which one is detected, auto, or the gateway's
+    /// Set the language of clients that name none: one, several of which one is detected, auto, or the
+    /// gateway's
     Language(SetLanguages),
     /// List the projects
     List(At),
@@ -111,8 +112,8 @@ struct Named {
 struct CreateProject {
     #[command(flatten)]
     named: Named,
-    /// Language of clients that name none: a code or a name, several of which one is detected (ru,en), or auto to have any
-    /// detected [default: that of the gateway]
+    /// Language of clients that name none: a code or a name, several of which one is detected (ru,en), or
+    /// auto to have any detected [default: that of the gateway]
     #[arg(long, value_name = "LANGUAGE")]
     language: Option<Languages>,
 }
@@ -121,8 +122,8 @@ struct CreateProject {
 struct SetLanguages {
     #[command(flatten)]
     named: Named,
-    /// A code or a name, several of which one is detected (ru,en), or auto to have any detected [default: that of the
-    /// gateway]
+    /// A code or a name, several of which one is detected (ru,en), or auto to have any detected [default:
+    /// that of the gateway]
     language: Option<Languages>,
 }
 

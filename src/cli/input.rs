@@ -51,7 +51,7 @@ pub(super) fn name(input: &Path) -> PathBuf {
     url(input).map_or_else(|| input.to_owned(), |url| source::url_name(url).into())
 }
 
-/// What transcripts and messages call the recording.
+/// Returns what transcripts and messages call the recording.
 pub(super) fn shown(input: &Path) -> String {
     if input.as_os_str() == "-" { "standard input".to_owned() } else { name(input).display().to_string() }
 }

@@ -113,8 +113,8 @@ struct Common {
 /// What is spoken, and who hears it.
 #[derive(Args, Clone, Default)]
 struct Hearing {
-    /// Language spoken: a code such as en or ru-RU, a name such as english, several of which one is detected (ru,en), or auto
-    /// to have any detected; of a gateway: for clients that name none [default: auto]
+    /// Language spoken: a code such as en or ru-RU, a name such as english, several of which one is detected
+    /// (ru,en), or auto to have any detected; of a gateway: for clients that name none [default: auto]
     #[arg(long, value_name = "LANGUAGE", env = "VOXLINE_LANGUAGE")]
     language: Option<String>,
     #[command(flatten)]

@@ -21,15 +21,15 @@ use crate::engine::Voices;
 use crate::gateway::authority::Authority;
 use crate::gateway::{Engines, Gateway, Listener, Origin, Tls, capacity, serve};
 
-/// Each but the recogniser and the language has a key of the same name in the table `[gateway]` of the configuration file, which serves
-/// where neither flag nor variable is given.
+/// Each but the recogniser and the language has a key of the same name in the table `[gateway]` of the
+/// configuration file, which serves where neither flag nor variable is given.
 #[derive(Args, Serialize)]
 pub(super) struct Arguments {
     #[command(flatten)]
     #[serde(skip)]
     hearing: Hearing,
-    /// Address to listen on, as 127.0.0.1:8085, or :8085 for all addresses of the machine; port 0 takes a free one
-    /// [default: 127.0.0.1:8085]
+    /// Address to listen on, as 127.0.0.1:8085, or :8085 for all addresses of the machine; port 0 takes a
+    /// free one [default: 127.0.0.1:8085]
     #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_LISTEN", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// Directory of the gateway's state: projects and tokens
@@ -82,11 +82,12 @@ pub(super) struct Arguments {
     /// How many of them an address may have, fewer where they become few; 0 for no limit [default: 600]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS")]
     max_connections_per_address: Option<Limit>,
-    /// How many wrong tokens an address may send at once, and one every 3 seconds; 0 for no limit [default: 20]
+    /// How many wrong tokens an address may send at once, and one every 3 seconds; 0 for no limit [default:
+    /// 20]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_FAILURES")]
     max_failures: Option<Limit>,
-    /// Network such as 10.0.0.0/8 of proxies that tell their clients' addresses, by X-Forwarded-For, Forwarded or PROXY
-    /// protocol version 2; may be repeated
+    /// Network such as 10.0.0.0/8 of proxies that tell their clients' addresses, by X-Forwarded-For,
+    /// Forwarded or PROXY protocol version 2; may be repeated
     #[arg(long, value_name = "CIDR", env = "VOXLINE_GATEWAY_TRUSTED_PROXY", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     trusted_proxy: Vec<IpNet>,

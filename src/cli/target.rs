@@ -36,7 +36,8 @@ enum Place {
 
 impl Target {
     /// What `--output` means for these recordings. A path that ends in a slash, or is a directory, takes a file for
-    /// each; `-` is standard output. Without a `format` the name of a file says it, as in [`format_of`]. Creates nothing yet.
+    /// each; `-` is standard output. Without a `format` the name of a file says it, as in [`format_of`].
+    /// Creates nothing yet.
     pub(super) fn new(
         output: Option<PathBuf>,
         format: Option<Format>,

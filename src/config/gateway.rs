@@ -49,9 +49,10 @@ impl<const MIN: u64, const MAX: u64> TryFrom<u64> for Whole<MIN, MAX> {
     type Error = String;
 
     fn try_from(number: u64) -> Result<Self, String> {
-        match (MIN..=MAX).contains(&number) {
-            true => Ok(Whole(number)),
-            false => Err(format!("{number} is not a whole number from {MIN} to {MAX}")),
+        if (MIN..=MAX).contains(&number) {
+            Ok(Whole(number))
+        } else {
+            Err(format!("{number} is not a whole number from {MIN} to {MAX}"))
         }
     }
 }
@@ -65,8 +66,8 @@ impl<const MIN: u64, const MAX: u64> FromStr for Whole<MIN, MAX> {
     }
 }
 
-/// Parses the address to listen on: a number and a port, `localhost` and a port, or a port behind a colon, which means all
-/// addresses of the machine, as it does to most servers.
+/// Parses the address to listen on: a number and a port, `localhost` and a port, or a port behind a colon,
+/// which means all addresses of the machine, as it does to most servers.
 ///
 /// # Errors
 /// In words, with an example.

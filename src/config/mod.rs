@@ -271,10 +271,8 @@ impl Config {
         let place = self.models.display().to_string();
         // As a shell wants it.
         let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
-        let place = match place.chars().all(is_plain) {
-            true => place,
-            false => format!("'{}'", place.replace('\'', r"'\''")),
-        };
+        let place =
+            if place.chars().all(is_plain) { place } else { format!("'{}'", place.replace('\'', r"'\''")) };
         format!("voxline models pull {model} --models {place}")
     }
 

@@ -1,9 +1,9 @@
-//! The index of an M4A file (ISO/IEC 14496-12): whether the file's end is missing, which of its frames are audio, and
-//! the part of it that symphonia is shown.
+//! The index of an M4A file (ISO/IEC 14496-12): whether the file's end is missing, which of its frames are
+//! audio, and the part of it that symphonia is shown.
 //!
-//! symphonia walks the time table of every track for each packet, and a table may have an entry a packet, so the work
-//! is quadratic in a file's bytes. Hence it sees an index rebuilt from the audio tracks alone, whose time table has two
-//! entries, and fragments only where their tables are short. All work here is linear.
+//! symphonia walks the time table of every track for each packet, and a table may have an entry a packet, so
+//! the work is quadratic in a file's bytes. Hence it sees an index rebuilt from the audio tracks alone, whose
+//! time table has two entries, and fragments only where their tables are short. All work here is linear.
 
 use std::io::{self, Read};
 
@@ -13,15 +13,16 @@ use super::trim::Trim;
 /// The longest index that is read: 8 bytes for each packet of 40 hours of AAC.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
 
-/// The most audio tracks that are looked at. Films have one a language; the first that can be decoded is heard.
+/// The most audio tracks that are looked at. Films have one a language; the first that can be decoded is
+/// heard.
 const TRACKS_MAX: usize = 8;
 
 /// The longest description of a track's codec. Those of AAC, ALAC, FLAC and Opus have some hundred bytes.
 const DESCRIPTION_BYTES_MAX: usize = 64 << 10;
 
-/// How many table entries symphonia may have to walk for the packets of all fragments: so many, and so many more for
-/// each byte of the file. A fragment is some seconds long and has a few hundred packets, which is 10 steps for each.
-/// (A step takes about a nanosecond.)
+/// How many table entries symphonia may have to walk for the packets of all fragments: so many, and so many
+/// more for each byte of the file. A fragment is some seconds long and has a few hundred packets, which is 10
+/// steps for each. (A step takes about a nanosecond.)
 const FRAGMENT_STEPS: u64 = 50_000_000;
 const FRAGMENT_STEPS_A_BYTE: u64 = 16;
 
@@ -104,8 +105,8 @@ impl Layout {
             opening.read_exact(&mut header)?;
             let [a, b, c, d, kind @ ..] = header;
             let (size, header_bytes) = match u32::from_be_bytes([a, b, c, d]) {
-                // Up to the end of the file, wherever that is. Only audio may be, and only after the index: symphonia
-                // would go on to look for boxes in anything else.
+                // Up to the end of the file, wherever that is. Only audio may be, and only after the index:
+                // symphonia would go on to look for boxes in anything else.
                 0 if kind == *b"mdat" && passed.index && passed.file_type => return Ok(()),
                 0 => return Err(LayoutError::Broken("a box without a size stands before the audio")),
                 1 => {
@@ -169,8 +170,8 @@ impl Layout {
 const NO_INDEX: &str = "no index (moov): it stands at the end, which a stream cannot go to, or is missing";
 
 impl Passed {
-    /// Counts what the packets of a fragment (8.8.4) will cost: symphonia goes through the runs before a packet's, and
-    /// adds up the durations of the packets before it in its run.
+    /// Counts what the packets of a fragment (8.8.4) will cost: symphonia goes through the runs before a
+    /// packet's, and adds up the durations of the packets before it in its run.
     fn add_fragment(&mut self, fragment: &[u8]) {
         for (_, track) in boxes(fragment).filter(|(kind, _)| kind == b"traf") {
             let runs = boxes(track).filter(|(kind, _)| kind == b"trun");
@@ -240,7 +241,8 @@ fn rebuilt(index: &[u8]) -> Result<Vec<u8>, String> {
         put(&mut tracks, b"trak", &rebuilt_track(track)?);
         numbers.extend(number(track));
     }
-    // 8.8.1: the mark of a file in fragments, with the defaults (8.8.3) of each track, in the order of the tracks.
+    // 8.8.1: the mark of a file in fragments, with the defaults (8.8.3) of each track, in the order of the
+    // tracks.
     if let Some(extends) = find(index, &[b"mvex"]) {
         let mut defaults = Vec::new();
         for track in numbers {
@@ -266,7 +268,7 @@ fn rebuilt(index: &[u8]) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// Whether a track's handler (8.4.3) is that of audio.
+/// Returns whether a track's handler (8.4.3) is that of audio.
 fn is_audio(track: &[u8]) -> bool {
     find(track, &[b"mdia", b"hdlr"]).is_some_and(|handler| handler.get(8..12) == Some(b"soun"))
 }
@@ -277,7 +279,7 @@ fn number(track: &[u8]) -> Option<u32> {
     u32_at(header, if header.first()? == &1 { 20 } else { 12 })
 }
 
-/// What is missing is left out, and symphonia says so.
+/// Returns what is missing is left out, and symphonia says so.
 fn rebuilt_track(track: &[u8]) -> Result<Vec<u8>, String> {
     let (mut out, mut media, mut information, mut table) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     if let Some(boxed) = find(track, &[b"mdia", b"minf", b"stbl"]) {
@@ -306,8 +308,8 @@ fn rebuilt_track(track: &[u8]) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// A time table (8.6.1.2) of at most two entries, for as many packets of the same duration in all: each as long as the
-/// mean. Single durations matter to nobody but where a broken packet becomes silence.
+/// A time table (8.6.1.2) of at most two entries, for as many packets of the same duration in all: each as
+/// long as the mean. Single durations matter to nobody but where a broken packet becomes silence.
 fn short_times(table: &[u8]) -> Result<Vec<u8>, String> {
     let count = u32_at(table, 4).unwrap_or(0) as usize;
     let entries = table.get(8..).unwrap_or_default().as_chunks::<8>().0;
@@ -332,7 +334,8 @@ fn short_times(table: &[u8]) -> Result<Vec<u8>, String> {
     let short = [(packets - longer, mean), (longer, mean + 1)];
     let mut out = [&table[..4], &2_u32.to_be_bytes()].concat();
     for (packets, duration) in short {
-        // invariant: a mean of 32-bit numbers has 32 bits, and one more only where it is not the largest of them
+        // invariant: a mean of 32-bit numbers has 32 bits, and one more only where it is not the largest of
+        // them
         out.extend((packets as u32).to_be_bytes());
         out.extend((duration as u32).to_be_bytes());
     }

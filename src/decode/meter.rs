@@ -1,7 +1,7 @@
 //! Cancellation and CPU time of one decoder, looked at on each read of its source and between packets.
 //!
-//! Decoding can't be interrupted from outside. All that reads is stopped by its next read; the few walks over tables
-//! that read nothing are bounded before the demuxer sees them (`isomp4`, `vorbis`).
+//! Decoding can't be interrupted from outside. All that reads is stopped by its next read; the few walks over
+//! tables that read nothing are bounded before the demuxer sees them (`isomp4`, `vorbis`).
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -24,21 +24,21 @@ impl Cancellation {
         Cancellation::default()
     }
 
-    /// Sets the flag: decoding ends with [`DecodeError::Cancelled`](super::DecodeError::Cancelled) at its next read
-    /// or packet.
+    /// Sets the flag: decoding ends with [`DecodeError::Cancelled`](super::DecodeError::Cancelled) at its
+    /// next read or packet.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the flag is set.
+    /// Returns whether the flag is set.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// An allowance of CPU time: a constant, and more with the bytes read and the audio they yield. Files that lie about
-/// what they hold spend it without yielding audio.
+/// An allowance of CPU time: a constant, and more with the bytes read and the audio they yield. Files that
+/// lie about what they hold spend it without yielding audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuLimit {
     /// For any source.
@@ -132,7 +132,8 @@ impl Meter {
         now().saturating_sub(self.0.begun.load(Ordering::Relaxed))
     }
 
-    /// Fails once decoding was cancelled or has used up its CPU time. To be called within [`count`](Meter::count).
+    /// Fails once decoding was cancelled or has used up its CPU time. To be called within
+    /// [`count`](Meter::count).
     pub(super) fn check(&self) -> Result<(), Stopped> {
         let shared = &*self.0;
         if let Some(stopped) = self.stopped() {

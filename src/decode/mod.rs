@@ -3,8 +3,9 @@
 //! Formats: WAV, AIFF and CAF (PCM of every width, float, mu-law, A-law, ADPCM), FLAC, MP3, Ogg Vorbis and Opus,
 //! Matroska and WebM, M4A (AAC-LC, ALAC), and headerless PCM and G.711. Demuxers and most decoders are symphonia's;
 //! PCM is read as it stands (`pcm`), Opus by a decoder of its own (`opus`). This module decides what is an error,
-//! and makes sure that hostile input ends in one: panics are caught, packets without audio are counted, frames,
-//! time and CPU time are limited, and tables that a demuxer would walk again and again are bounded beforehand.
+//! and makes sure that hostile input ends in one: panics are caught, packets without audio are counted,
+//! frames, time and CPU time are limited, and tables that a demuxer would walk again and again are bounded
+//! beforehand.
 
 mod aiff;
 mod caf;
@@ -66,8 +67,8 @@ pub struct Limits {
     /// The longest that reading and decoding may take in all. Looked at after each packet: a source that blocks for
     /// ever is not interrupted.
     pub time: Option<Duration>,
-    /// The most CPU time that opening and decoding may take. Looked at on each read of a container and between
-    /// packets, so that it is exceeded by what one packet costs at most.
+    /// The most CPU time that opening and decoding may take. Looked at on each read of a container and
+    /// between packets, so that it is exceeded by what one packet costs at most.
     pub cpu: Option<CpuLimit>,
 }
 

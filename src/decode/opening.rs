@@ -71,7 +71,8 @@ impl Opening {
         Ok(filled)
     }
 
-    /// Puts `bytes` in the place of what was read at `start`. Readers that follow see them, this one need not.
+    /// Puts `bytes` in the place of what was read at `start`. Readers that follow see them, this one need
+    /// not.
     pub(super) fn replace(&mut self, start: u64, bytes: Vec<u8>) {
         let overwrite = |held: &mut [u8]| {
             let place =

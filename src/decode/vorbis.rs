@@ -1,8 +1,8 @@
-//! The codebooks of a Vorbis stream (Vorbis I specification, section 3.2.1), whose tables may be a hundred thousand
-//! times as large as their description: measured before the decoder makes them.
+//! The codebooks of a Vorbis stream (Vorbis I specification, section 3.2.1), whose tables may be a hundred
+//! thousand times as large as their description: measured before the decoder makes them.
 
-/// The most values that all codebooks of a stream may unpack to. Those of libvorbis have up to half a million; this many
-/// take 16 MB and some 30 ms.
+/// The most values that all codebooks of a stream may unpack to. Those of libvorbis have up to half a
+/// million; this many take 16 MB and some 30 ms.
 const VALUES_MAX: u64 = 1 << 22;
 
 /// The longest tables that symphonia takes; it gives up at others.
@@ -12,8 +12,8 @@ const DIMENSIONS_MAX: u32 = 32;
 /// The identification header (4.2.2), before which nothing stands.
 const IDENTIFICATION_BYTES: usize = 30;
 
-/// Fails if the headers of a stream, identification and setup, describe tables that are too large. Headers that are
-/// broken are left to the decoder.
+/// Fails if the headers of a stream, identification and setup, describe tables that are too large. Headers
+/// that are broken are left to the decoder.
 pub(super) fn check(headers: &[u8]) -> Result<(), String> {
     let Some([5, b'v', b'o', b'r', b'b', b'i', b's', setup @ ..]) = headers.get(IDENTIFICATION_BYTES..)
     else {
@@ -50,7 +50,7 @@ impl Bits<'_> {
         Some(())
     }
 
-    /// How many values the codebooks have, until they end, make no sense, or are too many.
+    /// Returns how many values the codebooks have, until they end, make no sense, or are too many.
     fn codebook_values(&mut self) -> u64 {
         let mut values = 0;
         let Some(more) = self.read(8) else { return 0 };

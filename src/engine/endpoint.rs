@@ -38,8 +38,8 @@ const REPORT_SILENCE: u64 = milliseconds(10_000);
 /// ... and before an utterance from this length on: 0.5 s. So a segment with words begins where they do.
 const REPORT_PAUSE: u64 = milliseconds(500);
 
-/// The most audio that an endpointer leaves unreported while it waits for more: an utterance of the longest, the pause
-/// before that is not reported by itself, and a hop that is not full.
+/// The most audio that an endpointer leaves unreported while it waits for more: an utterance of the longest,
+/// the pause before that is not reported by itself, and a hop that is not full.
 pub(super) const LONGEST_PENDING: u64 = LONGEST + REPORT_PAUSE + HOP as u64;
 
 const fn milliseconds(count: u64) -> u64 {
@@ -84,10 +84,11 @@ pub struct Open<'a> {
 
 /// Splits a stream of samples into utterances and silence.
 ///
-/// It judges by a small neural voice detector (earshot), an energy floor, and how the spectrum changes, because the detector
-/// takes dial tones and loud noise for voices. Only what is as steady as a tone counts as silence: speech in noise must never,
-/// so noise is left to the recogniser, which is told how much of it was like speech. An utterance ends after 0.6 s of silence;
-/// one of 28 s is cut at the quietest place of its last 10 s.
+/// It judges by a small neural voice detector (earshot), an energy floor, and how the spectrum changes,
+/// because the detector takes dial tones and loud noise for voices. Only what is as steady as a tone counts
+/// as silence: speech in noise must never, so noise is left to the recogniser, which is told how much of it
+/// was like speech. An utterance ends after 0.6 s of silence; one of 28 s is cut at the quietest place of its
+/// last 10 s.
 pub struct Endpointer {
     detector: Box<Detector>,
     modulation: Modulation,
@@ -149,8 +150,8 @@ impl Endpointer {
         spans
     }
 
-    /// The open utterance as far as it goes, without what fills no hop yet; `None` in silence and while no part of the
-    /// sound was like speech.
+    /// The open utterance as far as it goes, without what fills no hop yet; `None` in silence and while no
+    /// part of the sound was like speech.
     pub fn open(&mut self) -> Option<Open<'_>> {
         let utterance = self.open.as_ref().filter(|utterance| utterance.lively > 0)?;
         let (start, end) = (utterance.start, utterance.voiced_end + HANGOVER);
@@ -325,7 +326,8 @@ impl Utterance {
         rest
     }
 
-    /// Whether it is a tone: its spectrum changes nowhere but where it begins and ends. What is too short to tell isn't.
+    /// Returns whether it is a tone: its spectrum changes nowhere but where it begins and ends. What is too
+    /// short to tell isn't.
     fn is_steady(&self) -> bool {
         self.energy.len() > SEEN && self.greatest < STEADY
     }

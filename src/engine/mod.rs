@@ -80,9 +80,9 @@ pub struct Segment {
     pub confidence: Option<f32>,
     /// The words of the text in order, where the engine tells them apart; none of a guess.
     pub words: Vec<Word>,
-    /// Whatever the text behind this segment depends on besides its audio, such as the language settled on: a stream
-    /// that starts with it at the segment's end gives the text that this one will. It may be any text of at most 4 KiB;
-    /// where there is none, that of the segment before stays in force. None of a guess.
+    /// Whatever the text behind this segment depends on besides its audio, such as the language settled on: a
+    /// stream that starts with it at the segment's end gives the text that this one will. It may be any text
+    /// of at most 4 KiB; where there is none, that of the segment before stays in force. None of a guess.
     pub context: Option<String>,
 }
 
@@ -116,12 +116,13 @@ pub enum Guess {
 /// What a session asks of its recogniser.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StreamOptions {
-    /// The language spoken, as a BCP 47 code (`en`, `ru`; a region as in `ru-RU` is ignored); `None` has it detected.
+    /// The language spoken, as a BCP 47 code (`en`, `ru`; a region as in `ru-RU` is ignored); `None` has it
+    /// detected.
     pub language: Option<String>,
     /// The languages of which one is detected; any where there are none.
     pub languages: Vec<String>,
-    /// The [context](Segment::context) of the last segment before the stream, of this or another process, perhaps of an
-    /// earlier version: an engine that can't read it starts as without one.
+    /// The [context](Segment::context) of the last segment before the stream, of this or another process,
+    /// perhaps of an earlier version: an engine that can't read it starts as without one.
     pub context: Option<String>,
 }
 
@@ -146,8 +147,8 @@ pub trait Recognizer: Send + Sync {
     /// [`EngineError::Language`] for a language the engine doesn't know.
     fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError>;
 
-    /// The most audio that a stream leaves without a segment while it waits for more, in frames at [`RECOGNIZER_RATE`]: a
-    /// client must be able to keep so much. `None` where an engine can't tell.
+    /// The most audio that a stream leaves without a segment while it waits for more, in frames at
+    /// [`RECOGNIZER_RATE`]: a client must be able to keep so much. `None` where an engine can't tell.
     fn longest_pending(&self) -> Option<u64> {
         None
     }

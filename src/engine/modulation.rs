@@ -1,12 +1,14 @@
 //! Spectral change: tells speech, in noise too, from tones and steady noise.
 //!
-//! Loudness alone can't: it hardly moves where a noise is louder than the speech in it. But speech goes from sound to
-//! sound without a rest, and moves some bands against the others wherever it stands out from the noise, while the
-//! spectrum of a tone changes only where the tone begins and ends, and that of noise only as chance has it.
+//! Loudness alone can't: it hardly moves where a noise is louder than the speech in it. But speech goes from
+//! sound to sound without a rest, and moves some bands against the others wherever it stands out from the
+//! noise, while the spectrum of a tone changes only where the tone begins and ends, and that of noise only as
+//! chance has it.
 //!
-//! The figures below were measured with 20 telephone prompts and readings and 20 single digits (English and Russian), in
-//! white, pink, brown, fan and babble noise, hum, music and telephone tones at 20 to 0 dB, and with 5 minutes of each noise
-//! and the tones of ITU-T E.180 by themselves. `benches/noise.py` shows what comes of them.
+//! The figures below were measured with 20 telephone prompts and readings and 20 single digits (English and
+//! Russian), in white, pink, brown, fan and babble noise, hum, music and telephone tones at 20 to 0 dB, and
+//! with 5 minutes of each noise and the tones of ITU-T E.180 by themselves. `benches/noise.py` shows what
+//! comes of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,9 +19,11 @@ use rustfft::{Fft, FftPlanner};
 use super::RECOGNIZER_RATE;
 use crate::voice::HOP;
 
-/// Samples in a spectrum: 32 ms, so that a bin is 31 Hz wide and the harmonics of a voice fall together in bands.
+/// Samples in a spectrum: 32 ms, so that a bin is 31 Hz wide and the harmonics of a voice fall together in
+/// bands.
 const WINDOW: usize = 2 * HOP;
-/// Edges of the bands, in Hz: no narrower than four bins, since the power of noise in fewer varies too much by chance.
+/// Edges of the bands, in Hz: no narrower than four bins, since the power of noise in fewer varies too much
+/// by chance.
 const EDGES: [u32; BANDS + 1] = [
     125, 250, 375, 500, 625, 750, 875, 1_000, 1_250, 1_500, 1_750, 2_000, 2_500, 3_000, 3_500, 4_000, 5_000,
     6_000, 7_500,
@@ -27,22 +31,23 @@ const EDGES: [u32; BANDS + 1] = [
 const BANDS: usize = 18;
 /// Hops whose power is averaged before two such means are compared: 64 ms, about a short vowel.
 const MEAN: usize = 4;
-/// The band whose change counts is the one that changes second most: in the one that changes most, chance counts.
+/// The band whose change counts is the one that changes second most: in the one that changes most, chance
+/// counts.
 const RANK: usize = 2;
-/// A band this much weaker than the strongest one doesn't count, as a power ratio (-30 dB): below it lie the side lobes of
-/// a tone and the quantisation noise of telephones (G.711: -38 dB).
+/// A band this much weaker than the strongest one doesn't count, as a power ratio (-30 dB): below it lie the
+/// side lobes of a tone and the quantisation noise of telephones (G.711: -38 dB).
 const WEAKEST: f32 = 1e-3;
 /// The power added to each band, so that the last bit of the samples doesn't count.
 const FLOOR: f32 = 9.0;
-/// Hops for which a change must last: 160 ms. The edge of a tone moves the comparison of two means for 2 * `MEAN` hops and
-/// those its windows overlap: 9.
+/// Hops for which a change must last: 160 ms. The edge of a tone moves the comparison of two means for 2 *
+/// `MEAN` hops and those its windows overlap: 9.
 const LASTING: usize = 10;
 
-/// Below this lasting change, in dB, a sound is a tone. Tones and hum give 0.1 dB at most, noise for a second or longer 2.2,
-/// a digit in noise as loud as itself 2.6 and more.
+/// Below this lasting change, in dB, a sound is a tone. Tones and hum give 0.1 dB at most, noise for a second
+/// or longer 2.2, a digit in noise as loud as itself 2.6 and more.
 pub(super) const STEADY: f32 = 1.0;
-/// From this lasting change on, in dB, a sound is like speech. In 5 minutes noise gives 3.8 dB at most; the prompts and
-/// readings give 4.8 and more down to 5 dB in any noise.
+/// From this lasting change on, in dB, a sound is like speech. In 5 minutes noise gives 3.8 dB at most; the
+/// prompts and readings give 4.8 and more down to 5 dB in any noise.
 pub(super) const LIKE_SPEECH: f32 = 4.5;
 /// Hops over which a lasting change was seen.
 pub(super) const SEEN: usize = LASTING + 2 * MEAN - 1;
@@ -93,7 +98,8 @@ impl Modulation {
         self.changes.clear();
     }
 
-    /// Takes the next hop with its mean-square, and returns the lasting change in dB: the least of the last `LASTING`.
+    /// Takes the next hop with its mean-square, and returns the lasting change in dB: the least of the last
+    /// `LASTING`.
     pub(super) fn push(&mut self, hop: &[i16; HOP], energy: f32) -> f32 {
         if self.spectra.len() == 2 * MEAN {
             self.spectra.pop_front();
@@ -207,7 +213,8 @@ mod tests {
         assert!((STEADY..LIKE_SPEECH).contains(&change), "{change} dB");
     }
 
-    /// A formant that glides is like speech in noise as loud as itself, though the loudness of both hardly changes.
+    /// A formant that glides is like speech in noise as loud as itself, though the loudness of both hardly
+    /// changes.
     #[test]
     fn what_glides_in_noise_is_like_speech() {
         let mut noise = noise();

@@ -31,7 +31,8 @@ tokio::task_local! {
     static REQUEST_ID_OF: String;
 }
 
-/// The id of the request that is being answered, for its body. Work on another thread has none, and gets a new one.
+/// The id of the request that is being answered, for its body. Work on another thread has none, and gets a
+/// new one.
 pub(super) fn request_id() -> String {
     REQUEST_ID_OF.try_with(String::clone).unwrap_or_else(|_| new_id())
 }

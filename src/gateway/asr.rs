@@ -32,8 +32,8 @@ const PART_MILLISECONDS: u64 = 1_000;
 
 #[derive(Deserialize)]
 pub(super) struct Parameters {
-    /// The language spoken; where absent the default of the project or the gateway. Not of the original service, which
-    /// knows Russian only.
+    /// The language spoken; where absent the default of the project or the gateway. Not of the original
+    /// service, which knows Russian only.
     language: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What requests with a token, and those of the demo, each have to themselves: nobody who has a token waits for those
-//! who have none.
+//! What requests with a token, and those of the demo, each have to themselves: nobody who has a token waits
+//! for those who have none.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -57,20 +57,21 @@ impl Capacity {
     }
 }
 
-/// A bounded number of threads that decode uploads, of which the others wait in the order they came. What they hold is
-/// a part of tokio's threads for blocking work, so that tokens and sessions, which need these too, never wait for them.
+/// A bounded number of threads that decode uploads, of which the others wait in the order they came. What
+/// they hold is a part of tokio's threads for blocking work, so that tokens and sessions, which need these
+/// too, never wait for them.
 pub(super) struct DecodePool(Arc<Semaphore>);
 
 impl DecodePool {
-    /// A pool for a gateway that recognises on `threads`: half as many, as decoding takes a hundredth of the time that
-    /// recognition does, and the rest answers meanwhile.
+    /// A pool for a gateway that recognises on `threads`: half as many, as decoding takes a hundredth of the
+    /// time that recognition does, and the rest answers meanwhile.
     pub(super) fn beside(threads: usize) -> DecodePool {
         let threads = NonZero::new(threads.div_ceil(2)).unwrap_or(NonZero::<usize>::MIN);
         DecodePool(Arc::new(Semaphore::new(threads.get())))
     }
 
-    /// Runs `work` when it is its turn. Where its caller leaves, it is cancelled; what it owns, permits included, is
-    /// dropped when it has ended and not before.
+    /// Runs `work` when it is its turn. Where its caller leaves, it is cancelled; what it owns, permits
+    /// included, is dropped when it has ended and not before.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(Cancellation) -> T + Send + 'static,

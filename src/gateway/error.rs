@@ -129,8 +129,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The value of `Retry-After` for a wait: in seconds, rounded up, since a client that comes back a moment too early is
-/// refused again.
+/// The value of `Retry-After` for a wait: in seconds, rounded up, since a client that comes back a moment too
+/// early is refused again.
 pub(super) fn retry_after(wait: Duration) -> HeaderValue {
     HeaderValue::from(wait.as_millis().div_ceil(1_000).clamp(1, u32::MAX.into()) as u32)
 }

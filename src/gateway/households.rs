@@ -48,8 +48,9 @@ impl Households {
         Households { limit: limit.min(largest), places, homes: Arc::default() }
     }
 
-    /// Counts one more connection of `address`, unless it has as many as it may. Its share shrinks with the places that
-    /// are left (a dynamic threshold, as switches share their buffers), so that there are some for whoever comes next.
+    /// Counts one more connection of `address`, unless it has as many as it may. Its share shrinks with the
+    /// places that are left (a dynamic threshold, as switches share their buffers), so that there are some
+    /// for whoever comes next.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Counted> {
         let address = household(address);
         let mut homes = self.homes();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// How many control messages a second a session may have for long, and how many of its flushes and gaps may end an
-/// utterance in a second of its audio. The busiest use there is, a flush and a gap for each chunk of 100 ms, takes 20;
-/// each may cost a final, which is kept as long as the session.
+/// How many control messages a second a session may have for long, and how many of its flushes and gaps may
+/// end an utterance in a second of its audio. The busiest use there is, a flush and a gap for each chunk of
+/// 100 ms, takes 20; each may cost a final, which is kept as long as the session.
 pub(super) const CONTROL_RATE: u32 = 50;
 /// How many it may have at once: a client that was held up has some to catch up on.
 pub(super) const CONTROL_BURST: u32 = 1_000;
@@ -12,8 +12,8 @@ pub(super) const CONTROL_BURST: u32 = 1_000;
 /// How long until one more is allowed.
 const REFILL: Duration = Duration::from_nanos(1_000_000_000 / CONTROL_RATE as u64);
 
-/// A token bucket of [`CONTROL_RATE`] and [`CONTROL_BURST`], which starts full. It keeps the time at which it would be full
-/// again, and no count: that loses nothing to rounding.
+/// A token bucket of [`CONTROL_RATE`] and [`CONTROL_BURST`], which starts full. It keeps the time at which it
+/// would be full again, and no count: that loses nothing to rounding.
 #[derive(Debug, Default)]
 pub(super) struct ControlLimit {
     full_at: Duration,
@@ -29,7 +29,7 @@ impl ControlLimit {
         allowed
     }
 
-    /// Whether `count` more would be allowed at `now`.
+    /// Returns whether `count` more would be allowed at `now`.
     pub(super) fn leaves(&self, count: u32, now: Duration) -> bool {
         self.full_at.max(now) + REFILL * count - now <= REFILL * CONTROL_BURST
     }

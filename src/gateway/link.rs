@@ -27,8 +27,9 @@ pub(super) const MAX_AUDIO_BYTES: usize = 128 * 1024;
 const WARNING_PART: u32 = 10;
 const WARNING_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many messages wait for a socket's client at most before no more are queued, of finals that are replayed above all,
-/// and how many are left when more are: a final of an utterance with its words takes some kilobytes.
+/// How many messages wait for a socket's client at most before no more are queued, of finals that are
+/// replayed above all, and how many are left when more are: a final of an utterance with its words takes some
+/// kilobytes.
 const QUEUE_HIGH: usize = 32;
 const QUEUE_LOW: usize = 16;
 
@@ -261,8 +262,8 @@ impl<'a> Link<'a> {
     }
 
     /// Brings the client up to date: acknowledgement, finals, the newest partial, the end. After each message, so that
-    /// audio is acknowledged frame by frame, and gaps are. Queues no more than the client takes soon; whether something
-    /// may be left to say once the queue has drained.
+    /// audio is acknowledged frame by frame, and gaps are. Queues no more than the client takes soon; whether
+    /// something may be left to say once the queue has drained.
     fn report<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<bool, Goodbye> {
         let state = self.session.board().lock();
         if state.attachment != self.attachment {

@@ -100,10 +100,10 @@ pub struct Options {
     /// ends. By default they and the sockets of the default number of sessions fit into the 1,024 file descriptors that
     /// a process commonly has, and leave some for the store and for engines.
     pub max_connections: usize,
-    /// How many of them an address (of IPv6: a network of 64 bits) may have while the others have none, three quarters
-    /// of all at most; one more is closed at once. The share shrinks as connections become few, so that there are some
-    /// for whoever comes next. 0 allows any number: for a gateway behind a proxy that it doesn't know as
-    /// [trusted](Options::trusted_proxies).
+    /// How many of them an address (of IPv6: a network of 64 bits) may have while the others have none, three
+    /// quarters of all at most; one more is closed at once. The share shrinks as connections become few, so
+    /// that there are some for whoever comes next. 0 allows any number: for a gateway behind a proxy that it
+    /// doesn't know as [trusted](Options::trusted_proxies).
     pub max_connections_per_address: usize,
     /// How long a handshake of TLS, and the line and the headers of a request, may take to arrive, how long the next request on a connection
     /// may be waited for, and how long a request for a token may take.
@@ -117,18 +117,20 @@ pub struct Options {
     /// allowed every three seconds. Beyond that whatever it asks is refused with 429, right or wrong. 0 allows any
     /// number: for a gateway behind a proxy that it doesn't know as [trusted](Options::trusted_proxies).
     pub max_failures: u32,
-    /// Networks of proxies that are believed about their clients' addresses: by the header of PROXY protocol version 2
-    /// at the start of a connection, by `X-Forwarded-For` and by `Forwarded` (RFC 7239). All limits by address, the networks
-    /// of service tokens and the log then mean the client; what names it badly is refused. A proxy here must set one of
-    /// these itself, and pass on no other as its client wrote it. From anybody else they are ignored.
+    /// Networks of proxies that are believed about their clients' addresses: by the header of PROXY protocol
+    /// version 2 at the start of a connection, by `X-Forwarded-For` and by `Forwarded` (RFC 7239). All limits
+    /// by address, the networks of service tokens and the log then mean the client; what names it badly is
+    /// refused. A proxy here must set one of these itself, and pass on no other as its client wrote it. From
+    /// anybody else they are ignored.
     pub trusted_proxies: Vec<IpNet>,
     /// How long a session outlives its socket.
     pub resume_window: Duration,
     /// How long sessions may go on once the gateway is told to stop.
     pub drain: Duration,
-    /// Base addresses of gateways that take this one's sessions when it is told to stop: its clients are asked to start anew
-    /// there at what is final, while their sessions here still run. They show their tokens to hosts that they trust only,
-    /// which by default is the host of this gateway at another port. None: sessions end here, as far as the time goes.
+    /// Base addresses of gateways that take this one's sessions when it is told to stop: its clients are
+    /// asked to start anew there at what is final, while their sessions here still run. They show their
+    /// tokens to hosts that they trust only, which by default is the host of this gateway at another port.
+    /// None: sessions end here, as far as the time goes.
     pub successors: Vec<String>,
     /// How long a task of numbered chunks waits for its first chunk.
     pub task_opening: Duration,
@@ -299,7 +301,8 @@ impl Gateway {
         if identity.is_some() { &self.paying } else { &self.demo }
     }
 
-    /// Options of a stream in the language that its client names; else in those of its project, or of the gateway.
+    /// Options of a stream in the language that its client names; else in those of its project, or of the
+    /// gateway.
     fn stream_options(&self, identity: Option<&Identity>, language: Option<String>) -> StreamOptions {
         if language.is_some() {
             return StreamOptions { language, ..StreamOptions::default() };
@@ -346,7 +349,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-/// Where the request comes from: the connection, or the client of a trusted proxy.
+/// Returns where the request comes from: the connection, or the client of a trusted proxy.
 fn peer(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
 }

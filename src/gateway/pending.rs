@@ -1,8 +1,9 @@
 //! Fair admission of sockets and tasks that have not begun a session.
 //!
-//! Such a client has been authorised and costs a little memory, or a descriptor, until it says what it wants or its time
-//! is up. The places are shared: where all are taken, the project that waits on most of them gives one up to a project
-//! that waits on fewer (longest queue drop), so that whoever waits on many costs only itself.
+//! Such a client has been authorised and costs a little memory, or a descriptor, until it says what it wants
+//! or its time is up. The places are shared: where all are taken, the project that waits on most of them
+//! gives one up to a project that waits on fewer (longest queue drop), so that whoever waits on many costs
+//! only itself.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::authority::Identity;
 use super::sessions::Full;
 
-/// Places that a holder limited to a number of sessions may have for each of them: two, as while a session moves.
+/// Places that a holder limited to a number of sessions may have for each of them: two, as while a session
+/// moves.
 const PLACES_PER_SESSION: usize = 2;
 
 /// A limit on how many clients may wait to begin a session, shared fairly by project and then by holder.
@@ -50,12 +52,12 @@ impl Pending {
         Pending { limit, table: Arc::default() }
     }
 
-    /// Takes a place for `identity`. Where none is free, takes that of the client that has waited longest, among those
-    /// of the holder with most of the project with most.
+    /// Takes a place for `identity`. Where none is free, takes that of the client that has waited longest,
+    /// among those of the holder with most of the project with most.
     ///
     /// # Errors
-    /// Where the holder has as many places as its own limit of sessions can be of use for, or where none is free and
-    /// no other holder waits on more than this one.
+    /// Where the holder has as many places as its own limit of sessions can be of use for, or where none is
+    /// free and no other holder waits on more than this one.
     pub(super) fn admit(&self, identity: &Identity) -> Result<Place, Full> {
         let Identity { project, holder, .. } = identity;
         let mut table = lock(&self.table);

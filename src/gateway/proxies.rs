@@ -1,8 +1,9 @@
-//! Addresses of clients behind proxies that the operator trusts: by `X-Forwarded-For`, by `Forwarded` (RFC 7239), and by
-//! the header of PROXY protocol version 2, which comes before everything else on a connection.
+//! Addresses of clients behind proxies that the operator trusts: by `X-Forwarded-For`, by `Forwarded` (RFC
+//! 7239), and by the header of PROXY protocol version 2, which comes before everything else on a connection.
 //!
-//! Proxies append to the two headers of HTTP, so what they say is read from the right: the client is the rightmost address
-//! that is not a trusted proxy's itself. Whatever stands left of it the client may have written.
+//! Proxies append to the two headers of HTTP, so what they say is read from the right: the client is the
+//! rightmost address that is not a trusted proxy's itself. Whatever stands left of it the client may have
+//! written.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -57,8 +58,8 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The address of the client whose request came from `peer`: another than `peer` where that is a trusted proxy, and
-    /// names one.
+    /// The address of the client whose request came from `peer`: another than `peer` where that is a trusted
+    /// proxy, and names one.
     ///
     /// # Errors
     /// Where a trusted proxy's headers are malformed, or contradict each other.
@@ -76,7 +77,8 @@ impl TrustedProxies {
         }
     }
 
-    /// The first of `nodes` that is no trusted proxy; else the farthest that is known. `nodes` begins with the nearest.
+    /// The first of `nodes` that is no trusted proxy; else the farthest that is known. `nodes` begins with
+    /// the nearest.
     fn rightmost(
         &self,
         peer: IpAddr,
@@ -94,7 +96,8 @@ impl TrustedProxies {
     }
 }
 
-/// What `X-Forwarded-For` names, from the right. It has no standard; an address may have a port, as some proxies write.
+/// Returns what `X-Forwarded-For` names, from the right. It has no standard; an address may have a port, as
+/// some proxies write.
 fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Result<Node, BadForwarding>> {
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
     lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).map(|entry| {
@@ -106,7 +109,7 @@ fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Result<Node, Bad
     })
 }
 
-/// What `Forwarded` names, from the left.
+/// Returns what `Forwarded` names, from the left.
 fn forwarded(headers: &HeaderMap) -> Result<Vec<Node>, BadForwarding> {
     let mut nodes = Vec::new();
     for line in headers.get_all(header::FORWARDED) {
@@ -225,12 +228,13 @@ fn is_obfuscated(name: &str) -> bool {
     name.strip_prefix('_').is_some_and(|name| !name.is_empty() && name.bytes().all(may_be))
 }
 
-/// Reads the header of PROXY protocol version 2, where a trusted proxy's connection begins with one: the address and port
-/// of the proxy's client, where it names one. Neither HTTP nor TLS begins with a carriage return, as the signature does.
+/// Reads the header of PROXY protocol version 2, where a trusted proxy's connection begins with one: the
+/// address and port of the proxy's client, where it names one. Neither HTTP nor TLS begins with a carriage
+/// return, as the signature does.
 ///
 /// # Errors
-/// Where the connection fails or ends, or begins as the signature does and goes on otherwise, or with a header of another
-/// version, an unknown command, or of what doesn't come over TCP.
+/// Where the connection fails or ends, or begins as the signature does and goes on otherwise, or with a
+/// header of another version, an unknown command, or of what doesn't come over TCP.
 pub(super) async fn read_header(socket: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut first = [0];
     if socket.peek(&mut first).await? == 0 || first[0] != SIGNATURE[0] {
@@ -288,7 +292,8 @@ mod tests {
 
     use super::*;
 
-    /// The client of a request that came from `10.0.0.1`, behind proxies in `10.0.0.0/8` and `2001:db8:1::/48`.
+    /// The client of a request that came from `10.0.0.1`, behind proxies in `10.0.0.0/8` and
+    /// `2001:db8:1::/48`.
     fn client(fields: &[(&'static str, &str)]) -> Result<String, BadForwarding> {
         let networks = ["10.0.0.0/8", "2001:db8:1::/48"].map(|network| network.parse().unwrap());
         let mut headers = HeaderMap::new();

@@ -182,7 +182,8 @@ impl Session {
         &self.name
     }
 
-    /// The most audio behind `final` that the recogniser may hold while it waits for more, in the session's frames.
+    /// The most audio behind `final` that the recogniser may hold while it waits for more, in the session's
+    /// frames.
     pub(super) fn max_unfinal(&self) -> Option<u64> {
         self.max_unfinal
     }
@@ -280,8 +281,8 @@ impl Session {
         self.count_control(&mut state)
     }
 
-    /// Counts an attempt to take the session over, before it is one: while a second of messages is left, so that a client
-    /// that was cut for too many and comes back is heard, too.
+    /// Counts an attempt to take the session over, before it is one: while a second of messages is left, so
+    /// that a client that was cut for too many and comes back is heard, too.
     pub(super) fn count_resume(&self) -> Result<(), Refusal> {
         let mut state = self.board.lock();
         if !state.control.leaves(CONTROL_RATE, self.age()) {
@@ -389,7 +390,8 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the client may end one more utterance: finals are bounded by the audio, so that who sends none makes none.
+    /// Returns whether the client may end one more utterance: finals are bounded by the audio, so that who
+    /// sends none makes none.
     fn may_cut(&self, state: &mut State) -> bool {
         let rate = u64::from(self.sample_rate);
         let nanoseconds = state.heard % rate * 1_000_000_000 / rate;

@@ -33,7 +33,8 @@ use crate::transport::{Wire, socket_limits};
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the closing handshake may still take of a socket whose place somebody else has: enough to write the reason.
+/// How long the closing handshake may still take of a socket whose place somebody else has: enough to write
+/// the reason.
 const DISPLACED_TIMEOUT: Duration = Duration::from_millis(100);
 /// How many answers may wait for a client before it is no longer listened to.
 const BACKLOG: usize = 1_000;
@@ -171,8 +172,8 @@ async fn serve(gateway: &Gateway, pass: Pass, place: Place, mut wire: Socket) {
     }
 }
 
-/// Performs the `closing` of a socket that has no session, until it is done; or for a moment longer once somebody else
-/// needs the place.
+/// Performs the `closing` of a socket that has no session, until it is done; or for a moment longer once
+/// somebody else needs the place.
 async fn leave(place: &Place, closing: impl Future<Output = ()>) {
     let needed = async {
         place.displaced().await;

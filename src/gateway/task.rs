@@ -1,7 +1,8 @@
 //! A task of the numbered-chunk stream: a session whose audio comes in small files, one request each.
 //!
-//! The session, and with it a place among the sessions, begins with the first chunk. Chunks are heard strictly one after another; one that comes while another is worked on waits for it. A task ends
-//! with its last chunk, with a gap that is too long, or with the token that created it. Then its slot is free, and its
+//! The session, and with it a place among the sessions, begins with the first chunk. Chunks are heard
+//! strictly one after another; one that comes while another is worked on waits for it. A task ends with its
+//! last chunk, with a gap that is too long, or with the token that created it. Then its slot is free, and its
 //! text is kept for a while.
 
 use std::net::IpAddr;
@@ -256,7 +257,8 @@ impl Task {
         Ok(end)
     }
 
-    /// The task's session, which the first chunk, of so many `frames`, begins. It counts among the others from here on.
+    /// The task's session, which the first chunk, of so many `frames`, begins. It counts among the others
+    /// from here on.
     fn begin(&self, gateway: &Gateway, frames: u64) -> Result<(Arc<Session>, u64), ApiError> {
         let mut stage = self.stage();
         match &*stage {
@@ -305,8 +307,8 @@ impl Task {
         }
     }
 
-    /// Watches over a task: until it is done, or nobody may have it any more. `token_ends` is when the token that
-    /// created it does.
+    /// Watches over a task: until it is done, or nobody may have it any more. `token_ends` is when the token
+    /// that created it does.
     pub(super) async fn live(self: Arc<Task>, gateway: &Gateway, token_ends: Option<Instant>) {
         let (session, attachment) = match self.opening(gateway, token_ends).await {
             Opening::Begun(session, attachment) => (session, attachment),

@@ -108,8 +108,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Notes the context behind these segments. Of their contexts it leaves those that say something new, so that a session
-    /// keeps few of them.
+    /// Notes the context behind these segments. Of their contexts it leaves those that say something new, so
+    /// that a session keeps few of them.
     fn in_context(&mut self, mut segments: Vec<Segment>) -> Vec<Segment> {
         for segment in &mut segments {
             let Some(context) = &segment.context else { continue };

@@ -6,12 +6,13 @@ use serde_json::Value;
 const BAD_TOKEN: u64 = 4048;
 /// The documented code of a disabled project, whose status is 400.
 const INACTIVE_PROJECT: u64 = 4049;
-/// The code of a budget that is used up for good, beside status 403: our gateway's own. Of a token it says 4048.
+/// The code of a budget that is used up for good, beside status 403: our gateway's own. Of a token it says
+/// 4048.
 const USED_UP: u64 = 403;
 /// The most characters of a message that are shown.
 const MAX_MESSAGE: usize = 200;
-/// The shortest piece of a secret that is one: a message with such a piece in it is not shown. Our gateway's have 256 bits,
-/// written as 43 characters or more.
+/// The shortest piece of a secret that is one: a message with such a piece in it is not shown. Our gateway's
+/// have 256 bits, written as 43 characters or more.
 const PIECE: usize = 12;
 
 /// A refusal as the service tells it.
@@ -35,11 +36,12 @@ pub(crate) enum Kind {
 }
 
 impl Refusal {
-    /// Reads the body of an answer to a request that carried `secrets`. A message that repeats any of them is left out.
+    /// Reads the body of an answer to a request that carried `secrets`. A message that repeats any of them is
+    /// left out.
     pub(crate) fn parse(body: &[u8], secrets: &[&str]) -> Refusal {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        // The service does not document the shape of its errors. These places are our gateway's, those that clients of the
-        // service have seen, and RFC 6749's (section 5.2).
+        // The service does not document the shape of its errors. These places are our gateway's, those that
+        // clients of the service have seen, and RFC 6749's (section 5.2).
         let code = ["/error/code", "/code", "/error_code", "/result/code"];
         let message = ["/error/message", "/error_description", "/message", "/error"];
         Refusal {
@@ -51,7 +53,7 @@ impl Refusal {
         }
     }
 
-    /// Whether it says that the access token is bad, whatever its status.
+    /// Returns whether it says that the access token is bad, whatever its status.
     pub(crate) fn is_of_token(&self) -> bool {
         self.code == Some(BAD_TOKEN)
     }
@@ -67,8 +69,8 @@ pub(crate) fn kind(status: u16, code: Option<u64>) -> Kind {
     }
 }
 
-/// The message in one line of bounded length, without characters that a terminal obeys; `None` where nothing is left or
-/// where it has a piece of a secret in it.
+/// The message in one line of bounded length, without characters that a terminal obeys; `None` where nothing
+/// is left or where it has a piece of a secret in it.
 fn presentable(message: &str, secrets: &[&str]) -> Option<String> {
     let shown: String = message.chars().filter(|c| !commands(*c)).take(MAX_MESSAGE).collect();
     let shown = shown.trim();
@@ -79,8 +81,8 @@ fn presentable(message: &str, secrets: &[&str]) -> Option<String> {
     (!shown.is_empty() && !secrets.iter().any(repeats)).then(|| shown.to_owned())
 }
 
-/// Control characters, and those that turn or hide what is beside them: bidirectional formatting (Unicode Annex 9, section
-/// 2), separators of lines and paragraphs, characters without width.
+/// Control characters, and those that turn or hide what is beside them: bidirectional formatting (Unicode
+/// Annex 9, section 2), separators of lines and paragraphs, characters without width.
 fn commands(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')

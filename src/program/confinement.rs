@@ -1,8 +1,8 @@
-//! Confinement of programs that read other people's text: what takes such a program over can write nowhere but in the
-//! program's own directory, reaches no network, and has bounded CPU time, memory and files.
+//! Confinement of programs that read other people's text: what takes such a program over can write nowhere
+//! but in the program's own directory, reaches no network, and has bounded CPU time, memory and files.
 //!
-//! Landlock and seccomp confine a thread and the processes it starts. So each child is started by a thread of its own,
-//! which is confined first and ends afterwards. A child may still read what voxline may read.
+//! Landlock and seccomp confine a thread and the processes it starts. So each child is started by a thread of
+//! its own, which is confined first and ends afterwards. A child may still read what voxline may read.
 
 use std::fmt;
 use std::io;
@@ -45,8 +45,9 @@ impl fmt::Display for Refusal {
 static TOLD: Once = Once::new();
 
 impl Limits {
-    /// Starts a process that can write only beneath `directory`, or nowhere without one. Where the system refuses a part
-    /// of the confinement, the first such process is told in the log, and all run without that part.
+    /// Starts a process that can write only beneath `directory`, or nowhere without one. Where the system
+    /// refuses a part of the confinement, the first such process is told in the log, and all run without that
+    /// part.
     pub(super) fn spawn(&self, command: &mut Command, directory: Option<&Path>) -> io::Result<Child> {
         let (child, refusals) = self.start(command, directory)?;
         if !refusals.is_empty() {
@@ -88,12 +89,13 @@ mod system {
 
     use super::{Limits, MAX_FILE, MAX_FILES, Refusal};
 
-    /// The rights that are asked of the kernel: all of writing up to this version of Landlock (Linux 6.12), which also
-    /// keeps signals and abstract sockets within the process's own domain. Older kernels give what they have.
+    /// The rights that are asked of the kernel: all of writing up to this version of Landlock (Linux 6.12),
+    /// which also keeps signals and abstract sockets within the process's own domain. Older kernels give what
+    /// they have.
     const LANDLOCK: ABI = ABI::V6;
 
-    /// System calls that no speaking program needs, and with which one that was taken over would reach other machines or
-    /// other processes, or parts of the kernel with a history of faults. They fail with EPERM.
+    /// System calls that no speaking program needs, and with which one that was taken over would reach other
+    /// machines or other processes, or parts of the kernel with a history of faults. They fail with EPERM.
     const DENIED: &[i64] = &[
         libc::SYS_socket,
         libc::SYS_socketpair,
@@ -147,7 +149,8 @@ mod system {
         Ok(seccompiler::apply_filter(&filter)?)
     }
 
-    /// Limits a running child. There is no limit of processes, since the kernel counts those of the whole user.
+    /// Limits a running child. There is no limit of processes, since the kernel counts those of the whole
+    /// user.
     pub(super) fn limit(child: &Child, limits: &Limits) -> Option<Refusal> {
         let pid = Pid::from_child(child);
         let refusal = [

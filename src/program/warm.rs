@@ -20,7 +20,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 ///
 /// As many processes run as are asked at once, up to a bound. One that dies is replaced; one that doesn't answer in
 /// time is killed, and so are all when this is dropped. Should voxline itself be killed, they read the end of their
-/// stdin, and end. Each is confined, and runs in a temporary directory of its own, the only one where it may write.
+/// stdin, and end. Each is confined, and runs in a temporary directory of its own, the only one where it may
+/// write.
 #[derive(Debug)]
 pub(crate) struct WarmProgram {
     pub(crate) program: Program,
@@ -53,14 +54,15 @@ struct Pool {
 }
 
 impl WarmProgram {
-    /// Returns the lines that answer `question`, which ends with a line's end. Blocks for those who asked before, and then
-    /// for the deadline at most for each of these: a process that has long been dead, a new one's greeting, the answer.
+    /// Returns the lines that answer `question`, which ends with a line's end. Blocks for those who asked
+    /// before, and then for the deadline at most for each of these: a process that has long been dead, a new
+    /// one's greeting, the answer.
     pub(crate) fn ask(&self, question: &str) -> Result<Vec<String>, ProgramError> {
         self.ask_with_files(question, |_| Ok(()), |_, lines| Ok(lines))
     }
 
-    /// As [`ask`](WarmProgram::ask), about files: `put` writes them into the process's directory, where it runs, and
-    /// `get` reads what the answer is. Each sees what earlier questions left there.
+    /// As [`ask`](WarmProgram::ask), about files: `put` writes them into the process's directory, where it
+    /// runs, and `get` reads what the answer is. Each sees what earlier questions left there.
     pub(crate) fn ask_with_files<T>(
         &self,
         question: &str,

@@ -64,7 +64,8 @@ pub enum Output {
         token: AccessToken,
         /// The name of the server's session that is to be resumed; none where one is to start.
         session: Option<String>,
-        /// The base addresses that the service named, by preference; none: where the service is configured to be.
+        /// The base addresses that the service named, by preference; none: where the service is configured to
+        /// be.
         endpoints: Vec<String>,
     },
     /// Send a message.

@@ -24,8 +24,8 @@ pub const PATH: &str = "/asr_stream/ws";
 /// then takes it for a new one.
 pub const SESSION_PARAMETER: &str = "session";
 
-/// The longest `context` of `start` and `final`, in bytes of UTF-8: it is kept by both ends for every session, so it must
-/// stay small, and a language with some hundred words of text before fits.
+/// The longest `context` of `start` and `final`, in bytes of UTF-8: it is kept by both ends for every
+/// session, so it must stay small, and a language with some hundred words of text before fits.
 pub const MAX_CONTEXT_BYTES: usize = 4 * 1024;
 
 /// Bytes in front of the PCM of an audio frame: the position, `u64` little-endian.
@@ -78,7 +78,8 @@ pub enum ClientMessage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Latency {
-    /// Somebody may wait for the text: live speech goes first where there is not enough computing time for all.
+    /// Somebody may wait for the text: live speech goes first where there is not enough computing time for
+    /// all.
     Relaxed,
     /// Somebody does. What a later version says is taken for this.
     #[default]
@@ -177,11 +178,12 @@ pub enum ServerMessage {
         reason: GoawayReason,
         /// How long the socket still serves.
         deadline_ms: u64,
-        /// Whether the session can't be resumed elsewhere: the client should start one at its `final`, while this socket
-        /// still works.
+        /// Whether the session can't be resumed elsewhere: the client should start one at its `final`, while
+        /// this socket still works.
         #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_false")]
         restart: bool,
-        /// Base addresses of servers that take it, in order of preference; none: the service as the client knows it.
+        /// Base addresses of servers that take it, in order of preference; none: the service as the client
+        /// knows it.
         #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         endpoints: Vec<String>,
     },
@@ -238,8 +240,8 @@ pub struct Ready {
     /// Whether `auth` is understood on this socket. A proxy that checks tokens at the handshake doesn't see it.
     #[serde(default, deserialize_with = "or_default")]
     pub auth: bool,
-    /// The most audio behind `final` that the server may hold while it waits for more: a client that can't keep so much
-    /// would wait for a final, and the server for audio.
+    /// The most audio behind `final` that the server may hold while it waits for more: a client that can't
+    /// keep so much would wait for a final, and the server for audio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unfinal_frames: Option<u64>,
 }
@@ -268,9 +270,9 @@ pub struct Final {
     /// Its words, where the recogniser tells them apart.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
-    /// Whatever the text behind `end` depends on besides its audio, in a form that only the recogniser knows, up to
-    /// [`MAX_CONTEXT_BYTES`]. The client hands the latest back with `start` when it begins anew at `end`. Where there is
-    /// none, the one before stays in force.
+    /// Whatever the text behind `end` depends on besides its audio, in a form that only the recogniser knows,
+    /// up to [`MAX_CONTEXT_BYTES`]. The client hands the latest back with `start` when it begins anew at
+    /// `end`. Where there is none, the one before stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }

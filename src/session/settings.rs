@@ -47,15 +47,16 @@ pub struct Settings {
     /// How long the peer may be silent before it is asked for a sign of life, and how long the answer may take: one
     /// that vanished is noticed within two of these.
     pub ping_interval: Duration,
-    /// How long audio may stay unacknowledged, a full replay buffer without a final, or a finished session without one
-    /// more, before the connection counts as dead, whatever signs of life it gives: pings, pongs and partials are none of
-    /// progress. The session is then resumed, which costs a service that is only slow nothing.
+    /// How long audio may stay unacknowledged, a full replay buffer without a final, or a finished session
+    /// without one more, before the connection counts as dead, whatever signs of life it gives: pings, pongs
+    /// and partials are none of progress. The session is then resumed, which costs a service that is only
+    /// slow nothing.
     pub progress_timeout: Duration,
     /// How long to try before the first connection ever: a wrong address should be told soon.
     pub first_contact: Duration,
-    /// How long to try without any progress once there was a session. Progress is audio that is acknowledged for the
-    /// first time, and a final. So a service that takes all audio and never answers is given up within `give_up`, two
-    /// times `progress_timeout`, and the last dial.
+    /// How long to try without any progress once there was a session. Progress is audio that is acknowledged
+    /// for the first time, and a final. So a service that takes all audio and never answers is given up
+    /// within `give_up`, two times `progress_timeout`, and the last dial.
     pub give_up: Duration,
     /// How long a connection must live to reset the back-off.
     pub healthy_after: Duration,

@@ -200,8 +200,8 @@ mod tests {
     use crate::auth::TokenProvider;
     use crate::net::http_client;
 
-    /// Speech whose text comes by hand. Nobody answers at its service's address, and its requests have no turn to find out
-    /// while a test doesn't wait.
+    /// Speech whose text comes by hand. Nobody answers at its service's address, and its requests have no
+    /// turn to find out while a test doesn't wait.
     fn speaking() -> (Speaking, UnboundedSender<String>) {
         let endpoint = "http://127.0.0.1:9".parse().unwrap();
         let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();

@@ -9,9 +9,10 @@
 //!   on there.
 //!
 //! The file holds recorded speech and the key of the server's session, so it is its owner's alone (mode 0600), and one
-//! process has it at a time. A process that dies in the middle of a write leaves half a record, which is cut off when the
-//! file is opened again. A file that is damaged elsewhere is set aside, and all that can be read of it goes on in a new
-//! one: frames that can't are told as a gap, and what is behind a final that can't is recognised again.
+//! process has it at a time. A process that dies in the middle of a write leaves half a record, which is cut
+//! off when the file is opened again. A file that is damaged elsewhere is set aside, and all that can be read
+//! of it goes on in a new one: frames that can't are told as a gap, and what is behind a final that can't is
+//! recognised again.
 //!
 //! ```no_run
 //! use voxline::spool::{Fsync, Head, Opened, Spool, SpoolError};
@@ -123,8 +124,8 @@ pub struct Recovered {
     pub done: bool,
     /// Bytes of a half record at the end of the file, which were cut off.
     pub dropped_bytes: u64,
-    /// Where a damaged file was set aside. All that could be read of it went on in a new one; frames that could not are a
-    /// gap, unless their text was there.
+    /// Where a damaged file was set aside. All that could be read of it went on in a new one; frames that
+    /// could not are a gap, unless their text was there.
     pub damaged: Option<PathBuf>,
 }
 
@@ -144,7 +145,8 @@ impl Spool {
     /// before a flush, which a replay can't express; the reader begins there.
     ///
     /// # Errors
-    /// See [`SpoolError`]. A file of another session, version or owner is left as it is, as is one whose head is damaged.
+    /// See [`SpoolError`]. A file of another session, version or owner is left as it is, as is one whose head
+    /// is damaged.
     pub fn open(
         path: impl Into<PathBuf>,
         head: &Head,

@@ -1,9 +1,10 @@
-//! A spool that is damaged in its middle: the damaged file is set aside, and all that can be read goes on in its place.
+//! A spool that is damaged in its middle: the damaged file is set aside, and all that can be read goes on in
+//! its place.
 //!
-//! A record that doesn't check is passed over, by its length where the next record begins there, else by looking for the
-//! next one that checks. Frames that are missing then become a record of their own, [`Entry::Lost`], which the session
-//! tells as a gap. Where a final is missing, it and those behind it are left out: their audio is still there, and is
-//! recognised again.
+//! A record that doesn't check is passed over, by its length where the next record begins there, else by
+//! looking for the next one that checks. Frames that are missing then become a record of their own,
+//! [`Entry::Lost`], which the session tells as a gap. Where a final is missing, it and those behind it are
+//! left out: their audio is still there, and is recognised again.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -19,8 +20,8 @@ use crate::transcript::FinalSegment;
 
 /// How much is looked through at once for the beginning of a record.
 const WINDOW: usize = 64 * 1024;
-/// How many bytes of supposed records may be checked for each byte that is looked through. A record is rarely supposed
-/// where there is none: its length, kind and position must all be possible.
+/// How many bytes of supposed records may be checked for each byte that is looked through. A record is rarely
+/// supposed where there is none: its length, kind and position must all be possible.
 const CHECKED_PER_BYTE: u64 = 4;
 
 /// A part of the file that goes on.
@@ -47,8 +48,8 @@ pub(super) struct Survey<'a> {
 }
 
 impl<'a> Survey<'a> {
-    /// The parts of `file` that can be read, which has `length` bytes and is whole up to `at`, where it comes to `state`.
-    /// `None` where all that is wrong is a last record that was not written to its end.
+    /// The parts of `file` that can be read, which has `length` bytes and is whole up to `at`, where it comes
+    /// to `state`. `None` where all that is wrong is a last record that was not written to its end.
     pub(super) fn make(
         file: &'a File,
         length: u64,
@@ -89,14 +90,14 @@ impl<'a> Survey<'a> {
         Ok((filled == HEADER_BYTES).then(|| Header::decode(bytes)).flatten())
     }
 
-    /// Whether a process may have died while it wrote the record at `at`, the last.
+    /// Returns whether a process may have died while it wrote the record at `at`, the last.
     fn is_torn(&self, at: u64) -> io::Result<bool> {
         let left = self.length - at;
         let longer = |header: Header| header.record_bytes() > left;
         Ok(left < HEADER_BYTES as u64 || self.header(at)?.is_some_and(longer))
     }
 
-    /// Where the next record begins that can be read, behind the one at `at`.
+    /// Returns where the next record begins that can be read, behind the one at `at`.
     fn next_record(&self, at: u64) -> io::Result<Option<u64>> {
         if let Some(header) = self.header(at)? {
             let next = at + header.record_bytes();
@@ -127,7 +128,7 @@ impl<'a> Survey<'a> {
         Ok(None)
     }
 
-    /// What it costs to check the record that `bytes` seem to begin with, if they do.
+    /// Returns what it costs to check the record that `bytes` seem to begin with, if they do.
     fn plausible(&self, bytes: &[u8]) -> Option<u64> {
         let header = Header::decode(bytes.first_chunk().copied()?)?;
         let body = &bytes[HEADER_BYTES..];
@@ -218,8 +219,9 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Puts a file of `pieces` in the place of the damaged one at `path`, and sets that aside. The new file is locked before
-/// it has the name; the name leads to the one or the other, whatever happens. Returns the file, and where the other is.
+/// Puts a file of `pieces` in the place of the damaged one at `path`, and sets that aside. The new file is
+/// locked before it has the name; the name leads to the one or the other, whatever happens. Returns the file,
+/// and where the other is.
 pub(super) fn replace(
     damaged: &File,
     path: &Path,

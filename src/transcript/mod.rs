@@ -29,8 +29,8 @@ pub struct FinalSegment {
     /// The words of the text in order, where the recogniser tells them apart.
     #[serde(default)]
     pub words: Vec<Word>,
-    /// What the recogniser needs to go on behind this segment as if it had not stopped, opaque to all others; the one
-    /// before holds where there is none. A [`Journal`](crate::session::Journal) keeps the latest.
+    /// What the recogniser needs to go on behind this segment as if it had not stopped, opaque to all others;
+    /// the one before holds where there is none. A [`Journal`](crate::session::Journal) keeps the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }

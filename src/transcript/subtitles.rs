@@ -1,8 +1,8 @@
 //! Cutting a segment into subtitle cues that can be read.
 //!
-//! A cue is cut at sentence ends and pauses where that is possible, at commas next, and between other words only where a
-//! cue would grow too large. The cuts of a segment are chosen together, for the least total cost, so that no word is left
-//! over at its end.
+//! A cue is cut at sentence ends and pauses where that is possible, at commas next, and between other words
+//! only where a cue would grow too large. The cuts of a segment are chosen together, for the least total
+//! cost, so that no word is left over at its end.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::{FinalSegment, Word};
 use crate::audio::FramePos;
 
-/// The bounds of subtitle cues. The defaults are those of the Netflix Timed Text Style Guide for English: two lines of 42
-/// characters, at most seven seconds, 20 characters a second.
+/// The bounds of subtitle cues. The defaults are those of the Netflix Timed Text Style Guide for English: two
+/// lines of 42 characters, at most seven seconds, 20 characters a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subtitles {
     /// The most lines of a cue, 1 to 10.
@@ -20,8 +20,8 @@ pub struct Subtitles {
     pub width: u16,
     /// The longest time that a cue is shown, 1 to 60 seconds.
     pub duration: Duration,
-    /// The most characters a second that can be read, 1 to 100. A cue stays for as long as that takes, where the next one
-    /// leaves it the time: speech may be faster.
+    /// The most characters a second that can be read, 1 to 100. A cue stays for as long as that takes, where
+    /// the next one leaves it the time: speech may be faster.
     pub speed: u16,
     /// The shortest pause between words that always ends a cue, up to 60 seconds.
     pub pause: Duration,
@@ -64,12 +64,14 @@ impl Default for Subtitles {
     }
 }
 
-/// The shortest time that a cue is shown, where the next one leaves it that: five sixths of a second (same guide).
+/// The shortest time that a cue is shown, where the next one leaves it that: five sixths of a second (same
+/// guide).
 const SHORTEST: u64 = 833;
 /// The shortest pause that is as good a place to cut as the end of a sentence.
 const BREATH: u64 = 300;
 
-/// Costs of a cut, in a unit of their own: each cue costs something, so that there are few, and each bad cut more.
+/// Costs of a cut, in a unit of their own: each cue costs something, so that there are few, and each bad cut
+/// more.
 const A_CUE: u32 = 10;
 const CUT_AT_CLAUSE: u32 = 4;
 const CUT_ELSEWHERE: u32 = 24;
@@ -95,8 +97,9 @@ struct Token {
     end: u64,
 }
 
-/// Cuts what was said in a segment, whose text comes in one line as `text`, into cues that begin at `earliest` or later.
-/// `label` stands before the first line of each. Times are in milliseconds, as `millis` makes them of positions.
+/// Cuts what was said in a segment, whose text comes in one line as `text`, into cues that begin at
+/// `earliest` or later. `label` stands before the first line of each. Times are in milliseconds, as `millis`
+/// makes them of positions.
 pub(super) fn cut(
     segment: &FinalSegment,
     text: &str,
@@ -140,8 +143,8 @@ fn length(words: &[Token]) -> usize {
     words.iter().map(|word| word.length + 1).sum::<usize>().saturating_sub(1)
 }
 
-/// The tokens of `text` with their times: those of the recogniser's words where they are the words of the text, else
-/// shares of the segment by length.
+/// The tokens of `text` with their times: those of the recogniser's words where they are the words of the
+/// text, else shares of the segment by length.
 fn tokens(
     text: &str,
     words: &[Word],
@@ -174,8 +177,8 @@ fn tokens(
         .collect()
 }
 
-/// The tokens, those of more than `room` characters in pieces: a web address, or a sentence of a language that writes no
-/// spaces.
+/// The tokens, those of more than `room` characters in pieces: a web address, or a sentence of a language
+/// that writes no spaces.
 fn split_long(tokens: Vec<Token>, room: usize) -> Vec<Token> {
     let mut split = Vec::with_capacity(tokens.len());
     for token in tokens {
@@ -199,7 +202,8 @@ fn split_long(tokens: Vec<Token>, room: usize) -> Vec<Token> {
     split
 }
 
-/// The ends of the cues that cost least together. `taken` characters of the first line of each are the label's.
+/// The ends of the cues that cost least together. `taken` characters of the first line of each are the
+/// label's.
 fn best_cuts(tokens: &[Token], taken: usize, limits: Subtitles) -> Vec<usize> {
     let pause = (limits.pause.as_millis() as u64).max(1);
     // The least cost of the cues up to each token, and where the last of them begins.
@@ -258,8 +262,8 @@ fn cost_of_cut(token: &Token, silence: u64, is_last: bool) -> u32 {
     }
 }
 
-/// The cost of the time that a cue of so many `letters` can be shown from `start` on: for a cue that flashes, and for one
-/// that can't be read to its end.
+/// The cost of the time that a cue of so many `letters` can be shown from `start` on: for a cue that flashes,
+/// and for one that can't be read to its end.
 fn cost_of_time(start: u64, letters: usize, next: Option<&Token>, limits: Subtitles) -> u32 {
     let until = next.map_or(u64::MAX, |next| next.start).min(start + duration(limits));
     let shown = (until - start).max(1);
@@ -276,7 +280,7 @@ fn ends_clause(word: &str) -> bool {
     ends_with(word, &[',', ';', ':', '—', '–', '、', '，', '；', '：'])
 }
 
-/// Whether one of `marks` ends the word, before quotes and brackets.
+/// Returns whether one of `marks` ends the word, before quotes and brackets.
 fn ends_with(word: &str, marks: &[char]) -> bool {
     word.trim_end_matches(['"', '\'', '”', '’', '»', ')', ']']).ends_with(marks)
 }

@@ -122,14 +122,16 @@ impl<W: Write> Writer<W> {
         Writer { subtitles, ..self }
     }
 
-    /// Names the recording: in a line before the text, and in each object of JSON Lines. Subtitles have no place for it.
+    /// Names the recording: in a line before the text, and in each object of JSON Lines. Subtitles have no
+    /// place for it.
     #[must_use]
     pub fn of_recording(self, name: impl Into<String>) -> Writer<W> {
         Writer { recording: Some(name.into()), ..self }
     }
 
-    /// Writes one segment, with the name of who speaks where that is known: as one entry, or as subtitle cues, of which those
-    /// of one speaker never overlap. All formats but JSON Lines leave out a segment without words.
+    /// Writes one segment, with the name of who speaks where that is known: as one entry, or as subtitle
+    /// cues, of which those of one speaker never overlap. All formats but JSON Lines leave out a segment
+    /// without words.
     ///
     /// # Errors
     /// If the output takes it only in part, or not at all.

@@ -41,8 +41,8 @@ pub(super) enum NotOpened {
     Protocol(&'static str),
 }
 
-/// Asks for the WebSocket at `url`, on a connection that was made. Reads no more than [`MAX_HEAD`] and [`MAX_BODY`] bytes of
-/// the answer; the caller limits the time.
+/// Asks for the WebSocket at `url`, on a connection that was made. Reads no more than [`MAX_HEAD`] and
+/// [`MAX_BODY`] bytes of the answer; the caller limits the time.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     url: &Url,
@@ -91,7 +91,8 @@ fn request(url: &Url, key: &str, token: &AccessToken) -> Vec<u8> {
     request
 }
 
-/// The beginning of the body of a refusal, of which `body` was read along with the head (RFC 9112, section 6.3).
+/// The beginning of the body of a refusal, of which `body` was read along with the head (RFC 9112, section
+/// 6.3).
 async fn body(stream: &mut (impl AsyncRead + Unpin), headers: &HeaderMap, mut body: Vec<u8>) -> Vec<u8> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let chunked = text(TRANSFER_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));

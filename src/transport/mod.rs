@@ -39,8 +39,9 @@ pub trait Connect: Send + Sync {
         session: Option<&str>,
     ) -> impl Future<Output = Result<Wire<Self::Io>, Failure>> + Send;
 
-    /// [`connect`](Connect::connect), to a server that the service has named: the first of `endpoints` that may be shown
-    /// the token. Where none may, as where there are none, it is the service as it is known. The default knows no other.
+    /// [`connect`](Connect::connect), to a server that the service has named: the first of `endpoints` that
+    /// may be shown the token. Where none may, as where there are none, it is the service as it is known. The
+    /// default knows no other.
     ///
     /// # Errors
     /// As [`connect`](Connect::connect).

@@ -49,16 +49,17 @@ impl WebSocketConnector {
         WebSocketConnector { endpoint, hosts: Vec::new(), tls: trust.config().clone() }
     }
 
-    /// Lets the service send its sessions to these hosts too, which then see its tokens. Otherwise a server that it names
-    /// is taken on the service's own host alone, at any port: who may name a server is not who may have a token.
+    /// Lets the service send its sessions to these hosts too, which then see its tokens. Otherwise a server
+    /// that it names is taken on the service's own host alone, at any port: who may name a server is not who
+    /// may have a token.
     #[must_use]
     pub fn with_hosts(mut self, hosts: impl IntoIterator<Item = String>) -> WebSocketConnector {
         self.hosts.extend(hosts);
         self
     }
 
-    /// The connector to the first of these servers that may have the token: on a host that is the service's own or among
-    /// those allowed, and never in clear where the service itself is reached by TLS.
+    /// The connector to the first of these servers that may have the token: on a host that is the service's
+    /// own or among those allowed, and never in clear where the service itself is reached by TLS.
     fn elsewhere(&self, endpoints: &[String]) -> WebSocketConnector {
         let may_be = |endpoint: &Endpoint| {
             let host = endpoint.host();
@@ -204,7 +205,8 @@ mod tests {
         let own = "https://speech.example";
         let other_port = "https://speech.example:8443/b";
         assert_eq!(target(own, &[], &[other_port]), other_port);
-        // Another owner's, a subdomain, in clear, no base address: the next is tried, at last the service itself.
+        // Another owner's, a subdomain, in clear, no base address: the next is tried, at last the service
+        // itself.
         let wrong = [
             "https://evil.example",
             "https://b.speech.example",

@@ -64,8 +64,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Waits like [`next`](Wire::next), where `queued` is given only until no more than so many messages wait to be
-    /// written. May be dropped at any time without losing anything.
+    /// Waits like [`next`](Wire::next), where `queued` is given only until no more than so many messages wait
+    /// to be written. May be dropped at any time without losing anything.
     pub(crate) async fn next_or_drained(&mut self, queued: Option<usize>) -> Event {
         poll_fn(|cx| match self.poll_next(cx) {
             Poll::Ready(message) => Poll::Ready(Event::Message(message)),

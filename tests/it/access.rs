@@ -77,7 +77,8 @@ async fn every_answer_has_the_id_of_its_request() {
     server.stop().await;
 }
 
-/// Checks that the id in an answer's body, where it has one, is the id of the request. Returns whether it has one.
+/// Checks that the id in an answer's body, where it has one, is the id of the request. Returns whether it has
+/// one.
 async fn assert_one_id(answer: Response) -> bool {
     let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
     let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default();

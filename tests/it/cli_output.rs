@@ -1,5 +1,5 @@
-//! Where results go: names that say the format, several recordings on one output, pipes whose readers leave, terminals,
-//! and signals.
+//! Where results go: names that say the format, several recordings on one output, pipes whose readers leave,
+//! terminals, and signals.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +15,8 @@ use crate::cli::{Place, assert_fails, signal, text};
 use crate::gateway::{Tone, wav};
 use crate::support::server::{Server, Setup};
 
-/// A directory with the recordings a.wav and b.wav, of two segments each, and a service that the program uses.
+/// A directory with the recordings a.wav and b.wav, of two segments each, and a service that the program
+/// uses.
 struct Desk {
     place: Place,
     endpoint: String,

@@ -1,5 +1,5 @@
-//! The recogniser's context travels with each final and back with `start`, so a session that begins anew at `final` gives the
-//! text that it would have given undisturbed.
+//! The recogniser's context travels with each final and back with `start`, so a session that begins anew at
+//! `final` gives the text that it would have given undisturbed.
 
 use std::io;
 use std::path::Path;
@@ -26,8 +26,8 @@ const SEGMENT: usize = 4_000;
 /// The longest context of the protocol, by its document.
 const LONGEST: usize = 4 * 1024;
 
-/// Writes digests of all that was ever said before and the samples of the segment. Its context is the digest before,
-/// repeated to `length` bytes.
+/// Writes digests of all that was ever said before and the samples of the segment. Its context is the digest
+/// before, repeated to `length` bytes.
 struct Remembering {
     length: usize,
 }
@@ -107,8 +107,8 @@ impl Journal for Mortal {
     }
 }
 
-/// Runs the session in the spool at `path` against a gateway that has never heard of it, up to its end or until `lives`
-/// more finals are told; all texts told so far, and whether it ended.
+/// Runs the session in the spool at `path` against a gateway that has never heard of it, up to its end or
+/// until `lives` more finals are told; all texts told so far, and whether it ended.
 async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
     let server = server(LONGEST).await;
     let head = Head { sample_rate: 16_000, identity: "a call".to_owned(), service: String::new() };
@@ -149,8 +149,8 @@ fn text_of(event: &TranscriptEvent) -> Option<String> {
     }
 }
 
-/// Client and gateway die after every final. What the next client knows is in its spool, what the next gateway knows it is
-/// told.
+/// Client and gateway die after every final. What the next client knows is in its spool, what the next
+/// gateway knows it is told.
 #[tokio::test]
 async fn a_session_that_begins_anew_at_every_final_gives_the_undisturbed_text() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Single turns of the session's core: when it moves, how it spreads what many sessions would do at once, whom it believes.
+//! Single turns of the session's core: when it moves, how it spreads what many sessions would do at once,
+//! whom it believes.
 
 use std::time::Duration;
 
@@ -72,14 +73,14 @@ fn asks_for_token(core: &mut Core, limit: Duration) -> Option<Duration> {
     }
 }
 
-/// Whether the times keep to `low..=high` and use nearly all of it.
+/// Returns whether the times keep to `low..=high` and use nearly all of it.
 fn is_spread(times: &[Duration], low: Duration, high: Duration) -> bool {
     let (first, last) = (*times.iter().min().unwrap(), *times.iter().max().unwrap());
     let edge = (high - low) / 10;
     low <= first && first <= low + edge && high - edge <= last && last <= high
 }
 
-/// How long before its end a token that lives so long is replaced, in sessions of many seeds.
+/// Returns how long before its end a token that lives so long is replaced, in sessions of many seeds.
 fn leads(life: Duration, planted: Option<Planted>) -> Vec<Duration> {
     let lead = |seed| {
         let mut core = session(seed, planted, Some(life));
@@ -148,7 +149,8 @@ fn waits(seed: u64, retry_after: Duration, moving: bool) -> Vec<Duration> {
     waits
 }
 
-/// A service that asks for no patience is shown some all the same, more each time; one that asks for more gets it.
+/// A service that asks for no patience is shown some all the same, more each time; one that asks for more
+/// gets it.
 #[test]
 fn a_service_that_says_when_to_come_back_is_not_called_more_often_than_any_other() {
     for moving in [false, true] {
@@ -170,7 +172,8 @@ fn speak(core: &mut Core, frames: u64, now: Duration) {
     core.handle(Input::Audio(AudioChunk::new(FramePos(0).to(FramePos(frames)), payload)), now);
 }
 
-/// All that is left is the service's to do: a second connection would only disturb it. A token that ends is replaced.
+/// All that is left is the service's to do: a second connection would only disturb it. A token that ends is
+/// replaced.
 #[test]
 fn a_session_that_has_sent_its_end_moves_for_no_drain() {
     for (reason, moves) in
@@ -187,8 +190,8 @@ fn a_session_that_has_sent_its_end_moves_for_no_drain() {
     }
 }
 
-/// A second connection under way that shows the token which the first was refused is given up; one with a newer token
-/// takes over.
+/// A second connection under way that shows the token which the first was refused is given up; one with a
+/// newer token takes over.
 #[test]
 fn a_successor_does_not_show_a_refused_token_again() {
     for (generation, opened) in [(1, false), (1, true), (2, false), (2, true)] {

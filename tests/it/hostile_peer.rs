@@ -79,7 +79,8 @@ fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
     })
 }
 
-/// A client that can't keep what the server may want before it says anything would wait for it, and it for the client.
+/// A client that can't keep what the server may want before it says anything would wait for it, and it for
+/// the client.
 #[test]
 fn a_buffer_that_the_server_may_fill_is_refused() {
     let mut settings = Settings::new(16_000);

@@ -1,5 +1,5 @@
-//! The language of who names none: that of the project, else that of the gateway. Clients written for the original service
-//! never name one.
+//! The language of who names none: that of the project, else that of the gateway. Clients written for the
+//! original service never name one.
 
 use std::sync::{Arc, Mutex};
 
@@ -61,8 +61,8 @@ fn speaking(languages: &str) -> Setup {
 
 #[tokio::test]
 async fn without_a_language_it_is_the_projects_else_the_gateways() {
-    // The languages of the gateway, of the project and of the request; then the language and the choice of languages that
-    // the recogniser is asked for. Nothing is a dash.
+    // The languages of the gateway, of the project and of the request; then the language and the choice of
+    // languages that the recogniser is asked for. Nothing is a dash.
     let cases = [
         ["auto", "-", "-", "-", ""],
         ["ru", "-", "-", "ru", ""],
@@ -148,7 +148,8 @@ fn what_is_detected_is_one_of_the_languages_allowed() {
     assert!(russian >= 2, "only {russian} of {} prompts are Russian", SHORT.len());
 }
 
-/// One word is too little to tell Russian from Polish. A stream that is begun anew behind Russian speech knows.
+/// One word is too little to tell Russian from Polish. A stream that is begun anew behind Russian speech
+/// knows.
 #[test]
 fn the_language_settled_on_travels_with_the_context() {
     let whisper = whisper();

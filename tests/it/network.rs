@@ -85,8 +85,8 @@ fn the_same_seed_gives_the_same_log() {
     }
 }
 
-/// Bugs that others have shipped are caught soon, by what the peer and the user see: a panic of the session's own doesn't
-/// count.
+/// Bugs that others have shipped are caught soon, by what the peer and the user see: a panic of the session's
+/// own doesn't count.
 #[test]
 fn planted_bugs_are_caught() {
     for bug in [Planted::DeliveredBeforeSent, Planted::ChunkInFlightForgotten, Planted::ReplayFromSent] {

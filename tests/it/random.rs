@@ -46,8 +46,8 @@ pub(crate) fn seed() -> u64 {
     std::env::var("VOXLINE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
 
-/// The first seed of a test that plays other cases in each run: `VOXLINE_SEED`, or else one that the time decides. Runs
-/// that begin a second apart have ten thousand seeds between them.
+/// The first seed of a test that plays other cases in each run: `VOXLINE_SEED`, or else one that the time
+/// decides. Runs that begin a second apart have ten thousand seeds between them.
 #[allow(
     clippy::disallowed_methods,
     reason = "runs move on with the time; what they print says where they are"

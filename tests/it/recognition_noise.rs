@@ -1,7 +1,7 @@
 //! Speech in steady noise is heard: no guard takes the speech for the noise.
 //!
-//! Of the recogniser there is a sample here, of what it is given to hear all. `./dev prove noise` has it hear all, beside
-//! faster-whisper.
+//! Of the recogniser there is a sample here, of what it is given to hear all. `./dev prove noise` has it hear
+//! all, beside faster-whisper.
 
 use voxline::engine::{Endpointer, Recognizer, Span, StreamOptions};
 
@@ -62,7 +62,8 @@ fn noise_hides_no_utterance() {
     assert!(hidden.is_empty(), "lost: {hidden:#?}");
 }
 
-/// Single digits, in noise as loud as they are: too short to be sure that they are speech, they are heard all the same.
+/// Single digits, in noise as loud as they are: too short to be sure that they are speech, they are heard all
+/// the same.
 #[test]
 fn noise_hides_no_word() {
     let mut hidden = Vec::new();

@@ -168,7 +168,8 @@ async fn readiness_is_told_without_a_token_and_with_its_reason() {
     server.stop().await;
 }
 
-/// The programs' messages are the service's own, and their exit codes tell authentication (4) from limits (6).
+/// The programs' messages are the service's own, and their exit codes tell authentication (4) from limits
+/// (6).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_told_the_reason_of_the_service() {
     const USED_UP: Budget = Budget { per_day: None, total: Some(0) };

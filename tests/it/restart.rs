@@ -60,8 +60,9 @@ fn chunk(pcm: &[i16], start: usize, end: usize) -> Feed {
     Feed::Audio(AudioChunk::new(FramePos(start as u64).to(FramePos(end as u64)), payload))
 }
 
-/// The first server says that sessions should go to `named`, where there is one, and never closes by itself. The second
-/// hears all above the first final, and in its context; the first is told that its session is not wanted any more.
+/// The first server says that sessions should go to `named`, where there is one, and never closes by itself.
+/// The second hears all above the first final, and in its context; the first is told that its session is not
+/// wanted any more.
 #[tokio::test]
 async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_old_one() {
     let pcm = noise(16_000);
@@ -113,7 +114,8 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
     assert_eq!(peer.breaches(), <[String; 0]>::default());
 }
 
-/// A core with one final, whose server has said that it should start anew elsewhere, and that has asked for that.
+/// A core with one final, whose server has said that it should start anew elsewhere, and that has asked for
+/// that.
 fn starting_anew() -> Core {
     let mut core = Core::new(Settings::new(16_000));
     let goaway = ServerMessage::Goaway {
@@ -178,8 +180,8 @@ fn outcome(core: &mut Core) -> (Vec<String>, Vec<(ConnectionId, u16)>) {
     (texts, closes)
 }
 
-/// What the old server says while the new one has not answered would move the place where that starts: it waits, and is told
-/// if the new one fails.
+/// What the old server says while the new one has not answered would move the place where that starts: it
+/// waits, and is told if the new one fails.
 #[test]
 fn what_the_old_server_says_meanwhile_is_told_if_the_new_one_fails_and_only_then() {
     let now = Duration::from_secs(2);

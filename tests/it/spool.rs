@@ -289,9 +289,9 @@ fn a_spool_cut_anywhere_is_the_beginning_of_what_was_written_and_goes_on() {
     }
 }
 
-/// Damages the `touched` bytes of a spool, opens it and checks that only the records there are missing: their audio is a
-/// gap, unless its text is there; all else of the source comes back, and what was told, up to the first record of it that
-/// is missing; the ledger adds up; the damaged file is kept.
+/// Damages the `touched` bytes of a spool, opens it and checks that only the records there are missing: their
+/// audio is a gap, unless its text is there; all else of the source comes back, and what was told, up to the
+/// first record of it that is missing; the ledger adds up; the damaged file is kept.
 fn check_damage(path: &Path, ops: &[Op], lengths: &[usize], damaged: &[u8], touched: Range<usize>) {
     let aside = path.with_extension("damaged");
     let _ = fs::remove_file(&aside);
@@ -356,7 +356,7 @@ fn check_damage(path: &Path, ops: &[Op], lengths: &[usize], damaged: &[u8], touc
     assert_eq!(Story::found(again, 50), found, "{touched:?}, opened twice");
 }
 
-/// How many bits are flipped in each byte: one, or as many as `VOXLINE_FLIPS` says.
+/// Returns how many bits are flipped in each byte: one, or as many as `VOXLINE_FLIPS` says.
 #[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn flips() -> u32 {
     let asked = std::env::var("VOXLINE_FLIPS").ok();
@@ -416,7 +416,8 @@ fn a_smashed_stretch_costs_the_records_it_touches_and_no_other_audio() {
     }
 }
 
-/// A session that goes on from a damaged spool tells the frames that are missing as a gap, to the service and the user.
+/// A session that goes on from a damaged spool tells the frames that are missing as a gap, to the service and
+/// the user.
 #[tokio::test(start_paused = true)]
 async fn a_session_tells_what_damage_has_cost_as_a_gap() {
     let directory = tempfile::tempdir().unwrap();

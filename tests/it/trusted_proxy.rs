@@ -1,5 +1,5 @@
-//! A gateway behind proxies: whose address counts, by headers and by PROXY protocol version 2 (written here from its
-//! specification), and that nobody else can say so.
+//! A gateway behind proxies: whose address counts, by headers and by PROXY protocol version 2 (written here
+//! from its specification), and that nobody else can say so.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -97,8 +97,8 @@ async fn what_a_proxy_garbles_is_refused() {
     server.stop().await;
 }
 
-/// A PROXY header (proxy-protocol.txt, section 2.2): the byte of version and command, that of family and protocol, and what
-/// follows the length.
+/// A PROXY header (proxy-protocol.txt, section 2.2): the byte of version and command, that of family and
+/// protocol, and what follows the length.
 fn header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let mut header = b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A".to_vec();
     header.extend([command, family]);

@@ -31,7 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SEGMENT: usize = 8_000;
 const MAX_BYTES: usize = 20 * 1024 * 1024;
 
-/// Begins recordings of one language when it is allowed to: what an upload's thread waits for. All others are digested.
+/// Begins recordings of one language when it is allowed to: what an upload's thread waits for. All others are
+/// digested.
 struct Stuck {
     digests: DigestRecognizer,
     started: Sender<()>,
@@ -178,7 +179,8 @@ fn cpu_ticks(pid: u32) -> u64 {
 #[allow(clippy::print_stdout, reason = "the figures")]
 async fn hostile_uploads_that_are_left_end_with_their_clients() {
     const CLIENTS: usize = 4;
-    /// Hundredths of a second: a third of what one costs in all, and several times what it takes to receive it.
+    /// Hundredths of a second: a third of what one costs in all, and several times what it takes to receive
+    /// it.
     const DECODING: u64 = 20;
     let file = nested_pages(1_500_000);
     // What one of them costs until the gateway's limit stops it.

@@ -198,8 +198,8 @@ fn parsed(format: Format, file: &str) -> Vec<Cue> {
     cues.collect()
 }
 
-/// A session that says something between `origin` and the end of it: words of all lengths, with times, without, or with
-/// the times of other words.
+/// A session that says something between `origin` and the end of it: words of all lengths, with times,
+/// without, or with the times of other words.
 fn spoken(random: &mut Random, origin: u64) -> Vec<FinalSegment> {
     const LETTERS: [&str; 8] = ["a", "n", "ы", "е", "字", "-", "<", "&"];
     const MARKS: [&str; 8] = ["", "", "", ",", ".", "?", "...", ":"];

@@ -120,7 +120,7 @@ pub(super) fn check_directory(directory: &Path) -> Result<(), VaultError> {
     }
 }
 
-/// Whether others than us can change what is in a directory: it is theirs, or open to them.
+/// Returns whether others than us can change what is in a directory: it is theirs, or open to them.
 pub(crate) fn changeable_by_others(metadata: &Metadata) -> bool {
     writable_by_others(metadata) || !is_ours(metadata)
 }

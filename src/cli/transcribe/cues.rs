@@ -21,7 +21,8 @@ pub(super) struct Cues {
     /// Seconds that a cue is shown at most, 1 to 60
     #[arg(long, value_name = "SECONDS", default_value_t = 7, value_parser = whole(Subtitles::SECONDS))]
     cue_seconds: u16,
-    /// Characters a second that can be read, 1 to 100: a cue stays for as long, where the next leaves it the time
+    /// Characters a second that can be read, 1 to 100: a cue stays for as long, where the next leaves it the
+    /// time
     #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().speed,
           value_parser = whole(Subtitles::SPEED))]
     cue_speed: u16,

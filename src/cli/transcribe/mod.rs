@@ -35,7 +35,8 @@ pub(super) struct Arguments {
     /// Recordings, as files or https URLs: WAV, AIFF, CAF, FLAC, MP3, Ogg, WebM, Matroska, M4A; `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     inputs: Vec<PathBuf>,
-    /// Format of the transcript: text, jsonl, srt or vtt [default: by the output's name, .txt, .jsonl, .srt or .vtt; else text]
+    /// Format of the transcript: text, jsonl, srt or vtt [default: by the output's name, .txt, .jsonl, .srt
+    /// or .vtt; else text]
     #[arg(long)]
     format: Option<Format>,
     /// Write to a file; with a directory, or a path that ends in a slash, to a file for each recording

@@ -77,7 +77,7 @@ impl EspeakVoice {
         EspeakVoice { info, voice, loudness }
     }
 
-    /// What espeak-ng says to a text, as WAV; nothing where the text is empty.
+    /// Returns what espeak-ng says to a text, as WAV; nothing where the text is empty.
     ///
     /// It is not kept warm: it speaks 15 ms after its start, and when it has said all tells only by ending.
     pub(super) fn utter(&self, text: &str, speed: &str) -> Result<Vec<u8>, ProgramError> {

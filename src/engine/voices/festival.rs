@@ -23,7 +23,8 @@ const PROCESSES: usize = 2;
 /// A process grows by a third of a megabyte with each sentence.
 const ANSWERS: usize = 300;
 
-/// It was seen with 512 MB at first, 100 MB more after so many answers, and 0.8 s of CPU time for an answer at most.
+/// It was seen with 512 MB at first, 100 MB more after so many answers, and 0.8 s of CPU time for an answer
+/// at most.
 const LIMITS: Limits = Limits { cpu_seconds: 600, memory: 2 << 30 };
 
 /// What festival is told first: what `text2wave` does for a file, as a function of two paths that says when it is done.
@@ -101,8 +102,8 @@ impl FestivalVoice {
         FestivalVoice { info, festival }
     }
 
-    /// What festival says to a text that is broken up. `None` where it made no file: its rules couldn't read the text, or
-    /// the voice is missing.
+    /// Returns what festival says to a text that is broken up. `None` where it made no file: its rules
+    /// couldn't read the text, or the voice is missing.
     pub(super) fn utter(&self, text: &str) -> Result<Option<Vec<i16>>, ProgramError> {
         let text = readable(text);
         if text.is_empty() {

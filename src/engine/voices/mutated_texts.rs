@@ -16,7 +16,8 @@ use super::{EspeakVoice, FestivalVoice};
 use crate::program::ProgramError;
 use crate::random::Random;
 
-/// Alphabets to mutate with: what people write, what programs stumble over, and what belongs to no language here.
+/// Alphabets to mutate with: what people write, what programs stumble over, and what belongs to no language
+/// here.
 const ALPHABETS: &[&str] = &[
     "abcdefghijklmnopqrstuvwxyz",
     "ABCDEFGHIJKLMNOPQRSTUVWXYZ",

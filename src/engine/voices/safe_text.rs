@@ -1,13 +1,14 @@
-//! Text on its way to external programs: broken up as none of them is known to crash, and made plainer where one does.
+//! Text on its way to external programs: broken up as none of them is known to crash, and made plainer where
+//! one does.
 //!
-//! espeak-ng 1.51 smashes its stack at words of some 170 bytes if there are dots between their letters, `A.` 85 times for
-//! one, and takes words that begin with a dot for parts of the word before. Mutated texts (`mutated_texts`) found no
-//! other way to end it, nor any to end festival.
+//! espeak-ng 1.51 smashes its stack at words of some 170 bytes if there are dots between their letters, `A.`
+//! 85 times for one, and takes words that begin with a dot for parts of the word before. Mutated texts
+//! (`mutated_texts`) found no other way to end it, nor any to end festival.
 
 use crate::program::ProgramError;
 
-/// The longest word, in bytes: half of the 160 that espeak-ng has room for (`N_WORD_BYTES`). Russian words of forty letters
-/// are as long.
+/// The longest word, in bytes: half of the 160 that espeak-ng has room for (`N_WORD_BYTES`). Russian words of
+/// forty letters are as long.
 const MAX_WORD: usize = 80;
 
 /// The most dots inside of a word: `www.example.co.uk/a.html` has four. A word with more is read without any.
@@ -16,8 +17,9 @@ const MAX_DOTS: usize = 4;
 /// The most marks that are kept where a word ends: three dots are an ellipsis, and more say nothing else.
 const MAX_END_DOTS: usize = 3;
 
-/// Asks a program about a text that is broken up. Where that crashes the program, asks about its letters and digits
-/// alone; where that does, too, gives up the text, and returns `None`. The log says so, without the text.
+/// Asks a program about a text that is broken up. Where that crashes the program, asks about its letters and
+/// digits alone; where that does, too, gives up the text, and returns `None`. The log says so, without the
+/// text.
 pub(super) fn ask<T>(
     program: &'static str,
     text: &str,
@@ -35,8 +37,8 @@ pub(super) fn ask<T>(
     Ok(None)
 }
 
-/// `text` without control characters, and without the dots and the long words that end programs: nothing is left out but
-/// marks.
+/// `text` without control characters, and without the dots and the long words that end programs: nothing is
+/// left out but marks.
 pub(super) fn broken_up(text: &str) -> String {
     let text = text.replace(char::is_control, " ");
     let words: String = text.split_whitespace().map(|word| without_dots(word) + " ").collect();

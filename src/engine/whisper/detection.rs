@@ -1,7 +1,8 @@
 //! Which language is spoken, over the utterances of a stream.
 //!
-//! What Whisper detects in one utterance is a guess: in a recording of an hour in English it took 7 of 425 for Dutch. So the
-//! language of the first speech is kept until another is detected with confidence, for longer.
+//! What Whisper detects in one utterance is a guess: in a recording of an hour in English it took 7 of 425
+//! for Dutch. So the language of the first speech is kept until another is detected with confidence, for
+//! longer.
 
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use crate::engine::RECOGNIZER_RATE;
 const CERTAIN: f32 = 0.7;
 /// ... unless the utterance is this long, in samples.
 const LONG: usize = 5 * RECOGNIZER_RATE as usize;
-/// From this probability on, in an utterance of [`LONG_ENOUGH`] samples, another language is believed at once: people do change
-/// over.
+/// From this probability on, in an utterance of [`LONG_ENOUGH`] samples, another language is believed at
+/// once: people do change over.
 const SURE: f32 = 0.95;
 const LONG_ENOUGH: usize = 2 * RECOGNIZER_RATE as usize;
 
@@ -62,8 +63,8 @@ struct Context {
 }
 
 impl Detection {
-    /// A detection among the `allowed` languages, or all where there are none, that goes on where the one behind `context`
-    /// was. A context that can't be read is none.
+    /// A detection among the `allowed` languages, or all where there are none, that goes on where the one
+    /// behind `context` was. A context that can't be read is none.
     pub(super) fn new(tokens: &Tokens, allowed: Vec<u32>, context: Option<&str>) -> Detection {
         let mut detection = Detection { allowed: allowed.into(), settled: None, rival: None };
         let context: Option<Context> = context.and_then(|context| serde_json::from_str(context).ok());
@@ -76,7 +77,7 @@ impl Detection {
         detection
     }
 
-    /// Whether a language may be spoken.
+    /// Returns whether a language may be spoken.
     pub(super) fn allows(&self, language: u32) -> bool {
         self.allowed.is_empty() || self.allowed.contains(&language)
     }
@@ -141,7 +142,8 @@ mod tests {
         Detection { allowed: Arc::new([]), settled: None, rival: None }
     }
 
-    /// Has utterances heard: what each sounds like, how probably, and its seconds. The languages they are written in.
+    /// Has utterances heard: what each sounds like, how probably, and its seconds. The languages they are
+    /// written in.
     fn written(utterances: &[(u32, f32, usize)]) -> Vec<u32> {
         let mut detection = any();
         let hear = |(language, probability, seconds): &(u32, f32, usize)| {

@@ -74,7 +74,8 @@ impl Stream {
         Ok(Segment { context, ..self.shared.segment(range, start, transcript) })
     }
 
-    /// Takes note of the language of an utterance that has so many frames. The context from here on, if it changed.
+    /// Takes note of the language of an utterance that has so many frames. The context from here on, if it
+    /// changed.
     fn learn(&mut self, transcript: &Transcript, frames: u64) -> Option<String> {
         let Language::Detect(detection) = &mut self.language else { return None };
         let (written, detected) = transcript.language.zip(transcript.detected)?;
@@ -101,9 +102,10 @@ impl Stream {
                 return None;
             }
             let pcm = pcm.to_vec();
-            let listening = match settled {
-                true => Listening::new(pcm, lively, self.language.clone()),
-                false => Listening::guess(pcm, lively, self.language.clone()),
+            let listening = if settled {
+                Listening::new(pcm, lively, self.language.clone())
+            } else {
+                Listening::guess(pcm, lively, self.language.clone())
             };
             self.guessing = Some(Guessing { range, heard, settled, listening: Box::new(listening) });
         }

@@ -206,14 +206,15 @@ impl Attempt {
         self.text.runaway || self.text.log_probability < DOUBTFUL
     }
 
-    /// Whether the model believes that nobody spoke, and is doubtful about the text, or nothing in the utterance was like
-    /// speech: of steady noise Whisper is often sure.
+    /// Returns whether the model believes that nobody spoke, and is doubtful about the text, or nothing in
+    /// the utterance was like speech: of steady noise Whisper is often sure.
     fn is_silent(&self, lively: usize) -> bool {
         self.silence > NOBODY_SPOKE && (self.text.log_probability < DOUBTFUL || lively == 0)
     }
 
-    /// Whether so many words were made up about so many samples. Of these the lively ones alone have words: noise before and
-    /// after speech has none, and must not make the speech slow. Where none was like speech, all count.
+    /// Returns whether so many words were made up about so many samples. Of these the lively ones alone have
+    /// words: noise before and after speech has none, and must not make the speech slow. Where none was like
+    /// speech, all count.
     fn is_invented(&self, words: usize, samples: usize, lively: usize) -> bool {
         let spoken = if lively == 0 { samples } else { lively };
         let seconds = spoken as f32 / RECOGNIZER_RATE as f32;

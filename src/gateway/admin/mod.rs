@@ -188,8 +188,8 @@ pub fn administer(directory: &Path, command: Command, clock: Arc<dyn Clock>) -> 
     Ok(perform(&authority, command)?)
 }
 
-/// Writes a backup of the state in `directory` to the new file `file`, which only its owner can read: a store as of one
-/// moment, be there a gateway that runs or not. Waits for disks and sockets.
+/// Writes a backup of the state in `directory` to the new file `file`, which only its owner can read: a store
+/// as of one moment, be there a gateway that runs or not. Waits for disks and sockets.
 ///
 /// # Errors
 /// [`StateError::Missing`](super::authority::StateError) and `BackupExists` among others: see [`AdminError`].

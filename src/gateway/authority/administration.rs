@@ -45,7 +45,8 @@ impl Authority {
         self.create_project_speaking(name, None)
     }
 
-    /// The same, with the languages of which one is spoken where a client names none; those of the gateway where absent.
+    /// The same, with the languages of which one is spoken where a client names none; those of the gateway
+    /// where absent.
     ///
     /// # Errors
     /// As of [`Authority::create_project`].
@@ -71,8 +72,8 @@ impl Authority {
         Ok(client)
     }
 
-    /// Sets the languages of which one is spoken where a client of the project called `name` names none; those of the gateway
-    /// where absent. Sessions that live keep theirs.
+    /// Sets the languages of which one is spoken where a client of the project called `name` names none;
+    /// those of the gateway where absent. Sessions that live keep theirs.
     ///
     /// # Errors
     /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].

@@ -71,8 +71,8 @@ impl Authority {
         self.read(|view| self.identify(view, Fingerprint::of(token)))
     }
 
-    /// The same of a token that was good before. While the store can't be read it stays good: revocations are told
-    /// again once it can.
+    /// The same of a token that was good before. While the store can't be read it stays good: revocations are
+    /// told again once it can.
     pub(in crate::gateway) fn check_again(&self, identity: &Identity) -> Result<Identity, AuthorityError> {
         match self.read(|view| self.identify(view, identity.fingerprint)) {
             Err(AuthorityError::Unavailable { .. }) => Ok(identity.clone()),

@@ -1,8 +1,9 @@
 //! The database under the authority's state: transactions, and recovery from a disk that fails.
 //!
-//! After any I/O error redb refuses everything until the database is closed and opened again. So a database that has
-//! failed is dropped, which releases the lock of its file, and opened in place: at once, so that tokens can be read
-//! on a full disk too, and after that with every attempt to write. The outage is over once a change is on the disk.
+//! After any I/O error redb refuses everything until the database is closed and opened again. So a database
+//! that has failed is dropped, which releases the lock of its file, and opened in place: at once, so that
+//! tokens can be read on a full disk too, and after that with every attempt to write. The outage is over once
+//! a change is on the disk.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -86,7 +87,8 @@ impl Store {
         })
     }
 
-    /// Runs `change` in a transaction, which is on the disk when this returns, or undone where `change` says no.
+    /// Runs `change` in a transaction, which is on the disk when this returns, or undone where `change` says
+    /// no.
     pub(super) fn write<T>(
         &self,
         change: impl FnOnce(&Change) -> Result<T, Failure>,
@@ -149,7 +151,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the database is of no use after `error` until it has been opened again.
+    /// Returns whether the database is of no use after `error` until it has been opened again.
     fn is_outage(&self, error: &redb::Error) -> bool {
         use redb::Error::{Backend, DatabaseClosed, Io, LockPoisoned, PreviousIo};
         self.opener.is_some()

@@ -103,7 +103,7 @@ impl StateError {
     }
 }
 
-/// Whether an error says that the file was read, and is no store.
+/// Returns whether an error says that the file was read, and is no store.
 fn is_nonsense(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
@@ -145,8 +145,8 @@ pub(in crate::gateway) fn require_no_backup(path: &Path) -> Result<(), StateErro
 }
 
 impl Dump {
-    /// Writes a store with these records to the new file `path`, which only its owner can read. It is on the disk when
-    /// this returns.
+    /// Writes a store with these records to the new file `path`, which only its owner can read. It is on the
+    /// disk when this returns.
     ///
     /// # Errors
     /// [`StateError::BackupExists`], or [`StateError::Unusable`].
@@ -159,8 +159,8 @@ impl Dump {
     }
 }
 
-/// Makes a store, and puts it at `path` once all of it is on the disk: there is no moment at which a crash leaves half
-/// of it there. Returns whether the name was free.
+/// Makes a store, and puts it at `path` once all of it is on the disk: there is no moment at which a crash
+/// leaves half of it there. Returns whether the name was free.
 fn write_new(path: &Path, fill: impl FnOnce(&Change) -> Result<(), redb::Error>) -> Result<bool, StateError> {
     let error = |error: io::Error| StateError::unusable(path, error);
     let directory = match path.parent() {
@@ -233,8 +233,8 @@ fn writable_by_others(metadata: &Metadata) -> bool {
     metadata.permissions().mode() & 0o022 != 0
 }
 
-/// Whether the owner is this user or root, who can do anything anyway. Root administers the stopped gateways of other
-/// users.
+/// Returns whether the owner is this user or root, who can do anything anyway. Root administers the stopped
+/// gateways of other users.
 #[cfg(unix)]
 fn is_trusted(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;

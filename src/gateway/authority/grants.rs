@@ -64,8 +64,8 @@ impl Authority {
     /// The grant `refresh_token`: a new access token. What becomes of the refresh token is the
     /// [`Policy`](super::Policy)'s.
     ///
-    /// A refresh token that is shown although its successor was used is in two hands, and nobody knows which of them
-    /// is the client's: all that came of its grant is revoked (RFC 9700, section 4.14.2).
+    /// A refresh token that is shown although its successor was used is in two hands, and nobody knows which
+    /// of them is the client's: all that came of its grant is revoked (RFC 9700, section 4.14.2).
     ///
     /// # Errors
     /// [`AuthorityError::RefreshToken`], [`AuthorityError::Replaced`], [`AuthorityError::Client`] where the project is

@@ -180,8 +180,8 @@ impl Authority {
     /// `lifetime`.
     ///
     /// # Errors
-    /// [`AuthorityError::State`] where others could touch the files, another process has them open, or they are
-    /// damaged; [`AuthorityError::Newer`], [`AuthorityError::TooOld`], or [`AuthorityError::Store`].
+    /// [`AuthorityError::State`] where others could touch the files, another process has them open, or they
+    /// are damaged; [`AuthorityError::Newer`], [`AuthorityError::TooOld`], or [`AuthorityError::Store`].
     pub fn open(
         directory: &Path,
         lifetime: Duration,

@@ -70,7 +70,8 @@ impl Seed {
         self.tagged(&base32(&digest))
     }
 
-    /// Whether `token` is of this grant, however long ago it was replaced. No list of old tokens is kept for that.
+    /// Returns whether `token` is of this grant, however long ago it was replaced. No list of old tokens is
+    /// kept for that.
     pub(super) fn has_made(&self, token: &SecretString) -> bool {
         let body = token.expose_secret().strip_prefix(REFRESH_PREFIX);
         let parts = body.and_then(|body| body.split_at_checked(SECRET_LENGTH));

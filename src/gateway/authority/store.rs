@@ -17,7 +17,8 @@ use super::terms::Terms;
 use super::usage::{Usage, UsageOfOneDay};
 use crate::language::Languages;
 
-/// The format of the tables and records. Each has a store in tests/it/data, and its way up in [`Change::migrate`].
+/// The format of the tables and records. Each has a store in tests/it/data, and its way up in
+/// [`Change::migrate`].
 pub(super) const FORMAT: u64 = 3;
 /// The first format that was numbered, and released.
 pub(super) const FIRST_FORMAT: u64 = 2;

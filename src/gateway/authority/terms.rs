@@ -103,8 +103,8 @@ pub struct Terms {
     pub audio: Budget,
     /// Characters of text that it may have spoken.
     pub characters: Budget,
-    /// The networks that it may be used from; any where empty. The address is that of the connection, or what a trusted
-    /// proxy says of it.
+    /// The networks that it may be used from; any where empty. The address is that of the connection, or what
+    /// a trusted proxy says of it.
     pub networks: Vec<IpNet>,
     /// How many streaming sessions of it may live at once.
     pub max_sessions: Option<u32>,

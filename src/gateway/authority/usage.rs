@@ -16,8 +16,8 @@ use super::{Authority, AuthorityError, Identity};
 
 /// A day of UTC in milliseconds; Unix time has no leap seconds.
 const DAY: u64 = 24 * 3600 * 1000;
-/// The number of days of which the use is known. A clock has to show as many others before it shows a day again for
-/// the first time, to renew that day's budgets.
+/// The number of days of which the use is known. A clock has to show as many others before it shows a day
+/// again for the first time, to renew that day's budgets.
 const DAYS: usize = 8;
 
 /// What was used.
@@ -58,8 +58,8 @@ impl Add for Amount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Usage {
     pub(super) project: String,
-    /// Use by day, counted from the Unix epoch, that of the last use first. A clock that is wrong uses up the budgets of
-    /// the days that it shows, and no others.
+    /// Use by day, counted from the Unix epoch, that of the last use first. A clock that is wrong uses up the
+    /// budgets of the days that it shows, and no others.
     days: Vec<(u64, Amount)>,
     pub(super) total: Amount,
     pub(super) last_used: u64,
@@ -106,7 +106,7 @@ impl Usage {
         Usage { project: project.to_owned(), days: Vec::new(), total: Amount::default(), last_used: 0 }
     }
 
-    /// What was used on the day of `now`.
+    /// Returns what was used on the day of `now`.
     pub(super) fn today(&self, now: u64) -> Amount {
         let today = self.days.iter().find(|(day, _)| *day == now / DAY);
         today.map_or(Amount::default(), |(_, used)| *used)
@@ -236,12 +236,12 @@ impl Authority {
         usage.afford(amount, &identity.terms, self.now())
     }
 
-    /// Writes what was used since it was last written; it is on the disk when this returns. During an outage of the
-    /// store this is the attempt to end it, once one is due.
+    /// Writes what was used since it was last written; it is on the disk when this returns. During an outage
+    /// of the store this is the attempt to end it, once one is due.
     ///
     /// # Errors
-    /// [`AuthorityError::Store`] or [`AuthorityError::Unavailable`]; what was used stays counted, and the next call
-    /// writes it.
+    /// [`AuthorityError::Store`] or [`AuthorityError::Unavailable`]; what was used stays counted, and the
+    /// next call writes it.
     pub fn keep_usage(&self) -> Result<(), AuthorityError> {
         let _writing = self.meter.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let news = self.meter.take_news();

@@ -20,7 +20,8 @@ pub(super) struct Order {
     background: usize,
     demos: usize,
     live_jobs: usize,
-    /// How long the last live job that got a turn was served before it, the last recording, and the last of a demo.
+    /// How long the last live job that got a turn was served before it, the last recording, and the last of a
+    /// demo.
     floors: [Duration; 3],
     closed: bool,
 }
@@ -219,7 +220,8 @@ impl Order {
         }
     }
 
-    /// How many threads a demo may have: a turn can't be interrupted, so half of them stay free of it for others.
+    /// Returns how many threads a demo may have: a turn can't be interrupted, so half of them stay free of it
+    /// for others.
     fn most_demos(&self) -> usize {
         (self.wanted / 2).max(1)
     }

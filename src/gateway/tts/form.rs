@@ -1,7 +1,7 @@
 //! Texts that come as `application/x-www-form-urlencoded`, as HTML forms and many HTTP libraries send fields.
 //!
-//! The type alone says little: curl names it for whatever it sends. A body of that type is a form where its first field is
-//! one of ours and one of them is `text`; everything else of that type is a text as it stands.
+//! The type alone says little: curl names it for whatever it sends. A body of that type is a form where its
+//! first field is one of ours and one of them is `text`; everything else of that type is a text as it stands.
 
 use http::{HeaderMap, header};
 
@@ -14,7 +14,7 @@ const ENCODED: usize = 3;
 /// The fields that are read. Any other is passed over, as it is in the address.
 const FIELDS: [&str; 4] = ["text", "model_name", "encoder", "tempo"];
 
-/// Whether the headers call the body a form, whatever parameters follow.
+/// Returns whether the headers call the body a form, whatever parameters follow.
 pub(super) fn is_announced(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
@@ -26,7 +26,8 @@ pub(super) const fn longest(bytes: usize) -> usize {
     ENCODED * bytes + OTHER_FIELDS
 }
 
-/// Takes the text out of `body`, and into `parameters` what the address does not say. `None` where it is no form of ours.
+/// Takes the text out of `body`, and into `parameters` what the address does not say. `None` where it is no
+/// form of ours.
 ///
 /// # Errors
 /// Where a field is there twice, or is not UTF-8.
@@ -58,8 +59,8 @@ pub(super) fn read(body: &[u8], parameters: &mut Parameters) -> Result<Option<St
     Ok(Some(text))
 }
 
-/// The value with `+` as a space and `%` with two hexadecimal digits as the byte that they name. Any other `%` stays (URL
-/// Standard, section 5.1).
+/// The value with `+` as a space and `%` with two hexadecimal digits as the byte that they name. Any other
+/// `%` stays (URL Standard, section 5.1).
 fn decoded(value: &[u8]) -> Vec<u8> {
     let digit = |at: usize| value.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let mut bytes = Vec::with_capacity(value.len());

@@ -111,8 +111,8 @@ pub(super) async fn from_body(
     answer.await.unwrap_or_else(ApiError::into_response)
 }
 
-/// Reads the text that a request brings, by itself or in a form, whose other fields become `parameters`. No other content
-/// type means anything: clients send all sorts.
+/// Reads the text that a request brings, by itself or in a form, whose other fields become `parameters`. No
+/// other content type means anything: clients send all sorts.
 pub(super) async fn read_text(
     request: Request,
     limits: &Limits,

@@ -165,14 +165,15 @@ impl Core {
         }
     }
 
-    /// Closes a second connection. A session that starts on it is not wanted any more, one that was to be resumed is.
+    /// Closes a second connection. A session that starts on it is not wanted any more, one that was to be
+    /// resumed is.
     pub(super) fn give_up(&mut self, call: Call) {
         let code = if call.anew { close::NORMAL } else { close::GOING_AWAY };
         self.outputs.push_back(Output::Close(call.id, code));
     }
 
-    /// A dial failed. A server that a session was sent to may be gone for good: after a while the session starts anew
-    /// where the service is configured to be.
+    /// A dial failed. A server that a session was sent to may be gone for good: after a while the session
+    /// starts anew where the service is configured to be.
     pub(super) fn come_home(&mut self, id: ConnectionId, now: Duration) {
         let away =
             self.server.as_ref().map_or(!self.successors.is_empty(), |server| !server.endpoints.is_empty());

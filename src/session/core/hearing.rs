@@ -35,8 +35,9 @@ impl Core {
         self.judge(heard, now);
     }
 
-    /// Whether this message of the session must wait until it is clear whether another takes its place: it would move
-    /// `final`, where that other starts. The end of the session doesn't wait, nor does more than there is room for.
+    /// Returns whether this message of the session must wait until it is clear whether another takes its
+    /// place: it would move `final`, where that other starts. The end of the session doesn't wait, nor does
+    /// more than there is room for.
     fn holds(&mut self, id: ConnectionId, message: &ServerMessage) -> bool {
         let concerns = matches!(
             message,
@@ -54,8 +55,8 @@ impl Core {
         concerns && (self.is_starting_anew() || self.held.iter().any(|(other, _)| *other == id))
     }
 
-    /// Hears what has waited, once no other session may take the place of this one. What a connection said that is gone
-    /// meanwhile will be said again.
+    /// Hears what has waited, once no other session may take the place of this one. What a connection said
+    /// that is gone meanwhile will be said again.
     pub(super) fn tell_held(&mut self, now: Duration) {
         while !self.is_starting_anew() && !matches!(self.link, Link::Ended) {
             let Some((id, message)) = self.held.pop_front() else { return };

@@ -77,7 +77,8 @@ pub struct Core {
     /// The server wants the session to start anew elsewhere, at one of `successors`.
     restart: bool,
     successors: Vec<String>,
-    /// What the server said of the session since another was asked to start where `final` is: told once that has failed.
+    /// What the server said of the session since another was asked to start where `final` is: told once that
+    /// has failed.
     held: VecDeque<(ConnectionId, ServerMessage)>,
     window: u64,
     max_chunk_frames: u64,
@@ -351,9 +352,9 @@ impl Core {
         }
     }
 
-    /// Whether nothing goes on until the peer moves a cursor: an acknowledgement for audio on the way, the end of a
-    /// finished session, a final that makes room in a full buffer. What only the pace holds back waits for the clock,
-    /// not for the peer.
+    /// Returns whether nothing goes on until the peer moves a cursor: an acknowledgement for audio on the
+    /// way, the end of a finished session, a final that makes room in a full buffer. What only the pace holds
+    /// back waits for the clock, not for the peer.
     fn awaits_progress(&self) -> bool {
         let held_back = self.replay.is_full() || self.sent < self.replay.end();
         self.sent > self.received || self.finish_sent || held_back && self.throttled().is_none()

@@ -98,7 +98,7 @@ impl Core {
         }
     }
 
-    /// Whether a session was asked to start in place of this one, and has not answered.
+    /// Returns whether a session was asked to start in place of this one, and has not answered.
     pub(super) fn is_starting_anew(&self) -> bool {
         matches!(self.swap, Some(Swap::Attempt(_, Attempt::Opening(call))) if call.anew)
     }

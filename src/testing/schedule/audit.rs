@@ -30,7 +30,8 @@ pub(super) struct Audit {
     window: u64,
     /// What was sent on it.
     sent: FramePos,
-    /// Where the user asked for a flush, and where one was sent on the current connection, which began at `ready_from`.
+    /// Where the user asked for a flush, and where one was sent on the current connection, which began at
+    /// `ready_from`.
     flushes: Vec<FramePos>,
     flushed: Vec<FramePos>,
     ready_from: FramePos,
@@ -43,8 +44,8 @@ pub(super) struct Audit {
     received_once: FramePos,
     ever_ready: bool,
     dials: VecDeque<Duration>,
-    /// Whether there was a connection before in this process; how often the session moved to another; whether it was
-    /// found again and the user has not heard of that yet; how often it was told.
+    /// Whether there was a connection before in this process; how often the session moved to another; whether
+    /// it was found again and the user has not heard of that yet; how often it was told.
     ready_before: bool,
     moves: u64,
     found_again: bool,
@@ -111,7 +112,8 @@ impl Audit {
         self.flushes.push(self.accepted);
     }
 
-    /// The peer said something on the connection that carries the session. `moves`: another has carried it until now.
+    /// The peer said something on the connection that carries the session. `moves`: another has carried it
+    /// until now.
     pub(super) fn hears(&mut self, message: &ServerMessage, moves: bool, now: Duration) {
         match message {
             ServerMessage::Ready(ready) => {
@@ -253,7 +255,8 @@ impl Audit {
                 return Err(format!("reconnected from {from}, which is final"));
             }
             TranscriptEvent::Reconnected { from } => {
-                // What an earlier process had of a session counts as a connection before, if it has to be given up.
+                // What an earlier process had of a session counts as a connection before, if it has to be
+                // given up.
                 let found = std::mem::take(&mut self.found_again);
                 if !(found || self.heir && self.reconnects == 0) {
                     return Err(format!("told of a reconnect from {from} where nothing was lost"));
@@ -270,8 +273,8 @@ impl Audit {
         Ok(())
     }
 
-    /// A flush that no final has answered is known to the server: it was sent on this connection, or the server has what
-    /// follows it.
+    /// A flush that no final has answered is known to the server: it was sent on this connection, or the
+    /// server has what follows it.
     fn check_flushes(&self, sent: FramePos) -> Result<(), String> {
         let missing = |at: &&FramePos| {
             let reached = self.ready_from <= **at && **at <= sent;
@@ -336,7 +339,8 @@ impl Audit {
         }
     }
 
-    /// A connection that lives is left for dead: only where no cursor has moved for the time that the settings say.
+    /// A connection that lives is left for dead: only where no cursor has moved for the time that the
+    /// settings say.
     pub(super) fn leaves_for_dead(&self, plan: &Plan, now: Duration) -> Result<(), String> {
         let patience = plan.settings.progress_timeout;
         if now.saturating_sub(self.moved) < patience {

@@ -46,7 +46,7 @@ pub struct Happening {
 }
 
 impl Happening {
-    /// What happened.
+    /// Returns what happened.
     #[must_use]
     pub fn what(&self) -> &'static str {
         self.what

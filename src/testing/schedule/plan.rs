@@ -48,8 +48,8 @@ pub(super) fn digest(samples: impl Iterator<Item = i16>) -> String {
     format!("{hash:016x}")
 }
 
-/// The text of a stretch of audio behind a context. Each final's text is the context of the next, so a context that is not
-/// handed back changes every text that follows.
+/// The text of a stretch of audio behind a context. Each final's text is the context of the next, so a
+/// context that is not handed back changes every text that follows.
 pub(super) fn in_context(context: &str, samples: impl Iterator<Item = i16>) -> String {
     let before = context.bytes().map(i16::from);
     digest(before.chain(samples))

@@ -1,4 +1,5 @@
-//! The server's half of a schedule: the protocol as docs/protocol.md tells it, with a recogniser whose texts are digests.
+//! The server's half of a schedule: the protocol as docs/protocol.md tells it, with a recogniser whose texts
+//! are digests.
 
 use std::time::Duration;
 

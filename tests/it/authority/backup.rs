@@ -40,7 +40,8 @@ fn backup(place: &Place, file: &str) -> String {
     said
 }
 
-/// Mints until told to stop, and tells the service tokens as they are answered. Those of the client end at once.
+/// Mints until told to stop, and tells the service tokens as they are answered. Those of the client end at
+/// once.
 fn mint(authority: &Authority, client: &NewClient, stop: &AtomicBool, answered: mpsc::Sender<SecretString>) {
     while !stop.load(Ordering::Relaxed) {
         let granted = authority.client_credentials(&client.client_id, &client.client_secret).unwrap();

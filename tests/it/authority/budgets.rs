@@ -233,7 +233,8 @@ impl Machine {
         })
     }
 
-    /// Uses all that is left of the day, which is `left`. Then it says how long it is to midnight of the clock.
+    /// Uses all that is left of the day, which is `left`. Then it says how long it is to midnight of the
+    /// clock.
     fn use_up(&self, left: usize) {
         for character in 0..left {
             assert_eq!(self.use_one(), Ok(()), "character {character} of {left}");

@@ -148,9 +148,9 @@ fn a_store_of_another_format_is_told_as_such_and_left_alone() {
     }
 }
 
-/// A store of each format that there was, as it was left behind. All have the same contents: the project `calls` has a
-/// client with one refresh token, and a service token which may have an hour of audio recognised in a day and has had six
-/// characters spoken.
+/// A store of each format that there was, as it was left behind. All have the same contents: the project
+/// `calls` has a client with one refresh token, and a service token which may have an hour of audio
+/// recognised in a day and has had six characters spoken.
 const STORES: [(u64, &[u8]); 2] = [
     (2, include_bytes!("../data/authority-format-2.redb")),
     (3, include_bytes!("../data/authority-format-3.redb")),

@@ -242,7 +242,7 @@ fn the_authority_remembers() {
     }
 }
 
-/// How many records a table of the store has.
+/// Returns how many records a table of the store has.
 fn records(directory: &Path, count: impl FnOnce(&redb::ReadTransaction) -> u64) -> u64 {
     let store = redb::Database::open(directory.join("authority.redb")).unwrap();
     count(&store.begin_read().unwrap())

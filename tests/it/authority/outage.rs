@@ -1,4 +1,5 @@
-//! A disk that fails the gateway, and works again: nothing has to be started anew, and nothing that was used is lost.
+//! A disk that fails the gateway, and works again: nothing has to be started anew, and nothing that was used
+//! is lost.
 
 use std::fs;
 use std::io::Write;
@@ -44,7 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Mounts a file system of 4 MB at `$0` and runs the rest on it. The mount ends with the process.
 const ON_A_SMALL_DISK: &str = r#"mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@""#;
 
-/// The arguments of `unshare` by which this machine lets us mount, if any does: root needs no namespace of users.
+/// The arguments of `unshare` by which this machine lets us mount, if any does: root needs no namespace of
+/// users.
 fn mounting(directory: &Path) -> Option<Vec<&'static str>> {
     let ways = [vec!["--mount"], vec!["--mount", "--map-root-user"]];
     ways.into_iter().find(|way| {
@@ -202,7 +204,8 @@ async fn full_disk_process() {
     assert_eq!(usage(&authority), used);
 }
 
-/// Lets the disk get full beside a gateway with a live session, whose source says more when `go_on` is called.
+/// Lets the disk get full beside a gateway with a live session, whose source says more when `go_on` is
+/// called.
 async fn fill_and_recover(
     disk: &Disk,
     server: &Server,

@@ -101,8 +101,8 @@ fn a_peer_that_vanishes_while_audio_flows_is_noticed_in_time() {
     }
 }
 
-/// A service that takes all audio, answers every ping and never has a text is given up within the bound that the
-/// settings document.
+/// A service that takes all audio, answers every ping and never has a text is given up within the bound that
+/// the settings document.
 #[test]
 fn a_peer_that_acknowledges_and_never_answers_is_given_up_in_time() {
     let (pcm, settings) = (noise(RATE as usize), Settings::new(RATE));

@@ -1,5 +1,5 @@
-//! A client of the protocol, by hand: HTTP and WebSocket frames on a TCP stream, messages as plain JSON. It shares nothing
-//! with voxline.
+//! A client of the protocol, by hand: HTTP and WebSocket frames on a TCP stream, messages as plain JSON. It
+//! shares nothing with voxline.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -179,7 +179,7 @@ impl Client {
         let _ = self.stream.write_all(&frame).await;
     }
 
-    /// What the server says next. Every message is held against the schema.
+    /// Returns what the server says next. Every message is held against the schema.
     pub(super) async fn next(&mut self, wanted: &str) -> Said {
         loop {
             let Some((opcode, payload)) = self.next_frame(wanted).await else { return Said::End };
@@ -269,8 +269,8 @@ impl Client {
     }
 }
 
-/// The opcode of the frame that these bytes begin with, the length of its head without a mask, and of its payload; `None`
-/// while it is not whole.
+/// The opcode of the frame that these bytes begin with, the length of its head without a mask, and of its
+/// payload; `None` while it is not whole.
 pub(super) fn frame_at(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (head, length) = match second & 0x7f {

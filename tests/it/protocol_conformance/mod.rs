@@ -1,5 +1,5 @@
-//! The gateway, held against docs/protocol.md by a client written from that document alone. Each test has the number of its
-//! rule.
+//! The gateway, held against docs/protocol.md by a client written from that document alone. Each test has the
+//! number of its rule.
 
 mod client;
 mod schema;

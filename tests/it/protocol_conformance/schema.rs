@@ -1,5 +1,5 @@
-//! A validator of the part of JSON Schema 2020-12 that docs/voxline.asr.v1.schema.json uses. It refuses keywords that it
-//! doesn't know, so that none of the schema is passed over.
+//! A validator of the part of JSON Schema 2020-12 that docs/voxline.asr.v1.schema.json uses. It refuses
+//! keywords that it doesn't know, so that none of the schema is passed over.
 
 use std::sync::LazyLock;
 

@@ -45,7 +45,7 @@ fn texts(bytes: &[u8]) -> Vec<Value> {
     texts
 }
 
-/// What our client and our gateway say in a session of some seconds.
+/// Returns what our client and our gateway say in a session of some seconds.
 async fn traffic() -> (Vec<Value>, Vec<Value>) {
     let server = Server::start(Arc::new(DigestRecognizer::new(8_000))).await;
     let tap = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -124,7 +124,8 @@ fn wrong_values() -> Vec<Value> {
     ]
 }
 
-/// Each field is left out, and made something else. Where the schema takes that, a reader written from the document does.
+/// Each field is left out, and made something else. Where the schema takes that, a reader written from the
+/// document does.
 #[tokio::test]
 async fn the_schema_takes_no_mutated_message() {
     let (mut up, mut down) = traffic().await;

@@ -1,5 +1,5 @@
-//! The attacks, each in bytes of its own: nothing of the client's code is used. Each comes from an address of its own on
-//! loopback, in rounds that are bounded in number by their pace.
+//! The attacks, each in bytes of its own: nothing of the client's code is used. Each comes from an address of
+//! its own on loopback, in rounds that are bounded in number by their pace.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! All attacks at once against a gateway whose live sessions go on: nothing is lost, and no word changes.
 //!
-//! `./dev prove siege` has 20 sessions and an hour of attacks (`VOXLINE_SIEGE_SESSIONS`, `VOXLINE_SIEGE_SECONDS`). There the
-//! latency of the sessions' finals, and the gateway's memory, are held against those of ten minutes without attack.
+//! `./dev prove siege` has 20 sessions and an hour of attacks (`VOXLINE_SIEGE_SESSIONS`,
+//! `VOXLINE_SIEGE_SECONDS`). There the latency of the sessions' finals, and the gateway's memory, are held
+//! against those of ten minutes without attack.
 
 mod attacks;
 

@@ -1,4 +1,5 @@
-//! Clients that resume and don't read: what was said before waits in the session, not once more for each socket.
+//! Clients that resume and don't read: what was said before waits in the session, not once more for each
+//! socket.
 
 use std::mem;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ const SEGMENTS: u64 = 4_000;
 const TEXT: usize = 1_000;
 /// Sockets that take over the session, one after the other, and read nothing.
 const UNREAD: usize = 8;
-/// The most that all the sockets together may keep in memory, in bytes: half of what each of them is to hear again.
+/// The most that all the sockets together may keep in memory, in bytes: half of what each of them is to hear
+/// again.
 const PEAK_MAX: usize = SEGMENTS as usize * TEXT / 2;
 
 static METER: Meter = Meter::new();
@@ -65,7 +67,8 @@ impl RecognizerStream for Stream {
     }
 }
 
-/// The gateway's sockets are served by a thread that is metered; what the recogniser's threads keep is the session's.
+/// The gateway's sockets are served by a thread that is metered; what the recogniser's threads keep is the
+/// session's.
 #[test]
 fn finals_are_replayed_as_the_socket_drains() {
     let sockets = Builder::new_multi_thread()

@@ -90,7 +90,8 @@ impl Socket {
         socket
     }
 
-    /// Whether a ping with that payload, sent before, is answered; otherwise the socket was closed with 4429.
+    /// Returns whether a ping with that payload, sent before, is answered; otherwise the socket was closed
+    /// with 4429.
     pub(crate) async fn answers_ping(&mut self, payload: &[u8]) -> bool {
         let answer = async {
             loop {

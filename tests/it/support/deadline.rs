@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What comes of `future`.
+/// Returns what comes of `future`.
 ///
 /// # Panics
 /// If that takes longer than `limit`, naming `what` was waited for.

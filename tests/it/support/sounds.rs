@@ -18,8 +18,8 @@ pub(crate) fn white(mut seed: u32) -> impl FnMut() -> f64 {
     }
 }
 
-/// Noise with the same power in every octave, nearly, from -1 to 1: Voss and McCartney's sum of generators, each half as
-/// quick as the one before.
+/// Noise with the same power in every octave, nearly, from -1 to 1: Voss and McCartney's sum of generators,
+/// each half as quick as the one before.
 pub(crate) fn pink(seed: u32) -> impl FnMut() -> f64 {
     const OCTAVES: usize = 12;
     let (mut white, mut held, mut count) = (white(seed), [0.0; OCTAVES], 0u32);
@@ -63,8 +63,8 @@ pub(crate) fn hum() -> impl FnMut() -> f64 {
     }
 }
 
-/// Speech after a second of noise and before another, all in noise that has the power of the speech divided by a ratio given
-/// in dB. What would be louder than full scale makes the whole quieter.
+/// Speech after a second of noise and before another, all in noise that has the power of the speech divided
+/// by a ratio given in dB. What would be louder than full scale makes the whole quieter.
 pub(crate) fn in_noise(speech: &[i16], mut noise: impl FnMut() -> f64, ratio: f64) -> Vec<i16> {
     let power = |samples: &[f64]| samples.iter().map(|x| x * x).sum::<f64>() / samples.len() as f64;
     let silence = std::iter::repeat_n(0.0, RATE);

@@ -1,5 +1,6 @@
-//! The book-keeping of a project's slots, through crashes at every step of it, answers that are lost and tokens that die:
-//! what is on the disk never counts fewer slots as taken than the service may have given out.
+//! The book-keeping of a project's slots, through crashes at every step of it, answers that are lost and
+//! tokens that die: what is on the disk never counts fewer slots as taken than the service may have given
+//! out.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,7 +28,8 @@ use crate::support::deadline::within;
 const SLOTS: usize = 25;
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Reading the system's certificates takes longer than a whole history. Each request has a connection of its own.
+/// Reading the system's certificates takes longer than a whole history. Each request has a connection of its
+/// own.
 static HTTP: LazyLock<reqwest::Client> = LazyLock::new(|| http_client().unwrap());
 
 /// How the service takes a request.
@@ -62,7 +64,7 @@ pub(super) struct Service {
     breaches: Vec<String>,
 }
 
-/// How many slots an account counts as taken.
+/// Returns how many slots an account counts as taken.
 fn counted(account: &Account) -> usize {
     account.slots.iter().filter(|slot| slot.state != SlotState::Free).count()
 }
@@ -206,7 +208,8 @@ fn serve(socket: &TcpStream, service: &Mutex<Service>) -> std::io::Result<()> {
     )
 }
 
-/// A directory in memory, where the system has one: a thousand histories sync their files some ten thousand times.
+/// A directory in memory, where the system has one: a thousand histories sync their files some ten thousand
+/// times.
 fn directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -319,7 +322,8 @@ enum Before {
     Unanswered,
 }
 
-/// A process asks once while the machine dies after `steps` steps, and a later one goes on. Whether the machine died.
+/// A process asks once while the machine dies after `steps` steps, and a later one goes on. Whether the
+/// machine died.
 async fn crash(before: Before, mood: Mood, steps: u64) -> Result<bool, String> {
     let mut client = Client::new();
     if matches!(before, Before::Unanswered) {

@@ -117,8 +117,8 @@ impl Simulation {
         self.tell(input)
     }
 
-    /// The connection that carried the session ends. What was to take over only moves the session where it had the
-    /// session already, and that is why; else it finds a session that was lost.
+    /// The connection that carried the session ends. What was to take over only moves the session where it
+    /// had the session already, and that is why; else it finds a session that was lost.
     pub(super) fn carrier_ends(&mut self, handed_over: bool) {
         for connection in &mut self.connections {
             connection.moving &= handed_over && connection.connected;

@@ -1,5 +1,5 @@
-//! Files that cost a demuxer as much as they can: each the worst that was found by reading symphonia 0.6.1, written by
-//! hand from its format's specification.
+//! Files that cost a demuxer as much as they can: each the worst that was found by reading symphonia 0.6.1,
+//! written by hand from its format's specification.
 
 use super::super::specimens::{crc, mend_page};
 
@@ -331,7 +331,7 @@ fn info() -> Vec<u8> {
     element(&INFO, &[scale, short(&[0x4D, 0x80], b"a"), short(&[0x57, 0x41], b"a")].concat())
 }
 
-/// What stands before the audio.
+/// Returns what stands before the audio.
 fn start() -> Vec<u8> {
     [info(), element(&TRACKS, &entry(1))].concat()
 }

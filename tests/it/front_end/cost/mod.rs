@@ -1,5 +1,5 @@
-//! CPU time of files that lie: bounded by their bytes and the audio they yield, whatever their tables say; and decoding
-//! that is cancelled.
+//! CPU time of files that lie: bounded by their bytes and the audio they yield, whatever their tables say;
+//! and decoding that is cancelled.
 
 pub(crate) mod attacks;
 
@@ -60,7 +60,7 @@ pub(crate) fn cost(bytes: Vec<u8>, cpu: Option<CpuLimit>) -> Cost {
     Cost { cpu: cpu_time() - before, samples, seconds, error }
 }
 
-/// What decoding costs on this machine, now: for each byte, and for each sample, of AAC.
+/// Returns what decoding costs on this machine, now: for each byte, and for each sample, of AAC.
 fn honest_cost() -> (Duration, Duration) {
     const ROUNDS: u32 = 8;
     let file = fs::read(sample("speech-44k1-stereo-aac.m4a")).unwrap();
