@@ -38,10 +38,6 @@ const REPORT_SILENCE: u64 = milliseconds(10_000);
 /// ... and before an utterance from this length on: 0.5 s. So a segment with words begins where they do.
 const REPORT_PAUSE: u64 = milliseconds(500);
 
-/// The most audio that an endpointer leaves unreported while it waits for more: an utterance of the longest,
-/// the pause before that is not reported by itself, and a hop that is not full.
-pub(super) const LONGEST_PENDING: u64 = LONGEST + REPORT_PAUSE + HOP as u64;
-
 const fn milliseconds(count: u64) -> u64 {
     count * RECOGNIZER_RATE as u64 / 1_000
 }
@@ -122,6 +118,10 @@ struct Utterance {
 }
 
 impl Endpointer {
+    /// The most frames that an endpointer leaves unreported while it waits for more: an utterance of the
+    /// longest, the pause before that is not reported by itself, and a hop that is not full.
+    pub const LONGEST_PENDING: u64 = LONGEST + REPORT_PAUSE + HOP as u64;
+
     /// An endpointer at the start of a stream.
     #[must_use]
     pub fn new() -> Endpointer {

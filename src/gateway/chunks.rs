@@ -112,6 +112,10 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
 /// Refuses what no session can begin with, before a client has chunks for it.
 fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), ApiError> {
     let recognizer = gateway.recognizer()?;
+    if start.language.is_none() {
+        // A default is the operator's: no client can choose it wrongly.
+        return Ok(());
+    }
     let options = gateway.stream_options(Some(identity), start.language.clone());
     match recognizer.start(&options) {
         Ok(_) => Ok(()),

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use websocket::{WebSocketConnector, socket_limits};
 #[cfg(feature = "test-util")]
 pub(crate) use websocket::{unreachable, upgrade};
+#[cfg(feature = "gateway")]
 pub(crate) use wire::Event;
 pub use wire::Wire;
 

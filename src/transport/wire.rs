@@ -11,7 +11,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// What a socket has for its owner.
+/// News of a socket for its owner.
+#[cfg(feature = "gateway")]
 pub(crate) enum Event {
     /// As [`Wire::next`] returns it.
     Message(Option<Result<Message, Error>>),
@@ -66,6 +67,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
 
     /// Waits like [`next`](Wire::next), where `queued` is given only until no more than so many messages wait
     /// to be written. May be dropped at any time without losing anything.
+    #[cfg(feature = "gateway")]
     pub(crate) async fn next_or_drained(&mut self, queued: Option<usize>) -> Event {
         poll_fn(|cx| match self.poll_next(cx) {
             Poll::Ready(message) => Poll::Ready(Event::Message(message)),

@@ -397,9 +397,9 @@ async fn a_spool_is_one_recordings_and_one_processs() {
     let refused = desk.run(&[&spooled[..], &["--on-full", "drop-oldest"]].concat());
     assert_fails(&refused, 2, &["--on-full", "--spool"]);
     for (flags, part) in [
-        (["--buffer", "29"], "30..=3600"),
+        (["--buffer", "29"], "from 30 to 3600"),
         (["--spool-sync", "sometimes"], "--spool-sync"),
-        (["--patience", "0"], "1..=86400"),
+        (["--patience", "0"], "from 1 to 86400"),
     ] {
         let misused = desk.run(&[&spooled[..], &flags].concat());
         assert_eq!(misused.status.code(), Some(2));

@@ -39,7 +39,7 @@ use self::mel::Mel;
 use self::stream::Stream;
 use self::tokens::{Config, Tokens};
 use self::transcribe::{Language, Model};
-use super::{EngineError, Recognizer, RecognizerStream, StreamOptions};
+use super::{Endpointer, EngineError, Recognizer, RecognizerStream, StreamOptions};
 use crate::clock::now;
 
 /// The largest file that is taken for part of a model, in bytes: float32 weights of the largest Whisper fit.
@@ -142,7 +142,7 @@ impl Recognizer for Whisper {
     }
 
     fn longest_pending(&self) -> Option<u64> {
-        Some(super::endpoint::LONGEST_PENDING)
+        Some(Endpointer::LONGEST_PENDING)
     }
 
     fn real_time_factor(&self) -> Option<f64> {
