@@ -91,8 +91,8 @@ struct Normal<'a> {
 }
 
 impl Normal<'_> {
-    /// The median time of an answer, of both kinds of request.
-    async fn measure(&self) -> Duration {
+    /// The median time of an answer, of both kinds of request, while `undisturbed` says that it counts.
+    async fn measure(&self, mut undisturbed: impl FnMut() -> bool) -> Duration {
         let mut times = Vec::new();
         for _ in 0..REQUESTS {
             let started = now();
@@ -102,8 +102,16 @@ impl Normal<'_> {
             let answer = post.body(self.recording.clone()).send().await.unwrap();
             assert_eq!(answer.status().as_u16(), 200);
             answer.bytes().await.unwrap();
+            if !undisturbed() {
+                break;
+            }
             times.push(started.elapsed());
         }
+        assert!(
+            times.len() >= REQUESTS / 5,
+            "only {} answers while all slow clients were there",
+            times.len()
+        );
         times.sort_unstable();
         times[times.len() / 2]
     }
@@ -128,17 +136,23 @@ async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
     let http = http_client().unwrap();
     let token = access_token(&server, &http).await;
     let normal = Normal { server: &server, http, token: token.clone(), recording: wav(1, 16_000, 16_000) };
-    normal.measure().await;
+    normal.measure(|| true).await;
 
     let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
-        let alone = normal.measure().await;
+        let alone = normal.measure(|| true).await;
         let mut clients = connect(server.address, &token).await;
-        let among = normal.measure().await;
-        assert!(clients.try_join_next().is_none(), "measured without slow clients");
-        while let Some(client) =
-            timeout(DEADLINE + GRACE, clients.join_next()).await.expect("one is never cut off")
-        {
+        let mut ended = None;
+        // On a busy machine the first is cut off before all requests are answered.
+        let among = normal.measure(|| {
+            ended = clients.try_join_next();
+            ended.is_none()
+        });
+        let among = among.await;
+        while let Some(client) = match ended.take() {
+            Some(first) => Some(first),
+            None => timeout(DEADLINE + GRACE, clients.join_next()).await.expect("one is never cut off"),
+        } {
             let (slow, lasted, answer) = client.unwrap();
             assert!(lasted > DEADLINE * 9 / 10 && lasted < DEADLINE + GRACE, "{slow:?}: {lasted:?}");
             match slow {
