@@ -141,7 +141,11 @@ async fn hold(target: &Target, host: u8, said: &[u8], count: usize) {
             held.push(socket);
         }
     }
-    // Each is read until the gateway ends it.
+    until_ended(held).await;
+}
+
+/// Reads each connection until the gateway ends it, for as long as it is held.
+async fn until_ended(mut held: Vec<TcpStream>) {
     let ends = held
         .iter_mut()
         .map(|socket| async { while socket.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {} });
@@ -154,10 +158,7 @@ async fn idle_sockets(target: &Target) {
     for _ in 0..60 {
         held.extend(target.socket(15).await);
     }
-    let ends = held
-        .iter_mut()
-        .map(|socket| async { while socket.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {} });
-    let _ = timeout(HOLD, join_all(ends)).await;
+    until_ended(held).await;
 }
 
 /// A session that asks for a final after each 100 ms of noise, as often as it may, and reads nothing.
