@@ -7,6 +7,48 @@ use super::opening::Opening;
 use super::pcm::{HEADER_BYTES_MAX, PcmHeader};
 use crate::audio::{Encoding, PcmFormat};
 
+/// The most packets that a table may name, of which symphonia keeps 32 bytes for each. So many are 13 hours of AAC, and
+/// 54 of ALAC.
+const PACKETS_MAX: i64 = 1 << 21;
+
+/// Fails if the packet table (Core Audio Format Specification 1.0, "Packet Table Chunk") names too many packets, or if a
+/// stream has too much before its audio. Chunks that are broken are left to symphonia.
+///
+/// `opening` must be at its start.
+pub(super) fn check(opening: &mut Opening) -> io::Result<Result<(), String>> {
+    let is_stream = opening.length()?.is_none();
+    opening.skip(8)?;
+    let mut before = 0;
+    loop {
+        let mut chunk = [0; 12];
+        if opening.fill(&mut chunk)? < chunk.len() {
+            return Ok(Ok(()));
+        }
+        let [a, b, c, d, size @ ..] = chunk;
+        let kind = [a, b, c, d];
+        // Of no known size, or what a stream can't go beyond, is the last that is read.
+        let Some(size) =
+            u64::try_from(i64::from_be_bytes(size)).ok().filter(|_| !is_stream || kind != *b"data")
+        else {
+            return Ok(Ok(()));
+        };
+        before += 12 + size;
+        if is_stream && before > HEADER_BYTES_MAX {
+            return Ok(Err(format!("more than {HEADER_BYTES_MAX} bytes before the audio of a stream")));
+        }
+        let mut counted = 0;
+        if kind == *b"pakt" {
+            let mut count = [0; 8];
+            counted = opening.fill(&mut count)? as u64;
+            let packets = i64::from_be_bytes(count);
+            if packets > PACKETS_MAX {
+                return Ok(Err(format!("a table of {packets} packets, expected at most {PACKETS_MAX}")));
+            }
+        }
+        opening.skip(size.saturating_sub(counted))?;
+    }
+}
+
 /// Reads up to the first byte of the audio. `None` where this is no CAF, holds something else (ALAC, ADPCM), or is not
 /// as it should be: then whoever reads it next will say what is wrong.
 ///

@@ -116,15 +116,19 @@ impl Meter {
         self.0.samples.fetch_add(samples, Ordering::Relaxed);
     }
 
-    /// Runs `work` with its CPU time counted. Calls may come from one thread after another.
-    pub(super) fn count<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.0.limit.is_none() {
-            return work();
-        }
-        self.0.begun.store(now(), Ordering::Relaxed);
-        let done = work();
-        self.0.spent.fetch_add(self.under_way(), Ordering::Relaxed);
-        done
+    /// Runs `work` with its CPU time counted. Calls may come from one thread after another. Fails where
+    /// decoding is stopped, before or within: also work that reads nothing is, such as packets of no bytes.
+    pub(super) fn count<T>(&self, work: impl FnOnce() -> T) -> Result<T, Stopped> {
+        self.check_after(|| 0)?;
+        let done = if self.0.limit.is_some() {
+            self.0.begun.store(now(), Ordering::Relaxed);
+            let done = work();
+            self.0.spent.fetch_add(self.under_way(), Ordering::Relaxed);
+            done
+        } else {
+            work()
+        };
+        self.stopped().map_or(Ok(done), Err)
     }
 
     /// Nanoseconds since the call under way began.
@@ -135,15 +139,21 @@ impl Meter {
     /// Fails once decoding was cancelled or has used up its CPU time. To be called within
     /// [`count`](Meter::count).
     pub(super) fn check(&self) -> Result<(), Stopped> {
+        self.check_after(|| self.under_way())
+    }
+
+    /// As [`check`](Meter::check), where the call under way has spent so many nanoseconds.
+    fn check_after(&self, under_way: impl FnOnce() -> u64) -> Result<(), Stopped> {
         let shared = &*self.0;
         if let Some(stopped) = self.stopped() {
             return Err(stopped);
         }
         let state = if shared.cancellation.is_cancelled() {
             CANCELLED
-        } else if self.allowed().is_some_and(|allowed| {
-            shared.spent.load(Ordering::Relaxed).saturating_add(self.under_way()) > allowed
-        }) {
+        } else if self
+            .allowed()
+            .is_some_and(|allowed| shared.spent.load(Ordering::Relaxed).saturating_add(under_way()) > allowed)
+        {
             OUT_OF_TIME
         } else {
             return Ok(());
@@ -153,7 +163,7 @@ impl Meter {
     }
 
     /// The reason of the first check that failed.
-    pub(super) fn stopped(&self) -> Option<Stopped> {
+    fn stopped(&self) -> Option<Stopped> {
         match self.0.stopped.load(Ordering::Relaxed) {
             CANCELLED => Some(Stopped::Cancelled),
             OUT_OF_TIME => Some(Stopped::CpuTime(Duration::from_nanos(self.allowed().unwrap_or(0)))),
@@ -182,6 +192,13 @@ impl fmt::Display for Stopped {
     }
 }
 
+/// The decoder tells the reason itself; whoever reads sees that it must not go on.
+impl From<Stopped> for io::Error {
+    fn from(stopped: Stopped) -> io::Error {
+        io::Error::other(stopped.to_string())
+    }
+}
+
 /// A source that fails once its meter says so.
 pub(super) struct Metered {
     source: Box<dyn MediaSource>,
@@ -194,15 +211,11 @@ impl Metered {
     pub(super) fn new(source: Box<dyn MediaSource>, meter: Meter, counts_bytes: bool) -> Metered {
         Metered { source, meter, counts_bytes }
     }
-
-    fn check(&self) -> io::Result<()> {
-        self.meter.check().map_err(|stopped| io::Error::other(stopped.to_string()))
-    }
 }
 
 impl Read for Metered {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.check()?;
+        self.meter.check()?;
         let read = self.source.read(buffer)?;
         if self.counts_bytes {
             self.meter.add_bytes(read as u64);
@@ -213,7 +226,7 @@ impl Read for Metered {
 
 impl Seek for Metered {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.check()?;
+        self.meter.check()?;
         self.source.seek(to)
     }
 }
@@ -257,13 +270,25 @@ mod tests {
             per_sample: Duration::ZERO,
         };
         let meter = Meter::new(Cancellation::new(), Some(limit));
-        meter.count(|| {
+        let counted = meter.count(|| {
             let mut sum = 0_u64;
             while meter.check().is_ok() {
                 sum = std::hint::black_box(sum + 1);
             }
         });
+        assert!(matches!(counted, Err(Stopped::CpuTime(_))));
         meter.add_bytes(3_600);
         assert!(matches!(meter.check(), Err(Stopped::CpuTime(_))));
+    }
+
+    /// Of work that checks nothing by itself.
+    #[test]
+    fn time_is_counted_over_all_calls() {
+        let constant = Duration::from_millis(5);
+        let limit = CpuLimit { constant, per_byte: Duration::ZERO, per_sample: Duration::ZERO };
+        let meter = Meter::new(Cancellation::new(), Some(limit));
+        let begun = thread_cpu_time();
+        while meter.count(|| ()).is_ok() {}
+        assert!(thread_cpu_time() - begun >= constant);
     }
 }

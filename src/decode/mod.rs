@@ -149,10 +149,7 @@ impl Decoder {
         let name = source.name().to_owned();
         let meter = Meter::new(cancellation, options.limits.cpu);
         let opened = meter.count(|| probe::open(source, &options, &meter));
-        let (reader, bytes) = opened.map_err(|error| match meter.stopped() {
-            Some(stopped) => stop_error(name.clone(), At::START, stopped),
-            None => error,
-        })?;
+        let (reader, bytes) = opened.map_err(|stopped| stop_error(name.clone(), At::START, stopped))??;
         if reader.is_empty() {
             return Err(DecodeError::NoAudio { name });
         }
@@ -247,19 +244,12 @@ impl Decoder {
             let start = self.options.limits.time.map(|_| self.clock.monotonic());
             let planes = self.options.channels.planes(self.info.channels).unwrap_or(0);
             block.clear(planes);
-            let read = self.meter.count(|| {
-                // Also what reads nothing is stopped, such as packets of no bytes.
-                match self.meter.check() {
-                    Ok(()) => guarded(|| self.reader.read(self.position, self.options.channels, block)),
-                    // The reason is told below.
-                    Err(_) => Ok(Err(Stop::End)),
-                }
-            });
+            let read = self
+                .meter
+                .count(|| guarded(|| self.reader.read(self.position, self.options.channels, block)))
+                .map_err(|stopped| stop_error(self.name.clone(), self.at(), stopped))?;
             if let Some(start) = start {
                 self.spent += self.clock.monotonic().saturating_sub(start);
-            }
-            if let Some(stopped) = self.meter.stopped() {
-                return Err(stop_error(self.name.clone(), self.at(), stopped));
             }
             match read {
                 Ok(Ok(())) => {}

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use symphonia::core::io::{MediaSource, ReadOnlySource};
 
+use super::meter::Meter;
 use crate::source::Input;
 
 /// A source that can be read from its start more than once, as long as little of it was read. What is read of a
 /// stream is kept for the next reading; everything else is rewound.
 pub(super) struct Opening {
     input: Input,
+    /// Asked before each read.
+    meter: Meter,
     /// What a stream has given so far.
     seen: Vec<u8>,
     /// How much of that was read again.
@@ -23,8 +26,8 @@ pub(super) struct Opening {
 
 impl Opening {
     /// `input` must be at its start.
-    pub(super) fn new(input: Input) -> Opening {
-        Opening { input, seen: Vec::new(), at: 0, replaced: None }
+    pub(super) fn new(input: Input, meter: Meter) -> Opening {
+        Opening { input, meter, seen: Vec::new(), at: 0, replaced: None }
     }
 
     /// How many bytes there are, where that is known.
@@ -211,6 +214,7 @@ impl Read for Watched {
 
 impl Read for Opening {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.meter.check()?;
         let reader = match &mut self.input {
             Input::File(file) => return file.read(buffer),
             Input::Memory(bytes) => return bytes.read(buffer),

@@ -61,7 +61,7 @@ fn headerless(
     input: Input,
     meter: &Meter,
 ) -> Result<(Reader, Option<u64>), DecodeError> {
-    let opening = Opening::new(input);
+    let opening = Opening::new(input, meter.clone());
     let length = opening.length().map_err(|error| unreadable(name, error))?;
     meter.add_bytes(length.unwrap_or(0));
     // Half a frame at the end is none: nothing says that there should be more.
@@ -78,7 +78,7 @@ fn contained(
     meter: &Meter,
 ) -> Result<(Reader, Option<u64>), DecodeError> {
     let unreadable = |error| unreadable(name, error);
-    let mut opening = Opening::new(input);
+    let mut opening = Opening::new(input, meter.clone());
     let length = opening.length().map_err(unreadable)?;
     meter.add_bytes(length.unwrap_or(0));
     let mut head = [0; 12];
@@ -105,6 +105,7 @@ fn contained(
         }
         opening.rewind().map_err(unreadable)?;
     }
+    let refused = |what| DecodeError::Unsupported { name: name.to_owned(), what };
     let mut layout = Layout::default();
     let is_cut_short = match head {
         [b'O', b'g', b'g', b'S', ..] => ogg::is_cut_short(&mut opening).map_err(unreadable)?,
@@ -112,12 +113,16 @@ fn contained(
         head if is_isomp4(head) => {
             layout = Layout::read(&mut opening).map_err(|error| match error {
                 LayoutError::Io(error) => unreadable(error),
-                LayoutError::Refused(what) => DecodeError::Unsupported { name: name.to_owned(), what },
+                LayoutError::Refused(what) => refused(what),
                 LayoutError::Broken(what) => {
                     DecodeError::Header { name: name.to_owned(), what: what.to_owned() }
                 }
             })?;
             layout.is_cut_short
+        }
+        [b'c', b'a', b'f', b'f', ..] => {
+            caf::check(&mut opening).map_err(unreadable)?.map_err(refused)?;
+            false
         }
         _ => false,
     };
@@ -132,8 +137,7 @@ fn contained(
         .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
         .map_err(|error| header_error(name, error))?;
     let packets = Packets::new(format, progress, layout, is_cut_short, options);
-    let packets =
-        packets.map_err(|Refused(what)| DecodeError::Unsupported { name: name.to_owned(), what })?;
+    let packets = packets.map_err(|Refused(what)| refused(what))?;
     Ok((Reader::Packets(Box::new(packets)), length))
 }
 

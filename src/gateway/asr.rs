@@ -120,7 +120,7 @@ async fn work(
     };
     let (hearing, held) = capacity.decoders.run(decode).await?;
     let (told, hears) = oneshot::channel();
-    let job = Job { hearing: hearing?, told: Some(told), _held: held };
+    let job = Job { hearing: hearing?, told: Some(told), held: Some(held) };
     // This future is dropped when the connection ends, and the work with it.
     let _ticket =
         gateway.scheduler.add(capacity.rank, Box::new(job)).map_err(|error| ApiError::internal(&error))?;
@@ -180,7 +180,7 @@ struct Job<C> {
     hearing: Hearing<C>,
     told: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
     /// Its place among the requests, and its file's room.
-    _held: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    held: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
 impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
@@ -192,6 +192,8 @@ impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ApiError::internal(&"recogniser panicked")),
         };
+        // Before the answer: a client that asks again on reading it finds the place free.
+        self.held = None;
         if let Some(told) = self.told.take() {
             // Who left doesn't wait for it.
             let _ = told.send(result);

@@ -15,6 +15,7 @@ use voxline::source::Source;
 
 use self::attacks::ATTACKS;
 use super::{SAMPLES, sample};
+use crate::support::allocations::Meter;
 
 /// The limit of a gateway's uploads, as ARCHITECTURE.md states it.
 pub(crate) const OF_A_GATEWAY: CpuLimit = CpuLimit {
@@ -25,6 +26,10 @@ pub(crate) const OF_A_GATEWAY: CpuLimit = CpuLimit {
 
 /// What a limit may be exceeded by: the work between two reads, which fetch at most 32 KiB.
 const OVERSHOOT: Duration = Duration::from_millis(250);
+
+/// The most memory that a decoder may take beside the file: so much, and so much for each byte of it.
+const MEMORY: usize = 100_000_000;
+const MEMORY_A_BYTE: usize = 16;
 
 /// The size of each file in an ordinary run.
 const BYTES: usize = 600_000;
@@ -37,15 +42,20 @@ fn cpu_time() -> Duration {
 /// What decoding a file took and gave.
 pub(crate) struct Cost {
     pub(crate) cpu: Duration,
+    /// The most bytes that decoding held at once, without the file.
+    memory: usize,
     samples: u64,
     seconds: f64,
     error: Option<DecodeError>,
 }
 
 pub(crate) fn cost(bytes: Vec<u8>, cpu: Option<CpuLimit>) -> Cost {
+    // For one test: each measures in a thread of its own.
+    let meter: &'static Meter = Box::leak(Box::new(Meter::new()));
     let limits = Limits { cpu, ..Limits::default() };
     let options = Options { sample_rate: Some(16_000), limits, ..Options::default() };
     let before = cpu_time();
+    let joined = meter.join();
     let (mut samples, mut seconds) = (0, 0.0);
     let decode = || {
         let mut decoder = Decoder::open(Source::bytes("audio", bytes), options)?;
@@ -57,7 +67,8 @@ pub(crate) fn cost(bytes: Vec<u8>, cpu: Option<CpuLimit>) -> Cost {
         Ok(())
     };
     let error = decode().err();
-    Cost { cpu: cpu_time() - before, samples, seconds, error }
+    drop(joined);
+    Cost { cpu: cpu_time() - before, memory: meter.peak(), samples, seconds, error }
 }
 
 /// Returns what decoding costs on this machine, now: for each byte, and for each sample, of AAC.
@@ -95,16 +106,23 @@ fn files_that_lie_cost_what_their_bytes_and_audio_may() {
         }
     };
     println!("honest: {per_byte:?} a byte, {per_sample:?} a sample; {limit:?}, and {overshoot:?} over it");
-    println!("{:<9} | {:<52} | {:>8} | {:>6} | {:>8} |", "container", "attack", "bytes", "CPU s", "audio s");
+    println!(
+        "{:<9} | {:<52} | {:>8} | {:>6} | {:>6} | {:>8} |",
+        "container", "attack", "bytes", "CPU s", "MB", "audio s"
+    );
     let mut exceeding = Vec::new();
     for (container, name, attack) in ATTACKS {
         let file = attack(bytes().unwrap_or(BYTES));
         let length = file.len();
-        let Cost { cpu, samples, seconds, error } = cost(file, Some(limit));
+        let Cost { cpu, memory, samples, seconds, error } = cost(file, Some(limit));
         let told = error.map_or_else(String::new, |error| error.to_string());
-        let cpu_seconds = cpu.as_secs_f64();
-        println!("{container:<9} | {name:<52} | {length:>8} | {cpu_seconds:>6.3} | {seconds:>8.1} | {told}");
-        if cpu > limit.allowance(length as u64, samples) + overshoot {
+        let (cpu_seconds, megabytes) = (cpu.as_secs_f64(), memory / 1_000_000);
+        println!(
+            "{container:<9} | {name:<52} | {length:>8} | {cpu_seconds:>6.3} | {megabytes:>6} | {seconds:>8.1} | {told}"
+        );
+        if cpu > limit.allowance(length as u64, samples) + overshoot
+            || memory > MEMORY + MEMORY_A_BYTE * length
+        {
             exceeding.push((container, name));
         }
     }
@@ -133,6 +151,19 @@ fn a_time_table_with_an_entry_for_each_packet_is_no_attack() {
     let decoded = cost(jitter(BYTES), None);
     assert!(decoded.error.is_none(), "{:?}", decoded.error);
     assert_eq!(decoded.samples, BYTES as u64 / 10);
+}
+
+#[test]
+fn a_table_of_too_many_packets_is_refused_before_it_takes_memory() {
+    let (_, _, packets) = ATTACKS.iter().find(|(container, ..)| *container == "caf").unwrap();
+    let refused = cost(packets((2 << 20) + 1), None);
+    let told = refused.error.expect("it is refused").to_string();
+    assert_eq!(told, "audio: not supported: a table of 2097153 packets, expected at most 2097152");
+    assert!(refused.memory < 1 << 20, "{} bytes", refused.memory);
+    // In a stream the table can't be passed over, and is kept for the reader that follows.
+    let stream = Source::stream("audio", Cursor::new(packets(1 << 20)));
+    let told = Decoder::open(stream, Options::default()).expect_err("it is refused").to_string();
+    assert_eq!(told, "audio: not supported: more than 1048576 bytes before the audio of a stream");
 }
 
 #[test]
@@ -169,10 +200,6 @@ impl Read for Cancelling {
 fn decoding_that_is_cancelled_reads_no_further() {
     let mut cancelled = 0;
     for (container, name, attack) in ATTACKS {
-        // These are in memory before the demuxer reads them.
-        if matches!(container, "isomp4" | "wave") {
-            continue;
-        }
         let (cancellation, reads_after) = (Cancellation::new(), Arc::new(AtomicU64::new(0)));
         let source = Cancelling {
             bytes: Cursor::new(attack(BYTES)),
