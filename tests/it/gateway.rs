@@ -6,11 +6,12 @@ use std::sync::Arc;
 use reqwest::{Client, Response, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use voxline::engine::{EngineError, Quality, Voice, VoiceInfo, Voices};
+use voxline::engine::{EngineError, Voice, VoiceInfo, Voices};
 use voxline::net::http_client;
 use voxline::testing::DigestRecognizer;
 
 use crate::support::server::{Server, Setup};
+use crate::support::voice_info::voice_info;
 
 /// A voice of one tone, so that a test can count samples.
 pub(crate) struct Tone(VoiceInfo);
@@ -18,16 +19,8 @@ pub(crate) struct Tone(VoiceInfo);
 impl Tone {
     /// For English, and for Russian.
     pub(crate) fn voices() -> Voices {
-        let tone = |(name, language): (&str, &str)| -> Arc<dyn Voice> {
-            Arc::new(Tone(VoiceInfo {
-                name: name.to_owned(),
-                language: language.to_owned(),
-                sample_rate: 24_000,
-                quality: Quality::Low,
-                license: "none".to_owned(),
-                speakers: Vec::new(),
-            }))
-        };
+        let tone =
+            |(name, language): (&str, &str)| -> Arc<dyn Voice> { Arc::new(Tone(voice_info(name, language))) };
         Voices::new([("tone", "en"), ("tone-ru", "ru")].map(tone).into())
     }
 }

@@ -12,8 +12,7 @@ use reqwest::Client;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{interval, timeout};
-use voxline::engine::{EngineError, Quality, Recognizer, RecognizerStream, StreamOptions};
-use voxline::engine::{Voice, VoiceInfo, Voices};
+use voxline::engine::{EngineError, Recognizer, RecognizerStream, StreamOptions, Voice, VoiceInfo, Voices};
 use voxline::gateway::Options;
 use voxline::net::http_client;
 use voxline::testing::DigestRecognizer;
@@ -24,6 +23,7 @@ use crate::stream::socket::Socket;
 use crate::stream::{audio, digest};
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
+use crate::support::voice_info::voice_info;
 
 /// What has not happened by then never will.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -287,14 +287,7 @@ impl Voice for Endless {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_has_turns_of_its_own_to_speak() {
     let ((started, starts), (end, never)) = (channel(), channel());
-    let info = VoiceInfo {
-        name: "endless".to_owned(),
-        language: "en".to_owned(),
-        sample_rate: 24_000,
-        quality: Quality::Low,
-        license: "none".to_owned(),
-        speakers: Vec::new(),
-    };
+    let info = voice_info("endless", "en");
     let voice: Arc<dyn Voice> = Arc::new(Endless { info, started, never: Mutex::new(never) });
     let options = Options { demo: true, threads: NonZero::<usize>::MIN, ..Options::default() };
     let setup = Setup { options, voices: Voices::new(vec![voice]), ..Setup::default() };

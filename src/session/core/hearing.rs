@@ -47,9 +47,7 @@ impl Core {
                 | ServerMessage::Done { .. }
         );
         if concerns && (matches!(message, ServerMessage::Done { .. }) || self.held.len() == MOST_HELD) {
-            let swap = self.swap.take();
-            self.hang_up(swap);
-            self.restart = false;
+            self.cancel_restart();
         }
         // In order, if others wait already.
         concerns && (self.is_starting_anew() || self.held.iter().any(|(other, _)| *other == id))
@@ -144,9 +142,7 @@ impl Core {
         if let Some(needed) = ready.max_unfinal_frames.filter(|needed| *needed > buffer) {
             if self.is_successor(call.id) {
                 // The present server takes less, or the session would not run.
-                let swap = self.swap.take();
-                self.hang_up(swap);
-                self.restart = false;
+                self.cancel_restart();
             } else {
                 self.end(Err(SessionError::Buffer { buffer, needed }), close::NORMAL);
             }

@@ -98,6 +98,13 @@ impl Core {
         }
     }
 
+    /// Stays where it is: no session starts in place of this one.
+    pub(super) fn cancel_restart(&mut self) {
+        let swap = self.swap.take();
+        self.hang_up(swap);
+        self.restart = false;
+    }
+
     /// Returns whether a session was asked to start in place of this one, and has not answered.
     pub(super) fn is_starting_anew(&self) -> bool {
         matches!(self.swap, Some(Swap::Attempt(_, Attempt::Opening(call))) if call.anew)

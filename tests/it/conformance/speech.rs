@@ -8,13 +8,14 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use voxline::engine::{EngineError, Quality, Voice, VoiceInfo, Voices};
+use voxline::engine::{EngineError, Voice, VoiceInfo, Voices};
 use voxline::gateway::Options;
 use voxline::gateway::authority::Amount;
 use voxline::testing::DigestRecognizer;
 
 use super::{Answer, CLIENTS, Request, ask, get, head, post, server, token};
 use crate::support::server::{Server, Setup};
+use crate::support::voice_info::voice_info;
 
 const PCM_TYPE: &str = "audio/l16;rate=24000;channels=1;endianness=big-endian";
 const REFUSED: (u16, u64) = (400, 4051);
@@ -189,14 +190,7 @@ struct Tones {
 
 impl Tones {
     fn new(permits: Option<Receiver<()>>) -> Arc<Tones> {
-        let info = VoiceInfo {
-            name: "tones".to_owned(),
-            language: "ru".to_owned(),
-            sample_rate: 24_000,
-            quality: Quality::Low,
-            license: "none".to_owned(),
-            speakers: Vec::new(),
-        };
+        let info = voice_info("tones", "ru");
         Arc::new(Tones { info, told: Mutex::default(), permits: permits.map(Mutex::new) })
     }
 

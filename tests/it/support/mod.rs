@@ -12,6 +12,7 @@ pub(crate) mod serving;
 pub(crate) mod sounds;
 pub(crate) mod synthetic_whisper;
 pub(crate) mod tls;
+pub(crate) mod voice_info;
 pub(crate) mod whisper;
 pub(crate) mod words;
 

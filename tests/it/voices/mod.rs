@@ -15,6 +15,7 @@ use voxline::engine::{
 };
 
 use crate::support::models_dir;
+use crate::support::voice_info::voice_info;
 
 fn voices() -> Voices {
     Voices::discover(&models_dir())
@@ -286,10 +287,7 @@ impl Voice for Named {
 #[test]
 fn a_name_of_the_services_is_spoken_for_by_a_woman_or_a_man_where_there_is_one() {
     let named = |(name, language): (&str, &str)| -> Arc<dyn Voice> {
-        let (name, language) = (name.to_owned(), language.to_owned());
-        let (sample_rate, quality) = (16_000, Quality::Natural);
-        let (license, speakers) = (String::new(), Vec::new());
-        Arc::new(Named(VoiceInfo { name, language, sample_rate, quality, license, speakers }))
+        Arc::new(Named(VoiceInfo { quality: Quality::Natural, ..voice_info(name, language) }))
     };
     let at_hand = [("denis", "ru"), ("irina", "ru"), ("amy", "en"), ("ryan", "en"), ("lessac", "ru")];
     let voices = Voices::new(at_hand.into_iter().map(named).collect());
