@@ -2,7 +2,8 @@
 //! its place.
 //!
 //! A record that doesn't check is passed over, by its length where the next record begins there, else by
-//! looking for the next one that checks. Frames that are missing then become a record of their own,
+//! looking for the next one that checks. If only its length is wrong, it is whole: its end is where the next
+//! record begins, or the file ends, and its checksum tells. Frames that are missing then become a record of their own,
 //! [`Entry::Lost`], which the session tells as a gap. Where a final is missing, it and those behind it are
 //! left out: their audio is still there, and is recognised again.
 
@@ -29,6 +30,8 @@ const CHECKED_PER_BYTE: u64 = 4;
 pub(super) enum Piece {
     /// These bytes of the damaged file.
     Copy { start: u64, end: u64 },
+    /// The record in these bytes, whose length is to be set right.
+    Mend { start: u64, end: u64 },
     /// What damage has left out.
     Record(Entry),
 }
@@ -59,18 +62,22 @@ impl<'a> Survey<'a> {
         let pieces = vec![Piece::Copy { start: 0, end: at }];
         let supposed = state.accepted;
         let mut survey = Survey { file, length, state, pieces, unsure: false, supposed, untold: false };
-        if survey.next_record(at)?.is_none() && survey.is_torn(at)? {
+        let is_last = survey.next_record(at)?.is_none();
+        if is_last && survey.is_torn(at)? && survey.record_to(at, length)?.is_none() {
             return Ok(None);
         }
         while at < length {
-            let Some((entry, end)) = survey.record(at)? else {
-                let next = survey.next_record(at)?.unwrap_or(length);
-                survey.pass_over(at, next)?;
-                at = next;
+            if let Some((entry, end)) = survey.record(at)? {
+                survey.take(&entry, Piece::Copy { start: at, end });
+                at = end;
                 continue;
-            };
-            survey.take(&entry, at, end);
-            at = end;
+            }
+            let next = survey.next_record(at)?.unwrap_or(length);
+            match survey.record_to(at, next)? {
+                Some(entry) => survey.take(&entry, Piece::Mend { start: at, end: next }),
+                None => survey.pass_over(at, next)?,
+            }
+            at = next;
         }
         // Nothing of the source follows that would say how much was lost.
         survey.lose(survey.supposed);
@@ -82,6 +89,13 @@ impl<'a> Survey<'a> {
         let input = BufReader::with_capacity(WINDOW, At::new(self.file, at));
         let mut records = Records::starting_at(input, at, self.length);
         Ok(records.next()?.map(|entry| (entry, records.offset)))
+    }
+
+    /// The record from `at` to `end`, if nothing of it but its length is damaged.
+    fn record_to(&self, at: u64, end: u64) -> io::Result<Option<Entry>> {
+        let Some(header) = mended_header(self.file, at, end)? else { return Ok(None) };
+        let body = BufReader::with_capacity(WINDOW, At::new(self.file, at + HEADER_BYTES as u64));
+        Records::starting_at(header.as_slice().chain(body), at, end).next()
     }
 
     fn header(&self, at: u64) -> io::Result<Option<Header>> {
@@ -163,8 +177,8 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    /// Keeps the record from `at` to `end`, if it still belongs.
-    fn take(&mut self, entry: &Entry, at: u64, end: u64) {
+    /// Keeps the record that is in `piece`, if it still belongs.
+    fn take(&mut self, entry: &Entry, piece: Piece) {
         match entry {
             Entry::Audio { range, .. } | Entry::Lost(range) => {
                 self.lose(range.start);
@@ -200,9 +214,11 @@ impl<'a> Survey<'a> {
         };
         self.state = state;
         self.supposed = if self.unsure { self.supposed.max(state.accepted) } else { state.accepted };
-        match self.pieces.last_mut() {
-            Some(Piece::Copy { end: copied, .. }) if *copied == at => *copied = end,
-            _ => self.pieces.push(Piece::Copy { start: at, end }),
+        match (self.pieces.last_mut(), &piece) {
+            (Some(Piece::Copy { end: copied, .. }), Piece::Copy { start, end }) if copied == start => {
+                *copied = *end;
+            }
+            _ => self.pieces.push(piece),
         }
     }
 
@@ -246,6 +262,12 @@ pub(super) fn replace(
                 let start = start + std::mem::take(&mut skip);
                 io::copy(&mut At::new(damaged, start).take(end - start), &mut output)?;
             }
+            Piece::Mend { start, end } => {
+                let body = start + HEADER_BYTES as u64;
+                let header = mended_header(damaged, *start, *end)?.expect("it was read with this header");
+                output.write_all(&header)?;
+                io::copy(&mut At::new(damaged, body).take(end - body), &mut output)?;
+            }
             Piece::Record(entry) => output.write_all(&entry.encode(&[])?)?,
         }
     }
@@ -261,6 +283,16 @@ pub(super) fn replace(
         super::sync_directory_of(path)?;
     }
     Ok((file, aside))
+}
+
+/// Reads the header at `start`, and gives it the length of a record that ends at `end`, where there may be one.
+fn mended_header(file: &File, start: u64, end: u64) -> io::Result<Option<[u8; HEADER_BYTES]>> {
+    let length = (end - start).checked_sub(HEADER_BYTES as u64);
+    let Some(length) = length.and_then(|length| u32::try_from(length).ok()) else { return Ok(None) };
+    let mut header = [0; HEADER_BYTES];
+    At::new(file, start).read_exact(&mut header)?;
+    header[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(Some(header))
 }
 
 fn head_bytes(file: &File) -> io::Result<u64> {
