@@ -12,12 +12,15 @@ use voxline::gateway::admin::{Command, perform};
 use voxline::language::Languages;
 use voxline::net::http_client;
 
+use crate::cli::{Place, text};
 use crate::gateway::{url, wav};
 use crate::stream::minted;
 use crate::stream::socket::Socket;
 use crate::support::clips;
 use crate::support::server::{Server, Setup};
+use crate::support::serving::Serving;
 use crate::support::whisper::whisper;
+use crate::support::words::normal;
 
 /// Hears nothing, and keeps what it was asked for.
 #[derive(Default)]
@@ -117,20 +120,56 @@ async fn without_a_language_it_is_the_projects_else_the_gateways() {
 
 /// Prompts of a word or two, which Whisper by itself takes for Polish, Bulgarian or Serbian.
 const SHORT: [&str; 3] = ["vm-goodbye", "vm-isunavail", "hello-world"];
+/// How many prompts are heard when all are asked for: the shortest from [`SHORTEST`] on, which have a word in them.
+const PROMPTS: usize = 43;
+const SHORTEST: usize = 9_600;
+
+/// Prompts to be heard: some, or all where `VOXLINE_PROMPTS` is set.
+#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
+fn prompts() -> Vec<String> {
+    if std::env::var_os("VOXLINE_PROMPTS").is_none() {
+        return SHORT.map(str::to_owned).to_vec();
+    }
+    let mut prompts: Vec<(usize, String)> = clips::names("ru-telephone")
+        .into_iter()
+        // Tones, and names of protocols and programs, which are spelt in Latin.
+        .filter(|name| {
+            !["spy-", "beep", "ascending", "descending"].iter().any(|start| name.starts_with(start))
+        })
+        .map(|name| (clips::audio("ru-telephone", &name).len(), name))
+        .filter(|(length, _)| *length >= SHORTEST)
+        .collect();
+    prompts.sort();
+    prompts.truncate(PROMPTS);
+    assert_eq!(prompts.len(), PROMPTS);
+    prompts.into_iter().map(|(_, name)| name).collect()
+}
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures that it prints")]
 async fn short_russian_prompts_are_russian() {
     let whisper = whisper().clone();
     let server = Server::with(Arc::new(whisper), speaking("ru")).await;
     let plain = minted(&server);
-    for prompt in SHORT {
+    let (mut silent, mut foreign, prompts) = (Vec::new(), Vec::new(), prompts());
+    for prompt in &prompts {
         let body = clip_as_wav(&clips::audio("ru-telephone", prompt));
         let request = http_client().unwrap().post(url(&server, "/asr")).bearer_auth(plain.expose_secret());
         let answer: Value = request.body(body).send().await.unwrap().json().await.unwrap();
         let text = answer["result"]["texts"][0]["text"].as_str().unwrap_or_default();
         let is_russian = |c: char| matches!(c, 'а'..='я' | 'ё' | ' ' | '-') || c.is_ascii_digit();
-        assert!(!text.is_empty() && text.chars().all(is_russian), "{prompt}: {answer}");
+        println!("{prompt}: {text}");
+        if text.is_empty() {
+            silent.push(prompt);
+        } else if !text.chars().all(is_russian) {
+            foreign.push(format!("{prompt}: {answer}"));
+        }
     }
+    let (all, dumb) = (prompts.len(), silent.len());
+    println!("{all} prompts: {} in another script, {dumb} without words: {silent:?}", foreign.len());
+    assert!(foreign.is_empty(), "{foreign:?}");
+    // Of a single word, cut close, little may be left.
+    assert!(dumb * 10 <= all, "{silent:?}");
     server.stop().await;
 }
 
@@ -174,6 +213,35 @@ fn the_language_settled_on_travels_with_the_context() {
     assert_eq!(behind.language.as_deref(), Some("ru"), "{behind:?}");
     // Of another version.
     listen(&word, Some("{\"language\":7}".to_owned()));
+}
+
+/// The real program, whose language comes by flag, key or variable. Its client, as those of the original service, names
+/// none.
+#[tokio::test]
+async fn serve_hears_russian_where_its_operator_says_so() {
+    let place = Place::new();
+    place.run(&["gateway", "project", "create", "calls", "--state", "state"]);
+    let token = place.run(&["gateway", "service-token", "create", "calls", "--state", "state"]);
+    let token = text(&token.stdout).trim();
+    place.file("russian.toml", "language = \"ru\"\n");
+    let recording = clip_as_wav(&clips::audio("ru-telephone", SHORT[0]));
+    let cases = [
+        (vec!["--language", "ru"], None),
+        (vec!["--config", "russian.toml"], None),
+        (vec![], Some(("VOXLINE_LANGUAGE", "ru"))),
+    ];
+    for (flags, variable) in cases {
+        let usual =
+            ["serve", "--listen", "127.0.0.1:0", "--state", "state", "--threads", "1", "--max-sessions", "1"];
+        let mut serve = place.command(&[&usual[..], &flags].concat());
+        serve.envs(variable);
+        let serving = Serving::start(serve);
+        let request = http_client().unwrap().post(format!("{}/asr", serving.endpoint)).bearer_auth(token);
+        let answer: Value = request.body(recording.clone()).send().await.unwrap().json().await.unwrap();
+        let said = answer["result"]["texts"][0]["text"].as_str().unwrap_or_default();
+        assert_eq!(normal(said), normal("До свидания"), "{flags:?} {variable:?}: {answer}");
+        assert_eq!(serving.stop().0.code(), Some(0));
+    }
 }
 
 fn clip_as_wav(pcm: &[i16]) -> Vec<u8> {

@@ -69,6 +69,18 @@ pub(crate) fn audio(set: &str, clip: &str) -> Vec<i16> {
     }
 }
 
+/// The names of all recordings of a set that is a directory, without those in its folders.
+pub(crate) fn names(set: &str) -> Vec<String> {
+    let directory = Path::new(match set {
+        "ru-telephone" => "/usr/share/asterisk/sounds/ru_RU_f_IvrvoiceRU",
+        _ => panic!("the recordings of set '{set}' are not listed"),
+    });
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| missing(directory, &error.to_string()));
+    let paths = entries.flatten().map(|entry| entry.path());
+    let recordings = paths.filter(|path| path.extension().is_some_and(|it| it == "wav"));
+    recordings.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+}
+
 /// Pieces of music, by name.
 pub(crate) fn music() -> Vec<(String, Vec<i16>)> {
     let directory = Path::new("/usr/share/asterisk/moh");
