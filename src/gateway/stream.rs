@@ -253,13 +253,14 @@ async fn open(
     Ok((session, attached))
 }
 
-/// What a client is told whose first message is no frame, or too much. Any other error is the connection's.
-fn unreadable(error: &Error) -> Option<Goodbye> {
+/// Returns what a client is told that sends what is no frame, or too much. Any other error is the connection's.
+pub(super) fn unreadable(error: &Error) -> Option<Goodbye> {
     match error {
         Error::Capacity(_) => Some(Goodbye::new(close::TOO_BIG, "message is too big")),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) | Error::Utf8(_) => {
-            Some(Goodbye::new(close::PROTOCOL, format!("message can't be read: {error}")))
+            // Something on the way may have damaged it, for which no session should end.
+            Some(Goodbye::resumable(close::PROTOCOL, format!("message can't be read: {error}")))
         }
         _ => None,
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::schema;
 
 /// Nothing that the rules promise takes longer on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The example of RFC 6455, section 1.3, and its answer.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -150,6 +150,10 @@ impl Client {
         self.frame(BINARY, payload).await;
     }
 
+    pub(super) async fn pong(&mut self) {
+        self.frame(PONG, &[]).await;
+    }
+
     pub(super) async fn ping(&mut self) {
         self.frame(PING, b"alive?").await;
     }
@@ -199,6 +203,16 @@ impl Client {
                 other => panic!("a frame of the opcode {other} came instead of {wanted}"),
             }
         }
+    }
+
+    /// Waits for a ping, which is left without an answer.
+    pub(super) async fn pinged(&mut self) {
+        while !matches!(self.next_frame("a ping").await, Some((PING, _))) {}
+    }
+
+    /// Sends a text frame that is no UTF-8.
+    pub(super) async fn say_no_text(&mut self) {
+        self.frame(TEXT, &[0xff, 0xfe]).await;
     }
 
     async fn next_frame(&mut self, wanted: &str) -> Option<(u8, Vec<u8>)> {

@@ -59,8 +59,16 @@ impl Server {
         Server::with(recognizer, Setup::default()).await
     }
 
-    #[expect(clippy::disallowed_methods, reason = "joined in stop")]
     pub(crate) async fn with(recognizer: Arc<dyn Recognizer>, setup: Setup) -> Server {
+        Server::launch(Some(recognizer), setup).await
+    }
+
+    pub(crate) async fn without_recognizer() -> Server {
+        Server::launch(None, Setup::default()).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "joined in stop")]
+    async fn launch(recognizer: Option<Arc<dyn Recognizer>>, setup: Setup) -> Server {
         log::as_told();
         let authority = match &setup.state {
             Some(directory) => Authority::open(directory, setup.token_lifetime, setup.clock),
@@ -73,7 +81,7 @@ impl Server {
             false => authority.create_client("test"),
         };
         let NewClient { client_id, client_secret } = client.unwrap();
-        let engines = Engines { recognizer: Some(recognizer), voices: setup.voices };
+        let engines = Engines { recognizer, voices: setup.voices };
         let gateway = Arc::new(Gateway::new(authority, engines, setup.options));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
