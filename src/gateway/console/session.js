@@ -26,7 +26,21 @@ const [BACK_OFF, LONGEST_BACK_OFF, BUSY_WAIT] = [100, 10_000, 5_000];
 // A connection that lived so long was sound.
 const HEALTHY = 30_000;
 
+// The most that a move to another gateway is put off, so that not everybody moves at once.
+const LONGEST_SPREAD = 1_000;
+
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+// Returns the address where a gateway at `base` has its stream. A base that this page may not ask gives null: a token goes
+// to the page's own origin alone, whoever names another.
+function streamAt(base) {
+  if (!URL.canParse(base)) return null;
+  const url = new URL(base);
+  if (url.origin !== location.origin || url.search || url.hash) return null;
+  url.pathname = url.pathname.replace(/\/+$/, '') + PATH;
+  url.protocol = url.protocol.replace('http', 'ws');
+  return url;
+}
 
 // Calls `on.partial(text)`, `on.final({ start, end, text, confidence })`, `on.change()` when a figure or `state` has
 // changed, and `on.end(error)` once, without an error where everything is final.
@@ -49,6 +63,10 @@ export class Session {
   #window = 0;
   #inBand = false;
   #move = null; // leaves that one for another
+  #addresses = [streamAt(location.origin)]; // of the gateways that may carry the session, the next to ask first
+  #restart = false; // the gateway wants the session to begin anew at one of these
+  #held = null; // finals of a session that another is asked to replace: the other says them again
+  #left = () => {}; // is told when the live socket ends
   #finished = false;
   #finishSaid = false;
   #over = false;
@@ -92,6 +110,7 @@ export class Session {
     if (this.#over) return;
     this.#over = true;
     this.#socket = null;
+    this.#left();
     this.#dialling?.close(1000);
     this.#account.removeEventListener('renewed', this.#renewed);
     this.#on.end(error);
@@ -105,11 +124,14 @@ export class Session {
       if (this.#over) return;
       if (code === MOVE) continue;
       this.#on.change();
-      this.#lost = this.#carried;
-      if (FATAL.has(code)) throw new ApiError(reason, code);
+      // A gateway that would not take over changes nothing for the one that still works.
+      if (FATAL.has(code) && this.#socket) await this.#stay();
+      else if (FATAL.has(code)) throw new ApiError(reason, code);
+      if (this.#over) return;
+      if (!opened) this.#addresses.push(this.#addresses.shift());
       if (code === SESSION_UNKNOWN) [this.#server, this.#finalsSeen] = [null, 0];
       if (code === BAD_TOKEN || code === POLICY) await this.#renewNow();
-      if (!opened) await this.#askWhy();
+      if (!opened && !this.#socket) await this.#askWhy();
       failures = performance.now() - begun > HEALTHY ? 0 : failures + 1;
       const longest = Math.min(BACK_OFF * 2 ** failures, LONGEST_BACK_OFF);
       await pause(BUSY.has(code) ? BUSY_WAIT : Math.random() * longest);
@@ -118,17 +140,21 @@ export class Session {
 
   // Carries the session on a new socket, from where the gateway has it. Tells why that ended.
   #connect() {
-    const url = new URL(PATH, location.href);
+    const url = new URL(this.#addresses[0]);
+    const anew = this.#restart || !this.#server;
     // A gateway that takes no more sessions still takes back those it has.
-    if (this.#server) url.searchParams.set('session', this.#server.session);
-    url.protocol = url.protocol.replace('http', 'ws');
+    if (!anew) url.searchParams.set('session', this.#server.session);
     const socket = new WebSocket(url, [PROTOCOL, BEARER + this.#account.token]);
     this.#dialling = socket;
     let [heard, opened] = [performance.now(), false];
     return new Promise((resolve) => {
       const leave = (code, reason) => {
         clearInterval(watch);
-        if (this.#socket === socket && code !== MOVE) this.#socket = null;
+        if (this.#socket === socket && code !== MOVE) {
+          [this.#socket, this.#lost] = [null, true];
+          this.#left();
+        }
+        if (this.#dialling === socket) this.#release();
         resolve({ code, reason, opened });
       };
       const watch = setInterval(() => {
@@ -143,13 +169,21 @@ export class Session {
         opened = true;
         if (this.#over) return;
         const resume = { type: 'resume', ...this.#server, finals_seen: this.#finalsSeen };
-        socket.send(JSON.stringify(this.#server ? resume : { ...this.#start, ...this.#behind }));
+        if (anew && this.#socket) this.#held = [];
+        socket.send(JSON.stringify(anew ? { ...this.#start, ...this.#behind } : resume));
       };
       socket.onmessage = ({ data }) => {
         heard = performance.now();
         if (this.#over) return;
         const message = JSON.parse(data);
-        if (message.type === 'ready') [this.#socket, this.#move] = [socket, () => leave(MOVE)];
+        if (message.type === 'ready') {
+          const old = this.#socket;
+          [this.#socket, this.#move] = [socket, () => leave(MOVE)];
+          if (anew) {
+            [this.#restart, this.#held, this.#finalsSeen] = [false, null, 0];
+            old?.close(1000);
+          }
+        }
         // What an old socket says after the session has moved concerns nobody.
         if (this.#socket === socket) this.#hear(message);
       };
@@ -157,7 +191,33 @@ export class Session {
     });
   }
 
+  // The gateway stops, and another takes its sessions: at one of these addresses, or where this page is from.
+  #beginAnew({ endpoints, deadline_ms: deadline }) {
+    const named = (endpoints ?? []).map(streamAt).filter((url) => url);
+    [this.#restart, this.#addresses] = [true, [...named, streamAt(location.origin)]];
+    const move = this.#move;
+    setTimeout(() => this.#restart && move(), Math.random() * Math.min(deadline / 2, LONGEST_SPREAD));
+  }
+
+  // Goes on with the live socket for as long as it lives.
+  async #stay() {
+    this.#restart = false;
+    await new Promise((resolve) => { this.#left = resolve; });
+  }
+
+  // The finals that were held are told: no other session says them.
+  #release() {
+    const held = this.#held ?? [];
+    this.#held = null;
+    if (!this.#over) held.forEach((message) => this.#hear(message));
+  }
+
   #hear(message) {
+    if (this.#held && message.type === 'done') this.#release();
+    if (this.#held && message.type === 'final') {
+      this.#held.push(message);
+      return;
+    }
     switch (message.type) {
       case 'ready':
         if (this.#lost) this.reconnects += 1;
@@ -185,9 +245,13 @@ export class Session {
       case 'done':
         this.#socket.close(1000);
         return this.#end(null);
+      case 'goaway':
+        // Before the other reasons the account has renewed its token, or no other socket would be taken. What is left
+        // of a session that is finished is the gateway's to do.
+        if (message.restart && !this.#restart && !this.#finishSaid) this.#beginAnew(message);
+        break;
       default:
-        // `auth_ok`; `error`, whose words the close repeats; `goaway`, before which the account has renewed its token, or
-        // after which no other socket would be taken; what a later version says.
+        // `auth_ok`; `error`, whose words the close repeats; what a later version says.
     }
     this.#send();
     this.#on.change();

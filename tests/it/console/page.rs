@@ -20,9 +20,9 @@ use crate::support::words::normal;
 
 const SAID: &str = include_str!("../../../samples/speech.txt");
 /// Everything is final.
-const COMPLETE: &str = "document.getElementById('live-state').textContent === 'complete'";
+pub(super) const COMPLETE: &str = "document.getElementById('live-state').textContent === 'complete'";
 /// The words of the finals.
-const WORDS: &str =
+pub(super) const WORDS: &str =
     "[...document.querySelectorAll('#live-finals .words')].map((words) => words.textContent).join(' ')";
 /// What a page could leave behind.
 const LEFT_BEHIND: &str = "(async () => [localStorage.length, sessionStorage.length, document.cookie,
@@ -49,7 +49,7 @@ async fn server() -> Server {
 }
 
 /// A page that is signed in, by the credentials of the server's project.
-async fn signed_in(server: &Server, address: &str) -> Browser {
+pub(super) async fn signed_in(server: &Server, address: &str) -> Browser {
     let mut browser = Browser::start(&recording(server.vault.path())).await;
     browser.open(address).await;
     browser.fill("client-id", &server.credentials.client_id).await;
@@ -76,7 +76,7 @@ async fn english(browser: &mut Browser) {
 }
 
 /// Whoever is asked for anything is the gateway.
-fn assert_asked_only(browser: &Browser, authority: &str) {
+pub(super) fn assert_asked_only(browser: &Browser, authority: &str) {
     let asked = browser.asked();
     let is_ours = |url: &&String| {
         ["http", "ws"].iter().any(|scheme| url.starts_with(&format!("{scheme}://{authority}/")))
