@@ -33,6 +33,7 @@ use self::exit_code::CliError;
 pub use self::exit_code::Exit;
 use crate::config::{Config, SecretSource, Settings, is_empty_variable};
 use crate::decode::panic_is_caught;
+use crate::net::HostName;
 
 /// Live audio to text, and text to audio, without losing a sample.
 #[derive(Parser)]
@@ -95,6 +96,10 @@ struct Common {
     /// File of certificates (PEM) to trust besides the system's
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CA_FILE")]
     ca_file: Option<PathBuf>,
+    /// Another host of the service, to which it may move sessions and which may be shown its tokens; may be
+    /// repeated
+    #[arg(long, global = true, value_name = "HOST", env = "VOXLINE_FOLLOW_HOST", value_delimiter = ',')]
+    follow_host: Vec<HostName>,
     /// File with the key that encrypts tokens on disk: 32 bytes, or 64 hexadecimal digits
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_VAULT_KEY_FILE")]
     vault_key_file: Option<PathBuf>,
@@ -161,6 +166,7 @@ impl Common {
             client_secret: SecretSource::named(file(self.client_secret_file), "VOXLINE_CLIENT_SECRET"),
             token: SecretSource::named(file(self.token_file), "VOXLINE_TOKEN"),
             ca_file: file(self.ca_file),
+            follow_hosts: self.follow_host,
             vault_key_file: file(self.vault_key_file),
             models: file(self.models),
             model: text(hearing.chosen.model),

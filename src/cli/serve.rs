@@ -20,6 +20,7 @@ use crate::config::gateway::{Count, Limit, RefreshTokens, Seconds, SomeSeconds, 
 use crate::engine::Voices;
 use crate::gateway::authority::Authority;
 use crate::gateway::{Engines, Gateway, Listener, Origin, Tls, capacity, serve};
+use crate::net::Endpoint;
 
 /// Each but the recogniser and the language has a key of the same name in the table `[gateway]` of the
 /// configuration file, which serves where neither flag nor variable is given.
@@ -107,6 +108,11 @@ pub(super) struct Arguments {
     /// How many seconds sessions may go on once the gateway is told to stop [default: 30]
     #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_DRAIN")]
     drain: Option<Seconds>,
+    /// Gateway such as https://b.speech.example that takes over this one's sessions once it is told to stop:
+    /// each starts there while it still runs here; may be repeated, the first that answers is taken
+    #[arg(long, value_name = "URL", env = "VOXLINE_GATEWAY_SUCCESSOR", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    successor: Vec<Endpoint>,
     /// Origin such as https://host:port whose pages may use the gateway from a browser; * for any; may be repeated
     #[arg(long, value_name = "ORIGIN", env = "VOXLINE_GATEWAY_CORS_ORIGIN", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -19,7 +19,7 @@ use crate::gateway::authority::{Authority, NewClient};
 use crate::gateway::{self, Engines, Gateway};
 use crate::language::closest;
 use crate::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
-use crate::net::{Endpoint, Trust, http_client_trusting};
+use crate::net::{Endpoint, HostName, Trust, http_client_trusting};
 use crate::transport::WebSocketConnector;
 
 /// The lifetime of access tokens: the documented hour.
@@ -41,6 +41,8 @@ pub(super) struct Connection {
     pub(super) tokens: TokenProvider,
     pub(super) http: reqwest::Client,
     trust: Trust,
+    /// Other hosts that sessions may be moved to.
+    follow_hosts: Vec<HostName>,
     embedded: Option<Embedded>,
 }
 
@@ -78,7 +80,8 @@ impl Connection {
                         TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault)
                     }
                 };
-                Ok(Connection { endpoint, tokens, http, trust, embedded: None })
+                let follow_hosts = config.follow_hosts.clone();
+                Ok(Connection { endpoint, tokens, http, trust, follow_hosts, embedded: None })
             }
         }
     }
@@ -121,12 +124,12 @@ impl Connection {
         let credentials = Credentials { client_id, client_secret };
         let tokens = TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault);
         let embedded = Some(Embedded { stop, server, directory });
-        Ok(Connection { endpoint, tokens, http, trust, embedded })
+        Ok(Connection { endpoint, tokens, http, trust, follow_hosts: Vec::new(), embedded })
     }
 
     /// Dials the service's stream.
     pub(super) fn connector(&self) -> WebSocketConnector {
-        WebSocketConnector::trusting(self.endpoint.clone(), &self.trust)
+        WebSocketConnector::trusting(self.endpoint.clone(), &self.trust).with_hosts(self.follow_hosts.clone())
     }
 
     /// Stops the embedded gateway, if there is one.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{ConfigError, secret};
 use crate::gateway::authority::{AtLimit, Policy, Refreshing};
 use crate::gateway::{Options, Origin, TlsFiles};
+use crate::net::Endpoint;
 
 /// Where a gateway listens by itself: on loopback, since it has no certificate.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8085);
@@ -139,6 +140,7 @@ pub struct GatewayConfig {
     pub write_timeout: SomeSeconds,
     pub resume_window: Seconds,
     pub drain: Seconds,
+    pub successor: Vec<Endpoint>,
     pub cors_origin: Vec<Origin>,
 }
 
@@ -169,6 +171,7 @@ impl Default for GatewayConfig {
             write_timeout: Whole(options.write_timeout.as_secs()),
             resume_window: Whole(options.resume_window.as_secs()),
             drain: Whole(options.drain.as_secs()),
+            successor: options.successors,
             cors_origin: options.cors_origins,
         }
     }
@@ -193,6 +196,7 @@ impl GatewayConfig {
             write_timeout: self.write_timeout.seconds(),
             resume_window: self.resume_window.seconds(),
             drain: self.drain.seconds(),
+            successors: self.successor.clone(),
             cors_origins: self.cors_origin.clone(),
             in_band_auth: self.in_band_auth,
             console: self.console,

@@ -22,7 +22,7 @@ pub(crate) use self::secret::is_empty_variable;
 use crate::auth::{Vault, VaultKey};
 use crate::language::{Language, Languages, UnknownLanguage};
 use crate::models::WHISPER_BASE;
-use crate::net::{BadEndpoint, Endpoint};
+use crate::net::{BadEndpoint, Endpoint, HostName};
 
 /// What flags and environment say; a flag wins over its variable, which the command line has settled already.
 ///
@@ -43,6 +43,8 @@ pub struct Settings {
     pub token: Option<SecretSource>,
     /// The file with certificates of authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// Other hosts to which the service may move sessions.
+    pub follow_hosts: Vec<HostName>,
     /// The file with the key that encrypts tokens on disk.
     pub vault_key_file: Option<PathBuf>,
     /// The directory of models.
@@ -62,6 +64,8 @@ pub struct Config {
     credentials: Credentials,
     /// A file with certificates of authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// Other hosts to which the service may move sessions, and which are shown its tokens then.
+    pub follow_hosts: Vec<HostName>,
     /// Where models are kept.
     pub models: PathBuf,
     /// Whether that is the user's own directory of them.
@@ -219,19 +223,23 @@ impl Config {
             token: settings.token,
         };
         let elsewhere = settings.endpoint.is_some() && settings.endpoint != profile.endpoint;
-        let written = match elsewhere {
-            // The file's credentials are for the file's endpoint, and must not be shown to another.
-            true => Credentials::default(),
-            false => Credentials {
+        let (written, follow_hosts) = if elsewhere {
+            // The file's credentials are for the file's endpoint, and must not be shown to another; nor may
+            // another send sessions to the hosts of the file.
+            (Credentials::default(), Vec::new())
+        } else {
+            let credentials = Credentials {
                 client_id: profile.client_id,
                 client_secret: profile.client_secret_file.map(SecretSource::File),
                 token: profile.token_file.map(SecretSource::File),
-            },
+            };
+            (credentials, profile.follow_host)
         };
         Ok(Config {
             endpoint: settings.endpoint.or(profile.endpoint),
             credentials: typed.over(written),
             ca_file: settings.ca_file.or(profile.ca_file),
+            follow_hosts: if settings.follow_hosts.is_empty() { follow_hosts } else { settings.follow_hosts },
             models: models.ok_or(ConfigError::NoHome("a directory with --models"))?,
             tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
             usual_models,

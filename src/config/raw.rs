@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::gateway::GatewayConfig;
+use crate::net::HostName;
 
 /// Every key is optional; an unknown one is refused, since it is a known one misspelt.
 #[derive(Debug, Default, Deserialize)]
@@ -18,6 +19,8 @@ pub(super) struct Raw {
     pub(super) client_secret_file: Option<PathBuf>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) follow_host: Vec<HostName>,
     pub(super) vault_key_file: Option<PathBuf>,
     pub(super) models: Option<PathBuf>,
     pub(super) model: Option<String>,
@@ -38,6 +41,8 @@ pub(super) struct Profile {
     pub(super) client_secret_file: Option<PathBuf>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) follow_host: Vec<HostName>,
 }
 
 impl Raw {
@@ -50,6 +55,7 @@ impl Raw {
                 client_secret_file: self.client_secret_file.clone(),
                 token_file: self.token_file.clone(),
                 ca_file: self.ca_file.clone(),
+                follow_host: self.follow_host.clone(),
             });
         };
         let unknown = || ConfigError::UnknownProfile {
@@ -91,9 +97,9 @@ mod tests {
         let raw: Raw = toml::from_str(&sample).unwrap();
         let Raw { models, language, vault_key_file, profiles, .. } = &raw;
         assert!(models.is_some() && language.is_some() && vault_key_file.is_some() && profiles.len() == 1);
-        let Profile { endpoint, client_id, client_secret_file, token_file, ca_file } =
+        let Profile { endpoint, client_id, client_secret_file, token_file, ca_file, follow_host } =
             raw.profile(None).unwrap();
-        assert!(endpoint.is_some() && client_id.is_some() && ca_file.is_some());
+        assert!(endpoint.is_some() && client_id.is_some() && ca_file.is_some() && !follow_host.is_empty());
         assert!(client_secret_file.is_some() && token_file.is_some());
     }
 }

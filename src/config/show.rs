@@ -37,7 +37,7 @@ impl Config {
     }
 
     /// Each key that the file may have outside of the gateway's table, after the table in which it is.
-    fn values<'a>(&self, profile: &'a str) -> [(&'a str, &'static str, Option<Value>); 9] {
+    fn values<'a>(&self, profile: &'a str) -> [(&'a str, &'static str, Option<Value>); 10] {
         let path = |path: &Path| Value::from(path.to_string_lossy().into_owned());
         let file = |source: &Option<SecretSource>| match source.as_ref()? {
             SecretSource::File(file) => Some(path(file)),
@@ -49,12 +49,15 @@ impl Config {
             Ok(endpoint) => endpoint.to_string(),
             Err(error) => error.to_string(),
         });
+        let hosts = self.follow_hosts.iter().map(|host| Value::from(host.to_string()));
+        let follow_hosts = (!self.follow_hosts.is_empty()).then(|| Value::Array(hosts.collect()));
         [
             (profile, "endpoint", endpoint.map(Value::from)),
             (profile, "client_id", self.credentials.client_id.clone().map(Value::from)),
             (profile, "client_secret_file", file(&self.credentials.client_secret)),
             (profile, "token_file", file(&self.credentials.token)),
             (profile, "ca_file", self.ca_file.as_deref().map(path)),
+            (profile, "follow_host", follow_hosts),
             ("", "vault_key_file", self.vault_key_file.as_deref().map(path)),
             ("", "models", Some(path(&self.models))),
             ("", "model", Some(Value::from(self.model.as_str()))),

@@ -4,15 +4,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::Gateway;
 use super::authority::{Amount, AuthorityError, Exhausted, Identity, Scope};
 use super::board::Partial;
 use super::server::Connection;
 use super::session::{Attached, Refusal, Session, Violation};
-use super::stream::{encode, millis, parse};
+use super::stream::{encode, millis, parse, unreadable};
 use crate::audio::FramePos;
+use crate::net::Endpoint;
 use crate::session::close;
 use crate::session::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
 use crate::transport::{Event, Wire};
@@ -217,10 +218,8 @@ impl<'a> Link<'a> {
                         Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == close::NORMAL => {
                             return Ending::Done;
                         }
-                        Some(Err(Error::Capacity(_))) => {
-                            return Ending::Close(Goodbye::new(close::TOO_BIG, "message is too big"));
-                        }
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Lost,
+                        Some(Err(error)) => return unreadable(&error).map_or(Ending::Lost, Ending::Close),
+                        Some(Ok(Message::Close(_))) | None => return Ending::Lost,
                         Some(Ok(message)) => match self.hear(message, heard) {
                             Ok(None) => {}
                             Ok(Some(answer)) => wire.send(encode(&answer)),
@@ -237,7 +236,9 @@ impl<'a> Link<'a> {
                 changed = news.changed() => changed.expect("the session holds the board"),
                 () = sleep_until(heard + patience) => {
                     if pinged {
-                        return Ending::Lost;
+                        // A client that only slept finds this on waking, and 1000 would say that all is done.
+                        let reason = "nothing came from the client, not even an answer to a ping";
+                        return Ending::Close(Goodbye::resumable(close::GOING_AWAY, reason));
                     }
                     pinged = true;
                     wire.send(Message::Ping(axum::body::Bytes::new()));
@@ -376,12 +377,12 @@ impl<'a> Link<'a> {
     }
 }
 
-fn goaway(reason: GoawayReason, left: Duration, successors: &[String]) -> Message {
+fn goaway(reason: GoawayReason, left: Duration, successors: &[Endpoint]) -> Message {
     encode(&ServerMessage::Goaway {
         reason,
         deadline_ms: millis(left),
         restart: !successors.is_empty(),
-        endpoints: successors.to_vec(),
+        endpoints: successors.iter().map(Endpoint::to_string).collect(),
     })
 }
 

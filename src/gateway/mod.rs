@@ -75,6 +75,7 @@ use self::tasks::Tasks;
 pub use self::tls::{BadTls, Listener, Tls, TlsFiles};
 use crate::engine::{Recognizer, StreamOptions, Voices};
 use crate::language::Languages;
+use crate::net::Endpoint;
 use crate::session::protocol;
 
 /// Where a token is revoked: beside the documented path where it is granted.
@@ -131,7 +132,7 @@ pub struct Options {
     /// asked to start anew there at what is final, while their sessions here still run. They show their
     /// tokens to hosts that they trust only, which by default is the host of this gateway at another port.
     /// None: sessions end here, as far as the time goes.
-    pub successors: Vec<String>,
+    pub successors: Vec<Endpoint>,
     /// How long a task of numbered chunks waits for its first chunk.
     pub task_opening: Duration,
     /// How long it waits for another: then it is done. The documentation says five seconds.

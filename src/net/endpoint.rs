@@ -1,14 +1,27 @@
 //! The address of a service.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 /// The base address of a service: `https://host[:port][/prefix]`. Plain `http` is taken for loopback addresses only,
 /// since a token in clear on a network is a token lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Endpoint(Url);
+
+/// A host by its name or address, as [`Endpoint::host`] gives it: in lower case, without brackets around IPv6.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostName(String);
+
+/// A text that names no host.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a host such as b.speech.example or 10.0.0.2, without a scheme, a port or a path")]
+pub struct BadHostName;
 
 /// Why an address can't be used. Names the address without query, user or password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +59,12 @@ impl Endpoint {
             Host::Ipv4(address) => address.to_string(),
             Host::Ipv6(address) => address.to_string(),
         }
+    }
+
+    /// Whether its host is this one.
+    #[must_use]
+    pub fn is_on(&self, host: &HostName) -> bool {
+        self.host() == host.0
     }
 
     /// The TCP port.
@@ -98,6 +117,54 @@ impl fmt::Display for Endpoint {
     }
 }
 
+impl TryFrom<String> for Endpoint {
+    type Error = BadEndpoint;
+
+    fn try_from(text: String) -> Result<Endpoint, BadEndpoint> {
+        text.parse()
+    }
+}
+
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> String {
+        endpoint.to_string()
+    }
+}
+
+impl FromStr for HostName {
+    type Err = BadHostName;
+
+    fn from_str(text: &str) -> Result<HostName, BadHostName> {
+        let bare = text.trim();
+        let address = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(bare);
+        if let Ok(address) = address.parse::<IpAddr>() {
+            return Ok(HostName(address.to_string()));
+        }
+        let host = Host::parse(bare).map_err(|_| BadHostName)?;
+        Ok(HostName(host.to_string()))
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = BadHostName;
+
+    fn try_from(text: String) -> Result<HostName, BadHostName> {
+        text.parse()
+    }
+}
+
+impl From<HostName> for String {
+    fn from(host: HostName) -> String {
+        host.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +182,22 @@ mod tests {
         assert!(matches!(refused("ftp://localhost"), BadEndpoint::Scheme(_)));
         assert!(matches!(refused("speech.example"), BadEndpoint::Syntax(_)));
         assert!(!refused("https://user:canary@speech.example?token=canary").to_string().contains("canary"));
+    }
+
+    #[test]
+    fn a_host_is_named_without_what_an_address_has_around_it() {
+        let on = |host: &str, endpoint: &str| {
+            endpoint.parse::<Endpoint>().unwrap().is_on(&host.parse::<HostName>().unwrap())
+        };
+        assert!(on("B.Speech.Example", "https://b.speech.example:8443/prefix"));
+        assert!(on("::1", "http://[::1]:1") && on("[0:0::1]", "http://[::1]:1"));
+        assert!(on("127.0.0.1", "http://127.0.0.1:2") && !on("localhost", "http://127.0.0.1:2"));
+        assert!(!on("speech.example", "https://b.speech.example"), "a subdomain is another host");
+        for wrong in
+            ["", "https://b.example", "b.example:8443", "b.example/", "user@b.example", "b example", "*"]
+        {
+            assert_eq!(wrong.parse::<HostName>(), Err(BadHostName), "{wrong}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::ClientConfig;
 
-pub use endpoint::{BadEndpoint, Endpoint};
+pub use endpoint::{BadEndpoint, BadHostName, Endpoint, HostName};
 pub(crate) use tls::objection;
 pub use tls::{TlsError, Trust};
 

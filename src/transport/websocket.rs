@@ -15,7 +15,7 @@ use super::handshake::{self, NotOpened};
 use super::{Connect, Wire};
 use crate::auth::AccessToken;
 use crate::net::refusal::{self, Refusal};
-use crate::net::{CONNECT_TIMEOUT, Endpoint, TlsError, Trust, objection};
+use crate::net::{CONNECT_TIMEOUT, Endpoint, HostName, TlsError, Trust, objection};
 use crate::recovery::{Recovery, retry_after};
 use crate::session::protocol;
 use crate::session::{Failure, FailureKind};
@@ -30,7 +30,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 pub struct WebSocketConnector {
     endpoint: Endpoint,
     /// Other hosts that may be shown its tokens.
-    hosts: Vec<String>,
+    hosts: Vec<HostName>,
     tls: Arc<ClientConfig>,
 }
 
@@ -53,7 +53,7 @@ impl WebSocketConnector {
     /// that it names is taken on the service's own host alone, at any port: who may name a server is not who
     /// may have a token.
     #[must_use]
-    pub fn with_hosts(mut self, hosts: impl IntoIterator<Item = String>) -> WebSocketConnector {
+    pub fn with_hosts(mut self, hosts: impl IntoIterator<Item = HostName>) -> WebSocketConnector {
         self.hosts.extend(hosts);
         self
     }
@@ -62,8 +62,8 @@ impl WebSocketConnector {
     /// own or among those allowed, and never in clear where the service itself is reached by TLS.
     fn elsewhere(&self, endpoints: &[String]) -> WebSocketConnector {
         let may_be = |endpoint: &Endpoint| {
-            let host = endpoint.host();
-            let known = host == self.endpoint.host() || self.hosts.contains(&host);
+            let known =
+                endpoint.host() == self.endpoint.host() || self.hosts.iter().any(|host| endpoint.is_on(host));
             known && (endpoint.is_tls() || !self.endpoint.is_tls())
         };
         let named = endpoints.iter().filter_map(|named| named.parse().ok()).find(may_be);
@@ -198,7 +198,7 @@ mod tests {
     fn a_token_goes_to_no_host_that_only_the_service_names() {
         let target = |own: &str, hosts: &[&str], named: &[&str]| {
             let connector = WebSocketConnector::trusting(own.parse().unwrap(), &Trust::system().unwrap())
-                .with_hosts(hosts.iter().map(|host| (*host).to_owned()));
+                .with_hosts(hosts.iter().map(|host| host.parse().unwrap()));
             let named: Vec<String> = named.iter().map(|named| (*named).to_owned()).collect();
             connector.elsewhere(&named).endpoint.to_string()
         };

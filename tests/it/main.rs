@@ -52,6 +52,7 @@ mod speaking;
 mod spool;
 mod spooling;
 mod stream;
+mod successor;
 mod support;
 mod tasks;
 mod tokens;
