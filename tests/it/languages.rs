@@ -20,7 +20,6 @@ use crate::support::clips;
 use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
 use crate::support::whisper::whisper;
-use crate::support::words::normal;
 
 /// Hears nothing, and keeps what it was asked for.
 #[derive(Default)]
@@ -145,6 +144,11 @@ fn prompts() -> Vec<String> {
     prompts.into_iter().map(|(_, name)| name).collect()
 }
 
+/// Returns whether a text of the API is in the letters of Russian.
+fn is_russian(text: &str) -> bool {
+    text.chars().all(|c| matches!(c, 'а'..='я' | 'ё' | ' ' | '-') || c.is_ascii_digit())
+}
+
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "the figures that it prints")]
 async fn short_russian_prompts_are_russian() {
@@ -157,11 +161,10 @@ async fn short_russian_prompts_are_russian() {
         let request = http_client().unwrap().post(url(&server, "/asr")).bearer_auth(plain.expose_secret());
         let answer: Value = request.body(body).send().await.unwrap().json().await.unwrap();
         let text = answer["result"]["texts"][0]["text"].as_str().unwrap_or_default();
-        let is_russian = |c: char| matches!(c, 'а'..='я' | 'ё' | ' ' | '-') || c.is_ascii_digit();
         println!("{prompt}: {text}");
         if text.is_empty() {
             silent.push(prompt);
-        } else if !text.chars().all(is_russian) {
+        } else if !is_russian(text) {
             foreign.push(format!("{prompt}: {answer}"));
         }
     }
@@ -215,6 +218,9 @@ fn the_language_settled_on_travels_with_the_context() {
     listen(&word, Some("{\"language\":7}".to_owned()));
 }
 
+/// A word that Whisper by itself takes for three of Polish.
+const POLISH: &str = "vm-isunavail";
+
 /// The real program, whose language comes by flag, key or variable. Its client, as those of the original service, names
 /// none.
 #[tokio::test]
@@ -224,7 +230,7 @@ async fn serve_hears_russian_where_its_operator_says_so() {
     let token = place.run(&["gateway", "service-token", "create", "calls", "--state", "state"]);
     let token = text(&token.stdout).trim();
     place.file("russian.toml", "language = \"ru\"\n");
-    let recording = clip_as_wav(&clips::audio("ru-telephone", SHORT[0]));
+    let recording = clip_as_wav(&clips::audio("ru-telephone", POLISH));
     let cases = [
         (vec!["--language", "ru"], None),
         (vec!["--config", "russian.toml"], None),
@@ -239,7 +245,7 @@ async fn serve_hears_russian_where_its_operator_says_so() {
         let request = http_client().unwrap().post(format!("{}/asr", serving.endpoint)).bearer_auth(token);
         let answer: Value = request.body(recording.clone()).send().await.unwrap().json().await.unwrap();
         let said = answer["result"]["texts"][0]["text"].as_str().unwrap_or_default();
-        assert_eq!(normal(said), normal("До свидания"), "{flags:?} {variable:?}: {answer}");
+        assert!(!said.is_empty() && is_russian(said), "{flags:?} {variable:?}: {answer}");
         assert_eq!(serving.stop().0.code(), Some(0));
     }
 }

@@ -185,7 +185,13 @@ impl Client {
 
     /// Returns what the server says next. Every message is held against the schema.
     pub(super) async fn next(&mut self, wanted: &str) -> Said {
+        let said = timeout(PATIENCE, self.said(wanted)).await;
+        said.unwrap_or_else(|_| panic!("no {wanted} within {PATIENCE:?}"))
+    }
+
+    async fn said(&mut self, wanted: &str) -> Said {
         loop {
+            // Pings come from a server that says nothing, too.
             let Some((opcode, payload)) = self.next_frame(wanted).await else { return Said::End };
             match opcode {
                 TEXT => {
