@@ -129,6 +129,23 @@ mod tests {
     }
 
     #[test]
+    fn a_new_connection_has_its_burst_at_once() {
+        let limit = CatchUp::new(Duration::from_secs(2), 1.25).unwrap();
+        let mut throttle = Throttle::new(Some(limit), 8_000);
+        let now = Duration::from_secs(100);
+        assert_eq!(throttle.allows(16_000, now), 16_000);
+        throttle.spend(16_000);
+        assert_eq!(throttle.allows(800, now), 0);
+        throttle.refill(now);
+        assert_eq!(throttle.allows(16_000, now), 16_000);
+        // The time before the connection earns nothing.
+        throttle.spend(16_000);
+        throttle.refill(now + Duration::from_secs(50));
+        throttle.spend(16_000);
+        assert_eq!(throttle.allows(800, now + Duration::from_secs(50)), 0);
+    }
+
+    #[test]
     fn a_pace_that_is_none_is_refused() {
         for factor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(CatchUp::new(Duration::ZERO, factor), None);
