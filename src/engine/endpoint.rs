@@ -17,6 +17,10 @@ const STILL_VOICED: f32 = 0.3;
 /// Below this root mean square (-60 dBFS) nothing is speech, whatever the detector says.
 const FAINTEST: f32 = 33.0;
 
+/// An utterance's hops are loud from this part of the loudest one's power on (-20 dB). Speech so far above the noise
+/// around it is like speech, too.
+const LOUD: f32 = 0.01;
+
 /// Speech begins when this many hops of the last `ONSET_WINDOW` are voiced. Shorter noises are clicks.
 const ONSET_VOICED: usize = 5;
 const ONSET_WINDOW: usize = 8;
@@ -329,7 +333,19 @@ impl Utterance {
     /// Returns whether it is a tone: its spectrum changes nowhere but where it begins and ends. What is too
     /// short to tell isn't.
     fn is_steady(&self) -> bool {
-        self.energy.len() > SEEN && self.greatest < STEADY
+        self.energy.len() > SEEN && (self.greatest < STEADY || self.is_tone_over_hiss())
+    }
+
+    /// Returns whether all that is loud is a tone, and none of it like speech: on a line that hisses, the
+    /// spectrum of a ringing tone changes in its pauses, as chance has it.
+    fn is_tone_over_hiss(&self) -> bool {
+        let loudest = self.energy.iter().copied().fold(0.0, f32::max);
+        let seen = self.energy.windows(SEEN).zip(&self.changes[SEEN - 1..]);
+        let mut loud = seen
+            .filter(|(hops, _)| hops.iter().all(|energy| *energy >= loudest * LOUD))
+            .map(|(_, change)| *change)
+            .peekable();
+        self.lively == 0 && loud.peek().is_some() && loud.all(|change| change < STEADY)
     }
 
     /// Frames whose spectrum changes as that of speech does.
@@ -429,6 +445,41 @@ mod tests {
             spans.extend(endpointer.flush());
             assert!(spans.iter().all(|span| matches!(span, Span::Silence { .. })), "{:?}", ends(&spans));
         }
+    }
+
+    /// On a line that hisses at -50 dB of full scale.
+    #[test]
+    fn ringing_over_hiss_is_silence_and_a_word_over_hiss_is_not() {
+        let mut seed = 1u32;
+        let mut hiss = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((seed >> 8) as f32 / (1 << 23) as f32 - 1.0) * 180.0
+        };
+        let tone = |hz: f32, i: usize| (std::f32::consts::TAU * hz * i as f32 / 16_000.0).sin() * 8_000.0;
+        let ringing = |hz: [f32; 2], on: usize, period: usize| {
+            move |i: usize| if i % period < on { tone(hz[0], i) + tone(hz[1], i) } else { 0.0 }
+        };
+        let mut spans = |sound: &dyn Fn(usize) -> f32| {
+            let pcm: Vec<i16> = (0..320_000).map(|i| (sound(i) + hiss()) as i16).collect();
+            let mut endpointer = Endpointer::new();
+            let mut spans = endpointer.push(&pcm);
+            spans.extend(endpointer.flush());
+            spans
+        };
+        let europe = ringing([425.0, 425.0], 16_000, 80_000);
+        let america = ringing([440.0, 480.0], 32_000, 96_000);
+        let britain = ringing([400.0, 450.0], 6_400, 48_000);
+        for (country, sound) in
+            [("Europe", &europe as &dyn Fn(usize) -> f32), ("US", &america), ("UK", &britain)]
+        {
+            let spans = spans(sound);
+            let is_silence = |span: &Span| matches!(span, Span::Silence { .. });
+            assert!(spans.iter().all(is_silence), "{country}: {:?}", ends(&spans));
+        }
+        let word = babble(8_000);
+        let spans = spans(&|i| word.get(i % 80_000).copied().map_or(0.0, f32::from));
+        let words = spans.iter().filter(|span| matches!(span, Span::Speech { .. })).count();
+        assert_eq!(words, 4, "{:?}", ends(&spans));
     }
 
     #[test]

@@ -121,7 +121,13 @@ fn in_the_tones_of_telephones() {
         ("push buttons", buttons),
         ("a fax calling", cadence(&[1_100.0], &[0.5, 3.0])),
     ];
-    assert_nothing_is_invented(sounds.map(|(name, pcm)| (name.to_owned(), pcm)));
+    // As they are made, and on a line that hisses at -50 dB of full scale.
+    let mut hiss = white(1);
+    let mut on_a_line = |pcm: &[i16]| pcm.iter().map(|sample| sample + (hiss() * 180.0) as i16).collect();
+    assert_nothing_is_invented(sounds.into_iter().flat_map(|(name, pcm)| {
+        let hissing = on_a_line(&pcm);
+        [(name.to_owned(), pcm), (format!("{name}, on a line"), hissing)]
+    }));
 }
 
 #[test]

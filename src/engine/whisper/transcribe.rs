@@ -26,15 +26,19 @@ const LEAST_WINDOW: usize = 8 * FRAMES_PER_SECOND;
 /// that nobody spoke, it is dropped.
 const DOUBTFUL: f32 = -1.0;
 const NOBODY_SPOKE: f32 = 0.6;
-/// Below this one (a confidence of 0.2) a text is invented: that is what music and machines give.
+/// Below this one (a confidence of 0.2) a text is invented: that is what music and machines give ...
 const INVENTED: f32 = -1.6;
+/// ... but for one with as many words a second as people speak, which music hardly gives: there it is this one, as
+/// speech among other voices as loud has down to -2.1.
+const PACE: f32 = 2.0;
+const INVENTED_AT_PACE: f32 = -2.3;
 
 /// As many as people speak in a second: three words, of one token in English and two in Russian.
 const SPOKEN_TOKENS: usize = 5;
 
-/// Nobody speaks so slowly: less than three words in five seconds, in an utterance longer than this, in samples, ...
+/// Nobody speaks so slowly: less than seven words in ten seconds, in an utterance longer than this, in samples, ...
 const LONG: usize = 5 * RECOGNIZER_RATE as usize;
-const SLOWEST: f32 = 0.6;
+const SLOWEST: f32 = 0.7;
 /// ... is invented where the text is less likely than this, a confidence of 0.7. That is what music gives: "Thank you."
 /// about 20 s of it.
 const UNLIKELY: f32 = -0.36;
@@ -171,11 +175,13 @@ impl Listening {
             self.window = FULL_WINDOW;
             return None;
         }
+        let (samples, lively) = (self.pcm.len(), self.lively);
+        let rank = |attempt: &Attempt| attempt.rank(model, samples, lively);
         let best = match self.doubtful.take() {
-            Some(before) if before.text.rank() >= attempt.text.rank() => before,
+            Some(before) if rank(&before) >= rank(&attempt) => before,
             _ => attempt,
         };
-        Some(best.transcript(model, self.pcm.len(), self.lively, self.careful))
+        Some(best.transcript(model, samples, lively, self.careful))
     }
 }
 
@@ -212,14 +218,17 @@ impl Attempt {
         self.silence > NOBODY_SPOKE && (self.text.log_probability < DOUBTFUL || lively == 0)
     }
 
-    /// Returns whether so many words were made up about so many samples. Of these the lively ones alone have
-    /// words: noise before and after speech has none, and must not make the speech slow. Where none was like
-    /// speech, all count.
-    fn is_invented(&self, words: usize, samples: usize, lively: usize) -> bool {
-        let spoken = if lively == 0 { samples } else { lively };
-        let seconds = spoken as f32 / RECOGNIZER_RATE as f32;
-        let slow = samples > LONG && (words as f32) < SLOWEST * seconds;
-        self.text.log_probability < INVENTED || slow && self.text.log_probability < UNLIKELY
+    /// What makes one of two attempts the better, the first that differs: that it is not invented, that it
+    /// ends, and how likely it is.
+    fn rank(&self, model: &Model, samples: usize, lively: usize) -> (bool, bool, f32) {
+        let Written { log_probability, runaway, .. } = self.text;
+        let invented = is_invented(log_probability, self.pieces(model).len(), samples, lively);
+        (!invented, !runaway, log_probability)
+    }
+
+    /// The text's words, each with its tokens.
+    fn pieces(&self, model: &Model) -> Vec<words::Piece> {
+        words::split(&model.tokens, &self.text.tokens, self.language)
     }
 
     /// The text, with its words where they are wanted.
@@ -227,9 +236,10 @@ impl Attempt {
         let Attempt { language, detected, text, .. } = self;
         let (language, detected) = (*language, *detected);
         let confidence = text.log_probability.exp().clamp(0.0, 1.0);
-        let pieces = words::split(&model.tokens, &text.tokens, language);
+        let pieces = self.pieces(model);
         let whole = model.tokens.text(&text.tokens);
-        let invented = self.is_silent(lively) || self.is_invented(pieces.len(), samples, lively);
+        let invented =
+            self.is_silent(lively) || is_invented(text.log_probability, pieces.len(), samples, lively);
         let caption = is_caption(&whole) && text.log_probability < UNLIKELY;
         if invented || caption || is_credit(&whole) {
             return Transcript { text: String::new(), language, detected, confidence, words: Vec::new() };
@@ -237,6 +247,18 @@ impl Attempt {
         let words = if with_words { words::place(&model.decoder, text, pieces, samples) } else { Vec::new() };
         Transcript { text: whole, language, detected, confidence, words }
     }
+}
+
+/// Returns whether a text of so many words, with this mean log-probability, was made up about so many samples.
+///
+/// For speech to be too slow, the lively ones alone count: noise before and after it has no words. Where none was like
+/// speech, and for music to be too quick, all do.
+fn is_invented(log_probability: f32, words: usize, samples: usize, lively: usize) -> bool {
+    let pace = |samples: usize| words as f32 * RECOGNIZER_RATE as f32 / samples as f32;
+    let at_pace = lively > 0 && pace(samples) >= PACE;
+    let is_slow = samples > LONG && pace(if lively == 0 { samples } else { lively }) < SLOWEST;
+    let least = if at_pace { INVENTED_AT_PACE } else { INVENTED };
+    log_probability < least || is_slow && log_probability < UNLIKELY
 }
 
 /// Whether a text is all in capitals, as subtitles say what is heard but not spoken: "MUSIC PLAYS". A name may be so, too,
@@ -270,6 +292,36 @@ fn window(pcm: &[i16]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of `benches/noise.py`: log-probability, words, seconds, and seconds like speech.
+    #[test]
+    fn music_invents_and_speech_among_voices_does_not() {
+        let is_invented = |(log_probability, words, seconds, lively): (f32, usize, f32, f32)| {
+            let samples = |seconds: f32| (seconds * RECOGNIZER_RATE as f32) as usize;
+            is_invented(log_probability, words, samples(seconds), samples(lively))
+        };
+        let music = [
+            (-1.498, 15, 26.5, 24.6),
+            (-2.194, 10, 18.9, 9.3),
+            (-2.268, 12, 18.3, 18.3),
+            (-1.136, 4, 15.2, 11.8),
+            (-0.927, 9, 27.9, 22.0),
+            (-1.77, 9, 12.0, 4.0),
+        ];
+        let speech = [
+            (-1.751, 9, 3.0, 2.9),
+            (-2.117, 8, 3.0, 2.9),
+            (-1.479, 6, 6.2, 6.1),
+            (-1.442, 4, 4.7, 0.7),
+            (-0.278, 4, 4.8, 4.8),
+        ];
+        for heard in music {
+            assert!(is_invented(heard), "{heard:?}");
+        }
+        for heard in speech {
+            assert!(!is_invented(heard), "{heard:?}");
+        }
+    }
 
     #[test]
     fn captions_are_in_capitals() {

@@ -135,13 +135,6 @@ impl Writing {
     }
 }
 
-impl Written {
-    /// What compares greater is the better text.
-    pub(super) fn rank(&self) -> (bool, f32) {
-        (!self.runaway, self.log_probability)
-    }
-}
-
 /// The likeliest of the languages that may be spoken, of those the scores are about.
 fn detect(tokens: &Tokens, scores: &[f32], detection: &Detection) -> Option<Detected> {
     let known = tokens.languages().iter().map(|(_, id)| *id);
