@@ -77,7 +77,7 @@ pub(super) struct Arguments {
     /// How many recordings and texts may be worked on at once; more are refused [default: 16]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_REQUESTS")]
     max_requests: Option<Count>,
-    /// How many connections may be open at once; more wait until others end [default: 800]
+    /// How many connections may be open at once; more take the places of idle ones, or wait [default: 800]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS")]
     max_connections: Option<Count>,
     /// How many of them an address may have, fewer where they become few; 0 for no limit [default: 600]

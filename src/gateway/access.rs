@@ -18,6 +18,7 @@ use tracing::{Instrument, Span};
 
 use super::Gateway;
 use super::error::new_id;
+use super::households::Seat;
 
 /// Carries the id, of whoever names the request first.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,6 +55,7 @@ pub(super) async fn tell(
         method: request.method().clone(),
         path: request.uri().path().chars().take(MAX_PATH).collect(),
         peer,
+        seat: request.extensions().get().cloned(),
         status: None,
         bytes: 0,
     };
@@ -85,6 +87,8 @@ struct Line {
     method: Method,
     path: String,
     peer: SocketAddr,
+    /// The place of its connection; in our tests some have none.
+    seat: Option<Arc<Seat>>,
     /// Nothing where the client was gone before there was an answer.
     status: Option<StatusCode>,
     bytes: u64,
@@ -92,7 +96,11 @@ struct Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Line { gateway, started, span, method, path, peer, status, bytes } = self;
+        let Line { gateway, started, span, method, path, peer, seat, status, bytes } = self;
+        // One that becomes a WebSocket is on its way out of the house.
+        if let Some(seat) = seat.as_ref().filter(|_| *status != Some(StatusCode::SWITCHING_PROTOCOLS)) {
+            seat.release();
+        }
         let duration = gateway.authority.clock().monotonic().saturating_sub(*started);
         let _request = span.enter();
         tracing::info!(

@@ -20,7 +20,7 @@ use super::recording::{self, bad};
 use super::stream::millis;
 use super::task::{Chunk, Task};
 use super::tasks::Found;
-use super::{Gateway, bearer, peer};
+use super::{Gateway, bearer, households, peer};
 use crate::audio::FramePos;
 use crate::engine::{EngineError, RECOGNIZER_RATE};
 use crate::hex::hex;
@@ -165,6 +165,7 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Task>, ApiError> {
                 false => Err(AuthorityError::Address),
             });
             checked.map_err(|error| documented(gateway, error.into()))?;
+            households::hold(request);
             Some(task)
         }
         Found::Forgotten => None,

@@ -1,8 +1,15 @@
-//! How many connections an address has, so that one can't take all that there are.
+//! Connection limiter: the connections of each address, so that neither one nor several together can take all
+//! that there are.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::extract::Request;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::attempts::household;
 
@@ -17,6 +24,8 @@ pub(super) struct Households {
     /// How many there may be in all.
     places: usize,
     homes: Arc<Mutex<Homes>>,
+    /// Notified when a connection becomes idle.
+    idle_appeared: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -24,56 +33,100 @@ struct Homes {
     by_address: HashMap<IpAddr, Home>,
     /// The connections of all addresses, and those that count for none.
     total: usize,
+    /// The last number of an idle connection.
+    last: u64,
 }
 
 #[derive(Default)]
 struct Home {
     connections: usize,
-    /// Whether the log has said that it may have no more: a line for each refusal would be a flood of its own.
+    /// What closes its idle connections: those without a request under a good token, the longest idle first.
+    idle: BTreeMap<u64, CancellationToken>,
+    /// Whether the log has said that it has too many: a line for each would be a flood of its own.
     told: bool,
 }
 
 /// A connection that is counted until this is dropped.
-pub(super) struct Counted {
+pub(super) struct Counted(Arc<Seat>);
+
+/// The place of a connection, as its requests know it.
+pub(super) struct Seat {
     /// None where many share the address.
     address: Option<IpAddr>,
     households: Households,
+    /// Closes the connection. Once this is cancelled, it is not counted any more.
+    closing: CancellationToken,
+    /// Its number among the idle connections of its address, or [`BUSY`]. Changed under the lock of the homes.
+    idle: AtomicU64,
 }
+
+/// The number of no idle connection.
+const BUSY: u64 = 0;
 
 impl Households {
     /// Counts up to `places` connections, of which an address may have `limit` while the others have none.
     pub(super) fn new(limit: usize, places: usize) -> Households {
         let (part, whole) = LARGEST_PART;
         let largest = (places.saturating_mul(part) / whole).max(1);
-        Households { limit: limit.min(largest), places, homes: Arc::default() }
+        Households { limit: limit.min(largest), places, homes: Arc::default(), idle_appeared: Arc::default() }
     }
 
-    /// Counts one more connection of `address`, unless it has as many as it may. Its share shrinks with the
-    /// places that are left (a dynamic threshold, as switches share their buffers), so that there are some
-    /// for whoever comes next.
+    /// Counts one more connection of `address`, unless it has as many as it may.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Counted> {
-        let address = household(address);
-        let mut homes = self.homes();
-        let free = self.places.saturating_sub(homes.total);
-        let home = homes.by_address.entry(address).or_default();
-        // Alone it comes to its limit: then `places - limit` are free.
-        let has_share = home.connections * (self.places - self.limit.min(self.places)) < self.limit * free;
-        if self.limit != 0 && home.connections > 0 && !has_share {
-            if !home.told {
-                tracing::warn!(%address, connections = home.connections, "more connections are refused");
-                home.told = true;
-            }
-            return None;
-        }
-        home.connections += 1;
-        homes.total += 1;
-        Some(Counted { address: Some(address), households: self.clone() })
+        self.count(&mut self.homes(), Some(household(address)), CancellationToken::new())
     }
 
     /// Counts one more connection of a proxy, whose address all its clients share.
-    pub(super) fn admit_proxy(&self) -> Counted {
-        self.homes().total += 1;
-        Counted { address: None, households: self.clone() }
+    pub(super) fn admit_proxy(&self) -> Option<Counted> {
+        self.count(&mut self.homes(), None, CancellationToken::new())
+    }
+
+    /// Returns whether there may be a place for one more: a free one, or that of an idle connection.
+    pub(super) fn has_place(&self) -> bool {
+        let homes = self.homes();
+        let is_any_idle = || homes.by_address.values().any(|home| !home.idle.is_empty());
+        homes.total < self.places || self.limit != 0 && is_any_idle()
+    }
+
+    /// Waits until a connection becomes idle.
+    pub(super) async fn idle_appeared(&self) {
+        self.idle_appeared.notified().await;
+    }
+
+    /// Gives `address` a free place, as long as it has a share of them; else that of an idle connection of an
+    /// address that has more of those.
+    fn count(
+        &self,
+        homes: &mut Homes,
+        address: Option<IpAddr>,
+        closing: CancellationToken,
+    ) -> Option<Counted> {
+        let own = address.map_or(0, |address| homes.connections(address));
+        let is_allowed = self.limit == 0
+            || self.has_share(own, self.places.saturating_sub(homes.total))
+            || own < self.limit && homes.evict(own);
+        if !is_allowed {
+            if let Some(address) = address {
+                homes.tell(address, "more connections are refused");
+            }
+            return None;
+        }
+        homes.total += 1;
+        let seat = Seat { address, households: self.clone(), closing, idle: BUSY.into() };
+        if let Some(address) = address {
+            homes.by_address.entry(address).or_default().connections += 1;
+            homes.set_idle(&seat, address);
+        }
+        Some(Counted(Arc::new(seat)))
+    }
+
+    /// Returns whether one of the `free` places is for an address that has `own` connections. Its share shrinks
+    /// with the places that are left (a dynamic threshold, as switches share their buffers), so that there are
+    /// some for whoever comes next, also where no connection is idle.
+    fn has_share(&self, own: usize, free: usize) -> bool {
+        // Alone it comes to its limit: then `places - limit` are free.
+        let threshold = self.limit * free;
+        free > 0 && (own == 0 || own * (self.places - self.limit.min(self.places)) < threshold)
     }
 
     fn homes(&self) -> MutexGuard<'_, Homes> {
@@ -81,17 +134,121 @@ impl Households {
     }
 }
 
+impl Homes {
+    fn connections(&self, address: IpAddr) -> usize {
+        self.by_address.get(&address).map_or(0, |home| home.connections)
+    }
+
+    /// Closes a connection for an address that has `own`: the longest idle one of the address that has most of
+    /// them, unless that would have fewer than the other then. An address without any takes the place of the
+    /// only one, too, or as many addresses as there are places would shut out everybody else.
+    fn evict(&mut self, own: usize) -> bool {
+        let idle = self.by_address.iter().filter_map(|(address, home)| {
+            let (oldest, _) = home.idle.first_key_value()?;
+            Some((home.idle.len(), Reverse(*oldest), *address))
+        });
+        let Some((count, Reverse(oldest), address)) = idle.max() else { return false };
+        if own > 0 && count <= own + 1 {
+            return false;
+        }
+        self.tell(address, "idle connections are closed for other addresses");
+        let home = self.by_address.get_mut(&address).expect("it was found there");
+        home.idle.remove(&oldest).expect("it was found there").cancel();
+        self.leave(address);
+        true
+    }
+
+    /// Uncounts a connection.
+    fn leave(&mut self, address: IpAddr) {
+        self.total -= 1;
+        let home = self.by_address.get_mut(&address).expect("a connection of it is counted");
+        home.connections -= 1;
+        if home.connections == 0 {
+            self.by_address.remove(&address);
+        }
+    }
+
+    fn set_idle(&mut self, seat: &Seat, address: IpAddr) {
+        self.last += 1;
+        seat.idle.store(self.last, Ordering::Relaxed);
+        let home = self.by_address.entry(address).or_default();
+        home.idle.insert(self.last, seat.closing.clone());
+        seat.households.idle_appeared.notify_one();
+    }
+
+    fn set_busy(&mut self, seat: &Seat, address: IpAddr) {
+        let number = seat.idle.swap(BUSY, Ordering::Relaxed);
+        if let Some(home) = self.by_address.get_mut(&address) {
+            home.idle.remove(&number);
+        }
+    }
+
+    fn tell(&mut self, address: IpAddr, what: &str) {
+        let Some(home) = self.by_address.get_mut(&address).filter(|home| !home.told) else { return };
+        tracing::warn!(%address, connections = home.connections, "{what}");
+        home.told = true;
+    }
+}
+
+impl Counted {
+    /// Counts a proxy's connection as one of `client`, unless that has as many as it may.
+    pub(super) fn of_client(self, client: IpAddr) -> Option<Counted> {
+        let Seat { households, closing, .. } = &*self.0;
+        let (households, closing) = (households.clone(), closing.clone());
+        drop(self);
+        households.count(&mut households.homes(), Some(household(client)), closing)
+    }
+
+    pub(super) fn seat(&self) -> Arc<Seat> {
+        self.0.clone()
+    }
+
+    /// Returns what is cancelled when the connection is to be closed at once.
+    pub(super) fn closing(&self) -> CancellationToken {
+        self.0.closing.clone()
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut homes = self.households.homes();
-        homes.total -= 1;
-        let Some(address) = self.address else { return };
-        if let Some(home) = homes.by_address.get_mut(&address) {
-            home.connections -= 1;
-            if home.connections == 0 {
-                homes.by_address.remove(&address);
+        let seat = &self.0;
+        let mut homes = seat.households.homes();
+        match seat.address {
+            None => homes.total -= 1,
+            // Another has its place.
+            Some(_) if seat.closing.is_cancelled() => {}
+            Some(address) => {
+                homes.set_busy(seat, address);
+                homes.leave(address);
+                seat.closing.cancel();
             }
         }
+    }
+}
+
+impl Seat {
+    /// Keeps the connection from being closed for others: it brought a good token.
+    fn hold(&self) {
+        let mut homes = self.households.homes();
+        if let Some(address) = self.address.filter(|_| !self.closing.is_cancelled()) {
+            homes.set_busy(self, address);
+        }
+    }
+
+    /// The request under that token is answered.
+    pub(super) fn release(&self) {
+        let mut homes = self.households.homes();
+        let is_busy = self.idle.load(Ordering::Relaxed) == BUSY && !self.closing.is_cancelled();
+        if let Some(address) = self.address.filter(|_| is_busy) {
+            homes.set_idle(self, address);
+        }
+    }
+}
+
+/// Keeps the connection of a request with a good token until that is answered.
+pub(super) fn hold(request: &Request) {
+    if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
+        seat.hold();
     }
 }
 
@@ -133,19 +290,33 @@ mod tests {
         std::iter::from_fn(|| households.admit(address(name))).collect()
     }
 
+    /// The same, each with a request under a good token.
+    fn take_all_busy(households: &Households, name: &str) -> Vec<Counted> {
+        let busy = |counted: Counted| {
+            counted.0.hold();
+            counted
+        };
+        std::iter::from_fn(|| households.admit(address(name)).map(busy)).collect()
+    }
+
+    fn closed(connections: &[Counted]) -> Vec<usize> {
+        let closed = |(_, counted): &(usize, &Counted)| counted.0.closing.is_cancelled();
+        connections.iter().enumerate().filter(closed).map(|(index, _)| index).collect()
+    }
+
     #[test]
     fn two_addresses_leave_places_for_a_third() {
         let households = Households::new(600, 800);
-        let first = take_all(&households, "192.0.2.1");
+        let first = take_all_busy(&households, "192.0.2.1");
         assert_eq!(first.len(), 600, "alone it has its limit");
-        let second = take_all(&households, "192.0.2.2");
+        let second = take_all_busy(&households, "192.0.2.2");
         assert_eq!(second.len(), 150);
-        let third = take_all(&households, "192.0.2.3");
+        let third = take_all_busy(&households, "192.0.2.3");
         assert!(third.len() > 30 && first.len() + second.len() + third.len() < 800, "{}", third.len());
         // What the first gives up it doesn't get back while the others are there.
         let mut first = first;
         first.truncate(300);
-        let again = take_all(&households, "192.0.2.1");
+        let again = take_all_busy(&households, "192.0.2.1");
         assert!(again.len() < 200, "{}", again.len());
 
         // A limit that would leave nothing for others, and one place.
@@ -153,5 +324,62 @@ mod tests {
         assert_eq!(take_all(&households, "192.0.2.1").len(), 75);
         let households = Households::new(600, 1);
         assert_eq!(take_all(&households, "192.0.2.1").len(), 1);
+    }
+
+    #[test]
+    fn an_address_with_few_connections_takes_idle_ones_of_an_address_with_many() {
+        let households = Households::new(7, 10);
+        let first = take_all(&households, "192.0.2.1");
+        assert_eq!(first.len(), 7);
+        first[0].0.hold();
+        let second = take_all(&households, "192.0.2.2");
+        // The longest idle one goes; the one under a token stays.
+        assert_eq!((closed(&first), second.len()), (vec![1], 4));
+        // Once its request is answered it is as idle as any, and for the shortest time.
+        first[0].0.release();
+        let third = take_all(&households, "192.0.2.3");
+        assert_eq!((closed(&first), third.len()), (vec![1, 2, 3, 4], 3));
+        assert!(closed(&second).is_empty(), "it has as few as the third would have");
+        assert_eq!(households.homes().total, 10);
+        drop((first, second, third));
+        assert_eq!(households.homes().total, 0);
+        assert!(households.homes().by_address.is_empty());
+    }
+
+    #[test]
+    fn the_first_connection_of_an_address_takes_the_place_of_the_longest_idle() {
+        let households = Households::new(3, 4);
+        let ones: Vec<_> = (1..=4).map(|n| households.admit(IpAddr::from([192, 0, 2, n])).unwrap()).collect();
+        ones[0].0.hold();
+        let newcomer = households.admit(address("198.51.100.1")).expect("most hold a place and say nothing");
+        assert_eq!(closed(&ones), [1]);
+        assert!(households.admit(address("198.51.100.1")).is_none(), "it has as many as the others");
+        // Where all are under a token nobody goes.
+        ones.iter().for_each(|counted| counted.0.hold());
+        newcomer.0.hold();
+        assert!(!households.has_place());
+        assert!(households.admit(address("198.51.100.2")).is_none());
+        newcomer.0.release();
+        assert!(households.has_place());
+        assert!(households.admit_proxy().is_some(), "a proxy's come for many addresses");
+        assert!(newcomer.closing().is_cancelled());
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_is_counted_once() {
+        let households = Households::new(3, 4);
+        let gone = households.admit(address("192.0.2.1")).unwrap();
+        let seat = gone.seat();
+        seat.hold();
+        drop(gone);
+        // Its last request ends after it.
+        seat.release();
+        assert!(households.homes().by_address.is_empty());
+        // As a proxy's, and then as its client's.
+        let named = households.admit_proxy().unwrap().of_client(address("192.0.2.1")).unwrap();
+        assert_eq!(households.homes().by_address.len(), 1);
+        assert_eq!(households.homes().total, 1);
+        drop(named);
+        assert_eq!(households.homes().total, 0);
     }
 }

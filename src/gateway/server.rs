@@ -51,19 +51,22 @@ pub(super) async fn serve(listener: Listener, router: Router, options: &Options,
     };
     let mut connections = JoinSet::new();
     loop {
+        // One that makes room for another ends a moment after that has come.
+        let has_place = connections.len() <= options.max_connections && server.households.has_place();
         tokio::select! {
             () = server.stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            (socket, peer) = accept(&tcp), if connections.len() < options.max_connections => {
+            () = server.households.idle_appeared(), if !has_place => {}
+            (socket, peer) = accept(&tcp), if has_place => {
                 let counted = if server.proxies.trusts(peer.ip()) {
                     server.households.admit_proxy()
                 } else {
-                    let Some(counted) = server.households.admit(peer.ip()) else { continue };
-                    counted
+                    server.households.admit(peer.ip())
                 };
+                let Some(counted) = counted else { continue };
                 let peer = Peer { address: peer, counted };
                 let acceptor = tls.as_ref().map(|tls| tls.acceptor());
-                connections.spawn(server.clone().meet(socket, peer, acceptor));
+                connections.spawn(server.clone().serve_or_close(socket, peer, acceptor));
             }
         }
     }
@@ -126,6 +129,15 @@ struct Server {
 }
 
 impl Server {
+    /// Serves a connection until it ends, or another needs its place.
+    async fn serve_or_close(self, socket: TcpStream, peer: Peer, tls: Option<TlsAcceptor>) {
+        let closing = peer.counted.closing();
+        tokio::select! {
+            () = closing.cancelled() => {}
+            () = self.meet(socket, peer, tls) => {}
+        }
+    }
+
     /// Serves a connection: what its proxy says of it, its TLS, its requests.
     async fn meet(self, mut socket: TcpStream, mut peer: Peer, tls: Option<TlsAcceptor>) {
         if self.proxies.trusts(peer.address.ip()) {
@@ -138,7 +150,7 @@ impl Server {
                 Ok(Ok(None)) => {}
                 Ok(Ok(Some(client))) => {
                     if !self.proxies.trusts(client.ip()) {
-                        let Some(counted) = self.households.admit(client.ip()) else { return };
+                        let Some(counted) = peer.counted.of_client(client.ip()) else { return };
                         peer.counted = counted;
                     }
                     peer.address = client;
@@ -174,7 +186,8 @@ impl Server {
     /// Serves one connection until it ends, or after `stop` until the request under way is answered.
     async fn converse(self, socket: impl Connection, peer: Peer) {
         let Server { http, router, stop, proxies, .. } = self;
-        let Peer { address, counted: _counted } = peer;
+        let Peer { address, counted } = peer;
+        let seat = counted.seat();
         let service = service_fn(move |mut request: Request<Incoming>| {
             let client = match proxies.client(address.ip(), request.headers()) {
                 // Of a client that is named by its address alone the port is not known.
@@ -186,6 +199,7 @@ impl Server {
                 }
             };
             request.extensions_mut().insert(ConnectInfo(client));
+            request.extensions_mut().insert(seat.clone());
             router.call(request)
         });
         let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();

@@ -83,7 +83,8 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
 fn admit(gateway: &Gateway, request: &Request) -> Result<(Identity, Place), ApiError> {
     let headers = request.headers();
     let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
-    let identity = gateway.identify(bearer(headers).or_else(|| offered_token(headers)), authorise)?;
+    let identity =
+        gateway.identify(request, bearer(headers).or_else(|| offered_token(headers)), authorise)?;
     gateway.authority.afford(&identity, Amount::audio(1))?;
     cors::admit(headers, &gateway.options.cors_origins)?;
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());

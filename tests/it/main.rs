@@ -16,6 +16,7 @@ mod conformance;
 mod console;
 mod context;
 mod core_turns;
+mod crowds;
 mod dependencies;
 mod drain;
 mod endurance;

@@ -172,7 +172,12 @@ async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
 
 #[tokio::test]
 async fn one_connection_too_many_waits_until_another_ends() {
-    let options = Options { header_timeout: DEADLINE, max_connections: 1, ..Options::default() };
+    let options = Options {
+        header_timeout: DEADLINE,
+        max_connections: 1,
+        max_connections_per_address: 0,
+        ..Options::default()
+    };
     let setup = Setup { options, ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
     let started = now();
@@ -194,7 +199,12 @@ async fn ask_without_end(address: SocketAddr) {
 
 #[tokio::test]
 async fn who_asks_and_never_reads_is_cut_off() {
-    let options = Options { write_timeout: DEADLINE, max_connections: 1, ..Options::default() };
+    let options = Options {
+        write_timeout: DEADLINE,
+        max_connections: 1,
+        max_connections_per_address: 0,
+        ..Options::default()
+    };
     let setup = Setup { options, ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
     let started = now();

