@@ -57,8 +57,8 @@ pub enum AuthError {
     /// The token can't be sent.
     #[error("{0} is not a token: it is empty or holds characters that can't be sent")]
     Token(&'static str),
-    /// The service token was refused; nothing can replace it.
-    #[error("service token refused, and a service token can't be refreshed: create a new one")]
+    /// The service token was refused, for a reason that the service told; nothing can replace it.
+    #[error("a service token can't be refreshed: create a new one")]
     ServiceToken,
     /// The service refuses what its own token endpoint has granted a moment ago.
     #[error("access token refused as fresh as it came from the token endpoint {endpoint}")]

@@ -16,7 +16,9 @@ use super::signals::{Hangups, Signals};
 use super::{Common, Hearing, say, systemd};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::config::gateway::{Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit, listen_address};
+use crate::config::gateway::{
+    Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit, listen_address, network,
+};
 use crate::engine::Voices;
 use crate::gateway::authority::Authority;
 use crate::gateway::{Engines, Gateway, Listener, Origin, Tls, capacity, serve};
@@ -89,7 +91,8 @@ pub(super) struct Arguments {
     max_failures: Option<Limit>,
     /// Network such as 10.0.0.0/8 of proxies that tell their clients' addresses, by X-Forwarded-For,
     /// Forwarded or PROXY protocol version 2; may be repeated
-    #[arg(long, value_name = "CIDR", env = "VOXLINE_GATEWAY_TRUSTED_PROXY", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR", env = "VOXLINE_GATEWAY_TRUSTED_PROXY", value_delimiter = ',',
+        value_parser = network)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     trusted_proxy: Vec<IpNet>,
     /// How many seconds the handshake of TLS, the head of a request, and the pause before the next may take

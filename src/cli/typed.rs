@@ -1,10 +1,9 @@
 //! Values of flags that people write in several ways, and refusals of them in words.
 
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use ipnet::IpNet;
+pub(super) use crate::config::gateway::network;
 
 /// A parser of whole numbers in `range`.
 pub(super) fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
@@ -36,16 +35,6 @@ pub(super) fn lifetime(text: &str) -> Result<u64, String> {
         0 => Err("expected one second at least".to_owned()),
         seconds => Ok(seconds),
     }
-}
-
-/// A network, or an address by itself.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
-    let text = text.trim();
-    let alone = || text.parse::<IpAddr>().map(IpNet::from).ok();
-    text.parse()
-        .ok()
-        .or_else(alone)
-        .ok_or_else(|| "expected a network such as 10.0.0.0/8 or 2001:db8::/32, or an address".to_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The gateway's part of the configuration: table `[gateway]` of the file, with a key for each flag of `voxline serve`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use crate::gateway::{Options, Origin, TlsFiles};
 use crate::net::Endpoint;
 
 /// Where a gateway listens by itself: on loopback, since it has no certificate.
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8085);
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8085);
 /// The lifetime of access tokens: the documented hour.
 const TOKEN_LIFETIME: u64 = 3600;
 /// The longest time that can be set, in seconds.
@@ -67,6 +67,19 @@ impl<const MIN: u64, const MAX: u64> FromStr for Whole<MIN, MAX> {
     }
 }
 
+/// Parses a network, or an address by itself.
+///
+/// # Errors
+/// In words, with an example.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let alone = || text.parse::<IpAddr>().map(IpNet::from).ok();
+    text.parse()
+        .ok()
+        .or_else(alone)
+        .ok_or_else(|| "expected a network such as 10.0.0.0/8 or 2001:db8::/32, or an address".to_owned())
+}
+
 /// Parses the address to listen on: a number and a port, `localhost` and a port, or a port behind a colon,
 /// which means all addresses of the machine, as it does to most servers.
 ///
@@ -89,6 +102,14 @@ fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAdd
     let text = String::deserialize(deserializer)?;
     listen_address(&text)
         .map_err(|expected| serde::de::Error::custom(format!("listen = \"{text}\": {expected}")))
+}
+
+fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let named = |text: &String| {
+        network(text)
+            .map_err(|expected| serde::de::Error::custom(format!("trusted_proxy \"{text}\": {expected}")))
+    };
+    Vec::<String>::deserialize(deserializer)?.iter().map(named).collect()
 }
 
 /// What happens to a refresh or access token over the limit.
@@ -134,6 +155,7 @@ pub struct GatewayConfig {
     pub max_connections: Count,
     pub max_connections_per_address: Limit,
     pub max_failures: Limit,
+    #[serde(deserialize_with = "networks")]
     pub trusted_proxy: Vec<IpNet>,
     pub header_timeout: SomeSeconds,
     pub body_timeout: SomeSeconds,

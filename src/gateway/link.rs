@@ -34,10 +34,15 @@ const WARNING_LIMIT: Duration = Duration::from_secs(30);
 const QUEUE_HIGH: usize = 32;
 const QUEUE_LOW: usize = 16;
 
+/// The code of the HTTP API for a bad token.
+const BAD_TOKEN: u32 = 4048;
+
 /// Why the gateway closes a socket.
 #[derive(Debug)]
 pub(super) struct Goodbye {
     pub(super) code: u16,
+    /// What the `error` before the close says.
+    pub(super) error: u32,
     pub(super) reason: String,
     /// Whether the session waits for another socket of its client.
     pub(super) resumable: bool,
@@ -46,12 +51,13 @@ pub(super) struct Goodbye {
 impl Goodbye {
     /// A close that ends the session, too.
     pub(super) fn new(code: u16, reason: impl Into<String>) -> Goodbye {
-        Goodbye { code, reason: reason.into(), resumable: false }
+        let error = if code == close::TOKEN { BAD_TOKEN } else { code.into() };
+        Goodbye { code, error, reason: reason.into(), resumable: false }
     }
 
     /// A close that concerns only the socket.
     pub(super) fn resumable(code: u16, reason: impl Into<String>) -> Goodbye {
-        Goodbye { code, reason: reason.into(), resumable: true }
+        Goodbye { resumable: true, ..Goodbye::new(code, reason) }
     }
 
     pub(super) fn moved() -> Goodbye {
@@ -72,13 +78,15 @@ impl From<Refusal> for Goodbye {
             Refusal::Flood => Goodbye::resumable(close::QUOTA, refusal.to_string()),
             Refusal::Violation(violation) => violation.into(),
             // The session is kept: another token of its project may go on with it.
-            Refusal::Exhausted(exhausted) => Goodbye::resumable(
+            Refusal::Exhausted(exhausted) => {
+                let reason = exhausted.to_string();
                 match exhausted {
-                    Exhausted::Daily { .. } => close::QUOTA,
-                    Exhausted::Total { .. } => close::SCOPE,
-                },
-                exhausted.to_string(),
-            ),
+                    Exhausted::Daily { .. } => Goodbye::resumable(close::QUOTA, reason),
+                    Exhausted::Total { .. } => {
+                        Goodbye { error: close::USED_UP, ..Goodbye::resumable(close::SCOPE, reason) }
+                    }
+                }
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `POST /auth/oauth/v1/revoke`: a client gives a token back, in the manner of RFC 7009. The original service has no
 //! such route: its tokens end by themselves.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use secrecy::SecretString;
@@ -24,13 +25,20 @@ struct Request {
 
 /// A refresh token ends with its access tokens, and its slot is free; an access token ends alone. What is unknown or
 /// another client's is answered alike, so that nobody learns which tokens there are (RFC 7009, section 2.2).
-pub(super) async fn revoke(State(gateway): State<Arc<Gateway>>, body: Body) -> Response {
+pub(super) async fn revoke(
+    State(gateway): State<Arc<Gateway>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Body,
+) -> Response {
     let request: Request = match read(&gateway, body, "client_id and token are strings").await {
         Ok(request) => request,
         Err(refusal) => return refusal.into_response(),
     };
     // The store's transactions wait for the disk.
-    let revoking = move || gateway.authority.revoke_shown(&request.client_id, &request.token);
+    let revoking = move || {
+        let Request { client_id, token } = request;
+        gateway.authority.revoke_shown_for(Some(peer.ip()), &client_id, &token)
+    };
     match spawn_blocking(revoking).await {
         Ok(Ok(_)) => json_response(StatusCode::OK, &json!({})),
         Ok(Err(error)) => Refusal::failed(&error).into_response(),

@@ -318,10 +318,9 @@ async fn linger(gateway: &Gateway, session: &Session, attachment: u64) {
 
 /// Says why, and closes.
 async fn say_goodbye(mut wire: Socket, goodbye: Goodbye) {
-    let Goodbye { code, reason, .. } = goodbye;
+    let Goodbye { code, error, reason, .. } = goodbye;
     if code != close::MOVED {
-        let number = if code == close::TOKEN { 4048 } else { u32::from(code) };
-        wire.send(encode(&ServerMessage::Error { code: number, message: reason.clone() }));
+        wire.send(encode(&ServerMessage::Error { code: error, message: reason.clone() }));
     }
     // A close frame holds 123 bytes of reason (RFC 6455, section 5.5).
     let mut end = reason.len().min(123);

@@ -1,10 +1,11 @@
 //! `POST /auth/oauth/v1/token`: both grants, in the documented shapes.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -33,13 +34,17 @@ struct Request {
 /// The longest body read: a real one has a few hundred bytes.
 const MAX_BODY: usize = 16 * 1024;
 
-pub(super) async fn token(State(gateway): State<Arc<Gateway>>, body: Body) -> Response {
+pub(super) async fn token(
+    State(gateway): State<Arc<Gateway>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Body,
+) -> Response {
     let request: Request = match read(&gateway, body, "its fields are strings").await {
         Ok(request) => request,
         Err(refusal) => return refusal.into_response(),
     };
     // The store's transactions wait for the disk.
-    let granted = spawn_blocking(move || grant(&gateway, request)).await;
+    let granted = spawn_blocking(move || grant(&gateway, peer.ip(), request)).await;
     match granted {
         Ok(Ok(granted)) => answer(&granted),
         Ok(Err(refusal)) => refusal.into_response(),
@@ -120,18 +125,18 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     serde_json::from_value(fields.into()).ok()
 }
 
-fn grant(gateway: &Gateway, request: Request) -> Result<Granted, Refusal> {
+fn grant(gateway: &Gateway, peer: IpAddr, request: Request) -> Result<Granted, Refusal> {
     let missing =
         |field: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", format!("{field} is missing"));
     let authority = gateway.authority();
     let granted = match request.grant_type.as_str() {
         "client_credentials" => {
             let secret = request.client_secret.ok_or_else(|| missing("client_secret"))?;
-            authority.client_credentials(&request.client_id, &secret)
+            authority.client_credentials_for(Some(peer), &request.client_id, &secret)
         }
         "refresh_token" => {
             let token = request.refresh_token.ok_or_else(|| missing("refresh_token"))?;
-            authority.refresh(&request.client_id, token)
+            authority.refresh_for(Some(peer), &request.client_id, token)
         }
         _ => {
             let expected = "grant_type should be client_credentials or refresh_token";

@@ -22,7 +22,7 @@ pub const TRY_LATER: u16 = 1013;
 pub const PROTOCOL: u16 = 4400;
 /// The token expired or was revoked.
 pub const TOKEN: u16 = 4401;
-/// The token's scope doesn't cover streaming.
+/// The token's scope doesn't cover streaming, or its budget is used up for good: see [`USED_UP`].
 pub const SCOPE: u16 = 4403;
 /// No such session here, or its window is over: start again at `final`.
 pub const SESSION_UNKNOWN: u16 = 4404;
@@ -32,6 +32,9 @@ pub const MOVED: u16 = 4409;
 pub const UNSUPPORTED: u16 = 4415;
 /// The quota is used up.
 pub const QUOTA: u16 = 4429;
+
+/// The code of the `error` before a [`SCOPE`], where a budget is used up for good: that of the HTTP API.
+pub const USED_UP: u32 = 403;
 
 /// How long to stay away from a peer that says it has too much to do and doesn't say how long.
 const LONG_BACK_OFF: Duration = Duration::from_secs(5);

@@ -149,10 +149,11 @@ pub(super) fn silence(what: &str, limit: Duration) -> Failure {
     lost(format!("{what} for {} s", limit.as_secs_f64()))
 }
 
-/// What a close by the peer means.
-pub(super) fn closed(code: u16, reason: &str) -> Failure {
+/// What a close by the peer means, after an `error` with the code `told`.
+pub(super) fn closed(code: u16, reason: &str, told: Option<u32>) -> Failure {
     let recovery = close::recovery(code);
     let kind = match (recovery, code) {
+        (_, close::SCOPE) if told == Some(close::USED_UP) => FailureKind::Limit,
         (_, close::SCOPE) | (Recovery::RefreshToken, _) => FailureKind::Authentication,
         (_, close::QUOTA | close::TRY_LATER | close::TOO_BIG) => FailureKind::Limit,
         (_, close::UNSUPPORTED) => FailureKind::Unsupported,

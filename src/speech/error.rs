@@ -1,6 +1,6 @@
 //! Why there is no speech, or not all of it.
 
-use crate::auth::AuthError;
+use crate::auth::{AuthError, AuthErrorKind};
 use crate::recovery::Recovery;
 
 /// Why there is no speech, or not all of it. What was worth another try has had it by then.
@@ -52,6 +52,24 @@ impl SpeechError {
             SpeechError::Auth(error) => error.recovery(),
             SpeechError::Unreachable { recovery, .. } | SpeechError::Refused { recovery, .. } => *recovery,
             SpeechError::Answer { .. } => Recovery::Fatal,
+        }
+    }
+
+    /// The error where a token that was refused so could not be replaced: the service knows why.
+    pub(super) fn after(self, refusal: Option<SpeechError>) -> SpeechError {
+        match (self, refusal) {
+            (SpeechError::Auth(error), Some(SpeechError::Refused { endpoint, status, code, reason, .. }))
+                if error.kind() == AuthErrorKind::Authentication =>
+            {
+                SpeechError::Refused {
+                    endpoint,
+                    status,
+                    code,
+                    reason: format!("{reason}; {error}"),
+                    recovery: error.recovery(),
+                }
+            }
+            (error, _) => error,
         }
     }
 }

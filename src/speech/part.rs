@@ -71,14 +71,18 @@ impl Part {
         let mut progress = Progress::default();
         let mut backoff = Backoff::new(random::seed());
         let mut attempts = 0;
+        let mut refusal = None;
         loop {
             let refused = progress.refused;
             let error = match self.attempt(&mut progress).await {
                 Ok(()) => return Ok(()),
-                Err(error) => error,
+                Err(error) => error.after(refusal.take()),
             };
             let wait = match error.recovery() {
-                Recovery::RefreshToken if refused.is_none() && progress.refused.is_some() => continue,
+                Recovery::RefreshToken if refused.is_none() && progress.refused.is_some() => {
+                    refusal = Some(error);
+                    continue;
+                }
                 Recovery::RefreshToken | Recovery::Fatal => return Err(error),
                 Recovery::RetryAfter(wait) if wait > LONGEST_WAIT => return Err(error),
                 Recovery::RetryAfter(wait) => wait,

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use rcgen::KeyPair;
 use reqwest::Client;
+use secrecy::ExposeSecret;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -22,6 +23,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use voxline::auth::{OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
+use voxline::gateway::authority::Terms;
 use voxline::gateway::{BadTls, Options, Tls, TlsFiles};
 use voxline::net::{Endpoint, Trust, http_client_trusting};
 use voxline::session::Settings;
@@ -32,9 +34,11 @@ use crate::cli::{Place, assert_fails, path, text};
 use crate::gateway::{by_credentials, wav};
 use crate::session::{noise, transcribe};
 use crate::stream::socket::Socket;
+use crate::support::deadline::within;
 use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
 use crate::support::tls::{Authority, named};
+use crate::trusted_proxy::of_v4;
 
 /// What takes longer never happens.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -92,8 +96,8 @@ impl Files {
         http_client_trusting(&self.trust()).unwrap()
     }
 
-    /// A connection to a gateway, and the certificate that it shows.
-    async fn shake_hands(&self, address: SocketAddr) -> (TlsStream<TcpStream>, CertificateDer<'static>) {
+    /// What begins the TLS of a client that trusts the authority.
+    fn connector(&self) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap()).unwrap();
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -102,9 +106,14 @@ impl Files {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// A connection to a gateway, and the certificate that it shows.
+    async fn shake_hands(&self, address: SocketAddr) -> (TlsStream<TcpStream>, CertificateDer<'static>) {
         let tcp = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+        let tls = self.connector().connect(name, tcp).await.unwrap();
         let shown = tls.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
         (tls, shown)
     }
@@ -240,6 +249,64 @@ fn files_that_are_no_use_are_told_as_such() {
     fs::set_permissions(place.path("key.pem"), fs::Permissions::from_mode(0o640)).unwrap();
     assert_eq!(told("key.pem"), "can be read by others: run chmod 600 on it");
     assert!(!error.to_string().contains(&key[40..60]));
+}
+
+/// The status of a request for speech over TLS, on a connection from `from` that begins with `header`. An
+/// error where no TLS is agreed on. The header and the first bytes of the handshake come in one piece.
+async fn ask_behind(
+    files: &Files,
+    server: &Server,
+    from: [u8; 4],
+    header: &[u8],
+    token: &str,
+) -> std::io::Result<u16> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((from, 0))).unwrap();
+    let mut tcp = socket.connect(server.address).await.unwrap();
+    let (near, mut far) = duplex(64 * 1024);
+    let carry = async {
+        let mut first = vec![0; 4096];
+        let length = far.read(&mut first).await?;
+        tcp.write_all(&[header, &first[..length]].concat()).await?;
+        copy_bidirectional(&mut far, &mut tcp).await
+    };
+    let ask = async {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut tls = files.connector().connect(name, near).await?;
+        let request = format!(
+            "GET /tts?text=Hello HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        tls.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        tls.read_to_string(&mut answer).await?;
+        Ok(answer.split(' ').nth(1).expect("an answer has a status").parse().unwrap())
+    };
+    let (_, answer) = within(PATIENCE, "an answer, or the end", async { tokio::join!(carry, ask) }).await;
+    answer
+}
+
+/// As haproxy (`send-proxy-v2`) and load balancers have it, who know nothing of what is encrypted.
+#[tokio::test]
+async fn a_proxy_names_its_client_before_tls_begins() {
+    let files = Files::new();
+    let trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    let server = files.server(Options { trusted_proxies, ..Options::default() }).await;
+    let terms = Terms { networks: vec!["192.0.2.0/24".parse().unwrap()], ..Terms::default() };
+    let token = server.gateway.authority().create_service_token("test", terms).unwrap().token;
+    let ask = async |from, header: &[u8]| {
+        ask_behind(&files, &server, from, header, token.expose_secret()).await.map_err(|error| error.kind())
+    };
+    let (proxy, stranger) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+    // Who is let in is told that there is no voice.
+    assert_eq!(ask(proxy, &of_v4([192, 0, 2, 7])).await, Ok(400));
+    assert_eq!(ask(proxy, &of_v4([198, 51, 100, 7])).await, Ok(403));
+    // Without a header it speaks for itself.
+    assert_eq!(ask(proxy, b"").await, Ok(403));
+    // Nobody else may say so: what comes first is no TLS.
+    assert_eq!(ask(stranger, b"").await, Ok(403));
+    let refused = ask(stranger, &of_v4([192, 0, 2, 7])).await;
+    assert!(refused.is_err(), "{refused:?}");
+    server.stop().await;
 }
 
 #[test]

@@ -67,8 +67,8 @@ impl Authority {
             change.put(&PROJECTS, &id, &project)?;
             self.add_client(change, &id)
         })?;
-        self.audit.minted(&id, None, &id);
-        self.audit.minted(&id, None, &client.client_id);
+        self.audit.minted(&id, None, &id, None);
+        self.audit.minted(&id, None, &client.client_id, None);
         Ok(client)
     }
 
@@ -94,7 +94,7 @@ impl Authority {
             let client = self.add_client(change, &project)?;
             Ok((project, client))
         })?;
-        self.audit.minted(&project, None, &client.client_id);
+        self.audit.minted(&project, None, &client.client_id, None);
         Ok(client)
     }
 
@@ -128,7 +128,7 @@ impl Authority {
             )?;
             Ok(project)
         })?;
-        self.audit.minted(&project, None, &id);
+        self.audit.minted(&project, None, &id, None);
         Ok(NewToken { id, token })
     }
 }

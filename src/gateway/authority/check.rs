@@ -41,7 +41,7 @@ impl Authority {
         let identity = self.admit(token, peer)?;
         if !identity.terms.scopes.has(scope) {
             let error = AuthorityError::Scope(scope);
-            self.audit.refused(Some(&identity.token), &error);
+            self.audit.refused(Some(&identity.token), &error, peer);
             return Err(error);
         }
         self.note_use(&identity);
@@ -54,9 +54,9 @@ impl Authority {
         token: &str,
         peer: Option<IpAddr>,
     ) -> Result<Identity, AuthorityError> {
-        let identity = self.check(token).inspect_err(|error| self.audit.refused(None, error))?;
+        let identity = self.check(token).inspect_err(|error| self.audit.refused(None, error, peer))?;
         if !identity.terms.admit(peer) {
-            self.audit.refused(Some(&identity.token), &AuthorityError::Address);
+            self.audit.refused(Some(&identity.token), &AuthorityError::Address, peer);
             return Err(AuthorityError::Address);
         }
         Ok(identity)

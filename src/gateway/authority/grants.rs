@@ -1,5 +1,6 @@
 //! The two grants: a client's secret buys a refresh token, and that buys access tokens.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -47,18 +48,28 @@ impl Authority {
         client_id: &str,
         secret: &SecretString,
     ) -> Result<Granted, AuthorityError> {
+        self.client_credentials_for(None, client_id, secret)
+    }
+
+    /// The same for a client at `peer`, which the audit names.
+    pub(in crate::gateway) fn client_credentials_for(
+        &self,
+        peer: Option<IpAddr>,
+        client_id: &str,
+        secret: &SecretString,
+    ) -> Result<Granted, AuthorityError> {
         let secret = Fingerprint::of(secret.expose_secret());
         let known = self
             .read(|view| admit(view, client_id, &secret))
-            .inspect_err(|error| self.audit.refused(None, error))?;
+            .inspect_err(|error| self.audit.refused(None, error, peer))?;
         // Of those who showed their secret, too, only those who get a token make the disk work.
         let room = self.read(|view| {
             let held = view.under::<Refresh>(&REFRESH, &known.project)?;
             Ok(self.oldest_over(&held).map(drop)?)
         });
         room.and_then(|()| self.write(|change| self.open_slot(change, client_id, &secret)))
-            .map(|minted| self.tell(minted, true))
-            .inspect_err(|error| self.audit.refused(Some(client_id), error))
+            .map(|minted| self.tell(minted, true, peer))
+            .inspect_err(|error| self.audit.refused(Some(client_id), error, peer))
     }
 
     /// The grant `refresh_token`: a new access token. What becomes of the refresh token is the
@@ -71,24 +82,34 @@ impl Authority {
     /// [`AuthorityError::RefreshToken`], [`AuthorityError::Replaced`], [`AuthorityError::Client`] where the project is
     /// disabled, [`AuthorityError::Limit`], [`AuthorityError::Unavailable`] or [`AuthorityError::Store`].
     pub fn refresh(&self, client_id: &str, refresh_token: SecretString) -> Result<Granted, AuthorityError> {
+        self.refresh_for(None, client_id, refresh_token)
+    }
+
+    /// The same for a client at `peer`, which the audit names.
+    pub(in crate::gateway) fn refresh_for(
+        &self,
+        peer: Option<IpAddr>,
+        client_id: &str,
+        refresh_token: SecretString,
+    ) -> Result<Granted, AuthorityError> {
         let (slot, _) = self
             .read(|view| find_slot(view, client_id, &refresh_token))
-            .inspect_err(|error| self.audit.refused(None, error))?;
+            .inspect_err(|error| self.audit.refused(None, error, peer))?;
         let room = self.read(|view| {
             usable_slot(view, client_id, &refresh_token)?;
             Ok(self.oldest_over(&self.live(view, id_of(&slot))?).map(drop)?)
         });
         room.and_then(|()| self.write(|change| self.use_slot(change, client_id, refresh_token)))
-            .map(|minted| self.tell(minted, false))
+            .map(|minted| self.tell(minted, false, peer))
             .map_err(|error| match error {
-                AuthorityError::Replaced => self.end_reused(&slot).err().unwrap_or(error),
+                AuthorityError::Replaced => self.end_reused(&slot, peer).err().unwrap_or(error),
                 error => error,
             })
-            .inspect_err(|error| self.audit.refused(Some(id_of(&slot)), error))
+            .inspect_err(|error| self.audit.refused(Some(id_of(&slot)), error, peer))
     }
 
     /// Ends a refresh token of which a predecessor was used again, with its access tokens.
-    fn end_reused(&self, slot: &str) -> Result<(), AuthorityError> {
+    fn end_reused(&self, slot: &str, peer: Option<IpAddr>) -> Result<(), AuthorityError> {
         let ended = self.write(|change| {
             let refresh: Option<Refresh> = change.find(&REFRESH, slot)?;
             change.close_slot(slot)?;
@@ -96,7 +117,7 @@ impl Authority {
         })?;
         // Otherwise another was faster.
         if let Some(refresh) = ended {
-            self.audit.revoked(&refresh.project, id_of(slot), "refresh token reused");
+            self.audit.revoked(&refresh.project, id_of(slot), "refresh token reused", peer);
             self.revoked.send_replace(());
         }
         Ok(())
@@ -215,18 +236,18 @@ impl Authority {
     }
 
     /// Writes the audit of what was granted, and hands it out.
-    fn tell(&self, minted: Minted, with_slot: bool) -> Granted {
+    fn tell(&self, minted: Minted, with_slot: bool, peer: Option<IpAddr>) -> Granted {
         let Minted { refresh_token, access_token, slot, refresh, access_id, evicted } = minted;
         for id in &evicted {
-            self.audit.revoked(&refresh.project, id, "evicted");
+            self.audit.revoked(&refresh.project, id, "evicted", peer);
         }
         if !evicted.is_empty() {
             self.revoked.send_replace(());
         }
         if with_slot {
-            self.audit.minted(&refresh.project, Some(&refresh.client), id_of(&slot));
+            self.audit.minted(&refresh.project, Some(&refresh.client), id_of(&slot), peer);
         }
-        self.audit.minted(&refresh.project, Some(&refresh.client), &access_id);
+        self.audit.minted(&refresh.project, Some(&refresh.client), &access_id, peer);
         Granted { refresh_token, access_token, lifetime: self.lifetime, scopes: Scopes::all() }
     }
 }

@@ -1,5 +1,7 @@
 //! How tokens, clients and projects end before their time.
 
+use std::net::IpAddr;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use super::secrets::Fingerprint;
@@ -16,10 +18,20 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::Store`].
     pub fn revoke_shown(&self, client_id: &str, token: &SecretString) -> Result<bool, AuthorityError> {
+        self.revoke_shown_for(None, client_id, token)
+    }
+
+    /// The same for a client at `peer`, which the audit names.
+    pub(in crate::gateway) fn revoke_shown_for(
+        &self,
+        peer: Option<IpAddr>,
+        client_id: &str,
+        token: &SecretString,
+    ) -> Result<bool, AuthorityError> {
         let secret = Fingerprint::of(token.expose_secret());
         let Some(key) = self.read(|view| shown(view, client_id, &secret))? else { return Ok(false) };
         self.write(|change| change.end_token(&key))
-            .map(|project| self.tell_revoked(&project, id_of(&key)))?;
+            .map(|project| self.tell_revoked(&project, id_of(&key), peer))?;
         Ok(true)
     }
 
@@ -32,7 +44,7 @@ impl Authority {
             let key = key_of_id(change, id)?.ok_or_else(|| AuthorityError::NoToken(id.to_owned()))?;
             change.end_token(&key)
         })?;
-        self.tell_revoked(&project, id);
+        self.tell_revoked(&project, id, None);
         Ok(())
     }
 
@@ -47,7 +59,7 @@ impl Authority {
             change.end_client(&project, client_id)?;
             Ok(project)
         })?;
-        self.tell_revoked(&project, client_id);
+        self.tell_revoked(&project, client_id, None);
         Ok(())
     }
 
@@ -69,7 +81,7 @@ impl Authority {
             change.remove(&PROJECTS, &project)?;
             Ok(project)
         })?;
-        self.tell_revoked(&project, &project);
+        self.tell_revoked(&project, &project, None);
         Ok(())
     }
 
@@ -88,8 +100,8 @@ impl Authority {
         Ok(())
     }
 
-    fn tell_revoked(&self, project: &str, id: &str) {
-        self.audit.revoked(project, id, "revoked");
+    fn tell_revoked(&self, project: &str, id: &str, peer: Option<IpAddr>) {
+        self.audit.revoked(project, id, "revoked", peer);
         self.revoked.send_replace(());
     }
 }

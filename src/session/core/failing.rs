@@ -29,14 +29,15 @@ impl Core {
             // afresh.
             if code == close::SESSION_UNKNOWN || code == close::PROTOCOL && self.inherited {
                 self.forget_server();
-                return self.link_failed(&closed(close::SESSION_UNKNOWN, reason), now);
+                return self.link_failed(&closed(close::SESSION_UNKNOWN, reason, None), now);
             }
         } else if self.is_successor(id) && code == close::SESSION_UNKNOWN {
             // It came to a server that doesn't know us. The one that does still serves: stay as long as that lasts.
             self.swap = None;
             return;
         }
-        self.failed(id, &closed(code, reason), now);
+        let told = self.error.filter(|(teller, _)| *teller == id).map(|(_, code)| code);
+        self.failed(id, &closed(code, reason, told), now);
     }
 
     /// Gives up a session of an earlier process: the server holds audio that was lost together with that, or knows of an
@@ -93,6 +94,7 @@ impl Core {
             Recovery::Fatal => true,
             Recovery::RefreshToken => {
                 self.ledger.token_refusals += 1;
+                self.refusal.clone_from(&failure.reason);
                 let shown = self.shown(swap, now);
                 // One that ended on the way says nothing of the next.
                 let ended = self.token_ended(now);

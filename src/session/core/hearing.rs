@@ -21,6 +21,9 @@ const MOST_HELD: usize = 1_024;
 
 impl Core {
     pub(super) fn hear(&mut self, id: ConnectionId, message: ServerMessage, now: Duration) {
+        if let ServerMessage::Error { code, .. } = message {
+            self.error = Some((id, code));
+        }
         let heard = if self.is_link(id) {
             self.is_alive(id, now);
             if self.is_starting_anew() && self.holds(id, &message) {

@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::catch_up::Throttle;
 use super::close;
-use super::error::SessionError;
+use super::error::{Failure, FailureKind, SessionError};
 pub use super::events::{ConnectionId, Input, Output};
 use super::journal::{Checkpoint, ServerSession};
 use super::ledger::{Ended, Ledger};
@@ -38,6 +38,7 @@ use super::settings::{Overflow, Settings};
 use crate::audio::{AudioChunk, FramePos};
 use crate::auth::TokenGeneration;
 use crate::random::Random;
+use crate::recovery::Recovery;
 use crate::transcript::TranscriptEvent;
 
 /// Where a session stands: `final <= received <= sent <= accepted`.
@@ -108,6 +109,10 @@ pub struct Core {
     finish_sent: bool,
     /// The token that was refused last; another refusal is fatal.
     refused: Option<TokenGeneration>,
+    /// The reason of the last refusal.
+    refusal: String,
+    /// The code of the last `error`, and the connection it came by.
+    error: Option<(ConnectionId, u32)>,
     /// The token last in force.
     in_force: Option<TokenGeneration>,
     /// When the session last changed its token or connection.
@@ -181,6 +186,8 @@ impl Core {
             finished: false,
             finish_sent: false,
             refused: None,
+            refusal: String::new(),
+            error: None,
             in_force: None,
             changed: Duration::ZERO,
             failing_since: None,
@@ -279,6 +286,7 @@ impl Core {
             Input::Token(token) => self.take_token(&token, now),
             Input::TokenFailed(failure) => {
                 self.fetching = false;
+                let failure = self.with_refusal(failure);
                 match (&self.link, self.swap) {
                     (Link::Attempting(Attempt::Fetching { .. }), _) => self.link_failed(&failure, now),
                     (Link::Live(_), Some(Swap::Attempt(motive, Attempt::Fetching { .. }))) => {
@@ -308,6 +316,18 @@ impl Core {
         }
         self.tell_held(now);
         self.check_invariants();
+    }
+
+    /// Adds to the failure to replace a token that was refused why it was: the service knows, and who hands
+    /// out tokens does not.
+    fn with_refusal(&self, failure: Failure) -> Failure {
+        let replaces = self.refused.is_some() && failure.kind == FailureKind::Authentication;
+        match failure.recovery {
+            Recovery::Fatal if replaces => {
+                Failure { reason: format!("{}; {}", self.refusal, failure.reason), ..failure }
+            }
+            _ => failure,
+        }
     }
 
     fn check_invariants(&self) {

@@ -125,8 +125,9 @@ async fn a_stream_ends_with_its_budget_and_goes_on_under_another_token() {
     socket.audio(&pcm, SECOND, 2 * SECOND);
     socket.acknowledged(2 * SECOND).await;
     socket.frame(2 * SECOND, &pcm[..160]);
-    let (code, reason, _) = socket.closed().await;
+    let (code, reason, error) = socket.closed().await;
     assert_eq!((code, reason.as_str()), (4403, "the token's budget of audio is used up"));
+    assert_eq!(error.unwrap()["code"], 403);
 
     let (mut socket, _) = Socket::resume(&server, &bearer(&endless.token), &ready, 0).await;
     // Frames of one sample cost no more and no less than their time.
