@@ -19,10 +19,14 @@ use crate::attempts::client;
 use crate::cli::{Place, assert_fails, text};
 use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
+use crate::support::synthetic_whisper::{Shape, write};
 
 /// The proxy's address, and one that is nobody's.
 const PROXY: [u8; 4] = [127, 0, 0, 1];
 const STRANGER: [u8; 4] = [127, 0, 0, 2];
+/// A model that is soon loaded, for a program that must have one.
+const SMALLEST: Shape =
+    Shape { width: 64, bands: 80, decoder_layers: 1, third: false, hears: ("en", "hello") };
 /// What has not come by then never will.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -266,6 +270,8 @@ fn audited(lines: &[String]) -> Vec<Value> {
 async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() {
     let place = Place::new();
     place.file("voxline.toml", "[gateway]\ntrusted_proxy = [\"10.0.0.0/8\", \"127.0.0.1\"]\n");
+    std::fs::create_dir(place.path("model")).unwrap();
+    write(&place.path("model"), &SMALLEST);
     let ways: [(&[&str], Option<&str>, bool); 4] = [
         (&["--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "127.0.0.1/32"], None, true),
         (&[], Some("10.0.0.0/8,127.0.0.1/32"), true),
@@ -282,8 +288,9 @@ async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() 
         };
         let project = operate(&["project", "create", "calls"]);
         let serve = ["serve", "--listen", "127.0.0.1:0", "--state", &state, "--log-format", "json"];
-        // Nothing is recognised here, so nothing need be measured.
-        let mut serve = place.command(&[&serve[..], &["--max-sessions", "1"], flags].concat());
+        // Nothing is recognised or spoken here, so little need be loaded, and nothing measured.
+        let engine = ["--models", ".", "--model", "./model", "--max-sessions", "1"];
+        let mut serve = place.command(&[&serve[..], &engine, flags].concat());
         serve.envs(variable.map(|networks| ("VOXLINE_GATEWAY_TRUSTED_PROXY", networks)));
         let serving = Serving::start(serve);
 
