@@ -56,7 +56,8 @@ pub(super) struct Seat {
     households: Households,
     /// Closes the connection. Once this is cancelled, it is not counted any more.
     closing: CancellationToken,
-    /// Its number among the idle connections of its address, or [`BUSY`]. Changed under the lock of the homes.
+    /// Its number among the idle connections of its address, or [`BUSY`]. Changed under the lock of the
+    /// homes.
     idle: AtomicU64,
 }
 
@@ -120,9 +121,9 @@ impl Households {
         Some(Counted(Arc::new(seat)))
     }
 
-    /// Returns whether one of the `free` places is for an address that has `own` connections. Its share shrinks
-    /// with the places that are left (a dynamic threshold, as switches share their buffers), so that there are
-    /// some for whoever comes next, also where no connection is idle.
+    /// Returns whether one of the `free` places is for an address that has `own` connections. Its share
+    /// shrinks with the places that are left (a dynamic threshold, as switches share their buffers), so that
+    /// there are some for whoever comes next, also where no connection is idle.
     fn has_share(&self, own: usize, free: usize) -> bool {
         // Alone it comes to its limit: then `places - limit` are free.
         let threshold = self.limit * free;
@@ -139,9 +140,9 @@ impl Homes {
         self.by_address.get(&address).map_or(0, |home| home.connections)
     }
 
-    /// Closes a connection for an address that has `own`: the longest idle one of the address that has most of
-    /// them, unless that would have fewer than the other then. An address without any takes the place of the
-    /// only one, too, or as many addresses as there are places would shut out everybody else.
+    /// Closes a connection for an address that has `own`: the longest idle one of the address that has most
+    /// of them, unless that would have fewer than the other then. An address without any takes the place of
+    /// the only one, too, or as many addresses as there are places would shut out everybody else.
     fn evict(&mut self, own: usize) -> bool {
         let idle = self.by_address.iter().filter_map(|(address, home)| {
             let (oldest, _) = home.idle.first_key_value()?;

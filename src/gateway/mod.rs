@@ -97,15 +97,16 @@ pub struct Options {
     pub max_sessions: usize,
     /// How many recordings and texts may be worked on at once; more are refused with 429.
     pub max_requests: usize,
-    /// How many connections may be open at once, those that have become WebSockets apart; one more takes the place of one
-    /// without a request under a good token, or waits until another ends where there is none. By default they and the sockets of the default number of sessions fit into the 1,024 file descriptors that
-    /// a process commonly has, and leave some for the store and for engines.
+    /// How many connections may be open at once, those that have become WebSockets apart; one more takes the
+    /// place of one without a request under a good token, or waits until another ends where there is none. By
+    /// default they and the sockets of the default number of sessions fit into the 1,024 file descriptors
+    /// that a process commonly has, and leave some for the store and for engines.
     pub max_connections: usize,
     /// How many of them an address (of IPv6: a network of 64 bits) may have while the others have none, three
     /// quarters of all at most; one more is closed at once. The share shrinks as connections become few, so
     /// that there are some for whoever comes next; beyond it an address takes the places of those that have
-    /// more idle connections than it has. 0 allows any number, and closes none for others: for a gateway behind a
-    /// proxy that it doesn't know as [trusted](Options::trusted_proxies).
+    /// more idle connections than it has. 0 allows any number, and closes none for others: for a gateway
+    /// behind a proxy that it doesn't know as [trusted](Options::trusted_proxies).
     pub max_connections_per_address: usize,
     /// How long a handshake of TLS, and the line and the headers of a request, may take to arrive, how long the next request on a connection
     /// may be waited for, and how long a request for a token may take.

@@ -274,7 +274,8 @@ async fn ask_behind(
         let name = ServerName::try_from("localhost").unwrap();
         let mut tls = files.connector().connect(name, near).await?;
         let request = format!(
-            "GET /tts?text=Hello HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+            "GET /tts?text=Hello HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+             Connection: close\r\n\r\n"
         );
         tls.write_all(request.as_bytes()).await?;
         let mut answer = String::new();

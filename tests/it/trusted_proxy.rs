@@ -264,8 +264,8 @@ fn audited(lines: &[String]) -> Vec<Value> {
     lines.filter(|line| line["target"] == "voxline::audit").collect()
 }
 
-/// By flag, environment and file the program comes to know its proxy; its audit then has the client's address,
-/// and none where the operator did it.
+/// By flag, environment and file the program comes to know its proxy; its audit then has the client's
+/// address, and none where the operator did it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() {
     let place = Place::new();
@@ -299,7 +299,9 @@ async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() 
             request.bearer_auth("wrong").header("x-forwarded-for", "192.0.2.7").send().await.unwrap()
         };
         let id = &project["client_id"];
-        let credentials = |secret: &Value| json!({ "client_id": id, "client_secret": secret, "grant_type": "client_credentials" });
+        let grant = "client_credentials";
+        let credentials =
+            |secret: &Value| json!({ "client_id": id, "client_secret": secret, "grant_type": grant });
         assert_eq!(ask("/auth/oauth/v1/token", credentials(&json!("wrong"))).await.status(), 401);
         let minted = ask("/auth/oauth/v1/token", credentials(&project["client_secret"])).await;
         let minted: Value = minted.json().await.unwrap();

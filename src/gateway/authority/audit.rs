@@ -1,6 +1,6 @@
 //! The audit: one line for each token minted, refused or revoked (target `voxline::audit`, level info), and counts of
-//! them. It has ids only: no secret, and nothing that a client wrote unless it is known to be an id. `peer` is the
-//! address of the client whose request it was; a line without one is an operator's doing.
+//! them. It has ids only: no secret, and nothing that a client wrote unless it is known to be an id. `peer`
+//! is the address of the client whose request it was; a line without one is an operator's doing.
 
 use std::net::IpAddr;
 
