@@ -339,9 +339,8 @@ fn the_configuration_tells_of_trusted_proxies() {
         let mut show = place.command(&[&["config", "show"], arguments].concat());
         let done = show.envs(variable.map(|it| ("VOXLINE_GATEWAY_TRUSTED_PROXY", it))).output().unwrap();
         assert_eq!(done.status.code(), Some(0), "{done:?}");
-        let mut lines = text(&done.stdout).lines().filter(|line| line.starts_with("trusted_proxy"));
-        let line = lines.next().expect("it is told").to_owned();
-        line
+        let line = text(&done.stdout).lines().find(|line| line.starts_with("trusted_proxy"));
+        line.expect("it is told").to_owned()
     };
     assert_eq!(shown(&[], None), "trusted_proxy = []  # default");
     let both = r#"trusted_proxy = ["10.0.0.0/8", "127.0.0.1/32"]"#;
