@@ -203,8 +203,13 @@ mod tests {
         // It has left its session, and the newcomer has as many.
         begun.leave();
         assert_eq!(pending.admit(&of("b", "b", None)).err(), Some(Full::Gateway));
-        assert!(pending.admit(&of("c", "c", None)).is_ok());
-        drop((begun, newcomer));
+        let third = pending.admit(&of("c", "c", None)).unwrap();
+        assert_eq!(
+            [&begun, &newcomer, &third].map(is_displaced),
+            [true, false, false],
+            "who has waited longest"
+        );
+        drop((begun, newcomer, third));
         assert!(lock(&pending.table).places.is_empty());
     }
 }

@@ -512,3 +512,43 @@ pub(super) fn stopping() -> ApiError {
 fn failed() -> ApiError {
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, 500, "the recogniser failed")
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::gateway::authority::{Authority, Scope, Terms};
+    use crate::gateway::pending::Pending;
+    use crate::gateway::tasks::Found;
+    use crate::gateway::{Engines, Options};
+
+    /// Who has a token of a new project.
+    fn holder(gateway: &Gateway, project: &str) -> Identity {
+        let authority = &gateway.authority;
+        authority.create_project(project).unwrap();
+        let token = authority.create_service_token(project, Terms::default()).unwrap().token;
+        authority.authorise(token.expose_secret(), Scope::AsrStream, None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_task_whose_place_is_needed_is_forgotten() {
+        let clock = Arc::new(SystemClock::new());
+        let authority = Authority::in_memory(Duration::from_secs(3_600), clock).unwrap();
+        let gateway = Gateway::new(authority, Engines::default(), Options::default());
+        let (greedy, other) = (holder(&gateway, "greedy"), holder(&gateway, "other"));
+        let pending = Pending::new(2);
+        let (place, _more) = (pending.admit(&greedy).unwrap(), pending.admit(&greedy).unwrap());
+        let start = serde_json::from_str(r#"{"sample_rate":16000}"#).unwrap();
+        let named = ("task".to_owned(), Fingerprint::of("its token"));
+        let task = Arc::new(Task::new(named, greedy, None, start, place, None));
+        gateway.tasks.insert(task.clone());
+        assert!(pending.admit(&other).is_ok(), "a project that has fewer gets the place");
+        let living = task.clone().live(&gateway, None);
+        timeout(Duration::from_secs(30), living).await.expect("a task without a place ends");
+        assert!(matches!(gateway.tasks.find(&Fingerprint::of("its token")), Found::Forgotten));
+        assert!(task.is_done(), "it takes no chunk any more");
+    }
+}

@@ -389,6 +389,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_as_short_as_asked_for_ends_a_cue() {
+        // A fifth of a second, at which no cue ends by itself.
+        let words = [spoken(0, "one two"), spoken(100, "three four")].concat();
+        assert_eq!(cues(&words, Subtitles::default()).len(), 1);
+        let limits = Subtitles { pause: Duration::from_millis(200), ..Subtitles::default() };
+        let texts: Vec<String> = cues(&words, limits).into_iter().map(|cue| cue.2).collect();
+        assert_eq!(texts, ["one two", "three four"]);
+    }
+
+    #[test]
+    fn slow_speech_is_cut_so_that_each_word_is_shown_when_it_is_said() {
+        let words: Vec<_> = (0..8).map(|word| (150 * word, 150 * (word + 1), "slow")).collect();
+        let times: Vec<_> = cues(&words, Subtitles::default()).iter().map(|cue| (cue.0, cue.1)).collect();
+        assert_eq!(times, [(0, 6_000), (6_000, 12_000)]);
+    }
+
+    #[test]
     fn bounds_are_those_asked_for() {
         let narrow =
             Subtitles { lines: 1, width: 10, duration: Duration::from_secs(1), ..Subtitles::default() };

@@ -1,37 +1,50 @@
 //! A gateway that is told to stop while a hundred people speak (G15).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use voxline::audio::Feed;
 use voxline::auth::TokenProvider;
+use voxline::net::http_client;
 use voxline::session::{self, Ledger, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
 
 use crate::session::{chunks, noise};
 use crate::stream::digest;
+use crate::support::deadline::within;
 use crate::support::gateway_process::{DRAIN, GatewayProcess, SEGMENT};
 
 const SESSIONS: usize = 100;
 const RATE: u32 = 16_000;
-/// Ten seconds; and how much of them is said before the gateway is told to stop.
+/// Ten seconds; and how much is said before the gateway is told to stop.
 const FRAMES: usize = 10 * RATE as usize;
 const BEFORE: usize = 4 * RATE as usize;
+/// The length of sessions that end while the gateway waits for them: half a second is left by then, which takes
+/// even a busy machine far less time than the gateway gives.
+const SHORT: usize = BEFORE + SEGMENT;
+/// An event that has not come by then never will.
+const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Each session says something else.
+/// What a session says, each something else: every other one is short.
 fn speech(number: usize) -> Vec<i16> {
-    noise(FRAMES + number * 1_000).split_off(number * 1_000)
+    let frames = if is_short(number) { SHORT } else { FRAMES };
+    noise(frames + number * 1_000).split_off(number * 1_000)
 }
 
-/// Runs one session, which says no more than `may` allows, and counts on `begun` once it has a final. Its text and its
-/// account.
+fn is_short(number: usize) -> bool {
+    number.is_multiple_of(2)
+}
+
+/// Runs one session, which says no more than `may` allows, and counts on `heard` once it has all finals of what
+/// is said before the gateway stops. Returns its text and its account.
 async fn speak(
     (connector, tokens): (&WebSocketConnector, &TokenProvider),
     number: usize,
     mut may: watch::Receiver<usize>,
-    begun: &watch::Sender<usize>,
+    heard: &watch::Sender<usize>,
 ) -> (Vec<String>, Ledger) {
     let (sender, audio) = mpsc::channel(1);
     let (events, mut told) = mpsc::channel(1);
@@ -49,10 +62,10 @@ async fn speak(
         let mut text = Vec::new();
         while let Some(event) = told.recv().await {
             if let TranscriptEvent::Final(segment) = event {
-                if text.is_empty() {
-                    begun.send_modify(|begun| *begun += 1);
-                }
                 text.push(segment.text);
+                if text.len() == BEFORE / SEGMENT {
+                    heard.send_modify(|heard| *heard += 1);
+                }
             }
         }
         text
@@ -64,25 +77,39 @@ async fn speak(
     (text, ended.whole().unwrap())
 }
 
+/// Waits until the gateway takes no sessions any more, and waits for those that it has.
+async fn draining(gateway: &GatewayProcess) {
+    let (http, health) = (http_client().unwrap(), format!("http://{}/healthz", gateway.address));
+    loop {
+        let answer = http.get(&health).send().await.unwrap();
+        if answer.json::<Value>().await.unwrap()["status"] == "draining" {
+            return;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "the figures that it prints")]
 async fn a_gateway_that_is_told_to_stop_loses_no_word() {
     let mut gateway = GatewayProcess::start();
     let client = (WebSocketConnector::new(gateway.endpoint()).unwrap(), gateway.tokens());
-    let (begun, mut beginning) = watch::channel(0);
+    let (heard, mut hearing) = watch::channel(0);
     // Half of the people come to their end while the gateway waits for them, the others speak on.
     let (short, short_may) = watch::channel(BEFORE);
     let (long, long_may) = watch::channel(BEFORE);
     let sessions = (0..SESSIONS).map(|number| {
-        let may = if number % 2 == 0 { short_may.clone() } else { long_may.clone() };
-        speak((&client.0, &client.1), number, may, &begun)
+        let may = if is_short(number) { short_may.clone() } else { long_may.clone() };
+        speak((&client.0, &client.1), number, may, &heard)
     });
     let restarting = async {
-        beginning.wait_for(|begun| *begun == SESSIONS).await.unwrap();
-        short.send_replace(FRAMES);
+        let all = hearing.wait_for(|heard| *heard == SESSIONS);
+        within(PATIENCE, "all sessions to be heard so far", all).await.unwrap();
         let told = Instant::now();
+        gateway.begin_stop();
+        within(PATIENCE, "the gateway to drain", draining(&gateway)).await;
+        short.send_replace(SHORT);
         let stopped = tokio::task::spawn_blocking(move || {
-            gateway.stop();
+            gateway.stopped();
             let took = told.elapsed();
             gateway.restart();
             (gateway, took)
@@ -94,11 +121,12 @@ async fn a_gateway_that_is_told_to_stop_loses_no_word() {
     let (ended, (_gateway, took)) = tokio::join!(join_all(sessions), restarting);
 
     for (number, (text, ledger)) in ended.iter().enumerate() {
-        let expected: Vec<String> = speech(number).chunks(SEGMENT).map(digest).collect();
+        let said = speech(number);
+        let expected: Vec<String> = said.chunks(SEGMENT).map(digest).collect();
         assert_eq!(*text, expected, "session {number}: {ledger}");
-        assert_eq!((ledger.recognised, ledger.gaps), (FRAMES as u64, 0), "session {number}: {ledger}");
+        assert_eq!((ledger.recognised, ledger.gaps), (said.len() as u64, 0), "session {number}: {ledger}");
         // Nobody who speaks on can have ended with a gateway that is gone.
-        assert!(number % 2 == 0 || ledger.reconnects > 0, "session {number}: {ledger}");
+        assert!(is_short(number) || ledger.reconnects > 0, "session {number}: {ledger}");
     }
     let stayed = ended.iter().filter(|(_, ledger)| ledger.reconnects == 0).count();
     let took = took.as_secs_f64();

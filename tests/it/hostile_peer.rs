@@ -104,6 +104,37 @@ fn a_buffer_that_the_server_may_fill_is_refused() {
     }
 }
 
+/// A peer of a later version may say more than this client knows, before `ready` and after it.
+#[test]
+fn unknown_messages_and_fields_are_passed_over() {
+    const UNKNOWN: &str = r#"{"type":"weather","temperature":21}"#;
+    const ACK: &str = r#"{"type":"ack","received":0,"final":0,"mood":"calm"}"#;
+    const FINAL: &str = r#"{"type":"final","index":0,"start":0,"end":50,"text":"","mood":"calm"}"#;
+    let says = |text| Input::Peer(FIRST, serde_json::from_str(text).unwrap());
+    let mut core = Core::new(Settings::new(16_000));
+    let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
+    for input in [
+        Input::Tick,
+        Input::Audio(chunk),
+        token(),
+        Input::Connected(FIRST),
+        says(UNKNOWN),
+        ready(FIRST, 0),
+        says(UNKNOWN),
+        says(ACK),
+        says(FINAL),
+    ] {
+        let said = format!("{input:?}");
+        core.handle(input, NOW);
+        let outputs: Vec<Output> = std::iter::from_fn(|| core.poll_output()).collect();
+        let ended = outputs.iter().find(|output| matches!(output, Output::End(_)));
+        assert!(ended.is_none(), "{said}: {ended:?}");
+        let is_final = said.contains("Final(");
+        let is_told = outputs.iter().any(|output| matches!(output, Output::Emit(_)));
+        assert_eq!(is_told, is_final, "{said}: {outputs:?}");
+    }
+}
+
 #[test]
 fn absurd_numbers_end_the_session_and_not_the_program() {
     let most = FramePos(u64::MAX);

@@ -12,6 +12,8 @@ mod cli_flags;
 mod cli_output;
 mod cli_token;
 mod config;
+#[cfg(target_os = "linux")]
+mod confinement;
 mod conformance;
 mod console;
 mod context;

@@ -18,8 +18,10 @@ use crate::gateway::{Tone, access_token, url, wav};
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
 
-/// How long the gateway waits for headers and for bodies here.
+/// How long the gateway waits for headers and for bodies here; twice as long, and again, on a machine that is
+/// too busy to answer a round of requests meanwhile.
 const DEADLINE: Duration = Duration::from_secs(3);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(48);
 /// How much later than that a client may be cut off on a busy machine.
 const GRACE: Duration = Duration::from_secs(4);
 /// Between two bytes of a slow client.
@@ -92,7 +94,8 @@ struct Normal<'a> {
 
 impl Normal<'_> {
     /// The median time of an answer, of both kinds of request, while `undisturbed` says that it counts.
-    async fn measure(&self, mut undisturbed: impl FnMut() -> bool) -> Duration {
+    /// `None` where that was too soon over for a median.
+    async fn measure(&self, mut undisturbed: impl FnMut() -> bool) -> Option<Duration> {
         let mut times = Vec::new();
         for _ in 0..REQUESTS {
             let started = now();
@@ -107,13 +110,11 @@ impl Normal<'_> {
             }
             times.push(started.elapsed());
         }
-        assert!(
-            times.len() >= REQUESTS / 5,
-            "only {} answers while all slow clients were there",
-            times.len()
-        );
+        if times.len() < REQUESTS / 5 {
+            return None;
+        }
         times.sort_unstable();
-        times[times.len() / 2]
+        Some(times[times.len() / 2])
     }
 }
 
@@ -126,11 +127,11 @@ async fn connect(address: SocketAddr, token: &str) -> JoinSet<(Slow, Duration, S
     clients
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// Measures rounds of requests beside slow clients, whom the gateway cuts off at this deadline. Returns the
+/// factors by which requests took longer; `None` where the slow clients had gone before enough was answered.
 #[expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
-async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
-    allow_descriptors();
-    let options = Options { header_timeout: DEADLINE, body_timeout: DEADLINE, ..Options::default() };
+async fn rounds(deadline: Duration) -> Option<Vec<f64>> {
+    let options = Options { header_timeout: deadline, body_timeout: deadline, ..Options::default() };
     let setup = Setup { options, ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
     let http = http_client().unwrap();
@@ -139,8 +140,8 @@ async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
     normal.measure(|| true).await;
 
     let mut ratios = Vec::new();
-    for _ in 0..ROUNDS {
-        let alone = normal.measure(|| true).await;
+    while ratios.len() < ROUNDS {
+        let alone = normal.measure(|| true).await.expect("nothing ends it");
         let mut clients = connect(server.address, &token).await;
         let mut ended = None;
         // On a busy machine the first is cut off before all requests are answered.
@@ -151,23 +152,42 @@ async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
         let among = among.await;
         while let Some(client) = match ended.take() {
             Some(first) => Some(first),
-            None => timeout(DEADLINE + GRACE, clients.join_next()).await.expect("one is never cut off"),
+            None => timeout(deadline + GRACE, clients.join_next()).await.expect("one is never cut off"),
         } {
             let (slow, lasted, answer) = client.unwrap();
-            assert!(lasted > DEADLINE * 9 / 10 && lasted < DEADLINE + GRACE, "{slow:?}: {lasted:?}");
+            assert!(lasted > deadline * 9 / 10 && lasted < deadline + GRACE, "{slow:?}: {lasted:?}");
             match slow {
                 Slow::Silent | Slow::Headers => assert_eq!(answer, "", "{slow:?}"),
                 Slow::Body => assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}"),
             }
         }
+        let Some(among) = among else {
+            server.stop().await;
+            return None;
+        };
         ratios.push(among.as_secs_f64() / alone.as_secs_f64());
         eprintln!("alone {alone:?}, among {CLIENTS} slow clients {among:?}");
     }
+    server.stop().await;
+    Some(ratios)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
+async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
+    allow_descriptors();
+    let mut deadline = DEADLINE;
+    let mut ratios = loop {
+        if let Some(ratios) = rounds(deadline).await {
+            break ratios;
+        }
+        deadline *= 2;
+        assert!(deadline <= LONGEST_DEADLINE, "this machine is too busy to measure anything");
+    };
     ratios.sort_unstable_by(f64::total_cmp);
     eprintln!("slower by a factor of {ratios:.2?}");
     // What else the machine does can only make a round worse.
     assert!(ratios[0] < 1.1, "{ratios:?}");
-    server.stop().await;
 }
 
 #[tokio::test]

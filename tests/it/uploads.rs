@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::{Client, RequestBuilder};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{interval, timeout};
@@ -21,6 +21,7 @@ use crate::front_end::cost::{OF_A_GATEWAY, attacks::nested_pages, cost};
 use crate::gateway::{access_token, ask_token, by_credentials, url, wav};
 use crate::stream::socket::Socket;
 use crate::stream::{audio, digest};
+use crate::support::deadline::within;
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
 use crate::support::voice_info::voice_info;
@@ -93,8 +94,13 @@ async fn post(
 
 /// The status of a recording of a tenth of a second.
 async fn ask(http: &Client, url: String, token: &str) -> u16 {
-    let sent = http.post(url).bearer_auth(token).body(wav(1, 16_000, 1_600)).send();
-    timeout(PATIENCE, sent).await.expect("an answer").unwrap().status().as_u16()
+    answered(http.post(url).bearer_auth(token).body(wav(1, 16_000, 1_600))).await
+}
+
+/// The status of the answer to a request, whose own deadline is later than ours.
+async fn answered(request: RequestBuilder) -> u16 {
+    let sent = request.timeout(2 * PATIENCE).send();
+    within(PATIENCE, "an answer of the gateway", sent).await.unwrap().status().as_u16()
 }
 
 async fn received(starts: Receiver<()>, count: usize) -> Receiver<()> {
@@ -128,8 +134,10 @@ async fn work_that_was_left_keeps_its_place_and_holds_up_nobody_else() {
     let (mut socket, _) = Socket::start(&server, &tokens).await;
     socket.audio(&pcm, 0, pcm.len() as u64);
     for _ in 0..20 {
-        // Long after their clients have gone they have the places, whose work still runs.
-        assert_eq!(ask(&http, url(&server, "/asr"), &token).await, 429);
+        // Long after their clients have gone they have the places, whose work still runs: nobody else may wait
+        // for the threads that it holds.
+        let refused = ask(&http, url(&server, "/asr"), &token);
+        assert_eq!(within(PATIENCE / 2, "a refusal while all places are held", refused).await, 429);
         assert_eq!(ask_token(&server, &http, &by_credentials(&server)).await.status().as_u16(), 200);
     }
     let finals = socket.end(pcm.len() as u64).await;
@@ -300,9 +308,8 @@ async fn a_demo_has_turns_of_its_own_to_speak() {
     let mut demo = TcpStream::connect(server.address).await.unwrap();
     demo.write_all(head.as_bytes()).await.unwrap();
     let _starts = received(starts, 1).await;
-    let spoken = http.get(url(&server, "/tts?text=Hello")).bearer_auth(&token).send();
-    let spoken = timeout(PATIENCE, spoken).await.expect("a turn for who has a token").unwrap();
-    assert_eq!(spoken.status().as_u16(), 200);
+    let spoken = answered(http.get(url(&server, "/tts?text=Hello")).bearer_auth(&token));
+    assert_eq!(within(PATIENCE / 2, "a turn for who has a token", spoken).await, 200);
     end.send(()).unwrap();
     drop(demo);
     server.stop().await;

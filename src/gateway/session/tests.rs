@@ -272,6 +272,7 @@ async fn who_sends_no_audio_makes_no_finals() {
             Ok(()) => (at, cuts) = (at + 2, cuts + 1),
             Err(refusal) => break refusal,
         }
+        assert!(cuts <= 1_003, "a client that sends no audio may end utterances for ever");
         all_final(&session).await;
     };
     assert!(matches!(refusal, Refusal::Violation(_)), "{refusal}");
@@ -296,6 +297,17 @@ async fn who_sends_no_audio_makes_no_finals() {
     all_final(&session).await;
     let finals = session.board().lock().finals.len() as u64;
     assert!(finals <= 1_003 + 50 + 1 + 3, "{finals} finals");
+}
+
+#[test]
+fn attempts_to_resume_count_as_messages_and_leave_some() {
+    let (session, socket, _hold) = busy();
+    let refused = (0..2 * CONTROL_BURST).any(|_| session.count_resume() == Err(Refusal::Flood));
+    assert!(refused, "a client may try to resume without end");
+    // The socket that has the session is still heard.
+    for message in 1..CONTROL_RATE {
+        assert_eq!(session.control(socket), Ok(()), "message {message}");
+    }
 }
 
 #[test]

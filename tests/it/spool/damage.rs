@@ -184,7 +184,7 @@ async fn a_session_tells_what_damage_has_cost_as_a_gap() {
     let peer = RecordingPeer::new(Behaviour::default());
     let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
     let (sender, audio) = mpsc::channel(4);
-    let feeding = async {
+    let feeding = async move {
         while let Some(feed) = reader.next().await.unwrap() {
             let _ = sender.send(feed).await;
         }
@@ -194,8 +194,10 @@ async fn a_session_tells_what_damage_has_cost_as_a_gap() {
     settings.give_up = Duration::from_secs(30);
     let run =
         session::run_journalled(&connector, &tokens, settings, recovered.checkpoint, &mut log, audio, events);
+    let running =
+        within(Duration::from_secs(3_600), "the end of the session", async { tokio::join!(run, feeding) });
     let ended = tokio::select! {
-        (ended, ()) = async { tokio::join!(run, feeding) } => ended,
+        (ended, ()) = running => ended,
         () = peer.serve_all(acceptor) => unreachable!("the connector lives"),
     };
     let ledger = ended.whole().unwrap();

@@ -26,6 +26,23 @@ fn a_directory_that_others_can_change_is_refused() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a proof that is left out is not left out in silence")]
+fn a_file_of_another_user_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("spool");
+    drop(open(&path, 0));
+    if let Err(error) = chown(&path, Some(1), None) {
+        eprintln!("not tried: only root can give a file to another user: {error}");
+        return;
+    }
+    let bytes = fs::read(&path).unwrap();
+    let refused = refused(&path, &head());
+    assert!(matches!(refused, SpoolError::NotOurs { .. }), "{refused}");
+    assert!(refused.to_string().ends_with("remove it, or name another directory"), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
 fn what_a_first_process_left_a_second_continues() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("private/spools/call");

@@ -29,6 +29,7 @@ use voxline::transcript::{FinalSegment, TranscriptEvent};
 
 use crate::random::Random;
 use crate::support::allocations::Meter;
+use crate::support::deadline::within;
 
 const KEY: &str = "canary-of-the-resume-key";
 

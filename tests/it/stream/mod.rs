@@ -534,6 +534,31 @@ async fn ended_later(server: &Server, token: &AccessToken, ready: &Value, throug
 }
 
 #[tokio::test]
+async fn a_client_that_was_cut_for_a_flood_does_not_resume_at_once() {
+    let (server, _) = server(Options::default()).await;
+    let token = token(&server).await;
+    let (mut socket, ready) = Socket::start(&server, &token).await;
+    // Within a second: a busy machine may be too slow for that, and tries again.
+    let mut refused = false;
+    for _ in 0..20 {
+        for _ in 0..3_000 {
+            socket.say(&json!({ "type": "flush" }));
+        }
+        assert_eq!(socket.closed().await.0, 4429);
+        socket = Socket::resuming(&server, &token, &ready, 0).await;
+        let Said::Message(answer) = socket.next().await else { panic!("an error comes before the close") };
+        refused = answer["type"] == "error";
+        if refused {
+            assert_eq!(socket.closed().await.0, 4429);
+            break;
+        }
+    }
+    assert!(refused, "attempts to resume cost nothing");
+    assert_eq!(ended_later(&server, &token, &ready, 0).await, []);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn another_socket_brings_no_other_allowance() {
     let (server, _) = server(Options::default()).await;
     let token = token(&server).await;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use voxline::auth::AccessToken;
 use voxline::transport::{Connect, WebSocketConnector, Wire};
 
 use super::{CHUNK, index};
+use crate::support::deadline::within;
 use crate::support::server::Server;
 
 /// What is not said by then never will be.
@@ -106,7 +106,7 @@ impl Socket {
                 }
             }
         };
-        timeout(PATIENCE, answer).await.expect("a pong or a close")
+        within(PATIENCE, "a pong or a close", answer).await
     }
 
     pub(crate) fn say(&mut self, message: &Value) {
@@ -142,8 +142,12 @@ impl Socket {
     }
 
     pub(crate) async fn next(&mut self) -> Said {
+        self.wait_for("a message of the server").await
+    }
+
+    async fn wait_for(&mut self, what: &str) -> Said {
         // Pings don't count: a server that only lives says nothing.
-        timeout(PATIENCE, self.listen()).await.expect("the server says something")
+        within(PATIENCE, what, self.listen()).await
     }
 
     async fn listen(&mut self) -> Said {
@@ -184,7 +188,7 @@ impl Socket {
     /// Waits for a message of that type; the others are noted.
     pub(crate) async fn hear(&mut self, kind: &str) -> Value {
         loop {
-            match self.next().await {
+            match self.wait_for(kind).await {
                 Said::Message(message) if message["type"] == kind => return message,
                 Said::Message(message) => assert_ne!(message["type"], "error", "{message}"),
                 Said::Close(code, reason) => panic!("closed with {code} ({reason}) before {kind}"),
@@ -203,7 +207,7 @@ impl Socket {
     pub(crate) async fn closed(&mut self) -> (u16, String, Option<Value>) {
         let mut error = None;
         loop {
-            match self.next().await {
+            match self.wait_for("a close").await {
                 Said::Message(message) if message["type"] == "error" => error = Some(message),
                 Said::Message(_) => {}
                 Said::Close(code, reason) => return (code, reason, error),

@@ -84,10 +84,15 @@ impl GatewayProcess {
         child.wait().unwrap();
     }
 
-    /// `kill`: asks it to stop, and waits until it has.
-    pub(crate) fn stop(&mut self) {
+    /// `kill`: asks it to stop.
+    pub(crate) fn begin_stop(&self) {
+        let (child, ..) = self.running.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+    }
+
+    /// Waits until it has stopped.
+    pub(crate) fn stopped(&mut self) {
         let (mut child, _stdin, _lines) = self.running.take().expect("it runs");
-        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         assert!(child.wait().unwrap().success(), "the gateway failed when it was told to stop");
     }
 
