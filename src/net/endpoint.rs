@@ -140,8 +140,10 @@ impl FromStr for HostName {
         if let Ok(address) = address.parse::<IpAddr>() {
             return Ok(HostName(address.to_string()));
         }
-        let host = Host::parse(bare).map_err(|_| BadHostName)?;
-        Ok(HostName(host.to_string()))
+        let host = Host::parse(bare).map_err(|_| BadHostName)?.to_string();
+        // The URL standard takes more, `*` among it, which would look like a pattern here and match no host.
+        let is_plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        if is_plain { Ok(HostName(host)) } else { Err(BadHostName) }
     }
 }
 
