@@ -72,11 +72,15 @@ impl<'a> Survey<'a> {
                 at = end;
                 continue;
             }
-            let next = survey.next_record(at)?.unwrap_or(length);
-            match survey.record_to(at, next)? {
-                Some(entry) => survey.take(&entry, Piece::Mend { start: at, end: next }),
-                None => survey.pass_over(at, next)?,
+            // A wrong length may lead to the beginning of a record that is farther on.
+            let near = survey.search(at)?.unwrap_or(length);
+            if let Some(entry) = survey.record_to(at, near)? {
+                survey.take(&entry, Piece::Mend { start: at, end: near });
+                at = near;
+                continue;
             }
+            let next = survey.next_record(at)?.unwrap_or(length);
+            survey.pass_over(at, next)?;
             at = next;
         }
         // Nothing of the source follows that would say how much was lost.
@@ -119,6 +123,11 @@ impl<'a> Survey<'a> {
                 return Ok(Some(next));
             }
         }
+        self.search(at)
+    }
+
+    /// Looks for the next record that can be read, behind the one at `at`.
+    fn search(&self, at: u64) -> io::Result<Option<u64>> {
         let mut budget = (self.length - at).saturating_mul(CHECKED_PER_BYTE);
         let mut window = vec![0; WINDOW];
         let mut start = at + 1;
