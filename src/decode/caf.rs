@@ -7,12 +7,12 @@ use super::opening::Opening;
 use super::pcm::{HEADER_BYTES_MAX, PcmHeader};
 use crate::audio::{Encoding, PcmFormat};
 
-/// The most packets that a table may name, of which symphonia keeps 32 bytes for each. So many are 13 hours of AAC, and
-/// 54 of ALAC.
+/// The most packets that a table may name, of which symphonia keeps 32 bytes for each. So many are 13 hours
+/// of AAC, and 54 of ALAC.
 const PACKETS_MAX: i64 = 1 << 21;
 
-/// Fails if the packet table (Core Audio Format Specification 1.0, "Packet Table Chunk") names too many packets, or if a
-/// stream has too much before its audio. Chunks that are broken are left to symphonia.
+/// Fails if the packet table (Core Audio Format Specification 1.0, "Packet Table Chunk") names too many
+/// packets, or if a stream has too much before its audio. Chunks that are broken are left to symphonia.
 ///
 /// `opening` must be at its start.
 pub(super) fn check(opening: &mut Opening) -> io::Result<Result<(), String>> {

@@ -17,8 +17,8 @@ const STILL_VOICED: f32 = 0.3;
 /// Below this root mean square (-60 dBFS) nothing is speech, whatever the detector says.
 const FAINTEST: f32 = 33.0;
 
-/// An utterance's hops are loud from this part of the loudest one's power on (-20 dB). Speech so far above the noise
-/// around it is like speech, too.
+/// An utterance's hops are loud from this part of the loudest one's power on (-20 dB). Speech so far above
+/// the noise around it is like speech, too.
 const LOUD: f32 = 0.01;
 
 /// Speech begins when this many hops of the last `ONSET_WINDOW` are voiced. Shorter noises are clicks.

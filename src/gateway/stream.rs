@@ -254,7 +254,8 @@ async fn open(
     Ok((session, attached))
 }
 
-/// Returns what a client is told that sends what is no frame, or too much. Any other error is the connection's.
+/// Returns what a client is told that sends what is no frame, or too much. Any other error is the
+/// connection's.
 pub(super) fn unreadable(error: &Error) -> Option<Goodbye> {
     match error {
         Error::Capacity(_) => Some(Goodbye::new(close::TOO_BIG, "message is too big")),

@@ -13,7 +13,8 @@ use url::{Host, Url};
 #[serde(try_from = "String", into = "String")]
 pub struct Endpoint(Url);
 
-/// A host by its name or address, as [`Endpoint::host`] gives it: in lower case, without brackets around IPv6.
+/// A host by its name or address, as [`Endpoint::host`] gives it: in lower case, without brackets around
+/// IPv6.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);

@@ -3,9 +3,9 @@
 //!
 //! A record that doesn't check is passed over, by its length where the next record begins there, else by
 //! looking for the next one that checks. If only its length is wrong, it is whole: its end is where the next
-//! record begins, or the file ends, and its checksum tells. Frames that are missing then become a record of their own,
-//! [`Entry::Lost`], which the session tells as a gap. Where a final is missing, it and those behind it are
-//! left out: their audio is still there, and is recognised again.
+//! record begins, or the file ends, and its checksum tells. Frames that are missing then become a record of
+//! their own, [`Entry::Lost`], which the session tells as a gap. Where a final is missing, it and those
+//! behind it are left out: their audio is still there, and is recognised again.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -294,7 +294,8 @@ pub(super) fn replace(
     Ok((file, aside))
 }
 
-/// Reads the header at `start`, and gives it the length of a record that ends at `end`, where there may be one.
+/// Reads the header at `start`, and gives it the length of a record that ends at `end`, where there may be
+/// one.
 fn mended_header(file: &File, start: u64, end: u64) -> io::Result<Option<[u8; HEADER_BYTES]>> {
     let length = (end - start).checked_sub(HEADER_BYTES as u64);
     let Some(length) = length.and_then(|length| u32::try_from(length).ok()) else { return Ok(None) };

@@ -22,8 +22,8 @@ const RATE: u32 = 16_000;
 /// Ten seconds; and how much is said before the gateway is told to stop.
 const FRAMES: usize = 10 * RATE as usize;
 const BEFORE: usize = 4 * RATE as usize;
-/// The length of sessions that end while the gateway waits for them: half a second is left by then, which takes
-/// even a busy machine far less time than the gateway gives.
+/// The length of sessions that end while the gateway waits for them: half a second is left by then, which
+/// takes even a busy machine far less time than the gateway gives.
 const SHORT: usize = BEFORE + SEGMENT;
 /// An event that has not come by then never will.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -38,8 +38,8 @@ fn is_short(number: usize) -> bool {
     number.is_multiple_of(2)
 }
 
-/// Runs one session, which says no more than `may` allows, and counts on `heard` once it has all finals of what
-/// is said before the gateway stops. Returns its text and its account.
+/// Runs one session, which says no more than `may` allows, and counts on `heard` once it has all finals of
+/// what is said before the gateway stops. Returns its text and its account.
 async fn speak(
     (connector, tokens): (&WebSocketConnector, &TokenProvider),
     number: usize,

@@ -119,7 +119,8 @@ async fn without_a_language_it_is_the_projects_else_the_gateways() {
 
 /// Prompts of a word or two, which Whisper by itself takes for Polish, Bulgarian or Serbian.
 const SHORT: [&str; 3] = ["vm-goodbye", "vm-isunavail", "hello-world"];
-/// How many prompts are heard when all are asked for: the shortest from [`SHORTEST`] on, which have a word in them.
+/// How many prompts are heard when all are asked for: the shortest from [`SHORTEST`] on, which have a word in
+/// them.
 const PROMPTS: usize = 43;
 const SHORTEST: usize = 9_600;
 
@@ -221,8 +222,8 @@ fn the_language_settled_on_travels_with_the_context() {
 /// A word that Whisper by itself takes for three of Polish.
 const POLISH: &str = "vm-isunavail";
 
-/// The real program, whose language comes by flag, key or variable. Its client, as those of the original service, names
-/// none.
+/// The real program, whose language comes by flag, key or variable. Its client, as those of the original
+/// service, names none.
 #[tokio::test]
 async fn serve_hears_russian_where_its_operator_says_so() {
     let place = Place::new();

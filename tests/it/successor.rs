@@ -1,5 +1,5 @@
-//! Two real gateways and the real program: a gateway that is told to stop sends its sessions to another one, on a
-//! host that the client's user has named.
+//! Two real gateways and the real program: a gateway that is told to stop sends its sessions to another one,
+//! on a host that the client's user has named.
 
 use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -55,7 +55,8 @@ impl Transcribing {
         Transcribing { child, input, text, log }
     }
 
-    /// Sends a recording and a pause that ends its utterance. The decoder reads ahead in blocks, which takes some more.
+    /// Sends a recording and a pause that ends its utterance. The decoder reads ahead in blocks, which takes
+    /// some more.
     fn say(&mut self, recording: &[i16]) {
         let samples = recording.iter().chain(&[0; 3 * PAUSE]);
         let bytes: Vec<u8> = samples.flat_map(|sample| sample.to_le_bytes()).collect();
@@ -88,8 +89,8 @@ impl Transcribing {
     }
 }
 
-/// A session that may not follow stays, and ends on the gateway that stops; the other one moves. Both have the text
-/// of a session that nobody disturbs.
+/// A session that may not follow stays, and ends on the gateway that stops; the other one moves. Both have
+/// the text of a session that nobody disturbs.
 #[test]
 fn a_session_goes_on_at_the_successor_where_its_user_allows_the_host() {
     let place = Place::new();

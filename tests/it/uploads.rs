@@ -134,8 +134,8 @@ async fn work_that_was_left_keeps_its_place_and_holds_up_nobody_else() {
     let (mut socket, _) = Socket::start(&server, &tokens).await;
     socket.audio(&pcm, 0, pcm.len() as u64);
     for _ in 0..20 {
-        // Long after their clients have gone they have the places, whose work still runs: nobody else may wait
-        // for the threads that it holds.
+        // Long after their clients have gone they have the places, whose work still runs: nobody else may
+        // wait for the threads that it holds.
         let refused = ask(&http, url(&server, "/asr"), &token);
         assert_eq!(within(PATIENCE / 2, "a refusal while all places are held", refused).await, 429);
         assert_eq!(ask_token(&server, &http, &by_credentials(&server)).await.status().as_u16(), 200);

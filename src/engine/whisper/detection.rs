@@ -4,9 +4,9 @@
 //! for Dutch. So the language of the first speech is kept until another is detected with confidence, for
 //! longer.
 //!
-//! The bounds below, measured on the 567 English prompts of Debian's packages, joined with pauses to 37 minutes
-//! (whisper-base): 53 utterances, of 1 to 2 s each, were detected as another language, one of them with a
-//! probability above [`CERTAIN`] (0.75) and none above 0.76; none was written in another one.
+//! The bounds below, measured on the 567 English prompts of Debian's packages, joined with pauses to 37
+//! minutes (whisper-base): 53 utterances, of 1 to 2 s each, were detected as another language, one of them
+//! with a probability above [`CERTAIN`] (0.75) and none above 0.76; none was written in another one.
 
 use std::sync::Arc;
 

@@ -28,15 +28,16 @@ const DOUBTFUL: f32 = -1.0;
 const NOBODY_SPOKE: f32 = 0.6;
 /// Below this one (a confidence of 0.2) a text is invented: that is what music and machines give ...
 const INVENTED: f32 = -1.6;
-/// ... but for one with as many words a second as people speak, which music hardly gives: there it is this one, as
-/// speech among other voices as loud has down to -2.1.
+/// ... but for one with as many words a second as people speak, which music hardly gives: there it is this
+/// one, as speech among other voices as loud has down to -2.1.
 const PACE: f32 = 2.0;
 const INVENTED_AT_PACE: f32 = -2.3;
 
 /// As many as people speak in a second: three words, of one token in English and two in Russian.
 const SPOKEN_TOKENS: usize = 5;
 
-/// Nobody speaks so slowly: less than seven words in ten seconds, in an utterance longer than this, in samples, ...
+/// Nobody speaks so slowly: less than seven words in ten seconds, in an utterance longer than this, in
+/// samples, ...
 const LONG: usize = 5 * RECOGNIZER_RATE as usize;
 const SLOWEST: f32 = 0.7;
 /// ... is invented where the text is less likely than this, a confidence of 0.7. That is what music gives: "Thank you."
@@ -249,10 +250,11 @@ impl Attempt {
     }
 }
 
-/// Returns whether a text of so many words, with this mean log-probability, was made up about so many samples.
+/// Returns whether a text of so many words, with this mean log-probability, was made up about so many
+/// samples.
 ///
-/// For speech to be too slow, the lively ones alone count: noise before and after it has no words. Where none was like
-/// speech, and for music to be too quick, all do.
+/// For speech to be too slow, the lively ones alone count: noise before and after it has no words. Where none
+/// was like speech, and for music to be too quick, all do.
 fn is_invented(log_probability: f32, words: usize, samples: usize, lively: usize) -> bool {
     let pace = |samples: usize| words as f32 * RECOGNIZER_RATE as f32 / samples as f32;
     let at_pace = lively > 0 && pace(samples) >= PACE;

@@ -24,8 +24,8 @@ use crate::support::server::{Server, Setup};
 /// What is waited for takes no longer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One origin with two gateways behind it: the first at `/`, the second, once there is one, at `/b/`, and at `/` too once it is
-/// switched.
+/// One origin with two gateways behind it: the first at `/`, the second, once there is one, at `/b/`, and at
+/// `/` too once it is switched.
 struct Origin {
     address: SocketAddr,
     second: Arc<OnceLock<SocketAddr>>,
@@ -172,7 +172,8 @@ async fn the_page_goes_on_at_another_gateway_of_its_origin() {
         assert_eq!(browser.text("live-accepted").await, browser.text("live-final").await);
         let (before, behind) = (before.lock().unwrap()[0].clone(), behind.lock().unwrap().clone());
         assert_eq!(behind.len(), 1, "sessions at the second gateway");
-        // It began at a final of the first, with the samples that the first has heard from there on, if it has.
+        // It began at a final of the first, with the samples that the first has heard from there on, if it
+        // has.
         let words = browser.evaluate(WORDS).await;
         let words: Vec<&str> = words.as_str().unwrap().split(' ').collect();
         let finals = words.len() - behind[0].len().div_ceil(SEGMENT);

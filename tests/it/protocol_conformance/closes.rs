@@ -1,5 +1,5 @@
-//! The table of closes: each code that this gateway sends is provoked once by the test of its number; the others
-//! are named, with the reason.
+//! The table of closes: each code that this gateway sends is provoked once by the test of its number; the
+//! others are named, with the reason.
 
 use std::collections::BTreeSet;
 

@@ -39,7 +39,8 @@ async fn s26_s27_s28_s30_finals_are_contiguous_and_done_counts_them() {
     gateway.server.stop().await;
 }
 
-/// Says what context it began with, and has another at each flush: a short one, one that is too long, none, a short one.
+/// Says what context it began with, and has another at each flush: a short one, one that is too long, none, a
+/// short one.
 struct Remembering {
     said: String,
     contexts: std::vec::IntoIter<Option<String>>,

@@ -17,8 +17,8 @@ async fn s34_pings_are_answered() {
     gateway.server.stop().await;
 }
 
-/// The clock of this test's runtime, which moves by hand alone. If it is held for longer than anything takes it moves by
-/// itself, and what is waited for is told as missing.
+/// The clock of this test's runtime, which moves by hand alone. If it is held for longer than anything takes
+/// it moves by itself, and what is waited for is told as missing.
 struct HeldClock {
     _held: std::sync::mpsc::Sender<()>,
 }
