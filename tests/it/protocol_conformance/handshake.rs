@@ -49,13 +49,13 @@ async fn s1_a_budget_used_up_is_429_for_today_and_403_for_good() {
     let gateway = gateway().await;
     let today = Budget { per_day: Some(1), total: None };
     let for_good = Budget { per_day: None, total: Some(1) };
-    for (audio, code, status) in [(today, 4429, 429), (for_good, 4403, 403)] {
+    for (audio, code, error, status) in [(today, 4429, 4429, 429), (for_good, 4403, 403, 403)] {
         let token = gateway.granted(Terms { audio, ..Terms::default() });
         let (mut client, _) = Client::start(gateway.server.address, &token, json!({})).await;
         // A second, and what is too much.
         client.audio(0, &samples(0, 16_000)).await;
         client.audio(16_000, &samples(16_000, 17_000)).await;
-        assert_eq!(client.closed().await, (code, Some(code.into())));
+        assert_eq!(client.closed().await, (code, Some(error)));
         let (refused, text) = gateway.refusal(PATH, &[protocol(), bearer(&token)]).await;
         assert_eq!((refused, text.contains("retry-after: ")), (status, status == 429), "{text}");
     }
