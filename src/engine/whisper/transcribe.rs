@@ -219,8 +219,8 @@ impl Attempt {
         self.silence > NOBODY_SPOKE && (self.text.log_probability < DOUBTFUL || lively == 0)
     }
 
-    /// What makes one of two attempts the better, the first that differs: that it is not invented, that it
-    /// ends, and how likely it is.
+    /// Returns what compares greater of the better of two attempts: that it is not invented, then that it ends,
+    /// then how likely it is.
     fn rank(&self, model: &Model, samples: usize, lively: usize) -> (bool, bool, f32) {
         let Written { log_probability, runaway, .. } = self.text;
         let invented = is_invented(log_probability, self.pieces(model).len(), samples, lively);
