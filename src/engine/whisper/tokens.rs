@@ -27,7 +27,12 @@ pub(super) struct Tokens {
     pub(super) suppressed: Vec<u32>,
     /// Tokens a text doesn't begin with.
     pub(super) suppressed_first: Vec<u32>,
+    /// Text tokens with characters of Chinese, Japanese or Korean, or the first byte of one.
+    east_asian: Vec<u32>,
 }
+
+/// Languages written in the characters of [`Tokens::east_asian`].
+const EAST_ASIAN: [&str; 4] = ["zh", "yue", "ja", "ko"];
 
 /// What `config.json` says.
 #[derive(Deserialize)]
@@ -78,6 +83,8 @@ impl Tokens {
                 piece.ok_or_else(|| format!("line {}: '{line}' isn't a byte-level piece", id + 1))
             })
             .collect::<Result<Vec<Vec<u8>>, String>>()?;
+        let east_asian =
+            pieces.iter().zip(0..).filter(|(piece, _)| is_east_asian(piece)).map(|(_, id)| id).collect();
         Ok(Tokens {
             count: lines.len(),
             pieces,
@@ -89,6 +96,7 @@ impl Tokens {
             languages,
             suppressed: Vec::new(),
             suppressed_first: Vec::new(),
+            east_asian,
         })
     }
 
@@ -140,6 +148,13 @@ impl Tokens {
         }
     }
 
+    /// Text tokens that a text in this language has no use for. Of noise, and of speech it fails to understand, Whisper
+    /// makes single Chinese characters, in the middle of Russian too.
+    pub(super) fn foreign(&self, language: Option<u32>) -> &[u32] {
+        let is_theirs = self.code(language).is_some_and(|code| EAST_ASIAN.contains(&code));
+        if is_theirs { &[] } else { &self.east_asian }
+    }
+
     /// What follows [`start`](Tokens::start) in the prompt.
     pub(super) fn task(&self, language: Option<u32>) -> Vec<u32> {
         match language {
@@ -159,6 +174,12 @@ impl Tokens {
         let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
         text.trim().to_owned()
     }
+}
+
+/// Returns whether a piece has a byte that begins a character from U+3000 to U+DFFF (UTF-8: 0xE3 to 0xED, which never
+/// continue one): kana, Han and Hangul with their punctuation.
+fn is_east_asian(piece: &[u8]) -> bool {
+    piece.iter().any(|byte| matches!(byte, 0xe3..=0xed))
 }
 
 /// GPT-2 writes bytes that are printable in Latin-1 as themselves, and the others as the characters from U+0100 on,
@@ -189,6 +210,16 @@ mod tests {
         assert_eq!(tokens.text(&[0, 1, tokens.end]), "Hi there");
         assert_eq!(tokens.text(&[2, 3]), "Пр");
         assert_eq!(tokens.text(&[2, 4]), "П", "half a character was shown");
+    }
+
+    #[test]
+    fn chinese_characters_are_for_languages_that_have_them() {
+        // The bytes of 去, whole and its first alone; those of a letter of Russian, and of a quotation mark.
+        let vocabulary = vocabulary(MULTILINGUAL).replace("Hi\nĠthere\nÐŁ\nÑĢ", "åİ»\nå\nÐŁ\nâĢľ");
+        let tokens = Tokens::parse(&vocabulary.replace("<|haw|>", "<|ja|>")).unwrap();
+        assert_eq!((tokens.text(&[0]).as_str(), tokens.text(&[3]).as_str()), ("去", "“"));
+        assert_eq!(tokens.foreign(tokens.language("ru").unwrap()), [0, 1]);
+        assert_eq!(tokens.foreign(tokens.language("ja").unwrap()), [] as [u32; 0]);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Writing {
         // Of the tokens from `end` on only that one may be written; the others steer.
         let written = &mut self.scores[..=*end as usize];
         let first: &[u32] = if self.tokens.is_empty() { suppressed_first } else { &[] };
-        for id in suppressed.iter().chain(first) {
+        for id in suppressed.iter().chain(first).chain(model.tokens.foreign(self.language)) {
             if let Some(score) = written.get_mut(*id as usize) {
                 *score = f32::NEG_INFINITY;
             }
