@@ -22,11 +22,11 @@ use voxline::clock::SystemClock;
 use voxline::engine::{
     EngineError, Guess, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, StreamOptions,
 };
-use voxline::gateway::authority::{Authority, Terms};
-use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::session::{self, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
+use voxline_gateway::authority::{Authority, Terms};
+use voxline_gateway::{Engines, Gateway, Options, serve};
 
 /// The tones of a button, in Hz: one for its row, one for its column (ITU-T Q.23).
 const ROWS: [f64; 4] = [697.0, 770.0, 852.0, 941.0];

@@ -265,7 +265,7 @@ fn hint(word: &str) -> String {
 
 /// The word of `known` that a misspelt `given` most probably stands for. The measure and its threshold are
 /// those of clap's suggestions, so that all suggestions of the program are alike.
-pub(crate) fn closest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn closest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const ALIKE: f64 = 0.7;
     // The measure is quadratic: what is longer than any name is none misspelt.
     if given.len() > 100 {

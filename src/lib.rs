@@ -14,50 +14,41 @@
 //!
 //! # Layout
 //!
-//! Without features the crate is the pipeline, the session and the token client. Features add the rest: `engine` (the
-//! traits behind which recognisers and voices stand), `whisper`, `voices`, `models`, `gateway` (the server side of it
-//! all), `cli` (the program) and `test-util` (test doubles). ARCHITECTURE.md has the protocol and the reasons.
+//! Recognisers and voices stand behind the traits of [`engine`]. Those that voxline brings are in the package
+//! `voxline-engines`, the server side of it all in `voxline-gateway`, test doubles and fault injection in
+//! `voxline-testing`, and the program in `voxline-cli`. ARCHITECTURE.md has the protocol and the reasons.
 #![forbid(unsafe_code)]
 
 pub mod audio;
 pub mod auth;
 pub mod chunk;
-#[cfg(feature = "cli")]
-pub mod cli;
-pub mod clock;
-#[cfg(feature = "cli")]
-pub mod config;
 pub mod decode;
-#[cfg(feature = "engine")]
 pub mod engine;
-#[cfg(feature = "gateway")]
-pub mod gateway;
-mod hex;
-#[cfg(feature = "engine")]
 pub mod language;
-#[cfg(feature = "models")]
-pub mod models;
 pub mod net;
 pub mod pace;
 pub mod pipeline;
-#[cfg(any(feature = "voices", feature = "models"))]
-mod program;
-mod random;
 pub mod recovery;
 pub mod resample;
-#[cfg_attr(not(feature = "voices"), expect(dead_code, unreachable_pub, reason = "clauses are for voices"))]
-mod sentences;
+pub mod sentences;
 pub mod session;
 pub mod source;
 pub mod speech;
 pub mod spool;
-#[cfg(feature = "test-util")]
-pub mod testing;
 pub mod transcript;
 pub mod transport;
-#[cfg(feature = "engine")]
+#[cfg(feature = "vad")]
 pub mod voice;
-pub mod wer;
+
+pub use voxline_support::clock;
+
+/// Parts that voxline's own test kit drives. Nothing here is stable.
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::auth::renewal::{Answer, Renewal, Renewed, Step};
+    pub use crate::transport::websocket::{unreachable, upgrade};
+}
 
 /// The examples in the README compile.
 #[cfg(doctest)]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::audio::{Feed, FramePos};
-use crate::clock::{Clock, SystemClock};
+use voxline_support::clock::{Clock, SystemClock};
 
 /// A speed of feeding.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

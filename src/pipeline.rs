@@ -349,11 +349,11 @@ impl Line {
 /// Marks voice, where that is wanted and built in.
 #[derive(Debug)]
 struct Marker {
-    #[cfg(feature = "engine")]
+    #[cfg(feature = "vad")]
     voice: Option<crate::voice::VoiceMarker>,
 }
 
-#[cfg(feature = "engine")]
+#[cfg(feature = "vad")]
 impl Marker {
     fn can(sample_rate: u32) -> bool {
         sample_rate == crate::voice::VOICE_RATE
@@ -371,7 +371,7 @@ impl Marker {
     }
 }
 
-#[cfg(not(feature = "engine"))]
+#[cfg(not(feature = "vad"))]
 impl Marker {
     fn can(_: u32) -> bool {
         false

@@ -219,16 +219,16 @@ fn is_initials(word: &str) -> bool {
 
 /// A part of a sentence and the mark behind it, which says how it is to be spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Clause<'a> {
+pub struct Clause<'a> {
     /// The words, with the quotes and brackets among them.
-    pub(crate) text: &'a str,
+    pub text: &'a str,
     /// One of `. , ? ! ; :`, or `None` where the sentence just ends.
-    pub(crate) mark: Option<char>,
+    pub mark: Option<char>,
 }
 
 /// The clauses of a sentence: cut at `, ; :`, at dashes between words and at the terminators inside it. Marks without
 /// white space behind (`3,5`, `10:30`) and the dots of abbreviations are no cuts.
-pub(crate) fn clauses(sentence: &str) -> Vec<Clause<'_>> {
+pub fn clauses(sentence: &str) -> Vec<Clause<'_>> {
     let mut clauses = Vec::new();
     let (mut start, mut skip_to) = (0, 0);
     for (at, c) in sentence.char_indices() {
@@ -287,7 +287,7 @@ fn spoken_mark(marks: &str) -> char {
 }
 
 /// What a sentence ends with.
-pub(crate) fn is_terminator(c: char) -> bool {
+pub fn is_terminator(c: char) -> bool {
     matches!(c, '.' | '!' | '?' | '…')
 }
 
@@ -300,7 +300,7 @@ fn is_dash(c: char) -> bool {
 }
 
 /// What may close behind that.
-pub(crate) fn is_closing(c: char) -> bool {
+pub fn is_closing(c: char) -> bool {
     matches!(c, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '}')
 }
 

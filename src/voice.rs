@@ -12,10 +12,10 @@ use crate::audio::{AudioChunk, sample};
 pub const VOICE_RATE: u32 = 16_000;
 
 /// Frames in a hop: what the detector scores at once.
-pub(crate) const HOP: usize = 256;
+pub const HOP: usize = 256;
 
 /// A hop is voiced from this score on.
-pub(crate) const VOICED: f32 = 0.5;
+pub const VOICED: f32 = 0.5;
 
 /// For so many hops after a voiced one it is still speech: 0.3 s.
 const HANGOVER: u32 = 19;

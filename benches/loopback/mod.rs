@@ -18,13 +18,13 @@ use voxline::audio::{AudioChunk, Feed};
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
 use voxline::engine::Voices;
-use voxline::gateway::authority::{Authority, NewClient};
-use voxline::gateway::{Engines, Gateway, Options, serve};
 use voxline::net::{Endpoint, http_client};
 use voxline::session::protocol::{self, ServerMessage};
 use voxline::session::{self, Ledger, Settings};
-use voxline::testing::NullRecognizer;
 use voxline::transport::{WebSocketConnector, socket_limits};
+use voxline_gateway::authority::{Authority, NewClient};
+use voxline_gateway::{Engines, Gateway, Options, serve};
+use voxline_testing::NullRecognizer;
 
 /// What the session stream has, in frames per second.
 pub(crate) const SAMPLE_RATE: u32 = 16_000;

@@ -13,8 +13,8 @@ use super::renewal::{Answer, Renewal, Renewed, Step};
 use super::slots::{SlotState, SlotsError};
 use super::token::{TokenGeneration, TokenSet};
 use super::vault::{LockedVault, Vault};
-use crate::clock::Moment;
-use crate::random;
+use voxline_support::clock::Moment;
+use voxline_support::random;
 
 /// How long the keeper sleeps at most. Timers stand still while the machine sleeps; the clocks it reads don't.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);

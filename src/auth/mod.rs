@@ -9,7 +9,8 @@ mod keeper;
 mod logout;
 mod oauth;
 mod provider;
-mod renewal;
+#[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "its logic is played by our tests"))]
+pub(crate) mod renewal;
 mod slots;
 mod token;
 mod vault;
@@ -20,11 +21,8 @@ pub use keeper::PlantedTokenBug;
 pub use logout::{LoggedOut, log_out};
 pub use oauth::{Credentials, OAuthClient, REVOCATION_PATH, TOKEN_PATH};
 pub use provider::{TokenFuture, TokenProvider, TokenSource};
-#[cfg(feature = "test-util")]
-pub(crate) use renewal::{Answer, Renewal, Renewed, Step};
 pub use slots::{MAX_SLOTS, Slot, SlotState, Slots, SlotsError};
 pub use token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
 #[cfg(feature = "test-util")]
 pub use vault::VaultStep;
 pub use vault::{Account, LockedVault, Vault, VaultError, VaultKey};
-pub(crate) use vault::{changeable_by_others, create_private_dir, create_private_file, exposed, is_ours};

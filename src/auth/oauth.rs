@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::error::{AuthError, Refusal};
 use super::token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
-use crate::clock::Clock;
 use crate::net::{self, Endpoint, read_answer, reason};
 use crate::recovery::{Recovery, retry_after};
+use voxline_support::clock::Clock;
 
 /// The token endpoint's path.
 pub const TOKEN_PATH: &str = "/auth/oauth/v1/token";

@@ -9,9 +9,9 @@ use secrecy::SecretString;
 
 use super::error::AuthError;
 use super::token::{AccessToken, TokenGeneration, TokenSet};
-use crate::clock::Moment;
-use crate::random::Random;
 use crate::recovery::Recovery;
+use voxline_support::clock::Moment;
+use voxline_support::random::Random;
 
 /// After the first failures the wait is anything up to a ceiling that doubles from [`FIRST_CEILING`] ("full jitter":
 /// many clients that failed together don't come back together). After [`DOUBLINGS`] of them it is [`LAST_WAIT`] and some
@@ -28,7 +28,7 @@ const FRESH: Duration = Duration::from_secs(60);
 
 /// What a caller is told.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// A token that lives.
     Token(AccessToken),
     /// A renewal is due: ask again when it is done.
@@ -39,7 +39,7 @@ pub(crate) enum Answer {
 
 /// What is to be done next.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub enum Step {
     /// Get a token other than this one, which is refused or at its end, then say [`Renewal::done`].
     Renew {
         /// The token in force.
@@ -53,15 +53,16 @@ pub(crate) enum Step {
 
 /// What a renewal brought.
 #[derive(Debug)]
-pub(crate) struct Renewed {
-    pub(crate) tokens: TokenSet,
+pub struct Renewed {
+    /// What was granted.
+    pub tokens: TokenSet,
     /// Whether another process had got it before: then nobody knows what that knew of the service.
-    pub(crate) shared: bool,
+    pub shared: bool,
 }
 
 /// The token in force, and the way to the next one.
 #[derive(Debug)]
-pub(crate) struct Renewal {
+pub struct Renewal {
     endpoint: String,
     held: Option<Held>,
     generation: TokenGeneration,
@@ -107,7 +108,7 @@ impl Failed {
 
 impl Renewal {
     /// Holds no token yet. `seed` decides the spread of the waits.
-    pub(crate) fn new(endpoint: String, seed: u64) -> Renewal {
+    pub fn new(endpoint: String, seed: u64) -> Renewal {
         Renewal {
             endpoint,
             held: None,
@@ -121,7 +122,7 @@ impl Renewal {
     }
 
     /// A token for a caller; `newer_than` is one that was refused, or is at its end, and must not be handed out again.
-    pub(crate) fn ask(&mut self, newer_than: Option<TokenGeneration>, now: &Moment) -> Answer {
+    pub fn ask(&mut self, newer_than: Option<TokenGeneration>, now: &Moment) -> Answer {
         let stale = newer_than.is_some_and(|stale| self.generation <= stale);
         if let Some(held) = &self.held {
             let left = held.tokens.left(now);
@@ -153,7 +154,7 @@ impl Renewal {
     }
 
     /// What is to be done next. [`Step::Renew`] is said once for each renewal.
-    pub(crate) fn next(&mut self, now: &Moment) -> Step {
+    pub fn next(&mut self, now: &Moment) -> Step {
         if self.under_way.is_some() {
             return Step::Idle;
         }
@@ -174,11 +175,7 @@ impl Renewal {
     }
 
     /// A renewal ended so. Tells why there is still no other token, where that is so.
-    pub(crate) fn done(
-        &mut self,
-        outcome: Result<Renewed, AuthError>,
-        now: &Moment,
-    ) -> Result<(), AuthError> {
+    pub fn done(&mut self, outcome: Result<Renewed, AuthError>, now: &Moment) -> Result<(), AuthError> {
         let began = self.under_way.take().unwrap_or_else(|| now.clone());
         self.wanted = false;
         let endpoint = || self.endpoint.clone();
@@ -222,7 +219,7 @@ impl Renewal {
     }
 
     /// Whether the token in force can still be handed out.
-    pub(crate) fn lives(&self, now: &Moment) -> bool {
+    pub fn lives(&self, now: &Moment) -> bool {
         self.held.as_ref().is_some_and(|held| !held.tokens.is_expired(now))
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Moment;
+use voxline_support::clock::Moment;
 
 /// The documented limit of refresh tokens a project.
 pub const MAX_SLOTS: usize = 25;

@@ -8,7 +8,7 @@ use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Moment;
+use voxline_support::clock::Moment;
 
 /// Counts the access tokens a provider has handed out: a later token has a higher generation, so that a refusal can
 /// be told to concern the token in force or one already replaced.

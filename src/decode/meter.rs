@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use symphonia::core::io::MediaSource;
 
-use crate::clock::thread_cpu_time;
+use voxline_support::clock::thread_cpu_time;
 
 /// A flag that stops a decoder from another thread. Clones share it.
 #[derive(Clone, Debug, Default)]

@@ -38,9 +38,9 @@ use self::guard::guarded;
 use self::meter::{Meter, Stopped};
 use self::packets::{Packets, Spec, Stop};
 use self::pcm::PcmReader;
-use crate::clock::{Clock, SystemClock};
 use crate::resample::frames_at;
 use crate::source::Source;
+use voxline_support::clock::{Clock, SystemClock};
 
 /// How many frames a byte of a source may become, at most: a FLAC frame of digital silence has 16 bytes for 65,535
 /// frames. What gives more goes round in circles.

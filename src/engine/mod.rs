@@ -4,12 +4,7 @@
 //! [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: their caller runs them on a thread where
 //! blocking is allowed.
 
-mod endpoint;
-mod modulation;
-#[cfg(feature = "voices")]
 mod voices;
-#[cfg(feature = "whisper")]
-pub mod whisper;
 
 use std::fmt;
 use std::ops::{ControlFlow, RangeInclusive};
@@ -19,14 +14,7 @@ use crate::audio::FrameRange;
 use crate::language::{Language, Languages};
 use crate::transcript::Word;
 
-pub use self::endpoint::{Endpointer, Open, Span};
-#[cfg(feature = "voices")]
-pub use self::voices::{
-    EspeakVoice, FestivalVoice, MAX_SENTENCE_CHARS, PiperVoice, Sentences, VoiceError, Voices, language_of,
-    sentences,
-};
-#[cfg(feature = "whisper")]
-pub use self::whisper::Whisper;
+pub use self::voices::{VoiceError, Voices, language_of};
 
 /// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;
@@ -209,12 +197,6 @@ pub struct VoiceInfo {
 /// The tempos a voice speaks at; others are moved to the nearer end. Cloud Voice takes 0.75 to 1.75, its public demo
 /// took 0.5 to 2.
 pub const TEMPOS: RangeInclusive<f32> = 0.5..=2.0;
-
-/// A tempo within [`TEMPOS`]; 1 for what is no number.
-#[cfg(feature = "voices")]
-fn clamped_tempo(tempo: f32) -> f32 {
-    if tempo.is_nan() { 1.0 } else { tempo.clamp(*TEMPOS.start(), *TEMPOS.end()) }
-}
 
 /// How a voice sounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

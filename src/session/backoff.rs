@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::random::Random;
+use voxline_support::random::Random;
 
 /// How long to wait before the next try: a random time below a ceiling that doubles from `floor` to `ceiling` with
 /// each failure ("full jitter": many clients that failed together don't come back together).

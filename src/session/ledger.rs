@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::error::SessionError;
+use crate::audio::FramePos;
+use crate::transcript::TranscriptEvent;
 
 /// Where every frame went, and what it took. Always: `accepted = recognised + gaps + unfinished`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -41,6 +43,29 @@ impl Ledger {
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         self.accepted == self.recognised + self.gaps + self.unfinished
+    }
+
+    /// Adds what an event of the session tells: for a caller that may leave before the session ends and hands over its
+    /// own.
+    pub fn count(&mut self, event: &TranscriptEvent) {
+        match event {
+            TranscriptEvent::Final(segment) => {
+                self.recognised += segment.range.len();
+                self.finals += 1;
+            }
+            TranscriptEvent::Gap { range } => self.gaps += range.len(),
+            TranscriptEvent::Reconnected { .. } => self.reconnects += 1,
+            TranscriptEvent::Partial { .. } | TranscriptEvent::End { .. } => {}
+        }
+    }
+
+    /// The ledger of a session that was broken off after it was handed the audio up to `end`, from what was
+    /// [counted](Ledger::count) until then.
+    #[must_use]
+    pub fn broken_off(self, end: FramePos) -> Ledger {
+        let accounted = self.recognised + self.gaps;
+        let accepted = end.0.max(accounted);
+        Ledger { accepted, unfinished: accepted - accounted, ..self }
     }
 }
 

@@ -8,8 +8,7 @@ use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
-#[cfg(feature = "cli")]
-pub(crate) use self::url::name as url_name;
+pub use self::url::name as url_name;
 use crate::audio::PcmFormat;
 
 /// Why a source cannot be read.

@@ -93,8 +93,7 @@ fn shown(url: &Url) -> String {
 }
 
 /// The name of the recording at `url`: what may be secret is left out.
-#[cfg(feature = "cli")]
-pub(crate) fn name(url: &str) -> String {
+pub fn name(url: &str) -> String {
     Url::parse(url).map_or_else(|_| before_secrets(url), |url| shown(&url))
 }
 

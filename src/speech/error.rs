@@ -1,6 +1,7 @@
 //! Why there is no speech, or not all of it.
 
 use crate::auth::{AuthError, AuthErrorKind};
+use crate::net::refusal;
 use crate::recovery::Recovery;
 
 /// Why there is no speech, or not all of it. What was worth another try has had it by then.
@@ -44,7 +45,41 @@ pub enum SpeechError {
     },
 }
 
+/// The kinds of [`SpeechError`] that users tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpeechErrorKind {
+    /// The service could not be reached, or failed.
+    Unreachable,
+    /// The service refused the credentials or the token, or the token is not for speech.
+    Authentication,
+    /// A limit of the service, or of the token.
+    Limit,
+    /// The request itself: a text, a voice or an option that the service does not take; or the set-up on this machine.
+    Request,
+}
+
 impl SpeechError {
+    /// Its kind, for exit codes and messages.
+    #[must_use]
+    pub fn kind(&self) -> SpeechErrorKind {
+        match self {
+            SpeechError::Auth(error) => match error.kind() {
+                AuthErrorKind::Unreachable => SpeechErrorKind::Unreachable,
+                AuthErrorKind::Limit => SpeechErrorKind::Limit,
+                AuthErrorKind::Setup => SpeechErrorKind::Request,
+                AuthErrorKind::Authentication => SpeechErrorKind::Authentication,
+            },
+            SpeechError::Refused { status, code, .. } => match refusal::kind(*status, *code) {
+                refusal::Kind::Authentication => SpeechErrorKind::Authentication,
+                refusal::Kind::Limit => SpeechErrorKind::Limit,
+                refusal::Kind::Other if *status == 400 => SpeechErrorKind::Request,
+                refusal::Kind::Other => SpeechErrorKind::Unreachable,
+            },
+            SpeechError::Unreachable { .. } | SpeechError::Answer { .. } => SpeechErrorKind::Unreachable,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn recovery(&self) -> Recovery {

@@ -11,9 +11,9 @@ use super::request::{Answer, Service};
 use super::samples::Samples;
 use super::{Codec, PCM_RATE, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenGeneration};
-use crate::random;
 use crate::recovery::Recovery;
 use crate::session::backoff::Backoff;
+use voxline_support::random;
 
 /// The most bytes in a piece of PCM: 100 ms, so that who stops at one stops soon.
 const PIECE_BYTES: usize = PCM_RATE as usize / 10 * 2;

@@ -56,9 +56,9 @@ use self::recovery::Scan;
 use self::repair::Survey;
 use self::state::State;
 use crate::audio::FramePos;
-use crate::auth::{changeable_by_others, create_private_dir, create_private_file, exposed, is_ours};
-use crate::session::Checkpoint;
+use crate::session::{Checkpoint, Ledger};
 use crate::transcript::TranscriptEvent;
+use voxline_support::private_file;
 
 /// The format's version. A file of a later one is not read, nor one before [`OLDEST_VERSION`].
 const VERSION: u32 = 2;
@@ -127,6 +127,21 @@ pub struct Recovered {
     /// Where a damaged file was set aside. All that could be read of it went on in a new one; frames that
     /// could not are a gap, unless their text was there.
     pub damaged: Option<PathBuf>,
+}
+
+impl Recovered {
+    /// The ledger of what earlier processes brought to its end.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        let Checkpoint { final_, gaps, next_index, .. } = &self.checkpoint;
+        Ledger {
+            accepted: self.accepted.0,
+            recognised: final_.0.saturating_sub(*gaps),
+            gaps: *gaps,
+            finals: *next_index,
+            ..Ledger::default()
+        }
+    }
 }
 
 /// The file of one session, for as long as it is needed. Others can't open it until this and all that came with it are
@@ -288,7 +303,7 @@ fn acquire(path: &Path) -> Result<Locked, SpoolError> {
     let directory = directory_of(path);
     // Whoever can change it could put another file there, and read what is said from then on.
     let check_directory = || {
-        if changeable_by_others(&fs::metadata(directory).map_err(io_error)?) {
+        if private_file::is_changeable_by_others(&fs::metadata(directory).map_err(io_error)?) {
             return Err(SpoolError::ExposedDirectory { path: directory.to_owned() });
         }
         Ok(())
@@ -296,16 +311,20 @@ fn acquire(path: &Path) -> Result<Locked, SpoolError> {
     loop {
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create_private_dir(directory).map_err(io_error)?;
+                private_file::create_dir(directory).map_err(io_error)?;
                 check_directory()?;
-                create_private_file(path).map_err(io_error)?;
+                private_file::create_file(path).map_err(io_error)?;
             }
             Err(error) => return Err(io_error(error)),
             Ok(metadata) if !metadata.is_file() => {
                 return Err(SpoolError::NotAFile { path: path.to_owned() });
             }
-            Ok(metadata) if !is_ours(&metadata) => return Err(SpoolError::NotOurs { path: path.to_owned() }),
-            Ok(metadata) if exposed(&metadata) => return Err(SpoolError::Exposed { path: path.to_owned() }),
+            Ok(metadata) if !private_file::is_ours(&metadata) => {
+                return Err(SpoolError::NotOurs { path: path.to_owned() });
+            }
+            Ok(metadata) if private_file::is_exposed(&metadata) => {
+                return Err(SpoolError::Exposed { path: path.to_owned() });
+            }
             Ok(_) => check_directory()?,
         }
         let file = match OpenOptions::new().read(true).write(true).open(path) {
@@ -385,7 +404,7 @@ mod tests {
     fn a_spool_of_another_version_is_refused_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("spool");
-        create_private_file(&path).unwrap();
+        private_file::create_file(&path).unwrap();
         let body = HeadBody {
             version: 3,
             sample_rate: 16_000,

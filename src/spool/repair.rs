@@ -15,9 +15,10 @@ use super::at::At;
 use super::locked::Locked;
 use super::record::{AUDIO_HEAD, Entry, HEADER_BYTES, HeadBody, Header, Kind, Records, read_most};
 use super::state::State;
-use super::{Fsync, VERSION, create_private_file};
+use super::{Fsync, VERSION};
 use crate::audio::{FRAME_BYTES, FramePos};
 use crate::transcript::FinalSegment;
+use voxline_support::private_file;
 
 /// How much is looked through at once for the beginning of a record.
 const WINDOW: usize = 64 * 1024;
@@ -259,7 +260,7 @@ pub(super) fn replace(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    create_private_file(&new)?;
+    private_file::create_file(&new)?;
     let file = Locked::new(fs::OpenOptions::new().read(true).write(true).open(&new)?)?;
     let mut output = BufWriter::new(&*file);
     // The damaged file's own head may be of an earlier version, which knows no lost frames.
@@ -322,7 +323,7 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             // A file system without links.
             Err(_) if !aside.try_exists()? => {
-                create_private_file(&aside)?;
+                private_file::create_file(&aside)?;
                 fs::copy(path, &aside)?;
                 return Ok(aside);
             }

@@ -5,7 +5,11 @@
 //! leave out the target `tungstenite::protocol`.
 
 mod handshake;
-mod websocket;
+#[cfg_attr(
+    not(feature = "test-util"),
+    expect(unreachable_pub, reason = "the simulated network dials as it does")
+)]
+pub(crate) mod websocket;
 mod wire;
 
 use std::future::Future;
@@ -13,11 +17,7 @@ use std::future::Future;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use websocket::{WebSocketConnector, socket_limits};
-#[cfg(feature = "test-util")]
-pub(crate) use websocket::{unreachable, upgrade};
-#[cfg(feature = "gateway")]
-pub(crate) use wire::Event;
-pub use wire::Wire;
+pub use wire::{Event, Wire};
 
 use crate::auth::AccessToken;
 use crate::session::Failure;

@@ -118,7 +118,7 @@ impl Connect for WebSocketConnector {
 }
 
 /// The opening handshake with the service at `endpoint`, on a connection that was made.
-pub(crate) async fn upgrade<S: Stream>(
+pub async fn upgrade<S: Stream>(
     endpoint: &Endpoint,
     stream: S,
     token: &AccessToken,
@@ -143,7 +143,7 @@ pub(crate) async fn upgrade<S: Stream>(
 }
 
 /// The service can't be reached, or not kept, for a reason that may pass.
-pub(crate) fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
+pub fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
     Failure {
         recovery: Recovery::Retry,
         kind: FailureKind::Unreachable,

@@ -12,8 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// News of a socket for its owner.
-#[cfg(feature = "gateway")]
-pub(crate) enum Event {
+pub enum Event {
     /// As [`Wire::next`] returns it.
     Message(Option<Result<Message, Error>>),
     /// There is room for more to send.
@@ -51,7 +50,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     }
 
     /// How many messages wait to be written.
-    pub(crate) fn queued(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.outgoing.len()
     }
 
@@ -67,8 +66,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
 
     /// Waits like [`next`](Wire::next), where `queued` is given only until no more than so many messages wait
     /// to be written. May be dropped at any time without losing anything.
-    #[cfg(feature = "gateway")]
-    pub(crate) async fn next_or_drained(&mut self, queued: Option<usize>) -> Event {
+    pub async fn next_or_drained(&mut self, queued: Option<usize>) -> Event {
         poll_fn(|cx| match self.poll_next(cx) {
             Poll::Ready(message) => Poll::Ready(Event::Message(message)),
             Poll::Pending if queued.is_some_and(|queued| self.outgoing.len() <= queued) => {
@@ -80,7 +78,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     }
 
     /// [`next`](Wire::next), for who waits for several.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
         if self.broken.is_none()
             && let Poll::Ready(Err(error)) = self.poll_write(cx)
         {

@@ -4,6 +4,8 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use voxline_support::private_file;
+
 use super::VaultError;
 
 /// The longest file read: a real one has a few kilobytes.
@@ -52,8 +54,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
 /// Refuses a file that is exposed, or somebody else's.
 fn check(path: &Path, metadata: &Metadata) -> Result<(), VaultError> {
     match metadata {
-        metadata if exposed(metadata) => Err(VaultError::Exposed { path: path.to_owned() }),
-        metadata if !is_ours(metadata) => Err(VaultError::NotOurs { path: path.to_owned() }),
+        metadata if private_file::is_exposed(metadata) => Err(VaultError::Exposed { path: path.to_owned() }),
+        metadata if !private_file::is_ours(metadata) => Err(VaultError::NotOurs { path: path.to_owned() }),
         _ => Ok(()),
     }
 }
@@ -67,7 +69,7 @@ pub(super) fn replace(
 ) -> io::Result<()> {
     let new = new_name(path);
     remove(&new)?;
-    let mut file = private().write(true).create_new(true).open(&new)?;
+    let mut file = private_file::options().write(true).create_new(true).open(&new)?;
     step(VaultStep::Created)?;
     let (first, second) = bytes.split_at(bytes.len() / 2);
     file.write_all(first)?;
@@ -114,82 +116,13 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 /// Refuses a directory in which others could replace files.
 pub(super) fn check_directory(directory: &Path) -> Result<(), VaultError> {
     let metadata = fs::metadata(directory).map_err(|error| VaultError::io(directory, error))?;
-    match changeable_by_others(&metadata) {
-        true => Err(VaultError::ExposedDirectory { path: directory.to_owned() }),
-        false => Ok(()),
+    if private_file::is_changeable_by_others(&metadata) {
+        return Err(VaultError::ExposedDirectory { path: directory.to_owned() });
     }
-}
-
-/// Returns whether others than us can change what is in a directory: it is theirs, or open to them.
-pub(crate) fn changeable_by_others(metadata: &Metadata) -> bool {
-    writable_by_others(metadata) || !is_ours(metadata)
+    Ok(())
 }
 
 /// The file that says by its lock who may change the vault. It is never removed: two processes must not hold two.
 pub(super) fn open_lock(path: &Path) -> io::Result<File> {
-    private().append(true).create(true).open(path)
-}
-
-/// Whether others than the owner may do anything with the file.
-#[cfg(unix)]
-pub(crate) fn exposed(metadata: &Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    metadata.permissions().mode() & 0o077 != 0
-}
-
-#[cfg(unix)]
-fn writable_by_others(metadata: &Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    metadata.permissions().mode() & 0o022 != 0
-}
-
-#[cfg(unix)]
-pub(crate) fn is_ours(metadata: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    metadata.uid() == rustix::process::geteuid().as_raw()
-}
-
-#[cfg(unix)]
-fn private() -> fs::OpenOptions {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = fs::OpenOptions::new();
-    options.mode(0o600);
-    options
-}
-
-/// Creates `directory`, open to its owner alone, unless it is there.
-#[cfg(unix)]
-pub(crate) fn create_private_dir(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-/// Creates an empty file that only its owner can read, unless it is there.
-pub(crate) fn create_private_file(path: &Path) -> io::Result<()> {
-    private().append(true).create(true).open(path).map(drop)
-}
-
-#[cfg(not(unix))]
-pub(crate) fn exposed(_: &Metadata) -> bool {
-    false
-}
-
-#[cfg(not(unix))]
-fn writable_by_others(_: &Metadata) -> bool {
-    false
-}
-
-#[cfg(not(unix))]
-pub(crate) fn is_ours(_: &Metadata) -> bool {
-    true
-}
-
-#[cfg(not(unix))]
-fn private() -> fs::OpenOptions {
-    fs::OpenOptions::new()
-}
-
-#[cfg(not(unix))]
-pub(crate) fn create_private_dir(directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)
+    private_file::options().append(true).create(true).open(path)
 }

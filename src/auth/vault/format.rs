@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use super::Account;
 use crate::auth::slots::Slots;
 use crate::auth::token::{RefreshToken, Scope, TokenSet};
-use crate::clock::Moment;
-use crate::hex::hex;
+use voxline_support::clock::Moment;
+use voxline_support::hex;
 
 /// The format's version. A file of a later one is not read, and not touched.
 const VERSION: u32 = 2;

@@ -11,19 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use voxline_support::{hex, private_file};
 
 #[cfg(feature = "test-util")]
 pub use self::file::VaultStep;
 #[cfg(not(feature = "test-util"))]
 use self::file::VaultStep;
-pub(crate) use self::file::{
-    changeable_by_others, create_private_dir, create_private_file, exposed, is_ours,
-};
 use self::format::BadContents;
 pub use self::format::VaultKey;
 use super::slots::Slots;
 use super::token::TokenSet;
-use crate::hex::hex;
 use crate::net::Endpoint;
 
 /// How long to wait for another process that holds the lock: longer than a request to the token endpoint may take.
@@ -215,7 +212,7 @@ impl Vault {
     fn open_lock(&self) -> Result<File, VaultError> {
         let io_error = |error| VaultError::io(&self.path, error);
         let directory = self.path.parent().expect("a vault is a file in a directory");
-        create_private_dir(directory).map_err(io_error)?;
+        private_file::create_dir(directory).map_err(io_error)?;
         file::check_directory(directory)?;
         file::open_lock(&self.path.with_extension("lock")).map_err(io_error)
     }

@@ -37,9 +37,9 @@ use super::replay::ReplayBuffer;
 use super::settings::{Overflow, Settings};
 use crate::audio::{AudioChunk, FramePos};
 use crate::auth::TokenGeneration;
-use crate::random::Random;
 use crate::recovery::Recovery;
 use crate::transcript::TranscriptEvent;
+use voxline_support::random::Random;
 
 /// Where a session stands: `final <= received <= sent <= accepted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

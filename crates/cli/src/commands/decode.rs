@@ -1,0 +1,253 @@
+//! `voxline decode`: any recording in, PCM out.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::exit_code::{CliError, Exit, STDOUT};
+use crate::input::Reading;
+use crate::keep_binary_off_terminal;
+use crate::progress::Progress;
+use crate::target;
+use crate::typed::whole;
+use voxline::audio::{AudioChunk, FramePos, WavWriter, sample};
+use voxline::chunk::Chunker;
+use voxline::decode::{self, Block, Decoder};
+use voxline::resample::{RATES, Resampler};
+use voxline::voice::{VOICE_RATE, VoiceMarker};
+
+/// How long the resampler's blocks take to fill: half the work of those that a speaker waits for. Longer ones need
+/// more memory and little less work.
+const FILL: Duration = Duration::from_millis(40);
+
+/// Frames from one update of the progress bar to the next.
+const SHOWN_EVERY: u64 = 1 << 17;
+
+/// Bytes that are written at once.
+const WRITE_BYTES: usize = 64 * 1024;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Recording; `-` for standard input
+    #[arg(value_name = "FILE")]
+    input: PathBuf,
+    /// Write to a file; `-` for standard output
+    #[arg(short, long, default_value = "-", value_name = "PATH")]
+    output: PathBuf,
+    /// Frames per second of the output
+    #[arg(long, default_value_t = 16_000, value_name = "HZ",
+          value_parser = whole(RATES))]
+    rate: u32,
+    /// Format of the output
+    #[arg(long, default_value = "wav")]
+    format: Format,
+    /// Leave out what is not speech, at 16 kHz and of one channel; what is left is closer together
+    #[arg(long)]
+    skip_silence: bool,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+/// What is written. With several channels, samples of one frame stand side by side.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// WAV of 16-bit PCM
+    Wav,
+    /// 16-bit little-endian PCM without a header
+    S16le,
+    /// 32-bit little-endian floats without a header
+    F32le,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
+    let Arguments { input, output, rate, format, skip_silence, reading } = arguments;
+    if target::same_file(&output, &input) {
+        let output = output.display();
+        return Err(CliError::new(Exit::Setup, format!("{output}: the output is the recording itself")));
+    }
+    keep_binary_off_terminal(&output)?;
+    let source = reading.open(&input)?;
+    let name = source.name().to_owned();
+    let wanted =
+        decode::Options { channels: reading.channels, sample_rate: Some(rate), ..decode::Options::default() };
+    let mut decoder = Decoder::open(source, wanted)?;
+    let resampler = |_| Resampler::with_fill(decoder.sample_rate(), rate, FILL);
+    let resamplers: Result<Vec<_>, _> = (0..decoder.planes()).map(resampler).collect();
+    let mut resamplers =
+        resamplers.map_err(|error| CliError::new(Exit::Input, format!("{name}: {error}")))?;
+    let mut speech = match (skip_silence, rate, resamplers.len()) {
+        (false, ..) => None,
+        (true, VOICE_RATE, 1) => Some(Speech::new()),
+        (true, ..) => {
+            let reason = "--skip-silence: works at 16000 Hz and on one channel";
+            return Err(CliError::new(Exit::Setup, reason));
+        }
+    };
+    let progress = Progress::new(&name, decoder.sample_rate(), decoder.info().duration());
+
+    let mut sink = Sink::open(output, format, rate, resamplers.len())?;
+    let (mut block, mut planes) = (Block::new(), vec![Vec::new(); resamplers.len()]);
+    let (mut position, mut shown) = (FramePos::ZERO, FramePos::ZERO);
+    let ended = loop {
+        match decoder.next_block(&mut block) {
+            Ok(true) => {}
+            Ok(false) => break Ok(Exit::Done),
+            // What came before is kept.
+            Err(error) => break Err(error.into()),
+        }
+        for ((resampler, samples), plane) in resamplers.iter_mut().zip(block.planes()).zip(&mut planes) {
+            plane.clear();
+            resampler.push(samples, plane);
+        }
+        if let Some(speech) = &mut speech {
+            speech.keep(&mut planes[0]);
+        }
+        sink.write(&planes)?;
+        position = position + block.frames() as u64;
+        if position - shown >= SHOWN_EVERY {
+            progress.reach(position);
+            shown = position;
+        }
+    };
+    for (resampler, plane) in resamplers.iter_mut().zip(&mut planes) {
+        plane.clear();
+        resampler.finish(plane);
+    }
+    if let Some(speech) = &mut speech {
+        speech.keep(&mut planes[0]);
+        speech.finish(&mut planes[0]);
+    }
+    sink.write(&planes)?;
+    sink.finish()?;
+    drop(progress);
+    ended
+}
+
+/// Takes silence out of a stream, chunk by chunk.
+struct Speech {
+    chunker: Chunker,
+    marker: VoiceMarker,
+    /// The last chunk, if it was silent: where speech follows, its first soft sounds may be in it.
+    before: Option<AudioChunk>,
+}
+
+impl Speech {
+    fn new() -> Speech {
+        // 100 ms
+        Speech { chunker: Chunker::new(VOICE_RATE as usize / 10), marker: VoiceMarker::new(), before: None }
+    }
+
+    /// Replaces samples by the speech that is known to be in them, and before them.
+    fn keep(&mut self, samples: &mut Vec<f32>) {
+        let all = std::mem::take(samples);
+        let mut rest = all.as_slice();
+        while let Some(chunk) = self.chunker.push(&mut rest) {
+            self.sort(chunk, samples);
+        }
+    }
+
+    /// Appends what is left, if it is speech.
+    fn finish(&mut self, samples: &mut Vec<f32>) {
+        if let Some(chunk) = self.chunker.finish() {
+            self.sort(chunk, samples);
+        }
+    }
+
+    fn sort(&mut self, chunk: AudioChunk, speech: &mut Vec<f32>) {
+        let chunk = self.marker.mark(chunk);
+        if chunk.voiced() == Some(false) {
+            self.before = Some(chunk);
+            return;
+        }
+        for kept in self.before.take().into_iter().chain([chunk]) {
+            speech.extend(sample::read_s16le(kept.payload()));
+        }
+    }
+}
+
+/// What writes frames in the format that was asked for.
+struct Sink {
+    name: String,
+    output: Output,
+    /// The frames in order, and their bytes.
+    frames: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+enum Output {
+    WavFile(WavWriter<BufWriter<File>>),
+    WavStream(WavWriter<BufWriter<io::Stdout>>),
+    S16(Box<dyn Write>),
+    F32(Box<dyn Write>),
+}
+
+impl Sink {
+    fn open(path: PathBuf, format: Format, rate: u32, channels: usize) -> Result<Sink, CliError> {
+        let is_stdout = path.as_os_str() == "-";
+        let name = if is_stdout { STDOUT.to_owned() } else { path.display().to_string() };
+        let channels = u16::try_from(channels).expect("no container has that many channels");
+        let stdout = || BufWriter::with_capacity(WRITE_BYTES, io::stdout());
+        let raw = || -> Result<Box<dyn Write>, CliError> {
+            match is_stdout {
+                true => Ok(Box::new(stdout())),
+                false => {
+                    let file = File::create(&path).map_err(|error| CliError::output(&name, &error))?;
+                    Ok(Box::new(BufWriter::with_capacity(WRITE_BYTES, file)))
+                }
+            }
+        };
+        let output = match format {
+            Format::Wav if is_stdout => {
+                Output::WavStream(WavWriter::streaming(&name, stdout(), rate, channels)?)
+            }
+            Format::Wav => Output::WavFile(WavWriter::create(&path, rate, channels)?),
+            Format::S16le => Output::S16(raw()?),
+            Format::F32le => Output::F32(raw()?),
+        };
+        Ok(Sink { name, output, frames: Vec::new(), bytes: Vec::new() })
+    }
+
+    fn write(&mut self, planes: &[Vec<f32>]) -> Result<(), CliError> {
+        let frames = match planes {
+            [plane] => plane.as_slice(),
+            planes => {
+                self.frames.clear();
+                let count = planes.first().map_or(0, Vec::len);
+                self.frames.extend((0..count).flat_map(|frame| planes.iter().map(move |plane| plane[frame])));
+                self.frames.as_slice()
+            }
+        };
+        self.bytes.clear();
+        let failed = |error| failed(&self.name, &error);
+        match &mut self.output {
+            Output::WavFile(wav) => wav.write(frames).map_err(CliError::from),
+            Output::WavStream(wav) => wav.write(frames).map_err(CliError::from),
+            Output::S16(out) => {
+                sample::write_s16le(frames, &mut self.bytes);
+                out.write_all(&self.bytes).map_err(failed)
+            }
+            Output::F32(out) => {
+                self.bytes.extend(frames.iter().flat_map(|sample| sample.to_le_bytes()));
+                out.write_all(&self.bytes).map_err(failed)
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), CliError> {
+        match self.output {
+            Output::WavFile(wav) => wav.finish().map(drop).map_err(CliError::from),
+            Output::WavStream(wav) => wav.finish().map(drop).map_err(CliError::from),
+            Output::S16(mut out) | Output::F32(mut out) => {
+                out.flush().map_err(|error| failed(&self.name, &error))
+            }
+        }
+    }
+}
+
+/// The error of an output without a header.
+fn failed(name: &str, error: &io::Error) -> CliError {
+    if name == STDOUT { CliError::stdout(error) } else { CliError::output(name, error) }
+}

@@ -1,0 +1,13 @@
+//! The commands, a file each: what is typed, and what is done.
+
+pub(crate) mod bench;
+pub(crate) mod config;
+pub(crate) mod decode;
+pub(crate) mod gateway;
+pub(crate) mod models;
+pub(crate) mod probe;
+pub(crate) mod serve;
+pub(crate) mod speak;
+pub(crate) mod token;
+pub(crate) mod transcribe;
+pub(crate) mod voices;

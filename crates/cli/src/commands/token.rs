@@ -1,0 +1,212 @@
+//! `voxline token`: the tokens that this machine has at a service.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use humantime::{format_duration, format_rfc3339_seconds};
+use serde_json::{Value, json};
+
+use crate::config::{Access, Service};
+use crate::exit_code::{CliError, Exit};
+use crate::service::oauth_client;
+use crate::{Common, say};
+use voxline::auth::{
+    AccessToken, Account, AuthError, Credentials, LoggedOut, MAX_SLOTS, OAuthClient, SlotState,
+    TokenProvider, Vault, log_out,
+};
+use voxline::net::{Endpoint, Trust, http_client_trusting};
+use voxline_support::clock::{Clock, Moment, SystemClock};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// See to it that there is a token, and say until when
+    Login,
+    /// Say what there is: tokens, how long they live, what they open, which of the project's slots are taken
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Get a new access token now
+    Refresh,
+    /// Print an access token that lives, for scripts: whoever sees it can use it
+    Print,
+    /// Have the service revoke the tokens, and forget them
+    #[command(visible_alias = "revoke")]
+    Logout {
+        /// Forget them without asking the service, which goes on counting them
+        #[arg(long)]
+        local: bool,
+        /// Forget, too, which of the project's slots may be taken from here: once they are free at the service
+        #[arg(long)]
+        forget: bool,
+    },
+}
+
+/// A client of a service, and where its tokens are.
+struct Login {
+    endpoint: Endpoint,
+    client: OAuthClient,
+    vault: Vault,
+}
+
+pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
+    let config = common.load(None)?;
+    let (endpoint, access) = match config.service()? {
+        Service::Embedded => {
+            let no_service = "the gateway inside this process keeps no tokens: name an --endpoint";
+            return Err(CliError::new(Exit::Setup, no_service));
+        }
+        Service::Remote { endpoint, access } => (endpoint, access),
+    };
+    let (id, secret) = match access {
+        Access::Client { id, secret } => (id, secret),
+        Access::ServiceToken(token) => return service_token(&arguments.what, &endpoint, token).await,
+    };
+    let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
+    let vault = config.vault(&endpoint, &id)?;
+    let credentials = Credentials { client_id: id, client_secret: secret };
+    let client = oauth_client(&http_client_trusting(&trust)?, &endpoint, credentials);
+    let login = Login { endpoint, client, vault };
+    match arguments.what {
+        What::Status { json } => say(&login.status(json)?)?,
+        What::Login => {
+            login.token(false).await?;
+            say(&login.status(false)?)?;
+        }
+        What::Refresh => {
+            login.token(true).await?;
+            say(&login.status(false)?)?;
+        }
+        What::Print => say(&format!("{}\n", login.token(false).await?.expose()))?,
+        What::Logout { local, forget } => {
+            let said = match log_out(&login.client, &login.vault, local).await? {
+                LoggedOut::Nothing => "there are no tokens",
+                LoggedOut::Revoked => "revoked and forgotten",
+                LoggedOut::Abandoned => {
+                    "forgotten; the service was not told, and may count their slot as taken"
+                }
+            };
+            if forget {
+                let vault = login.vault.lock().await.map_err(AuthError::from)?;
+                vault.remove().await.map_err(AuthError::from)?;
+            }
+            say(&format!("{said}\n"))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// A service token is not kept here, and lives as long as the service lets it.
+async fn service_token(
+    what: &What,
+    endpoint: &Endpoint,
+    token: secrecy::SecretString,
+) -> Result<Exit, CliError> {
+    let tokens = TokenProvider::service(&token)?;
+    match what {
+        What::Print => say(&format!("{}\n", tokens.token().await?.expose()))?,
+        What::Login | What::Status { json: false } => {
+            say(&format!(
+                "service        {endpoint}\nservice token  given; only the service knows its end\n"
+            ))?;
+        }
+        What::Status { json: true } => {
+            say(&format!("{}\n", json!({ "endpoint": endpoint.to_string(), "service_token": true })))?;
+        }
+        What::Refresh | What::Logout { .. } => {
+            let message = "a service token can't be renewed or revoked from here: only where it was made";
+            return Err(CliError::new(Exit::Setup, message));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+impl Login {
+    /// A token that lives: a new one, where it is to be `renewed`.
+    async fn token(&self, renewed: bool) -> Result<AccessToken, AuthError> {
+        let now = SystemClock::new().moment();
+        let lives = |account: Account| account.tokens.is_some_and(|tokens| !tokens.is_expired(&now));
+        let lived = self.vault.load().is_ok_and(lives);
+        let tokens = TokenProvider::oauth(self.client.clone(), self.vault.clone());
+        let token = match tokens.token().await {
+            // One that was got just now is new.
+            Ok(old) if renewed && lived => tokens.newer_than(old.generation()).await,
+            token => token,
+        };
+        tokens.close().await;
+        token
+    }
+
+    fn status(&self, json: bool) -> Result<String, CliError> {
+        let account = self.vault.load().map_err(AuthError::from)?;
+        let now = SystemClock::new().moment();
+        Ok(match json {
+            true => format!("{}\n", self.as_json(&account, &now)),
+            false => self.as_text(&account, &now),
+        })
+    }
+
+    fn as_json(&self, account: &Account, now: &Moment) -> Value {
+        let slots =
+            account.slots.iter().map(|slot| json!({ "asked": time(slot.asked.unix), "state": slot.state }));
+        let access_token = account.tokens.as_ref().map(|tokens| {
+            let expires = tokens.granted.unix.saturating_add(tokens.lifetime);
+            json!({ "expires_in": tokens.left(now).as_secs(), "expires": time(expires), "scope": tokens.scope })
+        });
+        json!({
+            "endpoint": self.endpoint.to_string(),
+            "client_id": self.client.client_id(),
+            "access_token": access_token,
+            "refresh_token": account.tokens.as_ref().is_some_and(|tokens| tokens.refresh.is_some()),
+            "slots": slots.collect::<Vec<_>>(),
+            "file": self.vault.path(),
+            "encrypted": self.vault.is_encrypted(),
+        })
+    }
+
+    fn as_text(&self, account: &Account, now: &Moment) -> String {
+        let tokens = account.tokens.as_ref();
+        let access = match tokens.map(|tokens| (tokens, tokens.left(now))) {
+            None => "none".to_owned(),
+            Some((_, left)) if left.is_zero() => "expired".to_owned(),
+            Some((tokens, left)) => {
+                let opens = tokens.scope.as_ref().map(|scope| format!("; opens {scope}")).unwrap_or_default();
+                let whole = Duration::from_secs(left.as_secs());
+                format!("lives for {}, until {}{opens}", format_duration(whole), time(now.unix + left))
+            }
+        };
+        let refresh = if tokens.is_some_and(|tokens| tokens.refresh.is_some()) { "held" } else { "none" };
+        let encrypted = if self.vault.is_encrypted() { ", encrypted" } else { "" };
+        let mut text = format!(
+            "service        {}\nclient         {}\naccess token   {access}\nrefresh token  {refresh}\n\
+             slots          {} of {MAX_SLOTS} taken from here\n",
+            self.endpoint,
+            self.client.client_id(),
+            account.slots.taken(),
+        );
+        for slot in account.slots.iter().filter(|slot| slot.state != SlotState::Free) {
+            let state = match slot.state {
+                SlotState::Held => "in force",
+                SlotState::Unanswered => "no answer was kept: the service may count it",
+                _ => "given up: the service may count it",
+            };
+            text.push_str(&format!("               {} {state}\n", time(slot.asked.unix)));
+        }
+        text.push_str(&format!("file           {}{encrypted}\n", self.vault.path().display()));
+        text
+    }
+}
+
+/// A time since the Unix epoch as people write it.
+fn time(unix: Duration) -> String {
+    UNIX_EPOCH
+        .checked_add(unix)
+        .map_or_else(|| "never".to_owned(), |time| format_rfc3339_seconds(time).to_string())
+}

@@ -1,0 +1,51 @@
+//! Flags for the bounds of subtitle cues.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::typed::whole;
+use voxline::transcript::Subtitles;
+
+/// The bounds of subtitle cues, with `srt` and `vtt`.
+#[derive(Args, Clone, Copy)]
+pub(super) struct Cues {
+    /// Lines of a subtitle cue, 1 to 10
+    #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().lines,
+          value_parser = whole(Subtitles::LINES))]
+    cue_lines: u16,
+    /// Characters of a line in a cue, 10 to 200
+    #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().width,
+          value_parser = whole(Subtitles::WIDTH))]
+    cue_width: u16,
+    /// Seconds that a cue is shown at most, 1 to 60
+    #[arg(long, value_name = "SECONDS", default_value_t = 7, value_parser = whole(Subtitles::SECONDS))]
+    cue_seconds: u16,
+    /// Characters a second that can be read, 1 to 100: a cue stays for as long, where the next leaves it the
+    /// time
+    #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().speed,
+          value_parser = whole(Subtitles::SPEED))]
+    cue_speed: u16,
+    /// Seconds of silence that end a cue in any case, 0.1 to 60
+    #[arg(long, value_name = "SECONDS", default_value = "1.5", value_parser = pause)]
+    cue_pause: Duration,
+}
+
+impl Cues {
+    pub(super) fn settle(self) -> Subtitles {
+        Subtitles {
+            lines: self.cue_lines,
+            width: self.cue_width,
+            duration: Duration::from_secs(self.cue_seconds.into()),
+            speed: self.cue_speed,
+            pause: self.cue_pause,
+        }
+    }
+}
+
+fn pause(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=60.0).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "expected a number of seconds from 0.1 to 60".to_owned())
+}

@@ -1,0 +1,41 @@
+//! `--ledger`: the account of each session, on standard error.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::one_line;
+use voxline::session::Ledger;
+
+/// How ledgers are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// A sentence.
+    Text,
+    /// A JSON object.
+    Json,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    recording: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speaker: Option<&'a str>,
+    #[serde(flatten)]
+    ledger: &'a Ledger,
+}
+
+impl Form {
+    /// Shows the ledger of the session of `speaker` in `recording`, in one line.
+    pub(super) fn show(self, recording: &str, speaker: Option<&str>, ledger: &Ledger) {
+        let line = match (self, speaker) {
+            (Form::Json, _) => serde_json::to_string(&Line { recording, speaker, ledger })
+                .expect("a ledger is strings and numbers"),
+            (Form::Text, Some(speaker)) => format!("{recording}, {speaker}: {ledger}"),
+            (Form::Text, None) => format!("{recording}: {ledger}"),
+        };
+        // Where standard error is closed nobody wants it.
+        let _ = writeln!(io::stderr(), "{}", one_line(&line));
+    }
+}

@@ -1,0 +1,261 @@
+//! One recording: its lines, their sessions, and one transcript.
+
+use std::io::{self, BufRead};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use futures::future::{BoxFuture, Shared, join_all};
+use futures::{FutureExt, TryFutureExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::ledger::Form;
+use super::line::{Line, Outcome};
+use super::spooling::{Spooling, Work};
+use crate::exit_code::{CliError, Exit};
+use crate::input::{self, Reading};
+use crate::progress::Progress;
+use crate::service::Connection;
+use crate::signals::Stop;
+use crate::target::{Output, Target};
+use voxline::audio::Feed;
+use voxline::decode::{Channels, DecodeError};
+use voxline::pace::Pace;
+use voxline::pipeline::{self, Pipeline, PipelineError};
+use voxline::session::Settings;
+use voxline::spool::Opened;
+use voxline::transcript::{Merge, TranscriptEvent, WriterError};
+use voxline::transport::WebSocketConnector;
+
+/// Events that may wait for a slow output.
+const EVENTS: usize = 64;
+
+/// What all recordings of a run share.
+pub(super) struct Job<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) connector: WebSocketConnector,
+    pub(super) settings: Settings,
+    pub(super) target: Target,
+    pub(super) reading: Reading,
+    pub(super) speakers: Vec<String>,
+    pub(super) pace: Pace,
+    pub(super) spooling: Option<Arc<Spooling>>,
+    pub(super) ledger: Option<Form>,
+    pub(super) interrupted: CancellationToken,
+    /// By what it was interrupted.
+    pub(super) stopped: OnceLock<Stop>,
+}
+
+/// How reading a recording ended, for all who want to know.
+pub(super) type Verdict = Shared<BoxFuture<'static, Result<(), CliError>>>;
+
+/// A recording that was looked at, and what is left of an earlier run.
+struct Prepared {
+    /// `None` where all of it is in the spools.
+    pipeline: Option<Pipeline>,
+    /// The spool of each line, where they are wanted.
+    spools: Vec<Opened>,
+    live: bool,
+}
+
+impl Job<'_> {
+    pub(super) async fn transcribe(&self, input: &Path) -> Result<Exit, CliError> {
+        let Prepared { pipeline, spools, live } = self.open(input).await?;
+        let name = match &pipeline {
+            Some(pipeline) => pipeline.name().to_owned(),
+            None => input::name(input).display().to_string(),
+        };
+        let duration = pipeline.as_ref().and_then(|pipeline| pipeline.info().duration());
+        let lines = pipeline.as_ref().map_or(spools.len(), Pipeline::lines);
+        let speakers = self.speakers(&name, lines)?;
+        let mut output = self.target.open(input)?;
+        let progress = Progress::new(&name, self.settings.sample_rate, duration);
+
+        let (audio, verdict) = start(&name, pipeline);
+        // What can be fetched again may be whole the next time.
+        let retry = input::is_url(input).then(|| verdict.clone());
+        let mut audio = audio.into_iter();
+        let mut spools = spools.into_iter();
+        let lines = (0..lines).map(|number| Line {
+            number,
+            audio: audio.next(),
+            spool: spools.next(),
+            live,
+            retry: retry.clone(),
+        });
+        let (events, mut transcript) = mpsc::channel(EVENTS);
+        let mut merge = Merge::new(lines.len());
+        let sessions = join_all(lines.map(|line| self.session(line, events.clone(), &progress)));
+        // The last line to end closes the channel.
+        drop(events);
+        let writing = async {
+            let mut spoken = false;
+            while let Some((line, event)) = transcript.recv().await {
+                for (line, event) in merge.push(line, event) {
+                    spoken |= matches!(&event, TranscriptEvent::Final(segment) if !segment.text.is_empty());
+                    show(event, speakers.get(line).map(String::as_str), &mut output, &progress)?;
+                }
+            }
+            output.finish()?;
+            Ok(spoken)
+        };
+        // An output that fails ends the work: the sessions are dropped, which ends the worker.
+        let (sessions, spoken) = tokio::try_join!(
+            sessions.map(Ok),
+            writing.map_err(|error: WriterError| self.target.failed(input, &error)),
+        )?;
+        drop(progress);
+        if let Some(form) = self.ledger {
+            for (line, session) in sessions.iter().enumerate() {
+                form.show(&name, speakers.get(line).map(String::as_str), &session.ledger);
+            }
+        }
+        let whole = self.put_away(input, sessions)?;
+        if self.interrupted.is_cancelled() {
+            return Err(self.stopped_at(&name));
+        }
+        verdict.await.map_err(|error| match whole {
+            true => error,
+            false => error.with("; the same command tries to go on from there"),
+        })?;
+        match spoken {
+            true => Ok(Exit::Done),
+            false => Err(CliError::new(Exit::Nothing, format!("{name}: no speech recognised"))),
+        }
+    }
+
+    /// The error of a recording that was interrupted.
+    fn stopped_at(&self, name: &str) -> CliError {
+        self.stopped.get().copied().unwrap_or(Stop::Interrupt).error(Some(name))
+    }
+
+    /// Opens a recording on a thread of its own: probing reads, and reading may block.
+    async fn open(&self, input: &Path) -> Result<Prepared, CliError> {
+        let (reading, path) = (self.reading, input.to_owned());
+        let spooled = match &self.spooling {
+            Some(spooling) => {
+                let work = Work::of(input, reading, self.settings.language.as_deref())?;
+                Some((spooling.clone(), work))
+            }
+            None => None,
+        };
+        let opening = tokio::task::spawn_blocking(move || match spooled {
+            Some((spooling, work)) => prepare(&path, reading, &spooling, &work),
+            None => Ok(Prepared { pipeline: Some(read(&path, reading)??), spools: Vec::new(), live: false }),
+        });
+        let name = input::name(input);
+        let name = name.display();
+        tokio::select! {
+            opened = opening => opened.unwrap_or_else(|panic| Err(CliError::new(Exit::Input, format!("{name}: {panic}")))),
+            () = self.interrupted.cancelled() => Err(self.stopped_at(&name.to_string())),
+        }
+    }
+
+    /// What each line is called; nobody, where there is only one.
+    fn speakers(&self, name: &str, lines: usize) -> Result<Vec<String>, CliError> {
+        let given = self.speakers.len();
+        match (self.reading.channels, given, lines) {
+            (Channels::Split, 0, 2) => Ok(["agent", "customer"].map(str::to_owned).into()),
+            (Channels::Split, 0, _) => Ok((1..=lines).map(|channel| format!("channel {channel}")).collect()),
+            (Channels::Split, ..) if given != lines => Err(CliError::new(
+                Exit::Setup,
+                format!("--speakers: {given} names, but {name} has {lines} channels"),
+            )),
+            _ => Ok(self.speakers.clone()),
+        }
+    }
+
+    /// Removes the spools, now that the transcript is written, unless a session failed or there is more to come: then
+    /// they stay as they are. Whether none stay.
+    fn put_away(&self, input: &Path, sessions: Vec<Outcome>) -> Result<bool, CliError> {
+        let kept: Vec<_> = sessions
+            .into_iter()
+            .map(|session| session.result.map(|()| session.spool))
+            .collect::<Result<_, _>>()?;
+        let Some(spooling) = &self.spooling else { return Ok(true) };
+        if !kept.iter().flatten().all(|kept| kept.whole) {
+            return Ok(false);
+        }
+        if spooling.is_durable() {
+            self.target.sync(input)?;
+        }
+        kept.into_iter().flatten().try_for_each(|kept| kept.spool.remove())?;
+        Ok(true)
+    }
+}
+
+fn read(input: &Path, reading: Reading) -> Result<Result<Pipeline, PipelineError>, CliError> {
+    let options = pipeline::Options { channels: reading.channels, ..pipeline::Options::default() };
+    Ok(Pipeline::open(reading.open(input)?, options))
+}
+
+/// Opens the spools of `work` and, unless all audio is there, the recording.
+fn prepare(input: &Path, reading: Reading, spooling: &Spooling, work: &Work) -> Result<Prepared, CliError> {
+    let mut spools = spooling.left(work)?;
+    let live = work.live;
+    let left = !spools.is_empty();
+    if left && spools.iter().all(|spool| spool.recovered.ended) {
+        return Ok(Prepared { pipeline: None, spools, live });
+    }
+    let opened = match left && work.is_stdin() && stdin_has_ended() {
+        true => None,
+        false => match read(input, reading)? {
+            // A header, and no sound.
+            Err(PipelineError::Decode(DecodeError::NoAudio { .. })) if left && live => None,
+            opened => Some(opened?),
+        },
+    };
+    let Some(pipeline) = opened else {
+        // The source has nothing to add: what is there is all.
+        spools.iter_mut().try_for_each(|spool| spool.writer.end())?;
+        return Ok(Prepared { pipeline: None, spools, live });
+    };
+    let lines = pipeline.lines();
+    if spools.len() > lines {
+        let name = pipeline.name();
+        let reason = format!("{name}: has {lines} channels, but its spools are of {}", spools.len());
+        return Err(CliError::new(Exit::Setup, reason));
+    }
+    for line in spools.len()..lines {
+        spools.push(spooling.open(work, line)?);
+    }
+    Ok(Prepared { pipeline: Some(pipeline), spools, live })
+}
+
+/// Whether standard input has nothing. Waits until it has something, or ends; what there is stays to be read.
+fn stdin_has_ended() -> bool {
+    io::stdin().lock().fill_buf().is_ok_and(<[u8]>::is_empty)
+}
+
+/// Starts reading, where there is something to read.
+fn start(name: &str, pipeline: Option<Pipeline>) -> (Vec<mpsc::Receiver<Feed>>, Verdict) {
+    let Some(pipeline) = pipeline else { return (Vec::new(), async { Ok(()) }.boxed().shared()) };
+    let (lines, worker) = pipeline.start();
+    let name = name.to_owned();
+    let joined = tokio::task::spawn_blocking(|| worker.join());
+    let verdict = async move {
+        match joined.await {
+            Ok(joined) => joined.map(drop).map_err(CliError::from),
+            Err(panic) => Err(CliError::new(Exit::Input, format!("{name}: {panic}"))),
+        }
+    };
+    (lines, verdict.boxed().shared())
+}
+
+fn show(
+    event: TranscriptEvent,
+    speaker: Option<&str>,
+    output: &mut Output,
+    progress: &Progress,
+) -> Result<(), WriterError> {
+    match event {
+        TranscriptEvent::Partial { text, range, .. } => progress.guess(&text, range.end),
+        TranscriptEvent::Final(segment) => {
+            progress.around(|| output.segment(&segment, speaker))?;
+            progress.reach(segment.range.end);
+        }
+        TranscriptEvent::Gap { range } => progress.around(|| output.gap(range, speaker))?,
+        TranscriptEvent::Reconnected { .. } | TranscriptEvent::End { .. } => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! How the program ends, in one table.
+
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use voxline::audio::WavError;
+use voxline::auth::{AuthError, AuthErrorKind};
+use voxline::decode::DecodeError;
+use voxline::engine::EngineError;
+use voxline::net::TlsError;
+use voxline::pipeline::PipelineError;
+use voxline::session::SessionError;
+use voxline::source::SourceError;
+use voxline::speech::{SpeechError, SpeechErrorKind};
+use voxline::spool::SpoolError;
+use voxline_gateway::BadTls;
+use voxline_gateway::authority::AuthorityError;
+
+/// The name of standard output in messages.
+pub(crate) const STDOUT: &str = "standard output";
+
+/// The program's exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Nothing was recognised.
+    Nothing = 1,
+    /// Usage, configuration or set-up: a flag, a file, a model.
+    Setup = 2,
+    /// Input audio.
+    Input = 3,
+    /// Authentication.
+    Authentication = 4,
+    /// The service can't be reached, or failed.
+    Peer = 5,
+    /// A limit of the service.
+    Limit = 6,
+    /// Output can't be written.
+    Output = 7,
+    /// Interrupted (128 + SIGINT).
+    Interrupted = 130,
+    /// Told to stop (128 + SIGTERM).
+    Terminated = 143,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// What ends the program, or a part of its work: a line for the user, and the exit code.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct CliError {
+    pub(crate) exit: Exit,
+    message: String,
+    /// The reader of standard output has all that it wants: nothing to complain of.
+    pub(crate) unread: bool,
+}
+
+impl CliError {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> CliError {
+        CliError { exit, message: message.into(), unread: false }
+    }
+
+    /// The same trouble, with something to add.
+    pub(crate) fn with(self, more: &str) -> CliError {
+        CliError { message: format!("{}{more}", self.message), ..self }
+    }
+
+    pub(crate) fn output(name: &str, error: &std::io::Error) -> CliError {
+        CliError::new(Exit::Output, format!("{name}: {error}"))
+    }
+
+    /// The end of a program whose standard output failed. A pipe whose reader has gone, as `head` does once
+    /// it has its lines, ends the program without a word, and is no failure.
+    pub(crate) fn stdout(error: &std::io::Error) -> CliError {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => {
+                CliError { unread: true, ..CliError::new(Exit::Done, "standard output: its reader has gone") }
+            }
+            _ => CliError::output(STDOUT, error),
+        }
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<TlsError> for CliError {
+    fn from(error: TlsError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<BadTls> for CliError {
+    fn from(error: BadTls) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<EngineError> for CliError {
+    fn from(error: EngineError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<AuthorityError> for CliError {
+    fn from(error: AuthorityError) -> CliError {
+        CliError::new(Exit::Setup, error.to_string())
+    }
+}
+
+impl From<SourceError> for CliError {
+    fn from(error: SourceError) -> CliError {
+        CliError::new(Exit::Input, error.to_string())
+    }
+}
+
+impl From<DecodeError> for CliError {
+    fn from(error: DecodeError) -> CliError {
+        // Headerless audio looks like noise, and a program that records often writes it to a pipe.
+        let hint = match &error {
+            DecodeError::UnknownFormat { .. } => {
+                "; if it is headerless PCM, say which with --raw, as --raw s16le:16000"
+            }
+            _ => "",
+        };
+        CliError::new(Exit::Input, format!("{error}{hint}"))
+    }
+}
+
+impl From<WavError> for CliError {
+    fn from(error: WavError) -> CliError {
+        match &error {
+            WavError::Write { name, error, .. } if name == STDOUT => CliError::stdout(error),
+            _ => CliError::new(Exit::Output, error.to_string()),
+        }
+    }
+}
+
+impl From<PipelineError> for CliError {
+    fn from(error: PipelineError) -> CliError {
+        match error {
+            PipelineError::Decode(error) => error.into(),
+            error => CliError::new(Exit::Input, error.to_string()),
+        }
+    }
+}
+
+impl From<AuthError> for CliError {
+    fn from(error: AuthError) -> CliError {
+        let exit = match error.kind() {
+            AuthErrorKind::Unreachable => Exit::Peer,
+            AuthErrorKind::Limit => Exit::Limit,
+            AuthErrorKind::Setup => Exit::Setup,
+            AuthErrorKind::Authentication => Exit::Authentication,
+        };
+        CliError::new(exit, error.to_string())
+    }
+}
+
+impl From<SessionError> for CliError {
+    fn from(error: SessionError) -> CliError {
+        let exit = match &error {
+            SessionError::Authentication { .. } => Exit::Authentication,
+            SessionError::Limit { .. } => Exit::Limit,
+            SessionError::Unsupported { .. } | SessionError::Vault { .. } | SessionError::Buffer { .. } => {
+                Exit::Setup
+            }
+            SessionError::Journal { .. } => Exit::Output,
+            _ => Exit::Peer,
+        };
+        CliError::new(exit, error.to_string())
+    }
+}
+
+impl From<SpoolError> for CliError {
+    fn from(error: SpoolError) -> CliError {
+        let exit = match &error {
+            SpoolError::Io { .. } | SpoolError::Damaged { .. } => Exit::Output,
+            _ => Exit::Setup,
+        };
+        CliError::new(exit, error.to_string())
+    }
+}
+
+impl From<SpeechError> for CliError {
+    fn from(error: SpeechError) -> CliError {
+        let exit = match error.kind() {
+            SpeechErrorKind::Authentication => Exit::Authentication,
+            SpeechErrorKind::Limit => Exit::Limit,
+            SpeechErrorKind::Request => Exit::Setup,
+            _ => Exit::Peer,
+        };
+        CliError::new(exit, error.to_string())
+    }
+}

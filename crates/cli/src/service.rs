@@ -1,0 +1,195 @@
+//! The service that a command uses: one elsewhere, or a gateway inside this process. Either way the same requests go
+//! over the same sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::exit_code::{CliError, Exit};
+use crate::config::{Access, Config, Service};
+use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
+use voxline::engine::{EngineError, Recognizer, StreamOptions};
+use voxline::language::closest;
+use voxline::net::{Endpoint, HostName, Trust, http_client_trusting};
+use voxline::transport::WebSocketConnector;
+use voxline_engines::Whisper;
+use voxline_engines::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
+use voxline_gateway::authority::{Authority, NewClient};
+use voxline_gateway::{Engines, Gateway, Options, serve};
+use voxline_support::clock::SystemClock;
+
+/// The lifetime of access tokens: the documented hour.
+pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// How long a command that is done waits for its gateway to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What a command needs of the embedded gateway: loading a recogniser takes time and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    Recognition,
+    Speech,
+}
+
+/// A service ready to be used.
+pub(crate) struct Connection {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) tokens: TokenProvider,
+    pub(crate) http: reqwest::Client,
+    trust: Trust,
+    /// Other hosts that sessions may be moved to.
+    follow_hosts: Vec<HostName>,
+    embedded: Option<Embedded>,
+}
+
+/// A gateway inside this process, with a port and tokens of its own.
+struct Embedded {
+    stop: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+    /// Holds the vault; goes with the gateway, which is the only one to know its tokens.
+    directory: TempDir,
+}
+
+impl Connection {
+    /// The service of `config`, started where it is embedded.
+    pub(crate) async fn open(config: &Config, need: Need) -> Result<Connection, CliError> {
+        Connection::open_with(config, need, Options::default()).await
+    }
+
+    /// The same, with these options where it is embedded.
+    pub(crate) async fn open_with(
+        config: &Config,
+        need: Need,
+        options: Options,
+    ) -> Result<Connection, CliError> {
+        let service = config.service()?;
+        let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
+        let http = http_client_trusting(&trust)?;
+        match service {
+            Service::Embedded => Connection::embed(config, need, options, http, trust).await,
+            Service::Remote { endpoint, access } => {
+                let tokens = match access {
+                    Access::ServiceToken(token) => TokenProvider::service(&token)?,
+                    Access::Client { id, secret } => {
+                        let vault = config.vault(&endpoint, &id)?;
+                        let credentials = Credentials { client_id: id, client_secret: secret };
+                        TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault)
+                    }
+                };
+                let follow_hosts = config.follow_hosts.clone();
+                Ok(Connection { endpoint, tokens, http, trust, follow_hosts, embedded: None })
+            }
+        }
+    }
+
+    /// Starts a gateway on a free loopback port, registers a project there, and becomes its client.
+    async fn embed(
+        config: &Config,
+        need: Need,
+        options: Options,
+        http: reqwest::Client,
+        trust: Trust,
+    ) -> Result<Connection, CliError> {
+        let setup = |error: std::io::Error| CliError::new(Exit::Setup, format!("embedded gateway: {error}"));
+        let config = config.clone();
+        let load = move || -> Result<(Gateway, NewClient), CliError> {
+            let engines = match need {
+                Need::Recognition => {
+                    Engines { recognizer: Some(load_recognizer(&config)?), ..Engines::default() }
+                }
+                Need::Speech => Engines {
+                    voices: voxline_engines::voices::discover(&config.models),
+                    ..Engines::default()
+                },
+            };
+            let authority = Authority::in_memory(TOKEN_LIFETIME, Arc::new(SystemClock::new()))?;
+            let project = authority.create_project("embedded")?;
+            // Its one client is this process: nobody else on the machine should be able to shut it out.
+            let languages = config.languages.clone();
+            let options = Options { max_failures: 0, languages, ..options };
+            Ok((Gateway::new(authority, engines, options), project))
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        let (gateway, project) = loaded.map_err(|panic| CliError::new(Exit::Setup, panic.to_string()))??;
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(setup)?;
+        let address = listener.local_addr().map_err(setup)?;
+        let endpoint: Endpoint = format!("http://{address}").parse().expect("a loopback address is one");
+        let stop = CancellationToken::new();
+        let server = start(serve(listener, Arc::new(gateway), stop.clone()));
+        let directory = tempfile::tempdir().map_err(setup)?;
+        let NewClient { client_id, client_secret } = project;
+        let vault = Vault::new(directory.path(), &endpoint, &client_id);
+        let credentials = Credentials { client_id, client_secret };
+        let tokens = TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault);
+        let embedded = Some(Embedded { stop, server, directory });
+        Ok(Connection { endpoint, tokens, http, trust, follow_hosts: Vec::new(), embedded })
+    }
+
+    /// Dials the service's stream.
+    pub(crate) fn connector(&self) -> WebSocketConnector {
+        WebSocketConnector::trusting(self.endpoint.clone(), &self.trust).with_hosts(self.follow_hosts.clone())
+    }
+
+    /// Stops the embedded gateway, if there is one.
+    pub(crate) async fn close(self) {
+        self.tokens.close().await;
+        if let Some(Embedded { stop, server, directory }) = self.embedded {
+            stop.cancel();
+            // All is said and done: how the server ends changes nothing, and nobody waits for an engine that hangs.
+            let _ = timeout(FAREWELL, server).await;
+            drop(directory);
+        }
+    }
+}
+
+/// A client of the token endpoint, on this machine's time.
+pub(crate) fn oauth_client(http: &reqwest::Client, endpoint: &Endpoint, who: Credentials) -> OAuthClient {
+    OAuthClient::new(http.clone(), endpoint.clone(), who, Arc::new(SystemClock::new()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "joined when the connection is closed")]
+fn start(
+    server: impl Future<Output = std::io::Result<()>> + Send + 'static,
+) -> JoinHandle<std::io::Result<()>> {
+    tokio::spawn(server)
+}
+
+/// Loads the recogniser that is configured, which knows the language that is.
+pub(crate) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, CliError> {
+    let error = match Whisper::load(&config.recognizer()) {
+        Ok(whisper) => {
+            // A recording's session would be refused for it, after its output was emptied.
+            let asked = StreamOptions::from(&config.languages);
+            whisper
+                .start(&asked)
+                .map_err(|error| CliError::from(error).with(&format!(": model {}", config.model)))?;
+            return Ok(Arc::new(whisper));
+        }
+        Err(error) => error,
+    };
+    // The engine's own advice neither knows where models are kept nor which there are.
+    let known = catalogue();
+    let names = || known.iter().map(|model| &*model.name);
+    match error {
+        EngineError::Model { path, reason, .. } => {
+            let hint = if names().any(|name| name == config.model) {
+                format!("run `{}`", config.pull(&config.model))
+            } else if let Some(near) = closest(&config.model, names()).filter(|_| !config.model_is_path()) {
+                format!("did you mean --model {near}?")
+            } else {
+                format!(
+                    "--model takes the name of a model ({WHISPER_BASE}, {WHISPER_TINY_EN}) or a directory with \
+                     model.bin, vocabulary.txt or vocabulary.json, and config.json"
+                )
+            };
+            Err(EngineError::Model { path, reason, hint }.into())
+        }
+        error => Err(error.into()),
+    }
+}

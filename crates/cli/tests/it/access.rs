@@ -1,0 +1,214 @@
+//! The id of a request, in its answer and in the log, and what the log says of requests: enough to find them by, and no
+//! secret.
+
+use std::sync::Arc;
+
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use voxline::auth::TokenProvider;
+use voxline::net::{Endpoint, http_client};
+use voxline::transport::{Connect, WebSocketConnector};
+use voxline_testing::DigestRecognizer;
+
+use crate::cli::{Place, text};
+use crate::gateway::{access_token, url, wav};
+use crate::secrecy::{CANARY, secrets};
+use crate::stream::socket::Socket;
+use crate::support::server::Server;
+use crate::support::serving::Serving;
+
+#[tokio::test]
+async fn every_answer_has_the_id_of_its_request() {
+    let server = Server::start(Arc::new(DigestRecognizer::new(16_000))).await;
+    let http = http_client().unwrap();
+    for (method, path, status) in [
+        (Method::GET, "/healthz", 200),
+        (Method::HEAD, "/healthz", 200),
+        (Method::GET, "/nowhere", 404),
+        (Method::DELETE, "/asr", 405),
+        (Method::GET, "/tts?text=a", 401),
+        (Method::GET, "/asr_stream/ws", 401),
+        (Method::POST, "/auth/oauth/v1/token", 400),
+    ] {
+        let ask =
+            |id: &str| http.request(method.clone(), url(&server, path)).header("X-Request-Id", id).send();
+        let answer = ask("a.B_c-9").await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["x-request-id"]),
+            (status, &"a.B_c-9".parse().unwrap())
+        );
+        assert_one_id(answer).await;
+        // One that can't be used is replaced by one of ours, as where there is none.
+        let answer = ask("two words").await.unwrap();
+        let ours = answer.headers()["x-request-id"].to_str().unwrap();
+        assert!(ours.len() == 32 && ours.bytes().all(|byte| byte.is_ascii_hexdigit()), "{ours}");
+        assert_one_id(answer).await;
+    }
+
+    // What is answered after work on other threads has one id, too.
+    let token = access_token(&server, &http).await;
+    for path in ["/asr", "/asr_stream/create_task"] {
+        let request = http.post(url(&server, path)).bearer_auth(&token).body(wav(1, 16_000, 16_000));
+        let answer = request.header("X-Request-Id", "one").send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["x-request-id"]),
+            (200, &"one".parse().unwrap())
+        );
+        assert!(assert_one_id(answer).await, "{path}: no qid");
+    }
+
+    // The upgrade is an answer, too.
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "GET /asr_stream/ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
+         Sec-WebSocket-Protocol: voxline.asr.v1\r\nX-Request-Id: upgraded\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(socket.read_u8().await.unwrap());
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("x-request-id: upgraded\r\n"), "{answer}");
+    drop(socket);
+    server.stop().await;
+}
+
+/// Checks that the id in an answer's body, where it has one, is the id of the request. Returns whether it has
+/// one.
+async fn assert_one_id(answer: Response) -> bool {
+    let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default();
+    let qid = body.get("qid");
+    assert!(qid.is_none_or(|qid| *qid == id), "{id}: {body}");
+    qid.is_some()
+}
+
+/// What a session by WebSocket leaves in the log goes by the id of its upgrade.
+async fn run_session(endpoint: &Endpoint, token: &str) {
+    let tokens = TokenProvider::service(&token.to_owned().into()).unwrap();
+    let connector = WebSocketConnector::new(endpoint.clone()).unwrap();
+    let mut socket = Socket::on(connector.connect(&tokens.token().await.unwrap(), None).await.unwrap());
+    socket.say(&json!({ "type": "start", "sample_rate": 16_000, "partials": false }));
+    socket.hear("ready").await;
+    socket.audio(&[0; 16_000], 0, 16_000);
+    socket.end(16_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_in_json_tells_of_requests_by_their_ids_and_has_no_secret() {
+    let place = Place::new();
+    let state = ["--state", "state"];
+    let created = place.run(&[&["gateway", "project", "create", "calls", "--json"], &state[..]].concat());
+    let project: Value = serde_json::from_slice(&created.stdout).unwrap();
+    let minted = place.run(&[&["gateway", "service-token", "create", "calls"], &state[..]].concat());
+    let token = text(&minted.stdout).trim().to_owned();
+    let logging = ["serve", "--listen", "127.0.0.1:0", "--log", "trace", "--log-format", "json"];
+    let serving = Serving::start(place.command(&[&logging[..], &state].concat()));
+
+    let endpoint: Endpoint = serving.endpoint.parse().unwrap();
+    let http = http_client().unwrap();
+    let credentials = |secret: &str| {
+        let id = project["client_id"].as_str().unwrap();
+        json!({ "client_id": id, "client_secret": secret, "grant_type": "client_credentials" })
+    };
+    let speech = json!({ "text": CANARY }).to_string();
+    let mint = credentials(project["client_secret"].as_str().unwrap());
+    let requests = [
+        ("wrong-secret", Method::POST, "/auth/oauth/v1/token", credentials(CANARY).to_string(), CANARY, 401),
+        ("mint", Method::POST, "/auth/oauth/v1/token", mint.to_string(), CANARY, 200),
+        ("wrong-token", Method::POST, "/asr", speech.clone(), CANARY, 401),
+        ("no-audio", Method::POST, "/asr", speech.clone(), &token, 400),
+        (
+            "no-voice",
+            Method::GET,
+            "/tts?model_name=nobody&text=canary-in-a-coal-mine",
+            String::new(),
+            &token,
+            400,
+        ),
+        ("no-path", Method::GET, "/no/path?access_token=canary-in-a-coal-mine", String::new(), &token, 404),
+    ];
+    let mut expected = Vec::new();
+    for (id, method, path, body, bearer, status) in requests {
+        let mut address = endpoint.url("");
+        address.set_path("");
+        let address = address.join(path).unwrap();
+        let request = http.request(method.clone(), address).bearer_auth(bearer).header("X-Request-Id", id);
+        let answer = request.header("Content-Type", "application/json").body(body).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{id}");
+        let bytes = answer.bytes().await.unwrap().len();
+        let path = path.split('?').next().unwrap();
+        expected.push(json!([id, method.as_str(), path, status, bytes]));
+    }
+    run_session(&endpoint, &token).await;
+    drop(http);
+
+    let (status, lines) = serving.stop();
+    assert_eq!(status.code(), Some(0));
+    for line in &lines {
+        assert_eq!(secrets(line.as_bytes()), [""; 0], "{line}");
+    }
+    let lines: Vec<Value> =
+        lines.iter().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    let told = |target: &str| {
+        lines.iter().filter(|line| line["target"].as_str().unwrap() == target).collect::<Vec<_>>()
+    };
+    let mut requests = told("voxline::access");
+    let session = requests.pop().unwrap();
+    for line in &requests {
+        assert!(
+            line["duration_ms"].is_u64() && line["peer"].as_str().unwrap().starts_with("127.0.0.1:"),
+            "{line}"
+        );
+    }
+    let requests: Vec<Value> = requests
+        .iter()
+        .map(|line| json!([line["span"]["id"], line["method"], line["path"], line["status"], line["bytes"]]))
+        .collect();
+    assert_eq!(requests, expected);
+
+    // The audit goes by the same ids, though it is told by other threads.
+    let audit: Vec<&Value> = told("voxline::audit").iter().map(|line| &line["span"]["id"]).collect();
+    assert!(audit.contains(&&json!("mint")) && audit.contains(&&json!("wrong-secret")), "{audit:?}");
+    assert_eq!((&session["path"], &session["status"]), (&json!("/asr_stream/ws"), &json!(101)));
+    let of_session: Vec<&str> = lines
+        .iter()
+        .filter(|line| line["span"]["id"] == session["span"]["id"])
+        .map(|line| line["message"].as_str().unwrap())
+        .collect();
+    assert!(
+        of_session.contains(&"session started") && of_session.contains(&"socket ended"),
+        "{of_session:?}"
+    );
+    // What has no id is of no request.
+    let ours = lines.iter().filter(|line| line["target"].as_str().unwrap().starts_with("voxline_gateway"));
+    let nameless: Vec<&Value> =
+        ours.filter(|line| line["span"]["id"].is_null()).map(|line| &line["message"]).collect();
+    assert_eq!(nameless, ["draining"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_text_unless_it_is_said_and_keeps_quiet_of_requests_unless_asked() {
+    for (filter, is_told) in [(None, false), (Some("warn,voxline::access=info"), true)] {
+        let place = Place::new();
+        let mut serve = place.command(&["serve", "--listen", "127.0.0.1:0", "--state", "state"]);
+        serve.envs(filter.map(|filter| ("VOXLINE_LOG", filter)));
+        let serving = Serving::start(serve);
+        let asked = http_client()
+            .unwrap()
+            .get(format!("{}/healthz?q=1", serving.endpoint))
+            .header("X-Request-Id", "probe");
+        assert_eq!(asked.send().await.unwrap().status().as_u16(), 200);
+        let log = serving.stop().1.join("\n");
+        assert_eq!(
+            log.contains("request{id=probe}: voxline::access: request method=GET path=/healthz status=200"),
+            is_told,
+            "{log}"
+        );
+        assert!(!log.contains("q=1"), "{log}");
+    }
+}

@@ -1,0 +1,114 @@
+//! The audit: a line for everything that happens to tokens, and no secret in any line of any kind.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use secrecy::{ExposeSecret, SecretString};
+use tracing_subscriber::fmt::MakeWriter;
+use voxline_gateway::authority::{Authority, NewClient, Policy, Refreshing, Scope, Terms};
+
+use super::{authority, clock};
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Log;
+
+    fn make_writer(&'a self) -> Log {
+        self.clone()
+    }
+}
+
+impl Log {
+    /// What `work` logs, at every level.
+    fn of(work: impl FnOnce()) -> String {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(log.clone())
+            .with_ansi(false)
+            .without_time();
+        tracing::subscriber::with_default(subscriber.finish(), work);
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+}
+
+/// All that is audited befalls a project and its client. The secrets there were.
+fn everything(authority: &Authority, client: &NewClient) -> Vec<SecretString> {
+    let id = client.client_id.as_str();
+    let (typed, wrong) = ("a name\nvoxline::audit: typed", SecretString::from("vxc_typed"));
+    let granted = authority.client_credentials(id, &client.client_secret).unwrap();
+    let refreshed = authority.refresh(id, granted.refresh_token.clone()).unwrap();
+    let again = authority.refresh(id, refreshed.refresh_token.clone()).unwrap();
+    // Its successor has been used: all of them end.
+    authority.refresh(id, granted.refresh_token.clone()).unwrap_err();
+    authority.client_credentials(typed, &wrong).unwrap_err();
+    authority.client_credentials(id, &wrong).unwrap_err();
+    authority.refresh(typed, wrong.clone()).unwrap_err();
+    authority.check(wrong.expose_secret()).unwrap_err();
+    authority.authorise(wrong.expose_secret(), Scope::Tts, None).unwrap_err();
+    let scopes = [Scope::Tts].into_iter().collect();
+    let service = authority.create_service_token("a", Terms { scopes, ..Terms::default() }).unwrap();
+    authority.authorise(service.token.expose_secret(), Scope::Tts, None).unwrap();
+    authority.authorise(service.token.expose_secret(), Scope::AsrShort, None).unwrap_err();
+    authority.revoke_token(&service.id).unwrap();
+    let last = authority.client_credentials(id, &client.client_secret).unwrap();
+    authority.revoke_shown(id, &last.access_token).unwrap();
+    authority.revoke_shown(id, &wrong).unwrap();
+    authority.set_active("a", false).unwrap();
+    authority.set_active("a", true).unwrap();
+    authority.revoke_client(id).unwrap();
+    authority.revoke_project("a").unwrap();
+    let mut secrets = vec![client.client_secret.clone(), service.token];
+    for granted in [granted, refreshed, again, last] {
+        secrets.extend([granted.access_token, granted.refresh_token]);
+    }
+    secrets
+}
+
+#[test]
+fn everything_is_told_once_and_no_secret_ever() {
+    let project = || {
+        let (authority, client) = authority(&clock());
+        let policy = Policy { refreshing: Refreshing::Rotate, ..Policy::default() };
+        (authority.with_policy(policy), client)
+    };
+    // Once unheard: a place that logs for the first time while another test does may miss that somebody listens.
+    let (unheard, client) = project();
+    everything(&unheard, &client);
+    let (authority, client) = project();
+    let mut secrets = Vec::new();
+    let log = Log::of(|| secrets = everything(&authority, &client));
+    let audit = |what: &str| {
+        let lines = log.lines().filter(|line| line.contains("voxline::audit") && line.contains(what));
+        lines.count()
+    };
+    // Two refresh tokens, four access tokens, a service token.
+    assert_eq!(audit(": minted"), 7, "{log}");
+    assert_eq!(audit(": refused"), 6, "{log}");
+    assert_eq!(audit(": revoked"), 5, "{log}");
+    assert_eq!(audit(": switched"), 2, "{log}");
+    assert_eq!(audit("INFO"), 20, "{log}");
+    assert_eq!(audit("its successor used"), 1, "{log}");
+    assert_eq!(audit("refresh token reused"), 1, "{log}");
+    for secret in secrets {
+        assert!(!log.contains(secret.expose_secret()), "{log}");
+    }
+    for typed in ["typed", "vxc_", "vxr_", "vxa_", "vxs_"] {
+        assert!(!log.contains(typed), "{log}");
+    }
+}

@@ -1,0 +1,272 @@
+//! What was answered is true after a crash, at whatever step of the disk it comes, and nothing else has happened.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use voxline::clock::SystemClock;
+use voxline::net::http_client;
+use voxline_gateway::admin::{Answer, Command, administer};
+use voxline_gateway::authority::{
+    Authority, AuthorityError, Granted, MAX_TOKENS, NewClient, Policy, Refreshing, Terms,
+};
+use voxline_testing::FailingDisk;
+
+use super::{HOUR, clock, is_good};
+use crate::kills::kills;
+use crate::random::Random;
+use crate::support::gateway_process::GatewayProcess;
+
+/// How many changes the disk is asked for.
+const CHANGES: usize = 24;
+
+fn open(disk: FailingDisk) -> Authority {
+    let policy = Policy { refreshing: Refreshing::Rotate, ..Policy::default() };
+    Authority::on_disk(disk, HOUR, Arc::new(clock())).unwrap().with_policy(policy)
+}
+
+/// What was answered until the disk failed.
+struct Life {
+    client: NewClient,
+    good: Vec<SecretString>,
+    dead: Vec<SecretString>,
+    /// What was granted with each slot, and the access tokens bought with it since.
+    slots: Vec<(Granted, Vec<SecretString>)>,
+    /// The ids of all tokens, after the last change that was answered.
+    ids: BTreeSet<String>,
+    /// How many ids the change that was not answered adds, and takes away.
+    pending: (usize, usize),
+}
+
+fn ids(authority: &Authority) -> BTreeSet<String> {
+    let tokens = authority.tokens(None).unwrap().into_iter().map(|token| token.id);
+    tokens.chain(authority.service_tokens(None).unwrap().into_iter().map(|token| token.id)).collect()
+}
+
+impl Life {
+    fn new(authority: &Authority) -> Life {
+        let client = authority.create_project("a").unwrap();
+        let (good, dead, slots) = (Vec::new(), Vec::new(), Vec::new());
+        Life { client, good, dead, slots, ids: BTreeSet::new(), pending: (0, 0) }
+    }
+
+    /// From now on, and until the answer comes, this token may be either.
+    fn forget(&mut self, token: &SecretString) {
+        self.good.retain(|good| good.expose_secret() != token.expose_secret());
+    }
+
+    /// One more change.
+    fn go_on(&mut self, authority: &Authority, number: usize) -> Result<(), AuthorityError> {
+        let id = self.client.client_id.clone();
+        let id = id.as_str();
+        match number % 6 {
+            0 | 1 => {
+                self.pending = (2, 0);
+                let granted = authority.client_credentials(id, &self.client.client_secret)?;
+                self.good.push(granted.access_token.clone());
+                self.slots.push((granted, Vec::new()));
+            }
+            2 => {
+                self.pending = (1, 0);
+                let (slot, bought) = self.slots.last_mut().unwrap();
+                let granted = authority.refresh(id, slot.refresh_token.clone())?;
+                self.good.push(granted.access_token.clone());
+                bought.push(granted.access_token);
+                slot.refresh_token = granted.refresh_token;
+            }
+            3 => {
+                self.pending = (1, 0);
+                let service = authority.create_service_token("a", Terms::default())?;
+                self.good.push(service.token);
+            }
+            4 => {
+                self.pending = (0, 1);
+                let token = self.slots[0].0.access_token.clone();
+                self.forget(&token);
+                authority.revoke_shown(id, &token)?;
+                self.dead.push(token);
+            }
+            // The slot whose first access token is gone, with all others.
+            _ => {
+                let (slot, bought) = self.slots.remove(0);
+                self.pending = (0, 1 + bought.len());
+                bought.iter().for_each(|token| self.forget(token));
+                authority.revoke_shown(id, &slot.refresh_token)?;
+                self.dead.extend(bought);
+            }
+        }
+        self.ids = ids(authority);
+        self.pending = (0, 0);
+        Ok(())
+    }
+
+    /// Whether all that was answered is so, and nothing more than one whole change beside it.
+    fn check(&self, authority: &Authority) {
+        for token in &self.good {
+            assert!(is_good(authority, token), "a token that was granted is lost");
+        }
+        for token in &self.dead {
+            assert!(!is_good(authority, token), "a token that was revoked is back");
+        }
+        let ids = ids(authority);
+        let change = (ids.difference(&self.ids).count(), self.ids.difference(&ids).count());
+        assert!(change == (0, 0) || change == self.pending, "{change:?}, not {:?}", self.pending);
+    }
+}
+
+#[test]
+fn a_crash_at_any_step_keeps_what_was_answered() {
+    let disk = FailingDisk::new();
+    let authority = open(disk.clone());
+    let mut life = Life::new(&authority);
+    let first = disk.steps();
+    for number in 0..CHANGES {
+        life.go_on(&authority, number).unwrap();
+    }
+    let steps = disk.steps() - first;
+    assert!(steps >= 2 * CHANGES as u64, "{steps} steps");
+
+    let mut random = Random::for_test("authority::crashes::a_crash_at_any_step_keeps_what_was_answered");
+    for step in 0..steps {
+        let disk = FailingDisk::new();
+        let authority = open(disk.clone());
+        let mut life = Life::new(&authority);
+        disk.fail_after(step);
+        let failed = (0..CHANGES).find(|number| life.go_on(&authority, *number).is_err());
+        assert!(failed.is_some(), "the disk did not fail at step {step}");
+        let bits = random.next();
+        let survivors: [&dyn Fn(usize) -> bool; 4] =
+            [&|_| false, &|_| true, &|step| step % 2 == 0, &|step| bits >> (step % 64) & 1 == 1];
+        for survives in survivors {
+            let authority = open(disk.after_a_crash(survives));
+            life.check(&authority);
+        }
+    }
+}
+
+#[test]
+fn the_limit_holds_after_a_crash() {
+    let mut random = Random::for_test("authority::crashes::the_limit_holds_after_a_crash");
+    for _ in 0..20 {
+        let mut disk = FailingDisk::new();
+        let mut authority = open(disk.clone());
+        let client = authority.create_project("a").unwrap();
+        loop {
+            disk.fail_after(random.below(40) as u64);
+            let refused = loop {
+                match authority.client_credentials(&client.client_id, &client.client_secret) {
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            if matches!(refused, AuthorityError::Limit(_)) {
+                break;
+            }
+            let bits = random.next();
+            disk = disk.after_a_crash(|step| bits >> (step % 64) & 1 == 1);
+            authority = open(disk.clone());
+            assert!(authority.projects().unwrap()[0].refresh_tokens <= MAX_TOKENS);
+        }
+        assert_eq!(authority.projects().unwrap()[0].refresh_tokens, MAX_TOKENS);
+    }
+}
+
+/// A client that asks for tokens and gives them back, and remembers what it was answered.
+#[derive(Default)]
+struct Asking {
+    /// Refresh token and access token.
+    good: Vec<(String, String)>,
+    dead: Vec<String>,
+}
+
+impl Asking {
+    /// Asks until nobody answers.
+    async fn go_on(&mut self, base: &str, client: &NewClient, http: &Client) {
+        let (client_id, secret) = (&client.client_id, client.client_secret.expose_secret());
+        let post =
+            |path: &str, body: Value| http.post(format!("{base}/auth/oauth/v1/{path}")).json(&body).send();
+        loop {
+            let body = json!({
+                "client_id": client_id, "client_secret": secret, "grant_type": "client_credentials",
+            });
+            let Ok(answer) = post("token", body).await else { return };
+            let Ok(answer) = answer.json::<Value>().await else { return };
+            let token = |name: &str| answer[name].as_str().unwrap().to_owned();
+            self.good.push((token("refresh_token"), token("access_token")));
+            if self.good.len() > 3 {
+                // Until it is answered, it may be either.
+                let (refresh, access) = self.good.remove(0);
+                let body = json!({ "client_id": client_id, "token": refresh });
+                match post("revoke", body).await {
+                    Ok(answer) if answer.status() == StatusCode::OK => self.dead.push(access),
+                    _ => return,
+                }
+            }
+        }
+    }
+
+    /// Whether the gateway still knows what it has answered.
+    async fn check(&self, base: &str, http: &Client) {
+        let status = async |token: &str| {
+            http.get(format!("{base}/tts")).bearer_auth(token).send().await.unwrap().status()
+        };
+        // A text is missing: the token was good.
+        for (_, token) in &self.good {
+            assert_eq!(status(token).await, StatusCode::BAD_REQUEST);
+        }
+        for token in &self.dead {
+            assert_eq!(status(token).await, StatusCode::UNAUTHORIZED);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_killed_keeps_its_word() {
+    let mut random = Random::for_test("authority::crashes::a_gateway_that_is_killed_keeps_its_word");
+    let (mut gateway, http) = (GatewayProcess::start(), http_client().unwrap());
+    let (base, state) = (format!("http://{}", gateway.address), gateway.state());
+    let mut revoked = 0;
+    for kill in 0..kills() {
+        let Answer::NewClient(client) =
+            command(&state, Command::CreateProject { name: kill.to_string(), languages: None }).await
+        else {
+            panic!("no client")
+        };
+        let mut asking = Asking::default();
+        let killing = async {
+            // When exactly is the fault, and any time will do.
+            tokio::time::sleep(Duration::from_millis(20 + random.below(200) as u64)).await;
+            let killing = tokio::task::spawn_blocking(move || {
+                gateway.kill();
+                gateway
+            });
+            killing.await.unwrap()
+        };
+        (gateway, ()) = tokio::join!(killing, asking.go_on(&base, &client, &http));
+        let restarting = tokio::task::spawn_blocking(move || {
+            gateway.restart();
+            gateway
+        });
+        gateway = restarting.await.unwrap();
+        asking.check(&base, &http).await;
+        revoked += asking.dead.len();
+        let Answer::Projects(projects) = command(&state, Command::ListProjects).await else {
+            panic!("no projects")
+        };
+        let slots = projects.iter().find(|project| project.name == kill.to_string()).unwrap().refresh_tokens;
+        // The change that was not answered may have been made.
+        assert!((asking.good.len()..=asking.good.len() + 1).contains(&slots), "{slots}");
+    }
+    assert!(revoked > 0, "every kill came too early to hit anything");
+}
+
+/// Has the gateway that runs there do something.
+async fn command(state: &Path, command: Command) -> Answer {
+    let state = state.to_owned();
+    let asking = move || administer(&state, command, Arc::new(SystemClock::new())).unwrap();
+    tokio::task::spawn_blocking(asking).await.unwrap()
+}

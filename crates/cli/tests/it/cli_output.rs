@@ -1,0 +1,198 @@
+//! Where results go: names that say the format, several recordings on one output, pipes whose readers leave,
+//! terminals, and signals.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use voxline_gateway::authority::Terms;
+use voxline_testing::DigestRecognizer;
+
+use crate::cli::{Place, assert_fails, signal, text};
+use crate::gateway::{Tone, wav};
+use crate::support::server::{Server, Setup};
+
+/// A directory with the recordings a.wav and b.wav, of two segments each, and a service that the program
+/// uses.
+struct Desk {
+    place: Place,
+    endpoint: String,
+}
+
+impl Desk {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.command(arguments);
+        command.env("VOXLINE_ENDPOINT", &self.endpoint).env("VOXLINE_TOKEN_FILE", self.place.path("token"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+}
+
+/// Runs `test` on a thread that may wait, beside a gateway.
+async fn with_desk(test: impl FnOnce(&Desk) + Send + 'static) {
+    let setup = Setup { voices: Tone::voices(), ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(8_000)), setup).await;
+    let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap();
+    let desk = Desk { place: Place::new(), endpoint: server.endpoint().to_string() };
+    desk.place.file("token", token.token.expose_secret());
+    for name in ["a.wav", "b.wav"] {
+        desk.place.file(name, wav(1, 16_000, 16_000));
+    }
+    tokio::task::spawn_blocking(move || test(&desk)).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_name_of_the_output_says_its_format() {
+    with_desk(|desk| {
+        let written = |name: &str, more: &[&str]| {
+            let done = desk.run(&[&["transcribe", "a.wav", "-o", name], more].concat());
+            assert_eq!(done.status.code(), Some(0), "{name}: {}", text(&done.stderr));
+            fs::read_to_string(desk.place.path(name)).unwrap()
+        };
+        assert!(written("talk.srt", &[]).starts_with("1\n00:00:00,000 --> "));
+        assert!(written("talk.VTT", &[]).starts_with("WEBVTT\n\n"));
+        assert!(written("talk.jsonl", &[]).starts_with("{\"type\":\"segment\""));
+        let plain = written("talk.txt", &[]);
+        assert_eq!(plain.lines().count(), 2);
+        assert_eq!(written("talk", &[]), plain);
+        assert!(written("talk", &["--format", "vtt"]).starts_with("WEBVTT\n\n"));
+        assert!(
+            written("other.srt", &["--format", "srt", "--cue-width", "10"])
+                .lines()
+                .all(|line| { line.contains("-->") || line.chars().count() <= 10 })
+        );
+
+        let refused = desk.run(&["transcribe", "a.wav", "-o", "talk.srt", "--format", "vtt"]);
+        assert_fails(&refused, 2, &["--format vtt", "talk.srt promises something else"]);
+        let refused = desk.run(&["transcribe", "a.wav", "-o", "talk.docx"]);
+        assert_fails(&refused, 2, &["talk.docx", ".txt, .jsonl, .srt or .vtt"]);
+        let wide = desk.run(&["transcribe", "a.wav", "--cue-width", "9"]);
+        assert_eq!(wide.status.code(), Some(2));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_recordings_on_one_output_are_told_apart() {
+    with_desk(|desk| {
+        let alone = desk.run(&["transcribe", "a.wav"]);
+        let said = text(&alone.stdout);
+        assert_eq!(said.lines().count(), 2, "{said}");
+        let both = desk.run(&["transcribe", "a.wav", "b.wav"]);
+        assert_eq!(text(&both.stdout), format!("==> a.wav <==\n{said}\n==> b.wav <==\n{said}"));
+        let file = desk.run(&["transcribe", "a.wav", "b.wav", "-o", "both.txt"]);
+        assert_eq!(file.status.code(), Some(0));
+        assert_eq!(fs::read(desk.place.path("both.txt")).unwrap(), both.stdout);
+
+        let recordings = |arguments: &[&str]| {
+            let done = desk.run(&[arguments, &["--format", "jsonl"]].concat());
+            let lines = text(&done.stdout).lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            lines.map(|line| line["recording"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let [a, b] = ["a.wav", "b.wav"].map(|name| Some(name.to_owned()));
+        assert_eq!(recordings(&["transcribe", "a.wav", "b.wav"]), [a.clone(), a, b.clone(), b]);
+        assert_eq!(recordings(&["transcribe", "a.wav"]), [None, None]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_enough_is_no_failure() {
+    with_desk(|desk| {
+        for arguments in [
+            &["transcribe", "a.wav", "b.wav"][..],
+            &["transcribe", "a.wav", "--format", "srt"],
+            &["decode", "a.wav"],
+            &["decode", "a.wav", "--format", "s16le"],
+            &["speak", "Hello.", "-o", "-"],
+            &["speak", "Hello.", "-o", "-", "--encoder", "mp3"],
+            &["probe", "a.wav"],
+            &["voices"],
+        ] {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            let done = desk.command(arguments).stdout(writer).output().unwrap();
+            assert_eq!((done.status.code(), text(&done.stderr)), (Some(0), ""), "{arguments:?}");
+        }
+        // A disk that is full is one.
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let done = desk.command(&["transcribe", "a.wav"]).stdout(full).output().unwrap();
+        assert_fails(&done, 7, &["standard output", "No space left"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_code_tells_which_signal_ended_the_audio() {
+    with_desk(|desk| {
+        for (name, code, word) in [("INT", 130, "interrupted"), ("TERM", 143, "terminated")] {
+            let mut transcribe = desk.command(&["transcribe", "-"]);
+            let transcribe = transcribe.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = transcribe.spawn().unwrap();
+            // The input stays open: only the signal can end this. The first line is out once it listens.
+            let mut input = child.stdin.take().unwrap();
+            input.write_all(&wav(1, 16_000, 64_000)).unwrap();
+            let mut stdout = BufReader::new(child.stdout.take().unwrap());
+            stdout.read_line(&mut String::new()).unwrap();
+            signal(&child, name);
+            let mut complaint = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{complaint}");
+            assert_eq!(complaint, format!("voxline: standard input: {word}\n"));
+            drop(input);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audio_is_not_written_to_a_terminal() {
+    with_desk(|desk| {
+        for arguments in ["decode a.wav", "decode a.wav --format s16le -o -", "speak Hello. -o -"] {
+            // util-linux's `script` runs it on a terminal of its own.
+            let program = format!("{} {arguments}", env!("CARGO_BIN_EXE_voxline"));
+            let mut script = desk.command(&[]);
+            let environment: Vec<_> = script
+                .get_envs()
+                .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
+                .collect();
+            script = Command::new("script");
+            for (name, value) in environment {
+                match value {
+                    Some(value) => script.env(name, value),
+                    None => script.env_remove(name),
+                };
+            }
+            script.args(["-qec", &program, "/dev/null"]).stdin(Stdio::null());
+            let done = script.current_dir(desk.place.path("")).output().unwrap();
+            assert_eq!(done.status.code(), Some(2), "{arguments}: {done:?}");
+            assert!(text(&done.stdout).contains("standard output is a terminal"), "{arguments}: {done:?}");
+        }
+    })
+    .await;
+}
+
+#[test]
+fn headerless_audio_is_told_what_it_lacks() {
+    let place = Place::new();
+    // A tone, as a program that records writes it to a pipe.
+    let pcm: Vec<u8> = (0..16_000_i32).flat_map(|frame| ((frame % 100 * 200) as i16).to_le_bytes()).collect();
+    place.file("call.raw", &pcm);
+    let hint = ["not a known audio format", "--raw s16le:16000"];
+    let input = || fs::File::open(place.path("call.raw")).unwrap();
+    assert_fails(
+        &place.command(&["decode", "-", "-o", "out.wav"]).stdin(input()).output().unwrap(),
+        3,
+        &hint,
+    );
+    assert_fails(&place.run(&["probe", "call.raw"]), 3, &hint);
+    let known = place.run(&["decode", "call.raw", "--raw", "ulaw:16000", "-o", "out.wav"]);
+    assert_eq!(known.status.code(), Some(0), "{}", text(&known.stderr));
+}

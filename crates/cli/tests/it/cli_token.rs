@@ -1,0 +1,205 @@
+//! `voxline token`, and where the program takes its secrets from.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use voxline_gateway::authority::Terms;
+use voxline_testing::DigestRecognizer;
+
+use crate::cli::{Place, assert_fails, text};
+use crate::support::server::Server;
+
+/// A gateway, and a place from which it is used.
+struct Setting {
+    server: Server,
+    place: Place,
+    configuration: String,
+}
+
+impl Setting {
+    fn command(&self, arguments: &[&str]) -> Command {
+        self.place.command(&[arguments, &["--config", "voxline.toml"]].concat())
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_slice(&succeeded(self.run(&["token", "status", "--json"]))).unwrap()
+    }
+
+    /// What is printed is a token that the gateway takes.
+    fn assert_is_token(&self, printed: &[u8]) -> String {
+        let token = text(printed).strip_suffix('\n').unwrap();
+        assert!(self.server.gateway.authority().check(token).is_ok());
+        token.to_owned()
+    }
+}
+
+#[track_caller]
+fn succeeded(output: Output) -> Vec<u8> {
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    output.stdout
+}
+
+/// Runs `test` on a thread that may wait, beside a gateway.
+async fn with_gateway(test: impl FnOnce(&Setting) + Send + 'static) {
+    let server = Server::start(Arc::new(DigestRecognizer::new(16_000))).await;
+    let place = Place::new();
+    let configuration = format!(
+        "endpoint = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = \"secret\"\n",
+        server.endpoint(),
+        server.credentials.client_id
+    );
+    place.file("voxline.toml", &configuration);
+    place.file("secret", server.credentials.client_secret.expose_secret());
+    let setting = Setting { server, place, configuration };
+    let setting = tokio::task::spawn_blocking(move || {
+        test(&setting);
+        setting
+    });
+    setting.await.unwrap().server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_got_shown_renewed_and_given_up() {
+    with_gateway(|setting| {
+        let none = setting.status();
+        assert_eq!((&none["access_token"], &none["refresh_token"]), (&Value::Null, &Value::Bool(false)));
+
+        let login = succeeded(setting.run(&["token", "login"]));
+        for part in ["lives for 59m", "opens asr_short asr_stream tts", "held", "1 of 25", "in force"] {
+            assert!(text(&login).contains(part), "{} doesn't say {part}", text(&login));
+        }
+        let first = setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));
+        // Another run finds what the first has left.
+        assert_eq!(setting.assert_is_token(&succeeded(setting.run(&["token", "print"]))), first);
+        succeeded(setting.run(&["token", "refresh"]));
+        let second = setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));
+        assert_ne!(first, second);
+
+        let status = setting.status();
+        let expires_in = status["access_token"]["expires_in"].as_u64().unwrap();
+        assert!((3_500..=3_600).contains(&expires_in), "{status}");
+        assert_eq!(status["slots"].as_array().unwrap().len(), 1);
+        assert_eq!(status["slots"][0]["state"], "held");
+        let shown = format!("{status}{}", text(&login));
+        assert!(!shown.contains(&second) && !shown.contains(&first), "{shown}");
+
+        let logout = succeeded(setting.run(&["token", "logout"]));
+        assert_eq!(text(&logout), "revoked and forgotten\n");
+        for token in [first, second] {
+            assert!(setting.server.gateway.authority().check(&token).is_err());
+        }
+        assert_eq!(text(&succeeded(setting.run(&["token", "revoke"]))), "there are no tokens\n");
+
+        succeeded(setting.run(&["token", "login"]));
+        let logout = succeeded(setting.run(&["token", "logout", "--local"]));
+        assert!(text(&logout).contains("the service was not told"));
+        assert_eq!(setting.status()["slots"][0]["state"], "abandoned");
+        assert_eq!(text(&succeeded(setting.run(&["token", "logout", "--forget"]))), "there are no tokens\n");
+        assert_eq!(setting.status()["slots"].as_array().unwrap().len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_vault_is_of_no_use_without_its_key() {
+    with_gateway(|setting| {
+        let key = setting.place.file("key", [7; 32]);
+        let private = |mode| fs::set_permissions(&key, PermissionsExt::from_mode(mode)).unwrap();
+        private(0o644);
+        let by_key = ["token", "print", "--vault-key-file", "key"];
+        assert_fails(&setting.run(&by_key), 2, &["key: can be read by others", "chmod 600"]);
+        private(0o600);
+        let token = setting.assert_is_token(&succeeded(setting.run(&by_key)));
+        assert_fails(&setting.run(&["token", "print"]), 2, &["encrypted", "vault_key_file"]);
+        // A session says so, too, and in the same way.
+        setting.place.file("silence", [0; 3200]);
+        let transcribe = setting.run(&["transcribe", "silence", "--raw", "s16le:16000:1"]);
+        assert_fails(&transcribe, 2, &["encrypted", "vault_key_file"]);
+        let file = setting.run(&["token", "status", "--json", "--vault-key-file", "key"]);
+        let status: Value = serde_json::from_slice(&succeeded(file)).unwrap();
+        assert_eq!(status["encrypted"], true);
+        let kept = fs::read(status["file"].as_str().unwrap()).unwrap();
+        assert!(!kept.windows(token.len()).any(|bytes| bytes == token.as_bytes()));
+        // As systemd hands it to a service.
+        fs::create_dir(setting.place.path("credentials")).unwrap();
+        setting.place.file("credentials/voxline-vault-key", [7; 32]);
+        let mut service = setting.command(&["token", "print"]);
+        service.env("CREDENTIALS_DIRECTORY", setting.place.path("credentials"));
+        assert_eq!(setting.assert_is_token(&succeeded(service.output().unwrap())), token);
+
+        setting.place.file("key", "no key");
+        assert_fails(&setting.run(&by_key), 2, &["key: is no key, which has 32 bytes"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_come_by_file_environment_or_standard_input() {
+    with_gateway(|setting| {
+        let token =
+            setting.server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
+        let token = token.expose_secret();
+        let endpoint = setting.server.endpoint().to_string();
+        let print = ["token", "print", "--endpoint", endpoint.as_str()];
+
+        let mut given = setting.place.command(&print);
+        assert_eq!(
+            succeeded(given.env("VOXLINE_TOKEN", token).output().unwrap()),
+            format!("{token}\n").into_bytes()
+        );
+        let mut piped = setting.place.command(&[&print[..], &["--token-file", "-"]].concat());
+        let mut child = piped.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{token}").unwrap();
+        assert_eq!(succeeded(child.wait_with_output().unwrap()), format!("{token}\n").into_bytes());
+        assert_fails(
+            &setting.place.run(&["transcribe", "-", "--endpoint", &endpoint, "--token-file", "-"]),
+            2,
+            &["standard input can't be both"],
+        );
+
+        let id = setting.server.credentials.client_id.as_str();
+        let mut given = setting.place.command(&[&print[..], &["--client-id", id]].concat());
+        given.env("VOXLINE_CLIENT_SECRET", setting.server.credentials.client_secret.expose_secret());
+        setting.assert_is_token(&succeeded(given.output().unwrap()));
+
+        let mut status = setting.place.command(&["token", "status", "--endpoint", &endpoint]);
+        let status = succeeded(status.env("VOXLINE_TOKEN", token).output().unwrap());
+        assert!(text(&status).contains("service token") && !text(&status).contains(token));
+        let mut refresh = setting.place.command(&["token", "refresh", "--endpoint", &endpoint]);
+        assert_fails(&refresh.env("VOXLINE_TOKEN", token).output().unwrap(), 2, &["service token"]);
+        assert_fails(&setting.place.run(&["token", "status"]), 2, &["name an --endpoint"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_keep_services_apart() {
+    with_gateway(|setting| {
+        let endpoint = setting.server.endpoint();
+        let profiles = format!(
+            "{}[profiles.tokens]\nendpoint = \"{endpoint}\"\ntoken_file = \"token\"\n[profiles.away]\nendpoint = \
+             \"http://127.0.0.1:1\"\nclient_id = \"x\"\nclient_secret_file = \"secret\"\n",
+            setting.configuration
+        );
+        setting.place.file("voxline.toml", profiles);
+        let token = setting.server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
+        setting.place.file("token", token.expose_secret());
+
+        setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));
+        let printed = succeeded(setting.run(&["token", "print", "--profile", "tokens"]));
+        assert_eq!(text(&printed).trim(), token.expose_secret());
+        assert_fails(&setting.run(&["token", "print", "--profile", "away"]), 5, &["http://127.0.0.1:1"]);
+        let unknown = setting.run(&["token", "print", "--profile", "tests"]);
+        assert_fails(&unknown, 2, &["no profile 'tests'", "away, tokens"]);
+    })
+    .await;
+}

@@ -1,0 +1,318 @@
+//! The configuration of a gateway by file, environment and flags: what it comes to, and what is said of one that can't
+//! work.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rcgen::KeyPair;
+use voxline_cli::config::gateway::GatewayConfig;
+
+use crate::cli::{Place, assert_fails, path, text};
+use crate::support::serving::Serving;
+use crate::support::tls::{Authority, named};
+
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/gateway.toml");
+const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/voxline.service");
+
+/// A certificate for localhost and its key, as `cert.pem` and `key.pem`.
+fn certify(place: &Place) {
+    let (certificate, key) = Authority::new("ours").certify(named("localhost"));
+    place.file("cert.pem", certificate);
+    private(&place.file("key.pem", key));
+}
+
+fn private(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// `key = value  # source` of `config show`, without the spaces around.
+fn shown<'a>(text: &'a str, key: &str) -> (&'a str, &'a str) {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+    line.unwrap_or_else(|| panic!("no {key} in {text}")).rsplit_once("  # ").unwrap()
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let place = Place::new();
+    place.file(
+        "voxline.toml",
+        "models = \"m\"\nclient_id = \"top\"\n[gateway]\nstate = \"file\"\nlisten = \"127.0.0.1:1\"\n\
+         max_sessions = 7\ncors_origin = [\"https://a\"]\ndocumented_status = true\n[profiles.p]\nclient_id = \"id\"\n",
+    );
+    let flags = [
+        "config",
+        "show",
+        "--config",
+        "voxline.toml",
+        "--profile",
+        "p",
+        "--listen",
+        "127.0.0.1:3",
+        "--drain=5",
+    ];
+    let mut show = place.command(&flags);
+    show.env("VOXLINE_GATEWAY_LISTEN", "127.0.0.1:2").env("VOXLINE_GATEWAY_STATE", "env");
+    // A variable that is set to nothing says nothing.
+    show.env("VOXLINE_GATEWAY_MAX_SESSIONS", "").env("VOXLINE_TOKEN", "canary").env("VOXLINE_LOG_FORMAT", "");
+    show.env("VOXLINE_GATEWAY_CORS_ORIGIN", "https://b,https://c").env_remove("VOXLINE_MODELS");
+    let output = show.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    for (key, value, source) in [
+        ("listen", "\"127.0.0.1:3\"", "flag"),
+        ("drain", "5", "flag"),
+        ("state", "\"env\"", "env"),
+        ("cors_origin", "[\"https://b\", \"https://c\"]", "env"),
+        ("max_sessions", "7", "file"),
+        ("documented_status", "true", "file"),
+        ("models", "\"m\"", "file"),
+        ("max_requests", "16", "default"),
+        ("token_limit", "\"refuse\"", "default"),
+    ] {
+        assert_eq!(shown(told, key), (value, source), "{key}");
+    }
+    // Of a secret no more is told than where it is.
+    assert!(told.contains("# VOXLINE_TOKEN is set\n") && !told.contains("canary"), "{told}");
+    // What is printed says the same again.
+    place.file("again.toml", told);
+    let mut again = place.command(&["config", "show", "--config", "again.toml"]);
+    let again = again.env_remove("VOXLINE_MODELS").output().unwrap();
+    assert_eq!(shown(text(&again.stdout), "cors_origin"), ("[\"https://b\", \"https://c\"]", "file"));
+    assert_eq!(shown(text(&again.stdout), "drain"), ("5", "file"));
+}
+
+#[test]
+fn help_tells_the_defaults_as_they_are() {
+    let place = Place::new();
+    let help = place.run(&["serve", "--help"]);
+    let help = text(&help.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    let defaults = toml::Table::try_from(GatewayConfig::default()).unwrap();
+    for (key, value) in &defaults {
+        let flag = format!("--{} ", key.replace('_', "-"));
+        let flag = if value.is_bool() { flag.trim_end().to_owned() + "[=" } else { flag };
+        let (_, about) = help.split_once(&flag).unwrap_or_else(|| panic!("serve has no {flag}"));
+        let value = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Array(_) => continue,
+            value => value.to_string(),
+        };
+        let (told, _) = about.split_once("[default: ").unwrap().1.split_once(']').unwrap();
+        assert_eq!(told, value, "{key}");
+    }
+}
+
+#[test]
+fn a_file_that_says_nonsense_is_refused_with_its_line() {
+    let place = Place::new();
+    for (contents, parts) in [
+        ("[gateway]\nlisten = \"127.0.0.1:1\"\nmax_session = 3\n", ["line 3", "unknown field `max_session`"]),
+        ("[gateway]\nmax_sessions = 0\n", ["line 2", "0 is not a whole number from 1 to 65535"]),
+        ("[gateway]\n\ntoken_limit = \"drop\"\n", ["line 3", "unknown variant `drop`"]),
+        ("[gateway]\nlisten = \"here\"\n", ["line 2", "expected an address and a port"]),
+        ("[gateway]\ncors_origin = [\"https://a/b\"]\n", ["line 2", "an origin is *"]),
+        ("[gateway]\nheader_timeout = -1\n", ["line 2", "invalid value"]),
+    ] {
+        place.file("voxline.toml", contents);
+        for command in [&["config", "show"][..], &["config", "check"], &["serve"]] {
+            let run = place.run(&[command, &["--config", "voxline.toml"]].concat());
+            assert_fails(&run, 2, &parts);
+        }
+    }
+    for flag in ["--max-sessions=0", "--header-timeout=0", "--cors-origin=a", "--drain=-1", "--listen=here"] {
+        assert_eq!(place.run(&["serve", "--state", "state", flag]).status.code(), Some(2), "{flag}");
+    }
+    assert_fails(&place.run(&["serve", "--listen", "127.0.0.1:0"]), 2, &["--state", "[gateway]"]);
+    let half = place.run(&["serve", "--state", "state", "--tls-key", "key.pem"]);
+    assert_fails(&half, 2, &["tls_cert and tls_key go together"]);
+}
+
+#[test]
+fn a_gateway_is_run_by_its_file_alone() {
+    let place = Place::new();
+    certify(&place);
+    place.file(
+        "gateway.toml",
+        "[gateway]\nlisten = \"127.0.0.1:0\"\nstate = \"state\"\ntls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n",
+    );
+    let serving = Serving::start(place.command(&["serve", "--config", "gateway.toml"]));
+    assert!(serving.endpoint.starts_with("https://127.0.0.1:"), "{}", serving.endpoint);
+    assert!(place.path("state").is_dir());
+    assert_eq!(serving.stop().0.code(), Some(0));
+}
+
+#[test]
+fn a_check_finds_every_problem_and_tells_each_in_a_line() {
+    let place = Place::new();
+    certify(&place);
+    place.file("secret", "secret");
+    private(&place.file("vault-key", "01".repeat(32)));
+    place.file("ca.pem", Authority::new("ours").pem());
+    let good = "endpoint = \"https://speech.example\"\nclient_id = \"id\"\nclient_secret_file = \"secret\"\nca_file = \
+                \"ca.pem\"\nvault_key_file = \"vault-key\"\n[gateway]\nlisten = \"127.0.0.1:0\"\nstate = \"state\"\n\
+                tls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\n[profiles.test]\nendpoint = \"http://127.0.0.1:1\"\n\
+                token_file = \"secret\"\n";
+    place.file("voxline.toml", good);
+    let check = || place.run(&["config", "check", "--config", "voxline.toml"]);
+    let sound = check();
+    assert_eq!((sound.status.code(), text(&sound.stderr)), (Some(0), ""));
+    assert!(!place.path("state").exists(), "a check changes nothing");
+
+    private(&place.file("key.pem", KeyPair::generate().unwrap().serialize_pem()));
+    fs::set_permissions(place.path("vault-key"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::remove_file(place.path("secret")).unwrap();
+    place.file("ca.pem", "none");
+    place.file("state", "no directory");
+    // An address that no machine has for itself (RFC 5737).
+    place.file("voxline.toml", good.replace("127.0.0.1:0", "192.0.2.1:8085"));
+    let mut check = place.command(&["config", "check", "--config", "voxline.toml"]);
+    let bad = check.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
+    assert_eq!(bad.status.code(), Some(2));
+    let told: Vec<&str> = text(&bad.stderr).lines().collect();
+    let expected = [
+        "voxline: secret: No such file",
+        "voxline: certificates ca.pem: holds no certificate",
+        "voxline: vault-key: can be read by others",
+        "voxline: state: Not a directory",
+        "voxline: key.pem: is not the key of the certificate cert.pem",
+        "voxline: listen on 192.0.2.1:8085: ",
+        "nowhere/whisper-base",
+        "voxline: profile test: secret: No such file",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(told.contains(expected), "{told:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn a_check_finds_state_that_the_gateway_would_refuse() {
+    let place = Place::new();
+    fs::create_dir(place.path("state")).unwrap();
+    let store = place.file("state/authority.redb", "");
+    let mode = |name: &str, mode| {
+        fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let tell = |expected: &str| {
+        let mut check = place.command(&["config", "check", "--listen", "127.0.0.1:0", "--state", "state"]);
+        // A recogniser that is missing is told as well, and at once.
+        let checked = check.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
+        let told = text(&checked.stderr);
+        assert!(told.lines().any(|line| line.contains(expected)), "{told}");
+    };
+    mode("state", 0o777);
+    tell("state directory state can be changed by others: run chmod 700 on it");
+    mode("state", 0o700);
+    mode("state/authority.redb", 0o644);
+    tell("state/authority.redb can be read or written by others: run chmod 600 on it");
+    mode("state/authority.redb", 0o600);
+    tell("state/authority.redb is empty");
+    assert_eq!(fs::read(store).unwrap(), b"", "a check changes nothing");
+}
+
+#[test]
+fn the_sample_has_every_key_and_passes_the_check() {
+    let sample = fs::read_to_string(SAMPLE).unwrap();
+    let place = Place::new();
+    certify(&place);
+    let all = place.file(
+        "all.toml",
+        sample
+            .replace("# tls_", "tls_")
+            .replace("# threads", "threads")
+            .replace("# max_sessions", "max_sessions"),
+    );
+    let written: toml::Table = fs::read_to_string(&all).unwrap().parse().unwrap();
+    let written = written["gateway"].as_table().unwrap();
+    let known = GatewayConfig {
+        state: Some("a".into()),
+        threads: Some("4".parse().unwrap()),
+        max_sessions: Some("64".parse().unwrap()),
+        tls_cert: Some("a".into()),
+        tls_key: Some("a".into()),
+        ..GatewayConfig::default()
+    };
+    let known = toml::Table::try_from(known).unwrap();
+    assert_eq!(written.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>());
+    for (key, value) in toml::Table::try_from(GatewayConfig::default()).unwrap() {
+        assert_eq!(written[&key], value, "{key} is told with another default");
+    }
+    // Here its certificate is elsewhere, and its port may be somebody's.
+    let here = ["--listen", "127.0.0.1:0", "--tls-cert", "cert.pem", "--tls-key", "key.pem"];
+    let checked = place.run(&[&["config", "check", "--config", path(&all)], &here[..]].concat());
+    assert_eq!((checked.status.code(), text(&checked.stderr)), (Some(0), ""));
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what was not checked should be known")]
+fn the_sample_unit_is_one_that_systemd_takes() {
+    let place = Place::new();
+    let unit = fs::read_to_string(UNIT).unwrap();
+    let drain = GatewayConfig::default().options().drain;
+    let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+    assert!(Duration::from_secs(stop.parse().unwrap()) > drain + Duration::from_secs(10));
+    // Its program is where this build is.
+    let unit =
+        place.file("voxline.service", unit.replace("/usr/local/bin/voxline", env!("CARGO_BIN_EXE_voxline")));
+    match Command::new("systemd-analyze").args(["verify", "--man=no", path(&unit)]).output() {
+        Ok(verified) => {
+            assert!(verified.status.success(), "{}", text(&verified.stderr));
+            let ours = text(&verified.stderr).lines().filter(|line| line.contains("voxline.service"));
+            assert_eq!(ours.collect::<Vec<_>>(), [""; 0]);
+        }
+        Err(error) => eprintln!("not verified: systemd-analyze: {error}"),
+    }
+}
+
+#[test]
+fn systemd_is_told_when_it_serves_reads_again_and_stops() {
+    let place = Place::new();
+    let socket = UnixDatagram::bind(place.path("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let hear = || {
+        let mut message = [0; 256];
+        let length = socket.recv(&mut message).unwrap();
+        text(&message[..length]).to_owned()
+    };
+    let mut serve = place.command(&["serve", "--listen", "127.0.0.1:0", "--state", "state"]);
+    let serving = Serving::start({
+        serve.env("NOTIFY_SOCKET", place.path("notify"));
+        serve
+    });
+    assert_eq!(hear().trim(), "READY=1");
+    serving.signal("HUP");
+    let reloading = hear();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert_eq!(hear().trim(), "READY=1");
+    serving.logged("nothing to read again");
+    assert_eq!(serving.stop().0.code(), Some(0));
+    assert_eq!(hear().trim(), "STOPPING=1");
+}
+
+#[test]
+fn a_language_is_taken_or_refused_before_anything_starts() {
+    let place = Place::new();
+    let language = |given: &[&str]| {
+        let shown = place.run(&[&["config", "show", "--config", "voxline.toml"], given].concat());
+        assert_eq!(shown.status.code(), Some(0), "{}", text(&shown.stderr));
+        text(&shown.stdout).lines().find(|line| line.starts_with("language = ")).map(str::to_owned)
+    };
+    place.file("voxline.toml", "language = \"Russian\"\n");
+    assert_eq!(language(&[]).unwrap(), "language = \"ru\"  # file");
+    place.file("voxline.toml", "language = \"auto\"\n");
+    assert_eq!(language(&[]), None);
+
+    let refused = ["language 'englsh' is unknown", "did you mean english (en)?"];
+    place.file("voxline.toml", "language = \"englsh\"\n");
+    assert_fails(&place.run(&["config", "check", "--config", "voxline.toml"]), 2, &refused);
+    // A recording that isn't there would be told first, were anything read before.
+    let transcribe = ["transcribe", "missing.wav", "--language"];
+    assert_fails(&place.run(&[&transcribe[..], &["englsh"]].concat()), 2, &refused);
+    assert_fails(&place.run(&[&transcribe[..], &["xx"]].concat()), 2, &["language 'xx'", "russian"]);
+    for known in ["english", "en-GB", "auto"] {
+        assert_fails(&place.run(&[&transcribe[..], &[known]].concat()), 3, &["missing.wav"]);
+    }
+}

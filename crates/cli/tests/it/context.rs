@@ -1,0 +1,216 @@
+//! The recogniser's context travels with each final and back with `start`, so a session that begins anew at
+//! `final` gives the text that it would have given undisturbed.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use voxline::audio::{Feed, FramePos, FrameRange};
+use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::session::{self, Journal, ServerSession, SessionError, Settings};
+use voxline::spool::{Fsync, Head, Log, Opened, Spool};
+use voxline::transcript::TranscriptEvent;
+use voxline::transport::WebSocketConnector;
+use voxline_testing::digest;
+
+use crate::session::{chunks, noise};
+use crate::stream::socket::Socket;
+use crate::support::server::Server;
+
+/// A quarter of a second.
+const SEGMENT: usize = 4_000;
+/// The longest context of the protocol, by its document.
+const LONGEST: usize = 4 * 1024;
+
+/// Writes digests of all that was ever said before and the samples of the segment. Its context is the digest
+/// before, repeated to `length` bytes.
+struct Remembering {
+    length: usize,
+}
+
+struct Stream {
+    length: usize,
+    before: String,
+    heard: Vec<i16>,
+    told: u64,
+}
+
+impl Recognizer for Remembering {
+    fn name(&self) -> &str {
+        "remembering"
+    }
+
+    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        let before = options.context.clone().unwrap_or_default();
+        Ok(Box::new(Stream { length: self.length, before, heard: Vec::new(), told: 0 }))
+    }
+}
+
+impl Stream {
+    fn segment(&mut self, frames: usize) -> Segment {
+        let samples: Vec<i16> =
+            self.before.bytes().map(i16::from).chain(self.heard.drain(..frames)).collect();
+        let text = digest(&samples);
+        self.before = text.chars().cycle().take(self.length).collect();
+        let range = FrameRange::new(FramePos(self.told), FramePos(self.told + frames as u64));
+        self.told = range.end.0;
+        Segment { text, context: Some(self.before.clone()), ..Segment::silence(range) }
+    }
+}
+
+impl RecognizerStream for Stream {
+    fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
+        self.heard.extend_from_slice(pcm);
+        let mut segments = Vec::new();
+        while self.heard.len() >= SEGMENT {
+            segments.push(self.segment(SEGMENT));
+        }
+        Ok(segments)
+    }
+
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        Ok(Guess::Nothing)
+    }
+
+    fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        let rest = self.heard.len();
+        Ok(if rest == 0 { Vec::new() } else { vec![self.segment(rest)] })
+    }
+}
+
+async fn server(length: usize) -> Server {
+    Server::start(Arc::new(Remembering { length })).await
+}
+
+/// The journal of a client that is killed as soon as it has taken down so many finals.
+struct Mortal {
+    log: Log,
+    lives: usize,
+    texts: Vec<String>,
+}
+
+impl Journal for Mortal {
+    fn opened(&mut self, server: &ServerSession) -> io::Result<()> {
+        self.log.opened(server)
+    }
+
+    fn told(&mut self, event: &TranscriptEvent) -> io::Result<()> {
+        if let TranscriptEvent::Final(segment) = event {
+            self.lives = self.lives.checked_sub(1).ok_or_else(|| io::Error::other("killed"))?;
+            self.texts.push(segment.text.clone());
+        }
+        self.log.told(event)
+    }
+}
+
+/// Runs the session in the spool at `path` against a gateway that has never heard of it, up to its end or
+/// until `lives` more finals are told; all texts told so far, and whether it ended.
+async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
+    let server = server(LONGEST).await;
+    let head = Head { sample_rate: 16_000, identity: "a call".to_owned(), service: String::new() };
+    let opened = Spool::open(path, &head, 960_000, Fsync::Never).unwrap();
+    let Opened { mut writer, mut reader, log, recovered, spool: _spool } = opened;
+    chunks(pcm).chain([Feed::End]).for_each(|feed| writer.push(&feed).unwrap());
+    let texts = recovered.told.iter().filter_map(text_of).collect();
+    let mut journal = Mortal { log, lives, texts };
+    let (sender, audio) = mpsc::channel(4);
+    let feeding = async move {
+        while let Some(feed) = reader.next().await.unwrap() {
+            if sender.send(feed).await.is_err() {
+                break;
+            }
+        }
+    };
+    let (connector, tokens) = (WebSocketConnector::new(server.endpoint()).unwrap(), server.tokens());
+    let (settings, checkpoint) = (Settings::new(16_000), recovered.checkpoint);
+    // Nobody listens; the journal does.
+    let (events, _) = mpsc::channel(4);
+    let running =
+        session::run_journalled(&connector, &tokens, settings, checkpoint, &mut journal, audio, events);
+    let playing = async { tokio::join!(running, feeding) };
+    let (ended, ()) = timeout(Duration::from_secs(30), playing).await.expect("the session ends");
+    server.stop().await;
+    let ended = match ended.result {
+        Ok(()) => true,
+        Err(SessionError::Journal { reason }) if reason == "killed" => false,
+        Err(error) => panic!("{error}"),
+    };
+    (journal.texts, ended)
+}
+
+fn text_of(event: &TranscriptEvent) -> Option<String> {
+    match event {
+        TranscriptEvent::Final(segment) => Some(segment.text.clone()),
+        _ => None,
+    }
+}
+
+/// Client and gateway die after every final. What the next client knows is in its spool, what the next
+/// gateway knows it is told.
+#[tokio::test]
+async fn a_session_that_begins_anew_at_every_final_gives_the_undisturbed_text() {
+    let directory = tempfile::tempdir().unwrap();
+    let pcm = noise(10 * SEGMENT + 1_000);
+    let (undisturbed, ended) = go_on(&directory.path().join("undisturbed"), &pcm, usize::MAX).await;
+    assert!(ended && undisturbed.len() == 11, "{undisturbed:?}");
+    let path = directory.path().join("disturbed");
+    for finals in 1..=11 {
+        let (texts, ended) = go_on(&path, &pcm, 1).await;
+        assert_eq!(texts, undisturbed[..finals]);
+        assert_eq!(ended, finals == 11);
+    }
+}
+
+#[tokio::test]
+async fn what_follows_a_gap_is_heard_in_the_context_before_it() {
+    let server = server(100).await;
+    let token = server.tokens().token().await.unwrap();
+    let pcm = noise(4 * SEGMENT);
+    let segment = SEGMENT as u64;
+    let (mut socket, _) = Socket::start(&server, &token).await;
+    socket.audio(&pcm, 0, segment);
+    let context = socket.hear("final").await["context"].clone();
+    socket.gap(segment, 2 * segment);
+    socket.audio(&pcm, 2 * segment, 3 * segment);
+    let behind = socket.hear("final").await;
+    drop(socket);
+    // A session that begins there says the same.
+    let mut anew = Socket::dial(&server, &token).await;
+    let start = json!({ "type": "start", "sample_rate": 16_000, "origin": 2 * segment, "context": context });
+    anew.say(&start);
+    anew.hear("ready").await;
+    anew.audio(&pcm, 2 * segment, 3 * segment);
+    let again = anew.hear("final").await;
+    assert_eq!(again["text"], behind["text"]);
+    assert_eq!(again["context"], behind["context"]);
+    drop(anew);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_context_of_4_kib_passes_and_no_longer_one() {
+    let longest = "я".repeat(LONGEST / 2);
+    for length in [LONGEST, LONGEST + 1] {
+        let server = server(length).await;
+        let token = server.tokens().token().await.unwrap();
+        let begin = async |context: &str| {
+            let mut socket = Socket::dial(&server, &token).await;
+            socket.say(&json!({ "type": "start", "sample_rate": 16_000, "context": context }));
+            socket
+        };
+        let mut socket = begin(&longest).await;
+        socket.hear("ready").await;
+        socket.audio(&noise(SEGMENT), 0, SEGMENT as u64);
+        let told = socket.hear("final").await["context"].as_str().map(str::len);
+        // What is too long to keep is not cut either: a half of it would say something else.
+        assert_eq!(told, Some(if length > LONGEST { 0 } else { LONGEST }));
+        socket.end(SEGMENT as u64).await;
+        let (code, reason, _) = begin(&format!("{longest}.")).await.closed().await;
+        assert_eq!((code, reason.as_str()), (4400, "context of 4097 bytes, the limit is 4096"));
+        server.stop().await;
+    }
+}

@@ -1,0 +1,215 @@
+//! A server sends its sessions to another one: each starts there at its `final`, while the first still works.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use voxline::audio::{AudioChunk, Feed, FramePos};
+use voxline::auth::{AccessToken, TokenGeneration, TokenProvider};
+use voxline::session::core::{ConnectionId, Core, Input, Output};
+use voxline::session::protocol::{ClientMessage, Final, GoawayReason, Ready, Secret, ServerMessage};
+use voxline::session::{self, Settings};
+use voxline::transcript::TranscriptEvent;
+use voxline::transport::WebSocketConnector;
+use voxline_testing::digest;
+use voxline_testing::peer::{Behaviour, Expect, RecordingPeer, Reply, ScriptedPeer, Step};
+
+use crate::session::noise;
+use crate::support::server::endpoint;
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn ready() -> Reply {
+    Reply::Say(ServerMessage::Ready(Ready {
+        session: "old".to_owned(),
+        resume_key: Secret::from("key".to_owned()),
+        resume_window_ms: 60_000,
+        received: FramePos(0),
+        final_: FramePos(0),
+        finals: 0,
+        token_expires_in_ms: None,
+        max_audio_bytes: 64_000,
+        window_frames: 160_000,
+        auth: false,
+        max_unfinal_frames: None,
+    }))
+}
+
+fn final_(index: u64, start: u64, end: u64, text: &str) -> Reply {
+    Reply::Say(ServerMessage::Final(Final {
+        index,
+        start: FramePos(start),
+        end: FramePos(end),
+        text: text.to_owned(),
+        language: None,
+        confidence: None,
+        words: Vec::new(),
+        context: Some(format!("context {index}")),
+    }))
+}
+
+fn chunk(pcm: &[i16], start: usize, end: usize) -> Feed {
+    let payload: Bytes = pcm[start..end].iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    Feed::Audio(AudioChunk::new(FramePos(start as u64).to(FramePos(end as u64)), payload))
+}
+
+/// The first server says that sessions should go to `named`, where there is one, and never closes by itself.
+/// The second hears all above the first final, and in its context; the first is told that its session is not
+/// wanted any more.
+#[tokio::test]
+async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_old_one() {
+    let pcm = noise(16_000);
+    let ((old, old_address), (new, new_address)) = (listen().await, listen().await);
+    let goaway = ServerMessage::Goaway {
+        reason: GoawayReason::Drain,
+        deadline_ms: 60_000,
+        restart: true,
+        // Not to be shown the token.
+        endpoints: vec!["https://evil.example".to_owned(), format!("http://{new_address}")],
+    };
+    let script = ScriptedPeer::new([
+        Step::new(Expect::Start, [ready()]),
+        Step::new(Expect::Audio(FramePos(8_000)), [final_(0, 0, 4_000, "first"), Reply::Say(goaway)]),
+        Step::new(Expect::End, []),
+    ]);
+    let peer = RecordingPeer::new(Behaviour { segment_frames: 4_000, ..Behaviour::default() });
+    let (sender, audio) = mpsc::channel(8);
+    for feed in [chunk(&pcm, 0, 8_000), chunk(&pcm, 8_000, 16_000)] {
+        sender.send(feed).await.unwrap();
+    }
+    let serving_old = async {
+        script.serve(old.accept().await.unwrap().0).await.unwrap();
+        // A server to which all was said may be waited for, so not before.
+        sender.send(Feed::End).await.unwrap();
+    };
+    let serving_new = async { peer.serve(new.accept().await.unwrap().0).await };
+    let connector = WebSocketConnector::new(endpoint(old_address)).unwrap();
+    let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
+    let (events, mut heard) = mpsc::channel(64);
+    let running = session::run(&connector, &tokens, Settings::new(16_000), audio, events);
+    let all = async { tokio::join!(running, serving_old, serving_new) };
+    let (ended, (), ()) =
+        timeout(Duration::from_secs(30), Box::pin(all)).await.expect("both servers are left");
+    assert!(ended.result.is_ok(), "{:?}", ended.result);
+    assert_eq!((ended.ledger.moves, ended.ledger.reconnects), (1, 0));
+    let mut finals = Vec::new();
+    while let Some(event) = heard.recv().await {
+        if let TranscriptEvent::Final(segment) = event {
+            finals.push((segment.range.start.0, segment.text));
+        }
+    }
+    let text = |start: usize| (start as u64, digest(&pcm[start..start + 4_000]));
+    assert_eq!(finals, [(0, "first".to_owned()), text(4_000), text(8_000), text(12_000)]);
+    // All above the final was heard there, and nothing below.
+    let recording = peer.recording();
+    assert!(recording.samples()[..4_000].iter().all(Option::is_none));
+    assert!(recording.samples()[4_000..].iter().copied().eq(pcm[4_000..].iter().copied().map(Some)));
+    assert_eq!(peer.breaches(), <[String; 0]>::default());
+}
+
+/// A core with one final, whose server has said that it should start anew elsewhere, and that has asked for
+/// that.
+fn starting_anew() -> Core {
+    let mut core = Core::new(Settings::new(16_000));
+    let goaway = ServerMessage::Goaway {
+        reason: GoawayReason::Drain,
+        deadline_ms: 0,
+        restart: true,
+        endpoints: vec!["https://new.example".to_owned()],
+    };
+    for input in [
+        Input::Tick,
+        Input::Audio(AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]))),
+        token(),
+        Input::Connected(OLD),
+        said(OLD, ready()),
+        said(OLD, final_(0, 0, 50, "first")),
+        Input::Peer(OLD, goaway),
+    ] {
+        core.handle(input, Duration::ZERO);
+    }
+    let due = core.wake_at().unwrap();
+    core.handle(Input::Tick, due);
+    core.handle(token(), due);
+    let dials: Vec<(Option<String>, Vec<String>)> = std::iter::from_fn(|| core.poll_output())
+        .filter_map(|output| match output {
+            Output::Dial { id: NEW, session, endpoints, .. } => Some((session, endpoints)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(dials, [(None, vec!["https://new.example".to_owned()])]);
+    core.handle(Input::Connected(NEW), due);
+    let start = std::iter::from_fn(|| core.poll_output()).find_map(|output| match output {
+        Output::Send(NEW, ClientMessage::Start(start)) => Some(start),
+        _ => None,
+    });
+    let start = start.expect("the session starts anew");
+    assert_eq!((start.origin, start.context.as_deref()), (FramePos(50), Some("context 0")));
+    core
+}
+
+const OLD: ConnectionId = ConnectionId(0);
+const NEW: ConnectionId = ConnectionId(1);
+
+fn token() -> Input {
+    Input::Token(AccessToken::new(&"token".to_owned().into(), TokenGeneration(1)).unwrap())
+}
+
+fn said(id: ConnectionId, reply: Reply) -> Input {
+    let Reply::Say(message) = reply else { unreachable!("only messages are said") };
+    Input::Peer(id, message)
+}
+
+/// The texts that the user is told, and the codes that connections are closed with.
+fn outcome(core: &mut Core) -> (Vec<String>, Vec<(ConnectionId, u16)>) {
+    let (mut texts, mut closes) = (Vec::new(), Vec::new());
+    while let Some(output) = core.poll_output() {
+        match output {
+            Output::Emit(TranscriptEvent::Final(segment)) => texts.push(segment.text),
+            Output::Close(id, code) => closes.push((id, code)),
+            _ => {}
+        }
+    }
+    (texts, closes)
+}
+
+/// What the old server says while the new one has not answered would move the place where that starts: it
+/// waits, and is told if the new one fails.
+#[test]
+fn what_the_old_server_says_meanwhile_is_told_if_the_new_one_fails_and_only_then() {
+    let now = Duration::from_secs(2);
+    let mut core = starting_anew();
+    core.handle(said(OLD, final_(1, 50, 80, "second")), now);
+    assert_eq!(outcome(&mut core), (vec![], vec![]));
+    core.handle(Input::Lost(NEW, "reset".to_owned()), now);
+    assert_eq!(outcome(&mut core), (vec!["second".to_owned()], vec![]));
+
+    let mut core = starting_anew();
+    core.handle(said(OLD, final_(1, 50, 80, "second")), now);
+    let Reply::Say(ServerMessage::Ready(ready)) = ready() else { unreachable!("made so") };
+    let ready = Ready { session: "new".to_owned(), received: FramePos(50), ..ready };
+    core.handle(Input::Peer(NEW, ServerMessage::Ready(ready)), now);
+    assert_eq!(outcome(&mut core), (vec![], vec![(OLD, 1000)]));
+    // Its own finals count from 0.
+    core.handle(said(NEW, final_(0, 50, 80, "second again")), now);
+    assert_eq!(outcome(&mut core).0, ["second again"]);
+}
+
+/// A session that ends on the old server needs no new one.
+#[test]
+fn the_end_on_the_old_server_comes_before_the_start_on_the_new_one() {
+    let now = Duration::from_secs(2);
+    let mut core = starting_anew();
+    core.handle(Input::Finish, now);
+    core.handle(said(OLD, final_(1, 50, 100, "second")), now);
+    let done = ServerMessage::Done { frames: FramePos(100), finals: 2 };
+    core.handle(Input::Peer(OLD, done), now);
+    assert_eq!(outcome(&mut core), (vec!["second".to_owned()], vec![(NEW, 1000), (OLD, 1000)]));
+}

@@ -1,0 +1,3 @@
+//! Word error rates, as users measure them.
+
+pub(crate) use voxline_engines::wer::{WordErrors, normal};

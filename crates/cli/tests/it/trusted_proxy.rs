@@ -1,0 +1,359 @@
+//! A gateway behind proxies: whose address counts, by headers and by PROXY protocol version 2 (written here
+//! from its specification), and that nobody else can say so.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use voxline_gateway::Options;
+use voxline_gateway::authority::Terms;
+use voxline_testing::{DigestRecognizer, ManualClock};
+
+use crate::attempts::client;
+use crate::cli::{Place, assert_fails, text};
+use crate::support::server::{Server, Setup};
+use crate::support::serving::Serving;
+use crate::support::synthetic_whisper::{Shape, write};
+
+/// The proxy's address, and one that is nobody's.
+const PROXY: [u8; 4] = [127, 0, 0, 1];
+const STRANGER: [u8; 4] = [127, 0, 0, 2];
+/// A model that is soon loaded, for a program that must have one.
+const SMALLEST: Shape =
+    Shape { width: 64, bands: 80, decoder_layers: 1, third: false, hears: ("en", "hello") };
+/// What has not come by then never will.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A gateway that trusts one proxy, whose clock stands still, so that nothing is forgiven by the way.
+async fn server(options: Options) -> Server {
+    let trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    let clock = Arc::new(ManualClock::new(Duration::from_secs(1_700_000_000)));
+    let setup = Setup { options: Options { trusted_proxies, ..options }, clock, ..Setup::default() };
+    Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await
+}
+
+/// Asks for speech: the gateway has no voice, which it says (400) to who is let in.
+async fn speak(server: &Server, http: &Client, token: &str, fields: &[(&str, &str)]) -> StatusCode {
+    let mut request = http.get(format!("http://{}/tts?text=Hello", server.address)).bearer_auth(token);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.send().await.unwrap().status()
+}
+
+#[tokio::test]
+async fn a_proxys_clients_are_limited_each_by_its_own_address() {
+    let server = server(Options { max_failures: 1, ..Options::default() }).await;
+    let (proxy, stranger) = (client(PROXY), client(STRANGER));
+    for (name, value) in [("x-forwarded-for", "192.0.2.1"), ("forwarded", "for=192.0.2.2;proto=https")] {
+        let fields = [(name, value)];
+        assert_eq!(speak(&server, &proxy, "wrong", &fields).await, StatusCode::UNAUTHORIZED, "{value}");
+        assert_eq!(speak(&server, &proxy, "wrong", &fields).await, StatusCode::TOO_MANY_REQUESTS, "{value}");
+    }
+    // What the client itself wrote before its proxy did makes it nobody else.
+    let forged = [("x-forwarded-for", "192.0.2.99, 192.0.2.1")];
+    assert_eq!(speak(&server, &proxy, "wrong", &forged).await, StatusCode::TOO_MANY_REQUESTS);
+    // Who is no proxy is believed nothing, and harms nobody but itself.
+    let claimed = [("x-forwarded-for", "192.0.2.3"), ("forwarded", "nonsense")];
+    assert_eq!(speak(&server, &stranger, "wrong", &claimed).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(speak(&server, &stranger, "wrong", &[]).await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(speak(&server, &proxy, "wrong", &claimed[..1]).await, StatusCode::UNAUTHORIZED);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_networks_of_a_token_mean_the_client() {
+    let server = server(Options::default()).await;
+    let terms = Terms { networks: vec!["192.0.2.0/24".parse().unwrap()], ..Terms::default() };
+    let token = server.gateway.authority().create_service_token("test", terms).unwrap().token;
+    let token = token.expose_secret();
+    let (proxy, stranger) = (client(PROXY), client(STRANGER));
+    let named = |address| [("x-forwarded-for", address)];
+    assert_eq!(speak(&server, &proxy, token, &named("192.0.2.7")).await, StatusCode::BAD_REQUEST);
+    assert_eq!(speak(&server, &proxy, token, &named("198.51.100.7")).await, StatusCode::FORBIDDEN);
+    assert_eq!(speak(&server, &proxy, token, &[]).await, StatusCode::FORBIDDEN);
+    assert_eq!(speak(&server, &stranger, token, &named("192.0.2.7")).await, StatusCode::FORBIDDEN);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_proxy_garbles_is_refused() {
+    let server = server(Options::default()).await;
+    let (proxy, stranger) = (client(PROXY), client(STRANGER));
+    let two: &[_] = &[("x-forwarded-for", "192.0.2.1"), ("forwarded", "for=192.0.2.2")];
+    for fields in [&[("x-forwarded-for", "not an address")], &[("forwarded", "for=\"192.0.2.1")], two] {
+        let ask = |http: &Client| {
+            let mut request = http.get(format!("http://{}/healthz", server.address));
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            request.send()
+        };
+        let refused = ask(&proxy).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{fields:?}");
+        assert!(refused.headers().contains_key("x-request-id"));
+        assert_eq!(refused.json::<serde_json::Value>().await.unwrap()["error"]["code"], 400);
+        assert_eq!(ask(&stranger).await.unwrap().status(), StatusCode::OK, "{fields:?}");
+    }
+    server.stop().await;
+}
+
+/// A PROXY header (proxy-protocol.txt, section 2.2): the byte of version and command, that of family and
+/// protocol, and what follows the length.
+fn header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let mut header = b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A".to_vec();
+    header.extend([command, family]);
+    header.extend(u16::try_from(rest.len()).unwrap().to_be_bytes());
+    header.extend(rest);
+    header
+}
+
+/// That of a client over IPv4: source and destination, their ports, and a TLV (PP2_TYPE_NOOP, four bytes).
+pub(crate) fn of_v4(source: [u8; 4]) -> Vec<u8> {
+    let mut rest = source.to_vec();
+    rest.extend([203, 0, 113, 1]);
+    rest.extend(56_324_u16.to_be_bytes());
+    rest.extend(443_u16.to_be_bytes());
+    rest.extend([0x04, 0, 4, 1, 2, 3, 4]);
+    header(0x21, 0x11, &rest)
+}
+
+/// That of a client over IPv6.
+fn of_v6(last: u8) -> Vec<u8> {
+    let mut rest = [0x20, 0x01, 0x0D, 0xB8, 0, last, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1].to_vec();
+    rest.extend([0; 16]);
+    rest.extend([0xDC, 4, 1, 187]);
+    header(0x21, 0x21, &rest)
+}
+
+async fn connect(from: [u8; 4], server: &Server) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::from(from), 0))).unwrap();
+    socket.connect(server.address).await.unwrap()
+}
+
+/// The status of an answer on a new connection that begins so; none where it is closed without one.
+async fn ask(from: [u8; 4], server: &Server, beginning: &[u8], fields: &str) -> Option<u16> {
+    let mut socket = connect(from, server).await;
+    let request = format!(
+        "GET /tts?text=Hello HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer wrong\r\n{fields}\r\n"
+    );
+    // In two pieces: a header may come byte by byte.
+    let (first, second) = beginning.split_at(beginning.len() / 2);
+    socket.write_all(first).await.unwrap();
+    // What is closed already can't be written to.
+    let _ = socket.write_all(&[second, request.as_bytes()].concat()).await;
+    status(&mut socket).await
+}
+
+async fn status(socket: &mut TcpStream) -> Option<u16> {
+    let mut answer = [0; 12];
+    let read = timeout(PATIENCE, socket.read_exact(&mut answer)).await.expect("an answer, or the end");
+    read.is_ok().then(|| std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn the_proxy_protocol_names_the_client_of_a_connection() {
+    let server = server(Options { max_failures: 1, ..Options::default() }).await;
+    for named in [of_v4([192, 0, 2, 1]), of_v6(1)] {
+        assert_eq!(ask(PROXY, &server, &named, "").await, Some(401));
+        assert_eq!(ask(PROXY, &server, &named, "").await, Some(429));
+        // A client that is no proxy is believed nothing more.
+        assert_eq!(ask(PROXY, &server, &named, "X-Forwarded-For: 192.0.2.50\r\n").await, Some(429));
+    }
+    assert_eq!(ask(PROXY, &server, &of_v4([192, 0, 2, 2]), "").await, Some(401));
+    assert_eq!(ask(PROXY, &server, &of_v6(2), "").await, Some(401));
+    // One proxy behind another.
+    let chained = of_v4([127, 0, 0, 1]);
+    assert_eq!(ask(PROXY, &server, &chained, "X-Forwarded-For: 192.0.2.1\r\n").await, Some(429));
+    assert_eq!(ask(PROXY, &server, &chained, "X-Forwarded-For: 192.0.2.3\r\n").await, Some(401));
+    // For itself, for nobody it can tell, and for a Unix socket it is the proxy's own address.
+    assert_eq!(ask(PROXY, &server, &header(0x20, 0x00, b""), "").await, Some(401));
+    for own in [header(0x20, 0x11, &[0; 12]), header(0x21, 0x00, &[7; 300]), header(0x21, 0x31, &[0; 216])] {
+        assert_eq!(ask(PROXY, &server, &own, "").await, Some(429));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_proxy_header_closes_the_connection() {
+    let server = server(Options { max_failures: 0, ..Options::default() }).await;
+    let good = of_v4([192, 0, 2, 1]);
+    let with = |at: usize, byte: u8| {
+        let mut bad = good.clone();
+        bad[at] = byte;
+        bad
+    };
+    for bad in [
+        with(11, b'X'),
+        with(12, 0x11),
+        with(12, 0x22),
+        with(13, 0x12),
+        with(13, 0x41),
+        // Too short for the addresses.
+        header(0x21, 0x11, &[0; 11]),
+        header(0x21, 0x21, &[0; 35]),
+        b"\r\nGET / HTTP/1.1\r\n".to_vec(),
+        b"PROXY TCP4 192.0.2.1 203.0.113.1 5 443\r\n".to_vec(),
+    ] {
+        let answer = ask(PROXY, &server, &bad, "").await;
+        assert!(matches!(answer, None | Some(400)), "{bad:x?}: {answer:?}");
+    }
+    // From anybody else it is nothing that begins a connection.
+    assert!(matches!(ask(STRANGER, &server, &good, "").await, None | Some(400)));
+    // And none is needed.
+    assert_eq!(ask(PROXY, &server, b"", "").await, Some(401));
+    server.stop().await;
+}
+
+/// Asks for the gateway's health on a connection that begins so: the connection, where that was answered.
+async fn held(from: [u8; 4], server: &Server, beginning: &[u8]) -> Option<TcpStream> {
+    let mut socket = connect(from, server).await;
+    let request = b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n";
+    let _ = socket.write_all(&[beginning, request].concat()).await;
+    (status(&mut socket).await? == 200).then_some(socket)
+}
+
+#[tokio::test]
+async fn connections_count_for_the_client_and_not_for_the_proxy() {
+    let server = server(Options { max_connections_per_address: 2, ..Options::default() }).await;
+    let mut open = Vec::new();
+    for client in 1..=3 {
+        for _ in 0..2 {
+            open.push(held(PROXY, &server, &of_v4([192, 0, 2, client])).await.expect("its share is free"));
+        }
+        assert!(held(PROXY, &server, &of_v4([192, 0, 2, client])).await.is_none(), "one too many");
+    }
+    for _ in 0..3 {
+        open.push(held(PROXY, &server, b"").await.expect("the proxy's own are not limited"));
+    }
+    open.push(held(STRANGER, &server, b"").await.unwrap());
+    open.push(held(STRANGER, &server, b"").await.unwrap());
+    assert!(held(STRANGER, &server, b"").await.is_none());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn two_addresses_do_not_take_all_connections() {
+    const PLACES: usize = 40;
+    let options = Options { max_connections: PLACES, max_connections_per_address: 30, ..Options::default() };
+    let server = server(options).await;
+    let mut open = Vec::new();
+    // The second comes to as many as it leaves the first.
+    for (address, most) in [(2, 30), (3, 20)] {
+        let before = open.len();
+        while let Some(socket) = held([127, 0, 0, address], &server, b"").await {
+            open.push(socket);
+            assert!(open.len() - before <= most, "{address} has more than {most}");
+        }
+        assert!(open.len() > before, "{address} has none");
+    }
+    held([127, 0, 0, 4], &server, b"").await.expect("there is a place for a third");
+    server.stop().await;
+}
+
+/// The audit's lines of the program, as JSON.
+fn audited(lines: &[String]) -> Vec<Value> {
+    let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
+    lines.filter(|line| line["target"] == "voxline::audit").collect()
+}
+
+/// By flag, environment and file the program comes to know its proxy; its audit then has the client's
+/// address, and none where the operator did it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() {
+    let place = Place::new();
+    place.file("voxline.toml", "[gateway]\ntrusted_proxy = [\"10.0.0.0/8\", \"127.0.0.1\"]\n");
+    std::fs::create_dir(place.path("model")).unwrap();
+    write(&place.path("model"), &SMALLEST);
+    let ways: [(&[&str], Option<&str>, bool); 4] = [
+        (&["--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "127.0.0.1/32"], None, true),
+        (&[], Some("10.0.0.0/8,127.0.0.1/32"), true),
+        (&["--config", "voxline.toml"], None, true),
+        // Another proxy than ours.
+        (&["--trusted-proxy", "10.0.0.0/8"], Some("127.0.0.1/32"), false),
+    ];
+    for (number, (flags, variable, is_trusted)) in ways.into_iter().enumerate() {
+        let state = format!("state{number}");
+        let operate = |command: &[&str]| {
+            let done = place.run(&[&["gateway"], command, &["--state", &state, "--json"]].concat());
+            assert_eq!(done.status.code(), Some(0), "{done:?}");
+            serde_json::from_slice::<Value>(&done.stdout).unwrap()
+        };
+        let project = operate(&["project", "create", "calls"]);
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--state", &state, "--log-format", "json"];
+        // Nothing is recognised or spoken here, so little need be loaded, and nothing measured.
+        let engine = ["--models", ".", "--model", "./model", "--max-sessions", "1"];
+        let mut serve = place.command(&[&serve[..], &engine, flags].concat());
+        serve.envs(variable.map(|networks| ("VOXLINE_GATEWAY_TRUSTED_PROXY", networks)));
+        let serving = Serving::start(serve);
+
+        let ask = async |path: &str, body: Value| {
+            let request = client(PROXY).post(format!("{}{path}", serving.endpoint)).json(&body);
+            request.bearer_auth("wrong").header("x-forwarded-for", "192.0.2.7").send().await.unwrap()
+        };
+        let id = &project["client_id"];
+        let grant = "client_credentials";
+        let credentials =
+            |secret: &Value| json!({ "client_id": id, "client_secret": secret, "grant_type": grant });
+        assert_eq!(ask("/auth/oauth/v1/token", credentials(&json!("wrong"))).await.status(), 401);
+        let minted = ask("/auth/oauth/v1/token", credentials(&project["client_secret"])).await;
+        let minted: Value = minted.json().await.unwrap();
+        let refresh_token = &minted["refresh_token"];
+        let refresh =
+            json!({ "client_id": id, "refresh_token": refresh_token, "grant_type": "refresh_token" });
+        assert_eq!(ask("/auth/oauth/v1/token", refresh).await.status(), 200);
+        assert_eq!(ask("/tts", json!({ "text": "Hello" })).await.status(), 401);
+        let revoke = json!({ "client_id": id, "token": refresh_token });
+        assert_eq!(ask("/auth/oauth/v1/revoke", revoke).await.status(), 200);
+        operate(&["client", "create", "calls"]);
+
+        let (status, lines) = serving.stop();
+        assert_eq!(status.code(), Some(0));
+        let told: Vec<_> =
+            audited(&lines).iter().map(|line| (line["message"].clone(), line["peer"].clone())).collect();
+        let peer = if is_trusted { "192.0.2.7" } else { "127.0.0.1" };
+        let by_client = ["refused", "minted", "minted", "minted", "refused", "revoked"]
+            .map(|it| (json!(it), json!(peer)));
+        let by_operator = (json!("minted"), Value::Null);
+        let expected: Vec<_> = by_client.into_iter().chain([by_operator]).collect();
+        assert_eq!(told, expected, "{flags:?} {variable:?}");
+    }
+}
+
+#[test]
+fn the_configuration_tells_of_trusted_proxies() {
+    let place = Place::new();
+    place.file(
+        "voxline.toml",
+        "[gateway]\nstate = \"state\"\ntrusted_proxy = [\"10.0.0.0/8\", \"127.0.0.1\"]\n",
+    );
+    place.file("bad.toml", "[gateway]\nstate = \"state\"\ntrusted_proxy = [\"10.0.0.0/33\"]\n");
+    let shown = |arguments: &[&str], variable: Option<&str>| {
+        let mut show = place.command(&[&["config", "show"], arguments].concat());
+        let done = show.envs(variable.map(|it| ("VOXLINE_GATEWAY_TRUSTED_PROXY", it))).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        let line = text(&done.stdout).lines().find(|line| line.starts_with("trusted_proxy"));
+        line.expect("it is told").to_owned()
+    };
+    assert_eq!(shown(&[], None), "trusted_proxy = []  # default");
+    let both = r#"trusted_proxy = ["10.0.0.0/8", "127.0.0.1/32"]"#;
+    assert_eq!(shown(&["--config", "voxline.toml"], None), format!("{both}  # file"));
+    assert_eq!(shown(&["--config", "voxline.toml"], Some("::1")), r#"trusted_proxy = ["::1/128"]  # env"#);
+    let flag = ["--config", "voxline.toml", "--trusted-proxy", "192.0.2.0/24"];
+    assert_eq!(shown(&flag, Some("::1")), r#"trusted_proxy = ["192.0.2.0/24"]  # flag"#);
+
+    let checked = place.run(&["config", "check", "--config", "bad.toml"]);
+    assert_fails(&checked, 2, &["bad.toml", "line 3", "trusted_proxy \"10.0.0.0/33\"", "10.0.0.0/8"]);
+    let checked = place.run(&["config", "check", "--trusted-proxy", "proxy.example"]);
+    assert_eq!(checked.status.code(), Some(2));
+    let complaint = text(&checked.stderr).lines().next().unwrap();
+    assert!(complaint.contains("'proxy.example' for '--trusted-proxy <CIDR>'"), "{complaint}");
+    assert!(complaint.contains("10.0.0.0/8"), "{complaint}");
+}

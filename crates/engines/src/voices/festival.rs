@@ -1,0 +1,273 @@
+//! The Russian voice of festival (package festvox-ru), spoken by the program `festival`.
+
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use super::loudness::Gain;
+use super::reading::spelt_out;
+use super::safe_text;
+use super::stretch::stretched;
+use crate::program::{Limits, Processes, Program, ProgramError, WarmProgram};
+use crate::voices::clamped_tempo;
+use voxline::engine::{EngineError, Quality, Voice, VoiceInfo};
+
+/// festival takes about 0.02 s for a second of speech, and 0.7 s to start; a sentence is up to 20 s.
+const FESTIVAL: Program =
+    Program { name: "festival", packages: "festival festvox-ru", deadline: Duration::from_secs(30) };
+
+/// Each holds the whole voice: half a gigabyte. One speaks forty times as fast as a person.
+const PROCESSES: usize = 2;
+
+/// A process grows by a third of a megabyte with each sentence.
+const ANSWERS: usize = 300;
+
+/// It was seen with 512 MB at first, 100 MB more after so many answers, and 0.8 s of CPU time for an answer
+/// at most.
+const LIMITS: Limits = Limits { cpu_seconds: 600, memory: 2 << 30 };
+
+/// What festival is told first: what `text2wave` does for a file, as a function of two paths that says when it is done.
+/// festival reads this and the paths as Lisp; a text is in a file, and never gets in there.
+const GREETING: &str = r#"
+(gc-status nil)
+(voice_msu_ru_nsh_clunits)
+(define (voxline_keep utterance) (set! voxline_spoken (cons utterance voxline_spoken)) utterance)
+(define (voxline_join utterances)
+  (let ((all (utt.wave (car utterances))))
+    (mapcar (lambda (utterance) (wave.append all (utt.wave utterance))) (cdr utterances))
+    all))
+(define (voxline_speak from to)
+  (set! voxline_spoken nil)
+  (set! tts_hooks (list utt.synth voxline_keep))
+  (unwind-protect
+    (begin
+      (tts_file from nil)
+      (if voxline_spoken (wave.save (voxline_join (reverse voxline_spoken)) to 'raw)))
+    nil)
+  (set! voxline_spoken nil)
+  (voxline_done))
+(define (voxline_done) (format t "voxline: done
+") (fflush nil))
+(voxline_done)
+"#;
+const DONE: &str = "voxline: done";
+
+/// The two files, in the directory where festival runs, and what it is told about them.
+const TEXT: &str = "text";
+const SPEECH: &str = "speech";
+const SPEAK: &str = "(voxline_speak \"text\" \"speech\")\n";
+
+/// How loud it is by itself, measured over the sentences of `tests/it/data`, in LUFS.
+const LOUDNESS: f64 = -18.1;
+
+/// The rate of the voice's recordings, in Hz.
+const RATE: u32 = 16_000;
+
+/// Where Debian's festvox-ru puts the voice. Asking festival itself takes half a second, too long for a list.
+const VOICE_DIRECTORY: &str = "/usr/share/festival/voices/russian/msu_ru_nsh_clunits";
+
+/// What to tell users who lack it.
+pub(super) const BRINGS: &str = "apt-get install festival festvox-ru";
+
+/// `festival-ru`: one male voice made of recorded units. Clear, with audible joints.
+#[derive(Debug)]
+pub struct FestivalVoice {
+    info: VoiceInfo,
+    festival: WarmProgram,
+}
+
+impl FestivalVoice {
+    /// The Russian voice. festival starts with the first sentence, and runs for as long as this lives.
+    #[must_use]
+    pub fn russian() -> FestivalVoice {
+        let info = VoiceInfo {
+            name: "festival-ru".to_owned(),
+            language: "ru".to_owned(),
+            sample_rate: RATE,
+            quality: Quality::Clear,
+            license: "BSD-like (festvox-ru, Nickolay V. Shmyrev; its Debian packaging is GPL-3)".to_owned(),
+            speakers: Vec::new(),
+        };
+        let festival = WarmProgram {
+            program: FESTIVAL,
+            args: vec!["--pipe".to_owned()],
+            limits: LIMITS,
+            greeting: GREETING.to_owned(),
+            last: DONE,
+            most: PROCESSES,
+            answers: ANSWERS,
+            processes: Processes::default(),
+        };
+        FestivalVoice { info, festival }
+    }
+
+    /// Returns what festival says to a text that is broken up. `None` where it made no file: its rules
+    /// couldn't read the text, or the voice is missing.
+    pub(super) fn utter(&self, text: &str) -> Result<Option<Vec<i16>>, ProgramError> {
+        let text = readable(text);
+        if text.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let put = |directory: &Path| {
+            let _ = fs::remove_file(directory.join(SPEECH));
+            fs::write(directory.join(TEXT), &text)
+        };
+        let get = |directory: &Path, _| match fs::read(directory.join(SPEECH)) {
+            Ok(raw) => Ok(Some(raw)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        let raw = self.festival.ask_with_files(SPEAK, put, get)?;
+        Ok(raw.map(|raw| raw.as_chunks().0.iter().map(|&bytes| i16::from_ne_bytes(bytes)).collect()))
+    }
+}
+
+impl Voice for FestivalVoice {
+    fn info(&self) -> &VoiceInfo {
+        &self.info
+    }
+
+    fn speak_in_pieces(
+        &self,
+        sentence: &str,
+        tempo: f32,
+        take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        let said = safe_text::ask(FESTIVAL.name, &spelt_out("ru", sentence), |text| self.utter(text));
+        let mut samples = match said.map_err(|error| refused(&error.to_string()))? {
+            Some(Some(samples)) => samples,
+            Some(None) => return Err(refused(&format!("said nothing; is the voice there? {BRINGS}"))),
+            // A text that it could not be given is left out.
+            None => return Ok(()),
+        };
+        if samples.is_empty() {
+            return Ok(());
+        }
+        Gain::of(LOUDNESS).apply(&mut samples);
+        // Recorded units have the length they have: festival's Duration_Stretch does nothing to them.
+        let _ = take(&stretched(&samples, RATE, clamped_tempo(tempo)));
+        Ok(())
+    }
+}
+
+fn refused(reason: &str) -> EngineError {
+    EngineError::Program { program: FESTIVAL.name.to_owned(), reason: reason.to_owned() }
+}
+
+/// Whether the program and the voice are there.
+pub(super) fn is_installed() -> bool {
+    Path::new(VOICE_DIRECTORY).is_dir() && FESTIVAL.run(&["--version"], b"").is_ok()
+}
+
+/// The text as far as festvox-ru can read it, UTF-8; empty where nothing is left.
+///
+/// Its letter rules know the Russian and Latin alphabets, digits, and a mark that stands right behind a word and
+/// before white space. At anything else they give up on the whole utterance without a word, so signs are
+/// spelt out and the rest becomes a space.
+fn readable(text: &str) -> String {
+    let mut readable = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        let next = characters.peek().copied();
+        let after_word = readable.ends_with(is_letter);
+        match c {
+            _ if is_letter(c) => readable.push(c),
+            '.' | ',' if after_digit(&readable) && next.is_some_and(|next| next.is_ascii_digit()) => {
+                readable.push_str(if c == ',' { " запятая " } else { " точка " });
+            }
+            '.' | ',' | '!' | '?' | ';' | ':' | '…' if after_word => {
+                let pause = next.is_none_or(|next| !is_letter(next));
+                readable.push(if c == '…' { '.' } else { c });
+                if !pause {
+                    readable.pop(); // т.е., 10:30
+                }
+                readable.push(' ');
+            }
+            '—' | '–' if !readable.trim_end().is_empty() && readable.trim_end().ends_with(is_letter) => {
+                readable.truncate(readable.trim_end().len());
+                readable.push_str(", ");
+            }
+            '-' if after_word && next.is_some_and(is_letter) => readable.push(c),
+            _ => {
+                readable.push(' ');
+                readable.push_str(spelt(c));
+                readable.push(' ');
+            }
+        }
+    }
+    if !readable.contains(is_letter) {
+        return String::new();
+    }
+    readable.split_whitespace().collect::<Vec<_>>().join(" ") + "\n"
+}
+
+fn after_digit(text: &str) -> bool {
+    text.ends_with(|c: char| c.is_ascii_digit())
+}
+
+/// What festvox-ru has rules for, within words.
+fn is_letter(c: char) -> bool {
+    matches!(c, 'а'..='я' | 'А'..='Я' | 'ё' | 'Ё') || c.is_ascii_alphanumeric()
+}
+
+/// Signs and neighbouring alphabets in words and letters it can read.
+fn spelt(c: char) -> &'static str {
+    match c {
+        '%' => "процентов",
+        '№' => "номер",
+        '$' => "долларов",
+        '€' => "евро",
+        '₽' => "рублей",
+        '+' => "плюс",
+        '=' => "равно",
+        '&' => "и",
+        '@' => "собака",
+        '°' => "градусов",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_its_rules_cannot_read_is_spelt_out_or_left_out() {
+        for (text, expected) in [
+            ("Привет, мир!", "Привет, мир!\n"),
+            ("«Да», сказал он.", "Да сказал он.\n"),
+            ("Это 3,5 процента, т.е. мало...", "Это 3 запятая 5 процента, т е. мало.\n"),
+            ("в 10:30 — дом № 5", "в 10 30, дом номер 5\n"),
+            ("какой-нибудь - 50%", "какой-нибудь 50 процентов\n"),
+            ("привет 😀 !", "привет\n"),
+            ("Hello", "Hello\n"),
+            ("?! ...", ""),
+            ("— \u{0}\n", ""),
+        ] {
+            assert_eq!(readable(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_gets_through_in_any_order() {
+        // Every text of four of these signs: each of its kinds, and what its rules choke on.
+        let signs = ['я', 'z', '7', ' ', '.', ',', '-', '—', '«', '%', '\n', '😀'];
+        for number in 0..signs.len().pow(4) {
+            let text: String =
+                (0..4).map(|place| signs[number / signs.len().pow(place) % signs.len()]).collect();
+            let readable: Vec<char> = readable(&text).chars().collect();
+            for (at, &c) in readable.iter().enumerate() {
+                let inside_word = |at: usize| readable.get(at).copied().is_some_and(is_letter);
+                let fits = match c {
+                    '-' => inside_word(at - 1) && inside_word(at + 1),
+                    '.' | ',' => inside_word(at - 1) && readable[at + 1].is_whitespace(),
+                    ' ' | '\n' => true,
+                    _ => is_letter(c),
+                };
+                assert!(fits, "{text:?} gives {readable:?}");
+            }
+        }
+    }
+}

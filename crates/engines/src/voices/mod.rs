@@ -1,0 +1,62 @@
+//! The voices at hand, and which of them speaks.
+
+mod espeak;
+mod festival;
+mod lazy;
+mod loudness;
+#[cfg(test)]
+mod mutated_texts;
+mod onnx;
+mod piper;
+mod reading;
+mod safe_text;
+mod stretch;
+mod wave;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use voxline::engine::{TEMPOS, Voice, Voices};
+
+pub use self::espeak::EspeakVoice;
+pub use self::festival::FestivalVoice;
+pub use self::piper::PiperVoice;
+
+/// The English voice that is told to be missing where it is.
+const ENGLISH: &str = "joe";
+
+/// Looks for Piper voices in the `piper-*` directories under `models`, and for the programs espeak-ng and
+/// festival. Nothing is loaded yet: a Piper voice loads when it speaks first.
+///
+/// Runs both programs once, and so blocks for some milliseconds.
+#[must_use]
+pub fn discover(models: &Path) -> Voices {
+    let mut found = Voices::new(Vec::new());
+    let speaks = espeak::is_installed();
+    let piper = if speaks { lazy::piper_voices(models) } else { Vec::new() };
+    if !piper.iter().any(|voice| voice.info().name == ENGLISH) {
+        let program = if speaks { String::new() } else { format!("{} && ", espeak::BRINGS) };
+        found.lacks(ENGLISH, "en", format!("{program}{}", piper::BRINGS));
+    }
+    for voice in piper {
+        found.push(voice);
+    }
+    if festival::is_installed() {
+        found.push(Arc::new(FestivalVoice::russian()));
+    } else {
+        found.lacks("festival-ru", "ru", festival::BRINGS.to_owned());
+    }
+    if speaks {
+        found.push(Arc::new(EspeakVoice::english()));
+        found.push(Arc::new(EspeakVoice::russian()));
+    } else {
+        found.lacks("espeak-en", "en", espeak::BRINGS.to_owned());
+        found.lacks("espeak-ru", "ru", espeak::BRINGS.to_owned());
+    }
+    found
+}
+
+/// A tempo within [`TEMPOS`]; 1 for what is no number.
+fn clamped_tempo(tempo: f32) -> f32 {
+    if tempo.is_nan() { 1.0 } else { tempo.clamp(*TEMPOS.start(), *TEMPOS.end()) }
+}

@@ -1,0 +1,143 @@
+//! The network of a Piper voice, in two parts: what is said and when, and the samples.
+//!
+//! The first part makes a frame for every 256 samples or so, of the whole utterance. The second, a vocoder of nothing
+//! but convolutions, does three quarters of the work, and sees no further than some frames: given those around it, a
+//! piece of the frames becomes the same samples as the whole, to the bit. So the first samples come early, and less
+//! memory makes it faster.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use rten::{Model, NodeId, RunOptions, ThreadPool, ValueOrView};
+use rten_tensor::prelude::*;
+use rten_tensor::{NdTensor, Tensor};
+
+use crate::voices::onnx;
+use voxline::engine::EngineError;
+
+/// The vocoder's first operator, in every voice that Piper exported.
+const VOCODER: &str = "/dec/conv_pre/Conv";
+
+/// How many frames around its own the vocoder hears: the sum of its convolutions, which is 11 in Piper's medium voices
+/// and 13 in its high ones.
+const REACH: usize = 14;
+
+/// Frames of the first piece, 0.28 s at 22.05 kHz, and the most of later ones. Each piece pays for its surroundings, and
+/// has to be there before the one before it has been heard.
+const FIRST: usize = 24;
+const LARGEST: usize = 96;
+
+/// A network, loaded.
+pub(super) struct Network {
+    model: Model,
+    nodes: Nodes,
+}
+
+/// How to speak.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// Noise in the sound, length, and noise in the rhythm.
+    pub(super) scales: [f32; 3],
+    /// Heeded by networks of several speakers.
+    pub(super) speaker: i32,
+}
+
+impl Network {
+    pub(super) fn load(path: &Path) -> Result<Network, String> {
+        let file = fs::read(path).map_err(|error| error.to_string())?;
+        let frames = onnx::first_input(&file, VOCODER)?;
+        // Noise is drawn from seeds, so that the same ids give the same samples, whoever else speaks meanwhile.
+        let model = Model::load(onnx::seeded(&file)?).map_err(|error| error.to_string())?;
+        let nodes = Nodes::find(&model, frames.as_deref())?;
+        Ok(Network { model, nodes })
+    }
+
+    /// Speaks, and has the samples taken piece by piece, until there are no more or `take` breaks off.
+    pub(super) fn speak(
+        &self,
+        ids: Vec<i32>,
+        manner: &Manner,
+        take: &mut dyn FnMut(&[f32]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, EngineError> {
+        // One thread for each sentence: a second one gains about a tenth on an idle machine and nothing on a busy one.
+        // Callers who speak at once still use all cores.
+        let options = RunOptions::default().with_thread_pool(Some(Arc::new(ThreadPool::with_num_threads(1))));
+        let length = i32::try_from(ids.len()).map_err(|error| failed(error.to_string()))?;
+        let mut inputs: Vec<(NodeId, ValueOrView)> = vec![
+            (self.nodes.ids, NdTensor::from_data([1, ids.len()], ids).into()),
+            (self.nodes.lengths, NdTensor::from_data([1], vec![length]).into()),
+            (self.nodes.scales, NdTensor::from_data([3], manner.scales.to_vec()).into()),
+        ];
+        inputs.extend(self.speaker(manner));
+        let Some(frames_node) = self.nodes.frames else {
+            return Ok(take(&self.run(inputs, self.nodes.output, &options)?.to_vec()));
+        };
+        let frames = self.run(inputs, frames_node, &options)?;
+        let &[1, _, count] = frames.shape() else {
+            return Err(failed(format!("its frames have the shape {:?}", frames.shape())));
+        };
+        let (mut from, mut size) = (0, FIRST);
+        while from < count {
+            let to = (from + size).min(count);
+            let (first, last) = (from.saturating_sub(REACH), (to + REACH).min(count));
+            let heard = frames.slice((.., .., first..last)).to_tensor();
+            let mut inputs: Vec<(NodeId, ValueOrView)> = vec![(frames_node, heard.into())];
+            inputs.extend(self.speaker(manner));
+            let samples = self.run(inputs, self.nodes.output, &options)?.to_vec();
+            let hop = samples.len() / (last - first);
+            if take(&samples[(from - first) * hop..(to - first) * hop]).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            (from, size) = (to, (2 * size).min(LARGEST));
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn speaker(&self, manner: &Manner) -> Option<(NodeId, ValueOrView<'static>)> {
+        self.nodes.speaker.map(|node| (node, NdTensor::from_data([1], vec![manner.speaker]).into()))
+    }
+
+    fn run(
+        &self,
+        inputs: Vec<(NodeId, ValueOrView)>,
+        output: NodeId,
+        options: &RunOptions,
+    ) -> Result<Tensor<f32>, EngineError> {
+        let run = self.model.run_n(inputs, [output], Some(options.clone()));
+        let [output] = run.map_err(|error| failed(error.to_string()))?;
+        output.try_into().map_err(|_| failed("its output is not f32".to_owned()))
+    }
+}
+
+fn failed(reason: String) -> EngineError {
+    EngineError::Inference { engine: "piper", reason }
+}
+
+/// The places where the network is fed and tapped.
+struct Nodes {
+    ids: NodeId,
+    lengths: NodeId,
+    scales: NodeId,
+    /// Only networks with several speakers have it.
+    speaker: Option<NodeId>,
+    /// Between the parts. A network of another make is run in one.
+    frames: Option<NodeId>,
+    output: NodeId,
+}
+
+impl Nodes {
+    fn find(model: &Model, frames: Option<&str>) -> Result<Nodes, String> {
+        let node =
+            |name| model.find_node(name).ok_or_else(|| format!("has no node '{name}': not a Piper voice"));
+        Ok(Nodes {
+            ids: node("input")?,
+            lengths: node("input_lengths")?,
+            scales: node("scales")?,
+            speaker: model.find_node("sid"),
+            frames: frames.and_then(|name| model.find_node(name)),
+            output: node("output")?,
+        })
+    }
+}

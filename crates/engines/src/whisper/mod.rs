@@ -1,0 +1,201 @@
+//! Whisper on the CPU: OpenAI's multilingual speech model, in Rust.
+//!
+//! The weights come from a directory in CTranslate2's format (`model.bin`, `vocabulary.txt` or `.json`, `config.json`;
+//! float16, float32 or int8), and are computed with in 8-bit integers, the few steps between the products in float32. An
+//! utterance flows
+//!
+//! ```text
+//! endpointer -> mel -> encoder -> decoder (greedy) -> tokens -> text, words
+//! ```
+//!
+//! Each session decodes on one thread. A partial guess decodes the open utterance again, as Whisper has no streaming
+//! mode; it goes step by step, so that it never holds up what is said meanwhile.
+
+mod ct2;
+mod decoder;
+mod detection;
+mod encoder;
+mod lanes;
+mod linear;
+mod mel;
+mod quantized;
+mod stream;
+mod tokens;
+mod transcribe;
+mod words;
+mod writing;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::ct2::ModelFile;
+use self::decoder::Decoder;
+use self::detection::Detection;
+use self::encoder::Encoder;
+use self::lanes::Lanes;
+use self::linear::Kernels;
+use self::mel::Mel;
+use self::stream::Stream;
+use self::tokens::{Config, Tokens};
+use self::transcribe::{Language, Model};
+use voxline::engine::{EngineError, Recognizer, RecognizerStream, StreamOptions};
+
+use crate::Endpointer;
+use voxline_support::clock::now;
+
+/// The largest file that is taken for part of a model, in bytes: float32 weights of the largest Whisper fit.
+const LARGEST_FILE: u64 = 8 << 30;
+
+/// How many seconds people speak between two pauses.
+const USUAL_UTTERANCE: usize = 5;
+
+/// A Whisper model, loaded.
+#[derive(Clone)]
+pub struct Whisper {
+    shared: Arc<Shared>,
+}
+
+/// What all streams use.
+struct Shared {
+    name: String,
+    model: Model,
+    lanes: Lanes,
+}
+
+impl Whisper {
+    /// Loads the model in `dir`: `model.bin`, `vocabulary.txt` or `vocabulary.json`, and `config.json`. It is named after
+    /// the directory.
+    ///
+    /// A model takes about half the size of its float16 file in memory.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when a file is missing or damaged, or the three don't fit together.
+    pub fn load(dir: &Path) -> Result<Whisper, EngineError> {
+        let read = |file: &str| read_from(dir, file);
+        let (vocabulary_path, vocabulary) = vocabulary(dir)?;
+        let (config_path, config) = read("config.json")?;
+        let (model_path, model) = read("model.bin")?;
+
+        let mut tokens = Tokens::parse(&vocabulary).map_err(damaged(&vocabulary_path))?;
+        let kernels = Kernels::default();
+        let model_error = damaged(&model_path);
+        let (encoder, mut decoder) = ModelFile::parse(model)
+            .and_then(|file| {
+                let encoder = Encoder::load(&file, &kernels)?;
+                let decoder = Decoder::load(&file, &kernels, encoder.width())?;
+                let (known, named) = (decoder.vocabulary(), tokens.count());
+                if known != named {
+                    return Err(format!("knows {known} tokens, vocabulary.txt names {named}"));
+                }
+                if decoder.places() < 16 {
+                    return Err(format!("has room for a text of {} tokens", decoder.places()));
+                }
+                Ok((encoder, decoder))
+            })
+            .map_err(model_error)?;
+        let config: Config =
+            serde_json::from_slice(&config).map_err(|error| damaged(&config_path)(error.to_string()))?;
+        tokens.suppress(&config).map_err(damaged(&config_path))?;
+        if let Some(heads) = &config.alignment_heads {
+            decoder.align_by(heads);
+        }
+
+        let name = dir.file_name().map_or_else(|| "whisper".into(), |name| name.to_string_lossy());
+        let mel = Mel::new(encoder.bands());
+        let model = Model { mel, encoder, decoder, tokens };
+        let shared = Shared { name: name.into_owned(), model, lanes: Lanes::new() };
+        Ok(Whisper { shared: Arc::new(shared) })
+    }
+}
+
+impl fmt::Debug for Whisper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Whisper").field("name", &self.shared.name).finish_non_exhaustive()
+    }
+}
+
+impl Recognizer for Whisper {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        let language = match &options.language {
+            None if self.shared.model.tokens.languages().is_empty() => Language::Known(None),
+            None => {
+                let allowed = options.languages.iter().map(|tag| {
+                    let token = self.shared.model.tokens.language(tag).flatten();
+                    token.ok_or_else(|| EngineError::Language(tag.clone()))
+                });
+                let allowed = allowed.collect::<Result<Vec<u32>, EngineError>>()?;
+                Language::Detect(Detection::new(
+                    &self.shared.model.tokens,
+                    allowed,
+                    options.context.as_deref(),
+                ))
+            }
+            Some(tag) => match self.shared.model.tokens.language(tag) {
+                Some(token) => Language::Known(token),
+                None => return Err(EngineError::Language(tag.clone())),
+            },
+        };
+        Ok(Box::new(Stream::new(Arc::clone(&self.shared), language)))
+    }
+
+    fn longest_pending(&self) -> Option<u64> {
+        Some(Endpointer::LONGEST_PENDING)
+    }
+
+    fn real_time_factor(&self) -> Option<f64> {
+        let Shared { model, lanes, .. } = &*self.shared;
+        let exercise = |kernels: &mut Kernels| {
+            let begun = now();
+            model.exercise(kernels, USUAL_UTTERANCE);
+            begun.elapsed().as_secs_f64() / USUAL_UTTERANCE as f64
+        };
+        // The first finds memory and caches cold.
+        let factors = lanes.run(|kernels| [(); 3].map(|()| exercise(kernels))).ok()?;
+        Some(factors[1].min(factors[2]))
+    }
+}
+
+fn read_from(dir: &Path, file: &str) -> Result<(PathBuf, Vec<u8>), EngineError> {
+    let path = dir.join(file);
+    read(&path).map(|bytes| (path, bytes))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
+    let size = std::fs::metadata(path).map_err(|error| damaged(path)(error.to_string()))?.len();
+    if size > LARGEST_FILE {
+        return Err(damaged(path)(format!("{size} bytes is more than a model holds")));
+    }
+    std::fs::read(path).map_err(|error| damaged(path)(error.to_string()))
+}
+
+/// The tokens, one a line: `vocabulary.txt`, or `vocabulary.json`, as later models have it.
+fn vocabulary(dir: &Path) -> Result<(PathBuf, String), EngineError> {
+    let json = dir.join("vocabulary.json");
+    if json.is_file() && !dir.join("vocabulary.txt").is_file() {
+        let tokens: Vec<String> =
+            serde_json::from_slice(&read(&json)?).map_err(|error| damaged(&json)(error.to_string()))?;
+        return Ok((json, tokens.join("\n")));
+    }
+    let (path, bytes) = read_from(dir, "vocabulary.txt")?;
+    let text = String::from_utf8(bytes).map_err(|_| damaged(&path)("not UTF-8".to_owned()))?;
+    Ok((path, text))
+}
+
+/// Turns what is wrong with a file into an error that names it and says how to get a good one.
+fn damaged(path: &Path) -> impl Fn(String) -> EngineError + use<> {
+    let path: PathBuf = path.to_owned();
+    let model = path
+        .parent()
+        .and_then(Path::file_name)
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    move |reason| EngineError::Model {
+        path: path.display().to_string(),
+        reason,
+        hint: format!("run `voxline models pull {model}`"),
+    }
+}

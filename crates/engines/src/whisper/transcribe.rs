@@ -1,0 +1,346 @@
+//! From an utterance to its text, step by step: greedy decoding, and what guards it.
+
+use std::ops::Range;
+
+use super::decoder::Decoder;
+use super::detection::{Detected, Detection};
+use super::encoder::{Encoder, Encoding};
+use super::linear::Kernels;
+use super::mel::{HOP, Mel};
+use super::tokens::Tokens;
+use super::words;
+use super::writing::{Writing, Written};
+use voxline::engine::RECOGNIZER_RATE;
+
+/// Feature frames in a second.
+const FRAMES_PER_SECOND: usize = RECOGNIZER_RATE as usize / HOP;
+/// The window Whisper was trained on.
+const FULL_WINDOW: usize = 30 * FRAMES_PER_SECOND;
+/// Silence appended to an utterance in a shorter window. With 2 s Whisper loops and loses words; with 6 s its word
+/// error rate is that of the full window.
+const PADDING: usize = 6 * FRAMES_PER_SECOND;
+/// The shortest window.
+const LEAST_WINDOW: usize = 8 * FRAMES_PER_SECOND;
+
+/// Whisper's own thresholds: below this mean log-probability a text is doubtful, and where the model also believes
+/// that nobody spoke, it is dropped.
+const DOUBTFUL: f32 = -1.0;
+const NOBODY_SPOKE: f32 = 0.6;
+/// Below this one (a confidence of 0.2) a text is invented: that is what music and machines give ...
+const INVENTED: f32 = -1.6;
+/// ... but for one with as many words a second as people speak, which music hardly gives: there it is this
+/// one, as speech among other voices as loud has down to -2.1.
+const PACE: f32 = 2.0;
+const INVENTED_AT_PACE: f32 = -2.3;
+
+/// As many as people speak in a second: three words, of one token in English and two in Russian.
+const SPOKEN_TOKENS: usize = 5;
+
+/// Nobody speaks so slowly: less than seven words in ten seconds, in an utterance longer than this, in
+/// samples, ...
+const LONG: usize = 5 * RECOGNIZER_RATE as usize;
+const SLOWEST: f32 = 0.7;
+/// ... is invented where the text is less likely than this, a confidence of 0.7. That is what music gives: "Thank you."
+/// about 20 s of it.
+const UNLIKELY: f32 = -0.36;
+
+/// A loaded model. Immutable, so all sessions share it.
+pub(super) struct Model {
+    pub(super) mel: Mel,
+    pub(super) encoder: Encoder,
+    pub(super) decoder: Decoder,
+    pub(super) tokens: Tokens,
+}
+
+/// Which language to write.
+#[derive(Clone, Debug)]
+pub(super) enum Language {
+    /// This one, as the model's token; an English-only model has none.
+    Known(Option<u32>),
+    /// The one that is heard, in doubt that of the stream so far.
+    Detect(Detection),
+}
+
+/// What was heard.
+pub(super) struct Transcript {
+    /// Empty if nothing was said.
+    pub(super) text: String,
+    /// The language's token.
+    pub(super) language: Option<u32>,
+    /// The language that it sounds like, where that was asked.
+    pub(super) detected: Option<Detected>,
+    /// The geometric mean of the tokens' probabilities.
+    pub(super) confidence: f32,
+    pub(super) words: Vec<Word>,
+}
+
+/// A word, where it was heard.
+pub(super) struct Word {
+    pub(super) text: String,
+    /// In samples of the utterance.
+    pub(super) range: Range<usize>,
+    /// The geometric mean of its tokens' probabilities.
+    pub(super) confidence: f32,
+}
+
+/// An utterance of at most 30 s on its way to text.
+///
+/// The window is cut to the utterance and some silence, which costs a fraction of the full one. A text that loops or
+/// that the model itself doubts is written again in the full window, and the better one counts.
+pub(super) struct Listening {
+    pcm: Vec<i16>,
+    /// Samples of it whose spectrum changes as that of speech does.
+    lively: usize,
+    language: Language,
+    /// Whether a doubtful text is worth a second look.
+    careful: bool,
+    window: usize,
+    /// The doubtful text of the shorter window.
+    doubtful: Option<Attempt>,
+    stage: Stage,
+}
+
+enum Stage {
+    Hear,
+    Encode(Encoding),
+    Write(Box<Writing>),
+}
+
+/// What one window gave.
+pub(super) struct Attempt {
+    pub(super) language: Option<u32>,
+    /// The language that it sounds like, where that was asked.
+    pub(super) detected: Option<Detected>,
+    /// The probability that nobody spoke.
+    pub(super) silence: f32,
+    pub(super) text: Written,
+}
+
+impl Listening {
+    /// Begins to listen to an utterance, so many samples of which change as speech does.
+    pub(super) fn new(pcm: Vec<i16>, lively: u64, language: Language) -> Listening {
+        let window = window(&pcm);
+        let lively = usize::try_from(lively).unwrap_or(usize::MAX);
+        Listening { pcm, lively, language, careful: true, window, doubtful: None, stage: Stage::Hear }
+    }
+
+    /// The same for a guess: what is doubtful gets no second look.
+    pub(super) fn guess(pcm: Vec<i16>, lively: u64, language: Language) -> Listening {
+        Listening { careful: false, ..Listening::new(pcm, lively, language) }
+    }
+
+    /// Does all that is left to be done.
+    pub(super) fn finish(mut self, model: &Model, kernels: &mut Kernels) -> Transcript {
+        loop {
+            if let Some(transcript) = self.step(model, kernels) {
+                return transcript;
+            }
+        }
+    }
+
+    /// Does a bounded piece of the work, some ten milliseconds: a layer of the encoder, or a few words. Returns the
+    /// transcript with the last one, after which there is no more to do.
+    pub(super) fn step(&mut self, model: &Model, kernels: &mut Kernels) -> Option<Transcript> {
+        match &mut self.stage {
+            Stage::Hear => {
+                let features = model.mel.features(&self.pcm, self.window.next_multiple_of(2));
+                self.stage = Stage::Encode(model.encoder.begin(kernels, &features));
+            }
+            Stage::Encode(encoding) => {
+                if let Some(states) = model.encoder.advance(kernels, encoding) {
+                    let memory = model.decoder.listen(kernels, &states);
+                    let writing = Writing::begin(model, kernels, memory, self.pcm.len(), &self.language);
+                    self.stage = Stage::Write(Box::new(writing));
+                }
+            }
+            Stage::Write(writing) => {
+                if writing.advance(model, kernels) {
+                    let Stage::Write(writing) = std::mem::replace(&mut self.stage, Stage::Hear) else {
+                        unreachable!("it was just written in")
+                    };
+                    return self.conclude(model, writing.attempt());
+                }
+            }
+        }
+        None
+    }
+
+    /// What comes of an attempt: the transcript, or a second look.
+    fn conclude(&mut self, model: &Model, attempt: Attempt) -> Option<Transcript> {
+        let again = self.careful
+            && attempt.is_doubtful()
+            && !attempt.is_silent(self.lively)
+            && self.window < FULL_WINDOW;
+        if again {
+            self.doubtful = Some(attempt);
+            self.window = FULL_WINDOW;
+            return None;
+        }
+        let (samples, lively) = (self.pcm.len(), self.lively);
+        let rank = |attempt: &Attempt| attempt.rank(model, samples, lively);
+        let best = match self.doubtful.take() {
+            Some(before) if rank(&before) >= rank(&attempt) => before,
+            _ => attempt,
+        };
+        Some(best.transcript(model, samples, lively, self.careful))
+    }
+}
+
+impl Model {
+    /// Does all the work that an utterance of so many seconds makes, without one: the steps are those of
+    /// [`Listening`], and what they cost doesn't depend on what is heard.
+    pub(super) fn exercise(&self, kernels: &mut Kernels, seconds: usize) {
+        let pcm = vec![0; seconds * RECOGNIZER_RATE as usize];
+        let features = self.mel.features(&pcm, window(&pcm).next_multiple_of(2));
+        let mut encoding = self.encoder.begin(kernels, &features);
+        let states = loop {
+            if let Some(states) = self.encoder.advance(kernels, &mut encoding) {
+                break states;
+            }
+        };
+        let mut memory = self.decoder.listen(kernels, &states);
+        let mut scores = vec![0.0; self.decoder.vocabulary()];
+        let tokens = (SPOKEN_TOKENS * seconds).min(self.decoder.places() - 1);
+        for _ in 0..tokens {
+            self.decoder.read(kernels, &mut memory, &[self.tokens.start]);
+            self.decoder.score(kernels, &memory, 0, &mut scores);
+        }
+    }
+}
+
+impl Attempt {
+    fn is_doubtful(&self) -> bool {
+        self.text.runaway || self.text.log_probability < DOUBTFUL
+    }
+
+    /// Returns whether the model believes that nobody spoke, and is doubtful about the text, or nothing in
+    /// the utterance was like speech: of steady noise Whisper is often sure.
+    fn is_silent(&self, lively: usize) -> bool {
+        self.silence > NOBODY_SPOKE && (self.text.log_probability < DOUBTFUL || lively == 0)
+    }
+
+    /// Returns what compares greater of the better of two attempts: that it is not invented, then that it ends,
+    /// then how likely it is.
+    fn rank(&self, model: &Model, samples: usize, lively: usize) -> (bool, bool, f32) {
+        let Written { log_probability, runaway, .. } = self.text;
+        let invented = is_invented(log_probability, self.pieces(model).len(), samples, lively);
+        (!invented, !runaway, log_probability)
+    }
+
+    /// The text's words, each with its tokens.
+    fn pieces(&self, model: &Model) -> Vec<words::Piece> {
+        words::split(&model.tokens, &self.text.tokens, self.language)
+    }
+
+    /// The text, with its words where they are wanted.
+    fn transcript(&self, model: &Model, samples: usize, lively: usize, with_words: bool) -> Transcript {
+        let Attempt { language, detected, text, .. } = self;
+        let (language, detected) = (*language, *detected);
+        let confidence = text.log_probability.exp().clamp(0.0, 1.0);
+        let pieces = self.pieces(model);
+        let whole = model.tokens.text(&text.tokens);
+        let invented =
+            self.is_silent(lively) || is_invented(text.log_probability, pieces.len(), samples, lively);
+        let caption = is_caption(&whole) && text.log_probability < UNLIKELY;
+        if invented || caption || is_credit(&whole) {
+            return Transcript { text: String::new(), language, detected, confidence, words: Vec::new() };
+        }
+        let words = if with_words { words::place(&model.decoder, text, pieces, samples) } else { Vec::new() };
+        Transcript { text: whole, language, detected, confidence, words }
+    }
+}
+
+/// Returns whether a text of so many words, with this mean log-probability, was made up about so many
+/// samples.
+///
+/// For speech to be too slow, the lively ones alone count: noise before and after it has no words. Where none
+/// was like speech, and for music to be too quick, all do.
+fn is_invented(log_probability: f32, words: usize, samples: usize, lively: usize) -> bool {
+    let pace = |samples: usize| words as f32 * RECOGNIZER_RATE as f32 / samples as f32;
+    let at_pace = lively > 0 && pace(samples) >= PACE;
+    let is_slow = samples > LONG && pace(if lively == 0 { samples } else { lively }) < SLOWEST;
+    let least = if at_pace { INVENTED_AT_PACE } else { INVENTED };
+    log_probability < least || is_slow && log_probability < UNLIKELY
+}
+
+/// Whether a text is all in capitals, as subtitles say what is heard but not spoken: "MUSIC PLAYS". A name may be so, too,
+/// but is shorter.
+fn is_caption(text: &str) -> bool {
+    let letters = text.chars().filter(|c| c.is_alphabetic()).count();
+    letters > 6 && text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
+}
+
+/// How the lines begin that say who wrote the subtitles. Whisper learnt from subtitles, and is sure of these where it hears
+/// music: the first is what base says to a piece of Debian's music on hold.
+const CREDITS: [&str; 5] = [
+    "редактор субтитров",
+    "субтитры сделал",
+    "субтитры создавал",
+    "субтитры подготовил",
+    "subtitles by the amara",
+];
+
+/// Whether a text names who wrote the subtitles.
+fn is_credit(text: &str) -> bool {
+    let text = text.trim_start().to_lowercase();
+    CREDITS.iter().any(|credit| text.starts_with(credit))
+}
+
+/// The feature frames of an utterance and its padding.
+fn window(pcm: &[i16]) -> usize {
+    (pcm.len().div_ceil(HOP) + PADDING).clamp(LEAST_WINDOW, FULL_WINDOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `benches/noise.py`: log-probability, words, seconds, and seconds like speech.
+    #[test]
+    fn music_invents_and_speech_among_voices_does_not() {
+        let is_invented = |(log_probability, words, seconds, lively): (f32, usize, f32, f32)| {
+            let samples = |seconds: f32| (seconds * RECOGNIZER_RATE as f32) as usize;
+            is_invented(log_probability, words, samples(seconds), samples(lively))
+        };
+        let music = [
+            (-1.498, 15, 26.5, 24.6),
+            (-2.194, 10, 18.9, 9.3),
+            (-2.268, 12, 18.3, 18.3),
+            (-1.136, 4, 15.2, 11.8),
+            (-0.927, 9, 27.9, 22.0),
+            (-1.77, 9, 12.0, 4.0),
+        ];
+        let speech = [
+            (-1.751, 9, 3.0, 2.9),
+            (-2.117, 8, 3.0, 2.9),
+            (-1.479, 6, 6.2, 6.1),
+            (-1.442, 4, 4.7, 0.7),
+            (-0.278, 4, 4.8, 4.8),
+        ];
+        for heard in music {
+            assert!(is_invented(heard), "{heard:?}");
+        }
+        for heard in speech {
+            assert!(!is_invented(heard), "{heard:?}");
+        }
+    }
+
+    #[test]
+    fn captions_are_in_capitals() {
+        assert!(is_caption("ТРЕВОЖНАЯ МУЗЫКА"));
+        assert!(is_caption("[MUSIC PLAYS]"));
+        for spoken in ["NATO", "Music plays", "IBM and NASA", "1,234,567", "你好世界你好世界", ""] {
+            assert!(!is_caption(spoken), "{spoken}");
+        }
+    }
+
+    #[test]
+    fn who_wrote_the_subtitles_is_not_said() {
+        assert!(is_credit("Редактор субтитров А.Семкин Корректор А.Егорова"));
+        assert!(is_credit(" Subtitles by the Amara.org community"));
+        for spoken in ["Она редактор субтитров.", "Субтитры включены.", "Subtitles by whom?", ""]
+        {
+            assert!(!is_credit(spoken), "{spoken}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Where each word was heard: the text is laid along what the decoder looked at while it wrote.
+//!
+//! The method is that of OpenAI's Whisper (`timing.py`): the attention of some heads follows the speech. Each is
+//! normalised over the tokens, smoothed along the audio, and their mean is crossed on the path of most attention
+//! (dynamic time warping).
+
+use std::ops::Range;
+
+use super::decoder::Decoder;
+use super::tokens::Tokens;
+use super::transcribe::Word;
+use super::writing::Written;
+use voxline::engine::RECOGNIZER_RATE;
+
+/// Samples for which an encoder state stands: 20 ms.
+const STATE: usize = RECOGNIZER_RATE as usize / 50;
+
+/// States over which attention is smoothed.
+const SMOOTHED: usize = 7;
+
+/// Languages that are written without spaces between words, in which each character is a word.
+const WITHOUT_SPACES: &[&str] = &["zh", "ja", "th", "lo", "my", "yue"];
+
+/// A word and the places of its tokens in the text.
+#[derive(Debug, PartialEq)]
+pub(super) struct Piece {
+    text: String,
+    tokens: Range<usize>,
+}
+
+/// The words that tokens make up: a new one begins with a space, or with each character in a language that has none. A
+/// mark that stands by itself belongs to the word before.
+pub(super) fn split(tokens: &Tokens, text: &[u32], language: Option<u32>) -> Vec<Piece> {
+    let code = tokens.code(language).unwrap_or_default();
+    join(text.iter().map(|token| tokens.piece(*token)), WITHOUT_SPACES.contains(&code))
+}
+
+fn join<'a>(pieces: impl Iterator<Item = &'a [u8]>, by_character: bool) -> Vec<Piece> {
+    let mut words: Vec<Piece> = Vec::new();
+    let mut open: (Vec<u8>, Range<usize>) = (Vec::new(), 0..0);
+    for piece in pieces {
+        let (bytes, tokens) = &mut open;
+        let whole = by_character && std::str::from_utf8(bytes).is_ok();
+        if (piece.starts_with(b" ") || whole) && !bytes.is_empty() {
+            close(&mut words, bytes, tokens.clone(), by_character);
+            bytes.clear();
+            tokens.start = tokens.end;
+        }
+        bytes.extend_from_slice(piece);
+        tokens.end += 1;
+    }
+    close(&mut words, &open.0, open.1, by_character);
+    words
+}
+
+/// Adds a word that ends, or what is none to the one before.
+fn close(words: &mut Vec<Piece>, bytes: &[u8], tokens: Range<usize>, by_character: bool) {
+    let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
+    let text = text.trim();
+    match words.last_mut() {
+        Some(word) if !text.chars().any(char::is_alphanumeric) => {
+            word.tokens.end = tokens.end;
+            if !text.is_empty() && !by_character {
+                word.text.push(' ');
+            }
+            word.text.push_str(text);
+        }
+        _ if text.is_empty() => {}
+        _ => words.push(Piece { text: text.to_owned(), tokens }),
+    }
+}
+
+/// Lays words along so many samples. None where the model has no heads to tell by.
+pub(super) fn place(decoder: &Decoder, text: &Written, words: Vec<Piece>, samples: usize) -> Vec<Word> {
+    let (looks, heads, heard) = decoder.looks(&text.memory);
+    let row = heads * heard;
+    if row == 0 || words.is_empty() {
+        return Vec::new();
+    }
+    // The first look was for the language; each token then has the one it was written by, and the end has one, too.
+    let rows = (text.tokens.len() + 1).min(looks.len() / row - 1);
+    let audible = samples.div_ceil(STATE).clamp(1, heard);
+    let attention = attention(&looks[row..], rows, heads, heard, audible);
+    let starts = path(&attention, audible);
+
+    // A text that was cut off has no look at its end.
+    let sample = |token: usize| (starts.get(token).copied().unwrap_or(audible) * STATE).min(samples);
+    let place = |Piece { text: word, tokens }: Piece| {
+        let likely = &text.log_probabilities[tokens.clone()];
+        let mean = likely.iter().sum::<f32>() / likely.len() as f32;
+        let range = sample(tokens.start)..sample(tokens.end);
+        Word { text: word, range, confidence: mean.exp().clamp(0.0, 1.0) }
+    };
+    words.into_iter().map(place).collect()
+}
+
+/// How much each of `rows` tokens has to do with each of the first `audible` of `heard` states: the mean of the heads, a
+/// row for each token.
+fn attention(looks: &[f32], rows: usize, heads: usize, heard: usize, audible: usize) -> Vec<f32> {
+    let mut mean = vec![0.0; rows * audible];
+    let mut column = vec![0.0; rows];
+    let mut normal = vec![0.0; rows * audible];
+    for head in 0..heads {
+        let weight = |token: usize, state: usize| looks[(token * heads + head) * heard + state];
+        for state in 0..audible {
+            for (token, value) in column.iter_mut().enumerate() {
+                *value = weight(token, state);
+            }
+            let average = column.iter().sum::<f32>() / rows as f32;
+            let variance = column.iter().map(|value| (value - average).powi(2)).sum::<f32>() / rows as f32;
+            let scale = variance.sqrt().max(f32::MIN_POSITIVE).recip();
+            for (token, value) in column.iter().enumerate() {
+                normal[token * audible + state] = (value - average) * scale;
+            }
+        }
+        for (mean, normal) in mean.chunks_exact_mut(audible).zip(normal.chunks_exact(audible)) {
+            for (state, mean) in mean.iter_mut().enumerate() {
+                let value = median(normal, state);
+                // A damaged model may look nowhere.
+                *mean += if value.is_finite() { value / heads as f32 } else { 0.0 };
+            }
+        }
+    }
+    mean
+}
+
+/// The median of the values around a place; those beyond the ends are mirrored.
+fn median(values: &[f32], at: usize) -> f32 {
+    let last = values.len() - 1;
+    let mut around: [f32; SMOOTHED] = std::array::from_fn(|i| {
+        let place = (at + i).abs_diff(SMOOTHED / 2);
+        values[if place > last { (2 * last).saturating_sub(place) } else { place }]
+    });
+    around.sort_unstable_by(f32::total_cmp);
+    around[SMOOTHED / 2]
+}
+
+/// The column at which each row is reached on the path from the first row and column to the last that gathers most. A
+/// step goes down, to the right, or both.
+fn path(gains: &[f32], columns: usize) -> Vec<usize> {
+    #[derive(Clone, Copy)]
+    enum From {
+        Both,
+        Above,
+        Left,
+    }
+    let rows = gains.len() / columns;
+    let mut best = vec![f32::NEG_INFINITY; columns];
+    let mut came = Vec::with_capacity(gains.len());
+    for (row, gains) in gains.chunks_exact(columns).enumerate() {
+        let mut diagonal = if row == 0 { 0.0 } else { f32::NEG_INFINITY };
+        let mut left = f32::NEG_INFINITY;
+        for (best, gain) in best.iter_mut().zip(gains) {
+            let above = *best;
+            let (from, before) = if diagonal >= above && diagonal >= left {
+                (From::Both, diagonal)
+            } else if above >= left {
+                (From::Above, above)
+            } else {
+                (From::Left, left)
+            };
+            came.push(from);
+            *best = before + gain;
+            diagonal = above;
+            left = *best;
+        }
+    }
+    let mut starts = vec![0; rows];
+    let (mut row, mut column) = (rows.saturating_sub(1), columns - 1);
+    while row > 0 {
+        match came[row * columns + column] {
+            From::Left => column -= 1,
+            step => {
+                starts[row] = column;
+                row -= 1;
+                column -= usize::from(matches!(step, From::Both));
+            }
+        }
+    }
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(pieces: &[&str], by_character: bool) -> Vec<(String, Range<usize>)> {
+        let pieces = pieces.iter().map(|piece| piece.as_bytes());
+        join(pieces, by_character).into_iter().map(|piece| (piece.text, piece.tokens)).collect()
+    }
+
+    #[test]
+    fn tokens_make_words() {
+        assert_eq!(
+            words(&[" Well", ",", " for", "ward", " -", " ten", "."], false),
+            [("Well,".into(), 0..2), ("forward -".into(), 2..5), ("ten.".into(), 5..7)]
+        );
+        assert_eq!(words(&["你", "好", "。"], true), [("你".into(), 0..1), ("好。".into(), 1..3)]);
+        assert!(words(&[], false).is_empty());
+    }
+
+    #[test]
+    fn the_path_follows_what_is_bright() {
+        let gains = [[1.0, 0.9, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0]];
+        assert_eq!(path(gains.as_flattened(), 5), [0, 2, 3]);
+        assert_eq!(path(&[1.0, 1.0], 2), [0]);
+    }
+
+    #[test]
+    fn smoothing_drops_a_lone_spike() {
+        let values = [0.0, 0.0, 9.0, 0.0, 0.0];
+        assert_eq!(median(&values, 2), 0.0);
+        assert_eq!(median(&[4.0], 0), 4.0);
+    }
+}

@@ -1,0 +1,201 @@
+//! `POST /asr_stream/create_task`, `POST /asr_stream/add_chunk`, `GET /asr_stream/get_result`: the numbered-chunk stream
+//! as documented.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::access::request_id;
+use super::authority::{Amount, AuthorityError, Fingerprint, Identity, Scope, random_bytes};
+use super::error::{ApiError, json_response, new_id};
+use super::recording::{self, bad};
+use super::stream::millis;
+use super::task::{Chunk, Task};
+use super::tasks::Found;
+use super::{Gateway, bearer, households, peer};
+use voxline::audio::FramePos;
+use voxline::engine::{EngineError, RECOGNIZER_RATE};
+use voxline::session::protocol::{Latency, Start};
+use voxline_support::hex;
+
+/// The documented limit of a chunk: a second at 16 kHz with its header.
+const MAX_BYTES: usize = 32_100;
+/// A code of ours: the documentation has none for a task that isn't there.
+const NO_TASK: u16 = 4104;
+
+/// Of `create_task`. Not of the original service, which knows Russian only.
+#[derive(Deserialize)]
+struct Opening {
+    /// The language spoken; where absent the default of the project or the gateway.
+    language: Option<String>,
+}
+
+/// Of `add_chunk`.
+#[derive(Deserialize)]
+struct Position {
+    chunk_num: u64,
+    /// 1 on the last chunk.
+    #[serde(default)]
+    last: u8,
+}
+
+#[derive(Deserialize)]
+struct Which {
+    task_id: String,
+}
+
+pub(super) async fn create_task(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    answer(create(&gateway, &request))
+}
+
+pub(super) async fn add_chunk(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    answer(add(&gateway, request).await)
+}
+
+pub(super) async fn get_result(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    answer(result(&gateway, &request))
+}
+
+fn answer(result: Result<Value, ApiError>) -> Response {
+    match result {
+        Ok(result) => json_response(StatusCode::OK, &json!({ "qid": request_id(), "result": result })),
+        Err(error) => error.into_response(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a task's deadlines are real time")]
+fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> {
+    // In whole milliseconds, like the ends of tokens, and before the check: an end too early keeps a task that nobody
+    // revoked, one too late would take it for revoked.
+    let checked = Duration::from_millis(millis(gateway.authority.clock().unix()));
+    let identity = gateway.authorise(request, Scope::AsrStream)?;
+    let now = Instant::now();
+    gateway.authority.afford(&identity, Amount::audio(1))?;
+    let Opening { language } = parameters(request)?;
+    gateway.admit_session()?;
+    let start = Start {
+        sample_rate: RECOGNIZER_RATE,
+        language,
+        partials: true,
+        latency: Latency::Live,
+        origin: FramePos::ZERO,
+        context: None,
+    };
+    check(gateway, &identity, &start)?;
+    let place = gateway.place_for_task(&identity)?;
+    let (id, token) = (task_id(), task_token());
+    tracing::info!(token = identity.token, "task created");
+
+    let expires_at = identity.expires_in.map(|left| checked.saturating_add(left));
+    let token_ends = identity.expires_in.and_then(|left| now.checked_add(left));
+    let named = (id.clone(), Fingerprint::of(token.expose_secret()));
+    let deadline = now.checked_add(gateway.options.task_opening);
+    let task = Arc::new(Task::new(named, identity, expires_at, start, place, deadline));
+    gateway.tasks.insert(task.clone());
+    let watching = gateway.clone();
+    let living = async move {
+        task.live(&watching, token_ends).await;
+        watching.socket_ended.notify_one();
+    };
+    gateway.sockets.spawn(living.in_current_span());
+    Ok(json!({ "task_id": id, "task_token": token.expose_secret() }))
+}
+
+/// Refuses what no session can begin with, before a client has chunks for it.
+fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), ApiError> {
+    let recognizer = gateway.recognizer()?;
+    if start.language.is_none() {
+        // A default is the operator's: no client can choose it wrongly.
+        return Ok(());
+    }
+    let options = gateway.stream_options(Some(identity), start.language.clone());
+    match recognizer.start(&options) {
+        Ok(_) => Ok(()),
+        Err(error @ EngineError::Language(_)) => Err(bad(400, error.to_string())),
+        Err(error) => Err(ApiError::internal(&error)),
+    }
+}
+
+async fn add(gateway: &Gateway, request: Request) -> Result<Value, ApiError> {
+    let task = find(gateway, &request)?;
+    let Position { chunk_num: number, last } = parameters(&request)?;
+    let last = match last {
+        0 => false,
+        1 => true,
+        other => return Err(bad(400, format!("last is {other}, expected 0 or 1"))),
+    };
+    // Before it takes its turn: a chunk that never arrives must not hold up the one that is sent again.
+    let file =
+        recording::receive(request.into_body(), MAX_BYTES, gateway.options.body_timeout, |_| true).await?;
+    let text = task.add(gateway, Chunk { number, last, file }).await?;
+    Ok(json!({ "text": text.plain, "punctuated_text": text.punctuated }))
+}
+
+fn result(gateway: &Gateway, request: &Request) -> Result<Value, ApiError> {
+    let task = find(gateway, request)?;
+    // Before the text: what is done has all of it.
+    let is_done = task.is_done();
+    let text = task.text()?;
+    if is_done {
+        task.tell_done();
+    }
+    let status = if is_done { "done" } else { "in_progress" };
+    Ok(json!({ "text": text.plain, "punctuated_text": text.punctuated, "status": status }))
+}
+
+/// The task whose token the request carries. Who has no task's token learns nothing of any task; who has one learns
+/// nothing of another's: a task that isn't the token's is answered like one that isn't there.
+fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Task>, ApiError> {
+    let found = match bearer(request.headers()) {
+        Some(token) => gateway.tasks.find(&Fingerprint::of(token)),
+        None => Found::Unknown,
+    };
+    let task = match found {
+        Found::Task(task) => {
+            let checked = task.check(gateway).and_then(|()| match task.admits(peer(request)) {
+                true => Ok(()),
+                false => Err(AuthorityError::Address),
+            });
+            checked.map_err(|error| documented(gateway, error.into()))?;
+            households::hold(request);
+            Some(task)
+        }
+        Found::Forgotten => None,
+        Found::Unknown => return Err(documented(gateway, ApiError::token())),
+    };
+    let Which { task_id } = parameters(request)?;
+    let no_task = || ApiError::new(StatusCode::NOT_FOUND, NO_TASK, "no such task, or it was forgotten");
+    task.filter(|task| task.id == task_id).ok_or_else(no_task)
+}
+
+/// With the status that the documentation prints, where the operator wants that.
+fn documented(gateway: &Gateway, error: ApiError) -> ApiError {
+    if gateway.options.documented_status { error.documented() } else { error }
+}
+
+/// What the request's address says, once it is known who asks.
+fn parameters<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
+    let parsed = Query::try_from_uri(request.uri());
+    parsed.map(|Query(parameters)| parameters).map_err(|error| bad(400, error.body_text().to_lowercase()))
+}
+
+/// A version 4 UUID with hyphens, as the service writes it.
+fn task_id() -> String {
+    let digits = new_id();
+    let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    groups.join("-")
+}
+
+/// 256 bits in hexadecimal, as the service writes them.
+fn task_token() -> SecretString {
+    let bytes: [u8; 32] = random_bytes();
+    SecretString::from(hex(&bytes))
+}

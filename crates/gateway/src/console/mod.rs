@@ -1,0 +1,91 @@
+//! `/`: a page to try the gateway with, and to see what it does. It is part of the program, asks nobody else for
+//! anything, and has no more rights than the token that its user shows.
+
+mod status;
+
+use axum::body::Body;
+use axum::http::HeaderName;
+use axum::response::Response;
+use axum::routing::get;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use sha2::{Digest, Sha256};
+
+use super::Route;
+use voxline_support::hex;
+
+/// A file of the page.
+#[derive(Clone, Copy)]
+struct File {
+    path: &'static str,
+    content_type: &'static str,
+    content: &'static str,
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+const FILES: [File; 13] = [
+    File { path: "/", content_type: HTML, content: include_str!("index.html") },
+    File {
+        path: "/console/style.css",
+        content_type: "text/css; charset=utf-8",
+        content: include_str!("style.css"),
+    },
+    File { path: "/console/icon.svg", content_type: "image/svg+xml", content: include_str!("icon.svg") },
+    File { path: "/console/app.js", content_type: SCRIPT, content: include_str!("app.js") },
+    File { path: "/console/page.js", content_type: SCRIPT, content: include_str!("page.js") },
+    File { path: "/console/account.js", content_type: SCRIPT, content: include_str!("account.js") },
+    File { path: "/console/session.js", content_type: SCRIPT, content: include_str!("session.js") },
+    File { path: "/console/capture.js", content_type: SCRIPT, content: include_str!("capture.js") },
+    File { path: "/console/trace.js", content_type: SCRIPT, content: include_str!("trace.js") },
+    File { path: "/console/live.js", content_type: SCRIPT, content: include_str!("live.js") },
+    File { path: "/console/recording.js", content_type: SCRIPT, content: include_str!("recording.js") },
+    File { path: "/console/speech.js", content_type: SCRIPT, content: include_str!("speech.js") },
+    File { path: "/console/status.js", content_type: SCRIPT, content: include_str!("status.js") },
+];
+
+/// What a browser may do with any of them: run and ask what comes from here, and nothing else. Text from the network
+/// becomes text on the page, never markup: trusted types refuse it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+    trusted-types 'none'";
+
+const HEADERS: [(HeaderName, HeaderValue); 5] = [
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (HeaderName::from_static("permissions-policy"), HeaderValue::from_static("microphone=(self)")),
+    // A copy may be kept, but is asked about each time: the page and its gateway are of one version.
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+];
+
+/// The files of the page, which anybody may read.
+pub(super) fn pages() -> impl Iterator<Item = Route> {
+    FILES.into_iter().map(|file| {
+        let tag = hex(&Sha256::digest(file.content)[..16]);
+        let tag = HeaderValue::try_from(format!("\"{tag}\"")).expect("hexadecimal fits a header");
+        (file.path, get(async move |asked: HeaderMap| answer(&file, &tag, &asked)))
+    })
+}
+
+/// What the page asks for beside the documented API.
+pub(super) fn data() -> [Route; 2] {
+    [("/console/status", get(status::status)), ("/console/voices", get(status::voices))]
+}
+
+fn answer(file: &File, tag: &HeaderValue, asked: &HeaderMap) -> Response {
+    // What the browser has is still the same: no cache on the way weakens these tags, there being nothing to compress.
+    let unchanged = asked.get(header::IF_NONE_MATCH) == Some(tag);
+    let mut response = match unchanged {
+        true => Response::new(Body::empty()),
+        false => Response::new(Body::from(file.content)),
+    };
+    if unchanged {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    headers.extend(HEADERS);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.content_type));
+    headers.insert(header::ETAG, tag.clone());
+    response
+}

@@ -1,0 +1,151 @@
+//! Refusals, in the shape of the Cloud Voice API.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use super::access::request_id;
+use super::attempts::Failed;
+use super::authority::{AuthorityError, Exhausted, random_bytes};
+use voxline_support::hex;
+
+/// The challenge to one whose token is none.
+const WHO: &str = "Bearer";
+
+/// An answer other than 200: the documented number of the error, and its HTTP status.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    /// One of the service's documented codes, or the status where it has none.
+    pub(super) code: u16,
+    pub(super) message: String,
+    pub(super) retry_after: Option<Duration>,
+    /// What `WWW-Authenticate` says (RFC 6750, section 3).
+    challenge: Option<&'static str>,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> ApiError {
+        ApiError { status, code, message: message.into(), retry_after: None, challenge: None }
+    }
+
+    /// Missing, unknown or expired token. The documentation says status 400, the service answered 401, and every
+    /// client seen understands 401.
+    pub(super) fn token() -> ApiError {
+        let refusal = ApiError::new(StatusCode::UNAUTHORIZED, 4048, "token is missing, unknown or expired");
+        ApiError { challenge: Some(WHO), ..refusal }
+    }
+
+    /// The same refusal with the status that the documentation prints for its code.
+    pub(super) fn documented(self) -> ApiError {
+        match self.code {
+            4048 => ApiError { status: StatusCode::BAD_REQUEST, ..self },
+            _ => self,
+        }
+    }
+
+    pub(super) fn internal(reason: &dyn std::fmt::Display) -> ApiError {
+        tracing::error!(%reason, "request failed");
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, 500, "the gateway failed")
+    }
+
+    /// The disk fails the token store: the log says how, and `/readyz`.
+    pub(super) fn store_unavailable(wait: Duration) -> ApiError {
+        ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, "the gateway's token store is unavailable", wait)
+    }
+
+    /// Try again after `wait`.
+    pub(super) fn busy(status: StatusCode, message: &str, wait: Duration) -> ApiError {
+        ApiError { retry_after: Some(wait), ..ApiError::new(status, status.as_u16(), message) }
+    }
+}
+
+impl From<AuthorityError> for ApiError {
+    fn from(error: AuthorityError) -> ApiError {
+        let forbidden = |challenge| {
+            let refusal = ApiError::new(StatusCode::FORBIDDEN, 4048, error.to_string());
+            ApiError { challenge, ..refusal }
+        };
+        match &error {
+            AuthorityError::Token => ApiError::token(),
+            AuthorityError::Inactive => ApiError::new(StatusCode::BAD_REQUEST, 4049, error.to_string()),
+            AuthorityError::Scope(_) => forbidden(Some(r#"Bearer error="insufficient_scope""#)),
+            AuthorityError::Address => forbidden(None),
+            AuthorityError::Unavailable { wait, .. } => ApiError::store_unavailable(*wait),
+            error => ApiError::internal(error),
+        }
+    }
+}
+
+impl From<Exhausted> for ApiError {
+    fn from(exhausted: Exhausted) -> ApiError {
+        let message = exhausted.to_string();
+        match exhausted {
+            Exhausted::Daily { wait, .. } => ApiError::busy(StatusCode::TOO_MANY_REQUESTS, &message, wait),
+            Exhausted::Total { .. } => ApiError::new(StatusCode::FORBIDDEN, 403, message),
+        }
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, 400, format!("query can't be read: {}", rejection.body_text()))
+    }
+}
+
+/// Answers what no route is for.
+pub(super) async fn unknown_path() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, 404, "no such path")
+}
+
+/// Answers a route asked by a method that it doesn't have. The router adds `Allow`.
+pub(super) async fn wrong_method() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, 405, "the path has no such method")
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = json!({ "qid": request_id(), "error": { "code": self.code, "message": self.message } });
+        let mut response = json_response(self.status, &body);
+        if self.challenge == Some(WHO) {
+            response.extensions_mut().insert(Failed);
+        }
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            // RFC 9110, section 15.5.22, and RFC 6455, section 4.4.
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after(wait));
+        }
+        response
+    }
+}
+
+/// The value of `Retry-After` for a wait: in seconds, rounded up, since a client that comes back a moment too
+/// early is refused again.
+pub(super) fn retry_after(wait: Duration) -> HeaderValue {
+    HeaderValue::from(wait.as_millis().div_ceil(1_000).clamp(1, u32::MAX.into()) as u32)
+}
+
+/// Returns a new id: a version 4 UUID without hyphens, as the service writes them.
+pub(super) fn new_id() -> String {
+    let mut bytes: [u8; 16] = random_bytes();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    hex(&bytes)
+}
+
+pub(super) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

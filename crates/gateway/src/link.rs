@@ -1,0 +1,518 @@
+//! One socket's life with a session, from `ready` to the close.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::Gateway;
+use super::authority::{Amount, AuthorityError, Exhausted, Identity, Scope};
+use super::board::Partial;
+use super::server::Connection;
+use super::session::{Attached, Refusal, Session, Violation};
+use super::stream::{encode, millis, parse, unreadable};
+use voxline::audio::FramePos;
+use voxline::net::Endpoint;
+use voxline::session::close;
+use voxline::session::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
+use voxline::transport::{Event, Wire};
+
+/// How long a socket may be silent before it is asked for a sign of life, and how long before it counts as dead.
+const PING_AFTER: Duration = Duration::from_secs(20);
+const DEAD_AFTER: Duration = Duration::from_secs(60);
+/// The longest binary frame taken, position included: a second of 48 kHz audio and some.
+pub(super) const MAX_AUDIO_BYTES: usize = 128 * 1024;
+/// A client is told of its token's end when this part of the token's life is left, and at most this long before: time
+/// to fetch the next, however long or short tokens live.
+const WARNING_PART: u32 = 10;
+const WARNING_LIMIT: Duration = Duration::from_secs(30);
+
+/// How many messages wait for a socket's client at most before no more are queued, of finals that are
+/// replayed above all, and how many are left when more are: a final of an utterance with its words takes some
+/// kilobytes.
+const QUEUE_HIGH: usize = 32;
+const QUEUE_LOW: usize = 16;
+
+/// The code of the HTTP API for a bad token.
+const BAD_TOKEN: u32 = 4048;
+
+/// Why the gateway closes a socket.
+#[derive(Debug)]
+pub(super) struct Goodbye {
+    pub(super) code: u16,
+    /// What the `error` before the close says.
+    pub(super) error: u32,
+    pub(super) reason: String,
+    /// Whether the session waits for another socket of its client.
+    pub(super) resumable: bool,
+}
+
+impl Goodbye {
+    /// A close that ends the session, too.
+    pub(super) fn new(code: u16, reason: impl Into<String>) -> Goodbye {
+        let error = if code == close::TOKEN { BAD_TOKEN } else { code.into() };
+        Goodbye { code, error, reason: reason.into(), resumable: false }
+    }
+
+    /// A close that concerns only the socket.
+    pub(super) fn resumable(code: u16, reason: impl Into<String>) -> Goodbye {
+        Goodbye { resumable: true, ..Goodbye::new(code, reason) }
+    }
+
+    pub(super) fn moved() -> Goodbye {
+        Goodbye::resumable(close::MOVED, Refusal::Moved.to_string())
+    }
+}
+
+impl From<Violation> for Goodbye {
+    fn from(violation: Violation) -> Goodbye {
+        Goodbye::new(close::PROTOCOL, violation.0)
+    }
+}
+
+impl From<Refusal> for Goodbye {
+    fn from(refusal: Refusal) -> Goodbye {
+        match refusal {
+            Refusal::Moved => Goodbye::moved(),
+            Refusal::Flood => Goodbye::resumable(close::QUOTA, refusal.to_string()),
+            Refusal::Violation(violation) => violation.into(),
+            // The session is kept: another token of its project may go on with it.
+            Refusal::Exhausted(exhausted) => {
+                let reason = exhausted.to_string();
+                match exhausted {
+                    Exhausted::Daily { .. } => Goodbye::resumable(close::QUOTA, reason),
+                    Exhausted::Total { .. } => {
+                        Goodbye { error: close::USED_UP, ..Goodbye::resumable(close::SCOPE, reason) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a token is refused for concerns the socket: another token may go on with the session.
+impl From<AuthorityError> for Goodbye {
+    fn from(error: AuthorityError) -> Goodbye {
+        let code = match &error {
+            AuthorityError::Token | AuthorityError::Inactive => close::TOKEN,
+            AuthorityError::Scope(_) | AuthorityError::Address => close::SCOPE,
+            error => {
+                tracing::error!(%error, "token not checked");
+                return Goodbye::resumable(close::SERVER_FAULT, "the gateway failed");
+            }
+        };
+        Goodbye::resumable(code, error.to_string())
+    }
+}
+
+/// How a socket ended.
+pub(super) enum Ending {
+    /// The session is complete and the client knows, or doesn't want the rest.
+    Done,
+    /// The client is gone; it may come back.
+    Lost,
+    /// We close.
+    Close(Goodbye),
+}
+
+impl Ending {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Ending::Done => "done",
+            Ending::Lost => "lost",
+            Ending::Close(_) => "closed",
+        }
+    }
+}
+
+/// When the token ends that a socket runs under, and when its client is told.
+pub(super) struct TokenEnd {
+    ends: Option<Instant>,
+    warn: Option<Instant>,
+}
+
+impl TokenEnd {
+    /// The end of a token that lives for `expires_in` from `now` on, where it has one.
+    pub(super) fn new(expires_in: Option<Duration>, now: Instant) -> TokenEnd {
+        let life = expires_in.filter(|life| now.checked_add(*life).is_some());
+        let warning = |life: Duration| (life / WARNING_PART).min(WARNING_LIMIT);
+        TokenEnd { ends: life.map(|life| now + life), warn: life.map(|life| now + (life - warning(life))) }
+    }
+
+    /// How long it lives.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        self.ends.map(|ends| ends.saturating_duration_since(now))
+    }
+
+    /// When something is to be done: the warning always comes before the end, however late both are noticed.
+    fn next(&self) -> Option<Instant> {
+        self.warn.or(self.ends)
+    }
+}
+
+/// The token that a socket runs under, and where the socket comes from.
+pub(super) struct Pass {
+    pub(super) identity: Identity,
+    pub(super) end: TokenEnd,
+    peer: Option<IpAddr>,
+}
+
+impl Pass {
+    /// The pass of a token that was checked `now`.
+    pub(super) fn new(identity: Identity, peer: Option<IpAddr>, now: Instant) -> Pass {
+        let end = TokenEnd::new(identity.expires_in, now);
+        Pass { identity, end, peer }
+    }
+}
+
+/// A socket and the session it carries.
+pub(super) struct Link<'a> {
+    gateway: &'a Gateway,
+    session: &'a Session,
+    attachment: u64,
+    pass: Pass,
+    finals_sent: usize,
+    /// What the last `ack` said, or `ready`.
+    acknowledged: (FramePos, FramePos),
+    /// Segment and revision of the last partial sent.
+    partial_sent: Option<(u64, u64)>,
+    done_sent: bool,
+}
+
+impl<'a> Link<'a> {
+    /// The link of a socket to the session that was `attached` to it.
+    pub(super) fn new(
+        gateway: &'a Gateway,
+        session: &'a Session,
+        attached: &Attached,
+        pass: Pass,
+    ) -> Link<'a> {
+        Link {
+            gateway,
+            session,
+            attachment: attached.attachment,
+            pass,
+            finals_sent: attached.finals_seen,
+            acknowledged: (attached.received, attached.final_),
+            partial_sent: None,
+            done_sent: false,
+        }
+    }
+
+    /// Carries the session until the socket ends, or should.
+    #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
+    pub(super) async fn run<Io: Connection>(mut self, wire: &mut Wire<Io>) -> Ending {
+        let mut news = self.session.board().watch();
+        let mut revocations = self.gateway.authority.revocations();
+        // What was revoked since the token was checked is not told any more.
+        revocations.mark_changed();
+        let mut heard = Instant::now();
+        let (mut pinged, mut drain_told) = (false, false);
+        loop {
+            let is_behind = match self.report(wire) {
+                Ok(is_behind) => is_behind,
+                Err(goodbye) => return Ending::Close(goodbye),
+            };
+            let patience = if pinged { DEAD_AFTER } else { PING_AFTER };
+            tokio::select! {
+                event = wire.next_or_drained(is_behind.then_some(QUEUE_LOW)) => {
+                    let Event::Message(message) = event else { continue };
+                    (heard, pinged) = (Instant::now(), false);
+                    match message {
+                        // Only a client that closes after the end has surely heard it.
+                        Some(Ok(Message::Close(_))) if self.done_sent => return Ending::Done,
+                        // Before the end the same code says that the rest is not wanted.
+                        Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == close::NORMAL => {
+                            return Ending::Done;
+                        }
+                        Some(Err(error)) => return unreadable(&error).map_or(Ending::Lost, Ending::Close),
+                        Some(Ok(Message::Close(_))) | None => return Ending::Lost,
+                        Some(Ok(message)) => match self.hear(message, heard) {
+                            Ok(None) => {}
+                            Ok(Some(answer)) => wire.send(encode(&answer)),
+                            Err(goodbye) => return Ending::Close(goodbye),
+                        },
+                    }
+                }
+                changed = revocations.changed() => {
+                    changed.expect("the gateway holds the authority");
+                    if let Err(goodbye) = self.check_again() {
+                        return Ending::Close(goodbye);
+                    }
+                }
+                changed = news.changed() => changed.expect("the session holds the board"),
+                () = sleep_until(heard + patience) => {
+                    if pinged {
+                        // A client that only slept finds this on waking, and 1000 would say that all is done.
+                        let reason = "nothing came from the client, not even an answer to a ping";
+                        return Ending::Close(Goodbye::resumable(close::GOING_AWAY, reason));
+                    }
+                    pinged = true;
+                    wire.send(Message::Ping(axum::body::Bytes::new()));
+                }
+                () = at(self.pass.end.next()) => {
+                    if self.pass.end.warn.take().is_none() {
+                        return Ending::Close(Goodbye::resumable(close::TOKEN, "the token has expired"));
+                    }
+                    let left = self.pass.end.left(Instant::now()).unwrap_or_default();
+                    wire.send(goaway(GoawayReason::Token, left, &[]));
+                }
+                () = self.gateway.draining.cancelled(), if !drain_told => {
+                    drain_told = true;
+                    let left = self.gateway.drain_left(Instant::now());
+                    wire.send(goaway(GoawayReason::Drain, left, &self.gateway.options.successors));
+                }
+                () = self.gateway.closing.cancelled() => {
+                    return Ending::Close(Goodbye::new(close::GOING_AWAY, "the gateway stops"));
+                }
+            }
+        }
+    }
+
+    /// Brings the client up to date: acknowledgement, finals, the newest partial, the end. After each message, so that
+    /// audio is acknowledged frame by frame, and gaps are. Queues no more than the client takes soon; whether
+    /// something may be left to say once the queue has drained.
+    fn report<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<bool, Goodbye> {
+        let state = self.session.board().lock();
+        if state.attachment != self.attachment {
+            return Err(Goodbye::moved());
+        }
+        if state.failed {
+            return Err(Goodbye::new(close::SERVER_FAULT, "the recogniser failed"));
+        }
+        let room = QUEUE_HIGH.saturating_sub(wire.queued());
+        if room == 0 {
+            return Ok(true);
+        }
+        let acknowledged = (self.session.acknowledged(&state), state.final_);
+        let finals: Vec<Final> = state.finals[self.finals_sent..].iter().take(room).cloned().collect();
+        let is_behind = self.finals_sent + finals.len() < state.finals.len();
+        let segment = state.finals.len() as u64;
+        let is_news =
+            |partial: &&Partial| !is_behind && self.partial_sent != Some((segment, partial.revision));
+        let partial = state.partial.as_ref().filter(is_news).cloned();
+        let done = (state.done && !is_behind).then_some(state.final_);
+        drop(state);
+
+        if acknowledged != self.acknowledged {
+            // invariant: both cursors only grow
+            debug_assert!(acknowledged.0 >= self.acknowledged.0 && acknowledged.1 >= self.acknowledged.1);
+            self.acknowledged = acknowledged;
+            wire.send(encode(&ServerMessage::Ack { received: acknowledged.0, final_: acknowledged.1 }));
+        }
+        self.finals_sent += finals.len();
+        for segment in finals {
+            wire.send(encode(&ServerMessage::Final(segment)));
+        }
+        if let Some(Partial { revision, range, text }) = partial {
+            self.partial_sent = Some((segment, revision));
+            let (start, end) = (range.start, range.end);
+            wire.send(encode(&ServerMessage::Partial { segment, revision, start, end, text }));
+        }
+        if let Some(frames) = done.filter(|_| !self.done_sent) {
+            self.done_sent = true;
+            wire.send(encode(&ServerMessage::Done { frames, finals: self.finals_sent as u64 }));
+        }
+        Ok(is_behind)
+    }
+
+    /// Takes a message, which came at `now`, and answers it where it wants an answer of its own.
+    fn hear(&mut self, message: Message, now: Instant) -> Result<Option<ServerMessage>, Goodbye> {
+        // Audio is limited by its window.
+        if !matches!(message, Message::Binary(_)) {
+            self.session.control(self.attachment)?;
+        }
+        match message {
+            Message::Binary(frame) if frame.len() > MAX_AUDIO_BYTES => {
+                let size = frame.len();
+                let reason = format!("audio frame of {size} bytes, the limit is {MAX_AUDIO_BYTES}");
+                return Err(Goodbye::new(close::TOO_BIG, reason));
+            }
+            Message::Binary(frame) => {
+                let chunk = protocol::decode_audio(&frame).map_err(|error| Violation(error.to_string()))?;
+                let Gateway { authority, metrics, .. } = self.gateway;
+                let charge = |milliseconds| {
+                    authority.charge(&self.pass.identity, Amount::audio(milliseconds))?;
+                    metrics.receive("stream", milliseconds, frame.len());
+                    Ok(())
+                };
+                self.session.audio(self.attachment, &chunk, charge)?;
+            }
+            Message::Text(text) => match parse(&text)? {
+                ClientMessage::Flush { at } => self.session.flush(self.attachment, at)?,
+                ClientMessage::Gap { from, to } => self.session.gap(self.attachment, from, to)?,
+                ClientMessage::Finish { through } => self.session.finish(self.attachment, through)?,
+                ClientMessage::Auth { access_token } => return self.renew(&access_token, now).map(Some),
+                ClientMessage::Unknown => {}
+                ClientMessage::Start(_) | ClientMessage::Resume { .. } => {
+                    return Err(Goodbye::new(close::PROTOCOL, "this socket has a session already"));
+                }
+            },
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// Goes on under another token of the same project.
+    fn renew(&mut self, token: &Secret, now: Instant) -> Result<ServerMessage, Goodbye> {
+        if !self.gateway.options.in_band_auth {
+            return Err(Goodbye::new(close::PROTOCOL, "auth is not understood here"));
+        }
+        if !self.session.is_held_by(self.attachment) {
+            return Err(Goodbye::moved());
+        }
+        let peer = self.pass.peer;
+        let identity = self.gateway.authority.authorise(token.expose(), Scope::AsrStream, peer);
+        let identity = identity.inspect_err(|error| {
+            if let (AuthorityError::Token, Some(peer)) = (error, peer) {
+                self.gateway.note_failure(peer);
+            }
+        })?;
+        if identity.project != self.session.project() {
+            return Err(Goodbye::resumable(close::TOKEN, "the new token is of another project"));
+        }
+        let expires_in = identity.expires_in;
+        self.pass = Pass::new(identity, peer, now);
+        tracing::debug!(session = self.session.name(), "token renewed");
+        Ok(ServerMessage::AuthOk { token_expires_in_ms: expires_in.map(millis) })
+    }
+
+    /// Whether the token is still good, after something was revoked.
+    fn check_again(&self) -> Result<(), Goodbye> {
+        self.gateway.authority.check_again(&self.pass.identity)?;
+        Ok(())
+    }
+}
+
+fn goaway(reason: GoawayReason, left: Duration, successors: &[Endpoint]) -> Message {
+    encode(&ServerMessage::Goaway {
+        reason,
+        deadline_ms: millis(left),
+        restart: !successors.is_empty(),
+        endpoints: successors.iter().map(Endpoint::to_string).collect(),
+    })
+}
+
+/// Waits until `instant`; for ever where there is none.
+pub(super) async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::StreamExt;
+    use secrecy::ExposeSecret;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::authority::{Authority, Terms};
+    use crate::{Engines, Options};
+    use voxline::engine::{Recognizer, Voices};
+    use voxline::session::protocol::Start;
+    use voxline_support::clock::SystemClock;
+    use voxline_testing::DigestRecognizer;
+
+    /// A gateway of one project, and a token of it with its id.
+    fn gateway() -> (Gateway, String, String) {
+        let lifetime = Duration::from_secs(3_600);
+        let authority = Authority::in_memory(lifetime, Arc::new(SystemClock::new())).unwrap();
+        authority.create_project("test").unwrap();
+        let minted = authority.create_service_token("test", Terms::default()).unwrap();
+        let recognizer: Arc<dyn Recognizer> = Arc::new(DigestRecognizer::new(16_000));
+        let engines = Engines { recognizer: Some(recognizer), voices: Voices::default() };
+        let gateway = Gateway::new(authority, engines, Options::default());
+        (gateway, minted.token.expose_secret().to_owned(), minted.id)
+    }
+
+    /// A session of whose token it is.
+    fn session(gateway: &Gateway, identity: &Identity) -> (Session, Attached) {
+        let start: Start = serde_json::from_str(r#"{"sample_rate":16000}"#).unwrap();
+        let recognizer = gateway.recognizer().unwrap();
+        let options = voxline::engine::StreamOptions::default();
+        let session = Session::start(recognizer, &gateway.scheduler, identity, &start, options).unwrap();
+        let attached = session.attach(0).unwrap();
+        (session, attached)
+    }
+
+    /// A client's end of a socket, and the gateway's.
+    async fn sockets() -> (WebSocketStream<DuplexStream>, Wire<DuplexStream>) {
+        let (near, far) = duplex(64 * 1024);
+        let peer = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        (peer, Wire::new(WebSocketStream::from_raw_socket(far, Role::Server, None).await))
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
+    async fn a_silent_socket_is_asked_and_waited_for() {
+        let (gateway, token, _) = gateway();
+        let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
+        let (session, attached) = session(&gateway, &identity);
+        let (mut peer, mut wire) = sockets().await;
+        let started = Instant::now();
+        let pass = Pass::new(identity, None, started);
+        let link = Link::new(&gateway, &session, &attached, pass).run(&mut wire);
+        let client = async {
+            let seconds = || started.elapsed().as_secs();
+            let mut pings = Vec::new();
+            while pings.len() < 2 {
+                match peer.next().await.expect("it is waited for").unwrap() {
+                    Message::Ping(_) => pings.push(seconds()),
+                    other => assert!(matches!(other, Message::Text(_)), "{other:?}"),
+                }
+                // Its pong leaves with the next look at the socket, just in time.
+                sleep_until(started + Duration::from_secs(58)).await;
+            }
+            assert_eq!(pings, [20, 78]);
+            // From here on it is gone, and the socket with it only when it could have answered.
+            std::future::pending::<()>().await;
+        };
+        let ending = tokio::select! {
+            ending = link => ending,
+            () = client => unreachable!("it waits without end"),
+        };
+        assert_eq!(started.elapsed().as_secs(), 118);
+        let Ending::Close(goodbye) = ending else { panic!("{} rather than closed", ending.name()) };
+        assert_eq!((goodbye.code, goodbye.resumable), (close::GOING_AWAY, true));
+        drop(peer.close(None).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
+    async fn a_token_that_was_revoked_meanwhile_opens_nothing() {
+        let (gateway, token, id) = gateway();
+        let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
+        let (session, attached) = session(&gateway, &identity);
+        // After the check, and before anybody is told of revocations.
+        gateway.authority.revoke_token(&id).unwrap();
+        let (_peer, mut wire) = sockets().await;
+        let pass = Pass::new(identity, None, Instant::now());
+        let ending = Link::new(&gateway, &session, &attached, pass).run(&mut wire).await;
+        let Ending::Close(goodbye) = ending else { panic!("{} rather than closed", ending.name()) };
+        assert_eq!((goodbye.code, goodbye.resumable), (close::TOKEN, true));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "an Instant can't be made otherwise")]
+    fn the_warning_leaves_a_tenth_or_half_a_minute() {
+        let now = Instant::now();
+        let warned = |seconds| {
+            let end = TokenEnd::new(Some(Duration::from_secs(seconds)), now);
+            end.ends.unwrap() - end.warn.unwrap()
+        };
+        assert_eq!(warned(1), Duration::from_millis(100));
+        assert_eq!(warned(60), Duration::from_secs(6));
+        assert_eq!(warned(3_600), Duration::from_secs(30));
+        // What is so far that it has no time, and what has no end, end nothing.
+        for endless in [Some(Duration::MAX), None] {
+            assert_eq!(TokenEnd::new(endless, now).next(), None);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What waits for a session's recogniser.
+
+use std::collections::VecDeque;
+
+use voxline::audio::FramePos;
+
+/// Audio that waits is gathered into blocks of about a second at 16 kHz: small enough that finals come while a backlog
+/// is worked off, large enough that a block's own cost is nothing beside its audio.
+const BLOCK_BYTES: usize = 32 * 1024;
+
+/// What the recogniser is handed, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// 16-bit little-endian PCM that follows what was handed over before.
+    Audio(Vec<u8>),
+    Flush,
+    /// Nothing comes of what lies before this position.
+    Gap(FramePos),
+    Finish,
+}
+
+/// Work in order. A client may cut its audio as finely as it likes: here it costs its bytes, not its frames.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: VecDeque<Work>,
+}
+
+impl Queue {
+    pub(super) fn push_audio(&mut self, pcm: &[u8]) {
+        match self.waiting.back_mut() {
+            Some(Work::Audio(block)) if block.len() < BLOCK_BYTES => block.extend_from_slice(pcm),
+            _ => self.waiting.push_back(Work::Audio(pcm.to_vec())),
+        }
+    }
+
+    pub(super) fn push_flush(&mut self) {
+        self.waiting.push_back(Work::Flush);
+    }
+
+    /// A gap that follows a gap becomes one with it.
+    pub(super) fn push_gap(&mut self, to: FramePos) {
+        match self.waiting.back_mut() {
+            Some(Work::Gap(end)) => *end = to,
+            _ => self.waiting.push_back(Work::Gap(to)),
+        }
+    }
+
+    pub(super) fn ends_with_gap(&self) -> bool {
+        matches!(self.waiting.back(), Some(Work::Gap(_)))
+    }
+
+    pub(super) fn push_finish(&mut self) {
+        self.waiting.push_back(Work::Finish);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Work> {
+        self.waiting.pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+impl Queue {
+    /// How many pieces of work wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How much memory the audio takes that waits.
+    pub(super) fn bytes(&self) -> usize {
+        let blocks = self.waiting.iter().map(|work| match work {
+            Work::Audio(block) => block.capacity(),
+            Work::Flush | Work::Gap(_) | Work::Finish => 0,
+        });
+        blocks.sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audio_is_gathered_and_stays_in_order() {
+        let mut queue = Queue::default();
+        let pcm: Vec<u8> = (0..100_000_u32).map(|byte| byte as u8).collect();
+        for sample in pcm.chunks(2) {
+            queue.push_audio(sample);
+        }
+        assert_eq!(queue.len(), pcm.len().div_ceil(BLOCK_BYTES));
+        assert!(queue.bytes() <= 2 * pcm.len(), "{} bytes", queue.bytes());
+        queue.push_flush();
+        queue.push_audio(&[1, 2]);
+
+        let mut heard = Vec::new();
+        while let Some(Work::Audio(block)) = queue.pop() {
+            heard.extend(block);
+        }
+        assert_eq!(heard, pcm);
+        assert_eq!(queue.pop(), Some(Work::Audio(vec![1, 2])));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn gaps_side_by_side_are_one() {
+        let mut queue = Queue::default();
+        queue.push_gap(FramePos(5));
+        queue.push_gap(FramePos(9));
+        assert!(queue.ends_with_gap());
+        queue.push_audio(&[1, 2]);
+        assert!(!queue.ends_with_gap());
+        queue.push_gap(FramePos(12));
+        assert_eq!(queue.pop(), Some(Work::Gap(FramePos(9))));
+        assert_eq!(queue.len(), 2);
+    }
+}

@@ -1,0 +1,251 @@
+//! A session's recogniser at work, turn by turn.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::board::{Board, Partial, State};
+use super::hearing::Hearing;
+use super::metrics::Metrics;
+use super::queue::Work;
+use super::scheduler::{self, Job, Next, Rank};
+use voxline::audio::{FramePos, FrameRange};
+use voxline::engine::{EngineError, Guess, Recognizer, Segment, StreamOptions};
+use voxline::session::protocol::{Final, MAX_CONTEXT_BYTES};
+
+/// Takes work from a session's board and posts what was heard.
+pub(super) struct Worker {
+    recognizer: Arc<dyn Recognizer>,
+    /// What the next stream starts with, behind a gap: the context of the last segment among it.
+    options: StreamOptions,
+    sample_rate: u32,
+    partials: bool,
+    hearing: Hearing,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    /// A worker for the session on `board`, whose timeline starts at `origin`.
+    pub(super) fn new(
+        recognizer: Arc<dyn Recognizer>,
+        options: StreamOptions,
+        sample_rate: u32,
+        partials: bool,
+        origin: FramePos,
+        board: Arc<Board>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Worker, EngineError> {
+        let hearing = Hearing::new(recognizer.start(&options)?, sample_rate, origin)?;
+        Ok(Worker { recognizer, options, sample_rate, partials, hearing, board, metrics })
+    }
+
+    /// Does the next piece of work.
+    fn work(&mut self) -> Result<Next, EngineError> {
+        let work = {
+            let mut state = self.board.lock();
+            if state.over {
+                return Ok(Next::Over);
+            }
+            state.queue.pop()
+        };
+        match work {
+            // The turn before has done what it was woken for. The guess which that one wanted is still due.
+            None => {}
+            Some(Work::Audio(pcm)) => {
+                let segments = self.hearing.push(&pcm)?;
+                self.post_finals(segments);
+            }
+            Some(Work::Flush) => {
+                let segments = self.hearing.flush()?;
+                self.post_finals(segments);
+            }
+            Some(Work::Gap(to)) => self.skip(to)?,
+            Some(Work::Finish) => {
+                let segments = self.hearing.finish()?;
+                let segments = self.in_context(segments);
+                self.board.post(|state| {
+                    self.add_finals(state, segments);
+                    state.done = true;
+                });
+                return Ok(Next::Over);
+            }
+        }
+        Ok(match self.partials {
+            _ if !self.board.lock().queue.is_empty() => Next::Again,
+            // Only who has caught up has time to guess.
+            true => Next::Guess,
+            false => Next::Wait,
+        })
+    }
+
+    fn guess(&mut self) -> Result<Next, EngineError> {
+        if self.board.lock().over {
+            return Ok(Next::Over);
+        }
+        match self.hearing.partial()? {
+            // What comes meanwhile is heard first.
+            Guess::Unfinished => return Ok(Next::Guess),
+            Guess::Text(guess) => self.post_partial(guess),
+            Guess::Nothing => {}
+        }
+        Ok(Next::Wait)
+    }
+
+    /// Ends what was heard so far and begins anew at `to`: what stands on two sides of a gap is not one utterance.
+    fn skip(&mut self, to: FramePos) -> Result<(), EngineError> {
+        let segments = self.hearing.finish()?;
+        let segments = self.in_context(segments);
+        self.hearing = Hearing::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
+        self.board.post(|state| {
+            self.add_finals(state, segments);
+            let gap = state.gaps.pop_front();
+            // invariant: a gap of the board for each in the queue, and finals reach up to the first
+            debug_assert_eq!(gap, Some(state.final_.to(to)));
+            self.metrics.gaps.inc_by(self.seconds(to - state.final_));
+            state.final_ = to;
+            state.partial = None;
+        });
+        Ok(())
+    }
+
+    /// Notes the context behind these segments. Of their contexts it leaves those that say something new, so
+    /// that a session keeps few of them.
+    fn in_context(&mut self, mut segments: Vec<Segment>) -> Vec<Segment> {
+        for segment in &mut segments {
+            let Some(context) = &segment.context else { continue };
+            let size = context.len();
+            if size > MAX_CONTEXT_BYTES {
+                let recognizer = self.recognizer.name();
+                tracing::error!(recognizer, size, "context left out, the limit is {MAX_CONTEXT_BYTES} bytes");
+                // Not the one before either, which says what is no longer so.
+                segment.context = Some(String::new());
+            }
+            if segment.context == self.options.context {
+                segment.context = None;
+            } else {
+                self.options.context.clone_from(&segment.context);
+            }
+        }
+        segments
+    }
+
+    fn post_finals(&mut self, segments: Vec<Segment>) {
+        let segments = self.in_context(segments);
+        if !segments.is_empty() {
+            self.board.post(|state| self.add_finals(state, segments));
+        }
+    }
+
+    fn post_partial(&self, guess: Segment) {
+        self.board.post(|state| {
+            let revision = state.partial.as_ref().map_or(0, |partial| partial.revision + 1);
+            if revision == 0
+                && let Some(came) = state.arrivals.of(guess.range.start)
+            {
+                self.metrics.partial_after(scheduler::now() - came);
+            }
+            state.partial = Some(Partial { revision, range: guess.range, text: guess.text });
+        });
+    }
+
+    fn add_finals(&self, state: &mut State, segments: Vec<Segment>) {
+        let now = scheduler::now();
+        for segment in segments {
+            // invariant: finals are contiguous, from the origin or the last gap on
+            debug_assert_eq!(segment.range.start, state.final_);
+            let FrameRange { start, end } = segment.range;
+            self.metrics.recognised.inc_by(self.seconds(end - start));
+            let last = FramePos(end.0.saturating_sub(1));
+            if !segment.text.is_empty()
+                && let Some(came) = state.arrivals.of(last)
+            {
+                self.metrics.final_after(now - came);
+            }
+            state.arrivals.forget(end);
+            state.final_ = end;
+            state.finals.push(Final {
+                index: state.finals.len() as u64,
+                start,
+                end,
+                text: segment.text,
+                language: segment.language,
+                confidence: segment.confidence,
+                words: segment.words,
+                context: segment.context,
+            });
+            state.partial = None;
+        }
+    }
+
+    fn seconds(&self, frames: u64) -> f64 {
+        frames as f64 / f64::from(self.sample_rate)
+    }
+}
+
+impl Job for Worker {
+    fn turn(&mut self, rank: Rank) -> Next {
+        // A recogniser that panics must not leave its client waiting.
+        let result = catch_unwind(AssertUnwindSafe(|| match rank {
+            Rank::Guess => self.guess(),
+            _ => self.work(),
+        }));
+        let reason = match result {
+            Ok(Ok(next)) => return next,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "panic".to_owned(),
+        };
+        tracing::error!(%reason, "recogniser failed");
+        self.board.post(|state| state.failed = true);
+        Next::Over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::Audit;
+    use voxline::engine::RecognizerStream;
+
+    /// Has heard something that it can guess at.
+    struct Curious;
+
+    impl Recognizer for Curious {
+        fn name(&self) -> &str {
+            "curious"
+        }
+
+        fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+            Ok(Box::new(Curious))
+        }
+    }
+
+    impl RecognizerStream for Curious {
+        fn push(&mut self, _: &[i16]) -> Result<Vec<Segment>, EngineError> {
+            Ok(Vec::new())
+        }
+
+        fn partial(&mut self) -> Result<Guess, EngineError> {
+            Ok(Guess::Text(Segment::silence(FramePos::ZERO.to(FramePos(1)))))
+        }
+
+        fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Audio that comes as a turn begins is heard in that turn, and yet the worker is woken for it. Should nothing follow,
+    /// the guess is what the caller waits for.
+    #[test]
+    fn a_turn_without_work_puts_off_no_guess() {
+        let board = Arc::new(Board::new(FramePos::ZERO));
+        let metrics = Arc::new(Metrics::new(1, 1, &Audit::default()));
+        let (recognizer, options) = (Arc::new(Curious), StreamOptions::default());
+        let worker = Worker::new(recognizer, options, 16_000, true, FramePos::ZERO, board.clone(), metrics);
+        let mut worker = worker.unwrap();
+        board.lock().queue.push_audio(&[0, 0]);
+        assert_eq!(worker.turn(Rank::Live), Next::Guess);
+        assert_eq!(worker.turn(Rank::Live), Next::Guess);
+        assert_eq!(worker.turn(Rank::Guess), Next::Wait);
+        assert!(board.lock().partial.is_some());
+    }
+}

@@ -1,0 +1,96 @@
+//! Files and directories that only their owner can read or replace.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::Path;
+
+pub use self::system::{create_dir, is_exposed, is_ours, options};
+
+/// Returns whether other users can change the contents of a directory: they own it, or may write to it.
+#[must_use]
+pub fn is_changeable_by_others(directory: &Metadata) -> bool {
+    system::is_writable_by_others(directory) || !is_ours(directory)
+}
+
+/// Creates an empty file that only its owner can read, unless it exists.
+///
+/// # Errors
+/// As [`OpenOptions::open`](fs::OpenOptions::open).
+pub fn create_file(path: &Path) -> io::Result<()> {
+    options().append(true).create(true).open(path).map(drop)
+}
+
+#[cfg(unix)]
+mod system {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+
+    use super::{Metadata, Path, fs, io};
+
+    /// Returns whether users other than the owner may do anything with the file.
+    #[must_use]
+    pub fn is_exposed(file: &Metadata) -> bool {
+        file.permissions().mode() & 0o077 != 0
+    }
+
+    pub(super) fn is_writable_by_others(directory: &Metadata) -> bool {
+        directory.permissions().mode() & 0o022 != 0
+    }
+
+    /// Returns whether the file belongs to the user of this process.
+    #[must_use]
+    pub fn is_ours(file: &Metadata) -> bool {
+        file.uid() == rustix::process::geteuid().as_raw()
+    }
+
+    /// Options to open a file with; one that is created is readable by its owner alone.
+    #[must_use]
+    pub fn options() -> fs::OpenOptions {
+        let mut options = fs::OpenOptions::new();
+        options.mode(0o600);
+        options
+    }
+
+    /// Creates a directory and those above it, open to its owner alone, unless it exists.
+    ///
+    /// # Errors
+    /// As [`DirBuilder::create`](fs::DirBuilder::create).
+    pub fn create_dir(directory: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    }
+}
+
+/// Elsewhere access is governed by what files inherit from their directory.
+#[cfg(not(unix))]
+mod system {
+    use super::{Metadata, Path, fs, io};
+
+    /// Returns `false`: permissions are not read here.
+    #[must_use]
+    pub fn is_exposed(_: &Metadata) -> bool {
+        false
+    }
+
+    pub(super) fn is_writable_by_others(_: &Metadata) -> bool {
+        false
+    }
+
+    /// Returns `true`: ownership is not read here.
+    #[must_use]
+    pub fn is_ours(_: &Metadata) -> bool {
+        true
+    }
+
+    /// Options to open a file with.
+    #[must_use]
+    pub fn options() -> fs::OpenOptions {
+        fs::OpenOptions::new()
+    }
+
+    /// Creates a directory and those above it, unless it exists.
+    ///
+    /// # Errors
+    /// As [`create_dir_all`](fs::create_dir_all).
+    pub fn create_dir(directory: &Path) -> io::Result<()> {
+        fs::create_dir_all(directory)
+    }
+}

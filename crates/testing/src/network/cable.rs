@@ -1,0 +1,271 @@
+//! What is under way on one connection.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::ReadBuf;
+use tokio::time::Instant;
+
+use super::{Line, Network};
+use crate::{Cut, Fault};
+use voxline_support::random::Random;
+
+/// The ends of a cable, and the ways that begin there.
+pub(super) const CLIENT: usize = 0;
+pub(super) const SERVER: usize = 1;
+
+/// What becomes of bytes that are written now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passage {
+    Free,
+    /// They wait for ever.
+    Stalled,
+    /// They are taken and dropped.
+    Swallowed,
+    /// As before, until each end hears of the reset.
+    Reset([Instant; 2]),
+}
+
+/// One connection.
+pub(super) struct Cable {
+    line: Line,
+    dice: Random,
+    ways: [Way; 2],
+    passage: Passage,
+    struck: bool,
+    network: Arc<Network>,
+    number: usize,
+}
+
+/// One direction of a connection.
+struct Way {
+    /// What is under way, and when it arrives, if it does.
+    parcels: VecDeque<(Option<Instant>, Parcel)>,
+    held: usize,
+    written: u64,
+    /// When the line is free for what is written next, and when the last parcel arrives.
+    free: Instant,
+    arrival: Instant,
+    ended: bool,
+    /// The reader is gone, and the writer hears of it then.
+    deaf: Option<Instant>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+enum Parcel {
+    Bytes(Bytes),
+    End,
+}
+
+pub(super) enum Read {
+    Done(io::Result<()>),
+    /// Not before this time, or a call of the waker.
+    Nothing(Option<Instant>),
+}
+
+impl Way {
+    fn new(now: Instant) -> Way {
+        Way {
+            parcels: VecDeque::new(),
+            held: 0,
+            written: 0,
+            free: now,
+            arrival: now,
+            ended: false,
+            deaf: None,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    fn wake(&mut self) {
+        [self.reader.take(), self.writer.take()].into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl Cable {
+    pub(super) fn new(line: Line, dice: Random, network: Arc<Network>, number: usize, now: Instant) -> Cable {
+        let ways = [Way::new(now), Way::new(now)];
+        Cable { line, dice, ways, passage: Passage::Free, struck: false, network, number }
+    }
+
+    fn latency(&self, way: usize) -> Duration {
+        let more = if let Fault::Delay(delay) = self.line.fault { delay } else { Duration::ZERO };
+        more + if way == CLIENT { self.line.up } else { self.line.down }
+    }
+
+    /// How many bytes this way takes before the fault strikes.
+    fn budget(&self, way: usize) -> Option<u64> {
+        let after = match (self.line.fault, way) {
+            (Fault::CutClient { after, .. } | Fault::Stall { after } | Fault::HalfOpen { after }, CLIENT)
+            | (Fault::CutServer { after, .. }, SERVER) => after,
+            _ => return None,
+        };
+        (!self.struck).then(|| after.saturating_sub(self.ways[way].written))
+    }
+
+    pub(super) fn write(
+        &mut self,
+        end: usize,
+        buf: &[u8],
+        cx: &Context<'_>,
+        now: Instant,
+    ) -> Poll<io::Result<usize>> {
+        if self.budget(end) == Some(0) {
+            self.strike(now);
+        }
+        let swallowed = match (self.passage, self.ways[end].deaf) {
+            (Passage::Reset(told), _) if now >= told[end] => {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            (_, Some(told)) if now >= told => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            _ if self.ways[end].ended => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            (Passage::Reset(_) | Passage::Swallowed, _) | (_, Some(_)) => true,
+            (Passage::Free | Passage::Stalled, None) => false,
+        };
+        let mut count = buf.len();
+        if !swallowed {
+            let room = self.line.capacity.max(1).saturating_sub(self.ways[end].held);
+            if room == 0 {
+                self.ways[end].writer = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            let mut most = self.line.piece.max(1);
+            if let Fault::Trickle { bytes, .. } = self.line.fault {
+                most = most.min(bytes.max(1));
+            }
+            let piece = 1 + self.dice.below(most as u64) as usize;
+            // Mostly as much as there is, or a stream of tiny pieces would be all we ever test.
+            let piece = if self.dice.below(4) == 0 { piece } else { most };
+            count = count.min(room).min(piece);
+            if let Some(budget) = self.budget(end) {
+                count = count.min(usize::try_from(budget).unwrap_or(usize::MAX));
+            }
+            self.dispatch(end, Parcel::Bytes(Bytes::copy_from_slice(&buf[..count])), now);
+            self.ways[end].held += count;
+        }
+        self.ways[end].written += count as u64;
+        let written = self.ways[end].written;
+        self.network.trace(self.number, |trace| match end {
+            CLIENT => trace.up = written,
+            _ => trace.down = written,
+        });
+        if let Some((after, pause)) = self.line.pause
+            && end == CLIENT
+            && written >= after
+        {
+            self.line.pause = None;
+            self.ways.iter_mut().for_each(|way| way.free = way.free.max(now + pause));
+        }
+        if self.budget(end) == Some(0) {
+            self.strike(now);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Sends a parcel on its way.
+    fn dispatch(&mut self, way: usize, parcel: Parcel, now: Instant) {
+        let jitter = Duration::from_micros(self.dice.below(self.line.jitter.as_micros() as u64 + 1));
+        let latency = self.latency(way) + jitter;
+        let passage = self.passage;
+        let Way { parcels, free, arrival, reader, .. } = &mut self.ways[way];
+        *free = (*free).max(now);
+        if let Fault::Trickle { every, .. } = self.line.fault {
+            *free += every;
+        }
+        *arrival = (*arrival).max(*free + latency);
+        match passage {
+            Passage::Free => parcels.push_back((Some(*arrival), parcel)),
+            Passage::Stalled => parcels.push_back((None, parcel)),
+            Passage::Swallowed | Passage::Reset(_) => {}
+        }
+        if let Some(reader) = reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn strike(&mut self, now: Instant) {
+        self.struck = true;
+        let at = now - self.network.begun;
+        self.network.trace(self.number, |trace| trace.struck = Some(at));
+        match self.line.fault {
+            Fault::CutClient { cut: Cut::Close, .. } | Fault::CutServer { cut: Cut::Close, .. } => {
+                self.dispatch(CLIENT, Parcel::End, now);
+                self.dispatch(SERVER, Parcel::End, now);
+                self.passage = Passage::Swallowed;
+            }
+            Fault::CutClient { cut: Cut::Reset, .. } | Fault::CutServer { cut: Cut::Reset, .. } => {
+                self.ways.iter_mut().for_each(|way| way.parcels.clear());
+                self.passage = Passage::Reset([now + self.latency(SERVER), now + self.latency(CLIENT)]);
+            }
+            Fault::Stall { .. } => self.passage = Passage::Stalled,
+            Fault::HalfOpen { .. } => self.passage = Passage::Swallowed,
+            Fault::None | Fault::Refuse | Fault::Trickle { .. } | Fault::Delay(_) => {}
+        }
+        self.ways.iter_mut().for_each(Way::wake);
+    }
+
+    pub(super) fn read(&mut self, end: usize, buf: &mut ReadBuf<'_>, cx: &Context<'_>, now: Instant) -> Read {
+        if let Passage::Reset(told) = self.passage {
+            return match now >= told[end] {
+                true => Read::Done(Err(io::ErrorKind::ConnectionReset.into())),
+                false => Read::Nothing(Some(told[end])),
+            };
+        }
+        let way = &mut self.ways[1 - end];
+        match way.parcels.front_mut() {
+            Some((Some(due), parcel)) if *due <= now => {
+                let Parcel::Bytes(bytes) = parcel else { return Read::Done(Ok(())) };
+                let count = bytes.len().min(buf.remaining());
+                buf.put_slice(&bytes[..count]);
+                bytes.advance(count);
+                if bytes.is_empty() {
+                    way.parcels.pop_front();
+                }
+                way.held -= count;
+                if let Some(writer) = way.writer.take() {
+                    writer.wake();
+                }
+                if end == CLIENT {
+                    let at = now - self.network.begun;
+                    self.network.trace(self.number, |trace| trace.heard = Some(at));
+                }
+                Read::Done(Ok(()))
+            }
+            front => {
+                let due = front.and_then(|(due, _)| *due);
+                way.reader = Some(cx.waker().clone());
+                Read::Nothing(due)
+            }
+        }
+    }
+
+    /// This end writes no more.
+    pub(super) fn finish(&mut self, end: usize, now: Instant) {
+        if !std::mem::replace(&mut self.ways[end].ended, true) {
+            self.dispatch(end, Parcel::End, now);
+        }
+    }
+
+    /// This end is gone.
+    pub(super) fn leave(&mut self, end: usize, now: Instant) {
+        self.finish(end, now);
+        let told = now + self.latency(end);
+        let way = &mut self.ways[1 - end];
+        way.parcels.clear();
+        way.wake();
+        // Who looks as if it had lost its power doesn't answer either.
+        if matches!(self.passage, Passage::Free) {
+            way.deaf = Some(told);
+        }
+        if end == CLIENT {
+            let at = now - self.network.begun;
+            self.network.trace(self.number, |trace| trace.left = Some(at));
+        }
+    }
+}

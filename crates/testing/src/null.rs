@@ -1,0 +1,92 @@
+//! A recogniser that costs nothing.
+
+use voxline::audio::{FramePos, FrameRange};
+use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+
+/// Drops what it hears and keeps no account but the count. Every `segment_frames` frames are one segment without text,
+/// so a session that it hears costs only what carries the audio: for benchmarks and load tests. It proves nothing about
+/// the samples; [`DigestRecognizer`](super::DigestRecognizer) does.
+#[derive(Debug)]
+pub struct NullRecognizer {
+    segment_frames: u64,
+}
+
+impl NullRecognizer {
+    /// A recogniser whose segments have `segment_frames` frames (at [`RECOGNIZER_RATE`](voxline::engine::RECOGNIZER_RATE)).
+    /// A flush ends one sooner.
+    ///
+    /// # Panics
+    /// If `segment_frames` is 0: the stream would never advance.
+    #[must_use]
+    pub fn new(segment_frames: u64) -> NullRecognizer {
+        assert!(segment_frames > 0, "a segment of no frames, expected 1 or more");
+        NullRecognizer { segment_frames }
+    }
+}
+
+impl Recognizer for NullRecognizer {
+    fn name(&self) -> &str {
+        "null"
+    }
+
+    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        let segment_frames = self.segment_frames;
+        Ok(Box::new(Stream { segment_frames, heard: FramePos::ZERO, told: FramePos::ZERO }))
+    }
+}
+
+struct Stream {
+    segment_frames: u64,
+    /// Frames heard.
+    heard: FramePos,
+    /// Frames covered by segments.
+    told: FramePos,
+}
+
+impl Stream {
+    fn segment(&mut self, end: FramePos) -> Segment {
+        let range = FrameRange::new(self.told, end);
+        self.told = end;
+        Segment::silence(range)
+    }
+}
+
+impl RecognizerStream for Stream {
+    fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
+        self.heard = self.heard + pcm.len() as u64;
+        let mut segments = Vec::new();
+        while self.heard - self.told >= self.segment_frames {
+            segments.push(self.segment(self.told + self.segment_frames));
+        }
+        Ok(segments)
+    }
+
+    fn partial(&mut self) -> Result<Guess, EngineError> {
+        Ok(Guess::Nothing)
+    }
+
+    fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        if self.heard == self.told {
+            return Ok(Vec::new());
+        }
+        Ok(vec![self.segment(self.heard)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_contiguous_and_cover_what_was_pushed() {
+        let mut stream = NullRecognizer::new(300).start(&StreamOptions::default()).unwrap();
+        let ends = |segments: Vec<Segment>| -> Vec<(u64, u64)> {
+            segments.iter().map(|segment| (segment.range.start.0, segment.range.end.0)).collect()
+        };
+        assert_eq!(ends(stream.push(&[1; 299]).unwrap()), []);
+        assert_eq!(ends(stream.push(&[1; 302]).unwrap()), [(0, 300), (300, 600)]);
+        assert_eq!(ends(stream.flush().unwrap()), [(600, 601)]);
+        assert_eq!(ends(stream.flush().unwrap()), []);
+        assert_eq!(ends(stream.push(&[1; 300]).unwrap()), [(601, 901)]);
+    }
+}

@@ -1,0 +1,134 @@
+//! Random fault schedules: a session's core against a model server, over a network that exists only as a list of
+//! messages under way. No sockets, no clock, no waiting: a schedule of an hour plays in a fraction of a millisecond.
+//!
+//! A seed decides everything: the audio and its pace, the server's speed and limits, and what goes wrong: refused
+//! dials, sockets that are reset or closed or fall silent at any message, tokens that end or are thrown out or can't be
+//! had, servers that are about to go, sessions forgotten, clients killed. At every step the session is checked from
+//! outside; see [`play`]. A schedule that breaks a promise is simplified until nothing can be left out.
+
+mod audit;
+mod network;
+mod plan;
+mod server;
+mod simulation;
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use self::plan::Plan;
+use self::simulation::Simulation;
+use voxline::session::{Ended, Planted};
+
+/// How many of the last happenings a breach tells.
+const TOLD: usize = 60;
+/// How many simpler schedules are tried in search of the simplest that still breaks a promise.
+const SIMPLIFICATIONS: usize = 2_000;
+
+/// A schedule that was played to its end without a breach.
+#[derive(Debug)]
+pub struct Played {
+    /// How the session ended: rightly, whatever it is.
+    pub ended: Ended,
+    /// How long it took, in simulated time.
+    pub duration: Duration,
+    /// All that happened.
+    pub log: Vec<Happening>,
+}
+
+/// Something that happened in a schedule, and when; the meaning of the numbers depends on what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Happening {
+    at: Duration,
+    what: &'static str,
+    numbers: (u64, u64),
+}
+
+impl Happening {
+    /// Returns what happened.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Happening { at, what, numbers: (first, second) } = self;
+        write!(f, "{:>9.3} s  {what} {first} {second}", at.as_secs_f64())
+    }
+}
+
+/// A promise that a session broke, and the way to it.
+#[derive(Debug, thiserror::Error)]
+#[error("schedule {seed}: {breach}\n{story}")]
+pub struct Breach {
+    /// The schedule.
+    pub seed: u64,
+    /// What was broken.
+    pub breach: String,
+    /// The last happenings before it.
+    pub story: String,
+}
+
+/// Plays the schedule of this seed.
+///
+/// At every step: the cursors are in order; every accepted frame is final, in a gap that is declared, or in the replay
+/// buffer, which keeps its bound; audio stays within the peer's window and pace, without holes, and a replay has the
+/// samples of the first time; finals reach the user contiguous, once each, and made of the right samples; no minute has
+/// more than 60 dials; a connection that fell silent is left within two pings; nothing follows the end. At the end: the
+/// ledger balances; an early end had its reason, and did not come before the session's patience was over. Once the
+/// faults have stopped, the end comes within the time that recognising everything again takes.
+///
+/// # Errors
+/// A [`Breach`], if any of this does not hold, with the simplest schedule found that breaks it too.
+pub fn play(seed: u64) -> Result<Played, Box<Breach>> {
+    judge(Plan::draw(seed))
+}
+
+/// [`play`], with a session that commits this bug.
+///
+/// # Errors
+/// A [`Breach`], if the schedule caught it.
+pub fn play_planted(seed: u64, bug: Planted) -> Result<Played, Box<Breach>> {
+    let mut plan = Plan::draw(seed);
+    plan.settings.planted = Some(bug);
+    judge(plan)
+}
+
+fn judge(plan: Plan) -> Result<Played, Box<Breach>> {
+    let seed = plan.seed;
+    let (breach, mut simulation) = match perform(plan) {
+        (Ok(ended), simulation) => {
+            let (duration, log) = simulation.into_story();
+            return Ok(Played { ended, duration, log });
+        }
+        (Err(breach), simulation) => (breach, simulation),
+    };
+    let mut told = breach.clone();
+    // Whatever can be left out while something is broken is left out.
+    let mut tries = 0;
+    while let Some((simpler_breach, simpler)) = simulation.plan().simpler().into_iter().find_map(|plan| {
+        tries += 1;
+        match perform(plan) {
+            (Err(breach), simulation) if tries < SIMPLIFICATIONS => Some((breach, simulation)),
+            _ => None,
+        }
+    }) {
+        (told, simulation) = (simpler_breach, simpler);
+    }
+    let mut story = format!("at its simplest: {told}\n{:#?}\n", simulation.plan());
+    let (_, log) = simulation.into_story();
+    for happening in &log[log.len().saturating_sub(TOLD)..] {
+        writeln!(story, "{happening}").expect("a string takes it");
+    }
+    Err(Box::new(Breach { seed, breach, story }))
+}
+
+fn perform(plan: Plan) -> (Result<Ended, String>, Simulation) {
+    let mut simulation = Simulation::new(plan);
+    let played = catch_unwind(AssertUnwindSafe(|| simulation.run()));
+    let result = played.unwrap_or_else(|_| Err("the session panicked".to_owned()));
+    (result, simulation)
+}

@@ -1,0 +1,146 @@
+//! The network of a schedule: connections on which messages are under way, and tokens that open them.
+
+use std::time::Duration;
+
+use super::plan::{Fault, How, When};
+use super::server::Up;
+use voxline::session::protocol::{ClientMessage, ServerMessage};
+
+/// What arrives at a client.
+#[derive(Debug)]
+pub(super) enum Down {
+    Message(ServerMessage),
+    Alive,
+    Closed(u16),
+    Lost,
+}
+
+/// A connection, as the network sees it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// The server it leads to.
+    pub(super) server: usize,
+    pub(super) fault: Fault,
+    /// The token in force on it.
+    pub(super) generation: u64,
+    /// It is to take over from a connection that carries the session.
+    pub(super) moving: bool,
+    /// The client was told that the dial succeeded.
+    pub(super) connected: bool,
+    /// The client has given it up.
+    pub(super) left: bool,
+    /// It has broken: the server hears and says nothing more on it.
+    pub(super) broken: bool,
+    /// What is under way to the client is lost too.
+    pub(super) mute: bool,
+    /// When it fell silent without a word.
+    pub(super) silent_since: Option<Duration>,
+    /// Messages the server has heard and said.
+    pub(super) heard: u64,
+    pub(super) said: u64,
+    pub(super) opened: bool,
+    pub(super) ack_due: bool,
+    /// The fault that it breaks with has happened.
+    pub(super) struck: bool,
+    /// Messages keep their order: none arrives before these.
+    pub(super) next_heard: Duration,
+    pub(super) next_said: Duration,
+}
+
+impl Connection {
+    pub(super) fn new(server: usize, fault: Fault, generation: u64, now: Duration) -> Connection {
+        Connection {
+            server,
+            fault,
+            generation,
+            moving: false,
+            connected: false,
+            left: false,
+            broken: false,
+            mute: false,
+            silent_since: None,
+            heard: 0,
+            said: 0,
+            opened: false,
+            ack_due: false,
+            struck: false,
+            next_heard: now,
+            next_said: now,
+        }
+    }
+
+    /// Whether its fault strikes now, at this message from the client; and whether the server still hears that.
+    pub(super) fn strikes_at(&mut self, up: &Up) -> (bool, bool) {
+        let count = self.heard;
+        self.heard += 1;
+        let strikes = !self.struck
+            && match (self.fault.when(), up) {
+                (Some(When::Heard(at)), _) => at == count,
+                (Some(When::AtFinish), Up::Message(ClientMessage::Finish { .. }))
+                | (Some(When::AtFlush), Up::Message(ClientMessage::Flush { .. }))
+                | (Some(When::AtGap), Up::Message(ClientMessage::Gap { .. }))
+                | (Some(When::AtAuth), Up::Message(ClientMessage::Auth { .. })) => true,
+                _ => false,
+            };
+        let deaf =
+            matches!(self.fault, Fault::Break { how, .. } if !matches!(how, How::Reset { heard: true, .. }));
+        self.struck |= strikes;
+        (strikes, !(strikes && deaf))
+    }
+
+    /// Whether its fault strikes now, at this message from the server; and whether that still leaves.
+    pub(super) fn strikes_after(&mut self, message: &ServerMessage) -> (bool, bool) {
+        let count = self.said;
+        self.said += 1;
+        let strikes = !self.struck
+            && match (self.fault.when(), message) {
+                (Some(When::Said(at)), _) => at == count,
+                (Some(When::AtFinal), ServerMessage::Final(_))
+                | (Some(When::AtDone), ServerMessage::Done { .. }) => true,
+                _ => false,
+            };
+        let dumb =
+            matches!(self.fault, Fault::Break { how, .. } if !matches!(how, How::Reset { said: true, .. }));
+        self.struck |= strikes;
+        (strikes, !(strikes && dumb))
+    }
+}
+
+/// The tokens that were granted, by their number.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    life: Option<Duration>,
+    /// When each ends; `ZERO` where it was thrown out.
+    ends: Vec<Option<Duration>>,
+}
+
+impl Tokens {
+    pub(super) fn new(life: Option<Duration>) -> Tokens {
+        Tokens { life, ends: Vec::new() }
+    }
+
+    /// The number of the token that a client gets: the newest, or a new one where that is refused or will end soon.
+    pub(super) fn grant(&mut self, newer_than: Option<u64>, now: Duration) -> u64 {
+        let soon = self.life.map_or(now, |life| now + life / 5);
+        let good = self.ends.last().is_some_and(|end| end.is_none_or(|end| end > soon));
+        let newest = self.ends.len() as u64;
+        if good && newer_than.is_none_or(|refused| newest > refused) {
+            return newest;
+        }
+        self.ends.push(self.life.map(|life| now + life));
+        newest + 1
+    }
+
+    pub(super) fn throw_out(&mut self, number: u64) {
+        self.ends[number as usize - 1] = Some(Duration::ZERO);
+    }
+
+    /// When the token ends, where it does.
+    pub(super) fn end(&self, number: u64) -> Option<Duration> {
+        self.ends[number as usize - 1]
+    }
+
+    pub(super) fn is_good(&self, number: u64, now: Duration) -> bool {
+        self.end(number).is_none_or(|end| end > now)
+    }
+}

@@ -1,0 +1,499 @@
+//! What a seed decides before a schedule is played.
+
+use std::time::Duration;
+
+use voxline::session::protocol::GoawayReason;
+use voxline::session::{CatchUp, Overflow, Settings, close};
+use voxline_support::random::{Random, mix};
+
+/// What a seed leaves to chance.
+#[derive(Debug)]
+pub(super) struct Dice(Random);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Dice {
+        Dice(Random::new(seed))
+    }
+
+    /// A number in `low..=high`.
+    pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.0.next() % (high - low + 1)
+    }
+
+    /// True `percent` times in a hundred.
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
+        self.0.next() % 100 < percent
+    }
+
+    pub(super) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.between(0, choices.len() as u64 - 1) as usize]
+    }
+
+    /// A time in `low..=high`, in milliseconds.
+    pub(super) fn millis(&mut self, low: u64, high: u64) -> Duration {
+        Duration::from_millis(self.between(low, high))
+    }
+}
+
+/// The sample at a position of the session stream. No two stretches of it are alike.
+pub(super) fn sample(frame: u64) -> i16 {
+    (mix(frame) as u16).cast_signed()
+}
+
+/// A text that no other samples have (FNV-1a).
+pub(super) fn digest(samples: impl Iterator<Item = i16>) -> String {
+    let hash = samples.fold(0xcbf2_9ce4_8422_2325_u64, |hash, sample| {
+        (hash ^ u64::from(sample.cast_unsigned())).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+/// The text of a stretch of audio behind a context. Each final's text is the context of the next, so a
+/// context that is not handed back changes every text that follows.
+pub(super) fn in_context(context: &str, samples: impl Iterator<Item = i16>) -> String {
+    let before = context.bytes().map(i16::from);
+    digest(before.chain(samples))
+}
+
+/// What the source does after a pause.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Audio(u64),
+    Flush,
+    End,
+}
+
+/// How the whole schedule is meant to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The faults stop, and the session ends well.
+    Recovers,
+    /// One of the faults allows no recovery.
+    Fatal,
+    /// From some connection on, every one fails alike, and the session gives up.
+    Hopeless(Misery),
+}
+
+/// A trouble that never ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misery {
+    /// Nobody answers the dial.
+    Unreachable,
+    /// Each resume is answered, and the socket dropped.
+    ReadyThenDrop,
+    /// Sockets open and stay silent.
+    Silent,
+    /// The server takes audio, acknowledges it, and falls over before it has a result.
+    Poison,
+    /// Each token is taken at the door and thrown out inside.
+    TokenCircle,
+    /// The token endpoint is down.
+    NoToken,
+    /// The server acknowledges audio and answers pings, and never has a text.
+    NoFinals,
+}
+
+/// What goes wrong with one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    Dial(Refusal),
+    Break {
+        when: When,
+        how: How,
+        /// The server loses the session over it.
+        forget: bool,
+    },
+    /// The server says that it will close the connection, and does so by the deadline.
+    Goaway {
+        when: When,
+        reason: GoawayReason,
+        deadline: Duration,
+        /// Whether the session should start on another server.
+        restart: bool,
+    },
+    /// The server doesn't answer `auth`.
+    DeafToAuth,
+    /// The server acknowledges audio, answers pings, and says no final on this connection.
+    NoFinals,
+}
+
+/// Why a dial fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Unreachable,
+    Token,
+    Busy(Duration),
+    /// A status that allows no recovery.
+    Forbidden,
+}
+
+/// Which message a connection breaks at. The message itself may be heard, or lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// At the client's message of this number.
+    Heard(u64),
+    /// At the server's message of this number.
+    Said(u64),
+    AtFinish,
+    AtFlush,
+    AtGap,
+    AtAuth,
+    AtFinal,
+    AtDone,
+}
+
+/// How a connection breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// The socket is reset. What is under way in a direction may arrive or not; the client notices after a while.
+    Reset { heard: bool, said: bool, notice: Duration },
+    /// The server closes it.
+    Close(u16),
+    /// Nothing arrives any more in either direction, and nobody says so.
+    Silence,
+}
+
+/// How the model server behaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServerPlan {
+    /// The longest utterance in frames; the shortest is a quarter of it.
+    pub(super) longest: u64,
+    /// Frames recognised in a second.
+    pub(super) rate: u64,
+    /// How far acknowledgements run ahead of finals, in frames.
+    pub(super) hold: u64,
+    pub(super) window: u64,
+    pub(super) max_audio_bytes: usize,
+    /// How often audio is acknowledged at once, in a hundred; else within 250 ms.
+    pub(super) prompt_acks: u64,
+    /// Whether a token may be handed over in band.
+    pub(super) auth: bool,
+}
+
+/// The client's process dies, and another takes the session up from what is on the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kill {
+    pub(super) at: Duration,
+    /// Frames of audio at the end that did not get to the disk.
+    pub(super) lost: u64,
+}
+
+/// All that a seed decides beforehand.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Decides what is left to chance while it is played.
+    pub(super) seed: u64,
+    pub(super) settings: Settings,
+    pub(super) server: ServerPlan,
+    /// How long a token lives.
+    pub(super) token_life: Option<Duration>,
+    /// Which of the first requests for a token fail.
+    pub(super) token_faults: Vec<bool>,
+    /// The source, each step after a pause.
+    pub(super) source: Vec<(Duration, Step)>,
+    /// The most that a message takes one way.
+    pub(super) latency: Duration,
+    /// What goes wrong with the first connections.
+    pub(super) faults: Vec<Fault>,
+    pub(super) kills: Vec<Kill>,
+    pub(super) fate: Fate,
+}
+
+impl Plan {
+    pub(super) fn draw(seed: u64) -> Plan {
+        let dice = &mut Dice::new(seed);
+        let fate = match dice.between(0, 99) {
+            0..75 => Fate::Recovers,
+            75..80 => Fate::Fatal,
+            _ => Fate::Hopeless(dice.one_of(&[
+                Misery::Unreachable,
+                Misery::ReadyThenDrop,
+                Misery::Silent,
+                Misery::Poison,
+                Misery::TokenCircle,
+                Misery::NoToken,
+                Misery::NoFinals,
+            ])),
+        };
+        let longest = dice.between(20, 400);
+        // A slow server needs up to two minutes for an utterance, but then it doesn't hold acknowledgements back.
+        let slow = dice.chance(10);
+        let server = ServerPlan {
+            longest,
+            rate: if slow { (longest / 120).max(1) } else { dice.between(longest / 20 + 1, 20 * longest) },
+            hold: if slow { u64::MAX / 2 } else { longest * dice.between(1, 3) },
+            window: dice.between(longest / 4, 3 * longest),
+            max_audio_bytes: 8 + 2 * dice.between(longest / 8, 2 * longest) as usize,
+            prompt_acks: dice.between(20, 100),
+            auth: dice.chance(50),
+        };
+        let mut settings = Settings::new(8_000);
+        settings.replay_frames = longest * dice.between(1, 5);
+        settings.seed = seed;
+        settings.in_band_auth = dice.chance(80);
+        if fate == Fate::Recovers {
+            settings.first_contact = settings.give_up;
+        }
+        if dice.chance(15) {
+            settings.overflow = Overflow::DropOldest;
+        }
+        if dice.chance(10) {
+            settings.sample_rate = u32::try_from(longest).expect("hundreds");
+            let factor = dice.between(110, 400) as f64 / 100.0;
+            settings.catch_up = CatchUp::new(dice.millis(500, 5_000), factor);
+        }
+        let source = draw_source(&server, slow, dice);
+        let latency = Duration::from_millis(dice.one_of(&[1, 20, 200, 2_000]));
+        let token_life = dice.chance(60).then(|| dice.millis(20_000, 120_000));
+        let token_faults = (0..dice.between(0, 6)).map(|_| dice.chance(40)).collect();
+        // Most schedules have a few faults, some have bursts of them.
+        let count = if dice.chance(10) { dice.between(10, 30) } else { dice.between(0, 6) };
+        let mut faults: Vec<Fault> = (0..count).map(|_| any_fault(dice)).collect();
+        if fate == Fate::Fatal {
+            faults.push(match dice.chance(20) {
+                true => Fault::Dial(Refusal::Forbidden),
+                false => {
+                    Fault::Break { when: any_time(dice), how: How::Close(dice.one_of(&FATAL)), forget: false }
+                }
+            });
+        }
+        // A process that drops audio keeps none on the disk.
+        let mortal = settings.overflow == Overflow::Block && dice.chance(25);
+        let deaths = if mortal { dice.between(1, 4) } else { 0 };
+        let mut kills: Vec<Kill> = (0..deaths)
+            .map(|_| Kill {
+                at: dice.millis(0, 30_000),
+                lost: if dice.chance(20) { dice.between(1, 2 * longest) } else { 0 },
+            })
+            .collect();
+        kills.sort_by_key(|kill| kill.at);
+        Plan { seed, settings, server, token_life, token_faults, source, latency, faults, kills, fate }
+    }
+
+    /// How many frames the source has.
+    pub(super) fn frames(&self) -> u64 {
+        let frames = self.source.iter().map(|(_, step)| match step {
+            Step::Audio(frames) => *frames,
+            Step::Flush | Step::End => 0,
+        });
+        frames.sum()
+    }
+
+    /// What goes wrong with the connection of this number, from 0. `token_spent`: a token was refused since the last
+    /// `ready`, so that another refusal would be the end.
+    pub(super) fn fault(&self, number: usize, token_spent: bool) -> Fault {
+        match (self.faults.get(number), self.fate) {
+            (Some(fault), _) if token_spent && fault.refuses_token() => Fault::Dial(Refusal::Unreachable),
+            (Some(fault), _) => *fault,
+            (None, Fate::Hopeless(misery)) => misery.fault(&mut Dice::new(self.seed ^ number as u64)),
+            (None, Fate::Recovers | Fate::Fatal) => Fault::None,
+        }
+    }
+
+    /// Whether the request for a token of this number fails.
+    pub(super) fn token_fault(&self, number: usize) -> bool {
+        self.token_faults.get(number).copied().unwrap_or(self.fate == Fate::Hopeless(Misery::NoToken))
+    }
+
+    /// The longest chunk of the source.
+    pub(super) fn longest_chunk(&self) -> u64 {
+        let chunks =
+            self.source.iter().map(|(_, step)| if let Step::Audio(frames) = step { *frames } else { 0 });
+        chunks.max().unwrap_or(0)
+    }
+
+    /// Plans that have one thing less, for the search for the least that still goes wrong.
+    pub(super) fn simpler(&self) -> Vec<Plan> {
+        let mut simpler = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Plan)| {
+            let mut plan = self.clone();
+            change(&mut plan);
+            simpler.push(plan);
+        };
+        // Many at once first.
+        for half in [0..self.source.len() / 2, self.source.len() / 2..self.source.len().saturating_sub(1)] {
+            if half.len() > 1 {
+                with(&|plan| drop(plan.source.drain(half.clone())));
+            }
+        }
+        for index in 0..self.kills.len() {
+            with(&|plan| _ = plan.kills.remove(index));
+        }
+        for index in (0..self.faults.len()).filter(|index| self.faults[*index] != Fault::None) {
+            with(&|plan| plan.faults[index] = Fault::None);
+        }
+        if self.faults.last() == Some(&Fault::None) {
+            with(&|plan| _ = plan.faults.pop());
+        }
+        if !self.token_faults.is_empty() {
+            with(&|plan| plan.token_faults.clear());
+        }
+        if self.token_life.is_some() {
+            with(&|plan| plan.token_life = None);
+        }
+        if self.settings.catch_up.is_some() {
+            with(&|plan| plan.settings.catch_up = None);
+        }
+        if self.latency > Duration::from_millis(1) {
+            with(&|plan| plan.latency = Duration::from_millis(1));
+        }
+        for index in 0..self.source.len().saturating_sub(1) {
+            with(&|plan| _ = plan.source.remove(index));
+        }
+        simpler
+    }
+
+    /// How long the session may take once the faults have stopped (G5): the longest wait before a dial, the source's
+    /// own time, recognition of everything once more, and the round trips that the window, the replay buffer and the
+    /// last messages cost.
+    pub(super) fn calm_bound(&self) -> Duration {
+        let server = &self.server;
+        let pauses: Duration = self.source.iter().map(|(pause, _)| *pause).sum();
+        let recognition = Duration::from_secs((self.frames() + server.longest) / server.rate + 1);
+        let flights = self.frames() / server.window
+            + 4 * self.frames() / server.longest
+            + 2 * self.source.len() as u64
+            + 20;
+        let flight = 2 * self.latency + Duration::from_millis(300);
+        let pace = self.settings.catch_up.map_or(Duration::ZERO, |limit| {
+            let rate = f64::from(self.settings.sample_rate) * limit.factor();
+            2 * Duration::from_secs_f64(self.frames() as f64 / rate) + Duration::from_secs(1)
+        });
+        Duration::from_secs(10)
+            + pauses
+            + pace
+            + recognition
+            + flight * u32::try_from(flights).expect("a few thousand")
+    }
+
+    /// How long nothing at all may come of a session: no frame accepted, no final, no end.
+    pub(super) fn barren_bound(&self) -> Duration {
+        let settings = &self.settings;
+        // The last failure may come after the longest silence, and be told only after the longest wait.
+        let last_try = settings.progress_timeout + settings.opening_timeout + 6 * self.latency;
+        let waits = Duration::from_secs(2 * 10 + 10);
+        let utterance = Duration::from_secs(self.server.longest / self.server.rate + 1);
+        settings.give_up.max(settings.first_contact) + 2 * last_try + waits + LONGEST_PAUSE + utterance
+    }
+}
+
+fn draw_source(server: &ServerPlan, slow: bool, dice: &mut Dice) -> Vec<(Duration, Step)> {
+    let longest = server.longest;
+    let mut source = Vec::new();
+    let utterances = if slow { dice.between(0, 3) } else { dice.between(0, 12) };
+    let mut left = dice.between(0, longest * utterances);
+    let longest_chunk = dice.between(1 + longest / 10, longest);
+    let hurried = dice.chance(40);
+    while left > 0 {
+        let pause = match dice.between(0, 99) {
+            0..2 => dice.millis(0, 90_000),
+            _ if hurried => Duration::ZERO,
+            _ => dice.millis(0, 500),
+        };
+        if dice.chance(3) {
+            source.push((pause, Step::Flush));
+            continue;
+        }
+        let frames = dice.between(1, longest_chunk).min(left);
+        left -= frames;
+        source.push((pause, Step::Audio(frames)));
+    }
+    source.push((dice.millis(0, 500), Step::End));
+    source
+}
+
+/// The longest pause of the source.
+const LONGEST_PAUSE: Duration = Duration::from_secs(90);
+
+/// Closes that allow no recovery.
+pub(super) const FATAL: [u16; 7] = [close::PROTOCOL, close::TOO_BIG, close::SCOPE, 1002, 1003, 1007, 1010];
+
+/// Closes that do.
+const PASSING: [u16; 12] = [
+    close::NORMAL,
+    close::GOING_AWAY,
+    1005,
+    1006,
+    close::POLICY,
+    close::SERVER_FAULT,
+    close::RESTART,
+    close::TRY_LATER,
+    close::TOKEN,
+    close::SESSION_UNKNOWN,
+    close::MOVED,
+    close::QUOTA,
+];
+
+impl Fault {
+    pub(super) fn refuses_token(self) -> bool {
+        matches!(
+            self,
+            Fault::Dial(Refusal::Token) | Fault::Break { how: How::Close(close::TOKEN | close::POLICY), .. }
+        )
+    }
+
+    /// The fault of a connection that has done its worst.
+    pub(super) fn when(self) -> Option<When> {
+        match self {
+            Fault::Break { when, .. } | Fault::Goaway { when, .. } => Some(when),
+            Fault::None | Fault::Dial(_) | Fault::DeafToAuth | Fault::NoFinals => None,
+        }
+    }
+}
+
+impl Misery {
+    fn fault(self, dice: &mut Dice) -> Fault {
+        let now = How::Reset { heard: true, said: true, notice: Duration::ZERO };
+        let broken = |when, how, forget| Fault::Break { when, how, forget };
+        match self {
+            Misery::Unreachable => Fault::Dial(Refusal::Unreachable),
+            Misery::ReadyThenDrop => broken(When::Said(0), now, false),
+            Misery::Silent => broken(When::Said(dice.between(0, 1)), How::Silence, false),
+            Misery::Poison => broken(When::AtFinal, How::Close(close::SERVER_FAULT), true),
+            Misery::TokenCircle => broken(When::Said(1), How::Close(close::TOKEN), false),
+            Misery::NoToken => Fault::Dial(Refusal::Token),
+            Misery::NoFinals => Fault::NoFinals,
+        }
+    }
+}
+
+fn any_fault(dice: &mut Dice) -> Fault {
+    match dice.between(0, 99) {
+        0..10 => Fault::Dial(Refusal::Unreachable),
+        10..15 => Fault::Dial(Refusal::Token),
+        15..20 => Fault::Dial(Refusal::Busy(dice.millis(0, 5_000))),
+        20..30 => {
+            let reason = dice.one_of(&[GoawayReason::Drain, GoawayReason::Token, GoawayReason::Limit]);
+            let (deadline, restart) = (dice.millis(0, 20_000), dice.chance(40));
+            Fault::Goaway { when: any_time(dice), reason, deadline, restart }
+        }
+        30..33 => Fault::DeafToAuth,
+        33..36 => Fault::NoFinals,
+        number => {
+            let how = match number {
+                36..68 => How::Reset {
+                    heard: dice.chance(50),
+                    said: dice.chance(50),
+                    notice: dice.millis(0, 3_000),
+                },
+                68..92 => How::Close(dice.one_of(&PASSING)),
+                _ => How::Silence,
+            };
+            let forget = how == How::Close(close::SESSION_UNKNOWN) || dice.chance(20);
+            Fault::Break { when: any_time(dice), how, forget }
+        }
+    }
+}
+
+fn any_time(dice: &mut Dice) -> When {
+    match dice.between(0, 9) {
+        0..3 => When::Heard(dice.between(0, 4)),
+        3..5 => When::Heard(dice.between(0, 60)),
+        5 => When::Said(dice.between(0, 3)),
+        6 => When::Said(dice.between(0, 40)),
+        7 => When::AtFinish,
+        8 => dice.one_of(&[When::AtFlush, When::AtFinal, When::AtGap, When::AtAuth]),
+        _ => When::AtDone,
+    }
+}

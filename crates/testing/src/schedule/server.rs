@@ -1,0 +1,334 @@
+//! The server's half of a schedule: the protocol as docs/protocol.md tells it, with a recogniser whose texts
+//! are digests.
+
+use std::time::Duration;
+
+use super::plan::{Dice, ServerPlan, in_context, sample};
+use voxline::audio::{AudioChunk, FramePos, FrameRange, sample::read_s16le};
+use voxline::session::close;
+use voxline::session::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage};
+
+/// What a client puts on the wire.
+#[derive(Clone, Debug)]
+pub(super) enum Up {
+    Message(ClientMessage),
+    Audio(AudioChunk),
+    Ping,
+}
+
+/// A server that holds one session.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Its name among those that a session is sent to.
+    number: usize,
+    plan: ServerPlan,
+    session: Option<Session>,
+    sessions_started: u64,
+}
+
+#[derive(Debug)]
+struct Session {
+    /// The server's, and its number there.
+    server: usize,
+    number: u64,
+    origin: FramePos,
+    /// What was heard; nothing where there are gaps.
+    samples: Vec<i16>,
+    gaps: Vec<FrameRange>,
+    final_: FramePos,
+    finals: Vec<Final>,
+    /// The recogniser's, behind the last of them.
+    context: String,
+    flush: FramePos,
+    finish: Option<FramePos>,
+    /// Where the utterance at work ends.
+    working: Option<FramePos>,
+    /// How long the next utterance is, if nobody ends it sooner.
+    utterance: u64,
+    /// The connection that has the session, and what was said on it.
+    connection: usize,
+    acknowledged: FramePos,
+    finals_said: usize,
+    partials_said: u64,
+    done_said: bool,
+}
+
+impl Session {
+    fn received(&self) -> FramePos {
+        self.origin + self.samples.len() as u64
+    }
+
+    /// Passes the gaps that everything is final up to.
+    fn pass_gaps(&mut self) {
+        while let Some(gap) = self.gaps.iter().find(|gap| gap.start <= self.final_ && self.final_ < gap.end) {
+            self.final_ = gap.end;
+        }
+    }
+
+    fn done(&self) -> bool {
+        self.finish == Some(self.final_)
+    }
+
+    fn name(&self) -> String {
+        format!("session-{}-{}", self.server, self.number)
+    }
+}
+
+/// How the server takes the first message of a connection.
+pub(super) enum Opening {
+    Ready(ServerMessage),
+    Close(u16),
+}
+
+impl Server {
+    pub(super) fn new(number: usize, plan: ServerPlan) -> Server {
+        Server { number, plan, session: None, sessions_started: 0 }
+    }
+
+    /// Loses the session.
+    pub(super) fn forget(&mut self) {
+        self.session = None;
+    }
+
+    /// Hears `start` or `resume` on a new connection. An error is a breach of the protocol by the client.
+    pub(super) fn open(
+        &mut self,
+        connection: usize,
+        up: &Up,
+        token_expires_in: Option<Duration>,
+        dice: &mut Dice,
+    ) -> Result<Opening, String> {
+        match up {
+            Up::Message(ClientMessage::Start(start)) => {
+                self.sessions_started += 1;
+                self.session = Some(Session {
+                    server: self.number,
+                    number: self.sessions_started,
+                    origin: start.origin,
+                    samples: Vec::new(),
+                    gaps: Vec::new(),
+                    final_: start.origin,
+                    finals: Vec::new(),
+                    context: start.context.clone().unwrap_or_default(),
+                    flush: start.origin,
+                    finish: None,
+                    working: None,
+                    utterance: dice.between(self.plan.longest / 4, self.plan.longest),
+                    connection,
+                    acknowledged: start.origin,
+                    finals_said: 0,
+                    partials_said: 0,
+                    done_said: false,
+                });
+            }
+            Up::Message(ClientMessage::Resume { session: name, resume_key, finals_seen }) => {
+                let found = self.session.as_mut().filter(|session| session.name() == *name);
+                let Some(session) = found else { return Ok(Opening::Close(close::SESSION_UNKNOWN)) };
+                if resume_key.expose() != session.name() {
+                    return Err("resume with another session's key".to_owned());
+                }
+                if *finals_seen > session.finals.len() as u64 {
+                    let said = session.finals.len();
+                    return Err(format!("resume says finals_seen {finals_seen}, but there are {said}"));
+                }
+                session.connection = connection;
+                session.finals_said = *finals_seen as usize;
+                session.done_said = false;
+            }
+            up => return Err(format!("the first message is {up:?}")),
+        }
+        let acknowledged = self.acknowledged();
+        let session = self.session.as_mut().expect("opened above");
+        session.acknowledged = acknowledged;
+        Ok(Opening::Ready(ServerMessage::Ready(Ready {
+            session: session.name(),
+            resume_key: Secret::from(session.name()),
+            resume_window_ms: 60_000,
+            received: acknowledged,
+            final_: session.final_,
+            finals: session.finals.len() as u64,
+            token_expires_in_ms: token_expires_in.map(|left| left.as_millis() as u64),
+            max_audio_bytes: self.plan.max_audio_bytes,
+            window_frames: self.plan.window,
+            auth: self.plan.auth,
+            max_unfinal_frames: Some(self.plan.longest),
+        })))
+    }
+
+    /// How far the client is told its audio has arrived.
+    fn acknowledged(&self) -> FramePos {
+        let session = self.session.as_ref().expect("only asked of a session");
+        session.received().min(session.final_ + self.plan.hold)
+    }
+
+    /// Whether this connection has the session.
+    pub(super) fn serves(&self, connection: usize) -> bool {
+        self.session.as_ref().is_some_and(|session| session.connection == connection)
+    }
+
+    /// Hears what follows the opening. An error is a breach of the protocol by the client.
+    pub(super) fn hear(&mut self, up: &Up) -> Result<(), String> {
+        let acknowledged = self.acknowledged();
+        let session = self.session.as_mut().expect("the connection has it");
+        match up {
+            Up::Audio(chunk) => {
+                let range = chunk.range();
+                if chunk.payload().len() + 8 > self.plan.max_audio_bytes {
+                    return Err(format!("audio {range} is longer than allowed"));
+                }
+                if range.start > session.received() {
+                    return Err(format!("audio {range} leaves a hole after {}", session.received()));
+                }
+                let truth = (range.start.0..range.end.0).map(|frame| f32::from(sample(frame)) / 32_768.0);
+                if !read_s16le(chunk.payload()).eq(truth) {
+                    return Err(format!("audio {range} has other samples than the source"));
+                }
+                if range.end <= session.received() {
+                    return Ok(());
+                }
+                if session.finish.is_some() {
+                    return Err(format!("audio {range} came after finish"));
+                }
+                if range.end - acknowledged > self.plan.window {
+                    return Err(format!("audio {range} is over the window from {acknowledged}"));
+                }
+                session.samples.extend((session.received().0..range.end.0).map(sample));
+            }
+            Up::Message(ClientMessage::Gap { from, to }) => {
+                if *from > session.received() {
+                    return Err(format!("gap from {from}, received {}", session.received()));
+                }
+                if *to <= session.received() {
+                    return Ok(());
+                }
+                if session.finish.is_some() {
+                    return Err(format!("gap {from}..{to} came after finish"));
+                }
+                let gap = session.received().to(*to);
+                session.samples.resize((*to - session.origin) as usize, 0);
+                session.gaps.push(gap);
+                session.pass_gaps();
+            }
+            Up::Message(ClientMessage::Flush { at }) => {
+                if at.is_none_or(|at| at >= session.received()) {
+                    session.flush = session.received();
+                }
+            }
+            Up::Message(ClientMessage::Finish { through }) => {
+                if *through != session.received() {
+                    return Err(format!("finish through {through}, received {}", session.received()));
+                }
+                session.finish = Some(*through);
+            }
+            up => return Err(format!("{up:?} on an open session")),
+        }
+        Ok(())
+    }
+
+    /// Begins the next utterance, if there is one to begin; the session's number and how long it will take.
+    pub(super) fn begin_work(&mut self) -> Option<(u64, Duration)> {
+        let session = self.session.as_mut().filter(|session| session.working.is_none())?;
+        let mut end = session.final_ + session.utterance;
+        let gap = session.gaps.iter().map(|gap| gap.start).find(|start| *start > session.final_);
+        for cut in [Some(session.flush), session.finish, gap].into_iter().flatten() {
+            if cut > session.final_ {
+                end = end.min(cut);
+            }
+        }
+        if end > session.received() || end == session.final_ {
+            return None;
+        }
+        session.working = Some(end);
+        let nanos = (end - session.final_) * 1_000_000_000 / self.plan.rate;
+        Some((session.number, Duration::from_nanos(nanos)))
+    }
+
+    /// The utterance at work in the session of this number is recognised.
+    pub(super) fn finish_work(&mut self, number: u64, dice: &mut Dice) {
+        let Some(session) = self.session.as_mut().filter(|session| session.number == number) else { return };
+        let Some(end) = session.working.take() else { return };
+        // Rounding between two sample rates may leave a segment without a frame.
+        let ends = match dice.between(0, 99) {
+            0..3 => vec![session.final_, end],
+            3..6 => vec![end, end],
+            _ => vec![end],
+        };
+        for end in ends {
+            let first = (session.final_ - session.origin) as usize;
+            let last = (end - session.origin) as usize;
+            let text = in_context(&session.context, session.samples[first..last].iter().copied());
+            session.context.clone_from(&text);
+            session.finals.push(Final {
+                index: session.finals.len() as u64,
+                start: session.final_,
+                end,
+                context: Some(text.clone()),
+                text,
+                language: None,
+                confidence: None,
+                words: Vec::new(),
+            });
+            session.final_ = end;
+        }
+        session.pass_gaps();
+        session.partials_said = 0;
+        session.utterance = dice.between(self.plan.longest / 4, self.plan.longest).max(1);
+    }
+
+    /// The connection that has the session.
+    pub(super) fn connection(&self) -> Option<usize> {
+        self.session.as_ref().map(|session| session.connection)
+    }
+
+    /// What the client doesn't know yet: finals, the end, and the acknowledgement if it is `due`.
+    pub(super) fn news(&mut self, due: bool, dice: &mut Dice) -> Vec<ServerMessage> {
+        let mut news = Vec::new();
+        let Some(acknowledged) = self.session.as_ref().map(|_| self.acknowledged()) else { return news };
+        let session = self.session.as_mut().expect("asked above");
+        let ack = ServerMessage::Ack { received: acknowledged, final_: session.final_ };
+        // Now and then an acknowledgement is said twice, or is late: finals overtake it.
+        let acks = due && acknowledged > session.acknowledged || dice.chance(3);
+        let late = dice.chance(30);
+        if acks {
+            session.acknowledged = acknowledged;
+        }
+        if acks && !late {
+            news.push(ack.clone());
+        }
+        if session.finals_said > 0 && dice.chance(2) {
+            news.push(ServerMessage::Final(session.finals[session.finals_said - 1].clone()));
+        }
+        if session.finals_said < session.finals.len() {
+            news.extend(session.finals[session.finals_said..].iter().cloned().map(ServerMessage::Final));
+            session.finals_said = session.finals.len();
+        }
+        if news.is_empty() && session.received() > session.final_ && dice.chance(20) {
+            news.push(ServerMessage::Partial {
+                segment: session.finals.len() as u64,
+                revision: session.partials_said,
+                start: session.final_,
+                end: session.received(),
+                text: "a guess".to_owned(),
+            });
+            session.partials_said += 1;
+        }
+        if acks && late {
+            news.push(ack);
+        }
+        if session.done() && !session.done_said {
+            session.done_said = true;
+            news.push(ServerMessage::Done { frames: session.final_, finals: session.finals.len() as u64 });
+        }
+        news
+    }
+
+    /// Whether the client waits for an acknowledgement.
+    pub(super) fn owes_ack(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| self.acknowledged() > session.acknowledged)
+    }
+
+    /// Whether audio is acknowledged at once this time.
+    pub(super) fn acks_promptly(&self, dice: &mut Dice) -> bool {
+        dice.chance(self.plan.prompt_acks)
+    }
+}

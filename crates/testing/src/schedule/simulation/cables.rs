@@ -1,0 +1,172 @@
+//! The connections: dials, messages under way, and what goes wrong with them.
+
+use super::{Event, Simulation, failure, heard};
+use crate::schedule::network::{Connection, Down};
+use crate::schedule::plan::{FATAL, Fault, How, Refusal};
+use crate::schedule::server::{Server, Up};
+use voxline::recovery::Recovery;
+use voxline::session::core::{ConnectionId, Input};
+use voxline::session::protocol::ServerMessage;
+use voxline::session::{FailureKind, close};
+
+impl Simulation {
+    pub(super) fn dial(&mut self, generation: u64, server: usize) {
+        let number = self.connections.len();
+        let fault = self.plan.fault(number, self.token_spent);
+        self.note("dials", number as u64, generation);
+        let moving = self.carrier.is_some();
+        self.connections.push(Connection { moving, ..Connection::new(server, fault, generation, self.now) });
+        let answer = match fault {
+            Fault::Dial(Refusal::Unreachable) => Some(failure(Recovery::Retry, FailureKind::Unreachable)),
+            Fault::Dial(Refusal::Busy(wait)) => Some(failure(Recovery::RetryAfter(wait), FailureKind::Limit)),
+            Fault::Dial(Refusal::Token) => {
+                self.tokens.throw_out(generation);
+                Some(failure(Recovery::RefreshToken, FailureKind::Authentication))
+            }
+            Fault::Dial(Refusal::Forbidden) => Some(failure(Recovery::Fatal, FailureKind::Authentication)),
+            _ if !self.tokens.is_good(generation, self.now) => {
+                Some(failure(Recovery::RefreshToken, FailureKind::Authentication))
+            }
+            _ => None,
+        };
+        let latency = self.latency();
+        self.schedule(2 * latency, Event::Dialled(number, answer));
+    }
+
+    /// The server will close the connection when its token ends.
+    pub(super) fn expire_later(&mut self, number: usize, generation: u64) {
+        if let Some(end) = self.tokens.end(generation) {
+            self.schedule(end.saturating_sub(self.now), Event::Expires(number, generation));
+        }
+    }
+
+    pub(super) fn send_up(&mut self, id: ConnectionId, up: Up) -> Result<(), String> {
+        let number = self.number(id);
+        let arrival = self.now + self.latency();
+        let connection = &mut self.connections[number];
+        if connection.left {
+            return Err(format!("sends {up:?} on a connection that is gone"));
+        }
+        connection.next_heard = connection.next_heard.max(arrival);
+        let at = connection.next_heard;
+        self.schedule(at - self.now, Event::Heard(number, up));
+        Ok(())
+    }
+
+    pub(super) fn send_down(&mut self, number: usize, down: Down) {
+        let arrival = self.now + self.latency();
+        let connection = &mut self.connections[number];
+        connection.next_said = connection.next_said.max(arrival);
+        let at = connection.next_said;
+        self.schedule(at - self.now, Event::Said(number, down));
+    }
+
+    /// A message arrives at the client, if that still cares.
+    pub(super) fn deliver(&mut self, number: usize, down: Down) -> Result<(), String> {
+        let lost = matches!(down, Down::Lost);
+        if self.connections[number].left || self.connections[number].mute && !lost {
+            return Ok(());
+        }
+        let id = self.id(number);
+        let input = match down {
+            Down::Message(message) => {
+                let (what, first, second) = heard(&message);
+                self.note(what, first, second);
+                if matches!(message, ServerMessage::Ready(_)) {
+                    self.token_spent = false;
+                    if let Some(before) = self.carrier.replace(number) {
+                        if self.connections[before].fault == Fault::NoFinals {
+                            self.audit.leaves_fault(self.now);
+                        }
+                        let elsewhere = self.connections[before].server != self.connections[number].server;
+                        if elsewhere && !self.connections[before].broken {
+                            self.note("starts anew while it runs", before as u64, number as u64);
+                        }
+                    }
+                }
+                self.audit.hears(&message, self.connections[number].moving, self.now);
+                Input::Peer(id, message)
+            }
+            Down::Alive => Input::Alive(id),
+            Down::Closed(code) => {
+                self.note("is closed", number as u64, code.into());
+                self.connections[number].left = true;
+                if self.carrier == Some(number) {
+                    self.carrier_ends(code == close::MOVED);
+                }
+                self.fails(
+                    number,
+                    match code {
+                        close::TOKEN | close::POLICY => Recovery::RefreshToken,
+                        code if FATAL.contains(&code) => Recovery::Fatal,
+                        _ => Recovery::Retry,
+                    },
+                );
+                Input::Closed(id, code, String::new())
+            }
+            Down::Lost => {
+                self.note("loses the connection", number as u64, 0);
+                self.connections[number].left = true;
+                if self.carrier == Some(number) {
+                    self.carrier_ends(false);
+                }
+                self.fails(number, Recovery::Retry);
+                Input::Lost(id, "reset".to_owned())
+            }
+        };
+        self.tell(input)
+    }
+
+    /// The connection that carried the session ends. What was to take over only moves the session where it
+    /// had the session already, and that is why; else it finds a session that was lost.
+    pub(super) fn carrier_ends(&mut self, handed_over: bool) {
+        for connection in &mut self.connections {
+            connection.moving &= handed_over && connection.connected;
+        }
+    }
+
+    /// The connection's fault strikes.
+    pub(super) fn strike(&mut self, number: usize) {
+        let connection = &mut self.connections[number];
+        let server = connection.server;
+        let (how, forget) = match connection.fault {
+            Fault::Break { how, forget, .. } => (how, forget),
+            Fault::Goaway { reason, deadline, restart, .. } => {
+                let deadline_ms = deadline.as_millis() as u64;
+                let mut endpoints = Vec::new();
+                if restart {
+                    endpoints.push(self.servers.len().to_string());
+                    self.servers.push(Server::new(self.servers.len(), self.plan.server));
+                }
+                self.say(number, ServerMessage::Goaway { reason, deadline_ms, restart, endpoints });
+                self.schedule(deadline, Event::Deadline(number));
+                return;
+            }
+            Fault::None | Fault::Dial(_) | Fault::DeafToAuth | Fault::NoFinals => return,
+        };
+        if forget {
+            self.servers[server].forget();
+        }
+        match how {
+            How::Reset { said, notice, .. } => {
+                connection.broken = true;
+                connection.mute = !said;
+                connection.next_said = connection.next_said.max(self.now + notice);
+                self.note("reset", number as u64, u64::from(forget));
+                self.send_down(number, Down::Lost);
+            }
+            How::Close(code) => {
+                if matches!(code, close::TOKEN | close::POLICY) {
+                    let generation = connection.generation;
+                    self.tokens.throw_out(generation);
+                }
+                self.close(number, code);
+            }
+            How::Silence => {
+                connection.broken = true;
+                connection.silent_since = Some(self.now);
+                self.note("silence", number as u64, u64::from(forget));
+            }
+        }
+    }
+}

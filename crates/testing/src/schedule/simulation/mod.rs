@@ -1,0 +1,293 @@
+//! A session's core, the model server, the source in front, and the time all of it takes.
+
+mod cables;
+mod client;
+mod host;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::schedule::Happening;
+use crate::schedule::audit::Audit;
+use crate::schedule::network::{Connection, Down, Tokens};
+use crate::schedule::plan::{Dice, Fault, Kill, Plan, sample};
+use crate::schedule::server::{Server, Up};
+use voxline::audio::{AudioChunk, FramePos, FrameRange};
+use voxline::auth::{AccessToken, TokenGeneration};
+use voxline::recovery::Recovery;
+use voxline::session::core::{Core, Input};
+use voxline::session::protocol::{ClientMessage, Final, ServerMessage};
+use voxline::session::{Checkpoint, Ended, Failure, FailureKind, close};
+
+/// More steps than any schedule needs that gets anywhere.
+const STEPS: usize = 200_000;
+/// How long a client may wait for an acknowledgement of what has arrived.
+const ACK_WITHIN: Duration = Duration::from_millis(250);
+
+/// What is going to happen.
+#[derive(Debug)]
+enum Event {
+    /// The source has its next step ready.
+    Source,
+    /// The request for a token is answered, in the process of this number; whether it is granted.
+    Token { process: usize, newer_than: Option<u64>, granted: bool },
+    /// A dial is answered; `None` is a connection.
+    Dialled(usize, Option<Failure>),
+    /// A message arrives at the server.
+    Heard(usize, Up),
+    /// A message arrives at the client.
+    Said(usize, Down),
+    /// The utterance at work in the session of this number is recognised, on this server.
+    Recognised(usize, u64),
+    /// Acknowledgements on this connection are due.
+    AckDue(usize),
+    /// The token of this number ends, which this connection was opened with.
+    Expires(usize, u64),
+    /// The server closes the connection, as it said it would.
+    Deadline(usize),
+    /// The client's process dies.
+    Kill(Kill),
+}
+
+/// A schedule being played.
+pub(super) struct Simulation {
+    plan: Plan,
+    dice: Dice,
+    now: Duration,
+    core: Core,
+    /// The service, and the servers that it sends sessions to.
+    servers: Vec<Server>,
+    tokens: Tokens,
+    audit: Audit,
+    agenda: BTreeMap<(Duration, u64), Event>,
+    events: u64,
+    /// How many processes the client had before this one, and how many of the connections were theirs.
+    process: usize,
+    inherited: usize,
+    connections: Vec<Connection>,
+    /// The connection that was last ready, unless it has ended.
+    carrier: Option<usize>,
+    fetches: usize,
+    kills: usize,
+    /// A token was refused since the last `ready`.
+    token_spent: bool,
+    /// The next step of the source, and whether it waits for the session to want it.
+    step: usize,
+    source_waits: bool,
+    /// What a killed process had taken from the source and the present one has not.
+    backlog: VecDeque<FrameRange>,
+    end_again: bool,
+    /// What is on the disk.
+    journal: Checkpoint,
+    ended: Option<Ended>,
+    log: Vec<Happening>,
+}
+
+impl Simulation {
+    pub(super) fn new(plan: Plan) -> Simulation {
+        Simulation {
+            core: Core::new(plan.settings.clone()),
+            servers: vec![Server::new(0, plan.server)],
+            tokens: Tokens::new(plan.token_life),
+            dice: Dice::new(!plan.seed),
+            plan,
+            now: Duration::ZERO,
+            audit: Audit::default(),
+            agenda: BTreeMap::new(),
+            events: 0,
+            process: 0,
+            inherited: 0,
+            connections: Vec::new(),
+            carrier: None,
+            fetches: 0,
+            kills: 0,
+            token_spent: false,
+            step: 0,
+            source_waits: false,
+            backlog: VecDeque::new(),
+            end_again: false,
+            journal: Checkpoint::default(),
+            ended: None,
+            log: Vec::new(),
+        }
+    }
+
+    /// What was drawn beforehand.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How long it took, and all that happened.
+    pub(super) fn into_story(self) -> (Duration, Vec<Happening>) {
+        (self.now, self.log)
+    }
+
+    /// Plays it to its end; an error is a breach.
+    pub(super) fn run(&mut self) -> Result<Ended, String> {
+        self.await_source();
+        for kill in self.plan.kills.clone() {
+            self.schedule(kill.at, Event::Kill(kill));
+        }
+        self.tell(Input::Tick)?;
+        for _ in 0..STEPS {
+            if let Some(ended) = self.ended.take() {
+                return Ok(ended);
+            }
+            let next = self.agenda.first_key_value().map(|((at, _), _)| *at);
+            match (next, self.core.wake_at()) {
+                (next, Some(wake)) if next.is_none_or(|next| wake <= next) => {
+                    self.now = self.now.max(wake);
+                    self.note("wakes", 0, 0);
+                    self.tell(Input::Tick)?;
+                }
+                (Some(_), _) => {
+                    let ((at, _), event) = self.agenda.pop_first().expect("looked at above");
+                    self.now = at;
+                    self.happen(event)?;
+                }
+                (None, _) => return Err("nothing will ever happen again".to_owned()),
+            }
+            self.feed_backlog()?;
+            if self.source_waits && self.backlog.is_empty() && self.core.wants_audio() {
+                self.source_waits = false;
+                self.feed()?;
+            }
+            // What goes wrong later starts the clock anew.
+            let quiet = self.carrier.is_some_and(|carrier| {
+                let carrier = &self.connections[carrier];
+                carrier.fault == Fault::None || carrier.struck && !carrier.broken
+            });
+            let over = self.connections.len() > self.plan.faults.len()
+                && self.fetches > self.plan.token_faults.len();
+            let silent = self.carrier.is_some_and(|carrier| {
+                let carrier = &self.connections[carrier];
+                carrier.silent_since.is_some() || carrier.fault == Fault::NoFinals
+            });
+            let calm = (quiet || over && !silent) && self.kills == self.plan.kills.len();
+            self.audit.check_patience(&self.plan, calm, self.now)?;
+            if let Some(carrier) = self.carrier {
+                self.audit.check_silence(&self.connections[carrier], &self.plan, self.now)?;
+            }
+        }
+        Err(format!("no end after {STEPS} steps"))
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Source if self.backlog.is_empty() && self.core.wants_audio() => self.feed(),
+            Event::Source => {
+                self.source_waits = true;
+                Ok(())
+            }
+            Event::Token { process, .. } if process < self.process => Ok(()),
+            Event::Token { granted: false, .. } => {
+                self.note("gets no token", 0, 0);
+                self.audit.fails(self.now);
+                self.tell(Input::TokenFailed(failure(Recovery::Retry, FailureKind::Unreachable)))
+            }
+            Event::Token { newer_than, .. } => {
+                let number = self.tokens.grant(newer_than, self.now);
+                self.note("gets token", number, 0);
+                let token = AccessToken::new(&number.to_string().into(), TokenGeneration(number));
+                self.tell(Input::Token(token.expect("digits")))
+            }
+            Event::Dialled(number, _) if self.connections[number].left => Ok(()),
+            Event::Dialled(number, Some(failure)) => {
+                self.note("dial refused", number as u64, 0);
+                self.fails(number, failure.recovery);
+                self.tell(Input::DialFailed(self.id(number), failure))
+            }
+            Event::Dialled(number, None) => {
+                self.note("connected", number as u64, 0);
+                self.connections[number].connected = true;
+                let generation = self.connections[number].generation;
+                self.expire_later(number, generation);
+                self.tell(Input::Connected(self.id(number)))
+            }
+            Event::Heard(number, up) => self.arrive(number, &up),
+            Event::Said(number, down) => self.deliver(number, down),
+            Event::Recognised(server, number) => {
+                self.note("recognised", number, server as u64);
+                self.servers[server].finish_work(number, &mut self.dice);
+                let prompt = self.servers[server].acks_promptly(&mut self.dice);
+                self.speak(server, prompt);
+                Ok(())
+            }
+            Event::AckDue(number) => {
+                self.connections[number].ack_due = false;
+                let server = self.connections[number].server;
+                if self.servers[server].serves(number) {
+                    self.speak(server, true);
+                }
+                Ok(())
+            }
+            Event::Expires(number, generation) => {
+                if self.connections[number].generation == generation {
+                    self.close(number, close::TOKEN);
+                }
+                Ok(())
+            }
+            Event::Deadline(number) => {
+                self.close(number, close::GOING_AWAY);
+                Ok(())
+            }
+            Event::Kill(kill) => self.kill(kill),
+        }
+    }
+
+    // Time, and the record of it.
+
+    fn latency(&mut self) -> Duration {
+        let most = u64::try_from(self.plan.latency.as_millis()).expect("a few seconds");
+        self.dice.millis(0, most)
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        // The count keeps simultaneous events in the order they were scheduled in.
+        self.events += 1;
+        self.agenda.insert((self.now + after, self.events), event);
+    }
+
+    fn note(&mut self, what: &'static str, first: u64, second: u64) {
+        self.log.push(Happening { at: self.now, what, numbers: (first, second) });
+    }
+}
+
+fn chunk(range: FrameRange) -> AudioChunk {
+    let payload: Bytes = (range.start.0..range.end.0).flat_map(|frame| sample(frame).to_le_bytes()).collect();
+    AudioChunk::new(range, payload)
+}
+
+fn failure(recovery: Recovery, kind: FailureKind) -> Failure {
+    Failure { recovery, kind, reason: "refused".to_owned() }
+}
+
+fn said(message: &ClientMessage) -> (&'static str, u64, u64) {
+    match message {
+        ClientMessage::Start(start) => ("sends start", start.origin.0, 0),
+        ClientMessage::Resume { finals_seen, .. } => ("sends resume", *finals_seen, 0),
+        ClientMessage::Gap { from, to } => ("sends gap", from.0, to.0),
+        ClientMessage::Auth { .. } => ("sends auth", 0, 0),
+        ClientMessage::Flush { at } => ("sends flush", at.map_or(0, |at| at.0), 0),
+        ClientMessage::Finish { through } => ("sends finish", through.0, 0),
+        ClientMessage::Unknown => ("sends something unknown", 0, 0),
+    }
+}
+
+fn heard(message: &ServerMessage) -> (&'static str, u64, u64) {
+    match message {
+        ServerMessage::Ready(ready) => ("hears ready", ready.received.0, ready.final_.0),
+        ServerMessage::Ack { received, final_ } => ("hears ack", received.0, final_.0),
+        ServerMessage::Partial { start, end, .. } => ("hears partial", start.0, end.0),
+        ServerMessage::Final(Final { start, end, .. }) => ("hears final", start.0, end.0),
+        ServerMessage::Done { frames: FramePos(frames), finals } => ("hears done", *frames, *finals),
+        ServerMessage::AuthOk { .. } => ("hears auth_ok", 0, 0),
+        ServerMessage::Goaway { deadline_ms, restart, .. } => {
+            ("hears goaway", *deadline_ms, u64::from(*restart))
+        }
+        ServerMessage::Error { code, .. } => ("hears error", u64::from(*code), 0),
+        ServerMessage::Unknown => ("hears something unknown", 0, 0),
+    }
+}

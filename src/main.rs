@@ -1,7 +1,0 @@
-//! The `voxline` program.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    voxline::cli::run()
-}
