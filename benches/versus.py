@@ -7,7 +7,7 @@ Any recording to 16 kHz mono s16le, output thrown away. Commands of a pair run o
 the same machine; the median of their ratios is what counts, never an absolute time. First a control: voxline against
 itself must give 0.95 to 1.05, or the machine is too restless and nothing is measured.
 
-Needs a release build (cargo build --release) and the packages in PACKAGES. The recordings are human speech from one of
+Needs a release build (cargo build --release -p voxline-cli) and the packages in PACKAGES. The recordings are human speech from one of
 them, made stereo by a second channel that is later and quieter.
 """
 

@@ -8,7 +8,7 @@ recordings, language given. A run has every engine hear every set, one engine ri
 same machine; what counts is the median over the runs of their ratio, never an absolute time. CPU time is of reading and
 recognising, without start and loading. Words are compared here as voxline does, which is checked against what it says itself.
 
-Needs a release build (cargo build --release, or --voxline), the models (voxline models pull) and the packages of
+Needs a release build (cargo build --release -p voxline-cli, or --voxline), the models (voxline models pull) and the packages of
 recordings. faster-whisper comes from its package, into target/whisper-bench.
 """
 

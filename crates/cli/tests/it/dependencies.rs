@@ -61,9 +61,8 @@ fn every_licence_is_allowed() {
 #[test]
 fn every_direct_dependency_has_its_reason() {
     let manifest: toml::Table = MANIFEST.parse().unwrap();
-    for section in ["dependencies", "dev-dependencies"] {
-        for name in manifest[section].as_table().unwrap().keys().filter(|name| *name != "voxline") {
-            assert!(ARCHITECTURE.contains(&format!("`{name}`")), "ARCHITECTURE.md doesn't explain {name}");
-        }
+    let dependencies = manifest["workspace"]["dependencies"].as_table().unwrap();
+    for name in dependencies.keys().filter(|name| !name.starts_with("voxline")) {
+        assert!(ARCHITECTURE.contains(&format!("`{name}`")), "ARCHITECTURE.md doesn't explain {name}");
     }
 }

@@ -1,7 +1,7 @@
 //! Nobody speaks: silence, noise, the tones of telephones, and music. What is recognised in them is invented.
 //!
 //! Of each there are some seconds, or with `VOXLINE_GUARD_MINUTES` set so many minutes, taken for English and Russian too.
-//! The table is printed (`cargo test --test it recognition_guards -- --nocapture`).
+//! The table is printed (`cargo test -p voxline-cli --test it recognition_guards -- --nocapture`).
 
 use voxline::engine::{Recognizer, Segment, StreamOptions};
 use voxline_engines::Whisper;

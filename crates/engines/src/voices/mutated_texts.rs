@@ -3,7 +3,7 @@
 //! `VOXLINE_TEXTS` is how many texts each program gets. A hundred thousand, which take hours:
 //!
 //! ```sh
-//! VOXLINE_TEXTS=100000 cargo test --lib -- --nocapture mutated_texts
+//! VOXLINE_TEXTS=100000 cargo test -p voxline-engines --lib -- --nocapture mutated_texts
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering};

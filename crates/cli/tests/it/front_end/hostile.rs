@@ -39,7 +39,7 @@ const MUTATIONS: u64 = 10_000;
 /// million, with what they cost:
 ///
 /// ```text
-/// VOXLINE_MUTATIONS=1000000 cargo test --test it -- --exact --nocapture front_end::hostile::damaged_files_end_in_one_error
+/// VOXLINE_MUTATIONS=1000000 cargo test -p voxline-cli --test it -- --exact --nocapture front_end::hostile::damaged_files_end_in_one_error
 /// ```
 #[test]
 #[allow(clippy::print_stdout, reason = "the numbers are what a long run is for")]

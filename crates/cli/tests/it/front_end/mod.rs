@@ -42,7 +42,7 @@ pub(crate) const SAMPLES: [(&str, &str, &str, u32, usize, usize); 16] = [
 ];
 
 pub(crate) fn sample(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").canonicalize().unwrap().join(name)
 }
 
 /// All audio of a source, and the error it ended with.

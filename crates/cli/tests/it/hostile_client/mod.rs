@@ -80,7 +80,7 @@ impl Surface {
 /// `VOXLINE_MUTATIONS` is how many requests are answered. A million:
 ///
 /// ```text
-/// VOXLINE_MUTATIONS=1000000 cargo test --test it -- --nocapture hostile_client
+/// VOXLINE_MUTATIONS=1000000 cargo test -p voxline-cli --test it -- --nocapture hostile_client
 /// ```
 #[test]
 fn mutated_requests_are_answered() {

@@ -3,7 +3,7 @@
 //! `VOXLINE_SENTENCES` is how many sentences of each language are spoken, of the hundred in `tests/it/data`. All:
 //!
 //! ```text
-//! VOXLINE_SENTENCES=100 cargo test --test it -- --nocapture voices::round_trip
+//! VOXLINE_SENTENCES=100 cargo test -p voxline-cli --test it -- --nocapture voices::round_trip
 //! ```
 
 use std::process::Command;

@@ -89,7 +89,7 @@ fn bytes() -> Option<usize> {
 /// The whole proof gives each file 20 MB, and the limit that a gateway has, and prints what each takes:
 ///
 /// ```text
-/// VOXLINE_COST_BYTES=20000000 cargo test --test it -- --exact --nocapture front_end::cost::files_that_lie_cost_what_their_bytes_and_audio_may
+/// VOXLINE_COST_BYTES=20000000 cargo test -p voxline-cli --test it -- --exact --nocapture front_end::cost::files_that_lie_cost_what_their_bytes_and_audio_may
 /// ```
 ///
 /// A sample of it is so small that the limit must be, too: it is made of what decoding costs here and now.
