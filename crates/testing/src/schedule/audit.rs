@@ -108,6 +108,12 @@ impl Audit {
         self.last_failure = now;
     }
 
+    /// The client leaves the server's session for one of its own. An heir may do so at the `ready` of a server
+    /// that has more than it knows of: then nothing was found again.
+    pub(super) fn gives_up_session(&mut self) {
+        self.found_again &= !self.heir;
+    }
+
     pub(super) fn flushes(&mut self) {
         self.flushes.push(self.accepted);
     }

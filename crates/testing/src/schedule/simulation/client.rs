@@ -190,6 +190,9 @@ impl Simulation {
         if self.carrier == Some(number) {
             self.carrier = None;
             self.carrier_ends(false);
+            if code == close::NORMAL {
+                self.audit.gives_up_session();
+            }
             if code == close::GOING_AWAY && !was_broken {
                 self.audit.leaves_for_dead(&self.plan, self.now)?;
             }
