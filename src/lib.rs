@@ -50,7 +50,7 @@ pub mod internals {
     pub use crate::transport::websocket::{unreachable, upgrade};
 }
 
-/// The examples in the README compile.
+/// The examples in the documents compile.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/library.md")]
+struct Library;

@@ -78,7 +78,7 @@ pub enum Cut {
 ///
 /// ```
 /// use std::time::Duration;
-/// use voxline::testing::{Cut, Fault, FaultProxy};
+/// use voxline_testing::{Cut, Fault, FaultProxy};
 ///
 /// # async fn example(server: std::net::SocketAddr) -> std::io::Result<()> {
 /// let first = [Fault::CutClient { after: 70_000, cut: Cut::Reset }, Fault::Refuse];

@@ -110,9 +110,9 @@ impl Line {
 /// decides what is left to chance. To be called inside the runtime whose clock it shall have.
 ///
 /// ```
-/// use voxline::testing::network::{self, Line};
-/// use voxline::testing::peer::{Behaviour, RecordingPeer};
-/// use voxline::testing::{Cut, Fault};
+/// use voxline_testing::network::{self, Line};
+/// use voxline_testing::peer::{Behaviour, RecordingPeer};
+/// use voxline_testing::{Cut, Fault};
 ///
 /// # async fn example() {
 /// let cut = Line::with_fault(Fault::CutClient { after: 5_000, cut: Cut::Reset });

@@ -94,7 +94,7 @@ pub enum ScriptError {
 ///
 /// ```
 /// use voxline::session::close;
-/// use voxline::testing::peer::{Expect, Reply, ScriptedPeer, Step};
+/// use voxline_testing::peer::{Expect, Reply, ScriptedPeer, Step};
 ///
 /// // A server that knows no session.
 /// let peer = ScriptedPeer::new([Step::new(Expect::Resume, [Reply::Close(close::SESSION_UNKNOWN)])]);
