@@ -20,6 +20,7 @@ mod context;
 mod core_turns;
 mod crowds;
 mod dependencies;
+mod documents;
 mod drain;
 mod endurance;
 mod example;
