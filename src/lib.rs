@@ -22,6 +22,7 @@
 pub mod audio;
 pub mod auth;
 pub mod chunk;
+pub mod client;
 pub mod decode;
 pub mod engine;
 pub mod language;
@@ -40,6 +41,7 @@ pub mod transport;
 #[cfg(feature = "vad")]
 pub mod voice;
 
+pub use client::Client;
 pub use voxline_support::clock;
 
 /// Parts that voxline's own test kit drives. Nothing here is stable.

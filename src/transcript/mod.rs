@@ -81,3 +81,14 @@ pub enum TranscriptEvent {
         finals: u64,
     },
 }
+
+impl TranscriptEvent {
+    /// The text of a final segment in which something was said.
+    #[must_use]
+    pub fn final_text(&self) -> Option<&str> {
+        match self {
+            TranscriptEvent::Final(segment) if !segment.text.is_empty() => Some(&segment.text),
+            _ => None,
+        }
+    }
+}

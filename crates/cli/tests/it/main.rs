@@ -6,6 +6,7 @@ mod attempts;
 mod authority;
 mod bench;
 mod certificates;
+mod client;
 mod cli;
 mod cli_audio;
 mod cli_flags;
