@@ -6,7 +6,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use voxline::audio::sample;
 use voxline::chunk::Chunker;
 
-/// What the resampler makes of a block.
+/// Number of frames that the resampler makes of a block.
 const BLOCK: usize = 418;
 
 fn bench(c: &mut Criterion) {

@@ -1,5 +1,5 @@
-//! Events per second through the session's core, without sockets: audio in, frames out, acknowledgements and finals back,
-//! with positions, replay buffer and ledger kept, as in any session.
+//! Events per second through the session's state machine, without sockets: audio in, frames out,
+//! acknowledgements and finals back, with positions, replay buffer and ledger kept, as in any session.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -20,7 +20,8 @@ const CHUNKS_A_FINAL: u64 = 250;
 /// Ten minutes.
 const CHUNKS: u64 = 30_000;
 
-/// What happens in an undisturbed session: every chunk is acknowledged, every five seconds are final.
+/// Returns the inputs of an undisturbed session: every chunk is acknowledged, and every five seconds become
+/// final.
 fn happenings() -> Vec<Input> {
     let payload = Bytes::from(vec![0x55; 2 * CHUNK as usize]);
     let token = AccessToken::new(&"token".to_owned().into(), TokenGeneration(1)).expect("fits a header");

@@ -52,7 +52,7 @@ fn bench(c: &mut Criterion) {
         b.iter(|| decode(source(), session_rate));
     });
 
-    // The stereo sample is too short to measure: ten seconds of what follows its header.
+    // The stereo sample is too short to measure: ten seconds of the audio after its header, repeated.
     let format = "s16le:44100:2".parse().expect("a format of headerless audio");
     let bytes: Vec<u8> =
         read("speech-44k1-stereo-s16.wav")[44..].iter().copied().cycle().take(1_764_000).collect();

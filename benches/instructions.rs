@@ -1,5 +1,6 @@
-//! Instructions that each step of the front end takes, counted by valgrind: the same on every run, whatever else the
-//! machine does, so that a change of one per cent shows. Not part of `cargo bench`, since it needs two programs:
+//! Instructions that each step of the front end takes, counted by valgrind. The counts are the same on
+//! every run, whatever else the machine does, so a change of one per cent shows. Not part of `cargo bench`,
+//! since it needs two programs:
 //!
 //! ```text
 //! apt-get install valgrind
@@ -7,9 +8,9 @@
 //! cargo bench --bench instructions --features instructions
 //! ```
 //!
-//! What is counted is one call with everything warm: buffers have grown, filters are planned. Valgrind shows a program
-//! no instructions beyond AVX2, so the vector code that is counted is not always what a newer machine runs. gungraun's
-//! attributes take no documentation: what each case is stands in plain comments.
+//! A count covers one call after warm-up: buffers have grown, filters are planned. Valgrind hides
+//! instructions beyond AVX2 from a program, so the vector code that is counted is not always the code that
+//! a newer machine runs. gungraun's attributes take no documentation, so plain comments describe the cases.
 
 #![expect(missing_docs, reason = "the macros make public modules")]
 
@@ -25,19 +26,19 @@ use voxline::source::Source;
 /// Frames per second of the session stream.
 const SESSION_RATE: u32 = 16_000;
 
-/// A tone, not silence: the time that some operations take depends on what they are given.
+/// Returns a tone, not silence: the time of some operations depends on their input.
 fn tone(frames: u32) -> Vec<f32> {
     (0..frames).map(|n| (n as f32 * 0.1).sin() * 0.5).collect()
 }
 
-/// Samples of 16 bits, both channels alike.
+/// Returns samples of 16 bits, both channels alike.
 fn stereo_s16(frames: u32) -> Vec<u8> {
     let mut pcm = Vec::new();
     sample::write_s16le(&tone(frames).into_iter().flat_map(|value| [value; 2]).collect::<Vec<_>>(), &mut pcm);
     pcm
 }
 
-/// A decoder of headerless audio, with the first of its blocks of 64 KiB behind it.
+/// Returns a decoder of headerless audio that has decoded the first of its blocks of 64 KiB.
 fn warm(format: &str, bytes: Vec<u8>) -> (Decoder, Block) {
     let format = format.parse().expect("the formats are written as documented");
     let source = Source::bytes("raw", bytes).headerless(format);
@@ -52,11 +53,11 @@ fn stereo_blocks() -> (Decoder, Block) {
 }
 
 fn mulaw_blocks() -> (Decoder, Block) {
-    // Every code, in an order that no predictor of branches learns.
+    // Every code, in an order that no branch predictor learns.
     warm("mulaw", (0..2 * 65_536_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect())
 }
 
-// 16,384 frames of two channels to one; 65,536 frames of G.711.
+// 16,384 stereo frames mixed to mono; 65,536 frames of G.711.
 #[library_benchmark]
 #[bench::stereo_s16_to_mono(setup = stereo_blocks)]
 #[bench::mulaw_to_float(setup = mulaw_blocks)]
@@ -82,7 +83,7 @@ fn chunker_and_blocks() -> (Chunker, Vec<f32>, Vec<AudioChunk>) {
     (Chunker::new(1_600), tone(SESSION_RATE), Vec::with_capacity(10))
 }
 
-// One second into ten chunks, in blocks as the resampler makes them; with the conversion to 16 bits.
+// One second cut into ten chunks, in blocks as the resampler makes them, with the conversion to 16 bits.
 #[library_benchmark]
 #[bench::second(setup = chunker_and_blocks)]
 fn chunk(
@@ -94,7 +95,7 @@ fn chunk(
     (chunker, samples, chunks)
 }
 
-/// A resampler that has had a second, the next 100 ms for it, and room for what it makes of them.
+/// Returns a resampler that has processed one second, the next 100 ms for it, and room for its output.
 fn resampler(from_hz: u32) -> (Resampler, Vec<f32>, Vec<f32>) {
     let mut resampler = Resampler::new(from_hz, SESSION_RATE).expect("the rates are within range");
     let mut out = Vec::with_capacity(2 * SESSION_RATE as usize);
@@ -114,7 +115,7 @@ fn resample(
     (resampler, input, out)
 }
 
-/// A WAV file of one second, 44.1 kHz stereo.
+/// Returns a WAV file of one second, 44.1 kHz stereo.
 fn wav_file() -> Source {
     let pcm = stereo_s16(44_100);
     let mut file = b"RIFF".to_vec();
@@ -128,7 +129,7 @@ fn wav_file() -> Source {
     Source::bytes("second.wav", file)
 }
 
-// All of it, from recognising the format to the end.
+// The whole file, from recognising the format to the end.
 #[library_benchmark]
 #[bench::wav_second(setup = wav_file)]
 fn decode(source: Source) -> Decoder {

@@ -1,5 +1,5 @@
-//! The whole line, in frames of session audio per second: a recording of one minute is decoded, resampled, cut into
-//! chunks, carried to a gateway over a WebSocket on loopback, and ended.
+//! The whole path, in frames of session audio per second: a recording of one minute is decoded, resampled,
+//! cut into chunks, carried to a gateway over a WebSocket on loopback, and ended.
 
 mod loopback;
 
@@ -15,7 +15,7 @@ use crate::loopback::{Loopback, SAMPLE_RATE};
 const SECONDS: u32 = 60;
 const FRAMES: u64 = (SECONDS * SAMPLE_RATE) as u64;
 
-/// A WAV file of one minute that repeats what the sample holds.
+/// Returns a WAV file of one minute that repeats the audio of the sample.
 fn looped(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(name);
     let sample = fs::read(path).expect("the samples are in the repository");
@@ -35,7 +35,8 @@ fn looped(name: &str) -> Vec<u8> {
     file
 }
 
-/// What the chunk `id` of a WAV file holds. The ids of ours are not found in what precedes them.
+/// Returns the content of the chunk `id` of a WAV file. The ids of our samples do not occur in the bytes
+/// before them.
 fn chunk<'a>(wav: &'a [u8], id: &[u8; 4]) -> &'a [u8] {
     let at = wav.windows(4).position(|window| window == id).expect("a WAV file has both") + 4;
     let length = u32::from_le_bytes(wav[at..at + 4].try_into().expect("four bytes")) as usize;

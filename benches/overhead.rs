@@ -1,6 +1,6 @@
-//! What the session costs over a bare WebSocket: CPU time of all threads, client and gateway together, of a session with
-//! ledger, replay and positions, and of a client that only sends the same frames and reads the answers. In the same run;
-//! the ratio of pairs is printed at the end.
+//! Overhead of a session over a bare WebSocket: the CPU time of all threads, client and gateway together,
+//! of a session with ledger, replay buffer and positions, and of a client that only sends the same frames
+//! and reads the answers. Both are measured in the same run; the ratio of pairs is printed at the end.
 #![allow(clippy::print_stdout, reason = "the ratio is what it is for")]
 
 mod loopback;
@@ -19,7 +19,7 @@ use crate::loopback::{Loopback, SAMPLE_RATE};
 /// Ten minutes in chunks of 100 ms.
 const FRAMES: u64 = 600 * SAMPLE_RATE as u64;
 const CHUNK: u64 = SAMPLE_RATE as u64 / 10;
-/// Pairs for the ratio.
+/// Number of pairs for the ratio.
 const PAIRS: usize = 21;
 
 /// CPU time of this process, as the scheduler has counted it.
@@ -29,7 +29,7 @@ impl CpuTime {
     fn now() -> u64 {
         let tasks = fs::read_dir("/proc/self/task").expect("Linux tells of threads");
         let spent = |task: fs::DirEntry| -> Option<u64> {
-            // A thread may end while we look.
+            // A thread may end meanwhile.
             let line = fs::read_to_string(task.path().join("schedstat")).ok()?;
             line.split(' ').next()?.parse().ok()
         };

@@ -1,4 +1,4 @@
-//! Input frames resampled per second, for each pair of rates, and resamplers made per second.
+//! Input frames resampled per second, for each pair of rates, and resamplers created per second.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use voxline::resample::Resampler;
 /// A packet of MP3.
 const BLOCK: usize = 1_152;
 
-/// Recordings and telephony for recognition, voices for the telephone, and two rates that share almost nothing.
+/// Recordings and telephony for recognition, voices for the telephone, and two rates that share almost no
+/// divisor.
 const PAIRS: [(u32, u32); 11] = [
     (44_100, 16_000),
     (48_000, 16_000),
@@ -28,7 +29,7 @@ fn push(c: &mut Criterion) {
     let mut group = c.benchmark_group("resample");
     let input: Vec<f32> = (0..BLOCK).map(|n| (n as f32 * 0.1).sin()).collect();
     group.throughput(Throughput::Elements(BLOCK as u64));
-    // As it is live, and as files may be converted.
+    // Block lengths for live audio, and for the conversion of files.
     for (from, to) in PAIRS {
         for fill in [20, 80] {
             let mut resampler = Resampler::with_fill(from, to, Duration::from_millis(fill))
@@ -46,7 +47,8 @@ fn push(c: &mut Criterion) {
     group.finish();
 }
 
-/// Every channel of every call makes one: the first its plan as well, the others share it.
+/// Every channel of every call creates a resampler: the first one also makes the plan, which the others
+/// share.
 fn new(c: &mut Criterion) {
     let mut group = c.benchmark_group("resample-new");
     group.throughput(Throughput::Elements(1));

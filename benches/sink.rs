@@ -1,6 +1,6 @@
-//! Bytes of PCM carried to a gateway per second, over a WebSocket on loopback, for telephone packets and for the
-//! chunks of the default pipeline. From the upgrade to the close of a session of ten minutes: long enough that what
-//! each session costs once weighs little.
+//! Bytes of PCM carried to a gateway per second, over a WebSocket on loopback, for telephone packets and
+//! for the chunks of the default pipeline. A measurement goes from the upgrade to the close of a session of
+//! ten minutes: long enough that the fixed cost of a session weighs little.
 
 mod loopback;
 
@@ -14,7 +14,7 @@ use crate::loopback::{Loopback, SAMPLE_RATE};
 /// Ten minutes.
 const FRAMES: u64 = 600 * SAMPLE_RATE as u64;
 
-/// The audio of a session, all in the channel before it starts: only the sink is at work.
+/// Returns the audio of a session, all in the channel before the session starts: only the sink is at work.
 fn queued(chunk_frames: u64) -> mpsc::Receiver<Feed> {
     let payload = Bytes::from(vec![0x55; chunk_frames as usize * FRAME_BYTES]);
     let chunks = FRAMES / chunk_frames;

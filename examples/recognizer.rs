@@ -1,10 +1,11 @@
-//! Another engine behind the gateway: one that hears which buttons of a telephone are pressed.
+//! A custom engine behind the gateway: a recogniser of the telephone buttons that are pressed.
 //!
 //!     cargo run --example recognizer -- 0123456789
 //!
-//! It implements `Recognizer` and `RecognizerStream`, a gateway serves it on loopback, and a session transcribes through
-//! that. A speech engine is brought in just so: load it once in the `Recognizer`, keep what belongs to one session in its
-//! stream, and tell in segments what was heard and where.
+//! The engine implements `Recognizer` and `RecognizerStream`, a gateway serves it on loopback, and a
+//! session transcribes through that gateway. A speech engine is added in the same way: load it once in the
+//! `Recognizer`, keep the state of one session in its stream, and return the recognised text and its
+//! position in segments.
 
 use std::error::Error;
 use std::f64::consts::TAU;
@@ -28,24 +29,24 @@ use voxline::transport::WebSocketConnector;
 use voxline_gateway::authority::{Authority, Terms};
 use voxline_gateway::{Engines, Gateway, Options, serve};
 
-/// The tones of a button, in Hz: one for its row, one for its column (ITU-T Q.23).
+/// Tones of a button, in Hz: one for its row, one for its column (ITU-T Q.23).
 const ROWS: [f64; 4] = [697.0, 770.0, 852.0, 941.0];
 const COLUMNS: [f64; 4] = [1209.0, 1336.0, 1477.0, 1633.0];
 const BUTTONS: [[char; 4]; 4] =
     [['1', '2', '3', 'A'], ['4', '5', '6', 'B'], ['7', '8', '9', 'C'], ['*', '0', '#', 'D']];
 
-/// Samples looked at together, 13 ms: as many as tell two rows apart, and few enough that the shortest tone, of 40 ms (ITU-T
-/// Q.24), fills two of them.
+/// Number of samples analysed together, 13 ms: as many as tell two rows apart, and few enough that the
+/// shortest tone, of 40 ms (ITU-T Q.24), fills two blocks.
 const BLOCK: usize = 208;
-/// How much of a block's energy the two tones have; speech spreads it.
+/// Least share of the two tones in a block's energy; speech spreads its energy.
 const PURITY: f64 = 0.65;
-/// How many times as strong one tone may be as the other: 8 dB (Q.24).
+/// Largest ratio between the powers of the two tones: 8 dB (Q.24).
 const TWIST: f64 = 6.3;
-/// The energy of a sample below which nothing is pressed: -46 dB of full scale.
+/// Mean energy of a sample below which no button is pressed: -46 dB of full scale.
 const FAINT: f64 = 27_000.0;
-/// A number ends after so many frames without a button: a second.
+/// Number of frames without a button after which a number ends: a second.
 const PAUSE: u64 = RECOGNIZER_RATE as u64;
-/// A segment ends after so many frames at the latest, so that the end of the last one always advances: ten seconds.
+/// Largest length of a segment in frames, so that the end of the last segment always advances: ten seconds.
 const LONGEST: u64 = 10 * RECOGNIZER_RATE as u64;
 
 /// The engine. There is nothing to load.
@@ -61,19 +62,19 @@ impl Recognizer for TouchTones {
     }
 }
 
-/// What belongs to one session.
+/// State of one session.
 #[derive(Default)]
 struct Stream {
-    /// Samples that don't fill a block yet.
+    /// Samples that do not fill a block yet.
     rest: Vec<i16>,
-    /// Where they begin.
+    /// Position of the first of these samples.
     heard: FramePos,
-    /// Where the last segment ended.
+    /// End of the last segment.
     told: FramePos,
-    /// The number so far, and where its last button was heard.
+    /// Digits so far, and the position at which the last button was heard.
     number: String,
     pressed_at: FramePos,
-    /// What the last two blocks held, and the button that is down since.
+    /// Buttons of the last two blocks, and the button that has been down since.
     last: [Option<char>; 2],
     down: Option<char>,
     guessed: usize,
@@ -108,7 +109,7 @@ impl Stream {
     fn take(&mut self, block: &[i16; BLOCK]) -> Option<Segment> {
         self.heard = self.heard + BLOCK as u64;
         self.last = [self.last[1], button(block)];
-        // Two blocks alike are a button, or none; one by itself may be half a tone.
+        // Two equal blocks are a button, or none; a single block may hold half a tone.
         if self.last[0] == self.last[1] && self.last[1] != self.down {
             self.down = self.last[1];
             self.number.extend(self.down);
@@ -120,7 +121,7 @@ impl Stream {
         (is_over || self.heard - self.told >= LONGEST).then(|| self.tell())
     }
 
-    /// Commits all up to here.
+    /// Commits everything up to here as a segment.
     fn tell(&mut self) -> Segment {
         let range = FrameRange::new(self.told, self.heard);
         self.told = self.heard;
@@ -133,7 +134,7 @@ fn segment(range: FrameRange, text: String) -> Segment {
     Segment { text, ..Segment::silence(range) }
 }
 
-/// The button whose tones a block holds.
+/// Returns the button whose tones a block holds.
 fn button(block: &[i16; BLOCK]) -> Option<char> {
     let energy: f64 = block.iter().map(|sample| f64::from(*sample).powi(2)).sum();
     let (row, low) = strongest(&ROWS, block);
@@ -145,13 +146,13 @@ fn button(block: &[i16; BLOCK]) -> Option<char> {
     is_pressed.then(|| BUTTONS[row][column])
 }
 
-/// Which of these tones is the strongest in a block, and its energy.
+/// Returns the index of the strongest of these tones in a block, and its energy.
 fn strongest(tones: &[f64; 4], block: &[i16; BLOCK]) -> (usize, f64) {
     let energies = tones.map(|hz| energy_at(hz, block)).into_iter().enumerate();
     energies.max_by(|(_, one), (_, other)| one.total_cmp(other)).expect("there are four")
 }
 
-/// The energy of a tone in a block (Goertzel's algorithm).
+/// Returns the energy of a tone in a block (Goertzel's algorithm).
 fn energy_at(hz: f64, block: &[i16; BLOCK]) -> f64 {
     let coefficient = 2.0 * (TAU * hz / f64::from(RECOGNIZER_RATE)).cos();
     let (one, two) = block
@@ -161,7 +162,7 @@ fn energy_at(hz: f64, block: &[i16; BLOCK]) -> f64 {
     2.0 * (one * one + two * two - coefficient * one * two) / BLOCK as f64
 }
 
-/// The sound of these buttons, pressed for 60 ms each, with pauses as long.
+/// Returns the sound of these buttons, pressed for 60 ms each, with pauses of the same length.
 pub(crate) fn dial(number: &str) -> Vec<i16> {
     let mut pcm = Vec::new();
     for button in number.chars() {
@@ -176,7 +177,8 @@ pub(crate) fn dial(number: &str) -> Vec<i16> {
     pcm
 }
 
-/// Serves the engine on loopback, and transcribes `pcm` there. Returns the texts of the segments that have one.
+/// Serves the engine on loopback, and transcribes `pcm` there. Returns the texts of the segments that have
+/// one.
 pub(crate) async fn transcribe(pcm: &[i16]) -> Result<Vec<String>, Box<dyn Error>> {
     let authority = Authority::in_memory(Duration::from_secs(3600), Arc::new(SystemClock::new()))?;
     authority.create_project("example")?;

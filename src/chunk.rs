@@ -1,4 +1,4 @@
-//! Cutting the session stream into chunks.
+//! Splitting of the session stream into chunks.
 
 use std::collections::VecDeque;
 
@@ -6,17 +6,18 @@ use bytes::BytesMut;
 
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, sample};
 
-/// How many chunks share a buffer. The buffer can be used again when all of them are dropped.
+/// Number of chunks that share a buffer. The buffer can be reused once all of them are dropped.
 const CHUNKS_PER_BUFFER: usize = 4;
 
-/// How many full buffers are kept in the hope of that. More chunks than these hold are on their way only where they
-/// wait for a slow session, and then what is allocated here is the least of it.
+/// Number of full buffers that are kept for reuse. More chunks than these hold are in flight only if they
+/// wait for a slow session, and an allocation here then matters least.
 const FULL_BUFFERS: usize = 2;
 
-/// Cuts a mono stream at the session rate into [`AudioChunk`]s of equal length; the last may be shorter.
+/// Splits a mono stream at the session rate into [`AudioChunk`]s of equal length; the last may be
+/// shorter.
 ///
-/// Samples are converted straight into the buffer that becomes the chunk's payload, without a copy. Buffers are used
-/// again: where chunks are dropped about as fast as they are made, nothing is allocated.
+/// Samples are converted directly into the buffer that becomes the chunk's payload, without a copy.
+/// Buffers are reused: if chunks are dropped about as fast as they are made, nothing is allocated.
 ///
 /// ```
 /// let mut chunker = voxline::chunk::Chunker::new(1600);
@@ -29,38 +30,38 @@ const FULL_BUFFERS: usize = 2;
 #[derive(Debug)]
 pub struct Chunker {
     frames_per_chunk: usize,
-    /// Where the chunk that is being filled starts.
+    /// Start of the chunk that is being filled.
     start: FramePos,
-    /// What it holds so far, and room for the next ones.
+    /// Bytes of that chunk so far, with capacity for the next ones.
     pcm: BytesMut,
-    /// Buffers without room, oldest first.
+    /// Buffers without capacity, oldest first.
     full: VecDeque<BytesMut>,
 }
 
 impl Chunker {
-    /// A chunker whose first chunk starts at [`FramePos::ZERO`].
+    /// Creates a chunker whose first chunk starts at [`FramePos::ZERO`].
     ///
     /// # Panics
-    /// If `frames_per_chunk` is zero.
+    /// Panics if `frames_per_chunk` is zero.
     #[must_use]
     pub fn new(frames_per_chunk: usize) -> Chunker {
         assert!(frames_per_chunk > 0, "a chunk holds at least one frame");
         Chunker { frames_per_chunk, start: FramePos::ZERO, pcm: BytesMut::new(), full: VecDeque::new() }
     }
 
-    /// The position after the last frame taken.
+    /// Returns the position after the last frame taken.
     #[must_use]
     pub fn position(&self) -> FramePos {
         self.start + (self.pcm.len() / FRAME_BYTES) as u64
     }
 
-    /// Takes samples from the front of `samples` until a chunk is full, and returns that chunk; `None` when all are
-    /// taken and none is full. Call it until it returns `None`.
+    /// Takes samples from the front of `samples` until a chunk is full, and returns that chunk. Returns
+    /// `None` once all samples are taken and no chunk is full; call this method until then.
     pub fn push(&mut self, samples: &mut &[f32]) -> Option<AudioChunk> {
         self.fill(samples, sample::to_s16le)
     }
 
-    /// [`push`](Chunker::push) for samples that are 16-bit already.
+    /// Takes samples that are already 16-bit; otherwise like [`push`](Chunker::push).
     pub fn push_s16(&mut self, samples: &mut &[i16]) -> Option<AudioChunk> {
         self.fill(samples, |samples, pcm| {
             for (bytes, sample) in pcm.as_chunks_mut().0.iter_mut().zip(samples) {
@@ -69,7 +70,7 @@ impl Chunker {
         })
     }
 
-    /// Ends the stream: the short last chunk, if frames are left. The next stream would follow at
+    /// Ends the stream. Returns the short last chunk, if frames are left. The next stream would start at
     /// [`position`](Chunker::position).
     pub fn finish(&mut self) -> Option<AudioChunk> {
         if self.pcm.is_empty() {
@@ -94,7 +95,8 @@ impl Chunker {
         (taken.len() == wanted).then(|| self.cut())
     }
 
-    /// Makes room for a chunk: in the buffer at hand, in one whose chunks are all dropped, or in a new one.
+    /// Provides capacity for a chunk: in the current buffer, in one whose chunks are all dropped, or in a
+    /// new one.
     fn make_room(&mut self) {
         let chunk = self.frames_per_chunk * FRAME_BYTES;
         if self.pcm.capacity() >= chunk {

@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The word that leaves the language to the recogniser.
+/// Word that leaves the choice of the language to the recogniser.
 const AUTO: &str = "auto";
 
-/// The languages that Whisper models are trained on, in the order of their tokens: code, and names in English
-/// (the names and codes of `LANGUAGES` in openai/whisper, whisper/tokenizer.py).
+/// Languages that Whisper models are trained on, in the order of their tokens: code, and English names
+/// (names and codes of `LANGUAGES` in openai/whisper, whisper/tokenizer.py).
 const LANGUAGES: &[(&str, &[&str])] = &[
     ("en", &["english"]),
     ("zh", &["chinese", "mandarin"]),
@@ -113,14 +113,14 @@ const LANGUAGES: &[(&str, &[&str])] = &[
     ("yue", &["cantonese"]),
 ];
 
-/// Codes of BCP 47 for languages that Whisper calls otherwise.
+/// BCP 47 codes of languages for which Whisper uses another code.
 const SYNONYMS: &[(&str, &str)] = &[("nb", "no"), ("fil", "tl"), ("jv", "jw")];
 
 /// A BCP 47 tag of a language that Whisper models know, such as `en` or `ru-RU`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Language(String);
 
-/// A word that names no known language.
+/// Error parsing a word that names no known language.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("language '{given}' is unknown: {hint}")]
 pub struct UnknownLanguage {
@@ -129,16 +129,17 @@ pub struct UnknownLanguage {
 }
 
 impl Language {
-    /// Parses what a user chose: `None` for `auto`, which leaves the language to the recogniser.
+    /// Parses a user's choice; `None` for `auto`, which leaves the language to the recogniser.
     ///
     /// # Errors
-    /// [`UnknownLanguage`], with the nearest name where there is one.
+    /// Returns [`UnknownLanguage`] if the text names no known language, with the closest name if there is
+    /// one.
     pub fn choice(text: &str) -> Result<Option<Language>, UnknownLanguage> {
         let text = text.trim();
         if text.eq_ignore_ascii_case(AUTO) { Ok(None) } else { text.parse().map(Some) }
     }
 
-    /// The tag: a code in lower case, with the region that was given, if any.
+    /// Returns the tag: a code in lower case, with the region if one was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -148,8 +149,8 @@ impl Language {
 impl FromStr for Language {
     type Err = UnknownLanguage;
 
-    /// Takes a code with or without a region (`en`, `ru-RU`, `pt_BR`), or a name in English (`english`), in
-    /// any case.
+    /// Parses a code with or without a region (`en`, `ru-RU`, `pt_BR`), or an English name (`english`),
+    /// in any case.
     fn from_str(text: &str) -> Result<Language, UnknownLanguage> {
         let word = text.trim().to_lowercase();
         if let Some((code, _)) = LANGUAGES.iter().find(|(_, names)| names.contains(&word.as_str())) {
@@ -184,20 +185,20 @@ impl fmt::Display for Language {
     }
 }
 
-/// The languages that may be spoken: one, several of which one is detected, or any. Written as `ru`, `ru,en`
-/// and `auto`.
+/// Languages that may be spoken: one, several from which one is detected, or any. Written as `ru`,
+/// `ru,en` and `auto`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Languages(Vec<Language>);
 
 impl Languages {
-    /// The language, where there is no choice.
+    /// Returns the language, if there is exactly one.
     #[must_use]
     pub fn only(&self) -> Option<&Language> {
         if let [language] = &self.0[..] { Some(language) } else { None }
     }
 
-    /// Each of them; none where any may be spoken.
+    /// Returns the languages; none if any may be spoken.
     pub fn iter(&self) -> impl Iterator<Item = &Language> {
         self.0.iter()
     }
@@ -250,7 +251,7 @@ impl fmt::Display for Languages {
     }
 }
 
-/// The way out of a word that names no language.
+/// Returns a suggestion for a word that names no language.
 fn hint(word: &str) -> String {
     let names = LANGUAGES.iter().flat_map(|(code, names)| names.iter().map(move |name| (*name, *code)));
     match closest(word, names.clone().map(|(name, _)| name).chain([AUTO])) {
@@ -263,11 +264,12 @@ fn hint(word: &str) -> String {
     }
 }
 
-/// The word of `known` that a misspelt `given` most probably stands for. The measure and its threshold are
-/// those of clap's suggestions, so that all suggestions of the program are alike.
+/// Returns the word of `known` that a misspelt `given` most probably stands for. The similarity measure
+/// and its threshold are those of clap's suggestions, so that all suggestions of the program are
+/// consistent.
 pub fn closest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const ALIKE: f64 = 0.7;
-    // The measure is quadratic: what is longer than any name is none misspelt.
+    // The measure is quadratic, and a text longer than any name is no misspelling of one.
     if given.len() > 100 {
         return None;
     }

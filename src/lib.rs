@@ -1,22 +1,23 @@
 //! Live audio to text, and text to audio, without losing a sample.
 //!
-//! # The line
+//! # Data flow
 //!
-//! A [`source`] is opened, [decoded](decode), [resampled](resample) and cut into [chunks](chunk) by one worker thread
-//! (the [`pipeline`]), which feeds a bounded channel. A [`session`] takes audio from the channel and carries it over a
-//! [`transport`] to a recogniser; what comes back are the events of a [`transcript`]. Tokens come in from the side, from
-//! [`auth`]. The other way round, [`speech`] turns text into PCM.
+//! A [`source`] is opened, [decoded](decode), [resampled](resample) and split into [chunks](chunk) by one
+//! worker thread (the [`pipeline`]), which feeds a bounded channel. A [`session`] takes audio from the
+//! channel and sends it over a [`transport`] to a recogniser; the results are the events of a
+//! [`transcript`]. [`auth`] provides the tokens. In the other direction, [`speech`] turns text into PCM.
 //!
-//! # The guarantee
+//! # Guarantee
 //!
-//! Every frame that a session accepted is covered by a final segment or still in its replay buffer, whatever happens to
-//! connections and tokens. Finals are told once, in order, without holes.
+//! Every frame that a session accepted is covered by a final result or still in its replay buffer,
+//! whatever happens to connections and tokens. Final results are delivered once, in order, without gaps.
 //!
 //! # Layout
 //!
-//! Recognisers and voices stand behind the traits of [`engine`]. Those that voxline brings are in the package
-//! `voxline-engines`, the server side of it all in `voxline-gateway`, test doubles and fault injection in
-//! `voxline-testing`, and the program in `voxline-cli`. ARCHITECTURE.md has the protocol and the reasons.
+//! Recognisers and voices implement the traits of [`engine`]. The package `voxline-engines` has those
+//! that voxline provides, `voxline-gateway` the server, `voxline-testing` test doubles and fault
+//! injection, and `voxline-cli` the program. ARCHITECTURE.md describes the protocol and the design
+//! decisions.
 #![forbid(unsafe_code)]
 
 pub mod audio;
@@ -44,7 +45,7 @@ pub mod voice;
 pub use client::Client;
 pub use voxline_support::clock;
 
-/// Parts that voxline's own test kit drives. Nothing here is stable.
+/// Internals that voxline's own test kit uses. Nothing here is stable.
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod internals {
@@ -52,7 +53,7 @@ pub mod internals {
     pub use crate::transport::websocket::{unreachable, upgrade};
 }
 
-/// The examples in the documents compile.
+/// Compiles the examples in the documents.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/library.md")]
 struct Library;

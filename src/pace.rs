@@ -1,4 +1,4 @@
-//! How fast audio is fed: as fast as the session takes it, or as if it were being spoken.
+//! Pacing of audio: as fast as the session takes it, or relative to real time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,19 +7,19 @@ use std::time::Duration;
 use crate::audio::{Feed, FramePos};
 use voxline_support::clock::{Clock, SystemClock};
 
-/// A speed of feeding.
+/// Speed at which audio is fed to the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Pace {
-    /// As fast as it is taken.
+    /// As fast as the session takes it.
     #[default]
     Max,
-    /// So many times as fast as it is heard; 1 is real time. Above zero.
+    /// Multiple of real time, above zero; 1 is real time.
     Times(f64),
 }
 
 impl Pace {
-    /// When the frames before `end` are all there, counted from the start of the stream: a chunk is complete when its
-    /// last frame was heard.
+    /// Returns the time at which all frames before `end` are complete, counted from the start of the
+    /// stream. A chunk is complete once its last frame would have been heard.
     #[must_use]
     pub fn due(self, end: FramePos, sample_rate: u32) -> Duration {
         match self {
@@ -29,7 +29,7 @@ impl Pace {
     }
 }
 
-/// A text that names no pace.
+/// Error parsing a text that is not a pace.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "`{given}` is no pace, expected realtime, max, or how many times as fast as it is heard, 0.01 to 1000"
@@ -62,7 +62,7 @@ impl fmt::Display for Pace {
     }
 }
 
-/// Holds feeds back until they are due. A stream that has fallen behind catches up: delays do not add up.
+/// Delays feeds until they are due. A stream that has fallen behind catches up: delays do not add up.
 #[derive(Debug)]
 pub struct Pacer {
     pace: Pace,
@@ -73,20 +73,20 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// A pacer of a stream that starts now, of `sample_rate` frames per second.
+    /// Creates a pacer of a stream that starts now, with `sample_rate` frames per second.
     #[must_use]
     pub fn new(pace: Pace, sample_rate: u32) -> Pacer {
         let clock = SystemClock::new();
         Pacer { pace, sample_rate, start: clock.monotonic(), clock, origin: FramePos::ZERO }
     }
 
-    /// The pacer of a stream that goes on at `origin` now.
+    /// Sets the position at which the stream resumes now.
     #[must_use]
     pub fn starting_at(self, origin: FramePos) -> Pacer {
         Pacer { origin, ..self }
     }
 
-    /// Returns when `feed` is due.
+    /// Waits until `feed` is due.
     pub async fn wait(&self, feed: &Feed) {
         let Feed::Audio(chunk) = feed else { return };
         let fed = FramePos(chunk.range().end.0.saturating_sub(self.origin.0));

@@ -1,15 +1,16 @@
-//! The front end as one worker: source, decode, resample, chunk, and the bounded channel into the session.
+//! Audio front end on one worker thread: source, decode, resample, chunk, and the bounded channel to the
+//! session.
 //!
 //! ```text
 //! source -> decode -> resample -> chunk ==bounded channel==> session
 //! ```
 //!
-//! Where the channels of a recording are split, each has a resampler, a chunker and a bounded channel of its own: a
-//! *line*, for a session of its own.
+//! If the channels of a recording are split, each has a resampler, a chunker and a bounded channel of its
+//! own: a *channel stream*, for a session of its own.
 //!
-//! The stages are plain structs called in turn by one thread. The channel is the only place where audio waits: when
-//! it is full the thread blocks and reads nothing more, so a slow session slows a file down instead of filling
-//! memory. Nothing is dropped.
+//! The stages are plain structs, called in turn by one thread. Audio waits only in the bounded channel:
+//! while that is full, the thread blocks and reads nothing more. A slow session therefore slows down the
+//! reading of a file, instead of filling memory. No audio is dropped.
 
 use std::mem;
 use std::thread::{self, JoinHandle};
@@ -23,85 +24,88 @@ use crate::decode::{self, Block, Channels, DecodeError, Decoder, Limits, StreamI
 use crate::resample::{ResampleError, Resampler};
 use crate::source::Source;
 
-/// The longest chunk: what a recogniser should see at least that often.
+/// Longest chunk: a recogniser should get audio at least this often.
 const CHUNK_MAX: Duration = Duration::from_secs(60);
 
-/// How long the resampler's blocks take to fill: half the work of blocks of 20 ms. The same for all chunks, so that
-/// their length changes nothing in the audio.
+/// Time that the resampler's blocks take to fill: half the work of blocks of 20 ms. The value does not
+/// depend on the chunk length, which therefore does not affect the samples.
 const FILL: Duration = Duration::from_millis(40);
 
-/// Why the front end cannot start, or stopped early.
+/// Error starting or running the front end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
     /// The source holds nothing that can be decoded.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The source's rate cannot be brought to the session's.
+    /// The source's sample rate cannot be converted to the session's.
     #[error("{name}: {error}")]
     Resample {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// Which rates.
+        /// Underlying error, which names the rates.
         #[source]
         error: ResampleError,
     },
-    /// The chunks asked for are shorter than a frame or longer than a minute.
+    /// The requested chunks are shorter than a frame or longer than a minute.
     #[error("a chunk of {chunk:?} at {sample_rate} Hz, expected 1 frame to {CHUNK_MAX:?}")]
     Chunk {
-        /// The duration asked for.
+        /// Requested duration.
         chunk: Duration,
-        /// The session rate.
+        /// Sample rate of the session, in Hz.
         sample_rate: u32,
     },
-    /// Voice is to be marked, but cannot be.
-    #[error("voice cannot be marked at {sample_rate} Hz: it needs 16000 Hz and the feature `engine`")]
+    /// Voice marks were requested, but are not available.
+    #[error("voice cannot be marked at {sample_rate} Hz: it needs 16000 Hz and the feature `vad`")]
     Voice {
-        /// The session rate.
+        /// Sample rate of the session, in Hz.
         sample_rate: u32,
     },
-    /// A channel of no chunks, or of more than tokio can count.
+    /// The requested capacity is zero, or more than tokio supports.
     #[error("a capacity of {capacity} chunks, expected 1 to {}", usize::MAX >> 3)]
     Capacity {
-        /// The capacity asked for.
+        /// Requested capacity.
         capacity: usize,
     },
-    /// Decoding stopped before the end. All audio before it was delivered, and the end of the stream.
+    /// Decoding stopped early. All audio before the failure was delivered, followed by the end of the
+    /// stream.
     #[error("{error}")]
     Stopped {
-        /// Why.
+        /// Underlying error.
         #[source]
         error: DecodeError,
-        /// What was done until then.
+        /// Work done until the failure.
         report: Report,
     },
-    /// The worker's thread could not be started.
+    /// The worker thread could not be started.
     #[error("the audio worker cannot be started: {0}")]
     Thread(#[source] std::io::Error),
-    /// The worker panicked: a defect of this crate.
+    /// The worker panicked, which is a defect of this crate.
     #[error("the audio worker panicked")]
     Panicked,
 }
 
-/// What the session wants.
+/// Options of the front end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Frames per second of the session stream.
+    /// Sample rate of the session, in frames per second.
     pub sample_rate: u32,
-    /// How much audio a chunk holds; the last may hold less.
+    /// Duration of a chunk; the last may be shorter.
     pub chunk: Duration,
-    /// How many chunks may wait in the channel.
+    /// Capacity of each channel to a session, in chunks.
     pub capacity: usize,
-    /// Which channels of the recording: one line in all, or with [`Channels::Split`] one each.
+    /// Channels of the recording: one channel stream in all, or with [`Channels::Split`] one for each
+    /// channel.
     pub channels: Channels,
-    /// When to give up on the source.
+    /// Limits beyond which a source is given up.
     pub limits: Limits,
-    /// Whether chunks are marked as [voiced](crate::audio::AudioChunk::voiced) or silent. Nothing is dropped. Needs the
-    /// feature `engine` and a session of 16 kHz.
+    /// Option to mark chunks as [voiced](crate::audio::AudioChunk::voiced) or silent. No audio is
+    /// dropped. Requires the feature `vad` and a session rate of 16 kHz.
     pub mark_voice: bool,
 }
 
-/// 16 kHz, chunks of 100 ms, and 16 of them in the channel; all channels as one line, without limits.
+/// Defaults: 16 kHz, chunks of 100 ms, a capacity of 16 chunks, all channels as one stream, and no
+/// limits.
 impl Default for Options {
     fn default() -> Options {
         Options {
@@ -115,23 +119,24 @@ impl Default for Options {
     }
 }
 
-/// What the worker did.
+/// Statistics of the worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Frames decoded, at the rate they were decoded to: for Opus the session's where it can be, else the source's.
+    /// Frames decoded, at the rate of the decoder: the session's for Opus if possible, otherwise the
+    /// source's.
     pub frames_in: u64,
-    /// Frames that the lines took together, at the session's rate.
+    /// Frames delivered to all channel streams together, at the session's rate.
     pub frames_out: u64,
-    /// Chunks that the lines took together.
+    /// Chunks delivered to all channel streams together.
     pub chunks: u64,
-    /// Packets that were broken.
+    /// Packets skipped because they were damaged.
     pub skipped_packets: u64,
-    /// Whether a receiver was dropped before the end of the stream.
+    /// True if a receiver was dropped before the end of the stream.
     pub cancelled: bool,
 }
 
-/// A source that was probed, and is ready to run.
+/// A source whose format was recognised, with stages ready to run.
 #[derive(Debug)]
 pub struct Pipeline {
     decoder: Decoder,
@@ -140,10 +145,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Recognises the source's format and prepares all stages. Blocks while it reads.
+    /// Recognises the source's format and prepares all stages. Blocks while reading.
     ///
     /// # Errors
-    /// If the source holds no audio that can be decoded and resampled, or an option is out of range.
+    /// Returns [`PipelineError`] if the source holds no audio that can be decoded and resampled, or if an
+    /// option is out of range.
     pub fn open(source: Source, options: Options) -> Result<Pipeline, PipelineError> {
         let Options { sample_rate, chunk, capacity, channels, limits, mark_voice } = options;
         if capacity == 0 || capacity > usize::MAX >> 3 {
@@ -165,29 +171,29 @@ impl Pipeline {
         Ok(Pipeline { decoder, stages, capacity })
     }
 
-    /// What messages call the source.
+    /// Returns the name of the source in messages.
     #[must_use]
     pub fn name(&self) -> &str {
         self.decoder.name()
     }
 
-    /// What the source is.
+    /// Returns the properties of the source.
     #[must_use]
     pub fn info(&self) -> &StreamInfo {
         self.decoder.info()
     }
 
-    /// How many lines it will feed: one, or with [`Channels::Split`] one a channel.
+    /// Returns the number of channel streams: one, or with [`Channels::Split`] one per channel.
     #[must_use]
     pub fn lines(&self) -> usize {
         self.stages.len()
     }
 
-    /// Starts the worker thread, and gives the receiving end of each line: one, or with [`Channels::Split`] one a
-    /// channel, in the recording's order.
+    /// Starts the worker thread and returns the receiver of each channel stream: one, or with
+    /// [`Channels::Split`] one per channel, in the order of the recording.
     ///
-    /// The worker ends after the end of the stream, or when all receivers are dropped. It waits for the slowest line,
-    /// so they must be received from at the same time.
+    /// The worker ends after the end of the stream, or once all receivers are dropped. The worker waits
+    /// for the slowest channel stream, so all of them must be received from concurrently.
     #[must_use]
     pub fn start(self) -> (Vec<mpsc::Receiver<Feed>>, Worker) {
         let (mut lines, mut receivers) = (Vec::new(), Vec::new());
@@ -214,29 +220,30 @@ impl Pipeline {
 /// The running worker.
 #[derive(Debug)]
 pub struct Worker {
-    /// Where the thread could not be started the error waits for `join`; the channel is closed then.
+    /// Thread of the worker. If it could not be started, `join` returns the error; the channels are
+    /// closed then.
     thread: std::io::Result<JoinHandle<Result<Report, PipelineError>>>,
 }
 
 impl Worker {
-    /// Whether the worker has ended, so that [`join`](Worker::join) returns at once.
+    /// Returns whether the worker has ended, so that [`join`](Worker::join) returns at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().map_or(true, JoinHandle::is_finished)
     }
 
-    /// Waits for the worker to end. Blocks for as long as it waits for room in the channel: receive until
-    /// [`Feed::End`], or drop the receiver, before.
+    /// Waits for the worker to end. Blocks while the worker waits for capacity in the channel: first
+    /// receive until [`Feed::End`], or drop the receiver.
     ///
     /// # Errors
-    /// If decoding stopped before the end, or the worker could not start.
+    /// Returns [`PipelineError`] if decoding stopped early, or if the worker could not start or panicked.
     pub fn join(self) -> Result<Report, PipelineError> {
         let thread = self.thread.map_err(PipelineError::Thread)?;
         thread.join().unwrap_or(Err(PipelineError::Panicked))
     }
 }
 
-/// What the worker thread owns.
+/// State of the worker thread.
 struct Run {
     decoder: Decoder,
     lines: Vec<Line>,
@@ -244,12 +251,13 @@ struct Run {
 }
 
 impl Run {
-    /// Feeds the lines until the end of the stream. Where decoding stops early, what came before and the end are
-    /// delivered all the same.
+    /// Feeds the channel streams until the end of the stream. If decoding stops early, the audio before
+    /// the failure and the end of the stream are delivered all the same.
     fn feed_all(mut self) -> Result<Report, PipelineError> {
         let mut block = Block::new();
         let stopped = loop {
-            // Noticed here too: a source may go on for long before a chunk is full.
+            // Check here as well as on sending, since a source may be read for long before a chunk is
+            // full.
             if self.lines.iter_mut().all(Line::is_cancelled) {
                 break None;
             }
@@ -277,18 +285,18 @@ impl Run {
     }
 }
 
-/// The stages that one channel goes through, up to the bounded channel.
+/// Stages of one channel stream, up to its bounded channel.
 struct Line {
     resampler: Resampler,
     chunker: Chunker,
     marker: Marker,
     sender: mpsc::Sender<Feed>,
-    /// What the resampler made last.
+    /// Latest output of the resampler.
     resampled: Vec<f32>,
-    /// Frames and chunks that were taken.
+    /// Numbers of frames and chunks delivered to the receiver.
     frames: u64,
     chunks: u64,
-    /// Whether the receiver is gone: then there is nothing more to do.
+    /// True once the receiver is dropped: nothing is left to do.
     cancelled: bool,
 }
 
@@ -346,7 +354,7 @@ impl Line {
     }
 }
 
-/// Marks voice, where that is wanted and built in.
+/// Voice marker, if requested and compiled in.
 #[derive(Debug)]
 struct Marker {
     #[cfg(feature = "vad")]
@@ -386,7 +394,7 @@ impl Marker {
     }
 }
 
-/// How many frames a chunk has, rounded to the nearest.
+/// Returns the number of frames in a chunk, rounded to the nearest.
 fn chunk_frames(chunk: Duration, sample_rate: u32) -> Option<usize> {
     if chunk > CHUNK_MAX {
         return None;

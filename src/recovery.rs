@@ -1,25 +1,26 @@
-//! What a caller may do about a failure, as data.
+//! Suggested recovery from a failure, as data.
 
 use std::time::Duration;
 
-/// What to do next about a failure. Errors on the way to the peer say it, so that nobody reads their text.
+/// Next step after a failure. Errors of communication carry it, so that callers need not parse messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// Try again after the caller's own back-off.
+    /// Retry after the caller's own backoff.
     Retry,
-    /// Try again, but not before this long: the peer asked for it.
+    /// Retry, but not before this time has passed: the peer asked for it.
     RetryAfter(Duration),
-    /// The access token was refused: get a newer one, then try again. The second refusal in a row is fatal.
+    /// The access token was refused: get a newer one, then retry. A second refusal in a row is fatal.
     RefreshToken,
-    /// Trying again cannot help.
+    /// A retry cannot help.
     Fatal,
 }
 
 impl Recovery {
-    /// What an HTTP answer with this status calls for; `retry_after` is its `Retry-After`, where it had one.
+    /// Returns the recovery from an HTTP response with this status. `retry_after` is the value of its
+    /// `Retry-After` header, if present.
     ///
-    /// 408, 429 and the 5xx that stand for a passing condition can be tried again; 401 asks for a fresh token (RFC 9110,
-    /// section 15.5.2); everything else that is not a success is final.
+    /// 408, 429 and the 5xx that stand for a transient condition can be retried. 401 requires a new token
+    /// (RFC 9110, section 15.5.2). Every other status except success is final.
     #[must_use]
     pub fn from_status(status: http::StatusCode, retry_after: Option<Duration>) -> Recovery {
         match status.as_u16() {
@@ -30,8 +31,8 @@ impl Recovery {
     }
 }
 
-/// The delay that a `Retry-After` header in seconds asks for. Its other form, a date, is not understood: a client
-/// whose clock is wrong would wait for years.
+/// Parses a `Retry-After` header in seconds. The other form, a date, is ignored: a client whose clock is
+/// wrong would wait for years.
 #[must_use]
 pub fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
     let seconds = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse::<u32>().ok()?;

@@ -1,13 +1,14 @@
-//! Changing the sample rate, block by block, without moving the audio in time.
+//! Sample rate conversion, block by block, without shifting the audio in time.
 //!
-//! The filter is a windowed sinc, applied to one block after the other in the frequency domain (overlap-add), where
-//! the rate changes too: the inverse transform is as much shorter or longer as the rate. Everything from the lower of
-//! the two Nyquist frequencies on is below -120 dB, everything up to 0.91 of it within 0.1 dB.
+//! The filter is a windowed sinc, applied to successive blocks in the frequency domain (overlap-add). The
+//! rate changes there, too: the lengths of the inverse and the forward transform have the ratio of the
+//! rates. The filter attenuates everything from the lower of the two Nyquist frequencies on by more than
+//! 120 dB, and keeps everything up to 0.91 of it within 0.1 dB.
 //!
-//! A frame waits for two things before it is in the output: for its pair of blocks to fill, which takes 20 ms at
-//! ordinary rates, and for the frames after it that the filter needs. Those are 80 frames of the lower rate: 5 ms to
-//! 16 kHz, 10 ms to or from 8 kHz. Rates with a small common divisor take longer to fill (40 ms from 22.05 and
-//! 80 ms from 11.025 to 8 or 16 kHz), since a block must be a whole number of frames at both.
+//! A frame is delayed for two reasons. First, its pair of blocks must fill, which takes 20 ms at ordinary
+//! rates. Second, the filter needs frames after it: 80 frames of the lower rate, which is 5 ms to 16 kHz,
+//! and 10 ms to or from 8 kHz. Rates with a small common divisor take longer to fill (40 ms from 22.05
+//! and 80 ms from 11.025 to 8 or 16 kHz), since a block must be a whole number of frames at both rates.
 
 use std::collections::VecDeque;
 use std::f64::consts::PI;
@@ -19,53 +20,57 @@ use rustfft::num_complex::Complex;
 use rustfft::num_traits::Zero as _;
 use rustfft::{Fft, FftPlanner};
 
-/// The rates that can be resampled between, in Hz: telephony to studio recordings. Outside lie broken headers.
+/// Supported rates, in Hz: from telephony to studio recordings. Rates outside come from damaged headers.
 pub const RATES: RangeInclusive<u32> = 8_000..=192_000;
 
-/// What is louder than this, in full scales, is no sound but a decoder's mistake. Sums of as many such samples as the
-/// longest block has are still finite, which a sum of [`f32::MAX`] is not.
+/// Loudest sample, in full scales. A louder one is a decoder's mistake. The longest block still has a
+/// finite sum with samples of this level, which it would not have with [`f32::MAX`].
 const LOUDEST: f32 = 1e30;
 
-/// A fifth of the 100 ms that a recogniser is sent at once, and what a telephone sends at once.
+/// Default time that a pair of blocks takes to fill: a fifth of the 100 ms that a recogniser is sent at
+/// once, and the amount that a telephone sends at once.
 const FILL: Duration = Duration::from_millis(20);
 
-/// The longest that blocks are made at a caller's wish: beyond it nothing gets faster.
+/// Longest time that a caller may choose for blocks to fill: longer blocks are no faster.
 const LONGEST_FILL: Duration = Duration::from_secs(1);
 
-/// Half the filter, in frames of the lower rate. With [`CUTOFF`] and [`BETA`] it was chosen by measuring: the shortest
-/// that keeps 0.1 dB at 0.91 of the Nyquist frequency and -120 dB from there on, both with something to spare.
+/// Half the length of the filter, in frames of the lower rate. The value was chosen by measurement,
+/// together with [`CUTOFF`] and [`BETA`]: the shortest filter that keeps 0.1 dB at 0.91 of the Nyquist
+/// frequency and -120 dB from there on, both with a margin.
 const REACH: usize = 80;
 
-/// Where the filter is at half amplitude, in Nyquist frequencies of the lower rate.
+/// Frequency of half amplitude, in Nyquist frequencies of the lower rate.
 const CUTOFF: f64 = 0.945;
 
-/// The shape of the Kaiser window.
+/// Shape parameter of the Kaiser window.
 const BETA: f64 = 12.5;
 
-/// Why there is no resampler.
+/// Error creating a resampler.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResampleError {
     /// A rate is outside [`RATES`].
     #[error("cannot resample from {from_hz} Hz to {to_hz} Hz, expected rates from {} to {} Hz", RATES.start(), RATES.end())]
     Rate {
-        /// The rate of the input.
+        /// Rate of the input, in Hz.
         from_hz: u32,
-        /// The rate asked for.
+        /// Requested output rate, in Hz.
         to_hz: u32,
     },
 }
 
-/// Resamples one mono stream. A source that changes its rate is two streams: [finish](Resampler::finish) the first.
+/// Resampler of one mono stream. A source that changes its rate is two streams:
+/// [finish](Resampler::finish) the first.
 ///
-/// Of `n` input frames it makes exactly `n * to_hz / from_hz` frames, rounded to the nearest, and the first of them
-/// is at the time of the first input frame. Any split of the input into pushes gives the same samples, bit for bit.
-/// Equal rates pass the samples through. Otherwise a sample that is not finite, or louder than 1e30 times full scale,
-/// counts as silence: it costs one frame and not the stream.
+/// From `n` input frames the resampler makes exactly `n * to_hz / from_hz` frames, rounded to the
+/// nearest, the first of which is at the time of the first input frame. Any split of the input into
+/// pushes yields the same samples, bit for bit. At equal rates the samples pass unchanged. Otherwise a
+/// sample that is not finite, or louder than 1e30 times full scale, counts as silence: the loss is one
+/// frame instead of the stream.
 pub struct Resampler {
     from_hz: u32,
     to_hz: u32,
-    /// `None` when the rates are equal.
+    /// Filter; `None` if the rates are equal.
     filter: Option<Filter>,
     /// Input frames since the start of the stream.
     taken: u64,
@@ -74,20 +79,20 @@ pub struct Resampler {
 }
 
 impl Resampler {
-    /// A resampler from `from_hz` to `to_hz` frames per second.
+    /// Creates a resampler from `from_hz` to `to_hz` frames per second.
     ///
     /// # Errors
-    /// If a rate is outside [`RATES`].
+    /// Returns [`ResampleError`] if a rate is outside [`RATES`].
     pub fn new(from_hz: u32, to_hz: u32) -> Result<Resampler, ResampleError> {
         Resampler::with_fill(from_hz, to_hz, FILL)
     }
 
-    /// A resampler whose blocks take `fill`, if the rates allow, instead of 20 ms. What does not have to keep up with
-    /// a speaker is converted with less work in longer ones: from 44.1 or 8 kHz to 16 kHz in 40 ms with about 0.6 of
-    /// it. The samples differ by rounding only.
+    /// Creates a resampler whose blocks take `fill` to fill, if the rates allow, instead of 20 ms. Audio
+    /// that is not live is converted with less work in longer blocks: from 44.1 or 8 kHz to 16 kHz, 40 ms
+    /// take about 0.6 of the work. The samples differ by rounding only.
     ///
     /// # Errors
-    /// If a rate is outside [`RATES`].
+    /// Returns [`ResampleError`] if a rate is outside [`RATES`].
     pub fn with_fill(from_hz: u32, to_hz: u32, fill: Duration) -> Result<Resampler, ResampleError> {
         if !RATES.contains(&from_hz) || !RATES.contains(&to_hz) {
             return Err(ResampleError::Rate { from_hz, to_hz });
@@ -96,14 +101,15 @@ impl Resampler {
         Ok(Resampler { from_hz, to_hz, filter, taken: 0, made: 0 })
     }
 
-    /// How many input frames are inside at most: pushed, but not in the output yet. They are the pair of blocks
-    /// that has to fill, less its last frame, and the half of the filter that lies ahead of a frame. 0 when the rates are equal.
+    /// Returns the maximum number of input frames that are pushed and not yet in the output. They are the
+    /// pair of blocks that has to fill, less its last frame, and the half of the filter that lies ahead
+    /// of a frame. 0 if the rates are equal.
     #[must_use]
     pub fn delay(&self) -> usize {
         self.filter.as_ref().map_or(0, |filter| 2 * filter.plan.block - 1 + filter.plan.peak)
     }
 
-    /// Takes `input` and appends what is complete to `out`. Allocates only if `out` has to grow.
+    /// Takes `input` and appends the completed frames to `out`. Allocates only if `out` has to grow.
     pub fn push(&mut self, input: &[f32], out: &mut Vec<f32>) {
         self.taken += input.len() as u64;
         let before = out.len();
@@ -114,7 +120,7 @@ impl Resampler {
         self.made += (out.len() - before) as u64;
     }
 
-    /// Ends the stream: appends the frames still inside. The resampler is then as new, ready for another stream.
+    /// Ends the stream: appends the frames still inside. The resampler is then ready for another stream.
     pub fn finish(&mut self, out: &mut Vec<f32>) {
         if let Some(filter) = &mut self.filter {
             let total = frames_at(self.taken, self.from_hz, self.to_hz);
@@ -133,7 +139,8 @@ impl std::fmt::Debug for Resampler {
     }
 }
 
-/// How many frames at `to_hz` last as long as `frames` at `from_hz`, rounded to the nearest.
+/// Returns the number of frames at `to_hz` that last as long as `frames` at `from_hz`, rounded to the
+/// nearest.
 #[must_use]
 pub fn frames_at(frames: u64, from_hz: u32, to_hz: u32) -> u64 {
     let (from, to) = (u128::from(from_hz), u128::from(to_hz));
@@ -141,44 +148,44 @@ pub fn frames_at(frames: u64, from_hz: u32, to_hz: u32) -> u64 {
     u64::try_from(rounded).expect("a stream of fewer than 2^64 frames at either rate")
 }
 
-/// What resamplers between the same rates have in common.
+/// State shared by all resamplers between the same rates.
 struct Plan {
     forward: Arc<dyn Fft<f32>>,
     inverse: Arc<dyn Fft<f32>>,
-    /// The filter's spectrum, from 0 to below the lower Nyquist frequency.
+    /// Spectrum of the filter, from 0 to below the lower Nyquist frequency.
     response: Vec<Complex<f32>>,
-    /// The length of a block before and after.
+    /// Length of a block before and after the conversion.
     block: usize,
     block_out: usize,
-    /// Where the filter has its peak: how many input frames it delays.
+    /// Position of the filter's peak, which is the filter's delay in input frames.
     peak: usize,
-    /// Zeros put before the stream, so that `lead + peak` is a whole number of output frames. Without them 44.1 kHz
-    /// to 16 kHz would be 0.18 frames early.
+    /// Zeros inserted before the stream, so that `lead + peak` is a whole number of output frames.
+    /// Without them, 44.1 kHz to 16 kHz would be 0.18 frames early.
     lead: usize,
-    /// `lead + peak` in output frames.
+    /// Value of `lead + peak` in output frames.
     ahead: usize,
 }
 
-/// The rates, and the time that blocks take.
+/// Rates from and to, and the time that blocks take to fill.
 type PlanKey = (u32, u32, Duration);
 
-/// A plan, once it is made. Who needs it meanwhile waits here, and nobody else.
+/// A plan that is made once. Only resamplers that need the same plan wait for it.
 type PlanCell = Arc<OnceLock<Arc<Plan>>>;
 
-/// The most points that the transforms of kept plans may have: those of two plans from 191,999 Hz, a prime
-/// number, or of hundreds at ordinary rates. A point takes some 40 bytes.
+/// Maximum total size of the transforms of kept plans, in points: enough for two plans from 191,999 Hz, a
+/// prime number, or for hundreds at ordinary rates. A point takes some 40 bytes.
 const POINTS_KEPT: usize = 1 << 20;
 
-/// Plans that were used last, kept whether they are in use or not: to plan takes a hundred times as long as
-/// the rest (300 ms from 191,999 Hz), and a session with gaps has one resampler after another.
+/// LRU cache of plans, which are kept even while unused. Planning takes a hundred times as long as the
+/// rest (300 ms from 191,999 Hz), and a session with gaps creates one resampler after another.
 #[derive(Default)]
 struct PlanCache {
-    /// With the points of each; the last used is the last.
+    /// Plans with their points, least recently used first.
     plans: VecDeque<(PlanKey, usize, PlanCell)>,
 }
 
 impl PlanCache {
-    /// The place of a plan, which may be empty.
+    /// Returns the cell of a plan, which may be empty, and marks it as the most recently used.
     fn cell(&mut self, key: PlanKey) -> PlanCell {
         let known = self.plans.iter().position(|(known, ..)| *known == key);
         let plan = known.and_then(|at| self.plans.remove(at)).unwrap_or_else(|| {
@@ -198,11 +205,11 @@ impl PlanCache {
 }
 
 impl Plan {
-    /// The plan that was used for the same before, or a new one.
+    /// Returns the cached plan for these parameters, or makes a new one.
     fn shared(from_hz: u32, to_hz: u32, fill: Duration) -> Arc<Plan> {
         static PLANS: Mutex<PlanCache> = Mutex::new(PlanCache { plans: VecDeque::new() });
         let cell = PLANS.lock().unwrap_or_else(PoisonError::into_inner).cell((from_hz, to_hz, fill));
-        // Outside of the lock.
+        // The plan is made outside of the lock.
         Arc::clone(cell.get_or_init(|| Arc::new(Plan::new(from_hz, to_hz, fill))))
     }
 
@@ -214,12 +221,12 @@ impl Plan {
         let mut taps = vec![Complex::zero(); sizes.fft];
         let cutoff = CUTOFF * f64::from(from_hz.min(to_hz)) / f64::from(from_hz);
         for (tap, value) in taps.iter_mut().zip(windowed_sinc(sizes.peak, cutoff)) {
-            // rustfft scales neither way.
+            // rustfft scales neither transform.
             tap.re = (value / sizes.fft as f64) as f32;
         }
         forward.process(&mut taps);
-        // Each bin has its mirror image among the negative frequencies, but for the one at the Nyquist frequency,
-        // where the filter lets nothing through.
+        // Each bin is mirrored among the negative frequencies, except the one at the Nyquist frequency,
+        // where the filter passes nothing.
         taps.truncate(sizes.fft.min(sizes.fft_out).div_ceil(2));
         let lead = sizes.peak.next_multiple_of(sizes.shortest) - sizes.peak;
         Plan {
@@ -235,7 +242,8 @@ impl Plan {
     }
 }
 
-/// A low-pass filter of `2 * reach + 1` taps with half amplitude at `cutoff` Nyquist frequencies, and 1 at 0 Hz.
+/// Returns a low-pass filter of `2 * reach + 1` taps with half amplitude at `cutoff` Nyquist frequencies,
+/// and gain 1 at 0 Hz.
 fn windowed_sinc(reach: usize, cutoff: f64) -> Vec<f64> {
     let mut taps: Vec<f64> = (0..=2 * reach)
         .map(|n| {
@@ -250,7 +258,7 @@ fn windowed_sinc(reach: usize, cutoff: f64) -> Vec<f64> {
     taps
 }
 
-/// The modified Bessel function of the first kind and order 0, by its power series.
+/// Returns the modified Bessel function of the first kind and order 0, by its power series.
 fn bessel_i0(x: f64) -> f64 {
     let (mut sum, mut term) = (1.0, 1.0);
     for k in 1_u32.. {
@@ -263,21 +271,24 @@ fn bessel_i0(x: f64) -> f64 {
     sum
 }
 
-/// One stream's filter, with the pair of blocks it is filling.
+/// Filter of one stream, with the pair of blocks that it is filling.
 ///
-/// The filter's taps are real, so it does the same to the real part of a complex signal as to the imaginary part, and
-/// one transform takes two blocks: half the work, and none of the sorting that real transforms need afterwards.
+/// The filter's taps are real, so it affects the real and the imaginary part of a complex signal alike,
+/// and one transform takes two blocks. This is half the work, without the reordering that real transforms
+/// need afterwards.
 struct Filter {
     plan: Arc<Plan>,
-    /// The first block is the real part of its first frames, the second the imaginary part; the rest is zero.
+    /// Pair of blocks: the first is the real part of the first frames, the second their imaginary part;
+    /// the rest is zero.
     pair: Vec<Complex<f32>>,
-    /// How many frames of the pair are taken.
+    /// Number of frames in the pair.
     filled: usize,
     filtered: Vec<Complex<f32>>,
     scratch: Vec<Complex<f32>>,
-    /// Output of this pair of blocks, then what it leaves to the next: the end of the filter's response.
+    /// Output of this pair of blocks, followed by the tail of the filter's response, which is added to
+    /// the next.
     sum: Vec<f32>,
-    /// Output frames before the start of the stream, still to be dropped.
+    /// Output frames before the start of the stream that are still to be dropped.
     skip: usize,
 }
 
@@ -305,7 +316,7 @@ impl Filter {
             let room = &mut self.pair[if second { self.filled - block } else { self.filled }..block];
             let (head, rest) = input.split_at(room.len().min(input.len()));
             for (place, &sample) in room.iter_mut().zip(head) {
-                // False for NaN too.
+                // The comparison is false for NaN, too.
                 let sample = if sample.abs() <= LOUDEST { sample } else { 0.0 };
                 if second {
                     place.im = sample;
@@ -321,11 +332,12 @@ impl Filter {
         }
     }
 
-    /// Filters the pair of blocks and appends what comes out, less what lies before the stream.
+    /// Filters the pair of blocks and appends the output, without frames before the start of the stream.
     fn run(&mut self, out: &mut Vec<f32>) {
         let plan = &*self.plan;
         plan.forward.process_with_scratch(&mut self.pair, &mut self.scratch);
-        // Positive frequencies first, negative ones backwards from the end; those of the negative ones are conjugate.
+        // Positive frequencies come first; negative ones follow backwards from the end, and their
+        // response is conjugate.
         let bins = plan.response.len();
         let (positive, negative) = self.filtered.split_at_mut(bins);
         for ((to, from), by) in positive.iter_mut().zip(&self.pair).zip(&plan.response) {
@@ -360,7 +372,7 @@ impl Filter {
         self.filled = 0;
     }
 
-    /// Appends exactly `missing` frames by pushing silence, and starts over.
+    /// Appends exactly `missing` frames by pushing silence, and resets the filter.
     fn flush(&mut self, missing: usize, out: &mut Vec<f32>) {
         let end = out.len() + missing;
         while out.len() < end {
@@ -374,24 +386,24 @@ impl Filter {
     }
 }
 
-/// The lengths of a plan, in input frames unless it is said otherwise.
+/// Lengths of a plan, in input frames unless stated otherwise.
 struct Sizes {
     block: usize,
-    /// Of a transform before and after the change of rate.
+    /// Length of the transform before and after the change of rate.
     fft: usize,
     fft_out: usize,
     peak: usize,
-    /// The shortest block with whole frames on both sides.
+    /// Shortest block with whole frames on both sides.
     shortest: usize,
     shortest_out: usize,
 }
 
 impl Sizes {
-    /// The blocks of which two last `fill`, or as much longer as whole frames on both sides take, and the transforms
-    /// that hold one and the end of the filter's response.
+    /// Returns lengths such that two blocks last `fill`, or longer if whole frames on both sides require
+    /// it, and such that a transform holds one block and the tail of the filter's response.
     ///
-    /// A transform is a multiple of the shortest block by a factor with primes up to 5 only, for which FFTs are fast.
-    /// Sizes picked without that, such as powers of two, were measured up to five times slower.
+    /// A transform is the shortest block times a factor with prime factors up to 5 only, for which FFTs
+    /// are fast. Sizes chosen otherwise, such as powers of two, were measured up to five times slower.
     fn of(from_hz: u32, to_hz: u32, fill: Duration) -> Sizes {
         let divisor = greatest_common_divisor(from_hz, to_hz);
         let (shortest, shortest_out) = ((from_hz / divisor) as usize, (to_hz / divisor) as usize);
@@ -409,7 +421,7 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// Whether `n` has no prime factor above 5.
+/// Returns whether `n` has no prime factor above 5.
 fn is_smooth(mut n: usize) -> bool {
     for prime in [2, 3, 5] {
         while n.is_multiple_of(prime) {
@@ -434,12 +446,12 @@ mod tests {
         assert_eq!(sizes(16_000, 8_000), (160, 480, 240));
         assert_eq!(sizes(24_000, 16_000), (240, 480, 320));
         assert_eq!(sizes(8_000, 16_000), (80, 240, 480));
-        // The common divisors of 50 and 25 Hz leave nothing shorter.
+        // With common divisors of 50 and 25 Hz there is no shorter block.
         assert_eq!(sizes(22_050, 16_000), (441, 882, 640));
         assert_eq!(sizes(11_025, 16_000), (441, 882, 1_280));
     }
 
-    /// The points of a plan's transforms.
+    /// Returns the points of a plan's transforms.
     fn points(from_hz: u32) -> usize {
         let sizes = Sizes::of(from_hz, 16_000, FILL);
         sizes.fft + sizes.fft_out
@@ -447,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_plan_outlives_its_resamplers() {
-        // A rate of this test's own.
+        // No other test uses this rate.
         let first = Plan::shared(44_123, 16_000, FILL);
         let plan = Arc::downgrade(&first);
         drop(first);
@@ -461,7 +473,7 @@ mod tests {
         let (slow, other) = (cache.cell((191_999, 16_000, FILL)), cache.cell((44_100, 16_000, FILL)));
         assert!(Arc::ptr_eq(&slow, &cache.cell((191_999, 16_000, FILL))));
         slow.get_or_init(|| {
-            // While this one is being made.
+            // The other plan is made while this one is in progress.
             assert_eq!(other.get_or_init(|| Arc::new(Plan::new(44_100, 16_000, FILL))).block, 441);
             assert!(Arc::ptr_eq(&other, &cache.cell((44_100, 16_000, FILL))));
             Arc::new(Plan::new(8_000, 16_000, FILL))

@@ -1,13 +1,15 @@
-//! Text cut into sentences, and sentences into clauses.
+//! Splitting of text into sentences, and of sentences into clauses.
 //!
-//! A voice speaks one sentence at a time, so a listener hears the first while the second is being made. The rules
-//! know English and Russian; they look at the dot's surroundings, not at a dictionary.
+//! A voice synthesises one sentence at a time, so a listener hears the first while the second is being
+//! made. The rules are for English and Russian. They examine the characters around a dot, and use no
+//! dictionary except for abbreviations.
 
-/// The longest piece [`sentences`] gives, in characters. 200 characters are about 12 seconds of speech, so a
-/// listener waits for one synthesis of bounded length, whatever the text is.
+/// Maximum length of a piece that [`sentences`] returns, in characters. 200 characters are about 12
+/// seconds of speech, so a listener waits for one synthesis of bounded length, whatever the text is.
 pub const MAX_SENTENCE_CHARS: usize = 200;
 
-/// Abbreviations a sentence doesn't end with: something always follows. Lower case, without the last dot.
+/// Abbreviations that never end a sentence, because something always follows. Lower case, without the
+/// last dot.
 const NEVER_LAST: &[&str] = &[
     "mr",
     "mrs",
@@ -66,24 +68,26 @@ const NEVER_LAST: &[&str] = &[
     "ст",
 ];
 
-/// Abbreviations that stand inside a sentence or at its end. The end is where a capital follows.
+/// Abbreviations that stand inside a sentence or at its end. A capital after the abbreviation marks the
+/// end.
 const MAYBE_LAST: &[&str] = &[
     "etc", "inc", "ltd", "co", "corp", "jr", "sr", "a.m", "p.m", "u.s", "u.k", "no", "т.д", "т.п", "др",
     "пр", "гг", "в", "вв", "руб", "коп", "тыс", "млн", "млрд", "трлн", "кг", "км", "м", "мин", "сек", "ч",
     "н.э",
 ];
 
-/// The sentences of `text`, in order: trimmed, never empty, each at most [`MAX_SENTENCE_CHARS`] characters. A longer
-/// sentence is cut after its last clause that fits, else between words, else between characters. Nothing but white
-/// space is left out.
+/// Returns the sentences of `text`, in order: trimmed, never empty, each at most [`MAX_SENTENCE_CHARS`]
+/// characters. A longer sentence is split after its last clause that fits, else between words, else
+/// between characters. Only white space is left out.
 ///
-/// A sentence ends with `.`, `!`, `?` or `…` (and quotes or brackets that close behind it) before white space and
-/// anything but a small letter, and at an empty line. Dots of abbreviations, initials and decimals end nothing.
+/// A sentence ends with `.`, `!`, `?` or `…` (and closing quotes or brackets after the mark) before white
+/// space and anything but a small letter, and at an empty line. Dots of abbreviations, initials and
+/// decimals end no sentence.
 pub fn sentences(text: &str) -> Sentences<'_> {
     Sentences { rest: text }
 }
 
-/// The iterator behind [`sentences`].
+/// Iterator returned by [`sentences`].
 #[derive(Clone, Debug)]
 pub struct Sentences<'a> {
     rest: &'a str,
@@ -104,8 +108,8 @@ impl<'a> Iterator for Sentences<'a> {
     }
 }
 
-/// Where the first sentence of `text` ends, in bytes: past its closing quotes. `text` starts with a character that is
-/// not white space, so the result is never zero.
+/// Returns the end of the first sentence of `text`, in bytes, including its closing quotes. `text` starts
+/// with a character that is not white space, so the result is never zero.
 fn sentence_end(text: &str) -> usize {
     let (mut last_clause, mut last_word) = (None, None);
     let mut skip_to = 0;
@@ -120,7 +124,7 @@ fn sentence_end(text: &str) -> usize {
             let stop = Stop::read(text, at);
             skip_to = stop.marks_end;
             if stop.ends_sentence(text) {
-                // Marks and closing quotes may lie past the bound; a piece never does.
+                // Marks and closing quotes may exceed the limit, but the returned piece never does.
                 let bound = || text.char_indices().nth(MAX_SENTENCE_CHARS).map_or(text.len(), |(at, _)| at);
                 return if fits(count, &text[at..stop.end]) { stop.end } else { bound() };
             }
@@ -138,18 +142,18 @@ fn sentence_end(text: &str) -> usize {
     text.len()
 }
 
-/// Whether `more` behind `count` characters stays within the bound.
+/// Returns whether `more` after `count` characters stays within the limit.
 fn fits(count: usize, more: &str) -> bool {
     more.chars().take(MAX_SENTENCE_CHARS + 1).count() + count <= MAX_SENTENCE_CHARS
 }
 
-/// A run of terminators: `.`, `?!`, `...`, with the quotes that close behind it.
+/// A run of terminators (`.`, `?!`, `...`) and the quotes that close after it.
 struct Stop {
-    /// Where the run starts.
+    /// Start of the run.
     start: usize,
-    /// Where the run of marks ends.
+    /// End of the marks.
     marks_end: usize,
-    /// Where the closing quotes and brackets end.
+    /// End of the closing quotes and brackets.
     end: usize,
 }
 
@@ -186,8 +190,8 @@ impl Stop {
     }
 }
 
-/// Whether `before`, the text before a single dot that a capital, a digit or a sign follows, ends in an abbreviation
-/// after which a sentence goes on.
+/// Returns whether `before` ends in an abbreviation after which the sentence continues. `before` is the
+/// text before a single dot that a capital, a digit or a sign follows.
 fn is_abbreviation(before: &str) -> bool {
     let word_at = before
         .rfind(|c: char| c.is_whitespace() || is_opening(c))
@@ -210,24 +214,26 @@ fn is_abbreviation(before: &str) -> bool {
     NEVER_LAST.contains(&word.as_str()) || is_initials(&word)
 }
 
-/// `а.с` of `А.С. Пушкин`: single letters with dots between, two or three of them.
+/// Returns whether `word` is initials, such as `а.с` of `А.С. Пушкин`: two or three single letters,
+/// separated by dots.
 fn is_initials(word: &str) -> bool {
     let letters = word.split('.').count();
     (2..=3).contains(&letters)
         && word.split('.').all(|part| part.chars().count() == 1 && part.chars().all(char::is_alphabetic))
 }
 
-/// A part of a sentence and the mark behind it, which says how it is to be spoken.
+/// A part of a sentence and the mark after it, which determines the intonation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clause<'a> {
-    /// The words, with the quotes and brackets among them.
+    /// Words, including the quotes and brackets among them.
     pub text: &'a str,
-    /// One of `. , ? ! ; :`, or `None` where the sentence just ends.
+    /// One of `. , ? ! ; :`, or `None` if the sentence ends without a mark.
     pub mark: Option<char>,
 }
 
-/// The clauses of a sentence: cut at `, ; :`, at dashes between words and at the terminators inside it. Marks without
-/// white space behind (`3,5`, `10:30`) and the dots of abbreviations are no cuts.
+/// Splits a sentence into clauses: at `, ; :`, at dashes between words, and at terminators inside the
+/// sentence. Marks that no white space follows (`3,5`, `10:30`) and the dots of abbreviations do not
+/// split.
 pub fn clauses(sentence: &str) -> Vec<Clause<'_>> {
     let mut clauses = Vec::new();
     let (mut start, mut skip_to) = (0, 0);
@@ -262,7 +268,7 @@ pub fn clauses(sentence: &str) -> Vec<Clause<'_>> {
     }
     let rest = sentence[start..].trim();
     if !rest.is_empty() {
-        // A comma the text ends with has no white space behind; it is a pause all the same.
+        // A comma at the end of the text has no white space after it, but is a pause all the same.
         let text = rest.trim_end_matches(is_clause_mark);
         let mark = rest[text.len()..].chars().next().map(|c| if is_dash(c) { ',' } else { c });
         clauses.push(Clause { text, mark });
@@ -270,7 +276,7 @@ pub fn clauses(sentence: &str) -> Vec<Clause<'_>> {
     clauses
 }
 
-/// Whether a dot after `before` belongs to an abbreviation, whatever follows.
+/// Returns whether a dot after `before` belongs to an abbreviation, whatever follows.
 fn stands_in_abbreviation(before: &str) -> bool {
     let word =
         before.rsplit(|c: char| c.is_whitespace() || is_opening(c)).next().unwrap_or("").to_lowercase();
@@ -281,12 +287,12 @@ fn stands_in_abbreviation(before: &str) -> bool {
         || is_abbreviation(before)
 }
 
-/// The one mark that stands for a run of them: a question stays a question.
+/// Returns the mark that represents a run of marks: a question stays a question.
 fn spoken_mark(marks: &str) -> char {
     ['?', '!'].into_iter().find(|&mark| marks.contains(mark)).unwrap_or('.')
 }
 
-/// What a sentence ends with.
+/// Returns whether a character can end a sentence.
 pub fn is_terminator(c: char) -> bool {
     matches!(c, '.' | '!' | '?' | '…')
 }
@@ -299,17 +305,17 @@ fn is_dash(c: char) -> bool {
     matches!(c, '—' | '–' | '-')
 }
 
-/// What may close behind that.
+/// Returns whether a character can close a quotation or a bracket after a terminator.
 pub fn is_closing(c: char) -> bool {
     matches!(c, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '}')
 }
 
-/// What may stand between a stop and the first letter of what follows.
+/// Returns whether a character can stand between a terminator and the first letter of the next sentence.
 fn is_opening(c: char) -> bool {
     matches!(c, '"' | '\'' | '“' | '„' | '‘' | '«' | '(' | '[' | '{') || is_dash(c)
 }
 
-/// Whether `rest`, which starts at a line's end, goes on with an empty line.
+/// Returns whether an empty line follows `rest`'s first line break, with which `rest` starts.
 fn is_blank_line(rest: &str) -> bool {
     let spaces = &rest[..rest.len() - rest.trim_start().len()];
     spaces.bytes().filter(|&byte| byte == b'\n').count() > 1

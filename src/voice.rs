@@ -1,43 +1,44 @@
-//! Whether somebody speaks: marks for chunks, which drop nothing.
+//! Voice activity detection: marks chunks as voiced or silent, and drops nothing.
 //!
-//! The detector is a small neural network (earshot) that judges hops of 16 ms. Its opinion is kept for as long as
-//! people pause between words, so a chunk that is marked silent lies outside of speech, but for soft sounds before its
-//! first vowel: who drops silent chunks should keep the last one before speech.
+//! The detector is a small neural network (earshot) that scores hops of 16 ms. A voiced hop extends over
+//! the pauses between words (hangover), so a chunk that is marked silent lies outside of speech, except
+//! for soft sounds before the first vowel. A caller that drops silent chunks should keep the last one
+//! before speech.
 
 use earshot::Detector;
 
 use crate::audio::{AudioChunk, sample};
 
-/// The rate that the detector knows.
+/// Sample rate of the detector, in Hz.
 pub const VOICE_RATE: u32 = 16_000;
 
-/// Frames in a hop: what the detector scores at once.
+/// Number of frames in a hop, which the detector scores at once.
 pub const HOP: usize = 256;
 
-/// A hop is voiced from this score on.
+/// Score from which on a hop is voiced.
 pub const VOICED: f32 = 0.5;
 
-/// For so many hops after a voiced one it is still speech: 0.3 s.
+/// Number of hops after a voiced one that still count as speech: 0.3 s.
 const HANGOVER: u32 = 19;
 
-/// Marks the chunks of one stream at [`VOICE_RATE`], in order.
+/// Voice activity detector that marks the chunks of one stream at [`VOICE_RATE`], in order.
 pub struct VoiceMarker {
     detector: Box<Detector>,
-    /// The start of the next hop.
+    /// Samples of the incomplete hop.
     hop: Vec<f32>,
-    /// Hops for which it is still speech.
+    /// Remaining hops that count as speech.
     left: u32,
 }
 
 impl VoiceMarker {
-    /// A marker at the start of a stream.
+    /// Creates a marker at the start of a stream.
     #[must_use]
     pub fn new() -> VoiceMarker {
         VoiceMarker { detector: Box::default(), hop: Vec::with_capacity(HOP), left: 0 }
     }
 
-    /// Marks the next chunk. What does not fill a hop is judged with the next one, and until then like what precedes
-    /// it.
+    /// Marks the next chunk. Samples that do not fill a hop are scored with the next chunk, and until
+    /// then count like those before them.
     #[must_use]
     pub fn mark(&mut self, chunk: AudioChunk) -> AudioChunk {
         let mut voiced = self.left > 0;

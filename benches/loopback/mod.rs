@@ -1,4 +1,4 @@
-//! A gateway on a loopback port that hears with the null recogniser, and a client of it.
+//! A gateway on a loopback port with the null recogniser, and a client of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,13 +26,14 @@ use voxline_gateway::authority::{Authority, NewClient};
 use voxline_gateway::{Engines, Gateway, Options, serve};
 use voxline_testing::NullRecognizer;
 
-/// What the session stream has, in frames per second.
+/// Sample rate of the session stream, in frames per second.
 pub(crate) const SAMPLE_RATE: u32 = 16_000;
 
 /// 5 s: about as often as a talker pauses.
 const SEGMENT: u64 = 5 * SAMPLE_RATE as u64;
 
-/// The gateway, on a thread of its own as it would be in a process of its own, and what a client needs to speak to it.
+/// A gateway, on a thread of its own as it would be in a process of its own, and the parts that a client of
+/// it needs.
 pub(crate) struct Loopback {
     runtime: Runtime,
     address: SocketAddr,
@@ -85,7 +86,8 @@ impl Loopback {
         }
     }
 
-    /// Runs one session over what `audio` gives: from the upgrade to the close, all results received.
+    /// Runs one session over the audio in the channel, from the upgrade to the close, with all results
+    /// received.
     pub(crate) fn session(&self, audio: mpsc::Receiver<Feed>) -> Ledger {
         let (events, mut heard) = mpsc::channel(16);
         let run = session::run(&self.connector, &self.tokens, Settings::new(SAMPLE_RATE), audio, events);
@@ -96,8 +98,8 @@ impl Loopback {
         ledger
     }
 
-    /// Sends the same frames without a session: no ledger, no replay, nothing kept. It minds the gateway's window, as every
-    /// client must. The frames that finals covered.
+    /// Sends the same frames without a session: no ledger, no replay buffer, nothing kept. It keeps to the
+    /// gateway's window, as every client must. Returns the number of frames that finals covered.
     #[allow(dead_code, reason = "not every benchmark compares")]
     pub(crate) fn bare(&self, chunks: impl Iterator<Item = AudioChunk>) -> u64 {
         self.runtime.block_on(async {
@@ -151,7 +153,8 @@ impl Drop for Loopback {
     }
 }
 
-/// One thread each: a session is one task, and a scheduler's choices would be measured with it otherwise.
+/// One thread for each side: a session is one task, and otherwise the choices of a scheduler would be
+/// measured too.
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime on this thread")
 }

@@ -1,4 +1,4 @@
-//! A piece of the session stream.
+//! Chunks of the session stream.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use super::FrameRange;
 /// Bytes per frame of the session stream: one 16-bit sample.
 pub const FRAME_BYTES: usize = 2;
 
-/// A run of consecutive frames: 16-bit little-endian PCM, mono, and where in the session it belongs.
+/// A run of consecutive frames of mono 16-bit little-endian PCM, with its position in the session.
 ///
 /// The payload is reference-counted: clones share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +18,10 @@ pub struct AudioChunk {
 }
 
 impl AudioChunk {
-    /// The chunk that starts at `range.start` and holds `payload`.
+    /// Creates the chunk that covers `range` and holds `payload`.
     ///
     /// # Panics
-    /// If the payload's length is not that of the range.
+    /// Panics if the length of the payload doesn't match the range.
     #[must_use]
     pub fn new(range: FrameRange, payload: Bytes) -> AudioChunk {
         assert_eq!(
@@ -32,31 +32,32 @@ impl AudioChunk {
         AudioChunk { range, payload, voiced: None }
     }
 
-    /// The frames it holds.
+    /// Returns the frames that the chunk covers.
     #[must_use]
     pub fn range(&self) -> FrameRange {
         self.range
     }
 
-    /// The samples: 16-bit little-endian.
+    /// Returns the samples, 16-bit little-endian.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.payload
     }
 
-    /// Whether somebody speaks in it, or just did; `None` where nobody judged.
+    /// Returns whether the chunk contains speech, or follows speech closely; `None` if no voice activity
+    /// detection was done.
     #[must_use]
     pub fn voiced(&self) -> Option<bool> {
         self.voiced
     }
 
-    /// The chunk with a judgement of whether somebody speaks in it.
+    /// Returns the chunk with this result of voice activity detection.
     #[must_use]
     pub fn marked(self, voiced: bool) -> AudioChunk {
         AudioChunk { voiced: Some(voiced), ..self }
     }
 
-    /// The part of the chunk from `start` on, without copying; `None` where nothing is left.
+    /// Returns the part of the chunk from `start` on, without copying; `None` if nothing is left.
     #[must_use]
     pub fn from(&self, start: super::FramePos) -> Option<AudioChunk> {
         if start >= self.range.end {
@@ -69,7 +70,8 @@ impl AudioChunk {
         Some(AudioChunk { range: start.to(self.range.end), payload, voiced: self.voiced })
     }
 
-    /// The first `frames` frames of the chunk, or all of a shorter one, without copying.
+    /// Returns the first `frames` frames of the chunk, or the whole chunk if it is shorter, without
+    /// copying.
     #[must_use]
     pub fn first(&self, frames: u64) -> AudioChunk {
         let frames = frames.min(self.range.len());
@@ -82,15 +84,15 @@ impl AudioChunk {
     }
 }
 
-/// What a source hands the session, in order.
+/// An item that a source feeds into a session. Items are in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Feed {
-    /// The next frames; each chunk starts where the one before ended.
+    /// Next frames; each chunk starts where the one before ended.
     Audio(AudioChunk),
-    /// End the utterance here: what was said so far is wanted now.
+    /// Request to end the utterance here and to finalise what was said so far.
     Flush,
-    /// The source has lost these frames, where its audio goes on: they are told as a gap.
+    /// Frames that the source has lost, directly after the last ones it delivered; reported as a gap.
     Gap(FrameRange),
-    /// The source has ended. A channel that closes without it means that the sender died.
+    /// End of the source. A channel that closes without this item means that the sender died.
     End,
 }

@@ -1,9 +1,9 @@
-//! How the samples of headerless audio are written.
+//! Formats of headerless audio.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How one sample is written.
+/// The encoding of one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// 8-bit unsigned.
@@ -28,14 +28,14 @@ pub enum Encoding {
     F64Le,
     /// 64-bit float, big-endian.
     F64Be,
-    /// G.711 mu-law, as telephones in North America and Japan.
+    /// G.711 mu-law, used by telephones in North America and Japan.
     MuLaw,
-    /// G.711 A-law, as telephones elsewhere.
+    /// G.711 A-law, used by telephones elsewhere.
     ALaw,
 }
 
 impl Encoding {
-    /// All of them.
+    /// All encodings.
     pub const ALL: [Encoding; 13] = [
         Encoding::U8,
         Encoding::S16Le,
@@ -52,7 +52,7 @@ impl Encoding {
         Encoding::ALaw,
     ];
 
-    /// The codec's short name, as ffmpeg and symphonia have it.
+    /// Returns the short name of the codec, as in ffmpeg and symphonia.
     #[must_use]
     pub fn codec(self) -> &'static str {
         match self {
@@ -72,13 +72,13 @@ impl Encoding {
         }
     }
 
-    /// The name it has on the command line: the codec's without `pcm_`.
+    /// Returns the name used on the command line: the codec's without `pcm_`.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.codec().trim_start_matches("pcm_")
     }
 
-    /// Bytes per sample.
+    /// Returns the number of bytes per sample.
     #[must_use]
     pub fn bytes(self) -> usize {
         match self {
@@ -95,13 +95,14 @@ impl Encoding {
     }
 }
 
-/// What headerless audio is: nothing in its bytes says so. Samples of one frame stand side by side, one a channel.
+/// The format of headerless audio, which its bytes don't reveal. The samples of a frame are interleaved,
+/// one per channel.
 ///
-/// Its text form is `ENCODING:RATE:CHANNELS`, such as `s16le:16000:2`. One channel may be left out; so may the rate
-/// of G.711, which is 8000 then.
+/// The text form is `ENCODING:RATE:CHANNELS`, such as `s16le:16000:2`. The number of channels may be
+/// omitted if it is 1, and so may the rate of G.711, which is then 8000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PcmFormat {
-    /// How a sample is written.
+    /// Encoding of a sample.
     pub encoding: Encoding,
     /// Frames per second.
     pub sample_rate: u32,
@@ -110,10 +111,11 @@ pub struct PcmFormat {
 }
 
 impl PcmFormat {
-    /// The most channels headerless audio may have: what WAV writers and recorders of rooms reach.
+    /// Most channels that headerless audio may have: the number that WAV writers and multichannel
+    /// recorders reach.
     pub const CHANNELS_MAX: usize = 64;
 
-    /// Bytes per frame.
+    /// Returns the number of bytes per frame.
     #[must_use]
     pub fn frame_bytes(&self) -> usize {
         self.encoding.bytes() * self.channels
@@ -126,7 +128,7 @@ impl fmt::Display for PcmFormat {
     }
 }
 
-/// A text that names no [`PcmFormat`].
+/// The error for a text that is no valid [`PcmFormat`].
 #[derive(Debug, thiserror::Error)]
 #[error("`{given}` is no format of headerless audio: {why}")]
 pub struct PcmFormatError {
@@ -140,7 +142,7 @@ impl FromStr for PcmFormat {
     fn from_str(text: &str) -> Result<PcmFormat, PcmFormatError> {
         let refused = |why: String| PcmFormatError { given: text.to_owned(), why };
         let mut parts = text.split(':');
-        // mu-law is written so by ffmpeg's muxers, sox, and many telephones.
+        // ffmpeg's muxers, sox, and many telephones call mu-law `ulaw`.
         let name = match parts.next().unwrap_or_default() {
             "ulaw" => "mulaw",
             name => name,

@@ -1,7 +1,7 @@
-//! What audio is on the line: positions counted in frames, and chunks of 16-bit PCM that know where they belong.
+//! Audio of a session: positions counted in frames, and chunks of 16-bit PCM with their positions.
 //!
-//! The session stream is mono, so a *frame* is one sample. Everything that names a place in it (cursors, ranges,
-//! timestamps) is a count of frames from the start of the session; seconds are only for printing.
+//! The session stream is mono, so a *frame* is one sample. All positions (cursors, ranges, timestamps)
+//! are counts of frames from the start of the session; seconds are only for printing.
 
 mod chunk;
 mod format;

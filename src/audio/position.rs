@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A place in the session stream: the count of frames before it.
+/// A position in the session stream: the number of frames before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FramePos(pub u64);
@@ -15,10 +15,11 @@ impl FramePos {
     /// The start of the session.
     pub const ZERO: FramePos = FramePos(0);
 
-    /// The time from the start of the session to here, at `sample_rate` frames per second.
+    /// Returns the time from the start of the session to this position, at `sample_rate` frames per
+    /// second.
     ///
     /// # Panics
-    /// If `sample_rate` is zero.
+    /// Panics if `sample_rate` is zero.
     #[must_use]
     pub fn time(self, sample_rate: u32) -> Duration {
         let rate = u64::from(sample_rate);
@@ -26,10 +27,10 @@ impl FramePos {
         Duration::new(self.0 / rate, u32::try_from(nanos).expect("a remainder is below one second"))
     }
 
-    /// The range from here to `end`.
+    /// Returns the range from this position to `end`.
     ///
     /// # Panics
-    /// If `end` lies before `self`.
+    /// Panics if `end` lies before `self`.
     #[must_use]
     pub fn to(self, end: FramePos) -> FrameRange {
         FrameRange::new(self, end)
@@ -44,7 +45,7 @@ impl Add<u64> for FramePos {
     }
 }
 
-/// The count of frames between two positions.
+/// Subtraction returns the number of frames between two positions.
 impl Sub for FramePos {
     type Output = u64;
 
@@ -69,23 +70,23 @@ pub struct FrameRange {
 }
 
 impl FrameRange {
-    /// The range `start..end`.
+    /// Creates the range `start..end`.
     ///
     /// # Panics
-    /// If `end` lies before `start`.
+    /// Panics if `end` lies before `start`.
     #[must_use]
     pub fn new(start: FramePos, end: FramePos) -> FrameRange {
         assert!(start <= end, "range {start}..{end} runs backwards");
         FrameRange { start, end }
     }
 
-    /// How many frames it holds.
+    /// Returns the number of frames in the range.
     #[must_use]
     pub fn len(self) -> u64 {
         self.end - self.start
     }
 
-    /// Whether it holds no frame.
+    /// Returns whether the range contains no frame.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.start == self.end

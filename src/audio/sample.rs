@@ -1,27 +1,31 @@
-//! Samples: 32-bit floats inside the front end, 16-bit integers on the line.
+//! Conversion of samples between 32-bit floats, used in the front end, and 16-bit integers, used in
+//! sessions.
 //!
-//! Full scale is 32768 in both directions, so that an integer sample survives the way through a float unchanged.
+//! Full scale is 32768 in both directions, so that an integer sample survives the conversion to a float
+//! and back.
 
-/// A 16-bit sample as a float in -1.0..1.0.
+/// Converts a 16-bit sample to a float in -1.0..1.0.
 #[inline]
 #[must_use]
 pub const fn to_f32(sample: i16) -> f32 {
     sample as f32 * (1.0 / 32_768.0)
 }
 
-/// A float as a 16-bit sample: rounded to the nearest (halves to even), saturated at full scale; NaN becomes 0.
+/// Converts a float to a 16-bit sample: rounds to the nearest (halves to even) and saturates at full
+/// scale; NaN becomes 0.
 #[inline]
 #[must_use]
 pub fn to_s16(sample: f32) -> i16 {
-    // 1.5 * 2^23: a float of this size has no bits after the point, so adding it rounds, and the integer is left in
-    // the low bits of the mantissa. Unlike `f32::round` this is plain arithmetic on every target, and vectorises.
+    // 1.5 * 2^23: a float of this size has no fractional bits, so the addition rounds, and leaves the
+    // integer in the low bits of the mantissa. Unlike `f32::round` this is plain arithmetic on every
+    // target, and vectorises.
     const ROUND: f32 = 12_582_912.0;
     let scaled = if sample.is_nan() { 0.0 } else { sample * 32_768.0 };
     let rounded = scaled.clamp(-32_768.0, 32_767.0) + ROUND;
     (rounded.to_bits() as u16).cast_signed()
 }
 
-/// All of `samples` as 16-bit ones.
+/// Converts `samples` to 16-bit ones.
 #[must_use]
 pub fn quantise(samples: &[f32]) -> Vec<i16> {
     samples.iter().map(|&sample| to_s16(sample)).collect()
@@ -34,14 +38,15 @@ pub fn write_s16le(samples: &[f32], out: &mut Vec<u8>) {
     to_s16le(samples, &mut out[start..]);
 }
 
-/// Fills `pcm`, two bytes a sample, with `samples` as 16-bit little-endian PCM; what is too many of either is left.
+/// Fills `pcm`, two bytes per sample, with `samples` as 16-bit little-endian PCM. Excess samples or bytes
+/// are left untouched.
 pub fn to_s16le(samples: &[f32], pcm: &mut [u8]) {
     for (bytes, &sample) in pcm.as_chunks_mut::<2>().0.iter_mut().zip(samples) {
         *bytes = to_s16(sample).to_le_bytes();
     }
 }
 
-/// The samples of 16-bit little-endian PCM, as floats; an odd last byte is ignored.
+/// Converts 16-bit little-endian PCM to floats; an odd last byte is ignored.
 pub fn read_s16le(pcm: &[u8]) -> impl Iterator<Item = f32> + '_ {
     pcm.as_chunks::<2>().0.iter().map(|&bytes| to_f32(i16::from_le_bytes(bytes)))
 }

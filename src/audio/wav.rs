@@ -1,4 +1,4 @@
-//! Writing WAV: 16-bit PCM.
+//! A writer of WAV files with 16-bit PCM.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -6,60 +6,61 @@ use std::path::Path;
 
 use super::sample;
 
-/// The size that says "up to the end of the file", as written where the real one is unknown or above 4 GiB. Not
-/// from the standard, but what ffmpeg and sox write to pipes, and what readers take it for.
+/// Size that means "up to the end of the file", written if the real size is unknown or above 4 GiB. The
+/// standard doesn't define it, but ffmpeg and sox write it to pipes, and readers understand it.
 const UNKNOWN_SIZE: u32 = u32::MAX;
 
-/// The bytes before the samples: RIFF header (12), format chunk (24), header of the data chunk (8).
+/// Bytes before the samples: RIFF header (12), format chunk (24), header of the data chunk (8).
 const HEADER_BYTES: u32 = 44;
 
-/// Why a WAV file cannot be written. What was written before is left as it is.
+/// The reason why a WAV file cannot be written. Data written before the error is left as it is.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WavError {
-    /// The file cannot be made.
+    /// The file cannot be created.
     #[error("{name}: cannot be created: {error}")]
     Create {
-        /// The file.
+        /// Name of the file.
         name: String,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         error: io::Error,
     },
-    /// Samples could not be written: the disk is full, the pipe is closed.
+    /// Samples cannot be written, for example since the disk is full or the pipe is closed.
     #[error("{name}: cannot be written after {frames} frames: {error}")]
     Write {
-        /// The file.
+        /// Name of the file.
         name: String,
-        /// Frames that were accepted before.
+        /// Number of frames accepted before the error.
         frames: u64,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         error: io::Error,
     },
 }
 
-/// Writes a WAV file of 16-bit PCM. Samples of one frame stand side by side, one a channel.
+/// A writer of a WAV file with 16-bit PCM. The samples of a frame are interleaved, one per channel.
 ///
-/// [`finish`](WavWriter::finish) must be called: only it reports what could not be written. A file that was left
-/// without it is readable as far as it was written, since its header says "up to the end".
+/// [`finish`](WavWriter::finish) must be called: no other method reports data that could not be written.
+/// A file left without it is readable as far as it was written, since its header says "up to the end".
 #[derive(Debug)]
 pub struct WavWriter<W: Write> {
     name: String,
     out: W,
     channels: u16,
     frames: u64,
-    /// Puts the real sizes into the header, where the output can go back.
+    /// Function that writes the real sizes into the header, if the output can seek.
     patch: Option<fn(&mut W, u32) -> io::Result<()>>,
-    /// Bytes being converted.
+    /// Buffer for converted samples.
     pcm: Vec<u8>,
 }
 
 impl WavWriter<BufWriter<File>> {
-    /// Creates or replaces the file at `path` for so many channels; `sample_rate` is in Hz. A pipe or a device gets unknown sizes.
+    /// Creates or replaces the file at `path`, with this many channels; `sample_rate` is in Hz. A pipe or
+    /// a device gets unknown sizes.
     ///
     /// # Errors
-    /// If it cannot be created, or not written to.
+    /// Returns [`WavError`] if the file cannot be created or written.
     pub fn create(path: impl AsRef<Path>, sample_rate: u32, channels: u16) -> Result<Self, WavError> {
         let name = path.as_ref().display().to_string();
         let create = |error| WavError::Create { name: name.clone(), error };
@@ -75,10 +76,11 @@ impl WavWriter<BufWriter<File>> {
 }
 
 impl<W: Write + Seek> WavWriter<W> {
-    /// Writes to `out`, which is at its start, and patches the sizes at the end; `name` is what messages call it.
+    /// Writes to `out`, which must be at its start, and patches the sizes at the end. `name` is used in
+    /// error messages.
     ///
     /// # Errors
-    /// If the header cannot be written.
+    /// Returns [`WavError::Write`] if the header cannot be written.
     pub fn seekable(
         name: impl Into<String>,
         out: W,
@@ -90,10 +92,10 @@ impl<W: Write + Seek> WavWriter<W> {
 }
 
 impl<W: Write> WavWriter<W> {
-    /// Writes to `out`, which cannot go back (a pipe, a socket): the header's sizes stay 0xFFFFFFFF.
+    /// Writes to `out`, which cannot seek (a pipe, a socket): the sizes in the header stay 0xFFFFFFFF.
     ///
     /// # Errors
-    /// If the header cannot be written.
+    /// Returns [`WavError::Write`] if the header cannot be written.
     pub fn streaming(
         name: impl Into<String>,
         out: W,
@@ -103,13 +105,13 @@ impl<W: Write> WavWriter<W> {
         WavWriter::begin(name.into(), out, (sample_rate, channels), None)
     }
 
-    /// Writes float samples, see [`sample::to_s16`].
+    /// Writes float samples, converted as by [`sample::to_s16`].
     ///
     /// # Errors
-    /// If they cannot be written.
+    /// Returns [`WavError::Write`] if the samples cannot be written.
     ///
     /// # Panics
-    /// If part of a frame is given.
+    /// Panics if the last frame is incomplete.
     pub fn write(&mut self, samples: &[f32]) -> Result<(), WavError> {
         let mut pcm = std::mem::take(&mut self.pcm);
         pcm.clear();
@@ -122,10 +124,10 @@ impl<W: Write> WavWriter<W> {
     /// Writes 16-bit little-endian PCM, such as a chunk's payload.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// Returns [`WavError::Write`] if the samples cannot be written.
     ///
     /// # Panics
-    /// If part of a frame is given.
+    /// Panics if the last frame is incomplete.
     pub fn write_s16le(&mut self, pcm: &[u8]) -> Result<(), WavError> {
         let frame = self.frame_bytes();
         assert!(pcm.len().is_multiple_of(frame), "{} bytes are not whole frames of {frame}", pcm.len());
@@ -134,24 +136,24 @@ impl<W: Write> WavWriter<W> {
         Ok(())
     }
 
-    /// Hands on what is buffered, for who reads while it is written. The header stays as it is.
+    /// Flushes buffered data, for a reader that follows the output. The header stays as it is.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// Returns [`WavError::Write`] if the data cannot be written.
     pub fn flush(&mut self) -> Result<(), WavError> {
         self.out.flush().map_err(|error| self.failed(error))
     }
 
-    /// How many frames were accepted.
+    /// Returns the number of frames accepted.
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Writes what is buffered, patches the sizes, and gives the output back.
+    /// Writes buffered data, patches the sizes, and returns the output.
     ///
     /// # Errors
-    /// If any of it could not be written.
+    /// Returns [`WavError::Write`] if any of the data could not be written.
     pub fn finish(mut self) -> Result<W, WavError> {
         let ended = self.end();
         match ended {
@@ -175,7 +177,7 @@ impl<W: Write> WavWriter<W> {
     fn end(&mut self) -> io::Result<()> {
         self.out.flush()?;
         let Some(patch) = self.patch else { return Ok(()) };
-        // A longer file keeps the sizes that mean "up to the end".
+        // A larger file keeps the sizes that mean "up to the end".
         let size =
             self.frames.checked_mul(self.frame_bytes() as u64).and_then(|bytes| u32::try_from(bytes).ok());
         if let Some(size) = size.filter(|&size| size < UNKNOWN_SIZE - HEADER_BYTES) {
@@ -194,7 +196,8 @@ impl<W: Write> WavWriter<W> {
     }
 }
 
-/// The header with unknown sizes (Multimedia Programming Interface and Data Specifications 1.0, "WAVE").
+/// Returns a header with unknown sizes (Multimedia Programming Interface and Data Specifications 1.0,
+/// "WAVE").
 fn header(sample_rate: u32, channels: u16) -> Vec<u8> {
     let frame_bytes = channels.saturating_mul(2);
     let mut header = Vec::with_capacity(HEADER_BYTES as usize);
@@ -213,10 +216,10 @@ fn header(sample_rate: u32, channels: u16) -> Vec<u8> {
     header
 }
 
-/// Writes the sizes for `data_bytes` of samples, and goes back to the end.
+/// Writes the sizes for `data_bytes` of samples, and seeks back to the end.
 fn patch_sizes<W: Write + Seek>(out: &mut W, data_bytes: u32) -> io::Result<()> {
     out.seek(SeekFrom::Start(4))?;
-    // The RIFF chunk holds everything after its own header of 8 bytes.
+    // The RIFF chunk contains everything after its own header of 8 bytes.
     out.write_all(&(data_bytes + HEADER_BYTES - 8).to_le_bytes())?;
     out.seek(SeekFrom::Start(u64::from(HEADER_BYTES) - 4))?;
     out.write_all(&data_bytes.to_le_bytes())?;

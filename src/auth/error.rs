@@ -1,4 +1,4 @@
-//! Why there is no token.
+//! Errors obtaining a token.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,100 +7,101 @@ use super::slots::SlotsError;
 use super::vault::VaultError;
 use crate::recovery::Recovery;
 
-/// Why there is no token.
+/// Error obtaining a token.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
     /// The token endpoint could not be asked.
     #[error("token endpoint {endpoint}: {reason}")]
     Unreachable {
-        /// Its address.
+        /// Address of the token endpoint.
         endpoint: String,
-        /// What happened.
+        /// Reason of the failure.
         reason: String,
-        /// Whether the question may have arrived, and only the answer not.
+        /// True if the request may have arrived, and only the response was lost.
         asked: bool,
     },
-    /// The token endpoint said no.
+    /// The token endpoint refused the request.
     #[error(
         "token endpoint {endpoint} refused the grant {grant} (status {status}): {}",
         told.clone().unwrap_or_else(|| reason.to_string())
     )]
     Refused {
-        /// Its address.
+        /// Address of the token endpoint.
         endpoint: String,
-        /// The grant: `client_credentials` or `refresh_token`.
+        /// Refused grant: `client_credentials` or `refresh_token`, or `revocation` for a revocation.
         grant: &'static str,
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// Its reason, by its error code.
+        /// Reason of the endpoint, by its error code.
         reason: Refusal,
-        /// Its reason in its own words, where it gave one that is fit to be shown.
+        /// Reason in the endpoint's own words, if it gave one that is fit to be shown.
         told: Option<String>,
-        /// What to do about it.
+        /// Suggested recovery.
         recovery: Recovery,
     },
-    /// A token had expired when it came: the answer was slow, the machine slept, or its clock was set.
+    /// A token had expired on arrival: the response was slow, the machine slept, or its clock was set.
     #[error("token from the token endpoint {endpoint} had expired when it came")]
     Late {
-        /// Its address.
+        /// Address of the token endpoint.
         endpoint: String,
     },
-    /// The token endpoint's answer can't be understood.
+    /// The response of the token endpoint cannot be understood.
     #[error("token endpoint {endpoint} answered without {missing}")]
     Answer {
-        /// Its address.
+        /// Address of the token endpoint.
         endpoint: String,
-        /// What is missing from the answer.
+        /// Missing part of the response.
         missing: &'static str,
     },
-    /// The token can't be sent.
+    /// The token cannot be sent in a header.
     #[error("{0} is not a token: it is empty or holds characters that can't be sent")]
     Token(&'static str),
-    /// The service token was refused, for a reason that the service told; nothing can replace it.
+    /// The service refused the service token, with a reason given elsewhere; a service token cannot be
+    /// replaced.
     #[error("a service token can't be refreshed: create a new one")]
     ServiceToken,
-    /// The service refuses what its own token endpoint has granted a moment ago.
+    /// The service refuses a token that its own token endpoint granted a moment ago.
     #[error("access token refused as fresh as it came from the token endpoint {endpoint}")]
     Rejected {
-        /// The token endpoint's address.
+        /// Address of the token endpoint.
         endpoint: String,
     },
-    /// Asking for tokens too often would use up what the project has of them.
+    /// The project's refresh-token slots allow no further request now.
     #[error(transparent)]
     Slots(#[from] SlotsError),
-    /// The last try failed, and it is too early for the next.
+    /// The last attempt failed, and the next is not due yet.
     #[error("{error}; next try in {} s", wait.as_secs_f64().ceil())]
     Waiting {
-        /// How the last try failed.
+        /// Error of the last attempt.
         error: Box<AuthError>,
-        /// How long until the next.
+        /// Time until the next attempt.
         wait: Duration,
     },
-    /// Whoever was asking the token endpoint ended first, with its runtime.
+    /// The renewal task ended before the response, with its runtime.
     #[error("asking the token endpoint {endpoint} was interrupted")]
     Interrupted {
-        /// Its address.
+        /// Address of the token endpoint.
         endpoint: String,
     },
-    /// Tokens can't be kept.
+    /// Tokens cannot be stored.
     #[error(transparent)]
     Vault(#[from] VaultError),
 }
 
-/// The reason for which the token endpoint refused, by its error code alone: the rest of its answer is for
+/// Reason of a refusal by the token endpoint, from its error code alone: the rest of the response is for
 /// people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The client id or secret is wrong.
     Client,
-    /// The refresh token is dead.
+    /// The refresh token is no longer valid.
     Grant,
-    /// The project has no token left to give.
+    /// The project's limit of tokens is reached.
     Limit,
-    /// It doesn't take such requests, or didn't understand this one.
+    /// The endpoint does not accept such requests, or did not understand this one.
     Request,
-    /// It didn't say.
+    /// The endpoint gave no reason.
     Unknown,
 }
 
@@ -116,21 +117,21 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The kinds of trouble with tokens that users tell apart.
+/// Categories of token errors that users tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthErrorKind {
-    /// The token endpoint can't be asked, or gives no answer that helps. Trying later may.
+    /// The token endpoint cannot be reached, or gives no usable response. A later attempt may succeed.
     Unreachable,
-    /// A limit of the service, or of asking it.
+    /// A limit of the service was reached, or a limit of requests to it.
     Limit,
-    /// Tokens can't be kept or read on this machine.
+    /// Tokens cannot be stored or read on this machine.
     Setup,
-    /// The service doesn't accept the credentials.
+    /// The service does not accept the credentials.
     Authentication,
 }
 
 impl AuthError {
-    /// What to do about it.
+    /// Returns the suggested recovery.
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         match self {
@@ -153,7 +154,7 @@ impl AuthError {
         }
     }
 
-    /// What went wrong, where this only says that it did before.
+    /// Returns the error of the last attempt for [`AuthError::Waiting`], and the error itself otherwise.
     #[must_use]
     pub fn cause(&self) -> &AuthError {
         match self {
@@ -162,7 +163,7 @@ impl AuthError {
         }
     }
 
-    /// What kind it is, for those who act on no more than that.
+    /// Returns the category of the error, for callers that act on no more than that.
     #[must_use]
     pub fn kind(&self) -> AuthErrorKind {
         match self.cause() {
@@ -180,8 +181,9 @@ impl AuthError {
         }
     }
 
-    /// Whether the service says that a refresh token is dead, in so many words or by refusing it without a reason: of the
-    /// original's reasons nothing is known, and its clients take 400 for that.
+    /// Returns whether the service says that a refresh token is no longer valid, explicitly or by a
+    /// refusal without a reason. The reasons that the original service gives are unknown, and its clients
+    /// take status 400 for an invalid refresh token.
     pub(super) fn is_dead_grant(&self) -> bool {
         matches!(
             self,
@@ -190,7 +192,8 @@ impl AuthError {
         )
     }
 
-    /// Whether a request that failed so may have been granted all the same: no answer came, or one by somebody in between.
+    /// Returns whether the failed request may have been granted all the same: no response came, or one
+    /// from an intermediary.
     pub(super) fn may_be_granted(&self) -> bool {
         match self {
             AuthError::Unreachable { asked, .. } => *asked,

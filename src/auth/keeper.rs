@@ -1,4 +1,4 @@
-//! The task that renews tokens.
+//! Background task that renews tokens.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,28 +16,30 @@ use super::vault::{LockedVault, Vault};
 use voxline_support::clock::Moment;
 use voxline_support::random;
 
-/// How long the keeper sleeps at most. Timers stand still while the machine sleeps; the clocks it reads don't.
+/// Longest sleep of the task. Timers stand still while the machine sleeps; the clocks that the task reads
+/// do not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// A bug to commit, for tests of the tests.
+/// Defect to plant, for tests of the test suite.
 #[cfg(feature = "test-util")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlantedTokenBug {
-    /// A token is handed out before it is on the disk.
+    /// A token is handed out before it is saved.
     PublishedBeforeSaved,
-    /// A slot is asked for before that is on the disk.
+    /// A new slot is requested before the request is saved.
     AskedBeforeSaved,
 }
 
-/// Renews tokens, one renewal at a time, in a task of its own: a caller that is dropped in the middle takes no renewal
-/// with it, and so no refresh token that only the answer held.
+/// Renews tokens, one renewal at a time, in a task of its own. A caller that is dropped midway therefore
+/// cancels no renewal, and loses no refresh token that only the response holds.
 pub(super) struct Keeper {
     client: OAuthClient,
     vault: Vault,
     renewal: Mutex<Renewal>,
-    /// Somebody asked.
+    /// Notified when a caller asks for a token.
     asked: Notify,
-    /// How the last renewal ended. Also changes when the task ends, so that nobody waits for one that won't come.
+    /// Outcome of the last renewal. Also changes when the task ends, so that no caller waits for a
+    /// renewal that will not happen.
     ends: watch::Sender<Option<AuthError>>,
     #[cfg(feature = "test-util")]
     planted: Mutex<Option<PlantedTokenBug>>,
@@ -57,7 +59,7 @@ impl Keeper {
         }
     }
 
-    /// The same, committing this bug.
+    /// Plants `bug`.
     #[cfg(feature = "test-util")]
     pub(super) fn commit(&self, bug: PlantedTokenBug) {
         *self.planted.lock().unwrap_or_else(PoisonError::into_inner) = Some(bug);
@@ -72,17 +74,18 @@ impl Keeper {
         self.client.client_id()
     }
 
-    /// Why there is no token from a renewal that nobody carries to its end.
+    /// Returns the error of a renewal that was never completed.
     pub(super) fn interrupted(&self) -> AuthError {
         AuthError::Interrupted { endpoint: self.client.endpoint().to_string() }
     }
 
-    /// Changes whenever a renewal ends.
+    /// Returns a receiver that changes whenever a renewal ends.
     pub(super) fn ends(&self) -> watch::Receiver<Option<AuthError>> {
         self.ends.subscribe()
     }
 
-    /// A token for a caller, if there is one; if not, or if it is due, a renewal follows.
+    /// Returns a token to a caller, if there is one. Wakes the task, which renews the token if it is
+    /// missing or due.
     pub(super) fn ask(&self, newer_than: Option<TokenGeneration>) -> Answer {
         let answer = self.lock().ask(newer_than, &self.now());
         self.asked.notify_one();
@@ -97,7 +100,7 @@ impl Keeper {
         self.renewal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Renews until it is stopped. A renewal under way is carried to its end.
+    /// Renews tokens until it is stopped. A renewal in progress is completed first.
     pub(super) async fn run(self: Arc<Keeper>, stop: CancellationToken) {
         let _task = Task(&self);
         while !stop.is_cancelled() {
@@ -126,7 +129,7 @@ impl Keeper {
             (renewal.done(outcome, &now).err(), renewal.lives(&now))
         };
         match &end {
-            // Nobody else hears of it, as long as the old one serves.
+            // Log a warning: no caller sees the error while the old token is valid.
             Some(error) if lives => tracing::warn!(%error, "token not renewed, the old one still lives"),
             Some(error) => tracing::debug!(%error, "token not renewed"),
             None => {}
@@ -134,8 +137,9 @@ impl Keeper {
         self.ends.send_replace(end);
     }
 
-    /// A token other than `stale`: one that another process left in the vault, or else one from the token endpoint, by
-    /// the refresh token, or by the client's secret where that is missing or dead.
+    /// Obtains a token other than `stale`: one that another process left in the vault, or else one from
+    /// the token endpoint, by the refresh token, or by the client secret if the refresh token is missing
+    /// or invalid.
     async fn renew(&self, stale: Option<&SecretString>) -> Result<Renewed, AuthError> {
         let mut vault = self.vault.lock().await?;
         let now = self.now();
@@ -147,7 +151,8 @@ impl Keeper {
         let Some(refresh) = held.and_then(|tokens| tokens.refresh) else {
             return self.ask_for_slot(vault).await;
         };
-        // The disk must be able to keep what is asked for; and whether the answer was kept is known to whoever is next.
+        // Save before the request: the disk must be able to keep the response, and after a crash the next
+        // process must know that no response was kept.
         let unanswered = std::mem::replace(&mut vault.account.refreshing, true);
         let mut vault = vault.save().await?;
         match self.client.refresh(&refresh).await {
@@ -157,7 +162,8 @@ impl Keeper {
             }
             Err(error) if error.is_dead_grant() => {
                 tracing::info!(%error, "asking by client credentials");
-                // The service is sure that it is dead only where it says so, and no successor of it was lost on the way.
+                // The slot is certainly free only if the service says that the grant is invalid and no
+                // successor token was lost earlier.
                 let sure = matches!(error, AuthError::Refused { reason: Refusal::Grant, .. }) && !unanswered;
                 vault.account.slots.leave(if sure { SlotState::Free } else { SlotState::Abandoned });
                 vault.account.tokens = None;
@@ -174,7 +180,8 @@ impl Keeper {
         }
     }
 
-    /// A new pair of tokens, which takes one of the project's slots. The request is on the disk before it is made.
+    /// Obtains a new pair of tokens, which takes one of the project's slots. The request is saved before
+    /// it is sent.
     async fn ask_for_slot(&self, mut vault: LockedVault) -> Result<Renewed, AuthError> {
         vault.account.slots.ask(&self.now())?;
         #[cfg(feature = "test-util")]
@@ -202,7 +209,7 @@ impl Keeper {
         }
     }
 
-    /// Puts tokens on the disk before anybody uses them: a crash must not lose the project's slot.
+    /// Saves tokens before any caller gets them: a crash must not lose the project's slot.
     async fn keep(&self, mut vault: LockedVault, tokens: TokenSet) -> Result<Renewed, AuthError> {
         #[cfg(feature = "test-util")]
         if self.commits(PlantedTokenBug::PublishedBeforeSaved) {
@@ -215,7 +222,7 @@ impl Keeper {
     }
 }
 
-/// The keeper's task: whoever waits is told when it ends, however that comes.
+/// Guard of the renewal task, which notifies waiting callers when the task ends for any reason.
 struct Task<'a>(&'a Keeper);
 
 impl Drop for Task<'_> {
@@ -224,7 +231,7 @@ impl Drop for Task<'_> {
     }
 }
 
-/// A renewal, whose end is told to all that wait for it, however it comes.
+/// Guard of a renewal, which reports the outcome to waiting callers even if the renewal is dropped.
 struct UnderWay<'a> {
     keeper: &'a Keeper,
     outcome: Option<Result<Renewed, AuthError>>,

@@ -1,26 +1,27 @@
-//! Giving tokens up.
+//! Revocation of stored tokens.
 
 use super::error::AuthError;
 use super::oauth::OAuthClient;
 use super::slots::SlotState;
 use super::vault::Vault;
 
-/// What became of the tokens that were given up.
+/// Outcome of [`log_out`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoggedOut {
-    /// There were none.
+    /// The vault held no tokens.
     Nothing,
-    /// The service has forgotten them, and their slot is free.
+    /// The service has revoked the tokens, and their slot is free.
     Revoked,
-    /// They are gone from here; the service may count their slot for as long as it likes.
+    /// The tokens are deleted locally. The service may go on counting their slot for any length of time.
     Abandoned,
 }
 
-/// Gives up the tokens in `vault`: has the service revoke them, unless `locally`, and forgets them. That a slot may still
-/// be taken at the service is remembered.
+/// Deletes the tokens in `vault` after having the service revoke them; `locally` skips the revocation. A
+/// slot that may still be taken at the service stays on record.
 ///
 /// # Errors
-/// See [`AuthError`]. Where the service can't be asked, the tokens are kept.
+/// Returns [`AuthError`] if the vault cannot be read or written, or if the service cannot be asked to
+/// revoke the tokens. In the latter case the tokens are kept.
 pub async fn log_out(client: &OAuthClient, vault: &Vault, locally: bool) -> Result<LoggedOut, AuthError> {
     let mut vault = vault.lock().await?;
     let Some(tokens) = vault.account.tokens.take() else { return Ok(LoggedOut::Nothing) };

@@ -1,8 +1,9 @@
-//! Tokens: what they are, where they come from, where they are kept.
+//! Authentication: token types, and where tokens are obtained and stored.
 //!
-//! A [`TokenProvider`] hands out access tokens that live and renews them in time; behind it are an [`OAuthClient`], which
-//! asks the token endpoint, and a [`Vault`], which keeps the answers on disk, for later runs and for other processes.
-//! When to renew is decided in `renewal`, without clock, disk or network; `keeper` does it.
+//! A [`TokenProvider`] hands out unexpired access tokens and renews them in time. It uses an
+//! [`OAuthClient`], which queries the token endpoint, and a [`Vault`], which stores the responses on disk
+//! for later runs and other processes. The module `renewal` decides when to renew, without clock, disk or
+//! network; `keeper` carries the renewals out.
 
 mod error;
 mod keeper;

@@ -1,4 +1,4 @@
-//! The client of the token endpoint.
+//! Client of the token endpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +13,29 @@ use crate::net::{self, Endpoint, read_answer, reason};
 use crate::recovery::{Recovery, retry_after};
 use voxline_support::clock::Clock;
 
-/// The token endpoint's path.
+/// Path of the token endpoint.
 pub const TOKEN_PATH: &str = "/auth/oauth/v1/token";
-/// Where tokens are revoked, in the manner of RFC 7009. The original service has no such thing.
+/// Path of token revocation, modelled on RFC 7009. The original service has no such endpoint.
 pub const REVOCATION_PATH: &str = "/auth/oauth/v1/revoke";
 
 const REFRESH_TOKEN: &str = "refresh_token";
-/// How long one request to the token endpoint may take in all.
+/// Total time limit of one request to the token endpoint.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest answer read: a real one has a few hundred bytes.
+/// Largest response that is read, in bytes. Real responses have a few hundred bytes.
 const MAX_ANSWER: usize = 64 * 1024;
-/// The lifetime assumed where the answer states none: the documented one.
+/// Lifetime assumed if the response states none: the documented one.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Who asks.
+/// Credentials of an OAuth client.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// The client id: an identifier, not a secret.
+    /// Client id: an identifier, not a secret.
     pub client_id: String,
-    /// Its secret.
+    /// Client secret.
     pub client_secret: SecretString,
 }
 
-/// Asks the token endpoint for tokens.
+/// Client of the token endpoint.
 #[derive(Clone)]
 pub struct OAuthClient {
     http: reqwest::Client,
@@ -45,7 +45,7 @@ pub struct OAuthClient {
 }
 
 impl OAuthClient {
-    /// A client of the token endpoint at `endpoint`.
+    /// Creates a client of the token endpoint at `endpoint`.
     #[must_use]
     pub fn new(
         http: reqwest::Client,
@@ -56,27 +56,29 @@ impl OAuthClient {
         OAuthClient { http, endpoint, credentials, clock }
     }
 
-    /// Who asks.
+    /// Returns the client id.
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.credentials.client_id
     }
 
-    /// The service's address.
+    /// Returns the address of the service.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// The clock by which grants are dated.
+    /// Returns the clock that dates the grants.
     pub(super) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
-    /// Gets a first pair of tokens for the client's secret. Each call takes one of the project's 25 refresh tokens.
+    /// Obtains a first pair of tokens by the client secret. Each call takes one of the project's 25
+    /// refresh tokens.
     ///
     /// # Errors
-    /// See [`AuthError`]; [`AuthError::Refused`] where the id or secret is wrong, or no refresh token is left.
+    /// Returns [`AuthError`] if no tokens are obtained: [`AuthError::Refused`] if the id or secret is
+    /// wrong, or if no refresh token is left.
     pub async fn client_credentials(&self) -> Result<TokenSet, AuthError> {
         let body = json!({
             "client_id": self.credentials.client_id,
@@ -86,10 +88,11 @@ impl OAuthClient {
         self.ask("client_credentials", &body).await
     }
 
-    /// Gets a new access token for a refresh token.
+    /// Obtains a new access token by a refresh token.
     ///
     /// # Errors
-    /// See [`AuthError`]; [`AuthError::Refused`] where the refresh token is dead.
+    /// Returns [`AuthError`] if no token is obtained: [`AuthError::Refused`] if the refresh token is no
+    /// longer valid.
     pub async fn refresh(&self, token: &RefreshToken) -> Result<TokenSet, AuthError> {
         let body = json!({
             "client_id": self.credentials.client_id,
@@ -99,11 +102,11 @@ impl OAuthClient {
         self.ask(REFRESH_TOKEN, &body).await
     }
 
-    /// Tells the service to forget a refresh token and all that it bought. `false` where the service has no way to:
-    /// the original has not.
+    /// Asks the service to revoke a refresh token and all access tokens obtained by it. Returns `false`
+    /// if the service does not support revocation, as the original service does not.
     ///
     /// # Errors
-    /// See [`AuthError`].
+    /// Returns [`AuthError`] if the service cannot be reached or refuses the request.
     pub async fn revoke(&self, token: &RefreshToken) -> Result<bool, AuthError> {
         let body = json!({ "client_id": self.credentials.client_id, "token": token.0.expose_secret() });
         let mut response = self.post(REVOCATION_PATH, &body).await?;
@@ -115,7 +118,8 @@ impl OAuthClient {
     }
 
     async fn ask(&self, grant: &'static str, body: &Value) -> Result<TokenSet, AuthError> {
-        // The token's life began no later than the answer was written; counting from before the question is safe.
+        // The lifetime began no later than the response was written, so it is safe to count from before
+        // the request.
         let granted = self.clock.moment();
         let mut response = self.post(TOKEN_PATH, body).await?;
         if !response.status().is_success() {
@@ -149,12 +153,12 @@ impl OAuthClient {
         AuthError::Unreachable {
             endpoint: self.endpoint.to_string(),
             reason: reason(error),
-            // What was never connected asked for nothing.
+            // A request without a connection cannot have been granted.
             asked: !error.is_connect(),
         }
     }
 
-    /// The error that an answer other than a success to `request` is.
+    /// Returns the error for `response`, which is not a success, to `request`.
     async fn refusal(
         &self,
         grant: &'static str,
@@ -173,9 +177,9 @@ impl OAuthClient {
             Err(error) => return self.unreachable(&error),
         };
         let recovery = match asked {
-            // Access tokens end by themselves, and make room.
+            // Access tokens expire by themselves, which makes room for new ones.
             Recovery::Fatal if grant == REFRESH_TOKEN && reason == Refusal::Limit => Recovery::Retry,
-            // Here no token was refused but what should buy one.
+            // A 401 of this endpoint refuses the credentials or the refresh token, not an access token.
             Recovery::RefreshToken => Recovery::Fatal,
             recovery => recovery,
         };
@@ -184,8 +188,8 @@ impl OAuthClient {
     }
 }
 
-/// What an error code means: those of RFC 6749, section 5.2, and our gateway's own. A body that is none of these, nor
-/// empty, comes from somebody in between.
+/// Maps an error code of RFC 6749, section 5.2, or of our own gateway. A body that is neither empty nor
+/// JSON of that form comes from an intermediary.
 fn refusal(body: &[u8]) -> Refusal {
     let body: Value = match body.trim_ascii() {
         [] => return Refusal::Unknown,
@@ -203,7 +207,8 @@ fn refusal(body: &[u8]) -> Refusal {
     }
 }
 
-/// The endpoint's answer, read tolerantly: the documented `expired_in` is a string, others send `expires_in` or numbers.
+/// Response of the token endpoint, parsed leniently: the documented `expired_in` is a string; other
+/// services send `expires_in`, or numbers.
 #[derive(Deserialize)]
 struct Answer {
     access_token: SecretString,
@@ -213,7 +218,8 @@ struct Answer {
     scope: Option<Value>,
 }
 
-/// What the token opens: documented as an object of numbers, elsewhere (RFC 6749, section 3.3) names between spaces.
+/// Parses the scope of a token: documented as an object of numbers, elsewhere (RFC 6749, section 3.3) as
+/// names separated by spaces.
 fn scope(value: Value) -> Option<Scope> {
     match value {
         Value::Object(names) => {
@@ -225,13 +231,13 @@ fn scope(value: Value) -> Option<Scope> {
     }
 }
 
-/// Seconds, as a number or as a string of one.
+/// Parses seconds, given as a number or as a string of one.
 fn seconds(value: &Value) -> Option<Duration> {
     let seconds: f64 = match value {
         Value::String(text) => text.trim().parse().ok()?,
         value => value.as_f64()?,
     };
-    // No token lives for a century; a larger number would overflow sums with the time of day.
+    // Limit lifetimes to a century: larger numbers would overflow sums with the time of day.
     let century = 100.0 * 365.0 * 86_400.0;
     (!seconds.is_nan()).then(|| Duration::from_secs_f64(seconds.clamp(0.0, century)))
 }
@@ -266,11 +272,11 @@ mod tests {
         assert_eq!(refusal(br#"{"error":"invalid_grant"}"#), Refusal::Grant);
         assert_eq!(refusal(br#"{"error":"invalid_client"}"#), Refusal::Client);
         assert_eq!(refusal(br#"{"error":"limit_exceeded"}"#), Refusal::Limit);
-        // It may say so without a reason.
+        // The service may report an invalid grant without a reason.
         for body in ["", " ", r#"{"message":"no"}"#, r#"{"error":{"code":4048}}"#] {
             assert_eq!(refusal(body.as_bytes()), Refusal::Unknown, "{body}");
         }
-        // Somebody in between, or about something else.
+        // Responses of intermediaries, or about something else.
         for body in ["<html>bad request</html>", "[]", r#"{"error":"invalid_request"}"#] {
             assert_eq!(refusal(body.as_bytes()), Refusal::Request, "{body}");
         }

@@ -1,4 +1,4 @@
-//! Hands out access tokens that live.
+//! Provider of unexpired access tokens.
 
 use std::fmt;
 use std::future::Future;
@@ -18,14 +18,16 @@ use super::renewal::Answer;
 use super::token::{AccessToken, TokenGeneration};
 use super::vault::Vault;
 
-/// Where sessions and requests get their token. However many ask at once, one request goes to the token endpoint, and
-/// its outcome is everybody's.
+/// Source of the access tokens of sessions and requests. Concurrent callers share one request to the
+/// token endpoint and its outcome.
 ///
-/// Tokens of an [`OAuthClient`] are renewed in the background, from the first call until the provider is closed or
-/// dropped; the old one is handed out while it lives. That is done by a task in the runtime of the first caller (tokio's,
-/// with time and I/O), which must go on running while others wait for a token; a runtime that was dropped is noticed.
+/// Tokens of an [`OAuthClient`] are renewed in the background, from the first call until the provider is
+/// closed or dropped. During a renewal the old token is returned as long as it is unexpired. The renewal
+/// task runs in the runtime of the first caller (tokio, with time and I/O enabled). That runtime must
+/// keep running while other callers wait for a token; if it was dropped, the next caller starts the task
+/// again.
 ///
-/// Clones share it.
+/// Clones share the same provider.
 #[derive(Clone)]
 pub struct TokenProvider {
     source: Arc<Source>,
@@ -37,35 +39,35 @@ enum Source {
     Other(Box<dyn TokenSource>),
 }
 
-/// A token service that is none of ours: what a [`TokenProvider`] asks instead.
+/// An external token service, which a [`TokenProvider`] queries instead of the token endpoint.
 pub trait TokenSource: Send + Sync {
-    /// A token that has not expired. Where `newer_than` is given, the token of that generation was refused, or is about
-    /// to end, and the answer's generation is higher. However many ask for a token newer than the same one, the source
-    /// should ask its service once.
+    /// Returns an unexpired token. If `newer_than` is given, the token of that generation was refused or
+    /// is about to expire, and the returned token has a higher generation. The source should send one
+    /// request to its service for any number of concurrent callers that pass the same generation.
     fn token(&self, newer_than: Option<TokenGeneration>) -> TokenFuture<'_>;
 }
 
-/// A token on its way.
+/// Future that resolves to an access token.
 pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<AccessToken, AuthError>> + Send + 'a>>;
 
 impl TokenProvider {
-    /// Hands out a service token, which lives as long as the service lets it.
+    /// Creates a provider of one service token, which is valid for as long as the service accepts it.
     ///
     /// # Errors
-    /// [`AuthError::Token`] for a text that can't be a token.
+    /// Returns [`AuthError::Token`] if the text cannot be a token.
     pub fn service(token: &SecretString) -> Result<TokenProvider, AuthError> {
         let token = AccessToken::new(token, TokenGeneration(0)).ok_or(AuthError::Token("service token"))?;
         Ok(TokenProvider::new(Source::Service(token)))
     }
 
-    /// Hands out access tokens that `client` gets, keeping them in `vault`. Other processes may share the vault, and
-    /// share its tokens then.
+    /// Creates a provider of access tokens that `client` obtains and `vault` stores. Processes that share
+    /// the vault share its tokens.
     #[must_use]
     pub fn oauth(client: OAuthClient, vault: Vault) -> TokenProvider {
         TokenProvider::new(Source::OAuth(OAuth::new(client, vault)))
     }
 
-    /// Hands out the tokens of `source`.
+    /// Creates a provider of the tokens of `source`.
     #[must_use]
     pub fn from_source(source: impl TokenSource + 'static) -> TokenProvider {
         TokenProvider::new(Source::Other(Box::new(source)))
@@ -75,7 +77,7 @@ impl TokenProvider {
         TokenProvider { source: Arc::new(source) }
     }
 
-    /// The same provider, committing this bug.
+    /// Returns the same provider with `bug` planted in it.
     #[cfg(feature = "test-util")]
     #[must_use]
     pub fn planted(self, bug: PlantedTokenBug) -> TokenProvider {
@@ -85,27 +87,29 @@ impl TokenProvider {
         self
     }
 
-    /// A token that has not expired. Waits only where none is held that lives; while the endpoint is down the old one
-    /// is handed out as long as it lives.
+    /// Returns an unexpired token. Waits only if no unexpired token is held. While the token endpoint is
+    /// down, the old token is returned until it expires.
     ///
     /// # Errors
-    /// See [`AuthError`]. One that says [`AuthError::Waiting`] asked nobody.
+    /// Returns [`AuthError`] if no token can be obtained. An [`AuthError::Waiting`] means that no request
+    /// was sent.
     pub async fn token(&self) -> Result<AccessToken, AuthError> {
         self.get(None).await
     }
 
-    /// A token newer than the one of this `generation`, which was refused or is at its end. A thousand sessions refused
-    /// at once cause one renewal.
+    /// Returns a token newer than the one of `generation`, which was refused or is about to expire. A
+    /// thousand sessions refused at once cause one renewal.
     ///
     /// # Errors
-    /// See [`AuthError`]; [`AuthError::ServiceToken`] for a service token, which nothing can replace, and
-    /// [`AuthError::Rejected`] where the one refused was itself granted a moment ago because of a refusal.
+    /// Returns [`AuthError`] if no newer token can be obtained: [`AuthError::ServiceToken`] for a service
+    /// token, which cannot be replaced, and [`AuthError::Rejected`] if the refused token was itself
+    /// issued a moment ago because of a refusal.
     pub async fn newer_than(&self, generation: TokenGeneration) -> Result<AccessToken, AuthError> {
         self.get(Some(generation)).await
     }
 
-    /// Stops renewing, and waits for a renewal under way: its answer may be the only one to hold a new refresh token.
-    /// Clones hand out the last token for as long as it lives.
+    /// Stops renewing, and waits for a renewal in progress, since its response may hold the only copy of
+    /// a new refresh token. Clones return the last token until it expires.
     pub async fn close(self) {
         if let Source::OAuth(oauth) = &*self.source {
             oauth.close().await;
@@ -132,12 +136,13 @@ impl fmt::Debug for TokenProvider {
     }
 }
 
-/// The callers' side of tokens that are renewed.
+/// State of a provider that renews tokens, as callers use it.
 struct OAuth {
     keeper: Arc<Keeper>,
-    /// The keeper's task. It ends with the runtime it was started in; then it is started again in the caller's.
+    /// Renewal task. It ends with the runtime in which it was started, and the next caller restarts the
+    /// task in the caller's own runtime.
     task: Mutex<Option<JoinHandle<()>>>,
-    /// Ends the keeper's task with the last clone of the provider.
+    /// Cancelled when the last clone of the provider is dropped, which ends the renewal task.
     stop: CancellationToken,
     _stop: DropGuard,
 }
@@ -154,14 +159,14 @@ impl OAuth {
     }
 
     async fn get(&self, newer_than: Option<TokenGeneration>) -> Result<AccessToken, AuthError> {
-        // Watched from before the question, so that no end of a renewal is missed.
+        // Subscribe before asking, so that no completed renewal is missed.
         let mut ends = self.keeper.ends();
         let mut ended = None;
         loop {
             self.see_to_the_keeper();
             match (self.keeper.ask(newer_than), ended) {
                 (Answer::Token(token), _) => return Ok(token),
-                // It is the failure that this caller has waited for.
+                // The caller waited for this attempt: return its own error instead of `Waiting`.
                 (Answer::Failed(AuthError::Waiting { error, .. }), Some(_)) => return Err(*error),
                 (Answer::Failed(error), _) | (Answer::Wait, Some(Some(error))) => return Err(error),
                 (Answer::Wait, _) if self.stop.is_cancelled() => return Err(self.keeper.interrupted()),
@@ -176,12 +181,12 @@ impl OAuth {
         self.stop.cancel();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
-            // It may have ended with its runtime.
+            // The task may have ended with its runtime.
             let _ = task.await;
         }
     }
 
-    /// Sees to it that somebody renews.
+    /// Starts the renewal task if it is not running.
     #[expect(clippy::disallowed_methods, reason = "ends with the provider")]
     fn see_to_the_keeper(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);

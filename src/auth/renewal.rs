@@ -1,7 +1,8 @@
-//! When a token is renewed, and what callers are told meanwhile: the provider's logic, without clock, disk or network.
+//! Token renewal as a state machine: when to renew, and what callers get meanwhile, without clock, disk
+//! or network.
 //!
-//! [`Renewal::ask`] answers a caller; [`Renewal::next`] tells what to do next: wait, or renew. However many ask, one
-//! renewal is under way at a time, and its outcome is everybody's.
+//! [`Renewal::ask`] serves a caller, and [`Renewal::next`] returns the next step: to wait or to renew.
+//! One renewal is in progress at a time, and all callers share its outcome.
 
 use std::time::Duration;
 
@@ -13,64 +14,67 @@ use crate::recovery::Recovery;
 use voxline_support::clock::Moment;
 use voxline_support::random::Random;
 
-/// After the first failures the wait is anything up to a ceiling that doubles from [`FIRST_CEILING`] ("full jitter":
-/// many clients that failed together don't come back together). After [`DOUBLINGS`] of them it is [`LAST_WAIT`] and some
-/// spread: so an endpoint that is down for an hour is asked at most 70 times, and is back in use a minute after it is back.
+/// Ceiling of the random wait after the first failure. The ceiling doubles with each failure (full
+/// jitter: many clients that failed together do not retry together). After [`DOUBLINGS`] failures the
+/// wait is [`LAST_WAIT`] plus up to [`LAST_SPREAD`]: an endpoint that is down for an hour is asked at
+/// most 70 times, and is back in use within a minute of its recovery.
 const FIRST_CEILING: Duration = Duration::from_secs(2);
 const DOUBLINGS: u32 = 5;
 const LAST_WAIT: Duration = Duration::from_secs(57);
 const LAST_SPREAD: Duration = Duration::from_secs(3);
-/// The longest `Retry-After` that is believed.
+/// Longest `Retry-After` that is honoured.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// A token that replaced a refused one and is refused within this time, and within half of its life, is refused for
-/// another reason than its age: one more would be refused, too.
+/// Age below which a refused replacement token is rejected for good, provided that less than half of its
+/// lifetime has passed. Such a token replaced a refused one and cannot have been refused for its age, so
+/// another one would be refused, too.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// What a caller is told.
+/// Response to a caller that asks for a token.
 #[derive(Debug)]
 pub enum Answer {
-    /// A token that lives.
+    /// An unexpired token.
     Token(AccessToken),
     /// A renewal is due: ask again when it is done.
     Wait,
-    /// There is none.
+    /// No token is available.
     Failed(AuthError),
 }
 
-/// What is to be done next.
+/// Next step of the renewal task.
 #[derive(Debug)]
 pub enum Step {
-    /// Get a token other than this one, which is refused or at its end, then say [`Renewal::done`].
+    /// Obtain a token other than `stale`, then call [`Renewal::done`].
     Renew {
-        /// The token in force.
+        /// Access token in force, which was refused or is about to expire.
         stale: Option<SecretString>,
     },
-    /// Nothing for so long, unless somebody asks.
+    /// Wait for this long, unless a caller asks.
     Wait(Duration),
-    /// Nothing, until somebody asks or the renewal under way is done.
+    /// Wait until a caller asks, or until the renewal in progress is done.
     Idle,
 }
 
-/// What a renewal brought.
+/// Result of a successful renewal.
 #[derive(Debug)]
 pub struct Renewed {
-    /// What was granted.
+    /// Granted tokens.
     pub tokens: TokenSet,
-    /// Whether another process had got it before: then nobody knows what that knew of the service.
+    /// True if another process had obtained the tokens before. It is then unknown if they replaced
+    /// refused ones.
     pub shared: bool,
 }
 
-/// The token in force, and the way to the next one.
+/// The token in force, and the state of its renewal.
 #[derive(Debug)]
 pub struct Renewal {
     endpoint: String,
     held: Option<Held>,
     generation: TokenGeneration,
-    /// Somebody waits for a newer token than the one in force.
+    /// True if a caller waits for a newer token than the one in force.
     wanted: bool,
-    /// The token in force was refused.
+    /// True if the token in force was refused.
     refused: bool,
-    /// Since when a renewal is under way.
+    /// Start of the renewal in progress.
     under_way: Option<Moment>,
     failed: Option<Failed>,
     random: Random,
@@ -79,24 +83,26 @@ pub struct Renewal {
 #[derive(Debug)]
 struct Held {
     tokens: TokenSet,
-    /// How long before its end it is to be replaced.
+    /// Time before the token's expiry at which its renewal is due.
     lead: Duration,
-    /// It replaced one that was refused.
+    /// True if the token replaced a refused one.
     by_refusal: bool,
 }
 
-/// The last renewals, where all of them failed.
+/// The failed renewals since the last success.
 #[derive(Debug)]
 struct Failed {
     error: AuthError,
     count: u32,
-    /// When the last of them began, and how long after that the next is due: one that took long has waited already.
+    /// Start of the last renewal. `wait` counts from this moment, so that the duration of a slow renewal
+    /// is part of the wait.
     began: Moment,
     wait: Duration,
 }
 
 impl Failed {
-    /// How long until the next try. A clock that was set back, on a machine started anew, says nothing: try now.
+    /// Returns the time until the next attempt. If no clock can tell the age (the clock was set back and
+    /// the machine rebooted), the attempt is due now.
     fn left(&self, now: &Moment) -> Duration {
         self.began.age(now).map_or(Duration::ZERO, |age| self.wait.saturating_sub(age))
     }
@@ -107,7 +113,7 @@ impl Failed {
 }
 
 impl Renewal {
-    /// Holds no token yet. `seed` decides the spread of the waits.
+    /// Creates a renewal without a token. `seed` determines the jitter of the waits.
     pub fn new(endpoint: String, seed: u64) -> Renewal {
         Renewal {
             endpoint,
@@ -121,13 +127,15 @@ impl Renewal {
         }
     }
 
-    /// A token for a caller; `newer_than` is one that was refused, or is at its end, and must not be handed out again.
+    /// Returns a token to a caller. `newer_than` names a token that was refused or is about to expire,
+    /// and must not be returned again.
     pub fn ask(&mut self, newer_than: Option<TokenGeneration>, now: &Moment) -> Answer {
         let stale = newer_than.is_some_and(|stale| self.generation <= stale);
         if let Some(held) = &self.held {
             let left = held.tokens.left(now);
             let age = held.tokens.lifetime.saturating_sub(left);
-            // Near its end nobody knows whether it was refused, or is only to be replaced.
+            // Close to the token's expiry, a caller may ask because of a refusal or merely ahead of the
+            // expiry.
             if stale && left > held.tokens.margin() {
                 if held.by_refusal && age < FRESH && left > age {
                     return Answer::Failed(AuthError::Rejected { endpoint: self.endpoint.clone() });
@@ -153,7 +161,7 @@ impl Renewal {
         }
     }
 
-    /// What is to be done next. [`Step::Renew`] is said once for each renewal.
+    /// Returns the next step. [`Step::Renew`] is returned once for each renewal.
     pub fn next(&mut self, now: &Moment) -> Step {
         if self.under_way.is_some() {
             return Step::Idle;
@@ -162,7 +170,7 @@ impl Renewal {
         let until_wanted = if self.wanted { Some(Duration::ZERO) } else { until_due };
         let Some(wait) = until_wanted else { return Step::Idle };
         let wait = match &self.failed {
-            // What can't help is tried again for the sake of a token that still serves, or of somebody who asks.
+            // After a fatal error, retry only while the old token is still valid, or if a caller asks.
             Some(failed) if !self.wanted && !failed.is_passing() && !self.lives(now) => return Step::Idle,
             Some(failed) => wait.max(failed.left(now)),
             None => wait,
@@ -174,7 +182,7 @@ impl Renewal {
         Step::Renew { stale: self.held.as_ref().map(|held| held.tokens.access.clone()) }
     }
 
-    /// A renewal ended so. Tells why there is still no other token, where that is so.
+    /// Records the outcome of a renewal. Returns the error if there is still no other token.
     pub fn done(&mut self, outcome: Result<Renewed, AuthError>, now: &Moment) -> Result<(), AuthError> {
         let began = self.under_way.take().unwrap_or_else(|| now.clone());
         self.wanted = false;
@@ -201,7 +209,7 @@ impl Renewal {
         }
     }
 
-    /// The renewal that began then has failed: when to try again.
+    /// Schedules the next attempt after the renewal that began at `began` failed.
     fn put_off(&mut self, error: AuthError, began: Moment, now: &Moment) {
         let count = self.failed.as_ref().map_or(0, |failed| failed.count).saturating_add(1);
         let pause = match count {
@@ -218,7 +226,7 @@ impl Renewal {
         self.failed = Some(Failed { error, count, began, wait });
     }
 
-    /// Whether the token in force can still be handed out.
+    /// Returns whether the token in force is unexpired.
     pub fn lives(&self, now: &Moment) -> bool {
         self.held.as_ref().is_some_and(|held| !held.tokens.is_expired(now))
     }
@@ -245,7 +253,7 @@ mod tests {
         TokenSet { access, refresh: None, granted: at(granted), lifetime, scope: None }
     }
 
-    /// Somebody asks, and gets this.
+    /// Asks for a token, and completes the renewal with `tokens`.
     fn renew(renewal: &mut Renewal, newer_than: Option<u64>, tokens: TokenSet, shared: bool, now: u64) {
         let newer_than = newer_than.map(TokenGeneration);
         assert!(matches!(renewal.ask(newer_than, &at(now)), Answer::Wait));
@@ -266,8 +274,8 @@ mod tests {
         assert!((150..165).contains(least) && (285..=300).contains(most), "{least} to {most} s");
     }
 
-    /// What another process has got may be refused for its age; nobody here knows whether it replaced a
-    /// refused one.
+    /// A token that another process obtained may be refused for its age: this process does not know
+    /// whether the token replaced a refused one.
     #[test]
     fn a_refused_token_of_another_process_is_replaced() {
         for shared in [false, true] {
@@ -280,7 +288,7 @@ mod tests {
         }
     }
 
-    /// A token that lives for less than two minutes may be refused for its age within one.
+    /// A token with a lifetime under two minutes may be refused for its age within one minute.
     #[test]
     fn a_token_in_the_second_half_of_a_short_life_is_replaced() {
         for (age, is_rejected) in [(20, true), (40, false)] {
@@ -294,8 +302,8 @@ mod tests {
         }
     }
 
-    /// A request that begins now, takes so long and is answered with `Retry-After`: when the next is due,
-    /// from now.
+    /// Lets a request that starts at `now` and takes `took` seconds fail with `Retry-After`. Returns the
+    /// wait before the next request, counted from `now`.
     fn put_off(renewal: &mut Renewal, now: u64, took: u64, retry_after: u64) -> Duration {
         assert!(matches!(renewal.ask(None, &at(now)), Answer::Wait));
         assert!(matches!(renewal.next(&at(now)), Step::Renew { .. }));
@@ -314,7 +322,7 @@ mod tests {
         Duration::from_secs(took) + failed.left(&at(now + took))
     }
 
-    /// It asks for a pause after its answer, not after the question.
+    /// `Retry-After` counts from the response, not from the request.
     #[test]
     fn what_the_service_asks_for_counts_from_its_answer() {
         for seed in 0..100 {

@@ -1,7 +1,8 @@
-//! What a vault knows of the project's slots: a project has 25 refresh tokens, and each `client_credentials` takes one.
+//! Accounting of a project's refresh-token slots: a project has 25 refresh tokens, and each
+//! `client_credentials` request takes one.
 //!
-//! A request is written down before it is made. So whoever dies between the request and the answer, again and again,
-//! finds on the disk how often it has asked, and waits longer each time.
+//! Each request is recorded on disk before it is sent. A process that crashes repeatedly between request
+//! and response therefore finds the number of its requests on disk, and waits longer each time.
 
 use std::time::Duration;
 
@@ -9,89 +10,90 @@ use serde::{Deserialize, Serialize};
 
 use voxline_support::clock::Moment;
 
-/// The documented limit of refresh tokens a project.
+/// Documented limit of refresh tokens per project.
 pub const MAX_SLOTS: usize = 25;
-/// How many requests are remembered, those whose slot is free again included.
+/// Maximum number of remembered requests, including those whose slot is free again.
 const MEMORY: usize = 4 * MAX_SLOTS;
-/// After a request that nothing came of, the next waits so long; each further one in a row doubles that, up to a day.
+/// Wait after one recent request that yielded no lasting token. Each further one doubles the wait, up to
+/// a day.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Why no new pair of tokens is asked for.
+/// Reason not to request a new pair of tokens.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlotsError {
-    /// Requests were made lately, and nothing could be kept of what they brought.
+    /// Too many requests were made recently, and their tokens were lost or became invalid.
     #[error(
         "{requests} requests for a new refresh token lately, each of which may have used one of the project's \
          {MAX_SLOTS}; the next is due in {} s", wait.as_secs_f64().ceil()
     )]
     TooSoon {
-        /// How many in a row.
+        /// Number of recent requests that count towards the wait.
         requests: usize,
-        /// How long to wait.
+        /// Remaining wait before the next request.
         wait: Duration,
     },
-    /// All slots of the project are taken, as far as is known here.
+    /// All slots of the project are taken, according to this vault.
     #[error(
         "all {MAX_SLOTS} refresh tokens of the project are taken from here: {held}; once they are free at the service, \
          forget them here (voxline token logout --forget)"
     )]
     AllTaken {
-        /// What holds them.
+        /// Summary of the requests that hold the slots.
         held: String,
     },
-    /// All slots of the project are taken, as the service says.
+    /// All slots of the project are taken, according to the service.
     #[error("all refresh tokens of the project are taken, says the service; from here: {held}")]
     Refused {
-        /// What is known here.
+        /// Summary of the requests that this vault knows.
         held: String,
     },
 }
 
-/// One request for a refresh token, and what became of it.
+/// One request for a refresh token, and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
-    /// When it was asked for.
+    /// Time of the request.
     pub asked: Moment,
-    /// What became of it.
+    /// Outcome of the request.
     pub state: SlotState,
 }
 
-/// What became of a request for a refresh token.
+/// Outcome of a request for a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotState {
-    /// Nobody knows: no answer was kept. The service may hold a token that nobody has.
+    /// Unknown: no response was kept. The service may hold a refresh token that no client has.
     Unanswered,
-    /// Its refresh token is in force.
+    /// The refresh token is in force.
     Held,
-    /// Its refresh token was given up without the service being told.
+    /// The refresh token was discarded without telling the service.
     Abandoned,
-    /// The service says that its refresh token is dead, or was told to forget it.
+    /// The refresh token is invalid according to the service, or the service has revoked it.
     Free,
 }
 
-/// All requests that this vault remembers, oldest first.
+/// All requests that a vault remembers, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slots(Vec<Slot>);
 
 impl Slots {
-    /// The requests, oldest first.
+    /// Returns the requests, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.0.iter()
     }
 
-    /// How many of the project's slots are taken from here, as far as is known.
+    /// Returns the number of the project's slots that this vault has taken, as far as it knows.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.0.iter().filter(|slot| slot.state != SlotState::Free).count()
     }
 
-    /// Writes down a request that is about to be made.
+    /// Records a request that is about to be made.
     ///
     /// # Errors
-    /// [`SlotsError`], where it must not be made now.
+    /// Returns [`SlotsError`] if the request must not be made now.
     pub(super) fn ask(&mut self, now: &Moment) -> Result<(), SlotsError> {
         if self.taken() >= MAX_SLOTS {
             return Err(SlotsError::AllTaken { held: self.to_string() });
@@ -99,7 +101,8 @@ impl Slots {
         let age = |slot: &Slot| slot.asked.age(now);
         let unanswered = self.0.iter().rev().take_while(|slot| slot.state == SlotState::Unanswered).count();
         let lately = self.0.iter().filter(|slot| age(slot).is_some_and(|age| age < DAY)).count();
-        // Where the last answer was kept and its token died, that is no reason to wait; but twice in a day it is.
+        // One token whose response was kept may be replaced at once after it becomes invalid. A second
+        // within a day must wait.
         let requests = if unanswered > 0 { unanswered } else { lately.saturating_sub(1) };
         if let Some(doublings) = requests.checked_sub(1) {
             let wait = FIRST_WAIT.saturating_mul(1 << doublings.min(16)).min(DAY);
@@ -117,7 +120,8 @@ impl Slots {
         Ok(())
     }
 
-    /// What became of the last request: it was never made or surely not granted, where this is `None`.
+    /// Records the outcome of the last request. `None` removes the request: it was never made, or
+    /// certainly not granted.
     pub(super) fn answer(&mut self, state: Option<SlotState>) {
         match state {
             Some(state) => self.0.last_mut().expect("asked before").state = state,
@@ -125,7 +129,7 @@ impl Slots {
         }
     }
 
-    /// The refresh token in force is in force no more.
+    /// Moves the refresh token in force, if any, to `state`.
     pub(super) fn leave(&mut self, state: SlotState) {
         for slot in self.0.iter_mut().filter(|slot| slot.state == SlotState::Held) {
             slot.state = state;
@@ -156,9 +160,9 @@ mod tests {
         let mut slots = Slots::default();
         let asked: Vec<u64> = (0..86_400).filter(|second| slots.ask(&at(*second)).is_ok()).collect();
         assert_eq!(asked[..6], [0, 10, 30, 70, 150, 310]);
-        // Half of the project's in a day.
+        // About half of the project's slots in the first day.
         assert_eq!((asked.len(), slots.taken()), (14, 14));
-        // In the end it is told what holds the slots.
+        // Once all slots are taken, the error reports what holds them.
         let all_taken = (0..200).find_map(|day| match slots.ask(&at(86_400 * (day + 1))) {
             Err(SlotsError::AllTaken { held }) => Some(held),
             _ => None,

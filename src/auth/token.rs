@@ -1,4 +1,4 @@
-//! Token types. None of them prints its secret.
+//! Token types, which never print their secrets.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use voxline_support::clock::Moment;
 
-/// Counts the access tokens a provider has handed out: a later token has a higher generation, so that a refusal can
-/// be told to concern the token in force or one already replaced.
+/// Number of an access token of one provider. Later tokens have higher generations, which tells whether a
+/// refusal concerns the token in force or one already replaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TokenGeneration(pub u64);
 
-/// An access or service token: what goes into `Authorization: Bearer`.
+/// An access or service token, as sent in `Authorization: Bearer`.
 #[derive(Clone)]
 pub struct AccessToken {
     bearer: HeaderValue,
@@ -24,7 +24,7 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
-    /// The token with this text; `None` where the text could not travel in a header.
+    /// Creates a token from its text, or returns `None` if the text cannot be sent in a header.
     #[must_use]
     pub fn new(secret: &SecretString, generation: TokenGeneration) -> Option<AccessToken> {
         let text = secret.expose_secret();
@@ -33,37 +33,37 @@ impl AccessToken {
             return None;
         }
         let mut bearer = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
-        // Kept out of logs and of the compression state of HTTP/2.
+        // Keeps the value out of logs and of the HTTP/2 compression state.
         bearer.set_sensitive(true);
         Some(AccessToken { bearer, generation, life: None })
     }
 
-    /// The same, known to live for so long from now.
+    /// Sets the remaining lifetime of the token.
     #[must_use]
     pub fn living(self, life: Duration) -> AccessToken {
         AccessToken { life: Some(life), ..self }
     }
 
-    /// How long it lived from when it was handed out, where that is known.
+    /// Returns the remaining lifetime at the time the token was handed out, if known.
     #[must_use]
     pub fn life(&self) -> Option<Duration> {
         self.life
     }
 
-    /// The value of the `Authorization` header, marked sensitive.
+    /// Returns the value of the `Authorization` header, marked sensitive.
     #[must_use]
     pub fn bearer(&self) -> HeaderValue {
         self.bearer.clone()
     }
 
-    /// Its text: for a message that carries it on a socket that its predecessor opened.
+    /// Returns the text of the token, for a message on a socket that was opened with a preceding token.
     #[must_use]
     pub fn expose(&self) -> &str {
         let bearer = self.bearer.to_str().expect("graphic characters");
         bearer.strip_prefix("Bearer ").expect("put there")
     }
 
-    /// Which of its provider's tokens it is.
+    /// Returns the generation of the token within its provider.
     #[must_use]
     pub fn generation(&self) -> TokenGeneration {
         self.generation
@@ -76,7 +76,7 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// What buys the next access token.
+/// A refresh token, which obtains further access tokens.
 #[derive(Clone)]
 pub struct RefreshToken(pub SecretString);
 
@@ -86,7 +86,7 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// What a token opens, by the service's names: `asr_short`, `asr_stream`, `tts`.
+/// Scope of a token, by the service's names: `asr_short`, `asr_stream`, `tts`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope(pub BTreeSet<String>);
 
@@ -97,35 +97,36 @@ impl fmt::Display for Scope {
     }
 }
 
-/// What the token endpoint granted.
+/// Tokens that the token endpoint granted.
 #[derive(Clone, Debug)]
 pub struct TokenSet {
-    /// The access token's text.
+    /// Text of the access token.
     pub access: SecretString,
-    /// The refresh token; an answer may leave it out, then the one used stays in force.
+    /// Refresh token. A response may leave it out; the one that was used then stays in force.
     pub refresh: Option<RefreshToken>,
-    /// When the access token was granted, or a little before.
+    /// Time of the grant, or slightly earlier.
     pub granted: Moment,
-    /// How long the access token lives from then.
+    /// Lifetime of the access token from `granted` on.
     pub lifetime: Duration,
-    /// What the access token opens, where the endpoint said so.
+    /// Scope of the access token, if the endpoint stated it.
     pub scope: Option<Scope>,
 }
 
 impl TokenSet {
-    /// How long before its end an access token is to be replaced: a fifth of its life, and at most five minutes.
+    /// Returns the time before expiry at which an access token is to be replaced: a fifth of its
+    /// lifetime, at most five minutes.
     #[must_use]
     pub fn margin(&self) -> Duration {
         (self.lifetime / 5).min(Duration::from_secs(300))
     }
 
-    /// How long the access token still lives at `now`. Nothing is left of one whose age no clock can tell.
+    /// Returns the remaining lifetime at `now`; zero if no clock can tell the token's age.
     #[must_use]
     pub fn left(&self, now: &Moment) -> Duration {
         self.granted.age(now).map_or(Duration::ZERO, |age| self.lifetime.saturating_sub(age))
     }
 
-    /// Whether the access token is known to be of no use any more at `now`.
+    /// Returns whether the access token has expired at `now`, or no clock can tell its age.
     #[must_use]
     pub fn is_expired(&self, now: &Moment) -> bool {
         self.left(now).is_zero()

@@ -1,5 +1,6 @@
-//! The header of an AIFF or AIFF-C file that holds PCM or G.711, so that its audio can be read as it stands. (Audio
-//! Interchange File Format 1.3 and AIFF-C, Apple; symphonia's reader refuses files whose end is missing.)
+//! The header of an AIFF or AIFF-C file that holds PCM or G.711, so that its audio can be read directly.
+//! (Audio Interchange File Format 1.3 and AIFF-C, Apple; symphonia's reader refuses files whose end is
+//! missing.)
 
 use std::io::{self, Read};
 
@@ -7,8 +8,8 @@ use super::opening::Opening;
 use super::pcm::{HEADER_BYTES_MAX, PcmHeader};
 use crate::audio::{Encoding, PcmFormat};
 
-/// Reads up to the first byte of the audio. `None` where this is no AIFF, holds something else (ADPCM, signed bytes),
-/// or is not as it should be: then whoever reads it next will say what is wrong.
+/// Reads up to the first byte of the audio. Returns `None` if the source is no AIFF, holds something else
+/// (ADPCM, signed bytes), or is malformed; the next reader then reports the fault.
 ///
 /// `opening` must be at its start. Afterwards it is at the audio, or anywhere if there is none.
 pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
@@ -23,11 +24,12 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
         let size = u64::from(u32::from_be_bytes(size));
         if [a, b, c, d] == *b"SSND" {
             let Some(format) = format else { return Ok(None) };
-            // Where in the chunk the audio starts, then the size of blocks it may be aligned to.
+            // The offset of the audio in the chunk, then the size of the blocks that it may be aligned
+            // to.
             let mut place = [0; 8];
             opening.read_exact(&mut place)?;
             let offset = u64::from(u32::from_be_bytes([place[0], place[1], place[2], place[3]]));
-            // What is skipped of a stream is kept in memory.
+            // Skipped bytes of a stream are kept in memory.
             if offset > HEADER_BYTES_MAX {
                 return Ok(None);
             }
@@ -35,7 +37,7 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
             let bytes = Some(size.saturating_sub(8 + offset));
             return Ok(Some(PcmHeader { format, bytes, container: "aiff" }));
         }
-        // Its header counts too: chunks of no bytes could otherwise go on for ever.
+        // The chunk header counts too; otherwise empty chunks could go on for ever.
         before += 8 + size;
         if before > HEADER_BYTES_MAX {
             return Ok(None);
@@ -48,18 +50,18 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
                 known => format = known,
             }
         }
-        // Chunks start at even places.
+        // Chunks start at even offsets.
         opening.skip(size % 2)?;
     }
 }
 
-/// What a common chunk says; `None` if it is neither PCM nor G.711.
+/// Returns the format that a common chunk states; `None` if it is neither PCM nor G.711.
 fn pcm_format(common: &[u8]) -> Option<PcmFormat> {
     let (channels, rest) = common.split_first_chunk::<2>()?;
     let (_frames, rest) = rest.split_first_chunk::<4>()?;
     let (bits, rest) = rest.split_first_chunk::<2>()?;
     let (rate, rest) = rest.split_first_chunk::<10>()?;
-    // Only AIFF-C has a codec.
+    // Only AIFF-C states a codec.
     let codec = rest.first_chunk::<4>().unwrap_or(b"NONE");
     let encoding = match (codec, u16::from_be_bytes(*bits)) {
         (b"NONE" | b"twos", 16) => Encoding::S16Be,
@@ -81,7 +83,8 @@ fn pcm_format(common: &[u8]) -> Option<PcmFormat> {
     plausible.then_some(format)
 }
 
-/// An IEEE 754 extended number, if it is a whole one: 16 bits of exponent, 64 of mantissa with its leading one.
+/// Converts an IEEE 754 extended number, if it is a whole one: 16 bits of exponent, 64 of mantissa with
+/// its leading one.
 fn whole_number(extended: [u8; 10]) -> Option<u32> {
     let (exponent, mantissa) = extended.split_first_chunk::<2>()?;
     let mantissa = u64::from_be_bytes(*mantissa.first_chunk()?);

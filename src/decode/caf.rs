@@ -1,5 +1,5 @@
-//! The header of a CAF file that holds PCM or G.711, so that its audio can be read as it stands. (Apple Core Audio
-//! Format Specification 1.0; symphonia's reader refuses G.711, and streams.)
+//! The header of a CAF file that holds PCM or G.711, so that its audio can be read directly. (Apple Core
+//! Audio Format Specification 1.0; symphonia's reader refuses G.711, and streams.)
 
 use std::io::{self, Read};
 
@@ -7,12 +7,12 @@ use super::opening::Opening;
 use super::pcm::{HEADER_BYTES_MAX, PcmHeader};
 use crate::audio::{Encoding, PcmFormat};
 
-/// The most packets that a table may name, of which symphonia keeps 32 bytes for each. So many are 13 hours
-/// of AAC, and 54 of ALAC.
+/// Largest number of packets that a table may name; symphonia keeps 32 bytes for each. This is 13 hours
+/// of AAC and 54 hours of ALAC.
 const PACKETS_MAX: i64 = 1 << 21;
 
 /// Fails if the packet table (Core Audio Format Specification 1.0, "Packet Table Chunk") names too many
-/// packets, or if a stream has too much before its audio. Chunks that are broken are left to symphonia.
+/// packets, or if a stream has too many bytes before its audio. Broken chunks are left to symphonia.
 ///
 /// `opening` must be at its start.
 pub(super) fn check(opening: &mut Opening) -> io::Result<Result<(), String>> {
@@ -26,7 +26,7 @@ pub(super) fn check(opening: &mut Opening) -> io::Result<Result<(), String>> {
         }
         let [a, b, c, d, size @ ..] = chunk;
         let kind = [a, b, c, d];
-        // Of no known size, or what a stream can't go beyond, is the last that is read.
+        // The last chunk to read is one of unknown size, or one that a stream cannot skip.
         let Some(size) =
             u64::try_from(i64::from_be_bytes(size)).ok().filter(|_| !is_stream || kind != *b"data")
         else {
@@ -49,8 +49,8 @@ pub(super) fn check(opening: &mut Opening) -> io::Result<Result<(), String>> {
     }
 }
 
-/// Reads up to the first byte of the audio. `None` where this is no CAF, holds something else (ALAC, ADPCM), or is not
-/// as it should be: then whoever reads it next will say what is wrong.
+/// Reads up to the first byte of the audio. Returns `None` if the source is no CAF, holds something else
+/// (ALAC, ADPCM), or is malformed; the next reader then reports the fault.
 ///
 /// `opening` must be at its start. Afterwards it is at the audio, or anywhere if there is none.
 pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
@@ -67,13 +67,13 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
         let size = i64::from_be_bytes(size);
         if [a, b, c, d] == *b"data" {
             let Some(format) = format else { return Ok(None) };
-            // A count of edits stands before the audio; a size of -1 is one that nobody knew.
+            // A count of edits stands before the audio; a size of -1 means an unknown size.
             opening.read_exact(&mut [0; 4])?;
             let bytes = u64::try_from(size).ok().map(|size| size.saturating_sub(4));
             return Ok(Some(PcmHeader { format, bytes, container: "caf" }));
         }
         let Ok(size) = u64::try_from(size) else { return Ok(None) };
-        // Its header counts too: chunks of no bytes could otherwise go on for ever.
+        // The chunk header counts too; otherwise empty chunks could go on for ever.
         before += 12 + size;
         if before > HEADER_BYTES_MAX {
             return Ok(None);
@@ -89,7 +89,7 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
     }
 }
 
-/// What a description says; `None` if it is neither PCM nor G.711.
+/// Returns the format that a description states; `None` if it is neither PCM nor G.711.
 fn pcm_format(description: &[u8]) -> Option<PcmFormat> {
     let (rate, rest) = description.split_first_chunk::<8>()?;
     let (codec, rest) = rest.split_first_chunk::<4>()?;

@@ -1,22 +1,23 @@
-//! Which channels of a recording are heard.
+//! Selection of the channels of a recording.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Which channels are decoded, and into how many planes.
+/// Channels to decode, and the planes that they become.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Channels {
     /// The mean of all channels, as one plane.
     #[default]
     Mix,
-    /// This channel alone, counted from 1.
+    /// One channel alone, counted from 1.
     Only(usize),
-    /// Every channel, each as a plane of its own.
+    /// Every channel, each as its own plane.
     Split,
 }
 
 impl Channels {
-    /// How many planes a stream of `channels` is decoded to; `None` if it has no such channel.
+    /// Returns the number of planes that a stream of `channels` channels is decoded to; `None` if the
+    /// stream lacks the selected channel.
     #[must_use]
     pub fn planes(self, channels: usize) -> Option<usize> {
         match self {
@@ -27,7 +28,7 @@ impl Channels {
     }
 }
 
-/// A text that names no channels.
+/// Error of parsing a text that names no channels.
 #[derive(Debug, thiserror::Error)]
 #[error("`{given}` names no channels, expected mix, left, right, split or a number from 1")]
 pub struct ChannelsError {
@@ -61,32 +62,32 @@ impl fmt::Display for Channels {
     }
 }
 
-/// A run of decoded frames, as 32-bit floats: one plane, or with [`Channels::Split`] one a channel.
+/// A run of decoded frames as 32-bit floats: one plane, or one per channel with [`Channels::Split`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Block {
     planes: Vec<Vec<f32>>,
 }
 
 impl Block {
-    /// A block without planes, to be filled by the decoder.
+    /// Creates a block without planes, which the decoder fills.
     #[must_use]
     pub fn new() -> Block {
         Block::default()
     }
 
-    /// Frames in each plane.
+    /// Returns the number of frames in each plane.
     #[must_use]
     pub fn frames(&self) -> usize {
         self.planes.first().map_or(0, Vec::len)
     }
 
-    /// The planes, which are equally long.
+    /// Returns the planes, which have equal lengths.
     #[must_use]
     pub fn planes(&self) -> &[Vec<f32>] {
         &self.planes
     }
 
-    /// The first plane: all there is, unless channels are split.
+    /// Returns the first plane, which is the only one unless channels are split.
     #[must_use]
     pub fn samples(&self) -> &[f32] {
         self.planes.first().map_or(&[], Vec::as_slice)
@@ -96,7 +97,7 @@ impl Block {
         &mut self.planes
     }
 
-    /// Makes it `planes` empty planes; what they have allocated is kept.
+    /// Turns the block into `planes` empty planes, and keeps their allocations.
     pub(super) fn clear(&mut self, planes: usize) {
         self.planes.resize_with(planes, Vec::new);
         self.planes.iter_mut().for_each(Vec::clear);

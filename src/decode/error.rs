@@ -1,21 +1,21 @@
-//! Why audio cannot be decoded.
+//! Errors of decoding.
 
 use std::fmt;
 use std::io;
 
 use super::Channels;
 
-/// A place in the decoded audio.
+/// A position in the decoded audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
-    /// Frames before it, at the stream's own rate.
+    /// Number of frames before the position, at `sample_rate`.
     pub frame: u64,
     /// Frames per second.
     pub sample_rate: u32,
 }
 
 impl At {
-    /// The start, where no rate is known yet.
+    /// Position of an error before the rate is known.
     pub(super) const START: At = At { frame: 0, sample_rate: 0 };
 }
 
@@ -25,56 +25,56 @@ impl fmt::Display for At {
     }
 }
 
-/// Why audio cannot be decoded, or not to its end. Each names its source first.
+/// Error of decoding audio. Each message begins with the name of the source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The bytes are no audio: text, an image, noise.
+    /// The bytes are not audio, but text, an image or noise.
     #[error("{name}: not a known audio format")]
     UnknownFormat {
-        /// The source.
+        /// Name of the source.
         name: String,
     },
-    /// The container is known, but what is in it is not.
+    /// The container is known, but its content is not supported.
     #[error("{name}: not supported: {what}")]
     Unsupported {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// What is missing.
+        /// Description of the unsupported feature.
         what: String,
     },
     /// The container's header is broken.
     #[error("{name}: broken header: {what}")]
     Header {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// What is wrong.
+        /// Description of the fault.
         what: String,
     },
-    /// A well-formed file without a single frame.
+    /// The file is well formed but holds no frame.
     #[error("{name}: holds no audio")]
     NoAudio {
-        /// The source.
+        /// Name of the source.
         name: String,
     },
-    /// The source ends before its audio does. Everything before was delivered.
+    /// The source ends before its audio does. All frames before the end were delivered.
     #[error("{name}: is cut short at {at}{}", expected.map(|n| format!(", expected {n} frames")).unwrap_or_default())]
     Truncated {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// Where the audio ends.
+        /// Position of the end of the audio.
         at: At,
-        /// How many frames the header promises.
+        /// Number of frames that the header states, at the rate of `at`; `None` if it states none.
         expected: Option<u64>,
     },
-    /// The rest cannot be decoded. Everything before was delivered.
+    /// The rest cannot be decoded. All frames before it were delivered.
     #[error("{name}: cannot be decoded after {at}: {what}")]
     Corrupt {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// Where decoding stopped.
+        /// Position at which decoding stopped.
         at: At,
-        /// What is wrong.
+        /// Description of the fault.
         what: String,
     },
     /// The stream changes its rate or channel count.
@@ -83,53 +83,53 @@ pub enum DecodeError {
         rate
     )]
     Changed {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// Where.
+        /// Position of the change.
         at: At,
-        /// The old rate.
+        /// Rate before the change, in Hz.
         rate: u32,
-        /// The old channel count.
+        /// Channel count before the change.
         channels: usize,
-        /// The new rate.
+        /// Rate after the change, in Hz.
         new_rate: u32,
-        /// The new channel count.
+        /// Channel count after the change.
         new_channels: usize,
     },
-    /// The source has no such channel.
+    /// The source does not have the requested channel.
     #[error("{name}: has no channel {wanted}, only {channels}")]
     Channel {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// The channel asked for.
+        /// Requested channel.
         wanted: Channels,
-        /// How many it has.
+        /// Number of channels of the source.
         channels: usize,
     },
-    /// The source is beyond a limit of [`Limits`](super::Limits). Everything before was delivered.
+    /// The source exceeds a limit of [`Limits`](super::Limits). All frames before it were delivered.
     #[error("{name}: given up at {at}: {what}")]
     Limit {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// Where decoding stopped.
+        /// Position at which decoding stopped.
         at: At,
-        /// Which limit.
+        /// Description of the limit.
         what: String,
     },
     /// Decoding was cancelled: see [`Cancellation`](super::Cancellation).
     #[error("{name}: decoding was cancelled")]
     Cancelled {
-        /// The source.
+        /// Name of the source.
         name: String,
     },
-    /// The source could not be read on.
+    /// The source could not be read any further.
     #[error("{name}: cannot be read after {at}: {error}")]
     Read {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// Where decoding stopped.
+        /// Position at which decoding stopped.
         at: At,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         error: io::Error,
     },

@@ -1,4 +1,4 @@
-//! Panics of decoders on crafted input, caught.
+//! Catching of panics that decoders raise on crafted input.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,15 +7,16 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a panic on this thread would be caught here and become a [`DecodeError`](super::DecodeError). For panic
-/// hooks: the standard one prints even what is caught.
+/// Returns whether a panic on this thread would be caught here and become a
+/// [`DecodeError`](super::DecodeError). Meant for panic hooks, since the standard hook also prints panics
+/// that are caught.
 #[must_use]
 pub fn panic_is_caught() -> bool {
     GUARDED.get()
 }
 
-/// Calls into decoders, whose panics are errors to us: the message of one that panicked. What the call touched must
-/// not be used again then.
+/// Calls a decoder, and returns the message of its panic as an error. After a panic, the caller must not
+/// use again whatever the call touched.
 pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let outer = GUARDED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(call));

@@ -1,48 +1,50 @@
-//! The index of an M4A file (ISO/IEC 14496-12): whether the file's end is missing, which of its frames are
-//! audio, and the part of it that symphonia is shown.
+//! The index of an M4A file (ISO/IEC 14496-12): whether the end of the file is missing, which frames are
+//! audio, and the part of the index that symphonia is shown.
 //!
-//! symphonia walks the time table of every track for each packet, and a table may have an entry a packet, so
-//! the work is quadratic in a file's bytes. Hence it sees an index rebuilt from the audio tracks alone, whose
-//! time table has two entries, and fragments only where their tables are short. All work here is linear.
+//! symphonia walks the time table of every track for each packet, and a table may have an entry per
+//! packet, so the work is quadratic in the number of bytes of the file. Hence symphonia is shown an index
+//! rebuilt from the audio tracks alone, whose time table has two entries, and fragments only if their
+//! tables are short. All work in this module is linear.
 
 use std::io::{self, Read};
 
 use super::opening::Opening;
 use super::trim::Trim;
 
-/// The longest index that is read: 8 bytes for each packet of 40 hours of AAC.
+/// Longest index that is read, in bytes: 8 bytes for each packet of 40 hours of AAC.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
 
-/// The most audio tracks that are looked at. Films have one a language; the first that can be decoded is
-/// heard.
+/// Largest number of audio tracks that are examined. Films have one per language; the first track that
+/// can be decoded is used.
 const TRACKS_MAX: usize = 8;
 
-/// The longest description of a track's codec. Those of AAC, ALAC, FLAC and Opus have some hundred bytes.
+/// Longest description of a track's codec, in bytes. Those of AAC, ALAC, FLAC and Opus have some hundred
+/// bytes.
 const DESCRIPTION_BYTES_MAX: usize = 64 << 10;
 
-/// How many table entries symphonia may have to walk for the packets of all fragments: so many, and so many
-/// more for each byte of the file. A fragment is some seconds long and has a few hundred packets, which is 10
-/// steps for each. (A step takes about a nanosecond.)
+/// Largest number of table entries that symphonia may have to walk for the packets of all fragments: a
+/// constant, and more for each byte of the file. A fragment lasts some seconds and has a few hundred
+/// packets, which is 10 steps for each. (A step takes about a nanosecond.)
 const FRAGMENT_STEPS: u64 = 50_000_000;
 const FRAGMENT_STEPS_A_BYTE: u64 = 16;
 
-/// What was found before the audio, or anywhere if the source can be read in any order.
+/// Findings before the audio, or anywhere if the source can be read in any order.
 #[derive(Default)]
 pub(super) struct Layout {
-    /// Whether the audio goes beyond the end of the source, with the index before it: what is there can then be
-    /// decoded, by reading front to back. (With the length known, symphonia ignores a box that is longer than the
-    /// file, and finds no audio at all.)
+    /// `true` if the audio goes beyond the end of the source, with the index before it. The part that is
+    /// present can then be decoded by reading front to back. (With the length known, symphonia ignores a
+    /// box that is longer than the file, and finds no audio at all.)
     pub(super) is_cut_short: bool,
-    /// Of each track with an edit, its number and the edit.
+    /// Number and edit of each track that has an edit.
     edits: Vec<(u32, Edit)>,
 }
 
 /// Reason why a file is not handed to symphonia.
 pub(super) enum LayoutError {
     Io(io::Error),
-    /// It is valid, but not supported.
+    /// The file is valid, but not supported.
     Refused(String),
-    /// Its header is broken.
+    /// The header of the file is broken.
     Broken(&'static str),
 }
 
@@ -52,46 +54,47 @@ impl From<io::Error> for LayoutError {
     }
 }
 
-/// The part of a track that is to be heard, in its own frames.
+/// The part of a track that is to be played, in frames of the track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Edit {
     /// Units of the track's clock per second.
     scale: u32,
-    /// Frames before it, which the encoder added.
+    /// Number of frames before the part, which the encoder added.
     delay: u64,
-    /// Frames it has; `None`: all that follow.
+    /// Number of frames of the part; `None` for all that follow.
     frames: Option<u64>,
 }
 
-/// What a walk has passed.
+/// Boxes that a walk has passed.
 #[derive(Default)]
 struct Passed {
     file_type: bool,
     index: bool,
-    /// Of all fragments.
+    /// Steps of all fragments.
     steps: u64,
     packets: u64,
 }
 
 impl Layout {
-    /// Goes through the boxes of `opening`, which must be at its start, and rebuilds the index in it.
+    /// Walks the boxes of `opening`, which must be at its start, and rebuilds the index in it.
     pub(super) fn read(opening: &mut Opening) -> Result<Layout, LayoutError> {
         let mut layout = Layout::default();
         let mut passed = Passed::default();
         match layout.walk(opening, &mut passed) {
-            // Too few bytes for another header: there is nothing more to know.
+            // Too few bytes are left for another header, so there is nothing more to learn.
             Err(LayoutError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             walked => walked?,
         }
-        // symphonia must find no index that was not rebuilt, be it in bytes that no box seems to have.
+        // symphonia must find no index that was not rebuilt, not even in bytes that seem to belong to no
+        // box.
         if !passed.index {
             return Err(LayoutError::Broken(NO_INDEX));
         }
         Ok(layout)
     }
 
-    /// What is to be taken from the frames of a track, and how many are then left. `None` if nothing is known, or its
-    /// clock does not count frames.
+    /// Returns the trimmer for the frames of a track, and the number of frames that it leaves. Returns
+    /// `None` if no edit is known, or if the track's clock does not count frames.
     pub(super) fn trim(&self, track: u32, sample_rate: u32) -> Option<(Trim, Option<u64>)> {
         let (_, edit) = self.edits.iter().find(|(id, edit)| *id == track && edit.scale == sample_rate)?;
         Some((Trim::edited(edit.delay, edit.frames), edit.frames))
@@ -105,8 +108,8 @@ impl Layout {
             opening.read_exact(&mut header)?;
             let [a, b, c, d, kind @ ..] = header;
             let (size, header_bytes) = match u32::from_be_bytes([a, b, c, d]) {
-                // Up to the end of the file, wherever that is. Only audio may be, and only after the index:
-                // symphonia would go on to look for boxes in anything else.
+                // The box extends to the end of the file. Only audio may, and only after the index: in
+                // any other box, symphonia would go on to look for boxes.
                 0 if kind == *b"mdat" && passed.index && passed.file_type => return Ok(()),
                 0 => return Err(LayoutError::Broken("a box without a size stands before the audio")),
                 1 => {
@@ -119,8 +122,8 @@ impl Layout {
             let end = start.saturating_add(size);
             let Some(content) = size.checked_sub(header_bytes) else { return Ok(()) };
             let beyond = length.is_some_and(|length| end > length);
-            // All that was read of a stream is kept in memory, which small boxes without end would fill too. And where
-            // the audio has begun, nothing can be known of what follows.
+            // All bytes read from a stream are kept in memory, which small boxes without end would fill
+            // too. Once the audio has begun, nothing can be known of what follows.
             if length.is_none() && (end > INDEX_BYTES_MAX || kind == *b"mdat") {
                 return Ok(());
             }
@@ -166,19 +169,19 @@ impl Layout {
     }
 }
 
-/// Said of a file and of a stream alike.
+/// Message for a missing index, used for files and streams alike.
 const NO_INDEX: &str = "no index (moov): it stands at the end, which a stream cannot go to, or is missing";
 
 impl Passed {
-    /// Counts what the packets of a fragment (8.8.4) will cost: symphonia goes through the runs before a
-    /// packet's, and adds up the durations of the packets before it in its run.
+    /// Counts the cost of the packets of a fragment (8.8.4): symphonia walks the runs before the run of a
+    /// packet, and adds up the durations of the packets before it in its run.
     fn add_fragment(&mut self, fragment: &[u8]) {
         for (_, track) in boxes(fragment).filter(|(kind, _)| kind == b"traf") {
             let runs = boxes(track).filter(|(kind, _)| kind == b"trun");
             for (before, (_, run)) in runs.enumerate() {
                 let (Some(flags), Some(packets)) = (u32_at(run, 0), u32_at(run, 4)) else { continue };
                 let packets = u64::from(packets);
-                // 8.8.8.1: a duration a packet.
+                // 8.8.8.1: one duration per packet.
                 let durations = if flags & 0x100 != 0 { packets.saturating_mul(packets) / 2 } else { 0 };
                 let steps = packets.saturating_mul(before as u64 + 1).saturating_add(durations);
                 self.steps = self.steps.saturating_add(steps);
@@ -187,7 +190,7 @@ impl Passed {
         }
     }
 
-    /// Fails if the fragments so far are too much for a file of `length` bytes.
+    /// Fails if the fragments so far cost too much for a file of `length` bytes.
     fn check(&self, length: u64) -> Result<(), String> {
         if self.packets > length {
             return Err(format!("fragments of {} packets in {length} bytes", self.packets));
@@ -199,7 +202,7 @@ impl Passed {
     }
 }
 
-/// The boxes that stand side by side in `bytes`: their types and contents. Ends at the first that is broken.
+/// Returns the types and contents of the adjacent boxes in `bytes`. Ends at the first broken box.
 fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     std::iter::from_fn(move || {
         let (header, rest) = bytes.split_first_chunk::<8>()?;
@@ -218,7 +221,7 @@ fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     })
 }
 
-/// The content of the box at the end of `path`, the first of each type.
+/// Returns the content of the box at the end of `path`, taking the first box of each type.
 fn find<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     path.iter().try_fold(bytes, |bytes, kind| {
         boxes(bytes).find(|(found, _)| found == *kind).map(|(_, content)| content)
@@ -232,7 +235,8 @@ fn put(out: &mut Vec<u8>, kind: &[u8; 4], content: &[u8]) {
     out.extend(content);
 }
 
-/// The boxes of `index` that symphonia needs, with what it needs of them, in as many bytes.
+/// Rebuilds `index` from the boxes that symphonia needs, reduced to what it needs of them, in the same
+/// number of bytes.
 fn rebuilt(index: &[u8]) -> Result<Vec<u8>, String> {
     let header = find(index, &[b"mvhd"]);
     let (mut tracks, mut numbers) = (Vec::new(), Vec::new());
@@ -241,7 +245,7 @@ fn rebuilt(index: &[u8]) -> Result<Vec<u8>, String> {
         put(&mut tracks, b"trak", &rebuilt_track(track)?);
         numbers.extend(number(track));
     }
-    // 8.8.1: the mark of a file in fragments, with the defaults (8.8.3) of each track, in the order of the
+    // 8.8.1: the mark of a fragmented file, with the defaults (8.8.3) of each track, in the order of the
     // tracks.
     if let Some(extends) = find(index, &[b"mvex"]) {
         let mut defaults = Vec::new();
@@ -255,7 +259,7 @@ fn rebuilt(index: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     if let Some(header) = header {
         let left = index.len() - 8 - header.len() - tracks.len();
-        // What is too short for a box of its own is more of the header, which nobody reads.
+        // A remainder too short for a box of its own extends the header, where no reader looks at it.
         let slack = if left < 8 { left } else { 0 };
         put(&mut out, b"mvhd", &[header, &[0; 8][..slack]].concat());
     }
@@ -273,13 +277,13 @@ fn is_audio(track: &[u8]) -> bool {
     find(track, &[b"mdia", b"hdlr"]).is_some_and(|handler| handler.get(8..12) == Some(b"soun"))
 }
 
-/// A track's number (8.3.2). In version 1 the two times before it have 8 bytes each.
+/// Returns the number of a track (8.3.2). In version 1 the two times before it have 8 bytes each.
 fn number(track: &[u8]) -> Option<u32> {
     let header = find(track, &[b"tkhd"])?;
     u32_at(header, if header.first()? == &1 { 20 } else { 12 })
 }
 
-/// Returns what is missing is left out, and symphonia says so.
+/// Rebuilds a track. Missing boxes are left out, and symphonia reports them.
 fn rebuilt_track(track: &[u8]) -> Result<Vec<u8>, String> {
     let (mut out, mut media, mut information, mut table) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     if let Some(boxed) = find(track, &[b"mdia", b"minf", b"stbl"]) {
@@ -308,8 +312,9 @@ fn rebuilt_track(track: &[u8]) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// A time table (8.6.1.2) of at most two entries, for as many packets of the same duration in all: each as
-/// long as the mean. Single durations matter to nobody but where a broken packet becomes silence.
+/// Returns a time table (8.6.1.2) of at most two entries, for the same number of packets and the same
+/// total duration: each packet has the mean duration. Single durations matter only where a broken packet
+/// becomes silence.
 fn short_times(table: &[u8]) -> Result<Vec<u8>, String> {
     let count = u32_at(table, 4).unwrap_or(0) as usize;
     let entries = table.get(8..).unwrap_or_default().as_chunks::<8>().0;
@@ -334,8 +339,8 @@ fn short_times(table: &[u8]) -> Result<Vec<u8>, String> {
     let short = [(packets - longer, mean), (longer, mean + 1)];
     let mut out = [&table[..4], &2_u32.to_be_bytes()].concat();
     for (packets, duration) in short {
-        // invariant: a mean of 32-bit numbers has 32 bits, and one more only where it is not the largest of
-        // them
+        // invariant: the mean of 32-bit numbers fits 32 bits; so does one more, if any packet has it,
+        // since the mean is then below the largest number
         out.extend((packets as u32).to_be_bytes());
         out.extend((duration as u32).to_be_bytes());
     }
@@ -350,11 +355,11 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// The edits of all tracks in an index (`moov`).
+/// Returns the edits of all tracks in an index (`moov`).
 fn edits(index: &[u8]) -> Vec<(u32, Edit)> {
     let Some((movie_scale, _)) = find(index, &[b"mvhd"]).and_then(times) else { return Vec::new() };
     let tracks = boxes(index).filter(|(kind, _)| kind == b"trak").map(|(_, track)| track);
-    // Once for all tracks: it is looked for in the whole index.
+    // Looked up once for all tracks, since the search covers the whole index.
     let comment = itunes(index);
     let stated = tracks.filter_map(|track| {
         let id = number(track)?;
@@ -366,7 +371,7 @@ fn edits(index: &[u8]) -> Vec<(u32, Edit)> {
     stated.collect()
 }
 
-/// The time scale (units per second) and the duration of an `mvhd` or `mdhd` (8.2.2, 8.4.2).
+/// Returns the time scale (units per second) and the duration of an `mvhd` or `mdhd` (8.2.2, 8.4.2).
 fn times(header: &[u8]) -> Option<(u32, u64)> {
     match header.first()? {
         1 => Some((u32_at(header, 20)?, u64_at(header, 24)?)),
@@ -374,8 +379,8 @@ fn times(header: &[u8]) -> Option<(u32, u64)> {
     }
 }
 
-/// The one part that an edit list (8.6.6) plays. Lists of several parts are left alone: they are compositions, and
-/// nobody's encoder writes them.
+/// Returns the single part that an edit list (8.6.6) plays. Lists of several parts are ignored: they are
+/// compositions, which no encoder writes.
 fn edit(list: &[u8], movie_scale: u32, (media_scale, media_duration): (u32, u64)) -> Option<Edit> {
     let wide = list.first()? == &1;
     let count = u32_at(list, 4)?;
@@ -387,7 +392,7 @@ fn edit(list: &[u8], movie_scale: u32, (media_scale, media_duration): (u32, u64)
             (u32_at(list, at)?.into(), i64::from(u32_at(list, at + 4)?.cast_signed()))
         })
     });
-    // A part that plays nothing (-1) only says that the track starts late.
+    // A part that plays nothing (-1) only states that the track starts late.
     let (duration, from) = entries.find(|&(_, from)| from >= 0)?;
     if entries.next().is_some() || movie_scale == 0 {
         return None;
@@ -396,14 +401,15 @@ fn edit(list: &[u8], movie_scale: u32, (media_scale, media_duration): (u32, u64)
     let rest = media_duration.saturating_sub(delay);
     let scaled = u128::from(duration) * u128::from(media_scale) / u128::from(movie_scale);
     let scaled = u64::try_from(scaled).ok()?;
-    // The film's clock is coarse, often of milliseconds: a length within a unit of the rest is the rest.
+    // The movie's clock is coarse, often of milliseconds: a length within one unit of the rest is the
+    // rest.
     let unit = u64::from(media_scale.div_ceil(movie_scale));
     let frames = if scaled == 0 || scaled.abs_diff(rest) <= unit { rest } else { scaled.min(rest) };
     Some(Edit { scale: media_scale, delay, frames: (frames > 0).then_some(frames) })
 }
 
-/// What iTunes writes instead: a comment of hexadecimal numbers, of which the second is the delay, the third the
-/// padding and the fourth the length. The delay and the length, in frames.
+/// Returns the delay and the length, in frames, of the comment that iTunes writes instead: hexadecimal
+/// numbers, of which the second is the delay, the third the padding and the fourth the length.
 fn itunes(index: &[u8]) -> Option<(u64, u64)> {
     let items = find(index, &[b"udta", b"meta"])?;
     // `meta` has four bytes of version before its boxes.
@@ -430,7 +436,8 @@ mod tests {
         words.iter().flat_map(|word| word.to_be_bytes()).collect()
     }
 
-    /// An index whose film has a clock of milliseconds, with track 7 of 44.1 kHz and so many frames.
+    /// Returns an index whose movie has a clock of milliseconds, with track 7 of 44.1 kHz and `frames`
+    /// frames.
     fn index(frames: u32, edits: Option<&[(u32, u32)]>, after: &[u8]) -> Vec<u8> {
         let list = edits.map_or(Vec::new(), |edits| {
             let mut list = words(&[0, edits.len() as u32]);
@@ -452,9 +459,9 @@ mod tests {
 
     #[test]
     fn an_edit_list_says_what_is_heard() {
-        // 1,024 of 187,904 frames are the encoder's; 4.237 s, rounded, are the rest.
+        // 1,024 of 187,904 frames are the encoder's; 4.237 s, rounded, is the rest.
         assert_eq!(only(&index(187_904, Some(&[(4_237, 1_024)]), &[])), Some((1_024, Some(186_880))));
-        // Two seconds out of the middle.
+        // Two seconds from the middle.
         assert_eq!(only(&index(187_904, Some(&[(2_000, 44_100)]), &[])), Some((44_100, Some(88_200))));
         // A track that starts late, and one without a length.
         assert_eq!(only(&index(10_000, Some(&[(50, u32::MAX), (0, 24)]), &[])), Some((24, Some(9_976))));
@@ -483,7 +490,7 @@ mod tests {
         let items = boxed(b"ilst", &boxed(b"----", &item.concat()));
         let comment = boxed(b"udta", &boxed(b"meta", &[words(&[0]), items].concat()));
         assert_eq!(only(&index(11_776, None, &comment)), Some((2_112, Some(9_216))));
-        // What the file's own edit list says comes first.
+        // The file's own edit list takes precedence.
         assert_eq!(only(&index(11_776, Some(&[(0, 1_024)]), &comment)), Some((1_024, Some(10_752))));
     }
 }

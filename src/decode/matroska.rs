@@ -1,19 +1,20 @@
-//! Whether the end of a Matroska or WebM file is missing (RFC 8794, RFC 9559).
+//! Detection of a missing end of a Matroska or WebM file (RFC 8794, RFC 9559).
 
 use std::io::{self, Read};
 
 use super::opening::Opening;
 
-/// The element that holds all others but the header.
+/// ID of the element that holds all others except the header.
 const SEGMENT: [u8; 4] = [0x18, 0x53, 0x80, 0x67];
 
-/// Whether the file says that it is longer than it is. (Knowing the length, symphonia ignores a segment that is longer
-/// than the file, and finds nothing; reading front to back, it finds what is there.) `false` for a stream, whose end
-/// can't be seen yet, and for a recording whose writer knew no length.
+/// Returns whether the file claims to be longer than it is. (With the length known, symphonia ignores a
+/// segment that is longer than the file, and finds nothing; reading front to back, it finds the part that
+/// is present.) Returns `false` for a stream, whose end cannot be seen yet, and for a recording whose
+/// writer knew no length.
 ///
 /// `opening` must be at its start.
 pub(super) fn is_cut_short(opening: &mut Opening) -> io::Result<bool> {
-    // Looking would keep all of a stream in memory that the header claims to be.
+    // Looking at a stream would keep as much of it in memory as its header claims.
     let Some(length) = opening.length()? else { return Ok(false) };
     match segment_end(opening) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -33,8 +34,8 @@ fn segment_end(opening: &mut Opening) -> io::Result<Option<u64>> {
     Ok(size.filter(|_| id == SEGMENT).map(|size| start.saturating_add(size)))
 }
 
-/// An element's size, and how many bytes it is written in: one more than the first has leading zeros (RFC 8794, 4).
-/// All ones are a size that is not known.
+/// Returns the size of an element, and the number of bytes that the size takes: one more than the first
+/// byte has leading zeros (RFC 8794, 4). A size of all ones is unknown.
 fn element_size(opening: &mut Opening) -> io::Result<(Option<u64>, u64)> {
     let mut bytes = [0; 8];
     opening.read_exact(&mut bytes[..1])?;

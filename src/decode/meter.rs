@@ -1,7 +1,8 @@
-//! Cancellation and CPU time of one decoder, looked at on each read of its source and between packets.
+//! Cancellation and CPU time of one decoder, checked on each read of its source and between packets.
 //!
-//! Decoding can't be interrupted from outside. All that reads is stopped by its next read; the few walks over
-//! tables that read nothing are bounded before the demuxer sees them (`isomp4`, `vorbis`).
+//! Decoding cannot be interrupted from outside. Code that reads is stopped by its next read. The few
+//! walks over tables that read nothing are bounded before the demuxer sees the tables (`isomp4`,
+//! `vorbis`).
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,19 +14,19 @@ use symphonia::core::io::MediaSource;
 
 use voxline_support::clock::thread_cpu_time;
 
-/// A flag that stops a decoder from another thread. Clones share it.
+/// A flag that stops a decoder from another thread. Clones share the flag.
 #[derive(Clone, Debug, Default)]
 pub struct Cancellation(Arc<AtomicBool>);
 
 impl Cancellation {
-    /// A flag that is not set.
+    /// Creates a flag that is not set.
     #[must_use]
     pub fn new() -> Cancellation {
         Cancellation::default()
     }
 
-    /// Sets the flag: decoding ends with [`DecodeError::Cancelled`](super::DecodeError::Cancelled) at its
-    /// next read or packet.
+    /// Sets the flag. Decoding then ends with [`DecodeError::Cancelled`](super::DecodeError::Cancelled)
+    /// at its next read or packet.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -37,20 +38,20 @@ impl Cancellation {
     }
 }
 
-/// An allowance of CPU time: a constant, and more with the bytes read and the audio they yield. Files that
-/// lie about what they hold spend it without yielding audio.
+/// A budget of CPU time: a constant, and more for each byte read and each sample decoded. Files with
+/// false headers spend the budget without yielding audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuLimit {
-    /// For any source.
+    /// Time for any source.
     pub constant: Duration,
-    /// For each byte of the source; of a stream, each byte read so far.
+    /// Time for each byte of the source; for a stream, for each byte read so far.
     pub per_byte: Duration,
-    /// For each sample decoded: a frame counts once a channel.
+    /// Time for each decoded sample; a frame counts once per channel.
     pub per_sample: Duration,
 }
 
 impl CpuLimit {
-    /// The time allowed for a source of `bytes` bytes that has yielded `samples` samples.
+    /// Returns the time allowed for a source of `bytes` bytes that has yielded `samples` samples.
     #[must_use]
     pub fn allowance(&self, bytes: u64, samples: u64) -> Duration {
         Duration::from_nanos(self.nanoseconds(bytes, samples))
@@ -68,11 +69,11 @@ impl CpuLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stopped {
     Cancelled,
-    /// The CPU time allowed is used up.
+    /// The allowed CPU time, which is given, is used up.
     CpuTime(Duration),
 }
 
-/// The CPU time spent for one source. Clones share it.
+/// A meter of the CPU time spent on one source. Clones share the meter.
 #[derive(Clone)]
 pub(super) struct Meter(Arc<Shared>);
 
@@ -83,9 +84,9 @@ struct Shared {
     samples: AtomicU64,
     /// Nanoseconds spent in calls that have ended.
     spent: AtomicU64,
-    /// The thread's CPU time when the call under way began, in nanoseconds.
+    /// CPU time of the thread at the start of the running call, in nanoseconds.
     begun: AtomicU64,
-    /// Latched, so that a demuxer that goes on after an error gets nowhere.
+    /// Latched reason of the stop, so that a demuxer that continues after an error makes no progress.
     stopped: AtomicU8,
 }
 
@@ -106,18 +107,19 @@ impl Meter {
         }))
     }
 
-    /// Counts bytes of the source.
+    /// Adds to the number of bytes of the source.
     pub(super) fn add_bytes(&self, bytes: u64) {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts samples that were decoded.
+    /// Adds to the number of decoded samples.
     pub(super) fn add_samples(&self, samples: u64) {
         self.0.samples.fetch_add(samples, Ordering::Relaxed);
     }
 
-    /// Runs `work` with its CPU time counted. Calls may come from one thread after another. Fails where
-    /// decoding is stopped, before or within: also work that reads nothing is, such as packets of no bytes.
+    /// Runs `work` and counts its CPU time. Consecutive calls may come from different threads. Fails if
+    /// decoding is stopped before or during the call; this also stops work that reads nothing, such as
+    /// packets of no bytes.
     pub(super) fn count<T>(&self, work: impl FnOnce() -> T) -> Result<T, Stopped> {
         self.check_after(|| 0)?;
         let done = if self.0.limit.is_some() {
@@ -131,18 +133,18 @@ impl Meter {
         self.stopped().map_or(Ok(done), Err)
     }
 
-    /// Nanoseconds since the call under way began.
+    /// Returns the nanoseconds since the running call began.
     fn under_way(&self) -> u64 {
         now().saturating_sub(self.0.begun.load(Ordering::Relaxed))
     }
 
-    /// Fails once decoding was cancelled or has used up its CPU time. To be called within
+    /// Fails once decoding was cancelled or has used up its CPU time. Must be called within
     /// [`count`](Meter::count).
     pub(super) fn check(&self) -> Result<(), Stopped> {
         self.check_after(|| self.under_way())
     }
 
-    /// As [`check`](Meter::check), where the call under way has spent so many nanoseconds.
+    /// Checks as [`check`](Meter::check) does, for a running call that has spent `under_way` nanoseconds.
     fn check_after(&self, under_way: impl FnOnce() -> u64) -> Result<(), Stopped> {
         let shared = &*self.0;
         if let Some(stopped) = self.stopped() {
@@ -162,7 +164,7 @@ impl Meter {
         self.stopped().map_or(Ok(()), Err)
     }
 
-    /// The reason of the first check that failed.
+    /// Returns the reason of the first check that failed.
     fn stopped(&self) -> Option<Stopped> {
         match self.0.stopped.load(Ordering::Relaxed) {
             CANCELLED => Some(Stopped::Cancelled),
@@ -171,7 +173,7 @@ impl Meter {
         }
     }
 
-    /// Nanoseconds allowed by now.
+    /// Returns the nanoseconds allowed so far.
     fn allowed(&self) -> Option<u64> {
         let shared = &*self.0;
         let (bytes, samples) = (shared.bytes.load(Ordering::Relaxed), shared.samples.load(Ordering::Relaxed));
@@ -192,18 +194,18 @@ impl fmt::Display for Stopped {
     }
 }
 
-/// The decoder tells the reason itself; whoever reads sees that it must not go on.
+/// The decoder reports the reason itself; the reader only learns that it must stop.
 impl From<Stopped> for io::Error {
     fn from(stopped: Stopped) -> io::Error {
         io::Error::other(stopped.to_string())
     }
 }
 
-/// A source that fails once its meter says so.
+/// A source that fails once its meter stops the decoder.
 pub(super) struct Metered {
     source: Box<dyn MediaSource>,
     meter: Meter,
-    /// Whether each byte read counts: of a stream, whose length is not known.
+    /// `true` if each byte read is counted, as it is for a stream, whose length is unknown.
     counts_bytes: bool,
 }
 
@@ -281,7 +283,7 @@ mod tests {
         assert!(matches!(meter.check(), Err(Stopped::CpuTime(_))));
     }
 
-    /// Of work that checks nothing by itself.
+    /// Covers work that checks nothing by itself.
     #[test]
     fn time_is_counted_over_all_calls() {
         let constant = Duration::from_millis(5);

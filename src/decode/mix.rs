@@ -1,4 +1,4 @@
-//! From a decoder's block of any sample format and channel count to planes of floats.
+//! Conversion of a decoder's block, of any sample format and channel count, to planes of floats.
 
 use symphonia::core::audio::conv::FromSample;
 use symphonia::core::audio::sample::Sample;
@@ -6,7 +6,7 @@ use symphonia::core::audio::{Audio, AudioBuffer, GenericAudioBufferRef};
 
 use super::channels::Channels;
 
-/// Appends `block` to the planes. Integers are scaled to -1.0..1.0; floats are taken as they are.
+/// Appends `block` to the planes. Integers are scaled to -1.0..1.0; floats are copied unchanged.
 pub(super) fn append(block: &GenericAudioBufferRef<'_>, channels: Channels, planes: &mut [Vec<f32>]) {
     match block {
         GenericAudioBufferRef::U8(b) => select(b, channels, planes),

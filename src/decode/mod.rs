@@ -1,11 +1,11 @@
-//! From the bytes of a source to floats, as one plane or one a channel.
+//! Decoding of audio sources to 32-bit floats, as one plane or one plane per channel.
 //!
-//! Formats: WAV, AIFF and CAF (PCM of every width, float, mu-law, A-law, ADPCM), FLAC, MP3, Ogg Vorbis and Opus,
-//! Matroska and WebM, M4A (AAC-LC, ALAC), and headerless PCM and G.711. Demuxers and most decoders are symphonia's;
-//! PCM is read as it stands (`pcm`), Opus by a decoder of its own (`opus`). This module decides what is an error,
-//! and makes sure that hostile input ends in one: panics are caught, packets without audio are counted,
-//! frames, time and CPU time are limited, and tables that a demuxer would walk again and again are bounded
-//! beforehand.
+//! Formats: WAV, AIFF and CAF (PCM of every width, float, mu-law, A-law, ADPCM), FLAC, MP3, Ogg Vorbis
+//! and Opus, Matroska and WebM, M4A (AAC-LC, ALAC), and headerless PCM and G.711. The demuxers and most
+//! decoders are symphonia's. PCM is converted directly (`pcm`); Opus has its own decoder (`opus`). This
+//! module decides what counts as an error, and makes sure that hostile input ends in one: panics are
+//! caught, packets without audio are counted, the number of frames, the time and the CPU time are
+//! limited, and tables that a demuxer would walk repeatedly are bounded beforehand.
 
 mod aiff;
 mod caf;
@@ -42,54 +42,54 @@ use crate::resample::frames_at;
 use crate::source::Source;
 use voxline_support::clock::{Clock, SystemClock};
 
-/// How many frames a byte of a source may become, at most: a FLAC frame of digital silence has 16 bytes for 65,535
-/// frames. What gives more goes round in circles.
+/// Largest number of frames per byte of source. A FLAC frame of digital silence takes 16 bytes for 65,535
+/// frames; a higher ratio means that decoding runs in a loop.
 const FRAMES_PER_BYTE_MAX: u64 = 8_192;
 
-/// What is wanted of a source.
+/// Options for decoding a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Which channels.
+    /// Channels to decode.
     pub channels: Channels,
-    /// The rate that is needed in the end, in Hz. Opus is decoded straight to it where it is 8, 12, 16, 24 or 48 kHz,
-    /// which is half the work; every other codec has only the rate it was recorded at.
+    /// Rate that the caller needs in the end, in Hz. Opus is decoded directly to this rate if it is 8,
+    /// 12, 16, 24 or 48 kHz, which halves the work; every other codec has only the rate of the recording.
     pub sample_rate: Option<u32>,
-    /// When to give up.
+    /// Limits at which decoding is given up.
     pub limits: Limits,
 }
 
-/// When to give up on a source. A source of known size is also limited to 8,192 frames a byte, which no real file
-/// reaches.
+/// Limits at which decoding of a source is given up. A source of known size is also limited to 8,192
+/// frames per byte, which no real file reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// The most frames it may have, at the rate it is decoded to.
+    /// Largest number of frames, at the rate that the source is decoded to.
     pub frames: Option<u64>,
-    /// The longest that reading and decoding may take in all. Looked at after each packet: a source that blocks for
-    /// ever is not interrupted.
+    /// Longest time that reading and decoding may take in all. The limit is checked after each packet; a
+    /// source that blocks for ever is not interrupted.
     pub time: Option<Duration>,
-    /// The most CPU time that opening and decoding may take. Looked at on each read of a container and
-    /// between packets, so that it is exceeded by what one packet costs at most.
+    /// Most CPU time that opening and decoding may take. The limit is checked on each read of a container
+    /// and between packets, so it is exceeded by the cost of one packet at most.
     pub cpu: Option<CpuLimit>,
 }
 
-/// What a stream is.
+/// Properties of an audio stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {
-    /// The container's short name, such as `wave` or `isomp4`; `raw` for headerless audio.
+    /// Short name of the container, such as `wave` or `isomp4`; `raw` for headerless audio.
     pub container: &'static str,
-    /// The codec's short name, such as `pcm_s16le` or `vorbis`.
+    /// Short name of the codec, such as `pcm_s16le` or `vorbis`.
     pub codec: &'static str,
     /// Frames per second.
     pub sample_rate: u32,
-    /// Channels, before they are mixed or chosen.
+    /// Number of channels, before channels are mixed or selected.
     pub channels: usize,
-    /// How many frames the container says there are; `None` where it does not, such as in a stream.
+    /// Number of frames that the container states; `None` if it states none, as in a stream.
     pub frames: Option<u64>,
 }
 
 impl StreamInfo {
-    /// How long the container says it is.
+    /// Returns the duration that the container states.
     #[must_use]
     pub fn duration(&self) -> Option<Duration> {
         let seconds = |frames| Duration::from_secs_f64(frames as f64 / f64::from(self.sample_rate));
@@ -97,50 +97,52 @@ impl StreamInfo {
     }
 }
 
-/// Decodes one source, block by block.
+/// A decoder that yields one source block by block.
 ///
-/// A packet that is broken is counted, and silence put in its place (Opus guesses what was there), so that what
-/// follows keeps its place in time.
+/// A broken packet is counted and replaced by silence (by concealment for Opus), so that the audio after
+/// it keeps its place in time.
 pub struct Decoder {
     name: String,
     reader: Reader,
     options: Options,
     info: StreamInfo,
-    /// The rate it is decoded to.
+    /// Rate of the decoded frames, in Hz.
     sample_rate: u32,
-    /// The first block, decoded when opening.
+    /// First block, decoded when the source was opened.
     first: Option<Block>,
-    /// Frames delivered.
+    /// Number of frames delivered.
     position: u64,
-    /// How many may be.
+    /// Largest number of frames that may be delivered.
     frames_max: u64,
     clock: SystemClock,
-    /// Time spent reading and decoding, where that is limited.
+    /// Time spent reading and decoding, counted only if it is limited.
     spent: Duration,
     meter: Meter,
     ended: bool,
 }
 
-/// Where the frames come from.
+/// Source of the frames.
 enum Reader {
     Pcm { reader: PcmReader, container: &'static str },
     Packets(Box<Packets>),
 }
 
 impl Decoder {
-    /// Recognises the format and decodes the first block, so that what [`info`](Decoder::info) says is what was
-    /// decoded. Reads, so it blocks until a stream has that much.
+    /// Recognises the format and decodes the first block, so that [`info`](Decoder::info) describes what
+    /// was decoded. Blocks until a stream has supplied that much.
     ///
     /// # Errors
-    /// If the source holds no known format, or no audio, or none that can be decoded, or not the channel wanted.
+    /// Returns [`DecodeError`] if the source holds no known format, no audio, no audio that can be
+    /// decoded, or not the channel that `options` asks for.
     pub fn open(source: Source, options: Options) -> Result<Decoder, DecodeError> {
         Decoder::open_cancellable(source, options, Cancellation::new())
     }
 
-    /// As [`open`](Decoder::open), but opening and decoding end soon after `cancellation` is set.
+    /// Opens a source as [`open`](Decoder::open) does; opening and decoding end soon after `cancellation`
+    /// is set.
     ///
     /// # Errors
-    /// As [`open`](Decoder::open), and [`DecodeError::Cancelled`].
+    /// Returns the errors of [`open`](Decoder::open), and [`DecodeError::Cancelled`].
     pub fn open_cancellable(
         source: Source,
         options: Options,
@@ -182,31 +184,32 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// What messages call the source.
+    /// Returns the name of the source that messages use.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the stream is.
+    /// Returns the properties of the stream.
     #[must_use]
     pub fn info(&self) -> &StreamInfo {
         &self.info
     }
 
-    /// Frames per second of the blocks: the stream's own, or for Opus the rate that was asked for.
+    /// Returns the frames per second of the blocks: the stream's own rate, or for Opus the rate that was
+    /// asked for.
     #[must_use]
     pub fn sample_rate(&self) -> u32 {
         self.sample_rate
     }
 
-    /// How many planes each block has.
+    /// Returns the number of planes of each block.
     #[must_use]
     pub fn planes(&self) -> usize {
         self.options.channels.planes(self.info.channels).expect("opening found the channels wanted")
     }
 
-    /// How many packets were broken so far.
+    /// Returns the number of broken packets so far.
     #[must_use]
     pub fn skipped_packets(&self) -> u64 {
         match &self.reader {
@@ -215,12 +218,12 @@ impl Decoder {
         }
     }
 
-    /// Replaces what `block` holds by the next frames, at least one; `false` at the end, when it is empty. After the
-    /// end and after an error there is nothing more.
+    /// Replaces the content of `block` by the next frames, at least one, and returns `true`. At the end,
+    /// empties `block` and returns `false`. After the end, and after an error, there are no more frames.
     ///
     /// # Errors
-    /// If the rest cannot be decoded, is missing, has another rate or channel count, or is beyond a limit. All blocks
-    /// before were delivered.
+    /// Returns [`DecodeError`] if the rest cannot be decoded, is missing, has another rate or channel
+    /// count, or exceeds a limit. All blocks before the error were delivered.
     pub fn next_block(&mut self, block: &mut Block) -> Result<bool, DecodeError> {
         if let Some(first) = self.first.take() {
             *block = first;
@@ -238,7 +241,7 @@ impl Decoder {
         more
     }
 
-    /// Reads until there is audio.
+    /// Reads until a packet yields audio.
     fn advance(&mut self, block: &mut Block) -> Result<bool, DecodeError> {
         loop {
             let start = self.options.limits.time.map(|_| self.clock.monotonic());
@@ -319,7 +322,7 @@ impl Decoder {
     }
 }
 
-/// The error of a decoder that must do no more.
+/// Converts the reason why decoding was stopped into the decoder's error.
 fn stop_error(name: String, at: At, stopped: Stopped) -> DecodeError {
     match stopped {
         Stopped::Cancelled => DecodeError::Cancelled { name },
@@ -352,7 +355,7 @@ impl Reader {
         }
     }
 
-    /// The rate it decodes to; 0 before that is known.
+    /// Returns the rate of the decoded frames, or 0 while the rate is unknown.
     fn sample_rate(&self) -> u32 {
         match self {
             Reader::Pcm { reader, .. } => reader.format().sample_rate,
@@ -367,7 +370,7 @@ impl Reader {
         }
     }
 
-    /// Whether it says that it holds nothing.
+    /// Returns whether the source states that it holds no frames.
     fn is_empty(&self) -> bool {
         match self {
             Reader::Pcm { reader, .. } => reader.frames() == Some(0),

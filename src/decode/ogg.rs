@@ -1,18 +1,19 @@
-//! Whether the end of an Ogg file is missing (RFC 3533). Nothing else in it says how long it should be.
+//! Detection of a missing end of an Ogg file (RFC 3533), which states its length nowhere else.
 
 use std::io::{self, Read};
 
 use super::opening::Opening;
 
-/// A page's header, 255 lengths, and so many segments of 255 bytes: the longest page.
+/// Longest page, in bytes: the header, 255 lengths, and as many segments of 255 bytes.
 const PAGE_BYTES_MAX: u64 = 27 + 255 + 255 * 255;
 
-/// Whether the last page is incomplete, or not marked as the last. `false` for a stream, whose end can't be seen yet.
+/// Returns whether the last page is incomplete, or not marked as the last. Returns `false` for a stream,
+/// whose end cannot be seen yet.
 ///
 /// `opening` must be at its start.
 pub(super) fn is_cut_short(opening: &mut Opening) -> io::Result<bool> {
     let Some(length) = opening.length()? else { return Ok(false) };
-    // Two pages, so that a whole one is among them.
+    // The range of two pages is sure to include a whole one.
     opening.skip(length.saturating_sub(2 * PAGE_BYTES_MAX))?;
     let mut end = Vec::new();
     opening.read_to_end(&mut end)?;
@@ -20,7 +21,8 @@ pub(super) fn is_cut_short(opening: &mut Opening) -> io::Result<bool> {
     Ok(last.is_some_and(|at| !is_whole_last_page(&end[at..])))
 }
 
-/// RFC 3533, 6: the flags are byte 5, the lengths of the segments follow byte 26.
+/// Returns whether a page is whole and marked as the last. RFC 3533, 6: the flags are byte 5, and the
+/// lengths of the segments follow byte 26.
 fn is_whole_last_page(page: &[u8]) -> bool {
     const LAST_PAGE: u8 = 4;
     let (Some(flags), Some(&segments)) = (page.get(5), page.get(26)) else { return false };

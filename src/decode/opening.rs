@@ -1,4 +1,4 @@
-//! The start of a source, looked at before it is known who reads the rest.
+//! The start of a source, which is examined before its reader is chosen.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
@@ -10,27 +10,27 @@ use symphonia::core::io::{MediaSource, ReadOnlySource};
 use super::meter::Meter;
 use crate::source::Input;
 
-/// A source that can be read from its start more than once, as long as little of it was read. What is read of a
-/// stream is kept for the next reading; everything else is rewound.
+/// A source that can be read from its start more than once while little of it has been read. Bytes read
+/// from a stream are kept for the next reading; files and memory are rewound.
 pub(super) struct Opening {
     input: Input,
-    /// Asked before each read.
+    /// Checked before each read.
     meter: Meter,
-    /// What a stream has given so far.
+    /// Bytes that a stream has supplied so far.
     seen: Vec<u8>,
-    /// How much of that was read again.
+    /// Number of these bytes that were read again.
     at: usize,
-    /// What stands in the place of a file's bytes, and where: nothing writes to the file.
+    /// Bytes that stand in for a part of a file, and their position. The file itself is never written.
     replaced: Option<(u64, Vec<u8>)>,
 }
 
 impl Opening {
-    /// `input` must be at its start.
+    /// Creates an opening of `input`, which must be at its start.
     pub(super) fn new(input: Input, meter: Meter) -> Opening {
         Opening { input, meter, seen: Vec::new(), at: 0, replaced: None }
     }
 
-    /// How many bytes there are, where that is known.
+    /// Returns the length in bytes, if it is known.
     pub(super) fn length(&self) -> io::Result<Option<u64>> {
         Ok(match &self.input {
             Input::File(file) => Some(file.metadata()?.len()),
@@ -49,9 +49,9 @@ impl Opening {
         }
     }
 
-    /// Goes forward over `bytes` bytes, or to the end.
+    /// Skips `bytes` bytes, or goes to the end.
     pub(super) fn skip(&mut self, bytes: u64) -> io::Result<()> {
-        // Beyond any file; a seek takes signed distances.
+        // The bound is beyond any file; a seek takes signed distances.
         let distance = bytes.min(i64::MAX as u64 / 2).cast_signed();
         match &mut self.input {
             Input::File(file) => file.seek(SeekFrom::Current(distance)).map(drop),
@@ -60,7 +60,7 @@ impl Opening {
         }
     }
 
-    /// Fills `buffer` as far as the source goes, and says how far.
+    /// Fills `buffer` until it is full or the source ends, and returns the number of bytes read.
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -74,8 +74,8 @@ impl Opening {
         Ok(filled)
     }
 
-    /// Puts `bytes` in the place of what was read at `start`. Readers that follow see them, this one need
-    /// not.
+    /// Puts `bytes` in the place of the bytes that were read at `start`. Later readers see the
+    /// replacement; this one need not.
     pub(super) fn replace(&mut self, start: u64, bytes: Vec<u8>) {
         let overwrite = |held: &mut [u8]| {
             let place =
@@ -89,7 +89,7 @@ impl Opening {
         }
     }
 
-    /// What was not read yet.
+    /// Returns a reader of the bytes that were not read yet.
     pub(super) fn rest(mut self) -> Box<dyn Read + Send + Sync> {
         match self.input {
             Input::File(file) => match self.replaced {
@@ -104,8 +104,8 @@ impl Opening {
         }
     }
 
-    /// What was not read yet, for symphonia; `once` hides that it can be read in any order. What is read front to back
-    /// must make `progress`.
+    /// Returns a symphonia source of the bytes that were not read yet. `once` hides that the bytes can be
+    /// read in any order. A source that is read front to back must make `progress`.
     pub(super) fn media(self, once: bool, progress: Progress) -> Box<dyn MediaSource> {
         match self.input {
             Input::File(file) if !once => match self.replaced {
@@ -118,19 +118,19 @@ impl Opening {
     }
 }
 
-/// A file of which a part is read from memory.
+/// A file of which one part is read from memory.
 struct Replaced {
     file: File,
-    /// Where in the file the next read is.
+    /// Position of the next read in the file.
     at: u64,
-    /// Whether the file itself is elsewhere.
+    /// `true` if the file's own position differs from `at`.
     moved: bool,
     start: u64,
     bytes: Vec<u8>,
 }
 
 impl Replaced {
-    /// `file` must be at its start.
+    /// Creates a file with a replaced part. `file` must be at its start.
     fn new(file: File, start: u64, bytes: Vec<u8>) -> Replaced {
         Replaced { file, at: 0, moved: false, start, bytes }
     }
@@ -181,21 +181,22 @@ impl MediaSource for Replaced {
     }
 }
 
-/// How much of a stream may be read without a packet coming of it: twice the longest index.
+/// Most bytes of a stream that may be read without yielding a packet: twice the longest index.
 const BYTES_WITHOUT_PACKET_MAX: u64 = 128 << 20;
 
-/// Bytes read since the last packet. Streams need not end, so a demuxer could look for its next packet for ever.
+/// Number of bytes read since the last packet. A stream need not end, so a demuxer could look for its
+/// next packet for ever.
 #[derive(Clone, Default)]
 pub(super) struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    /// There was a packet.
+    /// Records that a packet was read.
     pub(super) fn made(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
 }
 
-/// A stream that fails when too much of it gives nothing.
+/// A stream that fails when too many of its bytes yield no packet.
 struct Watched {
     reader: Box<dyn Read + Send + Sync>,
     progress: Progress,

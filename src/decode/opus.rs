@@ -1,63 +1,66 @@
-//! Opus packets to mono or per-channel floats, at the rate that is wanted; libopus decodes.
+//! Decoding of Opus packets to mono or per-channel floats, at the requested rate, with libopus.
 //!
-//! Containers are somebody else's: this takes the identification header and one packet at a time. Decoding straight to
-//! 16 kHz mono saves the resampler and, for stereo, one of two synthesis passes. Cutting the pre-skip and the end is
-//! left to the caller, who knows the granule positions.
+//! Containers are handled elsewhere: this module takes the identification header and one packet at a
+//! time. Decoding directly to 16 kHz mono saves the resampler and, for stereo, one of two synthesis
+//! passes. The caller knows the granule positions, so it removes the pre-skip and the end padding.
 
 use opus::{Channels, Decoder, MSDecoder};
 
 use crate::resample::frames_at;
 
-/// The rate of Opus's own clock (RFC 7845 section 4): pre-skip and durations count in it.
+/// Rate of the clock of Opus (RFC 7845 section 4), in which pre-skip and durations are counted, in Hz.
 pub(super) const OPUS_RATE: u32 = 48_000;
 
-/// The most audio that one packet may hold, in frames of the clock: 120 ms (RFC 6716 section 3.2.5, rule R5).
+/// Most audio that one packet may hold, in frames of the clock: 120 ms (RFC 6716 section 3.2.5, rule R5).
 const PACKET_MAX: u64 = 5760;
 
-/// The shortest Opus frame, 2.5 ms (RFC 6716 section 2.1.4), in frames of the clock. Concealment works in these.
+/// Shortest Opus frame, 2.5 ms (RFC 6716 section 2.1.4), in frames of the clock. Concealment works in
+/// multiples of it.
 const SHORTEST: usize = 120;
 
-/// How much is concealed at once: 20 ms, the usual frame.
+/// Longest concealment step, in frames of the clock: 20 ms, the usual frame.
 const CONCEAL_STEP: usize = 960;
 
-/// Where samples are cut off, 18 dB over full scale. The format has no limit of its own: encoded peaks are a little over
-/// 1, but broken packets decode to 1e12, which would stay in the memory of every filter that follows.
+/// Level at which samples are clipped, 18 dB over full scale. The format itself has no limit: encoded
+/// peaks are a little over 1, but broken packets decode to 1e12, which would stay in the state of every
+/// filter that follows.
 const PEAK_MAX: f32 = 8.0;
 
-/// The identification header (RFC 7845 section 5.1), which is Matroska's CodecPrivate too, and in another byte order
-/// MP4's.
+/// The identification header (RFC 7845 section 5.1). It is also Matroska's CodecPrivate and, in another
+/// byte order, MP4's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OpusHead {
-    /// Output channels.
+    /// Number of output channels.
     pub(super) channels: usize,
-    /// Frames to drop at the start, at 48 kHz whatever the output rate.
+    /// Number of frames to drop at the start, at 48 kHz whatever the output rate.
     pub(super) pre_skip: u16,
-    /// The rate before encoding, for information; 0 where it is not known.
+    /// Rate before encoding, for information, in Hz; 0 if it is unknown.
     pub(super) input_sample_rate: u32,
-    /// The gain to apply, in 1/256 dB.
+    /// Gain to apply, in 1/256 dB.
     pub(super) output_gain: i16,
-    /// What the channels mean: 0 mono or stereo, 1 the orders of Vorbis, 255 nothing.
+    /// Meaning of the channels: 0 mono or stereo, 1 the orders of Vorbis, 255 none.
     pub(super) mapping_family: u8,
-    /// Opus streams in each packet.
+    /// Number of Opus streams in each packet.
     streams: usize,
-    /// How many of them, the first ones, are stereo.
+    /// Number of stereo streams, which come first.
     coupled: usize,
-    /// For each output channel the decoded channel it is, or 255 for silence.
+    /// Decoded channel of each output channel; 255 for silence.
     mapping: Vec<u8>,
 }
 
 impl OpusHead {
-    /// Reads the header, and checks each of its fields.
+    /// Parses the header and checks each of its fields.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// Returns a description of the fault.
     pub(super) fn parse(header: &[u8]) -> Result<OpusHead, &'static str> {
         let rest = header.strip_prefix(b"OpusHead").ok_or("no Opus header")?;
         let (fixed, table) = rest.split_first_chunk::<11>().ok_or("Opus header cut short")?;
         let &[version, channels, skip0, skip1, rate0, rate1, rate2, rate3, gain0, gain1, mapping_family] =
             fixed;
-        // Ogg's and Matroska's major version is the upper four bits, and the whole was never less than 1. MP4's box
-        // `dOps` is the same but big-endian and of version 0; symphonia puts the magic before it.
+        // The major version of Ogg and Matroska is the upper four bits, and the whole version was never
+        // less than 1. MP4's box `dOps` is the same header, but big-endian and of version 0; symphonia
+        // puts the magic before it.
         let mp4 = version == 0;
         if version >> 4 != 0 {
             return Err("Opus header of an unknown version");
@@ -77,7 +80,7 @@ impl OpusHead {
             return Err("Opus header with more channels than its mapping family has");
         }
         let (streams, coupled, mapping) = if mapping_family == 0 {
-            // No table: one stream (section 5.1.1.1).
+            // Without a table there is one stream (section 5.1.1.1).
             (1, channels - 1, (0..channels as u8).collect())
         } else {
             let (&[streams, coupled], mapping) =
@@ -106,36 +109,36 @@ impl OpusHead {
     }
 }
 
-/// The codec's state.
+/// State of the codec.
 enum Codec {
-    /// Mono or stereo.
+    /// A decoder of mono or stereo.
     One(Decoder),
-    /// Several streams in each packet.
+    /// A decoder of several streams in each packet.
     Several(MSDecoder),
 }
 
-/// Decodes the packets of one track, in order.
+/// A decoder of the packets of one track, in order.
 pub(super) struct OpusDecoder {
     codec: Codec,
     /// Frames per second of the output.
     sample_rate: u32,
-    /// Channels that the codec interleaves.
+    /// Number of channels that the codec interleaves.
     decoded: usize,
-    /// Channels that come out.
+    /// Number of output channels.
     channels: usize,
-    /// The header's gain as a factor.
+    /// Gain of the header, as a factor.
     gain: f32,
-    /// The longest packet, interleaved.
+    /// Buffer for the longest packet, interleaved.
     pcm: Box<[f32]>,
 }
 
 impl OpusDecoder {
-    /// A decoder to `sample_rate`: 8, 12, 16, 24 or 48 kHz. With `mono` one channel comes out: of stereo what the codec
-    /// mixes before its synthesis, which is the mean, but for channels it made out of phase with one another; of more
-    /// channels their mean.
+    /// Creates a decoder to `sample_rate`: 8, 12, 16, 24 or 48 kHz. With `mono` the output has one
+    /// channel. For stereo it is the codec's own downmix before synthesis, which is the mean except for
+    /// channels that the codec made out of phase with each other; for more channels it is their mean.
     ///
     /// # Errors
-    /// If Opus does not decode to that rate.
+    /// Returns a description if Opus does not decode to that rate.
     pub(super) fn new(head: &OpusHead, sample_rate: u32, mono: bool) -> Result<OpusDecoder, String> {
         let channels = if mono { 1 } else { head.channels };
         let refused = |error: opus::Error| error.description().to_owned();
@@ -159,15 +162,17 @@ impl OpusDecoder {
         })
     }
 
-    /// Decodes a packet, appends to each of `planes` what its channel holds, and says how many frames that is.
+    /// Decodes a packet, appends each channel to its plane in `planes`, and returns the number of frames.
     ///
     /// # Errors
-    /// If the packet breaks the rules of RFC 6716 section 3.4, or there are not as many planes as channels. Nothing is
-    /// appended then; [`conceal`](OpusDecoder::conceal) fills the gap.
+    /// Returns a description if the packet breaks the rules of RFC 6716 section 3.4, or if the number of
+    /// planes is not that of the channels. Nothing is appended then; [`conceal`](OpusDecoder::conceal)
+    /// fills the gap.
     pub(super) fn decode(&mut self, packet: &[u8], planes: &mut [Vec<f32>]) -> Result<usize, String> {
         self.check(planes)?;
         let frames = packet_frames(packet).ok_or("not an Opus packet, or longer than 120 ms")?;
-        // The TOC alone: the encoder had nothing to say (RFC 6716 section 3.1), for as long as the TOC states.
+        // A packet of the TOC alone: the encoder sent no audio (RFC 6716 section 3.1), for the duration
+        // that the TOC states.
         if packet.len() == 1 {
             let frames = frames_at(frames, OPUS_RATE, self.sample_rate) as usize;
             self.conceal(frames, planes);
@@ -179,7 +184,8 @@ impl OpusDecoder {
         Ok(frames)
     }
 
-    /// Appends `frames` frames that go on from what came before and fade, in place of a packet that is lost or broken.
+    /// Appends `frames` frames that continue the audio before them and fade, in place of a lost or broken
+    /// packet.
     pub(super) fn conceal(&mut self, frames: usize, planes: &mut [Vec<f32>]) {
         if self.check(planes).is_err() {
             return;
@@ -187,7 +193,7 @@ impl OpusDecoder {
         let per_clock = (OPUS_RATE / self.sample_rate) as usize;
         let mut left = frames;
         while left > 0 {
-            // The codec only conceals whole multiples of the shortest frame; what is too much is cut off.
+            // The codec conceals only whole multiples of the shortest frame; the excess is cut off.
             let step = (left * per_clock).min(CONCEAL_STEP).next_multiple_of(SHORTEST) / per_clock;
             let take = step.min(left);
             if self.run(&[], step * self.decoded).is_err() {
@@ -198,7 +204,7 @@ impl OpusDecoder {
         }
     }
 
-    /// Decodes into the first `room` samples; without a packet, guesses that many.
+    /// Decodes into the first `room` samples. An empty packet conceals that many samples.
     fn run(&mut self, packet: &[u8], room: usize) -> opus::Result<usize> {
         let pcm = &mut self.pcm[..room];
         match &mut self.codec {
@@ -207,7 +213,7 @@ impl OpusDecoder {
         }
     }
 
-    /// There must be one plane for each channel.
+    /// Checks that there is one plane for each channel.
     fn check(&self, planes: &[Vec<f32>]) -> Result<(), String> {
         if planes.len() == self.channels {
             return Ok(());
@@ -215,7 +221,8 @@ impl OpusDecoder {
         Err(format!("{} planes for {} Opus channels", planes.len(), self.channels))
     }
 
-    /// Appends the first frames that the codec decoded: each channel to its plane, or their mean to the only one.
+    /// Appends the first `frames` frames that the codec decoded: each channel to its plane, or their mean
+    /// to a single plane.
     fn append(&self, frames: usize, planes: &mut [Vec<f32>]) {
         // `max` and `min` in this order turn a NaN into a number as well, which `clamp` does not.
         #[expect(clippy::manual_clamp, reason = "NaN")]
@@ -237,8 +244,8 @@ impl OpusDecoder {
     }
 }
 
-/// How long a packet is, in frames at 48 kHz, from its first two bytes (RFC 6716 sections 3.1 and 3.2); `None` if it is
-/// empty, or claims no frames or more than 120 ms.
+/// Returns the duration of a packet, in frames at 48 kHz, from its first two bytes (RFC 6716 sections 3.1
+/// and 3.2); `None` if the packet is empty, or claims no frames or more than 120 ms.
 pub(super) fn packet_frames(packet: &[u8]) -> Option<u64> {
     let &toc = packet.first()?;
     let config = toc >> 3;
@@ -262,7 +269,7 @@ pub(super) fn packet_frames(packet: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A header of family 0 with a pre-skip of 312, from 44.1 kHz, at +1 dB.
+    /// Returns a header of `family` with a pre-skip of 312, from 44.1 kHz, at +1 dB.
     fn head(channels: u8, family: u8, table: &[u8]) -> Vec<u8> {
         let mut head = b"OpusHead\x01".to_vec();
         head.extend([channels, 0x38, 0x01, 0x44, 0xac, 0, 0, 0, 1, family]);
@@ -270,13 +277,13 @@ mod tests {
         head
     }
 
-    /// A decoder for a header of family 0.
+    /// Returns a decoder for a header of family 0.
     fn decoder(channels: u8, sample_rate: u32, mono: bool) -> OpusDecoder {
         OpusDecoder::new(&OpusHead::parse(&head(channels, 0, &[])).expect("a header"), sample_rate, mono)
             .expect("a decoder")
     }
 
-    /// xorshift64: the same bytes every time.
+    /// Returns bytes of xorshift64, which are the same in every run.
     fn bytes(state: &mut u64, len: usize) -> Vec<u8> {
         (0..len)
             .map(|_| {
@@ -351,7 +358,7 @@ mod tests {
         assert_eq!(packet_frames(&[11 << 3]), Some(2880));
         assert_eq!(packet_frames(&[13 << 3 | 1]), Some(1920));
         assert_eq!(packet_frames(&[28 << 3]), Some(120));
-        // Code 3: a count is needed, and 120 ms are the most.
+        // Code 3 needs a count, and 120 ms is the maximum.
         assert_eq!(packet_frames(&[31 << 3 | 3]), None);
         assert_eq!(packet_frames(&[31 << 3 | 3, 0]), None);
         assert_eq!(packet_frames(&[31 << 3 | 3, 6]), Some(5760));

@@ -1,4 +1,4 @@
-//! The Opus track of a container: its packets, the rate and channels that are wanted, and what is padding.
+//! The Opus track of a container: its packets, the requested rate and channels, and its padding.
 
 use symphonia::core::packet::Packet;
 
@@ -8,15 +8,15 @@ use super::opus::{OPUS_RATE, OpusDecoder, OpusHead, packet_frames};
 use super::packets::Spec;
 use crate::resample::frames_at;
 
-/// The rates it can be decoded to.
+/// Rates that Opus can be decoded to, in Hz.
 const OPUS_RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, OPUS_RATE];
 
-/// An Opus decoder that gives the channels and, where Opus has it, the rate that were asked for.
+/// An Opus decoder that yields the requested channels and, if Opus supports it, the requested rate.
 pub(super) struct OpusTrack {
     decoder: OpusDecoder,
     channels: usize,
     sample_rate: u32,
-    /// All channels of a packet, where one is wanted.
+    /// Buffer for all channels of a packet, used if one channel is requested.
     all: Vec<Vec<f32>>,
 }
 
@@ -40,7 +40,7 @@ impl OpusTrack {
         self.sample_rate
     }
 
-    /// Appends a packet to the planes; one that is broken is concealed, and the reason returned.
+    /// Appends a packet to the planes. A broken packet is concealed, and the reason returned.
     pub(super) fn decode(
         &mut self,
         packet: &Packet,
@@ -56,7 +56,7 @@ impl OpusTrack {
         decoded
     }
 
-    /// Appends what the decoder gives for a packet, but for what the container says is padding.
+    /// Appends the decoded frames of a packet, without those that the container declares as padding.
     fn decode_all(&mut self, packet: &Packet, planes: &mut [Vec<f32>]) -> Result<(), String> {
         let decoded = self.decoder.decode(&packet.data, planes);
         let frames = match &decoded {

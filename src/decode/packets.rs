@@ -20,37 +20,37 @@ use super::{Options, mix, vorbis};
 use crate::audio::PcmFormat;
 use crate::resample::frames_at;
 
-/// The most frames that one packet may announce. The longest real ones (FLAC) have 65,535; a crafted header could
-/// otherwise make a decoder reserve gigabytes.
+/// Largest number of frames that one packet may announce. The longest real packets (FLAC) have 65,535; a
+/// crafted header could otherwise make a decoder reserve gigabytes.
 const PACKET_FRAMES_MAX: u64 = 1 << 20;
 
-/// How many packets in a row may be broken: some 6 s of MP3. A file that is worse is not worth going through.
+/// Largest number of consecutive broken packets: some 6 s of MP3. A worse file is not worth decoding.
 const BROKEN_RUN_MAX: u32 = 256;
 
-/// How many packets in a row may carry no audio of the track, such as those of a video beside it: 18 min at 60
-/// pictures a second. A reader that never ends would otherwise never be noticed.
+/// Largest number of consecutive packets without audio of the track, such as those of a video beside it:
+/// 18 min at 60 pictures a second. Without this limit, a reader that never ends would go unnoticed.
 const SILENT_RUN_MAX: u32 = 1 << 16;
 
-/// Why there is nothing to decode.
+/// Reason why a track cannot be decoded.
 pub(super) struct Refused(pub(super) String);
 
-/// Why there are no more frames.
+/// Reason why there are no more frames.
 pub(super) enum Stop {
-    /// The container says that this was all, or the source ends where it may.
+    /// The container states that this was the end, or the source ends where it may.
     End,
     /// Audio is missing.
     CutShort,
     /// The rest is broken.
     Broken(String),
-    /// Rate and channels are now these.
+    /// The rate or the channel count changed to these values.
     Changed(Spec),
-    /// There is no such channel; there are so many.
+    /// The requested channel does not exist; the number of channels is given.
     NoChannel(usize),
     /// The source cannot be read.
     Unreadable(io::Error),
 }
 
-/// Frames per second and channels.
+/// Frames per second and channel count.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Spec {
     pub(super) sample_rate: u32,
@@ -62,18 +62,20 @@ pub(super) struct Packets {
     format: Box<dyn FormatReader>,
     progress: Progress,
     layout: Layout,
-    /// Whether it is known that the end of the source is missing.
+    /// `true` if the end of the source is known to be missing.
     is_cut_short: bool,
     options: Options,
     track: AudioTrack,
-    /// What the first good packet had; all others must have the same.
+    /// Properties of the first good packet, which all other packets must share.
     spec: Option<Spec>,
-    /// Frames of broken packets, which become silence before the next good one: what follows keeps its place in time.
+    /// Number of frames of broken packets. They become silence before the next good packet, so that the
+    /// audio after them keeps its place in time.
     missing: u64,
-    /// Packets since the last that gave audio, and since the last that was not broken.
+    /// Number of packets since the last one that yielded audio, and since the last one that was not
+    /// broken.
     silent_run: u32,
     broken_run: u32,
-    /// Packets that were broken.
+    /// Number of broken packets.
     pub(super) skipped: u64,
 }
 
@@ -81,11 +83,11 @@ struct AudioTrack {
     id: u32,
     codec: Codec,
     trim: Trim,
-    /// What a unit of the track's clock is in frames, as a fraction.
+    /// Number of frames in one unit of the track's clock, as a fraction.
     tick: (u64, u64),
-    /// How many frames the container says it has.
+    /// Number of frames that the container states.
     frames: Option<u64>,
-    /// Whether fewer frames than that mean that the source is cut short.
+    /// `true` if fewer frames than `frames` mean that the source is cut short.
     frames_are_exact: bool,
 }
 
@@ -129,13 +131,13 @@ impl Packets {
         }
     }
 
-    /// What the stream is, from its first good packet on. Opus is decoded at the rate asked for, but always counts
-    /// 48 kHz.
+    /// Returns the properties of the stream, known from its first good packet on. Opus is decoded at the
+    /// requested rate, but its clock always counts at 48 kHz.
     pub(super) fn spec(&self) -> Option<Spec> {
         self.spec
     }
 
-    /// The rate of the frames that are decoded.
+    /// Returns the rate of the decoded frames.
     pub(super) fn sample_rate(&self) -> Option<u32> {
         match &self.track.codec {
             Codec::Symphonia(_) => self.spec.map(|spec| spec.sample_rate),
@@ -143,18 +145,18 @@ impl Packets {
         }
     }
 
-    /// How many frames the container says there are.
+    /// Returns the number of frames that the container states.
     pub(super) fn frames(&self) -> Option<u64> {
         self.track.frames
     }
 
-    /// Whether the container says that there is nothing.
+    /// Returns whether the container states that it holds no frames.
     pub(super) fn is_empty(&self) -> bool {
         self.track.frames_are_exact && self.track.frames == Some(0)
     }
 
-    /// Puts what the next packet gives into `block`, which is empty, and may stay so. `position` is how many frames
-    /// were heard before.
+    /// Decodes the next packet into `block`, which is empty and may stay empty. `position` is the number
+    /// of frames delivered before.
     pub(super) fn read(&mut self, position: u64, block: &mut Block) -> Result<(), Stop> {
         if self.track.trim.is_at_end() {
             return Err(Stop::End);
@@ -204,10 +206,11 @@ impl Packets {
                     mix::append(&decoded, channels, block.planes_mut());
                     None
                 }
-                // The packet is in memory already: running out of bytes means that it is broken, not the source.
+                // The packet is in memory already, so a lack of bytes means that the packet is broken,
+                // not the source.
                 Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => {
                     self.missing += self.track.frames_of(packet);
-                    // Not more than one packet may have: all of it becomes one block.
+                    // The silence is bounded by the largest packet, since all of it becomes one block.
                     if self.missing > PACKET_FRAMES_MAX {
                         return Err(Stop::Broken(format!("{} frames in a row are broken", self.missing)));
                     }
@@ -228,7 +231,7 @@ impl Packets {
         }
     }
 
-    /// How many frames there should be, at the rate of decoding.
+    /// Returns the expected number of frames, at the rate of decoding.
     fn wanted(&self) -> Option<u64> {
         let frames = self.track.frames?;
         Some(match &self.track.codec {
@@ -237,7 +240,7 @@ impl Packets {
         })
     }
 
-    /// The demuxer has no more packets.
+    /// Returns the reason for the end, if the demuxer has no more packets.
     fn ended(&self, position: u64) -> Stop {
         let wanted = self.wanted().filter(|_| self.track.frames_are_exact);
         match self.is_cut_short || wanted.is_some_and(|wanted| position < wanted) {
@@ -246,7 +249,7 @@ impl Packets {
         }
     }
 
-    /// The source has no more bytes, though the demuxer wants some.
+    /// Returns the reason for the end, if the source has no more bytes although the demuxer needs some.
     fn out_of_bytes(&self, position: u64) -> Stop {
         let has_all = match self.wanted() {
             Some(wanted) => position >= wanted,
@@ -257,14 +260,15 @@ impl Packets {
 }
 
 impl AudioTrack {
-    /// How many frames a packet says it has.
+    /// Returns the number of frames that a packet claims to have.
     fn frames_of(&self, packet: &Packet) -> u64 {
         let (frames, ticks) = self.tick;
         (packet.dur.get().saturating_mul(frames) / ticks).min(PACKET_FRAMES_MAX)
     }
 }
 
-/// Takes note of what a packet has, which must be what all have, and makes the planes for it.
+/// Records the properties of a packet, which must be those of all packets, and prepares the planes of
+/// `block`.
 fn admit(known: &mut Option<Spec>, spec: Spec, channels: Channels, block: &mut Block) -> Result<(), Stop> {
     if spec.sample_rate == 0 || spec.channels == 0 {
         return Err(Stop::Broken(format!("{} Hz, {} channels", spec.sample_rate, spec.channels)));
@@ -283,7 +287,7 @@ fn silence(frames: u64, block: &mut Block) {
     }
 }
 
-/// The container's audio track, with a fresh decoder.
+/// Returns the container's audio track, with a new decoder.
 fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) -> Result<AudioTrack, Refused> {
     let track = format.default_track(TrackType::Audio).or_else(|| format.first_track(TrackType::Audio));
     let Some(track) = track else {
@@ -309,8 +313,9 @@ fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) ->
         let checked = vorbis::check(params.extra_data.as_deref().unwrap_or_default());
         checked.map_err(|why| Refused(format!("Vorbis: {why}")))?;
     }
-    // An MP3 reader estimates the length where no header states it, and its decoder then cuts off what is longer:
-    // speech, in files of varying bit rate. So MP3 is trimmed here, and only by what a header states.
+    // An MP3 reader estimates the length if no header states it, and its decoder then cuts off what
+    // exceeds the estimate: speech, in files of varying bit rate. So MP3 is trimmed here, and only by
+    // what a header states.
     let is_mp3 = params.codec == CODEC_ID_MP3;
     let decoder = AudioDecoderOptions::default().gapless(!is_mp3);
     let decoder =
@@ -357,7 +362,7 @@ fn opus_track(
     })
 }
 
-/// Frames in a unit of the track's clock.
+/// Returns the number of frames in a unit of the track's clock, as a fraction.
 fn tick(track: &Track, sample_rate: u32) -> (u64, u64) {
     match track.time_base {
         Some(base) if sample_rate > 0 => {
@@ -367,8 +372,9 @@ fn tick(track: &Track, sample_rate: u32) -> (u64, u64) {
     }
 }
 
-/// Whether the container states how many frames a decoder must make. M4A's durations are rounded and include what
-/// the encoder added; Ogg states none, the reader looks for the last page it can find.
+/// Returns whether the container states how many frames a decoder must yield. The durations of M4A are
+/// rounded and include what the encoder added; Ogg states none, and its reader looks for the last page
+/// that it can find.
 fn states_frames_exactly(format: &dyn FormatReader) -> bool {
     let id = format.format_info().format;
     [
@@ -380,18 +386,18 @@ fn states_frames_exactly(format: &dyn FormatReader) -> bool {
     .contains(&id)
 }
 
-/// Whether audio goes on to the end of the source where the container states no length.
+/// Returns whether audio continues to the end of the source if the container states no length.
 fn may_end_anywhere(format: &dyn FormatReader) -> bool {
     let id = format.format_info().format;
     id != container::FORMAT_ID_FLAC && states_frames_exactly(format) || id == container::FORMAT_ID_MKV
 }
 
-/// Whether the source has no more bytes, though the format needs some.
+/// Returns whether the source has no more bytes although the format needs some.
 fn is_end_of_file(error: &Error) -> bool {
     matches!(error, Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof)
 }
 
-/// What went wrong, for a message.
+/// Returns the description of an error, for a message.
 pub(super) fn describe(error: &Error) -> String {
     match error {
         Error::DecodeError(what) | Error::Unsupported(what) | Error::LimitError(what) => (*what).to_owned(),

@@ -1,5 +1,5 @@
-//! PCM and G.711, read straight from the source into floats: there is nothing to demux, and what symphonia's packets
-//! and planes cost would be most of the work.
+//! PCM and G.711, read directly from the source into floats: there is nothing to demux, and symphonia's
+//! packets and planes would be most of the work.
 
 use std::io::{self, Read};
 
@@ -7,36 +7,37 @@ use super::channels::{Block, Channels};
 use super::packets::Stop;
 use crate::audio::{Encoding, PcmFormat, sample};
 
-/// Bytes read at once: few enough to stay in a core's cache until they are converted.
+/// Number of bytes read at once: few enough to stay in a core's cache until they are converted.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How much may stand before the audio: titles and cue points. Where there is more, the header is left to symphonia.
+/// Most bytes that may stand before the audio, such as titles and cue points. A longer header is left to
+/// symphonia.
 pub(super) const HEADER_BYTES_MAX: u64 = 1 << 20;
 
-/// What the header of a file that holds PCM or G.711 says.
+/// The header of a file that holds PCM or G.711.
 pub(super) struct PcmHeader {
-    /// The container's short name.
+    /// Short name of the container.
     pub(super) container: &'static str,
     pub(super) format: PcmFormat,
-    /// Bytes of audio; `None` where it goes on to the end of the source.
+    /// Number of bytes of audio; `None` if the audio continues to the end of the source.
     pub(super) bytes: Option<u64>,
 }
 
-/// Reads frames of one format up to the end of the audio.
+/// A reader of frames of one format, up to the end of the audio.
 pub(super) struct PcmReader {
     input: Box<dyn Read + Send + Sync>,
     format: PcmFormat,
-    /// How many frames there should be, and bytes of them still to come; `None` where only the end of the source
-    /// tells.
+    /// Number of frames expected, and number of bytes still to come; `None` if only the end of the source
+    /// ends the audio.
     frames: Option<u64>,
     left: Option<u64>,
     buffer: Box<[u8]>,
-    /// The start of a frame whose end was not read yet: so many bytes at the start of the buffer.
+    /// Number of bytes at the start of the buffer that belong to a frame whose end was not read yet.
     partial: usize,
 }
 
 impl PcmReader {
-    /// A reader of `bytes` bytes of audio, or up to the end of `input`.
+    /// Creates a reader of `bytes` bytes of audio, or up to the end of `input`.
     pub(super) fn new(
         input: Box<dyn Read + Send + Sync>,
         format: PcmFormat,
@@ -50,12 +51,13 @@ impl PcmReader {
         self.format
     }
 
-    /// How many frames there should be.
+    /// Returns the number of frames expected.
     pub(super) fn frames(&self) -> Option<u64> {
         self.frames
     }
 
-    /// Puts what one read gives into `block`: at least a frame. `position` is how many were read before.
+    /// Converts the bytes of one read into `block`, at least one frame. `position` is the number of
+    /// frames read before.
     pub(super) fn read(&mut self, position: u64, channels: Channels, block: &mut Block) -> Result<(), Stop> {
         block.clear(channels.planes(self.format.channels).ok_or(Stop::NoChannel(self.format.channels))?);
         let frame = self.format.frame_bytes();
@@ -83,7 +85,7 @@ impl PcmReader {
     }
 }
 
-/// Appends whole frames to the planes. Integers are scaled to -1.0..1.0; floats are taken as they are.
+/// Appends whole frames to the planes. Integers are scaled to -1.0..1.0; floats are copied unchanged.
 fn convert(format: PcmFormat, channels: Channels, bytes: &[u8], planes: &mut [Vec<f32>]) {
     let from = Interleaved { bytes, channels: format.channels };
     match format.encoding {
@@ -114,7 +116,8 @@ struct Interleaved<'a> {
 }
 
 impl Interleaved<'_> {
-    /// The common layouts have loops of their own, which the compiler turns into vector code.
+    /// Converts the samples and appends them to the planes. The common layouts have loops of their own,
+    /// which the compiler vectorises.
     fn spread<const N: usize>(
         &self,
         channels: Channels,
@@ -147,7 +150,7 @@ impl Interleaved<'_> {
     }
 }
 
-/// What each code stands for.
+/// Sample value of each code.
 static MU_LAW: [f32; 256] = {
     let (mut table, mut code) = ([0.0; 256], 0);
     while code < table.len() {
@@ -165,14 +168,14 @@ static A_LAW: [f32; 256] = {
     table
 };
 
-/// ITU-T G.711, table 2a: a 14-bit value on a scale of 16 bits.
+/// Decodes ITU-T G.711, table 2a: a 14-bit value on a scale of 16 bits.
 const fn mu_law(code: u8) -> i16 {
     let code = !code as i16;
     let magnitude = (((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4);
     if code & 0x80 != 0 { 0x84 - magnitude } else { magnitude - 0x84 }
 }
 
-/// ITU-T G.711, table 1a: a 13-bit value on a scale of 16 bits.
+/// Decodes ITU-T G.711, table 1a: a 13-bit value on a scale of 16 bits.
 const fn a_law(code: u8) -> i16 {
     // Every other bit is sent inverted.
     let code = (code ^ 0x55) as i16;

@@ -1,4 +1,4 @@
-//! Finding out what the bytes are, and who reads them.
+//! Recognition of the format of a source, and the choice of its reader.
 
 use std::sync::LazyLock;
 
@@ -19,10 +19,10 @@ use super::{At, DecodeError, Options, Reader, aiff, caf, matroska, ogg, wave};
 use crate::audio::PcmFormat;
 use crate::source::{Input, Source};
 
-/// The read buffer: a power of two above symphonia's largest read of 32 KiB.
+/// Size of the read buffer: a power of two above symphonia's largest read of 32 KiB.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// The readers of the formats that are promised, and no others: each is more surface for hostile input.
+/// Readers of the documented formats, and no others: each reader adds attack surface for hostile input.
 static PROBE: LazyLock<Probe> = LazyLock::new(|| {
     let mut probe = Probe::new();
     probe.register_format::<formats::WavReader<'_>>();
@@ -33,12 +33,13 @@ static PROBE: LazyLock<Probe> = LazyLock::new(|| {
     probe.register_format::<formats::MkvReader<'_>>();
     probe.register_format::<formats::AiffReader<'_>>();
     probe.register_format::<formats::CafReader<'_>>();
-    // Stands before the audio of most MP3 files, pictures included.
+    // ID3v2 tags stand before the audio of most MP3 files, pictures included.
     probe.register_metadata::<meta::Id3v2Reader<'_>>();
     probe
 });
 
-/// Recognises the container and prepares what reads it; also the length of the source in bytes, where it has one.
+/// Recognises the container and prepares its reader. Also returns the length of the source in bytes, if
+/// it is known.
 pub(super) fn open(
     source: Source,
     options: &Options,
@@ -64,7 +65,7 @@ fn headerless(
     let opening = Opening::new(input, meter.clone());
     let length = opening.length().map_err(|error| unreadable(name, error))?;
     meter.add_bytes(length.unwrap_or(0));
-    // Half a frame at the end is none: nothing says that there should be more.
+    // A partial frame at the end is dropped: nothing states that more should follow.
     let frame = format.frame_bytes() as u64;
     let bytes = length.map(|length| length - length % frame);
     Ok((Reader::Pcm { reader: PcmReader::new(opening.rest(), format, bytes), container: "raw" }, length))
@@ -99,7 +100,7 @@ fn contained(
                 return Ok((Reader::Pcm { reader, container: header.container }, length));
             }
             Ok(None) => {}
-            // Who reads it next will say that the header is not all there.
+            // The next reader reports that the header is incomplete.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
             Err(error) => return Err(unreadable(error)),
         }
@@ -128,7 +129,7 @@ fn contained(
     };
     opening.rewind().map_err(unreadable)?;
 
-    // Read front to back, what there is of a file can be decoded.
+    // A reader that goes front to back can decode the part of a file that is present.
     let progress = Progress::default();
     let media = opening.media(is_cut_short, progress.clone());
     let media = Box::new(Metered::new(media, meter.clone(), length.is_none()));
@@ -141,9 +142,9 @@ fn contained(
     Ok((Reader::Packets(Box::new(packets)), length))
 }
 
-/// Whether a file of a promised format may start with `head`.
+/// Returns whether a file of a supported format may start with `head`.
 ///
-/// The probe would also look further on, for a megabyte, and takes noise for MP3 sooner or later.
+/// The probe would also search further on, for a megabyte, and sooner or later takes noise for MP3.
 fn is_known(head: &[u8]) -> bool {
     match head {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => true,
@@ -153,13 +154,15 @@ fn is_known(head: &[u8]) -> bool {
         // EBML (RFC 8794, 11.2): Matroska and WebM.
         [0x1A, 0x45, 0xDF, 0xA3, ..] => true,
         [b'I', b'D', b'3', ..] => true,
-        // MPEG audio (ISO/IEC 11172-3, 2.4.2.3): eleven set bits, then version and layer; only layer III is decoded.
+        // MPEG audio (ISO/IEC 11172-3, 2.4.2.3): eleven set bits, then version and layer; only layer III
+        // is decoded.
         [0xFF, second, ..] if second & 0xE6 == 0xE2 => true,
         head => is_isomp4(head),
     }
 }
 
-/// ISO/IEC 14496-12, 4.2: a box's type follows its length. Old QuickTime files start with other boxes.
+/// Returns whether `head` is that of an MP4 or QuickTime file. ISO/IEC 14496-12, 4.2: the type of a box
+/// follows its length. Old QuickTime files start with other boxes.
 fn is_isomp4(head: &[u8]) -> bool {
     matches!(head.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"free" | b"skip" | b"wide"))
 }
@@ -176,11 +179,11 @@ fn header_error(name: &str, error: Error) -> DecodeError {
             broken("the file ends inside its header")
         }
         Error::IoError(error) => unreadable(name, error),
-        // What the probe says when it has found no reader.
+        // The probe's message if it has found no reader.
         Error::Unsupported(what) if what.starts_with("core (probe)") => {
             DecodeError::UnknownFormat { name: named }
         }
-        // What the M4A reader says when it has read everything it can reach.
+        // The M4A reader's message after it has read everything that it can reach.
         Error::Unsupported(what) if what.contains("missing moov") => {
             broken("no index (moov): it stands at the end, which a stream cannot go to, or is missing")
         }

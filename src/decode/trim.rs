@@ -1,45 +1,49 @@
-//! Removing what an encoder put around the audio.
+//! Removal of the frames that an encoder put around the audio.
 
 use std::mem;
 
-/// Drops the frames an encoder added before and after the audio, where the container says how many.
+/// A trimmer of the frames that an encoder added before and after the audio, if the container states
+/// their number.
 #[derive(Debug, Default)]
 pub(super) struct Trim {
-    /// Leading frames still to be dropped.
+    /// Number of leading frames still to be dropped.
     lead: u64,
-    /// Frames until the stated end of the audio; `None` where no end is stated, or it turned out wrong.
+    /// Number of frames until the stated end of the audio; `None` if no end is stated, or the stated end
+    /// was wrong.
     body: Option<u64>,
     tail: Tail,
 }
 
-/// What becomes of the frames after the stated end.
+/// Treatment of the frames after the stated end.
 #[derive(Debug, Default)]
 enum Tail {
     #[default]
     Dropped,
-    /// They are held back until it is clear whether they are padding. If more follow than `padding`, they are audio
-    /// and nothing more is dropped: two MP3 files joined into one keep the first one's header.
+    /// The frames are held back until it is clear whether they are padding. If more than `padding` frames
+    /// follow, they are audio, and nothing more is dropped: two MP3 files joined into one keep the header
+    /// of the first.
     Held { padding: usize, planes: Vec<Vec<f32>> },
 }
 
 impl Trim {
-    /// Drops `delay` frames before the first of `frames`, and up to `padding` after them.
+    /// Creates a trimmer that drops `delay` frames before the first of `frames`, and up to `padding`
+    /// frames after the last.
     pub(super) fn stated(delay: u32, padding: u32, frames: Option<u64>) -> Trim {
         let tail = Tail::Held { padding: padding as usize, planes: Vec::new() };
         Trim { lead: delay.into(), body: frames, tail }
     }
 
-    /// Drops everything but `frames` frames after the first `delay`: what an editor chose.
+    /// Creates a trimmer that keeps only `frames` frames after the first `delay`, as an edit list states.
     pub(super) fn edited(delay: u64, frames: Option<u64>) -> Trim {
         Trim { lead: delay, body: frames, tail: Tail::Dropped }
     }
 
-    /// Whether all that follows is dropped.
+    /// Returns whether all further frames are dropped.
     pub(super) fn is_at_end(&self) -> bool {
         self.body == Some(0) && matches!(self.tail, Tail::Dropped)
     }
 
-    /// Takes what is not audio out of the next frames.
+    /// Removes the frames that are not audio from the next planes.
     pub(super) fn apply(&mut self, planes: &mut [Vec<f32>]) {
         let frames = planes.first().map_or(0, Vec::len);
         let lead = self.lead.min(frames as u64);
@@ -78,7 +82,7 @@ mod tests {
     use super::*;
 
     fn trimmed(trim: &mut Trim, samples: &[f32]) -> Vec<f32> {
-        // The second plane is the first one's negative: both must be cut alike.
+        // The second plane is the negative of the first; both must be cut alike.
         let mut planes = [samples.to_vec(), samples.iter().map(|sample| -sample).collect()];
         trim.apply(&mut planes);
         let [plane, negative] = planes;

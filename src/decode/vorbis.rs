@@ -1,19 +1,20 @@
-//! The codebooks of a Vorbis stream (Vorbis I specification, section 3.2.1), whose tables may be a hundred
-//! thousand times as large as their description: measured before the decoder makes them.
+//! The codebooks of a Vorbis stream (Vorbis I specification, section 3.2.1). Their tables may be a
+//! hundred thousand times as large as their description, so they are measured before the decoder builds
+//! them.
 
-/// The most values that all codebooks of a stream may unpack to. Those of libvorbis have up to half a
-/// million; this many take 16 MB and some 30 ms.
+/// Largest number of values that all codebooks of a stream may unpack to. Those of libvorbis have up to
+/// half a million; this limit takes 16 MB and some 30 ms.
 const VALUES_MAX: u64 = 1 << 22;
 
-/// The longest tables that symphonia takes; it gives up at others.
+/// Longest tables that symphonia accepts; it rejects longer ones.
 const ENTRIES_MAX: u32 = 128 * 1024;
 const DIMENSIONS_MAX: u32 = 32;
 
-/// The identification header (4.2.2), before which nothing stands.
+/// Length of the identification header (4.2.2), which comes first, in bytes.
 const IDENTIFICATION_BYTES: usize = 30;
 
-/// Fails if the headers of a stream, identification and setup, describe tables that are too large. Headers
-/// that are broken are left to the decoder.
+/// Fails if the headers of a stream, identification and setup, describe tables that are too large. Broken
+/// headers are left to the decoder.
 pub(super) fn check(headers: &[u8]) -> Result<(), String> {
     let Some([5, b'v', b'o', b'r', b'b', b'i', b's', setup @ ..]) = headers.get(IDENTIFICATION_BYTES..)
     else {
@@ -26,14 +27,14 @@ pub(super) fn check(headers: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// A bit stream, the lowest bit of a byte first (2.1.4).
+/// A bit stream, lowest bit of each byte first (2.1.4).
 struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl Bits<'_> {
-    /// `None` at the end.
+    /// Returns the next `bits` bits; `None` at the end.
     fn read(&mut self, bits: u32) -> Option<u32> {
         let mut value = 0;
         for bit in 0..bits {
@@ -50,7 +51,8 @@ impl Bits<'_> {
         Some(())
     }
 
-    /// Returns how many values the codebooks have, until they end, make no sense, or are too many.
+    /// Returns the number of values of the codebooks, up to the end, the first malformed codebook, or the
+    /// limit.
     fn codebook_values(&mut self) -> u64 {
         let mut values = 0;
         let Some(more) = self.read(8) else { return 0 };
@@ -62,7 +64,8 @@ impl Bits<'_> {
         values
     }
 
-    /// Passes a codebook, and adds its values before those are read: the decoder makes room for them first.
+    /// Skips a codebook, and adds its values before they are read, since the decoder allocates room for
+    /// them first.
     fn codebook(&mut self, values: &mut u64) -> Option<()> {
         let (sync, dimensions, entries) = (self.read(24)?, self.read(16)?, self.read(24)?);
         if sync != 0x564342 || !(1..=DIMENSIONS_MAX).contains(&dimensions) || entries > ENTRIES_MAX {
@@ -102,9 +105,9 @@ impl Bits<'_> {
     }
 }
 
-/// The largest number whose power of `dimensions` is at most `entries` (9.2.3).
+/// Returns the largest number whose power of `dimensions` is at most `entries` (9.2.3).
 fn root(entries: u32, dimensions: u32) -> u64 {
-    // invariant: at most the entries themselves, which are few, where there is one dimension
+    // invariant: the root is at most the number of entries (reached with one dimension), which is small
     let fits = |root: &u32| root.checked_pow(dimensions).is_some_and(|power| power <= entries);
     let mut root = f64::from(entries).powf(1.0 / f64::from(dimensions)) as u32;
     while !fits(&root) {
@@ -120,7 +123,7 @@ fn root(entries: u32, dimensions: u32) -> u64 {
 mod tests {
     use super::*;
 
-    /// Puts the lowest bits of numbers one after another.
+    /// Packs the lowest bits of numbers one after another.
     fn packed(fields: &[(u32, u32)]) -> Vec<u8> {
         let bits = fields.iter().flat_map(|&(value, width)| (0..width).map(move |bit| value >> bit & 1));
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! The header of a WAV file that holds PCM or G.711, so that its audio can be read as it stands.
+//! The header of a WAV file that holds PCM or G.711, so that its audio can be read directly.
 
 use std::io::{self, Read};
 
@@ -6,19 +6,20 @@ use super::opening::Opening;
 use super::pcm::{HEADER_BYTES_MAX, PcmHeader};
 use crate::audio::{Encoding, PcmFormat};
 
-/// Sizes from here on say that nobody knew the size: ffmpeg writes the highest one to pipes, sox one a little under
-/// 2 GiB.
+/// Smallest size that means an unknown size. When writing to pipes, ffmpeg states the highest 32-bit
+/// number, sox a number a little under 2 GiB.
 const UNKNOWN_SIZE: u64 = 0xFFFF_FFFF;
 const UNKNOWN_SIZE_OF_STREAM: u64 = 0x7FFF_F000;
 
-/// Reads up to the first byte of the audio. `None` where this is no WAV, holds something else (ADPCM), or is not as
-/// it should be: then whoever reads it next will say what is wrong.
+/// Reads up to the first byte of the audio. Returns `None` if the source is no WAV, holds something else
+/// (ADPCM), or is malformed; the next reader then reports the fault.
 ///
 /// `opening` must be at its start. Afterwards it is at the audio, or anywhere if there is none.
 pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
     let mut riff = [0; 12];
     opening.read_exact(&mut riff)?;
-    // EBU Tech 3306: above 4 GiB it is RF64 (or BW64, ITU-R BS.2088), with the real sizes in a chunk of their own.
+    // EBU Tech 3306: above 4 GiB a file is RF64 (or BW64, ITU-R BS.2088), with the real sizes in a chunk
+    // of their own.
     let (b"RIFF" | b"RF64" | b"BW64", b"WAVE") = (&riff[..4], &riff[8..]) else { return Ok(None) };
     let length = opening.length()?;
     let (mut format, mut long_size, mut before) = (None, None, 0);
@@ -33,7 +34,7 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
             let bytes = long_size.or((size < unknown).then_some(size));
             return Ok(Some(PcmHeader { format, bytes, container: "wave" }));
         }
-        // Its header counts too: chunks of no bytes could otherwise go on for ever.
+        // The chunk header counts too; otherwise empty chunks could go on for ever.
         before += 8 + size;
         if before > HEADER_BYTES_MAX {
             return Ok(None);
@@ -45,25 +46,25 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
                 None => return Ok(None),
                 known => format = known,
             },
-            // The size of the whole, then that of the audio.
+            // The size of the whole file comes first, then that of the audio.
             b"ds64" => {
                 long_size =
                     content.get(8..16).map(|size| u64::from_le_bytes(size.try_into().expect("8 bytes")));
             }
             _ => {}
         }
-        // Chunks start at even places.
+        // Chunks start at even offsets.
         opening.skip(size % 2)?;
     }
 }
 
-/// What a format chunk says; `None` if it is neither PCM nor G.711.
+/// Returns the format that a format chunk states; `None` if it is neither PCM nor G.711.
 fn pcm_format(chunk: &[u8]) -> Option<PcmFormat> {
     let u16_at = |at: usize| Some(u16::from_le_bytes(chunk.get(at..at + 2)?.try_into().ok()?));
     let sample_rate = u32::from_le_bytes(chunk.get(4..8)?.try_into().ok()?);
     let (channels, frame_bytes, bits) = (u16_at(2)?, u16_at(12)?, u16_at(14)?);
     let code = match u16_at(0)? {
-        // WAVE_FORMAT_EXTENSIBLE: the code stands at the start of a GUID.
+        // WAVE_FORMAT_EXTENSIBLE: the code is at the start of a GUID.
         0xFFFE => u16_at(24)?,
         code => code,
     };

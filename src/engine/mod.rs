@@ -1,8 +1,8 @@
-//! Recognisers and voices, behind two traits.
+//! Traits of recognisers and voices.
 //!
-//! The gateway knows only [`Recognizer`] and [`Voice`]. A recogniser is shared by all sessions; each session holds a
-//! [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: their caller runs them on a thread where
-//! blocking is allowed.
+//! The gateway knows only [`Recognizer`] and [`Voice`]. A recogniser is shared by all sessions, and each
+//! session holds a [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: callers run them
+//! on a thread where blocking is allowed.
 
 mod voices;
 
@@ -16,66 +16,68 @@ use crate::transcript::Word;
 
 pub use self::voices::{VoiceError, Voices, language_of};
 
-/// The sample rate every engine hears, in Hz. Speech models are trained at it; callers resample.
+/// Sample rate of the input of every engine, in Hz. Speech models are trained at this rate; callers
+/// resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;
 
-/// What an engine could not do.
+/// Error of an engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// A model or voice file is missing, damaged or of another shape than expected. `hint` tells the operator what
-    /// to do, for example which command fetches the file.
+    /// A model or voice file is missing, damaged or of an unexpected structure. `hint` tells the operator
+    /// what to do, for example which command fetches the file.
     #[error("model {path}: {reason}; {hint}")]
     Model {
-        /// The file or directory.
+        /// Path of the file or directory.
         path: String,
-        /// What is wrong with it.
+        /// Description of the defect.
         reason: String,
-        /// What to do about it.
+        /// Suggested remedy.
         hint: String,
     },
-    /// The language asked for is not one the engine knows.
+    /// The engine does not know the requested language.
     #[error("language '{0}' is not one of this engine's")]
     Language(String),
-    /// A program the engine depends on (espeak-ng, festival) is not installed or failed.
+    /// A program that the engine depends on (espeak-ng, festival) is not installed or failed.
     #[error("program {program}: {reason}")]
     Program {
-        /// The program's name.
+        /// Name of the program.
         program: String,
-        /// What went wrong, and which package brings it if it is missing.
+        /// Reason of the failure, and the package that provides a missing program.
         reason: String,
     },
-    /// The computation itself failed.
+    /// The computation failed.
     #[error("{engine}: {reason}")]
     Inference {
-        /// The engine's name.
+        /// Name of the engine.
         engine: &'static str,
-        /// What failed.
+        /// Reason of the failure.
         reason: String,
     },
 }
 
-/// A text and the range of the stream it was heard in.
+/// Recognised text of a range of the stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Segment {
-    /// Where it was heard, in frames at [`RECOGNIZER_RATE`] from the stream's start.
+    /// Range of the audio, in frames at [`RECOGNIZER_RATE`] from the start of the stream.
     pub range: FrameRange,
-    /// What was said; empty where nothing was.
+    /// Recognised text; empty if nothing was said.
     pub text: String,
-    /// The language it was recognised in, as a BCP 47 code (`en`, `ru`), where the engine knows.
+    /// Language of the recognition, as a BCP 47 code (`en`, `ru`), if the engine knows it.
     pub language: Option<String>,
-    /// How sure the engine is of the text, 0 to 1, where it knows.
+    /// Confidence of the engine in the text, 0 to 1, if known.
     pub confidence: Option<f32>,
-    /// The words of the text in order, where the engine tells them apart; none of a guess.
+    /// Words of the text in order, if the engine tells them apart; empty in a partial result.
     pub words: Vec<Word>,
-    /// Whatever the text behind this segment depends on besides its audio, such as the language settled on: a
-    /// stream that starts with it at the segment's end gives the text that this one will. It may be any text
-    /// of at most 4 KiB; where there is none, that of the segment before stays in force. None of a guess.
+    /// State that the following text depends on besides its audio, such as the detected language. A
+    /// stream that starts with this context at the segment's end yields the same text as this stream. The
+    /// context may be any text of at most 4 KiB. If absent, the context of the segment before stays in
+    /// force. Absent from a partial result.
     pub context: Option<String>,
 }
 
 impl Segment {
-    /// Where nothing was said.
+    /// Creates a segment in which nothing was said.
     #[must_use]
     pub fn silence(range: FrameRange) -> Segment {
         Segment {
@@ -89,28 +91,28 @@ impl Segment {
     }
 }
 
-/// What became of a guess.
+/// Outcome of a call that computes a partial result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Guess {
-    /// There is nothing to guess: no speech is open, or too little new audio came since the last guess.
+    /// There is no partial result: no speech is open, or too little new audio came since the last one.
     Nothing,
-    /// There is more to be done for it: another call carries on, and so may the next audio, if that says that the guess
-    /// comes to nothing.
+    /// The computation is not finished: another call continues it. More audio may be pushed first, and
+    /// may make this partial result void.
     Unfinished,
-    /// What the open utterance says as far as it goes.
+    /// Partial result: the text of the open utterance so far.
     Text(Segment),
 }
 
-/// What a session asks of its recogniser.
+/// Options of a recognition stream.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StreamOptions {
-    /// The language spoken, as a BCP 47 code (`en`, `ru`; a region as in `ru-RU` is ignored); `None` has it
-    /// detected.
+    /// Spoken language, as a BCP 47 code (`en`, `ru`; a region as in `ru-RU` is ignored); `None` to
+    /// detect it.
     pub language: Option<String>,
-    /// The languages of which one is detected; any where there are none.
+    /// Candidate languages for detection; any language if empty.
     pub languages: Vec<String>,
-    /// The [context](Segment::context) of the last segment before the stream, of this or another process,
-    /// perhaps of an earlier version: an engine that can't read it starts as without one.
+    /// [Context](Segment::context) of the last segment before the stream, from this or another process,
+    /// perhaps of an earlier version. An engine that cannot read the context starts without one.
     pub context: Option<String>,
 }
 
@@ -123,87 +125,90 @@ impl From<&Languages> for StreamOptions {
     }
 }
 
-/// A speech recogniser: loaded once, shared by all sessions. `examples/recognizer.rs` brings one of its own, small and
-/// whole, and has a gateway serve it.
+/// A speech recogniser, loaded once and shared by all sessions. `examples/recognizer.rs` implements a
+/// small, complete one and serves it by a gateway.
 pub trait Recognizer: Send + Sync {
-    /// Its name, as users see it in lists and logs.
+    /// Returns the name shown to users in lists and logs.
     fn name(&self) -> &str;
 
-    /// Begins a stream.
+    /// Starts a stream.
     ///
     /// # Errors
-    /// [`EngineError::Language`] for a language the engine doesn't know.
+    /// Returns [`EngineError::Language`] if the engine does not know a requested language.
     fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError>;
 
-    /// The most audio that a stream leaves without a segment while it waits for more, in frames at
-    /// [`RECOGNIZER_RATE`]: a client must be able to keep so much. `None` where an engine can't tell.
+    /// Returns the maximum amount of audio that a stream leaves without a segment while it waits for
+    /// more, in frames at [`RECOGNIZER_RATE`]. A client must be able to buffer as much. `None` if the
+    /// engine cannot tell.
     fn longest_pending(&self) -> Option<u64> {
         None
     }
 
-    /// How many seconds one thread takes for a second of speech, guesses apart: measured here and now, which may itself take
-    /// some seconds. From this a gateway tells how many speakers the machine carries. `None` where an engine can't tell.
+    /// Returns the seconds that one thread takes for a second of speech, without partial results. The
+    /// call measures it, which may take some seconds. A gateway derives from it the number of speakers
+    /// that the machine can serve. `None` if the engine cannot tell.
     fn real_time_factor(&self) -> Option<f64> {
         None
     }
 }
 
-/// One session's recognition.
+/// Recognition stream of one session.
 ///
-/// Committed segments are contiguous: each starts where the one before ended, the first at zero. Where nothing was
-/// said, a segment has an empty text. The same samples give the same segments however they are split into pushes.
+/// Committed segments are contiguous: each starts at the end of the one before, and the first starts at
+/// zero. A segment in which nothing was said has an empty text. The same samples yield the same segments,
+/// however they are split into pushes.
 pub trait RecognizerStream: Send {
-    /// Takes the next samples (mono, 16-bit, [`RECOGNIZER_RATE`]) and returns the segments they completed. An
-    /// utterance has a maximal length, so the end of the last segment always advances.
+    /// Takes the next samples (mono, 16-bit, [`RECOGNIZER_RATE`]) and returns the segments that they
+    /// completed. Utterances have a maximum length, so the end of the last segment always advances.
     ///
     /// # Errors
-    /// When the computation fails; the stream is then of no further use.
+    /// Returns [`EngineError`] if the computation fails; the stream is then unusable.
     fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError>;
 
-    /// Works on a guess at the open utterance as far as it goes, which the next segments replace. All calls of one guess
-    /// together may be as costly as a final result, so callers leave them out when they are behind; one call takes some
-    /// ten milliseconds, so nothing waits for it.
+    /// Continues the computation of a partial result of the open utterance, which the next segments
+    /// replace. All calls for one partial result together may cost as much as a final result, so callers
+    /// that are behind skip them. One call takes some ten milliseconds, so that nothing waits for it.
     ///
     /// # Errors
-    /// As [`push`](RecognizerStream::push).
+    /// Returns [`EngineError`] in the same cases as [`push`](RecognizerStream::push).
     fn partial(&mut self) -> Result<Guess, EngineError>;
 
-    /// Ends the open utterance here and returns the segments that cover everything pushed so far. More audio may
-    /// follow.
+    /// Ends the open utterance here and returns the segments that cover all audio pushed so far. More
+    /// audio may follow.
     ///
     /// # Errors
-    /// As [`push`](RecognizerStream::push).
+    /// Returns [`EngineError`] in the same cases as [`push`](RecognizerStream::push).
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError>;
 }
 
-/// What users should know about a voice before they choose it.
+/// Properties of a voice, by which users choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VoiceInfo {
-    /// Its name, as `--voice` and `model_name` take it.
+    /// Name, as `--voice` and `model_name` take it.
     pub name: String,
-    /// The language it speaks, as a BCP 47 code.
+    /// Language that the voice speaks, as a BCP 47 code.
     pub language: String,
-    /// The sample rate of its PCM, in Hz.
+    /// Sample rate of the voice's PCM, in Hz.
     pub sample_rate: u32,
-    /// Whether it is natural or merely intelligible.
+    /// Quality of the sound.
     pub quality: Quality,
-    /// The licence of the voice's data, as its authors state it.
+    /// Licence of the voice's data, as its authors state it.
     pub license: String,
-    /// The names of those who speak, where there are several: `NAME:SPEAKER` is a voice, too. The first speaks where
-    /// none is named.
+    /// Names of the speakers of a voice with several speakers; `NAME:SPEAKER` is a voice, too. The first
+    /// speaker is the default.
     pub speakers: Vec<String>,
 }
 
-/// The tempos a voice speaks at; others are moved to the nearer end. Cloud Voice takes 0.75 to 1.75, its public demo
-/// took 0.5 to 2.
+/// Range of tempos; others are clamped to it. Cloud Voice takes 0.75 to 1.75, and its public demo took
+/// 0.5 to 2.
 pub const TEMPOS: RangeInclusive<f32> = 0.5..=2.0;
 
-/// How a voice sounds.
+/// Quality of a voice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quality {
-    /// Close to a person.
+    /// Close to a human speaker.
     Natural,
-    /// Clear but artificial.
+    /// Clear, but artificial.
     Clear,
     /// Hard to understand for a listener or a recogniser; a last resort.
     Low,
@@ -219,18 +224,21 @@ impl fmt::Display for Quality {
     }
 }
 
-/// A voice: loaded once, shared by all requests.
+/// A voice, loaded once and shared by all requests.
 pub trait Voice: Send + Sync {
-    /// What it is.
+    /// Returns the properties of the voice.
     fn info(&self) -> &VoiceInfo;
 
-    /// Speaks one sentence: mono PCM, 16-bit, at `info().sample_rate`. `take` gets it piece by piece, each as soon as it
-    /// is made, and may break off; a voice that can't do better gives all in one. `tempo` is the speed, 1.0 as the voice
-    /// was made, 2.0 twice as fast, within [`TEMPOS`]. A text without anything to pronounce gives no samples. On one
-    /// machine the same sentence and tempo give the same samples, so who has heard half can ask again for the rest.
+    /// Synthesises one sentence as mono 16-bit PCM at `info().sample_rate`. `take` gets each piece as
+    /// soon as it is made, and may break off. A voice that cannot synthesise in pieces passes all PCM at
+    /// once. `tempo` is the speed within [`TEMPOS`], relative to that at which the voice was made: 1.0 is
+    /// the original speed, 2.0 twice as fast. A text without anything to pronounce yields no samples. On
+    /// one machine the same sentence and tempo yield the same samples, so a client that received half can
+    /// request the rest again.
     ///
     /// # Errors
-    /// [`EngineError::Program`] or [`EngineError::Inference`]; the voice stays usable.
+    /// Returns [`EngineError::Program`] or [`EngineError::Inference`] if the synthesis fails; the voice
+    /// stays usable.
     fn speak_in_pieces(
         &self,
         sentence: &str,
@@ -238,10 +246,11 @@ pub trait Voice: Send + Sync {
         take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
     ) -> Result<(), EngineError>;
 
-    /// As [`speak_in_pieces`](Voice::speak_in_pieces), for who wants all of it.
+    /// Synthesises one sentence like [`speak_in_pieces`](Voice::speak_in_pieces), and returns all
+    /// samples.
     ///
     /// # Errors
-    /// As [`speak_in_pieces`](Voice::speak_in_pieces).
+    /// Returns [`EngineError`] in the same cases as [`speak_in_pieces`](Voice::speak_in_pieces).
     fn speak(&self, sentence: &str, tempo: f32) -> Result<Vec<i16>, EngineError> {
         let mut pcm = Vec::new();
         self.speak_in_pieces(sentence, tempo, &mut |piece| {
@@ -251,7 +260,7 @@ pub trait Voice: Send + Sync {
         Ok(pcm)
     }
 
-    /// The voice of one of [`VoiceInfo::speakers`].
+    /// Returns the voice of one of [`VoiceInfo::speakers`].
     fn speaker(&self, _name: &str) -> Option<Arc<dyn Voice>> {
         None
     }

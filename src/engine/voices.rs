@@ -1,76 +1,76 @@
-//! The voices at hand, and which of them speaks.
+//! Collection of voices, and the choice of a voice for a request.
 
 use std::sync::Arc;
 
 use super::{Quality, Voice, VoiceInfo};
 
-/// Women and men among Piper's Russian and English voices, and festival's, the best first.
+/// Women and men among Piper's Russian and English voices and festival's, best first.
 const WOMEN: &[&str] = &["irina", "lessac", "amy", "kristin"];
 const MEN: &[&str] = &["dmitri", "denis", "ruslan", "festival-ru", "ryan", "joe"];
-/// Names of Cloud Voice's voices, which its clients send, and who speaks for each.
+/// Names of Cloud Voice's voices, which its clients send, and the voices that stand in for each.
 const CLOUD_VOICES: &[([&str; 2], &[&str])] = &[
     (["katherine", "katherine-hifigan"], WOMEN),
     (["maria", "maria-serious"], WOMEN),
     (["pavel", "pavel-hifigan"], MEN),
 ];
 
-/// The voice that speaks English. Where its model is missing, that is told with the command that brings it: espeak-ng
-/// takes its place only when asked to.
+/// Default English voice. If its model is missing, the error names the command that fetches it: espeak-ng
+/// replaces this voice only on request.
 const ENGLISH: &str = "joe";
 
-/// Why there is no voice to speak with.
+/// Error choosing a voice.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VoiceError {
-    /// Nobody knows a voice of that name.
+    /// No voice of that name is known.
     #[error("voice {name:?} is unknown; at hand: {at_hand}{}", suggest(.absent))]
     Unknown {
-        /// The name asked for, cut to a printable length.
+        /// Requested name, cut to a printable length.
         name: String,
-        /// The voices at hand.
+        /// Available voices.
         at_hand: String,
-        /// What would bring more, empty if nothing is missing.
+        /// Commands that would fetch more voices; empty if none is missing.
         absent: String,
     },
-    /// The voice is known, but none of its speakers has that name.
+    /// The voice is known, but has no speaker of that name.
     #[error("voice {name:?} has no speaker {speaker:?}; {}", .at_hand)]
     Speaker {
-        /// The voice.
+        /// Name of the voice.
         name: String,
-        /// The speaker asked for, cut to a printable length.
+        /// Requested speaker, cut to a printable length.
         speaker: String,
-        /// Who speaks.
+        /// Available speakers.
         at_hand: String,
     },
-    /// The voice is known, but what it is made of is not on this machine.
+    /// The voice is known, but its data are not on this machine.
     #[error("voice {name:?} is not on this machine; run: {bring}")]
     Absent {
-        /// The voice.
+        /// Name of the voice.
         name: String,
-        /// The command that brings it.
+        /// Command that fetches the data.
         bring: String,
     },
-    /// No voice at hand speaks the language.
+    /// No available voice speaks the language.
     #[error("no voice at hand speaks {language:?}; at hand: {at_hand}{}", suggest(.absent))]
     Language {
-        /// The language asked for, cut to a printable length.
+        /// Requested language, cut to a printable length.
         language: String,
-        /// The voices at hand.
+        /// Available voices.
         at_hand: String,
-        /// What would bring more, empty if nothing is missing.
+        /// Commands that would fetch more voices; empty if none is missing.
         absent: String,
     },
 }
 
-/// The voices of this machine.
+/// The voices available on this machine.
 #[derive(Default)]
 pub struct Voices {
-    /// The best of each language first.
+    /// Voices, the best of each language first.
     voices: Vec<Arc<dyn Voice>>,
     absent: Vec<Absent>,
 }
 
-/// A voice that could be here.
+/// A known voice that is not on this machine.
 struct Absent {
     name: &'static str,
     language: &'static str,
@@ -78,42 +78,46 @@ struct Absent {
 }
 
 impl Voices {
-    /// A set of given voices, the best of each language first; for other voices than voxline's own.
+    /// Creates a collection of the given voices, the best of each language first. For voices other than
+    /// voxline's own.
     #[must_use]
     pub fn new(voices: Vec<Arc<dyn Voice>>) -> Voices {
         Voices { voices, absent: Vec::new() }
     }
 
-    /// Adds a voice, behind those of its language that are better.
+    /// Adds a voice, ranked behind the voices of its language that are already there.
     pub fn push(&mut self, voice: Arc<dyn Voice>) {
         self.voices.push(voice);
     }
 
-    /// Notes a voice that is not on this machine, and the command that brings it, for error messages.
+    /// Records a voice that is not on this machine, and the command that fetches it, for error messages.
     pub fn lacks(&mut self, name: &'static str, language: &'static str, bring: String) {
         self.absent.push(Absent { name, language, bring });
     }
 
-    /// The voices, the best of each language first.
+    /// Returns the voices, the best of each language first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Voice>> {
         self.voices.iter()
     }
 
-    /// What there is to know about each voice, in the same order.
+    /// Returns the properties of each voice, in the same order.
     #[must_use]
     pub fn list(&self) -> Vec<VoiceInfo> {
         self.iter().map(|voice| voice.info().clone()).collect()
     }
 
-    /// The voice of that name; without a name, the best of that language (a region as in `ru-RU` is ignored);
-    /// without either, the best English one. For a text of unknown language see [`language_of`].
+    /// Returns the voice of that name; without a name, the best voice of that language (a region as in
+    /// `ru-RU` is ignored); without either, the best English voice. For a text of unknown language see
+    /// [`language_of`].
     ///
-    /// Cloud Voice's names mean a woman (`katherine`, `maria` and their variants) or a man (`pavel`) who speaks that
-    /// language, Russian where none is given, or who else speaks it best: an English text is spoken in English, though
-    /// the service's own voices know Russian only.
+    /// The names of Cloud Voice's voices stand for a woman (`katherine`, `maria` and their variants) or a
+    /// man (`pavel`) who speaks that language (Russian if none is given), or for the best voice of the
+    /// language if there is no such speaker. An English text is therefore spoken in English, although the
+    /// service's own voices know only Russian.
     ///
     /// # Errors
-    /// [`VoiceError`], which lists what is at hand and says what would bring the rest.
+    /// Returns [`VoiceError`] if there is no such voice. The error lists the available voices and the
+    /// commands that fetch others.
     pub fn find(&self, name: Option<&str>, language: Option<&str>) -> Result<Arc<dyn Voice>, VoiceError> {
         match name {
             Some(name) => match CLOUD_VOICES.iter().find(|(names, _)| names.contains(&name)) {
@@ -145,13 +149,14 @@ impl Voices {
         })
     }
 
-    /// The voice and the speaker that `NAME:SPEAKER` names.
+    /// Returns the voice and the speaker that `NAME:SPEAKER` stands for.
     fn of_several<'a>(&self, name: &'a str) -> Option<(&Arc<dyn Voice>, &'a str)> {
         let (name, speaker) = name.split_once(':')?;
         Some((self.iter().find(|voice| voice.info().name == name)?, speaker))
     }
 
-    /// The first of these who is at hand and speaks the language; else the best of it.
+    /// Returns the first of `speakers` that is available and speaks the language, or else the best voice
+    /// of the language.
     fn one_of(&self, speakers: &[&str], language: &str) -> Result<Arc<dyn Voice>, VoiceError> {
         let speaks = |name: &&str| {
             self.iter().find(|voice| voice.info().name == *name && voice.info().language == language)
@@ -198,7 +203,8 @@ impl std::fmt::Debug for Voices {
     }
 }
 
-/// The language a text is most likely in, by its script: `ru` if most letters are Cyrillic, else `en`.
+/// Returns the most likely language of a text, by its script: `ru` if most letters are Cyrillic,
+/// otherwise `en`.
 #[must_use]
 pub fn language_of(text: &str) -> &'static str {
     let (mut cyrillic, mut others) = (0usize, 0usize);
@@ -209,7 +215,7 @@ pub fn language_of(text: &str) -> &'static str {
     if cyrillic > others { "ru" } else { "en" }
 }
 
-/// Who speaks, for an error message. Some voices have hundreds of speakers.
+/// Lists the speakers for an error message. Some voices have hundreds of speakers.
 fn speakers(info: &VoiceInfo) -> String {
     match info.speakers.as_slice() {
         [] => "it has but one".to_owned(),
@@ -218,12 +224,12 @@ fn speakers(info: &VoiceInfo) -> String {
     }
 }
 
-/// The end of an error message that says what would help.
+/// Returns the end of an error message, which suggests a remedy.
 fn suggest(absent: &str) -> String {
     if absent.is_empty() { String::new() } else { format!("; for more run: {absent}") }
 }
 
-/// A name from outside, short enough for an error message.
+/// Shortens a name from outside for an error message.
 fn printable(name: &str) -> String {
     name.chars().take(40).collect()
 }

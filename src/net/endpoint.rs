@@ -1,4 +1,4 @@
-//! The address of a service.
+//! Base address of a service.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,43 +7,43 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-/// The base address of a service: `https://host[:port][/prefix]`. Plain `http` is taken for loopback addresses only,
-/// since a token in clear on a network is a token lost.
+/// Base address of a service: `https://host[:port][/prefix]`. Plain `http` is accepted for loopback
+/// addresses only, since a token sent unencrypted over a network must be considered lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Endpoint(Url);
 
-/// A host by its name or address, as [`Endpoint::host`] gives it: in lower case, without brackets around
+/// Name or address of a host, as [`Endpoint::host`] returns it: in lower case, without brackets around
 /// IPv6.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);
 
-/// A text that names no host.
+/// Error parsing a text that names no host.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a host such as b.speech.example or 10.0.0.2, without a scheme, a port or a path")]
 pub struct BadHostName;
 
-/// Why an address can't be used. Names the address without query, user or password.
+/// Error parsing an [`Endpoint`]. Names the address without query, user or password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadEndpoint {
-    /// Not an URL at all.
+    /// The text is not a URL.
     #[error("endpoint is not an address such as https://host:port ({0})")]
     Syntax(url::ParseError),
-    /// Another scheme, or no host.
+    /// The URL has another scheme, or no host.
     #[error("endpoint {0} should begin with https:// (or http:// for loopback)")]
     Scheme(String),
-    /// `http` to another machine.
+    /// The URL uses `http` to another machine.
     #[error("endpoint {0} would send the token unencrypted: use https (http is for loopback only)")]
     Plaintext(String),
-    /// User, password, query or fragment.
+    /// The URL has a user, a password, a query or a fragment.
     #[error("endpoint {0} carries a user, a query or a fragment, which have no place in a base address")]
     Extras(String),
 }
 
 impl Endpoint {
-    /// The URL of `path` (with its leading slash) at this endpoint.
+    /// Returns the URL of `path` (with its leading slash) at this endpoint.
     #[must_use]
     pub fn url(&self, path: &str) -> Url {
         let mut url = self.0.clone();
@@ -52,7 +52,7 @@ impl Endpoint {
         url
     }
 
-    /// The host's name or address, as TCP and TLS take it (no brackets around IPv6).
+    /// Returns the name or address of the host, as TCP and TLS take it (without brackets around IPv6).
     #[must_use]
     pub fn host(&self) -> String {
         match self.0.host().expect("checked when parsed") {
@@ -62,19 +62,19 @@ impl Endpoint {
         }
     }
 
-    /// Whether its host is this one.
+    /// Returns whether the endpoint is on `host`.
     #[must_use]
     pub fn is_on(&self, host: &HostName) -> bool {
         self.host() == host.0
     }
 
-    /// The TCP port.
+    /// Returns the TCP port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port_or_known_default().expect("both schemes have one")
     }
 
-    /// Whether the connection is encrypted.
+    /// Returns whether the connection is encrypted.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.0.scheme() == "https"
@@ -90,7 +90,7 @@ impl FromStr for Endpoint {
             || url.password().is_some()
             || url.query().is_some()
             || url.fragment().is_some();
-        // From here on the address can be printed.
+        // The secrets are removed: from here on the address can be printed.
         let _ = (url.set_username(""), url.set_password(None));
         url.set_query(None);
         url.set_fragment(None);
@@ -142,7 +142,8 @@ impl FromStr for HostName {
             return Ok(HostName(address.to_string()));
         }
         let host = Host::parse(bare).map_err(|_| BadHostName)?.to_string();
-        // The URL standard takes more, `*` among it, which would look like a pattern here and match no host.
+        // The URL standard accepts more characters, such as `*`, which would look like a pattern and
+        // match no host.
         let is_plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         if is_plain { Ok(HostName(host)) } else { Err(BadHostName) }
     }

@@ -1,4 +1,5 @@
-//! Where a service is, and the TLS and HTTP clients that reach it: one set of trusted roots for HTTP and WebSocket.
+//! Addresses of services, and the TLS and HTTP clients that connect to them, with one set of trusted
+//! roots for HTTP and WebSocket.
 
 mod endpoint;
 pub(crate) mod refusal;
@@ -12,28 +13,29 @@ pub use endpoint::{BadEndpoint, BadHostName, Endpoint, HostName};
 pub(crate) use tls::objection;
 pub use tls::{TlsError, Trust};
 
-/// How long a TCP connection and its TLS handshake may take.
+/// Time limit of a TCP connection and its TLS handshake together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a server may say nothing.
+/// Longest time that a server may send nothing.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 const USER_AGENT: &str = concat!("voxline/", env!("CARGO_PKG_VERSION"));
 
-/// An HTTP client that trusts the system's roots, follows redirects within one origin only (a token must not travel
-/// to another host), uses no proxy (neither does the WebSocket, and a proxy would see what goes to loopback in clear),
-/// and gives up on a server that says nothing for a minute.
+/// Creates an HTTP client that trusts the system's roots. The client follows redirects within one origin
+/// only, since a token must not be sent to another host. It uses no proxy: the WebSocket uses none
+/// either, and a proxy would see unencrypted loopback traffic. It gives up on a server that sends nothing
+/// for a minute.
 ///
 /// # Errors
-/// [`TlsError`] where TLS can't be set up.
+/// Returns [`TlsError`] if TLS cannot be set up.
 pub fn http_client() -> Result<reqwest::Client, TlsError> {
     http_client_trusting(&Trust::system()?)
 }
 
-/// [`http_client`], for a service that only `trust` knows.
+/// Creates an [`http_client`] that trusts the roots of `trust`.
 ///
 /// # Errors
-/// [`TlsError`] where TLS can't be set up.
+/// Returns [`TlsError`] if TLS cannot be set up.
 pub fn http_client_trusting(trust: &Trust) -> Result<reqwest::Client, TlsError> {
     let same_origin = reqwest::redirect::Policy::custom(|attempt| {
         let origin = attempt.previous().last().map(reqwest::Url::origin);
@@ -45,17 +47,17 @@ pub fn http_client_trusting(trust: &Trust) -> Result<reqwest::Client, TlsError> 
     client_with(trust, same_origin, reqwest::ClientBuilder::no_proxy)
 }
 
-/// An HTTP client for public files, which hubs keep on other hosts: it follows redirects anywhere, goes through the
-/// proxy the environment names, and must not be given a token.
+/// Creates an HTTP client for public files, which hubs keep on other hosts. The client follows redirects
+/// to any host, uses the proxy that the environment names, and must not be given a token.
 ///
 /// # Errors
-/// [`TlsError`] where TLS can't be set up.
+/// Returns [`TlsError`] if TLS cannot be set up.
 pub fn download_client() -> Result<reqwest::Client, TlsError> {
     client_with(&Trust::system()?, reqwest::redirect::Policy::limited(5), std::convert::identity)
 }
 
-/// A blocking client for recordings on public servers, with the caller's idea of a good redirect; otherwise as
-/// [`download_client`].
+/// Creates a blocking client for recordings on public servers, with the caller's redirect policy;
+/// otherwise like [`download_client`].
 pub(crate) fn blocking_client(
     redirects: reqwest::redirect::Policy,
 ) -> Result<reqwest::blocking::Client, TlsError> {
@@ -63,7 +65,7 @@ pub(crate) fn blocking_client(
         .tls_backend_preconfigured(ClientConfig::clone(Trust::system()?.config()))
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
-        // Of a blocking client this is the longest wait for one read, not for the whole.
+        // In a blocking client this limits each read, not the whole request.
         .timeout(READ_TIMEOUT)
         .redirect(redirects)
         .build()
@@ -85,8 +87,8 @@ fn client_with(
         .map_err(|error| TlsError::Client(error.to_string()))
 }
 
-/// Why a request failed, for a message that names the service. The error's own text repeats the URL with its query, and
-/// hides what is wrong with a certificate behind "error sending request".
+/// Returns the reason why a request failed, for a message that names the service. The error's own text
+/// repeats the URL with its query, and hides certificate problems behind "error sending request".
 pub(crate) fn reason(error: &reqwest::Error) -> String {
     objection(error).unwrap_or_else(|| {
         let kind = match error {
@@ -99,7 +101,7 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
     })
 }
 
-/// The body of an answer, as far as `limit` bytes go.
+/// Reads the body of a response, at most `limit` bytes.
 pub(crate) async fn read_answer(response: &mut reqwest::Response, limit: usize) -> reqwest::Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await? {

@@ -1,47 +1,47 @@
-//! A service's own account of a refusal: the JSON body of an answer that is no success.
+//! Details of a refusal: the JSON body of an unsuccessful response.
 
 use serde_json::Value;
 
-/// The documented code of a bad token, whose documented status is 400.
+/// Documented code of an invalid token, whose documented status is 400.
 const BAD_TOKEN: u64 = 4048;
-/// The documented code of a disabled project, whose status is 400.
+/// Documented code of a disabled project, whose status is 400.
 const INACTIVE_PROJECT: u64 = 4049;
-/// The code of a budget that is used up for good, beside status 403: our gateway's own. Of a token it says
-/// 4048.
+/// Code of a budget that is used up for good, with status 403. Only our own gateway sends it; an invalid
+/// token has code 4048.
 const USED_UP: u64 = 403;
-/// The most characters of a message that are shown.
+/// Maximum number of characters of a message that are shown.
 const MAX_MESSAGE: usize = 200;
-/// The shortest piece of a secret that is one: a message with such a piece in it is not shown. Our gateway's
-/// have 256 bits, written as 43 characters or more.
+/// Minimum length of a piece of a secret. A message that contains such a piece is not shown. The secrets
+/// of our gateway have 256 bits, written as 43 characters or more.
 const PIECE: usize = 12;
 
-/// A refusal as the service tells it.
+/// A refusal, as described by the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// The service's own code for it.
+    /// The service's own error code.
     pub(crate) code: Option<u64>,
-    /// Its reason, in a line that is fit to be shown.
+    /// Reason in one line that is fit to be shown.
     pub(crate) message: Option<String>,
 }
 
-/// The kinds of refusal that users tell apart.
+/// Categories of refusals that users tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The service does not accept the token, or not for this.
+    /// The service does not accept the token, or not for this request.
     Authentication,
-    /// A limit of the service, or of the token.
+    /// A limit of the service or of the token was reached.
     Limit,
-    /// Anything else.
+    /// Any other reason.
     Other,
 }
 
 impl Refusal {
-    /// Reads the body of an answer to a request that carried `secrets`. A message that repeats any of them is
-    /// left out.
+    /// Parses the body of a response to a request that carried `secrets`. A message that repeats any of
+    /// them is dropped.
     pub(crate) fn parse(body: &[u8], secrets: &[&str]) -> Refusal {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        // The service does not document the shape of its errors. These places are our gateway's, those that
-        // clients of the service have seen, and RFC 6749's (section 5.2).
+        // The service does not document the format of its errors. These paths are those of our gateway,
+        // those that clients of the service have seen, and those of RFC 6749 (section 5.2).
         let code = ["/error/code", "/code", "/error_code", "/result/code"];
         let message = ["/error/message", "/error_description", "/message", "/error"];
         Refusal {
@@ -53,13 +53,13 @@ impl Refusal {
         }
     }
 
-    /// Returns whether it says that the access token is bad, whatever its status.
+    /// Returns whether the refusal says that the access token is invalid, whatever its status.
     pub(crate) fn is_of_token(&self) -> bool {
         self.code == Some(BAD_TOKEN)
     }
 }
 
-/// The kind of a refusal with this status, and the service's own `code` where it gave one.
+/// Returns the category of a refusal with this status, and with the service's own `code` if it sent one.
 pub(crate) fn kind(status: u16, code: Option<u64>) -> Kind {
     match (status, code) {
         (_, Some(BAD_TOKEN | INACTIVE_PROJECT)) => Kind::Authentication,
@@ -69,8 +69,8 @@ pub(crate) fn kind(status: u16, code: Option<u64>) -> Kind {
     }
 }
 
-/// The message in one line of bounded length, without characters that a terminal obeys; `None` where nothing
-/// is left or where it has a piece of a secret in it.
+/// Returns the message as one line of bounded length, without control characters; `None` if nothing is
+/// left or if the message contains a piece of a secret.
 fn presentable(message: &str, secrets: &[&str]) -> Option<String> {
     let shown: String = message.chars().filter(|c| !commands(*c)).take(MAX_MESSAGE).collect();
     let shown = shown.trim();
@@ -81,8 +81,9 @@ fn presentable(message: &str, secrets: &[&str]) -> Option<String> {
     (!shown.is_empty() && !secrets.iter().any(repeats)).then(|| shown.to_owned())
 }
 
-/// Control characters, and those that turn or hide what is beside them: bidirectional formatting (Unicode
-/// Annex 9, section 2), separators of lines and paragraphs, characters without width.
+/// Returns whether a character controls the terminal, or reorders or hides the text beside it: control
+/// characters, bidirectional formatting (Unicode Annex 9, section 2), line and paragraph separators, and
+/// zero-width characters.
 fn commands(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')

@@ -1,4 +1,4 @@
-//! TLS as a client: rustls with the system's certificates, and those of a file where one is given.
+//! TLS client configuration: rustls with the system's certificates, and optionally those of a file.
 
 use std::error::Error;
 use std::io::{self, Read};
@@ -10,58 +10,61 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
 
-/// The longest file of certificates read; the system's own has a quarter of that.
+/// Largest certificate file that is read, in bytes; the system's own has a quarter of that.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// TLS can't be set up on this machine.
+/// Error setting up TLS on this machine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The cryptography has no protocol version in common with us.
+    /// The cryptography provider supports none of the protocol versions.
     #[error("tls: {0}")]
     Config(#[from] rustls::Error),
-    /// The HTTP client didn't take the configuration.
+    /// The HTTP client rejected the configuration.
     #[error("http client: {0}")]
     Client(String),
-    /// A file that should hold certificates can't be read.
+    /// A certificate file cannot be read.
     #[error("certificates {path}: {error}")]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Underlying I/O error.
         error: io::Error,
     },
-    /// A file that should hold certificates holds none, or something that is none.
+    /// A certificate file holds no certificate, or something other than certificates.
     #[error("certificates {path}: {reason}")]
     Certificates {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it. Its contents are not repeated: it may be a key, named by mistake.
+        /// Description of the defect. The contents are not repeated: the file may be a key, named by
+        /// mistake.
         reason: String,
     },
 }
 
-/// Who is believed to be a service: whoever shows a certificate for its name that leads to one of these roots.
+/// Trusted roots of a TLS client. A service is trusted if its certificate is for its name and chains to
+/// one of the roots.
 #[derive(Clone, Debug)]
 pub struct Trust {
     config: Arc<ClientConfig>,
 }
 
 impl Trust {
-    /// The roots in the system's store. A certificate in it that can't be read is passed over: one bad file must not
-    /// disable the others. A machine without any store can still speak to loopback.
+    /// Trusts the roots in the system's store. Unreadable certificates in the store are skipped: one bad
+    /// file must not disable the others. A machine without any store can still connect to loopback.
     ///
     /// # Errors
-    /// [`TlsError::Config`] where rustls refuses its own defaults.
+    /// Returns [`TlsError::Config`] if rustls rejects its own defaults.
     pub fn system() -> Result<Trust, TlsError> {
         Trust::roots(system_roots())
     }
 
-    /// The roots in the system's store, and those in the PEM file at `path`: for a service whose certificate is from an
-    /// authority of one's own.
+    /// Trusts the roots in the system's store and those in the PEM file at `path`, for a service whose
+    /// certificate comes from a private authority.
     ///
     /// # Errors
-    /// [`TlsError::Read`] and [`TlsError::Certificates`] where the file is no use, and the same as [`Trust::system`].
+    /// Returns [`TlsError::Read`] or [`TlsError::Certificates`] if the file is unusable, and the error of
+    /// [`Trust::system`] otherwise.
     pub fn with_file(path: &Path) -> Result<Trust, TlsError> {
         let certificates = |reason: String| TlsError::Certificates { path: path.to_owned(), reason };
         let mut text = Vec::new();
@@ -92,7 +95,7 @@ impl Trust {
         Ok(Trust { config: Arc::new(config) })
     }
 
-    /// What rustls makes of it.
+    /// Returns the rustls configuration.
     pub(crate) fn config(&self) -> &Arc<ClientConfig> {
         &self.config
     }
@@ -106,14 +109,14 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// What TLS has to say against the peer, where that is why `error` happened.
+/// Returns the TLS failure that caused `error`, if there is one.
 pub(crate) fn objection(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref() {
             return Some(worded(error));
         }
-        // An io::Error keeps what it was made of from those who ask for its source.
+        // The source of an `io::Error` skips the error that it wraps, so `get_ref` is tried first.
         next = match error.downcast_ref().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => error.source(),

@@ -1,11 +1,12 @@
-//! Waiting longer after each failure, with full jitter.
+//! Exponential backoff with full jitter.
 
 use std::time::Duration;
 
 use voxline_support::random::Random;
 
-/// How long to wait before the next try: a random time below a ceiling that doubles from `floor` to `ceiling` with
-/// each failure ("full jitter": many clients that failed together don't come back together).
+/// An exponential backoff: each wait is a random time below a bound that doubles with each failure, from
+/// `floor` to `ceiling`. With this "full jitter", many clients that failed together don't return
+/// together.
 ///
 /// Deterministic: the seed decides the whole sequence.
 #[derive(Clone, Debug)]
@@ -17,7 +18,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// 100 ms, doubling up to 10 s.
+    /// Creates a backoff whose bound starts at 100 ms and doubles up to 10 s.
     #[must_use]
     pub fn new(seed: u64) -> Backoff {
         Backoff {
@@ -28,15 +29,16 @@ impl Backoff {
         }
     }
 
-    /// The wait after one more failure.
+    /// Returns the wait after one more failure.
     pub fn next_delay(&mut self) -> Duration {
         let bound = self.floor.saturating_mul(1 << self.failures.min(16)).min(self.ceiling);
         self.failures = self.failures.saturating_add(1);
         self.random.up_to(bound)
     }
 
-    /// Starts over at the floor. A connection earns this by staying healthy, not by being made: a peer that accepts
-    /// and drops at once would otherwise be called as fast as it can drop.
+    /// Resets the bound to `floor`. Call this once a connection has stayed healthy, not when it is made:
+    /// a peer that accepts and drops connections at once would otherwise be dialled as fast as it can
+    /// drop them.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
@@ -59,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_bound_doubles_with_each_failure_and_a_reset_starts_over() {
-        // The longest of the first waits of a thousand seeds, then of their second ones, and so on.
+        // The longest of the first waits over a thousand seeds, then of the second waits, and so on.
         let mut backoffs: Vec<Backoff> = (0..1_000).map(Backoff::new).collect();
         let mut longest = || backoffs.iter_mut().map(Backoff::next_delay).max().unwrap();
         for failure in 0..10u32 {

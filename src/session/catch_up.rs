@@ -1,9 +1,9 @@
-//! How fast a backlog is sent.
+//! The rate at which a backlog of audio is sent.
 
 use std::time::Duration;
 
-/// A limit for services that don't take audio as fast as it can be sent: a burst at once, then a multiple of the
-/// speed it was spoken at. The peer's window holds in any case.
+/// A rate limit for services that can't take audio as fast as it can be sent: first a burst, then a
+/// multiple of real time. The peer's window applies in any case.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CatchUp {
     burst: Duration,
@@ -11,27 +11,28 @@ pub struct CatchUp {
 }
 
 impl CatchUp {
-    /// A limit of `burst` at once on a new connection, and `factor` times the speed it was spoken at for the rest. That
-    /// should be over 1, or a live source falls behind for good. `None` unless it is between 0.01 and 1,000.
+    /// Creates a limit of `burst` at once on a new connection, and of `factor` times real time after
+    /// that. `factor` should be above 1, or a live source falls behind for good. Returns `None` unless
+    /// `factor` is between 0.01 and 1,000.
     #[must_use]
     pub fn new(burst: Duration, factor: f64) -> Option<CatchUp> {
         (0.01..=1_000.0).contains(&factor).then_some(CatchUp { burst, factor })
     }
 
-    /// How much audio may be sent at once on a new connection.
+    /// Returns the duration of audio that may be sent at once on a new connection.
     #[must_use]
     pub fn burst(self) -> Duration {
         self.burst
     }
 
-    /// How many times as fast as it was spoken the rest is sent.
+    /// Returns the rate after the burst, as a multiple of real time.
     #[must_use]
     pub fn factor(self) -> f64 {
         self.factor
     }
 }
 
-/// Frames that may be sent now, under a [`CatchUp`] or without limit: a bucket that fills with time.
+/// A token bucket of frames that may be sent now, filled as set by [`CatchUp`], or unlimited.
 #[derive(Debug)]
 pub(super) struct Throttle {
     limit: Option<Limit>,
@@ -39,7 +40,7 @@ pub(super) struct Throttle {
 
 #[derive(Debug)]
 struct Limit {
-    /// Frames a second.
+    /// Fill rate in frames per second.
     rate: f64,
     burst: f64,
     credit: f64,
@@ -55,15 +56,15 @@ impl Throttle {
         Throttle { limit }
     }
 
-    /// A new connection: its burst is whole.
+    /// Fills the bucket for a new connection, which may send a whole burst.
     pub(super) fn refill(&mut self, now: Duration) {
         if let Some(limit) = &mut self.limit {
             (limit.credit, limit.counted) = (limit.burst, now);
         }
     }
 
-    /// How many of these frames may be sent now: all that fit the burst, or none yet. Small change is saved up, so that
-    /// a chunk doesn't crumble.
+    /// Returns how many of `frames` may be sent now: all that fit into the burst, or 0. Smaller amounts
+    /// of credit are saved up, so that a chunk is not sent in crumbs.
     pub(super) fn allows(&mut self, frames: u64, now: Duration) -> u64 {
         let Some(limit) = &mut self.limit else { return frames };
         let earned = now.saturating_sub(limit.counted).as_secs_f64() * limit.rate;
@@ -79,11 +80,13 @@ impl Throttle {
         }
     }
 
-    /// When these frames may be sent; only of interest once they were not allowed.
+    /// Returns the time at which `frames` may be sent; only meaningful after [`allows`](Throttle::allows)
+    /// returned 0.
     pub(super) fn due(&self, frames: u64) -> Option<Duration> {
         let limit = self.limit.as_ref()?;
         let missing = (frames as f64).min(limit.burst.floor()) - limit.credit;
-        // A nanosecond more than exact, or rounding could have us wake too soon for ever.
+        // One nanosecond more than the exact time: rounding could otherwise wake the session too early
+        // for ever.
         let wait =
             Duration::try_from_secs_f64(missing / limit.rate).unwrap_or_default() + Duration::from_nanos(1);
         Some(limit.counted.saturating_add(wait))
@@ -109,7 +112,7 @@ mod tests {
                 }
             }
         }
-        // Twelve seconds of audio: two at once, ten at 1.25.
+        // Twelve seconds of audio: two at once, ten at 1.25 times real time.
         let took = (now - Duration::from_secs(100)).as_secs_f64();
         assert!((7.9..8.1).contains(&took), "{took} s");
     }
@@ -138,7 +141,7 @@ mod tests {
         assert_eq!(throttle.allows(800, now), 0);
         throttle.refill(now);
         assert_eq!(throttle.allows(16_000, now), 16_000);
-        // The time before the connection earns nothing.
+        // The time before the connection earns no credit.
         throttle.spend(16_000);
         throttle.refill(now + Duration::from_secs(50));
         throttle.spend(16_000);

@@ -1,45 +1,47 @@
-//! Close codes of the protocol, and what each asks of the client.
+//! Close codes of the protocol, and the recovery that each calls for.
 
 use std::time::Duration;
 
 use crate::recovery::Recovery;
 
-/// Done: the normal end of a finished session.
+/// Normal end of a finished session.
 pub const NORMAL: u16 = 1000;
 /// Going away: the server stops, or the page was left (RFC 6455, section 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
-/// A message of a kind the peer can't take.
+/// Policy violation (RFC 6455, section 7.4.1). Handled like [`TOKEN`]: other servers and proxies send it
+/// for a refused token.
 pub const POLICY: u16 = 1008;
 /// A message too big for the peer.
 pub const TOO_BIG: u16 = 1009;
-/// The server failed.
+/// An internal failure of the server.
 pub const SERVER_FAULT: u16 = 1011;
-/// The server restarts.
+/// A restart of the server.
 pub const RESTART: u16 = 1012;
-/// The server has too much to do.
+/// An overload of the server.
 pub const TRY_LATER: u16 = 1013;
-/// The protocol was broken.
+/// A violation of the protocol.
 pub const PROTOCOL: u16 = 4400;
-/// The token expired or was revoked.
+/// An expired or revoked token.
 pub const TOKEN: u16 = 4401;
-/// The token's scope doesn't cover streaming, or its budget is used up for good: see [`USED_UP`].
+/// A token whose scope doesn't cover streaming, or whose budget is used up for good: see [`USED_UP`].
 pub const SCOPE: u16 = 4403;
-/// No such session here, or its window is over: start again at `final`.
+/// A session that doesn't exist on this server, or whose resume window is over: start again at `final`.
 pub const SESSION_UNKNOWN: u16 = 4404;
-/// Another socket took the session over.
+/// A takeover of the session by another socket.
 pub const MOVED: u16 = 4409;
-/// What `start` asks for (language, sample rate) is not available here.
+/// A language or sample rate in `start` that is not available on this server.
 pub const UNSUPPORTED: u16 = 4415;
-/// The quota is used up.
+/// A quota that is used up.
 pub const QUOTA: u16 = 4429;
 
-/// The code of the `error` before a [`SCOPE`], where a budget is used up for good: that of the HTTP API.
+/// Code of the `error` message before a [`SCOPE`] close, if a budget is used up for good. The HTTP API
+/// uses the same code.
 pub const USED_UP: u32 = 403;
 
-/// How long to stay away from a peer that says it has too much to do and doesn't say how long.
+/// Wait before the next attempt at an overloaded peer that doesn't name a time.
 const LONG_BACK_OFF: Duration = Duration::from_secs(5);
 
-/// What a close with this code calls for.
+/// Returns the recovery that a close with this code calls for.
 #[must_use]
 pub fn recovery(code: u16) -> Recovery {
     match code {

@@ -1,4 +1,4 @@
-//! Performs what the session's core asks for.
+//! The driver of a session: performs the outputs of the state machine on real connections.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -25,25 +25,28 @@ use crate::auth::{AccessToken, AuthError, AuthErrorKind, TokenGeneration, TokenP
 use crate::transcript::TranscriptEvent;
 use crate::transport::{Connect, Wire};
 
-/// How many feeds are taken before the peer has its turn: enough that their frames leave in few writes.
+/// Number of feeds taken before messages of the peer are polled: enough that their frames leave in few
+/// writes.
 const AUDIO_TURN: usize = 64;
-/// How many events may wait for the user before no more audio is taken.
+/// Number of queued events at which the driver stops taking audio until the user catches up.
 const WAITING_EVENTS: usize = 1_024;
-/// How many messages may wait for a socket before no more audio is taken: more than any window needs.
+/// Number of queued messages of one socket at which the driver stops taking audio: more than any window
+/// needs.
 const WAITING_MESSAGES: usize = 16 * 1024;
-/// How long a goodbye may take: the peer has everything by then, or never will.
+/// Longest time a closing handshake may take: by then the peer has everything, or never will.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs one session to its end: reads `audio`, connects by `connector` with tokens from `tokens`, and tells `events`
-/// what was recognised. Connections that die are replaced without losing or repeating audio; tokens and connections
-/// whose end is known are left before.
+/// Runs one session to its end: reads `audio`, connects through `connector` with tokens from `tokens`,
+/// and sends what was recognised to `events`. Lost connections are replaced without losing or repeating
+/// audio. Tokens and connections with a known end are replaced before that end.
 ///
-/// Audio is taken from the start, before there is a connection. It is read only while the replay buffer has room, so a
-/// slow service slows the source, unless the settings have it drop audio instead. A channel that closes without
-/// [`Feed::End`] ends the session where it stands. `events` may be slow: a partial result that waits is replaced by the
-/// next, finals wait. When its receiver is dropped, the session goes on to its end in silence.
+/// Audio is taken from the start, before there is a connection. The channel is read only while the replay
+/// buffer has room, so a slow service slows the source, unless the settings drop audio instead. A channel
+/// that closes without [`Feed::End`] ends the session at the last frame it delivered. `events` may be
+/// slow: a waiting partial result is replaced by the next event, final results wait. If the receiver of
+/// `events` is dropped, the session runs to its end without reporting anything.
 ///
-/// Events emitted before an error stay true.
+/// Events emitted before an error stay valid.
 pub async fn run<C: Connect>(
     connector: &C,
     tokens: &TokenProvider,
@@ -54,8 +57,9 @@ pub async fn run<C: Connect>(
     run_journalled(connector, tokens, settings, Checkpoint::default(), &mut Forgetful, audio, events).await
 }
 
-/// [`run`], for a session that another process can take up again: it goes on at `checkpoint`, and `journal` takes down
-/// what the next one needs. The audio starts where that of the checkpoint ends.
+/// Runs a session like [`run`], but one that another process can resume: the session starts at
+/// `checkpoint`, and `journal` records what a later process needs. The audio must start where the audio
+/// of the checkpoint ends.
 pub async fn run_journalled<C: Connect>(
     connector: &C,
     tokens: &TokenProvider,
@@ -84,7 +88,7 @@ pub async fn run_journalled<C: Connect>(
     driver.run().await
 }
 
-/// The journal of a session that ends with its process.
+/// A journal that keeps nothing, for a session that ends with its process.
 struct Forgetful;
 
 impl Journal for Forgetful {
@@ -105,16 +109,16 @@ struct Driver<'a, C: Connect> {
     tokens: &'a TokenProvider,
     core: Core,
     fetch: Option<Task<'a, Result<AccessToken, AuthError>>>,
-    /// At most two, as the connections.
+    /// Dials in progress: at most two, like connections.
     dials: Vec<(ConnectionId, Dial<'a, C::Io>)>,
     wires: Vec<(ConnectionId, Wire<C::Io>)>,
-    /// The closing handshakes of earlier connections, which nobody waits for while the session goes on.
+    /// Closing handshakes of earlier connections, which run in the background while the session goes on.
     goodbyes: FuturesUnordered<Task<'a, ()>>,
     journal: &'a mut dyn Journal,
     journal_failed: Option<String>,
     audio: mpsc::Receiver<Feed>,
     audio_open: bool,
-    /// How many feeds were taken since the peer had its turn.
+    /// Number of feeds taken since the peer was last polled.
     audio_turn: usize,
     events: mpsc::Sender<TranscriptEvent>,
     /// Events that the user has not taken yet.
@@ -130,11 +134,11 @@ impl<C: Connect> Driver<'_, C> {
             if let Some(ended) = self.perform(start).await {
                 return ended;
             }
-            // A patience too long for the clock is patience without end.
+            // A wake-up time beyond the range of the clock means that no timer is set.
             let wake = self.core.wake_at().and_then(|at| start.checked_add(at));
             let input = tokio::select! {
-                // In a fixed order, so that a simulated run can be repeated. Source and peer, who may both go on for ever,
-                // take turns.
+                // The order is fixed, so that a simulated run can be repeated. The source and the peer,
+                // both possibly endless, take turns.
                 biased;
                 () = wake_at(wake) => Input::Tick,
                 token = fetched(&mut self.fetch) => {
@@ -155,7 +159,7 @@ impl<C: Connect> Driver<'_, C> {
                 permit = self.events.reserve(), if !self.waiting.is_empty() => {
                     match (permit, self.waiting.pop_front()) {
                         (Ok(permit), Some(event)) => permit.send(event),
-                        // Nobody listens any more.
+                        // The receiver was dropped; discard pending events.
                         _ => self.waiting.clear(),
                     }
                     continue;
@@ -176,7 +180,7 @@ impl<C: Connect> Driver<'_, C> {
                     self.audio_turn = 0;
                     let Some(input) = understood(id, message) else { continue };
                     match input {
-                        // A peer that closes gets its answer.
+                        // Answer the peer's close frame.
                         Input::Closed(..) => {
                             self.goodbyes.extend(taken(&mut self.wires, id).map(|wire| goodbye(wire, close::NORMAL)));
                         }
@@ -185,7 +189,7 @@ impl<C: Connect> Driver<'_, C> {
                     }
                     input
                 }
-                // The peer had its turn, and nothing to say.
+                // The peer was polled and has sent nothing.
                 () = std::future::ready(()), if self.audio_turn > 0 => {
                     self.audio_turn = 0;
                     continue;
@@ -195,7 +199,7 @@ impl<C: Connect> Driver<'_, C> {
         }
     }
 
-    /// Does what the core asked for; how the session ended, once it has.
+    /// Performs the outputs of the state machine. Returns the result of the session once it has ended.
     async fn perform(&mut self, start: Instant) -> Option<Ended> {
         while let Some(output) = self.core.poll_output() {
             match output {
@@ -213,7 +217,7 @@ impl<C: Connect> Driver<'_, C> {
                 }
                 Output::Ping(id) => self.send(id, Message::Ping(Bytes::new())),
                 Output::Close(id, code) => self.close(id, code),
-                // What can't be taken down is not told, nor is anything after it.
+                // An event that can't be journalled is not emitted, nor is any event after it.
                 Output::Opened(_) | Output::Emit(_) if self.journal_failed.is_some() => {}
                 Output::Opened(server) => {
                     let kept = self.journal.opened(&server);
@@ -238,14 +242,14 @@ impl<C: Connect> Driver<'_, C> {
         None
     }
 
-    /// Whether the source is to be read now.
+    /// Returns whether the source should be read now.
     fn takes_audio(&self) -> bool {
         let room = self.waiting.len() < WAITING_EVENTS
             && self.wires.iter().all(|(_, wire)| wire.queued() < WAITING_MESSAGES);
         self.audio_open && self.core.wants_audio() && room
     }
 
-    /// Whether the journal has kept something; otherwise the session ends.
+    /// Returns whether the journal has kept the record; if not, ends the session.
     fn note_kept(&mut self, kept: std::io::Result<()>, start: Instant) -> bool {
         let Err(error) = kept else { return true };
         self.journal_failed = Some(error.to_string());
@@ -253,7 +257,7 @@ impl<C: Connect> Driver<'_, C> {
         false
     }
 
-    /// Tells the user what is left to tell, while the peer is told that this was all.
+    /// Delivers the remaining events to the user while the closing handshakes finish.
     async fn take_leave(&mut self) {
         let telling = async {
             for event in self.waiting.drain(..) {
@@ -290,7 +294,7 @@ impl<C: Connect> Driver<'_, C> {
         }
     }
 
-    /// Queues an event for the user. A partial that nobody has taken is outdated by whatever comes next.
+    /// Queues an event for the user. A partial result still in the queue is outdated by any later event.
     fn emit(&mut self, event: TranscriptEvent) {
         if matches!(self.waiting.back(), Some(TranscriptEvent::Partial { .. })) {
             self.waiting.pop_back();
@@ -299,24 +303,24 @@ impl<C: Connect> Driver<'_, C> {
     }
 }
 
-/// The wire of this connection, which is then no longer among the others.
+/// Removes the wire of this connection from `wires` and returns it.
 fn taken<Io>(wires: &mut Vec<(ConnectionId, Wire<Io>)>, id: ConnectionId) -> Option<Wire<Io>> {
     let index = wires.iter().position(|(other, _)| *other == id)?;
     Some(wires.swap_remove(index).1)
 }
 
-/// The end of a connection, in bounded time.
+/// Closes a connection, within [`CLOSE_TIMEOUT`].
 fn goodbye<'a, Io>(wire: Wire<Io>, code: u16) -> Task<'a, ()>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'a,
 {
     Box::pin(async move {
-        // The peer's answer changes nothing, nor does its absence.
+        // The session doesn't depend on the peer's answer.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, wire.close(code, "")).await;
     })
 }
 
-/// What comes of the token asked for, if one was.
+/// Waits for the token request in progress; never completes if there is none.
 async fn fetched<T>(fetch: &mut Option<Task<'_, T>>) -> T {
     match fetch {
         Some(fetch) => fetch.await,
@@ -324,7 +328,7 @@ async fn fetched<T>(fetch: &mut Option<Task<'_, T>>) -> T {
     }
 }
 
-/// The dial that is done first, taken out of the others.
+/// Waits for the first dial to complete, and removes that dial from `dials`.
 async fn dialled<T>(dials: &mut Vec<(ConnectionId, Task<'_, T>)>) -> (ConnectionId, T) {
     poll_fn(|cx| {
         for index in 0..dials.len() {
@@ -340,7 +344,7 @@ async fn dialled<T>(dials: &mut Vec<(ConnectionId, Task<'_, T>)>) -> (Connection
 
 type Heard = Option<Result<Message, Error>>;
 
-/// The next message on any connection.
+/// Waits for the next message on any connection.
 async fn heard<Io>(wires: &mut [(ConnectionId, Wire<Io>)]) -> (ConnectionId, Heard)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
@@ -349,7 +353,7 @@ where
         for index in 0..wires.len() {
             if let Poll::Ready(message) = wires[index].1.poll_next(cx) {
                 let id = wires[index].0;
-                // The other is asked first the next time.
+                // The other connection is polled first next time.
                 wires.rotate_left(index + 1);
                 return Poll::Ready((id, message));
             }
@@ -359,7 +363,7 @@ where
     .await
 }
 
-/// What the core should know of a message from the socket, or of the socket's end.
+/// Translates a message of the socket, or the end of the socket, into an input of the state machine.
 fn understood(id: ConnectionId, message: Heard) -> Option<Input> {
     Some(match message {
         Some(Ok(Message::Text(text))) => match serde_json::from_str::<ServerMessage>(&text) {

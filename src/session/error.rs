@@ -1,40 +1,40 @@
-//! Why a session ends early.
+//! Errors that end a session early.
 
 use crate::recovery::Recovery;
 
-/// A failure on the way to the peer: what it was, and what it calls for.
+/// A failure on the way to the peer, and the recovery that it calls for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What to do about it.
+    /// Recovery that the failure calls for.
     pub recovery: Recovery,
-    /// What kind it is, should it end the session.
+    /// Kind of the error, should the failure end the session.
     pub kind: FailureKind,
-    /// What happened, naming the peer; never a token or a body.
+    /// Description of the failure, naming the peer; never contains a token or a body.
     pub reason: String,
 }
 
-/// The kinds of failure that users tell apart.
+/// The kinds of failure that users distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The peer could not be reached, or not kept.
+    /// The peer could not be reached, or the connection could not be kept.
     Unreachable,
     /// The peer did not accept the token.
     Authentication,
-    /// Tokens can't be kept or read on this machine.
+    /// Tokens can't be stored or read on this machine.
     Vault,
-    /// The peer has no room for this session.
+    /// The peer has no capacity for this session.
     Limit,
-    /// The peer doesn't have what was asked for.
+    /// The peer doesn't support what was requested.
     Unsupported,
     /// The peer doesn't speak the protocol.
     Protocol,
 }
 
-/// Why a session ended before everything was final. What was emitted until then stays true.
+/// The reason why a session ended before everything was final. Events emitted until then stay valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The peer could not be reached for as long as the settings allow. Trying later may help.
+    /// The peer could not be reached for as long as the settings allow. Trying again later may help.
     #[error("{reason}")]
     Unreachable {
         /// The last failure.
@@ -46,44 +46,45 @@ pub enum SessionError {
         /// The last refusal.
         reason: String,
     },
-    /// Tokens can't be kept or read on this machine.
+    /// Tokens can't be stored or read on this machine.
     #[error("{reason}")]
     Vault {
-        /// Why.
+        /// Description of the failure.
         reason: String,
     },
-    /// The peer's limits don't allow this session now.
+    /// The limits of the peer don't allow this session now.
     #[error("{reason}")]
     Limit {
         /// The refusal.
         reason: String,
     },
-    /// The service doesn't have the language or sample rate that the settings ask for.
+    /// The service doesn't support the language or the sample rate in the settings.
     #[error("{reason}")]
     Unsupported {
-        /// What is missing.
+        /// The unsupported setting.
         reason: String,
     },
-    /// The service may leave more audio unfinal than the replay buffer holds: each would wait for the other.
+    /// The service may leave more audio unfinal than the replay buffer holds: client and service would
+    /// wait for each other.
     #[error(
         "replay buffer of {buffer} frames is too small: the service may leave {needed} frames unfinal, which it must hold"
     )]
     Buffer {
-        /// What the buffer holds.
+        /// Capacity of the replay buffer, in frames.
         buffer: u64,
-        /// What it should hold.
+        /// Capacity that the service requires, in frames.
         needed: u64,
     },
-    /// What a later process needs can't be taken down.
+    /// The journal can't be written, so a later process could not resume the session.
     #[error("{reason}")]
     Journal {
         /// The failure of the journal.
         reason: String,
     },
-    /// The peer broke the protocol, or says that we did: one of the two has a bug.
+    /// The peer broke the protocol, or reports that this client did: one of the two has a bug.
     #[error("speech protocol: {reason}")]
     Protocol {
-        /// The breach.
+        /// The violation.
         reason: String,
     },
 }

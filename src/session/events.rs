@@ -1,4 +1,4 @@
-//! What goes into the session's core, and what comes out.
+//! Inputs and outputs of the session's state machine.
 
 use super::error::Failure;
 use super::journal::ServerSession;
@@ -8,78 +8,79 @@ use crate::audio::{AudioChunk, FrameRange};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::transcript::TranscriptEvent;
 
-/// A connection, numbered in the order of dialling. A session may have two for a while: the one that carries it, and the
-/// one that is to take it over.
+/// The number of a connection, in the order of dialling. During a handover a session has two connections:
+/// the one that carries the session, and its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionId(pub u32);
 
-/// Something that happened.
+/// An input of the state machine.
 #[derive(Debug)]
 pub enum Input {
-    /// The source gave the next frames.
+    /// Next frames from the source.
     Audio(AudioChunk),
-    /// The source has lost these frames, which follow what it gave.
+    /// Frames that the source has lost, directly after the last ones it delivered.
     Gap(FrameRange),
-    /// The user wants what was said so far, now.
+    /// The user's request to finalise what was said so far.
     Flush,
-    /// The source has ended.
+    /// End of the source.
     Finish,
-    /// The token that was asked for.
+    /// The requested token.
     Token(AccessToken),
-    /// There is none.
+    /// Failure to get the requested token.
     TokenFailed(Failure),
-    /// The dial that was asked for succeeded: messages can be sent.
+    /// Success of the requested dial: messages can be sent on this connection.
     Connected(ConnectionId),
-    /// It did not.
+    /// Failure of the requested dial.
     DialFailed(ConnectionId, Failure),
-    /// The peer said something.
+    /// A message from the peer.
     Peer(ConnectionId, ServerMessage),
-    /// The peer broke the rules of the wire: a frame that is no message.
+    /// A violation of the framing rules by the peer: a frame that is no message.
     Garbage(ConnectionId, String),
-    /// The peer closed the socket with this code and reason.
+    /// A close of the socket by the peer, with this code and reason.
     Closed(ConnectionId, u16, String),
-    /// The socket died.
+    /// Loss of the socket.
     Lost(ConnectionId, String),
-    /// The peer gave a sign of life that says nothing of the session: a ping or a pong.
+    /// A sign of life that says nothing about the session: a ping or a pong.
     Alive(ConnectionId),
-    /// What was to be kept for a later process can't be.
+    /// Failure to journal what a later process needs.
     JournalFailed(String),
-    /// The time of [`Core::wake_at`](super::core::Core::wake_at) has come.
+    /// Expiry of the time returned by [`Core::wake_at`](super::core::Core::wake_at).
     Tick,
 }
 
-/// Something to do, in this order.
+/// An output of the state machine. Outputs are performed in order.
 #[derive(Debug)]
 pub enum Output {
-    /// Get a token; the answer is [`Input::Token`] or [`Input::TokenFailed`].
+    /// Request for a token, answered by [`Input::Token`] or [`Input::TokenFailed`].
     NeedToken {
-        /// A token of this generation won't do.
+        /// Generation that the new token must exceed.
         newer_than: Option<TokenGeneration>,
     },
-    /// Connect; the answer is [`Input::Connected`] or [`Input::DialFailed`].
+    /// Request to connect, answered by [`Input::Connected`] or [`Input::DialFailed`].
     Dial {
-        /// The connection's.
+        /// Number of the new connection.
         id: ConnectionId,
-        /// To be shown.
+        /// Token to authenticate with.
         token: AccessToken,
-        /// The name of the server's session that is to be resumed; none where one is to start.
+        /// Name of the server's session to resume; `None` to start a new one.
         session: Option<String>,
-        /// The base addresses that the service named, by preference; none: where the service is configured to
-        /// be.
+        /// Base addresses that the service named, in order of preference; empty for the configured
+        /// address.
         endpoints: Vec<String>,
     },
-    /// Send a message.
+    /// A message to send.
     Send(ConnectionId, ClientMessage),
-    /// Send audio.
+    /// Audio to send.
     SendAudio(ConnectionId, AudioChunk),
-    /// Ask for a sign of life.
+    /// A ping to send, which asks the peer for a sign of life.
     Ping(ConnectionId),
-    /// Close the connection with this code and forget it, or give up its dial: nothing more from it is of interest.
+    /// Request to close the connection with this code, or to abandon its dial. No more inputs from the
+    /// connection are of interest.
     Close(ConnectionId, u16),
-    /// Take down which session of the server carries ours.
+    /// Record for the journal: the server's session that carries this one.
     Opened(ServerSession),
-    /// Tell the user.
+    /// An event for the user.
     Emit(TranscriptEvent),
-    /// The session is over; no output follows.
+    /// End of the session; no output follows.
     End(Box<Ended>),
 }

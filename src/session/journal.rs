@@ -1,4 +1,4 @@
-//! What a session must leave behind to be taken up again by another process.
+//! State that a session leaves behind so that another process can resume it.
 
 use std::io;
 
@@ -8,50 +8,51 @@ use super::protocol::Secret;
 use crate::audio::{AudioChunk, FramePos};
 use crate::transcript::TranscriptEvent;
 
-/// The server's session that ours is carried by.
+/// The session on the server that carries this session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServerSession {
-    /// Its name.
+    /// Name of the server's session.
     pub name: String,
-    /// The proof that it is ours.
+    /// Proof that the server's session belongs to this client.
     pub resume_key: Secret,
-    /// Our index of its first final.
+    /// Index, in this session, of the first final of the server's session.
     pub first_index: u64,
-    /// The base addresses that the service named for it, where it is not at the one configured.
+    /// Base addresses that the service named for the server's session; empty if the session is at the
+    /// configured address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<String>,
 }
 
-/// Takes down what a session comes to, before anybody else is told: what a later process needs to go on from there.
-/// Called between two messages of the peer, so it should not take long.
+/// A journal of a session's progress, written before the user is told, so that a later process can resume
+/// from there. The methods are called between two messages of the peer, so they should not take long.
 pub trait Journal: Send {
-    /// The session is carried by this session of the server from now on.
+    /// Records that `server` carries the session from now on.
     ///
     /// # Errors
-    /// Where it can't be taken down, which ends our session.
+    /// Returns an [`io::Error`] if the record can't be written; the error ends the session.
     fn opened(&mut self, server: &ServerSession) -> io::Result<()>;
 
-    /// The user is about to be told this.
+    /// Records an event that the user is about to be told.
     ///
     /// # Errors
-    /// Where it can't be taken down, which ends our session.
+    /// Returns an [`io::Error`] if the record can't be written; the error ends the session.
     fn told(&mut self, event: &TranscriptEvent) -> io::Result<()>;
 }
 
-/// Where an earlier process left a session. The default is a session that has not begun.
+/// The point at which an earlier process left a session. The default is a session that has not begun.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
-    /// Everything below is final or in a gap.
+    /// Position below which every frame is final or in a gap.
     pub final_: FramePos,
-    /// The index of the next final.
+    /// Index of the next final.
     pub next_index: u64,
-    /// Frames in gaps, of those below `final_`.
+    /// Number of frames below `final_` that are in gaps.
     pub gaps: u64,
-    /// The recogniser's context at `final_`: the latest that a final brought.
+    /// Recogniser context at `final_`: the one of the latest final that had any.
     pub context: Option<String>,
-    /// The server's session, which may be alive still.
+    /// The server's session, which may still be alive.
     pub server: Option<ServerSession>,
-    /// The audio above `final_` that may have been sent already, as far as it is still there. What was sent and is
-    /// missing here costs the server's session: a new one starts at `final_`.
+    /// Audio above `final_` that may have been sent already, as far as it is still available. If audio
+    /// that was sent is missing here, the server's session is given up and a new one starts at `final_`.
     pub replay: Vec<AudioChunk>,
 }

@@ -1,4 +1,4 @@
-//! The account of a session.
+//! The ledger of a session: an account of every frame.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,44 +9,46 @@ use super::error::SessionError;
 use crate::audio::FramePos;
 use crate::transcript::TranscriptEvent;
 
-/// Where every frame went, and what it took. Always: `accepted = recognised + gaps + unfinished`.
+/// An account of every frame of a session, with counts of connections and tokens. Invariant:
+/// `accepted = recognised + gaps + unfinished`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Ledger {
-    /// Frames taken from the source.
+    /// Number of frames taken from the source.
     pub accepted: u64,
-    /// Frames covered by final segments.
+    /// Number of frames covered by final segments.
     pub recognised: u64,
-    /// Frames dropped on purpose, each in a gap that was told.
+    /// Number of frames dropped on purpose or lost by the source, each in a gap that was reported.
     pub gaps: u64,
-    /// Frames that were neither when the session ended: none, unless it failed.
+    /// Number of frames neither final nor in a gap when the session ended: zero, unless the session
+    /// failed.
     pub unfinished: u64,
-    /// Final segments.
+    /// Number of final segments.
     pub finals: u64,
-    /// Times the connection was lost and found again.
+    /// Number of times the connection was lost and re-established.
     pub reconnects: u64,
-    /// Times the session was moved to another connection while the one before still ran.
+    /// Number of handovers to another connection while the earlier one still ran.
     pub moves: u64,
-    /// Times a newer token was put in force: in band, or on a new connection.
+    /// Number of times a newer token came into force, in band or on a new connection.
     pub token_swaps: u64,
-    /// Times the peer refused a token.
+    /// Number of times a token was refused.
     pub token_refusals: u64,
-    /// Frames sent more than once.
+    /// Number of frames sent again (replayed).
     pub replayed: u64,
-    /// The longest time that accepted audio waited without the peer taking any.
+    /// Longest time accepted audio waited without the peer taking any, in seconds when serialised.
     #[serde(serialize_with = "seconds", rename = "worst_stall_s")]
     pub worst_stall: Duration,
 }
 
 impl Ledger {
-    /// Whether every accepted frame is accounted for.
+    /// Returns whether every accepted frame is accounted for.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         self.accepted == self.recognised + self.gaps + self.unfinished
     }
 
-    /// Adds what an event of the session tells: for a caller that may leave before the session ends and hands over its
-    /// own.
+    /// Adds an event of the session to the counts, for a caller that may leave before the session ends
+    /// and returns its own ledger.
     pub fn count(&mut self, event: &TranscriptEvent) {
         match event {
             TranscriptEvent::Final(segment) => {
@@ -59,8 +61,8 @@ impl Ledger {
         }
     }
 
-    /// The ledger of a session that was broken off after it was handed the audio up to `end`, from what was
-    /// [counted](Ledger::count) until then.
+    /// Returns the ledger of a session that was broken off after it had been given the audio up to `end`,
+    /// based on the events [counted](Ledger::count) until then.
     #[must_use]
     pub fn broken_off(self, end: FramePos) -> Ledger {
         let accounted = self.recognised + self.gaps;
@@ -86,21 +88,21 @@ impl fmt::Display for Ledger {
     }
 }
 
-/// How a session ended. The ledger balances either way.
+/// The result of a session. The ledger balances whether the session succeeded or failed.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Ended {
-    /// The account.
+    /// Account of every frame.
     pub ledger: Ledger,
-    /// Why it ended early, if it did.
+    /// Reason of an early end, if the session failed.
     pub result: Result<(), SessionError>,
 }
 
 impl Ended {
-    /// The ledger of a session that ended well.
+    /// Returns the ledger of a session that succeeded.
     ///
     /// # Errors
-    /// Why it did not.
+    /// Returns the [`SessionError`] that ended the session early.
     pub fn whole(self) -> Result<Ledger, SessionError> {
         self.result.map(|()| self.ledger)
     }

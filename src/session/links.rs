@@ -1,4 +1,4 @@
-//! Connections of a session: the one that carries it, and the one that is to take it over.
+//! Connections of a session: the one that carries the session, and the successor of a handover.
 
 use std::time::Duration;
 
@@ -9,31 +9,32 @@ use super::settings::Settings;
 use crate::auth::TokenGeneration;
 use crate::recovery::Recovery;
 
-/// A connection under way, and the token it shows.
+/// A connection being established, and the token that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Call {
     pub(super) id: ConnectionId,
     pub(super) generation: TokenGeneration,
-    /// When that token ends, where that is known.
+    /// Time at which the token expires, if known.
     pub(super) token_ends: Option<Duration>,
-    /// When its present stage began.
+    /// Time at which the present stage began.
     pub(super) since: Duration,
-    /// Whether it takes over from a connection that still ran.
+    /// True if the connection takes over from one that was still running (handover).
     pub(super) moving: bool,
-    /// Whether a session starts on it, while another server still has the one that it replaces.
+    /// True if a new session starts on the connection, while another server still has the session that it
+    /// replaces.
     pub(super) anew: bool,
 }
 
-/// The way to a connection.
+/// A stage in establishing a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Attempt {
-    /// Between two tries.
+    /// Waiting between two attempts.
     Waiting { until: Duration },
-    /// A token is on its way.
+    /// Waiting for a token.
     Fetching { since: Duration },
-    /// A dial is under way.
+    /// Waiting for a dial.
     Dialing(Call),
-    /// `start` or `resume` is sent, `ready` has not come.
+    /// Waiting for `ready` after `start` or `resume` was sent.
     Opening(Call),
 }
 
@@ -45,7 +46,7 @@ impl Attempt {
         }
     }
 
-    /// When its stage has lasted long enough.
+    /// Returns the time at which the stage ends or times out.
     pub(super) fn due(&self, settings: &Settings) -> Duration {
         match self {
             Attempt::Waiting { until } => *until,
@@ -55,7 +56,7 @@ impl Attempt {
         }
     }
 
-    /// What it means that the stage has lasted that long.
+    /// Returns the failure that a timeout of the stage means.
     pub(super) fn overdue(&self, settings: &Settings) -> Failure {
         let (what, limit) = match self {
             Attempt::Waiting { .. } | Attempt::Fetching { .. } => ("no token came", settings.dial_timeout),
@@ -70,17 +71,17 @@ impl Attempt {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Live {
     pub(super) id: ConnectionId,
-    /// The token in force on it.
+    /// Generation of the token in force on the connection.
     pub(super) generation: TokenGeneration,
-    /// Since when the session has been carried without a break.
+    /// Time since which the session has been carried without interruption.
     pub(super) since: Duration,
-    /// When the peer last gave a sign of life.
+    /// Time of the peer's last sign of life.
     pub(super) heard: Duration,
-    /// When it was asked for one that has not come yet.
+    /// Time of a ping that is not answered yet.
     pub(super) pinged: Option<Duration>,
-    /// When that token ends, as the peer says.
+    /// Time at which the token expires, as the peer reported.
     pub(super) token_ends: Option<Duration>,
-    /// Whether it takes a token in band.
+    /// True if the connection accepts a token in band.
     pub(super) auth: bool,
 }
 
@@ -90,31 +91,31 @@ impl Live {
     }
 }
 
-/// The connection that carries the session, or will.
+/// The connection that carries the session, or is meant to.
 #[derive(Debug)]
 pub(super) enum Link {
     Attempting(Attempt),
-    /// Audio flows.
+    /// Established: audio flows.
     Live(Live),
-    /// The session is over.
+    /// The session has ended.
     Ended,
 }
 
-/// Why the session should leave the token or the connection it has.
+/// The reason for a handover to another token or connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Motive {
-    /// The token in force ends: a newer one is needed.
+    /// True if the token in force expires, so that a newer one is needed.
     pub(super) newer: bool,
-    /// The newer one may be handed over in band.
+    /// True if the newer token may be handed over in band.
     pub(super) in_band: bool,
 }
 
-/// The change to another token or connection, made before the present one breaks.
+/// A handover to another token or connection, made before the present one breaks (make-before-break).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Swap {
-    /// To another connection, or as far as the two ways are one: up to the token.
+    /// Handover to another connection; also covers the stages up to the token of a handover in band.
     Attempt(Motive, Attempt),
-    /// `auth` is sent, `auth_ok` has not come.
+    /// In-band handover: `auth` was sent, `auth_ok` has not arrived.
     Authenticating { generation: TokenGeneration, since: Duration },
 }
 
@@ -126,7 +127,7 @@ impl Swap {
         }
     }
 
-    /// The second connection, where there is one already.
+    /// Returns the second connection, if one is being established.
     pub(super) fn call(&self) -> Option<Call> {
         match self {
             Swap::Attempt(_, attempt) => attempt.call(),
@@ -135,12 +136,12 @@ impl Swap {
     }
 }
 
-/// When a token ends that the peer gives so long.
+/// Returns the time at which a token expires, given the lifetime that the peer reported.
 pub(super) fn ends(expires_in_ms: Option<u64>, now: Duration) -> Option<Duration> {
     Some(now.saturating_add(Duration::from_millis(expires_in_ms?)))
 }
 
-/// A connection that can't be kept, for a reason that may pass.
+/// Returns the failure of a connection that can't be kept, for a reason that may pass.
 pub(super) fn lost(reason: String) -> Failure {
     Failure { recovery: Recovery::Retry, kind: FailureKind::Unreachable, reason }
 }
@@ -149,7 +150,7 @@ pub(super) fn silence(what: &str, limit: Duration) -> Failure {
     lost(format!("{what} for {} s", limit.as_secs_f64()))
 }
 
-/// What a close by the peer means, after an `error` with the code `told`.
+/// Classifies a close by the peer. `told` is the code of an `error` message before it.
 pub(super) fn closed(code: u16, reason: &str, told: Option<u32>) -> Failure {
     let recovery = close::recovery(code);
     let kind = match (recovery, code) {

@@ -1,7 +1,8 @@
-//! A recognition session over connections that die.
+//! A recognition session that survives lost connections.
 //!
-//! [`run`] drives one to its end: audio in, [`TranscriptEvent`](crate::transcript::TranscriptEvent)s out, whatever
-//! happens to sockets and tokens in between. The decisions are all in [`core`]; [`driver`](run) performs them.
+//! [`run`] drives one session to its end: it takes audio and emits
+//! [`TranscriptEvent`](crate::transcript::TranscriptEvent)s, whatever happens to sockets and tokens in
+//! between. The state machine in [`core`] makes all decisions; the [`driver`](run) performs them.
 
 pub mod backoff;
 mod catch_up;

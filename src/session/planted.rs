@@ -1,17 +1,18 @@
-//! Bugs that tests switch on, to see that the fault schedules catch them (feature `test-util`).
+//! Bugs that tests switch on, to check that the fault schedules catch them (feature `test-util`).
 
-/// A way to lose or repeat audio, or to trouble a peer, that others have shipped.
+/// A planted bug, of a kind that real clients have shipped: one that loses or repeats audio, or overloads
+/// a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
-    /// What was accepted while there was no connection counts as sent.
+    /// Audio accepted while there is no connection counts as sent.
     DeliveredBeforeSent,
-    /// The chunk that was under way when a connection died is not sent again.
+    /// The chunk in flight when a connection dies is not sent again.
     ChunkInFlightForgotten,
-    /// A resumed session goes on at `sent`, not at `received`.
+    /// A resumed session continues at `sent`, not at `received`.
     ReplayFromSent,
-    /// A connection resets the back-off by being made, not by staying healthy.
+    /// A connection resets the backoff when it is made, not when it has stayed healthy.
     BackoffResetOnConnect,
-    /// A flush that was sent on a connection that died is not sent again.
+    /// A flush sent on a connection that died is not sent again.
     FlushForgotten,
     /// All sessions that share a token replace it at the same moment.
     NoJitter,

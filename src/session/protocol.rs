@@ -1,7 +1,7 @@
-//! The resumable speech stream, version 1: what travels on the WebSocket.
+//! Messages of the resumable speech protocol, version 1, on a WebSocket.
 //!
-//! Text frames are JSON objects with a `type`; a binary frame is audio, with the position of its first frame in front.
-//! docs/protocol.md tells the whole protocol.
+//! Text frames are JSON objects with a `type`. A binary frame is audio, preceded by the position of its
+//! first frame. docs/protocol.md specifies the whole protocol.
 
 use std::fmt;
 
@@ -12,76 +12,77 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos};
 use crate::transcript::Word;
 
-/// The WebSocket subprotocol both ends must name.
+/// The WebSocket subprotocol that both ends must name.
 pub const SUBPROTOCOL: &str = "voxline.asr.v1";
 
-/// What a browser puts in front of its token, and offers as a second subprotocol: it can't set `Authorization`.
+/// Prefix of the token that a browser offers as a second subprotocol, since a browser can't set
+/// `Authorization`.
 pub const BEARER_PREFIX: &str = "voxline.bearer.";
 
-/// The path of the endpoint.
+/// Path of the streaming endpoint.
 pub const PATH: &str = "/asr_stream/ws";
-/// In the query of that path: the name of the session that the socket is to resume. It may be left out, but a full gateway
-/// then takes it for a new one.
+/// Query parameter of that path: the name of the session that the socket is to resume. The parameter is
+/// optional, but a full gateway takes a socket without it for a new session.
 pub const SESSION_PARAMETER: &str = "session";
 
-/// The longest `context` of `start` and `final`, in bytes of UTF-8: it is kept by both ends for every
-/// session, so it must stay small, and a language with some hundred words of text before fits.
+/// Longest `context` of `start` and `final`, in bytes of UTF-8. Both ends keep a context for every
+/// session, so it must stay small; a language and some hundred words of preceding text fit.
 pub const MAX_CONTEXT_BYTES: usize = 4 * 1024;
 
-/// Bytes in front of the PCM of an audio frame: the position, `u64` little-endian.
+/// Bytes before the PCM of an audio frame: the position, a little-endian `u64`.
 pub(super) const POSITION_BYTES: usize = 8;
 
-/// What a client says.
+/// A message from the client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientMessage {
-    /// Opens a session.
+    /// Request to open a session.
     Start(Start),
-    /// Takes over a session whose socket died, or is about to be retired.
+    /// Request to take over a session whose socket died or is about to be retired.
     Resume {
-        /// The session's name, from [`ServerMessage::Ready`].
+        /// Name of the session, from [`ServerMessage::Ready`].
         session: String,
-        /// The proof that it is ours, from the same.
+        /// Proof that the session belongs to this client, from [`ServerMessage::Ready`].
         resume_key: Secret,
-        /// How many finals of this session arrived; the server sends the later ones again.
+        /// Number of finals of this session that the client has; the server sends the later ones again.
         finals_seen: u64,
     },
-    /// These frames were dropped on purpose: the timeline goes on behind them.
+    /// Notice that frames were dropped on purpose: the timeline continues after them.
     Gap {
-        /// The next position that the server expects.
+        /// Next position that the server expects.
         from: FramePos,
-        /// Where audio goes on.
+        /// Position at which audio continues.
         to: FramePos,
     },
-    /// A fresh token of the same project: the socket lives on under it.
+    /// A fresh token of the same project, under which the socket lives on.
     Auth {
-        /// The token, without a scheme in front.
+        /// The token, without an authentication scheme before it.
         access_token: Secret,
     },
-    /// Ends the utterance now.
+    /// Request to end the utterance now.
     Flush {
-        /// Behind which frame. A server that has more than that has heard this flush before.
+        /// Position at which the utterance ends. A server that has audio beyond this position has
+        /// received the flush before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<FramePos>,
     },
-    /// No audio follows.
+    /// Notice that no audio follows.
     Finish {
-        /// The position after the last frame.
+        /// Position after the last frame.
         through: FramePos,
     },
-    /// A message of a later version: it says nothing that this one must know.
+    /// A message of a later version, which a server of this version can safely ignore.
     #[serde(other)]
     Unknown,
 }
 
-/// How soon a client wants its results.
+/// The urgency with which a client needs its results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Latency {
-    /// Somebody may wait for the text: live speech goes first where there is not enough computing time for
-    /// all.
+    /// No user waits for each word. If computing time is short, live sessions take precedence.
     Relaxed,
-    /// Somebody does. What a later version says is taken for this.
+    /// A user waits for each word. Values of later versions are read as this one.
     #[default]
     #[serde(other)]
     Live,
@@ -93,24 +94,24 @@ impl Latency {
     }
 }
 
-/// What opens a session.
+/// Parameters of a new session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Start {
     /// Frames per second of the session stream.
     pub sample_rate: u32,
-    /// The language spoken, as a BCP 47 code; detected where absent.
+    /// Language spoken, as a BCP 47 code; detected if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// Whether partial results are wanted.
+    /// True if the client wants partial results.
     #[serde(default = "yes", deserialize_with = "or_yes")]
     pub partials: bool,
-    /// How soon results are wanted.
+    /// Urgency of the results.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Latency::is_live")]
     pub latency: Latency,
-    /// Where the session's timeline starts.
+    /// Position at which the session's timeline starts.
     #[serde(default, deserialize_with = "or_default")]
     pub origin: FramePos,
-    /// The context in force at `origin`, as an earlier session's finals brought it: see [`Final::context`].
+    /// Context in force at `origin`, from the finals of an earlier session: see [`Final::context`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }
@@ -119,7 +120,7 @@ fn yes() -> bool {
     true
 }
 
-/// Reads a value whose `null` means that it is absent.
+/// Deserialises a value, reading `null` as absent.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -130,118 +131,120 @@ fn or_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> 
     Option::deserialize(deserializer).map(|value| value.unwrap_or(true))
 }
 
-/// What a server says.
+/// A message from the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerMessage {
-    /// The answer to `start` and `resume`.
+    /// Answer to `start` and `resume`.
     Ready(Ready),
-    /// How far the server is; both cursors only grow.
+    /// Progress of the server. Neither cursor ever decreases.
     Ack {
-        /// Held by the live session.
+        /// Position up to which the live session holds the audio.
         received: FramePos,
-        /// Covered by finals.
+        /// Position up to which the audio is covered by finals.
         #[serde(rename = "final")]
         final_: FramePos,
     },
-    /// A guess that may still change.
+    /// A partial result, which may still change.
     Partial {
-        /// The index its final will have.
+        /// Index that the final of this segment will have.
         segment: u64,
-        /// Counts the guesses at this segment.
+        /// Revision of the partial result, increasing within a segment.
         revision: u64,
-        /// Where it begins.
+        /// Start of the segment.
         start: FramePos,
-        /// Where it ends.
+        /// End of the audio that the partial result covers.
         end: FramePos,
-        /// The guess.
+        /// Text of the partial result.
         text: String,
     },
-    /// Committed.
+    /// A final result, which will not change.
     Final(Final),
-    /// After `finish`: everything is final.
+    /// Answer to `finish`, once everything is final.
     Done {
-        /// The position after the last frame.
+        /// Position after the last frame.
         frames: FramePos,
-        /// How many finals the session has.
+        /// Number of finals of the session.
         finals: u64,
     },
-    /// The token from `auth` is in force.
+    /// Confirmation that the token from `auth` is in force.
     AuthOk {
-        /// How long it lives; absent where it doesn't end.
+        /// Remaining lifetime of the token in milliseconds; absent if the token doesn't expire.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token_expires_in_ms: Option<u64>,
     },
-    /// This socket will close: the session should move to another.
+    /// Notice that this socket will close, so the session should move to another.
     Goaway {
-        /// Why.
+        /// Reason of the close.
         reason: GoawayReason,
-        /// How long the socket still serves.
+        /// Time for which the socket still serves, in milliseconds.
         deadline_ms: u64,
-        /// Whether the session can't be resumed elsewhere: the client should start one at its `final`, while
-        /// this socket still works.
+        /// True if the session can't be resumed elsewhere: the client should start a new one at its
+        /// `final` while this socket still works.
         #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_false")]
         restart: bool,
-        /// Base addresses of servers that take it, in order of preference; none: the service as the client
-        /// knows it.
+        /// Base addresses of servers that take the session, in order of preference; empty for the service
+        /// at the address that the client knows.
         #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         endpoints: Vec<String>,
     },
-    /// Something is wrong; a close follows.
+    /// An error, followed by a close.
     Error {
-        /// What, as a number of the HTTP API or a close code.
+        /// Code of the error: a code of the HTTP API or a close code.
         code: u32,
-        /// What, in words.
+        /// Description of the error.
         message: String,
     },
-    /// A message of a later version: it says nothing that this one must know.
+    /// A message of a later version, which a client of this version can safely ignore.
     #[serde(other)]
     Unknown,
 }
 
-/// Why a socket will close.
+/// The reason why a socket will close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GoawayReason {
-    /// The server stops.
+    /// Shutdown of the server.
     Drain,
-    /// The token ends.
+    /// End of the token.
     Token,
-    /// A limit on the socket is near.
+    /// A limit on the socket that is nearly reached.
     Limit,
     /// A reason of a later version.
     #[serde(other)]
     Other,
 }
 
-/// The state of a session, as the server opens or resumes it.
+/// The state of a session when the server opens or resumes it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ready {
-    /// The session's name.
+    /// Name of the session.
     pub session: String,
-    /// What proves, together with the token, that a later socket may take it over.
+    /// Key that, together with the token, authorises a later socket to take over the session.
     pub resume_key: Secret,
-    /// How long the session outlives its socket.
+    /// Time for which the session outlives its socket, in milliseconds.
     pub resume_window_ms: u64,
-    /// The next position the server expects.
+    /// Next position that the server expects.
     pub received: FramePos,
-    /// Covered by finals.
+    /// Position up to which the audio is covered by finals.
     #[serde(rename = "final")]
     pub final_: FramePos,
-    /// How many finals there are.
+    /// Number of finals of the session.
     pub finals: u64,
-    /// How long the token lives; absent where it doesn't end.
+    /// Remaining lifetime of the token in milliseconds; absent if the token doesn't expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_expires_in_ms: Option<u64>,
-    /// The longest binary frame the server takes, position included.
+    /// Longest binary frame that the server takes, in bytes, position included.
     pub max_audio_bytes: usize,
-    /// How far `sent` may run ahead of `received`.
+    /// Number of frames by which `sent` may run ahead of `received`.
     pub window_frames: u64,
-    /// Whether `auth` is understood on this socket. A proxy that checks tokens at the handshake doesn't see it.
+    /// True if this socket accepts `auth`. A proxy that checks tokens at the handshake doesn't see `auth`
+    /// messages.
     #[serde(default, deserialize_with = "or_default")]
     pub auth: bool,
-    /// The most audio behind `final` that the server may hold while it waits for more: a client that can't
-    /// keep so much would wait for a final, and the server for audio.
+    /// Greatest amount of audio after `final` that the server may hold while it waits for more, in
+    /// frames. With a client that can't keep so much, the client would wait for a final, and the server
+    /// for audio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unfinal_frames: Option<u64>,
 }
@@ -250,39 +253,39 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// A committed segment on the wire.
+/// A final result on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Final {
-    /// Counts from 0 in each server session.
+    /// Index of the final, from 0 in each server session.
     pub index: u64,
-    /// Equals the previous `end`.
+    /// First frame of the segment: the `end` of the previous final, or of a gap after it.
     pub start: FramePos,
-    /// The frame after its last.
+    /// The frame after the last one of the segment.
     pub end: FramePos,
-    /// What was said; may be empty.
+    /// Text of the segment; may be empty.
     pub text: String,
-    /// The language it was recognised in.
+    /// Language in which the segment was recognised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// How sure the recogniser is, 0 to 1.
+    /// Confidence of the recogniser, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f32>,
-    /// Its words, where the recogniser tells them apart.
+    /// Words of the segment, if the recogniser reports them.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
-    /// Whatever the text behind `end` depends on besides its audio, in a form that only the recogniser knows,
-    /// up to [`MAX_CONTEXT_BYTES`]. The client hands the latest back with `start` when it begins anew at
-    /// `end`. Where there is none, the one before stays in force.
+    /// State on which the text after `end` depends besides its audio, opaque to all but the recogniser,
+    /// up to [`MAX_CONTEXT_BYTES`]. A client that starts a new session at `end` hands back the latest
+    /// context with `start`. If absent, the previous context stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }
 
-/// A string that travels but never prints itself.
+/// A string that is serialised but never printed by `Debug`.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// The string.
+    /// Returns the string.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -313,7 +316,7 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// The binary frame that carries `chunk`.
+/// Encodes `chunk` as a binary frame.
 #[must_use]
 pub fn encode_audio(chunk: &AudioChunk) -> Bytes {
     let mut frame = BytesMut::with_capacity(POSITION_BYTES + chunk.payload().len());
@@ -322,10 +325,11 @@ pub fn encode_audio(chunk: &AudioChunk) -> Bytes {
     frame.freeze()
 }
 
-/// The chunk in a binary frame; the payload shares the frame's memory.
+/// Decodes a binary frame. The payload of the chunk shares the memory of the frame.
 ///
 /// # Errors
-/// For a frame too short for its position, with half a sample, or past the end of all positions.
+/// Returns [`BadAudioFrame`] if the frame is too short for its position, has no whole number of samples
+/// or none at all, or goes past the last possible position.
 pub fn decode_audio(frame: &Bytes) -> Result<AudioChunk, BadAudioFrame> {
     let (position, payload) =
         frame.split_at_checked(POSITION_BYTES).ok_or(BadAudioFrame::Short(frame.len()))?;
@@ -338,17 +342,17 @@ pub fn decode_audio(frame: &Bytes) -> Result<AudioChunk, BadAudioFrame> {
     Ok(AudioChunk::new(FramePos(start).to(FramePos(end)), frame.slice(POSITION_BYTES..)))
 }
 
-/// Why a binary frame is not audio.
+/// The reason why a binary frame is not audio.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadAudioFrame {
-    /// No room for the position.
+    /// A frame too short for the position.
     #[error("audio frame of {0} bytes has no position, which takes 8")]
     Short(usize),
-    /// Nothing, or half a sample.
+    /// A payload that is empty or ends with half a sample.
     #[error("audio frame carries {0} bytes of PCM, which is not a positive number of 16-bit samples")]
     Payload(usize),
-    /// The last frame has no position.
+    /// A frame whose end exceeds the last possible position.
     #[error("audio frame starts at {0}, too near the end of all positions")]
     Position(u64),
 }

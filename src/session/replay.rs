@@ -1,20 +1,20 @@
-//! Every frame that is not final yet.
+//! The replay buffer: every frame that is not final yet.
 
 use std::collections::VecDeque;
 
 use crate::audio::{AudioChunk, FramePos, FrameRange};
 
-/// What is kept of a stretch of the session stream.
+/// A stretch of the session stream in the replay buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// Its audio.
+    /// Audio that is kept.
     Audio(AudioChunk),
-    /// Nothing: it was dropped on purpose.
+    /// Frames that were dropped on purpose or lost by the source, of which nothing is kept.
     Gap(FrameRange),
 }
 
 impl Entry {
-    /// The frames it stands for.
+    /// Returns the frames of the entry.
     #[must_use]
     pub fn range(&self) -> FrameRange {
         match self {
@@ -24,55 +24,56 @@ impl Entry {
     }
 }
 
-/// Keeps the audio from `start` (everything below is final) to `end` (the next frame to accept), so that any of it
-/// can be sent again. Chunks are shared, not copied. What was dropped on purpose is a gap, which holds no memory.
+/// A replay buffer: keeps the audio from `start` (everything below is final) to `end` (the next frame to
+/// accept), so that any of it can be sent again. Chunks are shared, not copied. Dropped audio becomes a
+/// gap, which holds no memory.
 #[derive(Debug)]
 pub struct ReplayBuffer {
     entries: VecDeque<Entry>,
     start: FramePos,
     end: FramePos,
-    /// Frames of audio above `start`.
+    /// Number of frames of audio above `start`.
     held: u64,
     gaps: usize,
     capacity: u64,
 }
 
 impl ReplayBuffer {
-    /// An empty buffer at `origin` that asks for no more audio once it holds `capacity` frames.
+    /// Creates an empty buffer at `origin`, which is full once it holds `capacity` frames.
     #[must_use]
     pub fn new(origin: FramePos, capacity: u64) -> ReplayBuffer {
         ReplayBuffer { entries: VecDeque::new(), start: origin, end: origin, held: 0, gaps: 0, capacity }
     }
 
-    /// The first frame kept.
+    /// Returns the position of the first frame kept.
     #[must_use]
     pub fn start(&self) -> FramePos {
         self.start
     }
 
-    /// The position after the last frame kept: the next one to push.
+    /// Returns the position after the last frame kept, where the next push must start.
     #[must_use]
     pub fn end(&self) -> FramePos {
         self.end
     }
 
-    /// How many frames of audio it holds.
+    /// Returns the number of frames of audio in the buffer.
     #[must_use]
     pub fn held(&self) -> u64 {
         self.held
     }
 
-    /// Whether it holds its capacity.
+    /// Returns whether the buffer has reached its capacity.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.held >= self.capacity
     }
 
-    /// Appends a chunk. A full buffer takes it too: the caller stops reading its source, or makes room, and what was
-    /// already read must not be lost.
+    /// Appends a chunk. A full buffer accepts the chunk too: audio already read must not be lost, so the
+    /// caller is the one to stop reading the source or to make room.
     ///
     /// # Panics
-    /// If the chunk doesn't start at [`end`](ReplayBuffer::end).
+    /// Panics if the chunk doesn't start at [`end`](ReplayBuffer::end).
     pub fn push(&mut self, chunk: AudioChunk) {
         assert_eq!(chunk.range().start, self.end, "audio must be contiguous");
         self.end = chunk.range().end;
@@ -83,7 +84,7 @@ impl ReplayBuffer {
     /// Appends frames that the source has lost, which hold no memory.
     ///
     /// # Panics
-    /// If they don't start at [`end`](ReplayBuffer::end).
+    /// Panics if the frames don't start at [`end`](ReplayBuffer::end).
     pub fn push_gap(&mut self, range: FrameRange) {
         assert_eq!(range.start, self.end, "a gap must be contiguous");
         if range.start < range.end {
@@ -93,7 +94,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// What is kept of the frame at `position` and those right behind it; `None` at the end.
+    /// Returns the rest of the entry at `position`, starting at that position; `None` at the end.
     #[must_use]
     pub fn at(&self, position: FramePos) -> Option<Entry> {
         debug_assert!(position >= self.start, "{position} was released");
@@ -103,7 +104,7 @@ impl ReplayBuffer {
         })
     }
 
-    /// The gap that everything is final up to, if there is one.
+    /// Returns the gap at the start of the buffer, directly after the final frames, if there is one.
     #[must_use]
     pub fn first_gap(&self) -> Option<FrameRange> {
         match self.entries.front() {
@@ -112,7 +113,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Whether all of these frames are kept as audio.
+    /// Returns whether all frames of `range` are kept as audio.
     #[must_use]
     pub fn is_whole(&self, range: FrameRange) -> bool {
         self.gaps == 0
@@ -122,7 +123,7 @@ impl ReplayBuffer {
             })
     }
 
-    /// Forgets everything below `position`.
+    /// Releases everything below `position`.
     pub fn release(&mut self, position: FramePos) {
         debug_assert!(position <= self.end, "{position} was never accepted");
         while let Some(first) = self.entries.front() {
@@ -139,7 +140,8 @@ impl ReplayBuffer {
         self.start = self.start.max(position);
     }
 
-    /// Drops the oldest audio from `position` on until no more is held than the capacity; the gap says what.
+    /// Drops the oldest audio from `position` on until the buffer holds no more than its capacity, and
+    /// records the dropped frames as a gap.
     pub fn make_room(&mut self, position: FramePos) {
         let mut index = self.index(position);
         if self.held <= self.capacity || index == self.entries.len() {
@@ -170,7 +172,7 @@ impl ReplayBuffer {
         self.entries.insert(index, Entry::Gap(gap));
     }
 
-    /// The entry that the frame at `position` belongs to.
+    /// Returns the index of the entry that contains the frame at `position`.
     fn index(&self, position: FramePos) -> usize {
         self.entries.partition_point(|entry| entry.range().end <= position)
     }
@@ -216,7 +218,7 @@ mod tests {
         // The first two frames were sent: they stay, since their text may be on its way.
         buffer.make_room(FramePos(2));
         assert_eq!((buffer.held(), buffer.at(FramePos(2))), (10, Some(Entry::Gap(range(2, 6)))));
-        // The gap grows while it is not told.
+        // The gap grows until it is reported to the peer.
         buffer.push(chunk(14, 15));
         buffer.make_room(FramePos(2));
         assert_eq!((buffer.held(), buffer.at(FramePos(3))), (7, Some(Entry::Gap(range(3, 10)))));

@@ -1,4 +1,4 @@
-//! The settings of a session.
+//! Settings of a session.
 
 use std::time::Duration;
 
@@ -7,68 +7,71 @@ use super::catch_up::CatchUp;
 use super::planted::Planted;
 use super::protocol::Latency;
 
-/// What happens to a source that goes on while the replay buffer is full.
+/// The policy for a source that continues while the replay buffer is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {
-    /// It is not read: right for files, and for what has a buffer of its own. Nothing is lost here.
+    /// Backpressure: the source is not read. Suits files, and sources with a buffer of their own. The
+    /// session loses nothing.
     #[default]
     Block,
-    /// The oldest audio that was not sent yet is dropped, and told as a gap: right for a live source, of which the
-    /// newest matters most.
+    /// Loss of the oldest audio not sent yet, which is reported as a gap. Suits a live source, whose
+    /// newest audio matters most.
     DropOldest,
 }
 
-/// What a session is asked to do, and how patient it is.
+/// Settings of a session: the recognition requested, and timeouts and limits.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
     /// Frames per second of the session stream.
     pub sample_rate: u32,
-    /// The language spoken, as a BCP 47 code; `None` lets the recogniser detect it.
+    /// Language spoken, as a BCP 47 code; `None` lets the recogniser detect it.
     pub language: Option<String>,
-    /// Whether partial results are wanted.
+    /// True if partial results are wanted.
     pub partials: bool,
-    /// How soon results are wanted.
+    /// Urgency of the results.
     pub latency: Latency,
-    /// How many frames the replay buffer holds before it is full. More than the service's longest utterance (half a
-    /// minute for most), or the buffer waits for a final, and the final for audio.
+    /// Capacity of the replay buffer, in frames. It must exceed the longest utterance of the service
+    /// (half a minute for most), or the buffer waits for a final, and the final for audio.
     pub replay_frames: u64,
-    /// What a full replay buffer means for the source.
+    /// Policy for a source that continues while the replay buffer is full.
     pub overflow: Overflow,
-    /// How fast a backlog is sent; `None`: as the peer's window allows.
+    /// Rate at which a backlog is sent; `None` for as fast as the peer's window allows.
     pub catch_up: Option<CatchUp>,
-    /// Whether a fresh token is handed over in band, where the peer takes that. Otherwise a second connection is made
-    /// with it, which takes the session over while the first still runs.
+    /// True to hand over a fresh token in band, if the peer accepts that. Otherwise the token is used on
+    /// a second connection, which takes over the session while the first still runs.
     pub in_band_auth: bool,
-    /// How long a token or a connection may take.
+    /// Longest time that getting a token or making a connection may take.
     pub dial_timeout: Duration,
-    /// How long the peer may take to answer `start`, `resume` or `auth`.
+    /// Longest time that the peer may take to answer `start`, `resume` or `auth`.
     pub opening_timeout: Duration,
-    /// How long the peer may be silent before it is asked for a sign of life, and how long the answer may take: one
-    /// that vanished is noticed within two of these.
+    /// Longest silence of the peer before it is pinged, and longest wait for the answer. A vanished peer
+    /// is detected within two of these intervals.
     pub ping_interval: Duration,
-    /// How long audio may stay unacknowledged, a full replay buffer without a final, or a finished session
-    /// without one more, before the connection counts as dead, whatever signs of life it gives: pings, pongs
-    /// and partials are none of progress. The session is then resumed, which costs a service that is only
-    /// slow nothing.
+    /// Longest time without progress before the connection counts as dead: audio not acknowledged, a full
+    /// replay buffer without a final, or a finished session without a further final. Pings, pongs and
+    /// partial results are signs of life, but not progress. The session is then resumed, so a service
+    /// that is only slow loses nothing.
     pub progress_timeout: Duration,
-    /// How long to try before the first connection ever: a wrong address should be told soon.
+    /// Time spent trying to make the very first connection. It is short, since a wrong address should be
+    /// reported soon.
     pub first_contact: Duration,
-    /// How long to try without any progress once there was a session. Progress is audio that is acknowledged
-    /// for the first time, and a final. So a service that takes all audio and never answers is given up
-    /// within `give_up`, two times `progress_timeout`, and the last dial.
+    /// Time spent trying without any progress once there was a session. Progress is audio that is
+    /// acknowledged for the first time, or a final. A service that takes all audio and never answers is
+    /// therefore given up within `give_up`, two times `progress_timeout`, and the last dial.
     pub give_up: Duration,
-    /// How long a connection must live to reset the back-off.
+    /// Time for which a connection must live to reset the backoff.
     pub healthy_after: Duration,
-    /// Decides all jitter.
+    /// Seed of all jitter.
     pub seed: u64,
-    /// A bug to commit, for tests of the tests.
+    /// A bug to simulate, which checks that the tests detect it.
     #[cfg(feature = "test-util")]
     pub planted: Option<Planted>,
 }
 
 impl Settings {
-    /// The defaults for a stream of `sample_rate` frames per second: a minute of replay, patience of two minutes.
+    /// Returns the defaults for a stream of `sample_rate` frames per second: a replay buffer of one
+    /// minute, and two minutes before the session gives up.
     #[must_use]
     pub fn new(sample_rate: u32) -> Settings {
         Settings {

@@ -1,6 +1,6 @@
-//! Where audio comes from: a file, standard input, a URL, or bytes at hand.
+//! Sources of audio: a file, standard input, a URL, or bytes in memory.
 //!
-//! A source only knows its name and how to be read; what the bytes mean is [`decode`](crate::decode)'s business.
+//! A source only knows its name and how to be read; [`decode`](crate::decode) interprets the bytes.
 
 mod url;
 
@@ -11,54 +11,54 @@ use std::path::Path;
 pub use self::url::name as url_name;
 use crate::audio::PcmFormat;
 
-/// Why a source cannot be read.
+/// Error opening a source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// Nothing has this path.
+    /// The path does not exist.
     #[error("{path}: no such file")]
     Missing {
-        /// The path as given.
+        /// Path as given.
         path: String,
     },
     /// The path names a directory.
     #[error("{path}: is a directory, expected an audio file")]
     Directory {
-        /// The path as given.
+        /// Path as given.
         path: String,
     },
-    /// The file exists, but may not be read.
+    /// The file exists, but must not be read.
     #[error("{path}: permission to read it is denied")]
     Permission {
-        /// The path as given.
+        /// Path as given.
         path: String,
     },
-    /// The file has no bytes.
+    /// The file is empty.
     #[error("{path}: is empty, expected an audio file")]
     Empty {
-        /// The path as given.
+        /// Path as given.
         path: String,
     },
-    /// The URL can't be used, or gives nothing.
+    /// The URL cannot be used, or yields no recording.
     #[error("{url}: {why}")]
     Url {
-        /// The URL, without what may be secret.
+        /// URL without parts that may be secret.
         url: String,
-        /// Why not.
+        /// Reason of the failure.
         why: String,
     },
-    /// Anything else the system says.
+    /// The system reported another error.
     #[error("{path}: cannot be opened: {error}")]
     Open {
-        /// The path as given.
+        /// Path as given.
         path: String,
-        /// What the system said.
+        /// Underlying I/O error.
         #[source]
         error: io::Error,
     },
 }
 
-/// Bytes that should hold audio, not yet looked at.
+/// Bytes that are expected to hold audio, not yet examined.
 #[derive(Debug)]
 pub struct Source {
     name: String,
@@ -67,26 +67,27 @@ pub struct Source {
     input: Input,
 }
 
-/// How the bytes are reached.
+/// Access to the bytes.
 pub(crate) enum Input {
-    /// A regular file: it can be read in any order, and its length is known.
+    /// A regular file, which can be read in any order, and whose length is known.
     File(File),
     /// Bytes in memory.
     Memory(Cursor<Vec<u8>>),
-    /// Read once, front to back.
+    /// A stream that is read once, front to back.
     Stream(Box<dyn Read + Send + Sync>),
 }
 
 impl Source {
-    /// The file at `path`; a pipe or a device is read as a stream.
+    /// Opens the file at `path`; a pipe or a device is read as a stream.
     ///
     /// # Errors
-    /// If nothing is there, if it is a directory or an empty file, or if it may not be read.
+    /// Returns [`SourceError`] if the path does not exist, names a directory or an empty file, or must
+    /// not be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Source, SourceError> {
         let path = path.as_ref();
         let name = path.display().to_string();
         let failed = |error: io::Error| open_error(name.clone(), error);
-        // Asked before opening: a directory opens on some systems, and only reading it fails.
+        // Check before opening: on some systems a directory can be opened, and only reading it fails.
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if metadata.is_dir() {
             return Err(SourceError::Directory { path: name });
@@ -104,41 +105,44 @@ impl Source {
         Ok(Source { name, extension, format: None, input })
     }
 
-    /// Standard input, read as a stream.
+    /// Returns a source that reads standard input as a stream.
     #[must_use]
     pub fn stdin() -> Source {
         Source::stream("standard input", io::stdin())
     }
 
-    /// Whatever `reader` yields, read once from front to back; `name` is what messages call it.
+    /// Returns a source of the bytes that `reader` yields, read once from front to back. Messages call
+    /// the source `name`.
     pub fn stream(name: impl Into<String>, reader: impl Read + Send + Sync + 'static) -> Source {
         Source { name: name.into(), extension: None, format: None, input: Input::Stream(Box::new(reader)) }
     }
 
-    /// A whole file that is already in memory; `name` is what messages call it.
+    /// Returns a source of a whole file in memory. Messages call the source `name`.
     pub fn bytes(name: impl Into<String>, bytes: Vec<u8>) -> Source {
         Source { name: name.into(), extension: None, format: None, input: Input::Memory(Cursor::new(bytes)) }
     }
 
-    /// What messages call it: the path as given, or `standard input`.
+    /// Returns the name used in messages, such as the path as given, or `standard input`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The path's extension in lower case, a hint at the format.
+    /// Returns the path's extension in lower case, a hint at the format.
     #[must_use]
     pub fn extension(&self) -> Option<&str> {
         self.extension.as_deref()
     }
 
-    /// Whether it can be read in any order. Some M4A files (index at the end) can only be decoded if it can.
+    /// Returns whether the source can be read in any order. Some M4A files (index at the end) can only be
+    /// decoded if so.
     #[must_use]
     pub fn is_seekable(&self) -> bool {
         !matches!(self.input, Input::Stream(_))
     }
 
-    /// The same bytes, taken as headerless audio: what they hold is not looked at.
+    /// Returns the source of the same bytes, read as headerless audio of `format` without format
+    /// detection.
     #[must_use]
     pub fn headerless(self, format: PcmFormat) -> Source {
         Source { format: Some(format), ..self }

@@ -9,18 +9,18 @@ use url::{Host, Url};
 use super::{Source, SourceError};
 use crate::net;
 
-/// How many other places a server may send us to.
+/// Maximum number of redirects that are followed.
 const REDIRECTS_MAX: usize = 5;
 
 impl Source {
-    /// The recording at `url`, as a stream of at most `bytes_max` bytes. Waits for the server's answer, and must not
-    /// be called on an async runtime's own thread.
+    /// Opens the recording at `url` as a stream of at most `bytes_max` bytes. Blocks until the server
+    /// responds, and must not be called on a thread of an async runtime.
     ///
-    /// Messages call it by its URL without user name, password and query, which may hold secrets.
+    /// Messages name the source by its URL without user name, password and query, which may hold secrets.
     ///
     /// # Errors
-    /// If the URL is not https (http is for loopback only), the server can't be reached or has no such recording, or
-    /// says that it is larger.
+    /// Returns [`SourceError::Url`] if the URL is not https (http is for loopback only), if the server
+    /// cannot be reached or has no such recording, or if the server states a larger size.
     pub fn url(url: &str, bytes_max: u64) -> Result<Source, SourceError> {
         let invalid = |why: &str| SourceError::Url { url: before_secrets(url), why: why.to_owned() };
         let url = Url::parse(url).map_err(|error| invalid(&error.to_string()))?;
@@ -48,7 +48,7 @@ impl Source {
     }
 }
 
-/// The body of an answer, up to the limit.
+/// Body of a response, up to the limit.
 struct Body {
     response: Response,
     left: u64,
@@ -64,7 +64,8 @@ impl Read for Body {
     }
 }
 
-/// Nothing on the way may read or change the recording, but to this machine itself.
+/// Returns whether no third party can read or change the recording in transit: https, or http to
+/// loopback.
 fn is_safe(url: &Url) -> bool {
     let loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -84,7 +85,7 @@ fn redirects() -> Policy {
 
 fn shown(url: &Url) -> String {
     let mut shown = url.clone();
-    // Both fail only where there can be none.
+    // Both calls fail only for URLs that cannot have a user name or password.
     let _ = shown.set_username("");
     let _ = shown.set_password(None);
     shown.set_query(None);
@@ -92,18 +93,18 @@ fn shown(url: &Url) -> String {
     shown.into()
 }
 
-/// The name of the recording at `url`: what may be secret is left out.
+/// Returns the name of the recording at `url`, without parts that may be secret.
 pub fn name(url: &str) -> String {
     Url::parse(url).map_or_else(|_| before_secrets(url), |url| shown(&url))
 }
 
-/// What of a URL that can't be parsed is surely no secret.
+/// Returns the part of an unparsable URL that is certainly no secret.
 fn before_secrets(url: &str) -> String {
     let end = url.find(['@', '?', '#']).unwrap_or(url.len());
     if url[end..].starts_with('@') { "URL".to_owned() } else { url[..end].to_owned() }
 }
 
-/// The innermost message: the outer ones repeat the URL, query included.
+/// Returns the innermost message: the outer ones repeat the URL, including its query.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {

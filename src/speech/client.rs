@@ -1,4 +1,4 @@
-//! Who asks for speech.
+//! Client of the synthesis service.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::stream::{EncodedStream, PcmStream};
 use crate::auth::TokenProvider;
 use crate::net::Endpoint;
 
-/// Speaks by a service's voice. Clones share it.
+/// Client that synthesises speech by the voices of a service. Clones share its state.
 ///
 /// ```no_run
 /// use futures::StreamExt;
@@ -37,23 +37,26 @@ pub struct SpeechClient {
 }
 
 impl SpeechClient {
-    /// A client of the service at `endpoint`, with tokens from `tokens`: one that lives is asked for at every request.
+    /// Creates a client of the service at `endpoint`. Each request gets an unexpired token from `tokens`.
     #[must_use]
     pub fn new(http: reqwest::Client, endpoint: Endpoint, tokens: &TokenProvider) -> SpeechClient {
         SpeechClient { service: Arc::new(Service { http, endpoint, tokens: tokens.clone() }) }
     }
 
-    /// Has `text` spoken, of any length. Nothing is asked for before the stream is polled, which needs tokio's runtime.
+    /// Synthesises `text`, of any length. No request is sent before the stream is polled, which requires
+    /// a tokio runtime.
     #[must_use]
     pub fn speak(&self, text: &str, options: &SpeechOptions) -> PcmStream {
         let text = text.to_owned();
         self.speak_stream(stream::once(async { text }), options)
     }
 
-    /// Has a text spoken while it is being written, such as by a language model: each item goes on where the one before
-    /// ended. A sentence is asked for once it is whole; where nothing else is left to be heard, so is a clause.
+    /// Synthesises a text while it is being written, for example by a language model. Each item continues
+    /// the text of the one before. A sentence is requested once it is complete; a clause is enough if no
+    /// other audio is left to play.
     ///
-    /// No more of the text is taken than what is heard, what follows, and some 16 kB that are looked through for its end.
+    /// The text is read only as far as needed: the part being played, the next part, and some 16 kB that
+    /// are searched for its end.
     pub fn speak_stream(
         &self,
         text: impl Stream<Item = String> + Send + 'static,
@@ -62,9 +65,10 @@ impl SpeechClient {
         PcmStream::new(Speaking::new(self.service.clone(), Script::spoken(), text, None, options.clone()))
     }
 
-    /// Has a text spoken for a file, by the service's encoder: the parts are as long as it takes them, and each is handed
-    /// out once it is whole. MP3 frames of parts stand one after the other; those of Opus are chained Ogg streams
-    /// (RFC 7845, section 3), which have to be played by who knows them where a text has more than 2,000 characters.
+    /// Synthesises a text for a file by the service's encoder. The parts are as long as the service
+    /// accepts, and each part is delivered once it is complete. MP3 frames of the parts are concatenated.
+    /// Opus parts are chained Ogg streams (RFC 7845, section 3), so a text of more than 2,000 characters
+    /// needs a player that supports chaining.
     pub fn encode_stream(
         &self,
         text: impl Stream<Item = String> + Send + 'static,

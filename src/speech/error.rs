@@ -1,51 +1,51 @@
-//! Why there is no speech, or not all of it.
+//! Errors of synthesis.
 
 use crate::auth::{AuthError, AuthErrorKind};
 use crate::net::refusal;
 use crate::recovery::Recovery;
 
-/// Why there is no speech, or not all of it. What was worth another try has had it by then.
+/// Error of synthesis, after all retries that were worthwhile.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpeechError {
-    /// No token.
+    /// No token could be obtained.
     #[error(transparent)]
     Auth(#[from] AuthError),
-    /// The service could not be reached, or not kept.
+    /// The service could not be reached, or the connection broke off.
     #[error("{endpoint}: {reason}")]
     Unreachable {
-        /// Its address.
+        /// Address of the service.
         endpoint: String,
-        /// What happened.
+        /// Reason of the failure.
         reason: String,
-        /// What to do about it.
+        /// Suggested recovery.
         recovery: Recovery,
     },
-    /// The service said no.
+    /// The service refused the request.
     #[error("{endpoint} refused to speak (status {status}): {reason}")]
     Refused {
-        /// Its address.
+        /// Address of the service.
         endpoint: String,
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// The service's own code for it, where it gave one.
+        /// The service's own error code, if it sent one.
         code: Option<u64>,
-        /// What it said about it.
+        /// Reason given by the service.
         reason: String,
-        /// What to do about it.
+        /// Suggested recovery.
         recovery: Recovery,
     },
-    /// What came is no speech: a page of a proxy, or more than any speech has.
+    /// The response is not speech: a page of a proxy, or more data than any speech has.
     #[error("{endpoint} answered with {what} instead of speech")]
     Answer {
-        /// Its address.
+        /// Address of the service.
         endpoint: String,
-        /// What came.
+        /// Description of the response.
         what: &'static str,
     },
 }
 
-/// The kinds of [`SpeechError`] that users tell apart.
+/// Categories of [`SpeechError`] that users tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpeechErrorKind {
@@ -53,14 +53,15 @@ pub enum SpeechErrorKind {
     Unreachable,
     /// The service refused the credentials or the token, or the token is not for speech.
     Authentication,
-    /// A limit of the service, or of the token.
+    /// A limit of the service or of the token was reached.
     Limit,
-    /// The request itself: a text, a voice or an option that the service does not take; or the set-up on this machine.
+    /// The request is at fault (a text, a voice or an option that the service does not accept), or the
+    /// set-up of this machine.
     Request,
 }
 
 impl SpeechError {
-    /// Its kind, for exit codes and messages.
+    /// Returns the category of the error, for exit codes and messages.
     #[must_use]
     pub fn kind(&self) -> SpeechErrorKind {
         match self {
@@ -80,7 +81,7 @@ impl SpeechError {
         }
     }
 
-    /// What to do about it.
+    /// Returns the suggested recovery.
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         match self {
@@ -90,7 +91,8 @@ impl SpeechError {
         }
     }
 
-    /// The error where a token that was refused so could not be replaced: the service knows why.
+    /// Combines an authentication error with the `refusal` of the token that could not be replaced: the
+    /// service's reason comes first.
     pub(super) fn after(self, refusal: Option<SpeechError>) -> SpeechError {
         match (self, refusal) {
             (SpeechError::Auth(error), Some(SpeechError::Refused { endpoint, status, code, reason, .. }))

@@ -1,45 +1,48 @@
-//! What stops speech from elsewhere, and knows how much of it was handed out.
+//! Handle to cancel speech, and to count the delivered audio.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// Stops speech, such as where the listener begins to speak. Cheap to clone, and good in any task or thread; what it
-/// belongs to may be gone.
+/// Handle that stops speech, for example when the listener starts to speak. Handles are cheap to clone,
+/// and usable in any task or thread, even after the speech is gone.
 #[derive(Clone, Debug, Default)]
 pub struct SpeechHandle(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Held while a piece is handed out, so that the count a canceller is told stays true.
+    /// Amount delivered. Locked while a piece is handed out, so that the count returned by `cancel` stays
+    /// true.
     handed_out: Mutex<u64>,
     cancelled: CancellationToken,
 }
 
 impl SpeechHandle {
-    /// Ends the speech at once: nothing more is handed out, the stream ends, and requests under way are dropped, which
-    /// closes their connections. Tells how much was handed out: frames of a [`PcmStream`](super::PcmStream), bytes of an
-    /// [`EncodedStream`](super::EncodedStream). Again, or after the end, it only tells.
+    /// Ends the speech at once: no further audio is delivered, the stream ends, and pending requests are
+    /// dropped, which closes their connections. Returns the amount delivered: frames of a
+    /// [`PcmStream`](super::PcmStream), bytes of an [`EncodedStream`](super::EncodedStream). Further
+    /// calls, or calls after the end, only return the amount.
     pub fn cancel(&self) -> u64 {
         let handed_out = self.lock();
         self.0.cancelled.cancel();
         *handed_out
     }
 
-    /// How much was handed out so far: frames of a [`PcmStream`](super::PcmStream), bytes of an
+    /// Returns the amount delivered so far: frames of a [`PcmStream`](super::PcmStream), bytes of an
     /// [`EncodedStream`](super::EncodedStream).
     #[must_use]
     pub fn handed_out(&self) -> u64 {
         *self.lock()
     }
 
-    /// Whether it was cancelled.
+    /// Returns whether the speech was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.is_cancelled()
     }
 
-    /// Counts what is about to be handed out. False where nothing may be any more.
+    /// Counts a piece that is about to be delivered. Returns false if the speech was cancelled and the
+    /// piece must be dropped.
     pub(super) fn hand_out(&self, count: u64) -> bool {
         let mut handed_out = self.lock();
         let may = !self.is_cancelled();

@@ -1,12 +1,13 @@
-//! Text to audio: the client of `/tts`, and the PCM that comes of it.
+//! Text to speech: the client of `/tts`, and the PCM that it yields.
 //!
 //! ```text
-//! text -> parts -> requests (one is heard, the next is under way) -> PCM -> resample -> your player, file or session
+//! text -> parts -> requests (one playing, one ahead) -> PCM -> resample -> player, file or session
 //! ```
 //!
-//! A [`SpeechClient`] cuts text into parts that a service takes, also text that is still being written, and gives a
-//! [`PcmStream`]. Each part is asked for by a task of its own, so that it arrives while another is heard; a part that
-//! broke off is asked for again, and what was heard of it is passed over. A [`SpeechHandle`] stops it all at once.
+//! A [`SpeechClient`] cuts text into parts that the service accepts, including text that is still being
+//! written, and returns a [`PcmStream`]. Each part is requested by a task of its own, so that it arrives
+//! while the part before it is played. A part that broke off is requested again, and the audio that was
+//! already delivered is skipped. A [`SpeechHandle`] stops all of it at once.
 
 mod client;
 mod error;
@@ -26,8 +27,9 @@ pub use self::handle::SpeechHandle;
 pub use self::options::{Codec, SpeechOptions};
 pub use self::stream::{EncodedStream, PcmStream};
 
-/// The path of synthesis.
+/// Path of the synthesis endpoint.
 pub const PATH: &str = "/tts";
 
-/// The service's PCM, in frames per second: headerless, mono, 16-bit big-endian (text-to-speech.md of its documentation).
+/// Sample rate of the service's PCM, in frames per second. The PCM is headerless, mono, 16-bit big-endian
+/// (text-to-speech.md of the service's documentation).
 pub const PCM_RATE: u32 = 24_000;

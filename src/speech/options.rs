@@ -1,40 +1,42 @@
-//! How to say it, and how long to try.
+//! Options of synthesis: voice, speed and retries.
 
 use std::time::Duration;
 
-/// How to say it.
+/// Options of synthesis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpeechOptions {
-    /// The voice's name; the service's default where absent.
+    /// Name of the voice; the service's default if absent.
     pub voice: Option<String>,
-    /// The speed, 1.0 as the voice was made; the service takes 0.75 to 1.75.
+    /// Speed, relative to that at which the voice was made (1.0). The service accepts 0.75 to 1.75.
     pub tempo: Option<f32>,
-    /// How long the service may say nothing before the part is asked for again. The HTTP client has a patience of its own:
-    /// that of [`http_client`](crate::net::http_client) is 60 s.
+    /// Longest time that the service may send nothing before the part is requested again. The HTTP client
+    /// has a timeout of its own: that of [`http_client`](crate::net::http_client) is 60 s.
     pub patience: Duration,
-    /// How many times a part is asked for, at most. A token that was refused and replaced is not counted.
+    /// Maximum number of requests for a part. A request whose token was refused and replaced does not
+    /// count.
     pub attempts: u32,
 }
 
-/// The service's voice and speed; 30 s, in which a loaded machine makes a sentence; 8 times, between which the waits come
-/// to 6 s on average and 13 at most: enough for a gateway that is started anew.
+/// Defaults: the service's voice and speed; a patience of 30 s, in which a loaded machine synthesises a
+/// sentence; and 8 attempts, between which the waits total 6 s on average and 13 s at most, enough for a
+/// gateway that restarts.
 impl Default for SpeechOptions {
     fn default() -> SpeechOptions {
         SpeechOptions { voice: None, tempo: None, patience: Duration::from_secs(30), attempts: 8 }
     }
 }
 
-/// What the service encodes by, other than PCM.
+/// Encodings of the service other than PCM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     /// MP3 frames.
     Mp3,
-    /// Opus, in Ogg.
+    /// Opus in Ogg.
     Opus,
 }
 
 impl Codec {
-    /// Its name in the service's parameter `encoder`.
+    /// Returns the value of the service's parameter `encoder`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

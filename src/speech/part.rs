@@ -1,4 +1,4 @@
-//! One part of a text, asked for until all of it was passed on.
+//! Synthesis of one part of a text, with retries until all of it was delivered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,55 +15,59 @@ use crate::recovery::Recovery;
 use crate::session::backoff::Backoff;
 use voxline_support::random;
 
-/// The most bytes in a piece of PCM: 100 ms, so that who stops at one stops soon.
+/// Maximum size of a piece of PCM, in bytes: 100 ms, so that a listener who stops between pieces stops
+/// soon.
 const PIECE_BYTES: usize = PCM_RATE as usize / 10 * 2;
-/// How many pieces of a part may wait to be heard: a minute, more than a part usually has. So the service is done with
-/// most parts at once, and what is ahead takes 3 MB at most.
+/// Number of pieces of a part that may be buffered: a minute, more than a part usually has. The service
+/// is thus done with most parts at once, and the buffer takes 3 MB at most.
 pub(super) const PIECES: usize = 600;
-/// Who is asked to wait for longer is told so instead: nobody listens to silence.
+/// Longest `Retry-After` that is waited for. A longer one is reported as an error, rather than leaving
+/// the listener in silence.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// No encoded part is larger: hours of MP3 at the highest rate are.
+/// Maximum size of an encoded part, in bytes: half an hour of MP3 at 320 kbit/s, far more than any part
+/// has.
 const MAX_ENCODED: usize = 64 << 20;
 
-/// What a part comes as. A channel that closes without the end, or an error, means that the task died.
+/// Sender of a part's pieces. A channel that closes without [`Piece::End`] or an error means that the
+/// task died.
 pub(super) type Pieces = mpsc::Sender<Result<Piece, SpeechError>>;
 
-/// What of a part is passed on.
+/// A piece of a part.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// 16-bit little-endian samples; of an encoded part all of it.
+    /// 16-bit little-endian samples, or the whole of an encoded part.
     Audio(Bytes),
-    /// That was all.
+    /// End of the part.
     End,
 }
 
-/// A part to be asked for.
+/// A part to be requested.
 pub(super) struct Part {
     pub(super) service: Arc<Service>,
     pub(super) text: String,
-    /// `None` for PCM.
+    /// Encoding; `None` for PCM.
     pub(super) codec: Option<Codec>,
     pub(super) options: Arc<SpeechOptions>,
     pub(super) pieces: Pieces,
 }
 
-/// How far a part has come, over all its requests.
+/// Progress of a part over all its requests.
 #[derive(Default)]
 struct Progress {
     /// Bytes of whole samples that were passed on.
     passed_on: u64,
-    /// The token that the last request was refused for.
+    /// Generation of the token that the last request was refused for.
     refused: Option<TokenGeneration>,
 }
 
 impl Part {
-    /// Passes the part on, to its end or to the error that ends it.
+    /// Passes on the part, up to its end or to the error that ends it.
     pub(super) async fn run(self) {
         let last = match self.speak().await {
             Ok(()) => Ok(Piece::End),
             Err(error) => Err(error),
         };
-        // Without a receiver nobody wants to know.
+        // The receiver was dropped; nothing is left to report.
         let _ = self.pieces.send(last).await;
     }
 
@@ -97,7 +101,7 @@ impl Part {
         }
     }
 
-    /// Asks once, and passes on what was not passed on before.
+    /// Sends one request, and passes on the audio that was not passed on before.
     async fn attempt(&self, progress: &mut Progress) -> Result<(), SpeechError> {
         let token = self.token(progress.refused).await?;
         let asked = self.service.ask(&self.text, self.codec, &self.options, &token).await;
@@ -119,7 +123,8 @@ impl Part {
         })
     }
 
-    /// Passes on the samples as they come. Where the answer is shorter than what was passed on before, that was all.
+    /// Passes on the samples as they arrive. A response that is shorter than the audio passed on before
+    /// ends the part.
     async fn pass_on(&self, mut answer: Answer<'_>, progress: &mut Progress) -> Result<(), SpeechError> {
         let mut samples = Samples::after(progress.passed_on);
         while let Some(bytes) = answer.next().await? {
@@ -128,7 +133,7 @@ impl Part {
                 let piece = whole.split_to(whole.len().min(PIECE_BYTES));
                 let length = piece.len() as u64;
                 if self.pieces.send(Ok(Piece::Audio(piece))).await.is_err() {
-                    // Nobody listens any more.
+                    // The receiver was dropped.
                     return Ok(());
                 }
                 progress.passed_on += length;
@@ -140,8 +145,8 @@ impl Part {
         }
     }
 
-    /// Passes on an encoded part once it is whole: half of a part can't be joined to the rest of another answer, whose
-    /// bytes may be others.
+    /// Passes on an encoded part once it is complete: half of a part cannot be joined to the rest of
+    /// another response, whose bytes may differ.
     async fn pass_on_whole(&self, mut answer: Answer<'_>) -> Result<(), SpeechError> {
         let mut part = BytesMut::new();
         while let Some(bytes) = answer.next().await? {
@@ -151,7 +156,7 @@ impl Part {
                 return Err(SpeechError::Answer { endpoint, what: "more than 64 MiB" });
             }
         }
-        // Without a receiver nobody listens any more.
+        // The receiver may have been dropped.
         let _ = self.pieces.send(Ok(Piece::Audio(part.freeze()))).await;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! One question to the service, and its answer.
+//! One synthesis request, and its response.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::net::refusal::Refusal;
 use crate::net::{Endpoint, objection, read_answer, reason};
 use crate::recovery::{Recovery, retry_after};
 
-/// The longest refusal that is read.
+/// Largest error body that is read, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 
-/// Where speech comes from.
+/// The synthesis service: its address, and the means to reach it.
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) http: reqwest::Client,
@@ -25,7 +25,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Asks for `text`; returns once the service begins to answer.
+    /// Requests `text`. Returns once the service starts to respond.
     pub(super) async fn ask(
         &self,
         text: &str,
@@ -62,14 +62,14 @@ impl Service {
         }
     }
 
-    /// A connection that is worth another try.
+    /// Returns the error of a lost connection, which is worth a retry.
     pub(super) fn lost(&self, reason: &str) -> SpeechError {
         let (endpoint, reason) = (self.endpoint.to_string(), reason.to_owned());
         SpeechError::Unreachable { endpoint, reason, recovery: Recovery::Retry }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> SpeechError {
-        // A certificate is no better a second later.
+        // Retrying does not fix a certificate.
         let recovery = match error.is_connect() && objection(error).is_some() {
             true => Recovery::Fatal,
             false => Recovery::Retry,
@@ -85,7 +85,7 @@ impl Service {
     ) -> SpeechError {
         let status = response.status();
         let recovery = Recovery::from_status(status, retry_after(response.headers()));
-        // Its status says enough where the rest of it doesn't come.
+        // If the body does not arrive, the status says enough.
         let body = timeout(patience, read_answer(&mut response, MAX_MESSAGE)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let refusal = Refusal::parse(&body, &[token.expose()]);
@@ -107,7 +107,7 @@ impl Service {
     }
 }
 
-/// Speech on its way.
+/// A response of the service, whose speech is arriving.
 pub(super) struct Answer<'a> {
     service: &'a Service,
     response: reqwest::Response,
@@ -115,7 +115,7 @@ pub(super) struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// The next bytes; `None` at the end.
+    /// Returns the next bytes, or `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, SpeechError> {
         match timeout(self.patience, self.response.chunk()).await {
             Ok(Ok(bytes)) => Ok(bytes),
@@ -125,7 +125,8 @@ impl Answer<'_> {
     }
 }
 
-/// Whether it says that it is for people or programs to read. What it says of audio is not documented.
+/// Returns whether the content type is text for people or programs. The content type of audio is not
+/// documented.
 fn is_text(response: &reqwest::Response) -> bool {
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     content_type.is_some_and(|name| {

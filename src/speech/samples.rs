@@ -1,23 +1,24 @@
-//! The service's bytes as samples.
+//! Conversion of the service's bytes into samples.
 
 use bytes::{Buf, Bytes};
 
-/// Turns 16-bit big-endian samples into little-endian ones, however the network has split their bytes.
+/// Converter of 16-bit big-endian samples into little-endian ones, which accepts any split of the bytes
+/// by the network.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
-    /// Bytes to be passed over first.
+    /// Number of bytes still to be skipped.
     skip: u64,
-    /// The first byte of a sample whose second has not come.
+    /// First byte of a sample whose second byte has not arrived.
     half: Option<u8>,
 }
 
 impl Samples {
-    /// Passes over the first `skip` bytes: whole samples.
+    /// Creates a converter that skips the first `skip` bytes, which are whole samples.
     pub(super) fn after(skip: u64) -> Samples {
         Samples { skip, half: None }
     }
 
-    /// The samples that these bytes complete.
+    /// Converts the samples that `bytes` complete.
     pub(super) fn push(&mut self, mut bytes: Bytes) -> Bytes {
         let skipped = usize::try_from(self.skip).map_or(bytes.len(), |skip| skip.min(bytes.len()));
         bytes.advance(skipped);
@@ -37,7 +38,7 @@ impl Samples {
         samples.into()
     }
 
-    /// Whether a sample is incomplete: then more was to come.
+    /// Returns whether a sample is incomplete, which means that more bytes were to come.
     pub(super) fn is_cut(&self) -> bool {
         self.half.is_some()
     }

@@ -1,76 +1,80 @@
-//! Text cut into parts, each of which one request has spoken.
+//! Splitting of text into parts, one for each request.
 
 use std::ops::Range;
 
 use crate::sentences::{is_closing, is_terminator, sentences};
 
-/// The longest part, in characters: the smaller of the two limits that the service's documentation has.
+/// Longest part, in characters: the smaller of the two limits in the service's documentation.
 const LONGEST: usize = 2_000;
-/// How long a part gets that is to be heard at once: some 40 seconds. What is asked for ahead of a listener who stops is
-/// paid for, and what broke off is made again from the start of its part; a sentence alone would be a request each.
+/// Length that parts grow to in live playback, in characters: some 40 seconds. Audio requested ahead of a
+/// listener who stops is paid for, and a part that breaks off is synthesised again from its start. Single
+/// sentences would need a request each.
 const HEARD: usize = 600;
-/// How long the first part is at least, if the text is: five seconds, in which the second can be asked for. Each may then
-/// be twice as long as the one before: so there is no gap, even where a service makes all of an answer before it begins.
+/// Minimum length of the first part, in characters, if the text is as long: five seconds, in which the
+/// second part can be requested. Each later part may be twice as long as the one before, which leaves no
+/// gap even if the service synthesises a whole response before it sends any.
 const FIRST: usize = 80;
-/// The shortest clause that is spoken by itself: shorter ones sound cut off.
+/// Shortest clause that is spoken by itself, in characters: shorter ones sound cut off.
 const CLAUSE: usize = 40;
 
-/// A text that may still be coming, of which parts are taken off the front. A part ends where a sentence or a line does,
-/// or at a clause or a word in sentences of more than 200 characters, and never inside the service's marks of
-/// pronunciation (`{shown}{spoken}`), as far as the longest part allows.
+/// A text that may still be arriving, from whose front parts are taken. A part ends at the end of a
+/// sentence or a line, or at a clause or a word in sentences of more than 200 characters. A part never
+/// ends inside the service's pronunciation marks (`{shown}{spoken}`), as far as the maximum length
+/// allows.
 #[derive(Debug)]
 pub(super) struct Script {
-    /// What has come and is in no part yet.
+    /// Text that has arrived and is in no part yet.
     text: String,
-    /// No more comes.
+    /// True once the text is complete.
     ended: bool,
-    /// Nothing has come for a while: what looks whole is.
+    /// True if the text has paused, so that a sentence that looks complete counts as complete.
     settled: bool,
-    /// From how many characters on a part is long enough.
+    /// Length from which on a part is long enough, in characters.
     enough: usize,
-    /// What `enough` grows to.
+    /// Upper limit of `enough`.
     most: usize,
 }
 
 impl Script {
-    /// A text that is heard while it comes: parts of whole sentences as early as possible, longer as it goes on.
+    /// Creates a script for live playback: parts of whole sentences as early as possible, longer as the
+    /// text goes on.
     pub(super) fn spoken() -> Script {
         Script { text: String::new(), ended: false, settled: false, enough: FIRST, most: HEARD }
     }
 
-    /// A text for a file: parts as long as may be.
+    /// Creates a script for a file: parts as long as possible.
     pub(super) fn filed() -> Script {
         Script { enough: LONGEST, most: LONGEST, ..Script::spoken() }
     }
 
-    /// The text goes on.
+    /// Appends text.
     pub(super) fn push(&mut self, text: &str) {
         let text = if self.text.is_empty() { text.trim_start() } else { text };
         self.text.push_str(text);
         self.settled = false;
     }
 
-    /// Nothing has come for a while.
+    /// Records that the text has paused.
     pub(super) fn settle(&mut self) {
         self.settled = true;
     }
 
-    /// Whether waiting could make something whole.
+    /// Returns whether a pause could complete a sentence.
     pub(super) fn is_unsettled(&self) -> bool {
         !self.settled && !self.text.is_empty()
     }
 
-    /// Whether there is enough for any part.
+    /// Returns whether there is enough text for a part of any length.
     pub(super) fn is_full(&self) -> bool {
         self.text.len() > 8 * LONGEST
     }
 
-    /// The text is at its end.
+    /// Marks the text as complete.
     pub(super) fn end(&mut self) {
         self.ended = true;
     }
 
-    /// The next part, if one is whole. Where the listener `waits`, half a sentence will do.
+    /// Returns the next part, if one is complete. If the listener `waits`, part of a sentence is enough.
     pub(super) fn next(&mut self, waits: bool) -> Option<String> {
         loop {
             let end = self.end_of_part(waits)?;
@@ -83,9 +87,9 @@ impl Script {
         }
     }
 
-    /// Where the next part ends, in bytes.
+    /// Returns the end of the next part, in bytes.
     fn end_of_part(&self, waits: bool) -> Option<usize> {
-        // Where the last sentence ends, and the last that ends outside of a mark.
+        // End of the last sentence, and of the last sentence that ends outside of a pronunciation mark.
         let (mut end, mut unmarked, mut length) = (0, 0, 0);
         let mut unfinished = None;
         let mut pieces = self.pieces().peekable();
@@ -115,7 +119,7 @@ impl Script {
         }
     }
 
-    /// The sentences of all lines: for the service a line break is a pause, too.
+    /// Returns the sentences of all lines: the service treats a line break as a pause, too.
     fn pieces(&self) -> impl Iterator<Item = Range<usize>> {
         let start = self.text.as_ptr() as usize;
         self.text.split_inclusive('\n').flat_map(sentences).map(move |sentence| {
@@ -124,17 +128,18 @@ impl Script {
         })
     }
 
-    /// Whether a piece stays as it is, whatever comes.
+    /// Returns whether a piece stays the same, whatever text follows.
     fn is_whole(&self, piece: &Range<usize>, next: Option<&Range<usize>>) -> bool {
         let rest = &self.text[piece.end..];
         let line_ends = rest.trim_start_matches([' ', '\t', '\r']).starts_with('\n');
-        // A quotation mark or a dash alone doesn't tell whether the sentence goes on behind it.
+        // A quotation mark or a dash alone does not tell whether the sentence continues after it.
         let begun = next.is_some_and(|next| is_speakable(&self.text[next.clone()]));
         let looks_whole = || self.text[piece.clone()].trim_end_matches(is_closing).ends_with(is_terminator);
         self.ended || line_ends || begun || rest.len() > LONGEST || (self.settled && looks_whole())
     }
 
-    /// Where the last clause of an unfinished sentence ends, if what comes before is long enough.
+    /// Returns the end of the last clause of an unfinished sentence, if the text before it is long
+    /// enough.
     fn clause(&self, sentence: Range<usize>) -> Option<usize> {
         let text = &self.text[sentence.clone()];
         let mut before = ' ';
@@ -155,7 +160,7 @@ impl Script {
         found
     }
 
-    /// Whether this place is inside of a mark of pronunciation, which is within a line.
+    /// Returns whether a position is inside a pronunciation mark, which never spans lines.
     fn is_marked(&self, at: usize) -> bool {
         let (before, after) = self.text.split_at(at);
         let opened = before.rfind('{').is_some_and(|open| !before[open..].contains(['}', '\n']));
@@ -163,7 +168,8 @@ impl Script {
     }
 }
 
-/// Whether there is anything to say: all but space, marks and signs of ASCII, and Unicode's general punctuation.
+/// Returns whether there is anything to pronounce: any character but white space, ASCII marks and
+/// symbols, and Unicode's general punctuation.
 fn is_speakable(text: &str) -> bool {
     let is_silent = |letter: char| {
         letter.is_ascii()
@@ -178,7 +184,7 @@ fn is_speakable(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The parts of a text that comes in bites, each asked for as soon as it is there.
+    /// Returns the parts of a text that arrives in `bites`, each taken as soon as it is available.
     fn parts(mut script: Script, bites: &[&str], waits: bool) -> Vec<String> {
         let mut parts = Vec::new();
         for bite in bites {

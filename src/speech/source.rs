@@ -1,4 +1,4 @@
-//! Speech as a source of audio, such as for a recogniser.
+//! Synthesised speech as an audio source, for example for a recogniser.
 
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
@@ -11,9 +11,10 @@ use super::PcmStream;
 use crate::source::Source;
 
 impl PcmStream {
-    /// The speech as a source of headerless PCM: for a [`Pipeline`](crate::pipeline::Pipeline), a
-    /// [`Decoder`](crate::decode::Decoder) or the like, on a thread that may block. It is read while it is spoken, in the
-    /// runtime of the caller, which must go on running. Cancelled speech ends as if it had come to its end.
+    /// Turns the speech into a source of headerless PCM for a [`Pipeline`](crate::pipeline::Pipeline), a
+    /// [`Decoder`](crate::decode::Decoder) or another reader, on a thread that may block. The speech is
+    /// read while it is being synthesised, in the runtime of the caller, which must keep running.
+    /// Cancelled speech ends like complete speech.
     ///
     /// ```no_run
     /// use voxline::{pipeline, speech};
@@ -29,7 +30,7 @@ impl PcmStream {
     /// ```
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     #[must_use]
     pub fn into_source(self) -> Source {
         let format = self.format();
@@ -38,12 +39,12 @@ impl PcmStream {
     }
 }
 
-/// Reads the stream where blocking is allowed.
+/// Blocking reader of the stream.
 struct Reader {
-    /// Never contended: the lock makes it `Sync`, as sources are.
+    /// The stream. The lock is never contended: it makes the reader `Sync`, as sources must be.
     speech: Mutex<PcmStream>,
     runtime: Handle,
-    /// The rest of the last piece.
+    /// Rest of the last piece.
     piece: Bytes,
 }
 

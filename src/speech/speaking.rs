@@ -1,4 +1,4 @@
-//! The parts of a text in order: one is heard, and the next is under way.
+//! Ordered synthesis of the parts of a text, with one part of look-ahead.
 
 use std::iter;
 use std::pin::Pin;
@@ -19,25 +19,27 @@ use super::request::Service;
 use super::script::Script;
 use super::{Codec, SpeechError, SpeechHandle, SpeechOptions};
 
-/// How long a text that is being written pauses before a sentence that looks whole counts as whole: longer than a language
-/// model takes for a word.
+/// Pause in an incoming text after which a sentence that looks complete counts as complete: longer than a
+/// language model takes for a word.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// How much of a text is taken at once: what is at hand is looked through for each part, and a book may come in one piece.
+/// Amount of text that is taken at once, in bytes. The text at hand is searched for each part, and a
+/// whole book may come in one piece.
 const SLICE: usize = 4_096;
 
-/// A text on its way to be heard. Dropped, or cancelled by its handle, it drops its requests.
+/// Synthesis of one text. Its requests are dropped when it is dropped, or cancelled by its handle.
 ///
-/// At most two parts are asked for and not heard: the one that is being heard, and the one behind it, which is asked for
-/// when the first audio of the other has come. So a listener who stops pays for no more, and what is in memory is bounded.
+/// At most two parts are requested and not yet played: the current part, and the next one, which is
+/// requested when the first audio of the current part has arrived. This bounds memory, and the cost of
+/// speech that a listener cancels.
 pub(super) struct Speaking {
     service: Arc<Service>,
     options: Arc<SpeechOptions>,
     codec: Option<Codec>,
-    /// The text that is still to come.
+    /// Rest of the text; `None` after its end.
     text: Option<BoxStream<'static, String>>,
     script: Script,
-    /// Until the text has paused.
+    /// Timer that expires after a pause in the text.
     pause: Option<Pin<Box<Sleep>>>,
     heard: Option<Incoming>,
     next: Option<Incoming>,
@@ -47,10 +49,10 @@ pub(super) struct Speaking {
     ended: bool,
 }
 
-/// A part that was asked for.
+/// A part that was requested.
 struct Incoming {
     pieces: mpsc::Receiver<Result<Piece, SpeechError>>,
-    /// Audio of it has come.
+    /// True once audio of the part has arrived.
     begun: bool,
 }
 
@@ -83,12 +85,12 @@ impl Speaking {
         &self.handle
     }
 
-    /// The next audio; `None` at the end. After an error nothing follows.
+    /// Returns the next audio, or `None` at the end. Nothing follows an error.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, SpeechError>>> {
         if !self.ended && self.cancelled.as_mut().poll(cx).is_ready() {
             self.end();
         }
-        // Those that have ended are forgotten.
+        // Reap the requests that have ended.
         while let Poll::Ready(Some(_)) = self.requests.poll_join_next(cx) {}
         loop {
             if self.ended {
@@ -123,11 +125,11 @@ impl Speaking {
         }
     }
 
-    /// Asks for what there is a place for, as far as the text has come.
+    /// Requests the parts that there is room for, as far as the text has come.
     fn look_ahead(&mut self, cx: &mut Context<'_>) {
         while self.next.is_none() && self.heard.as_ref().is_none_or(|heard| heard.begun) {
             let waits = self.heard.is_none();
-            // What is at hand is cut as the whole that it is.
+            // Read all text at hand first, so that it is cut as a whole.
             while !self.script.is_full() && self.read_on(cx) {}
             if let Some(part) = self.script.next(waits) {
                 let incoming = self.ask(part);
@@ -138,7 +140,7 @@ impl Speaking {
         }
     }
 
-    /// Takes more of the text. False where there is none now, or none at all.
+    /// Reads more of the text. Returns false if there is none now, or none left.
     fn read_on(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(text) = &mut self.text else { return false };
         match text.as_mut().poll_next(cx) {
@@ -162,12 +164,13 @@ impl Speaking {
         true
     }
 
-    /// Begins to ask for a part. Its pieces gather by themselves until there is no more room.
+    /// Starts the request for a part. Its pieces are buffered until the channel is full.
     fn ask(&mut self, text: String) -> Incoming {
         let (sender, pieces) = mpsc::channel(PIECES);
         let (service, options, codec) = (self.service.clone(), self.options.clone(), self.codec);
         let part = Part { service, text, codec, options, pieces: sender };
-        // Not left to whoever polls: who cancels may not.
+        // The task ends itself on cancellation, since a caller that cancels may not poll the stream
+        // again.
         self.requests.spawn(self.handle.cancelled().clone().run_until_cancelled_owned(part.run()));
         Incoming { pieces, begun: false }
     }
@@ -179,7 +182,7 @@ impl Speaking {
     }
 }
 
-/// A text in pieces of whole characters.
+/// Splits a text into pieces of whole characters.
 fn slices(text: String) -> impl Iterator<Item = String> {
     let mut from = 0;
     iter::from_fn(move || {
@@ -200,8 +203,8 @@ mod tests {
     use crate::auth::TokenProvider;
     use crate::net::http_client;
 
-    /// Speech whose text comes by hand. Nobody answers at its service's address, and its requests have no
-    /// turn to find out while a test doesn't wait.
+    /// Creates speech whose text is written by hand. Nothing listens at the address of its service, and
+    /// its requests do not run while a test does not wait.
     fn speaking() -> (Speaking, UnboundedSender<String>) {
         let endpoint = "http://127.0.0.1:9".parse().unwrap();
         let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
@@ -214,7 +217,7 @@ mod tests {
         speaking.poll_next(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Which parts are asked for: the one that is heard, and the next.
+    /// Returns which parts are requested: the current one, and the next.
     fn asked(speaking: &Speaking) -> (bool, bool) {
         (speaking.heard.is_some(), speaking.next.is_some())
     }
@@ -222,11 +225,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_next_part_is_asked_for_with_the_first_audio_of_the_one_before_and_no_sooner() {
         let (mut speaking, writer) = speaking();
-        // Enough for three parts.
+        // Enough text for three parts.
         writer.unbounded_send("The train to the coast leaves at seven. ".repeat(20)).unwrap();
         assert!(poll(&mut speaking).is_pending());
         assert_eq!(asked(&speaking), (true, false));
-        // However often it is polled before.
+        // Polling again before the first audio requests nothing more.
         assert!(poll(&mut speaking).is_pending());
         assert_eq!(asked(&speaking), (true, false));
 
@@ -239,7 +242,7 @@ mod tests {
         assert_eq!(asked(&speaking), (true, true));
         assert!(matches!(poll(&mut speaking), Poll::Ready(Some(Ok(audio))) if audio == "second"));
 
-        // The third waits for the audio of the second.
+        // The third part waits for the audio of the second.
         sender.try_send(Ok(Piece::End)).unwrap();
         assert!(poll(&mut speaking).is_pending());
         assert_eq!(asked(&speaking), (true, false));
@@ -249,7 +252,8 @@ mod tests {
     async fn new_text_restarts_the_pause_after_which_a_sentence_counts_as_whole() {
         let (mut speaking, writer) = speaking();
         let tick = Duration::from_millis(1);
-        // Each looks whole until the next comes: a number that is written digit by digit.
+        // Each sentence looks complete until the next digit comes: a number that is written digit by
+        // digit.
         for text in ["It costs 3.", "5.", "7."] {
             writer.unbounded_send(text.to_owned()).unwrap();
             assert!(poll(&mut speaking).is_pending());
@@ -257,7 +261,7 @@ mod tests {
             assert!(poll(&mut speaking).is_pending());
             assert_eq!(asked(&speaking), (false, false), "{text}: asked for within the pause");
         }
-        // The clock of tokio counts whole milliseconds, and rounds up.
+        // The timers of tokio have a resolution of a millisecond, and round up.
         advance(2 * tick).await;
         assert!(poll(&mut speaking).is_pending());
         assert_eq!(asked(&speaking), (true, false), "not asked for after the pause");

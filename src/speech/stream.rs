@@ -1,4 +1,4 @@
-//! What comes of a text: PCM whose format is known from the start, or the service's own encoding.
+//! Streams of synthesised speech: PCM of a known format, or the service's own encoding.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,18 +12,18 @@ use super::{PCM_RATE, SpeechError, SpeechHandle};
 use crate::audio::{Encoding, FRAME_BYTES, PcmFormat, sample};
 use crate::resample::{ResampleError, Resampler};
 
-/// Speech as it arrives, in pieces of up to 100 ms: 16-bit little-endian PCM, mono. The last item of speech that failed is
-/// an error; what came before it is good.
+/// Speech as it arrives, in pieces of up to 100 ms: 16-bit little-endian PCM, mono. If synthesis fails,
+/// the last item is an error, and the audio before it is good.
 ///
-/// Requests are made by tasks of their own, which need the runtime in which the stream is polled. At most two parts of the
-/// text, of some 40 s each, are asked for and not taken yet, and at most a minute of audio of each is held. Dropping the
-/// stream ends them.
+/// Requests run in tasks of their own, in the runtime in which the stream is polled. At most two parts of
+/// the text, of some 40 s each, are requested and not yet taken, and at most a minute of audio is
+/// buffered for each. Dropping the stream ends the requests.
 pub struct PcmStream {
     speaking: Speaking,
-    /// `None` at the service's own rate, and once it has given its last.
+    /// Resampler; `None` at the service's own rate, and after the last samples.
     resampler: Option<Resampler>,
     sample_rate: u32,
-    /// What goes through the resampler.
+    /// Input of the resampler.
     samples: Vec<f32>,
     resampled: Vec<f32>,
 }
@@ -39,34 +39,35 @@ impl PcmStream {
         }
     }
 
-    /// The same speech at another rate, from 8 to 192 kHz. Of a stream that has begun, what follows.
+    /// Resamples the speech to another rate, from 8 to 192 kHz. Audio that was already taken is not
+    /// affected.
     ///
     /// # Errors
-    /// If the rate is out of range.
+    /// Returns [`ResampleError`] if the rate is out of range.
     pub fn resampled(self, sample_rate: u32) -> Result<PcmStream, ResampleError> {
         let resampler = Some(Resampler::new(PCM_RATE, sample_rate)?).filter(|_| sample_rate != PCM_RATE);
         Ok(PcmStream { resampler, sample_rate, ..self })
     }
 
-    /// Frames per second.
+    /// Returns the sample rate, in frames per second.
     #[must_use]
     pub fn sample_rate(&self) -> u32 {
         self.sample_rate
     }
 
-    /// What the bytes are.
+    /// Returns the format of the bytes.
     #[must_use]
     pub fn format(&self) -> PcmFormat {
         PcmFormat { encoding: Encoding::S16Le, sample_rate: self.sample_rate, channels: 1 }
     }
 
-    /// What stops it, and counts its frames.
+    /// Returns a handle that stops the speech and counts its frames.
     #[must_use]
     pub fn handle(&self) -> SpeechHandle {
         self.speaking.handle().clone()
     }
 
-    /// Brings samples to the rate; `None` for the end of them.
+    /// Resamples `pcm`; `None` marks the end of the stream.
     fn resample(&mut self, pcm: Option<&[u8]>) -> Bytes {
         let Some(resampler) = &mut self.resampler else { return Bytes::new() };
         self.resampled.clear();
@@ -105,7 +106,7 @@ impl Stream for PcmStream {
             if pcm.is_empty() {
                 continue;
             }
-            // Cancelled speech ends here, whatever was ready.
+            // Cancelled speech ends here, even if audio is ready.
             return match self.speaking.handle().hand_out((pcm.len() / FRAME_BYTES) as u64) {
                 true => Poll::Ready(Some(Ok(pcm))),
                 false => Poll::Ready(None),
@@ -120,7 +121,7 @@ impl fmt::Debug for PcmStream {
     }
 }
 
-/// Speech as the service encoded it, part by part. The last item of speech that failed is an error.
+/// Speech in the service's encoding, part by part. If synthesis fails, the last item is an error.
 pub struct EncodedStream {
     speaking: Speaking,
 }
@@ -130,7 +131,7 @@ impl EncodedStream {
         EncodedStream { speaking }
     }
 
-    /// What stops it, and counts its bytes.
+    /// Returns a handle that stops the speech and counts its bytes.
     #[must_use]
     pub fn handle(&self) -> SpeechHandle {
         self.speaking.handle().clone()

@@ -1,4 +1,4 @@
-//! Reading and writing at a place of a file, whatever others do with it meanwhile.
+//! Positioned I/O: reading and writing at an offset of a file, independent of the file's cursor.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 #[cfg(windows)]
 use std::os::windows::fs::FileExt;
 
-/// Reads on from a place of its own: the file's cursor stays where it is.
+/// A reader with an offset of its own, which leaves the file's cursor alone.
 #[derive(Debug)]
 pub(super) struct At<'a> {
     file: &'a File,

@@ -1,4 +1,4 @@
-//! The ends of a spool: who writes audio, who reads it, who keeps the log.
+//! The writer, the reader and the journal of a spool.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -14,19 +14,19 @@ use crate::audio::{AudioChunk, Feed, FramePos, FrameRange};
 use crate::session::{Journal, ServerSession};
 use crate::transcript::TranscriptEvent;
 
-/// Takes what the source has, and never waits for the session.
+/// The writer of a spool: stores the audio of a source without ever waiting for the session.
 ///
-/// A source that is read again from its start after a restart is simply written again: what is there already is passed
-/// over. Dropped without [`end`](Writer::end), it leaves a spool whose reader stops there, and that a later process can
-/// continue.
+/// A source that is read again from its start after a restart can simply be written again: frames already
+/// in the spool are skipped. A writer dropped without [`end`](Writer::end) leaves a spool whose reader
+/// stops there and which a later process can continue.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
-    /// How far there is something to read; the reader waits for it to change.
+    /// Length of the written file, which the reader watches.
     written: watch::Sender<u64>,
-    /// Where the source's frame 0 is in the spool.
+    /// Position in the spool of the source's frame 0.
     origin: FramePos,
-    /// How far the source came, on the spool's timeline.
+    /// Position that the source has reached, on the spool's timeline.
     position: FramePos,
 }
 
@@ -35,21 +35,21 @@ impl Writer {
         Writer { shared, written, origin: FramePos::ZERO, position: FramePos::ZERO }
     }
 
-    /// The writer for a source that can't be read again, such as a microphone: the positions it counts in this process
-    /// go on where the spool ends.
+    /// Returns the writer for a source that can't be read again, such as a microphone: the positions that
+    /// the source counts in this process continue where the spool ends.
     #[must_use]
     pub fn live(self) -> Writer {
         let accepted = self.accepted();
         Writer { origin: accepted, position: accepted, ..self }
     }
 
-    /// Where audio goes on: the spool has all frames below.
+    /// Returns the position at which audio continues: the spool has all frames below it.
     #[must_use]
     pub fn accepted(&self) -> FramePos {
         self.shared.state().accepted
     }
 
-    /// Writes whatever `feed` is.
+    /// Writes `feed`, of any kind.
     ///
     /// # Errors
     /// See [`append`](Writer::append).
@@ -65,8 +65,9 @@ impl Writer {
     /// Writes the frames of `chunk` that the spool doesn't have yet.
     ///
     /// # Errors
-    /// [`SpoolError::Io`]: what could not be written is not there, and may be written again. [`SpoolError::OutOfOrder`]
-    /// where the chunk leaves a hole, or goes on behind the end.
+    /// Returns [`SpoolError::Io`] if the chunk can't be written; it is then not in the spool, and may be
+    /// written again. Returns [`SpoolError::OutOfOrder`] if the chunk would leave a hole, or follows the
+    /// end.
     pub fn append(&mut self, chunk: &AudioChunk) -> Result<(), SpoolError> {
         let shift = self.origin.0;
         let range = (chunk.range().start + shift).to(chunk.range().end + shift);
@@ -79,7 +80,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes that the source has lost these frames, as far as the spool doesn't have them.
+    /// Records that the source has lost the frames of `range`, as far as the spool doesn't have them.
     ///
     /// # Errors
     /// See [`append`](Writer::append).
@@ -93,7 +94,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes that the utterance ends where the source is. Twice in one place it is written once.
+    /// Records a flush: the utterance ends at the source's position. Repeated at the same position, a
+    /// flush is written once.
     ///
     /// # Errors
     /// See [`append`](Writer::append).
@@ -105,10 +107,10 @@ impl Writer {
         self.write(&[], Entry::Flush(self.position))
     }
 
-    /// Writes that no audio follows what the spool has. Twice it is written once.
+    /// Records that no audio follows. A repeated end is written once.
     ///
     /// # Errors
-    /// [`SpoolError::Io`], as of [`append`](Writer::append).
+    /// Returns [`SpoolError::Io`] as [`append`](Writer::append) does.
     pub fn end(&mut self) -> Result<(), SpoolError> {
         let state = self.shared.state();
         if state.ended {
@@ -124,20 +126,21 @@ impl Writer {
     }
 }
 
-/// Hands out what the writer wrote, in order and in the same pieces, from where an earlier process left off.
+/// The reader of a spool: returns what the writer wrote, in order and in the same pieces, from where an
+/// earlier process left off.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
     written: watch::Receiver<u64>,
-    /// The next record.
+    /// Offset of the next record.
     offset: u64,
-    /// The next frame: of a record that begins before, the rest is handed out.
+    /// Position of the next frame. Of a record that begins before it, only the rest is returned.
     position: FramePos,
     ended: bool,
 }
 
 impl Reader {
-    /// A reader of what follows the record that ends at `offset`, from the frame at `position` on.
+    /// Creates a reader that continues at `offset`, where a record ends, with the frame at `position`.
     pub(super) fn new(
         shared: Arc<Shared>,
         written: watch::Receiver<u64>,
@@ -147,7 +150,8 @@ impl Reader {
         Reader { shared, written, offset, position, ended: false }
     }
 
-    /// Reads the audio that `waiting` begins with until that is `frames` or more, and goes on behind it.
+    /// Reads the audio at the start of `waiting` until it has `frames` frames or more, and continues
+    /// after it.
     pub(super) fn replay(
         &mut self,
         waiting: VecDeque<Place>,
@@ -167,14 +171,16 @@ impl Reader {
         Ok(replay)
     }
 
-    /// What comes next. Where there is nothing yet, waits for the writer; nothing is lost when the wait is given up.
-    /// `None` behind [`Feed::End`], and where the writer was dropped without it.
+    /// Returns the next item. If there is none yet, waits for the writer. Cancel safe: nothing is lost
+    /// when the future is dropped. Returns `None` after [`Feed::End`], and if the writer was dropped
+    /// without an end.
     ///
-    /// Reads from the page cache, or from the disk where the session is far behind, without leaving the task: a chunk is
-    /// a few KB.
+    /// Reads block the task: they come from the page cache, or from the disk if the session is far
+    /// behind, and a chunk is only a few KB.
     ///
     /// # Errors
-    /// [`SpoolError::Io`], and [`SpoolError::Damaged`] where the file was changed by others. The next call tries again.
+    /// Returns [`SpoolError::Io`] if the file can't be read, and [`SpoolError::Damaged`] if another
+    /// program changed the file. The next call tries again.
     pub async fn next(&mut self) -> Result<Option<Feed>, SpoolError> {
         while !self.ended {
             let written = *self.written.borrow_and_update();
@@ -183,7 +189,7 @@ impl Reader {
                     return Ok(Some(feed));
                 }
             }
-            // An error says that the writer is gone and that all it wrote was seen.
+            // The error means that the writer is gone and that everything it wrote was read.
             if self.written.changed().await.is_err() {
                 break;
             }
@@ -191,7 +197,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Reads one record; `None` where it is not for the session.
+    /// Reads one record; `None` if the record is not for the session.
     fn read(&mut self) -> Result<Option<Feed>, SpoolError> {
         let io_error = |source| self.shared.io_error(source);
         let damaged = || SpoolError::Damaged {
@@ -232,7 +238,7 @@ impl Reader {
     }
 }
 
-/// The journal of the session: finals, gaps and the server's session, in the same file as the audio.
+/// The journal of a session: finals, gaps and the server's session, in the same file as the audio.
 #[derive(Debug)]
 pub struct Log {
     shared: Arc<Shared>,
@@ -246,7 +252,7 @@ impl Log {
 
 impl Journal for Log {
     fn opened(&mut self, server: &ServerSession) -> io::Result<()> {
-        // Without it a later process starts a new session, which costs recognition and no audio.
+        // Without this record a later process starts a new session, which costs recognition but no audio.
         self.shared.append(Weight::Light, &[], |_| Some(Entry::Opened(server.clone())))?;
         Ok(())
     }
@@ -255,7 +261,8 @@ impl Journal for Log {
         self.shared.append(Weight::Told, &[], |state| match event {
             TranscriptEvent::Final(segment) => Some(Entry::Final(segment.clone())),
             TranscriptEvent::Gap { range } => Some(Entry::Gap(*range)),
-            // A session whose source broke off ends as well: what is missing may still come, in a later process.
+            // A session whose source broke off ends as well; the missing audio may still come, in a later
+            // process.
             TranscriptEvent::End { .. } => (state.is_whole() && !state.done).then_some(Entry::Done),
             TranscriptEvent::Partial { .. } | TranscriptEvent::Reconnected { .. } => None,
         })?;

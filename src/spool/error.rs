@@ -1,103 +1,104 @@
-//! Why a spool can't be kept or read.
+//! Errors of a spool.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::audio::FramePos;
 
-/// Why a spool can't be opened, written or read. Names the file, never what is in it but the head's identity.
+/// The reason why a spool can't be opened, written or read. The message names the file, but shows none of
+/// its contents except the head's identity.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpoolError {
     /// The file or its directory can't be read or written.
     #[error("spool {path}: {source}")]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// Another process, or another part of this one, has it open.
+    /// Another process, or another part of this one, has the file open.
     #[error("spool {path} is in use: the session in it is still running")]
     InUse {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Others could have read the session's key.
+    /// Other users could have read the session's key.
     #[error("spool {path} can be read by others: run chmod 600 on it, or delete it to start anew")]
     Exposed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Others could replace the file.
+    /// Other users could replace the file.
     #[error(
         "spool directory {path} belongs to another user or can be changed by others: run chmod 700 on it as its owner, or name another"
     )]
     ExposedDirectory {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
     },
-    /// The file is another user's.
+    /// The file belongs to another user.
     #[error("spool {path} belongs to another user: remove it, or name another directory")]
     NotOurs {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The name leads elsewhere.
+    /// The path doesn't lead to a regular file.
     #[error("spool {path} is not a regular file: remove it")]
     NotAFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// It doesn't begin with a head.
+    /// The file doesn't begin with a head.
     #[error("{path} is not a spool, or its head is damaged: move it away to start anew")]
     NotASpool {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// It was written by another version of the program.
+    /// The file was written by another version of the program.
     #[error("spool {path} has version {actual}, expected {expected}: delete it to start anew")]
     Version {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The version that is read here.
+        /// Version that this program reads.
         expected: u32,
-        /// The file's.
+        /// Version of the file.
         actual: u32,
     },
-    /// It belongs to another session.
+    /// The file belongs to another session.
     #[error("spool {path} has the {what} {actual}, expected {expected}: delete it to start anew")]
     Mismatch {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What differs.
+        /// Name of the property that differs.
         what: &'static str,
-        /// The caller's.
+        /// Value given by the caller.
         expected: String,
-        /// The file's.
+        /// Value in the file.
         actual: String,
     },
-    /// What is to be appended doesn't follow what is there.
+    /// The record to append doesn't follow the records in the file.
     #[error("spool {path}: {reason}")]
     OutOfOrder {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What stands against what.
+        /// Description of the conflict.
         reason: String,
     },
-    /// Audio was written, but something else comes back.
+    /// A record that was written is read back differently.
     #[error("spool {path} is damaged at byte {offset}, where audio goes on from frame {position}")]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where the record begins.
+        /// Offset of the record.
         offset: u64,
-        /// The frame that can't be had.
+        /// First frame that can't be read.
         position: FramePos,
     },
 }
 
-/// For a journal, whose errors are those of its file.
+/// Conversion for [`Log`](super::Log), which reports the errors of its file as a journal's.
 impl From<SpoolError> for io::Error {
     fn from(error: SpoolError) -> io::Error {
         let kind = match &error {

@@ -1,4 +1,4 @@
-//! A file of this process alone.
+//! Files locked by this process.
 
 use std::fs::{File, TryLockError};
 use std::ops::Deref;
@@ -7,7 +7,7 @@ use std::ops::Deref;
 pub(super) struct Locked(File);
 
 impl Locked {
-    /// Locks a file, unless somebody else has.
+    /// Locks `file`, unless it is locked already.
     pub(super) fn new(file: File) -> Result<Locked, TryLockError> {
         file.try_lock().map(|()| Locked(file))
     }
@@ -21,11 +21,11 @@ impl Deref for Locked {
     }
 }
 
-/// Closing the file is not enough: a process that is being started has a copy of it, and so the lock, until it runs its own
-/// program.
+/// Unlocks explicitly, since closing the file is not enough: a child process that is being started has a
+/// copy of the file, and so of the lock, until it executes its own program.
 impl Drop for Locked {
     fn drop(&mut self) {
-        // Where that fails, the lock goes with the last copy.
+        // If unlocking fails, the lock ends with the last copy of the file.
         let _ = self.0.unlock();
     }
 }

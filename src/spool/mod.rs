@@ -1,18 +1,20 @@
-//! A session on disk: audio that waits to be sent, and what a later process needs to go on.
+//! A spool: a session on disk, with the audio that waits to be sent and the state that a later process
+//! needs to resume.
 //!
 //! A spool is one file, appended to while a session runs. It does two things:
 //!
-//! - *A live source never waits.* Audio goes to the file as it arrives ([`Writer`]), and the session takes it from there
-//!   at its own pace ([`Reader`]): a queue between them that is as long as the disk is large.
-//! - *A session outlives its process.* What the server's session is called and every final and gap are taken down before
-//!   anybody is told ([`Log`]). A later [`Spool::open`] says how far the session came, and hands out what it needs to go
-//!   on there.
+//! - *A live source never waits.* Audio is written to the file as it arrives ([`Writer`]), and the
+//!   session reads it at its own pace ([`Reader`]): a queue between them that is as long as the disk is
+//!   large.
+//! - *A session outlives its process.* The name of the server's session, every final and every gap are
+//!   recorded before the user is told ([`Log`]). A later [`Spool::open`] reports the progress of the
+//!   session, and returns what is needed to continue.
 //!
-//! The file holds recorded speech and the key of the server's session, so it is its owner's alone (mode 0600), and one
-//! process has it at a time. A process that dies in the middle of a write leaves half a record, which is cut
-//! off when the file is opened again. A file that is damaged elsewhere is set aside, and all that can be read
-//! of it goes on in a new one: frames that can't are told as a gap, and what is behind a final that can't is
-//! recognised again.
+//! The file holds recorded speech and the key of the server's session, so only its owner has access (mode
+//! 0600), and one process has it open at a time. A process that dies in the middle of a write leaves half
+//! a record, which is cut off when the file is opened again. A file that is damaged elsewhere is set
+//! aside, and everything readable in it continues in a new one: unreadable frames are reported as a gap,
+//! and the audio after an unreadable final is recognised again.
 //!
 //! ```no_run
 //! use voxline::spool::{Fsync, Head, Opened, Spool, SpoolError};
@@ -60,77 +62,79 @@ use crate::session::{Checkpoint, Ledger};
 use crate::transcript::TranscriptEvent;
 use voxline_support::private_file;
 
-/// The format's version. A file of a later one is not read, nor one before [`OLDEST_VERSION`].
+/// Version of the format. Files of later versions are not read, nor those before [`OLDEST_VERSION`].
 const VERSION: u32 = 2;
-/// The first version, which has no record of lost frames.
+/// First version of the format, which has no record of lost frames.
 const OLDEST_VERSION: u32 = 1;
 
-/// Whose spool it is: a file of another sample rate or identity is refused.
+/// The identity of a spool: a file with another sample rate or identity is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Frames per second of the session stream.
     pub sample_rate: u32,
-    /// What the session is about, such as the recording's path, size and time of change, the line and the language, in
-    /// any form: it is only compared. Errors show it.
+    /// Identity of the session, such as the recording's path, size and modification time, the channel and
+    /// the language, in any form: it is only compared. Errors show it.
     pub identity: String,
-    /// The service that the session is carried by, in any form. This may change: then the key of the session there is not
-    /// handed out, so that no other service sees it.
+    /// Service that carries the session, in any form. If it has changed, the key of the server's session
+    /// is not returned, so that no other service sees it.
     pub service: String,
 }
 
-/// When what was written is forced to the disk. A process that dies, by `kill -9` too, loses nothing under any of these:
-/// the kernel has it. They differ in what a loss of power costs.
+/// The policy for forcing written data to the disk. A process that dies, even by `kill -9`, loses nothing
+/// under any policy, since the kernel has the data. The policies differ in what a power failure costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fsync {
-    /// Never: anything since the kernel last wrote may be lost. What was told may be told again, and otherwise.
+    /// Never. Anything since the kernel last wrote may be lost, so results may be reported twice, and
+    /// differently.
     Never,
-    /// When the user is told something: no final or gap is lost once it was told. Audio behind the last of them may be;
-    /// a file is decoded again, a live source has lost it. Costs a few milliseconds a final.
+    /// Before the user is told something: no final or gap is lost once it was reported. Audio after the
+    /// last of them may be lost; a file is decoded again, but a live source has lost it. Costs a few
+    /// milliseconds per final.
     #[default]
     Finals,
-    /// After every record: nothing is lost that [`Writer::append`] returned for. Costs as much for each chunk, which the
-    /// source waits for.
+    /// After every record: nothing is lost once [`Writer::append`] has returned. Costs a few milliseconds
+    /// for each chunk, during which the source waits.
     Always,
 }
 
-/// What an opened spool consists of, each for the part of the program that uses it.
+/// The parts of an opened spool, each for the part of the program that uses it.
 #[derive(Debug)]
 pub struct Opened {
     /// The file as a whole.
     pub spool: Spool,
-    /// For the task that has the source.
+    /// Writer, for the task that has the source.
     pub writer: Writer,
-    /// For the task that feeds the session. Starts behind the replay.
+    /// Reader, for the task that feeds the session. Starts after the replay.
     pub reader: Reader,
-    /// For the session.
+    /// Journal, for the session.
     pub log: Log,
-    /// What an earlier process left.
+    /// State that an earlier process left.
     pub recovered: Recovered,
 }
 
-/// What an earlier process left. Of a new file: nothing.
+/// State that an earlier process left; empty for a new file.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
-    /// Where the session goes on.
+    /// Point at which the session continues.
     pub checkpoint: Checkpoint,
-    /// Finals and gaps that were taken down, in order. The last of them may not have been told: what tells them goes
-    /// over all.
+    /// Finals and gaps recorded, in order. The user may not have seen the last of them, so a caller that
+    /// reports them should go through all.
     pub told: Vec<TranscriptEvent>,
-    /// Where audio goes on: what is below need not come from the source again.
+    /// Position at which audio continues: the source need not deliver the frames below it again.
     pub accepted: FramePos,
-    /// Whether all audio is there, and the source need not be opened.
+    /// True if all audio is in the spool, so that the source need not be opened.
     pub ended: bool,
-    /// Whether the session is over, and all of it in `told`.
+    /// True if the session is over, and `told` has all of it.
     pub done: bool,
-    /// Bytes of a half record at the end of the file, which were cut off.
+    /// Number of bytes of an incomplete record at the end of the file, which were cut off.
     pub dropped_bytes: u64,
-    /// Where a damaged file was set aside. All that could be read of it went on in a new one; frames that
-    /// could not are a gap, unless their text was there.
+    /// Path at which a damaged file was set aside. Everything readable in it was copied to a new file;
+    /// unreadable frames are a gap, unless their text was readable.
     pub damaged: Option<PathBuf>,
 }
 
 impl Recovered {
-    /// The ledger of what earlier processes brought to its end.
+    /// Returns the ledger of what earlier processes completed.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         let Checkpoint { final_, gaps, next_index, .. } = &self.checkpoint;
@@ -144,24 +148,26 @@ impl Recovered {
     }
 }
 
-/// The file of one session, for as long as it is needed. Others can't open it until this and all that came with it are
-/// dropped.
+/// The file of one session. Other processes can't open it until this value, and everything returned with
+/// it, is dropped.
 #[derive(Debug)]
 pub struct Spool {
     shared: Arc<Shared>,
 }
 
 impl Spool {
-    /// Opens the spool at `path` and recovers what is in it, or begins a new one; its directory is created too. Blocks
-    /// while it reads the file through, but holds no more of it in memory than the transcript and the replay.
+    /// Opens the spool at `path` and recovers its contents, or creates a new one, along with its
+    /// directory. Blocks while it reads through the file, of which it keeps only the transcript and the
+    /// replay in memory.
     ///
-    /// The checkpoint's replay is the audio above its `final_`, in the chunks that were written, until it holds
-    /// `replay_frames` or more: give the session's [`replay_frames`](crate::session::Settings::replay_frames). It ends
-    /// before a flush, which a replay can't express; the reader begins there.
+    /// The replay of the checkpoint is the audio above its `final_`, in the chunks that were written,
+    /// until it has `replay_frames` frames or more: pass the session's
+    /// [`replay_frames`](crate::session::Settings::replay_frames). The replay ends before a flush, which
+    /// it can't express; the reader begins there.
     ///
     /// # Errors
-    /// See [`SpoolError`]. A file of another session, version or owner is left as it is, as is one whose head
-    /// is damaged.
+    /// Returns [`SpoolError`]. A file of another session, version or owner is left as it is, as is one
+    /// with a damaged head.
     pub fn open(
         path: impl Into<PathBuf>,
         head: &Head,
@@ -203,22 +209,23 @@ impl Spool {
         Ok(Opened { spool: Spool { shared }, writer, reader, log, recovered })
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
 
-    /// Deletes the file: the transcript is whole, and kept elsewhere.
+    /// Deletes the file, once the transcript is complete and stored elsewhere.
     ///
     /// # Errors
-    /// [`SpoolError::Io`]; a later run finds the session as it was left.
+    /// Returns [`SpoolError::Io`] if the file can't be deleted; a later run then finds the session as it
+    /// was left.
     pub fn remove(self) -> Result<(), SpoolError> {
         fs::remove_file(&self.shared.path).map_err(|source| self.shared.io_error(source))
     }
 }
 
-/// The file, and how far it is written.
+/// The file, and its state at the last record.
 struct Shared {
     path: PathBuf,
     file: Locked,
@@ -227,25 +234,26 @@ struct Shared {
 }
 
 struct Tail {
-    /// Where the next record goes.
+    /// Offset of the next record.
     length: u64,
     state: State,
 }
 
-/// What a record is, for [`Fsync`].
+/// The importance of a record, which decides about [`Fsync`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Weight {
-    /// It can be had again, or done without.
+    /// A record that can be recovered otherwise, or done without.
     Light,
-    /// The user is told of it.
+    /// A record of something that the user is told.
     Told,
 }
 
 impl Shared {
-    /// Appends what `entry` makes of the state: a record with `pcm` behind it, or nothing. Returns how long the file is.
+    /// Appends the record, if any, that `entry` returns for the present state, with `pcm` after it.
+    /// Returns the length of the file.
     ///
-    /// The write is a plain, blocking one, from async tasks too: a few KB into the page cache take microseconds, and a
-    /// thread to hand them to takes longer.
+    /// The write blocks, even in async tasks: writing a few KB to the page cache takes microseconds, and
+    /// handing them to a thread takes longer.
     fn append(
         &self,
         weight: Weight,
@@ -258,7 +266,8 @@ impl Shared {
             let state = tail.state.after(&entry).map_err(|reason| self.out_of_order(reason))?;
             let record = entry.encode(pcm).map_err(|source| self.io_error(source))?;
             if let Err(error) = at::write_all_at(&self.file, &record, tail.length) {
-                // On a full disk a part may be there. The next record would go over it, but may be shorter.
+                // On a full disk part of the record may be written. The next record would overwrite it,
+                // but may be shorter.
                 let _ = self.file.set_len(tail.length);
                 return Err(self.io_error(error));
             }
@@ -266,7 +275,8 @@ impl Shared {
             tail.state = state;
             tail.length
         };
-        // Not under the lock: a live source must not wait for the disk because a final came.
+        // The lock is released before the sync: a live source must not wait for the disk because a final
+        // came.
         let forced = match self.fsync {
             Fsync::Never => false,
             Fsync::Finals => weight == Weight::Told,
@@ -297,11 +307,12 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Opens the file for this process alone; where there is none, creates it and its directory.
+/// Opens the file exclusively for this process; creates it and its directory if it doesn't exist.
 fn acquire(path: &Path) -> Result<Locked, SpoolError> {
     let io_error = |source| SpoolError::Io { path: path.to_owned(), source };
     let directory = directory_of(path);
-    // Whoever can change it could put another file there, and read what is said from then on.
+    // A user who can change the directory could put another file there, and read what is said from then
+    // on.
     let check_directory = || {
         if private_file::is_changeable_by_others(&fs::metadata(directory).map_err(io_error)?) {
             return Err(SpoolError::ExposedDirectory { path: directory.to_owned() });
@@ -328,7 +339,7 @@ fn acquire(path: &Path) -> Result<Locked, SpoolError> {
             Ok(_) => check_directory()?,
         }
         let file = match OpenOptions::new().read(true).write(true).open(path) {
-            // Its last owner removed it just now.
+            // Its last owner removed the file just now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened.map_err(io_error)?,
         };
@@ -336,14 +347,15 @@ fn acquire(path: &Path) -> Result<Locked, SpoolError> {
             TryLockError::WouldBlock => SpoolError::InUse { path: path.to_owned() },
             TryLockError::Error(error) => io_error(error),
         })?;
-        // It may have been removed between the opening and the lock; nobody would find what is written to it.
+        // The file may have been removed between opening and locking; no later run would find what is
+        // written to it.
         if is_at(&file, path).map_err(io_error)? {
             return Ok(file);
         }
     }
 }
 
-/// Whether `path` still leads to `file`.
+/// Returns whether `path` still leads to `file`.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -360,8 +372,9 @@ fn is_at(_: &File, path: &Path) -> io::Result<bool> {
     path.try_exists()
 }
 
-/// Writes the head of a new spool, or of one whose process died while it wrote the head: then there is a beginning of
-/// this very head and nothing else. Returns how many bytes there were of it.
+/// Writes the head of a new spool, or of one whose process died while it wrote the head: such a file
+/// contains the beginning of this very head and nothing else. Returns how many bytes of the head were
+/// there.
 fn begin(file: &File, path: &Path, head: &Head, fsync: Fsync) -> io::Result<u64> {
     let record = Entry::Head(head.into()).encode(&[])?;
     let mut there = vec![0; record.len()];
@@ -372,14 +385,14 @@ fn begin(file: &File, path: &Path, head: &Head, fsync: Fsync) -> io::Result<u64>
     at::write_all_at(file, &record, 0)?;
     if fsync != Fsync::Never {
         file.sync_all()?;
-        // The name itself is durable only once the directory is.
+        // The name is durable only once the directory is synced.
         #[cfg(unix)]
         sync_directory_of(path)?;
     }
     Ok(count as u64)
 }
 
-/// The directory that the file at `path` is in.
+/// Returns the directory of the file at `path`.
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

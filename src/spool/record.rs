@@ -1,8 +1,8 @@
-//! The records of a spool, as bytes.
+//! Encoding of the records of a spool.
 //!
-//! A record is a header and a body. The header is the body's length (`u32`), its kind (one byte), and a CRC-32 of these
-//! and the body; all numbers are little-endian. A body is JSON, a position, or audio: a position, a mark of voice (one
-//! byte) and 16-bit PCM.
+//! A record is a header and a body. The header is the length of the body (`u32`), its kind (one byte),
+//! and a CRC-32 of these and the body; all numbers are little-endian. A body is JSON, a position, or
+//! audio: a position, a voice mark (one byte) and 16-bit PCM.
 
 use std::io::{self, BufRead, Read};
 
@@ -14,18 +14,19 @@ use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, FrameRange};
 use crate::session::ServerSession;
 use crate::transcript::FinalSegment;
 
-/// Bytes in front of a body: length, kind, checksum.
+/// Bytes of a header: length, kind, checksum.
 pub(super) const HEADER_BYTES: usize = 9;
-/// Those of them that the checksum covers.
+/// Bytes of the header that the checksum covers.
 const CHECKED_BYTES: usize = 5;
-/// The longest body of audio: more than the pipeline's longest chunk, a minute, at its highest rate.
+/// Longest body of audio, in bytes: more than the pipeline's longest chunk, a minute, at its highest
+/// rate.
 const AUDIO_MAX: usize = 32 << 20;
-/// The longest body of any other kind, which is held in memory to be read.
+/// Longest body of any other kind, in bytes. Such a body is held in memory to be read.
 const NOTE_MAX: usize = 4 << 20;
-/// Bytes in front of the PCM: position and mark.
+/// Bytes before the PCM of audio: position and voice mark.
 pub(super) const AUDIO_HEAD: usize = 9;
 
-/// What is in a record.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
@@ -53,13 +54,13 @@ impl Kind {
         Kind::Lost,
     ];
 
-    /// Whether the reader hands it on.
+    /// Returns whether the reader passes records of this kind to the session.
     pub(super) fn is_feed(self) -> bool {
         matches!(self, Kind::Audio | Kind::Flush | Kind::End | Kind::Lost)
     }
 }
 
-/// What a record says; audio is told without its samples.
+/// The content of a record; for audio, without its samples.
 #[derive(Clone, Debug)]
 pub(super) enum Entry {
     Head(HeadBody),
@@ -77,7 +78,8 @@ pub(super) enum Entry {
     Lost(FrameRange),
 }
 
-/// Whose spool it is. What a later version adds must not keep this one from reading the version.
+/// The body of a head, which identifies the session. Additions by a later version must not keep this
+/// version from reading the version number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct HeadBody {
     pub(super) version: u32,
@@ -104,7 +106,7 @@ impl Entry {
         }
     }
 
-    /// The record, with `pcm` behind audio's position.
+    /// Encodes the record, with `pcm` after the position and mark of audio.
     pub(super) fn encode(&self, pcm: &[u8]) -> io::Result<Vec<u8>> {
         let note = match self {
             Entry::Head(head) => to_vec(head)?,
@@ -120,7 +122,7 @@ impl Entry {
             Entry::Done => Vec::new(),
         };
         let length = note.len() + pcm.len();
-        // What could not be read back must not be written.
+        // A record that could not be read back must not be written.
         let max = longest(self.kind());
         if length > max {
             let message = format!("a record of {length} bytes, expected up to {max}");
@@ -137,7 +139,8 @@ impl Entry {
         Ok(record)
     }
 
-    /// What a body of `length` bytes says, of which audio shows no more than its head.
+    /// Decodes a body of `length` bytes. For audio, `body` may be cut after the first [`AUDIO_HEAD`]
+    /// bytes.
     fn decode(kind: Kind, body: &[u8], length: usize) -> Option<Entry> {
         let position = || Some(FramePos(u64::from_le_bytes(body.try_into().ok()?)));
         Some(match kind {
@@ -166,17 +169,17 @@ impl Entry {
     }
 }
 
-/// A header, read.
+/// A decoded header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     bytes: [u8; HEADER_BYTES],
     pub(super) kind: Kind,
-    /// Bytes of the body.
+    /// Length of the body in bytes.
     pub(super) length: usize,
 }
 
 impl Header {
-    /// The header in `bytes`, if it is one.
+    /// Decodes a header; `None` if `bytes` are not a valid one.
     pub(super) fn decode(bytes: [u8; HEADER_BYTES]) -> Option<Header> {
         let [a, b, c, d, kind, ..] = bytes;
         let kind = Kind::ALL.into_iter().find(|known| *known as u8 == kind)?;
@@ -184,7 +187,7 @@ impl Header {
         (length <= longest(kind)).then_some(Header { bytes, kind, length })
     }
 
-    /// Bytes of the record.
+    /// Returns the length of the record in bytes.
     pub(super) fn record_bytes(&self) -> u64 {
         (HEADER_BYTES + self.length) as u64
     }
@@ -194,7 +197,8 @@ impl Header {
         u32::from_le_bytes([a, b, c, d])
     }
 
-    /// What the whole `body` says, if it is what was written; with the chunk, where it is audio.
+    /// Decodes the whole `body`, with its chunk if it is audio. Returns `None` if the checksum doesn't
+    /// match, or the body can't be decoded.
     pub(super) fn open(&self, body: Vec<u8>) -> Option<(Entry, Option<AudioChunk>)> {
         if checksum(&self.bytes[..CHECKED_BYTES], &[&body]) != self.crc() {
             return None;
@@ -230,28 +234,29 @@ fn checksum(header: &[u8], parts: &[&[u8]]) -> u32 {
     crc.finalize()
 }
 
-/// Reads records one after the other, and of audio keeps nothing but where it is.
+/// A sequential reader of records, which keeps none of the samples of audio.
 pub(super) struct Records<R> {
     input: R,
-    /// Where the next record begins.
+    /// Offset of the next record.
     pub(super) offset: u64,
-    /// How long the file is: no record is longer than what is left.
+    /// Length of the file: no record is longer than what is left.
     length: u64,
     body: Vec<u8>,
 }
 
 impl<R: BufRead> Records<R> {
-    /// The records in `input`, which has `length` bytes.
+    /// Creates a reader of `input`, which has `length` bytes.
     pub(super) fn new(input: R, length: u64) -> Records<R> {
         Records::starting_at(input, 0, length)
     }
 
-    /// The records from `offset` on in a file of `length` bytes; `input` stands there.
+    /// Creates a reader that starts at `offset` in a file of `length` bytes; `input` must be at that
+    /// offset.
     pub(super) fn starting_at(input: R, offset: u64, length: u64) -> Records<R> {
         Records { input, offset, length, body: Vec::new() }
     }
 
-    /// The next record; `None` at the end, or where something else stands at `offset`.
+    /// Reads the next record; `None` at the end, or if there is no valid record at `offset`.
     pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
         let left = self.length - self.offset;
         if left < HEADER_BYTES as u64 {
@@ -290,7 +295,7 @@ impl<R: BufRead> Records<R> {
     }
 }
 
-/// Fills `buffer` as far as there is something to read, and says how far.
+/// Reads until `buffer` is full or the input ends, and returns the number of bytes read.
 pub(super) fn read_most(mut input: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -1,4 +1,4 @@
-//! What is in a spool that somebody else wrote.
+//! Recovery of a spool that an earlier process wrote.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,29 +13,29 @@ use crate::audio::FramePos;
 use crate::session::ServerSession;
 use crate::transcript::TranscriptEvent;
 
-/// How much is read at once.
+/// Size of the read buffer in bytes.
 const BUFFER: usize = 64 * 1024;
 
-/// What came of reading a spool from its start to its end, or to where it is damaged.
+/// The result of reading a spool from its start to its end, or to the first damage.
 pub(super) struct Scan {
     pub(super) state: State,
     /// Finals and gaps.
     pub(super) told: Vec<TranscriptEvent>,
-    /// The recogniser's context behind the last of these finals.
+    /// Recogniser context after the last of these finals.
     pub(super) context: Option<String>,
-    /// The latest session of the server.
+    /// Latest session of the server.
     pub(super) server: Option<ServerSession>,
-    /// Where the records are that the session still needs.
+    /// Places of the records that the session still needs.
     pub(super) waiting: VecDeque<Place>,
-    /// Where the last whole record ends.
+    /// End of the last intact record.
     pub(super) end: u64,
 }
 
-/// Where a record of the source is.
+/// The place of a record of the source.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) offset: u64,
-    /// Where audio goes on behind it.
+    /// Position at which audio continues after the record.
     end: FramePos,
     pub(super) what: What,
 }
@@ -65,13 +65,14 @@ pub(super) fn scan(file: &File, path: &Path, length: u64, head: &Head) -> Result
         end: records.offset,
     };
     while let Some(entry) = records.next().map_err(io_error)? {
-        // What was never written in this order is damage too.
+        // Records in an impossible order are damage too.
         let Ok(state) = scan.state.after(&entry) else { break };
         scan.state = state;
         scan.take(entry);
         scan.end = records.offset;
     }
-    // Another service has no such session, and another recogniser, to which the context says nothing.
+    // Another service doesn't have this session. Its recogniser is another too, which can't read the
+    // context.
     if found.service != head.service {
         (scan.server, scan.context) = (None, None);
     }
@@ -88,14 +89,14 @@ impl Scan {
             Entry::End(_) => self.waiting.push_back(Place { offset, end, what: What::End }),
             Entry::Opened(server) => self.server = Some(server),
             Entry::Final(mut segment) => {
-                // Only the latest is of use, and thousands would take memory.
+                // Only the latest context is of use, and thousands would take memory.
                 self.context = segment.context.take().or(self.context.take());
                 self.told.push(TranscriptEvent::Final(segment));
             }
             Entry::Gap(range) => self.told.push(TranscriptEvent::Gap { range }),
             Entry::Head(_) | Entry::Done => {}
         }
-        // What lies below the last final is not asked for again; that the audio ended is.
+        // Audio below the last final is not needed again; the end of the audio is.
         let past = |place: &Place| place.what != What::End && place.end <= self.state.final_;
         while self.waiting.front().is_some_and(past) {
             self.waiting.pop_front();

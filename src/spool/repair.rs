@@ -1,11 +1,12 @@
-//! A spool that is damaged in its middle: the damaged file is set aside, and all that can be read goes on in
-//! its place.
+//! Repair of a spool that is damaged in its middle: the damaged file is set aside, and everything
+//! readable in it continues in a new file.
 //!
-//! A record that doesn't check is passed over, by its length where the next record begins there, else by
-//! looking for the next one that checks. If only its length is wrong, it is whole: its end is where the next
-//! record begins, or the file ends, and its checksum tells. Frames that are missing then become a record of
-//! their own, [`Entry::Lost`], which the session tells as a gap. Where a final is missing, it and those
-//! behind it are left out: their audio is still there, and is recognised again.
+//! A damaged record is skipped: by its length if the next record begins there, else by searching for the
+//! next record with a valid checksum. A record of which only the length is damaged is recovered: it must
+//! end where the next record begins, or at the end of the file, and its checksum confirms that. Missing
+//! frames become a record of their own, [`Entry::Lost`], which the session reports as a gap. If a final
+//! is missing, it and all later finals and gaps are left out: their audio is still there, and is
+//! recognised again.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -20,40 +21,41 @@ use crate::audio::{FRAME_BYTES, FramePos};
 use crate::transcript::FinalSegment;
 use voxline_support::private_file;
 
-/// How much is looked through at once for the beginning of a record.
+/// Bytes searched at once for the beginning of a record.
 const WINDOW: usize = 64 * 1024;
-/// How many bytes of supposed records may be checked for each byte that is looked through. A record is rarely
-/// supposed where there is none: its length, kind and position must all be possible.
+/// Budget of the search: bytes of candidate records that may be checked for each byte searched. False
+/// candidates are rare, since their length, kind and position must all be possible.
 const CHECKED_PER_BYTE: u64 = 4;
 
-/// A part of the file that goes on.
+/// A part of the repaired file.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// These bytes of the damaged file.
+    /// Bytes copied from the damaged file.
     Copy { start: u64, end: u64 },
-    /// The record in these bytes, whose length is to be set right.
+    /// A record in these bytes of the damaged file, whose length must be corrected.
     Mend { start: u64, end: u64 },
-    /// What damage has left out.
+    /// A record inserted in place of damaged ones.
     Record(Entry),
 }
 
-/// What a damaged file still holds.
+/// A survey of what is readable in a damaged file.
 pub(super) struct Survey<'a> {
     file: &'a File,
     length: u64,
     state: State,
     pieces: Vec<Piece>,
-    /// A record could not be read since the last one of the source: `accepted` may be farther than is known.
+    /// True if a record was unreadable since the last record of the source: `accepted` may be farther
+    /// than is known.
     unsure: bool,
-    /// As far as the lengths of unreadable records say.
+    /// Estimate of `accepted`, from the lengths of unreadable records.
     supposed: FramePos,
-    /// A final or gap is missing: those behind it don't follow.
+    /// True if a final or gap is missing, so that later ones don't follow.
     untold: bool,
 }
 
 impl<'a> Survey<'a> {
-    /// The parts of `file` that can be read, which has `length` bytes and is whole up to `at`, where it comes
-    /// to `state`. `None` where all that is wrong is a last record that was not written to its end.
+    /// Returns the readable parts of `file`, which has `length` bytes and is intact up to `at`, with
+    /// `state` there. Returns `None` if the only damage is a last record that was not written completely.
     pub(super) fn make(
         file: &'a File,
         length: u64,
@@ -73,7 +75,7 @@ impl<'a> Survey<'a> {
                 at = end;
                 continue;
             }
-            // A wrong length may lead to the beginning of a record that is farther on.
+            // A wrong length may lead to the beginning of a later record instead of the next one.
             let near = survey.search(at)?.unwrap_or(length);
             if let Some(entry) = survey.record_to(at, near)? {
                 survey.take(&entry, Piece::Mend { start: at, end: near });
@@ -84,19 +86,19 @@ impl<'a> Survey<'a> {
             survey.pass_over(at, next)?;
             at = next;
         }
-        // Nothing of the source follows that would say how much was lost.
+        // No record of the source follows that would say how much was lost.
         survey.lose(survey.supposed);
         Ok(Some(survey.pieces))
     }
 
-    /// The record at `at`, and where it ends.
+    /// Reads the record at `at`, and returns it with its end.
     fn record(&self, at: u64) -> io::Result<Option<(Entry, u64)>> {
         let input = BufReader::with_capacity(WINDOW, At::new(self.file, at));
         let mut records = Records::starting_at(input, at, self.length);
         Ok(records.next()?.map(|entry| (entry, records.offset)))
     }
 
-    /// The record from `at` to `end`, if nothing of it but its length is damaged.
+    /// Reads the record from `at` to `end`; `None` if more of it than the length is damaged.
     fn record_to(&self, at: u64, end: u64) -> io::Result<Option<Entry>> {
         let Some(header) = mended_header(self.file, at, end)? else { return Ok(None) };
         let body = BufReader::with_capacity(WINDOW, At::new(self.file, at + HEADER_BYTES as u64));
@@ -109,14 +111,14 @@ impl<'a> Survey<'a> {
         Ok((filled == HEADER_BYTES).then(|| Header::decode(bytes)).flatten())
     }
 
-    /// Returns whether a process may have died while it wrote the record at `at`, the last.
+    /// Returns whether a process may have died while it wrote the record at `at`, the last one.
     fn is_torn(&self, at: u64) -> io::Result<bool> {
         let left = self.length - at;
         let longer = |header: Header| header.record_bytes() > left;
         Ok(left < HEADER_BYTES as u64 || self.header(at)?.is_some_and(longer))
     }
 
-    /// Returns where the next record begins that can be read, behind the one at `at`.
+    /// Returns the offset of the next readable record after the one at `at`.
     fn next_record(&self, at: u64) -> io::Result<Option<u64>> {
         if let Some(header) = self.header(at)? {
             let next = at + header.record_bytes();
@@ -127,7 +129,7 @@ impl<'a> Survey<'a> {
         self.search(at)
     }
 
-    /// Looks for the next record that can be read, behind the one at `at`.
+    /// Searches for the next readable record after the one at `at`.
     fn search(&self, at: u64) -> io::Result<Option<u64>> {
         let mut budget = (self.length - at).saturating_mul(CHECKED_PER_BYTE);
         let mut window = vec![0; WINDOW];
@@ -135,7 +137,7 @@ impl<'a> Survey<'a> {
         while start < self.length {
             let filled = read_most(At::new(self.file, start), &mut window)?;
             let last = start + filled as u64 >= self.length;
-            // A beginning that the window cuts is looked at in the next one.
+            // A beginning cut by the end of the window is checked in the next window.
             let whole = if last { filled } else { filled - HEADER_BYTES - AUDIO_HEAD };
             for offset in 0..whole {
                 let place = start + offset as u64;
@@ -152,14 +154,15 @@ impl<'a> Survey<'a> {
         Ok(None)
     }
 
-    /// Returns what it costs to check the record that `bytes` seem to begin with, if they do.
+    /// Returns the cost of checking the record that `bytes` seem to begin with, or `None` if they can't
+    /// begin one.
     fn plausible(&self, bytes: &[u8]) -> Option<u64> {
         let header = Header::decode(bytes.first_chunk().copied()?)?;
         let body = &bytes[HEADER_BYTES..];
         let begins = match header.kind {
             Kind::Audio => {
                 let start = u64::from_le_bytes(body.first_chunk().copied()?);
-                // No more frames than the file could hold are missing in front of it.
+                // The frames missing before this record can't be more than the file could hold.
                 (self.state.accepted.0..=self.supposed.0.saturating_add(self.length)).contains(&start)
             }
             Kind::Flush | Kind::End => header.length == 8,
@@ -170,7 +173,7 @@ impl<'a> Survey<'a> {
         begins.then(|| header.record_bytes())
     }
 
-    /// Leaves out the bytes from `at` to `next`, and supposes how many frames are in them.
+    /// Skips the bytes from `at` to `next`, and estimates how many frames they contain.
     fn pass_over(&mut self, at: u64, next: u64) -> io::Result<()> {
         self.unsure = true;
         let mut begin = [0; HEADER_BYTES + AUDIO_HEAD];
@@ -187,7 +190,7 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    /// Keeps the record that is in `piece`, if it still belongs.
+    /// Keeps the record in `piece`, if it still follows.
     fn take(&mut self, entry: &Entry, piece: Piece) {
         match entry {
             Entry::Audio { range, .. } | Entry::Lost(range) => {
@@ -232,7 +235,7 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// The frames up to `end` are missing, if there are any that nothing was read of.
+    /// Records the frames from `accepted` to `end` as lost, if there are any.
     fn lose(&mut self, end: FramePos) {
         if end > self.state.accepted && !self.state.ended {
             self.insert(Entry::Lost(self.state.accepted.to(end)));
@@ -245,9 +248,9 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Puts a file of `pieces` in the place of the damaged one at `path`, and sets that aside. The new file is
-/// locked before it has the name; the name leads to the one or the other, whatever happens. Returns the file,
-/// and where the other is.
+/// Replaces the damaged file at `path` with one made of `pieces`, and sets the damaged one aside. The new
+/// file is locked before it gets the name, and the name leads to one or the other at all times. Returns
+/// the new file, and the path of the damaged one.
 pub(super) fn replace(
     damaged: &File,
     path: &Path,
@@ -263,7 +266,7 @@ pub(super) fn replace(
     private_file::create_file(&new)?;
     let file = Locked::new(fs::OpenOptions::new().read(true).write(true).open(&new)?)?;
     let mut output = BufWriter::new(&*file);
-    // The damaged file's own head may be of an earlier version, which knows no lost frames.
+    // The head of the damaged file may be of an earlier version, which has no record of lost frames.
     output.write_all(&Entry::Head(HeadBody { version: VERSION, ..head }).encode(&[])?)?;
     let mut skip = head_bytes(damaged)?;
     for piece in pieces {
@@ -295,8 +298,8 @@ pub(super) fn replace(
     Ok((file, aside))
 }
 
-/// Reads the header at `start`, and gives it the length of a record that ends at `end`, where there may be
-/// one.
+/// Reads the header at `start`, and sets its length to that of a record that ends at `end`; `None` if
+/// there can't be such a record.
 fn mended_header(file: &File, start: u64, end: u64) -> io::Result<Option<[u8; HEADER_BYTES]>> {
     let length = (end - start).checked_sub(HEADER_BYTES as u64);
     let Some(length) = length.and_then(|length| u32::try_from(length).ok()) else { return Ok(None) };
@@ -312,7 +315,7 @@ fn head_bytes(file: &File) -> io::Result<u64> {
     Ok(Header::decode(header).expect("it was read before").record_bytes())
 }
 
-/// Gives the file a second name that no other has; the recording in it is never deleted.
+/// Gives the file a second, unused name, since the recording in it must never be deleted.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let mut number = 0;
     loop {
@@ -321,7 +324,7 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
         match fs::hard_link(path, &aside) {
             Ok(()) => return Ok(aside),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            // A file system without links.
+            // The file system has no hard links.
             Err(_) if !aside.try_exists()? => {
                 private_file::create_file(&aside)?;
                 fs::copy(path, &aside)?;

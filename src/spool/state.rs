@@ -1,37 +1,37 @@
-//! What the records so far come to, and which may follow them.
+//! The state that the records of a spool add up to, and the order in which records may follow.
 
 use super::record::Entry;
 use crate::audio::{FramePos, FrameRange};
 
-/// The cursors of a spool. The writing side and recovery both move them here alone, so what was written is what is
-/// recovered.
+/// The cursors of a spool. Both writing and recovery move them only here, so recovery arrives at the
+/// state that was written.
 ///
 /// Invariant: `final_ <= accepted`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct State {
-    /// Where audio goes on.
+    /// Position at which audio continues.
     pub(super) accepted: FramePos,
-    /// Everything below is final or in a gap.
+    /// Position below which every frame is final or in a gap.
     pub(super) final_: FramePos,
-    /// The index of the next final.
+    /// Index of the next final.
     pub(super) next_index: u64,
-    /// Frames in gaps.
+    /// Number of frames in gaps.
     pub(super) gaps: u64,
-    /// Where an utterance was last ended by request.
+    /// Position of the last flush.
     pub(super) flushed: Option<FramePos>,
-    /// Whether all audio is there.
+    /// True if all audio is there.
     pub(super) ended: bool,
-    /// Whether the user was told that this was all.
+    /// True if the user was told that the session is over.
     pub(super) done: bool,
 }
 
 impl State {
-    /// Whether everything is final, and nothing can follow.
+    /// Returns whether everything is final and nothing can follow.
     pub(super) fn is_whole(&self) -> bool {
         self.ended && self.final_ == self.accepted
     }
 
-    /// The state behind `entry`, or why it can't follow.
+    /// Returns the state after `entry`, or the reason why `entry` can't follow.
     pub(super) fn after(mut self, entry: &Entry) -> Result<State, String> {
         match entry {
             Entry::Head(_) => return Err("a second head".to_owned()),
@@ -74,7 +74,7 @@ impl State {
         Ok(self)
     }
 
-    /// Checks that something of the source belongs at `at`.
+    /// Checks that an item of the source may come at `at`.
     fn feed(&self, what: &str, at: FramePos) -> Result<(), String> {
         match at == self.accepted && !self.ended {
             true => Ok(()),
@@ -85,7 +85,7 @@ impl State {
         }
     }
 
-    /// Moves `final_` over `range`. Its ends come from a file: they may stand the wrong way round.
+    /// Moves `final_` over `range`, which comes from a file: its ends may be in the wrong order.
     fn cover(&mut self, what: &str, range: FrameRange) -> Result<(), String> {
         let FrameRange { start, end } = range;
         if start != self.final_ || end < start || end > self.accepted {

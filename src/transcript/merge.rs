@@ -1,14 +1,14 @@
-//! One transcript of several lines: the channels of a call, in the order in which they speak.
+//! Merging of several channels into one transcript, in the order in which they speak.
 
 use std::collections::VecDeque;
 
 use super::TranscriptEvent;
 use crate::audio::FramePos;
 
-/// Puts the events of several sessions over the same time into one order: by where they start, then by line.
+/// A merger of the events of several sessions over the same time, ordered by start, then by channel.
 ///
-/// A final segment or gap is told once no other line can come before it any more, so a line that falls behind holds
-/// the others back. Everything else is told at once.
+/// A final segment or gap is returned once no other channel can precede it any more, so a channel that
+/// falls behind holds the others back. All other events are returned at once.
 #[derive(Debug)]
 pub struct Merge {
     lines: Vec<Line>,
@@ -16,25 +16,25 @@ pub struct Merge {
 
 #[derive(Debug, Default)]
 struct Line {
-    /// Finals and gaps that wait, with where they start.
+    /// Finals and gaps that wait, each with its start.
     waiting: VecDeque<(FramePos, TranscriptEvent)>,
-    /// Where the next one will start: they are contiguous.
+    /// Start of the next final or gap: they are contiguous.
     reached: FramePos,
     ended: bool,
 }
 
 impl Merge {
-    /// A merge of so many lines.
+    /// Creates a merger of this many channels.
     #[must_use]
     pub fn new(lines: usize) -> Merge {
         Merge { lines: (0..lines).map(|_| Line::default()).collect() }
     }
 
-    /// Takes the next event of `line`, or `None` when it has ended, and returns what can be told now, each event with
-    /// its line.
+    /// Takes the next event of channel `line`, or `None` when the channel has ended. Returns the events
+    /// that are now in order, each with its channel.
     ///
     /// # Panics
-    /// If there is no such line.
+    /// Panics if there is no such channel.
     pub fn push(&mut self, line: usize, event: Option<TranscriptEvent>) -> Vec<(usize, TranscriptEvent)> {
         let range = match &event {
             Some(TranscriptEvent::Final(segment)) => Some(segment.range),
@@ -56,7 +56,7 @@ impl Merge {
         std::iter::from_fn(|| self.next()).collect()
     }
 
-    /// The earliest event, if it is known to be the earliest.
+    /// Returns the earliest event, if no earlier one can come.
     fn next(&mut self) -> Option<(usize, TranscriptEvent)> {
         let starts = self.lines.iter().enumerate();
         let first = starts.filter_map(|(index, line)| Some((line.waiting.front()?.0, index))).min()?;
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn segments_are_told_by_start_once_no_other_can_come_before() {
         let mut merge = Merge::new(2);
-        // Line 1 may still start at 0, but not before line 0.
+        // Channel 1 may still start at 0, but not before channel 0.
         assert_eq!(told(&mut merge, 0, segment(0, 50)), ["0:0-50"]);
         assert!(told(&mut merge, 0, segment(50, 90)).is_empty());
         assert!(told(&mut merge, 0, segment(90, 100)).is_empty());

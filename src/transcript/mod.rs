@@ -1,4 +1,4 @@
-//! What comes back: events of a recognition session, and writers that turn them into files.
+//! Transcripts: events of a recognition session, and writers that turn them into files.
 
 mod merge;
 mod subtitles;
@@ -12,78 +12,80 @@ pub use writer::{Format, Writer, WriterError};
 
 use crate::audio::{FramePos, FrameRange};
 
-/// A committed piece of the transcript. Segments are contiguous: each starts where the one before ended, the first
-/// at the session's origin; silence belongs to a segment too, with an empty text where nothing was said.
+/// A committed segment of the transcript. Segments are contiguous: each starts where the one before, or a
+/// gap after it, ended; the first starts at the session's origin. Silence belongs to a segment too, whose
+/// text is empty if nothing was said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FinalSegment {
-    /// Its number, from 0.
+    /// Index of the segment, from 0.
     pub index: u64,
-    /// The frames it covers.
+    /// Frames that the segment covers.
     pub range: FrameRange,
-    /// What was said.
+    /// Text of the segment.
     pub text: String,
-    /// The language it was recognised in, where the recogniser says.
+    /// Language in which the segment was recognised, if the recogniser reports it.
     pub language: Option<String>,
-    /// How sure the recogniser is, 0 to 1, where it says.
+    /// Confidence of the recogniser, 0 to 1, if reported.
     pub confidence: Option<f32>,
-    /// The words of the text in order, where the recogniser tells them apart.
+    /// Words of the text in order, if the recogniser reports them.
     #[serde(default)]
     pub words: Vec<Word>,
-    /// What the recogniser needs to go on behind this segment as if it had not stopped, opaque to all others;
-    /// the one before holds where there is none. A [`Journal`](crate::session::Journal) keeps the latest.
+    /// State that the recogniser needs to continue after this segment as if it had not stopped, opaque to
+    /// all others. If absent, the previous context stays in force. A [`Journal`](crate::session::Journal)
+    /// keeps the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }
 
-/// A word, where it was heard.
+/// A word and its position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Word {
-    /// The frames it covers, within its segment's.
+    /// Frames that the word covers, within those of its segment.
     #[serde(flatten)]
     pub range: FrameRange,
-    /// The word, with the marks around it.
+    /// The word, including adjacent punctuation.
     pub text: String,
-    /// How sure the recogniser is of it, 0 to 1.
+    /// Confidence of the recogniser in the word, 0 to 1.
     pub confidence: f32,
 }
 
-/// What a session tells its user, in order.
+/// An event that a session reports to its user. Events are in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TranscriptEvent {
-    /// A guess at the text that follows the last final segment; a later event replaces it.
+    /// A partial result for the text after the last final segment; a later event replaces it.
     Partial {
-        /// The index that the final segment will have.
+        /// Index that the final segment will have.
         segment: u64,
-        /// Counts the guesses at this segment, from 0.
+        /// Revision of the partial result within the segment, from 0.
         revision: u64,
-        /// The frames the guess covers.
+        /// Frames that the partial result covers.
         range: FrameRange,
-        /// The guess.
+        /// Text of the partial result.
         text: String,
     },
-    /// A committed segment: it will not change and is told once.
+    /// A committed segment, which will not change and is reported once.
     Final(FinalSegment),
-    /// These frames were dropped on purpose and will never be recognised.
+    /// Frames that were dropped on purpose or lost by the source, and will never be recognised.
     Gap {
-        /// The frames lost.
+        /// Frames that were lost.
         range: FrameRange,
     },
-    /// The connection was lost and found again.
+    /// A new connection after the earlier one was lost.
     Reconnected {
-        /// The position from which audio is sent again.
+        /// Position from which audio is sent again.
         from: FramePos,
     },
-    /// Every frame is final or in a gap; nothing follows.
+    /// End of the session: every frame is final or in a gap, and nothing follows.
     End {
-        /// How many frames the session had.
+        /// Number of frames of the session.
         frames: u64,
-        /// How many final segments.
+        /// Number of final segments.
         finals: u64,
     },
 }
 
 impl TranscriptEvent {
-    /// The text of a final segment in which something was said.
+    /// Returns the text of a final segment, unless it is empty.
     #[must_use]
     pub fn final_text(&self) -> Option<&str> {
         match self {

@@ -1,8 +1,8 @@
-//! Cutting a segment into subtitle cues that can be read.
+//! Cutting of segments into readable subtitle cues.
 //!
-//! A cue is cut at sentence ends and pauses where that is possible, at commas next, and between other words
-//! only where a cue would grow too large. The cuts of a segment are chosen together, for the least total
-//! cost, so that no word is left over at its end.
+//! A cue is cut at sentence ends and pauses if possible, else at commas, and between other words only if
+//! it would grow too large. The cuts of a segment are chosen together, for the least total cost, so that
+//! no single word is left over at the end.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,34 +10,34 @@ use std::time::Duration;
 use super::{FinalSegment, Word};
 use crate::audio::FramePos;
 
-/// The bounds of subtitle cues. The defaults are those of the Netflix Timed Text Style Guide for English: two
-/// lines of 42 characters, at most seven seconds, 20 characters a second.
+/// The limits of subtitle cues. The defaults are those of the Netflix Timed Text Style Guide for English:
+/// two lines of 42 characters, at most seven seconds, 20 characters per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subtitles {
-    /// The most lines of a cue, 1 to 10.
+    /// Most lines of a cue, 1 to 10.
     pub lines: u16,
-    /// The most characters of a line, 10 to 200.
+    /// Most characters of a line, 10 to 200.
     pub width: u16,
-    /// The longest time that a cue is shown, 1 to 60 seconds.
+    /// Longest time for which a cue is shown, 1 to 60 seconds.
     pub duration: Duration,
-    /// The most characters a second that can be read, 1 to 100. A cue stays for as long as that takes, where
-    /// the next one leaves it the time: speech may be faster.
+    /// Fastest readable text, in characters per second, 1 to 100. A cue stays as long as its text takes
+    /// to read, if the next cue allows that: speech may be faster.
     pub speed: u16,
-    /// The shortest pause between words that always ends a cue, up to 60 seconds.
+    /// Shortest pause between words that always ends a cue, up to 60 seconds.
     pub pause: Duration,
 }
 
 impl Subtitles {
-    /// The numbers of lines that there may be.
+    /// Range of `lines`.
     pub const LINES: RangeInclusive<u16> = 1..=10;
-    /// The numbers of characters that a line may have.
+    /// Range of `width`.
     pub const WIDTH: RangeInclusive<u16> = 10..=200;
-    /// The seconds that a cue may be shown.
+    /// Range of `duration`, in seconds.
     pub const SECONDS: RangeInclusive<u16> = 1..=60;
-    /// The characters a second that may be read.
+    /// Range of `speed`, in characters per second.
     pub const SPEED: RangeInclusive<u16> = 1..=100;
 
-    /// These bounds, or the nearest that there may be.
+    /// Returns these limits, clamped to the ranges above; `pause` is not clamped.
     fn settled(self) -> Subtitles {
         let Subtitles { lines, width, duration, speed, pause } = self;
         let seconds = |seconds: u16| Duration::from_secs(seconds.into());
@@ -64,23 +64,23 @@ impl Default for Subtitles {
     }
 }
 
-/// The shortest time that a cue is shown, where the next one leaves it that: five sixths of a second (same
-/// guide).
+/// Shortest time for which a cue is shown, if the next cue allows that, in milliseconds: five sixths of a
+/// second (same guide).
 const SHORTEST: u64 = 833;
-/// The shortest pause that is as good a place to cut as the end of a sentence.
+/// Shortest pause that is as good a place to cut as the end of a sentence, in milliseconds.
 const BREATH: u64 = 300;
 
-/// Costs of a cut, in a unit of their own: each cue costs something, so that there are few, and each bad cut
-/// more.
+/// Costs of a cut, in a unit of their own: each cue has a cost, so that there are few, and each bad cut
+/// costs more.
 const A_CUE: u32 = 10;
 const CUT_AT_CLAUSE: u32 = 4;
 const CUT_ELSEWHERE: u32 = 24;
 const SENTENCE_END_INSIDE: u32 = 12;
 const TOO_SHORT: u32 = 15;
-/// For each tenth of the speed by which a cue is too fast, up to ten.
+/// Cost of each tenth of `speed` by which a cue is too fast, for up to ten tenths.
 const TOO_FAST: u32 = 2;
 
-/// A piece of text on the screen, from `start` to `end` in milliseconds.
+/// A subtitle cue: text on the screen from `start` to `end`, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cue {
     pub(super) start: u64,
@@ -88,7 +88,7 @@ pub(super) struct Cue {
     pub(super) lines: Vec<String>,
 }
 
-/// What stands between two spaces, and when it is said, in milliseconds.
+/// A piece of text without spaces, and the time at which it is spoken, in milliseconds.
 #[derive(Clone, Debug)]
 struct Token {
     text: String,
@@ -97,9 +97,9 @@ struct Token {
     end: u64,
 }
 
-/// Cuts what was said in a segment, whose text comes in one line as `text`, into cues that begin at
-/// `earliest` or later. `label` stands before the first line of each. Times are in milliseconds, as `millis`
-/// makes them of positions.
+/// Cuts a segment into cues that begin at `earliest` or later. `text` is the segment's text in one line,
+/// and `label` precedes the first line of each cue. Times are in milliseconds, converted from positions
+/// by `millis`.
 pub(super) fn cut(
     segment: &FinalSegment,
     text: &str,
@@ -110,7 +110,7 @@ pub(super) fn cut(
 ) -> Vec<Cue> {
     let limits = limits.settled();
     let width = usize::from(limits.width);
-    // A name leaves half a line for words.
+    // The label leaves half a line for words.
     let label: Option<String> = label.map(|label| label.chars().take(width / 2).collect());
     let taken = label.as_ref().map_or(0, |label| label.chars().count() + 1);
     let range = millis(segment.range.start)..millis(segment.range.end);
@@ -126,7 +126,7 @@ pub(super) fn cut(
         let said = words[words.len() - 1].end;
         let wanted = start + SHORTEST.max(letters * 1_000 / u64::from(limits.speed));
         let room = next.map_or(range.end, |next| next.start).min(start + duration(limits));
-        // A cue that ends when it starts is not one (WebVTT, 4.1, "WebVTT cue timings").
+        // WebVTT requires that a cue ends after it starts (WebVTT, 4.1, "WebVTT cue timings").
         let shown = said.max(wanted).min(room).max(start + 1);
         cues.push(Cue { start, end: shown, lines: laid_out(words, label.as_deref(), width) });
         (first, earliest) = (end, shown);
@@ -138,13 +138,13 @@ fn duration(limits: Subtitles) -> u64 {
     limits.duration.as_millis() as u64
 }
 
-/// The characters of words in one line.
+/// Returns the number of characters of `words` in one line.
 fn length(words: &[Token]) -> usize {
     words.iter().map(|word| word.length + 1).sum::<usize>().saturating_sub(1)
 }
 
-/// The tokens of `text` with their times: those of the recogniser's words where they are the words of the
-/// text, else shares of the segment by length.
+/// Returns the tokens of `text` with their times. The times are those of the recogniser's words if those
+/// are the words of the text, else shares of the segment in proportion to length.
 fn tokens(
     text: &str,
     words: &[Word],
@@ -169,7 +169,7 @@ fn tokens(
                 None => (share(at), share(at + length)),
             };
             at += length;
-            // Words may overlap a little; what is read follows one after the other.
+            // Words may overlap a little, but tokens follow one another.
             let from = from.max(reached);
             reached = to.max(from);
             Token { text: text.to_owned(), length, start: from, end: reached }
@@ -177,8 +177,8 @@ fn tokens(
         .collect()
 }
 
-/// The tokens, those of more than `room` characters in pieces: a web address, or a sentence of a language
-/// that writes no spaces.
+/// Splits tokens of more than `room` characters, such as a web address, or a sentence of a language
+/// written without spaces.
 fn split_long(tokens: Vec<Token>, room: usize) -> Vec<Token> {
     let mut split = Vec::with_capacity(tokens.len());
     for token in tokens {
@@ -202,11 +202,11 @@ fn split_long(tokens: Vec<Token>, room: usize) -> Vec<Token> {
     split
 }
 
-/// The ends of the cues that cost least together. `taken` characters of the first line of each are the
-/// label's.
+/// Returns the ends of the cues with the least total cost. The label takes `taken` characters of the
+/// first line of each cue.
 fn best_cuts(tokens: &[Token], taken: usize, limits: Subtitles) -> Vec<usize> {
     let pause = (limits.pause.as_millis() as u64).max(1);
-    // The least cost of the cues up to each token, and where the last of them begins.
+    // The least cost of the cues up to each token, and the start of the last of those cues.
     let mut best: Vec<(u32, usize)> = vec![(u32::MAX, 0); tokens.len() + 1];
     best[0] = (0, 0);
     for first in 0..tokens.len() {
@@ -220,7 +220,7 @@ fn best_cuts(tokens: &[Token], taken: usize, limits: Subtitles) -> Vec<usize> {
                 column += token.length + usize::from(column > 0);
             }
             let is_too_long = token.end - start > duration(limits);
-            // A token alone is always a cue: it has been cut to fit.
+            // A single token always makes a cue: it has been split to fit.
             if last > first && (lines > limits.lines || is_too_long) {
                 break;
             }
@@ -262,8 +262,8 @@ fn cost_of_cut(token: &Token, silence: u64, is_last: bool) -> u32 {
     }
 }
 
-/// The cost of the time that a cue of so many `letters` can be shown from `start` on: for a cue that flashes,
-/// and for one that can't be read to its end.
+/// Returns the cost of the time for which a cue of `letters` characters can be shown from `start` on: a
+/// cue may be too short to notice, or too fast to read to its end.
 fn cost_of_time(start: u64, letters: usize, next: Option<&Token>, limits: Subtitles) -> u32 {
     let until = next.map_or(u64::MAX, |next| next.start).min(start + duration(limits));
     let shown = (until - start).max(1);
@@ -280,12 +280,12 @@ fn ends_clause(word: &str) -> bool {
     ends_with(word, &[',', ';', ':', '—', '–', '、', '，', '；', '：'])
 }
 
-/// Returns whether one of `marks` ends the word, before quotes and brackets.
+/// Returns whether the word ends with one of `marks`, ignoring quotes and brackets after it.
 fn ends_with(word: &str, marks: &[char]) -> bool {
     word.trim_end_matches(['"', '\'', '”', '’', '»', ')', ']']).ends_with(marks)
 }
 
-/// Lays words out in as few lines of at most `width` characters as they need, of about equal lengths.
+/// Lays out words in the fewest lines of at most `width` characters, of about equal length.
 fn laid_out(words: &[Token], label: Option<&str>, width: usize) -> Vec<String> {
     let words: Vec<(&str, usize)> = label
         .map(|label| (label, label.chars().count()))
@@ -308,7 +308,7 @@ fn laid_out(words: &[Token], label: Option<&str>, width: usize) -> Vec<String> {
     };
     let lines = wrapped(width);
     let longest = words.iter().map(|(_, length)| *length).max().unwrap_or_default();
-    // The narrowest block with as many lines.
+    // The narrowest block with the same number of lines.
     let narrow = (longest..width).map(wrapped).find(|narrow| narrow.len() == lines.len());
     narrow.unwrap_or(lines)
 }
@@ -318,7 +318,7 @@ mod tests {
     use super::*;
     use crate::audio::FrameRange;
 
-    /// A segment whose words come in the given hundredths of a second.
+    /// Cuts a segment whose words have the given times, in hundredths of a second.
     fn cues(words: &[(u64, u64, &str)], limits: Subtitles) -> Vec<(u64, u64, String)> {
         let range = |start: u64, end: u64| FrameRange::new(FramePos(start * 160), FramePos(end * 160));
         let text: Vec<&str> = words.iter().map(|word| word.2).collect();
@@ -344,7 +344,7 @@ mod tests {
         cues.into_iter().map(|cue| (cue.start, cue.end, cue.lines.join("|"))).collect()
     }
 
-    /// Words of 0.4 s, one after another from `start` on.
+    /// Returns words of 0.4 s each, one after another from `start` on.
     fn spoken(start: u64, text: &str) -> Vec<(u64, u64, &str)> {
         let times = (0_u64..).map(|number| start + 40 * number);
         times.zip(text.split(' ')).map(|(start, word)| (start, start + 40, word)).collect()
@@ -358,7 +358,7 @@ mod tests {
             cues,
             [
                 (500, 2_100, "It rained all night.".to_owned()),
-                // It stays a moment for whoever reads slowly.
+                // The cue stays a moment longer for slow readers.
                 (2_100, 5_300, "Nobody came to see us, and we slept.".to_owned()),
             ]
         );
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_pause_as_short_as_asked_for_ends_a_cue() {
-        // A fifth of a second, at which no cue ends by itself.
+        // A fifth of a second, a pause that doesn't end a cue by default.
         let words = [spoken(0, "one two"), spoken(100, "three four")].concat();
         assert_eq!(cues(&words, Subtitles::default()).len(), 1);
         let limits = Subtitles { pause: Duration::from_millis(200), ..Subtitles::default() };

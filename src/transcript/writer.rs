@@ -1,4 +1,4 @@
-//! Writing a transcript while it comes in.
+//! Writing of a transcript while it is recognised.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,33 +11,33 @@ use super::subtitles::{self, Cue, Subtitles};
 use super::{FinalSegment, Word};
 use crate::audio::{FramePos, FrameRange};
 
-/// Why a transcript cannot be written.
+/// The reason why a transcript cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriterError {
     /// No format has this name.
     #[error("unknown transcript format `{given}`, expected text, jsonl, srt or vtt")]
     UnknownFormat {
-        /// The name given.
+        /// Name that was given.
         given: String,
     },
-    /// The output takes nothing more.
+    /// The output accepts no more data.
     #[error("the {format} transcript cannot be written: {error}")]
     Output {
-        /// The format.
+        /// Format of the transcript.
         format: Format,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         error: io::Error,
     },
 }
 
-/// How a transcript is written.
+/// A format of transcripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// A line for each segment with words in it.
+    /// Plain text: a line for each segment with words in it.
     Text,
-    /// A JSON object on a line for each segment and each gap (<https://jsonlines.org>).
+    /// JSON Lines: an object on a line for each segment and each gap (<https://jsonlines.org>).
     JsonLines,
     /// SubRip subtitles.
     Srt,
@@ -46,7 +46,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// The name it has on the command line, which is also its usual extension, but for text.
+    /// Returns the name used on the command line, which, except for text, is also the usual file
+    /// extension.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -75,31 +76,31 @@ impl fmt::Display for Format {
     }
 }
 
-/// Writes segments as they become final. Each is flushed, so that what was recognised so far is kept whatever
-/// happens next.
+/// A transcript writer, which takes segments as they become final. Each segment is flushed, so that the
+/// text recognised so far is kept whatever happens next.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     format: Format,
     sample_rate: u32,
     out: W,
-    /// Whether the header is written.
+    /// True once the header is written.
     started: bool,
-    /// The recording, where entries of several go to one output.
+    /// Name of the recording, if entries of several go to one output.
     recording: Option<String>,
     subtitles: Subtitles,
-    /// Cues written.
+    /// Number of cues written.
     cues: u64,
-    /// The end of each speaker's last cue, in milliseconds.
+    /// End of each speaker's last cue, in milliseconds.
     shown: Vec<(Option<String>, u64)>,
-    /// The entry being put together: it reaches the output in one piece.
+    /// Buffer for an entry, which is written to the output in one piece.
     entry: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
-    /// A writer of `format` to `out`; `sample_rate` is the session's, in Hz.
+    /// Creates a writer of `format` to `out`; `sample_rate` is the session's, in Hz.
     ///
     /// # Panics
-    /// If `sample_rate` is zero.
+    /// Panics if `sample_rate` is zero.
     #[must_use]
     pub fn new(format: Format, sample_rate: u32, out: W) -> Writer<W> {
         assert!(sample_rate > 0, "a session has a sample rate");
@@ -116,25 +117,25 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Cuts subtitles within these bounds.
+    /// Sets the limits of subtitle cues.
     #[must_use]
     pub fn with_subtitles(self, subtitles: Subtitles) -> Writer<W> {
         Writer { subtitles, ..self }
     }
 
-    /// Names the recording: in a line before the text, and in each object of JSON Lines. Subtitles have no
-    /// place for it.
+    /// Sets the name of the recording: text has it in a line before the transcript, JSON Lines in each
+    /// object. Subtitles have no place for it.
     #[must_use]
     pub fn of_recording(self, name: impl Into<String>) -> Writer<W> {
         Writer { recording: Some(name.into()), ..self }
     }
 
-    /// Writes one segment, with the name of who speaks where that is known: as one entry, or as subtitle
-    /// cues, of which those of one speaker never overlap. All formats but JSON Lines leave out a segment
+    /// Writes one segment, with the name of the speaker if known: as one entry, or as subtitle cues, of
+    /// which those of one speaker never overlap. All formats except JSON Lines leave out a segment
     /// without words.
     ///
     /// # Errors
-    /// If the output takes it only in part, or not at all.
+    /// Returns [`WriterError::Output`] if the output doesn't accept the whole entry.
     pub fn segment(&mut self, segment: &FinalSegment, speaker: Option<&str>) -> Result<(), WriterError> {
         match self.format {
             Format::JsonLines => {
@@ -165,10 +166,11 @@ impl<W: Write> Writer<W> {
         self.write()
     }
 
-    /// Writes that the audio of `range` was lost, of `speaker` where several are heard. Plain text and SubRip have no place for it and stay as they are.
+    /// Writes that the audio of `range` was lost; `speaker` names the speaker if there are several. Plain
+    /// text and SubRip have no place for gaps and stay as they are.
     ///
     /// # Errors
-    /// If the output takes it only in part, or not at all.
+    /// Returns [`WriterError::Output`] if the output doesn't accept the whole entry.
     pub fn gap(&mut self, range: FrameRange, speaker: Option<&str>) -> Result<(), WriterError> {
         match self.format {
             Format::JsonLines => {
@@ -194,22 +196,23 @@ impl<W: Write> Writer<W> {
         self.write()
     }
 
-    /// Ends the transcript and gives the output back. A WebVTT file without a cue still gets its header.
+    /// Ends the transcript and returns the output. A WebVTT file without a cue still gets its header.
     ///
     /// # Errors
-    /// If the output takes no more.
+    /// Returns [`WriterError::Output`] if the output accepts no more data.
     pub fn finish(mut self) -> Result<W, WriterError> {
         self.write()?;
         Ok(self.out)
     }
 
-    /// The time of a position, rounded to the millisecond.
+    /// Returns the time of a position, rounded to the millisecond.
     fn millis(&self, position: FramePos) -> u64 {
         let nanos = position.time(self.sample_rate).as_nanos();
         u64::try_from((nanos + 500_000) / 1_000_000).unwrap_or(u64::MAX)
     }
 
-    /// The float that is nearest: 1.132, not the sum of 1 and 0.132.
+    /// Returns the time of a position in seconds, as the nearest float: 1.132, not the sum of 1 and
+    /// 0.132.
     fn seconds(&self, position: FramePos) -> f64 {
         position.0 as f64 / f64::from(self.sample_rate)
     }
@@ -254,12 +257,12 @@ impl<W: Write> Writer<W> {
         TimedWord { start, end, text, confidence: *confidence }
     }
 
-    /// Hands the entry, and the header before the first, to the output.
+    /// Writes the entry to the output, after the header if the entry is the first.
     fn write(&mut self) -> Result<(), WriterError> {
         let header = match (self.format, &self.recording) {
             _ if self.started => String::new(),
             (Format::WebVtt, _) => "WEBVTT\n\n".to_owned(),
-            // As `head` and `tail` tell files apart.
+            // The name is marked as `head` and `tail` mark file names.
             (Format::Text, Some(name)) => format!("==> {} <==\n", one_line(name)),
             _ => String::new(),
         };
@@ -319,9 +322,9 @@ fn json(entry: &mut Vec<u8>, line: &Line<'_>) {
     entry.push(b'\n');
 }
 
-/// The text on a single line: an empty line would end a cue, and a line break an entry.
+/// Returns the text on a single line: an empty line would end a cue, and a line break an entry.
 fn one_line(text: &str) -> Cow<'_, str> {
-    // Everything that some reader takes for the end of a line, and NUL, which WebVTT forbids.
+    // All characters that some reader takes for the end of a line, and NUL, which WebVTT forbids.
     let breaks = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}', '\0'];
     let text = text.trim();
     if !text.contains(breaks) {
@@ -331,7 +334,7 @@ fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.join(" "))
 }
 
-/// The text after the name of who speaks it.
+/// Prefixes the text with the name of the speaker, if known.
 fn labelled<'a>(text: &'a str, speaker: Option<&str>) -> Cow<'a, str> {
     match speaker {
         Some(speaker) => Cow::Owned(format!("{}: {text}", one_line(speaker))),
@@ -339,12 +342,13 @@ fn labelled<'a>(text: &'a str, speaker: Option<&str>) -> Cow<'a, str> {
     }
 }
 
-/// The text with what WebVTT would take for markup replaced by character references; `-->` goes with `>`.
+/// Escapes WebVTT markup in the text by character references; escaping `>` also covers `-->`.
 fn vtt_escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// `hours:minutes:seconds` and milliseconds behind `point`; the hours have two digits or more.
+/// Formats a time as `hours:minutes:seconds`, then `point` and milliseconds; the hours have two digits or
+/// more.
 fn clock(millis: u64, point: char) -> String {
     let (seconds, millis) = (millis / 1_000, millis % 1_000);
     format!("{:02}:{:02}:{:02}{point}{millis:03}", seconds / 3_600, seconds / 60 % 60, seconds % 60)

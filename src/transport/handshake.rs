@@ -1,6 +1,6 @@
-//! The opening handshake of a WebSocket, as a client (RFC 6455, section 4.1).
+//! The client's side of the opening handshake of a WebSocket (RFC 6455, section 4.1).
 //!
-//! It is ours because tungstenite's writes the whole request to the log, token included.
+//! tungstenite has a handshake too, but it writes the whole request to the log, token included.
 
 use std::io;
 use std::time::Duration;
@@ -22,27 +22,27 @@ use super::socket_limits;
 use crate::auth::AccessToken;
 use crate::session::protocol::SUBPROTOCOL;
 
-/// The longest head of an answer that is read; what is common is a few hundred bytes.
+/// Longest head of a response that is read, in bytes; a few hundred are common.
 const MAX_HEAD: usize = 16 * 1024;
-/// The most headers in it.
+/// Most header fields in the head.
 const MAX_HEADERS: usize = 128;
-/// The most bytes of a refusal's body that are read: a reason is a line.
+/// Longest body of a refusal that is read, in bytes: a reason takes one line.
 const MAX_BODY: usize = 16 * 1024;
-/// The longest wait for that body. The status says enough where the reason does not come.
+/// Longest wait for that body. The status says enough if the reason doesn't come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a connection didn't become a WebSocket.
+/// The reason why a connection didn't become a WebSocket.
 pub(super) enum NotOpened {
-    /// It failed, or ended before the answer.
+    /// The connection failed, or ended before the response.
     Lost(io::Error),
-    /// The answer is plain HTTP: its status, its headers, and the beginning of its body.
+    /// The response is plain HTTP: its status, its headers, and the beginning of its body.
     Refused(StatusCode, HeaderMap, Vec<u8>),
-    /// The answer is none that a WebSocket service gives.
+    /// The response is not one of a WebSocket service.
     Protocol(&'static str),
 }
 
-/// Asks for the WebSocket at `url`, on a connection that was made. Reads no more than [`MAX_HEAD`] and
-/// [`MAX_BODY`] bytes of the answer; the caller limits the time.
+/// Asks for the WebSocket at `url` on an established connection. Reads at most [`MAX_HEAD`] and
+/// [`MAX_BODY`] bytes of the response; the caller limits the time.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     url: &Url,
@@ -61,7 +61,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
                 _ => NotOpened::Lost(io::Error::other("connection closed before an answer")),
             });
         }
-        // A head ends with a line: one that comes byte by byte is not parsed at every byte.
+        // A head ends with a line feed, so a head that arrives byte by byte is not parsed at every byte.
         if answer[answer.len() - read..].contains(&b'\n')
             && let Some(head) = Head::parse(&answer)?
         {
@@ -79,7 +79,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
 
 fn request(url: &Url, key: &str, token: &AccessToken) -> Vec<u8> {
     let (path, host) = (&url[Position::BeforePath..], &url[Position::BeforeHost..Position::AfterPort]);
-    // In the spelling of RFC 6455: some servers take no other.
+    // Header names are spelled as in RFC 6455: some servers accept no other spelling.
     let mut request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\
@@ -91,8 +91,8 @@ fn request(url: &Url, key: &str, token: &AccessToken) -> Vec<u8> {
     request
 }
 
-/// The beginning of the body of a refusal, of which `body` was read along with the head (RFC 9112, section
-/// 6.3).
+/// Reads the beginning of the body of a refusal, of which `body` arrived along with the head (RFC 9112,
+/// section 6.3).
 async fn body(stream: &mut (impl AsyncRead + Unpin), headers: &HeaderMap, mut body: Vec<u8>) -> Vec<u8> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let chunked = text(TRANSFER_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
@@ -111,7 +111,7 @@ async fn body(stream: &mut (impl AsyncRead + Unpin), headers: &HeaderMap, mut bo
     if chunked { unchunked(&body) } else { body }
 }
 
-/// The data in a body of chunks, as far as it goes (RFC 9112, section 7.1).
+/// Decodes a chunked body, as far as it is complete (RFC 9112, section 7.1).
 fn unchunked(mut body: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     while let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(body) {
@@ -123,16 +123,16 @@ fn unchunked(mut body: &[u8]) -> Vec<u8> {
     data
 }
 
-/// The head of an answer.
+/// The head of a response.
 struct Head {
     status: StatusCode,
     headers: HeaderMap,
-    /// In bytes, with the empty line behind it.
+    /// Length in bytes, including the empty line at the end.
     length: usize,
 }
 
 impl Head {
-    /// The head that `answer` begins with; `None` while it is not whole.
+    /// Parses the head at the start of `answer`; `None` while the head is incomplete.
     fn parse(answer: &[u8]) -> Result<Option<Head>, NotOpened> {
         const GARBLED: NotOpened = NotOpened::Protocol("answer to the upgrade is not HTTP");
         let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -152,7 +152,7 @@ impl Head {
         Ok(Some(Head { status, headers, length }))
     }
 
-    /// Checks that an answer of status 101 opens the WebSocket that was asked for by `key`.
+    /// Checks that a response of status 101 opens the WebSocket that was requested with `key`.
     fn check(&self, key: &str) -> Result<(), NotOpened> {
         let expected = |met: bool, otherwise| if met { Ok(()) } else { Err(NotOpened::Protocol(otherwise)) };
         let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use crate::auth::TokenGeneration;
 
-    /// What becomes of a handshake that is answered so; `{accept}` stands for the key that belongs there.
+    /// Returns the result of a handshake with this response; `{accept}` stands for the accept key.
     async fn answered(answer: &str) -> Result<WebSocketStream<tokio::io::DuplexStream>, NotOpened> {
         let (near, mut far) = duplex(64 * 1024);
         let url = Url::parse("https://[::1]:8080/api/asr_stream/ws").unwrap();
@@ -200,7 +200,7 @@ mod tests {
             assert!(request.contains("\r\nAuthorization: Bearer canary\r\n"), "{request}");
             let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
             let answer = answer.replace("{accept}", &derive_accept_key(key.as_bytes()));
-            // Byte by byte: a head may come in any pieces.
+            // Byte by byte: a head may arrive in pieces of any size.
             for byte in answer.as_bytes() {
                 let _ = far.write_all(std::slice::from_ref(byte)).await;
             }
@@ -234,7 +234,8 @@ mod tests {
         let chunks = "Transfer-Encoding: chunked\r\n\r\n4;x=y\r\nno r\r\n3\r\noom\r\n0\r\n\r\n";
         for (rest, body) in [
             ("Content-Length: 7\r\n\r\nno room", "no room"),
-            // More than was announced is of another answer, less is all that there will be.
+            // More than was announced belongs to another response; if less arrives, that is the whole
+            // body.
             ("Content-Length: 7\r\n\r\nno room and more", "no room"),
             ("Content-Length: 99\r\n\r\nno room", "no room"),
             ("\r\nno room", "no room"),

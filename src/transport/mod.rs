@@ -1,8 +1,9 @@
-//! Connections that carry a session: how one is made, and how messages travel on it.
+//! Connections that carry a session: how to make them, and how messages travel on them.
 //!
-//! The frames are tungstenite's, which says each of them to the crate `log` at the level TRACE, whole: with the tokens and
-//! session keys in it, and the speech. Nobody hears that in the program. A host that takes what is said to `log` should
-//! leave out the target `tungstenite::protocol`.
+//! tungstenite, which handles the frames, logs each of them in full to the crate `log` at the level
+//! TRACE: tokens, session keys and speech included. The voxline program has no receiver for those
+//! records. A host program that records what is sent to `log` should exclude the target
+//! `tungstenite::protocol`.
 
 mod handshake;
 #[cfg_attr(
@@ -22,30 +23,32 @@ pub use wire::{Event, Wire};
 use crate::auth::AccessToken;
 use crate::session::Failure;
 
-/// Makes connections to a recognition service.
+/// A connector to a recognition service.
 pub trait Connect: Send + Sync {
-    /// The byte stream under the WebSocket.
+    /// Byte stream under the WebSocket.
     type Io: AsyncRead + AsyncWrite + Unpin + Send;
 
-    /// Dials the service, shows it the token, and returns the open connection. Dropping the future gives up.
+    /// Dials the service, authenticates with the token, and returns the open connection. Dropping the
+    /// future cancels the dial.
     ///
-    /// `session` is the name of the service's session that is to be resumed; none where one is to start. A service that
-    /// takes no more sessions still takes back those it has, and a load balancer may find the server that has it.
+    /// `session` is the name of the service's session to resume; `None` to start a new one. A service at
+    /// its limit of sessions still takes back those it has, and a load balancer may use the name to find
+    /// the right server.
     ///
     /// # Errors
-    /// A [`Failure`], which says what to do about it.
+    /// Returns a [`Failure`], which says how to recover.
     fn connect(
         &self,
         token: &AccessToken,
         session: Option<&str>,
     ) -> impl Future<Output = Result<Wire<Self::Io>, Failure>> + Send;
 
-    /// [`connect`](Connect::connect), to a server that the service has named: the first of `endpoints` that
-    /// may be shown the token. Where none may, as where there are none, it is the service as it is known. The
-    /// default knows no other.
+    /// Dials a server that the service has named: the first of `endpoints` that may be shown the token.
+    /// If no endpoint may, dials the service as [`connect`](Connect::connect) does. The default
+    /// implementation ignores `endpoints`.
     ///
     /// # Errors
-    /// As [`connect`](Connect::connect).
+    /// Returns the errors of [`connect`](Connect::connect).
     fn connect_to(
         &self,
         endpoints: &[String],

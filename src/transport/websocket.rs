@@ -25,41 +25,41 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// Dials a gateway's streaming endpoint.
+/// A connector to a gateway's streaming endpoint.
 #[derive(Clone)]
 pub struct WebSocketConnector {
     endpoint: Endpoint,
-    /// Other hosts that may be shown its tokens.
+    /// Other hosts that may be shown the service's tokens.
     hosts: Vec<HostName>,
     tls: Arc<ClientConfig>,
 }
 
 impl WebSocketConnector {
-    /// A connector to the service at `endpoint`, which trusts the system's certificates.
+    /// Creates a connector to the service at `endpoint`, which trusts the system's certificates.
     ///
     /// # Errors
-    /// [`TlsError`] where TLS can't be set up.
+    /// Returns [`TlsError`] if TLS can't be set up.
     pub fn new(endpoint: Endpoint) -> Result<WebSocketConnector, TlsError> {
         Ok(WebSocketConnector::trusting(endpoint, &Trust::system()?))
     }
 
-    /// A connector to the service at `endpoint`, which only `trust` knows.
+    /// Creates a connector to the service at `endpoint`, which trusts `trust` alone.
     #[must_use]
     pub fn trusting(endpoint: Endpoint, trust: &Trust) -> WebSocketConnector {
         WebSocketConnector { endpoint, hosts: Vec::new(), tls: trust.config().clone() }
     }
 
-    /// Lets the service send its sessions to these hosts too, which then see its tokens. Otherwise a server
-    /// that it names is taken on the service's own host alone, at any port: who may name a server is not who
-    /// may have a token.
+    /// Allows the service to send its sessions to `hosts` too, which then see its tokens. Without this, a
+    /// server that the service names is accepted only on the service's own host, at any port: the right
+    /// to name a server doesn't imply the right to receive a token.
     #[must_use]
     pub fn with_hosts(mut self, hosts: impl IntoIterator<Item = HostName>) -> WebSocketConnector {
         self.hosts.extend(hosts);
         self
     }
 
-    /// The connector to the first of these servers that may have the token: on a host that is the service's
-    /// own or among those allowed, and never in clear where the service itself is reached by TLS.
+    /// Returns the connector to the first of `endpoints` that may see the token: its host must be the
+    /// service's own or an allowed one, and it must use TLS if the service itself does.
     fn elsewhere(&self, endpoints: &[String]) -> WebSocketConnector {
         let may_be = |endpoint: &Endpoint| {
             let known =
@@ -76,7 +76,7 @@ impl WebSocketConnector {
     async fn open(&self) -> io::Result<Box<dyn Stream>> {
         let host = self.endpoint.host();
         let tcp = TcpStream::connect((host.as_str(), self.endpoint.port())).await?;
-        // Audio leaves when it is ready, in frames already as large as they will get.
+        // Audio is sent as soon as it is ready, in frames that are already as large as they will get.
         tcp.set_nodelay(true)?;
         if !self.endpoint.is_tls() {
             return Ok(Box::new(tcp));
@@ -117,7 +117,7 @@ impl Connect for WebSocketConnector {
     }
 }
 
-/// The opening handshake with the service at `endpoint`, on a connection that was made.
+/// Performs the opening handshake with the service at `endpoint`, on an established connection.
 pub async fn upgrade<S: Stream>(
     endpoint: &Endpoint,
     stream: S,
@@ -132,7 +132,7 @@ pub async fn upgrade<S: Stream>(
         NotOpened::Refused(status, headers, body) => {
             refused(endpoint, status, &headers, &Refusal::parse(&body, &[token.expose()]))
         }
-        // A proxy whose server is restarting takes connections and drops them.
+        // A proxy whose server is restarting accepts connections and drops them.
         NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
         NotOpened::Protocol(reason) => Failure {
             recovery: Recovery::Fatal,
@@ -142,7 +142,7 @@ pub async fn upgrade<S: Stream>(
     })
 }
 
-/// The service can't be reached, or not kept, for a reason that may pass.
+/// Returns the failure of a service that can't be reached or kept, for a reason that may pass.
 pub fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
     Failure {
         recovery: Recovery::Retry,
@@ -151,10 +151,10 @@ pub fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
     }
 }
 
-/// The service answered the upgrade with plain HTTP.
+/// Classifies a plain HTTP response to the upgrade.
 fn refused(endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap, refusal: &Refusal) -> Failure {
     let recovery = match Recovery::from_status(status, retry_after(headers)) {
-        // As the documentation prints it.
+        // The service's documentation gives a bad token the status 400.
         Recovery::Fatal if status == StatusCode::BAD_REQUEST && refusal.is_of_token() => {
             Recovery::RefreshToken
         }
@@ -177,8 +177,9 @@ fn refused(endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap, refusal
     Failure { recovery, kind, reason }
 }
 
-/// Buffers and limits for either end of a session's socket: the library's defaults are 128 KiB a socket to read and
-/// no limit to write. A final holds an utterance of half a minute at most, an audio frame less than a second.
+/// Returns buffer sizes and limits for either end of a session's socket. The defaults of the library are
+/// a read buffer of 128 KiB per socket and unlimited writes. A final holds an utterance of half a minute
+/// at most, an audio frame less than a second.
 #[must_use]
 pub fn socket_limits() -> WebSocketConfig {
     const MESSAGE: usize = 256 * 1024;
@@ -205,8 +206,8 @@ mod tests {
         let own = "https://speech.example";
         let other_port = "https://speech.example:8443/b";
         assert_eq!(target(own, &[], &[other_port]), other_port);
-        // Another owner's, a subdomain, in clear, no base address: the next is tried, at last the service
-        // itself.
+        // Rejected are another owner's host, a subdomain, plain text, and anything that is no base
+        // address: the next endpoint is tried, and at last the service itself.
         let wrong = [
             "https://evil.example",
             "https://b.speech.example",

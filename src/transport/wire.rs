@@ -11,23 +11,24 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// News of a socket for its owner.
+/// News from a socket for its owner.
 pub enum Event {
-    /// As [`Wire::next`] returns it.
+    /// Result of [`Wire::next`].
     Message(Option<Result<Message, Error>>),
-    /// There is room for more to send.
+    /// Notice that the queue has drained, so that more can be sent.
     Drained,
 }
 
-/// One WebSocket, owned by one task. Messages to send are queued and leave while [`next`](Wire::next) waits for the
-/// peer, so neither direction can block the other: two peers that both insist on writing first would deadlock.
+/// A WebSocket owned by one task. Messages are queued, and are sent while [`next`](Wire::next) waits for
+/// the peer, so neither direction can block the other: two peers that both insist on writing first would
+/// deadlock.
 pub struct Wire<Io> {
     socket: WebSocketStream<Io>,
     outgoing: VecDeque<Message>,
     unflushed: bool,
-    /// How many messages may be queued before nothing more is read.
+    /// Number of queued messages above which nothing more is read.
     backlog: usize,
-    /// Why nothing can be written any more.
+    /// Error after which nothing can be written any more.
     broken: Option<Error>,
 }
 
@@ -37,35 +38,37 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         Wire::with_backlog(socket, usize::MAX)
     }
 
-    /// Takes over an open WebSocket whose peer must take its answers: while more than `backlog` messages are queued,
-    /// nothing is read, so that a peer that only ever talks can't fill our memory. Only one end of a connection may
-    /// have this, or both could wait for the other to read.
+    /// Takes over an open WebSocket whose peer must read its answers: while more than `backlog` messages
+    /// are queued, nothing is read, so a peer that sends but never reads can't fill the memory. Only one
+    /// end of a connection may have a backlog limit, or both could wait for the other to read.
     pub fn with_backlog(socket: WebSocketStream<Io>, backlog: usize) -> Wire<Io> {
         Wire { socket, outgoing: VecDeque::new(), unflushed: false, backlog, broken: None }
     }
 
-    /// Queues a message. The caller bounds the queue: a session by its window, a gateway by what it answers.
+    /// Queues a message. The caller bounds the queue: a session by its window, a gateway by the number of
+    /// its answers.
     pub fn send(&mut self, message: Message) {
         self.outgoing.push_back(message);
     }
 
-    /// How many messages wait to be written.
+    /// Returns the number of messages waiting to be written.
     pub fn queued(&self) -> usize {
         self.outgoing.len()
     }
 
-    /// The next message from the peer; `None` once the socket is closed. Writes what is queued meanwhile. May be
-    /// dropped at any time without losing anything.
+    /// Returns the next message from the peer, or `None` once the socket is closed. Writes queued
+    /// messages while it waits. Cancel safe: the future may be dropped at any time without losing
+    /// anything.
     ///
     /// # Errors
-    /// When the socket fails; it is then of no further use. What the peer said before it stopped listening comes first:
-    /// it may tell why.
+    /// Returns [`Error`] if the socket fails; the socket is then of no further use. Messages that the
+    /// peer sent before it stopped reading come first, since they may tell why.
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Waits like [`next`](Wire::next), where `queued` is given only until no more than so many messages wait
-    /// to be written. May be dropped at any time without losing anything.
+    /// Waits like [`next`](Wire::next), but if `queued` is given, only until at most that many messages
+    /// wait to be written. Cancel safe, like `next`.
     pub async fn next_or_drained(&mut self, queued: Option<usize>) -> Event {
         poll_fn(|cx| match self.poll_next(cx) {
             Poll::Ready(message) => Poll::Ready(Event::Message(message)),
@@ -77,7 +80,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         .await
     }
 
-    /// [`next`](Wire::next), for who waits for several.
+    /// Polls for the next message, like [`next`](Wire::next), for callers that wait for several sockets.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
         if self.broken.is_none()
             && let Poll::Ready(Err(error)) = self.poll_write(cx)
@@ -98,17 +101,18 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         }
     }
 
-    /// Writes what is queued, then the close frame, and waits for the peer's answer or the end of the socket.
+    /// Writes the queued messages and the close frame, then waits for the peer's answer or the end of the
+    /// socket.
     ///
     /// # Errors
-    /// When the socket fails first.
+    /// Returns [`Error`] if the socket fails first.
     pub async fn close(mut self, code: u16, reason: &str) -> Result<(), Error> {
         let frame = CloseFrame { code: code.into(), reason: reason.to_owned().into() };
         self.send(Message::Close(Some(frame)));
         while let Some(message) = self.next().await {
             message?;
         }
-        // TLS wants an end of its own, or the peer can't tell this one from a connection that was cut.
+        // TLS needs a close of its own, or the peer can't tell this end from a truncated connection.
         let _ = self.socket.get_mut().shutdown().await;
         Ok(())
     }
@@ -128,7 +132,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     }
 }
 
-/// Counts what waits, and shows none of it: messages carry tokens.
+/// Prints the number of queued messages but none of their contents, which may be tokens.
 impl<Io> fmt::Debug for Wire<Io> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Wire({} messages queued)", self.outgoing.len())
@@ -173,7 +177,7 @@ mod tests {
             () = std::future::ready(()) => {}
         }
         assert!(wire.outgoing.len() > 2);
-        // Once it takes them, it is heard again.
+        // Once the peer reads its answers, its messages are read again.
         let heard = async {
             for _ in 0..4 {
                 peer.next().await.unwrap().unwrap();

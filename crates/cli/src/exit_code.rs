@@ -1,4 +1,4 @@
-//! How the program ends, in one table.
+//! Exit codes of the program, and the conversion of errors to them.
 
 use std::process::ExitCode;
 
@@ -16,32 +16,32 @@ use voxline::spool::SpoolError;
 use voxline_gateway::BadTls;
 use voxline_gateway::authority::AuthorityError;
 
-/// The name of standard output in messages.
+/// Name of standard output in messages.
 pub(crate) const STDOUT: &str = "standard output";
 
-/// The program's exit codes.
+/// An exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done = 0,
-    /// Nothing was recognised.
+    /// No speech was recognised.
     Nothing = 1,
-    /// Usage, configuration or set-up: a flag, a file, a model.
+    /// Invalid usage, configuration or set-up: a flag, a file, a model.
     Setup = 2,
-    /// Input audio.
+    /// Invalid input audio.
     Input = 3,
-    /// Authentication.
+    /// Failed authentication.
     Authentication = 4,
-    /// The service can't be reached, or failed.
+    /// The service is unreachable or failed.
     Peer = 5,
-    /// A limit of the service.
+    /// A limit of the service was reached.
     Limit = 6,
     /// Output can't be written.
     Output = 7,
-    /// Interrupted (128 + SIGINT).
+    /// Interrupted by ctrl-c (128 + SIGINT).
     Interrupted = 130,
-    /// Told to stop (128 + SIGTERM).
+    /// Terminated (128 + SIGTERM).
     Terminated = 143,
 }
 
@@ -51,13 +51,13 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What ends the program, or a part of its work: a line for the user, and the exit code.
+/// An error that ends the program or a part of its work: a line for the user, and the exit code.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct CliError {
     pub(crate) exit: Exit,
     message: String,
-    /// The reader of standard output has all that it wants: nothing to complain of.
+    /// `true` if the reader of standard output has closed the pipe, which is not reported.
     pub(crate) unread: bool,
 }
 
@@ -66,7 +66,7 @@ impl CliError {
         CliError { exit, message: message.into(), unread: false }
     }
 
-    /// The same trouble, with something to add.
+    /// Appends `more` to the message.
     pub(crate) fn with(self, more: &str) -> CliError {
         CliError { message: format!("{}{more}", self.message), ..self }
     }
@@ -75,8 +75,8 @@ impl CliError {
         CliError::new(Exit::Output, format!("{name}: {error}"))
     }
 
-    /// The end of a program whose standard output failed. A pipe whose reader has gone, as `head` does once
-    /// it has its lines, ends the program without a word, and is no failure.
+    /// Returns the error for a failed write to standard output. A pipe whose reader has closed it, as `head`
+    /// does once it has its lines, ends the program silently and successfully.
     pub(crate) fn stdout(error: &std::io::Error) -> CliError {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => {
@@ -125,7 +125,7 @@ impl From<SourceError> for CliError {
 
 impl From<DecodeError> for CliError {
     fn from(error: DecodeError) -> CliError {
-        // Headerless audio looks like noise, and a program that records often writes it to a pipe.
+        // Headerless audio looks like noise, and recording programs often write it to a pipe.
         let hint = match &error {
             DecodeError::UnknownFormat { .. } => {
                 "; if it is headerless PCM, say which with --raw, as --raw s16le:16000"

@@ -1,4 +1,4 @@
-//! What the commands that read recordings have in common.
+//! Input options shared by the commands that read recordings.
 
 use std::path::{Path, PathBuf};
 
@@ -9,22 +9,22 @@ use voxline::audio::PcmFormat;
 use voxline::decode::Channels;
 use voxline::source::{self, Source};
 
-/// The most that is fetched of a recording on the web: three hours of CD audio.
+/// Largest download of a recording by URL: three hours of CD audio.
 const DOWNLOAD_BYTES_MAX: u64 = 2 << 30;
 
-/// How recordings are read.
+/// Options for reading recordings.
 #[derive(Args, Clone, Copy)]
 pub(crate) struct Reading {
-    /// Channels to hear: mix, left, right, split (each by itself), or a number from 1
+    /// Channels to use: mix, left, right, split (each by itself), or a number from 1
     #[arg(long, default_value = "mix", value_name = "WHICH")]
     pub(crate) channels: Channels,
-    /// Take the bytes as headerless audio: ENCODING:RATE:CHANNELS, such as s16le:16000 or mulaw
+    /// Read the input as headerless audio: ENCODING:RATE:CHANNELS, such as s16le:16000 or mulaw
     #[arg(long, value_name = "FORMAT")]
     pub(crate) raw: Option<PcmFormat>,
 }
 
 impl Reading {
-    /// The recording at a path or URL; `-` is standard input. Blocks while a server is asked.
+    /// Opens the recording at a path or URL; `-` is standard input. Blocks on the server's response.
     pub(crate) fn open(self, input: &Path) -> Result<Source, CliError> {
         let source = match url(input) {
             Some(url) => Source::url(url, DOWNLOAD_BYTES_MAX)?,
@@ -37,7 +37,7 @@ impl Reading {
         })
     }
 
-    /// Whether the recording is there, as far as can be said without reading it.
+    /// Checks that the recording exists, as far as possible without reading it.
     pub(crate) fn check(self, input: &Path) -> Result<(), CliError> {
         match url(input) {
             Some(_) => Ok(()),
@@ -46,22 +46,22 @@ impl Reading {
     }
 }
 
-/// What messages and files are called after: the path, or the URL without what may be secret.
+/// Returns the name for messages and files: the path, or the URL without the parts that may be secret.
 pub(crate) fn name(input: &Path) -> PathBuf {
     url(input).map_or_else(|| input.to_owned(), |url| source::url_name(url).into())
 }
 
-/// Returns what transcripts and messages call the recording.
+/// Returns the recording's name for transcripts and messages.
 pub(crate) fn shown(input: &Path) -> String {
     if input.as_os_str() == "-" { "standard input".to_owned() } else { name(input).display().to_string() }
 }
 
-/// Whether it is fetched from the web.
+/// Returns whether the input is a URL.
 pub(crate) fn is_url(input: &Path) -> bool {
     url(input).is_some()
 }
 
-/// The input as a URL, if it is one. Schemes may be written in capitals (RFC 3986, 3.1).
+/// Returns the input as a URL, if it is one. Schemes are case-insensitive (RFC 3986, 3.1).
 fn url(input: &Path) -> Option<&str> {
     let is_scheme = |scheme: &str| ["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
     input.to_str().filter(|text| text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme)))

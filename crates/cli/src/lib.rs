@@ -1,4 +1,4 @@
-//! The program `voxline`: one file a command, and what they share.
+//! The command line program `voxline`: one module per command, and what the commands share.
 
 mod commands;
 pub mod config;
@@ -39,15 +39,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Turn recordings into text
+    /// Transcribe recordings to text
     Transcribe(transcribe::Arguments),
-    /// Say what recordings are: container, codec, rate, channels, duration
+    /// Show the properties of recordings: container, codec, rate, channels, duration
     Probe(probe::Arguments),
-    /// Turn a recording of any format into PCM
+    /// Decode a recording of any format to PCM
     Decode(decode::Arguments),
-    /// Turn text into speech
+    /// Synthesise speech from text
     Speak(speak::Arguments),
-    /// Get, show, renew and give up the tokens of a service
+    /// Obtain, show, renew and revoke the tokens of a service
     Token(token::Arguments),
     /// Run the gateway: tokens, recognition and synthesis for other programs
     Serve(serve::Arguments),
@@ -55,15 +55,15 @@ enum Command {
     Config(commands::config::Arguments),
     /// Administer the gateway's projects and tokens
     Gateway(gateway::Arguments),
-    /// Measure a service on this machine
+    /// Benchmark a service on this machine
     Bench(bench::Arguments),
-    /// Fetch, list and check the models
+    /// Download, list and verify the models
     Models(models::Arguments),
-    /// List the voices at hand
+    /// List the available voices
     Voices(voices::Arguments),
 }
 
-/// Where the service is, and what is kept where.
+/// The service, its credentials, and the locations of files.
 #[derive(Args, Clone)]
 struct Common {
     /// Configuration file [default: voxline/config.toml in the user's configuration directory]
@@ -75,20 +75,20 @@ struct Common {
     /// Client id of the project at the service
     #[arg(long, global = true, value_name = "ID", env = "VOXLINE_CLIENT_ID")]
     client_id: Option<String>,
-    /// Profile in the configuration file [default: what stands there outside of profiles]
+    /// Profile in the configuration file [default: the settings outside of any profile]
     #[arg(long, global = true, value_name = "NAME", env = "VOXLINE_PROFILE")]
     profile: Option<String>,
-    /// File that holds the client's secret, `-` for standard input [default: the variable VOXLINE_CLIENT_SECRET]
+    /// File with the client secret, `-` for standard input [default: the variable VOXLINE_CLIENT_SECRET]
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CLIENT_SECRET_FILE")]
     client_secret_file: Option<PathBuf>,
-    /// File that holds a service token, instead of a client id and secret; `-` for standard input [default: the
+    /// File with a service token, instead of a client id and secret; `-` for standard input [default: the
     /// variable VOXLINE_TOKEN]
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// File of certificates (PEM) to trust besides the system's
+    /// File of certificates (PEM) to trust in addition to the system's
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CA_FILE")]
     ca_file: Option<PathBuf>,
-    /// Another host of the service, to which it may move sessions and which may be shown its tokens; may be
+    /// Additional host of the service, to which it may move sessions and which may receive its tokens; may be
     /// repeated
     #[arg(long, global = true, value_name = "HOST", env = "VOXLINE_FOLLOW_HOST", value_delimiter = ',')]
     follow_host: Vec<HostName>,
@@ -98,31 +98,31 @@ struct Common {
     /// Directory of models [default: voxline/models in the user's cache directory]
     #[arg(long, global = true, value_name = "DIR", env = "VOXLINE_MODELS")]
     models: Option<PathBuf>,
-    /// What to log to standard error: error, warn, info, debug, trace, or a filter such as voxline::session=debug
-    /// [default: warn, and for serve the audit: voxline::audit=info]
+    /// Log filter for standard error: error, warn, info, debug, trace, or a filter such as
+    /// voxline::session=debug [default: warn; for serve also the audit log, voxline::audit=info]
     #[arg(long, global = true, value_name = "FILTER", env = "VOXLINE_LOG")]
     log: Option<String>,
-    /// How to log: lines for people, or an object of JSON a line
+    /// Log format: lines of text for people, or one JSON object per line
     #[arg(long, global = true, value_name = "FORMAT", env = "VOXLINE_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
 }
 
-/// What is spoken, and who hears it.
+/// The spoken language and the recogniser.
 #[derive(Args, Clone, Default)]
 struct Hearing {
-    /// Language spoken: a code such as en or ru-RU, a name such as english, several of which one is detected
-    /// (ru,en), or auto to have any detected; of a gateway: for clients that name none [default: auto]
+    /// Spoken language: a code such as en or ru-RU, a name such as english, several candidates for detection
+    /// (ru,en), or auto to detect any; for a gateway, the default of clients that name none [default: auto]
     #[arg(long, value_name = "LANGUAGE", env = "VOXLINE_LANGUAGE")]
     language: Option<String>,
     #[command(flatten)]
     chosen: ModelChoice,
 }
 
-/// Who hears it, where that is this process.
+/// The recogniser of a gateway inside this process.
 #[derive(Args, Clone, Default)]
 struct ModelChoice {
-    /// Recogniser of the gateway inside this process: the name of a model, such as whisper-tiny.en, or a directory with a
-    /// Whisper of CTranslate2's, such as ./whisper-small [default: whisper-base]
+    /// Recognition model of the gateway inside this process: a model name such as whisper-tiny.en, or a
+    /// directory with a CTranslate2 Whisper model such as ./whisper-small [default: whisper-base]
     #[arg(long, value_name = "NAME|DIR", env = "VOXLINE_MODEL")]
     model: Option<String>,
 }
@@ -138,7 +138,7 @@ impl Common {
         Ok(Config::load(self.settings(hearing.unwrap_or_default()))?)
     }
 
-    /// Whether it says where the service is, or how to be let in.
+    /// Returns whether the flags name a service or credentials.
     fn names_a_service(&self) -> bool {
         self.endpoint.is_some()
             || self.client_id.is_some()
@@ -147,7 +147,7 @@ impl Common {
     }
 
     fn settings(self, hearing: Hearing) -> Settings {
-        // A variable that is set to nothing says nothing.
+        // A variable set to an empty string counts as unset.
         let text = |given: Option<String>| given.filter(|text| !text.is_empty());
         let file = |given: Option<PathBuf>| given.filter(|path| !path.as_os_str().is_empty());
         Settings {
@@ -168,7 +168,7 @@ impl Common {
     }
 }
 
-/// Runs the program on this process's arguments.
+/// Runs the program with this process's arguments.
 #[must_use]
 pub fn run() -> ExitCode {
     quiet_caught_panics();
@@ -178,7 +178,8 @@ pub fn run() -> ExitCode {
     let (cli, typed) = match parsed.map_err(|error| error.format(&mut parser)) {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Help goes to standard output with code 0, errors to standard error with clap's 2, which is ours too.
+            // Help goes to standard output with exit code 0, errors to standard error with clap's exit code
+            // 2, the same as `Exit::Setup`.
             let _ = error.print();
             return if error.use_stderr() { Exit::Setup } else { Exit::Done }.into();
         }
@@ -190,7 +191,7 @@ pub fn run() -> ExitCode {
     exit.into()
 }
 
-/// A variable that is set to nothing says nothing.
+/// Ignores variables that are set to an empty string.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let heed = |arg: Arg| match arg.get_env().is_some_and(is_empty_variable) {
         true => arg.env(Resettable::Reset),
@@ -201,7 +202,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 fn run_command(cli: Cli, typed: &ArgMatches) -> Result<Exit, CliError> {
     let Cli { command, common } = cli;
-    // An audit that must be asked for is none.
+    // The audit log must be on by default.
     let usual = if matches!(command, Command::Serve(_)) { "warn,voxline::audit=info" } else { "warn" };
     let filter = common.log.clone().filter(|log| !log.is_empty()).unwrap_or_else(|| usual.to_owned());
     let log = Log { filter, format: common.log_format };
@@ -223,7 +224,7 @@ fn run_command(cli: Cli, typed: &ArgMatches) -> Result<Exit, CliError> {
     }
 }
 
-/// Runs a command that goes on by itself, and so has something to log.
+/// Runs an asynchronous command, with logging started.
 fn block_on(log: &Log, command: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
     start_log(log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -231,18 +232,18 @@ fn block_on(log: &Log, command: impl Future<Output = Result<Exit, CliError>>) ->
         .build()
         .map_err(|error| CliError::new(Exit::Setup, format!("runtime: {error}")))?;
     let exit = runtime.block_on(command);
-    // A thread that waits for a pipe may wait for ever; nothing is left that needs it.
+    // A thread that reads a pipe may block for ever; nothing needs the thread any more.
     runtime.shutdown_background();
     exit
 }
 
-/// What is logged, and how.
+/// Settings of the log.
 struct Log {
     filter: String,
     format: LogFormat,
 }
 
-/// Logs to standard error what the filter lets through.
+/// Starts logging to standard error.
 fn start_log(Log { filter, format }: &Log) -> Result<(), CliError> {
     let layer = EnvFilter::try_new(filter)
         .map_err(|error| CliError::new(Exit::Setup, format!("--log {filter}: {error}")))?;
@@ -254,7 +255,7 @@ fn start_log(Log { filter, format }: &Log) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Panics that decoding catches become errors, which are told in their own time; all others are printed as ever.
+/// Silences panics that decoding catches, which are reported as errors; other panics are printed as usual.
 fn quiet_caught_panics() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -264,21 +265,21 @@ fn quiet_caught_panics() {
     }));
 }
 
-/// Tells the user, in one line.
+/// Reports the error to the user in one line.
 fn complain(error: &CliError) {
     if error.unread {
         return;
     }
-    // Where standard error is closed too, the exit code says it.
+    // If standard error is closed too, the exit code remains.
     let _ = writeln!(io::stderr(), "voxline: {}", one_line(&error.to_string()));
 }
 
-/// The text in one line, whatever is in a file's name.
+/// Replaces control characters by spaces, so that a file name can't break the line.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Refuses to read both a secret and the work from standard input.
+/// Refuses to read both a secret and the input from standard input.
 fn keep_stdin_apart(config: &Config, is_work: bool) -> Result<(), CliError> {
     match is_work && config.reads_stdin() {
         true => Err(CliError::new(Exit::Setup, "standard input can't be both a secret and the input")),
@@ -292,7 +293,7 @@ fn say(text: &str) -> Result<(), CliError> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| CliError::stdout(&error))
 }
 
-/// Refuses to write what is no text to a terminal, which would obey parts of it.
+/// Refuses to write binary data to a terminal, which would interpret control sequences in it.
 fn keep_binary_off_terminal(output: &Path) -> Result<(), CliError> {
     if output.as_os_str() == "-" && io::stdout().is_terminal() {
         let reason = "standard output is a terminal: name a file with --output, or send the audio to a pipe";
@@ -301,7 +302,7 @@ fn keep_binary_off_terminal(output: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A count of bytes as people read it.
+/// Formats a number of bytes in megabytes.
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -1,4 +1,4 @@
-//! What a person sees while a recording is transcribed: the guess at what is being said, and how far it is.
+//! Progress display during transcription: the current partial result, and the position in the recording.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use voxline::audio::FramePos;
 
-/// Characters of a guess that are shown: a line of the usual terminal.
+/// Number of characters of a partial result shown: one line of a common terminal.
 const LINE: usize = 80;
 
-/// Two lines on standard error; nothing at all where that is not a terminal.
+/// A display of two lines on standard error; hidden if standard error is not a terminal.
 pub(crate) struct Progress {
     lines: MultiProgress,
     guess: ProgressBar,
@@ -18,12 +18,12 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Progress through a recording of `name`, of `duration` where that is known.
+    /// Creates the display for the recording `name`; `duration` is its length if known.
     pub(crate) fn new(name: &str, sample_rate: u32, duration: Option<Duration>) -> Progress {
         let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let style = |template: &str| ProgressStyle::with_template(template).expect("a template of ours");
         let guess = lines.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")));
-        // Milliseconds of audio are what the bar counts; its rate is the speed.
+        // The bar's unit is a millisecond of audio.
         let (time, template) = match duration {
             Some(duration) => (
                 ProgressBar::new(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
@@ -37,7 +37,7 @@ impl Progress {
         progress
     }
 
-    /// Everything up to `position` was heard.
+    /// Shows that everything up to `position` has been processed.
     pub(crate) fn reach(&self, position: FramePos) {
         let done = position.time(self.sample_rate);
         self.time.set_position(u64::try_from(done.as_millis()).unwrap_or(u64::MAX));
@@ -49,19 +49,19 @@ impl Progress {
         self.time.set_message(format!("{}{total}  {speed:.1}x", minutes(done)));
     }
 
-    /// Shows a guess in place of the last: its end, where it is longer than the line.
+    /// Replaces the partial result shown. Of a text longer than the line, the end is shown.
     pub(crate) fn guess(&self, text: &str, position: FramePos) {
         let hidden = (text.chars().count() + 1).saturating_sub(LINE);
         self.guess.set_message(text.chars().skip(hidden).collect::<String>());
         self.reach(position);
     }
 
-    /// The user has interrupted.
+    /// Shows that the user has interrupted the work.
     pub(crate) fn interrupted(&self) {
         self.time.set_prefix("interrupted: finishing what was heard, again to stop at once");
     }
 
-    /// Runs `write`, which may print to the same terminal, with the lines out of the way.
+    /// Runs `write`, which may print to the same terminal, with the display hidden.
     pub(crate) fn around<T>(&self, write: impl FnOnce() -> T) -> T {
         self.guess.set_message("");
         self.lines.suspend(write)

@@ -1,5 +1,5 @@
-//! The service that a command uses: one elsewhere, or a gateway inside this process. Either way the same requests go
-//! over the same sockets.
+//! The service that a command uses: a remote one, or a gateway inside this process. Both are used through the
+//! same requests over the same kinds of sockets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,45 +23,45 @@ use voxline_gateway::authority::{Authority, NewClient};
 use voxline_gateway::{Engines, Gateway, Options, serve};
 use voxline_support::clock::SystemClock;
 
-/// The lifetime of access tokens: the documented hour.
+/// Lifetime of access tokens: the documented hour.
 pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// How long a command that is done waits for its gateway to end.
+/// Longest time that a finished command waits for its gateway to stop.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// What a command needs of the embedded gateway: loading a recogniser takes time and memory.
+/// Engine that a command needs in the embedded gateway: loading a recogniser takes time and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     Recognition,
     Speech,
 }
 
-/// A service ready to be used.
+/// A service ready for use.
 pub(crate) struct Connection {
     pub(crate) endpoint: Endpoint,
     pub(crate) tokens: TokenProvider,
     pub(crate) http: reqwest::Client,
     trust: Trust,
-    /// Other hosts that sessions may be moved to.
+    /// Other hosts that the service may move sessions to.
     follow_hosts: Vec<HostName>,
     embedded: Option<Embedded>,
 }
 
-/// A gateway inside this process, with a port and tokens of its own.
+/// A gateway inside this process, with its own port and tokens.
 struct Embedded {
     stop: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
-    /// Holds the vault; goes with the gateway, which is the only one to know its tokens.
+    /// Directory of the vault; deleted with the gateway, since no other gateway knows its tokens.
     directory: TempDir,
 }
 
 impl Connection {
-    /// The service of `config`, started where it is embedded.
+    /// Opens the service of `config`; starts an embedded gateway if no service is configured.
     pub(crate) async fn open(config: &Config, need: Need) -> Result<Connection, CliError> {
         Connection::open_with(config, need, Options::default()).await
     }
 
-    /// The same, with these options where it is embedded.
+    /// Opens the service of `config`, with these options for an embedded gateway.
     pub(crate) async fn open_with(
         config: &Config,
         need: Need,
@@ -109,7 +109,8 @@ impl Connection {
             };
             let authority = Authority::in_memory(TOKEN_LIFETIME, Arc::new(SystemClock::new()))?;
             let project = authority.create_project("embedded")?;
-            // Its one client is this process: nobody else on the machine should be able to shut it out.
+            // The only client is this process, so rate limiting of failures would only let other users of the
+            // machine lock it out.
             let languages = config.languages.clone();
             let options = Options { max_failures: 0, languages, ..options };
             Ok((Gateway::new(authority, engines, options), project))
@@ -131,24 +132,24 @@ impl Connection {
         Ok(Connection { endpoint, tokens, http, trust, follow_hosts: Vec::new(), embedded })
     }
 
-    /// Dials the service's stream.
+    /// Returns a connector to the service's streaming endpoint.
     pub(crate) fn connector(&self) -> WebSocketConnector {
         WebSocketConnector::trusting(self.endpoint.clone(), &self.trust).with_hosts(self.follow_hosts.clone())
     }
 
-    /// Stops the embedded gateway, if there is one.
+    /// Closes the tokens, and stops the embedded gateway, if there is one.
     pub(crate) async fn close(self) {
         self.tokens.close().await;
         if let Some(Embedded { stop, server, directory }) = self.embedded {
             stop.cancel();
-            // All is said and done: how the server ends changes nothing, and nobody waits for an engine that hangs.
+            // The work is done: the server's result doesn't matter, and a hanging engine is not waited for.
             let _ = timeout(FAREWELL, server).await;
             drop(directory);
         }
     }
 }
 
-/// A client of the token endpoint, on this machine's time.
+/// Returns a client of the token endpoint, using the system clock.
 pub(crate) fn oauth_client(http: &reqwest::Client, endpoint: &Endpoint, who: Credentials) -> OAuthClient {
     OAuthClient::new(http.clone(), endpoint.clone(), who, Arc::new(SystemClock::new()))
 }
@@ -160,11 +161,12 @@ fn start(
     tokio::spawn(server)
 }
 
-/// Loads the recogniser that is configured, which knows the language that is.
+/// Loads the configured recogniser, and checks that it supports the configured language.
 pub(crate) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, CliError> {
     let error = match Whisper::load(&config.recognizer()) {
         Ok(whisper) => {
-            // A recording's session would be refused for it, after its output was emptied.
+            // Without this check a recording's session would be refused for its language after its output was
+            // truncated.
             let asked = StreamOptions::from(&config.languages);
             whisper
                 .start(&asked)
@@ -173,7 +175,7 @@ pub(crate) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, Cl
         }
         Err(error) => error,
     };
-    // The engine's own advice neither knows where models are kept nor which there are.
+    // Replace the engine's hint, which knows neither the directory of models nor the catalogue.
     let known = catalogue();
     let names = || known.iter().map(|model| &*model.name);
     match error {

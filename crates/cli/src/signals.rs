@@ -1,20 +1,21 @@
-//! What a process is asked by signals: to stop (ctrl-c, SIGTERM), and to read its files again (SIGHUP).
+//! Signals: requests to stop (ctrl-c, SIGTERM), and to reload files (SIGHUP).
 
 use std::io;
 
 use super::exit_code::{CliError, Exit};
 
-/// Who asks.
+/// A request to stop, by its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// The user, by ctrl-c.
     Interrupt,
-    /// The system, or another program.
+    /// The system or another program, by SIGTERM.
     Terminate,
 }
 
 impl Stop {
-    /// The exit code of a program that ends by it: as shells tell a process that the signal itself has ended.
+    /// Returns the exit code of a program stopped by this request: the code that shells report for a process
+    /// killed by the signal.
     pub(crate) fn exit(self) -> Exit {
         match self {
             Stop::Interrupt => Exit::Interrupted,
@@ -22,7 +23,7 @@ impl Stop {
         }
     }
 
-    /// The error that tells of it, after the name of what it ended, if any.
+    /// Returns the error for this request, prefixed with the name of the interrupted work, if any.
     pub(crate) fn error(self, name: Option<&str>) -> CliError {
         let what = match self {
             Stop::Interrupt => "interrupted",
@@ -32,7 +33,7 @@ impl Stop {
     }
 }
 
-/// Listens for them from its creation on.
+/// A listener for stop requests, active from its creation.
 pub(crate) struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
@@ -56,7 +57,7 @@ impl Signals {
         Ok(Signals {})
     }
 
-    /// Waits for the next one.
+    /// Waits for the next request.
     #[cfg(unix)]
     pub(crate) async fn next(&mut self) -> Stop {
         tokio::select! {
@@ -65,7 +66,7 @@ impl Signals {
         }
     }
 
-    /// Waits for the next one.
+    /// Waits for the next request.
     #[cfg(not(unix))]
     pub(crate) async fn next(&mut self) -> Stop {
         if tokio::signal::ctrl_c().await.is_err() {
@@ -75,7 +76,7 @@ impl Signals {
     }
 }
 
-/// Listens for requests to read files again, from its creation on.
+/// A listener for reload requests, active from its creation.
 pub(crate) struct Hangups {
     #[cfg(unix)]
     hangup: tokio::signal::unix::Signal,
@@ -93,13 +94,13 @@ impl Hangups {
         Ok(Hangups {})
     }
 
-    /// Waits for the next one.
+    /// Waits for the next request.
     #[cfg(unix)]
     pub(crate) async fn next(&mut self) {
         self.hangup.recv().await;
     }
 
-    /// Waits for ever: there are none here.
+    /// Never returns: this platform has no such signal.
     #[cfg(not(unix))]
     pub(crate) async fn next(&mut self) {
         std::future::pending().await

@@ -1,15 +1,15 @@
-//! What systemd is told of a service that it waits for (`Type=notify`); nothing where it doesn't ask.
+//! State notifications to systemd for a service of `Type=notify`; no-ops if systemd doesn't ask for them.
 
 #[cfg(unix)]
 use sd_notify::NotifyState;
 
-/// The service serves.
+/// Reports that the service is ready.
 pub(crate) fn ready() {
     #[cfg(unix)]
     tell(&[NotifyState::Ready]);
 }
 
-/// It reads its files again, and will say when it is ready.
+/// Reports that the service reloads its files. [`ready`] must follow.
 pub(crate) fn reloading() {
     #[cfg(unix)]
     match NotifyState::monotonic_usec_now() {
@@ -18,7 +18,7 @@ pub(crate) fn reloading() {
     }
 }
 
-/// It takes no more work, and ends once what is under way has ended.
+/// Reports that the service accepts no more work, and ends once the current work is done.
 pub(crate) fn stopping() {
     #[cfg(unix)]
     tell(&[NotifyState::Stopping]);

@@ -1,4 +1,5 @@
-//! Where transcripts go: standard output, one file for all recordings, or a file for each in a directory.
+//! Destinations of transcripts: standard output, one file for all recordings, or one file per recording in a
+//! directory.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -11,18 +12,18 @@ use super::exit_code::{CliError, Exit, STDOUT};
 use super::input;
 use voxline::transcript::{Format, Subtitles, Writer, WriterError};
 
-/// A writer to any of these.
+/// A transcript writer to any destination.
 pub(crate) type Output = Writer<Box<dyn Write + Send>>;
 
-/// Where the transcript of each recording goes, settled before anything is written.
+/// The destination of each recording's transcript, determined before anything is written.
 pub(crate) struct Target {
     format: Format,
     subtitles: Subtitles,
     sample_rate: u32,
     place: Place,
-    /// Whether several recordings go to one output, which tells them apart.
+    /// `true` if several recordings share one output, which then identifies each recording.
     shared: bool,
-    /// Whether one of them has begun there.
+    /// `true` once a recording has been written to the shared output.
     begun: AtomicBool,
 }
 
@@ -30,14 +31,14 @@ enum Place {
     Stdout,
     /// One file for all recordings.
     File(PathBuf),
-    /// A file for each.
+    /// One file per recording.
     Directory(PathBuf),
 }
 
 impl Target {
-    /// What `--output` means for these recordings. A path that ends in a slash, or is a directory, takes a file for
-    /// each; `-` is standard output. Without a `format` the name of a file says it, as in [`format_of`].
-    /// Creates nothing yet.
+    /// Determines the destination from `--output`. A path that ends in a slash, or is a directory, receives
+    /// one file per recording; `-` is standard output. Without a `format` the file name determines it, as in
+    /// [`format_of`]. Creates no files.
     pub(crate) fn new(
         output: Option<PathBuf>,
         format: Option<Format>,
@@ -94,7 +95,8 @@ impl Target {
         Ok(())
     }
 
-    /// Makes what all recordings write to. To be called once everything else is ready: it empties the file.
+    /// Creates the file or directory shared by all recordings. Call it last, since it truncates an existing
+    /// file.
     pub(crate) fn create(&self) -> Result<(), CliError> {
         match &self.place {
             Place::Stdout => Ok(()),
@@ -103,7 +105,7 @@ impl Target {
         }
     }
 
-    /// The writer for the recording `input`.
+    /// Opens the writer for the recording `input`.
     pub(crate) fn open(&self, input: &Path) -> Result<Output, CliError> {
         let mut out: Box<dyn Write + Send> = match (&self.place, self.path(input)) {
             (Place::File(path), _) => {
@@ -124,7 +126,7 @@ impl Target {
         Ok(if self.shared { writer.of_recording(input::shown(input)) } else { writer })
     }
 
-    /// Forces what was written for `input` to the disk, where it goes to a file.
+    /// Syncs the transcript of `input` to the disk, if it is a regular file.
     pub(crate) fn sync(&self, input: &Path) -> Result<(), CliError> {
         let Some(path) = self.path(input) else { return Ok(()) };
         let sync = || match fs::metadata(&path)?.is_file() {
@@ -134,7 +136,7 @@ impl Target {
         sync().map_err(|error| failed(&path, &error))
     }
 
-    /// The error of an output for `input` that takes no more.
+    /// Returns the error for a failed output of `input`.
     pub(crate) fn failed(&self, input: &Path, error: &WriterError) -> CliError {
         match (self.path(input), error) {
             (None, WriterError::Output { error, .. }) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -147,7 +149,7 @@ impl Target {
         }
     }
 
-    /// The file for the recording `input`, where there is one.
+    /// Returns the path of the transcript of `input`, if it is a file.
     fn path(&self, input: &Path) -> Option<PathBuf> {
         match &self.place {
             Place::Stdout => None,
@@ -168,7 +170,7 @@ impl Target {
     }
 }
 
-/// The format that the name of a transcript's file promises, if it promises any.
+/// Returns the format that the extension of a transcript's file name implies, if any.
 fn format_of(path: &Path) -> Result<Option<Format>, CliError> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     Ok(Some(match extension.as_str() {
@@ -184,7 +186,7 @@ fn format_of(path: &Path) -> Result<Option<Format>, CliError> {
     }))
 }
 
-/// The last part of a path, without its extension.
+/// Returns the last component of a path, without its extension.
 fn stem(path: &Path) -> OsString {
     path.file_stem().unwrap_or(path.as_os_str()).to_owned()
 }
@@ -193,7 +195,7 @@ fn failed(path: &Path, error: &io::Error) -> CliError {
     CliError::output(&path.display().to_string(), error)
 }
 
-/// Whether both paths lead to one file, by whatever name. A file that is not there is nobody's.
+/// Returns whether both paths lead to the same regular file. A missing file is not the same as any other.
 pub(crate) fn same_file(one: &Path, other: &Path) -> bool {
     match (fs::canonicalize(one), fs::canonicalize(other)) {
         (Ok(one), Ok(other)) => one == other && one.is_file(),

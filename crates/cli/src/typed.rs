@@ -1,11 +1,11 @@
-//! Values of flags that people write in several ways, and refusals of them in words.
+//! Parsers of flag values that may be written in several ways, with readable error messages.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 pub(crate) use crate::config::gateway::network;
 
-/// A parser of whole numbers in `range`.
+/// Returns a parser of integers in `range`.
 pub(crate) fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync
 where
     T: TryFrom<u64> + PartialOrd + Display + Clone + Send + Sync,
@@ -19,7 +19,7 @@ where
     }
 }
 
-/// A time in whole seconds: a number of them, or one with units such as `30d` or `1h 30m`.
+/// Parses a time in whole seconds: a number of seconds, or a number with units such as `30d` or `1h 30m`.
 pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     let expected = || "expected a number of seconds, or a time such as 12h or 30d".to_owned();
     if let Ok(seconds) = text.trim().parse() {
@@ -29,7 +29,7 @@ pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     if time.subsec_nanos() == 0 { Ok(time.as_secs()) } else { Err(expected()) }
 }
 
-/// As [`seconds`], of a life, which has one at least.
+/// Parses a lifetime like [`seconds`]. A lifetime is at least one second.
 pub(crate) fn lifetime(text: &str) -> Result<u64, String> {
     match seconds(text)? {
         0 => Err("expected one second at least".to_owned()),

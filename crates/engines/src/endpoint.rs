@@ -1,7 +1,7 @@
-//! Where utterances begin and end.
+//! Endpointing: detection of the start and the end of utterances.
 //!
-//! The stream is judged in hops of 16 ms, which are counted from its start (or the last flush). So the decisions
-//! don't depend on how the samples are pushed.
+//! The stream is judged in hops of 16 ms, counted from its start (or the last flush), so the decisions do
+//! not depend on how the samples are pushed.
 
 use std::collections::VecDeque;
 
@@ -12,121 +12,127 @@ use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::RECOGNIZER_RATE;
 use voxline::voice::{HOP, VOICED};
 
-/// A hop is voiced from [`VOICED`] on, and within an utterance it stays so down to this score.
+/// Score down to which a hop stays voiced within an utterance. Outside of one, a hop is voiced from
+/// [`VOICED`] on.
 const STILL_VOICED: f32 = 0.3;
-/// Below this root mean square (-60 dBFS) nothing is speech, whatever the detector says.
+/// Root mean square (-60 dBFS) below which nothing is speech, whatever the detector's score.
 const FAINTEST: f32 = 33.0;
 
-/// An utterance's hops are loud from this part of the loudest one's power on (-20 dB). Speech so far above
-/// the noise around it is like speech, too.
+/// Share of the power of an utterance's loudest hop from which a hop counts as loud (-20 dB). Speech that
+/// is this far above the noise around it also changes as speech does.
 const LOUD: f32 = 0.01;
 
-/// Speech begins when this many hops of the last `ONSET_WINDOW` are voiced. Shorter noises are clicks.
+/// Number of voiced hops among the last `ONSET_WINDOW` at which speech begins. Shorter noises are clicks.
 const ONSET_VOICED: usize = 5;
 const ONSET_WINDOW: usize = 8;
 
-/// Audio kept before the first voiced hop, where soft consonants begin: 0.3 s.
+/// Audio kept before the first voiced hop, which may hold soft consonants: 0.3 s.
 const PRE_ROLL: u64 = milliseconds(300);
 /// Audio kept after the last voiced hop: 0.3 s.
 const HANGOVER: u64 = milliseconds(300);
 /// Silence that ends an utterance: 0.6 s.
 const END_SILENCE: u64 = milliseconds(600);
-/// The longest utterance: 28 s, which with its padding fits a window of 30 s.
+/// Longest utterance: 28 s, which with its padding fits a window of 30 s.
 const LONGEST: u64 = milliseconds(28_000);
-/// How far back a too long utterance may be cut: 10 s.
+/// Range at the end of a too long utterance in which it may be cut: 10 s.
 const CUT_BACK: u64 = milliseconds(10_000);
-/// Hops whose loudness is averaged to find a quiet place for that cut: about a pause between words.
+/// Number of hops whose loudness is averaged to find a quiet place for that cut: about a pause between
+/// words.
 const CUT_HOPS: usize = 9;
-/// Silence is reported when it has lasted this long: 10 s ...
+/// Duration from which silence is reported by itself: 10 s ...
 const REPORT_SILENCE: u64 = milliseconds(10_000);
-/// ... and before an utterance from this length on: 0.5 s. So a segment with words begins where they do.
+/// ... and the duration before an utterance: 0.5 s. So a segment with words begins near its first word.
 const REPORT_PAUSE: u64 = milliseconds(500);
 
 const fn milliseconds(count: u64) -> u64 {
     count * RECOGNIZER_RATE as u64 / 1_000
 }
 
-/// A stretch of the stream. Spans are contiguous: each begins where the one before ended, the first at zero.
+/// A stretch of the stream. Spans are contiguous: each begins at the end of the one before, the first at
+/// zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// Nobody spoke.
+    /// A stretch without speech.
     Silence {
-        /// The frames it covers.
+        /// Frames of the span.
         range: FrameRange,
     },
     /// An utterance, and a short silence before it.
     Speech {
-        /// The frames it covers.
+        /// Frames of the span.
         range: FrameRange,
-        /// Where the utterance starts within them.
+        /// Start of the utterance within the span.
         start: FramePos,
-        /// The utterance with a little silence on both sides: at most 28 s.
+        /// Samples of the utterance, with a little silence on both sides: at most 28 s.
         pcm: Vec<i16>,
-        /// Frames of it whose spectrum changes as that of speech does; none where that of noise might, too.
+        /// Number of frames of the utterance whose spectrum changes as that of speech does; 0 if noise
+        /// might also explain its changes.
         lively: u64,
     },
 }
 
-/// An utterance that hasn't ended.
+/// An utterance that has not ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Open<'a> {
-    /// The frames since the last span, up to where the stream was judged.
+    /// Frames since the last span, up to the position that was judged.
     pub range: FrameRange,
-    /// Where the utterance starts within them.
+    /// Start of the utterance within these frames.
     pub start: FramePos,
-    /// The utterance as far as it goes.
+    /// Samples of the utterance so far.
     pub pcm: &'a [i16],
-    /// Frames of it whose spectrum changes as that of speech does: some.
+    /// Number of frames of the utterance whose spectrum changes as that of speech does; above 0.
     pub lively: u64,
-    /// Whether this is what the span will hold, should it be silent for as long as it takes to end it.
+    /// `true` if the samples are those that the span will hold, should silence last until the utterance
+    /// ends.
     pub settled: bool,
 }
 
-/// Splits a stream of samples into utterances and silence.
+/// An endpointer, which splits a stream of samples into utterances and silence.
 ///
-/// It judges by a small neural voice detector (earshot), an energy floor, and how the spectrum changes,
-/// because the detector takes dial tones and loud noise for voices. Only what is as steady as a tone counts
-/// as silence: speech in noise must never, so noise is left to the recogniser, which is told how much of it
-/// was like speech. An utterance ends after 0.6 s of silence; one of 28 s is cut at the quietest place of its
-/// last 10 s.
+/// The decision combines a small neural voice activity detector (earshot), an energy floor, and the
+/// change of the spectrum, because the detector takes dial tones and loud noise for voices. Only a sound
+/// as steady as a tone counts as silence: speech in noise must never count as silence, so noise is left
+/// to the recogniser, which is told how much of it was like speech. An utterance ends after 0.6 s of
+/// silence; an utterance of 28 s is cut at the quietest place of its last 10 s.
 pub struct Endpointer {
     detector: Box<Detector>,
     modulation: Modulation,
-    /// Samples from `kept_from` on: the pre-roll, or the open utterance, and what fills no hop yet.
+    /// Samples from `kept_from` on: the pre-roll or the open utterance, and the samples that do not fill
+    /// a hop yet.
     kept: VecDeque<i16>,
     kept_from: FramePos,
-    /// How far the hops have been judged.
+    /// Position up to which hops have been judged.
     judged: FramePos,
-    /// The end of the last span.
+    /// End of the last span.
     reported: FramePos,
-    /// Which of the last hops were voiced, oldest first; counts towards the onset.
+    /// Results for the last hops, `true` if voiced, oldest first; counted towards the onset.
     recent: VecDeque<bool>,
     open: Option<Utterance>,
 }
 
-/// An utterance that hasn't ended.
+/// An utterance that has not ended.
 struct Utterance {
     start: FramePos,
-    /// The end of the last voiced hop.
+    /// End of the last voiced hop.
     voiced_end: FramePos,
-    /// The loudness of each hop judged since it was opened or cut, the last ending at `judged`.
+    /// Loudness of each hop judged since the utterance was opened or cut; the last hop ends at `judged`.
     energy: Vec<f32>,
-    /// How the spectrum changed up to each of them, in dB.
+    /// Change of the spectrum up to each of these hops, in dB.
     changes: Vec<f32>,
-    /// The greatest of these changes.
+    /// Greatest of these changes.
     greatest: f32,
-    /// Hops over which the spectrum changed as that of speech does.
+    /// Number of hops over which the spectrum changed as that of speech does.
     lively: usize,
-    /// Hops since the last of them.
+    /// Number of hops since the last of these.
     since_lively: usize,
 }
 
 impl Endpointer {
-    /// The most frames that an endpointer leaves unreported while it waits for more: an utterance of the
-    /// longest, the pause before that is not reported by itself, and a hop that is not full.
+    /// Most frames that an endpointer leaves unreported while it waits for more: a longest utterance, the
+    /// pause before it that is not reported by itself, and an incomplete hop.
     pub const LONGEST_PENDING: u64 = LONGEST + REPORT_PAUSE + HOP as u64;
 
-    /// An endpointer at the start of a stream.
+    /// Creates an endpointer at the start of a stream.
     #[must_use]
     pub fn new() -> Endpointer {
         Endpointer {
@@ -141,10 +147,10 @@ impl Endpointer {
         }
     }
 
-    /// Takes the next samples and returns the spans they completed.
+    /// Takes the next samples and returns the spans that they complete.
     pub fn push(&mut self, pcm: &[i16]) -> Vec<Span> {
         let mut spans = Vec::new();
-        // A large push is taken in pieces, so that what is kept stays small.
+        // A large push is taken in pieces, so that the buffer stays small.
         for piece in pcm.chunks(RECOGNIZER_RATE as usize) {
             self.kept.extend(piece);
             while self.end() - self.judged >= HOP as u64 {
@@ -154,8 +160,8 @@ impl Endpointer {
         spans
     }
 
-    /// The open utterance as far as it goes, without what fills no hop yet; `None` in silence and while no
-    /// part of the sound was like speech.
+    /// Returns the open utterance so far, without the samples that do not fill a hop yet; `None` in
+    /// silence, and while no part of the sound was like speech.
     pub fn open(&mut self) -> Option<Open<'_>> {
         let utterance = self.open.as_ref().filter(|utterance| utterance.lively > 0)?;
         let (start, end) = (utterance.start, utterance.voiced_end + HANGOVER);
@@ -166,8 +172,8 @@ impl Endpointer {
         Some(Open { range, start, pcm: &self.kept.make_contiguous()[from..to], lively, settled })
     }
 
-    /// Ends the open utterance and returns the span that covers everything pushed so far, if anything was pushed
-    /// since the last one.
+    /// Ends the open utterance and returns the span that covers all samples pushed so far, if any were
+    /// pushed since the last span.
     pub fn flush(&mut self) -> Vec<Span> {
         let mut spans = Vec::new();
         let end = self.end();
@@ -185,17 +191,17 @@ impl Endpointer {
         spans
     }
 
-    /// The end of what was pushed.
+    /// Returns the position after the last pushed sample.
     fn end(&self) -> FramePos {
         self.kept_from + self.kept.len() as u64
     }
 
-    /// Where a position lies in `kept`.
+    /// Returns the index of a position in `kept`.
     fn index(&self, position: FramePos) -> usize {
         usize::try_from(position - self.kept_from).expect("what is kept fits in memory")
     }
 
-    /// Forgets what lies before `position`.
+    /// Drops the samples before `position`.
     fn forget(&mut self, position: FramePos) {
         if position > self.kept_from {
             self.kept.drain(..self.index(position));
@@ -203,7 +209,7 @@ impl Endpointer {
         }
     }
 
-    /// Judges the next hop, which must be there.
+    /// Judges the next hop, which must be complete.
     fn judge(&mut self, spans: &mut Vec<Span>) {
         let at = self.index(self.judged);
         let mut hop = [0; HOP];
@@ -228,7 +234,7 @@ impl Endpointer {
         }
     }
 
-    /// Outside of an utterance: opens one, or lets the silence grow.
+    /// Handles a hop outside of an utterance: opens an utterance, or lets the silence grow.
     fn wait(&mut self, voiced: bool, energy: f32, change: f32, spans: &mut Vec<Span>) {
         self.recent.push_back(voiced);
         if self.recent.len() > ONSET_WINDOW {
@@ -250,7 +256,7 @@ impl Endpointer {
             self.open = Some(utterance);
             return;
         }
-        // Enough is kept for an utterance that begins with the oldest of the recent hops.
+        // The samples kept suffice for an utterance that begins with the oldest of the recent hops.
         let needed = PRE_ROLL + (ONSET_WINDOW * HOP) as u64;
         let settled = FramePos(self.judged.0.saturating_sub(needed));
         self.forget(settled);
@@ -259,7 +265,8 @@ impl Endpointer {
         }
     }
 
-    /// Within an utterance: ends it after silence, cuts it when it is too long.
+    /// Handles a hop within an utterance: ends the utterance after silence, and cuts it when it is too
+    /// long.
     fn close_or_cut(&mut self, spans: &mut Vec<Span>) {
         let Some(utterance) = self.open.take() else { return };
         let start = utterance.start;
@@ -277,7 +284,7 @@ impl Endpointer {
         }
     }
 
-    /// Reports what was heard, and all up to `end`.
+    /// Reports an utterance, and all frames up to `end`.
     fn report(&mut self, end: FramePos, heard: FrameRange, utterance: &Utterance, spans: &mut Vec<Span>) {
         if utterance.is_steady() {
             self.silence(end, spans);
@@ -308,7 +315,7 @@ impl Utterance {
         Utterance { start, voiced_end, energy, changes, greatest: 0.0, lively: 0, since_lively: SEEN }
     }
 
-    /// Takes a hop's loudness, and the lasting change of the spectrum up to it.
+    /// Takes the loudness of a hop, and the lasting change of the spectrum up to it.
     fn hear(&mut self, energy: f32, change: f32) {
         self.energy.push(energy);
         self.changes.push(change);
@@ -320,7 +327,7 @@ impl Utterance {
         }
     }
 
-    /// Ends here, and returns its last `back` hops, which begin at `cut`, as an utterance of their own.
+    /// Returns the last `back` hops, which begin at `cut`, as an utterance of their own.
     fn split_off(&self, back: usize, cut: FramePos) -> Utterance {
         let mut rest = Utterance::new(cut, self.voiced_end.max(cut));
         let first = self.energy.len() - back;
@@ -330,14 +337,14 @@ impl Utterance {
         rest
     }
 
-    /// Returns whether it is a tone: its spectrum changes nowhere but where it begins and ends. What is too
-    /// short to tell isn't.
+    /// Returns whether the utterance is a tone: its spectrum changes only where it begins and ends. An
+    /// utterance that is too short to tell is not taken for a tone.
     fn is_steady(&self) -> bool {
         self.energy.len() > SEEN && (self.greatest < STEADY || self.is_tone_over_hiss())
     }
 
-    /// Returns whether all that is loud is a tone, and none of it like speech: on a line that hisses, the
-    /// spectrum of a ringing tone changes in its pauses, as chance has it.
+    /// Returns whether all loud hops are a tone, and none is like speech. On a line that hisses, the
+    /// spectrum of a ringing tone changes at random in its pauses.
     fn is_tone_over_hiss(&self) -> bool {
         let loudest = self.energy.iter().copied().fold(0.0, f32::max);
         let seen = self.energy.windows(SEEN).zip(&self.changes[SEEN - 1..]);
@@ -348,13 +355,13 @@ impl Utterance {
         self.lively == 0 && loud.peek().is_some() && loud.all(|change| change < STEADY)
     }
 
-    /// Frames whose spectrum changes as that of speech does.
+    /// Returns the number of frames whose spectrum changes as that of speech does.
     fn lively_frames(&self) -> u64 {
         (self.lively * HOP) as u64
     }
 
-    /// How many hops back from its end it is best cut: in the middle of the quietest `CUT_HOPS` of the last
-    /// `CUT_BACK` frames.
+    /// Returns the number of hops, counted back from the end, at which the utterance is best cut: in the
+    /// middle of the quietest `CUT_HOPS` of the last `CUT_BACK` frames.
     fn cut_back(&self) -> usize {
         let recent = &self.energy[self.energy.len().saturating_sub(CUT_BACK as usize / HOP)..];
         let loudness = |window: &[f32]| window.iter().sum::<f32>();
@@ -380,7 +387,8 @@ mod tests {
             .collect()
     }
 
-    /// Syllables: a buzz at 120 Hz shaped by a formant, 150 ms on and 50 ms off, which the detector takes for speech.
+    /// Returns syllables: a buzz at 120 Hz shaped by a formant, 150 ms on and 50 ms off, which the
+    /// detector takes for speech.
     fn babble(frames: usize) -> Vec<i16> {
         (0..frames)
             .map(|i| {
@@ -425,7 +433,7 @@ mod tests {
         let [Span::Silence { range: before }, Span::Speech { range, pcm, .. }] = &spans[..] else {
             panic!("{:?}", ends(&spans))
         };
-        // The pre-roll before the first voiced hop belongs to the utterance, all before it is silence.
+        // The pre-roll before the first voiced hop belongs to the utterance; all before it is silence.
         assert_eq!((before.start, before.end), (FramePos::ZERO, range.start));
         assert!((16_000 - 2 * PRE_ROLL..16_000).contains(&range.start.0), "{range}");
         assert!((48_000..56_000).contains(&range.end.0), "{range}");
@@ -447,7 +455,7 @@ mod tests {
         }
     }
 
-    /// On a line that hisses at -50 dB of full scale.
+    /// Covers a line that hisses at -50 dB of full scale.
     #[test]
     fn ringing_over_hiss_is_silence_and_a_word_over_hiss_is_not() {
         let mut seed = 1u32;

@@ -1,7 +1,8 @@
-//! The recogniser and the voices that voxline brings: Whisper and Piper in Rust on the CPU, and installed speech programs
-//! (espeak-ng, festival); with the store of their models.
+//! The recogniser and the voices that come with voxline: Whisper and Piper in Rust on the CPU, and
+//! installed speech programs (espeak-ng, festival). The crate also holds the store of their models.
 //!
-//! All of them stand behind the traits of [`voxline::engine`], which is all that a gateway knows of them.
+//! All engines implement the traits of [`voxline::engine`], which is the only interface that a gateway
+//! uses.
 #![forbid(unsafe_code)]
 
 mod endpoint;

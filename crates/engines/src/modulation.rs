@@ -1,14 +1,14 @@
-//! Spectral change: tells speech, in noise too, from tones and steady noise.
+//! Spectral change, which tells speech, also in noise, from tones and steady noise.
 //!
-//! Loudness alone can't: it hardly moves where a noise is louder than the speech in it. But speech goes from
-//! sound to sound without a rest, and moves some bands against the others wherever it stands out from the
-//! noise, while the spectrum of a tone changes only where the tone begins and ends, and that of noise only as
-//! chance has it.
+//! Loudness alone cannot: it hardly changes where a noise is louder than the speech in it. But speech
+//! moves from sound to sound without a rest, and changes some bands relative to others wherever it stands
+//! out from the noise. The spectrum of a tone changes only where the tone begins and ends, and that of
+//! noise only at random.
 //!
-//! The figures below were measured with 20 telephone prompts and readings and 20 single digits (English and
-//! Russian), in white, pink, brown, fan and babble noise, hum, music and telephone tones at 20 to 0 dB, and
-//! with 5 minutes of each noise and the tones of ITU-T E.180 by themselves. `benches/noise.py` shows what
-//! comes of them.
+//! The figures below were measured with 20 telephone prompts and readings and 20 single digits (English
+//! and Russian), in white, pink, brown, fan and babble noise, hum, music and telephone tones at 20 to 0
+//! dB, and with 5 minutes of each noise and the tones of ITU-T E.180 by themselves. `benches/noise.py`
+//! shows the results.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,59 +19,59 @@ use rustfft::{Fft, FftPlanner};
 use voxline::engine::RECOGNIZER_RATE;
 use voxline::voice::HOP;
 
-/// Samples in a spectrum: 32 ms, so that a bin is 31 Hz wide and the harmonics of a voice fall together in
-/// bands.
+/// Samples in a spectrum: 32 ms, so that a bin is 31 Hz wide and the harmonics of a voice fall together
+/// in bands.
 const WINDOW: usize = 2 * HOP;
-/// Edges of the bands, in Hz: no narrower than four bins, since the power of noise in fewer varies too much
-/// by chance.
+/// Edges of the bands, in Hz. No band is narrower than four bins, since the power of noise in fewer bins
+/// varies too much at random.
 const EDGES: [u32; BANDS + 1] = [
     125, 250, 375, 500, 625, 750, 875, 1_000, 1_250, 1_500, 1_750, 2_000, 2_500, 3_000, 3_500, 4_000, 5_000,
     6_000, 7_500,
 ];
 const BANDS: usize = 18;
-/// Hops whose power is averaged before two such means are compared: 64 ms, about a short vowel.
+/// Number of hops whose power is averaged before two such means are compared: 64 ms, about a short vowel.
 const MEAN: usize = 4;
-/// The band whose change counts is the one that changes second most: in the one that changes most, chance
-/// counts.
+/// Rank of the band whose change counts: the second largest change, since the largest is subject to
+/// chance.
 const RANK: usize = 2;
-/// A band this much weaker than the strongest one doesn't count, as a power ratio (-30 dB): below it lie the
-/// side lobes of a tone and the quantisation noise of telephones (G.711: -38 dB).
+/// Power ratio to the strongest band below which a band is ignored (-30 dB): below it lie the side lobes
+/// of a tone and the quantisation noise of telephones (G.711: -38 dB).
 const WEAKEST: f32 = 1e-3;
-/// The power added to each band, so that the last bit of the samples doesn't count.
+/// Power added to each band, so that the last bit of the samples has no effect.
 const FLOOR: f32 = 9.0;
-/// Hops for which a change must last: 160 ms. The edge of a tone moves the comparison of two means for 2 *
-/// `MEAN` hops and those its windows overlap: 9.
+/// Number of hops for which a change must last: 160 ms. The edge of a tone affects the comparison of two
+/// means for 2 * `MEAN` hops and those that its windows overlap: 9.
 const LASTING: usize = 10;
 
-/// Below this lasting change, in dB, a sound is a tone. Tones and hum give 0.1 dB at most, noise for a second
-/// or longer 2.2, a digit in noise as loud as itself 2.6 and more.
+/// Lasting change, in dB, below which a sound is a tone. Tones and hum give 0.1 dB at most, noise for a
+/// second or longer 2.2, a digit in noise as loud as itself 2.6 and more.
 pub(super) const STEADY: f32 = 1.0;
-/// From this lasting change on, in dB, a sound is like speech. In 5 minutes noise gives 3.8 dB at most; the
+/// Lasting change, in dB, from which a sound is like speech. In 5 minutes noise gives 3.8 dB at most; the
 /// prompts and readings give 4.8 and more down to 5 dB in any noise.
 pub(super) const LIKE_SPEECH: f32 = 4.5;
-/// Hops over which a lasting change was seen.
+/// Number of hops over which a lasting change is seen.
 pub(super) const SEEN: usize = LASTING + 2 * MEAN - 1;
 
-/// A measure of how a stream's spectrum changes, hop by hop.
+/// A measure of the change of a stream's spectrum, hop by hop.
 pub(super) struct Modulation {
     fft: Arc<dyn Fft<f32>>,
     hann: Vec<f32>,
     buffer: Vec<Complex<f32>>,
     scratch: Vec<Complex<f32>>,
-    /// The first and last bin of each band, the last excluded.
+    /// First and last bin of each band, the last excluded.
     bands: [(usize, usize); BANDS],
-    /// The mean-square below which a pair of means is silence.
+    /// Mean square below which a pair of means is silence.
     audible: f32,
     /// The hop before.
     previous: [f32; HOP],
-    /// The spectra of the last hops, oldest first, and the mean-squares of their samples.
+    /// Spectra of the last hops, oldest first, and the mean squares of their samples.
     spectra: VecDeque<([f32; BANDS], f32)>,
     /// The last changes, oldest first, in dB.
     changes: VecDeque<f32>,
 }
 
 impl Modulation {
-    /// A measure at the start of a stream in which less than `audible`, a mean-square, is silence.
+    /// Creates a measure at the start of a stream in which a mean square below `audible` is silence.
     pub(super) fn new(audible: f32) -> Modulation {
         let fft = FftPlanner::new().plan_fft_forward(WINDOW);
         let hann = (0..WINDOW)
@@ -91,15 +91,15 @@ impl Modulation {
         }
     }
 
-    /// Forgets what it has heard.
+    /// Forgets the stream so far.
     pub(super) fn reset(&mut self) {
         self.previous = [0.0; HOP];
         self.spectra.clear();
         self.changes.clear();
     }
 
-    /// Takes the next hop with its mean-square, and returns the lasting change in dB: the least of the last
-    /// `LASTING`.
+    /// Takes the next hop with its mean square, and returns the lasting change in dB: the least of the
+    /// last `LASTING` changes.
     pub(super) fn push(&mut self, hop: &[i16; HOP], energy: f32) -> f32 {
         if self.spectra.len() == 2 * MEAN {
             self.spectra.pop_front();
@@ -119,7 +119,7 @@ impl Modulation {
         self.changes.iter().copied().fold(f32::INFINITY, f32::min)
     }
 
-    /// The mean-square of each band in the last two hops.
+    /// Returns the mean square of each band in the last two hops.
     fn spectrum(&mut self, hop: &[i16; HOP]) -> [f32; BANDS] {
         let (before, now) = self.buffer.split_at_mut(HOP);
         for (at, sample) in hop.iter().enumerate() {
@@ -129,12 +129,12 @@ impl Modulation {
             self.previous[at] = sample;
         }
         self.fft.process_with_scratch(&mut self.buffer, &mut self.scratch);
-        // The mean of a squared Hann window is 3/8, and each bin stands for its mirror image, too.
+        // The mean of a squared Hann window is 3/8, and each bin also stands for its mirror image.
         let scale = 2.0 / (0.375 * (WINDOW * WINDOW) as f32);
         self.bands.map(|(from, to)| self.buffer[from..to].iter().map(Complex::norm_sqr).sum::<f32>() * scale)
     }
 
-    /// The change from the older half of the last hops to the newer, in dB.
+    /// Returns the change from the older half of the last hops to the newer half, in dB.
     fn change(&self) -> f32 {
         let mean = |half: usize| {
             let mut sums = ([0.0f32; BANDS], 0.0);
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// The greatest lasting change in seconds of a sound.
+    /// Returns the greatest lasting change in `seconds` of a sound.
     fn greatest(seconds: usize, mut sample: impl FnMut(f32) -> f32) -> f32 {
         let rate = RECOGNIZER_RATE as usize;
         let pcm: Vec<i16> = (0..seconds * rate).map(|at| sample(at as f32 / rate as f32) as i16).collect();
@@ -184,7 +184,7 @@ mod tests {
         (TAU * hz * t).sin()
     }
 
-    /// White noise between -1 and 1.
+    /// Returns a generator of white noise between -1 and 1.
     fn noise() -> impl FnMut() -> f32 {
         let mut seed = 1u32;
         move || {
@@ -213,8 +213,8 @@ mod tests {
         assert!((STEADY..LIKE_SPEECH).contains(&change), "{change} dB");
     }
 
-    /// A formant that glides is like speech in noise as loud as itself, though the loudness of both hardly
-    /// changes.
+    /// Covers a formant that glides: it is like speech in noise as loud as itself, although the loudness
+    /// of both hardly changes.
     #[test]
     fn what_glides_in_noise_is_like_speech() {
         let mut noise = noise();

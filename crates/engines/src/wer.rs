@@ -1,41 +1,43 @@
-//! Word error rates: what was heard against what was said.
+//! Word error rates: comparison of a recognised text with the spoken text.
 //!
-//! Texts are compared as [`normal`] writes them, so that a recogniser is not blamed for its spelling.
+//! Texts are compared in the form that [`normal`] returns, so that a recogniser is not charged for its
+//! spelling.
 
-/// How many words were heard wrong.
+/// Counts of word errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WordErrors {
-    /// Words wrong, missing or too many: the least number of changes that make one text the other.
+    /// Number of wrong, missing and extra words: the least number of changes that turn one text into the
+    /// other.
     pub errors: usize,
-    /// Those of them that were said and not heard.
+    /// Number of missing words, which were spoken but not recognised.
     pub missing: usize,
-    /// Those of them that were heard and not said.
+    /// Number of extra words, which were recognised but not spoken.
     pub extra: usize,
-    /// Words said.
+    /// Number of spoken words.
     pub words: usize,
 }
 
-/// A step on the way from what was said to what was heard.
+/// A step of the alignment of the spoken text with the recognised text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// A word heard as it was said.
+    /// A word that was recognised correctly.
     Right(&'a str),
-    /// A word heard as another.
+    /// A word that was recognised as another.
     Wrong {
-        /// What was said.
+        /// The spoken word.
         said: &'a str,
-        /// What was heard.
+        /// The recognised word.
         heard: &'a str,
     },
-    /// A word that was not heard.
+    /// A word that was not recognised.
     Missing(&'a str),
-    /// A word that was not said.
+    /// A word that was not spoken.
     Extra(&'a str),
 }
 
 impl WordErrors {
-    /// Compares what was heard with what was said. Takes a byte of memory for each pair of words: 100 MB for two texts of
-    /// an hour each.
+    /// Compares the recognised text `heard` with the spoken text `said`. Takes a byte of memory for each
+    /// pair of words: 100 MB for two texts of an hour each.
     #[must_use]
     pub fn between(said: &str, heard: &str) -> WordErrors {
         let (said, heard) = (normal(said), normal(heard));
@@ -49,7 +51,7 @@ impl WordErrors {
         }
     }
 
-    /// Pools two comparisons: long texts count for more than short ones.
+    /// Adds up two comparisons, so that long texts count for more than short ones.
     #[must_use]
     pub fn and(self, other: WordErrors) -> WordErrors {
         WordErrors {
@@ -60,7 +62,7 @@ impl WordErrors {
         }
     }
 
-    /// Errors per hundred words said; no number where nothing was.
+    /// Returns the errors per hundred spoken words; NaN if no words were spoken.
     #[must_use]
     pub fn percent(self) -> f64 {
         match self.words {
@@ -70,10 +72,10 @@ impl WordErrors {
     }
 }
 
-/// The shortest way from what was said to what was heard (Wagner and Fischer, 1974).
+/// Returns the shortest alignment of the spoken with the recognised text (Wagner and Fischer, 1974).
 #[must_use]
 pub fn align<'a>(said: &'a [String], heard: &'a [String]) -> Vec<Step<'a>> {
-    /// The step by which a pair of places is reached.
+    /// Step by which a cell of the alignment table is reached.
     #[derive(Clone, Copy)]
     enum By {
         Both,
@@ -125,9 +127,9 @@ pub fn align<'a>(said: &'a [String], heard: &'a [String]) -> Vec<Step<'a>> {
     steps
 }
 
-/// The words of a text, as they are compared: lower case, without punctuation and apostrophes, hyphens as spaces, ё as е,
-/// numbers up to twelve spelt in English or Russian, and "Mr" and "Mrs" spelt. Languages that write no spaces have a word a
-/// sentence here, so that their rates mean little.
+/// Returns the words of a text in the form in which they are compared: lower case, without punctuation
+/// and apostrophes, hyphens as spaces, ё as е, numbers up to twelve spelt in English or Russian, and "Mr"
+/// and "Mrs" spelt. In languages without spaces a sentence is one word, so their rates mean little.
 #[must_use]
 pub fn normal(text: &str) -> Vec<String> {
     let russian = text.chars().any(|c| ('а'..='я').contains(&c));
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(align(&said, &heard), expected);
     }
 
-    /// Against the definition, on all short texts of two words.
+    /// Compares with the definition, on all short texts of two words.
     #[test]
     fn no_way_is_shorter() {
         fn least(said: &[String], heard: &[String]) -> usize {

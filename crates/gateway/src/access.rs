@@ -1,5 +1,6 @@
-//! An id for each request, which its answer and every line of the log about it carry, and a line for each request
-//! (target `voxline::access`, level info). It has neither query nor headers: there tokens and texts are.
+//! The request log: an id for each request, which its answer and all log lines about it carry, and one log
+//! line for each request (target `voxline::access`, level info). The line has neither query nor headers,
+//! since these contain tokens and texts.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -20,25 +21,26 @@ use super::Gateway;
 use super::error::new_id;
 use super::households::Seat;
 
-/// Carries the id, of whoever names the request first.
+/// Header that carries the request id, which the first party to name the request chooses.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest id taken from a client: whoever asks decides neither how long our lines are nor how many there are.
+/// Longest id taken from a client, in bytes: a client must not decide how long log lines are, nor how many
+/// there are.
 const MAX_ID: usize = 64;
-/// The longest path told; ours have thirty bytes.
+/// Longest path that is logged, in characters. Paths of the gateway have thirty bytes.
 const MAX_PATH: usize = 256;
 
 tokio::task_local! {
-    /// The id of the request that this task answers.
+    /// Id of the request that this task answers.
     static REQUEST_ID_OF: String;
 }
 
-/// The id of the request that is being answered, for its body. Work on another thread has none, and gets a
-/// new one.
+/// Returns the id of the request being answered, for the body of the answer. Work on another thread has no
+/// such id and gets a new one.
 pub(super) fn request_id() -> String {
     REQUEST_ID_OF.try_with(String::clone).unwrap_or_else(|_| new_id())
 }
 
-/// Around everything: names the request, and tells of it once it is over.
+/// Middleware around all routes: assigns an id to the request, and logs the request once it is over.
 pub(super) async fn tell(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -46,7 +48,7 @@ pub(super) async fn tell(
     next: Next,
 ) -> Response {
     let id = given_id(request.headers()).unwrap_or_else(new_id);
-    // At the highest level, so that whatever is logged at all has it.
+    // At the highest level, so that every log line has the id, whatever the log level.
     let span = tracing::error_span!(parent: None, "request", %id);
     let mut line = Line {
         started: gateway.authority.clock().monotonic(),
@@ -66,20 +68,21 @@ pub(super) async fn tell(
     response.map(|body| Body::new(Told { body, line }))
 }
 
-/// The client's own id, where it can be used as it is.
+/// Returns the id that the client chose, if the id is short and plain enough to be used unchanged.
 fn given_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
     let sane = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     ((1..=MAX_ID).contains(&id.len()) && id.bytes().all(sane)).then(|| id.to_owned())
 }
 
-/// Work that may wait for disk or processor, on a thread of its own, told of under the request's id.
+/// Runs work that may block on disk or processor on a thread of its own, within the span of the request.
 pub(super) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     let span = Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(work))
 }
 
-/// What is told of a request when this is dropped: with the last byte of its answer, or when its client has gone.
+/// Details of a request, which are logged when this value is dropped: with the last byte of the answer, or
+/// when the client has gone.
 struct Line {
     gateway: Arc<Gateway>,
     started: Duration,
@@ -87,9 +90,9 @@ struct Line {
     method: Method,
     path: String,
     peer: SocketAddr,
-    /// The place of its connection; in our tests some have none.
+    /// Place of the connection in the connection limiter. Some of our tests have none.
     seat: Option<Arc<Seat>>,
-    /// Nothing where the client was gone before there was an answer.
+    /// Status of the answer; `None` if the client left before there was one.
     status: Option<StatusCode>,
     bytes: u64,
 }
@@ -97,7 +100,7 @@ struct Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let Line { gateway, started, span, method, path, peer, seat, status, bytes } = self;
-        // One that becomes a WebSocket is on its way out of the house.
+        // A connection that becomes a WebSocket is about to leave the connection limiter.
         if let Some(seat) = seat.as_ref().filter(|_| *status != Some(StatusCode::SWITCHING_PROTOCOLS)) {
             seat.release();
         }
@@ -116,7 +119,8 @@ impl Drop for Line {
     }
 }
 
-/// A method can be any word, of any length, that a client makes up.
+/// Returns the label of a method. Clients can make up methods of any name and length, so all others are
+/// `other`.
 pub(super) fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! Who may begin: a gateway that is full says so at once, and serves well those whom it has.
+//! Admission control: a full gateway refuses new sessions at once, and so serves its live sessions well.
 
 use std::num::NonZero;
 use std::time::Duration;
@@ -11,26 +11,27 @@ use super::pending::Place;
 use super::sessions::Full;
 use super::{BUSY_WAIT, Gateway};
 
-/// How long a session with audio may wait for its next turn before no more are taken, however few there are: other
-/// programs may need the machine, or speech cost more than was measured. Finals should come within two seconds of the
-/// speech.
+/// Longest time that a session with audio may wait for its next turn. Beyond it no more sessions are
+/// admitted, however few there are: other programs may need the machine, or speech may cost more than was
+/// measured. Finals should come within two seconds of the speech.
 const LATE: Duration = Duration::from_secs(2);
 
-/// The part of its threads' time that a gateway may spend on finals, were all its clients to speak without a pause: the
-/// rest evens out that many may end an utterance at once, and is for guesses. Of calls about half is speech, so there it
-/// is a third.
+/// Share of its threads' time that a gateway may spend on finals if all its clients spoke without a pause.
+/// The rest absorbs utterances that end at the same moment, and serves partial results. About half of a
+/// call is speech, so with calls the share is a third.
 const LOAD: f64 = 0.7;
 
-/// How many live sessions `threads` carry, of a recogniser that takes `real_time_factor` seconds for a second of speech:
-/// at least one. What [`Options::max_sessions`](super::Options::max_sessions) may be set to.
+/// Returns the number of live sessions that `threads` can carry, at least one, with a recogniser that takes
+/// `real_time_factor` seconds for a second of speech. It is a suitable value for
+/// [`Options::max_sessions`](super::Options::max_sessions).
 #[must_use]
 pub fn capacity(real_time_factor: f64, threads: NonZero<usize>) -> usize {
     let sessions = LOAD * threads.get() as f64 / real_time_factor;
-    // A cast of what is no number, or too large for one, ends at the bounds.
+    // The cast saturates: NaN becomes 0, and a number that is too large becomes `usize::MAX`.
     (sessions as usize).max(1)
 }
 
-/// Why no session can start now.
+/// Reason why no session can start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Obstacle {
     Draining,
@@ -39,7 +40,7 @@ pub(super) enum Obstacle {
 }
 
 impl Obstacle {
-    /// Its name among the metrics.
+    /// Returns the label of the reason in the metrics.
     pub(super) fn name(self) -> &'static str {
         match self {
             Obstacle::Draining => "draining",
@@ -59,7 +60,8 @@ impl Obstacle {
 }
 
 impl Full {
-    /// Tells the client, and whoever watches the gateway: this one had come before the last place was taken.
+    /// Counts the refusal in the metrics and returns the message for the client, which was admitted before
+    /// the last place was taken.
     pub(super) fn tell(self, gateway: &Gateway) -> &'static str {
         let (reason, message) = match self {
             Full::Gateway => (Obstacle::Full.name(), "no room for a session"),
@@ -71,7 +73,7 @@ impl Full {
 }
 
 impl Gateway {
-    /// Whether a session could start now.
+    /// Checks that a session could start now.
     pub(super) fn room_for_session(&self) -> Result<(), Obstacle> {
         if self.sessions.count() >= self.options.max_sessions && !self.is_draining() {
             return Err(Obstacle::Full);
@@ -79,7 +81,8 @@ impl Gateway {
         self.takes_sessions()
     }
 
-    /// The same, where it has a socket already; whether there is a place is told by who takes it.
+    /// Checks that a session could start now for a client that already has a socket. The registry checks
+    /// for a free place when the session is inserted.
     pub(super) fn takes_sessions(&self) -> Result<(), Obstacle> {
         match () {
             () if self.is_draining() => Err(Obstacle::Draining),
@@ -88,12 +91,13 @@ impl Gateway {
         }
     }
 
-    /// Lets in a client who wants a session of its own. The last place may still be taken before it says `start`.
+    /// Admits a client that wants a session of its own. The last place may still be taken before the client
+    /// says `start`.
     pub(super) fn admit_session(&self) -> Result<(), ApiError> {
         self.room_for_session().map_err(|obstacle| self.turn_away(obstacle))
     }
 
-    /// Lets in a socket for a session that exists, also where there is no room for another.
+    /// Admits a socket for an existing session, even if there is no room for another session.
     pub(super) fn admit_socket(&self) -> Result<(), ApiError> {
         if self.is_draining() {
             return Err(self.turn_away(Obstacle::Draining));
@@ -101,7 +105,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// A place for a socket of `identity` until it begins its session.
+    /// Takes a place for a socket of `identity`, to be held until it begins its session.
     pub(super) fn place_for_socket(&self, identity: &Identity) -> Result<Place, ApiError> {
         self.pending_sockets.admit(identity).map_err(|full| match full {
             Full::Gateway => self.turn_away(Obstacle::Full),
@@ -109,7 +113,7 @@ impl Gateway {
         })
     }
 
-    /// A place for a task of `identity` until it begins its session.
+    /// Takes a place for a task of `identity`, to be held until it begins its session.
     pub(super) fn place_for_task(&self, identity: &Identity) -> Result<Place, ApiError> {
         self.pending_tasks.admit(identity).map_err(|full| match full {
             Full::Gateway => self.turn_away(Obstacle::Full),

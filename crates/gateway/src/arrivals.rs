@@ -1,22 +1,22 @@
-//! When audio came, for what is told of it later to be timed.
+//! Arrival times of audio, from which the latency of results is measured.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use voxline::audio::FramePos;
 
-/// Audio that came within this time counts as having come at once, which bounds how much is kept.
+/// Audio that arrives within this time counts as arriving at once, which bounds the number of stored times.
 const GRAIN: Duration = Duration::from_millis(20);
 
-/// The times at which the audio arrived that isn't final yet.
+/// Arrival times of the audio that isn't final yet.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
-    /// Where audio ended that came together, and when its first frame came.
+    /// End position of each batch of audio, and arrival time of the batch's first frame.
     parts: VecDeque<(FramePos, Instant)>,
 }
 
 impl Arrivals {
-    /// Audio up to `end` came.
+    /// Records the arrival at `now` of audio up to `end`.
     pub(super) fn note(&mut self, end: FramePos, now: Instant) {
         match self.parts.back_mut() {
             Some((last, since)) if now.saturating_duration_since(*since) < GRAIN => *last = end,
@@ -24,13 +24,13 @@ impl Arrivals {
         }
     }
 
-    /// When the frame at `position` came, where it is still known.
+    /// Returns the arrival time of the frame at `position`, if that is still known.
     pub(super) fn of(&self, position: FramePos) -> Option<Instant> {
         let part = self.parts.partition_point(|(end, _)| *end <= position);
         self.parts.get(part).map(|(_, since)| *since)
     }
 
-    /// Forgets what lies before `position`.
+    /// Forgets arrivals before `position`.
     pub(super) fn forget(&mut self, position: FramePos) {
         let parts = self.parts.partition_point(|(end, _)| *end <= position);
         self.parts.drain(..parts);

@@ -1,4 +1,4 @@
-//! `POST /asr`: one short recording in, its text out.
+//! `POST /asr`: recognition of one short recording.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,17 +23,18 @@ use super::{Gateway, body, busy};
 use voxline::engine::{EngineError, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, StreamOptions};
 use voxline_support::clock::civil;
 
-/// Documented limits: 20 MB, 5 minutes, one channel.
+/// Documented limit of a recording's size: 20 MB. A recording has one channel.
 pub(super) const MAX_BYTES: usize = 20 * 1024 * 1024;
+/// Documented limit of a recording's length.
 const MAX_DURATION: Duration = Duration::from_secs(5 * 60);
-/// What is heard in one turn: a second.
+/// Samples recognised in one turn: one second.
 const PART: usize = RECOGNIZER_RATE as usize;
 const PART_MILLISECONDS: u64 = 1_000;
 
 #[derive(Deserialize)]
 pub(super) struct Parameters {
-    /// The language spoken; where absent the default of the project or the gateway. Not of the original
-    /// service, which knows Russian only.
+    /// Language spoken. The default is that of the project or of the gateway. The parameter is not part of
+    /// the original service, which supports only Russian.
     language: Option<String>,
 }
 
@@ -46,7 +47,8 @@ pub(super) async fn recognise(
     answer(gateway, identity, MAX_DURATION, asked, request).await
 }
 
-/// Hears the recording of up to `longest` in `request`, and charges it to whose token it is, if anybody's.
+/// Recognises the recording in `request`, of up to `longest`, and charges it to `identity`, if there is
+/// one.
 pub(super) async fn answer(
     gateway: Arc<Gateway>,
     identity: Result<Option<Identity>, ApiError>,
@@ -56,7 +58,7 @@ pub(super) async fn answer(
 ) -> Response {
     let is_waiting = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
-    // Who would be refused anyway need not send a recording.
+    // A client that would be refused anyway need not send its recording.
     let admitted = identity.and_then(|identity| {
         let Query(parameters) = asked?;
         if let Some(identity) = &identity {
@@ -65,7 +67,8 @@ pub(super) async fn answer(
         if body.size_hint().lower() > MAX_BYTES as u64 {
             return Err(recording::too_large(MAX_BYTES));
         }
-        // A place is taken only by what has arrived: slow clients would keep all places without any work being done.
+        // A place is taken only for a recording that has arrived: otherwise slow clients would keep all
+        // places without any work being done.
         drop(gateway.capacity(identity.as_ref()).place()?);
         Ok((identity, parameters, gateway.recognizer()?.clone()))
     });
@@ -74,7 +77,8 @@ pub(super) async fn answer(
             work(gateway, identity, recognizer, longest, parameters.language, body).await
         }
         Err(refusal) => {
-            // Who waits for leave to send (`Expect`) would take the reading for it.
+            // A client that waits for permission to send (`Expect`) would take the reading for that
+            // permission.
             if !is_waiting {
                 body::discard(body);
             }
@@ -115,28 +119,30 @@ async fn work(
         let recording = Recording::decode(file, longest, cancellation);
         let hearing =
             recording.and_then(|recording| Hearing::open(&*recognizer, recording, &options, charge));
-        // Whether anybody waits for it or not, the place and the room are taken until here.
+        // The place and the room stay taken until here, even if the client has left.
         (hearing, (place, room))
     };
     let (hearing, held) = capacity.decoders.run(decode).await?;
     let (told, hears) = oneshot::channel();
     let job = Job { hearing: hearing?, told: Some(told), held: Some(held) };
-    // This future is dropped when the connection ends, and the work with it.
+    // This future is dropped when the connection ends, and the job with it.
     let _ticket =
         gateway.scheduler.add(capacity.rank, Box::new(job)).map_err(|error| ApiError::internal(&error))?;
     let segments = hears.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
     Ok(json_response(StatusCode::OK, &shape(&segments, gateway.authority.clock().unix())))
 }
 
-/// A recording that is being heard.
+/// Recognition of one recording in progress.
 struct Hearing<C> {
     recording: Recording,
-    /// How many samples were heard, and milliseconds charged.
+    /// Number of samples recognised.
     heard: usize,
+    /// Number of milliseconds charged.
     charged: u64,
     stream: Box<dyn RecognizerStream>,
     segments: Vec<Segment>,
-    /// Is told the milliseconds of what is heard next, so that no more is heard than can be paid for.
+    /// Called with the milliseconds of audio to be recognised next, so that no more is recognised than is
+    /// paid for.
     charge: C,
 }
 
@@ -154,7 +160,7 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
         Ok(Hearing { recording, heard: 0, charged: 0, stream, segments: Vec::new(), charge })
     }
 
-    /// Hears the next second. Whether there was one.
+    /// Recognises the next second. Returns whether there was one.
     fn go_on(&mut self) -> Result<bool, ApiError> {
         let failed = |error: EngineError| ApiError::internal(&error);
         let Recording { samples, milliseconds } = &self.recording;
@@ -165,7 +171,7 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
         }
         let part = &rest[..rest.len().min(PART)];
         self.heard += part.len();
-        // The last part has what is left, so that roundings don't add up.
+        // The last part is charged what is left, so that rounding errors don't add up.
         let left = milliseconds.saturating_sub(self.charged);
         let charge = if self.heard == samples.len() { left } else { left.min(PART_MILLISECONDS) };
         self.charged += charge;
@@ -175,11 +181,11 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
     }
 }
 
-/// The same, turn by turn.
+/// A scheduler job that recognises one recording, a part in each turn.
 struct Job<C> {
     hearing: Hearing<C>,
     told: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
-    /// Its place among the requests, and its file's room.
+    /// Permits for its place among the requests and for the room that its file takes.
     held: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
@@ -192,18 +198,19 @@ impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ApiError::internal(&"recogniser panicked")),
         };
-        // Before the answer: a client that asks again on reading it finds the place free.
+        // Release the place before the answer: a client that sends its next request on reading the answer
+        // finds the place free.
         self.held = None;
         if let Some(told) = self.told.take() {
-            // Who left doesn't wait for it.
+            // The receiver is gone if the client has left.
             let _ = told.send(result);
         }
         Next::Over
     }
 }
 
-/// The documented answer: a list of hypotheses for the whole recording, best first. There is one, or none where nothing
-/// was said.
+/// Returns the documented answer: a list of hypotheses for the whole recording, best first. There is one
+/// hypothesis, or none if nothing was said.
 fn shape(segments: &[Segment], now: Duration) -> serde_json::Value {
     let spoken: Vec<&Segment> = segments.iter().filter(|segment| !segment.text.is_empty()).collect();
     let punctuated = spoken.iter().map(|segment| segment.text.trim()).collect::<Vec<_>>().join(" ");
@@ -218,7 +225,7 @@ fn shape(segments: &[Segment], now: Duration) -> serde_json::Value {
     json!({ "qid": request_id(), "result": { "texts": texts, "phrase_id": phrase_id(now) } })
 }
 
-/// A version 4 UUID that begins with the time, to the minute, as the service writes it.
+/// Returns a version 4 UUID that begins with the time, to the minute, as the service writes it.
 fn phrase_id(now: Duration) -> String {
     let minutes = now.as_secs() / 60;
     let (year, month, day) = civil(minutes / (24 * 60));
@@ -228,13 +235,14 @@ fn phrase_id(now: Duration) -> String {
     format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}-{}", groups.join("-"))
 }
 
-/// Lower case without punctuation, as the service writes `text`; marks inside a word (`don't`, `кое-что`) stay.
+/// Returns `text` in lower case without punctuation, as the service writes its `text` field. Marks inside a
+/// word (`don't`, `кое-что`) stay.
 pub(super) fn plain(text: &str) -> String {
     let words = text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
     words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
-/// The mean over the segments, each weighted by its length in letters.
+/// Returns the mean confidence of the segments, each weighted by its number of characters.
 fn confidence(spoken: &[&Segment]) -> f64 {
     let (mut sum, mut letters) = (0.0, 0.0);
     for segment in spoken {

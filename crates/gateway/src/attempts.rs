@@ -1,7 +1,7 @@
-//! How often an address may be wrong about who it is.
+//! Rate limiting of failed authentication, per client address.
 //!
-//! Nobody guesses 256 bits. But whoever tries costs a look into the store each time, and hides among those who are
-//! right.
+//! A token of 256 bits can't be guessed. But each attempt costs a look-up in the store, and an attacker's
+//! attempts hide among those of legitimate clients.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -16,30 +16,33 @@ use http::StatusCode;
 use super::Gateway;
 use super::error::ApiError;
 
-/// How long until one failure is forgiven.
+/// Time in which the bucket of an address regains one failure.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(3);
-/// How many addresses are remembered, in less than a megabyte.
+/// Maximum number of addresses in the table, which then takes less than a megabyte.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// Extends an answer that says: you are not who you say you are.
+/// Response extension that marks an answer as failed authentication.
 #[derive(Clone, Copy)]
 pub(super) struct Failed;
 
-/// Counts the failures of each address: a token bucket, which is kept as the time at which it will be full again.
+/// A rate limiter of failed authentication: one token bucket per client address, stored as the time at
+/// which the bucket will be full again.
 pub(super) struct Attempts {
     burst: u32,
-    /// Buckets that are full need no entry.
+    /// Time at which each bucket will be full. Full buckets need no entry.
     full_at: Mutex<HashMap<IpAddr, Duration>>,
 }
 
 impl Attempts {
-    /// Allows each address `burst` failures at once; any number where that is 0.
+    /// Creates a limiter that allows each address `burst` failures at once, or any number if `burst` is 0.
     pub(super) fn new(burst: u32) -> Attempts {
         Attempts { burst, full_at: Mutex::default() }
     }
 
-    /// Whether `address` may try at `now`, a time that never steps back, counted from any fixed moment; else how long it
-    /// should wait.
+    /// Checks that `address` may try to authenticate at `now`, a monotonic time since any fixed moment.
+    ///
+    /// # Errors
+    /// Returns the time that the client should wait if the bucket of `address` is empty.
     fn allow(&self, address: IpAddr, now: Duration) -> Result<(), Duration> {
         let full_at = self.full_at().get(&household(address)).copied().unwrap_or(now);
         let after_one_more = full_at.max(now) - now + FORGIVEN_AFTER;
@@ -49,8 +52,8 @@ impl Attempts {
         }
     }
 
-    /// `address` was wrong at `now`. Several may be wrong at once, all of them allowed while there was room for one: an
-    /// empty bucket doesn't become emptier.
+    /// Counts a failure of `address` at `now`. Several requests may fail at once after all were allowed
+    /// while there was room for one: the bucket then stays empty and goes no lower.
     fn failed(&self, address: IpAddr, now: Duration) {
         if self.burst == 0 {
             return;
@@ -59,7 +62,8 @@ impl Attempts {
         let mut buckets = self.full_at();
         if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
             buckets.retain(|_, full_at| *full_at > now);
-            // Whoever failed least is forgotten first, so that nobody gets out by coming from many addresses.
+            // The address with the fewest failures is forgotten first, so that a client can't have its own
+            // failures forgotten by failing from many other addresses.
             let fullest = buckets.iter().min_by_key(|(_, full_at)| **full_at).map(|(address, _)| *address);
             if let Some(fullest) = fullest.filter(|_| buckets.len() >= MAX_ADDRESSES) {
                 buckets.remove(&fullest);
@@ -69,7 +73,7 @@ impl Attempts {
         *full_at = ((*full_at).max(now) + FORGIVEN_AFTER).min(now + self.capacity());
     }
 
-    /// How long an empty bucket takes to be full.
+    /// Returns the time that an empty bucket takes to fill.
     fn capacity(&self) -> Duration {
         match self.burst {
             0 => Duration::MAX,
@@ -82,7 +86,8 @@ impl Attempts {
     }
 }
 
-/// What one client has to itself: an address of IPv4; of IPv6 a network of 64 bits, in which it may take any.
+/// Returns the address, or network of addresses, that counts as one client: an IPv4 address, or an IPv6
+/// network of 64 bits, of which a client may use any address.
 pub(super) fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
@@ -91,14 +96,14 @@ pub(super) fn household(address: IpAddr) -> IpAddr {
 }
 
 impl Gateway {
-    /// An address showed a wrong token where no answer of HTTP says so.
+    /// Counts a wrong token that `address` sent where no HTTP answer reports the failure.
     pub(super) fn note_failure(&self, address: IpAddr) {
         self.attempts.failed(address, self.authority.clock().monotonic());
     }
 }
 
-/// In front of every route that asks who it is: refuses an address that was wrong too often before anything is looked
-/// at.
+/// Middleware of every route that authenticates its client: refuses an address with too many failures
+/// before the request is examined.
 pub(super) async fn limit(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -131,7 +136,7 @@ mod tests {
         IpAddr::V4(number.into())
     }
 
-    /// How often `address` can fail at `now` before it is refused.
+    /// Returns the number of failures that `address` can have at `now` before it is refused.
     fn failures(attempts: &Attempts, address: IpAddr, now: Duration) -> u32 {
         let mut count = 0;
         while count < 1_000 && attempts.allow(address, now).is_ok() {
@@ -150,7 +155,8 @@ mod tests {
         assert_eq!(attempts.allow(one, NOW + FORGIVEN_AFTER / 3), Err(FORGIVEN_AFTER / 3 * 2));
         assert_eq!(failures(&attempts, one, NOW + FORGIVEN_AFTER), 1);
         assert_eq!(failures(&attempts, one, NOW + FORGIVEN_AFTER * 100), 20);
-        // What was under way when the last place was taken makes nobody wait longer.
+        // Failures of requests that were already under way when the bucket emptied make no client wait
+        // longer.
         (0..50).for_each(|_| attempts.failed(one, NOW + FORGIVEN_AFTER * 100));
         assert_eq!(attempts.allow(one, NOW + FORGIVEN_AFTER * 101), Ok(()));
         assert_eq!(failures(&Attempts::new(0), one, NOW), 1_000);
@@ -177,7 +183,7 @@ mod tests {
             assert!(attempts.full_at().len() <= MAX_ADDRESSES);
         }
         assert_eq!(failures(&attempts, v4(0), NOW), 0);
-        // All but the first are forgiven by now, and make room for one that fails.
+        // By now all addresses but the first have full buckets again, and make room for one that fails.
         attempts.failed(v4(many), NOW + FORGIVEN_AFTER);
         assert_eq!(attempts.full_at().len(), 2);
     }

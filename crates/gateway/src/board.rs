@@ -1,4 +1,4 @@
-//! Where a session's sockets and its recogniser meet.
+//! Shared state of a session, between its sockets and its recogniser.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,42 +11,43 @@ use super::queue::Queue;
 use voxline::audio::{FramePos, FrameRange};
 use voxline::session::protocol::Final;
 
-/// What is known of a session.
+/// State of a session.
 pub(super) struct State {
-    /// The timeline up to here is held, recognised, or a gap.
+    /// Position up to which the timeline is held, recognised, or a gap.
     pub(super) received: FramePos,
-    /// The timeline up to here is covered by finals and gaps.
+    /// Position up to which the timeline is covered by finals and gaps.
     pub(super) final_: FramePos,
-    /// How many frames of audio were taken, gaps not counted.
+    /// Number of frames of audio that were received, without gaps.
     pub(super) heard: u64,
-    /// All finals, since a client may ask for any again.
+    /// All final results, since a client may ask for any of them again.
     pub(super) finals: Vec<Final>,
-    /// The guess at the segment that follows them.
+    /// Partial result for the segment after the last final.
     pub(super) partial: Option<Partial>,
-    /// The gaps above `final_`, in order: those that the recogniser has not come to.
+    /// Gaps above `final_`, in order: those that the recogniser has not yet reached.
     pub(super) gaps: VecDeque<FrameRange>,
     pub(super) queue: Queue,
-    /// When the audio came that isn't final.
+    /// Arrival times of the audio that isn't final.
     pub(super) arrivals: Arrivals,
-    /// Audio up to here was flushed.
+    /// Position up to which audio was flushed.
     pub(super) flushed: FramePos,
-    /// Messages of the client other than audio, on whichever socket they come.
+    /// Rate limiter of the client's messages other than audio, on all its sockets.
     pub(super) control: ControlLimit,
-    /// Utterances that the client ended by flushes and gaps, by the time of the audio: each makes a final.
+    /// Rate limiter of the utterances that the client ends by flushes and gaps, on the clock of the audio.
+    /// Each of them makes a final.
     pub(super) cuts: ControlLimit,
-    /// Where the audio ends, once the client has said so.
+    /// End of the audio, once the client has announced it.
     pub(super) finish: Option<FramePos>,
-    /// Everything is final.
+    /// True once everything is final.
     pub(super) done: bool,
-    /// The recogniser failed; nothing more will come.
+    /// True once the recogniser has failed; no more results will follow.
     pub(super) failed: bool,
-    /// Nobody wants the session any more.
+    /// True once the session is no longer wanted.
     pub(super) over: bool,
-    /// The number of the socket that has the session now.
+    /// Number of the socket that has the session now.
     pub(super) attachment: u64,
 }
 
-/// A guess at the segment after the last final.
+/// A partial result for the segment after the last final.
 #[derive(Clone)]
 pub(super) struct Partial {
     pub(super) revision: u64,
@@ -54,7 +55,8 @@ pub(super) struct Partial {
     pub(super) text: String,
 }
 
-/// Where the sockets leave work and the recogniser posts what came of it.
+/// State of a session with change notification: the sockets leave work here, and the recogniser posts its
+/// results.
 pub(super) struct Board {
     state: Mutex<State>,
     changed: watch::Sender<()>,
@@ -83,18 +85,18 @@ impl Board {
         Board { state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
-    /// The state, which must not be held across an await.
+    /// Locks the state. The guard must not be held across an await.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // The worker's panics happen in the recogniser, outside the lock.
+        // Panics of the worker happen in the recogniser, outside the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells of every change from now on.
+    /// Returns a receiver that is notified of every change from now on.
     pub(super) fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Changes the state and tells all who watch.
+    /// Changes the state and notifies all receivers.
     pub(super) fn post<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.lock());
         self.changed.send_replace(());

@@ -1,33 +1,42 @@
-//! Reading what a client sends, within bounds.
+//! Reading of request bodies within limits of size and time.
 
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use futures::StreamExt;
 
-/// How long, and how much of, a body that nobody wants is read.
+/// Longest time for which an unwanted body is read.
 const DISCARDING: Duration = Duration::from_secs(5);
+/// Most bytes of an unwanted body that are read.
 const DISCARDED: usize = 32 << 20;
 
-/// Why a body was not read.
+/// Reason why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadBody {
-    /// It has more bytes than allowed.
+    /// The body has more bytes than allowed.
     TooLarge,
-    /// It didn't arrive in time.
+    /// The body didn't arrive in time.
     Late,
-    /// There is no memory for more of it.
+    /// There is no memory for more of the body.
     NoRoom,
     /// The connection broke.
     Broken,
 }
 
-/// The whole of `body`, or a refusal as soon as it has more than `limit` bytes, or is not there after `patience`.
+/// Reads the whole of `body`.
+///
+/// # Errors
+/// Returns [`BadBody`] as soon as the body has more than `limit` bytes, or if it has not arrived after
+/// `patience`.
 pub(super) async fn read(body: Body, limit: usize, patience: Duration) -> Result<Vec<u8>, BadBody> {
     read_where(body, limit, patience, |_| true).await
 }
 
-/// As [`read`], but refuses what finds no room: that is asked for each part by its length.
+/// Reads a body like [`read`], and asks `room` for each part, by its length, whether there is memory for
+/// it.
+///
+/// # Errors
+/// Returns [`BadBody::NoRoom`] if `room` refuses a part, and the errors of [`read`].
 pub(super) async fn read_where(
     body: Body,
     limit: usize,
@@ -60,8 +69,8 @@ pub(super) async fn read_where(
     read
 }
 
-/// Takes what a client still sends although its request is refused. A connection that is closed with bytes unread is
-/// reset, and the reset may overtake the refusal.
+/// Reads and discards what a client still sends although its request is refused. A connection that is
+/// closed with unread bytes is reset, and the reset may overtake the refusal.
 pub(super) fn discard(body: Body) {
     if !body.is_end_stream() {
         discard_rest(body.into_data_stream());

@@ -1,5 +1,5 @@
-//! What requests with a token, and those of the demo, each have to themselves: nobody who has a token waits
-//! for those who have none.
+//! Separate capacities for requests with a token and for those of the demo, so that no client with a token
+//! waits for clients without.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -11,30 +11,31 @@ use super::scheduler::Rank;
 use super::{Options, access, asr, busy};
 use voxline::decode::Cancellation;
 
-/// A demo has this part of what requests with tokens have, beside them.
+/// Divisor of the demo's capacity: the demo has this part of the capacity for requests with a token, in
+/// addition to it.
 const DEMO_PART: usize = 4;
 
-/// The capacity for requests of one kind.
+/// Capacity for requests of one kind.
 pub(super) struct Capacity {
     /// Places for requests that keep an engine busy: recordings and speech.
     pub(super) places: Arc<Semaphore>,
     /// Bytes that recordings may still take up.
     pub(super) room: Arc<Semaphore>,
-    /// Decodes recordings.
+    /// Threads that decode recordings.
     pub(super) decoders: DecodePool,
-    /// Turns to speak.
+    /// Permits to synthesise speech.
     pub(super) voices: Arc<Semaphore>,
-    /// The priority of their recordings.
+    /// Scheduling priority of recordings of this kind.
     pub(super) rank: Rank,
 }
 
 impl Capacity {
-    /// For requests with a token.
+    /// Returns the capacity for requests with a token.
     pub(super) fn paying(options: &Options) -> Capacity {
         Capacity::new(options.max_requests, options.threads.get(), Rank::Recording)
     }
 
-    /// For requests without.
+    /// Returns the capacity for requests of the demo.
     pub(super) fn demo(options: &Options) -> Capacity {
         let part = |whole: usize| whole.div_ceil(DEMO_PART);
         Capacity::new(part(options.max_requests), part(options.threads.get()), Rank::Demo)
@@ -51,27 +52,31 @@ impl Capacity {
         }
     }
 
-    /// A place, held until it is dropped.
+    /// Takes a place, which is held until the permit is dropped.
+    ///
+    /// # Errors
+    /// Returns [`ApiError`] with status 429 if all places are taken.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.places.clone().try_acquire_owned().map_err(|_| busy())
     }
 }
 
-/// A bounded number of threads that decode uploads, of which the others wait in the order they came. What
-/// they hold is a part of tokio's threads for blocking work, so that tokens and sessions, which need these
-/// too, never wait for them.
+/// A limit on the number of threads that decode uploads. Further uploads wait in the order of their
+/// arrival. The decoders use only a part of tokio's blocking threads, so that tokens and sessions, which
+/// need these threads too, never wait for them.
 pub(super) struct DecodePool(Arc<Semaphore>);
 
 impl DecodePool {
-    /// A pool for a gateway that recognises on `threads`: half as many, as decoding takes a hundredth of the
-    /// time that recognition does, and the rest answers meanwhile.
+    /// Creates a pool for a gateway that recognises on `threads` threads. The pool has half as many, since
+    /// decoding takes a hundredth of the time of recognition, and the other threads stay free to answer
+    /// requests.
     pub(super) fn beside(threads: usize) -> DecodePool {
         let threads = NonZero::new(threads.div_ceil(2)).unwrap_or(NonZero::<usize>::MIN);
         DecodePool(Arc::new(Semaphore::new(threads.get())))
     }
 
-    /// Runs `work` when it is its turn. Where its caller leaves, it is cancelled; what it owns, permits
-    /// included, is dropped when it has ended and not before.
+    /// Runs `work` when it is its turn. If the caller is dropped, `work` is cancelled. Everything that
+    /// `work` owns, permits included, is dropped when it has ended and not before.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(Cancellation) -> T + Send + 'static,
@@ -89,7 +94,7 @@ impl DecodePool {
     }
 }
 
-/// Cancels work whose caller has left.
+/// Cancels work when its caller is dropped.
 struct CancelOnDrop(Cancellation);
 
 impl Drop for CancelOnDrop {

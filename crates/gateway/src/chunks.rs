@@ -1,5 +1,5 @@
-//! `POST /asr_stream/create_task`, `POST /asr_stream/add_chunk`, `GET /asr_stream/get_result`: the numbered-chunk stream
-//! as documented.
+//! `POST /asr_stream/create_task`, `POST /asr_stream/add_chunk`, `GET /asr_stream/get_result`: the
+//! documented stream of numbered chunks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,23 +26,23 @@ use voxline::engine::{EngineError, RECOGNIZER_RATE};
 use voxline::session::protocol::{Latency, Start};
 use voxline_support::hex;
 
-/// The documented limit of a chunk: a second at 16 kHz with its header.
+/// Documented limit of a chunk, in bytes: one second at 16 kHz with its header.
 const MAX_BYTES: usize = 32_100;
-/// A code of ours: the documentation has none for a task that isn't there.
+/// Error code for an unknown task. The code is our own, since the documentation has none.
 const NO_TASK: u16 = 4104;
 
-/// Of `create_task`. Not of the original service, which knows Russian only.
+/// Query of `create_task`. It is not part of the original service, which supports only Russian.
 #[derive(Deserialize)]
 struct Opening {
-    /// The language spoken; where absent the default of the project or the gateway.
+    /// Language spoken. The default is that of the project or of the gateway.
     language: Option<String>,
 }
 
-/// Of `add_chunk`.
+/// Query of `add_chunk`.
 #[derive(Deserialize)]
 struct Position {
     chunk_num: u64,
-    /// 1 on the last chunk.
+    /// 1 on the last chunk, otherwise 0.
     #[serde(default)]
     last: u8,
 }
@@ -73,8 +73,9 @@ fn answer(result: Result<Value, ApiError>) -> Response {
 
 #[expect(clippy::disallowed_methods, reason = "a task's deadlines are real time")]
 fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> {
-    // In whole milliseconds, like the ends of tokens, and before the check: an end too early keeps a task that nobody
-    // revoked, one too late would take it for revoked.
+    // Rounded down to milliseconds, like the expiry times of tokens, and taken before the check. An expiry
+    // that is too early keeps a task whose token was not revoked; one that is too late would take an
+    // expired token for a revoked one.
     let checked = Duration::from_millis(millis(gateway.authority.clock().unix()));
     let identity = gateway.authorise(request, Scope::AsrStream)?;
     let now = Instant::now();
@@ -109,11 +110,11 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     Ok(json!({ "task_id": id, "task_token": token.expose_secret() }))
 }
 
-/// Refuses what no session can begin with, before a client has chunks for it.
+/// Refuses a task that no session could begin with, before its client sends chunks.
 fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), ApiError> {
     let recognizer = gateway.recognizer()?;
     if start.language.is_none() {
-        // A default is the operator's: no client can choose it wrongly.
+        // The default is the operator's choice, so no client can be wrong about it.
         return Ok(());
     }
     let options = gateway.stream_options(Some(identity), start.language.clone());
@@ -132,7 +133,8 @@ async fn add(gateway: &Gateway, request: Request) -> Result<Value, ApiError> {
         1 => true,
         other => return Err(bad(400, format!("last is {other}, expected 0 or 1"))),
     };
-    // Before it takes its turn: a chunk that never arrives must not hold up the one that is sent again.
+    // Receive the file before the chunk takes its turn: a chunk that never arrives must not hold up the
+    // same chunk sent again.
     let file =
         recording::receive(request.into_body(), MAX_BYTES, gateway.options.body_timeout, |_| true).await?;
     let text = task.add(gateway, Chunk { number, last, file }).await?;
@@ -141,7 +143,7 @@ async fn add(gateway: &Gateway, request: Request) -> Result<Value, ApiError> {
 
 fn result(gateway: &Gateway, request: &Request) -> Result<Value, ApiError> {
     let task = find(gateway, request)?;
-    // Before the text: what is done has all of it.
+    // Check this before reading the text: a task that is done has all of its text.
     let is_done = task.is_done();
     let text = task.text()?;
     if is_done {
@@ -151,8 +153,9 @@ fn result(gateway: &Gateway, request: &Request) -> Result<Value, ApiError> {
     Ok(json!({ "text": text.plain, "punctuated_text": text.punctuated, "status": status }))
 }
 
-/// The task whose token the request carries. Who has no task's token learns nothing of any task; who has one learns
-/// nothing of another's: a task that isn't the token's is answered like one that isn't there.
+/// Returns the task whose token the request carries. A client without a task's token learns nothing of any
+/// task, and a client with one learns nothing of other tasks: the answer is the same for a task of another
+/// token and for a task that doesn't exist.
 fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Task>, ApiError> {
     let found = match bearer(request.headers()) {
         Some(token) => gateway.tasks.find(&Fingerprint::of(token)),
@@ -176,25 +179,25 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Task>, ApiError> {
     task.filter(|task| task.id == task_id).ok_or_else(no_task)
 }
 
-/// With the status that the documentation prints, where the operator wants that.
+/// Gives `error` the status that the documentation prints, if the operator has chosen that.
 fn documented(gateway: &Gateway, error: ApiError) -> ApiError {
     if gateway.options.documented_status { error.documented() } else { error }
 }
 
-/// What the request's address says, once it is known who asks.
+/// Parses the query of a request whose client is already authenticated.
 fn parameters<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
     let parsed = Query::try_from_uri(request.uri());
     parsed.map(|Query(parameters)| parameters).map_err(|error| bad(400, error.body_text().to_lowercase()))
 }
 
-/// A version 4 UUID with hyphens, as the service writes it.
+/// Returns a version 4 UUID with hyphens, as the service writes it.
 fn task_id() -> String {
     let digits = new_id();
     let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
     groups.join("-")
 }
 
-/// 256 bits in hexadecimal, as the service writes them.
+/// Returns a token of 256 bits in hexadecimal, as the service writes it.
 fn task_token() -> SecretString {
     let bytes: [u8; 32] = random_bytes();
     SecretString::from(hex(&bytes))

@@ -1,4 +1,5 @@
-//! Pages of other origins: which may use the gateway from a browser, by HTTP (CORS) and by WebSocket.
+//! Access control for pages of other origins that use the gateway from a browser, over HTTP (CORS) and over
+//! WebSocket.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,15 +13,15 @@ use url::Url;
 use super::access::REQUEST_ID;
 use super::error::ApiError;
 
-/// How long a browser may remember what it is allowed: Chromium asks again after two hours whatever is said here.
+/// Time for which a browser may cache a permission. Chromium caps it at two hours.
 const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 
-/// Where a page is from: a scheme, a host and a port, or any.
+/// Origin of a web page: a scheme, a host and a port, or any origin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Origin(Option<String>);
 
-/// What was given is no origin.
+/// Error for a text that is not an origin.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an origin is * or such as https://host:port, without a path")]
 pub struct BadOrigin;
@@ -34,7 +35,7 @@ impl FromStr for Origin {
         }
         let url = Url::parse(text).map_err(|_| BadOrigin)?;
         let origin = url.origin();
-        // Whatever else is in the address would be ignored.
+        // Anything else in the address would be ignored.
         let is_bare = url.as_str() == format!("{}/", origin.ascii_serialization());
         (origin.is_tuple() && is_bare).then(|| Origin(Some(origin.ascii_serialization()))).ok_or(BadOrigin)
     }
@@ -54,14 +55,14 @@ impl From<Origin> for String {
     }
 }
 
-/// As a browser names it.
+/// Formats the origin as a browser names it.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.as_deref().unwrap_or("*"))
     }
 }
 
-/// What tells browsers that pages of these origins may ask; nothing where there are none.
+/// Returns the layer that tells browsers which origins may send requests; `None` if no origin is allowed.
 pub(super) fn layer(allowed: &[Origin]) -> Option<CorsLayer> {
     if allowed.is_empty() {
         return None;
@@ -81,8 +82,8 @@ pub(super) fn layer(allowed: &[Origin]) -> Option<CorsLayer> {
     Some(layer)
 }
 
-/// Refuses a WebSocket that a page of a foreign origin opens: browsers ask nobody before they do. Programs name no
-/// origin.
+/// Refuses a WebSocket from a page of a foreign origin, since browsers open one without asking first.
+/// Programs other than browsers name no origin.
 pub(super) fn admit(headers: &HeaderMap, allowed: &[Origin]) -> Result<(), ApiError> {
     let Some(named) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = named.to_str().ok().and_then(|named| Url::parse(named).ok()).map(|url| url.origin());
@@ -90,7 +91,7 @@ pub(super) fn admit(headers: &HeaderMap, allowed: &[Origin]) -> Result<(), ApiEr
         Some(one) => origin.as_ref().is_some_and(|origin| origin.ascii_serialization() == *one),
         None => true,
     });
-    // By the scheme of the page: where TLS ends before us, ours is another.
+    // The scheme is that of the page: where a proxy terminates TLS, the gateway's own scheme is another.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let is_ours = origin.is_some_and(|origin| {
         let (scheme, named) = (origin.ascii_serialization(), host.unwrap_or_default());

@@ -1,7 +1,8 @@
-//! `POST /tts_demo` and `POST /asr_demo`: what the service's web page used, without a token. Off unless
-//! [`Options::demo`](super::Options::demo) is set.
+//! `POST /tts_demo` and `POST /asr_demo`: the endpoints of the service's web page, which need no token.
+//! They are off unless [`Options::demo`](super::Options::demo) is set.
 //!
-//! Nobody is charged. It has places of its own, so that nobody who has a token waits for those who have none.
+//! Use of the demo is not charged. The demo has its own capacity, so that no client with a token waits for
+//! clients without.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use super::error::ApiError;
 use super::{Gateway, asr, tts};
 
-/// The longest recording.
+/// Longest recording.
 const MAX_DURATION: Duration = Duration::from_secs(120);
 
 pub(super) async fn speak(
@@ -38,7 +39,7 @@ pub(super) async fn recognise(
     asr::answer(gateway, Ok(None), MAX_DURATION, asked, request).await
 }
 
-/// Some clients send the text in double quotes.
+/// Removes the double quotes in which some clients send the text.
 fn unquoted(text: &str) -> &str {
     let text = text.trim();
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)

@@ -1,4 +1,4 @@
-//! Refusals, in the shape of the Cloud Voice API.
+//! Error answers, in the format of the Cloud Voice API.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use super::attempts::Failed;
 use super::authority::{AuthorityError, Exhausted, random_bytes};
 use voxline_support::hex;
 
-/// The challenge to one whose token is none.
+/// `WWW-Authenticate` challenge for a missing or invalid token.
 const WHO: &str = "Bearer";
 
-/// An answer other than 200: the documented number of the error, and its HTTP status.
+/// An error answer: its HTTP status and the documented error code.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
-    /// One of the service's documented codes, or the status where it has none.
+    /// One of the service's documented codes, or the HTTP status if the service has no code for the error.
     pub(super) code: u16,
     pub(super) message: String,
     pub(super) retry_after: Option<Duration>,
-    /// What `WWW-Authenticate` says (RFC 6750, section 3).
+    /// Value of `WWW-Authenticate` (RFC 6750, section 3).
     challenge: Option<&'static str>,
 }
 
@@ -33,14 +33,14 @@ impl ApiError {
         ApiError { status, code, message: message.into(), retry_after: None, challenge: None }
     }
 
-    /// Missing, unknown or expired token. The documentation says status 400, the service answered 401, and every
-    /// client seen understands 401.
+    /// Returns the error for a missing, unknown or expired token. The documentation says status 400, the
+    /// service answered 401, and all known clients understand 401.
     pub(super) fn token() -> ApiError {
         let refusal = ApiError::new(StatusCode::UNAUTHORIZED, 4048, "token is missing, unknown or expired");
         ApiError { challenge: Some(WHO), ..refusal }
     }
 
-    /// The same refusal with the status that the documentation prints for its code.
+    /// Returns the same error with the status that the documentation prints for its code.
     pub(super) fn documented(self) -> ApiError {
         match self.code {
             4048 => ApiError { status: StatusCode::BAD_REQUEST, ..self },
@@ -53,12 +53,12 @@ impl ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, 500, "the gateway failed")
     }
 
-    /// The disk fails the token store: the log says how, and `/readyz`.
+    /// Returns the error for a token store whose disk fails. The log and `/readyz` give the reason.
     pub(super) fn store_unavailable(wait: Duration) -> ApiError {
         ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, "the gateway's token store is unavailable", wait)
     }
 
-    /// Try again after `wait`.
+    /// Returns an error that asks the client to try again after `wait`.
     pub(super) fn busy(status: StatusCode, message: &str, wait: Duration) -> ApiError {
         ApiError { retry_after: Some(wait), ..ApiError::new(status, status.as_u16(), message) }
     }
@@ -97,12 +97,12 @@ impl From<QueryRejection> for ApiError {
     }
 }
 
-/// Answers what no route is for.
+/// Answers requests for unknown paths.
 pub(super) async fn unknown_path() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, 404, "no such path")
 }
 
-/// Answers a route asked by a method that it doesn't have. The router adds `Allow`.
+/// Answers requests with a method that the path doesn't have. The router adds `Allow`.
 pub(super) async fn wrong_method() -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, 405, "the path has no such method")
 }
@@ -129,13 +129,13 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The value of `Retry-After` for a wait: in seconds, rounded up, since a client that comes back a moment too
-/// early is refused again.
+/// Returns the value of `Retry-After` for `wait`, in seconds. The value is rounded up, since a client that
+/// comes back a moment too early is refused again.
 pub(super) fn retry_after(wait: Duration) -> HeaderValue {
     HeaderValue::from(wait.as_millis().div_ceil(1_000).clamp(1, u32::MAX.into()) as u32)
 }
 
-/// Returns a new id: a version 4 UUID without hyphens, as the service writes them.
+/// Returns a new id: a version 4 UUID without hyphens, as the service writes it.
 pub(super) fn new_id() -> String {
     let mut bytes: [u8; 16] = random_bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;

@@ -1,25 +1,25 @@
-//! A recogniser's stream on a session's timeline: resampled where the session has another rate, and counted in the
-//! session's frames.
+//! A recogniser stream mapped onto a session's timeline: audio is resampled if the session has another
+//! rate, and positions are counted in the session's frames.
 
 use voxline::audio::{FRAME_BYTES, FramePos, sample};
 use voxline::engine::{EngineError, Guess, RECOGNIZER_RATE, RecognizerStream, Segment};
 use voxline::resample::{Resampler, frames_at};
 
-/// Hears a session.
+/// A recogniser stream on the timeline of a session.
 pub(super) struct Hearing {
     stream: Box<dyn RecognizerStream>,
     sample_rate: u32,
     resampler: Option<Resampler>,
-    /// Where on the session's timeline the stream's zero is: at its start, or behind a gap.
+    /// Position of the stream's zero on the session's timeline: the session's start, or the end of a gap.
     origin: FramePos,
-    /// What was pushed, in the session's frames.
+    /// Position up to which audio was pushed, in the session's frames.
     pushed: FramePos,
-    /// The end of the last segment.
+    /// End of the last segment.
     final_: FramePos,
 }
 
 impl Hearing {
-    /// Hears a session of `sample_rate` from `origin` on.
+    /// Creates a timeline of `sample_rate` frames that begins at `origin`.
     pub(super) fn new(
         stream: Box<dyn RecognizerStream>,
         sample_rate: u32,
@@ -39,7 +39,7 @@ impl Hearing {
         Ok(Hearing { stream, sample_rate, resampler, origin, pushed: origin, final_: origin })
     }
 
-    /// Hears what follows, 16-bit little-endian PCM; the segments that it completed.
+    /// Pushes the next audio, 16-bit little-endian PCM. Returns the segments that it completed.
     pub(super) fn push(&mut self, pcm: &[u8]) -> Result<Vec<Segment>, EngineError> {
         self.pushed = self.pushed + (pcm.len() / FRAME_BYTES) as u64;
         let pcm = match &mut self.resampler {
@@ -55,7 +55,7 @@ impl Hearing {
         Ok(self.place(segments))
     }
 
-    /// A guess at what is being said.
+    /// Returns a partial result for the current utterance.
     pub(super) fn partial(&mut self) -> Result<Guess, EngineError> {
         let mut guess = self.stream.partial()?;
         if let Guess::Text(segment) = &mut guess {
@@ -65,13 +65,13 @@ impl Hearing {
         Ok(guess)
     }
 
-    /// Ends the utterance.
+    /// Ends the utterance. Returns the remaining segments.
     pub(super) fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
         let segments = self.stream.flush()?;
         Ok(self.place(segments))
     }
 
-    /// Hears the rest; the segments then cover every frame pushed.
+    /// Ends the stream. Together with the returned segments, all segments cover every frame pushed.
     pub(super) fn finish(&mut self) -> Result<Vec<Segment>, EngineError> {
         let mut segments = Vec::new();
         if let Some(mut resampler) = self.resampler.take() {
@@ -81,7 +81,7 @@ impl Hearing {
         }
         segments.extend(self.stream.flush()?);
         let mut segments = self.place(segments);
-        // Rounding between the two rates must not leave a frame over.
+        // Rounding between the two rates must not leave a frame uncovered.
         match segments.last_mut() {
             Some(last) => last.range.end = self.pushed,
             None if self.final_ < self.pushed => segments.push(Segment::silence(self.final_.to(self.pushed))),
@@ -91,7 +91,7 @@ impl Hearing {
         Ok(segments)
     }
 
-    /// Moves segments onto the session's timeline, each beginning where the one before ended.
+    /// Maps segments onto the session's timeline, so that each begins where the one before ended.
     fn place(&mut self, mut segments: Vec<Segment>) -> Vec<Segment> {
         for segment in &mut segments {
             let end = self.session_pos(segment.range.end).clamp(self.final_, self.pushed);

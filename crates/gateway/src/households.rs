@@ -1,5 +1,5 @@
-//! Connection limiter: the connections of each address, so that neither one nor several together can take all
-//! that there are.
+//! Connection limiter: limits the connections of each client address, so that no address, nor several of
+//! them together, can take all connections.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempts::household;
 
-/// An address may have this part of all connections at most, so that there are some left for the others.
+/// Largest share of all connections that one address may have, so that some are left for others.
 const LARGEST_PART: (usize, usize) = (3, 4);
 
-/// Counts the connections of each address.
+/// A limiter of connections, by client address.
 #[derive(Clone)]
 pub(super) struct Households {
-    /// How many one may have that is alone; any number where 0.
+    /// Maximum number of connections of an address while the others have none; 0 allows any number.
     limit: usize,
-    /// How many there may be in all.
+    /// Maximum number of connections in all.
     places: usize,
     homes: Arc<Mutex<Homes>>,
     /// Notified when a connection becomes idle.
@@ -31,48 +31,51 @@ pub(super) struct Households {
 #[derive(Default)]
 struct Homes {
     by_address: HashMap<IpAddr, Home>,
-    /// The connections of all addresses, and those that count for none.
+    /// Number of connections, including those that count for no address.
     total: usize,
-    /// The last number of an idle connection.
+    /// Last number given to an idle connection.
     last: u64,
 }
 
 #[derive(Default)]
 struct Home {
     connections: usize,
-    /// What closes its idle connections: those without a request under a good token, the longest idle first.
+    /// Tokens that close the idle connections of the address, which are those without a request under a
+    /// valid token. The connection that has been idle longest comes first.
     idle: BTreeMap<u64, CancellationToken>,
-    /// Whether the log has said that it has too many: a line for each would be a flood of its own.
+    /// True once the log has reported that the address has too many connections: one line for each
+    /// connection would be a flood of its own.
     told: bool,
 }
 
-/// A connection that is counted until this is dropped.
+/// A connection that is counted until this value is dropped.
 pub(super) struct Counted(Arc<Seat>);
 
-/// The place of a connection, as its requests know it.
+/// Place of a connection in the limiter, as the connection's requests share it.
 pub(super) struct Seat {
-    /// None where many share the address.
+    /// `None` if many clients share the address, as that of a proxy.
     address: Option<IpAddr>,
     households: Households,
-    /// Closes the connection. Once this is cancelled, it is not counted any more.
+    /// Closes the connection. Once this is cancelled, the connection is no longer counted.
     closing: CancellationToken,
-    /// Its number among the idle connections of its address, or [`BUSY`]. Changed under the lock of the
-    /// homes.
+    /// Number among the idle connections of the address, or [`BUSY`]. It changes only while the table is
+    /// locked.
     idle: AtomicU64,
 }
 
-/// The number of no idle connection.
+/// Number of a connection that is not idle.
 const BUSY: u64 = 0;
 
 impl Households {
-    /// Counts up to `places` connections, of which an address may have `limit` while the others have none.
+    /// Creates a limiter of `places` connections, of which an address may have `limit` while the others
+    /// have none.
     pub(super) fn new(limit: usize, places: usize) -> Households {
         let (part, whole) = LARGEST_PART;
         let largest = (places.saturating_mul(part) / whole).max(1);
         Households { limit: limit.min(largest), places, homes: Arc::default(), idle_appeared: Arc::default() }
     }
 
-    /// Counts one more connection of `address`, unless it has as many as it may.
+    /// Counts one more connection of `address`. Returns `None` if the address has as many as it may.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Counted> {
         self.count(&mut self.homes(), Some(household(address)), CancellationToken::new())
     }
@@ -82,7 +85,8 @@ impl Households {
         self.count(&mut self.homes(), None, CancellationToken::new())
     }
 
-    /// Returns whether there may be a place for one more: a free one, or that of an idle connection.
+    /// Returns whether there may be a place for one more connection: a free one, or that of an idle
+    /// connection.
     pub(super) fn has_place(&self) -> bool {
         let homes = self.homes();
         let is_any_idle = || homes.by_address.values().any(|home| !home.idle.is_empty());
@@ -94,8 +98,8 @@ impl Households {
         self.idle_appeared.notified().await;
     }
 
-    /// Gives `address` a free place, as long as it has a share of them; else that of an idle connection of an
-    /// address that has more of those.
+    /// Gives `address` a free place, as long as its share of them allows. Otherwise gives it the place of
+    /// an idle connection, of an address that has more idle connections.
     fn count(
         &self,
         homes: &mut Homes,
@@ -121,11 +125,11 @@ impl Households {
         Some(Counted(Arc::new(seat)))
     }
 
-    /// Returns whether one of the `free` places is for an address that has `own` connections. Its share
-    /// shrinks with the places that are left (a dynamic threshold, as switches share their buffers), so that
-    /// there are some for whoever comes next, also where no connection is idle.
+    /// Returns whether one of the `free` places is available to an address with `own` connections. The
+    /// share of an address shrinks with the number of free places (a dynamic threshold, as switches use for
+    /// shared buffers), so that some places are left for new addresses, even if no connection is idle.
     fn has_share(&self, own: usize, free: usize) -> bool {
-        // Alone it comes to its limit: then `places - limit` are free.
+        // An address without competitors reaches its limit, since `places - limit` are then free.
         let threshold = self.limit * free;
         free > 0 && (own == 0 || own * (self.places - self.limit.min(self.places)) < threshold)
     }
@@ -140,9 +144,11 @@ impl Homes {
         self.by_address.get(&address).map_or(0, |home| home.connections)
     }
 
-    /// Closes a connection for an address that has `own`: the longest idle one of the address that has most
-    /// of them, unless that would have fewer than the other then. An address without any takes the place of
-    /// the only one, too, or as many addresses as there are places would shut out everybody else.
+    /// Closes an idle connection in favour of an address with `own` connections. The candidate is the
+    /// longest idle connection of the address that has most of them. It stays open if its address would
+    /// then have fewer idle connections than the other address would have connections. An address without
+    /// any connection takes even the only idle connection of another; otherwise as many addresses as there
+    /// are places would shut out all others.
     fn evict(&mut self, own: usize) -> bool {
         let idle = self.by_address.iter().filter_map(|(address, home)| {
             let (oldest, _) = home.idle.first_key_value()?;
@@ -159,7 +165,7 @@ impl Homes {
         true
     }
 
-    /// Uncounts a connection.
+    /// Removes one connection of `address` from the count.
     fn leave(&mut self, address: IpAddr) {
         self.total -= 1;
         let home = self.by_address.get_mut(&address).expect("a connection of it is counted");
@@ -192,7 +198,7 @@ impl Homes {
 }
 
 impl Counted {
-    /// Counts a proxy's connection as one of `client`, unless that has as many as it may.
+    /// Counts a proxy's connection as one of `client`. Returns `None` if the client has as many as it may.
     pub(super) fn of_client(self, client: IpAddr) -> Option<Counted> {
         let Seat { households, closing, .. } = &*self.0;
         let (households, closing) = (households.clone(), closing.clone());
@@ -204,7 +210,7 @@ impl Counted {
         self.0.clone()
     }
 
-    /// Returns what is cancelled when the connection is to be closed at once.
+    /// Returns the token that is cancelled when the connection must close at once.
     pub(super) fn closing(&self) -> CancellationToken {
         self.0.closing.clone()
     }
@@ -216,7 +222,7 @@ impl Drop for Counted {
         let mut homes = seat.households.homes();
         match seat.address {
             None => homes.total -= 1,
-            // Another has its place.
+            // Another connection has its place.
             Some(_) if seat.closing.is_cancelled() => {}
             Some(address) => {
                 homes.set_busy(seat, address);
@@ -228,7 +234,8 @@ impl Drop for Counted {
 }
 
 impl Seat {
-    /// Keeps the connection from being closed for others: it brought a good token.
+    /// Marks the connection as busy after it brought a valid token, so that it is not closed in favour of
+    /// others.
     fn hold(&self) {
         let mut homes = self.households.homes();
         if let Some(address) = self.address.filter(|_| !self.closing.is_cancelled()) {
@@ -236,7 +243,7 @@ impl Seat {
         }
     }
 
-    /// The request under that token is answered.
+    /// Marks the connection as idle after the request under that token was answered.
     pub(super) fn release(&self) {
         let mut homes = self.households.homes();
         let is_busy = self.idle.load(Ordering::Relaxed) == BUSY && !self.closing.is_cancelled();
@@ -246,7 +253,7 @@ impl Seat {
     }
 }
 
-/// Keeps the connection of a request with a good token until that is answered.
+/// Marks the connection of a request with a valid token as busy until the request is answered.
 pub(super) fn hold(request: &Request) {
     if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
         seat.hold();
@@ -271,7 +278,7 @@ mod tests {
         drop(one);
         let again = households.admit(address("192.0.2.1")).unwrap();
         assert!(households.admit(address("192.0.2.1")).is_none());
-        // Of IPv6 a network is one household.
+        // For IPv6, a network counts as one address.
         let six = [1, 2].map(|n| households.admit(address(&format!("2001:db8::{n}"))).unwrap());
         assert!(households.admit(address("2001:db8::3")).is_none());
         drop((two, other, again, six));
@@ -286,12 +293,12 @@ mod tests {
         assert_eq!(households.homes().by_address[&address("192.0.2.1")].connections, many.len());
     }
 
-    /// Connections that `address` opens until it is refused.
+    /// Opens connections of `address` until one is refused.
     fn take_all(households: &Households, name: &str) -> Vec<Counted> {
         std::iter::from_fn(|| households.admit(address(name))).collect()
     }
 
-    /// The same, each with a request under a good token.
+    /// Opens connections as [`take_all`] does, each with a request under a valid token.
     fn take_all_busy(households: &Households, name: &str) -> Vec<Counted> {
         let busy = |counted: Counted| {
             counted.0.hold();
@@ -314,13 +321,13 @@ mod tests {
         assert_eq!(second.len(), 150);
         let third = take_all_busy(&households, "192.0.2.3");
         assert!(third.len() > 30 && first.len() + second.len() + third.len() < 800, "{}", third.len());
-        // What the first gives up it doesn't get back while the others are there.
+        // The first address doesn't get back the places that it gives up, while the others are there.
         let mut first = first;
         first.truncate(300);
         let again = take_all_busy(&households, "192.0.2.1");
         assert!(again.len() < 200, "{}", again.len());
 
-        // A limit that would leave nothing for others, and one place.
+        // A limit that would leave no place for others, and a limiter with a single place.
         let households = Households::new(600, 100);
         assert_eq!(take_all(&households, "192.0.2.1").len(), 75);
         let households = Households::new(600, 1);
@@ -334,9 +341,10 @@ mod tests {
         assert_eq!(first.len(), 7);
         first[0].0.hold();
         let second = take_all(&households, "192.0.2.2");
-        // The longest idle one goes; the one under a token stays.
+        // The longest idle connection is closed; the one under a token stays.
         assert_eq!((closed(&first), second.len()), (vec![1], 4));
-        // Once its request is answered it is as idle as any, and for the shortest time.
+        // Once its request is answered, the connection is idle like any other, and has been for the
+        // shortest time.
         first[0].0.release();
         let third = take_all(&households, "192.0.2.3");
         assert_eq!((closed(&first), third.len()), (vec![1, 2, 3, 4], 3));
@@ -355,7 +363,7 @@ mod tests {
         let newcomer = households.admit(address("198.51.100.1")).expect("most hold a place and say nothing");
         assert_eq!(closed(&ones), [1]);
         assert!(households.admit(address("198.51.100.1")).is_none(), "it has as many as the others");
-        // Where all are under a token nobody goes.
+        // No connection is closed if all are under a token.
         ones.iter().for_each(|counted| counted.0.hold());
         newcomer.0.hold();
         assert!(!households.has_place());
@@ -373,10 +381,10 @@ mod tests {
         let seat = gone.seat();
         seat.hold();
         drop(gone);
-        // Its last request ends after it.
+        // The last request of the connection ends after the connection.
         seat.release();
         assert!(households.homes().by_address.is_empty());
-        // As a proxy's, and then as its client's.
+        // Counted as a proxy's connection first, and then as its client's.
         let named = households.admit_proxy().unwrap().of_client(address("192.0.2.1")).unwrap();
         assert_eq!(households.homes().by_address.len(), 1);
         assert_eq!(households.homes().total, 1);

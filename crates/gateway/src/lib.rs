@@ -1,6 +1,8 @@
-//! The Cloud Voice API on one's own machine: tokens, recognition of files and streams, synthesis.
+//! An implementation of the Cloud Voice API to run on one's own machine: tokens, recognition of files and
+//! streams, and speech synthesis.
 //!
-//! A [`Gateway`] holds what all requests share; [`serve`] answers them on a listener until told to stop.
+//! A [`Gateway`] holds the state that all requests share. [`serve`] answers requests on a listener until it
+//! is told to stop.
 
 mod access;
 pub mod admin;
@@ -78,82 +80,91 @@ use voxline::language::Languages;
 use voxline::net::Endpoint;
 use voxline::session::protocol;
 
-/// Where a token is revoked: beside the documented path where it is granted.
+/// Path of token revocation, next to the documented path where tokens are granted.
 const REVOKE_PATH: &str = "/auth/oauth/v1/revoke";
-/// How long requests under way may take once the sessions have ended.
+/// Longest time that pending requests may take after the sessions have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
-/// How often usage is put on the disk: what a gateway that is killed forgets at most, apart from that of a moment.
+/// Longest interval between writes of usage to disk. A gateway that is killed loses at most the usage of
+/// this interval and of the short time that a write takes.
 const USAGE_INTERVAL: Duration = Duration::from_secs(5);
-/// What a refused client is asked to wait.
+/// Wait that a refused client is asked for.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
-/// What an operator may set.
+/// Settings of a gateway that the operator may change.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many threads recognise; by default as many as the machine runs at once.
+    /// Number of recognition threads. The default is the number of threads that the machine runs at once.
     pub threads: NonZero<usize>,
-    /// How many streaming sessions and tasks of numbered chunks may live at once; one more is refused with 429. See
-    /// [`capacity`].
+    /// Maximum number of live streaming sessions and tasks of numbered chunks. One more is refused with
+    /// status 429. See [`capacity`].
     pub max_sessions: usize,
-    /// How many recordings and texts may be worked on at once; more are refused with 429.
+    /// Maximum number of recordings and texts in work at once. More are refused with status 429.
     pub max_requests: usize,
-    /// How many connections may be open at once, those that have become WebSockets apart; one more takes the
-    /// place of one without a request under a good token, or waits until another ends where there is none. By
-    /// default they and the sockets of the default number of sessions fit into the 1,024 file descriptors
-    /// that a process commonly has, and leave some for the store and for engines.
+    /// Maximum number of open connections, without those that have become WebSockets. One more connection
+    /// takes the place of a connection without a request under a valid token; if there is none, the new
+    /// connection waits until another one ends. The default, together with the sockets of the default
+    /// number of sessions, fits into the 1,024 file descriptors that a process commonly has, and leaves
+    /// some for the store and for engines.
     pub max_connections: usize,
-    /// How many of them an address (of IPv6: a network of 64 bits) may have while the others have none, three
-    /// quarters of all at most; one more is closed at once. The share shrinks as connections become few, so
-    /// that there are some for whoever comes next; beyond it an address takes the places of those that have
-    /// more idle connections than it has. 0 allows any number, and closes none for others: for a gateway
-    /// behind a proxy that it doesn't know as [trusted](Options::trusted_proxies).
+    /// Maximum number of these connections for one client address (for IPv6, a network of 64 bits) while
+    /// other addresses have none. The value is capped at three quarters of all connections, and one more
+    /// connection is closed at once. The share of an address shrinks as free connections become few, so
+    /// that some are left for new addresses. Beyond its share, an address takes the places of addresses
+    /// that have more idle connections than it has. 0 allows any number and closes no connection in favour
+    /// of another address; use 0 behind a proxy that the gateway doesn't know as
+    /// [trusted](Options::trusted_proxies).
     pub max_connections_per_address: usize,
-    /// How long a handshake of TLS, and the line and the headers of a request, may take to arrive, how long the next request on a connection
-    /// may be waited for, and how long a request for a token may take.
+    /// Longest time for a TLS handshake and for the request line and headers to arrive, longest wait for
+    /// the next request on a connection, and longest time for the body of a token request.
     pub header_timeout: Duration,
-    /// How long a whole recording or text may take to arrive.
+    /// Longest time for a whole recording or text to arrive.
     pub body_timeout: Duration,
-    /// How long an answer waits for its client to take any more of it; then the connection ends. So does a WebSocket,
-    /// whose session may be resumed.
+    /// Longest time that an answer waits for its client to read more of it. The connection is then closed.
+    /// The same limit applies to a WebSocket, whose session may be resumed.
     pub write_timeout: Duration,
-    /// How many wrong tokens and secrets an address (of IPv6: a network of 64 bits) may send at once; one more is
-    /// allowed every three seconds. Beyond that whatever it asks is refused with 429, right or wrong. 0 allows any
-    /// number: for a gateway behind a proxy that it doesn't know as [trusted](Options::trusted_proxies).
+    /// Number of wrong tokens and secrets that a client address (for IPv6, a network of 64 bits) may send
+    /// at once; one more is allowed every three seconds. Beyond this limit every request of the address is
+    /// refused with status 429, even one with a valid token; only health, metrics, the API description and
+    /// the console's pages stay open. 0 allows any number; use 0 behind a proxy that the gateway doesn't
+    /// know as [trusted](Options::trusted_proxies).
     pub max_failures: u32,
-    /// Networks of proxies that are believed about their clients' addresses: by the header of PROXY protocol
-    /// version 2 at the start of a connection, by `X-Forwarded-For` and by `Forwarded` (RFC 7239). All limits
-    /// by address, the networks of service tokens and the log then mean the client; what names it badly is
-    /// refused. A proxy here must set one of these itself, and pass on no other as its client wrote it. From
-    /// anybody else they are ignored.
+    /// Networks of proxies that are trusted to name the addresses of their clients, by a PROXY protocol
+    /// version 2 header at the start of a connection, by `X-Forwarded-For` or by `Forwarded` (RFC 7239).
+    /// All limits by address, the networks of service tokens and the log then refer to the client, and a
+    /// request with a malformed header is refused. A trusted proxy must set one of these headers itself,
+    /// and must not pass on another one as its client wrote it. The headers are ignored if any other peer
+    /// sends them.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long a session outlives its socket.
+    /// Time that a session outlives its socket.
     pub resume_window: Duration,
-    /// How long sessions may go on once the gateway is told to stop.
+    /// Longest time that sessions may go on after the gateway was told to stop.
     pub drain: Duration,
-    /// Base addresses of gateways that take this one's sessions when it is told to stop: its clients are
-    /// asked to start anew there at what is final, while their sessions here still run. They show their
-    /// tokens to hosts that they trust only, which by default is the host of this gateway at another port.
-    /// None: sessions end here, as far as the time goes.
+    /// Base addresses of gateways that take over the sessions of this one when it is told to stop. Clients
+    /// are asked to start again there from the final position, while their sessions here still run. Clients
+    /// send their tokens only to hosts that they trust, which by default is the host of this gateway at
+    /// another port. If the list is empty, sessions end here, as far as the drain time allows.
     pub successors: Vec<Endpoint>,
-    /// How long a task of numbered chunks waits for its first chunk.
+    /// Longest wait of a task of numbered chunks for its first chunk.
     pub task_opening: Duration,
-    /// How long it waits for another: then it is done. The documentation says five seconds.
+    /// Longest wait of a task for its next chunk, after which the task is done. The documentation says five
+    /// seconds.
     pub task_gap: Duration,
-    /// How long its result is kept once it is done.
+    /// Time that the result of a task is kept after the task is done.
     pub task_kept: Duration,
-    /// The languages of which one is spoken where neither the client nor its project says.
+    /// Languages expected in the audio if neither the client nor its project names one.
     pub languages: Languages,
-    /// Origins whose pages may use the gateway from a browser, apart from its own.
+    /// Origins, other than the gateway's own, whose pages may use the gateway from a browser.
     pub cors_origins: Vec<Origin>,
-    /// Whether a socket may go on under a fresh token that its client sends in band. To be switched off behind a proxy
-    /// that checks tokens at the handshake: it sees no later one, and may cut a socket whose first token has expired.
+    /// Allows a socket to go on under a fresh token that its client sends in band. Switch this off behind a
+    /// proxy that checks tokens at the handshake: such a proxy sees no later token, and may cut a socket
+    /// whose first token has expired.
     pub in_band_auth: bool,
-    /// Whether a bad token is answered with status 400, as the documentation prints, and not with 401 or 403, as the
-    /// service did and clients expect.
+    /// Answers a bad token with status 400, as the documentation prints, instead of 401 or 403, as the
+    /// original service did and as clients expect.
     pub documented_status: bool,
-    /// Whether `/` serves the console: a page to try the gateway with, and to see one's sessions and usage.
+    /// Serves the console at `/`: a page to try the gateway with, and to see one's sessions and usage.
     pub console: bool,
-    /// Whether `/tts_demo` and `/asr_demo` answer anybody, without a token.
+    /// Lets `/tts_demo` and `/asr_demo` answer every client, without a token.
     pub demo: bool,
 }
 
@@ -186,50 +197,51 @@ impl Default for Options {
     }
 }
 
-/// What a gateway hears and speaks with.
+/// Engines that a gateway recognises and synthesises speech with.
 #[derive(Default)]
 pub struct Engines {
-    /// The recogniser; without one, requests for recognition are answered with status 501.
+    /// The recogniser. Without one, requests for recognition are answered with status 501.
     pub recognizer: Option<Arc<dyn Recognizer>>,
-    /// The voices.
+    /// Voices for synthesis.
     pub voices: Voices,
 }
 
-/// What all requests share.
+/// State that all requests share.
 pub struct Gateway {
     authority: Authority,
     engines: Engines,
     options: Options,
-    /// When it was made, by the authority's monotonic clock.
+    /// Time of creation, on the authority's monotonic clock.
     since: Duration,
     metrics: Arc<Metrics>,
     scheduler: Scheduler,
     sessions: Sessions,
     tasks: Tasks,
     attempts: Attempts,
-    /// What requests with a token have, and those of the demo.
+    /// Capacity for requests with a token.
     paying: Capacity,
+    /// Capacity for requests of the demo, which have no token.
     demo: Capacity,
-    /// Decodes numbered chunks, which somebody waits for live.
+    /// Threads that decode numbered chunks, which clients wait for live.
     chunk_decoders: DecodePool,
     /// Places for sockets that have not begun a session.
     pending_sockets: Pending,
-    /// Places for tasks of numbered chunks that have no chunk.
+    /// Places for tasks of numbered chunks that have not received a chunk.
     pending_tasks: Pending,
-    /// What serves sockets, and watches over tasks of numbered chunks.
+    /// Tasks that serve sockets and that watch over tasks of numbered chunks.
     sockets: TaskTracker,
-    /// A socket or a task has ended, and what was used on it is to be kept.
+    /// Notified when a socket or a task has ended, so that its usage is written.
     socket_ended: Notify,
-    /// No new sockets are taken once this is cancelled.
+    /// Cancelled when the gateway begins to drain; no new sockets are accepted from then on.
     draining: CancellationToken,
-    /// When sockets will close; set before `draining` is cancelled.
+    /// Time at which sockets will be closed. It is set before `draining` is cancelled.
     drain_ends: OnceLock<Instant>,
-    /// Sockets close when this is cancelled.
+    /// Cancelled when all sockets must close.
     closing: CancellationToken,
 }
 
 impl Gateway {
-    /// A gateway that trusts `authority`.
+    /// Creates a gateway that trusts `authority`.
     #[must_use]
     pub fn new(authority: Authority, engines: Engines, options: Options) -> Gateway {
         let metrics = Metrics::new(options.max_sessions, options.threads.get(), authority.audit());
@@ -246,7 +258,7 @@ impl Gateway {
             paying: Capacity::paying(&options),
             demo: Capacity::demo(&options),
             chunk_decoders: DecodePool::beside(options.threads.get()),
-            // As many as can get a session.
+            // One place for each session that the gateway can hold.
             pending_sockets: Pending::new(options.max_sessions),
             pending_tasks: Pending::new(tasks::MAX_PENDING),
             options,
@@ -258,19 +270,19 @@ impl Gateway {
         }
     }
 
-    /// Who may use it.
+    /// Returns the authority that decides which clients may use the gateway.
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Whose token the request carries, where that opens `scope`.
+    /// Returns the identity behind the request's token, if the token is valid for `scope`.
     fn authorise(&self, request: &Request, scope: Scope) -> Result<Identity, ApiError> {
         let authorise = |token: &str| self.authority.authorise(token, scope, peer(request));
         self.identify(request, bearer(request.headers()), authorise)
     }
 
-    /// Whose `token` the request came with, where `check` takes it.
+    /// Returns the identity behind `token`, the token of the request, if `check` accepts it.
     fn identify(
         &self,
         request: &Request,
@@ -287,12 +299,12 @@ impl Gateway {
         }
     }
 
-    /// Puts on the disk what was used. Should that fail, the next time may not.
+    /// Writes usage to disk. After a failure, the next call tries again.
     async fn keep_usage(self: &Arc<Gateway>) {
         let gateway = self.clone();
         let kept = tokio::task::spawn_blocking(move || gateway.authority.keep_usage()).await;
         match kept {
-            // Told when it began, and it stays counted.
+            // The failure was logged when the outage began, and the usage stays counted.
             Ok(Ok(()) | Err(AuthorityError::Unavailable { .. })) | Err(_) => {}
             Ok(Err(error)) => tracing::error!(%error, "usage not kept"),
         }
@@ -303,13 +315,14 @@ impl Gateway {
         self.engines.recognizer.as_ref().ok_or_else(none)
     }
 
-    /// The capacity for requests of whoever this is. Who shows no token has another, which is smaller.
+    /// Returns the capacity for requests of this client. Clients without a token share a separate, smaller
+    /// one.
     fn capacity(&self, identity: Option<&Identity>) -> &Capacity {
         if identity.is_some() { &self.paying } else { &self.demo }
     }
 
-    /// Options of a stream in the language that its client names; else in those of its project, or of the
-    /// gateway.
+    /// Returns stream options with the language that the client names, or else with the languages of its
+    /// project or of the gateway.
     fn stream_options(&self, identity: Option<&Identity>, language: Option<String>) -> StreamOptions {
         if language.is_some() {
             return StreamOptions { language, ..StreamOptions::default() };
@@ -322,13 +335,14 @@ impl Gateway {
         self.draining.is_cancelled()
     }
 
-    /// How long the sockets of a draining gateway still serve.
+    /// Returns the time for which the sockets of a draining gateway still serve.
     fn drain_left(&self, now: Instant) -> Duration {
         let left = |ends: &Instant| ends.saturating_duration_since(now);
         self.drain_ends.get().map_or(self.options.drain, left)
     }
 
-    /// Tells the clients, lets sessions end by themselves for as long as the options allow, then closes their sockets.
+    /// Drains the gateway: announces the shutdown to clients, waits for sessions to end for as long as the
+    /// options allow, then closes their sockets.
     #[expect(clippy::disallowed_methods, reason = "the time to drain is real time")]
     async fn drain(&self) {
         if let Some(ends) = Instant::now().checked_add(self.options.drain) {
@@ -345,35 +359,38 @@ impl Gateway {
     }
 }
 
-/// The refusal of a request for which there is no place.
+/// Returns the refusal of a request for which there is no capacity.
 fn busy() -> ApiError {
     ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "too many requests", BUSY_WAIT)
 }
 
-/// The token of `Authorization: Bearer`.
+/// Returns the token of `Authorization: Bearer`.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-/// Returns where the request comes from: the connection, or the client of a trusted proxy.
+/// Returns the address that the request comes from: that of the connection, or of the client of a trusted
+/// proxy.
 fn peer(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip())
 }
 
-/// Answers requests on `listener` until `shutdown` is cancelled; then no new sessions are taken, the live ones may end
-/// (see [`Options::drain`]), and requests under way are answered, unless that takes long.
+/// Answers requests on `listener` until `shutdown` is cancelled, then shuts down gracefully: no new
+/// sessions are accepted, live sessions may end (see [`Options::drain`]), and pending requests are
+/// answered, unless that takes long.
 ///
 /// A gateway whose state is on disk may be administered meanwhile: see [`admin::administer`].
 ///
 /// # Errors
-/// Where the listener fails, or the socket for the operator can't be made.
+/// Returns [`io::Error`] if the socket for the operator can't be created or fails.
 pub fn serve(
     listener: impl Into<Listener>,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> {
-    // Before anybody can be told that the gateway is here.
+    // Bind before `serve` returns, so that the operator's socket exists before any caller can learn that
+    // the gateway is up.
     let admin = gateway.authority.directory().map(AdminSocket::bind).transpose();
     serve_with(listener.into(), gateway, shutdown, admin)
 }
@@ -398,7 +415,8 @@ async fn serve_with(
             shutdown.cancelled().await;
             gateway.drain().await;
             drained.cancel();
-            // What is still open is a request that never ends, or an answer that nobody takes.
+            // Any connection still open after this time has a request that never ends, or an answer that
+            // its client doesn't read.
             tokio::time::sleep(LAST_REQUESTS).await;
         }
     };
@@ -423,7 +441,7 @@ async fn serve_with(
         never = counting => never,
         failed = administering => failed,
     };
-    // No attempt comes after this one.
+    // This is the last attempt to write usage.
     gateway.authority.retry_now();
     gateway.keep_usage().await;
     if let Some(error) = gateway.authority.outage() {
@@ -432,10 +450,10 @@ async fn serve_with(
     served
 }
 
-/// A path, and what answers its methods.
+/// A path and the handlers of its methods.
 type Route = (&'static str, MethodRouter<Arc<Gateway>>);
 
-/// What asks who it is, or works for anybody.
+/// Returns the routes that authenticate the client, or that do costly work without authentication.
 fn guarded_routes(options: &Options) -> Vec<Route> {
     let mut routes = vec![
         (voxline::auth::TOKEN_PATH, post(token::token)),
@@ -456,7 +474,7 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
     routes
 }
 
-/// What anybody may ask, at any rate.
+/// Returns the routes that every client may use, without authentication or rate limit.
 fn open_routes(options: &Options) -> Vec<Route> {
     let mut routes = vec![
         ("/healthz", get(health)),
@@ -474,7 +492,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
     let add = |router: Router<Arc<Gateway>>, (path, methods): Route| router.route(path, methods);
     let guarded = guarded_routes(&gateway.options).into_iter().fold(Router::new(), add);
     let guarded = guarded
-        // Here, too: whoever is wrong too often is told nothing of methods.
+        // Set here, too: an address over the rate limit is refused without being told of methods.
         .method_not_allowed_fallback(error::wrong_method)
         .route_layer(from_fn_with_state(gateway.clone(), attempts::limit));
     let all = open_routes(&gateway.options).into_iter().fold(guarded, add);
@@ -489,7 +507,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-/// Whether it lives: also while it is draining, when it must not be killed.
+/// Reports liveness. The answer is positive also while the gateway drains, when it must not be killed.
 async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
     let body = json!({
         "status": if gateway.is_draining() { "draining" } else { "ok" },
@@ -499,7 +517,7 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
     json_response(StatusCode::OK, &body)
 }
 
-/// Whether it can take a new session, for whoever decides where to send the next.
+/// Reports readiness for a new session, for a load balancer that decides where to send the next one.
 async fn readiness(State(gateway): State<Arc<Gateway>>) -> Response {
     if let Some(AuthorityError::Unavailable { reason, wait, .. }) = gateway.authority.outage() {
         let message = format!("the token store is unavailable: {reason}");
@@ -507,7 +525,7 @@ async fn readiness(State(gateway): State<Arc<Gateway>>) -> Response {
     }
     match gateway.recognizer().and_then(|_| gateway.room_for_session().map_err(Obstacle::refusal)) {
         Ok(()) => json_response(StatusCode::OK, &json!({ "status": "ready" })),
-        // Whatever it is, nobody should be sent here now.
+        // Any refusal means that no client should be sent here now.
         Err(refusal) => {
             ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, &refusal.message, BUSY_WAIT).into_response()
         }

@@ -1,26 +1,27 @@
-//! How often a client may ask for something.
+//! Rate limiting of a client's control messages.
 
 use std::time::Duration;
 
-/// How many control messages a second a session may have for long, and how many of its flushes and gaps may
-/// end an utterance in a second of its audio. The busiest use there is, a flush and a gap for each chunk of
-/// 100 ms, takes 20; each may cost a final, which is kept as long as the session.
+/// Sustained number of control messages per second of a session, and of its flushes and gaps that may end
+/// an utterance per second of its audio. The busiest known use, a flush and a gap for each chunk of 100 ms,
+/// takes 20. Each of them may cost a final, which is kept as long as the session.
 pub(super) const CONTROL_RATE: u32 = 50;
-/// How many it may have at once: a client that was held up has some to catch up on.
+/// Size of a burst: a client that was held up has some messages to catch up on.
 pub(super) const CONTROL_BURST: u32 = 1_000;
 
-/// How long until one more is allowed.
+/// Time until one more message is allowed.
 const REFILL: Duration = Duration::from_nanos(1_000_000_000 / CONTROL_RATE as u64);
 
-/// A token bucket of [`CONTROL_RATE`] and [`CONTROL_BURST`], which starts full. It keeps the time at which it
-/// would be full again, and no count: that loses nothing to rounding.
+/// A token bucket of [`CONTROL_RATE`] and [`CONTROL_BURST`], which starts full. It stores the time at which
+/// it would be full again instead of a count, so that rounding loses nothing.
 #[derive(Debug, Default)]
 pub(super) struct ControlLimit {
     full_at: Duration,
 }
 
 impl ControlLimit {
-    /// Whether one more message is allowed at `now`, a time that never steps back, counted from any fixed moment.
+    /// Takes a token from the bucket at `now`, a monotonic time since any fixed moment. Returns whether
+    /// there was one.
     pub(super) fn allows(&mut self, now: Duration) -> bool {
         let allowed = self.leaves(1, now);
         if allowed {
@@ -29,7 +30,7 @@ impl ControlLimit {
         allowed
     }
 
-    /// Returns whether `count` more would be allowed at `now`.
+    /// Returns whether `count` more messages would be allowed at `now`.
     pub(super) fn leaves(&self, count: u32, now: Duration) -> bool {
         self.full_at.max(now) + REFILL * count - now <= REFILL * CONTROL_BURST
     }

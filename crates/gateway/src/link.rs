@@ -1,4 +1,4 @@
-//! One socket's life with a session, from `ready` to the close.
+//! The service of a session over one socket, from `ready` to the close.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,44 +18,46 @@ use voxline::session::close;
 use voxline::session::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
 use voxline::transport::{Event, Wire};
 
-/// How long a socket may be silent before it is asked for a sign of life, and how long before it counts as dead.
+/// Time without any message after which a ping is sent.
 const PING_AFTER: Duration = Duration::from_secs(20);
+/// Time without any message after which the socket counts as dead.
 const DEAD_AFTER: Duration = Duration::from_secs(60);
-/// The longest binary frame taken, position included: a second of 48 kHz audio and some.
+/// Largest binary frame accepted, position included: somewhat more than a second of audio at 48 kHz.
 pub(super) const MAX_AUDIO_BYTES: usize = 128 * 1024;
-/// A client is told of its token's end when this part of the token's life is left, and at most this long before: time
-/// to fetch the next, however long or short tokens live.
+/// Divisor of a token's life: the client is warned of the expiry when this part of the life is left. That
+/// leaves time to fetch the next token, however long or short tokens live.
 const WARNING_PART: u32 = 10;
+/// Longest time before its expiry at which the client of a token is warned.
 const WARNING_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many messages wait for a socket's client at most before no more are queued, of finals that are
-/// replayed above all, and how many are left when more are: a final of an utterance with its words takes some
-/// kilobytes.
+/// Number of messages waiting for a client from which no more are queued. This bounds replayed finals above
+/// all: a final of an utterance with its words takes some kilobytes.
 const QUEUE_HIGH: usize = 32;
+/// Number of waiting messages down to which the queue drains before more are added.
 const QUEUE_LOW: usize = 16;
 
-/// The code of the HTTP API for a bad token.
+/// Error code of the HTTP API for a bad token.
 const BAD_TOKEN: u32 = 4048;
 
-/// Why the gateway closes a socket.
+/// Reason why the gateway closes a socket.
 #[derive(Debug)]
 pub(super) struct Goodbye {
     pub(super) code: u16,
-    /// What the `error` before the close says.
+    /// Code in the `error` message that precedes the close.
     pub(super) error: u32,
     pub(super) reason: String,
-    /// Whether the session waits for another socket of its client.
+    /// True if the session waits for another socket of its client.
     pub(super) resumable: bool,
 }
 
 impl Goodbye {
-    /// A close that ends the session, too.
+    /// Creates a reason for a close that also ends the session.
     pub(super) fn new(code: u16, reason: impl Into<String>) -> Goodbye {
         let error = if code == close::TOKEN { BAD_TOKEN } else { code.into() };
         Goodbye { code, error, reason: reason.into(), resumable: false }
     }
 
-    /// A close that concerns only the socket.
+    /// Creates a reason for a close that concerns only the socket.
     pub(super) fn resumable(code: u16, reason: impl Into<String>) -> Goodbye {
         Goodbye { resumable: true, ..Goodbye::new(code, reason) }
     }
@@ -77,7 +79,7 @@ impl From<Refusal> for Goodbye {
             Refusal::Moved => Goodbye::moved(),
             Refusal::Flood => Goodbye::resumable(close::QUOTA, refusal.to_string()),
             Refusal::Violation(violation) => violation.into(),
-            // The session is kept: another token of its project may go on with it.
+            // The session is kept, since it may continue under another token of its project.
             Refusal::Exhausted(exhausted) => {
                 let reason = exhausted.to_string();
                 match exhausted {
@@ -91,7 +93,7 @@ impl From<Refusal> for Goodbye {
     }
 }
 
-/// What a token is refused for concerns the socket: another token may go on with the session.
+/// A refused token concerns only the socket: the session may continue under another token.
 impl From<AuthorityError> for Goodbye {
     fn from(error: AuthorityError) -> Goodbye {
         let code = match &error {
@@ -106,13 +108,13 @@ impl From<AuthorityError> for Goodbye {
     }
 }
 
-/// How a socket ended.
+/// Way in which a socket ended.
 pub(super) enum Ending {
-    /// The session is complete and the client knows, or doesn't want the rest.
+    /// The session is complete and the client knows, or the client doesn't want the rest.
     Done,
-    /// The client is gone; it may come back.
+    /// The client is gone and may come back.
     Lost,
-    /// We close.
+    /// The gateway closes the socket.
     Close(Goodbye),
 }
 
@@ -126,32 +128,34 @@ impl Ending {
     }
 }
 
-/// When the token ends that a socket runs under, and when its client is told.
+/// Expiry of the token that a socket runs under, and the time at which the client is warned of it.
 pub(super) struct TokenEnd {
     ends: Option<Instant>,
     warn: Option<Instant>,
 }
 
 impl TokenEnd {
-    /// The end of a token that lives for `expires_in` from `now` on, where it has one.
+    /// Returns the expiry of a token that lives for `expires_in` from `now` on; without `expires_in` there
+    /// is none.
     pub(super) fn new(expires_in: Option<Duration>, now: Instant) -> TokenEnd {
         let life = expires_in.filter(|life| now.checked_add(*life).is_some());
         let warning = |life: Duration| (life / WARNING_PART).min(WARNING_LIMIT);
         TokenEnd { ends: life.map(|life| now + life), warn: life.map(|life| now + (life - warning(life))) }
     }
 
-    /// How long it lives.
+    /// Returns the rest of the token's life.
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
         self.ends.map(|ends| ends.saturating_duration_since(now))
     }
 
-    /// When something is to be done: the warning always comes before the end, however late both are noticed.
+    /// Returns the time of the next event. The warning always comes before the expiry, however late both
+    /// are noticed.
     fn next(&self) -> Option<Instant> {
         self.warn.or(self.ends)
     }
 }
 
-/// The token that a socket runs under, and where the socket comes from.
+/// The token that a socket runs under, and the address of the client.
 pub(super) struct Pass {
     pub(super) identity: Identity,
     pub(super) end: TokenEnd,
@@ -159,7 +163,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// The pass of a token that was checked `now`.
+    /// Creates the credential for a token that was checked at `now`.
     pub(super) fn new(identity: Identity, peer: Option<IpAddr>, now: Instant) -> Pass {
         let end = TokenEnd::new(identity.expires_in, now);
         Pass { identity, end, peer }
@@ -173,15 +177,15 @@ pub(super) struct Link<'a> {
     attachment: u64,
     pass: Pass,
     finals_sent: usize,
-    /// What the last `ack` said, or `ready`.
+    /// Positions `received` and `final` of the last `ack`, or of `ready`.
     acknowledged: (FramePos, FramePos),
-    /// Segment and revision of the last partial sent.
+    /// Segment and revision of the last partial result sent.
     partial_sent: Option<(u64, u64)>,
     done_sent: bool,
 }
 
 impl<'a> Link<'a> {
-    /// The link of a socket to the session that was `attached` to it.
+    /// Creates the link between a socket and the session that was `attached` to it.
     pub(super) fn new(
         gateway: &'a Gateway,
         session: &'a Session,
@@ -200,12 +204,13 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Carries the session until the socket ends, or should.
+    /// Carries the session until the socket ends or must be closed.
     #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
     pub(super) async fn run<Io: Connection>(mut self, wire: &mut Wire<Io>) -> Ending {
         let mut news = self.session.board().watch();
         let mut revocations = self.gateway.authority.revocations();
-        // What was revoked since the token was checked is not told any more.
+        // Revocations between the check of the token and this subscription are not notified, so check once
+        // more.
         revocations.mark_changed();
         let mut heard = Instant::now();
         let (mut pinged, mut drain_told) = (false, false);
@@ -220,9 +225,10 @@ impl<'a> Link<'a> {
                     let Event::Message(message) = event else { continue };
                     (heard, pinged) = (Instant::now(), false);
                     match message {
-                        // Only a client that closes after the end has surely heard it.
+                        // Only a client that closes after `done` was sent is known to have received
+                        // everything.
                         Some(Ok(Message::Close(_))) if self.done_sent => return Ending::Done,
-                        // Before the end the same code says that the rest is not wanted.
+                        // Before `done`, the same code says that the rest is not wanted.
                         Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == close::NORMAL => {
                             return Ending::Done;
                         }
@@ -244,7 +250,8 @@ impl<'a> Link<'a> {
                 changed = news.changed() => changed.expect("the session holds the board"),
                 () = sleep_until(heard + patience) => {
                     if pinged {
-                        // A client that only slept finds this on waking, and 1000 would say that all is done.
+                        // A client that was only asleep finds this code on waking up. Code 1000 would tell
+                        // it that all is done.
                         let reason = "nothing came from the client, not even an answer to a ping";
                         return Ending::Close(Goodbye::resumable(close::GOING_AWAY, reason));
                     }
@@ -270,9 +277,9 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Brings the client up to date: acknowledgement, finals, the newest partial, the end. After each message, so that
-    /// audio is acknowledged frame by frame, and gaps are. Queues no more than the client takes soon; whether
-    /// something may be left to say once the queue has drained.
+    /// Brings the client up to date: acknowledgement, finals, the newest partial result, `done`. It runs
+    /// after each message, so that audio and gaps are acknowledged frame by frame. It queues no more than
+    /// the client reads soon. Returns whether more may be left to send once the queue has drained.
     fn report<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<bool, Goodbye> {
         let state = self.session.board().lock();
         if state.attachment != self.attachment {
@@ -317,9 +324,9 @@ impl<'a> Link<'a> {
         Ok(is_behind)
     }
 
-    /// Takes a message, which came at `now`, and answers it where it wants an answer of its own.
+    /// Handles a message that came at `now`. Returns the reply, if the message has one of its own.
     fn hear(&mut self, message: Message, now: Instant) -> Result<Option<ServerMessage>, Goodbye> {
-        // Audio is limited by its window.
+        // Audio is limited by its window instead.
         if !matches!(message, Message::Binary(_)) {
             self.session.control(self.attachment)?;
         }
@@ -354,7 +361,7 @@ impl<'a> Link<'a> {
         Ok(None)
     }
 
-    /// Goes on under another token of the same project.
+    /// Continues the session under another token of the same project.
     fn renew(&mut self, token: &Secret, now: Instant) -> Result<ServerMessage, Goodbye> {
         if !self.gateway.options.in_band_auth {
             return Err(Goodbye::new(close::PROTOCOL, "auth is not understood here"));
@@ -378,7 +385,7 @@ impl<'a> Link<'a> {
         Ok(ServerMessage::AuthOk { token_expires_in_ms: expires_in.map(millis) })
     }
 
-    /// Whether the token is still good, after something was revoked.
+    /// Checks that the token is still valid after a revocation.
     fn check_again(&self) -> Result<(), Goodbye> {
         self.gateway.authority.check_again(&self.pass.identity)?;
         Ok(())
@@ -394,7 +401,7 @@ fn goaway(reason: GoawayReason, left: Duration, successors: &[Endpoint]) -> Mess
     })
 }
 
-/// Waits until `instant`; for ever where there is none.
+/// Waits until `instant`, or for ever if there is none.
 pub(super) async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
@@ -420,7 +427,7 @@ mod tests {
     use voxline_support::clock::SystemClock;
     use voxline_testing::DigestRecognizer;
 
-    /// A gateway of one project, and a token of it with its id.
+    /// Returns a gateway with one project, a token of the project, and the token's id.
     fn gateway() -> (Gateway, String, String) {
         let lifetime = Duration::from_secs(3_600);
         let authority = Authority::in_memory(lifetime, Arc::new(SystemClock::new())).unwrap();
@@ -432,7 +439,7 @@ mod tests {
         (gateway, minted.token.expose_secret().to_owned(), minted.id)
     }
 
-    /// A session of whose token it is.
+    /// Starts a session for `identity` and attaches it.
     fn session(gateway: &Gateway, identity: &Identity) -> (Session, Attached) {
         let start: Start = serde_json::from_str(r#"{"sample_rate":16000}"#).unwrap();
         let recognizer = gateway.recognizer().unwrap();
@@ -442,7 +449,7 @@ mod tests {
         (session, attached)
     }
 
-    /// A client's end of a socket, and the gateway's.
+    /// Returns the client's end of a socket and the gateway's.
     async fn sockets() -> (WebSocketStream<DuplexStream>, Wire<DuplexStream>) {
         let (near, far) = duplex(64 * 1024);
         let peer = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
@@ -467,11 +474,12 @@ mod tests {
                     Message::Ping(_) => pings.push(seconds()),
                     other => assert!(matches!(other, Message::Text(_)), "{other:?}"),
                 }
-                // Its pong leaves with the next look at the socket, just in time.
+                // The pong is written the next time the client polls the socket, just in time.
                 sleep_until(started + Duration::from_secs(58)).await;
             }
             assert_eq!(pings, [20, 78]);
-            // From here on it is gone, and the socket with it only when it could have answered.
+            // From here on the client is gone. The gateway gives the socket up only after the time for a
+            // reply is over.
             std::future::pending::<()>().await;
         };
         let ending = tokio::select! {
@@ -490,7 +498,7 @@ mod tests {
         let (gateway, token, id) = gateway();
         let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
         let (session, attached) = session(&gateway, &identity);
-        // After the check, and before anybody is told of revocations.
+        // Revoke after the check, and before the link subscribes to revocations.
         gateway.authority.revoke_token(&id).unwrap();
         let (_peer, mut wire) = sockets().await;
         let pass = Pass::new(identity, None, Instant::now());
@@ -510,7 +518,7 @@ mod tests {
         assert_eq!(warned(1), Duration::from_millis(100));
         assert_eq!(warned(60), Duration::from_secs(6));
         assert_eq!(warned(3_600), Duration::from_secs(30));
-        // What is so far that it has no time, and what has no end, end nothing.
+        // An expiry too far away for an `Instant`, like no expiry, never comes.
         for endless in [Some(Duration::MAX), None] {
             assert_eq!(TokenEnd::new(endless, now).next(), None);
         }

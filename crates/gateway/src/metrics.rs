@@ -1,7 +1,7 @@
-//! What an operator watches, in the text format of OpenMetrics, which Prometheus reads.
+//! Metrics in the text format of OpenMetrics, which Prometheus reads.
 //!
-//! Names follow Prometheus' rules: the unit at the end of a name, `_total` behind what only grows. Labels have few values:
-//! nothing that a client writes becomes one.
+//! Names follow Prometheus' rules: a unit is at the end of the name, followed by `_total` for counters.
+//! Labels have few values: no text from a client becomes a label.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -25,19 +25,20 @@ use super::scheduler::Rank;
 use super::{Gateway, access};
 
 pub(super) const PATH: &str = "/metrics";
-/// As the OpenMetrics specification gives it for version 1.0.0.
+/// Content type of the OpenMetrics specification, version 1.0.0.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Latencies from what nobody notices to what nobody waits for. Finals should come within 2 s.
+/// Upper bounds of the latency buckets, in seconds: from imperceptible latencies to unacceptable ones.
+/// Finals should come within 2 s.
 const LATENCIES: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0, 30.0];
 
-/// Counters by one label.
+/// Metrics by one label.
 pub(super) type By<C> = Family<[(&'static str, &'static str); 1], C>;
 type Seconds = Counter<f64, AtomicU64>;
 
-/// Counts and times since the gateway was started.
+/// Counts and times since the start of the gateway.
 pub(super) struct Metrics {
     registry: Registry,
-    /// Of these three is told how it stands when somebody asks.
+    /// This gauge and the next two are updated when the metrics are read.
     sessions: Gauge,
     waiting: Gauge<f64, AtomicU64>,
     lateness: Gauge<f64, AtomicU64>,
@@ -59,11 +60,11 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing has happened yet. `limit` is that of sessions, and so many `threads` recognise.
+    /// Creates metrics at zero, for at most `limit` sessions and for `threads` recognition threads.
     pub(super) fn new(limit: usize, threads: usize, tokens: &Audit) -> Metrics {
         let mut list = List(Registry::with_prefix("voxline"));
-        list.constant("sessions_limit", "How many sessions and tasks may live at once", limit);
-        list.constant("recogniser_threads", "How many threads recognise", threads);
+        list.constant("sessions_limit", "Maximum number of live sessions and tasks", limit);
+        list.constant("recogniser_threads", "Number of recognition threads", threads);
         let latency = || Histogram::new(LATENCIES);
         Metrics {
             sessions: list.add("sessions", "Live sessions and tasks", Gauge::default()),
@@ -71,57 +72,57 @@ impl Metrics {
             refused: list.add("sessions_refused", "Sessions and tasks refused, by reason", Family::default()),
             resumed: list.add(
                 "sessions_resumed",
-                "Sessions taken over by another socket",
+                "Sessions resumed by another socket",
                 Counter::default(),
             ),
-            received: list.timed("audio_received", "Audio taken, by API", Family::default()),
+            received: list.timed("audio_received", "Audio received, by API", Family::default()),
             recognised: list.timed(
                 "audio_recognised",
-                "Audio of sessions and tasks that is final",
+                "Audio of sessions and tasks covered by finals",
                 Counter::default(),
             ),
-            gaps: list.timed("audio_gaps", "Audio that clients said they dropped", Counter::default()),
+            gaps: list.timed("audio_gaps", "Audio that clients declared as gaps", Counter::default()),
             waiting: list.timed(
                 "audio_waiting",
-                "Audio of live sessions that isn't final yet",
+                "Audio of live sessions that is not final yet",
                 Gauge::default(),
             ),
-            busy: list.timed("recogniser_busy", "Time that threads recognised, by what", Family::default()),
+            busy: list.timed("recogniser_busy", "Time spent by recognition threads, by kind of work", Family::default()),
             wait: list.timed(
                 "recogniser_wait",
-                "How long live sessions waited for a turn of a thread",
+                "Time that live sessions waited for a recognition thread",
                 latency(),
             ),
             lateness: list.timed(
                 "recogniser_lateness",
-                "How long the live session has waited for its next turn that has waited longest",
+                "Longest current wait of any live session for a recognition thread",
                 Gauge::default(),
             ),
             final_latency: list.timed(
                 "final_latency",
-                "From the end of an utterance to its final",
+                "Time from the end of an utterance to its final",
                 latency(),
             ),
             first_partial_latency: list.timed(
                 "first_partial_latency",
-                "From the start of an utterance to the first partial",
+                "Time from the start of an utterance to its first partial",
                 latency(),
             ),
             first_speech_latency: list.timed(
                 "first_speech_latency",
-                "From a text to the first audio of it",
+                "Time from a synthesis request to its first audio",
                 latency(),
             ),
             characters: list.add(
                 "speech_characters",
-                "Characters that were to be spoken",
+                "Characters of text received for synthesis",
                 Counter::default(),
             ),
-            spoken: list.timed("speech", "Speech made of them", Counter::default()),
+            spoken: list.timed("speech", "Speech synthesised", Counter::default()),
             requests: list.add("http_requests", "Requests, by path, method and status", Family::default()),
             bytes: list.add(
                 "payload_bytes",
-                "Audio and text that came in, and speech that went out, by API",
+                "Bytes of audio and text received and of speech sent, by API",
                 Family::default(),
             ),
             registry: {
@@ -132,12 +133,12 @@ impl Metrics {
         }
     }
 
-    /// A session that was not to be.
+    /// Counts a refused session.
     pub(super) fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// Audio of a recording, a session or a chunk.
+    /// Counts audio of a recording, a session or a chunk.
     pub(super) fn receive(&self, api: &'static str, milliseconds: u64, bytes: usize) {
         self.received.get_or_create(&[("api", api)]).inc_by(milliseconds as f64 / 1e3);
         self.count_bytes(api, "in", bytes);
@@ -147,7 +148,7 @@ impl Metrics {
         self.bytes.get_or_create(&[("api", api), ("direction", direction)]).inc_by(bytes as u64);
     }
 
-    /// A turn of the recogniser, which had `waited`.
+    /// Counts a turn of the recogniser, before which the job had `waited`.
     pub(super) fn turn(&self, rank: Rank, waited: Duration, took: Duration) {
         let work = match rank {
             Rank::Live => "live",
@@ -161,23 +162,24 @@ impl Metrics {
         }
     }
 
-    /// A final with words, whose last frame came so long ago.
+    /// Records the `latency` of a final with words since its last frame arrived.
     pub(super) fn final_after(&self, latency: Duration) {
         self.final_latency.observe(latency.as_secs_f64());
     }
 
-    /// The first guess at an utterance whose first frame came so long ago.
+    /// Records the `latency` of an utterance's first partial result since the utterance's first frame
+    /// arrived.
     pub(super) fn partial_after(&self, latency: Duration) {
         self.first_partial_latency.observe(latency.as_secs_f64());
     }
 
-    /// The first audio of a text that came so long ago.
+    /// Records the `latency` of the first audio of a text since the text arrived.
     pub(super) fn speech_after(&self, latency: Duration) {
         self.first_speech_latency.observe(latency.as_secs_f64());
     }
 }
 
-/// Metrics under names.
+/// A registry that metrics are added to by name.
 struct List(Registry);
 
 impl List {
@@ -190,14 +192,14 @@ impl List {
         self.add(name, help, Gauge::<i64>::default()).set(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
-    /// One that counts seconds.
+    /// Adds a metric that counts seconds.
     fn timed<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
         metric
     }
 }
 
-/// Tells all of them.
+/// Answers with all metrics.
 pub(super) async fn tell(State(gateway): State<Arc<Gateway>>) -> Response {
     let metrics = &gateway.metrics;
     metrics.sessions.set(i64::try_from(gateway.sessions.count()).unwrap_or(i64::MAX));
@@ -214,7 +216,7 @@ pub(super) async fn tell(State(gateway): State<Arc<Gateway>>) -> Response {
     }
 }
 
-/// Around every route: counts what was asked and how it was answered.
+/// Middleware around all routes: counts requests and the status of their answers.
 pub(super) async fn count(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let method = access::method_name(request.method()).to_owned();

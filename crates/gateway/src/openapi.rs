@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: the HTTP API in a form that tools read. Who adds a path to the API adds it here; a test sees to
-//! that.
+//! `GET /openapi.json`: an OpenAPI description of the HTTP API. A path that is added to the API must be
+//! added here; a test checks that.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -32,14 +32,14 @@ mod tests {
     use crate::{Engines, Gateway, Options, guarded_routes, open_routes, router};
     use voxline_support::clock::SystemClock;
 
-    /// What is served for people and machines that run the gateway, and is not of the API.
+    /// Paths that serve the people and machines that run the gateway, and are not part of the API.
     const NOT_OF_THE_API: &[&str] = &["/", "/metrics", "/console"];
 
     fn description() -> Value {
         serde_json::from_str(DESCRIPTION).unwrap()
     }
 
-    /// The methods of each path that is described.
+    /// Returns the methods of each described path.
     fn described() -> BTreeMap<String, BTreeSet<String>> {
         let description = description();
         let paths = description["paths"].as_object().unwrap();
@@ -60,13 +60,13 @@ mod tests {
             if NOT_OF_THE_API.contains(&path) || path.starts_with("/console/") {
                 continue;
             }
-            // A method that no route has is told those that this one has.
+            // The answer to an unknown method lists the methods of the path.
             let mut probe = Request::builder().method("PROBE").uri(path).body(Body::empty()).unwrap();
             probe.extensions_mut().insert(ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))));
             let refused = router.call(probe).await.unwrap();
             assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
             let allowed = refused.headers()[header::ALLOW].to_str().unwrap().split(',');
-            // A path that has GET has HEAD, too.
+            // A path with GET also has HEAD.
             let methods: BTreeSet<String> =
                 allowed.filter(|method| *method != "HEAD").map(str::to_owned).collect();
             assert!(routed.insert(path.to_owned(), methods).is_none(), "{path}");

@@ -1,9 +1,9 @@
 //! Fair admission of sockets and tasks that have not begun a session.
 //!
-//! Such a client has been authorised and costs a little memory, or a descriptor, until it says what it wants
-//! or its time is up. The places are shared: where all are taken, the project that waits on most of them
-//! gives one up to a project that waits on fewer (longest queue drop), so that whoever waits on many costs
-//! only itself.
+//! Such a client has been authorised and costs a little memory, or a descriptor, until it sends its first
+//! message or its time is up. The places are shared. If all are taken, the project with most waiting
+//! clients gives one up to a project with fewer (longest queue drop), so that a project with many waiting
+//! clients harms only itself.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::authority::Identity;
 use super::sessions::Full;
 
-/// Places that a holder limited to a number of sessions may have for each of them: two, as while a session
-/// moves.
+/// Places per session for a holder whose number of sessions is limited: two, the number needed while a
+/// session moves to another socket.
 const PLACES_PER_SESSION: usize = 2;
 
-/// A limit on how many clients may wait to begin a session, shared fairly by project and then by holder.
+/// A limit on the number of clients that wait to begin a session, shared fairly by project and then by
+/// holder.
 pub(super) struct Pending {
     limit: usize,
     table: Arc<Mutex<Table>>,
@@ -27,19 +28,19 @@ pub(super) struct Pending {
 #[derive(Default)]
 struct Table {
     next_id: u64,
-    /// In the order in which they came.
+    /// Clients, in the order of their arrival.
     places: BTreeMap<u64, Entry>,
 }
 
 struct Entry {
     project: String,
     holder: String,
-    /// It has a session, whose place is counted elsewhere.
+    /// True if the client has a session, whose place is counted elsewhere.
     begun: bool,
     displaced: CancellationToken,
 }
 
-/// A place, which is free again once this is dropped.
+/// A place, which becomes free when this value is dropped.
 pub(super) struct Place {
     id: u64,
     table: Arc<Mutex<Table>>,
@@ -47,17 +48,18 @@ pub(super) struct Place {
 }
 
 impl Pending {
-    /// A limit of `limit` places, those apart that have begun a session.
+    /// Creates `limit` places, without those of clients that have begun a session.
     pub(super) fn new(limit: usize) -> Pending {
         Pending { limit, table: Arc::default() }
     }
 
-    /// Takes a place for `identity`. Where none is free, takes that of the client that has waited longest,
-    /// among those of the holder with most of the project with most.
+    /// Takes a place for `identity`. If none is free, takes the place of the longest waiting client of the
+    /// holder with most waiting clients, in the project with most.
     ///
     /// # Errors
-    /// Where the holder has as many places as its own limit of sessions can be of use for, or where none is
-    /// free and no other holder waits on more than this one.
+    /// Returns [`Full::Token`] if the holder has as many places as its own limit of sessions can use.
+    /// Returns [`Full::Gateway`] if no place is free and no other holder has more waiting clients than this
+    /// one.
     pub(super) fn admit(&self, identity: &Identity) -> Result<Place, Full> {
         let Identity { project, holder, .. } = identity;
         let mut table = lock(&self.table);
@@ -82,7 +84,7 @@ impl Table {
         self.places.iter().filter(|(_, entry)| !entry.begun).map(|(id, entry)| (*id, entry))
     }
 
-    /// Frees a place for somebody of `project` and `holder`.
+    /// Frees a place for a client of `project` and `holder`.
     fn displace(&mut self, project: &str, holder: &str) -> Result<(), Full> {
         let (mut by_project, mut by_holder) = (HashMap::new(), HashMap::new());
         for (_, entry) in self.waiting() {
@@ -91,7 +93,8 @@ impl Table {
         }
         let count = |counts: &HashMap<&str, usize>, name: &str| counts.get(name).copied().unwrap_or(0);
         let own = (count(&by_project, project), count(&by_holder, holder));
-        // Of another project with more, or else of another holder of this project with more.
+        // A candidate is a client of another project with more, or of another holder of this project with
+        // more.
         let greedier = self.waiting().filter_map(|(id, entry)| {
             let share = (count(&by_project, &entry.project), count(&by_holder, &entry.holder));
             let is_own = entry.project == project;
@@ -106,24 +109,25 @@ impl Table {
 }
 
 impl Place {
-    /// Waits until somebody else has the place.
+    /// Waits until the place is given to another client.
     pub(super) async fn displaced(&self) {
         self.displaced.cancelled().await;
     }
 
-    /// Is cancelled once somebody else has the place.
+    /// Returns a token that is cancelled once the place is given to another client.
     pub(super) fn displacement(&self) -> CancellationToken {
         self.displaced.clone()
     }
 
-    /// Notes that the client has a session, and its place among the sessions: it is not displaced any more.
+    /// Notes that the client has a session, and with it a place among the sessions. The client is not
+    /// displaced any more.
     pub(super) fn begin(&self) {
         if let Some(entry) = lock(&self.table).places.get_mut(&self.id) {
             entry.begun = true;
         }
     }
 
-    /// Notes that the client has left its session, and only ends.
+    /// Notes that the client has left its session and is only closing.
     pub(super) fn leave(&self) {
         if let Some(entry) = lock(&self.table).places.get_mut(&self.id) {
             entry.begun = false;
@@ -137,7 +141,7 @@ impl Drop for Place {
     }
 }
 
-/// A panic elsewhere leaves the table whole: each change is one insertion or removal.
+/// Locks the table. A panic elsewhere leaves the table consistent: each change is one insertion or removal.
 fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -163,7 +167,7 @@ mod tests {
         let pending = Pending::new(100);
         let limited = of("p", "token", Some(1));
         let places = [pending.admit(&limited).unwrap(), pending.admit(&limited).unwrap()];
-        // That one has begun its session makes the other no less of use.
+        // A begun session on one place still counts against the holder's places.
         places[0].begin();
         assert_eq!(pending.admit(&limited).err(), Some(Full::Token));
         let _another = pending.admit(&of("p", "other", Some(1))).unwrap();
@@ -185,7 +189,7 @@ mod tests {
         for name in ["greedy", "honest"] {
             assert_eq!(pending.admit(&of(name, name, None)).err(), Some(Full::Gateway), "{name}");
         }
-        // Within a project it is the same by holder.
+        // Within a project, the same rule applies by holder.
         let colleague = pending.admit(&of("greedy", "colleague", None));
         assert!(colleague.is_ok() && is_displaced(&greedy[3]) && !honest.iter().any(is_displaced));
     }
@@ -200,7 +204,7 @@ mod tests {
         assert_eq!([&begun, &waiting, &newcomer].map(is_displaced), [false, true, false]);
         drop(waiting);
         assert_eq!(lock(&pending.table).places.len(), 2, "a place is given back once");
-        // It has left its session, and the newcomer has as many.
+        // The client has left its session, and the newcomer waits on as many places.
         begun.leave();
         assert_eq!(pending.admit(&of("b", "b", None)).err(), Some(Full::Gateway));
         let third = pending.admit(&of("c", "c", None)).unwrap();

@@ -1,9 +1,8 @@
-//! Addresses of clients behind proxies that the operator trusts: by `X-Forwarded-For`, by `Forwarded` (RFC
-//! 7239), and by the header of PROXY protocol version 2, which comes before everything else on a connection.
+//! Addresses of clients behind proxies that the operator trusts, as named by `X-Forwarded-For`, by
+//! `Forwarded` (RFC 7239), or by a PROXY protocol version 2 header at the start of a connection.
 //!
-//! Proxies append to the two headers of HTTP, so what they say is read from the right: the client is the
-//! rightmost address that is not a trusted proxy's itself. Whatever stands left of it the client may have
-//! written.
+//! Proxies append to the two HTTP headers, so both are read from the right: the client is the rightmost
+//! address that is not a trusted proxy itself. The client may have written anything to the left of it.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,21 +20,22 @@ use super::error::ApiError;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What the header of PROXY protocol version 2 begins with (proxy-protocol.txt, section 2.2).
+/// Signature of a PROXY protocol version 2 header (proxy-protocol.txt, section 2.2).
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The networks of trusted proxies.
+/// Networks of trusted proxies.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TrustedProxies(Arc<[IpNet]>);
 
-/// A header by which a trusted proxy names its client, and which can't be believed.
+/// Error for a trusted proxy's header that can't be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadForwarding {
     #[error("the proxy's X-Forwarded-For is not a list of addresses")]
     XForwardedFor,
     #[error("the proxy's Forwarded is not as RFC 7239 has it")]
     Forwarded,
-    /// A proxy that sets one of the two may pass on the other as its client wrote it.
+    /// The two headers name different clients. A proxy that sets one of them may pass on the other as its
+    /// client wrote it.
     #[error("X-Forwarded-For and Forwarded name different clients: the proxy should remove one of them")]
     Contradiction,
 }
@@ -44,7 +44,7 @@ pub(super) enum BadForwarding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Node {
     Address(IpAddr),
-    /// The proxy doesn't know its client, or doesn't tell.
+    /// The proxy doesn't know its client, or doesn't name it.
     Hidden,
 }
 
@@ -58,11 +58,11 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The address of the client whose request came from `peer`: another than `peer` where that is a trusted
-    /// proxy, and names one.
+    /// Returns the address of the client whose request came from `peer`: another than `peer` if `peer` is a
+    /// trusted proxy that names its client.
     ///
     /// # Errors
-    /// Where a trusted proxy's headers are malformed, or contradict each other.
+    /// Returns [`BadForwarding`] if the headers of a trusted proxy are malformed or contradict each other.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, BadForwarding> {
         if !self.trusts(peer) {
             return Ok(peer);
@@ -77,8 +77,8 @@ impl TrustedProxies {
         }
     }
 
-    /// The first of `nodes` that is no trusted proxy; else the farthest that is known. `nodes` begins with
-    /// the nearest.
+    /// Returns the first of `nodes`, nearest first, that is not a trusted proxy. If all are, returns the
+    /// farthest known one.
     fn rightmost(
         &self,
         peer: IpAddr,
@@ -96,8 +96,8 @@ impl TrustedProxies {
     }
 }
 
-/// Returns what `X-Forwarded-For` names, from the right. It has no standard; an address may have a port, as
-/// some proxies write.
+/// Returns the nodes of `X-Forwarded-For`, from the right. The header has no standard; an address may have
+/// a port, as some proxies write it.
 fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Result<Node, BadForwarding>> {
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
     lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).map(|entry| {
@@ -109,7 +109,7 @@ fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Result<Node, Bad
     })
 }
 
-/// Returns what `Forwarded` names, from the left.
+/// Returns the nodes of `Forwarded`, from the left.
 fn forwarded(headers: &HeaderMap) -> Result<Vec<Node>, BadForwarding> {
     let mut nodes = Vec::new();
     for line in headers.get_all(header::FORWARDED) {
@@ -119,11 +119,11 @@ fn forwarded(headers: &HeaderMap) -> Result<Vec<Node>, BadForwarding> {
     Ok(nodes)
 }
 
-/// What is left to be read of a field value.
+/// The unread rest of a field value.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
-    /// `1#forwarded-element`, in which a recipient passes over empty elements (RFC 9110, section 5.6.1.2).
+    /// Parses `1#forwarded-element`. Empty elements are skipped (RFC 9110, section 5.6.1.2).
     fn elements(&mut self, nodes: &mut Vec<Node>) -> Option<()> {
         loop {
             self.space();
@@ -138,7 +138,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// `[ forwarded-pair ] *( ";" [ forwarded-pair ] )`, up to the comma or the end.
+    /// Parses `[ forwarded-pair ] *( ";" [ forwarded-pair ] )`, up to the comma or the end.
     fn element(&mut self) -> Option<Node> {
         let mut node = None;
         loop {
@@ -147,7 +147,7 @@ impl<'a> Cursor<'a> {
                 let name = self.token()?;
                 (self.byte()? == b'=').then_some(())?;
                 let value = self.value()?;
-                // Of one name there is one parameter (section 4); of others nothing is asked.
+                // A parameter may occur once only (section 4). Parameters other than `for` are ignored.
                 if name.eq_ignore_ascii_case(b"for") && node.replace(parse_node(&value)?).is_some() {
                     return None;
                 }
@@ -160,7 +160,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A token, or what a quoted string says.
+    /// Parses a token, or a quoted string to its content.
     fn value(&mut self) -> Option<Vec<u8>> {
         if self.0.first() != Some(&b'"') {
             return self.token().map(<[u8]>::to_vec);
@@ -176,7 +176,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// `1*tchar` (RFC 9110, section 5.6.2).
+    /// Parses `1*tchar` (RFC 9110, section 5.6.2).
     fn token(&mut self) -> Option<&'a [u8]> {
         let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
         let length = self.0.iter().position(|byte| !is_tchar(byte)).unwrap_or(self.0.len());
@@ -197,7 +197,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// `nodename [ ":" node-port ]` (RFC 7239, section 6).
+/// Parses `nodename [ ":" node-port ]` (RFC 7239, section 6).
 fn parse_node(value: &[u8]) -> Option<Node> {
     let value = std::str::from_utf8(value).ok()?;
     let (name, port) = match value.strip_prefix('[') {
@@ -222,19 +222,20 @@ fn parse_node(value: &[u8]) -> Option<Node> {
     is_port.then_some(name)
 }
 
-/// `"_" 1*( ALPHA / DIGIT / "." / "_" / "-" )`
+/// Returns whether `name` is `"_" 1*( ALPHA / DIGIT / "." / "_" / "-" )`.
 fn is_obfuscated(name: &str) -> bool {
     let may_be = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     name.strip_prefix('_').is_some_and(|name| !name.is_empty() && name.bytes().all(may_be))
 }
 
-/// Reads the header of PROXY protocol version 2, where a trusted proxy's connection begins with one: the
-/// address and port of the proxy's client, where it names one. Neither HTTP nor TLS begins with a carriage
-/// return, as the signature does.
+/// Reads the PROXY protocol version 2 header of a trusted proxy's connection, if the connection begins with
+/// one. Returns the address and port of the proxy's client, if the header names one. Neither HTTP nor TLS
+/// begins with a carriage return, as the signature does.
 ///
 /// # Errors
-/// Where the connection fails or ends, or begins as the signature does and goes on otherwise, or with a
-/// header of another version, an unknown command, or of what doesn't come over TCP.
+/// Returns [`io::Error`] if the connection fails or ends, if it begins like the signature and goes on
+/// otherwise, or if the header has another version, an unknown command, or a transport other than TCP or a
+/// Unix socket.
 pub(super) async fn read_header(socket: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut first = [0];
     if socket.peek(&mut first).await? == 0 || first[0] != SIGNATURE[0] {
@@ -251,7 +252,8 @@ pub(super) async fn read_header(socket: &mut TcpStream) -> io::Result<Option<Soc
     let length = u16::from_be_bytes(length.try_into().expect("sixteen bytes less fourteen"));
     let mut rest = (&mut *socket).take(length.into());
     let source = match (command, family) {
-        // LOCAL: the proxy speaks for itself. PROXY of an unspecified family: it can't tell for whom.
+        // LOCAL: the proxy speaks for itself. PROXY with an unspecified family: the proxy can't name its
+        // client.
         (0x20, _) | (0x21, 0x00) => None,
         (0x21, 0x11) => {
             let mut addresses = [0; 12];
@@ -265,12 +267,12 @@ pub(super) async fn read_header(socket: &mut TcpStream) -> io::Result<Option<Soc
             let source: [u8; 16] = addresses[..16].try_into().expect("sixteen of 36 bytes");
             Some(SocketAddr::from((source, u16::from_be_bytes([addresses[32], addresses[33]]))))
         }
-        // A Unix socket has no address that a limit could count.
+        // A Unix socket has no address to limit by.
         (0x21, 0x31) => None,
         (0x21, _) => return Err(malformed("neither TCP nor a Unix socket")),
         _ => return Err(malformed("not version 2, or an unknown command")),
     };
-    // More than the addresses, as certificates and the like: of no interest here (section 2.2.1).
+    // Skip what follows the addresses, such as certificates (section 2.2.1).
     copy(&mut rest, &mut sink()).await?;
     if rest.limit() > 0 {
         return Err(ErrorKind::UnexpectedEof.into());
@@ -278,7 +280,7 @@ pub(super) async fn read_header(socket: &mut TcpStream) -> io::Result<Option<Soc
     Ok(source)
 }
 
-/// Refuses a request whose trusted proxy names its client in a way that can't be believed.
+/// Middleware that refuses a request whose trusted proxy names its client in an unreliable way.
 pub(super) async fn refuse(request: Request, next: Next) -> Response {
     match request.extensions().get::<BadForwarding>() {
         Some(bad) => ApiError::new(StatusCode::BAD_REQUEST, 400, bad.to_string()).into_response(),
@@ -292,7 +294,7 @@ mod tests {
 
     use super::*;
 
-    /// The client of a request that came from `10.0.0.1`, behind proxies in `10.0.0.0/8` and
+    /// Returns the client of a request that came from `10.0.0.1`, behind proxies in `10.0.0.0/8` and
     /// `2001:db8:1::/48`.
     fn client(fields: &[(&'static str, &str)]) -> Result<String, BadForwarding> {
         let networks = ["10.0.0.0/8", "2001:db8:1::/48"].map(|network| network.parse().unwrap());
@@ -318,13 +320,13 @@ mod tests {
             ("192.0.2.43", "192.0.2.43"),
             ("192.0.2.43, 198.51.100.17", "198.51.100.17"),
             ("192.0.2.43,10.9.9.9 ,\t10.0.0.2", "192.0.2.43"),
-            // All of them are proxies: the farthest.
+            // All of them are proxies, so the farthest counts.
             ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
             ("::ffff:10.0.0.2", "10.0.0.2"),
             ("2001:db8::1, 2001:db8:1::2", "2001:db8::1"),
             ("192.0.2.43:5000", "192.0.2.43"),
             ("[2001:db8::1]:5000", "2001:db8::1"),
-            // Whatever the client wrote before its proxy did.
+            // Text that the client wrote before its proxy is ignored.
             ("<script>, , unknown, 192.0.2.43", "192.0.2.43"),
         ] {
             assert_eq!(by_x(value).as_deref(), Ok(expected), "{value}");
@@ -343,7 +345,7 @@ mod tests {
         }
     }
 
-    /// The examples of RFC 7239, sections 4, 6.3 and 7.1 to 7.4, and what its grammar allows and forbids.
+    /// Checks the examples of RFC 7239, sections 4, 6.3 and 7.1 to 7.4, and the limits of its grammar.
     #[test]
     fn forwarded_is_read_as_the_rfc_has_it() {
         for (value, expected) in [
@@ -378,7 +380,7 @@ mod tests {
             "for=\"192.0.2.43:123456\"",
             "for=_",
             "for=192.0.2.43 for=192.0.2.44",
-            // A client that leaves a quote open, before what its proxy appends.
+            // A client leaves a quote open, before the text that its proxy appends.
             "for=9.9.9.9;x=\", for=192.0.2.43",
             "for=9.9.9.9;x=\", for=\"[2001:db8::1]\"",
         ] {

@@ -1,25 +1,26 @@
-//! What waits for a session's recogniser.
+//! Queue of work for a session's recogniser.
 
 use std::collections::VecDeque;
 
 use voxline::audio::FramePos;
 
-/// Audio that waits is gathered into blocks of about a second at 16 kHz: small enough that finals come while a backlog
-/// is worked off, large enough that a block's own cost is nothing beside its audio.
+/// Size of the blocks in which waiting audio is gathered, in bytes: about a second at 16 kHz. A block is
+/// small enough that finals come while a backlog is worked off, and large enough that its own cost is
+/// negligible.
 const BLOCK_BYTES: usize = 32 * 1024;
 
-/// What the recogniser is handed, in order.
+/// Work for the recogniser.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// 16-bit little-endian PCM that follows what was handed over before.
+    /// 16-bit little-endian PCM that follows the audio before it.
     Audio(Vec<u8>),
     Flush,
-    /// Nothing comes of what lies before this position.
+    /// A gap up to this position, whose audio never arrives.
     Gap(FramePos),
     Finish,
 }
 
-/// Work in order. A client may cut its audio as finely as it likes: here it costs its bytes, not its frames.
+/// A queue of work. Audio costs its bytes here, not its frames, however finely a client cuts it.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Work>,
@@ -37,7 +38,7 @@ impl Queue {
         self.waiting.push_back(Work::Flush);
     }
 
-    /// A gap that follows a gap becomes one with it.
+    /// Adds a gap. A gap that follows a gap is merged with it.
     pub(super) fn push_gap(&mut self, to: FramePos) {
         match self.waiting.back_mut() {
             Some(Work::Gap(end)) => *end = to,
@@ -64,12 +65,12 @@ impl Queue {
 
 #[cfg(test)]
 impl Queue {
-    /// How many pieces of work wait.
+    /// Returns the number of waiting pieces of work.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// How much memory the audio takes that waits.
+    /// Returns the memory that the waiting audio takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let blocks = self.waiting.iter().map(|work| match work {
             Work::Audio(block) => block.capacity(),

@@ -1,4 +1,4 @@
-//! Files of audio that clients send, read within the documented limits.
+//! Audio files from clients, received and decoded within the documented limits.
 
 use std::time::Duration;
 
@@ -14,15 +14,19 @@ use voxline::engine::RECOGNIZER_RATE;
 use voxline::resample::Resampler;
 use voxline::source::Source;
 
-/// What decoding a file may cost: 2.6 s for 20 MB, and 12 ms more for each second of audio at 48 kHz.
+/// CPU time that decoding a file may take: 2.6 s for 20 MB, and 12 ms more for each second of audio at 48
+/// kHz.
 const CPU_LIMIT: CpuLimit = CpuLimit {
     constant: Duration::from_millis(500),
     per_byte: Duration::from_nanos(100),
     per_sample: Duration::from_nanos(250),
 };
 
-/// The whole file, unless it has more than `max_bytes` bytes, takes longer than `patience`, or `room` has none for a
-/// part of so many bytes.
+/// Receives a whole file.
+///
+/// # Errors
+/// Returns [`ApiError`] if the file has more than `max_bytes` bytes, takes longer than `patience`, breaks
+/// off, or has a part for whose length `room` finds no memory.
 pub(super) async fn receive(
     body: Body,
     max_bytes: usize,
@@ -45,16 +49,16 @@ pub(super) fn bad(code: u16, message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, code, message)
 }
 
-/// A file of one channel, decoded: at most five minutes, which are 10 MB.
+/// A decoded file of one channel: at most five minutes, which take 10 MB.
 pub(super) struct Recording {
-    /// At the recogniser's rate.
+    /// Samples at the recogniser's rate.
     pub(super) samples: Vec<i16>,
-    /// How long it is in the file.
+    /// Length of the audio in the file.
     pub(super) milliseconds: u64,
 }
 
 impl Recording {
-    /// Decodes `file`, which may be so long, unless cancelled meanwhile.
+    /// Decodes a `file` of up to `longest`, unless cancelled.
     pub(super) fn decode(
         file: Vec<u8>,
         longest: Duration,

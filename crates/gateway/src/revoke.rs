@@ -1,5 +1,5 @@
-//! `POST /auth/oauth/v1/revoke`: a client gives a token back, in the manner of RFC 7009. The original service has no
-//! such route: its tokens end by themselves.
+//! `POST /auth/oauth/v1/revoke`: token revocation by the client, in the manner of RFC 7009. The original
+//! service has no such route: its tokens only expire.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,8 +23,9 @@ struct Request {
     token: SecretString,
 }
 
-/// A refresh token ends with its access tokens, and its slot is free; an access token ends alone. What is unknown or
-/// another client's is answered alike, so that nobody learns which tokens there are (RFC 7009, section 2.2).
+/// Revokes a token. A refresh token ends together with its access tokens, and its slot becomes free; an
+/// access token ends alone. The answer is the same for a token that is unknown or of another client, so
+/// that no client can probe for tokens (RFC 7009, section 2.2).
 pub(super) async fn revoke(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -34,7 +35,7 @@ pub(super) async fn revoke(
         Ok(request) => request,
         Err(refusal) => return refusal.into_response(),
     };
-    // The store's transactions wait for the disk.
+    // Transactions of the store wait for the disk.
     let revoking = move || {
         let Request { client_id, token } = request;
         gateway.authority.revoke_shown_for(Some(peer.ip()), &client_id, &token)

@@ -1,7 +1,8 @@
-//! Whose turn it is to recognise: a fixed pool of threads, shared by all sessions and recordings.
+//! Scheduler of recognition: a worker pool of fixed size, shared by all sessions and recordings.
 //!
-//! What is said live comes first, then recordings, then guesses, which are left out while anything else waits. Among
-//! equals it is the turn of whoever was served least, so that one who brings an hour at once doesn't hold up the others.
+//! Live audio comes first, then recordings, then partial results, which are left out while anything else
+//! waits. Among jobs of equal priority, the one that has received least service comes next (fair queuing),
+//! so that a client that brings an hour of audio at once doesn't hold up the others.
 
 mod order;
 
@@ -14,39 +15,39 @@ use self::order::Order;
 use super::metrics::Metrics;
 pub(super) use voxline_support::clock::now;
 
-/// Work for the recogniser that comes in pieces.
+/// A recognition job, which is done in pieces.
 pub(super) trait Job: Send {
-    /// Does one piece: a block of audio at most, or a guess where that is whose turn it is.
+    /// Does one piece of work: at most a block of audio, or a partial result if `rank` is [`Rank::Guess`].
     fn turn(&mut self, rank: Rank) -> Next;
 }
 
-/// What comes before what.
+/// Priority of a turn, the highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
-    /// What sessions hear: somebody waits for each word.
+    /// Audio of live sessions, whose clients wait for each word.
     Live,
-    /// Recordings: somebody waits for all of it.
+    /// Recordings, whose clients wait for the whole result.
     Recording,
-    /// What may be left out.
+    /// Partial results, which may be left out.
     Guess,
-    /// Recordings of those without a token: what nothing else needs.
+    /// Recordings of clients without a token, which get time that no other turn needs.
     Demo,
 }
 
-/// What a job wants after its turn.
+/// Request of a job at the end of its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Another turn.
+    /// The job wants another turn.
     Again,
-    /// A turn to guess, should nobody need it more.
+    /// The job wants a turn for a partial result, if no other job needs the time more.
     Guess,
-    /// Nothing, until it is woken.
+    /// The job wants no turn until it is woken.
     Wait,
-    /// Nothing any more.
+    /// The job is complete.
     Over,
 }
 
-/// The pool. Its threads end after the turns they are at, once it is dropped.
+/// The worker pool. Once it is dropped, its threads end after their current turns.
 pub(super) struct Scheduler {
     shared: Arc<Shared>,
     threads: NonZero<usize>,
@@ -54,29 +55,30 @@ pub(super) struct Scheduler {
 
 struct Shared {
     order: Mutex<Order>,
-    /// There may be a turn to take.
+    /// Notified when there may be a turn to take.
     turn: Condvar,
     metrics: Arc<Metrics>,
 }
 
-/// A job's place among the others. The job is dropped with it, after the turn it is at.
+/// The handle of a job. Dropping it drops the job, after its current turn.
 pub(super) struct Ticket {
     shared: Arc<Shared>,
     id: u64,
 }
 
 impl Scheduler {
-    /// A pool of so many threads, which begin with the first job.
+    /// Creates a pool of `threads` threads, which start with the first job.
     pub(super) fn new(threads: NonZero<usize>, metrics: Arc<Metrics>) -> Scheduler {
         let order = Mutex::new(Order::new(threads.get()));
         let shared = Shared { order, turn: Condvar::new(), metrics };
         Scheduler { shared: Arc::new(shared), threads }
     }
 
-    /// Takes in a job, which is ready for its first turn. `rank` is that of its turns other than guesses.
+    /// Adds a job, which is ready for its first turn. `rank` is the priority of its turns other than
+    /// partial results.
     ///
     /// # Errors
-    /// Where there are no threads yet and the system refuses them.
+    /// Returns [`io::Error`] if threads of the pool have yet to be started and the system refuses one.
     pub(super) fn add(&self, rank: Rank, job: Box<dyn Job>) -> io::Result<Ticket> {
         let mut order = self.shared.lock();
         while order.threads() < self.threads.get() {
@@ -89,12 +91,12 @@ impl Scheduler {
         Ok(Ticket { shared: self.shared.clone(), id })
     }
 
-    /// How long the live job has waited for its next turn that has waited longest; zero where none waits.
+    /// Returns the longest current wait of any live job for its next turn, or zero if none waits.
     pub(super) fn lateness(&self) -> Duration {
         self.shared.lock().lateness(now())
     }
 
-    /// Where the jobs tell what they did.
+    /// Returns the metrics that jobs report to.
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
     }
@@ -108,7 +110,7 @@ impl Drop for Scheduler {
 }
 
 impl Ticket {
-    /// The job has something to do.
+    /// Tells the scheduler that the job has work.
     pub(super) fn wake(&self) {
         if self.shared.lock().wake(self.id, now()) {
             self.shared.turn.notify_one();
@@ -119,15 +121,15 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let removed = self.shared.lock().remove(self.id);
-        // Without live jobs there are more turns for the others.
+        // Without live jobs, more turns are open to the others.
         self.shared.turn.notify_all();
-        // Outside of the lock: a job is large.
+        // Drop outside of the lock: a job is large.
         drop(removed);
     }
 }
 
 impl Shared {
-    /// A thread of the pool.
+    /// Runs a thread of the pool.
     fn take_turns(&self) {
         let mut order = self.lock();
         while !order.is_closed() {
@@ -142,7 +144,7 @@ impl Shared {
             self.metrics.turn(turn.rank, turn.waited, ended - begun);
             order = self.lock();
             if turn.rank != Rank::Live {
-                // Another of its kind may have waited for it.
+                // Another turn of lower priority than live may have waited for this one to end.
                 self.turn.notify_one();
             }
             if let Some(over) = order.give_back(turn, next, ended - begun, ended) {
@@ -153,7 +155,7 @@ impl Shared {
         }
     }
 
-    /// Jobs don't run under the lock, so a panic of theirs leaves the order whole.
+    /// Locks the run queue. Jobs don't run under the lock, so a panic of a job leaves the queue consistent.
     fn lock(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }

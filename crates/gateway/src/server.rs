@@ -1,6 +1,6 @@
-//! Connections: accepting them, their TLS, how long each may take, and how they end.
+//! Connections: accepting them, their TLS, their deadlines, and their end.
 //!
-//! `axum::serve` has no deadlines: whoever sends a byte a second holds a connection for ever.
+//! `axum::serve` has no deadlines: a client that sends one byte a second would hold a connection for ever.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -28,14 +28,15 @@ use super::households::{Counted, Households};
 use super::proxies::{self, TrustedProxies};
 use super::tls::Listener;
 
-/// The longest request line and headers. A text of the documented length fits into the query, which is what makes it
-/// long: an address has 64 KiB at most.
+/// Longest request line and headers, in bytes. A text of the documented length fits into the query, which
+/// makes up most of this: an address has 64 KiB at most.
 const MAX_HEAD: usize = 96 * 1024;
-/// How long to wait where no connection can be accepted, as there is no file descriptor or memory for one.
+/// Wait before the next attempt after a connection could not be accepted for lack of a file descriptor or
+/// memory.
 const EXHAUSTED_WAIT: Duration = Duration::from_secs(1);
 
-/// Answers the requests on `listener` until `stop` is cancelled; then those under way. Connections end with this
-/// future, where it is dropped earlier. A WebSocket is no longer a connection of ours.
+/// Answers requests on `listener` until `stop` is cancelled, then those under way. If this future is
+/// dropped earlier, its connections end with it. A WebSocket no longer belongs to this server.
 pub(super) async fn serve(listener: Listener, router: Router, options: &Options, stop: CancellationToken) {
     let Listener { tcp, tls } = listener;
     let mut http = http1::Builder::new();
@@ -51,7 +52,7 @@ pub(super) async fn serve(listener: Listener, router: Router, options: &Options,
     };
     let mut connections = JoinSet::new();
     loop {
-        // One that makes room for another ends a moment after that has come.
+        // A connection that is closed for a new one ends a moment after the new one was accepted.
         let has_place = connections.len() <= options.max_connections && server.households.has_place();
         tokio::select! {
             () = server.stop.cancelled() => break,
@@ -70,32 +71,34 @@ pub(super) async fn serve(listener: Listener, router: Router, options: &Options,
             }
         }
     }
-    // Who comes now is told at once that nobody is here.
+    // Close the listener, so that later connections are refused at once.
     drop(tcp);
     while connections.join_next().await.is_some() {}
 }
 
-/// The next connection. No error ends the server: each concerns one connection, or passes when others end.
+/// Accepts the next connection. No error ends the server: each concerns one connection, or passes when
+/// other connections end.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
-                // Finals and acknowledgements are small and wanted at once: Nagle's algorithm would hold each back for
-                // 40 ms.
+                // Finals and acknowledgements are small and latency-sensitive. Nagle's algorithm would hold
+                // each back for 40 ms.
                 let _ = socket.set_nodelay(true);
                 return (socket, peer);
             }
             Err(error) if concerns_one(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "connection not accepted");
-                // The connection is still there to be accepted: to try at once would be to try without end.
+                // The connection is still in the accept queue: an immediate retry would be a busy loop.
                 tokio::time::sleep(EXHAUSTED_WAIT).await;
             }
         }
     }
 }
 
-/// Whether the connection that was to be accepted broke, and the next may well be sound.
+/// Returns whether the error concerns only the connection that was to be accepted, so that the next one may
+/// be sound.
 fn concerns_one(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -103,20 +106,20 @@ fn concerns_one(error: &io::Error) -> bool {
     )
 }
 
-/// The socket, broken where its client takes nothing of what is written for so long.
+/// Wraps a socket so that writes fail once the client has read nothing for `patience`.
 fn within(patience: Duration, socket: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(patience));
     Box::pin(socket)
 }
 
-/// Where a connection comes from, and its place among the others from there.
+/// The remote address of a connection, and the connection's place in the connection limiter.
 struct Peer {
     address: SocketAddr,
     counted: Counted,
 }
 
-/// What all connections share.
+/// State that all connections share.
 #[derive(Clone)]
 struct Server {
     http: http1::Builder,
@@ -129,7 +132,7 @@ struct Server {
 }
 
 impl Server {
-    /// Serves a connection until it ends, or another needs its place.
+    /// Serves a connection until it ends, or until another connection needs its place.
     async fn serve_or_close(self, socket: TcpStream, peer: Peer, tls: Option<TlsAcceptor>) {
         let closing = peer.counted.closing();
         tokio::select! {
@@ -138,7 +141,8 @@ impl Server {
         }
     }
 
-    /// Serves a connection: what its proxy says of it, its TLS, its requests.
+    /// Serves a connection: reads the header of its proxy, completes its TLS handshake and answers its
+    /// requests.
     async fn meet(self, mut socket: TcpStream, mut peer: Peer, tls: Option<TlsAcceptor>) {
         if self.proxies.trusts(peer.address.ip()) {
             let reading = timeout(self.header_timeout, proxies::read_header(&mut socket));
@@ -169,7 +173,7 @@ impl Server {
         }
     }
 
-    /// Serves a connection once its TLS is agreed on.
+    /// Serves a connection once its TLS handshake is complete.
     async fn converse_by_tls<Io: Connection>(self, handshake: Timeout<Accept<Io>>, peer: Peer) {
         let address = peer.address;
         let agreed = tokio::select! {
@@ -183,14 +187,15 @@ impl Server {
         }
     }
 
-    /// Serves one connection until it ends, or after `stop` until the request under way is answered.
+    /// Serves one connection until it ends. After `stop`, serves it until the request under way is
+    /// answered.
     async fn converse(self, socket: impl Connection, peer: Peer) {
         let Server { http, router, stop, proxies, .. } = self;
         let Peer { address, counted } = peer;
         let seat = counted.seat();
         let service = service_fn(move |mut request: Request<Incoming>| {
             let client = match proxies.client(address.ip(), request.headers()) {
-                // Of a client that is named by its address alone the port is not known.
+                // The port is unknown if the client is named by its address alone.
                 Ok(client) if client != address.ip() => SocketAddr::new(client, 0),
                 Ok(_) => address,
                 Err(bad) => {
@@ -217,7 +222,7 @@ impl Server {
     }
 }
 
-/// What bytes come and go by, encrypted or not.
+/// A byte stream to a client, encrypted or not.
 pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for Io {}

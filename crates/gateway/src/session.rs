@@ -1,7 +1,9 @@
-//! A session as the gateway holds it: what was received, what is final, and the recogniser at work between the two.
+//! A session of the gateway: the received audio, the final results, and the recogniser at work between the
+//! two.
 //!
-//! A session outlives its sockets. Sockets bring audio and take results; the recogniser has its turns on the threads of the
-//! [`Scheduler`], takes its work from the [`Board`] and posts there what it has, for whichever socket has the session.
+//! A session outlives its sockets. Sockets bring audio and take results. The recogniser has its turns on
+//! the threads of the [`Scheduler`], takes its work from the [`Board`] and posts its results there, for the
+//! socket that has the session at the time.
 
 #[cfg(test)]
 mod tests;
@@ -23,36 +25,36 @@ use voxline::audio::{AudioChunk, FramePos};
 use voxline::engine::{EngineError, RECOGNIZER_RATE, Recognizer, StreamOptions};
 use voxline::session::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start};
 
-/// How far `sent` may run ahead of `received`, in seconds of audio.
+/// Distance that `sent` may run ahead of `received`, in seconds of audio.
 const WINDOW_SECONDS: u64 = 30;
-/// How much unrecognised audio a session takes before it holds back acknowledgements, in seconds: more than the longest
-/// utterance, or the two would wait for each other.
+/// Unrecognised audio that a session takes before it holds back acknowledgements, in seconds. It is more
+/// than the longest utterance; otherwise client and recogniser would wait for each other.
 const HOLD_SECONDS: u64 = 60;
-/// The least audio between two flushes that count, in milliseconds.
+/// Least audio between two flushes that take effect, in milliseconds.
 const FLUSH_MILLISECONDS: u64 = 20;
-/// How many gaps with audio between them may wait for the recogniser: each makes it begin anew, and costs memory that
-/// no window of audio bounds.
+/// Maximum number of gaps, with audio between them, that may wait for the recogniser. Each gap makes the
+/// recogniser begin a new stream, and costs memory that no window of audio bounds.
 const MAX_GAPS: usize = 32;
-/// More audio than a resampler holds back at any rate, in milliseconds.
+/// Upper bound of the audio that a resampler holds back at any rate, in milliseconds.
 const RESAMPLING_MILLISECONDS: u64 = 250;
-/// The sample rates a session may have: telephony to studio.
+/// Sample rates that a session may have, in Hz: telephony to studio.
 const SAMPLE_RATES: std::ops::RangeInclusive<u32> = 8_000..=48_000;
 
-/// How far into its timeline a session may start, or a gap may lead, in frames: what follows can then be added without
-/// overflow. At 48 kHz it takes three million years to get here.
+/// Farthest position at which a session may start or a gap may end, in frames. Lengths can be added to such
+/// a position without overflow. At 48 kHz it takes three million years to get there.
 const FARTHEST: FramePos = FramePos(u64::MAX / 4);
 
-/// A breach of the protocol by the client, in words for it.
+/// A breach of the protocol by the client, described for the client.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Violation(pub(super) String);
 
-/// What a session can't begin for.
+/// Reason why a session could not be started.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     #[error(transparent)]
     Violation(#[from] Violation),
-    /// The client asked for what isn't here.
+    /// The client asked for something that this gateway doesn't support.
     #[error("{0}")]
     Unsupported(String),
     #[error(transparent)]
@@ -61,10 +63,10 @@ pub(super) enum StartError {
     Thread(#[from] io::Error),
 }
 
-/// Why a session takes nothing from a socket.
+/// Reason why a session refuses a message of a socket.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    /// What an old socket says is no longer heard.
+    /// The socket no longer has the session.
     #[error("another socket has the session")]
     Moved,
     #[error("more than {CONTROL_RATE} control messages a second")]
@@ -76,7 +78,7 @@ pub(super) enum Refusal {
     Exhausted(#[from] Exhausted),
 }
 
-/// Why a session can't be given to a socket.
+/// Reason why a session can't be attached to a socket.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AttachError {
     #[error("the session is over")]
@@ -85,13 +87,13 @@ pub(super) enum AttachError {
     Violation(#[from] Violation),
 }
 
-/// A session in the hands of a socket, and how it stood at that moment.
+/// State of a session at the moment when it was attached to a socket.
 #[derive(Debug)]
 pub(super) struct Attached {
-    /// The socket's number; a later one has a higher number.
+    /// Number of the socket. A later socket has a higher number.
     pub(super) attachment: u64,
     pub(super) finals_seen: usize,
-    /// As told to the client: see [`Session::acknowledged`].
+    /// Acknowledged position: see [`Session::acknowledged`].
     pub(super) received: FramePos,
     pub(super) final_: FramePos,
     pub(super) finals: u64,
@@ -101,21 +103,25 @@ pub(super) struct Attached {
 pub(super) struct Session {
     name: String,
     resume_key: SecretString,
-    /// The project's id: any of its tokens may go on with the session.
+    /// Id of the project, any of whose tokens may continue the session.
     project: String,
-    /// The holder of the token that opened it.
+    /// Holder of the token that opened the session.
     holder: String,
     sample_rate: u32,
     max_unfinal: Option<u64>,
-    /// Control messages are counted from here on.
+    /// Start of the session, and of the clock by which control messages are limited.
     opened: Instant,
     board: Arc<Board>,
-    /// The recogniser's.
+    /// Handle of the recogniser's job.
     ticket: Ticket,
 }
 
 impl Session {
-    /// Opens a session for whose token it is and starts its recogniser, in the language that `options` say.
+    /// Opens a session for `identity` and starts its recogniser, in the languages of `options`.
+    ///
+    /// # Errors
+    /// Returns [`StartError`] if the client's request is not valid or not supported, or if the recogniser
+    /// can't start.
     pub(super) fn start(
         recognizer: &Arc<dyn Recognizer>,
         scheduler: &Scheduler,
@@ -161,7 +167,7 @@ impl Session {
             if sample_rate == RECOGNIZER_RATE {
                 return frames;
             }
-            // Rounded up, and what a resampler holds besides.
+            // Round up, and add the audio that a resampler holds.
             (frames * u64::from(sample_rate)).div_ceil(u64::from(RECOGNIZER_RATE))
                 + u64::from(sample_rate) * RESAMPLING_MILLISECONDS / 1_000
         });
@@ -182,8 +188,8 @@ impl Session {
         &self.name
     }
 
-    /// The most audio behind `final` that the recogniser may hold while it waits for more, in the session's
-    /// frames.
+    /// Returns the most audio after `final` that the recogniser may hold while it waits for more, in the
+    /// session's frames.
     pub(super) fn max_unfinal(&self) -> Option<u64> {
         self.max_unfinal
     }
@@ -204,24 +210,29 @@ impl Session {
         self.sample_rate
     }
 
-    /// Whether somebody of `project` showed the key of this session.
+    /// Returns whether `key` is the resume key of this session and `project` is the project of this
+    /// session.
     pub(super) fn admits(&self, project: &str, key: &Secret) -> bool {
         let key_fits = self.resume_key.expose_secret().as_bytes().ct_eq(key.expose().as_bytes());
         self.project == project && bool::from(key_fits)
     }
 
-    /// How far `sent` may run ahead of `received`, in frames.
+    /// Returns the distance that `sent` may run ahead of `received`, in frames.
     pub(super) fn window(&self) -> u64 {
         WINDOW_SECONDS * u64::from(self.sample_rate)
     }
 
-    /// What a client may know, and when it changes.
+    /// Returns the shared state of the session.
     pub(super) fn board(&self) -> &Board {
         &self.board
     }
 
-    /// Gives the session to a new socket, whose client has `finals_seen` finals, and tells how it stands: in one step,
-    /// so that nothing which the old socket brings can come between what is told and what is taken.
+    /// Attaches the session to a new socket, whose client has `finals_seen` finals, and returns the state
+    /// of the session. Both happen in one step, so that no message of the old socket can change the state
+    /// between them.
+    ///
+    /// # Errors
+    /// Returns [`AttachError`] if the session is over, or has fewer finals than `finals_seen`.
     pub(super) fn attach(&self, finals_seen: u64) -> Result<Attached, AttachError> {
         self.board.post(|state| {
             if state.over {
@@ -242,12 +253,12 @@ impl Session {
         })
     }
 
-    /// Whether the socket of this number still has the session.
+    /// Returns whether the socket with this number still has the session.
     pub(super) fn is_held_by(&self, attachment: u64) -> bool {
         self.board.lock().attachment == attachment
     }
 
-    /// Ends the session, unless a newer socket has it. Whether it did.
+    /// Ends the session, unless a newer socket has it. Returns whether it was ended.
     pub(super) fn end(&self, attachment: u64) -> bool {
         let mut state = self.board.lock();
         let held = state.attachment == attachment;
@@ -258,14 +269,14 @@ impl Session {
         held
     }
 
-    /// How far the client is told its audio has arrived: all of it, unless recognition is far behind. Gaps take no
-    /// time to recognise and count for nothing.
+    /// Returns the position up to which audio is acknowledged to the client: all received audio, unless
+    /// recognition is far behind. Gaps take no time to recognise and don't count.
     pub(super) fn acknowledged(&self, state: &State) -> FramePos {
         let mut hold = HOLD_SECONDS * u64::from(self.sample_rate);
         let mut end = state.final_;
         for (index, gap) in state.gaps.iter().enumerate() {
             let audio = gap.start - end;
-            // A client that hears nothing of its gap sends no audio, so there will be no further gap.
+            // A client whose gap is not acknowledged sends no audio, so no further gap will come.
             if audio > hold || index + 1 == MAX_GAPS {
                 return end + audio.min(hold);
             }
@@ -275,14 +286,16 @@ impl Session {
         state.received.min(end + hold)
     }
 
-    /// Counts a message other than audio. The limit is the session's: another socket brings no other.
+    /// Counts a message other than audio. The limit belongs to the session: another socket doesn't bring a
+    /// new one.
     pub(super) fn control(&self, attachment: u64) -> Result<(), Refusal> {
         let mut state = self.held(attachment)?;
         self.count_control(&mut state)
     }
 
-    /// Counts an attempt to take the session over, before it is one: while a second of messages is left, so
-    /// that a client that was cut for too many and comes back is heard, too.
+    /// Counts an attempt to resume the session, before the session is attached. An attempt is allowed while
+    /// messages for one second are left, so that a client that was closed for too many messages can be
+    /// heard when it comes back.
     pub(super) fn count_resume(&self) -> Result<(), Refusal> {
         let mut state = self.board.lock();
         if !state.control.leaves(CONTROL_RATE, self.age()) {
@@ -299,8 +312,8 @@ impl Session {
         scheduler::now().saturating_duration_since(self.opened)
     }
 
-    /// Takes audio that `charge` allows, which is told its milliseconds. What was received before is skipped, so that a
-    /// replay may overlap, and is not charged again.
+    /// Takes audio that `charge` allows, which is called with the audio's milliseconds. Audio that was
+    /// received before is skipped, so that a replay may overlap, and is not charged again.
     pub(super) fn audio(
         &self,
         attachment: u64,
@@ -322,7 +335,7 @@ impl Session {
             return violation(format!("audio {range} is over the window of {window} from {acknowledged}"));
         }
         let heard = state.heard + (range.end - state.received);
-        // From the sums, so that the roundings don't add up.
+        // The difference of the sums, so that rounding errors don't add up.
         charge(self.milliseconds(heard) - self.milliseconds(state.heard))?;
         state.heard = heard;
         state.received = range.end;
@@ -332,7 +345,8 @@ impl Session {
         Ok(())
     }
 
-    /// Moves the timeline on: `from..to` was never sent. What was received before is skipped, as with audio.
+    /// Moves the timeline forward over a gap: `from..to` was never sent. The part that was received before
+    /// is skipped, as with audio.
     pub(super) fn gap(&self, attachment: u64, from: FramePos, to: FramePos) -> Result<(), Refusal> {
         let mut state = self.held(attachment)?;
         let received = state.received;
@@ -374,13 +388,15 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the utterance, behind the frame before `at`. What goes on after that was flushed before, on another socket.
+    /// Ends the utterance before the frame `at`. A flush at an earlier position was already done through
+    /// another socket and is ignored.
     pub(super) fn flush(&self, attachment: u64, at: Option<FramePos>) -> Result<(), Refusal> {
         let mut state = self.held(attachment)?;
         if at.is_some_and(|at| at < state.received) {
             return Ok(());
         }
-        // Not again for next to nothing: each makes a final, and a client could pile them up.
+        // A flush after next to no audio is ignored: each flush makes a final, and a client could pile them
+        // up.
         let least = u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000;
         if state.received - state.flushed >= least && self.may_cut(&mut state) {
             state.flushed = state.received;
@@ -390,15 +406,15 @@ impl Session {
         Ok(())
     }
 
-    /// Returns whether the client may end one more utterance: finals are bounded by the audio, so that who
-    /// sends none makes none.
+    /// Returns whether the client may end one more utterance. The number of finals is bounded by the amount
+    /// of audio, so that a client that sends none makes none.
     fn may_cut(&self, state: &mut State) -> bool {
         let rate = u64::from(self.sample_rate);
         let nanoseconds = state.heard % rate * 1_000_000_000 / rate;
         state.cuts.allows(Duration::from_secs(state.heard / rate) + Duration::from_nanos(nanoseconds))
     }
 
-    /// Takes note of the end. May be said again after a resume.
+    /// Notes the end of the audio. The client may repeat this after a resume.
     pub(super) fn finish(&self, attachment: u64, through: FramePos) -> Result<(), Refusal> {
         let mut state = self.held(attachment)?;
         if through != state.received {
@@ -409,7 +425,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the audio where it is, whoever has the session.
+    /// Ends the audio at its current position, whichever socket has the session.
     pub(super) fn close(&self) {
         let mut state = self.board.lock();
         let received = state.received;
@@ -423,7 +439,7 @@ impl Session {
         }
     }
 
-    /// How long the audio is that was received and isn't final.
+    /// Returns the length of the audio that was received and isn't final.
     pub(super) fn waiting(&self) -> Duration {
         let state = self.board.lock();
         let gaps: u64 = state.gaps.iter().map(|gap| gap.len()).sum();
@@ -434,7 +450,10 @@ impl Session {
         frames.saturating_mul(1000) / u64::from(self.sample_rate)
     }
 
-    /// The state, for the socket that has the session.
+    /// Locks the state for the socket that has the session.
+    ///
+    /// # Errors
+    /// Returns [`Refusal::Moved`] if another socket has the session.
     fn held(&self, attachment: u64) -> Result<MutexGuard<'_, State>, Refusal> {
         let state = self.board.lock();
         match state.attachment == attachment {

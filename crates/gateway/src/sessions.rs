@@ -1,4 +1,4 @@
-//! The sessions that are alive.
+//! Session registry.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::session::Session;
 
-/// Whose limit of sessions is reached.
+/// Limit of sessions that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
     Gateway,
     Token,
 }
 
-/// Finds sessions by name, and holds no more than a limit.
+/// A registry of live sessions by name, of limited size.
 pub(super) struct Sessions {
     limit: usize,
     live: Mutex<HashMap<String, Arc<Session>>>,
@@ -28,8 +28,11 @@ impl Sessions {
         self.lock().len()
     }
 
-    /// Takes in `session`, unless that would be one too many: here, or of those whose holder opened them and may have
-    /// no more than `limit`.
+    /// Adds `session`.
+    ///
+    /// # Errors
+    /// Returns [`Full::Gateway`] if the registry is full, or [`Full::Token`] if the session's holder
+    /// already has `limit` sessions.
     pub(super) fn insert(&self, session: &Arc<Session>, limit: Option<u32>) -> Result<(), Full> {
         let mut live = self.lock();
         if live.len() >= self.limit {
@@ -43,7 +46,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// How long all the audio is that was received and isn't final.
+    /// Returns the length of all audio that was received and isn't final.
     pub(super) fn waiting(&self) -> Duration {
         self.lock().values().map(|session| session.waiting()).sum()
     }
@@ -52,17 +55,17 @@ impl Sessions {
         self.lock().get(name).cloned()
     }
 
-    /// Those of a project.
+    /// Returns the sessions of a project.
     pub(super) fn of(&self, project: &str) -> Vec<Arc<Session>> {
         self.lock().values().filter(|session| session.project() == project).cloned().collect()
     }
 
-    /// Forgets a session; its recogniser stops with the last reference to it.
+    /// Removes a session. Its recogniser stops with the last reference to it.
     pub(super) fn remove(&self, name: &str) {
         self.lock().remove(name);
     }
 
-    /// A panic elsewhere leaves the map whole: each change is one insertion or removal.
+    /// Locks the map. A panic elsewhere leaves the map consistent: each change is one insertion or removal.
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
-//! `GET /asr_stream/ws`: the resumable stream. Whom it takes, how a socket gets its session, and what becomes of the
-//! session when the socket ends.
+//! `GET /asr_stream/ws`: the resumable stream. This module admits sockets, attaches sessions to them, and
+//! decides on the fate of a session when its socket ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,19 +29,19 @@ use voxline::session::close;
 use voxline::session::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
 use voxline::transport::{Wire, socket_limits};
 
-/// How long a new socket may take to say `start` or `resume`.
+/// Longest wait for `start` or `resume` on a new socket.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a closing handshake may take.
+/// Longest time for a closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the closing handshake may still take of a socket whose place somebody else has: enough to write
-/// the reason.
+/// Longest time for the closing handshake of a socket whose place was given to another: enough to write the
+/// reason.
 const DISPLACED_TIMEOUT: Duration = Duration::from_millis(100);
-/// How many answers may wait for a client before it is no longer listened to.
+/// Number of queued answers above which no more messages are read from the client.
 const BACKLOG: usize = 1_000;
 
 pub(super) type Socket = Wire<TokioIo<Upgraded>>;
 
-/// Answers the upgrade, or refuses it in plain HTTP while that is still possible.
+/// Answers the upgrade request. A refusal is sent in plain HTTP while that is still possible.
 #[expect(clippy::disallowed_methods, reason = "a token's life is real time")]
 pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {
     let (identity, place) = match admit(&gateway, &request) {
@@ -53,7 +53,7 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
     let (Some(key), Some(upgrade)) = (key, request.extensions_mut().remove::<OnUpgrade>()) else {
         return ApiError::new(StatusCode::UPGRADE_REQUIRED, 426, "this is a WebSocket").into_response();
     };
-    // From when the token was checked, not from when the client gets round to its first message.
+    // The token's life is counted from its check, not from the client's first message.
     let pass = Pass::new(identity, peer, Instant::now());
     let socket = gateway.clone();
     let talking = async move {
@@ -79,7 +79,8 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
     response
 }
 
-/// Authorisation before everything else, then what the socket must be, then whether there is room.
+/// Checks an upgrade request: the client's authorisation first, then the requirements of a WebSocket, then
+/// whether there is room.
 fn admit(gateway: &Gateway, request: &Request) -> Result<(Identity, Place), ApiError> {
     let headers = request.headers();
     let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
@@ -109,14 +110,15 @@ fn admit(gateway: &Gateway, request: &Request) -> Result<(Identity, Place), ApiE
     Ok((identity, place))
 }
 
-/// The token of a browser, which can't set `Authorization` on a WebSocket: it offers it as one more subprotocol. It is
-/// never the one that is answered.
+/// Returns the token that a browser offers as an additional subprotocol, since it can't set `Authorization`
+/// on a WebSocket. That subprotocol is never selected in the answer.
 fn offered_token(headers: &HeaderMap) -> Option<&str> {
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
     offered.split(',').find_map(|name| name.trim().strip_prefix(protocol::BEARER_PREFIX))
 }
 
-/// Whether the socket is for a session that exists: only its client knows before the first message.
+/// Returns whether the socket is for an existing session. The query says so, since the first message comes
+/// later.
 fn resumes(request: &Request) -> bool {
     let query = request.uri().query().unwrap_or_default();
     url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == protocol::SESSION_PARAMETER)
@@ -124,7 +126,7 @@ fn resumes(request: &Request) -> bool {
 
 async fn serve(gateway: &Gateway, pass: Pass, place: Place, mut wire: Socket) {
     let opening = tokio::select! {
-        // Whoever has opened a session in time keeps it.
+        // A client that has opened a session in time keeps it.
         biased;
         opening = timeout(OPENING_TIMEOUT, open(gateway, &pass, &mut wire)) => opening,
         () = place.displaced() => {
@@ -152,7 +154,7 @@ async fn serve(gateway: &Gateway, pass: Pass, place: Place, mut wire: Socket) {
             leave(&place, close_socket(wire, close::NORMAL, "")).await;
         }
         Ending::Lost => {
-            // A client that closed gets its answer, and the socket goes before the wait begins.
+            // A client that sent a close gets its reply, and the socket is freed before the wait begins.
             leave(&place, close_socket(wire, close::NORMAL, "")).await;
             drop(place);
             linger(gateway, &session, attachment).await;
@@ -163,7 +165,7 @@ async fn serve(gateway: &Gateway, pass: Pass, place: Place, mut wire: Socket) {
                 true => session.is_held_by(attachment),
                 false => forget(gateway, &session, attachment),
             };
-            // Whatever an old socket came to, the session is elsewhere and has nothing of it.
+            // If another socket has the session, the fault of this one no longer concerns it.
             leave(&place, say_goodbye(wire, if held { goodbye } else { Goodbye::moved() })).await;
             drop(place);
             if resumable {
@@ -173,8 +175,8 @@ async fn serve(gateway: &Gateway, pass: Pass, place: Place, mut wire: Socket) {
     }
 }
 
-/// Performs the `closing` of a socket that has no session, until it is done; or for a moment longer once
-/// somebody else needs the place.
+/// Performs `closing` on a socket that has no session, until it is done, or for a moment longer once
+/// another client needs the place.
 async fn leave(place: &Place, closing: impl Future<Output = ()>) {
     let needed = async {
         place.displaced().await;
@@ -186,8 +188,8 @@ async fn leave(place: &Place, closing: impl Future<Output = ()>) {
     }
 }
 
-/// Ends a session, unless a newer socket has it: what an old one came to is then no longer its concern. Whether it was
-/// ended.
+/// Ends a session and removes it from the registry, unless a newer socket has it; a fault of the old socket
+/// no longer concerns the session then. Returns whether it was ended.
 fn forget(gateway: &Gateway, session: &Session, attachment: u64) -> bool {
     let ended = session.end(attachment);
     if ended {
@@ -196,8 +198,10 @@ fn forget(gateway: &Gateway, session: &Session, attachment: u64) -> bool {
     ended
 }
 
-/// Hears `start` or `resume`, gives the session to this socket and answers `ready`. An error without a goodbye means
-/// that the client left.
+/// Waits for `start` or `resume`, attaches the session to this socket and answers `ready`.
+///
+/// # Errors
+/// Returns [`Goodbye`] with the reason for a close, or `None` if the client left.
 #[expect(clippy::disallowed_methods, reason = "a token's life is real time")]
 async fn open(
     gateway: &Gateway,
@@ -254,14 +258,14 @@ async fn open(
     Ok((session, attached))
 }
 
-/// Returns what a client is told that sends what is no frame, or too much. Any other error is the
-/// connection's.
+/// Returns the close reason for a client that sends a malformed or oversized message; `None` for an error
+/// of the connection itself.
 pub(super) fn unreadable(error: &Error) -> Option<Goodbye> {
     match error {
         Error::Capacity(_) => Some(Goodbye::new(close::TOO_BIG, "message is too big")),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) | Error::Utf8(_) => {
-            // Something on the way may have damaged it, for which no session should end.
+            // The message may have been damaged on the way, which should not end a session.
             Some(Goodbye::resumable(close::PROTOCOL, format!("message can't be read: {error}")))
         }
         _ => None,
@@ -273,7 +277,7 @@ fn unknown_session() -> Goodbye {
 }
 
 fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Session>, Goodbye> {
-    // A socket may have come for another session.
+    // The socket may have been admitted for another session.
     gateway
         .takes_sessions()
         .map_err(|obstacle| Goodbye::new(close::TRY_LATER, gateway.turn_away(obstacle).message))?;
@@ -310,14 +314,14 @@ async fn linger(gateway: &Gateway, session: &Session, attachment: u64) {
     tokio::select! {
         () = resumed => return,
         () = sleep(gateway.options.resume_window) => {}
-        // A stopping gateway takes no sockets, so nobody can come back.
+        // A draining gateway accepts no sockets, so no client can come back.
         () = gateway.draining.cancelled() => {}
     }
     tracing::info!(session = session.name(), "session not resumed");
     forget(gateway, session, attachment);
 }
 
-/// Says why, and closes.
+/// Sends the reason, then closes the socket.
 async fn say_goodbye(mut wire: Socket, goodbye: Goodbye) {
     let Goodbye { code, error, reason, .. } = goodbye;
     if code != close::MOVED {
@@ -331,7 +335,7 @@ async fn say_goodbye(mut wire: Socket, goodbye: Goodbye) {
     close_socket(wire, code, &reason[..end]).await;
 }
 
-/// Closes in bounded time. How the peer takes it changes nothing.
+/// Closes the socket in bounded time, whatever the peer does.
 async fn close_socket(wire: Socket, code: u16, reason: &str) {
     let _ = timeout(CLOSE_TIMEOUT, wire.close(code, reason)).await;
 }

@@ -1,9 +1,9 @@
 //! A task of the numbered-chunk stream: a session whose audio comes in small files, one request each.
 //!
-//! The session, and with it a place among the sessions, begins with the first chunk. Chunks are heard
-//! strictly one after another; one that comes while another is worked on waits for it. A task ends with its
-//! last chunk, with a gap that is too long, or with the token that created it. Then its slot is free, and its
-//! text is kept for a while.
+//! The session, and with it a place in the session registry, begins with the first chunk. Chunks are
+//! recognised strictly one after another; a chunk that comes during the work on another waits for it. A
+//! task ends with its last chunk, with a gap that is too long, or with the token that created it. Its place
+//! is then free, and its text is kept for a while.
 
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
@@ -30,86 +30,88 @@ use voxline::decode::Cancellation;
 use voxline::engine::RECOGNIZER_RATE;
 use voxline::session::protocol::Start;
 
-/// The documented limit of a chunk.
+/// Documented limit of a chunk's length.
 const MAX_DURATION: Duration = Duration::from_secs(1);
-/// Codes of ours: the documentation has none for these.
+/// Error code for a chunk out of order. This code and the next are our own, since the documentation has
+/// none.
 const OUT_OF_ORDER: u16 = 4101;
+/// Error code for a chunk of a task that is over.
 const OVER: u16 = 4102;
 
-/// What was said so far.
+/// Text recognised so far.
 #[derive(Clone)]
 pub(super) struct Text {
     pub(super) punctuated: String,
-    /// As `/asr` writes it.
+    /// Plain text, in the form that `/asr` uses.
     pub(super) plain: String,
 }
 
-/// A file of audio and its place in the task.
+/// An audio file and its place in the task.
 pub(super) struct Chunk {
     pub(super) number: u64,
     pub(super) last: bool,
     pub(super) file: Vec<u8>,
 }
 
-/// The chunk that was taken last.
+/// The chunk that was accepted last.
 struct Taken {
     number: u64,
     last: bool,
     digest: [u8; 32],
-    /// Where its audio ends.
+    /// End position of the chunk's audio.
     end: FramePos,
-    /// What it was answered, once it was.
+    /// Answer to the chunk, once there is one.
     answer: Option<Text>,
 }
 
-/// A task's session.
+/// State of a task's session.
 enum Stage {
-    /// No chunk came yet. The place among those that wait is given back with the first one.
+    /// No chunk has come yet. The place among waiting clients is given back when the first one comes.
     Pending(Place),
-    /// The number is that of the task's hold on the session.
+    /// The session has begun. The number is that of the task's attachment to it.
     Begun(Arc<Session>, u64),
-    /// It ended without a chunk.
+    /// The task ended without a chunk.
     Over,
 }
 
-/// How the wait for a task's first chunk ended.
+/// End of the wait for a task's first chunk.
 enum Opening {
     Begun(Arc<Session>, u64),
     /// Nothing came in time: the task is done, and its text is empty.
     Done,
-    /// Nobody may have the task any more.
+    /// The token was revoked, so the task is no longer available to any client.
     Revoked,
-    /// The task gave up its place, to another or because the gateway stops.
+    /// The task lost its place to another client, or because the gateway is stopping.
     Displaced,
 }
 
-/// How a task goes on.
+/// Progress of a task's client.
 pub(super) struct Pace {
-    /// Chunks that are here, but not answered: the gap has not begun.
+    /// Number of chunks that have arrived and are not answered. While there are any, no gap has begun.
     working: usize,
-    /// When the gap is too long; no gap is, where that is too far to have a time.
+    /// Time at which the gap becomes too long; `None` if that is too far away for an `Instant`.
     deadline: Option<Instant>,
-    /// The client knows that the task is done.
+    /// True once the client knows that the task is done.
     told: bool,
 }
 
 /// A task, live or done.
 pub(super) struct Task {
     pub(super) id: String,
-    /// Of the task token.
+    /// Fingerprint of the task token.
     pub(super) token: Fingerprint,
-    /// Whose token created it: what is heard is charged to it.
+    /// Identity of the token that created the task. Audio is charged to it.
     identity: Identity,
-    /// When that token ends by itself, on the authority's clock.
+    /// Expiry of that token, on the authority's clock.
     expires_at: Option<Duration>,
-    /// What opens the session.
+    /// Parameters of the session.
     start: Start,
     stage: std::sync::Mutex<Stage>,
     taken: Mutex<Option<Taken>>,
     pace: watch::Sender<Pace>,
-    /// Ended before it was done.
+    /// Cancelled if the task ends before it is done.
     taken_away: CancellationToken,
-    /// Until when its result is kept, where that has an end; set once it is done.
+    /// Time until which the result is kept, or `None` for no end. It is set once the task is done.
     pub(super) kept_until: OnceLock<Option<Instant>>,
 }
 
@@ -137,18 +139,18 @@ impl Task {
         }
     }
 
-    /// Whether the token that created it was not revoked. One that has ended by itself closes the task, but leaves its
-    /// result to be fetched.
+    /// Checks that the token which created the task was not revoked. A token that has expired closes the
+    /// task, but leaves its result to be fetched.
     pub(super) fn check(&self, gateway: &Gateway) -> Result<(), AuthorityError> {
         let has_expired = || self.expires_at.is_some_and(|end| gateway.authority.clock().unix() >= end);
         match gateway.authority.check_again(&self.identity) {
-            // Asked after the check: it may expire between the two.
+            // Look at the expiry after the check: the token may expire between the two.
             Err(_) if has_expired() => Ok(()),
             checked => checked.map(drop),
         }
     }
 
-    /// Whether the task may be used from this address.
+    /// Returns whether the task may be used from this address.
     pub(super) fn admits(&self, peer: Option<IpAddr>) -> bool {
         self.identity.terms.admit(peer)
     }
@@ -161,7 +163,7 @@ impl Task {
         }
     }
 
-    /// A panic elsewhere leaves the stage whole: each change is one assignment.
+    /// Locks the stage. A panic elsewhere leaves it consistent: each change is one assignment.
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,12 +175,12 @@ impl Task {
         }
     }
 
-    /// The client hears that the task is done.
+    /// Notes that the client learns that the task is done.
     pub(super) fn tell_done(&self) {
         self.pace.send_modify(|pace| pace.told = true);
     }
 
-    /// Everything final and the guess at what follows, where the recogniser has one.
+    /// Returns all final text and the partial result after it, if the recogniser has one.
     pub(super) fn text(&self) -> Result<Text, ApiError> {
         let Some(session) = self.session() else {
             return Ok(Text { punctuated: String::new(), plain: String::new() });
@@ -195,8 +197,8 @@ impl Task {
         Ok(Text { plain: plain(&punctuated), punctuated })
     }
 
-    /// Hears `chunk` and tells what was said so far: after the last one, all of it. The last chunk taken may come
-    /// again, since an answer can be lost.
+    /// Recognises `chunk` and returns the text so far, or after the last chunk the complete text. The
+    /// client may send the most recent chunk again, since an answer can be lost.
     pub(super) async fn add(&self, gateway: &Gateway, chunk: Chunk) -> Result<Text, ApiError> {
         let mut work = Work::begin(&self.pace, gateway.options.task_gap);
         let mut taken = self.taken.lock().await;
@@ -228,7 +230,7 @@ impl Task {
         Ok(answer)
     }
 
-    /// Puts a chunk before the recogniser. Where its audio ends.
+    /// Decodes a chunk and queues it for the recogniser. Returns the end of its audio.
     async fn take(&self, gateway: &Gateway, chunk: Chunk) -> Result<FramePos, ApiError> {
         if let Some(session) = self.session() {
             next_frame(&session)?;
@@ -248,7 +250,7 @@ impl Task {
         let audio = AudioChunk::new(start.to(end), pcm);
         session.audio(attachment, &audio, charge).map_err(|refusal| match refusal {
             Refusal::Exhausted(exhausted) => exhausted.into(),
-            // It was closed while this was decoded.
+            // The task was closed while the chunk was decoded.
             Refusal::Moved | Refusal::Flood | Refusal::Violation(_) => over(),
         })?;
         if chunk.last {
@@ -257,8 +259,8 @@ impl Task {
         Ok(end)
     }
 
-    /// The task's session, which the first chunk, of so many `frames`, begins. It counts among the others
-    /// from here on.
+    /// Returns the task's session. The first chunk, of `frames` frames, begins it, and the session counts
+    /// in the registry from then on.
     fn begin(&self, gateway: &Gateway, frames: u64) -> Result<(Arc<Session>, u64), ApiError> {
         let mut stage = self.stage();
         match &*stage {
@@ -266,7 +268,7 @@ impl Task {
             Stage::Begun(session, attachment) => return Ok((session.clone(), *attachment)),
             Stage::Over => return Err(over()),
         }
-        // What can't be paid for begins nothing.
+        // A chunk that can't be paid for begins no session.
         let milliseconds = frames * 1_000 / u64::from(RECOGNIZER_RATE);
         gateway.authority.afford(&self.identity, Amount::audio(milliseconds))?;
         gateway.takes_sessions().map_err(|obstacle| gateway.turn_away(obstacle))?;
@@ -285,8 +287,8 @@ impl Task {
         Ok((session, attachment))
     }
 
-    /// Waits until the audio up to `end` is acknowledged, as to a socket's client: a minute of it may wait for the
-    /// recogniser. The last chunk's answer waits for everything.
+    /// Waits until the audio up to `end` is acknowledged, as to the client of a socket: a minute of audio
+    /// may wait for the recogniser. If `last`, waits until everything is final.
     async fn heard(&self, gateway: &Gateway, end: FramePos, last: bool) -> Result<(), ApiError> {
         let session = self.session().expect("a chunk was taken");
         let mut news = session.board().watch();
@@ -307,8 +309,8 @@ impl Task {
         }
     }
 
-    /// Watches over a task: until it is done, or nobody may have it any more. `token_ends` is when the token
-    /// that created it does.
+    /// Watches over a task until it is done or no longer available to any client. `token_ends` is the
+    /// expiry of the token that created the task.
     pub(super) async fn live(self: Arc<Task>, gateway: &Gateway, token_ends: Option<Instant>) {
         let (session, attachment) = match self.opening(gateway, token_ends).await {
             Opening::Begun(session, attachment) => (session, attachment),
@@ -317,7 +319,7 @@ impl Task {
                 return self.until_told(gateway).await;
             }
             Opening::Revoked => return gateway.tasks.remove(&self),
-            // A gateway that stops says so to whoever asks.
+            // The task stays in the registry, and requests are told that the gateway is stopping.
             Opening::Displaced if gateway.is_draining() => return,
             Opening::Displaced => return gateway.tasks.forget(&self),
         };
@@ -336,7 +338,7 @@ impl Task {
         }
     }
 
-    /// Waits for the client of a gateway that stops to hear that the task is done.
+    /// While the gateway drains, waits until the client learns that the task is done.
     async fn until_told(&self, gateway: &Gateway) {
         if gateway.is_draining() {
             let mut pace = self.pace.subscribe();
@@ -351,7 +353,8 @@ impl Task {
     async fn opening(&self, gateway: &Gateway, token_ends: Option<Instant>) -> Opening {
         let mut pace = self.pace.subscribe();
         let mut revocations = gateway.authority.revocations();
-        // What was revoked since the token was checked is not told any more.
+        // Revocations between the check of the token and this subscription are not notified, so check once
+        // more.
         revocations.mark_changed();
         let displaced = match &*self.stage() {
             Stage::Pending(place) => place.displacement(),
@@ -381,7 +384,8 @@ impl Task {
                 () = at(token_ends) => Opening::Done,
                 () = displaced.cancelled() => Opening::Displaced,
                 () = gateway.draining.cancelled() => {
-                    // The first chunk is told so, too; one that came before has begun the session.
+                    // A first chunk that comes now is refused because the gateway is stopping. An earlier
+                    // one has begun the session.
                     if let Stage::Pending(_) = &*self.stage() {
                         return Opening::Displaced;
                     }
@@ -389,7 +393,7 @@ impl Task {
                 }
             };
             let mut stage = self.stage();
-            // A chunk may have come meanwhile.
+            // A chunk may have begun the session meanwhile.
             if let Stage::Pending(_) = &*stage {
                 *stage = Stage::Over;
                 return ended;
@@ -401,7 +405,8 @@ impl Task {
         let mut news = session.board().watch();
         let mut pace = self.pace.subscribe();
         let mut revocations = gateway.authority.revocations();
-        // What was revoked since the token was checked is not told any more.
+        // Revocations between the check of the token and this subscription are not notified, so check once
+        // more.
         revocations.mark_changed();
         loop {
             let is_finished = {
@@ -432,7 +437,7 @@ impl Task {
     }
 }
 
-/// The position that the next chunk begins at, where the session takes one.
+/// Returns the position at which the next chunk begins, if the session takes one.
 fn next_frame(session: &Session) -> Result<FramePos, ApiError> {
     let state = session.board().lock();
     if state.failed {
@@ -445,7 +450,10 @@ fn next_frame(session: &Session) -> Result<FramePos, ApiError> {
 }
 
 impl Taken {
-    /// Whether `chunk` is this one again; an error where it is neither that nor the next.
+    /// Returns whether `chunk` is a repetition of this one.
+    ///
+    /// # Errors
+    /// Returns [`ApiError`] if `chunk` is neither a repetition nor the next chunk.
     fn is_repeated(&self, chunk: &Chunk, digest: [u8; 32]) -> Result<bool, ApiError> {
         let number = chunk.number;
         if number == self.number {
@@ -461,11 +469,11 @@ impl Taken {
     }
 }
 
-/// A chunk that is worked on, until it is answered or its client has left.
+/// A chunk in work, until it is answered or its client has left.
 struct Work<'a> {
     pace: &'a watch::Sender<Pace>,
     gap: Duration,
-    /// Only what was a chunk begins the gap anew.
+    /// True if the chunk was valid; only a valid chunk restarts the gap.
     was_chunk: bool,
 }
 
@@ -488,8 +496,8 @@ impl Drop for Work<'_> {
     }
 }
 
-/// The samples of a chunk at the recogniser's rate, 16-bit little-endian. Each chunk is a file of its own and so has a
-/// resampler of its own, which makes as many frames as the chunk's time has.
+/// Returns the samples of a chunk at the recogniser's rate, as 16-bit little-endian PCM. Each chunk is a
+/// file of its own and therefore has its own resampler, whose output is as long as the chunk.
 fn decode(file: Vec<u8>, cancellation: Cancellation) -> Result<Bytes, ApiError> {
     let recording = Recording::decode(file, MAX_DURATION, cancellation)?;
     let pcm: Vec<u8> = recording.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
@@ -504,7 +512,7 @@ fn over() -> ApiError {
     bad(OVER, "the task is over and takes no more chunks")
 }
 
-/// To whom comes when the gateway is about to go.
+/// Returns the error for a client that comes while the gateway is stopping.
 pub(super) fn stopping() -> ApiError {
     ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping", BUSY_WAIT)
 }
@@ -525,7 +533,7 @@ mod tests {
     use crate::{Engines, Options};
     use voxline_support::clock::SystemClock;
 
-    /// Who has a token of a new project.
+    /// Returns the identity of a token of a new project.
     fn holder(gateway: &Gateway, project: &str) -> Identity {
         let authority = &gateway.authority;
         authority.create_project(project).unwrap();

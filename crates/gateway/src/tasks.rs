@@ -1,4 +1,4 @@
-//! The tasks of numbered chunks, live and done.
+//! Registry of numbered-chunk tasks, live and done.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,21 +9,23 @@ use tokio::time::Instant;
 use super::authority::Fingerprint;
 use super::task::Task;
 
-/// How many results are kept at most, and how many task tokens are known after their tasks are forgotten.
+/// Maximum number of results that are kept, and of task tokens that are remembered after their tasks were
+/// forgotten.
 const MAX_KEPT: usize = 4_096;
 
-/// How many tasks may wait for their first chunk: each costs a few kilobytes.
+/// Maximum number of tasks that wait for their first chunk. Each costs a few kilobytes.
 pub(super) const MAX_PENDING: usize = 1_024;
 
-/// Whose a task token is.
+/// Result of looking up a task token.
 pub(super) enum Found {
     Task(Arc<Task>),
-    /// It was a task's.
+    /// The token belonged to a task that was forgotten.
     Forgotten,
     Unknown,
 }
 
-/// Finds tasks by their tokens. How many are live is the concern of [`Sessions`](super::sessions::Sessions).
+/// A registry of tasks by token. The number of live tasks is limited by
+/// [`Sessions`](super::sessions::Sessions).
 pub(super) struct Tasks {
     kept_for: Duration,
     table: Mutex<Table>,
@@ -31,9 +33,9 @@ pub(super) struct Tasks {
 
 #[derive(Default)]
 struct Table {
-    /// In the order of their creation.
+    /// Tasks, in the order of their creation.
     tasks: Vec<Arc<Task>>,
-    /// The newest last.
+    /// Tokens of forgotten tasks, the newest last.
     forgotten: VecDeque<Fingerprint>,
 }
 
@@ -46,7 +48,7 @@ impl Tasks {
         self.lock().tasks.push(task);
     }
 
-    /// Looks at every token there is, each in constant time.
+    /// Looks up a task token. It is compared with one stored token after another, each in constant time.
     pub(super) fn find(&self, token: &Fingerprint) -> Found {
         let now = now();
         let table = self.lock();
@@ -58,7 +60,8 @@ impl Tasks {
         }
     }
 
-    /// Keeps the result of a task that is done, for as long as the options say, or until there are too many.
+    /// Keeps the result of a task that is done, for the time that the options say or until there are too
+    /// many results.
     pub(super) fn keep(&self, task: &Task) {
         let end = now().checked_add(self.kept_for);
         let mut table = self.lock();
@@ -71,12 +74,12 @@ impl Tasks {
         }
     }
 
-    /// A task that nobody may have: its token is not even known to have been one.
+    /// Removes a task that no client may have. Its token is not remembered as that of a task.
     pub(super) fn remove(&self, task: &Task) {
         self.lock().tasks.retain(|other| !other.token.is(&task.token));
     }
 
-    /// A task that ended without a result.
+    /// Forgets a task that ended without a result.
     pub(super) fn forget(&self, task: &Task) {
         let mut table = self.lock();
         if let Some(index) = table.tasks.iter().position(|other| other.token.is(&task.token)) {
@@ -84,7 +87,7 @@ impl Tasks {
         }
     }
 
-    /// Forgets what was kept for long enough.
+    /// Forgets results that were kept for long enough.
     pub(super) fn forget_old(&self) {
         let now = now();
         let mut table = self.lock();
@@ -93,7 +96,7 @@ impl Tasks {
         }
     }
 
-    /// A panic elsewhere leaves the table whole.
+    /// Locks the table. A panic elsewhere leaves it consistent.
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

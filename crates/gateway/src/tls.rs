@@ -1,4 +1,5 @@
-//! TLS of the gateway's own: rustls with a certificate and a key from files, which may be replaced while it serves.
+//! TLS termination in the gateway: rustls with a certificate and a key from files, which may be replaced
+//! while the gateway runs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,50 +15,51 @@ use tokio_rustls::rustls::{self, ServerConfig};
 
 use voxline_support::private_file;
 
-/// The longest file read: a chain of certificates has a few thousand bytes.
+/// Longest file that is read, in bytes. A certificate chain has a few thousand bytes.
 const MAX_FILE: u64 = 1024 * 1024;
-/// What is agreed on within TLS: the gateway speaks nothing else.
+/// Application protocol that is negotiated within TLS: the gateway speaks no other.
 const ALPN: &[u8] = b"http/1.1";
 
-/// Where clients come in.
+/// A TCP listener, with TLS or without.
 pub struct Listener {
     pub(super) tcp: TcpListener,
     pub(super) tls: Option<Arc<Tls>>,
 }
 
 impl Listener {
-    /// Takes connections of TLS alone.
+    /// Creates a listener that accepts only TLS connections.
     #[must_use]
     pub fn with_tls(tcp: TcpListener, tls: Arc<Tls>) -> Listener {
         Listener { tcp, tls: Some(tls) }
     }
 }
 
-/// Takes plain connections: for loopback, or behind a proxy that has TLS.
+/// Creates a listener for plain connections: for loopback, or behind a proxy that terminates TLS.
 impl From<TcpListener> for Listener {
     fn from(tcp: TcpListener) -> Listener {
         Listener { tcp, tls: None }
     }
 }
 
-/// Where a certificate and its key are.
+/// Files of a certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The server's certificate and those that lead to its root, in PEM.
+    /// The server's certificate and the chain up to its root, in PEM.
     pub certificates: PathBuf,
-    /// The key of the first, in PEM: PKCS #8, PKCS #1 or SEC 1.
+    /// The key of the server's certificate, in PEM: PKCS #8, PKCS #1 or SEC 1.
     pub key: PathBuf,
-    /// Whether something else than its mode keeps others from the key, as with systemd's credentials.
+    /// True if something other than the file's mode keeps others from the key, as with systemd's
+    /// credentials.
     pub key_is_guarded: bool,
 }
 
-/// A certificate with its key, as they were last read.
+/// A certificate with its key, as last read from their files.
 pub struct Tls {
     files: TlsFiles,
     config: RwLock<Arc<ServerConfig>>,
 }
 
-/// Why a certificate or a key is no use.
+/// Error for an unusable certificate or key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadTls {
@@ -66,24 +68,24 @@ pub enum BadTls {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// A file is not what it should be.
+    /// A file doesn't have the expected content.
     #[error("{path}: {reason}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Description of the fault.
         reason: String,
     },
-    /// Others could have read the key.
+    /// Other users could have read the key.
     #[error("{path}: can be read by others: run chmod 600 on it")]
     Exposed {
         /// The file.
         path: PathBuf,
     },
-    /// The key is not that of the certificate.
+    /// The key doesn't belong to the certificate.
     #[error("{key}: is not the key of the certificate {certificates}")]
     Mismatch {
         /// The file of the certificate.
@@ -94,17 +96,18 @@ pub enum BadTls {
 }
 
 impl Tls {
-    /// Reads both files.
+    /// Reads the certificate and the key.
     ///
     /// # Errors
-    /// See [`BadTls`].
+    /// Returns [`BadTls`] if a file can't be read or used, if others could have read the key, or if the key
+    /// doesn't belong to the certificate.
     pub fn load(files: TlsFiles) -> Result<Tls, BadTls> {
         let config = RwLock::new(Arc::new(read(&files)?));
         Ok(Tls { files, config })
     }
 
-    /// Reads them again, for connections that come from now on. What can't be used leaves the old ones in force. The log
-    /// tells either.
+    /// Reads the certificate and the key again, for new connections. If they can't be used, the old ones
+    /// stay in force. Either outcome is logged.
     pub fn reload(&self) {
         let path = self.files.certificates.display();
         match read(&self.files) {
@@ -130,7 +133,7 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, BadTls> {
             BadTls::Mismatch { certificates: certificates.clone(), key: key.clone() }
         }
         rustls::Error::InvalidCertificate(_) => file(certificates, "certificate 1 is damaged"),
-        // rustls has nothing to say of keys but that it doesn't take them.
+        // For a bad key, rustls gives no further reason.
         _ => file(key, "is no private key that serves for TLS"),
     };
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -161,7 +164,7 @@ fn read_key(path: &Path, is_guarded: bool) -> Result<PrivateKeyDer<'static>, Bad
     })
 }
 
-/// The file's contents, and whether others could have read them.
+/// Returns the contents of a file, and whether others could have read them.
 fn read_file(path: &Path) -> Result<(Vec<u8>, bool), BadTls> {
     let read = || -> io::Result<(Vec<u8>, bool)> {
         let file = File::open(path)?;

@@ -1,4 +1,4 @@
-//! `POST /auth/oauth/v1/token`: both grants, in the documented shapes.
+//! `POST /auth/oauth/v1/token`: both grants, in the documented formats.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::authority::{AuthorityError, Granted};
 use super::body;
 use super::error::{ApiError, json_response, retry_after};
 
-/// The body of a request. Clients send JSON, as documented, or a form with the same fields.
+/// Body of a token request. Clients send JSON, as documented, or a form with the same fields.
 #[derive(Deserialize)]
 struct Request {
     #[serde(default)]
@@ -31,7 +31,7 @@ struct Request {
     grant_type: String,
 }
 
-/// The longest body read: a real one has a few hundred bytes.
+/// Longest body that is read, in bytes. A real one has a few hundred bytes.
 const MAX_BODY: usize = 16 * 1024;
 
 pub(super) async fn token(
@@ -43,7 +43,7 @@ pub(super) async fn token(
         Ok(request) => request,
         Err(refusal) => return refusal.into_response(),
     };
-    // The store's transactions wait for the disk.
+    // Transactions of the store wait for the disk.
     let granted = spawn_blocking(move || grant(&gateway, peer.ip(), request)).await;
     match granted {
         Ok(Ok(granted)) => answer(&granted),
@@ -52,7 +52,7 @@ pub(super) async fn token(
     }
 }
 
-/// The service's own error body is unknown; this is RFC 6749's (section 5.2).
+/// An error answer. The service's own error body is unknown, so this is the one of RFC 6749 (section 5.2).
 pub(super) struct Refusal {
     status: StatusCode,
     error: &'static str,
@@ -65,7 +65,8 @@ impl Refusal {
         Refusal { status, error, description: description.into(), retry_after: None }
     }
 
-    /// The gateway's own fault, of which a client learns no more than whether it may pass.
+    /// Returns the answer to a fault of the gateway itself. The client learns no more than whether to try
+    /// again.
     pub(super) fn failed(error: &AuthorityError) -> Refusal {
         match error {
             AuthorityError::Unavailable { wait, .. } => {
@@ -96,20 +97,24 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Reads a request for or about tokens; where it is none, the refusal says what was `expected`.
+/// Reads a request for or about tokens.
+///
+/// # Errors
+/// Returns [`Refusal`], which describes the body that was `expected`, if the body is malformed, too large
+/// or late.
 pub(super) async fn read<T: DeserializeOwned>(
     gateway: &Gateway,
     body: Body,
     expected: &str,
 ) -> Result<T, Refusal> {
     let unreadable = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", why);
-    // Anybody may send one, and it is no longer than headers are.
+    // Every client may send a body here without authentication, and the body is no longer than headers are.
     let body = body::read(body, MAX_BODY, gateway.options.header_timeout).await;
     let body = body.map_err(|_| unreadable("body is too large, or did not arrive"))?;
     parse(&body).ok_or_else(|| unreadable(&format!("body should be JSON or a form, where {expected}")))
 }
 
-/// A content type says little: clients send JSON and forms under all sorts. The first byte tells them apart.
+/// Parses a JSON or form body. Clients send both under many content types, so the first byte decides.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     if body.trim_ascii_start().starts_with(b"{") {
         return serde_json::from_slice(body).ok();
@@ -119,7 +124,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     }
     let mut fields = serde_json::Map::new();
     for (name, value) in url::form_urlencoded::parse(body) {
-        // Of a field that is there twice the first counts.
+        // The first value of a repeated field counts.
         fields.entry(name).or_insert_with(|| value.into_owned().into());
     }
     serde_json::from_value(fields.into()).ok()
@@ -150,14 +155,15 @@ fn grant(gateway: &Gateway, peer: IpAddr, request: Request) -> Result<Granted, R
             AuthorityError::RefreshToken | AuthorityError::Replaced => {
                 Refusal::new(StatusCode::BAD_REQUEST, "invalid_grant", reason)
             }
-            // No code of RFC 6749 says this; `invalid_grant` would make clients throw their refresh token away.
+            // RFC 6749 has no code for this. With `invalid_grant` clients would discard their refresh
+            // token.
             AuthorityError::Limit(_) => Refusal::new(StatusCode::FORBIDDEN, "limit_exceeded", reason),
             error => Refusal::failed(&error),
         }
     })
 }
 
-/// The documented answer: `expired_in` is a string, and that is its spelling.
+/// Returns the documented answer. `expired_in` is a string, and that is its documented spelling.
 fn answer(granted: &Granted) -> Response {
     let scope: serde_json::Map<_, _> =
         granted.scopes.iter().map(|scope| (scope.name().to_owned(), json!(1))).collect();

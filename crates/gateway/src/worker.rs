@@ -1,4 +1,4 @@
-//! A session's recogniser at work, turn by turn.
+//! Recognition of a session, turn by turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, Guess, Recognizer, Segment, StreamOptions};
 use voxline::session::protocol::{Final, MAX_CONTEXT_BYTES};
 
-/// Takes work from a session's board and posts what was heard.
+/// A scheduler job that takes work from a session's board and posts results to it.
 pub(super) struct Worker {
     recognizer: Arc<dyn Recognizer>,
-    /// What the next stream starts with, behind a gap: the context of the last segment among it.
+    /// Options of the next stream, which begins after a gap. They include the context of the last segment.
     options: StreamOptions,
     sample_rate: u32,
     partials: bool,
@@ -25,7 +25,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// A worker for the session on `board`, whose timeline starts at `origin`.
+    /// Creates a worker for the session on `board`, whose timeline starts at `origin`.
     pub(super) fn new(
         recognizer: Arc<dyn Recognizer>,
         options: StreamOptions,
@@ -49,7 +49,8 @@ impl Worker {
             state.queue.pop()
         };
         match work {
-            // The turn before has done what it was woken for. The guess which that one wanted is still due.
+            // The previous turn has already done the work that this one was woken for. The partial result
+            // that it asked for is still due.
             None => {}
             Some(Work::Audio(pcm)) => {
                 let segments = self.hearing.push(&pcm)?;
@@ -72,7 +73,7 @@ impl Worker {
         }
         Ok(match self.partials {
             _ if !self.board.lock().queue.is_empty() => Next::Again,
-            // Only who has caught up has time to guess.
+            // There is time for a partial result only without a backlog.
             true => Next::Guess,
             false => Next::Wait,
         })
@@ -83,7 +84,7 @@ impl Worker {
             return Ok(Next::Over);
         }
         match self.hearing.partial()? {
-            // What comes meanwhile is heard first.
+            // Audio that arrives meanwhile comes first.
             Guess::Unfinished => return Ok(Next::Guess),
             Guess::Text(guess) => self.post_partial(guess),
             Guess::Nothing => {}
@@ -91,7 +92,7 @@ impl Worker {
         Ok(Next::Wait)
     }
 
-    /// Ends what was heard so far and begins anew at `to`: what stands on two sides of a gap is not one utterance.
+    /// Ends the current stream and begins a new one at `to`: an utterance doesn't continue across a gap.
     fn skip(&mut self, to: FramePos) -> Result<(), EngineError> {
         let segments = self.hearing.finish()?;
         let segments = self.in_context(segments);
@@ -108,8 +109,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Notes the context behind these segments. Of their contexts it leaves those that say something new, so
-    /// that a session keeps few of them.
+    /// Stores the context after these segments. Removes contexts that repeat the one before, so that a
+    /// session keeps few of them.
     fn in_context(&mut self, mut segments: Vec<Segment>) -> Vec<Segment> {
         for segment in &mut segments {
             let Some(context) = &segment.context else { continue };
@@ -117,7 +118,7 @@ impl Worker {
             if size > MAX_CONTEXT_BYTES {
                 let recognizer = self.recognizer.name();
                 tracing::error!(recognizer, size, "context left out, the limit is {MAX_CONTEXT_BYTES} bytes");
-                // Not the one before either, which says what is no longer so.
+                // Clear the context: the previous one no longer holds either.
                 segment.context = Some(String::new());
             }
             if segment.context == self.options.context {
@@ -184,7 +185,7 @@ impl Worker {
 
 impl Job for Worker {
     fn turn(&mut self, rank: Rank) -> Next {
-        // A recogniser that panics must not leave its client waiting.
+        // A panic of the recogniser must not leave its client waiting.
         let result = catch_unwind(AssertUnwindSafe(|| match rank {
             Rank::Guess => self.guess(),
             _ => self.work(),
@@ -206,7 +207,7 @@ mod tests {
     use crate::authority::Audit;
     use voxline::engine::RecognizerStream;
 
-    /// Has heard something that it can guess at.
+    /// A recogniser that always has a partial result.
     struct Curious;
 
     impl Recognizer for Curious {
@@ -233,8 +234,9 @@ mod tests {
         }
     }
 
-    /// Audio that comes as a turn begins is heard in that turn, and yet the worker is woken for it. Should nothing follow,
-    /// the guess is what the caller waits for.
+    /// Checks that the worker still makes the partial result if it is woken without work. That happens with
+    /// audio that arrives as a turn begins, and is already recognised in that turn. If no more audio
+    /// follows, the partial result is what the caller waits for.
     #[test]
     fn a_turn_without_work_puts_off_no_guess() {
         let board = Arc::new(Board::new(FramePos::ZERO));

@@ -1,39 +1,41 @@
-//! The clocks, behind one trait, so that tests can move them.
+//! Clocks behind one trait, so that tests can control the time.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Tells the time. The system's is [`SystemClock`]; tests step one by hand.
+/// A source of time. The system's is [`SystemClock`]; tests advance one by hand.
 pub trait Clock: Send + Sync {
-    /// Time since some fixed moment of this process; never steps back, and counts on while the wall clock is set.
+    /// Returns the time since some fixed moment of this process. The value never decreases, and advances
+    /// even while the wall clock is set.
     fn monotonic(&self) -> Duration;
 
-    /// Time since the Unix epoch, as the machine believes it; may step either way.
+    /// Returns the time since the Unix epoch, according to the machine; may jump either way.
     fn unix(&self) -> Duration {
         self.moment().unix
     }
 
-    /// Now, by the two clocks that outlive a process.
+    /// Returns the current moment, by the two clocks that outlive a process.
     fn moment(&self) -> Moment;
 }
 
-/// A moment, such that its age can still be told after the wall clock was set, after the machine slept, and in another
-/// process.
+/// A moment whose age can be determined even after the wall clock was set, after the machine slept, or in
+/// another process.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
     /// Time since the Unix epoch, by the wall clock.
     pub unix: Duration,
-    /// Time since the start of `boot`, the machine's sleep included.
+    /// Time since the start of `boot`, including the machine's sleep.
     pub since_boot: Duration,
-    /// Which run of the machine `since_boot` belongs to: comparable only where these are equal.
+    /// Id of the machine's boot to which `since_boot` refers. Values are comparable only if their boots
+    /// are equal.
     pub boot: Box<str>,
 }
 
 impl Moment {
-    /// How long ago it was at `now`: the longest that a clock can tell. `None` where none can: the wall clock shows a
-    /// time before it, and the machine has been started anew.
+    /// Returns the age of the moment at `now`: the larger of the ages by the two clocks. `None` if
+    /// neither can tell: the wall clock is behind the moment, and the machine has rebooted.
     #[must_use]
     pub fn age(&self, now: &Moment) -> Option<Duration> {
         let by_wall = now.unix.checked_sub(self.unix);
@@ -48,7 +50,7 @@ impl fmt::Debug for Moment {
     }
 }
 
-/// The machine's clocks.
+/// Clocks of the machine.
 #[derive(Clone, Debug)]
 pub struct SystemClock {
     start: std::time::Instant,
@@ -56,7 +58,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock whose monotonic time starts now.
+    /// Creates a clock whose monotonic time starts now.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the module that reads the clocks")]
     pub fn new() -> SystemClock {
@@ -78,7 +80,7 @@ impl Clock for SystemClock {
     fn moment(&self) -> Moment {
         #[cfg(target_os = "linux")]
         let since_boot = {
-            // It counts the time that the machine sleeps, which an `Instant` doesn't.
+            // This clock includes the time that the machine sleeps, unlike an `Instant`.
             let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
             Duration::try_from(time).unwrap_or_default()
         };
@@ -90,17 +92,18 @@ impl Clock for SystemClock {
 
 #[expect(clippy::disallowed_methods, reason = "this is the module that reads the clocks")]
 fn wall_clock() -> Duration {
-    // A clock before 1970 is a clock never set.
+    // A time before 1970 means that the clock was never set.
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Now, where it counts how long things really take, and no test should move the time.
+/// Returns the current instant, for measurements of real durations that no test should control.
 #[expect(clippy::disallowed_methods, reason = "this is the module that reads the clocks")]
 pub fn now() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// The CPU time of all threads of this process, those that ended included; `None` where the system doesn't tell.
+/// Returns the CPU time of all threads of this process, including those that ended; `None` if the system
+/// does not provide it.
 pub fn cpu_time() -> Option<Duration> {
     #[cfg(unix)]
     {
@@ -111,8 +114,8 @@ pub fn cpu_time() -> Option<Duration> {
     None
 }
 
-/// The CPU time of the calling thread since some fixed moment; where the system doesn't tell, the time that
-/// has passed.
+/// Returns the CPU time of the calling thread since some fixed moment, or the elapsed time if the system
+/// does not provide it.
 pub fn thread_cpu_time() -> Duration {
     #[cfg(unix)]
     {
@@ -126,8 +129,8 @@ pub fn thread_cpu_time() -> Duration {
     }
 }
 
-/// The date that many days after 1970-01-01, by years that begin in March, so that a leap day is a year's last
-/// (Howard Hinnant's `civil_from_days`).
+/// Returns year, month and day of a number of days after 1970-01-01. Years are counted from March, so
+/// that a leap day is the last day of a year (Howard Hinnant's `civil_from_days`).
 pub fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
@@ -139,7 +142,7 @@ pub fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
-/// What the kernel calls this run of the machine. Where it doesn't say, each process counts from a start of its own.
+/// Returns the kernel's id of this boot. If there is none, each clock gets an id of its own.
 fn boot_id() -> Box<str> {
     match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
         Ok(id) if cfg!(target_os = "linux") => id.trim().into(),
@@ -167,7 +170,7 @@ mod tests {
         // The wall clock was set back, or forward.
         assert_eq!(age(moment(6_400, 160, "a")), Some(60));
         assert_eq!(age(moment(13_660, 160, "a")), Some(3_660));
-        // The machine was started anew: only the wall clock is left.
+        // The machine rebooted: only the wall clock remains.
         assert_eq!(age(moment(10_060, 160, "b")), Some(60));
         assert_eq!(age(moment(6_400, 160, "b")), None);
     }

@@ -1,8 +1,8 @@
-//! Bytes as people compare them.
+//! Hexadecimal representation of bytes.
 
 use std::fmt::Write;
 
-/// Bytes in lower-case hexadecimal.
+/// Returns the bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -1,6 +1,8 @@
-//! What all crates of voxline use and none is about: clocks, seeded randomness, hexadecimal, files of one's own.
+//! Utilities shared by all crates of voxline: clocks, seeded randomness, hexadecimal, and files private
+//! to their owner.
 //!
-//! It is published because they depend on it, not for use by itself: nothing here is stable.
+//! This crate is published because the others depend on it, and not for use by itself: nothing here is
+//! stable.
 #![forbid(unsafe_code)]
 
 pub mod clock;

@@ -6,7 +6,8 @@ use std::path::Path;
 
 pub use self::system::{create_dir, is_exposed, is_ours, options};
 
-/// Returns whether other users can change the contents of a directory: they own it, or may write to it.
+/// Returns whether other users can change the contents of a directory, because they own it or may write
+/// to it.
 #[must_use]
 pub fn is_changeable_by_others(directory: &Metadata) -> bool {
     system::is_writable_by_others(directory) || !is_ours(directory)
@@ -15,7 +16,7 @@ pub fn is_changeable_by_others(directory: &Metadata) -> bool {
 /// Creates an empty file that only its owner can read, unless it exists.
 ///
 /// # Errors
-/// As [`OpenOptions::open`](fs::OpenOptions::open).
+/// Returns [`io::Error`] in the same cases as [`OpenOptions::open`](fs::OpenOptions::open).
 pub fn create_file(path: &Path) -> io::Result<()> {
     options().append(true).create(true).open(path).map(drop)
 }
@@ -42,7 +43,7 @@ mod system {
         file.uid() == rustix::process::geteuid().as_raw()
     }
 
-    /// Options to open a file with; one that is created is readable by its owner alone.
+    /// Returns options to open a file with; a file that they create is readable by its owner alone.
     #[must_use]
     pub fn options() -> fs::OpenOptions {
         let mut options = fs::OpenOptions::new();
@@ -53,13 +54,13 @@ mod system {
     /// Creates a directory and those above it, open to its owner alone, unless it exists.
     ///
     /// # Errors
-    /// As [`DirBuilder::create`](fs::DirBuilder::create).
+    /// Returns [`io::Error`] in the same cases as [`DirBuilder::create`](fs::DirBuilder::create).
     pub fn create_dir(directory: &Path) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
     }
 }
 
-/// Elsewhere access is governed by what files inherit from their directory.
+/// File system access on other systems, where files inherit their permissions from their directory.
 #[cfg(not(unix))]
 mod system {
     use super::{Metadata, Path, fs, io};
@@ -80,7 +81,7 @@ mod system {
         true
     }
 
-    /// Options to open a file with.
+    /// Returns options to open a file with.
     #[must_use]
     pub fn options() -> fs::OpenOptions {
         fs::OpenOptions::new()
@@ -89,7 +90,7 @@ mod system {
     /// Creates a directory and those above it, unless it exists.
     ///
     /// # Errors
-    /// As [`create_dir_all`](fs::create_dir_all).
+    /// Returns [`io::Error`] in the same cases as [`create_dir_all`](fs::create_dir_all).
     pub fn create_dir(directory: &Path) -> io::Result<()> {
         fs::create_dir_all(directory)
     }

@@ -1,4 +1,4 @@
-//! A clock that stands still until it is moved.
+//! A clock that stands still until a test moves it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ struct Hands {
 }
 
 impl ManualClock {
-    /// A clock that shows `unix`, the time since the Unix epoch, on a machine that was started just now.
+    /// Creates a clock that shows `unix`, the time since the Unix epoch, on a machine that has just booted.
     #[must_use]
     pub fn new(unix: Duration) -> ManualClock {
         ManualClock(Arc::new(Mutex::new(Hands { unix, since_boot: Duration::ZERO, boots: 0 })))
@@ -27,19 +27,19 @@ impl ManualClock {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Time goes by.
+    /// Lets time pass.
     pub fn advance(&self, by: Duration) {
         let mut hands = self.hands();
         hands.unix = hands.unix.saturating_add(by);
         hands.since_boot = hands.since_boot.saturating_add(by);
     }
 
-    /// Somebody sets the wall clock to `unix`, the time since the Unix epoch.
+    /// Sets the wall clock to `unix`, the time since the Unix epoch.
     pub fn set(&self, unix: Duration) {
         self.hands().unix = unix;
     }
 
-    /// The machine is started anew.
+    /// Reboots the machine.
     pub fn reboot(&self) {
         let mut hands = self.hands();
         (hands.since_boot, hands.boots) = (Duration::ZERO, hands.boots + 1);

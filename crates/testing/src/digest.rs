@@ -1,4 +1,4 @@
-//! A recogniser whose text proves which samples it heard.
+//! A recogniser whose text is a digest of the samples that it received.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
 use voxline_support::hex;
 
-/// The text for these samples: no others have it.
+/// Returns a text that identifies these samples: the first 8 bytes of their SHA-256, in hex.
 #[must_use]
 pub fn digest(samples: &[i16]) -> String {
     let mut digest = Sha256::new();
@@ -18,8 +18,9 @@ pub fn digest(samples: &[i16]) -> String {
     hex(&digest.finalize()[..8])
 }
 
-/// Cuts what it hears into segments of a fixed length; the text of each is a digest of its samples. Costs next to
-/// nothing, and a single lost, repeated or changed sample changes the text. Keeps what every stream heard.
+/// A recogniser that cuts its audio into segments of a fixed length. The text of each segment is a digest
+/// of its samples. The recogniser costs next to nothing, and a single lost, repeated or changed sample
+/// changes the text. It keeps the audio of every stream.
 #[derive(Debug)]
 pub struct DigestRecognizer {
     segment_frames: usize,
@@ -29,20 +30,22 @@ pub struct DigestRecognizer {
 type Recording = Arc<Mutex<Vec<i16>>>;
 
 impl DigestRecognizer {
-    /// A recogniser whose segments have `segment_frames` frames.
+    /// Creates a recogniser whose segments have `segment_frames` frames.
     #[must_use]
     pub fn new(segment_frames: usize) -> DigestRecognizer {
         DigestRecognizer { segment_frames, recordings: Mutex::default() }
     }
 
-    /// What each stream heard so far, in the order they were started.
+    /// Returns the audio that each stream has received so far, in the order in which the streams were
+    /// started.
     #[must_use]
     pub fn recordings(&self) -> Vec<Vec<i16>> {
         let recordings = self.recordings.lock().unwrap_or_else(PoisonError::into_inner);
         recordings.iter().map(|pcm| pcm.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
     }
 
-    /// Forgets what the streams heard so far; those that live go on, unrecorded. For runs so long that it adds up.
+    /// Discards the audio recorded so far. Live streams go on unrecorded. For runs so long that the
+    /// recordings would fill memory.
     pub fn forget(&self) {
         self.recordings.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -67,9 +70,9 @@ impl Recognizer for DigestRecognizer {
 struct Stream {
     segment_frames: usize,
     heard: Recording,
-    /// Frames covered by segments.
+    /// Number of frames covered by segments.
     told: usize,
-    /// Frames heard at the last guess.
+    /// Number of frames received at the last partial result.
     guessed: usize,
 }
 

@@ -1,23 +1,23 @@
-//! A disk that fails, and forgets what was not synced.
+//! An in-memory disk that fails after a set number of steps and loses writes that were not synced.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
-/// A disk in memory for the gateway's store. From its n-th step on (a write, a change of length or a sync) nothing
-/// works any more, as where the machine has died; what was written since the last sync is then lost, or not. Clones
-/// share it.
+/// An in-memory disk for the gateway's store. From its n-th step on (a write, a change of length or a sync)
+/// every step fails, as if the machine had died. Writes since the last sync are then lost or kept, as the
+/// test decides. Clones share the disk.
 #[derive(Clone, Debug, Default)]
 pub struct FailingDisk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// As the process sees it.
+    /// Contents as the process sees them.
     seen: Vec<u8>,
-    /// As of the last sync.
+    /// Contents as of the last sync.
     synced: Vec<u8>,
-    /// What was done since.
+    /// Steps since the last sync.
     unsynced: Vec<Step>,
     steps: u64,
     fails_at: Option<u64>,
@@ -45,7 +45,7 @@ impl Step {
 }
 
 impl State {
-    /// Counts a step; an error, where the disk has failed by now.
+    /// Counts a step. Returns an error if the disk has failed by now.
     fn step(&mut self) -> io::Result<()> {
         if self.fails_at.is_some_and(|fails_at| self.steps >= fails_at) {
             return Err(io::Error::other("the disk has failed"));
@@ -63,7 +63,7 @@ impl State {
 }
 
 impl FailingDisk {
-    /// An empty disk that works.
+    /// Creates an empty disk that works.
     #[must_use]
     pub fn new() -> FailingDisk {
         FailingDisk::default()
@@ -73,25 +73,26 @@ impl FailingDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many steps it has done.
+    /// Returns the number of steps performed so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.lock().steps
     }
 
-    /// Makes it fail after that many steps from now on.
+    /// Makes the disk fail after `steps` more steps.
     pub fn fail_after(&self, steps: u64) {
         let mut state = self.lock();
         state.fails_at = Some(state.steps + steps);
     }
 
-    /// Makes it work again, with what was written while it did.
+    /// Makes the disk work again. Its contents are those of all steps that succeeded.
     pub fn repair(&self) {
         self.lock().fails_at = None;
     }
 
-    /// The disk after the machine has died: what was synced, and of the steps after that those that `survives` says,
-    /// which is asked with their numbers from zero. A disk may write in any order.
+    /// Returns the disk as it is after the machine has died: the synced contents, plus the unsynced steps
+    /// for which `survives` returns `true`. `survives` is called with the number of each unsynced step,
+    /// counted from zero. Any subset may survive, because a disk may write in any order.
     #[must_use]
     pub fn after_a_crash(&self, survives: impl Fn(usize) -> bool) -> FailingDisk {
         let state = self.lock();

@@ -1,5 +1,5 @@
-//! Random histories of tokens: clocks that are set, machines that sleep and start anew, endpoints that fail, processes
-//! that share a vault and die. Played on the logic of the token provider in simulated time.
+//! Random histories of tokens, played on the logic of the token provider in simulated time: wall clocks are
+//! set, machines sleep and reboot, token endpoints fail, and processes that share a vault die.
 
 use std::time::Duration;
 
@@ -11,36 +11,37 @@ use voxline::internals::{Answer, Renewal, Renewed, Step};
 use voxline_support::clock::{Clock, Moment};
 use voxline_support::random::{Random, mix};
 
-/// When all histories begin, since the Unix epoch.
+/// Wall clock at the start of every history, since the Unix epoch.
 const BEGINNING: Duration = Duration::from_secs(1_700_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
-/// How long a request takes at most, or a quarter of a token's life where that is less.
+/// Longest time a request may take. A quarter of a token's lifetime is the limit if that is less.
 const LONGEST_REQUEST: Duration = Duration::from_secs(2);
-/// How many processes share the vault.
+/// Number of processes that share the vault.
 const PROCESSES: usize = 3;
 
-/// A bug to commit, for tests of the tests.
+/// A bug to plant, so that a test can show that the histories catch it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlantedClockBug {
-    /// Ages are told by the wall clock alone.
+    /// Ages are measured by the wall clock alone.
     WallClockAlone,
 }
 
-/// What happened in a history.
+/// Counts of what happened in a history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Requests that left with a token.
     pub sent: u64,
     /// Requests to the token endpoint.
     pub asked: u64,
-    /// Tokens taken from the vault instead.
+    /// Tokens taken from the vault instead of the endpoint.
     pub shared: u64,
-    /// How often a clock was set, the machine started anew or put to sleep.
+    /// Disturbances: a clock set, a machine rebooted or put to sleep, a process killed, an outage, a
+    /// revocation, or time that merely passed.
     pub disturbed: u64,
 }
 
 impl Tally {
-    /// Both together.
+    /// Returns the sum of both tallies.
     #[must_use]
     pub fn and(self, other: Tally) -> Tally {
         Tally {
@@ -52,13 +53,14 @@ impl Tally {
     }
 }
 
-/// Plays the history of this seed.
+/// Plays the history of `seed`.
 ///
 /// # Errors
-/// What was wrong: a request left with a token known to be expired, or none could be had though the endpoint was up.
+/// Returns a description of the violation if a request left with a token known to be expired, or if no
+/// token could be had although the endpoint was up.
 pub fn play(seed: u64, bug: Option<PlantedClockBug>) -> Result<Tally, String> {
     let mut random = Random::new(mix(seed));
-    // From a second to a day, short ones as often as long ones.
+    // Log-uniform from 1 s to 65,536 s (18 h): short lifetimes are as frequent as long ones.
     let lifetime = Duration::from_secs((1 << random.below(17)).min(86_400));
     let mut world = World::new(random, lifetime, bug);
     for _ in 0..60 {
@@ -69,21 +71,21 @@ pub fn play(seed: u64, bug: Option<PlantedClockBug>) -> Result<Tally, String> {
     Ok(world.tally)
 }
 
-/// How a provider fares while the token endpoint is down for an hour and somebody asks every second.
+/// Result of an hour's outage of the token endpoint, with one request for a token every second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// Requests that the endpoint got, or would have.
+    /// Number of requests that reached the endpoint, or would have reached it.
     pub requests: u64,
-    /// How long the old token was served.
+    /// Time for which the old token was still served.
     pub served: Duration,
-    /// How long after the end of the outage a new token was there.
+    /// Time from the end of the outage until a new token was available.
     pub back_after: Duration,
 }
 
-/// Plays an outage of an hour that begins when the token has lived for `age` of its hour.
+/// Plays an outage of one hour. It begins when the token has lived for `age` of its hour.
 ///
 /// # Panics
-/// Where no new token comes within an hour after the outage.
+/// Panics if no new token comes within an hour after the outage.
 #[must_use]
 pub fn outage(seed: u64, age: Duration) -> Outage {
     let mut world = World::new(Random::new(mix(seed)), HOUR, None);
@@ -113,26 +115,26 @@ pub fn outage(seed: u64, age: Duration) -> Outage {
     Outage { requests, served, back_after: world.now - ends }
 }
 
-/// A token as the endpoint knows it. Its number is its text.
+/// A token as the endpoint knows it. The token's text is its index in the endpoint's list.
 struct Granted {
     ends: Duration,
-    /// The wall clock and the run of the machine when it was granted, as seen from outside.
+    /// Wall clock and boot number of the machine when the token was granted, as seen from outside.
     wall: Duration,
     boot: u32,
     revoked: bool,
 }
 
-/// A process with a provider.
+/// A process with a token provider.
 struct Process {
     renewal: Renewal,
-    /// What its renewal waits for the lock with.
+    /// Renewal that waits for the vault's lock, with its stale token if there is one.
     waits: Option<Option<SecretString>>,
-    /// The request under way: when it is done, and what it brings.
+    /// Request under way: when it completes, and its outcome.
     request: Option<(Duration, Result<TokenSet, AuthError>)>,
 }
 
 struct World {
-    /// The time that nobody in this world sees, from the beginning.
+    /// True time since the beginning, which no process in this world can see.
     now: Duration,
     clock: ManualClock,
     boot: u32,
@@ -170,7 +172,7 @@ impl World {
         Process { renewal, waits: None, request: None }
     }
 
-    /// Now, as the processes see it.
+    /// Returns the present moment as the processes see it.
     fn moment(&mut self) -> Moment {
         let mut moment = self.clock.moment();
         if self.bug == Some(PlantedClockBug::WallClockAlone) {
@@ -179,19 +181,19 @@ impl World {
         moment
     }
 
-    /// Something happens.
+    /// Applies a random disturbance.
     fn disturb(&mut self) {
         self.tally.disturbed += 1;
         match self.random.below(12) {
             0 => self.clock.set(self.clock.unix() + self.random.up_to(HOUR)),
             1 => self.clock.set(self.clock.unix().saturating_sub(self.random.up_to(HOUR))),
             2 => {
-                // All processes go with the machine, and come back with it.
+                // All processes die with the machine and start with it again.
                 self.clock.reboot();
                 self.boot += 1;
                 self.processes = (0..PROCESSES).map(|_| self.process()).collect();
             }
-            // The machine sleeps: nobody runs.
+            // The machine sleeps: no process runs.
             3 => {
                 let time = self.random.up_to(2 * self.lifetime);
                 self.pass(time);
@@ -218,7 +220,7 @@ impl World {
         self.processes[process].renewal.ask(None, &now)
     }
 
-    /// Every process sends a request, where it has a token for it.
+    /// Lets every process that has a token send a request.
     fn ask_all(&mut self) -> Result<(), String> {
         for process in 0..self.processes.len() {
             if let Answer::Token(token) = self.ask(process) {
@@ -228,7 +230,8 @@ impl World {
         Ok(())
     }
 
-    /// A request leaves. If its token was revoked, the answer is 401, and the process wants another.
+    /// Sends a request. If its token was revoked, the endpoint answers 401 and the process asks for another
+    /// token.
     fn send(&mut self, process: usize, token: &AccessToken) -> Result<(), String> {
         self.tally.sent += 1;
         let number: usize = token.expose().parse().expect("tokens are numbers here");
@@ -236,7 +239,7 @@ impl World {
         let by_wall = self.clock.unix().checked_sub(granted.wall);
         let expired = match granted.boot == self.boot {
             true => self.now >= granted.ends,
-            // Nothing is left but the wall clock, as the machine was started anew.
+            // The machine was rebooted, so only the wall clock is left to tell the token's age.
             false => by_wall.is_none_or(|age| age >= self.lifetime),
         };
         if expired {
@@ -250,7 +253,8 @@ impl World {
         Ok(())
     }
 
-    /// Once all troubles are over, everybody gets a token within the longest wait and a request.
+    /// Checks that every process gets a token within the longest wait and a request, once all disturbances
+    /// are over.
     fn settle(&mut self) -> Result<(), String> {
         self.down_until = self.now;
         for _ in 0..130 {
@@ -258,7 +262,8 @@ impl World {
             self.ask_all()?;
         }
         for process in 0..self.processes.len() {
-            // A token may have ended just now: then the next is on its way, unless two others ask first.
+            // The token may have ended just now. Then the next one is under way, unless the two other
+            // processes ask first.
             let patience = 3 * 2 * LONGEST_REQUEST.as_secs();
             let served = (0..patience).any(|_| {
                 let answer = self.ask(process);
@@ -278,7 +283,7 @@ impl World {
         self.clock.advance(time);
     }
 
-    /// Lets all processes work for so long.
+    /// Lets all processes work for `time`.
     fn run(&mut self, time: Duration) {
         let until = self.now + time;
         loop {
@@ -291,7 +296,7 @@ impl World {
         }
     }
 
-    /// Does all that is due, and tells when the next is.
+    /// Does everything that is due. Returns the time of the next event.
     fn work(&mut self) -> Duration {
         let mut next = Duration::MAX;
         for index in 0..self.processes.len() {
@@ -315,7 +320,7 @@ impl World {
             let locked = self.processes.iter().any(|process| process.request.is_some());
             if !locked && let Some(stale) = self.processes[index].waits.take() {
                 self.renew(index, stale.as_ref());
-                // Its outcome may be there already.
+                // The outcome may be available already.
                 next = self.now;
             }
         }
@@ -324,7 +329,7 @@ impl World {
         done.fold(next, Duration::min)
     }
 
-    /// What the provider does under the lock of the vault.
+    /// Does what the provider does while it holds the vault's lock.
     fn renew(&mut self, process: usize, stale: Option<&SecretString>) {
         let now = self.moment();
         let other = |tokens: &&TokenSet| {

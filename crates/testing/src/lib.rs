@@ -1,6 +1,7 @@
-//! Test doubles and fault injection, for our tests and for yours.
+//! Test doubles and fault injection, for our own tests and for the tests of this library's users.
 //!
-//! Nothing here is used by the program. A double is named for what it does, never for the real part it stands in for.
+//! The program uses nothing of this crate. A double is named for what it does, never for the real part that
+//! it stands in for.
 #![forbid(unsafe_code)]
 
 mod clock;

@@ -3,20 +3,20 @@
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
 
-/// Drops what it hears and keeps no account but the count. Every `segment_frames` frames are one segment without text,
-/// so a session that it hears costs only what carries the audio: for benchmarks and load tests. It proves nothing about
-/// the samples; [`DigestRecognizer`](super::DigestRecognizer) does.
+/// A recogniser that drops its audio and keeps only the frame count. Every `segment_frames` frames are one
+/// segment without text, so a session costs only the transport of its audio: for benchmarks and load tests.
+/// It proves nothing about the samples; [`DigestRecognizer`](super::DigestRecognizer) does.
 #[derive(Debug)]
 pub struct NullRecognizer {
     segment_frames: u64,
 }
 
 impl NullRecognizer {
-    /// A recogniser whose segments have `segment_frames` frames (at [`RECOGNIZER_RATE`](voxline::engine::RECOGNIZER_RATE)).
-    /// A flush ends one sooner.
+    /// Creates a recogniser whose segments have `segment_frames` frames (at
+    /// [`RECOGNIZER_RATE`](voxline::engine::RECOGNIZER_RATE)). A flush ends a segment sooner.
     ///
     /// # Panics
-    /// If `segment_frames` is 0: the stream would never advance.
+    /// Panics if `segment_frames` is 0: the stream would never advance.
     #[must_use]
     pub fn new(segment_frames: u64) -> NullRecognizer {
         assert!(segment_frames > 0, "a segment of no frames, expected 1 or more");
@@ -37,9 +37,9 @@ impl Recognizer for NullRecognizer {
 
 struct Stream {
     segment_frames: u64,
-    /// Frames heard.
+    /// Position after the last frame received.
     heard: FramePos,
-    /// Frames covered by segments.
+    /// Position after the last frame covered by a segment.
     told: FramePos,
 }
 

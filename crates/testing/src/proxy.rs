@@ -14,67 +14,70 @@ use tokio::time::{MissedTickBehavior, Sleep, interval, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-/// The most that is read at once.
+/// Most bytes that are read at once.
 const BUFFER: usize = 16 * 1024;
-/// How many reads may be under way at once in a connection with a delay.
+/// Most reads that may be under way at once on a connection with a delay.
 const UNDER_WAY: usize = 256;
 
-/// What befalls one connection. Counts of bytes are those that one side has sent; all up to there arrive.
+/// A fault of one connection. Byte counts are those that one side has sent; all bytes up to the count
+/// arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing: bytes pass both ways, and so do ends and resets.
+    /// No fault: bytes pass both ways, and so do ends and resets.
     None,
-    /// It is closed at once, before the server hears of it.
+    /// The connection is closed at once, without a connection to the server.
     Refuse,
-    /// It is cut once the client has sent so many bytes.
+    /// The connection is cut once the client has sent so many bytes.
     CutClient {
-        /// Bytes from the client that arrive.
+        /// Number of bytes from the client that arrive.
         after: u64,
-        /// What both sides see.
+        /// Kind of end that both sides see.
         cut: Cut,
     },
-    /// It is cut once the server has sent so many bytes.
+    /// The connection is cut once the server has sent so many bytes.
     CutServer {
-        /// Bytes from the server that arrive.
+        /// Number of bytes from the server that arrive.
         after: u64,
-        /// What both sides see.
+        /// Kind of end that both sides see.
         cut: Cut,
     },
-    /// Once the client has sent so many bytes nothing is read or passed on any more, either way. The sockets stay open:
-    /// who goes on sending finds at last that nobody takes it.
+    /// Once the client has sent so many bytes, nothing is read or passed on any more, either way. The
+    /// sockets stay open: a side that goes on sending finds at last that its bytes are not taken.
     Stall {
-        /// Bytes from the client that arrive.
+        /// Number of bytes from the client that arrive.
         after: u64,
     },
-    /// Once the client has sent so many bytes all that follows is taken and dropped, either way, ends too: each side
-    /// believes that the other is silent. So a peer looks that lost its power.
+    /// Once the client has sent so many bytes, everything that follows is taken and dropped, either way,
+    /// ends included. Each side believes that the other is silent, as with a peer that lost its power.
     HalfOpen {
-        /// Bytes from the client that arrive.
+        /// Number of bytes from the client that arrive.
         after: u64,
     },
-    /// Only so much passes at a time, each way.
+    /// Only so many bytes pass at a time, each way.
     Trickle {
-        /// Bytes that pass at once; 0 is taken as 1.
+        /// Number of bytes that pass at once; 0 is taken as 1.
         bytes: usize,
-        /// How long until the next may pass; zero is taken as a nanosecond.
+        /// Time until the next bytes may pass; zero is taken as a nanosecond.
         every: Duration,
     },
-    /// Each byte is late, each way, and so is the end. As much passes as before, up to 256 reads of 16 KiB under way.
+    /// Each byte is late by this time, each way, and so is the end. Throughput stays as it was, up to 256
+    /// reads of 16 KiB under way.
     Delay(Duration),
 }
 
-/// How a connection ends before its time.
+/// The way in which a connection ends before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// As a peer that exits: FIN. What is sent to it afterwards is dropped.
+    /// FIN, as from a peer that exits. Bytes sent to that peer afterwards are dropped.
     Close,
-    /// As a peer that crashes: RST. Bytes that a slow receiver has not let into its window yet are lost with it.
+    /// RST, as from a peer that crashes. Bytes that a slow receiver has not let into its window yet are
+    /// lost with it.
     Reset,
 }
 
-/// Stands between a client and a server on loopback, and does to each connection what a [`Fault`] says. Stops when
-/// dropped, which closes all connections.
+/// A TCP proxy between a client and a server on loopback that applies a [`Fault`] to each connection.
+/// Dropping the proxy stops it and closes all its connections.
 ///
 /// ```
 /// use std::time::Duration;
@@ -103,21 +106,22 @@ struct Counts {
 }
 
 impl FaultProxy {
-    /// A proxy that cuts connections: the first after `budgets[0]` bytes from the client, the second after `budgets[1]`,
-    /// and so on, each by [`Cut::Close`]; later ones are left alone.
+    /// Starts a proxy that cuts connections by [`Cut::Close`]: the first after `budgets[0]` bytes from the
+    /// client, the second after `budgets[1]`, and so on. Later connections have no fault.
     ///
     /// # Errors
-    /// Where no port can be had.
+    /// Returns [`io::Error`] if no port can be bound.
     pub async fn start(upstream: SocketAddr, budgets: Vec<u64>) -> io::Result<FaultProxy> {
         let cut = |after| Fault::CutClient { after, cut: Cut::Close };
         FaultProxy::with_faults(upstream, budgets.into_iter().map(cut)).await
     }
 
-    /// A proxy in front of `upstream` that takes the fault of each connection from `faults`, which may be without end
-    /// ([`std::iter::repeat`], [`std::iter::from_fn`]); those after its end are left alone.
+    /// Starts a proxy in front of `upstream` that takes the fault of each connection from `faults`. The
+    /// iterator may be endless ([`std::iter::repeat`], [`std::iter::from_fn`]). Connections after its end
+    /// have no fault.
     ///
     /// # Errors
-    /// Where no port can be had.
+    /// Returns [`io::Error`] if no port can be bound.
     pub async fn with_faults<F>(upstream: SocketAddr, faults: F) -> io::Result<FaultProxy>
     where
         F: IntoIterator<Item = Fault>,
@@ -136,7 +140,7 @@ impl FaultProxy {
                 counter.connections.fetch_add(1, Ordering::SeqCst);
                 let counter = counter.clone();
                 connections.spawn(stopped.clone().run_until_cancelled_owned(async move {
-                    // What breaks a connection is seen by its ends.
+                    // The connection's ends see for themselves that it is broken.
                     let _ = connection(client, upstream, fault, &counter).await;
                 }));
             }
@@ -144,26 +148,27 @@ impl FaultProxy {
         Ok(FaultProxy { address, counts, _stop: stop.drop_guard() })
     }
 
-    /// Where clients connect.
+    /// Returns the address to which clients connect.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many connections it has accepted, those too that it refused.
+    /// Returns the number of accepted connections, including refused ones.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.counts.connections.load(Ordering::SeqCst)
     }
 
-    /// How many connections it has cut: by [`Fault::CutClient`] or [`Fault::CutServer`], if it came to that.
+    /// Returns the number of connections cut by [`Fault::CutClient`] or [`Fault::CutServer`]. A connection
+    /// that ends before its fault is not counted.
     #[must_use]
     pub fn cuts(&self) -> usize {
         self.counts.cuts.load(Ordering::SeqCst)
     }
 }
 
-/// How bytes travel one way.
+/// The pace at which bytes travel one way.
 #[derive(Clone, Copy)]
 enum Pace {
     Free,
@@ -171,9 +176,9 @@ enum Pace {
     Delay(Duration),
 }
 
-/// Why bytes travel no further.
+/// Reason why bytes travel no further.
 enum Stopped {
-    /// The count of bytes is reached.
+    /// The byte count is reached.
     Spent,
     Broken(io::Error),
 }
@@ -203,7 +208,7 @@ async fn connection(
         }
     };
     let mut server = TcpStream::connect(upstream).await?;
-    // A proxy that gathers bytes would be late by itself.
+    // Nagle's algorithm would delay bytes by itself.
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let stopped = {
@@ -215,7 +220,7 @@ async fn connection(
         // Both ends were passed on.
         (Ok(((), ())), _) => Ok(()),
         (Err(Stopped::Broken(error)), _) => {
-            // One side is gone, and the other should see it.
+            // One side is gone, and the other side should see that.
             let _ = (client.set_zero_linger(), server.set_zero_linger());
             Err(error)
         }
@@ -228,7 +233,7 @@ async fn connection(
                 }
                 Cut::Close => {
                     let _ = (client.shutdown().await, server.shutdown().await);
-                    // A socket that is dropped with bytes in it sends a reset after all.
+                    // A socket that is dropped with unread bytes sends a reset after all.
                     swallow(&mut client, &mut server).await;
                     Ok(())
                 }
@@ -242,13 +247,13 @@ async fn connection(
     }
 }
 
-/// Reads both sides to their ends and drops what they say.
+/// Reads both sides to their ends and drops the bytes.
 async fn swallow(client: &mut TcpStream, server: &mut TcpStream) {
     let (mut here, mut there) = (tokio::io::sink(), tokio::io::sink());
     let _ = tokio::join!(tokio::io::copy(client, &mut here), tokio::io::copy(server, &mut there));
 }
 
-/// Carries bytes one way until the end, which is passed on, or until there were `limit`.
+/// Carries bytes one way until the end, which is passed on, or until `limit` bytes were carried.
 async fn carry(
     from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -259,7 +264,8 @@ async fn carry(
         Pace::Free => {
             let mut from = from.take(limit);
             let mut buffer = vec![0; BUFFER];
-            // At its limit it reads nothing: so no byte, nor its absence, has to follow the last one.
+            // At its limit this reads nothing: neither another byte nor the end has to follow the last
+            // byte.
             while from.limit() > 0 {
                 let count = from.read(&mut buffer).await?;
                 if count == 0 {
@@ -293,7 +299,7 @@ async fn trickle(
     }
 }
 
-/// What was read, and the wait that began there.
+/// Bytes that were read, and the delay that began when they were read.
 type Late = (Pin<Box<Sleep>>, Vec<u8>);
 
 async fn late(
@@ -306,7 +312,7 @@ async fn late(
         loop {
             let mut bytes = Vec::with_capacity(BUFFER);
             let count = from.read_buf(&mut bytes).await?;
-            // Without a receiver the writing half has failed, and says why.
+            // Without a receiver the writing half has failed and reports the error.
             if under_way.send((Box::pin(sleep(delay)), bytes)).await.is_err() || count == 0 {
                 return io::Result::Ok(());
             }

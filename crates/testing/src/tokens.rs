@@ -7,17 +7,19 @@ use tokio::time::Instant;
 
 use voxline::auth::{AccessToken, AuthError, TokenFuture, TokenGeneration, TokenSource};
 
-/// Grants tokens that end after a fixed time of tokio's clock, and says which of them are good: the source of a client's
-/// tokens and the memory of its peer. Clones share it.
+/// A source of tokens that end after a fixed time of tokio's clock, and the record of which tokens are
+/// valid. A client takes its tokens from it, and the client's peer checks tokens against it. Clones share
+/// it.
 #[derive(Clone, Debug)]
 pub struct ShortLivedTokens {
     life: Duration,
-    /// When each token ends; its number is its generation.
+    /// Time at which each token ends. A token's index is its generation.
     ends: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl ShortLivedTokens {
-    /// A source whose tokens live for `life`. One in the last quarter of its life is not handed out any more.
+    /// Creates a source whose tokens live for `life`. A token in the last quarter of its life is not handed
+    /// out any more.
     #[must_use]
     pub fn new(life: Duration) -> ShortLivedTokens {
         ShortLivedTokens { life, ends: Arc::default() }
@@ -27,26 +29,27 @@ impl ShortLivedTokens {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a token lives.
+    /// Returns the lifetime of a token.
     #[must_use]
     pub fn life(&self) -> Duration {
         self.life
     }
 
-    /// How many were granted.
+    /// Returns the number of tokens granted.
     #[must_use]
     pub fn granted(&self) -> usize {
         self.ends().len()
     }
 
-    /// How long the token of this text lives from `now` on; `None` where it is not good, or never was.
+    /// Returns the time from `now` to the end of the token with this text, or `None` if the token is not
+    /// valid or was never granted.
     #[must_use]
     pub fn left(&self, token: &str, now: Instant) -> Option<Duration> {
         let end = *self.ends().get(number(token)?)?;
         end.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Throws the token of this text out.
+    /// Revokes the token with this text.
     pub fn revoke(&self, token: &str, now: Instant) {
         if let Some(end) = number(token).and_then(|number| self.ends().get(number).map(|end| (number, *end)))
         {

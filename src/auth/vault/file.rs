@@ -1,4 +1,4 @@
-//! Files that only their owner can read, replaced as a whole.
+//! Files that only their owner can read, replaced atomically.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
@@ -8,28 +8,29 @@ use voxline_support::private_file;
 
 use super::VaultError;
 
-/// The longest file read: a real one has a few kilobytes.
+/// Largest file that is read, in bytes. Real files have a few kilobytes.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// What a replacement has done so far.
+/// Completed steps of a file replacement.
 #[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "faults are for tests"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VaultStep {
-    /// The new file is there, empty.
+    /// The new file was created and is empty.
     Created,
-    /// Half of it is written.
+    /// Half of the new file is written.
     HalfWritten,
-    /// All of it is written.
+    /// The whole new file is written.
     Written,
-    /// It is on the disk.
+    /// The new file is flushed to disk.
     Synced,
-    /// It has taken the place of the old one.
+    /// The new file has replaced the old one.
     Renamed,
-    /// That, too, is on the disk.
+    /// The rename is flushed to disk.
     DirectorySynced,
 }
 
-/// What is in the file at `path`; `None` where there is no file. Refuses one that others could have read or changed.
+/// Returns the contents of the file at `path`, or `None` if there is no such file. Refuses a file that
+/// other users could have read or changed.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
     let io_error = |error| VaultError::io(path, error);
     let metadata = match fs::symlink_metadata(path) {
@@ -40,18 +41,18 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
         return Err(VaultError::NotAFile { path: path.to_owned() });
     }
     let file = match File::open(path) {
-        // Removed since.
+        // The file was removed after its metadata was read.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(io_error)?,
     };
-    // Of what was opened, not of what the name led to a moment ago.
+    // Check the opened file, since the path may have led to another one a moment ago.
     check(path, &file.metadata().map_err(io_error)?)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE).read_to_end(&mut bytes).map_err(io_error)?;
     Ok(Some(bytes))
 }
 
-/// Refuses a file that is exposed, or somebody else's.
+/// Refuses a file that other users can access, or that belongs to another user.
 fn check(path: &Path, metadata: &Metadata) -> Result<(), VaultError> {
     match metadata {
         metadata if private_file::is_exposed(metadata) => Err(VaultError::Exposed { path: path.to_owned() }),
@@ -60,8 +61,9 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), VaultError> {
     }
 }
 
-/// Puts `bytes` in the place of the file at `path`. Whatever happens, the file is the old one or the new one. Whoever
-/// calls this holds the lock: the name of the new file is always the same, so that a crash leaves one at most.
+/// Replaces the file at `path` with `bytes`. The file is the old one or the new one, even after a crash.
+/// The caller must hold the lock: the temporary file always has the same name, so that a crash leaves at
+/// most one behind.
 pub(super) fn replace(
     path: &Path,
     bytes: &[u8],
@@ -80,7 +82,7 @@ pub(super) fn replace(
     step(VaultStep::Synced)?;
     fs::rename(&new, path)?;
     step(VaultStep::Renamed)?;
-    // The rename itself is durable only once the directory is.
+    // The rename is durable only once the directory is flushed.
     sync_directory(path)?;
     step(VaultStep::DirectorySynced)
 }
@@ -89,7 +91,8 @@ fn new_name(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-/// Removes the file at `path`, and what a crash may have left beside it, or damage.
+/// Removes the file at `path`, together with a temporary file left by a crash and a damaged file set
+/// aside.
 pub(super) fn remove_all(path: &Path) -> io::Result<()> {
     remove(&new_name(path))?;
     remove(&path.with_extension("damaged"))?;
@@ -97,7 +100,7 @@ pub(super) fn remove_all(path: &Path) -> io::Result<()> {
     sync_directory(path)
 }
 
-/// Removes a file, if it is there.
+/// Removes a file, if it exists.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -108,12 +111,12 @@ fn remove(path: &Path) -> io::Result<()> {
 fn sync_directory(path: &Path) -> io::Result<()> {
     match cfg!(unix) {
         true => File::open(path.parent().expect("a vault is a file in a directory"))?.sync_all(),
-        // Elsewhere a directory can't be opened as a file, and renames are written through.
+        // Other systems cannot open a directory as a file, and write renames through.
         false => Ok(()),
     }
 }
 
-/// Refuses a directory in which others could replace files.
+/// Refuses a directory in which other users could replace files.
 pub(super) fn check_directory(directory: &Path) -> Result<(), VaultError> {
     let metadata = fs::metadata(directory).map_err(|error| VaultError::io(directory, error))?;
     if private_file::is_changeable_by_others(&metadata) {
@@ -122,7 +125,8 @@ pub(super) fn check_directory(directory: &Path) -> Result<(), VaultError> {
     Ok(())
 }
 
-/// The file that says by its lock who may change the vault. It is never removed: two processes must not hold two.
+/// Opens the lock file, whose lock is the right to change the vault. The file is never removed: two
+/// processes must not hold locks on two different files.
 pub(super) fn open_lock(path: &Path) -> io::Result<File> {
     private_file::options().append(true).create(true).open(path)
 }

@@ -1,5 +1,5 @@
-//! What a vault's file looks like: a line that says version, form and checksum, then an account as JSON, in clear or
-//! encrypted.
+//! Format of a vault's file: a line with version, form and checksum, then an account as JSON, in plain
+//! text or encrypted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,23 +17,24 @@ use crate::auth::token::{RefreshToken, Scope, TokenSet};
 use voxline_support::clock::Moment;
 use voxline_support::hex;
 
-/// The format's version. A file of a later one is not read, and not touched.
+/// Version of the format. A file of a later version is neither read nor changed.
 const VERSION: u32 = 2;
 const MAGIC: &str = "voxline-vault";
 const PLAIN: &str = "plain";
 const ENCRYPTED: &str = "xchacha20poly1305";
 
-/// What encrypts a vault: 256 bits.
+/// A 256-bit key that encrypts a vault.
 #[derive(Clone)]
 pub struct VaultKey(Arc<SecretBox<[u8; 32]>>);
 
 impl VaultKey {
-    /// The key in a file: its 32 bytes as they are, or as 64 hexadecimal digits. `None` where it is neither.
+    /// Parses the contents of a key file: 32 raw bytes, or 64 hexadecimal digits. Returns `None` if they
+    /// are neither.
     #[must_use]
     pub fn parse(file: &[u8]) -> Option<VaultKey> {
         let mut key = SecretBox::new(Box::new([0; 32]));
         if let Ok(raw) = <&[u8; 32]>::try_from(file)
-            // Text of that length is half of a key in digits, or a password.
+            // 32 printable characters are half of a hexadecimal key, or a password.
             && !raw.iter().all(u8::is_ascii_graphic)
         {
             key.expose_secret_mut().copy_from_slice(raw);
@@ -55,20 +56,20 @@ impl fmt::Debug for VaultKey {
     }
 }
 
-/// Why a file's contents are no account.
+/// Reason why the contents of a file are not an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadContents {
-    /// They are not what was written.
+    /// The contents differ from what was written.
     Damaged,
-    /// A later version wrote them.
+    /// The contents were written by a later version.
     Newer,
-    /// They are encrypted, and no key is given.
+    /// The contents are encrypted, and no key is given.
     NoKey,
-    /// They are encrypted by another key, or damaged: nobody can tell.
+    /// The contents are encrypted by another key, or damaged: the two cannot be told apart.
     Undecryptable,
 }
 
-/// An account as it is written.
+/// Serialized form of an account.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     tokens: Option<StoredTokens>,
@@ -120,7 +121,7 @@ impl From<StoredTokens> for TokenSet {
     }
 }
 
-/// The file of `account`, encrypted where there is a key.
+/// Encodes `account` as a file, encrypted if `key` is given.
 pub(super) fn encode(account: &Account, key: Option<&VaultKey>) -> Vec<u8> {
     let body = serde_json::to_vec(&Stored::from(account)).expect("an account is strings and numbers");
     let (form, check, body) = match key {
@@ -139,7 +140,7 @@ pub(super) fn encode(account: &Account, key: Option<&VaultKey>) -> Vec<u8> {
     file
 }
 
-/// The account in a file.
+/// Decodes the account in a file.
 pub(super) fn decode(file: &[u8], key: Option<&VaultKey>) -> Result<Account, BadContents> {
     let end = file.iter().position(|byte| *byte == b'\n').ok_or(BadContents::Damaged)?;
     let (line, body) = file.split_at(end + 1);
@@ -174,7 +175,7 @@ fn header(form: &str, check: &str) -> String {
     format!("{MAGIC} {VERSION} {form} {check}\n")
 }
 
-/// Fills `bytes` from as many pairs of hexadecimal digits.
+/// Fills `bytes` from exactly as many pairs of hexadecimal digits.
 fn bytes_of(hex: &str, bytes: &mut [u8]) -> Option<()> {
     let digits = hex.as_bytes();
     if digits.len() != 2 * bytes.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -186,7 +187,8 @@ fn bytes_of(hex: &str, bytes: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// From the system's generator: 192 bits, so that no two files of a key ever share one.
+/// Returns a nonce from the system's random generator: 192 bits, so that no two files of one key ever
+/// share a nonce.
 #[expect(clippy::disallowed_methods, reason = "a nonce is random, and used here alone")]
 fn random_nonce() -> [u8; 24] {
     let mut nonce = [0; 24];
@@ -226,7 +228,7 @@ mod tests {
             assert_eq!(text(&decode(&file, key.as_ref()).unwrap()), text(&account()));
             assert_eq!(key.is_some(), !String::from_utf8_lossy(&file).contains("refresh"));
         }
-        // A key that is new here does not make an old file unreadable.
+        // A plain file stays readable after a key was configured.
         assert!(decode(&encode(&account(), None), Some(&key(1))).is_ok());
     }
 

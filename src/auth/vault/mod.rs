@@ -1,4 +1,4 @@
-//! Tokens on disk.
+//! Token storage on disk.
 
 mod file;
 mod format;
@@ -23,77 +23,78 @@ use super::slots::Slots;
 use super::token::TokenSet;
 use crate::net::Endpoint;
 
-/// How long to wait for another process that holds the lock: longer than a request to the token endpoint may take.
+/// Longest wait for a lock that another process holds: longer than a request to the token endpoint may
+/// take.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often to look whether it is free: nobody tells.
+/// Interval between attempts to take the lock, since no notification exists.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 
-/// Why tokens can't be kept or read. Names the file, never its contents.
+/// Error storing or reading tokens. Names the file, never its contents.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VaultError {
-    /// The file or its directory can't be read or written.
+    /// The file or its directory cannot be read or written.
     #[error("token file {path}: {source}")]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Underlying I/O error.
         source: Arc<io::Error>,
     },
-    /// Others could have read the tokens.
+    /// Other users could have read the tokens.
     #[error("token file {path} can be read by others: run chmod 600 on it, or delete it to get new tokens")]
     Exposed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Others could replace the tokens.
+    /// Other users could replace the tokens.
     #[error("token directory {path} can be changed by others: run chmod 700 on it, as its owner")]
     ExposedDirectory {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
     },
-    /// The file is another user's.
+    /// The file belongs to another user.
     #[error("token file {path} belongs to another user: remove it, or name another directory")]
     NotOurs {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The name leads elsewhere.
+    /// The path does not lead to a regular file.
     #[error("token file {path} is not a regular file: remove it")]
     NotAFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The contents are not ours.
+    /// The contents are not those of a vault.
     #[error("token file {path} is damaged")]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A later version wrote it.
+    /// A later version of voxline wrote the file.
     #[error("token file {path} was written by a later version of voxline: use that, or delete the file")]
     Newer {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// It is encrypted, and no key was given.
+    /// The file is encrypted, and no key was given.
     #[error("token file {path} is encrypted: name the file of its key (vault_key_file)")]
     NoKey {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The key is not the one it was encrypted by.
+    /// The file was encrypted by another key than the one given.
     #[error(
         "token file {path} can't be decrypted: give the key it was encrypted by, or delete it to get new tokens"
     )]
     Undecryptable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// Another process holds the lock.
     #[error("token file {path} is locked by another process for more than {} s", LOCK_TIMEOUT.as_secs())]
     Locked {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
 }
@@ -104,22 +105,24 @@ impl VaultError {
     }
 }
 
-/// What is kept of one client of one service.
+/// Stored state of one client of one service.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
-    /// The tokens in force.
+    /// Tokens in force.
     pub tokens: Option<TokenSet>,
-    /// What is known of the project's slots.
+    /// Requests for the project's refresh-token slots.
     pub slots: Slots,
-    /// A refresh was asked for, and its answer not kept. Where the service replaces refresh tokens, the one here may be
-    /// dead, and nobody has its successor.
+    /// True if a refresh was requested whose response was not kept. If the service rotates refresh
+    /// tokens, the stored one may be invalid and its successor lost.
     pub refreshing: bool,
 }
 
-/// Keeps the account of one client of one service in a file that only its owner can read, encrypted where a key is
-/// given. The file is replaced as a whole: a reader, and whoever comes after a crash, sees the old account or the new one.
+/// Store of the account of one client of one service, in a file that only its owner can read, encrypted
+/// if a key is given. The file is replaced atomically: readers, even after a crash, see the old account
+/// or the new one.
 ///
-/// Any number of processes may share it. Whoever changes it holds a lock from reading to writing.
+/// Any number of processes may share a vault. A process that changes it holds a lock from reading to
+/// writing.
 #[derive(Clone)]
 pub struct Vault {
     path: PathBuf,
@@ -129,7 +132,8 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// The vault in `directory` for what `client_id` has at `endpoint`. Creates nothing yet.
+    /// Creates the vault in `directory` for the account of `client_id` at `endpoint`. Creates no file
+    /// yet.
     #[must_use]
     pub fn new(directory: &Path, endpoint: &Endpoint, client_id: &str) -> Vault {
         let digest = Sha256::digest(format!("{endpoint} {client_id}"));
@@ -141,35 +145,36 @@ impl Vault {
         }
     }
 
-    /// The same, encrypted by `key` from the next change on. What is there in clear can still be read.
+    /// Encrypts the vault by `key` from the next change on. A plain file stays readable.
     #[must_use]
     pub fn encrypted(self, key: VaultKey) -> Vault {
         Vault { key: Some(key), ..self }
     }
 
-    /// The same, which asks `fault` after each step of a change whether the disk fails there.
+    /// Calls `fault` after each step of a change; an error stands for a disk failure at that step.
     #[cfg(feature = "test-util")]
     #[must_use]
     pub fn failing(self, fault: impl Fn(VaultStep) -> io::Result<()> + Send + Sync + 'static) -> Vault {
         Vault { on_step: Some(Arc::new(fault)), ..self }
     }
 
-    /// Where the account is.
+    /// Returns the path of the account's file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the next change is encrypted.
+    /// Returns whether the next change is encrypted.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
         self.key.is_some()
     }
 
-    /// The account as it is now; an empty one where there is no file.
+    /// Returns the current account, or an empty one if there is no file.
     ///
     /// # Errors
-    /// See [`VaultError`]. A file that others could read is refused, since its tokens may be known.
+    /// Returns [`VaultError`] if the file cannot be read or decoded. A file that other users could read
+    /// is refused, since they may know its tokens.
     pub fn load(&self) -> Result<Account, VaultError> {
         let Some(bytes) = file::read(&self.path)? else { return Ok(Account::default()) };
         let path = || self.path.clone();
@@ -181,11 +186,11 @@ impl Vault {
         })
     }
 
-    /// Takes the lock, waiting while another process has it, and reads the account as it is then. A damaged file is set
-    /// aside: what was in it is lost either way, and its owner can look at it.
+    /// Takes the lock, waiting while another process holds it, and then reads the account. A damaged file
+    /// is set aside for inspection, since its contents are lost either way.
     ///
     /// # Errors
-    /// See [`VaultError`].
+    /// Returns [`VaultError`] if the lock cannot be taken, or if the account cannot be read.
     pub async fn lock(&self) -> Result<LockedVault, VaultError> {
         let vault = self.clone();
         let lock = on_disk(&self.path, move || vault.open_lock()).await?;
@@ -230,7 +235,7 @@ impl Vault {
     }
 }
 
-/// Runs `work` on a thread that may wait for the disk.
+/// Runs `work` on a thread that may block on the disk.
 async fn on_disk<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
@@ -245,21 +250,22 @@ impl fmt::Debug for Vault {
     }
 }
 
-/// A vault that nobody else changes.
+/// A vault that this process has locked against changes by others.
 #[derive(Debug)]
 pub struct LockedVault {
     vault: Vault,
-    /// The account: what was read, then what is to be saved.
+    /// The account: as read at first, then as to be saved.
     pub account: Account,
-    /// Closing the file gives the lock back, as does the end of the process.
+    /// The lock, released when the file is closed or the process ends.
     _lock: File,
 }
 
 impl LockedVault {
-    /// Saves the account, which is on the disk when this returns; and the lock is still held.
+    /// Saves the account, which is on disk when this method returns. The lock stays held.
     ///
     /// # Errors
-    /// [`VaultError::Io`]; the file then still holds what it held, or the new account whole.
+    /// Returns [`VaultError::Io`] if the file cannot be written. The file then holds the previous account
+    /// or the whole new one.
     pub async fn save(self) -> Result<LockedVault, VaultError> {
         let path = self.vault.path.clone();
         on_disk(&path, move || self.replace().map(|()| self)).await
@@ -275,7 +281,7 @@ impl LockedVault {
     /// Removes the account.
     ///
     /// # Errors
-    /// [`VaultError::Io`].
+    /// Returns [`VaultError::Io`] if a file cannot be removed.
     pub async fn remove(self) -> Result<(), VaultError> {
         let path = self.vault.path.clone();
         let removing = path.clone();

@@ -1,4 +1,4 @@
-//! The way to a connection: a token, a dial, the session's introduction.
+//! Establishing a connection: token, dial, and opening message.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl Core {
         let generation = token.generation();
         match (&self.link, self.swap) {
             (Link::Attempting(Attempt::Fetching { .. }), _) => match self.refused {
-                // It was asked for before the refusal.
+                // The token was requested before the refusal.
                 Some(refused) if generation <= refused => self.need_token(self.refused),
                 _ => {
                     let call = self.dial(token, false, false, now);
@@ -56,7 +56,7 @@ impl Core {
         Call { id, generation: token.generation(), token_ends, since: now, moving, anew }
     }
 
-    /// Introduces the session on a new connection.
+    /// Sends `start` or `resume` on a new connection.
     pub(super) fn open(&mut self, id: ConnectionId, now: Duration) {
         let attempt = match (&mut self.link, &mut self.swap) {
             (Link::Attempting(attempt), _) | (_, Some(Swap::Attempt(_, attempt))) => attempt,

@@ -1,4 +1,4 @@
-//! Trouble: connections that die, and what follows.
+//! Failures: lost connections, and recovery from them.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::session::events::{ConnectionId, Output};
 use crate::session::links::{Attempt, Call, Link, Live, Swap, closed, silence};
 use crate::session::settings::Settings;
 
-/// The part of its patience that a session has with a server it was sent to.
+/// Divisor of `give_up`: after that fraction of it, a session leaves an unreachable server to which it
+/// was sent.
 const AWAY_PART: u32 = 4;
 
 impl Core {
@@ -25,14 +26,14 @@ impl Core {
                 self.swap = None;
                 return;
             }
-            // The peer may accuse an earlier process of what this one doesn't know; with a session of our own we start
-            // afresh.
+            // The peer may blame this process for what an earlier process did. A new session avoids that.
             if code == close::SESSION_UNKNOWN || code == close::PROTOCOL && self.inherited {
                 self.forget_server();
                 return self.link_failed(&closed(close::SESSION_UNKNOWN, reason, None), now);
             }
         } else if self.is_successor(id) && code == close::SESSION_UNKNOWN {
-            // It came to a server that doesn't know us. The one that does still serves: stay as long as that lasts.
+            // The successor connection reached a server that doesn't know the session. The present server
+            // still serves: stay with it as long as that lasts.
             self.swap = None;
             return;
         }
@@ -40,28 +41,28 @@ impl Core {
         self.failed(id, &closed(code, reason, told), now);
     }
 
-    /// Gives up a session of an earlier process: the server holds audio that was lost together with that, or knows of an
-    /// end that this process doesn't.
+    /// Gives up a session of an earlier process: the server holds audio that was lost with that process,
+    /// or knows of an end of the session that this process doesn't.
     pub(super) fn abandon(&mut self, now: Duration) {
         self.close_link(close::NORMAL);
         self.forget_server();
-        // It took the token.
+        // The peer accepted the token.
         self.refused = None;
         self.link = Link::Attempting(Attempt::Waiting { until: now });
     }
 
-    /// Nothing that the server held counts any more, so everything above `final` goes again.
+    /// Forgets the server's session: everything above `final` is sent again.
     pub(super) fn forget_server(&mut self) {
-        // A second connection asked for the session that is given up.
+        // The second connection asked for the session that is given up.
         let swap = self.swap.take();
         self.hang_up(swap);
-        // Patience is that of a session which has begun.
+        // From now on the session is one that has begun, with the patience for that (`give_up`).
         self.ever_ready |= self.inherited;
         (self.server, self.inherited, self.restart) = (None, false, false);
         self.received = self.final_pos();
         self.sent = self.final_pos();
         self.offered = self.final_pos();
-        // The next session starts behind what would never be sent.
+        // The next session starts after gaps that would never be sent.
         self.settle_gaps(self.replay.end());
     }
 
@@ -75,8 +76,8 @@ impl Core {
         }
     }
 
-    /// The connection of the session, or the way to it, came to an end. Decides what follows: the successor, another
-    /// dial, now or later, or the end.
+    /// Handles the end of the connection that carries the session, or of the attempt to make one. Decides
+    /// what follows: the successor connection, another dial (now or later), or the end of the session.
     pub(super) fn link_failed(&mut self, failure: &Failure, now: Duration) {
         let swap = self.swap.take();
         let (was_live, was_healthy) = match &self.link {
@@ -96,12 +97,12 @@ impl Core {
                 self.ledger.token_refusals += 1;
                 self.refusal.clone_from(&failure.reason);
                 let shown = self.shown(swap, now);
-                // One that ended on the way says nothing of the next.
+                // A token that expired on the way says nothing about the next one.
                 let ended = self.token_ended(now);
                 self.refused.replace(shown).is_some() && !ended || too_long
             }
             Recovery::Retry => too_long,
-            // Nobody is served by a session that sleeps for longer than it would ever try.
+            // A session that sleeps longer than `give_up` is of no use to its caller.
             Recovery::RetryAfter(wait) => too_long || wait > self.settings.give_up,
         };
         // The connection is gone, whatever comes next.
@@ -124,9 +125,10 @@ impl Core {
         self.hang_up(swap);
         let delay = match failure.recovery {
             Recovery::RefreshToken => match was_live && !was_healthy {
-                // A peer that takes a token and throws it out soon would have us refresh in a circle.
+                // Without backoff, a peer that accepts a token and rejects it soon after would cause a
+                // loop of refreshes.
                 true => self.backoff.next_delay(),
-                // The token is what was wrong, not the peer: no reason to wait.
+                // The token was at fault, not the peer: there is no reason to wait.
                 false => Duration::ZERO,
             },
             Recovery::RetryAfter(wait) => wait.max(self.backoff.next_delay()),
@@ -135,16 +137,16 @@ impl Core {
         self.link = Link::Attempting(Attempt::Waiting { until: now + delay });
     }
 
-    /// Whether the token of a connection under way has ended meanwhile.
+    /// Returns whether the token of a connection being established has expired.
     fn token_ended(&self, now: Duration) -> bool {
         let Link::Attempting(attempt) = &self.link else { return false };
         attempt.call().and_then(|call| call.token_ends).is_some_and(|end| now >= end)
     }
 
-    /// The token that the peer was shown last.
+    /// Returns the generation of the token that the peer saw last.
     fn shown(&self, swap: Option<Swap>, now: Duration) -> TokenGeneration {
         match (&self.link, swap) {
-            // Unless it was the old one that ended meanwhile.
+            // If the old token has expired meanwhile, the refusal is about that one.
             (Link::Live(live), Some(Swap::Authenticating { generation, .. }))
                 if live.token_ends.is_none_or(|end| now < end) =>
             {
@@ -152,7 +154,7 @@ impl Core {
             }
             (Link::Live(live), _) => live.generation,
             (Link::Attempting(attempt), _) => attempt.call().map_or_else(
-                // It was the token endpoint that refused.
+                // The refusal came from the token endpoint.
                 || self.refused.or(self.in_force).unwrap_or_default(),
                 |call| call.generation,
             ),
@@ -160,22 +162,22 @@ impl Core {
         }
     }
 
-    /// Gives up the second connection.
+    /// Abandons the second connection, if there is one.
     pub(super) fn hang_up(&mut self, swap: Option<Swap>) {
         if let Some(call) = swap.as_ref().and_then(Swap::call) {
             self.give_up(call);
         }
     }
 
-    /// Closes a second connection. A session that starts on it is not wanted any more, one that was to be
-    /// resumed is.
+    /// Closes a second connection. A session started on it is no longer wanted; a session that was to be
+    /// resumed on it still is.
     pub(super) fn give_up(&mut self, call: Call) {
         let code = if call.anew { close::NORMAL } else { close::GOING_AWAY };
         self.outputs.push_back(Output::Close(call.id, code));
     }
 
-    /// A dial failed. A server that a session was sent to may be gone for good: after a while the session
-    /// starts anew where the service is configured to be.
+    /// Handles a failed dial to a server to which the session was sent. That server may be gone for good:
+    /// after a while the session starts anew at the configured address.
     pub(super) fn come_home(&mut self, id: ConnectionId, now: Duration) {
         let away =
             self.server.as_ref().map_or(!self.successors.is_empty(), |server| !server.endpoints.is_empty());

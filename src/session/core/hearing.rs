@@ -1,4 +1,4 @@
-//! What the peer says, and what follows from it.
+//! Processing of messages from the peer.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::session::protocol::{Final, MAX_CONTEXT_BYTES, POSITION_BYTES, Ready, 
 use crate::session::replay::Entry;
 use crate::transcript::{FinalSegment, TranscriptEvent};
 
-/// How many messages may wait while a session starts in place of the one they are of.
+/// Most messages held back while a replacement session starts.
 const MOST_HELD: usize = 1_024;
 
 impl Core {
@@ -38,9 +38,9 @@ impl Core {
         self.judge(heard, now);
     }
 
-    /// Returns whether this message of the session must wait until it is clear whether another takes its
-    /// place: it would move `final`, where that other starts. The end of the session doesn't wait, nor does
-    /// more than there is room for.
+    /// Returns whether a message of the present session must wait until it is clear whether a replacement
+    /// session takes over: the message would move `final`, where the replacement starts. `done` doesn't
+    /// wait, nor do messages beyond [`MOST_HELD`]: either cancels the replacement.
     fn holds(&mut self, id: ConnectionId, message: &ServerMessage) -> bool {
         let concerns = matches!(
             message,
@@ -52,12 +52,12 @@ impl Core {
         if concerns && (matches!(message, ServerMessage::Done { .. }) || self.held.len() == MOST_HELD) {
             self.cancel_restart();
         }
-        // In order, if others wait already.
+        // Messages keep their order if earlier ones are still held back.
         concerns && (self.is_starting_anew() || self.held.iter().any(|(other, _)| *other == id))
     }
 
-    /// Hears what has waited, once no other session may take the place of this one. What a connection said
-    /// that is gone meanwhile will be said again.
+    /// Processes the messages held back, once no replacement session can take over any more. Messages of
+    /// a connection lost meanwhile are dropped: the server will send them again.
     pub(super) fn tell_held(&mut self, now: Duration) {
         while !self.is_starting_anew() && !matches!(self.link, Link::Ended) {
             let Some((id, message)) = self.held.pop_front() else { return };
@@ -71,7 +71,8 @@ impl Core {
     fn judge(&mut self, heard: Result<(), String>, now: Duration) {
         match heard {
             Ok(()) => {}
-            // What an earlier process said to its peer is not known: the two may both be right.
+            // The messages that an earlier process sent are unknown here: the peer and this process may
+            // both be right.
             Err(reason) if self.inherited => {
                 tracing::debug!(reason, "an earlier process's session is given up");
                 self.abandon(now);
@@ -80,7 +81,8 @@ impl Core {
         }
     }
 
-    /// The peer said something on a connection that is to take over; an error is a breach of the protocol.
+    /// Processes a message on the successor connection of a handover. An error is a violation of the
+    /// protocol.
     fn hear_successor(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
         match (self.swap, message) {
             (Some(Swap::Attempt(_, Attempt::Opening(call))), ServerMessage::Ready(ready)) => {
@@ -91,7 +93,8 @@ impl Core {
         }
     }
 
-    /// The peer said something on the connection that carries the session; an error is a breach of the protocol.
+    /// Processes a message on the connection that carries the session. An error is a violation of the
+    /// protocol.
     fn hear_link(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
         let reached = match &message {
             ServerMessage::Ack { received, .. } => *received,
@@ -99,7 +102,7 @@ impl Core {
             _ => FramePos::ZERO,
         };
         if matches!(self.link, Link::Live(_)) {
-            // Sent on an earlier connection, and acknowledged only now.
+            // The audio was sent on an earlier connection, and is acknowledged only now.
             self.sent = self.sent.max(reached.min(self.offered));
         }
         match (&self.link, message) {
@@ -107,14 +110,14 @@ impl Core {
                 self.ready(*call, ready, now)
             }
             (_, ServerMessage::Unknown) => Ok(()),
-            // The close that follows says what to do.
+            // The close that follows decides the recovery.
             (_, ServerMessage::Error { code, message }) => {
                 tracing::debug!(code, message, "the peer reports an error");
                 Ok(())
             }
             (Link::Live(_), ServerMessage::Ack { received, .. }) => self.acknowledged(received, now),
             (Link::Live(_), ServerMessage::Partial { segment, revision, start, end, text }) => {
-                // A guess at a segment that is final already was overtaken; it says nothing new.
+                // A partial result for a segment that is already final is outdated.
                 if segment == self.finals_seen() && start == self.final_pos() && start <= end {
                     let range = start.to(end);
                     self.emit(TranscriptEvent::Partial { segment: self.next_index, revision, range, text });
@@ -144,7 +147,7 @@ impl Core {
         let buffer = self.settings.replay_frames.max(1);
         if let Some(needed) = ready.max_unfinal_frames.filter(|needed| *needed > buffer) {
             if self.is_successor(call.id) {
-                // The present server takes less, or the session would not run.
+                // The buffer is large enough for the present server, or its session would not run.
                 self.cancel_restart();
             } else {
                 self.end(Err(SessionError::Buffer { buffer, needed }), close::NORMAL);
@@ -159,7 +162,8 @@ impl Core {
         {
             return Err(format!("resumed session is called {}", ready.session));
         }
-        // Of a session that is only now started nothing was sent, so this also says that it holds nothing.
+        // A session that has only just started was sent nothing, so this also checks that it holds
+        // nothing.
         let on_the_way = self.final_pos().to(self.offered);
         if ready.received < on_the_way.start || ready.received > on_the_way.end {
             return Err(format!("ready says received {}, but {on_the_way} was sent", ready.received));
@@ -204,11 +208,12 @@ impl Core {
             auth: ready.auth,
         });
         (self.finish_sent, self.refused) = (false, None);
-        // A server that has what follows a flush has the flush; should it lose that, it is told again.
+        // A server that has audio after a flush has the flush too. Should the server lose that audio, the
+        // flush is sent again.
         self.flushes.iter_mut().for_each(|flush| flush.sent = flush.at < ready.received);
         self.audio_taken(now);
         if call.moving {
-            // No progress in itself: a session could move for ever and get nowhere.
+            // A handover is no progress in itself: a session could move for ever and get nowhere.
             self.ledger.moves += 1;
         } else {
             self.last_progress = now;
@@ -222,18 +227,19 @@ impl Core {
         self.token_in_force(generation, ready.token_expires_in_ms, ready.auth, now);
         self.settle_gaps(self.received);
         if self.sent == self.replay.end() && self.wants_audio() && !self.replay.is_full() {
-            // An idle session needs no more from its peer than this.
+            // An idle session needs nothing more from its peer than `ready`.
             self.failing_since = None;
         }
         self.pump(now);
         Ok(())
     }
 
-    /// Leaves the connection that carried the session until now, where there is one; since when it was carried.
+    /// Closes the connection that has carried the session, if there is one. Returns the time since which
+    /// the session has been carried.
     fn leave_behind(&mut self, anew: bool, now: Duration) -> Duration {
         match self.link {
             Link::Live(Live { id, since, .. }) => {
-                // Its session has moved with us, or is not wanted any more.
+                // The session of the closed connection has moved to the new one, or is no longer wanted.
                 let code = if anew { close::NORMAL } else { close::MOVED };
                 self.outputs.push_back(Output::Close(id, code));
                 since
@@ -242,14 +248,14 @@ impl Core {
         }
     }
 
-    /// Leaves the session of the server that carried ours for one that has just started at `final`.
+    /// Gives up the server's session in favour of one that has just started at `final`.
     fn leave_session(&mut self) {
         (self.server, self.inherited, self.restart) = (None, false, false);
         let start = self.final_pos();
         (self.received, self.sent, self.offered) = (start, start, start);
     }
 
-    /// Commits the bug that a test asked for.
+    /// Applies the planted bug that a test asked for.
     #[cfg(feature = "test-util")]
     fn misplace(&mut self, sent: FramePos, in_flight: Option<Entry>) {
         if self.planted(Planted::DeliveredBeforeSent) && self.ever_ready {
@@ -290,7 +296,7 @@ impl Core {
         Ok(())
     }
 
-    /// The peer took audio, or a new one shows where it stands.
+    /// Records that the peer took audio, or that a new connection reported the peer's position.
     fn audio_taken(&mut self, now: Duration) {
         if let Some(since) = self.stalled_since {
             self.ledger.worst_stall = self.ledger.worst_stall.max(now.saturating_sub(since));
@@ -298,7 +304,7 @@ impl Core {
         self.stalled_since = (self.received < self.replay.end()).then_some(now);
     }
 
-    /// Tells of the gaps that everything is final up to, as far as the peer has passed them.
+    /// Reports the gaps directly after the final frames, as far as the peer has passed them.
     pub(super) fn settle_gaps(&mut self, passed: FramePos) {
         while let Some(gap) = self.replay.first_gap().filter(|gap| gap.end <= passed) {
             self.replay.release(gap.end);
@@ -315,17 +321,18 @@ impl Core {
         let Final { index, start, end, text, language, confidence, mut words, context } = segment;
         let next = self.finals_seen();
         if index < next {
-            // Sent again after a resume, and crossed with our count of what we have.
+            // The final was sent again after a resume, although it had already arrived.
             return Ok(());
         }
         if index > next {
             return Err(format!("final {index} arrived, but {next} is the next"));
         }
         if end <= self.sent && start <= end {
-            // Whoever has recognised what follows a gap has passed it.
+            // A server that has recognised audio after a gap has passed the gap.
             self.settle_gaps(start);
         }
-        // A segment without a frame has no place of its own: it may come behind a gap that is told already.
+        // A segment without frames has no position of its own: it may come after a gap that is already
+        // reported.
         let (start, end) = match start == end && end <= self.final_pos() {
             true => (self.final_pos(), self.final_pos()),
             false => (start, end),
@@ -354,7 +361,7 @@ impl Core {
             self.received = end;
             self.audio_taken(now);
         }
-        // A word somewhere else is of no use to anybody.
+        // Words outside the segment are useless.
         words.retain(|word| {
             start <= word.range.start && word.range.start <= word.range.end && word.range.end <= end
         });

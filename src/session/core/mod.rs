@@ -1,17 +1,20 @@
-//! The logic of a recognition session, without sockets, clock or randomness.
+//! The state machine of a recognition session, without sockets, clock or randomness.
 //!
-//! [`Core::handle`] takes what happened and when; [`Core::poll_output`] tells what to do about it. The driver performs
-//! that and decides nothing, so everything that can go wrong on a network can be played through here in microseconds.
+//! [`Core::handle`] takes what happened and when; [`Core::poll_output`] returns what to do about it. The
+//! driver performs the outputs and decides nothing, so every failure of a network can be simulated here
+//! in microseconds.
 //!
 //! Four cursors carry the whole logic, `final <= received <= sent <= accepted`:
 //!
 //! - *accepted*: taken from the source;
 //! - *sent*: handed to a socket, which proves nothing;
-//! - *received*: held by the live session on the server, safe to skip when it is resumed;
-//! - *final*: the end of the last final that arrived here, or of the gap behind it. Only this cursor frees audio.
+//! - *received*: held by the live session on the server, safe to skip when the session is resumed;
+//! - *final*: the end of the last final that arrived at the client, or of the gap after it. Only this
+//!   cursor frees audio.
 //!
-//! A dropped socket costs nothing (resume from `received`); a dead server costs recognition time (start a new session
-//! at `final`). A token or a socket whose end is known is left before it ends.
+//! A lost socket costs nothing (resume from `received`); a dead server costs recognition time (start a
+//! new session at `final`). Tokens and sockets with a known end are replaced before that end
+//! (make-before-break).
 
 mod dialling;
 mod failing;
@@ -41,87 +44,89 @@ use crate::recovery::Recovery;
 use crate::transcript::TranscriptEvent;
 use voxline_support::random::Random;
 
-/// Where a session stands: `final <= received <= sent <= accepted`.
+/// The cursors of a session: `final <= received <= sent <= accepted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursors {
-    /// The end of the last final that arrived, or of the gap behind it.
+    /// End of the last final that arrived, or of the gap after it.
     pub final_: FramePos,
-    /// Held by the live session on the server.
+    /// Position up to which the live session on the server holds the audio.
     pub received: FramePos,
-    /// Handed to the socket.
+    /// Position up to which the audio was handed to the socket.
     pub sent: FramePos,
-    /// Taken from the source.
+    /// Position up to which the audio was taken from the source.
     pub accepted: FramePos,
 }
 
-/// The user's wish to have everything below a position recognised now.
+/// A request by the user to finalise everything below a position now.
 #[derive(Clone, Copy, Debug)]
 struct Flush {
     at: FramePos,
-    /// Whether the peer was told on this connection.
+    /// True if the flush was sent on this connection.
     sent: bool,
 }
 
-/// A recognition session. See the module's documentation.
+/// The state machine of a recognition session. See the module's documentation.
 #[derive(Debug)]
 pub struct Core {
     settings: Settings,
     link: Link,
-    /// The change that is due or under way; only while the link is live.
+    /// Handover that is planned or in progress; only set while the link is live.
     swap: Option<Swap>,
-    /// A token was asked for and has not come.
+    /// True if a token was requested and has not arrived.
     fetching: bool,
     dialled: u32,
     server: Option<ServerSession>,
-    /// It is an earlier process's, which may have sent more than this one knows.
+    /// True if an earlier process opened `server`, and may have sent more than this process knows.
     inherited: bool,
-    /// The server wants the session to start anew elsewhere, at one of `successors`.
+    /// True if the server wants the session to start anew elsewhere, at one of `successors`.
     restart: bool,
     successors: Vec<String>,
-    /// What the server said of the session since another was asked to start where `final` is: told once that
-    /// has failed.
+    /// Messages of the present session, held back since a replacement session was asked to start at
+    /// `final`; processed once the replacement has failed.
     held: VecDeque<(ConnectionId, ServerMessage)>,
     window: u64,
     max_chunk_frames: u64,
     backoff: Backoff,
-    /// The waits between tries to swap, which say nothing of the link.
+    /// Backoff between attempts of a handover, independent of the state of the link.
     swap_backoff: Backoff,
     random: Random,
     throttle: Throttle,
     replay: ReplayBuffer,
     received: FramePos,
     sent: FramePos,
-    /// The end of the last gap that was told on this connection.
+    /// End of the last gap sent on this connection.
     gap_sent: FramePos,
-    /// The farthest that was sent to the server's session, on any connection.
+    /// Farthest position sent to the server's session, on any connection.
     offered: FramePos,
-    /// The farthest that was ever sent: what lies below and is sent again is a replay.
+    /// Farthest position ever sent. Audio sent again from below this position counts as replayed.
     sent_once: FramePos,
-    /// The farthest that was ever acknowledged: a server that takes again what it lost makes no progress.
+    /// Farthest position ever acknowledged. A server that takes audio again which it had lost makes no
+    /// progress.
     received_once: FramePos,
-    /// The index of the next final.
+    /// Index of the next final.
     next_index: u64,
-    /// The recogniser's context at `final`.
+    /// Recogniser context at `final`.
     context: Option<String>,
-    /// The flushes that no final has answered yet, in order.
+    /// Flushes not yet answered by a final, in order.
     flushes: VecDeque<Flush>,
     finished: bool,
     finish_sent: bool,
-    /// The token that was refused last; another refusal is fatal.
+    /// Generation of the token refused last; another refusal is fatal.
     refused: Option<TokenGeneration>,
-    /// The reason of the last refusal.
+    /// Reason of the last refusal.
     refusal: String,
-    /// The code of the last `error`, and the connection it came by.
+    /// Connection and code of the last `error` message.
     error: Option<(ConnectionId, u32)>,
-    /// The token last in force.
+    /// Generation of the token last in force.
     in_force: Option<TokenGeneration>,
-    /// When the session last changed its token or connection.
+    /// Time of the last change of token or connection.
     changed: Duration,
-    /// When the trouble began that no progress has ended yet.
+    /// Start of the present failure, until progress ends it.
     failing_since: Option<Duration>,
-    /// When a cursor last moved, or nothing was awaited of the peer, or a connection was found after trouble.
+    /// Time at which a cursor last moved, no progress was awaited, or a connection was re-established
+    /// after a failure.
     last_progress: Duration,
-    /// Since when audio has waited and the peer took none.
+    /// Time since which audio has waited without the peer taking any.
     stalled_since: Option<Duration>,
     ever_ready: bool,
     outputs: VecDeque<Output>,
@@ -129,24 +134,25 @@ pub struct Core {
 }
 
 impl Core {
-    /// A session that has not dialled yet: hand it a [`Input::Tick`] to begin. Audio may come before that.
+    /// Creates a session that has not dialled yet. An [`Input::Tick`] starts the session; audio may come
+    /// before that.
     #[must_use]
     pub fn new(settings: Settings) -> Core {
         Core::from_checkpoint(settings, Checkpoint::default())
     }
 
-    /// A session that goes on where an earlier process left it. What the checkpoint has of its audio counts as accepted;
-    /// the source goes on behind that.
+    /// Creates a session that continues where an earlier process left off. The audio in the checkpoint
+    /// counts as accepted; the source continues after it.
     ///
     /// # Panics
-    /// If the checkpoint's audio is not contiguous from its `final_` on.
+    /// Panics if the audio of the checkpoint is not contiguous from its `final_` on.
     #[must_use]
     pub fn from_checkpoint(settings: Settings, checkpoint: Checkpoint) -> Core {
         let Checkpoint { final_, next_index, gaps, context, server, replay: kept } = checkpoint;
         let mut replay = ReplayBuffer::new(final_, settings.replay_frames.max(1));
         kept.into_iter().for_each(|chunk| replay.push(chunk));
         let inherited = server.is_some();
-        // An earlier process may have sent all of it.
+        // An earlier process may have sent all of the audio.
         let offered = if inherited { replay.end() } else { final_ };
         let ledger = Ledger {
             accepted: replay.end().0,
@@ -198,14 +204,15 @@ impl Core {
         }
     }
 
-    /// Whether the source should be read: not at its end, and the replay buffer has room, or makes some.
+    /// Returns whether the source should be read: the source has not ended, and the replay buffer has
+    /// room or makes some.
     #[must_use]
     pub fn wants_audio(&self) -> bool {
         let room = self.settings.overflow == Overflow::DropOldest || !self.replay.is_full();
         !self.finished && room && !matches!(self.link, Link::Ended)
     }
 
-    /// Where the session stands.
+    /// Returns the cursors of the session.
     #[must_use]
     pub fn cursors(&self) -> Cursors {
         Cursors {
@@ -216,19 +223,19 @@ impl Core {
         }
     }
 
-    /// Every frame that was accepted and is neither final nor in a gap that was told.
+    /// Returns the replay buffer: every accepted frame that is neither final nor in a reported gap.
     #[must_use]
     pub fn replay(&self) -> &ReplayBuffer {
         &self.replay
     }
 
-    /// The account so far.
+    /// Returns the ledger so far.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         Ledger { unfinished: self.replay.end() - self.final_pos(), ..self.ledger }
     }
 
-    /// When to hand in a [`Input::Tick`], unless something else happens first.
+    /// Returns the time at which to hand in an [`Input::Tick`], unless another input comes first.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
         match &self.link {
@@ -246,22 +253,22 @@ impl Core {
         }
     }
 
-    /// The next thing to do.
+    /// Returns the next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Takes note of what happened at `now`, a time that never steps back, counted from any fixed moment. What comes
-    /// late, from a connection that is no longer of interest, is ignored.
+    /// Processes an input that happened at `now`, a time that never decreases, counted from any fixed
+    /// moment. Late inputs of a connection that was left are ignored.
     ///
     /// # Panics
-    /// If audio, or a gap of the source, doesn't start where the last one ended.
+    /// Panics if audio, or a gap of the source, doesn't start where the last one ended.
     pub fn handle(&mut self, input: Input, now: Duration) {
         if matches!(self.link, Link::Ended) {
             return;
         }
         if !self.awaits_progress() {
-            // The watchdog counts from when there is something to wait for.
+            // The watchdog runs only while progress is awaited.
             self.last_progress = now;
         }
         match input {
@@ -273,7 +280,7 @@ impl Core {
                 self.pump(now);
             }
             Input::Flush => {
-                // No final would ever answer a flush of nothing.
+                // No final would ever answer a flush without audio.
                 if self.replay.end() > self.final_pos() {
                     self.flushes.push_back(Flush { at: self.replay.end(), sent: false });
                     self.pump(now);
@@ -318,8 +325,8 @@ impl Core {
         self.check_invariants();
     }
 
-    /// Adds to the failure to replace a token that was refused why it was: the service knows, and who hands
-    /// out tokens does not.
+    /// Adds the reason of the last refusal to a failure to replace the refused token: the service knows
+    /// the reason, the issuer of tokens doesn't.
     fn with_refusal(&self, failure: Failure) -> Failure {
         let replaces = self.refused.is_some() && failure.kind == FailureKind::Authentication;
         match failure.recovery {
@@ -339,17 +346,18 @@ impl Core {
         debug_assert!(self.ledger().is_balanced(), "{self:?}");
     }
 
-    /// The end of the last final that arrived, or of the gap behind it.
+    /// Returns the end of the last final that arrived, or of the gap after it.
     fn final_pos(&self) -> FramePos {
         self.replay.start()
     }
 
-    /// How many finals of the server's session arrived.
+    /// Returns the number of finals of the server's session that arrived.
     fn finals_seen(&self) -> u64 {
         self.next_index.saturating_sub(self.server.as_ref().map_or(0, |server| server.first_index))
     }
 
-    /// Whether this is the connection that carries the session, or is the only one to.
+    /// Returns whether `id` is the connection that carries the session, or the only one being
+    /// established.
     fn is_link(&self, id: ConnectionId) -> bool {
         match &self.link {
             Link::Attempting(attempt) => attempt.call().is_some_and(|call| call.id == id),
@@ -358,12 +366,12 @@ impl Core {
         }
     }
 
-    /// Whether this is the connection that is to take the session over.
+    /// Returns whether `id` is the successor connection of a handover.
     fn is_successor(&self, id: ConnectionId) -> bool {
         self.swap.as_ref().and_then(Swap::call).is_some_and(|call| call.id == id)
     }
 
-    /// The peer gave a sign of life on this connection, which is no progress of the session.
+    /// Records a sign of life of the peer on connection `id`, which is no progress of the session.
     fn is_alive(&mut self, id: ConnectionId, now: Duration) {
         if let Link::Live(live) = &mut self.link
             && live.id == id
@@ -372,9 +380,9 @@ impl Core {
         }
     }
 
-    /// Returns whether nothing goes on until the peer moves a cursor: an acknowledgement for audio on the
-    /// way, the end of a finished session, a final that makes room in a full buffer. What only the pace holds
-    /// back waits for the clock, not for the peer.
+    /// Returns whether the session waits for the peer to move a cursor: by an acknowledgement of audio in
+    /// flight, the end of a finished session, or a final that makes room in a full buffer. Audio held
+    /// back by the rate limit alone waits for the clock, not for the peer.
     fn awaits_progress(&self) -> bool {
         let held_back = self.replay.is_full() || self.sent < self.replay.end();
         self.sent > self.received || self.finish_sent || held_back && self.throttled().is_none()
@@ -393,7 +401,7 @@ impl Core {
         self.ledger.accepted += chunk.range().len();
         self.replay.push(chunk);
         if self.settings.overflow == Overflow::DropOldest {
-            // What was sent may be recognised already: only what was not can be declared lost.
+            // Audio that was sent may be recognised already, so only unsent audio can be declared lost.
             self.replay.make_room(self.offered);
         }
         self.stalled_since.get_or_insert(now);
@@ -408,7 +416,7 @@ impl Core {
         self.outputs.push_back(Output::Emit(event));
     }
 
-    /// Closes the connection that carries the session, or is the only one to.
+    /// Closes the connection that carries the session, or the only one being established.
     fn close_link(&mut self, code: u16) {
         let open = match &self.link {
             Link::Live(live) => Some(live.id),
@@ -420,7 +428,7 @@ impl Core {
         }
     }
 
-    /// Ends the session, closing what is open with this code.
+    /// Ends the session and closes its connections with `code`.
     fn end(&mut self, result: Result<(), SessionError>, code: u16) {
         self.close_link(code);
         let swap = self.swap.take();

@@ -1,4 +1,4 @@
-//! Tokens and connections whose end is known, left before it comes.
+//! Handovers (make-before-break): replacement of tokens and connections before their known end.
 
 use std::time::Duration;
 
@@ -11,17 +11,18 @@ use crate::session::links::{Attempt, Link, Live, Motive, Swap, ends};
 use crate::session::planted::Planted;
 use crate::session::protocol::GoawayReason;
 
-/// How long before its end a token is replaced at most, as the token provider has it.
+/// Longest time before its expiry at which a token is replaced, as in the token provider.
 const LONGEST_MARGIN: Duration = Duration::from_secs(300);
-/// A token that lives for less is replaced at leisure, if the one before lived no longer.
+/// Lifetime below which a token is replaced with backoff, if the last change of token or connection was
+/// recent.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
-/// How many endpoints of a `goaway` are kept.
+/// Most endpoints of a `goaway` that are kept.
 const MOST_ENDPOINTS: usize = 8;
-/// The most that a move is put off so that not everybody moves at once.
+/// Longest random delay of a handover, so that not all sessions move at once.
 const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 
 impl Core {
-    /// A token is in force, for as long as the peer says.
+    /// Records that a token is in force, for as long as the peer says, and plans its replacement.
     pub(super) fn token_in_force(
         &mut self,
         generation: TokenGeneration,
@@ -38,7 +39,7 @@ impl Core {
         }
         self.changed = now;
         if self.restart {
-            // What this server has asked for meanwhile comes first.
+            // The restart that the server has asked for takes precedence.
             let until = now.saturating_add(self.random.up_to(LONGEST_SPREAD));
             let motive = Motive { newer: false, in_band: false };
             self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
@@ -46,12 +47,13 @@ impl Core {
         }
         self.swap = expires_in_ms.map(|life| {
             let life = Duration::from_millis(life);
-            // In its last fifth, or last five minutes; spread out, for a thousand sessions may share the token.
+            // Replaced in the last fifth of its life, but at most five minutes before its end; at a
+            // random time, since a thousand sessions may share the token.
             let margin = (life / 5).min(LONGEST_MARGIN);
             let early = margin / 2 + self.random.up_to(margin / 2);
             #[cfg(feature = "test-util")]
             let early = if self.planted(Planted::NoJitter) { margin / 2 } else { early };
-            // A peer whose tokens live for a moment would have us do nothing else.
+            // A peer whose tokens live for a moment would otherwise keep the session busy with handovers.
             let pause =
                 if hasty && life < SHORT_LIFE { self.swap_backoff.next_delay() } else { Duration::ZERO };
             let until = now.saturating_add(life.saturating_sub(early).max(pause));
@@ -66,20 +68,22 @@ impl Core {
         self.token_in_force(generation, expires_in_ms, live.auth, now);
     }
 
-    /// The peer will close this connection by the deadline.
+    /// Processes a `goaway`: the peer will close this connection by the deadline.
     pub(super) fn warned(&mut self, live: Live, reason: GoawayReason, deadline: Duration, now: Duration) {
         let newer = reason == GoawayReason::Token;
         if self.finish_sent && !newer {
-            // What is left is the peer's to do, and it means to do it: moving would only disturb it.
+            // Only the peer's work is left, and the peer intends to finish it: a handover would only
+            // disturb that.
             return;
         }
         let (due, planned) = match self.swap {
             None => (None, false),
             Some(Swap::Attempt(motive, Attempt::Waiting { until })) => (Some(until), motive.newer),
-            // Under way already.
+            // A handover is already in progress.
             Some(_) => return,
         };
-        // Not all at once: everybody here was told the same. Nor without end, if a peer says it again and again.
+        // The delay is random, since all sessions here get the same notice. It has a backoff, since a
+        // peer may repeat the notice endlessly.
         let spread = self.random.up_to((deadline / 2).min(LONGEST_SPREAD));
         let pause = if self.changed_lately(now) { self.swap_backoff.next_delay() } else { Duration::ZERO };
         let soon = now.saturating_add(spread.max(pause));
@@ -89,7 +93,7 @@ impl Core {
         self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
     }
 
-    /// The peer wants the session to start anew, at one of these endpoints.
+    /// Records that the peer wants the session to start anew, at one of `endpoints`.
     pub(super) fn sent_elsewhere(&mut self, mut endpoints: Vec<String>) {
         let under_way = self.swap.as_ref().and_then(Swap::call).is_some_and(|call| call.anew);
         if !self.finish_sent && !under_way {
@@ -98,37 +102,37 @@ impl Core {
         }
     }
 
-    /// Stays where it is: no session starts in place of this one.
+    /// Cancels the replacement session, so that the present session stays with its server.
     pub(super) fn cancel_restart(&mut self) {
         let swap = self.swap.take();
         self.hang_up(swap);
         self.restart = false;
     }
 
-    /// Returns whether a session was asked to start in place of this one, and has not answered.
+    /// Returns whether a replacement session was asked to start and has not answered.
     pub(super) fn is_starting_anew(&self) -> bool {
         matches!(self.swap, Some(Swap::Attempt(_, Attempt::Opening(call))) if call.anew)
     }
 
-    /// Whether the last change of token or connection was only just made.
+    /// Returns whether the last change of token or connection happened less than `healthy_after` ago.
     fn changed_lately(&self, now: Duration) -> bool {
         self.ever_ready && now.saturating_sub(self.changed) < self.settings.healthy_after
     }
 
-    /// What was to make the change failed; the present connection still runs.
+    /// Handles the failure of a handover while the present connection still runs.
     pub(super) fn swap_failed(&mut self, motive: Motive, failure: &Failure, now: Duration) {
         tracing::debug!(reason = %failure.reason, "session not moved yet");
         let delay = match failure.recovery {
             Recovery::RetryAfter(wait) => wait.max(self.swap_backoff.next_delay()),
             Recovery::Retry | Recovery::RefreshToken => self.swap_backoff.next_delay(),
-            // The present connection may outlive the reason; if not, its end will tell.
+            // The present connection may outlive the reason of the failure; if not, its own end decides.
             Recovery::Fatal => {
                 (self.swap, self.restart) = (None, false);
                 return;
             }
         };
         if self.restart && !self.successors.is_empty() {
-            // The next may be better.
+            // The next endpoint may work.
             self.successors.rotate_left(1);
         }
         let until = now.saturating_add(delay);
@@ -150,7 +154,7 @@ impl Core {
                 self.swap_failed(motive, &attempt.overdue(&self.settings), now);
             }
             Swap::Authenticating { .. } => {
-                // A peer that doesn't answer in band may still take a second connection.
+                // A peer that doesn't answer in band may still accept a second connection.
                 self.swap = Some(Swap::Attempt(Motive { newer: true, in_band: false }, fetching));
                 self.need_token(Some(live.generation));
             }

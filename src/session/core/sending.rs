@@ -1,4 +1,4 @@
-//! What is sent, and when.
+//! Sending of audio, flushes and the end of the session.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::session::replay::Entry;
 use crate::session::settings::Overflow;
 
 impl Core {
-    /// Sends what may be sent: audio within the peer's window, a flush where it belongs, and the end.
+    /// Sends what may be sent now: audio within the peer's window, each flush at its position, and the
+    /// end.
     pub(super) fn pump(&mut self, now: Duration) {
         let Link::Live(Live { id, .. }) = self.link else { return };
         loop {
@@ -29,7 +30,7 @@ impl Core {
                     self.throttle.spend(frames);
                     self.send_audio(id, chunk.first(frames));
                 }
-                // One at a time: while it is not acknowledged, what follows may still grow.
+                // One gap at a time: while the gap before is not acknowledged, this one may still grow.
                 Some(Entry::Gap(_)) if self.received < self.gap_sent => return,
                 Some(Entry::Gap(FrameRange { start: from, end: to })) => {
                     (self.sent, self.gap_sent) = (to, to);
@@ -46,14 +47,14 @@ impl Core {
         }
     }
 
-    /// How much of the chunk at `sent` the peer takes now.
+    /// Returns how many frames of the chunk at `sent` the peer takes now.
     fn sendable(&self, chunk: &AudioChunk) -> u64 {
-        // Nothing may follow a gap before that is acknowledged.
+        // Nothing may follow a gap until the gap is acknowledged.
         let window_left = match self.received < self.gap_sent {
             true => 0,
             false => self.window.saturating_sub(self.sent - self.received),
         };
-        // What was sent stays in memory until it is final.
+        // Audio that was sent stays in memory until it is final.
         let room = self.settings.replay_frames.max(1).saturating_sub(self.sent - self.final_pos());
         let room = match self.settings.overflow {
             Overflow::DropOldest => room,
@@ -64,7 +65,7 @@ impl Core {
         chunk.range().len().min(window_left).min(self.max_chunk_frames).min(before_flush).min(room)
     }
 
-    /// When more may be sent, if it is only the pace that holds it back.
+    /// Returns the time at which more may be sent, if only the rate limit holds it back.
     pub(super) fn throttled(&self) -> Option<Duration> {
         match self.replay.at(self.sent)? {
             Entry::Audio(chunk) => match self.sendable(&chunk) {
@@ -75,7 +76,7 @@ impl Core {
         }
     }
 
-    /// Keeps the farthest that `sent` has ever been.
+    /// Updates the farthest positions that `sent` has ever reached.
     pub(super) fn note_sent(&mut self) {
         self.offered = self.offered.max(self.sent);
         self.sent_once = self.sent_once.max(self.sent);

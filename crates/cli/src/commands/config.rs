@@ -1,4 +1,4 @@
-//! `voxline config`: what the configuration comes to, and whether it can work.
+//! `voxline config`: checks and shows the resolved configuration.
 
 use std::fmt::Display;
 use std::io::ErrorKind;
@@ -24,9 +24,9 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Read all that the configuration names, and say what can't work, a line for each
+    /// Read everything that the configuration names, and report each problem on a line
     Check(serve::Arguments),
-    /// Print what file, environment and flags come to, and which of them each value is from
+    /// Print the resolved configuration, with the source of each value: file, environment or flag
     Show(serve::Arguments),
 }
 
@@ -40,13 +40,13 @@ pub(crate) fn run(arguments: Arguments, common: Common, typed: &ArgMatches) -> R
     }
 }
 
-/// Whether a key was given by flag or by environment.
+/// Returns the source of a key that was given by flag or by environment.
 fn typed_by(matches: &ArgMatches, key: &str) -> Option<&'static str> {
     let mut deepest = matches;
     while let Some((_, matches)) = deepest.subcommand() {
         deepest = matches;
     }
-    // Some keys have no flag here.
+    // Some keys have no flag in this command.
     if !deepest.try_contains_id(key).unwrap_or(false) {
         return None;
     }
@@ -60,7 +60,7 @@ fn typed_by(matches: &ArgMatches, key: &str) -> Option<&'static str> {
 fn check(arguments: &serve::Arguments, common: &Common) -> Result<Exit, CliError> {
     let config = arguments.load(common.clone())?;
     let mut problems = problems(&config);
-    // Each profile is one that could be chosen; credentials that were typed would hide its own.
+    // Check each profile, unless credentials were given as flags, which would override those of the profile.
     for name in config.profiles.iter().filter(|_| !common.names_a_service()) {
         let chosen = Common { profile: Some(name.clone()), ..common.clone() };
         problems
@@ -81,21 +81,21 @@ fn problems(config: &Config) -> Vec<String> {
     problems
 }
 
-/// What is wrong with the service to be used and the way to be let in there.
+/// Returns the problems of the service and its credentials.
 fn of_service(config: &Config) -> Vec<String> {
-    // A secret on standard input is for the command that uses it.
+    // A secret on standard input is left to the command that uses it.
     let service = (!config.reads_stdin()).then(|| config.service());
     let trust = config.ca_file.as_deref().map(Trust::with_file);
     [service.and_then(told), trust.and_then(told)].into_iter().flatten().collect()
 }
 
-/// What is wrong with the gateway that would be run.
+/// Returns the problems of the gateway's settings.
 fn of_gateway(config: &Config) -> Vec<String> {
     let gateway = &config.gateway;
     let state = match gateway.state() {
         Ok(state) => match std::fs::read_dir(state) {
             Ok(_) => told(Authority::check_files(state)),
-            // The gateway makes it.
+            // The gateway creates the directory.
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => Some(format!("{}: {error}", state.display())),
         },
@@ -106,7 +106,7 @@ fn of_gateway(config: &Config) -> Vec<String> {
         Err(error) => Some(error.to_string()),
     };
     let listen = match TcpListener::bind(gateway.listen) {
-        // By the gateway itself, more likely than not.
+        // The address is probably in use by the gateway itself.
         Err(error) if error.kind() == ErrorKind::AddrInUse => None,
         bound => told(bound).map(|error| format!("listen on {}: {error}", gateway.listen)),
     };

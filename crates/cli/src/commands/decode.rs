@@ -1,4 +1,4 @@
-//! `voxline decode`: any recording in, PCM out.
+//! `voxline decode`: decodes any recording to PCM.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -19,14 +19,14 @@ use voxline::decode::{self, Block, Decoder};
 use voxline::resample::{RATES, Resampler};
 use voxline::voice::{VOICE_RATE, VoiceMarker};
 
-/// How long the resampler's blocks take to fill: half the work of those that a speaker waits for. Longer ones need
-/// more memory and little less work.
+/// Duration of the resampler's blocks. They take half the work of the shorter blocks that are used for live
+/// audio. Longer blocks need more memory and save little more work.
 const FILL: Duration = Duration::from_millis(40);
 
-/// Frames from one update of the progress bar to the next.
+/// Number of frames between updates of the progress bar.
 const SHOWN_EVERY: u64 = 1 << 17;
 
-/// Bytes that are written at once.
+/// Size of the write buffer in bytes.
 const WRITE_BYTES: usize = 64 * 1024;
 
 #[derive(Args)]
@@ -34,24 +34,24 @@ pub(crate) struct Arguments {
     /// Recording; `-` for standard input
     #[arg(value_name = "FILE")]
     input: PathBuf,
-    /// Write to a file; `-` for standard output
+    /// Output file; `-` for standard output
     #[arg(short, long, default_value = "-", value_name = "PATH")]
     output: PathBuf,
-    /// Frames per second of the output
+    /// Sample rate of the output, in Hz
     #[arg(long, default_value_t = 16_000, value_name = "HZ",
           value_parser = whole(RATES))]
     rate: u32,
     /// Format of the output
     #[arg(long, default_value = "wav")]
     format: Format,
-    /// Leave out what is not speech, at 16 kHz and of one channel; what is left is closer together
+    /// Remove everything but speech, and join what is left; only at 16 kHz and with one channel
     #[arg(long)]
     skip_silence: bool,
     #[command(flatten)]
     reading: Reading,
 }
 
-/// What is written. With several channels, samples of one frame stand side by side.
+/// Output format. With several channels, the samples of a frame are interleaved.
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     /// WAV of 16-bit PCM
@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
         match decoder.next_block(&mut block) {
             Ok(true) => {}
             Ok(false) => break Ok(Exit::Done),
-            // What came before is kept.
+            // The output before the error is kept.
             Err(error) => break Err(error.into()),
         }
         for ((resampler, samples), plane) in resamplers.iter_mut().zip(block.planes()).zip(&mut planes) {
@@ -126,21 +126,21 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
     ended
 }
 
-/// Takes silence out of a stream, chunk by chunk.
+/// Removes silence from a stream, chunk by chunk.
 struct Speech {
     chunker: Chunker,
     marker: VoiceMarker,
-    /// The last chunk, if it was silent: where speech follows, its first soft sounds may be in it.
+    /// The last chunk, if it was silent: it may contain the first soft sounds of speech that follows.
     before: Option<AudioChunk>,
 }
 
 impl Speech {
     fn new() -> Speech {
-        // 100 ms
+        // Chunks of 100 ms.
         Speech { chunker: Chunker::new(VOICE_RATE as usize / 10), marker: VoiceMarker::new(), before: None }
     }
 
-    /// Replaces samples by the speech that is known to be in them, and before them.
+    /// Replaces samples by the speech found so far, including a silent chunk just before it.
     fn keep(&mut self, samples: &mut Vec<f32>) {
         let all = std::mem::take(samples);
         let mut rest = all.as_slice();
@@ -149,7 +149,7 @@ impl Speech {
         }
     }
 
-    /// Appends what is left, if it is speech.
+    /// Appends the remaining samples, if they are speech.
     fn finish(&mut self, samples: &mut Vec<f32>) {
         if let Some(chunk) = self.chunker.finish() {
             self.sort(chunk, samples);
@@ -168,11 +168,11 @@ impl Speech {
     }
 }
 
-/// What writes frames in the format that was asked for.
+/// A writer of frames in the requested format.
 struct Sink {
     name: String,
     output: Output,
-    /// The frames in order, and their bytes.
+    /// Interleaved frames, and their bytes.
     frames: Vec<f32>,
     bytes: Vec<u8>,
 }
@@ -247,7 +247,7 @@ impl Sink {
     }
 }
 
-/// The error of an output without a header.
+/// Returns the error of an output without a header.
 fn failed(name: &str, error: &io::Error) -> CliError {
     if name == STDOUT { CliError::stdout(error) } else { CliError::output(name, error) }
 }

@@ -1,4 +1,4 @@
-//! `voxline gateway`: the gateway's projects and tokens, whether it runs or not.
+//! `voxline gateway`: administers the gateway's projects and tokens, while the gateway runs or is stopped.
 
 mod table;
 
@@ -26,19 +26,19 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Projects: who may get tokens
+    /// Administer projects, which own clients and tokens
     #[command(subcommand)]
     Project(Project),
-    /// Clients of a project: each has an id and a secret, all share the project's limits
+    /// Administer the clients of a project: each has an id and a secret, all share the project's limits
     #[command(subcommand)]
     Client(Client),
-    /// Service tokens: bearer tokens that need no renewal
+    /// Administer service tokens: bearer tokens that need no renewal
     #[command(subcommand)]
     ServiceToken(ServiceToken),
-    /// Refresh and access tokens
+    /// Administer refresh and access tokens
     #[command(subcommand)]
     Token(Token),
-    /// What clients and service tokens have used, today (by UTC) and in all
+    /// Show the usage of clients and service tokens, today (by UTC) and in total
     Usage(List),
     /// Write a backup of the state to a new file, whether the gateway runs or not
     Backup(Backup),
@@ -46,38 +46,38 @@ enum What {
 
 #[derive(Subcommand)]
 enum Project {
-    /// Register a project and print the id and secret of its first client, which are shown this once
+    /// Register a project and print the id and secret of its first client, which are shown only once
     Create(CreateProject),
-    /// Set the language of clients that name none: one, several of which one is detected, auto, or the
-    /// gateway's
+    /// Set the language of clients that name none: one, several candidates for detection, auto, or the
+    /// gateway's default
     Language(SetLanguages),
     /// List the projects
     List(At),
-    /// Refuse a project's tokens for as long as it is disabled
+    /// Refuse a project's tokens until it is enabled again
     Disable(Named),
-    /// Take a project's tokens again
+    /// Accept the tokens of a disabled project again
     Enable(Named),
-    /// End a project with all its clients and tokens
+    /// Revoke a project with all its clients and tokens
     Revoke(Named),
 }
 
 #[derive(Subcommand)]
 enum Client {
-    /// Register another client of a project and print its id and secret, which are shown this once
+    /// Register another client of a project and print its id and secret, which are shown only once
     Create(Named),
     /// List the clients
     List(List),
-    /// End a client with all its tokens
+    /// Revoke a client with all its tokens
     Revoke(Identified),
 }
 
 #[derive(Subcommand)]
 enum ServiceToken {
-    /// Mint a service token for a project and print it, this once
+    /// Create a service token for a project and print it; it is shown only once
     Create(CreateServiceToken),
     /// List the service tokens
     List(List),
-    /// End a service token
+    /// Revoke a service token
     Revoke(Identified),
 }
 
@@ -85,11 +85,11 @@ enum ServiceToken {
 enum Token {
     /// List the refresh and access tokens
     List(List),
-    /// End a refresh token with its access tokens, or an access token
+    /// Revoke a refresh token with its access tokens, or an access token
     Revoke(Identified),
 }
 
-/// Where the gateway is, and how to print.
+/// The gateway's state, and the output format.
 #[derive(Args)]
 struct At {
     /// Directory of the gateway's state
@@ -112,8 +112,8 @@ struct Named {
 struct CreateProject {
     #[command(flatten)]
     named: Named,
-    /// Language of clients that name none: a code or a name, several of which one is detected (ru,en), or
-    /// auto to have any detected [default: that of the gateway]
+    /// Language of clients that name none: a code or a name, several candidates for detection (ru,en), or
+    /// auto to detect any [default: that of the gateway]
     #[arg(long, value_name = "LANGUAGE")]
     language: Option<Languages>,
 }
@@ -122,14 +122,14 @@ struct CreateProject {
 struct SetLanguages {
     #[command(flatten)]
     named: Named,
-    /// A code or a name, several of which one is detected (ru,en), or auto to have any detected [default:
-    /// that of the gateway]
+    /// A code or a name, several candidates for detection (ru,en), or auto to detect any [default: that of
+    /// the gateway]
     language: Option<Languages>,
 }
 
 #[derive(Args)]
 struct Identified {
-    /// Its id, as lists show it
+    /// Id, as shown in lists
     id: String,
     #[command(flatten)]
     at: At,
@@ -145,7 +145,7 @@ struct List {
 
 #[derive(Args)]
 struct Backup {
-    /// The file, which must not exist: a store that is restored by copying it into a state directory
+    /// Backup file, which must not exist: a store that is restored by copying it into a state directory
     file: PathBuf,
     /// Directory of the gateway's state
     #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]
@@ -158,28 +158,28 @@ struct CreateServiceToken {
     name: String,
     #[command(flatten)]
     at: At,
-    /// What it opens: tts, asr_short, asr_stream [default: all]
+    /// Scopes of the token: tts, asr_short, asr_stream [default: all]
     #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
     scopes: Vec<Scope>,
-    /// How long it lives: seconds, or a time such as 12h or 30d [default: for ever]
+    /// Lifetime of the token: seconds, or a time such as 12h or 30d [default: unlimited]
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     expires_in: Option<u64>,
-    /// How much audio it may have recognised in a day of UTC: seconds, or a time such as 10h
+    /// Audio for recognition per UTC day: seconds, or a time such as 10h
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     audio_per_day: Option<u64>,
-    /// How much audio it may have recognised in all: seconds, or a time such as 10h
+    /// Audio for recognition in total: seconds, or a time such as 10h
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     audio_total: Option<u64>,
-    /// How many characters it may have spoken in a day of UTC
+    /// Characters for synthesis per UTC day
     #[arg(long, value_name = "COUNT", value_parser = whole(0..=u64::MAX))]
     characters_per_day: Option<u64>,
-    /// How many characters it may have spoken in all
+    /// Characters for synthesis in total
     #[arg(long, value_name = "COUNT", value_parser = whole(0..=u64::MAX))]
     characters_total: Option<u64>,
-    /// Networks or addresses it may be used from, as 10.0.0.0/8 [default: any]
+    /// Networks or addresses that the token may be used from, such as 10.0.0.0/8 [default: any]
     #[arg(long = "from", value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
     networks: Vec<IpNet>,
-    /// How many streaming sessions of it may live at once [default: as many as the gateway has]
+    /// Maximum number of concurrent streaming sessions with the token [default: the limit of the gateway]
     #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
     max_sessions: Option<u32>,
 }
@@ -203,7 +203,8 @@ impl CreateServiceToken {
 }
 
 impl What {
-    /// The command, unless it is a backup, which is more than one.
+    /// Returns the administrative command; a backup, which takes more than one step, is returned as the
+    /// error.
     fn into_command(self) -> Result<(At, Command), Backup> {
         Ok(match self {
             What::Backup(backup) => return Err(backup),
@@ -262,7 +263,7 @@ impl From<AdminError> for CliError {
     }
 }
 
-/// What is in an answer, without its kind.
+/// Returns the content of an answer, without its kind.
 fn content(answer: &Answer) -> Value {
     match json!(answer) {
         Value::Object(kind) => kind.into_iter().map(|(_, content)| content).next().unwrap_or_default(),
@@ -272,7 +273,7 @@ fn content(answer: &Answer) -> Value {
 
 fn plain(answer: Answer) -> String {
     match answer {
-        // Only a backup asks for a dump.
+        // Only a backup requests a dump.
         Answer::Done | Answer::Dump(_) => String::new(),
         Answer::NewClient(client) => {
             format!(
@@ -281,7 +282,7 @@ fn plain(answer: Answer) -> String {
                 client.client_secret.expose_secret()
             )
         }
-        // Alone, so that it can be sent to a file.
+        // The token alone, so that the output can be redirected to a file.
         Answer::NewToken(token) => format!("{}\n", token.token.expose_secret()),
         Answer::Projects(entries) => table::projects(entries),
         Answer::Clients(entries) => table::clients(entries),

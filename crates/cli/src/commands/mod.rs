@@ -1,4 +1,4 @@
-//! The commands, a file each: what is typed, and what is done.
+//! The commands, one module each, with their arguments and implementation.
 
 pub(crate) mod bench;
 pub(crate) mod config;

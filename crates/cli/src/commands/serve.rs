@@ -1,4 +1,4 @@
-//! `voxline serve`: the gateway by itself.
+//! `voxline serve`: runs the gateway.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,45 +23,47 @@ use voxline_gateway::authority::Authority;
 use voxline_gateway::{Engines, Gateway, Listener, Origin, Tls, capacity, serve};
 use voxline_support::clock::SystemClock;
 
-/// Each but the recogniser and the language has a key of the same name in the table `[gateway]` of the
-/// configuration file, which serves where neither flag nor variable is given.
+/// Arguments of `voxline serve`. Each flag except the model and the language has a key of the same name in
+/// the table `[gateway]` of the configuration file, which applies if neither the flag nor its variable is
+/// given.
 #[derive(Args, Serialize)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     #[serde(skip)]
     hearing: Hearing,
-    /// Address to listen on, as 127.0.0.1:8085, or :8085 for all addresses of the machine; port 0 takes a
-    /// free one [default: 127.0.0.1:8085]
+    /// Address to listen on, such as 127.0.0.1:8085, or :8085 for all addresses of the machine; port 0
+    /// selects a free port [default: 127.0.0.1:8085]
     #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_LISTEN", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// Directory of the gateway's state: projects and tokens
     #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]
     state: Option<PathBuf>,
-    /// File with the certificate to serve TLS with, and those that lead to its root (PEM); read again on SIGHUP
+    /// File with the TLS certificate and its chain to the root (PEM); reloaded on SIGHUP
     #[arg(long, value_name = "FILE", env = "VOXLINE_GATEWAY_TLS_CERT")]
     tls_cert: Option<PathBuf>,
-    /// File with the certificate's key (PEM), which nobody else may read
+    /// File with the certificate's key (PEM), which no other user may be able to read
     #[arg(long, value_name = "FILE", env = "VOXLINE_GATEWAY_TLS_KEY")]
     tls_key: Option<PathBuf>,
-    /// How many seconds an access token lives [default: 3600]
+    /// Lifetime of access tokens in seconds [default: 3600]
     #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_TOKEN_LIFETIME")]
     token_lifetime: Option<SomeSeconds>,
-    /// What happens to a refresh or access token over the limit of 25 [default: refuse]
+    /// Behaviour when a refresh or access token exceeds the limit of 25 [default: refuse]
     #[arg(long, value_name = "WHAT", env = "VOXLINE_GATEWAY_TOKEN_LIMIT")]
     token_limit: Option<TokenLimit>,
-    /// Whether a refresh token stays the same when it is used, or is replaced [default: keep]
+    /// Effect of a refresh on the refresh token [default: keep]
     #[arg(long, value_name = "WHAT", env = "VOXLINE_GATEWAY_REFRESH_TOKENS")]
     refresh_tokens: Option<RefreshTokens>,
-    /// Answer a bad token with status 400, as the documentation prints, instead of 401 and 403 [default: false]
+    /// Answer a bad token with status 400, as the documentation prints, instead of 401 and 403 [default:
+    /// false]
     #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DOCUMENTED_STATUS",
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     documented_status: Option<bool>,
-    /// Whether a socket may go on under a fresh token that its client sends in band; false behind a proxy that checks
-    /// tokens at the handshake [default: true]
+    /// Let a socket continue with a fresh token that its client sends in band; set to false behind a proxy
+    /// that checks tokens at the handshake [default: true]
     #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_IN_BAND_AUTH",
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     in_band_auth: Option<bool>,
-    /// Answer /tts_demo and /asr_demo, which ask for no token [default: false]
+    /// Serve /tts_demo and /asr_demo, which require no token [default: false]
     #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DEMO",
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     demo: Option<bool>,
@@ -69,60 +71,63 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_CONSOLE",
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     console: Option<bool>,
-    /// How many threads recognise [default: as many as the machine runs at once]
+    /// Number of threads for recognition [default: as many as the machine runs at once]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_THREADS")]
     threads: Option<Count>,
-    /// How many streaming sessions may live at once [default: as many as the threads carry, measured at the start]
+    /// Maximum number of concurrent streaming sessions [default: the capacity of the threads, measured at the
+    /// start]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_SESSIONS")]
     max_sessions: Option<Count>,
-    /// How many recordings and texts may be worked on at once; more are refused [default: 16]
+    /// Maximum number of recordings and texts processed at once; more are refused [default: 16]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_REQUESTS")]
     max_requests: Option<Count>,
-    /// How many connections may be open at once; more take the places of idle ones, or wait [default: 800]
+    /// Maximum number of open connections; more replace idle ones, or wait [default: 800]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS")]
     max_connections: Option<Count>,
-    /// How many of them an address may have, fewer where they become few; 0 for no limit [default: 600]
+    /// Maximum number of connections per address, fewer as connections become scarce; 0 for no limit
+    /// [default: 600]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS")]
     max_connections_per_address: Option<Limit>,
-    /// How many wrong tokens an address may send at once, and one every 3 seconds; 0 for no limit [default:
-    /// 20]
+    /// Number of wrong tokens that an address may send at once, and one more every 3 seconds; 0 for no limit
+    /// [default: 20]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_FAILURES")]
     max_failures: Option<Limit>,
-    /// Network such as 10.0.0.0/8 of proxies that tell their clients' addresses, by X-Forwarded-For,
-    /// Forwarded or PROXY protocol version 2; may be repeated
+    /// Network such as 10.0.0.0/8 of trusted proxies, which report their clients' addresses by
+    /// X-Forwarded-For, Forwarded or PROXY protocol version 2; may be repeated
     #[arg(long, value_name = "CIDR", env = "VOXLINE_GATEWAY_TRUSTED_PROXY", value_delimiter = ',',
         value_parser = network)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     trusted_proxy: Vec<IpNet>,
-    /// How many seconds the handshake of TLS, the head of a request, and the pause before the next may take
+    /// Timeout in seconds for the TLS handshake, the head of a request, and the pause before the next request
     /// [default: 10]
     #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_HEADER_TIMEOUT")]
     header_timeout: Option<SomeSeconds>,
-    /// How many seconds a whole recording or text may take to arrive [default: 120]
+    /// Timeout in seconds for a whole recording or text to arrive [default: 120]
     #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_BODY_TIMEOUT")]
     body_timeout: Option<SomeSeconds>,
-    /// How many seconds an answer waits for its client to take any more of it [default: 60]
+    /// Timeout in seconds for a client to accept more of a response [default: 60]
     #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_WRITE_TIMEOUT")]
     write_timeout: Option<SomeSeconds>,
-    /// How many seconds a session outlives its socket [default: 60]
+    /// Seconds that a session outlives its socket [default: 60]
     #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_RESUME_WINDOW")]
     resume_window: Option<Seconds>,
-    /// How many seconds sessions may go on once the gateway is told to stop [default: 30]
+    /// Seconds that sessions may continue after the gateway is told to stop [default: 30]
     #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_DRAIN")]
     drain: Option<Seconds>,
-    /// Gateway such as https://b.speech.example that takes over this one's sessions once it is told to stop:
-    /// each starts there while it still runs here; may be repeated, the first that answers is taken
+    /// Gateway such as https://b.speech.example that takes over this gateway's sessions when it is told to
+    /// stop: each starts there while it still runs here; may be repeated, the first that answers is used
     #[arg(long, value_name = "URL", env = "VOXLINE_GATEWAY_SUCCESSOR", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     successor: Vec<Endpoint>,
-    /// Origin such as https://host:port whose pages may use the gateway from a browser; * for any; may be repeated
+    /// Origin such as https://host:port whose pages may use the gateway from a browser; * for any; may be
+    /// repeated
     #[arg(long, value_name = "ORIGIN", env = "VOXLINE_GATEWAY_CORS_ORIGIN", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cors_origin: Vec<Origin>,
 }
 
 impl Arguments {
-    /// What the configuration is once these are heard.
+    /// Loads the configuration with these arguments.
     pub(crate) fn load(&self, common: Common) -> Result<Config, CliError> {
         let mut settings = common.settings(self.hearing.clone());
         settings.gateway = toml::Table::try_from(self)
@@ -133,7 +138,7 @@ impl Arguments {
 
 pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let config = arguments.load(common)?;
-    // A request to read files again that comes too early must not end the process.
+    // An early SIGHUP must not end the process.
     let mut hangups = Hangups::new()?;
     let gateway = config.gateway.clone();
     let tls = gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
@@ -177,7 +182,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let shutdown = CancellationToken::new();
     let serving = serve(listener, gateway, shutdown.clone());
     systemd::ready();
-    // Scripts wait for this line; with port 0 it is how they learn the port.
+    // Scripts wait for this line, which also shows the port chosen for port 0.
     let measured =
         factor.map(|factor| format!(": a second of speech takes {factor:.2} s on one of {threads} threads"));
     let measured = measured.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `voxline token`: the tokens that this machine has at a service.
+//! `voxline token`: manages this machine's tokens at a service.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -25,31 +25,32 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// See to it that there is a token, and say until when
+    /// Ensure that there is a valid token, and show when it expires
     Login,
-    /// Say what there is: tokens, how long they live, what they open, which of the project's slots are taken
+    /// Show the tokens, their lifetime and scope, and which of the project's slots are taken
     Status {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Get a new access token now
+    /// Obtain a new access token now
     Refresh,
-    /// Print an access token that lives, for scripts: whoever sees it can use it
+    /// Print a valid access token, for scripts; anyone who sees it can use it
     Print,
-    /// Have the service revoke the tokens, and forget them
+    /// Revoke the tokens at the service, and delete them here
     #[command(visible_alias = "revoke")]
     Logout {
-        /// Forget them without asking the service, which goes on counting them
+        /// Delete the tokens without asking the service, which continues to count them
         #[arg(long)]
         local: bool,
-        /// Forget, too, which of the project's slots may be taken from here: once they are free at the service
+        /// Also forget which of the project's slots may be taken from here; for use once they are free at the
+        /// service
         #[arg(long)]
         forget: bool,
     },
 }
 
-/// A client of a service, and where its tokens are.
+/// A client of a service, and the vault of its tokens.
 struct Login {
     endpoint: Endpoint,
     client: OAuthClient,
@@ -103,7 +104,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     Ok(Exit::Done)
 }
 
-/// A service token is not kept here, and lives as long as the service lets it.
+/// Runs the command for a service token, which is not stored here, and whose lifetime only the service knows.
 async fn service_token(
     what: &What,
     endpoint: &Endpoint,
@@ -129,14 +130,14 @@ async fn service_token(
 }
 
 impl Login {
-    /// A token that lives: a new one, where it is to be `renewed`.
+    /// Returns a valid token; a new one if `renewed`.
     async fn token(&self, renewed: bool) -> Result<AccessToken, AuthError> {
         let now = SystemClock::new().moment();
         let lives = |account: Account| account.tokens.is_some_and(|tokens| !tokens.is_expired(&now));
         let lived = self.vault.load().is_ok_and(lives);
         let tokens = TokenProvider::oauth(self.client.clone(), self.vault.clone());
         let token = match tokens.token().await {
-            // One that was got just now is new.
+            // A token that was obtained just now is new.
             Ok(old) if renewed && lived => tokens.newer_than(old.generation()).await,
             token => token,
         };
@@ -204,7 +205,7 @@ impl Login {
     }
 }
 
-/// A time since the Unix epoch as people write it.
+/// Formats a time since the Unix epoch as RFC 3339.
 fn time(unix: Duration) -> String {
     UNIX_EPOCH
         .checked_add(unix)

@@ -1,4 +1,4 @@
-//! `voxline voices`: what can speak here.
+//! `voxline voices`: lists the available voices.
 
 use clap::Args;
 use serde_json::json;

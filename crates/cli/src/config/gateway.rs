@@ -1,4 +1,5 @@
-//! The gateway's part of the configuration: table `[gateway]` of the file, with a key for each flag of `voxline serve`.
+//! The gateway's part of the configuration: table `[gateway]` of the file, with a key for each flag of
+//! `voxline serve`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
@@ -15,25 +16,25 @@ use voxline::net::Endpoint;
 use voxline_gateway::authority::{AtLimit, Policy, Refreshing};
 use voxline_gateway::{Options, Origin, TlsFiles};
 
-/// Where a gateway listens by itself: on loopback, since it has no certificate.
+/// Default listening address: on loopback, since there is no certificate by default.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8085);
-/// The lifetime of access tokens: the documented hour.
+/// Default lifetime of access tokens in seconds: the documented hour.
 const TOKEN_LIFETIME: u64 = 3600;
-/// The longest time that can be set, in seconds.
+/// Longest time that can be configured, in seconds.
 const YEAR: u64 = 365 * 86_400;
 
-/// A whole number from `MIN` to `MAX`.
+/// An integer from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct Whole<const MIN: u64, const MAX: u64>(u64);
 
 /// A time in seconds.
 pub type Seconds = Whole<0, YEAR>;
-/// A time in seconds that must not be none.
+/// A non-zero time in seconds.
 pub type SomeSeconds = Whole<1, YEAR>;
-/// How many of something there may be.
+/// A maximum number, at least 1.
 pub type Count = Whole<1, { u16::MAX as u64 }>;
-/// How many of something there may be, where 0 stands for any number.
+/// A maximum number, where 0 means no limit.
 pub type Limit = Whole<0, { u32::MAX as u64 }>;
 
 impl<const MIN: u64, const MAX: u64> Whole<MIN, MAX> {
@@ -67,10 +68,10 @@ impl<const MIN: u64, const MAX: u64> FromStr for Whole<MIN, MAX> {
     }
 }
 
-/// Parses a network, or an address by itself.
+/// Parses a network, or a single address.
 ///
 /// # Errors
-/// In words, with an example.
+/// Returns a message with an example if the text is neither.
 pub fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let alone = || text.parse::<IpAddr>().map(IpNet::from).ok();
@@ -80,11 +81,11 @@ pub fn network(text: &str) -> Result<IpNet, String> {
         .ok_or_else(|| "expected a network such as 10.0.0.0/8 or 2001:db8::/32, or an address".to_owned())
 }
 
-/// Parses the address to listen on: a number and a port, `localhost` and a port, or a port behind a colon,
-/// which means all addresses of the machine, as it does to most servers.
+/// Parses the address to listen on: an IP address and a port, `localhost` and a port, or a colon and a port.
+/// The last means all IPv4 addresses of the machine, as it does for most servers.
 ///
 /// # Errors
-/// In words, with an example.
+/// Returns a message with an example if the text is none of these.
 pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     let numeric = match text.strip_prefix("localhost:") {
@@ -112,27 +113,27 @@ fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpN
     Vec::<String>::deserialize(deserializer)?.iter().map(named).collect()
 }
 
-/// What happens to a refresh or access token over the limit.
+/// Behaviour when a refresh or access token exceeds the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenLimit {
-    /// It is refused
+    /// Refuse the new token
     Refuse,
-    /// The oldest makes room for it
+    /// Revoke the oldest token to make room
     Evict,
 }
 
-/// What becomes of a refresh token that is used.
+/// Effect of a refresh on the refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RefreshTokens {
-    /// It stays the same
+    /// Keep the same token
     Keep,
-    /// Another takes its place; the old one is good until that is used
+    /// Replace the token; the old one stays valid until the new one is used
     Rotate,
 }
 
-/// How the gateway is to be run. `voxline serve --help` and `samples/gateway.toml` tell what each value is.
+/// Configuration of the gateway. `voxline serve --help` and `samples/gateway.toml` document the keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = "they are told once, where users look")]
@@ -200,7 +201,7 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// What the gateway is told.
+    /// Returns the options of the gateway.
     #[must_use]
     pub fn options(&self) -> Options {
         let options = Options::default();
@@ -228,7 +229,7 @@ impl GatewayConfig {
         }
     }
 
-    /// What its authority is told.
+    /// Returns the token policy of the gateway's authority.
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy {
@@ -243,26 +244,26 @@ impl GatewayConfig {
         }
     }
 
-    /// How long access tokens live.
+    /// Returns the lifetime of access tokens.
     #[must_use]
     pub fn token_lifetime(&self) -> Duration {
         self.token_lifetime.seconds()
     }
 
-    /// Where its projects and tokens are.
+    /// Returns the directory of the gateway's projects and tokens.
     ///
     /// # Errors
-    /// [`ConfigError::Incomplete`] where nobody has said it.
+    /// Returns [`ConfigError::Incomplete`] if no directory is configured.
     pub fn state(&self) -> Result<&PathBuf, ConfigError> {
         self.state.as_ref().ok_or(ConfigError::Incomplete(
             "the gateway needs a directory for its state: --state, or state in [gateway] of the configuration file",
         ))
     }
 
-    /// Its certificate and key, where it is to have TLS.
+    /// Returns the files of the certificate and its key, if TLS is configured.
     ///
     /// # Errors
-    /// [`ConfigError::Incomplete`] where one is given without the other.
+    /// Returns [`ConfigError::Incomplete`] if only one of the two is given.
     pub fn tls_files(&self) -> Result<Option<TlsFiles>, ConfigError> {
         match (&self.tls_cert, &self.tls_key) {
             (None, None) => Ok(None),

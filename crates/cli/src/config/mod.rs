@@ -1,6 +1,6 @@
-//! What the program is to do with whom: defaults, then the configuration file, then environment and flags.
+//! The configuration: defaults, overridden by the configuration file, overridden by environment and flags.
 //!
-//! [`Settings`] is what was typed; [`Config`] is what it means, and holds only what can work.
+//! [`Settings`] holds the values as given; [`Config`] holds the resolved and validated configuration.
 
 pub mod gateway;
 mod raw;
@@ -24,72 +24,72 @@ use voxline::language::{Language, Languages, UnknownLanguage};
 use voxline::net::{BadEndpoint, Endpoint, HostName};
 use voxline_engines::models::WHISPER_BASE;
 
-/// What flags and environment say; a flag wins over its variable, which the command line has settled already.
+/// Settings from flags and environment. A flag overrides its variable; the command line parser resolves that.
 ///
-/// It is not for printing: an address that was not looked at yet may hold a password.
+/// The type has no `Debug` output, since an address that is not yet parsed may contain a password.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// The configuration file, where another than the user's own is wanted.
+    /// Configuration file, instead of the user's default file.
     pub config: Option<PathBuf>,
-    /// The profile in it, where another than the one without a name is wanted.
+    /// Profile in the file, instead of the profile without a name.
     pub profile: Option<String>,
-    /// The service's address.
+    /// Address of the service.
     pub endpoint: Option<String>,
-    /// The client id of the project.
+    /// Client id of the project.
     pub client_id: Option<String>,
-    /// Where the client's secret is.
+    /// Source of the client secret.
     pub client_secret: Option<SecretSource>,
-    /// Where a service token is.
+    /// Source of a service token.
     pub token: Option<SecretSource>,
-    /// The file with certificates of authorities to trust besides the system's.
+    /// File of certificates of authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
     /// Other hosts to which the service may move sessions.
     pub follow_hosts: Vec<HostName>,
-    /// The file with the key that encrypts tokens on disk.
+    /// File with the key that encrypts tokens on disk.
     pub vault_key_file: Option<PathBuf>,
-    /// The directory of models.
+    /// Directory of models.
     pub models: Option<PathBuf>,
-    /// The recogniser: a model's name, or a directory.
+    /// Recogniser: the name of a model, or a directory.
     pub model: Option<String>,
-    /// The language spoken.
+    /// Spoken language.
     pub language: Option<String>,
-    /// What is said of the gateway, by the keys of its table in the file.
+    /// Settings of the gateway, by the keys of the file's table `[gateway]`.
     pub gateway: toml::Table,
 }
 
-/// What the program is to do with whom.
+/// The resolved configuration of the program.
 #[derive(Clone)]
 pub struct Config {
     endpoint: Option<String>,
     credentials: Credentials,
-    /// A file with certificates of authorities to trust besides the system's.
+    /// File of certificates of authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// Other hosts to which the service may move sessions, and which are shown its tokens then.
+    /// Other hosts to which the service may move sessions, and which then receive its tokens.
     pub follow_hosts: Vec<HostName>,
-    /// Where models are kept.
+    /// Directory of models.
     pub models: PathBuf,
-    /// Whether that is the user's own directory of them.
+    /// `true` if `models` is the user's default directory.
     usual_models: bool,
-    /// The recogniser of a gateway that this program runs: the name of one of those models, or the directory of one
-    /// that is elsewhere.
+    /// Recogniser of a gateway that this program runs: the name of a model in `models`, or the directory of a
+    /// model elsewhere.
     pub model: String,
-    /// Where tokens are kept.
+    /// Directory of stored tokens.
     pub tokens: PathBuf,
     vault_key_file: Option<PathBuf>,
-    /// The language spoken, as a BCP 47 tag; detected where absent.
+    /// Spoken language as a BCP 47 tag; detected if absent.
     pub language: Option<String>,
-    /// The languages of which one is spoken; a gateway's default for clients that name none.
+    /// Candidate spoken languages; a gateway's default for clients that name none.
     pub languages: Languages,
-    /// How a gateway is to be run, where one is.
+    /// Configuration of a gateway, if one is run.
     pub gateway: GatewayConfig,
-    /// The names of all profiles in the file.
+    /// Names of all profiles in the file.
     pub profiles: Vec<String>,
     profile: Option<String>,
-    /// Which keys are in the file, those of tables after the table's name and a dot.
+    /// Keys present in the file; a key in a table is prefixed with the table's name and a dot.
     written: BTreeSet<String>,
 }
 
-/// Where the credentials are that were given.
+/// Sources of the given credentials.
 #[derive(Clone, Debug, Default)]
 struct Credentials {
     client_id: Option<String>,
@@ -97,95 +97,95 @@ struct Credentials {
     token: Option<SecretSource>,
 }
 
-/// Who recognises and speaks.
+/// The service that performs recognition and synthesis.
 #[derive(Clone, Debug)]
 pub enum Service {
     /// A gateway inside this process.
     Embedded,
-    /// A service elsewhere.
+    /// A remote service.
     Remote {
-        /// Its address.
+        /// Address of the service.
         endpoint: Endpoint,
-        /// How to be let in.
+        /// Credentials for the service.
         access: Access,
     },
 }
 
-/// How to be let in.
+/// Credentials for a service.
 #[derive(Clone, Debug)]
 pub enum Access {
-    /// By OAuth, with a project's credentials.
+    /// OAuth, with a client's credentials.
     Client {
-        /// The client id.
+        /// Client id.
         id: String,
-        /// Its secret.
+        /// Client secret.
         secret: SecretString,
     },
-    /// By a service token.
+    /// A service token.
     ServiceToken(SecretString),
 }
 
-/// Why a configuration can't work.
+/// An invalid configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A file can't be read.
+    /// A file that can't be read.
     #[error("{path}: {error}")]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         error: io::Error,
     },
-    /// The configuration file can't be understood.
+    /// A configuration file that can't be parsed.
     #[error("{path}, line {line}: {reason}")]
     Parse {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where in it.
+        /// Line of the error.
         line: usize,
-        /// Why.
+        /// Description of the error.
         reason: String,
     },
-    /// A file that should hold a secret holds none.
+    /// A file that should contain a secret and is empty.
     #[error("{path}: holds no text, a secret was expected")]
     EmptySecret {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A file that should hold a key holds none.
+    /// A file that should contain a key and doesn't.
     #[error("{path}: is no key, which has 32 bytes, or 64 hexadecimal digits")]
     BadKey {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Others could have read a key.
+    /// A key file that other users can read.
     #[error("{path}: can be read by others: run chmod 600 on it")]
     Exposed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// What is said of the gateway doesn't fit.
+    /// Invalid settings of the gateway.
     #[error("gateway: {reason}")]
     Gateway {
-        /// Why.
+        /// Description of the error.
         reason: String,
     },
-    /// No profile has that name.
+    /// An unknown profile.
     #[error("no profile '{name}' in the configuration file, which has: {known}")]
     UnknownProfile {
-        /// The name.
+        /// Name of the profile.
         name: String,
-        /// Those that are there.
+        /// Names of the known profiles.
         known: String,
     },
-    /// The address is no use.
+    /// An invalid address of the service.
     #[error(transparent)]
     Endpoint(#[from] BadEndpoint),
-    /// Something is missing that goes with what is there.
+    /// A required setting is missing, or settings exclude each other.
     #[error("{0}")]
     Incomplete(&'static str),
-    /// No language has that name.
+    /// An unknown language.
     #[error(transparent)]
     Language(#[from] UnknownLanguage),
     /// The user has no home directory.
@@ -194,10 +194,10 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Settles what `settings` and the configuration file say together.
+    /// Resolves `settings` and the configuration file.
     ///
     /// # Errors
-    /// See [`ConfigError`].
+    /// Returns [`ConfigError`] if a file can't be read or the result is not valid.
     pub fn load(settings: Settings) -> Result<Config, ConfigError> {
         let home = choose_base_strategy().ok();
         let (raw, file) = match (&settings.config, &home) {
@@ -207,7 +207,7 @@ impl Config {
         };
         let mut gateway = file.get("gateway").and_then(toml::Value::as_table).cloned().unwrap_or_default();
         gateway.extend(settings.gateway);
-        // What the file says was looked at when it was read, and the rest when it was typed.
+        // The file's values were validated when it was read, and the others by the command line parser.
         let gateway = GatewayConfig::deserialize(gateway)
             .map_err(|error| ConfigError::Gateway { reason: raw::first_line(error.message()) })?;
         let profile = raw.profile(settings.profile.as_deref())?;
@@ -224,8 +224,8 @@ impl Config {
         };
         let elsewhere = settings.endpoint.is_some() && settings.endpoint != profile.endpoint;
         let (written, follow_hosts) = if elsewhere {
-            // The file's credentials are for the file's endpoint, and must not be shown to another; nor may
-            // another send sessions to the hosts of the file.
+            // The file's credentials belong to the file's endpoint, and must not be sent to another; nor may
+            // another endpoint move sessions to the hosts in the file.
             (Credentials::default(), Vec::new())
         } else {
             let credentials = Credentials {
@@ -254,13 +254,13 @@ impl Config {
         })
     }
 
-    /// Whether anything is said of a gateway.
+    /// Returns whether any setting of the gateway differs from its default.
     #[must_use]
     pub fn has_gateway(&self) -> bool {
         self.gateway != GatewayConfig::default()
     }
 
-    /// The directory of the recogniser's model. What has a slash in it is a path, as it is to a shell; the rest is a name.
+    /// Returns the directory of the recogniser's model. A name with a slash is a path, as in a shell.
     #[must_use]
     pub fn recognizer(&self) -> PathBuf {
         if self.model_is_path() { PathBuf::from(&self.model) } else { self.models.join(&self.model) }
@@ -270,24 +270,24 @@ impl Config {
         self.model.contains(std::path::is_separator) || matches!(&*self.model, "." | "..")
     }
 
-    /// The command that fetches a model to where models are kept.
+    /// Returns the command that downloads a model to the directory of models.
     #[must_use]
     pub fn pull(&self, model: &str) -> String {
         if self.usual_models {
             return format!("voxline models pull {model}");
         }
         let place = self.models.display().to_string();
-        // As a shell wants it.
+        // Quote the path for a shell, if necessary.
         let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
         let place =
             if place.chars().all(is_plain) { place } else { format!("'{}'", place.replace('\'', r"'\''")) };
         format!("voxline models pull {model} --models {place}")
     }
 
-    /// Who recognises and speaks. Reads the files that hold secrets.
+    /// Returns the service that performs recognition and synthesis. Reads the files that contain secrets.
     ///
     /// # Errors
-    /// See [`ConfigError`].
+    /// Returns [`ConfigError`] if the settings are incomplete or contradictory, or a secret can't be read.
     pub fn service(&self) -> Result<Service, ConfigError> {
         let Credentials { client_id, client_secret, token } = &self.credentials;
         let Some(endpoint) = &self.endpoint else {
@@ -319,20 +319,21 @@ impl Config {
         Err(ConfigError::Incomplete(expected))
     }
 
-    /// Where the tokens are kept that `client_id` has at `endpoint`, encrypted where there is a key: in the file that was
-    /// named, or in the credential `voxline-vault-key` that systemd hands to its service.
+    /// Returns the vault for the tokens of `client_id` at `endpoint`. The vault is encrypted if there is a
+    /// key: in the configured file, or in the credential `voxline-vault-key` that systemd passes to its
+    /// service.
     ///
     /// # Errors
-    /// See [`ConfigError`].
+    /// Returns [`ConfigError`] if the key can't be read or is not valid.
     pub fn vault(&self, endpoint: &Endpoint, client_id: &str) -> Result<Vault, ConfigError> {
         let vault = Vault::new(&self.tokens, endpoint, client_id);
         Ok(self.vault_key()?.into_iter().fold(vault, Vault::encrypted))
     }
 
-    /// Whether the key that encrypts tokens on disk can be used, where one is named.
+    /// Checks that the key that encrypts tokens on disk can be used, if one is configured.
     ///
     /// # Errors
-    /// See [`ConfigError`].
+    /// Returns [`ConfigError`] if the key can't be read or is not valid.
     pub fn check_vault_key(&self) -> Result<(), ConfigError> {
         self.vault_key().map(drop)
     }
@@ -347,7 +348,7 @@ impl Config {
         }
     }
 
-    /// Whether a secret comes by standard input.
+    /// Returns whether a secret is read from standard input.
     #[must_use]
     pub fn reads_stdin(&self) -> bool {
         let Credentials { client_secret, token, .. } = &self.credentials;
@@ -355,7 +356,7 @@ impl Config {
     }
 }
 
-/// The keys of a table and of those in it, each after `prefix`.
+/// Returns the keys of a table and of its subtables, each prefixed with `prefix`.
 fn written_keys(prefix: &str, table: &toml::Table) -> BTreeSet<String> {
     let keys = table.iter().flat_map(|(key, value)| match value {
         toml::Value::Table(table) => written_keys(&format!("{prefix}{key}."), table),
@@ -365,7 +366,7 @@ fn written_keys(prefix: &str, table: &toml::Table) -> BTreeSet<String> {
 }
 
 impl Credentials {
-    /// These, completed from `below` where they are of the same kind.
+    /// Completes these credentials from `below` if both are of the same kind.
     fn over(self, below: Credentials) -> Credentials {
         match (&self.client_id, &self.client_secret, &self.token) {
             (None, None, None) => below,

@@ -1,4 +1,4 @@
-//! The configuration file as it is written.
+//! The configuration file as written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use super::ConfigError;
 use super::gateway::GatewayConfig;
 use voxline::net::HostName;
 
-/// Every key is optional; an unknown one is refused, since it is a known one misspelt.
+/// Contents of the configuration file. Every key is optional. An unknown key is refused, since it is probably
+/// a misspelling.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
-    // The profile that needs no name. Flattened it would take unknown keys, too.
+    // The profile without a name. With `flatten` the struct would accept unknown keys.
     pub(super) endpoint: Option<String>,
     pub(super) client_id: Option<String>,
     pub(super) client_secret_file: Option<PathBuf>,
@@ -25,14 +26,14 @@ pub(super) struct Raw {
     pub(super) models: Option<PathBuf>,
     pub(super) model: Option<String>,
     pub(super) language: Option<String>,
-    // Settled together with what is typed; here it is only looked at, while its lines are known.
+    // Merged with the flags elsewhere; parsed here too, so that errors have line numbers.
     #[serde(default, rename = "gateway")]
     _gateway: GatewayConfig,
     #[serde(default)]
     pub(super) profiles: BTreeMap<String, Profile>,
 }
 
-/// A service, and how to be let in.
+/// A service and its credentials.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Profile {
@@ -46,7 +47,7 @@ pub(super) struct Profile {
 }
 
 impl Raw {
-    /// The profile of this name, or the one without a name.
+    /// Returns the profile with this name, or the one without a name.
     pub(super) fn profile(&self, name: Option<&str>) -> Result<Profile, ConfigError> {
         let Some(name) = name else {
             return Ok(Profile {
@@ -65,7 +66,8 @@ impl Raw {
         self.profiles.get(name).cloned().ok_or_else(unknown)
     }
 
-    /// The file at `path`, as it is meant and as it is written. One that was not asked for by name may be missing.
+    /// Reads the file at `path`, parsed both as [`Raw`] and as a table. The file may be missing unless it is
+    /// `required`.
     pub(super) fn read(path: &Path, required: bool) -> Result<(Raw, toml::Table), ConfigError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,

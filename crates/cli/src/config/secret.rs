@@ -1,4 +1,5 @@
-//! Where secrets come from: files, standard input, the environment. Never flags, which every user of the machine sees.
+//! Sources of secrets: files, standard input, the environment. Flags are no source, since every user of the
+//! machine can see them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,23 +12,23 @@ use super::ConfigError;
 use voxline::auth::VaultKey;
 use voxline_support::private_file;
 
-/// The longest secret read.
+/// Longest secret read, in bytes.
 const MAX_SECRET: u64 = 64 * 1024;
 
-/// Where a secret is.
+/// The source of a secret.
 #[derive(Clone, Debug)]
 pub enum SecretSource {
-    /// In the first line of a file.
+    /// The first line of a file.
     File(PathBuf),
-    /// In the first line of standard input.
+    /// The first line of standard input.
     Stdin,
-    /// Here.
+    /// The secret itself.
     Given(SecretString),
 }
 
 impl SecretSource {
-    /// The source that `path` and the environment name: a path of `-` is standard input, and the variable serves where
-    /// there is no path.
+    /// Returns the source for a flag and its environment variable: a path of `-` is standard input, and the
+    /// variable applies if there is no path.
     #[must_use]
     pub fn named(path: Option<PathBuf>, variable: &str) -> Option<SecretSource> {
         match path {
@@ -37,7 +38,7 @@ impl SecretSource {
         }
     }
 
-    /// The secret.
+    /// Reads the secret.
     pub(super) fn read(&self) -> Result<SecretString, ConfigError> {
         let (name, text) = match self {
             SecretSource::Given(secret) => return Ok(secret.clone()),
@@ -60,7 +61,7 @@ fn first_line(source: impl BufRead) -> io::Result<String> {
     Ok(text)
 }
 
-/// The key in a file, which must be its owner's alone where it is `private`.
+/// Reads the key in a file. If the key is `private`, the file must be accessible to its owner only.
 pub(super) fn vault_key(path: &Path, private: bool) -> Result<VaultKey, ConfigError> {
     let read = || -> io::Result<(bool, Vec<u8>)> {
         let file = File::open(path)?;
@@ -76,26 +77,26 @@ pub(super) fn vault_key(path: &Path, private: bool) -> Result<VaultKey, ConfigEr
     VaultKey::parse(&bytes).ok_or_else(|| ConfigError::BadKey { path: path.to_owned() })
 }
 
-/// The file of a credential that systemd hands to its service (systemd.exec(5), `LoadCredential=`), which nobody else
-/// can read, whatever its mode says.
+/// Returns the file of a credential that systemd passes to its service (systemd.exec(5), `LoadCredential=`).
+/// Other users can't read the file, whatever its mode says.
 pub(super) fn systemd_credential(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from(environment("CREDENTIALS_DIRECTORY")?).join(name);
-    // One that can't even be looked at is there, and opening it tells why.
+    // A file that can't be examined exists, and opening it reports the reason.
     path.try_exists().unwrap_or(true).then_some(path)
 }
 
-/// Whether the file is such a credential.
+/// Returns whether the file is such a credential.
 pub(super) fn is_systemd_credential(path: &Path) -> bool {
     environment("CREDENTIALS_DIRECTORY").is_some_and(|directory| path.parent() == Some(Path::new(&directory)))
 }
 
-/// Whether the variable is set to nothing, and so says nothing.
+/// Returns whether the variable is set to an empty string, which counts as unset.
 #[expect(clippy::disallowed_methods, reason = "the environment is read in config")]
 pub(crate) fn is_empty_variable(name: &OsStr) -> bool {
     std::env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
-/// A variable that is set to something.
+/// Returns the value of a variable that is set and not empty.
 #[expect(clippy::disallowed_methods, reason = "the environment is read in config")]
 fn environment(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|text| !text.is_empty())

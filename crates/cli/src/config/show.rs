@@ -1,4 +1,4 @@
-//! The settled configuration as a file that would say the same, with where each value is from.
+//! The resolved configuration as a configuration file, with the source of each value.
 
 use std::path::Path;
 
@@ -8,8 +8,9 @@ use super::{Config, SecretSource};
 use voxline::net::Endpoint;
 
 impl Config {
-    /// The configuration as TOML. `typed` tells of a key whether it was given by flag or environment, in a word. Secrets
-    /// are named by their files; one in the environment is only said to be there.
+    /// Returns the configuration as TOML. `typed` returns the source of a key that was given by flag or
+    /// environment. Secrets are shown by the names of their files; a secret in the environment is only
+    /// mentioned.
     #[must_use]
     pub fn show(&self, typed: impl Fn(&str) -> Option<&'static str>) -> String {
         let line = |table: &str, key: &str, value: &Value| {
@@ -36,7 +37,7 @@ impl Config {
         text
     }
 
-    /// Each key that the file may have outside of the gateway's table, after the table in which it is.
+    /// Returns each key outside of the gateway's table, with the prefix of its table and its value.
     fn values<'a>(&self, profile: &'a str) -> [(&'a str, &'static str, Option<Value>); 10] {
         let path = |path: &Path| Value::from(path.to_string_lossy().into_owned());
         let file = |source: &Option<SecretSource>| match source.as_ref()? {
@@ -44,7 +45,7 @@ impl Config {
             SecretSource::Stdin => Some("-".into()),
             SecretSource::Given(_) => None,
         };
-        // An address may hold a password: what it is parsed to, or told to be wrong with, does not.
+        // An address may contain a password: its parsed form and its parse error do not.
         let endpoint = self.endpoint.as_ref().map(|endpoint| match endpoint.parse::<Endpoint>() {
             Ok(endpoint) => endpoint.to_string(),
             Err(error) => error.to_string(),

@@ -1,5 +1,6 @@
-//! Sessions over a simulated network, with the real WebSocket on it and time that passes only when all wait: a thousand
-//! seeds a run, or as many as `VOXLINE_NETWORKS` says, and the promises that have a time in them.
+//! Sessions over a simulated network with the real WebSocket, in time that passes only when every task
+//! waits. A run plays a thousand seeds, or as many as `VOXLINE_NETWORKS` says, and checks the promises that
+//! involve time.
 
 mod journal;
 mod turns;
@@ -14,14 +15,14 @@ use self::world::{Story, World, bytes, simulate};
 use crate::random;
 use crate::session::noise;
 
-/// How many networks are tried.
+/// Returns the number of networks to play.
 #[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn networks() -> u64 {
     let asked = std::env::var("VOXLINE_NETWORKS").ok();
     asked.map_or(1_000, |count| count.parse().expect("VOXLINE_NETWORKS is a number"))
 }
 
-/// What the runs came to.
+/// Totals of the runs.
 #[derive(Default)]
 struct Tally {
     reconnects: u64,
@@ -68,7 +69,7 @@ fn a_thousand_networks_lose_nothing_and_repeat_nothing() {
         "{count} networks from seed {first}: {struck} faults, {reconnects} reconnects, {moves} moves, {swaps} token swaps, {sessions} sessions on servers, {repeated} frames heard twice"
     );
     if count >= 100 {
-        // Or the faults don't strike.
+        // Otherwise the faults do not strike.
         assert!(struck > count && reconnects > count / 2 && sessions > count + count / 10);
         assert!(moves > count / 20 && swaps > count / 20 && repeated > 100 * count);
     }
@@ -80,13 +81,13 @@ fn the_same_seed_gives_the_same_log() {
         let [one, two] = [(); 2].map(|()| World::draw(seed).judge().unwrap());
         assert!(!one.log.is_empty(), "network {seed}");
         assert_eq!(one.log, two.log, "network {seed}");
-        // Not only what was told, but every byte count and time below.
+        // Not only the events, but every byte count and time below them.
         assert_eq!(one.traces, two.traces, "network {seed}");
     }
 }
 
-/// Bugs that others have shipped are caught soon, by what the peer and the user see: a panic of the session's
-/// own doesn't count.
+/// Bugs that other projects have shipped are caught soon, by the data that the peer and the user see. A
+/// panic of the session itself does not count.
 #[test]
 fn planted_bugs_are_caught() {
     for bug in [Planted::DeliveredBeforeSent, Planted::ChunkInFlightForgotten, Planted::ReplayFromSent] {
@@ -99,7 +100,7 @@ fn planted_bugs_are_caught() {
     }
 }
 
-/// However the audio is cut, and whatever befalls it, the peer holds the same bytes.
+/// The peer holds the same bytes however the audio is cut and whatever faults strike.
 #[test]
 fn the_peer_holds_the_same_bytes_however_they_came() {
     let pcm = noise(20_011);

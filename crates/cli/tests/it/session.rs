@@ -1,5 +1,5 @@
-//! A session over real sockets against the real gateway. Its recogniser writes digests of what it hears, so that a
-//! transcript proves which samples arrived, and how often.
+//! Sessions over real sockets against the real gateway. The gateway's recogniser writes digests of its
+//! audio, so a transcript proves which samples arrived, and how often.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +27,18 @@ use crate::support::{clips, models_dir};
 
 /// Half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;
-/// No session here takes longer, on a machine that is busy.
+/// Longest time that a session here takes, on a busy machine.
 const LONGEST: Duration = Duration::from_secs(300);
-/// A guess comes with each acknowledgement, four times a second at least; the rest is for a busy machine.
+/// Longest wait for a partial result. One comes with each acknowledgement, at least four times a second;
+/// the rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 /// 100 ms.
 const CHUNK: usize = 1_600;
-/// Bytes of the upgrade, its headers and `start`: a cut before comes too early to lose audio.
+/// Bytes of the upgrade request with its headers, and of `start`. A cut before them is too early to lose
+/// audio.
 const HANDSHAKE: u64 = 1_000;
 
-/// Audio in which every half second differs.
+/// Returns audio in which every half second differs.
 fn audio(seconds: usize) -> Vec<i16> {
     noise(seconds * 16_000)
 }
@@ -53,7 +55,7 @@ pub(crate) fn chunks(pcm: &[i16]) -> impl ExactSizeIterator<Item = Feed> {
     })
 }
 
-/// A session's outcome, and all it told.
+/// The outcome of a session, and its events.
 pub(crate) struct Run {
     pub(crate) result: Result<Ledger, SessionError>,
     events: Vec<TranscriptEvent>,
@@ -140,7 +142,7 @@ async fn five_cuts_change_nothing() {
     assert_whole(&undisturbed, pcm.len() as u64);
     assert_eq!(undisturbed.result.as_ref().unwrap().reconnects, 0);
 
-    // In the middle of a frame, between frames, soon after a resume, and far along.
+    // Cuts in the middle of a frame, between frames, soon after a resume, and late.
     let budgets = [200_000, 3_207, 64_000, 5_001, 333_333].map(|bytes| HANDSHAKE + bytes).to_vec();
     let proxy = FaultProxy::start(server.address, budgets).await.unwrap();
     let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
@@ -179,7 +181,7 @@ async fn five_cuts_change_no_word_of_a_real_recording() {
 #[tokio::test]
 async fn a_forgotten_session_starts_again_at_the_last_final() {
     let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
-    // Nothing survives its socket: each cut is a server that lost its memory.
+    // No session survives its socket: each cut acts as a server that lost its memory.
     let options = Options { resume_window: Duration::ZERO, ..Options::default() };
     let server = Server::with(recognizer.clone(), Setup { options, ..Setup::default() }).await;
     let (tokens, pcm) = (server.tokens(), audio(60));
@@ -197,7 +199,7 @@ async fn a_forgotten_session_starts_again_at_the_last_final() {
     server.stop().await;
 }
 
-/// Ninety seconds of audio in eighteen, under tokens that live for five.
+/// Sends ninety seconds of audio in eighteen, with tokens that live for five seconds.
 async fn outlive_tokens(in_band_auth: bool) {
     let pcm = audio(90);
     let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
@@ -249,7 +251,7 @@ async fn guesses_come_while_the_caller_pauses() {
             }
         };
         within(SOON, "a guess at what was said before the pause", guess).await;
-        // What is pending is wanted now.
+        // The flush asks for the pending audio now.
         sender.send(Feed::Flush).await.unwrap();
         let answer = async {
             loop {
@@ -332,7 +334,7 @@ async fn a_handshake_that_ends_without_an_answer_may_be_tried_again() {
     let token = TokenProvider::service(&"token".to_owned().into()).unwrap().token().await.unwrap();
     let hanging_up = async {
         let (mut socket, _) = listener.accept().await.unwrap();
-        // All of the request is read, so that the end is an end and not a reset.
+        // Read the whole request, so that the close ends the stream instead of resetting it.
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
             socket.read_buf(&mut request).await.unwrap();
@@ -390,7 +392,7 @@ async fn a_client_that_closes_is_answered_at_once() {
         Server::with(Arc::new(DigestRecognizer::new(SEGMENT)), Setup { options, ..Setup::default() }).await;
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let token = server.tokens().token().await.unwrap();
-    // Each takes the only place there is, and gives it back by saying that the rest is not wanted.
+    // Each client takes the only session slot, and frees it by closing with 1000 (the rest is not wanted).
     for _ in 0..3 {
         let mut wire = connector.connect(&token, None).await.unwrap();
         wire.send(Message::text(r#"{"type":"start","sample_rate":16000}"#));

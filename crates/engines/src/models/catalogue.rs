@@ -1,76 +1,76 @@
-//! The models voxline is tested with, pinned by hash.
+//! The models that voxline is tested with, pinned by hash.
 
-/// The name of the multilingual recogniser.
+/// Name of the multilingual recogniser.
 pub const WHISPER_BASE: &str = "whisper-base";
 
-/// The name of the English recogniser: half the cost of the multilingual one.
+/// Name of the English recogniser, which costs half as much as the multilingual one.
 pub const WHISPER_TINY_EN: &str = "whisper-tiny.en";
 
-/// The name of the English voice.
+/// Name of the English voice.
 pub const PIPER_JOE: &str = "piper-joe";
 
-/// A model: some files, and the places that have them.
+/// A model: its files, and the places to get them from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
-    /// Its name, which is also its directory's.
+    /// Name of the model and of its directory.
     pub name: String,
-    /// Its licence, as its authors state it.
+    /// Licence, as stated by the authors.
     pub license: String,
-    /// The files it is made of.
+    /// Files of the model.
     pub files: Vec<ModelFile>,
-    /// Where its authors publish it.
+    /// Place where the authors publish the model.
     pub hub: HubFolder,
-    /// Whether voxline uses it without being told to.
+    /// `true` if voxline uses the model by default.
     pub usual: bool,
 }
 
 /// A file of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFile {
-    /// Its name, here and on the hub.
+    /// Name of the file, in the store and on the hub.
     pub name: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Its SHA-256, in lower-case hexadecimal.
+    /// SHA-256, in lower-case hexadecimal.
     pub sha256: String,
-    /// The members of Python packages that, one after the other, are this file.
+    /// Members of Python packages that make up the file when concatenated.
     pub wheels: Vec<WheelMember>,
 }
 
-/// A folder on the hub at a certain commit, so that it can't change.
+/// A folder on the hub at a certain commit, so that its content cannot change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubFolder {
     /// Owner and name of the repository.
     pub repository: String,
-    /// The commit.
+    /// Commit of the repository.
     pub commit: String,
-    /// The folder inside, empty for the repository's root.
+    /// Folder inside the repository; empty for its root.
     pub folder: String,
 }
 
 /// A file inside a wheel, the zip archive of a Python package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WheelMember {
-    /// The package, as `pip download` takes it.
+    /// Name of the package, as `pip download` takes it.
     pub package: String,
-    /// Its version.
+    /// Version of the package.
     pub version: String,
-    /// The path inside the wheel.
+    /// Path inside the wheel.
     pub member: String,
 }
 
 impl Model {
-    /// The size of all files, in bytes.
+    /// Returns the size of all files, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
 }
 
-/// The models voxline knows.
+/// Returns the models that voxline knows.
 ///
-/// The hashes are those of the upstream commits named here; unrelated projects pin the same ones. The Python packages
-/// are re-uploads by third parties, which is why only the files' own hashes count.
+/// The hashes are those of the upstream commits named here; unrelated projects pin the same ones. The
+/// Python packages are re-uploads by third parties, so only the hashes of the files count.
 #[must_use]
 pub fn catalogue() -> Vec<Model> {
     vec![whisper_base(), whisper_tiny_en(), piper_joe()]
@@ -163,8 +163,9 @@ fn piper_joe() -> Model {
     let (network, settings) = ("en_US-joe-medium.onnx", "en_US-joe-medium.onnx.json");
     Model {
         name: PIPER_JOE.to_owned(),
-        // The model card says CC0 of the recordings and names lessac as what it was tuned from; lessac's card points
-        // to https://www.cstr.ed.ac.uk/projects/blizzard/2013/lessac_blizzard2013/license.html.
+        // The model card states CC0 for the recordings and names lessac as the voice that joe was tuned
+        // from; lessac's card points to
+        // https://www.cstr.ed.ac.uk/projects/blizzard/2013/lessac_blizzard2013/license.html.
         license: "dataset CC0; fine-tuned from lessac, whose recordings are licensed for research only"
             .to_owned(),
         hub: HubFolder {

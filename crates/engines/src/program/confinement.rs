@@ -1,8 +1,9 @@
-//! Confinement of programs that read other people's text: what takes such a program over can write nowhere
-//! but in the program's own directory, reaches no network, and has bounded CPU time, memory and files.
+//! Confinement of programs that read untrusted text. An attacker who takes over such a program can write
+//! only in the program's own directory, reaches no network, and has bounded CPU time, memory and files.
 //!
-//! Landlock and seccomp confine a thread and the processes it starts. So each child is started by a thread of
-//! its own, which is confined first and ends afterwards. A child may still read what voxline may read.
+//! Landlock and seccomp confine a thread and the processes that it starts. So each child is started by a
+//! thread of its own, which is confined first and ends afterwards. A child may still read all files that
+//! voxline may read.
 
 use std::fmt;
 use std::io;
@@ -14,7 +15,7 @@ use std::thread;
 /// Upper bounds of one process, from its start to its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// CPU time, in seconds. A process beyond it is killed.
+    /// CPU time, in seconds. A process that exceeds it is killed.
     pub(crate) cpu_seconds: u64,
     /// Address space, in bytes.
     pub(crate) memory: u64,
@@ -23,15 +24,15 @@ pub(crate) struct Limits {
 /// Largest file that a process may write, in bytes: as much as it may answer by a pipe.
 const MAX_FILE: u64 = super::MAX_OUTPUT;
 
-/// The most open files of a process. espeak-ng and festival were seen with 3 and 6.
+/// Largest number of open files of a process. espeak-ng and festival were seen with 3 and 6.
 const MAX_FILES: u64 = 64;
 
-/// A part of the confinement that the kernel, or whoever started voxline, refused.
+/// A part of the confinement that the kernel, or the environment that started voxline, refused.
 #[derive(Debug)]
 struct Refusal {
-    /// The part.
+    /// Name of the part.
     part: &'static str,
-    /// What the system said.
+    /// Error of the operating system.
     reason: String,
 }
 
@@ -41,13 +42,13 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// One warning tells all: a gateway starts a process for each sentence.
+/// Guard that limits the warning to one, since a gateway starts a process for each sentence.
 static TOLD: Once = Once::new();
 
 impl Limits {
-    /// Starts a process that can write only beneath `directory`, or nowhere without one. Where the system
-    /// refuses a part of the confinement, the first such process is told in the log, and all run without that
-    /// part.
+    /// Starts a process that can write only beneath `directory`, or nowhere without one. If the system
+    /// refuses a part of the confinement, the first such process is reported in the log, and all
+    /// processes run without that part.
     pub(super) fn spawn(&self, command: &mut Command, directory: Option<&Path>) -> io::Result<Child> {
         let (child, refusals) = self.start(command, directory)?;
         if !refusals.is_empty() {
@@ -89,17 +90,17 @@ mod system {
 
     use super::{Limits, MAX_FILE, MAX_FILES, Refusal};
 
-    /// The rights that are asked of the kernel: all of writing up to this version of Landlock (Linux 6.12),
-    /// which also keeps signals and abstract sockets within the process's own domain. Older kernels give what
-    /// they have.
+    /// Rights that are asked of the kernel: all write rights up to this version of Landlock (Linux 6.12),
+    /// which also keeps signals and abstract sockets within the process's own domain. Older kernels grant
+    /// what they support.
     const LANDLOCK: ABI = ABI::V6;
 
-    /// System calls that no speaking program needs, and with which one that was taken over would reach other
-    /// machines or other processes, or parts of the kernel with a history of faults. They fail with EPERM.
+    /// System calls that no speech program needs, and with which an attacker would reach other machines,
+    /// other processes, or parts of the kernel with a history of faults. They fail with EPERM.
     const DENIED: &[i64] = &[
         libc::SYS_socket,
         libc::SYS_socketpair,
-        // Opens sockets without the call of that name.
+        // io_uring opens sockets without the call of that name.
         libc::SYS_io_uring_setup,
         libc::SYS_ptrace,
         libc::SYS_process_vm_readv,
@@ -115,7 +116,8 @@ mod system {
         libc::SYS_setns,
     ];
 
-    /// Confines the calling thread, and all that it starts, for good. Returns what was refused.
+    /// Confines the calling thread, and all processes that it starts, for good. Returns the parts that
+    /// were refused.
     pub(super) fn confine_thread(directory: Option<&Path>) -> Vec<Refusal> {
         let refused = |part, result: Result<(), Box<dyn Error>>| {
             result.err().map(|error| Refusal { part, reason: error.to_string() })
@@ -149,8 +151,8 @@ mod system {
         Ok(seccompiler::apply_filter(&filter)?)
     }
 
-    /// Limits a running child. There is no limit of processes, since the kernel counts those of the whole
-    /// user.
+    /// Limits a running child. The number of processes is not limited, since the kernel counts those of
+    /// the whole user.
     pub(super) fn limit(child: &Child, limits: &Limits) -> Option<Refusal> {
         let pid = Pid::from_child(child);
         let refusal = [
@@ -170,7 +172,7 @@ mod system {
     }
 }
 
-/// Other systems have other means, which nobody has asked for yet.
+/// Other systems have other means, which are not implemented.
 #[cfg(not(target_os = "linux"))]
 mod system {
     use std::path::Path;
@@ -202,7 +204,8 @@ mod tests {
 
     const LIMITS: Limits = Limits { cpu_seconds: 1, memory: 1 << 30 };
 
-    /// Runs a script of bash in a confined process, which gets its first line only when all is in force.
+    /// Runs a bash script in a confined process, which gets its first line only when all limits are in
+    /// force.
     fn run(script: &str, directory: Option<&Path>) -> (Output, Vec<&'static str>) {
         let mut command = Command::new("bash");
         command.args(["-c", &format!("read -r line; {script}")]);
@@ -232,7 +235,7 @@ mod tests {
         assert_eq!(said(&output.stderr).matches("Permission denied").count(), 4, "{}", said(&output.stderr));
         let left: Vec<_> = fs::read_dir(&other).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["kept"]);
-        // Without a directory it writes nowhere.
+        // Without a directory, the process can write nowhere.
         let (output, _) = run(&format!("echo x > {}/new", own.path().display()), None);
         assert!(said(&output.stderr).contains("Permission denied"), "{}", said(&output.stderr));
     }
@@ -244,7 +247,7 @@ mod tests {
         let (output, _) = run(&script, None);
         assert!(said(&output.stderr).contains("Operation not permitted"), "{}", said(&output.stderr));
         assert!(!output.status.success());
-        // The same script connects where nothing confines it.
+        // The same script connects without confinement.
         let free = Command::new("bash").args(["-c", &script]).output().unwrap();
         assert!(free.status.success(), "{}", said(&free.stderr));
     }
@@ -252,13 +255,13 @@ mod tests {
     #[test]
     fn a_confined_process_has_limits() {
         let (output, _) = run("ulimit -t; ulimit -v; ulimit -f; ulimit -n; ulimit -c", None);
-        // bash counts memory in KiB, files as well.
+        // bash counts memory in KiB, and files as well.
         assert_eq!(said(&output.stdout), format!("1\n{}\n{}\n{MAX_FILES}\n0\n", 1 << 20, MAX_FILE >> 10));
         let (output, _) = run("while :; do :; done", None);
         assert_eq!(output.status.code(), None, "{:?}", output.status);
     }
 
-    /// As under a unit that allows none of these calls and answers them with EPERM.
+    /// Simulates a unit that allows none of these calls and answers them with EPERM.
     #[test]
     fn where_the_system_refuses_confinement_programs_run_all_the_same() {
         let refused = [
@@ -272,7 +275,7 @@ mod tests {
         let architecture = std::env::consts::ARCH.try_into().unwrap();
         let filter: BpfProgram =
             SeccompFilter::new(calls, SeccompAction::Allow, eperm, architecture).unwrap().try_into().unwrap();
-        // The filter stays with its thread and those that it starts.
+        // The filter stays with its thread and the threads that it starts.
         thread::spawn(move || {
             seccompiler::apply_filter(&filter).unwrap();
             let (output, refused) = run("echo $line", None);

@@ -1,8 +1,9 @@
-//! Programs run on the side: text in by stdin, the answer out by stdout, and never longer than a deadline.
+//! External programs: text goes in by stdin, the answer comes out by stdout, within a deadline.
 //!
-//! espeak-ng and festival are under licences, or of a build, that voxline doesn't link; pip is somebody else's
-//! program altogether. All three are asked the same way: no shell, no text on the command line (where a text could be
-//! taken for an option), and whatever they do, the caller gets its thread back.
+//! espeak-ng and festival are under licences, or of a build, that voxline does not link; pip is a
+//! separate program altogether. All three are asked the same way: without a shell, without text on the
+//! command line (where it could be taken for an option), and with a deadline, so that the caller always
+//! gets its thread back.
 
 mod confinement;
 mod warm;
@@ -20,43 +21,45 @@ use voxline_support::clock::now;
 pub(crate) use self::confinement::Limits;
 pub(crate) use self::warm::{Processes, WarmProgram};
 
-/// The most a program may answer. Ten minutes of 44.1 kHz speech are 53 MB; more than this is not an answer.
+/// Largest answer of a program, in bytes. Ten minutes of 44.1 kHz speech are 53 MB; more than this is not
+/// an answer.
 const MAX_OUTPUT: u64 = 64 << 20;
 
-/// How much of what a program says on stderr is kept for the error message.
+/// Number of bytes of a program's stderr that are kept for the error message.
 const MAX_COMPLAINT: u64 = 4096;
 
-/// How soon is looked again whether a program has ended that has closed its outputs. Of 300 runs of espeak-ng half had
-/// ended at the first look, and all a quarter of a millisecond later.
+/// First wait before polling again for the end of a program that has closed its outputs. Of 300 runs of
+/// espeak-ng half had ended at the first poll, and all a quarter of a millisecond later.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
-/// One that lingers is looked at half as often each time, down to this.
+/// Longest wait between polls; the wait doubles each time up to this one.
 const LOOK_SELDOM: Duration = Duration::from_millis(5);
 
-/// A program, where it comes from, and how long it may take.
+/// A program, the packages that provide it, and its deadline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Program {
-    /// The name it is started by.
+    /// Name of the executable.
     pub(crate) name: &'static str,
-    /// The Debian packages that bring it, as `apt-get install` takes them.
+    /// Debian packages that provide the program, as `apt-get install` takes them.
     pub(crate) packages: &'static str,
-    /// After this long it is killed.
+    /// Time after which the program is killed.
     pub(crate) deadline: Duration,
 }
 
-/// Why a program gave no answer.
+/// Reason why a program gave no answer.
 #[derive(Debug)]
 pub(crate) enum ProgramError {
-    /// It is not installed.
+    /// The program is not installed.
     Missing { packages: &'static str },
-    /// It could not be started, or not be heard.
+    /// The program could not be started, or its output could not be read.
     Io(io::Error),
-    /// It was still running at its deadline, and was killed.
+    /// The program was still running at its deadline, and was killed.
     Deadline(Duration),
-    /// It ended with an error. `said` is the last line it wrote to stderr.
+    /// The program ended with an error. `said` is the last line that it wrote to stderr.
     Failed { status: ExitStatus, said: String },
-    /// A signal ended it, or the question did: another question may be answered. `said` as above.
+    /// A signal ended the program, or the question did; another question may succeed. `said` is as in
+    /// `Failed`.
     Crashed { status: ExitStatus, said: String },
-    /// It answered with more than [`MAX_OUTPUT`].
+    /// The answer was longer than [`MAX_OUTPUT`].
     TooMuch,
 }
 
@@ -78,7 +81,7 @@ impl fmt::Display for ProgramError {
 }
 
 impl ProgramError {
-    /// Says of a process that answered before that its end is the fault of this question.
+    /// Attributes the end of a process that answered before to the current question.
     fn of_the_question(self) -> ProgramError {
         match self {
             ProgramError::Failed { status, said } => ProgramError::Crashed { status, said },
@@ -88,15 +91,16 @@ impl ProgramError {
 }
 
 impl Program {
-    /// Runs it with `args`, gives it `input` on stdin and returns what it wrote to stdout.
+    /// Runs the program with `args` and `input` on stdin, and returns its stdout.
     ///
-    /// Blocks for at most the deadline. Input is written, and both outputs are read, by threads of their own, so a
-    /// full pipe on one side can't hold up the others. A program that is killed is also waited for: no zombie stays.
+    /// Blocks for at most the deadline. Separate threads write the input and read both outputs, so a full
+    /// pipe on one side cannot hold up the others. A killed program is also waited for, so that no zombie
+    /// remains.
     pub(crate) fn run(&self, args: &[&str], input: &[u8]) -> Result<Vec<u8>, ProgramError> {
         self.run_as(Command::spawn, args, input)
     }
 
-    /// As [`run`](Program::run), in a confined process that may write no file.
+    /// Runs the program as [`run`](Program::run) does, in a confined process that may write no file.
     pub(crate) fn run_confined(
         &self,
         limits: &Limits,
@@ -118,7 +122,8 @@ impl Program {
         let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
         let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
         let input = input.to_vec();
-        // A program may end without having read all; that it did shows in its status, not here.
+        // A program may end before it has read all its input; its status shows whether that was a
+        // failure.
         thread::spawn(move || stdin.write_all(&input));
         let outputs = listen(stdout, stderr).recv_timeout(self.deadline);
         let status = ended(&mut child, deadline).map_err(ProgramError::Io)?;
@@ -128,7 +133,7 @@ impl Program {
             (Ok((Err(error), _)), _) => Err(ProgramError::Io(error)),
             (Ok((_, stderr)), Some(status)) => {
                 let said = last_line(&stderr);
-                // A status without a code is a signal's.
+                // A status without a code is that of a signal.
                 Err(if status.code().is_none() {
                     ProgramError::Crashed { status, said }
                 } else {
@@ -142,7 +147,7 @@ impl Program {
         }
     }
 
-    /// The program with pipes for its text, its answer and its complaints.
+    /// Returns the command with pipes for stdin, stdout and stderr.
     fn command<T: AsRef<OsStr>>(&self, args: &[T]) -> Command {
         let mut command = Command::new(self.name);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -169,15 +174,15 @@ fn listen(mut stdout: ChildStdout, mut stderr: ChildStderr) -> Receiver<(io::Res
     thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = stdout.by_ref().take(MAX_OUTPUT + 1).read_to_end(&mut bytes);
-        // A program that writes on beyond the limit gets a broken pipe and ends.
+        // A program that writes beyond the limit gets a broken pipe and ends.
         drop(stdout);
-        // Nobody listens after the deadline.
+        // The receiver is dropped after the deadline.
         let _ = sender.send((read.map(|_| bytes), complaint.join().unwrap_or_default()));
     });
     outputs
 }
 
-/// How a program ended; `None` where it had not by the deadline, and was killed.
+/// Returns the exit status of a program; `None` if it had not ended by the deadline, and was killed.
 #[expect(clippy::disallowed_methods, reason = "std has no wait for a process that ends with a deadline")]
 fn ended(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     let mut pause = LOOK_AGAIN;
@@ -195,7 +200,7 @@ fn ended(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>>
     }
 }
 
-/// The last line with anything on it, printable and short: it ends up in a one-line error message.
+/// Returns the last non-blank line, printable and short, for use in a one-line error message.
 fn last_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("");
@@ -220,10 +225,11 @@ mod tests {
         assert_eq!(SHELL.run(&["-c", "echo done"], &vec![b'x'; 1_000_000]).unwrap(), b"done\n");
     }
 
-    /// Runs what never ends, and then looks for its process.
+    /// Runs an endless command, and then looks for its process.
     fn assert_is_killed_at_its_deadline(endless: &str) {
         let hung = Program { deadline: Duration::from_millis(500), ..SHELL };
-        // `exec`, so that the process we kill is the one that hangs; before that it leaves its id in a file.
+        // `exec` makes the hanging process the one that is killed; before that, the shell writes its id
+        // to a file.
         let directory = tempfile::tempdir().unwrap();
         let id = directory.path().join("id");
         let script = format!("echo $$ > {}; exec {endless}", id.display());

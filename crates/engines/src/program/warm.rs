@@ -1,4 +1,4 @@
-//! Programs that are kept running, since they take longer to start than to answer.
+//! A pool of processes that are kept running, since they take longer to start than to answer.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -13,37 +13,37 @@ use tempfile::TempDir;
 use super::{Limits, MAX_COMPLAINT, MAX_OUTPUT, Program, ProgramError, ended, last_line};
 use voxline_support::clock::now;
 
-/// How long a process that has closed its output may take to end, and to say why.
+/// Longest time that a process may take to end, and to report the reason, after it has closed its output.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A program that is asked by lines on stdin and answers by lines on stdout.
+/// A program that takes questions as lines on stdin and answers as lines on stdout.
 ///
-/// As many processes run as are asked at once, up to a bound. One that dies is replaced; one that doesn't answer in
-/// time is killed, and so are all when this is dropped. Should voxline itself be killed, they read the end of their
-/// stdin, and end. Each is confined, and runs in a temporary directory of its own, the only one where it may
-/// write.
+/// There are as many processes as concurrent questions, up to a bound. A process that dies is replaced;
+/// one that does not answer in time is killed, and all are killed when the pool is dropped. If voxline
+/// itself is killed, they read the end of their stdin, and end. Each is confined, and runs in its own
+/// temporary directory, the only one that it may write to.
 #[derive(Debug)]
 pub(crate) struct WarmProgram {
     pub(crate) program: Program,
     pub(crate) args: Vec<String>,
-    /// Of one process, over all its answers.
+    /// Limits of one process, over all its answers.
     pub(crate) limits: Limits,
-    /// What each process is told first; it answers with [`last`](WarmProgram::last), too.
+    /// First question to each process; the answer ends with [`last`](WarmProgram::last), too.
     pub(crate) greeting: String,
-    /// What the last line of an answer is.
+    /// Last line of an answer.
     pub(crate) last: &'static str,
-    /// The most processes at once. Who asks beyond that waits.
+    /// Largest number of processes at once. Further callers wait.
     pub(crate) most: usize,
-    /// After so many answers a process is replaced, lest what it leaks adds up.
+    /// Number of answers after which a process is replaced, so that its leaks do not add up.
     pub(crate) answers: usize,
     pub(crate) processes: Processes,
 }
 
-/// Those of one program.
+/// Processes of one program.
 #[derive(Debug, Default)]
 pub(crate) struct Processes {
     pool: Mutex<Pool>,
-    /// One was given back, or is gone.
+    /// Notified when a process was given back, or is gone.
     freed: Condvar,
 }
 
@@ -54,15 +54,16 @@ struct Pool {
 }
 
 impl WarmProgram {
-    /// Returns the lines that answer `question`, which ends with a line's end. Blocks for those who asked
-    /// before, and then for the deadline at most for each of these: a process that has long been dead, a new
-    /// one's greeting, the answer.
+    /// Returns the lines that answer `question`, which ends with a line end. Blocks until earlier callers
+    /// are done, and then for the deadline at most for each of these: a process that has long been dead,
+    /// the greeting of a new one, the answer.
     pub(crate) fn ask(&self, question: &str) -> Result<Vec<String>, ProgramError> {
         self.ask_with_files(question, |_| Ok(()), |_, lines| Ok(lines))
     }
 
-    /// As [`ask`](WarmProgram::ask), about files: `put` writes them into the process's directory, where it
-    /// runs, and `get` reads what the answer is. Each sees what earlier questions left there.
+    /// Asks as [`ask`](WarmProgram::ask) does, about files. `put` writes the files into the directory
+    /// where the process runs, and `get` reads the answer from there. Each sees the files that earlier
+    /// questions left there.
     pub(crate) fn ask_with_files<T>(
         &self,
         question: &str,
@@ -75,7 +76,7 @@ impl WarmProgram {
                 .map_err(ProgramError::Io)
                 .and_then(|()| self.exchange(&mut process, question))
             {
-                // It may have died long before this question: then another process knows the answer.
+                // The process may have died long before this question; then another process can answer.
                 Err(ProgramError::Failed { .. }) => None,
                 answer => Some(answer.map(|lines| (process, lines))),
             }
@@ -96,7 +97,7 @@ impl WarmProgram {
     }
 
     fn exchange(&self, process: &mut Process, question: &str) -> Result<Vec<String>, ProgramError> {
-        // A process that died shows in its answer.
+        // If the process died, reading its answer fails.
         let _ = process.questions.send(question.to_owned());
         match process.answers.recv_timeout(self.program.deadline) {
             Ok(answer) => {
@@ -113,7 +114,7 @@ impl WarmProgram {
     }
 }
 
-/// A right to a process; an idle one comes with it, if there is one.
+/// A right to use one process; an idle process comes with it, if there is one.
 struct Place<'a> {
     processes: &'a Processes,
     idle: Option<Process>,
@@ -135,7 +136,7 @@ impl Place<'_> {
     }
 }
 
-/// Whatever became of the question, the next may be asked.
+/// Gives the place back whatever the outcome of the question, so that the next one can be asked.
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut pool = self.processes.lock();
@@ -152,17 +153,17 @@ impl Processes {
     }
 }
 
-/// A running one.
+/// A running process.
 #[derive(Debug)]
 struct Process {
     child: Child,
-    /// Where it runs. Removed after it.
+    /// Working directory of the process. It is removed after the process.
     directory: TempDir,
     questions: Sender<String>,
-    /// Closed once there will be none.
+    /// Closed once there are no further answers.
     answers: Receiver<Result<Vec<String>, ProgramError>>,
     answered: usize,
-    /// The end of what it wrote to stderr, once it has closed that.
+    /// End of the process's stderr, sent once the process has closed it.
     said: Receiver<Vec<u8>>,
 }
 
@@ -181,7 +182,7 @@ impl Process {
         let (questions, asked) = mpsc::channel();
         let (answered, answers) = mpsc::channel();
         let (complained, said) = mpsc::channel();
-        // Threads of their own, so that no full pipe can hold up the caller. Each ends with the process.
+        // The threads keep a full pipe from holding up the caller. Each ends with the process.
         thread::spawn(move || tell(stdin, asked));
         let last = warm.last;
         thread::spawn(move || listen(BufReader::new(stdout), last, &answered));
@@ -189,7 +190,7 @@ impl Process {
         Ok(Process { child, directory, questions, answers, answered: 0, said })
     }
 
-    /// Why a process that answers no more does not.
+    /// Returns the reason why a process answers no more.
     fn cause_of_death(&mut self) -> ProgramError {
         match ended(&mut self.child, now() + LAST_WORDS) {
             Ok(Some(status)) => {
@@ -202,7 +203,7 @@ impl Process {
     }
 }
 
-/// No process outlives its place, and none becomes a zombie.
+/// Ends the process, so that it neither outlives its place nor becomes a zombie.
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -210,7 +211,7 @@ impl Drop for Process {
     }
 }
 
-/// Writes questions until there are no more, or nobody reads them.
+/// Writes questions until there are no more, or the process stops reading.
 fn tell(mut stdin: ChildStdin, asked: Receiver<String>) {
     for question in asked {
         if stdin.write_all(question.as_bytes()).and_then(|()| stdin.flush()).is_err() {
@@ -219,7 +220,7 @@ fn tell(mut stdin: ChildStdin, asked: Receiver<String>) {
     }
 }
 
-/// Sends the lines before each line `last`, until there are no more, or too many of one answer.
+/// Sends the lines before each line `last`, until the output ends, or one answer is too long.
 fn listen(mut stdout: impl BufRead, last: &str, answered: &Sender<Result<Vec<String>, ProgramError>>) {
     let (mut lines, mut length) = (Vec::new(), 0);
     loop {
@@ -245,7 +246,7 @@ fn listen(mut stdout: impl BufRead, last: &str, answered: &Sender<Result<Vec<Str
     }
 }
 
-/// Sends the end of what is written to stderr, once all is.
+/// Sends the end of stderr, once stderr is closed.
 fn overhear(mut stderr: impl Read, complained: &Sender<Vec<u8>>) {
     let (mut bytes, mut said) = ([0; 512], Vec::new());
     while let Ok(read @ 1..) = stderr.read(&mut bytes) {
@@ -253,7 +254,7 @@ fn overhear(mut stderr: impl Read, complained: &Sender<Vec<u8>>) {
         let over = said.len().saturating_sub(MAX_COMPLAINT as usize);
         said.drain(..over);
     }
-    // Few ask how a process died.
+    // The receiver may be gone, since the cause of death is rarely needed.
     let _ = complained.send(said);
 }
 
@@ -265,7 +266,7 @@ mod tests {
 
     const SHELL: Program = Program { name: "sh", packages: "dash", deadline: Duration::from_secs(20) };
 
-    /// A shell that runs `script` for each line it is told.
+    /// Returns a shell that runs `script` for each line that it reads.
     fn warm(script: &str, most: usize) -> WarmProgram {
         let loop_ = format!("while read -r line; do {script}; echo done; done");
         WarmProgram {
@@ -275,7 +276,7 @@ mod tests {
             greeting: "hello\n".to_owned(),
             last: "done",
             most,
-            // However unevenly the questions fall to its processes, none is worn.
+            // No process is replaced, however unevenly the questions are distributed.
             answers: usize::MAX,
             processes: Processes::default(),
         }

@@ -1,15 +1,15 @@
-//! What an operator may do with the gateway's projects and tokens, whether it runs or not.
+//! Administration of the gateway's projects and tokens, while the gateway runs or is stopped.
 //!
-//! The store belongs to one process. So a running gateway listens on a Unix socket beside it, and [`administer`] asks
-//! there; where nobody answers it opens the store itself. Either way the same [`Command`] is performed by the same
-//! function, and has the same [`Answer`].
+//! Only one process can open the store. So a running gateway listens on a Unix socket beside the store, and
+//! [`administer`] sends the command there; if no gateway runs, [`administer`] opens the store itself. Either
+//! way the same function performs the [`Command`] and returns the [`Answer`].
 
 #[cfg(unix)]
 mod socket;
 
 #[cfg(not(unix))]
 mod socket {
-    //! Without Unix sockets a gateway is administered while it is stopped.
+    //! Without Unix sockets a gateway can be administered only while it is stopped.
 
     use std::io;
     use std::path::Path;
@@ -48,134 +48,134 @@ use super::authority::{
 use voxline::language::Languages;
 use voxline_support::clock::Clock;
 
-/// What is to be done.
+/// An administrative command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// Register a project and its first client.
+    /// Registers a project and its first client.
     CreateProject {
-        /// Its name.
+        /// Name of the project.
         name: String,
-        /// The languages of which one is spoken where a client names none; those of the gateway where absent.
+        /// Candidate languages for a client that names none; the gateway's default if absent.
         #[serde(default)]
         languages: Option<Languages>,
     },
-    /// Set the languages of a project.
+    /// Sets the languages of a project.
     SetLanguages {
-        /// Its name.
+        /// Name of the project.
         name: String,
-        /// The languages, or those of the gateway.
+        /// Candidate languages; the gateway's default if absent.
         languages: Option<Languages>,
     },
-    /// List the projects.
+    /// Lists the projects.
     ListProjects,
-    /// Disable a project, or enable it again.
+    /// Disables or enables a project.
     SetActive {
-        /// Its name.
+        /// Name of the project.
         name: String,
-        /// Whether its tokens are to be good.
+        /// `true` to enable the project, `false` to disable it.
         active: bool,
     },
-    /// End a project with all its clients and tokens.
+    /// Revokes a project with all its clients and tokens.
     RevokeProject {
-        /// Its name.
+        /// Name of the project.
         name: String,
     },
-    /// Register another client of a project.
+    /// Registers another client of a project.
     CreateClient {
-        /// The project's name.
+        /// Name of the project.
         project: String,
     },
-    /// List the clients of a project, or of all.
+    /// Lists the clients of a project, or of all projects.
     ListClients {
-        /// The project's name.
+        /// Name of the project; all projects if absent.
         project: Option<String>,
     },
-    /// End a client with all its tokens.
+    /// Revokes a client with all its tokens.
     RevokeClient {
-        /// Its client id.
+        /// Client id.
         id: String,
     },
-    /// Mint a service token for a project.
+    /// Mints a service token for a project.
     CreateServiceToken {
-        /// The project's name.
+        /// Name of the project.
         project: String,
-        /// What it is to be good for.
+        /// Terms of the token.
         terms: Terms,
     },
-    /// List the service tokens of a project, or of all.
+    /// Lists the service tokens of a project, or of all projects.
     ListServiceTokens {
-        /// The project's name.
+        /// Name of the project; all projects if absent.
         project: Option<String>,
     },
-    /// List the refresh and access tokens of a project, or of all.
+    /// Lists the refresh and access tokens of a project, or of all projects.
     ListTokens {
-        /// The project's name.
+        /// Name of the project; all projects if absent.
         project: Option<String>,
     },
-    /// End a refresh token with its access tokens, an access token or a service token.
+    /// Revokes a refresh token with its access tokens, an access token or a service token.
     RevokeToken {
-        /// Its id.
+        /// Id of the token.
         id: String,
     },
-    /// Tell what was used.
+    /// Reports the usage of a project, or of all projects.
     Usage {
-        /// The project's name; all where absent.
+        /// Name of the project; all projects if absent.
         project: Option<String>,
     },
-    /// Tell all there is, for a backup.
+    /// Returns all records, for a backup.
     Dump,
 }
 
-/// What came of it.
+/// The answer to a [`Command`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// It is done.
+    /// The command was performed.
     Done,
-    /// A new client's credentials.
+    /// Credentials of a new client.
     NewClient(NewClient),
     /// A new service token.
     NewToken(NewToken),
-    /// The projects.
+    /// List of projects.
     Projects(Vec<ProjectEntry>),
-    /// The clients.
+    /// List of clients.
     Clients(Vec<ClientEntry>),
-    /// The service tokens.
+    /// List of service tokens.
     ServiceTokens(Vec<ServiceTokenEntry>),
-    /// The refresh and access tokens.
+    /// List of refresh and access tokens.
     Tokens(Vec<TokenEntry>),
-    /// What was used.
+    /// List of usage.
     Usage(Vec<UsageEntry>),
-    /// All there is.
+    /// All records.
     Dump(Dump),
 }
 
-/// Why nothing came of it.
+/// Reason why a command was not performed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminError {
-    /// The authority says no.
+    /// The authority refused the command or failed.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The authority of the running gateway says no, in the same words.
+    /// The authority of the running gateway refused the command or failed, with its message.
     #[error("{0}")]
     Refused(String),
     /// The running gateway doesn't answer.
     #[error("gateway at {path}: {source}")]
     Io {
-        /// Its socket.
+        /// Path of the gateway's socket.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         source: io::Error,
     },
 }
 
-/// Performs `command` on the state in `directory`: by the gateway that runs there, or here where none does. Waits for
-/// disks and sockets.
+/// Performs `command` on the state in `directory`: in the gateway that runs there, or in this process if none
+/// does. Blocks on disks and sockets.
 ///
 /// # Errors
-/// See [`AdminError`].
+/// Returns [`AdminError`] if the command is refused, or the gateway or store fails.
 pub fn administer(directory: &Path, command: Command, clock: Arc<dyn Clock>) -> Result<Answer, AdminError> {
     if let Some(answer) = socket::ask(directory, &command)? {
         return Ok(answer);
@@ -185,11 +185,12 @@ pub fn administer(directory: &Path, command: Command, clock: Arc<dyn Clock>) -> 
     Ok(perform(&authority, command)?)
 }
 
-/// Writes a backup of the state in `directory` to the new file `file`, which only its owner can read: a store
-/// as of one moment, be there a gateway that runs or not. Waits for disks and sockets.
+/// Writes a backup of the state in `directory` to the new file `file`, which only its owner can read. The
+/// backup is a consistent store, whether or not a gateway runs. Blocks on disks and sockets.
 ///
 /// # Errors
-/// [`StateError::Missing`](super::authority::StateError) and `BackupExists` among others: see [`AdminError`].
+/// Returns an [`AdminError`] with [`StateError::Missing`](super::authority::StateError) if there is no state,
+/// with `BackupExists` if the file exists, or with another error if the gateway or store fails.
 pub fn backup(directory: &Path, file: &Path, clock: Arc<dyn Clock>) -> Result<(), AdminError> {
     require_no_backup(file).and_then(|()| require_store(directory)).map_err(AuthorityError::from)?;
     match administer(directory, Command::Dump, clock)? {
@@ -201,7 +202,7 @@ pub fn backup(directory: &Path, file: &Path, clock: Arc<dyn Clock>) -> Result<()
 /// Performs `command`.
 ///
 /// # Errors
-/// See [`AuthorityError`].
+/// Returns the [`AuthorityError`] of the operation.
 pub fn perform(authority: &Authority, command: Command) -> Result<Answer, AuthorityError> {
     match command {
         Command::CreateProject { name, languages } => {

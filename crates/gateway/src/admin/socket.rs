@@ -1,4 +1,5 @@
-//! The Unix socket of a running gateway: a command in JSON, the end of the client's half, an answer in JSON.
+//! The Unix socket of a running gateway: the client sends a command in JSON and shuts down its half of the
+//! connection, then the gateway sends an answer in JSON.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
@@ -15,19 +16,20 @@ use tokio::time::timeout;
 use super::{AdminError, Answer, Command, perform};
 use crate::Gateway;
 
-/// The socket, in the directory of the state.
+/// Name of the socket, in the directory of the state.
 const NAME: &str = "admin.sock";
-/// The longest command read: a real one has a few hundred bytes.
+/// Longest command read, in bytes: a real command has a few hundred.
 const MAX_COMMAND: u64 = 64 * 1024;
-/// How long a command may take to arrive, or an answer to leave. They are taken one after another.
+/// Longest time that a command may take to arrive, or an answer to be sent. Connections are served one at a
+/// time.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the answer may take, at the other end.
+/// Longest time that a client waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a command came to: an answer, or why there is none.
+/// Result of a command: an answer, or the reason for a refusal.
 type Reply = Result<Answer, String>;
 
-/// Asks the gateway that runs on `directory`; `None` where none does.
+/// Sends `command` to the gateway that runs on `directory`; returns `None` if no gateway runs there.
 pub(super) fn ask(directory: &Path, command: &Command) -> Result<Option<Answer>, AdminError> {
     let path = directory.join(NAME);
     let mut socket = match std::os::unix::net::UnixStream::connect(&path) {
@@ -52,16 +54,17 @@ pub(super) fn ask(directory: &Path, command: &Command) -> Result<Option<Answer>,
     }
 }
 
-/// The gateway's end, which is there for as long as this is.
+/// The listening socket of a gateway, which is removed on drop.
 pub(crate) struct AdminSocket {
-    /// Not yet of a runtime: it is made before there may be one.
+    /// A blocking listener, since it is created before there may be an async runtime.
     listener: std::os::unix::net::UnixListener,
     path: PathBuf,
 }
 
 impl AdminSocket {
-    /// Listens in `directory`, in place of whoever did before: the store is locked, so that can only be a gateway that
-    /// was killed. Only the owner may connect, at any moment: the socket is made where nobody else looks, then moved.
+    /// Listens in `directory`, replacing an existing socket: the store is locked, so the socket can only be
+    /// left over from a gateway that was killed. Only the owner may connect at any moment: the socket is
+    /// created in a private directory, then moved.
     pub(crate) fn bind(directory: &Path) -> io::Result<AdminSocket> {
         let path = directory.join(NAME);
         let listener = listen(directory, &path)
@@ -69,17 +72,17 @@ impl AdminSocket {
         Ok(AdminSocket { listener, path })
     }
 
-    /// Performs what it is told, for ever.
+    /// Serves commands without end.
     ///
     /// # Errors
-    /// Where the runtime doesn't take the socket.
+    /// Returns an [`io::Error`] if the async runtime can't register the socket.
     pub(crate) async fn serve(&self, gateway: &Arc<Gateway>) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         loop {
             let served = match listener.accept().await {
                 Ok((socket, _)) => answer(socket, gateway.clone()).await,
                 Err(error) => {
-                    // Without descriptors there is no socket for a while.
+                    // The process may be out of file descriptors, so wait before the next attempt.
                     tokio::time::sleep(TIMEOUT).await;
                     Err(error)
                 }
@@ -92,7 +95,7 @@ impl AdminSocket {
 }
 
 fn listen(directory: &Path, path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    // Left to itself it would have what the umask allows.
+    // By default the socket's mode would depend on the umask.
     let private = Permissions::from_mode(0o700);
     let nursery = tempfile::Builder::new().prefix(".admin").permissions(private).tempdir_in(directory)?;
     let made = nursery.path().join("new");
@@ -105,7 +108,7 @@ fn listen(directory: &Path, path: &Path) -> io::Result<std::os::unix::net::UnixL
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        // Where it stays behind, nobody answers there.
+        // A socket file that can't be removed refuses connections, which does no harm.
         let _ = fs::remove_file(&self.path);
     }
 }

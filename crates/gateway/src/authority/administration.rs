@@ -1,4 +1,4 @@
-//! How projects, clients and service tokens begin.
+//! Creation of projects, clients and service tokens.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
@@ -11,12 +11,12 @@ use super::terms::Terms;
 use super::{Authority, AuthorityError};
 use voxline::language::Languages;
 
-/// A new client's credentials, shown once.
+/// Credentials of a new client, shown once.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct NewClient {
-    /// The client id.
+    /// Client id.
     pub client_id: String,
-    /// Its secret.
+    /// Client secret.
     #[serde(serialize_with = "exposed")]
     pub client_secret: SecretString,
 }
@@ -24,32 +24,34 @@ pub struct NewClient {
 /// A new service token, shown once.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct NewToken {
-    /// Its id: no secret.
+    /// Id of the token, which is no secret.
     pub id: String,
-    /// The token.
+    /// The token itself.
     #[serde(serialize_with = "exposed")]
     pub token: SecretString,
 }
 
-/// On its way to the operator a secret is text.
+/// Serialises a secret in clear text, for the operator who receives it.
 fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose_secret())
 }
 
 impl Authority {
-    /// Registers a project and its first client, whose credentials it returns. They are not kept in clear.
+    /// Registers a project and its first client, and returns the client's credentials. Only a hash of the
+    /// secret is kept.
     ///
     /// # Errors
-    /// [`AuthorityError::ProjectName`], [`AuthorityError::ProjectExists`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::ProjectName`] if the name is not valid, [`AuthorityError::ProjectExists`] if
+    /// it is taken, or [`AuthorityError::Store`] or [`AuthorityError::Unavailable`] if the store fails.
     pub fn create_project(&self, name: &str) -> Result<NewClient, AuthorityError> {
         self.create_project_speaking(name, None)
     }
 
-    /// The same, with the languages of which one is spoken where a client names none; those of the gateway
-    /// where absent.
+    /// Registers a project and its first client, with the candidate languages for clients that name none.
+    /// Without `languages` the gateway's default applies.
     ///
     /// # Errors
-    /// As of [`Authority::create_project`].
+    /// Returns the errors of [`Authority::create_project`].
     pub fn create_project_speaking(
         &self,
         name: &str,
@@ -72,11 +74,12 @@ impl Authority {
         Ok(client)
     }
 
-    /// Sets the languages of which one is spoken where a client of the project called `name` names none;
-    /// those of the gateway where absent. Sessions that live keep theirs.
+    /// Sets the candidate languages of the project `name` for clients that name none; without `languages` the
+    /// gateway's default applies. Live sessions keep their languages.
     ///
     /// # Errors
-    /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoProject`] if there is no such project, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn set_languages(&self, name: &str, languages: Option<Languages>) -> Result<(), AuthorityError> {
         self.write(|change| {
             let (id, project) = change.project_called(name)?;
@@ -84,10 +87,11 @@ impl Authority {
         })
     }
 
-    /// Registers another client of the project called `name`. All clients of a project share its limits.
+    /// Registers another client of the project `name`. All clients of a project share its limits.
     ///
     /// # Errors
-    /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoProject`] if there is no such project, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn create_client(&self, name: &str) -> Result<NewClient, AuthorityError> {
         let (project, client) = self.write(|change| {
             let (project, _) = change.project_called(name)?;
@@ -106,10 +110,12 @@ impl Authority {
         Ok(NewClient { client_id, client_secret })
     }
 
-    /// Mints a service token for the project called `name`: a bearer token that is good for what `terms` say.
+    /// Mints a service token for the project `name`: a bearer token that is valid under `terms`.
     ///
     /// # Errors
-    /// [`AuthorityError::NoScope`], [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoScope`] if `terms` have no scope, [`AuthorityError::NoProject`] if there
+    /// is no such project, or [`AuthorityError::Store`] or [`AuthorityError::Unavailable`] if the store
+    /// fails.
     pub fn create_service_token(&self, name: &str, terms: Terms) -> Result<NewToken, AuthorityError> {
         if terms.scopes.iter().next().is_none() {
             return Err(AuthorityError::NoScope);
@@ -134,7 +140,7 @@ impl Authority {
 }
 
 impl Change {
-    /// The project called `name`, and its id.
+    /// Returns the id and record of the project `name`.
     pub(super) fn project_called(&self, name: &str) -> Result<(String, Project), Failure> {
         let found = self.all(&PROJECTS)?.into_iter().find(|(_, project)| project.name == name);
         Ok(found.ok_or_else(|| AuthorityError::NoProject(name.to_owned()))?)

@@ -1,6 +1,7 @@
-//! The audit: one line for each token minted, refused or revoked (target `voxline::audit`, level info), and counts of
-//! them. It has ids only: no secret, and nothing that a client wrote unless it is known to be an id. `peer`
-//! is the address of the client whose request it was; a line without one is an operator's doing.
+//! The audit log: one line for each token minted, refused or revoked (target `voxline::audit`, level info),
+//! and their counters. A line contains ids only: no secrets, and no client input unless it is known to be an
+//! id. `peer` is the address of the client that made the request; a line without `peer` is an operator's
+//! action.
 
 use std::net::IpAddr;
 
@@ -10,17 +11,17 @@ use tracing::field::{DisplayValue, display};
 use super::AuthorityError;
 use crate::metrics::By;
 
-/// Tells what becomes of tokens.
+/// Writer of the audit log, and counters of its events.
 #[derive(Default)]
 pub(crate) struct Audit {
-    /// By kind.
+    /// Tokens minted, by kind.
     pub(crate) minted: By<Counter>,
-    /// By reason.
+    /// Requests refused, by reason.
     pub(crate) refused: By<Counter>,
 }
 
 impl Audit {
-    /// A token was minted, or a client or project registered.
+    /// Records that a token was minted, or a client or project registered.
     pub(super) fn minted(&self, project: &str, client: Option<&str>, id: &str, peer: Option<IpAddr>) {
         tracing::info!(target: "voxline::audit", project, client, id, peer = shown(peer), "minted");
         let kind = match id.get(..3) {
@@ -32,7 +33,7 @@ impl Audit {
         self.minted.get_or_create(&[("kind", kind)]).inc();
     }
 
-    /// Something was refused; `id` is whose it would have been, where that is known.
+    /// Records a refusal; `id` is the id of the token or client concerned, if known.
     pub(super) fn refused(&self, id: Option<&str>, reason: &AuthorityError, peer: Option<IpAddr>) {
         tracing::info!(target: "voxline::audit", id, %reason, peer = shown(peer), "refused");
         let reason = match reason {
@@ -49,18 +50,18 @@ impl Audit {
         self.refused.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A token, client or project is no longer good.
+    /// Records that a token, client or project was revoked.
     pub(super) fn revoked(&self, project: &str, id: &str, why: &str, peer: Option<IpAddr>) {
         tracing::info!(target: "voxline::audit", project, id, why, peer = shown(peer), "revoked");
     }
 
-    /// A project was disabled, or enabled again.
+    /// Records that a project was disabled or enabled.
     pub(super) fn switched(&self, project: &str, active: bool) {
         tracing::info!(target: "voxline::audit", project, active, "switched");
     }
 }
 
-/// The address as it is written, whichever protocol it came by.
+/// Returns the address for display, with an IPv4-mapped IPv6 address as IPv4.
 fn shown(peer: Option<IpAddr>) -> Option<DisplayValue<IpAddr>> {
     peer.map(|peer| display(peer.to_canonical()))
 }

@@ -1,4 +1,4 @@
-//! Whose a bearer token is.
+//! Verification of bearer tokens.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,29 +9,30 @@ use super::terms::{Scope, Terms};
 use super::{Authority, AuthorityError};
 use voxline::language::Languages;
 
-/// Whose token it is, and what it is good for.
+/// A verified token: its project, and the terms of its use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The token's id: no secret.
+    /// Id of the token, which is no secret.
     pub token: String,
-    /// Whom its use is charged to: the client it was minted for, or the service token itself.
+    /// Id that usage is charged to: the client that the token was minted for, or the service token itself.
     pub holder: String,
-    /// The project's id.
+    /// Id of the project.
     pub project: String,
-    /// What it is good for; everything, where it is no service token.
+    /// Terms of use; unlimited for an access token.
     pub terms: Terms,
-    /// The languages of which one is spoken where the client names none; those of the gateway where absent.
+    /// Candidate languages for a client that names none; the gateway's default if absent.
     pub languages: Option<Languages>,
-    /// How long it still lives; `None` for a service token without an end.
+    /// Remaining lifetime; `None` for a service token that does not expire.
     pub expires_in: Option<Duration>,
     fingerprint: Fingerprint,
 }
 
 impl Authority {
-    /// Whose `token` it is, where that opens `scope` for a client at `peer`. From here on it counts as used.
+    /// Verifies `token` for the service `scope` and a client at `peer`, and records the use of the token.
     ///
     /// # Errors
-    /// As of [`Authority::check`], and [`AuthorityError::Address`] or [`AuthorityError::Scope`].
+    /// Returns the errors of [`Authority::check`], and [`AuthorityError::Address`] or
+    /// [`AuthorityError::Scope`] if the token is not valid for the client's address or for the service.
     pub fn authorise(
         &self,
         token: &str,
@@ -48,7 +49,8 @@ impl Authority {
         Ok(identity)
     }
 
-    /// Whose `token` it is, whatever it opens, for a client at `peer` that only looks: it doesn't count as used.
+    /// Verifies `token` for a client at `peer`, regardless of scope and without recording a use: for
+    /// read-only requests.
     pub(crate) fn admit(&self, token: &str, peer: Option<IpAddr>) -> Result<Identity, AuthorityError> {
         let identity = self.check(token).inspect_err(|error| self.audit.refused(None, error, peer))?;
         if !identity.terms.admit(peer) {
@@ -58,17 +60,19 @@ impl Authority {
         Ok(identity)
     }
 
-    /// Whose `token` it is. Tokens are found by their hash, so the time it takes says nothing about them.
+    /// Verifies `token`. Tokens are looked up by their hash, so the time of the look-up reveals nothing about
+    /// them.
     ///
     /// # Errors
-    /// [`AuthorityError::Token`] where it is unknown, expired or revoked, [`AuthorityError::Inactive`] where its
-    /// project is disabled, or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::Token`] if the token is unknown, expired or revoked,
+    /// [`AuthorityError::Inactive`] if its project is disabled, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn check(&self, token: &str) -> Result<Identity, AuthorityError> {
         self.read(|view| self.identify(view, Fingerprint::of(token)))
     }
 
-    /// The same of a token that was good before. While the store can't be read it stays good: revocations are
-    /// told again once it can.
+    /// Verifies a token again that was valid before. The token stays valid while the store can't be read:
+    /// revocations are announced again once the store is back.
     pub(crate) fn check_again(&self, identity: &Identity) -> Result<Identity, AuthorityError> {
         match self.read(|view| self.identify(view, identity.fingerprint)) {
             Err(AuthorityError::Unavailable { .. }) => Ok(identity.clone()),
@@ -107,7 +111,7 @@ impl Authority {
 
 #[cfg(test)]
 impl Identity {
-    /// Whoever it is, for tests that don't ask.
+    /// Returns a placeholder identity, for tests that don't depend on one.
     pub(crate) fn of_nobody() -> Identity {
         Identity {
             token: "at_nobody".to_owned(),

@@ -1,9 +1,9 @@
-//! The database under the authority's state: transactions, and recovery from a disk that fails.
+//! The database of the authority's state: transactions, and recovery from disk failures.
 //!
-//! After any I/O error redb refuses everything until the database is closed and opened again. So a database
-//! that has failed is dropped, which releases the lock of its file, and opened in place: at once, so that
-//! tokens can be read on a full disk too, and after that with every attempt to write. The outage is over once
-//! a change is on the disk.
+//! After any I/O error redb refuses everything until the database is closed and opened again. So a failed
+//! database is dropped, which releases the lock of its file, and reopened: at once, so that tokens can be
+//! read on a full disk too, and after that with every attempt to write. The outage is over once a change is
+//! on the disk.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,41 +15,43 @@ use super::AuthorityError;
 use super::store::{Change, Failure, View};
 use voxline_support::clock::Clock;
 
-/// The wait after the first failed attempt to write; each further one doubles it.
+/// Wait after the first failed attempt to write; each further failure doubles it.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The longest wait: a gateway takes up its work that long after the disk has room again, at most.
+/// Longest wait: a gateway resumes at most that long after the disk has room again.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// Opens the database anew.
+/// Function that reopens the database.
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
-/// A database that is reopened after its disk has failed.
+/// A database that is reopened after a disk failure.
 pub(super) struct Store {
-    /// `None` in memory, where there is nothing to open again.
+    /// `None` in memory, where there is nothing to reopen.
     opener: Option<Opener>,
-    /// The file, for messages.
+    /// Path of the file, for messages.
     path: String,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    /// Held by a change, and while the database is opened anew: a live write transaction would keep it open.
+    /// Held by a change, and while the database is reopened: a live write transaction would keep the database
+    /// open.
     changing: Mutex<()>,
     outage_began: Notify,
 }
 
 struct State {
-    /// `None` while it can't be opened.
+    /// `None` while the database can't be opened.
     database: Option<Database>,
-    /// Counts the databases opened: a reader's error concerns only the one it has read from.
+    /// Number of times the database was opened: a reader's error concerns only the instance that it has read
+    /// from.
     generation: u64,
     outage: Option<Outage>,
 }
 
-/// The time from a failed write, or read, to the next change that is on the disk.
+/// The period from a failed read or write to the next change that is on the disk.
 #[derive(Debug)]
 struct Outage {
     reason: String,
     failures: u32,
-    /// By the monotonic clock.
+    /// Monotonic time of the next attempt.
     next_attempt: Duration,
 }
 
@@ -65,12 +67,13 @@ impl Store {
         Store { opener, path, clock, state, changing: Mutex::default(), outage_began: Notify::new() }
     }
 
-    /// A panic elsewhere leaves the state whole.
+    /// A panic elsewhere leaves the state consistent, so poisoning is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the state as it is now. Waits for no change, nor for a database that is being opened.
+    /// Runs `look` in a read transaction on the current state. Waits neither for a change nor for the
+    /// database to be reopened.
     pub(super) fn read<T>(
         &self,
         look: impl FnOnce(&View) -> Result<T, Failure>,
@@ -87,8 +90,8 @@ impl Store {
         })
     }
 
-    /// Runs `change` in a transaction, which is on the disk when this returns, or undone where `change` says
-    /// no.
+    /// Runs `change` in a transaction. The transaction is on the disk when this returns, or rolled back if
+    /// `change` fails.
     pub(super) fn write<T>(
         &self,
         change: impl FnOnce(&Change) -> Result<T, Failure>,
@@ -104,7 +107,7 @@ impl Store {
             }
             Err(Failure::Store(error)) if self.is_outage(&error) => {
                 let unavailable = self.fail_writing(&error);
-                // For readers; what becomes of it is told by the next attempt to write.
+                // Reopen for readers; the next attempt to write reports a failure to reopen.
                 let _ = self.reopen();
                 Err(unavailable)
             }
@@ -116,17 +119,17 @@ impl Store {
         let transaction = {
             let state = self.lock();
             let database = state.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
-            // Changes are made one after another: this waits for nobody.
+            // Changes are serialised by `changing`, so this doesn't block.
             database.begin_write().map_err(redb::Error::from)?
         };
         let tx = Change(transaction);
-        // A transaction that is dropped is undone.
+        // A transaction that is dropped is rolled back.
         let answer = change(&tx)?;
         tx.0.commit().map_err(redb::Error::from)?;
         Ok(answer)
     }
 
-    /// Sees to a database that can be written to, or tells when the next attempt to get one is due.
+    /// Ensures that the database is open for writing. Returns the outage if the next attempt isn't due yet.
     fn require_database(&self) -> Result<(), AuthorityError> {
         {
             let state = self.lock();
@@ -141,7 +144,7 @@ impl Store {
         self.reopen().map_err(|error| self.fail_writing(&error))
     }
 
-    /// Opens the database. Only one who holds `changing` may call this.
+    /// Reopens the database. invariant: the caller holds `changing`.
     fn reopen(&self) -> Result<(), redb::Error> {
         let opener = self.opener.as_ref().ok_or(redb::Error::DatabaseClosed)?;
         let database = opener()?;
@@ -151,17 +154,17 @@ impl Store {
         Ok(())
     }
 
-    /// Returns whether the database is of no use after `error` until it has been opened again.
+    /// Returns whether the database is unusable after `error` until it has been reopened.
     fn is_outage(&self, error: &redb::Error) -> bool {
         use redb::Error::{Backend, DatabaseClosed, Io, LockPoisoned, PreviousIo};
         self.opener.is_some()
             && matches!(error, Io(_) | Backend(_) | PreviousIo | DatabaseClosed | LockPoisoned(_))
     }
 
-    /// Drops the database of this generation. The next attempt to write, which opens it anew, is due at once.
+    /// Drops the database of this generation. The next attempt to write, which reopens it, is due at once.
     fn fail_reading(&self, error: &redb::Error, generation: u64) -> AuthorityError {
         let mut state = self.lock();
-        // Another has noticed before, and it has been opened again since.
+        // Otherwise another reader or writer has handled the failure already.
         if state.generation == generation && state.database.is_some() {
             self.note(&mut state, error, Duration::ZERO);
         }
@@ -177,7 +180,8 @@ impl Store {
     }
 
     fn note(&self, state: &mut State, error: &redb::Error, wait: Duration) {
-        // Dropping it releases the lock of the file. After an error redb writes nothing while it closes.
+        // Dropping the database releases the lock of its file. After an error redb writes nothing while it
+        // closes.
         state.database = None;
         let next_attempt = self.clock.monotonic().saturating_add(wait);
         let reason = error.to_string();
@@ -213,13 +217,13 @@ impl Store {
         }
     }
 
-    /// The error that changes are refused with during an outage.
+    /// Returns the error that changes are refused with during an outage.
     pub(super) fn outage(&self) -> Option<AuthorityError> {
         let state = self.lock();
         state.outage.is_some().then(|| self.unavailable(&state))
     }
 
-    /// The wait until the next attempt to end an outage is due.
+    /// Returns the wait until the next attempt to end an outage; `None` without an outage.
     pub(super) fn recovery_wait(&self) -> Option<Duration> {
         let now = self.clock.monotonic();
         self.lock().outage.as_ref().map(|outage| outage.next_attempt.saturating_sub(now))
@@ -232,7 +236,7 @@ impl Store {
         }
     }
 
-    /// Waits until an outage begins, or one goes on after another attempt.
+    /// Waits until an outage begins, or continues after a failed attempt.
     pub(super) async fn outage_began(&self) {
         self.outage_began.notified().await;
     }
@@ -261,7 +265,8 @@ mod tests {
         read().unwrap();
         assert!(store.outage().is_none());
 
-        // A reader that has begun before the database was opened again tells nothing of the new one.
+        // The error of a reader that began before the database was reopened says nothing about the new
+        // instance.
         let late = store.read::<()>(|_| {
             store.read::<()>(|_| Err(fault())).unwrap_err();
             nothing().unwrap();

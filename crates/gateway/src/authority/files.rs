@@ -1,4 +1,4 @@
-//! The files of the state: who may touch them, how a store comes to be, and its backups.
+//! The files of the state: access checks, creation of a store, and backups.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -9,78 +9,78 @@ use redb::{Database, DatabaseError, StorageError};
 use super::store::{Change, Dump};
 use voxline_support::private_file;
 
-/// The store's file.
+/// File name of the store.
 pub(super) const STORE: &str = "authority.redb";
 
-/// Why the files of the state are not used. Each message says what helps.
+/// Reason why the state's files are not used. Each message says what helps.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// Others could replace the store.
+    /// A directory in which other users could replace the store.
     #[error("state directory {path} can be changed by others: run chmod 700 on it, as its owner")]
     ExposedDirectory {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
     },
-    /// Others could read the hashes of secrets, or change what they open.
+    /// A store that other users can read or write: the hashes of secrets, and the permissions they grant.
     #[error("gateway state {path} can be read or written by others: run chmod 600 on it, as its owner")]
     Exposed {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
     },
-    /// The directory or the store is another user's.
+    /// A directory or store that belongs to another user.
     #[error("gateway state {path} belongs to another user: act as that user, or name another directory")]
     NotOurs {
-        /// The directory or the store.
+        /// Path of the directory or store.
         path: PathBuf,
     },
-    /// The name leads elsewhere.
+    /// A store path that is not a regular file.
     #[error("gateway state {path} is not a regular file: put the store itself there, or name its directory")]
     NotAFile {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
     },
-    /// A store was there, and was cut to nothing.
+    /// A store that was truncated to nothing.
     #[error(
         "gateway state {path} is empty, which a store never is: restore a backup, or remove the file to begin without \
          projects and tokens"
     )]
     Empty {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
     },
-    /// The contents are no store.
+    /// A file whose contents are not a store.
     #[error("gateway state {path} is damaged ({reason}): restore a backup")]
     Damaged {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the damage.
         reason: String,
     },
-    /// Another process has the store open.
+    /// A store that another process has open.
     #[error("gateway state {path}: in use by a gateway that is starting or stopping, or by another command")]
     InUse {
-        /// The store.
+        /// Path of the store.
         path: PathBuf,
     },
-    /// There is nothing to back up.
+    /// A directory without a store to back up.
     #[error("no gateway state in {path}")]
     Missing {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
     },
-    /// A backup overwrites nothing.
+    /// A backup file that exists already. A backup overwrites nothing.
     #[error("backup {path} exists already: name another file")]
     BackupExists {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A file can't be read or written.
+    /// A file that can't be read or written.
     #[error("{path}: {reason}")]
     Unusable {
-        /// The file or directory.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         reason: String,
     },
 }
@@ -97,31 +97,31 @@ impl StateError {
             DatabaseError::Storage(StorageError::Io(error)) if !is_nonsense(&error) => {
                 StateError::unusable(&path, error)
             }
-            // Cut off, overwritten, or never a store.
+            // The file is truncated, overwritten, or was never a store.
             error => StateError::Damaged { path, reason: error.to_string() },
         }
     }
 }
 
-/// Returns whether an error says that the file was read, and is no store.
+/// Returns whether an error says that the file was read and is not a store.
 fn is_nonsense(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
-/// Opens the store in `directory`; both are created where missing. Refuses those that others can touch.
+/// Opens the store in `directory`; both are created if missing. Refuses files that other users can access.
 pub(super) fn open(directory: &Path) -> Result<Database, StateError> {
     private_file::create_dir(directory).map_err(|error| StateError::unusable(directory, error))?;
     check_directory(directory)?;
     let path = directory.join(STORE);
     if is_missing(&path)? {
-        // Unless another process is faster, in which case its store is as good.
+        // If another process creates the store first, its store serves as well.
         write_new(&path, Change::create_tables)?;
     }
     check_store(&path)?;
     Database::open(&path).map_err(|error| StateError::of_database(&path, error))
 }
 
-/// Says what [`open`] would refuse, and changes nothing. What is not there yet is in order.
+/// Checks the files as [`open`] does, without changing any. Missing files are accepted.
 pub(super) fn check(directory: &Path) -> Result<(), StateError> {
     if is_missing(directory)? {
         return Ok(());
@@ -131,7 +131,7 @@ pub(super) fn check(directory: &Path) -> Result<(), StateError> {
     if is_missing(&path)? { Ok(()) } else { check_store(&path) }
 }
 
-/// Refuses a directory that has no store.
+/// Refuses a directory without a store.
 pub(crate) fn require_store(directory: &Path) -> Result<(), StateError> {
     if is_missing(&directory.join(STORE))? {
         return Err(StateError::Missing { path: directory.to_owned() });
@@ -139,17 +139,18 @@ pub(crate) fn require_store(directory: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
-/// Refuses a name of a backup that is taken.
+/// Refuses a backup path that exists.
 pub(crate) fn require_no_backup(path: &Path) -> Result<(), StateError> {
     if is_missing(path)? { Ok(()) } else { Err(StateError::BackupExists { path: path.to_owned() }) }
 }
 
 impl Dump {
-    /// Writes a store with these records to the new file `path`, which only its owner can read. It is on the
-    /// disk when this returns.
+    /// Writes a store with these records to the new file `path`, which only its owner can read. The file is
+    /// on the disk when this returns.
     ///
     /// # Errors
-    /// [`StateError::BackupExists`], or [`StateError::Unusable`].
+    /// Returns [`StateError::BackupExists`] if the file exists, or [`StateError::Unusable`] if it can't be
+    /// written.
     pub(crate) fn write(&self, path: &Path) -> Result<(), StateError> {
         if write_new(path, |change| change.restore(self))? {
             Ok(())
@@ -159,15 +160,15 @@ impl Dump {
     }
 }
 
-/// Makes a store, and puts it at `path` once all of it is on the disk: there is no moment at which a crash
-/// leaves half of it there. Returns whether the name was free.
+/// Creates a store, and moves it to `path` once all of it is on the disk: a crash never leaves a partial
+/// store there. Returns whether the path was free.
 fn write_new(path: &Path, fill: impl FnOnce(&Change) -> Result<(), redb::Error>) -> Result<bool, StateError> {
     let error = |error: io::Error| StateError::unusable(path, error);
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    // Its mode is 0600 from the first.
+    // The temporary file has mode 0600 from the start.
     let new = tempfile::Builder::new().prefix(".authority").tempfile_in(directory).map_err(error)?;
     let filled = || -> Result<(), redb::Error> {
         let database = Database::create(new.path())?;
@@ -185,7 +186,7 @@ fn write_new(path: &Path, fill: impl FnOnce(&Change) -> Result<(), redb::Error>)
         Err(failed) => return Err(error(failed.error)),
     }
     if cfg!(unix) {
-        // The name is durable once the directory is.
+        // The new name is durable once the directory is synced.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(error)?;
     }
     Ok(true)
@@ -233,8 +234,8 @@ fn writable_by_others(metadata: &Metadata) -> bool {
     metadata.permissions().mode() & 0o022 != 0
 }
 
-/// Returns whether the owner is this user or root, who can do anything anyway. Root administers the stopped
-/// gateways of other users.
+/// Returns whether the file belongs to this user or to root, who has access anyway. Root is allowed to
+/// administer the stopped gateways of other users.
 #[cfg(unix)]
 fn is_trusted(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,5 @@
-//! The two grants: a client's secret buys a refresh token, and that buys access tokens.
+//! The two OAuth grants: `client_credentials` yields a refresh token, and `refresh_token` yields access
+//! tokens.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -13,36 +14,38 @@ use super::store::{
 use super::terms::Scopes;
 use super::{AtLimit, Authority, AuthorityError, MAX_TOKENS, Refreshing};
 
-/// What the token endpoint grants.
+/// Response of the token endpoint.
 #[derive(Debug)]
 pub struct Granted {
-    /// Buys further access tokens.
+    /// Refresh token, which obtains further access tokens.
     pub refresh_token: SecretString,
-    /// Opens what is in `scopes`.
+    /// Access token, valid for `scopes`.
     pub access_token: SecretString,
-    /// How long the access token lives.
+    /// Lifetime of the access token.
     pub lifetime: Duration,
-    /// What it opens.
+    /// Scopes of the access token.
     pub scopes: Scopes,
 }
 
-/// A granted access token, and what it was granted for.
+/// A granted access token, with the record of its refresh token.
 struct Minted {
     refresh_token: SecretString,
     access_token: SecretString,
-    /// Where the refresh token is kept.
+    /// Key of the refresh token's record.
     slot: String,
     refresh: Refresh,
     access_id: String,
-    /// The ids of tokens that made room.
+    /// Ids of the tokens that were evicted to make room.
     evicted: Vec<String>,
 }
 
 impl Authority {
-    /// The grant `client_credentials`: a new refresh token and its first access token.
+    /// Performs the grant `client_credentials`: a new refresh token and its first access token.
     ///
     /// # Errors
-    /// [`AuthorityError::Client`], [`AuthorityError::Limit`] or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::Client`] if the client or secret is wrong or the project is disabled,
+    /// [`AuthorityError::Limit`] if the project has too many refresh tokens, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn client_credentials(
         &self,
         client_id: &str,
@@ -51,7 +54,7 @@ impl Authority {
         self.client_credentials_for(None, client_id, secret)
     }
 
-    /// The same for a client at `peer`, which the audit names.
+    /// Performs [`Authority::client_credentials`] for a client at `peer`, which the audit log names.
     pub(crate) fn client_credentials_for(
         &self,
         peer: Option<IpAddr>,
@@ -62,7 +65,8 @@ impl Authority {
         let known = self
             .read(|view| admit(view, client_id, &secret))
             .inspect_err(|error| self.audit.refused(None, error, peer))?;
-        // Of those who showed their secret, too, only those who get a token make the disk work.
+        // Check the limit in a read transaction first, so that an authenticated client that gets no token
+        // costs no write.
         let room = self.read(|view| {
             let held = view.under::<Refresh>(&REFRESH, &known.project)?;
             Ok(self.oldest_over(&held).map(drop)?)
@@ -72,20 +76,23 @@ impl Authority {
             .inspect_err(|error| self.audit.refused(Some(client_id), error, peer))
     }
 
-    /// The grant `refresh_token`: a new access token. What becomes of the refresh token is the
-    /// [`Policy`](super::Policy)'s.
+    /// Performs the grant `refresh_token`: a new access token. The [`Policy`](super::Policy) says whether the
+    /// refresh token is kept or rotated.
     ///
-    /// A refresh token that is shown although its successor was used is in two hands, and nobody knows which
-    /// of them is the client's: all that came of its grant is revoked (RFC 9700, section 4.14.2).
+    /// A refresh token that is presented after its successor was used is held by two parties, and the gateway
+    /// can't tell which of them is the client. All tokens of the grant are revoked (RFC 9700, section
+    /// 4.14.2).
     ///
     /// # Errors
-    /// [`AuthorityError::RefreshToken`], [`AuthorityError::Replaced`], [`AuthorityError::Client`] where the project is
-    /// disabled, [`AuthorityError::Limit`], [`AuthorityError::Unavailable`] or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::RefreshToken`] if the token is not one of the client's,
+    /// [`AuthorityError::Replaced`] if the successor of the token was used, [`AuthorityError::Client`] if the
+    /// project is disabled, [`AuthorityError::Limit`] if the refresh token has too many live access tokens,
+    /// or [`AuthorityError::Unavailable`] or [`AuthorityError::Store`] if the store fails.
     pub fn refresh(&self, client_id: &str, refresh_token: SecretString) -> Result<Granted, AuthorityError> {
         self.refresh_for(None, client_id, refresh_token)
     }
 
-    /// The same for a client at `peer`, which the audit names.
+    /// Performs [`Authority::refresh`] for a client at `peer`, which the audit log names.
     pub(crate) fn refresh_for(
         &self,
         peer: Option<IpAddr>,
@@ -108,14 +115,14 @@ impl Authority {
             .inspect_err(|error| self.audit.refused(Some(id_of(&slot)), error, peer))
     }
 
-    /// Ends a refresh token of which a predecessor was used again, with its access tokens.
+    /// Revokes a refresh token, with its access tokens, after one of its predecessors was reused.
     fn end_reused(&self, slot: &str, peer: Option<IpAddr>) -> Result<(), AuthorityError> {
         let ended = self.write(|change| {
             let refresh: Option<Refresh> = change.find(&REFRESH, slot)?;
             change.close_slot(slot)?;
             Ok(refresh)
         })?;
-        // Otherwise another was faster.
+        // `None` if another request has revoked the token first.
         if let Some(refresh) = ended {
             self.audit.revoked(&refresh.project, id_of(slot), "refresh token reused", peer);
             self.revoked.send_replace(());
@@ -123,7 +130,7 @@ impl Authority {
         Ok(())
     }
 
-    /// A new refresh token for the client, and an access token with it.
+    /// Creates a refresh token for the client, with its first access token.
     fn open_slot(&self, change: &Change, client_id: &str, secret: &Fingerprint) -> Result<Minted, Failure> {
         let project = admit(change, client_id, secret)?.project;
         let mut evicted = Vec::new();
@@ -150,12 +157,12 @@ impl Authority {
         self.mint(change, slot, refresh, refresh_token, evicted)
     }
 
-    /// An access token of a refresh token that exists.
+    /// Creates an access token for an existing refresh token.
     fn use_slot(&self, change: &Change, client_id: &str, token: SecretString) -> Result<Minted, Failure> {
         let secret = Fingerprint::of(token.expose_secret());
         let (slot, mut refresh) = usable_slot(change, client_id, &token)?;
         if refresh.next == Some(secret) {
-            // The answer with the successor has arrived: the predecessor is no longer needed.
+            // The client has received the response with the successor: drop the predecessor.
             if let Some(older) = refresh.previous.replace(refresh.secret) {
                 change.forget(&older)?;
             }
@@ -175,7 +182,7 @@ impl Authority {
         self.mint(change, slot, refresh, answer, Vec::new())
     }
 
-    /// A new access token under `slot`, which is kept as `refresh` says. Those that have expired make room first.
+    /// Creates an access token under `slot` and stores `refresh` there, after removing expired access tokens.
     fn mint(
         &self,
         change: &Change,
@@ -215,7 +222,7 @@ impl Authority {
         Ok(Minted { refresh_token, access_token, slot, refresh, access_id, evicted })
     }
 
-    /// The access tokens under the refresh token of this id that have not expired.
+    /// Returns the unexpired access tokens of the refresh token with this id.
     fn live(&self, look: &impl Look, refresh_id: &str) -> Result<Vec<(String, Access)>, Failure> {
         let mut tokens = look.under::<Access>(&ACCESS, refresh_id)?;
         let now = self.now();
@@ -223,7 +230,7 @@ impl Authority {
         Ok(tokens)
     }
 
-    /// Which of the `held` tokens has to go for another, if any.
+    /// Returns the key of the token in `held` to evict before another is added; `None` if there is room.
     fn oldest_over<T: Numbered>(&self, held: &[(String, T)]) -> Result<Option<String>, AuthorityError> {
         match self.policy.at_limit {
             _ if held.len() < MAX_TOKENS => Ok(None),
@@ -235,7 +242,7 @@ impl Authority {
         }
     }
 
-    /// Writes the audit of what was granted, and hands it out.
+    /// Writes the audit log of a grant, and builds the response.
     fn tell(&self, minted: Minted, with_slot: bool, peer: Option<IpAddr>) -> Granted {
         let Minted { refresh_token, access_token, slot, refresh, access_id, evicted } = minted;
         for id in &evicted {
@@ -252,7 +259,7 @@ impl Authority {
     }
 }
 
-/// Tokens that a limit counts, in the order of their making.
+/// Tokens subject to a limit, numbered in the order of minting.
 trait Numbered {
     const NAME: &str;
 
@@ -275,7 +282,8 @@ impl Numbered for Access {
     }
 }
 
-/// Compared in place of a client that is unknown, so that it takes the way and the time of a wrong secret.
+/// Record compared in place of an unknown client, so that an unknown id takes the same path and time as a
+/// wrong secret.
 static NOBODY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     encode(&Client {
         project: random_id("pr_"),
@@ -284,7 +292,7 @@ static NOBODY: LazyLock<Vec<u8>> = LazyLock::new(|| {
     })
 });
 
-/// The client with this id and secret, of a project that is active.
+/// Returns the client with this id and secret, if its project is enabled.
 fn admit(look: &impl Look, client_id: &str, secret: &Fingerprint) -> Result<Client, Failure> {
     let client = look.find_or(&CLIENTS, client_id, &NOBODY)?;
     if !client.secret.is(secret) {
@@ -301,13 +309,13 @@ fn require_active(look: &impl Look, project: &str) -> Result<(), Failure> {
     }
 }
 
-/// The grant that the client's refresh token is of, be it still good or not.
+/// Returns the grant of the client's refresh token, whether or not the token is still valid.
 fn find_slot(look: &impl Look, client_id: &str, token: &SecretString) -> Result<(String, Refresh), Failure> {
     let key = look.key_of(&Fingerprint::of(token.expose_secret()))?;
     let key = key.filter(|key| id_of(key).starts_with("rt_"));
     let known = match key {
         Some(key) => look.find::<Refresh>(&REFRESH, &key)?.map(|refresh| (key, refresh)),
-        // Nothing is kept of those before the last. There are 25 grants at most that may have made it.
+        // Only the last predecessor's hash is kept. At most 25 grants may have issued an older token.
         None => match look.find::<Client>(&CLIENTS, client_id)? {
             Some(client) => {
                 let slots = look.under::<Refresh>(&REFRESH, &client.project)?;
@@ -320,7 +328,7 @@ fn find_slot(look: &impl Look, client_id: &str, token: &SecretString) -> Result<
     Ok(slot.ok_or(AuthorityError::RefreshToken)?)
 }
 
-/// The same, where the token buys something.
+/// Returns the grant of the client's refresh token, if the token is still valid and its project enabled.
 fn usable_slot(
     look: &impl Look,
     client_id: &str,

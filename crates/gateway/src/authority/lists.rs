@@ -1,4 +1,5 @@
-//! What there is, as told to an operator: the oldest first. No secret is known here.
+//! Lists of projects, clients, tokens and usage for operators. Entries contain no secrets, and come oldest
+//! first, except usage.
 
 use std::collections::HashMap;
 
@@ -13,93 +14,93 @@ use super::usage::Amount;
 use super::{Authority, AuthorityError};
 use voxline::language::Languages;
 
-/// A project. Times are milliseconds since the Unix epoch, here and in what follows.
+/// A project. Times are in milliseconds since the Unix epoch, here and in the other entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectEntry {
-    /// Its id.
+    /// Id of the project.
     pub id: String,
-    /// Its name.
+    /// Name of the project.
     pub name: String,
-    /// Whether its tokens are good.
+    /// `true` if the project is enabled, so that its tokens are valid.
     pub active: bool,
-    /// The languages of which one is spoken where a client names none; those of the gateway where absent.
+    /// Candidate languages for a client that names none; the gateway's default if absent.
     #[serde(default)]
     pub languages: Option<Languages>,
-    /// When it was registered.
+    /// Time of registration.
     pub created: u64,
-    /// How many clients it has.
+    /// Number of clients.
     pub clients: usize,
-    /// How many refresh tokens it has, of 25.
+    /// Number of refresh tokens, of at most 25.
     pub refresh_tokens: usize,
-    /// How many service tokens it has.
+    /// Number of service tokens.
     pub service_tokens: usize,
 }
 
 /// A client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientEntry {
-    /// The client id.
+    /// Client id.
     pub id: String,
-    /// The name of its project.
+    /// Name of the client's project.
     pub project: String,
-    /// When it was registered.
+    /// Time of registration.
     pub created: u64,
-    /// When a token of it was last used.
+    /// Time of the last use of any of the client's tokens.
     pub last_used: Option<u64>,
-    /// How many refresh tokens it has.
+    /// Number of refresh tokens.
     pub refresh_tokens: usize,
 }
 
 /// A refresh token or an access token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenEntry {
-    /// Its id: `rt_…` or `at_…`.
+    /// Id of the token: `rt_…` or `at_…`.
     pub id: String,
-    /// The name of its project.
+    /// Name of the token's project.
     pub project: String,
-    /// The client it was granted to.
+    /// Id of the client that the token was granted to.
     pub client: String,
-    /// The refresh token that an access token was bought with.
+    /// Id of the refresh token that an access token was granted with.
     pub refresh_token: Option<String>,
-    /// When it was granted.
+    /// Time of the grant.
     pub created: u64,
-    /// When a refresh token was last used.
+    /// Time of the last use of a refresh token.
     pub last_used: Option<u64>,
-    /// When an access token expires.
+    /// Expiry time of an access token.
     pub expires: Option<u64>,
-    /// What it opens.
+    /// Scopes of the token.
     pub scopes: Scopes,
 }
 
 /// A service token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceTokenEntry {
-    /// Its id: `st_…`.
+    /// Id of the token: `st_…`.
     pub id: String,
-    /// The name of its project.
+    /// Name of the token's project.
     pub project: String,
-    /// When it was minted.
+    /// Time of minting.
     pub created: u64,
-    /// When it was last used.
+    /// Time of the last use.
     pub last_used: Option<u64>,
-    /// When it expires.
+    /// Expiry time.
     pub expires: Option<u64>,
-    /// What it is good for.
+    /// Terms of use.
     pub terms: Terms,
 }
 
-/// What a client or a service token has used, also where it has been revoked since.
+/// Usage of a client or service token, including those revoked since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageEntry {
-    /// The client id, or the id of the service token.
+    /// Client id, or id of the service token.
     pub id: String,
-    /// The name of its project; its id, where the project has been revoked since.
+    /// Name of the project; its id if the project has been revoked since.
     pub project: String,
-    /// On this day of UTC.
+    /// Usage on the current UTC day.
     pub today: Amount,
-    /// In all.
+    /// Total usage.
     pub total: Amount,
-    /// When it last used anything.
+    /// Time of the last use.
     pub last_used: u64,
 }
 
@@ -107,10 +108,10 @@ pub struct UsageEntry {
 type Projects = HashMap<String, Project>;
 
 impl Authority {
-    /// All projects.
+    /// Lists all projects.
     ///
     /// # Errors
-    /// [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::Store`] or [`AuthorityError::Unavailable`] if the store fails.
     pub fn projects(&self) -> Result<Vec<ProjectEntry>, AuthorityError> {
         self.read(|view| {
             let clients = view.all::<Client>(&CLIENTS)?;
@@ -138,16 +139,17 @@ impl Authority {
         })
     }
 
-    /// The name of the project with that id.
+    /// Returns the name of the project with this id.
     pub(crate) fn project_name(&self, id: &str) -> Result<String, AuthorityError> {
         let project: Option<Project> = self.read(|view| Ok(view.find(&PROJECTS, id)?))?;
         project.map(|project| project.name).ok_or(AuthorityError::Token)
     }
 
-    /// The clients of the project called `name`, or of all.
+    /// Lists the clients of the project `name`, or of all projects.
     ///
     /// # Errors
-    /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoProject`] if there is no such project, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn clients(&self, name: Option<&str>) -> Result<Vec<ClientEntry>, AuthorityError> {
         self.read(|view| {
             let projects = projects(view, name)?;
@@ -167,10 +169,12 @@ impl Authority {
         })
     }
 
-    /// The refresh and access tokens of the project called `name`, or of all. Access tokens that have expired are gone.
+    /// Lists the refresh and access tokens of the project `name`, or of all projects, without expired access
+    /// tokens.
     ///
     /// # Errors
-    /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoProject`] if there is no such project, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn tokens(&self, name: Option<&str>) -> Result<Vec<TokenEntry>, AuthorityError> {
         let now = self.now();
         self.read(|view| {
@@ -208,10 +212,11 @@ impl Authority {
         })
     }
 
-    /// The service tokens of the project called `name`, or of all.
+    /// Lists the service tokens of the project `name`, or of all projects.
     ///
     /// # Errors
-    /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoProject`] if there is no such project, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn service_tokens(&self, name: Option<&str>) -> Result<Vec<ServiceTokenEntry>, AuthorityError> {
         self.read(|view| {
             let projects = projects(view, name)?;
@@ -232,10 +237,11 @@ impl Authority {
         })
     }
 
-    /// What was used by the clients and service tokens of the project called `name`, or of all.
+    /// Lists the usage of the clients and service tokens of the project `name`, or of all projects.
     ///
     /// # Errors
-    /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoProject`] if there is no such project, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn usage(&self, name: Option<&str>) -> Result<Vec<UsageEntry>, AuthorityError> {
         let projects = self.read(|view| projects(view, name))?;
         let now = self.now();
@@ -253,7 +259,7 @@ impl Authority {
     }
 }
 
-/// The project called `name`, or all.
+/// Returns the project `name`, or all projects.
 fn projects(view: &View, name: Option<&str>) -> Result<Projects, Failure> {
     let mut all: Projects = view.all(&PROJECTS)?.into_iter().collect();
     if let Some(name) = name {

@@ -1,7 +1,8 @@
-//! Who may use the gateway: projects, their clients, and the tokens minted for them.
+//! Authentication and authorisation: projects, their clients, and the tokens minted for them.
 //!
-//! All state is in one transactional store; a change is on the disk before it is answered, apart from what is counted
-//! (see [`Authority::keep_usage`]). What is refused changes nothing, and so costs no write.
+//! All state is in one transactional store. A change is on the disk before the request is answered, apart
+//! from usage counts (see [`Authority::keep_usage`]). A refused request changes nothing, and so costs no
+//! write.
 
 mod administration;
 mod audit;
@@ -41,131 +42,132 @@ use self::usage::Meter;
 pub use self::usage::{Amount, Exhausted};
 use voxline_support::clock::Clock;
 
-/// The documented limit of refresh tokens a project, and of live access tokens a refresh token.
+/// Documented limit of refresh tokens per project, and of live access tokens per refresh token.
 pub const MAX_TOKENS: usize = 25;
 
-/// Why the authority says no, or can't say anything.
+/// A refused request, or a failure of the authority's state.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {
-    /// The files of the state are not to be used.
+    /// Unusable state files.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The store can't be opened, read or written.
+    /// A store that can't be opened, read or written.
     #[error("gateway state {path}: {reason}")]
     Store {
-        /// The store.
+        /// Path of the store.
         path: String,
-        /// Why.
+        /// Cause of the failure.
         reason: String,
     },
-    /// The disk has failed the store, which is tried again.
+    /// A store whose disk has failed. The store is reopened later.
     #[error("gateway state {path} is unavailable: {reason}; the next attempt is in {} s", .wait.as_secs())]
     Unavailable {
-        /// The store.
+        /// Path of the store.
         path: String,
         /// Error of the disk.
         reason: String,
-        /// Time until the next attempt is due, a second at least.
+        /// Time until the next attempt is due, at least one second.
         wait: Duration,
     },
-    /// A later version has written the store.
+    /// A store written by a later version.
     #[error(
         "gateway state {path} has format {format}, and this version of voxline knows formats up to {FORMAT}: use the \
          version that wrote it"
     )]
     Newer {
-        /// The store.
+        /// Path of the store.
         path: String,
-        /// Its format.
+        /// Format of the store.
         format: u64,
     },
-    /// A version before the first release has written the store.
+    /// A store written by a version before the first release.
     #[error(
         "gateway state {path} was made by another version of voxline, before its first release: remove it to begin \
          without projects and tokens"
     )]
     TooOld {
-        /// The store.
+        /// Path of the store.
         path: String,
     },
-    /// No such client, the secret is not its, or its project is disabled.
+    /// Unknown client, wrong client secret, or disabled project.
     #[error("client id or secret is wrong")]
     Client,
-    /// No such refresh token of this client.
+    /// Unknown refresh token, or a refresh token of another client.
     #[error("refresh token is unknown")]
     RefreshToken,
-    /// A refresh token whose successor was used already. All that came of its grant is revoked.
+    /// A refresh token whose successor has been used. All tokens of the grant are revoked.
     #[error("refresh token was replaced and its successor used: all tokens of its grant are revoked")]
     Replaced,
-    /// The project's tokens are used up.
+    /// The limit of tokens is reached.
     #[error("limit of {MAX_TOKENS} {0} reached")]
     Limit(&'static str),
-    /// A bearer token that is not known, or not any more.
+    /// An unknown, expired or revoked bearer token.
     #[error("token is unknown or expired")]
     Token,
-    /// What the token or client belongs to is disabled.
+    /// The project of the token or client is disabled.
     #[error("project is inactive")]
     Inactive,
-    /// A token that is good for other services.
+    /// A token without the scope that the request needs.
     #[error("token has no scope {}", .0.name())]
     Scope(Scope),
-    /// A token that is good for other networks.
+    /// A token that may not be used from the client's network.
     #[error("token is not for this address")]
     Address,
-    /// A name that can't be printed on one line.
+    /// A project name that can't be printed on one line.
     #[error("name of a project should have 1 to 100 characters, none of them a control character")]
     ProjectName,
-    /// A service token that would open nothing.
+    /// A service token without any scope.
     #[error("a service token should have a scope")]
     NoScope,
-    /// A name that is taken.
+    /// A project name that is taken.
     #[error("project '{0}' exists already")]
     ProjectExists(String),
-    /// A name that is not.
+    /// An unknown project name.
     #[error("no project '{0}'")]
     NoProject(String),
-    /// A client that is not.
+    /// An unknown client id.
     #[error("no client '{0}'")]
     NoClient(String),
-    /// A token that is not.
+    /// An unknown token id.
     #[error("no token '{0}'")]
     NoToken(String),
 }
 
-/// What happens to one token more than there may be. The documentation doesn't say.
+/// Behaviour when a token would exceed the limit. The documentation of the original service doesn't say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AtLimit {
-    /// It is refused.
+    /// Refuse the new token.
     #[default]
     Refuse,
-    /// The oldest makes room for it.
+    /// Revoke the oldest token to make room.
     Evict,
 }
 
-/// What a refresh does to the refresh token.
+/// Effect of a refresh on the refresh token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Refreshing {
-    /// It stays the same, as documented.
+    /// Keep the refresh token, as documented.
     #[default]
     Keep,
-    /// A successor takes its place. The old one stays good until the new one is used, since an answer may be lost.
+    /// Replace the refresh token by a successor. The old token stays valid until the successor is used, since
+    /// a response may be lost.
     Rotate,
 }
 
-/// What an operator may decide about tokens.
+/// Token policy, set by the operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// What happens at the 26th token.
+    /// Behaviour at the 26th token.
     pub at_limit: AtLimit,
-    /// What a refresh does.
+    /// Effect of a refresh on the refresh token.
     pub refreshing: Refreshing,
 }
 
-/// Mints, keeps and checks tokens.
+/// The token authority: mints, stores and verifies tokens.
 pub struct Authority {
     store: Store,
-    /// Where the store is; `None` where it is in memory.
+    /// Directory of the store; `None` for a store in memory.
     directory: Option<PathBuf>,
     lifetime: Duration,
     policy: Policy,
@@ -176,45 +178,47 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// The authority whose state is in `directory`, which is created where missing. Access tokens it mints live for
-    /// `lifetime`.
+    /// Opens the authority whose state is in `directory`. The directory is created if it is missing. Access
+    /// tokens live for `lifetime`.
     ///
     /// # Errors
-    /// [`AuthorityError::State`] where others could touch the files, another process has them open, or they
-    /// are damaged; [`AuthorityError::Newer`], [`AuthorityError::TooOld`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::State`] if other users could access the files, another process has them
+    /// open, or they are damaged. Returns [`AuthorityError::Newer`] or [`AuthorityError::TooOld`] if another
+    /// version wrote the store, and [`AuthorityError::Store`] if the store can't be read or written.
     pub fn open(
         directory: &Path,
         lifetime: Duration,
         clock: Arc<dyn Clock>,
     ) -> Result<Authority, AuthorityError> {
         let (store, path) = (files::open(directory)?, directory.join(STORE));
-        // A store that has vanished meanwhile is not replaced by an empty one.
+        // invariant: a store that has vanished meanwhile is not replaced by an empty one.
         let opener: Opener = Box::new(move || Database::open(&path));
         Authority::with_store(store, Some(opener), Some(directory.to_owned()), lifetime, clock)
     }
 
-    /// Says why [`Authority::open`] would refuse the files in `directory`, without opening or changing any.
+    /// Checks the files in `directory` as [`Authority::open`] does, without opening or changing them.
     ///
     /// # Errors
-    /// [`StateError`].
+    /// Returns the [`StateError`] with which [`Authority::open`] would refuse the files.
     pub fn check_files(directory: &Path) -> Result<(), StateError> {
         files::check(directory)
     }
 
-    /// An authority that forgets everything with the process: for a gateway inside one command.
+    /// Creates an authority in memory, whose state is lost when the process ends: for a gateway inside one
+    /// command.
     ///
     /// # Errors
-    /// [`AuthorityError::Store`] where there is no memory for it.
+    /// Returns [`AuthorityError::Store`] if there is no memory for the store.
     pub fn in_memory(lifetime: Duration, clock: Arc<dyn Clock>) -> Result<Authority, AuthorityError> {
         let store = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
         let store = store.map_err(|e| unusable(None, e.to_string()))?;
         Authority::with_store(store, None, None, lifetime, clock)
     }
 
-    /// An authority whose state is on a disk of the caller's: for tests of disks that fail.
+    /// Creates an authority whose state is on the caller's disk: for tests of disk failures.
     ///
     /// # Errors
-    /// [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::Store`] if the store can't be created.
     #[cfg(feature = "test-util")]
     pub fn on_disk(
         disk: impl redb::StorageBackend + Clone,
@@ -242,7 +246,8 @@ impl Authority {
         Ok(Authority { meter, ..authority })
     }
 
-    /// Creates the tables, or brings them up to this format: a store that is as it should be is not written.
+    /// Creates the tables, or migrates them to the current format. A store in the current format is not
+    /// written.
     fn prepare(&self) -> Result<(), AuthorityError> {
         let path = || name_of(self.directory());
         match self.read(|view| Ok(view.format()?))? {
@@ -258,87 +263,89 @@ impl Authority {
         }
     }
 
-    /// The same, by this policy.
+    /// Replaces the token policy.
     #[must_use]
     pub fn with_policy(self, policy: Policy) -> Authority {
         Authority { policy, ..self }
     }
 
-    /// Where its state is; `None` where that is in memory.
+    /// Returns the directory of the state; `None` for a state in memory.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 
-    /// Changes whenever something is revoked: whoever lives by a token then checks it again.
+    /// Returns a receiver that changes whenever a token is revoked. Sessions then verify their tokens again.
     pub(super) fn revocations(&self) -> watch::Receiver<()> {
         self.revoked.subscribe()
     }
 
-    /// What became of tokens.
+    /// Returns the audit log and its counters.
     pub(super) fn audit(&self) -> &Audit {
         &self.audit
     }
 
-    /// The clock by which tokens end.
+    /// Returns the clock by which tokens expire.
     pub(super) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the current time in milliseconds since the Unix epoch.
     fn now(&self) -> u64 {
         u64::try_from(self.clock.unix().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Looks at the state as it is now.
+    /// Runs `look` in a read transaction on the current state.
     fn read<T>(&self, look: impl FnOnce(&View) -> Result<T, Failure>) -> Result<T, AuthorityError> {
         self.store.read(look)
     }
 
-    /// Runs `change` in a transaction, which is on the disk when this returns, or undone where `change` says no.
+    /// Runs `change` in a transaction. The transaction is on the disk when this returns, or rolled back if
+    /// `change` fails.
     fn write<T>(&self, change: impl FnOnce(&Change) -> Result<T, Failure>) -> Result<T, AuthorityError> {
         let was_out = self.store.recovery_wait().is_some();
         let answer = self.store.write(change)?;
         if was_out {
-            // Tokens that could not be checked again meanwhile are checked now.
+            // Verify the tokens that could not be verified during the outage.
             self.revoked.send_replace(());
         }
         Ok(answer)
     }
 
-    /// All records, as of one moment.
+    /// Returns a consistent snapshot of all records.
     ///
     /// # Errors
-    /// [`AuthorityError::Store`] or [`AuthorityError::Unavailable`].
+    /// Returns [`AuthorityError::Store`] or [`AuthorityError::Unavailable`] if the store fails.
     pub fn dump(&self) -> Result<Dump, AuthorityError> {
         let dump = self.read(|view| Ok(view.dump()?))?;
-        // What was used and not yet written is in memory.
+        // Usage that is not written yet is in memory only.
         Ok(dump.with_usage(self.meter.all()))
     }
 
-    /// The error of the disk that keeps the state from being changed, while there is one.
+    /// Returns the disk error that keeps the state from being changed; `None` without an outage.
     #[must_use]
     pub fn outage(&self) -> Option<AuthorityError> {
         self.store.outage()
     }
 
-    /// The time after which [`Authority::keep_usage`] tries again to end an outage.
+    /// Returns the time until [`Authority::keep_usage`] tries again to end an outage; `None` without an
+    /// outage.
     pub(super) fn recovery_wait(&self) -> Option<Duration> {
         self.store.recovery_wait()
     }
 
-    /// Makes the next attempt to end an outage due now, for one who can't wait.
+    /// Makes the next attempt to end an outage due now, for a caller that can't wait.
     pub(super) fn retry_now(&self) {
         self.store.retry_now();
     }
 
-    /// Waits until the disk has failed the store.
+    /// Waits until the store's disk has failed.
     pub(super) async fn outage_began(&self) {
         self.store.outage_began().await;
     }
 }
 
-/// The store's name in messages.
+/// Returns the store's name for messages.
 fn name_of(directory: Option<&Path>) -> String {
     directory.map_or("in memory".to_owned(), |directory| directory.join(STORE).display().to_string())
 }

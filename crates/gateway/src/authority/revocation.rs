@@ -1,4 +1,4 @@
-//! How tokens, clients and projects end before their time.
+//! Revocation of tokens, clients and projects.
 
 use std::net::IpAddr;
 
@@ -12,16 +12,17 @@ use super::store::{
 use super::{Authority, AuthorityError};
 
 impl Authority {
-    /// Ends the token that a client shows, by the way of RFC 7009: a refresh token with its access tokens, or one
-    /// access token. What is unknown, or another client's, is left as it is. Whether there was something to end.
+    /// Revokes the token that a client presents, as RFC 7009 says: a refresh token with its access tokens, or
+    /// one access token. An unknown token, or a token of another client, is left alone. Returns whether a
+    /// token was revoked.
     ///
     /// # Errors
-    /// [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::Store`] or [`AuthorityError::Unavailable`] if the store fails.
     pub fn revoke_shown(&self, client_id: &str, token: &SecretString) -> Result<bool, AuthorityError> {
         self.revoke_shown_for(None, client_id, token)
     }
 
-    /// The same for a client at `peer`, which the audit names.
+    /// Performs [`Authority::revoke_shown`] for a client at `peer`, which the audit log names.
     pub(crate) fn revoke_shown_for(
         &self,
         peer: Option<IpAddr>,
@@ -35,10 +36,12 @@ impl Authority {
         Ok(true)
     }
 
-    /// Ends the token with this id: a refresh token with its access tokens, an access token, or a service token.
+    /// Revokes the token with this id: a refresh token with its access tokens, an access token, or a service
+    /// token.
     ///
     /// # Errors
-    /// [`AuthorityError::NoToken`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoToken`] if there is no such token, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn revoke_token(&self, id: &str) -> Result<(), AuthorityError> {
         let project = self.write(|change| {
             let key = key_of_id(change, id)?.ok_or_else(|| AuthorityError::NoToken(id.to_owned()))?;
@@ -48,10 +51,11 @@ impl Authority {
         Ok(())
     }
 
-    /// Ends a client with all its tokens.
+    /// Revokes a client with all its tokens.
     ///
     /// # Errors
-    /// [`AuthorityError::NoClient`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoClient`] if there is no such client, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn revoke_client(&self, client_id: &str) -> Result<(), AuthorityError> {
         let project = self.write(|change| {
             let client: Option<Client> = change.find(&CLIENTS, client_id)?;
@@ -63,10 +67,11 @@ impl Authority {
         Ok(())
     }
 
-    /// Ends a project with its clients and all their tokens. What it used stays known.
+    /// Revokes a project with its clients and all their tokens. The usage of the project is kept.
     ///
     /// # Errors
-    /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoProject`] if there is no such project, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn revoke_project(&self, name: &str) -> Result<(), AuthorityError> {
         let project = self.write(|change| {
             let (project, _) = change.project_called(name)?;
@@ -85,10 +90,12 @@ impl Authority {
         Ok(())
     }
 
-    /// Disables a project, or enables it again. Its tokens are kept, and refused for as long as it is disabled.
+    /// Disables or enables a project. A disabled project keeps its tokens, which are refused until it is
+    /// enabled again.
     ///
     /// # Errors
-    /// [`AuthorityError::NoProject`], or [`AuthorityError::Store`].
+    /// Returns [`AuthorityError::NoProject`] if there is no such project, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
     pub fn set_active(&self, name: &str, active: bool) -> Result<(), AuthorityError> {
         let project = self.write(|change| {
             let (id, project) = change.project_called(name)?;
@@ -107,7 +114,7 @@ impl Authority {
 }
 
 impl Change {
-    /// Ends the token with this key, whatever it is. Its project.
+    /// Revokes the token with this key, of any kind, and returns the id of its project.
     fn end_token(&self, key: &str) -> Result<String, Failure> {
         let gone = || AuthorityError::NoToken(id_of(key).to_owned());
         if let Some(refresh) = self.find::<Refresh>(&REFRESH, key)? {
@@ -132,7 +139,7 @@ impl Change {
         self.remove(&CLIENTS, client_id)
     }
 
-    /// Ends a refresh token with its access tokens.
+    /// Revokes a refresh token with its access tokens.
     pub(super) fn close_slot(&self, slot: &str) -> Result<(), redb::Error> {
         let Some(refresh) = self.find::<Refresh>(&REFRESH, slot)? else { return Ok(()) };
         for secret in [Some(refresh.secret), refresh.next, refresh.previous].iter().flatten() {
@@ -155,7 +162,7 @@ impl Change {
     }
 }
 
-/// The key of the client's token with this hash.
+/// Returns the key of the token with this hash, if the token is the client's.
 fn shown(look: &impl Look, client_id: &str, secret: &Fingerprint) -> Result<Option<String>, Failure> {
     let Some(key) = look.key_of(secret)? else { return Ok(None) };
     let refresh: Option<Refresh> = look.find(&REFRESH, &key)?;
@@ -164,7 +171,7 @@ fn shown(look: &impl Look, client_id: &str, secret: &Fingerprint) -> Result<Opti
     Ok(owner.filter(|owner| owner == client_id).map(|_| key))
 }
 
-/// The key of the token with this id.
+/// Returns the key of the token with this id.
 fn key_of_id(look: &impl Look, id: &str) -> Result<Option<String>, redb::Error> {
     let mut keys = look.keys(&REFRESH)?;
     keys.extend(look.keys(&ACCESS)?);

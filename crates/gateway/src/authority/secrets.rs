@@ -1,8 +1,8 @@
-//! Secrets and ids: where they come from, and how they look.
+//! Generation and format of secrets and ids.
 //!
-//! A secret is 256 random bits behind a prefix that says what it opens, so that a scanner finds one in a place where
-//! none should be. It is kept as SHA-256 only: there is nothing to guess, and no need for a slow hash. An id is no
-//! secret: it names a token in lists, in the audit and to revoke it.
+//! A secret is 256 random bits behind a prefix for its kind, so that a secret scanner finds one in a place
+//! where none should be. Only the SHA-256 of a secret is kept: it can't be guessed, so no slow hash is
+//! needed. An id is no secret: it names a token in lists, in the audit log and for revocation.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// What each secret of a client begins with.
+/// Prefix of client secrets.
 pub const CLIENT_PREFIX: &str = "vxc_";
-/// What each refresh token begins with.
+/// Prefix of refresh tokens.
 pub const REFRESH_PREFIX: &str = "vxr_";
-/// What each access token begins with.
+/// Prefix of access tokens.
 pub const ACCESS_PREFIX: &str = "vxa_";
-/// What each service token begins with.
+/// Prefix of service tokens.
 pub const SERVICE_PREFIX: &str = "vxs_";
-/// What each key of a session begins with.
+/// Prefix of session keys.
 pub const RESUME_PREFIX: &str = "vxk_";
 
-/// The SHA-256 of a secret. What finds a token is still nothing to print.
+/// The SHA-256 of a secret. Its debug output is redacted, since it is the key of the token's look-up.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint(pub(super) [u8; 32]);
 
@@ -31,7 +31,7 @@ impl Fingerprint {
         Fingerprint(Sha256::digest(secret).into())
     }
 
-    /// Whether both are of one secret, in a time that says nothing of either.
+    /// Returns whether both fingerprints are equal, in constant time.
     pub(crate) fn is(&self, other: &Fingerprint) -> bool {
         self.0.ct_eq(&other.0).into()
     }
@@ -43,12 +43,12 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// The length of the random part of a secret: 256 bits, five to a character.
+/// Length of the random part of a secret: 256 bits at five bits per character.
 const SECRET_LENGTH: usize = 52;
-/// The length of the tag that names a refresh token's grant: 80 bits, so that nobody guesses one.
+/// Length of the tag that identifies a refresh token's grant: 80 bits, so that a tag can't be guessed.
 const TAG_BYTES: usize = 10;
 
-/// Random bits from which the refresh tokens of a grant are made. See [`Seed::successor`].
+/// The random seed of a grant's refresh tokens. See [`Seed::successor`].
 #[derive(Serialize, Deserialize)]
 pub(super) struct Seed([u8; 32]);
 
@@ -62,16 +62,16 @@ impl Seed {
         self.tagged(&base32(&random_bytes::<32>()))
     }
 
-    /// The refresh token that follows `token`: always the same one, so that a client that asks again, since it lost the
-    /// answer or asked twice at once, has one successor and not several. Whoever has only the token, or only the seed,
-    /// can't know it.
+    /// Returns the refresh token that follows `token`. The successor is deterministic, so that a client that
+    /// repeats a request, since the response was lost or two requests ran at once, has one successor and not
+    /// several. Neither the token nor the seed alone reveals the successor.
     pub(super) fn successor(&self, token: &SecretString) -> SecretString {
         let digest = Sha256::new().chain_update(self.0).chain_update(token.expose_secret()).finalize();
         self.tagged(&base32(&digest))
     }
 
-    /// Returns whether `token` is of this grant, however long ago it was replaced. No list of old tokens is
-    /// kept for that.
+    /// Returns whether `token` belongs to this grant, however long ago it was replaced. No list of old tokens
+    /// is needed.
     pub(super) fn has_made(&self, token: &SecretString) -> bool {
         let body = token.expose_secret().strip_prefix(REFRESH_PREFIX);
         let parts = body.and_then(|body| body.split_at_checked(SECRET_LENGTH));
@@ -83,23 +83,23 @@ impl Seed {
     }
 
     fn tag(&self, secret: &str) -> String {
-        // The label keeps these hashes apart from those that are successors.
+        // The label separates these hashes from those of successors.
         let hash = Sha256::new().chain_update("grant of a refresh token").chain_update(self.0);
         base32(&hash.chain_update(secret).finalize()[..TAG_BYTES])
     }
 }
 
-/// A new secret with this prefix.
+/// Returns a new secret with this prefix.
 pub(crate) fn random_secret(prefix: &str) -> SecretString {
     SecretString::from(format!("{prefix}{}", base32(&random_bytes::<32>())))
 }
 
-/// A new id of this kind: 80 bits, so that no two are ever the same.
+/// Returns a new id of this kind: 80 random bits, so that ids don't collide.
 pub(super) fn random_id(kind: &str) -> String {
     format!("{kind}{}", base32(&random_bytes::<10>()))
 }
 
-/// A new client id, in the shape that the service's documentation shows.
+/// Returns a new client id, in the format that the service's documentation shows.
 pub(super) fn random_client_id() -> String {
     let digits = u64::from_le_bytes(random_bytes()) % 10_000_000_000;
     let mut name = base32(&random_bytes::<14>());
@@ -107,7 +107,7 @@ pub(super) fn random_client_id() -> String {
     format!("mcs{digits:010}.voice.{name}")
 }
 
-/// Five bits a character, without padding (the alphabet of RFC 4648 in lower case).
+/// Encodes five bits per character, without padding (the alphabet of RFC 4648 in lower case).
 fn base32(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let bit = |index: usize| bytes.get(index / 8).is_some_and(|byte| byte >> (7 - index % 8) & 1 == 1);
@@ -118,7 +118,8 @@ fn base32(bytes: &[u8]) -> String {
     (0..8 * bytes.len()).step_by(5).map(character).collect()
 }
 
-/// From the system's generator. Without it no secret can be made, and the process must not go on.
+/// Returns random bytes of the system's generator. Without the generator no secret can be made, and the
+/// process panics.
 #[expect(clippy::disallowed_methods, reason = "this is where the gateway's secrets and ids come from")]
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -175,7 +176,7 @@ mod tests {
             }
             token = seed.successor(&token);
         }
-        // Those made before grants had tags.
+        // Tokens minted before grants had tags.
         assert!(!seed.has_made(&random_secret(REFRESH_PREFIX)));
     }
 }

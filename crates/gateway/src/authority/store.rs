@@ -1,8 +1,8 @@
 //! The authority's state on disk: its tables, its records, and the two kinds of transaction.
 //!
-//! What belongs to something is kept under it: a refresh token has the key `pr_…/rt_…`, project first, so that those
-//! of a project lie side by side and a limit is counted without a look at the others. One table more leads from the
-//! hash of each token to its key.
+//! Records are keyed under their owner: a refresh token has the key `pr_…/rt_…`, project first, so that the
+//! tokens of a project are adjacent and a limit is counted without scanning those of other projects. A
+//! further table maps the hash of each token to its key.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,10 +17,10 @@ use super::terms::Terms;
 use super::usage::{Usage, UsageOfOneDay};
 use voxline::language::Languages;
 
-/// The format of the tables and records. Each has a store in tests/it/data, and its way up in
+/// Current format of the tables and records. Each format has a store in tests/it/data, and a migration in
 /// [`Change::migrate`].
 pub(super) const FORMAT: u64 = 3;
-/// The first format that was numbered, and released.
+/// First format that was numbered and released.
 pub(super) const FIRST_FORMAT: u64 = 2;
 
 /// A table, and the type of its records.
@@ -32,36 +32,36 @@ impl<T> Kind<T> {
     }
 }
 
-/// By project id.
+/// Projects, by project id.
 pub(super) const PROJECTS: Kind<Project> = Kind::new("projects");
-/// By client id.
+/// Clients, by client id.
 pub(super) const CLIENTS: Kind<Client> = Kind::new("clients");
-/// By project id and id of the token.
+/// Refresh tokens, by project id and token id.
 pub(super) const REFRESH: Kind<Refresh> = Kind::new("refresh_tokens");
-/// By id of the refresh token and id of the token.
+/// Access tokens, by id of the refresh token and token id.
 pub(super) const ACCESS: Kind<Access> = Kind::new("access_tokens");
-/// By project id and id of the token.
+/// Service tokens, by project id and token id.
 pub(super) const SERVICE: Kind<Service> = Kind::new("service_tokens");
-/// By client id, or id of the service token.
+/// Usage, by client id or id of the service token.
 pub(super) const USAGE: Kind<Usage> = Kind::new("usage");
-/// Numbers by name: the format, and how many tokens were minted.
+/// Numbers by name: the format, and the number of tokens minted.
 const NUMBERS: Kind<u64> = Kind::new("numbers");
-/// Hash of a token to its key in the table that its id tells.
+/// Hash of a token to the token's key; the prefix of the id in the key determines the table.
 const TOKENS: TableDefinition<&[u8; 32], &str> = TableDefinition::new("tokens");
 
-/// The names of all tables but that of hashes.
+/// Names of all tables except the table of hashes.
 const RECORDS: [&str; 7] =
     ["projects", "clients", "refresh_tokens", "access_tokens", "service_tokens", "usage", "numbers"];
 
-/// The table of that name.
+/// Returns the definition of the table with this name.
 fn table_of(name: &str) -> TableDefinition<'_, &'static str, &'static [u8]> {
     TableDefinition::new(name)
 }
 
-/// All records of a store, of one moment: a backup on its way to its file.
+/// A consistent snapshot of all records of a store, from which a backup is written.
 #[derive(Serialize, Deserialize)]
 pub struct Dump {
-    /// Key and record, by the name of the table.
+    /// Keys and records, by table name.
     records: Vec<(String, Vec<(String, String)>)>,
     tokens: Vec<(Fingerprint, String)>,
 }
@@ -73,7 +73,7 @@ impl fmt::Debug for Dump {
 }
 
 impl Dump {
-    /// The same with this usage.
+    /// Replaces the usage records.
     pub(super) fn with_usage(mut self, usage: Vec<(String, Usage)>) -> Dump {
         for (name, entries) in &mut self.records {
             if name.as_str() == USAGE.0.name() {
@@ -85,19 +85,19 @@ impl Dump {
     }
 }
 
-/// Who may have clients and tokens.
+/// A project, which owns clients and tokens.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Project {
     pub(super) name: String,
     pub(super) active: bool,
-    /// The languages of which one is spoken where the client names none; those of the gateway where absent.
+    /// Candidate languages for a client that names none; the gateway's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) languages: Option<Languages>,
     /// Milliseconds since the Unix epoch, as all times here.
     pub(super) created: u64,
 }
 
-/// Who may ask for tokens.
+/// A client, which may request tokens.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Client {
     pub(super) project: String,
@@ -105,20 +105,20 @@ pub(super) struct Client {
     pub(super) created: u64,
 }
 
-/// A slot of a project: the refresh token in force, and those before and after it.
+/// The refresh token of a grant, with its predecessor and successor.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Refresh {
     pub(super) project: String,
     pub(super) client: String,
-    /// Counts the tokens ever minted: the lowest is the oldest, whatever the clock did.
+    /// Sequence number over all tokens minted: the lowest is the oldest, independent of the clock.
     pub(super) number: u64,
     pub(super) created: u64,
     pub(super) last_used: u64,
     pub(super) seed: Seed,
     pub(super) secret: Fingerprint,
-    /// Its successor, until that is used for the first time.
+    /// Successor of the token, until the successor is used for the first time.
     pub(super) next: Option<Fingerprint>,
-    /// Its predecessor, which is no longer good.
+    /// Predecessor of the token, which is no longer valid.
     pub(super) previous: Option<Fingerprint>,
 }
 
@@ -143,17 +143,17 @@ pub(super) struct Service {
     pub(super) terms: Terms,
 }
 
-/// The key of `id` under `owner`.
+/// Returns the key of `id` under `owner`.
 pub(super) fn key(owner: &str, id: &str) -> String {
     format!("{owner}/{id}")
 }
 
-/// The id in a key.
+/// Returns the id in a key.
 pub(super) fn id_of(key: &str) -> &str {
     key.rsplit_once('/').map_or(key, |(_, id)| id)
 }
 
-/// What a transaction is ended by: an answer that is no, or a disk that fails.
+/// Reason why a transaction is rolled back: a refusal, or an error of the database.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
@@ -162,21 +162,21 @@ pub(super) enum Failure {
     Store(#[from] redb::Error),
 }
 
-/// A look at the state as it is at one moment.
+/// Read access to the state, consistent within one transaction.
 pub(super) trait Look {
     fn records<T>(
         &self,
         kind: &Kind<T>,
     ) -> Result<impl ReadableTable<&'static str, &'static [u8]> + '_, redb::Error>;
 
-    /// The key of the token with this hash.
+    /// Returns the key of the token with this hash.
     fn key_of(&self, secret: &Fingerprint) -> Result<Option<String>, redb::Error>;
 
     fn find<T: DeserializeOwned>(&self, kind: &Kind<T>, key: &str) -> Result<Option<T>, redb::Error> {
         self.records(kind)?.get(key)?.map(|record| decode(record.value())).transpose()
     }
 
-    /// The same; where there is none, the record `instead` is read, in the same time.
+    /// Finds a record; if there is none, decodes the record `instead`, which takes the same time.
     fn find_or<T: DeserializeOwned>(
         &self,
         kind: &Kind<T>,
@@ -188,17 +188,17 @@ pub(super) trait Look {
         decode(found.as_ref().map_or(instead, |record| record.value()))
     }
 
-    /// The keys of all records.
+    /// Returns the keys of all records.
     fn keys<T>(&self, kind: &Kind<T>) -> Result<Vec<String>, redb::Error> {
         self.records(kind)?.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
     }
 
-    /// All records, with their keys.
+    /// Returns all records with their keys.
     fn all<T: DeserializeOwned>(&self, kind: &Kind<T>) -> Result<Vec<(String, T)>, redb::Error> {
         collect(self.records(kind)?.iter()?)
     }
 
-    /// The records under `owner`, with their keys.
+    /// Returns the records under `owner` with their keys.
     fn under<T: DeserializeOwned>(
         &self,
         kind: &Kind<T>,
@@ -210,10 +210,10 @@ pub(super) trait Look {
     }
 }
 
-/// A transaction that only reads.
+/// A read transaction.
 pub(super) struct View(pub(super) ReadTransaction);
 
-/// A transaction that changes the state, all at once or not at all.
+/// A write transaction: all of its changes are applied, or none.
 pub(super) struct Change(pub(super) WriteTransaction);
 
 impl Look for View {
@@ -253,34 +253,34 @@ impl Change {
         Ok(())
     }
 
-    /// Makes the token with this hash be found.
+    /// Adds the hash of a token to the look-up table.
     pub(super) fn admit(&self, secret: &Fingerprint, key: &str) -> Result<(), redb::Error> {
         self.0.open_table(TOKENS)?.insert(&secret.0, key)?;
         Ok(())
     }
 
-    /// Makes the token with this hash unknown.
+    /// Removes the hash of a token from the look-up table.
     pub(super) fn forget(&self, secret: &Fingerprint) -> Result<(), redb::Error> {
         self.0.open_table(TOKENS)?.remove(&secret.0)?;
         Ok(())
     }
 
-    /// The number of the next token.
+    /// Returns the sequence number of the next token.
     pub(super) fn next_number(&self) -> Result<u64, redb::Error> {
         let number = self.find(&NUMBERS, "minted")?.unwrap_or(0) + 1;
         self.put(&NUMBERS, "minted", &number)?;
         Ok(number)
     }
 
-    /// Writes what is there already, so that the disk shows that it works.
+    /// Rewrites an existing value, to test that the disk can be written.
     pub(super) fn touch(&self) -> Result<(), redb::Error> {
         self.put(&NUMBERS, "format", &FORMAT)
     }
 
-    /// Brings tables of an earlier format up to this one.
+    /// Migrates the tables from an earlier format to the current one.
     pub(super) fn migrate(&self, format: u64) -> Result<(), redb::Error> {
         if format < 3 {
-            // Usage is kept for several days.
+            // Format 3 keeps usage for several days.
             let earlier: Kind<UsageOfOneDay> = Kind(USAGE.0, PhantomData);
             for (id, usage) in self.all(&earlier)? {
                 self.put(&USAGE, &id, &Usage::from(usage))?;
@@ -289,7 +289,7 @@ impl Change {
         self.touch()
     }
 
-    /// Creates the tables, so that reading never meets a missing one.
+    /// Creates the tables, so that a read never meets a missing one.
     pub(super) fn create_tables(&self) -> Result<(), redb::Error> {
         for name in RECORDS {
             self.0.open_table(table_of(name))?;
@@ -298,7 +298,7 @@ impl Change {
         self.touch()
     }
 
-    /// Creates the tables, with all that is in `dump`.
+    /// Creates the tables with all records of `dump`.
     pub(super) fn restore(&self, dump: &Dump) -> Result<(), redb::Error> {
         self.create_tables()?;
         for (name, entries) in &dump.records {
@@ -334,7 +334,7 @@ impl View {
         Ok(dump)
     }
 
-    /// The format of the tables; 0 where it has no number, and `None` where there are no tables.
+    /// Returns the format of the tables: 0 if the format has no number, and `None` if there are no tables.
     pub(super) fn format(&self) -> Result<Option<u64>, redb::Error> {
         let mut tables = self.0.list_tables()?.peekable();
         if tables.peek().is_none() {

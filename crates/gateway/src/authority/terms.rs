@@ -1,4 +1,4 @@
-//! What a token may be used for: scopes, and the terms of a service token.
+//! Terms of a token's use: scopes, budgets, networks and the other limits of a service token.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// A service that a token may open, by its documented name.
+/// A scope: a service that a token may use, by its documented name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -23,7 +23,7 @@ pub enum Scope {
 impl Scope {
     const ALL: [Scope; 3] = [Scope::Tts, Scope::AsrShort, Scope::AsrStream];
 
-    /// Its documented name.
+    /// Returns the documented name of the scope.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl Scope {
     }
 }
 
-/// A name that is no scope's.
+/// An unknown scope name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("scope '{0}' is none of tts, asr_short, asr_stream")]
 pub struct UnknownScope(String);
@@ -53,19 +53,19 @@ impl FromStr for Scope {
 pub struct Scopes(BTreeSet<Scope>);
 
 impl Scopes {
-    /// What an access token opens: everything.
+    /// Returns all scopes, which is what an access token has.
     #[must_use]
     pub fn all() -> Scopes {
         Scope::ALL.into_iter().collect()
     }
 
-    /// Whether `scope` is among them.
+    /// Returns whether the set contains `scope`.
     #[must_use]
     pub fn has(&self, scope: Scope) -> bool {
         self.0.contains(&scope)
     }
 
-    /// Each of them.
+    /// Iterates over the scopes.
     pub fn iter(&self) -> impl Iterator<Item = Scope> {
         self.0.iter().copied()
     }
@@ -83,30 +83,30 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// How much of something a token may use; no number is no limit.
+/// The budget of a token for one resource; an absent number is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
-    /// In a day of UTC.
+    /// Budget per UTC day.
     pub per_day: Option<u64>,
-    /// In all.
+    /// Total budget.
     pub total: Option<u64>,
 }
 
-/// What a service token is good for. The original service knows the scopes only.
+/// The terms of use of a service token. The original service knows the scopes only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// What it opens.
+    /// Scopes of the token.
     pub scopes: Scopes,
-    /// How many seconds it lives; for ever where absent.
+    /// Lifetime in seconds; unlimited if absent.
     pub expires_in: Option<u64>,
-    /// Seconds of audio that it may have recognised.
+    /// Seconds of audio for recognition.
     pub audio: Budget,
-    /// Characters of text that it may have spoken.
+    /// Characters of text for synthesis.
     pub characters: Budget,
-    /// The networks that it may be used from; any where empty. The address is that of the connection, or what
-    /// a trusted proxy says of it.
+    /// Networks that the token may be used from; any network if empty. The client's address is that of the
+    /// connection, or the one that a trusted proxy reports.
     pub networks: Vec<IpNet>,
-    /// How many streaming sessions of it may live at once.
+    /// Maximum number of concurrent streaming sessions.
     pub max_sessions: Option<u32>,
 }
 
@@ -124,7 +124,7 @@ impl Default for Terms {
 }
 
 impl Terms {
-    /// Whether it may be used from this address. An IPv4 address in IPv6's clothes is an IPv4 address.
+    /// Returns whether the token may be used from this address. An IPv4-mapped IPv6 address counts as IPv4.
     #[must_use]
     pub fn admit(&self, peer: Option<IpAddr>) -> bool {
         let peer = peer.map(|peer| peer.to_canonical());

@@ -1,7 +1,7 @@
-//! What clients and service tokens have used, and what their budgets leave.
+//! Usage of clients and service tokens, and their budgets.
 //!
-//! Counts are kept in memory and written by [`Authority::keep_usage`], all in one transaction: a chunk of audio must
-//! not wait for the disk. A gateway that is killed loses what was used since the last time.
+//! Counts are kept in memory and written by [`Authority::keep_usage`], all in one transaction: a chunk of
+//! audio must not wait for the disk. A gateway that is killed loses the usage since the last write.
 
 use std::collections::HashMap;
 use std::ops::Add;
@@ -14,29 +14,29 @@ use super::store::{Look, USAGE};
 use super::terms::{Budget, Terms};
 use super::{Authority, AuthorityError, Identity};
 
-/// A day of UTC in milliseconds; Unix time has no leap seconds.
+/// Length of a UTC day in milliseconds; Unix time has no leap seconds.
 const DAY: u64 = 24 * 3600 * 1000;
-/// The number of days of which the use is known. A clock has to show as many others before it shows a day
-/// again for the first time, to renew that day's budgets.
+/// Number of days with known usage. To renew the budgets of a day, a wrong clock would have to show that many
+/// other days before it shows the same day again.
 const DAYS: usize = 8;
 
-/// What was used.
+/// An amount of usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
-    /// Milliseconds of audio, recognised or to be.
+    /// Milliseconds of audio submitted for recognition.
     pub audio_ms: u64,
-    /// Characters of text to be spoken.
+    /// Characters of text submitted for synthesis.
     pub characters: u64,
 }
 
 impl Amount {
-    /// Audio.
+    /// Returns an amount of audio.
     #[must_use]
     pub fn audio(milliseconds: u64) -> Amount {
         Amount { audio_ms: milliseconds, characters: 0 }
     }
 
-    /// Text.
+    /// Returns an amount of text.
     #[must_use]
     pub fn text(characters: u64) -> Amount {
         Amount { audio_ms: 0, characters }
@@ -54,18 +54,18 @@ impl Add for Amount {
     }
 }
 
-/// What a client or a service token has used.
+/// Usage of a client or service token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Usage {
     pub(super) project: String,
-    /// Use by day, counted from the Unix epoch, that of the last use first. A clock that is wrong uses up the
-    /// budgets of the days that it shows, and no others.
+    /// Usage by day since the Unix epoch, most recently used day first. A wrong clock uses up the budgets of
+    /// the days that it shows, and no others.
     days: Vec<(u64, Amount)>,
     pub(super) total: Amount,
     pub(super) last_used: u64,
 }
 
-/// The record of format 2, which knew one day.
+/// The usage record of format 2, which holds a single day.
 #[derive(Deserialize)]
 pub(super) struct UsageOfOneDay {
     project: String,
@@ -82,21 +82,21 @@ impl From<UsageOfOneDay> for Usage {
     }
 }
 
-/// A budget that doesn't cover what was asked for.
+/// A budget that doesn't cover the amount requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    /// There is more tomorrow.
+    /// The budget for today is used up.
     #[error("the token's budget of {what} for today is used up")]
     Daily {
-        /// Audio or characters.
+        /// `audio` or `characters`.
         what: &'static str,
-        /// How long it is to the next midnight of UTC.
+        /// Time until the next midnight UTC.
         wait: Duration,
     },
-    /// There will never be more.
+    /// The total budget is used up.
     #[error("the token's budget of {what} is used up")]
     Total {
-        /// Audio or characters.
+        /// `audio` or `characters`.
         what: &'static str,
     },
 }
@@ -106,13 +106,13 @@ impl Usage {
         Usage { project: project.to_owned(), days: Vec::new(), total: Amount::default(), last_used: 0 }
     }
 
-    /// Returns what was used on the day of `now`.
+    /// Returns the usage on the UTC day of `now`.
     pub(super) fn today(&self, now: u64) -> Amount {
         let today = self.days.iter().find(|(day, _)| *day == now / DAY);
         today.map_or(Amount::default(), |(_, used)| *used)
     }
 
-    /// Whether `terms` leave `amount` at `now`. Of what is not asked for every budget leaves enough.
+    /// Checks that the budgets in `terms` cover `amount` at `now`. A budget always covers an amount of zero.
     fn afford(&self, amount: Amount, terms: &Terms, now: u64) -> Result<(), Exhausted> {
         let (today, total) = (self.today(now) + amount, self.total + amount);
         let wait = Duration::from_millis(DAY - now % DAY);
@@ -128,13 +128,13 @@ impl Usage {
             }
             Ok(())
         };
-        // Budgets of audio are in seconds.
+        // Audio budgets are in seconds.
         check("audio", |amount| amount.audio_ms, terms.audio, 1000)?;
         check("characters", |amount| amount.characters, terms.characters, 1)
     }
 
     fn add(&mut self, amount: Amount, now: u64) {
-        // A day on which nothing was used makes no other be forgotten.
+        // A zero amount adds no day, so that it can't evict another day.
         if amount != Amount::default() {
             let today = (now / DAY, self.today(now) + amount);
             self.days.retain(|(day, _)| *day != today.0);
@@ -146,17 +146,17 @@ impl Usage {
     }
 }
 
-/// The usage of all who have used anything.
+/// The usage of all clients and service tokens.
 #[derive(Default)]
 pub(super) struct Meter {
     entries: Mutex<HashMap<String, Entry>>,
-    /// Held while usage is written, so that older counts never follow newer ones.
+    /// Held while usage is written, so that older counts never overwrite newer ones.
     writing: Mutex<()>,
 }
 
 struct Entry {
     usage: Usage,
-    /// Whether there is more than was written.
+    /// `true` if the usage has changed since it was last written.
     is_news: bool,
 }
 
@@ -166,12 +166,12 @@ impl Meter {
         Meter { entries: Mutex::new(entries.collect()), writing: Mutex::default() }
     }
 
-    /// A panic elsewhere leaves the map whole.
+    /// A panic elsewhere leaves the map consistent, so poisoning is ignored.
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All usage, by client id and id of a service token.
+    /// Returns all usage with the id of its client or service token, sorted by id.
     pub(super) fn all(&self) -> Vec<(String, Usage)> {
         let mut all: Vec<_> =
             self.lock().iter().map(|(id, entry)| (id.clone(), entry.usage.clone())).collect();
@@ -179,7 +179,7 @@ impl Meter {
         all
     }
 
-    /// When it was last used.
+    /// Returns the time of the last use.
     pub(super) fn last_used(&self, id: &str) -> Option<u64> {
         self.lock().get(id).map(|entry| entry.usage.last_used)
     }
@@ -203,10 +203,10 @@ impl Meter {
 }
 
 impl Authority {
-    /// Charges `amount` to whom the token belongs. Nothing is charged where a budget doesn't cover all of it.
+    /// Charges `amount` to the token's holder. Nothing is charged if a budget doesn't cover all of it.
     ///
     /// # Errors
-    /// [`Exhausted`].
+    /// Returns [`Exhausted`] if a budget doesn't cover `amount`.
     pub fn charge(&self, identity: &Identity, amount: Amount) -> Result<(), Exhausted> {
         let now = self.now();
         let mut entries = self.meter.lock();
@@ -219,16 +219,16 @@ impl Authority {
         Ok(())
     }
 
-    /// Remembers that the token was used now.
+    /// Records that the token was used now.
     pub(super) fn note_use(&self, identity: &Identity) {
-        // Nothing is within every budget.
+        // A zero amount is within every budget.
         let _ = self.charge(identity, Amount::default());
     }
 
-    /// Whether the token's budgets leave `amount`, of which nothing is charged yet.
+    /// Checks that the token's budgets cover `amount`, without charging it.
     ///
     /// # Errors
-    /// [`Exhausted`].
+    /// Returns [`Exhausted`] if a budget doesn't cover `amount`.
     pub fn afford(&self, identity: &Identity, amount: Amount) -> Result<(), Exhausted> {
         let entries = self.meter.lock();
         let fresh = Usage::new(&identity.project);
@@ -236,12 +236,12 @@ impl Authority {
         usage.afford(amount, &identity.terms, self.now())
     }
 
-    /// Writes what was used since it was last written; it is on the disk when this returns. During an outage
-    /// of the store this is the attempt to end it, once one is due.
+    /// Writes the usage since the last write; the usage is on the disk when this returns. During an outage of
+    /// the store the call is also the attempt to end the outage, once an attempt is due.
     ///
     /// # Errors
-    /// [`AuthorityError::Store`] or [`AuthorityError::Unavailable`]; what was used stays counted, and the
-    /// next call writes it.
+    /// Returns [`AuthorityError::Store`] or [`AuthorityError::Unavailable`] if the store fails. The usage
+    /// stays counted, and the next call writes it.
     pub fn keep_usage(&self) -> Result<(), AuthorityError> {
         let _writing = self.meter.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let news = self.meter.take_news();
@@ -260,7 +260,7 @@ impl Authority {
         written.inspect_err(|_| self.meter.give_back(&news))
     }
 
-    /// The usage that was kept.
+    /// Loads the stored usage.
     pub(super) fn kept_usage(&self) -> Result<Meter, AuthorityError> {
         self.read(|view| Ok(Meter::new(view.all(&USAGE)?)))
     }
@@ -270,7 +270,7 @@ impl Authority {
 mod tests {
     use super::*;
 
-    /// Half past noon of some day.
+    /// Noon of an arbitrary day.
     const NOON: u64 = 19_000 * DAY + DAY / 2;
 
     fn terms(per_day: Option<u64>, total: Option<u64>) -> Terms {
@@ -301,11 +301,11 @@ mod tests {
             usage.afford(amount, &terms, now).map(|()| usage.add(amount, now))
         };
         take(9_000, NOON).unwrap();
-        // A year ahead for one request, and back.
+        // Set the clock a year ahead for one request, and back.
         take(10_000, NOON + 365 * DAY).unwrap();
         take(1_000, NOON).unwrap();
         assert!(take(1, NOON).is_err());
-        // Back and forth over as many days as are known, seven times.
+        // Move the clock back and forth over as many days as are kept, seven times.
         for round in 0..7 {
             for day in (1..DAYS as u64).rev() {
                 assert_eq!(
@@ -316,7 +316,7 @@ mod tests {
                 assert!(take(0, NOON + day * 1_000 * DAY).is_ok());
                 assert!(take(1, NOON).is_err(), "{day} days back and forth, round {round}");
             }
-            // Shown again, and so not the day that was shown the longest time ago.
+            // The day was shown again, and so is not the least recently used day.
             assert!(take(1, NOON).is_err());
         }
         take(10_000, NOON + DAY).unwrap();

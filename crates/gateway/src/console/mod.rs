@@ -1,5 +1,5 @@
-//! `/`: a page to try the gateway with, and to see what it does. It is part of the program, asks nobody else for
-//! anything, and has no more rights than the token that its user shows.
+//! `/`: the console, a page to try the gateway with, and to see its load. The page is part of the program,
+//! loads nothing from other hosts, and has no more rights than the token that its user enters.
 
 mod status;
 
@@ -44,8 +44,8 @@ const FILES: [File; 13] = [
     File { path: "/console/status.js", content_type: SCRIPT, content: include_str!("status.js") },
 ];
 
-/// What a browser may do with any of them: run and ask what comes from here, and nothing else. Text from the network
-/// becomes text on the page, never markup: trusted types refuse it.
+/// Content security policy of all files: scripts and requests only from and to this gateway, and nothing
+/// else. Text from the network becomes text on the page, never markup: trusted types enforce that.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
     trusted-types 'none'";
@@ -55,11 +55,12 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (HeaderName::from_static("permissions-policy"), HeaderValue::from_static("microphone=(self)")),
-    // A copy may be kept, but is asked about each time: the page and its gateway are of one version.
+    // A copy may be cached, but must be revalidated each time, so that the page and its gateway have the
+    // same version.
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
 ];
 
-/// The files of the page, which anybody may read.
+/// Returns the routes of the page's files, which need no token.
 pub(super) fn pages() -> impl Iterator<Item = Route> {
     FILES.into_iter().map(|file| {
         let tag = hex(&Sha256::digest(file.content)[..16]);
@@ -68,13 +69,14 @@ pub(super) fn pages() -> impl Iterator<Item = Route> {
     })
 }
 
-/// What the page asks for beside the documented API.
+/// Returns the routes of the page's data, which are not part of the documented API.
 pub(super) fn data() -> [Route; 2] {
     [("/console/status", get(status::status)), ("/console/voices", get(status::voices))]
 }
 
 fn answer(file: &File, tag: &HeaderValue, asked: &HeaderMap) -> Response {
-    // What the browser has is still the same: no cache on the way weakens these tags, there being nothing to compress.
+    // The browser's copy is still current. Tags are never weakened on the way, since there is nothing to
+    // compress.
     let unchanged = asked.get(header::IF_NONE_MATCH) == Some(tag);
     let mut response = match unchanged {
         true => Response::new(Body::empty()),

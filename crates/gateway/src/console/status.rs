@@ -1,4 +1,5 @@
-//! What the page shows beside transcripts: how busy the gateway is, and what the caller's own project does and did.
+//! Status data of the console: the load of the gateway, and the sessions, tokens and usage of the caller's
+//! project.
 
 use std::sync::Arc;
 
@@ -13,14 +14,14 @@ use super::super::error::{ApiError, json_response};
 use super::super::session::Session;
 use super::super::{Gateway, access, bearer, peer};
 
-/// `GET /console/status`, with a token of any scope: the load in all, and of sessions, tokens and usage those of the
-/// token's project. The page shows whatever `load` holds.
+/// Answers `GET /console/status`, with a token of any scope: the load of the whole gateway, and the
+/// sessions, tokens and usage of the token's project. The page shows every entry of `load`.
 pub(super) async fn status(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let identity = match identify(&gateway, &request) {
         Ok(identity) => identity,
         Err(refusal) => return refusal.into_response(),
     };
-    // It looks through the store.
+    // The description reads the store, which may block.
     let describing = access::spawn_blocking(move || describe(&gateway, &identity));
     match describing.await {
         Ok(Ok(status)) => fresh(&status),
@@ -29,7 +30,8 @@ pub(super) async fn status(State(gateway): State<Arc<Gateway>>, request: Request
     }
 }
 
-/// `GET /console/voices`, with a token of any scope: the voices at hand, the best of each language first.
+/// Answers `GET /console/voices`, with a token of any scope: the available voices, the best of each
+/// language first.
 pub(super) async fn voices(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     if let Err(refusal) = identify(&gateway, &request) {
         return refusal.into_response();
@@ -46,13 +48,14 @@ pub(super) async fn voices(State(gateway): State<Arc<Gateway>>, request: Request
     fresh(&json!({ "voices": voices.collect::<Vec<_>>() }))
 }
 
-/// Whoever only looks uses nothing: see [`Authority::admit`].
+/// Returns the identity behind the request's token. Looking at the console doesn't count as use of the
+/// token: see [`Authority::admit`].
 fn identify(gateway: &Gateway, request: &Request) -> Result<Identity, ApiError> {
     let admit = |token: &str| gateway.authority.admit(token, peer(request));
     gateway.identify(request, bearer(request.headers()), admit)
 }
 
-/// An answer that is out of date at once, and one client's alone.
+/// Returns an answer that must not be cached.
 fn fresh(body: &Value) -> Response {
     let mut response = json_response(StatusCode::OK, body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -92,7 +95,8 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
     }))
 }
 
-/// What a project may show, the oldest first. What a service token is good for is its holder's business.
+/// Returns the tokens that a project may see: granted tokens, then service tokens, each the oldest first.
+/// The terms of a service token are left out, since they concern only its holder.
 fn tokens(authority: &Authority, project: &str) -> Result<Vec<Value>, AuthorityError> {
     let granted = authority.tokens(Some(project))?.into_iter().map(|token| {
         let kind = if token.refresh_token.is_some() { "access" } else { "refresh" };
@@ -104,7 +108,8 @@ fn tokens(authority: &Authority, project: &str) -> Result<Vec<Value>, AuthorityE
     Ok(granted.chain(services).collect())
 }
 
-/// How far a session has come. Its name opens nothing: who would resume it needs its key, too.
+/// Returns the progress of a session. The session's name gives no access, since a resume needs its key,
+/// too.
 fn progress(session: &Session) -> Value {
     let state = session.board().lock();
     json!({

@@ -1,4 +1,4 @@
-//! The order of turns, without threads or a clock.
+//! The run queue, without threads or a clock.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -7,34 +7,36 @@ use tracing::Span;
 
 use super::{Job, Next, Rank};
 
-/// Jobs, and whose turn is next.
+/// Jobs and their order.
 pub(super) struct Order {
     jobs: HashMap<u64, Entry>,
-    /// Who waits for a turn: by rank, then by how long each was served.
+    /// Run queue, ordered by priority, then by service received (fair queuing).
     ready: BTreeSet<(Rank, Duration, u64)>,
     next_id: u64,
-    /// How many threads there shall be, and are.
+    /// Number of threads that the pool shall have.
     wanted: usize,
+    /// Number of threads started.
     threads: usize,
-    /// Turns under way that are not live ones, and of them those of a demo.
+    /// Number of current turns that are not live.
     background: usize,
+    /// Number of current turns that are demo recordings.
     demos: usize,
     live_jobs: usize,
-    /// How long the last live job that got a turn was served before it, the last recording, and the last of a
-    /// demo.
+    /// Service that the last job to get a turn had received before it, for live jobs, recordings and demo
+    /// recordings. A value never decreases.
     floors: [Duration; 3],
     closed: bool,
 }
 
 struct Entry {
-    /// Of its turns other than guesses.
+    /// Priority of the job's turns other than partial results.
     rank: Rank,
-    /// How long its turns took.
+    /// Service received: the duration of all turns of the job.
     served: Duration,
     phase: Phase,
-    /// Away while a thread has it.
+    /// `None` while a thread is running the job.
     job: Option<Box<dyn Job>>,
-    /// What it logs belongs to whoever brought it.
+    /// Span of the client that brought the job, for the job's log lines.
     span: Span,
 }
 
@@ -46,23 +48,23 @@ enum Phase {
         since: Instant,
     },
     AtTurn {
-        /// There was news meanwhile.
+        /// True if the job was woken during its turn.
         woken: bool,
     },
 }
 
-/// A job that is to have its turn now.
+/// A job whose turn is now.
 pub(super) struct Turn {
     id: u64,
     pub(super) rank: Rank,
-    /// How long it was waited for.
+    /// Time that the job has waited for its turn.
     pub(super) waited: Duration,
     pub(super) job: Box<dyn Job>,
     pub(super) span: Span,
 }
 
 impl Order {
-    /// The order of turns on so many threads.
+    /// Creates a run queue for `threads` threads.
     pub(super) fn new(threads: usize) -> Order {
         Order {
             jobs: HashMap::new(),
@@ -94,7 +96,7 @@ impl Order {
         self.closed
     }
 
-    /// Takes in a job, which is ready.
+    /// Adds a job, which is ready.
     pub(super) fn add(&mut self, rank: Rank, job: Box<dyn Job>, now: Instant) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -111,7 +113,8 @@ impl Order {
         id
     }
 
-    /// Takes a job out; it is returned, unless it is at its turn, after which [`give_back`](Order::give_back) does.
+    /// Removes a job and returns it. If the job is running, [`give_back`](Order::give_back) returns it
+    /// after its turn instead.
     pub(super) fn remove(&mut self, id: u64) -> Option<Box<dyn Job>> {
         let entry = self.jobs.remove(&id)?;
         self.live_jobs -= usize::from(entry.rank == Rank::Live);
@@ -121,9 +124,10 @@ impl Order {
         entry.job
     }
 
-    /// Makes a job ready that waits, or has nothing but a guess to do. Whether there is a turn more to be taken.
+    /// Makes a job ready that waits, or that has only a partial result to do. Returns whether there is one
+    /// more turn to take.
     pub(super) fn wake(&mut self, id: u64, now: Instant) -> bool {
-        // Its last turn may be over.
+        // The job may have completed its last turn.
         let Some(entry) = self.jobs.get_mut(&id) else { return false };
         let rank = entry.rank;
         match &mut entry.phase {
@@ -141,14 +145,14 @@ impl Order {
         true
     }
 
-    /// The next turn, where there is one to be taken now.
+    /// Returns the next turn, if one can be taken now.
     pub(super) fn pick(&mut self, now: Instant) -> Option<Turn> {
         let &(rank, served, id) = self.ready.first()?;
         if rank != Rank::Live {
             if self.background >= self.most_background() {
                 return None;
             }
-            // The last of all ranks: where it may have no turn, nobody else waits.
+            // This is the lowest priority, so no other job is waiting if this one gets no turn.
             if rank == Rank::Demo {
                 if self.demos >= self.most_demos() {
                     return None;
@@ -168,7 +172,7 @@ impl Order {
         Some(Turn { id, rank, waited, job, span: entry.span.clone() })
     }
 
-    /// Ends a turn that took so long. The job is returned where it is over, or was removed meanwhile.
+    /// Ends a turn that took `took`. Returns the job if it is complete, or was removed during the turn.
     pub(super) fn give_back(
         &mut self,
         turn: Turn,
@@ -194,7 +198,7 @@ impl Order {
         None
     }
 
-    /// How long the live job has waited that has waited longest.
+    /// Returns the longest current wait of any live job.
     pub(super) fn lateness(&self, now: Instant) -> Duration {
         let waiting = self.jobs.values().filter_map(|entry| match entry.phase {
             Phase::Ready { rank: Rank::Live, since } => Some(now.saturating_duration_since(since)),
@@ -205,14 +209,14 @@ impl Order {
 
     fn make_ready(&mut self, id: u64, rank: Rank, now: Instant) {
         let entry = self.jobs.get_mut(&id).expect("who becomes ready has an entry");
-        // Who comes late, or waited long, is not owed the turns that the others had meanwhile.
+        // A job that is new, or waited long, is not owed the turns that others had meanwhile.
         entry.served = entry.served.max(self.floors[floor_of(entry.rank)]);
         entry.phase = Phase::Ready { rank, since: now };
         self.ready.insert((rank, entry.served, id));
     }
 
-    /// How many threads others than live ones may have: beside live ones, one stays free, since a turn can't be
-    /// interrupted.
+    /// Returns the number of threads available to other turns than live ones. While there are live jobs,
+    /// one thread stays free for them, since a turn can't be interrupted.
     fn most_background(&self) -> usize {
         match self.live_jobs {
             0 => self.wanted,
@@ -220,14 +224,14 @@ impl Order {
         }
     }
 
-    /// Returns how many threads a demo may have: a turn can't be interrupted, so half of them stay free of it
-    /// for others.
+    /// Returns the number of threads available to demo recordings. Half of the threads stay free for
+    /// others, since a turn can't be interrupted.
     fn most_demos(&self) -> usize {
         (self.wanted / 2).max(1)
     }
 }
 
-/// Which of the floors is that of a job's rank.
+/// Returns the index of the floor for a job of this rank.
 fn floor_of(rank: Rank) -> usize {
     match rank {
         Rank::Live | Rank::Guess => 0,
@@ -248,7 +252,7 @@ mod tests {
         }
     }
 
-    /// An order of jobs, and a clock that stands still.
+    /// A run queue and a clock that stands still.
     struct Bench {
         order: Order,
         now: Instant,
@@ -272,7 +276,7 @@ mod tests {
             self.order.give_back(turn, next, Duration::from_millis(milliseconds), self.now).is_some()
         }
 
-        /// Whose turns come next, of `milliseconds` each, where all want more.
+        /// Returns the jobs of the next turns, of `milliseconds` each, if every job wants more.
         fn turns(&mut self, count: usize, milliseconds: u64) -> Vec<u64> {
             let turn = |_| {
                 let turn = self.pick();
@@ -293,9 +297,9 @@ mod tests {
         let recording = bench.add(Rank::Recording);
         let live = bench.add(Rank::Live);
         assert_eq!([bench.pick().id, bench.pick().id], [live, recording]);
-        // The recording is at its turn, and a guess doesn't go beside it.
+        // The recording is running, and a partial result must not run beside it.
         assert!(bench.order.pick(bench.now).is_none());
-        // With news it is no guess any more.
+        // With new audio, the job is live again.
         assert!(bench.order.wake(guesser, bench.now));
         let turn = bench.pick();
         assert_eq!((turn.id, turn.rank), (guesser, Rank::Live));
@@ -306,11 +310,11 @@ mod tests {
         let mut bench = Bench::new(1);
         let long = bench.add(Rank::Live);
         assert_eq!(bench.turns(50, 1_000), [long; 50]);
-        // One that comes late is not owed the minute that the other had.
+        // A job that comes late is not owed the minute of service that the other had.
         let late = bench.add(Rank::Live);
         let served = |bench: &Bench, id: u64| bench.order.jobs[&id].served;
         assert!(served(&bench, late) >= Duration::from_secs(49));
-        // From then on both have the same time, however long their turns are.
+        // From then on both receive the same service, however long their turns are.
         for _ in 0..1_000 {
             let turn = bench.pick();
             let milliseconds = if turn.id == long { 1_000 } else { 10 };
@@ -333,7 +337,7 @@ mod tests {
         let guess = bench.pick();
         assert_eq!((guess.id, guess.rank), (guesser, Rank::Guess));
         bench.give_back(guess, Next::Wait, 1);
-        // Who comes now begins where the busy one is, not where the guess was made ready.
+        // A new job begins where the busy job is, not where the partial result was made ready.
         let late = bench.add(Rank::Live);
         let served = bench.order.jobs[&late].served;
         assert!(served >= Duration::from_secs(49), "{served:?}");

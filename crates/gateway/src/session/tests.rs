@@ -1,4 +1,4 @@
-//! Sessions whose recogniser hears no end.
+//! Tests of sessions whose recogniser blocks.
 
 use std::num::NonZero;
 use std::sync::{Mutex, mpsc};
@@ -13,7 +13,7 @@ use voxline_testing::DigestRecognizer;
 
 const RATE: u64 = 16_000;
 
-/// A recogniser that says when it begins to hear, and then hears no end until it is let go.
+/// A recogniser that reports when it receives audio, and then blocks until it is released.
 struct Stuck {
     begun: mpsc::Sender<()>,
     release: Arc<Mutex<mpsc::Receiver<()>>>,
@@ -45,7 +45,7 @@ impl RecognizerStream for Stuck {
     }
 }
 
-/// A session whose recogniser is busy with its first frame until the sender is dropped.
+/// Returns a session whose recogniser is busy with its first frame until the sender is dropped.
 fn busy() -> (Session, u64, mpsc::Sender<()>) {
     let (begun, beginning) = mpsc::channel();
     let (hold, release) = mpsc::channel();
@@ -68,12 +68,12 @@ fn busy() -> (Session, u64, mpsc::Sender<()>) {
     (session, attachment, hold)
 }
 
-/// A scheduler with one thread.
+/// Returns a scheduler with one thread.
 fn scheduler() -> Scheduler {
     Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())))
 }
 
-/// Says which sample it hears.
+/// A recogniser that reports the first sample of each push.
 struct Tell(mpsc::Sender<i16>);
 
 impl Recognizer for Tell {
@@ -127,7 +127,7 @@ fn who_can_wait_is_heard_after_who_is_live() {
     let (first, socket) = start(&stuck, Latency::Live);
     push(&first, socket, &audio(0, 1)).unwrap();
     beginning.recv().unwrap();
-    // Both wait for the only thread, and the one that can wait came first.
+    // Both wait for the only thread, and the relaxed session came first.
     let (relaxed, relaxed_socket) = start(&tell, Latency::Relaxed);
     let (live, live_socket) = start(&tell, Latency::Live);
     let sample = |value: i16| {
@@ -144,7 +144,7 @@ fn audio(start: u64, frames: u64) -> AudioChunk {
     AudioChunk::new(range, Bytes::from(vec![0; 2 * usize::try_from(frames).unwrap()]))
 }
 
-/// Brings audio, of which any amount is allowed.
+/// Sends audio to a session, without limit on the amount.
 fn push(session: &Session, attachment: u64, chunk: &AudioChunk) -> Result<(), Refusal> {
     session.audio(attachment, chunk, |_| Ok(()))
 }
@@ -182,7 +182,7 @@ fn a_session_that_is_stuck_takes_a_bounded_amount() {
     let state = session.board.lock();
     let bytes = state.queue.bytes() as u64;
     assert!(bytes <= 2 * most * 2, "{bytes} bytes");
-    // A flush counts once in two chunks, and parts the audio.
+    // Every second flush takes effect, and splits the audio.
     assert!(state.queue.len() as u64 <= most / chunk + 1, "{} pieces", state.queue.len());
 }
 
@@ -197,10 +197,10 @@ fn gaps_behind_a_stuck_recogniser_are_bounded() {
         push(&session, socket, &audio(at, 1)).unwrap();
         at += 1;
     }
-    // The last that fits is not acknowledged, so that a client stops here.
+    // The last gap that fits is not acknowledged, so that a client stops here.
     session.gap(socket, FramePos(at), FramePos(at + 9)).unwrap();
     assert_eq!(acknowledged(&session), at);
-    // More of the same gap costs nothing.
+    // An extension of the same gap costs nothing.
     session.gap(socket, FramePos(at + 9), FramePos(at + 20)).unwrap();
     push(&session, socket, &audio(at + 20, 1)).unwrap();
     let refusal = session.gap(socket, FramePos(at + 21), FramePos(at + 22)).unwrap_err();
@@ -211,7 +211,7 @@ fn gaps_behind_a_stuck_recogniser_are_bounded() {
 #[test]
 fn a_gap_is_no_audio_that_waits() {
     let (session, socket, _hold) = busy();
-    // An hour, of which the recogniser knows nothing yet.
+    // One hour, which the recogniser has not reached yet.
     let hour = 3_600 * RATE;
     session.gap(socket, FramePos(1), FramePos(hour)).unwrap();
     assert_eq!(acknowledged(&session), hour);
@@ -219,11 +219,11 @@ fn a_gap_is_no_audio_that_waits() {
     push(&session, socket, &chunk).unwrap();
     assert_eq!(acknowledged(&session), chunk.range().end.0);
     push(&session, socket, &audio(chunk.range().end.0, 30 * RATE)).unwrap();
-    // The frame that the recogniser is busy with counts, too.
+    // The frame that the recogniser is busy with also counts.
     assert_eq!(acknowledged(&session), hour + 60 * RATE - 1);
 }
 
-/// A session that is heard at once, by one thread.
+/// Returns a session that is recognised at once, by one thread.
 fn heard() -> (Session, u64) {
     let recognizer: Arc<dyn Recognizer> = Arc::new(DigestRecognizer::new(16_000));
     let start = Start {
@@ -238,13 +238,13 @@ fn heard() -> (Session, u64) {
     let session =
         Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, StreamOptions::default())
             .unwrap();
-    // Its threads end with the scheduler, which lives as long as the test.
+    // Threads end with their scheduler, which must live as long as the test.
     std::mem::forget(scheduler);
     let attachment = session.attach(0).unwrap().attachment;
     (session, attachment)
 }
 
-/// Waits until all that was received is final.
+/// Waits until all received audio is final.
 async fn all_final(session: &Session) {
     let mut news = session.board().watch();
     let waiting = async {
@@ -263,7 +263,7 @@ async fn all_final(session: &Session) {
 #[tokio::test]
 async fn who_sends_no_audio_makes_no_finals() {
     let (session, socket) = heard();
-    // A gap behind each frame, and a flush that counts for nothing.
+    // Each frame is followed by a flush that takes no effect, and by a gap.
     let (mut at, mut cuts) = (0, 0);
     let refusal = loop {
         push(&session, socket, &audio(at, 1)).unwrap();
@@ -276,12 +276,12 @@ async fn who_sends_no_audio_makes_no_finals() {
         all_final(&session).await;
     };
     assert!(matches!(refusal, Refusal::Violation(_)), "{refusal}");
-    // By then a sixteenth of a second was heard.
+    // By then a sixteenth of a second of audio was received.
     assert_eq!(cuts, 1_003, "{refusal}");
-    // A flush is passed over, and costs nothing of what is heard.
+    // A flush that is ignored takes nothing from the limit.
     push(&session, socket, &audio(at + 1, 319)).unwrap();
     session.flush(socket, None).unwrap();
-    // After a second of audio there are fifty more.
+    // A second of audio allows fifty more.
     push(&session, socket, &audio(at + 320, RATE)).unwrap();
     at += 320 + RATE;
     for cut in 0..50 {
@@ -304,7 +304,7 @@ fn attempts_to_resume_count_as_messages_and_leave_some() {
     let (session, socket, _hold) = busy();
     let refused = (0..2 * CONTROL_BURST).any(|_| session.count_resume() == Err(Refusal::Flood));
     assert!(refused, "a client may try to resume without end");
-    // The socket that has the session is still heard.
+    // The socket that has the session can still send messages.
     for message in 1..CONTROL_RATE {
         assert_eq!(session.control(socket), Ok(()), "message {message}");
     }
@@ -321,7 +321,7 @@ fn gaps_that_lead_nowhere_are_refused_or_ignored() {
         assert_eq!(gap(from, to), Ok(()), "{from}..{to}");
     }
     assert_eq!(session.board.lock().received, FramePos(1));
-    // What lies below is skipped.
+    // The part that was received before is skipped.
     assert_eq!(gap(0, FARTHEST.0), Ok(()));
     assert_eq!(session.board.lock().gaps, [FramePos(1).to(FARTHEST)]);
     session.finish(socket, FARTHEST).unwrap();
@@ -342,7 +342,7 @@ fn a_socket_that_lost_the_session_is_not_heard() {
     assert_eq!(session.board.lock().received, FramePos(1));
     push(&session, new, &audio(1, 5)).unwrap();
 
-    // A resume that asks for what can't be leaves the session where it is.
+    // A resume with an impossible `finals_seen` leaves the session with its socket.
     assert!(matches!(session.attach(1), Err(AttachError::Violation(_))));
     assert!(session.is_held_by(new));
     assert!(session.end(new));

@@ -1,4 +1,4 @@
-//! The three forms that speech leaves in.
+//! Audio encoders of speech, for its three formats.
 
 use axum::body::Bytes;
 use rusty_mp3::{Mp3Encoder, Mp3EncoderConfig};
@@ -8,22 +8,22 @@ use voxline::audio::sample;
 use voxline::engine::EngineError;
 use voxline::speech::PCM_RATE;
 
-/// In thousands of bits a second. Decoded it has the spectrum of its input as exactly as what LAME makes at this rate (log-spectral
-/// distances of 1.8, 1.3 and 0.7 dB against 1.8, 1.2 and 0.8, for three voices).
+/// Bit rate of MP3, in kbit/s. The decoded spectrum is as close to the input as that of LAME at this rate
+/// (log-spectral distances of 1.8, 1.3 and 0.7 dB against 1.8, 1.2 and 0.8, for three voices).
 const MP3_KBPS: u32 = 64;
 
-/// The documented values of `encoder`.
+/// Documented values of `encoder`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Headerless, 16-bit, big-endian.
+    /// Headerless PCM, 16-bit, big-endian.
     Pcm,
     Mp3,
-    /// In an Ogg container.
+    /// Opus in an Ogg container.
     Opus,
 }
 
 impl Format {
-    /// What `encoder` names.
+    /// Returns the format that `name`, a value of `encoder`, stands for.
     pub(super) fn named(name: &str) -> Option<Format> {
         match name {
             "pcm" => Some(Format::Pcm),
@@ -33,7 +33,7 @@ impl Format {
         }
     }
 
-    /// Its content type. That of PCM is as documented, and its rate is [`PCM_RATE`].
+    /// Returns the content type. That of PCM is as documented, and its rate is [`PCM_RATE`].
     pub(super) fn content_type(self) -> &'static str {
         match self {
             Format::Pcm => "audio/l16;rate=24000;channels=1;endianness=big-endian",
@@ -42,7 +42,7 @@ impl Format {
         }
     }
 
-    /// An encoder of mono audio at [`PCM_RATE`].
+    /// Creates an encoder of mono audio at [`PCM_RATE`].
     pub(super) fn encoder(self) -> Result<Encoder, EngineError> {
         Ok(match self {
             Format::Pcm => Encoder::Pcm,
@@ -52,7 +52,7 @@ impl Format {
     }
 }
 
-/// Takes samples, and gives what of its stream they complete.
+/// A streaming encoder.
 pub(super) enum Encoder {
     Pcm,
     Mp3(Box<Mp3>),
@@ -60,7 +60,7 @@ pub(super) enum Encoder {
 }
 
 impl Encoder {
-    /// The bytes that these samples complete, if any.
+    /// Encodes samples. Returns the bytes that they complete, if any.
     pub(super) fn push(&mut self, samples: &[f32]) -> Result<Bytes, EngineError> {
         match self {
             Encoder::Pcm => Ok(big_endian(samples)),
@@ -69,7 +69,7 @@ impl Encoder {
         }
     }
 
-    /// The rest.
+    /// Ends the stream. Returns the remaining bytes.
     pub(super) fn finish(&mut self) -> Result<Bytes, EngineError> {
         match self {
             Encoder::Pcm => Ok(Bytes::new()),
@@ -83,10 +83,11 @@ fn big_endian(samples: &[f32]) -> Bytes {
     samples.iter().flat_map(|&value| sample::to_s16(value).to_be_bytes()).collect()
 }
 
-/// MP3 frames, each complete in itself, as a stream needs them.
+/// An MP3 encoder whose frames are each complete in themselves, as a stream needs them.
 pub(super) struct Mp3 {
     encoder: Mp3Encoder,
-    /// The first frame tells the length and carries no audio. Here nobody knows the length yet.
+    /// True once the first frame was dropped. That frame tells the length and carries no audio; in a stream
+    /// the length isn't known yet.
     tag_has_passed: bool,
 }
 

@@ -1,36 +1,38 @@
-//! Texts that come as `application/x-www-form-urlencoded`, as HTML forms and many HTTP libraries send fields.
+//! Texts sent as `application/x-www-form-urlencoded`, the form in which HTML forms and many HTTP libraries
+//! send fields.
 //!
-//! The type alone says little: curl names it for whatever it sends. A body of that type is a form where its
-//! first field is one of ours and one of them is `text`; everything else of that type is a text as it stands.
+//! The content type alone says little, since curl uses it for any data. A body of this type is a form if
+//! its first field is a known one and one of its fields is `text`. Any other body of this type is a plain
+//! text.
 
 use http::{HeaderMap, header};
 
 use super::{ApiError, Parameters, bad};
 
-/// The bytes that a form has beside its text: names, separators, and the other values.
+/// Bytes of a form apart from its text: names, separators, and the other values.
 const OTHER_FIELDS: usize = 1_024;
-/// The bytes that percent-encoding makes of one.
+/// Bytes that percent-encoding makes of one byte.
 const ENCODED: usize = 3;
-/// The fields that are read. Any other is passed over, as it is in the address.
+/// Fields that are read. Any other field is ignored, as it is in the query.
 const FIELDS: [&str; 4] = ["text", "model_name", "encoder", "tempo"];
 
-/// Returns whether the headers call the body a form, whatever parameters follow.
+/// Returns whether the content type, with any parameters, announces a form.
 pub(super) fn is_announced(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
     kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-/// The longest body of a form whose text has up to `bytes` bytes.
+/// Returns the longest body of a form whose text has up to `bytes` bytes.
 pub(super) const fn longest(bytes: usize) -> usize {
     ENCODED * bytes + OTHER_FIELDS
 }
 
-/// Takes the text out of `body`, and into `parameters` what the address does not say. `None` where it is no
-/// form of ours.
+/// Reads the text from `body`, and fills `parameters` with fields that the query doesn't give. Returns
+/// `None` if the body is not a form of ours.
 ///
 /// # Errors
-/// Where a field is there twice, or is not UTF-8.
+/// Returns [`ApiError`] if a known field is repeated, or is not UTF-8.
 pub(super) fn read(body: &[u8], parameters: &mut Parameters) -> Result<Option<String>, ApiError> {
     let mut values: [Option<String>; FIELDS.len()] = Default::default();
     for (number, field) in body.split(|byte| *byte == b'&').enumerate() {
@@ -59,8 +61,8 @@ pub(super) fn read(body: &[u8], parameters: &mut Parameters) -> Result<Option<St
     Ok(Some(text))
 }
 
-/// The value with `+` as a space and `%` with two hexadecimal digits as the byte that they name. Any other
-/// `%` stays (URL Standard, section 5.1).
+/// Returns the value with `+` decoded to a space and `%` with two hexadecimal digits to the byte that they
+/// name. Any other `%` stays (URL Standard, section 5.1).
 fn decoded(value: &[u8]) -> Vec<u8> {
     let digit = |at: usize| value.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let mut bytes = Vec::with_capacity(value.len());
@@ -91,7 +93,7 @@ mod tests {
     #[test]
     fn a_form_is_told_from_a_text_by_its_fields() {
         assert_eq!(text("text=%D0%94%D0%B0%2C+1%2B1").as_deref(), Some("Да, 1+1"));
-        // As `curl -d` sends it: nothing is encoded.
+        // The way that `curl -d` sends it: nothing is encoded.
         assert_eq!(text("text=Да, так").as_deref(), Some("Да, так"));
         assert_eq!(text("tempo=1&x=y&text=a%&more").as_deref(), Some("a%"));
         assert_eq!(text("text").as_deref(), Some(""));

@@ -1,16 +1,18 @@
-//! The marks that a text may carry: how it is spoken where that is not how it is written.
+//! Markup of a text, which tells how to speak it where the spelling doesn't.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// `text` without its marks (text-to-speech.md of the documentation, "Разметка текста"), as a voice is to read it:
+/// Returns `text` without its markup (text-to-speech.md of the documentation, "Разметка текста"), as a
+/// voice must read it:
 ///
-/// - `{shown}{spoken}`: what is spoken takes the place of both.
-/// - A line break is a pause, which here is the end of a sentence.
-/// - `` ` `` before a stressed vowel and `^` around an emphasised word are left out: no voice at hand can be told either.
-///   espeak-ng and festvox-ru read a text with U+0301 or `+` by their own stress, or spell the mark.
+/// - `{shown}{spoken}`: the spoken form replaces both.
+/// - A line break is a pause, expressed here as the end of a sentence.
+/// - `` ` `` before a stressed vowel and `^` around an emphasised word are left out: no available voice
+///   accepts either. espeak-ng and festvox-ru read a text with U+0301 or `+` with their own stress, or
+///   spell the mark.
 ///
-/// A brace without its pair is left out, too, and parts what it stood between, as does a `^` inside a word: `2^3`.
+/// An unpaired brace is left out, too, and separates its neighbours, as does a `^` inside a word: `2^3`.
 pub(super) fn spoken(text: &str) -> String {
     let mut spoken = String::with_capacity(text.len());
     let mut rest = text;
@@ -33,13 +35,13 @@ pub(super) fn spoken(text: &str) -> String {
     spoken
 }
 
-/// What the braces at the start of `text` hold, and what follows them.
+/// Returns the content of the braces at the start of `text`, and the text after them.
 fn braced(text: &str) -> Option<(&str, &str)> {
     let (held, after) = text.strip_prefix('{')?.split_once('}')?;
     (!held.contains('{')).then_some((held, after))
 }
 
-/// Appends a part without braces.
+/// Appends a part without braces, and applies the other marks.
 fn push(spoken: &mut String, part: &str) {
     let mut letters = part.chars().peekable();
     while let Some(letter) = letters.next() {

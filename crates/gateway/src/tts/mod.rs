@@ -1,4 +1,4 @@
-//! `GET|POST /tts`: text in, speech out while it is synthesised.
+//! `GET|POST /tts`: speech synthesis, streamed while it runs.
 
 mod encoder;
 mod form;
@@ -36,23 +36,24 @@ use voxline::resample::Resampler;
 use voxline::sentences::sentences;
 use voxline::speech::PCM_RATE;
 
-/// The documented default of `model_name`.
+/// Documented default of `model_name`.
 const VOICE: &str = "katherine";
-/// Pieces synthesised ahead of a slow client: some ten seconds of Piper's, as many sentences of other voices.
+/// Number of pieces synthesised ahead of a slow client: some ten seconds of Piper's speech, or as many
+/// sentences of other voices.
 const AHEAD: usize = 8;
 
-/// What may be asked for.
+/// Limits of a synthesis request.
 pub(super) struct Limits {
-    /// The longest text, in characters.
+    /// Longest text, in characters.
     pub(super) characters: usize,
     pub(super) tempo: RangeInclusive<f32>,
-    /// Where none is asked for.
+    /// Format of a request that names none.
     pub(super) format: Format,
 }
 
-/// The documented ones; of the two for the length, the larger.
+/// Documented limits. The documentation gives two limits of the length; this is the larger one.
 const LIMITS: Limits = Limits { characters: 20_000, tempo: 0.75..=1.75, format: Format::Pcm };
-/// Those of the service's public demo, as its clients knew them.
+/// Limits of the service's public demo, as its clients knew them.
 pub(super) const DEMO: Limits = Limits { characters: 1_024, tempo: 0.5..=2.0, format: Format::Mp3 };
 
 #[derive(Default, Deserialize)]
@@ -63,7 +64,7 @@ pub(super) struct Parameters {
     tempo: Option<String>,
 }
 
-/// What the query says, or why it can't be read: to be told to nobody without a token.
+/// Query of a request, or the reason why it can't be read, which no client learns without a valid token.
 pub(super) type Asked = Result<Query<Parameters>, QueryRejection>;
 
 pub(super) async fn from_query(
@@ -80,7 +81,8 @@ pub(super) async fn from_query(
     answer.await.unwrap_or_else(ApiError::into_response)
 }
 
-/// `HEAD`: what `GET` would answer, as far as that can be told without speaking. Nothing is charged.
+/// Answers `HEAD` as `GET` would be answered, as far as that is known without synthesis. Nothing is
+/// charged.
 pub(super) async fn unspoken(
     State(gateway): State<Arc<Gateway>>,
     asked: Asked,
@@ -92,7 +94,7 @@ pub(super) async fn unspoken(
         let text = parameters.text.as_deref().unwrap_or_default();
         let order = Order::read(&gateway, &LIMITS, &parameters, text)?;
         gateway.authority.afford(&identity, Amount::text(order.characters as u64))?;
-        // Of no known length, as speech is.
+        // The body has no known length, like that of speech.
         Ok(order.answer(Body::from_stream(futures::stream::empty::<Result<Bytes, EngineError>>())))
     };
     answer().unwrap_or_else(ApiError::into_response)
@@ -112,8 +114,8 @@ pub(super) async fn from_body(
     answer.await.unwrap_or_else(ApiError::into_response)
 }
 
-/// Reads the text that a request brings, by itself or in a form, whose other fields become `parameters`. No
-/// other content type means anything: clients send all sorts.
+/// Reads the text of a request, plain or in a form. The other fields of a form become `parameters`. Any
+/// other content type is ignored, since clients send many.
 pub(super) async fn read_text(
     request: Request,
     limits: &Limits,
@@ -135,7 +137,7 @@ pub(super) async fn read_text(
     String::from_utf8(body).map_err(|_| bad("text is not UTF-8"))
 }
 
-/// An error in what was asked. Code 4051 is the documented one for text.
+/// Returns the error for an invalid request. Code 4051 is the documented one for text.
 fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, 4051, message)
 }
@@ -144,14 +146,14 @@ fn too_long(limits: &Limits) -> ApiError {
     bad(format!("text is longer than {} characters", limits.characters))
 }
 
-/// What is to be spoken, and how.
+/// A validated synthesis request.
 struct Order {
     voice: Arc<dyn Voice>,
-    /// Without its marks.
+    /// Text without its marks.
     text: String,
     tempo: f32,
     format: Format,
-    /// What it costs.
+    /// Number of characters charged.
     characters: usize,
 }
 
@@ -165,7 +167,7 @@ impl Order {
         if text.trim().is_empty() {
             return Err(bad("text is missing"));
         }
-        // An empty parameter is as good as none.
+        // An empty parameter counts as absent.
         let given = |parameter: &'_ Option<String>| parameter.clone().filter(|value| !value.is_empty());
         let format = match given(&asked.encoder) {
             None => limits.format,
@@ -195,7 +197,7 @@ impl Order {
     }
 }
 
-/// Speaks `text`, and charges it to whose token it is, if anybody's.
+/// Synthesises `text`, and charges it to `identity`, if there is one.
 pub(super) async fn speak(
     gateway: &Gateway,
     identity: Option<&Identity>,
@@ -228,7 +230,7 @@ pub(super) async fn speak(
         let _place = place;
         synthesise(&ordered, &listener);
     });
-    // The status depends on the first piece; what fails later can only cut the body short.
+    // The status depends on the first piece. A later failure can only cut the body short.
     let first = match pieces.recv().await {
         Some(Ok(first)) => first,
         Some(Err(error)) => return Err(ApiError::internal(&error)),
@@ -245,26 +247,28 @@ pub(super) async fn speak(
     Ok(order.answer(Body::from_stream(body)))
 }
 
-/// Of a text whose speech ended too soon, though no voice failed.
+/// Returns the error for speech that ended too soon, although no voice failed.
 fn cut_short() -> EngineError {
     EngineError::Inference { engine: "voice", reason: "speech was cut short".to_owned() }
 }
 
-/// The client, as the thread that speaks to it sees it.
+/// The client, as seen by the thread that synthesises speech for it.
 struct Listener {
     sender: mpsc::Sender<Result<Bytes, EngineError>>,
     runtime: Handle,
-    /// How long it may take nothing before it counts as gone.
+    /// Longest time that the client may read nothing before it counts as gone.
     patience: Duration,
-    /// All of it was handed on. What ends without that was cut short, and must not look whole.
+    /// True once all speech was handed on. A stream that ends earlier was cut short and must not look
+    /// complete.
     ended: Arc<AtomicBool>,
-    /// As many voices as may speak at once.
+    /// Permits for voices to speak at the same time.
     turns: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
 impl Listener {
-    /// Hands on a piece, and waits for room. False where the client is gone, or takes nothing for too long.
+    /// Hands on a piece, and waits for room. Returns false if the client is gone, or reads nothing for too
+    /// long.
     fn take(&self, piece: Result<Bytes, EngineError>) -> bool {
         self.metrics.count_bytes("tts", "out", piece.as_ref().map_or(0, Bytes::len));
         self.wait_for_room(piece)
@@ -276,14 +280,14 @@ impl Listener {
     }
 }
 
-/// A turn at speaking. A slow listener holds up nobody else: the turn is over while its piece waits to be taken.
+/// A turn to synthesise. A slow client holds up no other: the turn ends while its piece waits to be read.
 struct Turn<'a> {
     listener: &'a Listener,
     permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Turn<'_> {
-    /// Waits for a turn; whose listener goes meanwhile has none.
+    /// Waits for a turn. A client that leaves meanwhile gets a turn without a permit.
     fn take(listener: &Listener) -> Turn<'_> {
         let permit = listener.runtime.block_on(async {
             tokio::select! {
@@ -294,7 +298,7 @@ impl Turn<'_> {
         Turn { listener, permit }
     }
 
-    /// As [`Listener::take`].
+    /// Hands on a piece like [`Listener::take`], but gives the permit up while there is no room.
     fn hand_on(&mut self, piece: Bytes) -> bool {
         self.listener.metrics.count_bytes("tts", "out", piece.len());
         match self.listener.sender.try_send(Ok(piece)) {
@@ -312,7 +316,7 @@ impl Turn<'_> {
     }
 }
 
-/// Speaks sentence by sentence, until the end or until nobody listens.
+/// Synthesises a text sentence by sentence, to its end or until the client is gone.
 fn synthesise(order: &Order, listener: &Listener) {
     let spoken = catch_unwind(AssertUnwindSafe(|| try_synthesise(order, listener)));
     let panicked = |_| Err(EngineError::Inference { engine: "voice", reason: "panic".to_owned() });
@@ -323,7 +327,7 @@ fn synthesise(order: &Order, listener: &Listener) {
 }
 
 fn try_synthesise(order: &Order, listener: &Listener) -> Result<(), EngineError> {
-    // One resampler for the whole text: sentences join without a click.
+    // One resampler serves the whole text, so that sentences join without a click.
     let mut resampler = Resampler::new(order.voice.info().sample_rate, PCM_RATE)
         .map_err(|error| EngineError::Inference { engine: "resampler", reason: error.to_string() })?;
     let mut encoder = order.format.encoder()?;

@@ -1,4 +1,4 @@
-//! Ogg Opus (RFC 7845), written while it is spoken.
+//! Ogg Opus (RFC 7845), written while the speech is synthesised.
 
 use std::io;
 
@@ -10,34 +10,35 @@ use crate::authority::random_bytes;
 use voxline::engine::EngineError;
 use voxline::speech::PCM_RATE;
 
-/// Samples in a packet: 20 ms, what the codec is made for.
+/// Samples in a packet: 20 ms, the frame length that the codec is designed for.
 const FRAME: usize = PCM_RATE as usize / 50;
-/// Positions and lengths are counted at 48 kHz, whatever the audio's rate (RFC 7845, section 4).
+/// Granules per sample. Positions and lengths count at 48 kHz, whatever the audio's rate (RFC 7845, section
+/// 4).
 const GRANULES: u64 = 48_000 / PCM_RATE as u64;
-/// A page holds no more than a second, as those of opusenc: a stream is listened to page by page.
+/// Maximum number of packets in a page: one second, as with opusenc, since a stream is played page by page.
 const PACKETS_A_PAGE: u64 = 50;
-/// The most that a packet of 20 ms can have (RFC 6716, section 3.2.1).
+/// Largest packet of 20 ms, in bytes (RFC 6716, section 3.2.1).
 const MAX_PACKET: usize = 1_275;
-/// In bits a second: within what RFC 6716, section 2.1.1, finds best for fullband speech.
+/// Bit rate in bits per second, within the range that RFC 6716, section 2.1.1, gives for fullband speech.
 const BITRATE: i32 = 32_000;
 
-/// A stream that is being written.
+/// An Ogg Opus stream in the course of writing.
 pub(super) struct OggOpus {
     encoder: Encoder,
     pages: PacketWriter<'static, Vec<u8>>,
     serial: u32,
     /// Samples that don't fill a packet yet.
     rest: Vec<f32>,
-    /// By how many samples the decoder's output is late.
+    /// Delay of the decoder's output, in samples.
     delay: usize,
-    /// Samples taken.
+    /// Number of samples taken.
     taken: u64,
-    /// Packets written.
+    /// Number of packets written.
     packets: u64,
 }
 
 impl OggOpus {
-    /// A stream of mono audio at [`PCM_RATE`]; its headers leave with the first audio.
+    /// Creates a stream of mono audio at [`PCM_RATE`]. Its headers are returned with the first audio.
     pub(super) fn new() -> Result<OggOpus, EngineError> {
         let mut encoder = Encoder::new(PCM_RATE, Channels::Mono, Application::Audio).map_err(failed)?;
         encoder.set_signal(Signal::Voice).map_err(failed)?;
@@ -51,7 +52,8 @@ impl OggOpus {
         Ok(stream)
     }
 
-    /// Takes samples; the pages that they fill, the last of which may be short, so that nobody waits for it.
+    /// Encodes samples. Returns the pages that they fill. The last page may be short, so that the listener
+    /// doesn't wait for it.
     pub(super) fn push(&mut self, samples: &[f32]) -> Result<Bytes, EngineError> {
         self.taken += samples.len() as u64;
         self.rest.extend_from_slice(samples);
@@ -68,7 +70,8 @@ impl OggOpus {
         Ok(std::mem::take(self.pages.inner_mut()).into())
     }
 
-    /// The last page. Its position says where the audio ends within its last packet.
+    /// Ends the stream and returns its last page, whose position tells where the audio ends within the last
+    /// packet.
     pub(super) fn finish(&mut self) -> Result<Bytes, EngineError> {
         let position = (self.delay as u64 + self.taken) * GRANULES;
         let left = (self.rest.len() + self.delay).max(1).div_ceil(FRAME);
@@ -87,7 +90,7 @@ impl OggOpus {
         self.pages.write_packet(packet, self.serial, end, position)
     }
 
-    /// The identification header (RFC 7845, section 5.1).
+    /// Returns the identification header (RFC 7845, section 5.1).
     fn head(&self) -> Vec<u8> {
         let pre_skip = (self.delay as u64 * GRANULES) as u16;
         let mut head = b"OpusHead\x01\x01".to_vec();
@@ -99,7 +102,7 @@ impl OggOpus {
     }
 }
 
-/// The comment header (RFC 7845, section 5.2): who wrote it, and no comments.
+/// Returns the comment header (RFC 7845, section 5.2), with the vendor and no comments.
 fn tags() -> Vec<u8> {
     let vendor = b"voxline";
     let mut tags = b"OpusTags".to_vec();

@@ -1,4 +1,4 @@
-//! What is under way on one connection.
+//! Bytes under way on one connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,19 +14,19 @@ use super::{Line, Network};
 use crate::{Cut, Fault};
 use voxline_support::random::Random;
 
-/// The ends of a cable, and the ways that begin there.
+/// Ends of a cable. Each is also the index of the direction that begins there.
 pub(super) const CLIENT: usize = 0;
 pub(super) const SERVER: usize = 1;
 
-/// What becomes of bytes that are written now.
+/// Fate of bytes that are written now.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Passage {
     Free,
-    /// They wait for ever.
+    /// Bytes wait for ever.
     Stalled,
-    /// They are taken and dropped.
+    /// Bytes are taken and dropped.
     Swallowed,
-    /// As before, until each end hears of the reset.
+    /// Bytes are taken and dropped until each end learns of the reset, at its time.
     Reset([Instant; 2]),
 }
 
@@ -43,15 +43,15 @@ pub(super) struct Cable {
 
 /// One direction of a connection.
 struct Way {
-    /// What is under way, and when it arrives, if it does.
+    /// Parcels under way, each with its time of arrival, or `None` if it never arrives.
     parcels: VecDeque<(Option<Instant>, Parcel)>,
     held: usize,
     written: u64,
-    /// When the line is free for what is written next, and when the last parcel arrives.
+    /// When the line is free for the next write, and when the last parcel arrives.
     free: Instant,
     arrival: Instant,
     ended: bool,
-    /// The reader is gone, and the writer hears of it then.
+    /// When the writer learns that the reader is gone.
     deaf: Option<Instant>,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -64,7 +64,7 @@ enum Parcel {
 
 pub(super) enum Read {
     Done(io::Result<()>),
-    /// Not before this time, or a call of the waker.
+    /// Nothing can be read before this time or a call of the waker.
     Nothing(Option<Instant>),
 }
 
@@ -99,7 +99,7 @@ impl Cable {
         more + if way == CLIENT { self.line.up } else { self.line.down }
     }
 
-    /// How many bytes this way takes before the fault strikes.
+    /// Returns the number of bytes that this direction takes before the fault strikes.
     fn budget(&self, way: usize) -> Option<u64> {
         let after = match (self.line.fault, way) {
             (Fault::CutClient { after, .. } | Fault::Stall { after } | Fault::HalfOpen { after }, CLIENT)
@@ -140,7 +140,7 @@ impl Cable {
                 most = most.min(bytes.max(1));
             }
             let piece = 1 + self.dice.below(most as u64) as usize;
-            // Mostly as much as there is, or a stream of tiny pieces would be all we ever test.
+            // Most writes are taken whole, or all tests would run on streams of tiny pieces.
             let piece = if self.dice.below(4) == 0 { piece } else { most };
             count = count.min(room).min(piece);
             if let Some(budget) = self.budget(end) {
@@ -245,21 +245,21 @@ impl Cable {
         }
     }
 
-    /// This end writes no more.
+    /// Ends the direction that begins at this end.
     pub(super) fn finish(&mut self, end: usize, now: Instant) {
         if !std::mem::replace(&mut self.ways[end].ended, true) {
             self.dispatch(end, Parcel::End, now);
         }
     }
 
-    /// This end is gone.
+    /// Removes this end from the connection.
     pub(super) fn leave(&mut self, end: usize, now: Instant) {
         self.finish(end, now);
         let told = now + self.latency(end);
         let way = &mut self.ways[1 - end];
         way.parcels.clear();
         way.wake();
-        // Who looks as if it had lost its power doesn't answer either.
+        // A peer that seems to have lost its power does not answer either.
         if matches!(self.passage, Passage::Free) {
             way.deaf = Some(told);
         }

@@ -1,8 +1,8 @@
-//! A network in memory, on the clock of tokio: connections that are late, slow, cut, or fall silent.
+//! An in-memory network on tokio's clock: its connections are late, slow, cut or silent.
 //!
-//! The real WebSocket runs over it, handshake and all, so a cut hits anything: a request's headers, a frame's, a mask.
-//! With the clock paused (`tokio::time::pause`) an hour passes in milliseconds, and a seed decides everything: the same
-//! one gives the same happenings at the same times.
+//! The real WebSocket runs over it, including the handshake, so a cut hits anything: the headers of a
+//! request, the header of a frame, a mask. With the clock paused (`tokio::time::pause`) an hour passes in
+//! milliseconds. A seed decides everything: the same seed gives the same events at the same times.
 
 mod cable;
 
@@ -25,27 +25,29 @@ use voxline::session::Failure;
 use voxline::transport::{Connect, Wire};
 use voxline_support::random::Random;
 
-/// What one connection is like.
+/// Properties of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// What befalls it. Of what is under way when it is reset, nothing arrives; when it is closed, all does.
+    /// Fault of the connection. Bytes under way at a reset are lost; bytes under way at a close all arrive.
     pub fault: Fault,
-    /// How long a byte travels from the client to the server.
+    /// Latency from the client to the server.
     pub up: Duration,
-    /// How long from the server to the client.
+    /// Latency from the server to the client.
     pub down: Duration,
-    /// How much longer it may take. Bytes don't overtake each other.
+    /// Longest additional latency. Bytes do not overtake each other.
     pub jitter: Duration,
-    /// How many bytes may be under way in a direction before the sender has to wait; 0 is taken as 1.
+    /// Number of bytes that may be under way in a direction before the sender has to wait; 0 is taken as 1.
     pub capacity: usize,
-    /// The most bytes that are taken from a sender at once: a random number from 1 up to this. 0 is taken as 1.
+    /// Most bytes that are taken from a sender at once. The number is random, from 1 up to this. 0 is taken
+    /// as 1.
     pub piece: usize,
-    /// Once the client has sent so many bytes nothing arrives for so long, either way; then all of it does.
+    /// A number of bytes and a pause. Once the client has sent so many bytes, nothing arrives for so long,
+    /// either way; then all of it does.
     pub pause: Option<(u64, Duration)>,
 }
 
 impl Line {
-    /// A line on which nothing happens: 10 ms each way, 64 KiB under way.
+    /// Returns a line without faults: 10 ms each way, 64 KiB under way.
     #[must_use]
     pub fn calm() -> Line {
         let latency = Duration::from_millis(10);
@@ -60,17 +62,18 @@ impl Line {
         }
     }
 
-    /// A calm line with this fault.
+    /// Returns a calm line with this fault.
     #[must_use]
     pub fn with_fault(fault: Fault) -> Line {
         Line { fault, ..Line::calm() }
     }
 
-    /// A line that `seed` decides, with any fault, within the client's first `bytes` bytes.
+    /// Returns a line that `seed` decides, with any fault, within the client's first `bytes` bytes.
     #[must_use]
     pub fn any(seed: u64, bytes: u64) -> Line {
         let dice = &mut Random::new(seed);
-        // Half of them early: the handshake and the first messages are short, and most that can go wrong is there.
+        // Half of the faults strike early: the handshake and the first messages are short, and most of what
+        // can go wrong is there.
         let after = match dice.below(2) {
             0 => dice.below(bytes.min(1_500) + 1),
             _ => dice.below(bytes + 1),
@@ -79,7 +82,7 @@ impl Line {
         let fault = match dice.below(16) {
             0 => Fault::Refuse,
             1..=5 => Fault::CutClient { after, cut },
-            // The server says less than it hears.
+            // The server sends less than it receives.
             6..=10 => Fault::CutServer { after: after / 4, cut },
             11 => Fault::Stall { after },
             12 | 13 => Fault::HalfOpen { after },
@@ -93,7 +96,8 @@ impl Line {
         Line { fault, pause, ..Line::any_sound(dice.next()) }
     }
 
-    /// A line that `seed` decides, without a fault: late, narrow, and in pieces.
+    /// Returns a line that `seed` decides, without a fault: with latency, little capacity, and writes taken
+    /// in pieces.
     #[must_use]
     pub fn any_sound(seed: u64) -> Line {
         let dice = &mut Random::new(seed);
@@ -106,8 +110,9 @@ impl Line {
     }
 }
 
-/// A network of which line after line is taken from `lines`, one for each dial; those after its end are calm. `seed`
-/// decides what is left to chance. To be called inside the runtime whose clock it shall have.
+/// Creates a network. Each dial takes the next line from `lines`; dials after the end of `lines` get calm
+/// lines. `seed` decides everything else that is random. Call it inside the runtime whose clock the network
+/// shall use.
 ///
 /// ```
 /// use voxline_testing::network::{self, Line};
@@ -143,20 +148,20 @@ where
     (SimulatedConnector { network: Arc::new(network), sender }, Acceptor(receiver))
 }
 
-/// What became of a connection, by time since the network was made.
+/// Record of one connection. Times are measured from the creation of the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// When it was dialled.
+    /// Time of the dial.
     pub dialled: Duration,
-    /// When its fault struck.
+    /// Time at which the fault struck.
     pub struck: Option<Duration>,
-    /// When the client last heard a byte.
+    /// Time at which the client last received a byte.
     pub heard: Option<Duration>,
-    /// When the client left it.
+    /// Time at which the client left the connection.
     pub left: Option<Duration>,
-    /// Bytes that the client has written, those too that went nowhere.
+    /// Number of bytes that the client has written, including lost ones.
     pub up: u64,
-    /// Bytes that the server has.
+    /// Number of bytes that the server has written, including lost ones.
     pub down: u64,
 }
 
@@ -172,8 +177,9 @@ impl Network {
     }
 }
 
-/// Dials over a simulated network, and does there what [`WebSocketConnector`](voxline::transport::WebSocketConnector)
-/// does over TCP: the handshake and its timeout are the same code.
+/// A connector over a simulated network. It does there what
+/// [`WebSocketConnector`](voxline::transport::WebSocketConnector) does over TCP: the handshake and its
+/// timeout are the same code.
 #[derive(Clone)]
 pub struct SimulatedConnector {
     network: Arc<Network>,
@@ -181,7 +187,7 @@ pub struct SimulatedConnector {
 }
 
 impl SimulatedConnector {
-    /// What became of each connection so far, in the order of dialling.
+    /// Returns the records of all connections so far, in the order of dialling.
     #[must_use]
     pub fn traces(&self) -> Vec<Trace> {
         self.network.traces.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -190,7 +196,7 @@ impl SimulatedConnector {
     /// Makes a connection, without a handshake.
     ///
     /// # Errors
-    /// Where its line refuses it.
+    /// Returns [`io::Error`] if the connection's line refuses it.
     #[expect(clippy::disallowed_methods, reason = "the clock of the runtime, which tests stop")]
     pub async fn dial(&self) -> io::Result<SimulatedStream> {
         let (number, line, dice) = {
@@ -209,7 +215,8 @@ impl SimulatedConnector {
         let [client, server] =
             [CLIENT, SERVER].map(|end| SimulatedStream { cable: cable.clone(), end, timer: None });
         sleep(line.up).await;
-        // Nobody listens: the connection is made all the same, as by a kernel for a program that is stuck.
+        // If no acceptor listens, the connection is made all the same, as a kernel does for a program that
+        // is stuck.
         let _ = self.sender.send(server);
         sleep(line.down).await;
         Ok(client)
@@ -233,18 +240,19 @@ impl Connect for SimulatedConnector {
     }
 }
 
-/// Where the connections of a simulated network arrive.
+/// The listening end of a simulated network.
 #[derive(Debug)]
 pub struct Acceptor(mpsc::UnboundedReceiver<SimulatedStream>);
 
 impl Acceptor {
-    /// The server's end of the next connection; `None` once all connectors are gone.
+    /// Returns the server's end of the next connection, or `None` once all connectors are gone.
     pub async fn accept(&mut self) -> Option<SimulatedStream> {
         self.0.recv().await
     }
 }
 
-/// One end of a simulated connection. Dropped, it closes: the peer reads the end, and can't write any more.
+/// One end of a simulated connection. Dropping it closes the connection: the peer reads the end of the
+/// stream and cannot write any more.
 pub struct SimulatedStream {
     cable: Arc<Mutex<Cable>>,
     end: usize,
@@ -284,7 +292,7 @@ impl AsyncRead for SimulatedStream {
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            // Elapsed, and what was due can be read now.
+            // The timer has elapsed: the bytes that were due can be read now.
             self.timer = None;
         }
     }

@@ -1,11 +1,12 @@
 //! The server's end of the protocol, without a recogniser: for tests of clients.
 //!
-//! [`RecordingPeer`] serves sessions like the gateway, over any stream, and keeps every sample it hears, so that a test
-//! can tell that all arrived, and a replay brought the same as before. Its texts are [digests](super::digest) of the
-//! samples. [`ScriptedPeer`] says what it is told to, upon what it expects.
+//! [`RecordingPeer`] serves sessions like the gateway, over any stream, and keeps every sample it receives.
+//! A test can tell that all samples arrived, and that a replay brought the same samples as before. The
+//! peer's texts are [digests](super::digest) of the samples. [`ScriptedPeer`] waits for the messages that
+//! its script expects and answers with the messages that the script says.
 //!
 //! Both are deterministic, start no thread or task, and follow tokio's clock, which may be paused. Over
-//! [`network`](super::network) all of a test is decided by its seed.
+//! [`network`](super::network) the seed decides everything in a test.
 
 mod scripted;
 mod session;
@@ -28,37 +29,39 @@ use super::network::Acceptor;
 use voxline::audio::FramePos;
 use voxline::session::protocol::GoawayReason;
 
-/// How a peer behaves as long as it behaves well.
+/// Settings of a peer that behaves well.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
-    /// The length of its segments; a gap, a flush and the end cut them short.
+    /// Length of the peer's segments; a gap, a flush and the end cut segments short.
     pub segment_frames: u64,
-    /// If set, their length is anything from a quarter of that up, as this seed and their start decide: two peers of one
-    /// seed cut alike.
+    /// If set, segment lengths vary from a quarter of `segment_frames` up to all of it. This seed and the
+    /// start of the segment decide the length, so two peers with one seed cut alike.
     pub segment_seed: Option<u64>,
-    /// How long the recogniser works on one.
+    /// Time the recogniser takes for one segment.
     pub recognition: Duration,
-    /// How far audio may run ahead of its acknowledgement.
+    /// Number of frames that audio may run ahead of its acknowledgement.
     pub window_frames: u64,
-    /// The longest binary frame taken, position included.
+    /// Longest binary frame accepted, in bytes, including the position.
     pub max_audio_bytes: usize,
-    /// Audio is acknowledged when there is so much of it; after 250 ms in any case. The protocol allows 250 ms of audio.
+    /// Number of frames after which audio is acknowledged. It is acknowledged after 250 ms in any case. The
+    /// protocol allows 250 ms of audio.
     pub ack_frames: u64,
-    /// How far acknowledgements run ahead of finals: less than two segments may make client and server wait for each
-    /// other.
+    /// Number of frames that acknowledgements may run ahead of finals. Less than two segments may make
+    /// client and server wait for each other.
     pub hold_frames: u64,
-    /// Whether it says guesses, one with each acknowledgement.
+    /// `true` if the peer sends partial results, one with each acknowledgement.
     pub partials: bool,
-    /// Whether it takes a token in band.
+    /// `true` if the peer accepts a new token in band.
     pub auth: bool,
-    /// How long a session outlives its socket.
+    /// Time for which a session outlives its socket.
     pub resume_window: Duration,
-    /// What tokens are good; without it all are, for ever.
+    /// Valid tokens. If `None`, every token is valid for ever.
     pub tokens: Option<ShortLivedTokens>,
 }
 
 impl Default for Behaviour {
-    /// For 16 kHz: segments of half a second, recognised at once, a window of ten seconds.
+    /// Returns settings for 16 kHz: segments of half a second, recognised at once, and a window of ten
+    /// seconds.
     fn default() -> Behaviour {
         Behaviour {
             segment_frames: 8_000,
@@ -77,7 +80,7 @@ impl Default for Behaviour {
 }
 
 impl Behaviour {
-    /// The length of the segment that starts here.
+    /// Returns the length of the segment that starts at `start`.
     fn segment(&self, start: FramePos) -> u64 {
         let longest = self.segment_frames.max(1);
         match self.segment_seed {
@@ -90,42 +93,46 @@ impl Behaviour {
     }
 }
 
-/// What a peer does with one socket out of the ordinary. Messages are counted that the client has sent, the first is 1.
+/// Deviation of a peer from its good behaviour on one socket. Counts are of messages that the client has
+/// sent; the first message is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whim {
-    /// Nothing.
+    /// No deviation.
     None,
-    /// It answers the handshake with this status.
+    /// The peer answers the handshake with this status.
     Refuse {
-        /// The status.
+        /// HTTP status.
         status: u16,
-        /// What it says in `Retry-After`, in seconds.
+        /// Value of `Retry-After`, in seconds.
         retry_after: Option<u32>,
     },
-    /// It closes the socket after so many messages. With the code 4401 the socket's token is thrown out.
+    /// The peer closes the socket after so many messages. With code 4401 the peer also revokes the socket's
+    /// token.
     Close {
-        /// After how many.
+        /// Number of messages.
         after: u64,
-        /// With which code.
+        /// Close code.
         code: u16,
-        /// Whether it loses the session, as a server that starts anew.
+        /// `true` if the peer loses the session, as a restarted server does.
         forget: bool,
     },
-    /// After so many messages it says that it will close the socket, and does so by the deadline.
+    /// After so many messages the peer announces that it will close the socket, and closes it at the
+    /// deadline.
     Goaway {
-        /// After how many.
+        /// Number of messages.
         after: u64,
-        /// What it says is the reason.
+        /// Reason in the announcement.
         reason: GoawayReason,
-        /// How long it waits.
+        /// Time from the announcement to the close.
         deadline: Duration,
     },
 }
 
-/// Serves one client after the protocol, and keeps what it hears. Clones share it. See [the module](self).
+/// A peer that serves one client by the protocol and keeps the client's audio. Clones share it. See [the
+/// module](self).
 ///
-/// A breach of the protocol by the client is written down, and closes the socket with 4400; `breaches` should be empty
-/// at the end of a test.
+/// A breach of the protocol by the client is recorded and closes the socket with 4400. `breaches` should be
+/// empty at the end of a test.
 #[derive(Clone)]
 pub struct RecordingPeer {
     behaviour: Arc<Behaviour>,
@@ -144,13 +151,13 @@ struct State {
 }
 
 impl RecordingPeer {
-    /// A peer that always behaves well.
+    /// Creates a peer that always behaves well.
     #[must_use]
     pub fn new(behaviour: Behaviour) -> RecordingPeer {
         RecordingPeer::with_whims(behaviour, [])
     }
 
-    /// A peer that takes a whim for each socket from `whims`, and behaves well after their end.
+    /// Creates a peer that takes a whim for each socket from `whims`. It behaves well after their end.
     #[must_use]
     pub fn with_whims<W>(behaviour: Behaviour, whims: W) -> RecordingPeer
     where
@@ -177,37 +184,39 @@ impl RecordingPeer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was heard so far, on all sockets.
+    /// Returns the audio received so far, on all sockets.
     #[must_use]
     pub fn recording(&self) -> Recording {
         self.state().recording.clone()
     }
 
-    /// How far the open session has heard; `None` where there is none.
+    /// Returns the position up to which the open session has received audio, or `None` if no session is
+    /// open.
     #[must_use]
     pub fn received(&self) -> Option<FramePos> {
         self.state().session.as_ref().map(|session| session.received)
     }
 
-    /// How many sessions were started.
+    /// Returns the number of sessions started.
     #[must_use]
     pub fn sessions(&self) -> u64 {
         self.state().started
     }
 
-    /// How many sockets came to `ready`.
+    /// Returns the number of sockets that reached `ready`.
     #[must_use]
     pub fn served(&self) -> u64 {
         self.state().served
     }
 
-    /// Where the client broke the protocol.
+    /// Returns descriptions of the client's breaches of the protocol.
     #[must_use]
     pub fn breaches(&self) -> Vec<String> {
         self.state().breaches.clone()
     }
 
-    /// Loses the session, as a server that starts anew: its socket is closed with 1012, and a resume with 4404.
+    /// Loses the session, as a restarted server does: its socket is closed with 1012, and a resume with
+    /// 4404.
     pub fn forget(&self) {
         self.state().session = None;
         self.changed.send_replace(());
@@ -224,7 +233,7 @@ impl RecordingPeer {
         socket::serve(self, io, number, whim).await;
     }
 
-    /// Serves whatever arrives over a simulated network, all sockets at once.
+    /// Serves all connections that arrive over a simulated network, concurrently.
     pub async fn serve_all(&self, mut acceptor: Acceptor) {
         let mut sockets = FuturesUnordered::new();
         loop {

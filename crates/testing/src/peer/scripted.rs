@@ -1,4 +1,4 @@
-//! A peer that says what it is told to.
+//! A peer that follows a script.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use voxline::audio::FramePos;
 use voxline::session::protocol::{self, ClientMessage, SUBPROTOCOL, ServerMessage};
 use voxline::transport::{Wire, socket_limits};
 
-/// What a scripted peer waits for. Audio that comes before anything else is heard and passed over.
+/// A message that a scripted peer waits for. Audio that comes before it is received and ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// Nothing: it speaks at once.
+    /// Nothing: the peer replies at once.
     Nothing,
     /// `start`.
     Start,
     /// `resume`.
     Resume,
-    /// Audio up to here.
+    /// Audio up to this position.
     Audio(FramePos),
     /// `gap`.
     Gap,
@@ -32,65 +32,66 @@ pub enum Expect {
     Flush,
     /// `finish`.
     Finish,
-    /// The client's close, or the end of the socket.
+    /// A close from the client, or the end of the socket.
     End,
 }
 
-/// What it does then.
+/// An action of a scripted peer.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// Says a message.
+    /// Sends a message of the protocol.
     Say(ServerMessage),
-    /// Sends this, be it a message of the protocol or not.
+    /// Sends any WebSocket message, whether the protocol has it or not.
     Send(Message),
-    /// Lets time pass; what it hears meanwhile is for the steps that follow.
+    /// Lets time pass. Messages that arrive meanwhile are kept for the steps that follow.
     Wait(Duration),
-    /// Closes with this code.
+    /// Closes the socket with this code.
     Close(u16),
     /// Drops the socket.
     Drop,
 }
 
-/// A line of the script.
+/// A step of the script.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// What it waits for.
+    /// Message that the peer waits for.
     pub expect: Expect,
-    /// What it does then, in order.
+    /// Actions that the peer then takes, in order.
     pub replies: Vec<Reply>,
 }
 
 impl Step {
-    /// A line of the script.
+    /// Creates a step of the script.
     #[must_use]
     pub fn new(expect: Expect, replies: impl IntoIterator<Item = Reply>) -> Step {
         Step { expect, replies: replies.into_iter().collect() }
     }
 }
 
-/// Where the client left the script.
+/// Reason why the client does not match the script.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScriptError {
-    /// It said something else.
+    /// The client sent another message.
     #[error("expected {expected:?}, heard {heard}")]
     Other {
-        /// What the script says.
+        /// Message that the script expects.
         expected: Expect,
-        /// What came.
+        /// Message that came.
         heard: String,
     },
     /// The socket failed.
     #[error("expected {expected:?}: {reason}")]
     Socket {
-        /// What the script says.
+        /// Message that the script expects.
         expected: Expect,
-        /// How it failed.
+        /// Error of the socket.
         reason: String,
     },
 }
 
-/// Says exactly what its script has, upon what the script expects: for tests of a single turn of the protocol.
+/// A peer that sends exactly the messages of its script, each after the message that the script expects:
+/// for tests of a single exchange of the protocol.
 ///
 /// ```
 /// use voxline::session::close;
@@ -105,16 +106,16 @@ pub struct ScriptedPeer {
 }
 
 impl ScriptedPeer {
-    /// A peer with this script, for one socket at a time.
+    /// Creates a peer with this script, for one socket at a time.
     #[must_use]
     pub fn new(script: impl IntoIterator<Item = Step>) -> ScriptedPeer {
         ScriptedPeer { script: script.into_iter().collect() }
     }
 
-    /// Plays the script on a socket, handshake first, and drops it at the end.
+    /// Plays the script on a socket, including the handshake, and drops the socket at the end.
     ///
     /// # Errors
-    /// Where the client doesn't keep to the script.
+    /// Returns [`ScriptError`] if the client does not keep to the script.
     pub async fn serve<Io: AsyncRead + AsyncWrite + Unpin>(&self, io: Io) -> Result<(), ScriptError> {
         #[expect(clippy::result_large_err, reason = "the library's")]
         let named = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
@@ -157,14 +158,14 @@ impl ScriptedPeer {
 
 struct Line<Io> {
     wire: Wire<Io>,
-    /// What came before it was waited for.
+    /// Messages that came before the script waited for them.
     heard: VecDeque<Heard>,
 }
 
 type Heard = Option<Result<Message, Error>>;
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Line<Io> {
-    /// Lets time pass, in which what was said is written.
+    /// Lets time pass while queued messages are written.
     async fn pass(&mut self, time: Duration) {
         let Line { wire, heard } = self;
         let hearing = async {
@@ -177,11 +178,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Line<Io> {
                 }
             }
         };
-        // Without an end in time, which is why it ends.
+        // `hearing` never completes by itself: the timeout ends it.
         let _ = timeout(time, hearing).await;
     }
 
-    /// Waits for what is expected.
+    /// Waits for the expected message.
     async fn await_message(&mut self, expected: Expect) -> Result<(), ScriptError> {
         if expected == Expect::Nothing {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a recording peer keeps: the timeline of its client, and the session that is open on it.
+//! State of a recording peer: the timeline of its client, and the session that is open on it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::digest;
 use voxline::audio::{AudioChunk, FramePos, FrameRange};
 use voxline::session::protocol::{Final, ServerMessage};
 
-/// The frames of a timeline, from position zero on.
+/// Frames of a timeline, from position zero on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recording {
     samples: Vec<Option<i16>>,
@@ -19,13 +19,13 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// The sample at each position; nothing where none was heard.
+    /// Returns the sample at each position, or `None` where none was received.
     #[must_use]
     pub fn samples(&self) -> &[Option<i16>] {
         &self.samples
     }
 
-    /// The PCM, 16-bit little-endian; `None` where frames are missing.
+    /// Returns the PCM, 16-bit little-endian, or `None` if frames are missing.
     #[must_use]
     pub fn bytes(&self) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(2 * self.samples.len());
@@ -35,19 +35,19 @@ impl Recording {
         Some(bytes)
     }
 
-    /// The stretches that the client declared lost, as it told them.
+    /// Returns the stretches that the client declared lost, in the order in which it declared them.
     #[must_use]
     pub fn gaps(&self) -> &[FrameRange] {
         &self.gaps
     }
 
-    /// How many frames were heard again.
+    /// Returns the number of frames that were received again.
     #[must_use]
     pub fn repeated(&self) -> u64 {
         self.repeated
     }
 
-    /// Takes down a chunk; an error where it has other bytes than before.
+    /// Records a chunk. Returns an error if it repeats a frame with another sample than before.
     fn hear(&mut self, chunk: &AudioChunk) -> Result<(), String> {
         let first = index(chunk.range().start);
         let end = index(chunk.range().end);
@@ -78,7 +78,7 @@ fn index(position: FramePos) -> usize {
     usize::try_from(position.0).expect("a recording fits in memory")
 }
 
-/// The recogniser's work, in order.
+/// An item of the recogniser's work. Items are done in order.
 #[derive(Clone, Copy, Debug)]
 enum Work {
     Segment(FrameRange),
@@ -93,14 +93,14 @@ pub(super) struct Session {
     pub(super) final_: FramePos,
     pub(super) finals: Vec<Final>,
     finish: Option<FramePos>,
-    /// Where the last piece of work ends.
+    /// Position at which the last item of work ends.
     cut: FramePos,
     work: VecDeque<(Instant, Work)>,
-    /// When the recogniser has done all it has.
+    /// When the recogniser has done all its work.
     busy: Option<Instant>,
-    /// The number of the socket that has it.
+    /// Number of the socket that the session is attached to.
     pub(super) socket: u64,
-    /// Since when none has.
+    /// Since when the session has been without a socket.
     pub(super) alone: Option<Instant>,
 }
 
@@ -120,13 +120,13 @@ impl Session {
         }
     }
 
-    /// How far the client is told that its audio has arrived.
+    /// Returns the position up to which audio is acknowledged to the client.
     pub(super) fn acknowledged(&self, behaviour: &Behaviour) -> FramePos {
         let held_back = FramePos(self.final_.0.saturating_add(behaviour.hold_frames));
         self.received.min(held_back)
     }
 
-    /// Hears audio; an error is a breach of the protocol.
+    /// Takes audio. An error is a breach of the protocol.
     pub(super) fn audio(
         &mut self,
         chunk: &AudioChunk,
@@ -155,7 +155,7 @@ impl Session {
         }
     }
 
-    /// Hears of a gap.
+    /// Takes a gap. An error is a breach of the protocol.
     pub(super) fn gap(
         &mut self,
         gap: FrameRange,
@@ -181,7 +181,7 @@ impl Session {
     }
 
     pub(super) fn flush(&mut self, at: Option<FramePos>, behaviour: &Behaviour, now: Instant) {
-        // What goes on behind it was flushed before.
+        // Audio that continues beyond the flush means that the flush was carried out before.
         let heard_before = at.is_some_and(|at| at < self.received);
         if self.cut < self.received && !heard_before {
             self.cut_at(self.received, behaviour, now);
@@ -214,12 +214,12 @@ impl Session {
         self.work.push_back((ready, work));
     }
 
-    /// When the recogniser has done its next piece of work.
+    /// Returns when the recogniser finishes its next item of work.
     pub(super) fn due(&self) -> Option<Instant> {
         self.work.front().map(|(ready, _)| *ready)
     }
 
-    /// Takes up what the recogniser has done by now.
+    /// Takes over the work that the recogniser has finished by now.
     pub(super) fn advance(&mut self, recording: &Recording, now: Instant) {
         while let Some((_, work)) = self.work.pop_front_if(|(ready, _)| *ready <= now) {
             match work {
@@ -241,13 +241,13 @@ impl Session {
         }
     }
 
-    /// Whether everything is final, and nothing follows.
+    /// Returns `done` if everything is final and nothing follows.
     pub(super) fn done(&self) -> Option<ServerMessage> {
         (self.finish == Some(self.final_))
             .then(|| ServerMessage::Done { frames: self.final_, finals: self.finals.len() as u64 })
     }
 
-    /// A guess at what has no final yet.
+    /// Returns a partial result for the audio that has no final yet.
     pub(super) fn guess(&self, recording: &Recording, revision: u64) -> Option<ServerMessage> {
         let range = self.final_.to(self.received);
         (self.work.is_empty() && !range.is_empty()).then(|| ServerMessage::Partial {

@@ -18,12 +18,12 @@ use voxline::session::close;
 use voxline::session::protocol::{self, ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
 use voxline::transport::{Wire, socket_limits};
 
-/// When audio is acknowledged, however little there is.
+/// Longest time before audio is acknowledged, however little there is.
 const ACK_WITHIN: Duration = Duration::from_millis(250);
-/// How long a goodbye may take.
+/// Longest time a close handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a socket ends.
+/// The way in which a socket ends.
 enum Ending {
     /// The client is gone, or has closed.
     Gone,
@@ -63,12 +63,12 @@ where
         if code == close::PROTOCOL {
             peer.state().breaches.push(reason.clone());
         }
-        // Who doesn't answer is gone.
+        // A client that does not answer is gone.
         let _ = timeout(CLOSE_TIMEOUT, wire.close(code, &reason)).await;
     }
 }
 
-/// The opening handshake, which a whim or a bad token has refused.
+/// Performs the opening handshake. A whim or an invalid token refuses it.
 async fn accept<Io>(
     peer: &RecordingPeer,
     io: Io,
@@ -122,21 +122,21 @@ struct Socket<'a> {
     peer: &'a RecordingPeer,
     number: u64,
     whim: Whim,
-    /// The token in force.
+    /// Token in force.
     token: String,
-    /// Messages heard.
+    /// Number of messages received.
     heard: u64,
-    /// `ready` was said.
+    /// `true` once `ready` was sent.
     open: bool,
-    /// What the last `ack` said, or `ready`.
+    /// Positions in the last `ack`, or in `ready`.
     acknowledged: (FramePos, FramePos),
     ack_due: Option<Instant>,
     finals_said: usize,
     guesses: u64,
     done_said: bool,
-    /// The client was told of its token's end.
+    /// `true` once the client was warned of its token's end.
     warned: bool,
-    /// When the socket is closed, as was told.
+    /// When the socket is closed, as announced.
     closes: Option<Instant>,
 }
 
@@ -145,7 +145,7 @@ impl Socket<'_> {
         &self.peer.behaviour
     }
 
-    /// How long the token in force lives; `None` where it has no end.
+    /// Returns the time left to the token in force, or `None` if it has no end.
     fn left(&self, now: Instant) -> Option<Duration> {
         let tokens = self.behaviour().tokens.as_ref()?;
         Some(tokens.left(&self.token, now).unwrap_or_default())
@@ -188,7 +188,7 @@ impl Socket<'_> {
         }
     }
 
-    /// Does what is out of the ordinary, when its time has come.
+    /// Applies the whim when its time has come.
     fn yield_to_whim<Io>(&mut self, wire: &mut Wire<Io>, now: Instant) -> Option<Ending>
     where
         Io: AsyncRead + AsyncWrite + Unpin,
@@ -213,7 +213,7 @@ impl Socket<'_> {
         }
     }
 
-    /// Tells of the token's end, and closes at it; when to look again.
+    /// Warns of the token's end, and closes the socket at that end. Returns when to look again.
     fn mind_token<Io>(&mut self, wire: &mut Wire<Io>, now: Instant) -> Result<Option<Instant>, Ending>
     where
         Io: AsyncRead + AsyncWrite + Unpin,
@@ -232,7 +232,8 @@ impl Socket<'_> {
         Ok(Some(now + left))
     }
 
-    /// Says what is new: acknowledgement, finals, a guess, the end; when there will be more.
+    /// Sends what is new: acknowledgement, finals, a partial result, the end. Returns when there will be
+    /// more.
     fn report<Io>(&mut self, wire: &mut Wire<Io>, now: Instant) -> Result<Option<Instant>, Ending>
     where
         Io: AsyncRead + AsyncWrite + Unpin,
@@ -274,7 +275,7 @@ impl Socket<'_> {
         Ok(session.due())
     }
 
-    /// Hears a message.
+    /// Handles a message.
     fn hear<Io>(&mut self, wire: &mut Wire<Io>, message: Message, now: Instant) -> Result<(), Ending>
     where
         Io: AsyncRead + AsyncWrite + Unpin,
@@ -284,7 +285,8 @@ impl Socket<'_> {
             Message::Close(frame) => {
                 let given_up = frame.is_some_and(|frame| u16::from(frame.code) == close::NORMAL);
                 let session = &mut self.peer.state().session;
-                // Who closes after the end has surely heard it; who closes so before doesn't want the rest.
+                // A client that closes after the end has received it; one that closes with 1000 before does
+                // not want the rest.
                 if given_up && attached(session, self.number).is_ok() {
                     *session = None;
                 }
@@ -398,7 +400,7 @@ impl Socket<'_> {
             self.finals_said = seen;
             (session.socket, session.alone) = (self.number, None);
         }
-        // The socket that had the session sees that it was moved.
+        // The socket that had the session learns that it was moved.
         self.peer.changed.send_replace(());
         self.ready(wire, name, now);
         Ok(())
@@ -429,7 +431,7 @@ impl Socket<'_> {
         })));
     }
 
-    /// The session waits for another socket.
+    /// Leaves the session to wait for another socket.
     #[expect(clippy::disallowed_methods, reason = "the clock of the runtime, which tests stop")]
     fn leave(&self) {
         if let Ok(session) = attached(&mut self.peer.state().session, self.number) {
@@ -438,7 +440,7 @@ impl Socket<'_> {
     }
 }
 
-/// The session, if the socket of this number has it.
+/// Returns the session if it is attached to the socket with this number.
 fn attached(session: &mut Option<Session>, number: u64) -> Result<&mut Session, Ending> {
     match session {
         None => Err(Ending::Close(close::RESTART, "the session is lost".to_owned())),

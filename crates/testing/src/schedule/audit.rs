@@ -1,4 +1,4 @@
-//! What must hold at every step of a schedule, and what at its end.
+//! Invariants of a schedule: those that hold at every step, and those that hold at its end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,55 +11,60 @@ use voxline::session::protocol::ServerMessage;
 use voxline::session::{Ended, Overflow, Settings};
 use voxline::transcript::TranscriptEvent;
 
-/// No minute has more dials than this: with waits of five seconds on average there are 20 in a minute of trouble,
-/// more only while the waits are still growing.
+/// Most dials within a minute. With waits of five seconds on average there are 20 dials in a minute of
+/// trouble, and more only while the waits are still growing.
 const DIALS_IN_A_MINUTE: usize = 60;
 
-/// Watches a session from outside: what it takes, what it sends, what it tells its user.
+/// An observer that checks a session from outside: the audio it accepts, the messages it sends, the events
+/// it reports to its user.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     accepted: FramePos,
     finished: bool,
     final_: FramePos,
     finals: u64,
-    /// The recogniser's context behind the last final.
+    /// Recogniser context after the last final.
     context: String,
     gaps: u64,
-    /// What the current connection has told the client, and the window it allows.
+    /// Position that the current connection has acknowledged, and the window that it allows.
     received: FramePos,
     window: u64,
-    /// What was sent on it.
+    /// Position up to which audio was sent on the current connection.
     sent: FramePos,
-    /// Where the user asked for a flush, and where one was sent on the current connection, which began at
-    /// `ready_from`.
+    /// Positions at which the user asked for a flush, and those at which a flush was sent on the current
+    /// connection, which began at `ready_from`.
     flushes: Vec<FramePos>,
     flushed: Vec<FramePos>,
     ready_from: FramePos,
-    /// The end of the last gap sent on it.
+    /// End of the last gap sent on the current connection.
     gap: FramePos,
-    /// What the pace allows to be sent, in frames, and when that was counted.
+    /// Number of frames that the catch-up limit allows now, and the time at which that was computed.
     credit: f64,
     credited: Duration,
-    /// The farthest acknowledgement ever.
+    /// Farthest acknowledgement on any connection.
     received_once: FramePos,
     ever_ready: bool,
     dials: VecDeque<Duration>,
-    /// Whether there was a connection before in this process; how often the session moved to another; whether
-    /// it was found again and the user has not heard of that yet; how often it was told.
+    /// `ready_before`: this process had a connection before. `moves`: number of moves of the session to
+    /// another connection. `found_again`: the session was found again after a loss and the user has not
+    /// been told yet. `reconnects`: number of times that the user was told.
     ready_before: bool,
     moves: u64,
     found_again: bool,
     reconnects: u64,
-    /// When a cursor last moved on the connection that carries the session, or that came to be.
+    /// When a cursor last moved on the connection that carries the session, or when that connection became
+    /// ready.
     moved: Duration,
-    /// When something last came of the session: a frame accepted, acknowledged for the first time, or final.
+    /// Time of the last progress of the session: a frame accepted, acknowledged for the first time, or made
+    /// final.
     fruit: Duration,
-    /// When the trouble began that no progress has ended yet.
+    /// Start of the trouble that no progress has ended yet.
     trouble: Option<Duration>,
     last_failure: Duration,
-    /// A fault that allows no recovery has reached the client.
+    /// `true` once a fault that allows no recovery has reached the client.
     pub(super) doomed: bool,
-    /// An earlier process may have done what the server resents: such a session may be given up for another.
+    /// `true` if an earlier process may have done something that the server rejects. Such a session may be
+    /// given up for another.
     heir: bool,
     end_told: bool,
     pub(super) ended: bool,
@@ -80,7 +85,7 @@ impl Audit {
         self.fruit = now;
     }
 
-    /// Another process takes the session up, and has this much of its audio.
+    /// Records that another process takes the session over, with this much of its audio.
     pub(super) fn starts_over(&mut self, accepted: FramePos, ever_ready: bool, now: Duration) {
         *self = Audit {
             accepted,
@@ -89,7 +94,7 @@ impl Audit {
             context: std::mem::take(&mut self.context),
             gaps: self.gaps,
             received_once: self.final_,
-            // It knows that there is a server.
+            // The process knows from the journal that a server exists.
             ever_ready,
             heir: true,
             fruit: now,
@@ -103,13 +108,13 @@ impl Audit {
         self.last_failure = now;
     }
 
-    /// A connection with a fault that lasts as long as it does is left for another.
+    /// Records that the client left a connection whose fault lasts as long as the connection.
     pub(super) fn leaves_fault(&mut self, now: Duration) {
         self.last_failure = now;
     }
 
-    /// The client leaves the server's session for one of its own. An heir may do so at the `ready` of a server
-    /// that has more than it knows of: then nothing was found again.
+    /// Records that the client leaves the server's session for one of its own. An heir may do so at the
+    /// `ready` of a server that has more than the heir knows of: then nothing was found again.
     pub(super) fn gives_up_session(&mut self) {
         self.found_again &= !self.heir;
     }
@@ -118,8 +123,8 @@ impl Audit {
         self.flushes.push(self.accepted);
     }
 
-    /// The peer said something on the connection that carries the session. `moves`: another has carried it
-    /// until now.
+    /// Records a message from the peer on the connection that carries the session. `moves` is `true` if
+    /// another connection has carried the session until now.
     pub(super) fn hears(&mut self, message: &ServerMessage, moves: bool, now: Duration) {
         match message {
             ServerMessage::Ready(ready) => {
@@ -128,7 +133,7 @@ impl Audit {
                 } else {
                     self.moved = now;
                     self.found_again = self.ready_before;
-                    // A burst for each connection that is found, none for a move.
+                    // Each connection that is found after a loss allows a burst; a move allows none.
                     (self.credit, self.credited) = (f64::INFINITY, now);
                 }
                 (self.flushed, self.ready_from) = (Vec::new(), ready.received);
@@ -143,7 +148,7 @@ impl Audit {
                     self.moved = now;
                 }
                 self.received = self.received.max(*received);
-                // What an earlier connection carried needs not be sent again.
+                // Audio that an earlier connection carried need not be sent again.
                 self.sent = self.sent.max(*received);
                 if *received > self.received_once {
                     self.received_once = *received;
@@ -175,7 +180,8 @@ impl Audit {
         }
     }
 
-    /// A flush belongs behind the audio it is for, and is sent because the user asked for it.
+    /// Checks a flush that is sent: it must follow the audio it is for, and the user must have asked for
+    /// it.
     pub(super) fn sends_flush(&mut self, at: Option<FramePos>) -> Result<(), String> {
         match at {
             Some(at) if self.sent >= at && self.flushes.contains(&at) => {
@@ -186,7 +192,7 @@ impl Audit {
         }
     }
 
-    /// A gap was sent.
+    /// Records a gap that was sent.
     pub(super) fn passes(&mut self, to: FramePos) {
         (self.sent, self.gap) = (to, to);
     }
@@ -218,7 +224,8 @@ impl Audit {
         }
     }
 
-    /// What the user is told: finals without a hole, each once, of the right samples; then the end.
+    /// Checks an event for the user: finals come without a hole, each once, made of the right samples; then
+    /// comes the end.
     pub(super) fn emits(
         &mut self,
         event: &TranscriptEvent,
@@ -261,7 +268,7 @@ impl Audit {
                 return Err(format!("reconnected from {from}, which is final"));
             }
             TranscriptEvent::Reconnected { from } => {
-                // What an earlier process had of a session counts as a connection before, if it has to be
+                // A session that an earlier process had counts as an earlier connection if it has to be
                 // given up.
                 let found = std::mem::take(&mut self.found_again);
                 if !(found || self.heir && self.reconnects == 0) {
@@ -279,8 +286,8 @@ impl Audit {
         Ok(())
     }
 
-    /// A flush that no final has answered is known to the server: it was sent on this connection, or the
-    /// server has what follows it.
+    /// Checks that the server knows every flush that no final has answered: either the flush was sent on
+    /// this connection, or the server has the audio that follows it.
     fn check_flushes(&self, sent: FramePos) -> Result<(), String> {
         let missing = |at: &&FramePos| {
             let reached = self.ready_from <= **at && **at <= sent;
@@ -294,10 +301,11 @@ impl Audit {
         })
     }
 
-    /// The order of the cursors, and no frame missing between them. `live`: a connection carries the session.
+    /// Checks the order of the cursors, and that no frame is missing between them. `live` is `true` if a
+    /// connection carries the session.
     pub(super) fn check(&self, core: &Core, plan: &Plan, live: bool) -> Result<(), String> {
         if live {
-            // What waits until another server has answered is not heard yet.
+            // Audio that waits until another server has answered has not been received yet.
             self.check_flushes(self.sent.min(core.cursors().sent))?;
         }
         let cursors = core.cursors();
@@ -330,7 +338,7 @@ impl Audit {
         }
     }
 
-    /// A connection that fell silent is left in time (G19).
+    /// Checks that the client leaves a silent connection in time (G19).
     pub(super) fn check_silence(
         &self,
         carrier: &Connection,
@@ -338,15 +346,15 @@ impl Audit {
         now: Duration,
     ) -> Result<(), String> {
         let Some(since) = carrier.silent_since else { return Ok(()) };
-        // What was under way when it fell silent still arrives.
+        // Messages that were under way when the connection fell silent still arrive.
         match now > since + plan.latency + 2 * plan.settings.ping_interval {
             true => Err(format!("silent since {since:?} and not noticed")),
             false => Ok(()),
         }
     }
 
-    /// A connection that lives is left for dead: only where no cursor has moved for the time that the
-    /// settings say.
+    /// Checks that the client leaves a living connection as dead only if no cursor has moved for the time
+    /// in the settings.
     pub(super) fn leaves_for_dead(&self, plan: &Plan, now: Duration) -> Result<(), String> {
         let patience = plan.settings.progress_timeout;
         if now.saturating_sub(self.moved) < patience {
@@ -355,7 +363,7 @@ impl Audit {
         Ok(())
     }
 
-    /// Whether the session had reason to end like this.
+    /// Checks that the session had reason to end like this.
     pub(super) fn ends(&mut self, ended: &Ended, plan: &Plan, now: Duration) -> Result<(), String> {
         self.ended = true;
         let Ended { ledger, result } = ended;
@@ -389,7 +397,8 @@ impl Audit {
         }
     }
 
-    /// Whether the session goes on for longer than it may (G5). `calm`: no fault is left.
+    /// Checks that the session does not go on for longer than it may (G5). `calm` is `true` if no fault is
+    /// left.
     pub(super) fn check_patience(&self, plan: &Plan, calm: bool, now: Duration) -> Result<(), String> {
         if calm && plan.fate == Fate::Recovers && now > self.last_failure + plan.calm_bound() {
             return Err(format!("no end {:?} after the last fault", plan.calm_bound()));

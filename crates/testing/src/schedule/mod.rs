@@ -1,10 +1,12 @@
-//! Random fault schedules: a session's core against a model server, over a network that exists only as a list of
-//! messages under way. No sockets, no clock, no waiting: a schedule of an hour plays in a fraction of a millisecond.
+//! Random fault schedules: a session's state machine against a model server, over a network that is only a
+//! list of messages under way. There are no sockets, no real clock and no waiting: a schedule of an hour
+//! plays in a fraction of a millisecond.
 //!
-//! A seed decides everything: the audio and its pace, the server's speed and limits, and what goes wrong: refused
-//! dials, sockets that are reset or closed or fall silent at any message, tokens that end or are thrown out or can't be
-//! had, servers that are about to go, sessions forgotten, clients killed. At every step the session is checked from
-//! outside; see [`play`]. A schedule that breaks a promise is simplified until nothing can be left out.
+//! A seed decides everything: the audio and its pace, the server's speed and limits, and the faults. Faults
+//! are: refused dials; sockets that are reset, closed or fall silent at any message; tokens that end, are
+//! revoked or cannot be had; servers that are about to shut down; sessions that the server loses; clients
+//! that are killed. At every step the session is checked from outside; see [`play`]. A schedule that breaks
+//! an invariant is simplified until nothing can be left out.
 
 mod audit;
 mod network;
@@ -21,23 +23,23 @@ use self::plan::Plan;
 use self::simulation::Simulation;
 use voxline::session::{Ended, Planted};
 
-/// How many of the last happenings a breach tells.
+/// Number of last events that a breach report includes.
 const TOLD: usize = 60;
-/// How many simpler schedules are tried in search of the simplest that still breaks a promise.
+/// Most simpler schedules that are tried in the search for the simplest one that still breaks an invariant.
 const SIMPLIFICATIONS: usize = 2_000;
 
 /// A schedule that was played to its end without a breach.
 #[derive(Debug)]
 pub struct Played {
-    /// How the session ended: rightly, whatever it is.
+    /// Result of the session. It is right, whatever it is.
     pub ended: Ended,
-    /// How long it took, in simulated time.
+    /// Simulated time that the schedule took.
     pub duration: Duration,
-    /// All that happened.
+    /// All events.
     pub log: Vec<Happening>,
 }
 
-/// Something that happened in a schedule, and when; the meaning of the numbers depends on what it was.
+/// An event of a schedule, with its time. The meaning of the numbers depends on the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Happening {
     at: Duration,
@@ -46,7 +48,7 @@ pub struct Happening {
 }
 
 impl Happening {
-    /// Returns what happened.
+    /// Returns the name of the event.
     #[must_use]
     pub fn what(&self) -> &'static str {
         self.what
@@ -60,37 +62,38 @@ impl fmt::Display for Happening {
     }
 }
 
-/// A promise that a session broke, and the way to it.
+/// A broken invariant, and the events that led to it.
 #[derive(Debug, thiserror::Error)]
 #[error("schedule {seed}: {breach}\n{story}")]
 pub struct Breach {
-    /// The schedule.
+    /// Seed of the schedule.
     pub seed: u64,
-    /// What was broken.
+    /// Description of the broken invariant.
     pub breach: String,
-    /// The last happenings before it.
+    /// Last events before the breach, with the simplest schedule found.
     pub story: String,
 }
 
-/// Plays the schedule of this seed.
+/// Plays the schedule of `seed`.
 ///
-/// At every step: the cursors are in order; every accepted frame is final, in a gap that is declared, or in the replay
-/// buffer, which keeps its bound; audio stays within the peer's window and pace, without holes, and a replay has the
-/// samples of the first time; finals reach the user contiguous, once each, and made of the right samples; no minute has
-/// more than 60 dials; a connection that fell silent is left within two pings; nothing follows the end. At the end: the
-/// ledger balances; an early end had its reason, and did not come before the session's patience was over. Once the
-/// faults have stopped, the end comes within the time that recognising everything again takes.
+/// At every step: the cursors are in order; every accepted frame is final, in a declared gap, or in the
+/// replay buffer, which keeps its bound; audio stays within the peer's window and pace, without holes, and
+/// a replay has the samples of the first time; finals reach the user contiguous, once each, and made of the
+/// right samples; no minute has more than 60 dials; a connection that fell silent is left within two pings;
+/// nothing follows the end. At the end: the ledger balances; an early end had its reason, and did not come
+/// before the session's patience was over. Once the faults have stopped, the end comes within the time that
+/// recognising everything again takes.
 ///
 /// # Errors
-/// A [`Breach`], if any of this does not hold, with the simplest schedule found that breaks it too.
+/// Returns [`Breach`] if any of this does not hold, with the simplest schedule found that breaks it too.
 pub fn play(seed: u64) -> Result<Played, Box<Breach>> {
     judge(Plan::draw(seed))
 }
 
-/// [`play`], with a session that commits this bug.
+/// Plays the schedule of `seed` as [`play`] does, with this bug planted in the session.
 ///
 /// # Errors
-/// A [`Breach`], if the schedule caught it.
+/// Returns [`Breach`] if the schedule caught the bug.
 pub fn play_planted(seed: u64, bug: Planted) -> Result<Played, Box<Breach>> {
     let mut plan = Plan::draw(seed);
     plan.settings.planted = Some(bug);
@@ -107,7 +110,7 @@ fn judge(plan: Plan) -> Result<Played, Box<Breach>> {
         (Err(breach), simulation) => (breach, simulation),
     };
     let mut told = breach.clone();
-    // Whatever can be left out while something is broken is left out.
+    // Leave out everything that can be left out while an invariant is still broken.
     let mut tries = 0;
     while let Some((simpler_breach, simpler)) = simulation.plan().simpler().into_iter().find_map(|plan| {
         tries += 1;

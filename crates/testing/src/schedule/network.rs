@@ -1,4 +1,4 @@
-//! The network of a schedule: connections on which messages are under way, and tokens that open them.
+//! The network of a schedule: connections on which messages are under way, and the tokens that open them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::plan::{Fault, How, When};
 use super::server::Up;
 use voxline::session::protocol::{ClientMessage, ServerMessage};
 
-/// What arrives at a client.
+/// A message or event that arrives at a client.
 #[derive(Debug)]
 pub(super) enum Down {
     Message(ServerMessage),
@@ -18,31 +18,31 @@ pub(super) enum Down {
 /// A connection, as the network sees it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// The server it leads to.
+    /// Index of the server to which the connection leads.
     pub(super) server: usize,
     pub(super) fault: Fault,
-    /// The token in force on it.
+    /// Generation of the token in force on the connection.
     pub(super) generation: u64,
-    /// It is to take over from a connection that carries the session.
+    /// `true` if the connection is to take over from one that carries the session.
     pub(super) moving: bool,
-    /// The client was told that the dial succeeded.
+    /// `true` once the client was told that the dial succeeded.
     pub(super) connected: bool,
-    /// The client has given it up.
+    /// `true` once the client has given the connection up.
     pub(super) left: bool,
-    /// It has broken: the server hears and says nothing more on it.
+    /// `true` once the connection has broken: the server neither receives nor sends anything more on it.
     pub(super) broken: bool,
-    /// What is under way to the client is lost too.
+    /// `true` if messages under way to the client are lost too.
     pub(super) mute: bool,
-    /// When it fell silent without a word.
+    /// When the connection fell silent without a notice.
     pub(super) silent_since: Option<Duration>,
-    /// Messages the server has heard and said.
+    /// Number of messages that the server has received, and number that it has sent.
     pub(super) heard: u64,
     pub(super) said: u64,
     pub(super) opened: bool,
     pub(super) ack_due: bool,
-    /// The fault that it breaks with has happened.
+    /// `true` once the connection's fault has happened.
     pub(super) struck: bool,
-    /// Messages keep their order: none arrives before these.
+    /// Earliest arrival of the next message in each direction: messages keep their order.
     pub(super) next_heard: Duration,
     pub(super) next_said: Duration,
 }
@@ -69,7 +69,8 @@ impl Connection {
         }
     }
 
-    /// Whether its fault strikes now, at this message from the client; and whether the server still hears that.
+    /// Returns whether the fault strikes now, at this message from the client, and whether the server still
+    /// receives the message.
     pub(super) fn strikes_at(&mut self, up: &Up) -> (bool, bool) {
         let count = self.heard;
         self.heard += 1;
@@ -88,7 +89,8 @@ impl Connection {
         (strikes, !(strikes && deaf))
     }
 
-    /// Whether its fault strikes now, at this message from the server; and whether that still leaves.
+    /// Returns whether the fault strikes now, at this message from the server, and whether the message is
+    /// still sent.
     pub(super) fn strikes_after(&mut self, message: &ServerMessage) -> (bool, bool) {
         let count = self.said;
         self.said += 1;
@@ -106,11 +108,11 @@ impl Connection {
     }
 }
 
-/// The tokens that were granted, by their number.
+/// Granted tokens, by number from 1.
 #[derive(Debug)]
 pub(super) struct Tokens {
     life: Option<Duration>,
-    /// When each ends; `ZERO` where it was thrown out.
+    /// End of each token, if it has one; `ZERO` for a revoked token.
     ends: Vec<Option<Duration>>,
 }
 
@@ -119,7 +121,8 @@ impl Tokens {
         Tokens { life, ends: Vec::new() }
     }
 
-    /// The number of the token that a client gets: the newest, or a new one where that is refused or will end soon.
+    /// Returns the number of the token for a client: the newest token, or a new one if the newest is
+    /// refused or will end soon.
     pub(super) fn grant(&mut self, newer_than: Option<u64>, now: Duration) -> u64 {
         let soon = self.life.map_or(now, |life| now + life / 5);
         let good = self.ends.last().is_some_and(|end| end.is_none_or(|end| end > soon));
@@ -135,7 +138,7 @@ impl Tokens {
         self.ends[number as usize - 1] = Some(Duration::ZERO);
     }
 
-    /// When the token ends, where it does.
+    /// Returns the end of the token, if it has one.
     pub(super) fn end(&self, number: u64) -> Option<Duration> {
         self.ends[number as usize - 1]
     }

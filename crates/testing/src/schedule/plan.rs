@@ -1,4 +1,4 @@
-//! What a seed decides before a schedule is played.
+//! Everything that a seed decides before a schedule is played.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use voxline::session::protocol::GoawayReason;
 use voxline::session::{CatchUp, Overflow, Settings, close};
 use voxline_support::random::{Random, mix};
 
-/// What a seed leaves to chance.
+/// A source of random choices.
 #[derive(Debug)]
 pub(super) struct Dice(Random);
 
@@ -15,12 +15,12 @@ impl Dice {
         Dice(Random::new(seed))
     }
 
-    /// A number in `low..=high`.
+    /// Returns a number in `low..=high`.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.0.next() % (high - low + 1)
     }
 
-    /// True `percent` times in a hundred.
+    /// Returns `true` with a probability of `percent` in a hundred.
     pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.0.next() % 100 < percent
     }
@@ -29,18 +29,18 @@ impl Dice {
         choices[self.between(0, choices.len() as u64 - 1) as usize]
     }
 
-    /// A time in `low..=high`, in milliseconds.
+    /// Returns a time in `low..=high`, in milliseconds.
     pub(super) fn millis(&mut self, low: u64, high: u64) -> Duration {
         Duration::from_millis(self.between(low, high))
     }
 }
 
-/// The sample at a position of the session stream. No two stretches of it are alike.
+/// Returns the sample at a position of the session stream. No two stretches of the stream are alike.
 pub(super) fn sample(frame: u64) -> i16 {
     (mix(frame) as u16).cast_signed()
 }
 
-/// A text that no other samples have (FNV-1a).
+/// Returns a text that identifies these samples (FNV-1a).
 pub(super) fn digest(samples: impl Iterator<Item = i16>) -> String {
     let hash = samples.fold(0xcbf2_9ce4_8422_2325_u64, |hash, sample| {
         (hash ^ u64::from(sample.cast_unsigned())).wrapping_mul(0x0100_0000_01b3)
@@ -48,14 +48,14 @@ pub(super) fn digest(samples: impl Iterator<Item = i16>) -> String {
     format!("{hash:016x}")
 }
 
-/// The text of a stretch of audio behind a context. Each final's text is the context of the next, so a
-/// context that is not handed back changes every text that follows.
+/// Returns the text of a stretch of audio after a context. Each final's text is the context of the next, so
+/// a context that is not handed back changes every text that follows.
 pub(super) fn in_context(context: &str, samples: impl Iterator<Item = i16>) -> String {
     let before = context.bytes().map(i16::from);
     digest(before.chain(samples))
 }
 
-/// What the source does after a pause.
+/// A step of the source. It follows a pause.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     Audio(u64),
@@ -63,37 +63,37 @@ pub(super) enum Step {
     End,
 }
 
-/// How the whole schedule is meant to end.
+/// The intended end of the whole schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The faults stop, and the session ends well.
     Recovers,
     /// One of the faults allows no recovery.
     Fatal,
-    /// From some connection on, every one fails alike, and the session gives up.
+    /// From some connection on, every connection fails alike, and the session gives up.
     Hopeless(Misery),
 }
 
-/// A trouble that never ends.
+/// A fault that never ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Misery {
-    /// Nobody answers the dial.
+    /// No server answers the dial.
     Unreachable,
-    /// Each resume is answered, and the socket dropped.
+    /// Each resume is answered, and then the socket is dropped.
     ReadyThenDrop,
     /// Sockets open and stay silent.
     Silent,
-    /// The server takes audio, acknowledges it, and falls over before it has a result.
+    /// The server takes audio, acknowledges it, and fails before it has a result.
     Poison,
-    /// Each token is taken at the door and thrown out inside.
+    /// Each token is accepted in the handshake and rejected in the session.
     TokenCircle,
     /// The token endpoint is down.
     NoToken,
-    /// The server acknowledges audio and answers pings, and never has a text.
+    /// The server acknowledges audio and answers pings, but never sends a final.
     NoFinals,
 }
 
-/// What goes wrong with one connection.
+/// A fault of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     None,
@@ -101,24 +101,24 @@ pub(super) enum Fault {
     Break {
         when: When,
         how: How,
-        /// The server loses the session over it.
+        /// `true` if the server loses the session too.
         forget: bool,
     },
-    /// The server says that it will close the connection, and does so by the deadline.
+    /// The server announces that it will close the connection, and does so by the deadline.
     Goaway {
         when: When,
         reason: GoawayReason,
         deadline: Duration,
-        /// Whether the session should start on another server.
+        /// `true` if the session should start on another server.
         restart: bool,
     },
-    /// The server doesn't answer `auth`.
+    /// The server does not answer `auth`.
     DeafToAuth,
-    /// The server acknowledges audio, answers pings, and says no final on this connection.
+    /// The server acknowledges audio and answers pings, but sends no final on this connection.
     NoFinals,
 }
 
-/// Why a dial fails.
+/// Reason why a dial fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Unreachable,
@@ -128,12 +128,12 @@ pub(super) enum Refusal {
     Forbidden,
 }
 
-/// Which message a connection breaks at. The message itself may be heard, or lost.
+/// The message at which a connection breaks. The message itself may be received or lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
-    /// At the client's message of this number.
+    /// The client's message with this number.
     Heard(u64),
-    /// At the server's message of this number.
+    /// The server's message with this number.
     Said(u64),
     AtFinish,
     AtFlush,
@@ -143,58 +143,59 @@ pub(super) enum When {
     AtDone,
 }
 
-/// How a connection breaks.
+/// The way in which a connection breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
-    /// The socket is reset. What is under way in a direction may arrive or not; the client notices after a while.
+    /// The socket is reset. Messages under way in a direction may arrive or not; the client notices the
+    /// reset after `notice`.
     Reset { heard: bool, said: bool, notice: Duration },
-    /// The server closes it.
+    /// The server closes the connection with this code.
     Close(u16),
-    /// Nothing arrives any more in either direction, and nobody says so.
+    /// Nothing arrives any more in either direction, and neither side is told.
     Silence,
 }
 
-/// How the model server behaves.
+/// Behaviour of the model server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServerPlan {
-    /// The longest utterance in frames; the shortest is a quarter of it.
+    /// Longest utterance, in frames; the shortest is a quarter of it.
     pub(super) longest: u64,
-    /// Frames recognised in a second.
+    /// Number of frames recognised in a second.
     pub(super) rate: u64,
-    /// How far acknowledgements run ahead of finals, in frames.
+    /// Number of frames that acknowledgements may run ahead of finals.
     pub(super) hold: u64,
     pub(super) window: u64,
     pub(super) max_audio_bytes: usize,
-    /// How often audio is acknowledged at once, in a hundred; else within 250 ms.
+    /// Percentage of acknowledgements that are sent at once; the others come within 250 ms.
     pub(super) prompt_acks: u64,
-    /// Whether a token may be handed over in band.
+    /// `true` if a token may be handed over in band.
     pub(super) auth: bool,
 }
 
-/// The client's process dies, and another takes the session up from what is on the disk.
+/// A crash of the client's process. Another process takes the session over from the data on disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kill {
     pub(super) at: Duration,
-    /// Frames of audio at the end that did not get to the disk.
+    /// Number of frames at the end of the audio that did not reach the disk.
     pub(super) lost: u64,
 }
 
-/// All that a seed decides beforehand.
+/// Everything that a seed decides before the schedule is played.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// Decides what is left to chance while it is played.
+    /// Seed of the random choices that are made while the schedule is played.
     pub(super) seed: u64,
     pub(super) settings: Settings,
     pub(super) server: ServerPlan,
-    /// How long a token lives.
+    /// Lifetime of a token, if tokens end.
     pub(super) token_life: Option<Duration>,
-    /// Which of the first requests for a token fail.
+    /// For each of the first token requests, `true` if it fails.
     pub(super) token_faults: Vec<bool>,
-    /// The source, each step after a pause.
+    /// Steps of the source, each after a pause.
     pub(super) source: Vec<(Duration, Step)>,
-    /// The most that a message takes one way.
+    /// Longest latency of a message in one direction.
     pub(super) latency: Duration,
-    /// What goes wrong with the first connections.
+    /// Faults of the first connections.
     pub(super) faults: Vec<Fault>,
     pub(super) kills: Vec<Kill>,
     pub(super) fate: Fate,
@@ -217,7 +218,8 @@ impl Plan {
             ])),
         };
         let longest = dice.between(20, 400);
-        // A slow server needs up to two minutes for an utterance, but then it doesn't hold acknowledgements back.
+        // A slow server needs up to two minutes for an utterance, but then it does not hold
+        // acknowledgements back.
         let slow = dice.chance(10);
         let server = ServerPlan {
             longest,
@@ -247,7 +249,7 @@ impl Plan {
         let latency = Duration::from_millis(dice.one_of(&[1, 20, 200, 2_000]));
         let token_life = dice.chance(60).then(|| dice.millis(20_000, 120_000));
         let token_faults = (0..dice.between(0, 6)).map(|_| dice.chance(40)).collect();
-        // Most schedules have a few faults, some have bursts of them.
+        // Most schedules have a few faults; some have bursts of them.
         let count = if dice.chance(10) { dice.between(10, 30) } else { dice.between(0, 6) };
         let mut faults: Vec<Fault> = (0..count).map(|_| any_fault(dice)).collect();
         if fate == Fate::Fatal {
@@ -271,7 +273,7 @@ impl Plan {
         Plan { seed, settings, server, token_life, token_faults, source, latency, faults, kills, fate }
     }
 
-    /// How many frames the source has.
+    /// Returns the number of frames of the source.
     pub(super) fn frames(&self) -> u64 {
         let frames = self.source.iter().map(|(_, step)| match step {
             Step::Audio(frames) => *frames,
@@ -280,8 +282,8 @@ impl Plan {
         frames.sum()
     }
 
-    /// What goes wrong with the connection of this number, from 0. `token_spent`: a token was refused since the last
-    /// `ready`, so that another refusal would be the end.
+    /// Returns the fault of the connection with this number, counted from 0. `token_spent` is `true` if a
+    /// token was refused since the last `ready`, so that another refusal would end the session.
     pub(super) fn fault(&self, number: usize, token_spent: bool) -> Fault {
         match (self.faults.get(number), self.fate) {
             (Some(fault), _) if token_spent && fault.refuses_token() => Fault::Dial(Refusal::Unreachable),
@@ -291,19 +293,19 @@ impl Plan {
         }
     }
 
-    /// Whether the request for a token of this number fails.
+    /// Returns whether the token request with this number fails.
     pub(super) fn token_fault(&self, number: usize) -> bool {
         self.token_faults.get(number).copied().unwrap_or(self.fate == Fate::Hopeless(Misery::NoToken))
     }
 
-    /// The longest chunk of the source.
+    /// Returns the length of the source's longest chunk, in frames.
     pub(super) fn longest_chunk(&self) -> u64 {
         let chunks =
             self.source.iter().map(|(_, step)| if let Step::Audio(frames) = step { *frames } else { 0 });
         chunks.max().unwrap_or(0)
     }
 
-    /// Plans that have one thing less, for the search for the least that still goes wrong.
+    /// Returns plans that have one thing less, for the search for the smallest plan that still fails.
     pub(super) fn simpler(&self) -> Vec<Plan> {
         let mut simpler = Vec::new();
         let mut with = |change: &dyn Fn(&mut Plan)| {
@@ -311,7 +313,7 @@ impl Plan {
             change(&mut plan);
             simpler.push(plan);
         };
-        // Many at once first.
+        // Remove many at once first.
         for half in [0..self.source.len() / 2, self.source.len() / 2..self.source.len().saturating_sub(1)] {
             if half.len() > 1 {
                 with(&|plan| drop(plan.source.drain(half.clone())));
@@ -344,9 +346,9 @@ impl Plan {
         simpler
     }
 
-    /// How long the session may take once the faults have stopped (G5): the longest wait before a dial, the source's
-    /// own time, recognition of everything once more, and the round trips that the window, the replay buffer and the
-    /// last messages cost.
+    /// Returns the longest time that the session may take once the faults have stopped (G5): the longest
+    /// wait before a dial, the source's own time, recognition of everything once more, and the round trips
+    /// that the window, the replay buffer and the last messages cost.
     pub(super) fn calm_bound(&self) -> Duration {
         let server = &self.server;
         let pauses: Duration = self.source.iter().map(|(pause, _)| *pause).sum();
@@ -367,10 +369,12 @@ impl Plan {
             + flight * u32::try_from(flights).expect("a few thousand")
     }
 
-    /// How long nothing at all may come of a session: no frame accepted, no final, no end.
+    /// Returns the longest time for which a session may make no progress at all: no frame accepted, no
+    /// final, no end.
     pub(super) fn barren_bound(&self) -> Duration {
         let settings = &self.settings;
-        // The last failure may come after the longest silence, and be told only after the longest wait.
+        // The last failure may come after the longest silence, and may be reported only after the longest
+        // wait.
         let last_try = settings.progress_timeout + settings.opening_timeout + 6 * self.latency;
         let waits = Duration::from_secs(2 * 10 + 10);
         let utterance = Duration::from_secs(self.server.longest / self.server.rate + 1);
@@ -403,13 +407,13 @@ fn draw_source(server: &ServerPlan, slow: bool, dice: &mut Dice) -> Vec<(Duratio
     source
 }
 
-/// The longest pause of the source.
+/// Longest pause of the source.
 const LONGEST_PAUSE: Duration = Duration::from_secs(90);
 
-/// Closes that allow no recovery.
+/// Close codes that allow no recovery.
 pub(super) const FATAL: [u16; 7] = [close::PROTOCOL, close::TOO_BIG, close::SCOPE, 1002, 1003, 1007, 1010];
 
-/// Closes that do.
+/// Close codes that allow recovery.
 const PASSING: [u16; 12] = [
     close::NORMAL,
     close::GOING_AWAY,
@@ -433,7 +437,7 @@ impl Fault {
         )
     }
 
-    /// The fault of a connection that has done its worst.
+    /// Returns the message at which the fault strikes, if it strikes at one.
     pub(super) fn when(self) -> Option<When> {
         match self {
             Fault::Break { when, .. } | Fault::Goaway { when, .. } => Some(when),

@@ -1,4 +1,4 @@
-//! The server's half of a schedule: the protocol as docs/protocol.md tells it, with a recogniser whose texts
+//! The server of a schedule: the protocol as docs/protocol.md specifies it, with a recogniser whose texts
 //! are digests.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use voxline::audio::{AudioChunk, FramePos, FrameRange, sample::read_s16le};
 use voxline::session::close;
 use voxline::session::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage};
 
-/// What a client puts on the wire.
+/// A message from a client.
 #[derive(Clone, Debug)]
 pub(super) enum Up {
     Message(ClientMessage),
@@ -19,7 +19,7 @@ pub(super) enum Up {
 /// A server that holds one session.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// Its name among those that a session is sent to.
+    /// Index of the server among those to which a session is sent.
     number: usize,
     plan: ServerPlan,
     session: Option<Session>,
@@ -28,24 +28,24 @@ pub(super) struct Server {
 
 #[derive(Debug)]
 struct Session {
-    /// The server's, and its number there.
+    /// Index of the server, and number of the session on that server.
     server: usize,
     number: u64,
     origin: FramePos,
-    /// What was heard; nothing where there are gaps.
+    /// Samples received, with zeros in the gaps.
     samples: Vec<i16>,
     gaps: Vec<FrameRange>,
     final_: FramePos,
     finals: Vec<Final>,
-    /// The recogniser's, behind the last of them.
+    /// Recogniser context after the last final.
     context: String,
     flush: FramePos,
     finish: Option<FramePos>,
-    /// Where the utterance at work ends.
+    /// End of the utterance that is being recognised.
     working: Option<FramePos>,
-    /// How long the next utterance is, if nobody ends it sooner.
+    /// Length of the next utterance, unless a flush, a gap or the end cuts it short.
     utterance: u64,
-    /// The connection that has the session, and what was said on it.
+    /// Connection that has the session, and the state of what was sent on it.
     connection: usize,
     acknowledged: FramePos,
     finals_said: usize,
@@ -58,7 +58,7 @@ impl Session {
         self.origin + self.samples.len() as u64
     }
 
-    /// Passes the gaps that everything is final up to.
+    /// Moves the final position past gaps that it has reached.
     fn pass_gaps(&mut self) {
         while let Some(gap) = self.gaps.iter().find(|gap| gap.start <= self.final_ && self.final_ < gap.end) {
             self.final_ = gap.end;
@@ -74,7 +74,7 @@ impl Session {
     }
 }
 
-/// How the server takes the first message of a connection.
+/// Answer of the server to the first message of a connection.
 pub(super) enum Opening {
     Ready(ServerMessage),
     Close(u16),
@@ -90,7 +90,7 @@ impl Server {
         self.session = None;
     }
 
-    /// Hears `start` or `resume` on a new connection. An error is a breach of the protocol by the client.
+    /// Handles `start` or `resume` on a new connection. An error is a breach of the protocol by the client.
     pub(super) fn open(
         &mut self,
         connection: usize,
@@ -155,18 +155,18 @@ impl Server {
         })))
     }
 
-    /// How far the client is told its audio has arrived.
+    /// Returns the position up to which audio is acknowledged to the client.
     fn acknowledged(&self) -> FramePos {
         let session = self.session.as_ref().expect("only asked of a session");
         session.received().min(session.final_ + self.plan.hold)
     }
 
-    /// Whether this connection has the session.
+    /// Returns whether this connection has the session.
     pub(super) fn serves(&self, connection: usize) -> bool {
         self.session.as_ref().is_some_and(|session| session.connection == connection)
     }
 
-    /// Hears what follows the opening. An error is a breach of the protocol by the client.
+    /// Handles a message after the opening. An error is a breach of the protocol by the client.
     pub(super) fn hear(&mut self, up: &Up) -> Result<(), String> {
         let acknowledged = self.acknowledged();
         let session = self.session.as_mut().expect("the connection has it");
@@ -225,7 +225,8 @@ impl Server {
         Ok(())
     }
 
-    /// Begins the next utterance, if there is one to begin; the session's number and how long it will take.
+    /// Begins the next utterance, if there is one. Returns the session's number and the time that
+    /// recognition will take.
     pub(super) fn begin_work(&mut self) -> Option<(u64, Duration)> {
         let session = self.session.as_mut().filter(|session| session.working.is_none())?;
         let mut end = session.final_ + session.utterance;
@@ -243,7 +244,7 @@ impl Server {
         Some((session.number, Duration::from_nanos(nanos)))
     }
 
-    /// The utterance at work in the session of this number is recognised.
+    /// Completes the recognition of the current utterance in the session with this number.
     pub(super) fn finish_work(&mut self, number: u64, dice: &mut Dice) {
         let Some(session) = self.session.as_mut().filter(|session| session.number == number) else { return };
         let Some(end) = session.working.take() else { return };
@@ -275,18 +276,18 @@ impl Server {
         session.utterance = dice.between(self.plan.longest / 4, self.plan.longest).max(1);
     }
 
-    /// The connection that has the session.
+    /// Returns the connection that has the session.
     pub(super) fn connection(&self) -> Option<usize> {
         self.session.as_ref().map(|session| session.connection)
     }
 
-    /// What the client doesn't know yet: finals, the end, and the acknowledgement if it is `due`.
+    /// Returns the messages that the client lacks: finals, the end, and the acknowledgement if it is `due`.
     pub(super) fn news(&mut self, due: bool, dice: &mut Dice) -> Vec<ServerMessage> {
         let mut news = Vec::new();
         let Some(acknowledged) = self.session.as_ref().map(|_| self.acknowledged()) else { return news };
         let session = self.session.as_mut().expect("asked above");
         let ack = ServerMessage::Ack { received: acknowledged, final_: session.final_ };
-        // Now and then an acknowledgement is said twice, or is late: finals overtake it.
+        // Now and then an acknowledgement is sent twice, or late so that finals overtake it.
         let acks = due && acknowledged > session.acknowledged || dice.chance(3);
         let late = dice.chance(30);
         if acks {
@@ -322,12 +323,12 @@ impl Server {
         news
     }
 
-    /// Whether the client waits for an acknowledgement.
+    /// Returns whether an acknowledgement is owed to the client.
     pub(super) fn owes_ack(&self) -> bool {
         self.session.as_ref().is_some_and(|session| self.acknowledged() > session.acknowledged)
     }
 
-    /// Whether audio is acknowledged at once this time.
+    /// Returns whether audio is acknowledged at once this time.
     pub(super) fn acks_promptly(&self, dice: &mut Dice) -> bool {
         dice.chance(self.plan.prompt_acks)
     }

@@ -1,4 +1,4 @@
-//! `voxline bench asr`: how well and how fast a recogniser hears recordings of which it is known what is said.
+//! `voxline bench asr`: measures the accuracy and speed of recognition on recordings with known transcripts.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,42 +25,42 @@ use voxline::session::Settings;
 use voxline_gateway::Options;
 use voxline_support::clock::{cpu_time, now};
 
-/// What a telephone or a browser sends at once, in frames: 100 ms.
+/// Frames in a packet as sent by a telephone or browser: 100 ms.
 const PACKET: usize = SAMPLE_RATE as usize / 10;
-/// The silence after a live recording, in frames, which lets its last utterance end by itself: 2 s.
+/// Frames of silence after a live recording, so that endpointing ends its last utterance: 2 s.
 const SILENCE: usize = 2 * SAMPLE_RATE as usize;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Directory of recordings: NAME.wav (or mp3, flac, ...) beside NAME.txt with what is said in it, nothing for silence; or
-    /// transcripts.tsv with a line for each: its file, a tab, its text
+    /// Directory of recordings: NAME.wav (or mp3, flac, ...) with the transcript in NAME.txt, empty for
+    /// silence; or transcripts.tsv with a line per recording: its file, a tab, its text
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     #[command(flatten)]
     hearing: Hearing,
-    /// How many recordings are recognised at once
+    /// Number of recordings recognised at once
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = whole(1..=u16::MAX))]
     threads: u16,
-    /// Speak them to the service, as fast as they were spoken, and measure how late its text comes
+    /// Send the recordings to the service in real time, and measure the latency of their text
     #[arg(long)]
     live: bool,
-    /// Show where what was heard is not what was said: [-said-] {+heard+}
+    /// Show the errors in each transcript: [-said-] {+heard+}
     #[arg(short, long)]
     verbose: bool,
-    /// Write a JSON object
+    /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// What was heard in a recording.
+/// Recognition result of a recording.
 #[derive(Default)]
 pub(super) struct Heard {
     pub(super) text: String,
-    /// How long it is.
+    /// Length of the recording.
     pub(super) length: Duration,
-    /// How long the text of each utterance was waited for.
+    /// Latency of each utterance's text.
     pub(super) waits: Latencies,
-    /// How long the first guess at each was waited for.
+    /// Latency of the first partial result of each utterance.
     pub(super) first_partials: Latencies,
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     Ok(Exit::Done)
 }
 
-/// Has the recogniser hear all recordings, as fast as it can.
+/// Recognises all recordings in this process, as fast as possible.
 fn by_recognizer(config: &Config, corpus: &[Item], threads: usize) -> Result<(Vec<Heard>, Cost), CliError> {
     let begun = now();
     let recognizer = load_recognizer(config)?;
@@ -104,7 +104,7 @@ fn by_recognizer(config: &Config, corpus: &[Item], threads: usize) -> Result<(Ve
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = corpus.get(at) else { break };
             let listened = listen(&*recognizer, &options, item);
-            // The others need not go on.
+            // Stop the other threads.
             if listened.is_err() {
                 next.store(corpus.len(), Ordering::Relaxed);
             }
@@ -147,7 +147,7 @@ fn listen(recognizer: &dyn Recognizer, options: &StreamOptions, item: &Item) -> 
     Ok(heard)
 }
 
-/// Speaks all recordings to the service, so many at once.
+/// Streams all recordings to the service, `threads` at once.
 async fn by_service(
     config: &Config,
     corpus: &[Item],

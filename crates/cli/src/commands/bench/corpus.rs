@@ -1,4 +1,4 @@
-//! A directory of recordings, with what is said in them.
+//! A directory of recordings with their transcripts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,25 +6,25 @@ use std::path::{Path, PathBuf};
 use super::recording;
 use crate::exit_code::{CliError, Exit};
 
-/// The list of all recordings and their texts, where there is one.
+/// Name of the optional list of all recordings and their texts.
 const LIST: &str = "transcripts.tsv";
-/// What recordings are called, so that one without a text is noticed, and a README is not.
+/// File extensions of recordings: a recording without a text is reported, and a README is not.
 const EXTENSIONS: [&str; 16] = [
     "aif", "aifc", "aiff", "caf", "flac", "m4a", "mka", "mkv", "mov", "mp3", "mp4", "oga", "ogg", "opus",
     "wav", "webm",
 ];
 
-/// A recording.
+/// A recording with its transcript.
 pub(super) struct Item {
-    /// What it is called: its path below the directory.
+    /// Name of the recording: its path below the directory.
     pub(super) name: String,
     pub(super) path: PathBuf,
-    /// What is said in it.
+    /// Transcript of the recording.
     pub(super) said: String,
 }
 
-/// The recordings in `directory`, by name. Each is opened, so that one that is none is told of before an hour's work on
-/// the others.
+/// Reads the recordings in `directory`, sorted by name. Each is opened, so that an invalid one is reported
+/// before an hour's work on the others.
 pub(super) fn read(directory: &Path) -> Result<Vec<Item>, CliError> {
     let list = directory.join(LIST);
     let mut items = match list.exists() {
@@ -42,8 +42,8 @@ pub(super) fn read(directory: &Path) -> Result<Vec<Item>, CliError> {
     Ok(items)
 }
 
-/// Those of a list: a line each, with its path and its text, and a tab in between. Lines that are empty or begin with # say
-/// nothing.
+/// Reads the recordings of a list: one line each, with a path, a tab, and a text. Empty lines and lines that
+/// begin with # are skipped.
 fn listed(directory: &Path, list: &Path) -> Result<Vec<Item>, CliError> {
     let text = text(list)?;
     let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty() && !line.starts_with('#'));
@@ -56,7 +56,7 @@ fn listed(directory: &Path, list: &Path) -> Result<Vec<Item>, CliError> {
     items.collect()
 }
 
-/// Those with a text of the same name beside them.
+/// Reads the recordings that have a text file of the same name beside them.
 fn paired(directory: &Path) -> Result<Vec<Item>, CliError> {
     let cannot = |error: std::io::Error| bad(directory, error);
     let mut paths = Vec::new();

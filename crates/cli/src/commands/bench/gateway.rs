@@ -1,4 +1,5 @@
-//! `voxline bench gateway`: live sessions, all at once, each with a recording at the speed at which it was spoken.
+//! `voxline bench gateway`: measures the capacity of a gateway with concurrent live sessions, each streaming
+//! a recording in real time.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,34 +21,34 @@ use voxline::audio::{AudioChunk, FRAME_BYTES, FramePos};
 use voxline::session::Settings;
 use voxline_gateway::Options;
 
-/// What a telephone or a browser sends at once.
+/// Duration of a chunk as sent by a telephone or browser.
 const CHUNK: Duration = Duration::from_millis(100);
-/// Between two recordings, as between two things that somebody says.
+/// Pause between two recordings, as between two utterances.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The part of the finals that must come in time.
+/// Share of the finals that must arrive in time.
 const SHARE: f64 = 0.95;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Recordings of speech: each session speaks them one after another, and begins elsewhere in them
+    /// Recordings of speech: each session streams them one after another, starting at a different position
     #[arg(required = true, value_name = "FILE")]
     inputs: Vec<PathBuf>,
-    /// The most sessions to try at once
+    /// Maximum number of sessions to try at once
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = whole(1..=u16::MAX))]
     sessions: u16,
-    /// How long each session speaks
+    /// Duration of each session
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = whole(5..=86_400_u32))]
     seconds: u32,
-    /// How long after the speech its final text may come
+    /// Longest allowed time from the end of speech to its final text
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     within: f64,
-    /// Let the embedded gateway take so many sessions and offer it all of them in one run; otherwise it takes all, and the
-    /// most that it carries are looked for in several runs
+    /// Session limit of the embedded gateway, which is then offered all sessions in one run; otherwise it
+    /// admits all sessions, and several runs search for the most that it carries
     #[arg(long, value_name = "COUNT", value_parser = whole(1..=u16::MAX))]
     max_sessions: Option<u16>,
     #[command(flatten)]
     hearing: Hearing,
-    /// Write a JSON object for each run
+    /// Print a JSON object for each run
     #[arg(long)]
     json: bool,
 }
@@ -89,7 +90,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     Ok(Exit::Done)
 }
 
-/// All of a recording and a pause, as 16-bit little-endian PCM.
+/// Returns all of a recording and a pause, as 16-bit little-endian PCM.
 fn speech(input: &Path) -> Result<Vec<u8>, CliError> {
     let mut speech = recording::pcm(input)?;
     if !speech.is_empty() {
@@ -99,7 +100,7 @@ fn speech(input: &Path) -> Result<Vec<u8>, CliError> {
     Ok(speech)
 }
 
-/// A service, and what it is measured with.
+/// A service, and the input of its measurement.
 struct Bench {
     connection: Connection,
     speech: Bytes,
@@ -107,7 +108,7 @@ struct Bench {
     language: Option<String>,
 }
 
-/// What came of so many sessions at once.
+/// Result of a run of concurrent sessions.
 #[derive(Default)]
 struct Run {
     admitted: usize,
@@ -117,10 +118,10 @@ struct Run {
 }
 
 impl Bench {
-    /// The most sessions, up to `most`, that are all served in time.
+    /// Searches for the largest number of sessions, up to `most`, that are all served in time.
     async fn search(&self, most: u16) -> Result<u16, CliError> {
         let (mut carried, mut failed) = (0, most.saturating_add(1));
-        // From the middle: few sessions have few finals, of which one can decide.
+        // Bisect from the middle: with few sessions there are few finals, and a single one can decide.
         while carried + 1 < failed {
             let next = carried + (failed - carried) / 2;
             match self.try_with(next).await? {
@@ -131,7 +132,7 @@ impl Bench {
         Ok(carried)
     }
 
-    /// Tries so many at once, and tells how it went. Whether all were served in time.
+    /// Runs `sessions` at once, and reports the result. Returns whether all were served in time.
     async fn try_with(&self, sessions: u16) -> Result<bool, CliError> {
         let mut run = Run::default();
         for spoken in join_all((0..sessions).map(|number| self.speak(number, sessions))).await {
@@ -146,7 +147,7 @@ impl Bench {
         }
         self.tell(&run)?;
         let within = Duration::try_from_secs_f64(self.arguments.within).unwrap_or(Duration::MAX);
-        // Nothing said in the time given is nothing late.
+        // Without any final there is none that is late.
         Ok(run.refused == 0 && run.finals.quantile(SHARE).is_none_or(|latency| latency <= within))
     }
 
@@ -171,14 +172,14 @@ impl Bench {
         ))
     }
 
-    /// Speaks in a session, and listens: how long after the speech its finals came, and how long after the start of an
-    /// utterance the first guess at it. `None` where the session was refused.
+    /// Runs a session. Returns the latency of its finals after the end of speech, and of its first partial
+    /// results after the start of an utterance; `None` if the session was refused.
     async fn speak(&self, number: u16, sessions: u16) -> Result<Option<(Latencies, Latencies)>, CliError> {
         let frames = u64::from(self.arguments.seconds) * u64::from(SAMPLE_RATE);
         let mut settings = Settings::new(SAMPLE_RATE);
         settings.language.clone_from(&self.language);
         settings.seed = number.into();
-        // A refusal is what is measured.
+        // Don't retry: refusals are part of the measurement.
         settings.first_contact = Duration::ZERO;
         let offset = self.speech.len() / FRAME_BYTES * usize::from(number) / usize::from(sessions);
         let chunks = chunks(&self.speech, offset, frames);
@@ -188,7 +189,8 @@ impl Bench {
         };
         let mut latencies = Latencies::default();
         for (segment, late) in finals {
-            // The end of the audio ends the last utterance at once, which is another thing to measure.
+            // The last utterance is ended by the end of the audio and not by endpointing, so its latency is
+            // not comparable.
             if !segment.text.is_empty() && segment.range.end.0 < frames {
                 latencies.push(late);
             }
@@ -197,7 +199,7 @@ impl Bench {
     }
 }
 
-/// So many frames of what is said over and over, from the frame at `offset` on.
+/// Returns `frames` frames of the speech in a loop, starting at the frame `offset`.
 fn chunks(speech: &Bytes, offset: usize, frames: u64) -> impl Iterator<Item = AudioChunk> {
     let length = CHUNK.as_millis() as usize * SAMPLE_RATE as usize / 1_000;
     let mut at = offset * FRAME_BYTES;

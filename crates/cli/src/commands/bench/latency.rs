@@ -1,8 +1,8 @@
-//! Latencies, and what they come to.
+//! Latencies and their quantiles.
 
 use std::time::Duration;
 
-/// Measured times, in any order.
+/// Measured latencies, in any order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Latencies(Vec<Duration>);
 
@@ -19,7 +19,7 @@ impl Latencies {
         self.0.len()
     }
 
-    /// The least time that this share of them stays within; `None` where nothing was measured.
+    /// Returns the smallest latency that this share of them does not exceed; `None` if nothing was measured.
     pub(super) fn quantile(&self, share: f64) -> Option<Duration> {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();

@@ -1,4 +1,4 @@
-//! A live session: audio at the speed of speech, and how late its text comes.
+//! A live session: streams audio in real time, and measures the latency of its text.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use voxline::session::{self, Ended, SessionError, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline_support::clock::now;
 
-/// What came of a session.
+/// Results of a session.
 pub(super) struct Heard {
-    /// The segments, each with how long after its speech it came.
+    /// Final segments, each with its latency after the end of its speech.
     pub(super) finals: Vec<(FinalSegment, Duration)>,
-    /// How long after the start of each utterance the first guess at it came.
+    /// Latency of the first partial result after the start of each utterance.
     pub(super) first_partials: Latencies,
 }
 
-/// Speaks in a session, and listens. `None` where the session was refused.
+/// Streams audio in a session, and collects the results. Returns `None` if the session was refused.
 pub(super) async fn speak(
     connection: &Connection,
     settings: Settings,

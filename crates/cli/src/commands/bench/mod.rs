@@ -1,4 +1,4 @@
-//! `voxline bench`: measures engines and services on one's own machine and recordings.
+//! `voxline bench`: measures engines and services on the user's own machine and recordings.
 
 mod asr;
 mod corpus;
@@ -22,11 +22,11 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// How well and how fast a recogniser hears recordings of which it is known what is said
+    /// Measure the accuracy and speed of recognition on recordings with known transcripts
     Asr(asr::Arguments),
-    /// How many live sessions the gateway carries, and how late their text comes
+    /// Measure how many live sessions the gateway carries, and the latency of their text
     Gateway(gateway::Arguments),
-    /// How soon and how fast voices speak, and how well a recogniser understands them
+    /// Measure the latency and speed of voices, and how well a recogniser understands them
     Tts(tts::Arguments),
 }
 

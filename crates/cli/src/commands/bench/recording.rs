@@ -1,4 +1,4 @@
-//! Recordings, as recognisers hear them.
+//! Recordings in the format that recognisers expect.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use voxline::audio::Feed;
 use voxline::pipeline::{self, Pipeline};
 use voxline::source::Source;
 
-/// The rate of the session streams: what recognisers hear.
+/// Sample rate of the session streams, as recognisers expect it.
 pub(super) const SAMPLE_RATE: u32 = 16_000;
 
-/// All of a recording, its channels mixed, as 16-bit little-endian PCM.
+/// Returns all of a recording, its channels mixed, as 16-bit little-endian PCM.
 pub(super) fn pcm(path: &Path) -> Result<Vec<u8>, CliError> {
     let (mut lines, worker) = open(path)?.start();
     let mut line = lines.remove(0);
@@ -24,12 +24,12 @@ pub(super) fn pcm(path: &Path) -> Result<Vec<u8>, CliError> {
     Ok(pcm)
 }
 
-/// The samples of 16-bit little-endian PCM.
+/// Returns the samples of 16-bit little-endian PCM.
 pub(super) fn samples(pcm: &[u8]) -> Vec<i16> {
     pcm.as_chunks().0.iter().map(|sample| i16::from_le_bytes(*sample)).collect()
 }
 
-/// Whether it is a recording, as far as can be said without reading it all.
+/// Checks that the file is a recording, as far as possible without reading all of it.
 pub(super) fn check(path: &Path) -> Result<(), CliError> {
     open(path).map(drop)
 }

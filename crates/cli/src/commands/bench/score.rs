@@ -1,4 +1,4 @@
-//! What a recogniser's work comes to, for people and for programs.
+//! Scores of a recogniser, as text and as JSON.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use super::corpus::Item;
 use super::latency::Latencies;
 use voxline_engines::wer::{Step, WordErrors, align, normal};
 
-/// What it took to recognise all recordings, as far as that was measured.
+/// Cost of recognising all recordings, as far as measured.
 pub(super) struct Cost {
-    /// Until the recogniser was loaded.
+    /// Time to load the recogniser.
     pub(super) loading: Option<Duration>,
-    /// The CPU time of the process since then.
+    /// CPU time of the process since then.
     pub(super) cpu: Option<Duration>,
     pub(super) wall: Option<Duration>,
 }
 
-/// All that was measured: `heard` in each recording of `corpus`.
+/// All measurements: `heard` in each recording of `corpus`.
 pub(super) struct Score<'a> {
-    /// The recogniser, where it is in this process.
+    /// Name of the recogniser, if it is in this process.
     pub(super) model: Option<&'a str>,
     pub(super) language: Option<&'a str>,
     pub(super) threads: usize,
@@ -32,7 +32,7 @@ pub(super) struct Score<'a> {
 }
 
 impl Score<'_> {
-    /// A few lines; `verbose` shows each recording with an error, too.
+    /// Returns a summary; if `verbose`, also a line for each recording.
     pub(super) fn text(&self, verbose: bool) -> String {
         let mut text = String::new();
         for (item, heard) in self.corpus.iter().zip(&self.heard).filter(|_| verbose) {
@@ -82,7 +82,7 @@ impl Score<'_> {
         text
     }
 
-    /// The same, with all that was heard.
+    /// Returns the scores as JSON, with the text of each recording.
     pub(super) fn json(&self) -> Value {
         let all = self.errors();
         let WordErrors { errors, missing, extra, words } = all;
@@ -120,7 +120,7 @@ impl Score<'_> {
         self.heard.iter().map(|heard| heard.length).sum()
     }
 
-    /// So much of the recordings' time.
+    /// Returns `time` as a fraction of the recordings' total length.
     fn factor(&self, time: Option<Duration>) -> Option<f64> {
         let length = self.length().as_secs_f64();
         time.filter(|_| length > 0.0).map(|time| time.as_secs_f64() / length)
@@ -133,7 +133,7 @@ impl Score<'_> {
     }
 }
 
-/// What was heard, and where it is not what was said, as wdiff writes it.
+/// Returns the recognised text with its differences from the transcript, in the notation of wdiff.
 fn difference(said: &str, heard: &str) -> String {
     let (said, heard) = (normal(said), normal(heard));
     let steps = align(&said, &heard).into_iter().map(|step| match step {

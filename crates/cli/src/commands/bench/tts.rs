@@ -1,4 +1,4 @@
-//! `voxline bench tts`: how soon and how fast voices speak, and how well a recogniser understands them.
+//! `voxline bench tts`: measures the latency and speed of voices, and how well a recogniser understands them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,35 +20,37 @@ use voxline::speech::{SpeechClient, SpeechOptions};
 use voxline_engines::wer::WordErrors;
 use voxline_support::clock::now;
 
-/// What is spoken where no file is named.
+/// Sentences spoken if no file is given.
 const SENTENCES: &str = include_str!("../../../../../samples/sentences.txt");
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Sentences, one a line; those that begin with # are left out [default: thirty in English, thirty in Russian]
+    /// File of sentences, one per line; lines that begin with # are skipped [default: thirty in English,
+    /// thirty in Russian]
     #[arg(value_name = "FILE")]
     sentences: Option<PathBuf>,
-    /// Voice to measure; may be repeated [default: all that are here; of a service elsewhere, the one it chooses]
+    /// Voice to measure; may be repeated [default: all available; for a remote service, the one that it
+    /// chooses]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     voice: Vec<String>,
-    /// Have what was spoken recognised, and count the words that come back wrong
+    /// Recognise the synthesised speech, and count the wrong words
     #[arg(long)]
     round_trip: bool,
     #[command(flatten)]
     hearing: Hearing,
-    /// Write a JSON object for each voice
+    /// Print a JSON object for each voice
     #[arg(long)]
     json: bool,
 }
 
-/// What came of a voice.
+/// Measurements of a voice.
 struct Spoken<'a> {
     voice: Option<&'a str>,
     language: Option<&'a str>,
     sentences: usize,
-    /// How much speech it made.
+    /// Duration of the synthesised speech.
     length: Duration,
-    /// How long that took.
+    /// Time that the synthesis took.
     wall: Duration,
     first_audio: Latencies,
     errors: Option<WordErrors>,
@@ -90,7 +92,7 @@ fn read(path: &Path) -> Result<String, CliError> {
         .map_err(|error| CliError::new(Exit::Input, format!("{}: {error}", path.display())))
 }
 
-/// Who is to speak, in which language, and what. A voice whose language isn't known here speaks all sentences.
+/// Returns the voices with their language and sentences. A voice of unknown language speaks all sentences.
 fn works<'a>(
     named: &'a [String],
     here: &'a [VoiceInfo],
@@ -108,14 +110,15 @@ fn works<'a>(
     }
 }
 
-/// A service, and what it is measured with.
+/// A service, and the settings of its measurement.
 struct Bench {
     client: SpeechClient,
     config: Config,
 }
 
 impl Bench {
-    /// Has a voice speak the sentences, one after the other. One more before them finds it loading, and doesn't count.
+    /// Measures a voice on the sentences, one after the other. A first request that loads the voice is not
+    /// counted.
     async fn measure<'a>(
         &self,
         voice: Option<&'a str>,
@@ -148,9 +151,9 @@ impl Bench {
         Ok(spoken)
     }
 
-    /// Has a sentence spoken as any client of the service would: how long until its first audio, and all of it.
+    /// Synthesises a sentence as any client would. Returns the latency of the first audio, and all samples.
     async fn speak(&self, voice: Option<&str>, sentence: &str) -> Result<(Duration, Vec<i16>), CliError> {
-        // What had to be asked for again would be measured as slow.
+        // A single attempt: a retry would be measured as slow synthesis.
         let voice_name = voice.map(str::to_owned);
         let options = SpeechOptions { voice: voice_name, attempts: 1, ..SpeechOptions::default() };
         let failed = |error| {
@@ -169,7 +172,7 @@ impl Bench {
     }
 }
 
-/// What a recogniser hears.
+/// Returns the text recognised in `pcm`.
 fn hear(recognizer: &dyn Recognizer, language: &str, pcm: &[i16]) -> Result<String, CliError> {
     let mut stream = recognizer
         .start(&StreamOptions { language: Some(language.to_owned()), ..StreamOptions::default() })?;

@@ -1,4 +1,4 @@
-//! Lists as aligned text.
+//! Lists as aligned text tables.
 
 use voxline_gateway::authority::{
     Budget, ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry,
@@ -92,7 +92,7 @@ fn nothing() -> String {
     "-".to_owned()
 }
 
-/// What there is a day, and in all.
+/// Formats the daily and total budget.
 fn budget(budget: Budget, unit: &str) -> String {
     let daily = budget.per_day.map(|limit| format!("{limit}{unit} a day"));
     let total = budget.total.map(|limit| format!("{limit}{unit} in all"));
@@ -106,7 +106,7 @@ fn maybe(unix_ms: Option<u64>) -> String {
     unix_ms.map_or_else(nothing, time)
 }
 
-/// A time in UTC, as RFC 3339 writes it, to the second.
+/// Formats a time in UTC as RFC 3339, to the second.
 fn time(unix_ms: u64) -> String {
     let (days, second) = (unix_ms / 86_400_000, unix_ms / 1000 % 86_400);
     let (year, month, day) = civil(days);
@@ -114,7 +114,7 @@ fn time(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Columns as wide as what is in them. The last is not padded.
+/// Pads columns to their widest cell, except the last.
 fn aligned<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

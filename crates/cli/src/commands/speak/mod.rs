@@ -1,4 +1,4 @@
-//! `voxline speak`: text in, while it is written, speech out, while it is synthesised.
+//! `voxline speak`: synthesises text while it arrives, and outputs speech while it is synthesised.
 
 mod output;
 mod player;
@@ -22,14 +22,14 @@ use voxline::speech::{SpeechClient, SpeechError, SpeechHandle, SpeechOptions};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// What to say; `-` for standard input, which is spoken while it arrives
+    /// Text to speak; `-` for standard input, which is spoken while it arrives
     #[arg(required_unless_present = "file")]
     text: Option<String>,
-    /// File with what to say
+    /// File with the text to speak
     #[arg(short, long, value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
-    /// File to write: .wav; .raw, .pcm or .s16le for headerless 16-bit little-endian PCM; .mp3; .opus or .ogg. `-` for
-    /// standard output (WAV, or what --encoder says), or `play`
+    /// Output file: .wav; .raw, .pcm or .s16le for headerless 16-bit little-endian PCM; .mp3; .opus or .ogg.
+    /// `-` for standard output (WAV, or as set by --encoder), or `play`
     #[arg(short, long, value_name = "FILE", default_value = "play")]
     output: PathBuf,
     /// Voice, as listed by `voxline voices` [default: the best for the text's language]
@@ -38,10 +38,10 @@ pub(crate) struct Arguments {
     /// Speed, from 0.75 to 1.75
     #[arg(long, value_parser = tempo)]
     tempo: Option<f32>,
-    /// What the service encodes by: pcm, mp3 or opus [default: by the output's extension, else pcm]
+    /// Encoding produced by the service: pcm, mp3 or opus [default: by the output's extension, otherwise pcm]
     #[arg(long, hide_possible_values = true)]
     encoder: Option<Encoder>,
-    /// Frames per second of PCM [default: 24000]
+    /// Sample rate of PCM output, in Hz [default: 24000]
     #[arg(long, value_name = "HZ",
           value_parser = whole(RATES))]
     rate: Option<u32>,
@@ -89,12 +89,12 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     };
     let delivered = deliver(speech, &handle, form, output).await;
     connection.close().await;
-    // Why a text had no words, too.
+    // A text that could not be read explains why it has no words, too.
     unread.verdict().and(delivered)?;
     Ok(Exit::Done)
 }
 
-/// Hands speech on as it comes; what came before an error or an interruption is kept.
+/// Forwards speech as it arrives; speech received before an error or interruption is kept.
 async fn deliver(
     mut speech: BoxStream<'static, Result<Bytes, SpeechError>>,
     handle: &SpeechHandle,
@@ -106,7 +106,7 @@ async fn deliver(
         first = speech.next() => first,
         stop = signals.next() => return Err(stop.error(None)),
     };
-    // Only now is it known that there is something for the output, which may be a file with something else in it.
+    // Open the output only now that there is speech for it, since that may truncate an existing file.
     let nothing = || CliError::new(Exit::Setup, "there are no words to speak");
     let first = first.ok_or_else(nothing)??;
     let mut output = tokio::select! {

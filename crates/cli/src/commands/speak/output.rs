@@ -1,4 +1,4 @@
-//! Where speech goes, and in which form.
+//! Destinations and formats of speech.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -16,27 +16,27 @@ use crate::exit_code::{CliError, Exit, STDOUT};
 use voxline::audio::WavWriter;
 use voxline::speech::{Codec, PCM_RATE};
 
-/// Pieces of 100 ms that may wait for the output.
+/// Number of pieces of 100 ms that may wait for the output.
 const WAITING: usize = 2;
-/// How long an interrupted program waits for its output to take what it was given: a file takes it at once, a pipe that
-/// nobody reads never does.
+/// Longest time that an interrupted program waits for its output to accept the pending pieces: a file accepts
+/// them at once, a pipe without a reader never does.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
-/// What is written.
+/// Format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// WAV of so many frames per second.
+    /// WAV at this sample rate.
     Wav(u32),
-    /// 16-bit little-endian PCM without a header.
+    /// 16-bit little-endian PCM without a header, at this sample rate.
     Raw(u32),
-    /// PCM for a player.
+    /// PCM for a player, at this sample rate.
     Played(u32),
-    /// What the service encodes.
+    /// Speech in the service's encoding.
     Encoded(Codec),
 }
 
 impl Form {
-    /// What the output's name and the flags mean together.
+    /// Determines the format from the output's name and the flags.
     pub(super) fn of(output: &Path, encoder: Option<Encoder>, rate: Option<u32>) -> Result<Form, CliError> {
         let refused = |reason: String| Err(CliError::new(Exit::Setup, reason));
         let pcm_rate = rate.unwrap_or(PCM_RATE);
@@ -87,9 +87,9 @@ impl Form {
     }
 }
 
-/// Takes speech, on a thread that may wait for a pipe or a player.
+/// A sink for speech, written on a thread that may block on a pipe or a player.
 pub(super) struct Output {
-    /// None once all was given.
+    /// `None` once all pieces were sent.
     pieces: Option<mpsc::Sender<Bytes>>,
     writing: JoinHandle<Result<(), CliError>>,
     /// Stops the player, if there is one.
@@ -97,7 +97,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Makes the file, or starts the player. A named pipe opens when it has a reader.
+    /// Creates the file, or starts the player. Opening a named pipe waits for its reader.
     pub(super) async fn open(form: Form, path: PathBuf) -> Result<Output, CliError> {
         let opening = tokio::task::spawn_blocking(move || Sink::open(form, &path));
         let mut sink = opening.await.map_err(panicked)??;
@@ -115,7 +115,8 @@ impl Output {
         Ok(Output { pieces: Some(sender), writing, player })
     }
 
-    /// Writes a piece. False where the output takes no more; why [`finish`](Output::finish) says.
+    /// Writes a piece. Returns `false` if the output accepts no more; [`finish`](Output::finish) returns the
+    /// reason.
     pub(super) async fn take(&mut self, piece: Bytes) -> bool {
         match &self.pieces {
             Some(pieces) => pieces.send(piece).await.is_ok(),
@@ -123,18 +124,19 @@ impl Output {
         }
     }
 
-    /// Waits until all is written, or played. Who gives up waiting may still [`stop`](Output::stop) it.
+    /// Waits until everything is written or played. A caller that stops waiting may still
+    /// [`stop`](Output::stop) the output.
     pub(super) async fn finish(&mut self) -> Result<(), CliError> {
         self.pieces = None;
         (&mut self.writing).await.map_err(panicked)?
     }
 
-    /// Ends at once: the player falls silent, a file is whole.
+    /// Ends the output at once: the player falls silent, and a file is completed.
     pub(super) async fn stop(mut self) {
         if let Some(player) = &self.player {
             player.stop();
         }
-        // How it ends changes nothing.
+        // The result of an interrupted output doesn't matter.
         let _ = timeout(LAST_WRITE, self.finish()).await;
     }
 }
@@ -143,7 +145,7 @@ fn panicked(panic: JoinError) -> CliError {
     CliError::new(Exit::Output, panic.to_string())
 }
 
-/// What writes.
+/// The destination that speech is written to.
 enum Sink {
     WavFile(WavWriter<BufWriter<File>>),
     WavStream(WavWriter<io::Stdout>),
@@ -171,7 +173,8 @@ impl Sink {
         })
     }
 
-    /// Hands a piece on at once: the next may be long in coming, and who reads a pipe hears this one now.
+    /// Writes a piece and flushes it, since the next piece may be late, and a reader of a pipe should receive
+    /// this one now.
     fn write(&mut self, piece: &[u8]) -> Result<(), CliError> {
         match self {
             Sink::WavFile(wav) => wav.write_s16le(piece).and_then(|()| wav.flush()).map_err(CliError::from),

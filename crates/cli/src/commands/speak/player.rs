@@ -1,4 +1,4 @@
-//! The loudspeaker, by whichever player is installed.
+//! Playback through the first audio player that is installed.
 
 use std::io::{self, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -15,21 +15,21 @@ const PLAYERS: &[(&str, &[&str])] = &[
     ("aplay", &["-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", "RATE"]),
 ];
 
-/// How often is looked whether the player has played all.
+/// Interval between checks whether the player has finished.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A player that runs.
+/// A running player.
 pub(super) struct Player {
     program: &'static str,
     child: Arc<Mutex<Child>>,
     input: ChildStdin,
 }
 
-/// Silences a player from elsewhere.
+/// A handle that stops a player from another task.
 pub(super) struct Stopper(Arc<Mutex<Child>>);
 
 impl Player {
-    /// Starts the first that there is, for mono PCM of 16 bits.
+    /// Starts the first available player, for mono 16-bit PCM.
     pub(super) fn start(rate: u32) -> Result<Player, CliError> {
         let rate = rate.to_string();
         for (program, arguments) in PLAYERS {
@@ -55,18 +55,18 @@ impl Player {
         Stopper(self.child.clone())
     }
 
-    /// Waits until the player has room: that is the pace.
+    /// Writes PCM. Blocks until the player has room, which sets the pace.
     pub(super) fn write(&mut self, pcm: &[u8]) -> Result<(), CliError> {
         match self.input.write_all(pcm) {
             Ok(()) => Ok(()),
-            // How it ended says more than that it did.
+            // The player's exit status is more informative than the write error.
             Err(error) => Err(ended(self.program, &self.child)
                 .err()
                 .unwrap_or_else(|| CliError::output(self.program, &error))),
         }
     }
 
-    /// Waits until all is played.
+    /// Waits until everything is played.
     pub(super) fn finish(self) -> Result<(), CliError> {
         let Player { program, child, input } = self;
         drop(input);
@@ -76,12 +76,12 @@ impl Player {
 
 impl Stopper {
     pub(super) fn stop(&self) {
-        // It may have ended by itself.
+        // The player may have ended already.
         let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).kill();
     }
 }
 
-/// Waits for the player to end, without holding the lock meanwhile.
+/// Waits for the player to end, without holding the lock during the wait.
 #[expect(clippy::disallowed_methods, reason = "a wait for the process would lock out who stops it")]
 fn ended(program: &str, child: &Mutex<Child>) -> Result<(), CliError> {
     loop {

@@ -1,4 +1,4 @@
-//! The text that is spoken, read while it arrives.
+//! The text to speak, read while it arrives.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,15 +12,15 @@ use tokio::sync::mpsc;
 
 use crate::exit_code::{CliError, Exit};
 
-/// The most that is read at once.
+/// Largest read, in bytes.
 const BYTES: usize = 8 * 1024;
 
-/// Why the text ended before its end, if it did.
+/// The error that ended the text early, if any.
 #[derive(Clone, Default)]
 pub(super) struct Unread(Arc<Mutex<Option<CliError>>>);
 
 impl Unread {
-    /// To be asked once the text has ended.
+    /// Returns the error. Call this after the text has ended.
     pub(super) fn verdict(&self) -> Result<(), CliError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
@@ -30,7 +30,7 @@ impl Unread {
     }
 }
 
-/// The text as it comes from the command line, a file, or standard input (`-`).
+/// Opens the text from the command line, a file, or standard input (`-`).
 pub(super) fn open(
     text: Option<String>,
     file: Option<PathBuf>,
@@ -52,7 +52,7 @@ pub(super) fn open(
     Ok((text, unread))
 }
 
-/// Reads on a thread of its own, which may wait for ever for what nobody writes.
+/// Reads on a blocking thread, which may wait for ever for its input.
 fn read(name: String, mut input: impl Read + Send + 'static, unread: Unread) -> BoxStream<'static, String> {
     let (sender, mut texts) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
@@ -71,7 +71,8 @@ fn read(name: String, mut input: impl Read + Send + 'static, unread: Unread) -> 
     stream::poll_fn(move |cx| texts.poll_recv(cx)).boxed()
 }
 
-/// What one read gives, up to the last whole character; the start of the next one stays in `bytes`.
+/// Returns the text of one read, up to the last complete character; the bytes of an incomplete one stay in
+/// `bytes`.
 fn more_text(input: &mut impl Read, bytes: &mut Vec<u8>) -> Result<Option<String>, String> {
     let begun = bytes.len();
     bytes.resize(begun + BYTES, 0);
@@ -83,7 +84,7 @@ fn more_text(input: &mut impl Read, bytes: &mut Vec<u8>) -> Result<Option<String
     };
     bytes.truncate(begun + read);
     let whole = match std::str::from_utf8(bytes) {
-        // What came before is spoken first.
+        // The valid text before the error is spoken first.
         Err(error) if error.valid_up_to() == 0 && (error.error_len().is_some() || read == 0) => {
             return Err("text is not UTF-8".to_owned());
         }
@@ -104,7 +105,7 @@ fn refused(name: &str, reason: &str) -> CliError {
 mod tests {
     use super::*;
 
-    /// Gives one byte at a time.
+    /// A reader that returns one byte at a time.
     struct Drops<'a>(&'a [u8]);
 
     impl Read for Drops<'_> {

@@ -1,4 +1,4 @@
-//! Flags for the bounds of subtitle cues.
+//! Flags for the limits of subtitle cues.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use clap::Args;
 use crate::typed::whole;
 use voxline::transcript::Subtitles;
 
-/// The bounds of subtitle cues, with `srt` and `vtt`.
+/// Limits of subtitle cues, for `srt` and `vtt`.
 #[derive(Args, Clone, Copy)]
 pub(super) struct Cues {
-    /// Lines of a subtitle cue, 1 to 10
+    /// Maximum number of lines in a subtitle cue, 1 to 10
     #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().lines,
           value_parser = whole(Subtitles::LINES))]
     cue_lines: u16,
-    /// Characters of a line in a cue, 10 to 200
+    /// Maximum number of characters in a line of a cue, 10 to 200
     #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().width,
           value_parser = whole(Subtitles::WIDTH))]
     cue_width: u16,
-    /// Seconds that a cue is shown at most, 1 to 60
+    /// Longest time in seconds that a cue is shown, 1 to 60
     #[arg(long, value_name = "SECONDS", default_value_t = 7, value_parser = whole(Subtitles::SECONDS))]
     cue_seconds: u16,
-    /// Characters a second that can be read, 1 to 100: a cue stays for as long, where the next leaves it the
-    /// time
+    /// Reading speed in characters per second, 1 to 100: a cue stays long enough to be read, if the next cue
+    /// allows
     #[arg(long, value_name = "COUNT", default_value_t = Subtitles::default().speed,
           value_parser = whole(Subtitles::SPEED))]
     cue_speed: u16,
-    /// Seconds of silence that end a cue in any case, 0.1 to 60
+    /// Length in seconds of a silence that always ends a cue, 0.1 to 60
     #[arg(long, value_name = "SECONDS", default_value = "1.5", value_parser = pause)]
     cue_pause: Duration,
 }

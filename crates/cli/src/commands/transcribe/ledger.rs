@@ -1,4 +1,4 @@
-//! `--ledger`: the account of each session, on standard error.
+//! The flag `--ledger`: an account of each session, on standard error.
 
 use std::io::{self, Write};
 
@@ -8,12 +8,12 @@ use serde::Serialize;
 use crate::one_line;
 use voxline::session::Ledger;
 
-/// How ledgers are shown.
+/// Output format of ledgers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Form {
-    /// A sentence.
+    /// A sentence
     Text,
-    /// A JSON object.
+    /// A JSON object
     Json,
 }
 
@@ -27,7 +27,7 @@ struct Line<'a> {
 }
 
 impl Form {
-    /// Shows the ledger of the session of `speaker` in `recording`, in one line.
+    /// Prints the ledger of the session of `speaker` in `recording`, on one line.
     pub(super) fn show(self, recording: &str, speaker: Option<&str>, ledger: &Ledger) {
         let line = match (self, speaker) {
             (Form::Json, _) => serde_json::to_string(&Line { recording, speaker, ledger })
@@ -35,7 +35,7 @@ impl Form {
             (Form::Text, Some(speaker)) => format!("{recording}, {speaker}: {ledger}"),
             (Form::Text, None) => format!("{recording}: {ledger}"),
         };
-        // Where standard error is closed nobody wants it.
+        // If standard error is closed, the ledger has no reader.
         let _ = writeln!(io::stderr(), "{}", one_line(&line));
     }
 }

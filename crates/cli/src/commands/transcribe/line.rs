@@ -1,4 +1,5 @@
-//! One line of a recording: its audio to a session, by way of a spool where that is wanted, and what the session tells.
+//! One channel stream of a recording: carries its audio to a session, optionally through a spool, and the
+//! session's events to the transcript.
 
 use std::cell::Cell;
 
@@ -14,43 +15,43 @@ use voxline::session::{self, Ended, Ledger, SessionError, Settings};
 use voxline::spool::{Opened, Reader, Recovered, Spool, SpoolError, Writer};
 use voxline::transcript::TranscriptEvent;
 
-/// Chunks that may wait for the disk.
+/// Number of chunks that may wait for the disk.
 const TO_DISK: usize = 16;
-/// How far a recording that can be read again is read ahead of its session, in seconds: the spool is its session's, not
-/// a copy of the file.
+/// Longest read-ahead of a repeatable recording before its session, in seconds. The spool belongs to the
+/// session, and should not become a copy of the file.
 const AHEAD_SECONDS: u64 = 10;
 
-/// A line that is ready to be heard.
+/// A channel stream that is ready for its session.
 pub(super) struct Line {
     pub(super) number: usize,
-    /// `None` where nothing more is to be read.
+    /// `None` if no more audio is to be read.
     pub(super) audio: Option<mpsc::Receiver<Feed>>,
     pub(super) spool: Option<Opened>,
-    /// Whether the audio goes on where the spool ends, rather than comes again from its start.
+    /// `true` if the audio continues where the spool ends; `false` if it is read again from its start.
     pub(super) live: bool,
-    /// How reading ended, where another try may come further.
+    /// Result of reading the recording, if another run may read more of it.
     pub(super) retry: Option<Verdict>,
 }
 
-/// How a line's session ended.
+/// Outcome of a channel stream's session.
 pub(super) struct Outcome {
     pub(super) ledger: Ledger,
     pub(super) result: Result<(), CliError>,
     pub(super) spool: Option<Kept>,
 }
 
-/// The spool of a session that ended well.
+/// The spool of a session that succeeded.
 pub(super) struct Kept {
     pub(super) spool: Spool,
-    /// Whether that was all of the recording.
+    /// `true` if the session had all of the recording.
     pub(super) whole: bool,
 }
 
-/// Where events go: each with its line, and `None` when there are no more.
+/// Receiver of events: each with its channel stream, and `None` at the end of the stream.
 type Transcript = mpsc::Sender<(usize, Option<TranscriptEvent>)>;
 
 impl Job<'_> {
-    /// Carries one line through a session.
+    /// Runs the session of one channel stream.
     pub(super) async fn session(&self, line: Line, transcript: Transcript, progress: &Progress) -> Outcome {
         let number = line.number;
         let mut settings = self.settings.clone();
@@ -66,7 +67,7 @@ impl Job<'_> {
                 Outcome { ledger, result: result.map_err(CliError::from), spool: None }
             }
         };
-        // Without a receiver the output has failed, which ends all.
+        // Without a receiver the output has failed, which ends all sessions.
         let _ = transcript.send((number, None)).await;
         outcome
     }
@@ -98,7 +99,7 @@ impl Job<'_> {
             };
             tokio::select! {
                 () = carrying => {}
-                // The session is over, and a silent source would keep us waiting for what nobody wants.
+                // The session is over: stop, since a silent source could block for ever.
                 () = feed.closed() => {}
                 () = self.interrupted.cancelled() => self.end(&feed, progress).await,
             }
@@ -108,13 +109,13 @@ impl Job<'_> {
         ended
     }
 
-    /// The user's interruption is the end of the audio: what was said until then is still recognised.
+    /// Ends the audio after the user's interruption: speech up to that point is still recognised.
     async fn end(&self, feed: &mpsc::Sender<Feed>, progress: &Progress) {
         progress.interrupted();
         let _ = feed.send(Feed::End).await;
     }
 
-    /// Tells what an earlier process told, and goes on from there.
+    /// Repeats the events that an earlier process recorded, and resumes the session from there.
     async fn spooled(
         &self,
         opened: Opened,
@@ -151,7 +152,8 @@ impl Job<'_> {
         let (reached, seen) = watch::channel(handed_over);
         let heard_end = Cell::new(false);
         let broken = async {
-            // The session must not take a disk that is full for the end of its audio.
+            // invariant: the feed stays open on errors, so that the session doesn't take a full disk for the
+            // end of its audio.
             let open = feed.clone();
             let feeding = self.feed(source, writer, &recovered, seen.clone(), progress);
             match tokio::try_join!(feeding, hand_over(reader, feed, reached, &heard_end)) {
@@ -164,8 +166,9 @@ impl Job<'_> {
         };
         let telling = tell(told, line, transcript, &mut account);
         let ended = tokio::select! {
-            // What is there is handed over before anybody is called: a service that had all of it says that it is done
-            // as soon as it answers, and the session must know by then that this was all.
+            // Hand over the spooled audio before the session connects: a service that has received all of it
+            // reports the end as soon as it answers, and by then the session must know that there is no more
+            // audio.
             biased;
             error = broken => Err(error),
             (ended, ()) = async { tokio::join!(session, telling) } => Ok(ended),
@@ -174,12 +177,12 @@ impl Job<'_> {
             Ok(Ended { ledger, result: Err(SessionError::Unsupported { reason }) })
                 if ledger.finals == 0 && !live =>
             {
-                // Asked like this it can never go on, and asked otherwise it would be refused.
+                // The request can never succeed, and a changed request would be refused because of the spool.
                 let _ = spool.remove();
                 return Outcome { ledger, result: Err(CliError::new(Exit::Setup, reason)), spool: None };
             }
             Ok(Ended { ledger, result }) => (ledger, result.map_err(CliError::from)),
-            // It was broken off in the middle, so that a later run finds its other half at the service.
+            // The session was broken off in the middle, so that a later run can resume it at the service.
             Err(error) => (account.broken_off(*seen.borrow()), Err(CliError::from(error))),
         };
         let path = spool.path().display();
@@ -193,7 +196,7 @@ impl Job<'_> {
         Outcome { ledger, result, spool: Some(Kept { spool, whole: heard_end.get() }) }
     }
 
-    /// Carries audio from the worker to the spool, at the pace asked for, from where the spool ends.
+    /// Carries audio from the worker to the spool at the requested pace, starting where the spool ends.
     async fn feed(
         &self,
         source: Source,
@@ -214,7 +217,7 @@ impl Job<'_> {
         let carrying = self.carry(&mut audio, &to_disk, from, (!live).then_some(seen), retry);
         tokio::select! {
             () = carrying => {}
-            // The disk takes nothing more.
+            // The disk accepts no more.
             () = to_disk.closed() => {}
             () = self.interrupted.cancelled() => self.end(&to_disk, progress).await,
         }
@@ -222,7 +225,8 @@ impl Job<'_> {
         written.await.expect("a writer doesn't panic")
     }
 
-    /// Carries what lies above `from`; where it is told what the session has `seen`, not far ahead of that.
+    /// Carries the audio above `from`. If `seen` reports the session's position, reads only a little ahead of
+    /// it.
     async fn carry(
         &self,
         audio: &mut mpsc::Receiver<Feed>,
@@ -249,7 +253,7 @@ impl Job<'_> {
                 }
                 Feed::Flush | Feed::Gap(_) => {}
                 Feed::End => {
-                    // Not the end of the recording: of what could be had of it now.
+                    // After a failed download this is the end of the audio read so far, not of the recording.
                     if let Some(verdict) = retry
                         && verdict.await.is_err()
                     {
@@ -266,14 +270,14 @@ impl Job<'_> {
     }
 }
 
-/// Where a line's audio comes from.
+/// Source of a channel stream's audio.
 struct Source {
     audio: Option<mpsc::Receiver<Feed>>,
     live: bool,
     retry: Option<Verdict>,
 }
 
-/// Tells the transcript what a session tells, and keeps account of it.
+/// Forwards a session's events to the transcript, and counts them in the ledger.
 async fn tell(
     mut told: mpsc::Receiver<TranscriptEvent>,
     line: usize,
@@ -286,7 +290,7 @@ async fn tell(
     }
 }
 
-/// Writes what is sent, on a thread of its own: a disk may be slow, and the session shall not wait for it.
+/// Writes what is sent on a blocking thread, so that the session doesn't wait for a slow disk.
 fn keep(mut writer: Writer) -> (mpsc::Sender<Feed>, JoinHandle<Result<(), SpoolError>>) {
     let (sender, mut feeds) = mpsc::channel(TO_DISK);
     let writing = tokio::task::spawn_blocking(move || {
@@ -298,7 +302,7 @@ fn keep(mut writer: Writer) -> (mpsc::Sender<Feed>, JoinHandle<Result<(), SpoolE
     (sender, writing)
 }
 
-/// Hands the session what is in the spool, and says how far it came.
+/// Hands the spooled audio to the session, and reports the position reached.
 async fn hand_over(
     mut spool: Reader,
     session: mpsc::Sender<Feed>,

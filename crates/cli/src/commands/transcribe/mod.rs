@@ -1,4 +1,4 @@
-//! `voxline transcribe`: recordings in, text out.
+//! `voxline transcribe`: transcribes recordings.
 
 mod cues;
 mod ledger;
@@ -27,46 +27,50 @@ use voxline::session::{Overflow, Settings};
 use voxline::transcript::Format;
 use voxline_support::random;
 
-/// The rate of the session stream: what recognisers hear.
+/// Sample rate of the session stream, as recognisers expect it.
 const SAMPLE_RATE: u32 = 16_000;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Recordings, as files or https URLs: WAV, AIFF, CAF, FLAC, MP3, Ogg, WebM, Matroska, M4A; `-` for standard input
+    /// Recordings, as files or https URLs: WAV, AIFF, CAF, FLAC, MP3, Ogg, WebM, Matroska, M4A; `-` for
+    /// standard input
     #[arg(required = true, value_name = "FILE")]
     inputs: Vec<PathBuf>,
-    /// Format of the transcript: text, jsonl, srt or vtt [default: by the output's name, .txt, .jsonl, .srt
-    /// or .vtt; else text]
+    /// Format of the transcript: text, jsonl, srt or vtt [default: by the extension of the output, .txt,
+    /// .jsonl, .srt or .vtt; otherwise text]
     #[arg(long)]
     format: Option<Format>,
-    /// Write to a file; with a directory, or a path that ends in a slash, to a file for each recording
+    /// Output file; a directory, or a path that ends in a slash, receives one file per recording
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
     #[command(flatten)]
     hearing: Hearing,
-    /// Don't show guesses at what is being said
+    /// Don't show partial results
     #[arg(long)]
     no_partials: bool,
     #[command(flatten)]
     reading: Reading,
-    /// Who speaks on which channel, with --channels split [default: agent,customer; with other counts: channel 1,...]
+    /// Speaker of each channel, with --channels split [default: agent,customer for two channels, otherwise
+    /// channel 1,...]
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     speakers: Vec<String>,
-    /// How fast audio is fed: max, realtime, or how many times as fast as it is heard
+    /// Speed at which audio is fed: max, realtime, or a multiple of real time
     #[arg(long, default_value = "max", value_name = "SPEED")]
     pace: Pace,
-    /// Seconds of audio kept in memory until their text has come, 30 to 3600: more than the longest utterance, 28 s
+    /// Seconds of audio kept in memory until their text arrives, 30 to 3600; must exceed the longest
+    /// utterance, 28 s
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = whole(30..=3600_u32))]
     buffer: u32,
-    /// What a full buffer means: block (read no more until there is room) or drop-oldest (lose audio, and tell of the gap)
+    /// Behaviour when the buffer is full: block (stop reading until there is room) or drop-oldest (lose
+    /// audio, and report the gap)
     #[arg(long, value_name = "WHAT", default_value = "block", hide_possible_values = true)]
     on_full: OnFull,
-    /// Seconds to go on trying while the service is away, 1 to 86400
+    /// Seconds to keep trying while the service is unavailable, 1 to 86400
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = whole(1..=86_400_u32))]
     patience: u32,
     #[command(flatten)]
     spooling: spooling::Flags,
-    /// Say on standard error where every frame went, in a line for each session: text, or =json
+    /// Report on standard error what became of every frame, one line per session: text, or =json
     #[arg(
         long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text",
         hide_possible_values = true
@@ -101,10 +105,10 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let target = Target::new(output, format, cues.settle(), SAMPLE_RATE, &inputs)?;
     let config = common.load(Some(hearing))?;
     keep_stdin_apart(&config, inputs.iter().any(|input| input.as_os_str() == "-"))?;
-    // A misspelt name is told before an hour's work on the others.
+    // Report a misspelt name before an hour's work on the other recordings.
     let checked: Vec<_> = inputs.iter().map(|input| reading.check(input)).collect();
     if checked.iter().all(Result::is_err) {
-        // Nothing to do: don't start a service for it.
+        // There is nothing to do: don't start a service for it.
         let exits: Vec<Exit> =
             checked.into_iter().map(|checked| told(checked.map(|()| Exit::Done))).collect();
         return Ok(worst(&exits));
@@ -149,19 +153,20 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         }
     };
     let stopping = async {
-        // A machine that shuts down means to go on later.
+        // On termination with a spool, stop at once: the machine may be shutting down, and a later run
+        // resumes.
         let stop = signals.next().await;
         if stop == Stop::Terminate && spooled {
             return stop;
         }
-        // Ends the audio; what was said until then is still recognised.
+        // Ends the audio; speech up to that point is still recognised.
         let _ = job.stopped.set(stop);
         job.interrupted.cancel();
         signals.next().await
     };
     tokio::select! {
         () = work => {}
-        // What is dropped here ends by itself.
+        // The dropped work ends by itself.
         stop = stopping => {
             let interrupted = stop.error(None);
             return Err(match spooled {
@@ -175,7 +180,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     Ok(worst(&exits))
 }
 
-/// Tells the user of an error at once: the next recording may take an hour.
+/// Reports an error at once, since the next recording may take an hour, and returns the exit code.
 fn told(result: Result<Exit, CliError>) -> Exit {
     result.unwrap_or_else(|error| {
         complain(&error);
@@ -183,7 +188,7 @@ fn told(result: Result<Exit, CliError>) -> Exit {
     })
 }
 
-/// The exit code of several recordings: an interruption, else the first trouble.
+/// Returns the exit code of several recordings: an interruption, or else the first failure.
 fn worst(exits: &[Exit]) -> Exit {
     let stopped = exits.iter().find(|exit| matches!(exit, Exit::Interrupted | Exit::Terminated));
     *stopped.or_else(|| exits.iter().find(|exit| **exit != Exit::Done)).unwrap_or(&Exit::Done)

@@ -1,4 +1,4 @@
-//! One recording: its lines, their sessions, and one transcript.
+//! Transcription of one recording: its channel streams, their sessions, and one transcript.
 
 use std::io::{self, BufRead};
 use std::path::Path;
@@ -27,10 +27,10 @@ use voxline::spool::Opened;
 use voxline::transcript::{Merge, TranscriptEvent, WriterError};
 use voxline::transport::WebSocketConnector;
 
-/// Events that may wait for a slow output.
+/// Number of events that may wait for a slow output.
 const EVENTS: usize = 64;
 
-/// What all recordings of a run share.
+/// Settings shared by all recordings of a run.
 pub(super) struct Job<'a> {
     pub(super) connection: &'a Connection,
     pub(super) connector: WebSocketConnector,
@@ -42,18 +42,18 @@ pub(super) struct Job<'a> {
     pub(super) spooling: Option<Arc<Spooling>>,
     pub(super) ledger: Option<Form>,
     pub(super) interrupted: CancellationToken,
-    /// By what it was interrupted.
+    /// The request that interrupted the run.
     pub(super) stopped: OnceLock<Stop>,
 }
 
-/// How reading a recording ended, for all who want to know.
+/// Result of reading a recording, for several waiters.
 pub(super) type Verdict = Shared<BoxFuture<'static, Result<(), CliError>>>;
 
-/// A recording that was looked at, and what is left of an earlier run.
+/// An opened recording, with the spools of an earlier run.
 struct Prepared {
-    /// `None` where all of it is in the spools.
+    /// `None` if the spools contain all audio.
     pipeline: Option<Pipeline>,
-    /// The spool of each line, where they are wanted.
+    /// Spool of each channel stream, if spooling is on.
     spools: Vec<Opened>,
     live: bool,
 }
@@ -72,7 +72,7 @@ impl Job<'_> {
         let progress = Progress::new(&name, self.settings.sample_rate, duration);
 
         let (audio, verdict) = start(&name, pipeline);
-        // What can be fetched again may be whole the next time.
+        // A recording from a URL may download completely the next time.
         let retry = input::is_url(input).then(|| verdict.clone());
         let mut audio = audio.into_iter();
         let mut spools = spools.into_iter();
@@ -86,7 +86,7 @@ impl Job<'_> {
         let (events, mut transcript) = mpsc::channel(EVENTS);
         let mut merge = Merge::new(lines.len());
         let sessions = join_all(lines.map(|line| self.session(line, events.clone(), &progress)));
-        // The last line to end closes the channel.
+        // The last channel stream to end closes the channel.
         drop(events);
         let writing = async {
             let mut spoken = false;
@@ -99,7 +99,7 @@ impl Job<'_> {
             output.finish()?;
             Ok(spoken)
         };
-        // An output that fails ends the work: the sessions are dropped, which ends the worker.
+        // A failed output ends the work: the sessions are dropped, which ends the worker.
         let (sessions, spoken) = tokio::try_join!(
             sessions.map(Ok),
             writing.map_err(|error: WriterError| self.target.failed(input, &error)),
@@ -124,12 +124,12 @@ impl Job<'_> {
         }
     }
 
-    /// The error of a recording that was interrupted.
+    /// Returns the error of an interrupted recording.
     fn stopped_at(&self, name: &str) -> CliError {
         self.stopped.get().copied().unwrap_or(Stop::Interrupt).error(Some(name))
     }
 
-    /// Opens a recording on a thread of its own: probing reads, and reading may block.
+    /// Opens a recording on a blocking thread, since probing reads, and a read may block.
     async fn open(&self, input: &Path) -> Result<Prepared, CliError> {
         let (reading, path) = (self.reading, input.to_owned());
         let spooled = match &self.spooling {
@@ -151,7 +151,7 @@ impl Job<'_> {
         }
     }
 
-    /// What each line is called; nobody, where there is only one.
+    /// Returns the speaker of each channel stream; empty if there is only one.
     fn speakers(&self, name: &str, lines: usize) -> Result<Vec<String>, CliError> {
         let given = self.speakers.len();
         match (self.reading.channels, given, lines) {
@@ -165,8 +165,8 @@ impl Job<'_> {
         }
     }
 
-    /// Removes the spools, now that the transcript is written, unless a session failed or there is more to come: then
-    /// they stay as they are. Whether none stay.
+    /// Removes the spools after the transcript is written. The spools stay if a session failed or audio is
+    /// missing. Returns whether all spools were removed.
     fn put_away(&self, input: &Path, sessions: Vec<Outcome>) -> Result<bool, CliError> {
         let kept: Vec<_> = sessions
             .into_iter()
@@ -189,7 +189,7 @@ fn read(input: &Path, reading: Reading) -> Result<Result<Pipeline, PipelineError
     Ok(Pipeline::open(reading.open(input)?, options))
 }
 
-/// Opens the spools of `work` and, unless all audio is there, the recording.
+/// Opens the spools of `work` and, unless they contain all audio, the recording.
 fn prepare(input: &Path, reading: Reading, spooling: &Spooling, work: &Work) -> Result<Prepared, CliError> {
     let mut spools = spooling.left(work)?;
     let live = work.live;
@@ -200,13 +200,13 @@ fn prepare(input: &Path, reading: Reading, spooling: &Spooling, work: &Work) -> 
     let opened = match left && work.is_stdin() && stdin_has_ended() {
         true => None,
         false => match read(input, reading)? {
-            // A header, and no sound.
+            // The recording has a header, and no audio.
             Err(PipelineError::Decode(DecodeError::NoAudio { .. })) if left && live => None,
             opened => Some(opened?),
         },
     };
     let Some(pipeline) = opened else {
-        // The source has nothing to add: what is there is all.
+        // The source has no further audio: the spools are complete.
         spools.iter_mut().try_for_each(|spool| spool.writer.end())?;
         return Ok(Prepared { pipeline: None, spools, live });
     };
@@ -222,12 +222,12 @@ fn prepare(input: &Path, reading: Reading, spooling: &Spooling, work: &Work) -> 
     Ok(Prepared { pipeline: Some(pipeline), spools, live })
 }
 
-/// Whether standard input has nothing. Waits until it has something, or ends; what there is stays to be read.
+/// Returns whether standard input is at its end. Waits for data or the end, and consumes nothing.
 fn stdin_has_ended() -> bool {
     io::stdin().lock().fill_buf().is_ok_and(<[u8]>::is_empty)
 }
 
-/// Starts reading, where there is something to read.
+/// Starts reading the recording, if there is anything to read.
 fn start(name: &str, pipeline: Option<Pipeline>) -> (Vec<mpsc::Receiver<Feed>>, Verdict) {
     let Some(pipeline) = pipeline else { return (Vec::new(), async { Ok(()) }.boxed().shared()) };
     let (lines, worker) = pipeline.start();

@@ -1,4 +1,4 @@
-//! `--spool`: which files keep a recording's sessions, and whose they are.
+//! The flag `--spool`: the spool files of a recording's sessions, and their identity.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,15 +14,17 @@ use voxline::net::Endpoint;
 use voxline::spool::{Fsync, Head, Opened, Spool};
 use voxline_support::hex;
 
-/// Characters of a recording's name that its spools are called by. Names of files have at most 255 bytes.
+/// Number of characters of a recording's name in the names of its spools. File names have at most 255 bytes.
 const STEM: usize = 48;
 
 #[derive(Args)]
 pub(super) struct Flags {
-    /// Keep audio and results in a file in this directory until the transcript is whole: the same command goes on after a crash
+    /// Keep audio and results in files in this directory until the transcript is complete, so that the same
+    /// command resumes after a crash
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
-    /// When the spool is forced to the disk, against loss of power: never, for finals, or always
+    /// When to sync the spool to disk, against loss of power: never, finals (for each final result), or
+    /// always
     #[arg(long, value_name = "WHEN", default_value = "finals", hide_possible_values = true)]
     spool_sync: Sync,
 }
@@ -34,18 +36,18 @@ enum Sync {
     Always,
 }
 
-/// Where sessions are kept, and how.
+/// Location and settings of the spools.
 pub(super) struct Spooling {
     directory: PathBuf,
     fsync: Fsync,
     replay_frames: u64,
     sample_rate: u32,
-    /// The service in use: a gateway inside this process is another each time.
+    /// Address of the service: each gateway inside a process is a different service.
     service: String,
 }
 
 impl Flags {
-    /// The spooling asked for, of sessions of `sample_rate` that keep `replay_frames` in memory.
+    /// Returns the spooling requested, for sessions at `sample_rate` that keep `replay_frames` in memory.
     pub(super) fn settle(self, sample_rate: u32, replay_frames: u64) -> Option<Spooling> {
         let fsync = match self.spool_sync {
             Sync::Never => Fsync::Never,
@@ -58,25 +60,25 @@ impl Flags {
     }
 }
 
-/// A recording, as its spools know it.
+/// A recording, as identified by its spools.
 #[derive(Clone)]
 pub(super) struct Work {
-    /// The beginning of its spools' names.
+    /// Prefix of the spools' file names.
     stem: String,
-    /// What makes it the same work; see [`Head`].
+    /// Identity of the work; see [`Head`].
     identity: String,
     piped: bool,
-    /// Whether it can't be read again from its start.
+    /// `true` if the recording can't be read again from its start.
     pub(super) live: bool,
 }
 
 impl Work {
-    /// Whether it comes by standard input.
+    /// Returns whether the recording is read from standard input.
     pub(super) fn is_stdin(&self) -> bool {
         self.piped
     }
 
-    /// Of the recording `input`, read like this, spoken in `language`.
+    /// Identifies the recording `input`, read with the options `reading` and spoken in `language`.
     pub(super) fn of(input: &Path, reading: Reading, language: Option<&str>) -> Result<Work, CliError> {
         let piped = input.as_os_str() == "-";
         if piped && stdin_is_file() {
@@ -84,7 +86,7 @@ impl Work {
             return Err(CliError::new(Exit::Setup, reason));
         }
         let name = input::name(input);
-        // A URL may end in secrets, but is what tells recordings apart: its digest shows neither.
+        // A URL identifies the recording, but may contain secrets: its digest does not reveal them.
         let (address, live, version) = match piped || input::is_url(input) {
             true => (input.to_owned(), piped, String::new()),
             false => {
@@ -100,7 +102,7 @@ impl Work {
                     changed.as_secs(),
                     changed.subsec_nanos()
                 );
-                // A pipe with a name is a pipe.
+                // A named pipe is live as well.
                 (address, !metadata.is_file(), version)
             }
         };
@@ -119,18 +121,18 @@ impl Work {
 }
 
 impl Spooling {
-    /// The spools that an earlier run left of `work`, in the order of its lines.
+    /// Opens the spools that an earlier run left for `work`, in the order of its channel streams.
     pub(super) fn left(&self, work: &Work) -> Result<Vec<Opened>, CliError> {
         let there = (0..).take_while(|line| self.path(work, *line).exists());
         there.map(|line| self.open(work, line)).collect()
     }
 
-    /// The same, for sessions at this service.
+    /// Sets the address of the service.
     pub(super) fn at(self, service: &Endpoint) -> Spooling {
         Spooling { service: service.to_string(), ..self }
     }
 
-    /// The spool of one line of `work`. Blocks.
+    /// Opens the spool of one channel stream of `work`. Blocks on the disk.
     pub(super) fn open(&self, work: &Work, line: usize) -> Result<Opened, CliError> {
         let head = Head {
             sample_rate: self.sample_rate,
@@ -140,7 +142,7 @@ impl Spooling {
         Ok(Spool::open(self.path(work, line), &head, self.replay_frames, self.fsync)?)
     }
 
-    /// Whether what the user has should outlast a loss of power, as the spool would.
+    /// Returns whether the user's output should survive a loss of power, like the spool.
     pub(super) fn is_durable(&self) -> bool {
         self.fsync != Fsync::Never
     }
@@ -150,8 +152,8 @@ impl Spooling {
     }
 }
 
-/// Whether standard input was redirected from a file. What came of it could be read again, but not by us: the shell
-/// has it start anew.
+/// Returns whether standard input is redirected from a file. Such a file could be read again, but not by this
+/// program: the shell would open it from its start.
 #[cfg(unix)]
 fn stdin_is_file() -> bool {
     use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! Which channels are heard, in every reader there is.
+//! Selection of channels, in every reader.
 
 use voxline::decode::{Channels, Options};
 use voxline::source::Source;
@@ -11,7 +11,7 @@ fn heard(source: Source, channels: Channels) -> Decoded {
     decoded
 }
 
-/// Three channels of two frames.
+/// Returns three channels of two frames.
 fn three() -> Source {
     Source::bytes(
         "three.wav",
@@ -35,8 +35,8 @@ fn pcm_channels_are_chosen_or_split() {
     );
 }
 
-/// The right channel of the samples is the left one, quieter and later; a decoder may turn it into two planes, or
-/// mix, or choose: all must agree.
+/// The right channel of the samples is the left channel, quieter and later. A decoder may split the
+/// channels into two planes, mix them, or choose one: all three must agree.
 #[test]
 fn every_stereo_sample_is_mixed_chosen_and_split_alike() {
     for name in [

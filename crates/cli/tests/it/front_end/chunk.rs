@@ -1,4 +1,4 @@
-//! Chunks are contiguous, equal, and hold what was pushed.
+//! Chunks are contiguous, of equal length, and hold the samples that were pushed.
 
 use voxline::audio::{FramePos, sample};
 use voxline::chunk::Chunker;
@@ -65,7 +65,7 @@ fn a_chunk_that_is_kept_is_not_written_over() {
     for round in 0..200_i16 {
         let mut samples: &[i16] = &[round; 4];
         let chunk = chunker.push_s16(&mut samples).unwrap();
-        // Some live long, most not: their buffers are used again.
+        // Some chunks live long, but most do not: their buffers are used again.
         if round % 7 == 0 {
             kept.push((round, chunk));
         }

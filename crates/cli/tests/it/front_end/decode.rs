@@ -1,4 +1,4 @@
-//! What each format decodes to, and what is refused.
+//! Decoding of each format, and the inputs that are refused.
 
 use std::fs;
 use std::io::Cursor;
@@ -15,7 +15,7 @@ fn every_sample_is_recognised_and_has_all_its_frames() {
         let got = (info.container, info.codec, info.sample_rate, info.channels, mono.len());
         assert_eq!(got, (container, codec, rate, channels, frames), "{name}");
         assert_eq!(skipped, 0, "{name}");
-        // Matroska counts time, in milliseconds.
+        // Matroska counts time in milliseconds, not frames.
         let stated = (container != "matroska").then_some(frames as u64);
         assert_eq!(info.frames, stated, "{name}");
     }
@@ -32,7 +32,7 @@ fn pcm_samples_are_what_an_independent_reader_reads() {
 
 #[test]
 fn flac_is_lossless() {
-    // The WAV is the start of it.
+    // The WAV is the start of the FLAC.
     let original = hound_mono("speech-44k1-stereo-s16.wav");
     assert!(decode_sample("speech-44k1-stereo.flac").mono[..original.len()] == original);
 }
@@ -65,7 +65,7 @@ fn adpcm_is_near_the_original() {
         (decode_sample("speech-8k-mono-adpcm-ima.wav").mono, decode_sample("speech-8k-mono-mulaw.wav").mono);
     let energy: f32 = mulaw.iter().map(|x| x * x).sum();
     let error: f32 = mulaw.iter().zip(&adpcm).map(|(x, y)| (x - y) * (x - y)).sum();
-    // 0.027 by ffmpeg's decoder too: that is what the encoder left.
+    // ffmpeg's decoder has an error of 0.027 too: the encoder made it.
     assert!(error / energy < 0.03, "{}", error / energy);
 }
 
@@ -99,7 +99,7 @@ fn aiff_and_caf_are_read() {
     let mut caf = b"caff\0\x01\0\0desc\0\0\0\0\0\0\0\x20".to_vec();
     caf.extend(16_000_f64.to_be_bytes());
     caf.extend(b"lpcm");
-    // Flags (big-endian integers), bytes and frames a packet, channels, bits.
+    // Flags (big-endian integers), bytes and frames per packet, channels, bits.
     caf.extend([0_u32, 2, 1, 1, 16].map(u32::to_be_bytes).concat());
     caf.extend(b"data\0\0\0\0\0\0\0\x0A\0\0\0\0");
     caf.extend(&big_endian);
@@ -120,7 +120,7 @@ fn a_stream_decodes_like_a_file() {
 
 #[test]
 fn mp3_without_a_length_is_not_cut_off() {
-    // Without its information frame (the first), the length is only estimated.
+    // Without its information frame (the first frame), the length is only estimated.
     let mp3 = fs::read(sample("speech-44k1-stereo.mp3")).unwrap();
     let whole = decode_sample("speech-44k1-stereo.mp3").mono.len();
     let decoded = decode(Source::bytes("b.mp3", mp3[mpeg_frames(&mp3)[1]..].to_vec())).unwrap();
@@ -170,12 +170,13 @@ fn a_broken_packet_is_counted_and_becomes_silence() {
     let whole = decode_sample("speech-44k1-stereo.mp3").mono;
     let frames = mpeg_frames(&mp3);
     let middle = frames[frames.len() / 2];
-    // Side information (ISO/IEC 11172-3, 2.4.1.7) of set bits asks for more data than a frame can have.
+    // Side information (ISO/IEC 11172-3, 2.4.1.7) with all bits set asks for more data than a frame can
+    // have.
     mp3[middle + 4..middle + 36].fill(0xFF);
     let decoded = decode(Source::bytes("c.mp3", mp3)).unwrap();
     assert!(decoded.error.is_none(), "{:?}", decoded.error);
     assert!(decoded.skipped >= 1);
-    // It became silence: what follows is in its place, once the decoder has recovered.
+    // The packet became silence: the audio after it is in its place, once the decoder has recovered.
     assert_eq!(decoded.mono.len(), whole.len());
     assert!(decoded.mono.ends_with(&whole[whole.len() / 2 + 4 * 1_152..]));
 }
@@ -198,13 +199,13 @@ fn what_is_no_audio_is_refused_by_name() {
 
 #[test]
 fn an_m4a_with_its_index_at_the_end_needs_a_file() {
-    // The index (moov) and the audio (mdat) change places.
+    // The index (moov) and the audio (mdat) swap places.
     let m4a = fs::read(sample("speech-16k-mono-alac.m4a")).unwrap();
     let box_at = |kind: &[u8]| m4a.windows(4).position(|window| window == kind).unwrap() - 4;
     let (moov, mdat) = (box_at(b"moov"), box_at(b"mdat"));
     let moov_end = moov + u32::from_be_bytes(m4a[moov..moov + 4].try_into().unwrap()) as usize;
     let mut late = [&m4a[..moov], &m4a[mdat..], &m4a[moov..moov_end]].concat();
-    // Places of the audio are counted from the start of the file, in the box stco.
+    // The box stco holds the positions of the audio, counted from the start of the file.
     let stco = late.windows(4).position(|window| window == b"stco").unwrap();
     let places = u32::from_be_bytes(late[stco + 8..stco + 12].try_into().unwrap()) as usize;
     for place in late[stco + 12..stco + 12 + 4 * places].as_chunks_mut::<4>().0 {
@@ -221,7 +222,7 @@ fn an_m4a_with_its_index_at_the_end_needs_a_file() {
 
 #[test]
 fn a_stream_that_changes_is_refused() {
-    // Ogg may chain streams. The second here says that it has another rate.
+    // Ogg may chain streams. The second stream here states another rate.
     let ogg = fs::read(sample("speech-44k1-stereo-vorbis.ogg")).unwrap();
     let whole = decode_sample("speech-44k1-stereo-vorbis.ogg").mono;
     let chained = decode(Source::bytes("chain.ogg", [ogg.clone(), ogg.clone()].concat())).unwrap();
@@ -264,12 +265,13 @@ fn the_decoder_can_be_moved_to_another_thread() {
     is_send::<Decoder>();
 }
 
-/// Where the MPEG frames start: the header of ours is FF FB (version 1, layer III, no checksum), 64 kbit/s, 44.1 kHz.
+/// Returns the positions of the MPEG frames. The header of our sample is FF FB (version 1, layer III, no
+/// checksum), 64 kbit/s, 44.1 kHz.
 fn mpeg_frames(mp3: &[u8]) -> Vec<usize> {
     (0..mp3.len() - 2).filter(|&i| mp3[i..i + 2] == [0xFF, 0xFB] && mp3[i + 2] & 0xFC == 0x50).collect()
 }
 
-/// The mean of the channels, read by hound.
+/// Returns the mean of the channels, read by hound.
 fn hound_mono(name: &str) -> Vec<f32> {
     let mut reader = hound::WavReader::open(sample(name)).unwrap();
     let spec = reader.spec();
@@ -281,7 +283,8 @@ fn hound_mono(name: &str) -> Vec<f32> {
         .collect()
 }
 
-/// The Ogg file with another rate in its Vorbis header and another serial number, all page checksums made anew.
+/// Returns the Ogg file with another rate in its Vorbis header and another serial number. All page
+/// checksums are computed anew.
 fn with_vorbis_rate(ogg: &[u8], rate: u32) -> Vec<u8> {
     let mut ogg = ogg.to_vec();
     let mut page = 0;
@@ -302,7 +305,8 @@ fn with_vorbis_rate(ogg: &[u8], rate: u32) -> Vec<u8> {
     ogg
 }
 
-/// RFC 3533, 6: CRC-32 with the polynomial 0x04c11db7, nothing reflected or inverted.
+/// Returns the checksum of a page (RFC 3533, 6): CRC-32 with the polynomial 0x04c11db7, nothing reflected
+/// or inverted.
 fn ogg_checksum(page: &[u8]) -> u32 {
     page.iter().fold(0, |crc, &byte| {
         (0..8).fold(crc ^ (u32::from(byte) << 24), |crc, _| {

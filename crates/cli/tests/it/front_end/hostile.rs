@@ -1,4 +1,4 @@
-//! Bytes that were damaged on the way, or on purpose.
+//! Input that was damaged in transit, or on purpose.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,34 +19,37 @@ use super::{decode, sample};
 use crate::random::{self, Random};
 use crate::support::allocations::Meter;
 
-/// The longest that one input may take. The inputs have some 20 KB at most, which is a fraction of a second of audio.
+/// Longest time that one input may take. The inputs have at most some 20 KB, which is a fraction of a
+/// second of audio.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
-/// After so long without an answer a decoder is taken for one that will never give any.
+/// Time after which a decoder without a result is taken to hang.
 const HANG: Duration = Duration::from_secs(60);
 
-/// The most memory that one input may need at once: symphonia's own limits for what a header announces, and one
+/// Most memory that one input may need at once: symphonia's own limits for the sizes in a header, and one
 /// packet of a million frames for each of eight channels. Of a million inputs the worst needed 21 MB.
 const BYTES_MAX: usize = 64 << 20;
 
-/// Inputs in an ordinary run: a second's.
+/// Number of inputs in an ordinary run. They take a second.
 const MUTATIONS: u64 = 10_000;
 
-/// Damages every format in every way known here, from memory and as streams: it must end, in one error that says where,
-/// without a panic and within the budgets; and what PCM there was before the damage is heard.
+/// Damages every format in every known way, and decodes it from memory and as a stream. Decoding must end
+/// in at most one error that names the position, without a panic and within the budgets. PCM before the
+/// damage must be delivered.
 ///
-/// `VOXLINE_MUTATIONS` is how many inputs are tried, over two threads. Input n has the seed `VOXLINE_SEED` + n. A
-/// million, with what they cost:
+/// `VOXLINE_MUTATIONS` is the number of inputs, over two threads. Input n has the seed `VOXLINE_SEED` + n.
+/// A run of a million, with a report of its costs:
 ///
 /// ```text
-/// VOXLINE_MUTATIONS=1000000 cargo test -p voxline-cli --test it -- --exact --nocapture front_end::hostile::damaged_files_end_in_one_error
+/// VOXLINE_MUTATIONS=1000000 cargo test -p voxline-cli --test it -- --exact --nocapture \
+///     front_end::hostile::damaged_files_end_in_one_error
 /// ```
 #[test]
 #[allow(clippy::print_stdout, reason = "the numbers are what a long run is for")]
 fn damaged_files_end_in_one_error() {
     const THREADS: u64 = 2;
     let (first, count) = (random::seed(), mutations());
-    // Decoders' panics are counted below; printed one by one they would hide everything else.
+    // The decoders' panics are counted below. Printed one by one they would hide everything else.
     quiet_caught_panics();
     let corpus = Arc::new(corpus());
     let (sender, receiver) = mpsc::channel();
@@ -54,7 +57,7 @@ fn damaged_files_end_in_one_error() {
     for (thread, busy) in busy.iter().enumerate() {
         let (corpus, sender, busy) = (Arc::clone(&corpus), sender.clone(), Arc::clone(busy));
         let seeds = (first + thread as u64..first + count).step_by(THREADS as usize);
-        // Not scoped: a thread that hangs can't be joined, only reported.
+        // Not scoped: a thread that hangs cannot be joined, only reported.
         thread::spawn(move || try_all(&corpus, seeds, &busy, &sender));
     }
     drop(sender);
@@ -88,7 +91,7 @@ fn mutations() -> u64 {
 }
 
 thread_local! {
-    /// Where in which crate the last panic was that was caught.
+    /// Crate, file and line of the last panic that was caught.
     static CAUGHT_AT: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
@@ -109,7 +112,7 @@ fn quiet_caught_panics() {
     });
 }
 
-/// Tries each seed, and tells now and then what came of them; of one that fails, which it is.
+/// Tries each seed, and reports the results now and then. If a seed fails, reports that seed.
 fn try_all(
     corpus: &[Specimen],
     seeds: impl Iterator<Item = u64>,
@@ -120,7 +123,8 @@ fn try_all(
     let mut summary = Summary::default();
     for seed in seeds {
         busy.store(seed, Relaxed);
-        // What a decoder leaves in memory of the thread's own is the same for all inputs, and there after the first.
+        // A decoder's thread-local memory is the same for all inputs, and is allocated after the first
+        // input.
         match panic::catch_unwind(AssertUnwindSafe(|| Case::draw(corpus, seed, meter).run(meter))) {
             Ok(outcome) => summary.note(seed, outcome),
             Err(_) => {
@@ -136,17 +140,17 @@ fn try_all(
     let _ = results.send(Ok(summary));
 }
 
-/// What came of many inputs.
+/// Results of many inputs.
 #[derive(Default)]
 struct Summary {
     inputs: u64,
-    /// Those that could not be opened, stopped later, and went to their end.
+    /// Number of inputs that could not be opened, that stopped later, and that were decoded to their end.
     refused: u64,
     stopped: u64,
     whole: u64,
-    /// By message and place.
+    /// Count and first seed of each caught panic, by message and place.
     panics: BTreeMap<String, (u64, u64)>,
-    /// With their seeds, and what was damaged.
+    /// Slowest and largest input, each with its seed and specimen.
     slowest: (Duration, u64, &'static str),
     largest: (usize, u64, &'static str),
 }
@@ -208,24 +212,25 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// One damaged input, and how it is read.
+/// One damaged input, and the way in which it is read.
 struct Case<'a> {
     specimen: &'a Specimen,
     bytes: Vec<u8>,
-    /// How many bytes of a read are given at most; `None`: not as a stream.
+    /// Most bytes that a read returns, or `None` if the input is not a stream.
     piece: Option<usize>,
     options: Options,
 }
 
 impl Case<'_> {
     fn draw<'a>(corpus: &'a [Specimen], seed: u64, meter: &'static Meter) -> Case<'a> {
-        // A seed of its own for each input, so that one of a million can be run alone.
+        // Each input has a seed of its own, so that one of a million can be run alone.
         let mut dice = Random::seeded(seed);
         let specimen = &corpus[dice.below(corpus.len())];
         let other = &corpus[dice.below(corpus.len())];
         let channels = [Channels::Mix, Channels::Split, Channels::Only(1), Channels::Only(2)][dice.below(4)];
         let sample_rate = [None, Some(16_000)][dice.below(2)];
-        // Some thousand frames are enough to see how decoding goes on; only the budget of the bytes otherwise.
+        // Some thousand frames are enough to see how decoding goes on. Otherwise the only budget is that of
+        // the bytes.
         let frames = if specimen.pcm.is_some() || dice.below(50) == 0 { None } else { Some(8_000) };
         let limits = Limits { frames, ..Limits::default() };
         let piece = [None, None, Some(usize::MAX), Some(1 + dice.below(300))][dice.below(4)];
@@ -279,7 +284,7 @@ impl Case<'_> {
         outcome
     }
 
-    /// Decodes to the end and checks what holds for any input. Only of PCM is the audio kept.
+    /// Decodes to the end and checks the invariants of any input. The audio is kept only for PCM.
     fn decode(&self, bytes: Vec<u8>) -> Heard {
         let name = self.specimen.name;
         let mut heard = Heard { opened: false, frames: 0, planes: Vec::new(), error: None };
@@ -329,7 +334,8 @@ struct Heard {
     error: Option<String>,
 }
 
-/// The error as it is shown: it names its source first, and the place is the one after the last frame delivered.
+/// Returns the error's message. Checks that it names its source first, and that its position is the one
+/// after the last frame delivered.
 fn checked_message(error: &DecodeError, name: &str, frames: u64) -> String {
     let at = match error {
         DecodeError::Truncated { at, .. }
@@ -345,7 +351,7 @@ fn checked_message(error: &DecodeError, name: &str, frames: u64) -> String {
     message
 }
 
-/// A stream that gives no more than so many bytes at once.
+/// A stream that returns no more than `most` bytes at once.
 struct Pieces {
     bytes: Cursor<Vec<u8>>,
     most: usize,
@@ -358,7 +364,8 @@ impl Read for Pieces {
     }
 }
 
-/// What is damaged must be whole before: each of the small files gives audio, and those of PCM all of it.
+/// The specimens are whole before they are damaged: each of the small files gives audio, and those of PCM
+/// give all of it.
 #[test]
 fn the_files_to_be_damaged_give_audio() {
     for specimen in &corpus() {
@@ -396,10 +403,10 @@ fn noise_behind_each_magic_number_never_panics() {
     }
 }
 
-/// A header, and then the same bytes again and again: a stream that never ends.
+/// A header, followed by the same bytes again and again: an endless stream.
 struct Looping {
     head: Cursor<Vec<u8>>,
-    /// The bytes many times.
+    /// The repeated bytes, many times.
     turns: Vec<u8>,
     at: usize,
 }
@@ -416,8 +423,8 @@ impl Read for Looping {
     }
 }
 
-/// What is read of a stream before it is known what it is stays in memory, so it must not be all of it; and where
-/// nothing comes of it, reading must end.
+/// The bytes of a stream that are read before its format is known stay in memory, so they must not be the
+/// whole stream. If no format is found, reading must end.
 #[test]
 fn headers_without_end_have_an_end() {
     static METER: Meter = Meter::new();
@@ -443,13 +450,14 @@ fn headers_without_end_have_an_end() {
         let stream = Looping { head: Cursor::new(head.to_vec()), turns: turn.repeat(4_096), at: 0 };
         let error = decode(Source::stream(name, stream)).map(|_| ()).unwrap_err();
         assert!(error.to_string().starts_with(name), "{error}");
-        // An M4A file's index may have 64 MiB, and a vector that grows is there twice, once at double length.
+        // An M4A file's index may have 64 MiB, and a vector that grows is there twice, once at double
+        // length.
         assert!(METER.peak() <= 3 * (64 << 20), "{name}: {} bytes", METER.peak());
     }
 }
 
-/// An M4A file whose index says that each packet has a million frames, and of whose packets most are broken: what is
-/// put in their place must not be what they claim.
+/// An M4A file whose index says that each packet has a million frames, and in which most packets are
+/// broken. The silence in their place must not be as long as they claim.
 #[test]
 fn broken_packets_that_claim_to_be_long_do_not_fill_the_memory() {
     static METER: Meter = Meter::new();
@@ -457,13 +465,13 @@ fn broken_packets_that_claim_to_be_long_do_not_fill_the_memory() {
     let mut file = fs::read(sample("speech-44k1-stereo-aac.m4a")).unwrap();
     let at = |name: &[u8; 4]| file.windows(4).position(|window| window == name).unwrap();
     let (times, audio) = (at(b"stts") + 4, at(b"mdat") + 4);
-    // After version and count each entry is a number of packets and how long they are.
+    // After version and count each entry is a number of packets and their length.
     let entries = u32::from_be_bytes(*file[times + 4..].first_chunk().unwrap()) as usize;
     for entry in 0..entries {
         let length = times + 12 + 8 * entry;
         file[length..length + 4].copy_from_slice(&(1_u32 << 20).to_be_bytes());
     }
-    // Some at either end stay good.
+    // Some packets at both ends stay intact.
     let broken = audio + 1_000..file.len() - 3_000;
     let mut dice = Random::seeded(random::seed());
     file[broken].fill_with(|| dice.next() as u8);
@@ -475,7 +483,7 @@ fn broken_packets_that_claim_to_be_long_do_not_fill_the_memory() {
     assert!(METER.peak() <= BYTES_MAX, "{} bytes", METER.peak());
 }
 
-/// Only what is not PCM gets as far as a decoder with that.
+/// Only formats other than PCM reach a decoder with a rate of 0.
 #[test]
 fn a_rate_of_0_hz_is_an_error() {
     let mut file = corpus().into_iter().find(|specimen| specimen.name == "ima.wav").unwrap().bytes;
@@ -484,7 +492,7 @@ fn a_rate_of_0_hz_is_an_error() {
     assert!(error.to_string().ends_with("0 Hz, 1 channels"), "{error}");
 }
 
-/// A decoder makes room for a packet of every channel before the first is read.
+/// A decoder allocates a packet of every channel before the first packet is read.
 #[test]
 fn channels_that_nobody_has_are_refused() {
     static METER: Meter = Meter::new();

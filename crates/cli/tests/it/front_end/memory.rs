@@ -1,4 +1,5 @@
-//! What the front end costs in memory: nothing for a block once it runs, and the same for a minute and for hours.
+//! Memory use of the front end: no allocation for a block once it runs, and the same peak for a minute and
+//! for hours.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,8 +21,8 @@ use super::{sample, wav};
 use crate::random::Random;
 use crate::support::allocations::{Joined, Meter};
 
-/// Decodes and resamples until the end, as the pipeline does: how many allocations each block cost after the first
-/// `warm_up`.
+/// Decodes and resamples until the end, as the pipeline does. Returns the number of allocations of each
+/// block after the first `warm_up`.
 fn allocations(source: Source, channels: Channels, warm_up: usize, meter: &'static Meter) -> Vec<u64> {
     let options = decode::Options { channels, sample_rate: Some(16_000), ..decode::Options::default() };
     let mut decoder = Decoder::open(source, options).unwrap();
@@ -58,7 +59,7 @@ fn a_block_of_pcm_allocates_nothing() {
         for channels in [Channels::Mix, Channels::Split, Channels::Only(1)] {
             let streamed = Source::stream("stream", io::Cursor::new(file.clone()));
             for source in [Source::bytes("memory", file.clone()), streamed] {
-                // The first blocks find how long blocks are.
+                // The first blocks determine the block length.
                 let counts = allocations(source, channels, 3, &METER);
                 assert!(counts.len() > 10, "{name}: {} blocks", counts.len());
                 assert!(counts.iter().all(|&count| count == 0), "{name}, {channels}: {counts:?}");
@@ -67,7 +68,8 @@ fn a_block_of_pcm_allocates_nothing() {
     }
 }
 
-/// With the chunks that are on their way: one in the hands of the sender, some in the channel, one being written.
+/// The test holds the chunks that are under way: one with the sender, some in the channel, one being
+/// written.
 #[test]
 fn a_chunk_that_is_sent_on_allocates_nothing() {
     static METER: Meter = Meter::new();
@@ -75,7 +77,7 @@ fn a_chunk_that_is_sent_on_allocates_nothing() {
     let samples = vec![0.25; 1_100];
     let _joined = METER.join();
     for round in 0..500 {
-        // The first rounds bring the buffers.
+        // The first rounds allocate the buffers.
         if round == 30 {
             METER.reset();
         }
@@ -90,8 +92,8 @@ fn a_chunk_that_is_sent_on_allocates_nothing() {
     assert_eq!(METER.allocations(), 0);
 }
 
-/// What symphonia needs for each packet of a file, without us: its demuxers hand out each packet in memory of its own.
-/// Opus it does not decode.
+/// Returns the number of allocations that symphonia alone makes for each packet of a file: its demuxers
+/// return each packet in memory of its own. It does not decode Opus.
 fn allocations_of_symphonia(name: &str, warm_up: usize, meter: &'static Meter) -> Vec<u64> {
     let file = Box::new(File::open(sample(name)).unwrap());
     let stream = MediaSourceStream::new(file, MediaSourceStreamOptions::default());
@@ -136,7 +138,7 @@ fn a_packet_allocates_what_symphonia_does() {
         let ours = allocations(Source::open(sample(name)).unwrap(), Channels::Mix, WARM_UP, &METER);
         let (sum, sum_of_theirs) = (ours.iter().sum::<u64>(), theirs.iter().sum::<u64>());
         println!("{name}: {sum} for {} packets, symphonia {sum_of_theirs} for {}", ours.len(), theirs.len());
-        // More only where a plane grows once more: the longest packet may come late.
+        // More is allowed only because a plane may grow once more: the longest packet may come late.
         if sum > sum_of_theirs + 4 {
             worse.push(name);
         }
@@ -145,12 +147,12 @@ fn a_packet_allocates_what_symphonia_does() {
 }
 
 thread_local! {
-    /// Whether this thread is counted already; kept until it ends.
+    /// `Some` if this thread is counted already. The guard is kept until the thread ends.
     static COUNTED: RefCell<Option<Joined>> = const { RefCell::new(None) };
 }
 
-/// A WAV file of any length that nobody stored. Threads that read from it are counted: there is no other way to reach
-/// the pipeline's worker.
+/// A generated WAV file of any length. Threads that read from it are counted: there is no other way to
+/// reach the pipeline's worker.
 struct Generated {
     head: io::Cursor<Vec<u8>>,
     left: u64,
@@ -176,11 +178,11 @@ impl Read for Generated {
     }
 }
 
-/// Runs the whole front end over `seconds` of noise, and gives the most bytes that were in use, and the frames that
-/// came out.
+/// Runs the whole front end over `seconds` of noise. Returns the peak number of bytes in use, and the
+/// number of frames that came out.
 fn peak_of(seconds: u64, meter: &'static Meter) -> (usize, u64) {
     const RATE: u32 = 8_000;
-    // The size is that of a writer who knew none.
+    // The size is that of a writer that does not know the length.
     let mut head = wav(1, 1, RATE, 16, &[]);
     head[40..].fill(0xFF);
     let random = Random::for_test("front_end::memory::three_hours_need_no_more_than_a_minute");
@@ -212,7 +214,7 @@ fn three_hours_need_no_more_than_a_minute() {
     let (hours, frames) = peak_of(3 * 3_600, &METER);
     assert_eq!(frames, 3 * 3_600 * 16_000);
     println!("a minute: {minute} bytes at most, three hours: {hours}");
-    // Zero would mean that nobody was counted: the read buffer alone has 64 KiB.
+    // Zero would mean that no thread was counted: the read buffer alone has 64 KiB.
     assert!(minute > 64 << 10, "{minute} bytes for a minute");
     assert!(hours.abs_diff(minute) <= MORE_MAX, "{minute} bytes for a minute, {hours} for three hours");
 }

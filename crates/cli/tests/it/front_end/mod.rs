@@ -1,4 +1,4 @@
-//! From a file to chunks.
+//! The front end, from a file to chunks.
 
 mod channels;
 mod chunk;
@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 use voxline::decode::{Block, DecodeError, Decoder, Options, StreamInfo};
 use voxline::source::Source;
 
-/// Every sample: name, container, codec, rate, channels, frames. The frames are what `ffmpeg -f s16le` made of it,
-/// but for AAC, where ffmpeg keeps what the encoder added at the end and the decoder here does not, and WebM, where
-/// the 915 frames that its last packet is said to have too many are kept: symphonia does not tell of them.
+/// Every sample: name, container, codec, rate, channels, frames. The number of frames is that of `ffmpeg -f
+/// s16le`, with two exceptions. For AAC, ffmpeg keeps the frames that the encoder added at the end, and the
+/// decoder here does not. For WebM, the 915 frames by which the last packet is too long are kept, because
+/// symphonia does not report them.
 pub(crate) const SAMPLES: [(&str, &str, &str, u32, usize, usize); 16] = [
     ("source.wav", "wave", "pcm_s16le", 24_000, 1, 101_146),
     ("speech-16k-mono-s16.wav", "wave", "pcm_s16le", 16_000, 1, 67_431),
@@ -45,12 +46,12 @@ pub(crate) fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").canonicalize().unwrap().join(name)
 }
 
-/// All audio of a source, and the error it ended with.
+/// All audio of a source, and the error with which it ended.
 struct Decoded {
     info: StreamInfo,
-    /// The first plane.
+    /// First plane.
     mono: Vec<f32>,
-    /// The others, where channels are split.
+    /// Other planes, if channels are split.
     others: Vec<Vec<f32>>,
     skipped: u64,
     error: Option<DecodeError>,
@@ -90,10 +91,11 @@ fn decode_sample(name: &str) -> Decoded {
     decoded
 }
 
-/// A WAV file in memory with the given format code, channels, rate and bits; `data` is what the data chunk holds.
+/// Returns a WAV file in memory with the given format code, channels, rate and bits; `data` is the content
+/// of the data chunk.
 fn wav(code: u16, channels: u16, rate: u32, bits: u16, data: &[u8]) -> Vec<u8> {
     let frame = channels * bits / 8;
-    // G.711 has an extension of no bytes.
+    // G.711 has an extension of zero bytes.
     let extension: &[u8] = if matches!(code, 6 | 7) { &[0, 0] } else { &[] };
     let mut file = b"RIFF".to_vec();
     file.extend(((36 + extension.len() + data.len()) as u32).to_le_bytes());
@@ -112,7 +114,7 @@ fn wav(code: u16, channels: u16, rate: u32, bits: u16, data: &[u8]) -> Vec<u8> {
     file
 }
 
-/// A mono WAV file of 16-bit samples in memory.
+/// Returns a mono WAV file of 16-bit samples in memory.
 pub(crate) fn wav_s16(rate: u32, samples: &[i16]) -> Vec<u8> {
     let data: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     wav(1, 1, rate, 16, &data)

@@ -63,7 +63,7 @@ fn half_a_frame_at_the_end_is_none() {
     assert!(matches!(decode(too_short), Err(DecodeError::NoAudio { .. })));
 }
 
-/// A reader that gives as little as it likes.
+/// A reader that returns 1 to 7 bytes at a time.
 struct Trickle(Cursor<Vec<u8>>, Random);
 
 impl std::io::Read for Trickle {
@@ -88,7 +88,7 @@ fn frames_that_arrive_in_pieces_are_whole() {
     }
 }
 
-/// Chunks that are no audio, one of an odd length.
+/// Chunks without audio, one of an odd length.
 const OTHER_CHUNKS: &[u8] = b"JUNK\x03\0\0\0abc\0LIST\x04\0\0\0INFO";
 
 #[test]
@@ -101,7 +101,8 @@ fn other_chunks_before_the_audio_are_passed_over() {
     );
 }
 
-/// Some recorders of telephones write the shortest format chunk, without the extension the standard asks for.
+/// Some telephone recorders write the shortest format chunk, without the extension that the standard asks
+/// for.
 #[test]
 fn g711_with_the_short_format_chunk_is_read() {
     let mut file = wav(7, 1, 8_000, 8, &[0x80, 0x00]);
@@ -134,7 +135,7 @@ fn a_wav_above_4_gib_states_its_size_elsewhere() {
         let mut file = [magic, &[0xFF; 4], &plain[8..12], &sizes, &plain[12..]].concat();
         let data = file.len() - 10;
         file[data..data + 4].fill(0xFF);
-        // What follows the audio is not audio.
+        // The chunks after the audio are not audio.
         file.extend(OTHER_CHUNKS);
         let decoded = decode(Source::bytes("a.wav", file)).unwrap();
         assert!(decoded.error.is_none(), "{:?}", decoded.error);
@@ -144,7 +145,7 @@ fn a_wav_above_4_gib_states_its_size_elsewhere() {
 
 #[test]
 fn a_pipe_whose_writer_knew_no_size_goes_to_its_end() {
-    // As ffmpeg and as sox write it.
+    // Sizes that ffmpeg and sox write.
     for size in [0xFFFF_FFFF_u32, 0x7FFF_F024] {
         let mut file = wav_s16(16_000, &[5; 3_000]);
         file[40..44].copy_from_slice(&size.to_le_bytes());

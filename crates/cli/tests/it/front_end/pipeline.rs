@@ -1,4 +1,4 @@
-//! The worker: what it delivers, when it waits, and how it ends.
+//! The pipeline's worker: its output, its waits, and its end.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn start(source: Source, options: Options) -> (Receiver<Feed>, Worker) {
     (lines.remove(0), worker)
 }
 
-/// Receives to the end: the PCM, with the ranges checked.
+/// Receives to the end and checks the ranges. Returns the PCM.
 fn drain(receiver: &mut Receiver<Feed>, frames_per_chunk: u64) -> Vec<u8> {
     let (mut pcm, mut position, mut short) = (Vec::new(), FramePos::ZERO, false);
     loop {
@@ -82,7 +82,7 @@ fn chunk_size_and_capacity_do_not_change_the_audio() {
     assert!(whole == pcm(37, 3, 592));
 }
 
-/// Silence without end, as a WAV stream, that counts what is read of it.
+/// Endless silence as a WAV stream that counts the bytes read from it.
 struct Endless {
     header: io::Cursor<Vec<u8>>,
     read: Arc<AtomicU64>,
@@ -110,16 +110,17 @@ fn a_full_channel_stops_the_worker_and_its_reading() {
     let (source, read) = endless();
     let options = Options { capacity: 3, chunk: Duration::from_millis(20), ..Options::default() };
     let chunk_bytes = 640;
-    // What may be on the way besides: a chunk that waits for room, a chunk that fills, and the read-ahead.
+    // Bytes that may be under way besides: a chunk that waits for room, a chunk that fills, and the
+    // read-ahead.
     let underway = 2 * chunk_bytes + 64 * 1024;
     let (mut receiver, worker) = start(source, options);
     for received in 0..2_000 {
-        // The worker fills the channel without being received from...
+        // The worker fills the channel although nothing is received...
         while receiver.len() < 3 {
             assert!(!worker.is_finished());
             std::thread::yield_now();
         }
-        // ...and is never further than that.
+        // ...and never reads further than that.
         let ahead = read.load(Ordering::SeqCst) - received * chunk_bytes;
         assert!(ahead <= 3 * chunk_bytes + underway, "{ahead} bytes were read ahead of chunk {received}");
         assert!(matches!(receiver.blocking_recv(), Some(Feed::Audio(_))));
@@ -131,13 +132,13 @@ fn a_full_channel_stops_the_worker_and_its_reading() {
 
 #[test]
 fn exactly_the_capacity_fits_without_receiving() {
-    // Two chunks and the end: the worker ends by itself.
+    // Two chunks and the end fit: the worker ends by itself.
     let options = Options { capacity: 3, ..Options::default() };
     let (receiver, worker) = start(Source::bytes("a", wav_s16(16_000, &[1; 3_200])), options);
     let report = worker.join().unwrap();
     assert_eq!((receiver.len(), report.chunks, report.cancelled), (3, 2, false));
 
-    // One more, and it waits: the end does not fit. Dropping the receiver is what ends it.
+    // With one frame more the end does not fit, and the worker waits. Dropping the receiver ends it.
     let (receiver, worker) = start(Source::bytes("a", wav_s16(16_000, &[1; 3_201])), options);
     while receiver.len() < 3 {
         std::thread::yield_now();
@@ -191,7 +192,7 @@ fn a_source_that_panics_closes_the_channel_or_reports() {
     file[4..8].fill(0xFF);
     let (mut receiver, worker) =
         start(Source::stream("defect", Defect(io::Cursor::new(file))), Options::default());
-    // It runs inside the decoder's guard, so it is an error like any other.
+    // The source runs inside the decoder's guard, so the panic is an error like any other.
     assert!(!drain(&mut receiver, 1_600).is_empty());
     let error = worker.join().unwrap_err().to_string();
     assert!(error.ends_with("the decoder panicked: a reader with a defect"), "{error}");

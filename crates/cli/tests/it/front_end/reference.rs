@@ -1,5 +1,6 @@
-//! What others decode the samples to: each format against a decoder that shares no code with ours, from Debian's
-//! packages. Frames are counted, samples compared channel by channel at the stream's own rate.
+//! Comparison with reference decoders from Debian's packages: each format against a decoder that shares no
+//! code with ours. Frames are counted, and samples are compared channel by channel at the stream's own
+//! rate.
 
 use std::fs;
 use std::path::Path;
@@ -11,22 +12,23 @@ use voxline::source::Source;
 
 use super::{SAMPLES, decode_as, sample};
 
-/// A program that decodes, and the Debian package that has it.
+/// A reference decoder from one of Debian's packages.
 #[derive(Clone, Copy, Debug)]
 enum Tool {
-    /// libsndfile, to integers: PCM, G.711 and ADPCM in WAV, AIFF and CAF. To floats it may change the volume.
+    /// libsndfile, to integers: PCM, G.711 and ADPCM in WAV, AIFF and CAF. Its conversion to floats may
+    /// change the volume.
     Integers,
     /// libsndfile over libvorbis, the reference decoder, to floats; `oggdec` has 16 bits only.
     Vorbis,
     Flac,
     Mpg123,
     Faad,
-    /// The reference decoder, always to 48 kHz.
+    /// libopus, the reference decoder, always to 48 kHz.
     Opus,
 }
 
 impl Tool {
-    /// What it makes of a sample.
+    /// Decodes a sample with this tool.
     fn decode(self, name: &str) -> Audio {
         let directory = tempfile::tempdir().unwrap();
         let (input, output) = (sample(name), directory.path().join("reference.wav"));
@@ -52,14 +54,14 @@ impl Tool {
     }
 }
 
-/// Audio, a plane a channel.
+/// Audio, one plane per channel.
 struct Audio {
     rate: u32,
     planes: Vec<Vec<f32>>,
 }
 
 impl Audio {
-    /// A WAV file, read by hound.
+    /// Reads a WAV file with hound.
     fn read(path: &Path) -> Audio {
         let mut wav = hound::WavReader::new(fs::File::open(path).unwrap()).unwrap();
         let spec = wav.spec();
@@ -75,7 +77,7 @@ impl Audio {
         Audio { rate: spec.sample_rate, planes: (0..channels).map(plane).collect() }
     }
 
-    /// A sample, decoded by us, Opus straight to a rate if one is given.
+    /// Decodes a sample with our decoder. Opus is decoded straight to a rate if one is given.
     fn ours(name: &str, sample_rate: Option<u32>) -> Audio {
         let options = Options { channels: Channels::Split, sample_rate, ..Options::default() };
         let decoded = decode_as(Source::open(sample(name)).unwrap(), options).unwrap();
@@ -88,7 +90,7 @@ impl Audio {
         self.planes[0].len()
     }
 
-    /// The same at another rate, by the resampler that has tests of its own.
+    /// Returns the same audio at another rate, by our resampler, which has tests of its own.
     fn at(&self, rate: u32) -> Audio {
         let resample = |plane: &Vec<f32>| {
             let (mut resampler, mut out) = (Resampler::new(self.rate, rate).unwrap(), Vec::new());
@@ -99,22 +101,23 @@ impl Audio {
         Audio { rate, planes: self.planes.iter().map(resample).collect() }
     }
 
-    /// Without what comes after so many frames.
+    /// Returns the audio up to this number of frames.
     fn first(mut self, frames: usize) -> Audio {
         self.planes.iter_mut().for_each(|plane| plane.truncate(frames));
         self
     }
 }
 
-/// The energy of the difference against that of the reference, in dB; minus infinity where they are the same.
+/// Returns the energy of the difference relative to that of the reference, in dB: minus infinity if both
+/// are the same.
 fn error_db(ours: &[f32], reference: &[f32]) -> f64 {
     let energy = |samples: &mut dyn Iterator<Item = f64>| samples.map(|x| x * x).sum::<f64>();
     let pairs = || ours.iter().zip(reference).map(|(&x, &y)| (f64::from(x), f64::from(y)));
     10.0 * (energy(&mut pairs().map(|(x, y)| x - y)) / energy(&mut pairs().map(|(_, y)| y))).log10()
 }
 
-/// Each channel has the reference's frames and is within `bound_db` of it. A frame earlier or later, or in place of
-/// another channel, it would be nowhere near.
+/// Checks that each channel has as many frames as the reference and is within `bound_db` of it. One frame
+/// earlier or later, or in place of another channel, it must be far from the reference.
 #[track_caller]
 #[expect(clippy::print_stdout, reason = "the errors as measured, to see how much is to spare")]
 fn assert_near(name: &str, ours: &Audio, reference: &Audio, bound_db: f64) {
@@ -133,10 +136,12 @@ fn assert_near(name: &str, ours: &Audio, reference: &Audio, bound_db: f64) {
     }
 }
 
-/// Each sample, what decodes it, and from which sample: that of other containers is the same audio in one that the
-/// tool reads, made by the same encoder with the same settings. The last is the largest error; there is none where
-/// nothing is lost. Those of MP3 and Vorbis are what sums of floats in another order come to, with 8 dB of room. Of IMA
-/// ADPCM there are two readings: ours and ffmpeg's multiply a step by the code, libsndfile adds up its rounded parts.
+/// For each sample: its name, its reference decoder, that decoder's input, and the largest error in dB. The
+/// input differs from the sample if the tool does not read the sample's container; then it is the same
+/// audio in another container, made by the same encoder with the same settings. Lossless formats allow no
+/// error. The errors of MP3 and Vorbis come from float sums in another order, with 8 dB of room. IMA ADPCM
+/// has two readings: our decoder and ffmpeg's multiply a step by the code, and libsndfile adds up its
+/// rounded parts.
 const REFERENCES: [(&str, Tool, &str, f64); 15] = [
     ("source.wav", Tool::Integers, "source.wav", EXACT),
     ("speech-16k-mono-s16.wav", Tool::Integers, "speech-16k-mono-s16.wav", EXACT),
@@ -157,7 +162,7 @@ const REFERENCES: [(&str, Tool, &str, f64); 15] = [
 
 const EXACT: f64 = f64::NEG_INFINITY;
 
-/// It has a test of its own.
+/// Sample with a test of its own.
 const AAC: &str = "speech-44k1-stereo-aac.m4a";
 
 #[test]
@@ -172,19 +177,21 @@ fn every_sample_is_what_its_reference_decoder_makes_of_it() {
         let (ours, reference) = (Audio::ours(name, None), tool.decode(input));
         let (_, container, .., frames) = SAMPLES.into_iter().find(|(sample, ..)| *sample == name).unwrap();
         assert_eq!(ours.frames(), frames, "{name}");
-        // What WebM's last packet has too many is said in `SAMPLES`.
+        // `SAMPLES` explains the extra frames of WebM's last packet.
         let ours = if container == "matroska" { ours.first(reference.frames()) } else { ours };
         assert_near(name, &ours, &reference, bound_db);
     }
 }
 
-/// The encoder put noise for what sounds like noise (ISO/IEC 14496-3, 4.6.13, perceptual noise substitution), from
-/// 4 kHz up. Only its energy is in the file; each decoder has random numbers of its own. What is below must be alike.
+/// The encoder replaced noise-like audio from 4 kHz up by noise parameters (ISO/IEC 14496-3, 4.6.13,
+/// perceptual noise substitution). Only the energy of that noise is in the file; each decoder has random
+/// numbers of its own. The audio below 4 kHz must be alike.
 #[test]
 #[expect(clippy::print_stdout, reason = "the errors as measured, to see how much is to spare")]
 fn aac_is_what_its_reference_decoder_makes_of_it_but_for_noise() {
     let (ours, reference) = (Audio::ours(AAC, None), Tool::Faad.decode(AAC));
-    // Both leave out the encoder's first 1,024 frames; faad keeps the 512 that it filled the last packet with.
+    // Both leave out the encoder's first 1,024 frames; faad keeps the 512 frames with which the encoder
+    // filled the last packet.
     assert_eq!(ours.frames() + 512, reference.frames());
     let reference = reference.first(ours.frames());
     let (low, reference_low) = (ours.at(8_000), reference.at(8_000));
@@ -205,8 +212,9 @@ fn aac_is_what_its_reference_decoder_makes_of_it_but_for_noise() {
     }
 }
 
-/// Opus is decoded straight to the rate of a session. libopus makes up for the delay of its own resampler by whole
-/// frames only: at 16 kHz what its speech layer decodes is 0.6 frames, 37 microseconds, later than at 48 kHz.
+/// Opus is decoded straight to the rate of a session. libopus compensates the delay of its own resampler by
+/// whole frames only: at 16 kHz the output of its speech layer is 0.6 frames, 37 microseconds, later than
+/// at 48 kHz.
 #[test]
 #[expect(clippy::print_stdout, reason = "the errors as measured, to see how much is to spare")]
 fn opus_decoded_straight_to_16_khz_is_the_same_audio_at_the_same_time() {

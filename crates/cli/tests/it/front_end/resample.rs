@@ -7,7 +7,7 @@ use voxline::resample::{Resampler, frames_at};
 
 use crate::random::Random;
 
-/// What sources come in and sinks ask for: the contract on quality holds between any two of these.
+/// Rates of sources and sinks: the contract on quality holds between any two of these.
 const FROM: [u32; 9] = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000];
 const TO: [u32; 4] = [8_000, 16_000, 24_000, 48_000];
 
@@ -60,7 +60,7 @@ fn any_split_gives_the_same_samples() {
         let input: Vec<f32> = (0..from as usize * 5 / 4).map(|_| random.sample()).collect();
         let whole = resampled(from, to, &input);
         let (mut resampler, mut out) = (Resampler::new(from, to).unwrap(), Vec::new());
-        // Twice: after the end it is as new.
+        // Twice: after the end the resampler is as new.
         for _ in 0..2 {
             out.clear();
             let mut rest = input.as_slice();
@@ -78,14 +78,14 @@ fn any_split_gives_the_same_samples() {
 #[test]
 fn an_impulse_stays_where_it_is() {
     for (from, to) in pairs() {
-        // A place that both rates have a frame at, far enough inside.
+        // A time at which both rates have a frame, far enough inside.
         let place = u64::from(from) * 2;
         let mut input = vec![0.0; from as usize * 4];
         input[place as usize] = 1.0;
         let out = resampled(from, to, &input);
         let peak = (0..out.len()).max_by(|&a, &b| out[a].total_cmp(&out[b])).unwrap();
         assert_eq!(peak, to as usize * 2, "{from} to {to}");
-        // The neighbours are alike: it is not between two frames either.
+        // The neighbours are alike, so the peak is not between two frames either.
         let lean = (out[peak - 1] - out[peak + 1]).abs() / out[peak];
         assert!(lean < 2e-3, "{from} to {to}: leans by {lean}");
     }
@@ -106,7 +106,7 @@ fn a_sine_keeps_its_amplitude_and_phase() {
     }
 }
 
-/// What became of a sine of amplitude 1, in dB of its power.
+/// Powers in the output of a sine of amplitude 1, in dB relative to the power of that sine.
 struct Heard {
     /// The sine, at its own frequency.
     tone: f64,
@@ -116,9 +116,10 @@ struct Heard {
     all: f64,
 }
 
-/// Sends a sine of `hertz` through and takes the one that is nearest to the output (least squares) from it.
+/// Sends a sine of `hertz` through the resampler and subtracts the sine that is nearest to the output
+/// (least squares).
 fn hear(resampler: &mut Resampler, (from, to): (u32, u32), hertz: f64) -> Heard {
-    // Some phase: at the Nyquist frequency itself a sine that starts at 0 has nothing but zeros.
+    // A phase other than zero: at the Nyquist frequency itself a sine that starts at 0 is all zeros.
     const PHASE: f64 = 0.7;
     // Both ends are left out, where the tone begins and stops.
     let margin = resampler.delay() as u64;
@@ -151,12 +152,12 @@ fn hear(resampler: &mut Resampler, (from, to): (u32, u32), hertz: f64) -> Heard 
         rest: decibels(rest / one),
         all: decibels(whole / one),
     };
-    // No bound would be broken by a NaN.
+    // A NaN would break no bound.
     assert!(heard.tone.is_finite() && heard.rest.is_finite() && heard.all.is_finite());
     heard
 }
 
-/// `count` numbers from `low` to `high`, both included.
+/// Returns `count` numbers from `low` to `high`, both included.
 fn spread(low: f64, high: f64, count: u32) -> impl Iterator<Item = f64> {
     (0..count).map(move |n| low + (high - low) * f64::from(n) / f64::from(count - 1))
 }
@@ -177,11 +178,11 @@ fn what_can_be_heard_is_kept_and_nothing_is_added() {
             image = image.max(heard.rest);
         }
         let edge = spread(0.85, 0.91, 5).map(|share| at(share).tone).fold(0.0, f64::min);
-        // Where the filter falls, down to 10 Hz from the image.
+        // The filter's transition band, down to 10 Hz from the image.
         image = spread(0.91, 1.0 - 5.0 / nyquist, 24).map(|share| at(share).rest).fold(image, f64::max);
         let mut alias = f64::NEG_INFINITY;
         if from > to {
-            // Close to the edge, and up to the input's Nyquist frequency. Whatever comes out is wrong.
+            // Tones close to the edge, and up to the input's Nyquist frequency. Any output is wrong.
             let top = f64::from(from) / 2.0 / nyquist;
             for share in spread(1.0 + 5.0 / nyquist, 1.1, 24).chain(spread(1.1, top * 0.999, 24)) {
                 alias = alias.max(at(share).all);
@@ -204,7 +205,7 @@ fn a_frame_waits_for_its_block_and_half_the_filter() {
     for (from, to) in pairs() {
         let mut resampler = Resampler::new(from, to).unwrap();
         let (mut made, mut out) = (0, Vec::new());
-        // Frames inside, in periods of both rates multiplied: whole numbers.
+        // Frames held inside, in units of the product of both rates' periods: whole numbers.
         let (mut most, mut least) = (0, u64::MAX);
         for taken in 1..=resampler.delay() as u64 * 4 {
             resampler.push(&[0.5], &mut out);
@@ -233,7 +234,7 @@ fn longer_and_shorter_blocks_make_the_same_sound() {
         let input: Vec<f32> = (0..from as usize / 2).map(|_| random.sample()).collect();
         let expected = resampled(from, to, &input);
         let mut last = 0;
-        // Kept, so that what one shares with the next of its kind would be found by the next of another.
+        // Kept alive, so that a plan shared between resamplers of different block lengths would be found.
         let mut kept = Vec::new();
         for fill in [Duration::ZERO, Duration::from_millis(40), Duration::from_millis(100), Duration::MAX] {
             let mut resampler = Resampler::with_fill(from, to, fill).unwrap();
@@ -248,7 +249,8 @@ fn longer_and_shorter_blocks_make_the_same_sound() {
             assert_eq!(out.len(), expected.len(), "{fill:?}, {from} to {to}");
             kept.push(resampler);
             let error = out.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
-            // Rounding, and what the filter leaves beyond the Nyquist frequency, folded elsewhere.
+            // The difference is rounding, and what the filter leaves beyond the Nyquist frequency, folded
+            // elsewhere.
             assert!(error < 1e-5, "{fill:?}, {from} to {to}: off by {error}");
         }
     }

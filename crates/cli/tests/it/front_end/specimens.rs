@@ -1,4 +1,4 @@
-//! What is damaged, and how: a small file of each format.
+//! Specimens to be damaged, a small file of each format, and the ways of damaging them.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use voxline::audio::PcmFormat;
 use super::{sample, wav};
 use crate::random::Random;
 
-/// A number that programs get wrong.
+/// Returns a number that programs handle wrongly.
 fn interesting(random: &mut Random, length: usize) -> u64 {
     let bits = [7, 8, 15, 16, 31, 32, 63, 64][random.below(8)];
     let power = 1_u64.checked_shl(bits).unwrap_or(0);
@@ -23,13 +23,13 @@ fn interesting(random: &mut Random, length: usize) -> u64 {
 pub(super) struct Specimen {
     pub(super) name: &'static str,
     pub(super) bytes: Vec<u8>,
-    /// Of headerless audio.
+    /// Format of headerless audio.
     pub(super) format: Option<PcmFormat>,
-    /// Of PCM, how long the header is, and a frame.
+    /// Length of the header and of a frame, for PCM.
     pub(super) pcm: Option<(usize, usize)>,
-    /// How much of it is header: where most of what can be got wrong is.
+    /// Length of the header, in which most defects can be provoked.
     pub(super) head: usize,
-    /// Where lengths stand: before and after what looks like a chunk's name.
+    /// Positions of length fields: before and after everything that looks like a chunk's name.
     pub(super) lengths: Vec<usize>,
 }
 
@@ -52,7 +52,7 @@ impl Specimen {
         Specimen { pcm: Some((head, frame)), ..Specimen::new(name, head, bytes) }
     }
 
-    /// The bytes after some damage; `other` is what they may be joined with.
+    /// Returns the bytes with some damage. They may be joined with `other`.
     pub(super) fn damaged(&self, other: &[u8], dice: &mut Random) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         let rounds = if dice.below(4) > 0 { 1 } else { 2 + dice.below(6) };
@@ -62,7 +62,7 @@ impl Specimen {
             }
             self.damage(&mut bytes, other, dice);
         }
-        // Where bytes are checked by a sum, damage would go no deeper than that.
+        // Without correct checksums the damage would be found before it reaches deeper code.
         if dice.below(2) == 0 {
             mend_ogg(&mut bytes);
             mend_flac(&mut bytes);
@@ -104,7 +104,7 @@ impl Specimen {
     }
 }
 
-/// Writes a number of some width in some byte order, as far as there is room.
+/// Writes a number of random width and byte order, as far as there is room.
 fn write(bytes: &mut [u8], place: usize, number: u64, dice: &mut Random) {
     let width = [1, 2, 4, 8][dice.below(4)];
     let number = match dice.below(2) {
@@ -114,7 +114,7 @@ fn write(bytes: &mut [u8], place: usize, number: u64, dice: &mut Random) {
     bytes[place..].iter_mut().zip(number).for_each(|(byte, new)| *byte = new);
 }
 
-/// A checksum, highest bit first, that starts from nothing.
+/// Returns a checksum, highest bit first, with an initial value of zero.
 pub(super) fn crc(bytes: &[u8], width: u32, polynomial: u32) -> u32 {
     let shift = 32 - width;
     let crc = bytes.iter().fold(0, |crc, &byte| {
@@ -124,7 +124,7 @@ pub(super) fn crc(bytes: &[u8], width: u32, polynomial: u32) -> u32 {
     crc >> shift
 }
 
-/// Makes the sums of all pages right again (RFC 3533, 6).
+/// Corrects the checksums of all pages (RFC 3533, 6).
 pub(crate) fn mend_ogg(bytes: &mut [u8]) {
     if !bytes.starts_with(b"OggS") {
         return;
@@ -142,14 +142,14 @@ pub(crate) fn mend_ogg(bytes: &mut [u8]) {
     }
 }
 
-/// Makes the sum of one page right.
+/// Corrects the checksum of one page.
 pub(super) fn mend_page(page: &mut [u8]) {
     page[22..26].fill(0);
     let sum = crc(page, 32, 0x04C1_1DB7);
     page[22..26].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Makes the sums of all frames right again (RFC 9639, 9.1.8 and 9.3).
+/// Corrects the checksums of all frames (RFC 9639, 9.1.8 and 9.3).
 fn mend_flac(bytes: &mut [u8]) {
     if !bytes.starts_with(b"fLaC") {
         return;
@@ -174,7 +174,7 @@ fn mend_flac(bytes: &mut [u8]) {
     }
 }
 
-/// Each format, small: what cannot be cut short is written here.
+/// Returns a small file of each format. Formats that cannot be cut short are written here.
 pub(super) fn corpus() -> Vec<Specimen> {
     let read = |name: &str| fs::read(sample(name)).unwrap();
     let pcm = read("speech-44k1-stereo-s16.wav")[20_000..22_400].to_vec();
@@ -189,7 +189,7 @@ pub(super) fn corpus() -> Vec<Specimen> {
         Specimen::pcm("s16.aiff", 4, aiff(16, b"", &pcm)),
         Specimen::pcm("sowt.aifc", 4, aiff(16, b"sowt", &pcm)),
         Specimen::pcm("ulaw.aifc", 2, aiff(8, b"ulaw", &pcm)),
-        // Left to symphonia.
+        // Symphonia decodes this one.
         Specimen::new("s8.aiff", 54, aiff(8, b"", &pcm)),
         Specimen::pcm("s24.caf", 6, caf(b"lpcm", 0, 6, 1, 24, &pcm)),
         Specimen::pcm("f32.caf", 8, caf(b"lpcm", 3, 8, 1, 32, &pcm)),
@@ -215,7 +215,7 @@ pub(super) fn corpus() -> Vec<Specimen> {
     microsoft[32..34].copy_from_slice(&256_u16.to_le_bytes());
     corpus.push(Specimen::new("ms-adpcm.wav", 44, with_extension(&microsoft, &MS_ADPCM)));
 
-    // The stream's description, said to be the last block, and two frames.
+    // The stream's description, marked as the last block, and two frames.
     let flac = read("speech-44k1-stereo.flac");
     let mut flac = [&flac[..42], &flac[8_256..13_318]].concat();
     flac[4] |= 0x80;
@@ -228,7 +228,7 @@ pub(super) fn corpus() -> Vec<Specimen> {
     corpus.push(Specimen::new("opus.ogg", 200, read("speech-48k-stereo-opus.ogg")[..4_397].to_vec()));
     corpus.push(Specimen::new("a.opus", 200, read("speech-16k-mono-voip.opus")[..3_907].to_vec()));
     let mut surround = read("speech-48k-stereo-opus.ogg")[..4_397].to_vec();
-    // One page of a longer header: family 1, of one stream that is a pair.
+    // One page with a longer header: family 1, with one stream that is a pair.
     surround.splice(46..47, [1, 1, 1, 0, 1]).for_each(drop);
     surround[27] = 23;
     mend_ogg(&mut surround);
@@ -246,13 +246,13 @@ pub(super) fn corpus() -> Vec<Specimen> {
     corpus
 }
 
-/// Samples a block, and the seven pairs of coefficients that all files have.
+/// Samples per block, and the seven pairs of coefficients that all files have.
 const MS_ADPCM: [u8; 32] = [
     0xF4, 0x01, 7, 0, 0, 1, 0, 0, 0, 2, 0, 0xFF, 0, 0, 0, 0, 0xC0, 0, 0x40, 0, 0xF0, 0, 0, 0, 0xCC, 1, 0x30,
     0xFF, 0x88, 1, 0x18, 0xFF,
 ];
 
-/// A WAV file with this behind its format chunk of 16 bytes.
+/// Inserts this extension after the 16-byte format chunk of a WAV file.
 fn with_extension(wav: &[u8], extension: &[u8]) -> Vec<u8> {
     let length = (18 + extension.len() as u32).to_le_bytes();
     let of_extension = (extension.len() as u16).to_le_bytes();
@@ -276,18 +276,18 @@ fn rf64(wav: &[u8]) -> Vec<u8> {
     sizes.extend(0_u32.to_le_bytes());
     let mut file =
         [b"RF64\xFF\xFF\xFF\xFF", &wav[8..12], &sizes, &wav[12..40], &[0xFF; 4], &wav[44..]].concat();
-    // What follows the audio is no audio.
+    // A chunk after the audio that is not audio.
     file.extend(b"LIST\x04\0\0\0INFO");
     file
 }
 
-/// An AIFF file of two channels; with a codec it is an AIFF-C.
+/// Returns an AIFF file of two channels; with a codec it is an AIFF-C.
 fn aiff(bits: u16, codec: &[u8], pcm: &[u8]) -> Vec<u8> {
     let frames = pcm.len() as u32 / u32::from(bits / 4);
     let mut common = 2_u16.to_be_bytes().to_vec();
     common.extend(frames.to_be_bytes());
     common.extend(bits.to_be_bytes());
-    // 16,000 as an extended number.
+    // 16,000 as an 80-bit extended float.
     common.extend([0x40, 0x0C, 0xFA, 0, 0, 0, 0, 0, 0, 0]);
     if !codec.is_empty() {
         common.extend(codec);
@@ -305,7 +305,7 @@ fn aiff(bits: u16, codec: &[u8], pcm: &[u8]) -> Vec<u8> {
     file
 }
 
-/// A CAF file of two channels.
+/// Returns a CAF file of two channels.
 fn caf(codec: &[u8; 4], flags: u32, packet_bytes: u32, frames: u32, bits: u32, pcm: &[u8]) -> Vec<u8> {
     let mut file = b"caff\0\x01\0\0desc\0\0\0\0\0\0\0\x20".to_vec();
     file.extend(8_000_f64.to_be_bytes());

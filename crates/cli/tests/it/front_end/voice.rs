@@ -1,4 +1,4 @@
-//! Marks of voice: right where it is plain, and never at the cost of a frame.
+//! Voice activity marks: right in plain cases, and never at the cost of a frame.
 
 use voxline::audio::{Feed, FramePos, sample as samples};
 use voxline::pipeline::{Options, Pipeline, PipelineError};
@@ -6,7 +6,7 @@ use voxline::source::Source;
 
 use super::{decode_sample, wav_s16};
 
-/// Two seconds of faint hiss, a sentence, two seconds of faint hiss.
+/// Returns two seconds of faint hiss, a sentence, and two seconds of faint hiss.
 fn sentence_between_silences() -> (Vec<i16>, usize) {
     let hiss = (0..32_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 30) as i16 - 2);
     let sentence = samples::quantise(&decode_sample("speech-16k-mono-s16.wav").mono);
@@ -34,7 +34,7 @@ fn speech_is_marked_and_silence_is_kept() {
     let end = 20 + spoken / 1_600;
     let voiced = marks[20..end].iter().filter(|voiced| **voiced).count();
     assert!(voiced * 10 >= (end - 20) * 8, "{voiced} of {} chunks of speech", end - 20);
-    // 0.3 s after the last voiced hop it is silent again.
+    // Silence is marked again 0.3 s after the last voiced hop.
     assert!(marks[end + 4..].iter().all(|voiced| !voiced), "{marks:?}");
 }
 

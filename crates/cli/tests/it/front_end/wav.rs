@@ -1,4 +1,4 @@
-//! WAV files that others can read.
+//! WAV files that other programs can read.
 
 use std::fs;
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
@@ -59,7 +59,7 @@ fn a_file_that_was_never_finished_can_be_read() {
     assert_eq!(decode(Source::bytes("a", file.into_inner())).unwrap().mono, vec![0.5; 100]);
 }
 
-/// Takes `room` bytes, like a disk that fills up.
+/// A disk with room for `room` bytes.
 struct SmallDisk {
     room: usize,
 }
@@ -84,7 +84,8 @@ impl Seek for SmallDisk {
 
 #[test]
 fn a_full_disk_is_reported_by_name_wherever_it_fills_up() {
-    // In the header, in the samples, in what was buffered, and when the sizes are patched.
+    // The disk fills up in the header, in the samples, in the buffered bytes, and when the sizes are
+    // patched.
     for room in [0, 20, 44, 60, 44 + 200, 44 + 200 + 4] {
         let written = (|| {
             let out = io::BufWriter::with_capacity(16, SmallDisk { room });

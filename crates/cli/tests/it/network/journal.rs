@@ -1,4 +1,4 @@
-//! What can't be written down is not told.
+//! An event that cannot be written to the journal is not reported.
 
 use std::io;
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Journal for Filling {
     }
 }
 
-/// Whatever the entry that fails, the user has heard all that was written, and no more.
+/// Whichever entry fails, the user receives exactly the events that were written.
 #[test]
 fn no_event_is_told_whose_entry_in_the_journal_failed() {
     let pcm = noise(5 * RATE as usize);
@@ -70,7 +70,7 @@ fn no_event_is_told_whose_entry_in_the_journal_failed() {
                 told.push(event);
             }
             assert_eq!(told, journal.written, "room for {room} entries");
-            // One for the server's session, one for each second, one for the end.
+            // One entry for the server's session, one for each second, one for the end.
             let whole = room >= 7;
             assert_eq!(ended.result.is_ok(), whole, "room for {room} entries: {:?}", ended.result);
             assert!(whole || matches!(ended.result, Err(SessionError::Journal { .. })));

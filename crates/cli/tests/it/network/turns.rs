@@ -1,4 +1,4 @@
-//! Single turns of the protocol, and the promises that have a time in them.
+//! Single exchanges of the protocol, and the promises that involve time.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn service_token() -> TokenProvider {
     TokenProvider::service(&"token".to_owned().into()).unwrap()
 }
 
-/// Gives the audio at the pace it was spoken.
+/// Sends the audio in real time.
 async fn speak(sender: &mpsc::Sender<Feed>, pcm: &[i16], from: usize, to: usize) {
     for at in (from..to).step_by(CHUNK) {
         sleep(Duration::from_millis(100)).await;
@@ -36,7 +36,7 @@ async fn speak(sender: &mpsc::Sender<Feed>, pcm: &[i16], from: usize, to: usize)
     }
 }
 
-/// Runs a session with `peer` over `lines`, fed by `feed`; its events are taken as they come.
+/// Runs a session with `peer` over `lines`, fed by `feed`. Its events are received as they come.
 async fn hold(
     settings: Settings,
     provider: &TokenProvider,
@@ -63,19 +63,19 @@ async fn hold(
     (ended, connector.traces(), told)
 }
 
-/// A time as the clock of tokio tells it, which has milliseconds.
+/// Rounds a time up to milliseconds, the resolution of tokio's clock.
 fn rounded_up(time: Duration) -> Duration {
     Duration::from_millis(u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap())
 }
 
-/// The first connection vanished: it was left two pings after its last sign of life, and the next was dialled when the
-/// back-off allows. To the millisecond.
+/// Checks that the first connection, which vanished, was left two pings after its last sign of life, and
+/// that the next was dialled when the backoff allows: to the millisecond.
 fn assert_noticed(traces: &[Trace], seed: u64) {
     let [vanished, next] = traces else { panic!("{traces:?}") };
     let (struck, heard) = (vanished.struck.unwrap(), vanished.heard.unwrap());
     let noticed = heard + 2 * PING;
     assert_eq!(next.dialled, rounded_up(noticed + Backoff::new(seed).next_delay()));
-    // For two seconds it waits for an answer to its goodbye.
+    // The client waits two seconds for an answer to its close.
     assert_eq!(vanished.left, Some(noticed + Duration::from_secs(2)));
     assert!(noticed <= struck + 2 * PING + Duration::from_secs(1), "struck at {struck:?}");
 }
@@ -95,14 +95,14 @@ fn a_peer_that_vanishes_while_audio_flows_is_noticed_in_time() {
         let ledger = ended.whole().unwrap();
         assert_noticed(&traces, seed);
         assert_eq!(ledger.reconnects, 1);
-        // All that was said into the void was said again.
+        // All audio that was sent into the void was sent again.
         assert!(ledger.replayed > u64::from(RATE) * 15, "{ledger}");
         assert_eq!(peer.recording().bytes().unwrap(), bytes(&pcm));
     }
 }
 
-/// A service that takes all audio, answers every ping and never has a text is given up within the bound that
-/// the settings document.
+/// A service that takes all audio, answers every ping and never sends a final is given up within the bound
+/// that the settings document.
 #[test]
 fn a_peer_that_acknowledges_and_never_answers_is_given_up_in_time() {
     let (pcm, settings) = (noise(RATE as usize), Settings::new(RATE));
@@ -116,7 +116,7 @@ fn a_peer_that_acknowledges_and_never_answers_is_given_up_in_time() {
     let (ended, traces, _) = simulate(hold(settings, &service_token(), vec![], &peer, feed));
     let Err(SessionError::Unreachable { reason }) = &ended.result else { panic!("{:?}", ended.result) };
     assert_eq!(reason, "the peer made no progress for 60 s");
-    // A second to speak, the rest for the dials in between and the goodbye.
+    // A second to speak; the rest is for the dials in between and the close.
     let left = traces.last().and_then(|trace| trace.left).unwrap();
     assert!(left <= Duration::from_secs(1) + bound + Duration::from_secs(15), "given up after {left:?}");
     assert_eq!((ended.ledger.recognised, ended.ledger.unfinished), (0, u64::from(RATE)));
@@ -140,7 +140,7 @@ fn a_peer_that_vanishes_while_nobody_speaks_is_noticed_in_time() {
     let peer = RecordingPeer::new(Behaviour::default());
     let (ended, traces, _) = simulate(hold(Settings::new(RATE), &service_token(), vec![], &peer, measure));
     assert_eq!((ended.whole().unwrap().reconnects, traces.len()), (0, 1), "pings are answered");
-    // Pings have six bytes: in the first, at the end of it, in the second.
+    // A ping has six bytes. The cuts are in the first ping, at its end, and in the second.
     for after in [1, 5, 6, 7].map(|more| spoken + more) {
         let peer = RecordingPeer::new(Behaviour::default());
         let lines = vec![Line::with_fault(Fault::HalfOpen { after })];
@@ -167,7 +167,7 @@ fn a_user_who_takes_no_results_does_not_hold_up_the_audio() {
         let provider = service_token();
         let user = async {
             speak(&sender, &pcm, 0, pcm.len()).await;
-            // The last chunk was taken at ten seconds, and is there 10 ms later.
+            // The last chunk was taken at ten seconds, and arrives 10 ms later.
             sleep(Duration::from_millis(11)).await;
             assert_eq!(peer.received(), Some(FramePos(80_000)));
             assert_eq!(start.elapsed(), Duration::from_millis(10_011));
@@ -197,7 +197,7 @@ fn audio_is_taken_from_frame_zero_while_the_first_handshake_takes_five_seconds()
     let feed = async |sender: mpsc::Sender<Feed>, _| {
         let start = Instant::now();
         speak(&sender, &pcm, 0, pcm.len()).await;
-        // Nothing waits in the channel: the session has it all, and has not said a word to anybody.
+        // Nothing waits in the channel: the session has all the audio, and has not sent anything yet.
         sleep(Duration::from_millis(10)).await;
         assert_eq!((sender.capacity(), peer.served()), (1, 0));
         assert_eq!(start.elapsed(), Duration::from_millis(4_010));
@@ -230,7 +230,7 @@ fn tokens_that_live_for_seconds_are_left_before_they_end() {
         let (ended, traces, told) = simulate(hold(Settings::new(RATE), &provider, vec![], &peer, feed));
         let ledger = ended.whole().unwrap();
         assert_eq!((ledger.token_refusals, ledger.reconnects), (0, 0), "{ledger}");
-        // One for each eight to nine seconds of the minute.
+        // One swap for each eight to nine seconds of the minute.
         assert!((6..=8).contains(&ledger.token_swaps), "{ledger}");
         assert_eq!(tokens.granted() as u64, ledger.token_swaps + 1);
         let moves = if in_band { 0 } else { ledger.token_swaps };
@@ -270,7 +270,7 @@ fn final_(index: u64, start: u64, end: u64) -> Reply {
     Reply::Say(ServerMessage::Final(segment))
 }
 
-/// A server that has lost the session gets what is above the last final, and nothing else.
+/// A server that has lost the session receives the audio after the last final, and nothing else.
 #[test]
 fn a_server_that_knows_no_session_hears_all_above_the_last_final() {
     let pcm = noise(1_600);
@@ -312,7 +312,7 @@ fn a_server_that_knows_no_session_hears_all_above_the_last_final() {
     });
 }
 
-/// What a peer makes of these messages after `start`: the close code, and what it complains of.
+/// Sends these messages after `start`. Returns the peer's close code and the breaches that it recorded.
 fn complaint(messages: Vec<Message>) -> (u16, Vec<String>) {
     let behaviour = Behaviour { window_frames: 100, ..Behaviour::default() };
     simulate(async {
@@ -380,7 +380,8 @@ fn a_script_says_where_the_client_left_it() {
     });
 }
 
-/// Sends `count` bytes up a line; how many arrive, how it ends, and when.
+/// Sends `count` bytes up a line. Returns the number of bytes that arrive, the end of the stream, and the
+/// time taken.
 #[allow(clippy::disallowed_methods, reason = "a clock that stands still")]
 fn carried(line: Line, count: usize) -> (usize, Result<(), std::io::ErrorKind>, Duration) {
     simulate(async {
@@ -390,7 +391,7 @@ fn carried(line: Line, count: usize) -> (usize, Result<(), std::io::ErrorKind>, 
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         let (mut heard, dialled) = (vec![0; count], start.elapsed());
         let sending = async {
-            // A line that is cut may say so.
+            // A line that is cut may report an error.
             let _ = client.write_all(&vec![7; count]).await;
             let _ = client.shutdown().await;
         };
@@ -420,7 +421,7 @@ fn lines_do_what_they_say() {
     assert_eq!(carried(Line::calm(), 1_000), (1_000, Ok(()), millis(10)));
     let close = fault(Fault::CutClient { after: 50, cut: Cut::Close });
     assert_eq!(carried(close, 1_000), (50, Ok(()), millis(10)));
-    // What was under way is lost.
+    // Bytes under way are lost.
     let reset = fault(Fault::CutClient { after: 50, cut: Cut::Reset });
     assert_eq!(carried(reset, 1_000), (0, Err(std::io::ErrorKind::ConnectionReset), millis(10)));
     let slow = fault(Fault::Trickle { bytes: 10, every: millis(100) });
@@ -431,7 +432,7 @@ fn lines_do_what_they_say() {
     let paused = Line { pause: Some((0, millis(500))), ..Line::calm() };
     assert_eq!(carried(paused, 1), (1, Ok(()), millis(10)));
     let paused = Line { capacity: 10, ..paused };
-    // The second ten bytes come after the pause, each ten after that when the ten before have arrived.
+    // The second ten bytes come after the pause, and each ten after that when the ten before have arrived.
     assert_eq!(carried(Line { piece: 1, ..paused }, 2), (2, Ok(()), millis(510)));
     let narrow = Line { capacity: 1, ..Line::calm() };
     assert_eq!(carried(narrow, 20), (20, Ok(()), millis(200)));

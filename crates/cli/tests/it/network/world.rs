@@ -1,4 +1,4 @@
-//! All that a seed decides: the audio and its pace, the peer, the network.
+//! Everything that a seed decides: the audio and its pace, the peer, the network.
 
 use std::time::Duration;
 
@@ -18,36 +18,36 @@ use crate::random::Random;
 use crate::session::noise;
 
 pub(super) const RATE: u32 = 8_000;
-/// No run may take longer, in its own time.
+/// Longest simulated time that a run may take.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
-/// Runs a future on a clock that moves only while everything waits. One that never ends fails: pings could keep it
-/// going for ever.
+/// Runs a future on a clock that moves only while every task waits. A future that never ends fails: pings
+/// could keep it running for ever.
 pub(super) fn simulate<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let ending = async { tokio::time::timeout(2 * PATIENCE, future).await };
     runtime.unwrap().block_on(ending).expect("it ends within an hour of its own time")
 }
 
-/// A source and what it passes through.
+/// A source of audio, and the peer and network of its session.
 #[derive(Clone)]
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) pcm: Vec<i16>,
-    /// The length of each chunk, and the pause before.
+    /// Pause before each chunk, and length of the chunk in frames.
     pub(super) chunks: Vec<(Duration, usize)>,
-    /// After which chunk there is a flush.
+    /// Index of the chunk after which there is a flush.
     pub(super) flush: Option<usize>,
     pub(super) settings: Settings,
     pub(super) behaviour: Behaviour,
     pub(super) token_life: Option<Duration>,
     pub(super) lines: Vec<Line>,
-    /// What the connections are like that are left alone.
+    /// Properties of the connections without a fault.
     pub(super) calm: Line,
     pub(super) whims: Vec<Whim>,
 }
 
-/// What came of a run.
+/// The result of a run.
 pub(super) struct Story {
     pub(super) ended: Ended,
     pub(super) log: Vec<(Duration, TranscriptEvent)>,
@@ -79,7 +79,7 @@ impl World {
         let mut settings = Settings::new(RATE);
         settings.seed = seed;
         settings.in_band_auth = dice.below(2) == 0;
-        // The network is calm at last, and nobody should give up before.
+        // The network is calm in the end, so the session must not give up before.
         (settings.give_up, settings.first_contact) = (PATIENCE, PATIENCE);
         settings.replay_frames = segment_frames * (2 + dice.below(20) as u64);
         let behaviour = Behaviour {
@@ -95,14 +95,15 @@ impl World {
             resume_window: Duration::from_secs([0, 30, 300][dice.below(3)]),
             tokens: None,
         };
-        // A move takes six ways of 0.6 s at most, which is less than the tenth of a life that is left for it.
+        // A move takes at most six one-way latencies of 0.6 s, which is less than the tenth of a token's
+        // life that is left for it.
         let mut token_life = (dice.below(2) == 0).then(|| Duration::from_secs(40 + dice.below(20) as u64));
         let faults = if dice.below(10) == 0 { 0 } else { 1 + dice.below(6) };
         let lines = (0..faults).map(|_| Line::any(dice.next(), 2 * frames as u64 + 2_000)).collect();
         let calm = Line::any_sound(dice.next());
         let mut whims: Vec<Whim> = (0..dice.below(4)).map(|_| any_whim(dice)).collect();
         if token_life.is_some() && dice.below(4) == 0 {
-            // Two refused tokens in a row would be the end, so there is one, and none that expires besides.
+            // Two refused tokens in a row would end the session, so there is one, and none expires besides.
             token_life = Some(Duration::from_secs(86_400));
             let after = dice.below(20) as u64;
             whims.push(match dice.below(2) {
@@ -126,7 +127,7 @@ impl World {
         world
     }
 
-    /// Takes this for the audio, cut anyhow.
+    /// Sets the audio, cut into random chunks.
     pub(super) fn feed(&mut self, pcm: Vec<i16>) {
         let dice = &mut Random::seeded(!self.seed);
         let longest = [40, 400, 1_600, 8_000][dice.below(4)];
@@ -137,7 +138,7 @@ impl World {
             let frames = (1 + dice.below(longest)).min(left);
             left -= frames;
             let pause = match dice.below(400) {
-                // A caller who says nothing for a while, longer than a token lives.
+                // A caller who says nothing for longer than a token lives.
                 0 => 90_000,
                 1..=5 => 2_000,
                 _ if hurried => 0,
@@ -149,7 +150,7 @@ impl World {
         self.pcm = pcm;
     }
 
-    /// Runs the session, over the faults or without them.
+    /// Runs the session, with the faults or without them.
     #[allow(clippy::disallowed_methods, reason = "a clock that stands still")]
     pub(super) async fn play(&self, faults: bool) -> Story {
         let start = Instant::now();
@@ -204,7 +205,7 @@ impl World {
         let _ = sender.send(Feed::End).await;
     }
 
-    /// Runs the session with and without the faults, and compares.
+    /// Runs the session with and without the faults, and compares the results.
     pub(super) fn judge(&self) -> Result<Story, String> {
         let calm = simulate(self.play(false));
         self.check(&calm).map_err(|breach| format!("undisturbed: {breach}"))?;
@@ -213,14 +214,14 @@ impl World {
         }
         let story = simulate(self.play(true));
         self.check(&story)?;
-        // A flush is for the audio before it, but how much the server has by then is not for us to say.
+        // A flush is for the audio before it, but how much of that the server has by then is random.
         if self.flush.is_none() && calm.finals() != story.finals() {
             return Err("the transcript is another than without faults".to_owned());
         }
         Ok(story)
     }
 
-    /// What holds at the end of every run.
+    /// Checks the invariants at the end of a run.
     fn check(&self, story: &Story) -> Result<(), String> {
         if !story.breaches.is_empty() {
             return Err(format!("the peer complains: {:?}", story.breaches));
@@ -258,7 +259,7 @@ impl World {
     }
 }
 
-/// The frames from `at` on.
+/// Returns `frames` frames from `at` on.
 pub(super) fn chunk(pcm: &[i16], at: usize, frames: usize) -> Feed {
     let payload = Bytes::from(bytes(&pcm[at..at + frames]));
     Feed::Audio(AudioChunk::new(FramePos(at as u64).to(FramePos((at + frames) as u64)), payload))

@@ -42,7 +42,7 @@ async fn s20_audio_is_idempotent_and_leaves_no_hole() {
     gateway.server.stop().await;
 }
 
-/// A recogniser that never says anything, so that all audio stays unfinal.
+/// A recogniser that never produces a segment, so that all audio stays unfinal.
 struct Silent;
 
 impl Recognizer for Silent {
@@ -78,11 +78,11 @@ async fn s21_s22_a_gateway_that_is_behind_holds_back_and_audio_beyond_the_window
     let window = number(&ready, "window_frames");
     let second = vec![1; 8_000];
     let (mut sent, mut received) = (0, 0);
-    // As long as it acknowledges, it takes more.
+    // As long as the gateway acknowledges, it takes more.
     while sent < received + window {
         client.audio(sent, &second).await;
         sent += 8_000;
-        // What was said so far; a pong comes behind it.
+        // Read all messages sent so far: the pong comes after them.
         client.ping().await;
         loop {
             match client.next("a pong").await {
@@ -123,7 +123,7 @@ async fn s23_a_gap_moves_the_timeline_on() {
     let mut client = gateway.started().await;
     client.say(json!({ "type": "gap", "from": 100, "to": 1_000 })).await;
     client.acknowledged(1_000).await;
-    // Said again it is nothing.
+    // A repeated gap has no effect.
     client.say(json!({ "type": "gap", "from": 50, "to": 1_000 })).await;
     client.audio(1_000, &samples(1_000, 1_100)).await;
     client.say(json!({ "type": "finish", "through": 1_100 })).await;
@@ -171,7 +171,7 @@ async fn s25_finish_names_the_end_of_what_was_sent() {
     let mut client = gateway.started().await;
     client.say(json!({ "type": "finish", "through": 100 })).await;
     client.say(json!({ "type": "finish", "through": 100 })).await;
-    // What was sent before may be sent again.
+    // Audio that was sent before may be sent again.
     client.audio(50, &samples(50, 100)).await;
     client.hear("done").await;
     client.audio(100, &[0]).await;

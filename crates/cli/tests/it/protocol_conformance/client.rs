@@ -1,5 +1,5 @@
-//! A client of the protocol, by hand: HTTP and WebSocket frames on a TCP stream, messages as plain JSON. It
-//! shares nothing with voxline.
+//! A hand-written client of the protocol: HTTP and WebSocket frames on a TCP stream, messages as plain
+//! JSON. It shares no code with voxline.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use super::schema;
 
-/// Nothing that the rules promise takes longer on a busy machine.
+/// Longest wait for anything that the rules promise, on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The example of RFC 6455, section 1.3, and its answer.
+/// Key of the example in RFC 6455, section 1.3, and its answer.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -24,14 +24,14 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// An answer to the upgrade.
+/// A response to the upgrade request.
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// In lower case, with the body behind.
+    /// Whole response in lower case, with the body at the end.
     pub(super) text: String,
 }
 
-/// What a server says next.
+/// Next message or event from a server.
 #[derive(Debug)]
 pub(super) enum Said {
     Message(Value),
@@ -43,11 +43,11 @@ pub(super) enum Said {
 
 pub(super) struct Client {
     stream: TcpStream,
-    /// What came and is not read yet.
+    /// Bytes that were received and are not read yet.
     unread: Vec<u8>,
 }
 
-/// The usual request, whose headers end with `more`.
+/// Returns the usual upgrade request, whose headers end with `more`.
 pub(super) fn request(path: &str, more: &[String]) -> String {
     let mut request = format!(
         "GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -68,7 +68,7 @@ pub(super) const PROTOCOL: &str = "Sec-WebSocket-Protocol: voxline.asr.v1";
 pub(super) const PATH: &str = "/asr_stream/ws";
 
 impl Client {
-    /// Sends a request, and takes the socket if it is answered by 101.
+    /// Sends a request. If the response is 101, the client is an open socket.
     pub(super) async fn ask(address: SocketAddr, request: &str) -> (Answer, Client) {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -92,7 +92,7 @@ impl Client {
         (Answer { status, text }, client)
     }
 
-    /// An open socket.
+    /// Opens a socket.
     pub(super) async fn dial(address: SocketAddr, token: &str) -> Client {
         Client::dial_at(address, PATH, token).await
     }
@@ -107,7 +107,7 @@ impl Client {
         client
     }
 
-    /// A socket with a session, and its `ready`.
+    /// Opens a socket and starts a session. Returns the client and its `ready`.
     pub(super) async fn start(address: SocketAddr, token: &str, more: Value) -> (Client, Value) {
         let mut client = Client::dial(address, token).await;
         let mut start = json!({ "type": "start", "sample_rate": 16_000 });
@@ -119,7 +119,7 @@ impl Client {
         (client, ready)
     }
 
-    /// A socket that asks for the session of that `ready`.
+    /// Opens a socket and sends `resume` for the session of that `ready`.
     pub(super) async fn resume(address: SocketAddr, token: &str, ready: &Value, finals_seen: u64) -> Client {
         let mut client = Client::dial(address, token).await;
         let (session, key) = (&ready["session"], &ready["resume_key"]);
@@ -129,7 +129,7 @@ impl Client {
         client
     }
 
-    /// Sends a message of the schema.
+    /// Sends a message that fits the schema.
     pub(super) async fn say(&mut self, message: Value) {
         schema::check("client", &message).unwrap();
         self.say_anything(&message.to_string()).await;
@@ -139,7 +139,7 @@ impl Client {
         self.frame(TEXT, text.as_bytes()).await;
     }
 
-    /// Audio from a position on.
+    /// Sends audio from a position on.
     pub(super) async fn audio(&mut self, position: u64, samples: &[i16]) {
         let mut payload = position.to_le_bytes().to_vec();
         payload.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
@@ -162,7 +162,7 @@ impl Client {
         self.frame(CLOSE, &code.to_be_bytes()).await;
     }
 
-    /// A final frame, masked as a client's must be.
+    /// Sends a frame with the FIN bit set, masked as a client's must be.
     async fn frame(&mut self, opcode: u8, payload: &[u8]) {
         const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
         let mut frame = vec![0x80 | opcode];
@@ -179,11 +179,11 @@ impl Client {
         }
         frame.extend(MASK);
         frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        // A server that has closed takes nothing more, and has said why.
+        // A server that has closed takes nothing more, and has sent the reason.
         let _ = self.stream.write_all(&frame).await;
     }
 
-    /// Returns what the server says next. Every message is held against the schema.
+    /// Returns the next message or event from the server. Every message is checked against the schema.
     pub(super) async fn next(&mut self, wanted: &str) -> Said {
         let said = timeout(PATIENCE, self.said(wanted)).await;
         said.unwrap_or_else(|_| panic!("no {wanted} within {PATIENCE:?}"))
@@ -191,7 +191,7 @@ impl Client {
 
     async fn said(&mut self, wanted: &str) -> Said {
         loop {
-            // Pings come from a server that says nothing, too.
+            // A server that sends no message sends pings all the same.
             let Some((opcode, payload)) = self.next_frame(wanted).await else { return Said::End };
             match opcode {
                 TEXT => {
@@ -200,7 +200,7 @@ impl Client {
                     return Said::Message(message);
                 }
                 CLOSE => {
-                    // RFC 6455, section 5.5.1; a server waits for it before it ends the stream.
+                    // RFC 6455, section 5.5.1. The server waits for the answer before it ends the stream.
                     self.frame(CLOSE, &payload).await;
                     return Said::Close(u16::from_be_bytes([payload[0], payload[1]]));
                 }
@@ -211,12 +211,12 @@ impl Client {
         }
     }
 
-    /// Waits for a ping, which is left without an answer.
+    /// Waits for a ping, and does not answer it.
     pub(super) async fn pinged(&mut self) {
         while !matches!(self.next_frame("a ping").await, Some((PING, _))) {}
     }
 
-    /// Sends a text frame that is no UTF-8.
+    /// Sends a text frame that is not UTF-8.
     pub(super) async fn say_no_text(&mut self) {
         self.frame(TEXT, &[0xff, 0xfe]).await;
     }
@@ -239,7 +239,7 @@ impl Client {
         self.unread.drain(..count).collect()
     }
 
-    /// Reads; whether something came.
+    /// Reads more bytes. Returns whether any came.
     async fn more(&mut self, wanted: &str) -> bool {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
         // A reset comes after a close that the server did not wait for.
@@ -251,7 +251,7 @@ impl Client {
         self.hear_all(kind).await.pop().expect("the one waited for")
     }
 
-    /// All messages up to the first of this type.
+    /// Returns all messages up to the first of this type.
     pub(super) async fn hear_all(&mut self, kind: &str) -> Vec<Value> {
         let mut heard = Vec::new();
         loop {
@@ -275,7 +275,7 @@ impl Client {
         while self.hear("ack").await["received"].as_u64().unwrap() < position {}
     }
 
-    /// The close code, and the code of the error before.
+    /// Returns the close code, and the code of the error before it.
     pub(super) async fn closed(&mut self) -> (u16, Option<u64>) {
         let mut error = None;
         loop {
@@ -289,8 +289,8 @@ impl Client {
     }
 }
 
-/// The opcode of the frame that these bytes begin with, the length of its head without a mask, and of its
-/// payload; `None` while it is not whole.
+/// Returns the opcode of the frame that these bytes begin with, the length of its head without a mask, and
+/// the length of its payload. Returns `None` while the frame is incomplete.
 pub(super) fn frame_at(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (head, length) = match second & 0x7f {

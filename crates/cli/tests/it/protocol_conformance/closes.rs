@@ -1,5 +1,5 @@
 //! The table of closes: each code that this gateway sends is provoked once by the test of its number; the
-//! others are named, with the reason.
+//! other codes are named, with the reason.
 
 use std::collections::BTreeSet;
 
@@ -98,7 +98,7 @@ async fn close_1011_where_the_recogniser_fails() {
     server.stop().await;
 }
 
-/// A socket that was let in for a session that exists, and starts another.
+/// A socket is admitted for an existing session, and then starts another one.
 #[tokio::test]
 async fn close_1013_where_there_is_no_room() {
     let options = Options { max_sessions: 1, ..Options::default() };

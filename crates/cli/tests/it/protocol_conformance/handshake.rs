@@ -52,7 +52,7 @@ async fn s1_a_budget_used_up_is_429_for_today_and_403_for_good() {
     for (audio, code, error, status) in [(today, 4429, 4429, 429), (for_good, 4403, 403, 403)] {
         let token = gateway.granted(Terms { audio, ..Terms::default() });
         let (mut client, _) = Client::start(gateway.server.address, &token, json!({})).await;
-        // A second, and what is too much.
+        // One second, and audio beyond the budget.
         client.audio(0, &samples(0, 16_000)).await;
         client.audio(16_000, &samples(16_000, 17_000)).await;
         assert_eq!(client.closed().await, (code, Some(error)));

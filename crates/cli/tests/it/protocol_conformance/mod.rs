@@ -1,9 +1,9 @@
-//! The gateway, held against docs/protocol.md by a client written from that document alone. Each test has the
-//! number of its rule.
+//! Conformance of the gateway to docs/protocol.md, tested by a client written from that document alone.
+//! Each test has the number of its rule.
 //!
 //! To be read in the order of the document: `client`; then `handshake`, `messages`, `opening`, `audio`,
-//! `results`, `tokens`, `signs_of_life`, `closes`; then `rules`, which misses no rule, and `schema` with
-//! `traffic`, the form of messages.
+//! `results`, `tokens`, `signs_of_life`, `closes`; then `rules`, which checks that no rule is missed, and
+//! `schema` with `traffic`, the form of messages.
 
 mod audio;
 mod client;
@@ -50,7 +50,7 @@ async fn with(setup: Setup) -> Gateway {
     Gateway { server, token }
 }
 
-/// A token of a client of the server, or of another project of this name.
+/// Returns a token of the server's own client, or of a new project with this name.
 fn minted(server: &Server, project: &str) -> String {
     let authority = server.gateway.authority();
     let (id, secret) = if project == "test" {
@@ -67,7 +67,7 @@ impl Gateway {
         Client::start(self.server.address, &self.token, more).await
     }
 
-    /// A session with some audio, in which something is about to be broken.
+    /// Starts a session with some audio, in which the test is about to break a rule.
     async fn started(&self) -> Client {
         let (mut client, _) = self.start(json!({})).await;
         client.audio(0, &samples(0, 100)).await;
@@ -79,13 +79,14 @@ impl Gateway {
         Client::dial(self.server.address, &self.token).await
     }
 
-    /// A service token with these terms.
+    /// Creates a service token with these terms.
     fn granted(&self, terms: Terms) -> String {
         let authority = self.server.gateway.authority();
         authority.create_service_token("test", terms).unwrap().token.expose_secret().to_owned()
     }
 
-    /// The answer to an upgrade, which is JSON where it refuses.
+    /// Returns the status and text of the response to an upgrade request. Checks that a refusal has a JSON
+    /// body.
     async fn refusal(&self, path: &str, more: &[String]) -> (u16, String) {
         let (answer, _) = Client::ask(self.server.address, &request(path, more)).await;
         if answer.status != 101 {
@@ -96,7 +97,7 @@ impl Gateway {
     }
 }
 
-/// Audio in which every half second differs.
+/// Returns audio in which every half second differs.
 fn samples(start: u64, end: u64) -> Vec<i16> {
     (start..end).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
 }

@@ -112,7 +112,7 @@ async fn s13_an_unknown_session_a_wrong_key_and_another_project_are_all_4404() {
         let mut client = Client::resume(address, token, ready, 0).await;
         assert_eq!(client.closed().await, (4404, Some(4404)));
     }
-    // None of it has touched the session.
+    // None of these attempts has touched the session.
     Client::resume(address, &gateway.token, &ready, 0).await.hear("ready").await;
     gateway.server.stop().await;
 }
@@ -134,7 +134,7 @@ async fn s14_s15_s16_a_resume_moves_the_session_and_brings_the_finals_not_seen()
     assert_eq!((number(&again, "received"), number(&again, "finals")), (3 * SEGMENT, 3));
     assert_eq!(number(&new.hear("final").await, "index"), 1);
     assert_eq!(number(&new.hear("final").await, "index"), 2);
-    // What the old socket brings is not heard, whatever it is.
+    // Audio from the old socket is ignored, whatever it is.
     old.audio(3 * SEGMENT, &[1; 100]).await;
     assert_eq!(old.closed().await, (4409, None));
     new.audio(3 * SEGMENT, &samples(3 * SEGMENT, 3 * SEGMENT + 50)).await;

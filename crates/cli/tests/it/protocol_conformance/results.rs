@@ -39,8 +39,8 @@ async fn s26_s27_s28_s30_finals_are_contiguous_and_done_counts_them() {
     gateway.server.stop().await;
 }
 
-/// Says what context it began with, and has another at each flush: a short one, one that is too long, none, a
-/// short one.
+/// A recogniser whose text is the context that it began with, and which has a new context at each flush: a
+/// short one, one that is too long, none, a short one.
 struct Remembering {
     said: String,
     contexts: std::vec::IntoIter<Option<String>>,
@@ -91,7 +91,7 @@ async fn s29_a_context_comes_with_its_final_where_it_is_new_and_short_enough() {
         assert_eq!((number(&segment, "end"), &segment["text"]), (end, &json!("handed back")));
         contexts.push(segment["context"].as_str().map(str::to_owned));
     }
-    // One that is too long is worth as much as none; the one before would be wrong.
+    // A context that is too long counts as an empty one, because the one before would be wrong.
     assert_eq!(contexts, [Some("a"), Some(""), None, Some("b")].map(|context| context.map(str::to_owned)));
     client.close(1000).await;
     server.stop().await;

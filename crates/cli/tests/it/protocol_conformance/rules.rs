@@ -1,10 +1,10 @@
-//! The rules of the document, each of which has a test of its number, or is named here.
+//! Rules of the document. Each has a test of its number, or is named here.
 
 use std::collections::BTreeSet;
 
 pub(super) const DOCUMENT: &str = include_str!("../../../../../docs/protocol.md");
 
-/// The files in which a test's name begins with the numbers of its rules.
+/// Files in which a test's name begins with the numbers of its rules.
 const TESTS: [&str; 7] = [
     include_str!("handshake.rs"),
     include_str!("messages.rs"),
@@ -15,7 +15,7 @@ const TESTS: [&str; 7] = [
     include_str!("signs_of_life.rs"),
 ];
 
-/// Rules that ask nothing of a server, with the tests that hold our client against them.
+/// Rules that ask nothing of a server, with the tests that check our client against them.
 const OF_CLIENTS: [(&str, &str); 14] = [
     ("C1", "secrecy, network: what the client asks the upgrade for"),
     ("C2", "session::protocol: fields and messages that it doesn't know"),
@@ -33,7 +33,7 @@ const OF_CLIENTS: [(&str, &str); 14] = [
     ("C15", "transport::websocket, successor: hosts that may see a token"),
 ];
 
-/// The rules of the document, by their numbers.
+/// Returns the numbers of the document's rules.
 fn rules() -> BTreeSet<String> {
     let bold = DOCUMENT.split("**").skip(1).step_by(2);
     let numbers = bold
@@ -42,7 +42,7 @@ fn rules() -> BTreeSet<String> {
     numbers.map(str::to_owned).collect()
 }
 
-/// The rules that tests are named after.
+/// Returns the numbers of the rules that tests are named after.
 fn tested() -> BTreeSet<String> {
     let names = TESTS.iter().flat_map(|file| file.split("#[tokio::test]\nasync fn ").skip(1));
     let numbers = names.flat_map(|name| {

@@ -1,11 +1,11 @@
 //! A validator of the part of JSON Schema 2020-12 that docs/voxline.asr.v1.schema.json uses. It refuses
-//! keywords that it doesn't know, so that none of the schema is passed over.
+//! keywords that it does not know, so that no part of the schema is ignored.
 
 use std::sync::LazyLock;
 
 use serde_json::Value;
 
-/// The schema of every message.
+/// Schema of every message.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../../../../docs/voxline.asr.v1.schema.json"))
         .expect("the schema is JSON")

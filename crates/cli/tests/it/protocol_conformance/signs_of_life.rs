@@ -17,14 +17,14 @@ async fn s34_pings_are_answered() {
     gateway.server.stop().await;
 }
 
-/// The clock of this test's runtime, which moves by hand alone. If it is held for longer than anything takes
-/// it moves by itself, and what is waited for is told as missing.
+/// A guard that makes the clock of this test's runtime move by hand only. If the guard is held for longer
+/// than any wait takes, the clock moves by itself, and the awaited message is reported as missing.
 struct HeldClock {
     _held: std::sync::mpsc::Sender<()>,
 }
 
 impl HeldClock {
-    /// A thread that blocks keeps tokio's clock from moving by itself.
+    /// Pauses the clock. A blocked thread keeps tokio's clock from moving by itself.
     fn hold() -> HeldClock {
         tokio::time::pause();
         let (held, release) = std::sync::mpsc::channel();
@@ -44,11 +44,11 @@ async fn s34_a_client_silent_for_20_s_is_asked_and_after_60_s_left_with_its_sess
     silent.pinged().await;
     answering.pinged().await;
     answering.pong().await;
-    // The gateway has heard what came before this.
+    // After the pong, the gateway has received everything sent before the ping.
     answering.ping().await;
     assert!(matches!(answering.next("a pong").await, Said::Pong));
     advance(Duration::from_secs(40)).await;
-    // Not 1000: nothing is done, and a client that only slept resumes.
+    // Not 1000: the session is not over, and a client that only slept resumes.
     assert_eq!(silent.closed().await, (1001, Some(1001)));
     answering.ping().await;
     assert!(matches!(answering.next("a pong").await, Said::Pong));
@@ -61,7 +61,7 @@ async fn s34_a_client_silent_for_20_s_is_asked_and_after_60_s_left_with_its_sess
     gateway.server.stop().await;
 }
 
-/// A second, and the time that a busy machine takes to be asked again and again meanwhile.
+/// One second, and the time for which a busy machine may be asked again and again meanwhile.
 const RESUMED: Duration = Duration::from_secs(20);
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn s35_a_session_goes_on_after_too_many_messages() {
         client.say_anything(r#"{"type":"flush"}"#).await;
     }
     assert_eq!(client.closed().await, (4429, Some(4429)));
-    // It is not lost, once there is an allowance again.
+    // The session is not lost: it may be resumed once there is an allowance again.
     let resuming = async {
         loop {
             let mut client = Client::resume(gateway.server.address, &gateway.token, &ready, 0).await;

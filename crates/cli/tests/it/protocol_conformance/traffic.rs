@@ -1,4 +1,4 @@
-//! The schema, held against what both our ends really say, and against mutations of that.
+//! The schema, checked against the real traffic of our client and our gateway, and against mutations of it.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::schema::check;
 use crate::session::{noise, transcribe};
 use crate::support::server::{Server, endpoint};
 
-/// Passes bytes on until the end of them, and keeps them.
+/// Passes bytes on until their end. Returns them.
 async fn pass(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
@@ -26,7 +26,7 @@ async fn pass(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
     }
 }
 
-/// The text frames behind the head of an HTTP message.
+/// Returns the text frames after the head of an HTTP message.
 fn texts(bytes: &[u8]) -> Vec<Value> {
     let mut at = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
     let mut texts = Vec::new();
@@ -45,7 +45,7 @@ fn texts(bytes: &[u8]) -> Vec<Value> {
     texts
 }
 
-/// Returns what our client and our gateway say in a session of some seconds.
+/// Returns the messages of our client and of our gateway in a session of some seconds.
 async fn traffic() -> (Vec<Value>, Vec<Value>) {
     let server = Server::start(Arc::new(DigestRecognizer::new(8_000))).await;
     let tap = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -65,7 +65,7 @@ async fn traffic() -> (Vec<Value>, Vec<Value>) {
     (texts(&up), texts(&down))
 }
 
-/// Messages that a session of a few seconds has no use for.
+/// Returns messages that a session of a few seconds does not use.
 fn others() -> (Vec<Value>, Vec<Value>) {
     let client = [
         json!({ "type": "start", "sample_rate": 8_000, "language": "ru-RU", "partials": false, "latency": "relaxed",
@@ -109,7 +109,7 @@ async fn the_schema_fits_what_both_ends_say() {
     }
 }
 
-/// Values of every type, of which at most some fit any field.
+/// Returns values of every type. At most some of them fit any field.
 fn wrong_values() -> Vec<Value> {
     vec![
         json!(-1),
@@ -124,8 +124,8 @@ fn wrong_values() -> Vec<Value> {
     ]
 }
 
-/// Each field is left out, and made something else. Where the schema takes that, a reader written from the
-/// document does.
+/// Each field is left out, and replaced by other values. If the schema accepts a mutation, a reader written
+/// from the document accepts it too.
 #[tokio::test]
 async fn the_schema_takes_no_mutated_message() {
     let (mut up, mut down) = traffic().await;
@@ -145,7 +145,7 @@ async fn the_schema_takes_no_mutated_message() {
                     let mut mutated = message.clone();
                     mutated[field.as_str()] = wrong.clone();
                     let taken = check(name, &mutated).is_ok();
-                    // Of its own type a value may be another, and null is absent.
+                    // A value may be replaced by another of its own type, and null means absent.
                     let alike = wrong.is_null() && optional
                         || wrong.is_string() && value.is_string() && field != "type" && field != "reason"
                         || wrong.is_boolean() && value.is_boolean()

@@ -1,4 +1,4 @@
-//! What comes back of a spool that was cut or damaged.
+//! Recovery of a spool that was cut or damaged.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn a_spool_cut_anywhere_is_the_beginning_of_what_was_written_and_goes_on() {
             let replay_frames = random.below(100) as u64;
             let opened = open(&path, replay_frames);
             let there = lengths.iter().filter(|length| **length <= cut).count();
-            // Not even the head: then nothing.
+            // Without a whole head nothing is recovered.
             let (done, whole_records) = there.checked_sub(1).map_or((0, 0), |done| (done, lengths[done]));
             assert_eq!(opened.recovered.dropped_bytes as usize, cut - whole_records, "cut at {cut}");
             assert_eq!(Story::found(opened, replay_frames), Story::of(&ops[..done]), "cut at {cut}");
@@ -31,12 +31,13 @@ fn a_spool_cut_anywhere_is_the_beginning_of_what_was_written_and_goes_on() {
     }
 }
 
-/// Bytes of a record's length, at its beginning.
+/// Number of bytes of a record's length field, at the record's beginning.
 const LENGTH_BYTES: usize = 4;
 
-/// Damages the `touched` bytes of a spool, opens it and checks that only the records there are missing: their
-/// audio is a gap, unless its text is there; all else of the source comes back, and what was told, up to the
-/// first record of it that is missing; the ledger adds up; the damaged file is kept.
+/// Writes a spool with damage in its `touched` bytes, opens it and checks the recovery. Only the records
+/// there are missing. Their audio is a gap, unless a recovered final covers it. All other audio of the
+/// source comes back. The reported events come back up to the first missing record of them. The ledger adds
+/// up, and the damaged file is kept.
 fn check_damage(path: &Path, ops: &[Op], lengths: &[usize], damaged: &[u8], touched: Range<usize>) {
     let aside = path.with_extension("damaged");
     let _ = fs::remove_file(&aside);
@@ -44,14 +45,15 @@ fn check_damage(path: &Path, ops: &[Op], lengths: &[usize], damaged: &[u8], touc
     let opened = open(path, 50);
     let recovered = &opened.recovered;
     let whole = damaged.len();
-    // Nothing of it counts as a record that was not written to its end.
+    // No part of the file counts as a record that was not written to its end.
     assert_eq!(
         (recovered.dropped_bytes, recovered.damaged.as_ref()),
         (0, Some(&aside)),
         "{touched:?} of {whole}"
     );
     assert!(fs::read(&aside).unwrap() == damaged, "{touched:?}: what is set aside is another file");
-    // A record whose length alone is damaged ends where the next begins, or the file does.
+    // A record with damage in its length field only ends where the next record begins, or where the file
+    // ends.
     let is_length =
         lengths.iter().any(|start| *start <= touched.start && touched.end <= start + LENGTH_BYTES);
     let is_touched =
@@ -95,7 +97,7 @@ fn check_damage(path: &Path, ops: &[Op], lengths: &[usize], damaged: &[u8], touc
     }
     // Every frame is final, kept or in a gap.
     assert_eq!(at, all.accepted, "{touched:?}");
-    // What goes on is whole.
+    // The continued spool is whole.
     let again = open(path, 50);
     assert_eq!(
         (again.recovered.dropped_bytes, &again.recovered.damaged),
@@ -105,7 +107,7 @@ fn check_damage(path: &Path, ops: &[Op], lengths: &[usize], damaged: &[u8], touc
     assert_eq!(Story::found(again, 50), found, "{touched:?}, opened twice");
 }
 
-/// Returns how many bits are flipped in each byte: one, or as many as `VOXLINE_FLIPS` says.
+/// Returns the number of bits that are flipped in each byte: one, or as many as `VOXLINE_FLIPS` says.
 #[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn flips() -> u32 {
     let asked = std::env::var("VOXLINE_FLIPS").ok();
@@ -148,14 +150,14 @@ fn a_smashed_stretch_costs_the_records_it_touches_and_no_other_audio() {
     for _ in 0..20 {
         let ops = random_session(&mut random);
         let (bytes, lengths) = recorded(&directory.path().join("whole"), &ops);
-        // The end says how much audio there was.
+        // The end record holds the amount of audio, so it stays undamaged.
         let end = ops.iter().position(|op| matches!(op, Op::Feed(Feed::End))).unwrap();
         for _ in 0..20 {
             let start = lengths[0] + random.below(lengths[end] - lengths[0]);
             let touched = start..(start + 1 + random.below(300)).min(lengths[end]);
             let mut damaged = bytes.clone();
             let zeros = random.below(2) == 0;
-            // No byte stays as it was, so that each record there is damaged.
+            // Every byte changes, so that each touched record is damaged.
             touched.clone().for_each(|at| {
                 let byte = if zeros { 0 } else { random.below(256) as u8 };
                 damaged[at] = if byte == damaged[at] { !byte } else { byte };
@@ -165,7 +167,7 @@ fn a_smashed_stretch_costs_the_records_it_touches_and_no_other_audio() {
     }
 }
 
-/// A session that goes on from a damaged spool tells the frames that are missing as a gap, to the service and
+/// A session that continues from a damaged spool reports the missing frames as a gap, to the service and
 /// the user.
 #[tokio::test(start_paused = true)]
 async fn a_session_tells_what_damage_has_cost_as_a_gap() {

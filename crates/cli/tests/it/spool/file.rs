@@ -1,8 +1,8 @@
-//! Whose a spool is, who has it, and how it goes on from one process to the next.
+//! Ownership of a spool, its lock, and its continuation from one process to the next.
 
 use super::*;
 
-/// A service that its own user runs trusts no directory that another can change.
+/// A service that runs under its own user trusts no directory that another user can change.
 #[test]
 fn a_directory_that_others_can_change_is_refused() {
     let directory = TempDir::new().unwrap();
@@ -11,7 +11,7 @@ fn a_directory_that_others_can_change_is_refused() {
     fs::set_permissions(&open_to_all, fs::Permissions::from_mode(0o777)).unwrap();
     let theirs = directory.path().join("theirs");
     fs::create_dir(&theirs).unwrap();
-    // Where tests don't run as root, the root directory is another user's.
+    // If the tests do not run as root, use the root directory, which belongs to another user.
     let theirs = match chown(&theirs, Some(1), None) {
         Ok(()) => theirs,
         Err(_) => PathBuf::from("/"),
@@ -65,7 +65,7 @@ fn what_a_first_process_left_a_second_continues() {
     assert_eq!(read(&mut reader), written);
     drop((spool, writer, reader, log));
 
-    // A straddling chunk is cut, and a flush that is there already is not repeated.
+    // A straddling chunk is cut, and a flush that is in the spool already is not repeated.
     let Opened { mut writer, mut reader, mut log, recovered, spool } = open(&path, 100);
     assert_eq!(recovered.checkpoint.replay, [chunk(30, 40), chunk(40, 80).marked(true)]);
     assert_eq!(told_of(&recovered.checkpoint.server.unwrap()), told_of(&server));
@@ -75,7 +75,7 @@ fn what_a_first_process_left_a_second_continues() {
     let hole = writer.append(&chunk(101, 102)).unwrap_err().to_string();
     assert!(hole.ends_with("audio at frame 101, expected frame 100"), "{hole}");
     assert_eq!(read(&mut reader), [Feed::Flush, Feed::Audio(chunk(80, 100))]);
-    // The session ended because its source broke off: that is not the end.
+    // The session ended because its source broke off, which is not the end of the audio.
     log.told(&segment(1, 30, 100)).unwrap();
     log.told(&end(100, 2)).unwrap();
     drop((spool, writer, reader, log));
@@ -121,10 +121,10 @@ async fn the_reader_waits_for_the_writer_and_sees_all_in_order() {
     let (go, mut gone_on) = tokio::sync::mpsc::channel(1);
     let writing = async {
         for (index, feed) in fed.iter().enumerate() {
-            // Once the reader has asked in vain.
+            // Write only after the reader has found nothing.
             gone_on.recv().await.unwrap();
             let (index, start) = (index as u64, index as u64 * 16);
-            // A wait that the log could end too soon.
+            // An entry in the log must not end the reader's wait.
             if index > 0 {
                 log.told(&segment(index - 1, start - 16, start)).unwrap();
             }
@@ -136,7 +136,7 @@ async fn the_reader_waits_for_the_writer_and_sees_all_in_order() {
     let reading = async {
         let mut read = Vec::new();
         loop {
-            // A wait given up loses nothing.
+            // A cancelled wait loses nothing.
             let given_up = reader.next().now_or_never();
             assert!(given_up.is_none() || read.len() == fed.len(), "{given_up:?}");
             let _ = go.send(()).await;
@@ -168,7 +168,7 @@ fn one_process_has_it_at_a_time() {
     let path = directory.path().join("spool");
     let Opened { spool, writer, reader, log, .. } = open(&path, 0);
     drop((spool, writer, reader));
-    // The session alone has it still.
+    // Only the session's log still holds the spool.
     let message = refused(&path, &head()).to_string();
     assert_eq!(message, format!("spool {} is in use: the session in it is still running", path.display()));
     drop(log);
@@ -218,7 +218,8 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// A process that is being started has what this one had open, locks too, until it runs its own program.
+/// A process that is being started holds this process's open files, including their locks, until it runs
+/// its own program.
 #[test]
 fn it_is_free_once_it_is_dropped_whatever_is_being_started() {
     let dir = TempDir::new().unwrap();
@@ -270,7 +271,7 @@ fn the_resume_key_is_in_the_file_alone() {
     assert_eq!(opened.recovered.checkpoint.context.as_deref(), Some("context 0"));
     assert!(!format!("{opened:?}").contains(KEY));
     drop(opened);
-    // Another service doesn't see it, nor the context of a recogniser that is not its own.
+    // Another service sees neither the session nor the context of a recogniser that is not its own.
     let elsewhere = Head { service: "another".to_owned(), ..head() };
     let opened = Spool::open(&path, &elsewhere, 0, Fsync::Never).unwrap();
     assert!(opened.recovered.checkpoint.server.is_none());
@@ -306,12 +307,12 @@ fn an_hour_of_audio_is_recovered_in_little_memory() {
     assert!(fs::metadata(&path).unwrap().len() > 115_000_000);
 
     let _joined = METER.join();
-    // Nothing of it is final yet: the worst case.
+    // No audio is final yet: the worst case.
     let Opened { mut reader, mut log, recovered, spool, writer } = open(&path, 10 * FRAMES);
     let Some(Ok(Some(Feed::Audio(first)))) = reader.next().now_or_never() else { panic!("audio is there") };
     assert_eq!((recovered.checkpoint.replay.len(), first.range().start), (10, FramePos(10 * FRAMES)));
     assert!(METER.peak() < 3_000_000, "{} bytes", METER.peak());
-    // All is final but the last second.
+    // All audio is final except the last second.
     log.told(&segment(0, 0, (CHUNKS - 10) * FRAMES)).unwrap();
     drop((spool, writer, reader, log, recovered, first));
     let opened = open(&path, u64::MAX);

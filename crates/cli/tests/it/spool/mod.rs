@@ -1,6 +1,6 @@
-//! A session on disk: what comes back is what was written, however the file was cut or damaged.
+//! Spools: a session on disk is recovered as it was written, however the file was cut or damaged.
 //!
-//! `damage`: files cut and damaged; `file`: whose a spool is, and how it goes on.
+//! `damage`: files cut and damaged. `file`: ownership of a spool and its continuation.
 
 mod damage;
 mod file;
@@ -64,7 +64,7 @@ fn segment(index: u64, start: u64, end: u64) -> TranscriptEvent {
     })
 }
 
-/// With the recogniser's context.
+/// Returns a final with a recogniser context.
 fn segment_in_context(index: u64, start: u64, end: u64) -> TranscriptEvent {
     let TranscriptEvent::Final(segment) = segment(index, start, end) else { unreachable!("made above") };
     TranscriptEvent::Final(FinalSegment { context: Some(format!("context {index}")), ..segment })
@@ -74,13 +74,14 @@ fn end(frames: u64, finals: u64) -> TranscriptEvent {
     TranscriptEvent::End { frames, finals }
 }
 
-/// All that the reader has now. Without its writer it has all there is.
+/// Returns everything that the reader has now. After its writer is dropped, that is everything in the
+/// spool.
 fn read(reader: &mut Reader) -> Vec<Feed> {
     let ready = || reader.next().now_or_never()?.unwrap();
     std::iter::from_fn(ready).collect()
 }
 
-/// What happens to a spool.
+/// An operation on a spool.
 #[derive(Clone, Debug)]
 enum Op {
     Feed(Feed),
@@ -88,11 +89,11 @@ enum Op {
     Told(TranscriptEvent),
 }
 
-/// What a spool should come back as.
+/// The expected content of a recovered spool.
 #[derive(Debug, Default, PartialEq)]
 struct Story {
     told: Vec<TranscriptEvent>,
-    /// Audio above the last final, and what else the session should be fed.
+    /// Audio after the last final, and everything else that the session should be fed.
     feeds: Vec<Feed>,
     accepted: FramePos,
     final_: FramePos,
@@ -105,7 +106,7 @@ struct Story {
 }
 
 impl Story {
-    /// What `ops` come to, told without a file.
+    /// Computes the content after `ops` without a file.
     fn of(ops: &[Op]) -> Story {
         let mut story = Story::default();
         let mut feeds = Vec::new();
@@ -150,7 +151,7 @@ impl Story {
         story
     }
 
-    /// What was found in a spool that was opened with a replay of `replay_frames`.
+    /// Returns the content of a spool that was opened with a replay of `replay_frames`.
     fn found(opened: Opened, replay_frames: u64) -> Story {
         let Opened { writer, mut reader, recovered, spool: _spool, log: _log } = opened;
         drop(writer);
@@ -181,7 +182,7 @@ fn told_of(server: &ServerSession) -> (String, String, u64) {
     (server.name.clone(), server.resume_key.expose().to_owned(), server.first_index)
 }
 
-/// A session of some records, from its first chunk to its end.
+/// Returns a session of some records, from its first chunk to its end.
 fn random_session(random: &mut Random) -> Vec<Op> {
     let mut ops = Vec::new();
     let (mut accepted, mut final_, mut index, mut flushed) = (0, 0, 0, 0);
@@ -234,7 +235,8 @@ fn random_session(random: &mut Random) -> Vec<Op> {
     ops
 }
 
-/// Does what the process does that goes on after `done` of `ops`: its source comes again from its start.
+/// Applies the operations of a process that continues after `done` of `ops`. Its source starts again from
+/// the beginning.
 fn play(opened: &mut Opened, ops: &[Op], done: usize) {
     for (number, op) in ops.iter().enumerate() {
         match op {
@@ -246,7 +248,8 @@ fn play(opened: &mut Opened, ops: &[Op], done: usize) {
     }
 }
 
-/// A session's spool as bytes, and how long it was after each of `ops`; before them, first.
+/// Records a session. Returns the bytes of its spool, and the length of the file before `ops` and after
+/// each of them.
 fn recorded(path: &Path, ops: &[Op]) -> (Vec<u8>, Vec<usize>) {
     let mut opened = open(path, 0);
     let length = || fs::metadata(path).unwrap().len() as usize;

@@ -1,4 +1,4 @@
-//! What memory costs: an allocator that counts, for the tests that promise none or little.
+//! A counting allocator, for the tests of code that promises to allocate nothing or little.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -6,15 +6,16 @@ use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-/// The system's allocator; threads that joined a [`Meter`] are counted there, all others not at all.
+/// The system allocator with counting. Threads that joined a [`Meter`] are counted on it, all others not at
+/// all.
 pub(crate) struct Counting;
 
 thread_local! {
-    // Constant and without a destructor: reaching it can neither allocate nor fail.
+    // Constant and without a destructor, so access can neither allocate nor fail.
     static METER: Cell<Option<&'static Meter>> = const { Cell::new(None) };
 }
 
-/// Counts the threads that joined none.
+/// The meter of all threads that joined none.
 static EVERYBODY: OnceLock<&'static Meter> = OnceLock::new();
 
 /// Counts all threads of this process on `meter` from now on: for a test that has a process of its own.
@@ -26,10 +27,10 @@ fn meter() -> Option<&'static Meter> {
     METER.get().or_else(|| EVERYBODY.get().copied())
 }
 
-/// What the threads that joined it have allocated. What one of them frees for another is counted once: live bytes are
-/// right for the group, not for each.
+/// Counts of the memory that the joined threads have allocated. Memory that one of these threads frees for
+/// another is counted once: the number of live bytes is right for the group, not for each thread.
 ///
-/// What a C library allocates is not seen (libopus: some 20 KB a decoder).
+/// Allocations of a C library are not seen (libopus: some 20 KB a decoder).
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     allocations: AtomicU64,
@@ -42,29 +43,29 @@ impl Meter {
         Meter { allocations: AtomicU64::new(0), live: AtomicI64::new(0), peak: AtomicI64::new(0) }
     }
 
-    /// Counts this thread here, until what is returned is dropped.
+    /// Counts this thread on the meter until the returned guard is dropped.
     pub(crate) fn join(&'static self) -> Joined {
         Joined { before: METER.replace(Some(self)), of_this_thread: PhantomData }
     }
 
-    /// Starts again from nothing.
+    /// Sets all counts to zero.
     pub(crate) fn reset(&self) {
         self.allocations.store(0, Relaxed);
         self.live.store(0, Relaxed);
         self.peak.store(0, Relaxed);
     }
 
-    /// How many times memory was asked for, growing included.
+    /// Returns the number of allocations, including reallocations.
     pub(crate) fn allocations(&self) -> u64 {
         self.allocations.load(Relaxed)
     }
 
-    /// The most bytes that were in use at once.
+    /// Returns the largest number of bytes that were in use at once.
     pub(crate) fn peak(&self) -> usize {
         usize::try_from(self.peak.load(Relaxed)).unwrap_or(0)
     }
 
-    /// The bytes in use, less those that were when it began.
+    /// Returns the bytes in use now, less those in use when counting began.
     pub(crate) fn live(&self) -> i64 {
         self.live.load(Relaxed)
     }
@@ -80,10 +81,10 @@ impl Meter {
     }
 }
 
-/// A thread that is being counted.
+/// Guard of a thread that is being counted.
 pub(crate) struct Joined {
     before: Option<&'static Meter>,
-    /// Dropped on another thread it would end the wrong count.
+    /// Not `Send`: dropped on another thread, the guard would end the wrong count.
     of_this_thread: PhantomData<*const ()>,
 }
 
@@ -93,14 +94,14 @@ impl Drop for Joined {
     }
 }
 
-// SAFETY: every call is the system allocator's own, with the caller's arguments unchanged; counting touches no memory
-// that was allocated.
+// SAFETY: every call is the system allocator's own, with the caller's arguments unchanged; counting touches
+// no memory that was allocated.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if let Some(meter) = meter() {
             meter.took(layout.size());
         }
-        // SAFETY: the caller's promises are those that `System` asks for.
+        // SAFETY: the caller upholds the contract that `System` requires.
         unsafe { System.alloc(layout) }
     }
 
@@ -114,7 +115,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if let Some(meter) = meter() {
-            // While it is moved, both are in use.
+            // Both blocks are in use while the data is moved.
             meter.took(size);
             meter.changed(-layout.size().cast_signed());
         }

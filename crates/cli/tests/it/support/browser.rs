@@ -1,4 +1,4 @@
-//! A headless Chromium with a microphone that hears a file, driven over the DevTools protocol.
+//! A headless Chromium with a microphone that plays a file, driven over the DevTools protocol.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -16,12 +16,13 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-/// What has not come by then never will. Machines that test run many things at once, recognition among them.
+/// Longest wait for anything from the browser. Test machines run many things at once, including speech
+/// recognition.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Set where there is no Chromium to be had, by whoever has said so: see `./dev`.
+/// Environment variable that skips the browser tests, for machines without Chromium. `./dev` sets it.
 const LEFT_OUT: &str = "VOXLINE_NO_BROWSER";
 
-/// Whether tests with a browser are left out here.
+/// Returns whether tests with a browser are skipped on this machine.
 #[expect(clippy::disallowed_methods, reason = "whether there can be a browser is not the tests' to decide")]
 #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 pub(crate) fn is_left_out() -> bool {
@@ -36,16 +37,16 @@ pub(crate) fn is_left_out() -> bool {
 pub(crate) struct Browser {
     child: Child,
     socket: WebSocketStream<TcpStream>,
-    /// The page's.
+    /// DevTools session of the page.
     session: Option<String>,
     calls: u64,
-    /// What was told without being asked for.
+    /// Events received so far.
     events: Vec<Value>,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// A browser whose microphone hears `recording`, once, and then silence.
+    /// Starts a browser whose microphone plays `recording` once, followed by silence.
     pub(crate) async fn start(recording: &Path) -> Browser {
         let profile = tempfile::tempdir().unwrap();
         let mut child = Command::new("chromium")
@@ -56,7 +57,7 @@ impl Browser {
                 "--disable-dev-shm-usage",
                 "--no-first-run",
             ])
-            // Nobody but the server that is tested is asked for anything.
+            // The browser contacts only the server under test.
             .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
             .arg("--host-resolver-rules=MAP console.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
             .args(["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"])
@@ -66,7 +67,7 @@ impl Browser {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // So that all its processes end together.
+            // One process group, so that all processes of the browser end together.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("chromium: {error}; run `apt-get install chromium`"));
@@ -88,7 +89,7 @@ impl Browser {
         browser
     }
 
-    /// Performs a method of the protocol.
+    /// Calls a method of the DevTools protocol and returns its result.
     pub(crate) async fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.calls += 1;
         let mut call = json!({ "id": self.calls, "method": method, "params": parameters });
@@ -118,7 +119,7 @@ impl Browser {
         }
     }
 
-    /// Opens an address, and waits until it is loaded.
+    /// Opens an address and waits until the page has loaded.
     pub(crate) async fn open(&mut self, address: &str) {
         self.events.retain(|event| event["method"] != "Page.loadEventFired");
         let opened = self.call("Page.navigate", json!({ "url": address })).await;
@@ -132,7 +133,7 @@ impl Browser {
         timeout(PATIENCE, loaded).await.unwrap_or_else(|_| panic!("{address} does not load"));
     }
 
-    /// The value of an expression on the page.
+    /// Evaluates an expression on the page and returns its value.
     pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
         let parameters = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
         let mut evaluated = self.call("Runtime.evaluate", parameters).await;
@@ -140,7 +141,8 @@ impl Browser {
         evaluated["result"]["value"].take()
     }
 
-    /// Waits until an expression is true, which is asked after each change of the page. What it is then.
+    /// Waits until a condition on the page is true, and returns its value. The condition is evaluated after
+    /// each change of the page.
     pub(crate) async fn until(&mut self, condition: &str) -> Value {
         let script = format!(
             "new Promise((resolve) => {{
@@ -160,13 +162,13 @@ impl Browser {
         panic!("never: {condition}\n{}\n{:?}", page.as_str().unwrap_or_default(), self.complaints());
     }
 
-    /// The text of an element, as it is seen.
+    /// Returns the visible text of an element.
     pub(crate) async fn text(&mut self, id: &str) -> String {
         let text = self.evaluate(&format!("document.getElementById({}).innerText", json!(id))).await;
         text.as_str().expect("the element is there").to_owned()
     }
 
-    /// Clicks in the middle of an element, as a hand does.
+    /// Clicks in the middle of an element, as a user does.
     pub(crate) async fn click(&mut self, id: &str) {
         let script = format!(
             "(() => {{
@@ -188,7 +190,7 @@ impl Browser {
         }
     }
 
-    /// Replaces what is in a field by typing.
+    /// Replaces the text of a field by typing.
     pub(crate) async fn fill(&mut self, id: &str, text: &str) {
         self.click(id).await;
         self.evaluate("document.activeElement.select()").await;
@@ -203,7 +205,7 @@ impl Browser {
         self.call("DOM.setFileInputFiles", json!({ "nodeId": node, "files": [file] })).await;
     }
 
-    /// Lets go of a file in the middle of the page.
+    /// Drops a file in the middle of the page.
     pub(crate) async fn drop_file(&mut self, file: &Path) {
         let data = json!({ "items": [], "files": [file], "dragOperationsMask": 1 });
         for kind in ["dragEnter", "dragOver", "drop"] {
@@ -212,7 +214,8 @@ impl Browser {
         }
     }
 
-    /// Errors on the page's console so far, violations of its policy, exceptions, and answers that are errors.
+    /// Returns the complaints so far: errors and warnings on the page's console, violations of its policy,
+    /// exceptions, and error responses.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let is_complaint = |event: &&Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
@@ -225,7 +228,7 @@ impl Browser {
         self.events.iter().filter(is_complaint).map(|event| event["params"].to_string()).collect()
     }
 
-    /// Every address that the page has asked for something.
+    /// Returns every address that the page has requested.
     pub(crate) fn asked(&self) -> Vec<String> {
         let address = |event: &Value| match event["method"].as_str()? {
             "Network.requestWillBeSent" => Some(event["params"]["request"]["url"].as_str()?.to_owned()),
@@ -246,7 +249,8 @@ impl Drop for Browser {
     }
 }
 
-/// Where a browser that starts listens. What it says after that is read too: it would wait for a reader.
+/// Returns the DevTools address of a browser that starts. Its output is read to the end, because the
+/// browser would block without a reader.
 async fn devtools(child: &mut Child) -> String {
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (found, address) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! Human recordings from Debian packages, with what is said in them.
+//! Human recordings from Debian packages, with their transcripts.
 
 use std::path::{Path, PathBuf};
 
@@ -7,25 +7,25 @@ use voxline::resample::Resampler;
 
 /// A recording: mono, 16-bit, 16 kHz.
 pub(crate) struct Clip {
-    /// Its name in `samples/transcripts.tsv`.
+    /// Name in `samples/transcripts.tsv`.
     pub(crate) name: String,
-    /// What is said.
+    /// Transcript.
     pub(crate) text: String,
-    /// The samples.
+    /// Samples.
     pub(crate) pcm: Vec<i16>,
 }
 
 impl Clip {
-    /// How long it is, in seconds.
+    /// Returns the length in seconds.
     pub(crate) fn seconds(&self) -> f64 {
         self.pcm.len() as f64 / 16_000.0
     }
 }
 
-/// The clips of a set.
+/// Returns the clips of a set.
 ///
 /// # Panics
-/// If a recording is missing; the message says how to get it.
+/// Panics if a recording is missing; the message says how to install it.
 pub(crate) fn set(name: &str) -> Vec<Clip> {
     let clips: Vec<Clip> = include_str!("../../../../../samples/transcripts.tsv")
         .lines()
@@ -41,12 +41,12 @@ pub(crate) fn set(name: &str) -> Vec<Clip> {
     clips
 }
 
-/// The clip of this name in a set.
+/// Returns the clip with this name in a set.
 pub(crate) fn clip(set_name: &str, name: &str) -> Clip {
     set(set_name).into_iter().find(|clip| clip.name == name).expect("the clip is in the set")
 }
 
-/// The samples of a recording, whether or not its text is known.
+/// Returns the samples of a recording. The recording needs no transcript.
 pub(crate) fn audio(set: &str, clip: &str) -> Vec<i16> {
     match set {
         "en-16k" => {
@@ -69,7 +69,7 @@ pub(crate) fn audio(set: &str, clip: &str) -> Vec<i16> {
     }
 }
 
-/// The names of all recordings of a set that is a directory, without those in its folders.
+/// Returns the names of all recordings of a set that is a directory, without those in its subdirectories.
 pub(crate) fn names(set: &str) -> Vec<String> {
     let directory = Path::new(match set {
         "ru-telephone" => "/usr/share/asterisk/sounds/ru_RU_f_IvrvoiceRU",
@@ -81,7 +81,7 @@ pub(crate) fn names(set: &str) -> Vec<String> {
     recordings.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
 }
 
-/// Pieces of music, by name.
+/// Returns pieces of music, with their names.
 pub(crate) fn music() -> Vec<(String, Vec<i16>)> {
     let directory = Path::new("/usr/share/asterisk/moh");
     let entries = std::fs::read_dir(directory).unwrap_or_else(|error| missing(directory, &error.to_string()));

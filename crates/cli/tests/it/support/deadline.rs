@@ -1,11 +1,11 @@
-//! Deadlines that say what was waited for.
+//! Deadlines whose panics name the thing that was awaited.
 
 use std::time::Duration;
 
-/// Returns what comes of `future`.
+/// Returns the output of `future`.
 ///
 /// # Panics
-/// If that takes longer than `limit`, naming `what` was waited for.
+/// Panics if that takes longer than `limit`. The message names the awaited thing, `what`.
 pub(crate) async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
     let come = tokio::time::timeout(limit, future).await;
     come.unwrap_or_else(|_| panic!("waited for {what} in vain, for {} s", limit.as_secs()))

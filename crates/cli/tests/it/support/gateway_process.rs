@@ -1,5 +1,5 @@
-//! A gateway in a process of its own, which can be killed and comes back at the same address: this very test binary,
-//! run with the one test that serves.
+//! A gateway in a process of its own, which can be killed and restarted at the same address. The process is
+//! this test binary, run with the one test that serves.
 
 use std::io::{self, BufRead, BufReader, Lines, Read};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,13 +23,13 @@ use voxline_testing::DigestRecognizer;
 use super::log;
 use super::server::endpoint;
 
-/// The test that is the gateway: see [`serve_until_told`].
+/// Test that is the gateway: see [`serve_until_told`].
 const SERVING: &str = "kills::gateway_process";
-/// What it says once it serves.
+/// Line that the gateway prints once it serves.
 const READY: &str = "gateway process is listening";
 const STATE: &str = "VOXLINE_GATEWAY_PROCESS_STATE";
 const ADDRESS: &str = "VOXLINE_GATEWAY_PROCESS_ADDRESS";
-/// How long its sessions may go on once it is told to stop.
+/// Longest time that the gateway's sessions may go on once it is told to stop.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 /// Half a second, so that a session has many finals.
 pub(crate) const SEGMENT: usize = 8_000;
@@ -39,12 +39,13 @@ pub(crate) struct GatewayProcess {
     pub(crate) address: SocketAddr,
     pub(crate) credentials: Credentials,
     directory: TempDir,
-    /// The process, what tells it to end, and what it says: whoever prints to nobody dies.
+    /// Process of the gateway, with the pipe that tells it to end and the output that it prints. The output
+    /// is kept because a process that prints into a closed pipe dies.
     running: Option<(Child, ChildStdin, Lines<BufReader<ChildStdout>>)>,
 }
 
 impl GatewayProcess {
-    /// A gateway with one project and an address of its own, running.
+    /// Starts a gateway with one project and an address of its own.
     pub(crate) fn start() -> GatewayProcess {
         let directory = tempfile::tempdir().unwrap();
         let authority = open(&directory.path().join("state"));
@@ -56,7 +57,7 @@ impl GatewayProcess {
         gateway
     }
 
-    /// Runs it again, where it was and with what it had on disk, and waits until it listens.
+    /// Runs the gateway again, at its address and with its state on disk, and waits until it listens.
     pub(crate) fn restart(&mut self) {
         assert!(self.running.is_none(), "it runs");
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -76,7 +77,7 @@ impl GatewayProcess {
         self.running = Some((child, stdin, lines));
     }
 
-    /// `kill -9`.
+    /// Kills the gateway with SIGKILL.
     pub(crate) fn kill(&mut self) {
         let (mut child, _stdin, _lines) = self.running.take().expect("it runs");
         assert!(child.try_wait().unwrap().is_none(), "the gateway ended by itself");
@@ -84,24 +85,24 @@ impl GatewayProcess {
         child.wait().unwrap();
     }
 
-    /// `kill`: asks it to stop.
+    /// Asks the gateway to stop with SIGTERM.
     pub(crate) fn begin_stop(&self) {
         let (child, ..) = self.running.as_ref().expect("it runs");
         kill_process(Pid::from_child(child), Signal::TERM).unwrap();
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the gateway has stopped.
     pub(crate) fn stopped(&mut self) {
         let (mut child, _stdin, _lines) = self.running.take().expect("it runs");
         assert!(child.wait().unwrap().success(), "the gateway failed when it was told to stop");
     }
 
-    /// Its process.
+    /// Returns the process ID of the gateway.
     pub(crate) fn pid(&self) -> u32 {
         self.running.as_ref().expect("it runs").0.id()
     }
 
-    /// Where its state is.
+    /// Returns the gateway's state directory.
     pub(crate) fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
@@ -110,7 +111,7 @@ impl GatewayProcess {
         endpoint(self.address)
     }
 
-    /// A client with tokens of its own.
+    /// Creates a client with tokens of its own.
     pub(crate) fn tokens(&self) -> TokenProvider {
         let endpoint = self.endpoint();
         let vault = Vault::new(&self.directory.path().join("tokens"), &endpoint, &self.credentials.client_id);
@@ -120,7 +121,7 @@ impl GatewayProcess {
     }
 }
 
-/// What a failed test leaves running would hold the test's output open.
+/// Kills the process. A process left by a failed test would hold the test's output open.
 impl Drop for GatewayProcess {
     fn drop(&mut self) {
         if let Some((child, ..)) = &mut self.running {
@@ -130,7 +131,8 @@ impl Drop for GatewayProcess {
     }
 }
 
-/// An address that stays free while nobody listens there: below the ports that the kernel hands out by itself.
+/// Returns an address that stays free while no process listens on it: its port is below those that the
+/// kernel assigns by itself.
 fn free_address() -> SocketAddr {
     let first = 10_000 + (std::process::id() % 10_000) as u16;
     let mut candidates =
@@ -142,7 +144,8 @@ fn open(state: &Path) -> Authority {
     Authority::open(state, Duration::from_secs(3600), Arc::new(SystemClock::new())).unwrap()
 }
 
-/// Is the gateway, in the process that was started for it, until it is killed or its starter is gone.
+/// Serves as the gateway, in the process that was started for it, until the process is killed or its parent
+/// is gone.
 #[expect(clippy::disallowed_methods, reason = "what the starter has to say comes by the environment")]
 #[expect(clippy::print_stdout, reason = "the starter waits for it")]
 pub(crate) async fn serve_until_told() {
@@ -152,7 +155,7 @@ pub(crate) async fn serve_until_told() {
     let address: SocketAddr = told(ADDRESS).to_str().unwrap().parse().unwrap();
     let engines =
         Engines { recognizer: Some(Arc::new(DigestRecognizer::new(SEGMENT))), ..Engines::default() };
-    // Tests ask it by the hundred whether tokens are dead, and have a hundred sessions.
+    // Tests check by the hundred whether tokens are dead, and hold a hundred sessions.
     let options = Options { max_failures: 0, max_sessions: 128, drain: DRAIN, ..Options::default() };
     let gateway = Arc::new(Gateway::new(open(&state), engines, options));
     let listener = TcpListener::bind(address).await.unwrap();
@@ -171,6 +174,6 @@ pub(crate) async fn serve_until_told() {
         () = stopping => {}
         _ = orphaned => {}
     }
-    // The other thread may still wait for the starter.
+    // The thread that reads standard input may still wait for the parent.
     std::process::exit(0);
 }

@@ -1,5 +1,5 @@
-//! All that is logged, by ourselves and by the crates underneath, on standard error: for a process that is started to be
-//! overheard.
+//! All log output, of this program and of the crates underneath, on standard error: for a process whose log
+//! a test reads.
 
 use std::io;
 use std::sync::Once;
@@ -7,16 +7,16 @@ use std::sync::Once;
 use tracing_log::LogTracer;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Says what is to be logged: [`ALL`] or [`ALL_BUT_FRAMES`].
+/// Environment variable that selects the log: [`ALL`] or [`ALL_BUT_FRAMES`].
 pub(crate) const LOG: &str = "VOXLINE_TEST_LOG";
 /// Everything.
 pub(crate) const ALL: &str = "all";
-/// Everything but what tungstenite says of each frame, as `voxline::transport` asks of its hosts.
+/// Everything except tungstenite's log of each frame, as `voxline::transport` asks of its hosts.
 pub(crate) const ALL_BUT_FRAMES: &str = "all but frames";
-/// Where tungstenite speaks of frames.
+/// Module in which tungstenite logs frames.
 pub(crate) const FRAMES: &str = "tungstenite::protocol";
 
-/// Logs as the environment says; by itself a test logs nothing.
+/// Logs as the environment variable says. By default a test logs nothing.
 #[expect(
     clippy::disallowed_methods,
     reason = "who starts a process to overhear it says so by the environment"

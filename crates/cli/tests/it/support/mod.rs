@@ -1,4 +1,4 @@
-//! What several tests need: where the models are, and test doubles by name.
+//! Helpers that several tests need: the directory of the models, and test doubles by name.
 
 pub(crate) mod allocations;
 pub(crate) mod browser;
@@ -18,8 +18,8 @@ pub(crate) mod words;
 
 use std::path::PathBuf;
 
-/// The directory with the models (`piper-joe`, `whisper-base`): `VOXLINE_MODELS`, or where `voxline models pull` puts
-/// them.
+/// Returns the directory with the models (`piper-joe`, `whisper-base`): `VOXLINE_MODELS`, or the directory
+/// in which `voxline models pull` puts them.
 #[expect(clippy::disallowed_methods, reason = "where the models are is not the tests' to decide")]
 pub(crate) fn models_dir() -> PathBuf {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! A model hub on the loopback: real HTTP over a real socket, and every way in which a transfer can go wrong.
+//! A model hub on loopback: real HTTP over a real socket, with every way in which a transfer can fail.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -6,35 +6,35 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What the next answer does; then the hub is well again.
+/// A fault of the hub's next response. The responses after it are good again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Closes the connection after that many bytes of the body.
+    /// Closes the connection after this many bytes of the body.
     CutAfter(usize),
-    /// Answers 200 with the whole file, whatever range was asked for.
+    /// Responds 200 with the whole file, whatever range was requested.
     IgnoreRange,
-    /// Answers 206 with the range moved by one byte.
+    /// Responds 206 with the range moved by one byte.
     ShiftRange,
     /// Sends one byte more than the file has.
     OneByteTooMany,
-    /// Answers 503.
+    /// Responds 503.
     Unavailable,
 }
 
-/// A request the hub saw.
+/// A request that the hub received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// The path asked for.
+    /// Requested path.
     pub(crate) path: String,
-    /// The first byte asked for; `None` without a range.
+    /// First requested byte, or `None` without a range.
     pub(crate) from: Option<usize>,
-    /// How many bytes of body were sent.
+    /// Number of bytes of the body that were sent.
     pub(crate) sent: usize,
 }
 
-/// The hub. It serves until the test ends.
+/// A model hub. It serves until the test ends.
 pub(crate) struct ModelHub {
-    /// Its address, `http://127.0.0.1:port`.
+    /// Address, `http://127.0.0.1:port`.
     pub(crate) address: String,
     shared: Arc<Mutex<Shared>>,
 }
@@ -47,7 +47,7 @@ struct Shared {
 }
 
 impl ModelHub {
-    /// Serves `files`, by path.
+    /// Starts a hub that serves `files`, by path.
     pub(crate) fn start(files: &[(&str, &[u8])]) -> ModelHub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -63,12 +63,12 @@ impl ModelHub {
         ModelHub { address, shared }
     }
 
-    /// The next answer goes wrong.
+    /// Applies a fault to the next response.
     pub(crate) fn fault(&self, fault: Fault) {
         self.shared.lock().unwrap().faults.push(fault);
     }
 
-    /// What was asked so far.
+    /// Returns the requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.shared.lock().unwrap().requests.clone()
     }
@@ -106,7 +106,7 @@ fn answer(mut stream: TcpStream, shared: &Mutex<Shared>) -> std::io::Result<()> 
     stream.write_all(&body)
 }
 
-/// The path and the start of the range.
+/// Reads a request. Returns its path and the start of its range.
 fn read_request(stream: &TcpStream) -> std::io::Result<(String, Option<usize>)> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;

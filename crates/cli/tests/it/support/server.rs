@@ -28,14 +28,14 @@ pub(crate) struct Server {
     task: JoinHandle<std::io::Result<()>>,
 }
 
-/// What differs from one server to the next.
+/// Settings of a server that tests vary.
 pub(crate) struct Setup {
     pub(crate) options: Options,
     pub(crate) token_lifetime: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) voices: Voices,
     pub(crate) policy: Policy,
-    /// Where the state is; in memory where absent.
+    /// State directory; in memory if `None`.
     pub(crate) state: Option<PathBuf>,
     pub(crate) tls: Option<Arc<Tls>>,
 }
@@ -75,7 +75,7 @@ impl Server {
             None => Authority::in_memory(setup.token_lifetime, setup.clock),
         };
         let authority = authority.unwrap().with_policy(setup.policy);
-        // A gateway that was here before has registered it.
+        // An earlier gateway may have registered the project already.
         let client = match authority.projects().unwrap().is_empty() {
             true => authority.create_project("test"),
             false => authority.create_client("test"),
@@ -105,7 +105,7 @@ impl Server {
         endpoint(self.address)
     }
 
-    /// A client with tokens of its own.
+    /// Creates a client with tokens of its own.
     pub(crate) fn tokens(&self) -> TokenProvider {
         let endpoint = self.endpoint();
         let vault = Vault::new(self.vault.path(), &endpoint, &self.credentials.client_id);
@@ -114,19 +114,19 @@ impl Server {
         TokenProvider::oauth(client, vault)
     }
 
-    /// Tells it to stop.
+    /// Tells the gateway to stop.
     pub(crate) fn begin_stop(&self) {
         self.stop.cancel();
     }
 
-    /// Tells it to stop and waits until it has.
+    /// Tells the gateway to stop and waits until it has stopped.
     pub(crate) async fn stop(self) {
         self.begin_stop();
         self.task.await.unwrap().unwrap();
     }
 }
 
-/// The endpoint at a loopback address.
+/// Returns the endpoint at a loopback address.
 pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
     format!("http://{address}").parse().unwrap()
 }

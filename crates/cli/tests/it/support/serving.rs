@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use crate::cli::signal;
 
-/// What is not logged by then never will be.
+/// Longest wait for a line of the log.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Serving {
     child: Child,
-    /// What it said once it listened: `http://` or `https://`, and the address.
+    /// Endpoint that the process printed once it listened: `http://` or `https://`, and the address.
     pub(crate) endpoint: String,
     log: Receiver<String>,
 }
 
 impl Serving {
-    /// Runs `serve`, whose address is a free one on loopback, and waits until it listens.
+    /// Runs `serve`, whose address must be a free one on loopback, and waits until it listens.
     pub(crate) fn start(mut serve: Command) -> Serving {
         let mut child = serve.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (logged, log) = channel();
@@ -43,7 +43,7 @@ impl Serving {
         self.endpoint.split_once("://").unwrap().1.parse().unwrap()
     }
 
-    /// Its process.
+    /// Returns the process ID.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -52,7 +52,7 @@ impl Serving {
         signal(&self.child, name);
     }
 
-    /// Waits for a line of the log that has `words` in it.
+    /// Waits for a line of the log that contains `words`, and returns that line.
     pub(crate) fn logged(&self, words: &str) -> String {
         loop {
             let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never logged: {words}"));
@@ -62,7 +62,7 @@ impl Serving {
         }
     }
 
-    /// Tells it to stop, and waits for it: how it ended, and the rest of what it logged.
+    /// Tells the process to stop and waits for it. Returns its exit status and the rest of its log.
     pub(crate) fn stop(mut self) -> (ExitStatus, Vec<String>) {
         self.signal("TERM");
         let status = self.child.wait().unwrap();
@@ -70,7 +70,7 @@ impl Serving {
     }
 }
 
-/// What a failed test leaves running would hold the test's output open.
+/// Kills the process. A process left by a failed test would hold the test's output open.
 impl Drop for Serving {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -2,15 +2,15 @@
 
 use std::f64::consts::TAU;
 
-/// Samples in a second.
+/// Number of samples in a second.
 pub(crate) const RATE: usize = 16_000;
 
-/// A pure tone at a time in seconds.
+/// Returns a pure tone at a time in seconds.
 pub(crate) fn tone(hz: f64, time: f64) -> f64 {
     (TAU * hz * time).sin()
 }
 
-/// White noise from -1 to 1.
+/// Returns a generator of white noise from -1 to 1.
 pub(crate) fn white(mut seed: u32) -> impl FnMut() -> f64 {
     move || {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -18,8 +18,8 @@ pub(crate) fn white(mut seed: u32) -> impl FnMut() -> f64 {
     }
 }
 
-/// Noise with the same power in every octave, nearly, from -1 to 1: Voss and McCartney's sum of generators,
-/// each half as quick as the one before.
+/// Returns a generator of pink noise (nearly the same power in every octave) from -1 to 1: the
+/// Voss-McCartney sum of generators, each of them updated half as often as the one before.
 pub(crate) fn pink(seed: u32) -> impl FnMut() -> f64 {
     const OCTAVES: usize = 12;
     let (mut white, mut held, mut count) = (white(seed), [0.0; OCTAVES], 0u32);
@@ -30,7 +30,7 @@ pub(crate) fn pink(seed: u32) -> impl FnMut() -> f64 {
     }
 }
 
-/// Noise that walks at random and is drawn back, from -1 to 1.
+/// Returns a generator of brown noise from -1 to 1: a random walk that is drawn back to zero.
 pub(crate) fn brown(seed: u32) -> impl FnMut() -> f64 {
     let (mut white, mut at) = (white(seed), 0.0f64);
     move || {
@@ -39,19 +39,20 @@ pub(crate) fn brown(seed: u32) -> impl FnMut() -> f64 {
     }
 }
 
-/// A fan: air, and the passing of seven blades at 1,000 turns a minute with its harmonics.
+/// Returns a generator of the sound of a fan: air, and the passing of seven blades at 1,000 turns a minute
+/// with its harmonics.
 pub(crate) fn fan(seed: u32) -> impl FnMut() -> f64 {
     let (mut white, mut air, mut at) = (white(seed), 0.0f64, 0.0f64);
     move || {
         at += 1.0 / RATE as f64;
-        // A low pass of the first order at 600 Hz.
+        // A first-order low-pass filter at 600 Hz.
         air += 0.21 * (white() - air);
         let blades = [(117.0, 0.12), (234.0, 0.07), (351.0, 0.04)];
         air + blades.map(|(hz, level)| level * tone(hz, at)).iter().sum::<f64>()
     }
 }
 
-/// The hum of the mains in Europe: 50 Hz and its odd harmonics.
+/// Returns a generator of European mains hum: 50 Hz and its odd harmonics.
 pub(crate) fn hum() -> impl FnMut() -> f64 {
     let mut at = 0.0;
     move || {
@@ -63,8 +64,8 @@ pub(crate) fn hum() -> impl FnMut() -> f64 {
     }
 }
 
-/// Speech after a second of noise and before another, all in noise that has the power of the speech divided
-/// by a ratio given in dB. What would be louder than full scale makes the whole quieter.
+/// Returns speech in noise, with a second of noise before and after it. `ratio` is the signal-to-noise
+/// ratio in dB. If the mix would exceed full scale, all of it is made quieter.
 pub(crate) fn in_noise(speech: &[i16], mut noise: impl FnMut() -> f64, ratio: f64) -> Vec<i16> {
     let power = |samples: &[f64]| samples.iter().map(|x| x * x).sum::<f64>() / samples.len() as f64;
     let silence = std::iter::repeat_n(0.0, RATE);

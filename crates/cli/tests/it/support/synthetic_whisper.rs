@@ -1,32 +1,33 @@
-//! Whispers of any shape that say one word: small enough to write for a test, and real in every other way.
+//! Synthetic Whisper models of any shape that always say one word: small enough to write for a test, and
+//! real in every other way.
 
 use std::fs;
 use std::path::Path;
 
 use super::models_dir;
 
-/// The places in a text that a decoder has.
+/// Number of text positions of a decoder.
 const PLACES: usize = 448;
 
-/// The shape of a model, and what it hears in everything.
+/// The shape of a model, and the text that it always produces.
 pub(crate) struct Shape {
-    /// The width of its states.
+    /// Width of the model's states.
     pub(crate) width: usize,
-    /// The mel bands it hears.
+    /// Number of mel bands.
     pub(crate) bands: usize,
-    /// The layers of its decoder.
+    /// Number of decoder layers.
     pub(crate) decoder_layers: usize,
-    /// Whether it is of the third generation, which knows Cantonese.
+    /// `true` for a model of the third generation, which knows Cantonese.
     pub(crate) third: bool,
-    /// The language, and the word, which is one token.
+    /// Language and word that the model produces. The word is one token.
     pub(crate) hears: (&'static str, &'static str),
 }
 
-/// Writes the model's directory, as CTranslate2 does: `model.bin`, `vocabulary.txt` (of the third generation
-/// `vocabulary.json`), `config.json`.
+/// Writes the model's directory, as CTranslate2 does: `model.bin`, `vocabulary.txt` (`vocabulary.json` for
+/// the third generation), `config.json`.
 ///
-/// What comes out at a place in the text is decided by that place's row of the positions, which is the embedding of the
-/// token to be written there, made large. The layers add a little of everything to it.
+/// The row of the position encodings decides the output at each position of the text: it is the embedding
+/// of the token to be written there, scaled up. The layers add a little of everything to it.
 pub(crate) fn write(dir: &Path, shape: &Shape) {
     let base = models_dir().join("whisper-base");
     let vocabulary = fs::read_to_string(base.join("vocabulary.txt")).expect("whisper-base is there");
@@ -50,7 +51,8 @@ pub(crate) fn write(dir: &Path, shape: &Shape) {
 
     let embeddings = file.noise(tokens.len() * width);
     let mut positions = file.noise(PLACES * width);
-    // Start, language, task and no timestamps come first: the fourth place writes the word, the fifth ends.
+    // Start, language, task and no-timestamps come first: the fourth position writes the word, and the
+    // fifth ends.
     for (place, token) in [(0, language), (3, word), (4, end)] {
         for (to, from) in positions[place * width..][..width].iter_mut().zip(&embeddings[token * width..]) {
             *to = larger(*from);
@@ -75,7 +77,7 @@ pub(crate) fn write(dir: &Path, shape: &Shape) {
     fs::write(dir.join("config.json"), config.to_string()).expect("the disk has room");
 }
 
-/// A model file in the making: its tensors, of halves.
+/// A model file that is being written, with float16 tensors.
 struct File {
     noise: u32,
     count: u32,
@@ -84,13 +86,13 @@ struct File {
 
 const ONE: u16 = 0x3c00;
 
-/// A half, 128 times as large.
+/// Returns a float16, multiplied by 128.
 fn larger(half: u16) -> u16 {
     half + (7 << 10)
 }
 
 impl File {
-    /// Halves of 1/64 to 1/32, of either sign.
+    /// Returns float16 values from 1/64 to 1/32, of either sign.
     fn noise(&mut self, count: usize) -> Vec<u16> {
         let halves = (0..count).map(|_| {
             self.noise = self.noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -119,7 +121,7 @@ impl File {
         self.same(&format!("{name}/bias"), outputs, 0);
     }
 
-    /// A layer with these kinds of attention: of a text to itself, and to what is heard.
+    /// Writes a layer with these kinds of attention: of the text to itself, and of the text to the audio.
     fn layer(&mut self, name: &str, width: usize, attentions: &[&str]) {
         for attention in attentions {
             let outputs: &[usize] = match *attention {
@@ -152,7 +154,7 @@ impl File {
         self.bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
     }
 
-    /// The whole file: version 6, revision 3 of the specification, the tensors, and no aliases.
+    /// Writes the whole file: version 6, revision 3 of the specification, the tensors, and no aliases.
     fn write(self, path: &Path) {
         let mut head = File { noise: 0, count: 0, bytes: 6u32.to_le_bytes().to_vec() };
         head.name("WhisperSpec");

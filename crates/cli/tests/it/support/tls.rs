@@ -1,4 +1,4 @@
-//! A certificate authority of one's own, and the TLS of servers that it vouches for.
+//! A private certificate authority, and TLS for servers whose certificates it signs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-/// An authority that no system knows.
+/// A certificate authority that no system trusts.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -23,18 +23,18 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Its own certificate, as it is given to those who should trust it.
+    /// Returns the authority's own certificate, in the form that clients are given to trust it.
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A certificate signed here, and its key, as a gateway's files hold them.
+    /// Issues a certificate. Returns it and its key, as a gateway's files hold them.
     pub(crate) fn certify(&self, params: CertificateParams) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 
-    /// The TLS of a server with a certificate signed here.
+    /// Returns the TLS acceptor of a server with a certificate of this authority.
     pub(crate) fn server(&self, params: CertificateParams) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
@@ -42,12 +42,12 @@ impl Authority {
     }
 }
 
-/// The certificate of a server of this name.
+/// Returns the certificate parameters of a server with this name.
 pub(crate) fn named(host: &str) -> CertificateParams {
     CertificateParams::new([host.to_owned()]).unwrap()
 }
 
-/// The TLS of a server that vouches for itself.
+/// Returns the TLS acceptor of a server with a self-signed certificate.
 pub(crate) fn self_signed(params: &CertificateParams) -> TlsAcceptor {
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
@@ -65,7 +65,7 @@ fn acceptor(certificate: CertificateDer<'static>, key: &KeyPair) -> TlsAcceptor 
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// TLS in front of a server that has none.
+/// A TLS proxy in front of a server without TLS.
 pub(crate) struct Front {
     pub(crate) port: u16,
     task: JoinHandle<()>,

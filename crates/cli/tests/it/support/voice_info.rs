@@ -2,7 +2,7 @@
 
 use voxline::engine::{Quality, VoiceInfo};
 
-/// A voice of this name and language, with one speaker, at 24 kHz.
+/// Returns the description of a voice with this name and language, with one speaker, at 24 kHz.
 pub(crate) fn voice_info(name: &str, language: &str) -> VoiceInfo {
     VoiceInfo {
         name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! The Whisper that the tests share.
+//! The Whisper model that the tests share.
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,7 @@ use voxline_engines::whisper::Whisper;
 
 use super::models_dir;
 
-/// The model, for one test at a time: what its threads cost would otherwise be counted twice.
+/// Locks the model for one test at a time. Otherwise the cost of its threads would be counted twice.
 pub(crate) fn whisper() -> MutexGuard<'static, Whisper> {
     static WHISPER: LazyLock<Mutex<Whisper>> = LazyLock::new(|| {
         let loaded = Whisper::load(&models_dir().join("whisper-base"));

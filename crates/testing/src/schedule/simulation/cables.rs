@@ -1,4 +1,4 @@
-//! The connections: dials, messages under way, and what goes wrong with them.
+//! The connections of a simulation: dials, messages under way, and faults.
 
 use super::{Event, Simulation, failure, heard};
 use crate::schedule::network::{Connection, Down};
@@ -33,7 +33,7 @@ impl Simulation {
         self.schedule(2 * latency, Event::Dialled(number, answer));
     }
 
-    /// The server will close the connection when its token ends.
+    /// Schedules the server's close of the connection for the end of its token.
     pub(super) fn expire_later(&mut self, number: usize, generation: u64) {
         if let Some(end) = self.tokens.end(generation) {
             self.schedule(end.saturating_sub(self.now), Event::Expires(number, generation));
@@ -61,7 +61,7 @@ impl Simulation {
         self.schedule(at - self.now, Event::Said(number, down));
     }
 
-    /// A message arrives at the client, if that still cares.
+    /// Delivers a message to the client, unless the client has left the connection.
     pub(super) fn deliver(&mut self, number: usize, down: Down) -> Result<(), String> {
         let lost = matches!(down, Down::Lost);
         if self.connections[number].left || self.connections[number].mute && !lost {
@@ -117,15 +117,16 @@ impl Simulation {
         self.tell(input)
     }
 
-    /// The connection that carried the session ends. What was to take over only moves the session where it
-    /// had the session already, and that is why; else it finds a session that was lost.
+    /// Handles the end of the connection that carried the session. A successor connection counts as a move
+    /// only if it already had the session and that was the reason for the end. Otherwise it finds a session
+    /// that was lost.
     pub(super) fn carrier_ends(&mut self, handed_over: bool) {
         for connection in &mut self.connections {
             connection.moving &= handed_over && connection.connected;
         }
     }
 
-    /// The connection's fault strikes.
+    /// Applies the connection's fault.
     pub(super) fn strike(&mut self, number: usize) {
         let connection = &mut self.connections[number];
         let server = connection.server;

@@ -1,4 +1,5 @@
-//! The client's side: the source, the session, the processes it lives in.
+//! The client's side of a simulation: the source, the session, and the processes in which the session
+//! lives.
 
 use super::{Event, Simulation, chunk, said};
 use crate::schedule::plan::{Kill, Step};
@@ -12,7 +13,7 @@ use voxline::session::{Checkpoint, close};
 use voxline::transcript::TranscriptEvent;
 
 impl Simulation {
-    /// Hands the session what the source has.
+    /// Hands the next step of the source to the session.
     pub(super) fn feed(&mut self) -> Result<(), String> {
         let (_, step) = self.plan.source[self.step];
         self.step += 1;
@@ -50,7 +51,7 @@ impl Simulation {
         }
     }
 
-    /// Hands the session what an earlier process had taken from the source.
+    /// Hands the session the audio that an earlier process had taken from the source.
     pub(super) fn feed_backlog(&mut self) -> Result<(), String> {
         while self.core.wants_audio() {
             match self.backlog.pop_front() {
@@ -62,7 +63,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// The client's process dies; another goes on from what is on the disk.
+    /// Kills the client's process. Another process continues from the data on disk.
     pub(super) fn kill(&mut self, kill: Kill) -> Result<(), String> {
         self.kills += 1;
         self.note("killed", kill.lost, 0);
@@ -102,7 +103,7 @@ impl Simulation {
         self.tell(Input::Tick)
     }
 
-    /// Tells the session what happened, does what it asks for, and checks it.
+    /// Passes an input to the session, carries out the session's outputs, and checks the session.
     pub(super) fn tell(&mut self, input: Input) -> Result<(), String> {
         self.core.handle(input, self.now);
         while let Some(output) = self.core.poll_output() {
@@ -184,7 +185,7 @@ impl Simulation {
         let was_broken = std::mem::replace(&mut connection.broken, true);
         let silent = connection.silent_since.is_some();
         if silent || code == close::GOING_AWAY && self.carrier.is_none_or(|carrier| carrier == number) {
-            // A silence has lasted until it is left behind, noticed or not.
+            // A silent connection counts as failing until it is left, noticed or not.
             self.audit.fails(self.now);
         }
         if self.carrier == Some(number) {
@@ -215,14 +216,14 @@ impl Simulation {
         self.inherited + id.0 as usize
     }
 
-    /// A connection of the client's came to this end.
+    /// Records that one of the client's connections ended like this.
     pub(super) fn fails(&mut self, number: usize, recovery: Recovery) {
         self.audit.fails(self.now);
         let only = self.carrier.is_none_or(|carrier| carrier == number);
         if self.carrier == Some(number) {
             self.carrier = None;
         }
-        // The session doesn't end for a second connection while the first runs.
+        // The session does not end because of a second connection while the first one runs.
         if only {
             let refused = recovery == Recovery::RefreshToken;
             self.audit.doomed |= recovery == Recovery::Fatal || refused && self.token_spent;

@@ -10,7 +10,7 @@ use voxline::session::close;
 use voxline::session::protocol::{ClientMessage, ServerMessage};
 
 impl Simulation {
-    /// The server closes a connection, unless that has ended.
+    /// Closes a connection from the server's side, unless it has ended.
     pub(super) fn close(&mut self, number: usize, code: u16) {
         if !std::mem::replace(&mut self.connections[number].broken, true) {
             self.note("server closes", number as u64, code.into());
@@ -18,7 +18,7 @@ impl Simulation {
         }
     }
 
-    /// A message arrives at the server.
+    /// Delivers a message to the server.
     pub(super) fn arrive(&mut self, number: usize, up: &Up) -> Result<(), String> {
         let connection = &mut self.connections[number];
         if connection.broken {
@@ -91,7 +91,7 @@ impl Simulation {
         self.tokens.end(generation).map(|end| end.saturating_sub(self.now))
     }
 
-    /// Lets a server say what is new, and go on with its work.
+    /// Lets a server send its news and continue its work.
     pub(super) fn speak(&mut self, server: usize, ack: bool) {
         let Some(number) = self.servers[server].connection() else { return };
         for message in self.servers[server].news(ack, &mut self.dice) {

@@ -1,4 +1,4 @@
-//! A session's core, the model server, the source in front, and the time all of it takes.
+//! A simulation of a session's state machine, the model server, the source in front, and time.
 
 mod cables;
 mod client;
@@ -21,65 +21,67 @@ use voxline::session::core::{Core, Input};
 use voxline::session::protocol::{ClientMessage, Final, ServerMessage};
 use voxline::session::{Checkpoint, Ended, Failure, FailureKind, close};
 
-/// More steps than any schedule needs that gets anywhere.
+/// Most steps of a schedule. Every schedule that makes progress needs fewer.
 const STEPS: usize = 200_000;
-/// How long a client may wait for an acknowledgement of what has arrived.
+/// Longest time that a client may wait for the acknowledgement of audio that has arrived.
 const ACK_WITHIN: Duration = Duration::from_millis(250);
 
-/// What is going to happen.
+/// A scheduled event.
 #[derive(Debug)]
 enum Event {
     /// The source has its next step ready.
     Source,
-    /// The request for a token is answered, in the process of this number; whether it is granted.
+    /// The token request of the process with this number is answered. `granted` is `true` if a token is
+    /// granted.
     Token { process: usize, newer_than: Option<u64>, granted: bool },
-    /// A dial is answered; `None` is a connection.
+    /// A dial is answered; `None` is success.
     Dialled(usize, Option<Failure>),
     /// A message arrives at the server.
     Heard(usize, Up),
     /// A message arrives at the client.
     Said(usize, Down),
-    /// The utterance at work in the session of this number is recognised, on this server.
+    /// This server has recognised the current utterance of the session with this number.
     Recognised(usize, u64),
-    /// Acknowledgements on this connection are due.
+    /// An acknowledgement on this connection is due.
     AckDue(usize),
-    /// The token of this number ends, which this connection was opened with.
+    /// The token with this number, which this connection uses, ends.
     Expires(usize, u64),
-    /// The server closes the connection, as it said it would.
+    /// The server closes the connection, as it announced.
     Deadline(usize),
     /// The client's process dies.
     Kill(Kill),
 }
 
-/// A schedule being played.
+/// A schedule that is being played.
 pub(super) struct Simulation {
     plan: Plan,
     dice: Dice,
     now: Duration,
     core: Core,
-    /// The service, and the servers that it sends sessions to.
+    /// The configured server, followed by the servers to which it sends sessions.
     servers: Vec<Server>,
     tokens: Tokens,
     audit: Audit,
     agenda: BTreeMap<(Duration, u64), Event>,
     events: u64,
-    /// How many processes the client had before this one, and how many of the connections were theirs.
+    /// Number of earlier processes of the client, and number of connections that were theirs.
     process: usize,
     inherited: usize,
     connections: Vec<Connection>,
-    /// The connection that was last ready, unless it has ended.
+    /// Connection that was last ready, unless it has ended.
     carrier: Option<usize>,
     fetches: usize,
     kills: usize,
-    /// A token was refused since the last `ready`.
+    /// `true` if a token was refused since the last `ready`.
     token_spent: bool,
-    /// The next step of the source, and whether it waits for the session to want it.
+    /// Index of the source's next step, and whether that step waits until the session wants audio.
     step: usize,
     source_waits: bool,
-    /// What a killed process had taken from the source and the present one has not.
+    /// Audio that a killed process had taken from the source and that the present process has not taken
+    /// yet.
     backlog: VecDeque<FrameRange>,
     end_again: bool,
-    /// What is on the disk.
+    /// State on the disk.
     journal: Checkpoint,
     ended: Option<Ended>,
     log: Vec<Happening>,
@@ -114,17 +116,17 @@ impl Simulation {
         }
     }
 
-    /// What was drawn beforehand.
+    /// Returns the plan of the schedule.
     pub(super) fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// How long it took, and all that happened.
+    /// Returns the simulated time and all events.
     pub(super) fn into_story(self) -> (Duration, Vec<Happening>) {
         (self.now, self.log)
     }
 
-    /// Plays it to its end; an error is a breach.
+    /// Plays the schedule to its end. An error is a breach.
     pub(super) fn run(&mut self) -> Result<Ended, String> {
         self.await_source();
         for kill in self.plan.kills.clone() {
@@ -154,7 +156,7 @@ impl Simulation {
                 self.source_waits = false;
                 self.feed()?;
             }
-            // What goes wrong later starts the clock anew.
+            // A later fault starts the clock anew.
             let quiet = self.carrier.is_some_and(|carrier| {
                 let carrier = &self.connections[carrier];
                 carrier.fault == Fault::None || carrier.struck && !carrier.broken
@@ -237,7 +239,7 @@ impl Simulation {
         }
     }
 
-    // Time, and the record of it.
+    // Time, and the record of events.
 
     fn latency(&mut self) -> Duration {
         let most = u64::try_from(self.plan.latency.as_millis()).expect("a few seconds");
@@ -245,7 +247,7 @@ impl Simulation {
     }
 
     fn schedule(&mut self, after: Duration, event: Event) {
-        // The count keeps simultaneous events in the order they were scheduled in.
+        // The event count keeps simultaneous events in the order in which they were scheduled.
         self.events += 1;
         self.agenda.insert((self.now + after, self.events), event);
     }

@@ -1,12 +1,12 @@
-//! Files that cost a demuxer as much as they can: each the worst that was found by reading symphonia 0.6.1,
-//! written by hand from its format's specification.
+//! Files that cost a demuxer as much as they can. Each is the worst that was found by reading symphonia
+//! 0.6.1, written by hand from its format's specification.
 
 use super::super::specimens::{crc, mend_page};
 
-/// A file of about so many bytes.
+/// A generator of a file of about this many bytes.
 pub(super) type Attack = fn(usize) -> Vec<u8>;
 
-/// Container, what lies, and the file.
+/// Container, description of the attack, and generator of the file.
 pub(super) const ATTACKS: [(&str, &str, Attack); 24] = [
     ("isomp4", "stts: 65,536 silent packets behind entries of none", times),
     ("isomp4", "stts: an entry a packet", jitter),
@@ -38,7 +38,7 @@ fn be32(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
-/// Fills a file's size with copies of something.
+/// Returns copies of `part` that fill about this many bytes.
 fn filled(bytes: usize, part: &[u8]) -> Vec<u8> {
     part.repeat(bytes / part.len())
 }
@@ -49,19 +49,19 @@ fn boxed(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
     [&be32(&[content.len() as u32 + 8]), &kind[..], content].concat()
 }
 
-/// 16-bit little-endian PCM at 8 kHz, as QuickTime describes it.
+/// Returns the description of 16-bit little-endian PCM at 8 kHz, in QuickTime's form.
 fn description() -> Vec<u8> {
     let entry = [&[0; 6][..], &[0, 1], &[0; 8], &[0, 1, 0, 16], &[0; 4], &be32(&[8_000 << 16])].concat();
     boxed(b"stsd", &[be32(&[0, 1]), boxed(b"sowt", &entry)].concat())
 }
 
 struct Tables<'a> {
-    /// Durations, as entries.
+    /// Entries of the durations.
     times: &'a [u8],
-    /// Chunks, as entries, and where they are.
+    /// Entries of the chunks, and positions of the chunks.
     chunks: &'a [u8],
     places: &'a [u8],
-    /// The size of all packets, and their number.
+    /// Size of every packet, and number of packets.
     sizes: [u32; 2],
     more: &'a [u8],
     edits: &'a [u8],
@@ -102,13 +102,13 @@ fn plain(times: &[u8]) -> Tables<'_> {
 const ONE_CHUNK: [u8; 12] = [0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 1];
 
 fn times(bytes: usize) -> Vec<u8> {
-    // Entries of no packets, which each packet's time is looked for behind.
+    // Entries of no packets. The search for each packet's time passes them all.
     let times = [filled(bytes - 140_000, &[0; 8]), be32(&[65_536, 1])].concat();
     movie(&track(1, &plain(&times)), &[0; 131_072])
 }
 
 fn jitter(bytes: usize) -> Vec<u8> {
-    // Eight bytes of table and two of audio for each.
+    // Eight bytes of table and two of audio for each packet.
     let count = bytes / 10;
     let times: Vec<u8> = (0..count as u32).flat_map(|at| be32(&[1, 1 + at % 2])).collect();
     let chunk = be32(&[1, count as u32, 1]);
@@ -138,7 +138,8 @@ fn tracks(bytes: usize) -> Vec<u8> {
 }
 
 fn untold(bytes: usize) -> Vec<u8> {
-    // Half of it comments without the one that is looked for, half tracks that have no edit of their own.
+    // Half of the file is comments without the one that is searched for, and half is tracks without an edit
+    // of their own.
     let comment = boxed(b"----", &boxed(b"name", b"\0\0\0\0none"));
     let items = boxed(b"ilst", &filled(bytes / 2, &comment));
     let user = boxed(b"udta", &boxed(b"meta", &[be32(&[0]), items].concat()));
@@ -154,7 +155,7 @@ fn edits(bytes: usize) -> Vec<u8> {
     movie(&track(1, &Tables { edits: &list, ..plain(&times) }), &[0; 65_536])
 }
 
-/// A film in fragments, whose index has no packets.
+/// Returns a fragmented file whose index has no packets.
 fn in_fragments(fragments: &[u8]) -> Vec<u8> {
     let no_packets = Tables { sizes: [1, 0], chunks: &[], places: &[], ..plain(&[]) };
     let defaults = boxed(b"mvex", &boxed(b"trex", &be32(&[0, 1, 1, 1, 2, 0])));
@@ -196,7 +197,7 @@ fn page(flags: u8, serial: u32, number: u32, position: u64, packets: &[&[u8]]) -
     page
 }
 
-/// The headers of a mono stream of Opus.
+/// Returns the headers of a mono Opus stream.
 fn opus_headers(serial: u32) -> Vec<u8> {
     let head = [&b"OpusHead\x01\x01"[..], &[0, 0], &48_000_u32.to_le_bytes(), &[0, 0, 0]].concat();
     let tags = [&b"OpusTags"[..], &[0; 8]].concat();
@@ -214,7 +215,8 @@ fn laces(bytes: usize) -> Vec<u8> {
 }
 
 pub(crate) fn nested_pages(bytes: usize) -> Vec<u8> {
-    // The laces of each page are the headers of those that follow it, and sum up to a page of some 58 KB.
+    // The laces of each page are the headers of the pages that follow it, and sum up to a page of some 58
+    // KB.
     let header = [&b"OggS\0\0"[..], &[0xFF; 20], &[255]].concat();
     let first: &[u8] = &[0xE0];
     [opus_headers(1), page(0, 1, 2, 120, &[first]), filled(bytes, &header)].concat()
@@ -229,7 +231,7 @@ fn chain(bytes: usize) -> Vec<u8> {
     (0..(bytes / size) as u32).flat_map(|serial| one(serial + 1)).collect()
 }
 
-/// Puts the lowest bits of numbers one after another, the lowest first.
+/// Packs the lowest bits of numbers one after another, the lowest first.
 fn packed(fields: &[(u32, u32)]) -> Vec<u8> {
     let mut bytes = vec![0_u8; fields.iter().map(|field| field.1 as usize).sum::<usize>().div_ceil(8)];
     let mut at = 0;
@@ -247,11 +249,11 @@ fn vorbis_identification() -> Vec<u8> {
     [&b"\x01vorbis\0\0\0\0\x01"[..], &rates, &[0x66, 1]].concat()
 }
 
-/// A setup of 256 codebooks, each of 131,072 entries of 31 values in 23 bytes.
+/// Returns a setup of 256 codebooks, each of 131,072 entries of 31 values in 23 bytes.
 fn vorbis_setup() -> Vec<u8> {
     let book = [
         (0x564342, 24),
-        // One more, and symphonia's demuxer panics.
+        // With one more, symphonia's demuxer panics.
         (31, 16),
         (131_072, 24),
         (1, 1),
@@ -291,12 +293,12 @@ fn setups(bytes: usize) -> Vec<u8> {
 
 // RFC 8794, RFC 9559
 
-/// An element, its size in eight bytes.
+/// Returns an element with its size in eight bytes.
 fn element(id: &[u8], content: &[u8]) -> Vec<u8> {
     [id, &(content.len() as u64 | 1 << 56).to_be_bytes(), content].concat()
 }
 
-/// An element of less than 127 bytes.
+/// Returns an element of less than 127 bytes.
 fn short(id: &[u8], content: &[u8]) -> Vec<u8> {
     [id, &[0x80 | u8::try_from(content.len()).unwrap()], content].concat()
 }
@@ -312,7 +314,7 @@ fn matroska(segment: &[u8]) -> Vec<u8> {
     [header, element(&[0x18, 0x53, 0x80, 0x67], segment)].concat()
 }
 
-/// A track of PCM.
+/// Returns a track of PCM.
 fn entry(number: u8) -> Vec<u8> {
     let audio = [short(&[0xB5], &8_000_f32.to_be_bytes()), short(&[0x9F], &[1]), short(&[0x62, 0x64], &[16])];
     let content = [
@@ -325,13 +327,13 @@ fn entry(number: u8) -> Vec<u8> {
     short(&[0xAE], &content.concat())
 }
 
-/// A clock of milliseconds, and who wrote the file.
+/// Returns the information element: a clock of milliseconds, and the program that wrote the file.
 fn info() -> Vec<u8> {
     let scale = short(&[0x2A, 0xD7, 0xB1], &[0x0F, 0x42, 0x40]);
     element(&INFO, &[scale, short(&[0x4D, 0x80], b"a"), short(&[0x57, 0x41], b"a")].concat())
 }
 
-/// Returns what stands before the audio.
+/// Returns the elements before the audio.
 fn start() -> Vec<u8> {
     [info(), element(&TRACKS, &entry(1))].concat()
 }
@@ -351,8 +353,8 @@ fn cues(bytes: usize) -> Vec<u8> {
 }
 
 fn seeks(bytes: usize) -> Vec<u8> {
-    // Half of it seeks, half of it the cues that each of them leads to.
-    // What lies before the place where the first cluster's header ends is not looked at.
+    // Half of the file is seeks, and half is the cues to which each seek leads. Symphonia does not look at
+    // anything before the end of the first cluster's header.
     let block = short(&[0xA3], &[&[0x81, 0, 0, 0x80][..], &[0; 100]].concat());
     let seek = |place: u32| {
         let to = [short(&[0x53, 0xAB], &CUES), short(&[0x53, 0xAC], &place.to_be_bytes())].concat();
@@ -401,13 +403,13 @@ fn mp3_headers(bytes: usize) -> Vec<u8> {
 // RFC 9639
 
 fn flac_headers(bytes: usize) -> Vec<u8> {
-    // Blocks of 192 to 4,096 frames, of no known length, mono, 16 bits, 44.1 kHz.
+    // Blocks of 192 to 4,096 frames, of unknown length, mono, 16 bits, 44.1 kHz.
     let info =
         [&[0, 192, 16, 0, 0, 0, 0, 0, 0, 0, 0x0A, 0xC4, 0x40, 0xF0, 0, 0, 0, 0][..], &[0; 16]].concat();
     let mut file = [&b"fLaC\x80\0\0\x22"[..], &info].concat();
     let mut number = 0_u32;
     while file.len() < bytes {
-        // Of variable size, by the number of the first sample, in three bytes of UTF-8.
+        // Variable block size, with the number of the first sample in three bytes of UTF-8.
         number = number % 60_000 + 1;
         let digits =
             [0xE0 | (number >> 12) as u8, 0x80 | (number >> 6 & 0x3F) as u8, 0x80 | (number & 0x3F) as u8];

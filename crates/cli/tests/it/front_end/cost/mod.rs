@@ -1,5 +1,5 @@
-//! CPU time of files that lie: bounded by their bytes and the audio they yield, whatever their tables say;
-//! and decoding that is cancelled.
+//! CPU time of malicious files: bounded by their bytes and the audio they yield, whatever their tables say.
+//! Cancellation of decoding is tested here too.
 
 pub(crate) mod attacks;
 
@@ -17,32 +17,33 @@ use self::attacks::ATTACKS;
 use super::{SAMPLES, sample};
 use crate::support::allocations::Meter;
 
-/// The limit of a gateway's uploads, as ARCHITECTURE.md states it.
+/// CPU limit of a gateway's uploads, as ARCHITECTURE.md states it.
 pub(crate) const OF_A_GATEWAY: CpuLimit = CpuLimit {
     constant: Duration::from_millis(500),
     per_byte: Duration::from_nanos(100),
     per_sample: Duration::from_nanos(250),
 };
 
-/// What a limit may be exceeded by: the work between two reads, which fetch at most 32 KiB.
+/// Largest excess over a limit: the work between two reads, each of which fetches at most 32 KiB.
 const OVERSHOOT: Duration = Duration::from_millis(250);
 
-/// The most memory that a decoder may take beside the file: so much, and so much for each byte of it.
+/// Most memory that a decoder may take in addition to the file: a constant, and so many bytes for each byte
+/// of the file.
 const MEMORY: usize = 100_000_000;
 const MEMORY_A_BYTE: usize = 16;
 
-/// The size of each file in an ordinary run.
+/// Size of each file in an ordinary run, in bytes.
 const BYTES: usize = 600_000;
 
-/// The CPU time of this thread: the other tests of the run cost nothing here.
+/// Returns the CPU time of this thread: the other tests of the run do not count.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
 }
 
-/// What decoding a file took and gave.
+/// The cost and the yield of decoding a file.
 pub(crate) struct Cost {
     pub(crate) cpu: Duration,
-    /// The most bytes that decoding held at once, without the file.
+    /// Most bytes that decoding held at once, without the file.
     memory: usize,
     samples: u64,
     seconds: f64,
@@ -50,7 +51,7 @@ pub(crate) struct Cost {
 }
 
 pub(crate) fn cost(bytes: Vec<u8>, cpu: Option<CpuLimit>) -> Cost {
-    // For one test: each measures in a thread of its own.
+    // Leaked once for each call: each test measures in a thread of its own.
     let meter: &'static Meter = Box::leak(Box::new(Meter::new()));
     let limits = Limits { cpu, ..Limits::default() };
     let options = Options { sample_rate: Some(16_000), limits, ..Options::default() };
@@ -71,7 +72,7 @@ pub(crate) fn cost(bytes: Vec<u8>, cpu: Option<CpuLimit>) -> Cost {
     Cost { cpu: cpu_time() - before, memory: meter.peak(), samples, seconds, error }
 }
 
-/// Returns what decoding costs on this machine, now: for each byte, and for each sample, of AAC.
+/// Returns the cost of decoding AAC on this machine at this time, for each byte and for each sample.
 fn honest_cost() -> (Duration, Duration) {
     const ROUNDS: u32 = 8;
     let file = fs::read(sample("speech-44k1-stereo-aac.m4a")).unwrap();
@@ -86,13 +87,15 @@ fn bytes() -> Option<usize> {
     std::env::var("VOXLINE_COST_BYTES").ok().and_then(|bytes| bytes.parse().ok())
 }
 
-/// The whole proof gives each file 20 MB, and the limit that a gateway has, and prints what each takes:
+/// The whole proof uses files of 20 MB and the limit of a gateway, and prints the cost of each file:
 ///
 /// ```text
-/// VOXLINE_COST_BYTES=20000000 cargo test -p voxline-cli --test it -- --exact --nocapture front_end::cost::files_that_lie_cost_what_their_bytes_and_audio_may
+/// VOXLINE_COST_BYTES=20000000 cargo test -p voxline-cli --test it -- --exact --nocapture \
+///     front_end::cost::files_that_lie_cost_what_their_bytes_and_audio_may
 /// ```
 ///
-/// A sample of it is so small that the limit must be, too: it is made of what decoding costs here and now.
+/// The files of an ordinary run are so small that the limit must be small too: it is derived from the cost
+/// of decoding on this machine at this time.
 #[test]
 #[allow(clippy::print_stdout, reason = "the table is what a long run is for")]
 fn files_that_lie_cost_what_their_bytes_and_audio_may() {
@@ -129,7 +132,7 @@ fn files_that_lie_cost_what_their_bytes_and_audio_may() {
     assert!(exceeding.is_empty(), "{exceeding:?}");
 }
 
-/// Where symphonia would go through a table for each packet, what it sees is short: no limit is needed.
+/// Symphonia would scan a table for each packet. It sees a short table instead, so no limit is needed.
 #[test]
 fn tables_cost_what_their_bytes_do() {
     let (per_byte, _) = honest_cost();
@@ -160,7 +163,7 @@ fn a_table_of_too_many_packets_is_refused_before_it_takes_memory() {
     let told = refused.error.expect("it is refused").to_string();
     assert_eq!(told, "audio: not supported: a table of 2097153 packets, expected at most 2097152");
     assert!(refused.memory < 1 << 20, "{} bytes", refused.memory);
-    // In a stream the table can't be passed over, and is kept for the reader that follows.
+    // A stream cannot skip the table, so the table is kept for the reader that follows.
     let stream = Source::stream("audio", Cursor::new(packets(1 << 20)));
     let told = Decoder::open(stream, Options::default()).expect_err("it is refused").to_string();
     assert_eq!(told, "audio: not supported: more than 1048576 bytes before the audio of a stream");
@@ -175,7 +178,7 @@ fn samples_are_within_the_limit_of_a_gateway() {
     }
 }
 
-/// A source that sets the flag at one of its reads, and counts those that follow.
+/// A source that sets the flag at one of its reads, and counts the reads from then on.
 struct Cancelling {
     bytes: Cursor<Vec<u8>>,
     reads_before: u64,
@@ -215,7 +218,7 @@ fn decoding_that_is_cancelled_reads_no_further() {
             Ok(())
         };
         let ended: Result<(), DecodeError> = decode();
-        // Others were refused sooner.
+        // Other files were refused sooner.
         if reads_after.load(Relaxed) > 0 {
             assert!(matches!(ended, Err(DecodeError::Cancelled { .. })), "{container}, {name}: {ended:?}");
             assert_eq!(reads_after.load(Relaxed), 1, "{container}, {name}");
