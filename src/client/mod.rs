@@ -33,7 +33,7 @@ use secrecy::SecretString;
 
 pub use self::error::{BuildError, TranscriptError};
 pub use self::live::{LiveAudio, LiveTranscription, SessionEnded};
-pub use self::transcript::{ChannelTranscript, Transcript};
+pub use self::transcript::{ChannelEvent, ChannelTranscript, Transcript};
 pub use self::transcription::Transcription;
 use crate::auth::{Credentials, OAuthClient, TokenProvider, Vault, VaultKey};
 use crate::clock::SystemClock;
@@ -60,7 +60,6 @@ struct Service {
 
 impl Client {
     /// A builder for the service at `endpoint`: `https://host[:port][/prefix]`, or `http` for loopback.
-    #[must_use]
     pub fn builder(endpoint: &str) -> ClientBuilder {
         ClientBuilder {
             endpoint: endpoint.to_owned(),
@@ -73,13 +72,11 @@ impl Client {
     }
 
     /// Transcribes a recording, or a stream that is read from front to back.
-    #[must_use]
     pub fn transcribe(&self, source: Source) -> Transcription {
         Transcription::new(self.service.clone(), source)
     }
 
     /// Transcribes audio that the caller produces, at `sample_rate` frames per second (8,000 to 48,000), mono.
-    #[must_use]
     pub fn live(&self, sample_rate: u32) -> LiveTranscription {
         LiveTranscription::new(self.service.clone(), sample_rate)
     }

@@ -120,6 +120,9 @@ impl Stream for Transcript {
     }
 }
 
+/// An event of a transcript with several channels, and the channel that it is of, counted from 0.
+pub type ChannelEvent = Result<(usize, TranscriptEvent), TranscriptError>;
+
 /// The transcripts of several channels, merged by time: a stream of events, each with its channel, counted from 0. A final
 /// segment is told once no other channel can have an earlier one; partial results are told at once.
 #[derive(Debug)]
@@ -141,7 +144,7 @@ impl ChannelTranscript {
     ///
     /// # Errors
     /// [`TranscriptError`] where a channel's session failed; the other channels go on.
-    pub async fn next(&mut self) -> Option<Result<(usize, TranscriptEvent), TranscriptError>> {
+    pub async fn next(&mut self) -> Option<ChannelEvent> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
@@ -151,11 +154,7 @@ impl ChannelTranscript {
         self.channels.iter().map(Transcript::ledger).collect()
     }
 
-    #[expect(clippy::type_complexity, reason = "what `next` returns, on its way")]
-    fn poll_event(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<(usize, TranscriptEvent), TranscriptError>>> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<ChannelEvent>> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(event)));
@@ -187,7 +186,7 @@ impl ChannelTranscript {
 }
 
 impl Stream for ChannelTranscript {
-    type Item = Result<(usize, TranscriptEvent), TranscriptError>;
+    type Item = ChannelEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_event(cx)

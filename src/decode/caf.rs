@@ -7,8 +7,8 @@ use super::opening::Opening;
 use super::pcm::{HEADER_BYTES_MAX, PcmHeader};
 use crate::audio::{Encoding, PcmFormat};
 
-/// Largest number of packets that a table may name; symphonia keeps 32 bytes for each. This is 13 hours
-/// of AAC and 54 hours of ALAC.
+/// Largest number of packets that a table may name; symphonia keeps 32 bytes for each. The limit is 13
+/// hours of AAC and 54 hours of ALAC.
 const PACKETS_MAX: i64 = 1 << 21;
 
 /// Fails if the packet table (Core Audio Format Specification 1.0, "Packet Table Chunk") names too many

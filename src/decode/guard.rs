@@ -16,7 +16,7 @@ pub fn panic_is_caught() -> bool {
 }
 
 /// Calls a decoder, and returns the message of its panic as an error. After a panic, the caller must not
-/// use again whatever the call touched.
+/// use again the values that the call touched.
 pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let outer = GUARDED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(call));

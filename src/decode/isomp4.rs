@@ -18,8 +18,8 @@ const INDEX_BYTES_MAX: u64 = 64 << 20;
 /// can be decoded is used.
 const TRACKS_MAX: usize = 8;
 
-/// Longest description of a track's codec, in bytes. Those of AAC, ALAC, FLAC and Opus have some hundred
-/// bytes.
+/// Longest description of a track's codec, in bytes. The descriptions of AAC, ALAC, FLAC and Opus have
+/// some hundred bytes.
 const DESCRIPTION_BYTES_MAX: usize = 64 << 10;
 
 /// Largest number of table entries that symphonia may have to walk for the packets of all fragments: a

@@ -20,7 +20,8 @@ pub(super) struct Opening {
     seen: Vec<u8>,
     /// Number of these bytes that were read again.
     at: usize,
-    /// Bytes that stand in for a part of a file, and their position. The file itself is never written.
+    /// Bytes that replace a part of a file, and the position of that part. The file itself is never
+    /// written.
     replaced: Option<(u64, Vec<u8>)>,
 }
 

@@ -26,8 +26,8 @@ const CONCEAL_STEP: usize = 960;
 /// filter that follows.
 const PEAK_MAX: f32 = 8.0;
 
-/// The identification header (RFC 7845 section 5.1). It is also Matroska's CodecPrivate and, in another
-/// byte order, MP4's header.
+/// The identification header (RFC 7845 section 5.1). The same header is Matroska's CodecPrivate and, in
+/// another byte order, MP4's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OpusHead {
     /// Number of output channels.

@@ -68,8 +68,8 @@ pub(super) struct Packets {
     track: AudioTrack,
     /// Properties of the first good packet, which all other packets must share.
     spec: Option<Spec>,
-    /// Number of frames of broken packets. They become silence before the next good packet, so that the
-    /// audio after them keeps its place in time.
+    /// Number of frames of broken packets. These frames become silence before the next good packet, so
+    /// that the audio after them keeps its place in time.
     missing: u64,
     /// Number of packets since the last one that yielded audio, and since the last one that was not
     /// broken.

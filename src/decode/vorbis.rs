@@ -1,9 +1,9 @@
-//! The codebooks of a Vorbis stream (Vorbis I specification, section 3.2.1). Their tables may be a
-//! hundred thousand times as large as their description, so they are measured before the decoder builds
-//! them.
+//! The codebooks of a Vorbis stream (Vorbis I specification, section 3.2.1). The tables of a codebook may
+//! be a hundred thousand times as large as its description, so codebooks are measured before the decoder
+//! builds them.
 
-/// Largest number of values that all codebooks of a stream may unpack to. Those of libvorbis have up to
-/// half a million; this limit takes 16 MB and some 30 ms.
+/// Largest number of values that all codebooks of a stream may unpack to. The codebooks of libvorbis have
+/// up to half a million; this limit takes 16 MB and some 30 ms.
 const VALUES_MAX: u64 = 1 << 22;
 
 /// Longest tables that symphonia accepts; it rejects longer ones.

@@ -1,5 +1,6 @@
 //! The native transport: the resumable protocol on a WebSocket, over TCP or TLS.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -94,6 +95,12 @@ impl WebSocketConnector {
             unreachable(&self.endpoint, &objection(&error).unwrap_or_else(|| error.to_string()))
         })?;
         upgrade(&self.endpoint, stream, token, session).await
+    }
+}
+
+impl fmt::Debug for WebSocketConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WebSocketConnector({})", self.endpoint)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The id of a request, in its answer and in the log, and what the log says of requests: enough to find them by, and no
-//! secret.
+//! Request IDs, in answers and in the log, and the log of requests: requests can be found by their IDs, and
+//! no line holds a secret.
 
 use std::sync::Arc;
 
@@ -40,14 +40,14 @@ async fn every_answer_has_the_id_of_its_request() {
             (status, &"a.B_c-9".parse().unwrap())
         );
         assert_one_id(answer).await;
-        // One that can't be used is replaced by one of ours, as where there is none.
+        // An unusable ID is replaced by one of the gateway's own, as is a missing ID.
         let answer = ask("two words").await.unwrap();
         let ours = answer.headers()["x-request-id"].to_str().unwrap();
         assert!(ours.len() == 32 && ours.bytes().all(|byte| byte.is_ascii_hexdigit()), "{ours}");
         assert_one_id(answer).await;
     }
 
-    // What is answered after work on other threads has one id, too.
+    // Answers that are computed on other threads have one ID too.
     let token = access_token(&server, &http).await;
     for path in ["/asr", "/asr_stream/create_task"] {
         let request = http.post(url(&server, path)).bearer_auth(&token).body(wav(1, 16_000, 16_000));
@@ -59,7 +59,7 @@ async fn every_answer_has_the_id_of_its_request() {
         assert!(assert_one_id(answer).await, "{path}: no qid");
     }
 
-    // The upgrade is an answer, too.
+    // The answer to the upgrade has the ID too.
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "GET /asr_stream/ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: Upgrade\r\n\
@@ -77,8 +77,8 @@ async fn every_answer_has_the_id_of_its_request() {
     server.stop().await;
 }
 
-/// Checks that the id in an answer's body, where it has one, is the id of the request. Returns whether it has
-/// one.
+/// Checks that the ID in an answer's body, if there is one, is the ID of the request. Returns whether the
+/// body has an ID.
 async fn assert_one_id(answer: Response) -> bool {
     let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
     let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default();
@@ -87,7 +87,7 @@ async fn assert_one_id(answer: Response) -> bool {
     qid.is_some()
 }
 
-/// What a session by WebSocket leaves in the log goes by the id of its upgrade.
+/// Runs one session over WebSocket. The log lines of the session have the ID of its upgrade request.
 async fn run_session(endpoint: &Endpoint, token: &str) {
     let tokens = TokenProvider::service(&token.to_owned().into()).unwrap();
     let connector = WebSocketConnector::new(endpoint.clone()).unwrap();
@@ -171,7 +171,7 @@ async fn the_log_in_json_tells_of_requests_by_their_ids_and_has_no_secret() {
         .collect();
     assert_eq!(requests, expected);
 
-    // The audit goes by the same ids, though it is told by other threads.
+    // Audit lines have the same IDs, although other threads write them.
     let audit: Vec<&Value> = told("voxline::audit").iter().map(|line| &line["span"]["id"]).collect();
     assert!(audit.contains(&&json!("mint")) && audit.contains(&&json!("wrong-secret")), "{audit:?}");
     assert_eq!((&session["path"], &session["status"]), (&json!("/asr_stream/ws"), &json!(101)));
@@ -184,7 +184,7 @@ async fn the_log_in_json_tells_of_requests_by_their_ids_and_has_no_secret() {
         of_session.contains(&"session started") && of_session.contains(&"socket ended"),
         "{of_session:?}"
     );
-    // What has no id is of no request.
+    // Lines without an ID belong to no request.
     let ours = lines.iter().filter(|line| line["target"].as_str().unwrap().starts_with("voxline_gateway"));
     let nameless: Vec<&Value> =
         ours.filter(|line| line["span"]["id"].is_null()).map(|line| &line["message"]).collect();

@@ -1,4 +1,5 @@
-//! Wrong tokens and secrets: how many an address may send, and what can be learnt from the time the answer takes.
+//! Limits of failed authentication per client address, and the timing of the answers to wrong tokens and
+//! secrets.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -24,7 +25,7 @@ const SECOND: [u8; 4] = [127, 0, 0, 2];
 /// Time until one failure is forgiven.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(3);
 
-/// A gateway whose clock stands still, so that nothing is forgiven by the way.
+/// Starts a gateway whose clock stands still, so that no failure is forgiven meanwhile.
 async fn server(max_failures: u32) -> (Server, ManualClock) {
     let clock = ManualClock::new(Duration::from_secs(1_700_000_000));
     let options = Options { max_failures, ..Options::default() };
@@ -32,7 +33,7 @@ async fn server(max_failures: u32) -> (Server, ManualClock) {
     (Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await, clock)
 }
 
-/// A client at this address.
+/// Creates a client that connects from this address.
 pub(crate) fn client(address: [u8; 4]) -> Client {
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -43,7 +44,7 @@ pub(crate) fn client(address: [u8; 4]) -> Client {
     client.local_address(IpAddr::from(address)).build().unwrap()
 }
 
-/// Asks for speech. The gateway here has no voice, which it says (400) to who is let in.
+/// Asks for speech. The gateway of these tests has no voice, and answers 400 if the token is accepted.
 async fn speak(server: &Server, http: &Client, token: &str) -> Response {
     http.get(format!("http://{}/tts?text=Hello", server.address)).bearer_auth(token).send().await.unwrap()
 }
@@ -71,10 +72,10 @@ async fn of_ten_thousand_wrong_tokens_a_burst_is_looked_at() {
     let refused = answers.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
     println!("of {TRIES} wrong tokens {looked_at} were looked at");
     assert_eq!(looked_at + refused, TRIES);
-    // Those that were under way together when the last place was taken were all looked at.
+    // Requests that were in flight when the last failure was counted are all checked.
     assert!((BURST..BURST + AT_ONCE).contains(&looked_at), "{looked_at}");
 
-    // The right token is no better there, and as good as ever elsewhere.
+    // The right token is refused from that address too, and is accepted as before from another address.
     let right = token.expose_secret();
     let refused = speak(&server, &attacker, right).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -82,7 +83,7 @@ async fn of_ten_thousand_wrong_tokens_a_burst_is_looked_at() {
     assert_eq!(speak(&server, &other, right).await.status(), StatusCode::BAD_REQUEST);
     clock.advance(retry_after(&refused));
     assert_eq!(speak(&server, &attacker, right).await.status(), StatusCode::BAD_REQUEST);
-    // Who is right takes nothing from what is left.
+    // A valid token uses up none of the remaining failures.
     assert_eq!(speak(&server, &attacker, right).await.status(), StatusCode::BAD_REQUEST);
     assert_eq!(speak(&server, &attacker, "wrong").await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(speak(&server, &attacker, right).await.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -120,9 +121,9 @@ async fn every_way_to_be_wrong_counts() {
     let recording = http.post(url("/asr")).bearer_auth("wrong").body("RIFF");
     assert_eq!(recording.send().await.unwrap().status().as_u16(), 401);
     assert_eq!(wrong("/asr").await.unwrap().status().as_u16(), 429);
-    // Health is asked without a token.
+    // The health check needs no token.
     assert_eq!(http.get(url("/healthz")).send().await.unwrap().status().as_u16(), 200);
-    // A request that can't be understood is no wrong answer to the question who it is.
+    // A malformed request is not a failed authentication.
     clock.advance(FORGIVEN_AFTER);
     assert_eq!(ask(json!([])).await.unwrap().status().as_u16(), 400);
     assert_eq!(ask(right).await.unwrap().status().as_u16(), 200);
@@ -139,14 +140,14 @@ async fn behind_a_proxy_the_limit_can_be_switched_off() {
     server.stop().await;
 }
 
-/// How many pairs are timed.
+/// Number of pairs that are timed.
 const PAIRS: usize = 4_000;
-/// What of a difference is taken for none. Over the quietest of networks it takes thousands of requests to tell this
-/// apart, and an address has twenty.
+/// Largest difference that counts as no difference. Even over the quietest network it takes thousands of
+/// requests to measure such a difference, and an address has twenty.
 const INDISTINGUISHABLE: Duration = Duration::from_nanos(750);
 
-/// By how much the first takes longer than the second, in nanoseconds: the median of many pairs, each timed back to
-/// back, in either order. What else the machine does befalls both alike.
+/// Returns by how many nanoseconds `first` takes longer than `second`: the median of many pairs, each timed
+/// back to back, in alternating order. Other load on the machine affects both alike.
 #[expect(clippy::disallowed_methods, reason = "the time it takes is what is asserted")]
 fn difference(mut first: impl FnMut(usize), mut second: impl FnMut(usize)) -> i64 {
     fn timed(run: &mut dyn FnMut(usize), number: usize) -> i64 {
@@ -196,7 +197,7 @@ fn wrong_and_unknown_take_the_same_time() {
         assert!(difference.abs() < bound, "{name}: {difference} ns");
     }
 
-    // The measure finds what is there: a check of who is known that hashes 16 kilobytes more.
+    // The measurement finds a planted difference: a check that hashes 16 kilobytes more.
     let more = vec![7; 16 * 1024];
     let planted = difference(
         |_| check(&unknown),

@@ -1,4 +1,4 @@
-//! To whom a token is shown: to a service whose certificate is good, under its own name, and to no other.
+//! A token is sent only to a service that has a valid certificate for its own name.
 
 use std::io;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::session::{noise, transcribe};
 use crate::support::server::{Server, endpoint};
 use crate::support::tls::{Authority, Front, named, self_signed};
 
-/// What must not arrive where it doesn't belong.
+/// Secret that must not reach a wrong server.
 const CANARY: &str = "canary-in-a-coal-mine";
 
-/// Everything that sends a secret to a service.
+/// The clients that send a secret to a service.
 struct Clients {
     endpoint: Endpoint,
     oauth: OAuthClient,
@@ -53,14 +53,14 @@ impl Clients {
         }
     }
 
-    /// Asks for a token, as each does; what it came to.
+    /// Requests an access token. Returns the outcome, as the methods below do.
     async fn ask(&self) -> Result<(), AuthError> {
         self.oauth.client_credentials().await.map(drop)
     }
 
     async fn speak(&self) -> Result<(), SpeechError> {
         let client = SpeechClient::new(self.http.clone(), self.endpoint.clone(), &self.tokens);
-        // The servers here answer once.
+        // The servers of these tests answer once.
         let options = SpeechOptions { attempts: 1, ..SpeechOptions::default() };
         client.speak("Hello.", &options).next().await.map_or(Ok(()), |first| first.map(drop))
     }
@@ -71,27 +71,28 @@ impl Clients {
     }
 }
 
-/// The head of one request, of which nothing is answered.
+/// Reads the head of one request, and answers nothing.
 async fn head(mut socket: impl AsyncRead + Unpin) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") && socket.read_buf(&mut head).await? > 0 {}
     Ok(String::from_utf8(head).unwrap())
 }
 
-/// What comes through TLS on the next connection.
+/// Accepts the next connection and returns the request head that arrives through TLS.
 async fn hear(listener: &TcpListener, tls: &TlsAcceptor) -> io::Result<String> {
     let (tcp, _) = listener.accept().await?;
     head(tls.accept(tcp).await?).await
 }
 
-/// A place for a server's name and address.
+/// Binds a listener. Returns it with its endpoint by name.
 async fn listen() -> (TcpListener, Endpoint) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener, format!("https://localhost:{port}").parse().unwrap())
 }
 
-/// Has every client call a server with this certificate: each refuses it for this reason, and says nothing to it.
+/// Lets every client call a server with this certificate. Each must refuse the certificate for this reason,
+/// and send nothing.
 async fn assert_refused(tls: TlsAcceptor, trust: &Trust, reason: &str) {
     let (listener, endpoint) = listen().await;
     let clients = Clients::of(endpoint.clone(), trust);
@@ -132,7 +133,7 @@ async fn a_bad_certificate_is_refused_before_a_token_is_sent() {
     let unknown = "certificate is from an unknown issuer";
     assert_refused(theirs.server(named("localhost")), &trust, unknown).await;
     assert_refused(self_signed(&named("localhost")), &trust, unknown).await;
-    // One that says it is its own authority.
+    // A certificate that claims to be its own authority.
     let mut proud = named("localhost");
     proud.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     assert_refused(
@@ -141,7 +142,7 @@ async fn a_bad_certificate_is_refused_before_a_token_is_sent() {
         "certificate is not accepted: Other(OtherError(CaUsedAsEndEntity))",
     )
     .await;
-    // What our authority signed is nothing to who was not told of it.
+    // A certificate of our authority is refused by a client that does not trust that authority.
     assert_refused(ours.server(named("localhost")), &Trust::system().unwrap(), unknown).await;
 }
 
@@ -194,7 +195,7 @@ fn a_file_of_certificates_that_is_no_use_is_told_as_such() {
     assert_eq!(told("text", "no certificate at all"), "holds no certificate, PEM was expected");
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     assert_eq!(told("key", &key), "holds no certificate, PEM was expected");
-    // The second is cut in the middle.
+    // The second certificate is cut in the middle.
     assert_eq!(told("cut", &format!("{pem}{}", &pem[..pem.len() / 2])), "certificate 2 is damaged");
     let inside = pem.replace(&pem[40..60], "AAAAAAAAAAAAAAAAAAAA");
     assert_eq!(told("changed", &inside), "certificate 1 is damaged");
@@ -220,7 +221,7 @@ async fn the_program_trusts_whom_it_is_told_to() {
 
     let trusting = run(&["--ca-file", path(&ca)]);
     assert_eq!(trusting.status.code(), Some(0), "{}", text(&trusting.stderr));
-    // As well by environment and file.
+    // The environment and the configuration file set it as well.
     let mut by_environment = place.command(&[&command[..], &at].concat());
     let by_environment = by_environment.env("VOXLINE_CA_FILE", &ca).output().unwrap();
     assert_eq!(by_environment.status.code(), Some(0), "{}", text(&by_environment.stderr));
@@ -237,7 +238,7 @@ async fn the_program_trusts_whom_it_is_told_to() {
     server.stop().await;
 }
 
-/// Answers one request by sending the client to `location`.
+/// Answers one request with a redirect to `location`. Returns the request.
 async fn redirect(mut socket: impl AsyncRead + AsyncWrite + Unpin, location: &str) -> String {
     let request = head(&mut socket).await.unwrap();
     let answer = format!(
@@ -248,7 +249,7 @@ async fn redirect(mut socket: impl AsyncRead + AsyncWrite + Unpin, location: &st
     request
 }
 
-/// Whether somebody has called. A client that has its answer has made all the connections it is going to make.
+/// Returns whether a client has connected. A client that has its answer makes no further connections.
 fn was_called(listener: &std::net::TcpListener) -> bool {
     listener.set_nonblocking(true).unwrap();
     listener.accept().is_ok()
@@ -269,7 +270,7 @@ async fn a_token_is_not_sent_on_to_another_origin() {
     assert_eq!(connected.unwrap_err().recovery, Recovery::Fatal);
     assert!(!was_called(&elsewhere));
 
-    // From https to http neither, whatever the host.
+    // A redirect from https to http is not followed either, whatever the host.
     let (ours, (listener, endpoint)) = (Authority::new("ours"), listen().await);
     let (clients, tls) = (Clients::of(endpoint, &trust(&ours)), ours.server(named("localhost")));
     let downgrade = location.replace("127.0.0.1", "localhost");

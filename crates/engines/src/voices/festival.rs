@@ -14,22 +14,26 @@ use crate::program::{Limits, Processes, Program, ProgramError, WarmProgram};
 use crate::voices::clamped_tempo;
 use voxline::engine::{EngineError, Quality, Voice, VoiceInfo};
 
-/// festival takes about 0.02 s for a second of speech, and 0.7 s to start; a sentence is up to 20 s.
+/// The program. festival takes about 0.02 s for a second of speech, and 0.7 s to start; a sentence is up
+/// to 20 s.
 const FESTIVAL: Program =
     Program { name: "festival", packages: "festival festvox-ru", deadline: Duration::from_secs(30) };
 
-/// Each holds the whole voice: half a gigabyte. One speaks forty times as fast as a person.
+/// Largest number of processes. Each holds the whole voice, half a gigabyte, and speaks forty times as
+/// fast as a person.
 const PROCESSES: usize = 2;
 
-/// A process grows by a third of a megabyte with each sentence.
+/// Number of answers of a process before it is replaced, since it grows by a third of a megabyte with
+/// each sentence.
 const ANSWERS: usize = 300;
 
-/// It was seen with 512 MB at first, 100 MB more after so many answers, and 0.8 s of CPU time for an answer
-/// at most.
+/// Limits of a process. A process was seen with 512 MB at first, 100 MB more after so many answers, and
+/// 0.8 s of CPU time for an answer at most.
 const LIMITS: Limits = Limits { cpu_seconds: 600, memory: 2 << 30 };
 
-/// What festival is told first: what `text2wave` does for a file, as a function of two paths that says when it is done.
-/// festival reads this and the paths as Lisp; a text is in a file, and never gets in there.
+/// First input of festival: the work of `text2wave` for one file, as a function of two paths that reports
+/// when it is done. festival reads this and the paths as Lisp; the text is in a file, and is never read
+/// as Lisp.
 const GREETING: &str = r#"
 (gc-status nil)
 (voice_msu_ru_nsh_clunits)
@@ -54,24 +58,26 @@ const GREETING: &str = r#"
 "#;
 const DONE: &str = "voxline: done";
 
-/// The two files, in the directory where festival runs, and what it is told about them.
+/// The two files in festival's working directory, and the command for them.
 const TEXT: &str = "text";
 const SPEECH: &str = "speech";
 const SPEAK: &str = "(voxline_speak \"text\" \"speech\")\n";
 
-/// How loud it is by itself, measured over the sentences of `tests/it/data`, in LUFS.
+/// Loudness of the voice without gain, measured over the sentences of `tests/it/data`, in LUFS.
 const LOUDNESS: f64 = -18.1;
 
-/// The rate of the voice's recordings, in Hz.
+/// Rate of the voice's recordings, in Hz.
 const RATE: u32 = 16_000;
 
-/// Where Debian's festvox-ru puts the voice. Asking festival itself takes half a second, too long for a list.
+/// Directory of the voice in Debian's festvox-ru. Asking festival itself takes half a second, too long
+/// for a list.
 const VOICE_DIRECTORY: &str = "/usr/share/festival/voices/russian/msu_ru_nsh_clunits";
 
-/// What to tell users who lack it.
+/// Command that installs the program and the voice, shown to users who lack them.
 pub(super) const BRINGS: &str = "apt-get install festival festvox-ru";
 
-/// `festival-ru`: one male voice made of recorded units. Clear, with audible joints.
+/// The voice `festival-ru`: one male voice made of recorded units. The voice is clear, with audible
+/// joints.
 #[derive(Debug)]
 pub struct FestivalVoice {
     info: VoiceInfo,
@@ -79,7 +85,8 @@ pub struct FestivalVoice {
 }
 
 impl FestivalVoice {
-    /// The Russian voice. festival starts with the first sentence, and runs for as long as this lives.
+    /// Creates the Russian voice. festival starts with the first sentence, and runs until the voice is
+    /// dropped.
     #[must_use]
     pub fn russian() -> FestivalVoice {
         let info = VoiceInfo {
@@ -103,8 +110,8 @@ impl FestivalVoice {
         FestivalVoice { info, festival }
     }
 
-    /// Returns what festival says to a text that is broken up. `None` where it made no file: its rules
-    /// couldn't read the text, or the voice is missing.
+    /// Returns the samples for a text that has been broken up by [`safe_text`]; `None` if festival made
+    /// no file, because its rules could not read the text, or the voice is missing.
     pub(super) fn utter(&self, text: &str) -> Result<Option<Vec<i16>>, ProgramError> {
         let text = readable(text);
         if text.is_empty() {
@@ -139,14 +146,14 @@ impl Voice for FestivalVoice {
         let mut samples = match said.map_err(|error| refused(&error.to_string()))? {
             Some(Some(samples)) => samples,
             Some(None) => return Err(refused(&format!("said nothing; is the voice there? {BRINGS}"))),
-            // A text that it could not be given is left out.
+            // A text that no form of the program could take is left out.
             None => return Ok(()),
         };
         if samples.is_empty() {
             return Ok(());
         }
         Gain::of(LOUDNESS).apply(&mut samples);
-        // Recorded units have the length they have: festival's Duration_Stretch does nothing to them.
+        // Recorded units have fixed lengths: festival's Duration_Stretch has no effect on them.
         let _ = take(&stretched(&samples, RATE, clamped_tempo(tempo)));
         Ok(())
     }
@@ -156,16 +163,16 @@ fn refused(reason: &str) -> EngineError {
     EngineError::Program { program: FESTIVAL.name.to_owned(), reason: reason.to_owned() }
 }
 
-/// Whether the program and the voice are there.
+/// Returns whether the program and the voice are installed.
 pub(super) fn is_installed() -> bool {
     Path::new(VOICE_DIRECTORY).is_dir() && FESTIVAL.run(&["--version"], b"").is_ok()
 }
 
-/// The text as far as festvox-ru can read it, UTF-8; empty where nothing is left.
+/// Returns the part of the text that festvox-ru can read, in UTF-8; empty if nothing is left.
 ///
-/// Its letter rules know the Russian and Latin alphabets, digits, and a mark that stands right behind a word and
-/// before white space. At anything else they give up on the whole utterance without a word, so signs are
-/// spelt out and the rest becomes a space.
+/// The letter rules of festvox-ru know the Russian and Latin alphabets, digits, and a mark directly after
+/// a word and before white space. On any other character the rules silently give up the whole utterance,
+/// so signs are spelt out and the rest becomes spaces.
 fn readable(text: &str) -> String {
     let mut readable = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -207,12 +214,12 @@ fn after_digit(text: &str) -> bool {
     text.ends_with(|c: char| c.is_ascii_digit())
 }
 
-/// What festvox-ru has rules for, within words.
+/// Returns whether festvox-ru has rules for a character within words.
 fn is_letter(c: char) -> bool {
     matches!(c, 'а'..='я' | 'А'..='Я' | 'ё' | 'Ё') || c.is_ascii_alphanumeric()
 }
 
-/// Signs and neighbouring alphabets in words and letters it can read.
+/// Returns the words for a sign; empty for any other character.
 fn spelt(c: char) -> &'static str {
     match c {
         '%' => "процентов",
@@ -252,7 +259,7 @@ mod tests {
 
     #[test]
     fn nothing_else_gets_through_in_any_order() {
-        // Every text of four of these signs: each of its kinds, and what its rules choke on.
+        // Every text of four of these signs: one of each kind, and those that the rules fail on.
         let signs = ['я', 'z', '7', ' ', '.', ',', '-', '—', '«', '%', '\n', '😀'];
         for number in 0..signs.len().pow(4) {
             let text: String =

@@ -1,4 +1,4 @@
-//! Piper voices found on the disk, which load when they speak first.
+//! Piper voices found on the disk, which are loaded when they first speak.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::PiperVoice;
 use voxline::engine::{EngineError, Voice, VoiceInfo};
 
-/// What the directory of a Piper voice starts with, in the directory of models.
+/// Prefix of the name of a Piper voice's directory, in the directory of models.
 const PIPER_PREFIX: &str = "piper-";
 
-/// The Piper voices under `models`, in the order of their directories' names. A directory whose small file can't be
-/// read is left out here; `models verify` says what is wrong with it.
+/// Returns the Piper voices under `models`, in the order of their directories' names. A directory whose
+/// settings file cannot be read is left out here; `models verify` reports the fault.
 pub(super) fn piper_voices(models: &Path) -> Vec<Arc<LazyPiper>> {
     let Ok(entries) = fs::read_dir(models) else { return Vec::new() };
     let mut directories: Vec<PathBuf> = entries
@@ -33,14 +33,15 @@ pub(super) fn piper_voices(models: &Path) -> Vec<Arc<LazyPiper>> {
         .collect()
 }
 
-/// A Piper voice that is loaded by the first who speaks with it; a speaker of it shares what is loaded.
+/// A Piper voice that is loaded on first use. A speaker of the voice shares the loaded network.
 pub(super) struct LazyPiper {
     info: VoiceInfo,
     speaker: Option<String>,
     network: Arc<LazyNetwork>,
 }
 
-/// A load that fails is tried again the next time: the file may have come meanwhile.
+/// A network that is loaded on first use. A failed load is tried again the next time, since the file may
+/// have arrived meanwhile.
 struct LazyNetwork {
     directory: PathBuf,
     loaded: Mutex<Option<Arc<PiperVoice>>>,
@@ -48,7 +49,7 @@ struct LazyNetwork {
 
 impl LazyNetwork {
     fn voice(&self) -> Result<Arc<PiperVoice>, EngineError> {
-        // The lock is held while loading, so that two first speakers don't load it twice.
+        // The lock is held while loading, so that two concurrent first uses do not load the voice twice.
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(voice) = loaded.as_ref() {
             return Ok(Arc::clone(voice));

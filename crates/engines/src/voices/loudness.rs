@@ -1,38 +1,41 @@
-//! All voices equally loud: a constant gain for each, so that no sentence is louder than the one before.
+//! Equal loudness of all voices: a constant gain for each voice, so that consecutive sentences are
+//! equally loud.
 //!
-//! The measure is integrated loudness by ITU-R BS.1770-4, which weighs what the ear hears and passes over pauses.
+//! The measure is integrated loudness by ITU-R BS.1770-4, which weights by hearing and ignores pauses.
 
 use ebur128::{EbuR128, Mode};
 
 use voxline::audio::sample;
 
-/// How loud speech is made, in LUFS: what broadcasters agreed on (EBU R 128). Peaks of speech are some 22 dB above, just
-/// below full scale.
+/// Loudness of the output, in LUFS: the broadcasters' standard (EBU R 128). Peaks of speech are some 22
+/// dB above it, just below full scale.
 pub(super) const TARGET: f64 = -23.0;
 
-/// Up to here samples are only scaled. Higher ones bend towards full scale, and are never cut off.
+/// Level up to which samples are only scaled. Higher samples bend towards full scale, and are never
+/// clipped.
 const KNEE: f32 = 0.8;
 
-/// What a voice's samples are multiplied by.
+/// Factor that a voice's samples are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Gain(f32);
 
 impl Gain {
-    /// That of a voice whose loudness, in LUFS, is known. What can't be measured stays as it is.
+    /// Returns the gain of a voice of known loudness, in LUFS. A loudness that could not be measured
+    /// gives a gain of 1.
     pub(super) fn of(loudness: f64) -> Gain {
-        // Twenty decibels raise any voice; more would raise the noise of one that says nothing.
+        // Twenty decibels are enough for any voice; more would raise the noise of a silent one.
         let gain = (TARGET - loudness).clamp(-20.0, 20.0);
         Gain(if loudness.is_finite() { 10f64.powf(gain / 20.0) as f32 } else { 1.0 })
     }
 
-    /// Applied to 16-bit samples.
+    /// Applies the gain to 16-bit samples.
     pub(super) fn apply(self, samples: &mut [i16]) {
         for value in samples {
             *value = sample::to_s16(self.raised(sample::to_f32(*value)));
         }
     }
 
-    /// Applied to what becomes 16-bit samples.
+    /// Applies the gain and converts to 16-bit samples.
     pub(super) fn to_pcm(self, samples: &[f32]) -> Vec<i16> {
         samples.iter().map(|&value| sample::to_s16(self.raised(value))).collect()
     }
@@ -49,7 +52,7 @@ impl Gain {
     }
 }
 
-/// The loudness of mono samples, in LUFS; minus infinity where there is nothing to hear.
+/// Returns the loudness of mono samples, in LUFS; minus infinity for silence.
 pub(super) fn loudness(samples: &[f32], rate: u32) -> f64 {
     let measure = || -> Result<f64, ebur128::Error> {
         let mut meter = EbuR128::new(1, rate, Mode::I)?;

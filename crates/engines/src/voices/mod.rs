@@ -1,4 +1,4 @@
-//! The voices at hand, and which of them speaks.
+//! The available voices, and their discovery.
 
 mod espeak;
 mod festival;
@@ -22,11 +22,11 @@ pub use self::espeak::EspeakVoice;
 pub use self::festival::FestivalVoice;
 pub use self::piper::PiperVoice;
 
-/// The English voice that is told to be missing where it is.
+/// Name of the English voice that is reported as missing if it is not installed.
 const ENGLISH: &str = "joe";
 
-/// Looks for Piper voices in the `piper-*` directories under `models`, and for the programs espeak-ng and
-/// festival. Nothing is loaded yet: a Piper voice loads when it speaks first.
+/// Finds Piper voices in the `piper-*` directories under `models`, and the programs espeak-ng and
+/// festival. Nothing is loaded yet: a Piper voice is loaded when it first speaks.
 ///
 /// Runs both programs once, and so blocks for some milliseconds.
 #[must_use]
@@ -56,7 +56,7 @@ pub fn discover(models: &Path) -> Voices {
     found
 }
 
-/// A tempo within [`TEMPOS`]; 1 for what is no number.
+/// Returns a tempo within [`TEMPOS`]; 1 for NaN.
 fn clamped_tempo(tempo: f32) -> f32 {
     if tempo.is_nan() { 1.0 } else { tempo.clamp(*TEMPOS.start(), *TEMPOS.end()) }
 }

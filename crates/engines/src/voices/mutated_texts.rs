@@ -1,6 +1,7 @@
-//! Mutated texts, of which none ends an external program: the whole way there but for what contains a crash.
+//! Mutated texts, none of which may end an external program. The texts take the whole path except for the
+//! containment of crashes.
 //!
-//! `VOXLINE_TEXTS` is how many texts each program gets. A hundred thousand, which take hours:
+//! `VOXLINE_TEXTS` is the number of texts for each program. A run of a hundred thousand takes hours:
 //!
 //! ```sh
 //! VOXLINE_TEXTS=100000 cargo test -p voxline-engines --lib -- --nocapture mutated_texts
@@ -17,8 +18,8 @@ use super::{EspeakVoice, FestivalVoice};
 use crate::program::ProgramError;
 use voxline_support::random::Random;
 
-/// Alphabets to mutate with: what people write, what programs stumble over, and what belongs to no language
-/// here.
+/// Alphabets to mutate with: ordinary text, characters that programs stumble over, and characters of
+/// other languages.
 const ALPHABETS: &[&str] = &[
     "abcdefghijklmnopqrstuvwxyz",
     "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
@@ -60,10 +61,11 @@ const WORDS: &[&str] = &[
     "XIV",
 ];
 
-/// How often a text that was late is asked again, by itself, before it counts as one that hangs the program.
+/// Number of times that a late text is asked again, by itself, before it counts as one that hangs the
+/// program.
 const TRIES: usize = 3;
 
-/// A text of up to 300 characters, longer than any sentence that a voice gets.
+/// Returns a text of up to 300 characters, longer than any sentence that a voice gets.
 fn text(random: &mut Random) -> String {
     let mut below = |bound: usize| (random.next() % bound as u64) as usize;
     let characters = |alphabet: usize| ALPHABETS[alphabet].chars().collect::<Vec<_>>();
@@ -90,7 +92,8 @@ fn text(random: &mut Random) -> String {
     text.chars().take(length).collect()
 }
 
-/// Gives each text of this run to `ask`, on two threads, and prints how many were asked of `program`.
+/// Passes each text of this run to `ask`, on two threads, and prints the number of texts that `program`
+/// was asked.
 #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "the knobs, and the figures")]
 fn none_ends(
     program: &str,
@@ -102,7 +105,7 @@ fn none_ends(
     let (texts, seed): (u64, u64) =
         (knob("VOXLINE_TEXTS").unwrap_or(sample), knob("VOXLINE_SEED").unwrap_or(1));
     println!("replay: VOXLINE_SEED={seed}; text n has the seed VOXLINE_SEED + n");
-    // What was found to end espeak-ng.
+    // Texts that were found to end espeak-ng.
     for unit in ["A.", "Я.", ".э", "a.\u{303}."] {
         ask(&broken_up(&unit.repeat(100)))
             .unwrap_or_else(|error| panic!("{program}, {unit:?} 100 times: {error}"));
@@ -132,7 +135,7 @@ fn none_ends(
         scope.spawn(work);
     });
     let late = late.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // A machine with other work may be late with any text; one that hangs the program is late each time.
+    // A busy machine may be late with any text; a text that hangs the program is late each time.
     for number in &late {
         assert!((0..TRIES).any(|_| is_answered(*number)), "{program}, VOXLINE_SEED={}: hangs", seed + number);
     }
@@ -152,7 +155,7 @@ fn espeak_pronounces_all() {
 #[test]
 fn espeak_speaks_all() {
     for (voice, language) in [(EspeakVoice::english(), "en"), (EspeakVoice::russian(), "ru")] {
-        // The fastest, which is the least to synthesise.
+        // The fastest speed, which is the least to synthesise.
         none_ends(&format!("espeak-ng, {language}"), 10, language, |text| voice.utter(text, "450").map(drop));
     }
 }

@@ -1,21 +1,23 @@
-//! The little of an ONNX file that its runtime neither shows nor lets us set.
+//! The parts of an ONNX file that its runtime neither exposes nor lets the caller set.
 //!
-//! rten draws other noise in each run and has no option for a seed, but heeds the attribute `seed` of the operators that
-//! draw it (ONNX, RandomNormalLike), which no Piper voice sets. It names values but not operators, and where the vocoder
-//! begins only its first operator's name tells. Field numbers are those of `onnx.proto`.
+//! rten draws new noise in each run and has no option for a seed, but it heeds the attribute `seed` of
+//! the operators that draw noise (ONNX, RandomNormalLike), which no Piper voice sets. rten names values
+//! but not operators, and only the name of the vocoder's first operator shows where the vocoder begins.
+//! Field numbers are those of `onnx.proto`.
 
 use std::ops::Range;
 
-/// `ModelProto.graph`, `GraphProto.node`.
+/// Field numbers of `ModelProto.graph` and `GraphProto.node`.
 const GRAPH: u64 = 7;
 const NODE: u64 = 1;
-/// Of `NodeProto`.
+/// Field numbers of `NodeProto`.
 const INPUT: u64 = 1;
 const NAME: u64 = 3;
 const OPERATOR: u64 = 4;
 const ATTRIBUTE: u64 = 5;
 
-/// `model` with a seed for each operator that draws random numbers: the first has 1, the second 2, and so on.
+/// Returns `model` with a seed for each operator that draws random numbers: 1 for the first, 2 for the
+/// second, and so on.
 pub(super) fn seeded(model: &[u8]) -> Result<Vec<u8>, String> {
     let mut seeded = Vec::with_capacity(model.len() + 256);
     for field in Fields::of(model) {
@@ -29,7 +31,8 @@ pub(super) fn seeded(model: &[u8]) -> Result<Vec<u8>, String> {
     Ok(seeded)
 }
 
-/// A network is tens of megabytes, so its graph is looked at first, and copied once.
+/// Writes the graph with its seeds. A network is tens of megabytes, so the graph is scanned first, and
+/// copied once.
 fn write_graph(seeded: &mut Vec<u8>, graph: &[u8]) -> Result<(), String> {
     let (mut parts, mut from, mut at, mut seed) = (Vec::new(), 0, 0, 0.0);
     for part in Fields::of(graph) {
@@ -53,7 +56,7 @@ fn write_graph(seeded: &mut Vec<u8>, graph: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The first input of the operator called `name`.
+/// Returns the first input of the operator called `name`.
 pub(super) fn first_input(model: &[u8], name: &str) -> Result<Option<String>, String> {
     for field in Fields::of(model) {
         let field = field?;
@@ -70,10 +73,10 @@ pub(super) fn first_input(model: &[u8], name: &str) -> Result<Option<String>, St
     Ok(None)
 }
 
-/// What is looked at of a `NodeProto`.
+/// The fields of a `NodeProto` that are needed.
 #[derive(Default)]
 struct Node<'a> {
-    /// The first.
+    /// The first input.
     input: &'a [u8],
     name: &'a [u8],
     operator: &'a [u8],
@@ -95,12 +98,12 @@ impl Node<'_> {
     }
 }
 
-/// `AttributeProto { name: "seed", f: seed, type: FLOAT }`.
+/// Returns `AttributeProto { name: "seed", f: seed, type: FLOAT }`.
 fn seed_attribute(seed: f32) -> Vec<u8> {
     [b"\x0a\x04seed\x15".as_slice(), &seed.to_le_bytes(), b"\xa0\x01\x01"].concat()
 }
 
-/// A field of bytes.
+/// Returns a length-delimited field.
 fn message(number: u64, held: &[u8]) -> Vec<u8> {
     let mut field = Vec::with_capacity(held.len() + 12);
     write_header(&mut field, number, held.len());
@@ -108,7 +111,7 @@ fn message(number: u64, held: &[u8]) -> Vec<u8> {
     field
 }
 
-/// What stands before so many bytes.
+/// Writes the header of a length-delimited field of `length` bytes.
 fn write_header(bytes: &mut Vec<u8>, number: u64, length: usize) {
     write_varint(bytes, number << 3 | 2);
     write_varint(bytes, length as u64);
@@ -122,16 +125,17 @@ fn write_varint(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-/// A field of a message in protocol buffers.
+/// A field of a protocol buffers message.
 struct Field<'a> {
     number: u64,
-    /// With its number and length.
+    /// The field with its number and length.
     whole: &'a [u8],
-    /// What it holds, where that is bytes; else empty.
+    /// Content of a length-delimited field; empty for other types.
     held: &'a [u8],
 }
 
-/// The fields of a message, in order; the last is an error where they end too soon.
+/// Iterator over the fields of a message, in order. If the message is cut short, the last item is an
+/// error.
 struct Fields<'a> {
     rest: &'a [u8],
 }
@@ -159,7 +163,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// The number of the first field in `bytes`, where what it holds lies, and its length in all.
+/// Returns the number of the first field in `bytes`, the range of its content, and its total length.
 fn measure(bytes: &[u8]) -> Option<(u64, Range<usize>, usize)> {
     let (key, at) = read_varint(bytes, 0)?;
     let (held, end) = match key & 7 {
@@ -178,7 +182,7 @@ fn measure(bytes: &[u8]) -> Option<(u64, Range<usize>, usize)> {
 
 fn read_varint(bytes: &[u8], from: usize) -> Option<(u64, usize)> {
     let mut value = 0u64;
-    // Seven bits a byte: ten bytes hold 64 bits.
+    // Seven bits per byte: ten bytes hold 64 bits.
     for (index, &byte) in bytes.get(from..)?.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * index);
         if byte < 0x80 {
@@ -205,7 +209,7 @@ mod tests {
     fn model() -> Vec<u8> {
         let nodes = [node("/a", "RandomNormalLike"), node("/b", "Conv"), node("/c", "RandomUniform")];
         let graph: Vec<u8> = nodes.iter().flat_map(|node| message(NODE, node)).collect();
-        // A field of each kind around them, and a graph longer than 127 bytes.
+        // A field of each type around the nodes, and a graph longer than 127 bytes.
         let padding = message(9, &[7; 200]);
         [
             b"\x08\x96\x01".as_slice(),

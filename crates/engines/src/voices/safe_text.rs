@@ -1,25 +1,27 @@
-//! Text on its way to external programs: broken up as none of them is known to crash, and made plainer where
-//! one does.
+//! Preparation of text for external programs: broken up so that no program is known to crash on it, and
+//! simplified if one does.
 //!
-//! espeak-ng 1.51 smashes its stack at words of some 170 bytes if there are dots between their letters, `A.`
-//! 85 times for one, and takes words that begin with a dot for parts of the word before. Mutated texts
-//! (`mutated_texts`) found no other way to end it, nor any to end festival.
+//! espeak-ng 1.51 smashes its stack at words of some 170 bytes with dots between their letters, for
+//! example `A.` 85 times, and takes words that begin with a dot for parts of the word before. Mutated
+//! texts (`mutated_texts`) found no other way to end it, nor any to end festival.
 
 use crate::program::ProgramError;
 
-/// The longest word, in bytes: half of the 160 that espeak-ng has room for (`N_WORD_BYTES`). Russian words of
-/// forty letters are as long.
+/// Longest word, in bytes: half of the 160 that espeak-ng has room for (`N_WORD_BYTES`). Russian words of
+/// forty letters are that long.
 const MAX_WORD: usize = 80;
 
-/// The most dots inside of a word: `www.example.co.uk/a.html` has four. A word with more is read without any.
+/// Largest number of dots inside a word: `www.example.co.uk/a.html` has four. A word with more is read
+/// without any.
 const MAX_DOTS: usize = 4;
 
-/// The most marks that are kept where a word ends: three dots are an ellipsis, and more say nothing else.
+/// Largest number of dots that are kept at the end of a word: three dots are an ellipsis, and more add
+/// nothing.
 const MAX_END_DOTS: usize = 3;
 
-/// Asks a program about a text that is broken up. Where that crashes the program, asks about its letters and
-/// digits alone; where that does, too, gives up the text, and returns `None`. The log says so, without the
-/// text.
+/// Asks a program about a text that is broken up. If the program crashes, asks about the letters and
+/// digits alone; if that crashes it too, gives up the text, and returns `None`. The crash is logged
+/// without the text.
 pub(super) fn ask<T>(
     program: &'static str,
     text: &str,
@@ -37,20 +39,21 @@ pub(super) fn ask<T>(
     Ok(None)
 }
 
-/// `text` without control characters, and without the dots and the long words that end programs: nothing is
-/// left out but marks.
+/// Returns `text` without control characters, and without the dots and the long words that end programs.
+/// Only marks are left out.
 pub(super) fn broken_up(text: &str) -> String {
     let text = text.replace(char::is_control, " ");
     let words: String = text.split_whitespace().map(|word| without_dots(word) + " ").collect();
     short_words(&words)
 }
 
-/// The letters and digits of `text`.
+/// Returns the letters and digits of `text`.
 fn bare(text: &str) -> String {
     short_words(&text.replace(|c: char| !c.is_alphanumeric(), " "))
 }
 
-/// A word without the dots that belong to no number, abbreviation or name; all of them where they are many.
+/// Returns a word without the dots that belong to no number, abbreviation or name; without all dots
+/// inside it if there are many.
 fn without_dots(word: &str) -> String {
     let inside = word.trim_end_matches('.');
     let end = &word[inside.len()..];
@@ -71,7 +74,7 @@ fn without_dots(word: &str) -> String {
     kept
 }
 
-/// The words of `text`, of which the long ones become several.
+/// Returns the words of `text`, with long words split into several.
 fn short_words(text: &str) -> String {
     let mut words = String::with_capacity(text.len());
     for word in text.split_whitespace() {

@@ -1,16 +1,18 @@
-//! Speech made faster or slower at the same pitch, for voices that can't do it themselves.
+//! Time stretching: speech made faster or slower at the same pitch, for voices that cannot do it
+//! themselves.
 //!
-//! WSOLA (Verhelst and Roelands, "An overlap-add technique based on waveform similarity", ICASSP 1993): windows are
-//! taken from the input at one spacing and laid down at another; each is shifted by up to half a pitch period or so,
-//! to where it best continues the one before.
+//! WSOLA (Verhelst and Roelands, "An overlap-add technique based on waveform similarity", ICASSP 1993):
+//! windows are taken from the input at one spacing and laid down at another. Each window is shifted by up
+//! to half a pitch period or so, to the place where it best continues the one before.
 
-/// The window, in seconds: two or three periods of a low male voice.
+/// Length of a window, in seconds: two or three periods of a low male voice.
 const WINDOW: f32 = 0.030;
 
-/// How far a window may be shifted either way to fit, in seconds: one period at 100 Hz.
+/// Largest shift of a window in either direction, in seconds: one period at 100 Hz.
 const REACH: f32 = 0.010;
 
-/// `samples` at `tempo` times the speed. Tempo 1 gives them back; so does anything shorter than a few windows.
+/// Returns `samples` at `tempo` times the speed. Tempo 1 returns the input; so does an input shorter than
+/// a few windows.
 pub(super) fn stretched(samples: &[i16], rate: u32, tempo: f32) -> Vec<i16> {
     let in_samples = |seconds: f32| (seconds * rate as f32) as usize;
     let half = in_samples(WINDOW) / 2;
@@ -21,7 +23,7 @@ pub(super) fn stretched(samples: &[i16], rate: u32, tempo: f32) -> Vec<i16> {
     let wanted = (samples.len() as f32 / tempo) as usize;
     let mut out = Vec::with_capacity(wanted + half);
     out.extend_from_slice(&samples[..half]);
-    // Where the last window would go on by itself.
+    // Position at which the last window would continue by itself.
     let mut natural = half;
     let last = samples.len() - half;
     while out.len() < wanted && natural <= last {
@@ -36,14 +38,15 @@ pub(super) fn stretched(samples: &[i16], rate: u32, tempo: f32) -> Vec<i16> {
         }
         natural = best + half;
     }
-    // Less than half a window is left, if anything: the last sound dies away as it was recorded.
+    // At most half a window is left: the last sound dies away as it was recorded.
     out.extend_from_slice(&samples[natural.min(samples.len())..]);
     out.truncate(wanted);
     out
 }
 
-/// The start in `from..=to` whose `length` samples are most like those at `natural`: the highest normalised
-/// correlation, looked for at every second place and over every second sample, which speech at 16 kHz allows.
+/// Returns the start in `from..=to` whose `length` samples are most like those at `natural`: the highest
+/// normalised correlation, computed at every second place and over every second sample, which suffices
+/// for speech at 16 kHz.
 fn best_match(samples: &[i16], natural: usize, from: usize, to: usize, length: usize) -> usize {
     let reference = &samples[natural..natural + length];
     let likeness = |start: usize| {

@@ -1,9 +1,9 @@
-//! Reading the WAV that a speaking program writes to its stdout.
+//! Parsing of the WAV that a speech program writes to its stdout.
 
-/// The sample rate and the samples of a 16-bit mono PCM WAV, or what is wrong with it.
+/// Returns the sample rate and the samples of a 16-bit mono PCM WAV, or a description of its fault.
 ///
-/// A program that writes to a pipe can't go back to fill in the sizes: espeak-ng leaves 0x7ffff000 there, festival 0.
-/// A data chunk of either size is taken to the end.
+/// A program that writes to a pipe cannot go back to fill in the sizes: espeak-ng leaves 0x7ffff000
+/// there, festival 0. A data chunk of either size extends to the end.
 pub(super) fn read(wav: &[u8]) -> Result<(u32, Vec<i16>), String> {
     if wav.get(..4) != Some(b"RIFF") || wav.get(8..12) != Some(b"WAVE") {
         return Err(format!("answered {} bytes that are not WAV", wav.len()));
@@ -29,7 +29,7 @@ pub(super) fn read(wav: &[u8]) -> Result<(u32, Vec<i16>), String> {
     Err("its WAV has no data".to_owned())
 }
 
-/// The next chunk's id, stated size, and as much of its body as there is.
+/// Returns the ID of the next chunk, its stated size, and the part of its body that is present.
 fn chunk(bytes: &[u8]) -> Option<(&[u8; 4], usize, &[u8])> {
     let (id, after) = bytes.split_first_chunk::<4>()?;
     let (size, after) = after.split_first_chunk::<4>()?;
@@ -37,7 +37,7 @@ fn chunk(bytes: &[u8]) -> Option<(&[u8; 4], usize, &[u8])> {
     Some((id, size, &after[..size.min(after.len())]))
 }
 
-/// The rate a format chunk states, if the rest of it is 16-bit mono PCM.
+/// Returns the rate that a format chunk states, if the rest of it states 16-bit mono PCM.
 fn sample_rate(format: &[u8]) -> Result<u32, String> {
     let word = |at: usize| format.get(at..at + 2).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
     let (Some(tag), Some(channels), Some(low), Some(high), Some(bits)) =

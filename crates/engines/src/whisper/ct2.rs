@@ -1,17 +1,17 @@
 //! The CTranslate2 model file, `model.bin`: a list of named tensors.
 //!
-//! All numbers are little-endian. A file is a u32 binary version, the name of the specification, its u32 revision, a
-//! u32 count of tensors and the tensors; then a u32 count of aliases, each two names. A name is a u16 length, which
-//! counts a terminating NUL, and the bytes. A tensor is its name, a u8 rank, a u32 per dimension, a u8 element type, a
-//! u32 length in bytes, and the elements in row-major order.
+//! All numbers are little-endian. A file is a u32 binary version, the name of the specification, its u32
+//! revision, a u32 count of tensors and the tensors; then a u32 count of aliases, each two names. A name
+//! is a u16 length, which counts a terminating NUL, and the bytes. A tensor is its name, a u8 rank, a u32
+//! per dimension, a u8 element type, a u32 length in bytes, and the elements in row-major order.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// The layout version this module reads, which CTranslate2 writes since 2.0.
+/// Layout version that this module reads; CTranslate2 has written it since 2.0.
 const BINARY_VERSION: u32 = 6;
 
-/// A model file, split into its tensors. The elements stay as they were in the file until they are asked for.
+/// A model file, split into its tensors. The elements stay in the file's format until they are asked for.
 pub(super) struct ModelFile {
     bytes: Vec<u8>,
     tensors: HashMap<String, Entry>,
@@ -23,13 +23,13 @@ struct Entry {
     data: Range<usize>,
 }
 
-/// How the elements are stored (CTranslate2's `DataType`).
+/// Storage type of the elements (CTranslate2's `DataType`).
 #[derive(Clone, Copy, PartialEq)]
 enum Element {
     F32,
     F16,
     I8,
-    /// Other integers, which carry settings: known by size only.
+    /// Other integers, which hold settings; only their size is known.
     Other {
         id: u8,
         bytes: usize,
@@ -62,8 +62,8 @@ impl ModelFile {
     /// Splits a file into its tensors.
     ///
     /// # Errors
-    /// What is wrong with the file, in words. Nothing is allocated on the word of a length that the file doesn't
-    /// bear out.
+    /// Returns a description of the fault of the file. No allocation relies on a length that the file
+    /// does not confirm.
     pub(super) fn parse(bytes: Vec<u8>) -> Result<ModelFile, String> {
         let mut reader = Reader { bytes: &bytes, at: 0 };
         let version = reader.u32()?;
@@ -97,15 +97,16 @@ impl ModelFile {
         Ok(ModelFile { bytes, tensors })
     }
 
-    /// The shape of a tensor, if the file holds it.
+    /// Returns the shape of a tensor, if the file holds it.
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// The elements of a tensor of this shape.
+    /// Returns the elements of a tensor of this shape.
     ///
     /// # Errors
-    /// When it is missing, has another shape, or isn't stored as f16, f32 or int8 with scales.
+    /// Returns a description if the tensor is missing, has another shape, or is not stored as f16, f32 or
+    /// int8 with scales.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
         let entry = self.tensors.get(name).ok_or_else(|| format!("{name} is missing"))?;
         if entry.shape != shape {
@@ -117,7 +118,7 @@ impl ModelFile {
             Element::F16 => {
                 Ok(data.as_chunks().0.iter().map(|half| widen(u16::from_le_bytes(*half))).collect())
             }
-            // Quantised by CTranslate2: each row has a scale by which it was multiplied.
+            // Quantised by CTranslate2: each row was multiplied by its scale.
             Element::I8 if shape.len() > 1 => {
                 let scales = self.tensor(&format!("{name}_scale"), &shape[..1])?;
                 let row = data.len() / shape[0].max(1);
@@ -135,12 +136,12 @@ impl ModelFile {
     }
 }
 
-/// An IEEE 754 half as a float.
+/// Converts an IEEE 754 half to a float.
 fn widen(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let magnitude = u32::from(half & 0x7fff);
-    // The half's exponent and fraction, moved to where a float has them, make the number 2^112 times too small;
-    // the product corrects that, for subnormals too.
+    // The exponent and fraction of the half, moved to their place in a float, make the number 2^112 times
+    // too small; the product corrects that, for subnormals too.
     let scaled = f32::from_bits(magnitude << 13) * f32::from_bits(0x7780_0000);
     let bits = if magnitude >= 0x7c00 { 0x7f80_0000 | (magnitude & 0x3ff) << 13 } else { scaled.to_bits() };
     f32::from_bits(sign | bits)
@@ -217,7 +218,7 @@ mod tests {
         out.push(0);
     }
 
-    /// The head of a file of so many tensors.
+    /// Returns the head of a file of `tensors` tensors.
     fn head(tensors: u32) -> Vec<u8> {
         let mut out = 6u32.to_le_bytes().to_vec();
         name(&mut out, "WhisperSpec");
@@ -234,7 +235,7 @@ mod tests {
         out.extend(data);
     }
 
-    /// A file with a 2 x 3 tensor of halves, a scalar setting and an alias.
+    /// Returns a file with a 2 x 3 tensor of halves, a scalar setting and an alias.
     fn file() -> Vec<u8> {
         let mut out = head(2);
         let halves = [0x3c00u16, 0xc000, 0x3555, 0x0001, 0x7bff, 0x8000];

@@ -1,4 +1,4 @@
-//! The decoder: what was said so far and the encoder's states in, a score for every next token out.
+//! The decoder: from the text so far and the encoder's states to a score for every next token.
 
 use rten_gemm::GemmInputB;
 
@@ -7,16 +7,16 @@ use super::encoder::{HEAD, norm};
 use super::linear::{Gemm, Kernels, Norm, gelu, matrix, multiply, softmax};
 use super::quantized::Quantized;
 
-/// A stack of layers that attend to the tokens before and to the audio.
+/// A stack of layers that attend to the preceding tokens and to the audio.
 pub(super) struct Decoder {
-    /// A row per token: its embedding on the way in, and what its score is read with on the way out.
+    /// One row per token: its embedding as input, and the weights of its score as output.
     embeddings: Quantized,
-    /// A row per place in the text.
+    /// One row per position in the text.
     positions: Vec<f32>,
     layers: Vec<Layer>,
     norm: Norm,
     width: usize,
-    /// The heads, by layer and number, whose attention goes along with the words.
+    /// Heads, by layer and number, whose attention follows the words.
     alignment_heads: Vec<(usize, usize)>,
 }
 
@@ -27,7 +27,7 @@ struct Layer {
     own_out: Quantized,
     cross_norm: Norm,
     cross_query: Quantized,
-    /// Keys and values side by side, of all the audio at once.
+    /// Keys and values side by side, for all the audio at once.
     cross_memory: Quantized,
     cross_out: Quantized,
     ffn_norm: Norm,
@@ -35,8 +35,8 @@ struct Layer {
     ffn_out: Quantized,
 }
 
-/// What the decoder remembers of one text, so that each step costs one token: the keys and values of the audio and
-/// of the tokens so far. It also holds the working rows.
+/// The decoder's cache for one text, so that each step costs one token: the keys and values of the audio
+/// and of the tokens so far. The cache also holds the working rows.
 pub(super) struct Memory {
     layers: Vec<LayerMemory>,
     tokens: usize,
@@ -46,20 +46,19 @@ pub(super) struct Memory {
     context: Vec<f32>,
     inner: Vec<f32>,
     scores: Vec<f32>,
-    /// For each [`read`](Decoder::read), where in the audio the last of its tokens looked: the attention of each
-    /// alignment head.
+    /// Attention of each alignment head to the audio, for the last token of each [`read`](Decoder::read).
     looks: Vec<f32>,
 }
 
 struct LayerMemory {
-    /// A row per encoder state: its key and value side by side.
+    /// One row per encoder state: its key and value side by side.
     audio: Vec<f32>,
-    /// A row per token so far, likewise.
+    /// One row per token so far: its key and value side by side.
     text: Vec<f32>,
 }
 
 impl Decoder {
-    /// Takes the decoder's weights out of a model file. `width` is that of the encoder's states.
+    /// Loads the decoder's weights from a model file. `width` is the width of the encoder's states.
     pub(super) fn load(file: &ModelFile, kernels: &Kernels, width: usize) -> Result<Decoder, String> {
         let weight = |name: &str, outputs: usize, inputs: usize| {
             let weight = file.tensor(&format!("{name}/weight"), &[outputs, inputs])?;
@@ -101,7 +100,7 @@ impl Decoder {
         if layers.is_empty() {
             return Err("decoder/layer_0 is missing".to_owned());
         }
-        // The upper half, as Whisper takes them where nobody has said better.
+        // The upper half of the layers, as Whisper takes them by default.
         let heads = width / HEAD;
         let alignment_heads = (layers.len() / 2..layers.len())
             .flat_map(|layer| (0..heads).map(move |head| (layer, head)))
@@ -117,24 +116,25 @@ impl Decoder {
         })
     }
 
-    /// Sets the heads whose attention goes along with the words, by layer and number. Those it hasn't are left out.
+    /// Sets the heads whose attention follows the words, by layer and number. Heads that the model does
+    /// not have are left out.
     pub(super) fn align_by(&mut self, heads: &[(usize, usize)]) {
         let (layers, per_layer) = (self.layers.len(), self.width / HEAD);
         let known = heads.iter().copied().filter(|(layer, head)| *layer < layers && *head < per_layer);
         self.alignment_heads = known.collect();
     }
 
-    /// How many tokens it knows.
+    /// Returns the number of tokens in the vocabulary.
     pub(super) fn vocabulary(&self) -> usize {
         self.embeddings.outputs()
     }
 
-    /// How many tokens a text may have, its prompt included.
+    /// Returns the largest number of tokens in a text, including its prompt.
     pub(super) fn places(&self) -> usize {
         self.positions.len() / self.width
     }
 
-    /// Begins a text about the audio these encoder states stand for.
+    /// Begins a text about the audio of these encoder states.
     pub(super) fn listen(&self, kernels: &mut Kernels, states: &[f32]) -> Memory {
         let heard = states.len() / self.width;
         let layers = self.layers.iter().map(|layer| {
@@ -155,10 +155,11 @@ impl Decoder {
         }
     }
 
-    /// Reads `tokens`, which follow what it has read before. The states behind them then give the scores.
+    /// Reads `tokens`, which follow those read before. The resulting states then give the scores.
     ///
     /// # Panics
-    /// If the text grows beyond [`places`](Decoder::places) or a token is none of its vocabulary.
+    /// Panics if the text grows beyond [`places`](Decoder::places), or if a token is not in the
+    /// vocabulary.
     pub(super) fn read(&self, kernels: &mut Kernels, memory: &mut Memory, tokens: &[u32]) {
         let width = self.width;
         let Memory { layers, states, normed, projected, context, inner, scores, looks, .. } = memory;
@@ -208,21 +209,22 @@ impl Decoder {
         memory.tokens += tokens.len();
     }
 
-    /// Where the tokens read looked: for each [`read`](Decoder::read) the attention of the last token, head by head, to
-    /// each state of the audio. In how many heads, and to how many states.
+    /// Returns the attention of the tokens read: for each [`read`](Decoder::read) that of its last token,
+    /// head by head, to each state of the audio. Also returns the number of heads and the number of
+    /// states.
     pub(super) fn looks<'a>(&self, memory: &'a Memory) -> (&'a [f32], usize, usize) {
         let heard = memory.layers[0].audio.len() / (2 * self.width);
         (&memory.looks, self.alignment_heads.len(), heard)
     }
 
-    /// The score of every token after the `row`-th of those read last.
+    /// Computes the score of every token after the `row`-th of the tokens read last.
     pub(super) fn score(&self, kernels: &mut Kernels, memory: &Memory, row: usize, scores: &mut [f32]) {
         self.embeddings.apply(kernels, &memory.normed[row * self.width..][..self.width], scores);
     }
 }
 
-/// Attention of one query to rows that hold a key and a value side by side, head by head. `look` is shown the weights
-/// of each.
+/// Computes the attention of one query to rows that hold a key and a value side by side, head by head.
+/// Passes the weights of each head to `look`.
 fn attend(
     gemm: &Gemm,
     query: &[f32],

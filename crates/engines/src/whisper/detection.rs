@@ -1,12 +1,13 @@
-//! Which language is spoken, over the utterances of a stream.
+//! Language detection over the utterances of a stream.
 //!
-//! What Whisper detects in one utterance is a guess: in a recording of an hour in English it took 7 of 425
-//! for Dutch. So the language of the first speech is kept until another is detected with confidence, for
-//! longer.
+//! The language that Whisper detects in one utterance is unreliable: in an hour's recording in English it
+//! took 7 of 425 for Dutch. So the language of the first speech is kept until another is detected with
+//! confidence, for longer.
 //!
-//! The bounds below, measured on the 567 English prompts of Debian's packages, joined with pauses to 37
-//! minutes (whisper-base): 53 utterances, of 1 to 2 s each, were detected as another language, one of them
-//! with a probability above [`CERTAIN`] (0.75) and none above 0.76; none was written in another one.
+//! The bounds below were measured on the 567 English prompts of Debian's packages, joined with pauses to
+//! 37 minutes (whisper-base): 53 utterances, of 1 to 2 s each, were detected as another language, one of
+//! them with a probability above [`CERTAIN`] (0.75) and none above 0.76; none was written in another
+//! language.
 
 use std::sync::Arc;
 
@@ -15,19 +16,19 @@ use serde::{Deserialize, Serialize};
 use super::tokens::Tokens;
 use voxline::engine::RECOGNIZER_RATE;
 
-/// A detected language below this probability is uncertain ...
+/// Probability below which a detected language is uncertain ...
 const CERTAIN: f32 = 0.7;
-/// ... unless the utterance is this long, in samples.
+/// ... unless the utterance has this length, in samples.
 const LONG: usize = 5 * RECOGNIZER_RATE as usize;
-/// From this probability on, in an utterance of [`LONG_ENOUGH`] samples, another language is believed at
-/// once: people do change over.
+/// Probability from which, in an utterance of [`LONG_ENOUGH`] samples, another language is accepted at
+/// once: people do change languages.
 const SURE: f32 = 0.95;
 const LONG_ENOUGH: usize = 2 * RECOGNIZER_RATE as usize;
 
-/// What is known of a stream's language.
+/// State of the language detection of a stream.
 #[derive(Clone, Debug)]
 pub(super) struct Detection {
-    /// The languages it may be, as tokens; any where empty.
+    /// Allowed languages, as tokens; all if empty.
     allowed: Arc<[u32]>,
     settled: Option<Settled>,
     rival: Option<Rival>,
@@ -37,26 +38,27 @@ pub(super) struct Detection {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Settled {
     language: u32,
-    /// Whether it was heard with certainty, and not only for want of a better one.
+    /// `true` if the language was detected with certainty, and not only for want of a better one.
     is_certain: bool,
 }
 
-/// Another language that was detected with certainty in all utterances since the settled one was last.
+/// Another language, detected with certainty in all utterances since the settled language was last
+/// detected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Rival {
     language: u32,
-    /// Samples of these utterances.
+    /// Number of samples of these utterances.
     samples: usize,
 }
 
-/// What an utterance sounds like.
+/// The language that an utterance sounds like.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Detected {
     pub(super) language: u32,
     pub(super) probability: f32,
 }
 
-/// The detection as it travels with a final, by the codes of languages.
+/// The state of the detection as it travels with a final result, by language codes.
 #[derive(Serialize, Deserialize)]
 struct Context {
     language: String,
@@ -67,8 +69,8 @@ struct Context {
 }
 
 impl Detection {
-    /// A detection among the `allowed` languages, or all where there are none, that goes on where the one
-    /// behind `context` was. A context that can't be read is none.
+    /// Creates a detection among the `allowed` languages, or among all if none are given, which continues
+    /// from the state in `context`. An unreadable context is ignored.
     pub(super) fn new(tokens: &Tokens, allowed: Vec<u32>, context: Option<&str>) -> Detection {
         let mut detection = Detection { allowed: allowed.into(), settled: None, rival: None };
         let context: Option<Context> = context.and_then(|context| serde_json::from_str(context).ok());
@@ -86,7 +88,8 @@ impl Detection {
         self.allowed.is_empty() || self.allowed.contains(&language)
     }
 
-    /// The language in which to write an utterance of so many samples that sounds like `detected`.
+    /// Returns the language in which to write an utterance of `samples` samples that sounds like
+    /// `detected`.
     pub(super) fn choose(&self, detected: Detected, samples: usize) -> u32 {
         let Detected { language, probability } = detected;
         let Some(settled) = self.settled else { return language };
@@ -105,7 +108,7 @@ impl Detection {
         if is_believed { language } else { settled.language }
     }
 
-    /// Takes note of an utterance with words, which sounded like `detected` and was written in `written`.
+    /// Records an utterance with words, which sounded like `detected` and was written in `written`.
     pub(super) fn learn(&mut self, written: u32, detected: Detected, samples: usize) {
         let is_certain = detected.probability >= CERTAIN;
         if self.settled.is_none_or(|settled| settled.language != written) {
@@ -124,7 +127,7 @@ impl Detection {
         }
     }
 
-    /// The detection so far, for a stream that goes on from here.
+    /// Returns the state of the detection, for a stream that continues from here.
     pub(super) fn context(&self, tokens: &Tokens) -> Option<String> {
         let code = |token: u32| tokens.code(Some(token)).map(str::to_owned);
         let settled = self.settled?;
@@ -146,8 +149,8 @@ mod tests {
         Detection { allowed: Arc::new([]), settled: None, rival: None }
     }
 
-    /// Has utterances heard: what each sounds like, how probably, and its seconds. The languages they are
-    /// written in.
+    /// Runs the detection over utterances, each with its detected language, probability and seconds.
+    /// Returns the languages that they are written in.
     fn written(utterances: &[(u32, f32, usize)]) -> Vec<u32> {
         let mut detection = any();
         let hear = |(language, probability, seconds): &(u32, f32, usize)| {
@@ -163,7 +166,7 @@ mod tests {
     fn one_utterance_changes_no_language() {
         let heard = written(&[(ENGLISH, 0.9, 3), (DUTCH, 0.9, 8), (ENGLISH, 0.5, 1), (DUTCH, 0.94, 20)]);
         assert_eq!(heard, [ENGLISH; 4]);
-        // What is uncertain doesn't, for as long as it lasts.
+        // An uncertain detection changes no language, however long it lasts.
         assert_eq!(written(&[(ENGLISH, 0.9, 3), (DUTCH, 0.6, 20), (DUTCH, 0.6, 20)]), [ENGLISH; 3]);
     }
 

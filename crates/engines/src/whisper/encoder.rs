@@ -1,4 +1,4 @@
-//! The encoder: log-mel features in, a state for each 20 ms out.
+//! The encoder: from log-mel features to a state for each 20 ms.
 
 use rten_gemm::GemmInputB;
 
@@ -6,13 +6,13 @@ use super::ct2::ModelFile;
 use super::linear::{Gemm, Kernels, Linear, Norm, gelu, matrix, multiply, softmax};
 use super::quantized::{Quantized, ROWS};
 
-/// The width of an attention head in every Whisper model.
+/// Width of an attention head in every Whisper model.
 pub(super) const HEAD: usize = 64;
 
-/// Rows of queries attended to at a time: few enough that their scores stay in the cache.
+/// Number of query rows processed at a time: few enough that their scores stay in the cache.
 const QUERY_ROWS: usize = 128;
 
-/// Two convolutions and a stack of self-attention layers.
+/// An encoder of two convolutions and a stack of self-attention layers.
 pub(super) struct Encoder {
     conv1: Linear,
     conv2: Linear,
@@ -32,17 +32,17 @@ struct Layer {
     ffn_out: Quantized,
 }
 
-/// Audio on its way through the layers.
+/// The state of an encoding between layers.
 pub(super) struct Encoding {
     x: Vec<f32>,
     qkv: Vec<f32>,
     context: Vec<f32>,
-    /// How many it is through.
+    /// Number of layers done.
     layers: usize,
 }
 
 impl Encoder {
-    /// Takes the encoder's weights out of a model file.
+    /// Loads the encoder's weights from a model file.
     pub(super) fn load(file: &ModelFile, kernels: &Kernels) -> Result<Encoder, String> {
         let (width, bands) = match file.shape("encoder/conv1/weight") {
             Some(&[width, bands @ (80 | 128), 3]) if width > 0 && width % HEAD == 0 => (width, bands),
@@ -86,17 +86,17 @@ impl Encoder {
         })
     }
 
-    /// The width of a state.
+    /// Returns the width of a state.
     pub(super) fn width(&self) -> usize {
         self.width
     }
 
-    /// How many mel bands it hears.
+    /// Returns the number of mel bands of the features.
     pub(super) fn bands(&self) -> usize {
         self.bands
     }
 
-    /// Begins with features. Each [`advance`](Encoder::advance) then goes through one layer.
+    /// Begins an encoding of features. Each [`advance`](Encoder::advance) then computes one layer.
     pub(super) fn begin(&self, kernels: &Kernels, features: &[f32]) -> Encoding {
         let width = self.width;
         let hidden = convolve(&kernels.float, &self.conv1, features, self.bands, 1);
@@ -105,7 +105,8 @@ impl Encoder {
         Encoding { qkv: vec![0.0; 3 * x.len()], context: vec![0.0; x.len()], x, layers: 0 }
     }
 
-    /// Goes through the next layer. Returns the states after the last one, a row for every two rows of features.
+    /// Computes the next layer. After the last one, returns the states, one row for every two rows of
+    /// features.
     pub(super) fn advance(&self, kernels: &mut Kernels, encoding: &mut Encoding) -> Option<Vec<f32>> {
         let width = self.width;
         let Encoding { x, qkv, context, layers } = encoding;
@@ -115,8 +116,9 @@ impl Encoder {
             return Some(states);
         };
         *layers += 1;
-        // By so many rows at a time that they stay in the cache from one step to the next. So several utterances side by
-        // side would gain nothing: they'd be the same products of as many rows, one after the other.
+        // The rows are processed in batches that stay in the cache from one step to the next. So several
+        // utterances side by side would gain nothing: they would be the same products of as many rows,
+        // one after the other.
         let (mut normed, mut inner) = (vec![0.0; ROWS * width], vec![0.0; ROWS * 4 * width]);
         for (x, qkv) in x.chunks(ROWS * width).zip(qkv.chunks_mut(ROWS * 3 * width)) {
             let normed = &mut normed[..x.len()];
@@ -137,7 +139,7 @@ impl Encoder {
     }
 }
 
-/// Takes a normalisation's weights out of a model file.
+/// Loads the weights of a normalisation from a model file.
 pub(super) fn norm(file: &ModelFile, name: &str, width: usize) -> Result<Norm, String> {
     Ok(Norm {
         gamma: file.tensor(&format!("{name}/gamma"), &[width])?,
@@ -145,8 +147,8 @@ pub(super) fn norm(file: &ModelFile, name: &str, width: usize) -> Result<Norm, S
     })
 }
 
-/// A convolution over three neighbouring rows and its GELU. The rows a kernel sees are laid side by side, channel by
-/// channel as the weights are, which makes it one matrix product.
+/// Computes a convolution over three neighbouring rows and its GELU. The rows under the kernel are laid
+/// side by side, channel by channel as in the weights, which makes the convolution one matrix product.
 fn convolve(gemm: &Gemm, kernel: &Linear, x: &[f32], channels: usize, stride: usize) -> Vec<f32> {
     let rows = x.len() / channels;
     let mut seen = vec![0.0; rows.div_ceil(stride) * channels * 3];
@@ -165,8 +167,8 @@ fn convolve(gemm: &Gemm, kernel: &Linear, x: &[f32], channels: usize, stride: us
     out
 }
 
-/// Adds to each row the sinusoids of its place: sines in the first half, cosines in the second, of wavelengths from
-/// 2π to 10,000 · 2π rows.
+/// Adds the sinusoids of its position to each row: sines in the first half, cosines in the second, of
+/// wavelengths from 2π to 10,000 · 2π rows.
 fn add_positions(x: &mut [f32], width: usize) {
     let half = width / 2;
     let step = 10_000f64.ln() / (half - 1) as f64;
@@ -181,7 +183,8 @@ fn add_positions(x: &mut [f32], width: usize) {
     }
 }
 
-/// Attention of every row to every row, head by head. `qkv` holds a row's query, key and value side by side.
+/// Computes the attention of every row to every row, head by head. `qkv` holds the query, key and value
+/// of a row side by side.
 fn attend(gemm: &Gemm, qkv: &[f32], width: usize, context: &mut [f32]) {
     let stride = 3 * width;
     let rows = qkv.len() / stride;

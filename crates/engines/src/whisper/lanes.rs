@@ -1,4 +1,4 @@
-//! Threads to compute on, one per decoding session at work.
+//! Single-thread pools to compute on, one per session that is decoding.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
@@ -8,20 +8,23 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::linear::Kernels;
 use voxline::engine::EngineError;
 
-/// rten-gemm shares each product out over the rayon pool it is called from. With two or more sessions that gains
-/// nothing and makes them wait for each other, so each runs in a pool of one thread, where rten-gemm stays on it.
+/// A set of idle single-thread pools.
 ///
-/// Lanes are kept for reuse: there are as many as sessions ever computed at once.
+/// rten-gemm distributes each product over the rayon pool it is called from. With two or more sessions
+/// that gains nothing and makes them wait for each other, so each session runs in a pool of one thread,
+/// where rten-gemm stays.
+///
+/// Pools are kept for reuse: there are as many as sessions ever computed at once.
 pub(super) struct Lanes {
     idle: Mutex<Vec<ThreadPool>>,
 }
 
 thread_local! {
-    /// What this lane computes with.
+    /// Kernels of this thread.
     static KERNELS: RefCell<Kernels> = RefCell::default();
 }
 
-/// The name of the lanes' threads.
+/// Name of the threads.
 const NAME: &str = "whisper";
 
 impl Lanes {
@@ -29,12 +32,12 @@ impl Lanes {
         Lanes { idle: Mutex::new(Vec::new()) }
     }
 
-    /// Runs `work` on a lane and waits for it.
+    /// Runs `work` on a pool and waits for it.
     ///
     /// # Errors
-    /// When the system refuses another thread.
+    /// Returns [`EngineError::Inference`] if the system refuses another thread.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce(&mut Kernels) -> T + Send) -> Result<T, EngineError> {
-        // A lane is whole whenever the list is unlocked, so a panic elsewhere doesn't spoil it.
+        // The list is consistent whenever it is unlocked, so a panic elsewhere does not corrupt it.
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let lane = match idle {
             Some(lane) => lane,

@@ -1,7 +1,7 @@
-//! The few operations a transformer is made of.
+//! The basic operations of a transformer.
 //!
-//! A matrix is a slice of rows. Shapes are settled when a model is loaded, so a product that doesn't fit is a defect
-//! of this module, not of its input.
+//! A matrix is a slice of rows. Shapes are settled when a model is loaded, so a product of unfitting
+//! shapes is a defect of this module, not of its input.
 
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_simd::{SimdOp, SimdUnaryOp};
@@ -10,12 +10,13 @@ use rten_vecmath::{Gelu, Normalize, NormalizeOptions, Softmax, Sum, SumSquareSub
 
 use super::quantized::Scratch;
 
-/// Multiplies matrices of floats with the best kernel this machine has.
+/// Multiplier of float matrices, with the best kernel of this machine.
 pub(super) type Gemm = GemmExecutor<f32>;
-/// The same for levels of activations and whole weights.
+/// Multiplier of quantised activations and integer weights.
 pub(super) type Int8 = GemmExecutor<u8, i8, i32>;
 
-/// What a thread computes with. It stays there, as kernels can't be sent to another.
+/// Kernels and buffers of one thread. The kernels stay on the thread, as kernels cannot be sent to
+/// another.
 #[derive(Default)]
 pub(super) struct Kernels {
     pub(super) float: Gemm,
@@ -23,12 +24,12 @@ pub(super) struct Kernels {
     pub(super) scratch: Scratch,
 }
 
-/// A view of `rows` x `columns` elements, `strides` apart.
+/// Returns a view of `rows` x `columns` elements, `strides` apart.
 pub(super) fn matrix<T>(data: &[T], shape: [usize; 2], strides: [usize; 2]) -> Matrix<'_, T> {
     NdTensorView::from_slice_with_strides(shape, data, strides).expect("the slice holds the shape")
 }
 
-/// `out = scale * a b + bias`.
+/// Computes `out = scale * a b + bias`.
 pub(super) fn multiply(
     gemm: &Gemm,
     out: &mut [f32],
@@ -50,18 +51,18 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// `weight` holds a row of `inputs` for each output.
+    /// Creates a map. `weight` holds a row of `inputs` for each output.
     pub(super) fn new(gemm: &Gemm, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Linear {
         let weight = gemm.prepack_b(matrix(weight, [inputs, bias.len()], [1, inputs]));
         Linear { weight, bias, inputs }
     }
 
-    /// How many values a row of the result holds.
+    /// Returns the number of values in a row of the result.
     pub(super) fn outputs(&self) -> usize {
         self.bias.len()
     }
 
-    /// `out = x Wᵀ + b`.
+    /// Computes `out = x Wᵀ + b`.
     pub(super) fn apply(&self, gemm: &Gemm, x: &[f32], out: &mut [f32]) {
         let rows = matrix(x, [x.len() / self.inputs, self.inputs], [self.inputs, 1]);
         multiply(gemm, out, rows, GemmInputB::Packed(&self.weight), 1.0, Some(&self.bias));
@@ -70,9 +71,9 @@ impl Linear {
 
 /// Layer normalisation, with PyTorch's epsilon.
 pub(super) struct Norm {
-    /// What each element is scaled by.
+    /// Factor of each element.
     pub(super) gamma: Vec<f32>,
-    /// What is then added to it.
+    /// Offset that is then added to each element.
     pub(super) beta: Vec<f32>,
 }
 
@@ -97,12 +98,12 @@ impl Norm {
     }
 }
 
-/// The Gaussian error linear unit of each element, in place.
+/// Applies the Gaussian error linear unit to each element, in place.
 pub(super) fn gelu(x: &mut [f32]) {
     Gelu {}.map_mut(x);
 }
 
-/// The softmax of each row, in place.
+/// Applies the softmax to each row, in place.
 pub(super) fn softmax(x: &mut [f32], width: usize) {
     for row in x.chunks_exact_mut(width) {
         Softmax::new_mut(row).dispatch();

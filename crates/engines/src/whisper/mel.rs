@@ -1,36 +1,37 @@
-//! Log-mel features: what Whisper hears.
+//! Log-mel features, the input of Whisper.
 //!
-//! The constants are those of Whisper's `audio.py`: 25 ms windows every 10 ms at 16 kHz, centred on their hop with
-//! the signal mirrored at its start, Slaney's mel bands, and a logarithm clipped 8 decades below the loudest value.
+//! The constants are those of Whisper's `audio.py`: 25 ms windows every 10 ms at 16 kHz, centred on their
+//! hop with the signal mirrored at its start, Slaney's mel bands, and a logarithm clipped 8 decades below
+//! the loudest value.
 
 use std::sync::Arc;
 
 use realfft::{RealFftPlanner, RealToComplex};
 
-/// Samples in a window.
+/// Number of samples in a window.
 const WINDOW: usize = 400;
-/// Samples from one feature frame to the next.
+/// Number of samples from one feature frame to the next.
 pub(super) const HOP: usize = 160;
-/// Bins of a window's spectrum.
+/// Number of bins of a window's spectrum.
 const BINS: usize = WINDOW / 2 + 1;
 /// Width of a bin, in Hz.
 const BIN_HZ: f64 = 16_000.0 / WINDOW as f64;
 
-/// Computes log-mel features.
+/// A calculator of log-mel features.
 pub(super) struct Mel {
     fft: Arc<dyn RealToComplex<f32>>,
     hann: Vec<f32>,
     bands: Vec<Band>,
 }
 
-/// A triangular filter: the first bin it hears and its weight from there on.
+/// A triangular filter: its first bin, and the weights from there on.
 struct Band {
     first: usize,
     weights: Vec<f32>,
 }
 
 impl Mel {
-    /// A bank of `bands` filters between 0 and 8 kHz.
+    /// Creates a bank of `bands` filters between 0 and 8 kHz.
     pub(super) fn new(bands: usize) -> Mel {
         let hann = (0..WINDOW)
             .map(|i| (0.5 - 0.5 * (std::f64::consts::TAU * i as f64 / WINDOW as f64).cos()) as f32)
@@ -38,7 +39,8 @@ impl Mel {
         Mel { fft: RealFftPlanner::new().plan_fft_forward(WINDOW), hann, bands: slaney_bands(bands) }
     }
 
-    /// The features of `pcm` followed by silence: a row of bands for each of `frames`. What doesn't fit in is left out.
+    /// Returns the features of `pcm` followed by silence: a row of bands for each of `frames`. Samples
+    /// beyond the last frame are left out.
     pub(super) fn features(&self, pcm: &[i16], frames: usize) -> Vec<f32> {
         let bands = self.bands.len();
         let mut values = vec![FLOOR.log10(); frames * bands];
@@ -47,7 +49,8 @@ impl Mel {
         let mut scratch = self.fft.make_scratch_vec();
         let mut power = [0.0f32; BINS];
 
-        // A frame hears the samples up to half a window after its centre; from there on all is silence.
+        // A frame covers the samples up to half a window after its centre; all further frames are
+        // silence.
         let audible = frames.min((pcm.len() + WINDOW / 2).div_ceil(HOP));
         for (frame, row) in values.chunks_exact_mut(bands).take(audible).enumerate() {
             for (i, (slot, weight)) in window.iter_mut().zip(&self.hann).enumerate() {
@@ -75,11 +78,11 @@ impl Mel {
     }
 }
 
-/// The energy taken for silence.
+/// Lowest energy, used for silence.
 const FLOOR: f32 = 1e-10;
 
-/// Slaney's filters (Auditory Toolbox): triangles of equal area, linear in frequency up to 1 kHz and logarithmic
-/// above.
+/// Returns Slaney's filters (Auditory Toolbox): triangles of equal area, linear in frequency up to 1 kHz
+/// and logarithmic above.
 fn slaney_bands(count: usize) -> Vec<Band> {
     const LINEAR_STEP: f64 = 200.0 / 3.0;
     const BREAK_HZ: f64 = 1_000.0;
@@ -110,7 +113,7 @@ fn slaney_bands(count: usize) -> Vec<Band> {
 mod tests {
     use super::*;
 
-    /// Against `librosa.filters.mel(sr=16000, n_fft=400, n_mels=80)`, the bank Whisper ships.
+    /// Compares with `librosa.filters.mel(sr=16000, n_fft=400, n_mels=80)`, the bank that Whisper ships.
     #[test]
     fn bands_are_slaneys() {
         let bands = slaney_bands(80);
@@ -138,8 +141,9 @@ mod tests {
         let loudest = (0..80).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
         // Band i is centred on edge i + 1; 1 kHz is 15 mel of 45.245, on a scale of 81 steps.
         assert!((26..=27).contains(&loudest), "{loudest}");
-        // A quarter of full scale makes a bin of 0.25 / 2 times the window's sum of 200, 25 in all. Its power and
-        // half of that from the two neighbours, weighted by some 0.015 to 0.025, give a logarithm of about 1.1.
+        // A quarter of full scale makes a bin of 0.25 / 2 times the window's sum of 200, 25 in all. The
+        // bin's power and half of that from the two neighbours, weighted by some 0.015 to 0.025, give a
+        // logarithm of about 1.1.
         let expected = (1.1 + 4.0) / 4.0;
         assert!((row[loudest] - expected).abs() < 0.05, "{}", row[loudest]);
     }

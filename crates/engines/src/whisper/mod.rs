@@ -1,15 +1,16 @@
 //! Whisper on the CPU: OpenAI's multilingual speech model, in Rust.
 //!
-//! The weights come from a directory in CTranslate2's format (`model.bin`, `vocabulary.txt` or `.json`, `config.json`;
-//! float16, float32 or int8), and are computed with in 8-bit integers, the few steps between the products in float32. An
-//! utterance flows
+//! The weights come from a directory in CTranslate2's format (`model.bin`, `vocabulary.txt` or `.json`,
+//! `config.json`; float16, float32 or int8). Products are computed in 8-bit integers, the few steps
+//! between them in float32. An utterance passes through these stages:
 //!
 //! ```text
 //! endpointer -> mel -> encoder -> decoder (greedy) -> tokens -> text, words
 //! ```
 //!
-//! Each session decodes on one thread. A partial guess decodes the open utterance again, as Whisper has no streaming
-//! mode; it goes step by step, so that it never holds up what is said meanwhile.
+//! Each session decodes on one thread. A partial result decodes the open utterance again, as Whisper has
+//! no streaming mode. The work proceeds step by step, so that it never delays the audio that arrives
+//! meanwhile.
 
 mod ct2;
 mod decoder;
@@ -44,19 +45,20 @@ use voxline::engine::{EngineError, Recognizer, RecognizerStream, StreamOptions};
 use crate::Endpointer;
 use voxline_support::clock::now;
 
-/// The largest file that is taken for part of a model, in bytes: float32 weights of the largest Whisper fit.
+/// Largest file that is accepted as part of a model, in bytes: float32 weights of the largest Whisper
+/// fit.
 const LARGEST_FILE: u64 = 8 << 30;
 
-/// How many seconds people speak between two pauses.
+/// Typical length of speech between two pauses, in seconds.
 const USUAL_UTTERANCE: usize = 5;
 
-/// A Whisper model, loaded.
+/// A loaded Whisper model.
 #[derive(Clone)]
 pub struct Whisper {
     shared: Arc<Shared>,
 }
 
-/// What all streams use.
+/// State that all streams share.
 struct Shared {
     name: String,
     model: Model,
@@ -64,13 +66,14 @@ struct Shared {
 }
 
 impl Whisper {
-    /// Loads the model in `dir`: `model.bin`, `vocabulary.txt` or `vocabulary.json`, and `config.json`. It is named after
-    /// the directory.
+    /// Loads the model in `dir`: `model.bin`, `vocabulary.txt` or `vocabulary.json`, and `config.json`.
+    /// The model is named after the directory.
     ///
     /// A model takes about half the size of its float16 file in memory.
     ///
     /// # Errors
-    /// [`EngineError::Model`] when a file is missing or damaged, or the three don't fit together.
+    /// Returns [`EngineError::Model`] if a file is missing or damaged, or if the three files do not fit
+    /// together.
     pub fn load(dir: &Path) -> Result<Whisper, EngineError> {
         let read = |file: &str| read_from(dir, file);
         let (vocabulary_path, vocabulary) = vocabulary(dir)?;
@@ -154,7 +157,7 @@ impl Recognizer for Whisper {
             model.exercise(kernels, USUAL_UTTERANCE);
             begun.elapsed().as_secs_f64() / USUAL_UTTERANCE as f64
         };
-        // The first finds memory and caches cold.
+        // The first run finds memory and caches cold.
         let factors = lanes.run(|kernels| [(); 3].map(|()| exercise(kernels))).ok()?;
         Some(factors[1].min(factors[2]))
     }
@@ -173,7 +176,8 @@ fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
     std::fs::read(path).map_err(|error| damaged(path)(error.to_string()))
 }
 
-/// The tokens, one a line: `vocabulary.txt`, or `vocabulary.json`, as later models have it.
+/// Returns the tokens, one per line, from `vocabulary.txt`, or from `vocabulary.json`, which later models
+/// have.
 fn vocabulary(dir: &Path) -> Result<(PathBuf, String), EngineError> {
     let json = dir.join("vocabulary.json");
     if json.is_file() && !dir.join("vocabulary.txt").is_file() {
@@ -186,7 +190,8 @@ fn vocabulary(dir: &Path) -> Result<(PathBuf, String), EngineError> {
     Ok((path, text))
 }
 
-/// Turns what is wrong with a file into an error that names it and says how to get a good one.
+/// Converts the description of a file's fault into an error that names the file and the command to get a
+/// good one.
 fn damaged(path: &Path) -> impl Fn(String) -> EngineError + use<> {
     let path: PathBuf = path.to_owned();
     let model = path

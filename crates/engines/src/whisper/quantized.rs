@@ -1,7 +1,7 @@
 //! Affine maps in 8-bit integers, which a CPU multiplies several times as fast as floats.
 //!
-//! A weight is a whole number times the scale of its output, fixed when the model is loaded. What the map is applied to is
-//! brought to 256 levels row by row, as far as that row reaches (dynamic quantisation).
+//! A weight is an integer times the scale of its output, fixed when the model is loaded. The input is
+//! quantised to 256 levels row by row, over the range of that row (dynamic quantisation).
 
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_simd::ops::{BitOps, NumOps, ToFloat};
@@ -10,40 +10,42 @@ use rten_vecmath::{ExtendInit, MinMax, Quantize};
 
 use super::linear::{Int8, Kernels, matrix};
 
-/// Rows multiplied at a time: few enough that what they give stays in the cache until it is scaled.
+/// Number of rows multiplied at a time: few enough that their products stay in the cache until they are
+/// scaled.
 pub(super) const ROWS: usize = 64;
 
-/// The largest weight ...
+/// Largest weight ...
 const LARGEST: f32 = 127.0;
-/// ... and where the kernel adds two products in 16 bits: x86 without VNNI, on which larger ones would saturate.
+/// ... and the largest if the kernel adds two products in 16 bits: x86 without VNNI, on which larger
+/// weights would saturate.
 const LARGEST_OF_PAIRS: f32 = 63.0;
 
 /// An affine map, `y = x Wᵀ + b`.
 pub(super) struct Quantized {
     weight: Weight,
-    /// What one step of each output's weights is worth.
+    /// Value of one step of each output's weights.
     scales: Vec<f32>,
-    /// What each output's weights add up to, by which the level of zero counts too much.
+    /// Sum of each output's weights, by which the zero level is to be subtracted.
     sums: Vec<f32>,
     bias: Vec<f32>,
     inputs: usize,
 }
 
 enum Weight {
-    /// Rearranged for the kernel, which pays where many rows are multiplied at a time.
+    /// Rearranged for the kernel, which pays off if many rows are multiplied at a time.
     Packed(PackedBMatrix<i8>),
-    /// A row per output: read once from end to end for each row multiplied.
+    /// One row per output, read from end to end for each row multiplied.
     Rows(Vec<i8>),
 }
 
-/// What a row was brought to levels with: `x = scale * (level - zero)`.
+/// Quantisation of a row: `x = scale * (level - zero)`.
 #[derive(Clone, Copy)]
 struct Levels {
     scale: f32,
     zero: u8,
 }
 
-/// Room to work in, kept from one product to the next.
+/// Buffers, kept from one product to the next.
 #[derive(Default)]
 pub(super) struct Scratch {
     levels: Vec<u8>,
@@ -52,7 +54,8 @@ pub(super) struct Scratch {
 }
 
 impl Quantized {
-    /// A map that will be applied to many rows at a time. `weight` holds a row of `inputs` for each output.
+    /// Creates a map that will be applied to many rows at a time. `weight` holds a row of `inputs` for
+    /// each output.
     pub(super) fn packed(int8: &Int8, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Quantized {
         let outputs = bias.len();
         let Whole { weight, scales, sums } = Whole::of(int8, weight, inputs);
@@ -60,40 +63,41 @@ impl Quantized {
         Quantized { weight, scales, sums, bias, inputs }
     }
 
-    /// A map that will be applied to one row at a time.
+    /// Creates a map that will be applied to one row at a time.
     pub(super) fn rows(int8: &Int8, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Quantized {
         let Whole { weight, scales, sums } = Whole::of(int8, weight, inputs);
         Quantized { weight: Weight::Rows(weight), scales, sums, bias, inputs }
     }
 
-    /// How many values a row of the result holds.
+    /// Returns the number of values in a row of the result.
     pub(super) fn outputs(&self) -> usize {
         self.scales.len()
     }
 
-    /// The weights that make one output.
+    /// Returns the weights of one output.
     ///
     /// # Panics
-    /// If the map was packed.
+    /// Panics if the map was packed.
     pub(super) fn row(&self, output: usize) -> impl Iterator<Item = f32> {
         let Weight::Rows(weight) = &self.weight else { panic!("a packed map has no rows") };
         let scale = self.scales[output];
         weight[output * self.inputs..][..self.inputs].iter().map(move |level| f32::from(*level) * scale)
     }
 
-    /// `out = x Wᵀ + b`.
+    /// Computes `out = x Wᵀ + b`.
     pub(super) fn apply(&self, kernels: &mut Kernels, x: &[f32], out: &mut [f32]) {
         self.run(kernels, x, out, false);
     }
 
-    /// `out += x Wᵀ + b`.
+    /// Computes `out += x Wᵀ + b`.
     pub(super) fn add(&self, kernels: &mut Kernels, x: &[f32], out: &mut [f32]) {
         self.run(kernels, x, out, true);
     }
 
     fn run(&self, kernels: &mut Kernels, x: &[f32], out: &mut [f32], add: bool) {
         let (inputs, outputs) = (self.inputs, self.outputs());
-        // Row by row where the weights aren't packed: a product of several would rearrange them first.
+        // Row by row if the weights are not packed: a product of several rows would rearrange the weights
+        // first.
         let at_once = if matches!(self.weight, Weight::Packed(_)) { ROWS } else { 1 };
         for (x, out) in x.chunks(at_once * inputs).zip(out.chunks_mut(at_once * outputs)) {
             let rows = x.len() / inputs;
@@ -105,7 +109,7 @@ impl Quantized {
                 Weight::Rows(weight) => GemmInputB::Unpacked(matrix(weight, [inputs, outputs], [1, inputs])),
             };
             let a = GemmInputA::Unpacked(matrix(&scratch.levels, [rows, inputs], [inputs, 1]));
-            // The level of zero is ours to take off: rten-gemm 0.27 mixes up those of different rows.
+            // The zero level is subtracted here: rten-gemm 0.27 mixes up those of different rows.
             int8.gemm(&mut scratch.products, a, b, GemmOptions::default()).expect("the shapes agree");
 
             let products = scratch.products.chunks_exact(outputs);
@@ -117,7 +121,7 @@ impl Quantized {
 }
 
 impl Scratch {
-    /// Brings rows of `inputs` to levels.
+    /// Quantises rows of `inputs`.
     fn quantise(&mut self, x: &[f32], inputs: usize) {
         self.levels.clear();
         self.rows.clear();
@@ -133,7 +137,7 @@ impl Scratch {
 }
 
 impl Levels {
-    /// 256 levels from `least` to `most`, of which zero is one.
+    /// Returns 256 levels from `least` to `most`, of which zero is one.
     fn reaching(least: f32, most: f32) -> Levels {
         let (least, most) = (least.min(0.0), most.max(0.0));
         let scale = ((most - least) / 255.0).max(f32::MIN_POSITIVE);
@@ -141,7 +145,7 @@ impl Levels {
     }
 }
 
-/// Weights as whole numbers.
+/// Integer weights, with their scales and sums.
 struct Whole {
     weight: Vec<i8>,
     scales: Vec<f32>,
@@ -166,7 +170,7 @@ impl Whole {
     }
 }
 
-/// Brings one row of products to scale, and adds the bias.
+/// A SIMD operation that scales one row of products, and adds the bias.
 struct Rescale<'a> {
     map: &'a Quantized,
     products: &'a [i32],
@@ -207,7 +211,7 @@ impl SimdOp for Rescale<'_> {
 mod tests {
     use super::*;
 
-    /// As close as 8 bits come: a hundredth of what the products add up to.
+    /// Compares within the accuracy of 8 bits: a hundredth of the sum of the products.
     #[test]
     fn maps_agree_with_floats() {
         let mut kernels = Kernels::default();

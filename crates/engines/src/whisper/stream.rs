@@ -1,4 +1,4 @@
-//! One session's recognition: the endpointer says what to listen to, the model what was said.
+//! Recognition of one session: the endpointer finds utterances, and the model transcribes them.
 
 use std::sync::Arc;
 
@@ -9,38 +9,40 @@ use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, Guess, RECOGNIZER_RATE, RecognizerStream, Segment};
 use voxline::transcript::Word;
 
-/// The first guess is made of so much audio, of which 0.3 s are from before the voice. Of 121 utterances its first word is
-/// right in 88 and half a word in 16; with 0.7 s 95 and 12, with 0.5 s 67 and 18.
+/// Audio needed for the first partial result of an utterance, of which 0.3 s are from before the voice.
+/// Of 121 utterances, its first word is right in 88 and half a word in 16; with 0.7 s 95 and 12, with 0.5
+/// s 67 and 18.
 const FIRST_GUESS: u64 = RECOGNIZER_RATE as u64 * 6 / 10;
-/// New audio that makes another guess worth its cost: 0.8 s.
+/// New audio that makes another partial result worth its cost: 0.8 s.
 const GUESS_EVERY: u64 = RECOGNIZER_RATE as u64 * 8 / 10;
 
-/// A stream of one Whisper model.
+/// A recognition stream of a Whisper model.
 pub(super) struct Stream {
     shared: Arc<Shared>,
     language: Language,
     endpointer: Endpointer,
     guessing: Option<Guessing>,
-    /// The last guess at the open utterance.
+    /// Last partial result of the open utterance.
     last: Option<Guessed>,
 }
 
-/// A guess at work.
+/// A partial result in progress.
 struct Guessing {
-    /// The frames since the last segment.
+    /// Frames since the last segment.
     range: FrameRange,
-    /// Those of them that are listened to.
+    /// Frames of these that are transcribed.
     heard: FrameRange,
-    /// Whether the utterance will end there, should silence follow: what is found is then more than a guess.
+    /// `true` if the utterance will end there, should silence follow; the result then serves as the final
+    /// one.
     settled: bool,
     listening: Box<Listening>,
 }
 
-/// A guess that was made.
+/// A finished partial result.
 struct Guessed {
     heard: FrameRange,
     text: String,
-    /// What the utterance will be taken for, should it end there.
+    /// Transcript that the utterance will have, should it end there.
     settled: Option<Transcript>,
 }
 
@@ -75,7 +77,7 @@ impl Stream {
         Ok(Segment { context, ..self.shared.segment(range, start, transcript) })
     }
 
-    /// Takes note of the language of an utterance that has so many frames. The context from here on, if it
+    /// Records the language of an utterance of `frames` frames. Returns the context from here on, if it
     /// changed.
     fn learn(&mut self, transcript: &Transcript, frames: u64) -> Option<String> {
         let Language::Detect(detection) = &mut self.language else { return None };
@@ -87,7 +89,8 @@ impl Stream {
         detection.context(&self.shared.model.tokens)
     }
 
-    /// The guess to work on: the one at hand, unless the utterance seems to have ended since, or a new one that is due.
+    /// Returns the partial result to work on: the one in progress, unless the utterance seems to have
+    /// ended since, or a new one that is due.
     fn next_guess(&mut self) -> Option<&mut Guessing> {
         let Open { range, start, pcm, lively, settled } = self.endpointer.open()?;
         let heard = start.to(start + pcm.len() as u64);
@@ -115,7 +118,7 @@ impl Stream {
 }
 
 impl Shared {
-    /// What was said in a range, from `start` on, as a segment.
+    /// Converts the transcript of an utterance that begins at `start` within `range` into a segment.
     fn segment(&self, range: FrameRange, start: FramePos, heard: Transcript) -> Segment {
         let said = !heard.text.is_empty();
         let words = heard.words.into_iter().map(|word| Word {
@@ -140,9 +143,10 @@ impl RecognizerStream for Stream {
         self.segments(spans)
     }
 
-    /// The first guess at an utterance is shown as it is. Later ones are shown as far as they repeat the one before
-    /// word for word, which is what later audio rarely changes; where they agree on nothing, as they are. One at what
-    /// seems to be the end is taken as it is, for the final, too.
+    /// Returns the first partial result of an utterance as it is. Later ones are shortened to the words
+    /// that they share with the one before, which later audio rarely changes; if they share none, they
+    /// are returned as they are. One at the likely end is returned as it is, and also serves as the final
+    /// result.
     fn partial(&mut self) -> Result<Guess, EngineError> {
         let shared = Arc::clone(&self.shared);
         let Some(Guessing { listening, .. }) = self.next_guess() else { return Ok(Guess::Nothing) };
@@ -174,8 +178,8 @@ impl RecognizerStream for Stream {
     }
 }
 
-/// The words both texts begin with, as the second writes them. Case and punctuation may differ: they depend on what
-/// follows.
+/// Returns the words that both texts begin with, as the second writes them. Case and punctuation may
+/// differ, since they depend on the words that follow.
 fn agreement(before: &str, now: &str) -> String {
     let bare = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
     let words = before.split_whitespace().zip(now.split_whitespace());

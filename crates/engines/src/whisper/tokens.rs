@@ -4,28 +4,28 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-/// The size of the smallest multilingual vocabulary. English-only models have one token less, and never learned what
-/// their language tokens mean.
+/// Size of the smallest multilingual vocabulary. English-only models have one token less, and were never
+/// taught the meaning of their language tokens.
 const MULTILINGUAL: usize = 51_865;
 
-/// What the tokens mean.
+/// The vocabulary of a model.
 pub(super) struct Tokens {
     count: usize,
-    /// The bytes of each text token.
+    /// Bytes of each text token.
     pieces: Vec<Vec<u8>>,
     /// `<|startoftranscript|>`.
     pub(super) start: u32,
-    /// `<|endoftext|>`. The tokens before it are text, those after it steer.
+    /// `<|endoftext|>`. The tokens before it are text; those after it steer.
     pub(super) end: u32,
-    /// `<|nospeech|>`, called `<|nocaptions|>` by older models: predicted first where nothing is said.
+    /// `<|nospeech|>`, called `<|nocaptions|>` by older models: predicted first if there is no speech.
     pub(super) no_speech: u32,
     transcribe: u32,
     no_timestamps: u32,
-    /// Codes and tokens; empty for an English-only model.
+    /// Language codes and their tokens; empty for an English-only model.
     languages: Vec<(String, u32)>,
     /// Text tokens that never occur in speech, such as brackets and music signs.
     pub(super) suppressed: Vec<u32>,
-    /// Tokens a text doesn't begin with.
+    /// Tokens that a text does not begin with.
     pub(super) suppressed_first: Vec<u32>,
     /// Text tokens with characters of Chinese, Japanese or Korean, or the first byte of one.
     east_asian: Vec<u32>,
@@ -34,20 +34,20 @@ pub(super) struct Tokens {
 /// Languages written in the characters of [`Tokens::east_asian`].
 const EAST_ASIAN: [&str; 4] = ["zh", "yue", "ja", "ko"];
 
-/// What `config.json` says.
+/// The settings in `config.json`.
 #[derive(Deserialize)]
 pub(super) struct Config {
     suppress_ids: Vec<u32>,
     suppress_ids_begin: Vec<u32>,
-    /// The heads of the decoder, by layer and number, whose attention goes along with the words.
+    /// Heads of the decoder, by layer and number, whose attention follows the words.
     pub(super) alignment_heads: Option<Vec<(usize, usize)>>,
 }
 
 impl Tokens {
-    /// Reads `vocabulary.txt`, a token a line.
+    /// Parses `vocabulary.txt`, one token per line.
     ///
     /// # Errors
-    /// Which token is missing or unreadable.
+    /// Returns a description of the token that is missing or unreadable.
     pub(super) fn parse(vocabulary: &str) -> Result<Tokens, String> {
         let lines: Vec<&str> = vocabulary.split_terminator('\n').collect();
         let specials: HashMap<&str, u32> = lines
@@ -100,10 +100,10 @@ impl Tokens {
         })
     }
 
-    /// Takes the tokens to suppress.
+    /// Sets the tokens to suppress.
     ///
     /// # Errors
-    /// When the lists name a token the vocabulary doesn't have.
+    /// Returns a description if the lists name a token that the vocabulary does not have.
     pub(super) fn suppress(&mut self, config: &Config) -> Result<(), String> {
         let mut ids = config.suppress_ids.iter().chain(&config.suppress_ids_begin);
         if let Some(unknown) = ids.find(|id| **id as usize >= self.count) {
@@ -114,19 +114,19 @@ impl Tokens {
         Ok(())
     }
 
-    /// How many tokens there are, the special ones included.
+    /// Returns the number of tokens, including special ones.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// The token of a language given as a BCP 47 tag, of which only the first part counts. An English-only model
-    /// knows English, without a token. `None` if it doesn't know the language.
+    /// Returns the token of a language given as a BCP 47 tag, of which only the first part counts; `None`
+    /// if the model does not know the language. An English-only model knows English, without a token.
     pub(super) fn language(&self, tag: &str) -> Option<Option<u32>> {
         let primary = tag.split(['-', '_']).next().unwrap_or(tag).to_ascii_lowercase();
         if self.languages.is_empty() {
             return (primary == "en").then_some(None);
         }
-        // BCP 47 tells apart what Whisper calls Norwegian and Tagalog.
+        // BCP 47 distinguishes the languages that Whisper calls Norwegian and Tagalog.
         let primary = match primary.as_str() {
             "nb" => "no",
             "fil" => "tl",
@@ -135,12 +135,12 @@ impl Tokens {
         self.languages.iter().find(|(code, _)| code == primary).map(|(_, id)| Some(*id))
     }
 
-    /// The codes and tokens of the languages to tell apart; none for an English-only model.
+    /// Returns the codes and tokens of the languages to distinguish; empty for an English-only model.
     pub(super) fn languages(&self) -> &[(String, u32)] {
         &self.languages
     }
 
-    /// The code of a language's token; English for a model without such tokens.
+    /// Returns the code of a language's token; English for a model without language tokens.
     pub(super) fn code(&self, language: Option<u32>) -> Option<&str> {
         match language {
             None => self.languages.is_empty().then_some("en"),
@@ -148,14 +148,14 @@ impl Tokens {
         }
     }
 
-    /// Text tokens that a text in this language has no use for. Of noise, and of speech it fails to understand, Whisper
-    /// makes single Chinese characters, in the middle of Russian too.
+    /// Returns the text tokens that a text in this language never needs. From noise, and from speech that
+    /// it fails to understand, Whisper makes single Chinese characters, even within Russian text.
     pub(super) fn foreign(&self, language: Option<u32>) -> &[u32] {
         let is_theirs = self.code(language).is_some_and(|code| EAST_ASIAN.contains(&code));
         if is_theirs { &[] } else { &self.east_asian }
     }
 
-    /// What follows [`start`](Tokens::start) in the prompt.
+    /// Returns the tokens that follow [`start`](Tokens::start) in the prompt.
     pub(super) fn task(&self, language: Option<u32>) -> Vec<u32> {
         match language {
             Some(language) => vec![language, self.transcribe, self.no_timestamps],
@@ -163,12 +163,13 @@ impl Tokens {
         }
     }
 
-    /// The bytes of a text token; none of another.
+    /// Returns the bytes of a text token; empty for other tokens.
     pub(super) fn piece(&self, token: u32) -> &[u8] {
         self.pieces.get(token as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// The text of these tokens. Bytes that aren't UTF-8, as of a character cut in two, are left out.
+    /// Returns the text of these tokens. Bytes that are not UTF-8, such as those of a split character,
+    /// are left out.
     pub(super) fn text(&self, tokens: &[u32]) -> String {
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.piece(*token)).copied().collect();
         let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
@@ -176,14 +177,14 @@ impl Tokens {
     }
 }
 
-/// Returns whether a piece has a byte that begins a character from U+3000 to U+DFFF (UTF-8: 0xE3 to 0xED, which never
-/// continue one): kana, Han and Hangul with their punctuation.
+/// Returns whether a piece has a byte that begins a character from U+3000 to U+DFFF (UTF-8: 0xE3 to 0xED,
+/// which never continue one): kana, Han and Hangul with their punctuation.
 fn is_east_asian(piece: &[u8]) -> bool {
     piece.iter().any(|byte| matches!(byte, 0xe3..=0xed))
 }
 
-/// GPT-2 writes bytes that are printable in Latin-1 as themselves, and the others as the characters from U+0100 on,
-/// in their order.
+/// Returns the byte of each character of GPT-2's notation: bytes that are printable in Latin-1 stand for
+/// themselves, and the others are the characters from U+0100 on, in their order.
 fn byte_of_char() -> HashMap<char, u8> {
     let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let (kept, moved): (Vec<u8>, Vec<u8>) = (0..=u8::MAX).partition(printable);
@@ -195,7 +196,7 @@ fn byte_of_char() -> HashMap<char, u8> {
 mod tests {
     use super::*;
 
-    /// A vocabulary with few pieces, padded to a size.
+    /// Returns a vocabulary with few pieces, padded to a size.
     fn vocabulary(size: usize) -> String {
         let mut lines = vec!["Hi", "Ġthere", "ÐŁ", "ÑĢ", "Ð", "<|endoftext|>", "<|startoftranscript|>"];
         lines.extend(["<|en|>", "<|ru|>", "<|haw|>", "<|translate|>", "<|transcribe|>", "<|nocaptions|>"]);
@@ -214,7 +215,8 @@ mod tests {
 
     #[test]
     fn chinese_characters_are_for_languages_that_have_them() {
-        // The bytes of 去, whole and its first alone; those of a letter of Russian, and of a quotation mark.
+        // The bytes of 去, whole and its first byte alone; those of a Russian letter, and of a quotation
+        // mark.
         let vocabulary = vocabulary(MULTILINGUAL).replace("Hi\nĠthere\nÐŁ\nÑĢ", "åİ»\nå\nÐŁ\nâĢľ");
         let tokens = Tokens::parse(&vocabulary.replace("<|haw|>", "<|ja|>")).unwrap();
         assert_eq!((tokens.text(&[0]).as_str(), tokens.text(&[3]).as_str()), ("去", "“"));

@@ -1,4 +1,4 @@
-//! From an utterance to its text, step by step: greedy decoding, and what guards it.
+//! Transcription of an utterance, step by step: greedy decoding, and its safeguards.
 
 use std::ops::Range;
 
@@ -12,39 +12,40 @@ use super::words;
 use super::writing::{Writing, Written};
 use voxline::engine::RECOGNIZER_RATE;
 
-/// Feature frames in a second.
+/// Number of feature frames per second.
 const FRAMES_PER_SECOND: usize = RECOGNIZER_RATE as usize / HOP;
-/// The window Whisper was trained on.
+/// Window that Whisper was trained on, in feature frames.
 const FULL_WINDOW: usize = 30 * FRAMES_PER_SECOND;
-/// Silence appended to an utterance in a shorter window. With 2 s Whisper loops and loses words; with 6 s its word
-/// error rate is that of the full window.
+/// Silence appended to an utterance in a shorter window, in feature frames. With 2 s Whisper loops and
+/// loses words; with 6 s its word error rate is that of the full window.
 const PADDING: usize = 6 * FRAMES_PER_SECOND;
-/// The shortest window.
+/// Shortest window, in feature frames.
 const LEAST_WINDOW: usize = 8 * FRAMES_PER_SECOND;
 
-/// Whisper's own thresholds: below this mean log-probability a text is doubtful, and where the model also believes
-/// that nobody spoke, it is dropped.
+/// Whisper's own thresholds: a text below this mean log-probability is doubtful, and is dropped if the
+/// model also gives this probability of silence.
 const DOUBTFUL: f32 = -1.0;
 const NOBODY_SPOKE: f32 = 0.6;
-/// Below this one (a confidence of 0.2) a text is invented: that is what music and machines give ...
+/// Mean log-probability (a confidence of 0.2) below which a text is invented, as from music and machines
+/// ...
 const INVENTED: f32 = -1.6;
-/// ... but for one with as many words a second as people speak, which music hardly gives: there it is this
-/// one, as speech among other voices as loud has down to -2.1.
+/// ... except for a text with as many words per second as people speak, which music hardly yields: there
+/// the bound is `INVENTED_AT_PACE`, as speech among other voices as loud reaches down to -2.1.
 const PACE: f32 = 2.0;
 const INVENTED_AT_PACE: f32 = -2.3;
 
-/// As many as people speak in a second: three words, of one token in English and two in Russian.
+/// Typical number of tokens spoken per second: three words, of one token in English and two in Russian.
 const SPOKEN_TOKENS: usize = 5;
 
-/// Nobody speaks so slowly: less than seven words in ten seconds, in an utterance longer than this, in
-/// samples, ...
+/// Slowest pace of speech, in words per second, less than seven words in ten seconds: in an utterance
+/// longer than `LONG` samples, a slower text ...
 const LONG: usize = 5 * RECOGNIZER_RATE as usize;
 const SLOWEST: f32 = 0.7;
-/// ... is invented where the text is less likely than this, a confidence of 0.7. That is what music gives: "Thank you."
-/// about 20 s of it.
+/// ... is invented if it is less likely than this, a confidence of 0.7. Music gives such texts: "Thank
+/// you." for about 20 s of it.
 const UNLIKELY: f32 = -0.36;
 
-/// A loaded model. Immutable, so all sessions share it.
+/// A loaded model. The model is immutable, so all sessions share it.
 pub(super) struct Model {
     pub(super) mel: Mel,
     pub(super) encoder: Encoder,
@@ -52,50 +53,51 @@ pub(super) struct Model {
     pub(super) tokens: Tokens,
 }
 
-/// Which language to write.
+/// The language to write in.
 #[derive(Clone, Debug)]
 pub(super) enum Language {
-    /// This one, as the model's token; an English-only model has none.
+    /// A given language, as the model's token; an English-only model has none.
     Known(Option<u32>),
-    /// The one that is heard, in doubt that of the stream so far.
+    /// The detected language; in doubt, that of the stream so far.
     Detect(Detection),
 }
 
-/// What was heard.
+/// The result of transcribing an utterance.
 pub(super) struct Transcript {
-    /// Empty if nothing was said.
+    /// Text of the utterance; empty if there was no speech.
     pub(super) text: String,
-    /// The language's token.
+    /// Token of the language.
     pub(super) language: Option<u32>,
-    /// The language that it sounds like, where that was asked.
+    /// Detected language, if detection was asked for.
     pub(super) detected: Option<Detected>,
-    /// The geometric mean of the tokens' probabilities.
+    /// Geometric mean of the tokens' probabilities.
     pub(super) confidence: f32,
     pub(super) words: Vec<Word>,
 }
 
-/// A word, where it was heard.
+/// A word, and its place in the audio.
 pub(super) struct Word {
     pub(super) text: String,
-    /// In samples of the utterance.
+    /// Range of the word, in samples of the utterance.
     pub(super) range: Range<usize>,
-    /// The geometric mean of its tokens' probabilities.
+    /// Geometric mean of the probabilities of the word's tokens.
     pub(super) confidence: f32,
 }
 
-/// An utterance of at most 30 s on its way to text.
+/// A transcription in progress, of an utterance of at most 30 s.
 ///
-/// The window is cut to the utterance and some silence, which costs a fraction of the full one. A text that loops or
-/// that the model itself doubts is written again in the full window, and the better one counts.
+/// The window is cut to the utterance and some silence, which costs a fraction of the full one. If the
+/// text loops, or if the model itself doubts it, the utterance is decoded again in the full window, and
+/// the better text counts.
 pub(super) struct Listening {
     pcm: Vec<i16>,
-    /// Samples of it whose spectrum changes as that of speech does.
+    /// Number of samples whose spectrum changes as that of speech does.
     lively: usize,
     language: Language,
-    /// Whether a doubtful text is worth a second look.
+    /// `true` if a doubtful text is worth decoding again.
     careful: bool,
     window: usize,
-    /// The doubtful text of the shorter window.
+    /// Doubtful text of the shorter window.
     doubtful: Option<Attempt>,
     stage: Stage,
 }
@@ -106,30 +108,30 @@ enum Stage {
     Write(Box<Writing>),
 }
 
-/// What one window gave.
+/// The result of one window.
 pub(super) struct Attempt {
     pub(super) language: Option<u32>,
-    /// The language that it sounds like, where that was asked.
+    /// Detected language, if detection was asked for.
     pub(super) detected: Option<Detected>,
-    /// The probability that nobody spoke.
+    /// Probability that there was no speech.
     pub(super) silence: f32,
     pub(super) text: Written,
 }
 
 impl Listening {
-    /// Begins to listen to an utterance, so many samples of which change as speech does.
+    /// Begins to transcribe an utterance, of which `lively` samples change as speech does.
     pub(super) fn new(pcm: Vec<i16>, lively: u64, language: Language) -> Listening {
         let window = window(&pcm);
         let lively = usize::try_from(lively).unwrap_or(usize::MAX);
         Listening { pcm, lively, language, careful: true, window, doubtful: None, stage: Stage::Hear }
     }
 
-    /// The same for a guess: what is doubtful gets no second look.
+    /// Begins to transcribe for a partial result: a doubtful text is not decoded again.
     pub(super) fn guess(pcm: Vec<i16>, lively: u64, language: Language) -> Listening {
         Listening { careful: false, ..Listening::new(pcm, lively, language) }
     }
 
-    /// Does all that is left to be done.
+    /// Does all remaining work.
     pub(super) fn finish(mut self, model: &Model, kernels: &mut Kernels) -> Transcript {
         loop {
             if let Some(transcript) = self.step(model, kernels) {
@@ -138,8 +140,8 @@ impl Listening {
         }
     }
 
-    /// Does a bounded piece of the work, some ten milliseconds: a layer of the encoder, or a few words. Returns the
-    /// transcript with the last one, after which there is no more to do.
+    /// Does a bounded piece of the work, some ten milliseconds: a layer of the encoder, or a few words.
+    /// The last step returns the transcript, after which there is no more to do.
     pub(super) fn step(&mut self, model: &Model, kernels: &mut Kernels) -> Option<Transcript> {
         match &mut self.stage {
             Stage::Hear => {
@@ -165,7 +167,7 @@ impl Listening {
         None
     }
 
-    /// What comes of an attempt: the transcript, or a second look.
+    /// Ends an attempt: returns the transcript, or starts again in the full window.
     fn conclude(&mut self, model: &Model, attempt: Attempt) -> Option<Transcript> {
         let again = self.careful
             && attempt.is_doubtful()
@@ -187,8 +189,8 @@ impl Listening {
 }
 
 impl Model {
-    /// Does all the work that an utterance of so many seconds makes, without one: the steps are those of
-    /// [`Listening`], and what they cost doesn't depend on what is heard.
+    /// Does the work of an utterance of `seconds` seconds without one: the steps are those of
+    /// [`Listening`], and their cost does not depend on the content.
     pub(super) fn exercise(&self, kernels: &mut Kernels, seconds: usize) {
         let pcm = vec![0; seconds * RECOGNIZER_RATE as usize];
         let features = self.mel.features(&pcm, window(&pcm).next_multiple_of(2));
@@ -213,26 +215,26 @@ impl Attempt {
         self.text.runaway || self.text.log_probability < DOUBTFUL
     }
 
-    /// Returns whether the model believes that nobody spoke, and is doubtful about the text, or nothing in
-    /// the utterance was like speech: of steady noise Whisper is often sure.
+    /// Returns whether the model predicts silence, and either the text is doubtful or nothing in the
+    /// utterance was like speech. Whisper is often sure of a text for steady noise.
     fn is_silent(&self, lively: usize) -> bool {
         self.silence > NOBODY_SPOKE && (self.text.log_probability < DOUBTFUL || lively == 0)
     }
 
-    /// Returns what compares greater of the better of two attempts: that it is not invented, then that it ends,
-    /// then how likely it is.
+    /// Returns a rank that is greater for the better of two attempts: a text that is not invented first,
+    /// then one that ends, then the likelier one.
     fn rank(&self, model: &Model, samples: usize, lively: usize) -> (bool, bool, f32) {
         let Written { log_probability, runaway, .. } = self.text;
         let invented = is_invented(log_probability, self.pieces(model).len(), samples, lively);
         (!invented, !runaway, log_probability)
     }
 
-    /// The text's words, each with its tokens.
+    /// Returns the words of the text, each with its tokens.
     fn pieces(&self, model: &Model) -> Vec<words::Piece> {
         words::split(&model.tokens, &self.text.tokens, self.language)
     }
 
-    /// The text, with its words where they are wanted.
+    /// Returns the transcript, with its words if they are wanted.
     fn transcript(&self, model: &Model, samples: usize, lively: usize, with_words: bool) -> Transcript {
         let Attempt { language, detected, text, .. } = self;
         let (language, detected) = (*language, *detected);
@@ -250,11 +252,11 @@ impl Attempt {
     }
 }
 
-/// Returns whether a text of so many words, with this mean log-probability, was made up about so many
+/// Returns whether a text of `words` words, with this mean log-probability, was invented for `samples`
 /// samples.
 ///
-/// For speech to be too slow, the lively ones alone count: noise before and after it has no words. Where none
-/// was like speech, and for music to be too quick, all do.
+/// The test for slow speech counts the lively samples alone, since noise before and after the speech has
+/// no words. If no sample was like speech, and for the test of quick music, all samples count.
 fn is_invented(log_probability: f32, words: usize, samples: usize, lively: usize) -> bool {
     let pace = |samples: usize| words as f32 * RECOGNIZER_RATE as f32 / samples as f32;
     let at_pace = lively > 0 && pace(samples) >= PACE;
@@ -263,15 +265,16 @@ fn is_invented(log_probability: f32, words: usize, samples: usize, lively: usize
     log_probability < least || is_slow && log_probability < UNLIKELY
 }
 
-/// Whether a text is all in capitals, as subtitles say what is heard but not spoken: "MUSIC PLAYS". A name may be so, too,
-/// but is shorter.
+/// Returns whether a text is all in capitals, as subtitles render sounds that are not speech: "MUSIC
+/// PLAYS". A name may be in capitals, too, but is shorter.
 fn is_caption(text: &str) -> bool {
     let letters = text.chars().filter(|c| c.is_alphabetic()).count();
     letters > 6 && text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
 }
 
-/// How the lines begin that say who wrote the subtitles. Whisper learnt from subtitles, and is sure of these where it hears
-/// music: the first is what base says to a piece of Debian's music on hold.
+/// Beginnings of the lines that credit the subtitles' authors. Whisper was trained on subtitles, and is
+/// sure of these lines when it hears music: the first is the base model's text for a piece of Debian's
+/// music on hold.
 const CREDITS: [&str; 5] = [
     "редактор субтитров",
     "субтитры сделал",
@@ -280,13 +283,13 @@ const CREDITS: [&str; 5] = [
     "subtitles by the amara",
 ];
 
-/// Whether a text names who wrote the subtitles.
+/// Returns whether a text credits the subtitles' authors.
 fn is_credit(text: &str) -> bool {
     let text = text.trim_start().to_lowercase();
     CREDITS.iter().any(|credit| text.starts_with(credit))
 }
 
-/// The feature frames of an utterance and its padding.
+/// Returns the number of feature frames of an utterance and its padding.
 fn window(pcm: &[i16]) -> usize {
     (pcm.len().div_ceil(HOP) + PADDING).clamp(LEAST_WINDOW, FULL_WINDOW)
 }
@@ -295,7 +298,7 @@ fn window(pcm: &[i16]) -> usize {
 mod tests {
     use super::*;
 
-    /// Of `benches/noise.py`: log-probability, words, seconds, and seconds like speech.
+    /// Cases of `benches/noise.py`: log-probability, words, seconds, and seconds like speech.
     #[test]
     fn music_invents_and_speech_among_voices_does_not() {
         let is_invented = |(log_probability, words, seconds, lively): (f32, usize, f32, f32)| {

@@ -1,8 +1,8 @@
-//! Where each word was heard: the text is laid along what the decoder looked at while it wrote.
+//! Word timestamps: alignment of the text with the decoder's attention to the audio.
 //!
-//! The method is that of OpenAI's Whisper (`timing.py`): the attention of some heads follows the speech. Each is
-//! normalised over the tokens, smoothed along the audio, and their mean is crossed on the path of most attention
-//! (dynamic time warping).
+//! The method is that of OpenAI's Whisper (`timing.py`): the attention of some heads follows the speech.
+//! The attention of each head is normalised over the tokens and smoothed along the audio; the timestamps
+//! lie on the path of most attention through the mean of the heads (dynamic time warping).
 
 use std::ops::Range;
 
@@ -12,24 +12,24 @@ use super::transcribe::Word;
 use super::writing::Written;
 use voxline::engine::RECOGNIZER_RATE;
 
-/// Samples for which an encoder state stands: 20 ms.
+/// Number of samples per encoder state: 20 ms.
 const STATE: usize = RECOGNIZER_RATE as usize / 50;
 
-/// States over which attention is smoothed.
+/// Number of states over which attention is smoothed.
 const SMOOTHED: usize = 7;
 
-/// Languages that are written without spaces between words, in which each character is a word.
+/// Languages that are written without spaces between words; each character is a word.
 const WITHOUT_SPACES: &[&str] = &["zh", "ja", "th", "lo", "my", "yue"];
 
-/// A word and the places of its tokens in the text.
+/// A word, and the range of its tokens in the text.
 #[derive(Debug, PartialEq)]
 pub(super) struct Piece {
     text: String,
     tokens: Range<usize>,
 }
 
-/// The words that tokens make up: a new one begins with a space, or with each character in a language that has none. A
-/// mark that stands by itself belongs to the word before.
+/// Splits tokens into words: a word begins with a space, or with each character in a language without
+/// spaces. A mark that stands by itself belongs to the word before.
 pub(super) fn split(tokens: &Tokens, text: &[u32], language: Option<u32>) -> Vec<Piece> {
     let code = tokens.code(language).unwrap_or_default();
     join(text.iter().map(|token| tokens.piece(*token)), WITHOUT_SPACES.contains(&code))
@@ -53,7 +53,7 @@ fn join<'a>(pieces: impl Iterator<Item = &'a [u8]>, by_character: bool) -> Vec<P
     words
 }
 
-/// Adds a word that ends, or what is none to the one before.
+/// Adds the open word; if it has no letters or digits, appends it to the word before.
 fn close(words: &mut Vec<Piece>, bytes: &[u8], tokens: Range<usize>, by_character: bool) {
     let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
     let text = text.trim();
@@ -70,14 +70,15 @@ fn close(words: &mut Vec<Piece>, bytes: &[u8], tokens: Range<usize>, by_characte
     }
 }
 
-/// Lays words along so many samples. None where the model has no heads to tell by.
+/// Aligns words with `samples` samples. Returns no words if the model has no alignment heads.
 pub(super) fn place(decoder: &Decoder, text: &Written, words: Vec<Piece>, samples: usize) -> Vec<Word> {
     let (looks, heads, heard) = decoder.looks(&text.memory);
     let row = heads * heard;
     if row == 0 || words.is_empty() {
         return Vec::new();
     }
-    // The first look was for the language; each token then has the one it was written by, and the end has one, too.
+    // The first look belongs to the language token; each token then has the look that it was written by,
+    // and so has the end.
     let rows = (text.tokens.len() + 1).min(looks.len() / row - 1);
     let audible = samples.div_ceil(STATE).clamp(1, heard);
     let attention = attention(&looks[row..], rows, heads, heard, audible);
@@ -94,8 +95,8 @@ pub(super) fn place(decoder: &Decoder, text: &Written, words: Vec<Piece>, sample
     words.into_iter().map(place).collect()
 }
 
-/// How much each of `rows` tokens has to do with each of the first `audible` of `heard` states: the mean of the heads, a
-/// row for each token.
+/// Returns the attention of each of `rows` tokens to each of the first `audible` of `heard` states: the
+/// mean of the heads, one row per token.
 fn attention(looks: &[f32], rows: usize, heads: usize, heard: usize, audible: usize) -> Vec<f32> {
     let mut mean = vec![0.0; rows * audible];
     let mut column = vec![0.0; rows];
@@ -116,7 +117,7 @@ fn attention(looks: &[f32], rows: usize, heads: usize, heard: usize, audible: us
         for (mean, normal) in mean.chunks_exact_mut(audible).zip(normal.chunks_exact(audible)) {
             for (state, mean) in mean.iter_mut().enumerate() {
                 let value = median(normal, state);
-                // A damaged model may look nowhere.
+                // The attention of a damaged model may be NaN or infinite.
                 *mean += if value.is_finite() { value / heads as f32 } else { 0.0 };
             }
         }
@@ -124,7 +125,7 @@ fn attention(looks: &[f32], rows: usize, heads: usize, heard: usize, audible: us
     mean
 }
 
-/// The median of the values around a place; those beyond the ends are mirrored.
+/// Returns the median of the values around an index; values beyond the ends are mirrored.
 fn median(values: &[f32], at: usize) -> f32 {
     let last = values.len() - 1;
     let mut around: [f32; SMOOTHED] = std::array::from_fn(|i| {
@@ -135,8 +136,8 @@ fn median(values: &[f32], at: usize) -> f32 {
     around[SMOOTHED / 2]
 }
 
-/// The column at which each row is reached on the path from the first row and column to the last that gathers most. A
-/// step goes down, to the right, or both.
+/// Returns the column at which each row is reached on the path of the greatest sum from the first row and
+/// column to the last. A step goes down, to the right, or both.
 fn path(gains: &[f32], columns: usize) -> Vec<usize> {
     #[derive(Clone, Copy)]
     enum From {

@@ -1,4 +1,4 @@
-//! A text being written: token by token, always the likeliest.
+//! Greedy decoding: a text is written token by token, always the likeliest one.
 
 use rten_simd::SimdOp;
 use rten_vecmath::{MaxNum, SumExpSub};
@@ -10,43 +10,44 @@ use super::tokens::Tokens;
 use super::transcribe::{Attempt, Language, Model};
 use voxline::engine::RECOGNIZER_RATE;
 
-/// More tokens a second than anyone speaks, in any script.
+/// Largest number of tokens per second: more than a person speaks, in any script.
 const TOKENS_PER_SECOND: usize = 16;
 
-/// Tokens written in one go.
+/// Number of tokens written in one step.
 const AT_ONCE: usize = 4;
 
-/// A text that isn't finished.
+/// An unfinished text.
 pub(super) struct Writing {
     memory: Memory,
-    /// Those of every token that may come next.
+    /// Scores of all tokens that may come next.
     scores: Vec<f32>,
     language: Option<u32>,
     detected: Option<Detected>,
     silence: f32,
     tokens: Vec<u32>,
-    /// Of the tokens, and the end.
+    /// Log-probabilities of the tokens, and of the end.
     log_probabilities: Vec<f32>,
-    /// Tokens it may have.
+    /// Largest number of tokens.
     most: usize,
     runaway: bool,
 }
 
-/// What the decoder wrote.
+/// A text that the decoder wrote.
 pub(super) struct Written {
     pub(super) tokens: Vec<u32>,
-    /// Of each of them, and of the end where it was written.
+    /// Log-probability of each token, and of the end if it was written.
     pub(super) log_probabilities: Vec<f32>,
-    /// Their mean.
+    /// Mean of the log-probabilities.
     pub(super) log_probability: f32,
-    /// Whether it went round in a loop, which is cut off, or babbled on.
+    /// `true` if the text repeated itself, in which case the repetition is cut off, or had too many
+    /// tokens.
     pub(super) runaway: bool,
-    /// Where in the audio it looked.
+    /// Memory of the decoder, which holds the attention to the audio.
     pub(super) memory: Memory,
 }
 
 impl Writing {
-    /// Begins the text of so many samples, which `memory` has heard.
+    /// Begins the text of `samples` samples, whose encoder states are in `memory`.
     pub(super) fn begin(
         model: &Model,
         kernels: &mut Kernels,
@@ -56,7 +57,7 @@ impl Writing {
     ) -> Writing {
         let Model { decoder, tokens, .. } = model;
         let mut scores = vec![0.0; decoder.vocabulary()];
-        // The scores after the first token tell the language and whether anybody spoke.
+        // The scores after the first token give the language and the probability of silence.
         decoder.read(kernels, &mut memory, &[tokens.start]);
         decoder.score(kernels, &memory, 0, &mut scores);
         let silence = log_probability(&scores, tokens.no_speech).exp();
@@ -88,14 +89,15 @@ impl Writing {
         }
     }
 
-    /// Writes on. Whether the text has ended, went round in a loop, or has all the tokens it may have.
+    /// Writes further tokens. Returns whether the text has ended, repeats itself, or has its largest
+    /// number of tokens.
     pub(super) fn advance(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
         (0..AT_ONCE).any(|_| self.write(model, kernels))
     }
 
     fn write(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
         let Tokens { end, suppressed, suppressed_first, .. } = &model.tokens;
-        // Of the tokens from `end` on only that one may be written; the others steer.
+        // Of the tokens from `end` on, only `end` may be written; the others steer.
         let written = &mut self.scores[..=*end as usize];
         let first: &[u32] = if self.tokens.is_empty() { suppressed_first } else { &[] };
         for id in suppressed.iter().chain(first).chain(model.tokens.foreign(self.language)) {
@@ -121,7 +123,7 @@ impl Writing {
         self.runaway
     }
 
-    /// What came of it.
+    /// Returns the result.
     pub(super) fn attempt(self) -> Attempt {
         let Writing { memory, language, detected, silence, tokens, log_probabilities, runaway, .. } = self;
         let sum: f32 = log_probabilities.iter().sum();
@@ -135,7 +137,7 @@ impl Writing {
     }
 }
 
-/// The likeliest of the languages that may be spoken, of those the scores are about.
+/// Returns the likeliest of the allowed languages, by the scores.
 fn detect(tokens: &Tokens, scores: &[f32], detection: &Detection) -> Option<Detected> {
     let known = tokens.languages().iter().map(|(_, id)| *id);
     let languages: Vec<u32> = known.filter(|id| detection.allows(*id)).collect();
@@ -145,20 +147,20 @@ fn detect(tokens: &Tokens, scores: &[f32], detection: &Detection) -> Option<Dete
     Some(Detected { language: languages[best], probability })
 }
 
-/// The place of the highest score; the first of equals.
+/// Returns the index of the highest score, the first of equals.
 fn likeliest(scores: &[f32]) -> Option<usize> {
     let highest = MaxNum::new(scores).dispatch();
     scores.iter().position(|score| *score == highest)
 }
 
-/// The logarithm of the softmax at one place.
+/// Returns the logarithm of the softmax at one index.
 fn log_probability(scores: &[f32], at: u32) -> f32 {
     let highest = MaxNum::new(scores).dispatch();
     scores[at as usize] - highest - SumExpSub::new(scores, highest).dispatch().ln()
 }
 
-/// Where a text that ends in a loop should be cut: after the phrase's first round. People do repeat themselves, so
-/// the shorter the phrase the more rounds it takes.
+/// Returns the length to which a text that ends in a loop should be cut: after the first occurrence of
+/// the phrase. People do repeat themselves, so a shorter phrase needs more rounds to count as a loop.
 fn without_loop(tokens: &[u32]) -> Option<usize> {
     (1..=tokens.len() / 3).find_map(|phrase| {
         let rounds = match phrase {

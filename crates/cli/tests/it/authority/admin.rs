@@ -1,4 +1,4 @@
-//! The operator's commands: the same whether the gateway runs or not.
+//! The operator's commands, which work alike with a running gateway and without one.
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Output;
@@ -12,7 +12,7 @@ use crate::cli::Place;
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
 
-/// Runs `voxline gateway` on the state of that name.
+/// Runs `voxline gateway` on the state directory `state`.
 fn gateway(place: &Place, command: &str) -> Output {
     let mut arguments = vec!["gateway"];
     arguments.extend(command.split(' '));
@@ -25,18 +25,18 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The gateway whose state that is.
+/// Starts the gateway of the state directory of `place`.
 async fn start(place: &Place) -> Server {
     serving(Setup { state: Some(place.path("state")), ..Setup::default() }).await
 }
 
-/// The first word that begins so.
+/// Returns the first word of `text` that begins with `prefix`.
 fn word(text: &str, prefix: &str) -> String {
     let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
     words.find(|word| word.starts_with(prefix)).unwrap_or_else(|| panic!("no {prefix} in {text}")).to_owned()
 }
 
-/// What stands for a word that is never the same.
+/// Returns a placeholder for a word that differs between runs, and any other word unchanged.
 fn kind(word: &str) -> &str {
     let random = ["pr_", "rt_", "at_", "st_", "vxc_", "vxs_", "mcs"];
     match random.into_iter().find(|prefix| word.starts_with(prefix)) {
@@ -46,7 +46,8 @@ fn kind(word: &str) -> &str {
     }
 }
 
-/// What differs from one run to the next, taken out; the lines in the order of the alphabet.
+/// Returns the lines of the output in alphabetical order, with the words that differ between runs replaced
+/// by placeholders. The exit code is the last line.
 fn lasting(output: &Output) -> Vec<String> {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     let text = String::from_utf8(text).unwrap();
@@ -66,7 +67,7 @@ fn lasting(output: &Output) -> Vec<String> {
     lines
 }
 
-/// Everything an operator may do, and what it printed.
+/// Runs every operator command. Returns the comparable output of each.
 fn do_everything(place: &Place) -> Vec<Vec<String>> {
     let mut said = Vec::new();
     let mut run = |command: &str| {
@@ -119,7 +120,7 @@ async fn the_answers_are_the_same_with_a_gateway_and_without() {
     let server = start(&running).await;
     let with = do_everything(&running);
     assert_eq!(with, without);
-    // They reached the gateway that runs.
+    // The commands reached the running gateway.
     let projects = server.gateway.authority().projects().unwrap();
     assert_eq!(projects.len(), 2);
     server.stop().await;
@@ -148,7 +149,7 @@ async fn a_running_gateway_hears_its_operator() {
     stdout(&gateway(&place, &format!("token revoke {}", access["id"].as_str().unwrap())));
     assert!(authority.check(granted.access_token.expose_secret()).is_err());
 
-    // A secret is shown once.
+    // A secret is shown only once, when it is created.
     for list in ["project list", "client list", "service-token list", "token list", "usage"] {
         for json in ["", " --json"] {
             let shown = stdout(&gateway(&place, &format!("{list}{json}")));
@@ -193,7 +194,7 @@ async fn a_stranger_at_the_socket_harms_nobody() {
     drop(dial().await);
     for nonsense in [&b""[..], b"{", b"\"list_everything\"", &vec![b'['; 100_000]] {
         let mut socket = dial().await;
-        // It may have closed by then.
+        // The gateway may have closed the connection by then.
         let _ = socket.write_all(nonsense).await;
         let _ = socket.shutdown().await;
         let mut answer = Vec::new();

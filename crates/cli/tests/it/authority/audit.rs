@@ -1,4 +1,4 @@
-//! The audit: a line for everything that happens to tokens, and no secret in any line of any kind.
+//! The audit log: one line for each event of a token, and no secret in any line of the log.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use voxline_gateway::authority::{Authority, NewClient, Policy, Refreshing, Scope
 
 use super::{authority, clock};
 
-/// Keeps what is logged.
+/// A log writer that keeps all lines in memory.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -33,7 +33,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl Log {
-    /// What `work` logs, at every level.
+    /// Returns the log of `work`, at every level.
     fn of(work: impl FnOnce()) -> String {
         let log = Log::default();
         let subscriber = tracing_subscriber::fmt()
@@ -47,14 +47,14 @@ impl Log {
     }
 }
 
-/// All that is audited befalls a project and its client. The secrets there were.
+/// Performs every audited action on a project and its client. Returns the secrets that were created.
 fn everything(authority: &Authority, client: &NewClient) -> Vec<SecretString> {
     let id = client.client_id.as_str();
     let (typed, wrong) = ("a name\nvoxline::audit: typed", SecretString::from("vxc_typed"));
     let granted = authority.client_credentials(id, &client.client_secret).unwrap();
     let refreshed = authority.refresh(id, granted.refresh_token.clone()).unwrap();
     let again = authority.refresh(id, refreshed.refresh_token.clone()).unwrap();
-    // Its successor has been used: all of them end.
+    // The token's successor was used already, so that all tokens of the grant end.
     authority.refresh(id, granted.refresh_token.clone()).unwrap_err();
     authority.client_credentials(typed, &wrong).unwrap_err();
     authority.client_credentials(id, &wrong).unwrap_err();
@@ -87,7 +87,8 @@ fn everything_is_told_once_and_no_secret_ever() {
         let policy = Policy { refreshing: Refreshing::Rotate, ..Policy::default() };
         (authority.with_policy(policy), client)
     };
-    // Once unheard: a place that logs for the first time while another test does may miss that somebody listens.
+    // Run once without a subscriber: a log statement that is first reached while another test logs may miss
+    // that a subscriber listens.
     let (unheard, client) = project();
     everything(&unheard, &client);
     let (authority, client) = project();
@@ -97,7 +98,7 @@ fn everything_is_told_once_and_no_secret_ever() {
         let lines = log.lines().filter(|line| line.contains("voxline::audit") && line.contains(what));
         lines.count()
     };
-    // Two refresh tokens, four access tokens, a service token.
+    // Two refresh tokens, four access tokens and one service token.
     assert_eq!(audit(": minted"), 7, "{log}");
     assert_eq!(audit(": refused"), 6, "{log}");
     assert_eq!(audit(": revoked"), 5, "{log}");

@@ -1,4 +1,4 @@
-//! A backup of a gateway that mints meanwhile, and its restore.
+//! Backup of a gateway that issues tokens meanwhile, and its restore.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,16 +14,16 @@ use super::{HOUR, clock, is_good, serving};
 use crate::cli::Place;
 use crate::support::server::Setup;
 
-/// How many threads mint.
+/// Number of threads that request tokens.
 const MINTERS: usize = 3;
-/// A token that has not come by then never will.
+/// Longest wait for a token.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn open(directory: &Path) -> Authority {
     Authority::open(directory, HOUR, Arc::new(clock())).unwrap()
 }
 
-/// Puts a backup where a gateway finds it.
+/// Copies a backup into a new state directory and opens it.
 fn restore(place: &Place, file: &str, state: &str) -> Authority {
     fs::create_dir(place.path(state)).unwrap();
     fs::copy(place.path(file), place.path(state).join("authority.redb")).unwrap();
@@ -40,8 +40,8 @@ fn backup(place: &Place, file: &str) -> String {
     said
 }
 
-/// Mints until told to stop, and tells the service tokens as they are answered. Those of the client end at
-/// once.
+/// Creates tokens until told to stop, and sends the service tokens as they are answered. The client's
+/// tokens are revoked at once.
 fn mint(authority: &Authority, client: &NewClient, stop: &AtomicBool, answered: mpsc::Sender<SecretString>) {
     while !stop.load(Ordering::Relaxed) {
         let granted = authority.client_credentials(&client.client_id, &client.client_secret).unwrap();
@@ -77,7 +77,7 @@ async fn a_backup_under_load_has_all_that_was_answered_before_it() {
         for number in 0..3 {
             let more = || receiver.recv_timeout(PATIENCE).expect("a token that is minted meanwhile");
             answered.extend(std::iter::repeat_with(more).take(20));
-            // Counted, and not on the disk yet.
+            // Usage that is counted, and not on the disk yet.
             authority.charge(&identity, Amount::text(1)).unwrap();
             let file = format!("backup-{number}");
             assert_eq!(backup(&place, &file), "");
@@ -87,7 +87,7 @@ async fn a_backup_under_load_has_all_that_was_answered_before_it() {
         snapshots
     });
     answered.extend(receiver.try_iter());
-    // A backup overwrites nothing.
+    // A backup does not overwrite a file.
     let bytes = fs::read(place.path("backup-0")).unwrap();
     let refused = backup(&place, "backup-0");
     assert!(refused.contains("backup-0 exists already"), "{refused}");
@@ -100,16 +100,16 @@ async fn a_backup_under_load_has_all_that_was_answered_before_it() {
         assert!(is_good(&restored, &kept.access_token));
         let usage = restored.usage(None).unwrap();
         assert_eq!(usage.iter().map(|entry| entry.total.characters).sum::<u64>(), *characters);
-        // It counts on from there.
+        // The restored gateway goes on from there.
         restored.refresh(&client.client_id, kept.refresh_token.clone()).unwrap();
         let service = restored.create_service_token("test", Terms::default()).unwrap().token;
         assert!(is_good(&restored, &service));
-        // A token is whole or not there: each in the list has its hash.
+        // A token is complete or absent: each token in the list has its hash.
         let listed = restored.service_tokens(None).unwrap().len();
         let good = answered.iter().filter(|token| is_good(&restored, token)).count();
         assert_eq!(listed, good + 1);
     }
-    // The same without a gateway.
+    // The same without a running gateway.
     assert_eq!(backup(&place, "backup of a stopped gateway"), "");
     let restored = restore(&place, "backup of a stopped gateway", "restored at rest");
     assert!(answered.iter().all(|token| is_good(&restored, token)));

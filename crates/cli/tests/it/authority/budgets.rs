@@ -1,4 +1,4 @@
-//! What tokens use is counted, and ends where their budgets do.
+//! Usage of tokens, and the end of service where their budgets are used up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::stream::index;
 use crate::stream::socket::Socket;
 use crate::support::server::{Server, Setup};
 
-/// A second.
+/// Number of samples in one second of audio.
 const SECOND: u64 = 16_000;
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -38,7 +38,7 @@ async fn hear(server: &Server, http: &Client, token: &SecretString, frames: u32)
     request.body(wav(1, 16_000, frames)).send().await.unwrap()
 }
 
-/// Today, and in all.
+/// Returns today's usage and the total.
 fn used(authority: &Authority, id: &str) -> (Amount, Amount) {
     let usage = authority.usage(Some("test")).unwrap();
     let entry = usage.into_iter().find(|entry| entry.id == id).expect("it was used");
@@ -55,12 +55,12 @@ async fn text_is_charged_before_it_is_spoken() {
     let (server, http) = (server(&clock).await, http_client().unwrap());
     let NewToken { id, token } = service_token(&server, characters(Some(10), Some(15)));
     let say = |text| say(&server, &http, &token, text);
-    // Characters, not bytes.
+    // The budget counts characters, not bytes.
     assert_eq!(say("Héllo é").await.status(), StatusCode::OK);
     let refused = say("four").await;
     assert_waits(&refused, TO_MIDNIGHT);
     assert_eq!(refusal(refused).await, (StatusCode::TOO_MANY_REQUESTS, 429));
-    // What doesn't fit costs nothing, and nor does what can't be spoken.
+    // Text that exceeds the budget costs nothing, and neither does text that can't be spoken.
     assert_eq!(say("").await.status(), StatusCode::BAD_REQUEST);
     assert_eq!(say("abc").await.status(), StatusCode::OK);
     let authority = server.gateway.authority();
@@ -83,7 +83,7 @@ async fn a_recording_is_charged_as_it_is_decoded() {
     let authority = server.gateway.authority();
     assert_eq!(hear(&server, &http, &token, 20_000).await.status(), StatusCode::OK);
     assert_eq!(used(authority, &id).0, Amount::audio(1_250));
-    // No more is decoded than is paid for.
+    // No more audio is decoded than the budget allows.
     let refused = hear(&server, &http, &token, 3_200_000).await;
     assert_waits(&refused, TO_MIDNIGHT);
     assert_eq!(refusal(refused).await, (StatusCode::TOO_MANY_REQUESTS, 429));
@@ -94,7 +94,7 @@ async fn a_recording_is_charged_as_it_is_decoded() {
     let (_, total) = used(authority, &id);
     assert!((10_001..=15_000).contains(&total.audio_ms), "{total:?}");
     assert_eq!(refusal(refused).await, (StatusCode::FORBIDDEN, 403));
-    // Speech is another budget.
+    // Speech has a budget of its own.
     assert_eq!(say(&server, &http, &token, "Hello.").await.status(), StatusCode::OK);
     server.stop().await;
 }
@@ -111,7 +111,7 @@ async fn a_stream_ends_with_its_budget_and_goes_on_under_another_token() {
 
     let (mut socket, ready) = Socket::start(&server, &bearer(&daily.token)).await;
     socket.audio(&pcm, 0, SECOND);
-    // What was heard before costs nothing.
+    // Audio that was received before costs nothing.
     socket.audio(&pcm, 0, SECOND);
     socket.acknowledged(SECOND).await;
     socket.frame(SECOND, &pcm[..160]);
@@ -130,18 +130,18 @@ async fn a_stream_ends_with_its_budget_and_goes_on_under_another_token() {
     assert_eq!(error.unwrap()["code"], 403);
 
     let (mut socket, _) = Socket::resume(&server, &bearer(&endless.token), &ready, 0).await;
-    // Frames of one sample cost no more and no less than their time.
+    // Frames of one sample cost exactly their duration.
     for frame in 2 * SECOND..3 * SECOND {
         socket.frame(frame, &pcm[..1]);
     }
-    // Of what was heard in part, the rest counts.
+    // Of a frame that was received in part, only the rest counts.
     socket.frame(2 * SECOND, &pcm[..index(SECOND)]);
     socket.frame(3 * SECOND - 160, &pcm[..176]);
     socket.acknowledged(3 * SECOND + 16).await;
     socket.end(3 * SECOND + 16).await;
     assert_eq!(used(authority, &endless.id).1, Amount::audio(1_001));
 
-    // Whoever has nothing left is told before there is a socket.
+    // A token without any budget left is refused before the WebSocket opens.
     let http = http_client().unwrap();
     let dial = |token: &NewToken| {
         http.get(url(&server, "/asr_stream/ws")).bearer_auth(token.token.expose_secret()).send()
@@ -180,7 +180,7 @@ async fn clients_are_counted_too_and_a_restart_forgets_nothing() {
     let server = serving(setup()).await;
     assert_eq!(server.gateway.authority().usage(None).unwrap(), before);
     assert_eq!(hear(&server, &http, &service.token, 16_000).await.status(), StatusCode::TOO_MANY_REQUESTS);
-    // What was used stays known when the token is gone.
+    // The usage of a revoked token stays known.
     server.gateway.authority().revoke_token(&service.id).unwrap();
     assert_eq!(used(server.gateway.authority(), &service.id).1.characters, 6);
     server.stop().await;
@@ -202,7 +202,7 @@ fn usage_is_kept_when_it_is_told_to_be_and_not_before() {
     assert_eq!(used(&open(), &id).1, Amount::text(1));
 }
 
-/// A token of ten characters a day, on a machine whose clock may be set and which may be started anew.
+/// A token of ten characters a day, on a machine whose clock can be set and that can be restarted.
 struct Machine {
     clock: ManualClock,
     disk: FailingDisk,
@@ -225,7 +225,7 @@ impl Machine {
         self.authority = Authority::on_disk(self.disk.clone(), HOUR, Arc::new(self.clock.clone())).unwrap();
     }
 
-    /// Uses a character; where the budget does not allow it, the wait until it does.
+    /// Uses one character. Returns the wait until the budget allows it, if the budget is used up.
     fn use_one(&self) -> Result<(), Duration> {
         let identity = self.authority.check(self.token.expose_secret()).unwrap();
         self.authority.charge(&identity, Amount::text(1)).map_err(|exhausted| match exhausted {
@@ -234,7 +234,7 @@ impl Machine {
         })
     }
 
-    /// Uses all that is left of the day, which is `left`. Then it says how long it is to midnight of the
+    /// Uses the `left` characters of the day. Then the next character must be refused until midnight by the
     /// clock.
     fn use_up(&self, left: usize) {
         for character in 0..left {
@@ -259,19 +259,19 @@ fn a_clock_that_ran_ahead_freezes_no_budget() {
             machine.clock.set(now);
             machine.use_one().unwrap();
             pass(&mut machine);
-            // For one request it is ten years later.
+            // For one request the clock is ten years ahead.
             machine.clock.set(now + 3_650 * DAY);
             machine.use_one().unwrap();
             pass(&mut machine);
             machine.clock.set(now);
             machine.use_up(9);
             pass(&mut machine);
-            // It ends with the day, and the wait was right.
+            // The refusal ends with the day, as the wait said.
             machine.clock.advance(machine.use_one().unwrap_err() - Duration::from_millis(1));
             assert_eq!(machine.use_one(), Err(Duration::from_millis(1)));
             pass(&mut machine);
         }
-        // The days that it showed once cost what was used on them.
+        // The days that the clock once showed have lost the characters used on them.
         for day in 0..3 {
             machine.clock.set(NOW + (3_650 + day) * DAY);
             machine.use_up(9);
@@ -284,7 +284,7 @@ fn a_clock_that_ran_ahead_freezes_no_budget() {
 fn a_clock_set_back_and_forth_renews_no_budget() {
     for restarting in [false, true] {
         let mut machine = Machine::new();
-        // Yesterday, today, tomorrow and a day next year, again and again.
+        // Yesterday, today, tomorrow and a day next year, in several rounds.
         for round in 0..4 {
             for day in [0, 1, 2, 400, 1, 0, 2] {
                 machine.clock.set(NOW + day * DAY);

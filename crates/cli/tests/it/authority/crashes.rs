@@ -1,4 +1,5 @@
-//! What was answered is true after a crash, at whatever step of the disk it comes, and nothing else has happened.
+//! Durability: after a crash at any step of the disk, every answered change holds and nothing else has
+//! happened.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,7 +22,7 @@ use crate::kills::kills;
 use crate::random::Random;
 use crate::support::gateway_process::GatewayProcess;
 
-/// How many changes the disk is asked for.
+/// Number of changes that are made.
 const CHANGES: usize = 24;
 
 fn open(disk: FailingDisk) -> Authority {
@@ -29,16 +30,16 @@ fn open(disk: FailingDisk) -> Authority {
     Authority::on_disk(disk, HOUR, Arc::new(clock())).unwrap().with_policy(policy)
 }
 
-/// What was answered until the disk failed.
+/// The changes that were answered until the disk failed.
 struct Life {
     client: NewClient,
     good: Vec<SecretString>,
     dead: Vec<SecretString>,
-    /// What was granted with each slot, and the access tokens bought with it since.
+    /// Grant of each slot, and the access tokens obtained by refreshing since.
     slots: Vec<(Granted, Vec<SecretString>)>,
-    /// The ids of all tokens, after the last change that was answered.
+    /// IDs of all tokens after the last answered change.
     ids: BTreeSet<String>,
-    /// How many ids the change that was not answered adds, and takes away.
+    /// Number of IDs that the unanswered change adds, and number that it removes.
     pending: (usize, usize),
 }
 
@@ -54,12 +55,13 @@ impl Life {
         Life { client, good, dead, slots, ids: BTreeSet::new(), pending: (0, 0) }
     }
 
-    /// From now on, and until the answer comes, this token may be either.
+    /// Removes a token from the valid ones. Until its revocation is answered, the token may be valid or
+    /// revoked.
     fn forget(&mut self, token: &SecretString) {
         self.good.retain(|good| good.expose_secret() != token.expose_secret());
     }
 
-    /// One more change.
+    /// Makes the next change.
     fn go_on(&mut self, authority: &Authority, number: usize) -> Result<(), AuthorityError> {
         let id = self.client.client_id.clone();
         let id = id.as_str();
@@ -90,7 +92,8 @@ impl Life {
                 authority.revoke_shown(id, &token)?;
                 self.dead.push(token);
             }
-            // The slot whose first access token is gone, with all others.
+            // Revokes the slot whose first access token was revoked before, with all its other access
+            // tokens.
             _ => {
                 let (slot, bought) = self.slots.remove(0);
                 self.pending = (0, 1 + bought.len());
@@ -104,7 +107,8 @@ impl Life {
         Ok(())
     }
 
-    /// Whether all that was answered is so, and nothing more than one whole change beside it.
+    /// Checks that every answered change holds, and that at most the one whole unanswered change was made
+    /// besides.
     fn check(&self, authority: &Authority) {
         for token in &self.good {
             assert!(is_good(authority, token), "a token that was granted is lost");
@@ -175,16 +179,16 @@ fn the_limit_holds_after_a_crash() {
     }
 }
 
-/// A client that asks for tokens and gives them back, and remembers what it was answered.
+/// A client that requests tokens and revokes them, and remembers what was answered.
 #[derive(Default)]
 struct Asking {
-    /// Refresh token and access token.
+    /// Pairs of refresh token and access token.
     good: Vec<(String, String)>,
     dead: Vec<String>,
 }
 
 impl Asking {
-    /// Asks until nobody answers.
+    /// Sends requests until the gateway no longer answers.
     async fn go_on(&mut self, base: &str, client: &NewClient, http: &Client) {
         let (client_id, secret) = (&client.client_id, client.client_secret.expose_secret());
         let post =
@@ -198,7 +202,7 @@ impl Asking {
             let token = |name: &str| answer[name].as_str().unwrap().to_owned();
             self.good.push((token("refresh_token"), token("access_token")));
             if self.good.len() > 3 {
-                // Until it is answered, it may be either.
+                // Until the revocation is answered, the token may be valid or revoked.
                 let (refresh, access) = self.good.remove(0);
                 let body = json!({ "client_id": client_id, "token": refresh });
                 match post("revoke", body).await {
@@ -209,12 +213,12 @@ impl Asking {
         }
     }
 
-    /// Whether the gateway still knows what it has answered.
+    /// Checks that the gateway still knows everything it has answered.
     async fn check(&self, base: &str, http: &Client) {
         let status = async |token: &str| {
             http.get(format!("{base}/tts")).bearer_auth(token).send().await.unwrap().status()
         };
-        // A text is missing: the token was good.
+        // 400 for the missing text means that the token is valid.
         for (_, token) in &self.good {
             assert_eq!(status(token).await, StatusCode::BAD_REQUEST);
         }
@@ -238,7 +242,7 @@ async fn a_gateway_that_is_killed_keeps_its_word() {
         };
         let mut asking = Asking::default();
         let killing = async {
-            // When exactly is the fault, and any time will do.
+            // The moment of the kill is the fault, and any moment will do.
             tokio::time::sleep(Duration::from_millis(20 + random.below(200) as u64)).await;
             let killing = tokio::task::spawn_blocking(move || {
                 gateway.kill();
@@ -258,13 +262,13 @@ async fn a_gateway_that_is_killed_keeps_its_word() {
             panic!("no projects")
         };
         let slots = projects.iter().find(|project| project.name == kill.to_string()).unwrap().refresh_tokens;
-        // The change that was not answered may have been made.
+        // The unanswered change may have been made.
         assert!((asking.good.len()..=asking.good.len() + 1).contains(&slots), "{slots}");
     }
     assert!(revoked > 0, "every kill came too early to hit anything");
 }
 
-/// Has the gateway that runs there do something.
+/// Runs an operator command at the running gateway of this state directory.
 async fn command(state: &Path, command: Command) -> Answer {
     let state = state.to_owned();
     let asking = move || administer(&state, command, Arc::new(SystemClock::new())).unwrap();

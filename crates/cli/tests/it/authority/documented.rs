@@ -1,5 +1,5 @@
-//! The requests that the service's documentation shows, word for word but for the host, the credentials and the file,
-//! by the program that it shows them for.
+//! The requests of the service's documentation, word for word except for host, credentials and file, run by
+//! `curl`, the program that the documentation shows them for.
 
 use std::process::{Command, Stdio};
 
@@ -30,13 +30,13 @@ const RECOGNISE: &str = r"curl -L --request POST 'https://voice.mcs.mail.ru/asr'
 --header 'Content-Type: audio/ogg; codecs=opus' \
 --header 'Authorization: Bearer xxxxxxxxxx'  \
 --data-binary '@/Users/User/tts.ogg'";
-/// From text-to-speech.md, which forgets the backslash in front of the last line.
+/// From text-to-speech.md, which lacks the backslash before its last line.
 const SPEAK: &str = r"curl -L --request GET \
     --url 'https://voice.mcs.mail.ru/tts?text=<текст для озвучивания>' \
     --output <имя файла> \
     --header 'Authorization: Bearer <токен доступа>'";
 
-/// What a request is answered, as `curl` prints it.
+/// Returns the answer to a request, as `curl` prints it.
 fn ask(server: &Server, request: &str, replaced: &[(&str, &str)]) -> Vec<u8> {
     let here = format!("http://{}", server.address);
     let mut request =
@@ -45,7 +45,7 @@ fn ask(server: &Server, request: &str, replaced: &[(&str, &str)]) -> Vec<u8> {
         assert!(request.contains(from), "{request}");
         request = request.replace(from, to);
     }
-    // A proxy of the machine would not know this host.
+    // A proxy configured on this machine would not know the host.
     let mut shell = Command::new("sh");
     shell.args(["-c", &request]).env("NO_PROXY", "*").stderr(Stdio::null());
     let answered = shell.output().unwrap();
@@ -58,7 +58,7 @@ fn ask_json(server: &Server, request: &str, replaced: &[(&str, &str)]) -> Value 
     serde_json::from_slice(&answer).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&answer)))
 }
 
-/// The names of a JSON object's fields.
+/// Returns the names of a JSON object's fields.
 fn fields(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
@@ -101,7 +101,7 @@ async fn the_documented_requests_are_answered_as_documented() {
         ("<токен доступа>", token),
     ];
     ask(&server, SPEAK, &speak);
-    // The voice's tone, big-endian.
+    // The test voice's tone, as big-endian samples.
     let speech = std::fs::read(&file).unwrap();
     assert_eq!(speech.len(), 2 * 100 * text.len());
     assert!(speech.as_chunks().0.iter().all(|sample| *sample == [0x12, 0x34]));

@@ -1,4 +1,4 @@
-//! The files of the state: whom they are open to, what is in their place, and the formats that were released.
+//! Files of the gateway state: permissions, wrong file types, and the released formats.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -16,7 +16,7 @@ fn open(directory: &Path) -> Result<Authority, AuthorityError> {
     Authority::open(directory, HOUR, Arc::new(clock()))
 }
 
-/// The refusal to open that state, in words.
+/// Returns the message with which opening that state is refused.
 fn refusal(directory: &Path) -> String {
     let bytes = fs::read(store(directory)).ok();
     let refusal = open(directory).err().expect("the state is refused").to_string();
@@ -33,7 +33,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// A directory with the state of a gateway that has one project.
+/// Creates a directory with the state of a gateway that has one project.
 fn state() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).unwrap().create_project("a").unwrap();
@@ -56,7 +56,7 @@ fn files_that_others_can_touch_are_refused_until_they_can_not() {
             format!("state directory {name} can be changed by others: run chmod 700 on it, as its owner")
         );
     }
-    // Others may look what files there are.
+    // Others may list the directory.
     set_mode(directory.path(), 0o755);
     for exposed in [0o640, 0o620, 0o604, 0o602, 0o666] {
         set_mode(&store(directory.path()), exposed);
@@ -76,7 +76,7 @@ fn a_link_or_a_directory_is_no_store() {
     symlink(store(real.path()), store(linked.path())).unwrap();
     let refused = refusal(linked.path());
     assert!(refused.contains("authority.redb is not a regular file"), "{refused}");
-    // Where a link to nothing was followed, a store would come to be elsewhere.
+    // Following a dangling link would create the store elsewhere.
     let dangling = tempfile::tempdir().unwrap();
     symlink(real.path().join("elsewhere"), store(dangling.path())).unwrap();
     assert!(refusal(dangling.path()).contains("is not a regular file"));
@@ -93,10 +93,10 @@ fn a_store_that_was_cut_to_nothing_is_no_fresh_one() {
     fs::File::create(store(directory.path())).unwrap();
     let refused = refusal(directory.path());
     assert!(refused.contains("is empty") && refused.contains("restore a backup"), "{refused}");
-    // Removed by hand, it is a beginning.
+    // After the file is removed by hand, the gateway starts with a new store.
     fs::remove_file(store(directory.path())).unwrap();
     assert_eq!(open(directory.path()).unwrap().projects().unwrap(), []);
-    // Nothing is left over of its making.
+    // No temporary file is left from its creation.
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
@@ -111,7 +111,7 @@ fn a_damaged_store_is_told_as_one() {
     }
 }
 
-/// A store as somebody else left it.
+/// Creates a store as another version of the program would leave it.
 fn store_of(format: Option<u64>) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let database = redb::Database::create(store(directory.path())).unwrap();
@@ -148,16 +148,16 @@ fn a_store_of_another_format_is_told_as_such_and_left_alone() {
     }
 }
 
-/// A store of each format that there was, as it was left behind. All have the same contents: the project
-/// `calls` has a client with one refresh token, and a service token which may have an hour of audio
-/// recognised in a day and has had six characters spoken.
+/// A store of each released format, as its version left it. All have the same contents: the project `calls`
+/// has a client with one refresh token, and a service token with a budget of one hour of audio a day and a
+/// usage of six spoken characters.
 const STORES: [(u64, &[u8]); 2] = [
     (2, include_bytes!("../data/authority-format-2.redb")),
     (3, include_bytes!("../data/authority-format-3.redb")),
 ];
-/// The moment at which the characters were spoken.
+/// Time at which the characters were spoken.
 const SPOKEN_AT: Duration = Duration::from_secs(1_795_995_705);
-// Credentials of these stores alone, made for this test: they open nothing else.
+// Credentials of these stores only, made for this test: they give access to nothing else.
 const CLIENT_ID: &str = "mcs2523577168.voice.mgsiixevk2mpdrdkenocq";
 const CLIENT_SECRET: &str = "vxc_y3vd7ckjyqraepyhq3xw3ggkjzdhuspm74gfqipsxax6utspfp3q";
 const REFRESH_TOKEN: &str = "vxr_tqwge4nr4ndmgns5mov3wqd2gmkn3l2vtkszktjzak74vtfvih2a";
@@ -169,7 +169,7 @@ fn stores_of_all_formats_are_brought_up_to_date() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(store(directory.path()), bytes).unwrap();
         set_mode(&store(directory.path()), 0o600);
-        // The second time it is one of today's.
+        // The second time, the store is of the current format.
         for _ in 0..2 {
             let clock = Arc::new(ManualClock::new(SPOKEN_AT));
             let policy = Policy { refreshing: Refreshing::Rotate, ..Policy::default() };
@@ -181,7 +181,7 @@ fn stores_of_all_formats_are_brought_up_to_date() {
             let secret = SecretString::from(CLIENT_SECRET);
             let granted = authority.client_credentials(CLIENT_ID, &secret).unwrap();
             assert!(is_good(&authority, &granted.access_token), "format {format}");
-            // Good for as long as its successor is not used.
+            // The refresh token is valid as long as its successor is not used.
             authority.refresh(CLIENT_ID, SecretString::from(REFRESH_TOKEN)).unwrap();
             let usage = authority.usage(Some("calls")).unwrap();
             let used = usage.iter().find(|entry| entry.id == token.id).unwrap();

@@ -1,4 +1,5 @@
-//! Twenty-five refresh tokens a project, twenty-five live access tokens each, whoever asks and however many at once.
+//! The limits of twenty-five refresh tokens a project and twenty-five live access tokens for each of them,
+//! for any client and with many requests at once.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +19,11 @@ use super::{HOUR, authority, clock, is_good, serving};
 use crate::gateway::{ask_token, by_credentials};
 use crate::support::server::{Server, Setup};
 
-/// How many ask at once.
+/// Number of concurrent requests.
 const MINTERS: usize = 64;
 
-/// Asks many times at once; what was granted. What was not, was refused for the limit.
+/// Sends many requests at once. Returns the grants, and checks that all other requests were refused for the
+/// limit.
 async fn mint(server: &Server, http: &Client, body: &Value) -> Vec<Value> {
     let answers = join_all((0..MINTERS).map(|_| ask_token(server, http, body))).await;
     let mut granted = Vec::new();
@@ -50,11 +52,11 @@ async fn many_at_once_get_no_more_than_there_are() {
         "refresh_token": granted[0]["refresh_token"],
         "grant_type": "refresh_token",
     });
-    // One was granted with the refresh token.
+    // One access token was granted together with the refresh token.
     assert_eq!(mint(&first, &http, &refresh).await.len(), MAX_TOKENS - 1);
     first.stop().await;
 
-    // Another gateway on the same state counts on, for another client of the project, too.
+    // Another gateway on the same state continues the count, for other clients of the project too.
     let second = serving(setup()).await;
     assert_eq!(mint(&second, &http, &by_credentials(&second)).await.len(), 0);
     assert_eq!(mint(&second, &http, &refresh).await.len(), 0);
@@ -95,7 +97,7 @@ fn the_oldest_makes_room_where_that_is_the_policy() {
     let (authority, client) = authority(&clock());
     let authority = authority.with_policy(Policy { at_limit: AtLimit::Evict, ..Policy::default() });
     let mint = || authority.client_credentials(&client.client_id, &client.client_secret).unwrap();
-    // The clock stands still: the order is that of the minting.
+    // The clock stands still: the tokens are ordered by their creation.
     let granted: Vec<_> = (0..MAX_TOKENS).map(|_| mint()).collect();
     for (number, oldest) in granted.iter().enumerate() {
         assert!(is_good(&authority, &oldest.access_token));
@@ -124,7 +126,7 @@ fn threads_that_ask_in_one_moment_get_no_more_than_there_are() {
     let authority = Authority::open(directory.path(), HOUR, Arc::new(clock())).unwrap();
     let client = authority.create_project("a").unwrap();
     let at_once = |ask: &(dyn Fn() -> bool + Sync)| {
-        // While the first waits for the disk, all others have found room.
+        // While the first thread waits for the disk, all others have already found room.
         let (start, granted) = (Barrier::new(MINTERS), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..MINTERS {
@@ -165,7 +167,7 @@ fn a_wrong_secret_takes_as_long_as_an_unknown_client() {
         assert!(matches!(authority.client_credentials(client_id, &wrong), Err(AuthorityError::Client)));
         began.elapsed()
     };
-    // In turns, so that whatever else the machine does befalls both.
+    // The two kinds alternate, so that other load on the machine affects both.
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..TRIES {
         times[0].push(time(&client.client_id));
@@ -223,7 +225,7 @@ fn the_authority_remembers() {
     assert!(matches!(missing, Err(AuthorityError::NoProject(_))));
     let granted = authority.client_credentials(&client.client_id, &client.client_secret).unwrap();
     let service = authority.create_service_token("a", Terms::default()).unwrap().token;
-    // A second gateway on the same state would mint over the first one's limits.
+    // A second gateway on the same state would exceed the limits of the first.
     let message = open().err().unwrap().to_string();
     assert!(message.contains("in use by a gateway"), "{message}");
     drop(authority);
@@ -242,7 +244,7 @@ fn the_authority_remembers() {
     }
 }
 
-/// Returns how many records a table of the store has.
+/// Returns the number of records in a table of the store.
 fn records(directory: &Path, count: impl FnOnce(&redb::ReadTransaction) -> u64) -> u64 {
     let store = redb::Database::open(directory.join("authority.redb")).unwrap();
     count(&store.begin_read().unwrap())
@@ -270,6 +272,6 @@ fn what_has_expired_is_removed() {
         let table = redb::TableDefinition::<&[u8; 32], &str>::new("tokens");
         tx.open_table(table).unwrap().len().unwrap()
     };
-    // Of 52 access tokens the one that lives, and the refresh token.
+    // Of 52 access tokens one is live. The hashes are those of that token and of the refresh token.
     assert_eq!((records(directory.path(), access), records(directory.path(), hashes)), (1, 2));
 }

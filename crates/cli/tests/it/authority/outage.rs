@@ -1,5 +1,4 @@
-//! A disk that fails the gateway, and works again: nothing has to be started anew, and nothing that was used
-//! is lost.
+//! A disk that fails under the gateway and recovers: the gateway needs no restart, and no usage is lost.
 
 use std::fs;
 use std::io::Write;
@@ -28,25 +27,26 @@ use crate::gateway::{ask_token, by_credentials, refusal, url, wav};
 use crate::session::{chunks, noise};
 use crate::support::server::{Server, Setup};
 
-/// The test that runs beside the full disk, in a process of its own.
+/// Test that runs on the full disk, in a process of its own.
 const FULL_DISK_PROCESS: &str = "authority::outage::full_disk_process";
-/// Tells that process its directory.
+/// Environment variable that holds the directory of that process.
 const DIRECTORY: &str = "VOXLINE_TEST_FULL_DISK";
-/// Says how that directory gets full: where set, by a limit of the size of files.
+/// Environment variable that, if set, makes a limit of the file size stand in for the full disk.
 const BY_LIMIT: &str = "VOXLINE_TEST_FULL_DISK_BY_LIMIT";
-/// Forbids this test to mount anything.
+/// Environment variable that forbids this test to mount a file system.
 const NO_MOUNT: &str = "VOXLINE_TEST_NO_MOUNT";
-/// Twelve seconds: one for each final or so.
+/// Twelve seconds of audio, for about one final result a second.
 const FRAMES: u64 = 192_000;
 
-/// An event that has not come by then never will.
+/// Longest wait for an event.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Mounts a file system of 4 MB at `$0` and runs the rest on it. The mount ends with the process.
+/// Mounts a file system of 4 MB at `$0` and runs the remaining arguments on it. The mount ends with the
+/// process.
 const ON_A_SMALL_DISK: &str = r#"mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@""#;
 
-/// The arguments of `unshare` by which this machine lets us mount, if any does: root needs no namespace of
-/// users.
+/// Returns the arguments of `unshare` with which this machine lets us mount, if there are any. Root needs
+/// no user namespace.
 fn mounting(directory: &Path) -> Option<Vec<&'static str>> {
     let ways = [vec!["--mount"], vec!["--mount", "--map-root-user"]];
     ways.into_iter().find(|way| {
@@ -84,7 +84,7 @@ fn a_session_lives_through_a_full_disk_and_the_gateway_recovers() {
 enum Disk {
     /// A small file system.
     Small(PathBuf),
-    /// Any file system, and a limit of the size of this process's files.
+    /// Any file system, with a limit of the size of this process's files.
     Limited(PathBuf),
 }
 
@@ -98,7 +98,7 @@ impl Disk {
         match self {
             Disk::Small(directory) => {
                 let mut ballast = fs::File::create(directory.join("ballast")).unwrap();
-                // Page by page: what does not fit as a whole may fit in part.
+                // Written page by page, because a part of a larger write may fit.
                 let full = loop {
                     if let Err(error) = ballast.write_all(&[1; 4096]) {
                         break error;
@@ -125,7 +125,7 @@ impl Disk {
     }
 }
 
-/// Today's usage of all, and in all, by id.
+/// Returns today's usage and the total of every ID.
 fn usage(authority: &Authority) -> Vec<(String, Amount, Amount)> {
     let entries = authority.usage(None).unwrap().into_iter();
     entries.map(|entry| (entry.id, entry.today, entry.total)).collect()
@@ -149,7 +149,7 @@ async fn full_disk_process() {
     let tokens = server.tokens();
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
 
-    // A session whose source has `until` to say.
+    // A session whose source delivers audio up to `until`.
     let (said, mut until) = watch::channel(FRAMES / 3);
     let (sender, feed) = mpsc::channel(4);
     let feeding = async {
@@ -195,7 +195,7 @@ async fn full_disk_process() {
     assert!(ledger.is_balanced(), "{ledger}");
     assert_eq!((ledger.recognised, ledger.gaps, ledger.reconnects), (FRAMES, 0, 0), "{ledger}");
 
-    // All that was used is on the disk.
+    // All usage is on the disk.
     let used = usage(server.gateway.authority());
     let client = used.iter().find(|(id, ..)| *id == server.credentials.client_id).unwrap();
     assert_eq!(client.2.audio_ms, FRAMES / 16);
@@ -204,8 +204,8 @@ async fn full_disk_process() {
     assert_eq!(usage(&authority), used);
 }
 
-/// Lets the disk get full beside a gateway with a live session, whose source says more when `go_on` is
-/// called.
+/// Fills the disk under a gateway with a live session, and makes room again. `go_on` lets the source of the
+/// session deliver more audio.
 async fn fill_and_recover(
     disk: &Disk,
     server: &Server,
@@ -219,7 +219,7 @@ async fn fill_and_recover(
     assert_eq!(readiness().await.status(), StatusCode::OK);
 
     disk.fill();
-    // Pages that are free in the file still take a change or two.
+    // Free pages in the file still take a change or two.
     let mut made = 0;
     let failed = loop {
         match authority.create_service_token("test", Terms::default()) {
@@ -229,7 +229,7 @@ async fn fill_and_recover(
         assert!(made < 100_000, "the disk is never full");
     };
     assert!(matches!(failed, AuthorityError::Unavailable { .. }), "{failed}");
-    // The clock stands still, and with it the next attempt: until it comes all changes are refused.
+    // The clock stands still, so that the next attempt is never due: until then all changes are refused.
     let refused = ask_token(server, &http, &by_credentials(server)).await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.headers()["retry-after"], "1");
@@ -239,7 +239,7 @@ async fn fill_and_recover(
     let reason = answer.text().await.unwrap();
     assert!(reason.contains("the token store is unavailable: I/O error: "), "{reason}");
 
-    // What needs no change goes on: live sessions, recordings, speech, lists.
+    // Requests that change nothing go on: live sessions, recordings, speech, lists.
     go_on().await;
     let speak = http.post(url(server, "/tts")).bearer_auth(token.expose_secret()).body("Hello.");
     assert_eq!(speak.send().await.unwrap().status(), StatusCode::OK);
@@ -259,7 +259,7 @@ async fn fill_and_recover(
     assert_eq!(service.2, Amount { audio_ms: 1_000, characters: 6 });
 }
 
-/// The wait until the next attempt.
+/// Returns the wait until the next attempt.
 fn wait(refused: Result<(), AuthorityError>) -> Duration {
     match refused {
         Err(AuthorityError::Unavailable { wait, .. }) => wait,
@@ -277,21 +277,21 @@ fn usage_that_could_not_be_written_is_written_after_the_disk_recovers() {
     let identity = authority.check(token.expose_secret()).unwrap();
     for failing in 0..20 {
         let before = usage(&authority).first().map_or(0, |(.., total)| total.characters);
-        // The disk fails at whichever step of the write.
+        // The disk fails at each step of the write in turn.
         authority.charge(&identity, Amount::text(1)).unwrap();
         disk.fail_after(failing);
         let written = authority.keep_usage();
         authority.charge(&identity, Amount::text(2)).unwrap();
         disk.repair();
         if written.is_err() {
-            // Nothing is tried before its time, be the disk well or not.
+            // No attempt is made before its time, even if the disk works again.
             assert_eq!(wait(authority.keep_usage()), Duration::from_secs(1));
             clock.advance(Duration::from_secs(1));
         }
         authority.keep_usage().unwrap();
         assert!(authority.outage().is_none());
         assert_eq!(usage(&authority)[0].2.characters, before + 3);
-        // A machine that dies now loses nothing.
+        // A crash of the machine now loses nothing.
         let after = open(disk.after_a_crash(|_| false));
         assert_eq!(usage(&after), usage(&authority), "the disk failed at step {failing}");
         assert!(is_good(&after, &token));
@@ -309,7 +309,7 @@ fn a_disk_that_stays_broken_is_tried_ever_less_often() {
     for seconds in [1, 2, 4, 8, 10, 10, 10] {
         assert_eq!(wait(change()), Duration::from_secs(seconds));
         clock.advance(Duration::from_secs(seconds) - Duration::from_millis(1));
-        // A second at least: nobody is asked to come back at once.
+        // The wait is at least a second: no caller is asked to retry at once.
         assert_eq!(wait(change()), Duration::from_secs(1));
         assert_eq!(wait(mint()), Duration::from_secs(1));
         clock.advance(Duration::from_millis(1));
@@ -317,11 +317,11 @@ fn a_disk_that_stays_broken_is_tried_ever_less_often() {
     let outage = authority.outage().unwrap().to_string();
     assert!(outage.contains("the disk has failed"), "{outage}");
     disk.repair();
-    // A gateway where nobody asks for anything recovers as well.
+    // A gateway without requests recovers too.
     authority.keep_usage().unwrap();
     assert!(authority.outage().is_none());
     mint().unwrap();
-    // The next outage begins anew.
+    // The next outage starts again with the shortest wait.
     disk.fail_after(0);
     assert_eq!(wait(change()), Duration::from_secs(1));
 }

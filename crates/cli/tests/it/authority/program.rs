@@ -1,4 +1,4 @@
-//! `voxline serve`, whose flags are the operator's policies.
+//! `voxline serve`, whose flags set the operator's policies.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -11,7 +11,8 @@ use voxline_gateway::authority::MAX_TOKENS;
 use crate::cli::Place;
 use crate::gateway::refusal;
 
-/// What a failed test leaves running would hold the test's output open.
+/// The running process, killed when dropped: a process left by a failed test would hold the test's output
+/// open.
 struct Serving(Child);
 
 impl Drop for Serving {
@@ -32,7 +33,7 @@ async fn policies_are_flags() {
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     let base = line.trim().strip_prefix("listening on ").expect("it says where").to_owned();
-    // From that line on it hears its operator.
+    // The gateway accepts operator commands once it has printed that line.
     let created = place.run(&["gateway", "project", "create", "calls", "--state", "state", "--json"]);
     let client: Value = serde_json::from_slice(&created.stdout).unwrap();
 
@@ -50,7 +51,7 @@ async fn policies_are_flags() {
     let mint = json!({ "client_secret": client["client_secret"], "grant_type": "client_credentials" });
     let first = ask(mint.clone()).await;
     assert_eq!(first["expired_in"], "600");
-    // Good, but for the text that is missing.
+    // The token is valid; only the text is missing.
     assert_eq!(refusal(use_token(&first).await).await, (StatusCode::BAD_REQUEST, 4051));
     let mut last = Value::Null;
     for _ in 0..MAX_TOKENS {

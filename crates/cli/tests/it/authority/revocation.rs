@@ -1,4 +1,4 @@
-//! Tokens that are taken back: by their clients, and by the operator, under the feet of those who use them.
+//! Revocation of tokens, by their clients and by the operator, while sessions use them.
 
 use std::time::Duration;
 
@@ -51,12 +51,13 @@ async fn a_client_gives_its_tokens_back() {
     assert_answered(form.send().await.unwrap()).await;
     assert!(!is_good(authority, &slots[0].access_token));
     assert!(authority.refresh(client_id, slots[0].refresh_token.clone()).is_err());
-    // Its slot is free, and one slot only.
+    // Exactly one slot becomes free.
     granted(&server);
     let credentials = &server.credentials;
     assert!(authority.client_credentials(client_id, &credentials.client_secret).is_err());
 
-    // What is unknown, gone, another's, or no client's is answered alike, and left alone.
+    // Tokens that are unknown, already revoked, another client's or of no client get the same answer, and
+    // stay as they are.
     let other = authority.create_client("test").unwrap();
     let service = service_token(&server, Terms::default()).token;
     let anothers = json!({ "client_id": other.client_id, "token": slots[1].access_token.expose_secret() });
@@ -75,7 +76,7 @@ async fn a_client_gives_its_tokens_back() {
     server.stop().await;
 }
 
-/// Closed within a second of real time, and for the token.
+/// Checks that the socket closes within a second of real time, with the token as the reason.
 async fn assert_closes(socket: &mut Socket) {
     let closed = timeout(Duration::from_secs(1), socket.closed()).await.expect("it closes within a second");
     let (code, reason, error) = closed;
@@ -110,13 +111,13 @@ async fn a_session_is_closed_when_its_token_is_revoked() {
         let (mut socket, ready) = Socket::start(&server, &bearer(token)).await;
         socket.frame(0, &[1; 1_600]);
         socket.acknowledged(1_600).await;
-        // What concerns others changes nothing.
+        // Changes to another project have no effect.
         authority.set_active("other", false).unwrap();
         socket.frame(1_600, &[1; 1_600]);
         socket.acknowledged(3_200).await;
         revoke();
         assert_closes(&mut socket).await;
-        // The session goes on under another token of the project, and nobody else's.
+        // The session can be resumed with another token of its project.
         let (socket, resumed) = Socket::resume(&server, &bearer(&keeper), &ready, 0).await;
         assert_eq!(resumed["received"], 3_200);
         socket.end(3_200).await;
@@ -172,7 +173,7 @@ fn what_is_revoked_takes_along_what_is_its_own() {
     authority.revoke_project("a").unwrap();
     assert_eq!(good(), [false, false, false, true]);
     assert!(mint(&other).is_err() && authority.revoke_project("a").is_err());
-    // The name is free again, and nothing comes back with it.
+    // The name is free again, and none of the old tokens becomes valid with it.
     authority.create_project("a").unwrap();
     assert_eq!(good(), [false, false, false, true]);
     assert_eq!(authority.clients(Some("a")).unwrap().len(), 1);

@@ -1,4 +1,4 @@
-//! Refresh tokens that are replaced when they are used, where answers get lost.
+//! Rotation of refresh tokens when answers get lost.
 
 use std::sync::Arc;
 
@@ -36,14 +36,15 @@ fn the_old_token_is_good_until_the_new_one_is_used() {
     let authority = rotating(authority);
     let refresh = |token: &SecretString| authority.refresh(&client.client_id, token.clone());
     let first = authority.client_credentials(&client.client_id, &client.client_secret).unwrap();
-    // The answer is lost, and lost again. However often it is asked for, there is one successor.
+    // The answer is lost, and the request is repeated. However often it is repeated, the successor is the
+    // same.
     let lost = refresh(&first.refresh_token).unwrap();
     let second = refresh(&first.refresh_token).unwrap();
     assert_ne!(text(&second.refresh_token), text(&first.refresh_token));
     assert_eq!(text(&second.refresh_token), text(&lost.refresh_token));
     assert!(is_good(&authority, &lost.access_token));
 
-    // That was one slot's business, and the one who lost answers has lost nothing.
+    // All of this happens in one slot, and a client that loses answers loses nothing.
     let third = refresh(&second.refresh_token).unwrap();
     let again = refresh(&second.refresh_token).unwrap();
     assert_eq!(text(&again.refresh_token), text(&third.refresh_token));
@@ -53,7 +54,8 @@ fn the_old_token_is_good_until_the_new_one_is_used() {
     }
 }
 
-/// A grant, refreshed as often: the refresh tokens in their order, and the access tokens.
+/// Requests a grant and refreshes it `times` times. Returns the refresh tokens in their order, and the
+/// access tokens.
 fn refreshed(
     authority: &Authority,
     client: &NewClient,
@@ -77,10 +79,10 @@ fn a_dead_token_that_is_shown_again_ends_all_that_came_of_its_grant() {
     let bystander = authority.create_client("a").unwrap();
     let (_, others) = refreshed(&authority, &bystander, 3);
     let (_, own) = refreshed(&authority, &client, 3);
-    // The last but one is good still: its successor was not used.
+    // The last token but one is still valid, because its successor was not used.
     for dead in 0..5 {
         let (refresh, access) = refreshed(&authority, &client, 6);
-        // To another client it is nothing, and changes nothing.
+        // Another client can't use the token, and its attempt changes nothing.
         let foreign = authority.refresh(&bystander.client_id, refresh[dead].clone());
         assert!(matches!(foreign, Err(AuthorityError::RefreshToken)));
         assert!(access.iter().all(|token| is_good(&authority, token)));
@@ -93,7 +95,7 @@ fn a_dead_token_that_is_shown_again_ends_all_that_came_of_its_grant() {
             let refused = authority.refresh(id, token.clone());
             assert!(matches!(refused, Err(AuthorityError::RefreshToken)), "{refused:?}");
         }
-        // Its slot is free, and nothing else was ended.
+        // The slot is free, and no other token was revoked.
         assert_eq!(authority.projects().unwrap()[0].refresh_tokens, 2);
         assert!(others.iter().chain(&own).all(|token| is_good(&authority, token)));
     }
@@ -126,7 +128,7 @@ fn a_crash_during_the_revocation_leaves_all_or_nothing_and_the_next_reuse_ends_i
             assert!(step > 1, "the disk never failed");
             return;
         }
-        // It says that it can't, not that it has.
+        // The answer says that the revocation failed, not that it was made.
         assert!(matches!(reused, AuthorityError::Unavailable { .. }), "{reused}");
     }
 }
@@ -185,7 +187,7 @@ fn all_that_follow_each_other_are_one_slot() {
         old = std::mem::replace(&mut token, granted.refresh_token);
         assert_eq!(authority.projects().unwrap()[0].refresh_tokens, 1);
     }
-    // Back to tokens that stay: whichever is shown is the one in force.
+    // Without rotation, the token that is shown is the one in force.
     let authority = open().with_policy(Policy::default());
     let kept = authority.refresh(&client.client_id, old).unwrap();
     assert_ne!(text(&kept.refresh_token), text(&token));

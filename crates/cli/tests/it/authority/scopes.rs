@@ -1,4 +1,4 @@
-//! What a token opens, from where, and how a refusal looks.
+//! Scopes and networks of a token, and the form of a refusal.
 
 use reqwest::{Client, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
@@ -18,9 +18,9 @@ fn only(scope: Scope) -> Terms {
     Terms { scopes: [scope].into_iter().collect(), ..Terms::default() }
 }
 
-/// A request for each scope that is good but for its token, and what it is answered.
+/// Returns requests that need only a token, each with its scope and its expected status.
 fn requests(server: &Server, http: &Client) -> Vec<(Scope, RequestBuilder, StatusCode)> {
-    // Answered by what it lacks, which nobody looks at before the token.
+    // The stream request is answered 400 for the headers that it lacks, which are checked after the token.
     let stream = http.get(url(server, "/asr_stream/ws"));
     vec![
         (Scope::Tts, http.get(url(server, "/tts?text=Hello")), StatusCode::OK),
@@ -57,7 +57,7 @@ async fn a_token_in_band_needs_the_scope_too() {
     let (code, reason, error) = socket.closed().await;
     assert_eq!((code, reason.as_str()), (4403, "token has no scope asr_stream"));
     assert_eq!(error.unwrap()["code"], 4403);
-    // The session waits for a token that opens it.
+    // The session stays available for a token with the scope.
     let (socket, _) = Socket::resume(&server, &bearer(&good), &ready, 0).await;
     socket.end(0).await;
     server.stop().await;
@@ -97,7 +97,8 @@ async fn a_token_has_as_many_sessions_as_it_may() {
     third.say(&json!({ "type": "start", "sample_rate": 16_000 }));
     let (code, reason, _) = third.closed().await;
     assert_eq!((code, reason.as_str()), (4429, "the token has as many sessions as it may"));
-    // One that moves is not one more, and another token has sessions of its own.
+    // A session that moves to another socket is not counted twice, and another token has sessions of its
+    // own.
     let (moved, _) = Socket::resume(&server, &bearer(&token), &ready, 0).await;
     let (others, _) = Socket::start(&server, &bearer(&other)).await;
     first.end(0).await;
@@ -152,7 +153,7 @@ async fn the_documented_status_is_a_setting() {
     }
     let none = http.get(url(&server, "/tts?text=a")).send().await.unwrap();
     assert_eq!(refusal(none).await, (StatusCode::BAD_REQUEST, 4048));
-    // The token endpoint's errors are not documented: they stay RFC 6749's.
+    // The errors of the token endpoint are not documented: they stay those of RFC 6749.
     let mut wrong = by_credentials(&server);
     wrong["client_secret"] = json!("wrong");
     assert_eq!(ask_token(&server, &http, &wrong).await.status(), StatusCode::UNAUTHORIZED);

@@ -1,4 +1,4 @@
-//! `/tts_demo` and `/asr_demo`, as the public page's clients asked them.
+//! `/tts_demo` and `/asr_demo`, with the requests of the public page's clients.
 
 use voxline_gateway::Options;
 
@@ -45,7 +45,7 @@ async fn anybody_is_answered_within_the_demos_limits() {
         assert_eq!(hear(vec![0; 20 * 1024 * 1024 + 1]).refusal(), (400, 4009));
         assert_eq!(ask(client, &server, &get("/tts_demo")).refusal(), (405, 405));
     }
-    // Nobody was charged.
+    // No usage was charged.
     assert!(server.gateway.authority().usage(None).unwrap().iter().all(|usage| usage.total.characters == 0));
     server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The gateway that `./dev fuzz-api` asks: all of it, but for what hears and speaks, which costs nothing here.
+//! The gateway that `./dev fuzz-api` tests: complete, except that its recogniser and voice cost nothing.
 
 use std::io::{self, Read};
 
@@ -12,7 +12,7 @@ use super::server;
 #[ignore = "serves ./dev fuzz-api until that is done"]
 #[expect(clippy::print_stdout, reason = "who started it waits for the address")]
 async fn gateway() {
-    // Who is wrong on purpose must not be shut out.
+    // A fuzzer, which fails on purpose, must not be locked out.
     let options = Options { demo: true, max_failures: 0, max_sessions: 10_000, ..Options::default() };
     let server = server(options).await;
     let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;

@@ -1,4 +1,4 @@
-//! The two files of a Piper voice, and what the small one says.
+//! The two files of a Piper voice, and the content of the settings file.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::broken;
 use voxline::engine::{EngineError, Quality, VoiceInfo};
 
-/// The two files of a voice.
+/// Paths of the two files of a voice.
 pub(super) struct Files {
     pub(super) network: PathBuf,
     pub(super) settings: PathBuf,
@@ -35,7 +35,8 @@ impl Files {
         Ok(settings)
     }
 
-    /// The voice's name and language from the file's, which Piper writes as `en_US-joe-medium`.
+    /// Returns the voice's name, from the name of its file, which Piper writes as `en_US-joe-medium`, and
+    /// its language, from its settings.
     pub(super) fn info(&self, settings: &Settings) -> VoiceInfo {
         let stem = self.network.file_stem().unwrap_or_default().to_string_lossy();
         let mut parts = stem.split('-');
@@ -53,13 +54,14 @@ impl Files {
     }
 }
 
-/// What is known about a voice's terms.
+/// Returns the known terms of a voice's licence.
 fn license(stem: &str) -> String {
     match stem {
-        // MODEL_CARD of joe and of lessac in rhasspy/piper-voices. Lessac's card points to the Blizzard 2013 licence,
-        // https://www.cstr.ed.ac.uk/projects/blizzard/2013/lessac_blizzard2013/license.html, which projects that ship
-        // lessac report as research only, without commercial speech products. Whether that reaches a voice tuned from
-        // it nobody has settled.
+        // MODEL_CARD of joe and of lessac in rhasspy/piper-voices. Lessac's card points to the Blizzard
+        // 2013 licence,
+        // https://www.cstr.ed.ac.uk/projects/blizzard/2013/lessac_blizzard2013/license.html, which
+        // projects that ship lessac report as research only, without commercial speech products. It is
+        // unsettled whether that licence extends to a voice tuned from lessac.
         "en_US-joe-medium" => {
             "dataset CC0; fine-tuned from Piper's lessac voice, whose recordings (Blizzard 2013) are \
                                licensed for research only: settle that before commercial use"
@@ -76,7 +78,7 @@ pub(super) struct Settings {
     pub(super) espeak: EspeakSettings,
     pub(super) inference: Inference,
     pub(super) phoneme_id_map: HashMap<String, Vec<i32>>,
-    /// Speakers by name, where there are several. Older files leave it out.
+    /// Speakers by name, if there are several. Older files leave the map out.
     #[serde(default)]
     speaker_id_map: HashMap<String, i32>,
     #[serde(default)]
@@ -93,7 +95,7 @@ pub(super) struct EspeakSettings {
     pub(super) voice: String,
 }
 
-/// How lively the voice is (two noise scales), and how slow.
+/// Liveliness of the voice (two noise scales), and its slowness.
 #[derive(Deserialize)]
 pub(super) struct Inference {
     pub(super) noise_scale: f32,
@@ -102,7 +104,8 @@ pub(super) struct Inference {
 }
 
 impl Settings {
-    /// The speakers' names and numbers, in the order of their numbers; none where there is but one.
+    /// Returns the names and numbers of the speakers, in the order of their numbers; empty if there is
+    /// only one.
     pub(super) fn speakers(&self) -> Vec<(String, i32)> {
         let mut speakers: Vec<(String, i32)> =
             self.speaker_id_map.iter().map(|(name, &number)| (name.clone(), number)).collect();
@@ -115,7 +118,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), String> {
         let voice = &self.espeak.voice;
-        // It becomes an argument of espeak-ng: a name there, never an option or a path.
+        // The value becomes an argument of espeak-ng, so it must be a name, never an option or a path.
         let is_name = voice.starts_with(|c: char| c.is_ascii_alphanumeric())
             && voice.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+'));
         if !is_name {

@@ -1,7 +1,8 @@
 //! Piper voices: VITS networks in ONNX, run by rten.
 //!
-//! A voice is two files: `NAME.onnx`, from phoneme ids to samples, and `NAME.onnx.json`, which says how phonemes are
-//! numbered and which espeak-ng voice they come from. The format is that of <https://github.com/rhasspy/piper>.
+//! A voice is two files: `NAME.onnx`, from phoneme IDs to samples, and `NAME.onnx.json`, which states the
+//! numbers of the phonemes and the espeak-ng voice that they come from. The format is that of
+//! <https://github.com/rhasspy/piper>.
 
 mod files;
 mod network;
@@ -22,27 +23,29 @@ use crate::voices::clamped_tempo;
 use voxline::engine::{EngineError, Voice, VoiceInfo};
 use voxline::sentences::{clauses, sentences};
 
-/// The command that brings the voice voxline is tested with.
+/// Command that installs the voice that voxline is tested with.
 pub(super) const BRINGS: &str = "voxline models pull piper-joe";
 
-/// The most phoneme signs for one run of the network: some 12 seconds of speech at tempo 1. A bound on the text would
-/// not do: `999` is six times as long when spoken.
+/// Largest number of phoneme signs for one run of the network: some 12 seconds of speech at tempo 1. A
+/// bound on the text would not do: `999` is six times as long when spoken.
 const MAX_PHONEMES: usize = 240;
 
-/// A sentence of more signs than this has its first clause spoken by itself: how long a listener waits grows with all
-/// that is spoken at once, while what comes later has time.
+/// Number of signs above which the first clause of a sentence is spoken by itself. A listener's wait
+/// grows with the length of the run, while later clauses have time.
 const LONG: usize = 70;
 
-/// A first clause of fewer signs takes the next one along: "Well," is over before the rest is there.
+/// Number of signs below which a first clause is joined with the next one: "Well," is over before the
+/// rest is ready.
 const SHORTEST: usize = 25;
 
-/// What a voice's loudness is measured by, in any language: digits, which espeak-ng knows in all.
+/// Text by which a voice's loudness is measured in any language: digits, which espeak-ng knows in all
+/// languages.
 const MEASURE: &str = "1 2 3 4 5 6 7 8 9";
 
-/// Loudnesses measured before, in LUFS, so that the voice everybody has starts at once.
+/// Loudnesses measured beforehand, in LUFS, so that the default voice starts without a measurement.
 const MEASURED: &[(&str, f64)] = &[("joe", -25.0)];
 
-/// A Piper voice, loaded.
+/// A loaded Piper voice.
 pub struct PiperVoice {
     info: VoiceInfo,
     numbering: Numbering,
@@ -50,16 +53,16 @@ pub struct PiperVoice {
     phonemizer: Phonemizer,
     network: Network,
     speakers: Vec<(String, i32)>,
-    /// Those of the speakers who have spoken.
+    /// Gains of the speakers that have spoken.
     gains: Mutex<HashMap<i32, Gain>>,
 }
 
 impl PiperVoice {
-    /// Loads the voice in `directory`: its `*.onnx`, the first by name if there are several, and the `.onnx.json`
-    /// beside it. Takes about a tenth of a second.
+    /// Loads the voice in `directory`: its `*.onnx`, the first by name if there are several, and the
+    /// `.onnx.json` beside it. Takes about a tenth of a second.
     ///
     /// # Errors
-    /// [`EngineError::Model`] if a file is missing or not a Piper voice's.
+    /// Returns [`EngineError::Model`] if a file is missing or is not a Piper voice's.
     pub fn load(directory: &Path) -> Result<PiperVoice, EngineError> {
         let files = Files::find(directory)?;
         let settings = files.settings()?;
@@ -76,20 +79,21 @@ impl PiperVoice {
         })
     }
 
-    /// What [`load`](PiperVoice::load) would load, from the small file alone.
+    /// Returns the description of the voice that [`load`](PiperVoice::load) would load, from the settings
+    /// file alone.
     ///
     /// # Errors
-    /// As [`load`](PiperVoice::load), as far as the small file shows it.
+    /// Returns the errors of [`load`](PiperVoice::load) that the settings file shows.
     pub fn describe(directory: &Path) -> Result<VoiceInfo, EngineError> {
         let files = Files::find(directory)?;
         Ok(files.info(&files.settings()?))
     }
 
-    /// As [`Voice::speak_in_pieces`], by the speaker of that name; without a name, or by one that isn't there, the
-    /// first.
+    /// Speaks as [`Voice::speak_in_pieces`] does, with the speaker of that name. Without a name, or with
+    /// an unknown one, the first speaker is used.
     ///
     /// # Errors
-    /// As [`Voice::speak`].
+    /// Returns the errors of [`Voice::speak`].
     pub fn speak_as(
         &self,
         speaker: Option<&str>,
@@ -101,7 +105,7 @@ impl PiperVoice {
         let (speaker, tempo) = (named.map_or(0, |&(_, number)| number), clamped_tempo(tempo));
         let sentence = spelt_out(&self.info.language, sentence);
         let (mut gain, mut spoken) = (None, false);
-        // A caller who passes more than a sentence still gets bounded runs of the network.
+        // If a caller passes more than a sentence, the runs of the network are still bounded.
         for sentence in sentences(&sentence) {
             let clauses = self.phonemes(sentence)?;
             for ids in self.runs(&clauses, tempo, !spoken) {
@@ -119,10 +123,11 @@ impl PiperVoice {
         Ok(())
     }
 
-    /// The phonemes of the clauses of one sentence, as far as there is something to pronounce in them.
+    /// Returns the phonemes of the clauses of one sentence, without clauses that have nothing to
+    /// pronounce.
     ///
-    /// espeak-ng drops punctuation, and the network hears it: a question rises, a comma waits. So each clause goes to
-    /// espeak-ng by itself, and its mark is put back behind its phonemes.
+    /// espeak-ng drops punctuation, but the network is sensitive to it: a question rises, a comma pauses.
+    /// So each clause goes to espeak-ng by itself, and its mark is put back after its phonemes.
     fn phonemes(&self, sentence: &str) -> Result<Vec<String>, EngineError> {
         let mut spoken = Vec::new();
         for clause in clauses(sentence) {
@@ -135,7 +140,7 @@ impl PiperVoice {
         Ok(spoken)
     }
 
-    /// The ids of each run of the network for these clauses.
+    /// Returns the IDs of each run of the network for these clauses.
     fn runs(&self, clauses: &[String], tempo: f32, waited_for: bool) -> Vec<Vec<i32>> {
         // Slower speech is longer speech.
         let scaled = |phonemes: usize| (phonemes as f32 * tempo.min(1.0)) as usize;
@@ -148,12 +153,12 @@ impl PiperVoice {
             .collect()
     }
 
-    /// By how much to raise a speaker's samples: measured when they speak first.
+    /// Returns the gain of a speaker, which is measured when the speaker is first used.
     fn gain(&self, speaker: i32) -> Result<Gain, EngineError> {
         if let Some((_, loudness)) = MEASURED.iter().find(|(name, _)| *name == self.info.name) {
             return Ok(Gain::of(*loudness));
         }
-        // Held while measuring, so that two first sentences don't measure twice.
+        // The lock is held while measuring, so that two concurrent first sentences do not measure twice.
         let mut gains = self.gains.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(&gain) = gains.get(&speaker) {
             return Ok(gain);
@@ -163,7 +168,7 @@ impl PiperVoice {
         Ok(gain)
     }
 
-    /// The loudness of a speaker, as the network has it.
+    /// Returns the loudness of a speaker in the network's output, in LUFS.
     fn measure(&self, speaker: i32) -> Result<f64, EngineError> {
         let mut said = Vec::new();
         if let Some(ids) = self.numbering.ids(&self.phonemizer.phonemes(MEASURE)?) {
@@ -196,7 +201,8 @@ impl Voice for PiperVoice {
     }
 }
 
-/// How many clauses of a long sentence are spoken before the rest of it: enough to last until that is there.
+/// Returns the number of clauses of a long sentence that are spoken before the rest of it: enough to last
+/// until the rest is ready.
 fn opening(clauses: &[String], long: usize) -> usize {
     let lengths = clauses.iter().map(|clause| clause.chars().count());
     if lengths.clone().sum::<usize>() <= long {

@@ -1,9 +1,9 @@
-//! The network of a Piper voice, in two parts: what is said and when, and the samples.
+//! The network of a Piper voice, in two parts: one for the content and the timing, one for the samples.
 //!
-//! The first part makes a frame for every 256 samples or so, of the whole utterance. The second, a vocoder of nothing
-//! but convolutions, does three quarters of the work, and sees no further than some frames: given those around it, a
-//! piece of the frames becomes the same samples as the whole, to the bit. So the first samples come early, and less
-//! memory makes it faster.
+//! The first part makes a frame for every 256 samples or so, for the whole utterance. The second part, a
+//! vocoder of convolutions alone, does three quarters of the work, and its input for a sample reaches
+//! only over some frames: a piece of the frames, given those around it, becomes the same samples as in
+//! the whole, to the bit. So the first samples come early, and less memory makes the vocoder faster.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -17,30 +17,30 @@ use rten_tensor::{NdTensor, Tensor};
 use crate::voices::onnx;
 use voxline::engine::EngineError;
 
-/// The vocoder's first operator, in every voice that Piper exported.
+/// Name of the vocoder's first operator, in every voice that Piper exported.
 const VOCODER: &str = "/dec/conv_pre/Conv";
 
-/// How many frames around its own the vocoder hears: the sum of its convolutions, which is 11 in Piper's medium voices
-/// and 13 in its high ones.
+/// Number of frames on either side of a frame that the vocoder depends on: the sum of its convolutions,
+/// which is 11 in Piper's medium voices and 13 in its high ones.
 const REACH: usize = 14;
 
-/// Frames of the first piece, 0.28 s at 22.05 kHz, and the most of later ones. Each piece pays for its surroundings, and
-/// has to be there before the one before it has been heard.
+/// Number of frames of the first piece, 0.28 s at 22.05 kHz, and the largest number of later pieces. Each
+/// piece pays for its surroundings, and has to be ready before the piece before it has been played.
 const FIRST: usize = 24;
 const LARGEST: usize = 96;
 
-/// A network, loaded.
+/// A loaded network.
 pub(super) struct Network {
     model: Model,
     nodes: Nodes,
 }
 
-/// How to speak.
+/// Parameters of speech.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manner {
     /// Noise in the sound, length, and noise in the rhythm.
     pub(super) scales: [f32; 3],
-    /// Heeded by networks of several speakers.
+    /// Number of the speaker, used by networks of several speakers.
     pub(super) speaker: i32,
 }
 
@@ -48,21 +48,23 @@ impl Network {
     pub(super) fn load(path: &Path) -> Result<Network, String> {
         let file = fs::read(path).map_err(|error| error.to_string())?;
         let frames = onnx::first_input(&file, VOCODER)?;
-        // Noise is drawn from seeds, so that the same ids give the same samples, whoever else speaks meanwhile.
+        // Noise is drawn from seeds, so that the same IDs give the same samples, whatever else runs
+        // meanwhile.
         let model = Model::load(onnx::seeded(&file)?).map_err(|error| error.to_string())?;
         let nodes = Nodes::find(&model, frames.as_deref())?;
         Ok(Network { model, nodes })
     }
 
-    /// Speaks, and has the samples taken piece by piece, until there are no more or `take` breaks off.
+    /// Speaks, and passes the samples to `take` piece by piece, until there are no more or `take` breaks
+    /// off.
     pub(super) fn speak(
         &self,
         ids: Vec<i32>,
         manner: &Manner,
         take: &mut dyn FnMut(&[f32]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, EngineError> {
-        // One thread for each sentence: a second one gains about a tenth on an idle machine and nothing on a busy one.
-        // Callers who speak at once still use all cores.
+        // One thread for each sentence: a second one gains about a tenth on an idle machine and nothing
+        // on a busy one. Concurrent callers still use all cores.
         let options = RunOptions::default().with_thread_pool(Some(Arc::new(ThreadPool::with_num_threads(1))));
         let length = i32::try_from(ids.len()).map_err(|error| failed(error.to_string()))?;
         let mut inputs: Vec<(NodeId, ValueOrView)> = vec![
@@ -115,14 +117,14 @@ fn failed(reason: String) -> EngineError {
     EngineError::Inference { engine: "piper", reason }
 }
 
-/// The places where the network is fed and tapped.
+/// The inputs and outputs of the network.
 struct Nodes {
     ids: NodeId,
     lengths: NodeId,
     scales: NodeId,
-    /// Only networks with several speakers have it.
+    /// Present only in networks with several speakers.
     speaker: Option<NodeId>,
-    /// Between the parts. A network of another make is run in one.
+    /// Value between the two parts. A network of another make is run as one part.
     frames: Option<NodeId>,
     output: NodeId,
 }

@@ -1,8 +1,8 @@
-//! Phonemes in pieces, and as the numbers that a network knows.
+//! Splitting of phonemes into pieces, and their conversion to the numbers that a network knows.
 
 use std::collections::HashMap;
 
-/// Phonemes to the numbers the network was trained with.
+/// A map of phonemes to the numbers that the network was trained with.
 pub(super) struct Numbering {
     begin: Vec<i32>,
     end: Vec<i32>,
@@ -26,9 +26,9 @@ impl Numbering {
         Ok(Numbering { begin, end, pad, phonemes })
     }
 
-    /// The ids of one utterance: begin, a pad, each phoneme and a pad behind it, end, as piper-phonemize numbers them
-    /// for training (Piper's Python runtime leaves out the first pad). A phoneme the voice was not trained with is
-    /// left out too. `None` if none is left.
+    /// Returns the IDs of one utterance: begin, a pad, each phoneme followed by a pad, end, as
+    /// piper-phonemize numbers them for training (Piper's Python runtime leaves out the first pad). A
+    /// phoneme that the voice was not trained with is left out too. Returns `None` if none is left.
     pub(super) fn ids(&self, phonemes: &str) -> Option<Vec<i32>> {
         let mut ids = [&self.begin[..], &self.pad].concat();
         let empty = ids.len();
@@ -42,7 +42,7 @@ impl Numbering {
     }
 }
 
-/// `phonemes` in pieces of at most `at_once` signs, cut between words where there are any.
+/// Returns `phonemes` in pieces of at most `at_once` signs, cut between words if there are any.
 pub(super) fn pieces(phonemes: &str, at_once: usize) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = phonemes;

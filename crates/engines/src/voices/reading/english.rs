@@ -1,5 +1,5 @@
-//! How English is read aloud, as far as espeak-ng doesn't know: it reads numbers digit group by digit group, and takes a
-//! dot for the end of a sentence.
+//! Rules for reading English aloud, beyond those of espeak-ng, which reads numbers digit group by digit
+//! group, and takes a dot for the end of a sentence.
 
 use std::sync::LazyLock;
 
@@ -22,7 +22,7 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// With their last dot, and whether they are that only before a number.
+/// Abbreviations with their last dot, and their readings.
 const ABBREVIATIONS: &[(&str, &str)] = &[
     ("Mr.", "Mister"),
     ("Mrs.", "Missus"),
@@ -68,7 +68,7 @@ const ABBREVIATIONS: &[(&str, &str)] = &[
     ("Dec.", "December"),
 ];
 
-/// Behind a number: one of it, and several.
+/// Units after a number: the sign, the singular and the plural.
 const UNITS: &[(&str, &str, &str)] = &[
     ("km/h", "kilometer per hour", "kilometers per hour"),
     ("mph", "mile per hour", "miles per hour"),
@@ -129,7 +129,7 @@ pub(super) fn rules() -> &'static [Rule] {
                 ];
                 Some(format!("{} {}", decade / 100, tens[(decade / 10 % 10) as usize - 1]))
             }),
-            // A number of a year's size behind these words is one.
+            // After these words, a number of a year's size is a year.
             Rule::new(
                 r"\b(?P<before>(?i:in|since|until|by|from|to|of|year|summer|winter|spring|autumn|fall)|(?:January|February|March|April|May|June|July|August|September|October|November|December),?) (?P<year>1[1-9][0-9]{2}|20[0-9]{2})\b",
                 |found| Some(format!("{} {}", &found["before"], year(number(found, "year")?))),
@@ -152,7 +152,7 @@ pub(super) fn rules() -> &'static [Rule] {
             Rule::new(r"(?P<from>[0-9])\s?[-–—]\s?(?P<to>[0-9])", |found| {
                 Some(format!("{} to {}", &found["from"], &found["to"]))
             }),
-            // Behind a name a street, before one a saint.
+            // `St.` is a street after a name, and a saint before one.
             Rule::new(r"(?P<name>[a-z]) St\.", |found| Some(format!("{} Street", &found["name"]))),
             Rule::new(r"\b(?P<short>[A-Za-z](?:\.[a-zA-Z]|[a-z]*)\.)(?P<end>\s*$|\s+[A-Z])?", |found| {
                 let short = &found["short"];
@@ -166,7 +166,7 @@ pub(super) fn rules() -> &'static [Rule] {
     &RULES
 }
 
-/// Digit by digit, with a pause where a part ends.
+/// Reads digit by digit, with a pause at the end of each part.
 fn telephone(found: &Captures) -> Option<String> {
     let parts = found[0].split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
     let spelt: Vec<String> =
@@ -182,7 +182,8 @@ fn date(found: &Captures) -> Option<String> {
     Some(format!("{month} {day}, {}", year(number(found, "year")?)))
 }
 
-/// In hundreds: 1999 is nineteen ninety-nine. The first decade of a century is read in thousands or with an oh.
+/// Reads in hundreds: 1999 is nineteen ninety-nine. The first decade of a century is read in thousands or
+/// with an oh.
 fn year(year: u64) -> String {
     match (year / 100, year % 100) {
         (_, _) if (2_000..2_010).contains(&year) => year.to_string(),
@@ -192,7 +193,7 @@ fn year(year: u64) -> String {
     }
 }
 
-/// espeak-ng reads the ending.
+/// Appends the ending of the ordinal, which espeak-ng reads.
 fn ordinal(number: u64) -> String {
     let ending = match (number % 100, number % 10) {
         (11..=13, _) => "th",
@@ -231,7 +232,7 @@ fn money(found: &Captures) -> Option<String> {
         "b" | "B" => "billion",
         times => times,
     };
-    // A comma behind it is no part of it.
+    // A comma after the number is no part of it.
     let (whole, comma) = whole.strip_suffix(',').map_or((whole, ""), |whole| (whole, ","));
     let several = |count: &str, coin: &str| match (count, coin) {
         ("1" | "01", coin) => format!("1 {coin}"),

@@ -1,4 +1,4 @@
-//! What is written, and what is read.
+//! Tests of written texts and their readings.
 
 use super::spelt_out;
 

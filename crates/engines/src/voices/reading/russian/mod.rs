@@ -1,7 +1,7 @@
-//! How Russian is read aloud.
+//! Rules for reading Russian aloud.
 //!
-//! A number is in the nominative, or in the genitive behind a preposition that asks for it; its gender is told by the
-//! end of the next word. Dates are in the genitive.
+//! A number is in the nominative, or in the genitive after a preposition that requires it; its gender is
+//! inferred from the ending of the next word. Dates are in the genitive.
 
 mod numbers;
 mod words;
@@ -17,7 +17,7 @@ use self::words::{
 };
 use super::{Rule, number, text};
 
-/// What asks for the genitive.
+/// Words that require the genitive.
 const GENITIVE: &[&str] = &[
     "до",
     "от",
@@ -38,7 +38,7 @@ const GENITIVE: &[&str] = &[
 pub(super) fn rules() -> &'static [Rule] {
     static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         vec![
-            // 1 234 567: digits in threes are one number.
+            // 1 234 567: groups of three digits are one number.
             Rule::new(r"\b[1-9][0-9]{0,2}(?:[ \u{a0}\u{2009}\u{202f}][0-9]{3})+\b", |found| {
                 Some(found[0].chars().filter(char::is_ascii_digit).collect())
             }),
@@ -68,7 +68,7 @@ pub(super) fn rules() -> &'static [Rule] {
             ),
             Rule::new(r"\b(?P<number>[0-9]{1,4})-(?P<ending>[а-я]{1,3})\b", |found| {
                 let (number, ending) = (number(found, "number")?, &found["ending"]);
-                // The nineties; but the fifth of May.
+                // `е` means the plural for decades (the nineties), but not for days (the fifth of May).
                 ordinal(number, if ending == "е" && number >= 10 && number % 10 == 0 { "ые" } else { ending })
             }),
             Rule::new(
@@ -98,7 +98,7 @@ pub(super) fn rules() -> &'static [Rule] {
                     ordinal(below, ending)?
                 ))
             }),
-            // 1.2.3 is no number.
+            // 1.2.3 is not a number.
             Rule::new(r"\b[0-9]+(?:\.[0-9]+){2,}\b", |found| {
                 Some(found[0].split('.').map(spelt).collect::<Vec<_>>().join(" точка "))
             }),
@@ -134,7 +134,7 @@ pub(super) fn rules() -> &'static [Rule] {
     &RULES
 }
 
-/// `+7 495 123-45-67`: by threes and twos, with a pause between.
+/// Reads `+7 495 123-45-67` in groups of three and two digits, with a pause between them.
 fn telephone(found: &Captures) -> Option<String> {
     let digits: String = found[0].chars().filter(char::is_ascii_digit).collect();
     let groups = [&digits[..1], &digits[1..4], &digits[4..7], &digits[7..9], &digits[9..]];
@@ -142,11 +142,11 @@ fn telephone(found: &Captures) -> Option<String> {
     Some(plus.to_owned() + &groups.map(spelt).join(", "))
 }
 
-/// Digits as a number, with the zeros in front of it.
+/// Reads digits as a number, with its leading zeros.
 fn spelt(digits: &str) -> String {
     let zeros = digits.len() - digits.trim_start_matches('0').len();
     let mut words = vec!["ноль".to_owned(); zeros];
-    // Longer than any number has a name for: one by one.
+    // A longer number has no name, so its digits are read one by one.
     if digits.len() > 15 {
         words.extend(digits[zeros..].chars().map(|digit| spelt(digit.encode_utf8(&mut [0; 4]))));
     } else if let Ok(number) = digits[zeros..].parse() {
@@ -194,11 +194,11 @@ fn century(found: &Captures) -> Option<String> {
     }
 }
 
-/// A Roman number up to 39: centuries need no more.
+/// Parses a Roman number up to 39, which suffices for centuries.
 fn roman(digits: &str) -> Option<u64> {
     let tens = digits.chars().take_while(|&digit| digit == 'X').count();
     const UNITS: [&str; 10] = ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"];
-    // IX begins with no X, so the two don't overlap.
+    // IX begins with no X, so the two do not overlap.
     let units = UNITS.iter().position(|&unit| unit == &digits[tens..])?;
     Some((10 * tens + units) as u64).filter(|&number| number > 0 && tens < 4)
 }
@@ -234,7 +234,7 @@ fn money(found: &Captures) -> Option<String> {
     }
 }
 
-/// A number and its unit, behind a word that may ask for a case.
+/// Reads a number and its unit, after a word that may require a case.
 fn measured(found: &Captures) -> Option<String> {
     let before = text(found, "before");
     let written = text(found, "unit").trim_end_matches('.');
@@ -244,7 +244,7 @@ fn measured(found: &Captures) -> Option<String> {
     Some(format!("{before}{space}{quantity}"))
 }
 
-/// So much of a unit: of a fraction there is a part of one.
+/// Reads a quantity of a unit. After a fraction the unit has its form `two`.
 fn quantity(whole: u64, part: &str, unit: Noun, case: Case) -> Option<String> {
     match part {
         "" => Some(counted(whole, unit, case)),
@@ -252,7 +252,7 @@ fn quantity(whole: u64, part: &str, unit: Noun, case: Case) -> Option<String> {
     }
 }
 
-/// `3,5`: three wholes and five tenths. From the fourth place on, digits.
+/// Reads `3,5` as three wholes and five tenths. From four places on, the digits are read.
 fn decimal(whole: u64, part: &str) -> Option<String> {
     let places = match part.len() {
         1 => TENTH,
@@ -269,7 +269,7 @@ fn decimal(whole: u64, part: &str) -> Option<String> {
     Some(format!("{} {part}", counted(whole, WHOLE, Case::Nominative)))
 }
 
-/// A number, and the word behind it.
+/// Reads a number, and keeps the word after it.
 fn plain(found: &Captures) -> Option<String> {
     let (digits, after) = (&found["number"], text(found, "after"));
     let words = match number(found, "number") {
@@ -281,12 +281,12 @@ fn plain(found: &Captures) -> Option<String> {
     Some(if after.is_empty() { words } else { format!("{words} {after}") })
 }
 
-/// The case that a word before a number asks for.
+/// Returns the case that the word before a number requires.
 fn asked(before: &str) -> Case {
     if GENITIVE.contains(&before.to_lowercase().as_str()) { Case::Genitive } else { Case::Nominative }
 }
 
-/// Of what is counted, by its end: only 1 and 2 tell.
+/// Returns the gender of the counted noun by its ending, which only 1 and 2 depend on.
 fn gender(number: u64, after: &str) -> Gender {
     match (number % 10, after.chars().last()) {
         (1, Some('а' | 'я')) | (2, Some('ы' | 'и')) => Gender::Feminine,

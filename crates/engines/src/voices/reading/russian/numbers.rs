@@ -1,6 +1,6 @@
 //! Russian numbers in words, by gender and case.
 
-/// Of what is counted.
+/// Gender of the counted noun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gender {
     Masculine,
@@ -8,14 +8,15 @@ pub(super) enum Gender {
     Neuter,
 }
 
-/// Of those that numbers stand in, the two that prepositions tell most often. The accusative of things is the nominative.
+/// Cases of numbers: the two that prepositions determine most often. The accusative of things equals the
+/// nominative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Case {
     Nominative,
     Genitive,
 }
 
-/// A noun as it stands behind 1, 2 and 5, and behind a genitive 1.
+/// Forms of a noun after 1, 2 and 5, the second also after a genitive 1, and its gender.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Noun {
     pub(super) one: &'static str,
@@ -25,12 +26,12 @@ pub(super) struct Noun {
 }
 
 impl Noun {
-    /// The form behind `count`.
+    /// Returns the form after `count`.
     pub(super) fn behind(self, count: u64, case: Case) -> &'static str {
         match (count % 100, count % 10, case) {
             (11..=14, _, _) => self.five,
             (_, 1, Case::Nominative) => self.one,
-            // The genitive singular is what stands behind 2 as well.
+            // The genitive singular is also the form after 2.
             (_, 1, Case::Genitive) | (_, 2..=4, Case::Nominative) => self.two,
             _ => self.five,
         }
@@ -45,7 +46,7 @@ pub(super) const fn feminine(one: &'static str, two: &'static str, five: &'stati
     Noun { one, two, five, gender: Gender::Feminine }
 }
 
-/// The powers of a thousand.
+/// Names of the powers of a thousand.
 pub(super) const THOUSANDS: [Noun; 5] = [
     feminine("тысяча", "тысячи", "тысяч"),
     masculine("миллион", "миллиона", "миллионов"),
@@ -54,7 +55,7 @@ pub(super) const THOUSANDS: [Noun; 5] = [
     masculine("квадриллион", "квадриллиона", "квадриллионов"),
 ];
 
-/// Below 20: nominative, genitive, and the ordinal without its ending.
+/// Numbers below 20: nominative, genitive, and the ordinal without its ending.
 const SMALL: [[&str; 3]; 20] = [
     ["ноль", "нуля", "нулев"],
     ["один", "одного", "перв"],
@@ -99,7 +100,7 @@ const HUNDREDS: [[&str; 3]; 9] = [
     ["девятьсот", "девятисот", "девятисот"],
 ];
 
-/// How many there are of something: any number below 10^18.
+/// Returns the cardinal of any number below 10^18.
 pub(super) fn cardinal(number: u64, gender: Gender, case: Case) -> String {
     if number == 0 {
         return SMALL[0][form(case)].to_owned();
@@ -116,7 +117,7 @@ pub(super) fn cardinal(number: u64, gender: Gender, case: Case) -> String {
     words.join(" ")
 }
 
-/// `number` and `noun`.
+/// Returns `number` and `noun`.
 pub(super) fn counted(number: u64, noun: Noun, case: Case) -> String {
     format!("{} {}", cardinal(number, noun.gender, case), noun.behind(number, case))
 }
@@ -150,11 +151,12 @@ fn below_thousand(number: u64, gender: Gender, case: Case) -> Vec<&'static str> 
     words
 }
 
-/// Which it is in a row, with the ending of an adjective as `-й`, `-го` and the like is written behind digits. `None`
-/// for thousands and beyond, whose ordinals are one long word, and for an ending that no adjective has.
+/// Returns the ordinal with the ending of an adjective, written as `-й`, `-го` and the like after digits.
+/// Returns `None` for whole thousands, whose ordinals are one long word (except 2,000), and for an ending
+/// that no adjective has.
 pub(super) fn ordinal(number: u64, ending: &str) -> Option<String> {
     let (rest, hundreds) = (number % 100, number / 100 % 10);
-    // 2000-й is one word; it alone is common.
+    // 2000-й is one word; it is the only common one.
     if number == 2_000 {
         return Some(format!("двухтысячн{}", full_ending(ending, "двухтысячн")?));
     }
@@ -174,7 +176,7 @@ pub(super) fn ordinal(number: u64, ending: &str) -> Option<String> {
     Some(format!("{} {last}", before.strip_prefix("одна ").unwrap_or(&before)))
 }
 
-/// The ending that `short` stands for, behind a stem.
+/// Returns the ending that `short` stands for, after a stem.
 fn full_ending(short: &str, stem: &str) -> Option<&'static str> {
     let (hard, soft) = match short {
         "й" | "ый" | "ой" | "ий" if ["втор", "шест", "седьм", "восьм", "сороков"].contains(&stem) => {

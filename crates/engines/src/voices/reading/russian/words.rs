@@ -26,13 +26,13 @@ pub(super) const POUND: Noun = masculine("фунт", "фунта", "фунтов
 pub(super) const PENNY: Noun = masculine("пенс", "пенса", "пенсов");
 pub(super) const PERCENT: Noun = masculine("процент", "процента", "процентов");
 
-/// What stands behind the comma, and before it.
+/// Names of the parts of a decimal, before and after the comma.
 pub(super) const WHOLE: Noun = feminine("целая", "целых", "целых");
 pub(super) const TENTH: Noun = feminine("десятая", "десятых", "десятых");
 pub(super) const HUNDREDTH: Noun = feminine("сотая", "сотых", "сотых");
 pub(super) const THOUSANDTH: Noun = feminine("тысячная", "тысячных", "тысячных");
 
-/// What a unit is read as behind a number.
+/// Returns the noun that a unit is read as after a number.
 pub(super) fn unit(written: &str) -> Option<Noun> {
     let written: String = written.chars().filter(|c| !c.is_whitespace() && *c != '.').collect();
     Some(match written.as_str() {
@@ -69,7 +69,7 @@ pub(super) fn unit(written: &str) -> Option<Noun> {
     })
 }
 
-/// With their last dot, in lower case, without spaces.
+/// Abbreviations with their last dot, in lower case and without spaces, and their readings.
 pub(super) const ABBREVIATIONS: &[(&str, &str)] = &[
     ("т.е.", "то есть"),
     ("т.к.", "так как"),
