@@ -39,9 +39,10 @@ const CUT_BACK: u64 = milliseconds(10_000);
 /// Number of hops whose loudness is averaged to find a quiet place for that cut: about a pause between
 /// words.
 const CUT_HOPS: usize = 9;
-/// Duration from which silence is reported by itself: 10 s ...
+/// Duration from which silence is reported: 10 s.
 const REPORT_SILENCE: u64 = milliseconds(10_000);
-/// ... and the duration before an utterance: 0.5 s. So a segment with words begins near its first word.
+/// Duration from which silence before an utterance is reported by itself: 0.5 s. So a segment with words
+/// begins near its first word.
 const REPORT_PAUSE: u64 = milliseconds(500);
 
 const fn milliseconds(count: u64) -> u64 {
@@ -65,8 +66,8 @@ pub enum Span {
         start: FramePos,
         /// Samples of the utterance, with a little silence on both sides: at most 28 s.
         pcm: Vec<i16>,
-        /// Number of frames of the utterance whose spectrum changes as that of speech does; 0 if noise
-        /// might also explain its changes.
+        /// Number of frames of the utterance whose spectrum changes as that of speech does, and as that
+        /// of noise does not.
         lively: u64,
     },
 }

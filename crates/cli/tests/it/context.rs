@@ -1,5 +1,5 @@
-//! The recogniser's context travels with each final and back with `start`, so a session that begins anew at
-//! `final` gives the text that it would have given undisturbed.
+//! The recogniser's context is sent with each final result and returned with `start`, so that a session
+//! that restarts at `final` gives the text that it would have given undisturbed.
 
 use std::io;
 use std::path::Path;
@@ -23,11 +23,11 @@ use crate::support::server::Server;
 
 /// A quarter of a second.
 const SEGMENT: usize = 4_000;
-/// The longest context of the protocol, by its document.
+/// Longest context that the protocol document allows, in bytes.
 const LONGEST: usize = 4 * 1024;
 
-/// Writes digests of all that was ever said before and the samples of the segment. Its context is the digest
-/// before, repeated to `length` bytes.
+/// A recogniser whose text is a digest of its context and of the segment's samples. Its next context is
+/// that digest, repeated to `length` bytes.
 struct Remembering {
     length: usize,
 }
@@ -86,7 +86,7 @@ async fn server(length: usize) -> Server {
     Server::start(Arc::new(Remembering { length })).await
 }
 
-/// The journal of a client that is killed as soon as it has taken down so many finals.
+/// The journal of a client that is killed after it has recorded `lives` final results.
 struct Mortal {
     log: Log,
     lives: usize,
@@ -107,8 +107,8 @@ impl Journal for Mortal {
     }
 }
 
-/// Runs the session in the spool at `path` against a gateway that has never heard of it, up to its end or
-/// until `lives` more finals are told; all texts told so far, and whether it ended.
+/// Runs the session in the spool at `path` against a new gateway, up to its end or until `lives` more final
+/// results are recorded. Returns all texts recorded so far, and whether the session has ended.
 async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
     let server = server(LONGEST).await;
     let head = Head { sample_rate: 16_000, identity: "a call".to_owned(), service: String::new() };
@@ -127,7 +127,7 @@ async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
     };
     let (connector, tokens) = (WebSocketConnector::new(server.endpoint()).unwrap(), server.tokens());
     let (settings, checkpoint) = (Settings::new(16_000), recovered.checkpoint);
-    // Nobody listens; the journal does.
+    // The receiver of events is dropped: the test reads the journal.
     let (events, _) = mpsc::channel(4);
     let running =
         session::run_journalled(&connector, &tokens, settings, checkpoint, &mut journal, audio, events);
@@ -149,8 +149,8 @@ fn text_of(event: &TranscriptEvent) -> Option<String> {
     }
 }
 
-/// Client and gateway die after every final. What the next client knows is in its spool, what the next
-/// gateway knows it is told.
+/// Client and gateway are restarted after every final result. The next client knows only its spool, and the
+/// next gateway only what the client sends.
 #[tokio::test]
 async fn a_session_that_begins_anew_at_every_final_gives_the_undisturbed_text() {
     let directory = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ async fn what_follows_a_gap_is_heard_in_the_context_before_it() {
     socket.audio(&pcm, 2 * segment, 3 * segment);
     let behind = socket.hear("final").await;
     drop(socket);
-    // A session that begins there says the same.
+    // A new session that starts there gives the same text.
     let mut anew = Socket::dial(&server, &token).await;
     let start = json!({ "type": "start", "sample_rate": 16_000, "origin": 2 * segment, "context": context });
     anew.say(&start);
@@ -206,7 +206,7 @@ async fn a_context_of_4_kib_passes_and_no_longer_one() {
         socket.hear("ready").await;
         socket.audio(&noise(SEGMENT), 0, SEGMENT as u64);
         let told = socket.hear("final").await["context"].as_str().map(str::len);
-        // What is too long to keep is not cut either: a half of it would say something else.
+        // A context that is too long is dropped, not truncated: a half of it would mean something else.
         assert_eq!(told, Some(if length > LONGEST { 0 } else { LONGEST }));
         socket.end(SEGMENT as u64).await;
         let (code, reason, _) = begin(&format!("{longest}.")).await.closed().await;

@@ -1,4 +1,4 @@
-//! Crowds: addresses that together take all connections of a gateway, and what is left to others.
+//! Addresses that together take all connections of a gateway, and the connections left to others.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::support::deadline::within;
 use crate::support::server::{Server, Setup};
 use crate::trusted_proxy::of_v4;
 
-/// What has not come by then never will.
+/// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PLACES: usize = 40;
-/// A trusted proxy, and the first of the addresses that collude.
+/// A trusted proxy, and the last byte of the first colluding address.
 const PROXY: [u8; 4] = [127, 0, 0, 1];
 const COLLUDING: u8 = 10;
 
-/// A gateway whose connections end neither soon nor by themselves.
+/// Starts a gateway with timeouts so long that its connections do not end by themselves.
 async fn server() -> Server {
     let options = Options {
         max_connections: PLACES,
@@ -35,12 +35,12 @@ async fn server() -> Server {
     Server::with(Arc::new(DigestRecognizer::new(16_000)), Setup { options, ..Setup::default() }).await
 }
 
-/// How an address comes to be that of a connection.
+/// Source of a connection's client address.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// It is where the connection comes from.
+    /// The address that the connection comes from.
     Direct,
-    /// A trusted proxy says so.
+    /// The address that a trusted proxy names.
     Proxied,
 }
 
@@ -53,12 +53,13 @@ impl Way {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from((Ipv4Addr::from(from), 0))).unwrap();
         let mut socket = socket.connect(server.address).await.unwrap();
-        // What is closed already can't be written to.
+        // A connection that is closed already can't be written to.
         let _ = socket.write_all(&first).await;
         socket
     }
 
-    /// A connection on which a request was answered and the next has begun; none where it is closed.
+    /// Returns a connection on which one request was answered and the next has begun, or `None` if the
+    /// gateway closes it.
     async fn hold(self, server: &Server, number: u8) -> Option<TcpStream> {
         let mut socket = self.connect(server, number).await;
         let _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\nGET /").await;
@@ -68,7 +69,7 @@ impl Way {
     }
 }
 
-/// An upload under a good token whose body has not come, as far as the gateway reads it.
+/// Starts an upload with a valid token, up to the point where the gateway waits for its body.
 async fn upload(way: Way, server: &Server, number: u8, token: &str, recording: &[u8]) -> TcpStream {
     let mut socket = way.connect(server, number).await;
     let head = format!(
@@ -89,7 +90,8 @@ async fn addresses_that_collude_keep_out_nobody_and_end_nothing_under_a_token() 
         let server = server().await;
         let token = server.tokens().token().await.unwrap();
         let (mut live, _) = Socket::start(&server, &token).await;
-        // It comes from the address that will have most, and before all others from there.
+        // The upload comes from the address that will have the most connections, and is the first from
+        // there.
         let recording = wav(1, 16_000, 16_000);
         let mut uploading = upload(way, &server, COLLUDING, token.expose(), &recording).await;
         let mut crowd = Vec::new();
@@ -102,7 +104,8 @@ async fn addresses_that_collude_keep_out_nobody_and_end_nothing_under_a_token() 
         }
         assert!(crowd.len() >= PLACES - 2, "{} are there", crowd.len());
 
-        // A newcomer comes to as many as each of them has, and is served on all.
+        // A newcomer gets as many connections as each of the colluding addresses has, and is served on all
+        // of them.
         let mut newcomers = Vec::new();
         while let Some(socket) = way.hold(&server, 99).await {
             newcomers.push(socket);
@@ -121,7 +124,8 @@ async fn addresses_that_collude_keep_out_nobody_and_end_nothing_under_a_token() 
     }
 }
 
-/// More addresses than there are places, with a connection each, are no crowd of a few.
+/// More addresses than places, with one connection each, are not treated as a few addresses that take all
+/// places.
 #[tokio::test]
 async fn as_many_addresses_as_places_keep_out_nobody() {
     let server = server().await;
@@ -130,7 +134,7 @@ async fn as_many_addresses_as_places_keep_out_nobody() {
         crowd.push(Way::Direct.hold(&server, number).await.expect("it has none yet"));
     }
     assert!(Way::Direct.hold(&server, 99).await.is_some(), "a newcomer is refused");
-    // The last that came are there still, and the first are not.
+    // The last connections are still open, and the first are closed.
     let end = within(PATIENCE, "the end of the longest idle", crowd[0].read_to_end(&mut Vec::new())).await;
     drop(end);
     let last = crowd.last_mut().unwrap();

@@ -1,5 +1,6 @@
-//! A long call over real sockets that die, with tokens that die sooner: what the gateway hears and what the caller is
-//! told are the same as if nothing had happened. `VOXLINE_ENDURANCE_SECONDS=3600` plays an hour, at ten times the speed.
+//! A long call over real sockets that are cut, with tokens that expire sooner. The audio at the gateway and
+//! the results of the caller must be the same as in an undisturbed call. `VOXLINE_ENDURANCE_SECONDS=3600`
+//! plays an hour, at ten times the speed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::random::Random;
 use crate::session::{noise, transcribe, transcribe_at};
 use crate::support::server::{Server, Setup, endpoint};
 
-/// How many seconds of audio the call has.
+/// Returns the length of the call's audio in seconds.
 #[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn seconds() -> usize {
     let asked = std::env::var("VOXLINE_ENDURANCE_SECONDS").ok();
@@ -26,8 +27,8 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(2);
 /// Half a second.
 const SEGMENT: usize = 8_000;
 
-/// Cuts every connection that isn't left before, within three seconds at this pace: as a peer that crashes, or one that
-/// exits.
+/// Returns faults that cut each connection within three seconds at this pace, unless it is closed before. A
+/// cut looks like a peer that crashes or one that exits.
 fn cuts(mut random: Random) -> impl Iterator<Item = Fault> + Send + 'static {
     std::iter::repeat_with(move || {
         let cut = if random.below(2) == 0 { Cut::Close } else { Cut::Reset };
@@ -53,8 +54,8 @@ async fn endure(test: &str, in_band_auth: bool) {
     let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
     let mut settings = Settings::new(16_000);
     settings.in_band_auth = in_band_auth;
-    // Cuts come by bytes, so a connection that catches up lives for a moment only: the back-off of a service that is down
-    // would be most of the call.
+    // Cuts come after a number of bytes, so that a connection that catches up lives for a moment only. With
+    // the backoff for a service that is down, most of the call would be waiting.
     settings.healthy_after = Duration::ZERO;
     let run = transcribe_at(PACE, &connector, &tokens, settings, &pcm).await;
     let ledger = run.result.as_ref().expect("the session ends well");

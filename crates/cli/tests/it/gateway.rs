@@ -1,4 +1,4 @@
-//! The gateway's HTTP surface, asked by an independent client in the documented words.
+//! The gateway's HTTP API, called by an independent client with the documented requests.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use voxline_testing::DigestRecognizer;
 use crate::support::server::{Server, Setup};
 use crate::support::voice_info::voice_info;
 
-/// A voice of one tone, so that a test can count samples.
+/// A voice of one constant tone, so that a test can count samples.
 pub(crate) struct Tone(VoiceInfo);
 
 impl Tone {
-    /// For English, and for Russian.
+    /// Returns one voice for English and one for Russian.
     pub(crate) fn voices() -> Voices {
         let tone =
             |(name, language): (&str, &str)| -> Arc<dyn Voice> { Arc::new(Tone(voice_info(name, language))) };
@@ -68,7 +68,7 @@ pub(crate) async fn access_token(server: &Server, http: &Client) -> String {
     answer["access_token"].as_str().unwrap().to_owned()
 }
 
-/// Status, and code in the body.
+/// Returns status and code of a refusal.
 pub(crate) async fn refusal(response: Response) -> (StatusCode, u64) {
     let status = response.status();
     let body: Value = response.json().await.unwrap();
@@ -94,7 +94,7 @@ async fn both_grants_have_the_documented_shape() {
     assert_eq!(second["refresh_token"], first["refresh_token"]);
     assert_ne!(second["access_token"], first["access_token"]);
 
-    // Clients also send forms, with strange parameters in the content type.
+    // Clients also send forms, with unusual parameters in the content type.
     let secret = server.credentials.client_secret.expose_secret();
     let form = format!(
         "grant_type=client_credentials&client_id={}&client_secret={secret}",
@@ -212,7 +212,7 @@ async fn a_recording_is_answered_with_one_hypothesis() {
     server.stop().await;
 }
 
-/// A WAV file of `frames` frames.
+/// Returns a WAV file of `frames` frames.
 pub(crate) fn wav(channels: u16, sample_rate: u32, frames: u32) -> Vec<u8> {
     let spec = hound::WavSpec {
         channels,

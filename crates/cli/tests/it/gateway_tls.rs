@@ -1,5 +1,5 @@
-//! The gateway's own TLS: requests and sessions over it, certificates replaced while it serves, and clients that begin a
-//! handshake and leave it there.
+//! TLS of the gateway itself: requests and sessions over it, certificates replaced at run time, and clients
+//! that begin a handshake and do not finish it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -40,12 +40,12 @@ use crate::support::serving::Serving;
 use crate::support::tls::{Authority, named};
 use crate::trusted_proxy::of_v4;
 
-/// What takes longer never happens.
+/// Longest wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a handshake may take here.
+/// Longest time that a handshake may take in these tests.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Files of a certificate for localhost, in a place.
+/// Files of a certificate for localhost and of its key.
 struct Files {
     place: Place,
     authority: Authority,
@@ -59,7 +59,7 @@ impl Files {
         files
     }
 
-    /// Puts a new certificate and its key in the place of the old ones, and tells the certificate.
+    /// Replaces certificate and key by new ones. Returns the certificate.
     fn renew(&self) -> CertificateDer<'static> {
         let (certificate, key) = self.authority.certify(named("localhost"));
         let der = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
@@ -96,7 +96,7 @@ impl Files {
         http_client_trusting(&self.trust()).unwrap()
     }
 
-    /// What begins the TLS of a client that trusts the authority.
+    /// Returns a TLS connector of a client that trusts the authority.
     fn connector(&self) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap()).unwrap();
@@ -109,7 +109,7 @@ impl Files {
         TlsConnector::from(Arc::new(config))
     }
 
-    /// A connection to a gateway, and the certificate that it shows.
+    /// Connects to a gateway. Returns the connection and the certificate that the gateway shows.
     async fn shake_hands(&self, address: SocketAddr) -> (TlsStream<TcpStream>, CertificateDer<'static>) {
         let tcp = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
@@ -119,7 +119,7 @@ impl Files {
     }
 }
 
-/// The gateway's address, under the name on its certificate.
+/// Returns the gateway's endpoint, with the name on its certificate.
 fn at(address: SocketAddr) -> Endpoint {
     format!("https://localhost:{}", address.port()).parse().unwrap()
 }
@@ -149,10 +149,10 @@ async fn requests_and_sessions_go_over_tls() {
     assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     tls.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
-    // The end is told within TLS, too: nobody has cut the answer.
+    // The answer ends with TLS's own end, so that it can't have been truncated.
     tls.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    // Who speaks plainly is told nothing.
+    // A client without TLS gets no HTTP answer.
     let mut plain = TcpStream::connect(server.address).await.unwrap();
     plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -164,7 +164,7 @@ async fn requests_and_sessions_go_over_tls() {
 #[tokio::test]
 async fn handshakes_that_never_end_hold_up_nobody_and_are_cut_off() {
     let files = Files::new();
-    // All come from one address, whose share is not what is tested.
+    // All connections come from one address, whose share is not what is tested.
     let options = Options {
         header_timeout: DEADLINE,
         max_connections: 60,
@@ -175,7 +175,7 @@ async fn handshakes_that_never_end_hold_up_nobody_and_are_cut_off() {
     let mut halves = Vec::new();
     for number in 0..59 {
         let mut half = TcpStream::connect(server.address).await.unwrap();
-        // Half of them say nothing; the others begin a record that they don't end.
+        // Half of the clients begin a record that they do not end; the others send nothing.
         if number % 2 == 0 {
             half.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.unwrap();
         }
@@ -186,7 +186,7 @@ async fn handshakes_that_never_end_hold_up_nobody_and_are_cut_off() {
         assert_eq!(answer.status().as_u16(), 200);
     };
     ask().await;
-    // They count as connections: with one more, the next client waits for the first to be cut off.
+    // Handshakes count as connections: with one more, the next client waits until the first is cut off.
     halves.push(TcpStream::connect(server.address).await.unwrap());
     timeout(PATIENCE, ask()).await.unwrap();
     for mut half in halves {
@@ -251,8 +251,9 @@ fn files_that_are_no_use_are_told_as_such() {
     assert!(!error.to_string().contains(&key[40..60]));
 }
 
-/// The status of a request for speech over TLS, on a connection from `from` that begins with `header`. An
-/// error where no TLS is agreed on. The header and the first bytes of the handshake come in one piece.
+/// Sends a request for speech over TLS, on a connection from `from` that begins with `header`. Returns its
+/// status, or an error if no TLS is established. The header and the first bytes of the handshake are sent
+/// in one piece.
 async fn ask_behind(
     files: &Files,
     server: &Server,
@@ -286,7 +287,8 @@ async fn ask_behind(
     answer
 }
 
-/// As haproxy (`send-proxy-v2`) and load balancers have it, who know nothing of what is encrypted.
+/// The PROXY header precedes TLS, as haproxy (`send-proxy-v2`) and load balancers send it, which do not
+/// decrypt.
 #[tokio::test]
 async fn a_proxy_names_its_client_before_tls_begins() {
     let files = Files::new();
@@ -298,12 +300,12 @@ async fn a_proxy_names_its_client_before_tls_begins() {
         ask_behind(&files, &server, from, header, token.expose_secret()).await.map_err(|error| error.kind())
     };
     let (proxy, stranger) = ([127, 0, 0, 1], [127, 0, 0, 2]);
-    // Who is let in is told that there is no voice.
+    // An accepted token gets 400, because there is no voice.
     assert_eq!(ask(proxy, &of_v4([192, 0, 2, 7])).await, Ok(400));
     assert_eq!(ask(proxy, &of_v4([198, 51, 100, 7])).await, Ok(403));
-    // Without a header it speaks for itself.
+    // Without a header, the proxy's own address counts.
     assert_eq!(ask(proxy, b"").await, Ok(403));
-    // Nobody else may say so: what comes first is no TLS.
+    // From any other peer the header is not accepted: the first bytes are not TLS.
     assert_eq!(ask(stranger, b"").await, Ok(403));
     let refused = ask(stranger, &of_v4([192, 0, 2, 7])).await;
     assert!(refused.is_err(), "{refused:?}");
@@ -354,7 +356,7 @@ async fn certificates_are_replaced_under_a_live_session() {
     serving.signal("HUP");
     serving.logged("certificate and key read again");
     assert_eq!(files.shake_hands(address).await.1, renewed);
-    // What is no use changes nothing but the log.
+    // Unusable files change nothing but the log.
     files.write_key(&KeyPair::generate().unwrap().serialize_pem());
     serving.signal("HUP");
     let line = serving.logged("certificate and key stay as they were");

@@ -113,7 +113,7 @@ impl Voice for EspeakVoice {
         let speed = (WORDS_A_MINUTE * clamped_tempo(tempo)).clamp(SLOWEST, FASTEST).round().to_string();
         let wav =
             safe_text::ask(ESPEAK.name, &text, |text| self.utter(text, &speed)).map_err(program_error)?;
-        // A text that no form of the program could take is left out.
+        // A text that crashed the program in every form is left out.
         let Some(wav) = wav.filter(|wav| !wav.is_empty()) else { return Ok(()) };
         let (rate, mut samples) = wave::read(&wav).map_err(refused)?;
         if rate != self.info.sample_rate {
@@ -167,7 +167,7 @@ impl Phonemizer {
     pub(super) fn phonemes(&self, text: &str) -> Result<String, EngineError> {
         let phonemes = safe_text::ask(ESPEAK.name, &without_orders(text), |text| self.pronounce(text))
             .map_err(program_error)?;
-        // A text that no form of the program could take is left out.
+        // A text that crashed the program in every form is left out.
         Ok(phonemes.unwrap_or_default())
     }
 

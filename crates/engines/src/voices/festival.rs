@@ -146,7 +146,7 @@ impl Voice for FestivalVoice {
         let mut samples = match said.map_err(|error| refused(&error.to_string()))? {
             Some(Some(samples)) => samples,
             Some(None) => return Err(refused(&format!("said nothing; is the voice there? {BRINGS}"))),
-            // A text that no form of the program could take is left out.
+            // A text that crashed the program in every form is left out.
             None => return Ok(()),
         };
         if samples.is_empty() {

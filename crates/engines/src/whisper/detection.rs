@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::tokens::Tokens;
 use voxline::engine::RECOGNIZER_RATE;
 
-/// Probability below which a detected language is uncertain ...
+/// Probability below which a detected language is uncertain, unless the utterance has [`LONG`] samples.
 const CERTAIN: f32 = 0.7;
-/// ... unless the utterance has this length, in samples.
+/// Length in samples from which an utterance settles the language at any probability, and total length of
+/// a rival's utterances from which its language is accepted.
 const LONG: usize = 5 * RECOGNIZER_RATE as usize;
 /// Probability from which, in an utterance of [`LONG_ENOUGH`] samples, another language is accepted at
 /// once: people do change languages.

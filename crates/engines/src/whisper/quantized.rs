@@ -14,9 +14,9 @@ use super::linear::{Int8, Kernels, matrix};
 /// scaled.
 pub(super) const ROWS: usize = 64;
 
-/// Largest weight ...
+/// Largest quantised weight.
 const LARGEST: f32 = 127.0;
-/// ... and the largest if the kernel adds two products in 16 bits: x86 without VNNI, on which larger
+/// Largest quantised weight if the kernel adds two products in 16 bits: on x86 without VNNI, where larger
 /// weights would saturate.
 const LARGEST_OF_PAIRS: f32 = 63.0;
 

@@ -22,27 +22,26 @@ const PADDING: usize = 6 * FRAMES_PER_SECOND;
 /// Shortest window, in feature frames.
 const LEAST_WINDOW: usize = 8 * FRAMES_PER_SECOND;
 
-/// Whisper's own thresholds: a text below this mean log-probability is doubtful, and is dropped if the
-/// model also gives this probability of silence.
+/// Whisper's own thresholds. A text with a mean log-probability below `DOUBTFUL` is doubtful; a doubtful
+/// text is dropped if the probability of silence is above `NOBODY_SPOKE`.
 const DOUBTFUL: f32 = -1.0;
 const NOBODY_SPOKE: f32 = 0.6;
-/// Mean log-probability (a confidence of 0.2) below which a text is invented, as from music and machines
-/// ...
+/// Mean log-probability below which a text is invented, as from music and machines: a confidence of 0.2.
 const INVENTED: f32 = -1.6;
-/// ... except for a text with as many words per second as people speak, which music hardly yields: there
-/// the bound is `INVENTED_AT_PACE`, as speech among other voices as loud reaches down to -2.1.
+/// Words per second that people speak, and the bound that replaces `INVENTED` from this pace on. Music
+/// hardly yields a text at such a pace, and speech among other voices as loud reaches down to -2.1.
 const PACE: f32 = 2.0;
 const INVENTED_AT_PACE: f32 = -2.3;
 
 /// Typical number of tokens spoken per second: three words, of one token in English and two in Russian.
 const SPOKEN_TOKENS: usize = 5;
 
-/// Slowest pace of speech, in words per second, less than seven words in ten seconds: in an utterance
-/// longer than `LONG` samples, a slower text ...
+/// Length in samples above which an utterance may be too slow, and slowest pace of speech in words per
+/// second. A speaker says at least seven words in ten seconds.
 const LONG: usize = 5 * RECOGNIZER_RATE as usize;
 const SLOWEST: f32 = 0.7;
-/// ... is invented if it is less likely than this, a confidence of 0.7. Music gives such texts: "Thank
-/// you." for about 20 s of it.
+/// Mean log-probability below which a slow text, or a caption, is invented: a confidence of 0.7. Music
+/// gives such texts: "Thank you." for about 20 s of music.
 const UNLIKELY: f32 = -0.36;
 
 /// A loaded model. The model is immutable, so all sessions share it.

@@ -1,6 +1,7 @@
-//! The HTTP API as its reference describes it: every documented request, shape, limit and code, and what the public
-//! clients send and rely on. Asked twice, by `curl` and by a client of a few lines that speaks HTTP to a socket: neither
-//! shares anything with voxline's own clients. What `authority::documented` and `tasks` show is not shown again.
+//! Conformance of the HTTP API to its reference: every documented request, shape, limit and code, and
+//! everything that the public clients send and rely on. Each request is sent twice: by `curl`, and by a
+//! client of a few lines that speaks HTTP over a socket. Neither shares code with voxline's own clients.
+//! The tests of `authority::documented` and `tasks` are not repeated here.
 
 mod demo;
 mod fuzzing;
@@ -24,7 +25,7 @@ use crate::gateway::Tone;
 use crate::stream::minted;
 use crate::support::server::{Server, Setup};
 
-/// Who asks.
+/// The client that sends a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
     Curl,
@@ -33,7 +34,7 @@ enum Client {
 
 const CLIENTS: [Client; 2] = [Client::Curl, Client::Socket];
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Debug)]
 struct Request {
     method: &'static str,
@@ -65,11 +66,11 @@ impl Request {
     }
 }
 
-/// What is answered.
+/// An answer.
 #[derive(Debug)]
 struct Answer {
     status: u16,
-    /// Names in small letters.
+    /// Headers, with names in lower case.
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -95,13 +96,13 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The JSON of a success.
+    /// Returns the JSON of a success.
     fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
         self.json()
     }
 
-    /// Status and code of a refusal, which has a `qid` and a message of one line.
+    /// Returns status and code of a refusal, which must have a `qid` and a message of one line.
     fn refusal(&self) -> (u16, u64) {
         let body = self.json();
         assert!(is_qid(&body["qid"]), "{body}");
@@ -111,13 +112,13 @@ impl Answer {
     }
 }
 
-/// A gateway that recognises digests and speaks a tone.
+/// Starts a gateway that recognises digests and speaks a tone.
 async fn server(options: Options) -> Server {
     let setup = Setup { voices: Tone::voices(), options, ..Setup::default() };
     Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await
 }
 
-/// An access token.
+/// Returns an access token.
 fn token(server: &Server) -> String {
     minted(server).expose_secret().to_owned()
 }
@@ -129,12 +130,12 @@ fn ask(client: Client, server: &Server, request: &Request) -> Answer {
     }
 }
 
-/// As the documentation does, which follows redirects.
+/// Sends a request as the documentation does, following redirects.
 fn ask_by_curl(server: &Server, request: &Request) -> Answer {
     let directory = tempfile::tempdir().unwrap();
     let [sent, head, body] = ["sent", "head", "body"].map(|name| directory.path().join(name));
     let mut curl = Command::new("curl");
-    // The answer counts, also where it comes before all is sent.
+    // The answer counts even if it comes before the whole request is sent.
     curl.args(["-sS", "-L", "--noproxy", "*", "--max-time", "60", "-X", request.method]).arg("-D").arg(&head);
     curl.arg("-o").arg(&body);
     for (name, value) in &request.headers {
@@ -147,7 +148,7 @@ fn ask_by_curl(server: &Server, request: &Request) -> Answer {
     let ran = curl.arg(format!("http://{}{}", server.address, request.target)).output().unwrap();
     assert!(ran.status.success(), "{}: {}", request.target, String::from_utf8_lossy(&ran.stderr));
     let head = fs::read_to_string(&head).unwrap();
-    // An interim answer (100) stands before the last.
+    // An interim answer (100) may precede the final one.
     let last = head.trim_end().rsplit("\r\n\r\n").next().unwrap();
     Answer::parse(last, fs::read(&body).unwrap_or_default())
 }
@@ -155,12 +156,12 @@ fn ask_by_curl(server: &Server, request: &Request) -> Answer {
 fn ask_by_socket(server: &Server, request: &Request) -> Answer {
     let mut socket = TcpStream::connect(server.address).unwrap();
     socket.write_all(&head(request)).unwrap();
-    // A refusal may come before all is sent; it is there to be read nevertheless.
+    // A refusal may come before the whole request is sent, and can be read nevertheless.
     let _ = socket.write_all(request.body.as_deref().unwrap_or_default());
     read_answer(socket)
 }
 
-/// A request's bytes up to its body.
+/// Returns the bytes of a request up to its body.
 fn head(request: &Request) -> Vec<u8> {
     let Request { method, target, headers, body } = request;
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: voice\r\nConnection: close\r\n");
@@ -173,7 +174,7 @@ fn head(request: &Request) -> Vec<u8> {
     (head + "\r\n").into_bytes()
 }
 
-/// All that comes until the connection is closed.
+/// Reads an answer until the connection is closed.
 fn read_answer(mut socket: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes).unwrap();
@@ -193,7 +194,7 @@ fn read_answer(mut socket: TcpStream) -> Answer {
     }
 }
 
-/// What a chunked body holds (RFC 9112, section 7.1); its end must be there.
+/// Decodes a chunked body (RFC 9112, section 7.1), which must be complete.
 fn unchunked(mut chunked: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
@@ -209,7 +210,7 @@ fn unchunked(mut chunked: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Whether it is 32 small hexadecimal digits: a version 4 UUID without hyphens.
+/// Returns whether the value is 32 hexadecimal digits in lower case: a version 4 UUID without hyphens.
 fn is_qid(value: &Value) -> bool {
     let qid = value.as_str().unwrap_or_default();
     is_hex(qid) && qid.len() == 32 && qid.as_bytes()[12] == b'4'

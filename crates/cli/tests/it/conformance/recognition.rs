@@ -19,11 +19,11 @@ use crate::support::models_dir;
 use crate::support::server::{Server, Setup};
 use crate::support::words::WordErrors;
 
-/// 2022-09-21, 15:15:59 by UTC.
+/// 2022-09-21, 15:15:59 UTC.
 const NOW: Duration = Duration::from_secs(1_663_773_359);
 const BOTH: [&str; 2] = ["speech-16k-mono-s16.wav", "speech-16k-mono-voip.opus"];
 
-/// The one hypothesis, from an answer of the documented shape.
+/// Returns the only hypothesis of an answer, which must have the documented shape.
 fn hypothesis(answer: &Answer) -> Value {
     let answer = answer.ok();
     assert!(is_qid(&answer["qid"]), "{answer}");
@@ -155,7 +155,7 @@ async fn what_is_refused_is_refused_before_it_is_sent() {
         socket.shutdown(std::net::Shutdown::Write).unwrap();
         assert_eq!(read_answer(socket).refusal(), expected);
     }
-    // A body without a length is refused where it passes the limit, and no later.
+    // A body without a declared length is refused as soon as it exceeds the limit.
     let mut socket = TcpStream::connect(server.address).unwrap();
     let chunked = get("/asr").under(&token).with("Transfer-Encoding", "chunked");
     let chunked = super::Request { method: "POST", ..chunked };
@@ -175,7 +175,8 @@ async fn what_is_refused_is_refused_before_it_is_sent() {
     server.stop().await;
 }
 
-/// What the public clients make of an answer: the first hypothesis, the surest, all joined as if they were segments.
+/// Returns the text as the public clients read it from an answer: the first hypothesis, the one with the
+/// highest confidence, and all joined as if they were segments.
 fn as_clients_read(answer: &Value) -> [String; 3] {
     let texts = answer["result"]["texts"].as_array().unwrap();
     let text = |hypothesis: &Value| hypothesis["punctuated_text"].as_str().unwrap().to_owned();
@@ -197,7 +198,7 @@ async fn what_a_voice_says_is_heard_and_silence_is_no_text() {
     let token = token(&server);
     let said = "The train leaves at {7}{seven} in the ^morning^.";
     for (client, encoder) in CLIENTS.into_iter().zip(["mp3", "opus"]) {
-        // Who asks for the service's Russian voice has an English text spoken in English.
+        // An English text is spoken in English, even if the service's Russian voice is requested.
         let request = post(format!("/tts?model_name=maria&encoder={encoder}"), said).under(&token);
         let speech = ask(client, &server, &request);
         assert_eq!(speech.status, 200);
@@ -220,7 +221,7 @@ async fn what_a_voice_says_is_heard_and_silence_is_no_text() {
     server.stop().await;
 }
 
-/// A second without a sound.
+/// Returns a WAV file with one second of silence.
 fn silence() -> Vec<u8> {
     let mut file = wav(1, 16_000, 16_000);
     file[44..].fill(0);

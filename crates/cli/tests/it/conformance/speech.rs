@@ -19,10 +19,10 @@ use crate::support::voice_info::voice_info;
 
 const PCM_TYPE: &str = "audio/l16;rate=24000;channels=1;endianness=big-endian";
 const REFUSED: (u16, u64) = (400, 4051);
-/// What each character of the tone takes.
+/// Number of bytes of PCM for each character that the tone speaks.
 const A_LETTER: usize = 2 * 100;
 
-/// Samples of a PCM answer.
+/// Returns the samples of a PCM answer.
 fn samples(answer: &Answer) -> Vec<i16> {
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     assert_eq!(answer.header("content-type"), Some(PCM_TYPE));
@@ -44,7 +44,8 @@ async fn a_text_is_taken_from_the_address_or_the_body_whatever_its_type() {
             let posted = post("/tts", "Hello, world.").under(&token).typed(content_type);
             assert_eq!(samples(&ask(client, &server, &posted)), samples(&got), "{client:?}, {content_type}");
         }
-        // As HTML forms and HTTP libraries send fields: percent, plus, and a charset that changes nothing.
+        // Fields as HTML forms and HTTP libraries send them: percent-encoded, with plus signs, and with a
+        // charset that changes nothing.
         for (form, content_type) in [
             ("text=Hello%2C+world.", "application/x-www-form-urlencoded"),
             ("encoder=pcm&text=Hello%2c%20world%2E", "application/x-www-form-urlencoded; charset=UTF-8"),
@@ -52,11 +53,11 @@ async fn a_text_is_taken_from_the_address_or_the_body_whatever_its_type() {
         ] {
             let posted = post("/tts", form).under(&token).typed(content_type);
             assert_eq!(samples(&ask(client, &server, &posted)), samples(&got), "{client:?}, {form}");
-            // Of any other type it is a text as it stands.
+            // With any other content type the body is the text itself.
             let spelt = ask(client, &server, &post("/tts", form).under(&token).typed("audio/ogg"));
             assert_eq!(samples(&spelt).len(), 100 * form.len());
         }
-        // Its fields mean what they mean in the address, which wins.
+        // The form's fields mean the same as those in the address, which take precedence.
         let form = |address: &str, body: &str| {
             let typed = post(address, body).under(&token).typed("application/x-www-form-urlencoded");
             ask(client, &server, &typed)
@@ -66,12 +67,12 @@ async fn a_text_is_taken_from_the_address_or_the_body_whatever_its_type() {
         assert_eq!(form("/tts", "text=%FF").refusal(), REFUSED);
         assert_eq!(form("/tts", "text=a&text=b").refusal(), REFUSED);
         assert_eq!(form("/tts", "text=").refusal(), REFUSED);
-        // A form takes as long a text as any body.
+        // The text in a form may be as long as in any other body.
         let longest = format!("text={}", "%F0%9F%98%80".repeat(20_000));
         assert_eq!(form("/tts", &longest).body.len(), 20_000 * 4 * A_LETTER);
         assert_eq!(form("/tts", &format!("{longest}a")).refusal(), REFUSED);
         assert_eq!(form("/tts", &"text=%".repeat(60_000)).refusal(), REFUSED);
-        // curl says that it sends a form where it is not told what it sends.
+        // curl declares a form if it is given no content type.
         let untyped = post("/tts", "Hello, world.").under(&token);
         assert_eq!(samples(&ask(client, &server, &untyped)), samples(&got));
     }
@@ -117,7 +118,7 @@ async fn every_parameter_has_its_documented_values_and_no_others() {
         ] {
             assert_eq!(tell(query).refusal(), REFUSED, "{client:?}, {query}");
         }
-        // The one mistake that no code is for.
+        // A repeated parameter is the one mistake without a documented code.
         assert_eq!(tell("&tempo=1&tempo=1").refusal(), (400, 400));
     }
     server.stop().await;
@@ -180,11 +181,11 @@ async fn a_request_without_text_tells_a_good_token_from_a_bad_one() {
     strict.stop().await;
 }
 
-/// Remembers what it is told, and says nothing but a second of tones, as long as it is let.
+/// A voice that records its sentences, and speaks about one second of tones for each.
 struct Tones {
     info: VoiceInfo,
     told: Mutex<Vec<String>>,
-    /// A permit for each sentence, where there is a limit.
+    /// One permit for each sentence; `None` if sentences need none.
     permits: Option<Mutex<Receiver<()>>>,
 }
 
@@ -215,7 +216,8 @@ impl Voice for Tones {
             permits.lock().unwrap().recv().unwrap();
         }
         self.told.lock().unwrap().push(sentence.to_owned());
-        // Not a whole number of packets, and different from one moment to the next, so that it fits in one place only.
+        // The length is not a whole number of packets. The signal changes at every moment, so that it
+        // matches at one offset only.
         let sample = |n: usize| {
             let time = n as f32 / 24_000.0;
             let (sweep, tone) = (300.0 * time + 900.0 * time * time, 440.0 * time);
@@ -269,7 +271,7 @@ async fn marks_are_heeded_or_left_out_and_never_read_aloud() {
     server.stop().await;
 }
 
-/// By how much `decoded` is late, and the ratio of what was said to what is wrong, in dB.
+/// Returns the delay of `decoded` in samples, and its signal-to-noise ratio in dB.
 fn likeness(said: &[i16], decoded: &[i16], latest: usize) -> (usize, f64) {
     let power = |lag: usize| -> (f64, f64) {
         let pairs = said.iter().zip(&decoded[lag..]).map(|(&a, &b)| (f64::from(a), f64::from(b)));
@@ -282,7 +284,7 @@ fn likeness(said: &[i16], decoded: &[i16], latest: usize) -> (usize, f64) {
     (0..=latest).map(|lag| (lag, ratio(lag))).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap()
 }
 
-/// Runs a decoder on a file.
+/// Runs a decoder on a file. Returns its output.
 fn decoded(program: &str, arguments: &[&str], file: &[u8]) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("speech");
@@ -312,11 +314,12 @@ async fn opus_and_mp3_sound_as_the_pcm_does() {
 
         let opus = tell("opus");
         assert_eq!((opus.status, opus.header("content-type")), (200, Some("audio/ogg; codecs=opus")));
-        // opusdec begins and ends where the stream says. opusinfo warns of whatever is wrong with pages.
+        // opusdec starts and ends where the stream says. opusinfo warns of errors in its pages.
         decoded("opusinfo", &[], &opus.body);
         let wav = opus_as_wav(&opus.body);
         assert_eq!(wav.len(), said.len());
-        // The encoder says itself how late it is, and is right to a sample. From 50 on, so that it may be early.
+        // The stream states the encoder's delay, correct to one sample. The comparison starts at sample 50,
+        // so that the decoded audio may also be early.
         let (lag, ratio) = likeness(&said[50..], &wav, 100);
         assert!((49..=51).contains(&lag) && ratio > 15.0, "opus: {lag} instead of 50, {ratio} dB");
 
@@ -324,14 +327,14 @@ async fn opus_and_mp3_sound_as_the_pcm_does() {
         assert_eq!((mp3.status, mp3.header("content-type")), (200, Some("audio/mpeg")));
         let heard = little_endian(&decoded("mpg123", &["-q", "-s", "--no-gapless"], &mp3.body));
         let (lag, ratio) = likeness(&said, &heard, 2_000);
-        // The encoder's delay and the decoder's.
+        // Delay of the encoder plus that of the decoder.
         assert!(lag == 1_057 && ratio > 25.0, "mp3: {lag} samples late, {ratio} dB");
         assert!((said.len() + lag..said.len() + lag + 2 * 576).contains(&heard.len()), "{}", heard.len());
     }
     server.stop().await;
 }
 
-/// The samples as opusdec writes them.
+/// Returns the samples as opusdec writes them.
 fn opus_as_wav(file: &[u8]) -> Vec<i16> {
     let directory = tempfile::tempdir().unwrap();
     let [from, to] = ["speech.opus", "speech.wav"].map(|name| directory.path().join(name));

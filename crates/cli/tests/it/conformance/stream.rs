@@ -1,11 +1,11 @@
-//! The numbered chunks, in the words of the documentation. What a gateway makes of chunks is shown in `tasks`.
+//! The numbered chunks, with the documented requests. The recognition of chunks is tested in `tasks`.
 
 use voxline_gateway::Options;
 
 use super::{CLIENTS, ask, get, is_hex, is_qid, post, server, token};
 use crate::gateway::wav;
 
-/// 0.08 s at 16 kHz, as recommended.
+/// 0.08 s at 16 kHz, as the documentation recommends.
 const FRAMES: u32 = 1_280;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,7 +15,7 @@ async fn a_task_goes_as_documented() {
     for (client, (first, other, content_type)) in
         CLIENTS.into_iter().zip([(0, "&last=0", "audio/wave"), (1, "", "audio/wav")])
     {
-        // With an empty body, and with none.
+        // With an empty body, and with no body.
         let creating = match first {
             0 => post("/asr_stream/create_task", ""),
             _ => super::Request { body: None, ..post("/asr_stream/create_task", "") },

@@ -8,7 +8,7 @@ use super::{CLIENTS, ask, post, server};
 
 const PATH: &str = "/auth/oauth/v1/token";
 
-/// `refresh_token`, `access_token`, from an answer of the documented shape.
+/// Returns `refresh_token` and `access_token` of an answer, which must have the documented shape.
 fn granted(answer: &super::Answer) -> [String; 2] {
     let answer = answer.ok();
     let fields: Vec<&str> = answer.as_object().unwrap().keys().map(String::as_str).collect();
@@ -47,8 +47,8 @@ async fn json_and_forms_are_read_whatever_their_type() {
         assert_eq!([&json[0], &form[0]], [&refresh_token; 2]);
         assert_ne!(json[1], form[1]);
 
-        // A Go client refreshes so: it has its secret, and gets what it asks for; without one the answer is 400, which
-        // clients take for an order to start over.
+        // A Go client refreshes in this way: it sends its secret too, and is granted tokens. Without a
+        // secret the answer is 400, which clients take for an order to start over.
         let mut mistaken = credentials.clone();
         mistaken["refresh_token"] = json!(refresh_token);
         granted(&ask(client, &server, &post(PATH, mistaken.to_string())));

@@ -1,4 +1,5 @@
-//! The page's files: whole, locked in, and not there where nobody wants them.
+//! Files of the console page: complete, restricted by a content security policy, and absent if the console
+//! is disabled.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ async fn server(options: Options) -> Server {
     Server::with(Arc::new(DigestRecognizer::new(8_000)), Setup { options, ..Setup::default() }).await
 }
 
-/// What a file names: in `src`, `href`, `from`, and `addModule`.
+/// Returns the names that a file refers to in `src`, `href`, `from` and `addModule`.
 fn named(content: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (before, quote) in [("src=\"", '"'), ("href=\"", '"'), ("from './", '\''), ("addModule('", '\'')] {

@@ -1,4 +1,5 @@
-//! The page goes on at another gateway when its own is told to stop, without asking any other origin.
+//! Handover of the page to another gateway when its own is told to stop, without a request to any other
+//! origin.
 
 use std::fs::DirBuilder;
 use std::net::SocketAddr;
@@ -21,11 +22,11 @@ use crate::support::browser;
 use crate::support::deadline::within;
 use crate::support::server::{Server, Setup};
 
-/// What is waited for takes no longer on a busy machine.
+/// Longest wait on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One origin with two gateways behind it: the first at `/`, the second, once there is one, at `/b/`, and at
-/// `/` too once it is switched.
+/// One origin in front of two gateways. The first is served at `/`. The second, once it is set, is served
+/// at `/b/`, and at `/` too once `switched` is true.
 struct Origin {
     address: SocketAddr,
     second: Arc<OnceLock<SocketAddr>>,
@@ -50,7 +51,7 @@ impl Origin {
     }
 }
 
-/// Passes a connection on by the path of its first request.
+/// Forwards a connection to a gateway that is chosen by the path of its first request.
 async fn route(mut client: TcpStream, usual: SocketAddr, second: Option<SocketAddr>) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.contains(&b'\n') {
@@ -72,13 +73,13 @@ async fn route(mut client: TcpStream, usual: SocketAddr, second: Option<SocketAd
     Ok(())
 }
 
-/// Half a second, the length of the recogniser's segments.
+/// Length of the recogniser's segments: half a second.
 const SEGMENT: usize = 8_000;
 
 /// The samples of each session of a recogniser.
 type Heard = Arc<Mutex<Vec<Vec<i16>>>>;
 
-/// Writes digests of what it hears, which it keeps: of each session all its samples.
+/// A recogniser that writes digests and keeps all samples of each session.
 #[derive(Default)]
 struct Keeping(Heard);
 
@@ -116,7 +117,7 @@ impl RecognizerStream for Kept {
     }
 }
 
-/// A gateway with its state in a directory of `place`, and what it hears.
+/// Starts a gateway with its state in a directory of `place`. Returns it with the samples that it receives.
 async fn gateway(place: &Place, state: &str, successors: Vec<Endpoint>) -> (Server, Heard) {
     let recognizer = Keeping::default();
     let heard = recognizer.0.clone();
@@ -125,7 +126,7 @@ async fn gateway(place: &Place, state: &str, successors: Vec<Endpoint>) -> (Serv
     (Server::with(Arc::new(recognizer), setup).await, heard)
 }
 
-/// A gateway with the tokens of the first one.
+/// Starts a gateway with the tokens of the first one.
 async fn restored(place: &Place) -> (Server, Heard) {
     DirBuilder::new().mode(0o700).create(place.path("second")).unwrap();
     let backup = place.run(&["gateway", "backup", "second/authority.redb", "--state", "first"]);
@@ -133,7 +134,7 @@ async fn restored(place: &Place) -> (Server, Heard) {
     gateway(place, "second", Vec::new()).await
 }
 
-/// Waits until a gateway has heard something.
+/// Waits until a gateway has received audio.
 async fn until_heard(heard: &Heard) {
     let mut ticks = interval(Duration::from_millis(20));
     while heard.lock().unwrap().iter().all(Vec::is_empty) {
@@ -149,7 +150,7 @@ async fn the_page_goes_on_at_another_gateway_of_its_origin() {
     for at_a_path in [true, false] {
         let place = Place::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // Not to be shown a token.
+        // A successor on another origin, which must not receive a token.
         let mut successors = vec!["http://127.0.0.1:1".parse().unwrap()];
         if at_a_path {
             successors.push(format!("http://{}/b", listener.local_addr().unwrap()).parse().unwrap());
@@ -167,13 +168,13 @@ async fn the_page_goes_on_at_another_gateway_of_its_origin() {
         browser.click("live-stop").await;
         browser.until(COMPLETE).await;
 
-        // The old session still ran.
+        // The old session still ran during the handover.
         assert_eq!(browser.text("live-reconnects").await, "0");
         assert_eq!(browser.text("live-accepted").await, browser.text("live-final").await);
         let (before, behind) = (before.lock().unwrap()[0].clone(), behind.lock().unwrap().clone());
         assert_eq!(behind.len(), 1, "sessions at the second gateway");
-        // It began at a final of the first, with the samples that the first has heard from there on, if it
-        // has.
+        // The second session started at a final result of the first. Its samples are those that the first
+        // gateway received from there on, if it received any.
         let words = browser.evaluate(WORDS).await;
         let words: Vec<&str> = words.as_str().unwrap().split(' ').collect();
         let finals = words.len() - behind[0].len().div_ceil(SEGMENT);

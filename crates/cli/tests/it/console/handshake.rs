@@ -1,5 +1,5 @@
-//! A browser's opening handshake: the token comes as a subprotocol, and goes nowhere from there. Told in bytes: what
-//! the answer holds is all there is.
+//! A browser's opening handshake: the token comes as a subprotocol and is passed on to no one. The tests
+//! read the raw bytes of the answer, so that they see everything that it contains.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use voxline_testing::DigestRecognizer;
 use crate::stream::minted;
 use crate::support::server::{Server, Setup};
 
-/// What is not answered by then never will be.
+/// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The head of the answer to a handshake with these headers.
+/// Returns the answer to a handshake with these headers.
 async fn handshake(server: &Server, headers: &[(&str, &str)]) -> String {
     let mut request = format!(
         "GET /asr_stream/ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -35,7 +35,7 @@ async fn handshake(server: &Server, headers: &[(&str, &str)]) -> String {
         while !answer.ends_with(b"\r\n\r\n") {
             answer.push(socket.read_u8().await.unwrap());
         }
-        // A refusal says why.
+        // A refusal has a body with its reason.
         let length = String::from_utf8_lossy(&answer).lines().find_map(|line| {
             line.strip_prefix("content-length: ").and_then(|length| length.parse::<usize>().ok())
         });
@@ -82,7 +82,7 @@ async fn a_browser_without_a_good_token_is_refused() {
         ("HTTP/1.1 401 ", offer("")),
         ("HTTP/1.1 401 ", offer("nobodys-token")),
         ("HTTP/1.1 403 ", offer(speaks.expose_secret())),
-        // The token alone is no protocol.
+        // The token alone is not a protocol.
         ("HTTP/1.1 400 ", format!("voxline.bearer.{token}")),
     ];
     for (status, offered) in cases {
@@ -91,7 +91,7 @@ async fn a_browser_without_a_good_token_is_refused() {
         let token = offered.split("bearer.").nth(1).filter(|token| !token.is_empty());
         assert!(!token.is_some_and(|token| answer.contains(token)), "{answer}");
     }
-    // Whoever can set the header is known by it.
+    // If there is an `Authorization` header, the token in it counts.
     let bad = [("Authorization", "Bearer nobodys-token"), ("Sec-WebSocket-Protocol", &offer(token))];
     assert!(handshake(&server, &bad).await.starts_with("HTTP/1.1 401 "));
     server.stop().await;

@@ -1,4 +1,4 @@
-//! The console: what it serves and to whom, and the page itself in a browser.
+//! The console: its files and status, access to them, and the page itself in a browser.
 
 mod files;
 mod handover;

@@ -1,4 +1,5 @@
-//! The page in a headless Chromium, with a real recogniser and a real voice behind it: what a person does, and sees.
+//! The page in a headless Chromium, with a real recogniser and a real voice behind it: the actions of a
+//! user, and their visible results.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,16 +20,17 @@ use crate::support::server::{Server, Setup};
 use crate::support::words::normal;
 
 const SAID: &str = include_str!("../../../../../samples/speech.txt");
-/// Everything is final.
+/// JavaScript condition: all results are final.
 pub(super) const COMPLETE: &str = "document.getElementById('live-state').textContent === 'complete'";
-/// The words of the finals.
+/// JavaScript expression for the words of the final results.
 pub(super) const WORDS: &str =
     "[...document.querySelectorAll('#live-finals .words')].map((words) => words.textContent).join(' ')";
-/// What a page could leave behind.
+/// JavaScript expression for all data that a page could leave behind.
 const LEFT_BEHIND: &str = "(async () => [localStorage.length, sessionStorage.length, document.cookie,
     (await indexedDB.databases()).length, (await caches.keys()).length, location.search + location.hash])()";
 
-/// The recording, as somebody says it who has pressed the button before.
+/// Writes the sample recording after one second of silence, as of a user who presses the button before
+/// speaking.
 fn recording(directory: &Path) -> PathBuf {
     let mut source = hound::WavReader::open(sample("source.wav")).unwrap();
     let path = directory.join("microphone.wav");
@@ -41,14 +43,14 @@ fn recording(directory: &Path) -> PathBuf {
     path
 }
 
-/// A gateway that recognises and speaks.
+/// Starts a gateway that recognises and speaks.
 async fn server() -> Server {
     let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
     let setup = Setup { voices: voxline_engines::voices::discover(&models_dir()), ..Setup::default() };
     Server::with(Arc::new(whisper), setup).await
 }
 
-/// A page that is signed in, by the credentials of the server's project.
+/// Opens the page and signs in with the credentials of the server's project.
 pub(super) async fn signed_in(server: &Server, address: &str) -> Browser {
     let mut browser = Browser::start(&recording(server.vault.path())).await;
     browser.open(address).await;
@@ -60,7 +62,7 @@ pub(super) async fn signed_in(server: &Server, address: &str) -> Browser {
 }
 
 async fn press_sign_in(browser: &mut Browser) {
-    // As a keyboard does it.
+    // The key events of a keyboard.
     for kind in ["keyDown", "keyUp"] {
         let enter = json!({ "type": kind, "key": "Enter", "code": "Enter", "text": "\r", "windowsVirtualKeyCode": 13 });
         browser.call("Input.dispatchKeyEvent", enter).await;
@@ -75,7 +77,7 @@ async fn english(browser: &mut Browser) {
     browser.evaluate("document.getElementById('live-language').value = 'en'").await;
 }
 
-/// Whoever is asked for anything is the gateway.
+/// Checks that the page has sent requests to the gateway only.
 pub(super) fn assert_asked_only(browser: &Browser, authority: &str) {
     let asked = browser.asked();
     let is_ours = |url: &&String| {
@@ -105,7 +107,7 @@ async fn what_is_said_into_the_microphone_appears() {
     let (recorded, last) = (browser.text("live-accepted").await, browser.text("live-final").await);
     assert_eq!(recorded, last);
     assert_eq!(browser.text("live-reconnects").await, "0");
-    // Again, on the same page; often, since the end falls anywhere into a block of samples.
+    // Again on the same page, and ten times, since the end falls at a random point of a block of samples.
     for _ in 0..10 {
         browser.click("live-start").await;
         browser.until("document.getElementById('live-state').textContent === 'listening'").await;
@@ -133,8 +135,8 @@ async fn no_word_is_lost_when_sockets_are_cut() {
         return;
     }
     let server = server().await;
-    // The first connections are cut, by turns in both manners, after some two seconds of audio. The page's requests take
-    // six of them, and send less than that.
+    // The first connections are cut after some two seconds of audio, alternately by reset and by close. The
+    // page's own requests take six of these connections, and send less than that.
     let cut = |cut| Fault::CutClient { after: 60_000, cut };
     let faults = std::iter::repeat([cut(Cut::Reset), cut(Cut::Close)]).flatten().take(12);
     let proxy = FaultProxy::with_faults(server.address, faults).await.unwrap();
@@ -174,7 +176,7 @@ async fn a_recording_gives_its_text_and_a_text_its_sound() {
     assert_eq!(normal(browser.evaluate(newest).await.as_str().unwrap()), normal(SAID));
     assert_eq!(browser.complaints(), [""; 0]);
 
-    // What is no recording is told in the API's words.
+    // A file without audio is refused in the API's words.
     browser.choose_file("recording-file", &sample("speech.txt")).await;
     browser.until(&results(3)).await;
     let refused = browser.evaluate(newest).await;
@@ -192,7 +194,7 @@ async fn a_recording_gives_its_text_and_a_text_its_sound() {
     let length: f64 = received.trim_end_matches(" s").parse().unwrap();
     assert!((0.8..10.0).contains(&length), "{received}");
     assert_eq!(received, played);
-    // Stopped, it is silent at once.
+    // After a stop, playback is silent at once.
     browser.fill("speech-text", &"The train leaves at seven. ".repeat(40)).await;
     browser.click("speech-start").await;
     browser.until("document.getElementById('speech-state').textContent === 'speaking'").await;
@@ -214,7 +216,7 @@ async fn a_session_outlives_its_tokens() {
         let server = Server::with(Arc::new(DigestRecognizer::new(8_000)), setup).await;
         let mut browser = signed_in(&server, &address(&server)).await;
         browser.click("live-start").await;
-        // Three lives of a token.
+        // Three lifetimes of a token.
         browser.until("parseFloat(document.getElementById('live-final').textContent) > 15").await;
         assert_eq!(browser.text("live-reconnects").await, "0", "in band: {in_band_auth}");
         browser.click("live-stop").await;
@@ -266,7 +268,7 @@ async fn signing_out_forgets_and_gives_the_tokens_back() {
     browser.open("about:blank").await;
     until_none(|| authority.tokens(None).unwrap().len()).await;
 
-    // A service token is its holder's, and stays good.
+    // A service token belongs to its holder, and stays valid.
     let token = authority.create_service_token("test", Terms::default()).unwrap().token;
     browser.open(&address(&server)).await;
     browser.evaluate("document.querySelector('[name=with][value=service]').click()").await;
@@ -278,7 +280,7 @@ async fn signing_out_forgets_and_gives_the_tokens_back() {
     assert_eq!(authority.service_tokens(None).unwrap().len(), 1);
     assert_eq!(browser.complaints(), [""; 0]);
 
-    // A wrong one is told, and opens nothing.
+    // A wrong token gives an error, and does not sign in.
     browser.fill("service-token", "vxs_wrong").await;
     press_sign_in(&mut browser).await;
     browser.until("document.getElementById('sign-in-error').textContent.includes('4048')").await;
@@ -287,7 +289,8 @@ async fn signing_out_forgets_and_gives_the_tokens_back() {
     server.stop().await;
 }
 
-/// Waits until there is none: the page is gone, and nobody tells when its last request has been served.
+/// Waits until the count is zero. The page is gone, so that no event tells when its last request has been
+/// served.
 async fn until_none(count: impl Fn() -> usize) {
     let mut ticks = interval(Duration::from_millis(20));
     for _ in 0..1_500 {
@@ -317,7 +320,7 @@ async fn a_page_that_may_not_listen_says_why_and_fits_a_phone() {
         let needed = browser.evaluate("document.documentElement.scrollWidth").await;
         assert!(needed.as_u64().unwrap() <= width, "{needed} pixels in {width}");
     }
-    // Every control has a name to be called by.
+    // Every control has a label.
     let unnamed = browser.evaluate(
         "[...document.querySelectorAll('input, select, textarea')].filter((field) => !field.labels.length)
             .map((field) => field.id)",

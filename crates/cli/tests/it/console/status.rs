@@ -1,4 +1,5 @@
-//! `/console/status` and `/console/voices`: everybody's load, and one's own project's doings.
+//! `/console/status` and `/console/voices`: the load of the whole gateway, and the activity of the caller's
+//! own project.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,25 +1,26 @@
-//! Answers of HTTP, read by the letter (RFC 9112).
+//! HTTP answers, parsed strictly (RFC 9112).
 
 use std::io::ErrorKind;
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The longest line that an answer may have: a test, not a limit of HTTP.
+/// Longest line that an answer may have, in bytes: an expectation of the test, not a limit of HTTP.
 const LINE_MAX: usize = 8 * 1024;
 
-/// What comes from the gateway.
+/// A buffered reader of the gateway's answers.
 pub(super) struct Reader<R> {
     from: R,
     bytes: Vec<u8>,
 }
 
-/// Why nothing more comes.
+/// Reason why no more answers come.
 #[derive(Debug)]
 pub(super) enum End {
-    /// Between two answers.
+    /// Closed between two answers.
     Closed,
-    /// Anywhere: what is closed with bytes unread is reset, and that overtakes what was said.
+    /// Reset at any point: a socket that is closed with unread bytes is reset, and the reset overtakes data
+    /// sent before.
     Reset,
     /// Inside an answer.
     Cut,
@@ -38,7 +39,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Reader { from, bytes: Vec::new() }
     }
 
-    /// The next answer that isn't an interim one. That to HEAD has no body.
+    /// Returns the next answer that is not interim. An answer to HEAD has no body.
     pub(super) async fn answer(&mut self, to_head: bool) -> Result<Answer, End> {
         loop {
             let answer = self.any_answer(to_head).await?;
@@ -68,7 +69,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 let bad = |_| End::Malformed(format!("content-length {length:?}"));
                 self.exactly(length.parse().map_err(bad)?).await?
             }
-            // To a client of HTTP/1.0.
+            // The framing of an answer to an HTTP/1.0 client.
             (None, None) => self.rest().await?,
             both => return Err(End::Malformed(format!("framed by {both:?}"))),
         };
@@ -138,7 +139,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(self.bytes.drain(..length).collect())
     }
 
-    /// All that comes until the end.
+    /// Reads until the end.
     pub(super) async fn rest(&mut self) -> Result<Vec<u8>, End> {
         while self.more().await? {}
         Ok(std::mem::take(&mut self.bytes))
@@ -151,7 +152,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// Whether anything is there that wasn't before.
+    /// Reads more bytes. Returns whether there were any.
     pub(super) async fn more(&mut self) -> Result<bool, End> {
         match self.from.read_buf(&mut self.bytes).await {
             Ok(read) => Ok(read > 0),
@@ -162,14 +163,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// Whether all that came was read.
+    /// Returns whether all received bytes were read.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 }
 
 impl Answer {
-    /// JSON is JSON, and a refusal says what it is about, in one line.
+    /// Checks that the body is JSON, and that a refusal has a message of one line.
     fn check_json(&self) -> Result<(), String> {
         let text = || String::from_utf8_lossy(&self.body).into_owned();
         let body: Value =
@@ -182,7 +183,8 @@ impl Answer {
         }
     }
 
-    /// A gateway that is asked nonsense has not failed: it says what it can't, or not now.
+    /// Checks that a nonsense request did not make the gateway fail: of the 5xx statuses only 501 and 503
+    /// are allowed.
     pub(super) fn check_status(&self) -> Result<(), String> {
         match self.status {
             500.. if !matches!(self.status, 501 | 503) => {

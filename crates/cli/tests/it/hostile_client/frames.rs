@@ -1,4 +1,5 @@
-//! Frames of WebSocket (RFC 6455, section 5.2), as they are written and read: also those that a library would not write.
+//! WebSocket frames (RFC 6455, section 5.2), written and read, including frames that a library would not
+//! write.
 
 use tokio::io::AsyncRead;
 
@@ -12,21 +13,21 @@ pub(super) const CLOSE: u8 = 8;
 pub(super) const PING: u8 = 9;
 pub(super) const PONG: u8 = 10;
 
-/// How a frame says how long it is.
+/// Encoding of a frame's length.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Length {
-    /// In as few bytes as it takes.
+    /// The shortest encoding.
     Shortest,
     In16,
     In64,
-    /// As what it is not.
+    /// A false length.
     Claimed(u64),
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) is_last: bool,
-    /// The three reserved bits, which nobody agreed on.
+    /// The three reserved bits, for which no extension was negotiated.
     pub(super) reserved: u8,
     pub(super) opcode: u8,
     pub(super) mask: Option<[u8; 4]>,
@@ -35,7 +36,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// As a client should.
+    /// Creates a frame as a client should send it.
     pub(super) fn new(opcode: u8, payload: impl Into<Vec<u8>>, dice: &mut Random) -> Frame {
         Frame {
             is_last: true,
@@ -78,7 +79,8 @@ impl Frame {
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    /// The next frame, which a server writes whole, unmasked and with the shortest length.
+    /// Reads the next frame. A server must write frames unfragmented, unmasked and with the shortest
+    /// length.
     pub(super) async fn frame(&mut self) -> Result<(u8, Vec<u8>), End> {
         if self.is_empty() && !self.more().await? {
             return Err(End::Closed);

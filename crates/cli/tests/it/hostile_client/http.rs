@@ -1,4 +1,4 @@
-//! Requests that go wrong, many on a connection.
+//! Malformed requests, many on a connection.
 
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::mutation::{damage, extreme, renumber};
 use super::{PATIENCE, Tally, World};
 use crate::random::Random;
 
-/// More headers, and a longer one, than the gateway reads.
+/// Numbers of headers and of bytes in a header, above the gateway's limits.
 const TOO_MANY: usize = 300;
 const TOO_LONG: usize = 100 * 1024;
 
@@ -23,7 +23,7 @@ pub(super) struct Request {
     headers: Vec<(Vec<u8>, Vec<u8>)>,
     body: Option<Vec<u8>>,
     version: &'static str,
-    /// Whether the body goes in chunks.
+    /// Whether the body is sent in chunks.
     chunked: bool,
 }
 
@@ -62,7 +62,7 @@ impl Request {
         head
     }
 
-    /// So that both ends agree on where it ends.
+    /// Encodes the request with correct framing, so that both ends agree on where it ends.
     pub(super) fn encode(&self, dice: &mut Random) -> Vec<u8> {
         let header = |name: &str, value: String| vec![(name.into(), value.into_bytes())];
         let Some(body) = &self.body else { return self.head(&[]) };
@@ -88,8 +88,8 @@ impl Request {
     }
 }
 
-/// Sends what `seed` makes up on one connection, all at once, and reads the answers until it ends. Inputs are the
-/// requests that were answered, all of them mutated.
+/// Sends the requests generated from `seed` on one connection, all at once, and reads the answers until the
+/// connection ends. The answered requests, all of them mutated, are the inputs in the tally.
 pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> {
     let mut dice = Random::seeded(seed);
     let mut requests: Vec<Request> = (0..1 + dice.below(24)).map(|_| world.request(&mut dice)).collect();
@@ -99,7 +99,7 @@ pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> 
         }
     }
     let mut sent: Vec<u8> = requests.iter().flat_map(|request| request.encode(&mut dice)).collect();
-    // What is wrong about its own length can only be the last.
+    // A request with wrong framing can only be the last one.
     let (last, is_whole) = match dice.below(2) {
         0 => wild(world.request(&mut dice), &mut dice),
         _ => (Vec::new(), false),
@@ -112,9 +112,9 @@ pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> 
     let (reader, mut writer) = stream.into_split();
     let answered = Notify::new();
     let writing = async {
-        // A refusal may come before all is sent.
+        // A refusal may come before all requests are sent.
         let _ = writer.write_all(&sent).await;
-        // Who leaves is not answered.
+        // A client that closes its side gets no answer, so it waits for the answers first.
         answered.notified().await;
         let _ = writer.shutdown().await;
     };
@@ -144,7 +144,7 @@ pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> 
     Ok(tally)
 }
 
-/// All answers, and whether the connection was reset behind them.
+/// Returns all answers, and whether the connection was reset after them.
 async fn answers(
     mut reader: Reader<impl tokio::io::AsyncRead + Unpin>,
     requests: &[Request],
@@ -157,7 +157,7 @@ async fn answers(
         match reader.answer(to_head).await {
             Ok(answer) if answer.status == 101 => {
                 answers.push(answer);
-                // What follows would be frames, which the other surface is about.
+                // The bytes that follow are WebSocket frames, which the other module of attacks covers.
                 answered.notify_one();
                 let rest = reader.rest().await;
                 return Ok((answers, matches!(rest, Err(End::Reset))));
@@ -170,7 +170,7 @@ async fn answers(
             }
             Err(End::Closed) => return Ok((answers, false)),
             Err(End::Reset) => return Ok((answers, true)),
-            // The client has left what came after those: the gateway stops where it is.
+            // The client closed its side after the expected answers: the gateway stops wherever it is.
             Err(End::Cut) if answers.len() >= expected => return Ok((answers, false)),
             Err(End::Cut) => return Err(format!("cut in the answer after {}", answers.len())),
             Err(End::Malformed(what)) => return Err(format!("after {} answers: {what}", answers.len())),
@@ -179,7 +179,7 @@ async fn answers(
 }
 
 impl World {
-    /// One that is answered with a success, if nothing is in the way.
+    /// Returns a well-formed request. Most are answered with a success, if no limit is reached.
     fn request(&self, dice: &mut Random) -> Request {
         let token = &self.tokens[0];
         let get = |target: &str| Request::new("GET", target);
@@ -260,7 +260,7 @@ impl World {
     }
 }
 
-/// One thing becomes wrong, but not where the request ends.
+/// Makes one thing about the request wrong, but not its framing.
 fn mutate(request: &mut Request, dice: &mut Random) {
     const METHODS: [&str; 12] =
         ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "get", "CONNECT", "X", "PRI"];
@@ -289,7 +289,7 @@ fn mutate(request: &mut Request, dice: &mut Random) {
         }
         6 => {
             request.target.extend(if request.target.contains(&b'?') { b"&" } else { b"?" });
-            // Mostly short: what is said of a long one takes its time.
+            // Mostly short, because a long text takes long to speak.
             let longest = if dice.below(8) == 0 { 9_000 } else { 30 };
             let length = dice.below(longest);
             request.target.extend(b"text=".iter().chain(b"%D0%B6".repeat(length).iter()));
@@ -308,7 +308,7 @@ fn mutate(request: &mut Request, dice: &mut Random) {
         11 | 12 if request.body.is_some() => request.chunked = true,
         _ => match &mut request.body {
             Some(body) if dice.below(8) == 0 => renumber(body, dice),
-            // Where most of what can be got wrong is.
+            // Damage the first bytes, which hold most of what can be wrong.
             Some(body) if dice.below(2) == 0 => {
                 let mut rest = body.split_off(body.len().min(64));
                 damage(body, dice);
@@ -343,7 +343,7 @@ fn strange_header(request: &mut Request, dice: &mut Random) {
         1 => request.headers.extend(vec![(b"X".to_vec(), b"y".to_vec()); dice.below(TOO_MANY)]),
         2 => request.headers.push((b"Connection".to_vec(), b"close".to_vec())),
         3 => request.version = "HTTP/1.0",
-        // In place of the first of that name.
+        // Replaces the headers of that name.
         4 => {
             request.headers.retain(|(other, _)| other != name.as_bytes());
             request.headers.push((name.into(), value.into()));
@@ -352,7 +352,7 @@ fn strange_header(request: &mut Request, dice: &mut Random) {
     }
 }
 
-/// Damages without moving where the line ends: what comes of that is the concern of [`wild`].
+/// Damages a word without moving the end of its line: [`wild`] is for that.
 fn damage_word(word: &mut Vec<u8>, dice: &mut Random) {
     damage(word, dice);
     word.retain(|byte| !matches!(byte, b'\r' | b'\n' | b' '));
@@ -363,7 +363,8 @@ fn renumber_word(word: &mut Vec<u8>, dice: &mut Random) {
     word.retain(|byte| !matches!(byte, b'\r' | b'\n' | b' '));
 }
 
-/// A request, after which nobody knows where the next begins, and whether there is enough of it to be answered.
+/// Returns a request after which the start of the next one is unknown, and whether it has enough bytes to
+/// be answered.
 fn wild(mut request: Request, dice: &mut Random) -> (Vec<u8>, bool) {
     const LENGTHS: [&str; 12] = [
         "-1",
@@ -439,7 +440,7 @@ fn wild(mut request: Request, dice: &mut Random) -> (Vec<u8>, bool) {
             [start, size.into(), b"\r\n".to_vec(), body.clone(), b"\r\n0\r\n\r\n".to_vec()].concat()
         }
         7 => {
-            // Longer than any chunk's size may be told.
+            // A chunk extension and trailers that are longer than allowed.
             let start = framed(&request, &[("Transfer-Encoding", "chunked")]);
             [
                 start,
@@ -469,7 +470,7 @@ fn wild(mut request: Request, dice: &mut Random) -> (Vec<u8>, bool) {
     (bytes, matches!(kind, 2 | 4 | 5 | 7 | 8) || kind == 3 && !body.is_empty())
 }
 
-/// Asks for one thing as one should: the JSON of a success.
+/// Sends one correct request. Returns the JSON of its success.
 pub(super) async fn ask(world: &World, request: Request) -> Result<Value, String> {
     let stream = TcpStream::connect(world.server.address).await.map_err(|error| error.to_string())?;
     let (reader, mut writer) = stream.into_split();
