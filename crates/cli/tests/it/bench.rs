@@ -1,4 +1,5 @@
-//! `voxline bench asr` and `tts`: what users learn of a recogniser by their own recordings, and of voices by their texts.
+//! `voxline bench asr` and `voxline bench tts`: measurements of a recogniser on the user's recordings,
+//! and of voices on the user's texts.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,12 +9,14 @@ use serde_json::Value;
 
 use crate::cli::{Place, assert_fails, path, text};
 
+/// Common start of the paths of the LibriVox recordings.
 const LIBRIVOX: &str = "/usr/share/pocketsphinx/test/data/librivox/sense_and_sensibility_01_austen_64kb";
-/// What `austen_0930` and `austen_0890` of `samples/transcripts.tsv` say.
+/// Text of `austen_0930` in `samples/transcripts.tsv`.
 const AMIABLE: &str = "He might even have been made amiable himself";
+/// Text of `austen_0890` in `samples/transcripts.tsv`.
 const COLD: &str = "Unless to be rather cold-hearted and rather selfish is to be ill-disposed";
 
-/// A directory with a recording and its text, which may be wrong.
+/// Creates a corpus: a directory with one recording and its transcript `said`, which may be wrong.
 fn corpus(place: &Place, name: &str, said: &str) -> std::path::PathBuf {
     let directory = place.path(name);
     fs::create_dir_all(&directory).unwrap();
@@ -22,7 +25,7 @@ fn corpus(place: &Place, name: &str, said: &str) -> std::path::PathBuf {
     directory
 }
 
-/// Runs it with the fast model.
+/// Runs `voxline bench asr` on a directory with the fast model, and returns its JSON output.
 fn bench(place: &Place, directory: &Path, more: &[&str]) -> Value {
     let arguments =
         [&["bench", "asr", path(directory), "--model", "whisper-tiny.en", "--json"], more].concat();
@@ -36,7 +39,7 @@ fn bench(place: &Place, directory: &Path, more: &[&str]) -> Value {
 fn what_was_heard_is_held_against_what_was_said() {
     let place = Place::new();
     let directory = corpus(&place, "corpus", AMIABLE);
-    // Silence has an empty text; a file of another kind is none of the corpus.
+    // Silence has an empty transcript. A file of another kind is not part of the corpus.
     let silence = hound::WavSpec {
         channels: 1,
         sample_rate: 8_000,
@@ -157,7 +160,7 @@ fn voices_are_measured_and_understood() {
         (&"joe".into(), &"en".into(), &2.into())
     );
     let number = |key: &str| told[key].as_f64().unwrap_or_else(|| panic!("{key} in {told}"));
-    // The voice reads them in five seconds or so.
+    // The voice reads the two sentences in about five seconds.
     assert!((3.0..12.0).contains(&number("duration_s")), "{told}");
     assert!(0.0 < number("first_audio_p50_s") && number("first_audio_max_s") <= number("wall_s"), "{told}");
     let factor = number("wall_s") / number("duration_s");

@@ -1,4 +1,4 @@
-//! The program, as its users run it: recordings, speech, servers, and everything that goes wrong.
+//! The program as users run it: transcription, speech, gateways, and errors.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,13 +12,14 @@ use tempfile::TempDir;
 use crate::support::words::normal;
 use crate::support::{clips, models_dir};
 
-/// What the recording says that the tests here transcribe: `austen_0930` of `samples/transcripts.tsv`.
+/// Transcript of [`RECORDING`], which is `austen_0930` of `samples/transcripts.tsv`.
 const SAID: &str = "he might even have been made amiable himself";
 
+/// Recording that the tests here transcribe.
 const RECORDING: &str =
     "/usr/share/pocketsphinx/test/data/librivox/sense_and_sensibility_01_austen_64kb-0930.wav";
 
-/// A directory of one test, and the program run in it, with no home but this.
+/// A temporary directory of one test, in which the program runs. It is also the program's home directory.
 pub(crate) struct Place(TempDir);
 
 impl Place {
@@ -36,6 +37,8 @@ impl Place {
         path
     }
 
+    /// Returns the program with these arguments, without settings or credentials from the test's
+    /// environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_voxline"));
         command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
@@ -64,13 +67,15 @@ pub(crate) fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// Asserts that the program succeeded and printed these words.
 #[track_caller]
 pub(crate) fn assert_said(output: &Output, said: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(normal(text(&output.stdout)), normal(said));
 }
 
-/// One line on standard error that contains each of `parts`, and this exit code.
+/// Asserts that the program failed with this exit code, and printed one line on standard error that
+/// contains each of `parts`.
 #[track_caller]
 pub(crate) fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
     let complaint = text(&output.stderr);
@@ -87,7 +92,7 @@ fn one_command_transcribes_with_no_account_and_no_network() {
     let said = place.run(&["transcribe", RECORDING]);
     assert_said(&said, SAID);
     assert_eq!(text(&said.stderr), "");
-    // Nothing is left behind.
+    // The program leaves nothing behind.
     assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 0);
 }
 
@@ -104,7 +109,8 @@ fn audio_may_come_by_a_pipe_and_go_to_files_in_every_format() {
     let words = segments.iter().map(|segment| segment["text"].as_str().unwrap());
     assert_eq!(normal(&words.collect::<Vec<_>>().join(" ")), normal(SAID));
 
-    // A directory takes a file for each recording; captions need that, for each has a timeline of its own.
+    // A directory receives one file for each recording. Captions need that, because each recording has
+    // its own timeline.
     fs::create_dir(place.path("captions")).unwrap();
     let copy = place.file("second.wav", fs::read(RECORDING).unwrap());
     let both = ["transcribe", RECORDING, path(&copy), "--format", "vtt"];
@@ -115,7 +121,7 @@ fn audio_may_come_by_a_pipe_and_go_to_files_in_every_format() {
     assert!(second.starts_with("WEBVTT\n\n") && second.contains("amiable"), "{second}");
     assert_eq!(fs::read_dir(place.path("captions")).unwrap().count(), 2);
 
-    // A slash makes a directory, and a dash is standard output.
+    // A trailing slash makes a directory, and a dash stands for standard output.
     place.run(&["transcribe", RECORDING, "second.wav", "-o", "new/texts/", "--language", "en"]);
     assert_eq!(normal(&fs::read_to_string(place.path("new/texts/second.txt")).unwrap()), normal(SAID));
     assert_said(&place.run(&["transcribe", RECORDING, "-o", "-"]), SAID);
@@ -159,8 +165,8 @@ fn an_interruption_ends_the_audio_and_keeps_the_text() {
         transcribe.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    // The input stays open: only the signal can end this. The pause lets the first text out, so that the
-    // program is known to be listening.
+    // The input stays open, so only the signal can end the program. The pause lets the first text out,
+    // which shows that the program is listening.
     let samples = clips::clip("en-16k", "austen_0930").pcm;
     input.write_all(&wav_stream_header(16_000)).unwrap();
     for part in [&samples[..], &[0; 56_000], &samples[..], &[0; 32_000]] {
@@ -183,13 +189,13 @@ fn an_interruption_ends_the_audio_and_keeps_the_text() {
 #[test]
 fn what_is_spoken_is_heard_again() {
     let place = Place::new();
-    // The voice is a little different each time; every word of this is plain.
+    // The voice's output differs slightly each time. Every word of this sentence is easy to recognise.
     let sentence = "The weather in Boston was cold and cloudy for seven days.";
     let spoken = place.run(&["speak", sentence, "-o", "speech.wav"]);
     assert_eq!(spoken.status.code(), Some(0), "{}", text(&spoken.stderr));
     assert_said(&place.run(&["transcribe", "speech.wav", "--language", "en"]), sentence);
 
-    // Two programs and a pipe: a WAV stream whose length nobody knows.
+    // Two programs and a pipe: a WAV stream of unknown length.
     let mut speaking = place.command(&["speak", sentence, "-o", "-"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut hearing = place.command(&["transcribe", "-", "--language", "en"]);
     let heard = hearing.stdin(speaking.stdout.take().unwrap()).output().unwrap();
@@ -281,13 +287,14 @@ fn what_came_before_a_fault_is_kept_and_other_recordings_go_on() {
     assert_eq!(lines[4], normal(SAID));
 }
 
-/// Sends a signal by the shell's own `kill`: the program of that name is not on every machine.
+/// Sends a signal with the shell's built-in `kill`, because not every machine has the program of that
+/// name.
 pub(crate) fn signal(child: &Child, name: &str) {
     let command = format!("kill -{name} {}", child.id());
     assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
 }
 
-/// `voxline serve` as a process.
+/// A process that runs `voxline serve`.
 struct Serving {
     child: Child,
     endpoint: String,
@@ -305,19 +312,19 @@ impl Serving {
         Serving { child, endpoint, _stdout: stdout }
     }
 
-    /// Tells it to stop, and waits for it.
+    /// Sends the signal `name` to the gateway, and waits until it has stopped.
     fn stop(self, name: &str) {
         signal(&self.child, name);
         self.end();
     }
 
-    /// Waits for it to stop by itself.
+    /// Waits until the gateway stops by itself.
     fn end(mut self) {
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 }
 
-/// What a failed test leaves running would hold the test's output open.
+/// Kills the gateway of a failed test, which would otherwise hold the test's output open.
 impl Drop for Serving {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -337,7 +344,7 @@ fn a_gateway_serves_other_programs() {
     assert_fails(&place.run(&["gateway", "project", "create", "calls", "--state", "state"]), 2, &["'calls'"]);
 
     let serving = Serving::start(&place);
-    // Administered while it runs, in the same words.
+    // The running gateway is administered by the same commands.
     let again = place.run(&["gateway", "project", "create", "calls", "--state", "state"]);
     assert_fails(&again, 2, &["'calls' exists"]);
     let endpoint = serving.endpoint.as_str();
@@ -352,7 +359,7 @@ fn a_gateway_serves_other_programs() {
     assert_said(&place.run(&[&transcribe[..], &by_token[..]].concat()), SAID);
     let speak = ["speak", "Good morning to you all.", "-o", "morning.wav"];
     assert_eq!(place.run(&[&speak[..], &by_token[..]].concat()).status.code(), Some(0));
-    // The same by a file, and the environment above the file.
+    // The same settings by a file. The environment overrides the file.
     place.file(
         "voxline.toml",
         format!("endpoint = \"{endpoint}\"\ntoken_file = \"wrong\"\nlanguage = \"en\"\n"),
@@ -368,7 +375,8 @@ fn a_gateway_serves_other_programs() {
     let wrong = ["--endpoint", endpoint, "--client-id", "nobody", "--client-secret-file", "wrong"];
     let refused = place.run(&[&transcribe[..], &wrong[..]].concat());
     assert_fails(&refused, 4, &[endpoint, "client id or secret is wrong"]);
-    // What the file says of its own endpoint is not for another, and flags win.
+    // The file's credentials belong to the file's endpoint and are not used for another one. Flags
+    // override the file.
     let mut other = place.command(&["transcribe", "morning.wav", "--config", "voxline.toml"]);
     let other = other.args(["--endpoint", "http://127.0.0.1:1"]).output().unwrap();
     assert_fails(&other, 2, &["--token-file"]);
@@ -378,7 +386,7 @@ fn a_gateway_serves_other_programs() {
     );
     let by_flag = ["--config", "client.toml", "--token-file", "token"];
     assert_said(&place.run(&[&transcribe[..], &by_flag[..]].concat()), SAID);
-    // Commands that use no service don't mind its settings.
+    // Commands that use no service ignore its settings.
     assert_eq!(place.run(&["models", "list", "--endpoint", endpoint]).status.code(), Some(0));
     let secret = project["client_secret"].as_str().unwrap();
     assert!(
@@ -417,7 +425,7 @@ fn a_stopping_gateway_lets_a_session_end() {
         "token",
     ]);
     let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    // Two recordings in one stream: the text of the first proves that the session lives.
+    // Two recordings in one stream: the text of the first one proves that the session is alive.
     let samples = clips::clip("en-16k", "austen_0930").pcm;
     let pause = vec![0_i16; 24_000];
     let mut input = client.stdin.take().unwrap();
@@ -429,7 +437,7 @@ fn a_stopping_gateway_lets_a_session_end() {
     input.write_all(&wav_stream_header(16_000)).unwrap();
     send(&mut input, &samples);
     send(&mut input, &pause);
-    // The decoder reads ahead in blocks: enough silence pushes the first recording through.
+    // The decoder reads ahead in blocks. Enough silence pushes the first recording through it.
     send(&mut input, &vec![0_i16; 32_000]);
     let mut first = String::new();
     stdout.read_line(&mut first).unwrap();
@@ -441,11 +449,11 @@ fn a_stopping_gateway_lets_a_session_end() {
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(normal(&rest), normal(SAID));
     assert_eq!(client.wait().unwrap().code(), Some(0));
-    // It was told already; told twice it would not wait for sessions.
+    // The gateway already received its signal. After a second one it would not wait for sessions.
     serving.end();
 }
 
-/// The header of a WAV stream of unknown length: mono, 16 bits.
+/// Returns the header of a WAV stream of unknown length: mono, 16 bits.
 fn wav_stream_header(sample_rate: u32) -> Vec<u8> {
     let mut header = Vec::new();
     header.extend(b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0");

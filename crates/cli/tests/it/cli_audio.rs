@@ -1,4 +1,5 @@
-//! The program's audio side, as its users run it: `decode`, `probe`, recordings on the web, two-channel calls.
+//! The audio commands of the program as users run them: `decode`, `probe`, recordings on the web,
+//! two-channel calls.
 
 use std::fs;
 use std::io::Write;
@@ -16,16 +17,19 @@ use crate::support::clips;
 use crate::support::model_hub::{Fault, ModelHub};
 use crate::support::words::normal;
 
+/// Sample in telephone encoding.
 const MULAW: &str = "speech-8k-mono-mulaw.wav";
+/// Sample with two different channels.
 const STEREO: &str = "speech-44k1-stereo-s16.wav";
 
-/// What ends a command that is done and has nothing to complain of.
+/// Asserts that a command succeeded and printed nothing on standard error.
 #[track_caller]
 fn assert_done(output: &Output) {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
 
-/// A refusal by the parser of flags, which explains itself at length.
+/// Asserts that the command line parser refused a command with a message that contains `part`. Such a
+/// message has several lines.
 #[track_caller]
 fn assert_misused(output: &Output, part: &str) {
     assert_eq!(output.status.code(), Some(2));
@@ -33,7 +37,7 @@ fn assert_misused(output: &Output, part: &str) {
     assert!(output.stdout.is_empty());
 }
 
-/// Rate, channels and samples of a WAV file, which has 16 bits.
+/// Reads a 16-bit WAV file. Returns its rate, channels and samples.
 fn wav(file: &std::path::Path) -> (u32, u16, Vec<i16>) {
     let mut reader = hound::WavReader::open(file).unwrap();
     let spec = reader.spec();
@@ -45,7 +49,8 @@ fn s16le(pcm: &[i16]) -> Vec<u8> {
     pcm.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// What the data chunk of a WAV file holds: as much as its header says, which for a pipe is all that follows.
+/// Returns the contents of a WAV file's data chunk: as many bytes as its header states. For a pipe, the
+/// header states the maximum, so the contents are all bytes that follow.
 fn data(wav: &[u8]) -> &[u8] {
     let at = wav.windows(4).position(|window| window == b"data").unwrap();
     let length = u32::from_le_bytes(wav[at + 4..at + 8].try_into().unwrap()) as usize;
@@ -141,7 +146,7 @@ fn every_format_holds_the_same_audio_in_files_and_pipes() {
         let floats = f32s.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
         assert!(s16 == s16le(&floats.map(samples::to_s16).collect::<Vec<_>>()), "{channels}");
 
-        // A file knows its length; a pipe's header says "up to the end".
+        // A file's header states the length; a pipe's header means "up to the end".
         let (file, pipe) = (filed("wav"), piped("wav"));
         assert!(data(&file) == s16 && data(&pipe) == s16, "{channels}");
         let length = |wav: &[u8]| u32::from_le_bytes(wav[40..44].try_into().unwrap());
@@ -159,7 +164,8 @@ fn a_pipe_decodes_like_a_file() {
         assert_done(&pipe);
         assert!(pipe.stdout == file.stdout, "{name}");
     }
-    // One program's pipe is another's input, and what has no known length is read to its end.
+    // The output pipe of one program is the input of another. A stream of unknown length is read to its
+    // end.
     let wav = place.run(&["decode", path(&sample(MULAW))]).stdout;
     let mut again =
         place.command(&["decode", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -209,7 +215,7 @@ fn what_came_before_a_cut_is_written() {
     let (.., pcm) = wav(&place.path("out.wav"));
     let (.., original) = wav(&sample("source.wav"));
     assert!(pcm == original[..frames as usize]);
-    // Another rate takes the resampler's last frames too.
+    // At another rate, the resampler's last frames are also written.
     let cut = place.run(&["decode", "cut.wav", "-o", "slow.wav"]);
     assert_fails(&cut, 3, &[&stated]);
     assert_eq!(wav(&place.path("slow.wav")).2.len() as u64, frames_at(frames, 24_000, 16_000));
@@ -232,7 +238,8 @@ fn silence_is_left_out_when_asked() {
     let slow = ["decode", "slow.raw", "--raw", "s16le:16000", "--skip-silence", "--format", "s16le"];
     let spoken = place.run(&slow);
     assert_done(&spoken);
-    // All of the silence but what surrounds speech: a chunk before, 0.3 s and the rest of a chunk after.
+    // Silence is left out except around speech: a chunk before it, and 0.3 s and the rest of a chunk
+    // after it.
     let kept = spoken.stdout.len() - sentence.len().min(spoken.stdout.len());
     assert!(kept <= 32_000 / 2, "{kept} bytes of silence");
     assert!(spoken.stdout.len() * 10 >= sentence.len() * 9, "{} bytes", spoken.stdout.len());
@@ -275,14 +282,14 @@ fn probe_tells_of_each_recording_what_it_is() {
     for ((_, container, codec, rate, channels, frames), (line, file)) in
         SAMPLES.into_iter().zip(lines.iter().zip(&all))
     {
-        // Matroska doesn't say how many.
+        // Matroska does not state the number of frames.
         let known = (container != "matroska").then_some(frames);
         let expected = serde_json::json!({
             "name": file, "container": container, "codec": codec, "sample_rate": rate, "channels": channels,
             "frames": known, "duration": known.map(|frames| frames as f64 / f64::from(rate)),
         });
         let (mut expected, mut line) = (expected, line.clone());
-        // A duration is whole nanoseconds.
+        // A duration is a whole number of nanoseconds.
         let seconds = |value: &mut Value| value["duration"].take().as_f64();
         match (seconds(&mut expected), seconds(&mut line)) {
             (Some(expected), Some(told)) => assert!((expected - told).abs() < 1e-8, "{file}: {told}"),
@@ -312,7 +319,7 @@ fn a_bad_file_among_good_ones_is_one_line_and_the_others_are_told() {
     let line: Value = serde_json::from_slice(&told.stdout).unwrap();
     assert_eq!((&line["name"], &line["frames"]), (&Value::from("call.wav"), &Value::from(33_715)));
 
-    // Nothing but bad files: no empty table.
+    // If there are only bad files, no empty table is printed.
     let told = place.run(&["probe", "notes.txt"]);
     assert_fails(&told, 3, &["notes.txt"]);
     assert_eq!(text(&told.stdout), "");
@@ -323,15 +330,15 @@ fn a_bad_file_among_good_ones_is_one_line_and_the_others_are_told() {
     assert!(text(&told.stdout).contains("raw        pcm_s16le  16000 Hz  2"), "{}", text(&told.stdout));
 }
 
-/// What is said in the call, in order, and by whom: 0 is the left channel.
+/// Utterances of the call in order: channel (0 is the left one), clip, words.
 const CALL: [(usize, &str, &str); 3] = [
     (0, "austen_0930", "he might even have been made amiable himself"),
     (1, "goforward", "go forward ten meters"),
     (0, "something", "go somewhere and do something"),
 ];
 
-/// The recordings of [`CALL`] one after the other, each on its channel, a second apart. `swapped` has the left on the
-/// right.
+/// Writes a call to a file: the recordings of [`CALL`] one after the other, a second apart, each on its
+/// channel. `swapped` exchanges the channels.
 fn call(place: &Place, name: &str, swapped: bool) {
     let mut frames: Vec<[i16; 2]> = Vec::new();
     for (channel, clip, _) in CALL {
@@ -353,12 +360,13 @@ fn call(place: &Place, name: &str, swapped: bool) {
     file.finalize().unwrap();
 }
 
-/// Who says what in [`CALL`], the channels called so.
+/// Returns the speaker and the words of each utterance in [`CALL`]. `speakers` are the names of the
+/// channels.
 fn said(speakers: [&str; 2]) -> Vec<(String, Vec<String>)> {
     CALL.iter().map(|(channel, _, words)| (speakers[*channel].to_owned(), normal(words))).collect()
 }
 
-/// The lines of a plain transcript.
+/// Returns the speaker and the words of each line of a plain transcript.
 fn labelled(output: &Output) -> Vec<(String, Vec<String>)> {
     let lines = text(&output.stdout).lines().map(|line| {
         let (speaker, words) = line.split_once(": ").expect("each line has a speaker");
@@ -385,7 +393,7 @@ fn both_ends_of_a_call_are_told_in_the_order_in_which_they_speak() {
         (segment["speaker"].as_str().unwrap().to_owned(), normal(segment["text"].as_str().unwrap()))
     });
     assert_eq!(spoken.collect::<Vec<_>>(), said(["Anna", "Bert"]));
-    // Each speaker's segments cover the whole call, so that nothing is missing between them.
+    // The segments of each speaker cover the whole call, so nothing is missing between them.
     for speaker in ["Anna", "Bert"] {
         let mut position = 0;
         for segment in segments.iter().filter(|segment| segment["speaker"] == speaker) {
@@ -397,7 +405,7 @@ fn both_ends_of_a_call_are_told_in_the_order_in_which_they_speak() {
 
     let told = place.run(&[&transcribe[..], &["--format", "vtt"]].concat());
     assert_done(&told);
-    // A cue ends with an empty line; its text may take two.
+    // A cue ends with an empty line. Its text may take two lines.
     let voices = text(&told.stdout).split("\n\n").filter_map(|cue| cue.split_once("<v ")?.1.split_once('>'));
     let voices = voices.map(|(speaker, words)| (speaker.to_owned(), normal(words)));
     assert_eq!(voices.collect::<Vec<_>>(), said(["agent", "customer"]));
@@ -439,7 +447,7 @@ fn a_headerless_telephone_recording_is_transcribed() {
 #[expect(clippy::disallowed_methods, reason = "how long the program takes is what is tested")]
 fn a_pace_holds_audio_back() {
     let place = Place::new();
-    // Silence: recognising it takes no time, so that the pace is all that does.
+    // Recognition of silence takes no time, so only the pace takes time.
     place.file("silence.raw", vec![0; 12 * 16_000]);
     let start = Instant::now();
     let silent =
@@ -447,7 +455,7 @@ fn a_pace_holds_audio_back() {
     let taken = start.elapsed();
     assert_fails(&silent, 1, &["silence.raw", "no speech"]);
     assert!(taken >= Duration::from_secs(12 / 4), "{taken:?}");
-    // Real time would be at least this.
+    // In real time the recording would take at least this long.
     assert!(taken < Duration::from_secs(12), "{taken:?}");
     for pace in ["0", "-1", "fast", "1001", "NaN"] {
         assert_misused(&place.run(&["transcribe", "silence.raw", &format!("--pace={pace}")]), pace);
@@ -477,7 +485,7 @@ fn a_recording_on_the_web_is_read_like_a_file() {
         };
         let (fetched, mut local) = (probe(&url), probe(path(&sample(name))));
         if local["container"] == "ogg" {
-            // Only its last page says how long it is, and a stream isn't read to its end to find out.
+            // Only the last page states the length, and a stream is not read to its end to find it.
             (local["frames"], local["duration"]) = (Value::Null, Value::Null);
         }
         assert_eq!(fetched, local);
@@ -494,7 +502,7 @@ fn a_recording_that_the_web_does_not_give_is_one_line() {
     let place = Place::new();
     let bytes = fs::read(sample("source.wav")).unwrap();
     let hub = ModelHub::start(&[("/a.wav", &bytes)]);
-    // A port that was free a moment ago.
+    // A port that was free a moment ago, so no server listens there.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = format!("http://{nobody}/a.wav");
     let missing = format!("{}/b.wav", hub.address);
@@ -520,7 +528,8 @@ fn a_download_cut_short_keeps_what_came() {
     let (.., pcm) = wav(&place.path("out.wav"));
     let (.., original) = wav(&sample("source.wav"));
     assert!(pcm == original[..pcm.len()]);
-    // All that came but for the header; how much of it was still on the way inside the client is its own business.
+    // All data that arrived except the header. The amount that was still inside the client at the cut is
+    // not specified.
     assert!(pcm.len() <= (100_000 - 44) / 2 && pcm.len() > 50_000 / 2, "{}", pcm.len());
     assert!(text(&cut.stderr).contains(&format!("(frame {})", pcm.len())), "{}", text(&cut.stderr));
 }
@@ -553,7 +562,7 @@ fn secrets_in_a_url_are_told_to_nobody() {
     }
     hub.fault(Fault::CutAfter(20_000));
     untold(&place.run(&["decode", &url]), 3);
-    // Nor do files have them in their names, whether they are written or would be.
+    // Names of files contain no secrets either, neither names of written files nor names in a refusal.
     let text_of = |paths: &[&str]| {
         let urls: Vec<String> = paths.iter().map(|path| with_secrets(path)).collect();
         let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
@@ -574,7 +583,8 @@ fn an_interruption_while_a_server_is_silent_names_the_recording_without_secrets(
     let url = format!("http://user:hush@{address}/a.wav?key=hush");
     let mut transcribe = place.command(&["transcribe", &url]);
     let child = transcribe.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Once it has connected it listens for signals too. The connection stays open, and nothing comes by it.
+    // Once the program has connected, it also listens for signals. The connection stays open and carries
+    // no data.
     let connection = server.accept().unwrap();
     signal(&child, "INT");
     let ended = child.wait_with_output().unwrap();

@@ -1,4 +1,4 @@
-//! Flags as people write them, and refusals of them in words.
+//! Flags as users write them, and the messages that refuse them.
 
 use std::process::Output;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::{Place, assert_fails, text};
 
-/// Checks that clap refuses it with these words.
+/// Asserts that the command line parser refused a command with a message that contains each of `parts`.
 #[track_caller]
 fn assert_refused(refused: &Output, parts: &[&str]) {
     let complaint = text(&refused.stderr);

@@ -1,4 +1,4 @@
-//! Where results go: names that say the format, several recordings on one output, pipes whose readers leave,
+//! Output of results: formats by file name, several recordings in one output, pipes whose readers leave,
 //! terminals, and signals.
 
 use std::fs;
@@ -15,8 +15,7 @@ use crate::cli::{Place, assert_fails, signal, text};
 use crate::gateway::{Tone, wav};
 use crate::support::server::{Server, Setup};
 
-/// A directory with the recordings a.wav and b.wav, of two segments each, and a service that the program
-/// uses.
+/// A directory with the recordings a.wav and b.wav, of two segments each, and a service for the program.
 struct Desk {
     place: Place,
     endpoint: String,
@@ -34,7 +33,7 @@ impl Desk {
     }
 }
 
-/// Runs `test` on a thread that may wait, beside a gateway.
+/// Runs `test` beside a gateway, on a thread that may block.
 async fn with_desk(test: impl FnOnce(&Desk) + Send + 'static) {
     let setup = Setup { voices: Tone::voices(), ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(8_000)), setup).await;
@@ -121,7 +120,7 @@ async fn a_reader_that_has_enough_is_no_failure() {
             let done = desk.command(arguments).stdout(writer).output().unwrap();
             assert_eq!((done.status.code(), text(&done.stderr)), (Some(0), ""), "{arguments:?}");
         }
-        // A disk that is full is one.
+        // A full disk is a failure.
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let done = desk.command(&["transcribe", "a.wav"]).stdout(full).output().unwrap();
         assert_fails(&done, 7, &["standard output", "No space left"]);
@@ -136,7 +135,8 @@ async fn the_exit_code_tells_which_signal_ended_the_audio() {
             let mut transcribe = desk.command(&["transcribe", "-"]);
             let transcribe = transcribe.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = transcribe.spawn().unwrap();
-            // The input stays open: only the signal can end this. The first line is out once it listens.
+            // The input stays open, so only the signal can end the program. The program listens once the
+            // first line is out.
             let mut input = child.stdin.take().unwrap();
             input.write_all(&wav(1, 16_000, 64_000)).unwrap();
             let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -156,7 +156,7 @@ async fn the_exit_code_tells_which_signal_ended_the_audio() {
 async fn audio_is_not_written_to_a_terminal() {
     with_desk(|desk| {
         for arguments in ["decode a.wav", "decode a.wav --format s16le -o -", "speak Hello. -o -"] {
-            // util-linux's `script` runs it on a terminal of its own.
+            // `script` of util-linux runs the program on a terminal of its own.
             let program = format!("{} {arguments}", env!("CARGO_BIN_EXE_voxline"));
             let mut script = desk.command(&[]);
             let environment: Vec<_> = script
@@ -182,7 +182,7 @@ async fn audio_is_not_written_to_a_terminal() {
 #[test]
 fn headerless_audio_is_told_what_it_lacks() {
     let place = Place::new();
-    // A tone, as a program that records writes it to a pipe.
+    // A tone, as a recording program writes it to a pipe.
     let pcm: Vec<u8> = (0..16_000_i32).flat_map(|frame| ((frame % 100 * 200) as i16).to_le_bytes()).collect();
     place.file("call.raw", &pcm);
     let hint = ["not a known audio format", "--raw s16le:16000"];

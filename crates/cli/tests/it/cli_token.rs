@@ -1,4 +1,4 @@
-//! `voxline token`, and where the program takes its secrets from.
+//! `voxline token`, and the sources of the program's secrets.
 
 use std::fs;
 use std::io::Write;
@@ -14,7 +14,7 @@ use voxline_testing::DigestRecognizer;
 use crate::cli::{Place, assert_fails, text};
 use crate::support::server::Server;
 
-/// A gateway, and a place from which it is used.
+/// A gateway, and a directory from which the program uses it.
 struct Setting {
     server: Server,
     place: Place,
@@ -34,7 +34,7 @@ impl Setting {
         serde_json::from_slice(&succeeded(self.run(&["token", "status", "--json"]))).unwrap()
     }
 
-    /// What is printed is a token that the gateway takes.
+    /// Asserts that the printed text is a token that the gateway accepts, and returns the token.
     fn assert_is_token(&self, printed: &[u8]) -> String {
         let token = text(printed).strip_suffix('\n').unwrap();
         assert!(self.server.gateway.authority().check(token).is_ok());
@@ -42,13 +42,14 @@ impl Setting {
     }
 }
 
+/// Asserts that the program succeeded, and returns its standard output.
 #[track_caller]
 fn succeeded(output: Output) -> Vec<u8> {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     output.stdout
 }
 
-/// Runs `test` on a thread that may wait, beside a gateway.
+/// Runs `test` beside a gateway, on a thread that may block.
 async fn with_gateway(test: impl FnOnce(&Setting) + Send + 'static) {
     let server = Server::start(Arc::new(DigestRecognizer::new(16_000))).await;
     let place = Place::new();
@@ -78,7 +79,7 @@ async fn tokens_are_got_shown_renewed_and_given_up() {
             assert!(text(&login).contains(part), "{} doesn't say {part}", text(&login));
         }
         let first = setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));
-        // Another run finds what the first has left.
+        // Another run finds the token that the first one stored.
         assert_eq!(setting.assert_is_token(&succeeded(setting.run(&["token", "print"]))), first);
         succeeded(setting.run(&["token", "refresh"]));
         let second = setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));
@@ -120,7 +121,7 @@ async fn an_encrypted_vault_is_of_no_use_without_its_key() {
         private(0o600);
         let token = setting.assert_is_token(&succeeded(setting.run(&by_key)));
         assert_fails(&setting.run(&["token", "print"]), 2, &["encrypted", "vault_key_file"]);
-        // A session says so, too, and in the same way.
+        // A session reports the same error.
         setting.place.file("silence", [0; 3200]);
         let transcribe = setting.run(&["transcribe", "silence", "--raw", "s16le:16000:1"]);
         assert_fails(&transcribe, 2, &["encrypted", "vault_key_file"]);
@@ -129,7 +130,7 @@ async fn an_encrypted_vault_is_of_no_use_without_its_key() {
         assert_eq!(status["encrypted"], true);
         let kept = fs::read(status["file"].as_str().unwrap()).unwrap();
         assert!(!kept.windows(token.len()).any(|bytes| bytes == token.as_bytes()));
-        // As systemd hands it to a service.
+        // systemd passes credentials to a service in such a directory.
         fs::create_dir(setting.place.path("credentials")).unwrap();
         setting.place.file("credentials/voxline-vault-key", [7; 32]);
         let mut service = setting.command(&["token", "print"]);

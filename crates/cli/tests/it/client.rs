@@ -1,4 +1,4 @@
-//! The facade of the library, against the real gateway.
+//! The client facade of the library, against the real gateway.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ use crate::support::server::{Server, Setup};
 use crate::support::whisper::whisper;
 use crate::support::words::normal;
 
-/// Half a second, so that a session has many finals.
+/// Length of a segment in frames: half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;
 
 fn digests() -> Arc<DigestRecognizer> {
     Arc::new(DigestRecognizer::new(SEGMENT))
 }
 
-/// A client with credentials of its own, and where it keeps its tokens.
+/// Returns a client with the project's credentials, and the directory of its tokens.
 fn client(server: &Server) -> (Client, TempDir) {
     let tokens = tempfile::tempdir().unwrap();
     let secret = server.credentials.client_secret.expose_secret();
@@ -36,7 +36,7 @@ fn client(server: &Server) -> (Client, TempDir) {
     (builder.build().unwrap(), tokens)
 }
 
-/// The program of docs/library.md, with what it prints as its answer.
+/// Runs the program of docs/library.md. Returns the text that the program prints.
 async fn first_transcript(server: &Server, recording: &str) -> Result<String, Box<dyn std::error::Error>> {
     let (client, _tokens) = client(server);
     let mut text = String::new();
@@ -85,7 +85,7 @@ async fn live_audio_arrives_to_the_last_sample_in_pieces_of_any_length() {
     server.stop().await;
 }
 
-/// A flush ends the utterance where the audio stands, which need not be the end of a chunk.
+/// A flush ends the utterance at the current position of the audio, which need not be the end of a chunk.
 #[tokio::test]
 async fn a_flush_is_of_all_that_was_pushed() {
     let server = Server::start(digests()).await;
@@ -137,7 +137,7 @@ async fn what_fails_is_the_last_item_of_the_transcript() {
     let error = transcript.next().await.expect("it fails").unwrap_err();
     assert!(matches!(&error, TranscriptError::Session(_)), "{error}");
     assert!(transcript.next().await.is_none(), "nothing follows");
-    // Whatever is still under way has room; in the end nobody takes it.
+    // Buffers on the way accept some more audio; then pushing fails.
     let refused = async { while audio.push(&[0; 1_600]).await.is_ok() {} };
     refused.await;
     assert_eq!(audio.finish().await, Err(SessionEnded));
@@ -148,7 +148,7 @@ async fn what_fails_is_the_last_item_of_the_transcript() {
     assert!(matches!(plain, Err(BuildError::Endpoint(_))));
 }
 
-/// A recording that breaks off is transcribed as far as it goes, then the error comes.
+/// A recording that breaks off is transcribed up to that point; then the error follows.
 #[tokio::test]
 async fn a_damaged_recording_is_told_after_its_text() {
     let server = Server::start(digests()).await;

@@ -1,5 +1,5 @@
-//! The configuration of a gateway by file, environment and flags: what it comes to, and what is said of one that can't
-//! work.
+//! The configuration of a gateway by file, environment and flags: the resolved values, and the errors of
+//! an invalid configuration.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,18 +18,20 @@ use crate::support::tls::{Authority, named};
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/gateway.toml");
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/voxline.service");
 
-/// A certificate for localhost and its key, as `cert.pem` and `key.pem`.
+/// Writes a certificate for localhost and its key to `cert.pem` and `key.pem`.
 fn certify(place: &Place) {
     let (certificate, key) = Authority::new("ours").certify(named("localhost"));
     place.file("cert.pem", certificate);
     private(&place.file("key.pem", key));
 }
 
+/// Makes a file readable for its owner only.
 fn private(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// `key = value  # source` of `config show`, without the spaces around.
+/// Returns the value and the source of `key` in the output of `config show`, whose lines have the form
+/// `key = value  # source`.
 fn shown<'a>(text: &'a str, key: &str) -> (&'a str, &'a str) {
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
     line.unwrap_or_else(|| panic!("no {key} in {text}")).rsplit_once("  # ").unwrap()
@@ -56,7 +58,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     ];
     let mut show = place.command(&flags);
     show.env("VOXLINE_GATEWAY_LISTEN", "127.0.0.1:2").env("VOXLINE_GATEWAY_STATE", "env");
-    // A variable that is set to nothing says nothing.
+    // A variable that is set to the empty string counts as not set.
     show.env("VOXLINE_GATEWAY_MAX_SESSIONS", "").env("VOXLINE_TOKEN", "canary").env("VOXLINE_LOG_FORMAT", "");
     show.env("VOXLINE_GATEWAY_CORS_ORIGIN", "https://b,https://c").env_remove("VOXLINE_MODELS");
     let output = show.output().unwrap();
@@ -75,9 +77,9 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     ] {
         assert_eq!(shown(told, key), (value, source), "{key}");
     }
-    // Of a secret no more is told than where it is.
+    // Only the source of a secret is shown, never its value.
     assert!(told.contains("# VOXLINE_TOKEN is set\n") && !told.contains("canary"), "{told}");
-    // What is printed says the same again.
+    // The printed configuration gives the same values when it is read as a file.
     place.file("again.toml", told);
     let mut again = place.command(&["config", "show", "--config", "again.toml"]);
     let again = again.env_remove("VOXLINE_MODELS").output().unwrap();
@@ -166,7 +168,7 @@ fn a_check_finds_every_problem_and_tells_each_in_a_line() {
     fs::remove_file(place.path("secret")).unwrap();
     place.file("ca.pem", "none");
     place.file("state", "no directory");
-    // An address that no machine has for itself (RFC 5737).
+    // An address that no machine has as its own (RFC 5737).
     place.file("voxline.toml", good.replace("127.0.0.1:0", "192.0.2.1:8085"));
     let mut check = place.command(&["config", "check", "--config", "voxline.toml"]);
     let bad = check.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
@@ -198,7 +200,7 @@ fn a_check_finds_state_that_the_gateway_would_refuse() {
     };
     let tell = |expected: &str| {
         let mut check = place.command(&["config", "check", "--listen", "127.0.0.1:0", "--state", "state"]);
-        // A recogniser that is missing is told as well, and at once.
+        // A missing recogniser is also reported, and at once.
         let checked = check.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
         let told = text(&checked.stderr);
         assert!(told.lines().any(|line| line.contains(expected)), "{told}");
@@ -240,7 +242,7 @@ fn the_sample_has_every_key_and_passes_the_check() {
     for (key, value) in toml::Table::try_from(GatewayConfig::default()).unwrap() {
         assert_eq!(written[&key], value, "{key} is told with another default");
     }
-    // Here its certificate is elsewhere, and its port may be somebody's.
+    // The certificate is in another place here, and the port of the sample may be in use.
     let here = ["--listen", "127.0.0.1:0", "--tls-cert", "cert.pem", "--tls-key", "key.pem"];
     let checked = place.run(&[&["config", "check", "--config", path(&all)], &here[..]].concat());
     assert_eq!((checked.status.code(), text(&checked.stderr)), (Some(0), ""));
@@ -254,7 +256,7 @@ fn the_sample_unit_is_one_that_systemd_takes() {
     let drain = GatewayConfig::default().options().drain;
     let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
     assert!(Duration::from_secs(stop.parse().unwrap()) > drain + Duration::from_secs(10));
-    // Its program is where this build is.
+    // The program of the unit is replaced by this build.
     let unit =
         place.file("voxline.service", unit.replace("/usr/local/bin/voxline", env!("CARGO_BIN_EXE_voxline")));
     match Command::new("systemd-analyze").args(["verify", "--man=no", path(&unit)]).output() {
@@ -308,7 +310,8 @@ fn a_language_is_taken_or_refused_before_anything_starts() {
     let refused = ["language 'englsh' is unknown", "did you mean english (en)?"];
     place.file("voxline.toml", "language = \"englsh\"\n");
     assert_fails(&place.run(&["config", "check", "--config", "voxline.toml"]), 2, &refused);
-    // A recording that isn't there would be told first, were anything read before.
+    // If anything were read before the language is checked, the missing recording would be reported
+    // first.
     let transcribe = ["transcribe", "missing.wav", "--language"];
     assert_fails(&place.run(&[&transcribe[..], &["englsh"]].concat()), 2, &refused);
     assert_fails(&place.run(&[&transcribe[..], &["xx"]].concat()), 2, &["language 'xx'", "russian"]);

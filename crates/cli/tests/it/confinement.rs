@@ -1,8 +1,9 @@
-//! The gateway under the system call filter of the sample unit: it confines the programs that speak. Under a
-//! filter that refuses the calls for that, it speaks all the same, and warns once.
+//! The gateway under the system call filter of the sample unit: it confines the programs that speak.
+//! Under a filter that refuses the necessary calls, the gateway still speaks, and warns once.
 //!
-//! The filter is installed here as systemd does it (systemd.exec(5), `SystemCallFilter=`), on a thread whose
-//! children keep it. The sets of calls are systemd's own. The unit's other directives are not in force.
+//! The filter is installed here as systemd does it (systemd.exec(5), `SystemCallFilter=`), on a thread
+//! whose children inherit it. The sets of calls are systemd's own. The unit's other directives are not in
+//! force.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -16,10 +17,10 @@ use crate::cli::{Place, text};
 use crate::support::serving::Serving;
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/voxline.service");
-/// What the log says where a program runs less confined than it should.
+/// Warning in the log if a program runs less confined than it should.
 const WARNING: &str = "programs that speak run less confined than they should";
 
-/// The numbers of system calls by their names, as the headers of the C library have them.
+/// Returns the numbers of system calls by name, from the headers of the C library.
 fn numbers() -> HashMap<String, i64> {
     let mut cc = Command::new("cc")
         .args(["-E", "-dM", "-"])
@@ -36,7 +37,8 @@ fn numbers() -> HashMap<String, i64> {
     text(&macros.stdout).lines().filter_map(number).collect()
 }
 
-/// The calls that `word` of a `SystemCallFilter=` stands for: itself, or those of a set.
+/// Returns the calls that `word` of a `SystemCallFilter=` stands for: the word itself, or the calls of a
+/// set.
 fn calls(word: &str) -> Vec<String> {
     if !word.starts_with('@') {
         return vec![word.to_owned()];
@@ -48,7 +50,7 @@ fn calls(word: &str) -> Vec<String> {
     words.filter(|word| !word.is_empty() && !word.starts_with('#')).flat_map(calls).collect()
 }
 
-/// The filter of these directives, of which the first lists what is allowed.
+/// Builds the filter of these directives. The first directive lists the allowed calls.
 fn filter(directives: &[&str]) -> BpfProgram {
     let mut allowed = BTreeMap::new();
     let numbers = numbers();
@@ -58,7 +60,7 @@ fn filter(directives: &[&str]) -> BpfProgram {
             None => (false, *directive),
         };
         for call in words.split_whitespace().flat_map(calls) {
-            // Some are other machines'.
+            // Some calls exist only on other architectures.
             let Some(number) = numbers.get(&call) else { continue };
             if is_taken_out {
                 allowed.remove(number);
@@ -72,7 +74,7 @@ fn filter(directives: &[&str]) -> BpfProgram {
     SeccompFilter::new(allowed, eperm, SeccompAction::Allow, machine).unwrap().try_into().unwrap()
 }
 
-/// Has a gateway under this filter speak two texts, and returns the warnings in its log.
+/// Runs a gateway under this filter, has it speak two texts, and returns the warnings in its log.
 fn warnings(directives: &[&str]) -> Vec<String> {
     let place = Place::new();
     let state = ["--state", "state"];
@@ -81,7 +83,7 @@ fn warnings(directives: &[&str]) -> Vec<String> {
     let minted = place.run(&[&["gateway", "service-token", "create", "calls"], &state[..]].concat());
     place.file("token", text(&minted.stdout).trim());
 
-    // With a number of sessions nothing is measured before it listens.
+    // With `--max-sessions` the gateway measures nothing before it listens.
     let quick = ["serve", "--listen", "127.0.0.1:0", "--log", "warn", "--max-sessions", "1"];
     let serve = place.command(&[&quick[..], &state].concat());
     let filter = filter(directives);
@@ -114,7 +116,7 @@ fn the_sample_unit_allows_confinement_and_a_unit_that_refuses_it_is_warned_of_on
         unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")).collect();
     assert_eq!(warnings(&directives), [""; 0]);
 
-    // As in a unit that was written for an earlier version.
+    // The filter of a unit that was written for an earlier version.
     let earlier: Vec<&str> =
         directives.into_iter().filter(|directive| !directive.contains("landlock")).collect();
     let [warning] = &warnings(&earlier)[..] else { panic!("it is told once") };

@@ -1,5 +1,5 @@
-//! Single turns of the session's core: when it moves, how it spreads what many sessions would do at once,
-//! whom it believes.
+//! Single steps of the session's state machine: when a handover starts, how simultaneous actions of many
+//! sessions are spread, and which messages of the peer are not believed.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use voxline::session::{Failure, FailureKind, Planted, SessionError, Settings, cl
 
 const FIRST: ConnectionId = ConnectionId(0);
 const SECOND: ConnectionId = ConnectionId(1);
-/// Long after the session has begun: its first change counts as no haste.
+/// Time long after the start of the session, so that the first change of token or connection then does
+/// not count as hasty.
 const LATER: Duration = Duration::from_secs(100);
 
 fn token(generation: u64) -> Input {
@@ -48,7 +49,7 @@ fn outputs(core: &mut Core) -> Vec<Output> {
     std::iter::from_fn(|| core.poll_output()).collect()
 }
 
-/// A session that has just begun, and is as patient as may be.
+/// Returns a session that has just begun. Its ping interval and its patience are a day.
 fn session(seed: u64, planted: Option<Planted>, token_life: Option<Duration>) -> Core {
     let mut settings = Settings::new(16_000);
     (settings.seed, settings.planted) = (seed, planted);
@@ -62,7 +63,8 @@ fn session(seed: u64, planted: Option<Planted>, token_life: Option<Duration>) ->
     core
 }
 
-/// Wakes the core whenever it wants, until it asks for a token: when, unless that is later than `limit`.
+/// Wakes the core at the times it requests until it asks for a token. Returns the time of that, or `None`
+/// if it would be later than `limit`.
 fn asks_for_token(core: &mut Core, limit: Duration) -> Option<Duration> {
     loop {
         let at = core.wake_at().filter(|at| *at <= limit)?;
@@ -73,14 +75,14 @@ fn asks_for_token(core: &mut Core, limit: Duration) -> Option<Duration> {
     }
 }
 
-/// Returns whether the times keep to `low..=high` and use nearly all of it.
+/// Returns whether the times stay within `low..=high` and use nearly all of that range.
 fn is_spread(times: &[Duration], low: Duration, high: Duration) -> bool {
     let (first, last) = (*times.iter().min().unwrap(), *times.iter().max().unwrap());
     let edge = (high - low) / 10;
     low <= first && first <= low + edge && high - edge <= last && last <= high
 }
 
-/// Returns how long before its end a token that lives so long is replaced, in sessions of many seeds.
+/// Returns how long before its expiry a token of lifetime `life` is replaced, in sessions of many seeds.
 fn leads(life: Duration, planted: Option<Planted>) -> Vec<Duration> {
     let lead = |seed| {
         let mut core = session(seed, planted, Some(life));
@@ -89,7 +91,8 @@ fn leads(life: Duration, planted: Option<Planted>) -> Vec<Duration> {
     (0..200).map(lead).collect()
 }
 
-/// In the first half of the last fifth of its life, or of the last five minutes.
+/// A token is replaced in the first half of the last fifth of its lifetime, or of the last five minutes
+/// if those are shorter.
 #[test]
 fn tokens_are_replaced_early_enough_and_not_by_everybody_at_once() {
     for (life, low, high) in [(3_600, 150, 300), (100, 10, 20), (1_500, 150, 300)] {
@@ -124,7 +127,8 @@ fn busy(retry_after: Duration) -> Failure {
     Failure { recovery: Recovery::RetryAfter(retry_after), kind: FailureKind::Limit, reason }
 }
 
-/// The waits of a session whose dials are all refused so.
+/// Returns the waits of a session whose dials are all refused with this `retry_after`. With `moving`, the
+/// session keeps its connection and dials for a handover.
 fn waits(seed: u64, retry_after: Duration, moving: bool) -> Vec<Duration> {
     let mut core = session(seed, None, None);
     let mut now = LATER;
@@ -149,13 +153,13 @@ fn waits(seed: u64, retry_after: Duration, moving: bool) -> Vec<Duration> {
     waits
 }
 
-/// A service that asks for no patience is shown some all the same, more each time; one that asks for more
+/// A service that requests no wait still gets a growing backoff. A service that requests a longer wait
 /// gets it.
 #[test]
 fn a_service_that_says_when_to_come_back_is_not_called_more_often_than_any_other() {
     for moving in [false, true] {
         let all: Vec<Vec<Duration>> = (0..100).map(|seed| waits(seed, Duration::ZERO, moving)).collect();
-        // The ceiling has come to ten seconds by then, of which the mean wait is half.
+        // The ceiling of the backoff has reached ten seconds by then, and the mean wait is half of it.
         let late: Duration = all.iter().flat_map(|waits| &waits[8..]).sum();
         let mean = late / (100 * 3);
         assert!((4..=6).contains(&mean.as_secs()), "a mean wait of {mean:?}, moving: {moving}");
@@ -166,13 +170,13 @@ fn a_service_that_says_when_to_come_back_is_not_called_more_often_than_any_other
     }
 }
 
-/// Gives the session its first frames.
+/// Passes the first frames of audio to the session.
 fn speak(core: &mut Core, frames: u64, now: Duration) {
     let payload = Bytes::from(vec![0; 2 * frames as usize]);
     core.handle(Input::Audio(AudioChunk::new(FramePos(0).to(FramePos(frames)), payload)), now);
 }
 
-/// All that is left is the service's to do: a second connection would only disturb it. A token that ends is
+/// Only the service's work is left, and a second connection would disturb it. An expiring token is still
 /// replaced.
 #[test]
 fn a_session_that_has_sent_its_end_moves_for_no_drain() {
@@ -190,8 +194,8 @@ fn a_session_that_has_sent_its_end_moves_for_no_drain() {
     }
 }
 
-/// A second connection under way that shows the token which the first was refused is given up; one with a
-/// newer token takes over.
+/// A successor connection in progress is given up if it presents the token that was refused on the first
+/// connection. A successor with a newer token takes over.
 #[test]
 fn a_successor_does_not_show_a_refused_token_again() {
     for (generation, opened) in [(1, false), (1, true), (2, false), (2, true)] {
@@ -209,7 +213,8 @@ fn a_successor_does_not_show_a_refused_token_again() {
         let given_up = said.iter().any(|output| matches!(output, Output::Close(SECOND, _)));
         assert_eq!(given_up, generation == 1, "token {generation}, opened: {opened}, {said:?}");
         if given_up {
-            // A newer one is asked for, beside the back-off of a peer that throws tokens out.
+            // A newer token is requested after the backoff for a peer that accepts tokens and rejects
+            // them soon after.
             let newer = loop {
                 core.handle(Input::Tick, core.wake_at().unwrap());
                 let asked = outputs(&mut core).into_iter().find_map(|output| match output {
@@ -232,7 +237,8 @@ fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
     })
 }
 
-/// The server has lost our session, and is asked for a new one, of which nothing was sent yet.
+/// The server has lost the session and is asked for a new one. Nothing has been sent on the new session
+/// yet.
 #[test]
 fn a_new_session_holds_nothing_of_the_one_before() {
     for (received, whole) in [(0, true), (80, false)] {

@@ -1,4 +1,4 @@
-//! What the crate is built from: licences that the project allows, and a reason for each direct dependency.
+//! The dependencies: allowed licences, and a documented reason for each direct dependency.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -16,7 +16,8 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(cargo.stdout).unwrap()
 }
 
-/// What this build is made of. Packages for other platforms are left out: they were never fetched.
+/// Returns the metadata of the packages in this build. Packages for other platforms are left out, because
+/// they were never fetched.
 fn metadata() -> Value {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names its host");
@@ -25,11 +26,12 @@ fn metadata() -> Value {
     serde_json::from_str(&cargo(&arguments)).unwrap()
 }
 
-/// Whether a licence expression can be met with the licences allowed: all of an AND, one of an OR.
+/// Returns whether the allowed licences satisfy a licence expression: all parts of an AND, one part of an
+/// OR.
 fn allowed(expression: &str, licences: &BTreeSet<String>) -> bool {
-    // Some still write what Cargo took before it knew SPDX.
+    // Some packages still use the syntax that Cargo accepted before SPDX.
     let expression = expression.replace('/', " OR ").replace(" or ", " OR ").replace(['(', ')'], " ");
-    // In every expression met so far AND joins alternatives in brackets, or plain names.
+    // In every expression so far, AND joins alternatives in brackets, or plain names.
     expression.split(" AND ").all(|part| part.split(" OR ").any(|name| licences.contains(name.trim())))
 }
 

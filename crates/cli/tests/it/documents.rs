@@ -1,4 +1,4 @@
-//! The documents agree with each other: the Russian README with the English one, links with files.
+//! Consistency of the documents: the Russian README matches the English one, and links lead to files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The commands in a document's fenced blocks, without their comments.
+/// Returns the commands in a document's fenced blocks, without their comments.
 fn commands(document: &str) -> Vec<&str> {
     let fenced =
         document.split("```").skip(1).step_by(2).flat_map(str::lines).skip_while(|line| *line == "sh");
@@ -19,19 +19,19 @@ fn commands(document: &str) -> Vec<&str> {
     commands.filter(|line| !line.is_empty() && *line != "sh").collect()
 }
 
-/// The figures of a document: each run of digits, with what stands within it.
+/// Returns the figures of a document: each run of digits, with the dots and commas inside it.
 fn figures(document: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',');
     let runs = document.split(|c| !is_part(c)).map(|run| run.trim_matches(['.', ',']));
     runs.filter(|run| !run.is_empty()).collect()
 }
 
-/// The targets of a document's links.
+/// Returns the targets of a document's links.
 fn links(document: &str) -> Vec<&str> {
     document.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect()
 }
 
-/// The number of columns of each line of a document's tables.
+/// Returns the number of column separators in each line of a document's tables.
 fn tables(document: &str) -> Vec<usize> {
     document.lines().filter(|line| line.starts_with('|')).map(|line| line.matches('|').count()).collect()
 }

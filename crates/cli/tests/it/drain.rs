@@ -1,4 +1,4 @@
-//! A gateway that is told to stop while a hundred people speak (G15).
+//! A gateway that is told to stop during a hundred sessions (G15).
 
 use std::time::{Duration, Instant};
 
@@ -19,16 +19,17 @@ use crate::support::gateway_process::{DRAIN, GatewayProcess, SEGMENT};
 
 const SESSIONS: usize = 100;
 const RATE: u32 = 16_000;
-/// Ten seconds; and how much is said before the gateway is told to stop.
+/// Length of a session's audio in frames: ten seconds.
 const FRAMES: usize = 10 * RATE as usize;
+/// Number of frames that are sent before the gateway is told to stop.
 const BEFORE: usize = 4 * RATE as usize;
-/// The length of sessions that end while the gateway waits for them: half a second is left by then, which
+/// Length of the sessions that end while the gateway waits for them. Half a second is left by then, which
 /// takes even a busy machine far less time than the gateway gives.
 const SHORT: usize = BEFORE + SEGMENT;
-/// An event that has not come by then never will.
+/// Longest wait for an event.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a session says, each something else: every other one is short.
+/// Returns the audio of a session. Each session has different audio, and every other one is short.
 fn speech(number: usize) -> Vec<i16> {
     let frames = if is_short(number) { SHORT } else { FRAMES };
     noise(frames + number * 1_000).split_off(number * 1_000)
@@ -38,8 +39,8 @@ fn is_short(number: usize) -> bool {
     number.is_multiple_of(2)
 }
 
-/// Runs one session, which says no more than `may` allows, and counts on `heard` once it has all finals of
-/// what is said before the gateway stops. Returns its text and its account.
+/// Runs one session. The session sends no audio beyond the position in `may`. It increments `heard` once
+/// it has all finals of the audio before the stop. Returns its text and its ledger.
 async fn speak(
     (connector, tokens): (&WebSocketConnector, &TokenProvider),
     number: usize,
@@ -77,7 +78,7 @@ async fn speak(
     (text, ended.whole().unwrap())
 }
 
-/// Waits until the gateway takes no sessions any more, and waits for those that it has.
+/// Waits until the gateway drains: it accepts no new sessions, and waits for the running ones.
 async fn draining(gateway: &GatewayProcess) {
     let (http, health) = (http_client().unwrap(), format!("http://{}/healthz", gateway.address));
     loop {
@@ -94,7 +95,7 @@ async fn a_gateway_that_is_told_to_stop_loses_no_word() {
     let mut gateway = GatewayProcess::start();
     let client = (WebSocketConnector::new(gateway.endpoint()).unwrap(), gateway.tokens());
     let (heard, mut hearing) = watch::channel(0);
-    // Half of the people come to their end while the gateway waits for them, the others speak on.
+    // Half of the sessions end while the gateway waits for them. The others go on.
     let (short, short_may) = watch::channel(BEFORE);
     let (long, long_may) = watch::channel(BEFORE);
     let sessions = (0..SESSIONS).map(|number| {
@@ -125,7 +126,7 @@ async fn a_gateway_that_is_told_to_stop_loses_no_word() {
         let expected: Vec<String> = said.chunks(SEGMENT).map(digest).collect();
         assert_eq!(*text, expected, "session {number}: {ledger}");
         assert_eq!((ledger.recognised, ledger.gaps), (said.len() as u64, 0), "session {number}: {ledger}");
-        // Nobody who speaks on can have ended with a gateway that is gone.
+        // A session that goes on cannot have ended with a gateway that is gone.
         assert!(is_short(number) || ledger.reconnects > 0, "session {number}: {ledger}");
     }
     let stayed = ended.iter().filter(|(_, ledger)| ledger.reconnects == 0).count();
@@ -134,6 +135,6 @@ async fn a_gateway_that_is_told_to_stop_loses_no_word() {
         "{SESSIONS} sessions at the signal: {stayed} ended before the gateway did, after {took:.1} s; the others moved"
     );
     assert!(stayed > 0, "the gateway waited for nobody");
-    // It waits as long as it may, and a little for its last answers.
+    // The gateway waits for as long as it may, and a little longer for its last responses.
     assert!(took >= DRAIN.as_secs_f64(), "it left after {took:.1} s");
 }

@@ -1,4 +1,5 @@
-//! The recogniser of `examples/recognizer.rs`, as anybody's own must be: it hears what it is made for, and nothing else.
+//! The recogniser of `examples/recognizer.rs`, held to the requirements of any recogniser: it recognises
+//! what it is made for, and nothing else.
 
 use voxline::audio::FramePos;
 use voxline::engine::{Recognizer, Segment, StreamOptions};
@@ -36,7 +37,8 @@ async fn a_gateway_serves_it() {
     assert_eq!(transcribe(&pcm).await.unwrap(), ["0123456789*#", "ABCD"]);
 }
 
-/// Tones of 45 ms and pauses as long, 1.5 % off, one 6 dB above the other, in noise: what a telephone may send (Q.24).
+/// Tones of 45 ms with pauses of the same length, 1.5 % off frequency, one 6 dB above the other, in
+/// noise: the worst that a telephone may send (Q.24).
 #[test]
 fn it_hears_tones_at_their_worst() {
     let rate = 16_000.0;

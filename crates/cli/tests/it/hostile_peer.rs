@@ -1,4 +1,4 @@
-//! What a peer might say to bring a session's core down, or into a circle.
+//! Messages with which a peer might crash the session's state machine, or make it loop.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ fn final_(id: ConnectionId, index: u64, start: u64, end: u64) -> Input {
     )
 }
 
-/// A session that has sent 100 frames, of which 50 are the first final.
+/// Returns a session that has sent 100 frames, of which the first 50 are a final.
 fn live() -> Core {
     let mut core = Core::new(Settings::new(16_000));
     let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
@@ -71,7 +71,7 @@ fn live() -> Core {
     core
 }
 
-/// How the session ended, if it has.
+/// Returns the result of the session if it has ended.
 fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
     std::iter::from_fn(|| core.poll_output()).find_map(|output| match output {
         Output::End(ended) => Some(ended.result),
@@ -79,8 +79,8 @@ fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
     })
 }
 
-/// A client that can't keep what the server may want before it says anything would wait for it, and it for
-/// the client.
+/// If the server may need more audio for a final than the client can buffer, each would wait for the
+/// other.
 #[test]
 fn a_buffer_that_the_server_may_fill_is_refused() {
     let mut settings = Settings::new(16_000);
@@ -104,7 +104,7 @@ fn a_buffer_that_the_server_may_fill_is_refused() {
     }
 }
 
-/// A peer of a later version may say more than this client knows, before `ready` and after it.
+/// A peer of a later version may send more than this client knows, before `ready` and after it.
 #[test]
 fn unknown_messages_and_fields_are_passed_over() {
     const UNKNOWN: &str = r#"{"type":"weather","temperature":21}"#;
@@ -154,7 +154,7 @@ fn absurd_numbers_end_the_session_and_not_the_program() {
         let ended = end(&mut core);
         assert!(matches!(ended, Some(Err(SessionError::Protocol { .. }))), "{said}: {ended:?}");
     }
-    // A context that nobody has room for.
+    // A context that exceeds the limit.
     let mut core = live();
     let Input::Peer(_, ServerMessage::Final(segment)) = final_(FIRST, 1, 50, 60) else {
         unreachable!("made so")
@@ -164,7 +164,7 @@ fn absurd_numbers_end_the_session_and_not_the_program() {
     let ended = end(&mut core);
     let Some(Err(SessionError::Protocol { reason })) = ended else { panic!("{ended:?}") };
     assert_eq!(reason, "final 1 has a context of 4097 bytes, the limit is 4096");
-    // A guess at a segment that can't be is no reason to end.
+    // A partial result of an impossible segment is no reason to end the session.
     let mut core = live();
     let guess = ServerMessage::Partial {
         segment: u64::MAX,

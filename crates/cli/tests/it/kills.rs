@@ -1,4 +1,5 @@
-//! A gateway that is killed, again and again, while a session runs: no sample is lost, and none is told twice.
+//! A gateway that is killed again and again while a session runs: no sample is lost, and none is reported
+//! twice.
 
 use std::time::{Duration, Instant};
 
@@ -15,23 +16,23 @@ use crate::session::{chunks, noise};
 use crate::support::gateway_process::{GatewayProcess, serve_until_told};
 
 const RATE: u32 = 16_000;
-/// Ten minutes.
+/// Length of a session in frames: ten minutes.
 const FRAMES: u64 = 600 * RATE as u64;
 
-/// How many kills: `VOXLINE_KILLS`, or 20.
+/// Returns the number of kills: `VOXLINE_KILLS`, or 20.
 #[expect(clippy::disallowed_methods, reason = "the knob of the tests that kill")]
 pub(crate) fn kills() -> usize {
     std::env::var("VOXLINE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20)
 }
 
-/// A gateway, for the tests that need one to kill: they start it as a process.
+/// Runs a gateway. The tests that need a gateway to kill start this one as a process.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a gateway for other tests, which start it"]
 async fn gateway_process() {
     serve_until_told().await;
 }
 
-/// A client of the gateway. It knows nothing of kills.
+/// A client of the gateway. It has no knowledge of the kills.
 struct Client {
     connector: WebSocketConnector,
     tokens: TokenProvider,
@@ -42,8 +43,8 @@ impl Client {
         Client { connector: WebSocketConnector::new(gateway.endpoint()).unwrap(), tokens: gateway.tokens() }
     }
 
-    /// Runs a session of ten minutes, fed at `pace` and no farther than to the `end` of what there is; `told` is all it
-    /// tells.
+    /// Runs a session of ten minutes, fed at `pace` and no farther than the position in `end`. All its
+    /// events go to `told`.
     async fn ten_minutes(
         &self,
         pace: Pace,
@@ -77,8 +78,8 @@ impl Client {
         let mut settings = Settings::new(RATE);
         settings.seed = seed;
         settings.partials = false;
-        // A connection that has told a final has proved itself here. With the default of half a minute the waits
-        // between the tries would grow to ten seconds, and this would be a test of patience.
+        // A connection that has delivered a final counts as healthy here. With the default of half a
+        // minute the backoff would grow to ten seconds, and the test would mostly wait.
         settings.healthy_after = Duration::from_millis(1);
         let run = session::run(&self.connector, &self.tokens, settings, feed, events);
         let (ended, (), ()) = tokio::join!(run, feeding, telling);
@@ -86,14 +87,14 @@ impl Client {
     }
 }
 
-/// What a session told, and the finals of it.
+/// Events of a session, and the finals among them.
 struct Told {
     events: mpsc::UnboundedReceiver<TranscriptEvent>,
     finals: Vec<FinalSegment>,
 }
 
 impl Told {
-    /// The next event; `None` at the end of the session.
+    /// Returns the next event, or `None` at the end of the session.
     async fn next(&mut self) -> Option<TranscriptEvent> {
         let event = self.events.recv().await;
         if let Some(TranscriptEvent::Final(segment)) = &event {
@@ -102,7 +103,7 @@ impl Told {
         event
     }
 
-    /// Waits for an event of this kind. The session must not end before.
+    /// Waits for an event of this kind. The session must not end before it.
     async fn wait_for(&mut self, kind: impl Fn(&TranscriptEvent) -> bool) {
         while !kind(&self.next().await.expect("the session goes on")) {}
     }
@@ -124,8 +125,8 @@ async fn a_gateway_killed_in_mid_stream_costs_no_sample() {
     while undisturbed.next().await.is_some() {}
     assert_eq!(undisturbed.finals.len(), 1_200);
 
-    // Each kill has its part of the audio, spoken within a second: the source has more to say at each of them, however
-    // long the gateway takes to come back.
+    // Each kill has its part of the audio, sent within a second. The source therefore has more audio at
+    // each kill, however long the gateway takes to come back.
     let pace = Pace::Times(600.0 / kills as f64);
     let part = FRAMES / (kills as u64 + 1);
     let (end, until) = watch::channel(0);
@@ -138,7 +139,7 @@ async fn a_gateway_killed_in_mid_stream_costs_no_sample() {
                 told.wait_for(|event| matches!(event, TranscriptEvent::Reconnected { .. })).await;
             }
             told.wait_for(|event| matches!(event, TranscriptEvent::Final(_))).await;
-            // When exactly is the fault, and any time will do.
+            // The kill is the fault, and any time for it will do.
             tokio::time::sleep(Duration::from_millis(random.below(100) as u64)).await;
             gateway = tokio::task::spawn_blocking(move || {
                 gateway.kill();

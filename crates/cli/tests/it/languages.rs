@@ -1,5 +1,5 @@
-//! The language of who names none: that of the project, else that of the gateway. Clients written for the
-//! original service never name one.
+//! The language of requests that name none: that of the project, else that of the gateway. Clients written
+//! for the original service never name a language.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
 use crate::support::whisper::whisper;
 
-/// Hears nothing, and keeps what it was asked for.
+/// A recogniser that recognises nothing and keeps the options it was started with.
 #[derive(Default)]
 struct Listed(Mutex<Vec<StreamOptions>>);
 
@@ -63,8 +63,8 @@ fn speaking(languages: &str) -> Setup {
 
 #[tokio::test]
 async fn without_a_language_it_is_the_projects_else_the_gateways() {
-    // The languages of the gateway, of the project and of the request; then the language and the choice of
-    // languages that the recogniser is asked for. Nothing is a dash.
+    // Each case lists the languages of the gateway, of the project and of the request; then the language
+    // and the choice of languages that the recogniser is started with. A dash means none.
     let cases = [
         ["auto", "-", "-", "-", ""],
         ["ru", "-", "-", "ru", ""],
@@ -108,7 +108,7 @@ async fn without_a_language_it_is_the_projects_else_the_gateways() {
         server.stop().await;
 
         let asked = recognizer.0.lock().unwrap();
-        // The language of a request for a task is tried before its first chunk, too.
+        // The language of a request for a task is also tried before the first chunk, in one more stream.
         assert_eq!(asked.len(), 3 + usize::from(named.is_some()), "{asked:?}");
         for options in asked.iter() {
             assert_eq!(options.language.as_deref().unwrap_or("-"), language, "{case:?}");
@@ -117,14 +117,14 @@ async fn without_a_language_it_is_the_projects_else_the_gateways() {
     }
 }
 
-/// Prompts of a word or two, which Whisper by itself takes for Polish, Bulgarian or Serbian.
+/// Prompts of a word or two, which Whisper alone takes for Polish, Bulgarian or Serbian.
 const SHORT: [&str; 3] = ["vm-goodbye", "vm-isunavail", "hello-world"];
-/// How many prompts are heard when all are asked for: the shortest from [`SHORTEST`] on, which have a word in
-/// them.
+/// Number of prompts if all are requested: the shortest ones from [`SHORTEST`] samples on, which contain a
+/// word.
 const PROMPTS: usize = 43;
 const SHORTEST: usize = 9_600;
 
-/// Prompts to be heard: some, or all where `VOXLINE_PROMPTS` is set.
+/// Returns the names of some prompts, or of all if `VOXLINE_PROMPTS` is set.
 #[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn prompts() -> Vec<String> {
     if std::env::var_os("VOXLINE_PROMPTS").is_none() {
@@ -132,7 +132,7 @@ fn prompts() -> Vec<String> {
     }
     let mut prompts: Vec<(usize, String)> = clips::names("ru-telephone")
         .into_iter()
-        // Tones, and names of protocols and programs, which are spelt in Latin.
+        // Leaves out tones, and names of protocols and programs, which are spelt in Latin letters.
         .filter(|name| {
             !["spy-", "beep", "ascending", "descending"].iter().any(|start| name.starts_with(start))
         })
@@ -145,7 +145,7 @@ fn prompts() -> Vec<String> {
     prompts.into_iter().map(|(_, name)| name).collect()
 }
 
-/// Returns whether a text of the API is in the letters of Russian.
+/// Returns whether a text of the API consists of Russian letters.
 fn is_russian(text: &str) -> bool {
     text.chars().all(|c| matches!(c, 'а'..='я' | 'ё' | ' ' | '-') || c.is_ascii_digit())
 }
@@ -172,7 +172,7 @@ async fn short_russian_prompts_are_russian() {
     let (all, dumb) = (prompts.len(), silent.len());
     println!("{all} prompts: {} in another script, {dumb} without words: {silent:?}", foreign.len());
     assert!(foreign.is_empty(), "{foreign:?}");
-    // Of a single word, cut close, little may be left.
+    // A single word, trimmed closely, may give no text.
     assert!(dumb * 10 <= all, "{silent:?}");
     server.stop().await;
 }
@@ -197,8 +197,8 @@ fn what_is_detected_is_one_of_the_languages_allowed() {
     assert!(russian >= 2, "only {russian} of {} prompts are Russian", SHORT.len());
 }
 
-/// One word is too little to tell Russian from Polish. A stream that is begun anew behind Russian speech
-/// knows.
+/// One word is too little to tell Russian from Polish. A stream that starts anew after Russian speech knows
+/// the language from its context.
 #[test]
 fn the_language_settled_on_travels_with_the_context() {
     let whisper = whisper();
@@ -215,15 +215,15 @@ fn the_language_settled_on_travels_with_the_context() {
     assert_ne!(listen(&word, None).language.as_deref(), Some("ru"), "the word alone is clear by now");
     let behind = listen(&word, Some(context));
     assert_eq!(behind.language.as_deref(), Some("ru"), "{behind:?}");
-    // Of another version.
+    // A context of another version.
     listen(&word, Some("{\"language\":7}".to_owned()));
 }
 
-/// A word that Whisper by itself takes for three of Polish.
+/// A word that Whisper alone takes for three words of Polish.
 const POLISH: &str = "vm-isunavail";
 
-/// The real program, whose language comes by flag, key or variable. Its client, as those of the original
-/// service, names none.
+/// The real program, whose language is set by flag, configuration key or environment variable. Its client
+/// names none, like those of the original service.
 #[tokio::test]
 async fn serve_hears_russian_where_its_operator_says_so() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! The tests that use voxline from outside: one binary, a module for each behaviour.
+//! Integration tests, which use voxline from outside: one binary, with a module for each behaviour.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
 mod access;
@@ -66,6 +66,6 @@ mod uploads;
 mod voices;
 mod writers;
 
-/// Counts for the tests of memory; for all others it is the system's.
+/// Allocator that counts for the tests of memory. For all other tests it is the system's allocator.
 #[global_allocator]
 static ALLOCATOR: support::allocations::Counting = support::allocations::Counting;

@@ -1,4 +1,4 @@
-//! What an operator watches.
+//! The metrics for an operator.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::stream::socket::Socket;
 use crate::stream::{audio, minted};
 use crate::support::server::{Server, Setup};
 
-/// All that is told, by name and labels, as an independent reader of the format would have it.
+/// Returns all samples by name and labels, parsed as by an independent reader of the format.
 async fn scrape(server: &Server) -> BTreeMap<String, f64> {
     let answer = http_client().unwrap().get(url(server, "/metrics")).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -42,7 +42,7 @@ async fn what_happened_is_counted() {
 
     let http = http_client().unwrap();
     let token = server.tokens().token().await.unwrap();
-    // Two seconds of 2.75 become final, and a gap of one.
+    // Of 2.75 seconds of audio, 2.5 become final. A gap of one second lies between.
     let (mut socket, ready) = Socket::start(&server, &token).await;
     let pcm = audio(100_000);
     socket.audio(&pcm, 0, 32_000);
@@ -82,9 +82,10 @@ async fn what_happened_is_counted() {
         (r#"voxline_audio_recognised_seconds_total"#, 2.75),
         (r#"voxline_audio_gaps_seconds_total"#, 1.0),
         (r#"voxline_audio_waiting_seconds"#, 0.0),
-        // Four halves of a second before the gap, one behind it, and the rest.
+        // Four results of half a second before the gap, one after it, and the rest.
         (r#"voxline_final_latency_seconds_count"#, 6.0),
-        // One by the client, who gets a refresh token with it; and two for requests here.
+        // One access token for the client and two for the requests of this test, each granted with a
+        // refresh token.
         (r#"voxline_tokens_minted_total{kind="access"}"#, 3.0),
         (r#"voxline_tokens_minted_total{kind="refresh"}"#, 3.0),
         (r#"voxline_tokens_refused_total{reason="token"}"#, 1.0),
@@ -93,7 +94,7 @@ async fn what_happened_is_counted() {
         (r#"voxline_http_requests_total{path="/asr_stream/ws",method="GET",status="101"}"#, 2.0),
     ];
     for (name, value) in expected {
-        // Seconds are added up in floating point.
+        // Seconds are summed in floating point.
         let told = counted.get(name).copied().unwrap_or(f64::NAN);
         assert!((told - value).abs() < 1e-6, "{name} is {told} and not {value}, of {counted:#?}");
     }

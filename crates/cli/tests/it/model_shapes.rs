@@ -1,5 +1,5 @@
-//! Whispers of every size are loaded and run: of the larger ones no more is needed than their shapes, so that is what these
-//! have.
+//! Whisper models of every size are loaded and run. For the larger sizes only the shapes matter, so the
+//! models here have nothing else in common with them.
 
 use voxline::engine::{Recognizer, StreamOptions};
 use voxline_engines::Whisper;
@@ -9,7 +9,7 @@ use crate::support::synthetic_whisper::{Shape, write};
 
 const SMALL: Shape = Shape { width: 768, bands: 80, decoder_layers: 2, third: false, hears: ("en", "hello") };
 
-/// What the model says to a recording.
+/// Asserts that a model of this shape loads, and produces its word for a recording.
 #[track_caller]
 fn assert_runs(shape: &Shape) {
     let dir = tempfile::tempdir().unwrap();

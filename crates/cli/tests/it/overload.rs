@@ -1,4 +1,5 @@
-//! More clients than the gateway can serve: who is in is served as ever, the others are told at once.
+//! More clients than the gateway can serve: admitted clients are served as ever, and all others are refused
+//! at once.
 
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, mpsc};
@@ -27,7 +28,7 @@ const CAPACITY: usize = 4;
 const FRAMES: u64 = 10 * 16_000;
 const SEGMENT: usize = 8_000;
 
-/// How a socket is answered that wants a session of its own.
+/// Sends the upgrade request of a client that wants a session of its own. Returns the answer.
 async fn ask(server: &Server, http: &reqwest::Client, token: &str) -> Response {
     let request = http.get(url(server, "/asr_stream/ws")).bearer_auth(token);
     let request = request.header("upgrade", "websocket").header("connection", "upgrade");
@@ -67,7 +68,7 @@ async fn ten_times_the_capacity_is_refused_at_once_and_costs_nobody_a_word() {
     let slowest = slowest.await.into_iter().max().unwrap();
     println!("{} refused while {CAPACITY} are served, the last after {slowest:?}", 20 * CAPACITY);
 
-    // Who has a session may still move it, though there is no room for another.
+    // A session can still move to another socket, though there is no room for another session.
     let expected: Vec<String> = pcm.chunks(SEGMENT).map(digest).collect();
     for (mut socket, ready) in admitted {
         while socket.final_ < FRAMES / 2 {
@@ -84,7 +85,7 @@ async fn ten_times_the_capacity_is_refused_at_once_and_costs_nobody_a_word() {
     server.stop().await;
 }
 
-/// Opens sockets that never say `start`, until one is refused.
+/// Opens sockets that never send `start`, until one is refused. Returns the sockets and the refusal.
 async fn hoard(server: &Server, token: &AccessToken) -> (Vec<Socket>, Failure) {
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let mut sockets = Vec::new();
@@ -97,7 +98,7 @@ async fn hoard(server: &Server, token: &AccessToken) -> (Vec<Socket>, Failure) {
     }
 }
 
-/// A whole session of a client that has nothing to do with the others.
+/// Runs a whole session of a client that is unrelated to the others.
 async fn speak(server: &Server, token: &AccessToken) {
     let pcm = audio(SEGMENT as u64);
     let (mut socket, _) = Socket::start(server, token).await;
@@ -119,7 +120,7 @@ async fn a_token_of_one_session_takes_two_sockets_and_no_more() {
     for _ in 0..2 * CAPACITY {
         speak(&server, &other).await;
     }
-    // One of the two still gets its session.
+    // One of the two sockets still gets its session.
     let socket = &mut hoarded[1];
     socket.say(&json!({ "type": "start", "sample_rate": 16_000 }));
     socket.hear("ready").await;
@@ -139,7 +140,7 @@ async fn idle_sockets_give_way_to_another_project() {
     let readiness = http_client().unwrap().get(url(&server, "/readyz")).send().await.unwrap();
     assert_eq!(readiness.status(), StatusCode::OK, "there is room for sessions");
     speak(&server, &other).await;
-    // The one that had waited longest is told why it goes; the others may still start.
+    // The socket that had waited longest is closed with a reason. The others may still start.
     let (code, reason, _) = hoarded[0].closed().await;
     assert_eq!(code, 1013, "{reason}");
     hoarded[1].say(&json!({ "type": "start", "sample_rate": 16_000 }));
@@ -148,7 +149,7 @@ async fn idle_sockets_give_way_to_another_project() {
     server.stop().await;
 }
 
-/// A recogniser that says when it begins to hear, and then hears nothing until it is let go.
+/// A recogniser that signals each piece of audio, and then blocks until it is released.
 #[derive(Clone)]
 struct Held {
     begun: mpsc::Sender<()>,

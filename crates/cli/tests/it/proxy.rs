@@ -1,4 +1,4 @@
-//! The faults of the proxy, one by one, over loopback.
+//! The faults of the fault proxy, one by one, over loopback.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use voxline_testing::{Cut, Fault, FaultProxy};
 
-/// How long silence is listened to.
+/// Time for which silence is checked.
 const SILENCE: Duration = Duration::from_millis(50);
-/// More than anything on loopback takes.
+/// Longest wait for any event, which is more than loopback takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server that the test plays itself, behind a proxy.
@@ -26,7 +26,7 @@ impl Line {
         Line { proxy: FaultProxy::with_faults(upstream, faults).await.unwrap(), listener }
     }
 
-    /// Both ends of a new connection through the proxy.
+    /// Opens a connection through the proxy. Returns its client end and its server end.
     async fn connect(&self) -> (TcpStream, TcpStream) {
         let client = TcpStream::connect(self.proxy.address()).await.unwrap();
         let (server, _) = timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
@@ -34,14 +34,14 @@ impl Line {
     }
 }
 
-/// The next `count` bytes.
+/// Reads the next `count` bytes.
 async fn hear(socket: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     timeout(PATIENCE, socket.read_exact(&mut bytes)).await.expect("bytes come").unwrap();
     bytes
 }
 
-/// All that comes before the end, and how it ends.
+/// Reads until the end. Returns the bytes, and how the connection ended.
 async fn hear_out(socket: &mut TcpStream) -> (Vec<u8>, Result<(), ErrorKind>) {
     let mut bytes = Vec::new();
     let end = timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.expect("an end comes");
@@ -53,7 +53,7 @@ async fn assert_silent(socket: &mut TcpStream) {
     assert!(heard.is_err(), "{heard:?}");
 }
 
-/// That bytes pass both ways.
+/// Checks that bytes pass both ways.
 async fn assert_open(client: &mut TcpStream, server: &mut TcpStream) {
     client.write_all(b"ask").await.unwrap();
     assert_eq!(hear(server, 3).await, b"ask");
@@ -90,9 +90,9 @@ async fn a_cut_lets_what_the_client_said_before_arrive() {
         assert_eq!(hear_out(&mut server).await, (b"0123456".to_vec(), end));
         assert_eq!(hear_out(&mut client).await, (Vec::new(), end));
         assert_eq!(line.proxy.cuts(), 1);
-        // Who was told goodbye may still talk, to nobody.
+        // After a clean close the client may still write, and no peer receives that.
         assert_eq!(client.write_all(b"more").await.is_ok(), cut == Cut::Close);
-        // The next is left alone.
+        // The next connection is left alone.
         let (mut client, mut server) = line.connect().await;
         assert_open(&mut client, &mut server).await;
         assert_eq!((line.proxy.connections(), line.proxy.cuts()), (2, 1));
@@ -118,7 +118,7 @@ async fn a_cut_after_the_last_byte_needs_no_other() {
     let (mut client, mut server) = line.connect().await;
     client.write_all(b"ask").await.unwrap();
     assert_eq!(hear_out(&mut server).await, (b"ask".to_vec(), Ok(())));
-    // Who ended before was not cut.
+    // A connection that ended before the limit is not cut.
     let line = Line::new([Fault::CutClient { after: 4, cut: Cut::Close }]).await;
     let (mut client, mut server) = line.connect().await;
     client.write_all(b"ask").await.unwrap();
@@ -137,7 +137,7 @@ async fn who_talks_to_a_stalled_connection_is_stopped_at_last() {
     server.write_all(b"answer").await.unwrap();
     assert_silent(&mut client).await;
     assert_silent(&mut server).await;
-    // Nobody reads: the buffers fill.
+    // The bytes are not read, so that the buffers fill.
     let flood = vec![0; 1 << 26];
     assert!(timeout(SILENCE * 10, client.write_all(&flood)).await.is_err());
     assert_eq!(line.proxy.cuts(), 0);
@@ -154,7 +154,7 @@ async fn who_talks_to_a_vanished_peer_is_taken_and_not_heard() {
     let flood = vec![0; 1 << 26];
     timeout(PATIENCE, client.write_all(&flood)).await.expect("all is taken").unwrap();
     assert_silent(&mut client).await;
-    // Nor is its end.
+    // The end does not arrive either.
     drop(client);
     assert_silent(&mut server).await;
 }
@@ -164,7 +164,7 @@ async fn a_refused_connection_never_reaches_the_server() {
     let line = Line::new([Fault::Refuse]).await;
     let mut refused = TcpStream::connect(line.proxy.address()).await.unwrap();
     assert_eq!(hear_out(&mut refused).await, (Vec::new(), Ok(())));
-    // The first that arrives is the second that was made.
+    // The first connection that arrives is the second that was made.
     let (mut client, mut server) = line.connect().await;
     assert_open(&mut client, &mut server).await;
     assert_eq!((line.proxy.connections(), line.proxy.cuts()), (2, 0));
@@ -180,7 +180,7 @@ async fn a_trickle_passes_a_little_at_a_time() {
     client.write_all(&[7; 40]).await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(hear_out(&mut server).await, (vec![7; 40], Ok(())));
-    // Ten pieces, of which the first waits for nothing.
+    // Ten pieces, of which the first does not wait.
     assert!(start.elapsed() >= every * 8, "{:?}", start.elapsed());
     server.write_all(&[8; 6]).await.unwrap();
     drop(server);
@@ -197,7 +197,7 @@ async fn a_delay_makes_all_late_and_nothing_slower() {
         let start = Instant::now();
         assert_open(&mut client, &mut server).await;
         assert!(start.elapsed() >= delay * 2, "{:?}", start.elapsed());
-        // Many reads are under way at once: one after the other they would take minutes.
+        // Many reads are in flight at once: one after the other they would take minutes.
         let start = Instant::now();
         let flood: Vec<u8> = (0..1 << 24).map(|byte: u32| ((byte * 31) >> 3) as u8).collect();
         let saying = async {

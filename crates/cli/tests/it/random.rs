@@ -1,22 +1,23 @@
-//! Random cases that can be run again.
+//! Random test cases that can be replayed.
 
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-/// A generator (SplitMix64) that says how to get the same numbers again when its test fails.
+/// A random number generator (SplitMix64). It reports how to replay the same numbers if its test fails.
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The generator for `test`, seeded with [`seed`]. What it prints is shown by a test that fails.
+    /// Returns the generator for `test`, seeded with [`seed`], and prints the command that replays the
+    /// test. The output is shown if the test fails.
     #[allow(clippy::print_stdout, reason = "the one line that a failure needs")]
     pub(crate) fn for_test(test: &str) -> Random {
         println!("{}", replay(test, seed()));
         Random(seed())
     }
 
-    /// The generator that starts at `seed`, for a test that counts its own.
+    /// Returns a generator that starts at `seed`, for a test that counts its own seeds.
     pub(crate) fn seeded(seed: u64) -> Random {
         Random(seed)
     }
@@ -29,25 +30,25 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    /// A sample in -1.0..1.0.
+    /// Returns a sample in -1.0..1.0.
     pub(crate) fn sample(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 }
 
-/// The seed of this run: `VOXLINE_SEED`, or else always the same.
+/// Returns the seed of this run: `VOXLINE_SEED`, or else 1.
 #[allow(clippy::disallowed_methods, reason = "the one knob of the tests")]
 pub(crate) fn seed() -> u64 {
     std::env::var("VOXLINE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
 
-/// The first seed of a test that plays other cases in each run: `VOXLINE_SEED`, or else one that the time
-/// decides. Runs that begin a second apart have ten thousand seeds between them.
+/// Returns the first seed of a test that plays different cases in each run: `VOXLINE_SEED`, or else a
+/// seed from the current time. Runs that begin a second apart have ten thousand seeds between them.
 #[allow(
     clippy::disallowed_methods,
     reason = "runs move on with the time; what they print says where they are"
@@ -60,12 +61,12 @@ pub(crate) fn moving_seed() -> u64 {
     })
 }
 
-/// The command that runs `test` with this seed.
+/// Returns the command that runs `test` with this seed.
 pub(crate) fn replay(test: &str, seed: u64) -> String {
     format!("replay: VOXLINE_SEED={seed} cargo test -p voxline-cli --test it -- --exact {test}")
 }
 
-/// Plays all of these seeds, on two threads, and returns what each thread came to.
+/// Plays all of these seeds on two threads, and returns the tally of each thread.
 pub(crate) fn play_all<T: Default + Send>(seeds: Range<u64>, play: impl Fn(u64, &mut T) + Sync) -> Vec<T> {
     let next = AtomicU64::new(seeds.start);
     let work = || {

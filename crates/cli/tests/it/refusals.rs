@@ -1,4 +1,5 @@
-//! What the gateway doesn't do: how it says so, and how it stops.
+//! Requests that the gateway refuses: the form of the refusals, and how work for a client that has gone is
+//! stopped.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -51,7 +52,7 @@ async fn every_refusal_has_the_shape_of_the_api() {
         let (told, code) = refusal(answer).await;
         assert_eq!((told.as_u16(), code), (405, 405), "{method} {path}");
     }
-    // Who may not ask learns nothing of the query.
+    // A client without a valid token learns nothing about the query.
     for (method, path) in [
         (Method::GET, "/tts?text=a&text=b"),
         (Method::POST, "/tts?tempo=1&tempo=1"),
@@ -63,7 +64,8 @@ async fn every_refusal_has_the_shape_of_the_api() {
     server.stop().await;
 }
 
-/// Takes its time with each piece of audio, counts them, and says how many it was handed when it ends.
+/// A recogniser that is slow with each piece of audio. It counts the samples, and reports their number when
+/// it ends.
 struct Slow {
     started: Sender<()>,
     ended: Sender<usize>,
@@ -139,7 +141,7 @@ async fn a_recording_is_not_heard_to_its_end_when_its_client_is_gone() {
     assert!(heard > 0 && heard < FRAMES as usize / 2, "{heard}");
     let [usage] = &server.gateway.authority().usage(None).unwrap()[..] else { panic!("one client asked") };
     assert_eq!(usage.total.audio_ms, heard as u64 / 16);
-    // The place is free a moment after the recogniser's stream has ended.
+    // The slot is free a moment after the recogniser's stream has ended.
     let free = async {
         let ask = || http.post(url(&server, "/asr")).bearer_auth(&token).body("no audio").send();
         while ask().await.unwrap().status().as_u16() == 429 {}
@@ -168,21 +170,21 @@ async fn readiness_is_told_without_a_token_and_with_its_reason() {
     server.stop().await;
 }
 
-/// The programs' messages are the service's own, and their exit codes tell authentication (4) from limits
-/// (6).
+/// The error messages of the program contain the service's own reason. Its exit codes tell authentication
+/// (4) from limits (6).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_told_the_reason_of_the_service() {
     const USED_UP: Budget = Budget { per_day: None, total: Some(0) };
     const USED_UP_TODAY: Budget = Budget { per_day: Some(0), total: None };
-    // Less than there is to transcribe.
+    // Less than the length of the recording.
     const A_SECOND: Budget = Budget { per_day: None, total: Some(1) };
-    // 2023-11-14, 22:13:20 by UTC: midnight is far.
+    // 2023-11-14, 22:13:20 UTC: midnight is far.
     let clock = ManualClock::new(Duration::from_secs(1_700_000_000));
     let setup = Setup { clock: Arc::new(clock), voices: Tone::voices(), ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
     let scopes = |scope: Scope| [scope].into_iter().collect();
     let networks = vec!["10.0.0.0/8".parse().unwrap()];
-    // What a token is good for, and what `transcribe` and `speak` come to with it.
+    // The terms of a token, and the outcomes of `transcribe` and of `speak` with it.
     let cases = [
         (
             Terms { networks, ..Terms::default() },
@@ -240,7 +242,7 @@ async fn a_user_is_told_the_reason_of_the_service() {
                     assert_eq!(done.status.code(), Some(0), "{command:?}: {done:?}");
                 } else {
                     assert_fails(&done, code, &[reason]);
-                    // What comes in the middle of a stream is told by the peer, whichever it is.
+                    // A close in the middle of a stream is reported without the endpoint's name.
                     let names_service = text(&done.stderr).contains(&endpoint);
                     assert!(names_service || reason.starts_with("closed"), "{done:?}");
                 }

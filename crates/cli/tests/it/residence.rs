@@ -1,5 +1,5 @@
-//! The memory of a client whose service is slow, or takes nothing for a while: an hour of audio, and no more of it in
-//! memory than the replay buffer may hold.
+//! Memory of a client whose service is slow or accepts nothing for a while. Of an hour of audio, no more is
+//! in memory than the replay buffer may hold.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -13,11 +13,12 @@ use voxline_testing::{Fault, FaultProxy, NullRecognizer};
 use crate::cli::{Place, path, text};
 use crate::support::server::{Server, endpoint};
 
-/// An hour at 16 kHz.
+/// Size of an hour of audio at 16 kHz.
 const HOUR_BYTES: u64 = 3_600 * 16_000 * 2;
 
-/// What the process may hold at most: the program's own pages and heap (some 10 MB), a minute of replay (2 MB), as much
-/// again under way in the line and the socket, and room for another allocator. An hour of audio is 115 MB.
+/// Largest resident memory of the process: the program's own pages and heap (some 10 MB), a minute of
+/// replay (2 MB), as much again in flight in queues and the socket, and room for another allocator. An hour
+/// of audio is 115 MB.
 const BOUND_KIB: u64 = 24 * 1024;
 
 /// A peer that stalls after a tenth of the hour, and one that takes the rest slowly.
@@ -26,7 +27,7 @@ const FAULTS: [Fault; 2] = [
     Fault::Trickle { bytes: 128 * 1024, every: Duration::from_millis(10) },
 ];
 
-/// The most that the process has ever held, in KiB; `None` once it has ended.
+/// Returns the peak resident memory of the process in KiB, or `None` once it has ended.
 fn peak(child: &Child) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -40,7 +41,7 @@ async fn an_hour_of_audio_and_a_peer_that_stalls_need_little_memory() {
     let server = Server::start(Arc::new(NullRecognizer::new(80_000))).await;
     let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap();
     let token = place.file("token", token.token.expose_secret());
-    // Silence, which takes no room on the disk.
+    // Silence as a sparse file, which takes no room on the disk.
     let hour = place.file("hour.raw", "");
     fs::File::options().write(true).open(&hour).unwrap().set_len(HOUR_BYTES).unwrap();
     let proxy = FaultProxy::with_faults(server.address, FAULTS).await.unwrap();
@@ -59,7 +60,7 @@ async fn an_hour_of_audio_and_a_peer_that_stalls_need_little_memory() {
     };
     let said = child.wait_with_output().unwrap().stderr;
     println!("peak memory {most} KiB of {BOUND_KIB}; {}", text(&said));
-    // The null recogniser has nothing to say, which the program calls nothing recognised.
+    // The null recogniser gives no text, which the program reports as nothing recognised.
     assert_eq!(status.code(), Some(1), "{}", text(&said));
     assert_eq!(proxy.connections(), FAULTS.len(), "the stall was not noticed");
     assert!((1..=BOUND_KIB).contains(&most), "{most} KiB");

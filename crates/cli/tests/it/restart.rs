@@ -1,4 +1,5 @@
-//! A server sends its sessions to another one: each starts there at its `final`, while the first still works.
+//! A server sends its sessions to another one. Each session starts there at its `final`, while the first
+//! server still works.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -60,9 +61,9 @@ fn chunk(pcm: &[i16], start: usize, end: usize) -> Feed {
     Feed::Audio(AudioChunk::new(FramePos(start as u64).to(FramePos(end as u64)), payload))
 }
 
-/// The first server says that sessions should go to `named`, where there is one, and never closes by itself.
-/// The second hears all above the first final, and in its context; the first is told that its session is not
-/// wanted any more.
+/// The first server sends the session elsewhere and never closes by itself. The second receives all audio
+/// above the first final result, with that result's context. The first is told that its session is no
+/// longer wanted.
 #[tokio::test]
 async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_old_one() {
     let pcm = noise(16_000);
@@ -71,7 +72,7 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
         reason: GoawayReason::Drain,
         deadline_ms: 60_000,
         restart: true,
-        // Not to be shown the token.
+        // This endpoint must not receive the token.
         endpoints: vec!["https://evil.example".to_owned(), format!("http://{new_address}")],
     };
     let script = ScriptedPeer::new([
@@ -86,7 +87,7 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
     }
     let serving_old = async {
         script.serve(old.accept().await.unwrap().0).await.unwrap();
-        // A server to which all was said may be waited for, so not before.
+        // Sent only now, because the client may wait for a server that has received everything.
         sender.send(Feed::End).await.unwrap();
     };
     let serving_new = async { peer.serve(new.accept().await.unwrap().0).await };
@@ -107,15 +108,14 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
     }
     let text = |start: usize| (start as u64, digest(&pcm[start..start + 4_000]));
     assert_eq!(finals, [(0, "first".to_owned()), text(4_000), text(8_000), text(12_000)]);
-    // All above the final was heard there, and nothing below.
+    // The second server received all audio above the final result, and nothing below.
     let recording = peer.recording();
     assert!(recording.samples()[..4_000].iter().all(Option::is_none));
     assert!(recording.samples()[4_000..].iter().copied().eq(pcm[4_000..].iter().copied().map(Some)));
     assert_eq!(peer.breaches(), <[String; 0]>::default());
 }
 
-/// A core with one final, whose server has said that it should start anew elsewhere, and that has asked for
-/// that.
+/// Returns a core with one final result that was told to restart elsewhere, and has sent `start` there.
 fn starting_anew() -> Core {
     let mut core = Core::new(Settings::new(16_000));
     let goaway = ServerMessage::Goaway {
@@ -167,7 +167,7 @@ fn said(id: ConnectionId, reply: Reply) -> Input {
     Input::Peer(id, message)
 }
 
-/// The texts that the user is told, and the codes that connections are closed with.
+/// Returns the texts that the user receives, and the codes with which connections are closed.
 fn outcome(core: &mut Core) -> (Vec<String>, Vec<(ConnectionId, u16)>) {
     let (mut texts, mut closes) = (Vec::new(), Vec::new());
     while let Some(output) = core.poll_output() {
@@ -180,8 +180,8 @@ fn outcome(core: &mut Core) -> (Vec<String>, Vec<(ConnectionId, u16)>) {
     (texts, closes)
 }
 
-/// What the old server says while the new one has not answered would move the place where that starts: it
-/// waits, and is told if the new one fails.
+/// Final results of the old server that come before the new one answers would move the start on the new
+/// one. They are held back, and delivered only if the new server fails.
 #[test]
 fn what_the_old_server_says_meanwhile_is_told_if_the_new_one_fails_and_only_then() {
     let now = Duration::from_secs(2);
@@ -197,7 +197,7 @@ fn what_the_old_server_says_meanwhile_is_told_if_the_new_one_fails_and_only_then
     let ready = Ready { session: "new".to_owned(), received: FramePos(50), ..ready };
     core.handle(Input::Peer(NEW, ServerMessage::Ready(ready)), now);
     assert_eq!(outcome(&mut core), (vec![], vec![(OLD, 1000)]));
-    // Its own finals count from 0.
+    // The final results of the new session are numbered from 0.
     core.handle(said(NEW, final_(0, 50, 80, "second again")), now);
     assert_eq!(outcome(&mut core).0, ["second again"]);
 }

@@ -1,4 +1,4 @@
-//! Clients that take their time: they cost the others nothing, and none stays for ever.
+//! Slow clients: they do not slow down other clients, and none of them stays for ever.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,30 +18,30 @@ use crate::gateway::{Tone, access_token, url, wav};
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
 
-/// How long the gateway waits for headers and for bodies here; twice as long, and again, on a machine that is
-/// too busy to answer a round of requests meanwhile.
+/// Time that the gateway waits for headers and for bodies in these tests. It is doubled, up to the longest,
+/// on a machine that is too busy to answer a round of requests within it.
 const DEADLINE: Duration = Duration::from_secs(3);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(48);
-/// How much later than that a client may be cut off on a busy machine.
+/// Largest delay after the deadline before a client is cut off, on a busy machine.
 const GRACE: Duration = Duration::from_secs(4);
-/// Between two bytes of a slow client.
+/// Interval between two bytes of a slow client.
 const PACE: Duration = Duration::from_millis(500);
 const CLIENTS: usize = 500;
 const ROUNDS: usize = 5;
-/// Requests of each kind in a round.
+/// Number of requests of each kind in a round.
 const REQUESTS: usize = 150;
 
 #[derive(Clone, Copy, Debug)]
 enum Slow {
-    /// Says nothing.
+    /// Sends nothing.
     Silent,
     /// Sends headers byte by byte.
     Headers,
-    /// Sends headers, and a recording byte by byte.
+    /// Sends headers at once, and a recording byte by byte.
     Body,
 }
 
-/// Goes on until it is cut off: how long that took, and what it was told.
+/// Goes on until the client is cut off. Returns the time that took, and the answer.
 async fn dawdle(mut socket: TcpStream, slow: Slow, token: &str) -> (Slow, Duration, String) {
     let started = now();
     let head = format!("POST /asr HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n");
@@ -63,7 +63,7 @@ async fn dawdle(mut socket: TcpStream, slow: Slow, token: &str) -> (Slow, Durati
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        // A byte that comes too late may have made the end a reset.
+        // A byte that arrives too late may have turned the end into a reset.
         _ = reader.read_to_end(&mut answer) => {}
         () = sending => {}
     }
@@ -75,7 +75,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Half of the descriptors that a process has by default are the gateway's, and here both ends are in one.
+/// Raises the limit of descriptors. The gateway takes half of a process's usual number, and here both ends
+/// are in one process.
 fn allow_descriptors() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = 4 * CLIENTS as u64;
@@ -84,7 +85,7 @@ fn allow_descriptors() {
     }
 }
 
-/// A client in no hurry to break anything.
+/// A client that is not slow.
 struct Normal<'a> {
     server: &'a Server,
     http: Client,
@@ -93,8 +94,8 @@ struct Normal<'a> {
 }
 
 impl Normal<'_> {
-    /// The median time of an answer, of both kinds of request, while `undisturbed` says that it counts.
-    /// `None` where that was too soon over for a median.
+    /// Returns the median time for both kinds of request, of those answered while `undisturbed` returns
+    /// true. Returns `None` if these are too few for a median.
     async fn measure(&self, mut undisturbed: impl FnMut() -> bool) -> Option<Duration> {
         let mut times = Vec::new();
         for _ in 0..REQUESTS {
@@ -127,8 +128,9 @@ async fn connect(address: SocketAddr, token: &str) -> JoinSet<(Slow, Duration, S
     clients
 }
 
-/// Measures rounds of requests beside slow clients, whom the gateway cuts off at this deadline. Returns the
-/// factors by which requests took longer; `None` where the slow clients had gone before enough was answered.
+/// Measures rounds of requests beside slow clients, which the gateway cuts off at `deadline`. Returns the
+/// factors by which requests took longer, or `None` if the slow clients were gone before enough requests
+/// were answered.
 #[expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
 async fn rounds(deadline: Duration) -> Option<Vec<f64>> {
     let options = Options { header_timeout: deadline, body_timeout: deadline, ..Options::default() };
@@ -144,7 +146,7 @@ async fn rounds(deadline: Duration) -> Option<Vec<f64>> {
         let alone = normal.measure(|| true).await.expect("nothing ends it");
         let mut clients = connect(server.address, &token).await;
         let mut ended = None;
-        // On a busy machine the first is cut off before all requests are answered.
+        // On a busy machine the first client is cut off before all requests are answered.
         let among = normal.measure(|| {
             ended = clients.try_join_next();
             ended.is_none()
@@ -186,7 +188,7 @@ async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
     };
     ratios.sort_unstable_by(f64::total_cmp);
     eprintln!("slower by a factor of {ratios:.2?}");
-    // What else the machine does can only make a round worse.
+    // Other load on the machine can only make a round worse.
     assert!(ratios[0] < 1.1, "{ratios:?}");
 }
 
@@ -208,7 +210,7 @@ async fn one_connection_too_many_waits_until_another_ends() {
     server.stop().await;
 }
 
-/// Asks again and again and reads nothing, until it is cut off.
+/// Sends requests without end and reads no answer, until the connection is cut off.
 async fn ask_without_end(address: SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -277,7 +279,7 @@ async fn an_address_has_so_many_connections_and_no_more() {
     let mut third = TcpStream::connect(server.address).await.unwrap();
     let told = timeout(10 * DEADLINE, third.read(&mut [0])).await.expect("it is left waiting");
     assert!(matches!(told, Ok(0) | Err(_)), "{told:?}");
-    // A place is free once its connection has ended.
+    // A slot is free once its connection has ended.
     drop(first);
     let admitted = async {
         loop {
@@ -292,7 +294,7 @@ async fn an_address_has_so_many_connections_and_no_more() {
     server.stop().await;
 }
 
-/// Asks for the gateway's health, and hears the beginning of the answer.
+/// Requests the gateway's health, and reads the beginning of the answer.
 async fn ask_health(socket: &mut TcpStream) {
     socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n").await.unwrap();
     hear_status(socket).await;
@@ -304,7 +306,7 @@ async fn hear_status(socket: &mut TcpStream) {
     assert_eq!(&status, b"HTTP/1.1 200");
 }
 
-/// Hundredths of a second of the processor that a process has used.
+/// Returns the processor time that a process has used, in hundredths of a second.
 fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, numbers) = stat.rsplit_once(") ").unwrap();

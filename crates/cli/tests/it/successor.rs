@@ -1,5 +1,5 @@
-//! Two real gateways and the real program: a gateway that is told to stop sends its sessions to another one,
-//! on a host that the client's user has named.
+//! Two real gateways and the real program: a gateway that is told to stop sends its sessions to another
+//! one, on a host that the client's user has named.
 
 use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,19 +15,19 @@ use crate::cli::{Place, assert_fails, text};
 use crate::support::clips;
 use crate::support::serving::Serving;
 
-/// Nothing that is waited for here takes longer on a busy machine.
+/// Longest wait on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A second and a half: the end of an utterance.
+/// A second and a half, which ends an utterance.
 const PAUSE: usize = 24_000;
 
-/// Runs a gateway on the state in a directory, with a recogniser that is quick to load.
+/// Runs a gateway on the state in a directory, with a recogniser that loads quickly.
 fn serve(place: &Place, state: &str, more: &[&str]) -> Serving {
     let usual = ["serve", "--listen", "127.0.0.1:0", "--state", state, "--model", "whisper-tiny.en"];
     let sizes = ["--threads", "1", "--max-sessions", "4", "--log", "warn,voxline_gateway=info"];
     Serving::start(place.command(&[&usual[..], &sizes, more].concat()))
 }
 
-/// The lines of a stream, as they come.
+/// Returns the lines of a stream as they arrive.
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (said, lines) = channel();
     thread::spawn(move || {
@@ -38,7 +38,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     lines
 }
 
-/// `voxline transcribe -`, which is fed by hand.
+/// A process of `voxline transcribe -`, whose input the test writes.
 struct Transcribing {
     child: Child,
     input: ChildStdin,
@@ -55,8 +55,8 @@ impl Transcribing {
         Transcribing { child, input, text, log }
     }
 
-    /// Sends a recording and a pause that ends its utterance. The decoder reads ahead in blocks, which takes
-    /// some more.
+    /// Sends a recording and a pause that ends its utterance. The pause is three times as long, because the
+    /// decoder reads ahead in blocks.
     fn say(&mut self, recording: &[i16]) {
         let samples = recording.iter().chain(&[0; 3 * PAUSE]);
         let bytes: Vec<u8> = samples.flat_map(|sample| sample.to_le_bytes()).collect();
@@ -68,7 +68,7 @@ impl Transcribing {
         self.text.recv_timeout(PATIENCE).expect("a text becomes final")
     }
 
-    /// Waits for a line on standard error that has `words` in it.
+    /// Waits for a line on standard error that contains `words`.
     fn logged(&self, words: &str) -> String {
         loop {
             let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never logged: {words}"));
@@ -78,7 +78,7 @@ impl Transcribing {
         }
     }
 
-    /// Ends the audio: the rest of the text, and the ledger.
+    /// Ends the audio. Returns the rest of the text, and the ledger.
     fn end(self) -> (Vec<String>, Value) {
         let Transcribing { mut child, input, text, log } = self;
         drop(input);
@@ -89,8 +89,8 @@ impl Transcribing {
     }
 }
 
-/// A session that may not follow stays, and ends on the gateway that stops; the other one moves. Both have
-/// the text of a session that nobody disturbs.
+/// A session that may not follow stays, and ends on the gateway that stops; the other session moves. Both
+/// have the text of an undisturbed session.
 #[test]
 fn a_session_goes_on_at_the_successor_where_its_user_allows_the_host() {
     let place = Place::new();
@@ -168,7 +168,7 @@ fn who_takes_over_and_who_may_be_followed_is_checked_and_shown() {
         show(&flags, &variables),
         [r#"follow_host = ["e", "f"]  # flag"#, r#"successor = ["https://e"]  # flag"#]
     );
-    // What the file allows its own endpoint is not for another.
+    // Hosts that the file allows for its own endpoint are not allowed for another endpoint.
     assert_eq!(show(&["--endpoint", "https://other.example"], &[]), [successor]);
 
     for (contents, parts) in [

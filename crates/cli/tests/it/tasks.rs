@@ -1,5 +1,5 @@
-//! The numbered-chunk stream, asked in the documented words by an independent client. The recogniser writes digests, so
-//! that a text proves which samples were heard.
+//! The stream of numbered chunks, called by an independent client with the documented requests. The
+//! recogniser writes digests, so that a text proves which samples were received.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -25,9 +25,9 @@ use crate::support::server::{Server, Setup};
 
 /// Half a second.
 const SEGMENT: usize = 8_000;
-/// What the public clients send at once.
+/// Number of frames that the public clients send in a chunk.
 const CHUNK: usize = 1_000;
-/// Longer than anything here takes.
+/// Longest wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const OUT_OF_ORDER: (StatusCode, u64) = (StatusCode::BAD_REQUEST, 4101);
@@ -35,12 +35,12 @@ const OVER: (StatusCode, u64) = (StatusCode::BAD_REQUEST, 4102);
 const NO_TASK: (StatusCode, u64) = (StatusCode::NOT_FOUND, 4104);
 const NO_TOKEN: (StatusCode, u64) = (StatusCode::UNAUTHORIZED, 4048);
 
-/// A gateway that doesn't wait for what a test leaves behind.
+/// Returns the options of a gateway that stops without waiting for unfinished work.
 fn options() -> Options {
     Options { drain: Duration::ZERO, ..Options::default() }
 }
 
-/// A gateway and somebody who asks it.
+/// A gateway and a client of it.
 struct Bench {
     server: Server,
     recognizer: Arc<DigestRecognizer>,
@@ -81,7 +81,7 @@ impl Bench {
         self.task_of(&minted(&self.server)).await
     }
 
-    /// How many sessions and tasks the gateway has.
+    /// Returns the number of sessions and tasks of the gateway.
     async fn live(&self) -> u64 {
         let health = self.http.get(url(&self.server, "/healthz")).send().await.unwrap();
         health.json::<Value>().await.unwrap()["sessions"].as_u64().unwrap()
@@ -95,19 +95,19 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// A request with these parameters, under this token.
+    /// Sends a chunk with these parameters and this token.
     async fn add_as(&self, token: &str, parameters: &str, file: Vec<u8>) -> Response {
         let address = url(&self.bench.server, &format!("/asr_stream/add_chunk?{parameters}"));
         let request = self.bench.http.post(address).bearer_auth(token);
         request.header("content-type", "audio/wave").body(file).send().await.unwrap()
     }
 
-    /// A chunk; `position` is its number and what else is said of it.
+    /// Sends a chunk. `position` is its number, with further parameters if any.
     async fn add(&self, position: &str, file: Vec<u8>) -> Response {
         self.add_as(&self.token, &format!("task_id={}&chunk_num={position}", self.id), file).await
     }
 
-    /// The text so far, from an answer of the documented shape.
+    /// Sends a chunk. Returns the text so far, from an answer that must have the documented shape.
     async fn added(&self, position: &str, file: Vec<u8>) -> String {
         let answer = self.add(position, file).await;
         if answer.status() != StatusCode::OK {
@@ -130,7 +130,7 @@ impl Task<'_> {
         self.bench.http.get(address).bearer_auth(token).send().await.unwrap()
     }
 
-    /// Text and status, from an answer of the documented shape.
+    /// Returns text and status, from an answer that must have the documented shape.
     async fn result(&self) -> (String, String) {
         let answer = self.ask_result(&self.token, &self.id).await;
         assert_eq!(answer.status(), StatusCode::OK);
@@ -142,7 +142,7 @@ impl Task<'_> {
         (said, status)
     }
 
-    /// Asks until the task has `text` and `status`.
+    /// Requests the result until the task has `text` and `status`.
     async fn comes_to(&self, text: &str, status: &str) {
         let expected = (text.to_owned(), status.to_owned());
         let asking = async { while self.result().await != expected {} };
@@ -160,7 +160,7 @@ fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A WAV file of its own.
+/// Returns a complete WAV file of these samples.
 fn file(rate: u32, pcm: &[i16]) -> Vec<u8> {
     let spec = hound::WavSpec {
         channels: 1,
@@ -175,7 +175,7 @@ fn file(rate: u32, pcm: &[i16]) -> Vec<u8> {
     file.into_inner()
 }
 
-/// What the recogniser says of the whole.
+/// Returns the text that the recogniser gives for all of `pcm`.
 fn text(pcm: &[i16]) -> String {
     pcm.chunks(SEGMENT).map(digest).collect::<Vec<_>>().join(" ")
 }
@@ -188,7 +188,8 @@ async fn a_public_client_hears_what_the_whole_recording_says() {
     let whole = bench.http.post(url(&bench.server, "/asr")).bearer_auth(token.expose_secret());
     let whole: Value = whole.body(file(16_000, &pcm)).send().await.unwrap().json().await.unwrap();
 
-    // One that counts from 0 and says which chunk is the last, and one that counts from 1 and says what isn't, too.
+    // One client counts from 0 and marks only the last chunk; the other counts from 1 and also marks the
+    // chunks that are not the last.
     for (first, other) in [(0, ""), (1, "&last=0")] {
         let task = bench.task_of(&token).await;
         let groups: Vec<&str> = task.id.split('-').collect();
@@ -201,7 +202,7 @@ async fn a_public_client_hears_what_the_whole_recording_says() {
         for (index, chunk) in others.iter().enumerate() {
             task.added(&format!("{}{other}", first + index), file(16_000, chunk)).await;
         }
-        // Two finals and the guess at the rest.
+        // Two final results, and the partial result for the rest.
         task.comes_to(&text(&pcm[..20_000]), "in_progress").await;
         let said = task.added(&format!("{}&last=1", first + others.len()), file(16_000, last)).await;
         assert_eq!(said, text(&pcm));
@@ -222,7 +223,7 @@ async fn a_client_that_never_says_last_is_done_after_the_gap() {
     task.added("1", file(16_000, &pcm)).await;
     task.comes_to(&text(&pcm), "done").await;
     assert_eq!(task.refused("2", file(16_000, &pcm)).await, OVER);
-    // Its answer may have been lost.
+    // The last chunk may be repeated, because its answer may have been lost.
     task.added("1", file(16_000, &pcm)).await;
     assert_eq!(bench.recognizer.recordings(), [pcm]);
     bench.server.stop().await;
@@ -242,14 +243,14 @@ async fn a_chunk_that_is_repeated_is_heard_once() {
     let bench = Bench::new(options()).await;
     let (task, pcm) = (bench.task().await, audio(4_000));
     let chunk = |index: usize| file(16_000, &pcm[index * CHUNK..][..CHUNK]);
-    // All at once: they wait for one another.
+    // All are sent at once, and wait for one another.
     let answers = join_all((0..8).map(|_| task.added("0", chunk(0)))).await;
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     task.added("1", chunk(1)).await;
     for (position, index) in [("0", 0), ("1", 2), ("3", 2), ("1&last=1", 1), ("18446744073709551615", 2)] {
         assert_eq!(task.refused(position, chunk(index)).await, OUT_OF_ORDER, "{position}");
     }
-    // What was refused leaves its number free.
+    // A refused chunk leaves its number free.
     task.added("2", chunk(2)).await;
     let done = task.added("3&last=1", chunk(3)).await;
     assert_eq!(done, text(&pcm));
@@ -284,7 +285,8 @@ async fn a_chunk_has_the_documented_limits() {
     let nameless = task.add_as(&task.token, "chunk_num=0", wav(1, 16_000, 100)).await;
     assert_eq!(refusal(nameless).await, (StatusCode::BAD_REQUEST, 400));
 
-    // Whole seconds fit, at other rates and in other containers: here Ogg Opus of one page of audio, which is its last.
+    // Whole seconds fit, at other rates and in other containers: here an Ogg Opus file with one page of
+    // audio, which is its last.
     let pages: Vec<usize> =
         opus.windows(4).enumerate().filter(|(_, w)| w == b"OggS").map(|(at, _)| at).collect();
     task.added("0", wav(1, 16_000, 16_000)).await;
@@ -304,7 +306,7 @@ async fn a_task_token_opens_its_task_and_nothing_else() {
     let creator = minted(&bench.server);
     let (task, other) = (bench.task_of(&creator).await, bench.task_of(&creator).await);
     let unknown = "05ad987e-ceee-4186-acdb-956148b91692";
-    // Whoever has no task token can't tell a task that is from one that isn't.
+    // A client without a task token can't tell an existing task from an unknown one.
     for token in ["wrong", creator.expose_secret()] {
         for id in [task.id.as_str(), unknown] {
             let answer = task.ask_result(token, id).await;
@@ -315,7 +317,7 @@ async fn a_task_token_opens_its_task_and_nothing_else() {
             assert_eq!(refusal(chunk).await, NO_TOKEN);
         }
     }
-    // Nor can the owner of another task.
+    // Neither can the owner of another task.
     for id in [task.id.as_str(), unknown] {
         assert_eq!(refusal(task.ask_result(&other.token, id).await).await, NO_TASK);
         let parameters = format!("task_id={id}&chunk_num=0");
@@ -364,19 +366,19 @@ async fn tasks_are_charged_and_counted_like_sessions() {
     assert_eq!(refusal(full).await, (StatusCode::TOO_MANY_REQUESTS, 429));
 
     task.added("0", wav(1, 16_000, 8_000)).await;
-    // What doesn't fit costs nothing and isn't heard; less may fit.
+    // A chunk that exceeds the budget costs nothing and is not recognised; a shorter one may fit.
     assert_eq!(task.refused("1", wav(1, 16_000, 16_000)).await, (StatusCode::FORBIDDEN, 403));
     task.added("1&last=1", wav(1, 16_000, 8_000)).await;
     let used = bench.server.gateway.authority().usage(Some("test")).unwrap();
     assert_eq!(used.iter().find(|entry| entry.id == id).unwrap().total.audio_ms, 1_000);
     assert_eq!(refusal(bench.ask_task(&token).await).await, (StatusCode::FORBIDDEN, 403));
 
-    // What is done leaves its place.
+    // A task that is done frees its place.
     second.added("1&last=1", wav(1, 16_000, 100)).await;
     let emptied = async { while bench.live().await > 0 {} };
     timeout(PATIENCE, emptied).await.expect("both leave their places");
     third.added("0&last=1", wav(1, 16_000, 100)).await;
-    // What can't be paid for begins nothing.
+    // A chunk that can't be paid for starts no recognition.
     assert_eq!(one_too_many.refused("0", wav(1, 16_000, 100)).await, (StatusCode::FORBIDDEN, 403));
     timeout(PATIENCE, async { while bench.live().await > 0 {} }).await.expect("nothing is begun");
     bench.server.stop().await;
@@ -397,7 +399,7 @@ async fn a_task_without_a_chunk_holds_no_place() {
         let task = bench.task().await;
         assert_eq!(task.added("0&last=1", file(16_000, &pcm)).await, text(&pcm));
     }
-    // They have not crashed after all.
+    // These tasks were not abandoned after all.
     for task in crashed {
         assert_eq!(task.result().await, (String::new(), "in_progress".to_owned()));
         let chunk =
@@ -457,7 +459,7 @@ async fn a_task_ends_with_its_token() {
     }
     bystander.added("0&last=1", wav(1, 16_000, 100)).await;
 
-    // One that ends by itself takes no result along.
+    // A token that expires does not take the task's result along.
     let short = bench.service(Terms { expires_in: Some(1), ..Terms::default() });
     let (task, pcm) = (bench.task_of(&short.token).await, audio(100));
     task.added("0", file(16_000, &pcm)).await;
@@ -473,7 +475,7 @@ async fn a_stopping_gateway_lets_tasks_finish_and_takes_no_more() {
     let bench = Bench::new(Options { drain: PATIENCE, ..options() }).await;
     let (token, pcm) = (minted(&bench.server), audio(2_000));
     let task = bench.task_of(&token).await;
-    // What was done before holds nothing up.
+    // A task that was done before does not delay the stop.
     bench.task_of(&token).await.added("0&last=1", file(16_000, &pcm)).await;
     task.added("0", file(16_000, &pcm[..CHUNK])).await;
     bench.server.begin_stop();
@@ -486,6 +488,6 @@ async fn a_stopping_gateway_lets_tasks_finish_and_takes_no_more() {
     assert_eq!(refused.headers()["retry-after"], "5");
     assert_eq!(refusal(refused).await, (StatusCode::SERVICE_UNAVAILABLE, 503));
     assert_eq!(task.added("1&last=1", file(16_000, &pcm[CHUNK..])).await, text(&pcm));
-    // It waits for this task no longer than the task takes.
+    // The stop waits for this task no longer than the task takes.
     timeout(PATIENCE / 2, bench.server.stop()).await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! A gateway behind proxies: whose address counts, by headers and by PROXY protocol version 2 (written here
-//! from its specification), and that nobody else can say so.
+//! A gateway behind proxies: the client address that counts, named by headers or by PROXY protocol version
+//! 2 (written here from its specification), and that only trusted proxies may name it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,16 +21,17 @@ use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
 use crate::support::synthetic_whisper::{Shape, write};
 
-/// The proxy's address, and one that is nobody's.
+/// The proxy's address, and one that is not trusted.
 const PROXY: [u8; 4] = [127, 0, 0, 1];
 const STRANGER: [u8; 4] = [127, 0, 0, 2];
-/// A model that is soon loaded, for a program that must have one.
+/// A model that loads quickly, for a program that needs one.
 const SMALLEST: Shape =
     Shape { width: 64, bands: 80, decoder_layers: 1, third: false, hears: ("en", "hello") };
-/// What has not come by then never will.
+/// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A gateway that trusts one proxy, whose clock stands still, so that nothing is forgiven by the way.
+/// Starts a gateway that trusts one proxy. Its clock stands still, so that no failure is forgiven
+/// meanwhile.
 async fn server(options: Options) -> Server {
     let trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
     let clock = Arc::new(ManualClock::new(Duration::from_secs(1_700_000_000)));
@@ -38,7 +39,7 @@ async fn server(options: Options) -> Server {
     Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await
 }
 
-/// Asks for speech: the gateway has no voice, which it says (400) to who is let in.
+/// Asks for speech. The gateway has no voice, and answers 400 if the token is accepted.
 async fn speak(server: &Server, http: &Client, token: &str, fields: &[(&str, &str)]) -> StatusCode {
     let mut request = http.get(format!("http://{}/tts?text=Hello", server.address)).bearer_auth(token);
     for (name, value) in fields {
@@ -56,10 +57,10 @@ async fn a_proxys_clients_are_limited_each_by_its_own_address() {
         assert_eq!(speak(&server, &proxy, "wrong", &fields).await, StatusCode::UNAUTHORIZED, "{value}");
         assert_eq!(speak(&server, &proxy, "wrong", &fields).await, StatusCode::TOO_MANY_REQUESTS, "{value}");
     }
-    // What the client itself wrote before its proxy did makes it nobody else.
+    // An address that the client wrote before its proxy did does not count.
     let forged = [("x-forwarded-for", "192.0.2.99, 192.0.2.1")];
     assert_eq!(speak(&server, &proxy, "wrong", &forged).await, StatusCode::TOO_MANY_REQUESTS);
-    // Who is no proxy is believed nothing, and harms nobody but itself.
+    // Headers of a peer that is not a proxy do not count, and its failures are its own.
     let claimed = [("x-forwarded-for", "192.0.2.3"), ("forwarded", "nonsense")];
     assert_eq!(speak(&server, &stranger, "wrong", &claimed).await, StatusCode::UNAUTHORIZED);
     assert_eq!(speak(&server, &stranger, "wrong", &[]).await, StatusCode::TOO_MANY_REQUESTS);
@@ -104,8 +105,8 @@ async fn what_a_proxy_garbles_is_refused() {
     server.stop().await;
 }
 
-/// A PROXY header (proxy-protocol.txt, section 2.2): the byte of version and command, that of family and
-/// protocol, and what follows the length.
+/// Returns a PROXY header (proxy-protocol.txt, section 2.2) from the byte of version and command, the byte
+/// of family and protocol, and the bytes after the length.
 fn header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let mut header = b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A".to_vec();
     header.extend([command, family]);
@@ -114,7 +115,8 @@ fn header(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     header
 }
 
-/// That of a client over IPv4: source and destination, their ports, and a TLV (PP2_TYPE_NOOP, four bytes).
+/// Returns the header for a client over IPv4: source and destination, their ports, and a TLV
+/// (PP2_TYPE_NOOP, four bytes).
 pub(crate) fn of_v4(source: [u8; 4]) -> Vec<u8> {
     let mut rest = source.to_vec();
     rest.extend([203, 0, 113, 1]);
@@ -124,7 +126,7 @@ pub(crate) fn of_v4(source: [u8; 4]) -> Vec<u8> {
     header(0x21, 0x11, &rest)
 }
 
-/// That of a client over IPv6.
+/// Returns the header for a client over IPv6.
 fn of_v6(last: u8) -> Vec<u8> {
     let mut rest = [0x20, 0x01, 0x0D, 0xB8, 0, last, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1].to_vec();
     rest.extend([0; 16]);
@@ -138,16 +140,17 @@ async fn connect(from: [u8; 4], server: &Server) -> TcpStream {
     socket.connect(server.address).await.unwrap()
 }
 
-/// The status of an answer on a new connection that begins so; none where it is closed without one.
+/// Sends a request on a new connection that begins with `beginning`. Returns the status of the answer, or
+/// `None` if the connection is closed without one.
 async fn ask(from: [u8; 4], server: &Server, beginning: &[u8], fields: &str) -> Option<u16> {
     let mut socket = connect(from, server).await;
     let request = format!(
         "GET /tts?text=Hello HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer wrong\r\n{fields}\r\n"
     );
-    // In two pieces: a header may come byte by byte.
+    // In two pieces, because a header may come byte by byte.
     let (first, second) = beginning.split_at(beginning.len() / 2);
     socket.write_all(first).await.unwrap();
-    // What is closed already can't be written to.
+    // A connection that is closed already can't be written to.
     let _ = socket.write_all(&[second, request.as_bytes()].concat()).await;
     status(&mut socket).await
 }
@@ -164,7 +167,7 @@ async fn the_proxy_protocol_names_the_client_of_a_connection() {
     for named in [of_v4([192, 0, 2, 1]), of_v6(1)] {
         assert_eq!(ask(PROXY, &server, &named, "").await, Some(401));
         assert_eq!(ask(PROXY, &server, &named, "").await, Some(429));
-        // A client that is no proxy is believed nothing more.
+        // Headers of a client that is not a proxy do not count.
         assert_eq!(ask(PROXY, &server, &named, "X-Forwarded-For: 192.0.2.50\r\n").await, Some(429));
     }
     assert_eq!(ask(PROXY, &server, &of_v4([192, 0, 2, 2]), "").await, Some(401));
@@ -173,7 +176,7 @@ async fn the_proxy_protocol_names_the_client_of_a_connection() {
     let chained = of_v4([127, 0, 0, 1]);
     assert_eq!(ask(PROXY, &server, &chained, "X-Forwarded-For: 192.0.2.1\r\n").await, Some(429));
     assert_eq!(ask(PROXY, &server, &chained, "X-Forwarded-For: 192.0.2.3\r\n").await, Some(401));
-    // For itself, for nobody it can tell, and for a Unix socket it is the proxy's own address.
+    // For LOCAL, for an unspecified family and for a Unix socket the proxy's own address counts.
     assert_eq!(ask(PROXY, &server, &header(0x20, 0x00, b""), "").await, Some(401));
     for own in [header(0x20, 0x11, &[0; 12]), header(0x21, 0x00, &[7; 300]), header(0x21, 0x31, &[0; 216])] {
         assert_eq!(ask(PROXY, &server, &own, "").await, Some(429));
@@ -205,14 +208,15 @@ async fn a_bad_proxy_header_closes_the_connection() {
         let answer = ask(PROXY, &server, &bad, "").await;
         assert!(matches!(answer, None | Some(400)), "{bad:x?}: {answer:?}");
     }
-    // From anybody else it is nothing that begins a connection.
+    // From any other peer the header is not a valid start of a connection.
     assert!(matches!(ask(STRANGER, &server, &good, "").await, None | Some(400)));
-    // And none is needed.
+    // The header is optional.
     assert_eq!(ask(PROXY, &server, b"", "").await, Some(401));
     server.stop().await;
 }
 
-/// Asks for the gateway's health on a connection that begins so: the connection, where that was answered.
+/// Requests the gateway's health on a connection that begins with `beginning`. Returns the connection if
+/// that is answered.
 async fn held(from: [u8; 4], server: &Server, beginning: &[u8]) -> Option<TcpStream> {
     let mut socket = connect(from, server).await;
     let request = b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n";
@@ -245,7 +249,7 @@ async fn two_addresses_do_not_take_all_connections() {
     let options = Options { max_connections: PLACES, max_connections_per_address: 30, ..Options::default() };
     let server = server(options).await;
     let mut open = Vec::new();
-    // The second comes to as many as it leaves the first.
+    // The second address gets as many connections as it leaves to the first.
     for (address, most) in [(2, 30), (3, 20)] {
         let before = open.len();
         while let Some(socket) = held([127, 0, 0, address], &server, b"").await {
@@ -258,14 +262,14 @@ async fn two_addresses_do_not_take_all_connections() {
     server.stop().await;
 }
 
-/// The audit's lines of the program, as JSON.
+/// Returns the lines of the program's audit log, as JSON.
 fn audited(lines: &[String]) -> Vec<Value> {
     let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
     lines.filter(|line| line["target"] == "voxline::audit").collect()
 }
 
-/// By flag, environment and file the program comes to know its proxy; its audit then has the client's
-/// address, and none where the operator did it.
+/// The program learns of its proxy by flag, environment or file. Its audit log then has the client's
+/// address, and no address for changes by the operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() {
     let place = Place::new();
@@ -276,7 +280,7 @@ async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() 
         (&["--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "127.0.0.1/32"], None, true),
         (&[], Some("10.0.0.0/8,127.0.0.1/32"), true),
         (&["--config", "voxline.toml"], None, true),
-        // Another proxy than ours.
+        // The trusted proxy is not ours.
         (&["--trusted-proxy", "10.0.0.0/8"], Some("127.0.0.1/32"), false),
     ];
     for (number, (flags, variable, is_trusted)) in ways.into_iter().enumerate() {
@@ -288,7 +292,7 @@ async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() 
         };
         let project = operate(&["project", "create", "calls"]);
         let serve = ["serve", "--listen", "127.0.0.1:0", "--state", &state, "--log-format", "json"];
-        // Nothing is recognised or spoken here, so little need be loaded, and nothing measured.
+        // Nothing is recognised or spoken here, so that little is loaded and nothing is measured.
         let engine = ["--models", ".", "--model", "./model", "--max-sessions", "1"];
         let mut serve = place.command(&[&serve[..], &engine, flags].concat());
         serve.envs(variable.map(|networks| ("VOXLINE_GATEWAY_TRUSTED_PROXY", networks)));

@@ -1,4 +1,5 @@
-//! Recordings that are sent and left, or never sent whole: what they cost, and whom.
+//! Recordings that are sent and abandoned, or never sent completely: their cost, and the effect on other
+//! clients.
 
 use std::fs;
 use std::num::NonZero;
@@ -26,14 +27,14 @@ use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
 use crate::support::voice_info::voice_info;
 
-/// What has not happened by then never will.
+/// Longest wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The length of a segment.
+/// Number of samples in a segment.
 const SEGMENT: usize = 8_000;
 const MAX_BYTES: usize = 20 * 1024 * 1024;
 
-/// Begins recordings of one language when it is allowed to: what an upload's thread waits for. All others are
-/// digested.
+/// A recogniser that starts recordings in one language only when the test allows it, so that the upload's
+/// thread waits. All other recordings are digested.
 struct Stuck {
     digests: DigestRecognizer,
     started: Sender<()>,
@@ -50,7 +51,7 @@ impl Recognizer for Stuck {
     fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
         if options.language.as_deref() == Some("stuck") {
             self.most.fetch_max(self.under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            // The test may have failed, and hears nothing more.
+            // If the test has failed, the receiver is gone.
             let _ = self.started.send(());
             let _ = self.allowed.lock().unwrap().recv();
             self.under_way.fetch_sub(1, Ordering::SeqCst);
@@ -59,7 +60,8 @@ impl Recognizer for Stuck {
     }
 }
 
-/// A gateway with that recogniser, what it says, and what allows it to go on.
+/// Starts a gateway with that recogniser. Returns it with the receiver of starts, the sender that allows
+/// one to go on, and the largest number of recordings that waited at once.
 async fn stuck_server(options: Options) -> (Server, Receiver<()>, Sender<()>, Arc<AtomicUsize>) {
     let ((started, starts), (allow, allowed)) = (channel(), channel());
     let most = Arc::new(AtomicUsize::new(0));
@@ -74,7 +76,7 @@ async fn stuck_server(options: Options) -> (Server, Receiver<()>, Sender<()>, Ar
     (server, starts, allow, most)
 }
 
-/// A connection on which a whole recording, or as much of it as there is, was sent.
+/// Sends a recording, or the part of it in `body`. Returns the connection.
 async fn post(
     address: std::net::SocketAddr,
     path: &str,
@@ -87,17 +89,18 @@ async fn post(
     );
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(head.as_bytes()).await.unwrap();
-    // Who is refused meanwhile is cut off.
+    // The gateway cuts off a client that it refuses meanwhile.
     let _ = client.write_all(body).await;
     client
 }
 
-/// The status of a recording of a tenth of a second.
+/// Posts a recording of a tenth of a second. Returns the status of the answer.
 async fn ask(http: &Client, url: String, token: &str) -> u16 {
     answered(http.post(url).bearer_auth(token).body(wav(1, 16_000, 1_600))).await
 }
 
-/// The status of the answer to a request, whose own deadline is later than ours.
+/// Returns the status of the answer to a request. The request's own deadline is later than that of the
+/// test.
 async fn answered(request: RequestBuilder) -> u16 {
     let sent = request.timeout(2 * PATIENCE).send();
     within(PATIENCE, "an answer of the gateway", sent).await.unwrap().status().as_u16()
@@ -128,14 +131,14 @@ async fn work_that_was_left_keeps_its_place_and_holds_up_nobody_else() {
     let _starts = received(starts, REQUESTS).await;
     drop(clients);
 
-    // Meanwhile tokens are minted, and a session goes on.
+    // Meanwhile tokens are granted, and a session goes on.
     let tokens = server.tokens().token().await.unwrap();
     let pcm = audio(4 * SEGMENT as u64);
     let (mut socket, _) = Socket::start(&server, &tokens).await;
     socket.audio(&pcm, 0, pcm.len() as u64);
     for _ in 0..20 {
-        // Long after their clients have gone they have the places, whose work still runs: nobody else may
-        // wait for the threads that it holds.
+        // Long after the clients have gone, their work still runs and holds the slots. Other requests must
+        // not wait for the threads that it holds.
         let refused = ask(&http, url(&server, "/asr"), &token);
         assert_eq!(within(PATIENCE / 2, "a refusal while all places are held", refused).await, 429);
         assert_eq!(ask_token(&server, &http, &by_credentials(&server)).await.status().as_u16(), 200);
@@ -176,7 +179,7 @@ async fn uploads_are_decoded_on_half_the_threads() {
     server.stop().await;
 }
 
-/// CPU time of a process, in hundredths of a second (proc(5)).
+/// Returns the CPU time of a process, in hundredths of a second (proc(5)).
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -187,11 +190,11 @@ fn cpu_ticks(pid: u32) -> u64 {
 #[allow(clippy::print_stdout, reason = "the figures")]
 async fn hostile_uploads_that_are_left_end_with_their_clients() {
     const CLIENTS: usize = 4;
-    /// Hundredths of a second: a third of what one costs in all, and several times what it takes to receive
-    /// it.
+    /// CPU time in hundredths of a second: a third of the whole cost of one upload, and several times the
+    /// cost of receiving it.
     const DECODING: u64 = 20;
     let file = nested_pages(1_500_000);
-    // What one of them costs until the gateway's limit stops it.
+    // Cost of one upload until the gateway's limit stops it.
     let whole = cost(file.clone(), Some(OF_A_GATEWAY)).cpu;
     let gateway = GatewayProcess::start();
     let http = http_client().unwrap();
@@ -202,7 +205,7 @@ async fn hostile_uploads_that_are_left_end_with_their_clients() {
     assert_eq!(ask(&http, asr.clone(), token).await, 200);
 
     let before = cpu_ticks(gateway.pid());
-    // One after another: the work that one has left would be taken for the beginning of the next.
+    // One after another, because the remaining work of one would be taken for the beginning of the next.
     for _ in 0..CLIENTS {
         let before = cpu_ticks(gateway.pid());
         let client = post(gateway.address, "/asr", token, file.len(), &file).await;
@@ -214,7 +217,7 @@ async fn hostile_uploads_that_are_left_end_with_their_clients() {
         };
         timeout(PATIENCE, decoding).await.expect("decoding of an upload begins");
         drop(client);
-        // The rest of the work, whoever does it, shows beside a recording that costs nothing.
+        // The remaining work, on whatever thread, shows beside a recording that costs nothing.
         let settled = async {
             let mut quiet = 0;
             while quiet < 3 {
@@ -233,7 +236,7 @@ async fn hostile_uploads_that_are_left_end_with_their_clients() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_uploads_of_a_demo_take_nothing_from_who_has_a_token() {
-    // One place for all who have a token, and one for those of the demo, each with room for one file.
+    // One slot for all clients with a token, and one for clients of the demo, each with room for one file.
     let options = Options { demo: true, max_requests: 1, ..Options::default() };
     let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
     let server = Server::with(recognizer, Setup { options, ..Setup::default() }).await;
@@ -252,7 +255,7 @@ async fn stalled_uploads_of_a_demo_take_nothing_from_who_has_a_token() {
                 continue;
             }
             rounds = 0;
-            // An upload that still arrives is refused where the question before took the room for its rest.
+            // An upload that still arrives is refused if the request before took the room for its rest.
             if stalled.try_read(&mut [0]).is_ok() {
                 stalled = stall().await;
             }
@@ -265,7 +268,7 @@ async fn stalled_uploads_of_a_demo_take_nothing_from_who_has_a_token() {
     server.stop().await;
 }
 
-/// Speaks at once, but for one text, which it never ends.
+/// A voice that speaks at once, except for one text, which it never ends.
 struct Endless {
     info: VoiceInfo,
     started: Sender<()>,

@@ -76,7 +76,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// The answer of these bytes, whose body is whole.
+    /// Parses an answer from its head and its complete body.
     fn parse(head: &str, body: Vec<u8>) -> Answer {
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();

@@ -1,5 +1,5 @@
-//! A browser's opening handshake: the token comes as a subprotocol and is passed on to no one. The tests
-//! read the raw bytes of the answer, so that they see everything that it contains.
+//! A browser's opening handshake: the token comes as a subprotocol and is not echoed. The tests read the
+//! raw bytes of the answer, so that they see everything that it contains.
 
 use std::sync::Arc;
 use std::time::Duration;

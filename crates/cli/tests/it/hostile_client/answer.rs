@@ -22,9 +22,9 @@ pub(super) enum End {
     /// Reset at any point: a socket that is closed with unread bytes is reset, and the reset overtakes data
     /// sent before.
     Reset,
-    /// Inside an answer.
+    /// Closed inside an answer.
     Cut,
-    /// What came was no answer.
+    /// The bytes are not an answer.
     Malformed(String),
 }
 

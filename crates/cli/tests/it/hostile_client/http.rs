@@ -23,7 +23,7 @@ pub(super) struct Request {
     headers: Vec<(Vec<u8>, Vec<u8>)>,
     body: Option<Vec<u8>>,
     version: &'static str,
-    /// Whether the body is sent in chunks.
+    /// True if the body is sent in chunks.
     chunked: bool,
 }
 

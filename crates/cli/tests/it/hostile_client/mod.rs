@@ -1,8 +1,8 @@
-//! Clients that send nonsense: requests and frames that are nearly right. The gateway answers or closes, in bounded time
-//! and memory, and serves the others meanwhile.
+//! Hostile clients, whose requests and frames are nearly right. The gateway must answer or close, in
+//! bounded time and memory, and serve other clients meanwhile.
 //!
-//! Each surface is attacked in a process of its own, in which every panic, every byte of the heap, every task and every
-//! descriptor is the gateway's or its hostile clients'.
+//! Each surface is attacked in a process of its own, in which every panic, every byte of the heap, every
+//! task and every descriptor belongs to the gateway or to its hostile clients.
 
 mod answer;
 mod frames;
@@ -40,26 +40,28 @@ use crate::stream::{audio, digest};
 use crate::support::allocations::{self, Meter};
 use crate::support::server::{Server, Setup};
 
-/// What is not answered, and what has not ended, by then never will be.
+/// Longest wait for an answer, and for the end of a connection.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Hostile clients at once, each with one connection.
+/// Number of concurrent hostile clients, each with one connection.
 const CLIENTS: u64 = 6;
-/// Inputs in an ordinary run, and those after which the gateway is asked to be its old self.
+/// Number of inputs in an ordinary run, and number of inputs between two checks that the gateway works as
+/// before.
 const MUTATIONS: u64 = 20_000;
 const BATCH: u64 = 5_000;
-/// The most that clients and gateway may hold at once on the heap. What one damaged recording may need is 64 MiB by
-/// the bounds of `front_end::hostile`, two are decoded at once on two threads, and 20 MB may be announced and read.
+/// Largest size of the heap of clients and gateway together. One damaged recording may need 64 MiB by the
+/// bounds of `front_end::hostile`, two are decoded at once on two threads, and 20 MB may be announced and
+/// read.
 const PEAK_MAX: usize = 192 << 20;
-/// What may be left when all clients have gone, more than after the first batch: tables that grew, and results of tasks
-/// that are known for a while.
+/// Largest growth of the idle heap after the first batch, once all clients have gone: tables that grew, and
+/// results of tasks that are kept for a while.
 const LEFT_MAX: i64 = 4 << 20;
-/// Names a surface to the process that is to be attacked.
+/// Environment variable that tells a process that it runs the attack.
 const ALONE: &str = "VOXLINE_HOSTILE_ALONE";
-/// Half a second, the length of a segment.
+/// Length of a segment: half a second.
 const SEGMENT: usize = 8_000;
 
 static METER: Meter = Meter::new();
-/// Panics that no decoder's guard catches.
+/// Number of panics that no decoder's guard catches.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy)]
@@ -77,7 +79,7 @@ impl Surface {
     }
 }
 
-/// `VOXLINE_MUTATIONS` is how many requests are answered. A million:
+/// `VOXLINE_MUTATIONS` is the number of requests that are answered. A million:
 ///
 /// ```text
 /// VOXLINE_MUTATIONS=1000000 cargo test -p voxline-cli --test it -- --nocapture hostile_client
@@ -87,7 +89,7 @@ fn mutated_requests_are_answered() {
     alone(Surface::Http);
 }
 
-/// The same for frames on WebSockets.
+/// The same test for frames on WebSockets.
 #[test]
 fn mutated_frames_are_answered_or_close_the_socket() {
     alone(Surface::Socket);
@@ -123,7 +125,7 @@ fn attacked(surface: Surface) {
     assert!(METER.peak() <= PEAK_MAX, "{} bytes at once", METER.peak());
 }
 
-/// Decoders' panics are errors to the gateway; all others are counted and printed.
+/// Counts and prints panics. Panics of decoders are left out: they are errors to the gateway.
 fn count_panics() {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -168,7 +170,7 @@ async fn attack(surface: Surface) -> Report {
     report
 }
 
-/// One client after another, until there were so many inputs.
+/// Runs one client after another, until the number of inputs is reached.
 #[expect(clippy::disallowed_methods, reason = "how long a connection takes is real time")]
 async fn client(world: Arc<World>, surface: Surface, seeds: Arc<AtomicU64>, wanted: u64) -> Tally {
     let mut tally = Tally::default();
@@ -188,14 +190,14 @@ async fn client(world: Arc<World>, surface: Surface, seeds: Arc<AtomicU64>, want
     tally
 }
 
-/// What came of many inputs.
+/// Results of many inputs.
 #[derive(Default)]
 struct Tally {
     inputs: u64,
     connections: u64,
-    /// With its seed.
+    /// Duration of the slowest connection, with its seed.
     slowest: (Duration, u64),
-    /// How often what was said.
+    /// Number of times that each outcome occurred.
     outcomes: BTreeMap<String, u64>,
 }
 
@@ -219,7 +221,7 @@ impl Tally {
 struct Report {
     tally: Tally,
     took: Duration,
-    /// Bytes on the heap, more than after the first batch.
+    /// Growth of the heap after the first batch, in bytes.
     left: i64,
 }
 
@@ -234,31 +236,31 @@ impl fmt::Display for Report {
     }
 }
 
-/// The most that this process has ever held, in KiB.
+/// Returns the peak resident memory of this process, in KiB.
 fn peak_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
 }
 
-/// What a gateway without clients takes up.
+/// Resources of a gateway without clients.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
     bytes: i64,
     descriptors: usize,
 }
 
-/// A gateway, and what its hostile clients know.
+/// A gateway, and the knowledge of its hostile clients.
 struct World {
     server: Server,
     recognizer: Arc<DigestRecognizer>,
-    /// Of two projects.
+    /// One token of each of two projects.
     tokens: [String; 2],
-    /// Of a client whose tokens may be spent.
+    /// Credentials of a client whose tokens may be spent.
     spare: Credentials,
     recordings: Vec<Vec<u8>>,
     /// Sessions that were opened lately.
     sessions: Mutex<VecDeque<Known>>,
-    /// Name and token of the newest task.
+    /// ID and token of the newest task.
     task: Mutex<(String, String)>,
 }
 
@@ -266,14 +268,14 @@ impl World {
     async fn start() -> World {
         let recognizer = Arc::new(DigestRecognizer::new(SEGMENT));
         let options = Options {
-            // The limits are tested elsewhere; here they would hide what is behind them.
+            // The limits are tested elsewhere. Here they would hide the code behind them.
             max_failures: 0,
             max_sessions: 5_000,
             demo: true,
-            // For requests that break off where nobody can tell.
+            // For requests that break off at a point where the gateway can't tell.
             header_timeout: Duration::from_secs(3),
             body_timeout: Duration::from_secs(3),
-            // What is left by its client must go soon: there will be many.
+            // Abandoned sessions and tasks must go soon, because there are many of them.
             resume_window: Duration::from_millis(500),
             task_opening: Duration::from_secs(1),
             task_gap: Duration::from_secs(1),
@@ -293,7 +295,7 @@ impl World {
         let recordings = ["speech-16k-mono-s16.wav", "speech-8k-mono-mulaw.wav", "speech-16k-mono-voip.opus"];
         let mut recordings: Vec<Vec<u8>> =
             recordings.iter().map(|name| fs::read(sample(name)).unwrap()).collect();
-        // A header and some audio are enough to be damaged.
+        // A header and some audio are enough to damage.
         recordings.iter_mut().for_each(|file| file.truncate(3_000));
         World {
             server,
@@ -322,7 +324,7 @@ impl World {
         self.task.lock().unwrap().clone()
     }
 
-    /// A good request and a good session give exactly what they should.
+    /// Checks that a good request and a good session give exactly the expected results.
     async fn check(&self, surface: Surface) {
         let pcm = audio(20_000);
         let expected: Vec<String> = pcm.chunks(SEGMENT).map(digest).collect();
@@ -342,11 +344,11 @@ impl World {
             let field = |name: &str| created["result"][name].as_str().unwrap().to_owned();
             *self.task.lock().unwrap() = (field("task_id"), field("task_token"));
         }
-        // Of the recordings the recogniser keeps, which are the test's.
+        // Drops the recordings that the test's recogniser keeps.
         self.recognizer.forget();
     }
 
-    /// Waits until nothing is left of any client: no session, no connection, no task beyond `tasks`.
+    /// Waits until nothing of any client is left: no session, no connection, and no task beyond `tasks`.
     async fn at_rest(&self, tasks: usize) -> Rest {
         let rest = async {
             loop {

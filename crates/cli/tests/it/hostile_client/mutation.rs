@@ -1,8 +1,8 @@
-//! What is done to bytes and numbers.
+//! Mutations of bytes and numbers.
 
 use crate::random::Random;
 
-/// Numbers that programs get wrong, as they are written.
+/// Numbers that programs get wrong, as text.
 const EXTREMES: [&str; 16] = [
     "0",
     "-0",
@@ -26,7 +26,7 @@ pub(super) fn extreme(dice: &mut Random) -> &'static str {
     EXTREMES[dice.below(EXTREMES.len())]
 }
 
-/// The same as a position in an audio frame.
+/// Returns an extreme position in the audio, or one close to `near`.
 pub(super) fn extreme_position(near: u64, dice: &mut Random) -> u64 {
     match dice.below(6) {
         0 => near.wrapping_add(dice.below(5) as u64).wrapping_sub(2),
@@ -38,7 +38,7 @@ pub(super) fn extreme_position(near: u64, dice: &mut Random) -> u64 {
     }
 }
 
-/// One of the numbers in `text` becomes another.
+/// Replaces one of the numbers in `text`.
 pub(super) fn renumber(text: &mut Vec<u8>, dice: &mut Random) {
     let is_start =
         |at: &usize| text[*at].is_ascii_digit() && (*at == 0 || !text[*at - 1].is_ascii_alphanumeric());
@@ -51,7 +51,7 @@ pub(super) fn renumber(text: &mut Vec<u8>, dice: &mut Random) {
     text.splice(start..end, extreme(dice).bytes()).for_each(drop);
 }
 
-/// Flips, removes, repeats, fills, cuts off or puts in some bytes.
+/// Flips, removes, repeats, fills, cuts off or inserts some bytes.
 pub(super) fn damage(bytes: &mut Vec<u8>, dice: &mut Random) {
     const PIECES: [&[u8]; 8] =
         [b"\0", b"\r\n", b"\xFF\xFE", b"%00", b"\"", b"{\"a\":[", b"\xF0\x9F\x98\x80", b"\\u0000"];

@@ -1,4 +1,4 @@
-//! Conversations on WebSockets that go wrong.
+//! Malformed conversations on WebSockets.
 
 use std::pin::pin;
 
@@ -14,32 +14,33 @@ use super::mutation::{damage, extreme, extreme_position, renumber};
 use super::{PATIENCE, Tally, World};
 use crate::random::Random;
 
-/// More than the gateway takes in a burst from a socket.
+/// Number of frames above the gateway's limit for a burst from a socket.
 const FLOOD: usize = 1_200;
-/// Close codes that are not for everybody, or for nobody (RFC 6455, section 7.4).
+/// Close codes of which some may not be sent by a client, or by any endpoint (RFC 6455, section 7.4).
 const CODES: [u16; 14] = [0, 1, 999, 1000, 1001, 1004, 1005, 1006, 1011, 1015, 1016, 2999, 4400, u16::MAX];
 
 /// A session that some client had.
 #[derive(Clone)]
 pub(super) struct Known {
-    /// Whose it is.
+    /// Index of the project that the session belongs to.
     project: usize,
     session: Value,
     resume_key: Value,
 }
 
-/// What goes on the wire next.
+/// The next bytes to be sent.
 struct Step {
     bytes: Vec<u8>,
     is_mutated: bool,
-    /// Whether what follows may be taken for a part of it.
+    /// True if the bytes that follow may be taken for a part of this step.
     may_swallow: bool,
-    /// Whether the gateway has to close the socket over it.
+    /// True if the gateway must close the socket because of this step.
     is_refused: bool,
 }
 
-/// Opens a socket and says what `seed` makes up, until the gateway closes it or all is said. Inputs are the mutated
-/// frames that the gateway has surely read: an answered ping follows them, or a close.
+/// Opens a socket and sends the frames generated from `seed`, until the gateway closes it or all frames are
+/// sent. The tally counts as inputs the mutated frames that the gateway has certainly read: an answered
+/// ping or a close follows them.
 pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> {
     let mut dice = Random::seeded(seed);
     let mut tally = Tally::default();
@@ -79,7 +80,7 @@ pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> 
     let outcome = talk.play(&steps, &mut dice).await?;
     let heard = talk.pongs.min(steps.len());
     tally.inputs += steps[..heard].iter().filter(|step| step.is_mutated).count() as u64;
-    // The one that was too much.
+    // The frame at which the gateway closed the socket.
     tally.inputs += u64::from(steps[heard..].iter().any(|step| step.is_mutated));
     tally.note(outcome);
     Ok(tally)
@@ -89,21 +90,21 @@ async fn within<T>(doing: impl Future<Output = T>) -> Result<T, String> {
     timeout(PATIENCE, doing).await.map_err(|_| format!("nothing came within {PATIENCE:?}"))
 }
 
-/// The client's end of a socket. Checks what must hold whatever it says.
+/// The client's end of a socket. It checks the invariants of the protocol, whatever the client sends.
 struct Talk {
     reader: Reader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     project: usize,
     received: u64,
     final_: u64,
-    /// The index of the next.
+    /// Index of the next final result, once one has come.
     finals: Option<u64>,
-    /// How many steps were answered.
+    /// Number of steps whose ping was answered.
     pongs: usize,
 }
 
 impl Talk {
-    /// The first frame, and whether it is a mutated one.
+    /// Returns the first frame, and whether it is mutated.
     fn opening(&self, world: &World, dice: &mut Random) -> (Frame, bool) {
         let start = json!({ "type": "start", "sample_rate": 16_000, "partials": dice.below(2) == 0 });
         let known = world.known(dice);
@@ -130,10 +131,10 @@ impl Talk {
         (Frame::new(opcode, text, dice), is_wrong || kind <= 3)
     }
 
-    /// Says the first message: what `ready` says, where that is the answer.
+    /// Sends the first message. Returns the `ready` message, if that is the answer.
     async fn open(&mut self, opening: &Frame) -> Result<Option<Value>, String> {
         self.writer.write_all(&opening.encode()).await.map_err(|error| error.to_string())?;
-        // Whatever was damaged, it is one frame.
+        // The frame is complete, whatever is damaged in it.
         loop {
             match within(self.reader.frame()).await? {
                 Ok((TEXT, payload)) => {
@@ -157,7 +158,8 @@ impl Talk {
         }
     }
 
-    /// Says all of `steps`, each followed by a ping, and hears what comes until the end.
+    /// Sends all `steps`, each followed by a ping, and reads until the connection ends. Returns the
+    /// outcome.
     async fn play(&mut self, steps: &[Step], dice: &mut Random) -> Result<String, String> {
         let mut bytes = Vec::new();
         for (number, step) in steps.iter().enumerate() {
@@ -173,7 +175,7 @@ impl Talk {
         let swallows = steps.iter().any(|step| step.may_swallow);
         let refused = steps.iter().position(|step| step.is_refused);
         let refused = refused.filter(|refused| steps[..*refused].iter().all(|step| !step.may_swallow));
-        // It reads while it writes, or both ends might wait for each other.
+        // The client reads while it writes, because otherwise both ends might wait for each other.
         let mut writing = bytes.as_slice();
         let (mut said_goodbye, mut is_shut) = (false, false);
         let mut closed: Option<String> = None;
@@ -187,13 +189,13 @@ impl Talk {
                     }
                     if writing.is_empty() && said_goodbye && !is_shut {
                         is_shut = true;
-                        // Who was closed already needn't hear it.
+                        // The gateway may have closed the connection already.
                         let _ = self.writer.shutdown().await;
                     }
                     tokio::select! {
                         frame = &mut reading => break frame?,
                         wrote = self.writer.write(writing), if !writing.is_empty() => {
-                            // What can't be written was closed: that will be read.
+                            // A write fails if the gateway has closed; reading will show that.
                             writing = &writing[wrote.unwrap_or(writing.len())..];
                         }
                     }
@@ -223,7 +225,7 @@ impl Talk {
         }
     }
 
-    /// After a close nothing comes but the end.
+    /// Checks that only the end of the connection follows a close.
     async fn end(&mut self) -> Result<String, String> {
         let _ = self.writer.shutdown().await;
         match within(self.reader.frame()).await? {
@@ -232,7 +234,7 @@ impl Talk {
         }
     }
 
-    /// Cursors only grow, and finals are counted.
+    /// Checks a message: cursors never decrease, and final results are numbered in order.
     fn note(&mut self, payload: &[u8]) -> Result<Value, String> {
         let message: Value = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
         let number = |field: &str| message[field].as_u64().ok_or_else(|| format!("{message} has no {field}"));
@@ -260,11 +262,11 @@ impl Talk {
     }
 }
 
-/// The code of a close, which is one that may be sent.
+/// Returns the code of a close, which must be one that may be sent.
 fn check_close(payload: &[u8]) -> Result<String, String> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else { return Ok("close".to_owned()) };
     let code = u16::from_be_bytes(*code);
-    // A client's own is said back to it.
+    // The gateway echoes the code of the client's own close.
     let may_be_sent = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
     match std::str::from_utf8(reason) {
         Ok(_) if may_be_sent => Ok(format!("close {code}")),
@@ -272,7 +274,7 @@ fn check_close(payload: &[u8]) -> Result<String, String> {
     }
 }
 
-/// The same message in other words: unknown fields, fields twice, depth, escapes, length.
+/// Rewrites a message with unknown fields, duplicate fields, deep nesting, escapes or great length.
 fn rewritten(message: &Value, dice: &mut Random) -> Vec<u8> {
     let text = message.to_string();
     let inside = &text[1..];
@@ -298,10 +300,10 @@ fn closing(dice: &mut Random) -> Frame {
     Frame::new(CLOSE, payload, dice)
 }
 
-/// What a client says that begins at `at`: mostly what it should, with twists that are harmless or not.
+/// Returns a client's frames from position `at` on: mostly correct, with harmless and fatal twists.
 fn script(world: &World, project: usize, mut at: u64, dice: &mut Random) -> Vec<Step> {
     let length = 8 + dice.below(56);
-    // How often something fatal is said: never in some conversations, so that they come to their end.
+    // Rarity of fatal frames. Some conversations have none, so that they come to their end.
     let rarity = [6, 20, 60, usize::MAX][dice.below(4)];
     let mut steps: Vec<Step> = Vec::new();
     for _ in 0..length {
@@ -340,7 +342,7 @@ fn audio(at: u64, frames: usize, dice: &mut Random) -> Frame {
     Frame::new(BINARY, payload, dice)
 }
 
-/// What comes next at `at`.
+/// Returns the next valid frame at `at`, and advances `at`.
 fn valid(world: &World, project: usize, at: &mut u64, dice: &mut Random) -> Frame {
     let message = match dice.below(8) {
         0 => {
@@ -361,7 +363,7 @@ fn valid(world: &World, project: usize, at: &mut u64, dice: &mut Random) -> Fram
     Frame::new(TEXT, message.to_string(), dice)
 }
 
-/// What is strange, but allowed, around or in place of nothing: `frame` is said, too.
+/// Returns `frame` after something that is unusual but allowed.
 fn twisted(world: &World, project: usize, frame: Frame, at: u64, dice: &mut Random) -> Step {
     let mut bytes = Vec::new();
     match dice.below(10) {
@@ -401,16 +403,16 @@ fn twisted(world: &World, project: usize, frame: Frame, at: u64, dice: &mut Rand
             bytes.extend(Frame { length, ..frame.clone() }.encode());
         }
         _ => {
-            // A mask of nothing.
+            // A mask of zeros.
             bytes.extend(Frame { mask: Some([0; 4]), ..frame.clone() }.encode());
         }
     }
-    // Said again it is news to nobody.
+    // If `frame` was sent already, the repetition changes nothing.
     bytes.extend(frame.encode());
     Step { bytes, is_mutated: true, may_swallow: false, is_refused: false }
 }
 
-/// In pieces, also empty ones, with pings between them.
+/// Encodes a frame in fragments, some of them empty, with pings between them.
 fn fragmented(frame: &Frame, dice: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = frame.payload.clone();
@@ -426,7 +428,7 @@ fn fragmented(frame: &Frame, dice: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// What a gateway can't take. Some of it may turn out harmless.
+/// Returns a frame that the gateway can't accept. Some of them may turn out to be harmless.
 fn fatal(frame: Frame, at: u64, dice: &mut Random) -> Step {
     let mut swallows = false;
     let mut is_refused = false;
@@ -500,14 +502,14 @@ fn fatal(frame: Frame, at: u64, dice: &mut Random) -> Step {
             Frame::new(TEXT, text, dice).encode()
         }
         19 => {
-            // No audio can have come so far, whatever was said before.
+            // So much audio can't have come, whatever was sent before.
             is_refused = true;
             let finish = json!({ "type": "finish", "through": u64::MAX - dice.below(1_000) as u64 });
             Frame::new(TEXT, finish.to_string(), dice).encode()
         }
         18 => audio(at + 1 + dice.below(1_000_000) as u64, 10, dice).encode(),
         _ => {
-            // Nobody but these bytes knows what comes of them.
+            // The effect of random bytes is unknown.
             swallows = true;
             (0..dice.below(300)).map(|_| dice.next() as u8).collect()
         }

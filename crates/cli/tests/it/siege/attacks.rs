@@ -1,5 +1,5 @@
-//! The attacks, each in bytes of its own: nothing of the client's code is used. Each comes from an address of
-//! its own on loopback, in rounds that are bounded in number by their pace.
+//! The attacks, each written as raw bytes without any of the client's code. Each comes from a loopback
+//! address of its own, in rounds whose number is limited by their interval.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -17,9 +17,9 @@ use voxline::net::{Endpoint, http_client};
 
 use crate::support::server::endpoint;
 
-/// No answer is waited for longer.
+/// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a stalled connection is held before its attacker begins another.
+/// Time for which a stalled connection is held before its attacker opens another.
 const HOLD: Duration = Duration::from_secs(20);
 
 /// The gateway, and a token that may have one session at a time.
@@ -33,7 +33,7 @@ impl Target {
         endpoint(self.address)
     }
 
-    /// The tokens of a well-behaved client.
+    /// Returns the tokens of a well-behaved client.
     pub(super) fn tokens(&self, client_id: String, client_secret: String, vault: &Path) -> TokenProvider {
         let vault = Vault::new(vault, &self.endpoint(), &client_id);
         let credentials = Credentials { client_id, client_secret: client_secret.into() };
@@ -44,14 +44,14 @@ impl Target {
         )
     }
 
-    /// A connection from 127.0.0.`host`.
+    /// Connects from 127.0.0.`host`.
     async fn connect(&self, host: u8) -> Option<TcpStream> {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), 0).into()).unwrap();
         timeout(PATIENCE, socket.connect(self.address)).await.ok()?.ok()
     }
 
-    /// Sends bytes, and waits for the first byte of an answer where there is any: whether there was one.
+    /// Sends a request and waits for the first byte of an answer. Returns whether there was one.
     async fn ask(&self, host: u8, request: &[u8]) -> bool {
         let Some(mut socket) = self.connect(host).await else { return false };
         // The gateway may refuse in mid-request.
@@ -59,7 +59,7 @@ impl Target {
         matches!(timeout(PATIENCE, socket.read(&mut [0; 1024])).await, Ok(Ok(length)) if length > 0)
     }
 
-    /// A WebSocket of the service token's, upgraded.
+    /// Opens a WebSocket with the service token. Returns it if the upgrade succeeds.
     async fn socket(&self, host: u8) -> Option<TcpStream> {
         let mut socket = self.connect(host).await?;
         let request = format!(
@@ -75,12 +75,12 @@ impl Target {
     }
 }
 
-/// A request with a body, which is said to be `length` bytes long.
+/// Returns the head of a request whose body is declared to be `length` bytes long.
 fn post(path: &str, headers: &str, length: usize) -> Vec<u8> {
     format!("POST {path} HTTP/1.1\r\nHost: gateway\r\n{headers}Content-Length: {length}\r\n\r\n").into_bytes()
 }
 
-/// A masked frame whose mask is zero (RFC 6455, 5.2): opcode 1 is text, 2 binary.
+/// Returns a masked frame with a mask of zeros (RFC 6455, section 5.2): opcode 1 is text, 2 binary.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match payload.len() {
@@ -97,7 +97,8 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 const START: &str = r#"{"type":"start","sample_rate":16000}"#;
 
-/// An M4A whose tables announce more than its bytes can hold, twelve times, closed as soon as it is sent.
+/// Sends an M4A file whose tables announce more than its bytes can hold, twelve times, and closes each
+/// connection as soon as the file is sent.
 async fn lying_recordings(target: &Target) {
     let recording = lying_m4a();
     let request = [post("/asr_demo", "Content-Type: audio/mp4\r\n", recording.len()), recording].concat();
@@ -108,7 +109,8 @@ async fn lying_recordings(target: &Target) {
     }
 }
 
-/// `ftyp`, then a `moov` of 1.5 MB with one track after another, each with an edit list and no samples.
+/// Returns `ftyp`, then a `moov` of 1.5 MB with one track after another, each with an edit list and no
+/// samples.
 fn lying_m4a() -> Vec<u8> {
     fn atom(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 8).unwrap();
@@ -120,19 +122,19 @@ fn lying_m4a() -> Vec<u8> {
     [atom(b"ftyp", b"M4A \0\0\0\0M4A mp42"), moov].concat()
 }
 
-/// Sixteen demo uploads of 20 MiB that stall after their first bytes.
+/// Starts sixteen demo uploads of 20 MiB that stall after their first bytes.
 async fn stalled_uploads(target: &Target) {
     let request = [post("/asr_demo", "", 20 << 20), vec![0; 1_000]].concat();
     hold(target, 12, &request, 16).await;
 }
 
-/// Connections that never ask anything, and some that never end their head.
+/// Opens connections that send nothing, and some that never end their head.
 async fn silent_connections(target: &Target) {
     hold(target, 13, b"", 100).await;
     hold(target, 14, b"GET /healthz HTTP/1.1\r\nHo", 100).await;
 }
 
-/// Holds connections on which only this was said.
+/// Holds `count` connections on which only `said` was sent.
 async fn hold(target: &Target, host: u8, said: &[u8], count: usize) {
     let mut held = Vec::new();
     for _ in 0..count {
@@ -144,7 +146,7 @@ async fn hold(target: &Target, host: u8, said: &[u8], count: usize) {
     until_ended(held).await;
 }
 
-/// Reads each connection until the gateway ends it, for as long as it is held.
+/// Reads each connection until the gateway ends it, for [`HOLD`] at most.
 async fn until_ended(mut held: Vec<TcpStream>) {
     let ends = held
         .iter_mut()
@@ -152,7 +154,7 @@ async fn until_ended(mut held: Vec<TcpStream>) {
     let _ = timeout(HOLD, join_all(ends)).await;
 }
 
-/// More WebSockets than the gateway has places, which never say `start`.
+/// Opens more WebSockets than the gateway has places, which never send `start`.
 async fn idle_sockets(target: &Target) {
     let mut held = Vec::new();
     for _ in 0..60 {
@@ -161,7 +163,8 @@ async fn idle_sockets(target: &Target) {
     until_ended(held).await;
 }
 
-/// A session that asks for a final after each 100 ms of noise, as often as it may, and reads nothing.
+/// Runs a session that requests a final result after each 100 ms of noise, as often as it may, and reads
+/// nothing.
 async fn floods_of_flushes(target: &Target) {
     let Some(mut socket) = target.socket(16).await else { return };
     let mut said = frame(1, START.as_bytes());
@@ -174,7 +177,7 @@ async fn floods_of_flushes(target: &Target) {
     let _ = timeout(PATIENCE, socket.write_all(&said)).await;
 }
 
-/// Frames that break the protocol, each on a socket of its own.
+/// Sends frames that break the protocol, each on a socket of its own.
 async fn broken_frames(target: &Target) {
     let broken: [Vec<u8>; 5] = [
         frame(1, b"{"),
@@ -192,7 +195,7 @@ async fn broken_frames(target: &Target) {
     }
 }
 
-/// Tasks that never get a chunk, as of clients that crashed.
+/// Creates tasks that never get a chunk, like those of clients that crashed.
 async fn abandoned_tasks(target: &Target) {
     let headers = format!("Authorization: Bearer {}\r\n", target.service_token);
     for _ in 0..8 {
@@ -200,7 +203,7 @@ async fn abandoned_tasks(target: &Target) {
     }
 }
 
-/// Texts that have crashed speech programs.
+/// Sends texts that have crashed speech programs.
 async fn smashing_texts(target: &Target) {
     for text in ["A.".repeat(100), "\u{301}".repeat(400), "1.2.3.".repeat(100), "👩‍👩‍👧‍👦".repeat(40)]
     {
@@ -208,7 +211,7 @@ async fn smashing_texts(target: &Target) {
     }
 }
 
-/// Tokens that are nobody's.
+/// Sends tokens that do not exist.
 async fn wrong_tokens(target: &Target) {
     for number in 0..50 {
         let headers = format!("Authorization: Bearer vxs_{number:064}\r\n");
@@ -216,7 +219,7 @@ async fn wrong_tokens(target: &Target) {
     }
 }
 
-/// Heads that are no requests.
+/// Sends heads that are not requests.
 async fn broken_requests(target: &Target) {
     for number in 0..50u8 {
         target.ask(21, &[&[number; 40][..], b"\r\n\r\n"].concat()).await;
@@ -225,7 +228,7 @@ async fn broken_requests(target: &Target) {
 
 type Attack = for<'a> fn(&'a Target) -> BoxFuture<'a, ()>;
 
-/// Each attack, and how often a round of it begins at most.
+/// The attacks, each with the shortest interval between two starts of a round.
 const ATTACKS: [(&str, Attack, Duration); 10] = [
     ("lying recordings", |target| lying_recordings(target).boxed(), Duration::from_secs(2)),
     ("stalled uploads", |target| stalled_uploads(target).boxed(), Duration::from_secs(1)),
@@ -239,7 +242,7 @@ const ATTACKS: [(&str, Attack, Duration); 10] = [
     ("broken requests", |target| broken_requests(target).boxed(), Duration::from_secs(2)),
 ];
 
-/// Goes on with all attacks until cancelled: how many rounds of each began.
+/// Runs all attacks until cancelled. Returns the number of rounds of each that began.
 pub(super) async fn all(target: Arc<Target>, over: CancellationToken) -> Vec<(&'static str, usize)> {
     let attacking = ATTACKS.into_iter().map(|(name, attack, pace)| {
         let (target, over) = (&target, &over);

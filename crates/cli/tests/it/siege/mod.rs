@@ -1,8 +1,8 @@
-//! All attacks at once against a gateway whose live sessions go on: nothing is lost, and no word changes.
+//! All attacks at once on a gateway with live sessions: no audio is lost, and no word changes.
 //!
-//! `./dev prove siege` has 20 sessions and an hour of attacks (`VOXLINE_SIEGE_SESSIONS`,
-//! `VOXLINE_SIEGE_SECONDS`). There the latency of the sessions' finals, and the gateway's memory, are held
-//! against those of ten minutes without attack.
+//! `./dev prove siege` runs 20 sessions and an hour of attacks (`VOXLINE_SIEGE_SESSIONS`,
+//! `VOXLINE_SIEGE_SECONDS`). There the latency of the sessions' final results and the gateway's memory are
+//! compared with those of ten minutes without attack.
 
 mod attacks;
 
@@ -28,13 +28,14 @@ use crate::support::clips;
 use crate::support::serving::Serving;
 
 const RATE: u32 = 16_000;
-/// Between two recordings, as between two things that somebody says.
+/// Silence between two recordings, as between two utterances.
 const PAUSE: usize = RATE as usize;
-/// The longest time without attack that an hour of attacks is compared with.
+/// Longest time without attack, with which an hour of attacks is compared.
 const LONGEST_CALM: u64 = 600;
-/// Attacks from this length on are long enough for quantiles of latency, and for a trend of memory.
+/// Shortest attack, in seconds, that is long enough for quantiles of latency and for a trend of memory.
 const MEASURED: u64 = 600;
-/// Largest ratio of the finals' latencies under attack and without: the bound that the README states.
+/// Largest ratio of the latency of final results under attack to that without: the bound that the README
+/// states.
 const SLOWER: f64 = 1.2;
 /// Largest growth of the gateway's resident memory from the second third of the attacks to the last.
 const GROWTH: f64 = 1.1;
@@ -51,7 +52,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Speech for `seconds`: the recordings of read English one after another, from the one at `first` on.
+/// Returns speech of `seconds`: the recordings of read English one after another, starting with the one at
+/// `first`.
 fn speech(first: usize, seconds: u64) -> Vec<i16> {
     let clips = clips::set("en-16k");
     let frames = seconds as usize * RATE as usize;
@@ -67,14 +69,14 @@ fn speech(first: usize, seconds: u64) -> Vec<i16> {
     pcm
 }
 
-/// One caller's session.
+/// Results of one caller's session.
 struct Call {
     finals: Vec<FinalSegment>,
     /// Time from the end of each segment with words to its arrival.
     latencies: Vec<Duration>,
 }
 
-/// Speaks for `seconds` as fast as people do, and checks that nothing was lost.
+/// Speaks for `seconds` in real time, and checks that nothing was lost.
 async fn call(connector: &WebSocketConnector, tokens: &TokenProvider, number: usize, seconds: u64) -> Call {
     let pcm = speech(number, seconds);
     let frames = pcm.len() as u64;
@@ -119,10 +121,10 @@ async fn calls(target: &Target, tokens: &TokenProvider, count: usize, seconds: u
     join_all((0..count).map(|number| call(&connector, tokens, number, seconds))).await
 }
 
-/// The latency within which this part of all finals came, in seconds.
+/// Returns the latency of final results at the quantile `part`, in seconds.
 ///
 /// # Panics
-/// If there were no finals with words.
+/// Panics if there were no final results with words.
 fn quantile(calls: &[Call], part: f64) -> f64 {
     let mut latencies: Vec<_> = calls.iter().flat_map(|call| &call.latencies).collect();
     assert!(!latencies.is_empty(), "no final has words");
@@ -131,14 +133,14 @@ fn quantile(calls: &[Call], part: f64) -> f64 {
     latencies[index].as_secs_f64()
 }
 
-/// Resident memory of a process, in bytes.
+/// Returns the resident memory of a process, in bytes.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells VmRSS");
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// Takes the gateway's memory every second until cancelled.
+/// Samples the gateway's memory every second until cancelled.
 async fn watch_memory(pid: u32, over: CancellationToken) -> Vec<u64> {
     let mut samples = Vec::new();
     let mut second = interval(Duration::from_secs(1));
@@ -167,7 +169,7 @@ async fn all_attacks_at_once_cost_the_calls_nothing() {
     let create =
         ["gateway", "service-token", "create", "attackers", "--state", "state", "--max-sessions", "1"];
     let service_token = place.run(&create).stdout;
-    // The calls take the gateway's places but two, which are for the attackers to fill.
+    // The calls take all but two of the gateway's places. Those two are left for the attackers to fill.
     let places = (count + 2).to_string();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--state", "state", "--demo", "--max-sessions", &places];
     let serving = Serving::start(place.command(&serve));
@@ -194,7 +196,7 @@ async fn all_attacks_at_once_cost_the_calls_nothing() {
         assert!(*rounds > 0, "{attack} never came about");
     }
     for (number, (calm, attacked)) in calm.iter().zip(&under_attack).enumerate() {
-        // The last segment ends where the audio does, which is elsewhere where the attack lasts longer.
+        // The last segment ends with the audio, which is longer if the attack lasts longer.
         let whole = &calm.finals[..calm.finals.len() - 1];
         assert_eq!(&attacked.finals[..whole.len()], whole, "call {number} has other text under attack");
     }

@@ -1,5 +1,5 @@
-//! The gateway's end of the stream protocol, told in the documented words: JSON and bytes, without our client. The
-//! recogniser writes digests, so that a final proves which samples it covers.
+//! The gateway's end of the stream protocol, tested with the documented messages in JSON and bytes, without
+//! our client. The recogniser writes digests, so that a final result proves which samples it covers.
 
 mod replay;
 pub(crate) mod socket;
@@ -23,12 +23,12 @@ use self::socket::{Said, Segment, Socket};
 use crate::gateway::url;
 use crate::support::server::{Server, Setup};
 
-/// Half a second.
+/// Number of frames in half a second.
 const SEGMENT: u64 = 8_000;
-/// 100 ms.
+/// Number of frames in 100 ms.
 const CHUNK: u64 = 1_600;
 
-/// Audio in which every half second differs.
+/// Returns audio in which every half second differs.
 pub(crate) fn audio(frames: u64) -> Vec<i16> {
     (0..frames).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
 }
@@ -51,7 +51,8 @@ async fn serving(setup: Setup) -> (Server, Arc<DigestRecognizer>) {
     (Server::with(recognizer.clone(), setup).await, recognizer)
 }
 
-/// Every segment has the digest of the samples it covers, and together they cover exactly `covered`.
+/// Checks that every segment has the digest of the samples it covers, and that together they cover exactly
+/// `covered`.
 fn assert_covers(finals: &[Segment], pcm: &[i16], covered: &[(u64, u64)]) {
     for Segment { start, end, text } in finals {
         assert_eq!(*text, digest(&pcm[index(*start)..index(*end)]), "{start}..{end}");
@@ -70,7 +71,7 @@ async fn token(server: &Server) -> AccessToken {
     server.tokens().token().await.unwrap()
 }
 
-/// The text of a fresh token of the server's project.
+/// Returns the text of a new access token of the server's project.
 pub(crate) fn minted(server: &Server) -> SecretString {
     let credentials = &server.credentials;
     let granted =
@@ -78,7 +79,7 @@ pub(crate) fn minted(server: &Server) -> SecretString {
     granted.unwrap().access_token
 }
 
-/// The text of a fresh token of another project.
+/// Returns the text of a new access token of another project.
 pub(crate) fn foreign(server: &Server) -> SecretString {
     let authority = server.gateway.authority();
     let other = authority.create_project("other").unwrap();
@@ -95,16 +96,16 @@ async fn what_a_gap_leaves_is_heard_and_nothing_else() {
     let (mut socket, _) = Socket::start(&server, &token(&server).await).await;
     let pcm = audio(90_000);
     socket.audio(&pcm, 0, 20_000);
-    // What the server has already is no gap, wherever the client begins.
+    // Audio that the server has already is not part of a gap, wherever the client begins it.
     socket.gap(15_000, 50_000);
     socket.acknowledged(50_000).await;
     socket.audio(&pcm, 50_000, 70_000);
-    // Said again, and two side by side.
+    // A repeated gap, and two adjacent ones.
     socket.gap(20_000, 50_000);
     socket.gap(70_000, 75_000);
     socket.gap(75_000, 80_000);
     socket.acknowledged(80_000).await;
-    // The recogniser is told, too.
+    // The recogniser receives the gap too.
     while socket.final_ < 80_000 {
         socket.hear("ack").await;
     }
@@ -125,7 +126,7 @@ async fn a_session_may_begin_and_end_with_a_gap() {
     socket.gap(0, 10_000);
     socket.acknowledged(10_000).await;
     socket.audio(&pcm, 10_000, 20_000);
-    // Longer than what may wait for the recogniser.
+    // Longer than the backlog that may wait for the recogniser.
     let end = 100_000_000_000;
     socket.gap(20_000, end);
     socket.acknowledged(end).await;
@@ -171,7 +172,7 @@ async fn gaps_that_break_the_protocol_are_refused() {
         let (code, reason, error) = socket.closed().await;
         assert_eq!((code, &error.unwrap()["code"]), (4400, &json!(4400)), "{from}..{to}: {reason}");
     }
-    // The end is the end, but what was said before may be said again.
+    // Nothing may follow the end, but a message from before it may be repeated.
     let (mut socket, _) = Socket::start(&server, &token).await;
     socket.gap(0, 100);
     socket.finish(100);
@@ -192,12 +193,12 @@ async fn a_socket_outlives_its_tokens_when_they_are_renewed_in_band() {
     let (mut socket, ready) = Socket::start(&server, &token).await;
     assert_eq!(ready["auth"], true);
     let pcm = audio(5 * CHUNK);
-    // Each wait is half a token's life, so that the last is long after the end of the first.
+    // Each wait is half a token's lifetime, so that the last is long after the expiry of the first.
     for round in 0..4 {
         socket.audio(&pcm, round * CHUNK, (round + 1) * CHUNK);
         socket.acknowledged((round + 1) * CHUNK).await;
         let quiet = timeout(lifetime / 2, async {
-            // A final may come, and its acknowledgement; nothing about the token.
+            // A final result may come, and its acknowledgement, but no message about the token.
             loop {
                 match socket.next().await {
                     Said::Message(message) if message["type"] == "ack" || message["type"] == "final" => {}
@@ -284,7 +285,7 @@ async fn the_end_of_a_token_is_told_before_it_comes() {
         };
         assert_eq!((&next["type"], &next["code"]), (&json!("error"), &json!(4048)), "round {round}");
         assert_eq!(socket.closed().await.0, 4401);
-        // Each token is told of once: the next socket's, too.
+        // The expiry of each token is announced once, also that of the next socket's token.
         (socket, _) = Socket::resume(&server, &bearer(&minted(&server)), &ready, 0).await;
     }
     socket.end(0).await;
@@ -331,7 +332,7 @@ async fn a_session_moves_while_its_old_socket_still_sends() {
     let (mut socket, ready) = Socket::start(&server, &token).await;
     let mut moved_at = vec![0];
     for _ in 0..5 {
-        // A piece for each answer until the session is gone, and ten ahead of the answers.
+        // One piece for each answer until the session has moved, and ten pieces ahead of the answers.
         let sending = async {
             let mut at = *moved_at.last().unwrap();
             let mut more = |socket: &mut Socket| {
@@ -416,7 +417,7 @@ async fn an_old_socket_changes_nothing_any_more() {
             _ => {}
         }
         match what {
-            // However it goes, and whether or not it has heard that it should.
+            // The old socket may go in any way, whether or not it has been told to.
             "normal" => old.wire.close(1000, "").await.unwrap(),
             "leave" => old.wire.close(1001, "").await.unwrap(),
             "drop" => drop(old),
@@ -425,7 +426,7 @@ async fn an_old_socket_changes_nothing_any_more() {
         new.audio(&pcm, 10_000, 40_000);
         let finals = new.end(40_000).await;
         assert_covers(&finals, &pcm, &[(0, 40_000)]);
-        // No flush and no gap came between.
+        // No flush and no gap was made in between.
         assert_eq!(finals.len(), 5, "{what}");
     }
     assert!(recognizer.recordings().iter().all(|heard| *heard == pcm));
@@ -469,7 +470,7 @@ async fn a_flood_of_control_messages_costs_the_socket() {
     let (mut socket, ready) = Socket::start(&server, &token).await;
     let pcm = audio(10_000);
     socket.audio(&pcm, 0, 10_000);
-    // What a client that was held up may have to say passes.
+    // The messages that a delayed client may have to send are accepted.
     for _ in 0..900 {
         socket.say(&json!({ "type": "flush" }));
     }
@@ -481,7 +482,7 @@ async fn a_flood_of_control_messages_costs_the_socket() {
     let (code, reason, error) = socket.closed().await;
     assert_eq!((code, &error.unwrap()["code"]), (4429, &json!(4429)));
     assert!(reason.contains("50 control messages a second"), "{reason}");
-    // Pings are control messages, too.
+    // Pings are control messages too.
     let mut socket = resumed_later(&server, &token, &ready).await;
     assert_eq!(socket.received, 20_000);
     for _ in 0..3_000 {
@@ -492,7 +493,8 @@ async fn a_flood_of_control_messages_costs_the_socket() {
     server.stop().await;
 }
 
-/// A socket that takes over a session whose allowance was used up, once there is enough of it again.
+/// Opens a socket that takes over a session whose allowance was used up, as soon as enough of it is
+/// restored.
 async fn resumed_later(server: &Server, token: &AccessToken, ready: &Value) -> Socket {
     let resuming = async {
         loop {
@@ -512,7 +514,8 @@ async fn resumed_later(server: &Server, token: &AccessToken, ready: &Value) -> S
     timeout(Duration::from_secs(30), resuming).await.expect("the allowance comes back")
 }
 
-/// The finals of a session whose allowance was used up, once there is enough of it again to end the session.
+/// Ends a session whose allowance was used up, as soon as enough of it is restored. Returns its final
+/// results.
 async fn ended_later(server: &Server, token: &AccessToken, ready: &Value, through: u64) -> Vec<Segment> {
     let ending = async {
         loop {
@@ -538,7 +541,7 @@ async fn a_client_that_was_cut_for_a_flood_does_not_resume_at_once() {
     let (server, _) = server(Options::default()).await;
     let token = token(&server).await;
     let (mut socket, ready) = Socket::start(&server, &token).await;
-    // Within a second: a busy machine may be too slow for that, and tries again.
+    // The attempt must come within a second. A busy machine may be too slow for that, and tries again.
     let mut refused = false;
     for _ in 0..20 {
         for _ in 0..3_000 {
@@ -563,7 +566,7 @@ async fn another_socket_brings_no_other_allowance() {
     let (server, _) = server(Options::default()).await;
     let token = token(&server).await;
     let (mut socket, ready) = Socket::start(&server, &token).await;
-    // In less than the fifteen seconds in which so many are forgiven.
+    // All of this takes less than the fifteen seconds in which so many messages are forgiven.
     for resumed in 0.. {
         assert!(resumed < 10, "{} messages and no end", resumed * 250);
         for _ in 0..250 {
@@ -602,7 +605,7 @@ async fn the_first_guess_at_a_segment_is_told_whatever_its_revision() {
     socket.say(&json!({ "type": "start", "sample_rate": 16_000, "partials": true }));
     socket.hear("ready").await;
     let pcm = audio(2 * SEGMENT);
-    // One guess at each of the two, and so of the same revision.
+    // One partial result for each of the two segments, and so with the same revision.
     for (segment, start, end) in [(0, 0, SEGMENT / 2), (1, SEGMENT / 2, SEGMENT + SEGMENT / 2)] {
         socket.frame(start, &pcm[index(start)..index(end)]);
         let partial = socket.hear("partial").await;

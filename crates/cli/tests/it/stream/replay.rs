@@ -1,5 +1,5 @@
-//! Clients that resume and don't read: what was said before waits in the session, not once more for each
-//! socket.
+//! Clients that resume and do not read: the results to be replayed wait in the session, and not once more
+//! for each socket.
 
 use std::mem;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use super::{CHUNK, token};
 use crate::support::allocations::Meter;
 use crate::support::server::{Server, Setup};
 
-/// Frames of a segment: 10 ms.
+/// Number of frames in a segment: 10 ms.
 const SEGMENT: u64 = 160;
 const SEGMENTS: u64 = 4_000;
-/// Bytes of its text.
+/// Number of bytes in a segment's text.
 const TEXT: usize = 1_000;
-/// Sockets that take over the session, one after the other, and read nothing.
+/// Number of sockets that take over the session, one after the other, and read nothing.
 const UNREAD: usize = 8;
-/// The most that all the sockets together may keep in memory, in bytes: half of what each of them is to hear
-/// again.
+/// Largest memory that all the sockets together may keep, in bytes: half of the text to be replayed to each
+/// of them.
 const PEAK_MAX: usize = SEGMENTS as usize * TEXT / 2;
 
 static METER: Meter = Meter::new();
 
-/// A recogniser that says much of little audio.
+/// A recogniser that gives much text for little audio.
 struct Talkative;
 
 struct Stream {
@@ -67,8 +67,8 @@ impl RecognizerStream for Stream {
     }
 }
 
-/// The gateway's sockets are served by a thread that is metered; what the recogniser's threads keep is the
-/// session's.
+/// The gateway's sockets are served by a thread that is metered. Memory that the recogniser's threads keep
+/// belongs to the session.
 #[test]
 fn finals_are_replayed_as_the_socket_drains() {
     let sockets = Builder::new_multi_thread()
@@ -87,7 +87,7 @@ fn finals_are_replayed_as_the_socket_drains() {
         let pcm = vec![0; CHUNK as usize];
         for start in (0..end).step_by(pcm.len()) {
             first.frame(start, &pcm);
-            // Within the window.
+            // Stay within the window.
             if start % (100 * CHUNK) == 0 {
                 first.acknowledged(start).await;
             }
@@ -99,7 +99,7 @@ fn finals_are_replayed_as_the_socket_drains() {
         METER.reset();
         let mut unread = Vec::new();
         for _ in 0..UNREAD {
-            // What is to be said again is queued once the client is ready, if at once.
+            // A replay that is queued at once is queued by the time the client has its `ready`.
             unread.push(Socket::resume(&server, &token, &ready, 0).await.0);
         }
         assert!(METER.peak() < PEAK_MAX, "{} bytes for {UNREAD} sockets", METER.peak());

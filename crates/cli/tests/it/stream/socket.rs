@@ -11,10 +11,10 @@ use super::{CHUNK, index};
 use crate::support::deadline::within;
 use crate::support::server::Server;
 
-/// What is not said by then never will be.
+/// Longest wait for a message.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is committed, as the client is told.
+/// A final result as the client receives it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Segment {
     pub(crate) start: u64,
@@ -22,19 +22,20 @@ pub(crate) struct Segment {
     pub(crate) text: String,
 }
 
-/// What a server says next.
+/// The next message or close of a server.
 pub(crate) enum Said {
     Message(Value),
     Close(u16, String),
 }
 
-/// One socket. Checks of each message what must hold always: cursors only grow, finals are counted.
+/// One WebSocket. It checks the invariants of each message: cursors never decrease, and final results are
+/// numbered in order.
 pub(crate) struct Socket {
     pub(crate) wire: Wire<<WebSocketConnector as Connect>::Io>,
     pub(crate) received: u64,
     pub(crate) final_: u64,
     pub(crate) finals: Vec<Segment>,
-    /// The index of the first of them.
+    /// Index of the first final result in `finals`.
     first: u64,
 }
 
@@ -52,7 +53,7 @@ impl Socket {
         Socket { wire, received: 0, final_: 0, finals: Vec::new(), first: 0 }
     }
 
-    /// A socket with a new session, and what `ready` said.
+    /// Opens a socket with a new session. Returns the socket and the `ready` message.
     pub(crate) async fn start(server: &Server, token: &AccessToken) -> (Socket, Value) {
         let mut socket = Socket::dial(server, token).await;
         socket.say(&json!({ "type": "start", "sample_rate": 16_000, "partials": false }));
@@ -60,7 +61,8 @@ impl Socket {
         (socket, ready)
     }
 
-    /// A socket that takes over the session of that `ready`, and what is said to it.
+    /// Opens a socket that takes over the session of that `ready`. Returns the socket and its own `ready`
+    /// message.
     pub(crate) async fn resume(
         server: &Server,
         token: &AccessToken,
@@ -72,7 +74,7 @@ impl Socket {
         (socket, ready)
     }
 
-    /// A socket that has asked for the session of that `ready` and not heard the answer.
+    /// Opens a socket that has asked for the session of that `ready`, without waiting for the answer.
     pub(crate) async fn resuming(
         server: &Server,
         token: &AccessToken,
@@ -90,8 +92,8 @@ impl Socket {
         socket
     }
 
-    /// Returns whether a ping with that payload, sent before, is answered; otherwise the socket was closed
-    /// with 4429.
+    /// Returns whether a ping with that payload, sent before, is answered. If not, the socket must be
+    /// closed with 4429.
     pub(crate) async fn answers_ping(&mut self, payload: &[u8]) -> bool {
         let answer = async {
             loop {
@@ -125,14 +127,14 @@ impl Socket {
         self.say(&json!({ "type": "finish", "through": through }));
     }
 
-    /// One binary frame.
+    /// Sends one binary frame.
     pub(crate) fn frame(&mut self, start: u64, samples: &[i16]) {
         let mut frame = start.to_le_bytes().to_vec();
         frame.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
         self.wire.send(Message::binary(frame));
     }
 
-    /// `start..end` of `pcm` in chunks of 100 ms.
+    /// Sends `start..end` of `pcm` in chunks of 100 ms.
     pub(crate) fn audio(&mut self, pcm: &[i16], start: u64, end: u64) {
         let mut at = start;
         for chunk in pcm[index(start)..index(end)].chunks(index(CHUNK)) {
@@ -146,7 +148,7 @@ impl Socket {
     }
 
     async fn wait_for(&mut self, what: &str) -> Said {
-        // Pings don't count: a server that only lives says nothing.
+        // Pings don't count: they show only that the server is alive.
         within(PATIENCE, what, self.listen()).await
     }
 
@@ -185,7 +187,7 @@ impl Socket {
         }
     }
 
-    /// Waits for a message of that type; the others are noted.
+    /// Waits for a message of that type. Other messages are checked.
     pub(crate) async fn hear(&mut self, kind: &str) -> Value {
         loop {
             match self.wait_for(kind).await {
@@ -196,14 +198,14 @@ impl Socket {
         }
     }
 
-    /// Waits until all below `position` is acknowledged.
+    /// Waits until all audio below `position` is acknowledged.
     pub(crate) async fn acknowledged(&mut self, position: u64) {
         while self.received < position {
             self.hear("ack").await;
         }
     }
 
-    /// Waits for the close: its code and reason, and the error that came before.
+    /// Waits for the close. Returns its code and reason, and the error message that came before it.
     pub(crate) async fn closed(&mut self) -> (u16, String, Option<Value>) {
         let mut error = None;
         loop {
@@ -215,7 +217,7 @@ impl Socket {
         }
     }
 
-    /// Says that no audio follows, hears the rest and closes.
+    /// Ends the audio, reads the rest and closes.
     pub(crate) async fn end(mut self, through: u64) -> Vec<Segment> {
         self.finish(through);
         let done = self.hear("done").await;
