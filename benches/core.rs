@@ -10,7 +10,7 @@ use voxline::audio::{AudioChunk, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::session::Settings;
 use voxline::session::core::{ConnectionId, Core, Input, Output};
-use voxline::session::protocol::{Final, Ready, Secret, ServerMessage};
+use voxline::protocol::{Final, Ready, Secret, ServerMessage};
 
 const CONNECTION: ConnectionId = ConnectionId(0);
 /// 20 ms of telephone audio.

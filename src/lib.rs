@@ -30,6 +30,7 @@ pub mod language;
 pub mod net;
 pub mod pace;
 pub mod pipeline;
+pub mod protocol;
 pub mod recovery;
 pub mod resample;
 pub mod sentences;

@@ -31,6 +31,34 @@ impl Recovery {
     }
 }
 
+/// A failure on the way to the peer, and the recovery that it calls for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Recovery that the failure calls for.
+    pub recovery: Recovery,
+    /// Kind of the error, should the failure end the session.
+    pub kind: FailureKind,
+    /// Description of the failure, naming the peer; never contains a token or a body.
+    pub reason: String,
+}
+
+/// The kinds of failure that users distinguish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The peer could not be reached, or the connection could not be kept.
+    Unreachable,
+    /// The peer did not accept the token.
+    Authentication,
+    /// Tokens can't be stored or read on this machine.
+    Vault,
+    /// The peer has no capacity for this session.
+    Limit,
+    /// The peer doesn't support what was requested.
+    Unsupported,
+    /// The peer doesn't speak the protocol.
+    Protocol,
+}
+
 /// Parses a `Retry-After` header in seconds. The other form, a date, is ignored: a client whose clock is
 /// wrong would wait for years.
 #[must_use]

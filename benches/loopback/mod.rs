@@ -19,7 +19,7 @@ use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
 use voxline::engine::Voices;
 use voxline::net::{Endpoint, http_client};
-use voxline::session::protocol::{self, ServerMessage};
+use voxline::protocol::{self, ServerMessage};
 use voxline::session::{self, Ledger, Settings};
 use voxline::transport::{WebSocketConnector, socket_limits};
 use voxline_gateway::authority::{Authority, NewClient};

@@ -12,7 +12,8 @@ use crate::audio::Feed;
 use crate::decode::Channels;
 use crate::pace::{Pace, Pacer};
 use crate::pipeline::{self, Pipeline, PipelineError};
-use crate::session::{Latency, Settings};
+use crate::protocol::Latency;
+use crate::session::Settings;
 use crate::source::Source;
 
 /// A recording to be transcribed, with its options; made by [`Client::transcribe`](super::Client::transcribe).

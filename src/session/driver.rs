@@ -13,12 +13,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use super::close;
+use crate::protocol::close;
 use super::core::{ConnectionId, Core, Input, Output};
-use super::error::{Failure, FailureKind, SessionError};
+use super::error::SessionError;
+use crate::recovery::{Failure, FailureKind};
 use super::journal::{Checkpoint, Journal, ServerSession};
 use super::ledger::Ended;
-use super::protocol::{self, ClientMessage, ServerMessage};
+use crate::protocol::{self, ClientMessage, ServerMessage};
 use super::settings::Settings;
 use crate::audio::Feed;
 use crate::auth::{AccessToken, AuthError, AuthErrorKind, TokenGeneration, TokenProvider};

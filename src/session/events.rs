@@ -1,9 +1,9 @@
 //! Inputs and outputs of the session's state machine.
 
-use super::error::Failure;
+use crate::recovery::Failure;
 use super::journal::ServerSession;
 use super::ledger::Ended;
-use super::protocol::{ClientMessage, ServerMessage};
+use crate::protocol::{ClientMessage, ServerMessage};
 use crate::audio::{AudioChunk, FrameRange};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::transcript::TranscriptEvent;

@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::Secret;
+use crate::protocol::Secret;
 use crate::audio::{AudioChunk, FramePos};
 use crate::transcript::TranscriptEvent;
 

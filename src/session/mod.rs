@@ -6,7 +6,6 @@
 
 pub mod backoff;
 mod catch_up;
-pub mod close;
 pub mod core;
 mod driver;
 mod error;
@@ -16,16 +15,14 @@ mod ledger;
 mod links;
 #[cfg(feature = "test-util")]
 mod planted;
-pub mod protocol;
 pub mod replay;
 mod settings;
 
 pub use catch_up::CatchUp;
 pub use driver::{run, run_journalled};
-pub use error::{Failure, FailureKind, SessionError};
+pub use error::SessionError;
 pub use journal::{Checkpoint, Journal, ServerSession};
 pub use ledger::{Ended, Ledger};
 #[cfg(feature = "test-util")]
 pub use planted::Planted;
-pub use protocol::Latency;
 pub use settings::{Overflow, Settings};

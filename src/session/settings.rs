@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::catch_up::CatchUp;
 #[cfg(feature = "test-util")]
 use super::planted::Planted;
-use super::protocol::Latency;
+use crate::protocol::Latency;
 
 /// The policy for a source that continues while the replay buffer is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use url::{Position, Url};
 
 use super::socket_limits;
 use crate::auth::AccessToken;
-use crate::session::protocol::SUBPROTOCOL;
+use crate::protocol::SUBPROTOCOL;
 
 /// Longest head of a response that is read, in bytes; a few hundred are common.
 const MAX_HEAD: usize = 16 * 1024;

@@ -21,7 +21,7 @@ pub use websocket::{WebSocketConnector, socket_limits};
 pub use wire::{Event, Wire};
 
 use crate::auth::AccessToken;
-use crate::session::Failure;
+use crate::recovery::Failure;
 
 /// A connector to a recognition service.
 pub trait Connect: Send + Sync {

@@ -17,9 +17,8 @@ use super::{Connect, Wire};
 use crate::auth::AccessToken;
 use crate::net::refusal::{self, Refusal};
 use crate::net::{CONNECT_TIMEOUT, Endpoint, HostName, TlsError, Trust, objection};
-use crate::recovery::{Recovery, retry_after};
-use crate::session::protocol;
-use crate::session::{Failure, FailureKind};
+use crate::recovery::{Failure, FailureKind, Recovery, retry_after};
+use crate::protocol;
 
 /// A TCP or TLS stream.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

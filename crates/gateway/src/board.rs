@@ -9,7 +9,7 @@ use super::arrivals::Arrivals;
 use super::limit::ControlLimit;
 use super::queue::Queue;
 use voxline::audio::{FramePos, FrameRange};
-use voxline::session::protocol::Final;
+use voxline::protocol::Final;
 
 /// State of a session.
 pub(super) struct State {

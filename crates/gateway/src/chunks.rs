@@ -23,7 +23,7 @@ use super::tasks::Found;
 use super::{Gateway, bearer, households, peer};
 use voxline::audio::FramePos;
 use voxline::engine::{EngineError, RECOGNIZER_RATE};
-use voxline::session::protocol::{Latency, Start};
+use voxline::protocol::{Latency, Start};
 use voxline_support::hex;
 
 /// Documented limit of a chunk, in bytes: one second at 16 kHz with its header.

@@ -78,7 +78,7 @@ pub use self::tls::{BadTls, Listener, Tls, TlsFiles};
 use voxline::engine::{Recognizer, StreamOptions, Voices};
 use voxline::language::Languages;
 use voxline::net::Endpoint;
-use voxline::session::protocol;
+use voxline::protocol;
 
 /// Path of token revocation, next to the documented path where tokens are granted.
 const REVOKE_PATH: &str = "/auth/oauth/v1/revoke";

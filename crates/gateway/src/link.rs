@@ -14,8 +14,8 @@ use super::session::{Attached, Refusal, Session, Violation};
 use super::stream::{encode, millis, parse, unreadable};
 use voxline::audio::FramePos;
 use voxline::net::Endpoint;
-use voxline::session::close;
-use voxline::session::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
+use voxline::protocol::close;
+use voxline::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
 use voxline::transport::{Event, Wire};
 
 /// Time without any message after which a ping is sent.
@@ -423,7 +423,7 @@ mod tests {
     use crate::authority::{Authority, Terms};
     use crate::{Engines, Options};
     use voxline::engine::{Recognizer, Voices};
-    use voxline::session::protocol::Start;
+    use voxline::protocol::Start;
     use voxline_support::clock::SystemClock;
     use voxline_testing::DigestRecognizer;
 

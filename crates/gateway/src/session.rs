@@ -23,7 +23,7 @@ use super::scheduler::{self, Rank, Scheduler, Ticket};
 use super::worker::Worker;
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::engine::{EngineError, RECOGNIZER_RATE, Recognizer, StreamOptions};
-use voxline::session::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start};
+use voxline::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start};
 
 /// Distance that `sent` may run ahead of `received`, in seconds of audio.
 const WINDOW_SECONDS: u64 = 30;

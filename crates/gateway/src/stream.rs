@@ -25,8 +25,8 @@ use super::pending::Place;
 use super::session::{AttachError, Attached, Session, StartError};
 use super::sessions::Full;
 use super::{Gateway, bearer, cors, peer};
-use voxline::session::close;
-use voxline::session::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
+use voxline::protocol::close;
+use voxline::protocol::{self, ClientMessage, Ready, ServerMessage, Start};
 use voxline::transport::{Wire, socket_limits};
 
 /// Longest wait for `start` or `resume` on a new socket.

@@ -28,7 +28,7 @@ use super::{BUSY_WAIT, Gateway};
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::decode::Cancellation;
 use voxline::engine::RECOGNIZER_RATE;
-use voxline::session::protocol::Start;
+use voxline::protocol::Start;
 
 /// Documented limit of a chunk's length.
 const MAX_DURATION: Duration = Duration::from_secs(1);

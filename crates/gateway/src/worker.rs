@@ -10,7 +10,7 @@ use super::queue::Work;
 use super::scheduler::{self, Job, Next, Rank};
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, Guess, Recognizer, Segment, StreamOptions};
-use voxline::session::protocol::{Final, MAX_CONTEXT_BYTES};
+use voxline::protocol::{Final, MAX_CONTEXT_BYTES};
 
 /// A scheduler job that takes work from a session's board and posts results to it.
 pub(super) struct Worker {

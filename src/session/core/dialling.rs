@@ -6,7 +6,7 @@ use super::Core;
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::session::events::{ConnectionId, Output};
 use crate::session::links::{Attempt, Call, Link, Swap};
-use crate::session::protocol::{ClientMessage, Secret, Start};
+use crate::protocol::{ClientMessage, Secret, Start};
 
 impl Core {
     pub(super) fn need_token(&mut self, newer_than: Option<TokenGeneration>) {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Core;
 use crate::auth::TokenGeneration;
-use crate::recovery::Recovery;
-use crate::session::close;
-use crate::session::error::{Failure, SessionError};
+use crate::recovery::{Failure, Recovery};
+use crate::protocol::close;
+use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::links::{Attempt, Call, Link, Live, Swap, closed, silence};
 use crate::session::settings::Settings;

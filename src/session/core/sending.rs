@@ -6,7 +6,7 @@ use super::Core;
 use crate::audio::{AudioChunk, FrameRange};
 use crate::session::events::{ConnectionId, Output};
 use crate::session::links::{Link, Live};
-use crate::session::protocol::ClientMessage;
+use crate::protocol::ClientMessage;
 use crate::session::replay::Entry;
 use crate::session::settings::Overflow;
 

@@ -65,7 +65,7 @@ impl Clients {
         client.speak("Hello.", &options).next().await.map_or(Ok(()), |first| first.map(drop))
     }
 
-    async fn connect(&self) -> Result<(), voxline::session::Failure> {
+    async fn connect(&self) -> Result<(), voxline::recovery::Failure> {
         let token = self.tokens.token().await.unwrap();
         self.connector.connect(&token, None).await.map(drop)
     }

@@ -8,8 +8,10 @@ use voxline::audio::{AudioChunk, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::recovery::Recovery;
 use voxline::session::core::{ConnectionId, Core, Input, Output};
-use voxline::session::protocol::{ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
-use voxline::session::{Failure, FailureKind, Planted, SessionError, Settings, close};
+use voxline::protocol::{ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
+use voxline::protocol::close;
+use voxline::recovery::{Failure, FailureKind};
+use voxline::session::{Planted, SessionError, Settings};
 
 const FIRST: ConnectionId = ConnectionId(0);
 const SECOND: ConnectionId = ConnectionId(1);

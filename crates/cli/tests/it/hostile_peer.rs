@@ -7,8 +7,10 @@ use voxline::audio::{AudioChunk, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::recovery::Recovery;
 use voxline::session::core::{ConnectionId, Core, Input, Output};
-use voxline::session::protocol::{Final, Ready, Secret, ServerMessage};
-use voxline::session::{Failure, FailureKind, SessionError, Settings, close};
+use voxline::protocol::{Final, Ready, Secret, ServerMessage};
+use voxline::protocol::close;
+use voxline::recovery::{Failure, FailureKind};
+use voxline::session::{SessionError, Settings};
 
 const NOW: Duration = Duration::ZERO;
 const FIRST: ConnectionId = ConnectionId(0);

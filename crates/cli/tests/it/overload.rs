@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use voxline::auth::AccessToken;
 use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
 use voxline::net::http_client;
-use voxline::session::{Failure, FailureKind};
+use voxline::recovery::{Failure, FailureKind};
 use voxline::transport::{Connect, WebSocketConnector};
 use voxline_gateway::Options;
 use voxline_gateway::authority::Terms;

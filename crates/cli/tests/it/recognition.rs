@@ -1,4 +1,4 @@
-//! Whisper against human recordings, against noise, and against damaged model files.
+//! Whisper on human recordings, on noise, and with damaged model files.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ fn start(whisper: &Whisper, language: Option<&str>) -> Box<dyn RecognizerStream>
     whisper.start(&options).expect("the language is known")
 }
 
-/// Recognises audio pushed 20 ms at a time, as a telephone does.
+/// Recognises audio that is pushed 20 ms at a time, as a telephone sends it.
 fn recognize(whisper: &Whisper, language: Option<&str>, pcm: &[i16]) -> Vec<Segment> {
     let mut stream = start(whisper, language);
     let mut segments = Vec::new();
@@ -30,6 +30,7 @@ fn recognize(whisper: &Whisper, language: Option<&str>, pcm: &[i16]) -> Vec<Segm
     segments
 }
 
+/// Asserts that the segments follow each other without gaps, are not empty, and cover `frames` frames.
 fn assert_contiguous(segments: &[Segment], frames: usize) {
     let mut at = FramePos::ZERO;
     for segment in segments {
@@ -40,7 +41,7 @@ fn assert_contiguous(segments: &[Segment], frames: usize) {
     assert_eq!(at, FramePos(frames as u64), "segments don't cover what was pushed");
 }
 
-/// A guess at what is open, if there is one to be made now.
+/// Returns a partial result of the open utterance, if there is one to be made now.
 fn guess(stream: &mut dyn RecognizerStream) -> Option<Segment> {
     loop {
         match stream.partial().expect("recognition works") {
@@ -55,7 +56,7 @@ fn text(segments: &[Segment]) -> String {
     segments.iter().map(|segment| segment.text.as_str()).collect::<Vec<_>>().join(" ").trim().to_owned()
 }
 
-/// CPU seconds used so far by the threads Whisper computes on.
+/// Returns the CPU seconds that Whisper's threads have used so far.
 fn cpu_seconds() -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists its tasks");
     let nanoseconds = tasks.flatten().map(|task| {
@@ -66,7 +67,8 @@ fn cpu_seconds() -> f64 {
     nanoseconds.sum::<u64>() as f64 / 1e9
 }
 
-/// Recognises a set of clips and returns the word error rate in percent and the real-time factor of one thread.
+/// Recognises a set of clips and returns the word error rate in percent and the real-time factor of one
+/// thread.
 #[expect(clippy::print_stdout, reason = "the figures are what the test is run for")]
 fn measure(set: &str, language: &str) -> (f64, f64) {
     let whisper = whisper();
@@ -132,7 +134,7 @@ fn the_language_is_detected() {
     }
 }
 
-/// One word is too little to tell Russian from Polish, unless Russian was spoken just before.
+/// One word is not enough to distinguish Russian from Polish, unless Russian was spoken just before.
 #[test]
 fn in_doubt_the_language_is_the_one_before() {
     let whisper = whisper();
@@ -185,7 +187,8 @@ fn splits_do_not_change_segments() {
     assert_eq!(segments, whole);
 }
 
-/// Guesses are finished, left half done, or not begun, and some are right and become the final: it is the same.
+/// Partial results are finished, left half done, or not begun, and some of them are right and become the
+/// final. The finals are the same in all cases.
 #[test]
 fn guesses_change_no_final() {
     let whisper = whisper();
@@ -213,8 +216,8 @@ fn guesses_change_no_final() {
     }
 }
 
-/// The words make up the text, follow each other within their segment, and are where they were said: the recording holds
-/// a pause of two seconds.
+/// The words make up the text, follow each other within their segment, and are placed where they were
+/// spoken. The recording contains a pause of two seconds.
 #[test]
 fn words_are_placed_where_they_were_said() {
     let whisper = whisper();
@@ -236,7 +239,8 @@ fn words_are_placed_where_they_were_said() {
             at = word.range.end;
         }
         assert!(at <= segment.range.end, "{segment:?}");
-        // "Go forward ten meters": by the spectrogram "forward" begins 0.63 s and "meters" 1.43 s into the recording.
+        // "Go forward ten meters": by the spectrogram, "forward" begins 0.63 s and "meters" 1.43 s into
+        // the recording.
         for (word, expected) in [(1, 0.63), (3, 1.43)] {
             let start = (segment.words[word].range.start.0 - origin) as f64 / 16_000.0;
             assert!((start - expected).abs() <= 0.2, "{} begins at {start}", segment.words[word].text);
@@ -312,7 +316,7 @@ fn silence_lets_go_of_what_was_heard() {
     }
 }
 
-/// A copy of the model to damage.
+/// Returns a copy of the model, for a test to damage.
 fn copy_of_model() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for file in ["vocabulary.txt", "config.json", "model.bin"] {
@@ -324,7 +328,7 @@ fn copy_of_model() -> tempfile::TempDir {
     dir
 }
 
-/// Loads what must be refused, and returns why it was.
+/// Loads a model that must be refused, and returns the error message.
 fn refusal(dir: &Path) -> String {
     match Whisper::load(dir) {
         Err(error @ EngineError::Model { .. }) => error.to_string(),

@@ -1,7 +1,9 @@
-//! Nobody speaks: silence, noise, the tones of telephones, and music. What is recognised in them is invented.
+//! Sounds without speech: silence, noise, the tones of telephones, and music. Any text recognised in them
+//! is invented.
 //!
-//! Of each there are some seconds, or with `VOXLINE_GUARD_MINUTES` set so many minutes, taken for English and Russian too.
-//! The table is printed (`cargo test -p voxline-cli --test it recognition_guards -- --nocapture`).
+//! Each sound lasts some seconds, or `VOXLINE_GUARD_MINUTES` minutes if that is set; it is then also
+//! recognised as English and as Russian. The test prints a table (`cargo test -p voxline-cli --test it
+//! recognition_guards -- --nocapture`).
 
 use voxline::engine::{Recognizer, Segment, StreamOptions};
 use voxline_engines::Whisper;
@@ -11,25 +13,26 @@ use crate::support::clips;
 use crate::support::sounds::{RATE, brown, fan, pink, tone, white};
 use crate::support::whisper::whisper;
 
-/// Seconds of each sound, unless more are wanted: all that tones do, twice.
+/// Default length of each sound in seconds: twice the longest pattern of the tones.
 const SECONDS: usize = 12;
 
+/// Returns the length of each sound in minutes, if the environment states one.
 #[expect(clippy::disallowed_methods, reason = "how long a test may take is its user's to say")]
 fn minutes() -> Option<usize> {
     std::env::var("VOXLINE_GUARD_MINUTES").ok()?.parse().ok()
 }
 
-/// How many samples of each sound there are.
+/// Returns the number of samples of each sound.
 fn length() -> usize {
     minutes().map_or(SECONDS, |minutes| minutes * 60) * RATE
 }
 
-/// The sound whose sample at each time in seconds is `wave`, full scale being 1.
+/// Returns the sound whose sample at each time in seconds is `wave`, with a full scale of 1.
 fn sound(mut wave: impl FnMut(f64) -> f64) -> Vec<i16> {
     (0..length()).map(|at| (wave(at as f64 / RATE as f64) * 32_767.0) as i16).collect()
 }
 
-/// Has Whisper listen to sounds in which nobody speaks, and prints what it invents; there should be nothing.
+/// Runs Whisper on sounds without speech, prints the text it invents, and asserts that there is none.
 #[track_caller]
 #[expect(clippy::print_stdout, reason = "the figures are what the test is run for")]
 fn assert_nothing_is_invented(sounds: impl IntoIterator<Item = (String, Vec<i16>)>) {
@@ -53,7 +56,7 @@ fn assert_nothing_is_invented(sounds: impl IntoIterator<Item = (String, Vec<i16>
     assert_eq!(invented, 0, "words were invented: {invented}");
 }
 
-/// The segments with a text.
+/// Returns the segments with text.
 fn said(whisper: &Whisper, language: Option<&str>, pcm: &[i16]) -> Vec<Segment> {
     let options = StreamOptions { language: language.map(str::to_owned), ..StreamOptions::default() };
     let mut stream = whisper.start(&options).unwrap();
@@ -80,10 +83,11 @@ fn in_silence_and_noise() {
     assert_nothing_is_invented(sounds);
 }
 
-/// ITU-T E.180 and its supplement 2, E.182 (special information), Q.23 (push buttons), T.30 (fax).
+/// Tones of ITU-T E.180 and its supplement 2, E.182 (special information), Q.23 (push buttons), and T.30
+/// (fax).
 #[test]
 fn in_the_tones_of_telephones() {
-    // A sum of tones, on and off by turns in seconds.
+    // A sum of tones that is on and off in turn. The lengths of the turns are in seconds.
     let cadence = |hz: &'static [f64], turns: &'static [f64]| {
         let period: f64 = turns.iter().sum();
         sound(move |t| {
@@ -122,7 +126,7 @@ fn in_the_tones_of_telephones() {
         ("push buttons", buttons),
         ("a fax calling", cadence(&[1_100.0], &[0.5, 3.0])),
     ];
-    // As they are made, and on a line that hisses at -50 dB of full scale.
+    // Each sound as generated, and on a line that hisses at -50 dB of full scale.
     let mut hiss = white(1);
     let mut on_a_line = |pcm: &[i16]| pcm.iter().map(|sample| sample + (hiss() * 180.0) as i16).collect();
     assert_nothing_is_invented(sounds.into_iter().flat_map(|(name, pcm)| {

@@ -1,7 +1,7 @@
-//! Speech in steady noise is heard: no guard takes the speech for the noise.
+//! Speech in steady noise is recognised: no guard mistakes the speech for the noise.
 //!
-//! Of the recogniser there is a sample here, of what it is given to hear all. `./dev prove noise` has it hear
-//! all, beside faster-whisper.
+//! All clips pass through the endpointer here, but only a sample of them through the recogniser. `./dev
+//! prove noise` runs the recogniser on all of them, beside faster-whisper.
 
 use voxline::engine::{Recognizer, StreamOptions};
 use voxline_engines::{Endpointer, Span};
@@ -12,10 +12,10 @@ use crate::support::whisper::whisper;
 use crate::support::words::WordErrors;
 
 type Noise = Box<dyn FnMut() -> f64>;
-/// Makes a noise from a seed.
+/// Constructor of a noise from a seed.
 type Source = fn(u32) -> Noise;
 
-/// Kinds of noise by their names.
+/// Kinds of noise, by name.
 const NOISES: [(&str, Source); 6] = [
     ("white", |seed| Box::new(white(seed))),
     ("pink", |seed| Box::new(pink(seed))),
@@ -25,7 +25,7 @@ const NOISES: [(&str, Source); 6] = [
     ("babble", babble),
 ];
 
-/// Three prompts said at once, over and over.
+/// Returns babble: three prompts spoken at once, over and over.
 fn babble(seed: u32) -> Noise {
     let voices =
         ["vm-intro", "demo-instruct", "privacy-prompt"].map(|clip| clips::audio("en-telephone", clip));
@@ -47,7 +47,7 @@ fn all_clips() -> Vec<Clip> {
     ["en-16k", "en-telephone", "ru-telephone"].into_iter().flat_map(clips::set).collect()
 }
 
-/// Each prompt and reading, in two of the noises: an utterance that is like speech comes of it.
+/// Each prompt and reading, in two of the noises, gives an utterance that resembles speech.
 #[test]
 fn noise_hides_no_utterance() {
     let mut hidden = Vec::new();
@@ -63,8 +63,8 @@ fn noise_hides_no_utterance() {
     assert!(hidden.is_empty(), "lost: {hidden:#?}");
 }
 
-/// Single digits, in noise as loud as they are: too short to be sure that they are speech, they are heard all
-/// the same.
+/// Single digits, in noise as loud as they are, are too short to be classified as speech with certainty.
+/// They are detected all the same.
 #[test]
 fn noise_hides_no_word() {
     let mut hidden = Vec::new();
@@ -81,7 +81,7 @@ fn noise_hides_no_word() {
     assert!(hidden.is_empty(), "lost: {hidden:#?}");
 }
 
-/// A sample of what the recogniser hears in noise.
+/// Recognition of a sample of the clips in noise.
 #[test]
 #[expect(clippy::print_stdout, reason = "the figures are what the test is run for")]
 fn words_in_noise_are_recognised() {
@@ -104,6 +104,6 @@ fn words_in_noise_are_recognised() {
         assert!(!heard.trim().is_empty(), "{} in {name} noise at 5 dB is lost", clip.name);
         errors = errors.and(WordErrors::between(&clip.text, &heard));
     }
-    // faster-whisper, greedy, makes about as many.
+    // faster-whisper with greedy decoding makes about as many errors.
     assert!(errors.percent() <= 60.0, "{} of {} words are wrong", errors.errors, errors.words);
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration, TokenProvider};
 use voxline::session::core::{ConnectionId, Core, Input, Output};
-use voxline::session::protocol::{ClientMessage, Final, GoawayReason, Ready, Secret, ServerMessage};
+use voxline::protocol::{ClientMessage, Final, GoawayReason, Ready, Secret, ServerMessage};
 use voxline::session::{self, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;

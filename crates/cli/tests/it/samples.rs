@@ -1,4 +1,4 @@
-//! The repository's own recordings say in every format what they are said to say.
+//! The repository's own recordings have the expected text in every format.
 
 use voxline::audio::{Feed, FramePos};
 use voxline::engine::{RECOGNIZER_RATE, Recognizer, StreamOptions};
@@ -11,10 +11,10 @@ use crate::support::words::normal;
 
 const SAID: &str = include_str!("../../../../samples/speech.txt");
 
-/// These hold only the start of the sentence.
+/// Recordings that contain only the start of the sentence.
 const CUT: [&str; 3] = ["speech-48k-mono-s24.wav", "speech-44k1-stereo-s16.wav", "speech-16k-mono-s16.aiff"];
 
-/// The text of a recording, by the pipeline and the recogniser without a gateway between them.
+/// Returns the text of a recording, from the pipeline and the recogniser without a gateway between them.
 fn heard(name: &str) -> String {
     let whisper = whisper();
     let language = StreamOptions { language: Some("en".to_owned()), ..StreamOptions::default() };
@@ -48,7 +48,7 @@ fn every_format_keeps_every_word() {
     }
 }
 
-/// What the test above hears, and what the front end's tests decode, is all there is.
+/// The list of samples, which the test above and the tests of the front end use, is complete.
 #[test]
 fn no_recording_is_forgotten() {
     let recordings = std::fs::read_dir(sample("")).unwrap().map(|entry| entry.unwrap().file_name());

@@ -1,28 +1,30 @@
-//! Random fault schedules on the session's core: ten thousand a run, or as many as `VOXLINE_SCHEDULES` says,
-//! and others in each run.
+//! Random fault schedules of the session's state machine: ten thousand per run, or as many as
+//! `VOXLINE_SCHEDULES` states, and different ones in each run.
 
 use voxline::session::{Ledger, Planted};
 use voxline_testing::schedule;
 
 use crate::random;
 
-/// How many schedules are played.
+/// Returns the number of schedules to play.
 #[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn schedules() -> u64 {
     let asked = std::env::var("VOXLINE_SCHEDULES").ok();
     asked.map_or(10_000, |count| count.parse().expect("VOXLINE_SCHEDULES is a number"))
 }
 
-/// What the schedules came to.
+/// Sums over all schedules of a thread.
 #[derive(Default)]
 struct Tally {
+    /// Sessions that ended well.
     whole: u64,
-    /// Sessions that went on at another server while the one before still ran.
+    /// Sessions that continued at another server while the previous session still ran.
     restarts: u64,
+    /// Sums of reconnects, moves, token swaps and gaps; the other counts stay zero.
     sum: Ledger,
 }
 
-/// Plays the schedule of this seed.
+/// Plays the schedule of this seed, and adds it to `tally`.
 fn play(seed: u64, tally: &mut Tally) {
     const TEST: &str = "schedule::random_faults_lose_nothing_and_repeat_nothing";
     match schedule::play(seed) {
@@ -53,8 +55,8 @@ fn random_faults_lose_nothing_and_repeat_nothing() {
     println!(
         "{count} schedules from seed {first}: {whole} whole, {reconnects} reconnects, {moves} moves, {restarts} restarts, {swaps} token swaps, {gaps} frames in gaps"
     );
-    // The rest were ended by faults that allow no recovery, as they should be. Fewer would mean that the faults don't
-    // strike.
+    // The other sessions were ended by faults that allow no recovery, as they should be. Lower counts
+    // would mean that the faults have no effect.
     assert!(whole > count * 7 / 10, "only {whole} sessions ended well");
     assert!(reconnects > count / 2 && moves > count / 20 && swaps > count / 20 && gaps > count / 10);
     assert!(restarts > count / 100, "only {restarts} restarts");
@@ -69,7 +71,7 @@ fn the_same_seed_gives_the_same_story() {
     }
 }
 
-/// Each of the bugs that others have shipped is caught soon.
+/// Each of the bugs that others have shipped is caught within 100 schedules.
 #[test]
 fn planted_bugs_are_caught() {
     for bug in [

@@ -1,4 +1,4 @@
-//! No secret in anything that is written down: logs at their loudest, errors, what `Debug` prints.
+//! No secret appears in anything that is written: logs at their loudest, errors, the output of `Debug`.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -23,7 +23,7 @@ use voxline::auth::{
 use voxline::clock::{Clock, SystemClock};
 use voxline::net::{Endpoint, http_client};
 use voxline::session::core::{ConnectionId, Input};
-use voxline::session::protocol::{ClientMessage, Ready, Secret, ServerMessage};
+use voxline::protocol::{ClientMessage, Ready, Secret, ServerMessage};
 use voxline::session::{Checkpoint, ServerSession};
 use voxline::speech::{SpeechClient, SpeechOptions};
 use voxline::transport::{Connect, WebSocketConnector, Wire};
@@ -36,14 +36,15 @@ use crate::session::noise;
 use crate::support::log::{ALL, ALL_BUT_FRAMES, FRAMES, LOG};
 use crate::support::server::{Server, endpoint};
 
-/// A secret that the tests plant.
+/// Secret that the tests plant.
 pub(crate) const CANARY: &str = "canary-in-a-coal-mine";
-/// What the gateway's secrets begin with: of clients, to refresh, to be let in, of services, of sessions.
+/// Prefixes of the gateway's secrets: client secrets, refresh tokens, access tokens, service tokens,
+/// resume keys of sessions.
 const MINTED: [&str; 5] = ["vxc_", "vxr_", "vxa_", "vxs_", "vxk_"];
-/// How much of one is enough to know it by.
+/// Number of characters after the prefix that identify a secret.
 const TELLING: usize = 40;
 
-/// The secrets in `text`, whether in clear, in hexadecimal, or as a list of numbers.
+/// Returns the secrets in `text`: in clear, in hexadecimal, or as a list of numbers.
 pub(crate) fn secrets(text: &[u8]) -> Vec<String> {
     let mut found = in_clear(text);
     found.extend(in_clear(&from_hex(text)));
@@ -58,14 +59,14 @@ fn in_clear(text: &[u8]) -> Vec<String> {
         MINTED.iter().any(|minted| minted.as_bytes() == prefix)
             && secret.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
     });
-    // Whatever a test has for a token, the header around it is the same.
+    // The header around a token is the same, even if a test uses a token of another form.
     let header = text.windows(12).filter(|bytes| {
         bytes.strip_prefix(b"Bearer ").is_some_and(|token| token.iter().all(u8::is_ascii_graphic))
     });
     planted.chain(minted).chain(header).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect()
 }
 
-/// What runs of hexadecimal digits stand for, each after a line's end.
+/// Decodes the runs of hexadecimal digits, with a line break before each of them.
 fn from_hex(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for run in text.split(|byte| !byte.is_ascii_hexdigit()).filter(|run| run.len() >= CANARY.len() * 2) {
@@ -77,7 +78,7 @@ fn from_hex(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What lists of numbers stand for, as `Debug` prints bytes.
+/// Decodes lists of numbers, as `Debug` prints bytes.
 fn from_numbers(text: &[u8]) -> Vec<u8> {
     let words = text.split(|byte| matches!(byte, b',' | b' ' | b'[' | b']'));
     let numbers =
@@ -85,18 +86,18 @@ fn from_numbers(text: &[u8]) -> Vec<u8> {
     numbers.map(|number| number.unwrap_or(b'\n')).collect()
 }
 
-/// What a process wrote.
+/// Output of a process.
 struct Overheard {
     lines: usize,
-    /// The lines with a secret in them.
+    /// Lines that contain a secret.
     leaks: Vec<String>,
-    /// Where tests failed.
+    /// Lines that report a failed test.
     panics: Vec<String>,
-    /// Whether each of what it should have spoken of was spoken of.
+    /// For each topic, `true` if the output mentions it.
     heard: Vec<bool>,
 }
 
-/// Runs tests of this binary again, in a process that logs all it can, and reads what it writes.
+/// Runs tests of this binary again in a process that logs as much as it can, and reads its output.
 fn overhear(log: &str, tests: &[&str], topics: &[&str]) -> Overheard {
     let mut written = tempfile::tempfile().unwrap();
     let status = Command::new(std::env::current_exe().unwrap())
@@ -141,7 +142,7 @@ fn has(line: &[u8], words: &str) -> bool {
 #[test]
 #[expect(clippy::print_stdout, reason = "the figures are what the test is for")]
 fn the_loudest_log_has_no_secret() {
-    // Whatever touches a secret, but for the recognisers.
+    // All tests that handle secrets, except those of the recognisers.
     let tests = [
         "session::",
         "tokens::",
@@ -153,7 +154,7 @@ fn the_loudest_log_has_no_secret() {
         "spooling::",
         "a_thousand_networks",
     ];
-    // Neither a recogniser, nor what depends on the time that things take: logging costs some.
+    // Tests of a recogniser are left out, and tests that depend on timing, because logging takes time.
     let without = [
         "of_a_real_recording",
         "a_language_nobody_knows",
@@ -171,8 +172,8 @@ fn the_loudest_log_has_no_secret() {
     assert_eq!(overheard.leaks, [""; 0]);
 }
 
-/// Why the documentation of `voxline::transport` warns of it. Once tungstenite keeps what it carries to itself, this
-/// fails, and the warning can go.
+/// The reason for the warning in the documentation of `voxline::transport`. This test fails once
+/// tungstenite no longer logs the contents of frames; the warning can then be removed.
 #[test]
 fn what_tungstenite_logs_of_frames_has_secrets() {
     let overheard = overhear(ALL, &["session::an_empty_session_ends_well"], &[FRAMES]);
@@ -214,6 +215,7 @@ fn oauth(endpoint: Endpoint) -> OAuthClient {
     OAuthClient::new(http_client().unwrap(), endpoint, credentials(), Arc::new(SystemClock::new()))
 }
 
+/// Asserts that the `Debug` output of a value contains no secret.
 #[track_caller]
 fn assert_silent(what: &impl Debug) {
     for printed in [format!("{what:?}"), format!("{what:#?}")] {
@@ -294,7 +296,7 @@ async fn nothing_that_holds_a_secret_prints_it() {
     assert_silent(&wire);
 }
 
-/// A service that answers every request with this head, and with all that it was told.
+/// Accepts one connection, and responds with this status and with a body that repeats the request.
 async fn parrot(listener: &TcpListener, status: &str) {
     let (mut socket, _) = listener.accept().await.unwrap();
     let mut heard = vec![0; 4096];
@@ -362,7 +364,7 @@ async fn the_program_keeps_its_secrets_at_its_loudest() {
     let recording = format!("{address}/recording.wav?token={CANARY}");
     let by_client = ["--client-id", id, "--client-secret-file", "secret"];
     let runs: [(&[&str], &str, i32); 7] = [
-        // Before there is a token in the vault, which would do.
+        // The wrong secret comes first: later the vault has a token, which would be used instead.
         (&["--client-id", id, "--client-secret-file", "wrong"], &address, 4),
         (&by_client, &address, 0),
         (&[&by_client[..], &["--spool", "spool"]].concat(), &address, 0),
@@ -376,10 +378,10 @@ async fn the_program_keeps_its_secrets_at_its_loudest() {
         let said = [&output.stderr[..], &output.stdout].concat();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
         assert_eq!(secrets(&said), [""; 0], "{arguments:?}");
-        // It takes nothing of what is said to `log`, so no filter can turn the frames on.
+        // The program has no receiver for what is sent to `log`, so no filter can turn the frames on.
         assert!(!text(&said).contains(FRAMES), "{arguments:?}");
     }
-    // Who logs nothing leaks nothing: that it did log is seen where a token was refused.
+    // A program that logs nothing leaks nothing. This line proves that the program did log.
     let output = place.run(&[&transcribe[..], &["--endpoint", &address, "--token-file", "token"]].concat());
     assert!(text(&output.stderr).contains("session ended"), "{}", text(&output.stderr));
     server.stop().await;

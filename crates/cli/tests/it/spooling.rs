@@ -1,4 +1,5 @@
-//! `voxline transcribe --spool`: the program is killed, the service goes away, and the same command goes on.
+//! `voxline transcribe --spool`: the program is killed or the service goes away, and the same command
+//! resumes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,10 +24,10 @@ use crate::support::gateway_process::GatewayProcess;
 use crate::support::model_hub::{Fault, ModelHub};
 use crate::support::server::{Server, Setup};
 
-/// Half a second, so that a session has many finals.
+/// Length of a segment in frames: half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;
 
-/// A place with the credentials of a service.
+/// A directory with the credentials of a service.
 struct Desk {
     place: Place,
     address: String,
@@ -40,7 +41,8 @@ impl Desk {
         Desk { place, address: format!("http://{address}"), client_id: credentials.client_id.clone() }
     }
 
-    /// `voxline transcribe` of these at the service, with a ledger for machines.
+    /// Returns the command `voxline transcribe` with these arguments, for the service and with a ledger
+    /// in JSON.
     fn command(&self, arguments: &[&str]) -> Command {
         let at =
             ["--endpoint", &self.address, "--client-id", &self.client_id, "--client-secret-file", "secret"];
@@ -54,6 +56,7 @@ impl Desk {
         self.command(arguments).output().unwrap()
     }
 
+    /// Returns the paths of all spools, sorted.
     fn spools(&self) -> Vec<std::path::PathBuf> {
         let mut spools: Vec<_> =
             fs::read_dir(self.place.path("spool")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -62,7 +65,7 @@ impl Desk {
     }
 }
 
-/// The program at work, and the lines it has written so far.
+/// A running program, and the lines that it has written so far.
 struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -76,7 +79,7 @@ impl Running {
         Running { child, stdout, lines: Vec::new() }
     }
 
-    /// Waits until it has written so many lines.
+    /// Waits until the program has written this many lines.
     fn wait_for(&mut self, lines: usize) {
         while self.lines.len() < lines {
             let mut line = String::new();
@@ -85,7 +88,7 @@ impl Running {
         }
     }
 
-    /// `kill -9`; what it wrote until then, in whole lines.
+    /// Kills the program with SIGKILL. Returns all lines that it wrote.
     fn kill(mut self) -> Vec<String> {
         assert!(self.child.try_wait().unwrap().is_none(), "it ended by itself");
         self.child.kill().unwrap();
@@ -96,7 +99,7 @@ impl Running {
         self.lines
     }
 
-    /// Waits for its end: all lines, what it complained of, and its exit code.
+    /// Waits for the end of the program. Returns all lines, standard error, and the exit code.
     fn end(mut self) -> (Vec<String>, String, Option<i32>) {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
@@ -107,6 +110,7 @@ impl Running {
     }
 }
 
+/// Writes a WAV file of these channels: 16 kHz, 16 bits.
 fn write_wav(path: &Path, channels: &[&[i16]]) {
     let spec = hound::WavSpec {
         channels: channels.len() as u16,
@@ -129,12 +133,12 @@ fn json(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-/// The texts of a transcript, which are digests of what was heard.
+/// Returns the texts of a transcript, which are digests of the audio.
 fn digests(lines: &[String]) -> Vec<String> {
     lines.iter().map(|line| json(line)["text"].as_str().unwrap().to_owned()).collect()
 }
 
-/// What a recogniser makes of these samples.
+/// Returns the texts that the recogniser produces for these samples.
 fn expected(pcm: &[i16]) -> Vec<String> {
     let digest = |samples: &[i16]| {
         let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
@@ -143,7 +147,8 @@ fn expected(pcm: &[i16]) -> Vec<String> {
     pcm.chunks(SEGMENT).map(digest).collect()
 }
 
-/// The ledger in `complaint`, which balances and has nothing unfinished.
+/// Asserts that the ledger in `complaint` counts `accepted` frames as accepted and recognised, without
+/// gaps or unfinished frames. Returns the ledger.
 #[track_caller]
 fn whole_ledger(complaint: &str, accepted: usize) -> Value {
     let ledger = json(complaint.lines().next().expect("a ledger"));
@@ -168,7 +173,8 @@ async fn a_killed_program_loses_nothing_and_tells_all_when_it_is_run_again() {
     let (began, kills) = (Instant::now(), kills());
     let server = server().await;
     let desk = Desk::new(server.address, &server.credentials);
-    // At the pace of the runs below a kill takes some three seconds of it, so most of it is left at the last.
+    // At the pace of the runs below, a kill takes about three seconds of the audio, so most of it is left
+    // at the last kill.
     let pcm = noise((60 + 5 * kills) * 16_000);
     write_wav(&desk.place.path("call.wav"), &[&pcm]);
 
@@ -182,12 +188,13 @@ async fn a_killed_program_loses_nothing_and_tells_all_when_it_is_run_again() {
     let (mut known, mut early) = (0, 0);
     for _ in 0..kills {
         let mut running = Running::start(desk.command(&spooled).args(["--pace", "20"]));
-        // Most are killed while they stream: behind a final that nobody has heard before. Some wherever they are.
+        // Most kills hit a program that streams, after a final that no earlier run reported. The others
+        // hit it anywhere.
         match random.below(4) {
             0 => early += 1,
             _ => running.wait_for(known + 1),
         }
-        // When exactly is the fault, and any time will do.
+        // The kill is the fault, and any time for it will do.
         tokio::time::sleep(Duration::from_millis(random.below(120) as u64)).await;
         let told = running.kill();
         assert_eq!(told, undisturbed[..told.len()]);
@@ -214,7 +221,8 @@ async fn a_killed_program_loses_nothing_and_tells_all_when_it_is_run_again() {
 async fn a_program_killed_while_it_opens_or_finishes_a_session_loses_nothing() {
     let mut random =
         Random::for_test("spooling::a_program_killed_while_it_opens_or_finishes_a_session_loses_nothing");
-    // A session that was killed before its name was put down is left to the gateway for a minute.
+    // If the program is killed before it records the session's name, the session stays with the gateway
+    // for a minute.
     let options = Options { max_sessions: 10_000, ..Options::default() };
     let setup = Setup { options, ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(SEGMENT)), setup).await;
@@ -228,7 +236,7 @@ async fn a_program_killed_while_it_opens_or_finishes_a_session_loses_nothing() {
     let (kills, mut whole) = (5 * kills(), 0);
     for _ in 0..kills {
         let mut running = Running::start(&mut desk.command(&spooled));
-        // From before it has read its arguments to after its end.
+        // The kills range from before the program has read its arguments to after its end.
         tokio::time::sleep(Duration::from_micros(random.below(25_000) as u64)).await;
         running.child.kill().unwrap();
         let (told, complaint, code) = running.end();
@@ -246,7 +254,7 @@ async fn a_program_killed_while_it_opens_or_finishes_a_session_loses_nothing() {
     server.stop().await;
 }
 
-/// Feeds the program's standard input, and keeps it open.
+/// Writes samples to the program's standard input, and keeps it open.
 fn feed(child: &mut Child, pcm: &[i16]) {
     let bytes: Vec<u8> = pcm.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     child.stdin.as_mut().unwrap().write_all(&bytes).unwrap();
@@ -254,7 +262,8 @@ fn feed(child: &mut Child, pcm: &[i16]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_source_goes_on_where_the_killed_program_had_put_it_down() {
-    /// What the front end may hold before it is a chunk: the decoder's block and the chunk itself.
+    /// Number of frames that the front end may hold before they form a chunk: the decoder's block and the
+    /// chunk itself.
     const IN_HAND: usize = 48_000;
     const KILLS: usize = 5;
     let server = server().await;
@@ -267,11 +276,12 @@ async fn a_live_source_goes_on_where_the_killed_program_had_put_it_down() {
     for fed in pcm.chunks(part).take(KILLS) {
         let mut running = Running::start(desk.command(&spooled).stdin(Stdio::piped()));
         feed(&mut running.child, fed);
-        // Until all has arrived, but for what is in hand: the rest stays in memory and dies.
+        // Wait until all audio has arrived, except for the frames in hand. The rest is in memory only,
+        // and is lost.
         running.wait_for((kept.len() + fed.len() - IN_HAND) / SEGMENT);
         let told = running.kill();
         assert_eq!(told[..printed.len()], printed, "what was told is told again");
-        // How much was put down is in the length of the file alone, which a reader finds out.
+        // Only the length of the file states how much audio was recorded, so it is read here.
         let audio_bytes = spooled_frames(&desk.spools()[0]);
         let taken = audio_bytes - kept.len();
         assert!((fed.len() - IN_HAND..=fed.len()).contains(&taken), "{taken} of {}", fed.len());
@@ -291,8 +301,9 @@ async fn a_live_source_goes_on_where_the_killed_program_had_put_it_down() {
     server.stop().await;
 }
 
-/// The frames of audio in a spool, of which nothing is known here but the form of its records: the body's length, its
-/// kind (2 for audio) and a checksum; audio has 9 bytes in front of its PCM.
+/// Returns the number of frames of audio in a spool. Only the form of the records is known here: the
+/// length of the body, its kind (2 for audio) and a checksum. The body of an audio record has 9 bytes
+/// before its PCM.
 fn spooled_frames(path: &Path) -> usize {
     let (bytes, mut at, mut frames) = (fs::read(path).unwrap(), 0, 0);
     while let Some(header) = bytes.get(at..at + 9) {
@@ -317,7 +328,7 @@ async fn what_a_live_source_left_is_finished_without_it() {
     running.wait_for(10);
     running.kill();
     let kept = spooled_frames(&desk.spools()[0]);
-    // Standard input is empty: nothing follows.
+    // Standard input is empty, so no audio follows.
     let finished = desk.run(&spooled);
     assert_eq!(finished.status.code(), Some(0), "{}", text(&finished.stderr));
     whole_ledger(text(&finished.stderr), kept);
@@ -344,7 +355,7 @@ fn a_service_that_goes_away_for_good_leaves_a_spool_that_is_finished_when_it_is_
     let (told, complaint, code) = running.end();
     assert_eq!(code, Some(5), "{complaint}");
     let [spool] = &desk.spools()[..] else { panic!("{:?}", desk.spools()) };
-    // A session that failed has a ledger too.
+    // A failed session has a ledger, too.
     let [ledger, refusal] = complaint.lines().collect::<Vec<_>>()[..] else { panic!("{complaint}") };
     let ledger = json(ledger);
     let sum = |parts: [&str; 3]| parts.iter().map(|part| ledger[part].as_u64().unwrap()).sum::<u64>();
@@ -356,7 +367,7 @@ fn a_service_that_goes_away_for_good_leaves_a_spool_that_is_finished_when_it_is_
         spool.file_name().unwrap().display()
     );
     assert!(refusal.contains(&desk.address) && refusal.contains(&kept), "{refusal}");
-    // Still away: nothing is lost by trying.
+    // The service is still away. Another attempt loses nothing.
     assert_eq!(desk.run(&spooled).status.code(), Some(5));
 
     gateway.restart();
@@ -390,7 +401,7 @@ async fn a_spool_is_one_recordings_and_one_processs() {
         2,
         &["channels 1", "channels mix"],
     );
-    // The same name, but what is in it has changed.
+    // The name is the same, but the contents have changed.
     write_wav(&desk.place.path("call.wav"), &[&noise(31 * 16_000)]);
     assert_fails(&desk.run(&spooled), 2, &["spool/call-", "960044 bytes", "992044 bytes", "delete it"]);
     assert_eq!(fs::read(spool).unwrap(), before);
@@ -421,7 +432,7 @@ async fn each_channel_has_a_spool_and_each_recording_its_own() {
 
     let spooled = [&both[..], &["--spool", "spool", "--spool-sync", "always"]].concat();
     let mut running = Running::start(desk.command(&spooled).args(["--pace", "40"]));
-    // In the middle of the second.
+    // In the middle of the second recording.
     running.wait_for(200);
     assert_eq!(desk.spools().len(), 2, "{:?}", desk.spools());
     running.kill();
@@ -478,7 +489,8 @@ async fn a_full_disk_is_told_in_a_line_and_loses_nothing() {
     write_wav(&desk.place.path("call.wav"), &[&pcm]);
     let spooled = ["call.wav", "--spool", "spool"];
     let command = desk.command(&spooled);
-    // No file may grow over 512,000 bytes, and the program is told so rather than killed: a disk that is full, to it.
+    // No file may grow beyond 512,000 bytes, and the program gets an error instead of a signal. For the
+    // program, this is a full disk.
     let limited = desk.place.command(&[]);
     let mut limited_shell = Command::new("sh");
     limited_shell.args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$@\"", "sh"]);
@@ -528,12 +540,12 @@ async fn a_download_that_broke_goes_on_and_a_damaged_file_is_done_with() {
     let finished = desk.run(&spooled);
     assert_eq!(finished.status.code(), Some(0), "{}", text(&finished.stderr));
     whole_ledger(text(&finished.stderr), pcm.len());
-    // What had come was heard as if it were all.
+    // The audio that had arrived was recognised as if it were complete.
     let heard = [expected(&pcm[..came]), expected(&pcm[came..])].concat();
     assert_eq!(digests(&lines(&finished.stdout)), heard);
     assert_eq!(desk.spools(), [] as [&Path; 0]);
 
-    // A file would be cut short the next time, too.
+    // A file would be cut short in the next run, too.
     desk.place.file("cut.wav", &bytes[..300_000]);
     let cut = desk.run(&["cut.wav", "--spool", "spool"]);
     assert_eq!(cut.status.code(), Some(3), "{}", text(&cut.stderr));
@@ -553,7 +565,8 @@ fn a_live_source_that_must_not_wait_has_gaps_where_the_service_was_away() {
     feed(&mut running.child, before);
     running.wait_for(20);
     gateway.kill();
-    // Blocking, it would stop at the buffer, the pipe and what is in hand: 40 s of these 100.
+    // A source that blocks would stop after 40 s of these 100 s: when the buffer, the pipe and the front
+    // end are full.
     feed(&mut running.child, meanwhile);
     gateway.restart();
     drop(running.child.stdin.take());
@@ -563,7 +576,8 @@ fn a_live_source_that_must_not_wait_has_gaps_where_the_service_was_away() {
     let count = |name: &str| ledger[name].as_u64().unwrap();
     assert_eq!(count("accepted"), count("recognised") + count("gaps"), "{ledger}");
     assert_eq!((count("accepted"), count("unfinished")), (pcm.len() as u64, 0), "{ledger}");
-    // At least what neither the buffer has nor the finals covered, and no more than was dropped to keep it.
+    // The gaps are at least the audio that neither the buffer nor the finals cover, and at most the audio
+    // that was dropped to keep to the buffer's size.
     assert!((50 * 16_000..90 * 16_000).contains(&count("gaps")), "{ledger}");
     let gaps: Vec<Value> =
         told.iter().map(|line| json(line)).filter(|line| line.get("text").is_none()).collect();

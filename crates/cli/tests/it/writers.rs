@@ -1,4 +1,4 @@
-//! Transcripts, byte for byte.
+//! Transcript files, byte for byte.
 
 use std::path::Path;
 use std::process::Command;
@@ -26,7 +26,7 @@ fn segment(index: u64, start: u64, end: u64, text: &str) -> FinalSegment {
     }
 }
 
-/// Two segments with words, one without, and a gap.
+/// Returns a transcript of two segments with words, one segment without, and a gap.
 fn transcript(format: Format) -> String {
     let mut writer = Writer::new(format, 16_000, Vec::new());
     let mut first = segment(0, 0, 24_000, "hello <b>world</b> & all");
@@ -121,7 +121,7 @@ fn an_empty_transcript_is_a_valid_file() {
     assert_eq!([empty(Format::Text), empty(Format::JsonLines), empty(Format::Srt)], ["", "", ""]);
 }
 
-/// Keeps what was flushed only, as a file does for whoever is killed.
+/// An output that keeps only flushed data, as a file does if its program is killed.
 #[derive(Default)]
 struct Buffered {
     pending: Vec<u8>,
@@ -169,7 +169,7 @@ fn formats_have_names() {
     assert_eq!(error.to_string(), "unknown transcript format `docx`, expected text, jsonl, srt or vtt");
 }
 
-/// A cue as a reader of the file finds it, times in milliseconds.
+/// A cue as a reader of the file finds it, with times in milliseconds.
 #[derive(Debug, PartialEq)]
 struct Cue {
     start: u64,
@@ -177,7 +177,7 @@ struct Cue {
     lines: Vec<String>,
 }
 
-/// The cues of a file, by the words of its format's description alone.
+/// Parses the cues of a file by the description of its format alone.
 fn parsed(format: Format, file: &str) -> Vec<Cue> {
     let body = if format == Format::WebVtt { file.strip_prefix("WEBVTT\n\n").unwrap() } else { file };
     let millis = |time: &str| {
@@ -198,8 +198,8 @@ fn parsed(format: Format, file: &str) -> Vec<Cue> {
     cues.collect()
 }
 
-/// A session that says something between `origin` and the end of it: words of all lengths, with times,
-/// without, or with the times of other words.
+/// Returns a random session that starts at `origin`, with words of all lengths. A segment has all its
+/// words with times, only the first half of them, or none.
 fn spoken(random: &mut Random, origin: u64) -> Vec<FinalSegment> {
     const LETTERS: [&str; 8] = ["a", "n", "ы", "е", "字", "-", "<", "&"];
     const MARKS: [&str; 8] = ["", "", "", ",", ".", "?", "...", ":"];
@@ -217,7 +217,7 @@ fn spoken(random: &mut Random, origin: u64) -> Vec<FinalSegment> {
             at += [0, 0, 0, 1_600, 6_400, 40_000][random.below(6)];
             let length = [0, 1, 800, 4_000, 8_000][random.below(5)] + random.below(4_000) as u64;
             words.push(Word { range: range(at, at + length), text, confidence: 0.5 });
-            // The next may begin before this one ends.
+            // The next word may begin before this one ends.
             at += if random.below(10) == 0 { length / 2 } else { length };
         }
         let end = words.iter().map(|word| word.range.end.0).max().unwrap_or(at) + random.below(32_000) as u64;
@@ -300,7 +300,8 @@ fn speakers_have_their_names_in_every_cue() {
     assert_eq!(file.matches("<v Ann>word").count(), file.matches(" --> ").count(), "{file}");
 }
 
-/// Reads each file with the library for its format, and prints its cues: start, end, text.
+/// Python program that reads each file with the library for its format and prints its cues: start, end,
+/// text.
 const FOREIGN: &str = r#"
 import json, pathlib, sys
 import pysubs2, webvtt
@@ -320,7 +321,7 @@ for path in map(pathlib.Path, sys.argv[1:]):
 
 #[test]
 fn other_programs_read_the_same_cues() {
-    // ./dev test puts them there, by hash.
+    // `./dev test` downloads the libraries, pinned by hash.
     let libraries = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("subtitle-parsers");
     assert!(libraries.is_dir(), "{} is missing: ./dev test fetches it", libraries.display());
     let place = tempfile::tempdir().unwrap();
@@ -332,7 +333,7 @@ fn other_programs_read_the_same_cues() {
         let segments: Vec<FinalSegment> = spoken(&mut random, 0)
             .into_iter()
             .map(|mut segment| {
-                // What looks like markup is a format's own affair, and no two readers agree on it.
+                // Markup is specific to a format, and no two readers agree on it.
                 segment.text = segment.text.replace(['<', '&'], "x");
                 segment.words.iter_mut().for_each(|word| word.text = word.text.replace(['<', '&'], "x"));
                 segment

@@ -21,7 +21,7 @@ use super::{Cut, Fault};
 use voxline::auth::AccessToken;
 use voxline::internals::{unreachable, upgrade};
 use voxline::net::{CONNECT_TIMEOUT, Endpoint};
-use voxline::session::Failure;
+use voxline::recovery::Failure;
 use voxline::transport::{Connect, Wire};
 use voxline_support::random::Random;
 

@@ -27,7 +27,7 @@ use self::session::Session;
 use super::ShortLivedTokens;
 use super::network::Acceptor;
 use voxline::audio::FramePos;
-use voxline::session::protocol::GoawayReason;
+use voxline::protocol::GoawayReason;
 
 /// Settings of a peer that behaves well.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use voxline::audio::FramePos;
-use voxline::session::protocol::{self, ClientMessage, SUBPROTOCOL, ServerMessage};
+use voxline::protocol::{self, ClientMessage, SUBPROTOCOL, ServerMessage};
 use voxline::transport::{Wire, socket_limits};
 
 /// A message that a scripted peer waits for. Audio that comes before it is received and ignored.
@@ -94,7 +94,7 @@ pub enum ScriptError {
 /// for tests of a single exchange of the protocol.
 ///
 /// ```
-/// use voxline::session::close;
+/// use voxline::protocol::close;
 /// use voxline_testing::peer::{Expect, Reply, ScriptedPeer, Step};
 ///
 /// // A server that knows no session.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Behaviour;
 use crate::digest;
 use voxline::audio::{AudioChunk, FramePos, FrameRange};
-use voxline::session::protocol::{Final, ServerMessage};
+use voxline::protocol::{Final, ServerMessage};
 
 /// Frames of a timeline, from position zero on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

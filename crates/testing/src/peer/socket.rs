@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::session::Session;
 use super::{Behaviour, RecordingPeer, State, Whim};
 use voxline::audio::FramePos;
-use voxline::session::close;
-use voxline::session::protocol::{self, ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
+use voxline::protocol::close;
+use voxline::protocol::{self, ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
 use voxline::transport::{Wire, socket_limits};
 
 /// Longest time before audio is acknowledged, however little there is.

@@ -7,7 +7,7 @@ use super::network::Connection;
 use super::plan::{Fate, Plan, in_context, sample};
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::session::core::Core;
-use voxline::session::protocol::ServerMessage;
+use voxline::protocol::ServerMessage;
 use voxline::session::{Ended, Overflow, Settings};
 use voxline::transcript::TranscriptEvent;
 

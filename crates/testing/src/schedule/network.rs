@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::plan::{Fault, How, When};
 use super::server::Up;
-use voxline::session::protocol::{ClientMessage, ServerMessage};
+use voxline::protocol::{ClientMessage, ServerMessage};
 
 /// A message or event that arrives at a client.
 #[derive(Debug)]

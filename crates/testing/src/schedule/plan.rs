@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use voxline::session::protocol::GoawayReason;
-use voxline::session::{CatchUp, Overflow, Settings, close};
+use voxline::protocol::GoawayReason;
+use voxline::protocol::close;
+use voxline::session::{CatchUp, Overflow, Settings};
 use voxline_support::random::{Random, mix};
 
 /// A source of random choices.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::plan::{Dice, ServerPlan, in_context, sample};
 use voxline::audio::{AudioChunk, FramePos, FrameRange, sample::read_s16le};
-use voxline::session::close;
-use voxline::session::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage};
+use voxline::protocol::close;
+use voxline::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage};
 
 /// A message from a client.
 #[derive(Clone, Debug)]

@@ -9,8 +9,9 @@ use tokio_tungstenite::tungstenite::Message;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
 use voxline::session::backoff::Backoff;
-use voxline::session::protocol::{Ready, ServerMessage, encode_audio};
-use voxline::session::{self, Ended, SessionError, Settings, close};
+use voxline::protocol::{Ready, ServerMessage, encode_audio};
+use voxline::protocol::close;
+use voxline::session::{self, Ended, SessionError, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::Connect;
 use voxline_testing::network::{self, Line, SimulatedConnector, Trace};
@@ -257,7 +258,7 @@ fn ready(received: u64) -> Reply {
 }
 
 fn final_(index: u64, start: u64, end: u64) -> Reply {
-    let segment = session::protocol::Final {
+    let segment = voxline::protocol::Final {
         index,
         start: FramePos(start),
         end: FramePos(end),

@@ -18,7 +18,7 @@ const TESTS: [&str; 7] = [
 /// Rules that ask nothing of a server, with the tests that check our client against them.
 const OF_CLIENTS: [(&str, &str); 14] = [
     ("C1", "secrecy, network: what the client asks the upgrade for"),
-    ("C2", "session::protocol: fields and messages that it doesn't know"),
+    ("C2", "protocol: fields and messages that it doesn't know"),
     ("C3", "testing::peer, in network: nothing comes before start or resume"),
     ("C4", "testing::peer, in network: nothing comes before ready"),
     ("C5", "schedule, network: the replay from received is the same bytes"),

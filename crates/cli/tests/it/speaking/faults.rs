@@ -1,4 +1,5 @@
-//! Connections that are cut, stall or are refused, and tokens that end: the same samples come all the same.
+//! Connections that are cut, stall or are refused, and tokens that expire: the same samples arrive all
+//! the same.
 
 use std::io;
 use std::iter;
@@ -28,7 +29,8 @@ async fn a_connection_cut_anywhere_in_a_part_changes_no_sample() {
     let stage = Stage::new().await;
     let undisturbed = whole(stage.client().speak(SHORT, &options())).await.unwrap();
     let length = undisturbed.len() as u64;
-    // In the head of the answer, at its end, and on both sides of samples all over the body.
+    // The cuts are in the head of the response, at the end of the head, and on both sides of samples all
+    // over the body.
     let head = [0, 1, 100, 200, 201, 202, 203, 204, 205, 206, 207, 208, 250, 300, 301];
     let body = (1..24).flat_map(|n| [n * length / 24, n * length / 24 + 1]);
     for (number, after) in head.into_iter().chain(body).enumerate() {
@@ -48,7 +50,7 @@ async fn cut_again_and_again_in_every_part_it_changes_no_sample() {
     let stage = Stage::new().await;
     let text = prose(3_000);
     let undisturbed = whole(stage.client().speak(&text, &options())).await.unwrap();
-    // Each connection gets a little further than the one before, and some are not let in at all.
+    // Each connection gets a little further than the previous one, and some are refused.
     let faults = (0..12_u64).map(|n| match n % 4 {
         3 => Fault::Refuse,
         _ => cut_after(120_000 * (n + 1), if n % 2 == 0 { Cut::Reset } else { Cut::Close }),
@@ -58,7 +60,7 @@ async fn cut_again_and_again_in_every_part_it_changes_no_sample() {
     assert!(whole(speech).await.unwrap() == undisturbed);
     assert!(proxy.cuts() >= 5, "{} cuts", proxy.cuts());
 
-    // An encoded part comes whole or not at all.
+    // An encoded part arrives whole or not at all.
     let faults = [cut_after(5_000, Cut::Close), Fault::Refuse, cut_after(50_000, Cut::Reset)];
     let proxy = FaultProxy::with_faults(stage.server.address, faults).await.unwrap();
     let encode = |client: SpeechClient| {
@@ -77,7 +79,7 @@ async fn bytes_that_come_in_odd_numbers_are_the_same_samples() {
     let undisturbed = whole(stage.client().speak(SHORT, &options())).await.unwrap();
     for bytes in [1_001, 3, 16_383] {
         let trickle = Fault::Trickle { bytes, every: Duration::from_nanos(1) };
-        // A few bytes at a time take long: only the start is enough.
+        // A few bytes at a time take long, so a short text is enough.
         let text = if bytes < 100 { "Yes." } else { SHORT };
         let undisturbed = match bytes {
             3 => whole(stage.client().speak(text, &options())).await.unwrap(),
@@ -120,7 +122,8 @@ async fn a_token_that_ends_between_parts_or_within_one_is_replaced() {
         let undisturbed = whole(stage.client().speak(&text, &options())).await.unwrap();
         let before = stage.tokens.token().await.unwrap().generation();
 
-        // Between parts: the first is being heard, and the gateway's clock goes on without the client's.
+        // Between parts: the first part is being played, and the gateway's clock advances without the
+        // client's.
         let mut speech = stage.client().speak(&text, &options());
         let mut pcm = speech.next().await.unwrap().unwrap().to_vec();
         clock.advance(Duration::from_secs(3_601));
@@ -129,7 +132,7 @@ async fn a_token_that_ends_between_parts_or_within_one_is_replaced() {
         let between = stage.tokens.token().await.unwrap().generation();
         assert!(between > before);
 
-        // Within a part: a connection is cut, and by the next the token has ended.
+        // Within a part: a connection is cut, and the token has expired by the next connection.
         let later = clock.clone();
         let faults = iter::once(cut_after(100_000, Cut::Reset)).chain(iter::from_fn(move || {
             later.advance(Duration::from_secs(3_601));
@@ -146,7 +149,8 @@ async fn a_token_that_ends_between_parts_or_within_one_is_replaced() {
     }
 }
 
-/// Answers the requests of one connection each with the next of these, and says how many there were.
+/// Accepts one connection for each of these responses, and sends the response once the request is
+/// complete.
 async fn answering(listener: &TcpListener, answers: &[&str]) -> io::Result<()> {
     for answer in answers {
         let (mut socket, _) = listener.accept().await?;
@@ -178,13 +182,13 @@ async fn a_busy_service_is_asked_when_it_says() {
     assert_eq!(spoken.unwrap(), b"badc");
     assert!(began.elapsed() >= Duration::from_secs(2));
 
-    // Who says tomorrow is taken at its word, and who asked is told at once.
+    // A service that requests a very long wait is believed, and the caller gets the error at once.
     let tomorrow = [&busy("429", 40_000)[..]];
     let (spoken, _) = tokio::join!(whole(client.speak(SHORT, &options())), answering(&listener, &tomorrow));
     let error = spoken.unwrap_err();
     assert_eq!(error.recovery(), Recovery::RetryAfter(Duration::from_secs(40_000)));
     assert!(matches!(error, SpeechError::Refused { status: 429, .. }), "{error}");
-    // A page instead of speech.
+    // The service responds with a page instead of speech.
     let page = ["200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\nConnection: close\r\n\r\n<hr>"];
     let (spoken, _) = tokio::join!(whole(client.speak(SHORT, &options())), answering(&listener, &page));
     let expected = format!("http://{address} answered with text instead of speech");
@@ -206,10 +210,10 @@ async fn what_cannot_help_is_not_tried_again_and_the_rest_not_for_ever() {
     let thrice = SpeechOptions { attempts: 3, ..options() };
     let error = whole(stage.client_at(proxy.address()).speak(SHORT, &thrice)).await.unwrap_err();
     assert!(matches!(error, SpeechError::Unreachable { .. }), "{error}");
-    // A connection that ends before anything was sent on it is made anew by the HTTP client, unasked.
+    // The HTTP client itself retries a connection that ends before anything was sent on it.
     assert!((3..=6).contains(&proxy.connections()), "{} connections", proxy.connections());
 
-    // Each time the same part of it: what came is good, and then there is an error.
+    // Each attempt is cut at the same place: the audio up to there is good, and then there is an error.
     let undisturbed = whole(stage.client().speak(SHORT, &options())).await.unwrap();
     let cuts = iter::repeat(cut_after(100_000, Cut::Close));
     let proxy = FaultProxy::with_faults(stage.server.address, cuts).await.unwrap();

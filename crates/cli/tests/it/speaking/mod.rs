@@ -1,4 +1,5 @@
-//! The speech client against a real gateway: text of any length in, PCM out without a gap, whatever happens between.
+//! The speech client against a real gateway: text of any length in, PCM out without a gap, whatever
+//! happens in between.
 
 mod faults;
 mod program;
@@ -26,18 +27,18 @@ use crate::gateway::Tone;
 use crate::support::models_dir;
 use crate::support::server::{Server, Setup, endpoint};
 
-/// Two sentences, one part.
+/// Text of two sentences, which form one part.
 const SHORT: &str =
     "The train to the coast leaves at seven. It takes two hours and a half, and there is a restaurant.";
 
-/// A gateway that speaks, and who has it speak.
+/// A gateway that speaks, and the tokens of its clients.
 struct Stage {
     server: Server,
     tokens: TokenProvider,
 }
 
 impl Stage {
-    /// With a voice that says the same thing the same way each time.
+    /// Starts a gateway with a voice that always speaks a text in the same way.
     async fn new() -> Stage {
         Stage::with(Setup { voices: espeak(), ..Setup::default() }).await
     }
@@ -51,7 +52,8 @@ impl Stage {
         self.client_at(self.server.address)
     }
 
-    /// A client that finds the gateway at another address; its tokens come straight from the gateway.
+    /// Returns a client that uses the gateway at another address. Its tokens come directly from the
+    /// gateway.
     fn client_at(&self, address: SocketAddr) -> SpeechClient {
         SpeechClient::new(http_client().unwrap(), endpoint(address), &self.tokens)
     }
@@ -65,7 +67,7 @@ fn options() -> SpeechOptions {
     SpeechOptions::default()
 }
 
-/// All that is spoken.
+/// Returns all audio of a stream.
 async fn whole(speech: impl Stream<Item = Result<Bytes, SpeechError>>) -> Result<Vec<u8>, SpeechError> {
     let mut speech = std::pin::pin!(speech);
     let mut audio = Vec::new();
@@ -75,7 +77,7 @@ async fn whole(speech: impl Stream<Item = Result<Bytes, SpeechError>>) -> Result
     Ok(audio)
 }
 
-/// At least `count` characters of sentences, no two of them the same.
+/// Returns at least `count` characters of sentences, no two of which are the same.
 fn prose(count: usize) -> String {
     let mut text = String::new();
     for number in 1.. {
@@ -91,16 +93,17 @@ fn prose(count: usize) -> String {
     text
 }
 
-/// What a listener at 1x would have had in its buffer at the worst moment, as each piece came.
+/// Simulated playback at the pace of a listener (1x): the state of its buffer as each piece arrives.
 #[derive(Debug)]
 struct Playing {
     sample_rate: u32,
+    /// Arrival of the first piece.
     began: Option<Instant>,
-    /// Frames that have come.
+    /// Number of frames that have arrived.
     frames: u64,
-    /// How much was left to be heard when the next piece came, at the least.
+    /// Least audio that was left to be played when a piece arrived.
     reserve: Duration,
-    /// How long nothing was heard, in all.
+    /// Total duration of all silences.
     silence: Duration,
 }
 
@@ -110,14 +113,15 @@ impl Playing {
         Playing { sample_rate, began: None, frames: 0, reserve, silence }
     }
 
+    /// Returns the duration of the audio that has arrived.
     fn heard(&self) -> Duration {
         Duration::from_secs_f64(self.frames as f64 / f64::from(self.sample_rate))
     }
 
-    /// A piece has come `now`; returns when it has been played.
+    /// Adds a piece that arrives at `now`. Returns the time at which it has been played.
     fn take(&mut self, piece: &[u8], now: Instant) -> Instant {
         let began = *self.began.get_or_insert(now);
-        // Each silence puts off all that follows.
+        // Each silence delays all audio after it.
         let runs_dry = began + self.heard() + self.silence;
         if self.frames > 0 {
             self.reserve = self.reserve.min(runs_dry.saturating_duration_since(now));
@@ -146,8 +150,11 @@ async fn ten_thousand_characters_are_heard_without_a_gap() {
     stage.server.stop().await;
 }
 
-/// Says anything, 30 bytes a second, and takes two fifths as long for it: no slower does a voice speak without gaps whose
-/// whole answer comes at once, since a part is at most twice as long as the one that is heard meanwhile.
+/// A voice that speaks 30 bytes of text per second, and takes two fifths of the audio's duration to
+/// compute it.
+///
+/// A voice whose whole response arrives at once cannot be slower and speak without gaps, because a part
+/// is at most twice as long as the part that is played meanwhile.
 struct Unhurried(VoiceInfo);
 
 impl Voice for Unhurried {
@@ -183,7 +190,7 @@ async fn a_voice_that_takes_its_time_is_heard_without_a_gap_at_the_pace_of_a_lis
     stage.server.stop().await;
 }
 
-/// Hears speech as a sound card plays it, which has a fifth of a second of its own.
+/// Plays speech like a sound card with a buffer of a fifth of a second.
 #[expect(clippy::disallowed_methods, reason = "what is heard takes its time")]
 async fn listen(speech: &mut PcmStream) -> Playing {
     let mut playing = Playing::new(speech.sample_rate());
@@ -246,7 +253,7 @@ async fn speech_has_any_rate_and_is_a_source_like_any_other() {
         assert!(speak().resampled(rate).is_err());
     }
 
-    // Through the front end, in chunks with positions.
+    // Speech passes through the front end, in chunks with positions.
     let source = speak().into_source();
     let at_its_rate = pipeline::Options { sample_rate: 24_000, ..pipeline::Options::default() };
     let opened = tokio::task::spawn_blocking(move || Pipeline::open(source, at_its_rate)).await;
@@ -282,15 +289,15 @@ async fn a_sentence_is_spoken_while_the_next_is_being_written() {
             heard.extend_from_slice(&speech.next().await.expect("there is more").unwrap());
         }
     };
-    // Letter by letter, as from a model; the next sentence has begun.
+    // Text comes letter by letter, as from a language model. The next sentence has begun.
     format!("{} {}", sentences[0], "The sec").chars().for_each(|letter| write(&letter.to_string()));
     let mut length = whole(client.speak(sentences[0], &options())).await.unwrap().len();
     hear(&mut speech, length).await;
-    // It pauses behind what looks like a sentence.
+    // The writer pauses after text that looks like a whole sentence.
     write(&sentences[1]["The sec".len()..]);
     length += whole(client.speak(sentences[1], &options())).await.unwrap().len();
     hear(&mut speech, length).await;
-    // A line ends what is no sentence.
+    // A line break ends text that is not a sentence.
     write(&format!(" {}\n", sentences[2]));
     length += whole(client.speak(sentences[2], &options())).await.unwrap().len();
     hear(&mut speech, length).await;
@@ -319,11 +326,11 @@ async fn every_character_is_spoken_once_and_texts_without_words_ask_nobody() {
         let pcm = whole(client.speak(&word, &options())).await.unwrap();
         assert_eq!(pcm.len(), word.len() * 200);
     }
-    // In encoded parts as well, which are as long as they may be.
+    // The same holds for encoded parts, which are as long as they may be.
     let text = "Hello there, world. ".repeat(500);
     let mp3 = client.encode_stream(futures::stream::iter([text.clone()]), Codec::Mp3, &options());
     let mp3 = whole(mp3).await.unwrap();
-    // The space behind a sentence is not spoken.
+    // The space after a sentence is not spoken.
     let seconds = text.trim_end().replace(". ", ".").len() as f64 * 100.0 / 24_000.0;
     let bits = mp3.len() as f64 * 8.0 / seconds / 1_000.0;
     assert!((62.0..70.0).contains(&bits), "{bits} kbit/s");

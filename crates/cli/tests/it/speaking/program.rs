@@ -1,4 +1,4 @@
-//! `voxline speak`: text that comes by and by, every form of output, and ctrl-c.
+//! `voxline speak`: text that arrives bit by bit, every form of output, and ctrl-c.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use std::thread;
 use crate::cli::{Place, assert_fails, signal, text};
 
 const VOICE: [&str; 2] = ["--voice", "espeak-en"];
-/// Bytes of a WAV header.
+/// Size of a WAV header in bytes.
 const HEADER: usize = 44;
 
 fn speak(place: &Place, arguments: &[&str]) -> Command {
@@ -27,7 +27,7 @@ fn assert_done(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-/// Length in frames at 16 kHz of what a file decodes to.
+/// Returns the length of a decoded file, in frames at 16 kHz.
 fn frames(place: &Place, file: &str) -> usize {
     assert_done(&mut place.command(&["decode", file, "--format", "s16le"])).len() / 2
 }
@@ -39,9 +39,9 @@ fn a_line_is_spoken_before_the_next_is_written() {
     let (mut input, mut output) = (speaking.stdin.take().unwrap(), speaking.stdout.take().unwrap());
     let mut heard = vec![0; HEADER + 48_000];
     input.write_all("The first line.\n".as_bytes()).unwrap();
-    // Its second of speech is there, and standard input is still open.
+    // A second of speech has arrived, and standard input is still open.
     output.read_exact(&mut heard).unwrap();
-    // A character may come in pieces, too.
+    // A character may also arrive in pieces.
     let (begun, rest) = "A café, and that is all.".as_bytes().split_at("A caf".len() + 1);
     input.write_all(begun).unwrap();
     input.write_all(rest).unwrap();
@@ -83,7 +83,8 @@ fn a_text_longer_than_the_service_takes_is_one_file() {
     for file in ["a.wav", "a.mp3", "a.opus"] {
         assert_done(&mut speak(&place, &["-f", "text.txt", "-o", file]));
     }
-    // Frames follow frames, and an Ogg stream another, which ffmpeg's and our own decoder know.
+    // MP3 frames follow MP3 frames, and an Ogg stream follows another. ffmpeg and our own decoder support
+    // both.
     let said = frames(&place, "a.wav");
     assert!(said > 16_000 * 100 && frames(&place, "a.mp3").abs_diff(said) < 5_000);
     let info = Command::new("opusinfo").arg(place.path("a.opus")).output().expect("./dev installs opusinfo");
@@ -114,7 +115,7 @@ fn ctrl_c_stops_at_once_and_leaves_a_whole_file() {
     let mut input = speaking.stdin.take().unwrap();
     let line = "This is a line with some words in it, and it is one of a great many.\n";
     input.write_all(line.repeat(500).as_bytes()).unwrap();
-    // It writes for as long as there is something to say.
+    // The program writes as long as there is text to speak.
     let length = || fs::metadata(place.path("a.wav")).map_or(0, |file| file.len());
     while length() < 200_000 {
         assert!(speaking.try_wait().unwrap().is_none(), "it ended early");
@@ -129,7 +130,7 @@ fn ctrl_c_stops_at_once_and_leaves_a_whole_file() {
     drop(input);
 }
 
-/// A program by the name of a player, first in the search path.
+/// Writes a program with the name of a player. Returns a search path on which that program comes first.
 fn player(place: &Place, script: &str) -> String {
     fs::create_dir(place.path("bin")).unwrap();
     let path = place.file("bin/pw-play", format!("#!/bin/sh\n{script}\n"));
@@ -147,7 +148,8 @@ fn a_player_gets_samples_of_its_rate_and_falls_silent_when_told() {
     let raw = assert_done(&mut speak(&place, &["One sentence.", "--rate", "16000", "-o", "-"]));
     assert!(fs::read(place.path("played")).unwrap() == raw[HEADER..]);
 
-    // One that takes nothing and one that has taken all, which tell by a pipe of ours how far they are.
+    // One player reads nothing, and the other has read everything. Each reports its state on a pipe of
+    // the test.
     for script in ["echo runs >&3; exec sleep 600", "cat > /dev/null; echo runs >&3; exec sleep 600"] {
         let place = Place::new();
         let path = player(&place, script);
@@ -159,7 +161,7 @@ fn a_player_gets_samples_of_its_rate_and_falls_silent_when_told() {
         let mut told = [0; 5];
         silent.stderr.as_mut().unwrap().read_exact(&mut told).unwrap();
         signal(&silent, "INT");
-        // Standard error ends when the player has, which has it, too.
+        // Standard error ends when the player has ended, because the player holds it, too.
         let output = silent.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
     }

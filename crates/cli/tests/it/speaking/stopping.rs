@@ -1,4 +1,4 @@
-//! Barge-in: speech that is stopped.
+//! Barge-in: cancellation of speech.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use super::{Stage, options, prose};
 use crate::gateway::Tone;
 use crate::support::server::Setup;
 
-/// Longer than anything here takes.
+/// Longest wait. Everything here takes less.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What the issue allows.
+/// Longest time from a cancellation to the end of the stream, as the issue requires.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
-/// Stands before the gateway, and tells when the client's end of a connection has closed.
+/// A proxy before the gateway that reports when the client's end of a connection has closed.
 struct Door {
     address: SocketAddr,
     closed: mpsc::UnboundedReceiver<Instant>,
@@ -43,7 +43,7 @@ impl Door {
                     let (mut from_server, mut to_server) = server.split();
                     tokio::select! {
                         _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
-                        // Writing to a client that has gone fails.
+                        // A write to a client that has gone fails.
                         _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
                     }
                     let _ = tell.send(Instant::now());
@@ -53,7 +53,7 @@ impl Door {
         Door { address, closed, _connections: accepting }
     }
 
-    /// Waits for the next that closes.
+    /// Waits for the next connection to close, and returns the time of that.
     async fn closed(&mut self) -> Instant {
         timeout(PATIENCE, self.closed.recv()).await.expect("it is never closed").unwrap()
     }
@@ -80,7 +80,7 @@ async fn cancelled_speech_ends_at_once_for_listener_and_service() {
             let mut begun = Some(begun);
             while let Some(piece) = speech.next().await {
                 frames += piece.unwrap().len() as u64 / 2;
-                // Further in, each time.
+                // Each run cancels further into the speech.
                 if frames > run * 50_000 {
                     begun.take().map(|begun| begun.send(()));
                 }
@@ -116,18 +116,18 @@ async fn speech_that_nobody_polls_or_that_is_dropped_closes_its_connections() {
             drop(speech);
             door.closed().await;
         } else {
-            // A player that is busy; not polled again.
+            // The listener is a player that is busy and does not poll the stream.
             handle.cancel();
             door.closed().await;
             assert!(speech.next().await.is_none() && speech.next().await.is_none());
             assert_eq!(handle.handed_out(), 2_400);
         }
     }
-    // Before anything was asked for.
+    // Cancelled before anything was requested.
     let mut speech = stage.client().speak(&prose(100), &options());
     assert_eq!(speech.handle().cancel(), 0);
     assert!(speech.next().await.is_none());
-    // Resampled, nothing comes late.
+    // After the cancellation of resampled speech, no audio follows.
     let mut speech = stage.client().speak(&prose(10_000), &options()).resampled(8_000).unwrap();
     speech.next().await.unwrap().unwrap();
     let frames = speech.handle().cancel();
@@ -149,7 +149,8 @@ async fn no_more_is_asked_for_than_what_is_heard_and_what_follows() {
         ahead = ahead.max(paid_for() - frames / 100);
         frames += piece.unwrap().len() as u64 / 2;
     }
-    // Two parts of 600 characters, and of a sentence more each, and the space between sentences, which is not spoken.
+    // Two parts of 600 characters, with up to one more sentence each, and the space between sentences,
+    // which is not spoken.
     assert!((600..1_800).contains(&ahead), "{ahead} characters");
     assert!(text.len() as u64 - paid_for() < 1_000, "only the space between parts is left out");
     drop(speech);

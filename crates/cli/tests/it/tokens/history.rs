@@ -1,4 +1,4 @@
-//! When tokens are renewed, in simulated time: see `voxline_testing::history`.
+//! Renewal of tokens in simulated time; see `voxline_testing::history`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use voxline_testing::history::{Outage, PlantedClockBug, Tally, outage, play};
 
 use crate::random::{play_all, replay, seed};
 
-/// How many histories: `VOXLINE_HISTORIES`, or 10,000.
+/// Returns the number of histories: `VOXLINE_HISTORIES`, or 10,000.
 #[expect(clippy::disallowed_methods, reason = "the knob of this test")]
 fn histories() -> u64 {
     std::env::var("VOXLINE_HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(10_000)
@@ -40,7 +40,8 @@ fn an_endpoint_that_is_down_is_asked_rarely_and_used_again_soon() {
             let Outage { requests, served, back_after } = outage(seed, age);
             let replay = replay(TEST, seed);
             assert!(requests <= 70, "{requests} requests; {replay}");
-            // To its last second, give or take the two that the request for it took, and the one between two callers.
+            // The old token is served to its last second, give or take the two seconds that its request
+            // took, and the second between two callers.
             let left = Duration::from_secs(3600 - 5).saturating_sub(age);
             assert!(served >= left, "served for {served:?} of {left:?}; {replay}");
             assert!(back_after <= Duration::from_secs(63), "back after {back_after:?}; {replay}");

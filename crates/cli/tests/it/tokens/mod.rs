@@ -1,4 +1,4 @@
-//! The client's tokens: fetched once, kept on disk, renewed in time.
+//! The client's tokens: obtained once, stored on disk, renewed in time.
 
 mod history;
 mod processes;
@@ -28,10 +28,10 @@ use crate::random::{self, Random};
 use crate::support::deadline::within;
 use crate::support::server::{Server, Setup};
 
-/// How long anything here takes at most, on a machine that is busy.
+/// Longest time that anything here takes on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A gateway and clients that share a clock.
+/// Returns a gateway, and the clock that it shares with its clients.
 async fn setup() -> (Server, ManualClock) {
     let clock = ManualClock::new(Duration::from_secs(1_700_000_000));
     let setup = Setup { clock: Arc::new(clock.clone()), ..Setup::default() };
@@ -58,7 +58,7 @@ async fn many_callers_get_one_token_and_a_later_run_finds_it() {
     let all = join_all((0..1_000).map(|_| tokens.token())).await;
     let first = all[0].as_ref().unwrap().bearer();
     assert!(all.iter().all(|token| token.as_ref().unwrap().bearer() == first));
-    // They took one of the project's slots: all others are still there, and not one more.
+    // The callers took one of the project's slots. All other slots are free, and no more than those.
     let client = client(&server, &clock);
     for _ in 1..MAX_TOKENS {
         client.client_credentials().await.unwrap();
@@ -78,16 +78,18 @@ async fn a_token_is_renewed_before_it_expires_and_after_a_refusal() {
     let (server, clock) = setup().await;
     let tokens = provider(&server, &clock);
     let first = tokens.token().await.unwrap();
-    // Due in its last five minutes at the earliest, and two and a half before its end at the latest.
+    // A renewal is due in the last five minutes at the earliest, and two and a half minutes before the
+    // expiry at the latest.
     clock.advance(Duration::from_secs(3600 - 301));
     assert_eq!(tokens.token().await.unwrap().bearer(), first.bearer());
     clock.advance(Duration::from_secs(151));
-    // Nobody waits for the new one while the old one lives.
+    // No caller waits for the new token while the old one is valid.
     assert_eq!(tokens.token().await.unwrap().bearer(), first.bearer());
     let second = tokens.newer_than(first.generation()).await.unwrap();
     assert_eq!(second.generation().0, first.generation().0 + 1);
 
-    // A thousand sessions that were refused together cause one refresh, and a refusal of the first token causes none.
+    // A thousand sessions that were refused together cause one refresh. A refusal of the first token
+    // causes none.
     clock.advance(Duration::from_secs(1000));
     let all = join_all((0..1_000).map(|_| tokens.newer_than(second.generation()))).await;
     let third = all[0].as_ref().unwrap();
@@ -95,7 +97,7 @@ async fn a_token_is_renewed_before_it_expires_and_after_a_refusal() {
     assert_eq!(third.generation().0, second.generation().0 + 1);
     assert_eq!(tokens.newer_than(first.generation()).await.unwrap().bearer(), third.bearer());
 
-    // One that is refused as soon as it comes was not refused for its age.
+    // A token that is refused as soon as it arrives was not refused for its age.
     let refused = tokens.newer_than(third.generation()).await.unwrap_err();
     assert!(matches!(refused, AuthError::Rejected { .. }), "{refused}");
     clock.advance(Duration::from_secs(60));
@@ -104,7 +106,7 @@ async fn a_token_is_renewed_before_it_expires_and_after_a_refusal() {
     server.stop().await;
 }
 
-/// The caller leaves while the service has the request, and the answer is kept all the same.
+/// The caller leaves while the service processes the request. The response is stored all the same.
 #[tokio::test]
 async fn callers_who_leave_take_no_renewal_with_them() {
     let client = Client::new();
@@ -123,7 +125,7 @@ async fn callers_who_leave_take_no_renewal_with_them() {
 #[tokio::test]
 async fn a_failure_is_told_to_all_and_asked_about_once() {
     let clock = ManualClock::new(Duration::from_secs(1_700_000_000));
-    // A second wrong secret would be answered in another way.
+    // A second wrong secret would get another response.
     let options = Options { max_failures: 1, ..Options::default() };
     let setup = Setup { clock: Arc::new(clock.clone()), options, ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
@@ -135,11 +137,11 @@ async fn a_failure_is_told_to_all_and_asked_about_once() {
         let refused = refused.unwrap_err();
         assert!(matches!(refused, AuthError::Refused { reason: Refusal::Client, .. }), "{refused}");
     }
-    // Whoever comes now is told without a request, as the clock stands still.
+    // A later caller gets the error without a request, because the clock stands still.
     let refused = tokens.token().await.unwrap_err();
     assert!(matches!(refused, AuthError::Waiting { .. }), "{refused}");
     assert!(matches!(refused.cause(), AuthError::Refused { reason: Refusal::Client, .. }), "{refused}");
-    // What was refused took no slot, and is not remembered as if it had.
+    // A refused request took no slot, and is not recorded as if it had.
     assert_eq!(vault(&server).load().unwrap().slots.taken(), 0);
     server.stop().await;
 }
@@ -176,7 +178,7 @@ async fn a_dead_refresh_token_is_replaced_once_and_its_slot_is_free() {
         |state| vault(&server).load().unwrap().slots.iter().filter(|slot| slot.state == state).count();
     assert_eq!((slots(SlotState::Free), slots(SlotState::Held)), (1, 1));
 
-    // A service whose tokens die again and again gets no more of them.
+    // A service that invalidates its tokens again and again is asked for no more of them.
     let dead = vault(&server).load().unwrap().tokens.unwrap().refresh.unwrap();
     assert!(client(&server, &clock).revoke(&dead).await.unwrap());
     clock.advance(Duration::from_secs(3_600));
@@ -189,7 +191,7 @@ async fn a_dead_refresh_token_is_replaced_once_and_its_slot_is_free() {
     server.stop().await;
 }
 
-/// A runtime that ends takes its tasks along, and the provider's with them.
+/// A runtime that ends cancels its tasks, including the provider's.
 #[test]
 fn a_provider_outlives_the_runtime_it_was_first_used_in() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -222,14 +224,14 @@ async fn a_token_newer_than_a_refused_one_lives() {
     let refused = tokens.token().await.unwrap();
     let second = tokens.newer_than(refused.generation()).await.unwrap();
     assert_eq!(second.life(), Some(Duration::from_secs(3_600)));
-    // Whoever was told of the refusal may take an hour to ask again.
+    // A caller that knows of the refusal may take an hour to ask again.
     clock.advance(Duration::from_secs(3_600));
     let third = tokens.newer_than(refused.generation()).await.unwrap();
     assert!(third.generation() > second.generation(), "an expired token was handed out");
     server.stop().await;
 }
 
-/// The disk under a vault: it may fail, and what reached it is remembered.
+/// The disk under a vault. The disk may fail, and remembers the access tokens that reached it.
 #[derive(Clone, Default)]
 struct Disk {
     fails: Arc<AtomicBool>,
@@ -253,14 +255,15 @@ impl Disk {
     }
 }
 
-/// What befalls the tokens of one client: calls, refusals, time, a disk that fails, a process that dies.
+/// A random history of one client's tokens: calls, refusals, time, a disk that fails, a process that
+/// dies.
 struct Fate<'a> {
     server: &'a Server,
     clock: &'a ManualClock,
     bug: Option<PlantedTokenBug>,
     disk: Disk,
     tokens: TokenProvider,
-    /// What was handed out last.
+    /// Last token that was handed out.
     last: Option<AccessToken>,
 }
 
@@ -308,14 +311,14 @@ impl<'a> Fate<'a> {
         }
     }
 
-    /// Whether what was handed out last would be there after a crash.
+    /// Returns whether the last token that was handed out would survive a crash.
     fn is_safe(&self) -> bool {
         let saved = self.disk.saved.lock().unwrap();
         self.last.as_ref().is_none_or(|last| saved.contains(last.expose()))
     }
 }
 
-/// Plays the schedule of this seed: whether every token handed out was on the disk by then.
+/// Plays the schedule of this seed. Returns whether every token was on the disk when it was handed out.
 async fn play(seed: u64, bug: Option<PlantedTokenBug>) -> bool {
     let (server, clock) = setup().await;
     let mut random = Random::seeded(seed);

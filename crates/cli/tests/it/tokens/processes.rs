@@ -1,4 +1,4 @@
-//! Processes that share one vault, and processes that are killed: neither costs a slot of the project.
+//! Processes that share one vault, and processes that are killed: neither costs the project a slot.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -19,9 +19,11 @@ const DIRECTORY: &str = "VOXLINE_CLIENT_DIRECTORY";
 const ENDPOINT: &str = "VOXLINE_CLIENT_ENDPOINT";
 const ID: &str = "VOXLINE_CLIENT_PROCESS_ID";
 const SECRET: &str = "VOXLINE_CLIENT_PROCESS_SECRET";
+/// Time at which all clocks start, since the Unix epoch.
 const BEGINNING: Duration = Duration::from_secs(1_700_000_000);
 
-/// A client that gets a token whenever it is told the time, and prints it.
+/// Runs a client that obtains a token for each time that it reads from standard input, and prints the
+/// token.
 #[tokio::test]
 #[ignore = "a process for other tests, which start it"]
 #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "how the two processes talk")]
@@ -72,7 +74,7 @@ impl Client {
         writeln!(self.stdin, "{}", clock.unix().as_secs()).unwrap();
     }
 
-    /// The token it got, or why it got none.
+    /// Returns the token that the client obtained, or its error.
     fn answer(&mut self) -> Result<String, String> {
         loop {
             let line = self.lines.next().expect("the client goes on").unwrap();
@@ -102,7 +104,7 @@ fn vault(server: &Server) -> Vault {
     Vault::new(&server.vault.path().join("tokens"), &server.endpoint(), &server.credentials.client_id)
 }
 
-/// How many tokens are gone of the most there can be, told by getting all that are left.
+/// Returns how many of the possible tokens are in use. Obtains all remaining tokens to find out.
 fn used(mut get: impl FnMut() -> Result<(), AuthorityError>) -> usize {
     let mut left = 0;
     loop {
@@ -125,7 +127,8 @@ async fn a_hundred_expiries_shared_by_sixteen_processes_cost_a_hundred_refreshes
             clients.iter_mut().for_each(|client| client.tell(&clock));
             let tokens: Vec<String> = clients.iter_mut().map(|client| client.answer().unwrap()).collect();
             assert!(tokens.iter().all(|token| *token == tokens[0]), "round {round}");
-            // One access token of this refresh token is alive: they all share it, and nobody got another.
+            // One access token of this refresh token is alive: the clients share it, and none of them
+            // obtained another.
             let refresh = vault(&server).load().unwrap().tokens.unwrap().refresh.unwrap();
             assert_eq!(used(|| authority.refresh(&id, refresh.0.clone()).map(drop)), 1, "round {round}");
             clock.advance(Duration::from_secs(3600));
@@ -149,13 +152,14 @@ async fn a_hundred_restarts_by_kill_cost_one_slot() {
             let mut client = Client::start(&server);
             client.tell(&clock);
             match random.below(3) {
-                // As soon as it has an answer.
+                // Killed as soon as it has a response.
                 0 => served += usize::from(client.answer().is_ok()),
-                // On its way there. When exactly is the fault, and any time will do.
+                // Killed before it has a response. The kill is the fault, and any time for it will do.
                 _ => std::thread::park_timeout(Duration::from_millis(random.below(60) as u64)),
             }
         }
-        // Killed between its request and the answer, the first has left no token, and those after it wait.
+        // If the first client was killed between its request and the response, it left no token, and the
+        // later clients wait.
         let mut most = 1;
         if served == 0 {
             clock.advance(Duration::from_secs(10));

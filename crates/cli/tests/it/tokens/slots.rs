@@ -1,6 +1,5 @@
-//! The book-keeping of a project's slots, through crashes at every step of it, answers that are lost and
-//! tokens that die: what is on the disk never counts fewer slots as taken than the service may have given
-//! out.
+//! Accounting of a project's slots, through crashes at every step, lost responses and invalidated tokens:
+//! the disk never counts fewer slots as taken than the service may have granted.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -24,43 +23,45 @@ use super::SOON;
 use crate::random::{self, Random};
 use crate::support::deadline::within;
 
-/// The documented limit of refresh tokens a project.
+/// Documented limit of refresh tokens per project.
 const SLOTS: usize = 25;
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Reading the system's certificates takes longer than a whole history. Each request has a connection of its
-/// own.
+/// HTTP client of all histories: reading the system's certificates takes longer than a whole history.
+/// Each request has its own connection.
 static HTTP: LazyLock<reqwest::Client> = LazyLock::new(|| http_client().unwrap());
 
-/// How the service takes a request.
+/// Behaviour of the service on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
+    /// Grants the request and responds.
     Answers,
-    /// It grants what is asked for, and the connection breaks before the answer.
+    /// Grants the request. The connection breaks before the response.
     LosesAnswers,
-    /// It grants what is asked for, and somebody in between answers with 500.
+    /// Grants the request. An intermediary responds with 500.
     FailsAfterwards,
-    /// It grants nothing: 503.
+    /// Grants nothing: 503.
     Unavailable,
-    /// It grants nothing: the secret is wrong.
+    /// Grants nothing: the secret is wrong.
     Refuses,
 }
 
 const MOODS: [Mood; 5] =
     [Mood::Answers, Mood::LosesAnswers, Mood::FailsAfterwards, Mood::Unavailable, Mood::Refuses];
 
-/// The service's own account, and what it finds wrong with its client.
+/// The service's own account, and the violations that it finds in its client.
 pub(super) struct Service {
     mood: Mood,
-    /// The refresh tokens that live: each holds a slot.
+    /// Valid refresh tokens. Each of them holds a slot.
     alive: Vec<String>,
     pub(super) granted: u64,
-    /// A request has arrived.
+    /// Notified when a request has arrived.
     asked: Arc<Notify>,
-    /// The next request is answered once this says so.
+    /// Channel that releases the response to the next request.
     hold: Option<Receiver<()>>,
     /// The client's account, as it would be after a loss of power now.
     durable: Account,
+    /// Violations by the client.
     breaches: Vec<String>,
 }
 
@@ -70,7 +71,7 @@ fn counted(account: &Account) -> usize {
 }
 
 impl Service {
-    /// The answer to a request, if one arrives: a status and a body.
+    /// Returns the response to a request, as a status and a body; `None` if the response is lost.
     fn answer(&mut self, body: &serde_json::Value) -> Option<(u16, String)> {
         let refresh = body["refresh_token"].as_str();
         match self.mood {
@@ -118,7 +119,7 @@ impl Service {
     }
 }
 
-/// The service behind a socket: HTTP/1.1, a connection for each request.
+/// The service behind a socket: HTTP/1.1, with a connection for each request.
 pub(super) struct Endpoint {
     address: SocketAddr,
     service: Arc<Mutex<Service>>,
@@ -147,7 +148,7 @@ impl Endpoint {
                     if over.load(Ordering::Relaxed) {
                         return;
                     }
-                    // A client that leaves gets no answer.
+                    // A client that has left gets no response.
                     let _ = serve(&socket.unwrap(), &service);
                 }
             }
@@ -155,7 +156,8 @@ impl Endpoint {
         Endpoint { address, service, over, serving: Some(serving) }
     }
 
-    /// Has the next request wait for its answer; notifies once it is there.
+    /// Holds the response to the next request until `answer` receives a message. The returned
+    /// notification tells that the request has arrived.
     pub(super) fn hold(&self, answer: Receiver<()>) -> Arc<Notify> {
         let mut service = self.service();
         service.hold = Some(answer);
@@ -208,18 +210,18 @@ fn serve(socket: &TcpStream, service: &Mutex<Service>) -> std::io::Result<()> {
     )
 }
 
-/// A directory in memory, where the system has one: a thousand histories sync their files some ten thousand
-/// times.
+/// Returns a directory in memory, if the system has one: a thousand histories sync their files about ten
+/// thousand times.
 fn directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// One client of the service and its disk, which may die after some steps.
+/// One client of the service, with its disk, which may die after some steps.
 pub(super) struct Client {
     pub(super) endpoint: Endpoint,
     clock: ManualClock,
     directory: TempDir,
-    /// After how many steps the disk dies.
+    /// Number of steps after which the disk dies.
     steps: Arc<AtomicU64>,
     tokens: Option<TokenProvider>,
     bug: Option<PlantedTokenBug>,
@@ -230,7 +232,7 @@ impl Client {
         Client::planted(None)
     }
 
-    /// The same, committing this bug.
+    /// Creates a client with this bug, if any.
     fn planted(bug: Option<PlantedTokenBug>) -> Client {
         let mut client = Client {
             endpoint: Endpoint::start(),
@@ -248,7 +250,7 @@ impl Client {
         Vault::new(&directory.join("tokens"), &format!("http://{address}").parse().unwrap(), "client")
     }
 
-    /// A process begins, and its disk works.
+    /// Starts a process, with a disk that works.
     fn begin(&mut self) {
         self.steps.store(u64::MAX, Ordering::Relaxed);
         let address = self.endpoint.address;
@@ -277,7 +279,7 @@ impl Client {
         });
     }
 
-    /// The process ends, and another begins.
+    /// Ends the process, and starts another.
     async fn restart(&mut self) {
         self.tokens.take().unwrap().close().await;
         self.begin();
@@ -291,7 +293,7 @@ impl Client {
         within(SOON, "an answer to the request for a token", self.tokens().token()).await.ok()
     }
 
-    /// Holds what is on the disk against what the service has given out.
+    /// Compares the account on disk with the slots that the service has granted.
     fn check(&self) -> Result<(), String> {
         let mut service = self.endpoint.service();
         if let Some(breach) = service.breaches.pop() {
@@ -308,22 +310,22 @@ impl Client {
     }
 }
 
-/// What was before.
+/// State of the client before a crash.
 #[derive(Clone, Copy, Debug)]
 enum Before {
     Nothing,
-    /// A token whose hour is over.
+    /// A token that has expired.
     Expired,
-    /// The same, whose refresh token the service has thrown out.
+    /// An expired token, whose refresh token the service has invalidated.
     Dead,
-    /// The same, whose last refresh was answered in vain.
+    /// An expired token, whose last refresh lost its response.
     RefreshLost,
-    /// A request for a slot that nothing is known of.
+    /// A request for a slot that got no response.
     Unanswered,
 }
 
-/// A process asks once while the machine dies after `steps` steps, and a later one goes on. Whether the
-/// machine died.
+/// Has a process ask once while the machine dies after `steps` steps; later processes go on. Returns
+/// whether the machine died.
 async fn crash(before: Before, mood: Mood, steps: u64) -> Result<bool, String> {
     let mut client = Client::new();
     if matches!(before, Before::Unanswered) {
@@ -376,7 +378,7 @@ async fn a_crash_at_any_step_leaves_no_slot_that_the_disk_does_not_count() {
     }
 }
 
-/// A year of trouble, drawn by a seed.
+/// Plays a history of random trouble, drawn by a seed.
 async fn trouble(seed: u64, bug: Option<PlantedTokenBug>) -> Result<(), String> {
     let random = &mut Random::seeded(seed);
     let mut client = Client::planted(bug);
@@ -400,7 +402,7 @@ async fn trouble(seed: u64, bug: Option<PlantedTokenBug>) -> Result<(), String> 
     client.check()
 }
 
-/// Answers that are lost day after day fill all slots, and not one more is asked for.
+/// Responses that are lost day after day fill all slots, and no further slot is requested.
 async fn loss() -> Result<(), String> {
     let client = Client::new();
     client.endpoint.service().mood = Mood::LosesAnswers;

@@ -1,4 +1,4 @@
-//! The file that tokens are kept in: who may read it, and what a fault or a crash leaves of it.
+//! The file of the tokens: its permissions, and its contents after a fault or a crash.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader};
@@ -34,6 +34,7 @@ async fn save(vault: &Vault, access: &str) -> Result<(), VaultError> {
     locked.save().await.map(drop)
 }
 
+/// Returns the access token that the vault contains.
 fn held(vault: &Vault) -> Option<String> {
     vault.load().unwrap().tokens.map(|tokens| tokens.access.expose_secret().to_owned())
 }
@@ -84,7 +85,7 @@ async fn a_damaged_vault_is_set_aside() {
     assert_eq!(held(&vault).unwrap(), "two");
     assert_eq!(std::fs::read(vault.path().with_extension("damaged")).unwrap(), bytes);
 
-    // What a later version wrote is nothing to set aside.
+    // A file that a later version wrote is not set aside.
     std::fs::write(vault.path(), "voxline-vault 9 who knows\n").unwrap();
     assert!(matches!(save(&vault, "three").await, Err(VaultError::Newer { .. })));
 }
@@ -102,7 +103,7 @@ async fn an_encrypted_vault_wants_its_key() {
     let bytes = std::fs::read(plain.path()).unwrap();
     assert!(!bytes.windows(7).any(|window| window == b"refresh"));
     assert!(matches!(plain.load(), Err(VaultError::NoKey { .. })));
-    // A wrong key must not cost a slot of the project: nothing is set aside.
+    // A wrong key must not cost a slot of the project, so the file is not set aside.
     let other = plain.clone().encrypted(key(2));
     assert!(matches!(save(&other, "three").await, Err(VaultError::Undecryptable { .. })));
     assert_eq!(held(&encrypted).unwrap(), "two");
@@ -134,9 +135,10 @@ async fn a_fault_at_any_step_leaves_the_old_account_or_the_new_one() {
     assert_eq!(left, HashSet::from(["vault".into(), "lock".into()]));
 }
 
+/// Environment variable with the directory of the vault.
 const DIRECTORY: &str = "VOXLINE_VAULT_DIRECTORY";
 
-/// Saves one account after another, and says so after each, until it is killed.
+/// Saves one account after another, and prints a line after each of them, until it is killed.
 #[tokio::test]
 #[ignore = "a process for another test, which starts and kills it"]
 #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "how the two processes talk")]
@@ -164,7 +166,7 @@ fn a_process_killed_at_any_time_leaves_the_old_account_or_the_new_one() {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let mut saved = lines.filter_map(|line| line.strip_prefix("saved ")?.parse::<u64>().ok());
-        // So many saves later, and somewhere within the next.
+        // The kill comes after a random number of saves, somewhere within the next one.
         let told = (0..=random.below(20)).filter_map(|_| saved.next()).last().expect("it saves");
         child.kill().unwrap();
         child.wait().unwrap();

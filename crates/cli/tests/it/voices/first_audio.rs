@@ -1,4 +1,4 @@
-//! How long a listener waits for the first samples: of the engine itself, and through the gateway.
+//! Time to the first samples: of the engine itself, and through the gateway.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,8 @@ use crate::support::server::{Server, Setup};
 const TEXT: &str = "The weather is fine today, and we go for a walk.";
 const ROUNDS: usize = 15;
 
-/// Interleaved, so that whatever else the machine does is in both; the medians are compared.
+/// The measurements alternate, so that other load on the machine affects both. Their medians are
+/// compared.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::print_stdout, reason = "the figures are what the test is run for")]
 async fn the_first_byte_comes_hardly_later_than_the_first_sample() {
@@ -40,7 +41,8 @@ async fn the_first_byte_comes_hardly_later_than_the_first_sample() {
         "joe, {} characters: first sample {direct:.1?}, first byte {served:.1?}, all {whole:.1?}",
         TEXT.len()
     );
-    // The goal is 1.02 and 5 ms, on a machine that does nothing else; here two cores may have ten other tests.
+    // The goal is 1.02 and 5 ms, on a machine that does nothing else. Here two cores may run ten other
+    // tests.
     assert!(served < direct * 2 + Duration::from_millis(100), "{served:?} instead of {direct:?}");
     assert!(direct < whole * 3 / 4, "the first sample after {direct:?} of {whole:?}");
     server.stop().await;
@@ -51,7 +53,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// Until the engine gives its first samples, and until it is done.
+/// Returns the time until the engine gives its first samples, and the time until it is done.
 #[expect(clippy::disallowed_methods, reason = "a measurement")]
 fn first_sample(voice: &dyn Voice) -> (Duration, Duration) {
     let (asked, mut first) = (Instant::now(), None);
@@ -63,7 +65,8 @@ fn first_sample(voice: &dyn Voice) -> (Duration, Duration) {
     (first.unwrap(), asked.elapsed())
 }
 
-/// Until the gateway's answer has a first byte of audio, over a connection that is open already.
+/// Returns the time until the gateway's response has a first byte of audio, on a connection that is
+/// already open.
 #[expect(clippy::disallowed_methods, reason = "a measurement")]
 fn first_byte(address: SocketAddr, token: &str) -> Duration {
     let mut socket = TcpStream::connect(address).unwrap();
@@ -82,7 +85,7 @@ fn first_byte(address: SocketAddr, token: &str) -> Duration {
         assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
         answer.extend_from_slice(&bytes[..read]);
         if let Some(at) = answer.windows(4).position(|end| end == b"\r\n\r\n") {
-            // Audio is behind the line with the first chunk's length.
+            // The audio follows the line with the length of the first chunk.
             if answer[at + 4..].windows(2).any(|end| end == b"\r\n") && answer.len() > at + 16 {
                 break at;
             }

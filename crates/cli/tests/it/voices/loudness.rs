@@ -1,4 +1,4 @@
-//! Voices are equally loud, and no sentence is louder than the next.
+//! All voices are equally loud, and so are the sentences of a voice.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use voxline_engines::PiperVoice;
 use super::sentences_of;
 use crate::support::models_dir;
 
-/// What all voices are brought to, in LUFS.
+/// Loudness to which all voices are brought, in LUFS.
 const TARGET: f64 = -23.0;
 
 fn loudness(pcm: &[i16], rate: u32) -> f64 {
@@ -21,7 +21,7 @@ fn loudness(pcm: &[i16], rate: u32) -> f64 {
     meter.loudness_global().unwrap()
 }
 
-/// The loudness of each sentence, and of all.
+/// Returns the loudness of each sentence, and of all sentences together, in LUFS.
 #[expect(clippy::print_stdout, reason = "the figures are what the test is run for")]
 fn measure(voice: &dyn Voice, sentences: &[String]) -> (Vec<f64>, f64) {
     let spoken: Vec<Vec<i16>> = sentences.iter().map(|text| voice.speak(text, 1.0).unwrap()).collect();
@@ -60,7 +60,7 @@ fn all_voices_are_equally_loud() {
     }
 }
 
-/// A voice that voxline doesn't know is measured when it speaks first.
+/// A voice that voxline does not know is measured when it first speaks.
 #[test]
 fn a_voice_of_any_name_is_as_loud_as_the_others() {
     let directory = tempfile::tempdir().unwrap();

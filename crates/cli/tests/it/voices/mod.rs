@@ -1,4 +1,4 @@
-//! Voices speak what they are given, at the speed they are told, and survive any text.
+//! Voices speak the given text at the given speed, and survive any text.
 
 mod first_audio;
 mod loudness;
@@ -21,7 +21,7 @@ fn voices() -> Voices {
     voxline_engines::voices::discover(&models_dir())
 }
 
-/// The voice, or a failure that says how to get it.
+/// Returns a voice, or panics with a message that states how to get it.
 fn voice(name: &str) -> Arc<dyn Voice> {
     voices().find(Some(name), None).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -30,19 +30,20 @@ fn seconds(voice: &dyn Voice, pcm: &[i16]) -> f32 {
     pcm.len() as f32 / voice.info().sample_rate as f32
 }
 
-/// The first sentences of a language in `tests/it/data`.
+/// Returns the first sentences of a language in `tests/it/data`.
 fn sentences_of(language: &str, count: usize) -> Vec<String> {
     let lines = include_str!("../data/sentences.tsv").lines();
     let sentences = lines.filter_map(|line| line.strip_prefix(language)?.strip_prefix('\t'));
     sentences.take(count).map(str::to_owned).collect()
 }
 
-/// The root of the mean square, as a part of full scale.
+/// Returns the root mean square, as a fraction of full scale.
 fn loudness(pcm: &[i16]) -> f64 {
     let power: f64 = pcm.iter().map(|&sample| f64::from(sample).powi(2)).sum();
     (power / pcm.len().max(1) as f64).sqrt() / 32_768.0
 }
 
+/// Texts that a voice might fail on, or take for options or commands.
 const ODD_TEXTS: &[&str] = &[
     "",
     " ",
@@ -129,7 +130,7 @@ fn a_text_without_end_is_spoken_in_bounded_pieces() {
 fn a_question_does_not_sound_like_a_statement() {
     let joe = voice("joe");
     let length = |text: &str| joe.speak(text, 1.0).unwrap().len() as f32;
-    // Without its mark a clause is shorter, because nothing closes it.
+    // Without its punctuation mark a clause is shorter, because nothing closes it.
     assert!(length("Well, then, go, now, please.") > length("Well then go now please") * 1.05);
     assert_ne!(joe.speak("You are coming?", 1.0).unwrap(), joe.speak("You are coming.", 1.0).unwrap());
 }
@@ -211,7 +212,7 @@ fn hostile_text_is_spoken_or_refused_and_festival_lives_on() {
     assert!(!marker.exists());
 }
 
-/// Speakers are told from the small file, before anything loads.
+/// The speakers are read from the small settings file, before anything is loaded.
 #[test]
 fn a_voice_of_several_speakers_lists_them_and_is_found_by_each() {
     let models = tempfile::tempdir().unwrap();
@@ -258,7 +259,8 @@ fn the_best_voice_of_a_language_comes_first() {
     for cloud in ["katherine", "katherine-hifigan", "maria", "maria-serious", "pavel", "pavel-hifigan"] {
         assert_eq!(name(Some(cloud), None), "festival-ru");
         assert_eq!(name(Some(cloud), Some("ru")), "festival-ru");
-        // Better understood than in the service's own language.
+        // An English text is better understood from an English voice than in the language of the
+        // service's voice.
         assert_eq!(name(Some(cloud), Some("en")), "joe");
     }
     let low: Vec<String> =
@@ -266,7 +268,7 @@ fn the_best_voice_of_a_language_comes_first() {
     assert_eq!(low, ["espeak-ru"]);
 }
 
-/// A voice that is nothing but a name.
+/// A voice that has nothing but a name.
 struct Named(VoiceInfo);
 
 impl Voice for Named {
@@ -318,7 +320,7 @@ fn what_is_not_there_is_named_with_the_command_that_brings_it() {
         absent.to_string(),
         "voice \"joe\" is not on this machine; run: voxline models pull piper-joe"
     );
-    // English is not left to espeak-ng unasked.
+    // English does not fall back to espeak-ng unasked.
     assert_eq!(error(None, Some("en-GB")).to_string(), absent.to_string());
     assert_eq!(voices.find(Some("espeak-en"), None).unwrap().info().name, "espeak-en");
     let unknown = error(Some("nobody\n"), None).to_string();
@@ -328,7 +330,7 @@ fn what_is_not_there_is_named_with_the_command_that_brings_it() {
     );
     assert!(unknown.ends_with("for more run: voxline models pull piper-joe (joe)"), "{unknown}");
     assert!(error(None, Some("fr")).to_string().starts_with("no voice at hand speaks \"fr\""));
-    // With no voice at all the list says so.
+    // Without any voice, there is an error.
     assert!(Voices::new(Vec::new()).find(None, None).is_err());
 }
 

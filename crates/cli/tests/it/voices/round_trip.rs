@@ -1,6 +1,7 @@
-//! What a voice says, Whisper understands.
+//! Whisper understands the speech of the voices.
 //!
-//! `VOXLINE_SENTENCES` is how many sentences of each language are spoken, of the hundred in `tests/it/data`. All:
+//! `VOXLINE_SENTENCES` is the number of sentences to speak in each language, of the hundred in
+//! `tests/it/data`. For all of them:
 //!
 //! ```text
 //! VOXLINE_SENTENCES=100 cargo test -p voxline-cli --test it -- --nocapture voices::round_trip
@@ -17,7 +18,7 @@ use super::sentences_of;
 use crate::support::whisper::whisper;
 use crate::support::words::WordErrors;
 
-/// How many sentences of each language: `VOXLINE_SENTENCES`, or 20.
+/// Returns the number of sentences of each language: `VOXLINE_SENTENCES`, or 20.
 #[expect(clippy::disallowed_methods, reason = "the knob of the round trip")]
 fn count() -> usize {
     env::var("VOXLINE_SENTENCES").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
@@ -30,8 +31,9 @@ fn english_is_understood() {
     assert!(percent <= 3.0, "{percent} %");
 }
 
-/// festival's joints are heard as other sounds, whoever runs it: what voxline does about it must not cost words. As its
-/// speech is less loud by itself, a few are heard otherwise.
+/// The joins in festival's speech are recognised as other sounds, with any program that runs festival.
+/// The changes that voxline makes to the speech must not cost words. A few words are recognised
+/// differently, because the loudness differs from festival's own.
 #[test]
 fn russian_is_understood_as_well_as_from_festival_itself() {
     let festival = super::voice("festival-ru");
@@ -40,6 +42,8 @@ fn russian_is_understood_as_well_as_from_festival_itself() {
     assert!(ours <= plain + 3.0, "{ours} % instead of {plain} %");
 }
 
+/// Returns the word error rate in percent of Whisper on sentences that `speak` converts to speech at 16
+/// kHz.
 #[expect(clippy::print_stdout, reason = "the figures are what the test is run for")]
 fn word_error_rate(name: &str, language: &str, speak: impl Fn(&str) -> Vec<i16>) -> f64 {
     let whisper = whisper();
@@ -64,6 +68,7 @@ fn word_error_rate(name: &str, language: &str, speak: impl Fn(&str) -> Vec<i16>)
     percent
 }
 
+/// Returns the speech of a voice, resampled to 16 kHz.
 fn at_16_khz(voice: &dyn Voice, text: &str) -> Vec<i16> {
     let pcm = voice.speak(text, 1.0).unwrap();
     let samples: Vec<f32> = pcm.into_iter().map(sample::to_f32).collect();
@@ -74,7 +79,7 @@ fn at_16_khz(voice: &dyn Voice, text: &str) -> Vec<i16> {
     output.into_iter().map(sample::to_s16).collect()
 }
 
-/// What festival's own program makes of a text, at 16 kHz as all its Russian speech.
+/// Returns the speech that festival's own program makes of a text. All its Russian speech has 16 kHz.
 fn text2wave(text: &str) -> Vec<i16> {
     let files = tempfile::tempdir().unwrap();
     let (from, to) = (files.path().join("text"), files.path().join("speech"));

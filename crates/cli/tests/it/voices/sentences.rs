@@ -48,7 +48,7 @@ fn a_long_sentence_is_cut_at_a_clause_then_a_word_then_anywhere() {
         sentences(&solid).map(|piece| piece.chars().count()).collect::<Vec<_>>(),
         [200, 200, 200, 200, 200]
     );
-    // Marks and quotes at the bound: nothing but white space is lost, and no piece is longer than the bound.
+    // Marks and quotes at the limit: only white space is lost, and no piece is longer than the limit.
     for filler in 190..210 {
         for tail in
             ["…»»»»»»»»»»»» Дальше", "...............", ".\"\"\"\"\"\"\"\" Next", "! ! ! ! !", ",,,,,, , , ,"]

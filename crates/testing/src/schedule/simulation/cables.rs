@@ -6,8 +6,9 @@ use crate::schedule::plan::{FATAL, Fault, How, Refusal};
 use crate::schedule::server::{Server, Up};
 use voxline::recovery::Recovery;
 use voxline::session::core::{ConnectionId, Input};
-use voxline::session::protocol::ServerMessage;
-use voxline::session::{FailureKind, close};
+use voxline::protocol::ServerMessage;
+use voxline::protocol::close;
+use voxline::recovery::FailureKind;
 
 impl Simulation {
     pub(super) fn dial(&mut self, generation: u64, server: usize) {

@@ -8,8 +8,9 @@ use voxline::audio::{FramePos, FrameRange};
 use voxline::auth::TokenGeneration;
 use voxline::recovery::Recovery;
 use voxline::session::core::{ConnectionId, Core, Input, Output};
-use voxline::session::protocol::ClientMessage;
-use voxline::session::{Checkpoint, close};
+use voxline::protocol::ClientMessage;
+use voxline::protocol::close;
+use voxline::session::Checkpoint;
 use voxline::transcript::TranscriptEvent;
 
 impl Simulation {

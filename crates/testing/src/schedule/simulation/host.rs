@@ -6,8 +6,8 @@ use super::{ACK_WITHIN, Event, Simulation};
 use crate::schedule::network::Down;
 use crate::schedule::plan::Fault;
 use crate::schedule::server::{Opening, Up};
-use voxline::session::close;
-use voxline::session::protocol::{ClientMessage, ServerMessage};
+use voxline::protocol::close;
+use voxline::protocol::{ClientMessage, ServerMessage};
 
 impl Simulation {
     /// Closes a connection from the server's side, unless it has ended.

@@ -18,8 +18,10 @@ use voxline::audio::{AudioChunk, FramePos, FrameRange};
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::recovery::Recovery;
 use voxline::session::core::{Core, Input};
-use voxline::session::protocol::{ClientMessage, Final, ServerMessage};
-use voxline::session::{Checkpoint, Ended, Failure, FailureKind, close};
+use voxline::protocol::{ClientMessage, Final, ServerMessage};
+use voxline::protocol::close;
+use voxline::recovery::{Failure, FailureKind};
+use voxline::session::{Checkpoint, Ended};
 
 /// Most steps of a schedule. Every schedule that makes progress needs fewer.
 const STEPS: usize = 200_000;

@@ -3,6 +3,8 @@
 //! Text frames are JSON objects with a `type`. A binary frame is audio, preceded by the position of its
 //! first frame. docs/protocol.md specifies the whole protocol.
 
+pub mod close;
+
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -30,7 +32,7 @@ pub const SESSION_PARAMETER: &str = "session";
 pub const MAX_CONTEXT_BYTES: usize = 4 * 1024;
 
 /// Bytes before the PCM of an audio frame: the position, a little-endian `u64`.
-pub(super) const POSITION_BYTES: usize = 8;
+pub(crate) const POSITION_BYTES: usize = 8;
 
 /// A message from the client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
