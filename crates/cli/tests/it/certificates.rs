@@ -19,9 +19,10 @@ use voxline_gateway::authority::Terms;
 use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, path, text};
-use crate::session::{noise, transcribe};
+use crate::session::transcribe;
 use crate::support::server::{Server, endpoint};
 use crate::support::tls::{Authority, Front, named, self_signed};
+use voxline_fixtures::noise;
 
 /// Secret that must not reach a wrong server.
 const CANARY: &str = "canary-in-a-coal-mine";

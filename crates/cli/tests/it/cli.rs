@@ -10,7 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::words::normal;
-use crate::support::{clips, models_dir};
+use voxline_fixtures::clips;
+use voxline_fixtures::samples::models_dir;
 
 /// Transcript of [`RECORDING`], which is `austen_0930` of `samples/transcripts.tsv`.
 const SAID: &str = "he might even have been made amiable himself";

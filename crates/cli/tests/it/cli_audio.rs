@@ -12,10 +12,10 @@ use voxline::audio::sample as samples;
 use voxline::resample::frames_at;
 
 use crate::cli::{Place, assert_fails, assert_said, path, signal, text};
-use crate::front_end::{SAMPLES, sample};
-use crate::support::clips;
 use crate::support::model_hub::{Fault, ModelHub};
 use crate::support::words::normal;
+use voxline_fixtures::clips;
+use voxline_fixtures::samples::{SAMPLES, sample};
 
 /// Sample in telephone encoding.
 const MULAW: &str = "speech-8k-mono-mulaw.wav";

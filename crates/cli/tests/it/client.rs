@@ -13,12 +13,12 @@ use voxline::speech::SpeechError;
 use voxline::transcript::TranscriptEvent;
 use voxline_testing::{DigestRecognizer, digest};
 
-use crate::front_end::sample;
 use crate::gateway::Tone;
-use crate::session::noise;
 use crate::support::server::{Server, Setup};
-use crate::support::whisper::whisper;
 use crate::support::words::normal;
+use voxline_fixtures::noise;
+use voxline_fixtures::samples::sample;
+use voxline_fixtures::whisper::whisper;
 
 /// Length of a segment in frames: half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;
@@ -32,7 +32,8 @@ fn client(server: &Server) -> (Client, TempDir) {
     let tokens = tempfile::tempdir().unwrap();
     let secret = server.credentials.client_secret.expose_secret();
     let builder = Client::builder(&server.endpoint().to_string());
-    let builder = builder.credentials(&server.credentials.client_id, secret.to_owned()).token_dir(tokens.path());
+    let builder =
+        builder.credentials(&server.credentials.client_id, secret.to_owned()).token_dir(tokens.path());
     (builder.build().unwrap(), tokens)
 }
 

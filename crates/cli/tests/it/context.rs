@@ -17,9 +17,10 @@ use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
 use voxline_testing::digest;
 
-use crate::session::{chunks, noise};
+use crate::session::chunks;
 use crate::stream::socket::Socket;
 use crate::support::server::Server;
+use voxline_fixtures::noise;
 
 /// A quarter of a second.
 const SEGMENT: usize = 4_000;

@@ -11,9 +11,9 @@ use voxline_testing::DigestRecognizer;
 
 use crate::gateway::wav;
 use crate::stream::socket::Socket;
-use crate::support::deadline::within;
 use crate::support::server::{Server, Setup};
 use crate::trusted_proxy::of_v4;
+use voxline_fixtures::deadline::within;
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -12,10 +12,11 @@ use voxline::session::{self, Ledger, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
 
-use crate::session::{chunks, noise};
+use crate::session::chunks;
 use crate::stream::digest;
-use crate::support::deadline::within;
 use crate::support::gateway_process::{DRAIN, GatewayProcess, SEGMENT};
+use voxline_fixtures::deadline::within;
+use voxline_fixtures::noise;
 
 const SESSIONS: usize = 100;
 const RATE: u32 = 16_000;

@@ -11,9 +11,10 @@ use voxline::session::Settings;
 use voxline::transport::WebSocketConnector;
 use voxline_testing::{Cut, DigestRecognizer, Fault, FaultProxy};
 
-use crate::random::Random;
-use crate::session::{noise, transcribe, transcribe_at};
+use crate::session::{transcribe, transcribe_at};
 use crate::support::server::{Server, Setup, endpoint};
+use voxline_fixtures::noise;
+use voxline_fixtures::random::Random;
 
 /// Returns the length of the call's audio in seconds.
 #[allow(clippy::disallowed_methods, reason = "a knob of the tests")]

@@ -5,7 +5,7 @@ use voxline::audio::FramePos;
 use voxline::engine::{Recognizer, Segment, StreamOptions};
 
 use self::recognizer::{TouchTones, dial, transcribe};
-use crate::support::clips;
+use voxline_fixtures::clips;
 
 #[path = "../../../../examples/recognizer.rs"]
 #[allow(dead_code, reason = "its main is not called here")]

@@ -32,13 +32,14 @@ use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, path, text};
 use crate::gateway::{by_credentials, wav};
-use crate::session::{noise, transcribe};
+use crate::session::transcribe;
 use crate::stream::socket::Socket;
-use crate::support::deadline::within;
 use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
 use crate::support::tls::{Authority, named};
 use crate::trusted_proxy::of_v4;
+use voxline_fixtures::deadline::within;
+use voxline_fixtures::noise;
 
 /// Longest wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(30);

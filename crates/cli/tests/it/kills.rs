@@ -11,9 +11,10 @@ use voxline::session::{self, Ended, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::WebSocketConnector;
 
-use crate::random::{Random, seed};
-use crate::session::{chunks, noise};
+use crate::session::chunks;
 use crate::support::gateway_process::{GatewayProcess, serve_until_told};
+use voxline_fixtures::noise;
+use voxline_fixtures::random::{Random, seed};
 
 const RATE: u32 = 16_000;
 /// Length of a session in frames: ten minutes.

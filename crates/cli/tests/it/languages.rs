@@ -16,10 +16,10 @@ use crate::cli::{Place, text};
 use crate::gateway::{url, wav};
 use crate::stream::minted;
 use crate::stream::socket::Socket;
-use crate::support::clips;
 use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
-use crate::support::whisper::whisper;
+use voxline_fixtures::clips;
+use voxline_fixtures::whisper::whisper;
 
 /// A recogniser that recognises nothing and keeps the options it was started with.
 #[derive(Default)]

@@ -13,7 +13,7 @@ use voxline_engines::models::{
 
 use crate::cli::{Place, assert_fails, assert_said, path, text};
 use crate::support::model_hub::{Fault, ModelHub, Request};
-use crate::support::models_dir;
+use voxline_fixtures::samples::models_dir;
 
 /// Path of the big file of `tiny` on the hub.
 const BIG: &str = "/owner/tiny/resolve/c0ffee/folder/big.bin";

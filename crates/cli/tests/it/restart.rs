@@ -10,16 +10,16 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration, TokenProvider};
-use voxline::session::core::{ConnectionId, Core, Input, Output};
 use voxline::protocol::{ClientMessage, Final, GoawayReason, Ready, Secret, ServerMessage};
+use voxline::session::core::{ConnectionId, Core, Input, Output};
 use voxline::session::{self, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
 use voxline_testing::digest;
 use voxline_testing::peer::{Behaviour, Expect, RecordingPeer, Reply, ScriptedPeer, Step};
 
-use crate::session::noise;
 use crate::support::server::endpoint;
+use voxline_fixtures::noise;
 
 async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -22,8 +22,8 @@ use voxline::auth::{
 };
 use voxline::clock::{Clock, SystemClock};
 use voxline::net::{Endpoint, http_client};
-use voxline::session::core::{ConnectionId, Input};
 use voxline::protocol::{ClientMessage, Ready, Secret, ServerMessage};
+use voxline::session::core::{ConnectionId, Input};
 use voxline::session::{Checkpoint, ServerSession};
 use voxline::speech::{SpeechClient, SpeechOptions};
 use voxline::transport::{Connect, WebSocketConnector, Wire};
@@ -32,9 +32,9 @@ use voxline_gateway::authority::{Granted, NewClient, Scopes, Terms};
 use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, text};
-use crate::session::noise;
 use crate::support::log::{ALL, ALL_BUT_FRAMES, FRAMES, LOG};
 use crate::support::server::{Server, endpoint};
+use voxline_fixtures::noise;
 
 /// Secret that the tests plant.
 pub(crate) const CANARY: &str = "canary-in-a-coal-mine";

@@ -13,8 +13,8 @@ use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::{TokenProvider, TokenSet, Vault};
 use voxline::clock::{Clock, SystemClock};
 use voxline::pace::{Pace, Pacer};
-use voxline::recovery::Recovery;
 use voxline::protocol::close;
+use voxline::recovery::Recovery;
 use voxline::session::{self, Ledger, SessionError, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::{Connect, WebSocketConnector};
@@ -22,9 +22,11 @@ use voxline_engines::Whisper;
 use voxline_gateway::Options;
 use voxline_testing::{DigestRecognizer, FaultProxy};
 
-use crate::support::deadline::within;
 use crate::support::server::{Server, Setup, endpoint};
-use crate::support::{clips, models_dir};
+use voxline_fixtures::clips;
+use voxline_fixtures::deadline::within;
+use voxline_fixtures::noise;
+use voxline_fixtures::samples::models_dir;
 
 /// Half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;
@@ -42,10 +44,6 @@ const HANDSHAKE: u64 = 1_000;
 /// Returns audio in which every half second differs.
 fn audio(seconds: usize) -> Vec<i16> {
     noise(seconds * 16_000)
-}
-
-pub(crate) fn noise(frames: usize) -> Vec<i16> {
-    (0..frames).map(|frame| ((frame * frame / 7 + frame) as u16).cast_signed()).collect()
 }
 
 pub(crate) fn chunks(pcm: &[i16]) -> impl ExactSizeIterator<Item = Feed> {

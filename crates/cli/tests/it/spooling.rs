@@ -18,11 +18,11 @@ use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, signal, text};
 use crate::kills::kills;
-use crate::random::Random;
-use crate::session::noise;
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::model_hub::{Fault, ModelHub};
 use crate::support::server::{Server, Setup};
+use voxline_fixtures::noise;
+use voxline_fixtures::random::Random;
 
 /// Length of a segment in frames: half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cli::{Place, assert_fails, text};
-use crate::support::clips;
 use crate::support::serving::Serving;
+use voxline_fixtures::clips;
 
 /// Longest wait on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -17,11 +17,11 @@ use voxline_gateway::authority::{Budget, NewToken, Scope, Terms};
 use voxline_testing::DigestRecognizer;
 
 use crate::attempts::client;
-use crate::front_end::sample;
-use crate::front_end::specimens::mend_ogg;
 use crate::gateway::{refusal, url, wav};
 use crate::stream::{audio, digest, minted};
 use crate::support::server::{Server, Setup};
+use voxline_fixtures::formats::mend_ogg;
+use voxline_fixtures::samples::sample;
 
 /// Half a second.
 const SEGMENT: usize = 8_000;

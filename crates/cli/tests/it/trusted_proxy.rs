@@ -19,7 +19,7 @@ use crate::attempts::client;
 use crate::cli::{Place, assert_fails, text};
 use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
-use crate::support::synthetic_whisper::{Shape, write};
+use voxline_fixtures::synthetic_whisper::{Shape, write};
 
 /// The proxy's address, and one that is not trusted.
 const PROXY: [u8; 4] = [127, 0, 0, 1];

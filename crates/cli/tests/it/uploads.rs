@@ -18,14 +18,15 @@ use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_testing::DigestRecognizer;
 
-use crate::front_end::cost::{OF_A_GATEWAY, attacks::nested_pages, cost};
 use crate::gateway::{access_token, ask_token, by_credentials, url, wav};
 use crate::stream::socket::Socket;
 use crate::stream::{audio, digest};
-use crate::support::deadline::within;
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
 use crate::support::voice_info::voice_info;
+use voxline_fixtures::attacks::nested_pages;
+use voxline_fixtures::cost::{OF_A_GATEWAY, cost};
+use voxline_fixtures::deadline::within;
 
 /// Longest wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -19,8 +19,8 @@ use voxline_testing::FailingDisk;
 
 use super::{HOUR, clock, is_good};
 use crate::kills::kills;
-use crate::random::Random;
 use crate::support::gateway_process::GatewayProcess;
+use voxline_fixtures::random::Random;
 
 /// Number of changes that are made.
 const CHANGES: usize = 24;

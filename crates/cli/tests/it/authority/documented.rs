@@ -7,8 +7,8 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::serving;
-use crate::front_end::sample;
 use crate::support::server::{Server, Setup};
+use voxline_fixtures::samples::sample;
 
 /// From get-voice-token.md of the documentation, as of 2026.
 const BY_CREDENTIALS: &str = r#"curl -X POST --location 'https://mcs.mail.ru/auth/oauth/v1/token' \

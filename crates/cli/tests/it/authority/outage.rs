@@ -24,8 +24,9 @@ use voxline_testing::FailingDisk;
 
 use super::{HOUR, clock, is_good, service_token, serving};
 use crate::gateway::{ask_token, by_credentials, refusal, url, wav};
-use crate::session::{chunks, noise};
+use crate::session::chunks;
 use crate::support::server::{Server, Setup};
+use voxline_fixtures::noise;
 
 /// Test that runs on the full disk, in a process of its own.
 const FULL_DISK_PROCESS: &str = "authority::outage::full_disk_process";

@@ -13,11 +13,11 @@ use voxline_gateway::authority::{Scope, Terms};
 use voxline_testing::{DigestRecognizer, ManualClock};
 
 use super::{Answer, CLIENTS, ask, get, head, is_hex, is_qid, post, read_answer, server, token};
-use crate::front_end::sample;
 use crate::gateway::wav;
-use crate::support::models_dir;
 use crate::support::server::{Server, Setup};
 use crate::support::words::WordErrors;
+use voxline_fixtures::samples::models_dir;
+use voxline_fixtures::samples::sample;
 
 /// 2022-09-21, 15:15:59 UTC.
 const NOW: Duration = Duration::from_secs(1_663_773_359);

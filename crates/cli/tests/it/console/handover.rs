@@ -19,8 +19,8 @@ use voxline_testing::{DigestRecognizer, digest};
 use super::page::{COMPLETE, WORDS, assert_asked_only, signed_in};
 use crate::cli::{Place, text};
 use crate::support::browser;
-use crate::support::deadline::within;
 use crate::support::server::{Server, Setup};
+use voxline_fixtures::deadline::within;
 
 /// Longest wait on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

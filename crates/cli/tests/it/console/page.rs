@@ -13,11 +13,11 @@ use voxline_gateway::Options;
 use voxline_gateway::authority::Terms;
 use voxline_testing::{Cut, DigestRecognizer, Fault, FaultProxy};
 
-use crate::front_end::sample;
 use crate::support::browser::{self, Browser};
-use crate::support::models_dir;
 use crate::support::server::{Server, Setup};
 use crate::support::words::normal;
+use voxline_fixtures::samples::models_dir;
+use voxline_fixtures::samples::sample;
 
 const SAID: &str = include_str!("../../../../../samples/speech.txt");
 /// JavaScript condition: all results are final.

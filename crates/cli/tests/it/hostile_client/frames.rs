@@ -4,7 +4,7 @@
 use tokio::io::AsyncRead;
 
 use super::answer::{End, Reader};
-use crate::random::Random;
+use voxline_fixtures::random::Random;
 
 pub(super) const CONTINUATION: u8 = 0;
 pub(super) const TEXT: u8 = 1;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::answer::{Answer, End, Reader};
 use super::mutation::{damage, extreme, renumber};
 use super::{PATIENCE, Tally, World};
-use crate::random::Random;
+use voxline_fixtures::random::Random;
 
 /// Numbers of headers and of bytes in a header, above the gateway's limits.
 const TOO_MANY: usize = 300;

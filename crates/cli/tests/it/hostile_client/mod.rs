@@ -32,13 +32,13 @@ use voxline_testing::DigestRecognizer;
 
 use self::http::Request;
 use self::socket::Known;
-use crate::front_end::sample;
 use crate::gateway::Tone;
-use crate::random::{self, Random};
 use crate::stream::socket::Socket;
 use crate::stream::{audio, digest};
-use crate::support::allocations::{self, Meter};
 use crate::support::server::{Server, Setup};
+use voxline_fixtures::allocations::{self, Meter};
+use voxline_fixtures::random::{self, Random};
+use voxline_fixtures::samples::sample;
 
 /// Longest wait for an answer, and for the end of a connection.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -328,7 +328,7 @@ impl World {
     async fn check(&self, surface: Surface) {
         let pcm = audio(20_000);
         let expected: Vec<String> = pcm.chunks(SEGMENT).map(digest).collect();
-        let wav = crate::front_end::wav_s16(16_000, &pcm);
+        let wav = voxline_fixtures::formats::wav_s16(16_000, &pcm);
         let recognised = http::ask(self, Request::new("POST", "/asr").under(&self.tokens[0]).body(wav)).await;
         assert_eq!(recognised.unwrap()["result"]["texts"][0]["punctuated_text"], expected.join(" "));
 

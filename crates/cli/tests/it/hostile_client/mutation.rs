@@ -1,6 +1,6 @@
 //! Mutations of bytes and numbers.
 
-use crate::random::Random;
+use voxline_fixtures::random::Random;
 
 /// Numbers that programs get wrong, as text.
 const EXTREMES: [&str; 16] = [

@@ -12,7 +12,7 @@ use super::answer::{End, Reader};
 use super::frames::{BINARY, CLOSE, CONTINUATION, Frame, Length, PING, PONG, TEXT};
 use super::mutation::{damage, extreme, extreme_position, renumber};
 use super::{PATIENCE, Tally, World};
-use crate::random::Random;
+use voxline_fixtures::random::Random;
 
 /// Number of frames above the gateway's limit for a burst from a socket.
 const FLOOD: usize = 1_200;

@@ -11,8 +11,9 @@ use voxline_testing::DigestRecognizer;
 
 use super::client::frame_at;
 use super::schema::check;
-use crate::session::{noise, transcribe};
+use crate::session::transcribe;
 use crate::support::server::{Server, endpoint};
+use voxline_fixtures::noise;
 
 /// Passes bytes on until their end. Returns them.
 async fn pass(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin) -> Vec<u8> {

@@ -24,8 +24,8 @@ use voxline::transport::WebSocketConnector;
 use self::attacks::Target;
 use crate::cli::Place;
 use crate::session::chunks;
-use crate::support::clips;
 use crate::support::serving::Serving;
+use voxline_fixtures::clips;
 
 const RATE: u32 = 16_000;
 /// Silence between two recordings, as between two utterances.

@@ -24,8 +24,8 @@ use voxline_engines::EspeakVoice;
 use voxline_testing::{DigestRecognizer, FaultProxy};
 
 use crate::gateway::Tone;
-use crate::support::models_dir;
 use crate::support::server::{Server, Setup, endpoint};
+use voxline_fixtures::samples::models_dir;
 
 /// Text of two sentences, which form one part.
 const SHORT: &str =

@@ -11,8 +11,8 @@ use voxline_gateway::Options;
 
 use super::socket::Socket;
 use super::{CHUNK, token};
-use crate::support::allocations::Meter;
 use crate::support::server::{Server, Setup};
+use voxline_fixtures::allocations::Meter;
 
 /// Number of frames in a segment: 10 ms.
 const SEGMENT: u64 = 160;

@@ -8,8 +8,8 @@ use voxline::auth::AccessToken;
 use voxline::transport::{Connect, WebSocketConnector, Wire};
 
 use super::{CHUNK, index};
-use crate::support::deadline::within;
 use crate::support::server::Server;
+use voxline_fixtures::deadline::within;
 
 /// Longest wait for a message.
 const PATIENCE: Duration = Duration::from_secs(30);

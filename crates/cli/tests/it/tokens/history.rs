@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use voxline_testing::history::{Outage, PlantedClockBug, Tally, outage, play};
 
-use crate::random::{play_all, replay, seed};
+use voxline_fixtures::random::{play_all, replay, seed};
 
 /// Returns the number of histories: `VOXLINE_HISTORIES`, or 10,000.
 #[expect(clippy::disallowed_methods, reason = "the knob of this test")]

@@ -24,9 +24,9 @@ use voxline_gateway::authority::MAX_TOKENS;
 use voxline_testing::{DigestRecognizer, ManualClock};
 
 use self::slots::Client;
-use crate::random::{self, Random};
-use crate::support::deadline::within;
 use crate::support::server::{Server, Setup};
+use voxline_fixtures::deadline::within;
+use voxline_fixtures::random::{self, Random};
 
 /// Longest time that anything here takes on a busy machine.
 const SOON: Duration = Duration::from_secs(30);

@@ -12,8 +12,8 @@ use voxline::net::{Endpoint, http_client};
 use voxline_gateway::authority::AuthorityError;
 use voxline_testing::{DigestRecognizer, ManualClock};
 
-use crate::random::Random;
 use crate::support::server::{Server, Setup};
+use voxline_fixtures::random::Random;
 
 const DIRECTORY: &str = "VOXLINE_CLIENT_DIRECTORY";
 const ENDPOINT: &str = "VOXLINE_CLIENT_ENDPOINT";

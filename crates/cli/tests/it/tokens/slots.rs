@@ -20,8 +20,8 @@ use voxline::net::http_client;
 use voxline_testing::ManualClock;
 
 use super::SOON;
-use crate::random::{self, Random};
-use crate::support::deadline::within;
+use voxline_fixtures::deadline::within;
+use voxline_fixtures::random::{self, Random};
 
 /// Documented limit of refresh tokens per project.
 const SLOTS: usize = 25;

@@ -12,7 +12,7 @@ use voxline::auth::{RefreshToken, TokenSet, Vault, VaultError, VaultKey, VaultSt
 use voxline::clock::{Clock, SystemClock};
 
 use crate::kills::kills;
-use crate::random::Random;
+use voxline_fixtures::random::Random;
 
 fn vault(directory: &Path) -> Vault {
     Vault::new(&directory.join("tokens"), &"http://localhost".parse().unwrap(), "client")

@@ -9,7 +9,7 @@ use voxline::engine::Voice;
 use voxline_engines::PiperVoice;
 
 use super::sentences_of;
-use crate::support::models_dir;
+use voxline_fixtures::samples::models_dir;
 
 /// Loudness to which all voices are brought, in LUFS.
 const TARGET: f64 = -23.0;

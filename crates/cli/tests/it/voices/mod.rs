@@ -14,8 +14,8 @@ use voxline::engine::{EngineError, Quality, Voice, VoiceError, VoiceInfo, Voices
 use voxline::sentences::sentences;
 use voxline_engines::PiperVoice;
 
-use crate::support::models_dir;
 use crate::support::voice_info::voice_info;
+use voxline_fixtures::samples::models_dir;
 
 fn voices() -> Voices {
     voxline_engines::voices::discover(&models_dir())

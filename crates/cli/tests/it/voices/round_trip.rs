@@ -15,8 +15,8 @@ use voxline::engine::{Recognizer, StreamOptions, Voice};
 use voxline::resample::Resampler;
 
 use super::sentences_of;
-use crate::support::whisper::whisper;
 use crate::support::words::WordErrors;
+use voxline_fixtures::whisper::whisper;
 
 /// Returns the number of sentences of each language: `VOXLINE_SENTENCES`, or 20.
 #[expect(clippy::disallowed_methods, reason = "the knob of the round trip")]

@@ -1,0 +1,269 @@
+//! Single steps of the session's state machine: when a handover starts, how simultaneous actions of many
+//! sessions are spread, and which messages of the peer are not believed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use voxline::audio::{AudioChunk, FramePos};
+use voxline::auth::{AccessToken, TokenGeneration};
+use voxline::protocol::close;
+use voxline::protocol::{ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
+use voxline::recovery::Recovery;
+use voxline::recovery::{Failure, FailureKind};
+use voxline::session::core::{ConnectionId, Core, Input, Output};
+use voxline::session::{Planted, SessionError, Settings};
+
+const FIRST: ConnectionId = ConnectionId(0);
+const SECOND: ConnectionId = ConnectionId(1);
+/// Time long after the start of the session, so that the first change of token or connection then does
+/// not count as hasty.
+const LATER: Duration = Duration::from_secs(100);
+
+fn token(generation: u64) -> Input {
+    Input::Token(AccessToken::new(&"token".to_owned().into(), TokenGeneration(generation)).unwrap())
+}
+
+fn ready(id: ConnectionId, received: u64, token_life: Option<Duration>) -> Input {
+    Input::Peer(
+        id,
+        ServerMessage::Ready(Ready {
+            session: "name".to_owned(),
+            resume_key: Secret::from("key".to_owned()),
+            resume_window_ms: 60_000,
+            received: FramePos(received),
+            final_: FramePos(0),
+            finals: 0,
+            token_expires_in_ms: token_life.map(|life| life.as_millis() as u64),
+            max_audio_bytes: 64_000,
+            window_frames: 64_000,
+            auth: false,
+            max_unfinal_frames: None,
+        }),
+    )
+}
+
+fn goaway(reason: GoawayReason, deadline: Duration) -> Input {
+    let deadline_ms = deadline.as_millis() as u64;
+    Input::Peer(FIRST, ServerMessage::Goaway { reason, deadline_ms, restart: false, endpoints: Vec::new() })
+}
+
+fn outputs(core: &mut Core) -> Vec<Output> {
+    std::iter::from_fn(|| core.poll_output()).collect()
+}
+
+/// Returns a session that has just begun. Its ping interval and its patience are a day.
+fn session(seed: u64, planted: Option<Planted>, token_life: Option<Duration>) -> Core {
+    let mut settings = Settings::new(16_000);
+    (settings.seed, settings.planted) = (seed, planted);
+    settings.ping_interval = Duration::from_secs(86_400);
+    (settings.first_contact, settings.give_up) = (Duration::from_secs(86_400), Duration::from_secs(86_400));
+    let mut core = Core::new(settings);
+    for input in [Input::Tick, token(1), Input::Connected(FIRST), ready(FIRST, 0, token_life)] {
+        core.handle(input, Duration::ZERO);
+    }
+    outputs(&mut core);
+    core
+}
+
+/// Wakes the core at the times it requests until it asks for a token. Returns the time of that, or `None`
+/// if it would be later than `limit`.
+fn asks_for_token(core: &mut Core, limit: Duration) -> Option<Duration> {
+    loop {
+        let at = core.wake_at().filter(|at| *at <= limit)?;
+        core.handle(Input::Tick, at);
+        if outputs(core).iter().any(|output| matches!(output, Output::NeedToken { .. })) {
+            return Some(at);
+        }
+    }
+}
+
+/// Returns whether the times stay within `low..=high` and use nearly all of that range.
+fn is_spread(times: &[Duration], low: Duration, high: Duration) -> bool {
+    let (first, last) = (*times.iter().min().unwrap(), *times.iter().max().unwrap());
+    let edge = (high - low) / 10;
+    low <= first && first <= low + edge && high - edge <= last && last <= high
+}
+
+/// Returns how long before its expiry a token of lifetime `life` is replaced, in sessions of many seeds.
+fn leads(life: Duration, planted: Option<Planted>) -> Vec<Duration> {
+    let lead = |seed| {
+        let mut core = session(seed, planted, Some(life));
+        life - asks_for_token(&mut core, life).expect("a token is asked for before its end")
+    };
+    (0..200).map(lead).collect()
+}
+
+/// A token is replaced in the first half of the last fifth of its lifetime, or of the last five minutes
+/// if those are shorter.
+#[test]
+fn tokens_are_replaced_early_enough_and_not_by_everybody_at_once() {
+    for (life, low, high) in [(3_600, 150, 300), (100, 10, 20), (1_500, 150, 300)] {
+        let [life, low, high] = [life, low, high].map(Duration::from_secs);
+        let leads = leads(life, None);
+        assert!(is_spread(&leads, low, high), "a life of {life:?}: {leads:?}");
+        assert!(
+            !is_spread(&self::leads(life, Some(Planted::NoJitter)), low, high),
+            "missing jitter was not caught"
+        );
+    }
+}
+
+#[test]
+fn a_warning_that_all_sessions_hear_moves_them_one_after_the_other() {
+    for (deadline, latest) in [(10_000, 1_000), (1_000, 500), (60_000, 1_000)] {
+        let [deadline, latest] = [deadline, latest].map(Duration::from_millis);
+        for reason in [GoawayReason::Drain, GoawayReason::Limit, GoawayReason::Token] {
+            let moved = |seed| {
+                let mut core = session(seed, None, None);
+                core.handle(goaway(reason, deadline), LATER);
+                asks_for_token(&mut core, LATER + deadline).expect("it moves before the deadline") - LATER
+            };
+            let moves: Vec<Duration> = (0..200).map(moved).collect();
+            assert!(is_spread(&moves, Duration::ZERO, latest), "{reason:?}, {deadline:?}: {moves:?}");
+        }
+    }
+}
+
+fn busy(retry_after: Duration) -> Failure {
+    let reason = "busy".to_owned();
+    Failure { recovery: Recovery::RetryAfter(retry_after), kind: FailureKind::Limit, reason }
+}
+
+/// Returns the waits of a session whose dials are all refused with this `retry_after`. With `moving`, the
+/// session keeps its connection and dials for a handover.
+fn waits(seed: u64, retry_after: Duration, moving: bool) -> Vec<Duration> {
+    let mut core = session(seed, None, None);
+    let mut now = LATER;
+    core.handle(goaway(GoawayReason::Limit, Duration::ZERO), now);
+    if !moving {
+        core.handle(Input::Lost(FIRST, "reset".to_owned()), now);
+    }
+    let mut waits = Vec::new();
+    for dial in 0..12 {
+        let asked = asks_for_token(&mut core, now + Duration::from_secs(3_600)).expect("it tries again");
+        if dial > 0 {
+            waits.push(asked - now);
+        }
+        now = asked;
+        core.handle(token(1), now);
+        let dialled = outputs(&mut core).into_iter().find_map(|output| match output {
+            Output::Dial { id, .. } => Some(id),
+            _ => None,
+        });
+        core.handle(Input::DialFailed(dialled.expect("a token is for a dial"), busy(retry_after)), now);
+    }
+    waits
+}
+
+/// A service that requests no wait still gets a growing backoff. A service that requests a longer wait
+/// gets it.
+#[test]
+fn a_service_that_says_when_to_come_back_is_not_called_more_often_than_any_other() {
+    for moving in [false, true] {
+        let all: Vec<Vec<Duration>> = (0..100).map(|seed| waits(seed, Duration::ZERO, moving)).collect();
+        // The ceiling of the backoff has reached ten seconds by then, and the mean wait is half of it.
+        let late: Duration = all.iter().flat_map(|waits| &waits[8..]).sum();
+        let mean = late / (100 * 3);
+        assert!((4..=6).contains(&mean.as_secs()), "a mean wait of {mean:?}, moving: {moving}");
+        let asked = Duration::from_secs(7);
+        for waits in (0..100).map(|seed| waits(seed, asked, moving)) {
+            assert!(waits.iter().all(|wait| *wait >= asked), "{waits:?}, moving: {moving}");
+        }
+    }
+}
+
+/// Passes the first frames of audio to the session.
+fn speak(core: &mut Core, frames: u64, now: Duration) {
+    let payload = Bytes::from(vec![0; 2 * frames as usize]);
+    core.handle(Input::Audio(AudioChunk::new(FramePos(0).to(FramePos(frames)), payload)), now);
+}
+
+/// Only the service's work is left, and a second connection would disturb it. An expiring token is still
+/// replaced.
+#[test]
+fn a_session_that_has_sent_its_end_moves_for_no_drain() {
+    for (reason, moves) in
+        [(GoawayReason::Drain, false), (GoawayReason::Limit, false), (GoawayReason::Token, true)]
+    {
+        let mut core = session(1, None, None);
+        speak(&mut core, 100, LATER);
+        core.handle(Input::Finish, LATER);
+        let sent = outputs(&mut core);
+        assert!(sent.iter().any(|output| matches!(output, Output::Send(_, ClientMessage::Finish { .. }))));
+        core.handle(goaway(reason, Duration::from_secs(10)), LATER);
+        let asked = asks_for_token(&mut core, LATER + Duration::from_secs(30));
+        assert_eq!(asked.is_some(), moves, "{reason:?}");
+    }
+}
+
+/// A successor connection in progress is given up if it presents the token that was refused on the first
+/// connection. A successor with a newer token takes over.
+#[test]
+fn a_successor_does_not_show_a_refused_token_again() {
+    for (generation, opened) in [(1, false), (1, true), (2, false), (2, true)] {
+        let mut core = session(1, None, None);
+        core.handle(goaway(GoawayReason::Drain, Duration::from_secs(10)), LATER);
+        let now = asks_for_token(&mut core, LATER + Duration::from_secs(10)).unwrap();
+        core.handle(token(generation), now);
+        assert!(matches!(outputs(&mut core)[..], [Output::Dial { id: SECOND, .. }]));
+        if opened {
+            core.handle(Input::Connected(SECOND), now);
+            outputs(&mut core);
+        }
+        core.handle(Input::Closed(FIRST, close::TOKEN, String::new()), now);
+        let said = outputs(&mut core);
+        let given_up = said.iter().any(|output| matches!(output, Output::Close(SECOND, _)));
+        assert_eq!(given_up, generation == 1, "token {generation}, opened: {opened}, {said:?}");
+        if given_up {
+            // A newer token is requested after the backoff for a peer that accepts tokens and rejects
+            // them soon after.
+            let newer = loop {
+                core.handle(Input::Tick, core.wake_at().unwrap());
+                let asked = outputs(&mut core).into_iter().find_map(|output| match output {
+                    Output::NeedToken { newer_than } => Some(newer_than),
+                    _ => None,
+                });
+                if let Some(newer_than) = asked {
+                    break newer_than;
+                }
+            };
+            assert_eq!(newer, Some(TokenGeneration(1)));
+        }
+    }
+}
+
+fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
+    outputs(core).into_iter().find_map(|output| match output {
+        Output::End(ended) => Some(ended.result),
+        _ => None,
+    })
+}
+
+/// The server has lost the session and is asked for a new one. Nothing has been sent on the new session
+/// yet.
+#[test]
+fn a_new_session_holds_nothing_of_the_one_before() {
+    for (received, whole) in [(0, true), (80, false)] {
+        let mut core = session(1, None, None);
+        speak(&mut core, 100, LATER);
+        core.handle(Input::Closed(FIRST, close::SESSION_UNKNOWN, String::new()), LATER);
+        let now = asks_for_token(&mut core, LATER + Duration::from_secs(10)).unwrap();
+        core.handle(token(1), now);
+        core.handle(Input::Connected(SECOND), now);
+        core.handle(ready(SECOND, received, None), now);
+        let ended = end(&mut core);
+        assert_eq!(ended.is_none(), whole, "received {received}: {ended:?}");
+        assert!(whole || matches!(ended, Some(Err(SessionError::Protocol { .. }))));
+    }
+}
+
+#[test]
+fn an_end_that_counts_other_finals_than_came_is_not_believed() {
+    for (finals, whole) in [(0, true), (1, false), (u64::MAX, false)] {
+        let mut core = session(1, None, None);
+        core.handle(Input::Finish, LATER);
+        core.handle(Input::Peer(FIRST, ServerMessage::Done { frames: FramePos(0), finals }), LATER);
+        let ended = end(&mut core).expect("it ends, well or not");
+        assert_eq!(ended.is_ok(), whole, "{finals} finals: {ended:?}");
+    }
+}

@@ -1,0 +1,240 @@
+//! Messages with which a peer might crash the session's state machine, or make it loop.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use voxline::audio::{AudioChunk, FramePos};
+use voxline::auth::{AccessToken, TokenGeneration};
+use voxline::protocol::close;
+use voxline::protocol::{Final, Ready, Secret, ServerMessage};
+use voxline::recovery::Recovery;
+use voxline::recovery::{Failure, FailureKind};
+use voxline::session::core::{ConnectionId, Core, Input, Output};
+use voxline::session::{SessionError, Settings};
+
+const NOW: Duration = Duration::ZERO;
+const FIRST: ConnectionId = ConnectionId(0);
+const SECOND: ConnectionId = ConnectionId(1);
+
+fn token() -> Input {
+    Input::Token(AccessToken::new(&"token".to_owned().into(), TokenGeneration(1)).unwrap())
+}
+
+fn ready(id: ConnectionId, received: u64) -> Input {
+    Input::Peer(
+        id,
+        ServerMessage::Ready(Ready {
+            session: "name".to_owned(),
+            resume_key: Secret::from("key".to_owned()),
+            resume_window_ms: u64::MAX,
+            received: FramePos(received),
+            final_: FramePos(u64::MAX),
+            finals: u64::MAX,
+            token_expires_in_ms: Some(u64::MAX),
+            max_audio_bytes: usize::MAX,
+            window_frames: u64::MAX,
+            auth: true,
+            max_unfinal_frames: None,
+        }),
+    )
+}
+
+fn final_(id: ConnectionId, index: u64, start: u64, end: u64) -> Input {
+    Input::Peer(
+        id,
+        ServerMessage::Final(Final {
+            index,
+            start: FramePos(start),
+            end: FramePos(end),
+            text: String::new(),
+            language: None,
+            confidence: None,
+            words: Vec::new(),
+            context: None,
+        }),
+    )
+}
+
+/// Returns a session that has sent 100 frames, of which the first 50 are a final.
+fn live() -> Core {
+    let mut core = Core::new(Settings::new(16_000));
+    let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
+    for input in [
+        Input::Tick,
+        Input::Audio(chunk),
+        token(),
+        Input::Connected(FIRST),
+        ready(FIRST, 0),
+        final_(FIRST, 0, 0, 50),
+    ] {
+        core.handle(input, NOW);
+    }
+    assert!(end(&mut core).is_none());
+    core
+}
+
+/// Returns the result of the session if it has ended.
+fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
+    std::iter::from_fn(|| core.poll_output()).find_map(|output| match output {
+        Output::End(ended) => Some(ended.result),
+        _ => None,
+    })
+}
+
+/// If the server may need more audio for a final than the client can buffer, each would wait for the
+/// other.
+#[test]
+fn a_buffer_that_the_server_may_fill_is_refused() {
+    let mut settings = Settings::new(16_000);
+    settings.replay_frames = 1_000;
+    for (needed, refused) in [(1_000, false), (1_001, true)] {
+        let mut core = Core::new(settings.clone());
+        let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0) else { unreachable!("made so") };
+        let ready = Ready { max_unfinal_frames: Some(needed), ..ready };
+        for input in
+            [Input::Tick, token(), Input::Connected(FIRST), Input::Peer(FIRST, ServerMessage::Ready(ready))]
+        {
+            core.handle(input, NOW);
+        }
+        let Some(Err(error)) = end(&mut core) else {
+            assert!(!refused, "{needed}");
+            continue;
+        };
+        assert_eq!(error, SessionError::Buffer { buffer: 1_000, needed: 1_001 });
+        let told = error.to_string();
+        assert!(refused && told.contains("1000 frames") && told.contains("1001 frames"), "{told}");
+    }
+}
+
+/// A peer of a later version may send more than this client knows, before `ready` and after it.
+#[test]
+fn unknown_messages_and_fields_are_passed_over() {
+    const UNKNOWN: &str = r#"{"type":"weather","temperature":21}"#;
+    const ACK: &str = r#"{"type":"ack","received":0,"final":0,"mood":"calm"}"#;
+    const FINAL: &str = r#"{"type":"final","index":0,"start":0,"end":50,"text":"","mood":"calm"}"#;
+    let says = |text| Input::Peer(FIRST, serde_json::from_str(text).unwrap());
+    let mut core = Core::new(Settings::new(16_000));
+    let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
+    for input in [
+        Input::Tick,
+        Input::Audio(chunk),
+        token(),
+        Input::Connected(FIRST),
+        says(UNKNOWN),
+        ready(FIRST, 0),
+        says(UNKNOWN),
+        says(ACK),
+        says(FINAL),
+    ] {
+        let said = format!("{input:?}");
+        core.handle(input, NOW);
+        let outputs: Vec<Output> = std::iter::from_fn(|| core.poll_output()).collect();
+        let ended = outputs.iter().find(|output| matches!(output, Output::End(_)));
+        assert!(ended.is_none(), "{said}: {ended:?}");
+        let is_final = said.contains("Final(");
+        let is_told = outputs.iter().any(|output| matches!(output, Output::Emit(_)));
+        assert_eq!(is_told, is_final, "{said}: {outputs:?}");
+    }
+}
+
+#[test]
+fn absurd_numbers_end_the_session_and_not_the_program() {
+    let most = FramePos(u64::MAX);
+    let ack = Input::Peer(FIRST, ServerMessage::Ack { received: most, final_: most });
+    let done = Input::Peer(FIRST, ServerMessage::Done { frames: most, finals: u64::MAX });
+    for input in [
+        ack,
+        done,
+        final_(FIRST, u64::MAX, 50, 60),
+        final_(FIRST, 1, 50, u64::MAX),
+        final_(FIRST, 1, 50, 40),
+        ready(FIRST, 0),
+    ] {
+        let mut core = live();
+        let said = format!("{input:?}");
+        core.handle(input, NOW);
+        let ended = end(&mut core);
+        assert!(matches!(ended, Some(Err(SessionError::Protocol { .. }))), "{said}: {ended:?}");
+    }
+    // A context that exceeds the limit.
+    let mut core = live();
+    let Input::Peer(_, ServerMessage::Final(segment)) = final_(FIRST, 1, 50, 60) else {
+        unreachable!("made so")
+    };
+    let segment = Final { context: Some("x".repeat(4097)), ..segment };
+    core.handle(Input::Peer(FIRST, ServerMessage::Final(segment)), NOW);
+    let ended = end(&mut core);
+    let Some(Err(SessionError::Protocol { reason })) = ended else { panic!("{ended:?}") };
+    assert_eq!(reason, "final 1 has a context of 4097 bytes, the limit is 4096");
+    // A partial result of an impossible segment is no reason to end the session.
+    let mut core = live();
+    let guess = ServerMessage::Partial {
+        segment: u64::MAX,
+        revision: u64::MAX,
+        start: most,
+        end: FramePos(0),
+        text: String::new(),
+    };
+    core.handle(Input::Peer(FIRST, guess), NOW);
+    assert!(core.poll_output().is_none());
+}
+
+#[test]
+fn a_second_server_session_counts_its_finals_from_nought() {
+    let mut core = live();
+    core.handle(Input::Closed(FIRST, close::SESSION_UNKNOWN, String::new()), NOW);
+    let later = Duration::from_secs(1);
+    for input in
+        [Input::Tick, token(), Input::Connected(SECOND), ready(SECOND, 50), final_(SECOND, u64::MAX, 50, 60)]
+    {
+        core.handle(input, later);
+    }
+    assert!(matches!(end(&mut core), Some(Err(SessionError::Protocol { .. }))));
+}
+
+#[test]
+fn a_new_session_cannot_hold_what_it_was_never_sent() {
+    let mut core = Core::new(Settings::new(16_000));
+    let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
+    for input in [Input::Tick, Input::Audio(chunk), token(), Input::Connected(FIRST), ready(FIRST, 100)] {
+        core.handle(input, NOW);
+    }
+    assert!(matches!(end(&mut core), Some(Err(SessionError::Protocol { .. }))));
+}
+
+#[test]
+fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
+    let mut core = live();
+    core.handle(Input::Lost(FIRST, "reset".to_owned()), NOW);
+    let failure =
+        Failure { recovery: Recovery::Fatal, kind: FailureKind::Protocol, reason: "late".to_owned() };
+    let late = [
+        Input::Connected(FIRST),
+        Input::DialFailed(FIRST, failure),
+        final_(FIRST, 7, 7, 7),
+        Input::Garbage(FIRST, "late".to_owned()),
+        Input::Closed(FIRST, close::PROTOCOL, String::new()),
+        Input::Lost(FIRST, "late".to_owned()),
+        Input::Alive(FIRST),
+        token(),
+    ];
+    for input in late {
+        core.handle(input, NOW);
+        assert!(core.poll_output().is_none());
+    }
+    assert!(core.wake_at().is_some(), "it dials again");
+}
+
+#[test]
+fn a_wait_longer_than_its_patience_ends_the_session() {
+    let mut core = Core::new(Settings::new(16_000));
+    core.handle(Input::Tick, NOW);
+    core.handle(token(), NOW);
+    let failure = Failure {
+        recovery: Recovery::RetryAfter(Duration::from_secs(u32::MAX.into())),
+        kind: FailureKind::Limit,
+        reason: "come back in a century".to_owned(),
+    };
+    core.handle(Input::DialFailed(FIRST, failure), NOW);
+    assert!(matches!(end(&mut core), Some(Err(SessionError::Limit { .. }))));
+}

@@ -1,0 +1,18 @@
+//! The tests of the library from outside: one binary, a module for each behaviour. Those that need a gateway or the program
+//! are with the program, in `crates/cli/tests`.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
+
+mod core_turns;
+mod front_end;
+mod hostile_peer;
+mod network;
+mod proxy;
+mod schedule;
+mod spool;
+mod writers;
+
+use voxline_fixtures::allocations::Counting;
+
+/// Allocator that counts for the tests of memory. For all other tests it is the system's allocator.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
