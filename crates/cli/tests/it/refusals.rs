@@ -178,6 +178,7 @@ async fn a_user_is_told_the_reason_of_the_service() {
     const USED_UP_TODAY: Budget = Budget { per_day: Some(0), total: None };
     // Less than the length of the recording.
     const A_SECOND: Budget = Budget { per_day: None, total: Some(1) };
+    const A_SECOND_TODAY: Budget = Budget { per_day: Some(1), total: None };
     // 2023-11-14, 22:13:20 UTC: midnight is far.
     let clock = ManualClock::new(Duration::from_secs(1_700_000_000));
     let setup = Setup { clock: Arc::new(clock), voices: Tone::voices(), ..Setup::default() };
@@ -199,6 +200,12 @@ async fn a_user_is_told_the_reason_of_the_service() {
         (
             Terms { audio: A_SECOND, scopes: scopes(Scope::AsrStream), ..Terms::default() },
             (6, "closed the connection with code 4403: the token's budget of audio is used up"),
+            (4, "(status 403): token has no scope tts"),
+        ),
+        (
+            // The session is closed with 4429. Its resumption is refused until midnight.
+            Terms { audio: A_SECOND_TODAY, scopes: scopes(Scope::AsrStream), ..Terms::default() },
+            (6, "(status 429): the token's budget of audio for today is used up"),
             (4, "(status 403): token has no scope tts"),
         ),
         (
