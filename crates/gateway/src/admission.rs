@@ -21,12 +21,13 @@ const LATE: Duration = Duration::from_secs(2);
 /// call is speech, so with calls the share is a third.
 const LOAD: f64 = 0.7;
 
-/// Returns the number of live sessions that `threads` can carry, at least one, with a recogniser that takes
-/// `real_time_factor` seconds for a second of speech. It is a suitable value for
-/// [`Options::max_sessions`](super::Options::max_sessions).
+/// Returns the number of live sessions that `threads` on a machine of so many `cores` can carry, at least
+/// one, with a recogniser that takes `real_time_factor` seconds for a second of speech. It is a suitable
+/// value for [`Options::max_sessions`](super::Options::max_sessions).
 #[must_use]
-pub fn capacity(real_time_factor: f64, threads: NonZero<usize>) -> usize {
-    let sessions = LOAD * threads.get() as f64 / real_time_factor;
+pub fn capacity(real_time_factor: f64, threads: NonZero<usize>, cores: NonZero<usize>) -> usize {
+    // Threads beyond the cores share the time of the cores.
+    let sessions = LOAD * threads.min(cores).get() as f64 / real_time_factor;
     // The cast saturates: NaN becomes 0, and a number that is too large becomes `usize::MAX`.
     (sessions as usize).max(1)
 }
@@ -139,7 +140,14 @@ mod tests {
     #[test]
     fn capacity_is_whole_and_never_none() {
         let two = NonZero::new(2).unwrap();
-        assert_eq!([0.27, 0.11, 5.0, f64::NAN].map(|factor| capacity(factor, two)), [5, 12, 1, 1]);
-        assert_eq!(capacity(0.0, two), usize::MAX);
+        assert_eq!([0.27, 0.11, 5.0, f64::NAN].map(|factor| capacity(factor, two, two)), [5, 12, 1, 1]);
+        assert_eq!(capacity(0.0, two, two), usize::MAX);
+    }
+
+    #[test]
+    fn threads_beyond_the_cores_carry_nothing() {
+        let [two, many] = [2, 64].map(|count| NonZero::new(count).unwrap());
+        assert_eq!(capacity(0.11, many, two), 12);
+        assert_eq!(capacity(0.11, two, many), 12);
     }
 }

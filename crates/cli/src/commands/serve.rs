@@ -158,7 +158,10 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let (authority, engines, factor) =
         loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
     match factor {
-        Some(factor) => options.max_sessions = capacity(factor, threads),
+        Some(factor) => {
+            let cores = std::thread::available_parallelism().unwrap_or(threads);
+            options.max_sessions = capacity(factor, threads, cores);
+        }
         None if measures => {
             tracing::warn!("the recogniser can't be measured: set max-sessions");
             options.max_sessions = threads.get();
