@@ -16,7 +16,7 @@
 //!
 //! Recognisers and voices implement the traits of [`engine`]. The package `voxline-engines` has those
 //! that voxline provides, `voxline-gateway` the server, `voxline-testing` test doubles and fault
-//! injection, and `voxline-cli` the program. ARCHITECTURE.md describes the protocol and the design
+//! injection, and `voxline-cli` the program. docs/protocol.md specifies the protocol, ARCHITECTURE.md describes the design
 //! decisions.
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Errors of the facade.
+//! Errors of the client.
 
 use crate::auth::AuthError;
 use crate::net::{BadEndpoint, TlsError};
@@ -12,32 +12,32 @@ pub enum BuildError {
     /// The endpoint is not the base address of a service.
     #[error(transparent)]
     Endpoint(#[from] BadEndpoint),
-    /// TLS can't be set up.
+    /// TLS could not be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The service token is no token.
+    /// The service token can't be sent in a header.
     #[error(transparent)]
     Token(#[from] AuthError),
-    /// Neither credentials nor a token were given.
+    /// Neither credentials nor a token nor a provider of tokens was given.
     #[error("no credentials: expected a client id with its secret, a service token, or a token provider")]
     NoCredentials,
-    /// There is no home directory to keep tokens in, and no other directory was named.
+    /// No directory for tokens was given, and the user has no home directory.
     #[error("no directory to keep tokens in: the user has no home directory, so name one with token_dir")]
     NoTokenDirectory,
 }
 
-/// Reason a transcript ended before its audio did. Events before it stay true, and the
-/// [ledger](super::Transcript::ledger) says how far it came.
+/// Reason a transcript ended before its audio did. Events before the error stay valid, and the
+/// [ledger](super::Transcript::ledger) says how far the transcript came.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TranscriptError {
     /// The session failed.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The source could not be read to its end. What was read before is final.
+    /// The source could not be read to its end. All audio before the failure is final.
     #[error(transparent)]
     Source(#[from] PipelineError),
-    /// A task of the session panicked: a defect of voxline.
-    #[error("the session panicked")]
+    /// The task of the session panicked, which is a defect of voxline, or its runtime was shut down.
+    #[error("the session was broken off: it panicked, or its runtime was shut down")]
     Panicked,
 }

@@ -1,4 +1,4 @@
-//! Live audio to be transcribed.
+//! Transcription of live audio.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use tokio::sync::mpsc;
 use voxline_support::random;
 
 use super::Service;
-use super::transcript::Transcript;
+use super::transcript::{SharedWorker, Transcript};
 use crate::audio::{Feed, FramePos};
 use crate::chunk::Chunker;
 use crate::session::{Overflow, Settings};
 
-/// Audio in a chunk: what one WebSocket frame carries.
+/// Duration of a chunk, as in the front end for recordings.
 const CHUNK: Duration = Duration::from_millis(100);
-/// Chunks that may wait for the session, beside its replay buffer.
+/// Number of chunks that may wait for the session, in addition to its replay buffer.
 const WAITING_CHUNKS: usize = 16;
 
-/// Live audio to be transcribed, with its options; made by [`Client::live`](super::Client::live).
+/// Live audio to be transcribed, with its options; created by [`Client::live`](super::Client::live).
 #[derive(Debug)]
 #[must_use = "nothing is transcribed before it is started"]
 pub struct LiveTranscription {
@@ -32,21 +32,21 @@ impl LiveTranscription {
         LiveTranscription { service, settings }
     }
 
-    /// The language spoken, as a BCP 47 tag (`en`, `ru-RU`). By default the service detects it.
+    /// Sets the language spoken, as a BCP 47 tag (`en`, `ru-RU`). By default the service detects it.
     pub fn language(mut self, language: impl Into<String>) -> LiveTranscription {
         self.settings.language = Some(language.into());
         self
     }
 
-    /// Whether partial results are wanted: yes, by default.
+    /// Sets whether partial results are wanted: yes, by default.
     pub fn partials(mut self, wanted: bool) -> LiveTranscription {
         self.settings.partials = wanted;
         self
     }
 
-    /// What happens to new audio while the replay buffer is full, because the service is away or slow. By default
-    /// [`LiveAudio::push`] waits and nothing is lost; a source that can't wait drops the oldest audio that was not sent,
-    /// which the transcript reports as a gap.
+    /// Sets the policy for new audio while the replay buffer is full because the service is away or slow. By
+    /// default [`LiveAudio::push`] waits, and nothing is lost. For a source that can't wait,
+    /// [`Overflow::DropOldest`] drops the oldest audio not sent yet, which the transcript reports as a gap.
     pub fn overflow(mut self, overflow: Overflow) -> LiveTranscription {
         self.settings.overflow = overflow;
         self
@@ -60,40 +60,44 @@ impl LiveTranscription {
 
     /// Starts the session. Audio may be pushed at once, before there is a connection.
     ///
+    /// Read the transcript while audio is pushed: a session whose events are not taken stops taking audio in
+    /// the end.
+    ///
     /// # Panics
-    /// Outside of a tokio runtime, and for a sample rate below 10.
+    /// Panics outside of a tokio runtime, and if the sample rate is below 10.
     #[must_use]
     pub fn start(self) -> (LiveAudio, Transcript) {
         let (feed, audio) = mpsc::channel(WAITING_CHUNKS);
         let frames = u128::from(self.settings.sample_rate) * CHUNK.as_millis() / 1_000;
         let chunker = Chunker::new(usize::try_from(frames).expect("a tenth of a rate"));
-        (LiveAudio { chunker, feed }, Transcript::start(self.service, self.settings, audio, None))
+        let transcript = Transcript::start(self.service, self.settings, audio, SharedWorker::default());
+        (LiveAudio { chunker, feed }, transcript)
     }
 }
 
-/// The audio end of a live transcription. Dropping it ends the audio where it stands, as [`finish`](LiveAudio::finish)
-/// does, but for up to 100 ms that were not sent yet.
+/// The audio input of a live transcription. Audio is sent in chunks of 100 ms. Dropping the input ends the
+/// audio like [`finish`](LiveAudio::finish), but loses the incomplete last chunk.
 #[derive(Debug)]
 pub struct LiveAudio {
     chunker: Chunker,
     feed: mpsc::Sender<Feed>,
 }
 
-/// The session has ended, so it takes no more audio: its [`Transcript`] says why.
+/// Error of pushing audio to a session that has ended. The [`Transcript`] has the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session has ended and takes no more audio")]
 pub struct SessionEnded;
 
 impl LiveAudio {
-    /// Takes the next samples, mono, in pieces of any length. Waits while the session takes none: see
-    /// [`overflow`](LiveTranscription::overflow). Where it is dropped before it is done, [`position`](LiveAudio::position)
-    /// says how many samples were taken.
+    /// Takes the next samples, mono, in pieces of any length. Waits while the session takes no audio; see
+    /// [`overflow`](LiveTranscription::overflow). If the future is dropped early,
+    /// [`position`](LiveAudio::position) says how many samples were taken, and none of those is lost.
     ///
     /// # Errors
-    /// [`SessionEnded`].
+    /// Returns [`SessionEnded`] if the session takes no more audio.
     pub async fn push(&mut self, mut samples: &[i16]) -> Result<(), SessionEnded> {
         while !samples.is_empty() {
-            // Room first: a chunk that was cut must not be lost with this future.
+            // Reserve room first: a complete chunk must not be lost if this future is dropped.
             let room = self.feed.reserve().await.map_err(|_| SessionEnded)?;
             if let Some(chunk) = self.chunker.push_s16(&mut samples) {
                 room.send(Feed::Audio(chunk));
@@ -102,30 +106,31 @@ impl LiveAudio {
         Ok(())
     }
 
-    /// The number of frames taken so far.
+    /// Returns the number of frames taken so far.
     #[must_use]
     pub fn position(&self) -> FramePos {
         self.chunker.position()
     }
 
-    /// Asks for everything pushed so far to be recognised now, without waiting for a pause.
+    /// Requests final results for all audio pushed so far, without waiting for a pause.
     ///
     /// # Errors
-    /// [`SessionEnded`].
+    /// Returns [`SessionEnded`] if the session takes no more audio.
     pub async fn flush(&mut self) -> Result<(), SessionEnded> {
         self.send_rest().await?;
         self.send(Feed::Flush).await
     }
 
-    /// Ends the audio. The transcript goes on until all of it is final.
+    /// Ends the audio. The transcript goes on until all audio is final.
     ///
     /// # Errors
-    /// [`SessionEnded`].
+    /// Returns [`SessionEnded`] if the session takes no more audio.
     pub async fn finish(mut self) -> Result<(), SessionEnded> {
         self.send_rest().await?;
         self.send(Feed::End).await
     }
 
+    /// Sends the incomplete chunk, if there is one.
     async fn send_rest(&mut self) -> Result<(), SessionEnded> {
         let room = self.feed.reserve().await.map_err(|_| SessionEnded)?;
         if let Some(chunk) = self.chunker.finish() {

@@ -1,4 +1,4 @@
-//! The front door: a [`Client`] of one speech service, which transcribes recordings and live audio, and speaks.
+//! High-level client of one speech service: a [`Client`] transcribes recordings and live audio, and speaks.
 //!
 //! ```no_run
 //! use voxline::Client;
@@ -17,8 +17,8 @@
 //! # }
 //! ```
 //!
-//! Everything that it puts together can be used by itself: the [`pipeline`](crate::pipeline) that reads a source, the
-//! [`session`](crate::session) that carries audio to the service, the [`TokenProvider`] behind it, and the
+//! The parts of the client can be used by themselves: the [`pipeline`](crate::pipeline) that reads a source,
+//! the [`session`](crate::session) that carries audio to the service, the [`TokenProvider`], and the
 //! [`SpeechClient`].
 
 mod error;
@@ -44,7 +44,7 @@ use crate::transport::WebSocketConnector;
 
 /// A client of one speech service. Clones share its connections and tokens.
 ///
-/// Its sessions run in tasks of the tokio runtime in which they are started, which needs time and I/O enabled.
+/// Sessions run in tasks of the tokio runtime in which they are started, which needs time and I/O enabled.
 #[derive(Clone, Debug)]
 pub struct Client {
     service: Arc<Service>,
@@ -59,7 +59,8 @@ struct Service {
 }
 
 impl Client {
-    /// A builder for the service at `endpoint`: `https://host[:port][/prefix]`, or `http` for loopback.
+    /// Returns a builder for the service at `endpoint`: `https://host[:port][/prefix]`, or `http` for
+    /// loopback.
     pub fn builder(endpoint: &str) -> ClientBuilder {
         ClientBuilder {
             endpoint: endpoint.to_owned(),
@@ -71,46 +72,51 @@ impl Client {
         }
     }
 
-    /// Transcribes a recording, or a stream that is read from front to back.
+    /// Prepares the transcription of a recording, or of a stream that is read from front to back.
     pub fn transcribe(&self, source: Source) -> Transcription {
         Transcription::new(self.service.clone(), source)
     }
 
-    /// Transcribes audio that the caller produces, at `sample_rate` frames per second (8,000 to 48,000), mono.
+    /// Prepares the transcription of audio that the caller produces: mono, at `sample_rate` frames per second
+    /// (8,000 to 48,000).
     pub fn live(&self, sample_rate: u32) -> LiveTranscription {
         LiveTranscription::new(self.service.clone(), sample_rate)
     }
 
-    /// Speaks `text`, of any length, with the service's default voice. Nothing is requested before the stream is polled.
+    /// Synthesises `text`, of any length, by the service's default voice. No request is sent before the
+    /// stream is polled.
     ///
-    /// For other voices, for text that is still being written, and for MP3 and Opus see [`speech`](Client::speech).
+    /// For other voices, for text that is still being written, and for MP3 and Opus see
+    /// [`speech`](Client::speech).
     #[must_use]
     pub fn speak(&self, text: &str) -> PcmStream {
         self.speech.speak(text, &SpeechOptions::default())
     }
 
-    /// The client of the service's synthesis, with all its options.
+    /// Returns the client of the service's synthesis, with all its options.
     #[must_use]
     pub fn speech(&self) -> &SpeechClient {
         &self.speech
     }
 
-    /// The provider of the client's access tokens.
+    /// Returns the provider of the client's access tokens.
     #[must_use]
     pub fn tokens(&self) -> &TokenProvider {
         &self.service.tokens
     }
 }
 
-/// How a client authenticates.
+/// Means by which a client authenticates.
 enum Access {
     Credentials { client_id: String, client_secret: SecretString },
     ServiceToken(SecretString),
     Provider(TokenProvider),
 }
 
-/// Configures a [`Client`]; made by [`Client::builder`]. One of [`credentials`](ClientBuilder::credentials),
-/// [`service_token`](ClientBuilder::service_token) and [`token_provider`](ClientBuilder::token_provider) is required.
+/// Builder of a [`Client`]; created by [`Client::builder`].
+///
+/// One of [`credentials`](ClientBuilder::credentials), [`service_token`](ClientBuilder::service_token) and
+/// [`token_provider`](ClientBuilder::token_provider) is required; the last one given applies.
 #[must_use]
 pub struct ClientBuilder {
     endpoint: String,
@@ -122,9 +128,14 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Authenticates with a client id and its secret, for which the service issues access tokens. They are renewed in the
-    /// background and kept in the [token directory](ClientBuilder::token_dir), where other processes find them.
-    pub fn credentials(self, client_id: impl Into<String>, client_secret: impl Into<SecretString>) -> ClientBuilder {
+    /// Authenticates with a client id and its secret, for which the service issues access tokens. The tokens
+    /// are renewed in the background, and stored in the [token directory](ClientBuilder::token_dir), where
+    /// other processes find them.
+    pub fn credentials(
+        self,
+        client_id: impl Into<String>,
+        client_secret: impl Into<SecretString>,
+    ) -> ClientBuilder {
         let access = Access::Credentials { client_id: client_id.into(), client_secret: client_secret.into() };
         ClientBuilder { access: Some(access), ..self }
     }
@@ -139,33 +150,34 @@ impl ClientBuilder {
         ClientBuilder { access: Some(Access::Provider(provider)), ..self }
     }
 
-    /// Keeps tokens in this directory, in files that only their owner can read. By default it is `voxline/tokens` in the
-    /// user's data directory, which the program `voxline` uses too: a service counts refresh tokens (Cloud Voice
-    /// issues 25), so they should outlive the process.
+    /// Stores tokens in this directory, in files that only their owner can read. The default is
+    /// `voxline/tokens` in the user's data directory, as in the program `voxline`. A service limits the
+    /// number of refresh tokens (Cloud Voice issues 25), so they should outlive the process.
     pub fn token_dir(self, directory: impl Into<PathBuf>) -> ClientBuilder {
         ClientBuilder { token_dir: Some(directory.into()), ..self }
     }
 
-    /// Encrypts the kept tokens with this key.
+    /// Encrypts the stored tokens with this key.
     pub fn vault_key(self, key: VaultKey) -> ClientBuilder {
         ClientBuilder { vault_key: Some(key), ..self }
     }
 
-    /// Trusts these certificate authorities, instead of the system's.
+    /// Trusts the certificate authorities of `trust`. By default it is [`Trust::system`].
     pub fn trust(self, trust: Trust) -> ClientBuilder {
         ClientBuilder { trust: Some(trust), ..self }
     }
 
-    /// Lets the service move sessions to this host, which is then shown the access token. May be repeated.
+    /// Allows the service to move sessions to this host, which then receives the access token. May be
+    /// repeated.
     pub fn follow_host(mut self, host: HostName) -> ClientBuilder {
         self.follow_hosts.push(host);
         self
     }
 
-    /// Builds the client. Nothing is requested from the service yet.
+    /// Builds the client. No request is sent yet.
     ///
     /// # Errors
-    /// [`BuildError`] where the endpoint, the credentials or the system's certificates are of no use.
+    /// Returns [`BuildError`] if the endpoint or the credentials can't be used, or if TLS can't be set up.
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint: Endpoint = self.endpoint.parse()?;
         let trust = self.trust.map_or_else(Trust::system, Ok)?;
@@ -174,12 +186,14 @@ impl ClientBuilder {
             Access::Provider(provider) => provider,
             Access::ServiceToken(token) => TokenProvider::service(&token)?,
             Access::Credentials { client_id, client_secret } => {
-                let directory = self.token_dir.or_else(default_token_dir).ok_or(BuildError::NoTokenDirectory)?;
+                let directory =
+                    self.token_dir.or_else(default_token_dir).ok_or(BuildError::NoTokenDirectory)?;
                 let vault = Vault::new(&directory, &endpoint, &client_id);
                 let vault = self.vault_key.into_iter().fold(vault, Vault::encrypted);
                 let credentials = Credentials { client_id, client_secret };
                 let clock = Arc::new(SystemClock::new());
-                TokenProvider::oauth(OAuthClient::new(http.clone(), endpoint.clone(), credentials, clock), vault)
+                let client = OAuthClient::new(http.clone(), endpoint.clone(), credentials, clock);
+                TokenProvider::oauth(client, vault)
             }
         };
         let speech = SpeechClient::new(http, endpoint.clone(), &tokens);
@@ -188,15 +202,13 @@ impl ClientBuilder {
     }
 }
 
-/// The directory in which the program `voxline` keeps tokens: in the user's data directory, by the XDG base directory
-/// specification. `None` without a home directory.
-#[expect(clippy::disallowed_methods, reason = "the user's directories are told by the environment")]
+/// Returns the directory in which the program `voxline` stores tokens: in the user's data directory, which on
+/// Unix follows the XDG base directory specification. `None` without a home directory.
+#[expect(clippy::disallowed_methods, reason = "the environment names the user's directories")]
 fn default_token_dir() -> Option<PathBuf> {
-    let directory = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = if cfg!(windows) {
-        directory("APPDATA")
-    } else {
-        directory("XDG_DATA_HOME").or_else(|| directory("HOME").map(|home| home.join(".local/share")))
-    };
+    let (variable, usual) =
+        if cfg!(windows) { ("APPDATA", "AppData/Roaming") } else { ("XDG_DATA_HOME", ".local/share") };
+    let named = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = named.or_else(|| Some(std::env::home_dir()?.join(usual)));
     data.map(|data| data.join("voxline/tokens"))
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
@@ -11,36 +11,32 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Service, TranscriptError};
-use crate::audio::Feed;
-use crate::pipeline::{PipelineError, Report, Worker};
+use crate::audio::{Feed, FramePos};
+use crate::pipeline::Worker;
 use crate::session::{self, Ended, Ledger, Settings};
 use crate::transcript::{Merge, TranscriptEvent};
 
-/// Events that may wait for the caller; more of them wait in the session, which replaces partial results.
+/// Number of events that may wait for the caller. Further events wait in the session, which replaces partial
+/// results.
 const WAITING_EVENTS: usize = 16;
 
-/// The transcript of a running session: a stream of events. The last item of a session that failed is an error; what came
-/// before it stays true. Dropping it ends the session.
+/// Worker of the front end, shared by the sessions of all channels. The first session that ends well takes
+/// and joins it.
+pub(super) type SharedWorker = Arc<Mutex<Option<Worker>>>;
+
+/// Result of a session: its ledger, and the error that ended the transcript early.
+type Outcome = (Ledger, Option<TranscriptError>);
+
+/// The transcript of a running session: a stream of events. If the session fails, the last item is an error,
+/// and the events before it stay valid. Dropping the transcript ends the session.
 #[derive(Debug)]
 pub struct Transcript {
     events: mpsc::Receiver<TranscriptEvent>,
-    /// The ledger by what was told so far; that of the session, once it has ended.
+    /// Ledger of the events delivered so far; the session's own ledger once the session has ended.
     ledger: Ledger,
-    stage: Stage,
+    /// Task of the session; `None` once it has ended.
+    session: Option<AbortOnDropHandle<Outcome>>,
 }
-
-/// What the transcript waits for, once there are no more events.
-#[derive(Debug)]
-enum Stage {
-    /// The end of the session.
-    Session(AbortOnDropHandle<Ended>, Option<Reading>),
-    /// The end of reading, after a session that ended well.
-    Reading(Reading),
-    Over,
-}
-
-/// The worker thread of the front end, joined.
-type Reading = AbortOnDropHandle<Result<Report, PipelineError>>;
 
 impl Transcript {
     /// Starts a session that reads `audio`, which `worker` feeds.
@@ -49,26 +45,33 @@ impl Transcript {
         service: Arc<Service>,
         settings: Settings,
         audio: mpsc::Receiver<Feed>,
-        worker: Option<Worker>,
+        worker: SharedWorker,
     ) -> Transcript {
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
-        let reading = worker.map(|worker| AbortOnDropHandle::new(tokio::task::spawn_blocking(|| worker.join())));
         let session = tokio::spawn(async move {
-            session::run(&service.connector, &service.tokens, settings, audio, sender).await
+            let Service { connector, tokens } = &*service;
+            let Ended { ledger, result } = session::run(connector, tokens, settings, audio, sender).await;
+            let error = match result {
+                Ok(()) => reading_error(&worker).await,
+                // The worker is not joined: its source may block for ever.
+                Err(error) => Some(TranscriptError::from(error)),
+            };
+            (ledger, error)
         });
-        let stage = Stage::Session(AbortOnDropHandle::new(session), reading);
-        Transcript { events, ledger: Ledger::default(), stage }
+        Transcript { events, ledger: Ledger::default(), session: Some(AbortOnDropHandle::new(session)) }
     }
 
-    /// The next event; `None` after the last one. May be dropped without losing anything.
+    /// Returns the next event, or `None` after the last one. Cancel safe: dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`TranscriptError`], as the last item, where the session failed or its source could not be read to the end.
+    /// Returns [`TranscriptError`], as the last item, if the session failed or its source could not be read
+    /// to the end.
     pub async fn next(&mut self) -> Option<Result<TranscriptEvent, TranscriptError>> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// The account of every frame: complete once the transcript has ended, with an error or without.
+    /// Returns the account of every frame, complete once the transcript has ended, with an error or without.
+    /// Until then it covers the frames that are final or in a gap.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.ledger
@@ -77,38 +80,32 @@ impl Transcript {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<TranscriptEvent, TranscriptError>>> {
         if let Some(event) = ready!(self.events.poll_recv(cx)) {
             self.ledger.count(&event);
+            // Until the session's own ledger is known, accepted are the frames that are accounted for.
+            self.ledger = self.ledger.broken_off(FramePos::ZERO);
             return Poll::Ready(Some(Ok(event)));
         }
-        loop {
-            let error = match &mut self.stage {
-                Stage::Over => return Poll::Ready(None),
-                Stage::Session(session, reading) => {
-                    let ended = ready!(Pin::new(session).poll(cx));
-                    let reading = reading.take();
-                    self.stage = reading.map_or(Stage::Over, Stage::Reading);
-                    match ended {
-                        Ok(Ended { ledger, result }) => {
-                            self.ledger = ledger;
-                            result.err().map(TranscriptError::from)
-                        }
-                        Err(_) => Some(TranscriptError::Panicked),
-                    }
-                }
-                Stage::Reading(reading) => {
-                    let joined = ready!(Pin::new(reading).poll(cx));
-                    self.stage = Stage::Over;
-                    match joined {
-                        Ok(report) => report.err().map(TranscriptError::from),
-                        Err(_) => Some(TranscriptError::Panicked),
-                    }
-                }
-            };
-            if let Some(error) = error {
-                // A source that nobody hears any more may go on for ever.
-                self.stage = Stage::Over;
-                return Poll::Ready(Some(Err(error)));
+        let Some(session) = &mut self.session else { return Poll::Ready(None) };
+        let ended = ready!(Pin::new(session).poll(cx));
+        self.session = None;
+        let error = match ended {
+            Ok((ledger, error)) => {
+                self.ledger = ledger;
+                error
             }
-        }
+            Err(_) => Some(TranscriptError::Panicked),
+        };
+        Poll::Ready(error.map(Err))
+    }
+}
+
+/// Joins the worker, unless another session has taken it, and returns the error that ended its reading early.
+/// The calling session has taken the end of its audio, so the source is not read any more, and the worker
+/// waits at most for the other sessions.
+async fn reading_error(worker: &SharedWorker) -> Option<TranscriptError> {
+    let worker = worker.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    match tokio::task::spawn_blocking(|| worker.join()).await {
+        Ok(joined) => joined.err().map(TranscriptError::from),
+        Err(_) => Some(TranscriptError::Panicked),
     }
 }
 
@@ -120,35 +117,41 @@ impl Stream for Transcript {
     }
 }
 
-/// An event of a transcript with several channels, and the channel that it is of, counted from 0.
+/// An event of a transcript with several channels, and the index of its channel, from 0.
 pub type ChannelEvent = Result<(usize, TranscriptEvent), TranscriptError>;
 
-/// The transcripts of several channels, merged by time: a stream of events, each with its channel, counted from 0. A final
-/// segment is told once no other channel can have an earlier one; partial results are told at once.
+/// The transcripts of several channels, merged by time: a stream of events, each with the index of its
+/// channel, from 0. A final segment is delivered once no other channel can have an earlier one, and the end
+/// of a channel after the last segment of all channels; other events are delivered at once.
 #[derive(Debug)]
 pub struct ChannelTranscript {
     channels: Vec<Transcript>,
-    /// Channels that have not ended.
+    /// Channels that have not ended, the one polled last at the end.
     open: Vec<usize>,
     merge: Merge,
+    /// Merged events to deliver.
     ready: VecDeque<(usize, TranscriptEvent)>,
+    /// [`TranscriptEvent::End`] of channels, to deliver after all other events.
+    ends: VecDeque<(usize, TranscriptEvent)>,
 }
 
 impl ChannelTranscript {
     pub(super) fn new(channels: Vec<Transcript>) -> ChannelTranscript {
         let (open, merge) = ((0..channels.len()).collect(), Merge::new(channels.len()));
-        ChannelTranscript { channels, open, merge, ready: VecDeque::new() }
+        ChannelTranscript { channels, open, merge, ready: VecDeque::new(), ends: VecDeque::new() }
     }
 
-    /// The next event and its channel; `None` after the last one. May be dropped without losing anything.
+    /// Returns the next event and its channel, or `None` after the last one. Cancel safe: dropping the future
+    /// loses nothing.
     ///
     /// # Errors
-    /// [`TranscriptError`] where a channel's session failed; the other channels go on.
+    /// Returns [`TranscriptError`] if the session of a channel failed; the other channels go on. An error of
+    /// the source is returned once, when the first channel has ended.
     pub async fn next(&mut self) -> Option<ChannelEvent> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// The ledger of each channel.
+    /// Returns the [ledger](Transcript::ledger) of each channel.
     #[must_use]
     pub fn ledgers(&self) -> Vec<Ledger> {
         self.channels.iter().map(Transcript::ledger).collect()
@@ -160,7 +163,7 @@ impl ChannelTranscript {
                 return Poll::Ready(Some(Ok(event)));
             }
             if self.open.is_empty() {
-                return Poll::Ready(None);
+                return Poll::Ready(self.ends.pop_front().map(Ok));
             }
             let mut news = None;
             for (place, channel) in self.open.iter().copied().enumerate() {
@@ -170,10 +173,15 @@ impl ChannelTranscript {
                 }
             }
             let Some((place, channel, event)) = news else { return Poll::Pending };
-            // The others are asked first the next time.
+            // The other channels are polled first next time.
             self.open.rotate_left(place + 1);
             let event = match event {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                // Segments of this channel may still wait for those of another.
+                Some(Ok(end @ TranscriptEvent::End { .. })) => {
+                    self.ends.push_back((channel, end));
+                    continue;
+                }
                 Some(Ok(event)) => Some(event),
                 None => {
                     self.open.pop();

@@ -1,6 +1,9 @@
 //! The client facade of the library, against the real gateway.
 
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use futures::StreamExt;
 use secrecy::ExposeSecret;
@@ -8,20 +11,24 @@ use tempfile::TempDir;
 use voxline::Client;
 use voxline::client::{BuildError, SessionEnded, TranscriptError};
 use voxline::recovery::Recovery;
+use voxline::session::SessionError;
 use voxline::source::Source;
-use voxline::speech::SpeechError;
+use voxline::speech::{SpeechError, SpeechOptions};
 use voxline::transcript::TranscriptEvent;
 use voxline_testing::{DigestRecognizer, digest};
 
-use crate::gateway::Tone;
+use crate::gateway::{Tone, wav};
 use crate::support::server::{Server, Setup};
 use crate::support::words::normal;
+use voxline_fixtures::deadline::within;
 use voxline_fixtures::noise;
 use voxline_fixtures::samples::sample;
 use voxline_fixtures::whisper::whisper;
 
 /// Length of a segment in frames: half a second, so that a session has many finals.
 const SEGMENT: usize = 8_000;
+/// Longest wait for an event, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn digests() -> Arc<DigestRecognizer> {
     Arc::new(DigestRecognizer::new(SEGMENT))
@@ -43,7 +50,10 @@ async fn first_transcript(server: &Server, recording: &str) -> Result<String, Bo
     let mut text = String::new();
     let mut transcript = client.transcribe(Source::open(recording)?).language("en").start()?;
     while let Some(event) = transcript.next().await {
-        text.push_str(event?.final_text().unwrap_or_default());
+        if let Some(line) = event?.final_text() {
+            text.push_str(line);
+            text.push('\n');
+        }
     }
     assert!(transcript.ledger().is_balanced() && transcript.ledger().unfinished == 0);
     Ok(text)
@@ -95,13 +105,15 @@ async fn a_flush_is_of_all_that_was_pushed() {
     let (mut audio, mut transcript) = client.live(16_000).start();
     audio.push(&pcm).await.unwrap();
     audio.flush().await.unwrap();
-    let event = loop {
-        let event = transcript.next().await.expect("the session goes on").unwrap();
-        if matches!(event, TranscriptEvent::Final(_)) {
-            break event;
+    let answer = async {
+        loop {
+            let event = transcript.next().await.expect("the session goes on").unwrap();
+            if let TranscriptEvent::Final(segment) = event {
+                break segment.text;
+            }
         }
     };
-    assert_eq!(event.final_text(), Some(digest(&pcm).as_str()));
+    assert_eq!(within(PATIENCE, "the final that answers the flush", answer).await, digest(&pcm));
     drop(audio);
     while let Some(event) = transcript.next().await {
         event.unwrap();
@@ -115,38 +127,69 @@ async fn channels_are_merged_by_time() {
     let (client, _tokens) = client(&server);
     let recording = Source::open(sample("speech-44k1-stereo.flac")).unwrap();
     let mut transcript = client.transcribe(recording).start_by_channel().unwrap();
-    let (mut reached, mut channels) = (0, [0; 2]);
+    let (mut reached, mut channels, mut ends) = (0, [0; 2], Vec::new());
     while let Some(event) = transcript.next().await {
-        let (channel, event) = event.unwrap();
-        if let TranscriptEvent::Final(segment) = event {
-            assert!(segment.range.start.0 >= reached, "{segment:?} comes after {reached}");
-            (reached, channels[channel]) = (segment.range.start.0, segment.range.end.0);
+        match event.unwrap() {
+            (channel, TranscriptEvent::Final(segment)) => {
+                assert!(ends.is_empty(), "{segment:?} comes after the end of {ends:?}");
+                assert!(segment.range.start.0 >= reached, "{segment:?} comes after {reached}");
+                (reached, channels[channel]) = (segment.range.start.0, segment.range.end.0);
+            }
+            (channel, TranscriptEvent::End { .. }) => ends.push(channel),
+            _ => {}
         }
     }
+    ends.sort_unstable();
+    assert_eq!(ends, [0, 1]);
     let frames: Vec<u64> = transcript.ledgers().iter().map(|ledger| ledger.accepted).collect();
     assert_eq!(frames, channels);
     assert!(frames[0] > 0 && frames[0] == frames[1]);
     server.stop().await;
 }
 
+/// Returns a client whose token the service refuses.
+fn stranger(server: &Server) -> Client {
+    Client::builder(&server.endpoint().to_string()).service_token("vxs_wrong").build().unwrap()
+}
+
 #[tokio::test]
-async fn what_fails_is_the_last_item_of_the_transcript() {
+async fn a_failure_is_the_last_item_of_the_transcript() {
     let server = Server::start(digests()).await;
-    let endpoint = server.endpoint().to_string();
-    let client = Client::builder(&endpoint).service_token("vxs_wrong".to_owned()).build().unwrap();
-    let (mut audio, mut transcript) = client.live(16_000).start();
+    let (mut audio, mut transcript) = stranger(&server).live(16_000).start();
     let error = transcript.next().await.expect("it fails").unwrap_err();
-    assert!(matches!(&error, TranscriptError::Session(_)), "{error}");
+    assert!(matches!(&error, TranscriptError::Session(SessionError::Authentication { .. })), "{error}");
     assert!(transcript.next().await.is_none(), "nothing follows");
-    // Buffers on the way accept some more audio; then pushing fails.
-    let refused = async { while audio.push(&[0; 1_600]).await.is_ok() {} };
-    refused.await;
+    assert_eq!(audio.push(&[0; 1_600]).await, Err(SessionEnded));
     assert_eq!(audio.finish().await, Err(SessionEnded));
     server.stop().await;
 
     assert!(matches!(Client::builder("https://speech.example").build(), Err(BuildError::NoCredentials)));
     let plain = Client::builder("http://speech.example").service_token("t".to_owned()).build();
     assert!(matches!(plain, Err(BuildError::Endpoint(_))));
+}
+
+/// A source that blocks, such as a silent pipe, delays neither the error of its session nor the end of the
+/// runtime.
+#[test]
+fn a_source_that_blocks_delays_nothing() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&wav(1, 16_000, 16_000)[..20_000]).unwrap();
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = Server::start(digests()).await;
+            let recording = Source::stream("pipe", reader);
+            let mut transcript = stranger(&server).transcribe(recording).start().unwrap();
+            let error = transcript.next().await.expect("it fails").unwrap_err();
+            assert!(matches!(&error, TranscriptError::Session(_)), "{error}");
+            server.stop().await;
+        });
+        drop(runtime);
+        ended.send(()).unwrap();
+    });
+    end.recv_timeout(PATIENCE).expect("the runtime ends");
+    drop(writer);
 }
 
 /// A recording that breaks off is transcribed up to that point; then the error follows.
@@ -156,9 +199,11 @@ async fn a_damaged_recording_is_told_after_its_text() {
     let (client, _tokens) = client(&server);
     let mut bytes = std::fs::read(sample("speech-44k1-stereo.flac")).unwrap();
     bytes.truncate(bytes.len() / 2);
-    let mut transcript = client.transcribe(Source::bytes("half.flac", bytes)).start().unwrap();
+    let recording = || client.transcribe(Source::bytes("half.flac", bytes.clone()));
+    let mut transcript = recording().start().unwrap();
     let (mut finals, mut error) = (0, None);
     while let Some(event) = transcript.next().await {
+        assert!(error.is_none(), "{event:?} follows {error:?}");
         match event {
             Ok(event) => finals += usize::from(event.final_text().is_some()),
             Err(failed) => error = Some(failed),
@@ -166,6 +211,15 @@ async fn a_damaged_recording_is_told_after_its_text() {
     }
     assert!(matches!(error, Some(TranscriptError::Source(_))), "{error:?}");
     assert!(finals > 0 && transcript.ledger().unfinished == 0);
+
+    let (mut transcript, mut errors) = (recording().start_by_channel().unwrap(), Vec::new());
+    while let Some(event) = transcript.next().await {
+        errors.extend(event.err());
+    }
+    assert!(matches!(errors[..], [TranscriptError::Source(_)]), "{errors:?}");
+    for ledger in transcript.ledgers() {
+        assert!(ledger.recognised > 0 && ledger.unfinished == 0, "{ledger}");
+    }
     server.stop().await;
 }
 
@@ -173,15 +227,18 @@ async fn a_damaged_recording_is_told_after_its_text() {
 async fn it_speaks() {
     let server = Server::with(digests(), Setup { voices: Tone::voices(), ..Setup::default() }).await;
     let (client, _tokens) = client(&server);
-    let mut speech = client.speak("The train leaves at seven.");
+    let text = "The train leaves at seven.";
+    let mut speech = client.speak(text);
     let mut frames = 0;
     while let Some(pcm) = speech.next().await {
         frames += pcm.unwrap().len() / 2;
     }
-    assert!(frames > 0);
+    // The tone has 100 frames for each byte.
+    assert_eq!(frames, 100 * text.len());
     server.stop().await;
 
-    let gone: Result<Vec<_>, SpeechError> =
-        client.speech().speak("Nobody.", &Default::default()).collect::<Vec<_>>().await.into_iter().collect();
-    assert!(gone.is_err_and(|error| error.recovery() != Recovery::Fatal));
+    let once = SpeechOptions { attempts: 1, ..SpeechOptions::default() };
+    let gone: Vec<Result<_, SpeechError>> = client.speech().speak("Nobody.", &once).collect().await;
+    let [Err(error)] = &gone[..] else { panic!("{gone:?}") };
+    assert_ne!(error.recovery(), Recovery::Fatal, "{error}");
 }
