@@ -16,8 +16,8 @@
 //!
 //! Recognisers and voices implement the traits of [`engine`]. The package `voxline-engines` has those
 //! that voxline provides, `voxline-gateway` the server, `voxline-testing` test doubles and fault
-//! injection, and `voxline-cli` the program. docs/protocol.md specifies the protocol, ARCHITECTURE.md describes the design
-//! decisions.
+//! injection, and `voxline-cli` the program. docs/protocol.md specifies the protocol, and ARCHITECTURE.md
+//! gives the reasons of the design.
 #![forbid(unsafe_code)]
 
 pub mod audio;

@@ -260,6 +260,8 @@ impl<C: Connect> Driver<'_, C> {
 
     /// Delivers the remaining events to the user while the closing handshakes finish.
     async fn take_leave(&mut self) {
+        // A caller that feeds audio before it reads the events must not wait for ever.
+        self.audio.close();
         let telling = async {
             for event in self.waiting.drain(..) {
                 if self.events.send(event).await.is_err() {

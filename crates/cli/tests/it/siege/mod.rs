@@ -34,8 +34,8 @@ const PAUSE: usize = RATE as usize;
 const LONGEST_CALM: u64 = 600;
 /// Shortest attack, in seconds, that is long enough for quantiles of latency and for a trend of memory.
 const MEASURED: u64 = 600;
-/// Largest ratio of the latency of final results under attack to that without: the bound that the README
-/// states.
+/// Largest ratio of the latency of final results under attack to that without: the bound that
+/// docs/proofs.md states.
 const SLOWER: f64 = 1.2;
 /// Largest growth of the gateway's resident memory from the second third of the attacks to the last.
 const GROWTH: f64 = 1.1;
