@@ -8,9 +8,9 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration};
+use voxline::protocol::{Final, Ready, Secret, ServerMessage};
 use voxline::session::Settings;
 use voxline::session::core::{ConnectionId, Core, Input, Output};
-use voxline::protocol::{Final, Ready, Secret, ServerMessage};
 
 const CONNECTION: ConnectionId = ConnectionId(0);
 /// 20 ms of telephone audio.

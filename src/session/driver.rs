@@ -13,16 +13,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use crate::protocol::close;
 use super::core::{ConnectionId, Core, Input, Output};
 use super::error::SessionError;
-use crate::recovery::{Failure, FailureKind};
 use super::journal::{Checkpoint, Journal, ServerSession};
 use super::ledger::Ended;
-use crate::protocol::{self, ClientMessage, ServerMessage};
 use super::settings::Settings;
 use crate::audio::Feed;
 use crate::auth::{AccessToken, AuthError, AuthErrorKind, TokenGeneration, TokenProvider};
+use crate::protocol::close;
+use crate::protocol::{self, ClientMessage, ServerMessage};
+use crate::recovery::{Failure, FailureKind};
 use crate::transcript::TranscriptEvent;
 use crate::transport::{Connect, Wire};
 

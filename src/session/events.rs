@@ -1,11 +1,11 @@
 //! Inputs and outputs of the session's state machine.
 
-use crate::recovery::Failure;
 use super::journal::ServerSession;
 use super::ledger::Ended;
-use crate::protocol::{ClientMessage, ServerMessage};
 use crate::audio::{AudioChunk, FrameRange};
 use crate::auth::{AccessToken, TokenGeneration};
+use crate::protocol::{ClientMessage, ServerMessage};
+use crate::recovery::Failure;
 use crate::transcript::TranscriptEvent;
 
 /// The number of a connection, in the order of dialling. During a handover a session has two connections:

@@ -4,8 +4,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::Secret;
 use crate::audio::{AudioChunk, FramePos};
+use crate::protocol::Secret;
 use crate::transcript::TranscriptEvent;
 
 /// The session on the server that carries this session.

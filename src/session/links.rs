@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::protocol::close;
-use crate::recovery::{Failure, FailureKind, Recovery};
 use super::events::ConnectionId;
 use super::settings::Settings;
 use crate::auth::TokenGeneration;
+use crate::protocol::close;
+use crate::recovery::{Failure, FailureKind, Recovery};
 
 /// A connection being established, and the token that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

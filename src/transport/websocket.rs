@@ -17,8 +17,8 @@ use super::{Connect, Wire};
 use crate::auth::AccessToken;
 use crate::net::refusal::{self, Refusal};
 use crate::net::{CONNECT_TIMEOUT, Endpoint, HostName, TlsError, Trust, objection};
-use crate::recovery::{Failure, FailureKind, Recovery, retry_after};
 use crate::protocol;
+use crate::recovery::{Failure, FailureKind, Recovery, retry_after};
 
 /// A TCP or TLS stream.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

@@ -70,11 +70,7 @@ impl Metrics {
             sessions: list.add("sessions", "Live sessions and tasks", Gauge::default()),
             started: list.add("sessions_started", "Sessions and tasks started", Counter::default()),
             refused: list.add("sessions_refused", "Sessions and tasks refused, by reason", Family::default()),
-            resumed: list.add(
-                "sessions_resumed",
-                "Sessions resumed by another socket",
-                Counter::default(),
-            ),
+            resumed: list.add("sessions_resumed", "Sessions resumed by another socket", Counter::default()),
             received: list.timed("audio_received", "Audio received, by API", Family::default()),
             recognised: list.timed(
                 "audio_recognised",
@@ -87,7 +83,11 @@ impl Metrics {
                 "Audio of live sessions that is not final yet",
                 Gauge::default(),
             ),
-            busy: list.timed("recogniser_busy", "Time spent by recognition threads, by kind of work", Family::default()),
+            busy: list.timed(
+                "recogniser_busy",
+                "Time spent by recognition threads, by kind of work",
+                Family::default(),
+            ),
             wait: list.timed(
                 "recogniser_wait",
                 "Time that live sessions waited for a recognition thread",

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Core;
 use crate::auth::{AccessToken, TokenGeneration};
+use crate::protocol::{ClientMessage, Secret, Start};
 use crate::session::events::{ConnectionId, Output};
 use crate::session::links::{Attempt, Call, Link, Swap};
-use crate::protocol::{ClientMessage, Secret, Start};
 
 impl Core {
     pub(super) fn need_token(&mut self, newer_than: Option<TokenGeneration>) {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Core;
 use crate::auth::TokenGeneration;
-use crate::recovery::{Failure, Recovery};
 use crate::protocol::close;
+use crate::recovery::{Failure, Recovery};
 use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::links::{Attempt, Call, Link, Live, Swap, closed, silence};

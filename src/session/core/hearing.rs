@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::Core;
 use crate::audio::{FRAME_BYTES, FramePos};
 use crate::protocol::close;
+use crate::protocol::{Final, MAX_CONTEXT_BYTES, POSITION_BYTES, Ready, ServerMessage};
 use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::journal::ServerSession;
 use crate::session::links::{Attempt, Call, Link, Live, Swap, ends};
 #[cfg(feature = "test-util")]
 use crate::session::planted::Planted;
-use crate::protocol::{Final, MAX_CONTEXT_BYTES, POSITION_BYTES, Ready, ServerMessage};
 #[cfg(feature = "test-util")]
 use crate::session::replay::Entry;
 use crate::transcript::{FinalSegment, TranscriptEvent};

@@ -27,21 +27,21 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::catch_up::Throttle;
-use crate::protocol::close;
 use super::error::SessionError;
-use crate::recovery::{Failure, FailureKind};
 pub use super::events::{ConnectionId, Input, Output};
 use super::journal::{Checkpoint, ServerSession};
 use super::ledger::{Ended, Ledger};
 use super::links::{Attempt, Link, Swap, lost};
 #[cfg(feature = "test-util")]
 use super::planted::Planted;
-use crate::protocol::ServerMessage;
 use super::replay::ReplayBuffer;
 use super::settings::{Overflow, Settings};
 use crate::audio::{AudioChunk, FramePos};
 use crate::auth::TokenGeneration;
+use crate::protocol::ServerMessage;
+use crate::protocol::close;
 use crate::recovery::Recovery;
+use crate::recovery::{Failure, FailureKind};
 use crate::transcript::TranscriptEvent;
 use voxline_support::random::Random;
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::Core;
 use crate::auth::TokenGeneration;
-use crate::recovery::Recovery;
+use crate::protocol::GoawayReason;
 use crate::recovery::Failure;
+use crate::recovery::Recovery;
 use crate::session::links::{Attempt, Link, Live, Motive, Swap, ends};
 #[cfg(feature = "test-util")]
 use crate::session::planted::Planted;
-use crate::protocol::GoawayReason;
 
 /// Longest time before its expiry at which a token is replaced, as in the token provider.
 const LONGEST_MARGIN: Duration = Duration::from_secs(300);

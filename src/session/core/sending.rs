@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Core;
 use crate::audio::{AudioChunk, FrameRange};
+use crate::protocol::ClientMessage;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::links::{Link, Live};
-use crate::protocol::ClientMessage;
 use crate::session::replay::Entry;
 use crate::session::settings::Overflow;
 

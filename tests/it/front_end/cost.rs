@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-use voxline::decode::{Block, Cancellation, CpuLimit, DecodeError, Decoder, Limits, Options};
+use voxline::decode::{Block, Cancellation, CpuLimit, DecodeError, Decoder, Options};
 use voxline::source::Source;
 
 use voxline_fixtures::attacks::ATTACKS;
-use voxline_fixtures::cost::{Cost, OF_A_GATEWAY, cost, cpu_time};
+use voxline_fixtures::cost::{Cost, OF_A_GATEWAY, cost};
 use voxline_fixtures::samples::{SAMPLES, sample};
 
 /// Largest excess over a limit: the work between two reads, each of which fetches at most 32 KiB.

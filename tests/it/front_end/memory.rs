@@ -49,6 +49,20 @@ fn allocations(source: Source, channels: Channels, warm_up: usize, meter: &'stat
 }
 
 #[test]
+fn allocations_are_counted() {
+    static METER: Meter = Meter::new();
+    let joined = METER.join();
+    let mut first = vec![0_u8; 1_000];
+    first.reserve_exact(2_000);
+    drop(first);
+    let second = vec![1_u8; 500];
+    drop(joined);
+    let uncounted = vec![2_u8; 1 << 20];
+    assert_eq!((METER.allocations(), METER.peak()), (3, 4_000));
+    drop((second, uncounted));
+}
+
+#[test]
 fn a_block_of_pcm_allocates_nothing() {
     static METER: Meter = Meter::new();
     let stereo: Vec<u8> = (0..2_000_000_u32).map(|byte| (byte * 31) as u8).collect();

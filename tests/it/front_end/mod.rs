@@ -16,8 +16,7 @@ mod wav;
 
 use voxline::decode::{Block, DecodeError, Decoder, Options, StreamInfo};
 use voxline::source::Source;
-use voxline_fixtures::formats::{wav, wav_s16};
-use voxline_fixtures::samples::{SAMPLES, sample};
+use voxline_fixtures::samples::sample;
 
 /// All audio of a source, and the error with which it ended.
 struct Decoded {

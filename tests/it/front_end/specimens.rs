@@ -4,7 +4,7 @@ use std::fs;
 
 use voxline::audio::PcmFormat;
 
-use voxline_fixtures::formats::{crc, mend_ogg, mend_page, wav};
+use voxline_fixtures::formats::{crc, mend_ogg, wav};
 use voxline_fixtures::random::Random;
 use voxline_fixtures::samples::sample;
 

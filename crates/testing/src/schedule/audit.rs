@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::network::Connection;
 use super::plan::{Fate, Plan, in_context, sample};
 use voxline::audio::{AudioChunk, FramePos};
-use voxline::session::core::Core;
 use voxline::protocol::ServerMessage;
+use voxline::session::core::Core;
 use voxline::session::{Ended, Overflow, Settings};
 use voxline::transcript::TranscriptEvent;
 

@@ -4,11 +4,11 @@ use super::{Event, Simulation, failure, heard};
 use crate::schedule::network::{Connection, Down};
 use crate::schedule::plan::{FATAL, Fault, How, Refusal};
 use crate::schedule::server::{Server, Up};
-use voxline::recovery::Recovery;
-use voxline::session::core::{ConnectionId, Input};
 use voxline::protocol::ServerMessage;
 use voxline::protocol::close;
 use voxline::recovery::FailureKind;
+use voxline::recovery::Recovery;
+use voxline::session::core::{ConnectionId, Input};
 
 impl Simulation {
     pub(super) fn dial(&mut self, generation: u64, server: usize) {

@@ -6,11 +6,11 @@ use crate::schedule::plan::{Kill, Step};
 use crate::schedule::server::Up;
 use voxline::audio::{FramePos, FrameRange};
 use voxline::auth::TokenGeneration;
-use voxline::recovery::Recovery;
-use voxline::session::core::{ConnectionId, Core, Input, Output};
 use voxline::protocol::ClientMessage;
 use voxline::protocol::close;
+use voxline::recovery::Recovery;
 use voxline::session::Checkpoint;
+use voxline::session::core::{ConnectionId, Core, Input, Output};
 use voxline::transcript::TranscriptEvent;
 
 impl Simulation {

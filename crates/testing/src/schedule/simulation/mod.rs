@@ -16,11 +16,11 @@ use crate::schedule::plan::{Dice, Fault, Kill, Plan, sample};
 use crate::schedule::server::{Server, Up};
 use voxline::audio::{AudioChunk, FramePos, FrameRange};
 use voxline::auth::{AccessToken, TokenGeneration};
-use voxline::recovery::Recovery;
-use voxline::session::core::{Core, Input};
-use voxline::protocol::{ClientMessage, Final, ServerMessage};
 use voxline::protocol::close;
+use voxline::protocol::{ClientMessage, Final, ServerMessage};
+use voxline::recovery::Recovery;
 use voxline::recovery::{Failure, FailureKind};
+use voxline::session::core::{Core, Input};
 use voxline::session::{Checkpoint, Ended};
 
 /// Most steps of a schedule. Every schedule that makes progress needs fewer.
