@@ -17,7 +17,7 @@ const FRAMES: u64 = (SECONDS * SAMPLE_RATE) as u64;
 
 /// Returns a WAV file of one minute that repeats the audio of the sample.
 fn looped(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples").join(name);
     let sample = fs::read(path).expect("the samples are in the repository");
     let (format, data) = (chunk(&sample, b"fmt "), chunk(&sample, b"data"));
     let bytes_per_second = u32::from_le_bytes(format[8..12].try_into().expect("four bytes"));

@@ -1,6 +1,6 @@
 //! A custom engine behind the gateway: a recogniser of the telephone buttons that are pressed.
 //!
-//!     cargo run --example recognizer -- 0123456789
+//!     cargo run -p voxline-gateway --example recognizer -- 0123456789
 //!
 //! The engine implements `Recognizer` and `RecognizerStream`, a gateway serves it on loopback, and a
 //! session transcribes through that gateway. A speech engine is added in the same way: load it once in the
