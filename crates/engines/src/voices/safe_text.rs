@@ -2,14 +2,20 @@
 //! simplified if one does.
 //!
 //! espeak-ng 1.51 smashes its stack at words of some 170 bytes with dots between their letters, for
-//! example `A.` 85 times, and takes words that begin with a dot for parts of the word before. Mutated
-//! texts (`mutated_texts`) found no other way to end it, nor any to end festival.
+//! example `A.` 85 times, and takes words that begin with a dot for parts of the word before. It also does
+//! so at words of many letters of foreign scripts, for example `d한` 20 times: it spells each by its name
+//! and has room for 200 phonemes in a word (`N_WORD_PHONEMES`). Mutated texts (`mutated_texts`) found no
+//! other way to end it, nor any to end festival.
 
 use crate::program::ProgramError;
 
 /// Longest word, in bytes: half of the 160 that espeak-ng has room for (`N_WORD_BYTES`). Russian words of
 /// forty letters are that long.
 const MAX_WORD: usize = 80;
+
+/// Largest number of characters in a word that are neither Latin nor Cyrillic. Each is spelt out in up to
+/// 20 phonemes, with the change of language before and after it.
+const MAX_SPELT: usize = 8;
 
 /// Largest number of dots inside a word: `www.example.co.uk/a.html` has four. A word with more is read
 /// without any.
@@ -74,16 +80,24 @@ fn without_dots(word: &str) -> String {
     kept
 }
 
-/// Returns the words of `text`, with long words split into several.
+/// Returns whether `c` is none of the characters that the voices' own languages are written in: it is
+/// beyond Latin Extended-B, and not Cyrillic.
+fn is_spelt_out(c: char) -> bool {
+    c > '\u{24f}' && !('\u{400}'..='\u{4ff}').contains(&c)
+}
+
+/// Returns the words of `text`, with long words split into several, and those with many characters that
+/// are spelt out.
 fn short_words(text: &str) -> String {
     let mut words = String::with_capacity(text.len());
     for word in text.split_whitespace() {
-        let mut length = 0;
+        let (mut length, mut spelt) = (0, 0);
         for letter in word.chars() {
             length += letter.len_utf8();
-            if length > MAX_WORD {
+            spelt += usize::from(is_spelt_out(letter));
+            if length > MAX_WORD || spelt > MAX_SPELT {
                 words.push(' ');
-                length = letter.len_utf8();
+                (length, spelt) = (letter.len_utf8(), usize::from(is_spelt_out(letter)));
             }
             words.push(letter);
         }
@@ -124,6 +138,7 @@ mod tests {
             assert_eq!(broken_up(text), expected, "{text:?}");
         }
         assert_eq!(broken_up(&"ы".repeat(85)), format!("{} {0} {}", "ы".repeat(40), "ы".repeat(5)));
+        assert_eq!(broken_up(&"d한".repeat(10)), format!("{}d {}", "d한".repeat(8), "한d한"));
     }
 
     fn crashed() -> ProgramError {
