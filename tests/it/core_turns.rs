@@ -8,8 +8,7 @@ use voxline::audio::{AudioChunk, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::protocol::close;
 use voxline::protocol::{ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
-use voxline::recovery::Recovery;
-use voxline::recovery::{Failure, FailureKind};
+use voxline::recovery::{Failure, FailureKind, Recovery};
 use voxline::session::core::{ConnectionId, Core, Input, Output};
 use voxline::session::{Planted, SessionError, Settings};
 

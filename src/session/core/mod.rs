@@ -40,8 +40,7 @@ use crate::audio::{AudioChunk, FramePos};
 use crate::auth::TokenGeneration;
 use crate::protocol::ServerMessage;
 use crate::protocol::close;
-use crate::recovery::Recovery;
-use crate::recovery::{Failure, FailureKind};
+use crate::recovery::{Failure, FailureKind, Recovery};
 use crate::transcript::TranscriptEvent;
 use voxline_support::random::Random;
 

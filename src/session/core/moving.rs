@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::Core;
 use crate::auth::TokenGeneration;
 use crate::protocol::GoawayReason;
-use crate::recovery::Failure;
-use crate::recovery::Recovery;
+use crate::recovery::{Failure, Recovery};
 use crate::session::links::{Attempt, Link, Live, Motive, Swap, ends};
 #[cfg(feature = "test-util")]
 use crate::session::planted::Planted;

@@ -6,8 +6,7 @@ use crate::schedule::plan::{FATAL, Fault, How, Refusal};
 use crate::schedule::server::{Server, Up};
 use voxline::protocol::ServerMessage;
 use voxline::protocol::close;
-use voxline::recovery::FailureKind;
-use voxline::recovery::Recovery;
+use voxline::recovery::{FailureKind, Recovery};
 use voxline::session::core::{ConnectionId, Input};
 
 impl Simulation {

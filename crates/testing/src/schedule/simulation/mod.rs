@@ -18,8 +18,7 @@ use voxline::audio::{AudioChunk, FramePos, FrameRange};
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::protocol::close;
 use voxline::protocol::{ClientMessage, Final, ServerMessage};
-use voxline::recovery::Recovery;
-use voxline::recovery::{Failure, FailureKind};
+use voxline::recovery::{Failure, FailureKind, Recovery};
 use voxline::session::core::{Core, Input};
 use voxline::session::{Checkpoint, Ended};
 
