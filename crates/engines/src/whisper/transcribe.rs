@@ -44,6 +44,10 @@ const SLOWEST: f32 = 0.7;
 /// gives such texts: "Thank you." for about 20 s of music.
 const UNLIKELY: f32 = -0.36;
 
+/// Letters and digits per second that nobody speaks: twice what a fast speaker says. Whisper was trained on
+/// subtitles, and writes whole lines of them for clips of less than a second.
+const FASTEST: usize = 40;
+
 /// A loaded model. The model is immutable, so all sessions share it.
 pub(super) struct Model {
     pub(super) mel: Mel,
@@ -169,7 +173,7 @@ impl Listening {
     /// Ends an attempt: returns the transcript, or starts again in the full window.
     fn conclude(&mut self, model: &Model, attempt: Attempt) -> Option<Transcript> {
         let again = self.careful
-            && attempt.is_doubtful()
+            && (attempt.is_doubtful() || attempt.is_too_fast(model, self.pcm.len()))
             && !attempt.is_silent(self.lively)
             && self.window < FULL_WINDOW;
         if again {
@@ -220,12 +224,20 @@ impl Attempt {
         self.silence > NOBODY_SPOKE && (self.text.log_probability < DOUBTFUL || lively == 0)
     }
 
+    fn is_too_fast(&self, model: &Model, samples: usize) -> bool {
+        is_too_fast(&model.tokens.text(&self.text.tokens), samples)
+    }
+
+    fn is_invented(&self, model: &Model, samples: usize, lively: usize) -> bool {
+        self.is_too_fast(model, samples)
+            || is_invented(self.text.log_probability, self.pieces(model).len(), samples, lively)
+    }
+
     /// Returns a rank that is greater for the better of two attempts: a text that is not invented first,
     /// then one that ends, then the likelier one.
     fn rank(&self, model: &Model, samples: usize, lively: usize) -> (bool, bool, f32) {
         let Written { log_probability, runaway, .. } = self.text;
-        let invented = is_invented(log_probability, self.pieces(model).len(), samples, lively);
-        (!invented, !runaway, log_probability)
+        (!self.is_invented(model, samples, lively), !runaway, log_probability)
     }
 
     /// Returns the words of the text, each with its tokens.
@@ -238,15 +250,17 @@ impl Attempt {
         let Attempt { language, detected, text, .. } = self;
         let (language, detected) = (*language, *detected);
         let confidence = text.log_probability.exp().clamp(0.0, 1.0);
-        let pieces = self.pieces(model);
         let whole = model.tokens.text(&text.tokens);
-        let invented =
-            self.is_silent(lively) || is_invented(text.log_probability, pieces.len(), samples, lively);
+        let invented = self.is_silent(lively) || self.is_invented(model, samples, lively);
         let caption = is_caption(&whole) && text.log_probability < UNLIKELY;
         if invented || caption || is_credit(&whole) {
             return Transcript { text: String::new(), language, detected, confidence, words: Vec::new() };
         }
-        let words = if with_words { words::place(&model.decoder, text, pieces, samples) } else { Vec::new() };
+        let words = if with_words {
+            words::place(&model.decoder, text, self.pieces(model), samples)
+        } else {
+            Vec::new()
+        };
         Transcript { text: whole, language, detected, confidence, words }
     }
 }
@@ -262,6 +276,12 @@ fn is_invented(log_probability: f32, words: usize, samples: usize, lively: usize
     let is_slow = samples > LONG && pace(if lively == 0 { samples } else { lively }) < SLOWEST;
     let least = if at_pace { INVENTED_AT_PACE } else { INVENTED };
     log_probability < least || is_slow && log_probability < UNLIKELY
+}
+
+/// Returns whether nobody can have said a text within `samples` samples.
+fn is_too_fast(text: &str, samples: usize) -> bool {
+    let spoken = text.chars().filter(|c| c.is_alphanumeric()).count();
+    spoken * RECOGNIZER_RATE as usize > FASTEST * samples
 }
 
 /// Returns whether a text is all in capitals, as subtitles render sounds that are not speech: "MUSIC
@@ -324,6 +344,18 @@ mod tests {
         }
         for heard in speech {
             assert!(!is_invented(heard), "{heard:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_says_a_line_of_subtitles_in_less_than_a_second() {
+        let samples = |seconds: f32| (seconds * RECOGNIZER_RATE as f32) as usize;
+        let credits = "Субтитры Редактор субтитров А.Семкин Корректор А.Егорова";
+        assert!(is_too_fast(credits, samples(0.76)), "Debian's prompt confbridge-leave");
+        for (spoken, seconds) in
+            [("Конференция.", 0.6), ("Пользователь вышел.", 0.76), ("Yes, of course it is.", 0.6)]
+        {
+            assert!(!is_too_fast(spoken, samples(seconds)), "{spoken}");
         }
     }
 
