@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
@@ -122,6 +122,27 @@ fn a_peer_that_acknowledges_and_never_answers_is_given_up_in_time() {
     assert!(left <= Duration::from_secs(1) + bound + Duration::from_secs(15), "given up after {left:?}");
     assert_eq!((ended.ledger.recognised, ended.ledger.unfinished), (0, u64::from(RATE)));
     assert_eq!(peer.recording().bytes().unwrap(), bytes(&pcm), "it had all the audio");
+}
+
+/// A session takes no more audio than it has room for: whoever produces it waits, as a file does.
+#[test]
+fn a_source_waits_for_a_peer_that_finishes_nothing() {
+    let pcm = noise(10 * RATE as usize);
+    let peer =
+        RecordingPeer::new(Behaviour { recognition: Duration::from_secs(86_400), ..Behaviour::default() });
+    let mut settings = Settings::new(RATE);
+    settings.replay_frames = u64::from(RATE);
+    let mut taken = 0;
+    let feed = async |sender: mpsc::Sender<Feed>, _| {
+        while let Ok(sent) = timeout(Duration::from_secs(10), sender.send(chunk(&pcm, taken, CHUNK))).await {
+            sent.unwrap();
+            taken += CHUNK;
+        }
+    };
+    let (ended, _, _) = simulate(hold(settings, &service_token(), vec![], &peer, feed));
+    assert!(ended.ledger.accepted > u64::from(RATE) / 2 && ended.ledger.accepted <= u64::from(RATE));
+    // One chunk waits in the channel.
+    assert!(taken as u64 <= ended.ledger.accepted + CHUNK as u64, "{taken} frames were taken");
 }
 
 #[test]

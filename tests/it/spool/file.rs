@@ -319,3 +319,52 @@ fn an_hour_of_audio_is_recovered_in_little_memory() {
     assert_eq!(opened.recovered.checkpoint.replay.len(), 10);
     assert!(METER.peak() < 3_000_000, "{} bytes", METER.peak());
 }
+
+/// A file that was opened while its last owner removed it is not a spool: nobody would find what is written
+/// to it.
+#[test]
+fn those_who_take_turns_at_a_path_never_write_to_a_removed_file() {
+    const TURNS: usize = 300;
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("spool");
+    let take_turns = |name: u64| {
+        let (mut turns, mut refusals) = (0, 0);
+        while turns < TURNS {
+            let Opened { mut writer, spool, .. } = match Spool::open(&path, &head(), 0, Fsync::Never) {
+                Ok(opened) => opened,
+                Err(SpoolError::InUse { .. }) => {
+                    refusals += 1;
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            turns += 1;
+            let mine = chunk(0, name * TURNS as u64 + turns as u64);
+            writer.append(&mine).unwrap();
+            let there = fs::read(&path).unwrap();
+            assert!(there.ends_with(mine.payload()), "turn {turns} of {name} wrote to another file");
+            spool.remove().unwrap();
+        }
+        refusals
+    };
+    let take_turns = &take_turns;
+    let refusals: usize = thread::scope(|scope| {
+        let takers: Vec<_> = (1..=3).map(|name| scope.spawn(move || take_turns(name))).collect();
+        takers.into_iter().map(|taker| taker.join().expect("its assertions hold")).sum()
+    });
+    assert!(refusals > 0, "they met");
+}
+
+#[test]
+fn a_recovered_ledger_accounts_for_earlier_processes() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("spool");
+    let Opened { mut writer, mut log, spool, .. } = open(&path, 0);
+    writer.append(&chunk(0, 100)).unwrap();
+    log.told(&segment(0, 0, 30)).unwrap();
+    log.told(&TranscriptEvent::Gap { range: FramePos(30).to(FramePos(42)) }).unwrap();
+    log.told(&segment(1, 42, 60)).unwrap();
+    drop((writer, log, spool));
+    let ledger = open(&path, 0).recovered.ledger();
+    assert_eq!((ledger.accepted, ledger.recognised, ledger.gaps, ledger.finals), (100, 48, 12, 2));
+}
