@@ -4,8 +4,8 @@
 //!
 //! The engine implements `Recognizer` and `RecognizerStream`, a gateway serves it on loopback, and a
 //! session transcribes through that gateway. A speech engine is added in the same way: load it once in the
-//! `Recognizer`, keep the state of one session in its stream, and return the recognised text and its
-//! position in segments.
+//! `Recognizer`, declare what it honours of a request in `capabilities`, keep the state of one session in its
+//! stream, and return the recognised text and its position in segments.
 
 use std::error::Error;
 use std::f64::consts::TAU;
@@ -21,7 +21,7 @@ use voxline::auth::TokenProvider;
 use voxline::chunk::Chunker;
 use voxline::clock::SystemClock;
 use voxline::engine::{
-    EngineError, Guess, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, StreamOptions,
+    EngineError, Guess, RECOGNIZER_RATE, RecognitionRequest, Recognizer, RecognizerStream, Segment,
 };
 use voxline::session::{self, Settings};
 use voxline::transcript::TranscriptEvent;
@@ -57,7 +57,8 @@ impl Recognizer for TouchTones {
         "touch-tones"
     }
 
-    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        self.capabilities().check(request)?;
         Ok(Box::new(Stream::default()))
     }
 }

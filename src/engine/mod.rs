@@ -4,6 +4,7 @@
 //! session holds a [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: callers run them
 //! on a thread where blocking is allowed.
 
+mod request;
 mod voices;
 
 use std::fmt;
@@ -11,9 +12,9 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use crate::audio::FrameRange;
-use crate::language::{Language, Languages};
 use crate::transcript::Word;
 
+pub use self::request::{Accuracy, Capabilities, Latency, RecognitionRequest, Task, UnsupportedRequest};
 pub use self::voices::{VoiceError, Voices, language_of};
 
 /// Sample rate of the input of every engine, in Hz. Speech models are trained at this rate; callers
@@ -35,9 +36,9 @@ pub enum EngineError {
         /// Suggested remedy.
         hint: String,
     },
-    /// The engine does not know the requested language.
-    #[error("language '{0}' is not one of this engine's")]
-    Language(String),
+    /// The engine does not support the request.
+    #[error(transparent)]
+    Unsupported(#[from] UnsupportedRequest),
     /// A program that the engine depends on (espeak-ng, festival) is not installed or failed.
     #[error("program {program}: {reason}")]
     Program {
@@ -63,10 +64,27 @@ pub struct Segment {
     pub range: FrameRange,
     /// Recognised text; empty if nothing was said.
     pub text: String,
-    /// Language of the recognition, as a BCP 47 code (`en`, `ru`), if the engine knows it.
+    /// Spoken language, as a BCP 47 code (`en`, `ru`), if the engine knows it. The text of a translation is
+    /// in English, whatever was spoken.
     pub language: Option<String>,
     /// Confidence of the engine in the text, 0 to 1, if known.
     pub confidence: Option<f32>,
+    /// Mean natural logarithm of the probabilities of the text's tokens, at most 0, if known: `avg_logprob`
+    /// in OpenAI's `verbose_json`. Below -1, the text is doubtful. Absent from a partial result.
+    pub avg_log_probability: Option<f32>,
+    /// Length of the text in bytes of UTF-8, divided by that of the text as compressed by zlib, if known:
+    /// `compression_ratio` in OpenAI's `verbose_json`. A short text has a ratio below 1; above 2.4, the
+    /// text repeats itself. Absent from a partial result.
+    pub compression_ratio: Option<f32>,
+    /// Probability that the range holds no speech, 0 to 1, if known: `no_speech_prob` in OpenAI's
+    /// `verbose_json`. An engine may know it for a range without text as well. Absent from a partial result.
+    pub no_speech_probability: Option<f32>,
+    /// Numbers of the text's tokens in the vocabulary of the model, if the engine has such: `tokens` in
+    /// OpenAI's `verbose_json`. Empty in a partial result.
+    pub tokens: Vec<u32>,
+    /// Label of the speaker, if the engine tells speakers apart: the same label in all segments in which
+    /// the engine hears the same speaker.
+    pub speaker: Option<String>,
     /// Words of the text in order, if the engine tells them apart; empty in a partial result.
     pub words: Vec<Word>,
     /// State that the following text depends on besides its audio, such as the detected language. A
@@ -85,6 +103,11 @@ impl Segment {
             text: String::new(),
             language: None,
             confidence: None,
+            avg_log_probability: None,
+            compression_ratio: None,
+            no_speech_probability: None,
+            tokens: Vec::new(),
+            speaker: None,
             words: Vec::new(),
             context: None,
         }
@@ -103,39 +126,24 @@ pub enum Guess {
     Text(Segment),
 }
 
-/// Options of a recognition stream.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct StreamOptions {
-    /// Spoken language, as a BCP 47 code (`en`, `ru`; a region as in `ru-RU` is ignored); `None` to
-    /// detect it.
-    pub language: Option<String>,
-    /// Candidate languages for detection; any language if empty.
-    pub languages: Vec<String>,
-    /// [Context](Segment::context) of the last segment before the stream, from this or another process,
-    /// perhaps of an earlier version. An engine that cannot read the context starts without one.
-    pub context: Option<String>,
-}
-
-impl From<&Languages> for StreamOptions {
-    fn from(languages: &Languages) -> StreamOptions {
-        let language = languages.only().map(Language::to_string);
-        let languages =
-            if language.is_some() { Vec::new() } else { languages.iter().map(Language::to_string).collect() };
-        StreamOptions { language, languages, context: None }
-    }
-}
-
 /// A speech recogniser, loaded once and shared by all sessions. `examples/recognizer.rs` implements a
 /// small, complete one and serves it by a gateway.
 pub trait Recognizer: Send + Sync {
     /// Returns the name shown to users in lists and logs.
     fn name(&self) -> &str;
 
+    /// Returns what the recogniser honours of a request, and reports in a segment. By default, it
+    /// transcribes, and honours nothing else.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
     /// Starts a stream.
     ///
     /// # Errors
-    /// Returns [`EngineError::Language`] if the engine does not know a requested language.
-    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError>;
+    /// Returns [`EngineError::Unsupported`] if the recogniser does not honour all of the request; see
+    /// [`Capabilities::check`].
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError>;
 
     /// Returns the maximum amount of audio that a stream leaves without a segment while it waits for
     /// more, in frames at [`RECOGNIZER_RATE`]. A client must be able to buffer as much. `None` if the
@@ -155,8 +163,8 @@ pub trait Recognizer: Send + Sync {
 /// Recognition stream of one session.
 ///
 /// Committed segments are contiguous: each starts at the end of the one before, and the first starts at
-/// zero. A segment in which nothing was said has an empty text. The same samples yield the same segments,
-/// however they are split into pushes.
+/// zero. Each covers at least one frame. A segment in which nothing was said has an empty text. The same
+/// samples yield the same segments, however they are split into pushes.
 pub trait RecognizerStream: Send {
     /// Takes the next samples (mono, 16-bit, [`RECOGNIZER_RATE`]) and returns the segments that they
     /// completed. Utterances have a maximum length, so the end of the last segment always advances.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::exit_code::{CliError, Exit};
 use crate::config::{Access, Config, Service};
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
-use voxline::engine::{EngineError, Recognizer, StreamOptions};
+use voxline::engine::{EngineError, RecognitionRequest, Recognizer};
 use voxline::language::closest;
 use voxline::net::{Endpoint, HostName, Trust, http_client_trusting};
 use voxline::transport::WebSocketConnector;
@@ -167,7 +167,7 @@ pub(crate) fn load_recognizer(config: &Config) -> Result<Arc<dyn Recognizer>, Cl
         Ok(whisper) => {
             // Without this check a recording's session would be refused for its language after its output was
             // truncated.
-            let asked = StreamOptions::from(&config.languages);
+            let asked = RecognitionRequest::from(&config.languages);
             whisper
                 .start(&asked)
                 .map_err(|error| CliError::from(error).with(&format!(": model {}", config.model)))?;

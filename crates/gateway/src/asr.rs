@@ -20,7 +20,9 @@ use super::error::{ApiError, json_response, new_id};
 use super::recording::{self, Recording, bad};
 use super::scheduler::{self, Next, Rank};
 use super::{Gateway, body, busy};
-use voxline::engine::{EngineError, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{
+    EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 use voxline_support::clock::civil;
 
 /// Documented limit of a recording's size: 20 MB. A recording has one channel.
@@ -150,11 +152,11 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
     fn open(
         recognizer: &dyn Recognizer,
         recording: Recording,
-        options: &StreamOptions,
+        options: &RecognitionRequest,
         charge: C,
     ) -> Result<Hearing<C>, ApiError> {
         let stream = recognizer.start(options).map_err(|error| match error {
-            EngineError::Language(_) => bad(400, error.to_string()),
+            EngineError::Unsupported(_) => bad(400, error.to_string()),
             error => ApiError::internal(&error),
         })?;
         Ok(Hearing { recording, heard: 0, charged: 0, stream, segments: Vec::new(), charge })

@@ -120,7 +120,7 @@ fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), Ap
     let options = gateway.stream_options(Some(identity), start.language.clone());
     match recognizer.start(&options) {
         Ok(_) => Ok(()),
-        Err(error @ EngineError::Language(_)) => Err(bad(400, error.to_string())),
+        Err(error @ EngineError::Unsupported(_)) => Err(bad(400, error.to_string())),
         Err(error) => Err(ApiError::internal(&error)),
     }
 }

@@ -75,7 +75,7 @@ use self::scheduler::Scheduler;
 use self::sessions::Sessions;
 use self::tasks::Tasks;
 pub use self::tls::{BadTls, Listener, Tls, TlsFiles};
-use voxline::engine::{Recognizer, StreamOptions, Voices};
+use voxline::engine::{RecognitionRequest, Recognizer, Voices};
 use voxline::language::Languages;
 use voxline::net::Endpoint;
 use voxline::protocol;
@@ -321,14 +321,14 @@ impl Gateway {
         if identity.is_some() { &self.paying } else { &self.demo }
     }
 
-    /// Returns stream options with the language that the client names, or else with the languages of its
+    /// Returns a request with the language that the client names, or else with the languages of its
     /// project or of the gateway.
-    fn stream_options(&self, identity: Option<&Identity>, language: Option<String>) -> StreamOptions {
-        if language.is_some() {
-            return StreamOptions { language, ..StreamOptions::default() };
+    fn stream_options(&self, identity: Option<&Identity>, language: Option<String>) -> RecognitionRequest {
+        if let Some(language) = language {
+            return RecognitionRequest::new().language(language);
         }
         let project = identity.and_then(|identity| identity.languages.as_ref());
-        StreamOptions::from(project.unwrap_or(&self.options.languages))
+        RecognitionRequest::from(project.unwrap_or(&self.options.languages))
     }
 
     fn is_draining(&self) -> bool {

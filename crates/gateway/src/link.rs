@@ -443,7 +443,7 @@ mod tests {
     fn session(gateway: &Gateway, identity: &Identity) -> (Session, Attached) {
         let start: Start = serde_json::from_str(r#"{"sample_rate":16000}"#).unwrap();
         let recognizer = gateway.recognizer().unwrap();
-        let options = voxline::engine::StreamOptions::default();
+        let options = voxline::engine::RecognitionRequest::new();
         let session = Session::start(recognizer, &gateway.scheduler, identity, &start, options).unwrap();
         let attached = session.attach(0).unwrap();
         (session, attached)

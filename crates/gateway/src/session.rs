@@ -22,7 +22,7 @@ use super::limit::{CONTROL_BURST, CONTROL_RATE};
 use super::scheduler::{self, Rank, Scheduler, Ticket};
 use super::worker::Worker;
 use voxline::audio::{AudioChunk, FramePos};
-use voxline::engine::{EngineError, RECOGNIZER_RATE, Recognizer, StreamOptions};
+use voxline::engine::{EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer};
 use voxline::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start};
 
 /// Distance that `sent` may run ahead of `received`, in seconds of audio.
@@ -127,7 +127,7 @@ impl Session {
         scheduler: &Scheduler,
         identity: &Identity,
         start: &Start,
-        options: StreamOptions,
+        options: RecognitionRequest,
     ) -> Result<Session, StartError> {
         let sample_rate = start.sample_rate;
         if !SAMPLE_RATES.contains(&sample_rate) {
@@ -144,7 +144,7 @@ impl Session {
             return Err(Violation(reason).into());
         }
         let board = Arc::new(Board::new(start.origin));
-        let options = StreamOptions { context: start.context.clone(), ..options };
+        let options = options.context(start.context.clone()).latency(start.latency);
         let worker = Worker::new(
             recognizer.clone(),
             options,
@@ -155,7 +155,7 @@ impl Session {
             scheduler.metrics().clone(),
         );
         let worker = worker.map_err(|error| match error {
-            EngineError::Language(_) => StartError::Unsupported(error.to_string()),
+            EngineError::Unsupported(_) => StartError::Unsupported(error.to_string()),
             error => StartError::Engine(error),
         })?;
         let rank = match start.latency {

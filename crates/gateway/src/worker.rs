@@ -9,14 +9,14 @@ use super::metrics::Metrics;
 use super::queue::Work;
 use super::scheduler::{self, Job, Next, Rank};
 use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, Recognizer, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, Segment};
 use voxline::protocol::{Final, MAX_CONTEXT_BYTES};
 
 /// A scheduler job that takes work from a session's board and posts results to it.
 pub(super) struct Worker {
     recognizer: Arc<dyn Recognizer>,
     /// Options of the next stream, which begins after a gap. They include the context of the last segment.
-    options: StreamOptions,
+    options: RecognitionRequest,
     sample_rate: u32,
     partials: bool,
     hearing: Hearing,
@@ -28,7 +28,7 @@ impl Worker {
     /// Creates a worker for the session on `board`, whose timeline starts at `origin`.
     pub(super) fn new(
         recognizer: Arc<dyn Recognizer>,
-        options: StreamOptions,
+        options: RecognitionRequest,
         sample_rate: u32,
         partials: bool,
         origin: FramePos,
@@ -215,7 +215,7 @@ mod tests {
             "curious"
         }
 
-        fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
             Ok(Box::new(Curious))
         }
     }
@@ -241,7 +241,7 @@ mod tests {
     fn a_turn_without_work_puts_off_no_guess() {
         let board = Arc::new(Board::new(FramePos::ZERO));
         let metrics = Arc::new(Metrics::new(1, 1, &Audit::default()));
-        let (recognizer, options) = (Arc::new(Curious), StreamOptions::default());
+        let (recognizer, options) = (Arc::new(Curious), RecognitionRequest::new());
         let worker = Worker::new(recognizer, options, 16_000, true, FramePos::ZERO, board.clone(), metrics);
         let mut worker = worker.unwrap();
         board.lock().queue.push_audio(&[0, 0]);

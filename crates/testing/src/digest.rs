@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 
 use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
 use voxline_support::hex;
 
 /// Returns a text that identifies these samples: the first 8 bytes of their SHA-256, in hex.
@@ -60,7 +60,8 @@ impl Recognizer for DigestRecognizer {
         Some(self.segment_frames as u64)
     }
 
-    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        self.capabilities().check(request)?;
         let heard = Recording::default();
         self.recordings.lock().unwrap_or_else(PoisonError::into_inner).push(heard.clone());
         Ok(Box::new(Stream { segment_frames: self.segment_frames, heard, told: 0, guessed: 0 }))

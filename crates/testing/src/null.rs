@@ -1,7 +1,7 @@
 //! A recogniser that costs nothing.
 
 use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
 
 /// A recogniser that drops its audio and keeps only the frame count. Every `segment_frames` frames are one
 /// segment without text, so a session costs only the transport of its audio: for benchmarks and load tests.
@@ -29,7 +29,8 @@ impl Recognizer for NullRecognizer {
         "null"
     }
 
-    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        self.capabilities().check(request)?;
         let segment_frames = self.segment_frames;
         Ok(Box::new(Stream { segment_frames, heard: FramePos::ZERO, told: FramePos::ZERO }))
     }
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn segments_are_contiguous_and_cover_what_was_pushed() {
-        let mut stream = NullRecognizer::new(300).start(&StreamOptions::default()).unwrap();
+        let mut stream = NullRecognizer::new(300).start(&RecognitionRequest::new()).unwrap();
         let ends = |segments: Vec<Segment>| -> Vec<(u64, u64)> {
             segments.iter().map(|segment| (segment.range.start.0, segment.range.end.0)).collect()
         };

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use voxline::audio::{Feed, FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
 use voxline::session::{self, Journal, ServerSession, SessionError, Settings};
 use voxline::spool::{Fsync, Head, Log, Opened, Spool};
 use voxline::transcript::TranscriptEvent;
@@ -45,8 +45,8 @@ impl Recognizer for Remembering {
         "remembering"
     }
 
-    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
-        let before = options.context.clone().unwrap_or_default();
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        let before = request.context.clone().unwrap_or_default();
         Ok(Box::new(Stream { length: self.length, before, heard: Vec::new(), told: 0 }))
     }
 }

@@ -2,7 +2,7 @@
 //! what it is made for, and nothing else.
 
 use voxline::audio::FramePos;
-use voxline::engine::{Recognizer, Segment, StreamOptions};
+use voxline::engine::{RecognitionRequest, Recognizer, Segment};
 
 use self::recognizer::{TouchTones, dial, transcribe};
 use voxline_fixtures::clips;
@@ -12,7 +12,7 @@ use voxline_fixtures::clips;
 mod recognizer;
 
 fn hear(pcm: &[i16], piece: usize) -> Vec<Segment> {
-    let mut stream = TouchTones.start(&StreamOptions::default()).unwrap();
+    let mut stream = TouchTones.start(&RecognitionRequest::new()).unwrap();
     let mut segments: Vec<Segment> =
         pcm.chunks(piece).flat_map(|piece| stream.push(piece).unwrap()).collect();
     segments.extend(stream.flush().unwrap());

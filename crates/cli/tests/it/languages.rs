@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
 use voxline::language::Languages;
 use voxline::net::http_client;
 use voxline_gateway::Options;
@@ -21,9 +21,9 @@ use crate::support::serving::Serving;
 use voxline_fixtures::clips;
 use voxline_fixtures::whisper::whisper;
 
-/// A recogniser that recognises nothing and keeps the options it was started with.
+/// A recogniser that recognises nothing and keeps the requests it was started with.
 #[derive(Default)]
-struct Listed(Mutex<Vec<StreamOptions>>);
+struct Listed(Mutex<Vec<RecognitionRequest>>);
 
 struct Deaf {
     heard: u64,
@@ -34,8 +34,8 @@ impl Recognizer for Listed {
         "listed"
     }
 
-    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
-        self.0.lock().unwrap().push(options.clone());
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        self.0.lock().unwrap().push(request.clone());
         Ok(Box::new(Deaf { heard: 0 }))
     }
 }
@@ -63,18 +63,18 @@ fn speaking(languages: &str) -> Setup {
 
 #[tokio::test]
 async fn without_a_language_it_is_the_projects_else_the_gateways() {
-    // Each case lists the languages of the gateway, of the project and of the request; then the language
-    // and the choice of languages that the recogniser is started with. A dash means none.
+    // Each case lists the languages of the gateway, of the project and of the request; then those that the
+    // recogniser is started with. A dash means none.
     let cases = [
-        ["auto", "-", "-", "-", ""],
-        ["ru", "-", "-", "ru", ""],
-        ["ru,en", "-", "-", "-", "ru,en"],
-        ["ru", "en,de", "-", "-", "en,de"],
-        ["ru", "auto", "-", "-", ""],
-        ["ru", "en,de", "fr", "fr", ""],
+        ["auto", "-", "-", ""],
+        ["ru", "-", "-", "ru"],
+        ["ru,en", "-", "-", "ru,en"],
+        ["ru", "en,de", "-", "en,de"],
+        ["ru", "auto", "-", ""],
+        ["ru", "en,de", "fr", "fr"],
     ];
     for case in cases {
-        let [gateway, project, named, language, languages] = case;
+        let [gateway, project, named, languages] = case;
         let named = Some(named).filter(|named| *named != "-");
         let recognizer = Arc::new(Listed::default());
         let server = Server::with(recognizer.clone(), speaking(gateway)).await;
@@ -110,9 +110,8 @@ async fn without_a_language_it_is_the_projects_else_the_gateways() {
         let asked = recognizer.0.lock().unwrap();
         // The language of a request for a task is also tried before the first chunk, in one more stream.
         assert_eq!(asked.len(), 3 + usize::from(named.is_some()), "{asked:?}");
-        for options in asked.iter() {
-            assert_eq!(options.language.as_deref().unwrap_or("-"), language, "{case:?}");
-            assert_eq!(options.languages.join(","), languages, "{case:?}");
+        for request in asked.iter() {
+            assert_eq!(request.languages.join(","), languages, "{case:?}");
         }
     }
 }
@@ -180,11 +179,11 @@ async fn short_russian_prompts_are_russian() {
 #[test]
 fn what_is_detected_is_one_of_the_languages_allowed() {
     let whisper = whisper();
-    let options = StreamOptions::from(&"ru,en".parse::<Languages>().unwrap());
+    let request = RecognitionRequest::from(&"ru,en".parse::<Languages>().unwrap());
     let mut russian = 0;
     for set in ["ru-telephone", "en-telephone"] {
         for prompt in SHORT {
-            let mut stream = whisper.start(&options).unwrap();
+            let mut stream = whisper.start(&request).unwrap();
             let mut segments = stream.push(&clips::audio(set, prompt)).unwrap();
             segments.extend(stream.flush().unwrap());
             for segment in segments.iter().filter(|segment| !segment.text.is_empty()) {
@@ -203,7 +202,7 @@ fn what_is_detected_is_one_of_the_languages_allowed() {
 fn the_language_settled_on_travels_with_the_context() {
     let whisper = whisper();
     let listen = |pcm: &[i16], context: Option<String>| {
-        let mut stream = whisper.start(&StreamOptions { context, ..StreamOptions::default() }).unwrap();
+        let mut stream = whisper.start(&RecognitionRequest::new().context(context)).unwrap();
         let mut segments = stream.push(pcm).unwrap();
         segments.extend(stream.flush().unwrap());
         segments.into_iter().rfind(|segment| !segment.text.is_empty()).expect("something is said")

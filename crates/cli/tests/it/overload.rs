@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::time::timeout;
 use voxline::auth::AccessToken;
-use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
 use voxline::net::http_client;
 use voxline::recovery::{Failure, FailureKind};
 use voxline::transport::{Connect, WebSocketConnector};
@@ -161,7 +161,7 @@ impl Recognizer for Held {
         "held"
     }
 
-    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         Ok(Box::new(self.clone()))
     }
 }

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
 use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_gateway::authority::{Budget, Scope, Terms};
@@ -76,7 +76,7 @@ impl Recognizer for Slow {
         "slow"
     }
 
-    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         let (busy, never) = channel();
         let (started, ended) = (self.started.clone(), self.ended.clone());
         Ok(Box::new(SlowStream { heard: 0, started, ended, _busy: busy, never }))

@@ -13,7 +13,9 @@ use reqwest::{Client, RequestBuilder};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{interval, timeout};
-use voxline::engine::{EngineError, Recognizer, RecognizerStream, StreamOptions, Voice, VoiceInfo, Voices};
+use voxline::engine::{
+    EngineError, RecognitionRequest, Recognizer, RecognizerStream, Voice, VoiceInfo, Voices,
+};
 use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_testing::DigestRecognizer;
@@ -49,15 +51,15 @@ impl Recognizer for Stuck {
         "stuck"
     }
 
-    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
-        if options.language.as_deref() == Some("stuck") {
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        if request.only_language() == Some("stuck") {
             self.most.fetch_max(self.under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             // If the test has failed, the receiver is gone.
             let _ = self.started.send(());
             let _ = self.allowed.lock().unwrap().recv();
             self.under_way.fetch_sub(1, Ordering::SeqCst);
         }
-        self.digests.start(options)
+        self.digests.start(request)
     }
 }
 

@@ -8,6 +8,9 @@
 //! endpointer -> mel -> encoder -> decoder (greedy) -> tokens -> text, words
 //! ```
 //!
+//! A multilingual model can translate into English as well. A translation has no words, as its order is not
+//! that of the speech.
+//!
 //! Each session decodes on one thread. A partial result decodes the open utterance again, as Whisper has
 //! no streaming mode. The work proceeds step by step, so that it never delays the audio that arrives
 //! meanwhile.
@@ -19,6 +22,7 @@ mod encoder;
 mod lanes;
 mod linear;
 mod mel;
+mod options;
 mod quantized;
 mod stream;
 mod tokens;
@@ -32,15 +36,15 @@ use std::sync::Arc;
 
 use self::ct2::ModelFile;
 use self::decoder::Decoder;
-use self::detection::Detection;
 use self::encoder::Encoder;
 use self::lanes::Lanes;
 use self::linear::Kernels;
 use self::mel::Mel;
+use self::options::DecodingOptions;
 use self::stream::Stream;
 use self::tokens::{Config, Tokens};
-use self::transcribe::{Language, Model};
-use voxline::engine::{EngineError, Recognizer, RecognizerStream, StreamOptions};
+use self::transcribe::Model;
+use voxline::engine::{Capabilities, EngineError, RecognitionRequest, Recognizer, RecognizerStream};
 
 use crate::Endpointer;
 use voxline_support::clock::now;
@@ -123,27 +127,13 @@ impl Recognizer for Whisper {
         &self.shared.name
     }
 
-    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
-        let language = match &options.language {
-            None if self.shared.model.tokens.languages().is_empty() => Language::Known(None),
-            None => {
-                let allowed = options.languages.iter().map(|tag| {
-                    let token = self.shared.model.tokens.language(tag).flatten();
-                    token.ok_or_else(|| EngineError::Language(tag.clone()))
-                });
-                let allowed = allowed.collect::<Result<Vec<u32>, EngineError>>()?;
-                Language::Detect(Detection::new(
-                    &self.shared.model.tokens,
-                    allowed,
-                    options.context.as_deref(),
-                ))
-            }
-            Some(tag) => match self.shared.model.tokens.language(tag) {
-                Some(token) => Language::Known(token),
-                None => return Err(EngineError::Language(tag.clone())),
-            },
-        };
-        Ok(Box::new(Stream::new(Arc::clone(&self.shared), language)))
+    fn capabilities(&self) -> Capabilities {
+        options::capabilities(&self.shared.model.tokens)
+    }
+
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        let options = DecodingOptions::new(&self.shared.model.tokens, request)?;
+        Ok(Box::new(Stream::new(Arc::clone(&self.shared), options)))
     }
 
     fn longest_pending(&self) -> Option<u64> {

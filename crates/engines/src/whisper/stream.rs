@@ -1,9 +1,14 @@
 //! Recognition of one session: the endpointer finds utterances, and the model transcribes them.
 
+use std::io::Write;
 use std::sync::Arc;
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+
 use super::Shared;
-use super::transcribe::{Language, Listening, Transcript};
+use super::options::{DecodingOptions, Language};
+use super::transcribe::{Listening, Transcript};
 use crate::endpoint::{Endpointer, Open, Span};
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, Guess, RECOGNIZER_RATE, RecognizerStream, Segment};
@@ -19,7 +24,7 @@ const GUESS_EVERY: u64 = RECOGNIZER_RATE as u64 * 8 / 10;
 /// A recognition stream of a Whisper model.
 pub(super) struct Stream {
     shared: Arc<Shared>,
-    language: Language,
+    options: DecodingOptions,
     endpointer: Endpointer,
     guessing: Option<Guessing>,
     /// Last partial result of the open utterance.
@@ -47,8 +52,8 @@ struct Guessed {
 }
 
 impl Stream {
-    pub(super) fn new(shared: Arc<Shared>, language: Language) -> Stream {
-        Stream { shared, language, endpointer: Endpointer::new(), guessing: None, last: None }
+    pub(super) fn new(shared: Arc<Shared>, options: DecodingOptions) -> Stream {
+        Stream { shared, options, endpointer: Endpointer::new(), guessing: None, last: None }
     }
 
     fn segments(&mut self, spans: Vec<Span>) -> Result<Vec<Segment>, EngineError> {
@@ -68,7 +73,7 @@ impl Stream {
             None => {
                 let listening = match guessing {
                     Some(guessing) if guessing.settled && guessing.heard == heard => *guessing.listening,
-                    _ => Listening::new(pcm, lively, self.language.clone()),
+                    _ => Listening::new(pcm, lively, self.options.clone()),
                 };
                 self.shared.lanes.run(|kernels| listening.finish(&self.shared.model, kernels))?
             }
@@ -80,7 +85,7 @@ impl Stream {
     /// Records the language of an utterance of `frames` frames. Returns the context from here on, if it
     /// changed.
     fn learn(&mut self, transcript: &Transcript, frames: u64) -> Option<String> {
-        let Language::Detect(detection) = &mut self.language else { return None };
+        let Language::Detect(detection) = &mut self.options.language else { return None };
         let (written, detected) = transcript.language.zip(transcript.detected)?;
         if transcript.text.is_empty() {
             return None;
@@ -107,9 +112,9 @@ impl Stream {
             }
             let pcm = pcm.to_vec();
             let listening = if settled {
-                Listening::new(pcm, lively, self.language.clone())
+                Listening::new(pcm, lively, self.options.clone())
             } else {
-                Listening::guess(pcm, lively, self.language.clone())
+                Listening::guess(pcm, lively, self.options.clone())
             };
             self.guessing = Some(Guessing { range, heard, settled, listening: Box::new(listening) });
         }
@@ -120,19 +125,22 @@ impl Stream {
 impl Shared {
     /// Converts the transcript of an utterance that begins at `start` within `range` into a segment.
     fn segment(&self, range: FrameRange, start: FramePos, heard: Transcript) -> Segment {
-        let said = !heard.text.is_empty();
+        let (said, confidence) = (!heard.text.is_empty(), heard.confidence());
         let words = heard.words.into_iter().map(|word| Word {
             range: (start + word.range.start as u64).to(start + word.range.end as u64),
             text: word.text,
             confidence: word.confidence,
         });
         Segment {
-            range,
             words: words.collect(),
-            context: None,
-            text: heard.text,
             language: self.model.tokens.code(heard.language).filter(|_| said).map(str::to_owned),
-            confidence: said.then_some(heard.confidence),
+            confidence: said.then_some(confidence),
+            avg_log_probability: said.then_some(heard.log_probability.min(0.0)),
+            compression_ratio: said.then(|| compression_ratio(&heard.text)),
+            no_speech_probability: Some(heard.no_speech.clamp(0.0, 1.0)),
+            tokens: heard.tokens,
+            text: heard.text,
+            ..Segment::silence(range)
         }
     }
 }
@@ -165,7 +173,7 @@ impl RecognizerStream for Stream {
         let guess = Segment {
             text: shown,
             language: shared.model.tokens.code(transcript.language).map(str::to_owned),
-            confidence: Some(transcript.confidence),
+            confidence: Some(transcript.confidence()),
             ..Segment::silence(range)
         };
         self.last = Some(Guessed { heard, text, settled: settled.then_some(transcript) });
@@ -176,6 +184,15 @@ impl RecognizerStream for Stream {
         let spans = self.endpointer.flush();
         self.segments(spans)
     }
+}
+
+/// Returns the length of a text in bytes, divided by that of the text as compressed by zlib, as OpenAI's
+/// Whisper computes it (`compression_ratio` in whisper/utils.py). It takes some microseconds.
+fn compression_ratio(text: &str) -> f32 {
+    // Level 6, the default of Python's zlib.
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(6));
+    let compressed = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
+    text.len() as f32 / compressed.expect("a vector takes all bytes").len() as f32
 }
 
 /// Returns the words that both texts begin with, as the second writes them. Case and punctuation may
@@ -190,6 +207,15 @@ fn agreement(before: &str, now: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The expected lengths are those of Python's `zlib.compress`.
+    #[test]
+    fn the_compression_ratio_is_that_of_whisper() {
+        let texts = [("Go forward ten meters.".to_owned(), 30), (" Thank you.".repeat(20), 22)];
+        for (text, compressed) in texts {
+            assert_eq!(compression_ratio(&text), text.len() as f32 / compressed as f32, "{text}");
+        }
+    }
 
     #[test]
     fn guesses_agree_word_by_word() {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
+use voxline::engine::Task;
+
 /// Size of the smallest multilingual vocabulary. English-only models have one token less, and were never
 /// taught the meaning of their language tokens.
 const MULTILINGUAL: usize = 51_865;
@@ -20,6 +22,8 @@ pub(super) struct Tokens {
     /// `<|nospeech|>`, called `<|nocaptions|>` by older models: predicted first if there is no speech.
     pub(super) no_speech: u32,
     transcribe: u32,
+    /// `<|translate|>`; `None` for an English-only model.
+    translate: Option<u32>,
     no_timestamps: u32,
     /// Language codes and their tokens; empty for an English-only model.
     languages: Vec<(String, u32)>,
@@ -92,6 +96,7 @@ impl Tokens {
             end,
             no_speech: special("<|nospeech|>").or_else(|_| special("<|nocaptions|>"))?,
             transcribe: special("<|transcribe|>")?,
+            translate: special("<|translate|>").ok().filter(|_| !languages.is_empty()),
             no_timestamps: special("<|notimestamps|>")?,
             languages,
             suppressed: Vec::new(),
@@ -155,12 +160,24 @@ impl Tokens {
         if is_theirs { &[] } else { &self.east_asian }
     }
 
-    /// Returns the tokens that follow [`start`](Tokens::start) in the prompt.
-    pub(super) fn task(&self, language: Option<u32>) -> Vec<u32> {
+    /// Returns the token of translation into English, if the model was taught it.
+    pub(super) fn translate(&self) -> Option<u32> {
+        self.translate
+    }
+
+    /// Returns the tokens that follow [`start`](Tokens::start) in the prompt: the spoken language and the
+    /// task.
+    pub(super) fn prompt(&self, language: Option<u32>, task: Task) -> Vec<u32> {
+        let translate = self.translate.filter(|_| task == Task::Translate);
         match language {
-            Some(language) => vec![language, self.transcribe, self.no_timestamps],
+            Some(language) => vec![language, translate.unwrap_or(self.transcribe), self.no_timestamps],
             None => vec![self.no_timestamps],
         }
+    }
+
+    /// Returns the language of the text that a task makes of speech in a language.
+    pub(super) fn text_language(&self, spoken: Option<u32>, task: Task) -> Option<u32> {
+        if task == Task::Translate { self.language("en").flatten() } else { spoken }
     }
 
     /// Returns the bytes of a text token; empty for other tokens.
@@ -232,7 +249,17 @@ mod tests {
         assert_eq!(tokens.language("tlh"), None);
         assert_eq!(tokens.languages().len(), 3);
         assert_eq!(tokens.code(Some(9)), Some("haw"));
-        assert_eq!(tokens.task(Some(8)), [8, 11, 13]);
+        assert_eq!(tokens.prompt(Some(8), Task::Transcribe), [8, 11, 13]);
+    }
+
+    #[test]
+    fn a_translation_is_english_whatever_is_spoken() {
+        let tokens = Tokens::parse(&vocabulary(MULTILINGUAL)).unwrap();
+        assert_eq!(tokens.prompt(Some(8), Task::Translate), [8, 10, 13]);
+        assert_eq!(tokens.text_language(Some(8), Task::Translate), Some(7));
+        assert_eq!(tokens.text_language(Some(8), Task::Transcribe), Some(8));
+        let english_only = Tokens::parse(&vocabulary(MULTILINGUAL - 1)).unwrap();
+        assert_eq!(english_only.translate(), None);
     }
 
     #[test]
@@ -241,7 +268,7 @@ mod tests {
         assert_eq!(tokens.language("en_GB"), Some(None));
         assert_eq!(tokens.language("ru"), None);
         assert_eq!(tokens.code(None), Some("en"));
-        assert_eq!(tokens.task(None), [13]);
+        assert_eq!(tokens.prompt(None, Task::Transcribe), [13]);
     }
 
     #[test]

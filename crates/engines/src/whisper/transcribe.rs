@@ -3,14 +3,15 @@
 use std::ops::Range;
 
 use super::decoder::Decoder;
-use super::detection::{Detected, Detection};
+use super::detection::Detected;
 use super::encoder::{Encoder, Encoding};
 use super::linear::Kernels;
 use super::mel::{HOP, Mel};
+use super::options::DecodingOptions;
 use super::tokens::Tokens;
 use super::words;
 use super::writing::{Writing, Written};
-use voxline::engine::RECOGNIZER_RATE;
+use voxline::engine::{RECOGNIZER_RATE, Task};
 
 /// Number of feature frames per second.
 const FRAMES_PER_SECOND: usize = RECOGNIZER_RATE as usize / HOP;
@@ -56,26 +57,28 @@ pub(super) struct Model {
     pub(super) tokens: Tokens,
 }
 
-/// The language to write in.
-#[derive(Clone, Debug)]
-pub(super) enum Language {
-    /// A given language, as the model's token; an English-only model has none.
-    Known(Option<u32>),
-    /// The detected language; in doubt, that of the stream so far.
-    Detect(Detection),
-}
-
 /// The result of transcribing an utterance.
 pub(super) struct Transcript {
     /// Text of the utterance; empty if there was no speech.
     pub(super) text: String,
-    /// Token of the language.
+    /// Token of the spoken language.
     pub(super) language: Option<u32>,
     /// Detected language, if detection was asked for.
     pub(super) detected: Option<Detected>,
-    /// Geometric mean of the tokens' probabilities.
-    pub(super) confidence: f32,
+    /// Mean of the tokens' log-probabilities, also if the text was dropped.
+    pub(super) log_probability: f32,
+    /// Probability that there was no speech.
+    pub(super) no_speech: f32,
+    /// Tokens of the text.
+    pub(super) tokens: Vec<u32>,
     pub(super) words: Vec<Word>,
+}
+
+impl Transcript {
+    /// Returns the geometric mean of the tokens' probabilities.
+    pub(super) fn confidence(&self) -> f32 {
+        self.log_probability.exp().clamp(0.0, 1.0)
+    }
 }
 
 /// A word, and its place in the audio.
@@ -96,7 +99,7 @@ pub(super) struct Listening {
     pcm: Vec<i16>,
     /// Number of samples whose spectrum changes as that of speech does.
     lively: usize,
-    language: Language,
+    options: DecodingOptions,
     /// `true` if a doubtful text is worth decoding again.
     careful: bool,
     window: usize,
@@ -113,9 +116,11 @@ enum Stage {
 
 /// The result of one window.
 pub(super) struct Attempt {
+    /// Spoken language, as the model's token.
     pub(super) language: Option<u32>,
     /// Detected language, if detection was asked for.
     pub(super) detected: Option<Detected>,
+    pub(super) task: Task,
     /// Probability that there was no speech.
     pub(super) silence: f32,
     pub(super) text: Written,
@@ -123,15 +128,15 @@ pub(super) struct Attempt {
 
 impl Listening {
     /// Begins to transcribe an utterance, of which `lively` samples change as speech does.
-    pub(super) fn new(pcm: Vec<i16>, lively: u64, language: Language) -> Listening {
+    pub(super) fn new(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Listening {
         let window = window(&pcm);
         let lively = usize::try_from(lively).unwrap_or(usize::MAX);
-        Listening { pcm, lively, language, careful: true, window, doubtful: None, stage: Stage::Hear }
+        Listening { pcm, lively, options, careful: true, window, doubtful: None, stage: Stage::Hear }
     }
 
     /// Begins to transcribe for a partial result: a doubtful text is not decoded again.
-    pub(super) fn guess(pcm: Vec<i16>, lively: u64, language: Language) -> Listening {
-        Listening { careful: false, ..Listening::new(pcm, lively, language) }
+    pub(super) fn guess(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Listening {
+        Listening { careful: false, ..Listening::new(pcm, lively, options) }
     }
 
     /// Does all remaining work.
@@ -154,7 +159,7 @@ impl Listening {
             Stage::Encode(encoding) => {
                 if let Some(states) = model.encoder.advance(kernels, encoding) {
                     let memory = model.decoder.listen(kernels, &states);
-                    let writing = Writing::begin(model, kernels, memory, self.pcm.len(), &self.language);
+                    let writing = Writing::begin(model, kernels, memory, self.pcm.len(), &self.options);
                     self.stage = Stage::Write(Box::new(writing));
                 }
             }
@@ -242,26 +247,35 @@ impl Attempt {
 
     /// Returns the words of the text, each with its tokens.
     fn pieces(&self, model: &Model) -> Vec<words::Piece> {
-        words::split(&model.tokens, &self.text.tokens, self.language)
+        let language = model.tokens.text_language(self.language, self.task);
+        words::split(&model.tokens, &self.text.tokens, language)
     }
 
     /// Returns the transcript, with its words if they are wanted.
     fn transcript(&self, model: &Model, samples: usize, lively: usize, with_words: bool) -> Transcript {
-        let Attempt { language, detected, text, .. } = self;
-        let (language, detected) = (*language, *detected);
-        let confidence = text.log_probability.exp().clamp(0.0, 1.0);
+        let Attempt { language, detected, silence, text, .. } = self;
+        let transcript = |whole: String, tokens: Vec<u32>, words: Vec<Word>| Transcript {
+            text: whole,
+            language: *language,
+            detected: *detected,
+            log_probability: text.log_probability,
+            no_speech: *silence,
+            tokens,
+            words,
+        };
         let whole = model.tokens.text(&text.tokens);
         let invented = self.is_silent(lively) || self.is_invented(model, samples, lively);
         let caption = is_caption(&whole) && text.log_probability < UNLIKELY;
         if invented || caption || is_credit(&whole) {
-            return Transcript { text: String::new(), language, detected, confidence, words: Vec::new() };
+            return transcript(String::new(), Vec::new(), Vec::new());
         }
-        let words = if with_words {
+        // The words of a translation are not in the order of the speech, along which alignment goes.
+        let words = if with_words && self.task == Task::Transcribe {
             words::place(&model.decoder, text, self.pieces(model), samples)
         } else {
             Vec::new()
         };
-        Transcript { text: whole, language, detected, confidence, words }
+        transcript(whole, text.tokens.clone(), words)
     }
 }
 

@@ -6,9 +6,10 @@ use rten_vecmath::{MaxNum, SumExpSub};
 use super::decoder::Memory;
 use super::detection::{Detected, Detection};
 use super::linear::Kernels;
+use super::options::{DecodingOptions, Language};
 use super::tokens::Tokens;
-use super::transcribe::{Attempt, Language, Model};
-use voxline::engine::RECOGNIZER_RATE;
+use super::transcribe::{Attempt, Model};
+use voxline::engine::{RECOGNIZER_RATE, Task};
 
 /// Largest number of tokens per second: more than a person speaks, in any script.
 const TOKENS_PER_SECOND: usize = 16;
@@ -23,6 +24,7 @@ pub(super) struct Writing {
     scores: Vec<f32>,
     language: Option<u32>,
     detected: Option<Detected>,
+    task: Task,
     silence: f32,
     tokens: Vec<u32>,
     /// Log-probabilities of the tokens, and of the end.
@@ -53,7 +55,7 @@ impl Writing {
         kernels: &mut Kernels,
         mut memory: Memory,
         samples: usize,
-        language: &Language,
+        options: &DecodingOptions,
     ) -> Writing {
         let Model { decoder, tokens, .. } = model;
         let mut scores = vec![0.0; decoder.vocabulary()];
@@ -61,19 +63,19 @@ impl Writing {
         decoder.read(kernels, &mut memory, &[tokens.start]);
         decoder.score(kernels, &memory, 0, &mut scores);
         let silence = log_probability(&scores, tokens.no_speech).exp();
-        let (language, detected) = match language {
+        let (language, detected) = match &options.language {
             Language::Known(language) => (*language, None),
             Language::Detect(detection) => {
                 let detected = detect(tokens, &scores, detection);
                 (detected.map(|detected| detection.choose(detected, samples)), detected)
             }
         };
-        let task = tokens.task(language);
-        decoder.read(kernels, &mut memory, &task);
-        decoder.score(kernels, &memory, task.len() - 1, &mut scores);
+        let prompt = tokens.prompt(language, options.task);
+        decoder.read(kernels, &mut memory, &prompt);
+        decoder.score(kernels, &memory, prompt.len() - 1, &mut scores);
 
         let seconds = samples.div_ceil(RECOGNIZER_RATE as usize);
-        let room = decoder.places() - 1 - task.len();
+        let room = decoder.places() - 1 - prompt.len();
         let most = (TOKENS_PER_SECOND * (seconds + 1)).min(room);
         let (tokens, log_probabilities) = (Vec::new(), Vec::new());
         Writing {
@@ -81,6 +83,7 @@ impl Writing {
             scores,
             language,
             detected,
+            task: options.task,
             silence,
             tokens,
             log_probabilities,
@@ -100,7 +103,8 @@ impl Writing {
         // Of the tokens from `end` on, only `end` may be written; the others steer.
         let written = &mut self.scores[..=*end as usize];
         let first: &[u32] = if self.tokens.is_empty() { suppressed_first } else { &[] };
-        for id in suppressed.iter().chain(first).chain(model.tokens.foreign(self.language)) {
+        let language = model.tokens.text_language(self.language, self.task);
+        for id in suppressed.iter().chain(first).chain(model.tokens.foreign(language)) {
             if let Some(score) = written.get_mut(*id as usize) {
                 *score = f32::NEG_INFINITY;
             }
@@ -125,12 +129,14 @@ impl Writing {
 
     /// Returns the result.
     pub(super) fn attempt(self) -> Attempt {
-        let Writing { memory, language, detected, silence, tokens, log_probabilities, runaway, .. } = self;
+        let Writing { memory, language, detected, task, silence, tokens, log_probabilities, runaway, .. } =
+            self;
         let sum: f32 = log_probabilities.iter().sum();
         let log_probability = sum / log_probabilities.len().max(1) as f32;
         Attempt {
             language,
             detected,
+            task,
             silence,
             text: Written { tokens, log_probabilities, log_probability, runaway, memory },
         }

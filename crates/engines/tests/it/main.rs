@@ -5,4 +5,5 @@ mod model_shapes;
 mod recognition;
 mod recognition_guards;
 mod recognition_noise;
+mod requests;
 mod samples;

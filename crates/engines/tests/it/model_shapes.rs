@@ -1,7 +1,7 @@
 //! Whisper models of every size are loaded and run. For the larger sizes only the shapes matter, so the
 //! models here have nothing else in common with them.
 
-use voxline::engine::{Recognizer, StreamOptions};
+use voxline::engine::{RecognitionRequest, Recognizer};
 use voxline_engines::Whisper;
 
 use voxline_fixtures::clips;
@@ -15,7 +15,7 @@ fn assert_runs(shape: &Shape) {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), shape);
     let whisper = Whisper::load(dir.path()).unwrap();
-    let mut stream = whisper.start(&StreamOptions::default()).unwrap();
+    let mut stream = whisper.start(&RecognitionRequest::new()).unwrap();
     let mut segments = stream.push(&clips::clip("en-telephone", "auth-incorrect").pcm).unwrap();
     segments.extend(stream.flush().unwrap());
     let said: Vec<_> = segments.iter().filter(|segment| !segment.text.is_empty()).collect();

@@ -5,7 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use voxline::audio::FramePos;
-use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{
+    EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment, UnsupportedRequest,
+};
 use voxline_engines::whisper::Whisper;
 
 use voxline_engines::wer::{WordErrors, normal};
@@ -14,8 +16,8 @@ use voxline_fixtures::samples::models_dir;
 use voxline_fixtures::whisper::whisper;
 
 fn start(whisper: &Whisper, language: Option<&str>) -> Box<dyn RecognizerStream> {
-    let options = StreamOptions { language: language.map(str::to_owned), ..StreamOptions::default() };
-    whisper.start(&options).expect("the language is known")
+    let request = RecognitionRequest::new().languages(language);
+    whisper.start(&request).expect("the language is known")
 }
 
 /// Recognises audio that is pushed 20 ms at a time, as a telephone sends it.
@@ -150,9 +152,11 @@ fn in_doubt_the_language_is_the_one_before() {
 
 #[test]
 fn an_unknown_language_is_refused() {
-    let options = StreamOptions { language: Some("tlh".to_owned()), ..StreamOptions::default() };
-    match whisper().start(&options).err() {
-        Some(EngineError::Language(language)) => assert_eq!(language, "tlh"),
+    let request = RecognitionRequest::new().language("tlh");
+    match whisper().start(&request).err() {
+        Some(EngineError::Unsupported(error)) => {
+            assert_eq!(error, UnsupportedRequest::Language("tlh".to_owned()));
+        }
         other => panic!("{other:?}"),
     }
 }

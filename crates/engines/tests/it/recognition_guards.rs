@@ -5,7 +5,7 @@
 //! recognised as English and as Russian. The test prints a table (`cargo test -p voxline-engines --test it
 //! recognition_guards -- --nocapture`).
 
-use voxline::engine::{Recognizer, Segment, StreamOptions};
+use voxline::engine::{RecognitionRequest, Recognizer, Segment};
 use voxline_engines::Whisper;
 use voxline_engines::wer::normal;
 
@@ -58,8 +58,8 @@ fn assert_nothing_is_invented(sounds: impl IntoIterator<Item = (String, Vec<i16>
 
 /// Returns the segments with text.
 fn said(whisper: &Whisper, language: Option<&str>, pcm: &[i16]) -> Vec<Segment> {
-    let options = StreamOptions { language: language.map(str::to_owned), ..StreamOptions::default() };
-    let mut stream = whisper.start(&options).unwrap();
+    let request = RecognitionRequest::new().languages(language);
+    let mut stream = whisper.start(&request).unwrap();
     let mut said = Vec::new();
     for packet in pcm.chunks(RATE / 10) {
         said.extend(stream.push(packet).unwrap());

@@ -3,7 +3,7 @@
 //! All clips pass through the endpointer here, but only a sample of them through the recogniser. `./dev
 //! prove noise` runs the recogniser on all of them, beside faster-whisper.
 
-use voxline::engine::{Recognizer, StreamOptions};
+use voxline::engine::{RecognitionRequest, Recognizer};
 use voxline_engines::{Endpointer, Span};
 
 use voxline_engines::wer::WordErrors;
@@ -95,8 +95,8 @@ fn words_in_noise_are_recognised() {
         ][at % 3];
         let clip = clips::clip(set, clip);
         let pcm = in_noise(&clip.pcm, noise(at as u32 + 1), 5.0);
-        let options = StreamOptions { language: Some(language.to_owned()), ..StreamOptions::default() };
-        let mut stream = whisper.start(&options).unwrap();
+        let request = RecognitionRequest::new().language(language);
+        let mut stream = whisper.start(&request).unwrap();
         let mut segments = stream.push(&pcm).unwrap();
         segments.extend(stream.flush().unwrap());
         let heard = segments.iter().map(|segment| segment.text.as_str()).collect::<Vec<_>>().join(" ");

@@ -1,7 +1,7 @@
 //! The repository's own recordings have the expected text in every format.
 
 use voxline::audio::{Feed, FramePos};
-use voxline::engine::{RECOGNIZER_RATE, Recognizer, StreamOptions};
+use voxline::engine::{RECOGNIZER_RATE, RecognitionRequest, Recognizer};
 use voxline::pipeline::{Options, Pipeline};
 use voxline::source::Source;
 
@@ -17,7 +17,7 @@ const CUT: [&str; 3] = ["speech-48k-mono-s24.wav", "speech-44k1-stereo-s16.wav",
 /// Returns the text of a recording, from the pipeline and the recogniser without a gateway between them.
 fn heard(name: &str) -> String {
     let whisper = whisper();
-    let language = StreamOptions { language: Some("en".to_owned()), ..StreamOptions::default() };
+    let language = RecognitionRequest::new().language("en");
     let mut stream = whisper.start(&language).expect("Whisper knows English");
     let options = Options { sample_rate: RECOGNIZER_RATE, ..Options::default() };
     let (mut lines, worker) = Pipeline::open(Source::open(sample(name)).unwrap(), options).unwrap().start();

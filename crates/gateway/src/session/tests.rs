@@ -24,7 +24,7 @@ impl Recognizer for Stuck {
         "stuck"
     }
 
-    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         Ok(Box::new(Stuck { begun: self.begun.clone(), release: self.release.clone() }))
     }
 }
@@ -60,7 +60,7 @@ fn busy() -> (Session, u64, mpsc::Sender<()>) {
     };
     let scheduler = scheduler();
     let session =
-        Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, StreamOptions::default())
+        Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, RecognitionRequest::new())
             .unwrap();
     let attachment = session.attach(0).unwrap().attachment;
     push(&session, attachment, &audio(0, 1)).unwrap();
@@ -81,7 +81,7 @@ impl Recognizer for Tell {
         "tell"
     }
 
-    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         Ok(Box::new(Tell(self.0.clone())))
     }
 }
@@ -119,7 +119,7 @@ fn who_can_wait_is_heard_after_who_is_live() {
             context: None,
         };
         let session =
-            Session::start(recognizer, &scheduler, &Identity::of_nobody(), &start, StreamOptions::default())
+            Session::start(recognizer, &scheduler, &Identity::of_nobody(), &start, RecognitionRequest::new())
                 .unwrap();
         let attachment = session.attach(0).unwrap().attachment;
         (session, attachment)
@@ -236,7 +236,7 @@ fn heard() -> (Session, u64) {
     };
     let scheduler = Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())));
     let session =
-        Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, StreamOptions::default())
+        Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, RecognitionRequest::new())
             .unwrap();
     // Threads end with their scheduler, which must live as long as the test.
     std::mem::forget(scheduler);

@@ -20,7 +20,7 @@ use crate::service::{Connection, Need, load_recognizer};
 use crate::typed::whole;
 use crate::{Common, Hearing, say};
 use voxline::audio::{AudioChunk, FRAME_BYTES, FramePos};
-use voxline::engine::{Recognizer, StreamOptions};
+use voxline::engine::{RecognitionRequest, Recognizer};
 use voxline::session::Settings;
 use voxline_gateway::Options;
 use voxline_support::clock::{cpu_time, now};
@@ -94,7 +94,7 @@ fn by_recognizer(config: &Config, corpus: &[Item], threads: usize) -> Result<(Ve
     let begun = now();
     let recognizer = load_recognizer(config)?;
     let loading = Some(begun.elapsed());
-    let options = StreamOptions::from(&config.languages);
+    let request = RecognitionRequest::from(&config.languages);
 
     let (begun, cpu) = (now(), cpu_time());
     let next = AtomicUsize::new(0);
@@ -103,7 +103,7 @@ fn by_recognizer(config: &Config, corpus: &[Item], threads: usize) -> Result<(Ve
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = corpus.get(at) else { break };
-            let listened = listen(&*recognizer, &options, item);
+            let listened = listen(&*recognizer, &request, item);
             // Stop the other threads.
             if listened.is_err() {
                 next.store(corpus.len(), Ordering::Relaxed);
@@ -128,9 +128,9 @@ fn by_recognizer(config: &Config, corpus: &[Item], threads: usize) -> Result<(Ve
     Ok((heard.into_iter().map(|(_, heard)| heard).collect(), cost))
 }
 
-fn listen(recognizer: &dyn Recognizer, options: &StreamOptions, item: &Item) -> Result<Heard, CliError> {
+fn listen(recognizer: &dyn Recognizer, request: &RecognitionRequest, item: &Item) -> Result<Heard, CliError> {
     let pcm = recording::samples(&recording::pcm(&item.path)?);
-    let mut stream = recognizer.start(options)?;
+    let mut stream = recognizer.start(request)?;
     let mut heard = Heard { length: length(pcm.len()), ..Heard::default() };
     for packet in pcm.chunks(PACKET).map(Some).chain([None]) {
         let begun = now();

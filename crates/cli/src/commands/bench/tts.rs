@@ -15,7 +15,7 @@ use crate::exit_code::{CliError, Exit};
 use crate::service::{Connection, Need, load_recognizer};
 use crate::{Common, Hearing, say};
 use voxline::audio::FramePos;
-use voxline::engine::{RECOGNIZER_RATE, Recognizer, StreamOptions, VoiceInfo, language_of};
+use voxline::engine::{RECOGNIZER_RATE, RecognitionRequest, Recognizer, VoiceInfo, language_of};
 use voxline::speech::{SpeechClient, SpeechOptions};
 use voxline_engines::wer::WordErrors;
 use voxline_support::clock::now;
@@ -174,8 +174,7 @@ impl Bench {
 
 /// Returns the text recognised in `pcm`.
 fn hear(recognizer: &dyn Recognizer, language: &str, pcm: &[i16]) -> Result<String, CliError> {
-    let mut stream = recognizer
-        .start(&StreamOptions { language: Some(language.to_owned()), ..StreamOptions::default() })?;
+    let mut stream = recognizer.start(&RecognitionRequest::new().language(language))?;
     let mut segments = stream.push(pcm)?;
     segments.extend(stream.flush()?);
     Ok(segments.iter().map(|segment| segment.text.as_str()).collect::<Vec<_>>().join(" "))

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::interval;
-use voxline::engine::{EngineError, Guess, Recognizer, RecognizerStream, Segment, StreamOptions};
+use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
 use voxline::net::Endpoint;
 use voxline_gateway::Options;
 use voxline_testing::{DigestRecognizer, digest};
@@ -94,10 +94,10 @@ impl Recognizer for Keeping {
         "keeping"
     }
 
-    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         let mut sessions = self.0.lock().unwrap();
         sessions.push(Vec::new());
-        let digests = DigestRecognizer::new(SEGMENT).start(options)?;
+        let digests = DigestRecognizer::new(SEGMENT).start(request)?;
         Ok(Box::new(Kept { sessions: self.0.clone(), number: sessions.len() - 1, digests }))
     }
 }

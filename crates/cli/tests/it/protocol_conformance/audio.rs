@@ -50,7 +50,7 @@ impl Recognizer for Silent {
         "silent"
     }
 
-    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         Ok(Box::new(Silent))
     }
 }

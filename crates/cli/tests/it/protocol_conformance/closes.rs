@@ -39,7 +39,7 @@ impl Recognizer for Failing {
         "failing"
     }
 
-    fn start(&self, _: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         Ok(Box::new(Failing))
     }
 }

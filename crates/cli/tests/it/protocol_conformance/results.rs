@@ -52,9 +52,9 @@ impl Recognizer for Remembering {
         "remembering"
     }
 
-    fn start(&self, options: &StreamOptions) -> Result<Box<dyn RecognizerStream>, EngineError> {
+    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         let contexts = [Some("a".to_owned()), Some("x".repeat(4_097)), None, Some("b".to_owned())];
-        let said = options.context.clone().unwrap_or_default();
+        let said = request.context.clone().unwrap_or_default();
         Ok(Box::new(Remembering { said, contexts: Vec::from(contexts).into_iter(), heard: 0..0 }))
     }
 }

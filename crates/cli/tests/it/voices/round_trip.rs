@@ -11,7 +11,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use voxline::audio::sample;
-use voxline::engine::{Recognizer, StreamOptions, Voice};
+use voxline::engine::{RecognitionRequest, Recognizer, Voice};
 use voxline::resample::Resampler;
 
 use super::sentences_of;
@@ -49,8 +49,8 @@ fn word_error_rate(name: &str, language: &str, speak: impl Fn(&str) -> Vec<i16>)
     let whisper = whisper();
     let mut errors = WordErrors::default();
     for text in sentences_of(language, count()) {
-        let options = StreamOptions { language: Some(language.to_owned()), ..StreamOptions::default() };
-        let mut stream = whisper.start(&options).unwrap();
+        let request = RecognitionRequest::new().language(language);
+        let mut stream = whisper.start(&request).unwrap();
         let mut segments = stream.push(&speak(&text)).unwrap();
         segments.extend(stream.flush().unwrap());
         let heard = segments.into_iter().map(|segment| segment.text).collect::<Vec<_>>().join(" ");

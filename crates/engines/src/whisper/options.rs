@@ -1,0 +1,68 @@
+//! The part of a request that Whisper honours. A new option is declared, read and kept here; the decoding
+//! takes it from [`DecodingOptions`].
+
+use super::detection::Detection;
+use super::tokens::Tokens;
+use voxline::engine::{Capabilities, RecognitionRequest, Task, UnsupportedRequest};
+
+/// Options of the decoding of one stream.
+#[derive(Clone, Debug)]
+pub(super) struct DecodingOptions {
+    pub(super) language: Language,
+    pub(super) task: Task,
+}
+
+/// Language that is taken to be spoken.
+#[derive(Clone, Debug)]
+pub(super) enum Language {
+    /// A given language, as the model's token; an English-only model has none.
+    Known(Option<u32>),
+    /// The detected language; in doubt, that of the stream so far.
+    Detect(Detection),
+}
+
+/// Returns the capabilities of a model with these tokens. Decoding is greedy, so the temperature is 0.
+pub(super) fn capabilities(tokens: &Tokens) -> Capabilities {
+    let mut capabilities = Capabilities::default();
+    if tokens.translate().is_some() {
+        capabilities.tasks.push(Task::Translate);
+    }
+    capabilities.languages = match tokens.languages() {
+        [] => vec!["en".to_owned()],
+        languages => languages.iter().map(|(code, _)| code.clone()).collect(),
+    };
+    capabilities.temperature = Some(0.0..=0.0);
+    capabilities.words = true;
+    capabilities
+}
+
+impl DecodingOptions {
+    /// Translates a request into options for a model with these tokens.
+    ///
+    /// # Errors
+    /// Returns [`UnsupportedRequest`] if the model does not support all of the request.
+    pub(super) fn new(
+        tokens: &Tokens,
+        request: &RecognitionRequest,
+    ) -> Result<DecodingOptions, UnsupportedRequest> {
+        capabilities(tokens).check(request)?;
+        let known =
+            |tag: &String| tokens.language(tag).ok_or_else(|| UnsupportedRequest::Language(tag.clone()));
+        let language = match &request.languages[..] {
+            [tag] => Language::Known(known(tag)?),
+            [] if tokens.languages().is_empty() => Language::Known(None),
+            // An English-only model detects nothing; one of the languages must be English.
+            tags if tokens.languages().is_empty() => {
+                let languages = tags.iter().map(known).collect::<Vec<_>>();
+                let english = languages.iter().position(Result::is_ok).unwrap_or(0);
+                Language::Known(languages.into_iter().nth(english).transpose()?.flatten())
+            }
+            tags => {
+                let allowed = tags.iter().map(known).collect::<Result<Vec<Option<u32>>, _>>()?;
+                let allowed = allowed.into_iter().flatten().collect();
+                Language::Detect(Detection::new(tokens, allowed, request.context.as_deref()))
+            }
+        };
+        Ok(DecodingOptions { language, task: request.task })
+    }
+}

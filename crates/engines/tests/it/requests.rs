@@ -1,0 +1,106 @@
+//! What Whisper honours of a request, and what it reports in a segment.
+
+use voxline::engine::{
+    Accuracy, EngineError, RecognitionRequest, Recognizer, Segment, Task, UnsupportedRequest,
+};
+use voxline_engines::Whisper;
+
+use voxline_fixtures::clips;
+use voxline_fixtures::samples::models_dir;
+use voxline_fixtures::whisper::whisper;
+
+/// Returns the segments of a recording that have a text.
+fn spoken(whisper: &Whisper, request: &RecognitionRequest, pcm: &[i16]) -> Vec<Segment> {
+    let mut stream = whisper.start(request).unwrap();
+    let mut segments = stream.push(pcm).unwrap();
+    segments.extend(stream.flush().unwrap());
+    segments.retain(|segment| !segment.text.is_empty());
+    segments
+}
+
+fn english_only() -> Whisper {
+    Whisper::load(&models_dir().join("whisper-tiny.en")).unwrap()
+}
+
+/// Returns the reason why a request is refused.
+fn refusal(whisper: &Whisper, request: &RecognitionRequest) -> Option<UnsupportedRequest> {
+    match whisper.start(request) {
+        Ok(_) => None,
+        Err(EngineError::Unsupported(reason)) => Some(reason),
+        Err(error) => panic!("another error: {error}"),
+    }
+}
+
+/// whisper-base translates roughly; a word or two of each sentence are beyond doubt.
+#[test]
+fn russian_is_translated_into_english() {
+    let whisper = whisper();
+    let cases = [
+        ("auth-incorrect", Some("ru"), "password"),
+        ("queue-youarenext", None, "first"),
+        ("tt-allbusy", Some("ru"), "stay on the line"),
+    ];
+    for (name, language, expected) in cases {
+        let clip = clips::clip("ru-telephone", name);
+        let request = RecognitionRequest::new().languages(language).task(Task::Translate);
+        let segments = spoken(&whisper, &request, &clip.pcm);
+        let text: Vec<&str> = segments.iter().map(|segment| segment.text.as_str()).collect();
+        let text = text.join(" ").to_lowercase();
+        assert!(text.contains(expected), "{name}: {text}");
+        assert!(!text.chars().any(|c| ('а'..='я').contains(&c)), "{name}: {text}");
+        for segment in segments {
+            assert_eq!(segment.language.as_deref(), Some("ru"), "{segment:?}");
+            assert!(segment.words.is_empty(), "a word of a translation is placed: {segment:?}");
+        }
+    }
+}
+
+#[test]
+fn an_english_only_model_neither_translates_nor_knows_other_languages() {
+    let whisper = english_only();
+    assert_eq!(whisper.capabilities().tasks, [Task::Transcribe]);
+    let request = RecognitionRequest::new;
+    let translation = request().task(Task::Translate);
+    assert_eq!(refusal(&whisper, &translation), Some(UnsupportedRequest::Task(Task::Translate)));
+    let russian = Some(UnsupportedRequest::Language("ru".to_owned()));
+    assert_eq!(refusal(&whisper, &request().language("ru")), russian);
+    assert_eq!(refusal(&whisper, &request().languages(["ru", "de"])), russian);
+    for languages in [&[][..], &["en-GB"], &["ru", "en"]] {
+        assert_eq!(refusal(&whisper, &request().languages(languages.iter().copied())), None);
+    }
+}
+
+#[test]
+fn what_is_not_honoured_is_refused_by_its_name() {
+    let whisper = whisper();
+    let request = RecognitionRequest::new;
+    let refused = [
+        request().prompt("Dear Sir,".to_owned()),
+        request().keywords(["voxline"]),
+        request().temperature(0.2),
+        request().accuracy(Accuracy::Best),
+        request().languages(["en", "tlh"]),
+    ];
+    let fields = refused.map(|request| refusal(&whisper, &request).map(|reason| reason.field()));
+    let expected = ["prompt", "keywords", "temperature", "accuracy", "languages"];
+    assert_eq!(fields, expected.map(Some));
+    // Decoding is greedy, which is what a temperature of 0 asks for.
+    assert_eq!(refusal(&whisper, &request().temperature(0.0)), None);
+}
+
+/// The figures are those of OpenAI's `verbose_json`.
+#[test]
+fn segments_report_the_figures_of_the_decoding() {
+    let whisper = whisper();
+    let clip = clips::clip("en-16k", "goforward");
+    let segments = spoken(&whisper, &RecognitionRequest::new().language("en"), &clip.pcm);
+    let [segment] = &segments[..] else { panic!("{segments:?}") };
+    let log_probability = segment.avg_log_probability.unwrap();
+    assert_eq!(Some(log_probability.exp()), segment.confidence);
+    assert!(log_probability > -0.5, "{segment:?}");
+    assert!(segment.no_speech_probability.unwrap() < 0.2, "{segment:?}");
+    // A word or a mark is a token or more.
+    assert!(segment.tokens.len() > segment.words.len(), "{segment:?}");
+    // "Go forward ten meters." is shorter than its zlib stream.
+    assert!((0.5..1.0).contains(&segment.compression_ratio.unwrap()), "{segment:?}");
+}
