@@ -21,7 +21,7 @@ use voxline::auth::TokenProvider;
 use voxline::chunk::Chunker;
 use voxline::clock::SystemClock;
 use voxline::engine::{
-    EngineError, Guess, RECOGNIZER_RATE, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+    EngineError, PartialResult, RECOGNIZER_RATE, RecognitionRequest, Recognizer, RecognizerStream, Segment,
 };
 use voxline::session::{self, Settings};
 use voxline::transcript::TranscriptEvent;
@@ -61,6 +61,10 @@ impl Recognizer for TouchTones {
         self.capabilities().check(request)?;
         Ok(Box::new(Stream::default()))
     }
+
+    fn longest_pending(&self) -> Option<u64> {
+        Some(LONGEST + BLOCK as u64)
+    }
 }
 
 /// State of one session.
@@ -69,16 +73,17 @@ struct Stream {
     /// Samples that do not fill a block yet.
     rest: Vec<i16>,
     /// Position of the first of these samples.
-    heard: FramePos,
+    received: FramePos,
     /// End of the last segment.
-    told: FramePos,
+    committed: FramePos,
     /// Digits so far, and the position at which the last button was heard.
     number: String,
     pressed_at: FramePos,
     /// Buttons of the last two blocks, and the button that has been down since.
     last: [Option<char>; 2],
     down: Option<char>,
-    guessed: usize,
+    /// Number of digits in the last partial result.
+    partial_length: usize,
 }
 
 impl RecognizerStream for Stream {
@@ -90,25 +95,26 @@ impl RecognizerStream for Stream {
         Ok(blocks.iter().filter_map(|block| self.take(block)).collect())
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        let is_new = self.number.len() > self.guessed;
-        self.guessed = self.number.len();
-        Ok(match is_new {
-            true => Guess::Text(segment(FrameRange::new(self.told, self.heard), self.number.clone())),
-            false => Guess::Nothing,
-        })
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        let is_new = self.number.len() > self.partial_length;
+        self.partial_length = self.number.len();
+        if !is_new {
+            return Ok(PartialResult::Nothing);
+        }
+        let range = FrameRange::new(self.committed, self.received);
+        Ok(PartialResult::Text(segment(range, self.number.clone())))
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
-        self.heard = self.heard + std::mem::take(&mut self.rest).len() as u64;
+        self.received = self.received + std::mem::take(&mut self.rest).len() as u64;
         (self.last, self.down) = Default::default();
-        Ok(Vec::from_iter((self.heard > self.told).then(|| self.tell())))
+        Ok(Vec::from_iter((self.received > self.committed).then(|| self.commit())))
     }
 }
 
 impl Stream {
     fn take(&mut self, block: &[i16; BLOCK]) -> Option<Segment> {
-        self.heard = self.heard + BLOCK as u64;
+        self.received = self.received + BLOCK as u64;
         self.last = [self.last[1], button(block)];
         // Two equal blocks are a button, or none; a single block may hold half a tone.
         if self.last[0] == self.last[1] && self.last[1] != self.down {
@@ -116,17 +122,17 @@ impl Stream {
             self.number.extend(self.down);
         }
         if self.down.is_some() {
-            self.pressed_at = self.heard;
+            self.pressed_at = self.received;
         }
-        let is_over = !self.number.is_empty() && self.heard - self.pressed_at >= PAUSE;
-        (is_over || self.heard - self.told >= LONGEST).then(|| self.tell())
+        let is_over = !self.number.is_empty() && self.received - self.pressed_at >= PAUSE;
+        (is_over || self.received - self.committed >= LONGEST).then(|| self.commit())
     }
 
     /// Commits everything up to here as a segment.
-    fn tell(&mut self) -> Segment {
-        let range = FrameRange::new(self.told, self.heard);
-        self.told = self.heard;
-        self.guessed = 0;
+    fn commit(&mut self) -> Segment {
+        let range = FrameRange::new(self.committed, self.received);
+        self.committed = self.received;
+        self.partial_length = 0;
         segment(range, std::mem::take(&mut self.number))
     }
 }

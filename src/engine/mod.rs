@@ -114,9 +114,9 @@ impl Segment {
     }
 }
 
-/// Outcome of a call that computes a partial result.
+/// Outcome of one step towards a partial result.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Guess {
+pub enum PartialResult {
     /// There is no partial result: no speech is open, or too little new audio came since the last one.
     Nothing,
     /// The computation is not finished: another call continues it. More audio may be pushed first, and
@@ -179,7 +179,7 @@ pub trait RecognizerStream: Send {
     ///
     /// # Errors
     /// Returns [`EngineError`] in the same cases as [`push`](RecognizerStream::push).
-    fn partial(&mut self) -> Result<Guess, EngineError>;
+    fn partial(&mut self) -> Result<PartialResult, EngineError>;
 
     /// Ends the open utterance here and returns the segments that cover all audio pushed so far. More
     /// audio may follow.

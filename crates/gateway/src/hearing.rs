@@ -2,7 +2,7 @@
 //! rate, and positions are counted in the session's frames.
 
 use voxline::audio::{FRAME_BYTES, FramePos, sample};
-use voxline::engine::{EngineError, Guess, RECOGNIZER_RATE, RecognizerStream, Segment};
+use voxline::engine::{EngineError, PartialResult, RECOGNIZER_RATE, RecognizerStream, Segment};
 use voxline::resample::{Resampler, frames_at};
 
 /// A recogniser stream on the timeline of a session.
@@ -56,9 +56,9 @@ impl Hearing {
     }
 
     /// Returns a partial result for the current utterance.
-    pub(super) fn partial(&mut self) -> Result<Guess, EngineError> {
+    pub(super) fn partial(&mut self) -> Result<PartialResult, EngineError> {
         let mut guess = self.stream.partial()?;
-        if let Guess::Text(segment) = &mut guess {
+        if let PartialResult::Text(segment) = &mut guess {
             let end = self.session_pos(segment.range.end).max(self.final_);
             segment.range = self.final_.to(end);
         }

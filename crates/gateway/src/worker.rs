@@ -9,7 +9,7 @@ use super::metrics::Metrics;
 use super::queue::Work;
 use super::scheduler::{self, Job, Next, Rank};
 use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, Segment};
+use voxline::engine::{EngineError, PartialResult, RecognitionRequest, Recognizer, Segment};
 use voxline::protocol::{Final, MAX_CONTEXT_BYTES};
 
 /// A scheduler job that takes work from a session's board and posts results to it.
@@ -85,9 +85,9 @@ impl Worker {
         }
         match self.hearing.partial()? {
             // Audio that arrives meanwhile comes first.
-            Guess::Unfinished => return Ok(Next::Guess),
-            Guess::Text(guess) => self.post_partial(guess),
-            Guess::Nothing => {}
+            PartialResult::Unfinished => return Ok(Next::Guess),
+            PartialResult::Text(guess) => self.post_partial(guess),
+            PartialResult::Nothing => {}
         }
         Ok(Next::Wait)
     }
@@ -225,8 +225,8 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn partial(&mut self) -> Result<Guess, EngineError> {
-            Ok(Guess::Text(Segment::silence(FramePos::ZERO.to(FramePos(1)))))
+        fn partial(&mut self) -> Result<PartialResult, EngineError> {
+            Ok(PartialResult::Text(Segment::silence(FramePos::ZERO.to(FramePos(1)))))
         }
 
         fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

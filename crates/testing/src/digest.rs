@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 
 use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
+use voxline::engine::{
+    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 use voxline_support::hex;
 
 /// Returns a text that identifies these samples: the first 8 bytes of their SHA-256, in hex.
@@ -62,60 +64,60 @@ impl Recognizer for DigestRecognizer {
 
     fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         self.capabilities().check(request)?;
-        let heard = Recording::default();
-        self.recordings.lock().unwrap_or_else(PoisonError::into_inner).push(heard.clone());
-        Ok(Box::new(Stream { segment_frames: self.segment_frames, heard, told: 0, guessed: 0 }))
+        let received = Recording::default();
+        self.recordings.lock().unwrap_or_else(PoisonError::into_inner).push(received.clone());
+        Ok(Box::new(Stream { segment_frames: self.segment_frames, received, committed: 0, partial_end: 0 }))
     }
 }
 
 struct Stream {
     segment_frames: usize,
-    heard: Recording,
+    received: Recording,
     /// Number of frames covered by segments.
-    told: usize,
+    committed: usize,
     /// Number of frames received at the last partial result.
-    guessed: usize,
+    partial_end: usize,
 }
 
 impl Stream {
-    fn segment(&self, heard: &[i16], end: usize) -> Segment {
-        let text = digest(&heard[self.told..end]);
-        let range = FrameRange::new(FramePos(self.told as u64), FramePos(end as u64));
+    fn segment(&self, received: &[i16], end: usize) -> Segment {
+        let text = digest(&received[self.committed..end]);
+        let range = FrameRange::new(FramePos(self.committed as u64), FramePos(end as u64));
         Segment { text, confidence: Some(1.0), ..Segment::silence(range) }
     }
 }
 
 impl RecognizerStream for Stream {
     fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
-        let heard = self.heard.clone();
-        let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.extend_from_slice(pcm);
+        let received = self.received.clone();
+        let mut received = received.lock().unwrap_or_else(PoisonError::into_inner);
+        received.extend_from_slice(pcm);
         let mut segments = Vec::new();
-        while heard.len() - self.told >= self.segment_frames {
-            segments.push(self.segment(&heard, self.told + self.segment_frames));
-            self.told += self.segment_frames;
+        while received.len() - self.committed >= self.segment_frames {
+            segments.push(self.segment(&received, self.committed + self.segment_frames));
+            self.committed += self.segment_frames;
         }
         Ok(segments)
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        let heard = self.heard.clone();
-        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.len() == self.guessed || heard.len() == self.told {
-            return Ok(Guess::Nothing);
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        let received = self.received.clone();
+        let received = received.lock().unwrap_or_else(PoisonError::into_inner);
+        if received.len() == self.partial_end || received.len() == self.committed {
+            return Ok(PartialResult::Nothing);
         }
-        self.guessed = heard.len();
-        Ok(Guess::Text(self.segment(&heard, heard.len())))
+        self.partial_end = received.len();
+        Ok(PartialResult::Text(self.segment(&received, received.len())))
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
-        let heard = self.heard.clone();
-        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.len() == self.told {
+        let received = self.received.clone();
+        let received = received.lock().unwrap_or_else(PoisonError::into_inner);
+        if received.len() == self.committed {
             return Ok(Vec::new());
         }
-        let rest = self.segment(&heard, heard.len());
-        self.told = heard.len();
+        let rest = self.segment(&received, received.len());
+        self.committed = received.len();
         Ok(vec![rest])
     }
 }

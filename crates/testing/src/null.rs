@@ -1,7 +1,9 @@
 //! A recogniser that costs nothing.
 
 use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
+use voxline::engine::{
+    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 
 /// A recogniser that drops its audio and keeps only the frame count. Every `segment_frames` frames are one
 /// segment without text, so a session costs only the transport of its audio: for benchmarks and load tests.
@@ -32,45 +34,45 @@ impl Recognizer for NullRecognizer {
     fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         self.capabilities().check(request)?;
         let segment_frames = self.segment_frames;
-        Ok(Box::new(Stream { segment_frames, heard: FramePos::ZERO, told: FramePos::ZERO }))
+        Ok(Box::new(Stream { segment_frames, received: FramePos::ZERO, committed: FramePos::ZERO }))
     }
 }
 
 struct Stream {
     segment_frames: u64,
     /// Position after the last frame received.
-    heard: FramePos,
+    received: FramePos,
     /// Position after the last frame covered by a segment.
-    told: FramePos,
+    committed: FramePos,
 }
 
 impl Stream {
     fn segment(&mut self, end: FramePos) -> Segment {
-        let range = FrameRange::new(self.told, end);
-        self.told = end;
+        let range = FrameRange::new(self.committed, end);
+        self.committed = end;
         Segment::silence(range)
     }
 }
 
 impl RecognizerStream for Stream {
     fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
-        self.heard = self.heard + pcm.len() as u64;
+        self.received = self.received + pcm.len() as u64;
         let mut segments = Vec::new();
-        while self.heard - self.told >= self.segment_frames {
-            segments.push(self.segment(self.told + self.segment_frames));
+        while self.received - self.committed >= self.segment_frames {
+            segments.push(self.segment(self.committed + self.segment_frames));
         }
         Ok(segments)
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
-        if self.heard == self.told {
+        if self.received == self.committed {
             return Ok(Vec::new());
         }
-        Ok(vec![self.segment(self.heard)])
+        Ok(vec![self.segment(self.received)])
     }
 }
 

@@ -10,7 +10,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use voxline::audio::{Feed, FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
+use voxline::engine::{
+    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 use voxline::session::{self, Journal, ServerSession, SessionError, Settings};
 use voxline::spool::{Fsync, Head, Log, Opened, Spool};
 use voxline::transcript::TranscriptEvent;
@@ -73,8 +75,8 @@ impl RecognizerStream for Stream {
         Ok(segments)
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
+use voxline::engine::{
+    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 use voxline::language::Languages;
 use voxline::net::http_client;
 use voxline_gateway::Options;
@@ -47,8 +49,8 @@ impl RecognizerStream for Deaf {
         Ok(vec![Segment::silence(range)])
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -11,7 +11,9 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::time::timeout;
 use voxline::auth::AccessToken;
-use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
+use voxline::engine::{
+    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 use voxline::net::http_client;
 use voxline::recovery::{Failure, FailureKind};
 use voxline::transport::{Connect, WebSocketConnector};
@@ -173,8 +175,8 @@ impl RecognizerStream for Held {
         Ok(Vec::new())
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -10,7 +10,9 @@ use secrecy::ExposeSecret;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
+use voxline::engine::{
+    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_gateway::authority::{Budget, Scope, Terms};
@@ -107,8 +109,8 @@ impl RecognizerStream for SlowStream {
         Ok(Vec::new())
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

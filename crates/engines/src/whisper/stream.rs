@@ -11,7 +11,7 @@ use super::options::{DecodingOptions, Language};
 use super::transcribe::{Listening, Transcript};
 use crate::endpoint::{Endpointer, Open, Span};
 use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{EngineError, Guess, RECOGNIZER_RATE, RecognizerStream, Segment};
+use voxline::engine::{EngineError, PartialResult, RECOGNIZER_RATE, RecognizerStream, Segment};
 use voxline::transcript::Word;
 
 /// Audio needed for the first partial result of an utterance, of which 0.3 s are from before the voice.
@@ -155,11 +155,11 @@ impl RecognizerStream for Stream {
     /// that they share with the one before, which later audio rarely changes; if they share none, they
     /// are returned as they are. One at the likely end is returned as it is, and also serves as the final
     /// result.
-    fn partial(&mut self) -> Result<Guess, EngineError> {
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
         let shared = Arc::clone(&self.shared);
-        let Some(Guessing { listening, .. }) = self.next_guess() else { return Ok(Guess::Nothing) };
+        let Some(Guessing { listening, .. }) = self.next_guess() else { return Ok(PartialResult::Nothing) };
         let Some(transcript) = shared.lanes.run(|kernels| listening.step(&shared.model, kernels))? else {
-            return Ok(Guess::Unfinished);
+            return Ok(PartialResult::Unfinished);
         };
         let Some(Guessing { range, heard, settled, .. }) = self.guessing.take() else {
             unreachable!("it was worked on")
@@ -177,7 +177,7 @@ impl RecognizerStream for Stream {
             ..Segment::silence(range)
         };
         self.last = Some(Guessed { heard, text, settled: settled.then_some(transcript) });
-        Ok(if guess.text.is_empty() { Guess::Nothing } else { Guess::Text(guess) })
+        Ok(if guess.text.is_empty() { PartialResult::Nothing } else { PartialResult::Text(guess) })
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use voxline::audio::FramePos;
 use voxline::engine::{
-    EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment, UnsupportedRequest,
+    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment, UnsupportedRequest,
 };
 use voxline_engines::whisper::Whisper;
 
@@ -47,9 +47,9 @@ fn assert_contiguous(segments: &[Segment], frames: usize) {
 fn guess(stream: &mut dyn RecognizerStream) -> Option<Segment> {
     loop {
         match stream.partial().expect("recognition works") {
-            Guess::Nothing => return None,
-            Guess::Unfinished => {}
-            Guess::Text(segment) => return Some(segment),
+            PartialResult::Nothing => return None,
+            PartialResult::Unfinished => {}
+            PartialResult::Text(segment) => return Some(segment),
         }
     }
 }
@@ -208,9 +208,9 @@ fn guesses_change_no_final() {
             segments.extend(stream.push(packet).expect("recognition works"));
             for _ in 0..calls {
                 match stream.partial().expect("recognition works") {
-                    Guess::Unfinished => {}
-                    Guess::Nothing => break,
-                    Guess::Text(_) => made += 1,
+                    PartialResult::Unfinished => {}
+                    PartialResult::Nothing => break,
+                    PartialResult::Text(_) => made += 1,
                 }
             }
         }
@@ -266,7 +266,7 @@ fn guesses_grow_with_the_utterance() {
     finals.extend(stream.flush().expect("recognition works"));
     assert_eq!(
         stream.partial().expect("recognition works"),
-        Guess::Nothing,
+        PartialResult::Nothing,
         "a guess without an open utterance"
     );
     assert!(guesses.len() >= 2, "{guesses:?}");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::authority::Audit;
 use crate::metrics::Metrics;
-use voxline::engine::{Guess, RecognizerStream, Segment};
+use voxline::engine::{PartialResult, RecognizerStream, Segment};
 use voxline_testing::DigestRecognizer;
 
 const RATE: u64 = 16_000;
@@ -36,8 +36,8 @@ impl RecognizerStream for Stuck {
         Ok(Vec::new())
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
@@ -92,8 +92,8 @@ impl RecognizerStream for Tell {
         Ok(Vec::new())
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {

@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::interval;
-use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
+use voxline::engine::{
+    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 use voxline::net::Endpoint;
 use voxline_gateway::Options;
 use voxline_testing::{DigestRecognizer, digest};
@@ -108,7 +110,7 @@ impl RecognizerStream for Kept {
         self.digests.push(pcm)
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
         self.digests.partial()
     }
 

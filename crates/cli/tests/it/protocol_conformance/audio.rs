@@ -60,8 +60,8 @@ impl RecognizerStream for Silent {
         Ok(Vec::new())
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<engine::Segment>, EngineError> {

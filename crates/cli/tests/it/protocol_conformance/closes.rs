@@ -49,8 +49,8 @@ impl RecognizerStream for Failing {
         Err(EngineError::Inference { engine: "failing", reason: "always".to_owned() })
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<engine::Segment>, EngineError> {

@@ -24,7 +24,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use voxline::engine::{self, EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream};
+use voxline::engine::{self, EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream};
 use voxline_gateway::Options;
 use voxline_gateway::authority::{Budget, Scope, Terms};
 use voxline_testing::DigestRecognizer;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tokio::runtime::Builder;
 use voxline::audio::FramePos;
-use voxline::engine::{EngineError, Guess, RecognitionRequest, Recognizer, RecognizerStream, Segment};
+use voxline::engine::{
+    EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 use voxline_gateway::Options;
 
 use super::socket::Socket;
@@ -58,8 +60,8 @@ impl RecognizerStream for Stream {
         Ok(segments)
     }
 
-    fn partial(&mut self) -> Result<Guess, EngineError> {
-        Ok(Guess::Nothing)
+    fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        Ok(PartialResult::Nothing)
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
