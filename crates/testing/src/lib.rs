@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod conformance;
 mod digest;
 mod disk;
 pub mod history;
@@ -16,6 +17,7 @@ pub mod schedule;
 mod tokens;
 
 pub use clock::ManualClock;
+pub use conformance::{Nonconformance, check_recognizer};
 pub use digest::{DigestRecognizer, digest};
 pub use disk::FailingDisk;
 pub use null::NullRecognizer;

@@ -6,6 +6,7 @@ use voxline::engine::{RecognitionRequest, Recognizer, Segment};
 
 use self::recognizer::{TouchTones, dial, transcribe};
 use voxline_fixtures::clips;
+use voxline_testing::check_recognizer;
 
 #[path = "../../../../examples/recognizer.rs"]
 #[allow(dead_code, reason = "its main is not called here")]
@@ -62,6 +63,7 @@ fn it_hears_tones_at_their_worst() {
     for piece in [1, 207, 209, 1_600] {
         assert_eq!(hear(&pcm, piece), whole, "in pieces of {piece}");
     }
+    assert_eq!(check_recognizer(&TouchTones, &pcm).unwrap(), whole);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use voxline_engines::Whisper;
 use voxline_fixtures::clips;
 use voxline_fixtures::samples::models_dir;
 use voxline_fixtures::whisper::whisper;
+use voxline_testing::check_recognizer;
 
 /// Returns the segments of a recording that have a text.
 fn spoken(whisper: &Whisper, request: &RecognitionRequest, pcm: &[i16]) -> Vec<Segment> {
@@ -20,6 +21,17 @@ fn spoken(whisper: &Whisper, request: &RecognitionRequest, pcm: &[i16]) -> Vec<S
 
 fn english_only() -> Whisper {
     Whisper::load(&models_dir().join("whisper-tiny.en")).unwrap()
+}
+
+#[test]
+fn whisper_conforms_to_the_contract_of_recognisers() {
+    let mut pcm = clips::audio("en-16k", "goforward");
+    pcm.extend([0; 20_000]);
+    pcm.extend(clips::audio("ru-telephone", "hello-world"));
+    let segments = check_recognizer(&*whisper(), &pcm).unwrap();
+    let spoken = segments.iter().filter(|segment| !segment.text.is_empty());
+    assert_eq!(spoken.count(), 2, "{segments:?}");
+    check_recognizer(&english_only(), &clips::audio("en-16k", "goforward")).unwrap();
 }
 
 /// Returns the reason why a request is refused.

@@ -1,0 +1,482 @@
+//! Conformance of recognisers: what every [`Recognizer`] promises, checked on a recording.
+
+use std::ops::RangeInclusive;
+
+use voxline::audio::{FramePos, FrameRange};
+use voxline::engine::{
+    Accuracy, Capabilities, EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream,
+    Segment, Task, UnsupportedRequest,
+};
+use voxline::protocol::MAX_CONTEXT_BYTES;
+
+/// Breach of the contract of [`Recognizer`] or [`RecognizerStream`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Nonconformance {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Segments have a gap, overlap, or are empty.
+    #[error("segment {actual} after {expected}: segments are contiguous and cover a frame or more")]
+    NotContiguous {
+        /// Position at which the segment should start.
+        expected: FramePos,
+        /// Range of the segment.
+        actual: FrameRange,
+    },
+    /// A segment ends after the audio.
+    #[error("segment {segment} ends after the {pushed} frames of audio")]
+    BeyondAudio {
+        /// Range of the segment.
+        segment: FrameRange,
+        /// Number of frames pushed so far.
+        pushed: FramePos,
+    },
+    /// A flush left audio without a segment.
+    #[error("flush covers audio up to {covered} of {pushed}")]
+    Uncovered {
+        /// End of the last segment.
+        covered: FramePos,
+        /// Number of frames pushed so far.
+        pushed: FramePos,
+    },
+    /// More audio waited for a segment than [`Recognizer::longest_pending`] says.
+    #[error("{pending} frames wait for a segment, at most {longest} were announced")]
+    Pending {
+        /// Number of frames without a segment.
+        pending: u64,
+        /// Announced number of frames.
+        longest: u64,
+    },
+    /// A word lies outside of its segment, or before the word that precedes it.
+    #[error("word {word} is not in order within segment {segment}")]
+    Word {
+        /// Range of the word.
+        word: FrameRange,
+        /// Range of the segment.
+        segment: FrameRange,
+    },
+    /// A figure of a segment is outside of its range.
+    #[error("{field} is {value}")]
+    OutOfRange {
+        /// Name of the field.
+        field: &'static str,
+        /// Value of the field.
+        value: f32,
+    },
+    /// A segment has a field that the capabilities lack, or that a partial result may not have.
+    #[error("segment {segment} has {field}, which the capabilities lack or a partial result may not have")]
+    Unexpected {
+        /// Name of the field.
+        field: &'static str,
+        /// Range of the segment.
+        segment: FrameRange,
+    },
+    /// A context is too long to be handed to a client.
+    #[error("context of {size} bytes, the limit is {MAX_CONTEXT_BYTES}")]
+    Context {
+        /// Length of the context in bytes of UTF-8.
+        size: usize,
+    },
+    /// The segments depend on how the audio was split, or on partial results.
+    #[error("in pieces of {piece} frames, {}, segment {index} differs", if *.partials { "with partial results" } else { "without partial results" })]
+    Split {
+        /// Number of frames pushed at once.
+        piece: usize,
+        /// `true` if partial results were asked for.
+        partials: bool,
+        /// Index of the first segment that differs.
+        index: usize,
+    },
+    /// A request beyond the capabilities was not refused, or refused for another reason.
+    #[error("request beyond the capabilities by its {field} was not refused for it")]
+    NotRefused {
+        /// Name of the field.
+        field: &'static str,
+    },
+    /// A request within the capabilities was refused.
+    #[error("request within the capabilities was refused: {0}")]
+    Refused(UnsupportedRequest),
+}
+
+/// Code that ISO 639 reserves for private use, so no recogniser has it.
+const UNKNOWN_LANGUAGE: &str = "qtx";
+
+/// Checks a recogniser on a recording: mono, 16 bit, [`RECOGNIZER_RATE`](voxline::engine::RECOGNIZER_RATE).
+/// Returns the segments of the recording as recognised with a request for the transcription of any
+/// language.
+///
+/// The check recognises the recording four times, in other pieces each time, and flushes in the middle of
+/// one. It covers these promises:
+///
+/// - Segments are contiguous, start at zero, lie within the audio, and cover all of it after a flush.
+///   Nothing remains for a second flush, and audio may follow.
+/// - No more audio is pending than announced.
+/// - Words are in order within their segment; probabilities are within 0 to 1.
+/// - Segments do not depend on how audio was split, nor on partial results.
+/// - A request beyond the [`Capabilities`] is refused for the field that is not supported, and one within
+///   them is accepted. An unreadable context is accepted.
+///
+/// # Errors
+/// Returns the first [`Nonconformance`].
+pub fn check_recognizer(recognizer: &dyn Recognizer, pcm: &[i16]) -> Result<Vec<Segment>, Nonconformance> {
+    check_requests(recognizer)?;
+    let whole = Run::new(recognizer, None)?.through(pcm, pcm.len(), false)?;
+    // A packet of 20 ms, and a prime number of samples, which is a multiple of no block.
+    for (piece, partials) in [(320, true), (16_411, false)] {
+        let other = Run::new(recognizer, None)?.through(pcm, piece, partials)?;
+        if let Some(index) = first_difference(&whole, &other) {
+            return Err(Nonconformance::Split { piece, partials, index });
+        }
+    }
+    // Flushes may cut an utterance anywhere, so only the ranges are compared.
+    let mut flushed = Run::new(recognizer, Some("context of another engine".to_owned()))?;
+    let (first, second) = pcm.split_at(pcm.len() / 2);
+    flushed.push(first)?;
+    flushed.flush()?;
+    flushed.push(second)?;
+    flushed.flush()?;
+    Ok(whole)
+}
+
+fn first_difference(one: &[Segment], other: &[Segment]) -> Option<usize> {
+    let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    (same < one.len().max(other.len())).then_some(same)
+}
+
+/// Checks that requests are refused and accepted as the capabilities say.
+fn check_requests(recognizer: &dyn Recognizer) -> Result<(), Nonconformance> {
+    let capabilities = recognizer.capabilities();
+    let request = RecognitionRequest::new;
+    let mut requests = vec![
+        request(),
+        request().prompt("Dear Sir or Madam,".to_owned()),
+        request().keywords(["voxline"]),
+        request().temperature(-1.0),
+    ];
+    requests.extend([Task::Transcribe, Task::Translate].map(|task| request().task(task)));
+    requests.extend([0.0, 0.5, 1.0].map(|temperature| request().temperature(temperature)));
+    let levels = [Accuracy::Fast, Accuracy::Balanced, Accuracy::Best];
+    requests.extend(levels.map(|accuracy| request().accuracy(accuracy)));
+    requests.extend(capabilities.languages.iter().map(|language| request().language(language)));
+    for request in requests {
+        let supported = capabilities.check(&request);
+        expect(recognizer, &request, supported)?;
+    }
+    if !capabilities.languages.is_empty() {
+        let unknown = UnsupportedRequest::Language(UNKNOWN_LANGUAGE.to_owned());
+        expect(recognizer, &request().language(UNKNOWN_LANGUAGE), Err(unknown))?;
+    }
+    Ok(())
+}
+
+/// Checks that a request is accepted or refused as `expected`.
+fn expect(
+    recognizer: &dyn Recognizer,
+    request: &RecognitionRequest,
+    expected: Result<(), UnsupportedRequest>,
+) -> Result<(), Nonconformance> {
+    match (recognizer.start(request), expected) {
+        (Ok(_), Ok(())) => Ok(()),
+        (Err(EngineError::Unsupported(error)), Err(expected)) if error.field() == expected.field() => Ok(()),
+        (Err(EngineError::Unsupported(error)), Ok(())) => Err(Nonconformance::Refused(error)),
+        (Ok(_) | Err(EngineError::Unsupported(_)), Err(expected)) => {
+            Err(Nonconformance::NotRefused { field: expected.field() })
+        }
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+/// Recognition of one recording, checked step by step.
+struct Run {
+    stream: Box<dyn RecognizerStream>,
+    capabilities: Capabilities,
+    longest_pending: Option<u64>,
+    /// Number of frames pushed.
+    pushed: FramePos,
+    segments: Vec<Segment>,
+}
+
+impl Run {
+    fn new(recognizer: &dyn Recognizer, context: Option<String>) -> Result<Run, Nonconformance> {
+        Ok(Run {
+            stream: recognizer.start(&RecognitionRequest::new().context(context))?,
+            capabilities: recognizer.capabilities(),
+            longest_pending: recognizer.longest_pending(),
+            pushed: FramePos::ZERO,
+            segments: Vec::new(),
+        })
+    }
+
+    /// Recognises a recording in pieces of `piece` frames. Returns its segments.
+    fn through(mut self, pcm: &[i16], piece: usize, partials: bool) -> Result<Vec<Segment>, Nonconformance> {
+        for piece in pcm.chunks(piece.max(1)) {
+            self.push(piece)?;
+            if partials {
+                self.partial()?;
+            }
+        }
+        self.flush()?;
+        Ok(self.segments)
+    }
+
+    /// Returns the end of the last segment.
+    fn covered(&self) -> FramePos {
+        self.segments.last().map_or(FramePos::ZERO, |last| last.range.end)
+    }
+
+    fn push(&mut self, pcm: &[i16]) -> Result<(), Nonconformance> {
+        self.pushed = self.pushed + pcm.len() as u64;
+        let segments = self.stream.push(pcm)?;
+        self.take(segments)?;
+        let pending = self.pushed - self.covered();
+        match self.longest_pending {
+            Some(longest) if pending > longest => Err(Nonconformance::Pending { pending, longest }),
+            _ => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Nonconformance> {
+        for _ in 0..2 {
+            let segments = self.stream.flush()?;
+            self.take(segments)?;
+            let (covered, pushed) = (self.covered(), self.pushed);
+            if covered != pushed {
+                return Err(Nonconformance::Uncovered { covered, pushed });
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes a partial result, if one is due.
+    fn partial(&mut self) -> Result<(), Nonconformance> {
+        loop {
+            match self.stream.partial()? {
+                PartialResult::Nothing => return Ok(()),
+                PartialResult::Unfinished => {}
+                PartialResult::Text(segment) => return self.check_partial(&segment),
+            }
+        }
+    }
+
+    fn check_partial(&self, partial: &Segment) -> Result<(), Nonconformance> {
+        self.check_range(self.covered(), partial.range)?;
+        check_figures(partial)?;
+        let segment = partial.range;
+        let absent = [
+            ("words", partial.words.is_empty()),
+            ("context", partial.context.is_none()),
+            ("avg_log_probability", partial.avg_log_probability.is_none()),
+            ("compression_ratio", partial.compression_ratio.is_none()),
+            ("no_speech_probability", partial.no_speech_probability.is_none()),
+            ("tokens", partial.tokens.is_empty()),
+        ];
+        match absent.into_iter().find(|(_, is_absent)| !is_absent) {
+            Some((field, _)) => Err(Nonconformance::Unexpected { field, segment }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the next segments, and keeps them.
+    fn take(&mut self, segments: Vec<Segment>) -> Result<(), Nonconformance> {
+        for segment in segments {
+            self.check_range(self.covered(), segment.range)?;
+            self.check_segment(&segment)?;
+            self.segments.push(segment);
+        }
+        Ok(())
+    }
+
+    fn check_range(&self, expected: FramePos, actual: FrameRange) -> Result<(), Nonconformance> {
+        if actual.start != expected || actual.is_empty() {
+            return Err(Nonconformance::NotContiguous { expected, actual });
+        }
+        if actual.end > self.pushed {
+            return Err(Nonconformance::BeyondAudio { segment: actual, pushed: self.pushed });
+        }
+        Ok(())
+    }
+
+    fn check_segment(&self, segment: &Segment) -> Result<(), Nonconformance> {
+        check_figures(segment)?;
+        let unexpected = |field| Err(Nonconformance::Unexpected { field, segment: segment.range });
+        if !segment.words.is_empty() && !self.capabilities.words {
+            return unexpected("words");
+        }
+        if segment.speaker.is_some() && !self.capabilities.speakers {
+            return unexpected("speaker");
+        }
+        let size = segment.context.as_ref().map_or(0, String::len);
+        if size > MAX_CONTEXT_BYTES {
+            return Err(Nonconformance::Context { size });
+        }
+        let mut at = segment.range.start;
+        for word in &segment.words {
+            let FrameRange { start, end } = word.range;
+            if start < at || end < start || end > segment.range.end {
+                return Err(Nonconformance::Word { word: word.range, segment: segment.range });
+            }
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+/// Checks that the figures of a segment are within their ranges.
+fn check_figures(segment: &Segment) -> Result<(), Nonconformance> {
+    let probability = 0.0..=1.0;
+    let figures: [(&'static str, Option<f32>, RangeInclusive<f32>); 4] = [
+        ("confidence", segment.confidence, probability.clone()),
+        ("no_speech_probability", segment.no_speech_probability, probability.clone()),
+        ("avg_log_probability", segment.avg_log_probability, f32::MIN..=0.0),
+        ("compression_ratio", segment.compression_ratio, f32::MIN_POSITIVE..=f32::MAX),
+    ];
+    let words = segment.words.iter().map(|word| ("confidence", Some(word.confidence), probability.clone()));
+    for (field, value, range) in figures.into_iter().chain(words) {
+        if let Some(value) = value.filter(|value| !range.contains(value)) {
+            return Err(Nonconformance::OutOfRange { field, value });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use voxline::transcript::Word;
+
+    use super::*;
+    use crate::{DigestRecognizer, NullRecognizer};
+
+    /// Defect of a recogniser that otherwise works like [`DigestRecognizer`].
+    #[derive(Clone, Copy, Debug)]
+    enum Defect {
+        /// Skips the first frame of each segment.
+        Gap,
+        /// Puts the end of each segment a frame too far.
+        BeyondAudio,
+        /// Returns nothing for a flush.
+        NoFlush,
+        /// Announces too little pending audio.
+        Pending,
+        /// Puts a word before its segment.
+        Word,
+        /// Has a confidence above 1.
+        Confidence,
+        /// Names a speaker without declaring it.
+        Speaker,
+        /// Adds the number of the push to each text.
+        Split,
+        /// Accepts every request.
+        Accepting,
+        /// Refuses every request.
+        Refusing,
+    }
+
+    struct Defective {
+        defect: Defect,
+        digests: DigestRecognizer,
+    }
+
+    struct DefectiveStream {
+        defect: Defect,
+        stream: Box<dyn RecognizerStream>,
+        pushes: usize,
+    }
+
+    impl Recognizer for Defective {
+        fn name(&self) -> &str {
+            "defective"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            let mut capabilities = Capabilities::default();
+            capabilities.words = true;
+            capabilities
+        }
+
+        fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+            match self.defect {
+                Defect::Accepting => {}
+                Defect::Refusing => return Err(UnsupportedRequest::Prompt.into()),
+                _ => self.capabilities().check(request)?,
+            }
+            let stream = self.digests.start(&RecognitionRequest::new())?;
+            Ok(Box::new(DefectiveStream { defect: self.defect, stream, pushes: 0 }))
+        }
+
+        fn longest_pending(&self) -> Option<u64> {
+            let longest = self.digests.longest_pending();
+            if matches!(self.defect, Defect::Pending) { longest.map(|frames| frames / 2) } else { longest }
+        }
+    }
+
+    impl DefectiveStream {
+        fn spoil(&self, mut segments: Vec<Segment>) -> Vec<Segment> {
+            for segment in &mut segments {
+                let FrameRange { start, end } = segment.range;
+                match self.defect {
+                    Defect::Gap => segment.range = FrameRange::new(start + 1, end),
+                    Defect::BeyondAudio => segment.range = FrameRange::new(start, end + 1),
+                    Defect::Word => segment.words.push(Word {
+                        range: FrameRange::new(start, end + 1),
+                        text: "word".to_owned(),
+                        confidence: 1.0,
+                    }),
+                    Defect::Confidence => segment.confidence = Some(1.5),
+                    Defect::Speaker => segment.speaker = Some("A".to_owned()),
+                    Defect::Split => segment.text.push_str(&self.pushes.to_string()),
+                    Defect::NoFlush | Defect::Pending | Defect::Accepting | Defect::Refusing => {}
+                }
+            }
+            segments
+        }
+    }
+
+    impl RecognizerStream for DefectiveStream {
+        fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
+            self.pushes += 1;
+            let segments = self.stream.push(pcm)?;
+            Ok(self.spoil(segments))
+        }
+
+        fn partial(&mut self) -> Result<PartialResult, EngineError> {
+            self.stream.partial()
+        }
+
+        fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+            let segments = self.stream.flush()?;
+            if matches!(self.defect, Defect::NoFlush) { Ok(Vec::new()) } else { Ok(self.spoil(segments)) }
+        }
+    }
+
+    /// Returns five seconds of samples, all different from their neighbours.
+    fn pcm() -> Vec<i16> {
+        (0..80_000i32).map(|at| (at * 7_919 % 20_011 - 10_000) as i16).collect()
+    }
+
+    #[test]
+    fn the_recognisers_of_this_kit_conform() {
+        let segments = check_recognizer(&DigestRecognizer::new(7_000), &pcm()).unwrap();
+        assert_eq!(segments.len(), 80_000usize.div_ceil(7_000));
+        check_recognizer(&NullRecognizer::new(7_000), &pcm()).unwrap();
+    }
+
+    #[test]
+    fn each_defect_is_found() {
+        let found = |defect: Defect| {
+            let recognizer = Defective { defect, digests: DigestRecognizer::new(7_000) };
+            check_recognizer(&recognizer, &pcm()).expect_err("the recogniser is defective")
+        };
+        use Nonconformance as N;
+        assert!(matches!(found(Defect::Gap), N::NotContiguous { .. }));
+        assert!(matches!(found(Defect::BeyondAudio), N::BeyondAudio { .. } | N::NotContiguous { .. }));
+        assert!(matches!(found(Defect::NoFlush), N::Uncovered { .. }));
+        assert!(matches!(found(Defect::Pending), N::Pending { longest: 3_500, .. }));
+        assert!(matches!(found(Defect::Word), N::Word { .. }));
+        assert!(matches!(found(Defect::Confidence), N::OutOfRange { field: "confidence", .. }));
+        assert!(matches!(found(Defect::Speaker), N::Unexpected { field: "speaker", .. }));
+        assert!(matches!(found(Defect::Split), N::Split { piece: 320, .. }));
+        assert!(matches!(found(Defect::Accepting), N::NotRefused { field: "prompt" }));
+        assert!(matches!(found(Defect::Refusing), N::Refused(UnsupportedRequest::Prompt)));
+    }
+}
