@@ -4,13 +4,13 @@ use rten_gemm::GemmInputB;
 
 use super::ct2::ModelFile;
 use super::encoder::{HEAD, norm};
-use super::linear::{Gemm, Kernels, Norm, gelu, matrix, multiply, softmax};
-use super::quantized::Quantized;
+use super::int8::Int8Linear;
+use super::ops::{Gemm, Kernels, Norm, gelu, matrix, multiply, softmax};
 
 /// A stack of layers that attend to the preceding tokens and to the audio.
 pub(super) struct Decoder {
     /// One row per token: its embedding as input, and the weights of its score as output.
-    embeddings: Quantized,
+    embeddings: Int8Linear,
     /// One row per position in the text.
     positions: Vec<f32>,
     layers: Vec<Layer>,
@@ -23,16 +23,16 @@ pub(super) struct Decoder {
 struct Layer {
     own_norm: Norm,
     /// Queries, keys and values side by side.
-    own_in: Quantized,
-    own_out: Quantized,
+    own_in: Int8Linear,
+    own_out: Int8Linear,
     cross_norm: Norm,
-    cross_query: Quantized,
+    cross_query: Int8Linear,
     /// Keys and values side by side, for all the audio at once.
-    cross_memory: Quantized,
-    cross_out: Quantized,
+    cross_memory: Int8Linear,
+    cross_out: Int8Linear,
     ffn_norm: Norm,
-    ffn_in: Quantized,
-    ffn_out: Quantized,
+    ffn_in: Int8Linear,
+    ffn_out: Int8Linear,
 }
 
 /// The decoder's cache for one text, so that each step costs one token: the keys and values of the audio
@@ -67,11 +67,11 @@ impl Decoder {
         };
         let rows = |name: String, outputs: usize, inputs: usize| {
             let (weight, bias) = weight(&name, outputs, inputs)?;
-            Ok::<_, String>(Quantized::rows(&kernels.int8, &weight, bias, inputs))
+            Ok::<_, String>(Int8Linear::rows(&kernels.int8, &weight, bias, inputs))
         };
         let packed = |name: String, outputs: usize, inputs: usize| {
             let (weight, bias) = weight(&name, outputs, inputs)?;
-            Ok::<_, String>(Quantized::packed(&kernels.int8, &weight, bias, inputs))
+            Ok::<_, String>(Int8Linear::packed(&kernels.int8, &weight, bias, inputs))
         };
         let first = |name: &str| match file.shape(name) {
             Some(shape) => shape.first().copied().ok_or_else(|| format!("{name} has no rows")),
@@ -107,7 +107,7 @@ impl Decoder {
             .collect();
         let embeddings = file.tensor("decoder/embeddings/weight", &[vocabulary, width])?;
         Ok(Decoder {
-            embeddings: Quantized::rows(&kernels.int8, &embeddings, vec![0.0; vocabulary], width),
+            embeddings: Int8Linear::rows(&kernels.int8, &embeddings, vec![0.0; vocabulary], width),
             positions: file.tensor("decoder/position_encodings/encodings", &[places, width])?,
             layers,
             norm: norm(file, "decoder/layer_norm", width)?,

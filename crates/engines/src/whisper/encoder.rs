@@ -3,8 +3,8 @@
 use rten_gemm::GemmInputB;
 
 use super::ct2::ModelFile;
-use super::linear::{Gemm, Kernels, Linear, Norm, gelu, matrix, multiply, softmax};
-use super::quantized::{Quantized, ROWS};
+use super::int8::{Int8Linear, ROWS};
+use super::ops::{Gemm, Kernels, Linear, Norm, gelu, matrix, multiply, softmax};
 
 /// Width of an attention head in every Whisper model.
 pub(super) const HEAD: usize = 64;
@@ -25,11 +25,11 @@ pub(super) struct Encoder {
 struct Layer {
     attention_norm: Norm,
     /// Queries, keys and values side by side.
-    attention_in: Quantized,
-    attention_out: Quantized,
+    attention_in: Int8Linear,
+    attention_out: Int8Linear,
     ffn_norm: Norm,
-    ffn_in: Quantized,
-    ffn_out: Quantized,
+    ffn_in: Int8Linear,
+    ffn_out: Int8Linear,
 }
 
 /// The state of an encoding between layers.
@@ -57,7 +57,7 @@ impl Encoder {
         let linear = |name: String, outputs: usize, inputs: usize| {
             let weight = file.tensor(&format!("{name}/weight"), &[outputs, inputs])?;
             let bias = file.tensor(&format!("{name}/bias"), &[outputs])?;
-            Ok::<_, String>(Quantized::packed(&kernels.int8, &weight, bias, inputs))
+            Ok::<_, String>(Int8Linear::packed(&kernels.int8, &weight, bias, inputs))
         };
         let layers = (0..)
             .map(|i| format!("encoder/layer_{i}"))

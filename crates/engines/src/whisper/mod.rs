@@ -15,20 +15,20 @@
 //! no streaming mode. The work proceeds step by step, so that it never delays the audio that arrives
 //! meanwhile.
 
+mod alignment;
 mod ct2;
 mod decoder;
 mod detection;
 mod encoder;
-mod lanes;
-mod linear;
+mod greedy;
+mod int8;
 mod mel;
+mod ops;
 mod options;
-mod quantized;
 mod stream;
+mod thread_pool;
 mod tokens;
 mod transcribe;
-mod words;
-mod writing;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -37,11 +37,11 @@ use std::sync::Arc;
 use self::ct2::ModelFile;
 use self::decoder::Decoder;
 use self::encoder::Encoder;
-use self::lanes::Lanes;
-use self::linear::Kernels;
 use self::mel::Mel;
+use self::ops::Kernels;
 use self::options::DecodingOptions;
 use self::stream::Stream;
+use self::thread_pool::ThreadPools;
 use self::tokens::{Config, Tokens};
 use self::transcribe::Model;
 use voxline::engine::{Capabilities, EngineError, RecognitionRequest, Recognizer, RecognizerStream};
@@ -66,7 +66,7 @@ pub struct Whisper {
 struct Shared {
     name: String,
     model: Model,
-    lanes: Lanes,
+    pools: ThreadPools,
 }
 
 impl Whisper {
@@ -111,7 +111,7 @@ impl Whisper {
         let name = dir.file_name().map_or_else(|| "whisper".into(), |name| name.to_string_lossy());
         let mel = Mel::new(encoder.bands());
         let model = Model { mel, encoder, decoder, tokens };
-        let shared = Shared { name: name.into_owned(), model, lanes: Lanes::new() };
+        let shared = Shared { name: name.into_owned(), model, pools: ThreadPools::new() };
         Ok(Whisper { shared: Arc::new(shared) })
     }
 }
@@ -141,14 +141,14 @@ impl Recognizer for Whisper {
     }
 
     fn real_time_factor(&self) -> Option<f64> {
-        let Shared { model, lanes, .. } = &*self.shared;
+        let Shared { model, pools, .. } = &*self.shared;
         let exercise = |kernels: &mut Kernels| {
             let begun = now();
             model.exercise(kernels, USUAL_UTTERANCE);
             begun.elapsed().as_secs_f64() / USUAL_UTTERANCE as f64
         };
         // The first run finds memory and caches cold.
-        let factors = lanes.run(|kernels| [(); 3].map(|()| exercise(kernels))).ok()?;
+        let factors = pools.run(|kernels| [(); 3].map(|()| exercise(kernels))).ok()?;
         Some(factors[1].min(factors[2]))
     }
 }

@@ -75,7 +75,7 @@ impl Stream {
                     Some(guessing) if guessing.settled && guessing.heard == heard => *guessing.listening,
                     _ => Listening::new(pcm, lively, self.options.clone()),
                 };
-                self.shared.lanes.run(|kernels| listening.finish(&self.shared.model, kernels))?
+                self.shared.pools.run(|kernels| listening.finish(&self.shared.model, kernels))?
             }
         };
         let context = self.learn(&transcript, heard.len());
@@ -158,7 +158,7 @@ impl RecognizerStream for Stream {
     fn partial(&mut self) -> Result<PartialResult, EngineError> {
         let shared = Arc::clone(&self.shared);
         let Some(Guessing { listening, .. }) = self.next_guess() else { return Ok(PartialResult::Nothing) };
-        let Some(transcript) = shared.lanes.run(|kernels| listening.step(&shared.model, kernels))? else {
+        let Some(transcript) = shared.pools.run(|kernels| listening.step(&shared.model, kernels))? else {
             return Ok(PartialResult::Unfinished);
         };
         let Some(Guessing { range, heard, settled, .. }) = self.guessing.take() else {

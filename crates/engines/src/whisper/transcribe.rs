@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
+use super::alignment;
 use super::decoder::Decoder;
 use super::detection::Detected;
 use super::encoder::{Encoder, Encoding};
-use super::linear::Kernels;
+use super::greedy::{DecodedText, GreedyDecoding};
 use super::mel::{HOP, Mel};
+use super::ops::Kernels;
 use super::options::DecodingOptions;
 use super::tokens::Tokens;
-use super::words;
-use super::writing::{Writing, Written};
 use voxline::engine::{RECOGNIZER_RATE, Task};
 
 /// Number of feature frames per second.
@@ -111,7 +111,7 @@ pub(super) struct Listening {
 enum Stage {
     Hear,
     Encode(Encoding),
-    Write(Box<Writing>),
+    Write(Box<GreedyDecoding>),
 }
 
 /// The result of one window.
@@ -123,7 +123,7 @@ pub(super) struct Attempt {
     pub(super) task: Task,
     /// Probability that there was no speech.
     pub(super) silence: f32,
-    pub(super) text: Written,
+    pub(super) text: DecodedText,
 }
 
 impl Listening {
@@ -159,7 +159,8 @@ impl Listening {
             Stage::Encode(encoding) => {
                 if let Some(states) = model.encoder.advance(kernels, encoding) {
                     let memory = model.decoder.listen(kernels, &states);
-                    let writing = Writing::begin(model, kernels, memory, self.pcm.len(), &self.options);
+                    let writing =
+                        GreedyDecoding::begin(model, kernels, memory, self.pcm.len(), &self.options);
                     self.stage = Stage::Write(Box::new(writing));
                 }
             }
@@ -241,14 +242,14 @@ impl Attempt {
     /// Returns a rank that is greater for the better of two attempts: a text that is not invented first,
     /// then one that ends, then the likelier one.
     fn rank(&self, model: &Model, samples: usize, lively: usize) -> (bool, bool, f32) {
-        let Written { log_probability, runaway, .. } = self.text;
+        let DecodedText { log_probability, runaway, .. } = self.text;
         (!self.is_invented(model, samples, lively), !runaway, log_probability)
     }
 
     /// Returns the words of the text, each with its tokens.
-    fn pieces(&self, model: &Model) -> Vec<words::Piece> {
+    fn pieces(&self, model: &Model) -> Vec<alignment::WordTokens> {
         let language = model.tokens.text_language(self.language, self.task);
-        words::split(&model.tokens, &self.text.tokens, language)
+        alignment::split(&model.tokens, &self.text.tokens, language)
     }
 
     /// Returns the transcript, with its words if they are wanted.
@@ -271,7 +272,7 @@ impl Attempt {
         }
         // The words of a translation are not in the order of the speech, along which alignment goes.
         let words = if with_words && self.task == Task::Transcribe {
-            words::place(&model.decoder, text, self.pieces(model), samples)
+            alignment::align(&model.decoder, text, self.pieces(model), samples)
         } else {
             Vec::new()
         };

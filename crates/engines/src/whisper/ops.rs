@@ -8,19 +8,19 @@ use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_tensor::{Matrix, NdTensorView};
 use rten_vecmath::{Gelu, Normalize, NormalizeOptions, Softmax, Sum, SumSquareSub};
 
-use super::quantized::Scratch;
+use super::int8::Scratch;
 
 /// Multiplier of float matrices, with the best kernel of this machine.
 pub(super) type Gemm = GemmExecutor<f32>;
 /// Multiplier of quantised activations and integer weights.
-pub(super) type Int8 = GemmExecutor<u8, i8, i32>;
+pub(super) type Int8Gemm = GemmExecutor<u8, i8, i32>;
 
 /// Kernels and buffers of one thread. The kernels stay on the thread, as kernels cannot be sent to
 /// another.
 #[derive(Default)]
 pub(super) struct Kernels {
     pub(super) float: Gemm,
-    pub(super) int8: Int8,
+    pub(super) int8: Int8Gemm,
     pub(super) scratch: Scratch,
 }
 

@@ -5,17 +5,17 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::linear::Kernels;
+use super::ops::Kernels;
 use voxline::engine::EngineError;
 
-/// A set of idle single-thread pools.
+/// Idle single-thread pools.
 ///
 /// rten-gemm distributes each product over the rayon pool it is called from. With two or more sessions
 /// that gains nothing and makes them wait for each other, so each session runs in a pool of one thread,
 /// where rten-gemm stays.
 ///
 /// Pools are kept for reuse: there are as many as sessions ever computed at once.
-pub(super) struct Lanes {
+pub(super) struct ThreadPools {
     idle: Mutex<Vec<ThreadPool>>,
 }
 
@@ -27,9 +27,9 @@ thread_local! {
 /// Name of the threads.
 const NAME: &str = "whisper";
 
-impl Lanes {
-    pub(super) fn new() -> Lanes {
-        Lanes { idle: Mutex::new(Vec::new()) }
+impl ThreadPools {
+    pub(super) fn new() -> ThreadPools {
+        ThreadPools { idle: Mutex::new(Vec::new()) }
     }
 
     /// Runs `work` on a pool and waits for it.
@@ -39,16 +39,16 @@ impl Lanes {
     pub(super) fn run<T: Send>(&self, work: impl FnOnce(&mut Kernels) -> T + Send) -> Result<T, EngineError> {
         // The list is consistent whenever it is unlocked, so a panic elsewhere does not corrupt it.
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let lane = match idle {
-            Some(lane) => lane,
+        let pool = match idle {
+            Some(pool) => pool,
             None => ThreadPoolBuilder::new()
                 .num_threads(1)
                 .thread_name(|_| NAME.to_owned())
                 .build()
                 .map_err(|error| EngineError::Inference { engine: NAME, reason: error.to_string() })?,
         };
-        let result = lane.install(|| KERNELS.with_borrow_mut(work));
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+        let result = pool.install(|| KERNELS.with_borrow_mut(work));
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
         Ok(result)
     }
 }
@@ -59,10 +59,10 @@ mod tests {
 
     #[test]
     fn work_sees_one_thread() {
-        let lanes = Lanes::new();
+        let pools = ThreadPools::new();
         for _ in 0..2 {
-            assert_eq!(lanes.run(|_| rayon::current_num_threads()).unwrap(), 1);
+            assert_eq!(pools.run(|_| rayon::current_num_threads()).unwrap(), 1);
         }
-        assert_eq!(lanes.idle.lock().unwrap().len(), 1);
+        assert_eq!(pools.idle.lock().unwrap().len(), 1);
     }
 }

@@ -5,7 +5,7 @@ use rten_vecmath::{MaxNum, SumExpSub};
 
 use super::decoder::Memory;
 use super::detection::{Detected, Detection};
-use super::linear::Kernels;
+use super::ops::Kernels;
 use super::options::{DecodingOptions, Language};
 use super::tokens::Tokens;
 use super::transcribe::{Attempt, Model};
@@ -18,7 +18,7 @@ const TOKENS_PER_SECOND: usize = 16;
 const AT_ONCE: usize = 4;
 
 /// An unfinished text.
-pub(super) struct Writing {
+pub(super) struct GreedyDecoding {
     memory: Memory,
     /// Scores of all tokens that may come next.
     scores: Vec<f32>,
@@ -35,7 +35,7 @@ pub(super) struct Writing {
 }
 
 /// A text that the decoder wrote.
-pub(super) struct Written {
+pub(super) struct DecodedText {
     pub(super) tokens: Vec<u32>,
     /// Log-probability of each token, and of the end if it was written.
     pub(super) log_probabilities: Vec<f32>,
@@ -48,7 +48,7 @@ pub(super) struct Written {
     pub(super) memory: Memory,
 }
 
-impl Writing {
+impl GreedyDecoding {
     /// Begins the text of `samples` samples, whose encoder states are in `memory`.
     pub(super) fn begin(
         model: &Model,
@@ -56,7 +56,7 @@ impl Writing {
         mut memory: Memory,
         samples: usize,
         options: &DecodingOptions,
-    ) -> Writing {
+    ) -> GreedyDecoding {
         let Model { decoder, tokens, .. } = model;
         let mut scores = vec![0.0; decoder.vocabulary()];
         // The scores after the first token give the language and the probability of silence.
@@ -78,7 +78,7 @@ impl Writing {
         let room = decoder.places() - 1 - prompt.len();
         let most = (TOKENS_PER_SECOND * (seconds + 1)).min(room);
         let (tokens, log_probabilities) = (Vec::new(), Vec::new());
-        Writing {
+        GreedyDecoding {
             memory,
             scores,
             language,
@@ -129,8 +129,17 @@ impl Writing {
 
     /// Returns the result.
     pub(super) fn attempt(self) -> Attempt {
-        let Writing { memory, language, detected, task, silence, tokens, log_probabilities, runaway, .. } =
-            self;
+        let GreedyDecoding {
+            memory,
+            language,
+            detected,
+            task,
+            silence,
+            tokens,
+            log_probabilities,
+            runaway,
+            ..
+        } = self;
         let sum: f32 = log_probabilities.iter().sum();
         let log_probability = sum / log_probabilities.len().max(1) as f32;
         Attempt {
@@ -138,7 +147,7 @@ impl Writing {
             detected,
             task,
             silence,
-            text: Written { tokens, log_probabilities, log_probability, runaway, memory },
+            text: DecodedText { tokens, log_probabilities, log_probability, runaway, memory },
         }
     }
 }

@@ -8,7 +8,7 @@ use rten_simd::ops::{BitOps, NumOps, ToFloat};
 use rten_simd::{Isa, SimdOp};
 use rten_vecmath::{ExtendInit, MinMax, Quantize};
 
-use super::linear::{Int8, Kernels, matrix};
+use super::ops::{Int8Gemm, Kernels, matrix};
 
 /// Number of rows multiplied at a time: few enough that their products stay in the cache until they are
 /// scaled.
@@ -21,7 +21,7 @@ const LARGEST: f32 = 127.0;
 const LARGEST_OF_PAIRS: f32 = 63.0;
 
 /// An affine map, `y = x Wᵀ + b`.
-pub(super) struct Quantized {
+pub(super) struct Int8Linear {
     weight: Weight,
     /// Value of one step of each output's weights.
     scales: Vec<f32>,
@@ -40,7 +40,7 @@ enum Weight {
 
 /// Quantisation of a row: `x = scale * (level - zero)`.
 #[derive(Clone, Copy)]
-struct Levels {
+struct RowScale {
     scale: f32,
     zero: u8,
 }
@@ -49,24 +49,24 @@ struct Levels {
 #[derive(Default)]
 pub(super) struct Scratch {
     levels: Vec<u8>,
-    rows: Vec<Levels>,
+    rows: Vec<RowScale>,
     products: Vec<i32>,
 }
 
-impl Quantized {
+impl Int8Linear {
     /// Creates a map that will be applied to many rows at a time. `weight` holds a row of `inputs` for
     /// each output.
-    pub(super) fn packed(int8: &Int8, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Quantized {
+    pub(super) fn packed(int8: &Int8Gemm, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Int8Linear {
         let outputs = bias.len();
-        let Whole { weight, scales, sums } = Whole::of(int8, weight, inputs);
+        let Int8Weights { weight, scales, sums } = Int8Weights::of(int8, weight, inputs);
         let weight = Weight::Packed(int8.prepack_b(matrix(&weight, [inputs, outputs], [1, inputs])));
-        Quantized { weight, scales, sums, bias, inputs }
+        Int8Linear { weight, scales, sums, bias, inputs }
     }
 
     /// Creates a map that will be applied to one row at a time.
-    pub(super) fn rows(int8: &Int8, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Quantized {
-        let Whole { weight, scales, sums } = Whole::of(int8, weight, inputs);
-        Quantized { weight: Weight::Rows(weight), scales, sums, bias, inputs }
+    pub(super) fn rows(int8: &Int8Gemm, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Int8Linear {
+        let Int8Weights { weight, scales, sums } = Int8Weights::of(int8, weight, inputs);
+        Int8Linear { weight: Weight::Rows(weight), scales, sums, bias, inputs }
     }
 
     /// Returns the number of values in a row of the result.
@@ -128,7 +128,7 @@ impl Scratch {
         self.levels.reserve(x.len());
         for row in x.chunks_exact(inputs) {
             let (least, most) = MinMax::new(row).dispatch();
-            let levels = Levels::reaching(least, most);
+            let levels = RowScale::reaching(least, most);
             let (steps, zero) = (levels.scale.recip(), levels.zero);
             self.levels.extend_init(|room| Quantize::new(row, &mut room[..inputs], steps, zero).dispatch());
             self.rows.push(levels);
@@ -136,45 +136,45 @@ impl Scratch {
     }
 }
 
-impl Levels {
+impl RowScale {
     /// Returns 256 levels from `least` to `most`, of which zero is one.
-    fn reaching(least: f32, most: f32) -> Levels {
+    fn reaching(least: f32, most: f32) -> RowScale {
         let (least, most) = (least.min(0.0), most.max(0.0));
         let scale = ((most - least) / 255.0).max(f32::MIN_POSITIVE);
-        Levels { scale, zero: (-least / scale).round() as u8 }
+        RowScale { scale, zero: (-least / scale).round() as u8 }
     }
 }
 
 /// Integer weights, with their scales and sums.
-struct Whole {
+struct Int8Weights {
     weight: Vec<i8>,
     scales: Vec<f32>,
     sums: Vec<f32>,
 }
 
-impl Whole {
-    fn of(int8: &Int8, floats: &[f32], inputs: usize) -> Whole {
+impl Int8Weights {
+    fn of(int8: &Int8Gemm, floats: &[f32], inputs: usize) -> Int8Weights {
         let largest = if int8.may_saturate() { LARGEST_OF_PAIRS } else { LARGEST };
-        let mut whole =
-            Whole { weight: Vec::with_capacity(floats.len()), scales: Vec::new(), sums: Vec::new() };
+        let mut weights =
+            Int8Weights { weight: Vec::with_capacity(floats.len()), scales: Vec::new(), sums: Vec::new() };
         for row in floats.chunks_exact(inputs) {
             let reach = row.iter().fold(0.0f32, |reach, value| reach.max(value.abs()));
             let scale = (reach / largest).max(f32::MIN_POSITIVE);
             let levels = row.iter().map(|value| (value / scale).round() as i8);
             let sum: i32 = levels.clone().map(i32::from).sum();
-            whole.weight.extend(levels);
-            whole.scales.push(scale);
-            whole.sums.push(sum as f32 * scale);
+            weights.weight.extend(levels);
+            weights.scales.push(scale);
+            weights.sums.push(sum as f32 * scale);
         }
-        whole
+        weights
     }
 }
 
 /// A SIMD operation that scales one row of products, and adds the bias.
 struct Rescale<'a> {
-    map: &'a Quantized,
+    map: &'a Int8Linear,
     products: &'a [i32],
-    levels: Levels,
+    levels: RowScale,
     out: &'a mut [f32],
     add: bool,
 }
@@ -184,7 +184,7 @@ impl SimdOp for Rescale<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let Rescale { map: Quantized { scales, sums, bias, .. }, products, levels, out, add } = self;
+        let Rescale { map: Int8Linear { scales, sums, bias, .. }, products, levels, out, add } = self;
         let (ints, floats) = (isa.i32(), isa.f32());
         let lanes = floats.len();
         let scale = floats.splat(levels.scale);
@@ -221,8 +221,8 @@ mod tests {
         let bias: Vec<f32> = (0..outputs).map(|i| noise(i, 2)).collect();
         let x: Vec<f32> =
             (0..rows * inputs).map(|i| 3.0 * noise(i, 3) + (i / inputs % 9) as f32 - 4.0).collect();
-        let packed = Quantized::packed(&kernels.int8, &weight, bias.clone(), inputs);
-        let plain = Quantized::rows(&kernels.int8, &weight, bias.clone(), inputs);
+        let packed = Int8Linear::packed(&kernels.int8, &weight, bias.clone(), inputs);
+        let plain = Int8Linear::rows(&kernels.int8, &weight, bias.clone(), inputs);
         for map in [packed, plain] {
             let mut out = vec![f32::NAN; rows * outputs];
             map.apply(&mut kernels, &x, &mut out);

@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use super::decoder::Decoder;
+use super::greedy::DecodedText;
 use super::tokens::Tokens;
 use super::transcribe::Word;
-use super::writing::Written;
 use voxline::engine::RECOGNIZER_RATE;
 
 /// Number of samples per encoder state: 20 ms.
@@ -23,20 +23,20 @@ const WITHOUT_SPACES: &[&str] = &["zh", "ja", "th", "lo", "my", "yue"];
 
 /// A word, and the range of its tokens in the text.
 #[derive(Debug, PartialEq)]
-pub(super) struct Piece {
+pub(super) struct WordTokens {
     text: String,
     tokens: Range<usize>,
 }
 
 /// Splits tokens into words: a word begins with a space, or with each character in a language without
 /// spaces. A mark that stands by itself belongs to the word before.
-pub(super) fn split(tokens: &Tokens, text: &[u32], language: Option<u32>) -> Vec<Piece> {
+pub(super) fn split(tokens: &Tokens, text: &[u32], language: Option<u32>) -> Vec<WordTokens> {
     let code = tokens.code(language).unwrap_or_default();
     join(text.iter().map(|token| tokens.piece(*token)), WITHOUT_SPACES.contains(&code))
 }
 
-fn join<'a>(pieces: impl Iterator<Item = &'a [u8]>, by_character: bool) -> Vec<Piece> {
-    let mut words: Vec<Piece> = Vec::new();
+fn join<'a>(pieces: impl Iterator<Item = &'a [u8]>, by_character: bool) -> Vec<WordTokens> {
+    let mut words: Vec<WordTokens> = Vec::new();
     let mut open: (Vec<u8>, Range<usize>) = (Vec::new(), 0..0);
     for piece in pieces {
         let (bytes, tokens) = &mut open;
@@ -54,7 +54,7 @@ fn join<'a>(pieces: impl Iterator<Item = &'a [u8]>, by_character: bool) -> Vec<P
 }
 
 /// Adds the open word; if it has no letters or digits, appends it to the word before.
-fn close(words: &mut Vec<Piece>, bytes: &[u8], tokens: Range<usize>, by_character: bool) {
+fn close(words: &mut Vec<WordTokens>, bytes: &[u8], tokens: Range<usize>, by_character: bool) {
     let text: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
     let text = text.trim();
     match words.last_mut() {
@@ -66,12 +66,17 @@ fn close(words: &mut Vec<Piece>, bytes: &[u8], tokens: Range<usize>, by_characte
             word.text.push_str(text);
         }
         _ if text.is_empty() => {}
-        _ => words.push(Piece { text: text.to_owned(), tokens }),
+        _ => words.push(WordTokens { text: text.to_owned(), tokens }),
     }
 }
 
 /// Aligns words with `samples` samples. Returns no words if the model has no alignment heads.
-pub(super) fn place(decoder: &Decoder, text: &Written, words: Vec<Piece>, samples: usize) -> Vec<Word> {
+pub(super) fn align(
+    decoder: &Decoder,
+    text: &DecodedText,
+    words: Vec<WordTokens>,
+    samples: usize,
+) -> Vec<Word> {
     let (looks, heads, heard) = decoder.looks(&text.memory);
     let row = heads * heard;
     if row == 0 || words.is_empty() {
@@ -86,7 +91,7 @@ pub(super) fn place(decoder: &Decoder, text: &Written, words: Vec<Piece>, sample
 
     // A text that was cut off has no look at its end.
     let sample = |token: usize| (starts.get(token).copied().unwrap_or(audible) * STATE).min(samples);
-    let place = |Piece { text: word, tokens }: Piece| {
+    let place = |WordTokens { text: word, tokens }: WordTokens| {
         let likely = &text.log_probabilities[tokens.clone()];
         let mean = likely.iter().sum::<f32>() / likely.len() as f32;
         let range = sample(tokens.start)..sample(tokens.end);
