@@ -77,19 +77,19 @@ pub(super) fn align(
     words: Vec<WordTokens>,
     samples: usize,
 ) -> Vec<Word> {
-    let (looks, heads, heard) = decoder.looks(&text.memory);
+    let (weights, heads, heard) = decoder.attention(&text.cache);
     let row = heads * heard;
     if row == 0 || words.is_empty() {
         return Vec::new();
     }
-    // The first look belongs to the language token; each token then has the look that it was written by,
+    // The first row belongs to the language token; each token then has the attention that it was decoded by,
     // and so has the end.
-    let rows = (text.tokens.len() + 1).min(looks.len() / row - 1);
+    let rows = (text.tokens.len() + 1).min(weights.len() / row - 1);
     let audible = samples.div_ceil(STATE).clamp(1, heard);
-    let attention = attention(&looks[row..], rows, heads, heard, audible);
+    let attention = mean_attention(&weights[row..], rows, heads, heard, audible);
     let starts = path(&attention, audible);
 
-    // A text that was cut off has no look at its end.
+    // A text that was cut off has no attention at its end.
     let sample = |token: usize| (starts.get(token).copied().unwrap_or(audible) * STATE).min(samples);
     let place = |WordTokens { text: word, tokens }: WordTokens| {
         let likely = &text.log_probabilities[tokens.clone()];
@@ -102,12 +102,12 @@ pub(super) fn align(
 
 /// Returns the attention of each of `rows` tokens to each of the first `audible` of `heard` states: the
 /// mean of the heads, one row per token.
-fn attention(looks: &[f32], rows: usize, heads: usize, heard: usize, audible: usize) -> Vec<f32> {
+fn mean_attention(weights: &[f32], rows: usize, heads: usize, heard: usize, audible: usize) -> Vec<f32> {
     let mut mean = vec![0.0; rows * audible];
     let mut column = vec![0.0; rows];
     let mut normal = vec![0.0; rows * audible];
     for head in 0..heads {
-        let weight = |token: usize, state: usize| looks[(token * heads + head) * heard + state];
+        let weight = |token: usize, state: usize| weights[(token * heads + head) * heard + state];
         for state in 0..audible {
             for (token, value) in column.iter_mut().enumerate() {
                 *value = weight(token, state);

@@ -37,8 +37,8 @@ struct Layer {
 
 /// The decoder's cache for one text, so that each step costs one token: the keys and values of the audio
 /// and of the tokens so far. The cache also holds the working rows.
-pub(super) struct Memory {
-    layers: Vec<LayerMemory>,
+pub(super) struct KvCache {
+    layers: Vec<LayerCache>,
     tokens: usize,
     states: Vec<f32>,
     normed: Vec<f32>,
@@ -46,11 +46,12 @@ pub(super) struct Memory {
     context: Vec<f32>,
     inner: Vec<f32>,
     scores: Vec<f32>,
-    /// Attention of each alignment head to the audio, for the last token of each [`read`](Decoder::read).
-    looks: Vec<f32>,
+    /// Attention of each alignment head to the audio, for the last token of each
+    /// [`forward`](Decoder::forward).
+    attention: Vec<f32>,
 }
 
-struct LayerMemory {
+struct LayerCache {
     /// One row per encoder state: its key and value side by side.
     audio: Vec<f32>,
     /// One row per token so far: its key and value side by side.
@@ -130,19 +131,19 @@ impl Decoder {
     }
 
     /// Returns the largest number of tokens in a text, including its prompt.
-    pub(super) fn places(&self) -> usize {
+    pub(super) fn context_length(&self) -> usize {
         self.positions.len() / self.width
     }
 
-    /// Begins a text about the audio of these encoder states.
-    pub(super) fn listen(&self, kernels: &mut Kernels, states: &[f32]) -> Memory {
+    /// Creates the cache of a text about the audio of these encoder states.
+    pub(super) fn start(&self, kernels: &mut Kernels, states: &[f32]) -> KvCache {
         let heard = states.len() / self.width;
         let layers = self.layers.iter().map(|layer| {
             let mut audio = vec![0.0; heard * 2 * self.width];
             layer.cross_memory.apply(kernels, states, &mut audio);
-            LayerMemory { audio, text: Vec::with_capacity(self.places() * 2 * self.width) }
+            LayerCache { audio, text: Vec::with_capacity(self.context_length() * 2 * self.width) }
         });
-        Memory {
+        KvCache {
             layers: layers.collect(),
             tokens: 0,
             states: Vec::new(),
@@ -150,20 +151,20 @@ impl Decoder {
             projected: Vec::new(),
             context: Vec::new(),
             inner: Vec::new(),
-            scores: vec![0.0; heard.max(self.places())],
-            looks: Vec::new(),
+            scores: vec![0.0; heard.max(self.context_length())],
+            attention: Vec::new(),
         }
     }
 
-    /// Reads `tokens`, which follow those read before. The resulting states then give the scores.
+    /// Reads `tokens`, which follow those read before. The resulting states then give the logits.
     ///
     /// # Panics
-    /// Panics if the text grows beyond [`places`](Decoder::places), or if a token is not in the
-    /// vocabulary.
-    pub(super) fn read(&self, kernels: &mut Kernels, memory: &mut Memory, tokens: &[u32]) {
+    /// Panics if the text grows beyond [`context_length`](Decoder::context_length), or if a token is not in
+    /// the vocabulary.
+    pub(super) fn forward(&self, kernels: &mut Kernels, cache: &mut KvCache, tokens: &[u32]) {
         let width = self.width;
-        let Memory { layers, states, normed, projected, context, inner, scores, looks, .. } = memory;
-        let before = memory.tokens;
+        let KvCache { layers, states, normed, projected, context, inner, scores, attention, .. } = cache;
+        let before = cache.tokens;
         let size = tokens.len() * width;
         states.clear();
         for (token, place) in tokens.iter().zip(self.positions[before * width..].chunks_exact(width)) {
@@ -176,13 +177,13 @@ impl Decoder {
         projected.resize(3 * size, 0.0);
         inner.resize(4 * size, 0.0);
 
-        for (number, (layer, memory)) in self.layers.iter().zip(layers).enumerate() {
+        for (number, (layer, cache)) in self.layers.iter().zip(layers).enumerate() {
             layer.own_norm.apply(states, normed);
             layer.own_in.apply(kernels, normed, projected);
             for (i, row) in projected.chunks_exact(3 * width).enumerate() {
-                memory.text.extend_from_slice(&row[width..]);
+                cache.text.extend_from_slice(&row[width..]);
                 let context = &mut context[i * width..][..width];
-                attend(&kernels.float, &row[..width], &memory.text, scores, context, |_, _| {});
+                attend(&kernels.float, &row[..width], &cache.text, scores, context, |_, _| {});
             }
             layer.own_out.add(kernels, context, states);
 
@@ -192,9 +193,9 @@ impl Decoder {
             let last = tokens.len() - 1;
             for (i, query) in queries.chunks_exact(width).enumerate() {
                 let context = &mut context[i * width..][..width];
-                attend(&kernels.float, query, &memory.audio, scores, context, |head, weights| {
+                attend(&kernels.float, query, &cache.audio, scores, context, |head, weights| {
                     if i == last && self.alignment_heads.contains(&(number, head)) {
-                        looks.extend_from_slice(weights);
+                        attention.extend_from_slice(weights);
                     }
                 });
             }
@@ -206,20 +207,20 @@ impl Decoder {
             layer.ffn_out.add(kernels, inner, states);
         }
         self.norm.apply(states, normed);
-        memory.tokens += tokens.len();
+        cache.tokens += tokens.len();
     }
 
-    /// Returns the attention of the tokens read: for each [`read`](Decoder::read) that of its last token,
-    /// head by head, to each state of the audio. Also returns the number of heads and the number of
+    /// Returns the attention of the tokens read: for each [`forward`](Decoder::forward) that of its last
+    /// token, head by head, to each state of the audio. Also returns the number of heads and the number of
     /// states.
-    pub(super) fn looks<'a>(&self, memory: &'a Memory) -> (&'a [f32], usize, usize) {
-        let heard = memory.layers[0].audio.len() / (2 * self.width);
-        (&memory.looks, self.alignment_heads.len(), heard)
+    pub(super) fn attention<'a>(&self, cache: &'a KvCache) -> (&'a [f32], usize, usize) {
+        let heard = cache.layers[0].audio.len() / (2 * self.width);
+        (&cache.attention, self.alignment_heads.len(), heard)
     }
 
-    /// Computes the score of every token after the `row`-th of the tokens read last.
-    pub(super) fn score(&self, kernels: &mut Kernels, memory: &Memory, row: usize, scores: &mut [f32]) {
-        self.embeddings.apply(kernels, &memory.normed[row * self.width..][..self.width], scores);
+    /// Computes the logit of every token after the `row`-th of the tokens read last.
+    pub(super) fn logits(&self, kernels: &mut Kernels, cache: &KvCache, row: usize, logits: &mut [f32]) {
+        self.embeddings.apply(kernels, &cache.normed[row * self.width..][..self.width], logits);
     }
 }
 
@@ -228,24 +229,24 @@ impl Decoder {
 fn attend(
     gemm: &Gemm,
     query: &[f32],
-    memory: &[f32],
+    cache: &[f32],
     scores: &mut [f32],
     context: &mut [f32],
-    mut look: impl FnMut(usize, &[f32]),
+    mut attention: impl FnMut(usize, &[f32]),
 ) {
     let width = query.len();
     let stride = 2 * width;
-    let rows = memory.len() / stride;
+    let rows = cache.len() / stride;
     let scores = &mut scores[..rows];
     let scale = (HEAD as f32).sqrt().recip();
     for head in (0..width).step_by(HEAD) {
         let query = matrix(&query[head..], [1, HEAD], [HEAD, 1]);
-        let keys = GemmInputB::Unpacked(matrix(&memory[head..], [HEAD, rows], [1, stride]));
+        let keys = GemmInputB::Unpacked(matrix(&cache[head..], [HEAD, rows], [1, stride]));
         multiply(gemm, scores, query, keys, scale, None);
         softmax(scores, rows);
-        look(head / HEAD, scores);
+        attention(head / HEAD, scores);
         let weights = matrix(scores, [1, rows], [rows, 1]);
-        let values = GemmInputB::Unpacked(matrix(&memory[width + head..], [rows, HEAD], [stride, 1]));
+        let values = GemmInputB::Unpacked(matrix(&cache[width + head..], [rows, HEAD], [stride, 1]));
         multiply(gemm, &mut context[head..head + HEAD], weights, values, 1.0, None);
     }
 }

@@ -1,9 +1,9 @@
-//! Greedy decoding: a text is written token by token, always the likeliest one.
+//! Greedy decoding: a text grows token by token, always by the likeliest one.
 
 use rten_simd::SimdOp;
 use rten_vecmath::{MaxNum, SumExpSub};
 
-use super::decoder::Memory;
+use super::decoder::KvCache;
 use super::detection::{Detected, Detection};
 use super::ops::Kernels;
 use super::options::{DecodingOptions, Language};
@@ -14,103 +14,103 @@ use voxline::engine::{RECOGNIZER_RATE, Task};
 /// Largest number of tokens per second: more than a person speaks, in any script.
 const TOKENS_PER_SECOND: usize = 16;
 
-/// Number of tokens written in one step.
-const AT_ONCE: usize = 4;
+/// Number of tokens decoded in one step.
+const TOKENS_PER_STEP: usize = 4;
 
-/// An unfinished text.
+/// Greedy decoding in progress.
 pub(super) struct GreedyDecoding {
-    memory: Memory,
-    /// Scores of all tokens that may come next.
-    scores: Vec<f32>,
+    cache: KvCache,
+    /// Logits of all tokens that may come next.
+    logits: Vec<f32>,
     language: Option<u32>,
     detected: Option<Detected>,
     task: Task,
-    silence: f32,
+    no_speech: f32,
     tokens: Vec<u32>,
     /// Log-probabilities of the tokens, and of the end.
     log_probabilities: Vec<f32>,
     /// Largest number of tokens.
-    most: usize,
+    max_tokens: usize,
     runaway: bool,
 }
 
-/// A text that the decoder wrote.
+/// A decoded text.
 pub(super) struct DecodedText {
     pub(super) tokens: Vec<u32>,
-    /// Log-probability of each token, and of the end if it was written.
+    /// Log-probability of each token, and of the end if it was decoded.
     pub(super) log_probabilities: Vec<f32>,
     /// Mean of the log-probabilities.
     pub(super) log_probability: f32,
     /// `true` if the text repeated itself, in which case the repetition is cut off, or had too many
     /// tokens.
     pub(super) runaway: bool,
-    /// Memory of the decoder, which holds the attention to the audio.
-    pub(super) memory: Memory,
+    /// Key-value cache of the decoder, which holds the attention to the audio.
+    pub(super) cache: KvCache,
 }
 
 impl GreedyDecoding {
-    /// Begins the text of `samples` samples, whose encoder states are in `memory`.
+    /// Begins to decode the text of `samples` samples, whose encoder states are in `cache`.
     pub(super) fn begin(
         model: &Model,
         kernels: &mut Kernels,
-        mut memory: Memory,
+        mut cache: KvCache,
         samples: usize,
         options: &DecodingOptions,
     ) -> GreedyDecoding {
         let Model { decoder, tokens, .. } = model;
-        let mut scores = vec![0.0; decoder.vocabulary()];
-        // The scores after the first token give the language and the probability of silence.
-        decoder.read(kernels, &mut memory, &[tokens.start]);
-        decoder.score(kernels, &memory, 0, &mut scores);
-        let silence = log_probability(&scores, tokens.no_speech).exp();
+        let mut logits = vec![0.0; decoder.vocabulary()];
+        // The logits after the first token give the language and the probability of silence.
+        decoder.forward(kernels, &mut cache, &[tokens.start]);
+        decoder.logits(kernels, &cache, 0, &mut logits);
+        let no_speech = log_probability(&logits, tokens.no_speech).exp();
         let (language, detected) = match &options.language {
             Language::Known(language) => (*language, None),
             Language::Detect(detection) => {
-                let detected = detect(tokens, &scores, detection);
+                let detected = detect(tokens, &logits, detection);
                 (detected.map(|detected| detection.choose(detected, samples)), detected)
             }
         };
         let prompt = tokens.prompt(language, options.task);
-        decoder.read(kernels, &mut memory, &prompt);
-        decoder.score(kernels, &memory, prompt.len() - 1, &mut scores);
+        decoder.forward(kernels, &mut cache, &prompt);
+        decoder.logits(kernels, &cache, prompt.len() - 1, &mut logits);
 
         let seconds = samples.div_ceil(RECOGNIZER_RATE as usize);
-        let room = decoder.places() - 1 - prompt.len();
-        let most = (TOKENS_PER_SECOND * (seconds + 1)).min(room);
+        let room = decoder.context_length() - 1 - prompt.len();
+        let max_tokens = (TOKENS_PER_SECOND * (seconds + 1)).min(room);
         let (tokens, log_probabilities) = (Vec::new(), Vec::new());
         GreedyDecoding {
-            memory,
-            scores,
+            cache,
+            logits,
             language,
             detected,
             task: options.task,
-            silence,
+            no_speech,
             tokens,
             log_probabilities,
-            most,
+            max_tokens,
             runaway: false,
         }
     }
 
-    /// Writes further tokens. Returns whether the text has ended, repeats itself, or has its largest
+    /// Decodes further tokens. Returns whether the text has ended, repeats itself, or has its largest
     /// number of tokens.
     pub(super) fn advance(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
-        (0..AT_ONCE).any(|_| self.write(model, kernels))
+        (0..TOKENS_PER_STEP).any(|_| self.decode_token(model, kernels))
     }
 
-    fn write(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
+    fn decode_token(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
         let Tokens { end, suppressed, suppressed_first, .. } = &model.tokens;
-        // Of the tokens from `end` on, only `end` may be written; the others steer.
-        let written = &mut self.scores[..=*end as usize];
+        // Of the tokens from `end` on, only `end` may be decoded; the others steer.
+        let allowed = &mut self.logits[..=*end as usize];
         let first: &[u32] = if self.tokens.is_empty() { suppressed_first } else { &[] };
         let language = model.tokens.text_language(self.language, self.task);
         for id in suppressed.iter().chain(first).chain(model.tokens.foreign(language)) {
-            if let Some(score) = written.get_mut(*id as usize) {
-                *score = f32::NEG_INFINITY;
+            if let Some(logit) = allowed.get_mut(*id as usize) {
+                *logit = f32::NEG_INFINITY;
             }
         }
-        let Some(next) = likeliest(written).and_then(|best| u32::try_from(best).ok()) else { return true };
-        self.log_probabilities.push(log_probability(written, next));
+        let Some(next) = likeliest(allowed).and_then(|best| u32::try_from(best).ok()) else { return true };
+        self.log_probabilities.push(log_probability(allowed, next));
         if next == *end {
             return true;
         }
@@ -119,22 +119,22 @@ impl GreedyDecoding {
             self.tokens.truncate(kept);
             self.runaway = true;
         }
-        self.runaway |= self.tokens.len() == self.most;
+        self.runaway |= self.tokens.len() == self.max_tokens;
         if !self.runaway {
-            model.decoder.read(kernels, &mut self.memory, &[next]);
-            model.decoder.score(kernels, &self.memory, 0, &mut self.scores);
+            model.decoder.forward(kernels, &mut self.cache, &[next]);
+            model.decoder.logits(kernels, &self.cache, 0, &mut self.logits);
         }
         self.runaway
     }
 
     /// Returns the result.
-    pub(super) fn attempt(self) -> Attempt {
+    pub(super) fn into_attempt(self) -> Attempt {
         let GreedyDecoding {
-            memory,
+            cache,
             language,
             detected,
             task,
-            silence,
+            no_speech,
             tokens,
             log_probabilities,
             runaway,
@@ -146,32 +146,32 @@ impl GreedyDecoding {
             language,
             detected,
             task,
-            silence,
-            text: DecodedText { tokens, log_probabilities, log_probability, runaway, memory },
+            no_speech,
+            text: DecodedText { tokens, log_probabilities, log_probability, runaway, cache },
         }
     }
 }
 
-/// Returns the likeliest of the allowed languages, by the scores.
-fn detect(tokens: &Tokens, scores: &[f32], detection: &Detection) -> Option<Detected> {
+/// Returns the likeliest of the allowed languages, by the logits.
+fn detect(tokens: &Tokens, logits: &[f32], detection: &Detection) -> Option<Detected> {
     let known = tokens.languages().iter().map(|(_, id)| *id);
     let languages: Vec<u32> = known.filter(|id| detection.allows(*id)).collect();
-    let heard: Vec<f32> = languages.iter().map(|id| scores[*id as usize]).collect();
+    let heard: Vec<f32> = languages.iter().map(|id| logits[*id as usize]).collect();
     let best = likeliest(&heard)?;
     let probability = log_probability(&heard, u32::try_from(best).ok()?).exp();
     Some(Detected { language: languages[best], probability })
 }
 
-/// Returns the index of the highest score, the first of equals.
-fn likeliest(scores: &[f32]) -> Option<usize> {
-    let highest = MaxNum::new(scores).dispatch();
-    scores.iter().position(|score| *score == highest)
+/// Returns the index of the highest logit, the first of equals.
+fn likeliest(logits: &[f32]) -> Option<usize> {
+    let highest = MaxNum::new(logits).dispatch();
+    logits.iter().position(|logit| *logit == highest)
 }
 
 /// Returns the logarithm of the softmax at one index.
-fn log_probability(scores: &[f32], at: u32) -> f32 {
-    let highest = MaxNum::new(scores).dispatch();
-    scores[at as usize] - highest - SumExpSub::new(scores, highest).dispatch().ln()
+fn log_probability(logits: &[f32], at: u32) -> f32 {
+    let highest = MaxNum::new(logits).dispatch();
+    logits[at as usize] - highest - SumExpSub::new(logits, highest).dispatch().ln()
 }
 
 /// Returns the length to which a text that ends in a loop should be cut: after the first occurrence of
@@ -208,10 +208,10 @@ mod tests {
 
     #[test]
     fn probabilities_sum_to_one() {
-        let scores = [1.0, 3.0, f32::NEG_INFINITY, 2.0];
-        let sum: f32 = (0..4).map(|at| log_probability(&scores, at).exp()).sum();
+        let logits = [1.0, 3.0, f32::NEG_INFINITY, 2.0];
+        let sum: f32 = (0..4).map(|at| log_probability(&logits, at).exp()).sum();
         assert!((sum - 1.0).abs() < 1e-6, "{sum}");
-        assert_eq!(likeliest(&scores), Some(1));
+        assert_eq!(likeliest(&logits), Some(1));
         assert_eq!(likeliest(&[f32::NAN]), None);
     }
 }

@@ -95,8 +95,8 @@ impl Whisper {
                 if known != named {
                     return Err(format!("knows {known} tokens, vocabulary.txt names {named}"));
                 }
-                if decoder.places() < 16 {
-                    return Err(format!("has room for a text of {} tokens", decoder.places()));
+                if decoder.context_length() < 16 {
+                    return Err(format!("has room for a text of {} tokens", decoder.context_length()));
                 }
                 Ok((encoder, decoder))
             })

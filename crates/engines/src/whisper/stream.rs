@@ -8,7 +8,7 @@ use flate2::write::ZlibEncoder;
 
 use super::Shared;
 use super::options::{DecodingOptions, Language};
-use super::transcribe::{Listening, Transcript};
+use super::transcribe::{Transcript, Transcription};
 use crate::endpoint::{Endpointer, Open, Span};
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, PartialResult, RECOGNIZER_RATE, RecognizerStream, Segment};
@@ -17,22 +17,22 @@ use voxline::transcript::Word;
 /// Audio needed for the first partial result of an utterance, of which 0.3 s are from before the voice.
 /// Of 121 utterances, its first word is right in 88 and half a word in 16; with 0.7 s 95 and 12, with 0.5
 /// s 67 and 18.
-const FIRST_GUESS: u64 = RECOGNIZER_RATE as u64 * 6 / 10;
+const FIRST_PARTIAL: u64 = RECOGNIZER_RATE as u64 * 6 / 10;
 /// New audio that makes another partial result worth its cost: 0.8 s.
-const GUESS_EVERY: u64 = RECOGNIZER_RATE as u64 * 8 / 10;
+const PARTIAL_INTERVAL: u64 = RECOGNIZER_RATE as u64 * 8 / 10;
 
 /// A recognition stream of a Whisper model.
 pub(super) struct Stream {
     shared: Arc<Shared>,
     options: DecodingOptions,
     endpointer: Endpointer,
-    guessing: Option<Guessing>,
+    in_progress: Option<PartialInProgress>,
     /// Last partial result of the open utterance.
-    last: Option<Guessed>,
+    last: Option<LastPartial>,
 }
 
 /// A partial result in progress.
-struct Guessing {
+struct PartialInProgress {
     /// Frames since the last segment.
     range: FrameRange,
     /// Frames of these that are transcribed.
@@ -40,11 +40,11 @@ struct Guessing {
     /// `true` if the utterance will end there, should silence follow; the result then serves as the final
     /// one.
     settled: bool,
-    listening: Box<Listening>,
+    transcription: Box<Transcription>,
 }
 
 /// A finished partial result.
-struct Guessed {
+struct LastPartial {
     heard: FrameRange,
     text: String,
     /// Transcript that the utterance will have, should it end there.
@@ -53,7 +53,7 @@ struct Guessed {
 
 impl Stream {
     pub(super) fn new(shared: Arc<Shared>, options: DecodingOptions) -> Stream {
-        Stream { shared, options, endpointer: Endpointer::new(), guessing: None, last: None }
+        Stream { shared, options, endpointer: Endpointer::new(), in_progress: None, last: None }
     }
 
     fn segments(&mut self, spans: Vec<Span>) -> Result<Vec<Segment>, EngineError> {
@@ -61,21 +61,23 @@ impl Stream {
     }
 
     fn segment(&mut self, span: Span) -> Result<Segment, EngineError> {
-        let (guessing, last) = (self.guessing.take(), self.last.take());
+        let (in_progress, last) = (self.in_progress.take(), self.last.take());
         let (range, start, pcm, lively) = match span {
             Span::Silence { range } => return Ok(Segment::silence(range)),
             Span::Speech { range, start, pcm, lively } => (range, start, pcm, lively),
         };
         let heard = start.to(start + pcm.len() as u64);
-        let guessed = last.filter(|guessed| guessed.heard == heard).and_then(|guessed| guessed.settled);
-        let transcript = match guessed {
+        let finished = last.filter(|finished| finished.heard == heard).and_then(|finished| finished.settled);
+        let transcript = match finished {
             Some(transcript) => transcript,
             None => {
-                let listening = match guessing {
-                    Some(guessing) if guessing.settled && guessing.heard == heard => *guessing.listening,
-                    _ => Listening::new(pcm, lively, self.options.clone()),
+                let transcription = match in_progress {
+                    Some(in_progress) if in_progress.settled && in_progress.heard == heard => {
+                        *in_progress.transcription
+                    }
+                    _ => Transcription::new(pcm, lively, self.options.clone()),
                 };
-                self.shared.pools.run(|kernels| listening.finish(&self.shared.model, kernels))?
+                self.shared.pools.run(|kernels| transcription.finish(&self.shared.model, kernels))?
             }
         };
         let context = self.learn(&transcript, heard.len());
@@ -96,50 +98,52 @@ impl Stream {
 
     /// Returns the partial result to work on: the one in progress, unless the utterance seems to have
     /// ended since, or a new one that is due.
-    fn next_guess(&mut self) -> Option<&mut Guessing> {
+    fn next_partial(&mut self) -> Option<&mut PartialInProgress> {
         let Open { range, start, pcm, lively, settled } = self.endpointer.open()?;
         let heard = start.to(start + pcm.len() as u64);
-        let is_right = |guessing: &Guessing| !settled || guessing.settled && guessing.heard == heard;
-        let at_hand = self.guessing.as_ref().is_some_and(is_right);
+        let is_right =
+            |in_progress: &PartialInProgress| !settled || in_progress.settled && in_progress.heard == heard;
+        let at_hand = self.in_progress.as_ref().is_some_and(is_right);
         if !at_hand {
             let due = match &self.last {
-                None => heard.len() >= FIRST_GUESS || settled,
+                None => heard.len() >= FIRST_PARTIAL || settled,
                 Some(last) if settled => last.settled.is_none() || last.heard != heard,
-                Some(last) => heard.end.0 >= last.heard.end.0 + GUESS_EVERY,
+                Some(last) => heard.end.0 >= last.heard.end.0 + PARTIAL_INTERVAL,
             };
             if !due {
                 return None;
             }
             let pcm = pcm.to_vec();
-            let listening = if settled {
-                Listening::new(pcm, lively, self.options.clone())
+            let transcription = if settled {
+                Transcription::new(pcm, lively, self.options.clone())
             } else {
-                Listening::guess(pcm, lively, self.options.clone())
+                Transcription::partial(pcm, lively, self.options.clone())
             };
-            self.guessing = Some(Guessing { range, heard, settled, listening: Box::new(listening) });
+            self.in_progress =
+                Some(PartialInProgress { range, heard, settled, transcription: Box::new(transcription) });
         }
-        self.guessing.as_mut()
+        self.in_progress.as_mut()
     }
 }
 
 impl Shared {
     /// Converts the transcript of an utterance that begins at `start` within `range` into a segment.
-    fn segment(&self, range: FrameRange, start: FramePos, heard: Transcript) -> Segment {
-        let (said, confidence) = (!heard.text.is_empty(), heard.confidence());
-        let words = heard.words.into_iter().map(|word| Word {
+    fn segment(&self, range: FrameRange, start: FramePos, transcript: Transcript) -> Segment {
+        let (said, confidence) = (!transcript.text.is_empty(), transcript.confidence());
+        let words = transcript.words.into_iter().map(|word| Word {
             range: (start + word.range.start as u64).to(start + word.range.end as u64),
             text: word.text,
             confidence: word.confidence,
         });
         Segment {
             words: words.collect(),
-            language: self.model.tokens.code(heard.language).filter(|_| said).map(str::to_owned),
+            language: self.model.tokens.code(transcript.language).filter(|_| said).map(str::to_owned),
             confidence: said.then_some(confidence),
-            avg_log_probability: said.then_some(heard.log_probability.min(0.0)),
-            compression_ratio: said.then(|| compression_ratio(&heard.text)),
-            no_speech_probability: Some(heard.no_speech.clamp(0.0, 1.0)),
-            tokens: heard.tokens,
-            text: heard.text,
+            avg_log_probability: said.then_some(transcript.log_probability.min(0.0)),
+            compression_ratio: said.then(|| compression_ratio(&transcript.text)),
+            no_speech_probability: Some(transcript.no_speech.clamp(0.0, 1.0)),
+            tokens: transcript.tokens,
+            text: transcript.text,
             ..Segment::silence(range)
         }
     }
@@ -157,11 +161,13 @@ impl RecognizerStream for Stream {
     /// result.
     fn partial(&mut self) -> Result<PartialResult, EngineError> {
         let shared = Arc::clone(&self.shared);
-        let Some(Guessing { listening, .. }) = self.next_guess() else { return Ok(PartialResult::Nothing) };
-        let Some(transcript) = shared.pools.run(|kernels| listening.step(&shared.model, kernels))? else {
+        let Some(PartialInProgress { transcription, .. }) = self.next_partial() else {
+            return Ok(PartialResult::Nothing);
+        };
+        let Some(transcript) = shared.pools.run(|kernels| transcription.step(&shared.model, kernels))? else {
             return Ok(PartialResult::Unfinished);
         };
-        let Some(Guessing { range, heard, settled, .. }) = self.guessing.take() else {
+        let Some(PartialInProgress { range, heard, settled, .. }) = self.in_progress.take() else {
             unreachable!("it was worked on")
         };
         let text = transcript.text.clone();
@@ -170,14 +176,14 @@ impl RecognizerStream for Stream {
             _ => String::new(),
         };
         let shown = if agreed.is_empty() { text.clone() } else { agreed };
-        let guess = Segment {
+        let partial = Segment {
             text: shown,
             language: shared.model.tokens.code(transcript.language).map(str::to_owned),
             confidence: Some(transcript.confidence()),
             ..Segment::silence(range)
         };
-        self.last = Some(Guessed { heard, text, settled: settled.then_some(transcript) });
-        Ok(if guess.text.is_empty() { PartialResult::Nothing } else { PartialResult::Text(guess) })
+        self.last = Some(LastPartial { heard, text, settled: settled.then_some(transcript) });
+        Ok(if partial.text.is_empty() { PartialResult::Nothing } else { PartialResult::Text(partial) })
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
@@ -218,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn guesses_agree_word_by_word() {
+    fn partial_results_agree_word_by_word() {
         assert_eq!(agreement("Go forward.", "go forward ten meters"), "go forward");
         assert_eq!(agreement("Go four", "Go forward"), "Go");
         assert_eq!(agreement("Oh", "Go forward"), "");

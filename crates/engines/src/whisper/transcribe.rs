@@ -23,10 +23,10 @@ const PADDING: usize = 6 * FRAMES_PER_SECOND;
 /// Shortest window, in feature frames.
 const LEAST_WINDOW: usize = 8 * FRAMES_PER_SECOND;
 
-/// Whisper's own thresholds. A text with a mean log-probability below `DOUBTFUL` is doubtful; a doubtful
-/// text is dropped if the probability of silence is above `NOBODY_SPOKE`.
-const DOUBTFUL: f32 = -1.0;
-const NOBODY_SPOKE: f32 = 0.6;
+/// Whisper's own thresholds. A text with a mean log-probability below `LOG_PROBABILITY_THRESHOLD` is
+/// doubtful; a doubtful text is dropped if the no-speech probability is above `NO_SPEECH_THRESHOLD`.
+const LOG_PROBABILITY_THRESHOLD: f32 = -1.0;
+const NO_SPEECH_THRESHOLD: f32 = 0.6;
 /// Mean log-probability below which a text is invented, as from music and machines: a confidence of 0.2.
 const INVENTED: f32 = -1.6;
 /// Words per second that people speak, and the bound that replaces `INVENTED` from this pace on. Music
@@ -95,7 +95,7 @@ pub(super) struct Word {
 /// The window is cut to the utterance and some silence, which costs a fraction of the full one. If the
 /// text loops, or if the model itself doubts it, the utterance is decoded again in the full window, and
 /// the better text counts.
-pub(super) struct Listening {
+pub(super) struct Transcription {
     pcm: Vec<i16>,
     /// Number of samples whose spectrum changes as that of speech does.
     lively: usize,
@@ -109,9 +109,9 @@ pub(super) struct Listening {
 }
 
 enum Stage {
-    Hear,
+    Features,
     Encode(Encoding),
-    Write(Box<GreedyDecoding>),
+    Decode(Box<GreedyDecoding>),
 }
 
 /// The result of one window.
@@ -122,21 +122,21 @@ pub(super) struct Attempt {
     pub(super) detected: Option<Detected>,
     pub(super) task: Task,
     /// Probability that there was no speech.
-    pub(super) silence: f32,
+    pub(super) no_speech: f32,
     pub(super) text: DecodedText,
 }
 
-impl Listening {
+impl Transcription {
     /// Begins to transcribe an utterance, of which `lively` samples change as speech does.
-    pub(super) fn new(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Listening {
+    pub(super) fn new(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Transcription {
         let window = window(&pcm);
         let lively = usize::try_from(lively).unwrap_or(usize::MAX);
-        Listening { pcm, lively, options, careful: true, window, doubtful: None, stage: Stage::Hear }
+        Transcription { pcm, lively, options, careful: true, window, doubtful: None, stage: Stage::Features }
     }
 
     /// Begins to transcribe for a partial result: a doubtful text is not decoded again.
-    pub(super) fn guess(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Listening {
-        Listening { careful: false, ..Listening::new(pcm, lively, options) }
+    pub(super) fn partial(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Transcription {
+        Transcription { careful: false, ..Transcription::new(pcm, lively, options) }
     }
 
     /// Does all remaining work.
@@ -152,24 +152,24 @@ impl Listening {
     /// The last step returns the transcript, after which there is no more to do.
     pub(super) fn step(&mut self, model: &Model, kernels: &mut Kernels) -> Option<Transcript> {
         match &mut self.stage {
-            Stage::Hear => {
+            Stage::Features => {
                 let features = model.mel.features(&self.pcm, self.window.next_multiple_of(2));
                 self.stage = Stage::Encode(model.encoder.begin(kernels, &features));
             }
             Stage::Encode(encoding) => {
                 if let Some(states) = model.encoder.advance(kernels, encoding) {
-                    let memory = model.decoder.listen(kernels, &states);
-                    let writing =
-                        GreedyDecoding::begin(model, kernels, memory, self.pcm.len(), &self.options);
-                    self.stage = Stage::Write(Box::new(writing));
+                    let cache = model.decoder.start(kernels, &states);
+                    let decoding =
+                        GreedyDecoding::begin(model, kernels, cache, self.pcm.len(), &self.options);
+                    self.stage = Stage::Decode(Box::new(decoding));
                 }
             }
-            Stage::Write(writing) => {
-                if writing.advance(model, kernels) {
-                    let Stage::Write(writing) = std::mem::replace(&mut self.stage, Stage::Hear) else {
-                        unreachable!("it was just written in")
+            Stage::Decode(decoding) => {
+                if decoding.advance(model, kernels) {
+                    let Stage::Decode(decoding) = std::mem::replace(&mut self.stage, Stage::Features) else {
+                        unreachable!("it was just decoded")
                     };
-                    return self.conclude(model, writing.attempt());
+                    return self.conclude(model, decoding.into_attempt());
                 }
             }
         }
@@ -199,7 +199,7 @@ impl Listening {
 
 impl Model {
     /// Does the work of an utterance of `seconds` seconds without one: the steps are those of
-    /// [`Listening`], and their cost does not depend on the content.
+    /// [`Transcription`], and their cost does not depend on the content.
     pub(super) fn exercise(&self, kernels: &mut Kernels, seconds: usize) {
         let pcm = vec![0; seconds * RECOGNIZER_RATE as usize];
         let features = self.mel.features(&pcm, window(&pcm).next_multiple_of(2));
@@ -209,25 +209,26 @@ impl Model {
                 break states;
             }
         };
-        let mut memory = self.decoder.listen(kernels, &states);
+        let mut cache = self.decoder.start(kernels, &states);
         let mut scores = vec![0.0; self.decoder.vocabulary()];
-        let tokens = (SPOKEN_TOKENS * seconds).min(self.decoder.places() - 1);
+        let tokens = (SPOKEN_TOKENS * seconds).min(self.decoder.context_length() - 1);
         for _ in 0..tokens {
-            self.decoder.read(kernels, &mut memory, &[self.tokens.start]);
-            self.decoder.score(kernels, &memory, 0, &mut scores);
+            self.decoder.forward(kernels, &mut cache, &[self.tokens.start]);
+            self.decoder.logits(kernels, &cache, 0, &mut scores);
         }
     }
 }
 
 impl Attempt {
     fn is_doubtful(&self) -> bool {
-        self.text.runaway || self.text.log_probability < DOUBTFUL
+        self.text.runaway || self.text.log_probability < LOG_PROBABILITY_THRESHOLD
     }
 
     /// Returns whether the model predicts silence, and either the text is doubtful or nothing in the
     /// utterance was like speech. Whisper is often sure of a text for steady noise.
     fn is_silent(&self, lively: usize) -> bool {
-        self.silence > NOBODY_SPOKE && (self.text.log_probability < DOUBTFUL || lively == 0)
+        self.no_speech > NO_SPEECH_THRESHOLD
+            && (self.text.log_probability < LOG_PROBABILITY_THRESHOLD || lively == 0)
     }
 
     fn is_too_fast(&self, model: &Model, samples: usize) -> bool {
@@ -254,13 +255,13 @@ impl Attempt {
 
     /// Returns the transcript, with its words if they are wanted.
     fn transcript(&self, model: &Model, samples: usize, lively: usize, with_words: bool) -> Transcript {
-        let Attempt { language, detected, silence, text, .. } = self;
+        let Attempt { language, detected, no_speech, text, .. } = self;
         let transcript = |whole: String, tokens: Vec<u32>, words: Vec<Word>| Transcript {
             text: whole,
             language: *language,
             detected: *detected,
             log_probability: text.log_probability,
-            no_speech: *silence,
+            no_speech: *no_speech,
             tokens,
             words,
         };
