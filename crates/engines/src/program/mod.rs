@@ -6,7 +6,7 @@
 //! gets its thread back.
 
 mod confinement;
-mod warm;
+mod pool;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use voxline_support::clock::now;
 
 pub(crate) use self::confinement::Limits;
-pub(crate) use self::warm::{Processes, WarmProgram};
+pub(crate) use self::pool::{ProcessPool, Processes};
 
 /// Largest answer of a program, in bytes. Ten minutes of 44.1 kHz speech are 53 MB; more than this is not
 /// an answer.

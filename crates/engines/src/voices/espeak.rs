@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::loudness::Gain;
 use super::reading::spelt_out;
 use super::{safe_text, wave};
-use crate::program::{Limits, Processes, Program, ProgramError, WarmProgram};
+use crate::program::{Limits, ProcessPool, Processes, Program, ProgramError};
 use crate::voices::clamped_tempo;
 use voxline::engine::{EngineError, Quality, Voice, VoiceInfo};
 
@@ -140,7 +140,7 @@ pub(super) const BRINGS: &str = "apt-get install espeak-ng";
 /// processes run from the first text on.
 #[derive(Debug)]
 pub(super) struct Phonemizer {
-    espeak: WarmProgram,
+    espeak: ProcessPool,
 }
 
 impl Phonemizer {
@@ -149,14 +149,14 @@ impl Phonemizer {
         // Without --stdin espeak-ng takes each line for a text, and answers it before it reads the next.
         let args = ["-b", "1", "-v", voice, "-q", "--ipa"].map(str::to_owned).to_vec();
         let (greeting, processes) = (END.to_owned(), Processes::default());
-        let espeak = WarmProgram {
+        let espeak = ProcessPool {
             program: ESPEAK,
             args,
             limits: LIMITS,
             greeting,
-            last: ENDED,
-            most: PROCESSES,
-            answers: ANSWERS,
+            end_line: ENDED,
+            max_processes: PROCESSES,
+            max_answers: ANSWERS,
             processes,
         };
         Phonemizer { espeak }
@@ -252,11 +252,11 @@ mod tests {
     #[test]
     fn a_process_that_has_spoken_pronounces_as_a_new_one() {
         let texts = ["Hello world", "Dr. Smith lives here", "...", "", "tktktk", "Привет you", "Hello world"];
-        let warm = Phonemizer::new("en-us");
+        let pooled = Phonemizer::new("en-us");
         for text in texts {
             let new = Phonemizer::new("en-us").phonemes(text).unwrap();
-            assert_eq!(warm.phonemes(text).unwrap(), new, "{text}");
+            assert_eq!(pooled.phonemes(text).unwrap(), new, "{text}");
         }
-        assert_eq!(warm.phonemes("Hello world").unwrap(), "həlˈoʊ wˈɜːld");
+        assert_eq!(pooled.phonemes("Hello world").unwrap(), "həlˈoʊ wˈɜːld");
     }
 }

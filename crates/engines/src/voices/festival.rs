@@ -10,7 +10,7 @@ use super::loudness::Gain;
 use super::reading::spelt_out;
 use super::safe_text;
 use super::stretch::stretched;
-use crate::program::{Limits, Processes, Program, ProgramError, WarmProgram};
+use crate::program::{Limits, ProcessPool, Processes, Program, ProgramError};
 use crate::voices::clamped_tempo;
 use voxline::engine::{EngineError, Quality, Voice, VoiceInfo};
 
@@ -81,7 +81,7 @@ pub(super) const BRINGS: &str = "apt-get install festival festvox-ru";
 #[derive(Debug)]
 pub struct FestivalVoice {
     info: VoiceInfo,
-    festival: WarmProgram,
+    festival: ProcessPool,
 }
 
 impl FestivalVoice {
@@ -97,14 +97,14 @@ impl FestivalVoice {
             license: "BSD-like (festvox-ru, Nickolay V. Shmyrev; its Debian packaging is GPL-3)".to_owned(),
             speakers: Vec::new(),
         };
-        let festival = WarmProgram {
+        let festival = ProcessPool {
             program: FESTIVAL,
             args: vec!["--pipe".to_owned()],
             limits: LIMITS,
             greeting: GREETING.to_owned(),
-            last: DONE,
-            most: PROCESSES,
-            answers: ANSWERS,
+            end_line: DONE,
+            max_processes: PROCESSES,
+            max_answers: ANSWERS,
             processes: Processes::default(),
         };
         FestivalVoice { info, festival }

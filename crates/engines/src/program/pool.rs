@@ -14,7 +14,7 @@ use super::{Limits, MAX_COMPLAINT, MAX_OUTPUT, Program, ProgramError, ended, las
 use voxline_support::clock::now;
 
 /// Longest time that a process may take to end, and to report the reason, after it has closed its output.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A program that takes questions as lines on stdin and answers as lines on stdout.
 ///
@@ -23,37 +23,37 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// itself is killed, the processes read the end of their stdin, and end. Each process is confined, and
 /// runs in its own temporary directory, the only one that it may write to.
 #[derive(Debug)]
-pub(crate) struct WarmProgram {
+pub(crate) struct ProcessPool {
     pub(crate) program: Program,
     pub(crate) args: Vec<String>,
     /// Limits of one process, over all its answers.
     pub(crate) limits: Limits,
-    /// First question to each process; the answer ends with [`last`](WarmProgram::last), too.
+    /// First question to each process; the answer ends with [`end_line`](ProcessPool::end_line), too.
     pub(crate) greeting: String,
     /// Last line of an answer.
-    pub(crate) last: &'static str,
+    pub(crate) end_line: &'static str,
     /// Largest number of processes at once. Further callers wait.
-    pub(crate) most: usize,
+    pub(crate) max_processes: usize,
     /// Number of answers after which a process is replaced, so that its leaks do not add up.
-    pub(crate) answers: usize,
+    pub(crate) max_answers: usize,
     pub(crate) processes: Processes,
 }
 
 /// Processes of one program.
 #[derive(Debug, Default)]
 pub(crate) struct Processes {
-    pool: Mutex<Pool>,
+    state: Mutex<PoolState>,
     /// Notified when a process was given back, or is gone.
     freed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Pool {
+struct PoolState {
     idle: Vec<Process>,
     busy: usize,
 }
 
-impl WarmProgram {
+impl ProcessPool {
     /// Returns the lines that answer `question`, which ends with a line end. Blocks until earlier callers
     /// are done, and then for the deadline at most for each of these: a process that has long been dead,
     /// the greeting of a new one, the answer.
@@ -61,7 +61,7 @@ impl WarmProgram {
         self.ask_with_files(question, |_| Ok(()), |_, lines| Ok(lines))
     }
 
-    /// Asks as [`ask`](WarmProgram::ask) does, about files. `put` writes the files into the directory
+    /// Asks as [`ask`](ProcessPool::ask) does, about files. `put` writes the files into the directory
     /// where the process runs, and `get` reads the answer from there. Each sees the files that earlier
     /// questions left there.
     pub(crate) fn ask_with_files<T>(
@@ -70,8 +70,8 @@ impl WarmProgram {
         put: impl Fn(&Path) -> io::Result<()>,
         get: impl FnOnce(&Path, Vec<String>) -> io::Result<T>,
     ) -> Result<T, ProgramError> {
-        let mut place = Place::take(&self.processes, self.most);
-        let answered = place.idle.take().and_then(|mut process| {
+        let mut slot = Slot::take(&self.processes, self.max_processes);
+        let answered = slot.idle.take().and_then(|mut process| {
             match put(process.directory.path())
                 .map_err(ProgramError::Io)
                 .and_then(|()| self.exchange(&mut process, question))
@@ -92,7 +92,7 @@ impl WarmProgram {
             }
         };
         let answer = get(process.directory.path(), lines).map_err(ProgramError::Io);
-        place.give_back(self.unless_worn(process));
+        slot.give_back(self.unless_worn(process));
         answer
     }
 
@@ -105,30 +105,30 @@ impl WarmProgram {
                 answer
             }
             Err(RecvTimeoutError::Timeout) => Err(ProgramError::Deadline(self.program.deadline)),
-            Err(RecvTimeoutError::Disconnected) => Err(process.cause_of_death()),
+            Err(RecvTimeoutError::Disconnected) => Err(process.exit_error()),
         }
     }
 
     fn unless_worn(&self, process: Process) -> Option<Process> {
-        (process.answered < self.answers).then_some(process)
+        (process.answered < self.max_answers).then_some(process)
     }
 }
 
 /// A right to use one process; an idle process comes with it, if there is one.
-struct Place<'a> {
+struct Slot<'a> {
     processes: &'a Processes,
     idle: Option<Process>,
     back: Option<Process>,
 }
 
-impl Place<'_> {
-    fn take(processes: &Processes, most: usize) -> Place<'_> {
-        let mut pool = processes.lock();
-        while pool.busy >= most {
-            pool = processes.freed.wait(pool).unwrap_or_else(PoisonError::into_inner);
+impl Slot<'_> {
+    fn take(processes: &Processes, max_processes: usize) -> Slot<'_> {
+        let mut state = processes.lock();
+        while state.busy >= max_processes {
+            state = processes.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        pool.busy += 1;
-        Place { processes, idle: pool.idle.pop(), back: None }
+        state.busy += 1;
+        Slot { processes, idle: state.idle.pop(), back: None }
     }
 
     fn give_back(&mut self, process: Option<Process>) {
@@ -136,20 +136,20 @@ impl Place<'_> {
     }
 }
 
-/// Gives the place back whatever the outcome of the question, so that the next one can be asked.
-impl Drop for Place<'_> {
+/// Gives the slot back whatever the outcome of the question, so that the next one can be asked.
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut pool = self.processes.lock();
-        pool.busy -= 1;
-        pool.idle.extend(self.back.take());
-        drop(pool);
+        let mut state = self.processes.lock();
+        state.busy -= 1;
+        state.idle.extend(self.back.take());
+        drop(state);
         self.processes.freed.notify_one();
     }
 }
 
 impl Processes {
-    fn lock(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,46 +164,46 @@ struct Process {
     answers: Receiver<Result<Vec<String>, ProgramError>>,
     answered: usize,
     /// End of the process's stderr, sent once the process has closed it.
-    said: Receiver<Vec<u8>>,
+    stderr_end: Receiver<Vec<u8>>,
 }
 
 impl Process {
-    fn start(warm: &WarmProgram) -> Result<Process, ProgramError> {
+    fn start(pool: &ProcessPool) -> Result<Process, ProgramError> {
         let directory = tempfile::tempdir().map_err(ProgramError::Io)?;
-        let mut command = warm.program.command(&warm.args);
+        let mut command = pool.program.command(&pool.args);
         command.current_dir(&directory).env("TMPDIR", directory.path());
-        let mut child = warm
+        let mut child = pool
             .limits
             .spawn(&mut command, Some(directory.path()))
-            .map_err(|error| warm.program.unstarted(error))?;
+            .map_err(|error| pool.program.unstarted(error))?;
         let stdin = child.stdin.take().expect("stdin was asked to be a pipe");
         let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
         let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
         let (questions, asked) = mpsc::channel();
         let (answered, answers) = mpsc::channel();
-        let (complained, said) = mpsc::channel();
+        let (sender, stderr_end) = mpsc::channel();
         // The threads keep a full pipe from holding up the caller. Each ends with the process.
-        thread::spawn(move || tell(stdin, asked));
-        let last = warm.last;
-        thread::spawn(move || listen(BufReader::new(stdout), last, &answered));
-        thread::spawn(move || overhear(stderr, &complained));
-        Ok(Process { child, directory, questions, answers, answered: 0, said })
+        thread::spawn(move || write_questions(stdin, asked));
+        let end_line = pool.end_line;
+        thread::spawn(move || read_answers(BufReader::new(stdout), end_line, &answered));
+        thread::spawn(move || keep_stderr(stderr, &sender));
+        Ok(Process { child, directory, questions, answers, answered: 0, stderr_end })
     }
 
     /// Returns the reason why a process answers no more.
-    fn cause_of_death(&mut self) -> ProgramError {
-        match ended(&mut self.child, now() + LAST_WORDS) {
+    fn exit_error(&mut self) -> ProgramError {
+        match ended(&mut self.child, now() + EXIT_TIMEOUT) {
             Ok(Some(status)) => {
-                let said = self.said.recv_timeout(LAST_WORDS).unwrap_or_default();
+                let said = self.stderr_end.recv_timeout(EXIT_TIMEOUT).unwrap_or_default();
                 ProgramError::Failed { status, said: last_line(&said) }
             }
-            Ok(None) => ProgramError::Deadline(LAST_WORDS),
+            Ok(None) => ProgramError::Deadline(EXIT_TIMEOUT),
             Err(error) => ProgramError::Io(error),
         }
     }
 }
 
-/// Ends the process, so that it neither outlives its place nor becomes a zombie.
+/// Ends the process, so that it neither outlives its slot nor becomes a zombie.
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -212,7 +212,7 @@ impl Drop for Process {
 }
 
 /// Writes questions until there are no more, or the process stops reading.
-fn tell(mut stdin: ChildStdin, asked: Receiver<String>) {
+fn write_questions(mut stdin: ChildStdin, asked: Receiver<String>) {
     for question in asked {
         if stdin.write_all(question.as_bytes()).and_then(|()| stdin.flush()).is_err() {
             break;
@@ -220,8 +220,12 @@ fn tell(mut stdin: ChildStdin, asked: Receiver<String>) {
     }
 }
 
-/// Sends the lines before each line `last`, until the output ends, or one answer is too long.
-fn listen(mut stdout: impl BufRead, last: &str, answered: &Sender<Result<Vec<String>, ProgramError>>) {
+/// Sends the lines before each `end_line`, until the output ends, or one answer is too long.
+fn read_answers(
+    mut stdout: impl BufRead,
+    end_line: &str,
+    answered: &Sender<Result<Vec<String>, ProgramError>>,
+) {
     let (mut lines, mut length) = (Vec::new(), 0);
     loop {
         let mut line = Vec::new();
@@ -235,7 +239,7 @@ fn listen(mut stdout: impl BufRead, last: &str, answered: &Sender<Result<Vec<Str
             break;
         }
         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if line != last {
+        if line != end_line {
             lines.push(line);
             continue;
         }
@@ -247,7 +251,7 @@ fn listen(mut stdout: impl BufRead, last: &str, answered: &Sender<Result<Vec<Str
 }
 
 /// Sends the end of stderr, once stderr is closed.
-fn overhear(mut stderr: impl Read, complained: &Sender<Vec<u8>>) {
+fn keep_stderr(mut stderr: impl Read, sender: &Sender<Vec<u8>>) {
     let (mut bytes, mut said) = ([0; 512], Vec::new());
     while let Ok(read @ 1..) = stderr.read(&mut bytes) {
         said.extend_from_slice(&bytes[..read]);
@@ -255,7 +259,7 @@ fn overhear(mut stderr: impl Read, complained: &Sender<Vec<u8>>) {
         said.drain(..over);
     }
     // The receiver may be gone, since the cause of death is rarely needed.
-    let _ = complained.send(said);
+    let _ = sender.send(said);
 }
 
 #[cfg(test)]
@@ -266,29 +270,29 @@ mod tests {
 
     const SHELL: Program = Program { name: "sh", packages: "dash", deadline: Duration::from_secs(20) };
 
-    /// Returns a shell that runs `script` for each line that it reads.
-    fn warm(script: &str, most: usize) -> WarmProgram {
+    /// Returns a pool of shells that run `script` for each line that they read.
+    fn shells(script: &str, max_processes: usize) -> ProcessPool {
         let loop_ = format!("while read -r line; do {script}; echo done; done");
-        WarmProgram {
+        ProcessPool {
             program: SHELL,
             args: vec!["-c".to_owned(), loop_],
             limits: Limits { cpu_seconds: 60, memory: 1 << 30 },
             greeting: "hello\n".to_owned(),
-            last: "done",
-            most,
+            end_line: "done",
+            max_processes,
             // No process is replaced, however unevenly the questions are distributed.
-            answers: usize::MAX,
+            max_answers: usize::MAX,
             processes: Processes::default(),
         }
     }
 
-    fn ask(warm: &WarmProgram) -> String {
-        warm.ask("x\n").unwrap().concat()
+    fn ask(pool: &ProcessPool) -> String {
+        pool.ask("x\n").unwrap().concat()
     }
 
     #[test]
     fn one_process_answers_again_and_again_and_ends_with_its_owner() {
-        let shell = warm("echo $$", 4);
+        let shell = shells("echo $$", 4);
         let id = ask(&shell);
         for _ in 0..10 {
             assert_eq!(ask(&shell), id);
@@ -299,19 +303,19 @@ mod tests {
 
     #[test]
     fn a_process_that_died_is_replaced_and_one_that_dies_of_a_question_is_an_error() {
-        let shell = warm("echo $$", 4);
+        let shell = shells("echo $$", 4);
         let id = ask(&shell);
         assert!(Command::new("kill").args(["-9", &id]).status().unwrap().success());
         assert_ne!(ask(&shell), id);
 
-        let mortal = warm("if [ $line = x ]; then echo no such vowel >&2; exit 3; fi", 4);
+        let mortal = shells("if [ $line = x ]; then echo no such vowel >&2; exit 3; fi", 4);
         assert_eq!(mortal.ask("x\n").unwrap_err().to_string(), "exit status: 3: no such vowel");
         assert_eq!(mortal.ask("y\n").unwrap(), Vec::<String>::new());
     }
 
     #[test]
     fn a_process_that_hangs_is_killed_and_the_next_question_is_answered() {
-        let mut shell = warm("echo $$; if [ $line = x ]; then exec tail -f /dev/null; fi", 1);
+        let mut shell = shells("echo $$; if [ $line = x ]; then exec tail -f /dev/null; fi", 1);
         shell.program.deadline = Duration::from_secs(2);
         let id = shell.ask("y\n").unwrap().concat();
         assert!(matches!(shell.ask("x\n"), Err(ProgramError::Deadline(_))));
@@ -321,7 +325,7 @@ mod tests {
 
     #[test]
     fn there_are_never_more_processes_than_may_be_and_everybody_is_answered() {
-        let shell = warm("echo $$", 2);
+        let shell = shells("echo $$", 2);
         let ids = Mutex::new(std::collections::BTreeSet::new());
         thread::scope(|scope| {
             for _ in 0..8 {
@@ -338,18 +342,18 @@ mod tests {
 
     #[test]
     fn a_worn_process_is_replaced() {
-        let mut shell = warm("echo $$", 1);
+        let mut shell = shells("echo $$", 1);
         // The greeting counts.
-        shell.answers = 3;
+        shell.max_answers = 3;
         let ids: Vec<String> = (0..6).map(|_| ask(&shell)).collect();
         assert!(ids[0] == ids[1] && ids[2] == ids[3] && ids[1] != ids[2], "{ids:?}");
     }
 
     #[test]
     fn an_endless_answer_is_cut_off_and_a_missing_program_is_named() {
-        let endless = warm("if [ $line = x ]; then exec cat /dev/zero; fi", 1);
+        let endless = shells("if [ $line = x ]; then exec cat /dev/zero; fi", 1);
         assert!(matches!(endless.ask("x\n"), Err(ProgramError::TooMuch)));
-        let mut absent = warm("", 1);
+        let mut absent = shells("", 1);
         absent.program = Program { name: "voxline-no-such-program", packages: "some-package", ..SHELL };
         let error = absent.ask("x\n").unwrap_err();
         assert_eq!(error.to_string(), "not installed; on Debian: apt-get install some-package");
