@@ -10,7 +10,7 @@ use reqwest::Response;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::landing::Landing;
+use super::partial_download::PartialDownload;
 use super::pull::{Report, blocking};
 use super::{HubFolder, ModelFile, StoreError};
 
@@ -33,8 +33,8 @@ pub(super) fn address(base: &str, folder: &HubFolder, file: &ModelFile) -> Strin
 }
 
 /// Returns the path of the partial download of a file.
-pub(super) fn part_of(workshop: &Path, file: &ModelFile) -> PathBuf {
-    workshop.join(format!("{}.part", file.name))
+pub(super) fn part_of(staging: &Path, file: &ModelFile) -> PathBuf {
+    staging.join(format!("{}.part", file.name))
 }
 
 /// Fetches `file` to `place`, and resumes the partial download of an earlier attempt.
@@ -42,31 +42,31 @@ pub(super) async fn fetch(
     client: &reqwest::Client,
     url: &str,
     file: &ModelFile,
-    workshop: &Path,
+    staging: &Path,
     place: &Path,
     report: &Report,
 ) -> Result<(), StoreError> {
-    let (part, wanted) = (part_of(workshop, file), file.clone());
-    let mut landing = blocking(move || Landing::resume(part, &wanted)).await?;
-    if landing.done() < file.size {
+    let (part, wanted) = (part_of(staging, file), file.clone());
+    let mut download = blocking(move || PartialDownload::resume(part, &wanted)).await?;
+    if download.done() < file.size {
         let mut request = client.get(url);
-        if landing.done() > 0 {
-            request = request.header(RANGE, format!("bytes={}-", landing.done()));
+        if download.done() > 0 {
+            request = request.header(RANGE, format!("bytes={}-", download.done()));
         }
         let response = timeout(ANSWER_TIMEOUT, request.send())
             .await
             .map_err(|_| unreachable(url, format!("no answer within {ANSWER_TIMEOUT:?}")))?
             .map_err(|error| unreachable(url, plain(error)))?;
-        if !continues(&response, url, landing.done(), file.size)? {
-            landing.restart()?;
+        if !continues(&response, url, download.done(), file.size)? {
+            download.restart()?;
         }
-        landing = receive(response, url, landing, report).await?;
-        if landing.done() < file.size {
-            return Err(lost(url, format!("ended after {} of {} bytes", landing.done(), file.size)));
+        download = receive(response, url, download, report).await?;
+        if download.done() < file.size {
+            return Err(lost(url, format!("ended after {} of {} bytes", download.done(), file.size)));
         }
     }
     let (file, place) = (file.clone(), place.to_owned());
-    blocking(move || landing.land(&file, &place)).await
+    blocking(move || download.commit(&file, &place)).await
 }
 
 /// Returns whether the response continues at `done`; otherwise it starts at the beginning.
@@ -93,17 +93,17 @@ fn continues(response: &Response, url: &str, done: u64, size: u64) -> Result<boo
 async fn receive(
     mut response: Response,
     url: &str,
-    mut landing: Landing,
+    mut download: PartialDownload,
     report: &Report,
-) -> Result<Landing, StoreError> {
+) -> Result<PartialDownload, StoreError> {
     let (chunks, mut arriving) = mpsc::channel::<Bytes>(CHUNKS_AHEAD);
     let progress = report.clone();
     let writer = blocking(move || {
         while let Some(chunk) = arriving.blocking_recv() {
-            landing.write(&chunk)?;
-            progress.done(landing.done());
+            download.write(&chunk)?;
+            progress.done(download.done());
         }
-        Ok(landing)
+        Ok(download)
     });
     let reader = async move {
         loop {
@@ -118,9 +118,9 @@ async fn receive(
         }
     };
     let (written, read) = tokio::join!(writer, reader);
-    let landing = written?;
+    let download = written?;
     read?;
-    Ok(landing)
+    Ok(download)
 }
 
 fn unreachable(url: &str, reason: String) -> StoreError {

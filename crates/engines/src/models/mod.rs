@@ -9,7 +9,7 @@
 
 mod catalogue;
 mod hub;
-mod landing;
+mod partial_download;
 mod pull;
 mod wheel;
 
@@ -209,7 +209,7 @@ impl Store {
             if actual != file.size {
                 return Err(StoreError::Size { path, expected: file.size, actual });
             }
-            landing::check(&path, file)?;
+            partial_download::check(&path, file)?;
         }
         Ok(())
     }
@@ -231,7 +231,7 @@ impl Store {
             }
         }
         let begun = model.files.iter().any(|file| {
-            fs::metadata(hub::part_of(&self.workshop(&model.name), file)).is_ok_and(|part| part.len() > 0)
+            fs::metadata(hub::part_of(&self.staging(&model.name), file)).is_ok_and(|part| part.len() > 0)
         });
         match present {
             _ if present == model.files.len() => State::Present,
@@ -242,7 +242,7 @@ impl Store {
 
     /// Returns the directory in which files of a model are assembled before they are moved to their
     /// place.
-    fn workshop(&self, model: &str) -> PathBuf {
+    fn staging(&self, model: &str) -> PathBuf {
         self.directory.join(".partial").join(model)
     }
 }

