@@ -3,11 +3,14 @@
 //! The stream is judged in hops of 16 ms, counted from its start (or the last flush), so the decisions do
 //! not depend on how the samples are pushed.
 
+mod utterance;
+
 use std::collections::VecDeque;
 
 use earshot::Detector;
 
-use super::modulation::{LIKE_SPEECH, Modulation, SEEN, STEADY};
+use self::utterance::Utterance;
+use crate::modulation::Modulation;
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::RECOGNIZER_RATE;
 use voxline::voice::{HOP, VOICED};
@@ -17,10 +20,6 @@ use voxline::voice::{HOP, VOICED};
 const STILL_VOICED: f32 = 0.3;
 /// Root mean square (-60 dBFS) below which nothing is speech, whatever the detector's score.
 const FAINTEST: f32 = 33.0;
-
-/// Share of the power of an utterance's loudest hop from which a hop counts as loud (-20 dB). Speech that
-/// is this far above the noise around it also changes as speech does.
-const LOUD: f32 = 0.01;
 
 /// Number of voiced hops among the last `ONSET_WINDOW` at which speech begins. Shorter noises are clicks.
 const ONSET_VOICED: usize = 5;
@@ -34,11 +33,6 @@ const HANGOVER: u64 = milliseconds(300);
 const END_SILENCE: u64 = milliseconds(600);
 /// Longest utterance: 28 s, which with its padding fits a window of 30 s.
 const LONGEST: u64 = milliseconds(28_000);
-/// Range at the end of a too long utterance in which it may be cut: 10 s.
-const CUT_BACK: u64 = milliseconds(10_000);
-/// Number of hops whose loudness is averaged to find a quiet place for that cut: about a pause between
-/// words.
-const CUT_HOPS: usize = 9;
 /// Duration from which silence is reported: 10 s.
 const REPORT_SILENCE: u64 = milliseconds(10_000);
 /// Duration from which silence before an utterance is reported by itself: 0.5 s. So a segment with words
@@ -109,23 +103,6 @@ pub struct Endpointer {
     /// Results for the last hops, `true` if voiced, oldest first; counted towards the onset.
     recent: VecDeque<bool>,
     open: Option<Utterance>,
-}
-
-/// An utterance that has not ended.
-struct Utterance {
-    start: FramePos,
-    /// End of the last voiced hop.
-    voiced_end: FramePos,
-    /// Loudness of each hop judged since the utterance was opened or cut; the last hop ends at `judged`.
-    energy: Vec<f32>,
-    /// Change of the spectrum up to each of these hops, in dB.
-    changes: Vec<f32>,
-    /// Greatest of these changes.
-    greatest: f32,
-    /// Number of hops over which the spectrum changed as that of speech does.
-    lively: usize,
-    /// Number of hops since the last of these.
-    since_lively: usize,
 }
 
 impl Endpointer {
@@ -225,7 +202,7 @@ impl Endpointer {
 
         match &mut self.open {
             Some(utterance) => {
-                utterance.hear(energy, change);
+                utterance.push(energy, change);
                 if loud && score >= STILL_VOICED {
                     utterance.voiced_end = self.judged;
                 }
@@ -253,7 +230,7 @@ impl Endpointer {
             self.forget(start);
             self.recent.clear();
             let mut utterance = Utterance::new(start, self.judged);
-            utterance.hear(energy, change);
+            utterance.push(energy, change);
             self.open = Some(utterance);
             return;
         }
@@ -310,227 +287,5 @@ impl Default for Endpointer {
     }
 }
 
-impl Utterance {
-    fn new(start: FramePos, voiced_end: FramePos) -> Utterance {
-        let (energy, changes) = (Vec::new(), Vec::new());
-        Utterance { start, voiced_end, energy, changes, greatest: 0.0, lively: 0, since_lively: SEEN }
-    }
-
-    /// Takes the loudness of a hop, and the lasting change of the spectrum up to it.
-    fn hear(&mut self, energy: f32, change: f32) {
-        self.energy.push(energy);
-        self.changes.push(change);
-        self.greatest = self.greatest.max(change);
-        self.since_lively = (self.since_lively + 1).min(SEEN);
-        if change >= LIKE_SPEECH {
-            self.lively += self.since_lively;
-            self.since_lively = 0;
-        }
-    }
-
-    /// Returns the last `back` hops, which begin at `cut`, as an utterance of their own.
-    fn split_off(&self, back: usize, cut: FramePos) -> Utterance {
-        let mut rest = Utterance::new(cut, self.voiced_end.max(cut));
-        let first = self.energy.len() - back;
-        for (energy, change) in self.energy[first..].iter().zip(&self.changes[first..]) {
-            rest.hear(*energy, *change);
-        }
-        rest
-    }
-
-    /// Returns whether the utterance is a tone: its spectrum changes only where it begins and ends. An
-    /// utterance that is too short to tell is not taken for a tone.
-    fn is_steady(&self) -> bool {
-        self.energy.len() > SEEN && (self.greatest < STEADY || self.is_tone_over_hiss())
-    }
-
-    /// Returns whether all loud hops are a tone, and none is like speech. On a line that hisses, the
-    /// spectrum of a ringing tone changes at random in its pauses.
-    fn is_tone_over_hiss(&self) -> bool {
-        let loudest = self.energy.iter().copied().fold(0.0, f32::max);
-        let seen = self.energy.windows(SEEN).zip(&self.changes[SEEN - 1..]);
-        let mut loud = seen
-            .filter(|(hops, _)| hops.iter().all(|energy| *energy >= loudest * LOUD))
-            .map(|(_, change)| *change)
-            .peekable();
-        self.lively == 0 && loud.peek().is_some() && loud.all(|change| change < STEADY)
-    }
-
-    /// Returns the number of frames whose spectrum changes as that of speech does.
-    fn lively_frames(&self) -> u64 {
-        (self.lively * HOP) as u64
-    }
-
-    /// Returns the number of hops, counted back from the end, at which the utterance is best cut: in the
-    /// middle of the quietest `CUT_HOPS` of the last `CUT_BACK` frames.
-    fn cut_back(&self) -> usize {
-        let recent = &self.energy[self.energy.len().saturating_sub(CUT_BACK as usize / HOP)..];
-        let loudness = |window: &[f32]| window.iter().sum::<f32>();
-        let quietest = recent
-            .windows(CUT_HOPS)
-            .enumerate()
-            .min_by(|(_, a), (_, b)| loudness(a).total_cmp(&loudness(b)))
-            .map_or(0, |(first, _)| first + CUT_HOPS / 2);
-        recent.len() - quietest
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ends(spans: &[Span]) -> Vec<FrameRange> {
-        spans
-            .iter()
-            .map(|span| match span {
-                Span::Silence { range } | Span::Speech { range, .. } => *range,
-            })
-            .collect()
-    }
-
-    /// Returns syllables: a buzz at 120 Hz shaped by a formant, 150 ms on and 50 ms off, which the
-    /// detector takes for speech.
-    fn babble(frames: usize) -> Vec<i16> {
-        (0..frames)
-            .map(|i| {
-                let t = i as f32 / 16_000.0;
-                let envelope = if (t / 0.2).fract() < 0.75 { 1.0 } else { 0.02 };
-                let pitch = 120.0 + 20.0 * (t * 3.0).sin();
-                let buzz: f32 = (1..20)
-                    .map(|k| {
-                        let hz = pitch * k as f32;
-                        let gain = 1.0 / (1.0 + ((hz - 600.0) / 300.0).powi(2))
-                            + 0.4 / (1.0 + ((hz - 1_800.0) / 300.0).powi(2));
-                        gain * (std::f32::consts::TAU * hz * t).sin()
-                    })
-                    .sum();
-                (buzz * envelope * 4_000.0) as i16
-            })
-            .collect()
-    }
-
-    #[test]
-    fn silence_advances_and_flush_covers_all() {
-        let mut endpointer = Endpointer::new();
-        let mut spans = endpointer.push(&vec![0; 16_000 * 25]);
-        assert_eq!(spans.len(), 2);
-        spans.extend(endpointer.push(&[0; 100]));
-        spans.extend(endpointer.flush());
-        let ranges = ends(&spans);
-        assert_eq!(ranges[0].start, FramePos::ZERO);
-        assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
-        assert_eq!(ranges.last().unwrap().end, FramePos(16_000 * 25 + 100));
-        assert!(endpointer.flush().is_empty());
-        assert!(endpointer.kept.len() < 16_000);
-    }
-
-    #[test]
-    fn an_utterance_is_bounded_by_silence() {
-        let mut audio = vec![0; 16_000];
-        audio.extend(babble(32_000));
-        audio.extend(vec![0; 16_000]);
-        let mut endpointer = Endpointer::new();
-        let spans = endpointer.push(&audio);
-        let [Span::Silence { range: before }, Span::Speech { range, pcm, .. }] = &spans[..] else {
-            panic!("{:?}", ends(&spans))
-        };
-        // The pre-roll before the first voiced hop belongs to the utterance; all before it is silence.
-        assert_eq!((before.start, before.end), (FramePos::ZERO, range.start));
-        assert!((16_000 - 2 * PRE_ROLL..16_000).contains(&range.start.0), "{range}");
-        assert!((48_000..56_000).contains(&range.end.0), "{range}");
-        assert_eq!(pcm[..], audio[range.start.0 as usize..range.end.0 as usize]);
-    }
-
-    #[test]
-    fn tones_are_silence() {
-        let tone = |hz: f32, i: usize| (std::f32::consts::TAU * hz * i as f32 / 16_000.0).sin() * 8_000.0;
-        let dial: Vec<i16> = (0..80_000).map(|i| (tone(350.0, i) + tone(440.0, i)) as i16).collect();
-        let busy: Vec<i16> =
-            (0..80_000).map(|i| if i / 8_000 % 2 == 0 { tone(425.0, i) as i16 } else { 0 }).collect();
-        for sound in [dial, busy] {
-            let mut endpointer = Endpointer::new();
-            let mut spans = endpointer.push(&sound);
-            assert!(endpointer.open().is_none());
-            spans.extend(endpointer.flush());
-            assert!(spans.iter().all(|span| matches!(span, Span::Silence { .. })), "{:?}", ends(&spans));
-        }
-    }
-
-    /// Covers a line that hisses at -50 dB of full scale.
-    #[test]
-    fn ringing_over_hiss_is_silence_and_a_word_over_hiss_is_not() {
-        let mut seed = 1u32;
-        let mut hiss = || {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            ((seed >> 8) as f32 / (1 << 23) as f32 - 1.0) * 180.0
-        };
-        let tone = |hz: f32, i: usize| (std::f32::consts::TAU * hz * i as f32 / 16_000.0).sin() * 8_000.0;
-        let ringing = |hz: [f32; 2], on: usize, period: usize| {
-            move |i: usize| if i % period < on { tone(hz[0], i) + tone(hz[1], i) } else { 0.0 }
-        };
-        let mut spans = |sound: &dyn Fn(usize) -> f32| {
-            let pcm: Vec<i16> = (0..320_000).map(|i| (sound(i) + hiss()) as i16).collect();
-            let mut endpointer = Endpointer::new();
-            let mut spans = endpointer.push(&pcm);
-            spans.extend(endpointer.flush());
-            spans
-        };
-        let europe = ringing([425.0, 425.0], 16_000, 80_000);
-        let america = ringing([440.0, 480.0], 32_000, 96_000);
-        let britain = ringing([400.0, 450.0], 6_400, 48_000);
-        for (country, sound) in
-            [("Europe", &europe as &dyn Fn(usize) -> f32), ("US", &america), ("UK", &britain)]
-        {
-            let spans = spans(sound);
-            let is_silence = |span: &Span| matches!(span, Span::Silence { .. });
-            assert!(spans.iter().all(is_silence), "{country}: {:?}", ends(&spans));
-        }
-        let word = babble(8_000);
-        let spans = spans(&|i| word.get(i % 80_000).copied().map_or(0.0, f32::from));
-        let words = spans.iter().filter(|span| matches!(span, Span::Speech { .. })).count();
-        assert_eq!(words, 4, "{:?}", ends(&spans));
-    }
-
-    #[test]
-    fn a_long_utterance_is_cut_in_a_pause() {
-        let mut audio = babble(16_000 * 22);
-        audio.extend(vec![0; 16_000 * 2 / 5]);
-        audio.extend(babble(16_000 * 20));
-        let mut endpointer = Endpointer::new();
-        let mut spans = endpointer.push(&audio);
-        spans.extend(endpointer.flush());
-        let ranges = ends(&spans);
-        assert_eq!(ranges.len(), 2, "{ranges:?}");
-        assert!((16_000 * 22..16_000 * 45 / 2).contains(&ranges[0].end.0), "{ranges:?}");
-        for span in &spans {
-            let Span::Speech { pcm, .. } = span else { panic!("{span:?}") };
-            assert!(pcm.len() as u64 <= LONGEST);
-        }
-    }
-
-    #[test]
-    fn splits_do_not_matter() {
-        let mut audio = vec![0; 5_000];
-        audio.extend(babble(40_000));
-        audio.extend(vec![0; 12_345]);
-        audio.extend(babble(16_000 * 30));
-        let run = |sizes: &[usize]| {
-            let mut endpointer = Endpointer::new();
-            let mut spans = Vec::new();
-            let mut rest = &audio[..];
-            for size in sizes.iter().cycle() {
-                let (piece, tail) = rest.split_at(rest.len().min(*size));
-                spans.extend(endpointer.push(piece));
-                rest = tail;
-                if rest.is_empty() {
-                    break;
-                }
-            }
-            spans.extend(endpointer.flush());
-            spans
-        };
-        let whole = run(&[audio.len()]);
-        assert!(whole.len() > 2);
-        assert!(whole == run(&[160]) && whole == run(&[1, 999, 7]), "another split gave other spans");
-    }
-}
+mod tests;

@@ -1,0 +1,99 @@
+//! An open utterance: what is measured while it lasts, whether it is a tone, and where it is best cut.
+
+use super::milliseconds;
+use crate::modulation::{LIKE_SPEECH, SEEN, STEADY};
+use voxline::audio::FramePos;
+use voxline::voice::HOP;
+
+/// Share of the power of an utterance's loudest hop from which a hop counts as loud (-20 dB). Speech that
+/// is this far above the noise around it also changes as speech does.
+const LOUD: f32 = 0.01;
+
+/// Range at the end of a too long utterance in which it may be cut: 10 s.
+const CUT_BACK: u64 = milliseconds(10_000);
+/// Number of hops whose loudness is averaged to find a quiet place for that cut: about a pause between
+/// words.
+const CUT_HOPS: usize = 9;
+
+/// An utterance that has not ended.
+pub(super) struct Utterance {
+    pub(super) start: FramePos,
+    /// End of the last voiced hop.
+    pub(super) voiced_end: FramePos,
+    /// Loudness of each hop judged since the utterance was opened or cut; the last hop ends at `judged`.
+    energy: Vec<f32>,
+    /// Change of the spectrum up to each of these hops, in dB.
+    changes: Vec<f32>,
+    /// Greatest of these changes.
+    greatest: f32,
+    /// Number of hops over which the spectrum changed as that of speech does.
+    pub(super) lively: usize,
+    /// Number of hops since the last of these.
+    since_lively: usize,
+}
+
+impl Utterance {
+    /// Creates an utterance without hops.
+    pub(super) fn new(start: FramePos, voiced_end: FramePos) -> Utterance {
+        let (energy, changes) = (Vec::new(), Vec::new());
+        Utterance { start, voiced_end, energy, changes, greatest: 0.0, lively: 0, since_lively: SEEN }
+    }
+
+    /// Takes the loudness of a hop, and the lasting change of the spectrum up to it.
+    pub(super) fn push(&mut self, energy: f32, change: f32) {
+        self.energy.push(energy);
+        self.changes.push(change);
+        self.greatest = self.greatest.max(change);
+        self.since_lively = (self.since_lively + 1).min(SEEN);
+        if change >= LIKE_SPEECH {
+            self.lively += self.since_lively;
+            self.since_lively = 0;
+        }
+    }
+
+    /// Returns the last `back` hops, which begin at `cut`, as an utterance of their own.
+    pub(super) fn split_off(&self, back: usize, cut: FramePos) -> Utterance {
+        let mut rest = Utterance::new(cut, self.voiced_end.max(cut));
+        let first = self.energy.len() - back;
+        for (energy, change) in self.energy[first..].iter().zip(&self.changes[first..]) {
+            rest.push(*energy, *change);
+        }
+        rest
+    }
+
+    /// Returns whether the utterance is a tone: its spectrum changes only where it begins and ends. An
+    /// utterance that is too short to tell is not taken for a tone.
+    pub(super) fn is_steady(&self) -> bool {
+        self.energy.len() > SEEN && (self.greatest < STEADY || self.is_tone_over_hiss())
+    }
+
+    /// Returns whether all loud hops are a tone, and none is like speech. On a line that hisses, the
+    /// spectrum of a ringing tone changes at random in its pauses.
+    fn is_tone_over_hiss(&self) -> bool {
+        let loudest = self.energy.iter().copied().fold(0.0, f32::max);
+        let seen = self.energy.windows(SEEN).zip(&self.changes[SEEN - 1..]);
+        let mut loud = seen
+            .filter(|(hops, _)| hops.iter().all(|energy| *energy >= loudest * LOUD))
+            .map(|(_, change)| *change)
+            .peekable();
+        self.lively == 0 && loud.peek().is_some() && loud.all(|change| change < STEADY)
+    }
+
+    /// Returns the number of frames whose spectrum changes as that of speech does.
+    pub(super) fn lively_frames(&self) -> u64 {
+        (self.lively * HOP) as u64
+    }
+
+    /// Returns the number of hops, counted back from the end, at which the utterance is best cut: in the
+    /// middle of the quietest `CUT_HOPS` of the last `CUT_BACK` frames.
+    pub(super) fn cut_back(&self) -> usize {
+        let recent = &self.energy[self.energy.len().saturating_sub(CUT_BACK as usize / HOP)..];
+        let loudness = |window: &[f32]| window.iter().sum::<f32>();
+        let quietest = recent
+            .windows(CUT_HOPS)
+            .enumerate()
+            .min_by(|(_, a), (_, b)| loudness(a).total_cmp(&loudness(b)))
+            .map_or(0, |(first, _)| first + CUT_HOPS / 2);
+        recent.len() - quietest
+    }
+}
