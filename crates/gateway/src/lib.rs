@@ -4,43 +4,15 @@
 //! A [`Gateway`] holds the state that all requests share. [`serve`] answers requests on a listener until it
 //! is told to stop.
 
-mod access;
 pub mod admin;
 mod admission;
-mod arrivals;
-mod asr;
-mod attempts;
 pub mod authority;
-mod board;
-mod body;
-mod capacity;
-mod chunks;
 mod console;
-mod cors;
-mod demo;
-mod error;
-mod hearing;
-mod households;
-mod limit;
-mod link;
+mod http;
 mod metrics;
-mod openapi;
-mod pending;
-mod proxies;
-mod queue;
-mod recording;
-mod revoke;
+mod routes;
 mod scheduler;
-mod server;
-mod session;
 mod sessions;
-mod stream;
-mod task;
-mod tasks;
-mod tls;
-mod token;
-mod tts;
-mod worker;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
@@ -48,12 +20,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use std::{io, thread};
 
+use ::http::{HeaderMap, StatusCode, header};
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use http::{HeaderMap, StatusCode, header};
 use ipnet::IpNet;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -62,20 +34,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admin::AdminSocket;
-use self::admission::Obstacle;
-pub use self::admission::capacity;
-use self::attempts::Attempts;
+use self::admission::capacity::{Capacity, DecodePool};
+use self::admission::pending::Pending;
+use self::admission::reject::Obstacle;
+pub use self::admission::reject::capacity;
 use self::authority::{Authority, AuthorityError, Identity, Scope};
-use self::capacity::{Capacity, DecodePool};
-pub use self::cors::{BadOrigin, Origin};
-use self::error::{ApiError, json_response};
+use self::http::auth_rate_limiter::{self, Attempts};
+pub use self::http::cors::{BadOrigin, Origin};
+use self::http::error::{self, ApiError, json_response};
+pub use self::http::tls::{BadTls, Listener, Tls, TlsFiles};
+use self::http::{connection_limiter, cors, proxies, request_log, server};
 use self::metrics::Metrics;
-use self::pending::Pending;
+use self::routes::{asr, asr_chunks, demo, openapi, revoke, token, tts};
 use self::scheduler::Scheduler;
-use self::sessions::Sessions;
-use self::tasks::Tasks;
-pub use self::tls::{BadTls, Listener, Tls, TlsFiles};
-use voxline::engine::{RecognitionRequest, Recognizer, Voices};
+use self::sessions::chunked_registry::{self, Tasks};
+use self::sessions::registry::Sessions;
+use self::sessions::websocket;
+use voxline::engine::{Recognizer, RecognitionRequest, Voices};
 use voxline::language::Languages;
 use voxline::net::Endpoint;
 use voxline::protocol;
@@ -260,7 +235,7 @@ impl Gateway {
             chunk_decoders: DecodePool::beside(options.threads.get()),
             // One place for each session that the gateway can hold.
             pending_sockets: Pending::new(options.max_sessions),
-            pending_tasks: Pending::new(tasks::MAX_PENDING),
+            pending_tasks: Pending::new(chunked_registry::MAX_PENDING),
             options,
             sockets: TaskTracker::new(),
             socket_ended: Notify::new(),
@@ -291,7 +266,7 @@ impl Gateway {
     ) -> Result<Identity, ApiError> {
         let identity = token.ok_or_else(ApiError::token).and_then(|token| Ok(check(token)?));
         if identity.is_ok() {
-            households::hold(request);
+            connection_limiter::hold(request);
         }
         match self.options.documented_status {
             true => identity.map_err(ApiError::documented),
@@ -458,10 +433,10 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
     let mut routes = vec![
         (voxline::auth::TOKEN_PATH, post(token::token)),
         (REVOKE_PATH, post(revoke::revoke)),
-        (protocol::PATH, get(stream::upgrade)),
-        ("/asr_stream/create_task", post(chunks::create_task)),
-        ("/asr_stream/add_chunk", post(chunks::add_chunk)),
-        ("/asr_stream/get_result", get(chunks::get_result)),
+        (protocol::PATH, get(websocket::upgrade)),
+        ("/asr_stream/create_task", post(asr_chunks::create_task)),
+        ("/asr_stream/add_chunk", post(asr_chunks::add_chunk)),
+        ("/asr_stream/get_result", get(asr_chunks::get_result)),
         ("/asr", post(asr::recognise)),
         (voxline::speech::PATH, get(tts::from_query).head(tts::unspoken).post(tts::from_body)),
     ];
@@ -494,7 +469,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
     let guarded = guarded
         // Set here, too: an address over the rate limit is refused without being told of methods.
         .method_not_allowed_fallback(error::wrong_method)
-        .route_layer(from_fn_with_state(gateway.clone(), attempts::limit));
+        .route_layer(from_fn_with_state(gateway.clone(), auth_rate_limiter::limit));
     let all = open_routes(&gateway.options).into_iter().fold(guarded, add);
     let all = all.method_not_allowed_fallback(error::wrong_method).fallback(error::unknown_path);
     let all = match cors::layer(&gateway.options.cors_origins) {
@@ -503,7 +478,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
     };
     all.layer(from_fn(proxies::refuse))
         .layer(from_fn_with_state(gateway.clone(), metrics::count))
-        .layer(from_fn_with_state(gateway.clone(), access::tell))
+        .layer(from_fn_with_state(gateway.clone(), request_log::tell))
         .with_state(gateway)
 }
 

@@ -19,12 +19,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use super::authority::Audit;
-use super::error::ApiError;
-use super::scheduler::Rank;
-use super::{Gateway, access};
+use crate::Gateway;
+use crate::authority::Audit;
+use crate::http::error::ApiError;
+use crate::http::request_log;
+use crate::scheduler::Rank;
 
-pub(super) const PATH: &str = "/metrics";
+pub(crate) const PATH: &str = "/metrics";
 /// Content type of the OpenMetrics specification, version 1.0.0.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Upper bounds of the latency buckets, in seconds: from imperceptible latencies to unacceptable ones.
@@ -32,36 +33,36 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 const LATENCIES: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0, 30.0];
 
 /// Metrics by one label.
-pub(super) type By<C> = Family<[(&'static str, &'static str); 1], C>;
+pub(crate) type By<C> = Family<[(&'static str, &'static str); 1], C>;
 type Seconds = Counter<f64, AtomicU64>;
 
 /// Counts and times since the start of the gateway.
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     /// This gauge and the next two are updated when the metrics are read.
     sessions: Gauge,
     waiting: Gauge<f64, AtomicU64>,
     lateness: Gauge<f64, AtomicU64>,
-    pub(super) started: Counter,
-    pub(super) resumed: Counter,
+    pub(crate) started: Counter,
+    pub(crate) resumed: Counter,
     refused: By<Counter>,
     received: By<Seconds>,
-    pub(super) recognised: Seconds,
-    pub(super) gaps: Seconds,
+    pub(crate) recognised: Seconds,
+    pub(crate) gaps: Seconds,
     busy: By<Seconds>,
     wait: Histogram,
     final_latency: Histogram,
     first_partial_latency: Histogram,
     first_speech_latency: Histogram,
-    pub(super) characters: Counter,
-    pub(super) spoken: Seconds,
+    pub(crate) characters: Counter,
+    pub(crate) spoken: Seconds,
     requests: Family<Vec<(&'static str, String)>, Counter>,
     bytes: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
 impl Metrics {
     /// Creates metrics at zero, for at most `limit` sessions and for `threads` recognition threads.
-    pub(super) fn new(limit: usize, threads: usize, tokens: &Audit) -> Metrics {
+    pub(crate) fn new(limit: usize, threads: usize, tokens: &Audit) -> Metrics {
         let mut list = List(Registry::with_prefix("voxline"));
         list.constant("sessions_limit", "Maximum number of live sessions and tasks", limit);
         list.constant("recogniser_threads", "Number of recognition threads", threads);
@@ -134,22 +135,22 @@ impl Metrics {
     }
 
     /// Counts a refused session.
-    pub(super) fn refuse(&self, reason: &'static str) {
+    pub(crate) fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Counts audio of a recording, a session or a chunk.
-    pub(super) fn receive(&self, api: &'static str, milliseconds: u64, bytes: usize) {
+    pub(crate) fn receive(&self, api: &'static str, milliseconds: u64, bytes: usize) {
         self.received.get_or_create(&[("api", api)]).inc_by(milliseconds as f64 / 1e3);
         self.count_bytes(api, "in", bytes);
     }
 
-    pub(super) fn count_bytes(&self, api: &'static str, direction: &'static str, bytes: usize) {
+    pub(crate) fn count_bytes(&self, api: &'static str, direction: &'static str, bytes: usize) {
         self.bytes.get_or_create(&[("api", api), ("direction", direction)]).inc_by(bytes as u64);
     }
 
     /// Counts a turn of the recogniser, before which the job had `waited`.
-    pub(super) fn turn(&self, rank: Rank, waited: Duration, took: Duration) {
+    pub(crate) fn turn(&self, rank: Rank, waited: Duration, took: Duration) {
         let work = match rank {
             Rank::Live => "live",
             Rank::Recording => "recording",
@@ -163,18 +164,18 @@ impl Metrics {
     }
 
     /// Records the `latency` of a final with words since its last frame arrived.
-    pub(super) fn final_after(&self, latency: Duration) {
+    pub(crate) fn final_after(&self, latency: Duration) {
         self.final_latency.observe(latency.as_secs_f64());
     }
 
     /// Records the `latency` of an utterance's first partial result since the utterance's first frame
     /// arrived.
-    pub(super) fn partial_after(&self, latency: Duration) {
+    pub(crate) fn partial_after(&self, latency: Duration) {
         self.first_partial_latency.observe(latency.as_secs_f64());
     }
 
     /// Records the `latency` of the first audio of a text since the text arrived.
-    pub(super) fn speech_after(&self, latency: Duration) {
+    pub(crate) fn speech_after(&self, latency: Duration) {
         self.first_speech_latency.observe(latency.as_secs_f64());
     }
 }
@@ -200,7 +201,7 @@ impl List {
 }
 
 /// Answers with all metrics.
-pub(super) async fn tell(State(gateway): State<Arc<Gateway>>) -> Response {
+pub(crate) async fn tell(State(gateway): State<Arc<Gateway>>) -> Response {
     let metrics = &gateway.metrics;
     metrics.sessions.set(i64::try_from(gateway.sessions.count()).unwrap_or(i64::MAX));
     metrics.waiting.set(gateway.sessions.waiting().as_secs_f64());
@@ -217,9 +218,9 @@ pub(super) async fn tell(State(gateway): State<Arc<Gateway>>) -> Response {
 }
 
 /// Middleware around all routes: counts requests and the status of their answers.
-pub(super) async fn count(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    let method = access::method_name(request.method()).to_owned();
+    let method = request_log::method_name(request.method()).to_owned();
     let response = next.run(request).await;
     let status = response.status().as_str().to_owned();
     gateway

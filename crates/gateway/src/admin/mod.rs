@@ -41,7 +41,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::socket::AdminSocket;
-use super::authority::{
+use crate::authority::{
     Authority, AuthorityError, ClientEntry, Dump, NewClient, NewToken, ProjectEntry, ServiceTokenEntry,
     Terms, TokenEntry, UsageEntry, require_no_backup, require_store,
 };

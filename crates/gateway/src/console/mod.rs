@@ -10,7 +10,7 @@ use axum::routing::get;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use super::Route;
+use crate::Route;
 use voxline_support::hex;
 
 /// A file of the page.

@@ -8,21 +8,24 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::super::admission::Obstacle;
-use super::super::authority::{Authority, AuthorityError, Identity};
-use super::super::error::{ApiError, json_response};
-use super::super::session::Session;
-use super::super::{Gateway, access, bearer, peer};
+use crate::Gateway;
+use crate::admission::reject::Obstacle;
+use crate::authority::{Authority, AuthorityError, Identity};
+use crate::bearer;
+use crate::http::error::{ApiError, json_response};
+use crate::http::request_log;
+use crate::peer;
+use crate::sessions::session::Session;
 
 /// Answers `GET /console/status`, with a token of any scope: the load of the whole gateway, and the
 /// sessions, tokens and usage of the token's project. The page shows every entry of `load`.
-pub(super) async fn status(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+pub(crate) async fn status(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let identity = match identify(&gateway, &request) {
         Ok(identity) => identity,
         Err(refusal) => return refusal.into_response(),
     };
     // The description reads the store, which may block.
-    let describing = access::spawn_blocking(move || describe(&gateway, &identity));
+    let describing = request_log::spawn_blocking(move || describe(&gateway, &identity));
     match describing.await {
         Ok(Ok(status)) => fresh(&status),
         Ok(Err(error)) => ApiError::from(error).into_response(),
@@ -32,7 +35,7 @@ pub(super) async fn status(State(gateway): State<Arc<Gateway>>, request: Request
 
 /// Answers `GET /console/voices`, with a token of any scope: the available voices, the best of each
 /// language first.
-pub(super) async fn voices(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+pub(crate) async fn voices(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     if let Err(refusal) = identify(&gateway, &request) {
         return refusal.into_response();
     }

@@ -1,0 +1,107 @@
+//! Separate capacities for requests with a token and for those of the demo, so that no client with a token
+//! waits for clients without.
+
+use std::num::NonZero;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::Options;
+use crate::busy;
+use crate::http::error::ApiError;
+use crate::http::request_log;
+use crate::routes::asr;
+use crate::scheduler::Rank;
+use voxline::decode::Cancellation;
+
+/// Divisor of the demo's capacity: the demo has this part of the capacity for requests with a token, in
+/// addition to it.
+const DEMO_PART: usize = 4;
+
+/// Capacity for requests of one kind.
+pub(crate) struct Capacity {
+    /// Places for requests that keep an engine busy: recordings and speech.
+    pub(crate) places: Arc<Semaphore>,
+    /// Bytes that recordings may still take up.
+    pub(crate) room: Arc<Semaphore>,
+    /// Threads that decode recordings.
+    pub(crate) decoders: DecodePool,
+    /// Permits to synthesise speech.
+    pub(crate) voices: Arc<Semaphore>,
+    /// Scheduling priority of recordings of this kind.
+    pub(crate) rank: Rank,
+}
+
+impl Capacity {
+    /// Returns the capacity for requests with a token.
+    pub(crate) fn paying(options: &Options) -> Capacity {
+        Capacity::new(options.max_requests, options.threads.get(), Rank::Recording)
+    }
+
+    /// Returns the capacity for requests of the demo.
+    pub(crate) fn demo(options: &Options) -> Capacity {
+        let part = |whole: usize| whole.div_ceil(DEMO_PART);
+        Capacity::new(part(options.max_requests), part(options.threads.get()), Rank::Demo)
+    }
+
+    fn new(places: usize, threads: usize, rank: Rank) -> Capacity {
+        let room = places.saturating_mul(asr::MAX_BYTES).min(Semaphore::MAX_PERMITS);
+        Capacity {
+            places: Arc::new(Semaphore::new(places)),
+            room: Arc::new(Semaphore::new(room)),
+            decoders: DecodePool::beside(threads),
+            voices: Arc::new(Semaphore::new(threads)),
+            rank,
+        }
+    }
+
+    /// Takes a place, which is held until the permit is dropped.
+    ///
+    /// # Errors
+    /// Returns [`ApiError`] with status 429 if all places are taken.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.places.clone().try_acquire_owned().map_err(|_| busy())
+    }
+}
+
+/// A limit on the number of threads that decode uploads. Further uploads wait in the order of their
+/// arrival. The decoders use only a part of tokio's blocking threads, so that tokens and sessions, which
+/// need these threads too, never wait for them.
+pub(crate) struct DecodePool(Arc<Semaphore>);
+
+impl DecodePool {
+    /// Creates a pool for a gateway that recognises on `threads` threads. The pool has half as many, since
+    /// decoding takes a hundredth of the time of recognition, and the other threads stay free to answer
+    /// requests.
+    pub(crate) fn beside(threads: usize) -> DecodePool {
+        let threads = NonZero::new(threads.div_ceil(2)).unwrap_or(NonZero::<usize>::MIN);
+        DecodePool(Arc::new(Semaphore::new(threads.get())))
+    }
+
+    /// Runs `work` when it is its turn. If the caller is dropped, `work` is cancelled. Everything that
+    /// `work` owns, permits included, is dropped when it has ended and not before.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Cancellation) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let turn = self.0.clone().acquire_owned().await.map_err(|closed| ApiError::internal(&closed))?;
+        let left = CancelOnDrop(Cancellation::new());
+        let cancellation = left.0.clone();
+        let working = request_log::spawn_blocking(move || {
+            let _turn = turn;
+            work(cancellation)
+        });
+        let done = working.await.map_err(|panic| ApiError::internal(&panic));
+        drop(left);
+        done
+    }
+}
+
+/// Cancels work when its caller is dropped.
+struct CancelOnDrop(Cancellation);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}

@@ -1,0 +1,9 @@
+//! Admission control: reasons to refuse work, places for clients that have not begun a session, and the
+//! capacity for recordings and speech.
+//!
+//! This room imports [`scheduler`](crate::scheduler), [`http`](crate::http),
+//! [`authority`](crate::authority) and [`metrics`](crate::metrics).
+
+pub(crate) mod capacity;
+pub(crate) mod pending;
+pub(crate) mod reject;

@@ -1,0 +1,190 @@
+//! Rate limiting of failed authentication, per client address.
+//!
+//! A token of 256 bits can't be guessed. But each attempt costs a look-up in the store, and an attacker's
+//! attempts hide among those of legitimate clients.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+
+use super::error::ApiError;
+use crate::Gateway;
+
+/// Time in which the bucket of an address regains one failure.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(3);
+/// Maximum number of addresses in the table, which then takes less than a megabyte.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// Response extension that marks an answer as failed authentication.
+#[derive(Clone, Copy)]
+pub(crate) struct Failed;
+
+/// A rate limiter of failed authentication: one token bucket per client address, stored as the time at
+/// which the bucket will be full again.
+pub(crate) struct Attempts {
+    burst: u32,
+    /// Time at which each bucket will be full. Full buckets need no entry.
+    full_at: Mutex<HashMap<IpAddr, Duration>>,
+}
+
+impl Attempts {
+    /// Creates a limiter that allows each address `burst` failures at once, or any number if `burst` is 0.
+    pub(crate) fn new(burst: u32) -> Attempts {
+        Attempts { burst, full_at: Mutex::default() }
+    }
+
+    /// Checks that `address` may try to authenticate at `now`, a monotonic time since any fixed moment.
+    ///
+    /// # Errors
+    /// Returns the time that the client should wait if the bucket of `address` is empty.
+    fn allow(&self, address: IpAddr, now: Duration) -> Result<(), Duration> {
+        let full_at = self.full_at().get(&household(address)).copied().unwrap_or(now);
+        let after_one_more = full_at.max(now) - now + FORGIVEN_AFTER;
+        match after_one_more.saturating_sub(self.capacity()) {
+            Duration::ZERO => Ok(()),
+            wait => Err(wait),
+        }
+    }
+
+    /// Counts a failure of `address` at `now`. Several requests may fail at once after all were allowed
+    /// while there was room for one: the bucket then stays empty and goes no lower.
+    fn failed(&self, address: IpAddr, now: Duration) {
+        if self.burst == 0 {
+            return;
+        }
+        let address = household(address);
+        let mut buckets = self.full_at();
+        if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
+            buckets.retain(|_, full_at| *full_at > now);
+            // The address with the fewest failures is forgotten first, so that a client can't have its own
+            // failures forgotten by failing from many other addresses.
+            let fullest = buckets.iter().min_by_key(|(_, full_at)| **full_at).map(|(address, _)| *address);
+            if let Some(fullest) = fullest.filter(|_| buckets.len() >= MAX_ADDRESSES) {
+                buckets.remove(&fullest);
+            }
+        }
+        let full_at = buckets.entry(address).or_insert(now);
+        *full_at = ((*full_at).max(now) + FORGIVEN_AFTER).min(now + self.capacity());
+    }
+
+    /// Returns the time that an empty bucket takes to fill.
+    fn capacity(&self) -> Duration {
+        match self.burst {
+            0 => Duration::MAX,
+            burst => FORGIVEN_AFTER * burst,
+        }
+    }
+
+    fn full_at(&self) -> MutexGuard<'_, HashMap<IpAddr, Duration>> {
+        self.full_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the address, or network of addresses, that counts as one client: an IPv4 address, or an IPv6
+/// network of 64 bits, of which a client may use any address.
+pub(crate) fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+impl Gateway {
+    /// Counts a wrong token that `address` sent where no HTTP answer reports the failure.
+    pub(crate) fn note_failure(&self, address: IpAddr) {
+        self.attempts.failed(address, self.authority.clock().monotonic());
+    }
+}
+
+/// Middleware of every route that authenticates its client: refuses an address with too many failures
+/// before the request is examined.
+pub(crate) async fn limit(
+    State(gateway): State<Arc<Gateway>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let now = gateway.authority.clock().monotonic();
+    if let Err(wait) = gateway.attempts.allow(peer.ip(), now) {
+        let message = "too many wrong tokens or secrets from this address";
+        return ApiError::busy(StatusCode::TOO_MANY_REQUESTS, message, wait).into_response();
+    }
+    let response = next.run(request).await;
+    if response.extensions().get::<Failed>().is_some() {
+        gateway.note_failure(peer.ip());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000);
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn v4(number: u32) -> IpAddr {
+        IpAddr::V4(number.into())
+    }
+
+    /// Returns the number of failures that `address` can have at `now` before it is refused.
+    fn failures(attempts: &Attempts, address: IpAddr, now: Duration) -> u32 {
+        let mut count = 0;
+        while count < 1_000 && attempts.allow(address, now).is_ok() {
+            attempts.failed(address, now);
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_one_at_a_time() {
+        let (attempts, one) = (Attempts::new(20), v4(1));
+        assert_eq!(failures(&attempts, one, NOW), 20);
+        assert_eq!(attempts.allow(one, NOW), Err(FORGIVEN_AFTER));
+        assert_eq!(attempts.allow(v4(2), NOW), Ok(()));
+        assert_eq!(attempts.allow(one, NOW + FORGIVEN_AFTER / 3), Err(FORGIVEN_AFTER / 3 * 2));
+        assert_eq!(failures(&attempts, one, NOW + FORGIVEN_AFTER), 1);
+        assert_eq!(failures(&attempts, one, NOW + FORGIVEN_AFTER * 100), 20);
+        // Failures of requests that were already under way when the bucket emptied make no client wait
+        // longer.
+        (0..50).for_each(|_| attempts.failed(one, NOW + FORGIVEN_AFTER * 100));
+        assert_eq!(attempts.allow(one, NOW + FORGIVEN_AFTER * 101), Ok(()));
+        assert_eq!(failures(&Attempts::new(0), one, NOW), 1_000);
+    }
+
+    #[test]
+    fn a_client_is_known_by_its_network() {
+        let attempts = Attempts::new(5);
+        assert_eq!(failures(&attempts, address("2001:db8:0:1::1"), NOW), 5);
+        assert_eq!(failures(&attempts, address("2001:db8:0:1:ffff::2"), NOW), 0);
+        assert_eq!(failures(&attempts, address("2001:db8:0:2::1"), NOW), 5);
+        assert_eq!(failures(&attempts, address("192.0.2.1"), NOW), 5);
+        assert_eq!(failures(&attempts, address("::ffff:192.0.2.1"), NOW), 0);
+        assert_eq!(failures(&attempts, address("192.0.2.2"), NOW), 5);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_who_failed_least() {
+        let attempts = Attempts::new(20);
+        assert_eq!(failures(&attempts, v4(0), NOW), 20);
+        let many = MAX_ADDRESSES as u32 + 1_000;
+        for number in 1..many {
+            attempts.failed(v4(number), NOW);
+            assert!(attempts.full_at().len() <= MAX_ADDRESSES);
+        }
+        assert_eq!(failures(&attempts, v4(0), NOW), 0);
+        // By now all addresses but the first have full buckets again, and make room for one that fails.
+        attempts.failed(v4(many), NOW + FORGIVEN_AFTER);
+        assert_eq!(attempts.full_at().len(), 2);
+    }
+}

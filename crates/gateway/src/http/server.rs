@@ -1,0 +1,228 @@
+//! Connections: accepting them, their TLS, their deadlines, and their end.
+//!
+//! `axum::serve` has no deadlines: a client that sends one byte a second would hold a connection for ever.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Timeout, timeout};
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::{Accept, TlsAcceptor};
+use tokio_util::sync::CancellationToken;
+
+use super::connection_limiter::{Counted, Households};
+use super::proxies::{self, TrustedProxies};
+use super::tls::Listener;
+use crate::Options;
+
+/// Longest request line and headers, in bytes. A text of the documented length fits into the query, which
+/// makes up most of this: an address has 64 KiB at most.
+const MAX_HEAD: usize = 96 * 1024;
+/// Wait before the next attempt after a connection could not be accepted for lack of a file descriptor or
+/// memory.
+const EXHAUSTED_WAIT: Duration = Duration::from_secs(1);
+
+/// Answers requests on `listener` until `stop` is cancelled, then those under way. If this future is
+/// dropped earlier, its connections end with it. A WebSocket no longer belongs to this server.
+pub(crate) async fn serve(listener: Listener, router: Router, options: &Options, stop: CancellationToken) {
+    let Listener { tcp, tls } = listener;
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(MAX_HEAD);
+    let server = Server {
+        http,
+        router: TowerToHyperService::new(router),
+        stop,
+        proxies: TrustedProxies::new(&options.trusted_proxies),
+        households: Households::new(options.max_connections_per_address, options.max_connections),
+        header_timeout: options.header_timeout,
+        write_timeout: options.write_timeout,
+    };
+    let mut connections = JoinSet::new();
+    loop {
+        // A connection that is closed for a new one ends a moment after the new one was accepted.
+        let has_place = connections.len() <= options.max_connections && server.households.has_place();
+        tokio::select! {
+            () = server.stop.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            () = server.households.idle_appeared(), if !has_place => {}
+            (socket, peer) = accept(&tcp), if has_place => {
+                let counted = if server.proxies.trusts(peer.ip()) {
+                    server.households.admit_proxy()
+                } else {
+                    server.households.admit(peer.ip())
+                };
+                let Some(counted) = counted else { continue };
+                let peer = Peer { address: peer, counted };
+                let acceptor = tls.as_ref().map(|tls| tls.acceptor());
+                connections.spawn(server.clone().serve_or_close(socket, peer, acceptor));
+            }
+        }
+    }
+    // Close the listener, so that later connections are refused at once.
+    drop(tcp);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Accepts the next connection. No error ends the server: each concerns one connection, or passes when
+/// other connections end.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                // Finals and acknowledgements are small and latency-sensitive. Nagle's algorithm would hold
+                // each back for 40 ms.
+                let _ = socket.set_nodelay(true);
+                return (socket, peer);
+            }
+            Err(error) if concerns_one(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "connection not accepted");
+                // The connection is still in the accept queue: an immediate retry would be a busy loop.
+                tokio::time::sleep(EXHAUSTED_WAIT).await;
+            }
+        }
+    }
+}
+
+/// Returns whether the error concerns only the connection that was to be accepted, so that the next one may
+/// be sound.
+fn concerns_one(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
+}
+
+/// Wraps a socket so that writes fail once the client has read nothing for `patience`.
+fn within(patience: Duration, socket: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
+    let mut socket = TimeoutStream::new(socket);
+    socket.set_write_timeout(Some(patience));
+    Box::pin(socket)
+}
+
+/// The remote address of a connection, and the connection's place in the connection limiter.
+struct Peer {
+    address: SocketAddr,
+    counted: Counted,
+}
+
+/// State that all connections share.
+#[derive(Clone)]
+struct Server {
+    http: http1::Builder,
+    router: TowerToHyperService<Router>,
+    stop: CancellationToken,
+    proxies: TrustedProxies,
+    households: Households,
+    header_timeout: Duration,
+    write_timeout: Duration,
+}
+
+impl Server {
+    /// Serves a connection until it ends, or until another connection needs its place.
+    async fn serve_or_close(self, socket: TcpStream, peer: Peer, tls: Option<TlsAcceptor>) {
+        let closing = peer.counted.closing();
+        tokio::select! {
+            () = closing.cancelled() => {}
+            () = self.meet(socket, peer, tls) => {}
+        }
+    }
+
+    /// Serves a connection: reads the header of its proxy, completes its TLS handshake and answers its
+    /// requests.
+    async fn meet(self, mut socket: TcpStream, mut peer: Peer, tls: Option<TlsAcceptor>) {
+        if self.proxies.trusts(peer.address.ip()) {
+            let reading = timeout(self.header_timeout, proxies::read_header(&mut socket));
+            let read = tokio::select! {
+                read = reading => read,
+                () = self.stop.cancelled() => return,
+            };
+            match read {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(client))) => {
+                    if !self.proxies.trusts(client.ip()) {
+                        let Some(counted) = peer.counted.of_client(client.ip()) else { return };
+                        peer.counted = counted;
+                    }
+                    peer.address = client;
+                }
+                Ok(Err(error)) => return tracing::debug!(peer = %peer.address, %error, "connection refused"),
+                Err(_) => return tracing::debug!(peer = %peer.address, "nothing came in time"),
+            }
+        }
+        let socket = within(self.write_timeout, socket);
+        match tls {
+            None => self.converse(socket, peer).await,
+            Some(tls) => {
+                let handshake = timeout(self.header_timeout, tls.accept(socket));
+                self.converse_by_tls(handshake, peer).await;
+            }
+        }
+    }
+
+    /// Serves a connection once its TLS handshake is complete.
+    async fn converse_by_tls<Io: Connection>(self, handshake: Timeout<Accept<Io>>, peer: Peer) {
+        let address = peer.address;
+        let agreed = tokio::select! {
+            agreed = handshake => agreed,
+            () = self.stop.cancelled() => return,
+        };
+        match agreed {
+            Ok(Ok(socket)) => self.converse(socket, peer).await,
+            Ok(Err(error)) => tracing::debug!(peer = %address, %error, "no TLS agreed on"),
+            Err(_) => tracing::debug!(peer = %address, "no TLS agreed on in time"),
+        }
+    }
+
+    /// Serves one connection until it ends. After `stop`, serves it until the request under way is
+    /// answered.
+    async fn converse(self, socket: impl Connection, peer: Peer) {
+        let Server { http, router, stop, proxies, .. } = self;
+        let Peer { address, counted } = peer;
+        let seat = counted.seat();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let client = match proxies.client(address.ip(), request.headers()) {
+                // The port is unknown if the client is named by its address alone.
+                Ok(client) if client != address.ip() => SocketAddr::new(client, 0),
+                Ok(_) => address,
+                Err(bad) => {
+                    request.extensions_mut().insert(bad);
+                    address
+                }
+            };
+            request.extensions_mut().insert(ConnectInfo(client));
+            request.extensions_mut().insert(seat.clone());
+            router.call(request)
+        });
+        let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %address, %error, "connection failed");
+        }
+    }
+}
+
+/// A byte stream to a client, encrypted or not.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for Io {}

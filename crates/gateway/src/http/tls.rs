@@ -1,0 +1,185 @@
+//! TLS termination in the gateway: rustls with a certificate and a key from files, which may be replaced
+//! while the gateway runs.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
+
+use voxline_support::private_file;
+
+/// Longest file that is read, in bytes. A certificate chain has a few thousand bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+/// Application protocol that is negotiated within TLS: the gateway speaks no other.
+const ALPN: &[u8] = b"http/1.1";
+
+/// A TCP listener, with TLS or without.
+pub struct Listener {
+    pub(crate) tcp: TcpListener,
+    pub(crate) tls: Option<Arc<Tls>>,
+}
+
+impl Listener {
+    /// Creates a listener that accepts only TLS connections.
+    #[must_use]
+    pub fn with_tls(tcp: TcpListener, tls: Arc<Tls>) -> Listener {
+        Listener { tcp, tls: Some(tls) }
+    }
+}
+
+/// Creates a listener for plain connections: for loopback, or behind a proxy that terminates TLS.
+impl From<TcpListener> for Listener {
+    fn from(tcp: TcpListener) -> Listener {
+        Listener { tcp, tls: None }
+    }
+}
+
+/// Files of a certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's certificate and the chain up to its root, in PEM.
+    pub certificates: PathBuf,
+    /// The key of the server's certificate, in PEM: PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
+    /// True if something other than the file's mode keeps others from the key, as with systemd's
+    /// credentials.
+    pub key_is_guarded: bool,
+}
+
+/// A certificate with its key, as last read from their files.
+pub struct Tls {
+    files: TlsFiles,
+    config: RwLock<Arc<ServerConfig>>,
+}
+
+/// Error for an unusable certificate or key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadTls {
+    /// A file can't be read.
+    #[error("{path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        error: io::Error,
+    },
+    /// A file doesn't have the expected content.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Description of the fault.
+        reason: String,
+    },
+    /// Other users could have read the key.
+    #[error("{path}: can be read by others: run chmod 600 on it")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key doesn't belong to the certificate.
+    #[error("{key}: is not the key of the certificate {certificates}")]
+    Mismatch {
+        /// The file of the certificate.
+        certificates: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+}
+
+impl Tls {
+    /// Reads the certificate and the key.
+    ///
+    /// # Errors
+    /// Returns [`BadTls`] if a file can't be read or used, if others could have read the key, or if the key
+    /// doesn't belong to the certificate.
+    pub fn load(files: TlsFiles) -> Result<Tls, BadTls> {
+        let config = RwLock::new(Arc::new(read(&files)?));
+        Ok(Tls { files, config })
+    }
+
+    /// Reads the certificate and the key again, for new connections. If they can't be used, the old ones
+    /// stay in force. Either outcome is logged.
+    pub fn reload(&self) {
+        let path = self.files.certificates.display();
+        match read(&self.files) {
+            Ok(config) => {
+                *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+                tracing::info!(certificate = %path, "certificate and key read again");
+            }
+            Err(error) => tracing::error!(%error, "certificate and key stay as they were"),
+        }
+    }
+
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone().into()
+    }
+}
+
+fn read(files: &TlsFiles) -> Result<ServerConfig, BadTls> {
+    let TlsFiles { certificates, key, key_is_guarded } = files;
+    let chain = read_chain(certificates)?;
+    let key_der = read_key(key, *key_is_guarded)?;
+    let bad = |error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            BadTls::Mismatch { certificates: certificates.clone(), key: key.clone() }
+        }
+        rustls::Error::InvalidCertificate(_) => file(certificates, "certificate 1 is damaged"),
+        // For a bad key, rustls gives no further reason.
+        _ => file(key, "is no private key that serves for TLS"),
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(bad)?;
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key_der).map_err(bad)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadTls> {
+    let (pem, _) = read_file(path)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(file(path, "holds no certificate, PEM was expected")),
+        Ok(chain) => Ok(chain),
+        Err(_) => Err(file(path, "holds a damaged certificate")),
+    }
+}
+
+fn read_key(path: &Path, is_guarded: bool) -> Result<PrivateKeyDer<'static>, BadTls> {
+    let (pem, exposed) = read_file(path)?;
+    if exposed && !is_guarded {
+        return Err(BadTls::Exposed { path: path.to_owned() });
+    }
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
+        pem::Error::NoItemsFound => file(path, "holds no private key, PEM was expected"),
+        _ => file(path, "holds a damaged private key"),
+    })
+}
+
+/// Returns the contents of a file, and whether others could have read them.
+fn read_file(path: &Path) -> Result<(Vec<u8>, bool), BadTls> {
+    let read = || -> io::Result<(Vec<u8>, bool)> {
+        let file = File::open(path)?;
+        let exposed = private_file::is_exposed(&file.metadata()?);
+        let mut contents = Vec::new();
+        file.take(MAX_FILE + 1).read_to_end(&mut contents)?;
+        Ok((contents, exposed))
+    };
+    let (contents, exposed) = read().map_err(|error| BadTls::Read { path: path.to_owned(), error })?;
+    match contents.len() as u64 > MAX_FILE {
+        true => Err(file(path, &format!("is larger than {MAX_FILE} bytes"))),
+        false => Ok((contents, exposed)),
+    }
+}
+
+fn file(path: &Path, reason: &str) -> BadTls {
+    BadTls::File { path: path.to_owned(), reason: reason.to_owned() }
+}

@@ -1,0 +1,273 @@
+//! `POST /asr`: recognition of one short recording.
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::Gateway;
+use crate::authority::{Amount, Identity, Scope};
+use crate::busy;
+use crate::http::body;
+use crate::http::error::{ApiError, json_response, new_id};
+use crate::http::request_log::request_id;
+use crate::http::upload::{self, Recording, bad};
+use crate::scheduler::{self, Next, Rank};
+use voxline::engine::{EngineError, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, RecognitionRequest};
+use voxline_support::clock::civil;
+
+/// Documented limit of a recording's size: 20 MB. A recording has one channel.
+pub(crate) const MAX_BYTES: usize = 20 * 1024 * 1024;
+/// Documented limit of a recording's length.
+const MAX_DURATION: Duration = Duration::from_secs(5 * 60);
+/// Samples recognised in one turn: one second.
+const PART: usize = RECOGNIZER_RATE as usize;
+const PART_MILLISECONDS: u64 = 1_000;
+
+#[derive(Deserialize)]
+pub(crate) struct Parameters {
+    /// Language spoken. The default is that of the project or of the gateway. The parameter is not part of
+    /// the original service, which supports only Russian.
+    language: Option<String>,
+}
+
+pub(crate) async fn recognise(
+    State(gateway): State<Arc<Gateway>>,
+    asked: Result<Query<Parameters>, QueryRejection>,
+    request: Request,
+) -> Response {
+    let identity = gateway.authorise(&request, Scope::AsrShort).map(Some);
+    answer(gateway, identity, MAX_DURATION, asked, request).await
+}
+
+/// Recognises the recording in `request`, of up to `longest`, and charges it to `identity`, if there is
+/// one.
+pub(crate) async fn answer(
+    gateway: Arc<Gateway>,
+    identity: Result<Option<Identity>, ApiError>,
+    longest: Duration,
+    asked: Result<Query<Parameters>, QueryRejection>,
+    request: Request,
+) -> Response {
+    let is_waiting = request.headers().contains_key(header::EXPECT);
+    let body = request.into_body();
+    // A client that would be refused anyway need not send its recording.
+    let admitted = identity.and_then(|identity| {
+        let Query(parameters) = asked?;
+        if let Some(identity) = &identity {
+            gateway.authority.afford(identity, Amount::audio(1))?;
+        }
+        if body.size_hint().lower() > MAX_BYTES as u64 {
+            return Err(upload::too_large(MAX_BYTES));
+        }
+        // A place is taken only for a recording that has arrived: otherwise slow clients would keep all
+        // places without any work being done.
+        drop(gateway.capacity(identity.as_ref()).place()?);
+        Ok((identity, parameters, gateway.recognizer()?.clone()))
+    });
+    let answer = match admitted {
+        Ok((identity, parameters, recognizer)) => {
+            work(gateway, identity, recognizer, longest, parameters.language, body).await
+        }
+        Err(refusal) => {
+            // A client that waits for permission to send (`Expect`) would take the reading for that
+            // permission.
+            if !is_waiting {
+                body::discard(body);
+            }
+            Err(refusal)
+        }
+    };
+    answer.unwrap_or_else(ApiError::into_response)
+}
+
+async fn work(
+    gateway: Arc<Gateway>,
+    identity: Option<Identity>,
+    recognizer: Arc<dyn Recognizer>,
+    longest: Duration,
+    language: Option<String>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let capacity = gateway.capacity(identity.as_ref());
+    let mut room = capacity.room.clone().try_acquire_many_owned(0).map_err(|_| busy())?;
+    let reserve = |bytes| {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        capacity.room.clone().try_acquire_many_owned(bytes).map(|more| room.merge(more)).is_ok()
+    };
+    let patience = gateway.options.body_timeout;
+    let file = upload::receive(body, MAX_BYTES, patience, reserve).await?;
+    gateway.metrics.count_bytes("asr", "in", file.len());
+    let place = capacity.place()?;
+    let options = gateway.stream_options(identity.as_ref(), language);
+    let charged = gateway.clone();
+    let charge = move |milliseconds| {
+        if let Some(identity) = &identity {
+            charged.authority.charge(identity, Amount::audio(milliseconds))?;
+        }
+        charged.metrics.receive("asr", milliseconds, 0);
+        Ok(())
+    };
+    let decode = move |cancellation| {
+        let recording = Recording::decode(file, longest, cancellation);
+        let hearing =
+            recording.and_then(|recording| Hearing::open(&*recognizer, recording, &options, charge));
+        // The place and the room stay taken until here, even if the client has left.
+        (hearing, (place, room))
+    };
+    let (hearing, held) = capacity.decoders.run(decode).await?;
+    let (told, hears) = oneshot::channel();
+    let job = Job { hearing: hearing?, told: Some(told), held: Some(held) };
+    // This future is dropped when the connection ends, and the job with it.
+    let _ticket =
+        gateway.scheduler.add(capacity.rank, Box::new(job)).map_err(|error| ApiError::internal(&error))?;
+    let segments = hears.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
+    Ok(json_response(StatusCode::OK, &shape(&segments, gateway.authority.clock().unix())))
+}
+
+/// Recognition of one recording in progress.
+struct Hearing<C> {
+    recording: Recording,
+    /// Number of samples recognised.
+    heard: usize,
+    /// Number of milliseconds charged.
+    charged: u64,
+    stream: Box<dyn RecognizerStream>,
+    segments: Vec<Segment>,
+    /// Called with the milliseconds of audio to be recognised next, so that no more is recognised than is
+    /// paid for.
+    charge: C,
+}
+
+impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
+    fn open(
+        recognizer: &dyn Recognizer,
+        recording: Recording,
+        options: &RecognitionRequest,
+        charge: C,
+    ) -> Result<Hearing<C>, ApiError> {
+        let stream = recognizer.start(options).map_err(|error| match error {
+            EngineError::Unsupported(_) => bad(400, error.to_string()),
+            error => ApiError::internal(&error),
+        })?;
+        Ok(Hearing { recording, heard: 0, charged: 0, stream, segments: Vec::new(), charge })
+    }
+
+    /// Recognises the next second. Returns whether there was one.
+    fn go_on(&mut self) -> Result<bool, ApiError> {
+        let failed = |error: EngineError| ApiError::internal(&error);
+        let Recording { samples, milliseconds } = &self.recording;
+        let rest = &samples[self.heard..];
+        if rest.is_empty() {
+            self.segments.extend(self.stream.flush().map_err(failed)?);
+            return Ok(false);
+        }
+        let part = &rest[..rest.len().min(PART)];
+        self.heard += part.len();
+        // The last part is charged what is left, so that rounding errors don't add up.
+        let left = milliseconds.saturating_sub(self.charged);
+        let charge = if self.heard == samples.len() { left } else { left.min(PART_MILLISECONDS) };
+        self.charged += charge;
+        (self.charge)(charge)?;
+        self.segments.extend(self.stream.push(part).map_err(failed)?);
+        Ok(true)
+    }
+}
+
+/// A scheduler job that recognises one recording, a part in each turn.
+struct Job<C> {
+    hearing: Hearing<C>,
+    told: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
+    /// Permits for its place among the requests and for the room that its file takes.
+    held: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+}
+
+impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
+    fn turn(&mut self, _: Rank) -> Next {
+        let heard = catch_unwind(AssertUnwindSafe(|| self.hearing.go_on()));
+        let result = match heard {
+            Ok(Ok(true)) => return Next::Again,
+            Ok(Ok(false)) => Ok(mem::take(&mut self.hearing.segments)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ApiError::internal(&"recogniser panicked")),
+        };
+        // Release the place before the answer: a client that sends its next request on reading the answer
+        // finds the place free.
+        self.held = None;
+        if let Some(told) = self.told.take() {
+            // The receiver is gone if the client has left.
+            let _ = told.send(result);
+        }
+        Next::Over
+    }
+}
+
+/// Returns the documented answer: a list of hypotheses for the whole recording, best first. There is one
+/// hypothesis, or none if nothing was said.
+fn shape(segments: &[Segment], now: Duration) -> serde_json::Value {
+    let spoken: Vec<&Segment> = segments.iter().filter(|segment| !segment.text.is_empty()).collect();
+    let punctuated = spoken.iter().map(|segment| segment.text.trim()).collect::<Vec<_>>().join(" ");
+    let texts = match punctuated.as_str() {
+        "" => json!([]),
+        punctuated => json!([{
+            "text": plain(punctuated),
+            "confidence": confidence(&spoken),
+            "punctuated_text": punctuated,
+        }]),
+    };
+    json!({ "qid": request_id(), "result": { "texts": texts, "phrase_id": phrase_id(now) } })
+}
+
+/// Returns a version 4 UUID that begins with the time, to the minute, as the service writes it.
+fn phrase_id(now: Duration) -> String {
+    let minutes = now.as_secs() / 60;
+    let (year, month, day) = civil(minutes / (24 * 60));
+    let (hour, minute) = (minutes / 60 % 24, minutes % 60);
+    let digits = new_id();
+    let groups = [&digits[12..16], &digits[16..20], &digits[20..]];
+    format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}-{}", groups.join("-"))
+}
+
+/// Returns `text` in lower case without punctuation, as the service writes its `text` field. Marks inside a
+/// word (`don't`, `кое-что`) stay.
+pub(crate) fn plain(text: &str) -> String {
+    let words = text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+/// Returns the mean confidence of the segments, each weighted by its number of characters.
+fn confidence(spoken: &[&Segment]) -> f64 {
+    let (mut sum, mut letters) = (0.0, 0.0);
+    for segment in spoken {
+        let weight = segment.text.chars().count() as f64;
+        sum += weight * f64::from(segment.confidence.unwrap_or(1.0));
+        letters += weight;
+    }
+    sum / f64::max(letters, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phrase_is_named_by_its_minute() {
+        let id = phrase_id(Duration::from_secs(1_663_773_359));
+        assert!(id.starts_with("20220921-1515-4"), "{id}");
+        assert!(id.split('-').map(str::len).eq([8, 4, 4, 4, 12]), "{id}");
+    }
+
+    #[test]
+    fn plain_text_keeps_words_whole() {
+        assert_eq!(plain("Привет, Алиса. — Don't stop!"), "привет алиса don't stop");
+    }
+}

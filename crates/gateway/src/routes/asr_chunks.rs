@@ -1,0 +1,207 @@
+//! `POST /asr_stream/create_task`, `POST /asr_stream/add_chunk`, `GET /asr_stream/get_result`: the
+//! documented stream of numbered chunks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::Gateway;
+use crate::authority::{Amount, AuthorityError, Fingerprint, Identity, Scope, random_bytes};
+use crate::bearer;
+use crate::http::connection_limiter;
+use crate::http::error::{ApiError, json_response, new_id};
+use crate::http::request_log::request_id;
+use crate::http::upload::{self, bad};
+use crate::peer;
+use crate::sessions::chunked_registry::Found;
+use crate::sessions::chunked_session::{Chunk, Task};
+use crate::sessions::websocket::millis;
+use voxline::audio::FramePos;
+use voxline::engine::{EngineError, RECOGNIZER_RATE};
+use voxline::protocol::{Latency, Start};
+use voxline_support::hex;
+
+/// Documented limit of a chunk, in bytes: one second at 16 kHz with its header.
+const MAX_BYTES: usize = 32_100;
+/// Error code for an unknown task. The code is our own, since the documentation has none.
+const NO_TASK: u16 = 4104;
+
+/// Query of `create_task`. It is not part of the original service, which supports only Russian.
+#[derive(Deserialize)]
+struct Opening {
+    /// Language spoken. The default is that of the project or of the gateway.
+    language: Option<String>,
+}
+
+/// Query of `add_chunk`.
+#[derive(Deserialize)]
+struct Position {
+    chunk_num: u64,
+    /// 1 on the last chunk, otherwise 0.
+    #[serde(default)]
+    last: u8,
+}
+
+#[derive(Deserialize)]
+struct Which {
+    task_id: String,
+}
+
+pub(crate) async fn create_task(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    answer(create(&gateway, &request))
+}
+
+pub(crate) async fn add_chunk(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    answer(add(&gateway, request).await)
+}
+
+pub(crate) async fn get_result(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    answer(result(&gateway, &request))
+}
+
+fn answer(result: Result<Value, ApiError>) -> Response {
+    match result {
+        Ok(result) => json_response(StatusCode::OK, &json!({ "qid": request_id(), "result": result })),
+        Err(error) => error.into_response(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a task's deadlines are real time")]
+fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> {
+    // Rounded down to milliseconds, like the expiry times of tokens, and taken before the check. An expiry
+    // that is too early keeps a task whose token was not revoked; one that is too late would take an
+    // expired token for a revoked one.
+    let checked = Duration::from_millis(millis(gateway.authority.clock().unix()));
+    let identity = gateway.authorise(request, Scope::AsrStream)?;
+    let now = Instant::now();
+    gateway.authority.afford(&identity, Amount::audio(1))?;
+    let Opening { language } = parameters(request)?;
+    gateway.admit_session()?;
+    let start = Start {
+        sample_rate: RECOGNIZER_RATE,
+        language,
+        partials: true,
+        latency: Latency::Live,
+        origin: FramePos::ZERO,
+        context: None,
+    };
+    check(gateway, &identity, &start)?;
+    let place = gateway.place_for_task(&identity)?;
+    let (id, token) = (task_id(), task_token());
+    tracing::info!(token = identity.token, "task created");
+
+    let expires_at = identity.expires_in.map(|left| checked.saturating_add(left));
+    let token_ends = identity.expires_in.and_then(|left| now.checked_add(left));
+    let named = (id.clone(), Fingerprint::of(token.expose_secret()));
+    let deadline = now.checked_add(gateway.options.task_opening);
+    let task = Arc::new(Task::new(named, identity, expires_at, start, place, deadline));
+    gateway.tasks.insert(task.clone());
+    let watching = gateway.clone();
+    let living = async move {
+        task.live(&watching, token_ends).await;
+        watching.socket_ended.notify_one();
+    };
+    gateway.sockets.spawn(living.in_current_span());
+    Ok(json!({ "task_id": id, "task_token": token.expose_secret() }))
+}
+
+/// Refuses a task that no session could begin with, before its client sends chunks.
+fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), ApiError> {
+    let recognizer = gateway.recognizer()?;
+    if start.language.is_none() {
+        // The default is the operator's choice, so no client can be wrong about it.
+        return Ok(());
+    }
+    let options = gateway.stream_options(Some(identity), start.language.clone());
+    match recognizer.start(&options) {
+        Ok(_) => Ok(()),
+        Err(error @ EngineError::Unsupported(_)) => Err(bad(400, error.to_string())),
+        Err(error) => Err(ApiError::internal(&error)),
+    }
+}
+
+async fn add(gateway: &Gateway, request: Request) -> Result<Value, ApiError> {
+    let task = find(gateway, &request)?;
+    let Position { chunk_num: number, last } = parameters(&request)?;
+    let last = match last {
+        0 => false,
+        1 => true,
+        other => return Err(bad(400, format!("last is {other}, expected 0 or 1"))),
+    };
+    // Receive the file before the chunk takes its turn: a chunk that never arrives must not hold up the
+    // same chunk sent again.
+    let file =
+        upload::receive(request.into_body(), MAX_BYTES, gateway.options.body_timeout, |_| true).await?;
+    let text = task.add(gateway, Chunk { number, last, file }).await?;
+    Ok(json!({ "text": text.plain, "punctuated_text": text.punctuated }))
+}
+
+fn result(gateway: &Gateway, request: &Request) -> Result<Value, ApiError> {
+    let task = find(gateway, request)?;
+    // Check this before reading the text: a task that is done has all of its text.
+    let is_done = task.is_done();
+    let text = task.text()?;
+    if is_done {
+        task.tell_done();
+    }
+    let status = if is_done { "done" } else { "in_progress" };
+    Ok(json!({ "text": text.plain, "punctuated_text": text.punctuated, "status": status }))
+}
+
+/// Returns the task whose token the request carries. A client without a task's token learns nothing of any
+/// task, and a client with one learns nothing of other tasks: the answer is the same for a task of another
+/// token and for a task that doesn't exist.
+fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Task>, ApiError> {
+    let found = match bearer(request.headers()) {
+        Some(token) => gateway.tasks.find(&Fingerprint::of(token)),
+        None => Found::Unknown,
+    };
+    let task = match found {
+        Found::Task(task) => {
+            let checked = task.check(gateway).and_then(|()| match task.admits(peer(request)) {
+                true => Ok(()),
+                false => Err(AuthorityError::Address),
+            });
+            checked.map_err(|error| documented(gateway, error.into()))?;
+            connection_limiter::hold(request);
+            Some(task)
+        }
+        Found::Forgotten => None,
+        Found::Unknown => return Err(documented(gateway, ApiError::token())),
+    };
+    let Which { task_id } = parameters(request)?;
+    let no_task = || ApiError::new(StatusCode::NOT_FOUND, NO_TASK, "no such task, or it was forgotten");
+    task.filter(|task| task.id == task_id).ok_or_else(no_task)
+}
+
+/// Gives `error` the status that the documentation prints, if the operator has chosen that.
+fn documented(gateway: &Gateway, error: ApiError) -> ApiError {
+    if gateway.options.documented_status { error.documented() } else { error }
+}
+
+/// Parses the query of a request whose client is already authenticated.
+fn parameters<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
+    let parsed = Query::try_from_uri(request.uri());
+    parsed.map(|Query(parameters)| parameters).map_err(|error| bad(400, error.body_text().to_lowercase()))
+}
+
+/// Returns a version 4 UUID with hyphens, as the service writes it.
+fn task_id() -> String {
+    let digits = new_id();
+    let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    groups.join("-")
+}
+
+/// Returns a token of 256 bits in hexadecimal, as the service writes it.
+fn task_token() -> SecretString {
+    let bytes: [u8; 32] = random_bytes();
+    SecretString::from(hex(&bytes))
+}

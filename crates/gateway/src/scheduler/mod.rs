@@ -1,0 +1,162 @@
+//! Scheduler of recognition: a worker pool of fixed size, shared by all sessions and recordings.
+//!
+//! Live audio comes first, then recordings, then partial results, which are left out while anything else
+//! waits. Among jobs of equal priority, the one that has received least service comes next (fair queuing),
+//! so that a client that brings an hour of audio at once doesn't hold up the others.
+
+mod run_queue;
+
+use std::num::NonZero;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{io, thread};
+
+use self::run_queue::Order;
+use crate::metrics::Metrics;
+pub(crate) use voxline_support::clock::now;
+
+/// A recognition job, which is done in pieces.
+pub(crate) trait Job: Send {
+    /// Does one piece of work: at most a block of audio, or a partial result if `rank` is [`Rank::Guess`].
+    fn turn(&mut self, rank: Rank) -> Next;
+}
+
+/// Priority of a turn, the highest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// Audio of live sessions, whose clients wait for each word.
+    Live,
+    /// Recordings, whose clients wait for the whole result.
+    Recording,
+    /// Partial results, which may be left out.
+    Guess,
+    /// Recordings of clients without a token, which get time that no other turn needs.
+    Demo,
+}
+
+/// Request of a job at the end of its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The job wants another turn.
+    Again,
+    /// The job wants a turn for a partial result, if no other job needs the time more.
+    Guess,
+    /// The job wants no turn until it is woken.
+    Wait,
+    /// The job is complete.
+    Over,
+}
+
+/// The worker pool. Once it is dropped, its threads end after their current turns.
+pub(crate) struct Scheduler {
+    shared: Arc<Shared>,
+    threads: NonZero<usize>,
+}
+
+struct Shared {
+    order: Mutex<Order>,
+    /// Notified when there may be a turn to take.
+    turn: Condvar,
+    metrics: Arc<Metrics>,
+}
+
+/// The handle of a job. Dropping it drops the job, after its current turn.
+pub(crate) struct Ticket {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Scheduler {
+    /// Creates a pool of `threads` threads, which start with the first job.
+    pub(crate) fn new(threads: NonZero<usize>, metrics: Arc<Metrics>) -> Scheduler {
+        let order = Mutex::new(Order::new(threads.get()));
+        let shared = Shared { order, turn: Condvar::new(), metrics };
+        Scheduler { shared: Arc::new(shared), threads }
+    }
+
+    /// Adds a job, which is ready for its first turn. `rank` is the priority of its turns other than
+    /// partial results.
+    ///
+    /// # Errors
+    /// Returns [`io::Error`] if threads of the pool have yet to be started and the system refuses one.
+    pub(crate) fn add(&self, rank: Rank, job: Box<dyn Job>) -> io::Result<Ticket> {
+        let mut order = self.shared.lock();
+        while order.threads() < self.threads.get() {
+            let shared = self.shared.clone();
+            thread::Builder::new().name("recognise".to_owned()).spawn(move || shared.take_turns())?;
+            order.add_thread();
+        }
+        let id = order.add(rank, job, now());
+        self.shared.turn.notify_one();
+        Ok(Ticket { shared: self.shared.clone(), id })
+    }
+
+    /// Returns the longest current wait of any live job for its next turn, or zero if none waits.
+    pub(crate) fn lateness(&self) -> Duration {
+        self.shared.lock().lateness(now())
+    }
+
+    /// Returns the metrics that jobs report to.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.shared.lock().close();
+        self.shared.turn.notify_all();
+    }
+}
+
+impl Ticket {
+    /// Tells the scheduler that the job has work.
+    pub(crate) fn wake(&self) {
+        if self.shared.lock().wake(self.id, now()) {
+            self.shared.turn.notify_one();
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let removed = self.shared.lock().remove(self.id);
+        // Without live jobs, more turns are open to the others.
+        self.shared.turn.notify_all();
+        // Drop outside of the lock: a job is large.
+        drop(removed);
+    }
+}
+
+impl Shared {
+    /// Runs a thread of the pool.
+    fn take_turns(&self) {
+        let mut order = self.lock();
+        while !order.is_closed() {
+            let Some(mut turn) = order.pick(now()) else {
+                order = self.turn.wait(order).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(order);
+            let begun = now();
+            let next = turn.span.in_scope(|| turn.job.turn(turn.rank));
+            let ended = now();
+            self.metrics.turn(turn.rank, turn.waited, ended - begun);
+            order = self.lock();
+            if turn.rank != Rank::Live {
+                // Another turn of lower priority than live may have waited for this one to end.
+                self.turn.notify_one();
+            }
+            if let Some(over) = order.give_back(turn, next, ended - begun, ended) {
+                drop(order);
+                drop(over);
+                order = self.lock();
+            }
+        }
+    }
+
+    /// Locks the run queue. Jobs don't run under the lock, so a panic of a job leaves the queue consistent.
+    fn lock(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

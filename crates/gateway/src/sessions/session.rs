@@ -1,0 +1,468 @@
+//! A session of the gateway: the received audio, the final results, and the recogniser at work between the
+//! two.
+//!
+//! A session outlives its sockets. Sockets bring audio and take results. The recogniser has its turns on
+//! the threads of the [`Scheduler`], takes its work from the [`Board`] and posts its results there, for the
+//! socket that has the session at the time.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+
+use super::message_rate_limiter::{CONTROL_BURST, CONTROL_RATE};
+use super::recognition::Worker;
+use super::state::{Board, State};
+use crate::authority::{Exhausted, Identity, RESUME_PREFIX, random_secret};
+use crate::http::error::new_id;
+use crate::scheduler::{self, Rank, Scheduler, Ticket};
+use voxline::audio::{AudioChunk, FramePos};
+use voxline::engine::{EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer};
+use voxline::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start};
+
+/// Distance that `sent` may run ahead of `received`, in seconds of audio.
+const WINDOW_SECONDS: u64 = 30;
+/// Unrecognised audio that a session takes before it holds back acknowledgements, in seconds. It is more
+/// than the longest utterance; otherwise client and recogniser would wait for each other.
+const HOLD_SECONDS: u64 = 60;
+/// Least audio between two flushes that take effect, in milliseconds.
+const FLUSH_MILLISECONDS: u64 = 20;
+/// Maximum number of gaps, with audio between them, that may wait for the recogniser. Each gap makes the
+/// recogniser begin a new stream, and costs memory that no window of audio bounds.
+const MAX_GAPS: usize = 32;
+/// Upper bound of the audio that a resampler holds back at any rate, in milliseconds.
+const RESAMPLING_MILLISECONDS: u64 = 250;
+/// Sample rates that a session may have, in Hz: telephony to studio.
+const SAMPLE_RATES: std::ops::RangeInclusive<u32> = 8_000..=48_000;
+
+/// Farthest position at which a session may start or a gap may end, in frames. Lengths can be added to such
+/// a position without overflow. At 48 kHz it takes three million years to get there.
+const FARTHEST: FramePos = FramePos(u64::MAX / 4);
+
+/// A breach of the protocol by the client, described for the client.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Violation(pub(crate) String);
+
+/// Reason why a session could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The client asked for something that this gateway doesn't support.
+    #[error("{0}")]
+    Unsupported(String),
+    #[error(transparent)]
+    Engine(EngineError),
+    #[error("no thread to recognise on: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Reason why a session refuses a message of a socket.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The socket no longer has the session.
+    #[error("another socket has the session")]
+    Moved,
+    #[error("more than {CONTROL_RATE} control messages a second")]
+    Flood,
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The token has no audio left.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+}
+
+/// Reason why a session can't be attached to a socket.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AttachError {
+    #[error("the session is over")]
+    Over,
+    #[error(transparent)]
+    Violation(#[from] Violation),
+}
+
+/// State of a session at the moment when it was attached to a socket.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// Number of the socket. A later socket has a higher number.
+    pub(crate) attachment: u64,
+    pub(crate) finals_seen: usize,
+    /// Acknowledged position: see [`Session::acknowledged`].
+    pub(crate) received: FramePos,
+    pub(crate) final_: FramePos,
+    pub(crate) finals: u64,
+}
+
+/// A live session.
+pub(crate) struct Session {
+    name: String,
+    resume_key: SecretString,
+    /// Id of the project, any of whose tokens may continue the session.
+    project: String,
+    /// Holder of the token that opened the session.
+    holder: String,
+    sample_rate: u32,
+    max_unfinal: Option<u64>,
+    /// Start of the session, and of the clock by which control messages are limited.
+    opened: Instant,
+    board: Arc<Board>,
+    /// Handle of the recogniser's job.
+    ticket: Ticket,
+}
+
+impl Session {
+    /// Opens a session for `identity` and starts its recogniser, in the languages of `options`.
+    ///
+    /// # Errors
+    /// Returns [`StartError`] if the client's request is not valid or not supported, or if the recogniser
+    /// can't start.
+    pub(crate) fn start(
+        recognizer: &Arc<dyn Recognizer>,
+        scheduler: &Scheduler,
+        identity: &Identity,
+        start: &Start,
+        options: RecognitionRequest,
+    ) -> Result<Session, StartError> {
+        let sample_rate = start.sample_rate;
+        if !SAMPLE_RATES.contains(&sample_rate) {
+            let (low, high) = SAMPLE_RATES.into_inner();
+            let reason = format!("sample_rate {sample_rate} is not between {low} and {high}");
+            return Err(StartError::Unsupported(reason));
+        }
+        if start.origin > FARTHEST {
+            return Err(Violation(format!("origin {} is over {FARTHEST}", start.origin)).into());
+        }
+        let context = start.context.as_ref().map_or(0, String::len);
+        if context > MAX_CONTEXT_BYTES {
+            let reason = format!("context of {context} bytes, the limit is {MAX_CONTEXT_BYTES}");
+            return Err(Violation(reason).into());
+        }
+        let board = Arc::new(Board::new(start.origin));
+        let options = options.context(start.context.clone()).latency(start.latency);
+        let worker = Worker::new(
+            recognizer.clone(),
+            options,
+            sample_rate,
+            start.partials,
+            start.origin,
+            board.clone(),
+            scheduler.metrics().clone(),
+        );
+        let worker = worker.map_err(|error| match error {
+            EngineError::Unsupported(_) => StartError::Unsupported(error.to_string()),
+            error => StartError::Engine(error),
+        })?;
+        let rank = match start.latency {
+            Latency::Live => Rank::Live,
+            Latency::Relaxed => Rank::Recording,
+        };
+        let ticket = scheduler.add(rank, Box::new(worker))?;
+        let max_unfinal = recognizer.longest_pending().map(|frames| {
+            if sample_rate == RECOGNIZER_RATE {
+                return frames;
+            }
+            // Round up, and add the audio that a resampler holds.
+            (frames * u64::from(sample_rate)).div_ceil(u64::from(RECOGNIZER_RATE))
+                + u64::from(sample_rate) * RESAMPLING_MILLISECONDS / 1_000
+        });
+        Ok(Session {
+            name: new_id(),
+            resume_key: random_secret(RESUME_PREFIX),
+            project: identity.project.clone(),
+            holder: identity.holder.clone(),
+            sample_rate,
+            max_unfinal,
+            opened: scheduler::now(),
+            board,
+            ticket,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the most audio after `final` that the recogniser may hold while it waits for more, in the
+    /// session's frames.
+    pub(crate) fn max_unfinal(&self) -> Option<u64> {
+        self.max_unfinal
+    }
+
+    pub(crate) fn resume_key(&self) -> Secret {
+        Secret::from(self.resume_key.expose_secret().to_owned())
+    }
+
+    pub(crate) fn project(&self) -> &str {
+        &self.project
+    }
+
+    pub(crate) fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    pub(crate) fn sample_rate(&self) -> u32 {
+        self.sample_rate
+    }
+
+    /// Returns whether `key` is the resume key of this session and `project` is the project of this
+    /// session.
+    pub(crate) fn admits(&self, project: &str, key: &Secret) -> bool {
+        let key_fits = self.resume_key.expose_secret().as_bytes().ct_eq(key.expose().as_bytes());
+        self.project == project && bool::from(key_fits)
+    }
+
+    /// Returns the distance that `sent` may run ahead of `received`, in frames.
+    pub(crate) fn window(&self) -> u64 {
+        WINDOW_SECONDS * u64::from(self.sample_rate)
+    }
+
+    /// Returns the shared state of the session.
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Attaches the session to a new socket, whose client has `finals_seen` finals, and returns the state
+    /// of the session. Both happen in one step, so that no message of the old socket can change the state
+    /// between them.
+    ///
+    /// # Errors
+    /// Returns [`AttachError`] if the session is over, or has fewer finals than `finals_seen`.
+    pub(crate) fn attach(&self, finals_seen: u64) -> Result<Attached, AttachError> {
+        self.board.post(|state| {
+            if state.over {
+                return Err(AttachError::Over);
+            }
+            let finals = state.finals.len();
+            let seen = usize::try_from(finals_seen).ok().filter(|seen| *seen <= finals);
+            let finals_seen =
+                seen.ok_or_else(|| Violation(format!("finals_seen {finals_seen}, but there are {finals}")))?;
+            state.attachment += 1;
+            Ok(Attached {
+                attachment: state.attachment,
+                finals_seen,
+                received: self.acknowledged(state),
+                final_: state.final_,
+                finals: finals as u64,
+            })
+        })
+    }
+
+    /// Returns whether the socket with this number still has the session.
+    pub(crate) fn is_held_by(&self, attachment: u64) -> bool {
+        self.board.lock().attachment == attachment
+    }
+
+    /// Ends the session, unless a newer socket has it. Returns whether it was ended.
+    pub(crate) fn end(&self, attachment: u64) -> bool {
+        let mut state = self.board.lock();
+        let held = state.attachment == attachment;
+        if held {
+            state.over = true;
+            self.ticket.wake();
+        }
+        held
+    }
+
+    /// Returns the position up to which audio is acknowledged to the client: all received audio, unless
+    /// recognition is far behind. Gaps take no time to recognise and don't count.
+    pub(crate) fn acknowledged(&self, state: &State) -> FramePos {
+        let mut hold = HOLD_SECONDS * u64::from(self.sample_rate);
+        let mut end = state.final_;
+        for (index, gap) in state.gaps.iter().enumerate() {
+            let audio = gap.start - end;
+            // A client whose gap is not acknowledged sends no audio, so no further gap will come.
+            if audio > hold || index + 1 == MAX_GAPS {
+                return end + audio.min(hold);
+            }
+            hold -= audio;
+            end = gap.end;
+        }
+        state.received.min(end + hold)
+    }
+
+    /// Counts a message other than audio. The limit belongs to the session: another socket doesn't bring a
+    /// new one.
+    pub(crate) fn control(&self, attachment: u64) -> Result<(), Refusal> {
+        let mut state = self.held(attachment)?;
+        self.count_control(&mut state)
+    }
+
+    /// Counts an attempt to resume the session, before the session is attached. An attempt is allowed while
+    /// messages for one second are left, so that a client that was closed for too many messages can be
+    /// heard when it comes back.
+    pub(crate) fn count_resume(&self) -> Result<(), Refusal> {
+        let mut state = self.board.lock();
+        if !state.control.leaves(CONTROL_RATE, self.age()) {
+            return Err(Refusal::Flood);
+        }
+        self.count_control(&mut state)
+    }
+
+    fn count_control(&self, state: &mut State) -> Result<(), Refusal> {
+        if state.control.allows(self.age()) { Ok(()) } else { Err(Refusal::Flood) }
+    }
+
+    fn age(&self) -> Duration {
+        scheduler::now().saturating_duration_since(self.opened)
+    }
+
+    /// Takes audio that `charge` allows, which is called with the audio's milliseconds. Audio that was
+    /// received before is skipped, so that a replay may overlap, and is not charged again.
+    pub(crate) fn audio(
+        &self,
+        attachment: u64,
+        chunk: &AudioChunk,
+        charge: impl FnOnce(u64) -> Result<(), Exhausted>,
+    ) -> Result<(), Refusal> {
+        let range = chunk.range();
+        let mut state = self.held(attachment)?;
+        if range.start > state.received {
+            return violation(format!("audio {range} leaves a hole after {}", state.received));
+        }
+        let Some(news) = chunk.from(state.received) else { return Ok(()) };
+        if state.finish.is_some() {
+            return violation(format!("audio {range} came after finish"));
+        }
+        let acknowledged = self.acknowledged(&state);
+        if range.end - acknowledged > self.window() {
+            let window = self.window();
+            return violation(format!("audio {range} is over the window of {window} from {acknowledged}"));
+        }
+        let heard = state.heard + (range.end - state.received);
+        // The difference of the sums, so that rounding errors don't add up.
+        charge(self.milliseconds(heard) - self.milliseconds(state.heard))?;
+        state.heard = heard;
+        state.received = range.end;
+        state.queue.push_audio(news.payload());
+        state.arrivals.note(range.end, scheduler::now());
+        self.ticket.wake();
+        Ok(())
+    }
+
+    /// Moves the timeline forward over a gap: `from..to` was never sent. The part that was received before
+    /// is skipped, as with audio.
+    pub(crate) fn gap(&self, attachment: u64, from: FramePos, to: FramePos) -> Result<(), Refusal> {
+        let mut state = self.held(attachment)?;
+        let received = state.received;
+        if from > to {
+            return violation(format!("gap {from}..{to} ends before it starts"));
+        }
+        if from > received {
+            return violation(format!("gap {from}..{to} leaves a hole after {received}"));
+        }
+        if to <= received {
+            return Ok(());
+        }
+        if state.finish.is_some() {
+            return violation(format!("gap {from}..{to} came after finish"));
+        }
+        if to > FARTHEST {
+            return violation(format!("gap {from}..{to} ends over {FARTHEST}"));
+        }
+        let ends_utterance = received > state.flushed;
+        if ends_utterance && !self.may_cut(&mut state) {
+            let reason = format!(
+                "gap {from}..{to}: more than {CONTROL_RATE} utterances in a second of audio were ended by the client, \
+                 after {CONTROL_BURST}"
+            );
+            return violation(reason);
+        }
+        if state.queue.ends_with_gap() {
+            state.gaps.back_mut().expect("the board has a gap for each in the queue").end = to;
+        } else if state.gaps.len() < MAX_GAPS {
+            state.gaps.push_back(received.to(to));
+        } else {
+            return violation(format!("gap {from}..{to} came before {received} was acknowledged"));
+        }
+        state.queue.push_gap(to);
+        state.received = to;
+        // The gap ends the utterance.
+        state.flushed = to;
+        self.ticket.wake();
+        Ok(())
+    }
+
+    /// Ends the utterance before the frame `at`. A flush at an earlier position was already done through
+    /// another socket and is ignored.
+    pub(crate) fn flush(&self, attachment: u64, at: Option<FramePos>) -> Result<(), Refusal> {
+        let mut state = self.held(attachment)?;
+        if at.is_some_and(|at| at < state.received) {
+            return Ok(());
+        }
+        // A flush after next to no audio is ignored: each flush makes a final, and a client could pile them
+        // up.
+        let least = u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000;
+        if state.received - state.flushed >= least && self.may_cut(&mut state) {
+            state.flushed = state.received;
+            state.queue.push_flush();
+            self.ticket.wake();
+        }
+        Ok(())
+    }
+
+    /// Returns whether the client may end one more utterance. The number of finals is bounded by the amount
+    /// of audio, so that a client that sends none makes none.
+    fn may_cut(&self, state: &mut State) -> bool {
+        let rate = u64::from(self.sample_rate);
+        let nanoseconds = state.heard % rate * 1_000_000_000 / rate;
+        state.cuts.allows(Duration::from_secs(state.heard / rate) + Duration::from_nanos(nanoseconds))
+    }
+
+    /// Notes the end of the audio. The client may repeat this after a resume.
+    pub(crate) fn finish(&self, attachment: u64, through: FramePos) -> Result<(), Refusal> {
+        let mut state = self.held(attachment)?;
+        if through != state.received {
+            let received = state.received;
+            return violation(format!("finish through {through}, but {received} frames were received"));
+        }
+        self.finish_at(&mut state, through);
+        Ok(())
+    }
+
+    /// Ends the audio at its current position, whichever socket has the session.
+    pub(crate) fn close(&self) {
+        let mut state = self.board.lock();
+        let received = state.received;
+        self.finish_at(&mut state, received);
+    }
+
+    fn finish_at(&self, state: &mut State, through: FramePos) {
+        if state.finish.replace(through).is_none() {
+            state.queue.push_finish();
+            self.ticket.wake();
+        }
+    }
+
+    /// Returns the length of the audio that was received and isn't final.
+    pub(crate) fn waiting(&self) -> Duration {
+        let state = self.board.lock();
+        let gaps: u64 = state.gaps.iter().map(|gap| gap.len()).sum();
+        Duration::from_millis(self.milliseconds(state.received - state.final_ - gaps))
+    }
+
+    fn milliseconds(&self, frames: u64) -> u64 {
+        frames.saturating_mul(1000) / u64::from(self.sample_rate)
+    }
+
+    /// Locks the state for the socket that has the session.
+    ///
+    /// # Errors
+    /// Returns [`Refusal::Moved`] if another socket has the session.
+    fn held(&self, attachment: u64) -> Result<MutexGuard<'_, State>, Refusal> {
+        let state = self.board.lock();
+        match state.attachment == attachment {
+            true => Ok(state),
+            false => Err(Refusal::Moved),
+        }
+    }
+}
+
+fn violation(reason: String) -> Result<(), Refusal> {
+    Err(Violation(reason).into())
+}

@@ -1,0 +1,526 @@
+//! The service of a session over one socket, from `ready` to the close.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::session::{Attached, Refusal, Session, Violation};
+use super::state::Partial;
+use super::websocket::{encode, millis, parse, unreadable};
+use crate::Gateway;
+use crate::authority::{Amount, AuthorityError, Exhausted, Identity, Scope};
+use crate::http::server::Connection;
+use voxline::audio::FramePos;
+use voxline::net::Endpoint;
+use voxline::protocol::close;
+use voxline::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
+use voxline::transport::{Event, Wire};
+
+/// Time without any message after which a ping is sent.
+const PING_AFTER: Duration = Duration::from_secs(20);
+/// Time without any message after which the socket counts as dead.
+const DEAD_AFTER: Duration = Duration::from_secs(60);
+/// Largest binary frame accepted, position included: somewhat more than a second of audio at 48 kHz.
+pub(crate) const MAX_AUDIO_BYTES: usize = 128 * 1024;
+/// Divisor of a token's life: the client is warned of the expiry when this part of the life is left. That
+/// leaves time to fetch the next token, however long or short tokens live.
+const WARNING_PART: u32 = 10;
+/// Longest time before its expiry at which the client of a token is warned.
+const WARNING_LIMIT: Duration = Duration::from_secs(30);
+
+/// Number of messages waiting for a client from which no more are queued. This bounds replayed finals above
+/// all: a final of an utterance with its words takes some kilobytes.
+const QUEUE_HIGH: usize = 32;
+/// Number of waiting messages down to which the queue drains before more are added.
+const QUEUE_LOW: usize = 16;
+
+/// Error code of the HTTP API for a bad token.
+const BAD_TOKEN: u32 = 4048;
+
+/// Reason why the gateway closes a socket.
+#[derive(Debug)]
+pub(crate) struct Goodbye {
+    pub(crate) code: u16,
+    /// Code in the `error` message that precedes the close.
+    pub(crate) error: u32,
+    pub(crate) reason: String,
+    /// True if the session waits for another socket of its client.
+    pub(crate) resumable: bool,
+}
+
+impl Goodbye {
+    /// Creates a reason for a close that also ends the session.
+    pub(crate) fn new(code: u16, reason: impl Into<String>) -> Goodbye {
+        let error = if code == close::TOKEN { BAD_TOKEN } else { code.into() };
+        Goodbye { code, error, reason: reason.into(), resumable: false }
+    }
+
+    /// Creates a reason for a close that concerns only the socket.
+    pub(crate) fn resumable(code: u16, reason: impl Into<String>) -> Goodbye {
+        Goodbye { resumable: true, ..Goodbye::new(code, reason) }
+    }
+
+    pub(crate) fn moved() -> Goodbye {
+        Goodbye::resumable(close::MOVED, Refusal::Moved.to_string())
+    }
+}
+
+impl From<Violation> for Goodbye {
+    fn from(violation: Violation) -> Goodbye {
+        Goodbye::new(close::PROTOCOL, violation.0)
+    }
+}
+
+impl From<Refusal> for Goodbye {
+    fn from(refusal: Refusal) -> Goodbye {
+        match refusal {
+            Refusal::Moved => Goodbye::moved(),
+            Refusal::Flood => Goodbye::resumable(close::QUOTA, refusal.to_string()),
+            Refusal::Violation(violation) => violation.into(),
+            // The session is kept, since it may continue under another token of its project.
+            Refusal::Exhausted(exhausted) => {
+                let reason = exhausted.to_string();
+                match exhausted {
+                    Exhausted::Daily { .. } => Goodbye::resumable(close::QUOTA, reason),
+                    Exhausted::Total { .. } => {
+                        Goodbye { error: close::USED_UP, ..Goodbye::resumable(close::SCOPE, reason) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A refused token concerns only the socket: the session may continue under another token.
+impl From<AuthorityError> for Goodbye {
+    fn from(error: AuthorityError) -> Goodbye {
+        let code = match &error {
+            AuthorityError::Token | AuthorityError::Inactive => close::TOKEN,
+            AuthorityError::Scope(_) | AuthorityError::Address => close::SCOPE,
+            error => {
+                tracing::error!(%error, "token not checked");
+                return Goodbye::resumable(close::SERVER_FAULT, "the gateway failed");
+            }
+        };
+        Goodbye::resumable(code, error.to_string())
+    }
+}
+
+/// Way in which a socket ended.
+pub(crate) enum Ending {
+    /// The session is complete and the client knows, or the client doesn't want the rest.
+    Done,
+    /// The client is gone and may come back.
+    Lost,
+    /// The gateway closes the socket.
+    Close(Goodbye),
+}
+
+impl Ending {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Ending::Done => "done",
+            Ending::Lost => "lost",
+            Ending::Close(_) => "closed",
+        }
+    }
+}
+
+/// Expiry of the token that a socket runs under, and the time at which the client is warned of it.
+pub(crate) struct TokenEnd {
+    ends: Option<Instant>,
+    warn: Option<Instant>,
+}
+
+impl TokenEnd {
+    /// Returns the expiry of a token that lives for `expires_in` from `now` on; without `expires_in` there
+    /// is none.
+    pub(crate) fn new(expires_in: Option<Duration>, now: Instant) -> TokenEnd {
+        let life = expires_in.filter(|life| now.checked_add(*life).is_some());
+        let warning = |life: Duration| (life / WARNING_PART).min(WARNING_LIMIT);
+        TokenEnd { ends: life.map(|life| now + life), warn: life.map(|life| now + (life - warning(life))) }
+    }
+
+    /// Returns the rest of the token's life.
+    pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
+        self.ends.map(|ends| ends.saturating_duration_since(now))
+    }
+
+    /// Returns the time of the next event. The warning always comes before the expiry, however late both
+    /// are noticed.
+    fn next(&self) -> Option<Instant> {
+        self.warn.or(self.ends)
+    }
+}
+
+/// The token that a socket runs under, and the address of the client.
+pub(crate) struct Pass {
+    pub(crate) identity: Identity,
+    pub(crate) end: TokenEnd,
+    peer: Option<IpAddr>,
+}
+
+impl Pass {
+    /// Creates the credential for a token that was checked at `now`.
+    pub(crate) fn new(identity: Identity, peer: Option<IpAddr>, now: Instant) -> Pass {
+        let end = TokenEnd::new(identity.expires_in, now);
+        Pass { identity, end, peer }
+    }
+}
+
+/// A socket and the session it carries.
+pub(crate) struct Link<'a> {
+    gateway: &'a Gateway,
+    session: &'a Session,
+    attachment: u64,
+    pass: Pass,
+    finals_sent: usize,
+    /// Positions `received` and `final` of the last `ack`, or of `ready`.
+    acknowledged: (FramePos, FramePos),
+    /// Segment and revision of the last partial result sent.
+    partial_sent: Option<(u64, u64)>,
+    done_sent: bool,
+}
+
+impl<'a> Link<'a> {
+    /// Creates the link between a socket and the session that was `attached` to it.
+    pub(crate) fn new(
+        gateway: &'a Gateway,
+        session: &'a Session,
+        attached: &Attached,
+        pass: Pass,
+    ) -> Link<'a> {
+        Link {
+            gateway,
+            session,
+            attachment: attached.attachment,
+            pass,
+            finals_sent: attached.finals_seen,
+            acknowledged: (attached.received, attached.final_),
+            partial_sent: None,
+            done_sent: false,
+        }
+    }
+
+    /// Carries the session until the socket ends or must be closed.
+    #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
+    pub(crate) async fn run<Io: Connection>(mut self, wire: &mut Wire<Io>) -> Ending {
+        let mut news = self.session.board().watch();
+        let mut revocations = self.gateway.authority.revocations();
+        // Revocations between the check of the token and this subscription are not notified, so check once
+        // more.
+        revocations.mark_changed();
+        let mut heard = Instant::now();
+        let (mut pinged, mut drain_told) = (false, false);
+        loop {
+            let is_behind = match self.report(wire) {
+                Ok(is_behind) => is_behind,
+                Err(goodbye) => return Ending::Close(goodbye),
+            };
+            let patience = if pinged { DEAD_AFTER } else { PING_AFTER };
+            tokio::select! {
+                event = wire.next_or_drained(is_behind.then_some(QUEUE_LOW)) => {
+                    let Event::Message(message) = event else { continue };
+                    (heard, pinged) = (Instant::now(), false);
+                    match message {
+                        // Only a client that closes after `done` was sent is known to have received
+                        // everything.
+                        Some(Ok(Message::Close(_))) if self.done_sent => return Ending::Done,
+                        // Before `done`, the same code says that the rest is not wanted.
+                        Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == close::NORMAL => {
+                            return Ending::Done;
+                        }
+                        Some(Err(error)) => return unreadable(&error).map_or(Ending::Lost, Ending::Close),
+                        Some(Ok(Message::Close(_))) | None => return Ending::Lost,
+                        Some(Ok(message)) => match self.hear(message, heard) {
+                            Ok(None) => {}
+                            Ok(Some(answer)) => wire.send(encode(&answer)),
+                            Err(goodbye) => return Ending::Close(goodbye),
+                        },
+                    }
+                }
+                changed = revocations.changed() => {
+                    changed.expect("the gateway holds the authority");
+                    if let Err(goodbye) = self.check_again() {
+                        return Ending::Close(goodbye);
+                    }
+                }
+                changed = news.changed() => changed.expect("the session holds the board"),
+                () = sleep_until(heard + patience) => {
+                    if pinged {
+                        // A client that was only asleep finds this code on waking up. Code 1000 would tell
+                        // it that all is done.
+                        let reason = "nothing came from the client, not even an answer to a ping";
+                        return Ending::Close(Goodbye::resumable(close::GOING_AWAY, reason));
+                    }
+                    pinged = true;
+                    wire.send(Message::Ping(axum::body::Bytes::new()));
+                }
+                () = at(self.pass.end.next()) => {
+                    if self.pass.end.warn.take().is_none() {
+                        return Ending::Close(Goodbye::resumable(close::TOKEN, "the token has expired"));
+                    }
+                    let left = self.pass.end.left(Instant::now()).unwrap_or_default();
+                    wire.send(goaway(GoawayReason::Token, left, &[]));
+                }
+                () = self.gateway.draining.cancelled(), if !drain_told => {
+                    drain_told = true;
+                    let left = self.gateway.drain_left(Instant::now());
+                    wire.send(goaway(GoawayReason::Drain, left, &self.gateway.options.successors));
+                }
+                () = self.gateway.closing.cancelled() => {
+                    return Ending::Close(Goodbye::new(close::GOING_AWAY, "the gateway stops"));
+                }
+            }
+        }
+    }
+
+    /// Brings the client up to date: acknowledgement, finals, the newest partial result, `done`. It runs
+    /// after each message, so that audio and gaps are acknowledged frame by frame. It queues no more than
+    /// the client reads soon. Returns whether more may be left to send once the queue has drained.
+    fn report<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<bool, Goodbye> {
+        let state = self.session.board().lock();
+        if state.attachment != self.attachment {
+            return Err(Goodbye::moved());
+        }
+        if state.failed {
+            return Err(Goodbye::new(close::SERVER_FAULT, "the recogniser failed"));
+        }
+        let room = QUEUE_HIGH.saturating_sub(wire.queued());
+        if room == 0 {
+            return Ok(true);
+        }
+        let acknowledged = (self.session.acknowledged(&state), state.final_);
+        let finals: Vec<Final> = state.finals[self.finals_sent..].iter().take(room).cloned().collect();
+        let is_behind = self.finals_sent + finals.len() < state.finals.len();
+        let segment = state.finals.len() as u64;
+        let is_news =
+            |partial: &&Partial| !is_behind && self.partial_sent != Some((segment, partial.revision));
+        let partial = state.partial.as_ref().filter(is_news).cloned();
+        let done = (state.done && !is_behind).then_some(state.final_);
+        drop(state);
+
+        if acknowledged != self.acknowledged {
+            // invariant: both cursors only grow
+            debug_assert!(acknowledged.0 >= self.acknowledged.0 && acknowledged.1 >= self.acknowledged.1);
+            self.acknowledged = acknowledged;
+            wire.send(encode(&ServerMessage::Ack { received: acknowledged.0, final_: acknowledged.1 }));
+        }
+        self.finals_sent += finals.len();
+        for segment in finals {
+            wire.send(encode(&ServerMessage::Final(segment)));
+        }
+        if let Some(Partial { revision, range, text }) = partial {
+            self.partial_sent = Some((segment, revision));
+            let (start, end) = (range.start, range.end);
+            wire.send(encode(&ServerMessage::Partial { segment, revision, start, end, text }));
+        }
+        if let Some(frames) = done.filter(|_| !self.done_sent) {
+            self.done_sent = true;
+            wire.send(encode(&ServerMessage::Done { frames, finals: self.finals_sent as u64 }));
+        }
+        Ok(is_behind)
+    }
+
+    /// Handles a message that came at `now`. Returns the reply, if the message has one of its own.
+    fn hear(&mut self, message: Message, now: Instant) -> Result<Option<ServerMessage>, Goodbye> {
+        // Audio is limited by its window instead.
+        if !matches!(message, Message::Binary(_)) {
+            self.session.control(self.attachment)?;
+        }
+        match message {
+            Message::Binary(frame) if frame.len() > MAX_AUDIO_BYTES => {
+                let size = frame.len();
+                let reason = format!("audio frame of {size} bytes, the limit is {MAX_AUDIO_BYTES}");
+                return Err(Goodbye::new(close::TOO_BIG, reason));
+            }
+            Message::Binary(frame) => {
+                let chunk = protocol::decode_audio(&frame).map_err(|error| Violation(error.to_string()))?;
+                let Gateway { authority, metrics, .. } = self.gateway;
+                let charge = |milliseconds| {
+                    authority.charge(&self.pass.identity, Amount::audio(milliseconds))?;
+                    metrics.receive("stream", milliseconds, frame.len());
+                    Ok(())
+                };
+                self.session.audio(self.attachment, &chunk, charge)?;
+            }
+            Message::Text(text) => match parse(&text)? {
+                ClientMessage::Flush { at } => self.session.flush(self.attachment, at)?,
+                ClientMessage::Gap { from, to } => self.session.gap(self.attachment, from, to)?,
+                ClientMessage::Finish { through } => self.session.finish(self.attachment, through)?,
+                ClientMessage::Auth { access_token } => return self.renew(&access_token, now).map(Some),
+                ClientMessage::Unknown => {}
+                ClientMessage::Start(_) | ClientMessage::Resume { .. } => {
+                    return Err(Goodbye::new(close::PROTOCOL, "this socket has a session already"));
+                }
+            },
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// Continues the session under another token of the same project.
+    fn renew(&mut self, token: &Secret, now: Instant) -> Result<ServerMessage, Goodbye> {
+        if !self.gateway.options.in_band_auth {
+            return Err(Goodbye::new(close::PROTOCOL, "auth is not understood here"));
+        }
+        if !self.session.is_held_by(self.attachment) {
+            return Err(Goodbye::moved());
+        }
+        let peer = self.pass.peer;
+        let identity = self.gateway.authority.authorise(token.expose(), Scope::AsrStream, peer);
+        let identity = identity.inspect_err(|error| {
+            if let (AuthorityError::Token, Some(peer)) = (error, peer) {
+                self.gateway.note_failure(peer);
+            }
+        })?;
+        if identity.project != self.session.project() {
+            return Err(Goodbye::resumable(close::TOKEN, "the new token is of another project"));
+        }
+        let expires_in = identity.expires_in;
+        self.pass = Pass::new(identity, peer, now);
+        tracing::debug!(session = self.session.name(), "token renewed");
+        Ok(ServerMessage::AuthOk { token_expires_in_ms: expires_in.map(millis) })
+    }
+
+    /// Checks that the token is still valid after a revocation.
+    fn check_again(&self) -> Result<(), Goodbye> {
+        self.gateway.authority.check_again(&self.pass.identity)?;
+        Ok(())
+    }
+}
+
+fn goaway(reason: GoawayReason, left: Duration, successors: &[Endpoint]) -> Message {
+    encode(&ServerMessage::Goaway {
+        reason,
+        deadline_ms: millis(left),
+        restart: !successors.is_empty(),
+        endpoints: successors.iter().map(Endpoint::to_string).collect(),
+    })
+}
+
+/// Waits until `instant`, or for ever if there is none.
+pub(crate) async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::StreamExt;
+    use secrecy::ExposeSecret;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::authority::{Authority, Terms};
+    use crate::{Engines, Options};
+    use voxline::engine::{Recognizer, Voices};
+    use voxline::protocol::Start;
+    use voxline_support::clock::SystemClock;
+    use voxline_testing::DigestRecognizer;
+
+    /// Returns a gateway with one project, a token of the project, and the token's id.
+    fn gateway() -> (Gateway, String, String) {
+        let lifetime = Duration::from_secs(3_600);
+        let authority = Authority::in_memory(lifetime, Arc::new(SystemClock::new())).unwrap();
+        authority.create_project("test").unwrap();
+        let minted = authority.create_service_token("test", Terms::default()).unwrap();
+        let recognizer: Arc<dyn Recognizer> = Arc::new(DigestRecognizer::new(16_000));
+        let engines = Engines { recognizer: Some(recognizer), voices: Voices::default() };
+        let gateway = Gateway::new(authority, engines, Options::default());
+        (gateway, minted.token.expose_secret().to_owned(), minted.id)
+    }
+
+    /// Starts a session for `identity` and attaches it.
+    fn session(gateway: &Gateway, identity: &Identity) -> (Session, Attached) {
+        let start: Start = serde_json::from_str(r#"{"sample_rate":16000}"#).unwrap();
+        let recognizer = gateway.recognizer().unwrap();
+        let options = voxline::engine::RecognitionRequest::new();
+        let session = Session::start(recognizer, &gateway.scheduler, identity, &start, options).unwrap();
+        let attached = session.attach(0).unwrap();
+        (session, attached)
+    }
+
+    /// Returns the client's end of a socket and the gateway's.
+    async fn sockets() -> (WebSocketStream<DuplexStream>, Wire<DuplexStream>) {
+        let (near, far) = duplex(64 * 1024);
+        let peer = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        (peer, Wire::new(WebSocketStream::from_raw_socket(far, Role::Server, None).await))
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
+    async fn a_silent_socket_is_asked_and_waited_for() {
+        let (gateway, token, _) = gateway();
+        let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
+        let (session, attached) = session(&gateway, &identity);
+        let (mut peer, mut wire) = sockets().await;
+        let started = Instant::now();
+        let pass = Pass::new(identity, None, started);
+        let link = Link::new(&gateway, &session, &attached, pass).run(&mut wire);
+        let client = async {
+            let seconds = || started.elapsed().as_secs();
+            let mut pings = Vec::new();
+            while pings.len() < 2 {
+                match peer.next().await.expect("it is waited for").unwrap() {
+                    Message::Ping(_) => pings.push(seconds()),
+                    other => assert!(matches!(other, Message::Text(_)), "{other:?}"),
+                }
+                // The pong is written the next time the client polls the socket, just in time.
+                sleep_until(started + Duration::from_secs(58)).await;
+            }
+            assert_eq!(pings, [20, 78]);
+            // From here on the client is gone. The gateway gives the socket up only after the time for a
+            // reply is over.
+            std::future::pending::<()>().await;
+        };
+        let ending = tokio::select! {
+            ending = link => ending,
+            () = client => unreachable!("it waits without end"),
+        };
+        assert_eq!(started.elapsed().as_secs(), 118);
+        let Ending::Close(goodbye) = ending else { panic!("{} rather than closed", ending.name()) };
+        assert_eq!((goodbye.code, goodbye.resumable), (close::GOING_AWAY, true));
+        drop(peer.close(None).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
+    async fn a_token_that_was_revoked_meanwhile_opens_nothing() {
+        let (gateway, token, id) = gateway();
+        let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
+        let (session, attached) = session(&gateway, &identity);
+        // Revoke after the check, and before the link subscribes to revocations.
+        gateway.authority.revoke_token(&id).unwrap();
+        let (_peer, mut wire) = sockets().await;
+        let pass = Pass::new(identity, None, Instant::now());
+        let ending = Link::new(&gateway, &session, &attached, pass).run(&mut wire).await;
+        let Ending::Close(goodbye) = ending else { panic!("{} rather than closed", ending.name()) };
+        assert_eq!((goodbye.code, goodbye.resumable), (close::TOKEN, true));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "an Instant can't be made otherwise")]
+    fn the_warning_leaves_a_tenth_or_half_a_minute() {
+        let now = Instant::now();
+        let warned = |seconds| {
+            let end = TokenEnd::new(Some(Duration::from_secs(seconds)), now);
+            end.ends.unwrap() - end.warn.unwrap()
+        };
+        assert_eq!(warned(1), Duration::from_millis(100));
+        assert_eq!(warned(60), Duration::from_secs(6));
+        assert_eq!(warned(3_600), Duration::from_secs(30));
+        // An expiry too far away for an `Instant`, like no expiry, never comes.
+        for endless in [Some(Duration::MAX), None] {
+            assert_eq!(TokenEnd::new(endless, now).next(), None);
+        }
+    }
+}

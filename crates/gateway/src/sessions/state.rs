@@ -1,0 +1,105 @@
+//! Shared state of a session, between its sockets and its recogniser.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::latency_clock::Arrivals;
+use super::message_rate_limiter::ControlLimit;
+use super::queue::Queue;
+use voxline::audio::{FramePos, FrameRange};
+use voxline::protocol::Final;
+
+/// State of a session.
+pub(crate) struct State {
+    /// Position up to which the timeline is held, recognised, or a gap.
+    pub(crate) received: FramePos,
+    /// Position up to which the timeline is covered by finals and gaps.
+    pub(crate) final_: FramePos,
+    /// Number of frames of audio that were received, without gaps.
+    pub(crate) heard: u64,
+    /// All final results, since a client may ask for any of them again.
+    pub(crate) finals: Vec<Final>,
+    /// Partial result for the segment after the last final.
+    pub(crate) partial: Option<Partial>,
+    /// Gaps above `final_`, in order: those that the recogniser has not yet reached.
+    pub(crate) gaps: VecDeque<FrameRange>,
+    pub(crate) queue: Queue,
+    /// Arrival times of the audio that isn't final.
+    pub(crate) arrivals: Arrivals,
+    /// Position up to which audio was flushed.
+    pub(crate) flushed: FramePos,
+    /// Rate limiter of the client's messages other than audio, on all its sockets.
+    pub(crate) control: ControlLimit,
+    /// Rate limiter of the utterances that the client ends by flushes and gaps, on the clock of the audio.
+    /// Each of them makes a final.
+    pub(crate) cuts: ControlLimit,
+    /// End of the audio, once the client has announced it.
+    pub(crate) finish: Option<FramePos>,
+    /// True once everything is final.
+    pub(crate) done: bool,
+    /// True once the recogniser has failed; no more results will follow.
+    pub(crate) failed: bool,
+    /// True once the session is no longer wanted.
+    pub(crate) over: bool,
+    /// Number of the socket that has the session now.
+    pub(crate) attachment: u64,
+}
+
+/// A partial result for the segment after the last final.
+#[derive(Clone)]
+pub(crate) struct Partial {
+    pub(crate) revision: u64,
+    pub(crate) range: FrameRange,
+    pub(crate) text: String,
+}
+
+/// State of a session with change notification: the sockets leave work here, and the recogniser posts its
+/// results.
+pub(crate) struct Board {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+impl Board {
+    pub(crate) fn new(origin: FramePos) -> Board {
+        let state = State {
+            received: origin,
+            final_: origin,
+            heard: 0,
+            finals: Vec::new(),
+            partial: None,
+            gaps: VecDeque::new(),
+            queue: Queue::default(),
+            arrivals: Arrivals::default(),
+            flushed: origin,
+            control: ControlLimit::default(),
+            cuts: ControlLimit::default(),
+            finish: None,
+            done: false,
+            failed: false,
+            over: false,
+            attachment: 0,
+        };
+        Board { state: Mutex::new(state), changed: watch::Sender::new(()) }
+    }
+
+    /// Locks the state. The guard must not be held across an await.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Panics of the worker happen in the recogniser, outside the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a receiver that is notified of every change from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Changes the state and notifies all receivers.
+    pub(crate) fn post<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.send_replace(());
+        result
+    }
+}

@@ -1,0 +1,111 @@
+//! A recogniser stream mapped onto a session's timeline: audio is resampled if the session has another
+//! rate, and positions are counted in the session's frames.
+
+use voxline::audio::{FRAME_BYTES, FramePos, sample};
+use voxline::engine::{EngineError, PartialResult, RECOGNIZER_RATE, RecognizerStream, Segment};
+use voxline::resample::{Resampler, frames_at};
+
+/// A recogniser stream on the timeline of a session.
+pub(crate) struct Hearing {
+    stream: Box<dyn RecognizerStream>,
+    sample_rate: u32,
+    resampler: Option<Resampler>,
+    /// Position of the stream's zero on the session's timeline: the session's start, or the end of a gap.
+    origin: FramePos,
+    /// Position up to which audio was pushed, in the session's frames.
+    pushed: FramePos,
+    /// End of the last segment.
+    final_: FramePos,
+}
+
+impl Hearing {
+    /// Creates a timeline of `sample_rate` frames that begins at `origin`.
+    pub(crate) fn new(
+        stream: Box<dyn RecognizerStream>,
+        sample_rate: u32,
+        origin: FramePos,
+    ) -> Result<Hearing, EngineError> {
+        let resampler = match sample_rate {
+            RECOGNIZER_RATE => None,
+            rate => {
+                let resampler = Resampler::new(rate, RECOGNIZER_RATE);
+                let failed = |error: voxline::resample::ResampleError| EngineError::Inference {
+                    engine: "resampler",
+                    reason: error.to_string(),
+                };
+                Some(resampler.map_err(failed)?)
+            }
+        };
+        Ok(Hearing { stream, sample_rate, resampler, origin, pushed: origin, final_: origin })
+    }
+
+    /// Pushes the next audio, 16-bit little-endian PCM. Returns the segments that it completed.
+    pub(crate) fn push(&mut self, pcm: &[u8]) -> Result<Vec<Segment>, EngineError> {
+        self.pushed = self.pushed + (pcm.len() / FRAME_BYTES) as u64;
+        let pcm = match &mut self.resampler {
+            None => pcm.as_chunks::<2>().0.iter().map(|&bytes| i16::from_le_bytes(bytes)).collect(),
+            Some(resampler) => {
+                let input: Vec<f32> = sample::read_s16le(pcm).collect();
+                let mut output = Vec::new();
+                resampler.push(&input, &mut output);
+                sample::quantise(&output)
+            }
+        };
+        let segments = self.stream.push(&pcm)?;
+        Ok(self.place(segments))
+    }
+
+    /// Returns a partial result for the current utterance.
+    pub(crate) fn partial(&mut self) -> Result<PartialResult, EngineError> {
+        let mut guess = self.stream.partial()?;
+        if let PartialResult::Text(segment) = &mut guess {
+            let end = self.session_pos(segment.range.end).max(self.final_);
+            segment.range = self.final_.to(end);
+        }
+        Ok(guess)
+    }
+
+    /// Ends the utterance. Returns the remaining segments.
+    pub(crate) fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        let segments = self.stream.flush()?;
+        Ok(self.place(segments))
+    }
+
+    /// Ends the stream. Together with the returned segments, all segments cover every frame pushed.
+    pub(crate) fn finish(&mut self) -> Result<Vec<Segment>, EngineError> {
+        let mut segments = Vec::new();
+        if let Some(mut resampler) = self.resampler.take() {
+            let mut rest = Vec::new();
+            resampler.finish(&mut rest);
+            segments = self.stream.push(&sample::quantise(&rest))?;
+        }
+        segments.extend(self.stream.flush()?);
+        let mut segments = self.place(segments);
+        // Rounding between the two rates must not leave a frame uncovered.
+        match segments.last_mut() {
+            Some(last) => last.range.end = self.pushed,
+            None if self.final_ < self.pushed => segments.push(Segment::silence(self.final_.to(self.pushed))),
+            None => {}
+        }
+        self.final_ = self.pushed;
+        Ok(segments)
+    }
+
+    /// Maps segments onto the session's timeline, so that each begins where the one before ended.
+    fn place(&mut self, mut segments: Vec<Segment>) -> Vec<Segment> {
+        for segment in &mut segments {
+            let end = self.session_pos(segment.range.end).clamp(self.final_, self.pushed);
+            segment.range = self.final_.to(end);
+            for word in &mut segment.words {
+                let place = |position| self.session_pos(position).clamp(self.final_, end);
+                word.range = place(word.range.start).to(place(word.range.end));
+            }
+            self.final_ = end;
+        }
+        segments
+    }
+
+    fn session_pos(&self, stream_pos: FramePos) -> FramePos {
+        self.origin + frames_at(stream_pos.0, RECOGNIZER_RATE, self.sample_rate)
+    }
+}
