@@ -34,12 +34,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admin::AdminSocket;
-use self::admission::capacity::{Capacity, DecodePool};
-use self::admission::pending::Pending;
-use self::admission::reject::Obstacle;
+use self::admission::capacity::{DecodePool, RequestCapacity};
+use self::admission::pending::PendingClients;
+use self::admission::reject::RejectReason;
 pub use self::admission::reject::capacity;
 use self::authority::{Authority, AuthorityError, Identity, Scope};
-use self::http::auth_rate_limiter::{self, Attempts};
+use self::http::auth_rate_limiter::{self, AuthRateLimiter};
 pub use self::http::cors::{BadOrigin, Origin};
 use self::http::error::{self, ApiError, json_response};
 pub use self::http::tls::{BadTls, Listener, Tls, TlsFiles};
@@ -47,8 +47,8 @@ use self::http::{connection_limiter, cors, proxies, request_log, server};
 use self::metrics::Metrics;
 use self::routes::{asr, asr_chunks, demo, openapi, revoke, token, tts};
 use self::scheduler::Scheduler;
-use self::sessions::chunked_registry::{self, Tasks};
-use self::sessions::registry::Sessions;
+use self::sessions::chunked_registry::{self, ChunkedRegistry};
+use self::sessions::registry::SessionRegistry;
 use self::sessions::websocket;
 use voxline::engine::{Recognizer, RecognitionRequest, Voices};
 use voxline::language::Languages;
@@ -187,22 +187,22 @@ pub struct Gateway {
     engines: Engines,
     options: Options,
     /// Time of creation, on the authority's monotonic clock.
-    since: Duration,
+    started: Duration,
     metrics: Arc<Metrics>,
     scheduler: Scheduler,
-    sessions: Sessions,
-    tasks: Tasks,
-    attempts: Attempts,
+    sessions: SessionRegistry,
+    chunked: ChunkedRegistry,
+    auth_limiter: AuthRateLimiter,
     /// Capacity for requests with a token.
-    paying: Capacity,
+    authenticated: RequestCapacity,
     /// Capacity for requests of the demo, which have no token.
-    demo: Capacity,
+    demo: RequestCapacity,
     /// Threads that decode numbered chunks, which clients wait for live.
     chunk_decoders: DecodePool,
     /// Places for sockets that have not begun a session.
-    pending_sockets: Pending,
+    pending_sockets: PendingClients,
     /// Places for tasks of numbered chunks that have not received a chunk.
-    pending_tasks: Pending,
+    pending_tasks: PendingClients,
     /// Tasks that serve sockets and that watch over tasks of numbered chunks.
     sockets: TaskTracker,
     /// Notified when a socket or a task has ended, so that its usage is written.
@@ -222,20 +222,20 @@ impl Gateway {
         let metrics = Metrics::new(options.max_sessions, options.threads.get(), authority.audit());
         let metrics = Arc::new(metrics);
         Gateway {
-            since: authority.clock().monotonic(),
+            started: authority.clock().monotonic(),
             authority,
             engines,
             scheduler: Scheduler::new(options.threads, metrics.clone()),
             metrics,
-            sessions: Sessions::new(options.max_sessions),
-            tasks: Tasks::new(options.task_kept),
-            attempts: Attempts::new(options.max_failures),
-            paying: Capacity::paying(&options),
-            demo: Capacity::demo(&options),
+            sessions: SessionRegistry::new(options.max_sessions),
+            chunked: ChunkedRegistry::new(options.task_kept),
+            auth_limiter: AuthRateLimiter::new(options.max_failures),
+            authenticated: RequestCapacity::authenticated(&options),
+            demo: RequestCapacity::demo(&options),
             chunk_decoders: DecodePool::beside(options.threads.get()),
             // One place for each session that the gateway can hold.
-            pending_sockets: Pending::new(options.max_sessions),
-            pending_tasks: Pending::new(chunked_registry::MAX_PENDING),
+            pending_sockets: PendingClients::new(options.max_sessions),
+            pending_tasks: PendingClients::new(chunked_registry::MAX_PENDING),
             options,
             sockets: TaskTracker::new(),
             socket_ended: Notify::new(),
@@ -266,7 +266,7 @@ impl Gateway {
     ) -> Result<Identity, ApiError> {
         let identity = token.ok_or_else(ApiError::token).and_then(|token| Ok(check(token)?));
         if identity.is_ok() {
-            connection_limiter::hold(request);
+            connection_limiter::mark_busy(request);
         }
         match self.options.documented_status {
             true => identity.map_err(ApiError::documented),
@@ -292,8 +292,8 @@ impl Gateway {
 
     /// Returns the capacity for requests of this client. Clients without a token share a separate, smaller
     /// one.
-    fn capacity(&self, identity: Option<&Identity>) -> &Capacity {
-        if identity.is_some() { &self.paying } else { &self.demo }
+    fn capacity(&self, identity: Option<&Identity>) -> &RequestCapacity {
+        if identity.is_some() { &self.authenticated } else { &self.demo }
     }
 
     /// Returns a request with the language that the client names, or else with the languages of its
@@ -407,7 +407,7 @@ async fn serve_with(
             let recovery = gateway.authority.recovery_wait().unwrap_or(USAGE_INTERVAL);
             let _ = tokio::time::timeout(recovery.min(USAGE_INTERVAL), woken).await;
             gateway.keep_usage().await;
-            gateway.tasks.forget_old();
+            gateway.chunked.forget_old();
         }
     };
     let served = tokio::select! {
@@ -438,7 +438,7 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
         ("/asr_stream/add_chunk", post(asr_chunks::add_chunk)),
         ("/asr_stream/get_result", get(asr_chunks::get_result)),
         ("/asr", post(asr::recognise)),
-        (voxline::speech::PATH, get(tts::from_query).head(tts::unspoken).post(tts::from_body)),
+        (voxline::speech::PATH, get(tts::get).head(tts::head).post(tts::post)),
     ];
     if options.demo {
         routes.extend([("/tts_demo", post(demo::speak)), ("/asr_demo", post(demo::recognise))]);
@@ -454,8 +454,8 @@ fn open_routes(options: &Options) -> Vec<Route> {
     let mut routes = vec![
         ("/healthz", get(health)),
         ("/readyz", get(readiness)),
-        (metrics::PATH, get(metrics::tell)),
-        (openapi::PATH, get(openapi::tell)),
+        (metrics::PATH, get(metrics::report)),
+        (openapi::PATH, get(openapi::describe)),
     ];
     if options.console {
         routes.extend(console::pages());
@@ -469,7 +469,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
     let guarded = guarded
         // Set here, too: an address over the rate limit is refused without being told of methods.
         .method_not_allowed_fallback(error::wrong_method)
-        .route_layer(from_fn_with_state(gateway.clone(), auth_rate_limiter::limit));
+        .route_layer(from_fn_with_state(gateway.clone(), auth_rate_limiter::limit_failures));
     let all = open_routes(&gateway.options).into_iter().fold(guarded, add);
     let all = all.method_not_allowed_fallback(error::wrong_method).fallback(error::unknown_path);
     let all = match cors::layer(&gateway.options.cors_origins) {
@@ -478,7 +478,7 @@ fn router(gateway: Arc<Gateway>) -> Router {
     };
     all.layer(from_fn(proxies::refuse))
         .layer(from_fn_with_state(gateway.clone(), metrics::count))
-        .layer(from_fn_with_state(gateway.clone(), request_log::tell))
+        .layer(from_fn_with_state(gateway.clone(), request_log::log_request))
         .with_state(gateway)
 }
 
@@ -498,7 +498,7 @@ async fn readiness(State(gateway): State<Arc<Gateway>>) -> Response {
         let message = format!("the token store is unavailable: {reason}");
         return ApiError::busy(StatusCode::SERVICE_UNAVAILABLE, &message, wait).into_response();
     }
-    match gateway.recognizer().and_then(|_| gateway.room_for_session().map_err(Obstacle::refusal)) {
+    match gateway.recognizer().and_then(|_| gateway.room_for_session().map_err(RejectReason::error)) {
         Ok(()) => json_response(StatusCode::OK, &json!({ "status": "ready" })),
         // Any refusal means that no client should be sent here now.
         Err(refusal) => {

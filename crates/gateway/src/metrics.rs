@@ -23,7 +23,7 @@ use crate::Gateway;
 use crate::authority::Audit;
 use crate::http::error::ApiError;
 use crate::http::request_log;
-use crate::scheduler::Rank;
+use crate::scheduler::Priority;
 
 pub(crate) const PATH: &str = "/metrics";
 /// Content type of the OpenMetrics specification, version 1.0.0.
@@ -150,15 +150,15 @@ impl Metrics {
     }
 
     /// Counts a turn of the recogniser, before which the job had `waited`.
-    pub(crate) fn turn(&self, rank: Rank, waited: Duration, took: Duration) {
-        let work = match rank {
-            Rank::Live => "live",
-            Rank::Recording => "recording",
-            Rank::Guess => "guess",
-            Rank::Demo => "demo",
+    pub(crate) fn turn(&self, priority: Priority, waited: Duration, took: Duration) {
+        let work = match priority {
+            Priority::Live => "live",
+            Priority::Recording => "recording",
+            Priority::Partial => "partial",
+            Priority::Demo => "demo",
         };
         self.busy.get_or_create(&[("work", work)]).inc_by(took.as_secs_f64());
-        if rank == Rank::Live {
+        if priority == Priority::Live {
             self.wait.observe(waited.as_secs_f64());
         }
     }
@@ -201,7 +201,7 @@ impl List {
 }
 
 /// Answers with all metrics.
-pub(crate) async fn tell(State(gateway): State<Arc<Gateway>>) -> Response {
+pub(crate) async fn report(State(gateway): State<Arc<Gateway>>) -> Response {
     let metrics = &gateway.metrics;
     metrics.sessions.set(i64::try_from(gateway.sessions.count()).unwrap_or(i64::MAX));
     metrics.waiting.set(gateway.sessions.waiting().as_secs_f64());

@@ -11,7 +11,7 @@ use crate::busy;
 use crate::http::error::ApiError;
 use crate::http::request_log;
 use crate::routes::asr;
-use crate::scheduler::Rank;
+use crate::scheduler::Priority;
 use voxline::decode::Cancellation;
 
 /// Divisor of the demo's capacity: the demo has this part of the capacity for requests with a token, in
@@ -19,39 +19,39 @@ use voxline::decode::Cancellation;
 const DEMO_PART: usize = 4;
 
 /// Capacity for requests of one kind.
-pub(crate) struct Capacity {
+pub(crate) struct RequestCapacity {
     /// Places for requests that keep an engine busy: recordings and speech.
     pub(crate) places: Arc<Semaphore>,
     /// Bytes that recordings may still take up.
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) upload_bytes: Arc<Semaphore>,
     /// Threads that decode recordings.
     pub(crate) decoders: DecodePool,
     /// Permits to synthesise speech.
     pub(crate) voices: Arc<Semaphore>,
     /// Scheduling priority of recordings of this kind.
-    pub(crate) rank: Rank,
+    pub(crate) priority: Priority,
 }
 
-impl Capacity {
+impl RequestCapacity {
     /// Returns the capacity for requests with a token.
-    pub(crate) fn paying(options: &Options) -> Capacity {
-        Capacity::new(options.max_requests, options.threads.get(), Rank::Recording)
+    pub(crate) fn authenticated(options: &Options) -> RequestCapacity {
+        RequestCapacity::new(options.max_requests, options.threads.get(), Priority::Recording)
     }
 
     /// Returns the capacity for requests of the demo.
-    pub(crate) fn demo(options: &Options) -> Capacity {
+    pub(crate) fn demo(options: &Options) -> RequestCapacity {
         let part = |whole: usize| whole.div_ceil(DEMO_PART);
-        Capacity::new(part(options.max_requests), part(options.threads.get()), Rank::Demo)
+        RequestCapacity::new(part(options.max_requests), part(options.threads.get()), Priority::Demo)
     }
 
-    fn new(places: usize, threads: usize, rank: Rank) -> Capacity {
-        let room = places.saturating_mul(asr::MAX_BYTES).min(Semaphore::MAX_PERMITS);
-        Capacity {
+    fn new(places: usize, threads: usize, priority: Priority) -> RequestCapacity {
+        let upload_bytes = places.saturating_mul(asr::MAX_BYTES).min(Semaphore::MAX_PERMITS);
+        RequestCapacity {
             places: Arc::new(Semaphore::new(places)),
-            room: Arc::new(Semaphore::new(room)),
+            upload_bytes: Arc::new(Semaphore::new(upload_bytes)),
             decoders: DecodePool::beside(threads),
             voices: Arc::new(Semaphore::new(threads)),
-            rank,
+            priority,
         }
     }
 

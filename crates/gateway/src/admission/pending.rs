@@ -20,7 +20,7 @@ const PLACES_PER_SESSION: usize = 2;
 
 /// A limit on the number of clients that wait to begin a session, shared fairly by project and then by
 /// holder.
-pub(crate) struct Pending {
+pub(crate) struct PendingClients {
     limit: usize,
     table: Arc<Mutex<Table>>,
 }
@@ -41,16 +41,16 @@ struct Entry {
 }
 
 /// A place, which becomes free when this value is dropped.
-pub(crate) struct Place {
+pub(crate) struct PendingPlace {
     id: u64,
     table: Arc<Mutex<Table>>,
     displaced: CancellationToken,
 }
 
-impl Pending {
+impl PendingClients {
     /// Creates `limit` places, without those of clients that have begun a session.
-    pub(crate) fn new(limit: usize) -> Pending {
-        Pending { limit, table: Arc::default() }
+    pub(crate) fn new(limit: usize) -> PendingClients {
+        PendingClients { limit, table: Arc::default() }
     }
 
     /// Takes a place for `identity`. If none is free, takes the place of the longest waiting client of the
@@ -60,7 +60,7 @@ impl Pending {
     /// Returns [`Full::Token`] if the holder has as many places as its own limit of sessions can use.
     /// Returns [`Full::Gateway`] if no place is free and no other holder has more waiting clients than this
     /// one.
-    pub(crate) fn admit(&self, identity: &Identity) -> Result<Place, Full> {
+    pub(crate) fn admit(&self, identity: &Identity) -> Result<PendingPlace, Full> {
         let Identity { project, holder, .. } = identity;
         let mut table = lock(&self.table);
         let held = table.places.values().filter(|entry| entry.holder == *holder).count();
@@ -75,7 +75,7 @@ impl Pending {
         let displaced = CancellationToken::new();
         let (project, holder) = (project.clone(), holder.clone());
         table.places.insert(id, Entry { project, holder, begun: false, displaced: displaced.clone() });
-        Ok(Place { id, table: self.table.clone(), displaced })
+        Ok(PendingPlace { id, table: self.table.clone(), displaced })
     }
 }
 
@@ -108,7 +108,7 @@ impl Table {
     }
 }
 
-impl Place {
+impl PendingPlace {
     /// Waits until the place is given to another client.
     pub(crate) async fn displaced(&self) {
         self.displaced.cancelled().await;
@@ -135,7 +135,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingPlace {
     fn drop(&mut self) {
         lock(&self.table).places.remove(&self.id);
     }
@@ -158,13 +158,13 @@ mod tests {
         identity
     }
 
-    fn is_displaced(place: &Place) -> bool {
+    fn is_displaced(place: &PendingPlace) -> bool {
         place.displaced.is_cancelled()
     }
 
     #[test]
     fn a_holder_has_two_places_for_each_session_it_may_have() {
-        let pending = Pending::new(100);
+        let pending = PendingClients::new(100);
         let limited = of("p", "token", Some(1));
         let places = [pending.admit(&limited).unwrap(), pending.admit(&limited).unwrap()];
         // A begun session on one place still counts against the holder's places.
@@ -176,12 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_on_most_gives_way_until_all_wait_on_as_many() {
-        let pending = Pending::new(6);
-        let greedy: Vec<Place> =
+    fn the_project_with_most_pending_clients_gives_way_until_all_have_equally_many() {
+        let pending = PendingClients::new(6);
+        let greedy: Vec<PendingPlace> =
             (0..6).map(|_| pending.admit(&of("greedy", "greedy", None)).unwrap()).collect();
         assert_eq!(pending.admit(&of("greedy", "greedy", None)).err(), Some(Full::Gateway));
-        let honest: Vec<Place> =
+        let honest: Vec<PendingPlace> =
             (0..3).map(|_| pending.admit(&of("honest", "honest", None)).unwrap()).collect();
         let displaced: Vec<bool> = greedy.iter().map(is_displaced).collect();
         assert_eq!(displaced, [true, true, true, false, false, false], "who has waited longest goes first");
@@ -195,8 +195,8 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_has_begun_is_no_longer_counted_nor_displaced() {
-        let pending = Pending::new(1);
+    fn a_place_whose_session_has_begun_is_neither_counted_nor_displaced() {
+        let pending = PendingClients::new(1);
         let begun = pending.admit(&of("a", "a", None)).unwrap();
         begun.begin();
         let waiting = pending.admit(&of("a", "a", None)).unwrap();

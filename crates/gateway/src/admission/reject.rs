@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::pending::Place;
+use super::pending::PendingPlace;
 use crate::BUSY_WAIT;
 use crate::Gateway;
 use crate::authority::Identity;
@@ -35,27 +35,27 @@ pub fn capacity(real_time_factor: f64, threads: NonZero<usize>, cores: NonZero<u
 
 /// Reason why no session can start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Obstacle {
+pub(crate) enum RejectReason {
     Draining,
     Full,
     Late,
 }
 
-impl Obstacle {
+impl RejectReason {
     /// Returns the label of the reason in the metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Obstacle::Draining => "draining",
-            Obstacle::Full => "full",
-            Obstacle::Late => "late",
+            RejectReason::Draining => "draining",
+            RejectReason::Full => "full",
+            RejectReason::Late => "late",
         }
     }
 
-    pub(crate) fn refusal(self) -> ApiError {
+    pub(crate) fn error(self) -> ApiError {
         let (status, message) = match self {
-            Obstacle::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
-            Obstacle::Full => (StatusCode::TOO_MANY_REQUESTS, "no room for a session"),
-            Obstacle::Late => (StatusCode::SERVICE_UNAVAILABLE, "the recogniser is behind"),
+            RejectReason::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
+            RejectReason::Full => (StatusCode::TOO_MANY_REQUESTS, "no room for a session"),
+            RejectReason::Late => (StatusCode::SERVICE_UNAVAILABLE, "the recogniser is behind"),
         };
         ApiError::busy(status, message, BUSY_WAIT)
     }
@@ -66,7 +66,7 @@ impl Full {
     /// the last place was taken.
     pub(crate) fn tell(self, gateway: &Gateway) -> &'static str {
         let (reason, message) = match self {
-            Full::Gateway => (Obstacle::Full.name(), "no room for a session"),
+            Full::Gateway => (RejectReason::Full.name(), "no room for a session"),
             Full::Token => ("token", "the token has as many sessions as it may"),
         };
         gateway.metrics.refuse(reason);
@@ -76,19 +76,19 @@ impl Full {
 
 impl Gateway {
     /// Checks that a session could start now.
-    pub(crate) fn room_for_session(&self) -> Result<(), Obstacle> {
+    pub(crate) fn room_for_session(&self) -> Result<(), RejectReason> {
         if self.sessions.count() >= self.options.max_sessions && !self.is_draining() {
-            return Err(Obstacle::Full);
+            return Err(RejectReason::Full);
         }
         self.takes_sessions()
     }
 
     /// Checks that a session could start now for a client that already has a socket. The registry checks
     /// for a free place when the session is inserted.
-    pub(crate) fn takes_sessions(&self) -> Result<(), Obstacle> {
+    pub(crate) fn takes_sessions(&self) -> Result<(), RejectReason> {
         match () {
-            () if self.is_draining() => Err(Obstacle::Draining),
-            () if self.scheduler.lateness() > LATE => Err(Obstacle::Late),
+            () if self.is_draining() => Err(RejectReason::Draining),
+            () if self.scheduler.lateness() > LATE => Err(RejectReason::Late),
             () => Ok(()),
         }
     }
@@ -96,29 +96,29 @@ impl Gateway {
     /// Admits a client that wants a session of its own. The last place may still be taken before the client
     /// says `start`.
     pub(crate) fn admit_session(&self) -> Result<(), ApiError> {
-        self.room_for_session().map_err(|obstacle| self.turn_away(obstacle))
+        self.room_for_session().map_err(|reason| self.reject(reason))
     }
 
     /// Admits a socket for an existing session, even if there is no room for another session.
     pub(crate) fn admit_socket(&self) -> Result<(), ApiError> {
         if self.is_draining() {
-            return Err(self.turn_away(Obstacle::Draining));
+            return Err(self.reject(RejectReason::Draining));
         }
         Ok(())
     }
 
     /// Takes a place for a socket of `identity`, to be held until it begins its session.
-    pub(crate) fn place_for_socket(&self, identity: &Identity) -> Result<Place, ApiError> {
+    pub(crate) fn place_for_socket(&self, identity: &Identity) -> Result<PendingPlace, ApiError> {
         self.pending_sockets.admit(identity).map_err(|full| match full {
-            Full::Gateway => self.turn_away(Obstacle::Full),
+            Full::Gateway => self.reject(RejectReason::Full),
             Full::Token => self.refuse_holder("the token has as many sockets as it may"),
         })
     }
 
     /// Takes a place for a task of `identity`, to be held until it begins its session.
-    pub(crate) fn place_for_task(&self, identity: &Identity) -> Result<Place, ApiError> {
+    pub(crate) fn place_for_task(&self, identity: &Identity) -> Result<PendingPlace, ApiError> {
         self.pending_tasks.admit(identity).map_err(|full| match full {
-            Full::Gateway => self.turn_away(Obstacle::Full),
+            Full::Gateway => self.reject(RejectReason::Full),
             Full::Token => self.refuse_holder("the token has as many tasks as it may"),
         })
     }
@@ -128,9 +128,9 @@ impl Gateway {
         ApiError::busy(StatusCode::TOO_MANY_REQUESTS, message, BUSY_WAIT)
     }
 
-    pub(crate) fn turn_away(&self, obstacle: Obstacle) -> ApiError {
-        self.metrics.refuse(obstacle.name());
-        obstacle.refusal()
+    pub(crate) fn reject(&self, reason: RejectReason) -> ApiError {
+        self.metrics.refuse(reason.name());
+        reason.error()
     }
 }
 

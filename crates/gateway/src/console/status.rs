@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::Gateway;
-use crate::admission::reject::Obstacle;
+use crate::admission::reject::RejectReason;
 use crate::authority::{Authority, AuthorityError, Identity};
 use crate::bearer;
 use crate::http::error::{ApiError, json_response};
@@ -71,13 +71,13 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
     let options = &gateway.options;
     let mut sessions = gateway.sessions.of(&identity.project);
     sessions.sort_by(|one, other| one.name().cmp(other.name()));
-    let busy = options.max_requests.saturating_sub(gateway.paying.places.available_permits());
-    let uptime = authority.clock().monotonic().saturating_sub(gateway.since);
+    let busy = options.max_requests.saturating_sub(gateway.authenticated.places.available_permits());
+    let uptime = authority.clock().monotonic().saturating_sub(gateway.started);
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": uptime.as_secs(),
         "now_ms": u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX),
-        "state": gateway.room_for_session().map_or_else(Obstacle::name, |()| "ready"),
+        "state": gateway.room_for_session().map_or_else(RejectReason::name, |()| "ready"),
         "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
         "load": [
             { "what": "sessions", "now": gateway.sessions.count(), "limit": options.max_sessions },
@@ -114,7 +114,7 @@ fn tokens(authority: &Authority, project: &str) -> Result<Vec<Value>, AuthorityE
 /// Returns the progress of a session. The session's name gives no access, since a resume needs its key,
 /// too.
 fn progress(session: &Session) -> Value {
-    let state = session.board().lock();
+    let state = session.state().lock();
     json!({
         "session": session.name(),
         "holder": session.holder(),

@@ -23,20 +23,20 @@ const MAX_ADDRESSES: usize = 10_000;
 
 /// Response extension that marks an answer as failed authentication.
 #[derive(Clone, Copy)]
-pub(crate) struct Failed;
+pub(crate) struct AuthFailed;
 
 /// A rate limiter of failed authentication: one token bucket per client address, stored as the time at
 /// which the bucket will be full again.
-pub(crate) struct Attempts {
+pub(crate) struct AuthRateLimiter {
     burst: u32,
     /// Time at which each bucket will be full. Full buckets need no entry.
     full_at: Mutex<HashMap<IpAddr, Duration>>,
 }
 
-impl Attempts {
+impl AuthRateLimiter {
     /// Creates a limiter that allows each address `burst` failures at once, or any number if `burst` is 0.
-    pub(crate) fn new(burst: u32) -> Attempts {
-        Attempts { burst, full_at: Mutex::default() }
+    pub(crate) fn new(burst: u32) -> AuthRateLimiter {
+        AuthRateLimiter { burst, full_at: Mutex::default() }
     }
 
     /// Checks that `address` may try to authenticate at `now`, a monotonic time since any fixed moment.
@@ -44,7 +44,7 @@ impl Attempts {
     /// # Errors
     /// Returns the time that the client should wait if the bucket of `address` is empty.
     fn allow(&self, address: IpAddr, now: Duration) -> Result<(), Duration> {
-        let full_at = self.full_at().get(&household(address)).copied().unwrap_or(now);
+        let full_at = self.full_at().get(&client_network(address)).copied().unwrap_or(now);
         let after_one_more = full_at.max(now) - now + FORGIVEN_AFTER;
         match after_one_more.saturating_sub(self.capacity()) {
             Duration::ZERO => Ok(()),
@@ -58,7 +58,7 @@ impl Attempts {
         if self.burst == 0 {
             return;
         }
-        let address = household(address);
+        let address = client_network(address);
         let mut buckets = self.full_at();
         if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
             buckets.retain(|_, full_at| *full_at > now);
@@ -88,7 +88,7 @@ impl Attempts {
 
 /// Returns the address, or network of addresses, that counts as one client: an IPv4 address, or an IPv6
 /// network of 64 bits, of which a client may use any address.
-pub(crate) fn household(address: IpAddr) -> IpAddr {
+pub(crate) fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,
@@ -98,25 +98,25 @@ pub(crate) fn household(address: IpAddr) -> IpAddr {
 impl Gateway {
     /// Counts a wrong token that `address` sent where no HTTP answer reports the failure.
     pub(crate) fn note_failure(&self, address: IpAddr) {
-        self.attempts.failed(address, self.authority.clock().monotonic());
+        self.auth_limiter.failed(address, self.authority.clock().monotonic());
     }
 }
 
 /// Middleware of every route that authenticates its client: refuses an address with too many failures
 /// before the request is examined.
-pub(crate) async fn limit(
+pub(crate) async fn limit_failures(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
     let now = gateway.authority.clock().monotonic();
-    if let Err(wait) = gateway.attempts.allow(peer.ip(), now) {
+    if let Err(wait) = gateway.auth_limiter.allow(peer.ip(), now) {
         let message = "too many wrong tokens or secrets from this address";
         return ApiError::busy(StatusCode::TOO_MANY_REQUESTS, message, wait).into_response();
     }
     let response = next.run(request).await;
-    if response.extensions().get::<Failed>().is_some() {
+    if response.extensions().get::<AuthFailed>().is_some() {
         gateway.note_failure(peer.ip());
     }
     response
@@ -137,54 +137,54 @@ mod tests {
     }
 
     /// Returns the number of failures that `address` can have at `now` before it is refused.
-    fn failures(attempts: &Attempts, address: IpAddr, now: Duration) -> u32 {
+    fn failures(limiter: &AuthRateLimiter, address: IpAddr, now: Duration) -> u32 {
         let mut count = 0;
-        while count < 1_000 && attempts.allow(address, now).is_ok() {
-            attempts.failed(address, now);
+        while count < 1_000 && limiter.allow(address, now).is_ok() {
+            limiter.failed(address, now);
             count += 1;
         }
         count
     }
 
     #[test]
-    fn a_burst_passes_and_then_one_at_a_time() {
-        let (attempts, one) = (Attempts::new(20), v4(1));
-        assert_eq!(failures(&attempts, one, NOW), 20);
-        assert_eq!(attempts.allow(one, NOW), Err(FORGIVEN_AFTER));
-        assert_eq!(attempts.allow(v4(2), NOW), Ok(()));
-        assert_eq!(attempts.allow(one, NOW + FORGIVEN_AFTER / 3), Err(FORGIVEN_AFTER / 3 * 2));
-        assert_eq!(failures(&attempts, one, NOW + FORGIVEN_AFTER), 1);
-        assert_eq!(failures(&attempts, one, NOW + FORGIVEN_AFTER * 100), 20);
+    fn failures_are_allowed_in_a_burst_then_at_a_steady_rate() {
+        let (limiter, one) = (AuthRateLimiter::new(20), v4(1));
+        assert_eq!(failures(&limiter, one, NOW), 20);
+        assert_eq!(limiter.allow(one, NOW), Err(FORGIVEN_AFTER));
+        assert_eq!(limiter.allow(v4(2), NOW), Ok(()));
+        assert_eq!(limiter.allow(one, NOW + FORGIVEN_AFTER / 3), Err(FORGIVEN_AFTER / 3 * 2));
+        assert_eq!(failures(&limiter, one, NOW + FORGIVEN_AFTER), 1);
+        assert_eq!(failures(&limiter, one, NOW + FORGIVEN_AFTER * 100), 20);
         // Failures of requests that were already under way when the bucket emptied make no client wait
         // longer.
-        (0..50).for_each(|_| attempts.failed(one, NOW + FORGIVEN_AFTER * 100));
-        assert_eq!(attempts.allow(one, NOW + FORGIVEN_AFTER * 101), Ok(()));
-        assert_eq!(failures(&Attempts::new(0), one, NOW), 1_000);
+        (0..50).for_each(|_| limiter.failed(one, NOW + FORGIVEN_AFTER * 100));
+        assert_eq!(limiter.allow(one, NOW + FORGIVEN_AFTER * 101), Ok(()));
+        assert_eq!(failures(&AuthRateLimiter::new(0), one, NOW), 1_000);
     }
 
     #[test]
-    fn a_client_is_known_by_its_network() {
-        let attempts = Attempts::new(5);
-        assert_eq!(failures(&attempts, address("2001:db8:0:1::1"), NOW), 5);
-        assert_eq!(failures(&attempts, address("2001:db8:0:1:ffff::2"), NOW), 0);
-        assert_eq!(failures(&attempts, address("2001:db8:0:2::1"), NOW), 5);
-        assert_eq!(failures(&attempts, address("192.0.2.1"), NOW), 5);
-        assert_eq!(failures(&attempts, address("::ffff:192.0.2.1"), NOW), 0);
-        assert_eq!(failures(&attempts, address("192.0.2.2"), NOW), 5);
+    fn ipv6_clients_are_limited_by_network() {
+        let limiter = AuthRateLimiter::new(5);
+        assert_eq!(failures(&limiter, address("2001:db8:0:1::1"), NOW), 5);
+        assert_eq!(failures(&limiter, address("2001:db8:0:1:ffff::2"), NOW), 0);
+        assert_eq!(failures(&limiter, address("2001:db8:0:2::1"), NOW), 5);
+        assert_eq!(failures(&limiter, address("192.0.2.1"), NOW), 5);
+        assert_eq!(failures(&limiter, address("::ffff:192.0.2.1"), NOW), 0);
+        assert_eq!(failures(&limiter, address("192.0.2.2"), NOW), 5);
     }
 
     #[test]
-    fn the_table_is_bounded_and_forgets_who_failed_least() {
-        let attempts = Attempts::new(20);
-        assert_eq!(failures(&attempts, v4(0), NOW), 20);
+    fn the_table_is_bounded_and_evicts_the_address_with_fewest_failures() {
+        let limiter = AuthRateLimiter::new(20);
+        assert_eq!(failures(&limiter, v4(0), NOW), 20);
         let many = MAX_ADDRESSES as u32 + 1_000;
         for number in 1..many {
-            attempts.failed(v4(number), NOW);
-            assert!(attempts.full_at().len() <= MAX_ADDRESSES);
+            limiter.failed(v4(number), NOW);
+            assert!(limiter.full_at().len() <= MAX_ADDRESSES);
         }
-        assert_eq!(failures(&attempts, v4(0), NOW), 0);
+        assert_eq!(failures(&limiter, v4(0), NOW), 0);
         // By now all addresses but the first have full buckets again, and make room for one that fails.
-        attempts.failed(v4(many), NOW + FORGIVEN_AFTER);
-        assert_eq!(attempts.full_at().len(), 2);
+        limiter.failed(v4(many), NOW + FORGIVEN_AFTER);
+        assert_eq!(limiter.full_at().len(), 2);
     }
 }

@@ -11,26 +11,26 @@ use axum::extract::Request;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::auth_rate_limiter::household;
+use super::auth_rate_limiter::client_network;
 
 /// Largest share of all connections that one address may have, so that some are left for others.
 const LARGEST_PART: (usize, usize) = (3, 4);
 
 /// A limiter of connections, by client address.
 #[derive(Clone)]
-pub(crate) struct Households {
+pub(crate) struct ConnectionLimiter {
     /// Maximum number of connections of an address while the others have none; 0 allows any number.
     limit: usize,
     /// Maximum number of connections in all.
     places: usize,
-    homes: Arc<Mutex<Homes>>,
+    connections: Arc<Mutex<Connections>>,
     /// Notified when a connection becomes idle.
     idle_appeared: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct Homes {
-    by_address: HashMap<IpAddr, Home>,
+struct Connections {
+    by_address: HashMap<IpAddr, AddressConnections>,
     /// Number of connections, including those that count for no address.
     total: usize,
     /// Last number given to an idle connection.
@@ -38,24 +38,24 @@ struct Homes {
 }
 
 #[derive(Default)]
-struct Home {
+struct AddressConnections {
     connections: usize,
     /// Tokens that close the idle connections of the address, which are those without a request under a
     /// valid token. The connection that has been idle longest comes first.
     idle: BTreeMap<u64, CancellationToken>,
     /// True once the log has reported that the address has too many connections: one line for each
     /// connection would be a flood of its own.
-    told: bool,
+    warned: bool,
 }
 
 /// A connection that is counted until this value is dropped.
-pub(crate) struct Counted(Arc<Seat>);
+pub(crate) struct ConnectionPermit(Arc<ConnectionSlot>);
 
 /// Place of a connection in the limiter, as the connection's requests share it.
-pub(crate) struct Seat {
+pub(crate) struct ConnectionSlot {
     /// `None` if many clients share the address, as that of a proxy.
     address: Option<IpAddr>,
-    households: Households,
+    limiter: ConnectionLimiter,
     /// Closes the connection. Once this is cancelled, the connection is no longer counted.
     closing: CancellationToken,
     /// Number among the idle connections of the address, or [`BUSY`]. It changes only while the table is
@@ -66,31 +66,36 @@ pub(crate) struct Seat {
 /// Number of a connection that is not idle.
 const BUSY: u64 = 0;
 
-impl Households {
+impl ConnectionLimiter {
     /// Creates a limiter of `places` connections, of which an address may have `limit` while the others
     /// have none.
-    pub(crate) fn new(limit: usize, places: usize) -> Households {
+    pub(crate) fn new(limit: usize, places: usize) -> ConnectionLimiter {
         let (part, whole) = LARGEST_PART;
         let largest = (places.saturating_mul(part) / whole).max(1);
-        Households { limit: limit.min(largest), places, homes: Arc::default(), idle_appeared: Arc::default() }
+        ConnectionLimiter {
+            limit: limit.min(largest),
+            places,
+            connections: Arc::default(),
+            idle_appeared: Arc::default(),
+        }
     }
 
     /// Counts one more connection of `address`. Returns `None` if the address has as many as it may.
-    pub(crate) fn admit(&self, address: IpAddr) -> Option<Counted> {
-        self.count(&mut self.homes(), Some(household(address)), CancellationToken::new())
+    pub(crate) fn admit(&self, address: IpAddr) -> Option<ConnectionPermit> {
+        self.count(&mut self.connections(), Some(client_network(address)), CancellationToken::new())
     }
 
     /// Counts one more connection of a proxy, whose address all its clients share.
-    pub(crate) fn admit_proxy(&self) -> Option<Counted> {
-        self.count(&mut self.homes(), None, CancellationToken::new())
+    pub(crate) fn admit_proxy(&self) -> Option<ConnectionPermit> {
+        self.count(&mut self.connections(), None, CancellationToken::new())
     }
 
     /// Returns whether there may be a place for one more connection: a free one, or that of an idle
     /// connection.
     pub(crate) fn has_place(&self) -> bool {
-        let homes = self.homes();
-        let is_any_idle = || homes.by_address.values().any(|home| !home.idle.is_empty());
-        homes.total < self.places || self.limit != 0 && is_any_idle()
+        let connections = self.connections();
+        let is_any_idle = || connections.by_address.values().any(|entry| !entry.idle.is_empty());
+        connections.total < self.places || self.limit != 0 && is_any_idle()
     }
 
     /// Waits until a connection becomes idle.
@@ -102,27 +107,27 @@ impl Households {
     /// an idle connection, of an address that has more idle connections.
     fn count(
         &self,
-        homes: &mut Homes,
+        connections: &mut Connections,
         address: Option<IpAddr>,
         closing: CancellationToken,
-    ) -> Option<Counted> {
-        let own = address.map_or(0, |address| homes.connections(address));
+    ) -> Option<ConnectionPermit> {
+        let own = address.map_or(0, |address| connections.connections(address));
         let is_allowed = self.limit == 0
-            || self.has_share(own, self.places.saturating_sub(homes.total))
-            || own < self.limit && homes.evict(own);
+            || self.has_share(own, self.places.saturating_sub(connections.total))
+            || own < self.limit && connections.evict(own);
         if !is_allowed {
             if let Some(address) = address {
-                homes.tell(address, "more connections are refused");
+                connections.warn_once(address, "more connections are refused");
             }
             return None;
         }
-        homes.total += 1;
-        let seat = Seat { address, households: self.clone(), closing, idle: BUSY.into() };
+        connections.total += 1;
+        let slot = ConnectionSlot { address, limiter: self.clone(), closing, idle: BUSY.into() };
         if let Some(address) = address {
-            homes.by_address.entry(address).or_default().connections += 1;
-            homes.set_idle(&seat, address);
+            connections.by_address.entry(address).or_default().connections += 1;
+            connections.set_idle(&slot, address);
         }
-        Some(Counted(Arc::new(seat)))
+        Some(ConnectionPermit(Arc::new(slot)))
     }
 
     /// Returns whether one of the `free` places is available to an address with `own` connections. The
@@ -134,14 +139,14 @@ impl Households {
         free > 0 && (own == 0 || own * (self.places - self.limit.min(self.places)) < threshold)
     }
 
-    fn homes(&self) -> MutexGuard<'_, Homes> {
-        self.homes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Homes {
+impl Connections {
     fn connections(&self, address: IpAddr) -> usize {
-        self.by_address.get(&address).map_or(0, |home| home.connections)
+        self.by_address.get(&address).map_or(0, |entry| entry.connections)
     }
 
     /// Closes an idle connection in favour of an address with `own` connections. The candidate is the
@@ -150,17 +155,17 @@ impl Homes {
     /// any connection takes even the only idle connection of another; otherwise as many addresses as there
     /// are places would shut out all others.
     fn evict(&mut self, own: usize) -> bool {
-        let idle = self.by_address.iter().filter_map(|(address, home)| {
-            let (oldest, _) = home.idle.first_key_value()?;
-            Some((home.idle.len(), Reverse(*oldest), *address))
+        let idle = self.by_address.iter().filter_map(|(address, entry)| {
+            let (oldest, _) = entry.idle.first_key_value()?;
+            Some((entry.idle.len(), Reverse(*oldest), *address))
         });
         let Some((count, Reverse(oldest), address)) = idle.max() else { return false };
         if own > 0 && count <= own + 1 {
             return false;
         }
-        self.tell(address, "idle connections are closed for other addresses");
-        let home = self.by_address.get_mut(&address).expect("it was found there");
-        home.idle.remove(&oldest).expect("it was found there").cancel();
+        self.warn_once(address, "idle connections are closed for other addresses");
+        let entry = self.by_address.get_mut(&address).expect("it was found there");
+        entry.idle.remove(&oldest).expect("it was found there").cancel();
         self.leave(address);
         true
     }
@@ -168,45 +173,45 @@ impl Homes {
     /// Removes one connection of `address` from the count.
     fn leave(&mut self, address: IpAddr) {
         self.total -= 1;
-        let home = self.by_address.get_mut(&address).expect("a connection of it is counted");
-        home.connections -= 1;
-        if home.connections == 0 {
+        let entry = self.by_address.get_mut(&address).expect("a connection of it is counted");
+        entry.connections -= 1;
+        if entry.connections == 0 {
             self.by_address.remove(&address);
         }
     }
 
-    fn set_idle(&mut self, seat: &Seat, address: IpAddr) {
+    fn set_idle(&mut self, slot: &ConnectionSlot, address: IpAddr) {
         self.last += 1;
-        seat.idle.store(self.last, Ordering::Relaxed);
-        let home = self.by_address.entry(address).or_default();
-        home.idle.insert(self.last, seat.closing.clone());
-        seat.households.idle_appeared.notify_one();
+        slot.idle.store(self.last, Ordering::Relaxed);
+        let entry = self.by_address.entry(address).or_default();
+        entry.idle.insert(self.last, slot.closing.clone());
+        slot.limiter.idle_appeared.notify_one();
     }
 
-    fn set_busy(&mut self, seat: &Seat, address: IpAddr) {
-        let number = seat.idle.swap(BUSY, Ordering::Relaxed);
-        if let Some(home) = self.by_address.get_mut(&address) {
-            home.idle.remove(&number);
+    fn set_busy(&mut self, slot: &ConnectionSlot, address: IpAddr) {
+        let number = slot.idle.swap(BUSY, Ordering::Relaxed);
+        if let Some(entry) = self.by_address.get_mut(&address) {
+            entry.idle.remove(&number);
         }
     }
 
-    fn tell(&mut self, address: IpAddr, what: &str) {
-        let Some(home) = self.by_address.get_mut(&address).filter(|home| !home.told) else { return };
-        tracing::warn!(%address, connections = home.connections, "{what}");
-        home.told = true;
+    fn warn_once(&mut self, address: IpAddr, message: &str) {
+        let Some(entry) = self.by_address.get_mut(&address).filter(|entry| !entry.warned) else { return };
+        tracing::warn!(%address, connections = entry.connections, "{message}");
+        entry.warned = true;
     }
 }
 
-impl Counted {
+impl ConnectionPermit {
     /// Counts a proxy's connection as one of `client`. Returns `None` if the client has as many as it may.
-    pub(crate) fn of_client(self, client: IpAddr) -> Option<Counted> {
-        let Seat { households, closing, .. } = &*self.0;
-        let (households, closing) = (households.clone(), closing.clone());
+    pub(crate) fn of_client(self, client: IpAddr) -> Option<ConnectionPermit> {
+        let ConnectionSlot { limiter, closing, .. } = &*self.0;
+        let (limiter, closing) = (limiter.clone(), closing.clone());
         drop(self);
-        households.count(&mut households.homes(), Some(household(client)), closing)
+        limiter.count(&mut limiter.connections(), Some(client_network(client)), closing)
     }
 
-    pub(crate) fn seat(&self) -> Arc<Seat> {
+    pub(crate) fn slot(&self) -> Arc<ConnectionSlot> {
         self.0.clone()
     }
 
@@ -216,47 +221,47 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let seat = &self.0;
-        let mut homes = seat.households.homes();
-        match seat.address {
-            None => homes.total -= 1,
+        let slot = &self.0;
+        let mut connections = slot.limiter.connections();
+        match slot.address {
+            None => connections.total -= 1,
             // Another connection has its place.
-            Some(_) if seat.closing.is_cancelled() => {}
+            Some(_) if slot.closing.is_cancelled() => {}
             Some(address) => {
-                homes.set_busy(seat, address);
-                homes.leave(address);
-                seat.closing.cancel();
+                connections.set_busy(slot, address);
+                connections.leave(address);
+                slot.closing.cancel();
             }
         }
     }
 }
 
-impl Seat {
+impl ConnectionSlot {
     /// Marks the connection as busy after it brought a valid token, so that it is not closed in favour of
     /// others.
-    fn hold(&self) {
-        let mut homes = self.households.homes();
+    fn mark_busy(&self) {
+        let mut connections = self.limiter.connections();
         if let Some(address) = self.address.filter(|_| !self.closing.is_cancelled()) {
-            homes.set_busy(self, address);
+            connections.set_busy(self, address);
         }
     }
 
     /// Marks the connection as idle after the request under that token was answered.
-    pub(crate) fn release(&self) {
-        let mut homes = self.households.homes();
+    pub(crate) fn mark_idle(&self) {
+        let mut connections = self.limiter.connections();
         let is_busy = self.idle.load(Ordering::Relaxed) == BUSY && !self.closing.is_cancelled();
         if let Some(address) = self.address.filter(|_| is_busy) {
-            homes.set_idle(self, address);
+            connections.set_idle(self, address);
         }
     }
 }
 
 /// Marks the connection of a request with a valid token as busy until the request is answered.
-pub(crate) fn hold(request: &Request) {
-    if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
-        seat.hold();
+pub(crate) fn mark_busy(request: &Request) {
+    if let Some(slot) = request.extensions().get::<Arc<ConnectionSlot>>() {
+        slot.mark_busy();
     }
 }
 
@@ -269,126 +274,126 @@ mod tests {
     }
 
     #[test]
-    fn each_address_has_its_own_limit_and_none_is_remembered_for_ever() {
-        let households = Households::new(2, 800);
-        let one = households.admit(address("192.0.2.1")).unwrap();
-        let two = households.admit(address("192.0.2.1")).unwrap();
-        assert!(households.admit(address("192.0.2.1")).is_none());
-        let other = households.admit(address("192.0.2.2")).unwrap();
+    fn each_address_has_its_own_limit_and_is_forgotten_when_idle() {
+        let limiter = ConnectionLimiter::new(2, 800);
+        let one = limiter.admit(address("192.0.2.1")).unwrap();
+        let two = limiter.admit(address("192.0.2.1")).unwrap();
+        assert!(limiter.admit(address("192.0.2.1")).is_none());
+        let other = limiter.admit(address("192.0.2.2")).unwrap();
         drop(one);
-        let again = households.admit(address("192.0.2.1")).unwrap();
-        assert!(households.admit(address("192.0.2.1")).is_none());
+        let again = limiter.admit(address("192.0.2.1")).unwrap();
+        assert!(limiter.admit(address("192.0.2.1")).is_none());
         // For IPv6, a network counts as one address.
-        let six = [1, 2].map(|n| households.admit(address(&format!("2001:db8::{n}"))).unwrap());
-        assert!(households.admit(address("2001:db8::3")).is_none());
+        let six = [1, 2].map(|n| limiter.admit(address(&format!("2001:db8::{n}"))).unwrap());
+        assert!(limiter.admit(address("2001:db8::3")).is_none());
         drop((two, other, again, six));
-        assert!(households.homes().by_address.is_empty());
-        assert_eq!(households.homes().total, 0);
+        assert!(limiter.connections().by_address.is_empty());
+        assert_eq!(limiter.connections().total, 0);
     }
 
     #[test]
-    fn no_limit_refuses_nobody() {
-        let households = Households::new(0, 800);
-        let many: Vec<_> = (0..1_000).map(|_| households.admit(address("192.0.2.1")).unwrap()).collect();
-        assert_eq!(households.homes().by_address[&address("192.0.2.1")].connections, many.len());
+    fn a_limit_of_zero_refuses_no_connection() {
+        let limiter = ConnectionLimiter::new(0, 800);
+        let many: Vec<_> = (0..1_000).map(|_| limiter.admit(address("192.0.2.1")).unwrap()).collect();
+        assert_eq!(limiter.connections().by_address[&address("192.0.2.1")].connections, many.len());
     }
 
     /// Opens connections of `address` until one is refused.
-    fn take_all(households: &Households, name: &str) -> Vec<Counted> {
-        std::iter::from_fn(|| households.admit(address(name))).collect()
+    fn take_all(limiter: &ConnectionLimiter, name: &str) -> Vec<ConnectionPermit> {
+        std::iter::from_fn(|| limiter.admit(address(name))).collect()
     }
 
     /// Opens connections as [`take_all`] does, each with a request under a valid token.
-    fn take_all_busy(households: &Households, name: &str) -> Vec<Counted> {
-        let busy = |counted: Counted| {
-            counted.0.hold();
-            counted
+    fn take_all_busy(limiter: &ConnectionLimiter, name: &str) -> Vec<ConnectionPermit> {
+        let busy = |permit: ConnectionPermit| {
+            permit.0.mark_busy();
+            permit
         };
-        std::iter::from_fn(|| households.admit(address(name)).map(busy)).collect()
+        std::iter::from_fn(|| limiter.admit(address(name)).map(busy)).collect()
     }
 
-    fn closed(connections: &[Counted]) -> Vec<usize> {
-        let closed = |(_, counted): &(usize, &Counted)| counted.0.closing.is_cancelled();
+    fn closed(connections: &[ConnectionPermit]) -> Vec<usize> {
+        let closed = |(_, permit): &(usize, &ConnectionPermit)| permit.0.closing.is_cancelled();
         connections.iter().enumerate().filter(closed).map(|(index, _)| index).collect()
     }
 
     #[test]
     fn two_addresses_leave_places_for_a_third() {
-        let households = Households::new(600, 800);
-        let first = take_all_busy(&households, "192.0.2.1");
+        let limiter = ConnectionLimiter::new(600, 800);
+        let first = take_all_busy(&limiter, "192.0.2.1");
         assert_eq!(first.len(), 600, "alone it has its limit");
-        let second = take_all_busy(&households, "192.0.2.2");
+        let second = take_all_busy(&limiter, "192.0.2.2");
         assert_eq!(second.len(), 150);
-        let third = take_all_busy(&households, "192.0.2.3");
+        let third = take_all_busy(&limiter, "192.0.2.3");
         assert!(third.len() > 30 && first.len() + second.len() + third.len() < 800, "{}", third.len());
         // The first address doesn't get back the places that it gives up, while the others are there.
         let mut first = first;
         first.truncate(300);
-        let again = take_all_busy(&households, "192.0.2.1");
+        let again = take_all_busy(&limiter, "192.0.2.1");
         assert!(again.len() < 200, "{}", again.len());
 
         // A limit that would leave no place for others, and a limiter with a single place.
-        let households = Households::new(600, 100);
-        assert_eq!(take_all(&households, "192.0.2.1").len(), 75);
-        let households = Households::new(600, 1);
-        assert_eq!(take_all(&households, "192.0.2.1").len(), 1);
+        let limiter = ConnectionLimiter::new(600, 100);
+        assert_eq!(take_all(&limiter, "192.0.2.1").len(), 75);
+        let limiter = ConnectionLimiter::new(600, 1);
+        assert_eq!(take_all(&limiter, "192.0.2.1").len(), 1);
     }
 
     #[test]
     fn an_address_with_few_connections_takes_idle_ones_of_an_address_with_many() {
-        let households = Households::new(7, 10);
-        let first = take_all(&households, "192.0.2.1");
+        let limiter = ConnectionLimiter::new(7, 10);
+        let first = take_all(&limiter, "192.0.2.1");
         assert_eq!(first.len(), 7);
-        first[0].0.hold();
-        let second = take_all(&households, "192.0.2.2");
+        first[0].0.mark_busy();
+        let second = take_all(&limiter, "192.0.2.2");
         // The longest idle connection is closed; the one under a token stays.
         assert_eq!((closed(&first), second.len()), (vec![1], 4));
         // Once its request is answered, the connection is idle like any other, and has been for the
         // shortest time.
-        first[0].0.release();
-        let third = take_all(&households, "192.0.2.3");
+        first[0].0.mark_idle();
+        let third = take_all(&limiter, "192.0.2.3");
         assert_eq!((closed(&first), third.len()), (vec![1, 2, 3, 4], 3));
         assert!(closed(&second).is_empty(), "it has as few as the third would have");
-        assert_eq!(households.homes().total, 10);
+        assert_eq!(limiter.connections().total, 10);
         drop((first, second, third));
-        assert_eq!(households.homes().total, 0);
-        assert!(households.homes().by_address.is_empty());
+        assert_eq!(limiter.connections().total, 0);
+        assert!(limiter.connections().by_address.is_empty());
     }
 
     #[test]
     fn the_first_connection_of_an_address_takes_the_place_of_the_longest_idle() {
-        let households = Households::new(3, 4);
-        let ones: Vec<_> = (1..=4).map(|n| households.admit(IpAddr::from([192, 0, 2, n])).unwrap()).collect();
-        ones[0].0.hold();
-        let newcomer = households.admit(address("198.51.100.1")).expect("most hold a place and say nothing");
+        let limiter = ConnectionLimiter::new(3, 4);
+        let ones: Vec<_> = (1..=4).map(|n| limiter.admit(IpAddr::from([192, 0, 2, n])).unwrap()).collect();
+        ones[0].0.mark_busy();
+        let newcomer = limiter.admit(address("198.51.100.1")).expect("most hold a place and say nothing");
         assert_eq!(closed(&ones), [1]);
-        assert!(households.admit(address("198.51.100.1")).is_none(), "it has as many as the others");
+        assert!(limiter.admit(address("198.51.100.1")).is_none(), "it has as many as the others");
         // No connection is closed if all are under a token.
-        ones.iter().for_each(|counted| counted.0.hold());
-        newcomer.0.hold();
-        assert!(!households.has_place());
-        assert!(households.admit(address("198.51.100.2")).is_none());
-        newcomer.0.release();
-        assert!(households.has_place());
-        assert!(households.admit_proxy().is_some(), "a proxy's come for many addresses");
+        ones.iter().for_each(|permit| permit.0.mark_busy());
+        newcomer.0.mark_busy();
+        assert!(!limiter.has_place());
+        assert!(limiter.admit(address("198.51.100.2")).is_none());
+        newcomer.0.mark_idle();
+        assert!(limiter.has_place());
+        assert!(limiter.admit_proxy().is_some(), "a proxy's come for many addresses");
         assert!(newcomer.closing().is_cancelled());
     }
 
     #[test]
     fn a_connection_that_is_gone_is_counted_once() {
-        let households = Households::new(3, 4);
-        let gone = households.admit(address("192.0.2.1")).unwrap();
-        let seat = gone.seat();
-        seat.hold();
+        let limiter = ConnectionLimiter::new(3, 4);
+        let gone = limiter.admit(address("192.0.2.1")).unwrap();
+        let slot = gone.slot();
+        slot.mark_busy();
         drop(gone);
         // The last request of the connection ends after the connection.
-        seat.release();
-        assert!(households.homes().by_address.is_empty());
+        slot.mark_idle();
+        assert!(limiter.connections().by_address.is_empty());
         // Counted as a proxy's connection first, and then as its client's.
-        let named = households.admit_proxy().unwrap().of_client(address("192.0.2.1")).unwrap();
-        assert_eq!(households.homes().by_address.len(), 1);
-        assert_eq!(households.homes().total, 1);
+        let named = limiter.admit_proxy().unwrap().of_client(address("192.0.2.1")).unwrap();
+        assert_eq!(limiter.connections().by_address.len(), 1);
+        assert_eq!(limiter.connections().total, 1);
         drop(named);
-        assert_eq!(households.homes().total, 0);
+        assert_eq!(limiter.connections().total, 0);
     }
 }

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_connect_to_their_own_origin_and_to_whom_allows_them() {
+    fn pages_may_connect_to_their_own_origin_and_to_gateways_that_allow_theirs() {
         let admits = |origin: Option<&str>, host: &str, allowed: &[&str]| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use super::auth_rate_limiter::Failed;
+use super::auth_rate_limiter::AuthFailed;
 use super::request_log::request_id;
 use crate::authority::{AuthorityError, Exhausted, random_bytes};
 use voxline_support::hex;
@@ -112,7 +112,7 @@ impl IntoResponse for ApiError {
         let body = json!({ "qid": request_id(), "error": { "code": self.code, "message": self.message } });
         let mut response = json_response(self.status, &body);
         if self.challenge == Some(WHO) {
-            response.extensions_mut().insert(Failed);
+            response.extensions_mut().insert(AuthFailed);
         }
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

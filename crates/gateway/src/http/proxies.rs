@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_proxy_garbles_is_refused() {
+    fn malformed_x_forwarded_for_is_refused() {
         for value in
             ["", "unknown", "192.0.2.43,", "192.0.2.256", "192.0.2.43 192.0.2.44", "[2001:db8::1]", "\u{fe}"]
         {
@@ -347,7 +347,7 @@ mod tests {
 
     /// Checks the examples of RFC 7239, sections 4, 6.3 and 7.1 to 7.4, and the limits of its grammar.
     #[test]
-    fn forwarded_is_read_as_the_rfc_has_it() {
+    fn forwarded_follows_rfc_7239() {
         for (value, expected) in [
             ("for=\"_gazonk\"", "10.0.0.1"),
             ("For=\"[2001:db8:cafe::17]:4711\"", "2001:db8:cafe::17"),
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn two_headers_have_to_name_one_client() {
+    fn both_headers_must_name_the_same_client() {
         let both = |x, rfc| client(&[("x-forwarded-for", x), ("forwarded", rfc)]);
         assert_eq!(both("192.0.2.1", "for=192.0.2.1").as_deref(), Ok("192.0.2.1"));
         assert_eq!(both("192.0.2.1", "for=192.0.2.2"), Err(BadForwarding::Contradiction));
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn headers_of_untrusted_peers_are_ignored() {
         let proxies = TrustedProxies::new(&["10.0.0.0/8".parse().unwrap()]);
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", HeaderValue::from_static("192.0.2.1"));

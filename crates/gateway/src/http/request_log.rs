@@ -17,7 +17,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
-use super::connection_limiter::Seat;
+use super::connection_limiter::ConnectionSlot;
 use super::error::new_id;
 use crate::Gateway;
 
@@ -41,7 +41,7 @@ pub(crate) fn request_id() -> String {
 }
 
 /// Middleware around all routes: assigns an id to the request, and logs the request once it is over.
-pub(crate) async fn tell(
+pub(crate) async fn log_request(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
@@ -50,22 +50,22 @@ pub(crate) async fn tell(
     let id = given_id(request.headers()).unwrap_or_else(new_id);
     // At the highest level, so that every log line has the id, whatever the log level.
     let span = tracing::error_span!(parent: None, "request", %id);
-    let mut line = Line {
+    let mut record = RequestRecord {
         started: gateway.authority.clock().monotonic(),
         gateway,
         span: span.clone(),
         method: request.method().clone(),
         path: request.uri().path().chars().take(MAX_PATH).collect(),
         peer,
-        seat: request.extensions().get().cloned(),
+        slot: request.extensions().get().cloned(),
         status: None,
         bytes: 0,
     };
     let mut response = REQUEST_ID_OF.scope(id.clone(), next.run(request)).instrument(span).await;
-    line.status = Some(response.status());
+    record.status = Some(response.status());
     let id = HeaderValue::try_from(id).expect("an id is letters, digits, dots and dashes");
     response.headers_mut().insert(REQUEST_ID, id);
-    response.map(|body| Body::new(Told { body, line }))
+    response.map(|body| Body::new(CountedBody { body, record }))
 }
 
 /// Returns the id that the client chose, if the id is short and plain enough to be used unchanged.
@@ -83,7 +83,7 @@ pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 
 /// Details of a request, which are logged when this value is dropped: with the last byte of the answer, or
 /// when the client has gone.
-struct Line {
+struct RequestRecord {
     gateway: Arc<Gateway>,
     started: Duration,
     span: Span,
@@ -91,18 +91,18 @@ struct Line {
     path: String,
     peer: SocketAddr,
     /// Place of the connection in the connection limiter. Some of our tests have none.
-    seat: Option<Arc<Seat>>,
+    slot: Option<Arc<ConnectionSlot>>,
     /// Status of the answer; `None` if the client left before there was one.
     status: Option<StatusCode>,
     bytes: u64,
 }
 
-impl Drop for Line {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
-        let Line { gateway, started, span, method, path, peer, seat, status, bytes } = self;
+        let RequestRecord { gateway, started, span, method, path, peer, slot, status, bytes } = self;
         // A connection that becomes a WebSocket is about to leave the connection limiter.
-        if let Some(seat) = seat.as_ref().filter(|_| *status != Some(StatusCode::SWITCHING_PROTOCOLS)) {
-            seat.release();
+        if let Some(slot) = slot.as_ref().filter(|_| *status != Some(StatusCode::SWITCHING_PROTOCOLS)) {
+            slot.mark_idle();
         }
         let duration = gateway.authority.clock().monotonic().saturating_sub(*started);
         let _request = span.enter();
@@ -132,12 +132,12 @@ pub(crate) fn method_name(method: &Method) -> &'static str {
 }
 
 /// A body whose bytes are counted.
-struct Told {
+struct CountedBody {
     body: Body,
-    line: Line,
+    record: RequestRecord,
 }
 
-impl hyper::body::Body for Told {
+impl hyper::body::Body for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -147,7 +147,7 @@ impl hyper::body::Body for Told {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
-            self.line.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+            self.record.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
         }
         Poll::Ready(frame)
     }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_taken_where_it_can_stand_in_a_log() {
+    fn a_request_id_is_accepted_if_it_is_safe_to_log() {
         let given = |id: &[u8]| {
             let value = HeaderValue::from_bytes(id).unwrap();
             given_id(&HeaderMap::from_iter([(REQUEST_ID, value)]))

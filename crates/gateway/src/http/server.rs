@@ -23,7 +23,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 
-use super::connection_limiter::{Counted, Households};
+use super::connection_limiter::{ConnectionLimiter, ConnectionPermit};
 use super::proxies::{self, TrustedProxies};
 use super::tls::Listener;
 use crate::Options;
@@ -46,26 +46,26 @@ pub(crate) async fn serve(listener: Listener, router: Router, options: &Options,
         router: TowerToHyperService::new(router),
         stop,
         proxies: TrustedProxies::new(&options.trusted_proxies),
-        households: Households::new(options.max_connections_per_address, options.max_connections),
+        limiter: ConnectionLimiter::new(options.max_connections_per_address, options.max_connections),
         header_timeout: options.header_timeout,
         write_timeout: options.write_timeout,
     };
     let mut connections = JoinSet::new();
     loop {
         // A connection that is closed for a new one ends a moment after the new one was accepted.
-        let has_place = connections.len() <= options.max_connections && server.households.has_place();
+        let has_place = connections.len() <= options.max_connections && server.limiter.has_place();
         tokio::select! {
             () = server.stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            () = server.households.idle_appeared(), if !has_place => {}
+            () = server.limiter.idle_appeared(), if !has_place => {}
             (socket, peer) = accept(&tcp), if has_place => {
-                let counted = if server.proxies.trusts(peer.ip()) {
-                    server.households.admit_proxy()
+                let permit = if server.proxies.trusts(peer.ip()) {
+                    server.limiter.admit_proxy()
                 } else {
-                    server.households.admit(peer.ip())
+                    server.limiter.admit(peer.ip())
                 };
-                let Some(counted) = counted else { continue };
-                let peer = Peer { address: peer, counted };
+                let Some(permit) = permit else { continue };
+                let peer = Peer { address: peer, permit };
                 let acceptor = tls.as_ref().map(|tls| tls.acceptor());
                 connections.spawn(server.clone().serve_or_close(socket, peer, acceptor));
             }
@@ -116,7 +116,7 @@ fn within(patience: Duration, socket: TcpStream) -> Pin<Box<TimeoutStream<TcpStr
 /// The remote address of a connection, and the connection's place in the connection limiter.
 struct Peer {
     address: SocketAddr,
-    counted: Counted,
+    permit: ConnectionPermit,
 }
 
 /// State that all connections share.
@@ -126,7 +126,7 @@ struct Server {
     router: TowerToHyperService<Router>,
     stop: CancellationToken,
     proxies: TrustedProxies,
-    households: Households,
+    limiter: ConnectionLimiter,
     header_timeout: Duration,
     write_timeout: Duration,
 }
@@ -134,7 +134,7 @@ struct Server {
 impl Server {
     /// Serves a connection until it ends, or until another connection needs its place.
     async fn serve_or_close(self, socket: TcpStream, peer: Peer, tls: Option<TlsAcceptor>) {
-        let closing = peer.counted.closing();
+        let closing = peer.permit.closing();
         tokio::select! {
             () = closing.cancelled() => {}
             () = self.meet(socket, peer, tls) => {}
@@ -154,8 +154,8 @@ impl Server {
                 Ok(Ok(None)) => {}
                 Ok(Ok(Some(client))) => {
                     if !self.proxies.trusts(client.ip()) {
-                        let Some(counted) = peer.counted.of_client(client.ip()) else { return };
-                        peer.counted = counted;
+                        let Some(permit) = peer.permit.of_client(client.ip()) else { return };
+                        peer.permit = permit;
                     }
                     peer.address = client;
                 }
@@ -191,8 +191,8 @@ impl Server {
     /// answered.
     async fn converse(self, socket: impl Connection, peer: Peer) {
         let Server { http, router, stop, proxies, .. } = self;
-        let Peer { address, counted } = peer;
-        let seat = counted.seat();
+        let Peer { address, permit } = peer;
+        let slot = permit.slot();
         let service = service_fn(move |mut request: Request<Incoming>| {
             let client = match proxies.client(address.ip(), request.headers()) {
                 // The port is unknown if the client is named by its address alone.
@@ -204,7 +204,7 @@ impl Server {
                 }
             };
             request.extensions_mut().insert(ConnectInfo(client));
-            request.extensions_mut().insert(seat.clone());
+            request.extensions_mut().insert(slot.clone());
             router.call(request)
         });
         let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();

@@ -50,20 +50,20 @@ pub(crate) fn bad(code: u16, message: impl Into<String>) -> ApiError {
 }
 
 /// A decoded file of one channel: at most five minutes, which take 10 MB.
-pub(crate) struct Recording {
+pub(crate) struct Upload {
     /// Samples at the recogniser's rate.
     pub(crate) samples: Vec<i16>,
     /// Length of the audio in the file.
     pub(crate) milliseconds: u64,
 }
 
-impl Recording {
+impl Upload {
     /// Decodes a `file` of up to `longest`, unless cancelled.
     pub(crate) fn decode(
         file: Vec<u8>,
         longest: Duration,
         cancellation: Cancellation,
-    ) -> Result<Recording, ApiError> {
+    ) -> Result<Upload, ApiError> {
         let wanted = decode::Options {
             sample_rate: Some(RECOGNIZER_RATE),
             limits: decode::Limits { cpu: Some(CPU_LIMIT), ..decode::Limits::default() },
@@ -94,7 +94,7 @@ impl Recording {
         resampled.clear();
         resampler.finish(&mut resampled);
         samples.extend(sample::quantise(&resampled));
-        Ok(Recording { samples, milliseconds: frames * 1_000 / rate })
+        Ok(Upload { samples, milliseconds: frames * 1_000 / rate })
     }
 }
 

@@ -20,8 +20,8 @@ use crate::busy;
 use crate::http::body;
 use crate::http::error::{ApiError, json_response, new_id};
 use crate::http::request_log::request_id;
-use crate::http::upload::{self, Recording, bad};
-use crate::scheduler::{self, Next, Rank};
+use crate::http::upload::{self, Upload, bad};
+use crate::scheduler::{self, Next, Priority};
 use voxline::engine::{EngineError, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, RecognitionRequest};
 use voxline_support::clock::civil;
 
@@ -42,11 +42,11 @@ pub(crate) struct Parameters {
 
 pub(crate) async fn recognise(
     State(gateway): State<Arc<Gateway>>,
-    asked: Result<Query<Parameters>, QueryRejection>,
+    query: Result<Query<Parameters>, QueryRejection>,
     request: Request,
 ) -> Response {
     let identity = gateway.authorise(&request, Scope::AsrShort).map(Some);
-    answer(gateway, identity, MAX_DURATION, asked, request).await
+    answer(gateway, identity, MAX_DURATION, query, request).await
 }
 
 /// Recognises the recording in `request`, of up to `longest`, and charges it to `identity`, if there is
@@ -55,14 +55,14 @@ pub(crate) async fn answer(
     gateway: Arc<Gateway>,
     identity: Result<Option<Identity>, ApiError>,
     longest: Duration,
-    asked: Result<Query<Parameters>, QueryRejection>,
+    query: Result<Query<Parameters>, QueryRejection>,
     request: Request,
 ) -> Response {
     let is_waiting = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
     // A client that would be refused anyway need not send its recording.
     let admitted = identity.and_then(|identity| {
-        let Query(parameters) = asked?;
+        let Query(parameters) = query?;
         if let Some(identity) = &identity {
             gateway.authority.afford(identity, Amount::audio(1))?;
         }
@@ -99,10 +99,10 @@ async fn work(
     body: Body,
 ) -> Result<Response, ApiError> {
     let capacity = gateway.capacity(identity.as_ref());
-    let mut room = capacity.room.clone().try_acquire_many_owned(0).map_err(|_| busy())?;
+    let mut reserved = capacity.upload_bytes.clone().try_acquire_many_owned(0).map_err(|_| busy())?;
     let reserve = |bytes| {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        capacity.room.clone().try_acquire_many_owned(bytes).map(|more| room.merge(more)).is_ok()
+        capacity.upload_bytes.clone().try_acquire_many_owned(bytes).map(|more| reserved.merge(more)).is_ok()
     };
     let patience = gateway.options.body_timeout;
     let file = upload::receive(body, MAX_BYTES, patience, reserve).await?;
@@ -118,27 +118,28 @@ async fn work(
         Ok(())
     };
     let decode = move |cancellation| {
-        let recording = Recording::decode(file, longest, cancellation);
-        let hearing =
-            recording.and_then(|recording| Hearing::open(&*recognizer, recording, &options, charge));
-        // The place and the room stay taken until here, even if the client has left.
-        (hearing, (place, room))
+        let upload = Upload::decode(file, longest, cancellation);
+        let recognition = upload.and_then(|upload| Recognition::open(&*recognizer, upload, &options, charge));
+        // The place and the memory stay taken until here, even if the client has left.
+        (recognition, (place, reserved))
     };
-    let (hearing, held) = capacity.decoders.run(decode).await?;
-    let (told, hears) = oneshot::channel();
-    let job = Job { hearing: hearing?, told: Some(told), held: Some(held) };
+    let (recognition, held) = capacity.decoders.run(decode).await?;
+    let (result_sender, result) = oneshot::channel();
+    let job = Job { recognition: recognition?, result_sender: Some(result_sender), held: Some(held) };
     // This future is dropped when the connection ends, and the job with it.
-    let _ticket =
-        gateway.scheduler.add(capacity.rank, Box::new(job)).map_err(|error| ApiError::internal(&error))?;
-    let segments = hears.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
+    let _handle = gateway
+        .scheduler
+        .add(capacity.priority, Box::new(job))
+        .map_err(|error| ApiError::internal(&error))?;
+    let segments = result.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
     Ok(json_response(StatusCode::OK, &shape(&segments, gateway.authority.clock().unix())))
 }
 
 /// Recognition of one recording in progress.
-struct Hearing<C> {
-    recording: Recording,
+struct Recognition<C> {
+    upload: Upload,
     /// Number of samples recognised.
-    heard: usize,
+    recognised: usize,
     /// Number of milliseconds charged.
     charged: u64,
     stream: Box<dyn RecognizerStream>,
@@ -148,34 +149,34 @@ struct Hearing<C> {
     charge: C,
 }
 
-impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
+impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
     fn open(
         recognizer: &dyn Recognizer,
-        recording: Recording,
+        upload: Upload,
         options: &RecognitionRequest,
         charge: C,
-    ) -> Result<Hearing<C>, ApiError> {
+    ) -> Result<Recognition<C>, ApiError> {
         let stream = recognizer.start(options).map_err(|error| match error {
             EngineError::Unsupported(_) => bad(400, error.to_string()),
             error => ApiError::internal(&error),
         })?;
-        Ok(Hearing { recording, heard: 0, charged: 0, stream, segments: Vec::new(), charge })
+        Ok(Recognition { upload, recognised: 0, charged: 0, stream, segments: Vec::new(), charge })
     }
 
     /// Recognises the next second. Returns whether there was one.
     fn go_on(&mut self) -> Result<bool, ApiError> {
         let failed = |error: EngineError| ApiError::internal(&error);
-        let Recording { samples, milliseconds } = &self.recording;
-        let rest = &samples[self.heard..];
+        let Upload { samples, milliseconds } = &self.upload;
+        let rest = &samples[self.recognised..];
         if rest.is_empty() {
             self.segments.extend(self.stream.flush().map_err(failed)?);
             return Ok(false);
         }
         let part = &rest[..rest.len().min(PART)];
-        self.heard += part.len();
+        self.recognised += part.len();
         // The last part is charged what is left, so that rounding errors don't add up.
         let left = milliseconds.saturating_sub(self.charged);
-        let charge = if self.heard == samples.len() { left } else { left.min(PART_MILLISECONDS) };
+        let charge = if self.recognised == samples.len() { left } else { left.min(PART_MILLISECONDS) };
         self.charged += charge;
         (self.charge)(charge)?;
         self.segments.extend(self.stream.push(part).map_err(failed)?);
@@ -185,27 +186,27 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Hearing<C> {
 
 /// A scheduler job that recognises one recording, a part in each turn.
 struct Job<C> {
-    hearing: Hearing<C>,
-    told: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
-    /// Permits for its place among the requests and for the room that its file takes.
+    recognition: Recognition<C>,
+    result_sender: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
+    /// Permits for its place among the requests and for the memory that its file takes.
     held: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
 impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
-    fn turn(&mut self, _: Rank) -> Next {
-        let heard = catch_unwind(AssertUnwindSafe(|| self.hearing.go_on()));
+    fn turn(&mut self, _: Priority) -> Next {
+        let heard = catch_unwind(AssertUnwindSafe(|| self.recognition.go_on()));
         let result = match heard {
             Ok(Ok(true)) => return Next::Again,
-            Ok(Ok(false)) => Ok(mem::take(&mut self.hearing.segments)),
+            Ok(Ok(false)) => Ok(mem::take(&mut self.recognition.segments)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ApiError::internal(&"recogniser panicked")),
         };
         // Release the place before the answer: a client that sends its next request on reading the answer
         // finds the place free.
         self.held = None;
-        if let Some(told) = self.told.take() {
+        if let Some(result_sender) = self.result_sender.take() {
             // The receiver is gone if the client has left.
-            let _ = told.send(result);
+            let _ = result_sender.send(result);
         }
         Next::Over
     }

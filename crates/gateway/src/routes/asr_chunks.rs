@@ -21,8 +21,8 @@ use crate::http::error::{ApiError, json_response, new_id};
 use crate::http::request_log::request_id;
 use crate::http::upload::{self, bad};
 use crate::peer;
-use crate::sessions::chunked_registry::Found;
-use crate::sessions::chunked_session::{Chunk, Task};
+use crate::sessions::chunked_registry::Lookup;
+use crate::sessions::chunked_session::{Chunk, ChunkedSession};
 use crate::sessions::websocket::millis;
 use voxline::audio::FramePos;
 use voxline::engine::{EngineError, RECOGNIZER_RATE};
@@ -102,11 +102,11 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     let token_ends = identity.expires_in.and_then(|left| now.checked_add(left));
     let named = (id.clone(), Fingerprint::of(token.expose_secret()));
     let deadline = now.checked_add(gateway.options.task_opening);
-    let task = Arc::new(Task::new(named, identity, expires_at, start, place, deadline));
-    gateway.tasks.insert(task.clone());
+    let task = Arc::new(ChunkedSession::new(named, identity, expires_at, start, place, deadline));
+    gateway.chunked.insert(task.clone());
     let watching = gateway.clone();
     let living = async move {
-        task.live(&watching, token_ends).await;
+        task.supervise(&watching, token_ends).await;
         watching.socket_ended.notify_one();
     };
     gateway.sockets.spawn(living.in_current_span());
@@ -150,7 +150,7 @@ fn result(gateway: &Gateway, request: &Request) -> Result<Value, ApiError> {
     let is_done = task.is_done();
     let text = task.text()?;
     if is_done {
-        task.tell_done();
+        task.note_informed();
     }
     let status = if is_done { "done" } else { "in_progress" };
     Ok(json!({ "text": text.plain, "punctuated_text": text.punctuated, "status": status }))
@@ -159,23 +159,23 @@ fn result(gateway: &Gateway, request: &Request) -> Result<Value, ApiError> {
 /// Returns the task whose token the request carries. A client without a task's token learns nothing of any
 /// task, and a client with one learns nothing of other tasks: the answer is the same for a task of another
 /// token and for a task that doesn't exist.
-fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Task>, ApiError> {
+fn find(gateway: &Gateway, request: &Request) -> Result<Arc<ChunkedSession>, ApiError> {
     let found = match bearer(request.headers()) {
-        Some(token) => gateway.tasks.find(&Fingerprint::of(token)),
-        None => Found::Unknown,
+        Some(token) => gateway.chunked.find(&Fingerprint::of(token)),
+        None => Lookup::Unknown,
     };
     let task = match found {
-        Found::Task(task) => {
+        Lookup::Found(task) => {
             let checked = task.check(gateway).and_then(|()| match task.admits(peer(request)) {
                 true => Ok(()),
                 false => Err(AuthorityError::Address),
             });
             checked.map_err(|error| documented(gateway, error.into()))?;
-            connection_limiter::hold(request);
+            connection_limiter::mark_busy(request);
             Some(task)
         }
-        Found::Forgotten => None,
-        Found::Unknown => return Err(documented(gateway, ApiError::token())),
+        Lookup::Forgotten => None,
+        Lookup::Unknown => return Err(documented(gateway, ApiError::token())),
     };
     let Which { task_id } = parameters(request)?;
     let no_task = || ApiError::new(StatusCode::NOT_FOUND, NO_TASK, "no such task, or it was forgotten");

@@ -21,11 +21,11 @@ const MAX_DURATION: Duration = Duration::from_secs(120);
 
 pub(crate) async fn speak(
     State(gateway): State<Arc<Gateway>>,
-    asked: tts::Asked,
+    query: tts::QueryResult,
     request: Request,
 ) -> Response {
     let answer = async move {
-        let Query(mut parameters) = asked?;
+        let Query(mut parameters) = query?;
         let patience = gateway.options.body_timeout;
         let text = tts::read_text(request, &tts::DEMO, patience, &mut parameters).await?;
         tts::speak(&gateway, None, &tts::DEMO, &parameters, unquoted(&text)).await
@@ -35,10 +35,10 @@ pub(crate) async fn speak(
 
 pub(crate) async fn recognise(
     State(gateway): State<Arc<Gateway>>,
-    asked: Result<Query<asr::Parameters>, QueryRejection>,
+    query: Result<Query<asr::Parameters>, QueryRejection>,
     request: Request,
 ) -> Response {
-    asr::answer(gateway, Ok(None), MAX_DURATION, asked, request).await
+    asr::answer(gateway, Ok(None), MAX_DURATION, query, request).await
 }
 
 /// Removes the double quotes in which some clients send the text.
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_around_a_text_are_not_of_it() {
+    fn quotes_around_a_text_are_removed() {
         for (text, expected) in
             [("\"a\"\n", "a"), ("a", "a"), ("\"a", "\"a"), ("\"", "\""), ("\"\"", ""), ("a \"b\"", "a \"b\"")]
         {

@@ -8,7 +8,7 @@ use http::{HeaderValue, header};
 pub(crate) const PATH: &str = "/openapi.json";
 const DESCRIPTION: &str = include_str!("openapi.json");
 
-pub(crate) async fn tell() -> Response {
+pub(crate) async fn describe() -> Response {
     let mut response = Response::new(Body::from(DESCRIPTION));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_description_has_the_routes_and_no_others() {
+    async fn the_description_lists_exactly_the_routes() {
         let options = Options { demo: true, ..Options::default() };
         let routes = guarded_routes(&options).into_iter().chain(open_routes(&options));
         let authority = Authority::in_memory(Duration::ZERO, Arc::new(SystemClock::new())).unwrap();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_referred_to_is_there_and_used() {
+    fn every_reference_resolves_and_every_component_is_used() {
         let description = description();
         let mut referred = BTreeSet::new();
         let mut left = vec![&description];

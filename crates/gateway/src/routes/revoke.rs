@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::token::{Refusal, read};
+use super::token::{OAuthError, read};
 use crate::Gateway;
 use crate::http::error::{ApiError, json_response};
 use crate::http::request_log::spawn_blocking;
@@ -42,7 +42,7 @@ pub(crate) async fn revoke(
     };
     match spawn_blocking(revoking).await {
         Ok(Ok(_)) => json_response(StatusCode::OK, &json!({})),
-        Ok(Err(error)) => Refusal::failed(&error).into_response(),
+        Ok(Err(error)) => OAuthError::failed(&error).into_response(),
         Err(panic) => ApiError::internal(&panic).into_response(),
     }
 }

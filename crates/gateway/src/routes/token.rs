@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::Gateway;
 use crate::authority::{AuthorityError, Granted};
-use crate::http::auth_rate_limiter::Failed;
+use crate::http::auth_rate_limiter::AuthFailed;
 use crate::http::body;
 use crate::http::error::{ApiError, json_response, retry_after};
 use crate::http::request_log::spawn_blocking;
@@ -53,42 +53,42 @@ pub(crate) async fn token(
 }
 
 /// An error answer. The service's own error body is unknown, so this is the one of RFC 6749 (section 5.2).
-pub(crate) struct Refusal {
+pub(crate) struct OAuthError {
     status: StatusCode,
     error: &'static str,
     description: String,
     retry_after: Option<Duration>,
 }
 
-impl Refusal {
-    fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> Refusal {
-        Refusal { status, error, description: description.into(), retry_after: None }
+impl OAuthError {
+    fn new(status: StatusCode, error: &'static str, description: impl Into<String>) -> OAuthError {
+        OAuthError { status, error, description: description.into(), retry_after: None }
     }
 
     /// Returns the answer to a fault of the gateway itself. The client learns no more than whether to try
     /// again.
-    pub(crate) fn failed(error: &AuthorityError) -> Refusal {
+    pub(crate) fn failed(error: &AuthorityError) -> OAuthError {
         match error {
             AuthorityError::Unavailable { wait, .. } => {
                 let description = "the gateway's token store is unavailable";
                 let status = StatusCode::SERVICE_UNAVAILABLE;
-                let refusal = Refusal::new(status, "temporarily_unavailable", description);
-                Refusal { retry_after: Some(*wait), ..refusal }
+                let refusal = OAuthError::new(status, "temporarily_unavailable", description);
+                OAuthError { retry_after: Some(*wait), ..refusal }
             }
             error => {
                 tracing::error!(%error, "request about a token failed");
-                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the gateway failed")
+                OAuthError::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the gateway failed")
             }
         }
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
         let body = json!({ "error": self.error, "error_description": self.description });
         let mut response = json_response(self.status, &body);
         if matches!(self.error, "invalid_client" | "invalid_grant") {
-            response.extensions_mut().insert(Failed);
+            response.extensions_mut().insert(AuthFailed);
         }
         if let Some(wait) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, retry_after(wait));
@@ -100,14 +100,14 @@ impl IntoResponse for Refusal {
 /// Reads a request for or about tokens.
 ///
 /// # Errors
-/// Returns [`Refusal`], which describes the body that was `expected`, if the body is malformed, too large
+/// Returns [`OAuthError`], which describes the body that was `expected`, if the body is malformed, too large
 /// or late.
 pub(crate) async fn read<T: DeserializeOwned>(
     gateway: &Gateway,
     body: Body,
     expected: &str,
-) -> Result<T, Refusal> {
-    let unreadable = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", why);
+) -> Result<T, OAuthError> {
+    let unreadable = |why: &str| OAuthError::new(StatusCode::BAD_REQUEST, "invalid_request", why);
     // Every client may send a body here without authentication, and the body is no longer than headers are.
     let body = body::read(body, MAX_BODY, gateway.options.header_timeout).await;
     let body = body.map_err(|_| unreadable("body is too large, or did not arrive"))?;
@@ -130,9 +130,10 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     serde_json::from_value(fields.into()).ok()
 }
 
-fn grant(gateway: &Gateway, peer: IpAddr, request: Request) -> Result<Granted, Refusal> {
-    let missing =
-        |field: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", format!("{field} is missing"));
+fn grant(gateway: &Gateway, peer: IpAddr, request: Request) -> Result<Granted, OAuthError> {
+    let missing = |field: &str| {
+        OAuthError::new(StatusCode::BAD_REQUEST, "invalid_request", format!("{field} is missing"))
+    };
     let authority = gateway.authority();
     let granted = match request.grant_type.as_str() {
         "client_credentials" => {
@@ -145,20 +146,20 @@ fn grant(gateway: &Gateway, peer: IpAddr, request: Request) -> Result<Granted, R
         }
         _ => {
             let expected = "grant_type should be client_credentials or refresh_token";
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", expected));
+            return Err(OAuthError::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", expected));
         }
     };
     granted.map_err(|error| {
         let reason = error.to_string();
         match error {
-            AuthorityError::Client => Refusal::new(StatusCode::UNAUTHORIZED, "invalid_client", reason),
+            AuthorityError::Client => OAuthError::new(StatusCode::UNAUTHORIZED, "invalid_client", reason),
             AuthorityError::RefreshToken | AuthorityError::Replaced => {
-                Refusal::new(StatusCode::BAD_REQUEST, "invalid_grant", reason)
+                OAuthError::new(StatusCode::BAD_REQUEST, "invalid_grant", reason)
             }
             // RFC 6749 has no code for this. With `invalid_grant` clients would discard their refresh
             // token.
-            AuthorityError::Limit(_) => Refusal::new(StatusCode::FORBIDDEN, "limit_exceeded", reason),
-            error => Refusal::failed(&error),
+            AuthorityError::Limit(_) => OAuthError::new(StatusCode::FORBIDDEN, "limit_exceeded", reason),
+            error => OAuthError::failed(&error),
         }
     })
 }

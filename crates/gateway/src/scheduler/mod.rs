@@ -11,25 +11,26 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
-use self::run_queue::Order;
+use self::run_queue::RunQueue;
 use crate::metrics::Metrics;
 pub(crate) use voxline_support::clock::now;
 
 /// A recognition job, which is done in pieces.
 pub(crate) trait Job: Send {
-    /// Does one piece of work: at most a block of audio, or a partial result if `rank` is [`Rank::Guess`].
-    fn turn(&mut self, rank: Rank) -> Next;
+    /// Does one piece of work: at most a block of audio, or a partial result if `priority` is
+    /// [`Priority::Partial`].
+    fn turn(&mut self, priority: Priority) -> Next;
 }
 
 /// Priority of a turn, the highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rank {
+pub(crate) enum Priority {
     /// Audio of live sessions, whose clients wait for each word.
     Live,
     /// Recordings, whose clients wait for the whole result.
     Recording,
     /// Partial results, which may be left out.
-    Guess,
+    Partial,
     /// Recordings of clients without a token, which get time that no other turn needs.
     Demo,
 }
@@ -40,7 +41,7 @@ pub(crate) enum Next {
     /// The job wants another turn.
     Again,
     /// The job wants a turn for a partial result, if no other job needs the time more.
-    Guess,
+    Partial,
     /// The job wants no turn until it is woken.
     Wait,
     /// The job is complete.
@@ -54,14 +55,14 @@ pub(crate) struct Scheduler {
 }
 
 struct Shared {
-    order: Mutex<Order>,
+    queue: Mutex<RunQueue>,
     /// Notified when there may be a turn to take.
     turn: Condvar,
     metrics: Arc<Metrics>,
 }
 
 /// The handle of a job. Dropping it drops the job, after its current turn.
-pub(crate) struct Ticket {
+pub(crate) struct JobHandle {
     shared: Arc<Shared>,
     id: u64,
 }
@@ -69,26 +70,26 @@ pub(crate) struct Ticket {
 impl Scheduler {
     /// Creates a pool of `threads` threads, which start with the first job.
     pub(crate) fn new(threads: NonZero<usize>, metrics: Arc<Metrics>) -> Scheduler {
-        let order = Mutex::new(Order::new(threads.get()));
-        let shared = Shared { order, turn: Condvar::new(), metrics };
+        let queue = Mutex::new(RunQueue::new(threads.get()));
+        let shared = Shared { queue, turn: Condvar::new(), metrics };
         Scheduler { shared: Arc::new(shared), threads }
     }
 
-    /// Adds a job, which is ready for its first turn. `rank` is the priority of its turns other than
+    /// Adds a job, which is ready for its first turn. `priority` is the priority of its turns other than
     /// partial results.
     ///
     /// # Errors
     /// Returns [`io::Error`] if threads of the pool have yet to be started and the system refuses one.
-    pub(crate) fn add(&self, rank: Rank, job: Box<dyn Job>) -> io::Result<Ticket> {
-        let mut order = self.shared.lock();
-        while order.threads() < self.threads.get() {
+    pub(crate) fn add(&self, priority: Priority, job: Box<dyn Job>) -> io::Result<JobHandle> {
+        let mut queue = self.shared.lock();
+        while queue.threads() < self.threads.get() {
             let shared = self.shared.clone();
             thread::Builder::new().name("recognise".to_owned()).spawn(move || shared.take_turns())?;
-            order.add_thread();
+            queue.add_thread();
         }
-        let id = order.add(rank, job, now());
+        let id = queue.add(priority, job, now());
         self.shared.turn.notify_one();
-        Ok(Ticket { shared: self.shared.clone(), id })
+        Ok(JobHandle { shared: self.shared.clone(), id })
     }
 
     /// Returns the longest current wait of any live job for its next turn, or zero if none waits.
@@ -109,7 +110,7 @@ impl Drop for Scheduler {
     }
 }
 
-impl Ticket {
+impl JobHandle {
     /// Tells the scheduler that the job has work.
     pub(crate) fn wake(&self) {
         if self.shared.lock().wake(self.id, now()) {
@@ -118,7 +119,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for JobHandle {
     fn drop(&mut self) {
         let removed = self.shared.lock().remove(self.id);
         // Without live jobs, more turns are open to the others.
@@ -131,32 +132,32 @@ impl Drop for Ticket {
 impl Shared {
     /// Runs a thread of the pool.
     fn take_turns(&self) {
-        let mut order = self.lock();
-        while !order.is_closed() {
-            let Some(mut turn) = order.pick(now()) else {
-                order = self.turn.wait(order).unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
+        while !queue.is_closed() {
+            let Some(mut turn) = queue.pick(now()) else {
+                queue = self.turn.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            drop(order);
+            drop(queue);
             let begun = now();
-            let next = turn.span.in_scope(|| turn.job.turn(turn.rank));
+            let next = turn.span.in_scope(|| turn.job.turn(turn.priority));
             let ended = now();
-            self.metrics.turn(turn.rank, turn.waited, ended - begun);
-            order = self.lock();
-            if turn.rank != Rank::Live {
+            self.metrics.turn(turn.priority, turn.waited, ended - begun);
+            queue = self.lock();
+            if turn.priority != Priority::Live {
                 // Another turn of lower priority than live may have waited for this one to end.
                 self.turn.notify_one();
             }
-            if let Some(over) = order.give_back(turn, next, ended - begun, ended) {
-                drop(order);
+            if let Some(over) = queue.give_back(turn, next, ended - begun, ended) {
+                drop(queue);
                 drop(over);
-                order = self.lock();
+                queue = self.lock();
             }
         }
     }
 
     /// Locks the run queue. Jobs don't run under the lock, so a panic of a job leaves the queue consistent.
-    fn lock(&self) -> MutexGuard<'_, Order> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RunQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

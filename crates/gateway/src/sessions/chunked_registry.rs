@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::chunked_session::Task;
+use super::chunked_session::ChunkedSession;
 use crate::authority::Fingerprint;
 
 /// Maximum number of results that are kept, and of task tokens that are remembered after their tasks were
@@ -17,72 +17,72 @@ const MAX_KEPT: usize = 4_096;
 pub(crate) const MAX_PENDING: usize = 1_024;
 
 /// Result of looking up a task token.
-pub(crate) enum Found {
-    Task(Arc<Task>),
+pub(crate) enum Lookup {
+    Found(Arc<ChunkedSession>),
     /// The token belonged to a task that was forgotten.
     Forgotten,
     Unknown,
 }
 
 /// A registry of tasks by token. The number of live tasks is limited by
-/// [`Sessions`](super::registry::Sessions).
-pub(crate) struct Tasks {
+/// [`SessionRegistry`](super::registry::SessionRegistry).
+pub(crate) struct ChunkedRegistry {
     kept_for: Duration,
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Table {
-    /// Tasks, in the order of their creation.
-    tasks: Vec<Arc<Task>>,
+    /// Sessions, in the order of their creation.
+    sessions: Vec<Arc<ChunkedSession>>,
     /// Tokens of forgotten tasks, the newest last.
     forgotten: VecDeque<Fingerprint>,
 }
 
-impl Tasks {
-    pub(crate) fn new(kept_for: Duration) -> Tasks {
-        Tasks { kept_for, table: Mutex::default() }
+impl ChunkedRegistry {
+    pub(crate) fn new(kept_for: Duration) -> ChunkedRegistry {
+        ChunkedRegistry { kept_for, table: Mutex::default() }
     }
 
-    pub(crate) fn insert(&self, task: Arc<Task>) {
-        self.lock().tasks.push(task);
+    pub(crate) fn insert(&self, task: Arc<ChunkedSession>) {
+        self.lock().sessions.push(task);
     }
 
     /// Looks up a task token. It is compared with one stored token after another, each in constant time.
-    pub(crate) fn find(&self, token: &Fingerprint) -> Found {
+    pub(crate) fn find(&self, token: &Fingerprint) -> Lookup {
         let now = now();
         let table = self.lock();
-        match table.tasks.iter().find(|task| task.token.is(token)) {
-            Some(task) if is_old(task, now) => Found::Forgotten,
-            Some(task) => Found::Task(task.clone()),
-            None if table.forgotten.iter().any(|forgotten| forgotten.is(token)) => Found::Forgotten,
-            None => Found::Unknown,
+        match table.sessions.iter().find(|task| task.token.is(token)) {
+            Some(task) if is_old(task, now) => Lookup::Forgotten,
+            Some(task) => Lookup::Found(task.clone()),
+            None if table.forgotten.iter().any(|forgotten| forgotten.is(token)) => Lookup::Forgotten,
+            None => Lookup::Unknown,
         }
     }
 
     /// Keeps the result of a task that is done, for the time that the options say or until there are too
     /// many results.
-    pub(crate) fn keep(&self, task: &Task) {
+    pub(crate) fn keep(&self, task: &ChunkedSession) {
         let end = now().checked_add(self.kept_for);
         let mut table = self.lock();
         task.kept_until.get_or_init(|| end);
-        let is_kept = |task: &Arc<Task>| task.kept_until.get().is_some();
-        if table.tasks.iter().filter(|task| is_kept(task)).count() > MAX_KEPT
-            && let Some(oldest) = table.tasks.iter().position(is_kept)
+        let is_kept = |task: &Arc<ChunkedSession>| task.kept_until.get().is_some();
+        if table.sessions.iter().filter(|task| is_kept(task)).count() > MAX_KEPT
+            && let Some(oldest) = table.sessions.iter().position(is_kept)
         {
             table.forget(oldest);
         }
     }
 
     /// Removes a task that no client may have. Its token is not remembered as that of a task.
-    pub(crate) fn remove(&self, task: &Task) {
-        self.lock().tasks.retain(|other| !other.token.is(&task.token));
+    pub(crate) fn remove(&self, task: &ChunkedSession) {
+        self.lock().sessions.retain(|other| !other.token.is(&task.token));
     }
 
     /// Forgets a task that ended without a result.
-    pub(crate) fn forget(&self, task: &Task) {
+    pub(crate) fn forget(&self, task: &ChunkedSession) {
         let mut table = self.lock();
-        if let Some(index) = table.tasks.iter().position(|other| other.token.is(&task.token)) {
+        if let Some(index) = table.sessions.iter().position(|other| other.token.is(&task.token)) {
             table.forget(index);
         }
     }
@@ -91,7 +91,7 @@ impl Tasks {
     pub(crate) fn forget_old(&self) {
         let now = now();
         let mut table = self.lock();
-        while let Some(old) = table.tasks.iter().position(|task| is_old(task, now)) {
+        while let Some(old) = table.sessions.iter().position(|task| is_old(task, now)) {
             table.forget(old);
         }
     }
@@ -104,7 +104,7 @@ impl Tasks {
 
 impl Table {
     fn forget(&mut self, index: usize) {
-        let task = self.tasks.remove(index);
+        let task = self.sessions.remove(index);
         if self.forgotten.len() == MAX_KEPT {
             self.forgotten.pop_front();
         }
@@ -112,7 +112,7 @@ impl Table {
     }
 }
 
-fn is_old(task: &Task, now: Instant) -> bool {
+fn is_old(task: &ChunkedSession, now: Instant) -> bool {
     task.kept_until.get().is_some_and(|end| end.is_some_and(|end| end <= now))
 }
 

@@ -17,14 +17,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::registry::Full;
-use super::session::{Refusal, Session};
+use super::session::{Rejection, Session};
 use super::socket::at;
 use crate::BUSY_WAIT;
 use crate::Gateway;
-use crate::admission::pending::Place;
+use crate::admission::pending::PendingPlace;
 use crate::authority::{Amount, AuthorityError, Fingerprint, Identity};
 use crate::http::error::ApiError;
-use crate::http::upload::{Recording, bad};
+use crate::http::upload::{Upload, bad};
 use crate::routes::asr::plain;
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::decode::Cancellation;
@@ -55,7 +55,7 @@ pub(crate) struct Chunk {
 }
 
 /// The chunk that was accepted last.
-struct Taken {
+struct LastChunk {
     number: u64,
     last: bool,
     digest: [u8; 32],
@@ -68,7 +68,7 @@ struct Taken {
 /// State of a task's session.
 enum Stage {
     /// No chunk has come yet. The place among waiting clients is given back when the first one comes.
-    Pending(Place),
+    Pending(PendingPlace),
     /// The session has begun. The number is that of the task's attachment to it.
     Begun(Arc<Session>, u64),
     /// The task ended without a chunk.
@@ -87,17 +87,17 @@ enum Opening {
 }
 
 /// Progress of a task's client.
-pub(crate) struct Pace {
+pub(crate) struct Progress {
     /// Number of chunks that have arrived and are not answered. While there are any, no gap has begun.
     working: usize,
     /// Time at which the gap becomes too long; `None` if that is too far away for an `Instant`.
     deadline: Option<Instant>,
     /// True once the client knows that the task is done.
-    told: bool,
+    informed: bool,
 }
 
 /// A task, live or done.
-pub(crate) struct Task {
+pub(crate) struct ChunkedSession {
     pub(crate) id: String,
     /// Fingerprint of the task token.
     pub(crate) token: Fingerprint,
@@ -108,25 +108,25 @@ pub(crate) struct Task {
     /// Parameters of the session.
     start: Start,
     stage: std::sync::Mutex<Stage>,
-    taken: Mutex<Option<Taken>>,
-    pace: watch::Sender<Pace>,
+    taken: Mutex<Option<LastChunk>>,
+    progress: watch::Sender<Progress>,
     /// Cancelled if the task ends before it is done.
-    taken_away: CancellationToken,
+    aborted: CancellationToken,
     /// Time until which the result is kept, or `None` for no end. It is set once the task is done.
     pub(crate) kept_until: OnceLock<Option<Instant>>,
 }
 
-impl Task {
+impl ChunkedSession {
     pub(crate) fn new(
         (id, token): (String, Fingerprint),
         identity: Identity,
         expires_at: Option<Duration>,
         start: Start,
-        place: Place,
+        place: PendingPlace,
         deadline: Option<Instant>,
-    ) -> Task {
-        let pace = watch::Sender::new(Pace { working: 0, deadline, told: false });
-        Task {
+    ) -> ChunkedSession {
+        let progress = watch::Sender::new(Progress { working: 0, deadline, informed: false });
+        ChunkedSession {
             id,
             token,
             identity,
@@ -134,8 +134,8 @@ impl Task {
             start,
             stage: std::sync::Mutex::new(Stage::Pending(place)),
             taken: Mutex::default(),
-            pace,
-            taken_away: CancellationToken::new(),
+            progress,
+            aborted: CancellationToken::new(),
             kept_until: OnceLock::new(),
         }
     }
@@ -159,7 +159,7 @@ impl Task {
     pub(crate) fn is_done(&self) -> bool {
         match &*self.stage() {
             Stage::Pending(_) => false,
-            Stage::Begun(session, _) => session.board().lock().done,
+            Stage::Begun(session, _) => session.state().lock().done,
             Stage::Over => true,
         }
     }
@@ -177,8 +177,8 @@ impl Task {
     }
 
     /// Notes that the client learns that the task is done.
-    pub(crate) fn tell_done(&self) {
-        self.pace.send_modify(|pace| pace.told = true);
+    pub(crate) fn note_informed(&self) {
+        self.progress.send_modify(|progress| progress.informed = true);
     }
 
     /// Returns all final text and the partial result after it, if the recogniser has one.
@@ -186,7 +186,7 @@ impl Task {
         let Some(session) = self.session() else {
             return Ok(Text { punctuated: String::new(), plain: String::new() });
         };
-        let state = session.board().lock();
+        let state = session.state().lock();
         if state.failed {
             return Err(failed());
         }
@@ -201,7 +201,7 @@ impl Task {
     /// Recognises `chunk` and returns the text so far, or after the last chunk the complete text. The
     /// client may send the most recent chunk again, since an answer can be lost.
     pub(crate) async fn add(&self, gateway: &Gateway, chunk: Chunk) -> Result<Text, ApiError> {
-        let mut work = Work::begin(&self.pace, gateway.options.task_gap);
+        let mut work = ChunkInProgress::begin(&self.progress, gateway.options.task_gap);
         let mut taken = self.taken.lock().await;
         let digest = Sha256::digest(&chunk.file).into();
         let is_repeat = match &*taken {
@@ -214,19 +214,19 @@ impl Task {
         if !is_repeat {
             let (number, last) = (chunk.number, chunk.last);
             let end = self.take(gateway, chunk).await?;
-            *taken = Some(Taken { number, last, digest, end, answer: None });
+            *taken = Some(LastChunk { number, last, digest, end, answer: None });
         }
         work.was_chunk = true;
         let taken = taken.as_mut().expect("a chunk was taken");
         let answer = match &taken.answer {
             Some(answer) => answer.clone(),
             None => {
-                self.heard(gateway, taken.end, taken.last).await?;
+                self.acknowledged(gateway, taken.end, taken.last).await?;
                 taken.answer.insert(self.text()?).clone()
             }
         };
         if taken.last {
-            self.tell_done();
+            self.note_informed();
         }
         Ok(answer)
     }
@@ -250,9 +250,9 @@ impl Task {
         };
         let audio = AudioChunk::new(start.to(end), pcm);
         session.audio(attachment, &audio, charge).map_err(|refusal| match refusal {
-            Refusal::Exhausted(exhausted) => exhausted.into(),
+            Rejection::Exhausted(exhausted) => exhausted.into(),
             // The task was closed while the chunk was decoded.
-            Refusal::Moved | Refusal::Flood | Refusal::Violation(_) => over(),
+            Rejection::Moved | Rejection::Flood | Rejection::Violation(_) => over(),
         })?;
         if chunk.last {
             session.close();
@@ -272,7 +272,7 @@ impl Task {
         // A chunk that can't be paid for begins no session.
         let milliseconds = frames * 1_000 / u64::from(RECOGNIZER_RATE);
         gateway.authority.afford(&self.identity, Amount::audio(milliseconds))?;
-        gateway.takes_sessions().map_err(|obstacle| gateway.turn_away(obstacle))?;
+        gateway.takes_sessions().map_err(|reason| gateway.reject(reason))?;
         let options = gateway.stream_options(Some(&self.identity), self.start.language.clone());
         let recognizer = gateway.recognizer()?;
         let session = Session::start(recognizer, &gateway.scheduler, &self.identity, &self.start, options);
@@ -284,25 +284,25 @@ impl Task {
         tracing::info!(session = session.name(), token = self.identity.token, "task begun");
         *stage = Stage::Begun(session.clone(), attachment);
         drop(stage);
-        self.pace.send_modify(|_| {});
+        self.progress.send_modify(|_| {});
         Ok((session, attachment))
     }
 
     /// Waits until the audio up to `end` is acknowledged, as to the client of a socket: a minute of audio
     /// may wait for the recogniser. If `last`, waits until everything is final.
-    async fn heard(&self, gateway: &Gateway, end: FramePos, last: bool) -> Result<(), ApiError> {
+    async fn acknowledged(&self, gateway: &Gateway, end: FramePos, last: bool) -> Result<(), ApiError> {
         let session = self.session().expect("a chunk was taken");
-        let mut news = session.board().watch();
+        let mut changes = session.state().watch();
         loop {
             {
-                let state = session.board().lock();
+                let state = session.state().lock();
                 if state.done || state.failed || !last && session.acknowledged(&state) >= end {
                     return Ok(());
                 }
             }
             tokio::select! {
-                changed = news.changed() => changed.expect("the session holds the board"),
-                () = self.taken_away.cancelled() => {
+                changed = changes.changed() => changed.expect("the session holds the state"),
+                () = self.aborted.cancelled() => {
                     self.check(gateway)?;
                     return Err(stopping());
                 }
@@ -312,39 +312,39 @@ impl Task {
 
     /// Watches over a task until it is done or no longer available to any client. `token_ends` is the
     /// expiry of the token that created the task.
-    pub(crate) async fn live(self: Arc<Task>, gateway: &Gateway, token_ends: Option<Instant>) {
+    pub(crate) async fn supervise(self: Arc<ChunkedSession>, gateway: &Gateway, token_ends: Option<Instant>) {
         let (session, attachment) = match self.opening(gateway, token_ends).await {
             Opening::Begun(session, attachment) => (session, attachment),
             Opening::Done => {
-                gateway.tasks.keep(&self);
-                return self.until_told(gateway).await;
+                gateway.chunked.keep(&self);
+                return self.until_informed(gateway).await;
             }
-            Opening::Revoked => return gateway.tasks.remove(&self),
+            Opening::Revoked => return gateway.chunked.remove(&self),
             // The task stays in the registry, and requests are told that the gateway is stopping.
             Opening::Displaced if gateway.is_draining() => return,
-            Opening::Displaced => return gateway.tasks.forget(&self),
+            Opening::Displaced => return gateway.chunked.forget(&self),
         };
         let is_done = self.until_done(gateway, &session, token_ends).await;
         if is_done {
-            gateway.tasks.keep(&self);
+            gateway.chunked.keep(&self);
         } else {
-            gateway.tasks.remove(&self);
+            gateway.chunked.remove(&self);
             session.end(attachment);
-            self.taken_away.cancel();
+            self.aborted.cancel();
         }
         gateway.sessions.remove(session.name());
         tracing::info!(session = session.name(), done = is_done, "task ended");
         if is_done {
-            self.until_told(gateway).await;
+            self.until_informed(gateway).await;
         }
     }
 
     /// While the gateway drains, waits until the client learns that the task is done.
-    async fn until_told(&self, gateway: &Gateway) {
+    async fn until_informed(&self, gateway: &Gateway) {
         if gateway.is_draining() {
-            let mut pace = self.pace.subscribe();
+            let mut progress = self.progress.subscribe();
             tokio::select! {
-                _ = pace.wait_for(|pace| pace.told) => {}
+                _ = progress.wait_for(|progress| progress.informed) => {}
                 () = gateway.closing.cancelled() => {}
             }
         }
@@ -352,7 +352,7 @@ impl Task {
 
     /// Waits for the first chunk, as long as there may be one.
     async fn opening(&self, gateway: &Gateway, token_ends: Option<Instant>) -> Opening {
-        let mut pace = self.pace.subscribe();
+        let mut progress = self.progress.subscribe();
         let mut revocations = gateway.authority.revocations();
         // Revocations between the check of the token and this subscription are not notified, so check once
         // more.
@@ -366,12 +366,12 @@ impl Task {
                 return Opening::Begun(session.clone(), *attachment);
             }
             let quiet = {
-                let pace = pace.borrow_and_update();
-                pace.deadline.filter(|_| pace.working == 0)
+                let progress = progress.borrow_and_update();
+                progress.deadline.filter(|_| progress.working == 0)
             };
             let ended = tokio::select! {
-                changed = pace.changed() => {
-                    changed.expect("the task holds its pace");
+                changed = progress.changed() => {
+                    changed.expect("the task holds its progress");
                     continue;
                 }
                 changed = revocations.changed() => {
@@ -403,27 +403,27 @@ impl Task {
     }
 
     async fn until_done(&self, gateway: &Gateway, session: &Session, token_ends: Option<Instant>) -> bool {
-        let mut news = session.board().watch();
-        let mut pace = self.pace.subscribe();
+        let mut changes = session.state().watch();
+        let mut progress = self.progress.subscribe();
         let mut revocations = gateway.authority.revocations();
         // Revocations between the check of the token and this subscription are not notified, so check once
         // more.
         revocations.mark_changed();
         loop {
             let is_finished = {
-                let state = session.board().lock();
+                let state = session.state().lock();
                 if state.done || state.failed {
                     return true;
                 }
                 state.finish.is_some()
             };
             let quiet = {
-                let pace = pace.borrow_and_update();
-                pace.deadline.filter(|_| pace.working == 0)
+                let progress = progress.borrow_and_update();
+                progress.deadline.filter(|_| progress.working == 0)
             };
             tokio::select! {
-                changed = news.changed() => changed.expect("the session holds the board"),
-                changed = pace.changed() => changed.expect("the task holds its pace"),
+                changed = changes.changed() => changed.expect("the session holds the state"),
+                changed = progress.changed() => changed.expect("the task holds its progress"),
                 changed = revocations.changed() => {
                     changed.expect("the gateway holds the authority");
                     if self.check(gateway).is_err() {
@@ -440,7 +440,7 @@ impl Task {
 
 /// Returns the position at which the next chunk begins, if the session takes one.
 fn next_frame(session: &Session) -> Result<FramePos, ApiError> {
-    let state = session.board().lock();
+    let state = session.state().lock();
     if state.failed {
         return Err(failed());
     }
@@ -450,7 +450,7 @@ fn next_frame(session: &Session) -> Result<FramePos, ApiError> {
     Ok(state.received)
 }
 
-impl Taken {
+impl LastChunk {
     /// Returns whether `chunk` is a repetition of this one.
     ///
     /// # Errors
@@ -471,27 +471,27 @@ impl Taken {
 }
 
 /// A chunk in work, until it is answered or its client has left.
-struct Work<'a> {
-    pace: &'a watch::Sender<Pace>,
+struct ChunkInProgress<'a> {
+    progress: &'a watch::Sender<Progress>,
     gap: Duration,
     /// True if the chunk was valid; only a valid chunk restarts the gap.
     was_chunk: bool,
 }
 
-impl Work<'_> {
-    fn begin(pace: &watch::Sender<Pace>, gap: Duration) -> Work<'_> {
-        pace.send_modify(|pace| pace.working += 1);
-        Work { pace, gap, was_chunk: false }
+impl ChunkInProgress<'_> {
+    fn begin(progress: &watch::Sender<Progress>, gap: Duration) -> ChunkInProgress<'_> {
+        progress.send_modify(|progress| progress.working += 1);
+        ChunkInProgress { progress, gap, was_chunk: false }
     }
 }
 
-impl Drop for Work<'_> {
+impl Drop for ChunkInProgress<'_> {
     #[expect(clippy::disallowed_methods, reason = "the gap between chunks is real time")]
     fn drop(&mut self) {
-        self.pace.send_modify(|pace| {
-            pace.working -= 1;
+        self.progress.send_modify(|progress| {
+            progress.working -= 1;
             if self.was_chunk {
-                pace.deadline = Instant::now().checked_add(self.gap);
+                progress.deadline = Instant::now().checked_add(self.gap);
             }
         });
     }
@@ -500,8 +500,8 @@ impl Drop for Work<'_> {
 /// Returns the samples of a chunk at the recogniser's rate, as 16-bit little-endian PCM. Each chunk is a
 /// file of its own and therefore has its own resampler, whose output is as long as the chunk.
 fn decode(file: Vec<u8>, cancellation: Cancellation) -> Result<Bytes, ApiError> {
-    let recording = Recording::decode(file, MAX_DURATION, cancellation)?;
-    let pcm: Vec<u8> = recording.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let upload = Upload::decode(file, MAX_DURATION, cancellation)?;
+    let pcm: Vec<u8> = upload.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     Ok(pcm.into())
 }
 
@@ -528,9 +528,9 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::admission::pending::Pending;
+    use crate::admission::pending::PendingClients;
     use crate::authority::{Authority, Scope, Terms};
-    use crate::sessions::chunked_registry::Found;
+    use crate::sessions::chunked_registry::Lookup;
     use crate::{Engines, Options};
     use voxline_support::clock::SystemClock;
 
@@ -543,21 +543,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_whose_place_is_needed_is_forgotten() {
+    async fn a_displaced_task_is_forgotten() {
         let clock = Arc::new(SystemClock::new());
         let authority = Authority::in_memory(Duration::from_secs(3_600), clock).unwrap();
         let gateway = Gateway::new(authority, Engines::default(), Options::default());
         let (greedy, other) = (holder(&gateway, "greedy"), holder(&gateway, "other"));
-        let pending = Pending::new(2);
+        let pending = PendingClients::new(2);
         let (place, _more) = (pending.admit(&greedy).unwrap(), pending.admit(&greedy).unwrap());
         let start = serde_json::from_str(r#"{"sample_rate":16000}"#).unwrap();
         let named = ("task".to_owned(), Fingerprint::of("its token"));
-        let task = Arc::new(Task::new(named, greedy, None, start, place, None));
-        gateway.tasks.insert(task.clone());
+        let task = Arc::new(ChunkedSession::new(named, greedy, None, start, place, None));
+        gateway.chunked.insert(task.clone());
         assert!(pending.admit(&other).is_ok(), "a project that has fewer gets the place");
-        let living = task.clone().live(&gateway, None);
+        let living = task.clone().supervise(&gateway, None);
         timeout(Duration::from_secs(30), living).await.expect("a task without a place ends");
-        assert!(matches!(gateway.tasks.find(&Fingerprint::of("its token")), Found::Forgotten));
+        assert!(matches!(gateway.chunked.find(&Fingerprint::of("its token")), Lookup::Forgotten));
         assert!(task.is_done(), "it takes no chunk any more");
     }
 }

@@ -10,12 +10,12 @@ const GRAIN: Duration = Duration::from_millis(20);
 
 /// Arrival times of the audio that isn't final yet.
 #[derive(Debug, Default)]
-pub(crate) struct Arrivals {
+pub(crate) struct LatencyClock {
     /// End position of each batch of audio, and arrival time of the batch's first frame.
     parts: VecDeque<(FramePos, Instant)>,
 }
 
-impl Arrivals {
+impl LatencyClock {
     /// Records the arrival at `now` of audio up to `end`.
     pub(crate) fn note(&mut self, end: FramePos, now: Instant) {
         match self.parts.back_mut() {
@@ -43,26 +43,23 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "an Instant can't be made otherwise")]
-    fn a_frame_is_known_by_when_it_came() {
+    fn the_arrival_time_of_each_frame_is_known() {
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut arrivals = Arrivals::default();
+        let mut clock = LatencyClock::default();
         for (end, milliseconds) in [(100, 0), (200, 10), (300, 20), (400, 500)] {
-            arrivals.note(FramePos(end), at(milliseconds));
+            clock.note(FramePos(end), at(milliseconds));
         }
-        assert_eq!(arrivals.parts.len(), 3);
-        let came = |arrivals: &Arrivals, position| arrivals.of(FramePos(position));
+        assert_eq!(clock.parts.len(), 3);
+        let came = |clock: &LatencyClock, position| clock.of(FramePos(position));
         assert_eq!(
-            [0, 199, 200, 399].map(|position| came(&arrivals, position)),
+            [0, 199, 200, 399].map(|position| came(&clock, position)),
             [at(0), at(0), at(20), at(500)].map(Some)
         );
-        assert_eq!(came(&arrivals, 400), None);
-        arrivals.forget(FramePos(250));
-        assert_eq!(
-            [0, 299, 300].map(|position| came(&arrivals, position)),
-            [at(20), at(20), at(500)].map(Some)
-        );
-        arrivals.forget(FramePos(400));
-        assert!(arrivals.parts.is_empty());
+        assert_eq!(came(&clock, 400), None);
+        clock.forget(FramePos(250));
+        assert_eq!([0, 299, 300].map(|position| came(&clock, position)), [at(20), at(20), at(500)].map(Some));
+        clock.forget(FramePos(400));
+        assert!(clock.parts.is_empty());
     }
 }

@@ -15,11 +15,11 @@ const REFILL: Duration = Duration::from_nanos(1_000_000_000 / CONTROL_RATE as u6
 /// A token bucket of [`CONTROL_RATE`] and [`CONTROL_BURST`], which starts full. It stores the time at which
 /// it would be full again instead of a count, so that rounding loses nothing.
 #[derive(Debug, Default)]
-pub(crate) struct ControlLimit {
+pub(crate) struct MessageRateLimiter {
     full_at: Duration,
 }
 
-impl ControlLimit {
+impl MessageRateLimiter {
     /// Takes a token from the bucket at `now`, a monotonic time since any fixed moment. Returns whether
     /// there was one.
     pub(crate) fn allows(&mut self, now: Duration) -> bool {
@@ -40,7 +40,7 @@ impl ControlLimit {
 mod tests {
     use super::*;
 
-    fn taken(limit: &mut ControlLimit, now: Duration) -> u32 {
+    fn taken(limit: &mut MessageRateLimiter, now: Duration) -> u32 {
         let mut count = 0;
         while limit.allows(now) {
             count += 1;
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_the_rate() {
-        let mut limit = ControlLimit::default();
+        let mut limit = MessageRateLimiter::default();
         let hour = Duration::from_secs(3600);
         assert_eq!(taken(&mut limit, hour), CONTROL_BURST);
         assert_eq!(taken(&mut limit, hour + Duration::from_millis(19)), 0);

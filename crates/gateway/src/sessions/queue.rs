@@ -1,4 +1,4 @@
-//! Queue of work for a session's recogniser.
+//! Queue of input for a session's recogniser.
 
 use std::collections::VecDeque;
 
@@ -9,9 +9,9 @@ use voxline::audio::FramePos;
 /// negligible.
 const BLOCK_BYTES: usize = 32 * 1024;
 
-/// Work for the recogniser.
+/// Input of the recogniser.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(crate) enum RecognizerInput {
     /// 16-bit little-endian PCM that follows the audio before it.
     Audio(Vec<u8>),
     Flush,
@@ -22,39 +22,39 @@ pub(crate) enum Work {
 
 /// A queue of work. Audio costs its bytes here, not its frames, however finely a client cuts it.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
-    waiting: VecDeque<Work>,
+pub(crate) struct InputQueue {
+    waiting: VecDeque<RecognizerInput>,
 }
 
-impl Queue {
+impl InputQueue {
     pub(crate) fn push_audio(&mut self, pcm: &[u8]) {
         match self.waiting.back_mut() {
-            Some(Work::Audio(block)) if block.len() < BLOCK_BYTES => block.extend_from_slice(pcm),
-            _ => self.waiting.push_back(Work::Audio(pcm.to_vec())),
+            Some(RecognizerInput::Audio(block)) if block.len() < BLOCK_BYTES => block.extend_from_slice(pcm),
+            _ => self.waiting.push_back(RecognizerInput::Audio(pcm.to_vec())),
         }
     }
 
     pub(crate) fn push_flush(&mut self) {
-        self.waiting.push_back(Work::Flush);
+        self.waiting.push_back(RecognizerInput::Flush);
     }
 
     /// Adds a gap. A gap that follows a gap is merged with it.
     pub(crate) fn push_gap(&mut self, to: FramePos) {
         match self.waiting.back_mut() {
-            Some(Work::Gap(end)) => *end = to,
-            _ => self.waiting.push_back(Work::Gap(to)),
+            Some(RecognizerInput::Gap(end)) => *end = to,
+            _ => self.waiting.push_back(RecognizerInput::Gap(to)),
         }
     }
 
     pub(crate) fn ends_with_gap(&self) -> bool {
-        matches!(self.waiting.back(), Some(Work::Gap(_)))
+        matches!(self.waiting.back(), Some(RecognizerInput::Gap(_)))
     }
 
     pub(crate) fn push_finish(&mut self) {
-        self.waiting.push_back(Work::Finish);
+        self.waiting.push_back(RecognizerInput::Finish);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Work> {
+    pub(crate) fn pop(&mut self) -> Option<RecognizerInput> {
         self.waiting.pop_front()
     }
 
@@ -64,7 +64,7 @@ impl Queue {
 }
 
 #[cfg(test)]
-impl Queue {
+impl InputQueue {
     /// Returns the number of waiting pieces of work.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
@@ -73,8 +73,8 @@ impl Queue {
     /// Returns the memory that the waiting audio takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let blocks = self.waiting.iter().map(|work| match work {
-            Work::Audio(block) => block.capacity(),
-            Work::Flush | Work::Gap(_) | Work::Finish => 0,
+            RecognizerInput::Audio(block) => block.capacity(),
+            RecognizerInput::Flush | RecognizerInput::Gap(_) | RecognizerInput::Finish => 0,
         });
         blocks.sum()
     }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn audio_is_gathered_and_stays_in_order() {
-        let mut queue = Queue::default();
+        let mut queue = InputQueue::default();
         let pcm: Vec<u8> = (0..100_000_u32).map(|byte| byte as u8).collect();
         for sample in pcm.chunks(2) {
             queue.push_audio(sample);
@@ -96,25 +96,25 @@ mod tests {
         queue.push_flush();
         queue.push_audio(&[1, 2]);
 
-        let mut heard = Vec::new();
-        while let Some(Work::Audio(block)) = queue.pop() {
-            heard.extend(block);
+        let mut taken = Vec::new();
+        while let Some(RecognizerInput::Audio(block)) = queue.pop() {
+            taken.extend(block);
         }
-        assert_eq!(heard, pcm);
-        assert_eq!(queue.pop(), Some(Work::Audio(vec![1, 2])));
+        assert_eq!(taken, pcm);
+        assert_eq!(queue.pop(), Some(RecognizerInput::Audio(vec![1, 2])));
         assert!(queue.is_empty());
     }
 
     #[test]
-    fn gaps_side_by_side_are_one() {
-        let mut queue = Queue::default();
+    fn adjacent_gaps_are_merged() {
+        let mut queue = InputQueue::default();
         queue.push_gap(FramePos(5));
         queue.push_gap(FramePos(9));
         assert!(queue.ends_with_gap());
         queue.push_audio(&[1, 2]);
         assert!(!queue.ends_with_gap());
         queue.push_gap(FramePos(12));
-        assert_eq!(queue.pop(), Some(Work::Gap(FramePos(9))));
+        assert_eq!(queue.pop(), Some(RecognizerInput::Gap(FramePos(9))));
         assert_eq!(queue.len(), 2);
     }
 }

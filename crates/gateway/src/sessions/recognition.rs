@@ -3,46 +3,46 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::queue::Work;
-use super::state::{Board, Partial, State};
-use super::timeline::Hearing;
+use super::queue::RecognizerInput;
+use super::state::{Partial, SharedState, State};
+use super::timeline::RecognitionTimeline;
 use crate::metrics::Metrics;
-use crate::scheduler::{self, Job, Next, Rank};
+use crate::scheduler::{self, Job, Next, Priority};
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, PartialResult, RecognitionRequest, Recognizer, Segment};
 use voxline::protocol::{Final, MAX_CONTEXT_BYTES};
 
-/// A scheduler job that takes work from a session's board and posts results to it.
-pub(crate) struct Worker {
+/// A scheduler job that takes work from a session's state and posts results to it.
+pub(crate) struct RecognitionTask {
     recognizer: Arc<dyn Recognizer>,
     /// Options of the next stream, which begins after a gap. They include the context of the last segment.
     options: RecognitionRequest,
     sample_rate: u32,
     partials: bool,
-    hearing: Hearing,
-    board: Arc<Board>,
+    timeline: RecognitionTimeline,
+    state: Arc<SharedState>,
     metrics: Arc<Metrics>,
 }
 
-impl Worker {
-    /// Creates a worker for the session on `board`, whose timeline starts at `origin`.
+impl RecognitionTask {
+    /// Creates a task for the session on `state`, whose timeline starts at `origin`.
     pub(crate) fn new(
         recognizer: Arc<dyn Recognizer>,
         options: RecognitionRequest,
         sample_rate: u32,
         partials: bool,
         origin: FramePos,
-        board: Arc<Board>,
+        state: Arc<SharedState>,
         metrics: Arc<Metrics>,
-    ) -> Result<Worker, EngineError> {
-        let hearing = Hearing::new(recognizer.start(&options)?, sample_rate, origin)?;
-        Ok(Worker { recognizer, options, sample_rate, partials, hearing, board, metrics })
+    ) -> Result<RecognitionTask, EngineError> {
+        let timeline = RecognitionTimeline::new(recognizer.start(&options)?, sample_rate, origin)?;
+        Ok(RecognitionTask { recognizer, options, sample_rate, partials, timeline, state, metrics })
     }
 
     /// Does the next piece of work.
     fn work(&mut self) -> Result<Next, EngineError> {
         let work = {
-            let mut state = self.board.lock();
+            let mut state = self.state.lock();
             if state.over {
                 return Ok(Next::Over);
             }
@@ -52,19 +52,19 @@ impl Worker {
             // The previous turn has already done the work that this one was woken for. The partial result
             // that it asked for is still due.
             None => {}
-            Some(Work::Audio(pcm)) => {
-                let segments = self.hearing.push(&pcm)?;
+            Some(RecognizerInput::Audio(pcm)) => {
+                let segments = self.timeline.push(&pcm)?;
                 self.post_finals(segments);
             }
-            Some(Work::Flush) => {
-                let segments = self.hearing.flush()?;
+            Some(RecognizerInput::Flush) => {
+                let segments = self.timeline.flush()?;
                 self.post_finals(segments);
             }
-            Some(Work::Gap(to)) => self.skip(to)?,
-            Some(Work::Finish) => {
-                let segments = self.hearing.finish()?;
+            Some(RecognizerInput::Gap(to)) => self.skip(to)?,
+            Some(RecognizerInput::Finish) => {
+                let segments = self.timeline.finish()?;
                 let segments = self.in_context(segments);
-                self.board.post(|state| {
+                self.state.post(|state| {
                     self.add_finals(state, segments);
                     state.done = true;
                 });
@@ -72,20 +72,20 @@ impl Worker {
             }
         }
         Ok(match self.partials {
-            _ if !self.board.lock().queue.is_empty() => Next::Again,
+            _ if !self.state.lock().queue.is_empty() => Next::Again,
             // There is time for a partial result only without a backlog.
-            true => Next::Guess,
+            true => Next::Partial,
             false => Next::Wait,
         })
     }
 
-    fn guess(&mut self) -> Result<Next, EngineError> {
-        if self.board.lock().over {
+    fn partial(&mut self) -> Result<Next, EngineError> {
+        if self.state.lock().over {
             return Ok(Next::Over);
         }
-        match self.hearing.partial()? {
+        match self.timeline.partial()? {
             // Audio that arrives meanwhile comes first.
-            PartialResult::Unfinished => return Ok(Next::Guess),
+            PartialResult::Unfinished => return Ok(Next::Partial),
             PartialResult::Text(guess) => self.post_partial(guess),
             PartialResult::Nothing => {}
         }
@@ -94,13 +94,14 @@ impl Worker {
 
     /// Ends the current stream and begins a new one at `to`: an utterance doesn't continue across a gap.
     fn skip(&mut self, to: FramePos) -> Result<(), EngineError> {
-        let segments = self.hearing.finish()?;
+        let segments = self.timeline.finish()?;
         let segments = self.in_context(segments);
-        self.hearing = Hearing::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
-        self.board.post(|state| {
+        self.timeline =
+            RecognitionTimeline::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
+        self.state.post(|state| {
             self.add_finals(state, segments);
             let gap = state.gaps.pop_front();
-            // invariant: a gap of the board for each in the queue, and finals reach up to the first
+            // invariant: a gap of the state for each in the queue, and finals reach up to the first
             debug_assert_eq!(gap, Some(state.final_.to(to)));
             self.metrics.gaps.inc_by(self.seconds(to - state.final_));
             state.final_ = to;
@@ -133,15 +134,15 @@ impl Worker {
     fn post_finals(&mut self, segments: Vec<Segment>) {
         let segments = self.in_context(segments);
         if !segments.is_empty() {
-            self.board.post(|state| self.add_finals(state, segments));
+            self.state.post(|state| self.add_finals(state, segments));
         }
     }
 
     fn post_partial(&self, guess: Segment) {
-        self.board.post(|state| {
+        self.state.post(|state| {
             let revision = state.partial.as_ref().map_or(0, |partial| partial.revision + 1);
             if revision == 0
-                && let Some(came) = state.arrivals.of(guess.range.start)
+                && let Some(came) = state.latency_clock.of(guess.range.start)
             {
                 self.metrics.partial_after(scheduler::now() - came);
             }
@@ -158,11 +159,11 @@ impl Worker {
             self.metrics.recognised.inc_by(self.seconds(end - start));
             let last = FramePos(end.0.saturating_sub(1));
             if !segment.text.is_empty()
-                && let Some(came) = state.arrivals.of(last)
+                && let Some(came) = state.latency_clock.of(last)
             {
                 self.metrics.final_after(now - came);
             }
-            state.arrivals.forget(end);
+            state.latency_clock.forget(end);
             state.final_ = end;
             state.finals.push(Final {
                 index: state.finals.len() as u64,
@@ -183,11 +184,11 @@ impl Worker {
     }
 }
 
-impl Job for Worker {
-    fn turn(&mut self, rank: Rank) -> Next {
+impl Job for RecognitionTask {
+    fn turn(&mut self, priority: Priority) -> Next {
         // A panic of the recogniser must not leave its client waiting.
-        let result = catch_unwind(AssertUnwindSafe(|| match rank {
-            Rank::Guess => self.guess(),
+        let result = catch_unwind(AssertUnwindSafe(|| match priority {
+            Priority::Partial => self.partial(),
             _ => self.work(),
         }));
         let reason = match result {
@@ -196,7 +197,7 @@ impl Job for Worker {
             Err(_) => "panic".to_owned(),
         };
         tracing::error!(%reason, "recogniser failed");
-        self.board.post(|state| state.failed = true);
+        self.state.post(|state| state.failed = true);
         Next::Over
     }
 }
@@ -234,20 +235,21 @@ mod tests {
         }
     }
 
-    /// Checks that the worker still makes the partial result if it is woken without work. That happens with
+    /// Checks that the task still makes the partial result if it is woken without work. That happens with
     /// audio that arrives as a turn begins, and is already recognised in that turn. If no more audio
     /// follows, the partial result is what the caller waits for.
     #[test]
-    fn a_turn_without_work_puts_off_no_guess() {
-        let board = Arc::new(Board::new(FramePos::ZERO));
+    fn a_turn_without_input_still_yields_the_partial_result() {
+        let state = Arc::new(SharedState::new(FramePos::ZERO));
         let metrics = Arc::new(Metrics::new(1, 1, &Audit::default()));
-        let (recognizer, options) = (Arc::new(Curious), RecognitionRequest::new());
-        let worker = Worker::new(recognizer, options, 16_000, true, FramePos::ZERO, board.clone(), metrics);
-        let mut worker = worker.unwrap();
-        board.lock().queue.push_audio(&[0, 0]);
-        assert_eq!(worker.turn(Rank::Live), Next::Guess);
-        assert_eq!(worker.turn(Rank::Live), Next::Guess);
-        assert_eq!(worker.turn(Rank::Guess), Next::Wait);
-        assert!(board.lock().partial.is_some());
+        let (recognizer, options) = (Arc::new(Curious), RecognitionRequest::default());
+        let task =
+            RecognitionTask::new(recognizer, options, 16_000, true, FramePos::ZERO, state.clone(), metrics);
+        let mut task = task.unwrap();
+        state.lock().queue.push_audio(&[0, 0]);
+        assert_eq!(task.turn(Priority::Live), Next::Partial);
+        assert_eq!(task.turn(Priority::Live), Next::Partial);
+        assert_eq!(task.turn(Priority::Partial), Next::Wait);
+        assert!(state.lock().partial.is_some());
     }
 }

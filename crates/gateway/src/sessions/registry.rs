@@ -14,14 +14,14 @@ pub(crate) enum Full {
 }
 
 /// A registry of live sessions by name, of limited size.
-pub(crate) struct Sessions {
+pub(crate) struct SessionRegistry {
     limit: usize,
     live: Mutex<HashMap<String, Arc<Session>>>,
 }
 
-impl Sessions {
-    pub(crate) fn new(limit: usize) -> Sessions {
-        Sessions { limit, live: Mutex::default() }
+impl SessionRegistry {
+    pub(crate) fn new(limit: usize) -> SessionRegistry {
+        SessionRegistry { limit, live: Mutex::default() }
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -2,7 +2,7 @@
 //! two.
 //!
 //! A session outlives its sockets. Sockets bring audio and take results. The recogniser has its turns on
-//! the threads of the [`Scheduler`], takes its work from the [`Board`] and posts its results there, for the
+//! the threads of the [`Scheduler`], takes its input from the [`SharedState`] and posts its results there, for the
 //! socket that has the session at the time.
 
 #[cfg(test)]
@@ -16,11 +16,11 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
 use super::message_rate_limiter::{CONTROL_BURST, CONTROL_RATE};
-use super::recognition::Worker;
-use super::state::{Board, State};
+use super::recognition::RecognitionTask;
+use super::state::{SharedState, State};
 use crate::authority::{Exhausted, Identity, RESUME_PREFIX, random_secret};
 use crate::http::error::new_id;
-use crate::scheduler::{self, Rank, Scheduler, Ticket};
+use crate::scheduler::{self, JobHandle, Priority, Scheduler};
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::engine::{EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer};
 use voxline::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start};
@@ -65,7 +65,7 @@ pub(crate) enum StartError {
 
 /// Reason why a session refuses a message of a socket.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum Rejection {
     /// The socket no longer has the session.
     #[error("another socket has the session")]
     Moved,
@@ -111,9 +111,9 @@ pub(crate) struct Session {
     max_unfinal: Option<u64>,
     /// Start of the session, and of the clock by which control messages are limited.
     opened: Instant,
-    board: Arc<Board>,
+    state: Arc<SharedState>,
     /// Handle of the recogniser's job.
-    ticket: Ticket,
+    job: JobHandle,
 }
 
 impl Session {
@@ -143,26 +143,26 @@ impl Session {
             let reason = format!("context of {context} bytes, the limit is {MAX_CONTEXT_BYTES}");
             return Err(Violation(reason).into());
         }
-        let board = Arc::new(Board::new(start.origin));
-        let options = options.context(start.context.clone()).latency(start.latency);
-        let worker = Worker::new(
+        let state = Arc::new(SharedState::new(start.origin));
+        let options = RecognitionRequest { context: start.context.clone(), ..options };
+        let task = RecognitionTask::new(
             recognizer.clone(),
             options,
             sample_rate,
             start.partials,
             start.origin,
-            board.clone(),
+            state.clone(),
             scheduler.metrics().clone(),
         );
-        let worker = worker.map_err(|error| match error {
+        let task = task.map_err(|error| match error {
             EngineError::Unsupported(_) => StartError::Unsupported(error.to_string()),
             error => StartError::Engine(error),
         })?;
-        let rank = match start.latency {
-            Latency::Live => Rank::Live,
-            Latency::Relaxed => Rank::Recording,
+        let priority = match start.latency {
+            Latency::Live => Priority::Live,
+            Latency::Relaxed => Priority::Recording,
         };
-        let ticket = scheduler.add(rank, Box::new(worker))?;
+        let job = scheduler.add(priority, Box::new(task))?;
         let max_unfinal = recognizer.longest_pending().map(|frames| {
             if sample_rate == RECOGNIZER_RATE {
                 return frames;
@@ -179,8 +179,8 @@ impl Session {
             sample_rate,
             max_unfinal,
             opened: scheduler::now(),
-            board,
-            ticket,
+            state,
+            job,
         })
     }
 
@@ -223,8 +223,8 @@ impl Session {
     }
 
     /// Returns the shared state of the session.
-    pub(crate) fn board(&self) -> &Board {
-        &self.board
+    pub(crate) fn state(&self) -> &SharedState {
+        &self.state
     }
 
     /// Attaches the session to a new socket, whose client has `finals_seen` finals, and returns the state
@@ -234,7 +234,7 @@ impl Session {
     /// # Errors
     /// Returns [`AttachError`] if the session is over, or has fewer finals than `finals_seen`.
     pub(crate) fn attach(&self, finals_seen: u64) -> Result<Attached, AttachError> {
-        self.board.post(|state| {
+        self.state.post(|state| {
             if state.over {
                 return Err(AttachError::Over);
             }
@@ -255,16 +255,16 @@ impl Session {
 
     /// Returns whether the socket with this number still has the session.
     pub(crate) fn is_held_by(&self, attachment: u64) -> bool {
-        self.board.lock().attachment == attachment
+        self.state.lock().attachment == attachment
     }
 
     /// Ends the session, unless a newer socket has it. Returns whether it was ended.
     pub(crate) fn end(&self, attachment: u64) -> bool {
-        let mut state = self.board.lock();
+        let mut state = self.state.lock();
         let held = state.attachment == attachment;
         if held {
             state.over = true;
-            self.ticket.wake();
+            self.job.wake();
         }
         held
     }
@@ -288,7 +288,7 @@ impl Session {
 
     /// Counts a message other than audio. The limit belongs to the session: another socket doesn't bring a
     /// new one.
-    pub(crate) fn control(&self, attachment: u64) -> Result<(), Refusal> {
+    pub(crate) fn control(&self, attachment: u64) -> Result<(), Rejection> {
         let mut state = self.held(attachment)?;
         self.count_control(&mut state)
     }
@@ -296,16 +296,16 @@ impl Session {
     /// Counts an attempt to resume the session, before the session is attached. An attempt is allowed while
     /// messages for one second are left, so that a client that was closed for too many messages can be
     /// heard when it comes back.
-    pub(crate) fn count_resume(&self) -> Result<(), Refusal> {
-        let mut state = self.board.lock();
-        if !state.control.leaves(CONTROL_RATE, self.age()) {
-            return Err(Refusal::Flood);
+    pub(crate) fn count_resume(&self) -> Result<(), Rejection> {
+        let mut state = self.state.lock();
+        if !state.message_limiter.leaves(CONTROL_RATE, self.age()) {
+            return Err(Rejection::Flood);
         }
         self.count_control(&mut state)
     }
 
-    fn count_control(&self, state: &mut State) -> Result<(), Refusal> {
-        if state.control.allows(self.age()) { Ok(()) } else { Err(Refusal::Flood) }
+    fn count_control(&self, state: &mut State) -> Result<(), Rejection> {
+        if state.message_limiter.allows(self.age()) { Ok(()) } else { Err(Rejection::Flood) }
     }
 
     fn age(&self) -> Duration {
@@ -319,7 +319,7 @@ impl Session {
         attachment: u64,
         chunk: &AudioChunk,
         charge: impl FnOnce(u64) -> Result<(), Exhausted>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         let range = chunk.range();
         let mut state = self.held(attachment)?;
         if range.start > state.received {
@@ -334,20 +334,20 @@ impl Session {
             let window = self.window();
             return violation(format!("audio {range} is over the window of {window} from {acknowledged}"));
         }
-        let heard = state.heard + (range.end - state.received);
+        let audio_frames = state.audio_frames + (range.end - state.received);
         // The difference of the sums, so that rounding errors don't add up.
-        charge(self.milliseconds(heard) - self.milliseconds(state.heard))?;
-        state.heard = heard;
+        charge(self.milliseconds(audio_frames) - self.milliseconds(state.audio_frames))?;
+        state.audio_frames = audio_frames;
         state.received = range.end;
         state.queue.push_audio(news.payload());
-        state.arrivals.note(range.end, scheduler::now());
-        self.ticket.wake();
+        state.latency_clock.note(range.end, scheduler::now());
+        self.job.wake();
         Ok(())
     }
 
     /// Moves the timeline forward over a gap: `from..to` was never sent. The part that was received before
     /// is skipped, as with audio.
-    pub(crate) fn gap(&self, attachment: u64, from: FramePos, to: FramePos) -> Result<(), Refusal> {
+    pub(crate) fn gap(&self, attachment: u64, from: FramePos, to: FramePos) -> Result<(), Rejection> {
         let mut state = self.held(attachment)?;
         let received = state.received;
         if from > to {
@@ -366,7 +366,7 @@ impl Session {
             return violation(format!("gap {from}..{to} ends over {FARTHEST}"));
         }
         let ends_utterance = received > state.flushed;
-        if ends_utterance && !self.may_cut(&mut state) {
+        if ends_utterance && !self.may_end_utterance(&mut state) {
             let reason = format!(
                 "gap {from}..{to}: more than {CONTROL_RATE} utterances in a second of audio were ended by the client, \
                  after {CONTROL_BURST}"
@@ -374,7 +374,7 @@ impl Session {
             return violation(reason);
         }
         if state.queue.ends_with_gap() {
-            state.gaps.back_mut().expect("the board has a gap for each in the queue").end = to;
+            state.gaps.back_mut().expect("the state has a gap for each in the queue").end = to;
         } else if state.gaps.len() < MAX_GAPS {
             state.gaps.push_back(received.to(to));
         } else {
@@ -384,13 +384,13 @@ impl Session {
         state.received = to;
         // The gap ends the utterance.
         state.flushed = to;
-        self.ticket.wake();
+        self.job.wake();
         Ok(())
     }
 
     /// Ends the utterance before the frame `at`. A flush at an earlier position was already done through
     /// another socket and is ignored.
-    pub(crate) fn flush(&self, attachment: u64, at: Option<FramePos>) -> Result<(), Refusal> {
+    pub(crate) fn flush(&self, attachment: u64, at: Option<FramePos>) -> Result<(), Rejection> {
         let mut state = self.held(attachment)?;
         if at.is_some_and(|at| at < state.received) {
             return Ok(());
@@ -398,24 +398,26 @@ impl Session {
         // A flush after next to no audio is ignored: each flush makes a final, and a client could pile them
         // up.
         let least = u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000;
-        if state.received - state.flushed >= least && self.may_cut(&mut state) {
+        if state.received - state.flushed >= least && self.may_end_utterance(&mut state) {
             state.flushed = state.received;
             state.queue.push_flush();
-            self.ticket.wake();
+            self.job.wake();
         }
         Ok(())
     }
 
     /// Returns whether the client may end one more utterance. The number of finals is bounded by the amount
     /// of audio, so that a client that sends none makes none.
-    fn may_cut(&self, state: &mut State) -> bool {
+    fn may_end_utterance(&self, state: &mut State) -> bool {
         let rate = u64::from(self.sample_rate);
-        let nanoseconds = state.heard % rate * 1_000_000_000 / rate;
-        state.cuts.allows(Duration::from_secs(state.heard / rate) + Duration::from_nanos(nanoseconds))
+        let nanoseconds = state.audio_frames % rate * 1_000_000_000 / rate;
+        state
+            .utterance_limiter
+            .allows(Duration::from_secs(state.audio_frames / rate) + Duration::from_nanos(nanoseconds))
     }
 
     /// Notes the end of the audio. The client may repeat this after a resume.
-    pub(crate) fn finish(&self, attachment: u64, through: FramePos) -> Result<(), Refusal> {
+    pub(crate) fn finish(&self, attachment: u64, through: FramePos) -> Result<(), Rejection> {
         let mut state = self.held(attachment)?;
         if through != state.received {
             let received = state.received;
@@ -427,7 +429,7 @@ impl Session {
 
     /// Ends the audio at its current position, whichever socket has the session.
     pub(crate) fn close(&self) {
-        let mut state = self.board.lock();
+        let mut state = self.state.lock();
         let received = state.received;
         self.finish_at(&mut state, received);
     }
@@ -435,13 +437,13 @@ impl Session {
     fn finish_at(&self, state: &mut State, through: FramePos) {
         if state.finish.replace(through).is_none() {
             state.queue.push_finish();
-            self.ticket.wake();
+            self.job.wake();
         }
     }
 
     /// Returns the length of the audio that was received and isn't final.
     pub(crate) fn waiting(&self) -> Duration {
-        let state = self.board.lock();
+        let state = self.state.lock();
         let gaps: u64 = state.gaps.iter().map(|gap| gap.len()).sum();
         Duration::from_millis(self.milliseconds(state.received - state.final_ - gaps))
     }
@@ -453,16 +455,16 @@ impl Session {
     /// Locks the state for the socket that has the session.
     ///
     /// # Errors
-    /// Returns [`Refusal::Moved`] if another socket has the session.
-    fn held(&self, attachment: u64) -> Result<MutexGuard<'_, State>, Refusal> {
-        let state = self.board.lock();
+    /// Returns [`Rejection::Moved`] if another socket has the session.
+    fn held(&self, attachment: u64) -> Result<MutexGuard<'_, State>, Rejection> {
+        let state = self.state.lock();
         match state.attachment == attachment {
             true => Ok(state),
-            false => Err(Refusal::Moved),
+            false => Err(Rejection::Moved),
         }
     }
 }
 
-fn violation(reason: String) -> Result<(), Refusal> {
+fn violation(reason: String) -> Result<(), Rejection> {
     Err(Violation(reason).into())
 }

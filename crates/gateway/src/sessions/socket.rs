@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::session::{Attached, Refusal, Session, Violation};
+use super::session::{Attached, Rejection, Session, Violation};
 use super::state::Partial;
 use super::websocket::{encode, millis, parse, unreadable};
 use crate::Gateway;
@@ -41,7 +41,7 @@ const BAD_TOKEN: u32 = 4048;
 
 /// Reason why the gateway closes a socket.
 #[derive(Debug)]
-pub(crate) struct Goodbye {
+pub(crate) struct CloseReason {
     pub(crate) code: u16,
     /// Code in the `error` message that precedes the close.
     pub(crate) error: u32,
@@ -50,42 +50,42 @@ pub(crate) struct Goodbye {
     pub(crate) resumable: bool,
 }
 
-impl Goodbye {
+impl CloseReason {
     /// Creates a reason for a close that also ends the session.
-    pub(crate) fn new(code: u16, reason: impl Into<String>) -> Goodbye {
+    pub(crate) fn new(code: u16, reason: impl Into<String>) -> CloseReason {
         let error = if code == close::TOKEN { BAD_TOKEN } else { code.into() };
-        Goodbye { code, error, reason: reason.into(), resumable: false }
+        CloseReason { code, error, reason: reason.into(), resumable: false }
     }
 
     /// Creates a reason for a close that concerns only the socket.
-    pub(crate) fn resumable(code: u16, reason: impl Into<String>) -> Goodbye {
-        Goodbye { resumable: true, ..Goodbye::new(code, reason) }
+    pub(crate) fn resumable(code: u16, reason: impl Into<String>) -> CloseReason {
+        CloseReason { resumable: true, ..CloseReason::new(code, reason) }
     }
 
-    pub(crate) fn moved() -> Goodbye {
-        Goodbye::resumable(close::MOVED, Refusal::Moved.to_string())
-    }
-}
-
-impl From<Violation> for Goodbye {
-    fn from(violation: Violation) -> Goodbye {
-        Goodbye::new(close::PROTOCOL, violation.0)
+    pub(crate) fn moved() -> CloseReason {
+        CloseReason::resumable(close::MOVED, Rejection::Moved.to_string())
     }
 }
 
-impl From<Refusal> for Goodbye {
-    fn from(refusal: Refusal) -> Goodbye {
+impl From<Violation> for CloseReason {
+    fn from(violation: Violation) -> CloseReason {
+        CloseReason::new(close::PROTOCOL, violation.0)
+    }
+}
+
+impl From<Rejection> for CloseReason {
+    fn from(refusal: Rejection) -> CloseReason {
         match refusal {
-            Refusal::Moved => Goodbye::moved(),
-            Refusal::Flood => Goodbye::resumable(close::QUOTA, refusal.to_string()),
-            Refusal::Violation(violation) => violation.into(),
+            Rejection::Moved => CloseReason::moved(),
+            Rejection::Flood => CloseReason::resumable(close::QUOTA, refusal.to_string()),
+            Rejection::Violation(violation) => violation.into(),
             // The session is kept, since it may continue under another token of its project.
-            Refusal::Exhausted(exhausted) => {
+            Rejection::Exhausted(exhausted) => {
                 let reason = exhausted.to_string();
                 match exhausted {
-                    Exhausted::Daily { .. } => Goodbye::resumable(close::QUOTA, reason),
+                    Exhausted::Daily { .. } => CloseReason::resumable(close::QUOTA, reason),
                     Exhausted::Total { .. } => {
-                        Goodbye { error: close::USED_UP, ..Goodbye::resumable(close::SCOPE, reason) }
+                        CloseReason { error: close::USED_UP, ..CloseReason::resumable(close::SCOPE, reason) }
                     }
                 }
             }
@@ -94,53 +94,53 @@ impl From<Refusal> for Goodbye {
 }
 
 /// A refused token concerns only the socket: the session may continue under another token.
-impl From<AuthorityError> for Goodbye {
-    fn from(error: AuthorityError) -> Goodbye {
+impl From<AuthorityError> for CloseReason {
+    fn from(error: AuthorityError) -> CloseReason {
         let code = match &error {
             AuthorityError::Token | AuthorityError::Inactive => close::TOKEN,
             AuthorityError::Scope(_) | AuthorityError::Address => close::SCOPE,
             error => {
                 tracing::error!(%error, "token not checked");
-                return Goodbye::resumable(close::SERVER_FAULT, "the gateway failed");
+                return CloseReason::resumable(close::SERVER_FAULT, "the gateway failed");
             }
         };
-        Goodbye::resumable(code, error.to_string())
+        CloseReason::resumable(code, error.to_string())
     }
 }
 
 /// Way in which a socket ended.
-pub(crate) enum Ending {
+pub(crate) enum SocketEnd {
     /// The session is complete and the client knows, or the client doesn't want the rest.
     Done,
     /// The client is gone and may come back.
     Lost,
     /// The gateway closes the socket.
-    Close(Goodbye),
+    Close(CloseReason),
 }
 
-impl Ending {
+impl SocketEnd {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Ending::Done => "done",
-            Ending::Lost => "lost",
-            Ending::Close(_) => "closed",
+            SocketEnd::Done => "done",
+            SocketEnd::Lost => "lost",
+            SocketEnd::Close(_) => "closed",
         }
     }
 }
 
 /// Expiry of the token that a socket runs under, and the time at which the client is warned of it.
-pub(crate) struct TokenEnd {
+pub(crate) struct TokenExpiry {
     ends: Option<Instant>,
     warn: Option<Instant>,
 }
 
-impl TokenEnd {
+impl TokenExpiry {
     /// Returns the expiry of a token that lives for `expires_in` from `now` on; without `expires_in` there
     /// is none.
-    pub(crate) fn new(expires_in: Option<Duration>, now: Instant) -> TokenEnd {
+    pub(crate) fn new(expires_in: Option<Duration>, now: Instant) -> TokenExpiry {
         let life = expires_in.filter(|life| now.checked_add(*life).is_some());
         let warning = |life: Duration| (life / WARNING_PART).min(WARNING_LIMIT);
-        TokenEnd { ends: life.map(|life| now + life), warn: life.map(|life| now + (life - warning(life))) }
+        TokenExpiry { ends: life.map(|life| now + life), warn: life.map(|life| now + (life - warning(life))) }
     }
 
     /// Returns the rest of the token's life.
@@ -156,26 +156,26 @@ impl TokenEnd {
 }
 
 /// The token that a socket runs under, and the address of the client.
-pub(crate) struct Pass {
+pub(crate) struct Credential {
     pub(crate) identity: Identity,
-    pub(crate) end: TokenEnd,
+    pub(crate) expiry: TokenExpiry,
     peer: Option<IpAddr>,
 }
 
-impl Pass {
+impl Credential {
     /// Creates the credential for a token that was checked at `now`.
-    pub(crate) fn new(identity: Identity, peer: Option<IpAddr>, now: Instant) -> Pass {
-        let end = TokenEnd::new(identity.expires_in, now);
-        Pass { identity, end, peer }
+    pub(crate) fn new(identity: Identity, peer: Option<IpAddr>, now: Instant) -> Credential {
+        let expiry = TokenExpiry::new(identity.expires_in, now);
+        Credential { identity, expiry, peer }
     }
 }
 
 /// A socket and the session it carries.
-pub(crate) struct Link<'a> {
+pub(crate) struct SessionSocket<'a> {
     gateway: &'a Gateway,
     session: &'a Session,
     attachment: u64,
-    pass: Pass,
+    credential: Credential,
     finals_sent: usize,
     /// Positions `received` and `final` of the last `ack`, or of `ready`.
     acknowledged: (FramePos, FramePos),
@@ -184,19 +184,19 @@ pub(crate) struct Link<'a> {
     done_sent: bool,
 }
 
-impl<'a> Link<'a> {
-    /// Creates the link between a socket and the session that was `attached` to it.
+impl<'a> SessionSocket<'a> {
+    /// Creates the socket between a socket and the session that was `attached` to it.
     pub(crate) fn new(
         gateway: &'a Gateway,
         session: &'a Session,
         attached: &Attached,
-        pass: Pass,
-    ) -> Link<'a> {
-        Link {
+        credential: Credential,
+    ) -> SessionSocket<'a> {
+        SessionSocket {
             gateway,
             session,
             attachment: attached.attachment,
-            pass,
+            credential,
             finals_sent: attached.finals_seen,
             acknowledged: (attached.received, attached.final_),
             partial_sent: None,
@@ -206,72 +206,72 @@ impl<'a> Link<'a> {
 
     /// Carries the session until the socket ends or must be closed.
     #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
-    pub(crate) async fn run<Io: Connection>(mut self, wire: &mut Wire<Io>) -> Ending {
-        let mut news = self.session.board().watch();
+    pub(crate) async fn run<Io: Connection>(mut self, wire: &mut Wire<Io>) -> SocketEnd {
+        let mut changes = self.session.state().watch();
         let mut revocations = self.gateway.authority.revocations();
         // Revocations between the check of the token and this subscription are not notified, so check once
         // more.
         revocations.mark_changed();
-        let mut heard = Instant::now();
-        let (mut pinged, mut drain_told) = (false, false);
+        let mut last_message = Instant::now();
+        let (mut pinged, mut drain_announced) = (false, false);
         loop {
-            let is_behind = match self.report(wire) {
+            let is_behind = match self.send_updates(wire) {
                 Ok(is_behind) => is_behind,
-                Err(goodbye) => return Ending::Close(goodbye),
+                Err(close_reason) => return SocketEnd::Close(close_reason),
             };
             let patience = if pinged { DEAD_AFTER } else { PING_AFTER };
             tokio::select! {
                 event = wire.next_or_drained(is_behind.then_some(QUEUE_LOW)) => {
                     let Event::Message(message) = event else { continue };
-                    (heard, pinged) = (Instant::now(), false);
+                    (last_message, pinged) = (Instant::now(), false);
                     match message {
                         // Only a client that closes after `done` was sent is known to have received
                         // everything.
-                        Some(Ok(Message::Close(_))) if self.done_sent => return Ending::Done,
+                        Some(Ok(Message::Close(_))) if self.done_sent => return SocketEnd::Done,
                         // Before `done`, the same code says that the rest is not wanted.
                         Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == close::NORMAL => {
-                            return Ending::Done;
+                            return SocketEnd::Done;
                         }
-                        Some(Err(error)) => return unreadable(&error).map_or(Ending::Lost, Ending::Close),
-                        Some(Ok(Message::Close(_))) | None => return Ending::Lost,
-                        Some(Ok(message)) => match self.hear(message, heard) {
+                        Some(Err(error)) => return unreadable(&error).map_or(SocketEnd::Lost, SocketEnd::Close),
+                        Some(Ok(Message::Close(_))) | None => return SocketEnd::Lost,
+                        Some(Ok(message)) => match self.handle(message, last_message) {
                             Ok(None) => {}
                             Ok(Some(answer)) => wire.send(encode(&answer)),
-                            Err(goodbye) => return Ending::Close(goodbye),
+                            Err(close_reason) => return SocketEnd::Close(close_reason),
                         },
                     }
                 }
                 changed = revocations.changed() => {
                     changed.expect("the gateway holds the authority");
-                    if let Err(goodbye) = self.check_again() {
-                        return Ending::Close(goodbye);
+                    if let Err(close_reason) = self.check_again() {
+                        return SocketEnd::Close(close_reason);
                     }
                 }
-                changed = news.changed() => changed.expect("the session holds the board"),
-                () = sleep_until(heard + patience) => {
+                changed = changes.changed() => changed.expect("the session holds the state"),
+                () = sleep_until(last_message + patience) => {
                     if pinged {
                         // A client that was only asleep finds this code on waking up. Code 1000 would tell
                         // it that all is done.
                         let reason = "nothing came from the client, not even an answer to a ping";
-                        return Ending::Close(Goodbye::resumable(close::GOING_AWAY, reason));
+                        return SocketEnd::Close(CloseReason::resumable(close::GOING_AWAY, reason));
                     }
                     pinged = true;
                     wire.send(Message::Ping(axum::body::Bytes::new()));
                 }
-                () = at(self.pass.end.next()) => {
-                    if self.pass.end.warn.take().is_none() {
-                        return Ending::Close(Goodbye::resumable(close::TOKEN, "the token has expired"));
+                () = at(self.credential.expiry.next()) => {
+                    if self.credential.expiry.warn.take().is_none() {
+                        return SocketEnd::Close(CloseReason::resumable(close::TOKEN, "the token has expired"));
                     }
-                    let left = self.pass.end.left(Instant::now()).unwrap_or_default();
+                    let left = self.credential.expiry.left(Instant::now()).unwrap_or_default();
                     wire.send(goaway(GoawayReason::Token, left, &[]));
                 }
-                () = self.gateway.draining.cancelled(), if !drain_told => {
-                    drain_told = true;
+                () = self.gateway.draining.cancelled(), if !drain_announced => {
+                    drain_announced = true;
                     let left = self.gateway.drain_left(Instant::now());
                     wire.send(goaway(GoawayReason::Drain, left, &self.gateway.options.successors));
                 }
                 () = self.gateway.closing.cancelled() => {
-                    return Ending::Close(Goodbye::new(close::GOING_AWAY, "the gateway stops"));
+                    return SocketEnd::Close(CloseReason::new(close::GOING_AWAY, "the gateway stops"));
                 }
             }
         }
@@ -280,13 +280,13 @@ impl<'a> Link<'a> {
     /// Brings the client up to date: acknowledgement, finals, the newest partial result, `done`. It runs
     /// after each message, so that audio and gaps are acknowledged frame by frame. It queues no more than
     /// the client reads soon. Returns whether more may be left to send once the queue has drained.
-    fn report<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<bool, Goodbye> {
-        let state = self.session.board().lock();
+    fn send_updates<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<bool, CloseReason> {
+        let state = self.session.state().lock();
         if state.attachment != self.attachment {
-            return Err(Goodbye::moved());
+            return Err(CloseReason::moved());
         }
         if state.failed {
-            return Err(Goodbye::new(close::SERVER_FAULT, "the recogniser failed"));
+            return Err(CloseReason::new(close::SERVER_FAULT, "the recogniser failed"));
         }
         let room = QUEUE_HIGH.saturating_sub(wire.queued());
         if room == 0 {
@@ -325,7 +325,7 @@ impl<'a> Link<'a> {
     }
 
     /// Handles a message that came at `now`. Returns the reply, if the message has one of its own.
-    fn hear(&mut self, message: Message, now: Instant) -> Result<Option<ServerMessage>, Goodbye> {
+    fn handle(&mut self, message: Message, now: Instant) -> Result<Option<ServerMessage>, CloseReason> {
         // Audio is limited by its window instead.
         if !matches!(message, Message::Binary(_)) {
             self.session.control(self.attachment)?;
@@ -334,13 +334,13 @@ impl<'a> Link<'a> {
             Message::Binary(frame) if frame.len() > MAX_AUDIO_BYTES => {
                 let size = frame.len();
                 let reason = format!("audio frame of {size} bytes, the limit is {MAX_AUDIO_BYTES}");
-                return Err(Goodbye::new(close::TOO_BIG, reason));
+                return Err(CloseReason::new(close::TOO_BIG, reason));
             }
             Message::Binary(frame) => {
                 let chunk = protocol::decode_audio(&frame).map_err(|error| Violation(error.to_string()))?;
                 let Gateway { authority, metrics, .. } = self.gateway;
                 let charge = |milliseconds| {
-                    authority.charge(&self.pass.identity, Amount::audio(milliseconds))?;
+                    authority.charge(&self.credential.identity, Amount::audio(milliseconds))?;
                     metrics.receive("stream", milliseconds, frame.len());
                     Ok(())
                 };
@@ -353,7 +353,7 @@ impl<'a> Link<'a> {
                 ClientMessage::Auth { access_token } => return self.renew(&access_token, now).map(Some),
                 ClientMessage::Unknown => {}
                 ClientMessage::Start(_) | ClientMessage::Resume { .. } => {
-                    return Err(Goodbye::new(close::PROTOCOL, "this socket has a session already"));
+                    return Err(CloseReason::new(close::PROTOCOL, "this socket has a session already"));
                 }
             },
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
@@ -362,14 +362,14 @@ impl<'a> Link<'a> {
     }
 
     /// Continues the session under another token of the same project.
-    fn renew(&mut self, token: &Secret, now: Instant) -> Result<ServerMessage, Goodbye> {
+    fn renew(&mut self, token: &Secret, now: Instant) -> Result<ServerMessage, CloseReason> {
         if !self.gateway.options.in_band_auth {
-            return Err(Goodbye::new(close::PROTOCOL, "auth is not understood here"));
+            return Err(CloseReason::new(close::PROTOCOL, "auth is not understood here"));
         }
         if !self.session.is_held_by(self.attachment) {
-            return Err(Goodbye::moved());
+            return Err(CloseReason::moved());
         }
-        let peer = self.pass.peer;
+        let peer = self.credential.peer;
         let identity = self.gateway.authority.authorise(token.expose(), Scope::AsrStream, peer);
         let identity = identity.inspect_err(|error| {
             if let (AuthorityError::Token, Some(peer)) = (error, peer) {
@@ -377,17 +377,17 @@ impl<'a> Link<'a> {
             }
         })?;
         if identity.project != self.session.project() {
-            return Err(Goodbye::resumable(close::TOKEN, "the new token is of another project"));
+            return Err(CloseReason::resumable(close::TOKEN, "the new token is of another project"));
         }
         let expires_in = identity.expires_in;
-        self.pass = Pass::new(identity, peer, now);
+        self.credential = Credential::new(identity, peer, now);
         tracing::debug!(session = self.session.name(), "token renewed");
         Ok(ServerMessage::AuthOk { token_expires_in_ms: expires_in.map(millis) })
     }
 
     /// Checks that the token is still valid after a revocation.
-    fn check_again(&self) -> Result<(), Goodbye> {
-        self.gateway.authority.check_again(&self.pass.identity)?;
+    fn check_again(&self) -> Result<(), CloseReason> {
+        self.gateway.authority.check_again(&self.credential.identity)?;
         Ok(())
     }
 }
@@ -458,14 +458,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
-    async fn a_silent_socket_is_asked_and_waited_for() {
+    async fn a_silent_socket_is_pinged_and_then_closed() {
         let (gateway, token, _) = gateway();
         let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
         let (session, attached) = session(&gateway, &identity);
         let (mut peer, mut wire) = sockets().await;
         let started = Instant::now();
-        let pass = Pass::new(identity, None, started);
-        let link = Link::new(&gateway, &session, &attached, pass).run(&mut wire);
+        let credential = Credential::new(identity, None, started);
+        let socket = SessionSocket::new(&gateway, &session, &attached, credential).run(&mut wire);
         let client = async {
             let seconds = || started.elapsed().as_secs();
             let mut pings = Vec::new();
@@ -483,36 +483,36 @@ mod tests {
             std::future::pending::<()>().await;
         };
         let ending = tokio::select! {
-            ending = link => ending,
+            ending = socket => ending,
             () = client => unreachable!("it waits without end"),
         };
         assert_eq!(started.elapsed().as_secs(), 118);
-        let Ending::Close(goodbye) = ending else { panic!("{} rather than closed", ending.name()) };
-        assert_eq!((goodbye.code, goodbye.resumable), (close::GOING_AWAY, true));
+        let SocketEnd::Close(close_reason) = ending else { panic!("{} rather than closed", ending.name()) };
+        assert_eq!((close_reason.code, close_reason.resumable), (close::GOING_AWAY, true));
         drop(peer.close(None).await);
     }
 
     #[tokio::test(start_paused = true)]
     #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
-    async fn a_token_that_was_revoked_meanwhile_opens_nothing() {
+    async fn a_token_revoked_before_the_subscription_closes_the_socket() {
         let (gateway, token, id) = gateway();
         let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
         let (session, attached) = session(&gateway, &identity);
-        // Revoke after the check, and before the link subscribes to revocations.
+        // Revoke after the check, and before the socket subscribes to revocations.
         gateway.authority.revoke_token(&id).unwrap();
         let (_peer, mut wire) = sockets().await;
-        let pass = Pass::new(identity, None, Instant::now());
-        let ending = Link::new(&gateway, &session, &attached, pass).run(&mut wire).await;
-        let Ending::Close(goodbye) = ending else { panic!("{} rather than closed", ending.name()) };
-        assert_eq!((goodbye.code, goodbye.resumable), (close::TOKEN, true));
+        let credential = Credential::new(identity, None, Instant::now());
+        let ending = SessionSocket::new(&gateway, &session, &attached, credential).run(&mut wire).await;
+        let SocketEnd::Close(close_reason) = ending else { panic!("{} rather than closed", ending.name()) };
+        assert_eq!((close_reason.code, close_reason.resumable), (close::TOKEN, true));
     }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "an Instant can't be made otherwise")]
-    fn the_warning_leaves_a_tenth_or_half_a_minute() {
+    fn the_expiry_warning_leaves_a_tenth_of_the_life_or_half_a_minute() {
         let now = Instant::now();
         let warned = |seconds| {
-            let end = TokenEnd::new(Some(Duration::from_secs(seconds)), now);
+            let end = TokenExpiry::new(Some(Duration::from_secs(seconds)), now);
             end.ends.unwrap() - end.warn.unwrap()
         };
         assert_eq!(warned(1), Duration::from_millis(100));
@@ -520,7 +520,7 @@ mod tests {
         assert_eq!(warned(3_600), Duration::from_secs(30));
         // An expiry too far away for an `Instant`, like no expiry, never comes.
         for endless in [Some(Duration::MAX), None] {
-            assert_eq!(TokenEnd::new(endless, now).next(), None);
+            assert_eq!(TokenExpiry::new(endless, now).next(), None);
         }
     }
 }

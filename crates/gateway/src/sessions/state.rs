@@ -5,9 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::latency_clock::Arrivals;
-use super::message_rate_limiter::ControlLimit;
-use super::queue::Queue;
+use super::latency_clock::LatencyClock;
+use super::message_rate_limiter::MessageRateLimiter;
+use super::queue::InputQueue;
 use voxline::audio::{FramePos, FrameRange};
 use voxline::protocol::Final;
 
@@ -18,23 +18,23 @@ pub(crate) struct State {
     /// Position up to which the timeline is covered by finals and gaps.
     pub(crate) final_: FramePos,
     /// Number of frames of audio that were received, without gaps.
-    pub(crate) heard: u64,
+    pub(crate) audio_frames: u64,
     /// All final results, since a client may ask for any of them again.
     pub(crate) finals: Vec<Final>,
     /// Partial result for the segment after the last final.
     pub(crate) partial: Option<Partial>,
     /// Gaps above `final_`, in order: those that the recogniser has not yet reached.
     pub(crate) gaps: VecDeque<FrameRange>,
-    pub(crate) queue: Queue,
+    pub(crate) queue: InputQueue,
     /// Arrival times of the audio that isn't final.
-    pub(crate) arrivals: Arrivals,
+    pub(crate) latency_clock: LatencyClock,
     /// Position up to which audio was flushed.
     pub(crate) flushed: FramePos,
     /// Rate limiter of the client's messages other than audio, on all its sockets.
-    pub(crate) control: ControlLimit,
+    pub(crate) message_limiter: MessageRateLimiter,
     /// Rate limiter of the utterances that the client ends by flushes and gaps, on the clock of the audio.
     /// Each of them makes a final.
-    pub(crate) cuts: ControlLimit,
+    pub(crate) utterance_limiter: MessageRateLimiter,
     /// End of the audio, once the client has announced it.
     pub(crate) finish: Option<FramePos>,
     /// True once everything is final.
@@ -57,32 +57,32 @@ pub(crate) struct Partial {
 
 /// State of a session with change notification: the sockets leave work here, and the recogniser posts its
 /// results.
-pub(crate) struct Board {
+pub(crate) struct SharedState {
     state: Mutex<State>,
     changed: watch::Sender<()>,
 }
 
-impl Board {
-    pub(crate) fn new(origin: FramePos) -> Board {
+impl SharedState {
+    pub(crate) fn new(origin: FramePos) -> SharedState {
         let state = State {
             received: origin,
             final_: origin,
-            heard: 0,
+            audio_frames: 0,
             finals: Vec::new(),
             partial: None,
             gaps: VecDeque::new(),
-            queue: Queue::default(),
-            arrivals: Arrivals::default(),
+            queue: InputQueue::default(),
+            latency_clock: LatencyClock::default(),
             flushed: origin,
-            control: ControlLimit::default(),
-            cuts: ControlLimit::default(),
+            message_limiter: MessageRateLimiter::default(),
+            utterance_limiter: MessageRateLimiter::default(),
             finish: None,
             done: false,
             failed: false,
             over: false,
             attachment: 0,
         };
-        Board { state: Mutex::new(state), changed: watch::Sender::new(()) }
+        SharedState { state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
     /// Locks the state. The guard must not be held across an await.

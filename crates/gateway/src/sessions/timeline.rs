@@ -6,7 +6,7 @@ use voxline::engine::{EngineError, PartialResult, RECOGNIZER_RATE, RecognizerStr
 use voxline::resample::{Resampler, frames_at};
 
 /// A recogniser stream on the timeline of a session.
-pub(crate) struct Hearing {
+pub(crate) struct RecognitionTimeline {
     stream: Box<dyn RecognizerStream>,
     sample_rate: u32,
     resampler: Option<Resampler>,
@@ -18,13 +18,13 @@ pub(crate) struct Hearing {
     final_: FramePos,
 }
 
-impl Hearing {
+impl RecognitionTimeline {
     /// Creates a timeline of `sample_rate` frames that begins at `origin`.
     pub(crate) fn new(
         stream: Box<dyn RecognizerStream>,
         sample_rate: u32,
         origin: FramePos,
-    ) -> Result<Hearing, EngineError> {
+    ) -> Result<RecognitionTimeline, EngineError> {
         let resampler = match sample_rate {
             RECOGNIZER_RATE => None,
             rate => {
@@ -36,7 +36,7 @@ impl Hearing {
                 Some(resampler.map_err(failed)?)
             }
         };
-        Ok(Hearing { stream, sample_rate, resampler, origin, pushed: origin, final_: origin })
+        Ok(RecognitionTimeline { stream, sample_rate, resampler, origin, pushed: origin, final_: origin })
     }
 
     /// Pushes the next audio, 16-bit little-endian PCM. Returns the segments that it completed.

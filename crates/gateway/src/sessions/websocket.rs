@@ -20,9 +20,9 @@ use tracing::Instrument;
 
 use super::registry::Full;
 use super::session::{AttachError, Attached, Session, StartError};
-use super::socket::{Ending, Goodbye, Link, MAX_AUDIO_BYTES, Pass};
+use super::socket::{CloseReason, Credential, MAX_AUDIO_BYTES, SessionSocket, SocketEnd};
 use crate::Gateway;
-use crate::admission::pending::Place;
+use crate::admission::pending::PendingPlace;
 use crate::authority::{Amount, Identity, Scope};
 use crate::bearer;
 use crate::http::cors;
@@ -57,14 +57,14 @@ pub(crate) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
         return ApiError::new(StatusCode::UPGRADE_REQUIRED, 426, "this is a WebSocket").into_response();
     };
     // The token's life is counted from its check, not from the client's first message.
-    let pass = Pass::new(identity, peer, Instant::now());
+    let credential = Credential::new(identity, peer, Instant::now());
     let socket = gateway.clone();
     let talking = async move {
         match upgrade.await {
             Ok(upgraded) => {
                 let io = TokioIo::new(upgraded);
                 let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await;
-                serve(&socket, pass, place, Wire::with_backlog(stream, BACKLOG)).await;
+                serve(&socket, credential, place, Wire::with_backlog(stream, BACKLOG)).await;
                 socket.socket_ended.notify_one();
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),
@@ -84,7 +84,7 @@ pub(crate) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
 
 /// Checks an upgrade request: the client's authorisation first, then the requirements of a WebSocket, then
 /// whether there is room.
-fn admit(gateway: &Gateway, request: &Request) -> Result<(Identity, Place), ApiError> {
+fn admit(gateway: &Gateway, request: &Request) -> Result<(Identity, PendingPlace), ApiError> {
     let headers = request.headers();
     let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
     let identity =
@@ -127,49 +127,49 @@ fn resumes(request: &Request) -> bool {
     url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == protocol::SESSION_PARAMETER)
 }
 
-async fn serve(gateway: &Gateway, pass: Pass, place: Place, mut wire: Socket) {
+async fn serve(gateway: &Gateway, credential: Credential, place: PendingPlace, mut wire: Socket) {
     let opening = tokio::select! {
         // A client that has opened a session in time keeps it.
         biased;
-        opening = timeout(OPENING_TIMEOUT, open(gateway, &pass, &mut wire)) => opening,
+        opening = timeout(OPENING_TIMEOUT, open(gateway, &credential, &mut wire)) => opening,
         () = place.displaced() => {
             let reason = "the place of this socket is needed: it has waited longest to start";
-            return leave(&place, say_goodbye(wire, Goodbye::new(close::TRY_LATER, reason))).await;
+            return leave(&place, close_with(wire, CloseReason::new(close::TRY_LATER, reason))).await;
         }
     };
     let (session, attached) = match opening {
         Ok(Ok(opened)) => opened,
         Ok(Err(None)) => return,
-        Ok(Err(Some(goodbye))) => return leave(&place, say_goodbye(wire, goodbye)).await,
+        Ok(Err(Some(close_reason))) => return leave(&place, close_with(wire, close_reason)).await,
         Err(_) => {
-            let late = Goodbye::new(close::PROTOCOL, "neither start nor resume came in time");
-            return leave(&place, say_goodbye(wire, late)).await;
+            let late = CloseReason::new(close::PROTOCOL, "neither start nor resume came in time");
+            return leave(&place, close_with(wire, late)).await;
         }
     };
     place.begin();
     let attachment = attached.attachment;
-    let ending = Link::new(gateway, &session, &attached, pass).run(&mut wire).await;
+    let ending = SessionSocket::new(gateway, &session, &attached, credential).run(&mut wire).await;
     place.leave();
     tracing::debug!(session = session.name(), ending = ending.name(), "socket ended");
     match ending {
-        Ending::Done => {
+        SocketEnd::Done => {
             forget(gateway, &session, attachment);
             leave(&place, close_socket(wire, close::NORMAL, "")).await;
         }
-        Ending::Lost => {
+        SocketEnd::Lost => {
             // A client that sent a close gets its reply, and the socket is freed before the wait begins.
             leave(&place, close_socket(wire, close::NORMAL, "")).await;
             drop(place);
             linger(gateway, &session, attachment).await;
         }
-        Ending::Close(goodbye) => {
-            let resumable = goodbye.resumable;
+        SocketEnd::Close(close_reason) => {
+            let resumable = close_reason.resumable;
             let held = match resumable {
                 true => session.is_held_by(attachment),
                 false => forget(gateway, &session, attachment),
             };
             // If another socket has the session, the fault of this one no longer concerns it.
-            leave(&place, say_goodbye(wire, if held { goodbye } else { Goodbye::moved() })).await;
+            leave(&place, close_with(wire, if held { close_reason } else { CloseReason::moved() })).await;
             drop(place);
             if resumable {
                 linger(gateway, &session, attachment).await;
@@ -180,7 +180,7 @@ async fn serve(gateway: &Gateway, pass: Pass, place: Place, mut wire: Socket) {
 
 /// Performs `closing` on a socket that has no session, until it is done, or for a moment longer once
 /// another client needs the place.
-async fn leave(place: &Place, closing: impl Future<Output = ()>) {
+async fn leave(place: &PendingPlace, closing: impl Future<Output = ()>) {
     let needed = async {
         place.displaced().await;
         sleep(DISPLACED_TIMEOUT).await;
@@ -204,13 +204,13 @@ fn forget(gateway: &Gateway, session: &Session, attachment: u64) -> bool {
 /// Waits for `start` or `resume`, attaches the session to this socket and answers `ready`.
 ///
 /// # Errors
-/// Returns [`Goodbye`] with the reason for a close, or `None` if the client left.
+/// Returns [`CloseReason`] with the reason for a close, or `None` if the client left.
 #[expect(clippy::disallowed_methods, reason = "a token's life is real time")]
 async fn open(
     gateway: &Gateway,
-    pass: &Pass,
+    credential: &Credential,
     wire: &mut Socket,
-) -> Result<(Arc<Session>, Attached), Option<Goodbye>> {
+) -> Result<(Arc<Session>, Attached), Option<CloseReason>> {
     let message = loop {
         match wire.next().await {
             Some(Ok(Message::Text(text))) => match parse(&text)? {
@@ -219,23 +219,26 @@ async fn open(
             },
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             Some(Ok(Message::Binary(_))) => {
-                return Err(Some(Goodbye::new(close::PROTOCOL, "audio came before start")));
+                return Err(Some(CloseReason::new(close::PROTOCOL, "audio came before start")));
             }
             Some(Err(error)) => return Err(unreadable(&error)),
             Some(Ok(Message::Close(_))) | None => return Err(None),
         }
     };
     let (session, finals_seen) = match message {
-        ClientMessage::Start(start) => (begin(gateway, &pass.identity, &start)?, 0),
+        ClientMessage::Start(start) => (begin(gateway, &credential.identity, &start)?, 0),
         ClientMessage::Resume { session, resume_key, finals_seen } => {
             let found = gateway.sessions.find(&session);
-            let admitted = found.filter(|session| session.admits(&pass.identity.project, &resume_key));
+            let admitted = found.filter(|session| session.admits(&credential.identity.project, &resume_key));
             let session = admitted.ok_or_else(unknown_session)?;
-            session.count_resume().map_err(Goodbye::from)?;
+            session.count_resume().map_err(CloseReason::from)?;
             (session, finals_seen)
         }
         _ => {
-            return Err(Some(Goodbye::new(close::PROTOCOL, "the first message is neither start nor resume")));
+            return Err(Some(CloseReason::new(
+                close::PROTOCOL,
+                "the first message is neither start nor resume",
+            )));
         }
     };
     let attached = session.attach(finals_seen).map_err(|error| match error {
@@ -252,7 +255,7 @@ async fn open(
         received: attached.received,
         final_: attached.final_,
         finals: attached.finals,
-        token_expires_in_ms: pass.end.left(Instant::now()).map(millis),
+        token_expires_in_ms: credential.expiry.left(Instant::now()).map(millis),
         max_audio_bytes: MAX_AUDIO_BYTES,
         window_frames: session.window(),
         auth: gateway.options.in_band_auth,
@@ -263,43 +266,43 @@ async fn open(
 
 /// Returns the close reason for a client that sends a malformed or oversized message; `None` for an error
 /// of the connection itself.
-pub(crate) fn unreadable(error: &Error) -> Option<Goodbye> {
+pub(crate) fn unreadable(error: &Error) -> Option<CloseReason> {
     match error {
-        Error::Capacity(_) => Some(Goodbye::new(close::TOO_BIG, "message is too big")),
+        Error::Capacity(_) => Some(CloseReason::new(close::TOO_BIG, "message is too big")),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) | Error::Utf8(_) => {
             // The message may have been damaged on the way, which should not end a session.
-            Some(Goodbye::resumable(close::PROTOCOL, format!("message can't be read: {error}")))
+            Some(CloseReason::resumable(close::PROTOCOL, format!("message can't be read: {error}")))
         }
         _ => None,
     }
 }
 
-fn unknown_session() -> Goodbye {
-    Goodbye::new(close::SESSION_UNKNOWN, "no such session, or its window is over")
+fn unknown_session() -> CloseReason {
+    CloseReason::new(close::SESSION_UNKNOWN, "no such session, or its window is over")
 }
 
-fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Session>, Goodbye> {
+fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Session>, CloseReason> {
     // The socket may have been admitted for another session.
     gateway
         .takes_sessions()
-        .map_err(|obstacle| Goodbye::new(close::TRY_LATER, gateway.turn_away(obstacle).message))?;
+        .map_err(|reason| CloseReason::new(close::TRY_LATER, gateway.reject(reason).message))?;
     let recognizer = gateway.recognizer().expect("asked before the upgrade");
     let options = gateway.stream_options(Some(identity), start.language.clone());
     let session = Session::start(recognizer, &gateway.scheduler, identity, start, options).map_err(
         |error| match error {
-            StartError::Violation(violation) => Goodbye::from(violation),
-            StartError::Unsupported(reason) => Goodbye::new(close::UNSUPPORTED, reason),
+            StartError::Violation(violation) => CloseReason::from(violation),
+            StartError::Unsupported(reason) => CloseReason::new(close::UNSUPPORTED, reason),
             error => {
                 tracing::error!(%error, "session not started");
-                Goodbye::new(close::SERVER_FAULT, "the recogniser can't start")
+                CloseReason::new(close::SERVER_FAULT, "the recogniser can't start")
             }
         },
     )?;
     let session = Arc::new(session);
     gateway.sessions.insert(&session, identity.terms.max_sessions).map_err(|full| match full {
-        Full::Gateway => Goodbye::new(close::TRY_LATER, full.tell(gateway)),
-        Full::Token => Goodbye::new(close::QUOTA, full.tell(gateway)),
+        Full::Gateway => CloseReason::new(close::TRY_LATER, full.tell(gateway)),
+        Full::Token => CloseReason::new(close::QUOTA, full.tell(gateway)),
     })?;
     gateway.metrics.started.inc();
     tracing::info!(session = session.name(), token = identity.token, "session started");
@@ -308,10 +311,10 @@ fn begin(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<Arc<Se
 
 /// Keeps a session without a socket for its resume window.
 async fn linger(gateway: &Gateway, session: &Session, attachment: u64) {
-    let mut news = session.board().watch();
+    let mut changes = session.state().watch();
     let resumed = async {
         while session.is_held_by(attachment) {
-            news.changed().await.expect("the session holds the board");
+            changes.changed().await.expect("the session holds the state");
         }
     };
     tokio::select! {
@@ -325,8 +328,8 @@ async fn linger(gateway: &Gateway, session: &Session, attachment: u64) {
 }
 
 /// Sends the reason, then closes the socket.
-async fn say_goodbye(mut wire: Socket, goodbye: Goodbye) {
-    let Goodbye { code, error, reason, .. } = goodbye;
+async fn close_with(mut wire: Socket, close_reason: CloseReason) {
+    let CloseReason { code, error, reason, .. } = close_reason;
     if code != close::MOVED {
         wire.send(encode(&ServerMessage::Error { code: error, message: reason.clone() }));
     }
@@ -343,9 +346,9 @@ async fn close_socket(wire: Socket, code: u16, reason: &str) {
     let _ = timeout(CLOSE_TIMEOUT, wire.close(code, reason)).await;
 }
 
-pub(crate) fn parse(text: &str) -> Result<ClientMessage, Goodbye> {
+pub(crate) fn parse(text: &str) -> Result<ClientMessage, CloseReason> {
     serde_json::from_str(text)
-        .map_err(|error| Goodbye::new(close::PROTOCOL, format!("message can't be read: {error}")))
+        .map_err(|error| CloseReason::new(close::PROTOCOL, format!("message can't be read: {error}")))
 }
 
 pub(crate) fn encode(message: &ServerMessage) -> Message {

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_told_from_a_text_by_its_fields() {
+    fn a_form_is_recognised_by_its_fields() {
         assert_eq!(text("text=%D0%94%D0%B0%2C+1%2B1").as_deref(), Some("Да, 1+1"));
         // The way that `curl -d` sends it: nothing is encoded.
         assert_eq!(text("text=Да, так").as_deref(), Some("Да, так"));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_wins_over_the_form() {
+    fn query_parameters_win_over_form_fields() {
         let mut parameters = Parameters { tempo: Some("1.5".to_owned()), ..Parameters::default() };
         read(b"text=a&tempo=1&model_name=pavel", &mut parameters).unwrap();
         assert_eq!(
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_can_not_be_read_is_refused() {
+    fn an_unreadable_form_is_refused() {
         for bad in [&b"text=%FF"[..], b"text=\xff", b"text=a&text=b", b"tempo=1&text=a&tempo=1"] {
             assert!(read(bad, &mut Parameters::default()).is_err(), "{bad:?}");
         }

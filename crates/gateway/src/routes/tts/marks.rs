@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn no_mark_is_left_whatever_its_place() {
+    fn no_mark_is_left_at_any_place() {
         let signs = ['{', '}', '`', '^', 'a', '\n', 'я'];
         for number in 0..signs.len().pow(6) {
             let sign = |place| signs[number / signs.len().pow(place) % signs.len()];

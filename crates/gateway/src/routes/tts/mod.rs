@@ -67,16 +67,16 @@ pub(crate) struct Parameters {
 }
 
 /// Query of a request, or the reason why it can't be read, which no client learns without a valid token.
-pub(crate) type Asked = Result<Query<Parameters>, QueryRejection>;
+pub(crate) type QueryResult = Result<Query<Parameters>, QueryRejection>;
 
-pub(crate) async fn from_query(
+pub(crate) async fn get(
     State(gateway): State<Arc<Gateway>>,
-    asked: Asked,
+    query: QueryResult,
     request: Request,
 ) -> Response {
     let answer = async move {
         let identity = gateway.authorise(&request, Scope::Tts)?;
-        let Query(mut parameters) = asked?;
+        let Query(mut parameters) = query?;
         let text = parameters.text.take().unwrap_or_default();
         speak(&gateway, Some(&identity), &LIMITS, &parameters, &text).await
     };
@@ -85,31 +85,31 @@ pub(crate) async fn from_query(
 
 /// Answers `HEAD` as `GET` would be answered, as far as that is known without synthesis. Nothing is
 /// charged.
-pub(crate) async fn unspoken(
+pub(crate) async fn head(
     State(gateway): State<Arc<Gateway>>,
-    asked: Asked,
+    query: QueryResult,
     request: Request,
 ) -> Response {
     let answer = || {
         let identity = gateway.authorise(&request, Scope::Tts)?;
-        let Query(parameters) = asked?;
+        let Query(parameters) = query?;
         let text = parameters.text.as_deref().unwrap_or_default();
-        let order = Order::read(&gateway, &LIMITS, &parameters, text)?;
-        gateway.authority.afford(&identity, Amount::text(order.characters as u64))?;
+        let synthesis = Synthesis::read(&gateway, &LIMITS, &parameters, text)?;
+        gateway.authority.afford(&identity, Amount::text(synthesis.characters as u64))?;
         // The body has no known length, like that of speech.
-        Ok(order.answer(Body::from_stream(futures::stream::empty::<Result<Bytes, EngineError>>())))
+        Ok(synthesis.answer(Body::from_stream(futures::stream::empty::<Result<Bytes, EngineError>>())))
     };
     answer().unwrap_or_else(ApiError::into_response)
 }
 
-pub(crate) async fn from_body(
+pub(crate) async fn post(
     State(gateway): State<Arc<Gateway>>,
-    asked: Asked,
+    query: QueryResult,
     request: Request,
 ) -> Response {
     let answer = async move {
         let identity = gateway.authorise(&request, Scope::Tts)?;
-        let Query(mut parameters) = asked?;
+        let Query(mut parameters) = query?;
         let text = read_text(request, &LIMITS, gateway.options.body_timeout, &mut parameters).await?;
         speak(&gateway, Some(&identity), &LIMITS, &parameters, &text).await
     };
@@ -149,7 +149,7 @@ fn too_long(limits: &Limits) -> ApiError {
 }
 
 /// A validated synthesis request.
-struct Order {
+struct Synthesis {
     voice: Arc<dyn Voice>,
     /// Text without its marks.
     text: String,
@@ -159,8 +159,13 @@ struct Order {
     characters: usize,
 }
 
-impl Order {
-    fn read(gateway: &Gateway, limits: &Limits, asked: &Parameters, text: &str) -> Result<Order, ApiError> {
+impl Synthesis {
+    fn read(
+        gateway: &Gateway,
+        limits: &Limits,
+        query: &Parameters,
+        text: &str,
+    ) -> Result<Synthesis, ApiError> {
         let characters = text.chars().count();
         if characters > limits.characters {
             return Err(too_long(limits));
@@ -171,12 +176,12 @@ impl Order {
         }
         // An empty parameter counts as absent.
         let given = |parameter: &'_ Option<String>| parameter.clone().filter(|value| !value.is_empty());
-        let format = match given(&asked.encoder) {
+        let format = match given(&query.encoder) {
             None => limits.format,
             Some(name) => Format::named(&name)
                 .ok_or_else(|| bad(format!("encoder '{name}' is not available; pcm, mp3 and opus are")))?,
         };
-        let tempo = match given(&asked.tempo) {
+        let tempo = match given(&query.tempo) {
             None => 1.0,
             Some(tempo) => {
                 tempo.parse().ok().filter(|tempo| limits.tempo.contains(tempo)).ok_or_else(|| {
@@ -185,10 +190,10 @@ impl Order {
                 })?
             }
         };
-        let name = given(&asked.model_name).unwrap_or_else(|| VOICE.to_owned());
+        let name = given(&query.model_name).unwrap_or_else(|| VOICE.to_owned());
         let found = gateway.engines.voices.find(Some(&name), Some(language_of(&text)));
         let voice = found.map_err(|error| bad(error.to_string()))?;
-        Ok(Order { voice, text, tempo, format, characters })
+        Ok(Synthesis { voice, text, tempo, format, characters })
     }
 
     fn answer(&self, body: Body) -> Response {
@@ -207,19 +212,19 @@ pub(crate) async fn speak(
     parameters: &Parameters,
     text: &str,
 ) -> Result<Response, ApiError> {
-    let order = Arc::new(Order::read(gateway, limits, parameters, text)?);
+    let synthesis = Arc::new(Synthesis::read(gateway, limits, parameters, text)?);
     let capacity = gateway.capacity(identity);
     let place = capacity.place()?;
     if let Some(identity) = identity {
-        gateway.authority.charge(identity, Amount::text(order.characters as u64))?;
+        gateway.authority.charge(identity, Amount::text(synthesis.characters as u64))?;
     }
     let metrics = gateway.metrics.clone();
-    metrics.characters.inc_by(order.characters as u64);
+    metrics.characters.inc_by(synthesis.characters as u64);
     metrics.count_bytes("tts", "in", text.len());
-    let asked = scheduler::now();
+    let started = scheduler::now();
     let (sender, mut pieces) = mpsc::channel(AHEAD);
     let ended = Arc::new(AtomicBool::new(false));
-    let listener = Listener {
+    let sink = ResponseSink {
         sender,
         runtime: Handle::current(),
         patience: gateway.options.write_timeout,
@@ -227,10 +232,10 @@ pub(crate) async fn speak(
         turns: capacity.voices.clone(),
         metrics: metrics.clone(),
     };
-    let ordered = order.clone();
+    let for_thread = synthesis.clone();
     request_log::spawn_blocking(move || {
         let _place = place;
-        synthesise(&ordered, &listener);
+        synthesise(&for_thread, &sink);
     });
     // The status depends on the first piece. A later failure can only cut the body short.
     let first = match pieces.recv().await {
@@ -238,7 +243,7 @@ pub(crate) async fn speak(
         Some(Err(error)) => return Err(ApiError::internal(&error)),
         None => return Err(ApiError::internal(&cut_short())),
     };
-    metrics.speech_after(asked.elapsed());
+    metrics.speech_after(started.elapsed());
     let rest = futures::stream::poll_fn(move |cx| {
         Poll::Ready(match ready!(pieces.poll_recv(cx)) {
             None if !ended.swap(true, Ordering::Relaxed) => Some(Err(cut_short())),
@@ -246,7 +251,7 @@ pub(crate) async fn speak(
         })
     });
     let body = futures::stream::once(async { Ok(first) }).chain(rest);
-    Ok(order.answer(Body::from_stream(body)))
+    Ok(synthesis.answer(Body::from_stream(body)))
 }
 
 /// Returns the error for speech that ended too soon, although no voice failed.
@@ -255,7 +260,7 @@ fn cut_short() -> EngineError {
 }
 
 /// The client, as seen by the thread that synthesises speech for it.
-struct Listener {
+struct ResponseSink {
     sender: mpsc::Sender<Result<Bytes, EngineError>>,
     runtime: Handle,
     /// Longest time that the client may read nothing before it counts as gone.
@@ -268,7 +273,7 @@ struct Listener {
     metrics: Arc<Metrics>,
 }
 
-impl Listener {
+impl ResponseSink {
     /// Hands on a piece, and waits for room. Returns false if the client is gone, or reads nothing for too
     /// long.
     fn take(&self, piece: Result<Bytes, EngineError>) -> bool {
@@ -283,34 +288,34 @@ impl Listener {
 }
 
 /// A turn to synthesise. A slow client holds up no other: the turn ends while its piece waits to be read.
-struct Turn<'a> {
-    listener: &'a Listener,
+struct SynthesisTurn<'a> {
+    sink: &'a ResponseSink,
     permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Turn<'_> {
+impl SynthesisTurn<'_> {
     /// Waits for a turn. A client that leaves meanwhile gets a turn without a permit.
-    fn take(listener: &Listener) -> Turn<'_> {
-        let permit = listener.runtime.block_on(async {
+    fn take(sink: &ResponseSink) -> SynthesisTurn<'_> {
+        let permit = sink.runtime.block_on(async {
             tokio::select! {
-                permit = listener.turns.acquire() => permit.ok(),
-                () = listener.sender.closed() => None,
+                permit = sink.turns.acquire() => permit.ok(),
+                () = sink.sender.closed() => None,
             }
         });
-        Turn { listener, permit }
+        SynthesisTurn { sink, permit }
     }
 
-    /// Hands on a piece like [`Listener::take`], but gives the permit up while there is no room.
+    /// Hands on a piece like [`ResponseSink::take`], but gives the permit up while there is no room.
     fn hand_on(&mut self, piece: Bytes) -> bool {
-        self.listener.metrics.count_bytes("tts", "out", piece.len());
-        match self.listener.sender.try_send(Ok(piece)) {
+        self.sink.metrics.count_bytes("tts", "out", piece.len());
+        match self.sink.sender.try_send(Ok(piece)) {
             Ok(()) => true,
             Err(TrySendError::Closed(_)) => false,
             Err(TrySendError::Full(piece)) => {
                 self.permit = None;
-                let taken = self.listener.wait_for_room(piece);
+                let taken = self.sink.wait_for_room(piece);
                 if taken {
-                    *self = Turn::take(self.listener);
+                    *self = SynthesisTurn::take(self.sink);
                 }
                 taken
             }
@@ -319,32 +324,32 @@ impl Turn<'_> {
 }
 
 /// Synthesises a text sentence by sentence, to its end or until the client is gone.
-fn synthesise(order: &Order, listener: &Listener) {
-    let spoken = catch_unwind(AssertUnwindSafe(|| try_synthesise(order, listener)));
+fn synthesise(synthesis: &Synthesis, sink: &ResponseSink) {
+    let spoken = catch_unwind(AssertUnwindSafe(|| try_synthesise(synthesis, sink)));
     let panicked = |_| Err(EngineError::Inference { engine: "voice", reason: "panic".to_owned() });
     if let Err(error) = spoken.unwrap_or_else(panicked) {
-        tracing::error!(%error, voice = order.voice.info().name, "synthesis failed");
-        listener.take(Err(error));
+        tracing::error!(%error, voice = synthesis.voice.info().name, "synthesis failed");
+        sink.take(Err(error));
     }
 }
 
-fn try_synthesise(order: &Order, listener: &Listener) -> Result<(), EngineError> {
+fn try_synthesise(synthesis: &Synthesis, sink: &ResponseSink) -> Result<(), EngineError> {
     // One resampler serves the whole text, so that sentences join without a click.
-    let mut resampler = Resampler::new(order.voice.info().sample_rate, PCM_RATE)
+    let mut resampler = Resampler::new(synthesis.voice.info().sample_rate, PCM_RATE)
         .map_err(|error| EngineError::Inference { engine: "resampler", reason: error.to_string() })?;
-    let mut encoder = order.format.encoder()?;
+    let mut encoder = synthesis.format.encoder()?;
     let mut output = Vec::new();
-    for sentence in sentences(&order.text) {
-        let mut turn = Turn::take(listener);
-        if listener.sender.is_closed() {
+    for sentence in sentences(&synthesis.text) {
+        let mut turn = SynthesisTurn::take(sink);
+        if sink.sender.is_closed() {
             return Ok(());
         }
         let (mut unencodable, mut gone) = (None, false);
-        order.voice.speak_in_pieces(sentence, order.tempo, &mut |spoken| {
+        synthesis.voice.speak_in_pieces(sentence, synthesis.tempo, &mut |spoken| {
             let spoken: Vec<f32> = spoken.iter().copied().map(sample::to_f32).collect();
             output.clear();
             resampler.push(&spoken, &mut output);
-            listener.metrics.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
+            sink.metrics.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
             match encoder.push(&output) {
                 Ok(piece) => gone = !piece.is_empty() && !turn.hand_on(piece),
                 Err(error) => unencodable = Some(error),
@@ -361,8 +366,8 @@ fn try_synthesise(order: &Order, listener: &Listener) -> Result<(), EngineError>
     output.clear();
     resampler.finish(&mut output);
     let rest = [encoder.push(&output)?, encoder.finish()?].concat();
-    if listener.take(Ok(rest.into())) {
-        listener.ended.store(true, Ordering::Relaxed);
+    if sink.take(Ok(rest.into())) {
+        sink.ended.store(true, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -102,13 +102,13 @@ impl RecognizerStream for Tell {
 }
 
 #[test]
-fn who_can_wait_is_heard_after_who_is_live() {
+fn relaxed_sessions_are_recognised_after_live_ones() {
     let scheduler = scheduler();
     let (begun, beginning) = mpsc::channel();
     let (hold, release) = mpsc::channel();
     let stuck: Arc<dyn Recognizer> = Arc::new(Stuck { begun, release: Arc::new(Mutex::new(release)) });
-    let (told, hearing) = mpsc::channel();
-    let tell: Arc<dyn Recognizer> = Arc::new(Tell(told));
+    let (sender, samples) = mpsc::channel();
+    let tell: Arc<dyn Recognizer> = Arc::new(Tell(sender));
     let start = |recognizer, latency| {
         let start = Start {
             sample_rate: 16_000,
@@ -136,7 +136,7 @@ fn who_can_wait_is_heard_after_who_is_live() {
     push(&relaxed, relaxed_socket, &sample(1)).unwrap();
     push(&live, live_socket, &sample(2)).unwrap();
     drop(hold);
-    assert_eq!((hearing.recv().unwrap(), hearing.recv().unwrap()), (2, 1));
+    assert_eq!((samples.recv().unwrap(), samples.recv().unwrap()), (2, 1));
 }
 
 fn audio(start: u64, frames: u64) -> AudioChunk {
@@ -145,12 +145,12 @@ fn audio(start: u64, frames: u64) -> AudioChunk {
 }
 
 /// Sends audio to a session, without limit on the amount.
-fn push(session: &Session, attachment: u64, chunk: &AudioChunk) -> Result<(), Refusal> {
+fn push(session: &Session, attachment: u64, chunk: &AudioChunk) -> Result<(), Rejection> {
     session.audio(attachment, chunk, |_| Ok(()))
 }
 
 fn acknowledged(session: &Session) -> u64 {
-    session.acknowledged(&session.board.lock()).0
+    session.acknowledged(&session.state.lock()).0
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn frames_one_by_one_cost_their_bytes() {
     for frame in 1..=10_000 {
         push(&session, socket, &audio(frame, 1)).unwrap();
     }
-    let state = session.board.lock();
+    let state = session.state.lock();
     assert_eq!((state.received, state.queue.len()), (FramePos(10_001), 1));
     assert!(state.queue.bytes() <= 2 * 20_000, "{} bytes", state.queue.bytes());
 }
@@ -179,7 +179,7 @@ fn a_session_that_is_stuck_takes_a_bounded_amount() {
     let most = (WINDOW_SECONDS + HOLD_SECONDS) * RATE;
     assert!((most - chunk..=most).contains(&sent), "{sent}");
     assert_eq!(acknowledged(&session), HOLD_SECONDS * RATE);
-    let state = session.board.lock();
+    let state = session.state.lock();
     let bytes = state.queue.bytes() as u64;
     assert!(bytes <= 2 * most * 2, "{bytes} bytes");
     // Every second flush takes effect, and splits the audio.
@@ -204,12 +204,12 @@ fn gaps_behind_a_stuck_recogniser_are_bounded() {
     session.gap(socket, FramePos(at + 9), FramePos(at + 20)).unwrap();
     push(&session, socket, &audio(at + 20, 1)).unwrap();
     let refusal = session.gap(socket, FramePos(at + 21), FramePos(at + 22)).unwrap_err();
-    assert!(matches!(refusal, Refusal::Violation(_)), "{refusal}");
-    assert_eq!(session.board.lock().gaps.len(), MAX_GAPS);
+    assert!(matches!(refusal, Rejection::Violation(_)), "{refusal}");
+    assert_eq!(session.state.lock().gaps.len(), MAX_GAPS);
 }
 
 #[test]
-fn a_gap_is_no_audio_that_waits() {
+fn gaps_do_not_count_as_waiting_audio() {
     let (session, socket, _hold) = busy();
     // One hour, which the recogniser has not reached yet.
     let hour = 3_600 * RATE;
@@ -224,7 +224,7 @@ fn a_gap_is_no_audio_that_waits() {
 }
 
 /// Returns a session that is recognised at once, by one thread.
-fn heard() -> (Session, u64) {
+fn with_one_final() -> (Session, u64) {
     let recognizer: Arc<dyn Recognizer> = Arc::new(DigestRecognizer::new(16_000));
     let start = Start {
         sample_rate: 16_000,
@@ -246,10 +246,10 @@ fn heard() -> (Session, u64) {
 
 /// Waits until all received audio is final.
 async fn all_final(session: &Session) {
-    let mut news = session.board().watch();
+    let mut news = session.state().watch();
     let waiting = async {
         while {
-            let state = session.board().lock();
+            let state = session.state().lock();
             state.final_ < state.received
         } {
             news.changed().await.unwrap();
@@ -261,8 +261,8 @@ async fn all_final(session: &Session) {
 }
 
 #[tokio::test]
-async fn who_sends_no_audio_makes_no_finals() {
-    let (session, socket) = heard();
+async fn a_client_that_sends_no_audio_makes_no_finals() {
+    let (session, socket) = with_one_final();
     // Each frame is followed by a flush that takes no effect, and by a gap.
     let (mut at, mut cuts) = (0, 0);
     let refusal = loop {
@@ -275,7 +275,7 @@ async fn who_sends_no_audio_makes_no_finals() {
         assert!(cuts <= 1_003, "a client that sends no audio may end utterances for ever");
         all_final(&session).await;
     };
-    assert!(matches!(refusal, Refusal::Violation(_)), "{refusal}");
+    assert!(matches!(refusal, Rejection::Violation(_)), "{refusal}");
     // By then a sixteenth of a second of audio was received.
     assert_eq!(cuts, 1_003, "{refusal}");
     // A flush that is ignored takes nothing from the limit.
@@ -295,14 +295,14 @@ async fn who_sends_no_audio_makes_no_finals() {
     // A gap that ends no utterance is free.
     session.finish(socket, FramePos(at)).unwrap();
     all_final(&session).await;
-    let finals = session.board().lock().finals.len() as u64;
+    let finals = session.state().lock().finals.len() as u64;
     assert!(finals <= 1_003 + 50 + 1 + 3, "{finals} finals");
 }
 
 #[test]
-fn attempts_to_resume_count_as_messages_and_leave_some() {
+fn attempts_to_resume_count_as_messages_and_leave_a_reserve() {
     let (session, socket, _hold) = busy();
-    let refused = (0..2 * CONTROL_BURST).any(|_| session.count_resume() == Err(Refusal::Flood));
+    let refused = (0..2 * CONTROL_BURST).any(|_| session.count_resume() == Err(Rejection::Flood));
     assert!(refused, "a client may try to resume without end");
     // The socket that has the session can still send messages.
     for message in 1..CONTROL_RATE {
@@ -315,31 +315,31 @@ fn gaps_that_lead_nowhere_are_refused_or_ignored() {
     let (session, socket, _hold) = busy();
     let gap = |from, to| session.gap(socket, FramePos(from), FramePos(to));
     for (from, to) in [(2, 3), (u64::MAX, u64::MAX), (2, 0), (1, 0), (1, u64::MAX), (0, FARTHEST.0 + 1)] {
-        assert!(matches!(gap(from, to), Err(Refusal::Violation(_))), "{from}..{to}");
+        assert!(matches!(gap(from, to), Err(Rejection::Violation(_))), "{from}..{to}");
     }
     for (from, to) in [(0, 0), (0, 1), (1, 1)] {
         assert_eq!(gap(from, to), Ok(()), "{from}..{to}");
     }
-    assert_eq!(session.board.lock().received, FramePos(1));
+    assert_eq!(session.state.lock().received, FramePos(1));
     // The part that was received before is skipped.
     assert_eq!(gap(0, FARTHEST.0), Ok(()));
-    assert_eq!(session.board.lock().gaps, [FramePos(1).to(FARTHEST)]);
+    assert_eq!(session.state.lock().gaps, [FramePos(1).to(FARTHEST)]);
     session.finish(socket, FARTHEST).unwrap();
     assert_eq!(gap(0, FARTHEST.0), Ok(()), "said again");
-    assert!(matches!(gap(FARTHEST.0, FARTHEST.0 + 1), Err(Refusal::Violation(_))));
+    assert!(matches!(gap(FARTHEST.0, FARTHEST.0 + 1), Err(Rejection::Violation(_))));
 }
 
 #[test]
-fn a_socket_that_lost_the_session_is_not_heard() {
+fn messages_of_a_socket_that_lost_the_session_are_refused() {
     let (session, old, _hold) = busy();
     let Attached { attachment: new, received, finals_seen, .. } = session.attach(0).unwrap();
     assert_eq!((received, finals_seen), (FramePos(1), 0));
-    assert_eq!(push(&session, old, &audio(1, 5)), Err(Refusal::Moved));
-    assert_eq!(session.gap(old, FramePos(1), FramePos(9)), Err(Refusal::Moved));
-    assert_eq!(session.flush(old, None), Err(Refusal::Moved));
-    assert_eq!(session.finish(old, FramePos(1)), Err(Refusal::Moved));
+    assert_eq!(push(&session, old, &audio(1, 5)), Err(Rejection::Moved));
+    assert_eq!(session.gap(old, FramePos(1), FramePos(9)), Err(Rejection::Moved));
+    assert_eq!(session.flush(old, None), Err(Rejection::Moved));
+    assert_eq!(session.finish(old, FramePos(1)), Err(Rejection::Moved));
     assert!(!session.end(old));
-    assert_eq!(session.board.lock().received, FramePos(1));
+    assert_eq!(session.state.lock().received, FramePos(1));
     push(&session, new, &audio(1, 5)).unwrap();
 
     // A resume with an impossible `finals_seen` leaves the session with its socket.
