@@ -2,16 +2,13 @@
 //!
 //! Names follow Prometheus' rules: a unit is at the end of the name, followed by `_total` for counters.
 //! Labels have few values: no text from a client becomes a label.
+//!
+//! This module imports no other module of the gateway.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,15 +16,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use crate::Gateway;
-use crate::authority::Audit;
-use crate::http::error::ApiError;
-use crate::http::request_log;
-use crate::scheduler::Priority;
-
-pub(crate) const PATH: &str = "/metrics";
 /// Content type of the OpenMetrics specification, version 1.0.0.
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Upper bounds of the latency buckets, in seconds: from imperceptible latencies to unacceptable ones.
 /// Finals should come within 2 s.
 const LATENCIES: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0, 30.0];
@@ -35,6 +25,25 @@ const LATENCIES: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0, 30
 /// Metrics by one label.
 pub(crate) type By<C> = Family<[(&'static str, &'static str); 1], C>;
 type Seconds = Counter<f64, AtomicU64>;
+
+/// Counters of tokens. The authority counts, and [`Metrics`] reports.
+#[derive(Clone, Default)]
+pub(crate) struct TokenCounters {
+    /// Tokens minted, by kind.
+    pub(crate) minted: By<Counter>,
+    /// Requests refused, by reason.
+    pub(crate) refused: By<Counter>,
+}
+
+/// Values that are measured when the metrics are read.
+pub(crate) struct Gauges {
+    /// Number of live sessions.
+    pub(crate) sessions: usize,
+    /// Length of the audio of live sessions that is not final yet.
+    pub(crate) waiting: Duration,
+    /// Longest current wait of any live session for a recognition thread.
+    pub(crate) lateness: Duration,
+}
 
 /// Counts and times since the start of the gateway.
 pub(crate) struct Metrics {
@@ -62,7 +71,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Creates metrics at zero, for at most `limit` sessions and for `threads` recognition threads.
-    pub(crate) fn new(limit: usize, threads: usize, tokens: &Audit) -> Metrics {
+    pub(crate) fn new(limit: usize, threads: usize, tokens: &TokenCounters) -> Metrics {
         let mut list = List(Registry::with_prefix("voxline"));
         list.constant("sessions_limit", "Maximum number of live sessions and tasks", limit);
         list.constant("recogniser_threads", "Number of recognition threads", threads);
@@ -149,18 +158,14 @@ impl Metrics {
         self.bytes.get_or_create(&[("api", api), ("direction", direction)]).inc_by(bytes as u64);
     }
 
-    /// Counts a turn of the recogniser, before which the job had `waited`.
-    pub(crate) fn turn(&self, priority: Priority, waited: Duration, took: Duration) {
-        let work = match priority {
-            Priority::Live => "live",
-            Priority::Recording => "recording",
-            Priority::Partial => "partial",
-            Priority::Demo => "demo",
-        };
+    /// Counts a turn of the recogniser that took `took`, for this kind of work.
+    pub(crate) fn turn(&self, work: &'static str, took: Duration) {
         self.busy.get_or_create(&[("work", work)]).inc_by(took.as_secs_f64());
-        if priority == Priority::Live {
-            self.wait.observe(waited.as_secs_f64());
-        }
+    }
+
+    /// Records the time that a live session has waited for a turn of the recogniser.
+    pub(crate) fn live_turn_after(&self, wait: Duration) {
+        self.wait.observe(wait.as_secs_f64());
     }
 
     /// Records the `latency` of a final with words since its last frame arrived.
@@ -177,6 +182,24 @@ impl Metrics {
     /// Records the `latency` of the first audio of a text since the text arrived.
     pub(crate) fn speech_after(&self, latency: Duration) {
         self.first_speech_latency.observe(latency.as_secs_f64());
+    }
+
+    /// Counts a request and the status of its answer.
+    pub(crate) fn count_request(&self, path: String, method: String, status: String) {
+        self.requests.get_or_create(&vec![("path", path), ("method", method), ("status", status)]).inc();
+    }
+
+    /// Returns all metrics in the text format of OpenMetrics, with the current values of `gauges`.
+    ///
+    /// # Errors
+    /// Returns [`fmt::Error`] if a metric can't be encoded.
+    pub(crate) fn text(&self, gauges: &Gauges) -> Result<String, fmt::Error> {
+        self.sessions.set(i64::try_from(gauges.sessions).unwrap_or(i64::MAX));
+        self.waiting.set(gauges.waiting.as_secs_f64());
+        self.lateness.set(gauges.lateness.as_secs_f64());
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
     }
 }
 
@@ -198,35 +221,4 @@ impl List {
         self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
         metric
     }
-}
-
-/// Answers with all metrics.
-pub(crate) async fn report(State(gateway): State<Arc<Gateway>>) -> Response {
-    let metrics = &gateway.metrics;
-    metrics.sessions.set(i64::try_from(gateway.sessions.count()).unwrap_or(i64::MAX));
-    metrics.waiting.set(gateway.sessions.waiting().as_secs_f64());
-    metrics.lateness.set(gateway.scheduler.lateness().as_secs_f64());
-    let mut text = String::new();
-    match encode(&mut text, &metrics.registry) {
-        Ok(()) => {
-            let mut response = Response::new(Body::from(text));
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-            response
-        }
-        Err(error) => ApiError::internal(&error).into_response(),
-    }
-}
-
-/// Middleware around all routes: counts requests and the status of their answers.
-pub(crate) async fn count(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    let method = request_log::method_name(request.method()).to_owned();
-    let response = next.run(request).await;
-    let status = response.status().as_str().to_owned();
-    gateway
-        .metrics
-        .requests
-        .get_or_create(&vec![("path", path), ("method", method), ("status", status)])
-        .inc();
-    response
 }

@@ -3,6 +3,8 @@
 //! Only one process can open the store. So a running gateway listens on a Unix socket beside the store, and
 //! [`administer`] sends the command there; if no gateway runs, [`administer`] opens the store itself. Either
 //! way the same function performs the [`Command`] and returns the [`Answer`].
+//!
+//! This room imports [`authority`](crate::authority) alone.
 
 #[cfg(unix)]
 mod socket;
@@ -27,7 +29,7 @@ mod socket {
             Ok(AdminSocket)
         }
 
-        pub(crate) async fn serve(&self, _: &std::sync::Arc<crate::Gateway>) -> io::Result<()> {
+        pub(crate) async fn serve(&self, _: &std::sync::Arc<crate::authority::Authority>) -> io::Result<()> {
             std::future::pending().await
         }
     }

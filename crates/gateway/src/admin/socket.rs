@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::{AdminError, Answer, Command, perform};
-use crate::Gateway;
+use crate::authority::Authority;
 
 /// Name of the socket, in the directory of the state.
 const NAME: &str = "admin.sock";
@@ -76,11 +76,11 @@ impl AdminSocket {
     ///
     /// # Errors
     /// Returns an [`io::Error`] if the async runtime can't register the socket.
-    pub(crate) async fn serve(&self, gateway: &Arc<Gateway>) -> io::Result<()> {
+    pub(crate) async fn serve(&self, authority: &Arc<Authority>) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         loop {
             let served = match listener.accept().await {
-                Ok((socket, _)) => answer(socket, gateway.clone()).await,
+                Ok((socket, _)) => answer(socket, authority.clone()).await,
                 Err(error) => {
                     // The process may be out of file descriptors, so wait before the next attempt.
                     tokio::time::sleep(TIMEOUT).await;
@@ -113,12 +113,12 @@ impl Drop for AdminSocket {
     }
 }
 
-async fn answer(mut socket: UnixStream, gateway: Arc<Gateway>) -> io::Result<()> {
+async fn answer(mut socket: UnixStream, authority: Arc<Authority>) -> io::Result<()> {
     let mut bytes = Vec::new();
     timeout(TIMEOUT, (&mut socket).take(MAX_COMMAND).read_to_end(&mut bytes)).await??;
     let performing = move || -> Reply {
         let command = serde_json::from_slice(&bytes).map_err(|error| format!("command: {error}"))?;
-        perform(gateway.authority(), command).map_err(|error| error.to_string())
+        perform(&authority, command).map_err(|error| error.to_string())
     };
     let reply = tokio::task::spawn_blocking(performing).await.map_err(io::Error::other)?;
     let reply = serde_json::to_vec(&reply)?;

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::Options;
-use crate::busy;
 use crate::http::error::ApiError;
 use crate::http::request_log;
-use crate::routes::asr;
 use crate::scheduler::Priority;
 use voxline::decode::Cancellation;
 
 /// Divisor of the demo's capacity: the demo has this part of the capacity for requests with a token, in
 /// addition to it.
 const DEMO_PART: usize = 4;
+
+/// Documented limit of a recording's size: 20 MB. A recording has one channel.
+pub(crate) const MAX_RECORDING_BYTES: usize = 20 * 1024 * 1024;
 
 /// Capacity for requests of one kind.
 pub(crate) struct RequestCapacity {
@@ -33,19 +33,19 @@ pub(crate) struct RequestCapacity {
 }
 
 impl RequestCapacity {
-    /// Returns the capacity for requests with a token.
-    pub(crate) fn authenticated(options: &Options) -> RequestCapacity {
-        RequestCapacity::new(options.max_requests, options.threads.get(), Priority::Recording)
+    /// Returns the capacity for `max_requests` requests with a token, on `threads` threads.
+    pub(crate) fn authenticated(max_requests: usize, threads: usize) -> RequestCapacity {
+        RequestCapacity::new(max_requests, threads, Priority::Recording)
     }
 
-    /// Returns the capacity for requests of the demo.
-    pub(crate) fn demo(options: &Options) -> RequestCapacity {
+    /// Returns the capacity for requests of the demo, beside `max_requests` with a token.
+    pub(crate) fn demo(max_requests: usize, threads: usize) -> RequestCapacity {
         let part = |whole: usize| whole.div_ceil(DEMO_PART);
-        RequestCapacity::new(part(options.max_requests), part(options.threads.get()), Priority::Demo)
+        RequestCapacity::new(part(max_requests), part(threads), Priority::Demo)
     }
 
     fn new(places: usize, threads: usize, priority: Priority) -> RequestCapacity {
-        let upload_bytes = places.saturating_mul(asr::MAX_BYTES).min(Semaphore::MAX_PERMITS);
+        let upload_bytes = places.saturating_mul(MAX_RECORDING_BYTES).min(Semaphore::MAX_PERMITS);
         RequestCapacity {
             places: Arc::new(Semaphore::new(places)),
             upload_bytes: Arc::new(Semaphore::new(upload_bytes)),
@@ -60,7 +60,7 @@ impl RequestCapacity {
     /// # Errors
     /// Returns [`ApiError`] with status 429 if all places are taken.
     pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.places.clone().try_acquire_owned().map_err(|_| busy())
+        self.places.clone().try_acquire_owned().map_err(|_| ApiError::too_many_requests())
     }
 }
 

@@ -5,5 +5,6 @@
 //! [`authority`](crate::authority) and [`metrics`](crate::metrics).
 
 pub(crate) mod capacity;
+pub(crate) mod load;
 pub(crate) mod pending;
 pub(crate) mod reject;

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::reject::Full;
 use crate::authority::Identity;
-use crate::sessions::registry::Full;
 
 /// Places per session for a holder whose number of sessions is limited: two, the number needed while a
 /// session moves to another socket.

@@ -5,19 +5,15 @@
 
 use std::net::IpAddr;
 
-use prometheus_client::metrics::counter::Counter;
 use tracing::field::{DisplayValue, display};
 
 use super::AuthorityError;
-use crate::metrics::By;
+use crate::metrics::TokenCounters;
 
 /// Writer of the audit log, and counters of its events.
 #[derive(Default)]
-pub(crate) struct Audit {
-    /// Tokens minted, by kind.
-    pub(crate) minted: By<Counter>,
-    /// Requests refused, by reason.
-    pub(crate) refused: By<Counter>,
+pub(super) struct Audit {
+    pub(super) counters: TokenCounters,
 }
 
 impl Audit {
@@ -30,7 +26,7 @@ impl Audit {
             Some("st_") => "service",
             _ => return,
         };
-        self.minted.get_or_create(&[("kind", kind)]).inc();
+        self.counters.minted.get_or_create(&[("kind", kind)]).inc();
     }
 
     /// Records a refusal; `id` is the id of the token or client concerned, if known.
@@ -47,7 +43,7 @@ impl Audit {
             AuthorityError::Address => "address",
             _ => "failed",
         };
-        self.refused.get_or_create(&[("reason", reason)]).inc();
+        self.counters.refused.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Records that a token, client or project was revoked.

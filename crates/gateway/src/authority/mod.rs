@@ -3,6 +3,8 @@
 //! All state is in one transactional store. A change is on the disk before the request is answered, apart
 //! from usage counts (see [`Authority::keep_usage`]). A refused request changes nothing, and so costs no
 //! write.
+//!
+//! This room imports [`metrics`](crate::metrics) alone.
 
 mod administration;
 mod audit;
@@ -11,6 +13,7 @@ mod database;
 mod files;
 mod grants;
 mod lists;
+mod meter;
 mod revocation;
 mod secrets;
 mod store;
@@ -25,7 +28,7 @@ use redb::Database;
 use tokio::sync::watch;
 
 pub use self::administration::{NewClient, NewToken};
-pub(super) use self::audit::Audit;
+use self::audit::Audit;
 pub use self::check::Identity;
 use self::database::{Opener, Store};
 use self::files::STORE;
@@ -33,13 +36,14 @@ pub use self::files::StateError;
 pub(super) use self::files::{require_no_backup, require_store};
 pub use self::grants::Granted;
 pub use self::lists::{ClientEntry, ProjectEntry, ServiceTokenEntry, TokenEntry, UsageEntry};
+use self::meter::Meter;
 pub use self::secrets::{ACCESS_PREFIX, CLIENT_PREFIX, REFRESH_PREFIX, RESUME_PREFIX, SERVICE_PREFIX};
-pub(super) use self::secrets::{Fingerprint, random_bytes, random_secret};
+pub(super) use self::secrets::{Fingerprint, new_id, random_bytes, random_secret};
 pub use self::store::Dump;
 use self::store::{Change, FIRST_FORMAT, FORMAT, Failure, View};
 pub use self::terms::{Budget, Scope, Scopes, Terms, UnknownScope};
-use self::usage::Meter;
 pub use self::usage::{Amount, Exhausted};
+use crate::metrics::TokenCounters;
 use voxline_support::clock::Clock;
 
 /// Documented limit of refresh tokens per project, and of live access tokens per refresh token.
@@ -280,14 +284,14 @@ impl Authority {
         self.revoked.subscribe()
     }
 
-    /// Returns the audit log and its counters.
-    pub(super) fn audit(&self) -> &Audit {
-        &self.audit
+    /// Returns the counters of the tokens minted and refused.
+    pub(super) fn token_counters(&self) -> &TokenCounters {
+        &self.audit.counters
     }
 
     /// Returns the clock by which tokens expire.
-    pub(super) fn clock(&self) -> &dyn Clock {
-        &*self.clock
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// Returns the current time in milliseconds since the Unix epoch.

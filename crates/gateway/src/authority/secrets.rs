@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use voxline_support::hex;
+
 /// Prefix of client secrets.
 pub const CLIENT_PREFIX: &str = "vxc_";
 /// Prefix of refresh tokens.
@@ -105,6 +107,14 @@ pub(super) fn random_client_id() -> String {
     let mut name = base32(&random_bytes::<14>());
     name.truncate(21);
     format!("mcs{digits:010}.voice.{name}")
+}
+
+/// Returns a new id: a version 4 UUID without hyphens, as the service writes it.
+pub(crate) fn new_id() -> String {
+    let mut bytes: [u8; 16] = random_bytes();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    hex(&bytes)
 }
 
 /// Encodes five bits per character, without padding (the alphabet of RFC 4648 in lower case).

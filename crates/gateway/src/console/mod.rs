@@ -1,5 +1,7 @@
 //! `/`: the console, a page to try the gateway with, and to see its load. The page is part of the program,
 //! loads nothing from other hosts, and has no more rights than the token that its user enters.
+//!
+//! This room stands beside the routes: its handlers take the [`Gateway`](crate::gateway::Gateway).
 
 mod status;
 
@@ -10,7 +12,7 @@ use axum::routing::get;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use crate::Route;
+use crate::gateway::Route;
 use voxline_support::hex;
 
 /// A file of the page.

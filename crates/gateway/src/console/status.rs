@@ -8,13 +8,12 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::Gateway;
 use crate::admission::reject::RejectReason;
 use crate::authority::{Authority, AuthorityError, Identity};
-use crate::bearer;
+use crate::gateway::Gateway;
+use crate::http::client::{bearer, peer};
 use crate::http::error::{ApiError, json_response};
 use crate::http::request_log;
-use crate::peer;
 use crate::sessions::session::Session;
 
 /// Answers `GET /console/status`, with a token of any scope: the load of the whole gateway, and the
@@ -69,7 +68,7 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
     let authority = &gateway.authority;
     let name = authority.project_name(&identity.project)?;
     let options = &gateway.options;
-    let mut sessions = gateway.sessions.of(&identity.project);
+    let mut sessions = gateway.sessions.registry.of(&identity.project);
     sessions.sort_by(|one, other| one.name().cmp(other.name()));
     let busy = options.max_requests.saturating_sub(gateway.authenticated.places.available_permits());
     let uptime = authority.clock().monotonic().saturating_sub(gateway.started);
@@ -77,12 +76,12 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": uptime.as_secs(),
         "now_ms": u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX),
-        "state": gateway.room_for_session().map_or_else(RejectReason::name, |()| "ready"),
+        "state": gateway.sessions.room_for_session().map_or_else(RejectReason::name, |()| "ready"),
         "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
         "load": [
-            { "what": "sessions", "now": gateway.sessions.count(), "limit": options.max_sessions },
+            { "what": "sessions", "now": gateway.sessions.registry.count(), "limit": options.max_sessions },
             { "what": "requests", "now": busy, "limit": options.max_requests },
-            { "what": "seconds that a session waits for its turn", "now": gateway.scheduler.lateness().as_secs_f64() },
+            { "what": "seconds that a session waits for its turn", "now": gateway.sessions.scheduler.lateness().as_secs_f64() },
         ],
         "token": {
             "id": identity.token,

@@ -4,7 +4,7 @@
 //! attempts hide among those of legitimate clients.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,30 +13,33 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use super::error::ApiError;
-use crate::Gateway;
+use super::client::client_network;
+use super::error::{ApiError, AuthFailed};
+use voxline_support::clock::Clock;
 
 /// Time in which the bucket of an address regains one failure.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(3);
 /// Maximum number of addresses in the table, which then takes less than a megabyte.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// Response extension that marks an answer as failed authentication.
-#[derive(Clone, Copy)]
-pub(crate) struct AuthFailed;
-
 /// A rate limiter of failed authentication: one token bucket per client address, stored as the time at
 /// which the bucket will be full again.
 pub(crate) struct AuthRateLimiter {
     burst: u32,
+    clock: Arc<dyn Clock>,
     /// Time at which each bucket will be full. Full buckets need no entry.
     full_at: Mutex<HashMap<IpAddr, Duration>>,
 }
 
 impl AuthRateLimiter {
     /// Creates a limiter that allows each address `burst` failures at once, or any number if `burst` is 0.
-    pub(crate) fn new(burst: u32) -> AuthRateLimiter {
-        AuthRateLimiter { burst, full_at: Mutex::default() }
+    pub(crate) fn new(burst: u32, clock: Arc<dyn Clock>) -> AuthRateLimiter {
+        AuthRateLimiter { burst, clock, full_at: Mutex::default() }
+    }
+
+    /// Counts a failed authentication of `address`.
+    pub(crate) fn note_failure(&self, address: IpAddr) {
+        self.failed(address, self.clock.monotonic());
     }
 
     /// Checks that `address` may try to authenticate at `now`, a monotonic time since any fixed moment.
@@ -86,47 +89,36 @@ impl AuthRateLimiter {
     }
 }
 
-/// Returns the address, or network of addresses, that counts as one client: an IPv4 address, or an IPv6
-/// network of 64 bits, of which a client may use any address.
-pub(crate) fn client_network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
-    }
-}
-
-impl Gateway {
-    /// Counts a wrong token that `address` sent where no HTTP answer reports the failure.
-    pub(crate) fn note_failure(&self, address: IpAddr) {
-        self.auth_limiter.failed(address, self.authority.clock().monotonic());
-    }
-}
-
 /// Middleware of every route that authenticates its client: refuses an address with too many failures
 /// before the request is examined.
 pub(crate) async fn limit_failures(
-    State(gateway): State<Arc<Gateway>>,
+    State(limiter): State<Arc<AuthRateLimiter>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
-    let now = gateway.authority.clock().monotonic();
-    if let Err(wait) = gateway.auth_limiter.allow(peer.ip(), now) {
+    if let Err(wait) = limiter.allow(peer.ip(), limiter.clock.monotonic()) {
         let message = "too many wrong tokens or secrets from this address";
         return ApiError::busy(StatusCode::TOO_MANY_REQUESTS, message, wait).into_response();
     }
     let response = next.run(request).await;
     if response.extensions().get::<AuthFailed>().is_some() {
-        gateway.note_failure(peer.ip());
+        limiter.note_failure(peer.ip());
     }
     response
 }
 
 #[cfg(test)]
 mod tests {
+    use voxline_support::clock::SystemClock;
+
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1_000);
+
+    fn with_burst(burst: u32) -> AuthRateLimiter {
+        AuthRateLimiter::new(burst, Arc::new(SystemClock::new()))
+    }
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -148,7 +140,7 @@ mod tests {
 
     #[test]
     fn failures_are_allowed_in_a_burst_then_at_a_steady_rate() {
-        let (limiter, one) = (AuthRateLimiter::new(20), v4(1));
+        let (limiter, one) = (with_burst(20), v4(1));
         assert_eq!(failures(&limiter, one, NOW), 20);
         assert_eq!(limiter.allow(one, NOW), Err(FORGIVEN_AFTER));
         assert_eq!(limiter.allow(v4(2), NOW), Ok(()));
@@ -159,12 +151,12 @@ mod tests {
         // longer.
         (0..50).for_each(|_| limiter.failed(one, NOW + FORGIVEN_AFTER * 100));
         assert_eq!(limiter.allow(one, NOW + FORGIVEN_AFTER * 101), Ok(()));
-        assert_eq!(failures(&AuthRateLimiter::new(0), one, NOW), 1_000);
+        assert_eq!(failures(&with_burst(0), one, NOW), 1_000);
     }
 
     #[test]
     fn ipv6_clients_are_limited_by_network() {
-        let limiter = AuthRateLimiter::new(5);
+        let limiter = with_burst(5);
         assert_eq!(failures(&limiter, address("2001:db8:0:1::1"), NOW), 5);
         assert_eq!(failures(&limiter, address("2001:db8:0:1:ffff::2"), NOW), 0);
         assert_eq!(failures(&limiter, address("2001:db8:0:2::1"), NOW), 5);
@@ -175,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_evicts_the_address_with_fewest_failures() {
-        let limiter = AuthRateLimiter::new(20);
+        let limiter = with_burst(20);
         assert_eq!(failures(&limiter, v4(0), NOW), 20);
         let many = MAX_ADDRESSES as u32 + 1_000;
         for number in 1..many {

@@ -11,7 +11,7 @@ use axum::extract::Request;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::auth_rate_limiter::client_network;
+use super::client::client_network;
 
 /// Largest share of all connections that one address may have, so that some are left for others.
 const LARGEST_PART: (usize, usize) = (3, 4);

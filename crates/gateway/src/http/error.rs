@@ -8,13 +8,18 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use super::auth_rate_limiter::AuthFailed;
 use super::request_log::request_id;
-use crate::authority::{AuthorityError, Exhausted, random_bytes};
-use voxline_support::hex;
+use crate::authority::{AuthorityError, Exhausted};
 
 /// `WWW-Authenticate` challenge for a missing or invalid token.
 const WHO: &str = "Bearer";
+
+/// Wait that a refused client is asked for.
+pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// Response extension that marks an answer as failed authentication.
+#[derive(Clone, Copy)]
+pub(crate) struct AuthFailed;
 
 /// An error answer: its HTTP status and the documented error code.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +36,16 @@ pub(crate) struct ApiError {
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: u16, message: impl Into<String>) -> ApiError {
         ApiError { status, code, message: message.into(), retry_after: None, challenge: None }
+    }
+
+    /// Returns the error for a malformed or unacceptable request, with one of the service's codes.
+    pub(crate) fn bad_request(code: u16, message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// Returns the refusal of a request for which there is no capacity.
+    pub(crate) fn too_many_requests() -> ApiError {
+        ApiError::busy(StatusCode::TOO_MANY_REQUESTS, "too many requests", BUSY_WAIT)
     }
 
     /// Returns the error for a missing, unknown or expired token. The documentation says status 400, the
@@ -133,14 +148,6 @@ impl IntoResponse for ApiError {
 /// comes back a moment too early is refused again.
 pub(crate) fn retry_after(wait: Duration) -> HeaderValue {
     HeaderValue::from(wait.as_millis().div_ceil(1_000).clamp(1, u32::MAX.into()) as u32)
-}
-
-/// Returns a new id: a version 4 UUID without hyphens, as the service writes it.
-pub(crate) fn new_id() -> String {
-    let mut bytes: [u8; 16] = random_bytes();
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    hex(&bytes)
 }
 
 pub(crate) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {

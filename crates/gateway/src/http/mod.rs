@@ -6,11 +6,13 @@
 
 pub(crate) mod auth_rate_limiter;
 pub(crate) mod body;
+pub(crate) mod client;
 pub(crate) mod connection_limiter;
 pub(crate) mod cors;
 pub(crate) mod error;
 pub(crate) mod proxies;
 pub(crate) mod request_log;
+pub(crate) mod request_metrics;
 pub(crate) mod server;
 pub(crate) mod tls;
 pub(crate) mod upload;

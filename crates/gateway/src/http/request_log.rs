@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
 use super::connection_limiter::ConnectionSlot;
-use super::error::new_id;
-use crate::Gateway;
+use crate::authority::new_id;
+use voxline_support::clock::Clock;
 
 /// Header that carries the request id, which the first party to name the request chooses.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,7 +42,7 @@ pub(crate) fn request_id() -> String {
 
 /// Middleware around all routes: assigns an id to the request, and logs the request once it is over.
 pub(crate) async fn log_request(
-    State(gateway): State<Arc<Gateway>>,
+    State(clock): State<Arc<dyn Clock>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
@@ -51,8 +51,8 @@ pub(crate) async fn log_request(
     // At the highest level, so that every log line has the id, whatever the log level.
     let span = tracing::error_span!(parent: None, "request", %id);
     let mut record = RequestRecord {
-        started: gateway.authority.clock().monotonic(),
-        gateway,
+        started: clock.monotonic(),
+        clock,
         span: span.clone(),
         method: request.method().clone(),
         path: request.uri().path().chars().take(MAX_PATH).collect(),
@@ -84,7 +84,7 @@ pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 /// Details of a request, which are logged when this value is dropped: with the last byte of the answer, or
 /// when the client has gone.
 struct RequestRecord {
-    gateway: Arc<Gateway>,
+    clock: Arc<dyn Clock>,
     started: Duration,
     span: Span,
     method: Method,
@@ -99,12 +99,12 @@ struct RequestRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        let RequestRecord { gateway, started, span, method, path, peer, slot, status, bytes } = self;
+        let RequestRecord { clock, started, span, method, path, peer, slot, status, bytes } = self;
         // A connection that becomes a WebSocket is about to leave the connection limiter.
         if let Some(slot) = slot.as_ref().filter(|_| *status != Some(StatusCode::SWITCHING_PROTOCOLS)) {
             slot.mark_idle();
         }
-        let duration = gateway.authority.clock().monotonic().saturating_sub(*started);
+        let duration = clock.monotonic().saturating_sub(*started);
         let _request = span.enter();
         tracing::info!(
             target: "voxline::access",

@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -26,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use super::connection_limiter::{ConnectionLimiter, ConnectionPermit};
 use super::proxies::{self, TrustedProxies};
 use super::tls::Listener;
-use crate::Options;
 
 /// Longest request line and headers, in bytes. A text of the documented length fits into the query, which
 /// makes up most of this: an address has 64 KiB at most.
@@ -35,9 +35,23 @@ const MAX_HEAD: usize = 96 * 1024;
 /// memory.
 const EXHAUSTED_WAIT: Duration = Duration::from_secs(1);
 
+/// Limits of connections, and the networks of trusted proxies. [`Options`](crate::Options) describes each.
+pub(crate) struct ServerOptions<'a> {
+    pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_address: usize,
+    pub(crate) header_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) trusted_proxies: &'a [IpNet],
+}
+
 /// Answers requests on `listener` until `stop` is cancelled, then those under way. If this future is
 /// dropped earlier, its connections end with it. A WebSocket no longer belongs to this server.
-pub(crate) async fn serve(listener: Listener, router: Router, options: &Options, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: Listener,
+    router: Router,
+    options: ServerOptions<'_>,
+    stop: CancellationToken,
+) {
     let Listener { tcp, tls } = listener;
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(MAX_HEAD);
@@ -45,7 +59,7 @@ pub(crate) async fn serve(listener: Listener, router: Router, options: &Options,
         http,
         router: TowerToHyperService::new(router),
         stop,
-        proxies: TrustedProxies::new(&options.trusted_proxies),
+        proxies: TrustedProxies::new(options.trusted_proxies),
         limiter: ConnectionLimiter::new(options.max_connections_per_address, options.max_connections),
         header_timeout: options.header_timeout,
         write_timeout: options.write_timeout,

@@ -7,7 +7,6 @@ use http::StatusCode;
 
 use super::body::{self, BadBody};
 use super::error::ApiError;
-use crate::busy;
 use voxline::audio::sample;
 use voxline::decode::{self, Block, Cancellation, CpuLimit, DecodeError, Decoder};
 use voxline::engine::RECOGNIZER_RATE;
@@ -36,17 +35,13 @@ pub(crate) async fn receive(
     body::read_where(body, max_bytes, patience, room).await.map_err(|refused| match refused {
         BadBody::TooLarge => too_large(max_bytes),
         BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "audio did not arrive in time"),
-        BadBody::NoRoom => busy(),
-        BadBody::Broken => bad(4034, "audio broke off"),
+        BadBody::NoRoom => ApiError::too_many_requests(),
+        BadBody::Broken => ApiError::bad_request(4034, "audio broke off"),
     })
 }
 
 pub(crate) fn too_large(max_bytes: usize) -> ApiError {
-    bad(4009, format!("audio is larger than {max_bytes} bytes"))
-}
-
-pub(crate) fn bad(code: u16, message: impl Into<String>) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, code, message)
+    ApiError::bad_request(4009, format!("audio is larger than {max_bytes} bytes"))
 }
 
 /// A decoded file of one channel: at most five minutes, which take 10 MB.
@@ -73,11 +68,18 @@ impl Upload {
         let mut decoder = Decoder::open_cancellable(source, wanted, cancellation).map_err(broken)?;
         let info = decoder.info();
         if info.channels != 1 {
-            return Err(bad(4044, format!("audio has {} channels, 1 is supported", info.channels)));
+            return Err(ApiError::bad_request(
+                4044,
+                format!("audio has {} channels, 1 is supported", info.channels),
+            ));
         }
         let rate = decoder.sample_rate();
-        let unsupported =
-            |_| bad(4045, format!("audio has a sample rate of {rate} Hz, which is not supported"));
+        let unsupported = |_| {
+            ApiError::bad_request(
+                4045,
+                format!("audio has a sample rate of {rate} Hz, which is not supported"),
+            )
+        };
         let mut resampler = Resampler::new(rate, RECOGNIZER_RATE).map_err(unsupported)?;
         let (mut block, mut resampled, mut samples) = (Block::new(), Vec::new(), Vec::new());
         let (rate, longest) = (u64::from(rate), longest.as_secs());
@@ -85,7 +87,7 @@ impl Upload {
         while decoder.next_block(&mut block).map_err(broken)? {
             frames += block.frames() as u64;
             if frames > longest * rate {
-                return Err(bad(4043, format!("audio is longer than {longest} s")));
+                return Err(ApiError::bad_request(4043, format!("audio is longer than {longest} s")));
             }
             resampled.clear();
             resampler.push(block.samples(), &mut resampled);
@@ -100,7 +102,7 @@ impl Upload {
 
 fn broken(error: DecodeError) -> ApiError {
     match error {
-        DecodeError::UnknownFormat { .. } => bad(4033, error.to_string()),
-        error => bad(4034, error.to_string()),
+        DecodeError::UnknownFormat { .. } => ApiError::bad_request(4033, error.to_string()),
+        error => ApiError::bad_request(4034, error.to_string()),
     }
 }

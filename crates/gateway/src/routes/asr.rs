@@ -14,19 +14,20 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::Gateway;
-use crate::authority::{Amount, Identity, Scope};
-use crate::busy;
+use crate::admission::capacity::MAX_RECORDING_BYTES;
+use crate::authority::{Amount, Identity, Scope, new_id};
+use crate::gateway::Gateway;
 use crate::http::body;
-use crate::http::error::{ApiError, json_response, new_id};
+use crate::http::error::{ApiError, json_response};
 use crate::http::request_log::request_id;
-use crate::http::upload::{self, Upload, bad};
+use crate::http::upload::{self, Upload};
 use crate::scheduler::{self, Next, Priority};
-use voxline::engine::{EngineError, RECOGNIZER_RATE, Recognizer, RecognizerStream, Segment, RecognitionRequest};
+use crate::sessions::plain_text::plain;
+use voxline::engine::{
+    EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
 use voxline_support::clock::civil;
 
-/// Documented limit of a recording's size: 20 MB. A recording has one channel.
-pub(crate) const MAX_BYTES: usize = 20 * 1024 * 1024;
 /// Documented limit of a recording's length.
 const MAX_DURATION: Duration = Duration::from_secs(5 * 60);
 /// Samples recognised in one turn: one second.
@@ -66,8 +67,8 @@ pub(crate) async fn answer(
         if let Some(identity) = &identity {
             gateway.authority.afford(identity, Amount::audio(1))?;
         }
-        if body.size_hint().lower() > MAX_BYTES as u64 {
-            return Err(upload::too_large(MAX_BYTES));
+        if body.size_hint().lower() > MAX_RECORDING_BYTES as u64 {
+            return Err(upload::too_large(MAX_RECORDING_BYTES));
         }
         // A place is taken only for a recording that has arrived: otherwise slow clients would keep all
         // places without any work being done.
@@ -99,13 +100,14 @@ async fn work(
     body: Body,
 ) -> Result<Response, ApiError> {
     let capacity = gateway.capacity(identity.as_ref());
-    let mut reserved = capacity.upload_bytes.clone().try_acquire_many_owned(0).map_err(|_| busy())?;
+    let mut reserved =
+        capacity.upload_bytes.clone().try_acquire_many_owned(0).map_err(|_| ApiError::too_many_requests())?;
     let reserve = |bytes| {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         capacity.upload_bytes.clone().try_acquire_many_owned(bytes).map(|more| reserved.merge(more)).is_ok()
     };
     let patience = gateway.options.body_timeout;
-    let file = upload::receive(body, MAX_BYTES, patience, reserve).await?;
+    let file = upload::receive(body, MAX_RECORDING_BYTES, patience, reserve).await?;
     gateway.metrics.count_bytes("asr", "in", file.len());
     let place = capacity.place()?;
     let options = gateway.stream_options(identity.as_ref(), language);
@@ -128,6 +130,7 @@ async fn work(
     let job = Job { recognition: recognition?, result_sender: Some(result_sender), held: Some(held) };
     // This future is dropped when the connection ends, and the job with it.
     let _handle = gateway
+        .sessions
         .scheduler
         .add(capacity.priority, Box::new(job))
         .map_err(|error| ApiError::internal(&error))?;
@@ -157,7 +160,7 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
         charge: C,
     ) -> Result<Recognition<C>, ApiError> {
         let stream = recognizer.start(options).map_err(|error| match error {
-            EngineError::Unsupported(_) => bad(400, error.to_string()),
+            EngineError::Unsupported(_) => ApiError::bad_request(400, error.to_string()),
             error => ApiError::internal(&error),
         })?;
         Ok(Recognition { upload, recognised: 0, charged: 0, stream, segments: Vec::new(), charge })
@@ -238,13 +241,6 @@ fn phrase_id(now: Duration) -> String {
     format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}-{}", groups.join("-"))
 }
 
-/// Returns `text` in lower case without punctuation, as the service writes its `text` field. Marks inside a
-/// word (`don't`, `кое-что`) stay.
-pub(crate) fn plain(text: &str) -> String {
-    let words = text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
-    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ").to_lowercase()
-}
-
 /// Returns the mean confidence of the segments, each weighted by its number of characters.
 fn confidence(spoken: &[&Segment]) -> f64 {
     let (mut sum, mut letters) = (0.0, 0.0);
@@ -265,10 +261,5 @@ mod tests {
         let id = phrase_id(Duration::from_secs(1_663_773_359));
         assert!(id.starts_with("20220921-1515-4"), "{id}");
         assert!(id.split('-').map(str::len).eq([8, 4, 4, 4, 12]), "{id}");
-    }
-
-    #[test]
-    fn plain_text_keeps_words_whole() {
-        assert_eq!(plain("Привет, Алиса. — Don't stop!"), "привет алиса don't stop");
     }
 }

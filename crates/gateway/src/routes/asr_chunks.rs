@@ -13,17 +13,16 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::Gateway;
-use crate::authority::{Amount, AuthorityError, Fingerprint, Identity, Scope, random_bytes};
-use crate::bearer;
+use crate::authority::{Amount, AuthorityError, Fingerprint, Identity, Scope, new_id, random_bytes};
+use crate::gateway::Gateway;
+use crate::http::client::{bearer, peer};
 use crate::http::connection_limiter;
-use crate::http::error::{ApiError, json_response, new_id};
+use crate::http::error::{ApiError, json_response};
 use crate::http::request_log::request_id;
-use crate::http::upload::{self, bad};
-use crate::peer;
+use crate::http::upload;
 use crate::sessions::chunked_registry::Lookup;
 use crate::sessions::chunked_session::{Chunk, ChunkedSession};
-use crate::sessions::websocket::millis;
+use crate::sessions::messages::millis;
 use voxline::audio::FramePos;
 use voxline::engine::{EngineError, RECOGNIZER_RATE};
 use voxline::protocol::{Latency, Start};
@@ -84,7 +83,7 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     let now = Instant::now();
     gateway.authority.afford(&identity, Amount::audio(1))?;
     let Opening { language } = parameters(request)?;
-    gateway.admit_session()?;
+    gateway.sessions.admit_session()?;
     let start = Start {
         sample_rate: RECOGNIZER_RATE,
         language,
@@ -94,7 +93,7 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
         context: None,
     };
     check(gateway, &identity, &start)?;
-    let place = gateway.place_for_task(&identity)?;
+    let place = gateway.sessions.place_for_chunked(&identity)?;
     let (id, token) = (task_id(), task_token());
     tracing::info!(token = identity.token, "task created");
 
@@ -103,13 +102,14 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     let named = (id.clone(), Fingerprint::of(token.expose_secret()));
     let deadline = now.checked_add(gateway.options.task_opening);
     let task = Arc::new(ChunkedSession::new(named, identity, expires_at, start, place, deadline));
-    gateway.chunked.insert(task.clone());
+    gateway.sessions.chunked.insert(task.clone());
     let watching = gateway.clone();
     let living = async move {
-        task.supervise(&watching, token_ends).await;
-        watching.socket_ended.notify_one();
+        let sessions = &watching.sessions;
+        task.supervise(sessions, token_ends).await;
+        sessions.shutdown.task_ended.notify_one();
     };
-    gateway.sockets.spawn(living.in_current_span());
+    gateway.sessions.shutdown.tasks.spawn(living.in_current_span());
     Ok(json!({ "task_id": id, "task_token": token.expose_secret() }))
 }
 
@@ -123,7 +123,7 @@ fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), Ap
     let options = gateway.stream_options(Some(identity), start.language.clone());
     match recognizer.start(&options) {
         Ok(_) => Ok(()),
-        Err(error @ EngineError::Unsupported(_)) => Err(bad(400, error.to_string())),
+        Err(error @ EngineError::Unsupported(_)) => Err(ApiError::bad_request(400, error.to_string())),
         Err(error) => Err(ApiError::internal(&error)),
     }
 }
@@ -134,13 +134,13 @@ async fn add(gateway: &Gateway, request: Request) -> Result<Value, ApiError> {
     let last = match last {
         0 => false,
         1 => true,
-        other => return Err(bad(400, format!("last is {other}, expected 0 or 1"))),
+        other => return Err(ApiError::bad_request(400, format!("last is {other}, expected 0 or 1"))),
     };
     // Receive the file before the chunk takes its turn: a chunk that never arrives must not hold up the
     // same chunk sent again.
     let file =
         upload::receive(request.into_body(), MAX_BYTES, gateway.options.body_timeout, |_| true).await?;
-    let text = task.add(gateway, Chunk { number, last, file }).await?;
+    let text = task.add(&gateway.sessions, Chunk { number, last, file }).await?;
     Ok(json!({ "text": text.plain, "punctuated_text": text.punctuated }))
 }
 
@@ -161,36 +161,33 @@ fn result(gateway: &Gateway, request: &Request) -> Result<Value, ApiError> {
 /// token and for a task that doesn't exist.
 fn find(gateway: &Gateway, request: &Request) -> Result<Arc<ChunkedSession>, ApiError> {
     let found = match bearer(request.headers()) {
-        Some(token) => gateway.chunked.find(&Fingerprint::of(token)),
+        Some(token) => gateway.sessions.chunked.find(&Fingerprint::of(token)),
         None => Lookup::Unknown,
     };
     let task = match found {
         Lookup::Found(task) => {
-            let checked = task.check(gateway).and_then(|()| match task.admits(peer(request)) {
+            let checked = task.check(&gateway.authority).and_then(|()| match task.admits(peer(request)) {
                 true => Ok(()),
                 false => Err(AuthorityError::Address),
             });
-            checked.map_err(|error| documented(gateway, error.into()))?;
+            checked.map_err(|error| gateway.documented(error.into()))?;
             connection_limiter::mark_busy(request);
             Some(task)
         }
         Lookup::Forgotten => None,
-        Lookup::Unknown => return Err(documented(gateway, ApiError::token())),
+        Lookup::Unknown => return Err(gateway.documented(ApiError::token())),
     };
     let Which { task_id } = parameters(request)?;
     let no_task = || ApiError::new(StatusCode::NOT_FOUND, NO_TASK, "no such task, or it was forgotten");
     task.filter(|task| task.id == task_id).ok_or_else(no_task)
 }
 
-/// Gives `error` the status that the documentation prints, if the operator has chosen that.
-fn documented(gateway: &Gateway, error: ApiError) -> ApiError {
-    if gateway.options.documented_status { error.documented() } else { error }
-}
-
 /// Parses the query of a request whose client is already authenticated.
 fn parameters<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
     let parsed = Query::try_from_uri(request.uri());
-    parsed.map(|Query(parameters)| parameters).map_err(|error| bad(400, error.body_text().to_lowercase()))
+    parsed
+        .map(|Query(parameters)| parameters)
+        .map_err(|error| ApiError::bad_request(400, error.body_text().to_lowercase()))
 }
 
 /// Returns a version 4 UUID with hyphens, as the service writes it.

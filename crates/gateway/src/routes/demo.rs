@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::asr;
 use super::tts;
-use crate::Gateway;
+use crate::gateway::Gateway;
 use crate::http::error::ApiError;
 
 /// Longest recording.

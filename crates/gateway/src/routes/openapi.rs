@@ -29,7 +29,9 @@ mod tests {
 
     use super::*;
     use crate::authority::Authority;
-    use crate::{Engines, Gateway, Options, guarded_routes, open_routes, router};
+    use crate::gateway::{Engines, Gateway};
+    use crate::options::Options;
+    use crate::routes::{guarded_routes, open_routes, router};
     use voxline_support::clock::SystemClock;
 
     /// Paths that serve the people and machines that run the gateway, and are not part of the API.

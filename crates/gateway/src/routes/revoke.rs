@@ -13,9 +13,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::token::{OAuthError, read};
-use crate::Gateway;
+use crate::gateway::Gateway;
 use crate::http::error::{ApiError, json_response};
 use crate::http::request_log::spawn_blocking;
+
+/// Path of token revocation, next to the documented path where tokens are granted.
+pub(crate) const PATH: &str = "/auth/oauth/v1/revoke";
 
 #[derive(Deserialize)]
 struct Request {

@@ -13,11 +13,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::Gateway;
 use crate::authority::{AuthorityError, Granted};
-use crate::http::auth_rate_limiter::AuthFailed;
+use crate::gateway::Gateway;
 use crate::http::body;
-use crate::http::error::{ApiError, json_response, retry_after};
+use crate::http::error::{ApiError, AuthFailed, json_response, retry_after};
 use crate::http::request_log::spawn_blocking;
 
 /// Body of a token request. Clients send JSON, as documented, or a form with the same fields.

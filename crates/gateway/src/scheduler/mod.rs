@@ -3,6 +3,8 @@
 //! Live audio comes first, then recordings, then partial results, which are left out while anything else
 //! waits. Among jobs of equal priority, the one that has received least service comes next (fair queuing),
 //! so that a client that brings an hour of audio at once doesn't hold up the others.
+//!
+//! This room imports [`metrics`](crate::metrics) alone.
 
 mod run_queue;
 
@@ -33,6 +35,18 @@ pub(crate) enum Priority {
     Partial,
     /// Recordings of clients without a token, which get time that no other turn needs.
     Demo,
+}
+
+impl Priority {
+    /// Returns the label of the priority in the metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Priority::Live => "live",
+            Priority::Recording => "recording",
+            Priority::Partial => "partial",
+            Priority::Demo => "demo",
+        }
+    }
 }
 
 /// Request of a job at the end of its turn.
@@ -142,7 +156,10 @@ impl Shared {
             let begun = now();
             let next = turn.span.in_scope(|| turn.job.turn(turn.priority));
             let ended = now();
-            self.metrics.turn(turn.priority, turn.waited, ended - begun);
+            self.metrics.turn(turn.priority.name(), ended - begun);
+            if turn.priority == Priority::Live {
+                self.metrics.live_turn_after(turn.waited);
+            }
             queue = self.lock();
             if turn.priority != Priority::Live {
                 // Another turn of lower priority than live may have waited for this one to end.

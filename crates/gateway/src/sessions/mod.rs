@@ -4,14 +4,23 @@
 //! This room imports [`admission`](crate::admission), [`scheduler`](crate::scheduler), [`http`](crate::http),
 //! [`authority`](crate::authority) and [`metrics`](crate::metrics).
 
+mod chunk_intake;
 pub(crate) mod chunked_registry;
 pub(crate) mod chunked_session;
+mod chunked_supervision;
+mod close_reason;
+pub(crate) mod credential;
+mod deadline;
 mod latency_clock;
+pub(crate) mod manager;
 mod message_rate_limiter;
+pub(crate) mod messages;
+pub(crate) mod plain_text;
 mod queue;
 mod recognition;
 pub(crate) mod registry;
 pub(crate) mod session;
+mod shutdown;
 mod socket;
 mod state;
 mod timeline;

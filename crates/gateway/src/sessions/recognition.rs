@@ -205,7 +205,7 @@ impl Job for RecognitionTask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::Audit;
+    use crate::metrics::TokenCounters;
     use voxline::engine::RecognizerStream;
 
     /// A recogniser that always has a partial result.
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_turn_without_input_still_yields_the_partial_result() {
         let state = Arc::new(SharedState::new(FramePos::ZERO));
-        let metrics = Arc::new(Metrics::new(1, 1, &Audit::default()));
+        let metrics = Arc::new(Metrics::new(1, 1, &TokenCounters::default()));
         let (recognizer, options) = (Arc::new(Curious), RecognitionRequest::default());
         let task =
             RecognitionTask::new(recognizer, options, 16_000, true, FramePos::ZERO, state.clone(), metrics);

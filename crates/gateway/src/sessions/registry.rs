@@ -5,13 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::session::Session;
-
-/// Limit of sessions that is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
-    Gateway,
-    Token,
-}
+use crate::admission::reject::Full;
 
 /// A registry of live sessions by name, of limited size.
 pub(crate) struct SessionRegistry {

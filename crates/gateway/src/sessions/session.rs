@@ -18,8 +18,7 @@ use subtle::ConstantTimeEq;
 use super::message_rate_limiter::{CONTROL_BURST, CONTROL_RATE};
 use super::recognition::RecognitionTask;
 use super::state::{SharedState, State};
-use crate::authority::{Exhausted, Identity, RESUME_PREFIX, random_secret};
-use crate::http::error::new_id;
+use crate::authority::{Exhausted, Identity, RESUME_PREFIX, new_id, random_secret};
 use crate::scheduler::{self, JobHandle, Priority, Scheduler};
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::engine::{EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer};
@@ -144,7 +143,7 @@ impl Session {
             return Err(Violation(reason).into());
         }
         let state = Arc::new(SharedState::new(start.origin));
-        let options = RecognitionRequest { context: start.context.clone(), ..options };
+        let options = options.context(start.context.clone()).latency(start.latency);
         let task = RecognitionTask::new(
             recognizer.clone(),
             options,

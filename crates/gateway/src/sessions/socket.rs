@@ -1,16 +1,18 @@
 //! The service of a session over one socket, from `ready` to the close.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::session::{Attached, Rejection, Session, Violation};
+use super::close_reason::CloseReason;
+use super::credential::Credential;
+use super::deadline::at;
+use super::manager::SessionManager;
+use super::messages::{encode, millis, parse, unreadable};
+use super::session::{Attached, Session, Violation};
 use super::state::Partial;
-use super::websocket::{encode, millis, parse, unreadable};
-use crate::Gateway;
-use crate::authority::{Amount, AuthorityError, Exhausted, Identity, Scope};
+use crate::authority::{Amount, AuthorityError, Scope};
 use crate::http::server::Connection;
 use voxline::audio::FramePos;
 use voxline::net::Endpoint;
@@ -24,89 +26,11 @@ const PING_AFTER: Duration = Duration::from_secs(20);
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 /// Largest binary frame accepted, position included: somewhat more than a second of audio at 48 kHz.
 pub(crate) const MAX_AUDIO_BYTES: usize = 128 * 1024;
-/// Divisor of a token's life: the client is warned of the expiry when this part of the life is left. That
-/// leaves time to fetch the next token, however long or short tokens live.
-const WARNING_PART: u32 = 10;
-/// Longest time before its expiry at which the client of a token is warned.
-const WARNING_LIMIT: Duration = Duration::from_secs(30);
-
 /// Number of messages waiting for a client from which no more are queued. This bounds replayed finals above
 /// all: a final of an utterance with its words takes some kilobytes.
 const QUEUE_HIGH: usize = 32;
 /// Number of waiting messages down to which the queue drains before more are added.
 const QUEUE_LOW: usize = 16;
-
-/// Error code of the HTTP API for a bad token.
-const BAD_TOKEN: u32 = 4048;
-
-/// Reason why the gateway closes a socket.
-#[derive(Debug)]
-pub(crate) struct CloseReason {
-    pub(crate) code: u16,
-    /// Code in the `error` message that precedes the close.
-    pub(crate) error: u32,
-    pub(crate) reason: String,
-    /// True if the session waits for another socket of its client.
-    pub(crate) resumable: bool,
-}
-
-impl CloseReason {
-    /// Creates a reason for a close that also ends the session.
-    pub(crate) fn new(code: u16, reason: impl Into<String>) -> CloseReason {
-        let error = if code == close::TOKEN { BAD_TOKEN } else { code.into() };
-        CloseReason { code, error, reason: reason.into(), resumable: false }
-    }
-
-    /// Creates a reason for a close that concerns only the socket.
-    pub(crate) fn resumable(code: u16, reason: impl Into<String>) -> CloseReason {
-        CloseReason { resumable: true, ..CloseReason::new(code, reason) }
-    }
-
-    pub(crate) fn moved() -> CloseReason {
-        CloseReason::resumable(close::MOVED, Rejection::Moved.to_string())
-    }
-}
-
-impl From<Violation> for CloseReason {
-    fn from(violation: Violation) -> CloseReason {
-        CloseReason::new(close::PROTOCOL, violation.0)
-    }
-}
-
-impl From<Rejection> for CloseReason {
-    fn from(refusal: Rejection) -> CloseReason {
-        match refusal {
-            Rejection::Moved => CloseReason::moved(),
-            Rejection::Flood => CloseReason::resumable(close::QUOTA, refusal.to_string()),
-            Rejection::Violation(violation) => violation.into(),
-            // The session is kept, since it may continue under another token of its project.
-            Rejection::Exhausted(exhausted) => {
-                let reason = exhausted.to_string();
-                match exhausted {
-                    Exhausted::Daily { .. } => CloseReason::resumable(close::QUOTA, reason),
-                    Exhausted::Total { .. } => {
-                        CloseReason { error: close::USED_UP, ..CloseReason::resumable(close::SCOPE, reason) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A refused token concerns only the socket: the session may continue under another token.
-impl From<AuthorityError> for CloseReason {
-    fn from(error: AuthorityError) -> CloseReason {
-        let code = match &error {
-            AuthorityError::Token | AuthorityError::Inactive => close::TOKEN,
-            AuthorityError::Scope(_) | AuthorityError::Address => close::SCOPE,
-            error => {
-                tracing::error!(%error, "token not checked");
-                return CloseReason::resumable(close::SERVER_FAULT, "the gateway failed");
-            }
-        };
-        CloseReason::resumable(code, error.to_string())
-    }
-}
 
 /// Way in which a socket ended.
 pub(crate) enum SocketEnd {
@@ -128,51 +52,9 @@ impl SocketEnd {
     }
 }
 
-/// Expiry of the token that a socket runs under, and the time at which the client is warned of it.
-pub(crate) struct TokenExpiry {
-    ends: Option<Instant>,
-    warn: Option<Instant>,
-}
-
-impl TokenExpiry {
-    /// Returns the expiry of a token that lives for `expires_in` from `now` on; without `expires_in` there
-    /// is none.
-    pub(crate) fn new(expires_in: Option<Duration>, now: Instant) -> TokenExpiry {
-        let life = expires_in.filter(|life| now.checked_add(*life).is_some());
-        let warning = |life: Duration| (life / WARNING_PART).min(WARNING_LIMIT);
-        TokenExpiry { ends: life.map(|life| now + life), warn: life.map(|life| now + (life - warning(life))) }
-    }
-
-    /// Returns the rest of the token's life.
-    pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
-        self.ends.map(|ends| ends.saturating_duration_since(now))
-    }
-
-    /// Returns the time of the next event. The warning always comes before the expiry, however late both
-    /// are noticed.
-    fn next(&self) -> Option<Instant> {
-        self.warn.or(self.ends)
-    }
-}
-
-/// The token that a socket runs under, and the address of the client.
-pub(crate) struct Credential {
-    pub(crate) identity: Identity,
-    pub(crate) expiry: TokenExpiry,
-    peer: Option<IpAddr>,
-}
-
-impl Credential {
-    /// Creates the credential for a token that was checked at `now`.
-    pub(crate) fn new(identity: Identity, peer: Option<IpAddr>, now: Instant) -> Credential {
-        let expiry = TokenExpiry::new(identity.expires_in, now);
-        Credential { identity, expiry, peer }
-    }
-}
-
 /// A socket and the session it carries.
 pub(crate) struct SessionSocket<'a> {
-    gateway: &'a Gateway,
+    manager: &'a SessionManager,
     session: &'a Session,
     attachment: u64,
     credential: Credential,
@@ -187,13 +69,13 @@ pub(crate) struct SessionSocket<'a> {
 impl<'a> SessionSocket<'a> {
     /// Creates the socket between a socket and the session that was `attached` to it.
     pub(crate) fn new(
-        gateway: &'a Gateway,
+        manager: &'a SessionManager,
         session: &'a Session,
         attached: &Attached,
         credential: Credential,
     ) -> SessionSocket<'a> {
         SessionSocket {
-            gateway,
+            manager,
             session,
             attachment: attached.attachment,
             credential,
@@ -208,7 +90,7 @@ impl<'a> SessionSocket<'a> {
     #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
     pub(crate) async fn run<Io: Connection>(mut self, wire: &mut Wire<Io>) -> SocketEnd {
         let mut changes = self.session.state().watch();
-        let mut revocations = self.gateway.authority.revocations();
+        let mut revocations = self.manager.authority.revocations();
         // Revocations between the check of the token and this subscription are not notified, so check once
         // more.
         revocations.mark_changed();
@@ -265,12 +147,12 @@ impl<'a> SessionSocket<'a> {
                     let left = self.credential.expiry.left(Instant::now()).unwrap_or_default();
                     wire.send(goaway(GoawayReason::Token, left, &[]));
                 }
-                () = self.gateway.draining.cancelled(), if !drain_announced => {
+                () = self.manager.shutdown.draining.cancelled(), if !drain_announced => {
                     drain_announced = true;
-                    let left = self.gateway.drain_left(Instant::now());
-                    wire.send(goaway(GoawayReason::Drain, left, &self.gateway.options.successors));
+                    let left = self.manager.shutdown.drain_left(Instant::now());
+                    wire.send(goaway(GoawayReason::Drain, left, &self.manager.options.successors));
                 }
-                () = self.gateway.closing.cancelled() => {
+                () = self.manager.shutdown.closing.cancelled() => {
                     return SocketEnd::Close(CloseReason::new(close::GOING_AWAY, "the gateway stops"));
                 }
             }
@@ -338,7 +220,7 @@ impl<'a> SessionSocket<'a> {
             }
             Message::Binary(frame) => {
                 let chunk = protocol::decode_audio(&frame).map_err(|error| Violation(error.to_string()))?;
-                let Gateway { authority, metrics, .. } = self.gateway;
+                let SessionManager { authority, metrics, .. } = self.manager;
                 let charge = |milliseconds| {
                     authority.charge(&self.credential.identity, Amount::audio(milliseconds))?;
                     metrics.receive("stream", milliseconds, frame.len());
@@ -363,17 +245,17 @@ impl<'a> SessionSocket<'a> {
 
     /// Continues the session under another token of the same project.
     fn renew(&mut self, token: &Secret, now: Instant) -> Result<ServerMessage, CloseReason> {
-        if !self.gateway.options.in_band_auth {
+        if !self.manager.options.in_band_auth {
             return Err(CloseReason::new(close::PROTOCOL, "auth is not understood here"));
         }
         if !self.session.is_held_by(self.attachment) {
             return Err(CloseReason::moved());
         }
         let peer = self.credential.peer;
-        let identity = self.gateway.authority.authorise(token.expose(), Scope::AsrStream, peer);
+        let identity = self.manager.authority.authorise(token.expose(), Scope::AsrStream, peer);
         let identity = identity.inspect_err(|error| {
             if let (AuthorityError::Token, Some(peer)) = (error, peer) {
-                self.gateway.note_failure(peer);
+                self.manager.auth_limiter.note_failure(peer);
             }
         })?;
         if identity.project != self.session.project() {
@@ -387,7 +269,7 @@ impl<'a> SessionSocket<'a> {
 
     /// Checks that the token is still valid after a revocation.
     fn check_again(&self) -> Result<(), CloseReason> {
-        self.gateway.authority.check_again(&self.credential.identity)?;
+        self.manager.authority.check_again(&self.credential.identity)?;
         Ok(())
     }
 }
@@ -401,14 +283,6 @@ fn goaway(reason: GoawayReason, left: Duration, successors: &[Endpoint]) -> Mess
     })
 }
 
-/// Waits until `instant`, or for ever if there is none.
-pub(crate) async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -420,31 +294,29 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
-    use crate::authority::{Authority, Terms};
-    use crate::{Engines, Options};
-    use voxline::engine::{Recognizer, Voices};
+    use crate::authority::{Authority, Identity, Terms};
+    use voxline::engine::Recognizer;
     use voxline::protocol::Start;
     use voxline_support::clock::SystemClock;
     use voxline_testing::DigestRecognizer;
 
-    /// Returns a gateway with one project, a token of the project, and the token's id.
-    fn gateway() -> (Gateway, String, String) {
+    /// Returns a manager with one project, a token of the project, and the token's id.
+    fn manager() -> (SessionManager, String, String) {
         let lifetime = Duration::from_secs(3_600);
         let authority = Authority::in_memory(lifetime, Arc::new(SystemClock::new())).unwrap();
         authority.create_project("test").unwrap();
         let minted = authority.create_service_token("test", Terms::default()).unwrap();
         let recognizer: Arc<dyn Recognizer> = Arc::new(DigestRecognizer::new(16_000));
-        let engines = Engines { recognizer: Some(recognizer), voices: Voices::default() };
-        let gateway = Gateway::new(authority, engines, Options::default());
-        (gateway, minted.token.expose_secret().to_owned(), minted.id)
+        let manager = SessionManager::with_defaults(authority, Some(recognizer));
+        (manager, minted.token.expose_secret().to_owned(), minted.id)
     }
 
     /// Starts a session for `identity` and attaches it.
-    fn session(gateway: &Gateway, identity: &Identity) -> (Session, Attached) {
+    fn session(manager: &SessionManager, identity: &Identity) -> (Session, Attached) {
         let start: Start = serde_json::from_str(r#"{"sample_rate":16000}"#).unwrap();
-        let recognizer = gateway.recognizer().unwrap();
-        let options = voxline::engine::RecognitionRequest::new();
-        let session = Session::start(recognizer, &gateway.scheduler, identity, &start, options).unwrap();
+        let recognizer = manager.recognizer().unwrap();
+        let options = voxline::engine::RecognitionRequest::default();
+        let session = Session::start(recognizer, &manager.scheduler, identity, &start, options).unwrap();
         let attached = session.attach(0).unwrap();
         (session, attached)
     }
@@ -459,13 +331,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
     async fn a_silent_socket_is_pinged_and_then_closed() {
-        let (gateway, token, _) = gateway();
-        let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
-        let (session, attached) = session(&gateway, &identity);
+        let (manager, token, _) = manager();
+        let identity = manager.authority.authorise(&token, Scope::AsrStream, None).unwrap();
+        let (session, attached) = session(&manager, &identity);
         let (mut peer, mut wire) = sockets().await;
         let started = Instant::now();
         let credential = Credential::new(identity, None, started);
-        let socket = SessionSocket::new(&gateway, &session, &attached, credential).run(&mut wire);
+        let socket = SessionSocket::new(&manager, &session, &attached, credential).run(&mut wire);
         let client = async {
             let seconds = || started.elapsed().as_secs();
             let mut pings = Vec::new();
@@ -495,32 +367,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     #[expect(clippy::disallowed_methods, reason = "the time is simulated")]
     async fn a_token_revoked_before_the_subscription_closes_the_socket() {
-        let (gateway, token, id) = gateway();
-        let identity = gateway.authority.authorise(&token, Scope::AsrStream, None).unwrap();
-        let (session, attached) = session(&gateway, &identity);
+        let (manager, token, id) = manager();
+        let identity = manager.authority.authorise(&token, Scope::AsrStream, None).unwrap();
+        let (session, attached) = session(&manager, &identity);
         // Revoke after the check, and before the socket subscribes to revocations.
-        gateway.authority.revoke_token(&id).unwrap();
+        manager.authority.revoke_token(&id).unwrap();
         let (_peer, mut wire) = sockets().await;
         let credential = Credential::new(identity, None, Instant::now());
-        let ending = SessionSocket::new(&gateway, &session, &attached, credential).run(&mut wire).await;
+        let ending = SessionSocket::new(&manager, &session, &attached, credential).run(&mut wire).await;
         let SocketEnd::Close(close_reason) = ending else { panic!("{} rather than closed", ending.name()) };
         assert_eq!((close_reason.code, close_reason.resumable), (close::TOKEN, true));
-    }
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "an Instant can't be made otherwise")]
-    fn the_expiry_warning_leaves_a_tenth_of_the_life_or_half_a_minute() {
-        let now = Instant::now();
-        let warned = |seconds| {
-            let end = TokenExpiry::new(Some(Duration::from_secs(seconds)), now);
-            end.ends.unwrap() - end.warn.unwrap()
-        };
-        assert_eq!(warned(1), Duration::from_millis(100));
-        assert_eq!(warned(60), Duration::from_secs(6));
-        assert_eq!(warned(3_600), Duration::from_secs(30));
-        // An expiry too far away for an `Instant`, like no expiry, never comes.
-        for endless in [Some(Duration::MAX), None] {
-            assert_eq!(TokenExpiry::new(endless, now).next(), None);
-        }
     }
 }

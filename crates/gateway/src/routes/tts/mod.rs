@@ -25,8 +25,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use self::encoder::Format;
-use crate::Gateway;
 use crate::authority::{Amount, Identity, Scope};
+use crate::gateway::Gateway;
 use crate::http::body::{self, BadBody};
 use crate::http::error::ApiError;
 use crate::http::request_log;

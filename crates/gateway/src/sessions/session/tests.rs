@@ -6,8 +6,7 @@ use std::sync::{Mutex, mpsc};
 use bytes::Bytes;
 
 use super::*;
-use crate::authority::Audit;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TokenCounters};
 use voxline::engine::{PartialResult, RecognizerStream, Segment};
 use voxline_testing::DigestRecognizer;
 
@@ -70,7 +69,7 @@ fn busy() -> (Session, u64, mpsc::Sender<()>) {
 
 /// Returns a scheduler with one thread.
 fn scheduler() -> Scheduler {
-    Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())))
+    Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &TokenCounters::default())))
 }
 
 /// A recogniser that reports the first sample of each push.
@@ -224,7 +223,7 @@ fn gaps_do_not_count_as_waiting_audio() {
 }
 
 /// Returns a session that is recognised at once, by one thread.
-fn with_one_final() -> (Session, u64) {
+fn recognised_at_once() -> (Session, u64) {
     let recognizer: Arc<dyn Recognizer> = Arc::new(DigestRecognizer::new(16_000));
     let start = Start {
         sample_rate: 16_000,
@@ -234,7 +233,8 @@ fn with_one_final() -> (Session, u64) {
         origin: FramePos::ZERO,
         context: None,
     };
-    let scheduler = Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &Audit::default())));
+    let scheduler =
+        Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &TokenCounters::default())));
     let session =
         Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, RecognitionRequest::new())
             .unwrap();
@@ -262,7 +262,7 @@ async fn all_final(session: &Session) {
 
 #[tokio::test]
 async fn a_client_that_sends_no_audio_makes_no_finals() {
-    let (session, socket) = with_one_final();
+    let (session, socket) = recognised_at_once();
     // Each frame is followed by a flush that takes no effect, and by a gap.
     let (mut at, mut cuts) = (0, 0);
     let refusal = loop {

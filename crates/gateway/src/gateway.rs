@@ -1,0 +1,135 @@
+//! The state that all requests share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::routing::MethodRouter;
+
+use crate::admission::capacity::RequestCapacity;
+use crate::authority::{Authority, AuthorityError, Identity, Scope};
+use crate::http::auth_rate_limiter::AuthRateLimiter;
+use crate::http::client::{bearer, peer};
+use crate::http::connection_limiter;
+use crate::http::error::ApiError;
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::sessions::manager::SessionManager;
+use voxline::engine::{RecognitionRequest, Recognizer, Voices};
+
+/// A path and the handlers of its methods.
+pub(crate) type Route = (&'static str, MethodRouter<Arc<Gateway>>);
+
+/// Engines that a gateway recognises and synthesises speech with.
+#[derive(Default)]
+pub struct Engines {
+    /// The recogniser. Without one, requests for recognition are answered with status 501.
+    pub recognizer: Option<Arc<dyn Recognizer>>,
+    /// Voices for synthesis.
+    pub voices: Voices,
+}
+
+/// State that all requests share.
+pub struct Gateway {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) engines: Engines,
+    pub(crate) options: Arc<Options>,
+    /// Time of creation, on the authority's monotonic clock.
+    pub(crate) started: Duration,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) auth_limiter: Arc<AuthRateLimiter>,
+    /// Capacity for requests with a token.
+    pub(crate) authenticated: RequestCapacity,
+    /// Capacity for requests of the demo, which have no token.
+    demo: RequestCapacity,
+    pub(crate) sessions: SessionManager,
+}
+
+impl Gateway {
+    /// Creates a gateway that trusts `authority`.
+    #[must_use]
+    pub fn new(authority: Authority, engines: Engines, options: Options) -> Gateway {
+        let (authority, options) = (Arc::new(authority), Arc::new(options));
+        let (places, threads) = (options.max_requests, options.threads.get());
+        let metrics = Arc::new(Metrics::new(options.max_sessions, threads, authority.token_counters()));
+        let auth_limiter = Arc::new(AuthRateLimiter::new(options.max_failures, authority.clock().clone()));
+        Gateway {
+            started: authority.clock().monotonic(),
+            authenticated: RequestCapacity::authenticated(places, threads),
+            demo: RequestCapacity::demo(places, threads),
+            sessions: SessionManager::new(
+                authority.clone(),
+                auth_limiter.clone(),
+                engines.recognizer.clone(),
+                metrics.clone(),
+                options.clone(),
+            ),
+            authority,
+            engines,
+            options,
+            metrics,
+            auth_limiter,
+        }
+    }
+
+    /// Returns the authority that decides which clients may use the gateway.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Returns the identity behind the request's token, if the token is valid for `scope`.
+    pub(crate) fn authorise(&self, request: &Request, scope: Scope) -> Result<Identity, ApiError> {
+        let authorise = |token: &str| self.authority.authorise(token, scope, peer(request));
+        self.identify(request, bearer(request.headers()), authorise)
+    }
+
+    /// Returns the identity behind `token`, the token of the request, if `check` accepts it.
+    pub(crate) fn identify(
+        &self,
+        request: &Request,
+        token: Option<&str>,
+        check: impl FnOnce(&str) -> Result<Identity, AuthorityError>,
+    ) -> Result<Identity, ApiError> {
+        let identity = token.ok_or_else(ApiError::token).and_then(|token| Ok(check(token)?));
+        if identity.is_ok() {
+            connection_limiter::mark_busy(request);
+        }
+        identity.map_err(|error| self.documented(error))
+    }
+
+    /// Returns `error` with the status that the documentation prints, if the operator has chosen that.
+    pub(crate) fn documented(&self, error: ApiError) -> ApiError {
+        if self.options.documented_status { error.documented() } else { error }
+    }
+
+    /// Writes usage to disk. After a failure, the next call tries again.
+    pub(crate) async fn keep_usage(&self) {
+        let authority = self.authority.clone();
+        let kept = tokio::task::spawn_blocking(move || authority.keep_usage()).await;
+        match kept {
+            // The failure was logged when the outage began, and the usage stays counted.
+            Ok(Ok(()) | Err(AuthorityError::Unavailable { .. })) | Err(_) => {}
+            Ok(Err(error)) => tracing::error!(%error, "usage not kept"),
+        }
+    }
+
+    pub(crate) fn recognizer(&self) -> Result<&Arc<dyn Recognizer>, ApiError> {
+        self.sessions.recognizer()
+    }
+
+    /// Returns the capacity for requests of this client. Clients without a token share a separate, smaller
+    /// one.
+    pub(crate) fn capacity(&self, identity: Option<&Identity>) -> &RequestCapacity {
+        if identity.is_some() { &self.authenticated } else { &self.demo }
+    }
+
+    /// Returns the options of [`SessionManager::stream_options`].
+    pub(crate) fn stream_options(
+        &self,
+        identity: Option<&Identity>,
+        language: Option<String>,
+    ) -> RecognitionRequest {
+        self.sessions.stream_options(identity, language)
+    }
+}

@@ -1,0 +1,173 @@
+//! What live sessions share, and the admission of new ones.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::chunked_registry::{self, ChunkedRegistry};
+use super::registry::SessionRegistry;
+use super::shutdown::Shutdown;
+use crate::admission::capacity::DecodePool;
+use crate::admission::load::LATE;
+use crate::admission::pending::{PendingClients, PendingPlace};
+use crate::admission::reject::{Full, RejectReason};
+use crate::authority::{Authority, Identity};
+use crate::http::auth_rate_limiter::AuthRateLimiter;
+use crate::http::error::{ApiError, BUSY_WAIT};
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::scheduler::Scheduler;
+use voxline::engine::{RecognitionRequest, Recognizer};
+
+/// State that live sessions share: the recogniser and its threads, the registries, the places for clients that
+/// have not begun a session, and the shutdown.
+pub(crate) struct SessionManager {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) auth_limiter: Arc<AuthRateLimiter>,
+    pub(crate) options: Arc<Options>,
+    pub(crate) metrics: Arc<Metrics>,
+    recognizer: Option<Arc<dyn Recognizer>>,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) registry: SessionRegistry,
+    pub(crate) chunked: ChunkedRegistry,
+    /// Threads that decode numbered chunks, which clients wait for live.
+    pub(crate) chunk_decoders: DecodePool,
+    /// Places for sockets that have not begun a session.
+    pending_sockets: PendingClients,
+    /// Places for chunked sessions that have not received a chunk.
+    pending_chunked: PendingClients,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl SessionManager {
+    /// Creates a manager without sessions. Without a `recognizer`, requests for recognition are answered with
+    /// status 501.
+    pub(crate) fn new(
+        authority: Arc<Authority>,
+        auth_limiter: Arc<AuthRateLimiter>,
+        recognizer: Option<Arc<dyn Recognizer>>,
+        metrics: Arc<Metrics>,
+        options: Arc<Options>,
+    ) -> SessionManager {
+        SessionManager {
+            authority,
+            auth_limiter,
+            recognizer,
+            scheduler: Scheduler::new(options.threads, metrics.clone()),
+            metrics,
+            registry: SessionRegistry::new(options.max_sessions),
+            chunked: ChunkedRegistry::new(options.task_kept),
+            chunk_decoders: DecodePool::beside(options.threads.get()),
+            // One place for each session that the gateway can hold.
+            pending_sockets: PendingClients::new(options.max_sessions),
+            pending_chunked: PendingClients::new(chunked_registry::MAX_PENDING),
+            shutdown: Shutdown::new(options.drain),
+            options,
+        }
+    }
+
+    pub(crate) fn recognizer(&self) -> Result<&Arc<dyn Recognizer>, ApiError> {
+        let none = || ApiError::new(StatusCode::NOT_IMPLEMENTED, 501, "this gateway has no recogniser");
+        self.recognizer.as_ref().ok_or_else(none)
+    }
+
+    /// Returns a request with the language that the client names, or else with the languages of its
+    /// project or of the gateway.
+    pub(crate) fn stream_options(
+        &self,
+        identity: Option<&Identity>,
+        language: Option<String>,
+    ) -> RecognitionRequest {
+        if let Some(language) = language {
+            return RecognitionRequest::new().language(language);
+        }
+        let project = identity.and_then(|identity| identity.languages.as_ref());
+        RecognitionRequest::from(project.unwrap_or(&self.options.languages))
+    }
+
+    /// Checks that a session could start now.
+    pub(crate) fn room_for_session(&self) -> Result<(), RejectReason> {
+        if self.registry.count() >= self.options.max_sessions && !self.shutdown.is_draining() {
+            return Err(RejectReason::Full);
+        }
+        self.takes_sessions()
+    }
+
+    /// Checks that a session could start now for a client that already has a socket. The registry checks
+    /// for a free place when the session is inserted.
+    pub(crate) fn takes_sessions(&self) -> Result<(), RejectReason> {
+        match () {
+            () if self.shutdown.is_draining() => Err(RejectReason::Draining),
+            () if self.scheduler.lateness() > LATE => Err(RejectReason::Late),
+            () => Ok(()),
+        }
+    }
+
+    /// Admits a client that wants a session of its own. The last place may still be taken before the client
+    /// says `start`.
+    pub(crate) fn admit_session(&self) -> Result<(), ApiError> {
+        self.room_for_session().map_err(|reason| self.reject(reason))
+    }
+
+    /// Admits a socket for an existing session, even if there is no room for another session.
+    pub(crate) fn admit_socket(&self) -> Result<(), ApiError> {
+        if self.shutdown.is_draining() {
+            return Err(self.reject(RejectReason::Draining));
+        }
+        Ok(())
+    }
+
+    /// Takes a place for a socket of `identity`, to be held until it begins its session.
+    pub(crate) fn place_for_socket(&self, identity: &Identity) -> Result<PendingPlace, ApiError> {
+        self.pending_sockets.admit(identity).map_err(|full| match full {
+            Full::Gateway => self.reject(RejectReason::Full),
+            Full::Token => self.refuse_holder("the token has as many sockets as it may"),
+        })
+    }
+
+    /// Takes a place for a task of `identity`, to be held until it begins its session.
+    pub(crate) fn place_for_chunked(&self, identity: &Identity) -> Result<PendingPlace, ApiError> {
+        self.pending_chunked.admit(identity).map_err(|full| match full {
+            Full::Gateway => self.reject(RejectReason::Full),
+            Full::Token => self.refuse_holder("the token has as many tasks as it may"),
+        })
+    }
+
+    fn refuse_holder(&self, message: &str) -> ApiError {
+        self.metrics.refuse("token");
+        ApiError::busy(StatusCode::TOO_MANY_REQUESTS, message, BUSY_WAIT)
+    }
+
+    pub(crate) fn reject(&self, reason: RejectReason) -> ApiError {
+        self.metrics.refuse(reason.name());
+        reason.error()
+    }
+
+    /// Counts a session that the registry refused, and returns the message for its client, which was admitted
+    /// before the last place was taken.
+    pub(crate) fn refuse_full(&self, full: Full) -> &'static str {
+        let (reason, message) = full.describe();
+        self.metrics.refuse(reason);
+        message
+    }
+}
+
+#[cfg(test)]
+impl SessionManager {
+    /// Creates a manager with default options.
+    pub(crate) fn with_defaults(
+        authority: Authority,
+        recognizer: Option<Arc<dyn Recognizer>>,
+    ) -> SessionManager {
+        let options = Options::default();
+        let limiter = AuthRateLimiter::new(options.max_failures, authority.clock().clone());
+        let metrics = Metrics::new(options.max_sessions, options.threads.get(), authority.token_counters());
+        SessionManager::new(
+            Arc::new(authority),
+            Arc::new(limiter),
+            recognizer,
+            Arc::new(metrics),
+            Arc::new(options),
+        )
+    }
+}

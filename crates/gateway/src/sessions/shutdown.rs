@@ -1,0 +1,66 @@
+//! Graceful shutdown: sockets and chunked sessions are told to end, and closed when the time to drain is over.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Progress of a graceful shutdown, and the tasks that it waits for.
+pub(crate) struct Shutdown {
+    /// Longest time that sessions may go on after the shutdown began.
+    time: Duration,
+    /// Tasks that serve sockets and that supervise chunked sessions.
+    pub(crate) tasks: TaskTracker,
+    /// Notified when one of these tasks has ended, so that its usage is written.
+    pub(crate) task_ended: Notify,
+    /// Cancelled when the gateway begins to drain; no new sockets are accepted from then on.
+    pub(crate) draining: CancellationToken,
+    /// Time at which sockets will be closed. It is set before `draining` is cancelled.
+    drain_ends: OnceLock<Instant>,
+    /// Cancelled when all sockets must close.
+    pub(crate) closing: CancellationToken,
+}
+
+impl Shutdown {
+    /// Creates a shutdown that has not begun, and that will let sessions go on for `time`.
+    pub(crate) fn new(time: Duration) -> Shutdown {
+        Shutdown {
+            time,
+            tasks: TaskTracker::new(),
+            task_ended: Notify::new(),
+            draining: CancellationToken::new(),
+            drain_ends: OnceLock::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Returns the time for which the sockets of a draining gateway still serve.
+    pub(crate) fn drain_left(&self, now: Instant) -> Duration {
+        let left = |ends: &Instant| ends.saturating_duration_since(now);
+        self.drain_ends.get().map_or(self.time, left)
+    }
+
+    /// Drains the gateway: announces the shutdown to clients, waits for sessions to end for as long as the
+    /// options allow, then closes their sockets.
+    #[expect(clippy::disallowed_methods, reason = "the time to drain is real time")]
+    pub(crate) async fn drain(&self) {
+        if let Some(ends) = Instant::now().checked_add(self.time) {
+            self.drain_ends.get_or_init(|| ends);
+        }
+        self.draining.cancel();
+        self.tasks.close();
+        tracing::info!(sockets = self.tasks.len(), "draining");
+        if tokio::time::timeout(self.time, self.tasks.wait()).await.is_err() {
+            tracing::warn!(sockets = self.tasks.len(), "closing sessions that did not end in time");
+        }
+        self.closing.cancel();
+        self.tasks.wait().await;
+    }
+}
