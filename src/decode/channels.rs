@@ -15,6 +15,13 @@ pub enum Channels {
     Split,
 }
 
+/// Frames per second and channel count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spec {
+    pub(super) sample_rate: u32,
+    pub(super) channels: usize,
+}
+
 impl Channels {
     /// Returns the number of planes that a stream of `channels` channels is decoded to; `None` if the
     /// stream lacks the selected channel.

@@ -29,6 +29,7 @@ mod wave;
 
 use std::time::Duration;
 
+use self::channels::Spec;
 pub use channels::{Block, Channels, ChannelsError};
 pub use error::{At, DecodeError};
 pub use guard::panic_is_caught;
@@ -36,7 +37,7 @@ pub use meter::{Cancellation, CpuLimit};
 
 use self::guard::guarded;
 use self::meter::{Meter, Stopped};
-use self::packets::{Packets, Spec, Stop};
+use self::packets::{Packets, Stop};
 use self::pcm::PcmReader;
 use crate::resample::frames_at;
 use crate::source::Source;

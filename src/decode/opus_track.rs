@@ -3,9 +3,8 @@
 use symphonia::core::packet::Packet;
 
 use super::Options;
-use super::channels::Channels;
+use super::channels::{Channels, Spec};
 use super::opus::{OPUS_RATE, OpusDecoder, OpusHead, packet_frames};
-use super::packets::Spec;
 use crate::resample::frames_at;
 
 /// Rates that Opus can be decoded to, in Hz.

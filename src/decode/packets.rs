@@ -10,7 +10,7 @@ use symphonia::core::formats::{FormatReader, Track, TrackType};
 use symphonia::core::packet::Packet;
 use symphonia::default::get_codecs;
 
-use super::channels::{Block, Channels};
+use super::channels::{Block, Channels, Spec};
 use super::isomp4::Layout;
 use super::opening::Progress;
 use super::opus::{OPUS_RATE, OpusHead};
@@ -48,13 +48,6 @@ pub(super) enum Stop {
     NoChannel(usize),
     /// The source cannot be read.
     Unreadable(io::Error),
-}
-
-/// Frames per second and channel count.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spec {
-    pub(super) sample_rate: u32,
-    pub(super) channels: usize,
 }
 
 /// A demuxer, and the decoder of its audio track.

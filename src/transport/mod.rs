@@ -17,7 +17,8 @@ use std::future::Future;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use websocket::{WebSocketConnector, socket_limits};
+pub use handshake::socket_limits;
+pub use websocket::WebSocketConnector;
 pub use wire::{Event, Wire};
 
 use crate::auth::AccessToken;

@@ -10,7 +10,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::handshake::{self, NotOpened};
 use super::{Connect, Wire};
@@ -181,20 +180,6 @@ fn refused(endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap, refusal
     let reason = refusal.message.as_deref().unwrap_or(untold);
     let reason = format!("{endpoint} refused the stream (status {}): {reason}", status.as_u16());
     Failure { recovery, kind, reason }
-}
-
-/// Returns buffer sizes and limits for either end of a session's socket. The defaults of the library are
-/// a read buffer of 128 KiB per socket and unlimited writes. A final holds an utterance of half a minute
-/// at most, an audio frame less than a second.
-#[must_use]
-pub fn socket_limits() -> WebSocketConfig {
-    const MESSAGE: usize = 256 * 1024;
-    WebSocketConfig::default()
-        .read_buffer_size(16 * 1024)
-        .write_buffer_size(16 * 1024)
-        .max_write_buffer_size(2 * MESSAGE)
-        .max_message_size(Some(MESSAGE))
-        .max_frame_size(Some(MESSAGE))
 }
 
 #[cfg(test)]
