@@ -10,10 +10,9 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::corpus::{self, Item};
-use super::latency::Latencies;
 use super::live;
 use super::recording::{self, SAMPLE_RATE};
-use super::score::{Cost, Score};
+use super::score::{Cost, Heard, Score};
 use crate::config::{Config, Service};
 use crate::exit_code::{CliError, Exit};
 use crate::service::{Connection, Need, load_recognizer};
@@ -50,18 +49,6 @@ pub(super) struct Arguments {
     /// Print a JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// Recognition result of a recording.
-#[derive(Default)]
-pub(super) struct Heard {
-    pub(super) text: String,
-    /// Length of the recording.
-    pub(super) length: Duration,
-    /// Latency of each utterance's text.
-    pub(super) waits: Latencies,
-    /// Latency of the first partial result of each utterance.
-    pub(super) first_partials: Latencies,
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
@@ -191,15 +178,6 @@ fn chunks(pcm: Bytes) -> impl Iterator<Item = AudioChunk> {
         start = range.end;
         AudioChunk::new(range, payload)
     })
-}
-
-impl Heard {
-    fn add(&mut self, text: &str) {
-        if !self.text.is_empty() {
-            self.text.push(' ');
-        }
-        self.text += text;
-    }
 }
 
 fn length(frames: usize) -> Duration {

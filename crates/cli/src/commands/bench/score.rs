@@ -5,10 +5,30 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::asr::Heard;
 use super::corpus::Item;
 use super::latency::Latencies;
 use voxline_engines::wer::{Step, WordErrors, align, normal};
+
+/// Recognition result of a recording.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) text: String,
+    /// Length of the recording.
+    pub(super) length: Duration,
+    /// Latency of each utterance's text.
+    pub(super) waits: Latencies,
+    /// Latency of the first partial result of each utterance.
+    pub(super) first_partials: Latencies,
+}
+
+impl Heard {
+    pub(super) fn add(&mut self, text: &str) {
+        if !self.text.is_empty() {
+            self.text.push(' ');
+        }
+        self.text += text;
+    }
+}
 
 /// Cost of recognising all recordings, as far as measured.
 pub(super) struct Cost {

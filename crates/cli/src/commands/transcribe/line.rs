@@ -6,7 +6,7 @@ use std::cell::Cell;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::recording::{Job, Verdict};
+use super::job::{Job, Verdict};
 use crate::exit_code::{CliError, Exit};
 use crate::progress::Progress;
 use voxline::audio::{Feed, FramePos};

@@ -1,6 +1,7 @@
 //! `voxline transcribe`: transcribes recordings.
 
 mod cues;
+mod job;
 mod ledger;
 mod line;
 mod recording;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
-use self::recording::Job;
+use self::job::Job;
 use crate::exit_code::{CliError, Exit};
 use crate::input::Reading;
 use crate::service::{Connection, Need};

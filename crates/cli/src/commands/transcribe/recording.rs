@@ -2,52 +2,27 @@
 
 use std::io::{self, BufRead};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 
-use futures::future::{BoxFuture, Shared, join_all};
+use futures::future::join_all;
 use futures::{FutureExt, TryFutureExt};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
-use super::ledger::Form;
+use super::job::{Job, Verdict};
 use super::line::{Line, Outcome};
 use super::spooling::{Spooling, Work};
 use crate::exit_code::{CliError, Exit};
 use crate::input::{self, Reading};
 use crate::progress::Progress;
-use crate::service::Connection;
 use crate::signals::Stop;
-use crate::target::{Output, Target};
+use crate::target::Output;
 use voxline::audio::Feed;
 use voxline::decode::{Channels, DecodeError};
-use voxline::pace::Pace;
 use voxline::pipeline::{self, Pipeline, PipelineError};
-use voxline::session::Settings;
 use voxline::spool::Opened;
 use voxline::transcript::{Merge, TranscriptEvent, WriterError};
-use voxline::transport::WebSocketConnector;
 
 /// Number of events that may wait for a slow output.
 const EVENTS: usize = 64;
-
-/// Settings shared by all recordings of a run.
-pub(super) struct Job<'a> {
-    pub(super) connection: &'a Connection,
-    pub(super) connector: WebSocketConnector,
-    pub(super) settings: Settings,
-    pub(super) target: Target,
-    pub(super) reading: Reading,
-    pub(super) speakers: Vec<String>,
-    pub(super) pace: Pace,
-    pub(super) spooling: Option<Arc<Spooling>>,
-    pub(super) ledger: Option<Form>,
-    pub(super) interrupted: CancellationToken,
-    /// The request that interrupted the run.
-    pub(super) stopped: OnceLock<Stop>,
-}
-
-/// Result of reading a recording, for several waiters.
-pub(super) type Verdict = Shared<BoxFuture<'static, Result<(), CliError>>>;
 
 /// An opened recording, with the spools of an earlier run.
 struct Prepared {
