@@ -1,8 +1,7 @@
 //! Admission control: reasons to refuse work, places for clients that have not begun a session, and the
 //! capacity for recordings and speech.
 //!
-//! This room imports [`scheduler`](crate::scheduler), [`http`](crate::http),
-//! [`authority`](crate::authority) and [`metrics`](crate::metrics).
+//! This room imports [`scheduler`](crate::scheduler), [`http`](crate::http) and [`authority`](crate::authority).
 
 pub(crate) mod capacity;
 pub(crate) mod load;

@@ -4,7 +4,7 @@
 //! from usage counts (see [`Authority::keep_usage`]). A refused request changes nothing, and so costs no
 //! write.
 //!
-//! This room imports [`metrics`](crate::metrics) alone.
+//! This room imports `metrics` alone.
 
 mod administration;
 mod audit;

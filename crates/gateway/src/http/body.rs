@@ -29,7 +29,7 @@ pub(crate) enum BadBody {
 /// Returns [`BadBody`] as soon as the body has more than `limit` bytes, or if it has not arrived after
 /// `patience`.
 pub(crate) async fn read(body: Body, limit: usize, patience: Duration) -> Result<Vec<u8>, BadBody> {
-    read_where(body, limit, patience, |_| true).await
+    read_reserving(body, limit, patience, |_| true).await
 }
 
 /// Reads a body like [`read`], and asks `room` for each part, by its length, whether there is memory for
@@ -37,7 +37,7 @@ pub(crate) async fn read(body: Body, limit: usize, patience: Duration) -> Result
 ///
 /// # Errors
 /// Returns [`BadBody::NoRoom`] if `room` refuses a part, and the errors of [`read`].
-pub(crate) async fn read_where(
+pub(crate) async fn read_reserving(
     body: Body,
     limit: usize,
     patience: Duration,

@@ -12,7 +12,7 @@ use super::request_log::request_id;
 use crate::authority::{AuthorityError, Exhausted};
 
 /// `WWW-Authenticate` challenge for a missing or invalid token.
-const WHO: &str = "Bearer";
+const BEARER: &str = "Bearer";
 
 /// Wait that a refused client is asked for.
 pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl ApiError {
     /// service answered 401, and all known clients understand 401.
     pub(crate) fn token() -> ApiError {
         let refusal = ApiError::new(StatusCode::UNAUTHORIZED, 4048, "token is missing, unknown or expired");
-        ApiError { challenge: Some(WHO), ..refusal }
+        ApiError { challenge: Some(BEARER), ..refusal }
     }
 
     /// Returns the same error with the status that the documentation prints for its code.
@@ -126,7 +126,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({ "qid": request_id(), "error": { "code": self.code, "message": self.message } });
         let mut response = json_response(self.status, &body);
-        if self.challenge == Some(WHO) {
+        if self.challenge == Some(BEARER) {
             response.extensions_mut().insert(AuthFailed);
         }
         if let Some(challenge) = self.challenge {

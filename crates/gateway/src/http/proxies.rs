@@ -281,7 +281,7 @@ pub(crate) async fn read_header(socket: &mut TcpStream) -> io::Result<Option<Soc
 }
 
 /// Middleware that refuses a request whose trusted proxy names its client in an unreliable way.
-pub(crate) async fn refuse(request: Request, next: Next) -> Response {
+pub(crate) async fn refuse_bad_forwarding(request: Request, next: Next) -> Response {
     match request.extensions().get::<BadForwarding>() {
         Some(bad) => ApiError::new(StatusCode::BAD_REQUEST, 400, bad.to_string()).into_response(),
         None => next.run(request).await,

@@ -81,7 +81,7 @@ pub(crate) async fn serve(
                 let Some(permit) = permit else { continue };
                 let peer = Peer { address: peer, permit };
                 let acceptor = tls.as_ref().map(|tls| tls.acceptor());
-                connections.spawn(server.clone().serve_or_close(socket, peer, acceptor));
+                connections.spawn(server.clone().serve_or_evict(socket, peer, acceptor));
             }
         }
     }
@@ -121,7 +121,7 @@ fn concerns_one(error: &io::Error) -> bool {
 }
 
 /// Wraps a socket so that writes fail once the client has read nothing for `patience`.
-fn within(patience: Duration, socket: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
+fn with_write_timeout(patience: Duration, socket: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(patience));
     Box::pin(socket)
@@ -147,17 +147,17 @@ struct Server {
 
 impl Server {
     /// Serves a connection until it ends, or until another connection needs its place.
-    async fn serve_or_close(self, socket: TcpStream, peer: Peer, tls: Option<TlsAcceptor>) {
+    async fn serve_or_evict(self, socket: TcpStream, peer: Peer, tls: Option<TlsAcceptor>) {
         let closing = peer.permit.closing();
         tokio::select! {
             () = closing.cancelled() => {}
-            () = self.meet(socket, peer, tls) => {}
+            () = self.establish(socket, peer, tls) => {}
         }
     }
 
     /// Serves a connection: reads the header of its proxy, completes its TLS handshake and answers its
     /// requests.
-    async fn meet(self, mut socket: TcpStream, mut peer: Peer, tls: Option<TlsAcceptor>) {
+    async fn establish(self, mut socket: TcpStream, mut peer: Peer, tls: Option<TlsAcceptor>) {
         if self.proxies.trusts(peer.address.ip()) {
             let reading = timeout(self.header_timeout, proxies::read_header(&mut socket));
             let read = tokio::select! {
@@ -177,25 +177,25 @@ impl Server {
                 Err(_) => return tracing::debug!(peer = %peer.address, "nothing came in time"),
             }
         }
-        let socket = within(self.write_timeout, socket);
+        let socket = with_write_timeout(self.write_timeout, socket);
         match tls {
-            None => self.converse(socket, peer).await,
+            None => self.serve_http(socket, peer).await,
             Some(tls) => {
                 let handshake = timeout(self.header_timeout, tls.accept(socket));
-                self.converse_by_tls(handshake, peer).await;
+                self.serve_tls(handshake, peer).await;
             }
         }
     }
 
     /// Serves a connection once its TLS handshake is complete.
-    async fn converse_by_tls<Io: Connection>(self, handshake: Timeout<Accept<Io>>, peer: Peer) {
+    async fn serve_tls<Io: Connection>(self, handshake: Timeout<Accept<Io>>, peer: Peer) {
         let address = peer.address;
         let agreed = tokio::select! {
             agreed = handshake => agreed,
             () = self.stop.cancelled() => return,
         };
         match agreed {
-            Ok(Ok(socket)) => self.converse(socket, peer).await,
+            Ok(Ok(socket)) => self.serve_http(socket, peer).await,
             Ok(Err(error)) => tracing::debug!(peer = %address, %error, "no TLS agreed on"),
             Err(_) => tracing::debug!(peer = %address, "no TLS agreed on in time"),
         }
@@ -203,7 +203,7 @@ impl Server {
 
     /// Serves one connection until it ends. After `stop`, serves it until the request under way is
     /// answered.
-    async fn converse(self, socket: impl Connection, peer: Peer) {
+    async fn serve_http(self, socket: impl Connection, peer: Peer) {
         let Server { http, router, stop, proxies, .. } = self;
         let Peer { address, permit } = peer;
         let slot = permit.slot();

@@ -32,7 +32,7 @@ pub(crate) async fn receive(
     patience: Duration,
     room: impl FnMut(usize) -> bool,
 ) -> Result<Vec<u8>, ApiError> {
-    body::read_where(body, max_bytes, patience, room).await.map_err(|refused| match refused {
+    body::read_reserving(body, max_bytes, patience, room).await.map_err(|refused| match refused {
         BadBody::TooLarge => too_large(max_bytes),
         BadBody::Late => ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "audio did not arrive in time"),
         BadBody::NoRoom => ApiError::too_many_requests(),

@@ -77,7 +77,7 @@ pub(crate) async fn answer(
     });
     let answer = match admitted {
         Ok((identity, parameters, recognizer)) => {
-            work(gateway, identity, recognizer, longest, parameters.language, body).await
+            recognise_upload(gateway, identity, recognizer, longest, parameters.language, body).await
         }
         Err(refusal) => {
             // A client that waits for permission to send (`Expect`) would take the reading for that
@@ -91,7 +91,7 @@ pub(crate) async fn answer(
     answer.unwrap_or_else(ApiError::into_response)
 }
 
-async fn work(
+async fn recognise_upload(
     gateway: Arc<Gateway>,
     identity: Option<Identity>,
     recognizer: Arc<dyn Recognizer>,
@@ -135,7 +135,7 @@ async fn work(
         .add(capacity.priority, Box::new(job))
         .map_err(|error| ApiError::internal(&error))?;
     let segments = result.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
-    Ok(json_response(StatusCode::OK, &shape(&segments, gateway.authority.clock().unix())))
+    Ok(json_response(StatusCode::OK, &answer_body(&segments, gateway.authority.clock().unix())))
 }
 
 /// Recognition of one recording in progress.
@@ -167,7 +167,7 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
     }
 
     /// Recognises the next second. Returns whether there was one.
-    fn go_on(&mut self) -> Result<bool, ApiError> {
+    fn advance(&mut self) -> Result<bool, ApiError> {
         let failed = |error: EngineError| ApiError::internal(&error);
         let Upload { samples, milliseconds } = &self.upload;
         let rest = &samples[self.recognised..];
@@ -197,7 +197,7 @@ struct Job<C> {
 
 impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
     fn turn(&mut self, _: Priority) -> Next {
-        let heard = catch_unwind(AssertUnwindSafe(|| self.recognition.go_on()));
+        let heard = catch_unwind(AssertUnwindSafe(|| self.recognition.advance()));
         let result = match heard {
             Ok(Ok(true)) => return Next::Again,
             Ok(Ok(false)) => Ok(mem::take(&mut self.recognition.segments)),
@@ -217,7 +217,7 @@ impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
 
 /// Returns the documented answer: a list of hypotheses for the whole recording, best first. There is one
 /// hypothesis, or none if nothing was said.
-fn shape(segments: &[Segment], now: Duration) -> serde_json::Value {
+fn answer_body(segments: &[Segment], now: Duration) -> serde_json::Value {
     let spoken: Vec<&Segment> = segments.iter().filter(|segment| !segment.text.is_empty()).collect();
     let punctuated = spoken.iter().map(|segment| segment.text.trim()).collect::<Vec<_>>().join(" ");
     let texts = match punctuated.as_str() {

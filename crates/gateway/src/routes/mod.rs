@@ -76,7 +76,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         Some(cors) => all.layer(cors),
         None => all,
     };
-    all.layer(from_fn(proxies::refuse))
+    all.layer(from_fn(proxies::refuse_bad_forwarding))
         .layer(from_fn_with_state(gateway.metrics.clone(), request_metrics::count))
         .layer(from_fn_with_state(gateway.authority.clock().clone(), request_log::log_request))
         .with_state(gateway)
