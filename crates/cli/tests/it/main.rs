@@ -27,6 +27,7 @@ mod example;
 mod gateway;
 mod gateway_tls;
 mod hostile_client;
+mod imports;
 mod kills;
 mod languages;
 mod metrics;
