@@ -35,14 +35,14 @@ const NO_TASK: u16 = 4104;
 
 /// Query of `create_task`. It is not part of the original service, which supports only Russian.
 #[derive(Deserialize)]
-struct Opening {
+struct CreateParameters {
     /// Language spoken. The default is that of the project or of the gateway.
     language: Option<String>,
 }
 
 /// Query of `add_chunk`.
 #[derive(Deserialize)]
-struct Position {
+struct ChunkParameters {
     chunk_num: u64,
     /// 1 on the last chunk, otherwise 0.
     #[serde(default)]
@@ -50,7 +50,7 @@ struct Position {
 }
 
 #[derive(Deserialize)]
-struct Which {
+struct TaskParameters {
     task_id: String,
 }
 
@@ -82,7 +82,7 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     let identity = gateway.authorise(request, Scope::AsrStream)?;
     let now = Instant::now();
     gateway.authority.afford(&identity, Amount::audio(1))?;
-    let Opening { language } = parameters(request)?;
+    let CreateParameters { language } = parameters(request)?;
     gateway.sessions.admit_session()?;
     let start = Start {
         sample_rate: RECOGNIZER_RATE,
@@ -130,7 +130,7 @@ fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), Ap
 
 async fn add(gateway: &Gateway, request: Request) -> Result<Value, ApiError> {
     let task = find(gateway, &request)?;
-    let Position { chunk_num: number, last } = parameters(&request)?;
+    let ChunkParameters { chunk_num: number, last } = parameters(&request)?;
     let last = match last {
         0 => false,
         1 => true,
@@ -177,7 +177,7 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<ChunkedSession>, Api
         Lookup::Forgotten => None,
         Lookup::Unknown => return Err(gateway.documented(ApiError::token())),
     };
-    let Which { task_id } = parameters(request)?;
+    let TaskParameters { task_id } = parameters(request)?;
     let no_task = || ApiError::new(StatusCode::NOT_FOUND, NO_TASK, "no such task, or it was forgotten");
     task.filter(|task| task.id == task_id).ok_or_else(no_task)
 }

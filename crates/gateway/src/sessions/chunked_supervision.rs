@@ -12,7 +12,7 @@ use super::manager::SessionManager;
 use super::session::Session;
 
 /// End of the wait for a task's first chunk.
-enum Opening {
+enum OpeningEnd {
     Begun(Arc<Session>, u64),
     /// Nothing came in time: the task is done, and its text is empty.
     Done,
@@ -31,15 +31,15 @@ impl ChunkedSession {
         token_ends: Option<Instant>,
     ) {
         let (session, attachment) = match self.opening(manager, token_ends).await {
-            Opening::Begun(session, attachment) => (session, attachment),
-            Opening::Done => {
+            OpeningEnd::Begun(session, attachment) => (session, attachment),
+            OpeningEnd::Done => {
                 manager.chunked.keep(&self);
                 return self.until_informed(manager).await;
             }
-            Opening::Revoked => return manager.chunked.remove(&self),
+            OpeningEnd::Revoked => return manager.chunked.remove(&self),
             // The task stays in the registry, and requests are told that the gateway is stopping.
-            Opening::Displaced if manager.shutdown.is_draining() => return,
-            Opening::Displaced => return manager.chunked.forget(&self),
+            OpeningEnd::Displaced if manager.shutdown.is_draining() => return,
+            OpeningEnd::Displaced => return manager.chunked.forget(&self),
         };
         let is_done = self.until_done(manager, &session, token_ends).await;
         if is_done {
@@ -68,7 +68,7 @@ impl ChunkedSession {
     }
 
     /// Waits for the first chunk, as long as there may be one.
-    async fn opening(&self, manager: &SessionManager, token_ends: Option<Instant>) -> Opening {
+    async fn opening(&self, manager: &SessionManager, token_ends: Option<Instant>) -> OpeningEnd {
         let mut progress = self.progress.subscribe();
         let mut revocations = manager.authority.revocations();
         // Revocations between the check of the token and this subscription are not notified, so check once
@@ -80,7 +80,7 @@ impl ChunkedSession {
         };
         loop {
             if let Stage::Begun(session, attachment) = &*self.stage() {
-                return Opening::Begun(session.clone(), *attachment);
+                return OpeningEnd::Begun(session.clone(), *attachment);
             }
             let quiet = {
                 let progress = progress.borrow_and_update();
@@ -96,16 +96,16 @@ impl ChunkedSession {
                     if self.check(&manager.authority).is_ok() {
                         continue;
                     }
-                    Opening::Revoked
+                    OpeningEnd::Revoked
                 }
-                () = at(quiet) => Opening::Done,
-                () = at(token_ends) => Opening::Done,
-                () = displaced.cancelled() => Opening::Displaced,
+                () = at(quiet) => OpeningEnd::Done,
+                () = at(token_ends) => OpeningEnd::Done,
+                () = displaced.cancelled() => OpeningEnd::Displaced,
                 () = manager.shutdown.draining.cancelled() => {
                     // A first chunk that comes now is refused because the gateway is stopping. An earlier
                     // one has begun the session.
                     if let Stage::Pending(_) = &*self.stage() {
-                        return Opening::Displaced;
+                        return OpeningEnd::Displaced;
                     }
                     continue;
                 }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::queue::RecognizerInput;
-use super::state::{Partial, SharedState, State};
+use super::state::{Partial, SessionState, SharedState};
 use super::timeline::RecognitionTimeline;
 use crate::metrics::Metrics;
 use crate::scheduler::{self, Job, Next, Priority};
@@ -150,7 +150,7 @@ impl RecognitionTask {
         });
     }
 
-    fn add_finals(&self, state: &mut State, segments: Vec<Segment>) {
+    fn add_finals(&self, state: &mut SessionState, segments: Vec<Segment>) {
         let now = scheduler::now();
         for segment in segments {
             // invariant: finals are contiguous, from the origin or the last gap on

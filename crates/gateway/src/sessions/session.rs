@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 
 use super::message_rate_limiter::{CONTROL_BURST, CONTROL_RATE};
 use super::recognition::RecognitionTask;
-use super::state::{SharedState, State};
+use super::state::{SessionState, SharedState};
 use crate::authority::{Exhausted, Identity, RESUME_PREFIX, new_id, random_secret};
 use crate::scheduler::{self, JobHandle, Priority, Scheduler};
 use voxline::audio::{AudioChunk, FramePos};
@@ -270,7 +270,7 @@ impl Session {
 
     /// Returns the position up to which audio is acknowledged to the client: all received audio, unless
     /// recognition is far behind. Gaps take no time to recognise and don't count.
-    pub(crate) fn acknowledged(&self, state: &State) -> FramePos {
+    pub(crate) fn acknowledged(&self, state: &SessionState) -> FramePos {
         let mut hold = HOLD_SECONDS * u64::from(self.sample_rate);
         let mut end = state.final_;
         for (index, gap) in state.gaps.iter().enumerate() {
@@ -303,7 +303,7 @@ impl Session {
         self.count_control(&mut state)
     }
 
-    fn count_control(&self, state: &mut State) -> Result<(), Rejection> {
+    fn count_control(&self, state: &mut SessionState) -> Result<(), Rejection> {
         if state.message_limiter.allows(self.age()) { Ok(()) } else { Err(Rejection::Flood) }
     }
 
@@ -407,7 +407,7 @@ impl Session {
 
     /// Returns whether the client may end one more utterance. The number of finals is bounded by the amount
     /// of audio, so that a client that sends none makes none.
-    fn may_end_utterance(&self, state: &mut State) -> bool {
+    fn may_end_utterance(&self, state: &mut SessionState) -> bool {
         let rate = u64::from(self.sample_rate);
         let nanoseconds = state.audio_frames % rate * 1_000_000_000 / rate;
         state
@@ -433,7 +433,7 @@ impl Session {
         self.finish_at(&mut state, received);
     }
 
-    fn finish_at(&self, state: &mut State, through: FramePos) {
+    fn finish_at(&self, state: &mut SessionState, through: FramePos) {
         if state.finish.replace(through).is_none() {
             state.queue.push_finish();
             self.job.wake();
@@ -455,7 +455,7 @@ impl Session {
     ///
     /// # Errors
     /// Returns [`Rejection::Moved`] if another socket has the session.
-    fn held(&self, attachment: u64) -> Result<MutexGuard<'_, State>, Rejection> {
+    fn held(&self, attachment: u64) -> Result<MutexGuard<'_, SessionState>, Rejection> {
         let state = self.state.lock();
         match state.attachment == attachment {
             true => Ok(state),

@@ -1,4 +1,4 @@
-//! Shared state of a session, between its sockets and its recogniser.
+//! State of a session, shared between its sockets and its recogniser.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use voxline::audio::{FramePos, FrameRange};
 use voxline::protocol::Final;
 
 /// State of a session.
-pub(crate) struct State {
+pub(crate) struct SessionState {
     /// Position up to which the timeline is held, recognised, or a gap.
     pub(crate) received: FramePos,
     /// Position up to which the timeline is covered by finals and gaps.
@@ -55,16 +55,16 @@ pub(crate) struct Partial {
     pub(crate) text: String,
 }
 
-/// State of a session with change notification: the sockets leave work here, and the recogniser posts its
+/// State of a session with change notification: the sockets leave input here, and the recogniser posts its
 /// results.
 pub(crate) struct SharedState {
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
     changed: watch::Sender<()>,
 }
 
 impl SharedState {
     pub(crate) fn new(origin: FramePos) -> SharedState {
-        let state = State {
+        let state = SessionState {
             received: origin,
             final_: origin,
             audio_frames: 0,
@@ -86,7 +86,7 @@ impl SharedState {
     }
 
     /// Locks the state. The guard must not be held across an await.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SessionState> {
         // Panics of the worker happen in the recogniser, outside the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,7 +97,7 @@ impl SharedState {
     }
 
     /// Changes the state and notifies all receivers.
-    pub(crate) fn post<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn post<T>(&self, change: impl FnOnce(&mut SessionState) -> T) -> T {
         let result = change(&mut self.lock());
         self.changed.send_replace(());
         result
