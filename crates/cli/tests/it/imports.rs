@@ -203,7 +203,8 @@ impl Package {
     /// Returns the module that defines what `path` names.
     fn module_behind(&self, path: Vec<String>, names: &BTreeMap<(Module, String), Vec<String>>) -> Module {
         let mut path = path;
-        // A chain of names that modules give out ends after a few steps; names that refer to themselves don't.
+        // A chain of names that modules give out ends after a few steps; a name that refers to itself never
+        // ends.
         for _ in 0..16 {
             let length = (0..=path.len()).rev().find(|length| self.modules.contains(&path[..*length]));
             let (module, rest) = path.split_at(length.unwrap_or(0));
@@ -364,8 +365,8 @@ impl Reader<'_> {
     }
 }
 
-/// Returns the circles of a graph: sets of modules, each of which imports every other one of its set, directly or
-/// through others.
+/// Returns the circles of a graph: sets of modules, each of which imports every other one of its set,
+/// directly or through others.
 fn circles(graph: &Graph) -> Vec<Vec<String>> {
     let reached = |from: &String| {
         let (mut reached, mut left) = (BTreeSet::new(), vec![from]);
@@ -523,7 +524,8 @@ fn what_is_no_circle_is_not_found() {
             ("a.rs", "use crate::b::B;"),
             (
                 "b.rs",
-                "/// [`A`](crate::a::A)\n/* crate::a /* */ crate::a */ const X: &str = \"crate::a\\\"\"; const Y: &str = r#\"crate::a\"#; const Z: char = '\"'; fn f<'a>(x: &'a u8) {}",
+                "/// [`A`](crate::a::A)\n/* crate::a /* */ crate::a */ const X: &str = \"crate::a\\\"\"; \
+                 const Y: &str = r#\"crate::a\"#; const Z: char = '\"'; fn f<'a>(x: &'a u8) {}",
             ),
         ],
     ];

@@ -1,7 +1,8 @@
 //! Admission control: reasons to refuse work, places for clients that have not begun a session, and the
 //! capacity for recordings and speech.
 //!
-//! This room imports [`scheduler`](crate::scheduler), [`http`](crate::http) and [`authority`](crate::authority).
+//! This room imports [`scheduler`](crate::scheduler), [`http`](crate::http) and
+//! [`authority`](crate::authority).
 
 pub(crate) mod capacity;
 pub(crate) mod load;

@@ -19,8 +19,8 @@ use crate::options::Options;
 use crate::scheduler::Scheduler;
 use voxline::engine::{RecognitionRequest, Recognizer};
 
-/// State that live sessions share: the recogniser and its threads, the registries, the places for clients that
-/// have not begun a session, and the shutdown.
+/// State that live sessions share: the recogniser and its threads, the registries, the places for clients
+/// that have not begun a session, and the shutdown.
 pub(crate) struct SessionManager {
     pub(crate) authority: Arc<Authority>,
     pub(crate) auth_limiter: Arc<AuthRateLimiter>,

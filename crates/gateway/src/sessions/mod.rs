@@ -1,8 +1,9 @@
 //! Live sessions: their state, their recognition, their registries, and the sockets and numbered chunks that
 //! feed them.
 //!
-//! This room imports [`admission`](crate::admission), [`options`](crate::options), [`scheduler`](crate::scheduler),
-//! [`http`](crate::http), [`authority`](crate::authority) and [`metrics`](crate::metrics).
+//! This room imports [`admission`](crate::admission), [`options`](crate::options),
+//! [`scheduler`](crate::scheduler), [`http`](crate::http), [`authority`](crate::authority) and
+//! [`metrics`](crate::metrics).
 
 mod chunk_intake;
 pub(crate) mod chunked_registry;

@@ -1,4 +1,5 @@
-//! Graceful shutdown: sockets and chunked sessions are told to end, and closed when the time to drain is over.
+//! Graceful shutdown: sockets and chunked sessions are told to end, and closed when the time to drain is
+//! over.
 
 use std::sync::OnceLock;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The WebSocket of a resumable stream: attaches a session to the socket, and decides on the fate of the session
-//! when the socket ends.
+//! The WebSocket of a resumable stream: attaches a session to the socket, and decides on the fate of the
+//! session when the socket ends.
 
 use std::sync::Arc;
 use std::time::Duration;
