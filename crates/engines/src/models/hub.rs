@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::partial_download::PartialDownload;
-use super::pull::{Report, blocking};
+use super::progress::{Report, blocking};
 use super::{HubFolder, ModelFile, StoreError};
 
 /// Longest wait for the start of a response. The wait is short, so that a machine without internet access

@@ -10,6 +10,7 @@
 mod catalogue;
 mod hub;
 mod partial_download;
+mod progress;
 mod pull;
 mod wheel;
 
@@ -22,7 +23,8 @@ use serde::Serialize;
 pub use self::catalogue::{
     HubFolder, Model, ModelFile, PIPER_JOE, WHISPER_BASE, WHISPER_TINY_EN, WheelMember, catalogue,
 };
-pub use self::pull::{HUB, Progress, Source};
+pub use self::progress::Progress;
+pub use self::pull::{HUB, Source};
 
 /// Error of the model store.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::pull::Report;
+use super::progress::Report;
 use super::{ModelFile, StoreError};
 use voxline_support::hex;
 

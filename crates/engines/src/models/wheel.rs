@@ -8,7 +8,7 @@ use std::time::Duration;
 use zip::ZipArchive;
 
 use super::partial_download::PartialDownload;
-use super::pull::Report;
+use super::progress::Report;
 use super::{ModelFile, StoreError, WheelMember};
 use crate::program::{Program, ProgramError};
 

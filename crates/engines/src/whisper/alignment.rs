@@ -9,7 +9,6 @@ use std::ops::Range;
 use super::decoder::Decoder;
 use super::greedy::DecodedText;
 use super::tokens::Tokens;
-use super::transcribe::Word;
 use voxline::engine::RECOGNIZER_RATE;
 
 /// Number of samples per encoder state: 20 ms.
@@ -20,6 +19,15 @@ const SMOOTHED: usize = 7;
 
 /// Languages that are written without spaces between words; each character is a word.
 const WITHOUT_SPACES: &[&str] = &["zh", "ja", "th", "lo", "my", "yue"];
+
+/// A word, and its place in the audio.
+pub(super) struct Word {
+    pub(super) text: String,
+    /// Range of the word, in samples of the utterance.
+    pub(super) range: Range<usize>,
+    /// Geometric mean of the probabilities of the word's tokens.
+    pub(super) confidence: f32,
+}
 
 /// A word, and the range of its tokens in the text.
 #[derive(Debug, PartialEq)]

@@ -5,10 +5,10 @@ use rten_vecmath::{MaxNum, SumExpSub};
 
 use super::decoder::KvCache;
 use super::detection::{Detected, Detection};
+use super::model::Model;
 use super::ops::Kernels;
 use super::options::{DecodingOptions, Language};
 use super::tokens::Tokens;
-use super::transcribe::{Attempt, Model};
 use voxline::engine::{RECOGNIZER_RATE, Task};
 
 /// Largest number of tokens per second: more than a person speaks, in any script.
@@ -32,6 +32,18 @@ pub(super) struct GreedyDecoding {
     /// Largest number of tokens.
     max_tokens: usize,
     runaway: bool,
+}
+
+/// The result of one window.
+pub(super) struct Attempt {
+    /// Spoken language, as the model's token.
+    pub(super) language: Option<u32>,
+    /// Detected language, if detection was asked for.
+    pub(super) detected: Option<Detected>,
+    pub(super) task: Task,
+    /// Probability that there was no speech.
+    pub(super) no_speech: f32,
+    pub(super) text: DecodedText,
 }
 
 /// A decoded text.

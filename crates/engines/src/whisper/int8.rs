@@ -6,9 +6,9 @@
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_simd::ops::{BitOps, NumOps, ToFloat};
 use rten_simd::{Isa, SimdOp};
-use rten_vecmath::{ExtendInit, MinMax, Quantize};
 
 use super::ops::{Int8Gemm, Kernels, matrix};
+use super::row_scale::RowScale;
 
 /// Number of rows multiplied at a time: few enough that their products stay in the cache until they are
 /// scaled.
@@ -36,21 +36,6 @@ enum Weight {
     Packed(PackedBMatrix<i8>),
     /// One row per output, read from end to end for each row multiplied.
     Rows(Vec<i8>),
-}
-
-/// Quantisation of a row: `x = scale * (level - zero)`.
-#[derive(Clone, Copy)]
-struct RowScale {
-    scale: f32,
-    zero: u8,
-}
-
-/// Buffers, kept from one product to the next.
-#[derive(Default)]
-pub(super) struct Scratch {
-    levels: Vec<u8>,
-    rows: Vec<RowScale>,
-    products: Vec<i32>,
 }
 
 impl Int8Linear {
@@ -117,31 +102,6 @@ impl Int8Linear {
                 Rescale { map: self, products, levels: *levels, out, add }.dispatch();
             }
         }
-    }
-}
-
-impl Scratch {
-    /// Quantises rows of `inputs`.
-    fn quantise(&mut self, x: &[f32], inputs: usize) {
-        self.levels.clear();
-        self.rows.clear();
-        self.levels.reserve(x.len());
-        for row in x.chunks_exact(inputs) {
-            let (least, most) = MinMax::new(row).dispatch();
-            let levels = RowScale::reaching(least, most);
-            let (steps, zero) = (levels.scale.recip(), levels.zero);
-            self.levels.extend_init(|room| Quantize::new(row, &mut room[..inputs], steps, zero).dispatch());
-            self.rows.push(levels);
-        }
-    }
-}
-
-impl RowScale {
-    /// Returns 256 levels from `least` to `most`, of which zero is one.
-    fn reaching(least: f32, most: f32) -> RowScale {
-        let (least, most) = (least.min(0.0), most.max(0.0));
-        let scale = ((most - least) / 255.0).max(f32::MIN_POSITIVE);
-        RowScale { scale, zero: (-least / scale).round() as u8 }
     }
 }
 

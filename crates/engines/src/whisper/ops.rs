@@ -8,7 +8,7 @@ use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_tensor::{Matrix, NdTensorView};
 use rten_vecmath::{Gelu, Normalize, NormalizeOptions, Softmax, Sum, SumSquareSub};
 
-use super::int8::Scratch;
+use super::row_scale::Scratch;
 
 /// Multiplier of float matrices, with the best kernel of this machine.
 pub(super) type Gemm = GemmExecutor<f32>;

@@ -1,16 +1,13 @@
 //! Transcription of an utterance, step by step: greedy decoding, and its safeguards.
 
-use std::ops::Range;
-
-use super::alignment;
-use super::decoder::Decoder;
+use super::alignment::{self, Word};
 use super::detection::Detected;
-use super::encoder::{Encoder, Encoding};
-use super::greedy::{DecodedText, GreedyDecoding};
-use super::mel::{HOP, Mel};
+use super::encoder::Encoding;
+use super::greedy::{Attempt, DecodedText, GreedyDecoding};
+use super::mel::HOP;
+use super::model::Model;
 use super::ops::Kernels;
 use super::options::DecodingOptions;
-use super::tokens::Tokens;
 use voxline::engine::{RECOGNIZER_RATE, Task};
 
 /// Number of feature frames per second.
@@ -49,14 +46,6 @@ const UNLIKELY: f32 = -0.36;
 /// subtitles, and writes whole lines of them for clips of less than a second.
 const FASTEST: usize = 40;
 
-/// A loaded model. The model is immutable, so all sessions share it.
-pub(super) struct Model {
-    pub(super) mel: Mel,
-    pub(super) encoder: Encoder,
-    pub(super) decoder: Decoder,
-    pub(super) tokens: Tokens,
-}
-
 /// The result of transcribing an utterance.
 pub(super) struct Transcript {
     /// Text of the utterance; empty if there was no speech.
@@ -81,15 +70,6 @@ impl Transcript {
     }
 }
 
-/// A word, and its place in the audio.
-pub(super) struct Word {
-    pub(super) text: String,
-    /// Range of the word, in samples of the utterance.
-    pub(super) range: Range<usize>,
-    /// Geometric mean of the probabilities of the word's tokens.
-    pub(super) confidence: f32,
-}
-
 /// A transcription in progress, of an utterance of at most 30 s.
 ///
 /// The window is cut to the utterance and some silence, which costs a fraction of the full one. If the
@@ -112,18 +92,6 @@ enum Stage {
     Features,
     Encode(Encoding),
     Decode(Box<GreedyDecoding>),
-}
-
-/// The result of one window.
-pub(super) struct Attempt {
-    /// Spoken language, as the model's token.
-    pub(super) language: Option<u32>,
-    /// Detected language, if detection was asked for.
-    pub(super) detected: Option<Detected>,
-    pub(super) task: Task,
-    /// Probability that there was no speech.
-    pub(super) no_speech: f32,
-    pub(super) text: DecodedText,
 }
 
 impl Transcription {
