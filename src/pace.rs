@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use crate::audio::{Feed, FramePos};
 use voxline_support::clock::{Clock, SystemClock};
 
@@ -94,6 +96,38 @@ impl Pacer {
         let left = due.saturating_sub(self.clock.monotonic());
         if left > Duration::ZERO {
             tokio::time::sleep(left).await;
+        }
+    }
+
+    /// Carries audio from one channel to the other, each chunk when it is due, counted from the first chunk.
+    /// Chunks before the position at which the stream [resumes](Pacer::starting_at) pass at once.
+    ///
+    /// Returns `true` at [`Feed::End`], which the caller sends on if the source was read to its end. Returns
+    /// `false` if either channel is closed, even while the source is silent.
+    pub async fn carry(mut self, audio: &mut mpsc::Receiver<Feed>, to: &mpsc::Sender<Feed>) -> bool {
+        let mut started = false;
+        let carrying = async {
+            while let Some(feed) = audio.recv().await {
+                match &feed {
+                    Feed::End => return true,
+                    Feed::Audio(chunk) if chunk.range().end <= self.origin => {}
+                    _ => {
+                        if !started {
+                            self.start = self.clock.monotonic();
+                            started = true;
+                        }
+                        self.wait(&feed).await;
+                    }
+                }
+                if to.send(feed).await.is_err() {
+                    return false;
+                }
+            }
+            false
+        };
+        tokio::select! {
+            ended = carrying => ended,
+            () = to.closed() => false,
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::auth::AuthError;
 use crate::net::{BadEndpoint, TlsError};
 use crate::pipeline::PipelineError;
 use crate::session::SessionError;
+use crate::spool::{SpoolError, SpooledError};
 
 /// Reason a [`Client`](super::Client) could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,28 @@ pub enum BuildError {
     NoTokenDirectory,
 }
 
+/// Reason a transcription could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The source holds no audio that can be decoded, or its reader could not be started.
+    #[error(transparent)]
+    Source(#[from] PipelineError),
+    /// The spool can't be opened, or belongs to other audio.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The source has fewer channels than the spools that an earlier process left.
+    #[error("{source_name} has {channels} channels, but its spools are of {spools}")]
+    Channels {
+        /// Name of the source.
+        source_name: String,
+        /// Number of channels that the source has.
+        channels: usize,
+        /// Number of channels that have a spool.
+        spools: usize,
+    },
+}
+
 /// Reason a transcript ended before its audio did. Events before the error stay valid, and the
 /// [ledger](super::Transcript::ledger) says how far the transcript came.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +60,19 @@ pub enum TranscriptError {
     /// The source could not be read to its end. All audio before the failure is final.
     #[error(transparent)]
     Source(#[from] PipelineError),
+    /// The spool can't be written or read. A later process resumes the transcription.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// The task of the session panicked, which is a defect of voxline, or its runtime was shut down.
     #[error("the session was broken off: it panicked, or its runtime was shut down")]
     Panicked,
+}
+
+impl From<SpooledError> for TranscriptError {
+    fn from(error: SpooledError) -> TranscriptError {
+        match error {
+            SpooledError::Session(error) => TranscriptError::Session(error),
+            SpooledError::Spool(error) => TranscriptError::Spool(error),
+        }
+    }
 }

@@ -6,11 +6,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use voxline_support::random;
 
-use super::Service;
-use super::transcript::{SharedWorker, Transcript};
+use super::reading::Reading;
+use super::spool_file::{Channel, Session, SpoolFile};
+use super::transcript::Transcript;
+use super::{Service, StartError};
 use crate::audio::{Feed, FramePos};
 use crate::chunk::Chunker;
 use crate::session::{Overflow, Settings};
+use crate::spool::Repeatability;
 
 /// Duration of a chunk, as in the front end for recordings.
 const CHUNK: Duration = Duration::from_millis(100);
@@ -23,13 +26,14 @@ const WAITING_CHUNKS: usize = 16;
 pub struct LiveTranscription {
     service: Arc<Service>,
     settings: Settings,
+    spool: Option<SpoolFile>,
 }
 
 impl LiveTranscription {
     pub(super) fn new(service: Arc<Service>, sample_rate: u32) -> LiveTranscription {
         let mut settings = Settings::new(sample_rate);
         settings.seed = random::seed();
-        LiveTranscription { service, settings }
+        LiveTranscription { service, settings, spool: None }
     }
 
     /// Sets the language spoken, as a BCP 47 tag (`en`, `ru-RU`). By default the service detects it.
@@ -52,6 +56,14 @@ impl LiveTranscription {
         self
     }
 
+    /// Keeps the session in this file, so that a later process resumes it after a crash. With a spool,
+    /// [`LiveAudio::push`] waits for the disk only, however long the service is away, and the
+    /// [overflow](LiveTranscription::overflow) policy has no effect. Audio that a later process pushes
+    /// continues where the spooled audio ends.
+    pub fn spool(self, file: SpoolFile) -> LiveTranscription {
+        LiveTranscription { spool: Some(file), ..self }
+    }
+
     /// Changes any other setting of the session, such as the size of its replay buffer.
     pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> LiveTranscription {
         change(&mut self.settings);
@@ -63,15 +75,27 @@ impl LiveTranscription {
     /// Read the transcript while audio is pushed: a session whose events are not taken stops taking audio in
     /// the end.
     ///
+    /// # Errors
+    /// Returns [`StartError::Spool`] if there is a spool that can't be opened, for which the call blocks on
+    /// the disk.
+    ///
     /// # Panics
     /// Panics outside of a tokio runtime, and if the sample rate is below 10.
-    #[must_use]
-    pub fn start(self) -> (LiveAudio, Transcript) {
+    pub fn start(self) -> Result<(LiveAudio, Transcript), StartError> {
+        let LiveTranscription { service, settings, spool } = self;
+        let opened = match spool {
+            Some(file) => {
+                let session =
+                    Session { settings: &settings, service: &service.endpoint, source: "live audio" };
+                Some((file.open(Channel::All, &session)?, Repeatability::Live))
+            }
+            None => None,
+        };
         let (feed, audio) = mpsc::channel(WAITING_CHUNKS);
-        let frames = u128::from(self.settings.sample_rate) * CHUNK.as_millis() / 1_000;
+        let frames = u128::from(settings.sample_rate) * CHUNK.as_millis() / 1_000;
         let chunker = Chunker::new(usize::try_from(frames).expect("a tenth of a rate"));
-        let transcript = Transcript::start(self.service, self.settings, audio, SharedWorker::default());
-        (LiveAudio { chunker, feed }, transcript)
+        let transcript = Transcript::start(service, settings, opened, audio, Reading::by(None));
+        Ok((LiveAudio { chunker, feed }, transcript))
     }
 }
 

@@ -23,6 +23,8 @@
 
 mod error;
 mod live;
+mod reading;
+mod spool_file;
 mod transcript;
 mod transcription;
 
@@ -31,8 +33,9 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-pub use self::error::{BuildError, TranscriptError};
+pub use self::error::{BuildError, StartError, TranscriptError};
 pub use self::live::{LiveAudio, LiveTranscription, SessionEnded};
+pub use self::spool_file::SpoolFile;
 pub use self::transcript::{ChannelEvent, ChannelTranscript, Transcript};
 pub use self::transcription::Transcription;
 use crate::auth::{Credentials, OAuthClient, TokenProvider, Vault, VaultKey};
@@ -54,6 +57,7 @@ pub struct Client {
 /// The parts that all sessions of a client share.
 #[derive(Debug)]
 struct Service {
+    endpoint: Endpoint,
     connector: WebSocketConnector,
     tokens: TokenProvider,
 }
@@ -197,8 +201,8 @@ impl ClientBuilder {
             }
         };
         let speech = SpeechClient::new(http, endpoint.clone(), &tokens);
-        let connector = WebSocketConnector::trusting(endpoint, &trust).with_hosts(self.follow_hosts);
-        Ok(Client { service: Arc::new(Service { connector, tokens }), speech })
+        let connector = WebSocketConnector::trusting(endpoint.clone(), &trust).with_hosts(self.follow_hosts);
+        Ok(Client { service: Arc::new(Service { endpoint, connector, tokens }), speech })
     }
 }
 

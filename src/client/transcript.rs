@@ -3,29 +3,27 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::reading::Reading;
 use super::{Service, TranscriptError};
 use crate::audio::{Feed, FramePos};
-use crate::pipeline::Worker;
 use crate::session::{self, Ended, Ledger, Settings};
+use crate::spool::{self, Opened, Repeatability, Spool, SpoolError, SpooledEnd};
 use crate::transcript::{Merge, TranscriptEvent};
 
 /// Number of events that may wait for the caller. Further events wait in the session, which replaces partial
 /// results.
 const WAITING_EVENTS: usize = 16;
 
-/// Worker of the front end, shared by the sessions of all channels. The first session that ends well takes
-/// and joins it.
-pub(super) type SharedWorker = Arc<Mutex<Option<Worker>>>;
-
-/// Result of a session: its ledger, and the error that ended the transcript early.
-type Outcome = (Ledger, Option<TranscriptError>);
+/// Result of a session: its ledger, the error that ended the transcript early, and the spool of a transcript
+/// that is complete.
+type Outcome = (Ledger, Option<TranscriptError>, Option<Spool>);
 
 /// The transcript of a running session: a stream of events. If the session fails, the last item is an error,
 /// and the events before it stay valid. Dropping the transcript ends the session.
@@ -36,29 +34,43 @@ pub struct Transcript {
     ledger: Ledger,
     /// Task of the session; `None` once it has ended.
     session: Option<AbortOnDropHandle<Outcome>>,
+    /// Spool of a transcript that is complete.
+    spool: Option<Spool>,
 }
 
 impl Transcript {
-    /// Starts a session that reads `audio`, which `worker` feeds.
+    /// Starts a session that takes `audio` from the reading of a source, through a spool if there is one.
     #[expect(clippy::disallowed_methods, reason = "joined by the transcript, or aborted when it is dropped")]
     pub(super) fn start(
         service: Arc<Service>,
         settings: Settings,
+        spool: Option<(Opened, Repeatability)>,
         audio: mpsc::Receiver<Feed>,
-        worker: SharedWorker,
+        reading: Reading,
     ) -> Transcript {
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
         let session = tokio::spawn(async move {
-            let Service { connector, tokens } = &*service;
-            let Ended { ledger, result } = session::run(connector, tokens, settings, audio, sender).await;
-            let error = match result {
-                Ok(()) => reading_error(&worker).await,
-                // The worker is not joined: its source may block for ever.
-                Err(error) => Some(TranscriptError::from(error)),
+            let Service { connector, tokens, .. } = &*service;
+            let (ledger, result, spool) = match spool {
+                Some((opened, source)) => {
+                    let SpooledEnd { ledger, result, spool, whole } =
+                        spool::run(connector, tokens, settings, opened, source, audio, sender).await;
+                    (ledger, result.map_err(TranscriptError::from), spool.filter(|_| whole))
+                }
+                None => {
+                    let Ended { ledger, result } =
+                        session::run(connector, tokens, settings, audio, sender).await;
+                    (ledger, result.map_err(TranscriptError::from), None)
+                }
             };
-            (ledger, error)
+            match result {
+                Ok(()) => (ledger, reading.error().await, spool),
+                // The worker is not joined: its source may block for ever.
+                Err(error) => (ledger, Some(error), None),
+            }
         });
-        Transcript { events, ledger: Ledger::default(), session: Some(AbortOnDropHandle::new(session)) }
+        let session = Some(AbortOnDropHandle::new(session));
+        Transcript { events, ledger: Ledger::default(), session, spool: None }
     }
 
     /// Returns the next event, or `None` after the last one. Cancel safe: dropping the future loses nothing.
@@ -77,6 +89,16 @@ impl Transcript {
         self.ledger
     }
 
+    /// Deletes the spool, once the transcript has ended and the caller has stored it. Does nothing if there is
+    /// none, or if the transcript is not complete: a later process then continues it. A spool of a complete
+    /// transcript that is not deleted repeats the transcript in a later process.
+    ///
+    /// # Errors
+    /// Returns [`SpoolError::Io`] if the file can't be deleted.
+    pub fn remove_spool(&mut self) -> Result<(), SpoolError> {
+        self.spool.take().map_or(Ok(()), Spool::remove)
+    }
+
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<TranscriptEvent, TranscriptError>>> {
         if let Some(event) = ready!(self.events.poll_recv(cx)) {
             self.ledger.count(&event);
@@ -88,24 +110,14 @@ impl Transcript {
         let ended = ready!(Pin::new(session).poll(cx));
         self.session = None;
         let error = match ended {
-            Ok((ledger, error)) => {
+            Ok((ledger, error, spool)) => {
                 self.ledger = ledger;
+                self.spool = spool.filter(|_| error.is_none());
                 error
             }
             Err(_) => Some(TranscriptError::Panicked),
         };
         Poll::Ready(error.map(Err))
-    }
-}
-
-/// Joins the worker, unless another session has taken it, and returns the error that ended its reading early.
-/// The calling session has taken the end of its audio, so the source is not read any more, and the worker
-/// waits at most for the other sessions.
-async fn reading_error(worker: &SharedWorker) -> Option<TranscriptError> {
-    let worker = worker.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-    match tokio::task::spawn_blocking(|| worker.join()).await {
-        Ok(joined) => joined.err().map(TranscriptError::from),
-        Err(_) => Some(TranscriptError::Panicked),
     }
 }
 
@@ -155,6 +167,18 @@ impl ChannelTranscript {
     #[must_use]
     pub fn ledgers(&self) -> Vec<Ledger> {
         self.channels.iter().map(Transcript::ledger).collect()
+    }
+
+    /// Deletes the spools, once the transcripts of all channels have ended and the caller has stored them. Does
+    /// nothing unless all are complete; see [`Transcript::remove_spool`].
+    ///
+    /// # Errors
+    /// Returns [`SpoolError::Io`] if a file can't be deleted.
+    pub fn remove_spools(&mut self) -> Result<(), SpoolError> {
+        if self.channels.iter().any(|channel| channel.spool.is_none()) {
+            return Ok(());
+        }
+        self.channels.iter_mut().try_for_each(Transcript::remove_spool)
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<ChannelEvent>> {

@@ -1,20 +1,24 @@
 //! Transcription of a recording.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use voxline_support::random;
 
-use super::Service;
-use super::transcript::{ChannelTranscript, SharedWorker, Transcript};
+use super::reading::Reading;
+use super::spool_file::{Channel, Session, SpoolFile};
+use super::transcript::{ChannelTranscript, Transcript};
+use super::{Service, StartError};
 use crate::audio::Feed;
-use crate::decode::Channels;
+use crate::decode::{Channels, DecodeError};
+use crate::net::Endpoint;
 use crate::pace::{Pace, Pacer};
 use crate::pipeline::{self, Pipeline, PipelineError};
 use crate::protocol::Latency;
 use crate::session::Settings;
 use crate::source::Source;
+use crate::spool::{Opened, Repeatability};
 
 /// Slowest pace, in multiples of real time, as in the text form of [`Pace`].
 const SLOWEST: f64 = 0.01;
@@ -29,6 +33,7 @@ pub struct Transcription {
     settings: Settings,
     channels: Channels,
     pace: Pace,
+    spool: Option<SpoolFile>,
 }
 
 impl Transcription {
@@ -36,7 +41,7 @@ impl Transcription {
         let mut settings = Settings::new(pipeline::Options::default().sample_rate);
         settings.latency = Latency::Relaxed;
         settings.seed = random::seed();
-        Transcription { service, source, settings, channels: Channels::Mix, pace: Pace::Max }
+        Transcription { service, source, settings, channels: Channels::Mix, pace: Pace::Max, spool: None }
     }
 
     /// Sets the language spoken, as a BCP 47 tag (`en`, `ru-RU`). By default the service detects it.
@@ -80,6 +85,11 @@ impl Transcription {
         self
     }
 
+    /// Keeps the session in this file, so that a later process resumes it after a crash.
+    pub fn spool(self, file: SpoolFile) -> Transcription {
+        Transcription { spool: Some(file), ..self }
+    }
+
     /// Changes any other setting of the session, such as the size of its replay buffer.
     pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Transcription {
         change(&mut self.settings);
@@ -92,11 +102,11 @@ impl Transcription {
     /// [`Source::url`](crate::source::Source::url), call this method in `tokio::task::spawn_blocking`.
     ///
     /// # Errors
-    /// Returns [`PipelineError`] if the source holds no audio that can be decoded.
+    /// Returns [`StartError`] if the source holds no audio that can be decoded, or if the spool can't be opened.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.
-    pub fn start(mut self) -> Result<Transcript, PipelineError> {
+    pub fn start(mut self) -> Result<Transcript, StartError> {
         if self.channels == Channels::Split {
             self.channels = Channels::Mix;
         }
@@ -108,52 +118,118 @@ impl Transcription {
     /// [`start`](Transcription::start).
     ///
     /// # Errors
-    /// Returns the errors of [`start`](Transcription::start).
+    /// Returns the errors of [`start`](Transcription::start), and [`StartError::Channels`] if an earlier process
+    /// left spools of more channels.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.
-    pub fn start_by_channel(mut self) -> Result<ChannelTranscript, PipelineError> {
+    pub fn start_by_channel(mut self) -> Result<ChannelTranscript, StartError> {
         self.channels = Channels::Split;
         Ok(ChannelTranscript::new(self.start_sessions()?))
     }
 
     /// Starts a session for each channel stream.
-    fn start_sessions(self) -> Result<Vec<Transcript>, PipelineError> {
-        let Transcription { service, source, settings, channels, pace } = self;
-        let sample_rate = settings.sample_rate;
-        let options = pipeline::Options { channels, sample_rate, ..pipeline::Options::default() };
-        let (lines, worker) = Pipeline::open(source, options)?.start();
-        let worker = SharedWorker::new(Mutex::new(Some(worker)));
+    fn start_sessions(self) -> Result<Vec<Transcript>, StartError> {
+        let Transcription { service, source, settings, channels, pace, spool } = self;
+        let options =
+            pipeline::Options { channels, sample_rate: settings.sample_rate, ..pipeline::Options::default() };
+        let spooling = match spool {
+            Some(file) => {
+                let repeats = file.repeats(source.is_seekable());
+                Some(Spooling { file, repeats, service: &service.endpoint, settings: &settings })
+            }
+            None => None,
+        };
+        let (lines, reading, spools) = match &spooling {
+            Some(spooling) => spooling.open(source, options)?,
+            None => {
+                let (lines, worker) = Pipeline::open(source, options)?.start();
+                (lines, Reading::by(Some(worker)), Vec::new())
+            }
+        };
+        let repeats = spooling.map(|spooling| spooling.repeats);
+        let mut spools = spools.into_iter();
         let transcripts = lines.into_iter().zip(0..).map(|(audio, number)| {
             let mut settings = settings.clone();
             settings.seed = settings.seed.wrapping_add(number);
-            Transcript::start(service.clone(), settings, paced(audio, pace, sample_rate), worker.clone())
+            let pacer = Pacer::new(pace, settings.sample_rate);
+            let spool = spools.next().zip(repeats);
+            let audio = match &spool {
+                Some((Opened { recovered, .. }, Repeatability::Repeatable)) => {
+                    carried(audio, pacer.starting_at(recovered.accepted), reading.clone())
+                }
+                _ if pace == Pace::Max => audio,
+                _ => carried(audio, pacer, reading.clone()),
+            };
+            Transcript::start(service.clone(), settings, spool, audio, reading.clone())
         });
         Ok(transcripts.collect())
     }
 }
 
-/// Returns the receiver of the same audio at `pace`.
-#[expect(clippy::disallowed_methods, reason = "ends with the channel, on either side")]
-fn paced(mut audio: mpsc::Receiver<Feed>, pace: Pace, sample_rate: u32) -> mpsc::Receiver<Feed> {
-    if pace == Pace::Max {
-        return audio;
+/// The audio of each channel stream, its reading, and its spools.
+type Opening = (Vec<mpsc::Receiver<Feed>>, Reading, Vec<Opened>);
+
+/// A source that is transcribed through spools.
+struct Spooling<'a> {
+    file: SpoolFile,
+    repeats: Repeatability,
+    service: &'a Endpoint,
+    settings: &'a Settings,
+}
+
+impl Spooling<'_> {
+    /// Opens the spools that an earlier process left and, unless they have all audio, the source.
+    fn open(&self, source: Source, options: pipeline::Options) -> Result<Opening, StartError> {
+        let source_name = source.name().to_owned();
+        let session = Session { settings: self.settings, service: self.service, source: &source_name };
+        let channel = |number| match options.channels {
+            Channels::Split => Channel::Number(number),
+            _ => Channel::All,
+        };
+        let most = if options.channels == Channels::Split { usize::MAX } else { 1 };
+        let mut spools = self.file.left((0..most).map(channel), &session)?;
+        let left = !spools.is_empty();
+        if left && spools.iter().all(|spool| spool.recovered.ended) {
+            return Ok(without_source(spools));
+        }
+        let pipeline = match Pipeline::open(source, options) {
+            // A live source that has ended meanwhile: the spools have all there was.
+            Err(PipelineError::Decode(DecodeError::NoAudio { .. }))
+                if left && self.repeats == Repeatability::Live =>
+            {
+                spools.iter_mut().try_for_each(|spool| spool.writer.end())?;
+                return Ok(without_source(spools));
+            }
+            opened => opened?,
+        };
+        let channels = pipeline.lines();
+        if spools.len() > channels {
+            return Err(StartError::Channels { source_name, channels, spools: spools.len() });
+        }
+        for number in spools.len()..channels {
+            spools.push(self.file.open(channel(number), &session)?);
+        }
+        let (lines, worker) = pipeline.start();
+        Ok((lines, Reading::by(Some(worker)), spools))
     }
+}
+
+/// Returns the opening of spools that have all audio.
+fn without_source(spools: Vec<Opened>) -> Opening {
+    let lines = spools.iter().map(|_| mpsc::channel(1).1).collect();
+    (lines, Reading::by(None), spools)
+}
+
+/// Returns the receiver of the same audio at the pace of `pacer`. It closes without [`Feed::End`] if the source
+/// could not be read to its end: a later process may read more of it.
+#[expect(clippy::disallowed_methods, reason = "ends with the channel, on either side")]
+fn carried(mut audio: mpsc::Receiver<Feed>, pacer: Pacer, reading: Reading) -> mpsc::Receiver<Feed> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
-        let pacer = Pacer::new(pace, sample_rate);
-        let carrying = async {
-            while let Some(feed) = audio.recv().await {
-                pacer.wait(&feed).await;
-                if sender.send(feed).await.is_err() {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = carrying => {}
-            // The session has ended: stop, since a silent source could block for ever.
-            () = sender.closed() => {}
+        if pacer.carry(&mut audio, &sender).await && reading.is_whole().await {
+            // A session that has ended takes no more.
+            let _ = sender.send(Feed::End).await;
         }
     });
     receiver

@@ -39,6 +39,7 @@ mod locked;
 mod record;
 mod recovery;
 mod repair;
+mod run;
 mod state;
 
 use std::fmt;
@@ -51,6 +52,7 @@ use tokio::sync::watch;
 
 pub use ends::{Log, Reader, Writer};
 pub use error::SpoolError;
+pub use run::{Repeatability, SpooledEnd, SpooledError, run};
 
 use self::locked::Locked;
 use self::record::{Entry, HeadBody};

@@ -12,7 +12,7 @@ use voxline::pipeline::PipelineError;
 use voxline::session::SessionError;
 use voxline::source::SourceError;
 use voxline::speech::{SpeechError, SpeechErrorKind};
-use voxline::spool::SpoolError;
+use voxline::spool::{SpoolError, SpooledError};
 use voxline_gateway::BadTls;
 use voxline_gateway::authority::AuthorityError;
 
@@ -188,6 +188,16 @@ impl From<SpoolError> for CliError {
             _ => Exit::Setup,
         };
         CliError::new(exit, error.to_string())
+    }
+}
+
+impl From<SpooledError> for CliError {
+    fn from(error: SpooledError) -> CliError {
+        match error {
+            SpooledError::Session(error) => error.into(),
+            SpooledError::Spool(error) => error.into(),
+            other => CliError::new(Exit::Output, other.to_string()),
+        }
     }
 }
 

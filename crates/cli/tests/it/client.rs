@@ -35,7 +35,7 @@ fn digests() -> Arc<DigestRecognizer> {
 }
 
 /// Returns a client with the project's credentials, and the directory of its tokens.
-fn client(server: &Server) -> (Client, TempDir) {
+pub(crate) fn client(server: &Server) -> (Client, TempDir) {
     let tokens = tempfile::tempdir().unwrap();
     let secret = server.credentials.client_secret.expose_secret();
     let builder = Client::builder(&server.endpoint().to_string());
@@ -74,7 +74,7 @@ async fn live_audio_arrives_to_the_last_sample_in_pieces_of_any_length() {
     let server = Server::start(digests()).await;
     let (client, _tokens) = client(&server);
     let pcm = noise(3 * SEGMENT + 1_234);
-    let (mut audio, mut transcript) = client.live(16_000).start();
+    let (mut audio, mut transcript) = client.live(16_000).start().unwrap();
     let speaking = async {
         for piece in pcm.chunks(777) {
             audio.push(piece).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_flush_is_of_all_that_was_pushed() {
     let server = Server::start(digests()).await;
     let (client, _tokens) = client(&server);
     let pcm = noise(1_000);
-    let (mut audio, mut transcript) = client.live(16_000).start();
+    let (mut audio, mut transcript) = client.live(16_000).start().unwrap();
     audio.push(&pcm).await.unwrap();
     audio.flush().await.unwrap();
     let answer = async {
@@ -155,7 +155,7 @@ fn stranger(server: &Server) -> Client {
 #[tokio::test]
 async fn a_failure_is_the_last_item_of_the_transcript() {
     let server = Server::start(digests()).await;
-    let (mut audio, mut transcript) = stranger(&server).live(16_000).start();
+    let (mut audio, mut transcript) = stranger(&server).live(16_000).start().unwrap();
     let error = transcript.next().await.expect("it fails").unwrap_err();
     assert!(matches!(&error, TranscriptError::Session(SessionError::Authentication { .. })), "{error}");
     assert!(transcript.next().await.is_none(), "nothing follows");

@@ -12,6 +12,7 @@ mod cli_flags;
 mod cli_output;
 mod cli_token;
 mod client;
+mod client_spool;
 mod config;
 #[cfg(target_os = "linux")]
 mod confinement;

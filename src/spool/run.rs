@@ -1,0 +1,243 @@
+//! A session whose audio goes through a spool, and which a later process can resume.
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::{Opened, Reader, Spool, SpoolError, Writer};
+use crate::audio::{Feed, FramePos};
+use crate::auth::TokenProvider;
+use crate::session::{self, Ended, Ledger, Overflow, SessionError, Settings};
+use crate::transcript::TranscriptEvent;
+use crate::transport::Connect;
+
+/// Number of feeds that may wait for the disk.
+const WAITING_FOR_DISK: usize = 16;
+/// Longest read-ahead of a recording before its session, in seconds. The spool belongs to the session, and
+/// should not become a copy of the recording.
+const AHEAD_SECONDS: u64 = 10;
+
+/// Whether a source delivers its audio again in a later process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeatability {
+    /// The source starts again from frame 0, such as a file; frames that the spool has are skipped. The
+    /// spool stays a few seconds ahead of the session.
+    Repeatable,
+    /// Audio is there once, such as that of a microphone; it continues where the spool ends. The source
+    /// waits for the disk only.
+    Live,
+}
+
+/// The result of a session with a spool.
+#[derive(Debug)]
+#[must_use]
+pub struct SpooledEnd {
+    /// Account of every frame, those of earlier processes included.
+    pub ledger: Ledger,
+    /// Reason of an early end, if the session or its spool failed.
+    pub result: Result<(), SpooledError>,
+    /// The spool, to be [removed](Spool::remove) once the transcript is complete and stored. `None` if the
+    /// service supports no session with these settings: the spool, which would stand in the way of other
+    /// settings, is deleted then.
+    pub spool: Option<Spool>,
+    /// `true` if the session had all audio, up to the end of the source.
+    pub whole: bool,
+}
+
+/// Reason why a session with a spool ended early. A later process can resume it, unless the error is
+/// [`SessionError::Unsupported`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpooledError {
+    /// The session failed.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The spool can't be written or read. The session was broken off in the middle.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+/// Runs one session to its end, or to where a later process resumes it. Emits the events that earlier
+/// processes recorded, and then those of [`session::run`].
+///
+/// `audio` is written to the spool, and read from there by the session. If the channel closes without
+/// [`Feed::End`], the session ends at the last frame it delivered, and a later process may go on with more
+/// audio. For a spool that [has all audio](super::Recovered::ended), the channel is not read.
+pub async fn run<C: Connect>(
+    connector: &C,
+    tokens: &TokenProvider,
+    settings: Settings,
+    opened: Opened,
+    source: Repeatability,
+    audio: mpsc::Receiver<Feed>,
+    events: mpsc::Sender<TranscriptEvent>,
+) -> SpooledEnd {
+    // The disk is the buffer: nothing is dropped.
+    let settings = Settings { overflow: Overflow::Block, ..settings };
+    let Opened { spool, writer, reader, mut log, mut recovered } = opened;
+    for event in std::mem::take(&mut recovered.told) {
+        // Without a receiver the session goes on, as it does in `session::run`.
+        let _ = events.send(event).await;
+    }
+    let mut ledger = recovered.ledger();
+    if recovered.done {
+        return SpooledEnd { ledger, result: Ok(()), spool: Some(spool), whole: true };
+    }
+    let checkpoint = std::mem::take(&mut recovered.checkpoint);
+    let replayed = checkpoint.replay.last().map_or(checkpoint.final_, |chunk| chunk.range().end);
+    let (handed_over, progress) = watch::channel(HandedOver { position: replayed, ended: false });
+    let ahead = AHEAD_SECONDS * u64::from(settings.sample_rate);
+    let (feed, session_audio) = mpsc::channel(1);
+    let (sender, told) = mpsc::channel(1);
+    let session =
+        session::run_journalled(connector, tokens, settings, checkpoint, &mut log, session_audio, sender);
+    let broken = async {
+        // invariant: the feed stays open on errors, so that the session doesn't take a full disk for the
+        // end of its audio.
+        let open = feed.clone();
+        let storing = async {
+            match source {
+                _ if recovered.ended => Ok(()),
+                Repeatability::Live => store(audio, writer.live(), None).await,
+                Repeatability::Repeatable => {
+                    let from = recovered.accepted;
+                    store(audio, writer, Some(Repeating { from, ahead, progress: progress.clone() })).await
+                }
+            }
+        };
+        match tokio::try_join!(storing, hand_over(reader, feed, handed_over)) {
+            Ok(_) => {
+                drop(open);
+                std::future::pending().await
+            }
+            Err(error) => error,
+        }
+    };
+    let ended = tokio::select! {
+        // Hand over the spooled audio before the session connects: a service that has received all of it
+        // reports the end as soon as it answers, and by then the session must know that there is no more
+        // audio.
+        biased;
+        error = broken => Err(error),
+        (ended, ()) = async { tokio::join!(session, tell(told, &events, &mut ledger)) } => Ok(ended),
+    };
+    let HandedOver { position, ended: whole } = *progress.borrow();
+    match ended {
+        Ok(Ended { ledger, result }) => {
+            let refused = matches!(result, Err(SessionError::Unsupported { .. })) && ledger.finals == 0;
+            let spool = if refused && source == Repeatability::Repeatable {
+                // The spool holds nothing that the source doesn't; if it stays, a later process says so.
+                let _ = spool.remove();
+                None
+            } else {
+                Some(spool)
+            };
+            SpooledEnd { ledger, result: result.map_err(SpooledError::from), spool, whole }
+        }
+        // The session is broken off in the middle, so that a later process can resume it at the service.
+        Err(error) => SpooledEnd {
+            ledger: ledger.broken_off(position),
+            result: Err(error.into()),
+            spool: Some(spool),
+            whole,
+        },
+    }
+}
+
+/// Progress of handing audio to the session.
+#[derive(Clone, Copy)]
+struct HandedOver {
+    position: FramePos,
+    /// `true` once the session has the end of the audio.
+    ended: bool,
+}
+
+/// Position in a source that starts again, and the session's, which bounds how far it is read.
+struct Repeating {
+    /// The spool has all frames below.
+    from: FramePos,
+    /// Number of frames that the spool may be ahead of the session.
+    ahead: u64,
+    progress: watch::Receiver<HandedOver>,
+}
+
+/// Writes the source's audio to the spool, on a blocking thread: the session doesn't wait for a slow disk.
+async fn store(
+    mut audio: mpsc::Receiver<Feed>,
+    writer: Writer,
+    mut repeating: Option<Repeating>,
+) -> Result<(), SpoolError> {
+    let (to_disk, written) = keep(writer);
+    let carrying = async {
+        while let Some(feed) = audio.recv().await {
+            if let (Some(Repeating { from, ahead, progress }), Feed::Audio(chunk)) = (&mut repeating, &feed) {
+                let range = chunk.range();
+                if range.end <= *from {
+                    continue;
+                }
+                let is_near = |session: &HandedOver| range.start.0 <= session.position.0 + *ahead;
+                if progress.wait_for(is_near).await.is_err() {
+                    return;
+                }
+            }
+            let ended = feed == Feed::End;
+            if to_disk.send(feed).await.is_err() || ended {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = carrying => {}
+        // The disk accepts no more.
+        () = to_disk.closed() => {}
+    }
+    drop(to_disk);
+    written.await.expect("a writer doesn't panic")
+}
+
+/// Starts a thread that writes what is sent to it.
+fn keep(mut writer: Writer) -> (mpsc::Sender<Feed>, JoinHandle<Result<(), SpoolError>>) {
+    let (sender, mut feeds) = mpsc::channel(WAITING_FOR_DISK);
+    let writing = tokio::task::spawn_blocking(move || {
+        while let Some(feed) = feeds.blocking_recv() {
+            writer.push(&feed)?;
+        }
+        Ok(())
+    });
+    (sender, writing)
+}
+
+/// Hands the spooled audio to the session.
+async fn hand_over(
+    mut spool: Reader,
+    session: mpsc::Sender<Feed>,
+    progress: watch::Sender<HandedOver>,
+) -> Result<(), SpoolError> {
+    while let Some(feed) = spool.next().await? {
+        let reached = match &feed {
+            Feed::Audio(chunk) => Some(chunk.range().end),
+            Feed::Gap(range) => Some(range.end),
+            Feed::Flush | Feed::End => None,
+        };
+        let ended = feed == Feed::End;
+        if session.send(feed).await.is_err() {
+            break;
+        }
+        progress.send_modify(|session| {
+            session.position = reached.unwrap_or(session.position);
+            session.ended |= ended;
+        });
+    }
+    Ok(())
+}
+
+/// Forwards the session's events, and counts them in the ledger.
+async fn tell(
+    mut told: mpsc::Receiver<TranscriptEvent>,
+    events: &mpsc::Sender<TranscriptEvent>,
+    ledger: &mut Ledger,
+) {
+    while let Some(event) = told.recv().await {
+        ledger.count(&event);
+        let _ = events.send(event).await;
+    }
+}
