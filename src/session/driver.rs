@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use super::core::{ConnectionId, Core, Input, Output};
 use super::error::SessionError;
 use super::journal::{Checkpoint, Journal, ServerSession};
 use super::ledger::Ended;
+use super::machine::{ConnectionId, Input, Machine, Output};
 use super::settings::Settings;
 use crate::audio::Feed;
 use crate::auth::{AccessToken, AuthError, AuthErrorKind, TokenGeneration, TokenProvider};
@@ -73,7 +73,7 @@ pub async fn run_journalled<C: Connect>(
     let driver = Driver {
         connector,
         tokens,
-        core: Core::from_checkpoint(settings, checkpoint),
+        machine: Machine::from_checkpoint(settings, checkpoint),
         fetch: None,
         dials: Vec::new(),
         wires: Vec::new(),
@@ -108,7 +108,7 @@ type Dial<'a, Io> = Task<'a, Result<Wire<Io>, Failure>>;
 struct Driver<'a, C: Connect> {
     connector: &'a C,
     tokens: &'a TokenProvider,
-    core: Core,
+    machine: Machine,
     fetch: Option<Task<'a, Result<AccessToken, AuthError>>>,
     /// Dials in progress: at most two, like connections.
     dials: Vec<(ConnectionId, Dial<'a, C::Io>)>,
@@ -130,13 +130,13 @@ impl<C: Connect> Driver<'_, C> {
     #[expect(clippy::disallowed_methods, reason = "the driver is where a session meets the clock")]
     async fn run(mut self) -> Ended {
         let start = Instant::now();
-        self.core.handle(Input::Tick, Duration::ZERO);
+        self.machine.handle(Input::Tick, Duration::ZERO);
         loop {
             if let Some(ended) = self.perform(start).await {
                 return ended;
             }
             // A wake-up time beyond the range of the clock means that no timer is set.
-            let wake = self.core.wake_at().and_then(|at| start.checked_add(at));
+            let wake = self.machine.wake_at().and_then(|at| start.checked_add(at));
             let input = tokio::select! {
                 // The order is fixed, so that a simulated run can be repeated. The source and the peer,
                 // both possibly endless, take turns.
@@ -196,13 +196,13 @@ impl<C: Connect> Driver<'_, C> {
                     continue;
                 }
             };
-            self.core.handle(input, start.elapsed());
+            self.machine.handle(input, start.elapsed());
         }
     }
 
     /// Performs the outputs of the state machine. Returns the result of the session once it has ended.
     async fn perform(&mut self, start: Instant) -> Option<Ended> {
-        while let Some(output) = self.core.poll_output() {
+        while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::NeedToken { newer_than } => self.fetch = Some(self.begin_fetch(newer_than)),
                 Output::Dial { id, token, session, endpoints } => {
@@ -247,14 +247,14 @@ impl<C: Connect> Driver<'_, C> {
     fn takes_audio(&self) -> bool {
         let room = self.waiting.len() < WAITING_EVENTS
             && self.wires.iter().all(|(_, wire)| wire.queued() < WAITING_MESSAGES);
-        self.audio_open && self.core.wants_audio() && room
+        self.audio_open && self.machine.wants_audio() && room
     }
 
     /// Returns whether the journal has kept the record; if not, ends the session.
     fn note_kept(&mut self, kept: std::io::Result<()>, start: Instant) -> bool {
         let Err(error) = kept else { return true };
         self.journal_failed = Some(error.to_string());
-        self.core.handle(Input::JournalFailed(error.to_string()), start.elapsed());
+        self.machine.handle(Input::JournalFailed(error.to_string()), start.elapsed());
         false
     }
 

@@ -44,7 +44,7 @@ pub enum Input {
     Alive(ConnectionId),
     /// Failure to journal what a later process needs.
     JournalFailed(String),
-    /// Expiry of the time returned by [`Core::wake_at`](super::core::Core::wake_at).
+    /// Expiry of the time returned by [`Machine::wake_at`](super::machine::Machine::wake_at).
     Tick,
 }
 

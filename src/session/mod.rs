@@ -2,17 +2,17 @@
 //!
 //! [`run`] drives one session to its end: it takes audio and emits
 //! [`TranscriptEvent`](crate::transcript::TranscriptEvent)s, whatever happens to sockets and tokens in
-//! between. The state machine in [`core`] makes all decisions; the [`driver`](run) performs them.
+//! between. The state machine in [`machine`] makes all decisions; the [`driver`](run) performs them.
 
 pub mod backoff;
 mod catch_up;
-pub mod core;
+mod connection;
 mod driver;
 mod error;
 mod events;
 mod journal;
 mod ledger;
-mod links;
+pub mod machine;
 #[cfg(feature = "test-util")]
 mod planted;
 pub mod replay;

@@ -8,7 +8,7 @@ use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::protocol::close;
 use voxline::protocol::{Final, Ready, Secret, ServerMessage};
 use voxline::recovery::{Failure, FailureKind, Recovery};
-use voxline::session::core::{ConnectionId, Core, Input, Output};
+use voxline::session::machine::{ConnectionId, Input, Machine, Output};
 use voxline::session::{SessionError, Settings};
 
 const NOW: Duration = Duration::ZERO;
@@ -55,8 +55,8 @@ fn final_(id: ConnectionId, index: u64, start: u64, end: u64) -> Input {
 }
 
 /// Returns a session that has sent 100 frames, of which the first 50 are a final.
-fn live() -> Core {
-    let mut core = Core::new(Settings::new(16_000));
+fn live() -> Machine {
+    let mut machine = Machine::new(Settings::new(16_000));
     let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
     for input in [
         Input::Tick,
@@ -66,15 +66,15 @@ fn live() -> Core {
         ready(FIRST, 0),
         final_(FIRST, 0, 0, 50),
     ] {
-        core.handle(input, NOW);
+        machine.handle(input, NOW);
     }
-    assert!(end(&mut core).is_none());
-    core
+    assert!(end(&mut machine).is_none());
+    machine
 }
 
 /// Returns the result of the session if it has ended.
-fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
-    std::iter::from_fn(|| core.poll_output()).find_map(|output| match output {
+fn end(machine: &mut Machine) -> Option<Result<(), SessionError>> {
+    std::iter::from_fn(|| machine.poll_output()).find_map(|output| match output {
         Output::End(ended) => Some(ended.result),
         _ => None,
     })
@@ -87,15 +87,15 @@ fn a_buffer_that_the_server_may_fill_is_refused() {
     let mut settings = Settings::new(16_000);
     settings.replay_frames = 1_000;
     for (needed, refused) in [(1_000, false), (1_001, true)] {
-        let mut core = Core::new(settings.clone());
+        let mut machine = Machine::new(settings.clone());
         let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0) else { unreachable!("made so") };
         let ready = Ready { max_unfinal_frames: Some(needed), ..ready };
         for input in
             [Input::Tick, token(), Input::Connected(FIRST), Input::Peer(FIRST, ServerMessage::Ready(ready))]
         {
-            core.handle(input, NOW);
+            machine.handle(input, NOW);
         }
-        let Some(Err(error)) = end(&mut core) else {
+        let Some(Err(error)) = end(&mut machine) else {
             assert!(!refused, "{needed}");
             continue;
         };
@@ -112,7 +112,7 @@ fn unknown_messages_and_fields_are_passed_over() {
     const ACK: &str = r#"{"type":"ack","received":0,"final":0,"mood":"calm"}"#;
     const FINAL: &str = r#"{"type":"final","index":0,"start":0,"end":50,"text":"","mood":"calm"}"#;
     let says = |text| Input::Peer(FIRST, serde_json::from_str(text).unwrap());
-    let mut core = Core::new(Settings::new(16_000));
+    let mut machine = Machine::new(Settings::new(16_000));
     let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
     for input in [
         Input::Tick,
@@ -126,8 +126,8 @@ fn unknown_messages_and_fields_are_passed_over() {
         says(FINAL),
     ] {
         let said = format!("{input:?}");
-        core.handle(input, NOW);
-        let outputs: Vec<Output> = std::iter::from_fn(|| core.poll_output()).collect();
+        machine.handle(input, NOW);
+        let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll_output()).collect();
         let ended = outputs.iter().find(|output| matches!(output, Output::End(_)));
         assert!(ended.is_none(), "{said}: {ended:?}");
         let is_final = said.contains("Final(");
@@ -149,24 +149,24 @@ fn absurd_numbers_end_the_session_and_not_the_program() {
         final_(FIRST, 1, 50, 40),
         ready(FIRST, 0),
     ] {
-        let mut core = live();
+        let mut machine = live();
         let said = format!("{input:?}");
-        core.handle(input, NOW);
-        let ended = end(&mut core);
+        machine.handle(input, NOW);
+        let ended = end(&mut machine);
         assert!(matches!(ended, Some(Err(SessionError::Protocol { .. }))), "{said}: {ended:?}");
     }
     // A context that exceeds the limit.
-    let mut core = live();
+    let mut machine = live();
     let Input::Peer(_, ServerMessage::Final(segment)) = final_(FIRST, 1, 50, 60) else {
         unreachable!("made so")
     };
     let segment = Final { context: Some("x".repeat(4097)), ..segment };
-    core.handle(Input::Peer(FIRST, ServerMessage::Final(segment)), NOW);
-    let ended = end(&mut core);
+    machine.handle(Input::Peer(FIRST, ServerMessage::Final(segment)), NOW);
+    let ended = end(&mut machine);
     let Some(Err(SessionError::Protocol { reason })) = ended else { panic!("{ended:?}") };
     assert_eq!(reason, "final 1 has a context of 4097 bytes, the limit is 4096");
     // A partial result of an impossible segment is no reason to end the session.
-    let mut core = live();
+    let mut machine = live();
     let guess = ServerMessage::Partial {
         segment: u64::MAX,
         revision: u64::MAX,
@@ -174,37 +174,37 @@ fn absurd_numbers_end_the_session_and_not_the_program() {
         end: FramePos(0),
         text: String::new(),
     };
-    core.handle(Input::Peer(FIRST, guess), NOW);
-    assert!(core.poll_output().is_none());
+    machine.handle(Input::Peer(FIRST, guess), NOW);
+    assert!(machine.poll_output().is_none());
 }
 
 #[test]
 fn a_second_server_session_counts_its_finals_from_nought() {
-    let mut core = live();
-    core.handle(Input::Closed(FIRST, close::SESSION_UNKNOWN, String::new()), NOW);
+    let mut machine = live();
+    machine.handle(Input::Closed(FIRST, close::SESSION_UNKNOWN, String::new()), NOW);
     let later = Duration::from_secs(1);
     for input in
         [Input::Tick, token(), Input::Connected(SECOND), ready(SECOND, 50), final_(SECOND, u64::MAX, 50, 60)]
     {
-        core.handle(input, later);
+        machine.handle(input, later);
     }
-    assert!(matches!(end(&mut core), Some(Err(SessionError::Protocol { .. }))));
+    assert!(matches!(end(&mut machine), Some(Err(SessionError::Protocol { .. }))));
 }
 
 #[test]
 fn a_new_session_cannot_hold_what_it_was_never_sent() {
-    let mut core = Core::new(Settings::new(16_000));
+    let mut machine = Machine::new(Settings::new(16_000));
     let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
     for input in [Input::Tick, Input::Audio(chunk), token(), Input::Connected(FIRST), ready(FIRST, 100)] {
-        core.handle(input, NOW);
+        machine.handle(input, NOW);
     }
-    assert!(matches!(end(&mut core), Some(Err(SessionError::Protocol { .. }))));
+    assert!(matches!(end(&mut machine), Some(Err(SessionError::Protocol { .. }))));
 }
 
 #[test]
 fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
-    let mut core = live();
-    core.handle(Input::Lost(FIRST, "reset".to_owned()), NOW);
+    let mut machine = live();
+    machine.handle(Input::Lost(FIRST, "reset".to_owned()), NOW);
     let failure =
         Failure { recovery: Recovery::Fatal, kind: FailureKind::Protocol, reason: "late".to_owned() };
     let late = [
@@ -218,22 +218,22 @@ fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
         token(),
     ];
     for input in late {
-        core.handle(input, NOW);
-        assert!(core.poll_output().is_none());
+        machine.handle(input, NOW);
+        assert!(machine.poll_output().is_none());
     }
-    assert!(core.wake_at().is_some(), "it dials again");
+    assert!(machine.wake_at().is_some(), "it dials again");
 }
 
 #[test]
 fn a_wait_longer_than_its_patience_ends_the_session() {
-    let mut core = Core::new(Settings::new(16_000));
-    core.handle(Input::Tick, NOW);
-    core.handle(token(), NOW);
+    let mut machine = Machine::new(Settings::new(16_000));
+    machine.handle(Input::Tick, NOW);
+    machine.handle(token(), NOW);
     let failure = Failure {
         recovery: Recovery::RetryAfter(Duration::from_secs(u32::MAX.into())),
         kind: FailureKind::Limit,
         reason: "come back in a century".to_owned(),
     };
-    core.handle(Input::DialFailed(FIRST, failure), NOW);
-    assert!(matches!(end(&mut core), Some(Err(SessionError::Limit { .. }))));
+    machine.handle(Input::DialFailed(FIRST, failure), NOW);
+    assert!(matches!(end(&mut machine), Some(Err(SessionError::Limit { .. }))));
 }

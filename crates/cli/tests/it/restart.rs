@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration, TokenProvider};
 use voxline::protocol::{ClientMessage, Final, GoawayReason, Ready, Secret, ServerMessage};
-use voxline::session::core::{ConnectionId, Core, Input, Output};
+use voxline::session::machine::{ConnectionId, Input, Machine, Output};
 use voxline::session::{self, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
@@ -115,9 +115,9 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
     assert_eq!(peer.breaches(), <[String; 0]>::default());
 }
 
-/// Returns a core with one final result that was told to restart elsewhere, and has sent `start` there.
-fn starting_anew() -> Core {
-    let mut core = Core::new(Settings::new(16_000));
+/// Returns a machine with one final result that was told to restart elsewhere, and has sent `start` there.
+fn starting_anew() -> Machine {
+    let mut machine = Machine::new(Settings::new(16_000));
     let goaway = ServerMessage::Goaway {
         reason: GoawayReason::Drain,
         deadline_ms: 0,
@@ -133,26 +133,26 @@ fn starting_anew() -> Core {
         said(OLD, final_(0, 0, 50, "first")),
         Input::Peer(OLD, goaway),
     ] {
-        core.handle(input, Duration::ZERO);
+        machine.handle(input, Duration::ZERO);
     }
-    let due = core.wake_at().unwrap();
-    core.handle(Input::Tick, due);
-    core.handle(token(), due);
-    let dials: Vec<(Option<String>, Vec<String>)> = std::iter::from_fn(|| core.poll_output())
+    let due = machine.wake_at().unwrap();
+    machine.handle(Input::Tick, due);
+    machine.handle(token(), due);
+    let dials: Vec<(Option<String>, Vec<String>)> = std::iter::from_fn(|| machine.poll_output())
         .filter_map(|output| match output {
             Output::Dial { id: NEW, session, endpoints, .. } => Some((session, endpoints)),
             _ => None,
         })
         .collect();
     assert_eq!(dials, [(None, vec!["https://new.example".to_owned()])]);
-    core.handle(Input::Connected(NEW), due);
-    let start = std::iter::from_fn(|| core.poll_output()).find_map(|output| match output {
+    machine.handle(Input::Connected(NEW), due);
+    let start = std::iter::from_fn(|| machine.poll_output()).find_map(|output| match output {
         Output::Send(NEW, ClientMessage::Start(start)) => Some(start),
         _ => None,
     });
     let start = start.expect("the session starts anew");
     assert_eq!((start.origin, start.context.as_deref()), (FramePos(50), Some("context 0")));
-    core
+    machine
 }
 
 const OLD: ConnectionId = ConnectionId(0);
@@ -168,9 +168,9 @@ fn said(id: ConnectionId, reply: Reply) -> Input {
 }
 
 /// Returns the texts that the user receives, and the codes with which connections are closed.
-fn outcome(core: &mut Core) -> (Vec<String>, Vec<(ConnectionId, u16)>) {
+fn outcome(machine: &mut Machine) -> (Vec<String>, Vec<(ConnectionId, u16)>) {
     let (mut texts, mut closes) = (Vec::new(), Vec::new());
-    while let Some(output) = core.poll_output() {
+    while let Some(output) = machine.poll_output() {
         match output {
             Output::Emit(TranscriptEvent::Final(segment)) => texts.push(segment.text),
             Output::Close(id, code) => closes.push((id, code)),
@@ -185,31 +185,31 @@ fn outcome(core: &mut Core) -> (Vec<String>, Vec<(ConnectionId, u16)>) {
 #[test]
 fn what_the_old_server_says_meanwhile_is_told_if_the_new_one_fails_and_only_then() {
     let now = Duration::from_secs(2);
-    let mut core = starting_anew();
-    core.handle(said(OLD, final_(1, 50, 80, "second")), now);
-    assert_eq!(outcome(&mut core), (vec![], vec![]));
-    core.handle(Input::Lost(NEW, "reset".to_owned()), now);
-    assert_eq!(outcome(&mut core), (vec!["second".to_owned()], vec![]));
+    let mut machine = starting_anew();
+    machine.handle(said(OLD, final_(1, 50, 80, "second")), now);
+    assert_eq!(outcome(&mut machine), (vec![], vec![]));
+    machine.handle(Input::Lost(NEW, "reset".to_owned()), now);
+    assert_eq!(outcome(&mut machine), (vec!["second".to_owned()], vec![]));
 
-    let mut core = starting_anew();
-    core.handle(said(OLD, final_(1, 50, 80, "second")), now);
+    let mut machine = starting_anew();
+    machine.handle(said(OLD, final_(1, 50, 80, "second")), now);
     let Reply::Say(ServerMessage::Ready(ready)) = ready() else { unreachable!("made so") };
     let ready = Ready { session: "new".to_owned(), received: FramePos(50), ..ready };
-    core.handle(Input::Peer(NEW, ServerMessage::Ready(ready)), now);
-    assert_eq!(outcome(&mut core), (vec![], vec![(OLD, 1000)]));
+    machine.handle(Input::Peer(NEW, ServerMessage::Ready(ready)), now);
+    assert_eq!(outcome(&mut machine), (vec![], vec![(OLD, 1000)]));
     // The final results of the new session are numbered from 0.
-    core.handle(said(NEW, final_(0, 50, 80, "second again")), now);
-    assert_eq!(outcome(&mut core).0, ["second again"]);
+    machine.handle(said(NEW, final_(0, 50, 80, "second again")), now);
+    assert_eq!(outcome(&mut machine).0, ["second again"]);
 }
 
 /// A session that ends on the old server needs no new one.
 #[test]
 fn the_end_on_the_old_server_comes_before_the_start_on_the_new_one() {
     let now = Duration::from_secs(2);
-    let mut core = starting_anew();
-    core.handle(Input::Finish, now);
-    core.handle(said(OLD, final_(1, 50, 100, "second")), now);
+    let mut machine = starting_anew();
+    machine.handle(Input::Finish, now);
+    machine.handle(said(OLD, final_(1, 50, 100, "second")), now);
     let done = ServerMessage::Done { frames: FramePos(100), finals: 2 };
-    core.handle(Input::Peer(OLD, done), now);
-    assert_eq!(outcome(&mut core), (vec!["second".to_owned()], vec![(NEW, 1000), (OLD, 1000)]));
+    machine.handle(Input::Peer(OLD, done), now);
+    assert_eq!(outcome(&mut machine), (vec!["second".to_owned()], vec![(NEW, 1000), (OLD, 1000)]));
 }

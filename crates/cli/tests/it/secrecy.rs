@@ -23,7 +23,7 @@ use voxline::auth::{
 use voxline::clock::{Clock, SystemClock};
 use voxline::net::{Endpoint, http_client};
 use voxline::protocol::{ClientMessage, Ready, Secret, ServerMessage};
-use voxline::session::core::{ConnectionId, Input};
+use voxline::session::machine::{ConnectionId, Input};
 use voxline::session::{Checkpoint, ServerSession};
 use voxline::speech::{SpeechClient, SpeechOptions};
 use voxline::transport::{Connect, WebSocketConnector, Wire};

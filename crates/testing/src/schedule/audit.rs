@@ -7,7 +7,7 @@ use super::network::Connection;
 use super::plan::{Fate, Plan, in_context, sample};
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::protocol::ServerMessage;
-use voxline::session::core::Core;
+use voxline::session::machine::Machine;
 use voxline::session::{Ended, Overflow, Settings};
 use voxline::transcript::TranscriptEvent;
 
@@ -303,12 +303,12 @@ impl Audit {
 
     /// Checks the order of the cursors, and that no frame is missing between them. `live` is `true` if a
     /// connection carries the session.
-    pub(super) fn check(&self, core: &Core, plan: &Plan, live: bool) -> Result<(), String> {
+    pub(super) fn check(&self, machine: &Machine, plan: &Plan, live: bool) -> Result<(), String> {
         if live {
             // Audio that waits until another server has answered has not been received yet.
-            self.check_flushes(self.sent.min(core.cursors().sent))?;
+            self.check_flushes(self.sent.min(machine.cursors().sent))?;
         }
-        let cursors = core.cursors();
+        let cursors = machine.cursors();
         if self.found_again {
             return Err("a session that was lost and found again is not told of".to_owned());
         }
@@ -322,7 +322,7 @@ impl Audit {
             return Err(format!("{cursors:?}, but {}..{} are not final", self.final_, self.accepted));
         }
         let mut at = cursors.final_;
-        while let Some(entry) = core.replay().at(at) {
+        while let Some(entry) = machine.replay().at(at) {
             if entry.range().start != at {
                 break;
             }
@@ -332,8 +332,8 @@ impl Audit {
             return Err(format!("frame {at} is neither final nor in a gap nor in the replay buffer"));
         }
         let most = plan.settings.replay_frames + plan.longest_chunk();
-        match core.replay().held() > most {
-            true => Err(format!("{} frames in memory, {most} are allowed", core.replay().held())),
+        match machine.replay().held() > most {
+            true => Err(format!("{} frames in memory, {most} are allowed", machine.replay().held())),
             false => Ok(()),
         }
     }

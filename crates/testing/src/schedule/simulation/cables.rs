@@ -7,7 +7,7 @@ use crate::schedule::server::{Server, Up};
 use voxline::protocol::ServerMessage;
 use voxline::protocol::close;
 use voxline::recovery::{FailureKind, Recovery};
-use voxline::session::core::{ConnectionId, Input};
+use voxline::session::machine::{ConnectionId, Input};
 
 impl Simulation {
     pub(super) fn dial(&mut self, generation: u64, server: usize) {

@@ -10,7 +10,7 @@ use voxline::protocol::ClientMessage;
 use voxline::protocol::close;
 use voxline::recovery::Recovery;
 use voxline::session::Checkpoint;
-use voxline::session::core::{ConnectionId, Core, Input, Output};
+use voxline::session::machine::{ConnectionId, Input, Machine, Output};
 use voxline::transcript::TranscriptEvent;
 
 impl Simulation {
@@ -21,7 +21,7 @@ impl Simulation {
         self.await_source();
         match step {
             Step::Audio(frames) => {
-                let start = self.core.cursors().accepted;
+                let start = self.machine.cursors().accepted;
                 self.give(start.to(start + frames))
             }
             Step::Flush => {
@@ -54,7 +54,7 @@ impl Simulation {
 
     /// Hands the session the audio that an earlier process had taken from the source.
     pub(super) fn feed_backlog(&mut self) -> Result<(), String> {
-        while self.core.wants_audio() {
+        while self.machine.wants_audio() {
             match self.backlog.pop_front() {
                 Some(range) => self.give(range)?,
                 None if std::mem::take(&mut self.end_again) => self.finish()?,
@@ -92,7 +92,7 @@ impl Simulation {
             replay: ranges[..kept].iter().copied().map(chunk).collect(),
             ..self.journal.clone()
         };
-        self.core = Core::from_checkpoint(self.plan.settings.clone(), checkpoint);
+        self.machine = Machine::from_checkpoint(self.plan.settings.clone(), checkpoint);
         self.backlog = ranges[kept..].iter().copied().collect();
         self.end_again = self.step == self.plan.source.len();
         self.process += 1;
@@ -100,20 +100,20 @@ impl Simulation {
         self.carrier = None;
         self.token_spent = false;
         let known = self.journal.server.is_some();
-        self.audit.starts_over(self.core.cursors().accepted, known, self.now);
+        self.audit.starts_over(self.machine.cursors().accepted, known, self.now);
         self.tell(Input::Tick)
     }
 
     /// Passes an input to the session, carries out the session's outputs, and checks the session.
     pub(super) fn tell(&mut self, input: Input) -> Result<(), String> {
-        self.core.handle(input, self.now);
-        while let Some(output) = self.core.poll_output() {
+        self.machine.handle(input, self.now);
+        while let Some(output) = self.machine.poll_output() {
             if self.audit.ended {
                 return Err(format!("{output:?} after the end"));
             }
             self.perform(output)?;
         }
-        self.audit.check(&self.core, &self.plan, self.carrier.is_some())
+        self.audit.check(&self.machine, &self.plan, self.carrier.is_some())
     }
 
     fn perform(&mut self, output: Output) -> Result<(), String> {
@@ -200,7 +200,7 @@ impl Simulation {
             }
         }
         match code {
-            close::PROTOCOL => Err(format!("accuses an honest server: {:?}", self.core.poll_output())),
+            close::PROTOCOL => Err(format!("accuses an honest server: {:?}", self.machine.poll_output())),
             close::NORMAL if self.servers[server].serves(number) => {
                 self.servers[server].forget();
                 Ok(())

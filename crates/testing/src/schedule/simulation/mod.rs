@@ -19,7 +19,7 @@ use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::protocol::close;
 use voxline::protocol::{ClientMessage, Final, ServerMessage};
 use voxline::recovery::{Failure, FailureKind, Recovery};
-use voxline::session::core::{Core, Input};
+use voxline::session::machine::{Input, Machine};
 use voxline::session::{Checkpoint, Ended};
 
 /// Most steps of a schedule. Every schedule that makes progress needs fewer.
@@ -58,7 +58,7 @@ pub(super) struct Simulation {
     plan: Plan,
     dice: Dice,
     now: Duration,
-    core: Core,
+    machine: Machine,
     /// The configured server, followed by the servers to which it sends sessions.
     servers: Vec<Server>,
     tokens: Tokens,
@@ -91,7 +91,7 @@ pub(super) struct Simulation {
 impl Simulation {
     pub(super) fn new(plan: Plan) -> Simulation {
         Simulation {
-            core: Core::new(plan.settings.clone()),
+            machine: Machine::new(plan.settings.clone()),
             servers: vec![Server::new(0, plan.server)],
             tokens: Tokens::new(plan.token_life),
             dice: Dice::new(!plan.seed),
@@ -139,7 +139,7 @@ impl Simulation {
                 return Ok(ended);
             }
             let next = self.agenda.first_key_value().map(|((at, _), _)| *at);
-            match (next, self.core.wake_at()) {
+            match (next, self.machine.wake_at()) {
                 (next, Some(wake)) if next.is_none_or(|next| wake <= next) => {
                     self.now = self.now.max(wake);
                     self.note("wakes", 0, 0);
@@ -153,7 +153,7 @@ impl Simulation {
                 (None, _) => return Err("nothing will ever happen again".to_owned()),
             }
             self.feed_backlog()?;
-            if self.source_waits && self.backlog.is_empty() && self.core.wants_audio() {
+            if self.source_waits && self.backlog.is_empty() && self.machine.wants_audio() {
                 self.source_waits = false;
                 self.feed()?;
             }
@@ -179,7 +179,7 @@ impl Simulation {
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Source if self.backlog.is_empty() && self.core.wants_audio() => self.feed(),
+            Event::Source if self.backlog.is_empty() && self.machine.wants_audio() => self.feed(),
             Event::Source => {
                 self.source_waits = true;
                 Ok(())

@@ -10,7 +10,7 @@ use voxline::audio::{AudioChunk, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::protocol::{Final, Ready, Secret, ServerMessage};
 use voxline::session::Settings;
-use voxline::session::core::{ConnectionId, Core, Input, Output};
+use voxline::session::machine::{ConnectionId, Input, Machine, Output};
 
 const CONNECTION: ConnectionId = ConnectionId(0);
 /// 20 ms of telephone audio.
@@ -69,20 +69,20 @@ fn happenings() -> Vec<Input> {
 }
 
 fn bench(c: &mut Criterion) {
-    let mut group = c.benchmark_group("core");
+    let mut group = c.benchmark_group("machine");
     group.throughput(Throughput::Elements(happenings().len() as u64));
     group.bench_function("undisturbed", |b| {
         b.iter_batched(
-            || (Core::new(Settings::new(8_000)), happenings()),
-            |(mut core, inputs)| {
+            || (Machine::new(Settings::new(8_000)), happenings()),
+            |(mut machine, inputs)| {
                 for (index, input) in inputs.into_iter().enumerate() {
-                    core.handle(input, Duration::from_millis(index as u64));
-                    while let Some(output) = core.poll_output() {
+                    machine.handle(input, Duration::from_millis(index as u64));
+                    while let Some(output) = machine.poll_output() {
                         assert!(!matches!(output, Output::End(_)));
                         black_box(output);
                     }
                 }
-                assert_eq!(core.ledger().recognised, CHUNKS * CHUNK);
+                assert_eq!(machine.ledger().recognised, CHUNKS * CHUNK);
             },
             BatchSize::LargeInput,
         );

@@ -2,75 +2,74 @@
 
 use std::time::Duration;
 
-use super::Core;
+use super::Machine;
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::protocol::{ClientMessage, Secret, Start};
+use crate::session::connection::{Attempt, Connection, Handover, Pending};
 use crate::session::events::{ConnectionId, Output};
-use crate::session::links::{Attempt, Call, Link, Swap};
 
-impl Core {
+impl Machine {
     pub(super) fn need_token(&mut self, newer_than: Option<TokenGeneration>) {
-        if !std::mem::replace(&mut self.fetching, true) {
+        if !std::mem::replace(&mut self.connections.fetching, true) {
             self.outputs.push_back(Output::NeedToken { newer_than });
         }
     }
 
     pub(super) fn take_token(&mut self, token: &AccessToken, now: Duration) {
-        self.fetching = false;
+        self.connections.fetching = false;
         let generation = token.generation();
-        match (&self.link, self.swap) {
-            (Link::Attempting(Attempt::Fetching { .. }), _) => match self.refused {
+        match (&self.connections.current, self.connections.handover) {
+            (Connection::Attempting(Attempt::Fetching { .. }), _) => match self.tokens.refused {
                 // The token was requested before the refusal.
-                Some(refused) if generation <= refused => self.need_token(self.refused),
+                Some(refused) if generation <= refused => self.need_token(self.tokens.refused),
                 _ => {
-                    let call = self.dial(token, false, false, now);
-                    self.link = Link::Attempting(Attempt::Dialing(call));
+                    let pending = self.dial(token, false, false, now);
+                    self.connections.current = Connection::Attempting(Attempt::Dialling(pending));
                 }
             },
-            (Link::Live(live), Some(Swap::Attempt(motive, Attempt::Fetching { .. }))) => {
+            (Connection::Live(live), Some(Handover::Attempt(motive, Attempt::Fetching { .. }))) => {
                 let (id, in_force) = (live.id, live.generation);
                 if motive.newer && generation <= in_force {
                     self.need_token(Some(in_force));
                 } else if motive.in_band {
                     let access_token = Secret::from(token.expose().to_owned());
                     self.outputs.push_back(Output::Send(id, ClientMessage::Auth { access_token }));
-                    self.swap = Some(Swap::Authenticating { generation, since: now });
+                    self.connections.handover = Some(Handover::Authenticating { generation, since: now });
                 } else {
-                    let call = self.dial(token, true, self.restart, now);
-                    self.swap = Some(Swap::Attempt(motive, Attempt::Dialing(call)));
+                    let pending = self.dial(token, true, self.server.restart, now);
+                    self.connections.handover = Some(Handover::Attempt(motive, Attempt::Dialling(pending)));
                 }
             }
             _ => {}
         }
     }
 
-    fn dial(&mut self, token: &AccessToken, moving: bool, anew: bool, now: Duration) -> Call {
-        let id = ConnectionId(self.dialled);
-        self.dialled += 1;
-        let (session, endpoints) = match self.server.as_ref().filter(|_| !anew) {
+    fn dial(&mut self, token: &AccessToken, moving: bool, anew: bool, now: Duration) -> Pending {
+        let id = self.connections.next_id();
+        let (session, endpoints) = match self.server.session.as_ref().filter(|_| !anew) {
             Some(server) => (Some(server.name.clone()), server.endpoints.clone()),
-            None => (None, self.successors.clone()),
+            None => (None, self.server.successors.clone()),
         };
         self.outputs.push_back(Output::Dial { id, token: token.clone(), session, endpoints });
         let token_ends = token.life().map(|life| now.saturating_add(life));
-        Call { id, generation: token.generation(), token_ends, since: now, moving, anew }
+        Pending { id, generation: token.generation(), token_ends, since: now, moving, anew }
     }
 
     /// Sends `start` or `resume` on a new connection.
     pub(super) fn open(&mut self, id: ConnectionId, now: Duration) {
-        let attempt = match (&mut self.link, &mut self.swap) {
-            (Link::Attempting(attempt), _) | (_, Some(Swap::Attempt(_, attempt))) => attempt,
+        let attempt = match (&mut self.connections.current, &mut self.connections.handover) {
+            (Connection::Attempting(attempt), _) | (_, Some(Handover::Attempt(_, attempt))) => attempt,
             _ => return,
         };
         let anew = match attempt {
-            Attempt::Dialing(call) if call.id == id => {
-                let anew = call.anew;
-                *attempt = Attempt::Opening(Call { since: now, ..*call });
+            Attempt::Dialling(pending) if pending.id == id => {
+                let anew = pending.anew;
+                *attempt = Attempt::Opening(Pending { since: now, ..*pending });
                 anew
             }
             _ => return,
         };
-        let opening = match self.server.as_ref().filter(|_| !anew) {
+        let opening = match self.server.session.as_ref().filter(|_| !anew) {
             Some(server) => ClientMessage::Resume {
                 session: server.name.clone(),
                 resume_key: server.resume_key.clone(),
@@ -82,7 +81,7 @@ impl Core {
                 partials: self.settings.partials,
                 latency: self.settings.latency,
                 origin: self.final_pos(),
-                context: self.context.clone(),
+                context: self.results.context.clone(),
             }),
         };
         self.outputs.push_back(Output::Send(id, opening));

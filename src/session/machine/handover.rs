@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::Core;
+use super::Machine;
 use crate::auth::TokenGeneration;
 use crate::protocol::GoawayReason;
 use crate::recovery::{Failure, Recovery};
-use crate::session::links::{Attempt, Link, Live, Motive, Swap, ends};
+use crate::session::connection::{Attempt, Connection, Handover, Live, Motive, ends};
 #[cfg(feature = "test-util")]
 use crate::session::planted::Planted;
 
@@ -20,7 +20,7 @@ const MOST_ENDPOINTS: usize = 8;
 /// Longest random delay of a handover, so that not all sessions move at once.
 const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 
-impl Core {
+impl Machine {
     /// Records that a token is in force, for as long as the peer says, and plans its replacement.
     pub(super) fn token_in_force(
         &mut self,
@@ -29,22 +29,22 @@ impl Core {
         auth: bool,
         now: Duration,
     ) {
-        if self.in_force.replace(generation).is_some_and(|before| before < generation) {
+        if self.tokens.in_force.replace(generation).is_some_and(|before| before < generation) {
             self.ledger.token_swaps += 1;
         }
         let hasty = self.changed_lately(now);
         if !hasty {
-            self.swap_backoff.reset();
+            self.connections.handover_backoff.reset();
         }
-        self.changed = now;
-        if self.restart {
+        self.timers.changed = now;
+        if self.server.restart {
             // The restart that the server has asked for takes precedence.
             let until = now.saturating_add(self.random.up_to(LONGEST_SPREAD));
             let motive = Motive { newer: false, in_band: false };
-            self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
+            self.connections.handover = Some(Handover::Attempt(motive, Attempt::Waiting { until }));
             return;
         }
-        self.swap = expires_in_ms.map(|life| {
+        self.connections.handover = expires_in_ms.map(|life| {
             let life = Duration::from_millis(life);
             // Replaced in the last fifth of its life, but at most five minutes before its end; at a
             // random time, since a thousand sessions may share the token.
@@ -53,108 +53,117 @@ impl Core {
             #[cfg(feature = "test-util")]
             let early = if self.planted(Planted::NoJitter) { margin / 2 } else { early };
             // A peer whose tokens live for a moment would otherwise keep the session busy with handovers.
-            let pause =
-                if hasty && life < SHORT_LIFE { self.swap_backoff.next_delay() } else { Duration::ZERO };
+            let pause = if hasty && life < SHORT_LIFE {
+                self.connections.handover_backoff.next_delay()
+            } else {
+                Duration::ZERO
+            };
             let until = now.saturating_add(life.saturating_sub(early).max(pause));
             let motive = Motive { newer: true, in_band: auth && self.settings.in_band_auth };
-            Swap::Attempt(motive, Attempt::Waiting { until })
+            Handover::Attempt(motive, Attempt::Waiting { until })
         });
     }
 
     pub(super) fn authenticated(&mut self, live: Live, expires_in_ms: Option<u64>, now: Duration) {
-        let Some(Swap::Authenticating { generation, .. }) = self.swap else { return };
-        self.link = Link::Live(Live { generation, token_ends: ends(expires_in_ms, now), ..live });
+        let Some(Handover::Authenticating { generation, .. }) = self.connections.handover else { return };
+        self.connections.current =
+            Connection::Live(Live { generation, token_ends: ends(expires_in_ms, now), ..live });
         self.token_in_force(generation, expires_in_ms, live.auth, now);
     }
 
     /// Processes a `goaway`: the peer will close this connection by the deadline.
     pub(super) fn warned(&mut self, live: Live, reason: GoawayReason, deadline: Duration, now: Duration) {
         let newer = reason == GoawayReason::Token;
-        if self.finish_sent && !newer {
+        if self.source.finish_sent && !newer {
             // Only the peer's work is left, and the peer intends to finish it: a handover would only
             // disturb that.
             return;
         }
-        let (due, planned) = match self.swap {
+        let (due, planned) = match self.connections.handover {
             None => (None, false),
-            Some(Swap::Attempt(motive, Attempt::Waiting { until })) => (Some(until), motive.newer),
+            Some(Handover::Attempt(motive, Attempt::Waiting { until })) => (Some(until), motive.newer),
             // A handover is already in progress.
             Some(_) => return,
         };
         // The delay is random, since all sessions here get the same notice. It has a backoff, since a
         // peer may repeat the notice endlessly.
         let spread = self.random.up_to((deadline / 2).min(LONGEST_SPREAD));
-        let pause = if self.changed_lately(now) { self.swap_backoff.next_delay() } else { Duration::ZERO };
+        let pause = if self.changed_lately(now) {
+            self.connections.handover_backoff.next_delay()
+        } else {
+            Duration::ZERO
+        };
         let soon = now.saturating_add(spread.max(pause));
         let until = due.filter(|_| newer).map_or(soon, |due| due.min(soon));
         let in_band = newer && live.auth && self.settings.in_band_auth;
         let motive = Motive { newer: newer || planned, in_band };
-        self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
+        self.connections.handover = Some(Handover::Attempt(motive, Attempt::Waiting { until }));
     }
 
     /// Records that the peer wants the session to start anew, at one of `endpoints`.
     pub(super) fn sent_elsewhere(&mut self, mut endpoints: Vec<String>) {
-        let under_way = self.swap.as_ref().and_then(Swap::call).is_some_and(|call| call.anew);
-        if !self.finish_sent && !under_way {
+        let under_way = self
+            .connections
+            .handover
+            .as_ref()
+            .and_then(Handover::pending)
+            .is_some_and(|pending| pending.anew);
+        if !self.source.finish_sent && !under_way {
             endpoints.truncate(MOST_ENDPOINTS);
-            (self.restart, self.successors) = (true, endpoints);
+            (self.server.restart, self.server.successors) = (true, endpoints);
         }
     }
 
     /// Cancels the replacement session, so that the present session stays with its server.
     pub(super) fn cancel_restart(&mut self) {
-        let swap = self.swap.take();
-        self.hang_up(swap);
-        self.restart = false;
-    }
-
-    /// Returns whether a replacement session was asked to start and has not answered.
-    pub(super) fn is_starting_anew(&self) -> bool {
-        matches!(self.swap, Some(Swap::Attempt(_, Attempt::Opening(call))) if call.anew)
+        let handover = self.connections.handover.take();
+        self.hang_up(handover);
+        self.server.restart = false;
     }
 
     /// Returns whether the last change of token or connection happened less than `healthy_after` ago.
     fn changed_lately(&self, now: Duration) -> bool {
-        self.ever_ready && now.saturating_sub(self.changed) < self.settings.healthy_after
+        self.connections.ever_ready && now.saturating_sub(self.timers.changed) < self.settings.healthy_after
     }
 
     /// Handles the failure of a handover while the present connection still runs.
-    pub(super) fn swap_failed(&mut self, motive: Motive, failure: &Failure, now: Duration) {
+    pub(super) fn handover_failed(&mut self, motive: Motive, failure: &Failure, now: Duration) {
         tracing::debug!(reason = %failure.reason, "session not moved yet");
         let delay = match failure.recovery {
-            Recovery::RetryAfter(wait) => wait.max(self.swap_backoff.next_delay()),
-            Recovery::Retry | Recovery::RefreshToken => self.swap_backoff.next_delay(),
+            Recovery::RetryAfter(wait) => wait.max(self.connections.handover_backoff.next_delay()),
+            Recovery::Retry | Recovery::RefreshToken => self.connections.handover_backoff.next_delay(),
             // The present connection may outlive the reason of the failure; if not, its own end decides.
             Recovery::Fatal => {
-                (self.swap, self.restart) = (None, false);
+                (self.connections.handover, self.server.restart) = (None, false);
                 return;
             }
         };
-        if self.restart && !self.successors.is_empty() {
+        if self.server.restart && !self.server.successors.is_empty() {
             // The next endpoint may work.
-            self.successors.rotate_left(1);
+            self.server.successors.rotate_left(1);
         }
         let until = now.saturating_add(delay);
         let motive = Motive { newer: motive.newer || failure.recovery == Recovery::RefreshToken, ..motive };
-        self.swap = Some(Swap::Attempt(motive, Attempt::Waiting { until }));
+        self.connections.handover = Some(Handover::Attempt(motive, Attempt::Waiting { until }));
     }
 
-    pub(super) fn swap_due(&mut self, live: Live, swap: Swap, now: Duration) {
+    pub(super) fn handover_due(&mut self, live: Live, handover: Handover, now: Duration) {
         let fetching = Attempt::Fetching { since: now };
-        match swap {
-            Swap::Attempt(motive, Attempt::Waiting { .. }) => {
-                self.swap = Some(Swap::Attempt(motive, fetching));
+        match handover {
+            Handover::Attempt(motive, Attempt::Waiting { .. }) => {
+                self.connections.handover = Some(Handover::Attempt(motive, fetching));
                 self.need_token(motive.newer.then_some(live.generation));
             }
-            Swap::Attempt(motive, attempt) => {
-                if let Some(call) = attempt.call() {
-                    self.give_up(call);
+            Handover::Attempt(motive, attempt) => {
+                if let Some(pending) = attempt.pending() {
+                    self.give_up(pending);
                 }
-                self.swap_failed(motive, &attempt.overdue(&self.settings), now);
+                self.handover_failed(motive, &attempt.overdue(&self.settings), now);
             }
-            Swap::Authenticating { .. } => {
+            Handover::Authenticating { .. } => {
                 // A peer that doesn't answer in band may still accept a second connection.
-                self.swap = Some(Swap::Attempt(Motive { newer: true, in_band: false }, fetching));
+                self.connections.handover =
+                    Some(Handover::Attempt(Motive { newer: true, in_band: false }, fetching));
                 self.need_token(Some(live.generation));
             }
         }

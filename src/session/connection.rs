@@ -10,7 +10,7 @@ use crate::recovery::{Failure, FailureKind, Recovery};
 
 /// A connection being established, and the token that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Call {
+pub(super) struct Pending {
     pub(super) id: ConnectionId,
     pub(super) generation: TokenGeneration,
     /// Time at which the token expires, if known.
@@ -32,15 +32,15 @@ pub(super) enum Attempt {
     /// Waiting for a token.
     Fetching { since: Duration },
     /// Waiting for a dial.
-    Dialing(Call),
+    Dialling(Pending),
     /// Waiting for `ready` after `start` or `resume` was sent.
-    Opening(Call),
+    Opening(Pending),
 }
 
 impl Attempt {
-    pub(super) fn call(&self) -> Option<Call> {
+    pub(super) fn pending(&self) -> Option<Pending> {
         match self {
-            Attempt::Dialing(call) | Attempt::Opening(call) => Some(*call),
+            Attempt::Dialling(pending) | Attempt::Opening(pending) => Some(*pending),
             Attempt::Waiting { .. } | Attempt::Fetching { .. } => None,
         }
     }
@@ -50,8 +50,8 @@ impl Attempt {
         match self {
             Attempt::Waiting { until } => *until,
             Attempt::Fetching { since } => since.saturating_add(settings.dial_timeout),
-            Attempt::Dialing(call) => call.since.saturating_add(settings.dial_timeout),
-            Attempt::Opening(call) => call.since.saturating_add(settings.opening_timeout),
+            Attempt::Dialling(pending) => pending.since.saturating_add(settings.dial_timeout),
+            Attempt::Opening(pending) => pending.since.saturating_add(settings.opening_timeout),
         }
     }
 
@@ -59,7 +59,7 @@ impl Attempt {
     pub(super) fn overdue(&self, settings: &Settings) -> Failure {
         let (what, limit) = match self {
             Attempt::Waiting { .. } | Attempt::Fetching { .. } => ("no token came", settings.dial_timeout),
-            Attempt::Dialing(_) => ("no connection was made", settings.dial_timeout),
+            Attempt::Dialling(_) => ("no connection was made", settings.dial_timeout),
             Attempt::Opening(_) => ("the peer did not open the session", settings.opening_timeout),
         };
         silence(what, limit)
@@ -92,7 +92,7 @@ impl Live {
 
 /// The connection that carries the session, or is meant to.
 #[derive(Debug)]
-pub(super) enum Link {
+pub(super) enum Connection {
     Attempting(Attempt),
     /// Established: audio flows.
     Live(Live),
@@ -111,26 +111,26 @@ pub(super) struct Motive {
 
 /// A handover to another token or connection, made before the present one breaks (make-before-break).
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Swap {
+pub(super) enum Handover {
     /// Handover to another connection; also covers the stages up to the token of a handover in band.
     Attempt(Motive, Attempt),
     /// In-band handover: `auth` was sent, `auth_ok` has not arrived.
     Authenticating { generation: TokenGeneration, since: Duration },
 }
 
-impl Swap {
+impl Handover {
     pub(super) fn due(&self, settings: &Settings) -> Duration {
         match self {
-            Swap::Attempt(_, attempt) => attempt.due(settings),
-            Swap::Authenticating { since, .. } => since.saturating_add(settings.opening_timeout),
+            Handover::Attempt(_, attempt) => attempt.due(settings),
+            Handover::Authenticating { since, .. } => since.saturating_add(settings.opening_timeout),
         }
     }
 
     /// Returns the second connection, if one is being established.
-    pub(super) fn call(&self) -> Option<Call> {
+    pub(super) fn pending(&self) -> Option<Pending> {
         match self {
-            Swap::Attempt(_, attempt) => attempt.call(),
-            Swap::Authenticating { .. } => None,
+            Handover::Attempt(_, attempt) => attempt.pending(),
+            Handover::Authenticating { .. } => None,
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::Core;
+use super::Machine;
 use crate::audio::{FRAME_BYTES, FramePos};
 use crate::protocol::close;
 use crate::protocol::{Final, MAX_CONTEXT_BYTES, POSITION_BYTES, Ready, ServerMessage};
+use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, ends};
 use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::journal::ServerSession;
-use crate::session::links::{Attempt, Call, Link, Live, Swap, ends};
 #[cfg(feature = "test-util")]
 use crate::session::planted::Planted;
 #[cfg(feature = "test-util")]
@@ -19,19 +19,19 @@ use crate::transcript::{FinalSegment, TranscriptEvent};
 /// Most messages held back while a replacement session starts.
 const MOST_HELD: usize = 1_024;
 
-impl Core {
-    pub(super) fn hear(&mut self, id: ConnectionId, message: ServerMessage, now: Duration) {
+impl Machine {
+    pub(super) fn receive(&mut self, id: ConnectionId, message: ServerMessage, now: Duration) {
         if let ServerMessage::Error { code, .. } = message {
-            self.error = Some((id, code));
+            self.connections.error = Some((id, code));
         }
-        let heard = if self.is_link(id) {
-            self.is_alive(id, now);
-            if self.is_starting_anew() && self.holds(id, &message) {
-                return self.held.push_back((id, message));
+        let heard = if self.connections.is_current(id) {
+            self.connections.is_alive(id, now);
+            if self.connections.is_starting_anew() && self.holds(id, &message) {
+                return self.connections.held.push_back((id, message));
             }
-            self.hear_link(message, now)
-        } else if self.is_successor(id) {
-            self.hear_successor(message, now)
+            self.receive_current(message, now)
+        } else if self.connections.is_successor(id) {
+            self.receive_successor(message, now)
         } else {
             return;
         };
@@ -49,20 +49,24 @@ impl Core {
                 | ServerMessage::Final(_)
                 | ServerMessage::Done { .. }
         );
-        if concerns && (matches!(message, ServerMessage::Done { .. }) || self.held.len() == MOST_HELD) {
+        if concerns
+            && (matches!(message, ServerMessage::Done { .. }) || self.connections.held.len() == MOST_HELD)
+        {
             self.cancel_restart();
         }
         // Messages keep their order if earlier ones are still held back.
-        concerns && (self.is_starting_anew() || self.held.iter().any(|(other, _)| *other == id))
+        concerns
+            && (self.connections.is_starting_anew()
+                || self.connections.held.iter().any(|(other, _)| *other == id))
     }
 
     /// Processes the messages held back, once no replacement session can take over any more. Messages of
     /// a connection lost meanwhile are dropped: the server will send them again.
     pub(super) fn tell_held(&mut self, now: Duration) {
-        while !self.is_starting_anew() && !matches!(self.link, Link::Ended) {
-            let Some((id, message)) = self.held.pop_front() else { return };
-            if matches!(self.link, Link::Live(live) if live.id == id) {
-                let heard = self.hear_link(message, now);
+        while !self.connections.is_starting_anew() && !matches!(self.connections.current, Connection::Ended) {
+            let Some((id, message)) = self.connections.held.pop_front() else { return };
+            if matches!(self.connections.current, Connection::Live(live) if live.id == id) {
+                let heard = self.receive_current(message, now);
                 self.judge(heard, now);
             }
         }
@@ -73,7 +77,7 @@ impl Core {
             Ok(()) => {}
             // The messages that an earlier process sent are unknown here: the peer and this process may
             // both be right.
-            Err(reason) if self.inherited => {
+            Err(reason) if self.server.inherited => {
                 tracing::debug!(reason, "an earlier process's session is given up");
                 self.abandon(now);
             }
@@ -83,10 +87,10 @@ impl Core {
 
     /// Processes a message on the successor connection of a handover. An error is a violation of the
     /// protocol.
-    fn hear_successor(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
-        match (self.swap, message) {
-            (Some(Swap::Attempt(_, Attempt::Opening(call))), ServerMessage::Ready(ready)) => {
-                self.ready(call, ready, now)
+    fn receive_successor(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
+        match (self.connections.handover, message) {
+            (Some(Handover::Attempt(_, Attempt::Opening(pending))), ServerMessage::Ready(ready)) => {
+                self.ready(pending, ready, now)
             }
             (_, ServerMessage::Error { .. } | ServerMessage::Unknown) => Ok(()),
             (_, message) => Err(format!("{} does not belong before ready", name(&message))),
@@ -95,19 +99,19 @@ impl Core {
 
     /// Processes a message on the connection that carries the session. An error is a violation of the
     /// protocol.
-    fn hear_link(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
+    fn receive_current(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
         let reached = match &message {
             ServerMessage::Ack { received, .. } => *received,
             ServerMessage::Final(segment) => segment.end,
             _ => FramePos::ZERO,
         };
-        if matches!(self.link, Link::Live(_)) {
+        if matches!(self.connections.current, Connection::Live(_)) {
             // The audio was sent on an earlier connection, and is acknowledged only now.
-            self.sent = self.sent.max(reached.min(self.offered));
+            self.positions.sent = self.positions.sent.max(reached.min(self.positions.offered));
         }
-        match (&self.link, message) {
-            (Link::Attempting(Attempt::Opening(call)), ServerMessage::Ready(ready)) => {
-                self.ready(*call, ready, now)
+        match (&self.connections.current, message) {
+            (Connection::Attempting(Attempt::Opening(pending)), ServerMessage::Ready(ready)) => {
+                self.ready(*pending, ready, now)
             }
             (_, ServerMessage::Unknown) => Ok(()),
             // The close that follows decides the recovery.
@@ -115,23 +119,28 @@ impl Core {
                 tracing::debug!(code, message, "the peer reports an error");
                 Ok(())
             }
-            (Link::Live(_), ServerMessage::Ack { received, .. }) => self.acknowledged(received, now),
-            (Link::Live(_), ServerMessage::Partial { segment, revision, start, end, text }) => {
+            (Connection::Live(_), ServerMessage::Ack { received, .. }) => self.acknowledged(received, now),
+            (Connection::Live(_), ServerMessage::Partial { segment, revision, start, end, text }) => {
                 // A partial result for a segment that is already final is outdated.
                 if segment == self.finals_seen() && start == self.final_pos() && start <= end {
                     let range = start.to(end);
-                    self.emit(TranscriptEvent::Partial { segment: self.next_index, revision, range, text });
+                    self.emit(TranscriptEvent::Partial {
+                        segment: self.results.next_index,
+                        revision,
+                        range,
+                        text,
+                    });
                 }
                 Ok(())
             }
-            (Link::Live(_), ServerMessage::Final(segment)) => self.segment(segment, now),
-            (Link::Live(_), ServerMessage::Done { frames, finals }) => self.done(frames, finals, now),
-            (Link::Live(live), ServerMessage::AuthOk { token_expires_in_ms }) => {
+            (Connection::Live(_), ServerMessage::Final(segment)) => self.segment(segment, now),
+            (Connection::Live(_), ServerMessage::Done { frames, finals }) => self.done(frames, finals, now),
+            (Connection::Live(live), ServerMessage::AuthOk { token_expires_in_ms }) => {
                 let live = *live;
                 self.authenticated(live, token_expires_in_ms, now);
                 Ok(())
             }
-            (Link::Live(live), ServerMessage::Goaway { reason, deadline_ms, restart, endpoints }) => {
+            (Connection::Live(live), ServerMessage::Goaway { reason, deadline_ms, restart, endpoints }) => {
                 let live = *live;
                 if restart {
                     self.sent_elsewhere(endpoints);
@@ -143,10 +152,10 @@ impl Core {
         }
     }
 
-    fn ready(&mut self, call: Call, ready: Ready, now: Duration) -> Result<(), String> {
+    fn ready(&mut self, pending: Pending, ready: Ready, now: Duration) -> Result<(), String> {
         let buffer = self.settings.replay_frames.max(1);
         if let Some(needed) = ready.max_unfinal_frames.filter(|needed| *needed > buffer) {
-            if self.is_successor(call.id) {
+            if self.connections.is_successor(pending.id) {
                 // The buffer is large enough for the present server, or its session would not run.
                 self.cancel_restart();
             } else {
@@ -154,17 +163,17 @@ impl Core {
             }
             return Ok(());
         }
-        if call.anew {
+        if pending.anew {
             self.leave_session();
         }
-        if let Some(server) = &self.server
+        if let Some(server) = &self.server.session
             && server.name != ready.session
         {
             return Err(format!("resumed session is called {}", ready.session));
         }
         // A session that has only just started was sent nothing, so this also checks that it holds
         // nothing.
-        let on_the_way = self.final_pos().to(self.offered);
+        let on_the_way = self.final_pos().to(self.positions.offered);
         if ready.received < on_the_way.start || ready.received > on_the_way.end {
             return Err(format!("ready says received {}, but {on_the_way} was sent", ready.received));
         }
@@ -179,26 +188,24 @@ impl Core {
                 ready.max_audio_bytes
             ));
         }
-        (self.window, self.max_chunk_frames) = (ready.window_frames, max_chunk_frames);
-        if self.server.is_none() {
-            let first_index = self.next_index;
-            let endpoints = std::mem::take(&mut self.successors);
+        (self.limits.window, self.limits.max_chunk_frames) = (ready.window_frames, max_chunk_frames);
+        if self.server.session.is_none() {
+            let first_index = self.results.next_index;
+            let endpoints = std::mem::take(&mut self.server.successors);
             let server =
                 ServerSession { name: ready.session, resume_key: ready.resume_key, first_index, endpoints };
             self.outputs.push_back(Output::Opened(server.clone()));
-            self.server = Some(server);
+            self.server.session = Some(server);
         }
-        let since = self.leave_behind(call.anew, now);
+        let since = self.leave_behind(pending.anew, now);
         #[cfg(feature = "test-util")]
-        let in_flight = (self.sent, self.replay.at(ready.received.min(self.sent)));
-        self.received = ready.received;
-        self.sent = ready.received;
-        self.gap_sent = ready.received;
+        let in_flight = (self.positions.sent, self.replay.at(ready.received.min(self.positions.sent)));
+        self.positions.resume_at(ready.received);
         #[cfg(feature = "test-util")]
         self.misplace(in_flight.0, in_flight.1);
-        let Call { id, generation, .. } = call;
+        let Pending { id, generation, .. } = pending;
         let token_ends = ends(ready.token_expires_in_ms, now);
-        self.link = Link::Live(Live {
+        self.connections.current = Connection::Live(Live {
             id,
             generation,
             token_ends,
@@ -207,28 +214,28 @@ impl Core {
             pinged: None,
             auth: ready.auth,
         });
-        (self.finish_sent, self.refused) = (false, None);
+        (self.source.finish_sent, self.tokens.refused) = (false, None);
         // A server that has audio after a flush has the flush too. Should the server lose that audio, the
         // flush is sent again.
-        self.flushes.iter_mut().for_each(|flush| flush.sent = flush.at < ready.received);
+        self.source.flushes.iter_mut().for_each(|flush| flush.sent = flush.at < ready.received);
         self.audio_taken(now);
-        if call.moving {
+        if pending.moving {
             // A handover is no progress in itself: a session could move for ever and get nowhere.
             self.ledger.moves += 1;
         } else {
-            self.last_progress = now;
-            self.throttle.refill(now);
-            if self.ever_ready {
+            self.timers.last_progress = now;
+            self.limits.throttle.refill(now);
+            if self.connections.ever_ready {
                 self.ledger.reconnects += 1;
                 self.emit(TranscriptEvent::Reconnected { from: ready.received });
             }
         }
-        self.ever_ready = true;
+        self.connections.ever_ready = true;
         self.token_in_force(generation, ready.token_expires_in_ms, ready.auth, now);
-        self.settle_gaps(self.received);
-        if self.sent == self.replay.end() && self.wants_audio() && !self.replay.is_full() {
+        self.settle_gaps(self.positions.received);
+        if self.positions.sent == self.replay.end() && self.wants_audio() && !self.replay.is_full() {
             // An idle session needs nothing more from its peer than `ready`.
-            self.failing_since = None;
+            self.timers.failing_since = None;
         }
         self.pump(now);
         Ok(())
@@ -237,8 +244,8 @@ impl Core {
     /// Closes the connection that has carried the session, if there is one. Returns the time since which
     /// the session has been carried.
     fn leave_behind(&mut self, anew: bool, now: Duration) -> Duration {
-        match self.link {
-            Link::Live(Live { id, since, .. }) => {
+        match self.connections.current {
+            Connection::Live(Live { id, since, .. }) => {
                 // The session of the closed connection has moved to the new one, or is no longer wanted.
                 let code = if anew { close::NORMAL } else { close::MOVED };
                 self.outputs.push_back(Output::Close(id, code));
@@ -250,47 +257,46 @@ impl Core {
 
     /// Gives up the server's session in favour of one that has just started at `final`.
     fn leave_session(&mut self) {
-        (self.server, self.inherited, self.restart) = (None, false, false);
-        let start = self.final_pos();
-        (self.received, self.sent, self.offered) = (start, start, start);
+        self.server.forget();
+        self.positions.start_at(self.final_pos());
     }
 
     /// Applies the planted bug that a test asked for.
     #[cfg(feature = "test-util")]
     fn misplace(&mut self, sent: FramePos, in_flight: Option<Entry>) {
-        if self.planted(Planted::DeliveredBeforeSent) && self.ever_ready {
-            self.sent = self.replay.end();
+        if self.planted(Planted::DeliveredBeforeSent) && self.connections.ever_ready {
+            self.positions.sent = self.replay.end();
         }
         if self.planted(Planted::ReplayFromSent) {
-            self.sent = sent.max(self.received);
+            self.positions.sent = sent.max(self.positions.received);
         }
         if self.planted(Planted::ChunkInFlightForgotten)
             && let Some(Entry::Audio(chunk)) = in_flight
             && chunk.range().start < sent
         {
-            self.sent = chunk.range().end.min(sent);
+            self.positions.sent = chunk.range().end.min(sent);
         }
         if self.planted(Planted::FlushForgotten) {
-            self.flushes.retain(|flush| !flush.sent);
+            self.source.flushes.retain(|flush| !flush.sent);
         }
         if self.planted(Planted::BackoffResetOnConnect) {
-            self.backoff.reset();
+            self.connections.backoff.reset();
         }
     }
 
     fn acknowledged(&mut self, received: FramePos, now: Duration) -> Result<(), String> {
-        if received > self.sent {
-            return Err(format!("ack says received {received}, but only {} were sent", self.sent));
+        if received > self.positions.sent {
+            return Err(format!("ack says received {received}, but only {} were sent", self.positions.sent));
         }
-        if received > self.received {
-            self.received = received;
-            self.last_progress = now;
+        if received > self.positions.received {
+            self.positions.received = received;
+            self.timers.last_progress = now;
             self.audio_taken(now);
             self.settle_gaps(received);
         }
-        if received > self.received_once {
-            self.received_once = received;
-            self.failing_since = None;
+        if received > self.positions.received_once {
+            self.positions.received_once = received;
+            self.timers.failing_since = None;
         }
         self.pump(now);
         Ok(())
@@ -298,21 +304,19 @@ impl Core {
 
     /// Records that the peer took audio, or that a new connection reported the peer's position.
     fn audio_taken(&mut self, now: Duration) {
-        if let Some(since) = self.stalled_since {
+        if let Some(since) = self.timers.stalled_since {
             self.ledger.worst_stall = self.ledger.worst_stall.max(now.saturating_sub(since));
         }
-        self.stalled_since = (self.received < self.replay.end()).then_some(now);
+        self.timers.stalled_since = (self.positions.received < self.replay.end()).then_some(now);
     }
 
     /// Reports the gaps directly after the final frames, as far as the peer has passed them.
     pub(super) fn settle_gaps(&mut self, passed: FramePos) {
         while let Some(gap) = self.replay.first_gap().filter(|gap| gap.end <= passed) {
             self.replay.release(gap.end);
-            self.received = self.received.max(gap.end);
-            self.sent = self.sent.max(gap.end);
-            self.note_sent();
+            self.positions.pass(gap.end);
             self.ledger.gaps += gap.len();
-            self.flushes.retain(|flush| flush.at > gap.end);
+            self.source.answered(gap.end);
             self.emit(TranscriptEvent::Gap { range: gap });
         }
     }
@@ -327,7 +331,7 @@ impl Core {
         if index > next {
             return Err(format!("final {index} arrived, but {next} is the next"));
         }
-        if end <= self.sent && start <= end {
+        if end <= self.positions.sent && start <= end {
             // A server that has recognised audio after a gap has passed the gap.
             self.settle_gaps(start);
         }
@@ -337,11 +341,11 @@ impl Core {
             true => (self.final_pos(), self.final_pos()),
             false => (start, end),
         };
-        if start != self.final_pos() || end < start || end > self.sent {
+        if start != self.final_pos() || end < start || end > self.positions.sent {
             return Err(format!(
                 "final {index} covers {start}..{end}, but it should start at {} and end by {}",
                 self.final_pos(),
-                self.sent
+                self.positions.sent
             ));
         }
         if !self.replay.is_whole(start.to(end)) {
@@ -354,22 +358,21 @@ impl Core {
                     "final {index} has a context of {size} bytes, the limit is {MAX_CONTEXT_BYTES}"
                 ));
             }
-            self.context = Some(context.clone());
+            self.results.context = Some(context.clone());
         }
         self.replay.release(end);
-        if end > self.received {
-            self.received = end;
+        if end > self.positions.received {
+            self.positions.received = end;
             self.audio_taken(now);
         }
         // Words outside the segment are useless.
         words.retain(|word| {
             start <= word.range.start && word.range.start <= word.range.end && word.range.end <= end
         });
-        let index = self.next_index;
-        self.next_index += 1;
-        self.failing_since = None;
-        self.last_progress = now;
-        self.flushes.retain(|flush| flush.at > end);
+        let index = self.results.next_index;
+        self.results.next_index += 1;
+        self.timers.finalised(now);
+        self.source.answered(end);
         self.ledger.recognised += end - start;
         self.ledger.finals += 1;
         self.emit(TranscriptEvent::Final(FinalSegment {
@@ -381,22 +384,22 @@ impl Core {
             words,
             context,
         }));
-        self.settle_gaps(self.received);
+        self.settle_gaps(self.positions.received);
         self.pump(now);
         Ok(())
     }
 
     fn done(&mut self, frames: FramePos, finals: u64, now: Duration) -> Result<(), String> {
-        self.settle_gaps(frames.min(self.sent));
+        self.settle_gaps(frames.min(self.positions.sent));
         let (end, index) = (self.replay.end(), self.finals_seen());
-        if !self.finish_sent || frames != end || self.final_pos() != end || finals != index {
+        if !self.source.finish_sent || frames != end || self.final_pos() != end || finals != index {
             return Err(format!(
                 "done says {frames} frames in {finals} finals, but {index} finals cover {} of {end} frames",
                 self.final_pos()
             ));
         }
         self.audio_taken(now);
-        self.emit(TranscriptEvent::End { frames: end.0, finals: self.next_index });
+        self.emit(TranscriptEvent::End { frames: end.0, finals: self.results.next_index });
         self.end(Ok(()), close::NORMAL);
         Ok(())
     }

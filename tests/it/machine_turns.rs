@@ -9,7 +9,7 @@ use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::protocol::close;
 use voxline::protocol::{ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
 use voxline::recovery::{Failure, FailureKind, Recovery};
-use voxline::session::core::{ConnectionId, Core, Input, Output};
+use voxline::session::machine::{ConnectionId, Input, Machine, Output};
 use voxline::session::{Planted, SessionError, Settings};
 
 const FIRST: ConnectionId = ConnectionId(0);
@@ -46,31 +46,31 @@ fn goaway(reason: GoawayReason, deadline: Duration) -> Input {
     Input::Peer(FIRST, ServerMessage::Goaway { reason, deadline_ms, restart: false, endpoints: Vec::new() })
 }
 
-fn outputs(core: &mut Core) -> Vec<Output> {
-    std::iter::from_fn(|| core.poll_output()).collect()
+fn outputs(machine: &mut Machine) -> Vec<Output> {
+    std::iter::from_fn(|| machine.poll_output()).collect()
 }
 
 /// Returns a session that has just begun. Its ping interval and its patience are a day.
-fn session(seed: u64, planted: Option<Planted>, token_life: Option<Duration>) -> Core {
+fn session(seed: u64, planted: Option<Planted>, token_life: Option<Duration>) -> Machine {
     let mut settings = Settings::new(16_000);
     (settings.seed, settings.planted) = (seed, planted);
     settings.ping_interval = Duration::from_secs(86_400);
     (settings.first_contact, settings.give_up) = (Duration::from_secs(86_400), Duration::from_secs(86_400));
-    let mut core = Core::new(settings);
+    let mut machine = Machine::new(settings);
     for input in [Input::Tick, token(1), Input::Connected(FIRST), ready(FIRST, 0, token_life)] {
-        core.handle(input, Duration::ZERO);
+        machine.handle(input, Duration::ZERO);
     }
-    outputs(&mut core);
-    core
+    outputs(&mut machine);
+    machine
 }
 
-/// Wakes the core at the times it requests until it asks for a token. Returns the time of that, or `None`
+/// Wakes the machine at the times it requests until it asks for a token. Returns the time of that, or `None`
 /// if it would be later than `limit`.
-fn asks_for_token(core: &mut Core, limit: Duration) -> Option<Duration> {
+fn asks_for_token(machine: &mut Machine, limit: Duration) -> Option<Duration> {
     loop {
-        let at = core.wake_at().filter(|at| *at <= limit)?;
-        core.handle(Input::Tick, at);
-        if outputs(core).iter().any(|output| matches!(output, Output::NeedToken { .. })) {
+        let at = machine.wake_at().filter(|at| *at <= limit)?;
+        machine.handle(Input::Tick, at);
+        if outputs(machine).iter().any(|output| matches!(output, Output::NeedToken { .. })) {
             return Some(at);
         }
     }
@@ -86,8 +86,8 @@ fn is_spread(times: &[Duration], low: Duration, high: Duration) -> bool {
 /// Returns how long before its expiry a token of lifetime `life` is replaced, in sessions of many seeds.
 fn leads(life: Duration, planted: Option<Planted>) -> Vec<Duration> {
     let lead = |seed| {
-        let mut core = session(seed, planted, Some(life));
-        life - asks_for_token(&mut core, life).expect("a token is asked for before its end")
+        let mut machine = session(seed, planted, Some(life));
+        life - asks_for_token(&mut machine, life).expect("a token is asked for before its end")
     };
     (0..200).map(lead).collect()
 }
@@ -113,9 +113,9 @@ fn a_warning_that_all_sessions_hear_moves_them_one_after_the_other() {
         let [deadline, latest] = [deadline, latest].map(Duration::from_millis);
         for reason in [GoawayReason::Drain, GoawayReason::Limit, GoawayReason::Token] {
             let moved = |seed| {
-                let mut core = session(seed, None, None);
-                core.handle(goaway(reason, deadline), LATER);
-                asks_for_token(&mut core, LATER + deadline).expect("it moves before the deadline") - LATER
+                let mut machine = session(seed, None, None);
+                machine.handle(goaway(reason, deadline), LATER);
+                asks_for_token(&mut machine, LATER + deadline).expect("it moves before the deadline") - LATER
             };
             let moves: Vec<Duration> = (0..200).map(moved).collect();
             assert!(is_spread(&moves, Duration::ZERO, latest), "{reason:?}, {deadline:?}: {moves:?}");
@@ -131,25 +131,25 @@ fn busy(retry_after: Duration) -> Failure {
 /// Returns the waits of a session whose dials are all refused with this `retry_after`. With `moving`, the
 /// session keeps its connection and dials for a handover.
 fn waits(seed: u64, retry_after: Duration, moving: bool) -> Vec<Duration> {
-    let mut core = session(seed, None, None);
+    let mut machine = session(seed, None, None);
     let mut now = LATER;
-    core.handle(goaway(GoawayReason::Limit, Duration::ZERO), now);
+    machine.handle(goaway(GoawayReason::Limit, Duration::ZERO), now);
     if !moving {
-        core.handle(Input::Lost(FIRST, "reset".to_owned()), now);
+        machine.handle(Input::Lost(FIRST, "reset".to_owned()), now);
     }
     let mut waits = Vec::new();
     for dial in 0..12 {
-        let asked = asks_for_token(&mut core, now + Duration::from_secs(3_600)).expect("it tries again");
+        let asked = asks_for_token(&mut machine, now + Duration::from_secs(3_600)).expect("it tries again");
         if dial > 0 {
             waits.push(asked - now);
         }
         now = asked;
-        core.handle(token(1), now);
-        let dialled = outputs(&mut core).into_iter().find_map(|output| match output {
+        machine.handle(token(1), now);
+        let dialled = outputs(&mut machine).into_iter().find_map(|output| match output {
             Output::Dial { id, .. } => Some(id),
             _ => None,
         });
-        core.handle(Input::DialFailed(dialled.expect("a token is for a dial"), busy(retry_after)), now);
+        machine.handle(Input::DialFailed(dialled.expect("a token is for a dial"), busy(retry_after)), now);
     }
     waits
 }
@@ -172,9 +172,9 @@ fn a_service_that_says_when_to_come_back_is_not_called_more_often_than_any_other
 }
 
 /// Passes the first frames of audio to the session.
-fn speak(core: &mut Core, frames: u64, now: Duration) {
+fn speak(machine: &mut Machine, frames: u64, now: Duration) {
     let payload = Bytes::from(vec![0; 2 * frames as usize]);
-    core.handle(Input::Audio(AudioChunk::new(FramePos(0).to(FramePos(frames)), payload)), now);
+    machine.handle(Input::Audio(AudioChunk::new(FramePos(0).to(FramePos(frames)), payload)), now);
 }
 
 /// Only the service's work is left, and a second connection would disturb it. An expiring token is still
@@ -184,13 +184,13 @@ fn a_session_that_has_sent_its_end_moves_for_no_drain() {
     for (reason, moves) in
         [(GoawayReason::Drain, false), (GoawayReason::Limit, false), (GoawayReason::Token, true)]
     {
-        let mut core = session(1, None, None);
-        speak(&mut core, 100, LATER);
-        core.handle(Input::Finish, LATER);
-        let sent = outputs(&mut core);
+        let mut machine = session(1, None, None);
+        speak(&mut machine, 100, LATER);
+        machine.handle(Input::Finish, LATER);
+        let sent = outputs(&mut machine);
         assert!(sent.iter().any(|output| matches!(output, Output::Send(_, ClientMessage::Finish { .. }))));
-        core.handle(goaway(reason, Duration::from_secs(10)), LATER);
-        let asked = asks_for_token(&mut core, LATER + Duration::from_secs(30));
+        machine.handle(goaway(reason, Duration::from_secs(10)), LATER);
+        let asked = asks_for_token(&mut machine, LATER + Duration::from_secs(30));
         assert_eq!(asked.is_some(), moves, "{reason:?}");
     }
 }
@@ -200,25 +200,25 @@ fn a_session_that_has_sent_its_end_moves_for_no_drain() {
 #[test]
 fn a_successor_does_not_show_a_refused_token_again() {
     for (generation, opened) in [(1, false), (1, true), (2, false), (2, true)] {
-        let mut core = session(1, None, None);
-        core.handle(goaway(GoawayReason::Drain, Duration::from_secs(10)), LATER);
-        let now = asks_for_token(&mut core, LATER + Duration::from_secs(10)).unwrap();
-        core.handle(token(generation), now);
-        assert!(matches!(outputs(&mut core)[..], [Output::Dial { id: SECOND, .. }]));
+        let mut machine = session(1, None, None);
+        machine.handle(goaway(GoawayReason::Drain, Duration::from_secs(10)), LATER);
+        let now = asks_for_token(&mut machine, LATER + Duration::from_secs(10)).unwrap();
+        machine.handle(token(generation), now);
+        assert!(matches!(outputs(&mut machine)[..], [Output::Dial { id: SECOND, .. }]));
         if opened {
-            core.handle(Input::Connected(SECOND), now);
-            outputs(&mut core);
+            machine.handle(Input::Connected(SECOND), now);
+            outputs(&mut machine);
         }
-        core.handle(Input::Closed(FIRST, close::TOKEN, String::new()), now);
-        let said = outputs(&mut core);
+        machine.handle(Input::Closed(FIRST, close::TOKEN, String::new()), now);
+        let said = outputs(&mut machine);
         let given_up = said.iter().any(|output| matches!(output, Output::Close(SECOND, _)));
         assert_eq!(given_up, generation == 1, "token {generation}, opened: {opened}, {said:?}");
         if given_up {
             // A newer token is requested after the backoff for a peer that accepts tokens and rejects
             // them soon after.
             let newer = loop {
-                core.handle(Input::Tick, core.wake_at().unwrap());
-                let asked = outputs(&mut core).into_iter().find_map(|output| match output {
+                machine.handle(Input::Tick, machine.wake_at().unwrap());
+                let asked = outputs(&mut machine).into_iter().find_map(|output| match output {
                     Output::NeedToken { newer_than } => Some(newer_than),
                     _ => None,
                 });
@@ -231,8 +231,8 @@ fn a_successor_does_not_show_a_refused_token_again() {
     }
 }
 
-fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
-    outputs(core).into_iter().find_map(|output| match output {
+fn end(machine: &mut Machine) -> Option<Result<(), SessionError>> {
+    outputs(machine).into_iter().find_map(|output| match output {
         Output::End(ended) => Some(ended.result),
         _ => None,
     })
@@ -243,14 +243,14 @@ fn end(core: &mut Core) -> Option<Result<(), SessionError>> {
 #[test]
 fn a_new_session_holds_nothing_of_the_one_before() {
     for (received, whole) in [(0, true), (80, false)] {
-        let mut core = session(1, None, None);
-        speak(&mut core, 100, LATER);
-        core.handle(Input::Closed(FIRST, close::SESSION_UNKNOWN, String::new()), LATER);
-        let now = asks_for_token(&mut core, LATER + Duration::from_secs(10)).unwrap();
-        core.handle(token(1), now);
-        core.handle(Input::Connected(SECOND), now);
-        core.handle(ready(SECOND, received, None), now);
-        let ended = end(&mut core);
+        let mut machine = session(1, None, None);
+        speak(&mut machine, 100, LATER);
+        machine.handle(Input::Closed(FIRST, close::SESSION_UNKNOWN, String::new()), LATER);
+        let now = asks_for_token(&mut machine, LATER + Duration::from_secs(10)).unwrap();
+        machine.handle(token(1), now);
+        machine.handle(Input::Connected(SECOND), now);
+        machine.handle(ready(SECOND, received, None), now);
+        let ended = end(&mut machine);
         assert_eq!(ended.is_none(), whole, "received {received}: {ended:?}");
         assert!(whole || matches!(ended, Some(Err(SessionError::Protocol { .. }))));
     }
@@ -259,10 +259,10 @@ fn a_new_session_holds_nothing_of_the_one_before() {
 #[test]
 fn an_end_that_counts_other_finals_than_came_is_not_believed() {
     for (finals, whole) in [(0, true), (1, false), (u64::MAX, false)] {
-        let mut core = session(1, None, None);
-        core.handle(Input::Finish, LATER);
-        core.handle(Input::Peer(FIRST, ServerMessage::Done { frames: FramePos(0), finals }), LATER);
-        let ended = end(&mut core).expect("it ends, well or not");
+        let mut machine = session(1, None, None);
+        machine.handle(Input::Finish, LATER);
+        machine.handle(Input::Peer(FIRST, ServerMessage::Done { frames: FramePos(0), finals }), LATER);
+        let ended = end(&mut machine).expect("it ends, well or not");
         assert_eq!(ended.is_ok(), whole, "{finals} finals: {ended:?}");
     }
 }

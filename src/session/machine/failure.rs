@@ -1,0 +1,239 @@
+//! Failures: lost connections, and recovery from them.
+
+use std::time::Duration;
+
+use super::Machine;
+use crate::auth::TokenGeneration;
+use crate::protocol::close;
+use crate::recovery::{Failure, Recovery};
+use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, closed, silence};
+use crate::session::error::SessionError;
+use crate::session::events::{ConnectionId, Output};
+use crate::session::settings::Settings;
+
+/// Divisor of `give_up`: after that fraction of it, a session leaves an unreachable server to which it
+/// was sent.
+const AWAY_PART: u32 = 4;
+
+impl Machine {
+    pub(super) fn closed(&mut self, id: ConnectionId, code: u16, reason: &str, now: Duration) {
+        if self.connections.is_current(id) {
+            if code == close::MOVED
+                && let Some(Handover::Attempt(_, attempt @ Attempt::Opening(_))) = self.connections.handover
+            {
+                // The successor has the session, and its `ready` is on the way.
+                self.connections.current = Connection::Attempting(attempt);
+                self.connections.handover = None;
+                return;
+            }
+            // The peer may blame this process for what an earlier process did. A new session avoids that.
+            if code == close::SESSION_UNKNOWN || code == close::PROTOCOL && self.server.inherited {
+                self.forget_server();
+                return self.connection_failed(&closed(close::SESSION_UNKNOWN, reason, None), now);
+            }
+        } else if self.connections.is_successor(id) && code == close::SESSION_UNKNOWN {
+            // The successor connection reached a server that doesn't know the session. The present server
+            // still serves: stay with it as long as that lasts.
+            self.connections.handover = None;
+            return;
+        }
+        let told = self.connections.error.filter(|(teller, _)| *teller == id).map(|(_, code)| code);
+        self.failed(id, &closed(code, reason, told), now);
+    }
+
+    /// Gives up a session of an earlier process: the server holds audio that was lost with that process,
+    /// or knows of an end of the session that this process doesn't.
+    pub(super) fn abandon(&mut self, now: Duration) {
+        self.close_current(close::NORMAL);
+        self.forget_server();
+        // The peer accepted the token.
+        self.tokens.refused = None;
+        self.connections.current = Connection::Attempting(Attempt::Waiting { until: now });
+    }
+
+    /// Forgets the server's session: everything above `final` is sent again.
+    pub(super) fn forget_server(&mut self) {
+        // The second connection asked for the session that is given up.
+        let handover = self.connections.handover.take();
+        self.hang_up(handover);
+        // From now on the session is one that has begun, with the patience for that (`give_up`).
+        self.connections.ever_ready |= self.server.inherited;
+        self.server.forget();
+        self.positions.start_at(self.final_pos());
+        // The next session starts after gaps that would never be sent.
+        self.settle_gaps(self.replay.end());
+    }
+
+    pub(super) fn failed(&mut self, id: ConnectionId, failure: &Failure, now: Duration) {
+        if self.connections.is_current(id) {
+            self.connection_failed(failure, now);
+        } else if let Some(Handover::Attempt(motive, attempt)) = self.connections.handover
+            && attempt.pending().is_some_and(|pending| pending.id == id)
+        {
+            self.handover_failed(motive, failure, now);
+        }
+    }
+
+    /// Handles the end of the connection that carries the session, or of the attempt to make one. Decides
+    /// what follows: the successor connection, another dial (now or later), or the end of the session.
+    pub(super) fn connection_failed(&mut self, failure: &Failure, now: Duration) {
+        let handover = self.connections.handover.take();
+        let (was_live, was_healthy) = match &self.connections.current {
+            Connection::Live(live) => (true, now.saturating_sub(live.since) >= self.settings.healthy_after),
+            _ => (false, false),
+        };
+        if was_healthy {
+            self.connections.backoff.reset();
+        }
+        let since = *self.timers.failing_since.get_or_insert(now);
+        let begun = self.connections.ever_ready || self.server.inherited;
+        let patience = if begun { self.settings.give_up } else { self.settings.first_contact };
+        let too_long = now.saturating_sub(since) >= patience;
+        let fatal = match failure.recovery {
+            Recovery::Fatal => true,
+            Recovery::RefreshToken => {
+                self.ledger.token_refusals += 1;
+                self.tokens.refusal.clone_from(&failure.reason);
+                let shown = self.shown(handover, now);
+                // A token that expired on the way says nothing about the next one.
+                let ended = self.token_ended(now);
+                self.tokens.refused.replace(shown).is_some() && !ended || too_long
+            }
+            Recovery::Retry => too_long,
+            // A session that sleeps longer than `give_up` is of no use to its caller.
+            Recovery::RetryAfter(wait) => too_long || wait > self.settings.give_up,
+        };
+        // The connection is gone, whatever comes next.
+        self.connections.current = Connection::Attempting(Attempt::Waiting { until: now });
+        if fatal {
+            self.hang_up(handover);
+            return self.end(Err(SessionError::from(failure.clone())), close::GOING_AWAY);
+        }
+        tracing::debug!(reason = %failure.reason, "connection failed");
+        if let Some(pending) = handover.as_ref().and_then(Handover::pending)
+            && self.tokens.refused.is_none_or(|refused| pending.generation > refused)
+        {
+            let pending = Pending { moving: false, ..pending };
+            self.connections.current = Connection::Attempting(match handover {
+                Some(Handover::Attempt(_, Attempt::Opening(_))) => Attempt::Opening(pending),
+                _ => Attempt::Dialling(pending),
+            });
+            return;
+        }
+        self.hang_up(handover);
+        let delay = match failure.recovery {
+            Recovery::RefreshToken => match was_live && !was_healthy {
+                // Without backoff, a peer that accepts a token and rejects it soon after would cause a
+                // loop of refreshes.
+                true => self.connections.backoff.next_delay(),
+                // The token was at fault, not the peer: there is no reason to wait.
+                false => Duration::ZERO,
+            },
+            Recovery::RetryAfter(wait) => wait.max(self.connections.backoff.next_delay()),
+            _ => self.connections.backoff.next_delay(),
+        };
+        self.connections.current = Connection::Attempting(Attempt::Waiting { until: now + delay });
+    }
+
+    /// Returns whether the token of a connection being established has expired.
+    fn token_ended(&self, now: Duration) -> bool {
+        let Connection::Attempting(attempt) = &self.connections.current else { return false };
+        attempt.pending().and_then(|pending| pending.token_ends).is_some_and(|end| now >= end)
+    }
+
+    /// Returns the generation of the token that the peer saw last.
+    fn shown(&self, handover: Option<Handover>, now: Duration) -> TokenGeneration {
+        match (&self.connections.current, handover) {
+            // If the old token has expired meanwhile, the refusal is about that one.
+            (Connection::Live(live), Some(Handover::Authenticating { generation, .. }))
+                if live.token_ends.is_none_or(|end| now < end) =>
+            {
+                generation
+            }
+            (Connection::Live(live), _) => live.generation,
+            (Connection::Attempting(attempt), _) => attempt.pending().map_or_else(
+                // The refusal came from the token endpoint.
+                || self.tokens.refused.or(self.tokens.in_force).unwrap_or_default(),
+                |pending| pending.generation,
+            ),
+            (Connection::Ended, _) => TokenGeneration::default(),
+        }
+    }
+
+    /// Abandons the second connection, if there is one.
+    pub(super) fn hang_up(&mut self, handover: Option<Handover>) {
+        if let Some(pending) = handover.as_ref().and_then(Handover::pending) {
+            self.give_up(pending);
+        }
+    }
+
+    /// Closes a second connection. A session started on it is no longer wanted; a session that was to be
+    /// resumed on it still is.
+    pub(super) fn give_up(&mut self, pending: Pending) {
+        let code = if pending.anew { close::NORMAL } else { close::GOING_AWAY };
+        self.outputs.push_back(Output::Close(pending.id, code));
+    }
+
+    /// Handles a failed dial to a server to which the session was sent. That server may be gone for good:
+    /// after a while the session starts anew at the configured address.
+    pub(super) fn come_home(&mut self, id: ConnectionId, now: Duration) {
+        let away = self
+            .server
+            .session
+            .as_ref()
+            .map_or(!self.server.successors.is_empty(), |server| !server.endpoints.is_empty());
+        let since = self.timers.failing_since.unwrap_or(now);
+        if self.connections.is_current(id)
+            && away
+            && now.saturating_sub(since) >= self.settings.give_up / AWAY_PART
+        {
+            self.forget_server();
+            self.server.successors.clear();
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Duration) {
+        match self.connections.current {
+            Connection::Attempting(attempt) if now >= attempt.due(&self.settings) => match attempt {
+                Attempt::Waiting { .. } => {
+                    self.connections.current = Connection::Attempting(Attempt::Fetching { since: now });
+                    self.need_token(self.tokens.refused);
+                }
+                attempt => {
+                    if let Some(pending) = attempt.pending() {
+                        self.outputs.push_back(Output::Close(pending.id, close::GOING_AWAY));
+                    }
+                    self.connection_failed(&attempt.overdue(&self.settings), now);
+                }
+            },
+            Connection::Live(live) => self.tick_live(live, now),
+            Connection::Attempting(_) | Connection::Ended => {}
+        }
+    }
+
+    fn tick_live(&mut self, live: Live, now: Duration) {
+        let Settings { ping_interval, progress_timeout, .. } = self.settings;
+        let ping_due = now >= live.ping_due(&self.settings);
+        let dead = if self.awaits_progress() && now >= self.progress_due() {
+            Some(silence("the peer made no progress", progress_timeout))
+        } else if ping_due && live.pinged.is_some() {
+            Some(silence("the peer gave no sign of life", 2 * ping_interval))
+        } else {
+            None
+        };
+        if let Some(failure) = dead {
+            self.outputs.push_back(Output::Close(live.id, close::GOING_AWAY));
+            return self.connection_failed(&failure, now);
+        }
+        if ping_due {
+            self.connections.current = Connection::Live(Live { pinged: Some(now), ..live });
+            self.outputs.push_back(Output::Ping(live.id));
+        }
+        if let Some(handover) =
+            self.connections.handover.filter(|handover| now >= handover.due(&self.settings))
+        {
+            self.handover_due(live, handover, now);
+        }
+        self.pump(now);
+    }
+}
