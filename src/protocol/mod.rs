@@ -4,6 +4,7 @@
 //! first frame. docs/protocol.md specifies the whole protocol.
 
 pub mod close;
+mod violation;
 
 use std::fmt;
 
@@ -13,6 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos};
 use crate::transcript::Word;
+
+pub use violation::Violation;
 
 /// The WebSocket subprotocol that both ends must name.
 pub const SUBPROTOCOL: &str = "voxline.asr.v1";

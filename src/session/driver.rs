@@ -20,6 +20,7 @@ use super::machine::{ConnectionId, Input, Machine, Output};
 use super::settings::Settings;
 use crate::audio::Feed;
 use crate::auth::{AccessToken, AuthError, AuthErrorKind, TokenGeneration, TokenProvider};
+use crate::protocol::Violation;
 use crate::protocol::close;
 use crate::protocol::{self, ClientMessage, ServerMessage};
 use crate::recovery::{Failure, FailureKind};
@@ -371,9 +372,9 @@ fn understood(id: ConnectionId, message: Heard) -> Option<Input> {
     Some(match message {
         Some(Ok(Message::Text(text))) => match serde_json::from_str::<ServerMessage>(&text) {
             Ok(message) => Input::Peer(id, message),
-            Err(error) => Input::Garbage(id, format!("message can't be read: {error}")),
+            Err(error) => Input::Violation(id, Violation::Unreadable { reason: error.to_string() }),
         },
-        Some(Ok(Message::Binary(_))) => Input::Garbage(id, "peer sent a binary frame".to_owned()),
+        Some(Ok(Message::Binary(_))) => Input::Violation(id, Violation::BinaryFrame),
         Some(Ok(Message::Close(Some(frame)))) => {
             Input::Closed(id, frame.code.into(), frame.reason.to_string())
         }

@@ -1,5 +1,6 @@
 //! Errors that end a session early.
 
+use crate::protocol::Violation;
 use crate::recovery::{Failure, FailureKind};
 
 /// The reason why a session ended before everything was final. Events emitted until then stay valid.
@@ -53,10 +54,13 @@ pub enum SessionError {
         /// The failure of the journal.
         reason: String,
     },
-    /// The peer broke the protocol, or reports that this client did: one of the two has a bug.
+    /// The peer broke the protocol.
+    #[error("speech protocol: {0}")]
+    Violation(Violation),
+    /// The peer reports that this client broke the protocol, or speaks another one.
     #[error("speech protocol: {reason}")]
     Protocol {
-        /// The violation.
+        /// The report.
         reason: String,
     },
 }

@@ -4,6 +4,7 @@ use super::journal::ServerSession;
 use super::ledger::Ended;
 use crate::audio::{AudioChunk, FrameRange};
 use crate::auth::{AccessToken, TokenGeneration};
+use crate::protocol::Violation;
 use crate::protocol::{ClientMessage, ServerMessage};
 use crate::recovery::Failure;
 use crate::transcript::TranscriptEvent;
@@ -34,8 +35,8 @@ pub enum Input {
     DialFailed(ConnectionId, Failure),
     /// A message from the peer.
     Peer(ConnectionId, ServerMessage),
-    /// A violation of the framing rules by the peer: a frame that is no message.
-    Garbage(ConnectionId, String),
+    /// A violation of the protocol that shows before the message is understood.
+    Violation(ConnectionId, Violation),
     /// A close of the socket by the peer, with this code and reason.
     Closed(ConnectionId, u16, String),
     /// Loss of the socket.

@@ -18,6 +18,7 @@ mod planted;
 pub mod replay;
 mod settings;
 
+pub use crate::protocol::Violation;
 pub use catch_up::CatchUp;
 pub use driver::{run, run_journalled};
 pub use error::SessionError;

@@ -9,7 +9,7 @@ use voxline::protocol::close;
 use voxline::protocol::{Final, Ready, Secret, ServerMessage};
 use voxline::recovery::{Failure, FailureKind, Recovery};
 use voxline::session::machine::{ConnectionId, Input, Machine, Output};
-use voxline::session::{SessionError, Settings};
+use voxline::session::{SessionError, Settings, Violation};
 
 const NOW: Duration = Duration::ZERO;
 const FIRST: ConnectionId = ConnectionId(0);
@@ -153,7 +153,7 @@ fn absurd_numbers_end_the_session_and_not_the_program() {
         let said = format!("{input:?}");
         machine.handle(input, NOW);
         let ended = end(&mut machine);
-        assert!(matches!(ended, Some(Err(SessionError::Protocol { .. }))), "{said}: {ended:?}");
+        assert!(matches!(ended, Some(Err(SessionError::Violation(_)))), "{said}: {ended:?}");
     }
     // A context that exceeds the limit.
     let mut machine = live();
@@ -163,8 +163,9 @@ fn absurd_numbers_end_the_session_and_not_the_program() {
     let segment = Final { context: Some("x".repeat(4097)), ..segment };
     machine.handle(Input::Peer(FIRST, ServerMessage::Final(segment)), NOW);
     let ended = end(&mut machine);
-    let Some(Err(SessionError::Protocol { reason })) = ended else { panic!("{ended:?}") };
-    assert_eq!(reason, "final 1 has a context of 4097 bytes, the limit is 4096");
+    let Some(Err(SessionError::Violation(violation))) = ended else { panic!("{ended:?}") };
+    assert_eq!(violation, Violation::ContextSize { index: 1, bytes: 4_097 });
+    assert_eq!(violation.to_string(), "final 1 has a context of 4097 bytes, the limit is 4096");
     // A partial result of an impossible segment is no reason to end the session.
     let mut machine = live();
     let guess = ServerMessage::Partial {
@@ -188,7 +189,7 @@ fn a_second_server_session_counts_its_finals_from_nought() {
     {
         machine.handle(input, later);
     }
-    assert!(matches!(end(&mut machine), Some(Err(SessionError::Protocol { .. }))));
+    assert!(matches!(end(&mut machine), Some(Err(SessionError::Violation(_)))));
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn a_new_session_cannot_hold_what_it_was_never_sent() {
     for input in [Input::Tick, Input::Audio(chunk), token(), Input::Connected(FIRST), ready(FIRST, 100)] {
         machine.handle(input, NOW);
     }
-    assert!(matches!(end(&mut machine), Some(Err(SessionError::Protocol { .. }))));
+    assert!(matches!(end(&mut machine), Some(Err(SessionError::Violation(_)))));
 }
 
 #[test]
@@ -211,7 +212,7 @@ fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
         Input::Connected(FIRST),
         Input::DialFailed(FIRST, failure),
         final_(FIRST, 7, 7, 7),
-        Input::Garbage(FIRST, "late".to_owned()),
+        Input::Violation(FIRST, Violation::BinaryFrame),
         Input::Closed(FIRST, close::PROTOCOL, String::new()),
         Input::Lost(FIRST, "late".to_owned()),
         Input::Alive(FIRST),

@@ -252,7 +252,7 @@ fn a_new_session_holds_nothing_of_the_one_before() {
         machine.handle(ready(SECOND, received, None), now);
         let ended = end(&mut machine);
         assert_eq!(ended.is_none(), whole, "received {received}: {ended:?}");
-        assert!(whole || matches!(ended, Some(Err(SessionError::Protocol { .. }))));
+        assert!(whole || matches!(ended, Some(Err(SessionError::Violation(_)))));
     }
 }
 

@@ -38,6 +38,7 @@ use super::planted::Planted;
 use super::replay::ReplayBuffer;
 use super::settings::{Overflow, Settings};
 use crate::audio::{AudioChunk, FramePos};
+use crate::protocol::Violation;
 use crate::protocol::close;
 use crate::recovery::{Failure, FailureKind, Recovery};
 use crate::transcript::TranscriptEvent;
@@ -229,9 +230,9 @@ impl Machine {
                 self.failed(id, &failure, now);
             }
             Input::Peer(id, message) => self.receive(id, message, now),
-            Input::Garbage(id, reason) => {
+            Input::Violation(id, violation) => {
                 if self.connections.is_current(id) || self.connections.is_successor(id) {
-                    self.fail_protocol(reason);
+                    self.fail_protocol(violation);
                 }
             }
             Input::Closed(id, code, reason) => self.closed(id, code, &reason, now),
@@ -310,8 +311,8 @@ impl Machine {
         self.pump(now);
     }
 
-    fn fail_protocol(&mut self, reason: String) {
-        self.end(Err(SessionError::Protocol { reason }), close::PROTOCOL);
+    fn fail_protocol(&mut self, violation: Violation) {
+        self.end(Err(SessionError::Violation(violation)), close::PROTOCOL);
     }
 
     fn emit(&mut self, event: TranscriptEvent) {

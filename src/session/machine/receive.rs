@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Machine;
 use crate::audio::{FRAME_BYTES, FramePos};
+use crate::protocol::Violation;
 use crate::protocol::close;
 use crate::protocol::{Final, MAX_CONTEXT_BYTES, POSITION_BYTES, Ready, ServerMessage};
 use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, ends};
@@ -72,34 +73,32 @@ impl Machine {
         }
     }
 
-    fn judge(&mut self, heard: Result<(), String>, now: Duration) {
+    fn judge(&mut self, heard: Result<(), Violation>, now: Duration) {
         match heard {
             Ok(()) => {}
             // The messages that an earlier process sent are unknown here: the peer and this process may
             // both be right.
-            Err(reason) if self.server.inherited => {
-                tracing::debug!(reason, "an earlier process's session is given up");
+            Err(violation) if self.server.inherited => {
+                tracing::debug!(%violation, "an earlier process's session is given up");
                 self.abandon(now);
             }
-            Err(reason) => self.fail_protocol(reason),
+            Err(violation) => self.fail_protocol(violation),
         }
     }
 
-    /// Processes a message on the successor connection of a handover. An error is a violation of the
-    /// protocol.
-    fn receive_successor(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
+    /// Processes a message on the successor connection of a handover.
+    fn receive_successor(&mut self, message: ServerMessage, now: Duration) -> Result<(), Violation> {
         match (self.connections.handover, message) {
             (Some(Handover::Attempt(_, Attempt::Opening(pending))), ServerMessage::Ready(ready)) => {
                 self.ready(pending, ready, now)
             }
             (_, ServerMessage::Error { .. } | ServerMessage::Unknown) => Ok(()),
-            (_, message) => Err(format!("{} does not belong before ready", name(&message))),
+            (_, message) => Err(Violation::BeforeReady { message: name(&message) }),
         }
     }
 
-    /// Processes a message on the connection that carries the session. An error is a violation of the
-    /// protocol.
-    fn receive_current(&mut self, message: ServerMessage, now: Duration) -> Result<(), String> {
+    /// Processes a message on the connection that carries the session.
+    fn receive_current(&mut self, message: ServerMessage, now: Duration) -> Result<(), Violation> {
         let reached = match &message {
             ServerMessage::Ack { received, .. } => *received,
             ServerMessage::Final(segment) => segment.end,
@@ -148,11 +147,11 @@ impl Machine {
                 self.warned(live, reason, Duration::from_millis(deadline_ms), now);
                 Ok(())
             }
-            (_, message) => Err(format!("{} does not belong before ready", name(&message))),
+            (_, message) => Err(Violation::BeforeReady { message: name(&message) }),
         }
     }
 
-    fn ready(&mut self, pending: Pending, ready: Ready, now: Duration) -> Result<(), String> {
+    fn ready(&mut self, pending: Pending, ready: Ready, now: Duration) -> Result<(), Violation> {
         let buffer = self.settings.replay_frames.max(1);
         if let Some(needed) = ready.max_unfinal_frames.filter(|needed| *needed > buffer) {
             if self.connections.is_successor(pending.id) {
@@ -169,24 +168,21 @@ impl Machine {
         if let Some(server) = &self.server.session
             && server.name != ready.session
         {
-            return Err(format!("resumed session is called {}", ready.session));
+            return Err(Violation::OtherSession { session: ready.session });
         }
         // A session that has only just started was sent nothing, so this also checks that it holds
         // nothing.
         let on_the_way = self.final_pos().to(self.positions.offered);
         if ready.received < on_the_way.start || ready.received > on_the_way.end {
-            return Err(format!("ready says received {}, but {on_the_way} was sent", ready.received));
+            return Err(Violation::ReadyPosition { received: ready.received, sent: on_the_way });
         }
         if ready.window_frames == 0 {
-            return Err("ready allows no audio on the way".to_owned());
+            return Err(Violation::NoWindow);
         }
         let max_payload = ready.max_audio_bytes.saturating_sub(POSITION_BYTES);
         let max_chunk_frames = (max_payload / FRAME_BYTES) as u64;
         if max_chunk_frames == 0 {
-            return Err(format!(
-                "ready allows {} bytes of audio, too few for one frame",
-                ready.max_audio_bytes
-            ));
+            return Err(Violation::MessageLimit { bytes: ready.max_audio_bytes });
         }
         (self.limits.window, self.limits.max_chunk_frames) = (ready.window_frames, max_chunk_frames);
         if self.server.session.is_none() {
@@ -284,9 +280,9 @@ impl Machine {
         }
     }
 
-    fn acknowledged(&mut self, received: FramePos, now: Duration) -> Result<(), String> {
+    fn acknowledged(&mut self, received: FramePos, now: Duration) -> Result<(), Violation> {
         if received > self.positions.sent {
-            return Err(format!("ack says received {received}, but only {} were sent", self.positions.sent));
+            return Err(Violation::AckPosition { received, sent: self.positions.sent });
         }
         if received > self.positions.received {
             self.positions.received = received;
@@ -321,7 +317,7 @@ impl Machine {
         }
     }
 
-    fn segment(&mut self, segment: Final, now: Duration) -> Result<(), String> {
+    fn segment(&mut self, segment: Final, now: Duration) -> Result<(), Violation> {
         let Final { index, start, end, text, language, confidence, mut words, context } = segment;
         let next = self.finals_seen();
         if index < next {
@@ -329,7 +325,7 @@ impl Machine {
             return Ok(());
         }
         if index > next {
-            return Err(format!("final {index} arrived, but {next} is the next"));
+            return Err(Violation::FinalIndex { index, next });
         }
         if end <= self.positions.sent && start <= end {
             // A server that has recognised audio after a gap has passed the gap.
@@ -342,21 +338,16 @@ impl Machine {
             false => (start, end),
         };
         if start != self.final_pos() || end < start || end > self.positions.sent {
-            return Err(format!(
-                "final {index} covers {start}..{end}, but it should start at {} and end by {}",
-                self.final_pos(),
-                self.positions.sent
-            ));
+            let (from, sent) = (self.final_pos(), self.positions.sent);
+            return Err(Violation::FinalRange { index, start, end, from, sent });
         }
         if !self.replay.is_whole(start.to(end)) {
-            return Err(format!("final {index} covers {start}..{end}, part of which was never sent"));
+            return Err(Violation::FinalOverGap { index, range: start.to(end) });
         }
         if let Some(context) = &context {
             let size = context.len();
             if size > MAX_CONTEXT_BYTES {
-                return Err(format!(
-                    "final {index} has a context of {size} bytes, the limit is {MAX_CONTEXT_BYTES}"
-                ));
+                return Err(Violation::ContextSize { index, bytes: size });
             }
             self.results.context = Some(context.clone());
         }
@@ -389,14 +380,11 @@ impl Machine {
         Ok(())
     }
 
-    fn done(&mut self, frames: FramePos, finals: u64, now: Duration) -> Result<(), String> {
+    fn done(&mut self, frames: FramePos, finals: u64, now: Duration) -> Result<(), Violation> {
         self.settle_gaps(frames.min(self.positions.sent));
-        let (end, index) = (self.replay.end(), self.finals_seen());
-        if !self.source.finish_sent || frames != end || self.final_pos() != end || finals != index {
-            return Err(format!(
-                "done says {frames} frames in {finals} finals, but {index} finals cover {} of {end} frames",
-                self.final_pos()
-            ));
+        let (end, arrived, covered) = (self.replay.end(), self.finals_seen(), self.final_pos());
+        if !self.source.finish_sent || frames != end || covered != end || finals != arrived {
+            return Err(Violation::Done { frames, finals, arrived, covered, end });
         }
         self.audio_taken(now);
         self.emit(TranscriptEvent::End { frames: end.0, finals: self.results.next_index });
