@@ -29,6 +29,7 @@ pub mod engine;
 pub mod language;
 pub mod net;
 pub mod pace;
+pub mod peer;
 pub mod pipeline;
 pub mod protocol;
 pub mod recovery;

@@ -2,35 +2,7 @@
 
 use std::time::Duration;
 
-/// A rate limit for services that can't take audio as fast as it can be sent: first a burst, then a
-/// multiple of real time. The peer's window applies in any case.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CatchUp {
-    burst: Duration,
-    factor: f64,
-}
-
-impl CatchUp {
-    /// Creates a limit of `burst` at once on a new connection, and of `factor` times real time after
-    /// that. `factor` should be above 1, or a live source falls behind for good. Returns `None` unless
-    /// `factor` is between 0.01 and 1,000.
-    #[must_use]
-    pub fn new(burst: Duration, factor: f64) -> Option<CatchUp> {
-        (0.01..=1_000.0).contains(&factor).then_some(CatchUp { burst, factor })
-    }
-
-    /// Returns the duration of audio that may be sent at once on a new connection.
-    #[must_use]
-    pub fn burst(self) -> Duration {
-        self.burst
-    }
-
-    /// Returns the rate after the burst, as a multiple of real time.
-    #[must_use]
-    pub fn factor(self) -> f64 {
-        self.factor
-    }
-}
+use crate::peer::CatchUp;
 
 /// A token bucket of frames that may be sent now, filled as set by [`CatchUp`], or unlimited.
 #[derive(Debug)]
@@ -49,9 +21,14 @@ struct Limit {
 
 impl Throttle {
     pub(super) fn new(limit: Option<CatchUp>, sample_rate: u32) -> Throttle {
-        let limit = limit.map(|CatchUp { burst, factor }| {
-            let burst = (burst.as_secs_f64() * f64::from(sample_rate)).max(1.0);
-            Limit { rate: f64::from(sample_rate) * factor, burst, credit: burst, counted: Duration::ZERO }
+        let limit = limit.map(|limit| {
+            let burst = (limit.burst().as_secs_f64() * f64::from(sample_rate)).max(1.0);
+            Limit {
+                rate: f64::from(sample_rate) * limit.factor(),
+                burst,
+                credit: burst,
+                counted: Duration::ZERO,
+            }
         });
         Throttle { limit }
     }

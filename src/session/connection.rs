@@ -72,6 +72,8 @@ pub(super) struct Live {
     pub(super) id: ConnectionId,
     /// Generation of the token in force on the connection.
     pub(super) generation: TokenGeneration,
+    /// Time at which the connection was ready.
+    pub(super) opened: Duration,
     /// Time since which the session has been carried without interruption.
     pub(super) since: Duration,
     /// Time of the peer's last sign of life.

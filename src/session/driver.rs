@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::error::SessionError;
 use super::journal::{Checkpoint, Journal, ServerSession};
@@ -20,19 +18,17 @@ use super::machine::{ConnectionId, Input, Machine, Output};
 use super::settings::Settings;
 use crate::audio::Feed;
 use crate::auth::{AccessToken, AuthError, AuthErrorKind, TokenGeneration, TokenProvider};
-use crate::protocol::Violation;
+use crate::peer::{Connect, Peer, PeerEvent};
 use crate::protocol::close;
-use crate::protocol::{self, ClientMessage, ServerMessage};
 use crate::recovery::{Failure, FailureKind};
 use crate::transcript::TranscriptEvent;
-use crate::transport::{Connect, Wire};
 
 /// Number of feeds taken before messages of the peer are polled: enough that their frames leave in few
 /// writes.
 const AUDIO_TURN: usize = 64;
 /// Number of queued events at which the driver stops taking audio until the user catches up.
 const WAITING_EVENTS: usize = 1_024;
-/// Number of queued messages of one socket at which the driver stops taking audio: more than any window
+/// Number of queued messages of one connection at which the driver stops taking audio: more than any window
 /// needs.
 const WAITING_MESSAGES: usize = 16 * 1024;
 /// Longest time a closing handshake may take: by then the peer has everything, or never will.
@@ -74,10 +70,10 @@ pub async fn run_journalled<C: Connect>(
     let driver = Driver {
         connector,
         tokens,
-        machine: Machine::from_checkpoint(settings, checkpoint),
+        machine: Machine::for_peer(settings, connector.capabilities(), checkpoint),
         fetch: None,
         dials: Vec::new(),
-        wires: Vec::new(),
+        peers: Vec::new(),
         goodbyes: FuturesUnordered::new(),
         journal,
         journal_failed: None,
@@ -104,7 +100,7 @@ impl Journal for Forgetful {
 }
 
 type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-type Dial<'a, Io> = Task<'a, Result<Wire<Io>, Failure>>;
+type Dial<'a, P> = Task<'a, Result<P, Failure>>;
 
 struct Driver<'a, C: Connect> {
     connector: &'a C,
@@ -112,8 +108,8 @@ struct Driver<'a, C: Connect> {
     machine: Machine,
     fetch: Option<Task<'a, Result<AccessToken, AuthError>>>,
     /// Dials in progress: at most two, like connections.
-    dials: Vec<(ConnectionId, Dial<'a, C::Io>)>,
-    wires: Vec<(ConnectionId, Wire<C::Io>)>,
+    dials: Vec<(ConnectionId, Dial<'a, C::Peer>)>,
+    peers: Vec<(ConnectionId, C::Peer)>,
     /// Closing handshakes of earlier connections, which run in the background while the session goes on.
     goodbyes: FuturesUnordered<Task<'a, ()>>,
     journal: &'a mut dyn Journal,
@@ -150,9 +146,9 @@ impl<C: Connect> Driver<'_, C> {
                         Err(error) => Input::TokenFailed(no_token(error)),
                     }
                 }
-                (id, wire) = dialled(&mut self.dials) => match wire {
-                    Ok(wire) => {
-                        self.wires.push((id, wire));
+                (id, peer) = dialled(&mut self.dials) => match peer {
+                    Ok(peer) => {
+                        self.peers.push((id, peer));
                         Input::Connected(id)
                     }
                     Err(failure) => Input::DialFailed(id, failure),
@@ -178,15 +174,15 @@ impl<C: Connect> Driver<'_, C> {
                         }
                     }
                 }
-                (id, message) = heard(&mut self.wires) => {
+                (id, event) = next_event(&mut self.peers) => {
                     self.audio_turn = 0;
-                    let Some(input) = understood(id, message) else { continue };
+                    let input = input(id, event);
                     match input {
                         // Answer the peer's close frame.
                         Input::Closed(..) => {
-                            self.goodbyes.extend(taken(&mut self.wires, id).map(|wire| goodbye(wire, close::NORMAL)));
+                            self.goodbyes.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, close::NORMAL)));
                         }
-                        Input::Lost(..) => drop(taken(&mut self.wires, id)),
+                        Input::Lost(..) => drop(taken(&mut self.peers, id)),
                         _ => {}
                     }
                     input
@@ -213,11 +209,9 @@ impl<C: Connect> Driver<'_, C> {
                     });
                     self.dials.push((id, dial));
                 }
-                Output::Send(id, message) => self.send(id, Message::text(encode(&message))),
-                Output::SendAudio(id, chunk) => {
-                    self.send(id, Message::binary(protocol::encode_audio(&chunk)));
-                }
-                Output::Ping(id) => self.send(id, Message::Ping(Bytes::new())),
+                Output::Send(id, message) => self.with_peer(id, |peer| peer.send(message)),
+                Output::SendAudio(id, chunk) => self.with_peer(id, |peer| peer.send_audio(chunk)),
+                Output::Ping(id) => self.with_peer(id, Peer::ping),
                 Output::Close(id, code) => self.close(id, code),
                 // An event that can't be journalled is not emitted, nor is any event after it.
                 Output::Opened(_) | Output::Emit(_) if self.journal_failed.is_some() => {}
@@ -247,7 +241,7 @@ impl<C: Connect> Driver<'_, C> {
     /// Returns whether the source should be read now.
     fn takes_audio(&self) -> bool {
         let room = self.waiting.len() < WAITING_EVENTS
-            && self.wires.iter().all(|(_, wire)| wire.queued() < WAITING_MESSAGES);
+            && self.peers.iter().all(|(_, peer)| peer.queued() < WAITING_MESSAGES);
         self.audio_open && self.machine.wants_audio() && room
     }
 
@@ -289,12 +283,12 @@ impl<C: Connect> Driver<'_, C> {
 
     fn close(&mut self, id: ConnectionId, code: u16) {
         self.dials.retain(|(other, _)| *other != id);
-        self.goodbyes.extend(taken(&mut self.wires, id).map(|wire| goodbye(wire, code)));
+        self.goodbyes.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, code)));
     }
 
-    fn send(&mut self, id: ConnectionId, message: Message) {
-        if let Some((_, wire)) = self.wires.iter_mut().find(|(other, _)| *other == id) {
-            wire.send(message);
+    fn with_peer(&mut self, id: ConnectionId, act: impl FnOnce(&mut C::Peer)) {
+        if let Some((_, peer)) = self.peers.iter_mut().find(|(other, _)| *other == id) {
+            act(peer);
         }
     }
 
@@ -307,20 +301,17 @@ impl<C: Connect> Driver<'_, C> {
     }
 }
 
-/// Removes the wire of this connection from `wires` and returns it.
-fn taken<Io>(wires: &mut Vec<(ConnectionId, Wire<Io>)>, id: ConnectionId) -> Option<Wire<Io>> {
-    let index = wires.iter().position(|(other, _)| *other == id)?;
-    Some(wires.swap_remove(index).1)
+/// Removes this connection from `peers` and returns it.
+fn taken<P>(peers: &mut Vec<(ConnectionId, P)>, id: ConnectionId) -> Option<P> {
+    let index = peers.iter().position(|(other, _)| *other == id)?;
+    Some(peers.swap_remove(index).1)
 }
 
 /// Closes a connection, within [`CLOSE_TIMEOUT`].
-fn goodbye<'a, Io>(wire: Wire<Io>, code: u16) -> Task<'a, ()>
-where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'a,
-{
+fn goodbye<'a, P: Peer + 'a>(peer: P, code: u16) -> Task<'a, ()> {
     Box::pin(async move {
         // The session doesn't depend on the peer's answer.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, wire.close(code, "")).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, peer.close(code)).await;
     })
 }
 
@@ -346,20 +337,15 @@ async fn dialled<T>(dials: &mut Vec<(ConnectionId, Task<'_, T>)>) -> (Connection
     .await
 }
 
-type Heard = Option<Result<Message, Error>>;
-
-/// Waits for the next message on any connection.
-async fn heard<Io>(wires: &mut [(ConnectionId, Wire<Io>)]) -> (ConnectionId, Heard)
-where
-    Io: AsyncRead + AsyncWrite + Unpin,
-{
+/// Waits for the next event on any connection.
+async fn next_event<P: Peer>(peers: &mut [(ConnectionId, P)]) -> (ConnectionId, PeerEvent) {
     poll_fn(|cx: &mut Context<'_>| {
-        for index in 0..wires.len() {
-            if let Poll::Ready(message) = wires[index].1.poll_next(cx) {
-                let id = wires[index].0;
+        for index in 0..peers.len() {
+            if let Poll::Ready(event) = peers[index].1.poll_next(cx) {
+                let id = peers[index].0;
                 // The other connection is polled first next time.
-                wires.rotate_left(index + 1);
-                return Poll::Ready((id, message));
+                peers.rotate_left(index + 1);
+                return Poll::Ready((id, event));
             }
         }
         Poll::Pending
@@ -367,25 +353,15 @@ where
     .await
 }
 
-/// Translates a message of the socket, or the end of the socket, into an input of the state machine.
-fn understood(id: ConnectionId, message: Heard) -> Option<Input> {
-    Some(match message {
-        Some(Ok(Message::Text(text))) => match serde_json::from_str::<ServerMessage>(&text) {
-            Ok(message) => Input::Peer(id, message),
-            Err(error) => Input::Violation(id, Violation::Unreadable { reason: error.to_string() }),
-        },
-        Some(Ok(Message::Binary(_))) => Input::Violation(id, Violation::BinaryFrame),
-        Some(Ok(Message::Close(Some(frame)))) => {
-            Input::Closed(id, frame.code.into(), frame.reason.to_string())
-        }
-        Some(Ok(Message::Close(None))) => {
-            Input::Lost(id, "the peer closed the connection without a code".to_owned())
-        }
-        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Input::Alive(id),
-        Some(Ok(Message::Frame(_))) => return None,
-        Some(Err(error)) => Input::Lost(id, error.to_string()),
-        None => Input::Lost(id, "the connection ended".to_owned()),
-    })
+/// Returns the input of the state machine that an event on a connection is.
+fn input(id: ConnectionId, event: PeerEvent) -> Input {
+    match event {
+        PeerEvent::Message(message) => Input::Peer(id, message),
+        PeerEvent::Alive => Input::Alive(id),
+        PeerEvent::Violation(violation) => Input::Violation(id, violation),
+        PeerEvent::Closed(code, reason) => Input::Closed(id, code, reason),
+        PeerEvent::Lost(reason) => Input::Lost(id, reason),
+    }
 }
 
 async fn wake_at(at: Option<Instant>) {
@@ -393,10 +369,6 @@ async fn wake_at(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-fn encode(message: &ClientMessage) -> String {
-    serde_json::to_string(message).expect("a message is strings and numbers")
 }
 
 fn no_token(error: AuthError) -> Failure {

@@ -13,17 +13,13 @@ mod events;
 mod journal;
 mod ledger;
 pub mod machine;
-#[cfg(feature = "test-util")]
-mod planted;
 pub mod replay;
 mod settings;
 
+pub use crate::peer::CatchUp;
 pub use crate::protocol::Violation;
-pub use catch_up::CatchUp;
 pub use driver::{run, run_journalled};
 pub use error::SessionError;
 pub use journal::{Checkpoint, Journal, ServerSession};
 pub use ledger::{Ended, Ledger};
-#[cfg(feature = "test-util")]
-pub use planted::Planted;
 pub use settings::{Overflow, Settings};

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use super::catch_up::CatchUp;
-#[cfg(feature = "test-util")]
-use super::planted::Planted;
+use crate::peer::CatchUp;
 use crate::protocol::Latency;
 
 /// The policy for a source that continues while the replay buffer is full.
@@ -36,7 +34,8 @@ pub struct Settings {
     pub replay_frames: u64,
     /// Policy for a source that continues while the replay buffer is full.
     pub overflow: Overflow,
-    /// Rate at which a backlog is sent; `None` for as fast as the peer's window allows.
+    /// Rate at which a backlog is sent; `None` for the pacing in the capabilities of the service, or as fast
+    /// as its window allows.
     pub catch_up: Option<CatchUp>,
     /// True to hand over a fresh token in band, if the peer accepts that. Otherwise the token is used on
     /// a second connection, which takes over the session while the first still runs.
@@ -64,9 +63,6 @@ pub struct Settings {
     pub healthy_after: Duration,
     /// Seed of all jitter.
     pub seed: u64,
-    /// A bug to simulate, which checks that the tests detect it.
-    #[cfg(feature = "test-util")]
-    pub planted: Option<Planted>,
 }
 
 impl Settings {
@@ -91,8 +87,6 @@ impl Settings {
             give_up: Duration::from_secs(120),
             healthy_after: Duration::from_secs(30),
             seed: 0,
-            #[cfg(feature = "test-util")]
-            planted: None,
         }
     }
 }

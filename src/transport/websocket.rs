@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,13 +11,16 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
+use super::Wire;
 use super::handshake::{self, NotOpened};
-use super::{Connect, Wire};
+use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
 use crate::net::refusal::{self, Refusal};
 use crate::net::{CONNECT_TIMEOUT, Endpoint, HostName, TlsError, Trust, objection};
-use crate::protocol;
+use crate::peer::{Connect, Peer, PeerEvent};
+use crate::protocol::{self, ClientMessage, ServerMessage, Violation};
 use crate::recovery::{Failure, FailureKind, Recovery, retry_after};
 
 /// A TCP or TLS stream.
@@ -88,7 +92,7 @@ impl WebSocketConnector {
         &self,
         token: &AccessToken,
         session: Option<&str>,
-    ) -> Result<Wire<Box<dyn Stream>>, Failure> {
+    ) -> Result<WebSocketPeer<Box<dyn Stream>>, Failure> {
         let stream = self.open().await.map_err(|error| {
             unreachable(&self.endpoint, &objection(&error).unwrap_or_else(|| error.to_string()))
         })?;
@@ -103,9 +107,9 @@ impl fmt::Debug for WebSocketConnector {
 }
 
 impl Connect for WebSocketConnector {
-    type Io = Box<dyn Stream>;
+    type Peer = WebSocketPeer<Box<dyn Stream>>;
 
-    async fn connect(&self, token: &AccessToken, session: Option<&str>) -> Result<Wire<Self::Io>, Failure> {
+    async fn connect(&self, token: &AccessToken, session: Option<&str>) -> Result<Self::Peer, Failure> {
         tokio::time::timeout(CONNECT_TIMEOUT, self.handshake(token, session)).await.unwrap_or_else(|_| {
             let reason = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
             Err(unreachable(&self.endpoint, &reason))
@@ -117,9 +121,97 @@ impl Connect for WebSocketConnector {
         endpoints: &[String],
         token: &AccessToken,
         session: Option<&str>,
-    ) -> Result<Wire<Self::Io>, Failure> {
+    ) -> Result<Self::Peer, Failure> {
         self.elsewhere(endpoints).connect(token, session).await
     }
+}
+
+/// A connection that carries `voxline.asr.v1` on a WebSocket.
+#[derive(Debug)]
+pub struct WebSocketPeer<Io> {
+    wire: Wire<Io>,
+}
+
+impl<Io: Stream> WebSocketPeer<Io> {
+    /// Takes over an open WebSocket.
+    pub fn new(wire: Wire<Io>) -> WebSocketPeer<Io> {
+        WebSocketPeer { wire }
+    }
+
+    /// Returns the WebSocket, for a caller that speaks the protocol by itself.
+    pub fn into_wire(self) -> Wire<Io> {
+        self.wire
+    }
+}
+
+impl<Io: Stream> Peer for WebSocketPeer<Io> {
+    fn send(&mut self, message: ClientMessage) {
+        self.wire.send(Message::text(encode(&message)));
+    }
+
+    fn send_audio(&mut self, chunk: AudioChunk) {
+        self.wire.send(Message::binary(protocol::encode_audio(&chunk)));
+    }
+
+    fn ping(&mut self) {
+        self.wire.send(Message::Ping(Bytes::new()));
+    }
+
+    fn queued(&self) -> usize {
+        self.wire.queued()
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
+        Poll::Ready(match ready!(poll_frame(&mut self.wire, cx)) {
+            Received::Text(text) => match serde_json::from_str::<ServerMessage>(&text) {
+                Ok(message) => PeerEvent::Message(message),
+                Err(error) => PeerEvent::Violation(Violation::Unreadable { reason: error.to_string() }),
+            },
+            Received::Event(event) => event,
+        })
+    }
+
+    async fn close(self, code: u16) {
+        close(self.wire, code).await;
+    }
+}
+
+/// A frame of the socket: text, whose meaning depends on the protocol, or an event of any protocol.
+pub(super) enum Received {
+    Text(Utf8Bytes),
+    Event(PeerEvent),
+}
+
+/// Polls a socket for its next frame.
+pub(super) fn poll_frame<Io: Stream>(wire: &mut Wire<Io>, cx: &mut Context<'_>) -> Poll<Received> {
+    loop {
+        let event = match ready!(wire.poll_next(cx)) {
+            Some(Ok(Message::Text(text))) => return Poll::Ready(Received::Text(text)),
+            Some(Ok(Message::Binary(_))) => PeerEvent::Violation(Violation::BinaryFrame),
+            Some(Ok(Message::Close(Some(frame)))) => {
+                PeerEvent::Closed(frame.code.into(), frame.reason.to_string())
+            }
+            Some(Ok(Message::Close(None))) => {
+                PeerEvent::Lost("the peer closed the connection without a code".to_owned())
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => PeerEvent::Alive,
+            Some(Ok(Message::Frame(_))) => continue,
+            Some(Err(error)) => PeerEvent::Lost(error.to_string()),
+            None => PeerEvent::Lost("the connection ended".to_owned()),
+        };
+        return Poll::Ready(Received::Event(event));
+    }
+}
+
+/// Closes a socket of which nothing more is expected.
+pub(super) async fn close<Io: Stream>(wire: Wire<Io>, code: u16) {
+    if let Err(error) = wire.close(code, "").await {
+        tracing::debug!(%error, "the connection failed before it was closed");
+    }
+}
+
+fn encode(message: &ClientMessage) -> String {
+    serde_json::to_string(message).expect("a message is strings and numbers")
 }
 
 /// Performs the opening handshake with the service at `endpoint`, on an established connection.
@@ -128,23 +220,25 @@ pub async fn upgrade<S: Stream>(
     stream: S,
     token: &AccessToken,
     session: Option<&str>,
-) -> Result<Wire<S>, Failure> {
+) -> Result<WebSocketPeer<S>, Failure> {
     let mut url = endpoint.url(protocol::PATH);
     if let Some(session) = session {
         url.query_pairs_mut().append_pair(protocol::SESSION_PARAMETER, session);
     }
-    handshake::open(stream, &url, token).await.map(Wire::new).map_err(|why| match why {
-        NotOpened::Refused(status, headers, body) => {
-            refused(endpoint, status, &headers, &Refusal::parse(&body, &[token.expose()]))
-        }
-        // A proxy whose server is restarting accepts connections and drops them.
-        NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
-        NotOpened::Protocol(reason) => Failure {
-            recovery: Recovery::Fatal,
-            kind: FailureKind::Protocol,
-            reason: format!("{endpoint}: {reason}"),
+    handshake::open(stream, &url, token).await.map(|socket| WebSocketPeer::new(Wire::new(socket))).map_err(
+        |why| match why {
+            NotOpened::Refused(status, headers, body) => {
+                refused(endpoint, status, &headers, &Refusal::parse(&body, &[token.expose()]))
+            }
+            // A proxy whose server is restarting accepts connections and drops them.
+            NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
+            NotOpened::Protocol(reason) => Failure {
+                recovery: Recovery::Fatal,
+                kind: FailureKind::Protocol,
+                reason: format!("{endpoint}: {reason}"),
+            },
         },
-    })
+    )
 }
 
 /// Returns the failure of a service that can't be reached or kept, for a reason that may pass.

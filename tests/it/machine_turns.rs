@@ -10,7 +10,7 @@ use voxline::protocol::close;
 use voxline::protocol::{ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
 use voxline::recovery::{Failure, FailureKind, Recovery};
 use voxline::session::machine::{ConnectionId, Input, Machine, Output};
-use voxline::session::{Planted, SessionError, Settings};
+use voxline::session::{SessionError, Settings};
 
 const FIRST: ConnectionId = ConnectionId(0);
 const SECOND: ConnectionId = ConnectionId(1);
@@ -51,9 +51,9 @@ fn outputs(machine: &mut Machine) -> Vec<Output> {
 }
 
 /// Returns a session that has just begun. Its ping interval and its patience are a day.
-fn session(seed: u64, planted: Option<Planted>, token_life: Option<Duration>) -> Machine {
+fn session(seed: u64, token_life: Option<Duration>) -> Machine {
     let mut settings = Settings::new(16_000);
-    (settings.seed, settings.planted) = (seed, planted);
+    settings.seed = seed;
     settings.ping_interval = Duration::from_secs(86_400);
     (settings.first_contact, settings.give_up) = (Duration::from_secs(86_400), Duration::from_secs(86_400));
     let mut machine = Machine::new(settings);
@@ -83,13 +83,13 @@ fn is_spread(times: &[Duration], low: Duration, high: Duration) -> bool {
     low <= first && first <= low + edge && high - edge <= last && last <= high
 }
 
-/// Returns how long before its expiry a token of lifetime `life` is replaced, in sessions of many seeds.
-fn leads(life: Duration, planted: Option<Planted>) -> Vec<Duration> {
+/// Returns how long before its expiry a token of lifetime `life` is replaced, in sessions of these seeds.
+fn leads(life: Duration, seeds: impl Iterator<Item = u64>) -> Vec<Duration> {
     let lead = |seed| {
-        let mut machine = session(seed, planted, Some(life));
+        let mut machine = session(seed, Some(life));
         life - asks_for_token(&mut machine, life).expect("a token is asked for before its end")
     };
-    (0..200).map(lead).collect()
+    seeds.map(lead).collect()
 }
 
 /// A token is replaced in the first half of the last fifth of its lifetime, or of the last five minutes
@@ -98,12 +98,11 @@ fn leads(life: Duration, planted: Option<Planted>) -> Vec<Duration> {
 fn tokens_are_replaced_early_enough_and_not_by_everybody_at_once() {
     for (life, low, high) in [(3_600, 150, 300), (100, 10, 20), (1_500, 150, 300)] {
         let [life, low, high] = [life, low, high].map(Duration::from_secs);
-        let leads = leads(life, None);
+        let leads = leads(life, 0..200);
         assert!(is_spread(&leads, low, high), "a life of {life:?}: {leads:?}");
-        assert!(
-            !is_spread(&self::leads(life, Some(Planted::NoJitter)), low, high),
-            "missing jitter was not caught"
-        );
+        // Sessions that share their seed have no jitter: all replace the token at the same moment.
+        let together = self::leads(life, std::iter::repeat_n(7, 200));
+        assert!(!is_spread(&together, low, high), "missing jitter was not caught");
     }
 }
 
@@ -113,7 +112,7 @@ fn a_warning_that_all_sessions_hear_moves_them_one_after_the_other() {
         let [deadline, latest] = [deadline, latest].map(Duration::from_millis);
         for reason in [GoawayReason::Drain, GoawayReason::Limit, GoawayReason::Token] {
             let moved = |seed| {
-                let mut machine = session(seed, None, None);
+                let mut machine = session(seed, None);
                 machine.handle(goaway(reason, deadline), LATER);
                 asks_for_token(&mut machine, LATER + deadline).expect("it moves before the deadline") - LATER
             };
@@ -131,7 +130,7 @@ fn busy(retry_after: Duration) -> Failure {
 /// Returns the waits of a session whose dials are all refused with this `retry_after`. With `moving`, the
 /// session keeps its connection and dials for a handover.
 fn waits(seed: u64, retry_after: Duration, moving: bool) -> Vec<Duration> {
-    let mut machine = session(seed, None, None);
+    let mut machine = session(seed, None);
     let mut now = LATER;
     machine.handle(goaway(GoawayReason::Limit, Duration::ZERO), now);
     if !moving {
@@ -184,7 +183,7 @@ fn a_session_that_has_sent_its_end_moves_for_no_drain() {
     for (reason, moves) in
         [(GoawayReason::Drain, false), (GoawayReason::Limit, false), (GoawayReason::Token, true)]
     {
-        let mut machine = session(1, None, None);
+        let mut machine = session(1, None);
         speak(&mut machine, 100, LATER);
         machine.handle(Input::Finish, LATER);
         let sent = outputs(&mut machine);
@@ -200,7 +199,7 @@ fn a_session_that_has_sent_its_end_moves_for_no_drain() {
 #[test]
 fn a_successor_does_not_show_a_refused_token_again() {
     for (generation, opened) in [(1, false), (1, true), (2, false), (2, true)] {
-        let mut machine = session(1, None, None);
+        let mut machine = session(1, None);
         machine.handle(goaway(GoawayReason::Drain, Duration::from_secs(10)), LATER);
         let now = asks_for_token(&mut machine, LATER + Duration::from_secs(10)).unwrap();
         machine.handle(token(generation), now);
@@ -243,7 +242,7 @@ fn end(machine: &mut Machine) -> Option<Result<(), SessionError>> {
 #[test]
 fn a_new_session_holds_nothing_of_the_one_before() {
     for (received, whole) in [(0, true), (80, false)] {
-        let mut machine = session(1, None, None);
+        let mut machine = session(1, None);
         speak(&mut machine, 100, LATER);
         machine.handle(Input::Closed(FIRST, close::SESSION_UNKNOWN, String::new()), LATER);
         let now = asks_for_token(&mut machine, LATER + Duration::from_secs(10)).unwrap();
@@ -259,7 +258,7 @@ fn a_new_session_holds_nothing_of_the_one_before() {
 #[test]
 fn an_end_that_counts_other_finals_than_came_is_not_believed() {
     for (finals, whole) in [(0, true), (1, false), (u64::MAX, false)] {
-        let mut machine = session(1, None, None);
+        let mut machine = session(1, None);
         machine.handle(Input::Finish, LATER);
         machine.handle(Input::Peer(FIRST, ServerMessage::Done { frames: FramePos(0), finals }), LATER);
         let ended = end(&mut machine).expect("it ends, well or not");

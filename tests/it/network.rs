@@ -9,7 +9,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sha2::{Digest, Sha256};
-use voxline::session::Planted;
+use voxline_testing::Planted;
 
 use self::world::{Story, World, bytes, simulate};
 use voxline_fixtures::noise;
@@ -93,7 +93,7 @@ fn planted_bugs_are_caught() {
     for bug in [Planted::DeliveredBeforeSent, Planted::ChunkInFlightForgotten, Planted::ReplayFromSent] {
         let caught = (0..100).any(|seed| {
             let mut world = World::draw(seed);
-            world.settings.planted = Some(bug);
+            world.plant(bug);
             matches!(catch_unwind(AssertUnwindSafe(|| world.judge())), Ok(Err(_)))
         });
         assert!(caught, "{bug:?} was not caught within 100 networks");

@@ -1,8 +1,8 @@
 //! Random fault schedules of the session's state machine: ten thousand per run, or as many as
 //! `VOXLINE_SCHEDULES` states, and different ones in each run.
 
-use voxline::session::{Ledger, Planted};
-use voxline_testing::schedule;
+use voxline::session::Ledger;
+use voxline_testing::{Planted, schedule};
 
 use voxline_fixtures::random;
 

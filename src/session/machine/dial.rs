@@ -45,6 +45,8 @@ impl Machine {
     }
 
     fn dial(&mut self, token: &AccessToken, moving: bool, anew: bool, now: Duration) -> Pending {
+        // A session that can't be resumed is replaced by one that starts at `final`.
+        let anew = anew || !self.capabilities.resume;
         let id = self.connections.next_id();
         let (session, endpoints) = match self.server.session.as_ref().filter(|_| !anew) {
             Some(server) => (Some(server.name.clone()), server.endpoints.clone()),
@@ -69,6 +71,10 @@ impl Machine {
             }
             _ => return,
         };
+        if !self.capabilities.gaps {
+            // The new session starts after a gap that the peer can't skip.
+            self.settle_gaps(self.replay.end());
+        }
         let opening = match self.server.session.as_ref().filter(|_| !anew) {
             Some(server) => ClientMessage::Resume {
                 session: server.name.clone(),

@@ -193,6 +193,12 @@ impl Machine {
     }
 
     pub(super) fn tick(&mut self, now: Duration) {
+        let (rate, rates) = (self.settings.sample_rate, &self.capabilities.sample_rates);
+        if !rates.contains(&rate) {
+            let (low, high) = (rates.start(), rates.end());
+            let reason = format!("the service takes {low} to {high} frames per second, not {rate}");
+            return self.end(Err(SessionError::Unsupported { reason }), close::GOING_AWAY);
+        }
         match self.connections.current {
             Connection::Attempting(attempt) if now >= attempt.due(&self.settings) => match attempt {
                 Attempt::Waiting { .. } => {

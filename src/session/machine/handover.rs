@@ -7,8 +7,6 @@ use crate::auth::TokenGeneration;
 use crate::protocol::GoawayReason;
 use crate::recovery::{Failure, Recovery};
 use crate::session::connection::{Attempt, Connection, Handover, Live, Motive, ends};
-#[cfg(feature = "test-util")]
-use crate::session::planted::Planted;
 
 /// Longest time before its expiry at which a token is replaced, as in the token provider.
 const LONGEST_MARGIN: Duration = Duration::from_secs(300);
@@ -46,12 +44,7 @@ impl Machine {
         }
         self.connections.handover = expires_in_ms.map(|life| {
             let life = Duration::from_millis(life);
-            // Replaced in the last fifth of its life, but at most five minutes before its end; at a
-            // random time, since a thousand sessions may share the token.
-            let margin = (life / 5).min(LONGEST_MARGIN);
-            let early = margin / 2 + self.random.up_to(margin / 2);
-            #[cfg(feature = "test-util")]
-            let early = if self.planted(Planted::NoJitter) { margin / 2 } else { early };
+            let early = self.early(life);
             // A peer whose tokens live for a moment would otherwise keep the session busy with handovers.
             let pause = if hasty && life < SHORT_LIFE {
                 self.connections.handover_backoff.next_delay()
@@ -62,6 +55,7 @@ impl Machine {
             let motive = Motive { newer: true, in_band: auth && self.settings.in_band_auth };
             Handover::Attempt(motive, Attempt::Waiting { until })
         });
+        self.plan_for_limit();
     }
 
     pub(super) fn authenticated(&mut self, live: Live, expires_in_ms: Option<u64>, now: Duration) {
@@ -71,10 +65,43 @@ impl Machine {
         self.token_in_force(generation, expires_in_ms, live.auth, now);
     }
 
+    /// Plans the replacement of a connection whose session the peer ends after a known time, unless a
+    /// handover is planned before that.
+    fn plan_for_limit(&mut self) {
+        let (Some(longest), Connection::Live(live)) =
+            (self.capabilities.longest_session, &self.connections.current)
+        else {
+            return;
+        };
+        let opened = live.opened;
+        let until = opened.saturating_add(longest.saturating_sub(self.early(longest)));
+        let sooner = match self.connections.handover {
+            Some(Handover::Attempt(_, Attempt::Waiting { until: planned })) => until < planned,
+            Some(_) => false,
+            None => true,
+        };
+        if sooner {
+            let motive = Motive { newer: false, in_band: false };
+            self.connections.handover = Some(Handover::Attempt(motive, Attempt::Waiting { until }));
+        }
+    }
+
+    /// Returns how long before its end something of this life is replaced: in the last fifth of its life,
+    /// but at most five minutes before its end; at a random time, since a thousand sessions may share it.
+    fn early(&mut self, life: Duration) -> Duration {
+        let margin = (life / 5).min(LONGEST_MARGIN);
+        margin / 2 + self.random.up_to(margin / 2)
+    }
+
+    /// Returns the wait before a change of connection: none, unless the last change was recent.
+    pub(super) fn pause_if_hasty(&mut self, now: Duration) -> Duration {
+        if self.changed_lately(now) { self.connections.handover_backoff.next_delay() } else { Duration::ZERO }
+    }
+
     /// Processes a `goaway`: the peer will close this connection by the deadline.
     pub(super) fn warned(&mut self, live: Live, reason: GoawayReason, deadline: Duration, now: Duration) {
         let newer = reason == GoawayReason::Token;
-        if self.source.finish_sent && !newer {
+        if self.source.finish_sent.is_some() && !newer {
             // Only the peer's work is left, and the peer intends to finish it: a handover would only
             // disturb that.
             return;
@@ -88,11 +115,7 @@ impl Machine {
         // The delay is random, since all sessions here get the same notice. It has a backoff, since a
         // peer may repeat the notice endlessly.
         let spread = self.random.up_to((deadline / 2).min(LONGEST_SPREAD));
-        let pause = if self.changed_lately(now) {
-            self.connections.handover_backoff.next_delay()
-        } else {
-            Duration::ZERO
-        };
+        let pause = self.pause_if_hasty(now);
         let soon = now.saturating_add(spread.max(pause));
         let until = due.filter(|_| newer).map_or(soon, |due| due.min(soon));
         let in_band = newer && live.auth && self.settings.in_band_auth;
@@ -108,7 +131,7 @@ impl Machine {
             .as_ref()
             .and_then(Handover::pending)
             .is_some_and(|pending| pending.anew);
-        if !self.source.finish_sent && !under_way {
+        if self.source.finish_sent.is_none() && !under_way {
             endpoints.truncate(MOST_ENDPOINTS);
             (self.server.restart, self.server.successors) = (true, endpoints);
         }
@@ -150,6 +173,12 @@ impl Machine {
     pub(super) fn handover_due(&mut self, live: Live, handover: Handover, now: Duration) {
         let fetching = Attempt::Fetching { since: now };
         match handover {
+            // Only the peer's work is left, and a new session would begin it again.
+            Handover::Attempt(motive, Attempt::Waiting { .. })
+                if self.source.finish_sent.is_some() && !motive.newer && !self.capabilities.resume =>
+            {
+                self.connections.handover = None;
+            }
             Handover::Attempt(motive, Attempt::Waiting { .. }) => {
                 self.connections.handover = Some(Handover::Attempt(motive, fetching));
                 self.need_token(motive.newer.then_some(live.generation));

@@ -33,11 +33,10 @@ use super::error::SessionError;
 pub use super::events::{ConnectionId, Input, Output};
 use super::journal::Checkpoint;
 use super::ledger::{Ended, Ledger};
-#[cfg(feature = "test-util")]
-use super::planted::Planted;
 use super::replay::ReplayBuffer;
 use super::settings::{Overflow, Settings};
 use crate::audio::{AudioChunk, FramePos};
+use crate::peer::Capabilities;
 use crate::protocol::Violation;
 use crate::protocol::close;
 use crate::recovery::{Failure, FailureKind, Recovery};
@@ -61,6 +60,7 @@ pub struct Cursors {
 #[derive(Debug)]
 pub struct Machine {
     settings: Settings,
+    capabilities: Capabilities,
     connections: Connections,
     server: Server,
     tokens: Tokens,
@@ -77,23 +77,34 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Creates a session that has not dialled yet. An [`Input::Tick`] starts the session; audio may come
+    /// Creates a session with a peer of `voxline.asr.v1` that has not dialled yet. An [`Input::Tick`] starts the session; audio may come
     /// before that.
     #[must_use]
     pub fn new(settings: Settings) -> Machine {
         Machine::from_checkpoint(settings, Checkpoint::default())
     }
 
-    /// Creates a session that continues where an earlier process left off. The audio in the checkpoint
-    /// counts as accepted; the source continues after it.
+    /// Creates a session with a peer of `voxline.asr.v1` that continues where an earlier process left off:
+    /// see [`for_peer`](Machine::for_peer).
     ///
     /// # Panics
     /// Panics if the audio of the checkpoint is not contiguous from its `final_` on.
     #[must_use]
     pub fn from_checkpoint(settings: Settings, checkpoint: Checkpoint) -> Machine {
+        Machine::for_peer(settings, Capabilities::native(), checkpoint)
+    }
+
+    /// Creates a session with a peer of these capabilities that continues where an earlier process left
+    /// off. The audio in the checkpoint counts as accepted; the source continues after it.
+    ///
+    /// # Panics
+    /// Panics if the audio of the checkpoint is not contiguous from its `final_` on.
+    #[must_use]
+    pub fn for_peer(settings: Settings, capabilities: Capabilities, checkpoint: Checkpoint) -> Machine {
         let Checkpoint { final_, next_index, gaps, context, server, replay: kept } = checkpoint;
         let mut replay = ReplayBuffer::new(final_, settings.replay_frames.max(1));
         kept.into_iter().for_each(|chunk| replay.push(chunk));
+        let server = server.filter(|_| capabilities.resume);
         let inherited = server.is_some();
         // An earlier process may have sent all of the audio.
         let offered = if inherited { replay.end() } else { final_ };
@@ -108,7 +119,10 @@ impl Machine {
             connections: Connections::new(settings.seed),
             server: Server { session: server, inherited, restart: false, successors: Vec::new() },
             tokens: Tokens::default(),
-            limits: Limits::new(Throttle::new(settings.catch_up, settings.sample_rate)),
+            limits: Limits::new(Throttle::new(
+                settings.catch_up.or(capabilities.pacing),
+                settings.sample_rate,
+            )),
             positions: Positions::new(final_, offered),
             results: Results { next_index, context },
             source: Source::default(),
@@ -120,6 +134,7 @@ impl Machine {
             replay,
             outputs: VecDeque::new(),
             ledger,
+            capabilities,
             settings,
         }
     }
@@ -201,7 +216,7 @@ impl Machine {
             }
             Input::Flush => {
                 // No final would ever answer a flush without audio.
-                if self.replay.end() > self.final_pos() {
+                if self.capabilities.flush && self.replay.end() > self.final_pos() {
                     self.source.flushes.push_back(Flush { at: self.replay.end(), sent: false });
                     self.pump(now);
                 }
@@ -288,16 +303,13 @@ impl Machine {
     /// back by the rate limit alone waits for the clock, not for the peer.
     fn awaits_progress(&self) -> bool {
         let held_back = self.replay.is_full() || self.positions.sent < self.replay.end();
-        self.positions.in_flight() > 0 || self.source.finish_sent || held_back && self.throttled().is_none()
+        self.positions.in_flight() > 0
+            || self.source.finish_sent.is_some()
+            || held_back && self.throttled().is_none()
     }
 
     fn progress_due(&self) -> Duration {
         self.timers.last_progress.saturating_add(self.settings.progress_timeout)
-    }
-
-    #[cfg(feature = "test-util")]
-    fn planted(&self, bug: Planted) -> bool {
-        self.settings.planted == Some(bug)
     }
 
     fn accept(&mut self, chunk: AudioChunk, now: Duration) {

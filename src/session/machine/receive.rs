@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Machine;
 use crate::audio::{FRAME_BYTES, FramePos};
+use crate::peer::Acknowledgements;
 use crate::protocol::Violation;
 use crate::protocol::close;
 use crate::protocol::{Final, MAX_CONTEXT_BYTES, POSITION_BYTES, Ready, ServerMessage};
@@ -11,10 +12,6 @@ use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, e
 use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::journal::ServerSession;
-#[cfg(feature = "test-util")]
-use crate::session::planted::Planted;
-#[cfg(feature = "test-util")]
-use crate::session::replay::Entry;
 use crate::transcript::{FinalSegment, TranscriptEvent};
 
 /// Most messages held back while a replacement session starts.
@@ -104,7 +101,7 @@ impl Machine {
             ServerMessage::Final(segment) => segment.end,
             _ => FramePos::ZERO,
         };
-        if matches!(self.connections.current, Connection::Live(_)) {
+        if matches!(self.connections.current, Connection::Live(_)) && self.capabilities.positions {
             // The audio was sent on an earlier connection, and is acknowledged only now.
             self.positions.sent = self.positions.sent.max(reached.min(self.positions.offered));
         }
@@ -118,7 +115,12 @@ impl Machine {
                 tracing::debug!(code, message, "the peer reports an error");
                 Ok(())
             }
-            (Connection::Live(_), ServerMessage::Ack { received, .. }) => self.acknowledged(received, now),
+            (Connection::Live(_), ServerMessage::Ack { received, .. }) => {
+                if self.capabilities.acknowledgements == Acknowledgements::None {
+                    return Ok(());
+                }
+                self.acknowledged(received, now)
+            }
             (Connection::Live(_), ServerMessage::Partial { segment, revision, start, end, text }) => {
                 // A partial result for a segment that is already final is outdated.
                 if segment == self.finals_seen() && start == self.final_pos() && start <= end {
@@ -190,16 +192,15 @@ impl Machine {
             let endpoints = std::mem::take(&mut self.server.successors);
             let server =
                 ServerSession { name: ready.session, resume_key: ready.resume_key, first_index, endpoints };
-            self.outputs.push_back(Output::Opened(server.clone()));
+            if self.capabilities.resume {
+                self.outputs.push_back(Output::Opened(server.clone()));
+            }
             self.server.session = Some(server);
         }
         let since = self.leave_behind(pending.anew, now);
-        #[cfg(feature = "test-util")]
-        let in_flight = (self.positions.sent, self.replay.at(ready.received.min(self.positions.sent)));
         self.positions.resume_at(ready.received);
-        #[cfg(feature = "test-util")]
-        self.misplace(in_flight.0, in_flight.1);
         let Pending { id, generation, .. } = pending;
+        let auth = ready.auth && self.capabilities.in_band_auth;
         let token_ends = ends(ready.token_expires_in_ms, now);
         self.connections.current = Connection::Live(Live {
             id,
@@ -208,9 +209,10 @@ impl Machine {
             since,
             heard: now,
             pinged: None,
-            auth: ready.auth,
+            auth,
+            opened: now,
         });
-        (self.source.finish_sent, self.tokens.refused) = (false, None);
+        (self.source.finish_sent, self.tokens.refused) = (None, None);
         // A server that has audio after a flush has the flush too. Should the server lose that audio, the
         // flush is sent again.
         self.source.flushes.iter_mut().for_each(|flush| flush.sent = flush.at < ready.received);
@@ -227,7 +229,7 @@ impl Machine {
             }
         }
         self.connections.ever_ready = true;
-        self.token_in_force(generation, ready.token_expires_in_ms, ready.auth, now);
+        self.token_in_force(generation, ready.token_expires_in_ms, auth, now);
         self.settle_gaps(self.positions.received);
         if self.positions.sent == self.replay.end() && self.wants_audio() && !self.replay.is_full() {
             // An idle session needs nothing more from its peer than `ready`.
@@ -255,29 +257,6 @@ impl Machine {
     fn leave_session(&mut self) {
         self.server.forget();
         self.positions.start_at(self.final_pos());
-    }
-
-    /// Applies the planted bug that a test asked for.
-    #[cfg(feature = "test-util")]
-    fn misplace(&mut self, sent: FramePos, in_flight: Option<Entry>) {
-        if self.planted(Planted::DeliveredBeforeSent) && self.connections.ever_ready {
-            self.positions.sent = self.replay.end();
-        }
-        if self.planted(Planted::ReplayFromSent) {
-            self.positions.sent = sent.max(self.positions.received);
-        }
-        if self.planted(Planted::ChunkInFlightForgotten)
-            && let Some(Entry::Audio(chunk)) = in_flight
-            && chunk.range().start < sent
-        {
-            self.positions.sent = chunk.range().end.min(sent);
-        }
-        if self.planted(Planted::FlushForgotten) {
-            self.source.flushes.retain(|flush| !flush.sent);
-        }
-        if self.planted(Planted::BackoffResetOnConnect) {
-            self.connections.backoff.reset();
-        }
     }
 
     fn acknowledged(&mut self, received: FramePos, now: Duration) -> Result<(), Violation> {
@@ -383,13 +362,29 @@ impl Machine {
     fn done(&mut self, frames: FramePos, finals: u64, now: Duration) -> Result<(), Violation> {
         self.settle_gaps(frames.min(self.positions.sent));
         let (end, arrived, covered) = (self.replay.end(), self.finals_seen(), self.final_pos());
-        if !self.source.finish_sent || frames != end || covered != end || finals != arrived {
+        if self.source.finish_sent != Some(frames) || covered < frames || finals != arrived {
             return Err(Violation::Done { frames, finals, arrived, covered, end });
         }
         self.audio_taken(now);
-        self.emit(TranscriptEvent::End { frames: end.0, finals: self.results.next_index });
-        self.end(Ok(()), close::NORMAL);
+        if !self.capabilities.gaps {
+            self.settle_gaps(end);
+        }
+        if self.source.finished && self.final_pos() == end {
+            self.emit(TranscriptEvent::End { frames: end.0, finals: self.results.next_index });
+            self.end(Ok(()), close::NORMAL);
+        } else {
+            self.start_behind_gap(now);
+        }
         Ok(())
+    }
+
+    /// Leaves a session that ended at a gap, for another one behind the gap.
+    fn start_behind_gap(&mut self, now: Duration) {
+        // A source that loses audio again and again must not cause a storm of connections.
+        let pause = self.pause_if_hasty(now);
+        self.close_current(close::NORMAL);
+        self.forget_server();
+        self.connections.current = Connection::Attempting(Attempt::Waiting { until: now + pause });
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::Machine;
-use crate::audio::{AudioChunk, FrameRange};
+use crate::audio::{AudioChunk, FramePos, FrameRange};
+use crate::peer::Acknowledgements;
 use crate::protocol::ClientMessage;
 use crate::session::connection::{Connection, Live};
 use crate::session::events::{ConnectionId, Output};
@@ -31,6 +32,10 @@ impl Machine {
                     self.limits.throttle.spend(frames);
                     self.send_audio(id, chunk.first(frames));
                 }
+                // The peer's session ends here, and another one starts behind the gap.
+                Some(Entry::Gap(_)) if !self.capabilities.gaps => {
+                    return self.finish(id, self.positions.sent);
+                }
                 // One gap at a time: while the gap before is not acknowledged, this one may still grow.
                 Some(Entry::Gap(_)) if self.positions.awaits_gap() => return,
                 Some(Entry::Gap(FrameRange { start: from, end: to })) => {
@@ -41,9 +46,15 @@ impl Machine {
                 None => break,
             }
         }
-        if self.source.finished && !self.source.finish_sent {
-            self.source.finish_sent = true;
-            let through = self.replay.end();
+        if self.source.finished {
+            self.finish(id, self.replay.end());
+        }
+    }
+
+    /// Tells the peer that its session ends at `through`, unless it knows.
+    fn finish(&mut self, id: ConnectionId, through: FramePos) {
+        if self.source.finish_sent.is_none() {
+            self.source.finish_sent = Some(through);
             self.outputs.push_back(Output::Send(id, ClientMessage::Finish { through }));
         }
     }
@@ -53,6 +64,8 @@ impl Machine {
         // Nothing may follow a gap until the gap is acknowledged.
         let window_left = if self.positions.awaits_gap() {
             0
+        } else if self.capabilities.acknowledgements == Acknowledgements::None {
+            u64::MAX
         } else {
             self.limits.window.saturating_sub(self.positions.in_flight())
         };

@@ -239,8 +239,9 @@ pub(super) struct Source {
     pub(super) flushes: VecDeque<Flush>,
     /// True once the source has ended.
     pub(super) finished: bool,
-    /// True if the end was sent on this connection.
-    pub(super) finish_sent: bool,
+    /// End that was sent on this connection: of the source, or of the audio before a gap that the peer
+    /// can't skip.
+    pub(super) finish_sent: Option<FramePos>,
 }
 
 impl Source {

@@ -342,7 +342,7 @@ fn complaint(messages: Vec<Message>) -> (u16, Vec<String>) {
         let (connector, acceptor) = network::simulated(1, []);
         let client = async {
             let token = service_token().token().await.unwrap();
-            let mut wire = connector.connect(&token, None).await.unwrap();
+            let mut wire = connector.connect(&token, None).await.unwrap().into_wire();
             wire.send(Message::text(r#"{"type":"start","sample_rate":8000}"#));
             messages.into_iter().for_each(|message| wire.send(message));
             loop {
@@ -390,7 +390,7 @@ fn a_script_says_where_the_client_left_it() {
         let peer = ScriptedPeer::new(script);
         let client = async {
             let token = service_token().token().await.unwrap();
-            let mut wire = connector.connect(&token, None).await.unwrap();
+            let mut wire = connector.connect(&token, None).await.unwrap().into_wire();
             wire.send(Message::text(r#"{"type":"start","sample_rate":8000}"#));
             wire.send(Message::text(r#"{"type":"finish","through":0}"#));
             while let Some(Ok(_)) = wire.next().await {}

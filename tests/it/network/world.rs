@@ -13,7 +13,7 @@ use voxline::session::{self, Ended, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline_testing::network::{self, Line, Trace};
 use voxline_testing::peer::{Behaviour, Recording, RecordingPeer, Whim};
-use voxline_testing::{ShortLivedTokens, digest};
+use voxline_testing::{Planted, PlantedConnector, ShortLivedTokens, digest};
 
 use voxline_fixtures::noise;
 use voxline_fixtures::random::Random;
@@ -46,6 +46,8 @@ pub(super) struct World {
     /// Properties of the connections without a fault.
     pub(super) calm: Line,
     pub(super) whims: Vec<Whim>,
+    /// Bug planted in the session.
+    bug: Option<Planted>,
 }
 
 /// The result of a run.
@@ -123,9 +125,16 @@ impl World {
             lines,
             calm,
             whims,
+            bug: None,
         };
         world.feed(noise(frames));
         world
+    }
+
+    /// Plants a bug in the session.
+    pub(super) fn plant(&mut self, bug: Planted) {
+        bug.change(&mut self.settings);
+        self.bug = Some(bug);
     }
 
     /// Sets the audio, cut into random chunks.
@@ -177,7 +186,8 @@ impl World {
                 log.push((start.elapsed(), event));
             }
         };
-        let run = session::run(&connector, &provider, self.settings.clone(), audio, events);
+        let planted = PlantedConnector::new(connector.clone(), self.bug);
+        let run = session::run(&planted, &provider, self.settings.clone(), audio, events);
         let whole = async { tokio::join!(run, listening) };
         let ended = tokio::select! {
             biased;

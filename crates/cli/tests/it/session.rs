@@ -348,7 +348,7 @@ async fn a_timeline_that_starts_at_its_end_is_refused() {
     let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let token = server.tokens().token().await.unwrap();
-    let mut wire = connector.connect(&token, None).await.unwrap();
+    let mut wire = connector.connect(&token, None).await.unwrap().into_wire();
     wire.send(Message::text(format!(r#"{{"type":"start","sample_rate":16000,"origin":{}}}"#, u64::MAX)));
     let code = loop {
         if let Message::Close(frame) = wire.next().await.unwrap().unwrap() {
@@ -393,7 +393,7 @@ async fn a_client_that_closes_is_answered_at_once() {
     let token = server.tokens().token().await.unwrap();
     // Each client takes the only session slot, and frees it by closing with 1000 (the rest is not wanted).
     for _ in 0..3 {
-        let mut wire = connector.connect(&token, None).await.unwrap();
+        let mut wire = connector.connect(&token, None).await.unwrap().into_wire();
         wire.send(Message::text(r#"{"type":"start","sample_rate":16000}"#));
         let Message::Text(ready) = wire.next().await.unwrap().unwrap() else { panic!("no ready") };
         assert!(ready.contains(r#""type":"ready""#), "{ready}");

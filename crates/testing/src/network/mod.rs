@@ -22,7 +22,7 @@ use voxline::auth::AccessToken;
 use voxline::internals::{unreachable, upgrade};
 use voxline::net::{CONNECT_TIMEOUT, Endpoint};
 use voxline::recovery::Failure;
-use voxline::transport::{Connect, Wire};
+use voxline::transport::{Connect, WebSocketPeer};
 use voxline_support::random::Random;
 
 /// Properties of one connection.
@@ -224,13 +224,13 @@ impl SimulatedConnector {
 }
 
 impl Connect for SimulatedConnector {
-    type Io = SimulatedStream;
+    type Peer = WebSocketPeer<SimulatedStream>;
 
     async fn connect(
         &self,
         token: &AccessToken,
         session: Option<&str>,
-    ) -> Result<Wire<SimulatedStream>, Failure> {
+    ) -> Result<WebSocketPeer<SimulatedStream>, Failure> {
         let endpoint: Endpoint = "http://localhost".parse().expect("loopback may be plain");
         let dialling = async {
             let stream = self.dial().await.map_err(|error| unreachable(&endpoint, &error.to_string()))?;

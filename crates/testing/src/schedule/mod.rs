@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use self::plan::Plan;
 use self::simulation::Simulation;
-use voxline::session::{Ended, Planted};
+use crate::Planted;
+use voxline::session::Ended;
 
 /// Number of last events that a breach report includes.
 const TOLD: usize = 60;
@@ -96,7 +97,8 @@ pub fn play(seed: u64) -> Result<Played, Box<Breach>> {
 /// Returns [`Breach`] if the schedule caught the bug.
 pub fn play_planted(seed: u64, bug: Planted) -> Result<Played, Box<Breach>> {
     let mut plan = Plan::draw(seed);
-    plan.settings.planted = Some(bug);
+    bug.change(&mut plan.settings);
+    plan.bug = Some(bug);
     judge(plan)
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::Planted;
 use voxline::protocol::GoawayReason;
 use voxline::protocol::close;
 use voxline::session::{CatchUp, Overflow, Settings};
@@ -200,6 +201,8 @@ pub(super) struct Plan {
     pub(super) faults: Vec<Fault>,
     pub(super) kills: Vec<Kill>,
     pub(super) fate: Fate,
+    /// Bug planted in the session.
+    pub(super) bug: Option<Planted>,
 }
 
 impl Plan {
@@ -271,7 +274,19 @@ impl Plan {
             })
             .collect();
         kills.sort_by_key(|kill| kill.at);
-        Plan { seed, settings, server, token_life, token_faults, source, latency, faults, kills, fate }
+        Plan {
+            seed,
+            settings,
+            server,
+            token_life,
+            token_faults,
+            source,
+            latency,
+            faults,
+            kills,
+            fate,
+            bug: None,
+        }
     }
 
     /// Returns the number of frames of the source.

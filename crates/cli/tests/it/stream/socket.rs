@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use voxline::auth::AccessToken;
-use voxline::transport::{Connect, WebSocketConnector, Wire};
+use voxline::transport::{Connect, Stream, WebSocketConnector, Wire};
 
 use super::{CHUNK, index};
 use crate::support::server::Server;
@@ -31,7 +31,7 @@ pub(crate) enum Said {
 /// One WebSocket. It checks the invariants of each message: cursors never decrease, and final results are
 /// numbered in order.
 pub(crate) struct Socket {
-    pub(crate) wire: Wire<<WebSocketConnector as Connect>::Io>,
+    pub(crate) wire: Wire<Box<dyn Stream>>,
     pub(crate) received: u64,
     pub(crate) final_: u64,
     pub(crate) finals: Vec<Segment>,
@@ -49,8 +49,8 @@ impl Socket {
         Socket::on(connector.connect(token, session).await.unwrap())
     }
 
-    pub(crate) fn on(wire: Wire<<WebSocketConnector as Connect>::Io>) -> Socket {
-        Socket { wire, received: 0, final_: 0, finals: Vec::new(), first: 0 }
+    pub(crate) fn on(peer: <WebSocketConnector as Connect>::Peer) -> Socket {
+        Socket { wire: peer.into_wire(), received: 0, final_: 0, finals: Vec::new(), first: 0 }
     }
 
     /// Opens a socket with a new session. Returns the socket and the `ready` message.

@@ -2,6 +2,7 @@
 //! lives.
 
 use super::{Event, Simulation, chunk, said};
+use crate::Saboteur;
 use crate::schedule::plan::{Kill, Step};
 use crate::schedule::server::Up;
 use voxline::audio::{FramePos, FrameRange};
@@ -95,6 +96,7 @@ impl Simulation {
         self.machine = Machine::from_checkpoint(self.plan.settings.clone(), checkpoint);
         self.backlog = ranges[kept..].iter().copied().collect();
         self.end_again = self.step == self.plan.source.len();
+        self.saboteur = Saboteur::new(self.plan.bug);
         self.process += 1;
         self.inherited = self.connections.len();
         self.carrier = None;
@@ -106,6 +108,8 @@ impl Simulation {
 
     /// Passes an input to the session, carries out the session's outputs, and checks the session.
     pub(super) fn tell(&mut self, input: Input) -> Result<(), String> {
+        let message = if let Input::Peer(_, message) = &input { Some(message) } else { None };
+        self.saboteur.tells(message);
         self.machine.handle(input, self.now);
         while let Some(output) = self.machine.poll_output() {
             if self.audit.ended {
@@ -134,6 +138,7 @@ impl Simulation {
                     endpoints.first().map_or(0, |named| named.parse().expect("the number of a server"));
                 self.dial(token.generation().0, server);
             }
+            Output::Send(_, message) if !self.saboteur.passes(&message) => {}
             Output::Send(id, message) => {
                 let (what, first, second) = said(&message);
                 self.note(what, first, second);
@@ -145,6 +150,7 @@ impl Simulation {
                 self.send_up(id, Up::Message(message))?;
             }
             Output::SendAudio(id, chunk) => {
+                let Some(chunk) = self.saboteur.audio(chunk) else { return Ok(()) };
                 self.note("sends audio", chunk.range().start.0, chunk.range().end.0);
                 self.audit.sends(&chunk, &self.plan.settings, self.now)?;
                 self.send_up(id, Up::Audio(chunk))?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::Saboteur;
 use crate::schedule::Happening;
 use crate::schedule::audit::Audit;
 use crate::schedule::network::{Connection, Down, Tokens};
@@ -62,6 +63,7 @@ pub(super) struct Simulation {
     /// The configured server, followed by the servers to which it sends sessions.
     servers: Vec<Server>,
     tokens: Tokens,
+    saboteur: Saboteur,
     audit: Audit,
     agenda: BTreeMap<(Duration, u64), Event>,
     events: u64,
@@ -94,6 +96,7 @@ impl Simulation {
             machine: Machine::new(plan.settings.clone()),
             servers: vec![Server::new(0, plan.server)],
             tokens: Tokens::new(plan.token_life),
+            saboteur: Saboteur::new(plan.bug),
             dice: Dice::new(!plan.seed),
             plan,
             now: Duration::ZERO,
