@@ -107,7 +107,9 @@ pub enum Acknowledgements {
     Explicit,
     /// One reply to each message of audio, counted by the adapter (lock-step).
     Replies,
-    /// None: only a final proves that audio arrived. `ack` messages are ignored, and no window applies.
+    /// None: only a final proves that audio arrived. `ack` messages are ignored, and no window applies. A
+    /// source that pauses within an utterance for longer than the progress timeout of the session needs a
+    /// service that ends the utterance by itself.
     None,
 }
 
@@ -156,6 +158,12 @@ impl Capabilities {
             longest_session: None,
             sample_rates: 0..=u32::MAX,
         }
+    }
+
+    /// Returns the capabilities of a Vosk server, as [`protocol::vosk`](crate::protocol::vosk) derives them.
+    #[must_use]
+    pub fn vosk() -> Capabilities {
+        Capabilities { acknowledgements: Acknowledgements::Replies, ..Capabilities::minimal() }
     }
 
     /// Returns the capabilities of a service that takes audio and returns finals, and can do nothing else.

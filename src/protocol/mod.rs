@@ -5,6 +5,7 @@
 
 pub mod close;
 mod violation;
+pub mod vosk;
 
 use std::fmt;
 

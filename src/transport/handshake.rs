@@ -19,7 +19,6 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use url::{Position, Url};
 
 use crate::auth::AccessToken;
-use crate::protocol::SUBPROTOCOL;
 
 /// Longest head of a response that is read, in bytes; a few hundred are common.
 const MAX_HEAD: usize = 16 * 1024;
@@ -40,15 +39,23 @@ pub(super) enum NotOpened {
     Protocol(&'static str),
 }
 
-/// Asks for the WebSocket at `url` on an established connection. Reads at most [`MAX_HEAD`] and
+/// A request for a WebSocket.
+pub(super) struct Request<'a> {
+    pub(super) url: Url,
+    /// Token to show, if any.
+    pub(super) token: Option<&'a AccessToken>,
+    /// Subprotocol that the server must answer, if the service has one.
+    pub(super) subprotocol: Option<&'a str>,
+}
+
+/// Asks for the WebSocket of `request` on an established connection. Reads at most [`MAX_HEAD`] and
 /// [`MAX_BODY`] bytes of the response; the caller limits the time.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
-    url: &Url,
-    token: &AccessToken,
+    request: &Request<'_>,
 ) -> Result<WebSocketStream<S>, NotOpened> {
     let key = generate_key();
-    stream.write_all(&request(url, &key, token)).await.map_err(NotOpened::Lost)?;
+    stream.write_all(&request.head(&key)).await.map_err(NotOpened::Lost)?;
     stream.flush().await.map_err(NotOpened::Lost)?;
     let mut answer = Vec::new();
     let head = loop {
@@ -72,22 +79,32 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         let body = body(&mut stream, &head.headers, rest).await;
         return Err(NotOpened::Refused(head.status, head.headers, body));
     }
-    head.check(&key)?;
+    head.check(&key, request.subprotocol)?;
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(socket_limits())).await)
 }
 
-fn request(url: &Url, key: &str, token: &AccessToken) -> Vec<u8> {
-    let (path, host) = (&url[Position::BeforePath..], &url[Position::BeforeHost..Position::AfterPort]);
-    // Header names are spelled as in RFC 6455: some servers accept no other spelling.
-    let mut request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\
-         Authorization: "
-    )
-    .into_bytes();
-    request.extend_from_slice(token.bearer().as_bytes());
-    request.extend_from_slice(b"\r\n\r\n");
-    request
+impl Request<'_> {
+    /// Returns the head of the request, with this key.
+    fn head(&self, key: &str) -> Vec<u8> {
+        let url = &self.url;
+        let (path, host) = (&url[Position::BeforePath..], &url[Position::BeforeHost..Position::AfterPort]);
+        // Header names are spelled as in RFC 6455: some servers accept no other spelling.
+        let mut head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+        )
+        .into_bytes();
+        if let Some(subprotocol) = self.subprotocol {
+            head.extend_from_slice(format!("Sec-WebSocket-Protocol: {subprotocol}\r\n").as_bytes());
+        }
+        if let Some(token) = self.token {
+            head.extend_from_slice(b"Authorization: ");
+            head.extend_from_slice(token.bearer().as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        head
+    }
 }
 
 /// Reads the beginning of the body of a refusal, of which `body` arrived along with the head (RFC 9112,
@@ -151,8 +168,9 @@ impl Head {
         Ok(Some(Head { status, headers, length }))
     }
 
-    /// Checks that a response of status 101 opens the WebSocket that was requested with `key`.
-    fn check(&self, key: &str) -> Result<(), NotOpened> {
+    /// Checks that a response of status 101 opens the WebSocket that was requested with `key`, for
+    /// `subprotocol`.
+    fn check(&self, key: &str, subprotocol: Option<&str>) -> Result<(), NotOpened> {
         let expected = |met: bool, otherwise| if met { Ok(()) } else { Err(NotOpened::Protocol(otherwise)) };
         let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
         let lists = |name, word: &str| {
@@ -167,7 +185,7 @@ impl Head {
             "upgraded with the Sec-WebSocket-Accept of another request",
         )?;
         expected(
-            text(SEC_WEBSOCKET_PROTOCOL) == Some(SUBPROTOCOL),
+            text(SEC_WEBSOCKET_PROTOCOL) == subprotocol,
             "upgraded to another subprotocol than asked for",
         )?;
         expected(text(SEC_WEBSOCKET_EXTENSIONS).is_none(), "upgraded with an extension nobody asked for")
@@ -194,6 +212,17 @@ mod tests {
 
     use super::*;
     use crate::auth::TokenGeneration;
+    use crate::protocol::SUBPROTOCOL;
+
+    /// Asks for the WebSocket at `url` as a session of `voxline.asr.v1` does.
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+        stream: S,
+        url: &Url,
+        token: &AccessToken,
+    ) -> Result<WebSocketStream<S>, NotOpened> {
+        let request = Request { url: url.clone(), token: Some(token), subprotocol: Some(SUBPROTOCOL) };
+        open(stream, &request).await
+    }
 
     /// Returns the result of a handshake with this response; `{accept}` stands for the accept key.
     async fn answered(answer: &str) -> Result<WebSocketStream<tokio::io::DuplexStream>, NotOpened> {
@@ -218,7 +247,7 @@ mod tests {
                 let _ = far.write_all(std::slice::from_ref(byte)).await;
             }
         };
-        tokio::join!(open(near, &url, &token), answering).0
+        tokio::join!(ask(near, &url, &token), answering).0
     }
 
     const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: keep-alive, Upgrade\r\n\
@@ -272,7 +301,7 @@ mod tests {
         let url = Url::parse("http://[::1]:8080/").unwrap();
         let token = AccessToken::new(&"canary".to_owned().into(), TokenGeneration(0)).unwrap();
         far.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 10\r\n\r\n{").await.unwrap();
-        let refused = timeout(2 * BODY_TIMEOUT, open(near, &url, &token)).await.expect("refused in time");
+        let refused = timeout(2 * BODY_TIMEOUT, ask(near, &url, &token)).await.expect("refused in time");
         assert!(matches!(refused, Err(NotOpened::Refused(StatusCode::FORBIDDEN, _, body)) if body == b"{"));
     }
 

@@ -9,6 +9,7 @@
 //! `tungstenite::protocol`.
 
 mod handshake;
+mod vosk;
 #[cfg_attr(
     not(feature = "test-util"),
     expect(unreachable_pub, reason = "the simulated network dials as it does")
@@ -17,6 +18,7 @@ pub(crate) mod websocket;
 mod wire;
 
 pub use handshake::socket_limits;
+pub use vosk::{VoskConnector, VoskPeer};
 pub use websocket::{Stream, WebSocketConnector, WebSocketPeer};
 pub use wire::{Event, Wire};
 

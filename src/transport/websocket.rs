@@ -76,26 +76,12 @@ impl WebSocketConnector {
         WebSocketConnector { endpoint: named.unwrap_or_else(|| self.endpoint.clone()), ..self.clone() }
     }
 
-    async fn open(&self) -> io::Result<Box<dyn Stream>> {
-        let host = self.endpoint.host();
-        let tcp = TcpStream::connect((host.as_str(), self.endpoint.port())).await?;
-        // Audio is sent as soon as it is ready, in frames that are already as large as they will get.
-        tcp.set_nodelay(true)?;
-        if !self.endpoint.is_tls() {
-            return Ok(Box::new(tcp));
-        }
-        let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        Ok(Box::new(TlsConnector::from(self.tls.clone()).connect(name, tcp).await?))
-    }
-
     async fn handshake(
         &self,
         token: &AccessToken,
         session: Option<&str>,
     ) -> Result<WebSocketPeer<Box<dyn Stream>>, Failure> {
-        let stream = self.open().await.map_err(|error| {
-            unreachable(&self.endpoint, &objection(&error).unwrap_or_else(|| error.to_string()))
-        })?;
+        let stream = open_stream(&self.endpoint, &self.tls).await?;
         upgrade(&self.endpoint, stream, token, session).await
     }
 }
@@ -110,10 +96,7 @@ impl Connect for WebSocketConnector {
     type Peer = WebSocketPeer<Box<dyn Stream>>;
 
     async fn connect(&self, token: &AccessToken, session: Option<&str>) -> Result<Self::Peer, Failure> {
-        tokio::time::timeout(CONNECT_TIMEOUT, self.handshake(token, session)).await.unwrap_or_else(|_| {
-            let reason = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
-            Err(unreachable(&self.endpoint, &reason))
-        })
+        connect_within(&self.endpoint, self.handshake(token, session)).await
     }
 
     async fn connect_to(
@@ -124,6 +107,39 @@ impl Connect for WebSocketConnector {
     ) -> Result<Self::Peer, Failure> {
         self.elsewhere(endpoints).connect(token, session).await
     }
+}
+
+/// Opens a TCP or TLS stream to the service.
+pub(super) async fn open_stream(
+    endpoint: &Endpoint,
+    tls: &Arc<ClientConfig>,
+) -> Result<Box<dyn Stream>, Failure> {
+    dial(endpoint, tls)
+        .await
+        .map_err(|error| unreachable(endpoint, &objection(&error).unwrap_or_else(|| error.to_string())))
+}
+
+async fn dial(endpoint: &Endpoint, tls: &Arc<ClientConfig>) -> io::Result<Box<dyn Stream>> {
+    let host = endpoint.host();
+    let tcp = TcpStream::connect((host.as_str(), endpoint.port())).await?;
+    // Audio is sent as soon as it is ready, in frames that are already as large as they will get.
+    tcp.set_nodelay(true)?;
+    if !endpoint.is_tls() {
+        return Ok(Box::new(tcp));
+    }
+    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, tcp).await?))
+}
+
+/// Limits the time of a dial and its handshakes to [`CONNECT_TIMEOUT`].
+pub(super) async fn connect_within<P>(
+    endpoint: &Endpoint,
+    connecting: impl Future<Output = Result<P, Failure>>,
+) -> Result<P, Failure> {
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
+        let reason = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
+        Err(unreachable(endpoint, &reason))
+    })
 }
 
 /// A connection that carries `voxline.asr.v1` on a WebSocket.
@@ -225,20 +241,26 @@ pub async fn upgrade<S: Stream>(
     if let Some(session) = session {
         url.query_pairs_mut().append_pair(protocol::SESSION_PARAMETER, session);
     }
-    handshake::open(stream, &url, token).await.map(|socket| WebSocketPeer::new(Wire::new(socket))).map_err(
-        |why| match why {
-            NotOpened::Refused(status, headers, body) => {
-                refused(endpoint, status, &headers, &Refusal::parse(&body, &[token.expose()]))
-            }
-            // A proxy whose server is restarting accepts connections and drops them.
-            NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
-            NotOpened::Protocol(reason) => Failure {
-                recovery: Recovery::Fatal,
-                kind: FailureKind::Protocol,
-                reason: format!("{endpoint}: {reason}"),
-            },
+    let request = handshake::Request { url, token: Some(token), subprotocol: Some(protocol::SUBPROTOCOL) };
+    let socket =
+        handshake::open(stream, &request).await.map_err(|reason| not_opened(endpoint, token, reason))?;
+    Ok(WebSocketPeer::new(Wire::new(socket)))
+}
+
+/// Returns the failure of a connection that didn't become a WebSocket.
+pub(super) fn not_opened(endpoint: &Endpoint, token: &AccessToken, reason: NotOpened) -> Failure {
+    match reason {
+        NotOpened::Refused(status, headers, body) => {
+            refused(endpoint, status, &headers, &Refusal::parse(&body, &[token.expose()]))
+        }
+        // A proxy whose server is restarting accepts connections and drops them.
+        NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
+        NotOpened::Protocol(reason) => Failure {
+            recovery: Recovery::Fatal,
+            kind: FailureKind::Protocol,
+            reason: format!("{endpoint}: {reason}"),
         },
-    )
+    }
 }
 
 /// Returns the failure of a service that can't be reached or kept, for a reason that may pass.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration};
+use voxline::peer::{Acknowledgements, Capabilities};
 use voxline::protocol::close;
 use voxline::protocol::{ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
 use voxline::recovery::{Failure, FailureKind, Recovery};
 use voxline::session::machine::{ConnectionId, Input, Machine, Output};
-use voxline::session::{SessionError, Settings};
+use voxline::session::{CatchUp, Checkpoint, SessionError, Settings};
 
 const FIRST: ConnectionId = ConnectionId(0);
 const SECOND: ConnectionId = ConnectionId(1);
@@ -167,6 +168,166 @@ fn a_service_that_says_when_to_come_back_is_not_called_more_often_than_any_other
         for waits in (0..100).map(|seed| waits(seed, asked, moving)) {
             assert!(waits.iter().all(|wait| *wait >= asked), "{waits:?}, moving: {moving}");
         }
+    }
+}
+
+/// Returns the capabilities of `voxline.asr.v1`, changed in one respect.
+fn with(change: impl FnOnce(&mut Capabilities)) -> Capabilities {
+    let mut capabilities = Capabilities::native();
+    change(&mut capabilities);
+    capabilities
+}
+
+/// Returns a session with a peer of these capabilities that has just begun, with a token of this life.
+fn session_with(capabilities: Capabilities, seed: u64, token_life: Option<Duration>) -> Machine {
+    let mut settings = Settings::new(16_000);
+    (settings.seed, settings.ping_interval) = (seed, Duration::from_secs(86_400));
+    settings.progress_timeout = Duration::from_secs(86_400);
+    let mut machine = Machine::for_peer(settings, capabilities, Checkpoint::default());
+    let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0, token_life) else {
+        unreachable!("made so")
+    };
+    let ready = Input::Peer(FIRST, ServerMessage::Ready(Ready { auth: true, ..ready }));
+    for input in [Input::Tick, token(1), Input::Connected(FIRST), ready] {
+        machine.handle(input, Duration::ZERO);
+    }
+    outputs(&mut machine);
+    machine
+}
+
+fn final_(id: ConnectionId, start: u64, end: u64) -> Input {
+    let text = format!(r#"{{"type":"final","index":0,"start":{start},"end":{end},"text":""}}"#);
+    Input::Peer(id, serde_json::from_str(&text).unwrap())
+}
+
+#[test]
+fn without_resume_a_lost_connection_is_followed_by_a_session_at_the_last_final() {
+    for resume in [true, false] {
+        let mut machine = session_with(with(|peer| peer.resume = resume), 1, None);
+        speak(&mut machine, 100, LATER);
+        machine.handle(final_(FIRST, 0, 60), LATER);
+        let ack = ServerMessage::Ack { received: FramePos(100), final_: FramePos(60) };
+        machine.handle(Input::Peer(FIRST, ack), LATER);
+        machine.handle(Input::Lost(FIRST, "reset".to_owned()), LATER);
+        outputs(&mut machine);
+        let now = asks_for_token(&mut machine, LATER + Duration::from_secs(10)).unwrap();
+        machine.handle(token(1), now);
+        let dialled = outputs(&mut machine);
+        let [Output::Dial { session, .. }] = &dialled[..] else { panic!("{dialled:?}") };
+        assert_eq!(session.is_some(), resume);
+        machine.handle(Input::Connected(SECOND), now);
+        let opened = outputs(&mut machine);
+        match &opened[..] {
+            [Output::Send(SECOND, ClientMessage::Resume { .. })] => assert!(resume),
+            [Output::Send(SECOND, ClientMessage::Start(start))] => {
+                assert!(!resume);
+                assert_eq!(start.origin, FramePos(60));
+            }
+            opened => panic!("{opened:?}"),
+        }
+        machine.handle(ready(SECOND, if resume { 100 } else { 60 }, None), now);
+        let again = outputs(&mut machine).into_iter().find_map(|output| match output {
+            Output::SendAudio(SECOND, chunk) => Some(chunk.range()),
+            _ => None,
+        });
+        assert_eq!(again, (!resume).then(|| FramePos(60).to(FramePos(100))));
+    }
+}
+
+#[test]
+fn without_in_band_auth_a_token_moves_the_session_to_a_second_connection() {
+    let life = Duration::from_secs(100);
+    for (in_band_auth, resume) in [(true, true), (false, true), (false, false)] {
+        let capabilities = with(|peer| (peer.in_band_auth, peer.resume) = (in_band_auth, resume));
+        let mut machine = session_with(capabilities, 1, Some(life));
+        let now = asks_for_token(&mut machine, life).unwrap();
+        machine.handle(token(2), now);
+        let said = outputs(&mut machine);
+        match &said[..] {
+            [Output::Send(FIRST, ClientMessage::Auth { .. })] => {
+                assert!(in_band_auth);
+                continue;
+            }
+            [Output::Dial { id: SECOND, session, .. }] => {
+                assert!(!in_band_auth && session.is_some() == resume);
+            }
+            said => panic!("{said:?}"),
+        }
+        machine.handle(Input::Connected(SECOND), now);
+        machine.handle(ready(SECOND, 0, Some(life)), now);
+        let said = outputs(&mut machine);
+        let left = if resume { close::MOVED } else { close::NORMAL };
+        assert!(
+            said.iter().any(|output| matches!(output, Output::Close(FIRST, code) if *code == left)),
+            "{said:?}"
+        );
+        assert_eq!(machine.ledger().moves, 1);
+    }
+}
+
+#[test]
+fn without_acknowledgements_only_finals_prove_that_audio_arrived() {
+    for acknowledgements in [Acknowledgements::Explicit, Acknowledgements::Replies, Acknowledgements::None] {
+        let mut machine = session_with(with(|peer| peer.acknowledgements = acknowledgements), 1, None);
+        // More than the window.
+        speak(&mut machine, 100_000, LATER);
+        let acknowledges = acknowledgements != Acknowledgements::None;
+        assert_eq!(machine.cursors().sent.0, if acknowledges { 64_000 } else { 100_000 });
+        let ack = ServerMessage::Ack { received: FramePos(50_000), final_: FramePos(0) };
+        machine.handle(Input::Peer(FIRST, ack), LATER);
+        assert_eq!(machine.cursors().received.0, if acknowledges { 50_000 } else { 0 });
+        machine.handle(final_(FIRST, 0, 60_000), LATER);
+        assert_eq!(machine.cursors().received.0, 60_000);
+    }
+}
+
+#[test]
+fn a_connection_with_a_known_end_is_replaced_before_that_end() {
+    let longest = Duration::from_secs(100);
+    for resume in [true, false] {
+        let capabilities = with(|peer| (peer.longest_session, peer.resume) = (Some(longest), resume));
+        let lead = |seed| {
+            let mut machine = session_with(capabilities.clone(), seed, None);
+            longest - asks_for_token(&mut machine, longest).expect("it moves before the end")
+        };
+        let leads: Vec<Duration> = (0..200).map(lead).collect();
+        assert!(is_spread(&leads, Duration::from_secs(10), Duration::from_secs(20)), "{leads:?}");
+        // A token that ends earlier comes first.
+        let mut machine = session_with(capabilities.clone(), 1, Some(longest / 2));
+        assert!(asks_for_token(&mut machine, longest / 2).is_some());
+        // A session that has sent its end would have to send all of it again, unless it can be resumed.
+        let mut machine = session_with(capabilities.clone(), 1, None);
+        speak(&mut machine, 100, LATER / 10);
+        machine.handle(Input::Finish, LATER / 10);
+        assert_eq!(asks_for_token(&mut machine, longest).is_some(), resume);
+    }
+}
+
+#[test]
+fn a_sample_rate_that_the_service_does_not_take_ends_the_session_at_once() {
+    for (sample_rates, taken) in [(8_000..=48_000, true), (8_000..=8_000, false)] {
+        let capabilities = with(|peer| peer.sample_rates = sample_rates);
+        let mut machine = Machine::for_peer(Settings::new(16_000), capabilities, Checkpoint::default());
+        machine.handle(Input::Tick, Duration::ZERO);
+        let ended = end(&mut machine);
+        assert_eq!(ended.is_none(), taken, "{ended:?}");
+        assert!(taken || matches!(ended, Some(Err(SessionError::Unsupported { .. }))));
+    }
+}
+
+/// The pace of the service applies, unless the settings have one.
+#[test]
+fn a_service_is_sent_no_more_than_its_pace() {
+    for (own, sent) in [(None, 16_000), (CatchUp::new(Duration::from_millis(1_500), 1.5), 24_000)] {
+        let capabilities = with(|peer| peer.pacing = CatchUp::new(Duration::from_secs(1), 1.25));
+        let mut settings = Settings::new(16_000);
+        settings.catch_up = own;
+        let mut machine = Machine::for_peer(settings, capabilities, Checkpoint::default());
+        for input in [Input::Tick, token(1), Input::Connected(FIRST), ready(FIRST, 0, None)] {
+            machine.handle(input, Duration::ZERO);
+        }
+        speak(&mut machine, 60_000, Duration::ZERO);
+        assert_eq!(machine.cursors().sent.0, sent);
     }
 }
 

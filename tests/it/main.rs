@@ -9,6 +9,7 @@ mod network;
 mod proxy;
 mod schedule;
 mod spool;
+mod vosk;
 mod writers;
 
 use voxline_fixtures::allocations::Counting;

@@ -2,7 +2,8 @@
 //! `VOXLINE_SCHEDULES` states, and different ones in each run.
 
 use voxline::session::Ledger;
-use voxline_testing::{Planted, schedule};
+use voxline_testing::Planted;
+use voxline_testing::schedule::{self, Breach, Played};
 
 use voxline_fixtures::random;
 
@@ -18,56 +19,80 @@ fn schedules() -> u64 {
 struct Tally {
     /// Sessions that ended well.
     whole: u64,
-    /// Sessions that continued at another server while the previous session still ran.
+    /// Sessions that continued in a new one of a server while the previous session still ran.
     restarts: u64,
     /// Sums of reconnects, moves, token swaps and gaps; the other counts stay zero.
     sum: Ledger,
 }
 
-/// Plays the schedule of this seed, and adds it to `tally`.
-fn play(seed: u64, tally: &mut Tally) {
-    const TEST: &str = "schedule::random_faults_lose_nothing_and_repeat_nothing";
-    match schedule::play(seed) {
-        Ok(played) => {
-            let Ledger { reconnects, moves, token_swaps, gaps, .. } = played.ended.ledger;
-            tally.whole += u64::from(played.ended.result.is_ok());
-            let anew = played.log.iter().filter(|happening| happening.what() == "starts anew while it runs");
-            tally.restarts += anew.count() as u64;
-            tally.sum.reconnects += reconnects;
-            tally.sum.moves += moves;
-            tally.sum.token_swaps += token_swaps;
-            tally.sum.gaps += gaps;
-        }
-        Err(breach) => panic!("{breach}\n{}", random::replay(TEST, seed)),
+impl Tally {
+    fn add(&mut self, played: &Played) {
+        let Ledger { reconnects, moves, token_swaps, gaps, .. } = played.ended.ledger;
+        self.whole += u64::from(played.ended.result.is_ok());
+        let anew = played.log.iter().filter(|happening| happening.what() == "starts anew while it runs");
+        self.restarts += anew.count() as u64;
+        self.sum.reconnects += reconnects;
+        self.sum.moves += moves;
+        self.sum.token_swaps += token_swaps;
+        self.sum.gaps += gaps;
     }
 }
 
-#[test]
+/// Plays as many schedules as are asked for, each by `play`. Returns the number of schedules and the sums.
 #[allow(clippy::print_stdout, reason = "the figures of a long run")]
-fn random_faults_lose_nothing_and_repeat_nothing() {
+fn play_all(test: &str, play: fn(u64) -> Result<Played, Box<Breach>>) -> (u64, Tally) {
     let (first, count) = (random::moving_seed(), schedules());
-    let tallies = random::play_all(first..first + count, play);
-    let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
-    let whole = sum(|tally| tally.whole);
-    let (reconnects, moves) = (sum(|tally| tally.sum.reconnects), sum(|tally| tally.sum.moves));
-    let restarts = sum(|tally| tally.restarts);
-    let (swaps, gaps) = (sum(|tally| tally.sum.token_swaps), sum(|tally| tally.sum.gaps));
+    let tallies = random::play_all(first..first + count, |seed, tally: &mut Tally| match play(seed) {
+        Ok(played) => tally.add(&played),
+        Err(breach) => panic!("{breach}\n{}", random::replay(test, seed)),
+    });
+    let mut all = Tally::default();
+    for Tally { whole, restarts, sum } in tallies {
+        all.whole += whole;
+        all.restarts += restarts;
+        all.sum.reconnects += sum.reconnects;
+        all.sum.moves += sum.moves;
+        all.sum.token_swaps += sum.token_swaps;
+        all.sum.gaps += sum.gaps;
+    }
+    let Tally { whole, restarts, sum: Ledger { reconnects, moves, token_swaps: swaps, gaps, .. } } = all;
     println!(
         "{count} schedules from seed {first}: {whole} whole, {reconnects} reconnects, {moves} moves, {restarts} restarts, {swaps} token swaps, {gaps} frames in gaps"
     );
+    (count, all)
+}
+
+#[test]
+fn random_faults_lose_nothing_and_repeat_nothing() {
+    let test = "schedule::random_faults_lose_nothing_and_repeat_nothing";
+    let (count, Tally { whole, restarts, sum }) = play_all(test, schedule::play);
     // The other sessions were ended by faults that allow no recovery, as they should be. Lower counts
     // would mean that the faults have no effect.
     assert!(whole > count * 7 / 10, "only {whole} sessions ended well");
-    assert!(reconnects > count / 2 && moves > count / 20 && swaps > count / 20 && gaps > count / 10);
+    assert!(sum.reconnects > count / 2 && sum.moves > count / 20);
+    assert!(sum.token_swaps > count / 20 && sum.gaps > count / 10);
     assert!(restarts > count / 100, "only {restarts} restarts");
+}
+
+/// The same faults with a server that can resume nothing and acknowledges by its replies.
+#[test]
+fn a_vosk_server_loses_nothing_and_repeats_nothing() {
+    let test = "schedule::a_vosk_server_loses_nothing_and_repeats_nothing";
+    let (count, Tally { whole, restarts, sum }) = play_all(test, schedule::play_vosk);
+    assert!(whole > count * 7 / 10, "only {whole} sessions ended well");
+    assert!(sum.reconnects > count / 2 && sum.gaps > count / 10);
+    // Connections that would soon be closed are replaced before.
+    assert!(sum.moves > count / 100 && restarts > count / 100, "{} moves, {restarts} restarts", sum.moves);
 }
 
 #[test]
 fn the_same_seed_gives_the_same_story() {
     for seed in 0..200 {
-        let [one, two] = [schedule::play(seed).unwrap(), schedule::play(seed).unwrap()];
-        assert!(!one.log.is_empty() && one.log == two.log, "schedule {seed}");
-        assert_eq!((one.ended.result, one.duration), (two.ended.result, two.duration));
+        for play in [schedule::play, schedule::play_vosk] {
+            let [one, two] = [play(seed).unwrap(), play(seed).unwrap()];
+            assert!(!one.log.is_empty() && one.log == two.log, "schedule {seed}");
+            assert_eq!((one.ended.result, one.duration), (two.ended.result, two.duration));
+        }
     }
 }
 

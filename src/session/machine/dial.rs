@@ -71,7 +71,8 @@ impl Machine {
             }
             _ => return,
         };
-        if !self.capabilities.gaps {
+        let starts = anew || self.server.session.is_none();
+        if starts && !self.capabilities.gaps {
             // The new session starts after a gap that the peer can't skip.
             self.settle_gaps(self.replay.end());
         }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::Machine;
 use crate::auth::TokenGeneration;
-use crate::protocol::GoawayReason;
+use crate::protocol::{GoawayReason, close};
 use crate::recovery::{Failure, Recovery};
-use crate::session::connection::{Attempt, Connection, Handover, Live, Motive, ends};
+use crate::session::connection::{Attempt, Connection, Handover, Live, Motive, ends, silence};
+use crate::session::error::SessionError;
 
 /// Longest time before its expiry at which a token is replaced, as in the token provider.
 const LONGEST_MARGIN: Duration = Duration::from_secs(300);
@@ -170,6 +171,19 @@ impl Machine {
         self.connections.handover = Some(Handover::Attempt(motive, Attempt::Waiting { until }));
     }
 
+    /// Returns whether the session has been replaced again and again for as long as it has patience, although
+    /// the peer has never got anywhere. Each new session begins with the same audio, so no connection would
+    /// ever be old enough to count as dead.
+    fn is_in_vain(&mut self, live: Live, handover: &Handover, now: Duration) -> bool {
+        let replaces = !self.capabilities.resume
+            && matches!(handover, Handover::Attempt(motive, Attempt::Waiting { .. }) if !motive.newer);
+        if !replaces || !self.awaits_progress() || self.timers.last_served > live.opened {
+            return false;
+        }
+        let since = *self.timers.failing_since.get_or_insert(live.opened);
+        now.saturating_sub(since) >= self.settings.give_up
+    }
+
     pub(super) fn handover_due(&mut self, live: Live, handover: Handover, now: Duration) {
         let fetching = Attempt::Fetching { since: now };
         match handover {
@@ -178,6 +192,10 @@ impl Machine {
                 if self.source.finish_sent.is_some() && !motive.newer && !self.capabilities.resume =>
             {
                 self.connections.handover = None;
+            }
+            Handover::Attempt(..) if self.is_in_vain(live, &handover, now) => {
+                let failure = silence("the peer made no progress", self.settings.give_up);
+                self.end(Err(SessionError::from(failure)), close::GOING_AWAY);
             }
             Handover::Attempt(motive, Attempt::Waiting { .. }) => {
                 self.connections.handover = Some(Handover::Attempt(motive, fetching));

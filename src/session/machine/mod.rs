@@ -1,7 +1,7 @@
 //! The state machine of a recognition session, without sockets, clock or randomness.
 //!
-//! [`Machine::handle`] takes what happened and when; [`Machine::poll_output`] returns what to do about it. The
-//! driver performs the outputs and decides nothing, so every failure of a network can be simulated here
+//! [`Machine::handle`] takes what happened and when; [`Machine::poll_output`] returns what to do about it.
+//! The driver performs the outputs and decides nothing, so every failure of a network can be simulated here
 //! in microseconds.
 //!
 //! Four cursors carry the whole logic, `final <= received <= sent <= accepted`:
@@ -14,7 +14,8 @@
 //!
 //! A lost socket costs nothing (resume from `received`); a dead server costs recognition time (start a
 //! new session at `final`). Tokens and sockets with a known end are replaced before that end
-//! (make-before-break).
+//! (make-before-break). What the peer can't do is data ([`Capabilities`]), by which the machine decides:
+//! without resume, for example, every lost connection is a dead server.
 
 mod dial;
 mod failure;
@@ -77,8 +78,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Creates a session with a peer of `voxline.asr.v1` that has not dialled yet. An [`Input::Tick`] starts the session; audio may come
-    /// before that.
+    /// Creates a session with a peer of `voxline.asr.v1` that has not dialled yet. An [`Input::Tick`] starts
+    /// the session; audio may come before that.
     #[must_use]
     pub fn new(settings: Settings) -> Machine {
         Machine::from_checkpoint(settings, Checkpoint::default())

@@ -269,9 +269,14 @@ impl Machine {
             self.audio_taken(now);
             self.settle_gaps(received);
         }
+        // A session that can't be resumed is sound again once the peer has everything.
+        let has_all = received == self.replay.end() && self.wants_audio() && !self.replay.is_full();
+        if received > self.positions.received_once || has_all && !self.capabilities.resume {
+            self.timers.failing_since = None;
+        }
         if received > self.positions.received_once {
             self.positions.received_once = received;
-            self.timers.failing_since = None;
+            self.timers.last_served = now;
         }
         self.pump(now);
         Ok(())

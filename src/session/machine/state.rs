@@ -266,6 +266,8 @@ pub(super) struct Timers {
     /// Time at which a cursor last moved, no progress was awaited, or a connection was re-established
     /// after a failure.
     pub(super) last_progress: Duration,
+    /// Time at which the peer last served the session: by a final, or by taking audio for the first time.
+    pub(super) last_served: Duration,
     /// Time since which audio has waited without the peer taking any.
     pub(super) stalled_since: Option<Duration>,
 }
@@ -273,6 +275,6 @@ pub(super) struct Timers {
 impl Timers {
     /// Records a final, which ends any failure.
     pub(super) fn finalised(&mut self, now: Duration) {
-        (self.failing_since, self.last_progress) = (None, now);
+        (self.failing_since, self.last_progress, self.last_served) = (None, now, now);
     }
 }

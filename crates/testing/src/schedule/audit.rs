@@ -25,6 +25,8 @@ pub(super) struct Audit {
     finals: u64,
     /// Recogniser context after the last final.
     context: String,
+    /// `true` if the server is a Vosk server, whose texts depend on their audio alone, and have words.
+    vosk: bool,
     gaps: u64,
     /// Position that the current connection has acknowledged, and the window that it allows.
     received: FramePos,
@@ -58,6 +60,8 @@ pub(super) struct Audit {
     /// Time of the last progress of the session: a frame accepted, acknowledged for the first time, or made
     /// final.
     fruit: Duration,
+    /// Time of the last final or first acknowledgement.
+    served: Duration,
     /// Start of the trouble that no progress has ended yet.
     trouble: Option<Duration>,
     last_failure: Duration,
@@ -71,6 +75,14 @@ pub(super) struct Audit {
 }
 
 impl Audit {
+    pub(super) fn new(vosk: bool) -> Audit {
+        Audit { vosk, ..Audit::default() }
+    }
+
+    pub(super) fn is_heir(&self) -> bool {
+        self.heir
+    }
+
     pub(super) fn accepted(&self) -> FramePos {
         self.accepted
     }
@@ -92,12 +104,14 @@ impl Audit {
             final_: self.final_,
             finals: self.finals,
             context: std::mem::take(&mut self.context),
+            vosk: self.vosk,
             gaps: self.gaps,
             received_once: self.final_,
             // The process knows from the journal that a server exists.
             ever_ready,
             heir: true,
             fruit: now,
+            served: now,
             last_failure: now,
             ..Audit::default()
         };
@@ -152,7 +166,7 @@ impl Audit {
                 self.sent = self.sent.max(*received);
                 if *received > self.received_once {
                     self.received_once = *received;
-                    self.fruit = now;
+                    (self.fruit, self.served) = (now, now);
                     self.trouble = None;
                 }
             }
@@ -245,10 +259,14 @@ impl Audit {
                 if segment.text != in_context(&self.context, (range.start.0..range.end.0).map(sample)) {
                     return Err(format!("final of {range} was made of other samples, or in another context"));
                 }
-                self.context.clone_from(&segment.text);
+                if !self.vosk {
+                    self.context.clone_from(&segment.text);
+                } else if segment.words.iter().map(|word| word.range).ne([range]) {
+                    return Err(format!("final of {range} with the words {:?}", segment.words));
+                }
                 self.finals += 1;
                 self.final_ = range.end;
-                (self.fruit, self.moved) = (now, now);
+                (self.fruit, self.served, self.moved) = (now, now, now);
                 self.trouble = None;
             }
             TranscriptEvent::Partial { segment, range, .. } => {
@@ -391,6 +409,8 @@ impl Audit {
                 let patience = if self.ever_ready { settings.give_up } else { settings.first_contact };
                 match self.trouble {
                     Some(since) if now.saturating_sub(since) >= patience => Ok(()),
+                    // A server whose sessions end by the clock may get nowhere without any failure.
+                    _ if self.vosk && now.saturating_sub(self.served) >= patience => Ok(()),
                     since => Err(format!("gave up too soon, in trouble since {since:?}: {error}")),
                 }
             }

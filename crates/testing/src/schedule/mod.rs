@@ -13,6 +13,7 @@ mod network;
 mod plan;
 mod server;
 mod simulation;
+mod vosk;
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -100,6 +101,16 @@ pub fn play_planted(seed: u64, bug: Planted) -> Result<Played, Box<Breach>> {
     bug.change(&mut plan.settings);
     plan.bug = Some(bug);
     judge(plan)
+}
+
+/// Plays the schedule of `seed` as [`play`] does, against a model of a Vosk server: one reply for each
+/// message, no resume, no positions, no flushes and gaps, and now and then an end of the session after a
+/// fixed time.
+///
+/// # Errors
+/// Returns [`Breach`] like [`play`].
+pub fn play_vosk(seed: u64) -> Result<Played, Box<Breach>> {
+    judge(Plan::draw_vosk(seed))
 }
 
 fn judge(plan: Plan) -> Result<Played, Box<Breach>> {

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::plan::{Fault, How, When};
 use super::server::Up;
-use voxline::protocol::{ClientMessage, ServerMessage};
+use super::vosk::VoskLine;
+use voxline::protocol::{ClientMessage, ServerMessage, vosk};
 
 /// A message or event that arrives at a client.
 #[derive(Debug)]
 pub(super) enum Down {
     Message(ServerMessage),
+    /// A reply of a Vosk server.
+    Reply(String),
     Alive,
     Closed(u16),
     Lost,
@@ -42,6 +45,8 @@ pub(super) struct Connection {
     pub(super) ack_due: bool,
     /// `true` once the connection's fault has happened.
     pub(super) struck: bool,
+    /// The two ends of the protocol, if it is Vosk's.
+    pub(super) vosk: Option<VoskLine>,
     /// Earliest arrival of the next message in each direction: messages keep their order.
     pub(super) next_heard: Duration,
     pub(super) next_said: Duration,
@@ -64,6 +69,7 @@ impl Connection {
             opened: false,
             ack_due: false,
             struck: false,
+            vosk: None,
             next_heard: now,
             next_said: now,
         }
@@ -81,6 +87,7 @@ impl Connection {
                 | (Some(When::AtFlush), Up::Message(ClientMessage::Flush { .. }))
                 | (Some(When::AtGap), Up::Message(ClientMessage::Gap { .. }))
                 | (Some(When::AtAuth), Up::Message(ClientMessage::Auth { .. })) => true,
+                (Some(When::AtFinish), Up::Text(text)) => text == vosk::EOF,
                 _ => false,
             };
         let deaf =
@@ -92,13 +99,19 @@ impl Connection {
     /// Returns whether the fault strikes now, at this message from the server, and whether the message is
     /// still sent.
     pub(super) fn strikes_after(&mut self, message: &ServerMessage) -> (bool, bool) {
+        let is_final = matches!(message, ServerMessage::Final(_));
+        self.strikes_after_message(is_final, matches!(message, ServerMessage::Done { .. }))
+    }
+
+    /// Returns the same for a message of which only its kind is known.
+    pub(super) fn strikes_after_message(&mut self, is_final: bool, is_last: bool) -> (bool, bool) {
         let count = self.said;
         self.said += 1;
         let strikes = !self.struck
-            && match (self.fault.when(), message) {
-                (Some(When::Said(at)), _) => at == count,
-                (Some(When::AtFinal), ServerMessage::Final(_))
-                | (Some(When::AtDone), ServerMessage::Done { .. }) => true,
+            && match self.fault.when() {
+                Some(When::Said(at)) => at == count,
+                Some(When::AtFinal) => is_final,
+                Some(When::AtDone) => is_last,
                 _ => false,
             };
         let dumb =

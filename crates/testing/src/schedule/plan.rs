@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use crate::Planted;
+use voxline::peer::Capabilities;
 use voxline::protocol::GoawayReason;
 use voxline::protocol::close;
+use voxline::protocol::vosk;
 use voxline::session::{CatchUp, Overflow, Settings};
 use voxline_support::random::{Random, mix};
 
@@ -174,6 +176,16 @@ pub(super) struct ServerPlan {
     pub(super) auth: bool,
 }
 
+/// Properties of a Vosk server and its translator.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VoskPlan {
+    /// Longest message, and number of frames that may wait for replies.
+    pub(super) longest_message: u64,
+    pub(super) window: u64,
+    /// Time after which the server closes a connection.
+    pub(super) longest_session: Option<Duration>,
+}
+
 /// A crash of the client's process. Another process takes the session over from the data on disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kill {
@@ -203,6 +215,8 @@ pub(super) struct Plan {
     pub(super) fate: Fate,
     /// Bug planted in the session.
     pub(super) bug: Option<Planted>,
+    /// The server is a Vosk server.
+    pub(super) vosk: Option<VoskPlan>,
 }
 
 impl Plan {
@@ -286,7 +300,52 @@ impl Plan {
             kills,
             fate,
             bug: None,
+            vosk: None,
         }
+    }
+
+    /// Draws a plan for a Vosk server, which has neither announcements nor tokens of its own. A proxy in
+    /// front of it may refuse tokens all the same.
+    pub(super) fn draw_vosk(seed: u64) -> Plan {
+        let mut plan = Plan::draw(seed);
+        let dice = &mut Dice::new(seed ^ 0x766f_736b);
+        let longest = plan.server.longest;
+        let is_slow = plan.server.rate <= longest / 20;
+        let longest_message = dice.between(1 + longest / 10, longest / 4);
+        plan.vosk = Some(VoskPlan {
+            longest_message,
+            window: dice.between(longest_message, longest),
+            // A recogniser must be able to complete an utterance before its session ends.
+            longest_session: (!is_slow && dice.chance(50)).then(|| {
+                let utterances = Duration::from_secs(3 * longest / plan.server.rate + 1);
+                utterances + 8 * plan.latency + dice.millis(10_000, 30_000)
+            }),
+        });
+        plan.token_life = None;
+        for fault in &mut plan.faults {
+            if matches!(fault, Fault::Goaway { .. } | Fault::DeafToAuth) {
+                *fault = Fault::None;
+            }
+        }
+        plan
+    }
+
+    /// Returns the capabilities of the server.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.vosk.map_or_else(Capabilities::native, |plan| {
+            let mut capabilities = Capabilities::vosk();
+            capabilities.longest_session = plan.longest_session;
+            capabilities
+        })
+    }
+
+    /// Returns the options of the translators.
+    pub(super) fn translation(&self, plan: VoskPlan) -> vosk::Options {
+        let time =
+            |frames: u64| Duration::from_secs_f64(frames as f64 / f64::from(self.settings.sample_rate));
+        let mut options = vosk::Options::default();
+        (options.window, options.longest_message) = (time(plan.window), time(plan.longest_message));
+        options
     }
 
     /// Returns the number of frames of the source.
@@ -378,11 +437,21 @@ impl Plan {
             let rate = f64::from(self.settings.sample_rate) * limit.factor();
             2 * Duration::from_secs_f64(self.frames() as f64 / rate) + Duration::from_secs(1)
         });
-        Duration::from_secs(10)
+        let bound = Duration::from_secs(10)
             + pauses
             + pace
             + recognition
-            + flight * u32::try_from(flights).expect("a few thousand")
+            + flight * u32::try_from(flights).expect("a few thousand");
+        match (self.vosk, self.settings.overflow) {
+            (None, _) => bound,
+            // A session that ends after a fixed time repeats its last utterance in the next one.
+            (Some(_), Overflow::Block) => 3 * bound,
+            // Each gap costs a connection, after a wait of at most ten seconds if there was one just before.
+            (Some(_), Overflow::DropOldest) => {
+                let steps = u32::try_from(self.source.len()).expect("a few hundred");
+                3 * bound + steps * (Duration::from_secs(10) + 4 * flight)
+            }
+        }
     }
 
     /// Returns the longest time for which a session may make no progress at all: no frame accepted, no

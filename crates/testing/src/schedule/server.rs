@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::plan::{Dice, ServerPlan, in_context, sample};
 use voxline::audio::{AudioChunk, FramePos, FrameRange, sample::read_s16le};
 use voxline::protocol::close;
+use voxline::protocol::vosk::Frame;
 use voxline::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage};
 
 /// A message from a client.
@@ -13,7 +16,19 @@ use voxline::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage};
 pub(super) enum Up {
     Message(ClientMessage),
     Audio(AudioChunk),
+    /// Messages to a Vosk server.
+    Text(String),
+    Binary(Bytes),
     Ping,
+}
+
+impl From<Frame> for Up {
+    fn from(frame: Frame) -> Up {
+        match frame {
+            Frame::Text(text) => Up::Text(text),
+            Frame::Binary(pcm) => Up::Binary(pcm),
+        }
+    }
 }
 
 /// A server that holds one session.

@@ -4,8 +4,10 @@ use super::{Event, Simulation, failure, heard};
 use crate::schedule::network::{Connection, Down};
 use crate::schedule::plan::{FATAL, Fault, How, Refusal};
 use crate::schedule::server::{Server, Up};
+use crate::schedule::vosk::{VoskLine, VoskServer};
 use voxline::protocol::ServerMessage;
 use voxline::protocol::close;
+use voxline::protocol::vosk::Translator;
 use voxline::recovery::{FailureKind, Recovery};
 use voxline::session::machine::{ConnectionId, Input};
 
@@ -15,7 +17,12 @@ impl Simulation {
         let fault = self.plan.fault(number, self.token_spent);
         self.note("dials", number as u64, generation);
         let moving = self.carrier.is_some();
-        self.connections.push(Connection { moving, ..Connection::new(server, fault, generation, self.now) });
+        let vosk = self.plan.vosk.map(|plan| VoskLine {
+            translator: Translator::new(self.plan.translation(plan)),
+            server: VoskServer::new(self.plan.server, fault == Fault::NoFinals, &mut self.dice),
+        });
+        let connection = Connection::new(server, fault, generation, self.now);
+        self.connections.push(Connection { moving, vosk, ..connection });
         let answer = match fault {
             Fault::Dial(Refusal::Unreachable) => Some(failure(Recovery::Retry, FailureKind::Unreachable)),
             Fault::Dial(Refusal::Busy(wait)) => Some(failure(Recovery::RetryAfter(wait), FailureKind::Limit)),
@@ -69,6 +76,7 @@ impl Simulation {
         }
         let id = self.id(number);
         let input = match down {
+            Down::Reply(reply) => return self.deliver_reply(number, &reply),
             Down::Message(message) => {
                 let (what, first, second) = heard(&message);
                 self.note(what, first, second);
@@ -78,7 +86,8 @@ impl Simulation {
                         if self.connections[before].fault == Fault::NoFinals {
                             self.audit.leaves_fault(self.now);
                         }
-                        let elsewhere = self.connections[before].server != self.connections[number].server;
+                        let elsewhere = self.connections[before].server != self.connections[number].server
+                            || self.plan.vosk.is_some();
                         if elsewhere && !self.connections[before].broken {
                             self.note("starts anew while it runs", before as u64, number as u64);
                         }
@@ -115,6 +124,16 @@ impl Simulation {
             }
         };
         self.tell(input)
+    }
+
+    /// Delivers a reply of a Vosk server, in the messages of its translator.
+    fn deliver_reply(&mut self, number: usize, reply: &str) -> Result<(), String> {
+        let line = self.connections[number].vosk.as_mut().expect("only a Vosk server replies");
+        let messages = line.translator.reply(reply).map_err(|violation| violation.to_string())?;
+        for message in messages {
+            self.deliver(number, Down::Message(message))?;
+        }
+        Ok(())
     }
 
     /// Handles the end of the connection that carried the session. A successor connection counts as a move

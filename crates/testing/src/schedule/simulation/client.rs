@@ -1,11 +1,14 @@
 //! The client's side of a simulation: the source, the session, and the processes in which the session
 //! lives.
 
+use std::time::Duration;
+
 use super::{Event, Simulation, chunk, said};
 use crate::Saboteur;
-use crate::schedule::plan::{Kill, Step};
+use crate::schedule::network::Down;
+use crate::schedule::plan::{Fault, Kill, Step};
 use crate::schedule::server::Up;
-use voxline::audio::{FramePos, FrameRange};
+use voxline::audio::{AudioChunk, FramePos, FrameRange};
 use voxline::auth::TokenGeneration;
 use voxline::protocol::ClientMessage;
 use voxline::protocol::close;
@@ -27,7 +30,10 @@ impl Simulation {
             }
             Step::Flush => {
                 self.note("source flushes", 0, 0);
-                self.audit.flushes();
+                // A Vosk server can't be asked for it.
+                if self.plan.vosk.is_none() {
+                    self.audit.flushes();
+                }
                 self.tell(Input::Flush)
             }
             Step::End => self.finish(),
@@ -93,7 +99,7 @@ impl Simulation {
             replay: ranges[..kept].iter().copied().map(chunk).collect(),
             ..self.journal.clone()
         };
-        self.machine = Machine::from_checkpoint(self.plan.settings.clone(), checkpoint);
+        self.machine = Machine::for_peer(self.plan.settings.clone(), self.plan.capabilities(), checkpoint);
         self.backlog = ranges[kept..].iter().copied().collect();
         self.end_again = self.step == self.plan.source.len();
         self.saboteur = Saboteur::new(self.plan.bug);
@@ -110,6 +116,7 @@ impl Simulation {
     pub(super) fn tell(&mut self, input: Input) -> Result<(), String> {
         let message = if let Input::Peer(_, message) = &input { Some(message) } else { None };
         self.saboteur.tells(message);
+        self.abandons = false;
         self.machine.handle(input, self.now);
         while let Some(output) = self.machine.poll_output() {
             if self.audit.ended {
@@ -147,13 +154,13 @@ impl Simulation {
                     ClientMessage::Gap { to, .. } => self.audit.passes(to),
                     _ => {}
                 }
-                self.send_up(id, Up::Message(message))?;
+                self.send_message(id, message)?;
             }
             Output::SendAudio(id, chunk) => {
                 let Some(chunk) = self.saboteur.audio(chunk) else { return Ok(()) };
                 self.note("sends audio", chunk.range().start.0, chunk.range().end.0);
                 self.audit.sends(&chunk, &self.plan.settings, self.now)?;
-                self.send_up(id, Up::Audio(chunk))?;
+                self.send_audio(id, chunk)?;
             }
             Output::Ping(id) => self.send_up(id, Up::Ping)?,
             Output::Close(id, code) => self.hang_up(self.number(id), code)?,
@@ -182,10 +189,37 @@ impl Simulation {
         Ok(())
     }
 
+    fn send_message(&mut self, id: ConnectionId, message: ClientMessage) -> Result<(), String> {
+        let number = self.number(id);
+        let Some(line) = &mut self.connections[number].vosk else {
+            return self.send_up(id, Up::Message(message));
+        };
+        let (frame, answer) = line.translator.message(&message);
+        if frame.is_none() && answer.is_none() {
+            return Err(format!("{message:?} to a server that has no word for it"));
+        }
+        if let Some(ready) = answer {
+            // The translator answers by itself, at once.
+            self.schedule(Duration::ZERO, Event::Said(number, Down::Message(ready)));
+        }
+        frame.map_or(Ok(()), |frame| self.send_up(id, frame.into()))
+    }
+
+    fn send_audio(&mut self, id: ConnectionId, chunk: AudioChunk) -> Result<(), String> {
+        let number = self.number(id);
+        let up = match &mut self.connections[number].vosk {
+            Some(line) => line.translator.audio(&chunk).into(),
+            None => Up::Audio(chunk),
+        };
+        self.send_up(id, up)
+    }
+
     fn hang_up(&mut self, number: usize, code: u16) -> Result<(), String> {
         self.note("closes", number as u64, code.into());
         let connection = &mut self.connections[number];
         let server = connection.server;
+        // An heir that is found to know too little leaves both connections of a handover.
+        self.abandons |= code == close::NORMAL && self.audit.is_heir();
         if std::mem::replace(&mut connection.left, true) {
             return Err("closes a connection that is gone".to_owned());
         }
@@ -201,7 +235,10 @@ impl Simulation {
             if code == close::NORMAL {
                 self.audit.gives_up_session();
             }
-            if code == close::GOING_AWAY && !was_broken {
+            // A server that ends no utterance may be left when the time of its session is over.
+            let in_vain = self.plan.vosk.is_some_and(|vosk| vosk.longest_session.is_some())
+                && self.connections[number].fault == Fault::NoFinals;
+            if code == close::GOING_AWAY && !was_broken && !in_vain && !self.abandons {
                 self.audit.leaves_for_dead(&self.plan, self.now)?;
             }
         }

@@ -39,6 +39,11 @@ impl Simulation {
     }
 
     fn hear(&mut self, number: usize, up: &Up) -> Result<(), String> {
+        if let Some(line) = &mut self.connections[number].vosk {
+            line.server.hear(up)?;
+            self.process(number);
+            return Ok(());
+        }
         let server = self.connections[number].server;
         if !self.connections[number].opened {
             self.connections[number].opened = true;
@@ -67,6 +72,35 @@ impl Simulation {
         let prompt = self.servers[server].acks_promptly(&mut self.dice);
         self.speak(server, prompt);
         Ok(())
+    }
+
+    /// Lets the Vosk server of this connection process its next message.
+    fn process(&mut self, number: usize) {
+        let line = self.connections[number].vosk.as_mut().expect("the connection of a Vosk server");
+        if let Some(duration) = line.server.begin_work() {
+            self.schedule(duration, Event::Processed(number));
+        }
+    }
+
+    /// Sends the reply to the message that was processed.
+    pub(super) fn answer(&mut self, number: usize) {
+        let connection = &mut self.connections[number];
+        if connection.broken {
+            return;
+        }
+        let line = connection.vosk.as_mut().expect("the connection of a Vosk server");
+        let reply = line.server.finish_work(&mut self.dice);
+        let (strikes, leaves) = connection.strikes_after_message(reply.is_final, reply.is_last);
+        if leaves {
+            self.send_down(number, Down::Reply(reply.text));
+        }
+        if strikes {
+            self.strike(number);
+        }
+        if reply.is_last {
+            self.close(number, close::NORMAL);
+        }
+        self.process(number);
     }
 
     fn hear_token(&mut self, number: usize, generation: u64) -> Result<(), String> {

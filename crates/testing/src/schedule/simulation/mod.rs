@@ -44,6 +44,8 @@ enum Event {
     Said(usize, Down),
     /// This server has recognised the current utterance of the session with this number.
     Recognised(usize, u64),
+    /// The Vosk server has processed a message on this connection.
+    Processed(usize),
     /// An acknowledgement on this connection is due.
     AckDue(usize),
     /// The token with this number, which this connection uses, ends.
@@ -73,6 +75,8 @@ pub(super) struct Simulation {
     connections: Vec<Connection>,
     /// Connection that was last ready, unless it has ended.
     carrier: Option<usize>,
+    /// `true` if the client has given up the server's session in this step, as an heir may.
+    abandons: bool,
     fetches: usize,
     kills: usize,
     /// `true` if a token was refused since the last `ready`.
@@ -92,21 +96,23 @@ pub(super) struct Simulation {
 
 impl Simulation {
     pub(super) fn new(plan: Plan) -> Simulation {
+        let audit = Audit::new(plan.vosk.is_some());
         Simulation {
-            machine: Machine::new(plan.settings.clone()),
+            machine: Machine::for_peer(plan.settings.clone(), plan.capabilities(), Checkpoint::default()),
             servers: vec![Server::new(0, plan.server)],
             tokens: Tokens::new(plan.token_life),
             saboteur: Saboteur::new(plan.bug),
             dice: Dice::new(!plan.seed),
             plan,
             now: Duration::ZERO,
-            audit: Audit::default(),
+            audit,
             agenda: BTreeMap::new(),
             events: 0,
             process: 0,
             inherited: 0,
             connections: Vec::new(),
             carrier: None,
+            abandons: false,
             fetches: 0,
             kills: 0,
             token_spent: false,
@@ -210,6 +216,9 @@ impl Simulation {
                 self.connections[number].connected = true;
                 let generation = self.connections[number].generation;
                 self.expire_later(number, generation);
+                if let Some(longest) = self.plan.vosk.and_then(|vosk| vosk.longest_session) {
+                    self.schedule(longest, Event::Deadline(number));
+                }
                 self.tell(Input::Connected(self.id(number)))
             }
             Event::Heard(number, up) => self.arrive(number, &up),
@@ -219,6 +228,10 @@ impl Simulation {
                 self.servers[server].finish_work(number, &mut self.dice);
                 let prompt = self.servers[server].acks_promptly(&mut self.dice);
                 self.speak(server, prompt);
+                Ok(())
+            }
+            Event::Processed(number) => {
+                self.answer(number);
                 Ok(())
             }
             Event::AckDue(number) => {
