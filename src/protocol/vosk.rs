@@ -349,7 +349,7 @@ mod tests {
 
     /// Returns the position that was acknowledged last, and the finals.
     fn heard(messages: &[ServerMessage]) -> (Option<u64>, Vec<Final>) {
-        let acks = messages.iter().filter_map(|message| match message {
+        let mut acks = messages.iter().filter_map(|message| match message {
             ServerMessage::Ack { received, .. } => Some(received.0),
             _ => None,
         });
@@ -357,7 +357,7 @@ mod tests {
             ServerMessage::Final(segment) => Some(segment.clone()),
             _ => None,
         });
-        (acks.last(), finals.collect())
+        (acks.next_back(), finals.collect())
     }
 
     #[test]

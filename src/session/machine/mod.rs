@@ -232,7 +232,7 @@ impl Machine {
                 let failure = self.with_refusal(failure);
                 match (&self.connections.current, self.connections.handover) {
                     (Connection::Attempting(Attempt::Fetching { .. }), _) => {
-                        self.connection_failed(&failure, now)
+                        self.connection_failed(&failure, now);
                     }
                     (Connection::Live(_), Some(Handover::Attempt(motive, Attempt::Fetching { .. }))) => {
                         self.handover_failed(motive, &failure, now);
