@@ -409,8 +409,10 @@ fn circles_of(files: &BTreeMap<String, String>) -> Vec<(Vec<String>, String)> {
                     text += &format!("\n    {from} imports {to} in {place}");
                 }
             }
-            let circle =
-                circle.iter().map(|module| [&parent[..], &[module.clone()]].concat().join("::")).collect();
+            let circle = circle
+                .iter()
+                .map(|module| [&parent[..], std::slice::from_ref(module)].concat().join("::"))
+                .collect();
             found.push((circle, text));
         }
     }
