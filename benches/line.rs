@@ -1,16 +1,20 @@
-//! The whole path, in frames of session audio per second: a recording of one minute is decoded, resampled,
-//! cut into chunks, carried to a gateway over a WebSocket on loopback, and ended.
+//! The whole path, in audio per second: a recording is decoded, resampled, cut into chunks, carried to a
+//! gateway over a WebSocket on loopback, and ended. It is a sample repeated for a minute, or the one that
+//! `VOXLINE_BENCH_FILE` names.
 
 mod loopback;
+mod recording;
 
 use std::fs;
 use std::path::Path;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use voxline::pipeline::{Options, Pipeline};
 use voxline::source::Source;
 
 use crate::loopback::{Loopback, SAMPLE_RATE};
+use crate::recording::{Recording, audio, for_long_work};
 
 const SECONDS: u32 = 60;
 const FRAMES: u64 = (SECONDS * SAMPLE_RATE) as u64;
@@ -43,25 +47,39 @@ fn chunk<'a>(wav: &'a [u8], id: &[u8; 4]) -> &'a [u8] {
     &wav[at + 4..at + 4 + length]
 }
 
+/// Carries the recording to the gateway, and returns the number of frames that were recognised.
+fn carry(loopback: &Loopback, source: Source) -> u64 {
+    let pipeline = Pipeline::open(source, Options::default()).expect("the recording is audio");
+    let (mut lines, worker) = pipeline.start();
+    let frames = loopback.session(lines.remove(0)).recognised;
+    worker.join().expect("the recording is whole");
+    frames
+}
+
+fn measure(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    loopback: &Loopback,
+    (name, source): (&str, &dyn Fn() -> Source),
+    frames: u64,
+) {
+    group.throughput(audio(frames, SAMPLE_RATE));
+    group.bench_function(name, |b| {
+        b.iter_batched(source, |source| assert_eq!(carry(loopback, source), frames), BatchSize::LargeInput);
+    });
+}
+
 fn bench(c: &mut Criterion) {
     let loopback = Loopback::start();
     let mut group = c.benchmark_group("line");
-    group.throughput(Throughput::Elements(FRAMES));
-    for name in ["speech-44k1-stereo-s16.wav", "speech-8k-mono-mulaw.wav"] {
-        let recording = looped(name);
-        group.bench_function(name, |b| {
-            b.iter_batched(
-                || Source::bytes(name, recording.clone()),
-                |source| {
-                    let pipeline =
-                        Pipeline::open(source, Options::default()).expect("the recording is audio");
-                    let (mut lines, worker) = pipeline.start();
-                    assert_eq!(loopback.session(lines.remove(0)).recognised, FRAMES);
-                    worker.join().expect("the recording is whole");
-                },
-                BatchSize::LargeInput,
-            );
-        });
+    if let Some(recording) = Recording::of_user() {
+        for_long_work(&mut group);
+        let frames = carry(&loopback, recording.source());
+        measure(&mut group, &loopback, (&recording.name, &|| recording.source()), frames);
+    } else {
+        for name in ["speech-44k1-stereo-s16.wav", "speech-8k-mono-mulaw.wav"] {
+            let recording = looped(name);
+            measure(&mut group, &loopback, (name, &|| Source::bytes(name, recording.clone())), FRAMES);
+        }
     }
     group.finish();
 }
