@@ -22,6 +22,30 @@ pub use self::espeak::EspeakVoice;
 pub use self::festival::FestivalVoice;
 pub use self::piper::PiperVoice;
 
+/// The parsers of texts and of other programs' answers, for fuzz targets.
+#[cfg(feature = "test-util")]
+pub mod parsers {
+    /// Returns `text` as a voice of `language` is to read it: text normalisation.
+    #[must_use]
+    pub fn spelt_out(language: &str, text: &str) -> String {
+        super::reading::spelt_out(language, text)
+    }
+
+    /// Returns the text as it is given to programs that stumble over words of dots and letters.
+    #[must_use]
+    pub fn broken_up(text: &str) -> String {
+        super::safe_text::broken_up(text)
+    }
+
+    /// Returns the sample rate and the samples of a program's WAV.
+    ///
+    /// # Errors
+    /// Returns a description of the fault of the WAV.
+    pub fn program_wav(wav: &[u8]) -> Result<(u32, Vec<i16>), String> {
+        super::wave::read(wav)
+    }
+}
+
 /// Name of the English voice that is reported as missing if it is not installed.
 const ENGLISH: &str = "joe";
 
