@@ -159,7 +159,7 @@ pub enum ConfigError {
         /// Path of the file.
         path: PathBuf,
     },
-    /// A key file that other users can read.
+    /// A file with a secret or a key that other users can read.
     #[error("{path}: can be read by others: run chmod 600 on it")]
     Exposed {
         /// Path of the file.
@@ -339,13 +339,8 @@ impl Config {
     }
 
     fn vault_key(&self) -> Result<Option<VaultKey>, ConfigError> {
-        match &self.vault_key_file {
-            Some(path) => secret::vault_key(path, true).map(Some),
-            None => {
-                let credential = secret::systemd_credential("voxline-vault-key");
-                credential.map(|path| secret::vault_key(&path, false)).transpose()
-            }
-        }
+        let path = self.vault_key_file.clone().or_else(|| secret::systemd_credential("voxline-vault-key"));
+        path.map(|path| secret::vault_key(&path)).transpose()
     }
 
     /// Returns whether a secret is read from standard input.

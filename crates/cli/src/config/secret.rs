@@ -43,9 +43,7 @@ impl SecretSource {
         let (name, text) = match self {
             SecretSource::Given(secret) => return Ok(secret.clone()),
             SecretSource::Stdin => (Path::new("standard input"), first_line(io::stdin().lock())),
-            SecretSource::File(path) => {
-                (path.as_path(), File::open(path).and_then(|file| first_line(BufReader::new(file))))
-            }
+            SecretSource::File(path) => (path.as_path(), first_line(BufReader::new(open_private(path)?))),
         };
         let text = text.map_err(|error| ConfigError::Read { path: name.to_owned(), error })?;
         match text.trim() {
@@ -61,19 +59,26 @@ fn first_line(source: impl BufRead) -> io::Result<String> {
     Ok(text)
 }
 
-/// Reads the key in a file. If the key is `private`, the file must be accessible to its owner only.
-pub(super) fn vault_key(path: &Path, private: bool) -> Result<VaultKey, ConfigError> {
-    let read = || -> io::Result<(bool, Vec<u8>)> {
+/// Opens a file that holds a secret, and refuses one that other users can read. A credential of systemd is
+/// accepted whatever its mode.
+fn open_private(path: &Path) -> Result<File, ConfigError> {
+    let open = || -> io::Result<(File, bool)> {
         let file = File::open(path)?;
         let exposed = private_file::is_exposed(&file.metadata()?);
-        let mut bytes = Vec::new();
-        file.take(MAX_SECRET).read_to_end(&mut bytes)?;
-        Ok((exposed, bytes))
+        Ok((file, exposed))
     };
-    let (exposed, bytes) = read().map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-    if private && exposed {
-        return Err(ConfigError::Exposed { path: path.to_owned() });
+    match open() {
+        Ok((_, true)) if !is_systemd_credential(path) => Err(ConfigError::Exposed { path: path.to_owned() }),
+        Ok((file, _)) => Ok(file),
+        Err(error) => Err(ConfigError::Read { path: path.to_owned(), error }),
     }
+}
+
+/// Reads the key in a file.
+pub(super) fn vault_key(path: &Path) -> Result<VaultKey, ConfigError> {
+    let mut bytes = Vec::new();
+    let read = open_private(path)?.take(MAX_SECRET).read_to_end(&mut bytes);
+    read.map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
     VaultKey::parse(&bytes).ok_or_else(|| ConfigError::BadKey { path: path.to_owned() })
 }
 

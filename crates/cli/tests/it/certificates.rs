@@ -213,7 +213,7 @@ async fn the_program_trusts_whom_it_is_told_to() {
     let front = Front::start(ours.server(named("localhost")), server.address).await;
     let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
     let (place, address) = (Place::new(), format!("https://localhost:{}", front.port));
-    place.file("token", secrecy::ExposeSecret::expose_secret(&token));
+    place.secret("token", secrecy::ExposeSecret::expose_secret(&token));
     place.file("silence.s16le", vec![0; 32_000]);
     let ca = place.file("ca.pem", ours.pem());
     let command = ["transcribe", "silence.s16le", "--raw", "s16le:16000:1", "--patience", "1"];

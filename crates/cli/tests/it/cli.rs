@@ -38,6 +38,13 @@ impl Place {
         path
     }
 
+    /// Writes a file that only its owner can read.
+    pub(crate) fn secret(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.file(name, contents);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
     /// Returns the program with these arguments, without settings or credentials from the test's
     /// environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
@@ -219,7 +226,7 @@ fn bad_input_is_one_line_and_its_exit_code() {
     let place = Place::new();
     place.file("notes.txt", "These are notes, and no audio.\n".repeat(50));
     place.file("empty.wav", "");
-    place.file("secret", "not-a-token\n");
+    place.secret("secret", "not-a-token\n");
     fs::create_dir(place.path("folder")).unwrap();
     for (file, part) in [
         ("missing.wav", "no such file"),
@@ -338,10 +345,10 @@ fn a_gateway_serves_other_programs() {
     let created = place.run(&["gateway", "project", "create", "calls", "--state", "state", "--json"]);
     let project: Value = serde_json::from_slice(&created.stdout).expect("it prints JSON");
     let client_id = project["client_id"].as_str().unwrap();
-    place.file("secret", project["client_secret"].as_str().unwrap());
-    place.file("wrong", "wrong\n");
+    place.secret("secret", project["client_secret"].as_str().unwrap());
+    place.secret("wrong", "wrong\n");
     let token = place.run(&["gateway", "service-token", "create", "calls", "--state", "state"]);
-    place.file("token", &token.stdout);
+    place.secret("token", &token.stdout);
     assert_fails(&place.run(&["gateway", "project", "create", "calls", "--state", "state"]), 2, &["'calls'"]);
 
     let serving = Serving::start(&place);
@@ -413,7 +420,7 @@ fn a_stopping_gateway_lets_a_session_end() {
     let place = Place::new();
     place.run(&["gateway", "project", "create", "calls", "--state", "state"]);
     let token = place.run(&["gateway", "service-token", "create", "calls", "--state", "state"]);
-    place.file("token", &token.stdout);
+    place.secret("token", &token.stdout);
     let serving = Serving::start(&place);
     let mut command = place.command(&[
         "transcribe",

@@ -39,7 +39,7 @@ async fn with_desk(test: impl FnOnce(&Desk) + Send + 'static) {
     let server = Server::with(Arc::new(DigestRecognizer::new(8_000)), setup).await;
     let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap();
     let desk = Desk { place: Place::new(), endpoint: server.endpoint().to_string() };
-    desk.place.file("token", token.token.expose_secret());
+    desk.place.secret("token", token.token.expose_secret());
     for name in ["a.wav", "b.wav"] {
         desk.place.file(name, wav(1, 16_000, 16_000));
     }

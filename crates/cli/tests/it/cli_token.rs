@@ -59,7 +59,7 @@ async fn with_gateway(test: impl FnOnce(&Setting) + Send + 'static) {
         server.credentials.client_id
     );
     place.file("voxline.toml", &configuration);
-    place.file("secret", server.credentials.client_secret.expose_secret());
+    place.secret("secret", server.credentials.client_secret.expose_secret());
     let setting = Setting { server, place, configuration };
     let setting = tokio::task::spawn_blocking(move || {
         test(&setting);
@@ -183,6 +183,43 @@ async fn secrets_come_by_file_environment_or_standard_input() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_others_can_read_is_refused() {
+    with_gateway(|setting| {
+        let token =
+            setting.server.gateway.authority().create_service_token("test", Terms::default()).unwrap();
+        let token = token.token.expose_secret();
+        let endpoint = setting.server.endpoint().to_string();
+        fs::create_dir(setting.place.path("credentials")).unwrap();
+        setting.place.secret("token", token);
+        setting.place.secret("credentials/token", token);
+        let print = |file: &str| {
+            let mut print =
+                setting.place.command(&["token", "print", "--endpoint", &endpoint, "--token-file", file]);
+            print.env("CREDENTIALS_DIRECTORY", setting.place.path("credentials")).output().unwrap()
+        };
+        let open_to = |file: &str, mode| {
+            fs::set_permissions(setting.place.path(file), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        for mode in [0o644, 0o640, 0o604] {
+            open_to("token", mode);
+            let refused = print("token");
+            assert_fails(&refused, 2, &["voxline: token: can be read by others: run chmod 600 on it"]);
+            open_to("secret", mode);
+            assert_fails(&setting.run(&["token", "print"]), 2, &["secret: can be read by others"]);
+        }
+        open_to("token", 0o400);
+        assert_eq!(text(&succeeded(print("token"))).trim(), token);
+        open_to("secret", 0o600);
+        setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));
+        // systemd keeps others from its credentials by the directory (systemd.exec(5), `LoadCredential=`).
+        open_to("credentials/token", 0o444);
+        let credential = setting.place.path("credentials/token");
+        assert_eq!(text(&succeeded(print(credential.to_str().unwrap()))).trim(), token);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn profiles_keep_services_apart() {
     with_gateway(|setting| {
         let endpoint = setting.server.endpoint();
@@ -193,7 +230,7 @@ async fn profiles_keep_services_apart() {
         );
         setting.place.file("voxline.toml", profiles);
         let token = setting.server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
-        setting.place.file("token", token.expose_secret());
+        setting.place.secret("token", token.expose_secret());
 
         setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));
         let printed = succeeded(setting.run(&["token", "print", "--profile", "tokens"]));

@@ -150,7 +150,7 @@ fn a_gateway_is_run_by_its_file_alone() {
 fn a_check_finds_every_problem_and_tells_each_in_a_line() {
     let place = Place::new();
     certify(&place);
-    place.file("secret", "secret");
+    place.secret("secret", "secret");
     private(&place.file("vault-key", "01".repeat(32)));
     place.file("ca.pem", Authority::new("ours").pem());
     let good = "endpoint = \"https://speech.example\"\nclient_id = \"id\"\nclient_secret_file = \"secret\"\nca_file = \

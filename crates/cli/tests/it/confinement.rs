@@ -81,7 +81,7 @@ fn warnings(directives: &[&str]) -> Vec<String> {
     let done = place.run(&[&["gateway", "project", "create", "calls"], &state[..]].concat());
     assert!(done.status.success(), "{}", text(&done.stderr));
     let minted = place.run(&[&["gateway", "service-token", "create", "calls"], &state[..]].concat());
-    place.file("token", text(&minted.stdout).trim());
+    place.secret("token", text(&minted.stdout).trim());
 
     // With `--max-sessions` the gateway measures nothing before it listens.
     let quick = ["serve", "--listen", "127.0.0.1:0", "--log", "warn", "--max-sessions", "1"];

@@ -240,7 +240,7 @@ async fn a_user_is_told_the_reason_of_the_service() {
         let place = Place::new();
         place.file("a.wav", wav(1, 16_000, 48_000));
         for (token, heard, spoken) in tried {
-            place.file("token", token);
+            place.secret("token", token);
             let service = ["--endpoint", &endpoint, "--token-file", "token"];
             for (command, (code, reason)) in [
                 (&["transcribe", "a.wav", "--patience", "5"][..], heard),
@@ -257,7 +257,7 @@ async fn a_user_is_told_the_reason_of_the_service() {
                 }
             }
         }
-        place.file("secret", "wrong");
+        place.secret("secret", "wrong");
         let service = ["--endpoint", &endpoint, "--client-id", &client_id, "--client-secret-file", "secret"];
         let refused = place.run(&[&["transcribe", "a.wav"][..], &service].concat());
         assert_fails(&refused, 4, &[&endpoint, "(status 401): client id or secret is wrong"]);

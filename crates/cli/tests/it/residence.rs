@@ -40,7 +40,7 @@ async fn an_hour_of_audio_and_a_peer_that_stalls_need_little_memory() {
     let place = Place::new();
     let server = Server::start(Arc::new(NullRecognizer::new(80_000))).await;
     let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap();
-    let token = place.file("token", token.token.expose_secret());
+    let token = place.secret("token", token.token.expose_secret());
     // Silence as a sparse file, which takes no room on the disk.
     let hour = place.file("hour.raw", "");
     fs::File::options().write(true).open(&hour).unwrap().set_len(HOUR_BYTES).unwrap();

@@ -352,9 +352,9 @@ async fn the_program_keeps_its_secrets_at_its_loudest() {
     let server = Server::start(Arc::new(DigestRecognizer::new(8_000))).await;
     let token = server.gateway.authority().create_service_token("test", Terms::default()).unwrap().token;
     let place = Place::new();
-    place.file("secret", server.credentials.client_secret.expose_secret());
-    place.file("token", token.expose_secret());
-    place.file("wrong", CANARY);
+    place.secret("secret", server.credentials.client_secret.expose_secret());
+    place.secret("token", token.expose_secret());
+    place.secret("wrong", CANARY);
     let pcm: Vec<u8> = noise(32_000).iter().flat_map(|sample| sample.to_le_bytes()).collect();
     place.file("noise.s16le", pcm);
     let (address, id) = (format!("http://{}", server.address), server.credentials.client_id.as_str());

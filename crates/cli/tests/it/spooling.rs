@@ -37,7 +37,7 @@ struct Desk {
 impl Desk {
     fn new(address: std::net::SocketAddr, credentials: &Credentials) -> Desk {
         let place = Place::new();
-        place.file("secret", credentials.client_secret.expose_secret());
+        place.secret("secret", credentials.client_secret.expose_secret());
         Desk { place, address: format!("http://{address}"), client_id: credentials.client_id.clone() }
     }
 

@@ -96,7 +96,7 @@ fn a_session_goes_on_at_the_successor_where_its_user_allows_the_host() {
     let place = Place::new();
     place.run(&["gateway", "project", "create", "calls", "--state", "old"]);
     let token = place.run(&["gateway", "service-token", "create", "calls", "--state", "old"]);
-    place.file("token", &token.stdout);
+    place.secret("token", &token.stdout);
     // The successor knows the tokens.
     DirBuilder::new().mode(0o700).create(place.path("new")).unwrap();
     let backup = place.run(&["gateway", "backup", "new/authority.redb", "--state", "old"]);
