@@ -216,7 +216,7 @@ fn run_command(cli: Cli, typed: &ArgMatches) -> Result<Exit, CliError> {
         Command::Config(arguments) => commands::config::run(arguments, common, typed),
         Command::Gateway(arguments) => {
             start_log(&log)?;
-            gateway::run(arguments)
+            gateway::run(arguments, common)
         }
         Command::Bench(arguments) => block_on(&log, bench::run(arguments, common)),
         Command::Models(arguments) => block_on(&log, models::run(arguments, common)),

@@ -2,7 +2,7 @@
 
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -11,11 +11,11 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::exit_code::{CliError, Exit};
-use crate::say;
 use crate::typed::{lifetime, network, seconds, whole};
+use crate::{Common, say};
 use voxline::language::Languages;
 use voxline_gateway::admin::{AdminError, Answer, Command, administer, backup};
-use voxline_gateway::authority::{Budget, Scope, Scopes, Terms};
+use voxline_gateway::authority::{AuthorityError, Budget, Scope, Scopes, StateError, Terms};
 use voxline_support::clock::SystemClock;
 
 #[derive(Args)]
@@ -92,9 +92,9 @@ enum Token {
 /// The gateway's state, and the output format.
 #[derive(Args)]
 struct At {
-    /// Directory of the gateway's state
+    /// Directory of the gateway's state [default: state in [gateway] of the configuration file]
     #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]
-    state: PathBuf,
+    state: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -147,9 +147,9 @@ struct List {
 struct Backup {
     /// Backup file, which must not exist: a store that is restored by copying it into a state directory
     file: PathBuf,
-    /// Directory of the gateway's state
+    /// Directory of the gateway's state [default: state in [gateway] of the configuration file]
     #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]
-    state: PathBuf,
+    state: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -239,22 +239,43 @@ impl What {
     }
 }
 
-pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
+pub(crate) fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let clock = Arc::new(SystemClock::new());
     let (at, command) = match arguments.what.into_command() {
         Ok(command) => command,
         Err(Backup { file, state }) => {
-            backup(&state, &file, clock)?;
+            backup(&state_directory(state, common)?, &file, clock)?;
             return Ok(Exit::Done);
         }
     };
-    let answer = administer(&at.state, command, clock)?;
+    let state = state_directory(at.state, common)?;
+    // Opening the state creates it, as for a first project. For any other command a missing directory is a
+    // wrong name.
+    if !matches!(command, Command::CreateProject { .. }) && is_missing(&state) {
+        return Err(AuthorityError::from(StateError::Missing { path: state }).into());
+    }
+    let answer = administer(&state, command, clock)?;
     let text = match at.json {
         true => format!("{}\n", content(&answer)),
         false => plain(answer),
     };
     say(&text)?;
     Ok(Exit::Done)
+}
+
+/// Returns the directory of the gateway's state: `given` by flag or environment, or that of the configuration
+/// file.
+fn state_directory(given: Option<PathBuf>, common: Common) -> Result<PathBuf, CliError> {
+    match given.filter(|path| !path.as_os_str().is_empty()) {
+        Some(state) => Ok(state),
+        None => Ok(common.load(None)?.gateway.state()?.clone()),
+    }
+}
+
+/// Returns whether there is nothing at the path. A path that can't be examined is left to the command, which
+/// reports the reason.
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
 }
 
 impl From<AdminError> for CliError {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use rcgen::KeyPair;
@@ -144,6 +144,55 @@ fn a_gateway_is_run_by_its_file_alone() {
     assert!(serving.endpoint.starts_with("https://127.0.0.1:"), "{}", serving.endpoint);
     assert!(place.path("state").is_dir());
     assert_eq!(serving.stop().0.code(), Some(0));
+}
+
+#[test]
+fn the_operators_commands_use_the_state_of_the_file() {
+    let place = Place::new();
+    place.file("gateway.toml", "[gateway]\nstate = \"of-file\"\n");
+    let run = |arguments: &[&str], state: Option<&str>| {
+        let mut command = place.command(&[&["gateway"], arguments, &["--config", "gateway.toml"]].concat());
+        state.map(|state| command.env("VOXLINE_GATEWAY_STATE", state));
+        command.output().unwrap()
+    };
+    let names = |output: Output| {
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let projects: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        projects.iter().map(|project| project["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // A flag overrides the variable, and the variable the file.
+    run(&["project", "create", "a"], None);
+    run(&["project", "create", "b"], Some("of-env"));
+    run(&["project", "create", "c", "--state", "of-flag"], Some("of-env"));
+    let list = ["project", "list", "--json"];
+    assert_eq!(names(run(&list, None)), ["a"]);
+    assert_eq!(names(run(&list, Some(""))), ["a"]);
+    assert_eq!(names(run(&list, Some("of-env"))), ["b"]);
+    assert_eq!(names(run(&[&list[..], &["--state", "of-flag"]].concat(), None)), ["c"]);
+    assert_eq!(run(&["backup", "copy"], None).status.code(), Some(0));
+    assert!(place.path("copy").exists());
+    // Without the file there is no directory.
+    assert_fails(&place.run(&["gateway", "usage"]), 2, &["--state", "[gateway]"]);
+}
+
+#[test]
+fn a_state_directory_that_does_not_exist_is_not_created() {
+    let place = Place::new();
+    for command in [
+        "project list",
+        "project revoke calls",
+        "client list",
+        "client create calls",
+        "service-token list",
+        "token list",
+        "usage",
+        "backup copy",
+    ] {
+        let arguments: Vec<&str> = ["gateway"].into_iter().chain(command.split(' ')).collect();
+        let refused = place.run(&[&arguments[..], &["--state", "typo"]].concat());
+        assert_fails(&refused, 2, &["no gateway state in typo"]);
+        assert!(!place.path("typo").exists(), "{command}");
+    }
 }
 
 #[test]
