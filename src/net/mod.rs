@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 pub use endpoint::{BadEndpoint, BadHostName, Endpoint, HostName};
 pub(crate) use tls::objection;
-pub use tls::{TlsError, Trust};
+pub use tls::{TlsError, Trust, check_server_certificate};
 
 /// Time limit of a TCP connection and its TLS handshake together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

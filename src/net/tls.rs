@@ -4,10 +4,13 @@ use std::error::Error;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
 
 /// Largest certificate file that is read, in bytes; the system's own has a quarter of that.
@@ -66,25 +69,11 @@ impl Trust {
     /// Returns [`TlsError::Read`] or [`TlsError::Certificates`] if the file is unusable, and the error of
     /// [`Trust::system`] otherwise.
     pub fn with_file(path: &Path) -> Result<Trust, TlsError> {
-        let certificates = |reason: String| TlsError::Certificates { path: path.to_owned(), reason };
-        let mut text = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text))
-            .map_err(|error| TlsError::Read { path: path.to_owned(), error })?;
-        if text.len() as u64 > MAX_FILE {
-            return Err(certificates(format!("is larger than {MAX_FILE} bytes")));
-        }
         let mut roots = system_roots();
-        let mut count = 0;
-        for certificate in CertificateDer::pem_slice_iter(&text) {
-            count += 1;
-            let garbled = || certificates(format!("certificate {count} is damaged"));
-            roots.add(certificate.map_err(|_| garbled())?).map_err(|_| garbled())?;
+        for (index, certificate) in read_certificates(path)?.into_iter().enumerate() {
+            roots.add(certificate).map_err(|_| damaged(path, index + 1))?;
         }
-        match count {
-            0 => Err(certificates("holds no certificate, PEM was expected".to_owned())),
-            _ => Trust::roots(roots),
-        }
+        Trust::roots(roots)
     }
 
     fn roots(roots: RootCertStore) -> Result<Trust, TlsError> {
@@ -99,6 +88,58 @@ impl Trust {
     pub(crate) fn config(&self) -> &Arc<ClientConfig> {
         &self.config
     }
+}
+
+/// Checks that clients can accept the certificate of a server, the first in the PEM file at `path`, at the
+/// time `now` since the Unix epoch. The check covers what does not depend on the client: the certificate's
+/// period, and that it is meant for a server. Issuer and host name are not checked.
+///
+/// # Errors
+/// Returns [`TlsError::Certificates`] with the reason for which each client refuses the certificate, or the
+/// error of reading the file.
+pub fn check_server_certificate(path: &Path, now: Duration) -> Result<(), TlsError> {
+    let chain = read_certificates(path)?;
+    let checked = ParsedCertificate::try_from(&chain[0]).and_then(|certificate| {
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            // Without roots a certificate that passes all other checks ends as one of an unknown issuer.
+            &RootCertStore::empty(),
+            &[],
+            UnixTime::since_unix_epoch(now),
+            ring::default_provider().signature_verification_algorithms.all,
+        )
+    });
+    match checked {
+        Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Ok(()),
+        Err(rustls::Error::InvalidCertificate(fault)) => {
+            Err(TlsError::Certificates { path: path.to_owned(), reason: described(&fault) })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads the certificates of a PEM file, at least one.
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let refused = |reason: String| TlsError::Certificates { path: path.to_owned(), reason };
+    let mut text = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text))
+        .map_err(|error| TlsError::Read { path: path.to_owned(), error })?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(refused(format!("is larger than {MAX_FILE} bytes")));
+    }
+    let certificates = CertificateDer::pem_slice_iter(&text)
+        .enumerate()
+        .map(|(index, certificate)| certificate.map_err(|_| damaged(path, index + 1)))
+        .collect::<Result<Vec<_>, _>>()?;
+    if certificates.is_empty() {
+        return Err(refused("holds no certificate, PEM was expected".to_owned()));
+    }
+    Ok(certificates)
+}
+
+fn damaged(path: &Path, number: usize) -> TlsError {
+    TlsError::Certificates { path: path.to_owned(), reason: format!("certificate {number} is damaged") }
 }
 
 fn system_roots() -> RootCertStore {
@@ -126,16 +167,34 @@ pub(crate) fn objection(error: &(dyn Error + 'static)) -> Option<String> {
 }
 
 fn worded(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(fault) => format!("certificate {}", described(fault)),
+        error => format!("tls: {error}"),
+    }
+}
+
+/// Returns the predicate of a sentence about a certificate that is refused.
+fn described(fault: &CertificateError) -> String {
     use CertificateError as Fault;
-    let rustls::Error::InvalidCertificate(fault) = error else { return format!("tls: {error}") };
-    let fault = match fault {
+    let described = match fault {
         Fault::Expired | Fault::ExpiredContext { .. } => "has expired",
         Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
             "is not valid yet, or this machine's clock is wrong"
         }
         Fault::NotValidForName | Fault::NotValidForNameContext { .. } => "is for another host",
         Fault::UnknownIssuer => "is from an unknown issuer",
-        fault => return format!("certificate is not accepted: {fault}"),
+        Fault::Other(other) if is_authority(&*other.0) => {
+            "is a certificate authority's own (CA:TRUE), not a server's: the server needs one with CA:FALSE, \
+             signed by that authority or by itself"
+        }
+        Fault::Other(other) => return format!("is not accepted: {}", other.0),
+        fault => return format!("is not accepted: {fault}"),
     };
-    format!("certificate {fault}")
+    described.to_owned()
+}
+
+/// Returns whether the verifier refused a certificate of a server because its basic constraints (RFC 5280,
+/// 4.2.1.9) mark it as an authority's. rustls passes this error of webpki on as an opaque one.
+fn is_authority(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }

@@ -140,7 +140,8 @@ async fn a_bad_certificate_is_refused_before_a_token_is_sent() {
     assert_refused(
         self_signed(&proud),
         &trust,
-        "certificate is not accepted: Other(OtherError(CaUsedAsEndEntity))",
+        "certificate is a certificate authority's own (CA:TRUE), not a server's: the server needs one with CA:FALSE, \
+         signed by that authority or by itself",
     )
     .await;
     // A certificate of our authority is refused by a client that does not trust that authority.
