@@ -3,18 +3,20 @@
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::path::Path;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Subcommand};
 
 use super::serve;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::exit_code::{CliError, Exit};
 use crate::service::load_recognizer;
 use crate::{Common, complain, say};
-use voxline::net::Trust;
-use voxline_gateway::Tls;
+use voxline::net::{Trust, check_server_certificate};
 use voxline_gateway::authority::Authority;
+use voxline_gateway::{Tls, TlsFiles};
+use voxline_support::clock::{Clock, SystemClock};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -57,63 +59,103 @@ fn typed_by(matches: &ArgMatches, key: &str) -> Option<&'static str> {
     }
 }
 
+/// Results of a check. Each is a line with its key.
+#[derive(Default)]
+struct Findings {
+    /// Settings with which a command fails.
+    problems: Vec<String>,
+    /// Settings with which the program works, but others will not work with it.
+    warnings: Vec<String>,
+}
+
 fn check(arguments: &serve::Arguments, common: &Common) -> Result<Exit, CliError> {
-    let config = arguments.load(common.clone())?;
-    let mut problems = problems(&config);
+    let (config, invalid) = arguments.examine(common.clone())?;
+    let mut found = Findings::default();
+    found.problems.extend(invalid.iter().map(ToString::to_string));
+    found.service(&config, "");
+    found.problem("vault_key_file", config.check_vault_key());
     // Check each profile, unless credentials were given as flags, which would override those of the profile.
     for name in config.profiles.iter().filter(|_| !common.names_a_service()) {
         let chosen = Common { profile: Some(name.clone()), ..common.clone() };
-        problems
-            .extend(of_service(&chosen.load(None)?).into_iter().map(|it| format!("profile {name}: {it}")));
+        found.service(&arguments.examine(chosen)?.0, &format!("profiles.{name}."));
     }
-    for problem in &problems {
+    if config.has_gateway() {
+        found.gateway(&config);
+    }
+    for warning in &found.warnings {
+        complain(&CliError::new(Exit::Done, format!("warning: {warning}")));
+    }
+    for problem in &found.problems {
         complain(&CliError::new(Exit::Setup, problem));
     }
-    Ok(if problems.is_empty() { Exit::Done } else { Exit::Setup })
-}
-
-fn problems(config: &Config) -> Vec<String> {
-    let mut problems = of_service(config);
-    problems.extend(told(config.check_vault_key()));
-    if config.has_gateway() {
-        problems.extend(of_gateway(config));
+    if !found.problems.is_empty() {
+        return Ok(Exit::Setup);
     }
-    problems
+    let file =
+        config.file.map_or_else(|| "no configuration file".to_owned(), |file| file.display().to_string());
+    let warnings = match found.warnings.len() {
+        0 => String::new(),
+        1 => ", 1 warning".to_owned(),
+        count => format!(", {count} warnings"),
+    };
+    say(&format!("{file}: no problems{warnings}\n"))?;
+    Ok(Exit::Done)
 }
 
-/// Returns the problems of the service and its credentials.
-fn of_service(config: &Config) -> Vec<String> {
-    // A secret on standard input is left to the command that uses it.
-    let service = (!config.reads_stdin()).then(|| config.service());
-    let trust = config.ca_file.as_deref().map(Trust::with_file);
-    [service.and_then(told), trust.and_then(told)].into_iter().flatten().collect()
-}
+impl Findings {
+    /// Adds the error of `key`, if there is one.
+    fn problem<T, E: Display>(&mut self, key: &str, result: Result<T, E>) {
+        self.problems.extend(result.err().map(|error| format!("{key}: {error}")));
+    }
 
-/// Returns the problems of the gateway's settings.
-fn of_gateway(config: &Config) -> Vec<String> {
-    let gateway = &config.gateway;
-    let state = match gateway.state() {
-        Ok(state) => match std::fs::read_dir(state) {
-            Ok(_) => told(Authority::check_files(state)),
-            // The gateway creates the directory.
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => Some(format!("{}: {error}", state.display())),
-        },
-        Err(error) => Some(error.to_string()),
-    };
-    let tls = match gateway.tls_files() {
-        Ok(files) => files.map(Tls::load).and_then(told),
-        Err(error) => Some(error.to_string()),
-    };
-    let listen = match TcpListener::bind(gateway.listen) {
-        // The address is probably in use by the gateway itself.
-        Err(error) if error.kind() == ErrorKind::AddrInUse => None,
-        bound => told(bound).map(|error| format!("listen on {}: {error}", gateway.listen)),
-    };
-    let recognizer = told(load_recognizer(config));
-    [state, tls, listen, recognizer].into_iter().flatten().collect()
-}
+    /// Adds the problems of the service and its credentials; `table` prefixes the keys.
+    fn service(&mut self, config: &Config, table: &str) {
+        let problems = config.service_problems();
+        self.problems.extend(problems.into_iter().map(|(key, error)| format!("{table}{key}: {error}")));
+        if let Some(file) = &config.ca_file {
+            self.problem(&format!("{table}ca_file"), Trust::with_file(file));
+        }
+    }
 
-fn told<T, E: Display>(result: Result<T, E>) -> Option<String> {
-    result.err().map(|error| error.to_string())
+    /// Adds the problems of the gateway's settings.
+    fn gateway(&mut self, config: &Config) {
+        let gateway = &config.gateway;
+        match gateway.state() {
+            Ok(state) => match std::fs::read_dir(state) {
+                Ok(_) => self.problem("gateway.state", Authority::check_files(state)),
+                // The gateway creates the directory.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => self.problems.push(format!("gateway.state: {}: {error}", state.display())),
+            },
+            Err(error) => self.problems.push(format!("gateway.state: {error}")),
+        }
+        match gateway.tls_files() {
+            Ok(Some(files)) => self.certificate(&files),
+            Ok(None) => {}
+            Err(ConfigError::Incomplete { key, reason }) => self.problems.push(format!("{key}: {reason}")),
+            Err(error) => self.problems.push(format!("gateway.tls_cert: {error}")),
+        }
+        match TcpListener::bind(gateway.listen) {
+            // The address is probably in use by the gateway itself.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => {
+                self.problem("gateway.listen", bound.map_err(|error| format!("{}: {error}", gateway.listen)))
+            }
+        }
+        self.problem("model", load_recognizer(config));
+    }
+
+    /// Adds the problems of the gateway's certificate and key.
+    fn certificate(&mut self, files: &TlsFiles) {
+        let key = |path: &Path| if path == files.key { "gateway.tls_key" } else { "gateway.tls_cert" };
+        let unusable = Tls::check(files);
+        let problems = unusable.iter().map(|error| format!("{}: {error}", key(error.path())));
+        self.problems.extend(problems);
+        if unusable.is_empty()
+            && let Err(error) =
+                check_server_certificate(&files.certificates, SystemClock::new().moment().unix)
+        {
+            self.warnings.push(format!("gateway.tls_cert: clients refuse it: {error}"));
+        }
+    }
 }

@@ -10,10 +10,10 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
 use crate::config::gateway::{
     Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit, listen_address, network,
 };
+use crate::config::{Config, ConfigError, Settings};
 use crate::exit_code::{CliError, Exit};
 use crate::service::load_recognizer;
 use crate::signals::{Hangups, Signals};
@@ -129,10 +129,19 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// Loads the configuration with these arguments.
     pub(crate) fn load(&self, common: Common) -> Result<Config, CliError> {
+        Ok(Config::load(self.settings(common)?)?)
+    }
+
+    /// Loads what is valid of the configuration with these arguments, and returns the problems of its file.
+    pub(crate) fn examine(&self, common: Common) -> Result<(Config, Vec<ConfigError>), CliError> {
+        Ok(Config::examine(self.settings(common)?)?)
+    }
+
+    fn settings(&self, common: Common) -> Result<Settings, CliError> {
         let mut settings = common.settings(self.hearing.clone());
         settings.gateway = toml::Table::try_from(self)
             .map_err(|error| CliError::new(Exit::Setup, format!("gateway: {error}")))?;
-        Ok(Config::load(settings)?)
+        Ok(settings)
     }
 }
 

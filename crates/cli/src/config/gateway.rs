@@ -101,14 +101,12 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
-    listen_address(&text)
-        .map_err(|expected| serde::de::Error::custom(format!("listen = \"{text}\": {expected}")))
+    listen_address(&text).map_err(|expected| serde::de::Error::custom(format!("\"{text}\": {expected}")))
 }
 
 fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let named = |text: &String| {
-        network(text)
-            .map_err(|expected| serde::de::Error::custom(format!("trusted_proxy \"{text}\": {expected}")))
+        network(text).map_err(|expected| serde::de::Error::custom(format!("\"{text}\": {expected}")))
     };
     Vec::<String>::deserialize(deserializer)?.iter().map(named).collect()
 }
@@ -255,9 +253,11 @@ impl GatewayConfig {
     /// # Errors
     /// Returns [`ConfigError::Incomplete`] if no directory is configured.
     pub fn state(&self) -> Result<&PathBuf, ConfigError> {
-        self.state.as_ref().ok_or(ConfigError::Incomplete(
-            "the gateway needs a directory for its state: --state, or state in [gateway] of the configuration file",
-        ))
+        self.state.as_ref().ok_or(ConfigError::Incomplete {
+            key: "gateway.state",
+            reason: "the gateway needs a directory for its state: --state, or state in [gateway] of the \
+                     configuration file",
+        })
     }
 
     /// Returns the files of the certificate and its key, if TLS is configured.
@@ -272,7 +272,10 @@ impl GatewayConfig {
                 key: key.clone(),
                 key_is_guarded: secret::is_systemd_credential(key),
             })),
-            _ => Err(ConfigError::Incomplete("tls_cert and tls_key go together")),
+            (given, _) => Err(ConfigError::Incomplete {
+                key: if given.is_some() { "gateway.tls_key" } else { "gateway.tls_cert" },
+                reason: "tls_cert and tls_key go together",
+            }),
         }
     }
 }

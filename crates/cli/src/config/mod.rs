@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use self::gateway::GatewayConfig;
-use self::raw::Raw;
+use self::raw::Contents;
 pub use self::secret::SecretSource;
 pub(crate) use self::secret::is_empty_variable;
 use voxline::auth::{Vault, VaultKey};
@@ -60,6 +60,8 @@ pub struct Settings {
 /// The resolved configuration of the program.
 #[derive(Clone)]
 pub struct Config {
+    /// Configuration file, if there is one.
+    pub file: Option<PathBuf>,
     endpoint: Option<String>,
     credentials: Credentials,
     /// File of certificates of authorities to trust in addition to the system's.
@@ -147,6 +149,18 @@ pub enum ConfigError {
         /// Description of the error.
         reason: String,
     },
+    /// A key of a configuration file that is unknown or has an invalid value.
+    #[error("{path}, line {line}, {key}: {reason}")]
+    Value {
+        /// Path of the file.
+        path: PathBuf,
+        /// Line of the key.
+        line: usize,
+        /// Key, with the name of its table.
+        key: String,
+        /// Description of the error.
+        reason: String,
+    },
     /// A file that should contain a secret and is empty.
     #[error("{path}: holds no text, a secret was expected")]
     EmptySecret {
@@ -183,8 +197,13 @@ pub enum ConfigError {
     #[error(transparent)]
     Endpoint(#[from] BadEndpoint),
     /// A required setting is missing, or settings exclude each other.
-    #[error("{0}")]
-    Incomplete(&'static str),
+    #[error("{reason}")]
+    Incomplete {
+        /// Key of a setting that is missing or contradicts another, with the name of its table.
+        key: &'static str,
+        /// Description of the error.
+        reason: &'static str,
+    },
     /// An unknown language.
     #[error(transparent)]
     Language(#[from] UnknownLanguage),
@@ -199,12 +218,21 @@ impl Config {
     /// # Errors
     /// Returns [`ConfigError`] if a file can't be read or the result is not valid.
     pub fn load(settings: Settings) -> Result<Config, ConfigError> {
+        let (config, problems) = Config::examine(settings)?;
+        problems.into_iter().next().map_or(Ok(config), Err)
+    }
+
+    /// Resolves `settings` and what is valid in the configuration file. Returns the file's problems as well.
+    ///
+    /// # Errors
+    /// Returns [`ConfigError`] if the file can't be read, or the settings are not valid.
+    pub fn examine(settings: Settings) -> Result<(Config, Vec<ConfigError>), ConfigError> {
         let home = choose_base_strategy().ok();
-        let (raw, file) = match (&settings.config, &home) {
-            (Some(path), _) => Raw::read(path, true)?,
-            (None, Some(home)) => Raw::read(&home.config_dir().join("voxline/config.toml"), false)?,
-            (None, None) => Default::default(),
-        };
+        let usual = || Some(home.as_ref()?.config_dir().join("voxline/config.toml"));
+        let required = settings.config.is_some();
+        let path = settings.config.or_else(usual);
+        let contents = path.as_deref().map(|path| raw::read(path, required)).transpose()?.unwrap_or_default();
+        let Contents { raw, table: file, problems, exists } = contents;
         let mut gateway = file.get("gateway").and_then(toml::Value::as_table).cloned().unwrap_or_default();
         gateway.extend(settings.gateway);
         // The file's values were validated when it was read, and the others by the command line parser.
@@ -215,8 +243,10 @@ impl Config {
         let usual_models = models.is_none();
         let models = models.or_else(|| Some(home.as_ref()?.cache_dir().join("voxline/models")));
         let tokens = home.map(|home| home.data_dir().join("voxline/tokens"));
-        let languages = settings.language.or(raw.language);
-        let languages: Languages = languages.as_deref().map(str::parse).transpose()?.unwrap_or_default();
+        let languages = match settings.language {
+            Some(language) => language.parse()?,
+            None => raw.language.unwrap_or_default(),
+        };
         let typed = Credentials {
             client_id: settings.client_id,
             client_secret: settings.client_secret,
@@ -235,7 +265,8 @@ impl Config {
             };
             (credentials, profile.follow_host)
         };
-        Ok(Config {
+        let config = Config {
+            file: path.filter(|_| exists),
             endpoint: settings.endpoint.or(profile.endpoint),
             credentials: typed.over(written),
             ca_file: settings.ca_file.or(profile.ca_file),
@@ -251,7 +282,8 @@ impl Config {
             profiles: raw.profiles.into_keys().collect(),
             profile: settings.profile,
             written: written_keys("", &file),
-        })
+        };
+        Ok((config, problems))
     }
 
     /// Returns whether any setting of the gateway differs from its default.
@@ -290,18 +322,19 @@ impl Config {
     /// Returns [`ConfigError`] if the settings are incomplete or contradictory, or a secret can't be read.
     pub fn service(&self) -> Result<Service, ConfigError> {
         let Credentials { client_id, client_secret, token } = &self.credentials;
+        let incomplete = |key, reason| ConfigError::Incomplete { key, reason };
         let Some(endpoint) = &self.endpoint else {
             return match (client_id, client_secret, token) {
                 (None, None, None) => Ok(Service::Embedded),
-                _ => Err(ConfigError::Incomplete("credentials are given, but no --endpoint to use them at")),
+                _ => Err(incomplete("endpoint", "credentials are given, but no --endpoint to use them at")),
             };
         };
         let endpoint = endpoint.parse()?;
         if self.languages.iter().count() > 1 {
             let reason = "a service elsewhere takes one --language, or auto, and no list";
-            return Err(ConfigError::Incomplete(reason));
+            return Err(incomplete("language", reason));
         }
-        let expected = match (client_id, client_secret, token) {
+        let (key, expected) = match (client_id, client_secret, token) {
             (None, None, Some(token)) => {
                 let access = Access::ServiceToken(token.read()?);
                 return Ok(Service::Remote { endpoint, access });
@@ -311,12 +344,36 @@ impl Config {
                 return Ok(Service::Remote { endpoint, access });
             }
             (None, None, None) => {
-                "an --endpoint needs --client-id with --client-secret-file, or --token-file"
+                ("client_id", "an --endpoint needs --client-id with --client-secret-file, or --token-file")
             }
-            (_, _, Some(_)) => "a service token excludes --client-id and the client's secret",
-            _ => "--client-id and --client-secret-file go together",
+            (_, _, Some(_)) => ("token_file", "a service token excludes --client-id and the client's secret"),
+            (Some(_), None, None) => {
+                ("client_secret_file", "--client-id and --client-secret-file go together")
+            }
+            (None, Some(_), None) => ("client_id", "--client-id and --client-secret-file go together"),
         };
-        Err(ConfigError::Incomplete(expected))
+        Err(incomplete(key, expected))
+    }
+
+    /// Returns the problems of the service and its credentials, each with its key. A secret on standard input is
+    /// left to the command that uses it.
+    #[must_use]
+    pub fn service_problems(&self) -> Vec<(&'static str, ConfigError)> {
+        let Credentials { client_secret, token, .. } = &self.credentials;
+        let endpoint = self.endpoint.as_deref().and_then(|endpoint| endpoint.parse::<Endpoint>().err());
+        let mut problems: Vec<_> = endpoint.map(|error| ("endpoint", error.into())).into_iter().collect();
+        for (key, source) in [("client_secret_file", client_secret), ("token_file", token)] {
+            if let Some(source @ SecretSource::File(_)) = source {
+                problems.extend(source.read().err().map(|error| (key, error)));
+            }
+        }
+        if problems.is_empty() && !self.reads_stdin() {
+            problems.extend(self.service().err().map(|error| match error {
+                ConfigError::Incomplete { key, .. } => (key, error),
+                error => ("endpoint", error),
+            }));
+        }
+        problems
     }
 
     /// Returns the vault for the tokens of `client_id` at `endpoint`. The vault is encrypted if there is a

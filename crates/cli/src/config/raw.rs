@@ -1,12 +1,17 @@
 //! The configuration file as written.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table, Value};
 
 use super::ConfigError;
 use super::gateway::GatewayConfig;
+use voxline::language::Languages;
 use voxline::net::HostName;
 
 /// Contents of the configuration file. Every key is optional. An unknown key is refused, since it is probably
@@ -25,7 +30,7 @@ pub(super) struct Raw {
     pub(super) vault_key_file: Option<PathBuf>,
     pub(super) models: Option<PathBuf>,
     pub(super) model: Option<String>,
-    pub(super) language: Option<String>,
+    pub(super) language: Option<Languages>,
     // Merged with the flags elsewhere; parsed here too, so that errors have line numbers.
     #[serde(default, rename = "gateway")]
     _gateway: GatewayConfig,
@@ -65,24 +70,104 @@ impl Raw {
         };
         self.profiles.get(name).cloned().ok_or_else(unknown)
     }
+}
 
-    /// Reads the file at `path`, parsed both as [`Raw`] and as a table. The file may be missing unless it is
-    /// `required`.
-    pub(super) fn read(path: &Path, required: bool) -> Result<(Raw, toml::Table), ConfigError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
-                return Ok(Default::default());
-            }
-            Err(error) => return Err(ConfigError::Read { path: path.to_owned(), error }),
-        };
-        let read = toml::from_str(&text).and_then(|raw| Ok((raw, toml::from_str(&text)?)));
-        read.map_err(|error| ConfigError::Parse {
-            path: path.to_owned(),
-            reason: first_line(error.message()),
-            line: error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1),
-        })
+/// A configuration file, as far as it is valid.
+#[derive(Default)]
+pub(super) struct Contents {
+    pub(super) raw: Raw,
+    pub(super) table: Table,
+    /// Problems of the file, in the order of its lines. Keys with a problem are missing in `raw` and `table`.
+    pub(super) problems: Vec<ConfigError>,
+    /// `false` if there is no file.
+    pub(super) exists: bool,
+}
+
+/// Reads the file at `path`. The file may be missing unless it is `required`.
+pub(super) fn read(path: &Path, required: bool) -> Result<Contents, ConfigError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound && !required => return Ok(Contents::default()),
+        Err(error) => return Err(ConfigError::Read { path: path.to_owned(), error }),
+    };
+    let mut problems = Problems { path, text: &text, found: Vec::new() };
+    let (document, errors) = DeTable::parse_recoverable(&text);
+    for error in errors {
+        problems.push(error.span().map_or(0, |span| span.start), None, error.message());
     }
+    // What is left of a file with a syntax error is not what its author meant.
+    let mut table = if problems.found.is_empty() { parse(&text, &mut problems) } else { Table::new() };
+    problems.check_tables(document.get_ref(), &mut table);
+    let raw = Raw::deserialize(table.clone()).unwrap_or_else(|error| {
+        problems.push(0, None, error.message());
+        Raw::default()
+    });
+    problems.found.sort_by_key(|(start, _)| *start);
+    let problems = problems.found.into_iter().map(|(_, problem)| problem).collect();
+    Ok(Contents { raw, table, problems, exists: true })
+}
+
+fn parse(text: &str, problems: &mut Problems<'_>) -> Table {
+    text.parse().unwrap_or_else(|error: toml::de::Error| {
+        problems.push(error.span().map_or(0, |span| span.start), None, error.message());
+        Table::new()
+    })
+}
+
+/// The problems found in a file, each with its byte offset.
+struct Problems<'a> {
+    path: &'a Path,
+    text: &'a str,
+    found: Vec<(usize, ConfigError)>,
+}
+
+impl Problems<'_> {
+    fn push(&mut self, start: usize, key: Option<String>, reason: &str) {
+        let (path, reason) = (self.path.to_owned(), first_line(reason));
+        let line = self.text[..start].matches('\n').count() + 1;
+        let problem = match key {
+            Some(key) => ConfigError::Value { path, line, key, reason },
+            None => ConfigError::Parse { path, line, reason },
+        };
+        self.found.push((start, problem));
+    }
+
+    /// Removes the keys with a problem from the file's tables.
+    fn check_tables(&mut self, document: &DeTable<'_>, table: &mut Table) {
+        if let Some((gateway, written)) = subtable(table, document, "gateway") {
+            self.check::<GatewayConfig>("gateway.", written, gateway);
+        }
+        if let Some((profiles, written)) = subtable(table, document, "profiles") {
+            for name in profiles.keys().cloned().collect::<Vec<_>>() {
+                if let Some((profile, written)) = subtable(profiles, written, &name) {
+                    self.check::<Profile>(&format!("profiles.{name}."), written, profile);
+                }
+            }
+        }
+        self.check::<Raw>("", document, table);
+    }
+
+    /// Removes the keys of a table that are not valid in a `T`, each of whose keys is optional and valid or not
+    /// by itself.
+    fn check<T: DeserializeOwned>(&mut self, prefix: &str, written: &DeTable<'_>, table: &mut Table) {
+        table.retain(|key, value| {
+            let alone = Table::from_iter([(key.to_owned(), value.clone())]);
+            let Err(error) = alone.try_into::<T>() else { return true };
+            let start = written.get_key_value(key).map_or(0, |(key, _)| key.span().start);
+            self.push(start, Some(format!("{prefix}{key}")), error.message());
+            false
+        });
+    }
+}
+
+/// Returns the table with this key inside a table, with its source text.
+fn subtable<'t, 'd, 's>(
+    table: &'t mut Table,
+    written: &'d DeTable<'s>,
+    key: &str,
+) -> Option<(&'t mut Table, &'d DeTable<'s>)> {
+    let written = written.get(key).map(Spanned::get_ref).and_then(DeValue::as_table)?;
+    Some((table.get_mut(key).and_then(Value::as_table_mut)?, written))
 }
 
 pub(super) fn first_line(text: &str) -> String {

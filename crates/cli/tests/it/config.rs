@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use rcgen::KeyPair;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use voxline_cli::config::gateway::GatewayConfig;
 
 use crate::cli::{Place, assert_fails, path, text};
@@ -111,7 +111,7 @@ fn help_tells_the_defaults_as_they_are() {
 fn a_file_that_says_nonsense_is_refused_with_its_line() {
     let place = Place::new();
     for (contents, parts) in [
-        ("[gateway]\nlisten = \"127.0.0.1:1\"\nmax_session = 3\n", ["line 3", "unknown field `max_session`"]),
+        ("[gateway]\n\nmax_session = 3\n", ["line 3", "unknown field `max_session`"]),
         ("[gateway]\nmax_sessions = 0\n", ["line 2", "0 is not a whole number from 1 to 65535"]),
         ("[gateway]\n\ntoken_limit = \"drop\"\n", ["line 3", "unknown variant `drop`"]),
         ("[gateway]\nlisten = \"here\"\n", ["line 2", "expected an address and a port"]),
@@ -210,6 +210,7 @@ fn a_check_finds_every_problem_and_tells_each_in_a_line() {
     let check = || place.run(&["config", "check", "--config", "voxline.toml"]);
     let sound = check();
     assert_eq!((sound.status.code(), text(&sound.stderr)), (Some(0), ""));
+    assert_eq!(text(&sound.stdout), "voxline.toml: no problems\n");
     assert!(!place.path("state").exists(), "a check changes nothing");
 
     private(&place.file("key.pem", KeyPair::generate().unwrap().serialize_pem()));
@@ -218,25 +219,73 @@ fn a_check_finds_every_problem_and_tells_each_in_a_line() {
     place.file("ca.pem", "none");
     place.file("state", "no directory");
     // An address that no machine has as its own (RFC 5737).
-    place.file("voxline.toml", good.replace("127.0.0.1:0", "192.0.2.1:8085"));
+    let bad = good.replace("127.0.0.1:0", "192.0.2.1:8085").replace("http://127.0.0.1:1", "http://10.0.0.1");
+    let bad = bad.replace("[gateway]", "endpont = \"x\"\n[gateway]\ndrain = -1\nmax_sessions = 0");
+    place.file("voxline.toml", bad);
     let mut check = place.command(&["config", "check", "--config", "voxline.toml"]);
     let bad = check.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
     assert_eq!(bad.status.code(), Some(2));
     let told: Vec<&str> = text(&bad.stderr).lines().collect();
+    assert_eq!(text(&bad.stdout), "");
     let expected = [
-        "voxline: secret: No such file",
-        "voxline: certificates ca.pem: holds no certificate",
-        "voxline: vault-key: can be read by others",
-        "voxline: state: Not a directory",
-        "voxline: key.pem: is not the key of the certificate cert.pem",
-        "voxline: listen on 192.0.2.1:8085: ",
-        "nowhere/whisper-base",
-        "voxline: profile test: secret: No such file",
+        "voxline: voxline.toml, line 6, endpont: unknown field `endpont`",
+        "voxline: voxline.toml, line 8, gateway.drain: invalid value",
+        "voxline: voxline.toml, line 9, gateway.max_sessions: 0 is not a whole number from 1 to 65535",
+        "voxline: client_secret_file: secret: No such file",
+        "voxline: ca_file: certificates ca.pem: holds no certificate",
+        "voxline: vault_key_file: vault-key: can be read by others",
+        "voxline: profiles.test.endpoint: ",
+        "voxline: profiles.test.token_file: secret: No such file",
+        "voxline: gateway.state: state: Not a directory",
+        "voxline: gateway.tls_key: key.pem: is not the key of the certificate cert.pem",
+        "voxline: gateway.listen: 192.0.2.1:8085: ",
+        "voxline: model: ",
     ];
     assert_eq!(told.len(), expected.len(), "{told:#?}");
     for (told, expected) in told.iter().zip(expected) {
         assert!(told.contains(expected), "{told:?} instead of {expected:?}");
     }
+
+    // Both files of a certificate are read, and so is a file with a syntax error, as far as it goes.
+    fs::remove_file(place.path("cert.pem")).unwrap();
+    fs::remove_file(place.path("key.pem")).unwrap();
+    fs::remove_file(place.path("state")).unwrap();
+    place.file("voxline.toml", "[gateway]\nlisten = 127.0.0.1:0\nstate = state\n");
+    let files =
+        ["--listen", "127.0.0.1:0", "--state", "state", "--tls-cert", "cert.pem", "--tls-key", "key.pem"];
+    let checked = place.run(&[&["config", "check", "--config", "voxline.toml"], &files[..]].concat());
+    let told = text(&checked.stderr);
+    for expected in
+        ["voxline.toml, line 2: ", "voxline.toml, line 3: ", "tls_cert: cert.pem: No", "tls_key: key.pem: No"]
+    {
+        assert!(told.lines().any(|line| line.contains(expected)), "{told} doesn't mention {expected}");
+    }
+}
+
+#[test]
+fn a_check_warns_of_a_certificate_that_clients_refuse() {
+    let place = Place::new();
+    let check = |params: &CertificateParams| {
+        let key = KeyPair::generate().unwrap();
+        place.file("cert.pem", params.self_signed(&key).unwrap().pem());
+        place.secret("key.pem", key.serialize_pem());
+        let files =
+            ["--listen", "127.0.0.1:0", "--state", "state", "--tls-cert", "cert.pem", "--tls-key", "key.pem"];
+        let checked = place.run(&[&["config", "check"], &files[..]].concat());
+        assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+        (text(&checked.stdout).to_owned(), text(&checked.stderr).to_owned())
+    };
+    let mut params = named("localhost");
+    assert_eq!(check(&params), ("no configuration file: no problems\n".to_owned(), String::new()));
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (summary, told) = check(&params);
+    assert_eq!(summary, "no configuration file: no problems, 1 warning\n");
+    let warning = "voxline: warning: gateway.tls_cert: clients refuse it: certificates cert.pem: is a certificate \
+                   authority's own (CA:TRUE), not a server's";
+    assert!(told.starts_with(warning) && told.lines().count() == 1, "{told}");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.not_after = date_time_ymd(2000, 1, 1);
+    assert!(check(&params).1.ends_with("certificates cert.pem: has expired\n"));
 }
 
 #[test]
@@ -295,6 +344,7 @@ fn the_sample_has_every_key_and_passes_the_check() {
     let here = ["--listen", "127.0.0.1:0", "--tls-cert", "cert.pem", "--tls-key", "key.pem"];
     let checked = place.run(&[&["config", "check", "--config", path(&all)], &here[..]].concat());
     assert_eq!((checked.status.code(), text(&checked.stderr)), (Some(0), ""));
+    assert_eq!(text(&checked.stdout), format!("{}: no problems\n", all.display()));
 }
 
 #[test]

@@ -95,6 +95,17 @@ pub enum BadTls {
     },
 }
 
+impl BadTls {
+    /// Returns the file that has to be changed.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            BadTls::Read { path, .. } | BadTls::File { path, .. } | BadTls::Exposed { path } => path,
+            BadTls::Mismatch { key, .. } => key,
+        }
+    }
+}
+
 impl Tls {
     /// Reads the certificate and the key.
     ///
@@ -104,6 +115,18 @@ impl Tls {
     pub fn load(files: TlsFiles) -> Result<Tls, BadTls> {
         let config = RwLock::new(Arc::new(read(&files)?));
         Ok(Tls { files, config })
+    }
+
+    /// Reads the certificate and the key as [`Tls::load`] does, and returns every problem with them.
+    #[must_use]
+    pub fn check(files: &TlsFiles) -> Vec<BadTls> {
+        let chain = read_chain(&files.certificates).err();
+        let key = read_key(&files.key, files.key_is_guarded).err();
+        let mut problems: Vec<_> = chain.into_iter().chain(key).collect();
+        if problems.is_empty() {
+            problems.extend(read(files).err());
+        }
+        problems
     }
 
     /// Reads the certificate and the key again, for new connections. If they can't be used, the old ones
