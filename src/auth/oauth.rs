@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::error::{AuthError, Refusal};
 use super::token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
-use crate::net::{self, Endpoint, read_answer, reason};
+use crate::net::{self, Endpoint, never_left, read_answer, reason};
 use crate::recovery::{Recovery, retry_after};
 use voxline_support::clock::Clock;
 
@@ -153,8 +153,8 @@ impl OAuthClient {
         AuthError::Unreachable {
             endpoint: self.endpoint.to_string(),
             reason: reason(error),
-            // A request without a connection cannot have been granted.
-            asked: !error.is_connect(),
+            // A request that never left cannot have been granted, and takes none of the project's slots.
+            asked: !never_left(error),
         }
     }
 

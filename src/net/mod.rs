@@ -5,6 +5,7 @@ mod endpoint;
 pub(crate) mod refusal;
 mod tls;
 
+use std::error::Error;
 use std::time::Duration;
 
 use tokio_rustls::rustls::ClientConfig;
@@ -101,6 +102,18 @@ pub(crate) fn reason(error: &reqwest::Error) -> String {
     })
 }
 
+/// Returns whether a failed request certainly did not reach the server: there was no connection, or the connection
+/// ended before any of the request was written to it.
+pub(crate) fn never_left(error: &reqwest::Error) -> bool {
+    error.is_connect() || is_unwritten(error)
+}
+
+/// Returns whether hyper gave the request back unwritten: it cancels a request whose connection ends first.
+fn is_unwritten(error: &(dyn Error + 'static)) -> bool {
+    let chain = std::iter::successors(Some(error), |&error| error.source());
+    chain.filter_map(|error| error.downcast_ref()).any(hyper::Error::is_canceled)
+}
+
 /// Reads the body of a response, at most `limit` bytes.
 pub(crate) async fn read_answer(response: &mut reqwest::Response, limit: usize) -> reqwest::Result<Vec<u8>> {
     let mut body = Vec::new();
@@ -111,4 +124,34 @@ pub(crate) async fn read_answer(response: &mut reqwest::Response, limit: usize) 
         }
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_unwritten_if_its_connection_ended_before() {
+        let request = || http::Request::post("/token").body(String::from("{}")).expect("a valid request");
+        let (near, far) = tokio::io::duplex(1024);
+        let (mut client, connection) = http1::handshake(TokioIo::new(near)).await.expect("no I/O yet");
+        drop(far);
+        let (sent, _) = tokio::join!(client.send_request(request()), connection);
+        assert!(is_unwritten(&sent.expect_err("nobody answers")));
+
+        // The server has read the request: it may have acted on it.
+        let (near, mut far) = tokio::io::duplex(1024);
+        let (mut client, connection) = http1::handshake(TokioIo::new(near)).await.expect("no I/O yet");
+        let reading = async move {
+            let mut head = [0; 16];
+            far.read_exact(&mut head).await.map(|_| head)
+        };
+        let (sent, _, read) = tokio::join!(client.send_request(request()), connection, reading);
+        assert_eq!(&read.expect("the request arrives"), b"POST /token HTTP");
+        assert!(!is_unwritten(&sent.expect_err("nobody answers")));
+    }
 }
