@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 
 use crate::config::Config;
 use crate::exit_code::{CliError, Exit};
+use crate::progress::{columns, line_style, status};
 use crate::{Common, complain, megabytes, say};
 use voxline::language::closest;
 use voxline::net::download_client;
@@ -86,8 +87,7 @@ fn sources(from: Option<PathBuf>, places: &[Place]) -> Vec<Source> {
 async fn pull(store: &Store, names: Vec<String>, sources: Vec<Source>) -> Result<Exit, CliError> {
     let client = download_client()?;
     for name in names {
-        let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes} / {total_bytes}  {bytes_per_sec}");
-        let bar = ProgressBar::new(0).with_style(style.expect("a template of ours"));
+        let bar = ProgressBar::new(0).with_style(line_style());
         let shown = Mutex::new(String::new());
         let drawn = bar.clone();
         let pulled = store.pull(&name, &sources, &client, move |progress| {
@@ -95,11 +95,15 @@ async fn pull(store: &Store, names: Vec<String>, sources: Vec<Source>) -> Result
                 && *shown != progress.file
             {
                 progress.file.clone_into(&mut shown);
-                drawn.set_message(progress.file.to_owned());
                 drawn.reset();
             }
             drawn.set_length(progress.total);
             drawn.set_position(progress.done);
+            let share = progress.done as f64 / progress.total.max(1) as f64;
+            let (done, total) = (HumanBytes(progress.done), HumanBytes(progress.total));
+            let (speed, left) = (HumanBytes(drawn.per_sec() as u64), HumanDuration(drawn.eta()));
+            let figures = format!("{done} / {total}  {speed}/s  {left:#} left");
+            drawn.set_message(status(progress.file, Some(share), &figures, columns()));
         });
         let pulled = pulled.await;
         bar.finish_and_clear();

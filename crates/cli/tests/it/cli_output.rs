@@ -33,6 +33,23 @@ impl Desk {
     }
 }
 
+impl Desk {
+    /// Runs the program on a terminal of its own, after the shell command `before`, by `script` of util-linux.
+    /// Its standard output is what the terminal receives.
+    fn on_terminal(&self, before: &str, arguments: &str) -> Output {
+        let program = format!("{before} exec {} {arguments}", env!("CARGO_BIN_EXE_voxline"));
+        let mut script = Command::new("script");
+        for (name, value) in self.command(&[]).get_envs() {
+            match value {
+                Some(value) => script.env(name, value),
+                None => script.env_remove(name),
+            };
+        }
+        script.args(["-qec", &program, "/dev/null"]).stdin(Stdio::null());
+        script.current_dir(self.place.path("")).output().unwrap()
+    }
+}
+
 /// Runs `test` beside a gateway, on a thread that may block.
 async fn with_desk(test: impl FnOnce(&Desk) + Send + 'static) {
     let setup = Setup { voices: Tone::voices(), ..Setup::default() };
@@ -156,24 +173,45 @@ async fn the_exit_code_tells_which_signal_ended_the_audio() {
 async fn audio_is_not_written_to_a_terminal() {
     with_desk(|desk| {
         for arguments in ["decode a.wav", "decode a.wav --format s16le -o -", "speak Hello. -o -"] {
-            // `script` of util-linux runs the program on a terminal of its own.
-            let program = format!("{} {arguments}", env!("CARGO_BIN_EXE_voxline"));
-            let mut script = desk.command(&[]);
-            let environment: Vec<_> = script
-                .get_envs()
-                .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
-                .collect();
-            script = Command::new("script");
-            for (name, value) in environment {
-                match value {
-                    Some(value) => script.env(name, value),
-                    None => script.env_remove(name),
-                };
-            }
-            script.args(["-qec", &program, "/dev/null"]).stdin(Stdio::null());
-            let done = script.current_dir(desk.place.path("")).output().unwrap();
+            let done = desk.on_terminal("", arguments);
             assert_eq!(done.status.code(), Some(2), "{arguments}: {done:?}");
             assert!(text(&done.stdout).contains("standard output is a terminal"), "{arguments}: {done:?}");
+        }
+    })
+    .await;
+}
+
+/// Returns the lines that a terminal draws, without its control sequences (ECMA-48, 5.4).
+fn drawn(output: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut chars = output.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' => {
+                chars.next();
+                chars.by_ref().find(|c| ('@'..='~').contains(c));
+            }
+            '\r' | '\n' => lines.push(String::new()),
+            c => lines.last_mut().expect("there is one").push(c),
+        }
+    }
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_progress_line_fits_a_narrow_terminal() {
+    with_desk(|desk| {
+        let name = "a-recording-with-a-name-longer-than-the-line.wav";
+        desk.place.file(name, wav(1, 16_000, 64_000));
+        for columns in [24, 40, 100] {
+            let stty = format!("stty rows 24 cols {columns} &&");
+            let done = desk.on_terminal(&stty, &format!("transcribe {name} -o {columns}.txt"));
+            assert_eq!(done.status.code(), Some(0), "{done:?}");
+            let lines = drawn(text(&done.stdout));
+            // Spaces fill each line that is drawn.
+            let widest = lines.iter().map(|line| line.trim().chars().count()).max().unwrap();
+            assert!(widest < columns, "{widest} columns of {columns}: {lines:#?}");
+            assert!(lines.iter().any(|line| line.contains("0:00 / 0:04")), "{lines:#?}");
         }
     })
     .await;

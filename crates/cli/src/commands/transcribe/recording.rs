@@ -224,7 +224,7 @@ fn show(
     progress: &Progress,
 ) -> Result<(), WriterError> {
     match event {
-        TranscriptEvent::Partial { text, range, .. } => progress.guess(&text, range.end),
+        TranscriptEvent::Partial { text, range, .. } => progress.partial(&text, range.end),
         TranscriptEvent::Final(segment) => {
             progress.around(|| output.segment(&segment, speaker))?;
             progress.reach(segment.range.end);
