@@ -20,7 +20,9 @@ use clap::builder::Resettable;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use self::commands::{bench, decode, gateway, models, probe, serve, speak, token, transcribe, voices};
+use self::commands::{
+    bench, decode, documentation, gateway, models, probe, serve, speak, token, transcribe, voices,
+};
 use self::exit_code::CliError;
 pub use self::exit_code::Exit;
 use crate::config::{Config, SecretSource, Settings, is_empty_variable};
@@ -34,41 +36,82 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    common: Common,
+    general: General,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Transcribe recordings to text
-    Transcribe(transcribe::Arguments),
+    Transcribe(WithService<WithModels<transcribe::Arguments>>),
     /// Show the properties of recordings: container, codec, rate, channels, duration
     Probe(probe::Arguments),
     /// Decode a recording of any format to PCM
     Decode(decode::Arguments),
     /// Synthesise speech from text
-    Speak(speak::Arguments),
+    Speak(WithService<WithModels<speak::Arguments>>),
     /// Obtain, show, renew and revoke the tokens of a service
-    Token(token::Arguments),
+    Token(WithService<token::Arguments>),
     /// Run the gateway: tokens, recognition and synthesis for other programs
-    Serve(serve::Arguments),
+    Serve(WithModels<serve::Arguments>),
     /// Check and show the configuration
-    Config(commands::config::Arguments),
+    Config(WithService<WithModels<commands::config::Arguments>>),
     /// Administer the gateway's projects and tokens
     Gateway(gateway::Arguments),
     /// Benchmark a service on this machine
-    Bench(bench::Arguments),
+    Bench(WithService<WithModels<bench::Arguments>>),
     /// Download, list and verify the models
-    Models(models::Arguments),
+    Models(WithModels<models::Arguments>),
     /// List the available voices
-    Voices(voices::Arguments),
+    Voices(WithModels<voices::Arguments>),
+    /// Print the completions of a shell
+    Completions(documentation::Completions),
+    /// Write the manual pages
+    Man(documentation::Man),
 }
 
-/// The service, its credentials, and the locations of files.
+/// The options of every command.
 #[derive(Args, Clone)]
-struct Common {
+#[command(next_help_heading = "General options")]
+struct General {
     /// Configuration file [default: voxline/config.toml in the user's configuration directory]
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CONFIG")]
     config: Option<PathBuf>,
+    /// Log filter for standard error: error, warn, info, debug, trace, or a filter such as
+    /// voxline::session=debug [default: warn; for serve also the audit log, voxline::audit=info]
+    #[arg(long, global = true, value_name = "FILTER", env = "VOXLINE_LOG")]
+    log: Option<String>,
+    /// Log format: lines of text for people, or one JSON object per line
+    #[arg(long, global = true, value_name = "FORMAT", env = "VOXLINE_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// The arguments of a command that uses a service.
+#[derive(Args)]
+struct WithService<A: Args> {
+    #[command(flatten)]
+    arguments: A,
+    #[command(flatten)]
+    service: ServiceOptions,
+}
+
+/// The arguments of a command that uses models.
+#[derive(Args)]
+struct WithModels<A: Args> {
+    #[command(flatten)]
+    arguments: A,
+    // A flattened structure before leaves its heading behind.
+    /// Directory of models [default: voxline/models in the user's cache directory]
+    #[arg(
+        long, global = true, value_name = "DIR", env = "VOXLINE_MODELS",
+        help_heading = Resettable::Reset
+    )]
+    models: Option<PathBuf>,
+}
+
+/// The service and its credentials.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Connection options")]
+struct ServiceOptions {
     /// Service to use [default: a gateway inside this process]
     #[arg(long, global = true, value_name = "URL", env = "VOXLINE_ENDPOINT")]
     endpoint: Option<String>,
@@ -95,16 +138,14 @@ struct Common {
     /// File with the key that encrypts tokens on disk: 32 bytes, or 64 hexadecimal digits
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_VAULT_KEY_FILE")]
     vault_key_file: Option<PathBuf>,
-    /// Directory of models [default: voxline/models in the user's cache directory]
-    #[arg(long, global = true, value_name = "DIR", env = "VOXLINE_MODELS")]
+}
+
+/// The options that commands share, as far as a command has them.
+#[derive(Clone, Default)]
+struct Common {
+    config: Option<PathBuf>,
+    service: ServiceOptions,
     models: Option<PathBuf>,
-    /// Log filter for standard error: error, warn, info, debug, trace, or a filter such as
-    /// voxline::session=debug [default: warn; for serve also the audit log, voxline::audit=info]
-    #[arg(long, global = true, value_name = "FILTER", env = "VOXLINE_LOG")]
-    log: Option<String>,
-    /// Log format: lines of text for people, or one JSON object per line
-    #[arg(long, global = true, value_name = "FORMAT", env = "VOXLINE_LOG_FORMAT", default_value = "text")]
-    log_format: LogFormat,
 }
 
 /// The spoken language and the recogniser.
@@ -140,39 +181,60 @@ impl Common {
 
     /// Returns whether the flags name a service or credentials.
     fn names_a_service(&self) -> bool {
-        self.endpoint.is_some()
-            || self.client_id.is_some()
-            || self.client_secret_file.is_some()
-            || self.token_file.is_some()
+        let ServiceOptions { endpoint, client_id, client_secret_file, token_file, .. } = &self.service;
+        endpoint.is_some() || client_id.is_some() || client_secret_file.is_some() || token_file.is_some()
     }
 
     fn settings(self, hearing: Hearing) -> Settings {
         // A variable set to an empty string counts as unset.
         let text = |given: Option<String>| given.filter(|text| !text.is_empty());
         let file = |given: Option<PathBuf>| given.filter(|path| !path.as_os_str().is_empty());
+        let service = self.service;
         Settings {
             config: file(self.config),
-            endpoint: text(self.endpoint),
-            client_id: text(self.client_id),
-            profile: text(self.profile),
-            client_secret: SecretSource::named(file(self.client_secret_file), "VOXLINE_CLIENT_SECRET"),
-            token: SecretSource::named(file(self.token_file), "VOXLINE_TOKEN"),
-            ca_file: file(self.ca_file),
-            follow_hosts: self.follow_host,
-            vault_key_file: file(self.vault_key_file),
+            endpoint: text(service.endpoint),
+            client_id: text(service.client_id),
+            profile: text(service.profile),
+            client_secret: SecretSource::named(file(service.client_secret_file), "VOXLINE_CLIENT_SECRET"),
+            token: SecretSource::named(file(service.token_file), "VOXLINE_TOKEN"),
+            ca_file: file(service.ca_file),
+            follow_hosts: service.follow_host,
+            vault_key_file: file(service.vault_key_file),
             models: file(self.models),
             model: text(hearing.chosen.model),
             language: text(hearing.language),
             gateway: toml::Table::new(),
         }
     }
+
+    /// Adds the options of a service, and returns the command's other arguments.
+    fn with_service<A: Args>(self, with: WithService<A>) -> (A, Common) {
+        (with.arguments, Common { service: with.service, ..self })
+    }
+
+    /// Adds the directory of models, and returns the command's other arguments.
+    fn with_models<A: Args>(self, with: WithModels<A>) -> (A, Common) {
+        (with.arguments, Common { models: with.models, ..self })
+    }
+
+    /// Adds the options of a service and the directory of models, and returns the command's other arguments.
+    fn with_both<A: Args>(self, with: WithService<WithModels<A>>) -> (A, Common) {
+        let (arguments, common) = self.with_service(with);
+        common.with_models(arguments)
+    }
+}
+
+/// Returns the definition of the command line, from which parsing, help, completions and manual pages are made.
+#[must_use]
+pub fn command() -> clap::Command {
+    documentation::with_examples(Cli::command())
 }
 
 /// Runs the program with this process's arguments.
 #[must_use]
 pub fn run() -> ExitCode {
     quiet_caught_panics();
-    let mut parser = without_empty_variables(Cli::command());
+    let mut parser = without_empty_variables(command());
     let parsed = parser.try_get_matches_from_mut(std::env::args_os());
     let parsed = parsed.and_then(|typed| Ok((Cli::from_arg_matches(&typed)?, typed)));
     let (cli, typed) = match parsed.map_err(|error| error.format(&mut parser)) {
@@ -201,26 +263,53 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 fn run_command(cli: Cli, typed: &ArgMatches) -> Result<Exit, CliError> {
-    let Cli { command, common } = cli;
+    let Cli { command, general } = cli;
     // The audit log must be on by default.
     let usual = if matches!(command, Command::Serve(_)) { "warn,voxline::audit=info" } else { "warn" };
-    let filter = common.log.clone().filter(|log| !log.is_empty()).unwrap_or_else(|| usual.to_owned());
-    let log = Log { filter, format: common.log_format };
+    let filter = general.log.filter(|log| !log.is_empty()).unwrap_or_else(|| usual.to_owned());
+    let log = Log { filter, format: general.log_format };
+    let common = Common { config: general.config, ..Common::default() };
     match command {
-        Command::Transcribe(arguments) => block_on(&log, transcribe::run(arguments, common)),
+        Command::Transcribe(with) => {
+            let (arguments, common) = common.with_both(with);
+            block_on(&log, transcribe::run(arguments, common))
+        }
         Command::Probe(arguments) => probe::run(arguments),
         Command::Decode(arguments) => decode::run(arguments),
-        Command::Speak(arguments) => block_on(&log, speak::run(arguments, common)),
-        Command::Token(arguments) => block_on(&log, token::run(arguments, common)),
-        Command::Serve(arguments) => block_on(&log, serve::run(arguments, common)),
-        Command::Config(arguments) => commands::config::run(arguments, common, typed),
+        Command::Speak(with) => {
+            let (arguments, common) = common.with_both(with);
+            block_on(&log, speak::run(arguments, common))
+        }
+        Command::Token(with) => {
+            let (arguments, common) = common.with_service(with);
+            block_on(&log, token::run(arguments, common))
+        }
+        Command::Serve(with) => {
+            let (arguments, common) = common.with_models(with);
+            block_on(&log, serve::run(arguments, common))
+        }
+        Command::Config(with) => {
+            let (arguments, common) = common.with_both(with);
+            commands::config::run(arguments, common, typed)
+        }
         Command::Gateway(arguments) => {
             start_log(&log)?;
             gateway::run(arguments, common)
         }
-        Command::Bench(arguments) => block_on(&log, bench::run(arguments, common)),
-        Command::Models(arguments) => block_on(&log, models::run(arguments, common)),
-        Command::Voices(arguments) => voices::run(arguments, common),
+        Command::Bench(with) => {
+            let (arguments, common) = common.with_both(with);
+            block_on(&log, bench::run(arguments, common))
+        }
+        Command::Models(with) => {
+            let (arguments, common) = common.with_models(with);
+            block_on(&log, models::run(arguments, common))
+        }
+        Command::Voices(with) => {
+            let (arguments, common) = common.with_models(with);
+            voices::run(arguments, common)
+        }
+        Command::Completions(arguments) => arguments.run(),
+        Command::Man(arguments) => arguments.run(),
     }
 }
 

@@ -76,7 +76,8 @@ fn check(arguments: &serve::Arguments, common: &Common) -> Result<Exit, CliError
     found.problem("vault_key_file", config.check_vault_key());
     // Check each profile, unless credentials were given as flags, which would override those of the profile.
     for name in config.profiles.iter().filter(|_| !common.names_a_service()) {
-        let chosen = Common { profile: Some(name.clone()), ..common.clone() };
+        let mut chosen = common.clone();
+        chosen.service.profile = Some(name.clone());
         found.service(&arguments.examine(chosen)?.0, &format!("profiles.{name}."));
     }
     if config.has_gateway() {

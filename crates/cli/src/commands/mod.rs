@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod decode;
+pub(crate) mod documentation;
 pub(crate) mod gateway;
 pub(crate) mod models;
 pub(crate) mod probe;

@@ -9,6 +9,7 @@ mod certificates;
 mod cli;
 mod cli_audio;
 mod cli_flags;
+mod cli_help;
 mod cli_output;
 mod cli_token;
 mod client;
