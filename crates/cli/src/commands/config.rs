@@ -136,12 +136,11 @@ impl Findings {
             Err(ConfigError::Incomplete { key, reason }) => self.problems.push(format!("{key}: {reason}")),
             Err(error) => self.problems.push(format!("gateway.tls_cert: {error}")),
         }
-        match TcpListener::bind(gateway.listen) {
+        match TcpListener::bind(gateway.listen()) {
             // The address is probably in use by the gateway itself.
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            bound => {
-                self.problem("gateway.listen", bound.map_err(|error| format!("{}: {error}", gateway.listen)))
-            }
+            bound => self
+                .problem("gateway.listen", bound.map_err(|error| format!("{}: {error}", gateway.listen()))),
         }
         self.problem("model", load_recognizer(config));
     }

@@ -1,129 +1,28 @@
 //! `voxline serve`: runs the gateway.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use ipnet::IpNet;
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::gateway::{
-    Count, Limit, RefreshTokens, Seconds, SomeSeconds, TokenLimit, listen_address, network,
-};
+use crate::config::gateway::GatewayConfig;
 use crate::config::{Config, ConfigError, Settings};
 use crate::exit_code::{CliError, Exit};
 use crate::service::load_recognizer;
 use crate::signals::{Hangups, Signals};
 use crate::{Common, Hearing, say, systemd};
-use voxline::net::Endpoint;
 use voxline_gateway::authority::Authority;
-use voxline_gateway::{Engines, Gateway, Listener, Origin, Tls, capacity, serve};
+use voxline_gateway::{Engines, Gateway, Listener, Tls, capacity, serve};
 use voxline_support::clock::SystemClock;
 
-/// Arguments of `voxline serve`. Each flag except the model and the language has a key of the same name in
-/// the table `[gateway]` of the configuration file, which applies if neither the flag nor its variable is
-/// given.
-#[derive(Args, Serialize)]
+/// Arguments of `voxline serve`.
+#[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    #[serde(skip)]
     hearing: Hearing,
-    /// Address to listen on, such as 127.0.0.1:8085, or :8085 for all addresses of the machine; port 0
-    /// selects a free port [default: 127.0.0.1:8085]
-    #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_LISTEN", value_parser = listen_address)]
-    listen: Option<SocketAddr>,
-    /// Directory of the gateway's state: projects and tokens
-    #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]
-    state: Option<PathBuf>,
-    /// File with the TLS certificate and its chain to the root (PEM); reloaded on SIGHUP
-    #[arg(long, value_name = "FILE", env = "VOXLINE_GATEWAY_TLS_CERT")]
-    tls_cert: Option<PathBuf>,
-    /// File with the certificate's key (PEM), which no other user may be able to read
-    #[arg(long, value_name = "FILE", env = "VOXLINE_GATEWAY_TLS_KEY")]
-    tls_key: Option<PathBuf>,
-    /// Lifetime of access tokens in seconds [default: 3600]
-    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_TOKEN_LIFETIME")]
-    token_lifetime: Option<SomeSeconds>,
-    /// Behaviour when a refresh or access token exceeds the limit of 25 [default: refuse]
-    #[arg(long, value_name = "WHAT", env = "VOXLINE_GATEWAY_TOKEN_LIMIT")]
-    token_limit: Option<TokenLimit>,
-    /// Effect of a refresh on the refresh token [default: keep]
-    #[arg(long, value_name = "WHAT", env = "VOXLINE_GATEWAY_REFRESH_TOKENS")]
-    refresh_tokens: Option<RefreshTokens>,
-    /// Answer a bad token with status 400, as the documentation prints, instead of 401 and 403 [default:
-    /// false]
-    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DOCUMENTED_STATUS",
-          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    documented_status: Option<bool>,
-    /// Let a socket continue with a fresh token that its client sends in band; set to false behind a proxy
-    /// that checks tokens at the handshake [default: true]
-    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_IN_BAND_AUTH",
-          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    in_band_auth: Option<bool>,
-    /// Serve /tts_demo and /asr_demo, which require no token [default: false]
-    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DEMO",
-          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    demo: Option<bool>,
-    /// Serve the console at / [default: true]
-    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_CONSOLE",
-          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    console: Option<bool>,
-    /// Number of threads for recognition [default: as many as the machine runs at once]
-    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_THREADS")]
-    threads: Option<Count>,
-    /// Maximum number of concurrent streaming sessions [default: the capacity of the threads, measured at the
-    /// start]
-    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_SESSIONS")]
-    max_sessions: Option<Count>,
-    /// Maximum number of recordings and texts processed at once; more are refused [default: 16]
-    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_REQUESTS")]
-    max_requests: Option<Count>,
-    /// Maximum number of open connections; more replace idle ones, or wait [default: 800]
-    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS")]
-    max_connections: Option<Count>,
-    /// Maximum number of connections per address, fewer as connections become scarce; 0 for no limit
-    /// [default: 600]
-    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS")]
-    max_connections_per_address: Option<Limit>,
-    /// Number of wrong tokens that an address may send at once, and one more every 3 seconds; 0 for no limit
-    /// [default: 20]
-    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_FAILURES")]
-    max_failures: Option<Limit>,
-    /// Network such as 10.0.0.0/8 of trusted proxies, which report their clients' addresses by
-    /// X-Forwarded-For, Forwarded or PROXY protocol version 2; may be repeated
-    #[arg(long, value_name = "CIDR", env = "VOXLINE_GATEWAY_TRUSTED_PROXY", value_delimiter = ',',
-        value_parser = network)]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    trusted_proxy: Vec<IpNet>,
-    /// Timeout in seconds for the TLS handshake, the head of a request, and the pause before the next request
-    /// [default: 10]
-    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_HEADER_TIMEOUT")]
-    header_timeout: Option<SomeSeconds>,
-    /// Timeout in seconds for a whole recording or text to arrive [default: 120]
-    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_BODY_TIMEOUT")]
-    body_timeout: Option<SomeSeconds>,
-    /// Timeout in seconds for a client to accept more of a response [default: 60]
-    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_WRITE_TIMEOUT")]
-    write_timeout: Option<SomeSeconds>,
-    /// Seconds that a session outlives its socket [default: 60]
-    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_RESUME_WINDOW")]
-    resume_window: Option<Seconds>,
-    /// Seconds that sessions may continue after the gateway is told to stop [default: 30]
-    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_DRAIN")]
-    drain: Option<Seconds>,
-    /// Gateway such as https://b.speech.example that takes over this gateway's sessions when it is told to
-    /// stop: each starts there while it still runs here; may be repeated, the first that answers is used
-    #[arg(long, value_name = "URL", env = "VOXLINE_GATEWAY_SUCCESSOR", value_delimiter = ',')]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    successor: Vec<Endpoint>,
-    /// Origin such as https://host:port whose pages may use the gateway from a browser; * for any; may be
-    /// repeated
-    #[arg(long, value_name = "ORIGIN", env = "VOXLINE_GATEWAY_CORS_ORIGIN", value_delimiter = ',')]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    cors_origin: Vec<Origin>,
+    #[command(flatten)]
+    gateway: GatewayConfig,
 }
 
 impl Arguments {
@@ -139,7 +38,7 @@ impl Arguments {
 
     fn settings(&self, common: Common) -> Result<Settings, CliError> {
         let mut settings = common.settings(self.hearing.clone());
-        settings.gateway = toml::Table::try_from(self)
+        settings.gateway = toml::Table::try_from(&self.gateway)
             .map_err(|error| CliError::new(Exit::Setup, format!("gateway: {error}")))?;
         Ok(settings)
     }
@@ -151,7 +50,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let mut hangups = Hangups::new()?;
     let gateway = config.gateway.clone();
     let tls = gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
-    let (listen, mut options) = (gateway.listen, gateway.options());
+    let (listen, mut options) = (gateway.listen(), gateway.options());
     options.languages = config.languages.clone();
     let (threads, measures) = (options.threads, gateway.max_sessions.is_none());
     let state = gateway.state()?.clone();

@@ -1,5 +1,5 @@
-//! The gateway's part of the configuration: table `[gateway]` of the file, with a key for each flag of
-//! `voxline serve`.
+//! The gateway's part of the configuration: table `[gateway]` of the file, the flags of `voxline serve`, and their
+//! environment variables.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -99,16 +99,18 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+fn listen<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    listen_address(&text).map_err(|expected| serde::de::Error::custom(format!("\"{text}\": {expected}")))
+    listen_address(&text)
+        .map(Some)
+        .map_err(|expected| serde::de::Error::custom(format!("\"{text}\": {expected}")))
 }
 
-fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
     let named = |text: &String| {
         network(text).map_err(|expected| serde::de::Error::custom(format!("\"{text}\": {expected}")))
     };
-    Vec::<String>::deserialize(deserializer)?.iter().map(named).collect()
+    Vec::<String>::deserialize(deserializer)?.iter().map(named).collect::<Result<_, _>>().map(Some)
 }
 
 /// Behaviour when a refresh or access token exceeds the limit.
@@ -131,69 +133,135 @@ pub enum RefreshTokens {
     Rotate,
 }
 
-/// Configuration of the gateway. `voxline serve --help` and `samples/gateway.toml` document the keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Settings of the gateway. Each field declares a setting once: its key in the table `[gateway]`, its flag of
+/// `voxline serve` and its environment variable. A field is `None` if it is not given, or has no default.
+#[derive(Args, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "they are told once, where users look")]
+#[allow(rustdoc::bare_urls, reason = "the documentation is the help of the flags, too")]
 pub struct GatewayConfig {
+    /// Address to listen on, such as 127.0.0.1:8085, or :8085 for all addresses of the machine; port 0
+    /// selects a free port [default: 127.0.0.1:8085]
+    #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_LISTEN", value_parser = listen_address)]
     #[serde(deserialize_with = "listen")]
-    pub listen: SocketAddr,
+    pub listen: Option<SocketAddr>,
+    /// Directory of the gateway's state: projects and tokens
+    #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_STATE")]
     pub state: Option<PathBuf>,
+    /// File with the TLS certificate and its chain to the root (PEM); reloaded on SIGHUP
+    #[arg(long, value_name = "FILE", env = "VOXLINE_GATEWAY_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
+    /// File with the certificate's key (PEM), which no other user may be able to read
+    #[arg(long, value_name = "FILE", env = "VOXLINE_GATEWAY_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
-    pub token_lifetime: SomeSeconds,
-    pub token_limit: TokenLimit,
-    pub refresh_tokens: RefreshTokens,
-    pub documented_status: bool,
-    pub in_band_auth: bool,
-    pub console: bool,
-    pub demo: bool,
+    /// Lifetime of access tokens in seconds [default: 3600]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_TOKEN_LIFETIME")]
+    pub token_lifetime: Option<SomeSeconds>,
+    /// Behaviour when a refresh or access token exceeds the limit of 25 [default: refuse]
+    #[arg(long, value_name = "WHAT", env = "VOXLINE_GATEWAY_TOKEN_LIMIT")]
+    pub token_limit: Option<TokenLimit>,
+    /// Effect of a refresh on the refresh token [default: keep]
+    #[arg(long, value_name = "WHAT", env = "VOXLINE_GATEWAY_REFRESH_TOKENS")]
+    pub refresh_tokens: Option<RefreshTokens>,
+    /// Answer a bad token with status 400, as the documentation prints, instead of 401 and 403 [default:
+    /// false]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DOCUMENTED_STATUS",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub documented_status: Option<bool>,
+    /// Let a socket continue with a fresh token that its client sends in band; set to false behind a proxy
+    /// that checks tokens at the handshake [default: true]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_IN_BAND_AUTH",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub in_band_auth: Option<bool>,
+    /// Serve /tts_demo and /asr_demo, which require no token [default: false]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DEMO",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub demo: Option<bool>,
+    /// Serve the console at / [default: true]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_CONSOLE",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub console: Option<bool>,
+    /// Number of threads for recognition [default: as many as the machine runs at once]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_THREADS")]
     pub threads: Option<Count>,
+    /// Maximum number of concurrent streaming sessions [default: the capacity of the threads, measured at the
+    /// start]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_SESSIONS")]
     pub max_sessions: Option<Count>,
-    pub max_requests: Count,
-    pub max_connections: Count,
-    pub max_connections_per_address: Limit,
-    pub max_failures: Limit,
+    /// Maximum number of recordings and texts processed at once; more are refused [default: 16]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_REQUESTS")]
+    pub max_requests: Option<Count>,
+    /// Maximum number of open connections; more replace idle ones, or wait [default: 800]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS")]
+    pub max_connections: Option<Count>,
+    /// Maximum number of connections per address, fewer as connections become scarce; 0 for no limit
+    /// [default: 600]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS_PER_ADDRESS")]
+    pub max_connections_per_address: Option<Limit>,
+    /// Number of wrong tokens that an address may send at once, and one more every 3 seconds; 0 for no limit
+    /// [default: 20]
+    #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_FAILURES")]
+    pub max_failures: Option<Limit>,
+    /// Network such as 10.0.0.0/8 of trusted proxies, which report their clients' addresses by
+    /// X-Forwarded-For, Forwarded or PROXY protocol version 2; may be repeated
+    #[arg(long, value_name = "CIDR", env = "VOXLINE_GATEWAY_TRUSTED_PROXY", value_delimiter = ',',
+        value_parser = network)]
     #[serde(deserialize_with = "networks")]
-    pub trusted_proxy: Vec<IpNet>,
-    pub header_timeout: SomeSeconds,
-    pub body_timeout: SomeSeconds,
-    pub write_timeout: SomeSeconds,
-    pub resume_window: Seconds,
-    pub drain: Seconds,
-    pub successor: Vec<Endpoint>,
-    pub cors_origin: Vec<Origin>,
+    pub trusted_proxy: Option<Vec<IpNet>>,
+    /// Timeout in seconds for the TLS handshake, the head of a request, and the pause before the next request
+    /// [default: 10]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_HEADER_TIMEOUT")]
+    pub header_timeout: Option<SomeSeconds>,
+    /// Timeout in seconds for a whole recording or text to arrive [default: 120]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_BODY_TIMEOUT")]
+    pub body_timeout: Option<SomeSeconds>,
+    /// Timeout in seconds for a client to accept more of a response [default: 60]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_WRITE_TIMEOUT")]
+    pub write_timeout: Option<SomeSeconds>,
+    /// Seconds that a session outlives its socket [default: 60]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_RESUME_WINDOW")]
+    pub resume_window: Option<Seconds>,
+    /// Seconds that sessions may continue after the gateway is told to stop [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_DRAIN")]
+    pub drain: Option<Seconds>,
+    /// Gateway such as https://b.speech.example that takes over this gateway's sessions when it is told to
+    /// stop: each starts there while it still runs here; may be repeated, the first that answers is used
+    #[arg(long, value_name = "URL", env = "VOXLINE_GATEWAY_SUCCESSOR", value_delimiter = ',')]
+    pub successor: Option<Vec<Endpoint>>,
+    /// Origin such as https://host:port whose pages may use the gateway from a browser; * for any; may be
+    /// repeated
+    #[arg(long, value_name = "ORIGIN", env = "VOXLINE_GATEWAY_CORS_ORIGIN", value_delimiter = ',')]
+    pub cors_origin: Option<Vec<Origin>>,
 }
 
 impl Default for GatewayConfig {
     fn default() -> GatewayConfig {
         let options = Options::default();
         GatewayConfig {
-            listen: LISTEN,
+            listen: Some(LISTEN),
             state: None,
             tls_cert: None,
             tls_key: None,
-            token_lifetime: Whole(TOKEN_LIFETIME),
-            token_limit: TokenLimit::Refuse,
-            refresh_tokens: RefreshTokens::Keep,
-            documented_status: options.documented_status,
-            in_band_auth: options.in_band_auth,
-            console: options.console,
-            demo: options.demo,
+            token_lifetime: Some(Whole(TOKEN_LIFETIME)),
+            token_limit: Some(TokenLimit::Refuse),
+            refresh_tokens: Some(RefreshTokens::Keep),
+            documented_status: Some(options.documented_status),
+            in_band_auth: Some(options.in_band_auth),
+            console: Some(options.console),
+            demo: Some(options.demo),
             threads: None,
             max_sessions: None,
-            max_requests: Whole(options.max_requests as u64),
-            max_connections: Whole(options.max_connections as u64),
-            max_connections_per_address: Whole(options.max_connections_per_address as u64),
-            max_failures: Whole(options.max_failures.into()),
-            trusted_proxy: options.trusted_proxies,
-            header_timeout: Whole(options.header_timeout.as_secs()),
-            body_timeout: Whole(options.body_timeout.as_secs()),
-            write_timeout: Whole(options.write_timeout.as_secs()),
-            resume_window: Whole(options.resume_window.as_secs()),
-            drain: Whole(options.drain.as_secs()),
-            successor: options.successors,
-            cors_origin: options.cors_origins,
+            max_requests: Some(Whole(options.max_requests as u64)),
+            max_connections: Some(Whole(options.max_connections as u64)),
+            max_connections_per_address: Some(Whole(options.max_connections_per_address as u64)),
+            max_failures: Some(Whole(options.max_failures.into())),
+            trusted_proxy: Some(options.trusted_proxies),
+            header_timeout: Some(Whole(options.header_timeout.as_secs())),
+            body_timeout: Some(Whole(options.body_timeout.as_secs())),
+            write_timeout: Some(Whole(options.write_timeout.as_secs())),
+            resume_window: Some(Whole(options.resume_window.as_secs())),
+            drain: Some(Whole(options.drain.as_secs())),
+            successor: Some(options.successors),
+            cors_origin: Some(options.cors_origins),
         }
     }
 }
@@ -204,27 +272,36 @@ impl GatewayConfig {
     pub fn options(&self) -> Options {
         let options = Options::default();
         let threads = self.threads.and_then(|threads| NonZero::new(threads.count()));
+        let max_failures = self.max_failures.map(|count| u32::try_from(count.0).unwrap_or(u32::MAX));
         Options {
             threads: threads.unwrap_or(options.threads),
-            max_sessions: self.max_sessions.map_or(options.max_sessions, Count::count),
-            max_requests: self.max_requests.count(),
-            max_connections: self.max_connections.count(),
-            max_connections_per_address: self.max_connections_per_address.count(),
-            max_failures: u32::try_from(self.max_failures.0).unwrap_or(u32::MAX),
-            trusted_proxies: self.trusted_proxy.clone(),
-            header_timeout: self.header_timeout.seconds(),
-            body_timeout: self.body_timeout.seconds(),
-            write_timeout: self.write_timeout.seconds(),
-            resume_window: self.resume_window.seconds(),
-            drain: self.drain.seconds(),
-            successors: self.successor.clone(),
-            cors_origins: self.cors_origin.clone(),
-            in_band_auth: self.in_band_auth,
-            console: self.console,
-            demo: self.demo,
-            documented_status: self.documented_status,
+            max_sessions: self.max_sessions.map_or(options.max_sessions, Whole::count),
+            max_requests: self.max_requests.map_or(options.max_requests, Whole::count),
+            max_connections: self.max_connections.map_or(options.max_connections, Whole::count),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .map_or(options.max_connections_per_address, Whole::count),
+            max_failures: max_failures.unwrap_or(options.max_failures),
+            trusted_proxies: self.trusted_proxy.clone().unwrap_or(options.trusted_proxies),
+            header_timeout: self.header_timeout.map_or(options.header_timeout, Whole::seconds),
+            body_timeout: self.body_timeout.map_or(options.body_timeout, Whole::seconds),
+            write_timeout: self.write_timeout.map_or(options.write_timeout, Whole::seconds),
+            resume_window: self.resume_window.map_or(options.resume_window, Whole::seconds),
+            drain: self.drain.map_or(options.drain, Whole::seconds),
+            successors: self.successor.clone().unwrap_or(options.successors),
+            cors_origins: self.cors_origin.clone().unwrap_or(options.cors_origins),
+            in_band_auth: self.in_band_auth.unwrap_or(options.in_band_auth),
+            console: self.console.unwrap_or(options.console),
+            demo: self.demo.unwrap_or(options.demo),
+            documented_status: self.documented_status.unwrap_or(options.documented_status),
             ..options
         }
+    }
+
+    /// Returns the address to listen on.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.listen.unwrap_or(LISTEN)
     }
 
     /// Returns the token policy of the gateway's authority.
@@ -232,12 +309,12 @@ impl GatewayConfig {
     pub fn policy(&self) -> Policy {
         Policy {
             at_limit: match self.token_limit {
-                TokenLimit::Refuse => AtLimit::Refuse,
-                TokenLimit::Evict => AtLimit::Evict,
+                Some(TokenLimit::Evict) => AtLimit::Evict,
+                Some(TokenLimit::Refuse) | None => AtLimit::Refuse,
             },
             refreshing: match self.refresh_tokens {
-                RefreshTokens::Keep => Refreshing::Keep,
-                RefreshTokens::Rotate => Refreshing::Rotate,
+                Some(RefreshTokens::Rotate) => Refreshing::Rotate,
+                Some(RefreshTokens::Keep) | None => Refreshing::Keep,
             },
         }
     }
@@ -245,7 +322,7 @@ impl GatewayConfig {
     /// Returns the lifetime of access tokens.
     #[must_use]
     pub fn token_lifetime(&self) -> Duration {
-        self.token_lifetime.seconds()
+        self.token_lifetime.map_or(Duration::from_secs(TOKEN_LIFETIME), Whole::seconds)
     }
 
     /// Returns the directory of the gateway's projects and tokens.

@@ -1,6 +1,7 @@
 //! The configuration of a gateway by file, environment and flags: the resolved values, and the errors of
 //! an invalid configuration.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -105,6 +106,64 @@ fn help_tells_the_defaults_as_they_are() {
         let (told, _) = about.split_once("[default: ").unwrap().1.split_once(']').unwrap();
         assert_eq!(told, value, "{key}");
     }
+}
+
+/// Returns each flag of the table in docs/operating.md, with its default.
+fn documented() -> BTreeMap<String, String> {
+    let document =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operating.md")).unwrap();
+    let (_, table) = document.split_once("| flag | default | meaning |").unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let mut defaults = BTreeMap::new();
+    for row in rows {
+        let columns: Vec<&str> = row.split('|').map(str::trim).collect();
+        let flags = columns[1].split('`').filter_map(|part| part.strip_prefix("--"));
+        let flags: Vec<&str> = flags.map(|flag| flag.split([' ', '=']).next().unwrap()).collect();
+        // A row of several flags has as many defaults, or one for all.
+        let values: Vec<&str> = columns[2].split(", ").map(|value| value.trim_matches('`')).collect();
+        for (index, flag) in flags.iter().enumerate() {
+            let value = if values.len() == flags.len() { values[index] } else { columns[2] };
+            assert!(
+                defaults.insert((*flag).to_owned(), value.to_owned()).is_none(),
+                "--{flag} is told twice"
+            );
+        }
+    }
+    defaults
+}
+
+#[test]
+fn a_setting_is_a_key_a_flag_and_a_variable_and_is_documented() {
+    let program = voxline_cli::command();
+    let serve = program.find_subcommand("serve").unwrap();
+    // The flags that belong to no gateway are keys outside of its table.
+    let mut elsewhere = BTreeSet::from(["help", "language", "model", "models"]);
+    let mut documented = documented();
+    assert_eq!(documented.remove("language").unwrap(), "auto");
+    let known = toml::Table::try_from(GatewayConfig::default()).unwrap();
+    let mut count = 0;
+    for arg in serve.get_arguments().filter(|arg| !elsewhere.remove(arg.get_id().as_str())) {
+        let (key, flag) = (arg.get_id().as_str(), arg.get_long().unwrap());
+        assert_eq!(flag, key.replace('_', "-"));
+        assert_eq!(arg.get_env().unwrap(), format!("VOXLINE_GATEWAY_{}", key.to_uppercase()).as_str());
+        // An unknown key would be refused, and any known one refuses a table.
+        let error =
+            format!("{key} = {{}}").parse::<toml::Table>().unwrap().try_into::<GatewayConfig>().unwrap_err();
+        assert!(!error.message().contains("unknown field"), "{key} is no key of the file: {error}");
+        let default = documented.remove(flag).unwrap_or_else(|| panic!("--{flag} is not documented"));
+        match known.get(key) {
+            Some(toml::Value::Boolean(on)) => assert_eq!(default, if *on { "on" } else { "off" }, "{flag}"),
+            Some(toml::Value::String(text)) => assert_eq!(default, *text, "{flag}"),
+            Some(toml::Value::Array(none)) => {
+                assert_eq!((default.as_str(), none.len()), ("none", 0), "{flag}");
+            }
+            Some(value) => assert_eq!(default, value.to_string(), "{flag}"),
+            None => assert!(default.parse::<u64>().is_err(), "--{flag} has no default"),
+        }
+        count += 1;
+    }
+    assert_eq!(documented, BTreeMap::new(), "documented, but no flags");
+    assert!(count >= known.len(), "{count} flags, but {} keys", known.len());
 }
 
 #[test]
