@@ -79,9 +79,10 @@ impl CliError {
     /// does once it has its lines, ends the program silently and successfully.
     pub(crate) fn stdout(error: &std::io::Error) -> CliError {
         match error.kind() {
-            std::io::ErrorKind::BrokenPipe => {
-                CliError { unread: true, ..CliError::new(Exit::Done, "standard output: its reader has gone") }
-            }
+            std::io::ErrorKind::BrokenPipe => CliError {
+                unread: true,
+                ..CliError::new(Exit::Done, "standard output: closed by its reader")
+            },
             _ => CliError::output(STDOUT, error),
         }
     }

@@ -57,7 +57,7 @@ impl Progress {
 
     /// Shows that the user has interrupted the work.
     pub(crate) fn interrupted(&self) {
-        self.time.set_prefix("interrupted: finishing what was heard, again to stop at once");
+        self.time.set_prefix("interrupted: finishing the text; press ctrl-c again to stop now");
     }
 
     /// Runs `write`, which may print to the same terminal, with the display hidden.

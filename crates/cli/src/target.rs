@@ -61,7 +61,7 @@ impl Target {
         let format = match (named, format) {
             (Some(named), Some(format)) if named != format => {
                 let name = output.as_deref().unwrap_or(Path::new("-")).display();
-                let reason = format!("--format {format}: the name {name} promises something else");
+                let reason = format!("--format {format}: contradicts the extension of {name}");
                 return Err(CliError::new(Exit::Setup, reason));
             }
             (named, format) => named.or(format).unwrap_or(Format::Text),

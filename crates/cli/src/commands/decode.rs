@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
         (false, ..) => None,
         (true, VOICE_RATE, 1) => Some(Speech::new()),
         (true, ..) => {
-            let reason = "--skip-silence: works at 16000 Hz and on one channel";
+            let reason = "--skip-silence: needs 16000 Hz and one channel";
             return Err(CliError::new(Exit::Setup, reason));
         }
     };

@@ -156,7 +156,7 @@ fn verify(store: &Store, config: &Config, names: Vec<String>) -> Result<Exit, Cl
     let mut exit = Exit::Done;
     for name in names {
         match store.verify(&name) {
-            Ok(()) => say(&format!("{name}: every file has its hash\n"))?,
+            Ok(()) => say(&format!("{name}: all files match their hashes\n"))?,
             Err(error) => {
                 let told = match &error {
                     StoreError::Missing { path, model } => CliError::new(

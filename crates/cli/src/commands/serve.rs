@@ -71,7 +71,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
             options.max_sessions = capacity(factor, threads, cores);
         }
         None if measures => {
-            tracing::warn!("the recogniser can't be measured: set max-sessions");
+            tracing::warn!("the speed of the recogniser can't be measured: set max-sessions");
             options.max_sessions = threads.get();
         }
         None => {}
@@ -97,14 +97,14 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let measured =
         factor.map(|factor| format!(": a second of speech takes {factor:.2} s on one of {threads} threads"));
     let measured = measured.unwrap_or_default();
-    say(&format!("listening on {scheme}://{address}\ntakes {sessions} sessions at once{measured}\n"))?;
+    say(&format!("listening on {scheme}://{address}\nat most {sessions} concurrent sessions{measured}\n"))?;
     let reloading = async {
         loop {
             hangups.next().await;
             systemd::reloading();
             match &tls {
                 Some(tls) => tls.reload(),
-                None => tracing::warn!("nothing to read again: there is no TLS"),
+                None => tracing::warn!("nothing to reload: TLS is not configured"),
             }
             systemd::ready();
         }
@@ -118,7 +118,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     tokio::select! {
         served = serving => served.map_err(cannot)?,
         stop = stopping => {
-            return Err(CliError::new(stop.exit(), "stopped before sessions had ended"));
+            return Err(CliError::new(stop.exit(), "stopped before all sessions had ended"));
         }
         never = reloading => never,
     }

@@ -89,9 +89,9 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         What::Logout { local, forget } => {
             let said = match log_out(&login.client, &login.vault, local).await? {
                 LoggedOut::Nothing => "there are no tokens",
-                LoggedOut::Revoked => "revoked and forgotten",
+                LoggedOut::Revoked => "revoked and deleted",
                 LoggedOut::Abandoned => {
-                    "forgotten; the service was not told, and may count their slot as taken"
+                    "deleted here; the service was not told, and may count their slot as taken"
                 }
             };
             if forget {
@@ -115,14 +115,14 @@ async fn service_token(
         What::Print => say(&format!("{}\n", tokens.token().await?.expose()))?,
         What::Login | What::Status { json: false } => {
             say(&format!(
-                "service        {endpoint}\nservice token  given; only the service knows its end\n"
+                "service        {endpoint}\nservice token  configured; only the service knows its lifetime\n"
             ))?;
         }
         What::Status { json: true } => {
             say(&format!("{}\n", json!({ "endpoint": endpoint.to_string(), "service_token": true })))?;
         }
         What::Refresh | What::Logout { .. } => {
-            let message = "a service token can't be renewed or revoked from here: only where it was made";
+            let message = "a service token can be renewed or revoked only at the gateway that made it";
             return Err(CliError::new(Exit::Setup, message));
         }
     }
@@ -178,9 +178,9 @@ impl Login {
             None => "none".to_owned(),
             Some((_, left)) if left.is_zero() => "expired".to_owned(),
             Some((tokens, left)) => {
-                let opens = tokens.scope.as_ref().map(|scope| format!("; opens {scope}")).unwrap_or_default();
+                let opens = tokens.scope.as_ref().map(|scope| format!("; scope {scope}")).unwrap_or_default();
                 let whole = Duration::from_secs(left.as_secs());
-                format!("lives for {}, until {}{opens}", format_duration(whole), time(now.unix + left))
+                format!("valid for {}, until {}{opens}", format_duration(whole), time(now.unix + left))
             }
         };
         let refresh = if tokens.is_some_and(|tokens| tokens.refresh.is_some()) { "held" } else { "none" };
@@ -195,8 +195,8 @@ impl Login {
         for slot in account.slots.iter().filter(|slot| slot.state != SlotState::Free) {
             let state = match slot.state {
                 SlotState::Held => "in force",
-                SlotState::Unanswered => "no answer was kept: the service may count it",
-                _ => "given up: the service may count it",
+                SlotState::Unanswered => "no response was kept: the service may count it",
+                _ => "abandoned: the service may count it",
             };
             text.push_str(&format!("               {} {state}\n", time(slot.asked.unix)));
         }

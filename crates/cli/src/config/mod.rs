@@ -162,13 +162,13 @@ pub enum ConfigError {
         reason: String,
     },
     /// A file that should contain a secret and is empty.
-    #[error("{path}: holds no text, a secret was expected")]
+    #[error("{path}: is empty, a secret was expected")]
     EmptySecret {
         /// Path of the file.
         path: PathBuf,
     },
     /// A file that should contain a key and doesn't.
-    #[error("{path}: is no key, which has 32 bytes, or 64 hexadecimal digits")]
+    #[error("{path}: is not a key of 32 bytes or 64 hexadecimal digits")]
     BadKey {
         /// Path of the file.
         path: PathBuf,
@@ -208,7 +208,7 @@ pub enum ConfigError {
     #[error(transparent)]
     Language(#[from] UnknownLanguage),
     /// The user has no home directory.
-    #[error("no home directory: set HOME, or name {0}")]
+    #[error("no home directory: set HOME{0}")]
     NoHome(&'static str),
 }
 
@@ -271,8 +271,8 @@ impl Config {
             credentials: typed.over(written),
             ca_file: settings.ca_file.or(profile.ca_file),
             follow_hosts: if settings.follow_hosts.is_empty() { follow_hosts } else { settings.follow_hosts },
-            models: models.ok_or(ConfigError::NoHome("a directory with --models"))?,
-            tokens: tokens.ok_or(ConfigError::NoHome("one"))?,
+            models: models.ok_or(ConfigError::NoHome(", or name a directory with --models"))?,
+            tokens: tokens.ok_or(ConfigError::NoHome(""))?,
             usual_models,
             model: settings.model.or(raw.model).unwrap_or_else(|| WHISPER_BASE.to_owned()),
             vault_key_file: settings.vault_key_file.or(raw.vault_key_file),
@@ -326,12 +326,15 @@ impl Config {
         let Some(endpoint) = &self.endpoint else {
             return match (client_id, client_secret, token) {
                 (None, None, None) => Ok(Service::Embedded),
-                _ => Err(incomplete("endpoint", "credentials are given, but no --endpoint to use them at")),
+                _ => Err(incomplete(
+                    "endpoint",
+                    "credentials are given without the --endpoint that they are for",
+                )),
             };
         };
         let endpoint = endpoint.parse()?;
         if self.languages.iter().count() > 1 {
-            let reason = "a service elsewhere takes one --language, or auto, and no list";
+            let reason = "a remote service takes one --language or auto, not a list";
             return Err(incomplete("language", reason));
         }
         let (key, expected) = match (client_id, client_secret, token) {

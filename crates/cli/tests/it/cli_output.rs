@@ -86,7 +86,7 @@ async fn the_name_of_the_output_says_its_format() {
         );
 
         let refused = desk.run(&["transcribe", "a.wav", "-o", "talk.srt", "--format", "vtt"]);
-        assert_fails(&refused, 2, &["--format vtt", "talk.srt promises something else"]);
+        assert_fails(&refused, 2, &["--format vtt", "contradicts the extension of talk.srt"]);
         let refused = desk.run(&["transcribe", "a.wav", "-o", "talk.docx"]);
         assert_fails(&refused, 2, &["talk.docx", ".txt, .jsonl, .srt or .vtt"]);
         let wide = desk.run(&["transcribe", "a.wav", "--cue-width", "9"]);

@@ -75,7 +75,7 @@ async fn tokens_are_got_shown_renewed_and_given_up() {
         assert_eq!((&none["access_token"], &none["refresh_token"]), (&Value::Null, &Value::Bool(false)));
 
         let login = succeeded(setting.run(&["token", "login"]));
-        for part in ["lives for 59m", "opens asr_short asr_stream tts", "held", "1 of 25", "in force"] {
+        for part in ["valid for 59m", "scope asr_short asr_stream tts", "held", "1 of 25", "in force"] {
             assert!(text(&login).contains(part), "{} doesn't say {part}", text(&login));
         }
         let first = setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));
@@ -94,7 +94,7 @@ async fn tokens_are_got_shown_renewed_and_given_up() {
         assert!(!shown.contains(&second) && !shown.contains(&first), "{shown}");
 
         let logout = succeeded(setting.run(&["token", "logout"]));
-        assert_eq!(text(&logout), "revoked and forgotten\n");
+        assert_eq!(text(&logout), "revoked and deleted\n");
         for token in [first, second] {
             assert!(setting.server.gateway.authority().check(&token).is_err());
         }
@@ -138,7 +138,7 @@ async fn an_encrypted_vault_is_of_no_use_without_its_key() {
         assert_eq!(setting.assert_is_token(&succeeded(service.output().unwrap())), token);
 
         setting.place.file("key", "no key");
-        assert_fails(&setting.run(&by_key), 2, &["key: is no key, which has 32 bytes"]);
+        assert_fails(&setting.run(&by_key), 2, &["key: is not a key of 32 bytes"]);
     })
     .await;
 }

@@ -447,7 +447,7 @@ fn systemd_is_told_when_it_serves_reads_again_and_stops() {
     let reloading = hear();
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
     assert_eq!(hear().trim(), "READY=1");
-    serving.logged("nothing to read again");
+    serving.logged("nothing to reload");
     assert_eq!(serving.stop().0.code(), Some(0));
     assert_eq!(hear().trim(), "STOPPING=1");
 }

@@ -362,10 +362,8 @@ fn a_service_that_goes_away_for_good_leaves_a_spool_that_is_finished_when_it_is_
     assert_eq!(ledger["accepted"].as_u64().unwrap(), sum(["recognised", "gaps", "unfinished"]), "{ledger}");
     assert_eq!(ledger["finals"], told.len(), "{ledger}");
     assert!(ledger["unfinished"].as_u64() > Some(0), "{ledger}");
-    let kept = format!(
-        "the rest is in spool/{}, and the same command goes on",
-        spool.file_name().unwrap().display()
-    );
+    let kept =
+        format!("the rest is in spool/{}: run the same command again", spool.file_name().unwrap().display());
     assert!(refusal.contains(&desk.address) && refusal.contains(&kept), "{refusal}");
     // The service is still away. Another attempt loses nothing.
     assert_eq!(desk.run(&spooled).status.code(), Some(5));
@@ -473,7 +471,7 @@ async fn one_interruption_ends_the_recording_and_a_termination_leaves_it_to_be_g
     signal(&running.child, "TERM");
     let (_, complaint, code) = running.end();
     assert_eq!(code, Some(143), "{complaint}");
-    assert!(complaint.contains("the same command goes on"), "{complaint}");
+    assert!(complaint.contains("run the same command again to continue"), "{complaint}");
     assert_eq!(desk.spools().len(), 1);
     let finished = desk.run(&spooled);
     assert_eq!(digests(&lines(&finished.stdout)), expected(&pcm));
@@ -533,7 +531,7 @@ async fn a_download_that_broke_goes_on_and_a_damaged_file_is_done_with() {
     let cut = desk.run(&spooled);
     let complaint = text(&cut.stderr);
     assert_eq!(cut.status.code(), Some(3), "{complaint}");
-    assert!(complaint.contains("the same command tries to go on from there"), "{complaint}");
+    assert!(complaint.contains("run the same command again to try the rest"), "{complaint}");
     let came = json(complaint.lines().next().unwrap())["accepted"].as_u64().unwrap() as usize;
     whole_ledger(complaint, came);
     assert_eq!(desk.spools().len(), 1);

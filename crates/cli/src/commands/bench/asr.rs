@@ -56,8 +56,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let config = common.load(Some(hearing))?;
     let embedded = matches!(config.service()?, Service::Embedded);
     if !embedded && !live {
-        let reason =
-            "a service elsewhere is measured with --live; without it, the recogniser in this process";
+        let reason = "a remote service is measured with --live only";
         return Err(CliError::new(Exit::Setup, reason));
     }
     let corpus = corpus::read(&directory)?;
@@ -160,7 +159,7 @@ async fn speak(connection: &Connection, config: &Config, item: &Item) -> Result<
     let mut settings = Settings::new(SAMPLE_RATE);
     settings.language.clone_from(&config.language);
     let Some(told) = live::speak(connection, settings, chunks(pcm.into())).await? else {
-        return Err(CliError::new(Exit::Limit, "the service takes no more sessions: fewer --threads"));
+        return Err(CliError::new(Exit::Limit, "the service refuses more sessions: use fewer --threads"));
     };
     for (segment, late) in told.finals.iter().filter(|(segment, _)| !segment.text.is_empty()) {
         heard.add(&segment.text);

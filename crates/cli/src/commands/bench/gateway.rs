@@ -57,7 +57,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let config = common.load(Some(arguments.hearing.clone()))?;
     let embedded = matches!(config.service()?, Service::Embedded);
     if arguments.max_sessions.is_some() && !embedded {
-        return Err(CliError::new(Exit::Setup, "--max-sessions: only the embedded gateway can be told"));
+        return Err(CliError::new(Exit::Setup, "--max-sessions: applies to the embedded gateway only"));
     }
     let inputs = arguments.inputs.clone();
     let read = tokio::task::spawn_blocking(move || {

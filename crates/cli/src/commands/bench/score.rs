@@ -91,13 +91,14 @@ impl Score<'_> {
             latencies.quantile(share).map_or("-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
         };
         let [p50, p95, most] = [0.5, 0.95, 1.0].map(|share| of(&waits, share));
-        let what = if self.live { "after its speech" } else { "of computing" };
+        let what = if self.live { "latency after the end of speech" } else { "computing time" };
         let count = waits.count();
-        let _ = writeln!(text, "{count} finals, each so long {what}: median {p50}, 95 % {p95}, last {most}");
+        let _ = writeln!(text, "{count} finals, {what}: median {p50}, 95 % {p95}, maximum {most}");
         if self.live {
             let first = self.pooled(|heard| &heard.first_partials);
             let [p50, p95] = [0.5, 0.95].map(|share| of(&first, share));
-            let _ = writeln!(text, "first guess after the speech began: median {p50}, 95 % {p95}");
+            let _ =
+                writeln!(text, "first partial result after the start of speech: median {p50}, 95 % {p95}");
         }
         text
     }

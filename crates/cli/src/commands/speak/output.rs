@@ -67,7 +67,7 @@ impl Form {
             }
             (Some(named), Some(asked)) if named.codec() != asked.codec() => {
                 let (output, encoder) = (output.display(), asked.codec().map_or("pcm", Codec::name));
-                return refused(format!("--encoder {encoder}: the name {output} promises something else"));
+                return refused(format!("--encoder {encoder}: contradicts the extension of {output}"));
             }
             (named, asked) => named.or(asked).unwrap_or(Form::Wav(pcm_rate)),
         };
@@ -233,10 +233,10 @@ mod tests {
         for (output, encoder, rate, reason) in [
             ("a.flac", None, None, "a.flac: expected a name in .wav"),
             ("play", Some(Encoder::Opus), None, "--encoder opus: players take PCM"),
-            ("a.wav", Some(Encoder::Mp3), None, "--encoder mp3: the name a.wav promises something else"),
-            ("a.mp3", Some(Encoder::Pcm), None, "--encoder pcm: the name a.mp3 promises something else"),
-            ("a.mp3", Some(Encoder::Opus), None, "--encoder opus: the name a.mp3"),
-            ("a.raw", Some(Encoder::Opus), None, "--encoder opus: the name a.raw"),
+            ("a.wav", Some(Encoder::Mp3), None, "--encoder mp3: contradicts the extension of a.wav"),
+            ("a.mp3", Some(Encoder::Pcm), None, "--encoder pcm: contradicts the extension of a.mp3"),
+            ("a.mp3", Some(Encoder::Opus), None, "--encoder opus: contradicts the extension of a.mp3"),
+            ("a.raw", Some(Encoder::Opus), None, "--encoder opus: contradicts the extension of a.raw"),
             ("a.opus", None, Some(8_000), "--rate: goes with PCM"),
             ("-", Some(Encoder::Mp3), Some(8_000), "--rate: goes with PCM"),
         ] {

@@ -131,10 +131,10 @@ impl Job<'_> {
         let ended = spool::run(connector, &connection.tokens, settings, opened, source, audio, events).await;
         let SpooledEnd { ledger, result, spool, whole } = ended;
         let result = result.map_err(CliError::from).map_err(|error| match error.exit {
-            Exit::Output => error.with("; the same command goes on with it"),
+            Exit::Output => error.with("; run the same command again to continue"),
             Exit::Peer | Exit::Limit | Exit::Authentication => {
                 let path = path.display();
-                error.with(&format!("; the rest is in {path}, and the same command goes on with it"))
+                error.with(&format!("; the rest is in {path}: run the same command again to continue"))
             }
             _ => error,
         });

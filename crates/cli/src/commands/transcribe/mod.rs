@@ -171,7 +171,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         stop = stopping => {
             let interrupted = stop.error(None);
             return Err(match spooled {
-                true => interrupted.with("; the rest is in the spool, and the same command goes on with it"),
+                true => interrupted.with("; the rest is in the spool: run the same command again to continue"),
                 false => interrupted,
             });
         }

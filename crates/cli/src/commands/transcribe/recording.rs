@@ -91,7 +91,7 @@ impl Job<'_> {
         }
         verdict.await.map_err(|error| match whole {
             true => error,
-            false => error.with("; the same command tries to go on from there"),
+            false => error.with("; run the same command again to try the rest"),
         })?;
         match spoken {
             true => Ok(Exit::Done),

@@ -172,7 +172,7 @@ fn what_does_not_go_together_is_refused_before_anything_is_asked() {
     let place = Place::new();
     for (arguments, part) in [
         (&["Hello.", "--encoder", "mp3"][..], "--encoder mp3: players take PCM"),
-        (&["Hello.", "--encoder", "opus", "-o", "a.wav"], "a.wav promises something else"),
+        (&["Hello.", "--encoder", "opus", "-o", "a.wav"], "contradicts the extension of a.wav"),
         (&["Hello.", "--rate", "8000", "-o", "a.mp3"], "--rate: goes with PCM"),
         (&["?!", "-o", "a.wav"], "no words"),
         (&["--file", "missing.txt"], "missing.txt"),
