@@ -55,8 +55,9 @@ pub enum PipelineError {
         /// Sample rate of the session, in Hz.
         sample_rate: u32,
     },
-    /// Voice marks were requested, but are not available.
-    #[error("voice cannot be marked at {sample_rate} Hz: it needs 16000 Hz and the feature `vad`")]
+    /// Voice marks were requested for a session of another rate than 16 kHz.
+    #[cfg(feature = "vad")]
+    #[error("voice cannot be marked at {sample_rate} Hz, expected 16000 Hz")]
     Voice {
         /// Sample rate of the session, in Hz.
         sample_rate: u32,
@@ -100,7 +101,8 @@ pub struct Options {
     /// Limits beyond which a source is given up.
     pub limits: Limits,
     /// Option to mark chunks as [voiced](crate::audio::AudioChunk::voiced) or silent. No audio is
-    /// dropped. Requires the feature `vad` and a session rate of 16 kHz.
+    /// dropped. Requires a session rate of 16 kHz.
+    #[cfg(feature = "vad")]
     pub mark_voice: bool,
 }
 
@@ -114,6 +116,7 @@ impl Default for Options {
             capacity: 16,
             channels: Channels::Mix,
             limits: Limits::default(),
+            #[cfg(feature = "vad")]
             mark_voice: false,
         }
     }
@@ -151,20 +154,18 @@ impl Pipeline {
     /// Returns [`PipelineError`] if the source holds no audio that can be decoded and resampled, or if an
     /// option is out of range.
     pub fn open(source: Source, options: Options) -> Result<Pipeline, PipelineError> {
-        let Options { sample_rate, chunk, capacity, channels, limits, mark_voice } = options;
+        let Options { sample_rate, chunk, capacity, channels, limits, .. } = options;
         if capacity == 0 || capacity > usize::MAX >> 3 {
             return Err(PipelineError::Capacity { capacity });
         }
         let frames = chunk_frames(chunk, sample_rate).ok_or(PipelineError::Chunk { chunk, sample_rate })?;
-        if mark_voice && !Marker::can(sample_rate) {
-            return Err(PipelineError::Voice { sample_rate });
-        }
+        Marker::check(&options)?;
         let name = source.name().to_owned();
         let wanted = decode::Options { channels, sample_rate: Some(sample_rate), limits };
         let decoder = Decoder::open(source, wanted)?;
         let stages = (0..decoder.planes()).map(|_| {
             let resampler = Resampler::with_fill(decoder.sample_rate(), sample_rate, FILL)?;
-            Ok((resampler, Chunker::new(frames), Marker::new(mark_voice)))
+            Ok((resampler, Chunker::new(frames), Marker::new(&options)))
         });
         let stages = stages.collect::<Result<_, _>>();
         let stages = stages.map_err(|error| PipelineError::Resample { name, error })?;
@@ -363,12 +364,16 @@ struct Marker {
 
 #[cfg(feature = "vad")]
 impl Marker {
-    fn can(sample_rate: u32) -> bool {
-        sample_rate == crate::voice::VOICE_RATE
+    fn check(options: &Options) -> Result<(), PipelineError> {
+        let Options { sample_rate, mark_voice, .. } = *options;
+        if mark_voice && sample_rate != crate::voice::VOICE_RATE {
+            return Err(PipelineError::Voice { sample_rate });
+        }
+        Ok(())
     }
 
-    fn new(wanted: bool) -> Marker {
-        Marker { voice: wanted.then(crate::voice::VoiceMarker::new) }
+    fn new(options: &Options) -> Marker {
+        Marker { voice: options.mark_voice.then(crate::voice::VoiceMarker::new) }
     }
 
     fn mark(&mut self, chunk: AudioChunk) -> AudioChunk {
@@ -381,11 +386,11 @@ impl Marker {
 
 #[cfg(not(feature = "vad"))]
 impl Marker {
-    fn can(_: u32) -> bool {
-        false
+    fn check(_: &Options) -> Result<(), PipelineError> {
+        Ok(())
     }
 
-    fn new(_: bool) -> Marker {
+    fn new(_: &Options) -> Marker {
         Marker {}
     }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "oauth")]
 use super::slots::SlotsError;
+#[cfg(feature = "oauth")]
 use super::vault::VaultError;
 use crate::recovery::Recovery;
 
@@ -68,6 +70,7 @@ pub enum AuthError {
         endpoint: String,
     },
     /// The project's refresh-token slots allow no further request now.
+    #[cfg(feature = "oauth")]
     #[error(transparent)]
     Slots(#[from] SlotsError),
     /// The last attempt failed, and the next is not due yet.
@@ -85,6 +88,7 @@ pub enum AuthError {
         endpoint: String,
     },
     /// Tokens cannot be stored.
+    #[cfg(feature = "oauth")]
     #[error(transparent)]
     Vault(#[from] VaultError),
 }
@@ -135,11 +139,13 @@ impl AuthError {
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         match self {
-            AuthError::Unreachable { .. }
-            | AuthError::Late { .. }
-            | AuthError::Interrupted { .. }
-            | AuthError::Vault(VaultError::Locked { .. }) => Recovery::Retry,
+            AuthError::Unreachable { .. } | AuthError::Late { .. } | AuthError::Interrupted { .. } => {
+                Recovery::Retry
+            }
+            #[cfg(feature = "oauth")]
+            AuthError::Vault(VaultError::Locked { .. }) => Recovery::Retry,
             AuthError::Refused { recovery, .. } => *recovery,
+            #[cfg(feature = "oauth")]
             AuthError::Slots(SlotsError::TooSoon { wait, .. }) => Recovery::RetryAfter(*wait),
             AuthError::Waiting { error, wait } => match error.recovery() {
                 Recovery::Fatal => Recovery::Fatal,
@@ -148,9 +154,9 @@ impl AuthError {
             AuthError::Answer { .. }
             | AuthError::Token(_)
             | AuthError::ServiceToken
-            | AuthError::Rejected { .. }
-            | AuthError::Slots(_)
-            | AuthError::Vault(_) => Recovery::Fatal,
+            | AuthError::Rejected { .. } => Recovery::Fatal,
+            #[cfg(feature = "oauth")]
+            AuthError::Slots(_) | AuthError::Vault(_) => Recovery::Fatal,
         }
     }
 
@@ -171,11 +177,14 @@ impl AuthError {
             | AuthError::Late { .. }
             | AuthError::Answer { .. }
             | AuthError::Interrupted { .. }
-            | AuthError::Vault(VaultError::Locked { .. })
             | AuthError::Refused { recovery: Recovery::Retry, .. } => AuthErrorKind::Unreachable,
+            #[cfg(feature = "oauth")]
+            AuthError::Vault(VaultError::Locked { .. }) => AuthErrorKind::Unreachable,
             AuthError::Refused { reason: Refusal::Limit, .. }
-            | AuthError::Refused { recovery: Recovery::RetryAfter(_), .. }
-            | AuthError::Slots(_) => AuthErrorKind::Limit,
+            | AuthError::Refused { recovery: Recovery::RetryAfter(_), .. } => AuthErrorKind::Limit,
+            #[cfg(feature = "oauth")]
+            AuthError::Slots(_) => AuthErrorKind::Limit,
+            #[cfg(feature = "oauth")]
             AuthError::Vault(_) => AuthErrorKind::Setup,
             _ => AuthErrorKind::Authentication,
         }
@@ -184,6 +193,7 @@ impl AuthError {
     /// Returns whether the service says that a refresh token is no longer valid, explicitly or by a
     /// refusal without a reason. The reasons that the original service gives are unknown, and its clients
     /// take status 400 for an invalid refresh token.
+    #[cfg(feature = "oauth")]
     pub(super) fn is_dead_grant(&self) -> bool {
         matches!(
             self,
@@ -194,6 +204,7 @@ impl AuthError {
 
     /// Returns whether the failed request may have been granted all the same: no response came, or one
     /// from an intermediary.
+    #[cfg(feature = "oauth")]
     pub(super) fn may_be_granted(&self) -> bool {
         match self {
             AuthError::Unreachable { asked, .. } => *asked,

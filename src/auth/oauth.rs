@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::error::{AuthError, Refusal};
 use super::token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
-use crate::net::{self, Endpoint, never_left, read_answer, reason};
+use super::{REVOCATION_PATH, TOKEN_PATH};
+use crate::net::{self, Endpoint, HttpClient, HttpError};
 use crate::recovery::{Recovery, retry_after};
 use voxline_support::clock::Clock;
-
-/// Path of the token endpoint.
-pub const TOKEN_PATH: &str = "/auth/oauth/v1/token";
-/// Path of token revocation, modelled on RFC 7009. The original service has no such endpoint.
-pub const REVOCATION_PATH: &str = "/auth/oauth/v1/revoke";
 
 const REFRESH_TOKEN: &str = "refresh_token";
 /// Total time limit of one request to the token endpoint.
@@ -38,7 +37,7 @@ pub struct Credentials {
 /// Client of the token endpoint.
 #[derive(Clone)]
 pub struct OAuthClient {
-    http: reqwest::Client,
+    http: HttpClient,
     endpoint: Endpoint,
     credentials: Credentials,
     clock: Arc<dyn Clock>,
@@ -48,7 +47,7 @@ impl OAuthClient {
     /// Creates a client of the token endpoint at `endpoint`.
     #[must_use]
     pub fn new(
-        http: reqwest::Client,
+        http: HttpClient,
         endpoint: Endpoint,
         credentials: Credentials,
         clock: Arc<dyn Clock>,
@@ -109,11 +108,11 @@ impl OAuthClient {
     /// Returns [`AuthError`] if the service cannot be reached or refuses the request.
     pub async fn revoke(&self, token: &RefreshToken) -> Result<bool, AuthError> {
         let body = json!({ "client_id": self.credentials.client_id, "token": token.0.expose_secret() });
-        let mut response = self.post(REVOCATION_PATH, &body).await?;
-        match response.status().as_u16() {
+        let reply = self.post(REVOCATION_PATH, &body).await?;
+        match reply.status.as_u16() {
             200 => Ok(true),
             404 | 405 | 501 => Ok(false),
-            _ => Err(self.refusal("revocation", &mut response, &body).await),
+            _ => Err(self.refusal("revocation", reply, &body)),
         }
     }
 
@@ -121,13 +120,11 @@ impl OAuthClient {
         // The lifetime began no later than the response was written, so it is safe to count from before
         // the request.
         let granted = self.clock.moment();
-        let mut response = self.post(TOKEN_PATH, body).await?;
-        if !response.status().is_success() {
-            return Err(self.refusal(grant, &mut response, body).await);
+        let reply = self.post(TOKEN_PATH, body).await?;
+        if !reply.status.is_success() {
+            return Err(self.refusal(grant, reply, body));
         }
-        let answer =
-            read_answer(&mut response, MAX_ANSWER).await.map_err(|error| self.unreachable(&error))?;
-        let answer: Option<Answer> = serde_json::from_slice(&answer).ok();
+        let answer: Option<Answer> = serde_json::from_slice(&reply.body?).ok();
         let usable = |answer: &Answer| AccessToken::new(&answer.access_token, TokenGeneration(0)).is_some();
         let answer = answer.filter(usable).ok_or_else(|| AuthError::Answer {
             endpoint: self.endpoint.to_string(),
@@ -144,37 +141,34 @@ impl OAuthClient {
         })
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Result<reqwest::Response, AuthError> {
-        let request = self.http.post(self.endpoint.url(path)).timeout(REQUEST_TIMEOUT).json(body);
-        request.send().await.map_err(|error| self.unreachable(&error))
+    async fn post(&self, path: &str, body: &Value) -> Result<Reply, AuthError> {
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let exchange = async {
+            let mut response = self.http.post(&self.endpoint, path, [json], body.to_string().into()).await?;
+            let body = response.read(MAX_ANSWER).await.map_err(|error| self.unreachable(error));
+            Ok(Reply { status: response.status, headers: response.headers, body })
+        };
+        let replied = timeout(REQUEST_TIMEOUT, exchange).await.unwrap_or_else(|_| Err(HttpError::late()));
+        replied.map_err(|error| self.unreachable(error))
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> AuthError {
-        AuthError::Unreachable {
-            endpoint: self.endpoint.to_string(),
-            reason: reason(error),
-            // A request that never left cannot have been granted, and takes none of the project's slots.
-            asked: !never_left(error),
-        }
+    fn unreachable(&self, error: HttpError) -> AuthError {
+        let HttpError { reason, asked, .. } = error;
+        AuthError::Unreachable { endpoint: self.endpoint.to_string(), reason, asked }
     }
 
-    /// Returns the error for `response`, which is not a success, to `request`.
-    async fn refusal(
-        &self,
-        grant: &'static str,
-        response: &mut reqwest::Response,
-        request: &Value,
-    ) -> AuthError {
-        let status = response.status();
-        let asked = Recovery::from_status(status, retry_after(response.headers()));
-        let (reason, told) = match read_answer(response, MAX_ANSWER).await {
+    /// Returns the error for `reply`, which is not a success, to `request`.
+    fn refusal(&self, grant: &'static str, reply: Reply, request: &Value) -> AuthError {
+        let Reply { status, headers, body } = reply;
+        let asked = Recovery::from_status(status, retry_after(&headers));
+        let (reason, told) = match body {
             Ok(body) => {
                 let mut secrets = vec![self.credentials.client_secret.expose_secret()];
                 secrets
                     .extend(["refresh_token", "token"].into_iter().filter_map(|key| request[key].as_str()));
                 (refusal(&body), net::refusal::Refusal::parse(&body, &secrets).message)
             }
-            Err(error) => return self.unreachable(&error),
+            Err(error) => return error,
         };
         let recovery = match asked {
             // Access tokens expire by themselves, which makes room for new ones.
@@ -186,6 +180,13 @@ impl OAuthClient {
         let endpoint = self.endpoint.to_string();
         AuthError::Refused { endpoint, grant, status: status.as_u16(), reason, told, recovery }
     }
+}
+
+/// A response of the endpoint. Its body may have been lost after its head.
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Result<Vec<u8>, AuthError>,
 }
 
 /// Maps an error code of RFC 6749, section 5.2, or of our own gateway. A body that is neither empty nor

@@ -3,25 +3,25 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use secrecy::SecretString;
-use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::AuthError;
-use super::keeper::Keeper;
 #[cfg(feature = "test-util")]
 use super::keeper::PlantedTokenBug;
+#[cfg(feature = "oauth")]
 use super::oauth::OAuthClient;
-use super::renewal::Answer;
+#[cfg(feature = "oauth")]
+use super::renewing::Renewing;
 use super::token::{AccessToken, TokenGeneration};
+#[cfg(feature = "oauth")]
 use super::vault::Vault;
 
 /// Source of the access tokens of sessions and requests. Concurrent callers share one request to the
 /// token endpoint and its outcome.
 ///
-/// Tokens of an [`OAuthClient`] are renewed in the background, from the first call until the provider is
+/// Tokens of an `OAuthClient` are renewed in the background, from the first call until the provider is
 /// closed or dropped. During a renewal the old token is returned as long as it is unexpired. The renewal
 /// task runs in the runtime of the first caller (tokio, with time and I/O enabled). That runtime must
 /// keep running while other callers wait for a token; if it was dropped, the next caller starts the task
@@ -35,7 +35,8 @@ pub struct TokenProvider {
 
 enum Source {
     Service(AccessToken),
-    OAuth(OAuth),
+    #[cfg(feature = "oauth")]
+    OAuth(Renewing),
     Other(Box<dyn TokenSource>),
 }
 
@@ -62,9 +63,10 @@ impl TokenProvider {
 
     /// Creates a provider of access tokens that `client` obtains and `vault` stores. Processes that share
     /// the vault share its tokens.
+    #[cfg(feature = "oauth")]
     #[must_use]
     pub fn oauth(client: OAuthClient, vault: Vault) -> TokenProvider {
-        TokenProvider::new(Source::OAuth(OAuth::new(client, vault)))
+        TokenProvider::new(Source::OAuth(Renewing::new(client, vault)))
     }
 
     /// Creates a provider of the tokens of `source`.
@@ -82,7 +84,7 @@ impl TokenProvider {
     #[must_use]
     pub fn planted(self, bug: PlantedTokenBug) -> TokenProvider {
         if let Source::OAuth(oauth) = &*self.source {
-            oauth.keeper.commit(bug);
+            oauth.commit(bug);
         }
         self
     }
@@ -111,6 +113,7 @@ impl TokenProvider {
     /// Stops renewing, and waits for a renewal in progress, since its response may hold the only copy of
     /// a new refresh token. Clones return the last token until it expires.
     pub async fn close(self) {
+        #[cfg(feature = "oauth")]
         if let Source::OAuth(oauth) = &*self.source {
             oauth.close().await;
         }
@@ -121,6 +124,7 @@ impl TokenProvider {
             (Source::Service(token), None) => Ok(token.clone()),
             (Source::Service(_), Some(_)) => Err(AuthError::ServiceToken),
             (Source::Other(source), _) => source.token(newer_than).await,
+            #[cfg(feature = "oauth")]
             (Source::OAuth(oauth), _) => oauth.get(newer_than).await,
         }
     }
@@ -131,67 +135,8 @@ impl fmt::Debug for TokenProvider {
         match &*self.source {
             Source::Service(_) => f.write_str("TokenProvider(service token)"),
             Source::Other(_) => f.write_str("TokenProvider(another source)"),
-            Source::OAuth(oauth) => write!(f, "TokenProvider(client {})", oauth.keeper.client_id()),
-        }
-    }
-}
-
-/// State of a provider that renews tokens, as callers use it.
-struct OAuth {
-    keeper: Arc<Keeper>,
-    /// Renewal task. It ends with the runtime in which it was started, and the next caller restarts the
-    /// task in the caller's own runtime.
-    task: Mutex<Option<JoinHandle<()>>>,
-    /// Cancelled when the last clone of the provider is dropped, which ends the renewal task.
-    stop: CancellationToken,
-    _stop: DropGuard,
-}
-
-impl OAuth {
-    fn new(client: OAuthClient, vault: Vault) -> OAuth {
-        let stop = CancellationToken::new();
-        OAuth {
-            keeper: Arc::new(Keeper::new(client, vault)),
-            task: Mutex::default(),
-            _stop: stop.clone().drop_guard(),
-            stop,
-        }
-    }
-
-    async fn get(&self, newer_than: Option<TokenGeneration>) -> Result<AccessToken, AuthError> {
-        // Subscribe before asking, so that no completed renewal is missed.
-        let mut ends = self.keeper.ends();
-        let mut ended = None;
-        loop {
-            self.see_to_the_keeper();
-            match (self.keeper.ask(newer_than), ended) {
-                (Answer::Token(token), _) => return Ok(token),
-                // The caller waited for this attempt: return its own error instead of `Waiting`.
-                (Answer::Failed(AuthError::Waiting { error, .. }), Some(_)) => return Err(*error),
-                (Answer::Failed(error), _) | (Answer::Wait, Some(Some(error))) => return Err(error),
-                (Answer::Wait, _) if self.stop.is_cancelled() => return Err(self.keeper.interrupted()),
-                (Answer::Wait, _) => {}
-            }
-            ends.changed().await.expect("the keeper is ours");
-            ended = Some(ends.borrow_and_update().clone());
-        }
-    }
-
-    async fn close(&self) {
-        self.stop.cancel();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task {
-            // The task may have ended with its runtime.
-            let _ = task.await;
-        }
-    }
-
-    /// Starts the renewal task if it is not running.
-    #[expect(clippy::disallowed_methods, reason = "ends with the provider")]
-    fn see_to_the_keeper(&self) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if task.as_ref().is_none_or(JoinHandle::is_finished) {
-            *task = Some(tokio::spawn(self.keeper.clone().run(self.stop.clone())));
+            #[cfg(feature = "oauth")]
+            Source::OAuth(oauth) => write!(f, "TokenProvider(client {})", oauth.client_id()),
         }
     }
 }

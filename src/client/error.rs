@@ -2,6 +2,7 @@
 
 use crate::auth::AuthError;
 use crate::net::{BadEndpoint, TlsError};
+#[cfg(feature = "decode")]
 use crate::pipeline::PipelineError;
 use crate::session::SessionError;
 use crate::spool::{SpoolError, SpooledError};
@@ -23,6 +24,7 @@ pub enum BuildError {
     #[error("no credentials: expected a client id with its secret, a service token, or a token provider")]
     NoCredentials,
     /// No directory for tokens was given, and the user has no home directory.
+    #[cfg(feature = "oauth")]
     #[error("no directory to keep tokens in: the user has no home directory, so name one with token_dir")]
     NoTokenDirectory,
 }
@@ -32,12 +34,14 @@ pub enum BuildError {
 #[non_exhaustive]
 pub enum StartError {
     /// The source holds no audio that can be decoded, or its reader could not be started.
+    #[cfg(feature = "decode")]
     #[error(transparent)]
     Source(#[from] PipelineError),
     /// The spool can't be opened, or belongs to other audio.
     #[error(transparent)]
     Spool(#[from] SpoolError),
     /// The source has fewer channels than the spools that an earlier process left.
+    #[cfg(feature = "decode")]
     #[error("{source_name} has {channels} channels, but its spools are of {spools}")]
     Channels {
         /// Name of the source.
@@ -58,6 +62,7 @@ pub enum TranscriptError {
     #[error(transparent)]
     Session(#[from] SessionError),
     /// The source could not be read to its end. All audio before the failure is final.
+    #[cfg(feature = "decode")]
     #[error(transparent)]
     Source(#[from] PipelineError),
     /// The spool can't be written or read. A later process resumes the transcription.

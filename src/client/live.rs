@@ -6,10 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use voxline_support::random;
 
-use super::reading::Reading;
 use super::spool_file::{Channel, Session, SpoolFile};
-use super::transcript::Transcript;
-use super::{Service, StartError};
+use super::{Service, StartError, Transcript};
 use crate::audio::{Feed, FramePos};
 use crate::chunk::Chunker;
 use crate::session::{Overflow, Settings};
@@ -94,7 +92,7 @@ impl LiveTranscription {
         let (feed, audio) = mpsc::channel(WAITING_CHUNKS);
         let frames = u128::from(settings.sample_rate) * CHUNK.as_millis() / 1_000;
         let chunker = Chunker::new(usize::try_from(frames).expect("a tenth of a rate"));
-        let transcript = Transcript::start(service, settings, opened, audio, Reading::by(None));
+        let transcript = Transcript::start(service, settings, opened, audio, std::future::ready(None));
         Ok((LiveAudio { chunker, feed }, transcript))
     }
 }

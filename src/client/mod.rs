@@ -17,31 +17,45 @@
 //! # }
 //! ```
 //!
-//! The parts of the client can be used by themselves: the [`pipeline`](crate::pipeline) that reads a source,
-//! the [`session`](crate::session) that carries audio to the service, the [`TokenProvider`], and the
-//! [`SpeechClient`].
+//! The parts of the client can be used by themselves: the `pipeline` that reads a source, the
+//! [`session`](crate::session) that carries audio to the service, the [`TokenProvider`], and the `SpeechClient`.
 
+#[cfg(feature = "decode")]
+mod channels;
 mod error;
 mod live;
+#[cfg(feature = "decode")]
 mod reading;
 mod spool_file;
 mod transcript;
+#[cfg(feature = "decode")]
 mod transcription;
 
+#[cfg(feature = "oauth")]
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use secrecy::SecretString;
 
+#[cfg(feature = "decode")]
+pub use self::channels::{ChannelEvent, ChannelTranscript};
 pub use self::error::{BuildError, StartError, TranscriptError};
 pub use self::live::{LiveAudio, LiveTranscription, SessionEnded};
 pub use self::spool_file::SpoolFile;
-pub use self::transcript::{ChannelEvent, ChannelTranscript, Transcript};
+pub use self::transcript::Transcript;
+#[cfg(feature = "decode")]
 pub use self::transcription::Transcription;
-use crate::auth::{Credentials, OAuthClient, TokenProvider, Vault, VaultKey};
+use crate::auth::TokenProvider;
+#[cfg(feature = "oauth")]
+use crate::auth::{Credentials, OAuthClient, Vault, VaultKey};
+#[cfg(feature = "oauth")]
 use crate::clock::SystemClock;
-use crate::net::{Endpoint, HostName, Trust, http_client_trusting};
+#[cfg(any(feature = "oauth", feature = "speech"))]
+use crate::net::http_client_trusting;
+use crate::net::{Endpoint, HostName, Trust};
+#[cfg(feature = "decode")]
 use crate::source::Source;
+#[cfg(feature = "speech")]
 use crate::speech::{PcmStream, SpeechClient, SpeechOptions};
 use crate::transport::WebSocketConnector;
 
@@ -51,6 +65,7 @@ use crate::transport::WebSocketConnector;
 #[derive(Clone, Debug)]
 pub struct Client {
     service: Arc<Service>,
+    #[cfg(feature = "speech")]
     speech: SpeechClient,
 }
 
@@ -69,7 +84,9 @@ impl Client {
         ClientBuilder {
             endpoint: endpoint.to_owned(),
             access: None,
+            #[cfg(feature = "oauth")]
             token_dir: None,
+            #[cfg(feature = "oauth")]
             vault_key: None,
             trust: None,
             follow_hosts: Vec::new(),
@@ -77,6 +94,7 @@ impl Client {
     }
 
     /// Prepares the transcription of a recording, or of a stream that is read from front to back.
+    #[cfg(feature = "decode")]
     pub fn transcribe(&self, source: Source) -> Transcription {
         Transcription::new(self.service.clone(), source)
     }
@@ -92,12 +110,14 @@ impl Client {
     ///
     /// For other voices, for text that is still being written, and for MP3 and Opus see
     /// [`speech`](Client::speech).
+    #[cfg(feature = "speech")]
     #[must_use]
     pub fn speak(&self, text: &str) -> PcmStream {
         self.speech.speak(text, &SpeechOptions::default())
     }
 
     /// Returns the client of the service's synthesis, with all its options.
+    #[cfg(feature = "speech")]
     #[must_use]
     pub fn speech(&self) -> &SpeechClient {
         &self.speech
@@ -112,20 +132,26 @@ impl Client {
 
 /// Means by which a client authenticates.
 enum Access {
-    Credentials { client_id: String, client_secret: SecretString },
+    #[cfg(feature = "oauth")]
+    Credentials {
+        client_id: String,
+        client_secret: SecretString,
+    },
     ServiceToken(SecretString),
     Provider(TokenProvider),
 }
 
 /// Builder of a [`Client`]; created by [`Client::builder`].
 ///
-/// One of [`credentials`](ClientBuilder::credentials), [`service_token`](ClientBuilder::service_token) and
+/// One of `credentials`, [`service_token`](ClientBuilder::service_token) and
 /// [`token_provider`](ClientBuilder::token_provider) is required; the last one given applies.
 #[must_use]
 pub struct ClientBuilder {
     endpoint: String,
     access: Option<Access>,
+    #[cfg(feature = "oauth")]
     token_dir: Option<PathBuf>,
+    #[cfg(feature = "oauth")]
     vault_key: Option<VaultKey>,
     trust: Option<Trust>,
     follow_hosts: Vec<HostName>,
@@ -135,6 +161,7 @@ impl ClientBuilder {
     /// Authenticates with a client id and its secret, for which the service issues access tokens. The tokens
     /// are renewed in the background, and stored in the [token directory](ClientBuilder::token_dir), where
     /// other processes find them.
+    #[cfg(feature = "oauth")]
     pub fn credentials(
         self,
         client_id: impl Into<String>,
@@ -157,16 +184,19 @@ impl ClientBuilder {
     /// Stores tokens in this directory, in files that only their owner can read. The default is
     /// `voxline/tokens` in the user's data directory, as in the program `voxline`. A service limits the
     /// number of refresh tokens (Cloud Voice issues 25), so they should outlive the process.
+    #[cfg(feature = "oauth")]
     pub fn token_dir(self, directory: impl Into<PathBuf>) -> ClientBuilder {
         ClientBuilder { token_dir: Some(directory.into()), ..self }
     }
 
     /// Encrypts the stored tokens with this key.
+    #[cfg(feature = "oauth")]
     pub fn vault_key(self, key: VaultKey) -> ClientBuilder {
         ClientBuilder { vault_key: Some(key), ..self }
     }
 
     /// Trusts the certificate authorities of `trust`. By default it is [`Trust::system`].
+    #[cfg(feature = "tls")]
     pub fn trust(self, trust: Trust) -> ClientBuilder {
         ClientBuilder { trust: Some(trust), ..self }
     }
@@ -185,10 +215,12 @@ impl ClientBuilder {
     pub fn build(self) -> Result<Client, BuildError> {
         let endpoint: Endpoint = self.endpoint.parse()?;
         let trust = self.trust.map_or_else(Trust::system, Ok)?;
+        #[cfg(any(feature = "oauth", feature = "speech"))]
         let http = http_client_trusting(&trust)?;
         let tokens = match self.access.ok_or(BuildError::NoCredentials)? {
             Access::Provider(provider) => provider,
             Access::ServiceToken(token) => TokenProvider::service(&token)?,
+            #[cfg(feature = "oauth")]
             Access::Credentials { client_id, client_secret } => {
                 let directory =
                     self.token_dir.or_else(default_token_dir).ok_or(BuildError::NoTokenDirectory)?;
@@ -200,14 +232,20 @@ impl ClientBuilder {
                 TokenProvider::oauth(client, vault)
             }
         };
+        #[cfg(feature = "speech")]
         let speech = SpeechClient::new(http, endpoint.clone(), &tokens);
         let connector = WebSocketConnector::trusting(endpoint.clone(), &trust).with_hosts(self.follow_hosts);
-        Ok(Client { service: Arc::new(Service { endpoint, connector, tokens }), speech })
+        Ok(Client {
+            service: Arc::new(Service { endpoint, connector, tokens }),
+            #[cfg(feature = "speech")]
+            speech,
+        })
     }
 }
 
 /// Returns the directory in which the program `voxline` stores tokens: in the user's data directory, which on
 /// Unix follows the XDG base directory specification. `None` without a home directory.
+#[cfg(feature = "oauth")]
 #[expect(clippy::disallowed_methods, reason = "the environment names the user's directories")]
 fn default_token_dir() -> Option<PathBuf> {
     let (variable, usual) =

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use crate::net::Endpoint;
 use crate::session::Settings;
-use crate::spool::{Fsync, Head, Opened, Repeatability, Spool, SpoolError};
+#[cfg(feature = "decode")]
+use crate::spool::Repeatability;
+use crate::spool::{Fsync, Head, Opened, Spool, SpoolError};
 
 /// The file that keeps a transcription on disk until it is complete, so that a later process resumes it after
 /// a crash: it repeats the events so far, and goes on without losing or repeating audio. See
@@ -19,6 +21,7 @@ pub struct SpoolFile {
     path: PathBuf,
     identity: Option<String>,
     fsync: Fsync,
+    #[cfg(feature = "decode")]
     repeatability: Option<Repeatability>,
 }
 
@@ -26,7 +29,13 @@ impl SpoolFile {
     /// Names the file. It is created, with its directory, unless an earlier process left it; only its owner
     /// can read it.
     pub fn new(path: impl Into<PathBuf>) -> SpoolFile {
-        SpoolFile { path: path.into(), identity: None, fsync: Fsync::default(), repeatability: None }
+        SpoolFile {
+            path: path.into(),
+            identity: None,
+            fsync: Fsync::default(),
+            #[cfg(feature = "decode")]
+            repeatability: None,
+        }
     }
 
     /// Sets what identifies the audio, in any form: a file of other audio is refused. The default is the name
@@ -44,16 +53,19 @@ impl SpoolFile {
     /// Sets whether a later process gets the audio again from its start. By default a source that can be
     /// [sought](crate::source::Source::is_seekable) is repeatable, and any other is live. Live audio that a
     /// program pushes is always live.
+    #[cfg(feature = "decode")]
     pub fn repeatability(self, repeatability: Repeatability) -> SpoolFile {
         SpoolFile { repeatability: Some(repeatability), ..self }
     }
 
+    #[cfg(feature = "decode")]
     pub(super) fn repeats(&self, is_seekable: bool) -> Repeatability {
         let usual = if is_seekable { Repeatability::Repeatable } else { Repeatability::Live };
         self.repeatability.unwrap_or(usual)
     }
 
     /// Opens the files that an earlier process left for these channels, up to the first that is missing.
+    #[cfg(feature = "decode")]
     pub(super) fn left(
         &self,
         channels: impl Iterator<Item = Channel>,
@@ -76,6 +88,7 @@ impl SpoolFile {
     fn path_of(&self, channel: Channel) -> PathBuf {
         match channel {
             Channel::All => self.path.clone(),
+            #[cfg(feature = "decode")]
             Channel::Number(number) => {
                 let mut path = self.path.as_os_str().to_owned();
                 path.push(format!(".{number}"));
@@ -91,6 +104,7 @@ pub(super) enum Channel {
     /// All channels, mixed.
     All,
     /// One of several, from 0.
+    #[cfg(feature = "decode")]
     Number(usize),
 }
 

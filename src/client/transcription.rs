@@ -8,8 +8,7 @@ use voxline_support::random;
 
 use super::reading::Reading;
 use super::spool_file::{Channel, Session, SpoolFile};
-use super::transcript::{ChannelTranscript, Transcript};
-use super::{Service, StartError};
+use super::{ChannelTranscript, Service, StartError, Transcript};
 use crate::audio::Feed;
 use crate::decode::{Channels, DecodeError};
 use crate::net::Endpoint;
@@ -98,8 +97,8 @@ impl Transcription {
 
     /// Recognises the format of the source, and starts the session.
     ///
-    /// Blocks while the head of the source is read. For a source that may be slow, and for a
-    /// [`Source::url`](crate::source::Source::url), call this method in `tokio::task::spawn_blocking`.
+    /// Blocks while the head of the source is read. For a source that may be slow, and for
+    /// `Source::url`, call this method in `tokio::task::spawn_blocking`.
     ///
     /// # Errors
     /// Returns [`StartError`] if the source holds no audio that can be decoded, or if the spool can't be opened.
@@ -161,7 +160,9 @@ impl Transcription {
                 _ if pace == Pace::Max => audio,
                 _ => carried(audio, pacer, reading.clone()),
             };
-            Transcript::start(service.clone(), settings, spool, audio, reading.clone())
+            let reading = reading.clone();
+            let error = async move { reading.error().await };
+            Transcript::start(service.clone(), settings, spool, audio, error)
         });
         Ok(transcripts.collect())
     }

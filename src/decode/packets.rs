@@ -13,11 +13,14 @@ use symphonia::default::get_codecs;
 use super::channels::{Block, Channels, Spec};
 use super::isomp4::Layout;
 use super::opening::Progress;
+#[cfg(feature = "opus")]
 use super::opus::{OPUS_RATE, OpusHead};
+#[cfg(feature = "opus")]
 use super::opus_track::OpusTrack;
 use super::trim::Trim;
 use super::{Options, mix, vorbis};
 use crate::audio::PcmFormat;
+#[cfg(feature = "opus")]
 use crate::resample::frames_at;
 
 /// Largest number of frames that one packet may announce. The longest real packets (FLAC) have 65,535; a
@@ -86,6 +89,7 @@ struct AudioTrack {
 
 enum Codec {
     Symphonia(Box<dyn AudioDecoder>),
+    #[cfg(feature = "opus")]
     Opus(OpusTrack),
 }
 
@@ -120,6 +124,7 @@ impl Packets {
     pub(super) fn codec(&self) -> &'static str {
         match &self.track.codec {
             Codec::Symphonia(decoder) => decoder.codec_info().short_name,
+            #[cfg(feature = "opus")]
             Codec::Opus(_) => "opus",
         }
     }
@@ -134,6 +139,7 @@ impl Packets {
     pub(super) fn sample_rate(&self) -> Option<u32> {
         match &self.track.codec {
             Codec::Symphonia(_) => self.spec.map(|spec| spec.sample_rate),
+            #[cfg(feature = "opus")]
             Codec::Opus(opus) => Some(opus.sample_rate()),
         }
     }
@@ -186,6 +192,7 @@ impl Packets {
     fn decode(&mut self, packet: &Packet, block: &mut Block) -> Result<(), Stop> {
         let channels = self.options.channels;
         let why = match &mut self.track.codec {
+            #[cfg(feature = "opus")]
             Codec::Opus(opus) => {
                 admit(&mut self.spec, opus.spec(), channels, block)?;
                 opus.decode(packet, channels, block.planes_mut()).err()
@@ -229,6 +236,7 @@ impl Packets {
         let frames = self.track.frames?;
         Some(match &self.track.codec {
             Codec::Symphonia(_) => frames,
+            #[cfg(feature = "opus")]
             Codec::Opus(opus) => frames_at(frames, OPUS_RATE, opus.sample_rate()),
         })
     }
@@ -333,6 +341,12 @@ fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) ->
     })
 }
 
+#[cfg(not(feature = "opus"))]
+fn opus_track(_: &Track, _: Option<&[u8]>, _: &Layout, _: &Options) -> Result<AudioTrack, Refused> {
+    Err(Refused("Opus: this build is without the feature `opus` of voxline".to_owned()))
+}
+
+#[cfg(feature = "opus")]
 fn opus_track(
     track: &Track,
     head: Option<&[u8]>,

@@ -1,17 +1,26 @@
 //! Base address of a service.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use http::Uri;
 use serde::{Deserialize, Serialize};
-use url::{Host, Url};
 
 /// Base address of a service: `https://host[:port][/prefix]`. Plain `http` is accepted for loopback
-/// addresses only, since a token sent unencrypted over a network must be considered lost.
+/// addresses only, since a token sent unencrypted over a network must be considered lost. Without the
+/// feature `tls` nothing else is accepted.
+///
+/// A host name beyond ASCII is given in its encoded form (`xn--...`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Endpoint(Url);
+pub struct Endpoint {
+    tls: bool,
+    host: HostName,
+    port: u16,
+    /// Path before those of the service, without a slash at its end.
+    prefix: String,
+}
 
 /// Name or address of a host, as [`Endpoint::host`] returns it: in lower case, without brackets around
 /// IPv6.
@@ -30,8 +39,8 @@ pub struct BadHostName;
 pub enum BadEndpoint {
     /// The text is not a URL.
     #[error("endpoint is not an address such as https://host:port ({0})")]
-    Syntax(url::ParseError),
-    /// The URL has another scheme, or no host.
+    Syntax(String),
+    /// The URL has another scheme than `https` and `http`.
     #[error("endpoint {0} should begin with https:// (or http:// for loopback)")]
     Scheme(String),
     /// The URL uses `http` to another machine.
@@ -40,44 +49,66 @@ pub enum BadEndpoint {
     /// The URL has a user, a password, a query or a fragment.
     #[error("endpoint {0} carries a user, a query or a fragment, which have no place in a base address")]
     Extras(String),
+    /// The URL uses `https`, and the library was built without it.
+    #[error("endpoint {0} needs TLS, which this build is without: enable the feature `tls` of voxline")]
+    NoTls(String),
 }
 
 impl Endpoint {
     /// Returns the URL of `path` (with its leading slash) at this endpoint.
     #[must_use]
-    pub fn url(&self, path: &str) -> Url {
-        let mut url = self.0.clone();
-        let prefix = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{prefix}{path}"));
-        url
+    pub fn url(&self, path: &str) -> String {
+        format!("{self}{path}")
+    }
+
+    /// Returns the URL of `path` as a request has it. The path must be a constant, with what follows it
+    /// [encoded](query).
+    pub(crate) fn uri(&self, path: &str) -> Uri {
+        self.url(path).parse().expect("the endpoint was parsed, and the path is encoded")
     }
 
     /// Returns the name or address of the host, as TCP and TLS take it (without brackets around IPv6).
     #[must_use]
-    pub fn host(&self) -> String {
-        match self.0.host().expect("checked when parsed") {
-            Host::Domain(name) => name.to_owned(),
-            Host::Ipv4(address) => address.to_string(),
-            Host::Ipv6(address) => address.to_string(),
-        }
+    pub fn host(&self) -> &str {
+        &self.host.0
     }
 
     /// Returns whether the endpoint is on `host`.
     #[must_use]
     pub fn is_on(&self, host: &HostName) -> bool {
-        self.host() == host.0
+        self.host == *host
     }
 
     /// Returns the TCP port.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.0.port_or_known_default().expect("both schemes have one")
+        self.port
     }
 
     /// Returns whether the connection is encrypted.
     #[must_use]
     pub fn is_tls(&self) -> bool {
-        self.0.scheme() == "https"
+        self.tls
+    }
+
+    /// Returns the address without its path.
+    pub(super) fn origin(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        let (open, close) = if self.host.0.contains(':') { ("[", "]") } else { ("", "") };
+        let port = Some(self.port).filter(|port| *port != Endpoint::default_port(self.tls));
+        let port = port.map_or_else(String::new, |port| format!(":{port}"));
+        format!("{scheme}://{open}{}{close}{port}", self.host)
+    }
+
+    /// Returns whether `other` has the same scheme, host and port.
+    #[cfg(any(feature = "oauth", feature = "speech"))]
+    pub(super) fn is_same_origin(&self, other: &Endpoint) -> bool {
+        (self.tls, &self.host, self.port) == (other.tls, &other.host, other.port)
+    }
+
+    /// Returns the port of addresses that name none.
+    fn default_port(tls: bool) -> u16 {
+        if tls { 443 } else { 80 }
     }
 }
 
@@ -85,36 +116,43 @@ impl FromStr for Endpoint {
     type Err = BadEndpoint;
 
     fn from_str(text: &str) -> Result<Endpoint, BadEndpoint> {
-        let mut url = Url::parse(text.trim()).map_err(BadEndpoint::Syntax)?;
-        let extras = !url.username().is_empty()
-            || url.password().is_some()
-            || url.query().is_some()
-            || url.fragment().is_some();
-        // The secrets are removed: from here on the address can be printed.
-        let _ = (url.set_username(""), url.set_password(None));
-        url.set_query(None);
-        url.set_fragment(None);
-        if extras {
-            return Err(BadEndpoint::Extras(url.into()));
-        }
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => return Err(BadEndpoint::Scheme(url.into())),
+        let syntax = |why: &str| BadEndpoint::Syntax(why.to_owned());
+        // `Uri` drops fragments.
+        let (address, fragment) =
+            text.trim().split_once('#').map_or((text.trim(), false), |(a, _)| (a, true));
+        let uri: Uri = address.parse().map_err(|error: http::uri::InvalidUri| syntax(&error.to_string()))?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(syntax("no scheme"));
         };
-        match url.scheme() {
-            "https" => Ok(Endpoint(url)),
-            "http" if loopback => Ok(Endpoint(url)),
-            "http" => Err(BadEndpoint::Plaintext(url.into())),
-            _ => Err(BadEndpoint::Scheme(url.into())),
+        let (user, place) =
+            authority.as_str().rsplit_once('@').map_or((false, authority.as_str()), |(_, p)| (true, p));
+        let host: HostName = authority.host().parse().map_err(|_| syntax("invalid host"))?;
+        let port = match place[authority.host().len()..].strip_prefix(':') {
+            None | Some("") => None,
+            Some(port) => Some(port.parse().map_err(|_| syntax("invalid port number"))?),
+        };
+        if !uri.path().is_ascii() {
+            return Err(syntax("invalid path"));
         }
+        let shown = || format!("{scheme}://{place}{}", uri.path().trim_end_matches('/'));
+        if user || fragment || uri.query().is_some() {
+            return Err(BadEndpoint::Extras(shown()));
+        }
+        let tls = match scheme {
+            "https" if cfg!(feature = "tls") => true,
+            "https" => return Err(BadEndpoint::NoTls(shown())),
+            "http" if host.is_loopback() => false,
+            "http" => return Err(BadEndpoint::Plaintext(shown())),
+            _ => return Err(BadEndpoint::Scheme(shown())),
+        };
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        Ok(Endpoint { tls, host, port: port.unwrap_or(Endpoint::default_port(tls)), prefix })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str().trim_end_matches('/'))
+        write!(f, "{}{}", self.origin(), self.prefix)
     }
 }
 
@@ -132,21 +170,51 @@ impl From<Endpoint> for String {
     }
 }
 
+impl HostName {
+    /// Returns whether the host is this machine, whatever a resolver says.
+    fn is_loopback(&self) -> bool {
+        self.0 == "localhost" || self.0.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+}
+
 impl FromStr for HostName {
     type Err = BadHostName;
 
     fn from_str(text: &str) -> Result<HostName, BadHostName> {
         let bare = text.trim();
-        let address = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(bare);
-        if let Ok(address) = address.parse::<IpAddr>() {
+        if let Some(address) = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            let address: Ipv6Addr = address.parse().map_err(|_| BadHostName)?;
             return Ok(HostName(address.to_string()));
         }
-        let host = Host::parse(bare).map_err(|_| BadHostName)?.to_string();
-        // The URL standard accepts more characters, such as `*`, which would look like a pattern and
-        // match no host.
-        let is_plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-        if is_plain { Ok(HostName(host)) } else { Err(BadHostName) }
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(HostName(address.to_string()));
+        }
+        let is_plain = bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        // A last label of digits is that of an IPv4 address, which resolvers read in several notations.
+        let last = bare.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+        let is_name = is_plain && !last.is_empty() && !last.bytes().all(|byte| byte.is_ascii_digit());
+        if is_name { Ok(HostName(bare.to_ascii_lowercase())) } else { Err(BadHostName) }
     }
+}
+
+/// Returns the query of a URL, with its question mark. Everything is encoded but what RFC 3986, section 2.3,
+/// leaves unreserved.
+pub(crate) fn query<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut query = String::new();
+    for (name, value) in pairs {
+        query.push(if query.is_empty() { '?' } else { '&' });
+        query.push_str(name);
+        query.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    query.push(byte.into());
+                }
+                byte => query.push_str(&format!("%{byte:02X}")),
+            }
+        }
+    }
+    query
 }
 
 impl TryFrom<String> for HostName {
@@ -207,7 +275,66 @@ mod tests {
     #[test]
     fn paths_are_appended() {
         let endpoint: Endpoint = "https://speech.example/api/".parse().unwrap();
-        assert_eq!(endpoint.url("/tts").as_str(), "https://speech.example/api/tts");
-        assert_eq!((endpoint.host().as_str(), endpoint.port()), ("speech.example", 443));
+        assert_eq!(endpoint.url("/tts"), "https://speech.example/api/tts");
+        assert_eq!((endpoint.host(), endpoint.port()), ("speech.example", 443));
+        let named = query([("session", "a b&c=d/\u{fc}"), ("n", "1.5")]);
+        assert_eq!(named, "?session=a%20b%26c%3Dd%2F%C3%BC&n=1.5");
+        assert_eq!(endpoint.uri(&format!("/tts{named}")).query(), Some(&named[1..]));
+    }
+
+    #[test]
+    fn one_service_has_one_address() {
+        for (given, kept) in [
+            ("HTTPS://Speech.Example:443/", "https://speech.example"),
+            (" https://speech.example:8443/api/ ", "https://speech.example:8443/api"),
+            ("http://localhost:80", "http://localhost"),
+            ("http://localhost:443", "http://localhost:443"),
+            ("http://[0:0::1]:8080", "http://[::1]:8080"),
+            ("https://speech.example:", "https://speech.example"),
+        ] {
+            let endpoint: Endpoint = given.parse().unwrap();
+            assert_eq!(endpoint.to_string(), kept);
+            assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_address_is_told_without_its_secrets() {
+        let told = |text: &str| text.parse::<Endpoint>().unwrap_err().to_string();
+        for wrong in [
+            "",
+            "https://",
+            "https:///tts",
+            "https://speech.example:99999",
+            "https://speech.example:x",
+            "https://canary:canary",
+            "https://127.1",
+            "https://0x7f.0.0.1",
+            "https://[::g]",
+            "https://b\u{fc}cher.example",
+            "https://speech.example/\u{fc}",
+            "https://speech.example/a b",
+            "/canary",
+        ] {
+            let told = told(wrong);
+            assert!(
+                told.starts_with("endpoint is not an address such as https://host:port ("),
+                "{wrong}: {told}"
+            );
+            assert!(!told.contains("canary"), "{told}");
+        }
+        for address in
+            ["https://canary@a.example/b", "https://a.example/b?canary", "https://a.example/b#canary"]
+        {
+            assert_eq!(
+                told(address),
+                "endpoint https://a.example/b carries a user, a query or a fragment, which have no place in a base \
+                 address",
+            );
+        }
+        assert_eq!(
+            told("wss://a.example/"),
+            "endpoint wss://a.example should begin with https:// (or http:// for loopback)"
+        );
     }
 }

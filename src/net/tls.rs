@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
+
+use super::Stream;
 
 /// Largest certificate file that is read, in bytes; the system's own has a quarter of that.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -22,8 +26,8 @@ const MAX_FILE: u64 = 1024 * 1024;
 pub enum TlsError {
     /// The cryptography provider supports none of the protocol versions.
     #[error("tls: {0}")]
-    Config(#[from] rustls::Error),
-    /// The HTTP client rejected the configuration.
+    Config(String),
+    /// The HTTP client for public files rejected the configuration.
     #[error("http client: {0}")]
     Client(String),
     /// A certificate file cannot be read.
@@ -78,15 +82,23 @@ impl Trust {
 
     fn roots(roots: RootCertStore) -> Result<Trust, TlsError> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError::Config(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Trust { config: Arc::new(config) })
     }
 
     /// Returns the rustls configuration.
-    pub(crate) fn config(&self) -> &Arc<ClientConfig> {
+    #[cfg(any(feature = "download", feature = "url-source"))]
+    pub(super) fn config(&self) -> &ClientConfig {
         &self.config
+    }
+
+    /// Performs the TLS handshake with `host`.
+    pub(super) async fn encrypt(&self, host: &str, tcp: TcpStream) -> io::Result<Box<dyn Stream>> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(self.config.clone()).connect(name, tcp).await?))
     }
 }
 
@@ -114,7 +126,7 @@ pub fn check_server_certificate(path: &Path, now: Duration) -> Result<(), TlsErr
         Err(rustls::Error::InvalidCertificate(fault)) => {
             Err(TlsError::Certificates { path: path.to_owned(), reason: described(&fault) })
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(TlsError::Config(error.to_string())),
     }
 }
 

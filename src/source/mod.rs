@@ -2,12 +2,14 @@
 //!
 //! A source only knows its name and how to be read; [`decode`](crate::decode) interprets the bytes.
 
+#[cfg(feature = "url-source")]
 mod url;
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
+#[cfg(feature = "url-source")]
 pub use self::url::name as url_name;
 use crate::audio::PcmFormat;
 
@@ -40,6 +42,7 @@ pub enum SourceError {
         path: String,
     },
     /// The URL cannot be used, or yields no recording.
+    #[cfg(feature = "url-source")]
     #[error("{url}: {why}")]
     Url {
         /// URL without parts that may be secret.

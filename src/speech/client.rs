@@ -11,7 +11,7 @@ use super::script::Script;
 use super::speaking::Speaking;
 use super::stream::{EncodedStream, PcmStream};
 use crate::auth::TokenProvider;
-use crate::net::Endpoint;
+use crate::net::{Endpoint, HttpClient};
 
 /// Client that synthesises speech by the voices of a service. Clones share its state.
 ///
@@ -39,7 +39,7 @@ pub struct SpeechClient {
 impl SpeechClient {
     /// Creates a client of the service at `endpoint`. Each request gets an unexpired token from `tokens`.
     #[must_use]
-    pub fn new(http: reqwest::Client, endpoint: Endpoint, tokens: &TokenProvider) -> SpeechClient {
+    pub fn new(http: HttpClient, endpoint: Endpoint, tokens: &TokenProvider) -> SpeechClient {
         SpeechClient { service: Arc::new(Service { http, endpoint, tokens: tokens.clone() }) }
     }
 

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::timeout;
 
 use super::{Codec, PATH, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenProvider};
 use crate::net::refusal::Refusal;
-use crate::net::{Endpoint, objection, read_answer, reason};
+use crate::net::{Endpoint, HttpClient, HttpError, Response, query};
 use crate::recovery::{Recovery, retry_after};
 
 /// Largest error body that is read, in bytes.
@@ -19,7 +19,7 @@ const MAX_MESSAGE: usize = 64 * 1024;
 /// The synthesis service: its address, and the means to reach it.
 #[derive(Debug)]
 pub(super) struct Service {
-    pub(super) http: reqwest::Client,
+    pub(super) http: HttpClient,
     pub(super) endpoint: Endpoint,
     pub(super) tokens: TokenProvider,
 }
@@ -33,30 +33,26 @@ impl Service {
         options: &SpeechOptions,
         token: &AccessToken,
     ) -> Result<Answer<'_>, SpeechError> {
-        let mut url = self.endpoint.url(PATH);
-        {
-            let mut query = url.query_pairs_mut();
-            query.append_pair("encoder", codec.map_or("pcm", Codec::name));
-            if let Some(voice) = &options.voice {
-                query.append_pair("model_name", voice);
-            }
-            if let Some(tempo) = options.tempo {
-                query.append_pair("tempo", &tempo.to_string());
-            }
-        }
-        let request = self
-            .http
-            .post(url)
-            .header(AUTHORIZATION, token.bearer())
-            .header(CONTENT_TYPE, "text/plain; charset=utf-8")
-            .body(text.to_owned());
-        let answer = timeout(options.patience, request.send()).await;
+        let tempo = options.tempo.map(|tempo| tempo.to_string());
+        let parameters = [
+            ("encoder", Some(codec.map_or("pcm", Codec::name))),
+            ("model_name", options.voice.as_deref()),
+            ("tempo", tempo.as_deref()),
+        ];
+        let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let path = format!("{PATH}{}", query(parameters));
+        let headers = [
+            (AUTHORIZATION, token.bearer()),
+            (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+        ];
+        let asked = self.http.post(&self.endpoint, &path, headers, text.to_owned().into());
+        let answer = timeout(options.patience, asked).await;
         let answer = answer.map_err(|_| self.lost("no answer in time"))?;
-        let response = answer.map_err(|error| self.unreachable(&error))?;
-        if !response.status().is_success() {
+        let response = answer.map_err(|error| self.unreachable(error))?;
+        if !response.status.is_success() {
             return Err(self.refused(response, token, options.patience).await);
         }
-        match is_text(&response) {
+        match is_text(&response.headers) {
             true => Err(SpeechError::Answer { endpoint: self.endpoint.to_string(), what: "text" }),
             false => Ok(Answer { service: self, response, patience: options.patience }),
         }
@@ -68,25 +64,17 @@ impl Service {
         SpeechError::Unreachable { endpoint, reason, recovery: Recovery::Retry }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> SpeechError {
+    fn unreachable(&self, error: HttpError) -> SpeechError {
         // Retrying does not fix a certificate.
-        let recovery = match error.is_connect() && objection(error).is_some() {
-            true => Recovery::Fatal,
-            false => Recovery::Retry,
-        };
-        SpeechError::Unreachable { endpoint: self.endpoint.to_string(), reason: reason(error), recovery }
+        let recovery = if error.is_tls { Recovery::Fatal } else { Recovery::Retry };
+        SpeechError::Unreachable { endpoint: self.endpoint.to_string(), reason: error.reason, recovery }
     }
 
-    async fn refused(
-        &self,
-        mut response: reqwest::Response,
-        token: &AccessToken,
-        patience: Duration,
-    ) -> SpeechError {
-        let status = response.status();
-        let recovery = Recovery::from_status(status, retry_after(response.headers()));
+    async fn refused(&self, mut response: Response, token: &AccessToken, patience: Duration) -> SpeechError {
+        let status = response.status;
+        let recovery = Recovery::from_status(status, retry_after(&response.headers));
         // If the body does not arrive, the status says enough.
-        let body = timeout(patience, read_answer(&mut response, MAX_MESSAGE)).await;
+        let body = timeout(patience, response.read(MAX_MESSAGE)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let refusal = Refusal::parse(&body, &[token.expose()]);
         let recovery = match status {
@@ -110,7 +98,7 @@ impl Service {
 /// A response of the service, whose speech is arriving.
 pub(super) struct Answer<'a> {
     service: &'a Service,
-    response: reqwest::Response,
+    response: Response,
     patience: Duration,
 }
 
@@ -127,8 +115,8 @@ impl Answer<'_> {
 
 /// Returns whether the content type is text for people or programs. The content type of audio is not
 /// documented.
-fn is_text(response: &reqwest::Response) -> bool {
-    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+fn is_text(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     content_type.is_some_and(|name| {
         let name = name.to_ascii_lowercase();
         let kind = name.split(';').next().unwrap_or_default().trim();

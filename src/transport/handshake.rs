@@ -9,14 +9,13 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use url::{Position, Url};
 
 use crate::auth::AccessToken;
 
@@ -41,7 +40,7 @@ pub(super) enum NotOpened {
 
 /// A request for a WebSocket.
 pub(super) struct Request<'a> {
-    pub(super) url: Url,
+    pub(super) uri: Uri,
     /// Token to show, if any.
     pub(super) token: Option<&'a AccessToken>,
     /// Subprotocol that the server must answer, if the service has one.
@@ -86,8 +85,8 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
 impl Request<'_> {
     /// Returns the head of the request, with this key.
     fn head(&self, key: &str) -> Vec<u8> {
-        let url = &self.url;
-        let (path, host) = (&url[Position::BeforePath..], &url[Position::BeforeHost..Position::AfterPort]);
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        let host = self.uri.authority().map_or("", |authority| authority.as_str());
         // Header names are spelled as in RFC 6455: some servers accept no other spelling.
         let mut head = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -214,20 +213,20 @@ mod tests {
     use crate::auth::TokenGeneration;
     use crate::protocol::SUBPROTOCOL;
 
-    /// Asks for the WebSocket at `url` as a session of `voxline.asr.v1` does.
+    /// Asks for the WebSocket at `uri` as a session of `voxline.asr.v1` does.
     async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
         stream: S,
-        url: &Url,
+        uri: &Uri,
         token: &AccessToken,
     ) -> Result<WebSocketStream<S>, NotOpened> {
-        let request = Request { url: url.clone(), token: Some(token), subprotocol: Some(SUBPROTOCOL) };
+        let request = Request { uri: uri.clone(), token: Some(token), subprotocol: Some(SUBPROTOCOL) };
         open(stream, &request).await
     }
 
     /// Returns the result of a handshake with this response; `{accept}` stands for the accept key.
     async fn answered(answer: &str) -> Result<WebSocketStream<tokio::io::DuplexStream>, NotOpened> {
         let (near, mut far) = duplex(64 * 1024);
-        let url = Url::parse("https://[::1]:8080/api/asr_stream/ws").unwrap();
+        let uri = Uri::from_static("https://[::1]:8080/api/asr_stream/ws");
         let token = AccessToken::new(&"canary".to_owned().into(), TokenGeneration(0)).unwrap();
         let answering = async move {
             let mut request = Vec::new();
@@ -247,7 +246,7 @@ mod tests {
                 let _ = far.write_all(std::slice::from_ref(byte)).await;
             }
         };
-        tokio::join!(ask(near, &url, &token), answering).0
+        tokio::join!(ask(near, &uri, &token), answering).0
     }
 
     const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: keep-alive, Upgrade\r\n\
@@ -298,10 +297,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reason_that_never_comes_is_not_waited_for() {
         let (near, mut far) = duplex(1024);
-        let url = Url::parse("http://[::1]:8080/").unwrap();
+        let uri = Uri::from_static("http://[::1]:8080/");
         let token = AccessToken::new(&"canary".to_owned().into(), TokenGeneration(0)).unwrap();
         far.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 10\r\n\r\n{").await.unwrap();
-        let refused = timeout(2 * BODY_TIMEOUT, ask(near, &url, &token)).await.expect("refused in time");
+        let refused = timeout(2 * BODY_TIMEOUT, ask(near, &uri, &token)).await.expect("refused in time");
         assert!(matches!(refused, Err(NotOpened::Refused(StatusCode::FORBIDDEN, _, body)) if body == b"{"));
     }
 

@@ -19,7 +19,8 @@ mod wire;
 
 pub use handshake::socket_limits;
 pub use vosk::{VoskConnector, VoskPeer};
-pub use websocket::{Stream, WebSocketConnector, WebSocketPeer};
+pub use websocket::{WebSocketConnector, WebSocketPeer};
 pub use wire::{Event, Wire};
 
+pub use crate::net::Stream;
 pub use crate::peer::Connect;

@@ -2,18 +2,16 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::websocket::{Received, close, connect_within, not_opened, open_stream, poll_frame};
-use super::{Stream, Wire, handshake};
+use super::{Wire, handshake};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
-use crate::net::{Endpoint, TlsError, Trust};
+use crate::net::{Endpoint, Stream, TlsError, Trust};
 use crate::peer::{Capabilities, Connect, Peer, PeerEvent};
 use crate::protocol::ClientMessage;
 use crate::protocol::vosk::{Frame, Options, PATH, Translator};
@@ -28,7 +26,7 @@ use crate::recovery::Failure;
 #[derive(Clone)]
 pub struct VoskConnector {
     endpoint: Endpoint,
-    tls: Arc<ClientConfig>,
+    trust: Trust,
     options: Options,
     authorized: bool,
     longest_session: Option<Duration>,
@@ -49,7 +47,7 @@ impl VoskConnector {
     pub fn trusting(endpoint: Endpoint, trust: &Trust) -> VoskConnector {
         VoskConnector {
             endpoint,
-            tls: trust.config().clone(),
+            trust: trust.clone(),
             options: Options::default(),
             authorized: false,
             longest_session: None,
@@ -75,9 +73,9 @@ impl VoskConnector {
     }
 
     async fn handshake(&self, token: &AccessToken) -> Result<VoskPeer<Box<dyn Stream>>, Failure> {
-        let stream = open_stream(&self.endpoint, &self.tls).await?;
+        let stream = open_stream(&self.endpoint, &self.trust).await?;
         let request = handshake::Request {
-            url: self.endpoint.url(PATH),
+            uri: self.endpoint.uri(PATH),
             token: self.authorized.then_some(token),
             subprotocol: None,
         };

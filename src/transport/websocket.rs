@@ -1,16 +1,9 @@
 //! The native transport: the resumable protocol on a WebSocket, over TCP or TLS.
 
 use std::fmt;
-use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
 use super::Wire;
@@ -18,15 +11,10 @@ use super::handshake::{self, NotOpened};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
 use crate::net::refusal::{self, Refusal};
-use crate::net::{CONNECT_TIMEOUT, Endpoint, HostName, TlsError, Trust, objection};
+use crate::net::{CONNECT_TIMEOUT, Endpoint, HostName, Stream, TlsError, Trust, connect, objection, query};
 use crate::peer::{Connect, Peer, PeerEvent};
 use crate::protocol::{self, ClientMessage, ServerMessage, Violation};
 use crate::recovery::{Failure, FailureKind, Recovery, retry_after};
-
-/// A TCP or TLS stream.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// A connector to a gateway's streaming endpoint.
 #[derive(Clone)]
@@ -34,7 +22,7 @@ pub struct WebSocketConnector {
     endpoint: Endpoint,
     /// Other hosts that may be shown the service's tokens.
     hosts: Vec<HostName>,
-    tls: Arc<ClientConfig>,
+    trust: Trust,
 }
 
 impl WebSocketConnector {
@@ -49,7 +37,7 @@ impl WebSocketConnector {
     /// Creates a connector to the service at `endpoint`, which trusts `trust` alone.
     #[must_use]
     pub fn trusting(endpoint: Endpoint, trust: &Trust) -> WebSocketConnector {
-        WebSocketConnector { endpoint, hosts: Vec::new(), tls: trust.config().clone() }
+        WebSocketConnector { endpoint, hosts: Vec::new(), trust: trust.clone() }
     }
 
     /// Allows the service to send its sessions to `hosts` too, which then see its tokens. Without this, a
@@ -81,7 +69,7 @@ impl WebSocketConnector {
         token: &AccessToken,
         session: Option<&str>,
     ) -> Result<WebSocketPeer<Box<dyn Stream>>, Failure> {
-        let stream = open_stream(&self.endpoint, &self.tls).await?;
+        let stream = open_stream(&self.endpoint, &self.trust).await?;
         upgrade(&self.endpoint, stream, token, session).await
     }
 }
@@ -110,25 +98,10 @@ impl Connect for WebSocketConnector {
 }
 
 /// Opens a TCP or TLS stream to the service.
-pub(super) async fn open_stream(
-    endpoint: &Endpoint,
-    tls: &Arc<ClientConfig>,
-) -> Result<Box<dyn Stream>, Failure> {
-    dial(endpoint, tls)
+pub(super) async fn open_stream(endpoint: &Endpoint, trust: &Trust) -> Result<Box<dyn Stream>, Failure> {
+    connect(endpoint, trust)
         .await
         .map_err(|error| unreachable(endpoint, &objection(&error).unwrap_or_else(|| error.to_string())))
-}
-
-async fn dial(endpoint: &Endpoint, tls: &Arc<ClientConfig>) -> io::Result<Box<dyn Stream>> {
-    let host = endpoint.host();
-    let tcp = TcpStream::connect((host.as_str(), endpoint.port())).await?;
-    // Audio is sent as soon as it is ready, in frames that are already as large as they will get.
-    tcp.set_nodelay(true)?;
-    if !endpoint.is_tls() {
-        return Ok(Box::new(tcp));
-    }
-    let name = ServerName::try_from(host).map_err(io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, tcp).await?))
 }
 
 /// Limits the time of a dial and its handshakes to [`CONNECT_TIMEOUT`].
@@ -237,11 +210,9 @@ pub async fn upgrade<S: Stream>(
     token: &AccessToken,
     session: Option<&str>,
 ) -> Result<WebSocketPeer<S>, Failure> {
-    let mut url = endpoint.url(protocol::PATH);
-    if let Some(session) = session {
-        url.query_pairs_mut().append_pair(protocol::SESSION_PARAMETER, session);
-    }
-    let request = handshake::Request { url, token: Some(token), subprotocol: Some(protocol::SUBPROTOCOL) };
+    let parameters = query(session.map(|session| (protocol::SESSION_PARAMETER, session)));
+    let uri = endpoint.uri(&format!("{}{parameters}", protocol::PATH));
+    let request = handshake::Request { uri, token: Some(token), subprotocol: Some(protocol::SUBPROTOCOL) };
     let socket =
         handshake::open(stream, &request).await.map_err(|reason| not_opened(endpoint, token, reason))?;
     Ok(WebSocketPeer::new(Wire::new(socket)))

@@ -15,7 +15,7 @@ use crate::config::{Access, Config, Service};
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::engine::{EngineError, RecognitionRequest, Recognizer};
 use voxline::language::closest;
-use voxline::net::{Endpoint, HostName, Trust, http_client_trusting};
+use voxline::net::{Endpoint, HostName, HttpClient, Trust, http_client_trusting};
 use voxline::transport::WebSocketConnector;
 use voxline_engines::Whisper;
 use voxline_engines::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
@@ -40,7 +40,7 @@ pub(crate) enum Need {
 pub(crate) struct Connection {
     pub(crate) endpoint: Endpoint,
     pub(crate) tokens: TokenProvider,
-    pub(crate) http: reqwest::Client,
+    pub(crate) http: HttpClient,
     trust: Trust,
     /// Other hosts that the service may move sessions to.
     follow_hosts: Vec<HostName>,
@@ -92,7 +92,7 @@ impl Connection {
         config: &Config,
         need: Need,
         options: Options,
-        http: reqwest::Client,
+        http: HttpClient,
         trust: Trust,
     ) -> Result<Connection, CliError> {
         let setup = |error: std::io::Error| CliError::new(Exit::Setup, format!("embedded gateway: {error}"));
@@ -150,7 +150,7 @@ impl Connection {
 }
 
 /// Returns a client of the token endpoint, using the system clock.
-pub(crate) fn oauth_client(http: &reqwest::Client, endpoint: &Endpoint, who: Credentials) -> OAuthClient {
+pub(crate) fn oauth_client(http: &HttpClient, endpoint: &Endpoint, who: Credentials) -> OAuthClient {
     OAuthClient::new(http.clone(), endpoint.clone(), who, Arc::new(SystemClock::new()))
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use voxline::auth::TokenProvider;
-use voxline::net::{Endpoint, http_client};
+use voxline::net::Endpoint;
 use voxline::transport::{Connect, WebSocketConnector};
 use voxline_testing::DigestRecognizer;
 
@@ -16,6 +16,7 @@ use crate::cli::{Place, text};
 use crate::gateway::{access_token, url, wav};
 use crate::secrecy::{CANARY, secrets};
 use crate::stream::socket::Socket;
+use crate::support::http::http_client;
 use crate::support::server::Server;
 use crate::support::serving::Serving;
 
@@ -134,10 +135,8 @@ async fn the_log_in_json_tells_of_requests_by_their_ids_and_has_no_secret() {
     ];
     let mut expected = Vec::new();
     for (id, method, path, body, bearer, status) in requests {
-        let mut address = endpoint.url("");
-        address.set_path("");
-        let address = address.join(path).unwrap();
-        let request = http.request(method.clone(), address).bearer_auth(bearer).header("X-Request-Id", id);
+        let request =
+            http.request(method.clone(), endpoint.url(path)).bearer_auth(bearer).header("X-Request-Id", id);
         let answer = request.header("Content-Type", "application/json").body(body).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), status, "{id}");
         let bytes = answer.bytes().await.unwrap().len();

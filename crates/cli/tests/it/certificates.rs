@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use voxline::auth::{AuthError, Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
-use voxline::net::{Endpoint, TlsError, Trust, http_client_trusting};
+use voxline::net::{Endpoint, HttpClient, TlsError, Trust, http_client_trusting};
 use voxline::recovery::Recovery;
 use voxline::session::Settings;
 use voxline::speech::{SpeechClient, SpeechError, SpeechOptions};
@@ -31,7 +31,7 @@ const CANARY: &str = "canary-in-a-coal-mine";
 struct Clients {
     endpoint: Endpoint,
     oauth: OAuthClient,
-    http: reqwest::Client,
+    http: HttpClient,
     tokens: TokenProvider,
     connector: WebSocketConnector,
 }

@@ -1,4 +1,5 @@
-//! The dependencies: allowed licences, and a documented reason for each direct dependency.
+//! The dependencies: allowed licences, a documented reason for each direct dependency, and how much the library
+//! brings along.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -67,4 +68,52 @@ fn every_direct_dependency_has_its_reason() {
     for name in dependencies.keys().filter(|name| !name.starts_with("voxline")) {
         assert!(ARCHITECTURE.contains(&format!("`{name}`")), "ARCHITECTURE.md doesn't explain {name}");
     }
+}
+
+/// Most packages that a program gets with the library's default features, the library itself among them.
+const DEFAULT_PACKAGES_MAX: usize = 120;
+
+/// Packages that build scripts compile or look for foreign code with.
+const BUILDERS: [&str; 5] = ["bindgen", "cc", "cmake", "nasm-rs", "pkg-config"];
+
+/// Returns the packages that the library with these features is built from, by name and version, with what only
+/// their build scripts need if `edges` say so.
+fn tree(features: &[&str], edges: &str) -> BTreeSet<String> {
+    let wanted =
+        ["tree", "-p", "voxline", "-e", edges, "--prefix", "none", "--no-dedupe", "--offline", "--locked"];
+    let told = cargo(&[&wanted[..], features].concat());
+    // After the version come the path of a package of this workspace, and marks.
+    let package = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    told.lines().map(package).collect()
+}
+
+/// Returns the names of [`BUILDERS`] in the library with these features, each with the package that uses it.
+fn builders(features: &[&str]) -> Vec<String> {
+    let names = tree(features, "normal,build")
+        .into_iter()
+        .map(|package| package.split(' ').next().unwrap().to_owned());
+    let mut used = Vec::new();
+    for builder in names.filter(|name| BUILDERS.contains(&name.as_str())) {
+        let inverted =
+            ["tree", "-p", "voxline", "-e", "normal,build", "--prefix", "depth", "--depth", "1", "--offline"];
+        let told = cargo(&[&inverted[..], &["--locked", "-i", &builder], features].concat());
+        let users = told.lines().filter_map(|line| line.strip_prefix('1'));
+        used.extend(users.map(|user| format!("{builder} of {}", user.split(' ').next().unwrap())));
+    }
+    used
+}
+
+#[test]
+fn the_library_is_slim_by_default() {
+    let packages = tree(&[], "normal");
+    assert!(packages.len() > 50, "what is counted is not the library: {packages:?}");
+    assert!(packages.len() <= DEFAULT_PACKAGES_MAX, "{} packages: {packages:#?}", packages.len());
+}
+
+#[test]
+fn the_library_has_no_c_but_that_of_ring() {
+    assert_eq!(builders(&[]), ["cc of ring"]);
+    assert_eq!(builders(&["--no-default-features", "--features", "decode,oauth,speech,spool,vad"]), [""; 0]);
+    // This test finds what it looks for.
+    assert!(builders(&["--features", "opus"]).contains(&"cmake of opusic-sys".to_owned()));
 }

@@ -7,7 +7,6 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use voxline::audio::Feed;
 use voxline::auth::TokenProvider;
-use voxline::net::http_client;
 use voxline::session::{self, Ledger, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
@@ -15,6 +14,7 @@ use voxline::transport::WebSocketConnector;
 use crate::session::chunks;
 use crate::stream::digest;
 use crate::support::gateway_process::{DRAIN, GatewayProcess, SEGMENT};
+use crate::support::http::http_client;
 use voxline_fixtures::deadline::within;
 use voxline_fixtures::noise;
 

@@ -7,9 +7,9 @@ use reqwest::{Client, Response, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use voxline::engine::{EngineError, Voice, VoiceInfo, Voices};
-use voxline::net::http_client;
 use voxline_testing::DigestRecognizer;
 
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 use crate::support::voice_info::voice_info;
 

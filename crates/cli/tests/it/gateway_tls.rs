@@ -17,7 +17,6 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -34,6 +33,7 @@ use crate::cli::{Place, assert_fails, path, text};
 use crate::gateway::{by_credentials, wav};
 use crate::session::transcribe;
 use crate::stream::socket::Socket;
+use crate::support::http::{http_client_over, tls};
 use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
 use crate::support::tls::{Authority, named};
@@ -94,18 +94,19 @@ impl Files {
     }
 
     fn http(&self) -> Client {
-        http_client_trusting(&self.trust()).unwrap()
+        http_client_over(self.client()).unwrap()
     }
 
-    /// Returns a TLS connector of a client that trusts the authority.
-    fn connector(&self) -> TlsConnector {
+    /// Returns the TLS configuration of a client that trusts the authority.
+    fn client(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap()).unwrap();
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        tls(roots)
+    }
+
+    /// Returns the TLS connector of such a client, which offers HTTP/2, too.
+    fn connector(&self) -> TlsConnector {
+        let mut config = self.client();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         TlsConnector::from(Arc::new(config))
     }
@@ -140,6 +141,7 @@ async fn requests_and_sessions_go_over_tls() {
 
     let vault = Vault::new(server.vault.path(), &endpoint, &server.credentials.client_id);
     let clock = Arc::new(SystemClock::new());
+    let http = http_client_trusting(&files.trust()).unwrap();
     let client = OAuthClient::new(http, endpoint.clone(), server.credentials.clone(), clock);
     let connector = WebSocketConnector::trusting(endpoint, &files.trust());
     let settings = Settings::new(16_000);

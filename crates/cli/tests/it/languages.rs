@@ -10,7 +10,6 @@ use voxline::engine::{
     EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
 };
 use voxline::language::Languages;
-use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_gateway::admin::{Command, perform};
 
@@ -18,6 +17,7 @@ use crate::cli::{Place, text};
 use crate::gateway::{url, wav};
 use crate::stream::minted;
 use crate::stream::socket::Socket;
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 use crate::support::serving::Serving;
 use voxline_fixtures::clips;

@@ -7,13 +7,13 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
-use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_testing::DigestRecognizer;
 
 use crate::gateway::{url, wav};
 use crate::stream::socket::Socket;
 use crate::stream::{audio, minted};
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 /// Returns all samples by name and labels, parsed as by an independent reader of the format.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, StatusCode};
-use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_testing::DigestRecognizer;
 
 use crate::gateway::{access_token, refusal, url};
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 const PAGE: &str = "https://page.example";

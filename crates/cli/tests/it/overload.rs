@@ -14,7 +14,6 @@ use voxline::auth::AccessToken;
 use voxline::engine::{
     EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
 };
-use voxline::net::http_client;
 use voxline::recovery::{Failure, FailureKind};
 use voxline::transport::{Connect, WebSocketConnector};
 use voxline_gateway::Options;
@@ -24,6 +23,7 @@ use voxline_testing::DigestRecognizer;
 use crate::gateway::{refusal, url};
 use crate::stream::socket::Socket;
 use crate::stream::{audio, bearer, digest, foreign, minted};
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 const CAPACITY: usize = 4;

@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use voxline::engine::{
     EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
 };
-use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_gateway::authority::{Budget, Scope, Terms};
 use voxline_testing::{DigestRecognizer, ManualClock};
 
 use crate::cli::{Place, assert_fails, text};
 use crate::gateway::{Tone, access_token, refusal, url, wav};
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 #[tokio::test]

@@ -10,12 +10,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_testing::DigestRecognizer;
 
 use crate::gateway::{Tone, access_token, url, wav};
 use crate::support::gateway_process::GatewayProcess;
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 /// Time that the gateway waits for headers and for bodies in these tests. It is doubled, up to the longest,

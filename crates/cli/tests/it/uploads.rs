@@ -16,7 +16,6 @@ use tokio::time::{interval, timeout};
 use voxline::engine::{
     EngineError, RecognitionRequest, Recognizer, RecognizerStream, Voice, VoiceInfo, Voices,
 };
-use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_testing::DigestRecognizer;
 
@@ -24,6 +23,7 @@ use crate::gateway::{access_token, ask_token, by_credentials, url, wav};
 use crate::stream::socket::Socket;
 use crate::stream::{audio, digest};
 use crate::support::gateway_process::GatewayProcess;
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 use crate::support::voice_info::voice_info;
 use voxline_fixtures::attacks::nested_pages;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use voxline::clock::Clock;
-use voxline::net::http_client;
 use voxline_gateway::authority::{Amount, Authority, Budget, Exhausted, NewToken, Terms};
 use voxline_testing::{FailingDisk, ManualClock};
 
@@ -14,6 +13,7 @@ use super::{HOUR, NOW, TO_MIDNIGHT, bearer, clock, server, service_token, servin
 use crate::gateway::{refusal, url, wav};
 use crate::stream::index;
 use crate::stream::socket::Socket;
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 /// Number of samples in one second of audio.

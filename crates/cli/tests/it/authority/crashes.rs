@@ -10,7 +10,6 @@ use reqwest::{Client, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use voxline::clock::SystemClock;
-use voxline::net::http_client;
 use voxline_gateway::admin::{Answer, Command, administer};
 use voxline_gateway::authority::{
     Authority, AuthorityError, Granted, MAX_TOKENS, NewClient, Policy, Refreshing, Terms,
@@ -20,6 +19,7 @@ use voxline_testing::FailingDisk;
 use super::{HOUR, clock, is_good};
 use crate::kills::kills;
 use crate::support::gateway_process::GatewayProcess;
+use crate::support::http::http_client;
 use voxline_fixtures::random::Random;
 
 /// Number of changes that are made.

@@ -11,12 +11,12 @@ use redb::{ReadableDatabase, ReadableTableMetadata};
 use reqwest::{Client, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use voxline::net::http_client;
 use voxline_gateway::authority::{AtLimit, Authority, AuthorityError, MAX_TOKENS, Policy, Terms};
 use voxline_testing::FailingDisk;
 
 use super::{HOUR, authority, clock, is_good, serving};
 use crate::gateway::{ask_token, by_credentials};
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 /// Number of concurrent requests.

@@ -15,7 +15,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use voxline::audio::Feed;
-use voxline::net::http_client;
 use voxline::session::{self, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
@@ -25,6 +24,7 @@ use voxline_testing::FailingDisk;
 use super::{HOUR, clock, is_good, service_token, serving};
 use crate::gateway::{ask_token, by_credentials, refusal, url, wav};
 use crate::session::chunks;
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 use voxline_fixtures::noise;
 

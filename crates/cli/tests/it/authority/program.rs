@@ -5,11 +5,11 @@ use std::process::{Child, Stdio};
 
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
-use voxline::net::http_client;
 use voxline_gateway::authority::MAX_TOKENS;
 
 use crate::cli::Place;
 use crate::gateway::refusal;
+use crate::support::http::http_client;
 
 /// The running process, killed when dropped: a process left by a failed test would hold the test's output
 /// open.

@@ -6,12 +6,12 @@ use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use voxline::net::http_client;
 use voxline_gateway::authority::{Granted, MAX_TOKENS, Terms};
 
 use super::{authority, bearer, clock, is_good, server, service_token};
 use crate::gateway::url;
 use crate::stream::socket::Socket;
+use crate::support::http::http_client;
 use crate::support::server::Server;
 
 fn granted(server: &Server) -> Granted {

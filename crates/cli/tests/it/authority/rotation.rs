@@ -5,13 +5,13 @@ use std::sync::Arc;
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use voxline::net::http_client;
 use voxline_gateway::authority::{Authority, AuthorityError, NewClient, Policy, Refreshing};
 use voxline_testing::FailingDisk;
 
 use super::{HOUR, authority, bearer, clock, is_good, serving};
 use crate::gateway::ask_token;
 use crate::stream::socket::Socket;
+use crate::support::http::http_client;
 use crate::support::server::Setup;
 
 fn rotating(authority: Authority) -> Authority {

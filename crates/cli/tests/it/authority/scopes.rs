@@ -3,13 +3,13 @@
 use reqwest::{Client, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
-use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_gateway::authority::{Scope, Terms};
 
 use super::{bearer, clock, server, service_token, serving};
 use crate::gateway::{ask_token, by_credentials, refusal, url, wav};
 use crate::stream::socket::Socket;
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 const ALL: [Scope; 3] = [Scope::Tts, Scope::AsrShort, Scope::AsrStream];

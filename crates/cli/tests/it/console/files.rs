@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use reqwest::StatusCode;
 use reqwest::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_testing::DigestRecognizer;
 
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 async fn server(options: Options) -> Server {

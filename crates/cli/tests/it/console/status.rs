@@ -8,13 +8,13 @@ use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use voxline::auth::{AccessToken, TokenGeneration};
-use voxline::net::http_client;
 use voxline_gateway::authority::{Scope, Scopes, Terms};
 use voxline_testing::DigestRecognizer;
 
 use crate::gateway::Tone;
 use crate::stream::socket::Socket;
 use crate::stream::{audio, minted};
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 async fn server() -> Server {

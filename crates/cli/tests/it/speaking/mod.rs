@@ -228,7 +228,8 @@ async fn the_format_is_known_before_there_is_audio_and_the_bytes_are_the_service
     assert_eq!(handle.handed_out(), pcm.len() as u64 / 2);
 
     let token = stage.tokens.token().await.unwrap();
-    let request = http_client().unwrap().post(format!("http://{}/tts", stage.server.address));
+    let request =
+        crate::support::http::http_client().unwrap().post(format!("http://{}/tts", stage.server.address));
     let answer = request.bearer_auth(token.expose()).body(SHORT).send().await.unwrap();
     let big_endian = answer.bytes().await.unwrap();
     let swapped: Vec<u8> = big_endian.as_chunks().0.iter().flat_map(|&[high, low]| [low, high]).collect();

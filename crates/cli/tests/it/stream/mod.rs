@@ -14,13 +14,13 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use voxline::auth::{AccessToken, TokenGeneration};
-use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_gateway::authority::Terms;
 use voxline_testing::DigestRecognizer;
 
 use self::socket::{Said, Segment, Socket};
 use crate::gateway::url;
+use crate::support::http::http_client;
 use crate::support::server::{Server, Setup};
 
 /// Number of frames in half a second.

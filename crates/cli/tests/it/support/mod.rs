@@ -2,6 +2,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod gateway_process;
+pub(crate) mod http;
 pub(crate) mod log;
 pub(crate) mod model_hub;
 pub(crate) mod server;

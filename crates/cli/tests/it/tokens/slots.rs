@@ -16,7 +16,7 @@ use voxline::auth::{
     AccessToken, Account, Credentials, OAuthClient, PlantedTokenBug, SlotState, TokenProvider, Vault,
     VaultStep,
 };
-use voxline::net::http_client;
+use voxline::net::{HttpClient, http_client};
 use voxline_testing::ManualClock;
 
 use super::SOON;
@@ -29,7 +29,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// HTTP client of all histories: reading the system's certificates takes longer than a whole history.
 /// Each request has its own connection.
-static HTTP: LazyLock<reqwest::Client> = LazyLock::new(|| http_client().unwrap());
+static HTTP: LazyLock<HttpClient> = LazyLock::new(|| http_client().unwrap());
 
 /// Behaviour of the service on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,85 @@
+//! Access tokens that are renewed in the background.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::error::AuthError;
+use super::keeper::Keeper;
+#[cfg(feature = "test-util")]
+use super::keeper::PlantedTokenBug;
+use super::oauth::OAuthClient;
+use super::renewal::Answer;
+use super::token::{AccessToken, TokenGeneration};
+use super::vault::Vault;
+
+/// State of a provider that renews tokens, as callers use it.
+pub(super) struct Renewing {
+    keeper: Arc<Keeper>,
+    /// Renewal task. It ends with the runtime in which it was started, and the next caller restarts the
+    /// task in the caller's own runtime.
+    task: Mutex<Option<JoinHandle<()>>>,
+    /// Cancelled when the last clone of the provider is dropped, which ends the renewal task.
+    stop: CancellationToken,
+    _stop: DropGuard,
+}
+
+impl Renewing {
+    pub(super) fn new(client: OAuthClient, vault: Vault) -> Renewing {
+        let stop = CancellationToken::new();
+        Renewing {
+            keeper: Arc::new(Keeper::new(client, vault)),
+            task: Mutex::default(),
+            _stop: stop.clone().drop_guard(),
+            stop,
+        }
+    }
+
+    pub(super) fn client_id(&self) -> &str {
+        self.keeper.client_id()
+    }
+
+    /// Plants a bug.
+    #[cfg(feature = "test-util")]
+    pub(super) fn commit(&self, bug: PlantedTokenBug) {
+        self.keeper.commit(bug);
+    }
+
+    pub(super) async fn get(&self, newer_than: Option<TokenGeneration>) -> Result<AccessToken, AuthError> {
+        // Subscribe before asking, so that no completed renewal is missed.
+        let mut ends = self.keeper.ends();
+        let mut ended = None;
+        loop {
+            self.see_to_the_keeper();
+            match (self.keeper.ask(newer_than), ended) {
+                (Answer::Token(token), _) => return Ok(token),
+                // The caller waited for this attempt: return its own error instead of `Waiting`.
+                (Answer::Failed(AuthError::Waiting { error, .. }), Some(_)) => return Err(*error),
+                (Answer::Failed(error), _) | (Answer::Wait, Some(Some(error))) => return Err(error),
+                (Answer::Wait, _) if self.stop.is_cancelled() => return Err(self.keeper.interrupted()),
+                (Answer::Wait, _) => {}
+            }
+            ends.changed().await.expect("the keeper is ours");
+            ended = Some(ends.borrow_and_update().clone());
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.stop.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            // The task may have ended with its runtime.
+            let _ = task.await;
+        }
+    }
+
+    /// Starts the renewal task if it is not running.
+    #[expect(clippy::disallowed_methods, reason = "ends with the provider")]
+    fn see_to_the_keeper(&self) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if task.as_ref().is_none_or(JoinHandle::is_finished) {
+            *task = Some(tokio::spawn(self.keeper.clone().run(self.stop.clone())));
+        }
+    }
+}
