@@ -44,6 +44,7 @@ pub struct Failure {
 
 /// The kinds of failure that users distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FailureKind {
     /// The peer could not be reached, or the connection could not be kept.
     Unreachable,

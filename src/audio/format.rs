@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 /// The encoding of one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Encoding {
     /// 8-bit unsigned.
     U8,

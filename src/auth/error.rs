@@ -96,6 +96,7 @@ pub enum AuthError {
 /// Reason of a refusal by the token endpoint, from its error code alone: the rest of the response is for
 /// people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The client id or secret is wrong.
     Client,
@@ -123,6 +124,7 @@ impl fmt::Display for Refusal {
 
 /// Categories of token errors that users tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AuthErrorKind {
     /// The token endpoint cannot be reached, or gives no usable response. A later attempt may succeed.
     Unreachable,

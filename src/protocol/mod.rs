@@ -209,6 +209,7 @@ pub enum ServerMessage {
 /// The reason why a socket will close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum GoawayReason {
     /// Shutdown of the server.
     Drain,

@@ -28,6 +28,7 @@ impl Default for SpeechOptions {
 
 /// Encodings of the service other than PCM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Codec {
     /// MP3 frames.
     Mp3,

@@ -51,6 +51,7 @@ pub struct Word {
 
 /// An event that a session reports to its user. Events are in order.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum TranscriptEvent {
     /// A partial result for the text after the last final segment; a later event replaces it.
     Partial {

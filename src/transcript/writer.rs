@@ -34,6 +34,7 @@ pub enum WriterError {
 
 /// A format of transcripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Format {
     /// Plain text: a line for each segment with words in it.
     Text,

@@ -162,6 +162,7 @@ impl From<AuthError> for CliError {
             AuthErrorKind::Limit => Exit::Limit,
             AuthErrorKind::Setup => Exit::Setup,
             AuthErrorKind::Authentication => Exit::Authentication,
+            _ => Exit::Peer,
         };
         CliError::new(exit, error.to_string())
     }

@@ -300,6 +300,7 @@ impl Audit {
                     return Err(format!("end after {frames} frames in {finals} finals"));
                 }
             }
+            other => return Err(format!("an event that the audit does not know: {other:?}")),
         }
         Ok(())
     }

@@ -230,7 +230,7 @@ fn show(
             progress.reach(segment.range.end);
         }
         TranscriptEvent::Gap { range } => progress.around(|| output.gap(range, speaker))?,
-        TranscriptEvent::Reconnected { .. } | TranscriptEvent::End { .. } => {}
+        _ => {}
     }
     Ok(())
 }
