@@ -119,6 +119,10 @@ impl Speaking {
                 }
                 Poll::Ready(None) => {
                     self.end();
+                    // A cancellation after the check above ends the requests, too.
+                    if self.handle.is_cancelled() {
+                        return Poll::Ready(None);
+                    }
                     return Poll::Ready(Some(Err(self.service.lost("the request died"))));
                 }
             }
