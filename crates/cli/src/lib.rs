@@ -224,7 +224,8 @@ impl Common {
     }
 }
 
-/// Returns the definition of the command line, from which parsing, help, completions and manual pages are made.
+/// Returns the definition of the command line, from which parsing, help, completions and manual pages are
+/// made.
 #[must_use]
 pub fn command() -> clap::Command {
     documentation::with_examples(Cli::command())

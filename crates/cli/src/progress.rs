@@ -84,8 +84,8 @@ pub(crate) fn columns() -> usize {
     usize::from(Term::stderr().size().1).saturating_sub(1)
 }
 
-/// Returns a line of at most `width` columns: the name, a bar of the `share` that is done, and the figures. If
-/// there is too little room, the bar is left out, then the name is shortened.
+/// Returns a line of at most `width` columns: the name, a bar of the `share` that is done, and the figures.
+/// If there is too little room, the bar is left out, then the name is shortened.
 pub(crate) fn status(name: &str, share: Option<f64>, figures: &str, width: usize) -> String {
     let name = one_line(name);
     let room = width.saturating_sub(measure_text_width(&name) + measure_text_width(figures));
@@ -104,8 +104,8 @@ pub(crate) fn status(name: &str, share: Option<f64>, figures: &str, width: usize
     truncate_str(&line, width, "").into_owned()
 }
 
-/// Returns the position in a recording, its length, the speed as a multiple of real time, and the estimated time
-/// that is left.
+/// Returns the position in a recording, its length, the speed as a multiple of real time, and the estimated
+/// time that is left.
 fn figures(done: Duration, total: Option<Duration>, elapsed: Duration) -> String {
     let speed = done.as_secs_f64() / elapsed.as_secs_f64().max(1e-3);
     let Some(total) = total else { return format!("{}  {speed:.1}x", minutes(done)) };

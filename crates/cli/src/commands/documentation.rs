@@ -1,5 +1,5 @@
-//! Documentation that is made from the definition of the command line: examples in the help, completions of shells
-//! (`voxline completions`), and manual pages (`voxline man`).
+//! Documentation that is made from the definition of the command line: examples in the help, completions of
+//! shells (`voxline completions`), and manual pages (`voxline man`).
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! The gateway's part of the configuration: table `[gateway]` of the file, the flags of `voxline serve`, and their
-//! environment variables.
+//! The gateway's part of the configuration: table `[gateway]` of the file, the flags of `voxline serve`,
+//! and their environment variables.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;

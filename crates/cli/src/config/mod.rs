@@ -358,8 +358,8 @@ impl Config {
         Err(incomplete(key, expected))
     }
 
-    /// Returns the problems of the service and its credentials, each with its key. A secret on standard input is
-    /// left to the command that uses it.
+    /// Returns the problems of the service and its credentials, each with its key. A secret on standard
+    /// input is left to the command that uses it.
     #[must_use]
     pub fn service_problems(&self) -> Vec<(&'static str, ConfigError)> {
         let Credentials { client_secret, token, .. } = &self.credentials;

@@ -147,8 +147,8 @@ impl Problems<'_> {
         self.check::<Raw>("", document, table);
     }
 
-    /// Removes the keys of a table that are not valid in a `T`, each of whose keys is optional and valid or not
-    /// by itself.
+    /// Removes the keys of a table that are not valid in a `T`, each of whose keys is optional and valid or
+    /// not by itself.
     fn check<T: DeserializeOwned>(&mut self, prefix: &str, written: &DeTable<'_>, table: &mut Table) {
         table.retain(|key, value| {
             let alone = Table::from_iter([(key.to_owned(), value.clone())]);

@@ -34,8 +34,8 @@ impl Desk {
 }
 
 impl Desk {
-    /// Runs the program on a terminal of its own, after the shell command `before`, by `script` of util-linux.
-    /// Its standard output is what the terminal receives.
+    /// Runs the program on a terminal of its own, after the shell command `before`, by `script` of
+    /// util-linux. Its standard output is what the terminal receives.
     fn on_terminal(&self, before: &str, arguments: &str) -> Output {
         let program = format!("{before} exec {} {arguments}", env!("CARGO_BIN_EXE_voxline"));
         let mut script = Command::new("script");
@@ -207,11 +207,16 @@ async fn the_progress_line_fits_a_narrow_terminal() {
             let stty = format!("stty rows 24 cols {columns} &&");
             let done = desk.on_terminal(&stty, &format!("transcribe {name} -o {columns}.txt"));
             assert_eq!(done.status.code(), Some(0), "{done:?}");
-            let lines = drawn(text(&done.stdout));
-            // Spaces fill each line that is drawn.
-            let widest = lines.iter().map(|line| line.trim().chars().count()).max().unwrap();
-            assert!(widest < columns, "{widest} columns of {columns}: {lines:#?}");
-            assert!(lines.iter().any(|line| line.contains("0:00 / 0:04")), "{lines:#?}");
+            // Spaces fill each line that is drawn, up to the width of the terminal.
+            let rows = drawn(text(&done.stdout)).into_iter().flat_map(|line| {
+                let line: Vec<char> = line.chars().collect();
+                line.chunks(columns).map(|row| row.iter().collect()).collect::<Vec<String>>()
+            });
+            let rows: Vec<String> = rows.collect();
+            // A line that is wider than the terminal fills the last column of a row.
+            let wrapped = rows.iter().find(|row| row.chars().count() == columns && !row.ends_with(' '));
+            assert_eq!(wrapped, None, "{columns} columns: {rows:#?}");
+            assert!(rows.iter().any(|row| row.contains("0:00 / 0:04")), "{columns} columns: {rows:#?}");
         }
     })
     .await;
