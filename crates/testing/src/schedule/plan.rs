@@ -462,8 +462,12 @@ impl Plan {
         // wait.
         let last_try = settings.progress_timeout + settings.opening_timeout + 6 * self.latency;
         let waits = Duration::from_secs(2 * 10 + 10);
-        let utterance = Duration::from_secs(self.server.longest / self.server.rate + 1);
-        settings.give_up.max(settings.first_contact) + 2 * last_try + waits + LONGEST_PAUSE + utterance
+        // A Vosk server acknowledges audio as it recognises it, and each acknowledgement is progress to the
+        // session: without finals, to the end of the replay buffer.
+        let longest = self.server.longest;
+        let unfinal = if self.vosk.is_some() { settings.replay_frames.max(longest) } else { longest };
+        let recognition = Duration::from_secs(unfinal / self.server.rate + 1);
+        settings.give_up.max(settings.first_contact) + 2 * last_try + waits + LONGEST_PAUSE + recognition
     }
 }
 
