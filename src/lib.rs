@@ -27,7 +27,6 @@
 //! | `resample` | by others | `resample`: conversion between any two sample rates |
 //! | `opus` | no | Opus in `decode`, by libopus, which cmake builds |
 //! | `url-source` | no | `Source::url`: recordings on the web, by reqwest |
-//! | `spool` | no | `spool`: a session on disk, which continues after its process crashed |
 //! | `vad` | no | `voice`: voice activity of chunks, to leave out silence that would be paid for |
 //! | `download` | no | `net::download_client`: reqwest for public files, with the roots of the other connections |
 //!

@@ -113,7 +113,7 @@ fn the_library_is_slim_by_default() {
 #[test]
 fn the_library_has_no_c_but_that_of_ring() {
     assert_eq!(builders(&[]), ["cc of ring"]);
-    assert_eq!(builders(&["--no-default-features", "--features", "decode,oauth,speech,spool,vad"]), [""; 0]);
+    assert_eq!(builders(&["--no-default-features", "--features", "decode,oauth,speech,vad"]), [""; 0]);
     // This test finds what it looks for.
     assert!(builders(&["--features", "opus"]).contains(&"cmake of opusic-sys".to_owned()));
 }
