@@ -354,7 +354,11 @@ fn the_configuration_tells_of_trusted_proxies() {
     assert_eq!(shown(&flag, Some("::1")), r#"trusted_proxy = ["192.0.2.0/24"]  # flag"#);
 
     let checked = place.run(&["config", "check", "--config", "bad.toml"]);
-    assert_fails(&checked, 2, &["bad.toml", "line 3", "trusted_proxy \"10.0.0.0/33\"", "10.0.0.0/8"]);
+    assert_fails(
+        &checked,
+        2,
+        &["bad.toml", "line 3", "gateway.trusted_proxy: \"10.0.0.0/33\"", "10.0.0.0/8"],
+    );
     let checked = place.run(&["config", "check", "--trusted-proxy", "proxy.example"]);
     assert_eq!(checked.status.code(), Some(2));
     let complaint = text(&checked.stderr).lines().next().unwrap();
