@@ -9,6 +9,8 @@
 //! an invariant is simplified until nothing can be left out.
 
 mod audit;
+mod dice;
+mod faults;
 mod network;
 mod plan;
 mod server;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::{Fault, How, When};
+use super::faults::{Fault, How, When};
 use super::server::Up;
 use super::vosk::VoskLine;
 use voxline::protocol::{ClientMessage, ServerMessage, vosk};

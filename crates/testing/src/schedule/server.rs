@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::plan::{Dice, ServerPlan, in_context, sample};
+use super::dice::Dice;
+use super::plan::{ServerPlan, in_context, sample};
 use voxline::audio::{AudioChunk, FramePos, FrameRange, sample::read_s16le};
 use voxline::protocol::close;
 use voxline::protocol::vosk::Frame;

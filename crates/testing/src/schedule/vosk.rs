@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::plan::{Dice, ServerPlan, in_context};
+use super::dice::Dice;
+use super::plan::{ServerPlan, in_context};
 use super::server::Up;
 use voxline::protocol::vosk::Translator;
 

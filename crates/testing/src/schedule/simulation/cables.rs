@@ -1,8 +1,8 @@
 //! The connections of a simulation: dials, messages under way, and faults.
 
 use super::{Event, Simulation, failure, heard};
+use crate::schedule::faults::{FATAL, Fault, How, Refusal};
 use crate::schedule::network::{Connection, Down};
-use crate::schedule::plan::{FATAL, Fault, How, Refusal};
 use crate::schedule::server::{Server, Up};
 use crate::schedule::vosk::{VoskLine, VoskServer};
 use voxline::protocol::ServerMessage;

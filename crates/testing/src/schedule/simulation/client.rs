@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{Event, Simulation, chunk, said};
 use crate::Saboteur;
+use crate::schedule::faults::Fault;
 use crate::schedule::network::Down;
-use crate::schedule::plan::{Fault, Kill, Step};
+use crate::schedule::plan::{Kill, Step};
 use crate::schedule::server::Up;
 use voxline::audio::{AudioChunk, FramePos, FrameRange};
 use voxline::auth::TokenGeneration;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{ACK_WITHIN, Event, Simulation};
+use crate::schedule::faults::Fault;
 use crate::schedule::network::Down;
-use crate::schedule::plan::Fault;
 use crate::schedule::server::{Opening, Up};
 use voxline::protocol::close;
 use voxline::protocol::{ClientMessage, ServerMessage};
