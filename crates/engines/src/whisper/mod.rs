@@ -95,7 +95,7 @@ impl Whisper {
                 let decoder = Decoder::load(&file, &kernels, encoder.width())?;
                 let (known, named) = (decoder.vocabulary(), tokens.count());
                 if known != named {
-                    return Err(format!("knows {known} tokens, vocabulary.txt names {named}"));
+                    return Err(format!("knows {known} tokens, its vocabulary has {named}"));
                 }
                 if decoder.context_length() < 16 {
                     return Err(format!("has room for a text of {} tokens", decoder.context_length()));

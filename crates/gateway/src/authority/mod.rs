@@ -279,7 +279,8 @@ impl Authority {
         self.directory.as_deref()
     }
 
-    /// Returns a receiver that changes whenever a token is revoked. SessionRegistry then verify their tokens again.
+    /// Returns a receiver that changes whenever a token is revoked. Sessions then verify their tokens
+    /// again.
     pub(super) fn revocations(&self) -> watch::Receiver<()> {
         self.revoked.subscribe()
     }
