@@ -20,10 +20,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (mut audio, mut transcript) = client.live(16_000).start()?;
     let (mut input, mut output) = (stdin(), stdout());
     let listening = async {
-        while let Ok(sample) = input.read_i16_le().await {
-            audio.push(&[sample]).await?;
+        let mut bytes = Vec::with_capacity(4_096);
+        while input.read_buf(&mut bytes).await? > 0 {
+            let samples: Vec<i16> = bytes.as_chunks().0.iter().copied().map(i16::from_le_bytes).collect();
+            bytes.drain(..2 * samples.len());
+            audio.push(&samples).await?;
         }
-        audio.finish().await
+        Ok::<_, Box<dyn Error>>(audio.finish().await?)
     };
     let answering = async {
         let mut answer: Option<PcmStream> = None;
@@ -53,5 +56,5 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let (listened, answered) = tokio::join!(listening, answering);
     answered?;
-    Ok(listened?)
+    listened
 }

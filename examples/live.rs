@@ -17,10 +17,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (mut audio, mut transcript) = client.live(16_000).spool(SpoolFile::new("live.spool")).start()?;
     let speaking = async {
         let mut input = stdin();
-        while let Ok(sample) = input.read_i16_le().await {
-            audio.push(&[sample]).await?;
+        let mut bytes = Vec::with_capacity(4_096);
+        while input.read_buf(&mut bytes).await? > 0 {
+            let samples: Vec<i16> = bytes.as_chunks().0.iter().copied().map(i16::from_le_bytes).collect();
+            bytes.drain(..2 * samples.len());
+            audio.push(&samples).await?;
         }
-        audio.finish().await
+        Ok::<_, Box<dyn Error>>(audio.finish().await?)
     };
     let printing = async {
         while let Some(event) = transcript.next().await {

@@ -37,6 +37,12 @@ pub enum StartError {
     #[cfg(feature = "decode")]
     #[error(transparent)]
     Source(#[from] PipelineError),
+    /// Live audio has a sample rate that no session takes.
+    #[error("a sample rate of {actual}, expected 8000 to 48000")]
+    SampleRate {
+        /// Frames per second, as given.
+        actual: u32,
+    },
     /// The spool can't be opened, or belongs to other audio.
     #[error(transparent)]
     Spool(#[from] SpoolError),

@@ -1,9 +1,11 @@
 //! Transcription of live audio.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use voxline_support::random;
 
 use super::spool_file::{Channel, Session, SpoolFile};
@@ -15,6 +17,8 @@ use crate::spool::Repeatability;
 
 /// Duration of a chunk, as in the front end for recordings.
 const CHUNK: Duration = Duration::from_millis(100);
+/// Sample rates that a session may have, in frames per second: those of speech recognition services.
+const SAMPLE_RATES: RangeInclusive<u32> = 8_000..=48_000;
 /// Number of chunks that may wait for the session, in addition to its replay buffer.
 const WAITING_CHUNKS: usize = 16;
 
@@ -74,13 +78,16 @@ impl LiveTranscription {
     /// the end.
     ///
     /// # Errors
-    /// Returns [`StartError::Spool`] if there is a spool that can't be opened, for which the call blocks on
-    /// the disk.
+    /// Returns [`StartError::SampleRate`] if the sample rate is not 8,000 to 48,000, and [`StartError::Spool`] if
+    /// there is a spool that can't be opened, for which the call blocks on the disk.
     ///
     /// # Panics
-    /// Panics outside of a tokio runtime, and if the sample rate is below 10.
+    /// Panics outside of a tokio runtime.
     pub fn start(self) -> Result<(LiveAudio, Transcript), StartError> {
         let LiveTranscription { service, settings, spool } = self;
+        if !SAMPLE_RATES.contains(&settings.sample_rate) {
+            return Err(StartError::SampleRate { actual: settings.sample_rate });
+        }
         let opened = match spool {
             Some(file) => {
                 let session =
@@ -97,8 +104,10 @@ impl LiveTranscription {
     }
 }
 
-/// The audio input of a live transcription. Audio is sent in chunks of 100 ms. Dropping the input ends the
-/// audio like [`finish`](LiveAudio::finish), but loses the incomplete last chunk.
+/// The audio input of a live transcription. Audio is sent in chunks of 100 ms.
+///
+/// Dropping the input ends the audio like [`finish`](LiveAudio::finish), except that the incomplete last chunk
+/// is lost if the session takes no audio at that moment.
 #[derive(Debug)]
 pub struct LiveAudio {
     chunker: Chunker,
@@ -128,7 +137,27 @@ impl LiveAudio {
         Ok(())
     }
 
-    /// Returns the number of frames taken so far.
+    /// Takes the next samples as [`push`](LiveAudio::push) does, but without waiting: for the callback of an
+    /// audio device. Returns how many samples were taken; fewer than given if the session takes no audio now.
+    ///
+    /// # Errors
+    /// Returns [`SessionEnded`] if the session takes no more audio.
+    pub fn try_push(&mut self, mut samples: &[i16]) -> Result<usize, SessionEnded> {
+        let given = samples.len();
+        while !samples.is_empty() {
+            let room = match self.feed.try_reserve() {
+                Ok(room) => room,
+                Err(TrySendError::Full(())) => break,
+                Err(TrySendError::Closed(())) => return Err(SessionEnded),
+            };
+            if let Some(chunk) = self.chunker.push_s16(&mut samples) {
+                room.send(Feed::Audio(chunk));
+            }
+        }
+        Ok(given - samples.len())
+    }
+
+    /// Returns the number of frames taken so far by this input, those of earlier processes not included.
     #[must_use]
     pub fn position(&self) -> FramePos {
         self.chunker.position()
@@ -163,5 +192,13 @@ impl LiveAudio {
 
     async fn send(&self, feed: Feed) -> Result<(), SessionEnded> {
         self.feed.send(feed).await.map_err(|_| SessionEnded)
+    }
+}
+
+impl Drop for LiveAudio {
+    fn drop(&mut self) {
+        if let Some(chunk) = self.chunker.finish() {
+            let _ = self.feed.try_send(Feed::Audio(chunk));
+        }
     }
 }

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 use voxline::Client;
-use voxline::client::{BuildError, SessionEnded, TranscriptError};
+use voxline::client::{BuildError, SessionEnded, StartError, TranscriptError};
 use voxline::recovery::Recovery;
 use voxline::session::SessionError;
 use voxline::source::Source;
@@ -119,6 +119,36 @@ async fn a_flush_is_of_all_that_was_pushed() {
         event.unwrap();
     }
     server.stop().await;
+}
+
+/// An audio callback can't wait, and a program may drop its input instead of finishing it.
+#[tokio::test]
+async fn audio_pushed_without_waiting_arrives_to_the_last_sample() {
+    let server = Server::start(digests()).await;
+    let (client, _tokens) = client(&server);
+    let pcm = noise(2 * SEGMENT + 321);
+    let (mut audio, mut transcript) = client.live(16_000).start().unwrap();
+    let mut rest = &pcm[..];
+    while !rest.is_empty() {
+        let taken = audio.try_push(&rest[..rest.len().min(500)]).unwrap();
+        rest = &rest[taken..];
+        if taken < 500 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(audio.position().0, pcm.len() as u64);
+    drop(audio);
+    let mut finals = Vec::new();
+    while let Some(event) = within(PATIENCE, "the end", transcript.next()).await {
+        finals.extend(event.unwrap().final_text().map(str::to_owned));
+    }
+    assert_eq!(finals, pcm.chunks(SEGMENT).map(digest).collect::<Vec<_>>());
+    server.stop().await;
+
+    for sample_rate in [0, 7_999, 48_001] {
+        let refused = client.live(sample_rate).start().expect_err("no session takes it");
+        assert!(matches!(refused, StartError::SampleRate { .. }), "{refused}");
+    }
 }
 
 #[tokio::test]
