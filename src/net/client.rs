@@ -78,7 +78,8 @@ impl HttpClient {
     ) -> Result<Response, HttpError> {
         let mut headers: HeaderMap = headers.into_iter().collect();
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
-        let mut uri = endpoint.uri(path);
+        let mut uri =
+            endpoint.uri(path).map_err(|reason| HttpError { reason, asked: false, is_tls: false })?;
         let mut redirects = 0;
         loop {
             let mut request = Request::post(uri).body(Full::new(body.clone())).expect("its parts are valid");

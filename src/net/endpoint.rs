@@ -63,8 +63,12 @@ impl Endpoint {
 
     /// Returns the URL of `path` as a request has it. The path must be a constant, with what follows it
     /// [encoded](query).
-    pub(crate) fn uri(&self, path: &str) -> Uri {
-        self.url(path).parse().expect("the endpoint was parsed, and the path is encoded")
+    ///
+    /// # Errors
+    /// Returns the reason if the URL is too long for a request (65,534 bytes).
+    pub(crate) fn uri(&self, path: &str) -> Result<Uri, String> {
+        let url = self.url(path);
+        url.parse().map_err(|error: http::uri::InvalidUri| format!("address of {} bytes: {error}", url.len()))
     }
 
     /// Returns the name or address of the host, as TCP and TLS take it (without brackets around IPv6).
@@ -127,9 +131,9 @@ impl FromStr for Endpoint {
         let (user, place) =
             authority.as_str().rsplit_once('@').map_or((false, authority.as_str()), |(_, p)| (true, p));
         let host: HostName = authority.host().parse().map_err(|_| syntax("invalid host"))?;
-        let port = match place[authority.host().len()..].strip_prefix(':') {
-            None | Some("") => None,
-            Some(port) => Some(port.parse().map_err(|_| syntax("invalid port number"))?),
+        let port = match &place[authority.host().len()..] {
+            "" | ":" => None,
+            port => Some(port_number(port).ok_or_else(|| syntax("invalid port number"))?),
         };
         if !uri.path().is_ascii() {
             return Err(syntax("invalid path"));
@@ -148,6 +152,12 @@ impl FromStr for Endpoint {
         let prefix = uri.path().trim_end_matches('/').to_owned();
         Ok(Endpoint { tls, host, port: port.unwrap_or(Endpoint::default_port(tls)), prefix })
     }
+}
+
+/// Returns the port of `:port`. `Uri` accepts other text behind an IPv6 address, and `u16` a sign.
+fn port_number(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix(':')?;
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 impl fmt::Display for Endpoint {
@@ -279,7 +289,29 @@ mod tests {
         assert_eq!((endpoint.host(), endpoint.port()), ("speech.example", 443));
         let named = query([("session", "a b&c=d/\u{fc}"), ("n", "1.5")]);
         assert_eq!(named, "?session=a%20b%26c%3Dd%2F%C3%BC&n=1.5");
-        assert_eq!(endpoint.uri(&format!("/tts{named}")).query(), Some(&named[1..]));
+        assert_eq!(endpoint.uri(&format!("/tts{named}")).unwrap().query(), Some(&named[1..]));
+    }
+
+    #[test]
+    fn a_port_is_digits_behind_a_colon() {
+        for wrong in [
+            "https://[2001:db8::1]8443",
+            "http://[::1].evil.example",
+            "https://h:+443",
+            "https://h:65536",
+            "https://h:4 43",
+        ] {
+            assert!(matches!(wrong.parse::<Endpoint>(), Err(BadEndpoint::Syntax(_))), "{wrong}");
+        }
+        assert_eq!("https://h:".parse::<Endpoint>().unwrap().port(), 443);
+    }
+
+    /// A service can name a session, and a user a voice, in as many bytes as they like.
+    #[test]
+    fn an_address_too_long_for_a_request_is_an_error() {
+        let endpoint: Endpoint = "https://speech.example".parse().unwrap();
+        let path = format!("/tts?voice={}", "a".repeat(70_000));
+        assert!(endpoint.uri(&path).unwrap_err().starts_with("address of 700"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::websocket::{Received, close, connect_within, not_opened, open_stream, poll_frame};
+use super::websocket::{Received, close, connect_within, not_opened, open_stream, poll_frame, unreachable};
 use super::{Wire, handshake};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
@@ -74,11 +74,8 @@ impl VoskConnector {
 
     async fn handshake(&self, token: &AccessToken) -> Result<VoskPeer<Box<dyn Stream>>, Failure> {
         let stream = open_stream(&self.endpoint, &self.trust).await?;
-        let request = handshake::Request {
-            uri: self.endpoint.uri(PATH),
-            token: self.authorized.then_some(token),
-            subprotocol: None,
-        };
+        let uri = self.endpoint.uri(PATH).map_err(|reason| unreachable(&self.endpoint, &reason))?;
+        let request = handshake::Request { uri, token: self.authorized.then_some(token), subprotocol: None };
         let socket = handshake::open(stream, &request)
             .await
             .map_err(|reason| not_opened(&self.endpoint, token, reason))?;

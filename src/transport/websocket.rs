@@ -211,7 +211,11 @@ pub async fn upgrade<S: Stream>(
     session: Option<&str>,
 ) -> Result<WebSocketPeer<S>, Failure> {
     let parameters = query(session.map(|session| (protocol::SESSION_PARAMETER, session)));
-    let uri = endpoint.uri(&format!("{}{parameters}", protocol::PATH));
+    let uri = endpoint.uri(&format!("{}{parameters}", protocol::PATH)).map_err(|reason| Failure {
+        recovery: Recovery::Fatal,
+        kind: FailureKind::Protocol,
+        reason: format!("{endpoint}: {reason}"),
+    })?;
     let request = handshake::Request { uri, token: Some(token), subprotocol: Some(protocol::SUBPROTOCOL) };
     let socket =
         handshake::open(stream, &request).await.map_err(|reason| not_opened(endpoint, token, reason))?;
