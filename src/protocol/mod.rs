@@ -31,6 +31,9 @@ pub const PATH: &str = "/asr_stream/ws";
 /// optional, but a full gateway takes a socket without it for a new session.
 pub const SESSION_PARAMETER: &str = "session";
 
+/// Longest name of a session, in bytes. It is part of the address at which the session is resumed.
+pub const MAX_SESSION_NAME: usize = 1_024;
+
 /// Longest `context` of `start` and `final`, in bytes of UTF-8. Both ends keep a context for every
 /// session, so it must stay small; a language and some hundred words of preceding text fit.
 pub const MAX_CONTEXT_BYTES: usize = 4 * 1024;

@@ -1,6 +1,6 @@
 //! Violations of the protocol by the peer.
 
-use super::MAX_CONTEXT_BYTES;
+use super::{MAX_CONTEXT_BYTES, MAX_SESSION_NAME};
 use crate::audio::{FramePos, FrameRange};
 
 /// A violation of the protocol by the peer, or by the adapter that speaks the peer's own protocol. It ends
@@ -25,6 +25,12 @@ pub enum Violation {
     BeforeReady {
         /// Type of the message.
         message: &'static str,
+    },
+    /// A `ready` with a name too long to resume the session by.
+    #[error("ready names a session in {bytes} bytes, expected at most {MAX_SESSION_NAME}")]
+    SessionName {
+        /// Length of the name, in bytes.
+        bytes: usize,
     },
     /// A `ready` for another session than the resumed one.
     #[error("resumed session is called {session}")]

@@ -315,6 +315,43 @@ fn a_sample_rate_that_the_service_does_not_take_ends_the_session_at_once() {
     }
 }
 
+/// Where the peer has no gaps, its session ends before one. The audio behind it is for the next connection, and
+/// never for one that was told that no audio follows.
+#[test]
+fn no_audio_follows_the_end_on_the_same_connection() {
+    let longest = Duration::from_secs(100);
+    let capabilities =
+        with(|peer| (peer.longest_session, peer.resume, peer.gaps) = (Some(longest), false, false));
+    let mut machine = session_with(capabilities, 1, None);
+    let now = asks_for_token(&mut machine, longest).expect("it moves before the end");
+    machine.handle(token(1), now);
+    machine.handle(Input::Gap(FramePos(0).to(FramePos(100))), now);
+    let told = |output: &Output| matches!(output, Output::Send(FIRST, ClientMessage::Finish { .. }));
+    assert!(outputs(&mut machine).iter().any(told));
+    machine.handle(Input::Connected(SECOND), now);
+    let payload = Bytes::from(vec![0; 200]);
+    machine.handle(Input::Audio(AudioChunk::new(FramePos(100).to(FramePos(200)), payload)), now);
+    let outputs = outputs(&mut machine);
+    assert!(!outputs.iter().any(|output| matches!(output, Output::SendAudio(FIRST, _))), "{outputs:?}");
+}
+
+/// A session is resumed by its name in an address, which has room for so many bytes.
+#[test]
+fn a_session_whose_name_fits_no_address_is_refused() {
+    for (bytes, is_refused) in [(1_024, false), (1_025, true)] {
+        let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0, None) else {
+            unreachable!("made so")
+        };
+        let ready = Input::Peer(FIRST, ServerMessage::Ready(Ready { session: "n".repeat(bytes), ..ready }));
+        let mut machine = Machine::new(Settings::new(16_000));
+        for input in [Input::Tick, token(1), Input::Connected(FIRST), ready] {
+            machine.handle(input, Duration::ZERO);
+        }
+        let refused = matches!(end(&mut machine), Some(Err(SessionError::Violation(_))));
+        assert_eq!(refused, is_refused, "a name of {bytes} bytes");
+    }
+}
+
 /// The pace of the service applies, unless the settings have one.
 #[test]
 fn a_service_is_sent_no_more_than_its_pace() {

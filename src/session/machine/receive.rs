@@ -7,7 +7,7 @@ use crate::audio::{FRAME_BYTES, FramePos};
 use crate::peer::Acknowledgements;
 use crate::protocol::Violation;
 use crate::protocol::close;
-use crate::protocol::{Final, MAX_CONTEXT_BYTES, POSITION_BYTES, Ready, ServerMessage};
+use crate::protocol::{Final, MAX_CONTEXT_BYTES, MAX_SESSION_NAME, POSITION_BYTES, Ready, ServerMessage};
 use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, ends};
 use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
@@ -166,6 +166,9 @@ impl Machine {
         }
         if pending.anew {
             self.leave_session();
+        }
+        if ready.session.len() > MAX_SESSION_NAME {
+            return Err(Violation::SessionName { bytes: ready.session.len() });
         }
         if let Some(server) = &self.server.session
             && server.name != ready.session

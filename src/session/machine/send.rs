@@ -16,6 +16,10 @@ impl Machine {
     /// end.
     pub(super) fn pump(&mut self, now: Duration) {
         let Connection::Live(Live { id, .. }) = self.connections.current else { return };
+        if self.source.finish_sent.is_some() && !self.capabilities.gaps {
+            // The audio behind a gap is for the next session, whose connection may be opening already.
+            return;
+        }
         loop {
             while let Some(flush) =
                 self.source.flushes.iter_mut().find(|flush| !flush.sent && flush.at <= self.positions.sent)
