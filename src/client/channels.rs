@@ -28,12 +28,21 @@ pub struct ChannelTranscript {
     ready: VecDeque<(usize, TranscriptEvent)>,
     /// [`TranscriptEvent::End`] of channels, to deliver after all other events.
     ends: VecDeque<(usize, TranscriptEvent)>,
+    /// `true` once the spools of all channels may be deleted.
+    spools_complete: bool,
 }
 
 impl ChannelTranscript {
     pub(super) fn new(channels: Vec<Transcript>) -> ChannelTranscript {
         let (open, merge) = ((0..channels.len()).collect(), Merge::new(channels.len()));
-        ChannelTranscript { channels, open, merge, ready: VecDeque::new(), ends: VecDeque::new() }
+        ChannelTranscript {
+            channels,
+            open,
+            merge,
+            ready: VecDeque::new(),
+            ends: VecDeque::new(),
+            spools_complete: false,
+        }
     }
 
     /// Returns the next event and its channel, or `None` after the last one. Cancel safe: dropping the future
@@ -58,9 +67,11 @@ impl ChannelTranscript {
     /// # Errors
     /// Returns [`SpoolError::Io`] if a file can't be deleted.
     pub fn remove_spools(&mut self) -> Result<(), SpoolError> {
-        if !self.channels.iter().all(Transcript::has_complete_spool) {
+        self.spools_complete |= self.channels.iter().all(Transcript::has_complete_spool);
+        if !self.spools_complete {
             return Ok(());
         }
+        // After an error the next call removes the rest.
         self.channels.iter_mut().try_for_each(Transcript::remove_spool)
     }
 

@@ -39,7 +39,7 @@ impl SpoolFile {
     }
 
     /// Sets what identifies the audio, in any form: a file of other audio is refused. The default is the name
-    /// of the source, and the language. A better identity has what tells two recordings of one name apart,
+    /// of the source, its channels and format, and the language. A better identity has what tells two recordings of one name apart,
     /// such as the number of a call.
     pub fn identity(self, identity: impl Into<String>) -> SpoolFile {
         SpoolFile { identity: Some(identity.into()), ..self }
@@ -50,17 +50,16 @@ impl SpoolFile {
         SpoolFile { fsync, ..self }
     }
 
-    /// Sets whether a later process gets the audio again from its start. By default a source that can be
-    /// [sought](crate::source::Source::is_seekable) is repeatable, and any other is live. Live audio that a
-    /// program pushes is always live.
+    /// Sets whether a later process gets the audio again from its start. The default is what the source
+    /// [says](crate::source::Source::is_repeatable). Live audio that a program pushes is always live.
     #[cfg(feature = "decode")]
     pub fn repeatability(self, repeatability: Repeatability) -> SpoolFile {
         SpoolFile { repeatability: Some(repeatability), ..self }
     }
 
     #[cfg(feature = "decode")]
-    pub(super) fn repeats(&self, is_seekable: bool) -> Repeatability {
-        let usual = if is_seekable { Repeatability::Repeatable } else { Repeatability::Live };
+    pub(super) fn repeats(&self, is_repeatable: bool) -> Repeatability {
+        let usual = if is_repeatable { Repeatability::Repeatable } else { Repeatability::Live };
         self.repeatability.unwrap_or(usual)
     }
 
@@ -112,6 +111,6 @@ pub(super) enum Channel {
 pub(super) struct Session<'a> {
     pub(super) settings: &'a Settings,
     pub(super) service: &'a Endpoint,
-    /// Name of the source.
+    /// Name of the source, and how it is read.
     pub(super) source: &'a str,
 }

@@ -95,7 +95,10 @@ impl Transcript {
     /// # Errors
     /// Returns [`SpoolError::Io`] if the file can't be deleted.
     pub fn remove_spool(&mut self) -> Result<(), SpoolError> {
-        self.spool.take().map_or(Ok(()), Spool::remove)
+        let Some(spool) = &self.spool else { return Ok(()) };
+        spool.delete()?;
+        self.spool = None;
+        Ok(())
     }
 
     /// Returns whether the transcript is complete, and has a spool.
@@ -120,7 +123,7 @@ impl Transcript {
         let error = match ended {
             Ok((ledger, error, spool)) => {
                 self.ledger = ledger;
-                self.spool = spool.filter(|_| error.is_none());
+                self.spool = spool;
                 error
             }
             Err(_) => Some(TranscriptError::Panicked),

@@ -134,8 +134,11 @@ impl Transcription {
             pipeline::Options { channels, sample_rate: settings.sample_rate, ..pipeline::Options::default() };
         let spooling = match spool {
             Some(file) => {
-                let repeats = file.repeats(source.is_seekable());
-                Some(Spooling { file, repeats, service: &service.endpoint, settings: &settings })
+                let repeats = file.repeats(source.is_repeatable());
+                // A download that broke may be complete the next time; a damaged file stays damaged.
+                let may_be_whole_later = repeats == Repeatability::Repeatable && !source.is_seekable();
+                let (service, settings) = (&service.endpoint, &settings);
+                Some(Spooling { file, repeats, may_be_whole_later, service, settings })
             }
             None => None,
         };
@@ -146,7 +149,9 @@ impl Transcription {
                 (lines, Reading::by(Some(worker)), Vec::new())
             }
         };
-        let repeats = spooling.map(|spooling| spooling.repeats);
+        let repeats = spooling.as_ref().map(|spooling| spooling.repeats);
+        let withholding =
+            spooling.is_some_and(|spooling| spooling.may_be_whole_later).then(|| reading.clone());
         let mut spools = spools.into_iter();
         let transcripts = lines.into_iter().zip(0..).map(|(audio, number)| {
             let mut settings = settings.clone();
@@ -155,10 +160,10 @@ impl Transcription {
             let spool = spools.next().zip(repeats);
             let audio = match &spool {
                 Some((Opened { recovered, .. }, Repeatability::Repeatable)) => {
-                    carried(audio, pacer.starting_at(recovered.accepted), reading.clone())
+                    carried(audio, pacer.starting_at(recovered.accepted), withholding.clone())
                 }
                 _ if pace == Pace::Max => audio,
-                _ => carried(audio, pacer, reading.clone()),
+                _ => carried(audio, pacer, None),
             };
             let reading = reading.clone();
             let error = async move { reading.error().await };
@@ -175,6 +180,8 @@ type Opening = (Vec<mpsc::Receiver<Feed>>, Reading, Vec<Opened>);
 struct Spooling<'a> {
     file: SpoolFile,
     repeats: Repeatability,
+    /// `true` if a source that can't be read to its end may be complete in a later process.
+    may_be_whole_later: bool,
     service: &'a Endpoint,
     settings: &'a Settings,
 }
@@ -183,7 +190,9 @@ impl Spooling<'_> {
     /// Opens the spools that an earlier process left and, unless they have all audio, the source.
     fn open(&self, source: Source, options: pipeline::Options) -> Result<Opening, StartError> {
         let source_name = source.name().to_owned();
-        let session = Session { settings: self.settings, service: self.service, source: &source_name };
+        let raw = source.format().map_or_else(String::new, |format| format!(", raw {format}"));
+        let described = format!("{source_name}, channels {}{raw}", options.channels);
+        let session = Session { settings: self.settings, service: self.service, source: &described };
         let channel = |number| match options.channels {
             Channels::Split => Channel::Number(number),
             _ => Channel::All,
@@ -222,13 +231,24 @@ fn without_source(spools: Vec<Opened>) -> Opening {
     (lines, Reading::by(None), spools)
 }
 
-/// Returns the receiver of the same audio at the pace of `pacer`. It closes without [`Feed::End`] if the source
-/// could not be read to its end: a later process may read more of it.
+/// Returns the receiver of the same audio at the pace of `pacer`. If `withholding` is given, the channel closes
+/// without [`Feed::End`] where the source could not be read to its end: a later process may read more of it.
 #[expect(clippy::disallowed_methods, reason = "ends with the channel, on either side")]
-fn carried(mut audio: mpsc::Receiver<Feed>, pacer: Pacer, reading: Reading) -> mpsc::Receiver<Feed> {
+fn carried(
+    mut audio: mpsc::Receiver<Feed>,
+    pacer: Pacer,
+    withholding: Option<Reading>,
+) -> mpsc::Receiver<Feed> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
-        if pacer.carry(&mut audio, &sender).await && reading.is_whole().await {
+        if !pacer.carry(&mut audio, &sender).await {
+            return;
+        }
+        let is_whole = match withholding {
+            Some(reading) => reading.is_whole().await,
+            None => true,
+        };
+        if is_whole {
             // A session that has ended takes no more.
             let _ = sender.send(Feed::End).await;
         }

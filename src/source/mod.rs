@@ -68,6 +68,8 @@ pub struct Source {
     extension: Option<String>,
     format: Option<PcmFormat>,
     input: Input,
+    /// `true` if opening the source again yields the same audio from its start.
+    repeatable: bool,
 }
 
 /// Access to the bytes.
@@ -96,7 +98,8 @@ impl Source {
             return Err(SourceError::Directory { path: name });
         }
         let file = File::open(path).map_err(failed)?;
-        let input = if metadata.is_file() {
+        let repeatable = metadata.is_file();
+        let input = if repeatable {
             if metadata.len() == 0 {
                 return Err(SourceError::Empty { path: name });
             }
@@ -105,7 +108,7 @@ impl Source {
             Input::Stream(Box::new(file))
         };
         let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        Ok(Source { name, extension, format: None, input })
+        Ok(Source { name, extension, format: None, input, repeatable })
     }
 
     /// Returns a source that reads standard input as a stream.
@@ -117,12 +120,14 @@ impl Source {
     /// Returns a source of the bytes that `reader` yields, read once from front to back. Messages call
     /// the source `name`.
     pub fn stream(name: impl Into<String>, reader: impl Read + Send + Sync + 'static) -> Source {
-        Source { name: name.into(), extension: None, format: None, input: Input::Stream(Box::new(reader)) }
+        let input = Input::Stream(Box::new(reader));
+        Source { name: name.into(), extension: None, format: None, input, repeatable: false }
     }
 
     /// Returns a source of a whole file in memory. Messages call the source `name`.
     pub fn bytes(name: impl Into<String>, bytes: Vec<u8>) -> Source {
-        Source { name: name.into(), extension: None, format: None, input: Input::Memory(Cursor::new(bytes)) }
+        let input = Input::Memory(Cursor::new(bytes));
+        Source { name: name.into(), extension: None, format: None, input, repeatable: true }
     }
 
     /// Returns the name used in messages, such as the path as given, or `standard input`.
@@ -142,6 +147,19 @@ impl Source {
     #[must_use]
     pub fn is_seekable(&self) -> bool {
         !matches!(self.input, Input::Stream(_))
+    }
+
+    /// Returns the format of headerless audio; `None` if it is detected.
+    #[must_use]
+    pub fn format(&self) -> Option<PcmFormat> {
+        self.format
+    }
+
+    /// Returns whether opening the source again yields its audio from the start: a file, bytes in memory, and a
+    /// recording on the web, but no pipe or device.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        self.repeatable
     }
 
     /// Returns the source of the same bytes, read as headerless audio of `format` without format

@@ -44,7 +44,7 @@ impl Source {
         let extension =
             file.and_then(|file| file.rsplit_once('.')).map(|(_, extension)| extension.to_lowercase());
         let body = Body { response, left: bytes_max, too_large: too_large() };
-        Ok(Source { extension, ..Source::stream(name.clone(), body) })
+        Ok(Source { extension, repeatable: true, ..Source::stream(name.clone(), body) })
     }
 }
 

@@ -223,6 +223,11 @@ impl Spool {
     /// Returns [`SpoolError::Io`] if the file can't be deleted; a later run then finds the session as it
     /// was left.
     pub fn remove(self) -> Result<(), SpoolError> {
+        self.delete()
+    }
+
+    /// Deletes the file, and may be called again after an error.
+    pub(crate) fn delete(&self) -> Result<(), SpoolError> {
         fs::remove_file(&self.shared.path).map_err(|source| self.shared.io_error(source))
     }
 }

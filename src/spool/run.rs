@@ -74,12 +74,10 @@ pub async fn run<C: Connect>(
     // The disk is the buffer: nothing is dropped.
     let settings = Settings { overflow: Overflow::Block, ..settings };
     let Opened { spool, writer, reader, mut log, mut recovered } = opened;
-    for event in std::mem::take(&mut recovered.told) {
-        // Without a receiver the session goes on, as it does in `session::run`.
-        let _ = events.send(event).await;
-    }
+    let recorded = std::mem::take(&mut recovered.told);
     let mut ledger = recovered.ledger();
     if recovered.done {
+        repeat(recorded, &events).await;
         return SpooledEnd { ledger, result: Ok(()), spool: Some(spool), whole: true };
     }
     let checkpoint = std::mem::take(&mut recovered.checkpoint);
@@ -118,7 +116,7 @@ pub async fn run<C: Connect>(
         // audio.
         biased;
         error = broken => Err(error),
-        (ended, ()) = async { tokio::join!(session, tell(told, &events, &mut ledger)) } => Ok(ended),
+        (ended, ()) = async { tokio::join!(session, tell(recorded, told, &events, &mut ledger)) } => Ok(ended),
     };
     let HandedOver { position, ended: whole } = *progress.borrow();
     match ended {
@@ -230,12 +228,22 @@ async fn hand_over(
     Ok(())
 }
 
-/// Forwards the session's events, and counts them in the ledger.
+/// Repeats the events that earlier processes recorded.
+async fn repeat(recorded: Vec<TranscriptEvent>, events: &mpsc::Sender<TranscriptEvent>) {
+    for event in recorded {
+        // Without a receiver the session goes on, as it does in `session::run`.
+        let _ = events.send(event).await;
+    }
+}
+
+/// Repeats the recorded events, forwards the session's, and counts the latter in the ledger.
 async fn tell(
+    recorded: Vec<TranscriptEvent>,
     mut told: mpsc::Receiver<TranscriptEvent>,
     events: &mpsc::Sender<TranscriptEvent>,
     ledger: &mut Ledger,
 ) {
+    repeat(recorded, events).await;
     while let Some(event) = told.recv().await {
         ledger.count(&event);
         let _ = events.send(event).await;

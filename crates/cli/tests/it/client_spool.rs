@@ -1,5 +1,6 @@
 //! Transcriptions of the library's client that are kept on disk: a later process resumes them.
 
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tempfile::TempDir;
 use voxline::Client;
 use voxline::client::{SpoolFile, StartError, Transcript, TranscriptError, Transcription};
 use voxline::source::Source;
-use voxline::spool::SpoolError;
+use voxline::spool::{Repeatability, SpoolError};
 use voxline_testing::{DigestRecognizer, digest};
 
 use crate::client::client;
@@ -133,35 +134,60 @@ async fn live_audio_goes_on_where_another_process_left_it() {
     server.stop().await;
 }
 
-/// A recording that can't be read to its end, such as a broken download, may be complete the next time.
+/// A download that broke may be complete the next time.
 #[tokio::test]
-async fn the_rest_of_a_broken_recording_is_read_the_next_time() {
+async fn the_rest_of_a_broken_download_is_read_the_next_time() {
     let server = server().await;
     let (client, _tokens) = client(&server);
     let directory = TempDir::new().unwrap();
     let spool = directory.path().join("call");
     let whole = std::fs::read(voxline_fixtures::samples::sample("speech-44k1-stereo.flac")).unwrap();
-    let mut transcript = transcription(&client, &whole[..whole.len() / 2], &spool).start().unwrap();
-    let mut error = None;
-    while let Some(event) = transcript.next().await {
-        error = event.err().or(error);
-    }
-    assert!(matches!(error, Some(TranscriptError::Source(_))), "{error:?}");
+    let download = |bytes: &[u8]| {
+        let file = SpoolFile::new(&spool).repeatability(Repeatability::Repeatable);
+        client.transcribe(Source::stream("call.flac", Cursor::new(bytes.to_vec()))).spool(file)
+    };
+    let mut transcript = download(&whole[..whole.len() / 2]).start().unwrap();
+    assert!(matches!(failure(&mut transcript).await, Some(TranscriptError::Source(_))));
     let half = transcript.ledger();
     transcript.remove_spool().unwrap();
     assert!(spool.exists(), "it is not complete");
     drop(transcript);
 
-    let mut transcript = transcription(&client, &whole, &spool).start().unwrap();
+    let mut transcript = download(&whole).start().unwrap();
     finals(&mut transcript, usize::MAX).await;
     let ledger = transcript.ledger();
-    let mut alone = client.transcribe(Source::bytes("call.flac", whole)).start().unwrap();
+    let mut alone = client.transcribe(Source::bytes("call.flac", whole.clone())).start().unwrap();
     finals(&mut alone, usize::MAX).await;
     assert!(half.recognised > 0 && half.recognised < ledger.recognised, "{half}; {ledger}");
     assert_eq!((ledger.accepted, ledger.gaps), (alone.ledger().accepted, 0));
     transcript.remove_spool().unwrap();
     assert!(!spool.exists());
     server.stop().await;
+}
+
+/// A damaged file stays damaged: its transcript is complete as far as it goes.
+#[tokio::test]
+async fn a_damaged_recording_is_done_after_its_text() {
+    let server = server().await;
+    let (client, _tokens) = client(&server);
+    let directory = TempDir::new().unwrap();
+    let spool = directory.path().join("call");
+    let whole = std::fs::read(voxline_fixtures::samples::sample("speech-44k1-stereo.flac")).unwrap();
+    let mut transcript = transcription(&client, &whole[..whole.len() / 2], &spool).start().unwrap();
+    assert!(matches!(failure(&mut transcript).await, Some(TranscriptError::Source(_))));
+    assert!(transcript.ledger().recognised > 0);
+    transcript.remove_spool().unwrap();
+    assert!(!spool.exists());
+    server.stop().await;
+}
+
+/// Reads to the end, and returns the error that came.
+async fn failure(transcript: &mut Transcript) -> Option<TranscriptError> {
+    let mut failure = None;
+    while let Some(event) = within(PATIENCE, "the end", transcript.next()).await {
+        failure = event.err().or(failure);
+    }
+    failure
 }
 
 #[tokio::test]
