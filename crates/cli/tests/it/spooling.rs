@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
@@ -477,6 +478,48 @@ async fn one_interruption_ends_the_recording_and_a_termination_leaves_it_to_be_g
     assert_eq!(digests(&lines(&finished.stdout)), expected(&pcm));
     assert_eq!(desk.spools(), [] as [&Path; 0]);
     server.stop().await;
+}
+
+/// Returns whether the process has the file open.
+fn has_open(child: &Child, file: &Path) -> bool {
+    let file = fs::canonicalize(file).unwrap();
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+    // A descriptor may be closed while the directory is read.
+    descriptors.flatten().any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|open| open == file))
+}
+
+#[test]
+fn what_a_second_interruption_leaves_is_finished_by_the_same_command() {
+    let mut gateway = GatewayProcess::start();
+    let desk = Desk::new(gateway.address, &gateway.credentials);
+    // Longer than the buffer and the spool take while the service is away.
+    let pcm = noise(120 * 16_000);
+    write_wav(&desk.place.path("call.wav"), &[&pcm]);
+    let spooled = ["call.wav", "--spool", "spool"];
+    let mut running = Running::start(desk.command(&spooled).args(["--pace", "20"]));
+    running.wait_for(3);
+    // Without the service, the text can't be finished after the first interruption.
+    gateway.kill();
+    let recording = desk.place.path("call.wav");
+    assert!(has_open(&running.child, &recording));
+    signal(&running.child, "INT");
+    while has_open(&running.child, &recording) {
+        assert!(running.child.try_wait().unwrap().is_none(), "it ended at the first interruption");
+        thread::yield_now();
+    }
+    signal(&running.child, "INT");
+    let (told, complaint, code) = running.end();
+    assert_eq!(code, Some(130), "{complaint}");
+    assert!(complaint.contains("run the same command again to continue"), "{complaint}");
+
+    gateway.restart();
+    let finished = desk.run(&spooled);
+    assert_eq!(finished.status.code(), Some(0), "{}", text(&finished.stderr));
+    whole_ledger(text(&finished.stderr), pcm.len());
+    let finished = lines(&finished.stdout);
+    assert_eq!(finished[..told.len()], told);
+    assert_eq!(digests(&finished), expected(&pcm));
+    assert_eq!(desk.spools(), [] as [&Path; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

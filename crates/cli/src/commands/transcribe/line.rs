@@ -34,8 +34,8 @@ pub(super) struct Outcome {
 /// The spool of a session that succeeded.
 pub(super) struct Kept {
     pub(super) spool: Spool,
-    /// `true` if the session had all of the recording.
-    pub(super) whole: bool,
+    /// `true` if no later run continues the recording: the session had all of it, or the user ended it.
+    pub(super) finished: bool,
 }
 
 /// Sender of events: each with its channel stream, and `None` at the end of the stream.
@@ -64,23 +64,28 @@ impl Job<'_> {
                 let _ = transcript.send((number, Some(event))).await;
             }
         };
-        let feeding = self.feed(audio, from, retry, feed, progress);
-        let (outcome, (), ()) = tokio::join!(session, telling, feeding);
+        let feeding = self.feed(audio, from, live, retry, feed, progress);
+        let (mut outcome, (), interrupted) = tokio::join!(session, telling, feeding);
+        if let Some(kept) = &mut outcome.spool {
+            kept.finished |= interrupted;
+        }
         // Without a receiver the output has failed, which ends all sessions.
         let _ = transcript.send((number, None)).await;
         outcome
     }
 
-    /// Feeds the session at the requested pace, from the position at which the session resumes.
+    /// Feeds the session at the requested pace, from the position at which the session resumes. Returns
+    /// whether the user ended the recording.
     async fn feed(
         &self,
         audio: Option<mpsc::Receiver<Feed>>,
         from: FramePos,
+        live: bool,
         retry: Option<Verdict>,
         feed: mpsc::Sender<Feed>,
         progress: &Progress,
-    ) {
-        let Some(mut audio) = audio else { return };
+    ) -> bool {
+        let Some(mut audio) = audio else { return false };
         let pacer = Pacer::new(self.pace, self.settings.sample_rate).starting_at(from);
         let is_whole = async {
             pacer.carry(&mut audio, &feed).await
@@ -90,18 +95,21 @@ impl Job<'_> {
                     None => true,
                 }
         };
-        let is_whole = tokio::select! {
-            is_whole = is_whole => is_whole,
+        let (is_whole, interrupted) = tokio::select! {
+            is_whole = is_whole => (is_whole, false),
             () = self.interrupted.cancelled() => {
                 // Speech up to this point is still recognised.
                 progress.interrupted();
-                true
+                // If this run stops before that is done, another run can read the rest of a recording that is
+                // not live. A spool with the end would tell that run that there is no rest.
+                (live, true)
             }
         };
         // Without the end, the closed channel tells the session that there is no more audio.
         if is_whole {
             let _ = feed.send(Feed::End).await;
         }
+        interrupted
     }
 
     async fn unspooled(
@@ -138,6 +146,6 @@ impl Job<'_> {
             }
             _ => error,
         });
-        Outcome { ledger, result, spool: spool.map(|spool| Kept { spool, whole }) }
+        Outcome { ledger, result, spool: spool.map(|spool| Kept { spool, finished: whole }) }
     }
 }

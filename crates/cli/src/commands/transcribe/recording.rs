@@ -140,15 +140,15 @@ impl Job<'_> {
         }
     }
 
-    /// Removes the spools after the transcript is written. The spools stay if a session failed or audio is
-    /// missing. Returns whether all spools were removed.
+    /// Removes the spools after the transcript is written. The spools stay if a session failed, or if audio
+    /// is missing other than by the user's wish. Returns whether all spools were removed.
     fn put_away(&self, input: &Path, sessions: Vec<Outcome>) -> Result<bool, CliError> {
         let kept: Vec<_> = sessions
             .into_iter()
             .map(|session| session.result.map(|()| session.spool))
             .collect::<Result<_, _>>()?;
         let Some(spooling) = &self.spooling else { return Ok(true) };
-        if !kept.iter().flatten().all(|kept| kept.whole) {
+        if !kept.iter().flatten().all(|kept| kept.finished) {
             return Ok(false);
         }
         if spooling.is_durable() {
