@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
-pub use self::system::{create_dir, is_exposed, is_ours, options};
+pub use self::system::{create_dir, exposes_secret, is_exposed, is_ours, options};
 
 /// Returns whether other users can change the contents of a directory, because they own it or may write
 /// to it.
@@ -31,6 +31,23 @@ mod system {
     #[must_use]
     pub fn is_exposed(file: &Metadata) -> bool {
         file.permissions().mode() & 0o077 != 0
+    }
+
+    /// Returns whether a secret in the file is exposed to users who should not have it. The file comes from
+    /// the user or from a container's runtime, so its group may read it if root owns it. A pipe or a
+    /// terminal keeps no secret, whatever its mode.
+    #[must_use]
+    pub fn exposes_secret(file: &Metadata) -> bool {
+        let user = rustix::process::geteuid().as_raw();
+        file.is_file() && file.permissions().mode() & refused_access(file.uid(), user) != 0
+    }
+
+    /// Returns the permissions that a file with a secret must not have, by its owner and the user who reads
+    /// it: the rule of PostgreSQL for the key of its server (`check_ssl_key_file_permissions`).
+    pub(super) fn refused_access(owner: u32, user: u32) -> u32 {
+        // Programs in containers run without root's rights, and get secrets as files that root owns and
+        // their group may read.
+        if owner == 0 && user != 0 { 0o037 } else { 0o077 }
     }
 
     pub(super) fn is_writable_by_others(directory: &Metadata) -> bool {
@@ -71,6 +88,12 @@ mod system {
         false
     }
 
+    /// Returns `false`: permissions are not read here.
+    #[must_use]
+    pub fn exposes_secret(_: &Metadata) -> bool {
+        false
+    }
+
     pub(super) fn is_writable_by_others(_: &Metadata) -> bool {
         false
     }
@@ -93,5 +116,33 @@ mod system {
     /// Returns [`io::Error`] in the same cases as [`create_dir_all`](fs::create_dir_all).
     pub fn create_dir(directory: &Path) -> io::Result<()> {
         fs::create_dir_all(directory)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::system::refused_access;
+
+    #[test]
+    fn a_secret_is_its_owners_and_one_of_roots_may_be_a_groups() {
+        const ROOT: u32 = 0;
+        const US: u32 = 1000;
+        const OTHER: u32 = 1001;
+        for (owner, user, mode, exposed) in [
+            (US, US, 0o600, false),
+            (US, US, 0o640, true),
+            (US, US, 0o604, true),
+            (ROOT, US, 0o640, false),
+            (ROOT, US, 0o440, false),
+            (ROOT, US, 0o660, true),
+            (ROOT, US, 0o650, true),
+            (ROOT, US, 0o644, true),
+            (ROOT, ROOT, 0o600, false),
+            (ROOT, ROOT, 0o640, true),
+            (OTHER, US, 0o640, true),
+        ] {
+            let refused = mode & refused_access(owner, user) != 0;
+            assert_eq!(refused, exposed, "{mode:o} of user {owner}, read by user {user}");
+        }
     }
 }

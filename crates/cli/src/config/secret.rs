@@ -59,12 +59,12 @@ fn first_line(source: impl BufRead) -> io::Result<String> {
     Ok(text)
 }
 
-/// Opens a file that holds a secret, and refuses one that other users can read. A credential of systemd is
-/// accepted whatever its mode.
+/// Opens a file that holds a secret, and refuses one that other users can read. Pipes and credentials of
+/// systemd are accepted whatever their mode.
 fn open_private(path: &Path) -> Result<File, ConfigError> {
     let open = || -> io::Result<(File, bool)> {
         let file = File::open(path)?;
-        let exposed = private_file::is_exposed(&file.metadata()?);
+        let exposed = private_file::exposes_secret(&file.metadata()?);
         Ok((file, exposed))
     };
     match open() {

@@ -1,8 +1,9 @@
 //! `voxline token`, and the sources of the program's secrets.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
@@ -161,6 +162,14 @@ async fn secrets_come_by_file_environment_or_standard_input() {
         let mut child = piped.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         writeln!(child.stdin.take().unwrap(), "{token}").unwrap();
         assert_eq!(succeeded(child.wait_with_output().unwrap()), format!("{token}\n").into_bytes());
+        // A named pipe keeps no secret, so its mode doesn't matter. The test opens it for reading as well,
+        // so as not to wait for the program.
+        let pipe = setting.place.path("pipe");
+        assert!(Command::new("mkfifo").args(["-m", "644"]).arg(&pipe).status().unwrap().success());
+        let mut writer = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        writeln!(writer, "{token}").unwrap();
+        let piped = setting.place.run(&[&print[..], &["--token-file", "pipe"]].concat());
+        assert_eq!(succeeded(piped), format!("{token}\n").into_bytes());
         assert_fails(
             &setting.place.run(&["transcribe", "-", "--endpoint", &endpoint, "--token-file", "-"]),
             2,
@@ -217,6 +226,35 @@ async fn a_secret_that_others_can_read_is_refused() {
         assert_eq!(text(&succeeded(print(credential.to_str().unwrap()))).trim(), token);
     })
     .await;
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what was not checked should be known")]
+fn a_secret_of_roots_may_be_read_by_the_group_of_a_program() {
+    const NOBODY: u32 = 65_534;
+    let place = Place::new();
+    let token = place.file("token", "token");
+    if let Err(error) = chown(&token, Some(0), Some(NOBODY)) {
+        return eprintln!("not verified: only root can give a file to root: {error}");
+    }
+    fs::set_permissions(place.path("."), fs::Permissions::from_mode(0o755)).unwrap();
+    let check = |mode: u32, user: u32| {
+        fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
+        let flags = ["--endpoint", "https://speech.example", "--token-file", "token"];
+        place.command(&[&["config", "check"], &flags[..]].concat()).uid(user).gid(NOBODY).output()
+    };
+    // A container's runtime gives a program that doesn't run as root its secrets like this.
+    let checked = match check(0o640, NOBODY) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return eprintln!("not verified: the user nobody can't run the program: {error}");
+        }
+        checked => checked.unwrap(),
+    };
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+    let refusal = ["token_file: token: can be read by others"];
+    for (mode, user) in [(0o644, NOBODY), (0o660, NOBODY), (0o640, 0)] {
+        assert_fails(&check(mode, user).unwrap(), 2, &refusal);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

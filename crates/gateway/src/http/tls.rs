@@ -191,7 +191,7 @@ fn read_key(path: &Path, is_guarded: bool) -> Result<PrivateKeyDer<'static>, Bad
 fn read_file(path: &Path) -> Result<(Vec<u8>, bool), BadTls> {
     let read = || -> io::Result<(Vec<u8>, bool)> {
         let file = File::open(path)?;
-        let exposed = private_file::is_exposed(&file.metadata()?);
+        let exposed = private_file::exposes_secret(&file.metadata()?);
         let mut contents = Vec::new();
         file.take(MAX_FILE + 1).read_to_end(&mut contents)?;
         Ok((contents, exposed))
