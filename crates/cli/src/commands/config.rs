@@ -78,7 +78,11 @@ fn check(arguments: &serve::Arguments, common: &Common) -> Result<Exit, CliError
     for name in config.profiles.iter().filter(|_| !common.names_a_service()) {
         let mut chosen = common.clone();
         chosen.service.profile = Some(name.clone());
-        found.service(&arguments.examine(chosen)?.0, &format!("profiles.{name}."));
+        let (profile, invalid) = arguments.examine(chosen)?;
+        // The file was read again: it may have changed, or be a pipe.
+        let gone = invalid.iter().filter(|problem| matches!(problem, ConfigError::UnknownProfile { .. }));
+        found.problems.extend(gone.map(ToString::to_string));
+        found.service(&profile, &format!("profiles.{name}."));
     }
     if config.has_gateway() {
         found.gateway(&config);

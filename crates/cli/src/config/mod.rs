@@ -222,7 +222,8 @@ impl Config {
         problems.into_iter().next().map_or(Ok(config), Err)
     }
 
-    /// Resolves `settings` and what is valid in the configuration file. Returns the file's problems as well.
+    /// Resolves `settings` and what is valid in the configuration file. Returns the file's problems as well,
+    /// and then that of a profile which the file doesn't have.
     ///
     /// # Errors
     /// Returns [`ConfigError`] if the file can't be read, or the settings are not valid.
@@ -232,13 +233,19 @@ impl Config {
         let required = settings.config.is_some();
         let path = settings.config.or_else(usual);
         let contents = path.as_deref().map(|path| raw::read(path, required)).transpose()?.unwrap_or_default();
-        let Contents { raw, table: file, problems, exists } = contents;
+        let Contents { raw, table: file, mut problems, exists } = contents;
         let mut gateway = file.get("gateway").and_then(toml::Value::as_table).cloned().unwrap_or_default();
         gateway.extend(settings.gateway);
         // The file's values were validated when it was read, and the others by the command line parser.
         let gateway = GatewayConfig::deserialize(gateway)
             .map_err(|error| ConfigError::Gateway { reason: raw::first_line(error.message()) })?;
-        let profile = raw.profile(settings.profile.as_deref())?;
+        let profile = raw.profile(settings.profile.as_deref()).unwrap_or_else(|unknown| {
+            // The profiles of a file that can't be parsed are not known.
+            if !problems.iter().any(|problem| matches!(problem, ConfigError::Parse { .. })) {
+                problems.push(unknown);
+            }
+            raw::Profile::default()
+        });
         let models = settings.models.or(raw.models);
         let usual_models = models.is_none();
         let models = models.or_else(|| Some(home.as_ref()?.cache_dir().join("voxline/models")));

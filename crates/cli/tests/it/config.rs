@@ -183,6 +183,21 @@ fn a_file_that_says_nonsense_is_refused_with_its_line() {
             assert_fails(&run, 2, &parts);
         }
     }
+    // Of a file with a syntax error, the profiles are not known.
+    place.file("voxline.toml", "[profiles.p]\nendpoint = http://127.0.0.1:1\n");
+    for command in [&["config", "show"][..], &["config", "check"], &["token", "print"]] {
+        let run = place.run(&[command, &["--config", "voxline.toml", "--profile", "p"]].concat());
+        assert_fails(&run, 2, &["voxline.toml, line 2: "]);
+    }
+    // A profile that the file doesn't have is one of the problems that a check finds.
+    place.file("voxline.toml", "endpont = \"x\"\n[profiles.q]\nendpoint = \"http://10.0.0.1\"\n");
+    let checked = place.run(&["config", "check", "--config", "voxline.toml", "--profile", "p"]);
+    assert_eq!(checked.status.code(), Some(2));
+    let expected =
+        ["voxline.toml, line 1, endpont: ", "no profile 'p' in the configuration file, which has: q"];
+    let told: Vec<&str> = text(&checked.stderr).lines().collect();
+    assert!(told[0].contains(expected[0]) && told[1].contains(expected[1]), "{told:#?}");
+    assert!(told.iter().any(|line| line.contains("profiles.q.endpoint: ")), "{told:#?}");
     for flag in ["--max-sessions=0", "--header-timeout=0", "--cors-origin=a", "--drain=-1", "--listen=here"] {
         assert_eq!(place.run(&["serve", "--state", "state", flag]).status.code(), Some(2), "{flag}");
     }
