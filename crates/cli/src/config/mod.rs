@@ -328,7 +328,12 @@ impl Config {
     /// # Errors
     /// Returns [`ConfigError`] if the settings are incomplete or contradictory, or a secret can't be read.
     pub fn service(&self) -> Result<Service, ConfigError> {
-        let Credentials { client_id, client_secret, token } = &self.credentials;
+        self.service_with(&self.credentials)
+    }
+
+    /// Returns the service for these credentials.
+    fn service_with(&self, credentials: &Credentials) -> Result<Service, ConfigError> {
+        let Credentials { client_id, client_secret, token } = credentials;
         let incomplete = |key, reason| ConfigError::Incomplete { key, reason };
         let Some(endpoint) = &self.endpoint else {
             return match (client_id, client_secret, token) {
@@ -369,16 +374,20 @@ impl Config {
     /// input is left to the command that uses it.
     #[must_use]
     pub fn service_problems(&self) -> Vec<(&'static str, ConfigError)> {
-        let Credentials { client_secret, token, .. } = &self.credentials;
+        // invariant: each file is read once, since a pipe can't be read again.
+        let mut credentials = self.credentials.clone();
+        let Credentials { client_secret, token, .. } = &mut credentials;
         let endpoint = self.endpoint.as_deref().and_then(|endpoint| endpoint.parse::<Endpoint>().err());
         let mut problems: Vec<_> = endpoint.map(|error| ("endpoint", error.into())).into_iter().collect();
         for (key, source) in [("client_secret_file", client_secret), ("token_file", token)] {
-            if let Some(source @ SecretSource::File(_)) = source {
-                problems.extend(source.read().err().map(|error| (key, error)));
+            let Some(file @ SecretSource::File(_)) = source else { continue };
+            match file.read() {
+                Ok(secret) => *file = SecretSource::Given(secret),
+                Err(error) => problems.push((key, error)),
             }
         }
         if problems.is_empty() && !self.reads_stdin() {
-            problems.extend(self.service().err().map(|error| match error {
+            problems.extend(self.service_with(&credentials).err().map(|error| match error {
                 ConfigError::Incomplete { key, .. } => (key, error),
                 error => ("endpoint", error),
             }));

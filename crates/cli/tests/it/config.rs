@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
@@ -360,6 +361,27 @@ fn a_check_warns_of_a_certificate_that_clients_refuse() {
     params.is_ca = IsCa::ExplicitNoCa;
     params.not_after = date_time_ymd(2000, 1, 1);
     assert!(check(&params).1.ends_with("certificates cert.pem: has expired\n"));
+}
+
+#[test]
+fn a_check_reads_a_secret_once_so_that_it_may_come_by_a_pipe() {
+    let place = Place::new();
+    certify(&place);
+    let check = |flags: &[&str], secret: &[u8]| {
+        let mut check = place.command(&[&["config", "check"], flags].concat());
+        check.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = check.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(secret).unwrap();
+        let checked = child.wait_with_output().unwrap();
+        assert_eq!((checked.status.code(), text(&checked.stderr)), (Some(0), ""), "{flags:?}");
+    };
+    let service = ["--endpoint", "https://speech.example"];
+    check(&[&service[..], &["--token-file", "/dev/stdin"]].concat(), b"secret\n");
+    let client = ["--client-id", "id", "--client-secret-file", "/dev/stdin"];
+    check(&[&service[..], &client].concat(), b"secret\n");
+    let gateway = ["--listen", "127.0.0.1:0", "--state", "state", "--tls-cert", "cert.pem"];
+    let key = fs::read(place.path("key.pem")).unwrap();
+    check(&[&gateway[..], &["--tls-key", "/dev/stdin"]].concat(), &key);
 }
 
 #[test]

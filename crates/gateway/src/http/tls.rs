@@ -120,13 +120,13 @@ impl Tls {
     /// Reads the certificate and the key as [`Tls::load`] does, and returns every problem with them.
     #[must_use]
     pub fn check(files: &TlsFiles) -> Vec<BadTls> {
-        let chain = read_chain(&files.certificates).err();
-        let key = read_key(&files.key, files.key_is_guarded).err();
-        let mut problems: Vec<_> = chain.into_iter().chain(key).collect();
-        if problems.is_empty() {
-            problems.extend(read(files).err());
+        // invariant: each file is read once, since a pipe can't be read again.
+        let chain = read_chain(&files.certificates);
+        let key = read_key(&files.key, files.key_is_guarded);
+        match (chain, key) {
+            (Ok(chain), Ok(key)) => server_config(files, chain, key).err().into_iter().collect(),
+            (chain, key) => chain.err().into_iter().chain(key.err()).collect(),
         }
-        problems
     }
 
     /// Reads the certificate and the key again, for new connections. If they can't be used, the old ones
@@ -148,9 +148,17 @@ impl Tls {
 }
 
 fn read(files: &TlsFiles) -> Result<ServerConfig, BadTls> {
-    let TlsFiles { certificates, key, key_is_guarded } = files;
-    let chain = read_chain(certificates)?;
-    let key_der = read_key(key, *key_is_guarded)?;
+    let chain = read_chain(&files.certificates)?;
+    server_config(files, chain, read_key(&files.key, files.key_is_guarded)?)
+}
+
+/// Returns the configuration of a server with the contents of `files`.
+fn server_config(
+    files: &TlsFiles,
+    chain: Vec<CertificateDer<'static>>,
+    key_der: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, BadTls> {
+    let TlsFiles { certificates, key, .. } = files;
     let bad = |error| match error {
         rustls::Error::InconsistentKeys(_) => {
             BadTls::Mismatch { certificates: certificates.clone(), key: key.clone() }
