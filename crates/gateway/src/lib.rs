@@ -18,7 +18,7 @@
 //! - `http`: connections, TLS, proxies, the request log, limits by client address, bodies and error answers.
 //! - `scheduler`: the worker pool of recognition.
 //! - [`authority`]: projects, clients and tokens.
-//! - `metrics`: counters.
+//! - `metrics`: counters, and their text formats.
 
 pub mod admin;
 mod admission;

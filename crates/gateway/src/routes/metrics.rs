@@ -5,26 +5,30 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::gateway::Gateway;
 use crate::http::error::ApiError;
-use crate::metrics::{CONTENT_TYPE, Gauges};
+use crate::metrics::{Format, Gauges};
 
 pub(crate) const PATH: &str = "/metrics";
 
-/// Answers with all metrics.
-pub(crate) async fn report(State(gateway): State<Arc<Gateway>>) -> Response {
+/// Answers with all metrics, in the format that the client prefers.
+pub(crate) async fn report(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
     let sessions = &gateway.sessions;
     let gauges = Gauges {
         sessions: sessions.registry.count(),
         waiting: sessions.registry.waiting(),
         lateness: sessions.scheduler.lateness(),
     };
-    match gateway.metrics.text(&gauges) {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::preferred(accept);
+    match gateway.metrics.text(&gauges, format) {
         Ok(text) => {
             let mut response = Response::new(Body::from(text));
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+            let content_type = HeaderValue::from_static(format.content_type());
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
             response
         }
         Err(error) => ApiError::internal(&error).into_response(),

@@ -1,23 +1,28 @@
-//! Metrics in the text format of OpenMetrics, which Prometheus reads.
+//! Metrics in the two text formats that Prometheus reads.
 //!
 //! Names follow Prometheus' rules: a unit is at the end of the name, followed by `_total` for counters.
 //! Labels have few values: no text from a client becomes a label.
 //!
-//! This module imports no other module of the gateway.
+//! This room imports no other room of the gateway.
+
+mod format;
+#[cfg(target_os = "linux")]
+mod process;
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-/// Content type of the OpenMetrics specification, version 1.0.0.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) use self::format::Format;
+
 /// Upper bounds of the latency buckets, in seconds: from imperceptible latencies to unacceptable ones.
 /// Finals should come within 2 s.
 const LATENCIES: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 10.0, 30.0];
@@ -47,7 +52,10 @@ pub(crate) struct Gauges {
 
 /// Counts and times since the start of the gateway.
 pub(crate) struct Metrics {
+    /// Metrics of the gateway, whose names begin with `voxline`.
     registry: Registry,
+    /// Metrics of the process, which have no prefix.
+    process: Registry,
     /// This gauge and the next two are updated when the metrics are read.
     sessions: Gauge,
     waiting: Gauge<f64, AtomicU64>,
@@ -73,6 +81,8 @@ impl Metrics {
     /// Creates metrics at zero, for at most `limit` sessions and for `threads` recognition threads.
     pub(crate) fn new(limit: usize, threads: usize, tokens: &TokenCounters) -> Metrics {
         let mut list = List(Registry::with_prefix("voxline"));
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        list.0.register("build", "Version of the gateway, as a label", version);
         list.constant("sessions_limit", "Maximum number of live sessions and tasks", limit);
         list.constant("recogniser_threads", "Number of recognition threads", threads);
         let latency = || Histogram::new(LATENCIES);
@@ -140,6 +150,7 @@ impl Metrics {
                 list.add("tokens_refused", "Tokens and secrets refused, by reason", tokens.refused.clone());
                 list.0
             },
+            process: process(),
         }
     }
 
@@ -189,18 +200,29 @@ impl Metrics {
         self.requests.get_or_create(&vec![("path", path), ("method", method), ("status", status)]).inc();
     }
 
-    /// Returns all metrics in the text format of OpenMetrics, with the current values of `gauges`.
+    /// Returns all metrics in `format`, with the current values of `gauges`.
     ///
     /// # Errors
     /// Returns [`fmt::Error`] if a metric can't be encoded.
-    pub(crate) fn text(&self, gauges: &Gauges) -> Result<String, fmt::Error> {
+    pub(crate) fn text(&self, gauges: &Gauges, format: Format) -> Result<String, fmt::Error> {
         self.sessions.set(i64::try_from(gauges.sessions).unwrap_or(i64::MAX));
         self.waiting.set(gauges.waiting.as_secs_f64());
         self.lateness.set(gauges.lateness.as_secs_f64());
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
-        Ok(text)
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.process)?;
+        encode_eof(&mut text)?;
+        Ok(format.of_open_metrics(text))
     }
+}
+
+/// Returns the metrics of this process. Only Linux has a source of them.
+fn process() -> Registry {
+    #[cfg_attr(not(target_os = "linux"), expect(unused_mut, reason = "nothing to add"))]
+    let mut registry = Registry::default();
+    #[cfg(target_os = "linux")]
+    registry.register_collector(Box::new(process::ProcessCollector::new()));
+    registry
 }
 
 /// A registry that metrics are added to by name.
