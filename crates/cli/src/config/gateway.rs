@@ -167,6 +167,11 @@ pub struct GatewayConfig {
     #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_DOCUMENTED_STATUS",
           num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub documented_status: Option<bool>,
+    /// Name the addresses of clients in the audit log; set to false where they must not be stored [default:
+    /// true]
+    #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_AUDIT_ADDRESSES",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub audit_addresses: Option<bool>,
     /// Let a socket continue with a fresh token that its client sends in band; set to false behind a proxy
     /// that checks tokens at the handshake [default: true]
     #[arg(long, value_name = "BOOL", env = "VOXLINE_GATEWAY_IN_BAND_AUTH",
@@ -245,6 +250,7 @@ impl Default for GatewayConfig {
             token_limit: Some(TokenLimit::Refuse),
             refresh_tokens: Some(RefreshTokens::Keep),
             documented_status: Some(options.documented_status),
+            audit_addresses: Some(Policy::default().audit_addresses),
             in_band_auth: Some(options.in_band_auth),
             console: Some(options.console),
             demo: Some(options.demo),
@@ -304,9 +310,10 @@ impl GatewayConfig {
         self.listen.unwrap_or(LISTEN)
     }
 
-    /// Returns the token policy of the gateway's authority.
+    /// Returns the policy of the gateway's authority.
     #[must_use]
     pub fn policy(&self) -> Policy {
+        let policy = Policy::default();
         Policy {
             at_limit: match self.token_limit {
                 Some(TokenLimit::Evict) => AtLimit::Evict,
@@ -316,6 +323,7 @@ impl GatewayConfig {
                 Some(RefreshTokens::Rotate) => Refreshing::Rotate,
                 Some(RefreshTokens::Keep) | None => Refreshing::Keep,
             },
+            audit_addresses: self.audit_addresses.unwrap_or(policy.audit_addresses),
         }
     }
 

@@ -439,6 +439,12 @@ async fn scope_and_network_are_asked_for() {
     let address = url(&bench.server, &format!("/asr_stream/get_result?task_id={}", task.id));
     let answer = elsewhere.get(address).bearer_auth(&task.token).send().await.unwrap();
     assert_eq!(refusal(answer).await, forbidden);
+    // Both refusals are audited and counted, as those of any token.
+    let metrics = bench.http.get(url(&bench.server, "/metrics")).send().await.unwrap().text().await.unwrap();
+    for reason in ["scope", "address"] {
+        let counted = format!("voxline_tokens_refused_total{{reason=\"{reason}\"}} 1\n");
+        assert!(metrics.contains(&counted), "{counted}{metrics}");
+    }
     bench.server.stop().await;
 }
 

@@ -276,14 +276,17 @@ async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() 
     place.file("voxline.toml", "[gateway]\ntrusted_proxy = [\"10.0.0.0/8\", \"127.0.0.1\"]\n");
     std::fs::create_dir(place.path("model")).unwrap();
     write(&place.path("model"), &SMALLEST);
-    let ways: [(&[&str], Option<&str>, bool); 4] = [
-        (&["--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "127.0.0.1/32"], None, true),
-        (&[], Some("10.0.0.0/8,127.0.0.1/32"), true),
-        (&["--config", "voxline.toml"], None, true),
+    let client_address = Some("192.0.2.7");
+    let ways: [(&[&str], Option<&str>, Option<&str>); 5] = [
+        (&["--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "127.0.0.1/32"], None, client_address),
+        (&[], Some("10.0.0.0/8,127.0.0.1/32"), client_address),
+        (&["--config", "voxline.toml"], None, client_address),
         // The trusted proxy is not ours.
-        (&["--trusted-proxy", "10.0.0.0/8"], Some("127.0.0.1/32"), false),
+        (&["--trusted-proxy", "10.0.0.0/8"], Some("127.0.0.1/32"), Some("127.0.0.1")),
+        // The operator wants no addresses.
+        (&["--audit-addresses=false"], Some("127.0.0.1/32"), None),
     ];
-    for (number, (flags, variable, is_trusted)) in ways.into_iter().enumerate() {
+    for (number, (flags, variable, peer)) in ways.into_iter().enumerate() {
         let state = format!("state{number}");
         let operate = |command: &[&str]| {
             let done = place.run(&[&["gateway"], command, &["--state", &state, "--json"]].concat());
@@ -314,6 +317,7 @@ async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() 
             json!({ "client_id": id, "refresh_token": refresh_token, "grant_type": "refresh_token" });
         assert_eq!(ask("/auth/oauth/v1/token", refresh).await.status(), 200);
         assert_eq!(ask("/tts", json!({ "text": "Hello" })).await.status(), 401);
+        assert_eq!(ask("/asr_stream/add_chunk?task_id=a", json!({})).await.status(), 401);
         let revoke = json!({ "client_id": id, "token": refresh_token });
         assert_eq!(ask("/auth/oauth/v1/revoke", revoke).await.status(), 200);
         operate(&["client", "create", "calls"]);
@@ -322,8 +326,7 @@ async fn the_program_is_told_of_its_proxy_in_three_ways_and_audits_the_client() 
         assert_eq!(status.code(), Some(0));
         let told: Vec<_> =
             audited(&lines).iter().map(|line| (line["message"].clone(), line["peer"].clone())).collect();
-        let peer = if is_trusted { "192.0.2.7" } else { "127.0.0.1" };
-        let by_client = ["refused", "minted", "minted", "minted", "refused", "revoked"]
+        let by_client = ["refused", "minted", "minted", "minted", "refused", "refused", "revoked"]
             .map(|it| (json!(it), json!(peer)));
         let by_operator = (json!("minted"), Value::Null);
         let expected: Vec<_> = by_client.into_iter().chain([by_operator]).collect();

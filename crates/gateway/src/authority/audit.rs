@@ -1,7 +1,7 @@
 //! The audit log: one line for each token minted, refused or revoked (target `voxline::audit`, level info),
 //! and their counters. A line contains ids only: no secrets, and no client input unless it is known to be an
 //! id. `peer` is the address of the client that made the request; a line without `peer` is an operator's
-//! action.
+//! action, or was written under [`Policy::audit_addresses`](super::Policy::audit_addresses) `false`.
 
 use std::net::IpAddr;
 
@@ -11,15 +11,16 @@ use super::AuthorityError;
 use crate::metrics::TokenCounters;
 
 /// Writer of the audit log, and counters of its events.
-#[derive(Default)]
 pub(super) struct Audit {
+    /// Whether lines name the addresses of clients.
+    pub(super) addresses: bool,
     pub(super) counters: TokenCounters,
 }
 
 impl Audit {
     /// Records that a token was minted, or a client or project registered.
     pub(super) fn minted(&self, project: &str, client: Option<&str>, id: &str, peer: Option<IpAddr>) {
-        tracing::info!(target: "voxline::audit", project, client, id, peer = shown(peer), "minted");
+        tracing::info!(target: "voxline::audit", project, client, id, peer = self.shown(peer), "minted");
         let kind = match id.get(..3) {
             Some("at_") => "access",
             Some("rt_") => "refresh",
@@ -31,7 +32,7 @@ impl Audit {
 
     /// Records a refusal; `id` is the id of the token or client concerned, if known.
     pub(super) fn refused(&self, id: Option<&str>, reason: &AuthorityError, peer: Option<IpAddr>) {
-        tracing::info!(target: "voxline::audit", id, %reason, peer = shown(peer), "refused");
+        tracing::info!(target: "voxline::audit", id, %reason, peer = self.shown(peer), "refused");
         let reason = match reason {
             AuthorityError::Client => "client",
             AuthorityError::RefreshToken => "refresh_token",
@@ -48,16 +49,17 @@ impl Audit {
 
     /// Records that a token, client or project was revoked.
     pub(super) fn revoked(&self, project: &str, id: &str, why: &str, peer: Option<IpAddr>) {
-        tracing::info!(target: "voxline::audit", project, id, why, peer = shown(peer), "revoked");
+        tracing::info!(target: "voxline::audit", project, id, why, peer = self.shown(peer), "revoked");
     }
 
     /// Records that a project was disabled or enabled.
     pub(super) fn switched(&self, project: &str, active: bool) {
         tracing::info!(target: "voxline::audit", project, active, "switched");
     }
-}
 
-/// Returns the address for display, with an IPv4-mapped IPv6 address as IPv4.
-fn shown(peer: Option<IpAddr>) -> Option<DisplayValue<IpAddr>> {
-    peer.map(|peer| display(peer.to_canonical()))
+    /// Returns the address for display, with an IPv4-mapped IPv6 address as IPv4; `None` if lines name no
+    /// addresses.
+    fn shown(&self, peer: Option<IpAddr>) -> Option<DisplayValue<IpAddr>> {
+        peer.filter(|_| self.addresses).map(|peer| display(peer.to_canonical()))
+    }
 }

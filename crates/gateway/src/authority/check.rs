@@ -71,6 +71,12 @@ impl Authority {
         self.read(|view| self.identify(view, Fingerprint::of(token)))
     }
 
+    /// Records the refusal of a token that stands for another one, such as the token of a task; `id` is the
+    /// id of the token that it stands for, if known.
+    pub(crate) fn tell_refused(&self, id: Option<&str>, reason: &AuthorityError, peer: Option<IpAddr>) {
+        self.audit.refused(id, reason, peer);
+    }
+
     /// Verifies a token again that was valid before. The token stays valid while the store can't be read:
     /// revocations are announced again once the store is back.
     pub(crate) fn check_again(&self, identity: &Identity) -> Result<Identity, AuthorityError> {

@@ -159,13 +159,21 @@ pub enum Refreshing {
     Rotate,
 }
 
-/// Token policy, set by the operator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Policy for tokens and their audit log, set by the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Behaviour at the 26th token.
     pub at_limit: AtLimit,
     /// Effect of a refresh on the refresh token.
     pub refreshing: Refreshing,
+    /// Whether the audit log names the addresses of clients, which are personal data.
+    pub audit_addresses: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { at_limit: AtLimit::default(), refreshing: Refreshing::default(), audit_addresses: true }
+    }
 }
 
 /// The token authority: mints, stores and verifies tokens.
@@ -243,7 +251,7 @@ impl Authority {
     ) -> Result<Authority, AuthorityError> {
         let store = Store::new(database, opener, name_of(directory.as_deref()), clock.clone());
         let (policy, meter, revoked) = (Policy::default(), Meter::default(), watch::Sender::new(()));
-        let audit = Audit::default();
+        let audit = Audit { addresses: policy.audit_addresses, counters: TokenCounters::default() };
         let authority = Authority { store, directory, lifetime, policy, clock, meter, audit, revoked };
         authority.prepare()?;
         let meter = authority.kept_usage()?;
@@ -267,10 +275,11 @@ impl Authority {
         }
     }
 
-    /// Replaces the token policy.
+    /// Replaces the policy.
     #[must_use]
     pub fn with_policy(self, policy: Policy) -> Authority {
-        Authority { policy, ..self }
+        let audit = Audit { addresses: policy.audit_addresses, ..self.audit };
+        Authority { policy, audit, ..self }
     }
 
     /// Returns the directory of the state; `None` for a state in memory.

@@ -160,22 +160,24 @@ fn result(gateway: &Gateway, request: &Request) -> Result<Value, ApiError> {
 /// task, and a client with one learns nothing of other tasks: the answer is the same for a task of another
 /// token and for a task that doesn't exist.
 fn find(gateway: &Gateway, request: &Request) -> Result<Arc<ChunkedSession>, ApiError> {
-    let found = match bearer(request.headers()) {
-        Some(token) => gateway.sessions.chunked.find(&Fingerprint::of(token)),
-        None => Lookup::Unknown,
+    let peer = peer(request);
+    let refused = |id: Option<&str>, error: AuthorityError| {
+        gateway.authority.tell_refused(id, &error, peer);
+        gateway.documented(error.into())
     };
-    let task = match found {
+    let Some(token) = bearer(request.headers()) else {
+        return Err(gateway.documented(ApiError::token()));
+    };
+    let task = match gateway.sessions.chunked.find(&Fingerprint::of(token)) {
         Lookup::Found(task) => {
-            let checked = task.check(&gateway.authority).and_then(|()| match task.admits(peer(request)) {
-                true => Ok(()),
-                false => Err(AuthorityError::Address),
-            });
-            checked.map_err(|error| gateway.documented(error.into()))?;
+            let admitted = || if task.admits(peer) { Ok(()) } else { Err(AuthorityError::Address) };
+            let checked = task.check(&gateway.authority).and_then(|()| admitted());
+            checked.map_err(|error| refused(Some(task.token_id()), error))?;
             connection_limiter::mark_busy(request);
             Some(task)
         }
         Lookup::Forgotten => None,
-        Lookup::Unknown => return Err(gateway.documented(ApiError::token())),
+        Lookup::Unknown => return Err(refused(None, AuthorityError::Token)),
     };
     let TaskParameters { task_id } = parameters(request)?;
     let no_task = || ApiError::new(StatusCode::NOT_FOUND, NO_TASK, "no such task, or it was forgotten");

@@ -124,6 +124,11 @@ impl ChunkedSession {
         }
     }
 
+    /// Returns the id of the token that created the task.
+    pub(crate) fn token_id(&self) -> &str {
+        &self.identity.token
+    }
+
     /// Returns whether the task may be used from this address.
     pub(crate) fn admits(&self, peer: Option<IpAddr>) -> bool {
         self.identity.terms.admit(peer)

@@ -113,3 +113,31 @@ fn everything_is_told_once_and_no_secret_ever() {
         assert!(!log.contains(typed), "{log}");
     }
 }
+
+#[test]
+fn addresses_are_told_unless_the_policy_forbids_it() {
+    for audit_addresses in [true, false] {
+        let (authority, client) = authority(&clock());
+        let authority = authority.with_policy(Policy { audit_addresses, ..Policy::default() });
+        let granted = authority.client_credentials(&client.client_id, &client.client_secret).unwrap();
+        let token = granted.access_token.expose_secret();
+        let terms = Terms { networks: vec!["192.0.2.0/24".parse().unwrap()], ..Terms::default() };
+        let service = authority.create_service_token("a", terms).unwrap().token;
+        let refuse = || {
+            let peer = |text: &str| Some(text.parse().unwrap());
+            authority.authorise("wrong", Scope::Tts, peer("198.51.100.7")).unwrap_err();
+            // An IPv4 client of a listener for both families.
+            let mapped = peer("::ffff:198.51.100.7");
+            authority.authorise(service.expose_secret(), Scope::Tts, mapped).unwrap_err();
+            authority.authorise(token, Scope::Tts, peer("198.51.100.7")).unwrap();
+        };
+        // As above, run once without a subscriber.
+        refuse();
+        let log = Log::of(refuse);
+        let told = log.lines().filter(|line| line.contains("voxline::audit")).count();
+        assert_eq!(told, 2, "{log}");
+        let named = log.lines().filter(|line| line.contains("peer=198.51.100.7")).count();
+        assert_eq!(named, if audit_addresses { 2 } else { 0 }, "{log}");
+        assert_eq!(log.contains("198.51.100.7"), audit_addresses, "{log}");
+    }
+}
