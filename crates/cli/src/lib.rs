@@ -29,6 +29,9 @@ use crate::config::{Config, SecretSource, Settings, is_empty_variable};
 use voxline::decode::panic_is_caught;
 use voxline::net::HostName;
 
+/// Default log filter of `voxline serve`: the audit log and the events of operation are on.
+const SERVE_LOG: &str = "warn,voxline::audit=info,voxline::operation=info";
+
 /// Live audio to text, and text to audio, without losing a sample.
 #[derive(Parser)]
 #[command(name = "voxline", version, max_term_width = 100)]
@@ -77,7 +80,8 @@ struct General {
     #[arg(long, global = true, value_name = "FILE", env = "VOXLINE_CONFIG")]
     config: Option<PathBuf>,
     /// Log filter for standard error: error, warn, info, debug, trace, or a filter such as
-    /// voxline::session=debug [default: warn; for serve also the audit log, voxline::audit=info]
+    /// voxline::session=debug [default: warn; for serve also the audit log and the events of operation,
+    /// voxline::audit=info,voxline::operation=info]
     #[arg(long, global = true, value_name = "FILTER", env = "VOXLINE_LOG")]
     log: Option<String>,
     /// Log format: lines of text for people, or one JSON object per line
@@ -265,8 +269,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 fn run_command(cli: Cli, typed: &ArgMatches) -> Result<Exit, CliError> {
     let Cli { command, general } = cli;
-    // The audit log must be on by default.
-    let usual = if matches!(command, Command::Serve(_)) { "warn,voxline::audit=info" } else { "warn" };
+    let usual = if matches!(command, Command::Serve(_)) { SERVE_LOG } else { "warn" };
     let filter = general.log.filter(|log| !log.is_empty()).unwrap_or_else(|| usual.to_owned());
     let log = Log { filter, format: general.log_format };
     let common = Common { config: general.config, ..Common::default() };

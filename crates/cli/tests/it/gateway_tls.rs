@@ -12,6 +12,7 @@ use rcgen::KeyPair;
 use reqwest::Client;
 use secrecy::ExposeSecret;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -27,6 +28,7 @@ use voxline::session::Settings;
 use voxline::transport::{Connect, WebSocketConnector};
 use voxline_gateway::authority::Terms;
 use voxline_gateway::{BadTls, Options, Tls, TlsFiles};
+use voxline_support::hex;
 use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, path, text};
@@ -338,7 +340,8 @@ async fn certificates_are_replaced_under_a_live_session() {
     let token = text(&minted.stdout).trim().to_owned();
     let serving = {
         let (cert, key) = (files.place.path("cert.pem"), files.place.path("key.pem"));
-        let serve = ["serve", "--listen", "127.0.0.1:0", "--state", "state", "--log", "info"];
+        // The events of operation are logged by default.
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--state", "state"];
         Serving::start(files.place.command(&[&serve[..], &tls_flags(&cert, &key)].concat()))
     };
     assert!(serving.endpoint.starts_with("https://127.0.0.1:"), "{}", serving.endpoint);
@@ -357,8 +360,13 @@ async fn certificates_are_replaced_under_a_live_session() {
     let renewed = files.renew();
     assert_ne!(before, renewed);
     serving.signal("HUP");
-    serving.logged("certificate and key read again");
+    let line = serving.logged("certificate and key replaced");
+    let sha256 = |certificate: &CertificateDer<'_>| hex(&Sha256::digest(certificate));
+    assert!(line.contains(&format!("sha256=\"{}\"", sha256(&renewed))), "{line}");
+    assert!(line.contains(&format!("replaced=\"{}\"", sha256(&before))), "{line}");
     assert_eq!(files.shake_hands(address).await.1, renewed);
+    serving.signal("HUP");
+    serving.logged("certificate and key read again: the certificate is the same");
     // Unusable files change nothing but the log.
     files.write_key(&KeyPair::generate().unwrap().serialize_pem());
     serving.signal("HUP");
@@ -369,7 +377,10 @@ async fn certificates_are_replaced_under_a_live_session() {
     live.audio(&silence, 32_000, 64_000);
     live.acknowledged(64_000).await;
     live.end(64_000).await;
-    assert_eq!(serving.stop().0.code(), Some(0));
+    let (status, log) = serving.stop();
+    assert_eq!(status.code(), Some(0));
+    let told = |words: &str| log.iter().filter(|line| line.contains(words)).count();
+    assert_eq!((told("drain began"), told("drain ended")), (1, 1), "{log:#?}");
 }
 
 fn tls_flags<'a>(cert: &'a Path, key: &'a Path) -> [&'a str; 4] {

@@ -101,7 +101,11 @@ impl Store {
         match self.transact(change) {
             Ok(answer) => {
                 if self.lock().outage.take().is_some() {
-                    tracing::info!(path = self.path, "gateway state is written again");
+                    tracing::info!(
+                        target: "voxline::operation",
+                        path = self.path,
+                        "gateway state is written again"
+                    );
                 }
                 Ok(answer)
             }

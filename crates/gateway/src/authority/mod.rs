@@ -269,7 +269,13 @@ impl Authority {
             Some(format) if format < FIRST_FORMAT => Err(AuthorityError::TooOld { path: path() }),
             Some(format) => {
                 self.write(|change| Ok(change.migrate(format)?))?;
-                tracing::info!(path = path(), from = format, to = FORMAT, "gateway state has a new format");
+                tracing::info!(
+                    target: "voxline::operation",
+                    path = path(),
+                    from = format,
+                    to = FORMAT,
+                    "gateway state has a new format"
+                );
                 Ok(())
             }
         }

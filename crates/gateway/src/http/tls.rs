@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
@@ -13,7 +15,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use voxline_support::private_file;
+use voxline_support::{hex, private_file};
 
 /// Longest file that is read, in bytes. A certificate chain has a few thousand bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -56,7 +58,14 @@ pub struct TlsFiles {
 /// A certificate with its key, as last read from their files.
 pub struct Tls {
     files: TlsFiles,
-    config: RwLock<Arc<ServerConfig>>,
+    served: RwLock<Served>,
+}
+
+/// The certificate and key that new connections get.
+struct Served {
+    config: Arc<ServerConfig>,
+    /// SHA-256 of the certificate in hexadecimal, as `openssl x509 -fingerprint -sha256` computes it.
+    fingerprint: String,
 }
 
 /// Error for an unusable certificate or key.
@@ -113,8 +122,8 @@ impl Tls {
     /// Returns [`BadTls`] if a file can't be read or used, if others could have read the key, or if the key
     /// doesn't belong to the certificate.
     pub fn load(files: TlsFiles) -> Result<Tls, BadTls> {
-        let config = RwLock::new(Arc::new(read(&files)?));
-        Ok(Tls { files, config })
+        let served = RwLock::new(read(&files)?);
+        Ok(Tls { files, served })
     }
 
     /// Reads the certificate and the key as [`Tls::load`] does, and returns every problem with them.
@@ -124,7 +133,7 @@ impl Tls {
         let chain = read_chain(&files.certificates);
         let key = read_key(&files.key, files.key_is_guarded);
         match (chain, key) {
-            (Ok(chain), Ok(key)) => server_config(files, chain, key).err().into_iter().collect(),
+            (Ok(chain), Ok(key)) => served(files, chain, key).err().into_iter().collect(),
             (chain, key) => chain.err().into_iter().chain(key.err()).collect(),
         }
     }
@@ -134,31 +143,50 @@ impl Tls {
     pub fn reload(&self) {
         let path = self.files.certificates.display();
         match read(&self.files) {
-            Ok(config) => {
-                *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-                tracing::info!(certificate = %path, "certificate and key read again");
+            Ok(new) => {
+                let sha256 = new.fingerprint.clone();
+                let served = self.served.write();
+                let old = mem::replace(&mut *served.unwrap_or_else(PoisonError::into_inner), new);
+                let replaced = old.fingerprint;
+                if sha256 == replaced {
+                    tracing::info!(
+                        target: "voxline::operation",
+                        certificate = %path,
+                        sha256,
+                        "certificate and key read again: the certificate is the same"
+                    );
+                } else {
+                    tracing::info!(
+                        target: "voxline::operation",
+                        certificate = %path,
+                        sha256,
+                        replaced,
+                        "certificate and key replaced"
+                    );
+                }
             }
             Err(error) => tracing::error!(%error, "certificate and key stay as they were"),
         }
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        self.config.read().unwrap_or_else(PoisonError::into_inner).clone().into()
+        self.served.read().unwrap_or_else(PoisonError::into_inner).config.clone().into()
     }
 }
 
-fn read(files: &TlsFiles) -> Result<ServerConfig, BadTls> {
+fn read(files: &TlsFiles) -> Result<Served, BadTls> {
     let chain = read_chain(&files.certificates)?;
-    server_config(files, chain, read_key(&files.key, files.key_is_guarded)?)
+    served(files, chain, read_key(&files.key, files.key_is_guarded)?)
 }
 
-/// Returns the configuration of a server with the contents of `files`.
-fn server_config(
+/// Returns what new connections get with the contents of `files`.
+fn served(
     files: &TlsFiles,
     chain: Vec<CertificateDer<'static>>,
     key_der: PrivateKeyDer<'static>,
-) -> Result<ServerConfig, BadTls> {
+) -> Result<Served, BadTls> {
     let TlsFiles { certificates, key, .. } = files;
+    let fingerprint = chain.first().map(|certificate| hex(&Sha256::digest(certificate))).unwrap_or_default();
     let bad = |error| match error {
         rustls::Error::InconsistentKeys(_) => {
             BadTls::Mismatch { certificates: certificates.clone(), key: key.clone() }
@@ -171,7 +199,7 @@ fn server_config(
     let builder = builder.with_safe_default_protocol_versions().map_err(bad)?;
     let mut config = builder.with_no_client_auth().with_single_cert(chain, key_der).map_err(bad)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(config)
+    Ok(Served { config: Arc::new(config), fingerprint })
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadTls> {

@@ -57,11 +57,16 @@ impl Shutdown {
         }
         self.draining.cancel();
         self.tasks.close();
-        tracing::info!(sockets = self.tasks.len(), "draining");
-        if tokio::time::timeout(self.time, self.tasks.wait()).await.is_err() {
-            tracing::warn!(sockets = self.tasks.len(), "closing sessions that did not end in time");
+        let (began, seconds) = (Instant::now(), self.time.as_secs());
+        tracing::info!(target: "voxline::operation", sockets = self.tasks.len(), seconds, "drain began");
+        let all_ended = tokio::time::timeout(self.time, self.tasks.wait()).await;
+        let closed = all_ended.map_or_else(|_| self.tasks.len(), |()| 0);
+        if closed > 0 {
+            tracing::warn!(sockets = closed, "closing sessions that did not end in time");
         }
         self.closing.cancel();
         self.tasks.wait().await;
+        let seconds = began.elapsed().as_secs();
+        tracing::info!(target: "voxline::operation", closed, seconds, "drain ended");
     }
 }
