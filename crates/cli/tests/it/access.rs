@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use humantime::parse_rfc3339;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -153,6 +154,10 @@ async fn the_log_in_json_tells_of_requests_by_their_ids_and_has_no_secret() {
     }
     let lines: Vec<Value> =
         lines.iter().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    for line in &lines {
+        let time = line["timestamp"].as_str().unwrap();
+        assert!(parse_rfc3339(time).is_ok() && time.ends_with('Z'), "{line}");
+    }
     let told = |target: &str| {
         lines.iter().filter(|line| line["target"].as_str().unwrap() == target).collect::<Vec<_>>()
     };

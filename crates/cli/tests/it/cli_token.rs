@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use humantime::parse_rfc3339;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use voxline_gateway::authority::Terms;
@@ -91,6 +92,10 @@ async fn tokens_are_got_shown_renewed_and_given_up() {
         assert!((3_500..=3_600).contains(&expires_in), "{status}");
         assert_eq!(status["slots"].as_array().unwrap().len(), 1);
         assert_eq!(status["slots"][0]["state"], "held");
+        for time in [&status["access_token"]["expires"], &status["slots"][0]["asked"]] {
+            let time = time.as_str().unwrap();
+            assert!(parse_rfc3339(time).is_ok() && time.ends_with('Z'), "{status}");
+        }
         let shown = format!("{status}{}", text(&login));
         assert!(!shown.contains(&second) && !shown.contains(&first), "{shown}");
 

@@ -11,10 +11,11 @@ use super::store::{
 };
 use super::terms::{Scopes, Terms};
 use super::usage::Amount;
-use super::{Authority, AuthorityError};
+use super::{Authority, AuthorityError, rfc3339};
 use voxline::language::Languages;
 
-/// A project. Times are in milliseconds since the Unix epoch, here and in the other entries.
+/// A project. Times are in milliseconds since the Unix epoch, here and in the other entries; in JSON they are
+/// strings of RFC 3339 in UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectEntry {
     /// Id of the project.
@@ -27,6 +28,7 @@ pub struct ProjectEntry {
     #[serde(default)]
     pub languages: Option<Languages>,
     /// Time of registration.
+    #[serde(with = "rfc3339")]
     pub created: u64,
     /// Number of clients.
     pub clients: usize,
@@ -44,8 +46,10 @@ pub struct ClientEntry {
     /// Name of the client's project.
     pub project: String,
     /// Time of registration.
+    #[serde(with = "rfc3339")]
     pub created: u64,
     /// Time of the last use of any of the client's tokens.
+    #[serde(with = "rfc3339::optional")]
     pub last_used: Option<u64>,
     /// Number of refresh tokens.
     pub refresh_tokens: usize,
@@ -63,10 +67,13 @@ pub struct TokenEntry {
     /// Id of the refresh token that an access token was granted with.
     pub refresh_token: Option<String>,
     /// Time of the grant.
+    #[serde(with = "rfc3339")]
     pub created: u64,
     /// Time of the last use of a refresh token.
+    #[serde(with = "rfc3339::optional")]
     pub last_used: Option<u64>,
     /// Expiry time of an access token.
+    #[serde(with = "rfc3339::optional")]
     pub expires: Option<u64>,
     /// Scopes of the token.
     pub scopes: Scopes,
@@ -80,10 +87,13 @@ pub struct ServiceTokenEntry {
     /// Name of the token's project.
     pub project: String,
     /// Time of minting.
+    #[serde(with = "rfc3339")]
     pub created: u64,
     /// Time of the last use.
+    #[serde(with = "rfc3339::optional")]
     pub last_used: Option<u64>,
     /// Expiry time.
+    #[serde(with = "rfc3339::optional")]
     pub expires: Option<u64>,
     /// Terms of use.
     pub terms: Terms,
@@ -101,6 +111,7 @@ pub struct UsageEntry {
     /// Total usage.
     pub total: Amount,
     /// Time of the last use.
+    #[serde(with = "rfc3339")]
     pub last_used: u64,
 }
 

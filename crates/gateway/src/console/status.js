@@ -89,11 +89,12 @@ export class Status {
     byId('gateway-facts').replaceChildren(...Object.entries(facts).map(([term, value]) =>
       element('div', {}, element('dt', { textContent: term }), element('dd', { textContent: value }))));
     byId('gateway-load').replaceChildren(...status.load.map(load));
-    this.#project(status.project, status.now_ms);
+    this.#project(status.project, Date.parse(status.now));
   }
 
   #project({ sessions, usage, tokens }, now) {
-    const ago = (time) => (now - time < 5_000 ? 'just now' : `${duration((now - time) / 1_000)} ago`);
+    const since = (time) => now - Date.parse(time);
+    const ago = (time) => (since(time) < 5_000 ? 'just now' : `${duration(since(time) / 1_000)} ago`);
     fill(byId('project-sessions'), sessions.map((session) => row(
       name(session.session),
       name(session.holder),
@@ -113,7 +114,7 @@ export class Status {
       name(id),
       cell(kind),
       cell(ago(created)),
-      cell(expires === null ? 'never' : `in ${duration((expires - now) / 1_000)}`),
+      cell(expires === null ? 'never' : `in ${duration(-since(expires) / 1_000)}`),
     )), 'No tokens.');
   }
 }

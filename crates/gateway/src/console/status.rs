@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::admission::reject::RejectReason;
-use crate::authority::{Authority, AuthorityError, Identity};
+use crate::authority::{Authority, AuthorityError, Identity, to_rfc3339};
 use crate::gateway::Gateway;
 use crate::http::client::{bearer, peer};
 use crate::http::error::{ApiError, json_response};
@@ -75,7 +75,7 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": uptime.as_secs(),
-        "now_ms": u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX),
+        "now": to_rfc3339(u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX)),
         "state": gateway.sessions.room_for_session().map_or_else(RejectReason::name, |()| "ready"),
         "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
         "load": [
@@ -100,13 +100,16 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
 /// Returns the tokens that a project may see: granted tokens, then service tokens, each the oldest first.
 /// The terms of a service token are left out, since they concern only its holder.
 fn tokens(authority: &Authority, project: &str) -> Result<Vec<Value>, AuthorityError> {
+    let shown = |id: String, kind: &str, created: u64, expires: Option<u64>| {
+        let (created, expires) = (to_rfc3339(created), expires.map(to_rfc3339));
+        json!({ "id": id, "kind": kind, "created": created, "expires": expires })
+    };
     let granted = authority.tokens(Some(project))?.into_iter().map(|token| {
         let kind = if token.refresh_token.is_some() { "access" } else { "refresh" };
-        json!({ "id": token.id, "kind": kind, "created": token.created, "expires": token.expires })
+        shown(token.id, kind, token.created, token.expires)
     });
-    let services = authority.service_tokens(Some(project))?.into_iter().map(|token| {
-        json!({ "id": token.id, "kind": "service", "created": token.created, "expires": token.expires })
-    });
+    let services = authority.service_tokens(Some(project))?.into_iter();
+    let services = services.map(|token| shown(token.id, "service", token.created, token.expires));
     Ok(granted.chain(services).collect())
 }
 

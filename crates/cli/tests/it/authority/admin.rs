@@ -3,11 +3,12 @@
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Output;
 
+use humantime::parse_rfc3339;
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use voxline_gateway::authority::Terms;
+use voxline_gateway::authority::{Scope, Terms};
 
-use super::{clock, serving};
+use super::{HOUR, clock, serving};
 use crate::cli::Place;
 use crate::support::gateway_process::GatewayProcess;
 use crate::support::server::{Server, Setup};
@@ -126,6 +127,17 @@ async fn the_answers_are_the_same_with_a_gateway_and_without() {
     server.stop().await;
 }
 
+/// Asserts that the times of all entries are dates in UTC.
+fn assert_times_are_rfc3339(entries: &Value) {
+    for entry in entries.as_array().unwrap() {
+        let times = ["created", "last_used", "expires"].into_iter().filter_map(|field| entry.get(field));
+        for time in times.filter(|time| !time.is_null()) {
+            let text = time.as_str().unwrap_or_else(|| panic!("{time} of {entry} is no date"));
+            assert!(parse_rfc3339(text).is_ok() && text.ends_with('Z'), "{entry}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_gateway_hears_its_operator() {
     let place = Place::new();
@@ -139,13 +151,14 @@ async fn a_running_gateway_hears_its_operator() {
     let credentials = &server.credentials;
     let granted = authority.client_credentials(&credentials.client_id, &credentials.client_secret).unwrap();
     let service = stdout(&gateway(&place, "service-token create test"));
-    assert!(authority.check(service.trim()).is_ok());
+    assert!(authority.authorise(service.trim(), Scope::Tts, None).is_ok());
     let tokens: Value = serde_json::from_str(&stdout(&gateway(&place, "token list test --json"))).unwrap();
     let tokens = tokens.as_array().unwrap();
     assert_eq!(tokens.len(), 2);
     let access = tokens.iter().find(|token| token["refresh_token"].is_string()).unwrap();
     assert_eq!(access["scopes"].as_array().unwrap().len(), 3);
-    assert!(access["expires"].as_u64() > access["created"].as_u64());
+    let time = |field: &str| parse_rfc3339(access[field].as_str().unwrap()).unwrap();
+    assert_eq!(time("expires").duration_since(time("created")).unwrap(), HOUR);
     stdout(&gateway(&place, &format!("token revoke {}", access["id"].as_str().unwrap())));
     assert!(authority.check(granted.access_token.expose_secret()).is_err());
 
@@ -154,6 +167,9 @@ async fn a_running_gateway_hears_its_operator() {
         for json in ["", " --json"] {
             let shown = stdout(&gateway(&place, &format!("{list}{json}")));
             assert!(!["vxc_", "vxr_", "vxa_", "vxs_"].iter().any(|prefix| shown.contains(prefix)), "{shown}");
+            if !json.is_empty() {
+                assert_times_are_rfc3339(&serde_json::from_str(&shown).unwrap());
+            }
         }
     }
     server.stop().await;

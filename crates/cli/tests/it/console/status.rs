@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use humantime::parse_rfc3339;
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -60,9 +61,15 @@ async fn a_project_sees_the_load_of_all_and_the_sessions_of_its_own() {
     assert_eq!(seen["load"][0], json!({ "what": "sessions", "now": 1, "limit": 64 }));
     assert_eq!(seen["load"][1], json!({ "what": "requests", "now": 0, "limit": 16 }));
     assert_eq!((&seen["state"], &seen["recognizer"]), (&json!("ready"), &json!("digest")));
-    let kinds: Vec<&Value> =
-        seen["project"]["tokens"].as_array().unwrap().iter().map(|token| &token["kind"]).collect();
+    let tokens = seen["project"]["tokens"].as_array().unwrap();
+    let kinds: Vec<&Value> = tokens.iter().map(|token| &token["kind"]).collect();
     assert_eq!(kinds, ["refresh", "access"]);
+    // Times are dates in UTC, all by the gateway's clock.
+    let time = |value: &Value| parse_rfc3339(value.as_str().expect("a time is text")).unwrap();
+    let (now, created) = (time(&seen["now"]), time(&tokens[1]["created"]));
+    let last_used = time(&seen["project"]["usage"][0]["last_used"]);
+    assert!(created <= last_used && last_used <= now, "{seen}");
+    assert_eq!(time(&tokens[1]["expires"]).duration_since(created).unwrap(), Duration::from_secs(3600));
 
     let seen = status(&server, &others).await;
     assert_eq!(seen["project"]["name"], "other");
