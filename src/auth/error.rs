@@ -26,7 +26,7 @@ pub enum AuthError {
     /// The token endpoint refused the request.
     #[error(
         "token endpoint {endpoint} refused the grant {grant} (status {status}): {}",
-        told.clone().unwrap_or_else(|| reason.to_string())
+        message.clone().unwrap_or_else(|| reason.to_string())
     )]
     Refused {
         /// Address of the token endpoint.
@@ -38,7 +38,7 @@ pub enum AuthError {
         /// Reason of the endpoint, by its error code.
         reason: Refusal,
         /// Reason in the endpoint's own words, if it gave one that is fit to be shown.
-        told: Option<String>,
+        message: Option<String>,
         /// Suggested recovery.
         recovery: Recovery,
     },

@@ -3,17 +3,17 @@
 //! A [`TokenProvider`] hands out unexpired access tokens: a service token, or those of a [`TokenSource`] of the
 //! caller's own. With the feature `oauth` it renews them itself, in time. It then uses an `OAuthClient`, which
 //! queries the token endpoint, and a `Vault`, which stores the responses on disk for later runs and other
-//! processes. The module `renewal` decides when to renew, without clock, disk or network; `keeper` carries the
-//! renewals out.
+//! processes. The module `renewal` decides when to renew, without clock, disk or network; `refresher`
+//! carries the renewals out.
 
 mod error;
-#[cfg(feature = "oauth")]
-mod keeper;
 #[cfg(feature = "oauth")]
 mod logout;
 #[cfg(feature = "oauth")]
 mod oauth;
 mod provider;
+#[cfg(feature = "oauth")]
+mod refresher;
 #[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "its logic is played by our tests"))]
 #[cfg(feature = "oauth")]
 pub(crate) mod renewal;
@@ -26,13 +26,13 @@ mod token;
 mod vault;
 
 pub use error::{AuthError, AuthErrorKind, Refusal};
-#[cfg(feature = "test-util")]
-pub use keeper::PlantedTokenBug;
 #[cfg(feature = "oauth")]
 pub use logout::{LoggedOut, log_out};
 #[cfg(feature = "oauth")]
 pub use oauth::{Credentials, OAuthClient};
 pub use provider::{TokenFuture, TokenProvider, TokenSource};
+#[cfg(feature = "test-util")]
+pub use refresher::PlantedTokenBug;
 #[cfg(feature = "oauth")]
 pub use slots::{MAX_SLOTS, Slot, SlotState, Slots, SlotsError};
 pub use token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};

@@ -161,7 +161,7 @@ impl OAuthClient {
     fn refusal(&self, grant: &'static str, reply: Reply, request: &Value) -> AuthError {
         let Reply { status, headers, body } = reply;
         let asked = Recovery::from_status(status, retry_after(&headers));
-        let (reason, told) = match body {
+        let (reason, message) = match body {
             Ok(body) => {
                 let mut secrets = vec![self.credentials.client_secret.expose_secret()];
                 secrets
@@ -178,7 +178,7 @@ impl OAuthClient {
             recovery => recovery,
         };
         let endpoint = self.endpoint.to_string();
-        AuthError::Refused { endpoint, grant, status: status.as_u16(), reason, told, recovery }
+        AuthError::Refused { endpoint, grant, status: status.as_u16(), reason, message, recovery }
     }
 }
 

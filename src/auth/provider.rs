@@ -8,10 +8,10 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::error::AuthError;
-#[cfg(feature = "test-util")]
-use super::keeper::PlantedTokenBug;
 #[cfg(feature = "oauth")]
 use super::oauth::OAuthClient;
+#[cfg(feature = "test-util")]
+use super::refresher::PlantedTokenBug;
 #[cfg(feature = "oauth")]
 use super::renewing::Renewing;
 use super::token::{AccessToken, TokenGeneration};
@@ -84,7 +84,7 @@ impl TokenProvider {
     #[must_use]
     pub fn planted(self, bug: PlantedTokenBug) -> TokenProvider {
         if let Source::OAuth(oauth) = &*self.source {
-            oauth.commit(bug);
+            oauth.plant(bug);
         }
         self
     }

@@ -144,7 +144,7 @@ impl Renewal {
             }
             if !stale && !self.refused && !left.is_zero() {
                 return match AccessToken::new(&held.tokens.access, self.generation) {
-                    Some(token) => Answer::Token(token.living(left)),
+                    Some(token) => Answer::Token(token.with_lifetime(left)),
                     None => Answer::Failed(AuthError::Token("access token")),
                 };
             }
@@ -171,7 +171,9 @@ impl Renewal {
         let Some(wait) = until_wanted else { return Step::Idle };
         let wait = match &self.failed {
             // After a fatal error, retry only while the old token is still valid, or if a caller asks.
-            Some(failed) if !self.wanted && !failed.is_passing() && !self.lives(now) => return Step::Idle,
+            Some(failed) if !self.wanted && !failed.is_passing() && !self.is_token_valid(now) => {
+                return Step::Idle;
+            }
             Some(failed) => wait.max(failed.left(now)),
             None => wait,
         };
@@ -188,7 +190,9 @@ impl Renewal {
         self.wanted = false;
         let endpoint = || self.endpoint.clone();
         let outcome = outcome.and_then(|renewed| match renewed.tokens.lifetime {
-            Duration::ZERO => Err(AuthError::Answer { endpoint: endpoint(), missing: "a token that lives" }),
+            Duration::ZERO => {
+                Err(AuthError::Answer { endpoint: endpoint(), missing: "a positive lifetime of the token" })
+            }
             _ if renewed.tokens.is_expired(now) => Err(AuthError::Late { endpoint: endpoint() }),
             _ => Ok(renewed),
         });
@@ -227,7 +231,7 @@ impl Renewal {
     }
 
     /// Returns whether the token in force is unexpired.
-    pub fn lives(&self, now: &Moment) -> bool {
+    pub fn is_token_valid(&self, now: &Moment) -> bool {
         self.held.as_ref().is_some_and(|held| !held.tokens.is_expired(now))
     }
 }
@@ -314,7 +318,7 @@ mod tests {
             grant: "refresh_token",
             status: 503,
             reason: Refusal::Unknown,
-            told: None,
+            message: None,
             recovery,
         };
         renewal.done(Err(error), &at(now + took)).unwrap_err();

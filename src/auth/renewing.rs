@@ -6,17 +6,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::AuthError;
-use super::keeper::Keeper;
-#[cfg(feature = "test-util")]
-use super::keeper::PlantedTokenBug;
 use super::oauth::OAuthClient;
+#[cfg(feature = "test-util")]
+use super::refresher::PlantedTokenBug;
+use super::refresher::Refresher;
 use super::renewal::Answer;
 use super::token::{AccessToken, TokenGeneration};
 use super::vault::Vault;
 
 /// State of a provider that renews tokens, as callers use it.
 pub(super) struct Renewing {
-    keeper: Arc<Keeper>,
+    refresher: Arc<Refresher>,
     /// Renewal task. It ends with the runtime in which it was started, and the next caller restarts the
     /// task in the caller's own runtime.
     task: Mutex<Option<JoinHandle<()>>>,
@@ -29,7 +29,7 @@ impl Renewing {
     pub(super) fn new(client: OAuthClient, vault: Vault) -> Renewing {
         let stop = CancellationToken::new();
         Renewing {
-            keeper: Arc::new(Keeper::new(client, vault)),
+            refresher: Arc::new(Refresher::new(client, vault)),
             task: Mutex::default(),
             _stop: stop.clone().drop_guard(),
             stop,
@@ -37,31 +37,31 @@ impl Renewing {
     }
 
     pub(super) fn client_id(&self) -> &str {
-        self.keeper.client_id()
+        self.refresher.client_id()
     }
 
     /// Plants a bug.
     #[cfg(feature = "test-util")]
-    pub(super) fn commit(&self, bug: PlantedTokenBug) {
-        self.keeper.commit(bug);
+    pub(super) fn plant(&self, bug: PlantedTokenBug) {
+        self.refresher.plant(bug);
     }
 
     pub(super) async fn get(&self, newer_than: Option<TokenGeneration>) -> Result<AccessToken, AuthError> {
         // Subscribe before asking, so that no completed renewal is missed.
-        let mut ends = self.keeper.ends();
-        let mut ended = None;
+        let mut outcomes = self.refresher.subscribe();
+        let mut outcome = None;
         loop {
-            self.see_to_the_keeper();
-            match (self.keeper.ask(newer_than), ended) {
+            self.ensure_task_runs();
+            match (self.refresher.ask(newer_than), outcome) {
                 (Answer::Token(token), _) => return Ok(token),
                 // The caller waited for this attempt: return its own error instead of `Waiting`.
                 (Answer::Failed(AuthError::Waiting { error, .. }), Some(_)) => return Err(*error),
                 (Answer::Failed(error), _) | (Answer::Wait, Some(Some(error))) => return Err(error),
-                (Answer::Wait, _) if self.stop.is_cancelled() => return Err(self.keeper.interrupted()),
+                (Answer::Wait, _) if self.stop.is_cancelled() => return Err(self.refresher.interrupted()),
                 (Answer::Wait, _) => {}
             }
-            ends.changed().await.expect("the keeper is ours");
-            ended = Some(ends.borrow_and_update().clone());
+            outcomes.changed().await.expect("the provider owns the sender");
+            outcome = Some(outcomes.borrow_and_update().clone());
         }
     }
 
@@ -76,10 +76,10 @@ impl Renewing {
 
     /// Starts the renewal task if it is not running.
     #[expect(clippy::disallowed_methods, reason = "ends with the provider")]
-    fn see_to_the_keeper(&self) {
+    fn ensure_task_runs(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
-            *task = Some(tokio::spawn(self.keeper.clone().run(self.stop.clone())));
+            *task = Some(tokio::spawn(self.refresher.clone().run(self.stop.clone())));
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct TokenGeneration(pub u64);
 pub struct AccessToken {
     bearer: HeaderValue,
     generation: TokenGeneration,
-    life: Option<Duration>,
+    lifetime: Option<Duration>,
 }
 
 impl AccessToken {
@@ -35,19 +35,19 @@ impl AccessToken {
         let mut bearer = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
         // Keeps the value out of logs and of the HTTP/2 compression state.
         bearer.set_sensitive(true);
-        Some(AccessToken { bearer, generation, life: None })
+        Some(AccessToken { bearer, generation, lifetime: None })
     }
 
     /// Sets the remaining lifetime of the token.
     #[must_use]
-    pub fn living(self, life: Duration) -> AccessToken {
-        AccessToken { life: Some(life), ..self }
+    pub fn with_lifetime(self, lifetime: Duration) -> AccessToken {
+        AccessToken { lifetime: Some(lifetime), ..self }
     }
 
     /// Returns the remaining lifetime at the time the token was handed out, if known.
     #[must_use]
-    pub fn life(&self) -> Option<Duration> {
-        self.life
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.lifetime
     }
 
     /// Returns the value of the `Authorization` header, marked sensitive.

@@ -53,7 +53,7 @@ impl Machine {
             None => (None, self.server.successors.clone()),
         };
         self.outputs.push_back(Output::Dial { id, token: token.clone(), session, endpoints });
-        let token_ends = token.life().map(|life| now.saturating_add(life));
+        let token_ends = token.lifetime().map(|lifetime| now.saturating_add(lifetime));
         Pending { id, generation: token.generation(), token_ends, since: now, moving, anew }
     }
 

@@ -223,7 +223,7 @@ async fn a_token_newer_than_a_refused_one_lives() {
     let tokens = provider(&server, &clock);
     let refused = tokens.token().await.unwrap();
     let second = tokens.newer_than(refused.generation()).await.unwrap();
-    assert_eq!(second.life(), Some(Duration::from_secs(3_600)));
+    assert_eq!(second.lifetime(), Some(Duration::from_secs(3_600)));
     // A caller that knows of the refusal may take an hour to ask again.
     clock.advance(Duration::from_secs(3_600));
     let third = tokens.newer_than(refused.generation()).await.unwrap();

@@ -32,28 +32,28 @@ pub enum PlantedTokenBug {
 
 /// Renews tokens, one renewal at a time, in a task of its own. A caller that is dropped midway therefore
 /// cancels no renewal, and loses no refresh token that only the response holds.
-pub(super) struct Keeper {
+pub(super) struct Refresher {
     client: OAuthClient,
     vault: Vault,
     renewal: Mutex<Renewal>,
     /// Notified when a caller asks for a token.
-    asked: Notify,
+    requested: Notify,
     /// Outcome of the last renewal. Also changes when the task ends, so that no caller waits for a
     /// renewal that will not happen.
-    ends: watch::Sender<Option<AuthError>>,
+    outcome: watch::Sender<Option<AuthError>>,
     #[cfg(feature = "test-util")]
     planted: Mutex<Option<PlantedTokenBug>>,
 }
 
-impl Keeper {
-    pub(super) fn new(client: OAuthClient, vault: Vault) -> Keeper {
+impl Refresher {
+    pub(super) fn new(client: OAuthClient, vault: Vault) -> Refresher {
         let renewal = Renewal::new(client.endpoint().to_string(), random::seed());
-        Keeper {
+        Refresher {
             client,
             vault,
             renewal: Mutex::new(renewal),
-            asked: Notify::new(),
-            ends: watch::Sender::new(None),
+            requested: Notify::new(),
+            outcome: watch::Sender::new(None),
             #[cfg(feature = "test-util")]
             planted: Mutex::default(),
         }
@@ -61,12 +61,12 @@ impl Keeper {
 
     /// Plants `bug`.
     #[cfg(feature = "test-util")]
-    pub(super) fn commit(&self, bug: PlantedTokenBug) {
+    pub(super) fn plant(&self, bug: PlantedTokenBug) {
         *self.planted.lock().unwrap_or_else(PoisonError::into_inner) = Some(bug);
     }
 
     #[cfg(feature = "test-util")]
-    fn commits(&self, bug: PlantedTokenBug) -> bool {
+    fn is_planted(&self, bug: PlantedTokenBug) -> bool {
         *self.planted.lock().unwrap_or_else(PoisonError::into_inner) == Some(bug)
     }
 
@@ -80,15 +80,15 @@ impl Keeper {
     }
 
     /// Returns a receiver that changes whenever a renewal ends.
-    pub(super) fn ends(&self) -> watch::Receiver<Option<AuthError>> {
-        self.ends.subscribe()
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<AuthError>> {
+        self.outcome.subscribe()
     }
 
     /// Returns a token to a caller, if there is one. Wakes the task, which renews the token if it is
     /// missing or due.
     pub(super) fn ask(&self, newer_than: Option<TokenGeneration>) -> Answer {
         let answer = self.lock().ask(newer_than, &self.now());
-        self.asked.notify_one();
+        self.requested.notify_one();
         answer
     }
 
@@ -101,21 +101,21 @@ impl Keeper {
     }
 
     /// Renews tokens until it is stopped. A renewal in progress is completed first.
-    pub(super) async fn run(self: Arc<Keeper>, stop: CancellationToken) {
-        let _task = Task(&self);
+    pub(super) async fn run(self: Arc<Refresher>, stop: CancellationToken) {
+        let _task = TaskGuard(&self);
         while !stop.is_cancelled() {
             let step = self.lock().next(&self.now());
             let sleep = match step {
                 Step::Renew { stale } => {
-                    let mut under_way = UnderWay { keeper: &self, outcome: None };
-                    under_way.outcome = Some(self.renew(stale.as_ref()).await);
+                    let mut guard = RenewalGuard { refresher: &self, outcome: None };
+                    guard.outcome = Some(self.renew(stale.as_ref()).await);
                     continue;
                 }
                 Step::Wait(time) => time.min(LONGEST_SLEEP),
                 Step::Idle => LONGEST_SLEEP,
             };
             tokio::select! {
-                () = self.asked.notified() => {}
+                () = self.requested.notified() => {}
                 () = tokio::time::sleep(sleep) => {}
                 () = stop.cancelled() => {}
             }
@@ -124,17 +124,19 @@ impl Keeper {
 
     fn finish(&self, outcome: Result<Renewed, AuthError>) {
         let now = self.now();
-        let (end, lives) = {
+        let (error, still_valid) = {
             let mut renewal = self.lock();
-            (renewal.done(outcome, &now).err(), renewal.lives(&now))
+            (renewal.done(outcome, &now).err(), renewal.is_token_valid(&now))
         };
-        match &end {
+        match &error {
             // Log a warning: no caller sees the error while the old token is valid.
-            Some(error) if lives => tracing::warn!(%error, "token not renewed, the old one still lives"),
+            Some(error) if still_valid => {
+                tracing::warn!(%error, "token not renewed, the old one is still valid")
+            }
             Some(error) => tracing::debug!(%error, "token not renewed"),
             None => {}
         }
-        self.ends.send_replace(end);
+        self.outcome.send_replace(error);
     }
 
     /// Obtains a token other than `stale`: one that another process left in the vault, or else one from
@@ -144,12 +146,14 @@ impl Keeper {
         let mut vault = self.vault.lock().await?;
         let now = self.now();
         let held = vault.account.tokens.clone();
-        if let Some(tokens) = held.clone().filter(|tokens| !tokens.is_expired(&now) && !is(tokens, stale)) {
+        if let Some(tokens) =
+            held.clone().filter(|tokens| !tokens.is_expired(&now) && !is_same(tokens, stale))
+        {
             tracing::debug!("token taken from the vault");
             return Ok(Renewed { tokens, shared: true });
         }
         let Some(refresh) = held.and_then(|tokens| tokens.refresh) else {
-            return self.ask_for_slot(vault).await;
+            return self.request_slot(vault).await;
         };
         // Save before the request: the disk must be able to keep the response, and after a crash the next
         // process must know that no response was kept.
@@ -158,7 +162,7 @@ impl Keeper {
         match self.client.refresh(&refresh).await {
             Ok(tokens) => {
                 let tokens = TokenSet { refresh: tokens.refresh.or(Some(refresh)), ..tokens };
-                self.keep(vault, tokens).await
+                self.save(vault, tokens).await
             }
             Err(error) if error.is_dead_grant() => {
                 tracing::info!(%error, "asking by client credentials");
@@ -168,7 +172,7 @@ impl Keeper {
                 vault.account.slots.leave(if sure { SlotState::Free } else { SlotState::Abandoned });
                 vault.account.tokens = None;
                 vault.account.refreshing = false;
-                self.ask_for_slot(vault.save().await?).await
+                self.request_slot(vault.save().await?).await
             }
             Err(error) => {
                 if !error.may_be_granted() {
@@ -182,17 +186,17 @@ impl Keeper {
 
     /// Obtains a new pair of tokens, which takes one of the project's slots. The request is saved before
     /// it is sent.
-    async fn ask_for_slot(&self, mut vault: LockedVault) -> Result<Renewed, AuthError> {
+    async fn request_slot(&self, mut vault: LockedVault) -> Result<Renewed, AuthError> {
         vault.account.slots.ask(&self.now())?;
         #[cfg(feature = "test-util")]
-        let saves = !self.commits(PlantedTokenBug::AskedBeforeSaved);
+        let save_first = !self.is_planted(PlantedTokenBug::AskedBeforeSaved);
         #[cfg(not(feature = "test-util"))]
-        let saves = true;
-        let mut vault = if saves { vault.save().await? } else { vault };
+        let save_first = true;
+        let mut vault = if save_first { vault.save().await? } else { vault };
         match self.client.client_credentials().await {
             Ok(tokens) => {
                 vault.account.slots.answer(Some(SlotState::Held));
-                self.keep(vault, tokens).await
+                self.save(vault, tokens).await
             }
             Err(error) if error.may_be_granted() => Err(error),
             Err(error) => {
@@ -210,9 +214,9 @@ impl Keeper {
     }
 
     /// Saves tokens before any caller gets them: a crash must not lose the project's slot.
-    async fn keep(&self, mut vault: LockedVault, tokens: TokenSet) -> Result<Renewed, AuthError> {
+    async fn save(&self, mut vault: LockedVault, tokens: TokenSet) -> Result<Renewed, AuthError> {
         #[cfg(feature = "test-util")]
-        if self.commits(PlantedTokenBug::PublishedBeforeSaved) {
+        if self.is_planted(PlantedTokenBug::PublishedBeforeSaved) {
             self.finish(Ok(Renewed { tokens: tokens.clone(), shared: false }));
         }
         vault.account.tokens = Some(tokens.clone());
@@ -223,27 +227,27 @@ impl Keeper {
 }
 
 /// Guard of the renewal task, which notifies waiting callers when the task ends for any reason.
-struct Task<'a>(&'a Keeper);
+struct TaskGuard<'a>(&'a Refresher);
 
-impl Drop for Task<'_> {
+impl Drop for TaskGuard<'_> {
     fn drop(&mut self) {
-        self.0.ends.send_modify(|_| ());
+        self.0.outcome.send_modify(|_| ());
     }
 }
 
 /// Guard of a renewal, which reports the outcome to waiting callers even if the renewal is dropped.
-struct UnderWay<'a> {
-    keeper: &'a Keeper,
+struct RenewalGuard<'a> {
+    refresher: &'a Refresher,
     outcome: Option<Result<Renewed, AuthError>>,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for RenewalGuard<'_> {
     fn drop(&mut self) {
-        let interrupted = || Err(self.keeper.interrupted());
-        self.keeper.finish(self.outcome.take().unwrap_or_else(interrupted));
+        let interrupted = || Err(self.refresher.interrupted());
+        self.refresher.finish(self.outcome.take().unwrap_or_else(interrupted));
     }
 }
 
-fn is(tokens: &TokenSet, stale: Option<&SecretString>) -> bool {
+fn is_same(tokens: &TokenSet, stale: Option<&SecretString>) -> bool {
     stale.is_some_and(|stale| stale.expose_secret() == tokens.access.expose_secret())
 }
