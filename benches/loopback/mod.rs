@@ -93,7 +93,7 @@ impl Loopback {
         let run = session::run(&self.connector, &self.tokens, Settings::new(SAMPLE_RATE), audio, events);
         let listen = async { while heard.recv().await.is_some() {} };
         let (ended, ()) = self.runtime.block_on(async { tokio::join!(run, listen) });
-        let ledger = ended.whole().expect("nothing disturbs a session on loopback");
+        let ledger = ended.into_result().expect("nothing disturbs a session on loopback");
         assert_eq!((ledger.accepted, ledger.reconnects), (ledger.recognised, 0));
         ledger
     }

@@ -103,7 +103,7 @@ impl Ended {
     ///
     /// # Errors
     /// Returns the [`SessionError`] that ended the session early.
-    pub fn whole(self) -> Result<Ledger, SessionError> {
+    pub fn into_result(self) -> Result<Ledger, SessionError> {
         self.result.map(|()| self.ledger)
     }
 }

@@ -204,7 +204,7 @@ async fn a_broken_connection_costs_a_vosk_session_nothing() {
     let proxy = FaultProxy::with_faults(server.listener.local_addr().unwrap(), faults).await.unwrap();
     let connector = VoskConnector::new(format!("http://{}", proxy.address()).parse().unwrap()).unwrap();
     let (ended, events) = run(&server, &connector, feeds(&pcm)).await;
-    let ledger = ended.whole().unwrap();
+    let ledger = ended.into_result().unwrap();
     assert_eq!((ledger.accepted, ledger.recognised, ledger.reconnects), (60_011, 60_011, 2), "{ledger}");
     assert_eq!((proxy.cuts(), proxy.connections()), (2, 4));
     assert!(ledger.replayed > 0);
@@ -239,7 +239,7 @@ async fn a_gap_is_no_audio_to_a_vosk_server() {
         pcm[found..].chunks(CHUNK).enumerate().map(|(index, chunk)| feed(chunk, found + index * CHUNK)),
     );
     let (ended, events) = run(&server, &connector, all).await;
-    let ledger = ended.whole().unwrap();
+    let ledger = ended.into_result().unwrap();
     assert_eq!((ledger.recognised, ledger.gaps, ledger.replayed), (20_000, 10_000, 0), "{ledger}");
     assert!(events.contains(&TranscriptEvent::Gap { range: gap }));
     assert_true(&events, &pcm);
@@ -262,7 +262,7 @@ async fn a_vosk_session_ends_where_its_source_does() {
         let mut all = feeds(&pcm);
         all.extend((gap > 0).then(|| Feed::Gap(end.to(end + gap))));
         let (ended, events) = run(&server, &connector, all).await;
-        let ledger = ended.whole().unwrap();
+        let ledger = ended.into_result().unwrap();
         assert_eq!((ledger.recognised, ledger.gaps), (frames as u64, gap), "{ledger}");
         assert_true(&events, &pcm);
         let last = TranscriptEvent::End { frames: frames as u64 + gap, finals: ledger.finals };
@@ -276,6 +276,6 @@ async fn a_server_that_is_no_vosk_server_ends_the_session() {
     let address = server.listener.local_addr().unwrap();
     let connector = VoskConnector::new(format!("http://{address}").parse().unwrap()).unwrap();
     let (ended, _) = run(&server, &connector, feeds(&noise(2_000))).await;
-    let violation = ended.whole().unwrap_err();
+    let violation = ended.into_result().unwrap_err();
     assert!(matches!(violation, SessionError::Violation(Violation::Unreadable { .. })), "{violation:?}");
 }

@@ -93,7 +93,7 @@ fn a_peer_that_vanishes_while_audio_flows_is_noticed_in_time() {
             sender.send(Feed::End).await.unwrap();
         };
         let (ended, traces, _) = simulate(hold(settings, &service_token(), lines, &peer, feed));
-        let ledger = ended.whole().unwrap();
+        let ledger = ended.into_result().unwrap();
         assert_noticed(&traces, seed);
         assert_eq!(ledger.reconnects, 1);
         // All audio that was sent into the void was sent again.
@@ -161,7 +161,7 @@ fn a_peer_that_vanishes_while_nobody_speaks_is_noticed_in_time() {
     let measure = async |sender, connector| spoken = talk(sender, connector).await;
     let peer = RecordingPeer::new(Behaviour::default());
     let (ended, traces, _) = simulate(hold(Settings::new(RATE), &service_token(), vec![], &peer, measure));
-    assert_eq!((ended.whole().unwrap().reconnects, traces.len()), (0, 1), "pings are answered");
+    assert_eq!((ended.into_result().unwrap().reconnects, traces.len()), (0, 1), "pings are answered");
     // A ping has six bytes. The cuts are in the first ping, at its end, and in the second.
     for after in [1, 5, 6, 7].map(|more| spoken + more) {
         let peer = RecordingPeer::new(Behaviour::default());
@@ -169,7 +169,7 @@ fn a_peer_that_vanishes_while_nobody_speaks_is_noticed_in_time() {
         let feed = async |sender, connector| _ = talk(sender, connector).await;
         let (ended, traces, _) = simulate(hold(Settings::new(RATE), &service_token(), lines, &peer, feed));
         assert_noticed(&traces, 0);
-        assert_eq!(ended.whole().unwrap().reconnects, 1);
+        assert_eq!(ended.into_result().unwrap().reconnects, 1);
         assert_eq!(peer.recording().bytes().unwrap(), bytes(&pcm));
     }
 }
@@ -206,7 +206,7 @@ fn a_user_who_takes_no_results_does_not_hold_up_the_audio() {
             both = async { tokio::join!(run, user) } => both,
             () = peer.serve_all(acceptor) => unreachable!("the connector lives"),
         };
-        assert_eq!(ended.whole().unwrap().finals, 1_000);
+        assert_eq!(ended.into_result().unwrap().finals, 1_000);
     });
 }
 
@@ -230,7 +230,7 @@ fn audio_is_taken_from_frame_zero_while_the_first_handshake_takes_five_seconds()
         sender.send(Feed::End).await.unwrap();
     };
     let (ended, _, _) = simulate(hold(Settings::new(RATE), &service_token(), lines, &peer, feed));
-    let ledger = ended.whole().unwrap();
+    let ledger = ended.into_result().unwrap();
     assert_eq!((ledger.recognised, ledger.replayed), (32_000, 0));
     assert_eq!(peer.recording().bytes().unwrap(), bytes(&pcm));
 }
@@ -250,7 +250,7 @@ fn tokens_that_live_for_seconds_are_left_before_they_end() {
             sender.send(Feed::End).await.unwrap();
         };
         let (ended, traces, told) = simulate(hold(Settings::new(RATE), &provider, vec![], &peer, feed));
-        let ledger = ended.whole().unwrap();
+        let ledger = ended.into_result().unwrap();
         assert_eq!((ledger.token_refusals, ledger.reconnects), (0, 0), "{ledger}");
         // One swap for each eight to nine seconds of the minute.
         assert!((6..=8).contains(&ledger.token_swaps), "{ledger}");
@@ -320,7 +320,7 @@ fn a_server_that_knows_no_session_hears_all_above_the_last_final() {
             ended = run => ended,
             () = serving => unreachable!("the connector lives"),
         };
-        let ledger = ended.whole().unwrap();
+        let ledger = ended.into_result().unwrap();
         assert_eq!((ledger.recognised, ledger.finals, ledger.replayed), (1_600, 2, 1_000));
         let recording = heir.recording();
         assert!(recording.samples()[..600].iter().all(Option::is_none));

@@ -202,7 +202,7 @@ async fn a_session_tells_what_damage_has_cost_as_a_gap() {
         (ended, ()) = running => ended,
         () = peer.serve_all(acceptor) => unreachable!("the connector lives"),
     };
-    let ledger = ended.whole().unwrap();
+    let ledger = ended.into_result().unwrap();
     assert_eq!((ledger.accepted, ledger.recognised, ledger.gaps), (16_000, 14_400, 1_600));
     let lost = FramePos(6_400).to(FramePos(8_000));
     assert_eq!(peer.recording().gaps(), [lost]);

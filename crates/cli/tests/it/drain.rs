@@ -76,7 +76,7 @@ async fn speak(
     settings.seed = number as u64;
     let session = session::run(connector, tokens, settings, audio, events);
     let (ended, (), text) = tokio::join!(session, feeding, listening);
-    (text, ended.whole().unwrap())
+    (text, ended.into_result().unwrap())
 }
 
 /// Waits until the gateway drains: it accepts no new sessions, and waits for the running ones.

@@ -122,7 +122,7 @@ async fn a_gateway_killed_in_mid_stream_costs_no_sample() {
     let mut undisturbed = Told { events, finals: Vec::new() };
     let (_end, all) = watch::channel(FRAMES);
     let ended = client.ten_minutes(Pace::Max, all, random.next(), sender).await;
-    assert_eq!(ended.whole().unwrap().recognised, FRAMES);
+    assert_eq!(ended.into_result().unwrap().recognised, FRAMES);
     while undisturbed.next().await.is_some() {}
     assert_eq!(undisturbed.finals.len(), 1_200);
 

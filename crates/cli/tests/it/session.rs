@@ -114,7 +114,7 @@ pub(crate) async fn transcribe_at(
     let all = Box::pin(async { tokio::join!(run, feeding, listening) });
     let (ended, (), events) = within(LONGEST, "the end of the session", all).await;
     assert!(ended.ledger.is_balanced(), "{:?}", ended.ledger);
-    Run { result: ended.whole(), events }
+    Run { result: ended.into_result(), events }
 }
 
 fn assert_whole(run: &Run, frames: u64) {
@@ -266,7 +266,7 @@ async fn guesses_come_while_the_caller_pauses() {
     };
     let run = session::run(&connector, &tokens, Settings::new(16_000), audio_feed, events);
     let (result, ()) = tokio::join!(run, talking);
-    assert_eq!(result.whole().unwrap().recognised, 12_000);
+    assert_eq!(result.into_result().unwrap().recognised, 12_000);
     server.stop().await;
 }
 

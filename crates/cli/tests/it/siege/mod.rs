@@ -106,7 +106,7 @@ async fn call(connector: &WebSocketConnector, tokens: &TokenProvider, number: us
     };
     let running = session::run(connector, tokens, settings, audio, events);
     let (ended, (), call) = tokio::join!(running, speaking, listening);
-    let ledger = ended.whole().unwrap_or_else(|error| panic!("call {number}: {error}"));
+    let ledger = ended.into_result().unwrap_or_else(|error| panic!("call {number}: {error}"));
     assert!(ledger.is_balanced(), "call {number}: {ledger}");
     assert_eq!(
         (ledger.accepted, ledger.recognised, ledger.gaps),
