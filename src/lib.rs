@@ -27,7 +27,7 @@
 //! | `resample` | by others | `resample`: conversion between any two sample rates |
 //! | `opus` | no | Opus in `decode`, by libopus, which cmake builds |
 //! | `url-source` | no | `Source::url`: recordings on the web, by reqwest |
-//! | `vad` | no | `voice`: voice activity of chunks, to leave out silence that would be paid for |
+//! | `vad` | no | `vad`: voice activity of chunks, to leave out silence that would be paid for |
 //! | `download` | no | `net::download_client`: reqwest for public files, with the roots of the other connections |
 //!
 //! Live audio with a service token needs `tls` alone:
@@ -68,7 +68,7 @@ pub mod spool;
 pub mod transcript;
 pub mod transport;
 #[cfg(feature = "vad")]
-pub mod voice;
+pub mod vad;
 
 pub use client::Client;
 pub use voxline_support::clock;

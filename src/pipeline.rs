@@ -359,21 +359,21 @@ impl Line {
 #[derive(Debug)]
 struct Marker {
     #[cfg(feature = "vad")]
-    voice: Option<crate::voice::VoiceMarker>,
+    voice: Option<crate::vad::VoiceMarker>,
 }
 
 #[cfg(feature = "vad")]
 impl Marker {
     fn check(options: &Options) -> Result<(), PipelineError> {
         let Options { sample_rate, mark_voice, .. } = *options;
-        if mark_voice && sample_rate != crate::voice::VOICE_RATE {
+        if mark_voice && sample_rate != crate::vad::VOICE_RATE {
             return Err(PipelineError::Voice { sample_rate });
         }
         Ok(())
     }
 
     fn new(options: &Options) -> Marker {
-        Marker { voice: options.mark_voice.then(crate::voice::VoiceMarker::new) }
+        Marker { voice: options.mark_voice.then(crate::vad::VoiceMarker::new) }
     }
 
     fn mark(&mut self, chunk: AudioChunk) -> AudioChunk {

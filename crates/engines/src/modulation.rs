@@ -17,7 +17,7 @@ use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftPlanner};
 
 use voxline::engine::RECOGNIZER_RATE;
-use voxline::voice::HOP;
+use voxline::vad::HOP;
 
 /// Samples in a spectrum: 32 ms, so that a bin is 31 Hz wide and the harmonics of a voice fall together
 /// in bands.

@@ -11,7 +11,7 @@ mod pipeline;
 mod reference;
 mod resample;
 mod specimens;
-mod voice;
+mod vad;
 mod wav;
 
 use voxline::decode::{Block, DecodeError, Decoder, Options, StreamInfo};

@@ -17,7 +17,7 @@ use voxline::audio::{AudioChunk, FramePos, WavWriter, sample};
 use voxline::chunk::Chunker;
 use voxline::decode::{self, Block, Decoder};
 use voxline::resample::{RATES, Resampler};
-use voxline::voice::{VOICE_RATE, VoiceMarker};
+use voxline::vad::{VOICE_RATE, VoiceMarker};
 
 /// Duration of the resampler's blocks. They take half the work of the shorter blocks that are used for live
 /// audio. Longer blocks need more memory and save little more work.

@@ -13,7 +13,7 @@ use self::utterance::Utterance;
 use crate::modulation::Modulation;
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::RECOGNIZER_RATE;
-use voxline::voice::{HOP, VOICED};
+use voxline::vad::{HOP, VOICED};
 
 /// Score down to which a hop stays voiced within an utterance. Outside of one, a hop is voiced from
 /// [`VOICED`] on.

@@ -3,7 +3,7 @@
 use super::milliseconds;
 use crate::modulation::{LIKE_SPEECH, SEEN, STEADY};
 use voxline::audio::FramePos;
-use voxline::voice::HOP;
+use voxline::vad::HOP;
 
 /// Share of the power of an utterance's loudest hop from which a hop counts as loud (-20 dB). Speech that
 /// is this far above the noise around it also changes as speech does.
