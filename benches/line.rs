@@ -50,8 +50,8 @@ fn chunk<'a>(wav: &'a [u8], id: &[u8; 4]) -> &'a [u8] {
 /// Carries the recording to the gateway, and returns the number of frames that were recognised.
 fn carry(loopback: &Loopback, source: Source) -> u64 {
     let pipeline = Pipeline::open(source, Options::default()).expect("the recording is audio");
-    let (mut lines, worker) = pipeline.start();
-    let frames = loopback.session(lines.remove(0)).recognised;
+    let (mut streams, worker) = pipeline.start();
+    let frames = loopback.session(streams.remove(0)).recognised;
     worker.join().expect("the recording is whole");
     frames
 }

@@ -186,7 +186,7 @@ impl Pipeline {
 
     /// Returns the number of channel streams: one, or with [`Channels::Split`] one per channel.
     #[must_use]
-    pub fn lines(&self) -> usize {
+    pub fn streams(&self) -> usize {
         self.stages.len()
     }
 
@@ -197,11 +197,11 @@ impl Pipeline {
     /// for the slowest channel stream, so all of them must be received from concurrently.
     #[must_use]
     pub fn start(self) -> (Vec<mpsc::Receiver<Feed>>, Worker) {
-        let (mut lines, mut receivers) = (Vec::new(), Vec::new());
+        let (mut streams, mut receivers) = (Vec::new(), Vec::new());
         for (resampler, chunker, marker) in self.stages {
             let (sender, receiver) = mpsc::channel(self.capacity);
             receivers.push(receiver);
-            lines.push(Line {
+            streams.push(ChannelStream {
                 resampler,
                 chunker,
                 marker,
@@ -212,7 +212,7 @@ impl Pipeline {
                 cancelled: false,
             });
         }
-        let run = Run { decoder: self.decoder, lines, report: Report::default() };
+        let run = Run { decoder: self.decoder, streams, report: Report::default() };
         let thread = thread::Builder::new().name("voxline-audio".to_owned()).spawn(|| run.feed_all());
         (receivers, Worker { thread })
     }
@@ -247,7 +247,7 @@ impl Worker {
 /// State of the worker thread.
 struct Run {
     decoder: Decoder,
-    lines: Vec<Line>,
+    streams: Vec<ChannelStream>,
     report: Report,
 }
 
@@ -259,7 +259,7 @@ impl Run {
         let stopped = loop {
             // Check here as well as on sending, since a source may be read for long before a chunk is
             // full.
-            if self.lines.iter_mut().all(Line::is_cancelled) {
+            if self.streams.iter_mut().all(ChannelStream::is_cancelled) {
                 break None;
             }
             match self.decoder.next_block(&mut block) {
@@ -268,15 +268,15 @@ impl Run {
                 Err(error) => break Some(error),
             }
             self.report.frames_in += block.frames() as u64;
-            for (line, samples) in self.lines.iter_mut().zip(block.planes()) {
-                line.push(samples);
+            for (stream, samples) in self.streams.iter_mut().zip(block.planes()) {
+                stream.push(samples);
             }
         };
-        for line in &mut self.lines {
-            line.finish();
-            self.report.frames_out += line.frames;
-            self.report.chunks += line.chunks;
-            self.report.cancelled |= line.cancelled;
+        for stream in &mut self.streams {
+            stream.finish();
+            self.report.frames_out += stream.frames;
+            self.report.chunks += stream.chunks;
+            self.report.cancelled |= stream.cancelled;
         }
         self.report.skipped_packets = self.decoder.skipped_packets();
         match stopped {
@@ -287,7 +287,7 @@ impl Run {
 }
 
 /// Stages of one channel stream, up to its bounded channel.
-struct Line {
+struct ChannelStream {
     resampler: Resampler,
     chunker: Chunker,
     marker: Marker,
@@ -301,7 +301,7 @@ struct Line {
     cancelled: bool,
 }
 
-impl Line {
+impl ChannelStream {
     fn is_cancelled(&mut self) -> bool {
         self.cancelled |= self.sender.is_closed();
         self.cancelled

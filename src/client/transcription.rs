@@ -142,18 +142,18 @@ impl Transcription {
             }
             None => None,
         };
-        let (lines, reading, spools) = match &spooling {
+        let (streams, reading, spools) = match &spooling {
             Some(spooling) => spooling.open(source, options)?,
             None => {
-                let (lines, worker) = Pipeline::open(source, options)?.start();
-                (lines, Reading::by(Some(worker)), Vec::new())
+                let (streams, worker) = Pipeline::open(source, options)?.start();
+                (streams, Reading::by(Some(worker)), Vec::new())
             }
         };
         let repeats = spooling.as_ref().map(|spooling| spooling.repeats);
         let withholding =
             spooling.is_some_and(|spooling| spooling.may_be_whole_later).then(|| reading.clone());
         let mut spools = spools.into_iter();
-        let transcripts = lines.into_iter().zip(0..).map(|(audio, number)| {
+        let transcripts = streams.into_iter().zip(0..).map(|(audio, number)| {
             let mut settings = settings.clone();
             settings.seed = settings.seed.wrapping_add(number);
             let pacer = Pacer::new(pace, settings.sample_rate);
@@ -213,22 +213,22 @@ impl Spooling<'_> {
             }
             opened => opened?,
         };
-        let channels = pipeline.lines();
+        let channels = pipeline.streams();
         if spools.len() > channels {
             return Err(StartError::Channels { source_name, channels, spools: spools.len() });
         }
         for number in spools.len()..channels {
             spools.push(self.file.open(channel(number), &session)?);
         }
-        let (lines, worker) = pipeline.start();
-        Ok((lines, Reading::by(Some(worker)), spools))
+        let (streams, worker) = pipeline.start();
+        Ok((streams, Reading::by(Some(worker)), spools))
     }
 }
 
 /// Returns the opening of spools that have all audio.
 fn without_source(spools: Vec<Opened>) -> Opening {
-    let lines = spools.iter().map(|_| mpsc::channel(1).1).collect();
-    (lines, Reading::by(None), spools)
+    let streams = spools.iter().map(|_| mpsc::channel(1).1).collect();
+    (streams, Reading::by(None), spools)
 }
 
 /// Returns the receiver of the same audio at the pace of `pacer`. If `withholding` is given, the channel closes

@@ -205,11 +205,11 @@ fn peak_of(seconds: u64, meter: &'static Meter) -> (usize, u64) {
     let source = Source::stream("noise", Generated { head: io::Cursor::new(head), left, random, meter });
     meter.reset();
     let pipeline = Pipeline::open(source, Options::default()).unwrap();
-    let (mut lines, worker) = pipeline.start();
-    let mut line = lines.remove(0);
+    let (mut streams, worker) = pipeline.start();
+    let mut stream = streams.remove(0);
     let mut frames = 0;
     loop {
-        match line.blocking_recv() {
+        match stream.blocking_recv() {
             Some(Feed::Audio(chunk)) => frames += chunk.range().len(),
             Some(Feed::Flush | Feed::Gap(_)) => {}
             Some(Feed::End) | None => break,

@@ -17,9 +17,9 @@ use voxline_fixtures::formats::wav_s16;
 use voxline_fixtures::samples::{SAMPLES, sample};
 
 fn start(source: Source, options: Options) -> (Receiver<Feed>, Worker) {
-    let (mut lines, worker) = Pipeline::open(source, options).unwrap().start();
-    assert_eq!(lines.len(), 1);
-    (lines.remove(0), worker)
+    let (mut streams, worker) = Pipeline::open(source, options).unwrap().start();
+    assert_eq!(streams.len(), 1);
+    (streams.remove(0), worker)
 }
 
 /// Receives to the end and checks the ranges. Returns the PCM.

@@ -19,9 +19,9 @@ fn speech_is_marked_and_silence_is_kept() {
     let (audio, spoken) = sentence_between_silences();
     let options = Options { mark_voice: true, ..Options::default() };
     let source = Source::bytes("a.wav", wav_s16(16_000, &audio));
-    let (mut lines, worker) = Pipeline::open(source, options).unwrap().start();
+    let (mut streams, worker) = Pipeline::open(source, options).unwrap().start();
     let (mut marks, mut pcm, mut position) = (Vec::new(), Vec::new(), FramePos::ZERO);
-    while let Some(Feed::Audio(chunk)) = lines[0].blocking_recv() {
+    while let Some(Feed::Audio(chunk)) = streams[0].blocking_recv() {
         assert_eq!(chunk.range().start, position);
         position = chunk.range().end;
         pcm.extend_from_slice(chunk.payload());
@@ -42,8 +42,8 @@ fn speech_is_marked_and_silence_is_kept() {
 #[test]
 fn without_being_asked_nothing_is_marked() {
     let source = Source::bytes("a.wav", wav_s16(16_000, &[1; 1_600]));
-    let (mut lines, _worker) = Pipeline::open(source, Options::default()).unwrap().start();
-    let Some(Feed::Audio(chunk)) = lines[0].blocking_recv() else { panic!("a chunk comes first") };
+    let (mut streams, _worker) = Pipeline::open(source, Options::default()).unwrap().start();
+    let Some(Feed::Audio(chunk)) = streams[0].blocking_recv() else { panic!("a chunk comes first") };
     assert_eq!(chunk.voiced(), None);
 }
 

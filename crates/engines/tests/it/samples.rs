@@ -20,8 +20,8 @@ fn heard(name: &str) -> String {
     let language = RecognitionRequest::new().language("en");
     let mut stream = whisper.start(&language).expect("Whisper knows English");
     let options = Options { sample_rate: RECOGNIZER_RATE, ..Options::default() };
-    let (mut lines, worker) = Pipeline::open(Source::open(sample(name)).unwrap(), options).unwrap().start();
-    let audio = &mut lines[0];
+    let (mut streams, worker) = Pipeline::open(Source::open(sample(name)).unwrap(), options).unwrap().start();
+    let audio = &mut streams[0];
     let mut segments = Vec::new();
     loop {
         match audio.blocking_recv().expect("the end is announced before the channel closes") {

@@ -1,9 +1,9 @@
 //! `voxline transcribe`: transcribes recordings.
 
+mod channel_stream;
 mod cues;
 mod job;
 mod ledger;
-mod line;
 mod recording;
 mod spooling;
 

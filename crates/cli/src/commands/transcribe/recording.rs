@@ -7,8 +7,8 @@ use futures::future::join_all;
 use futures::{FutureExt, TryFutureExt};
 use tokio::sync::mpsc;
 
+use super::channel_stream::{ChannelStream, Outcome};
 use super::job::{Job, Verdict};
-use super::line::{Line, Outcome};
 use super::spooling::{Spooling, Work};
 use crate::exit_code::{CliError, Exit};
 use crate::input::{self, Reading};
@@ -41,8 +41,8 @@ impl Job<'_> {
             None => input::name(input).display().to_string(),
         };
         let duration = pipeline.as_ref().and_then(|pipeline| pipeline.info().duration());
-        let lines = pipeline.as_ref().map_or(spools.len(), Pipeline::lines);
-        let speakers = self.speakers(&name, lines)?;
+        let streams = pipeline.as_ref().map_or(spools.len(), Pipeline::streams);
+        let speakers = self.speakers(&name, streams)?;
         let mut output = self.target.open(input)?;
         let progress = Progress::new(&name, self.settings.sample_rate, duration);
 
@@ -51,7 +51,7 @@ impl Job<'_> {
         let retry = input::is_url(input).then(|| verdict.clone());
         let mut audio = audio.into_iter();
         let mut spools = spools.into_iter();
-        let lines = (0..lines).map(|number| Line {
+        let streams = (0..streams).map(|number| ChannelStream {
             number,
             audio: audio.next(),
             spool: spools.next(),
@@ -59,16 +59,16 @@ impl Job<'_> {
             retry: retry.clone(),
         });
         let (events, mut transcript) = mpsc::channel(EVENTS);
-        let mut merge = Merge::new(lines.len());
-        let sessions = join_all(lines.map(|line| self.session(line, events.clone(), &progress)));
+        let mut merge = Merge::new(streams.len());
+        let sessions = join_all(streams.map(|stream| self.session(stream, events.clone(), &progress)));
         // The last channel stream to end closes the channel.
         drop(events);
         let writing = async {
             let mut spoken = false;
-            while let Some((line, event)) = transcript.recv().await {
-                for (line, event) in merge.push(line, event) {
+            while let Some((stream, event)) = transcript.recv().await {
+                for (stream, event) in merge.push(stream, event) {
                     spoken |= matches!(&event, TranscriptEvent::Final(segment) if !segment.text.is_empty());
-                    show(event, speakers.get(line).map(String::as_str), &mut output, &progress)?;
+                    show(event, speakers.get(stream).map(String::as_str), &mut output, &progress)?;
                 }
             }
             output.finish()?;
@@ -81,8 +81,8 @@ impl Job<'_> {
         )?;
         drop(progress);
         if let Some(form) = self.ledger {
-            for (line, session) in sessions.iter().enumerate() {
-                form.show(&name, speakers.get(line).map(String::as_str), &session.ledger);
+            for (stream, session) in sessions.iter().enumerate() {
+                form.show(&name, speakers.get(stream).map(String::as_str), &session.ledger);
             }
         }
         let whole = self.put_away(input, sessions)?;
@@ -127,14 +127,16 @@ impl Job<'_> {
     }
 
     /// Returns the speaker of each channel stream; empty if there is only one.
-    fn speakers(&self, name: &str, lines: usize) -> Result<Vec<String>, CliError> {
+    fn speakers(&self, name: &str, streams: usize) -> Result<Vec<String>, CliError> {
         let given = self.speakers.len();
-        match (self.reading.channels, given, lines) {
+        match (self.reading.channels, given, streams) {
             (Channels::Split, 0, 2) => Ok(["agent", "customer"].map(str::to_owned).into()),
-            (Channels::Split, 0, _) => Ok((1..=lines).map(|channel| format!("channel {channel}")).collect()),
-            (Channels::Split, ..) if given != lines => Err(CliError::new(
+            (Channels::Split, 0, _) => {
+                Ok((1..=streams).map(|channel| format!("channel {channel}")).collect())
+            }
+            (Channels::Split, ..) if given != streams => Err(CliError::new(
                 Exit::Setup,
-                format!("--speakers: {given} names, but {name} has {lines} channels"),
+                format!("--speakers: {given} names, but {name} has {streams} channels"),
             )),
             _ => Ok(self.speakers.clone()),
         }
@@ -185,14 +187,14 @@ fn prepare(input: &Path, reading: Reading, spooling: &Spooling, work: &Work) -> 
         spools.iter_mut().try_for_each(|spool| spool.writer.end())?;
         return Ok(Prepared { pipeline: None, spools, live });
     };
-    let lines = pipeline.lines();
-    if spools.len() > lines {
+    let streams = pipeline.streams();
+    if spools.len() > streams {
         let name = pipeline.name();
-        let reason = format!("{name}: has {lines} channels, but its spools are of {}", spools.len());
+        let reason = format!("{name}: has {streams} channels, but its spools are of {}", spools.len());
         return Err(CliError::new(Exit::Setup, reason));
     }
-    for line in spools.len()..lines {
-        spools.push(spooling.open(work, line)?);
+    for stream in spools.len()..streams {
+        spools.push(spooling.open(work, stream)?);
     }
     Ok(Prepared { pipeline: Some(pipeline), spools, live })
 }
@@ -205,7 +207,7 @@ fn stdin_has_ended() -> bool {
 /// Starts reading the recording, if there is anything to read.
 fn start(name: &str, pipeline: Option<Pipeline>) -> (Vec<mpsc::Receiver<Feed>>, Verdict) {
     let Some(pipeline) = pipeline else { return (Vec::new(), async { Ok(()) }.boxed().shared()) };
-    let (lines, worker) = pipeline.start();
+    let (streams, worker) = pipeline.start();
     let name = name.to_owned();
     let joined = tokio::task::spawn_blocking(|| worker.join());
     let verdict = async move {
@@ -214,7 +216,7 @@ fn start(name: &str, pipeline: Option<Pipeline>) -> (Vec<mpsc::Receiver<Feed>>, 
             Err(panic) => Err(CliError::new(Exit::Input, format!("{name}: {panic}"))),
         }
     };
-    (lines, verdict.boxed().shared())
+    (streams, verdict.boxed().shared())
 }
 
 fn show(

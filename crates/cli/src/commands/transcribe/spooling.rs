@@ -123,8 +123,8 @@ impl Work {
 impl Spooling {
     /// Opens the spools that an earlier run left for `work`, in the order of its channel streams.
     pub(super) fn left(&self, work: &Work) -> Result<Vec<Opened>, CliError> {
-        let there = (0..).take_while(|line| self.path(work, *line).exists());
-        there.map(|line| self.open(work, line)).collect()
+        let there = (0..).take_while(|stream| self.path(work, *stream).exists());
+        there.map(|stream| self.open(work, stream)).collect()
     }
 
     /// Sets the address of the service.
@@ -133,13 +133,13 @@ impl Spooling {
     }
 
     /// Opens the spool of one channel stream of `work`. Blocks on the disk.
-    pub(super) fn open(&self, work: &Work, line: usize) -> Result<Opened, CliError> {
+    pub(super) fn open(&self, work: &Work, stream: usize) -> Result<Opened, CliError> {
         let head = Head {
             sample_rate: self.sample_rate,
-            identity: format!("{}, line {line}", work.identity),
+            identity: format!("{}, line {stream}", work.identity),
             service: self.service.clone(),
         };
-        Ok(Spool::open(self.path(work, line), &head, self.replay_frames, self.fsync)?)
+        Ok(Spool::open(self.path(work, stream), &head, self.replay_frames, self.fsync)?)
     }
 
     /// Returns whether the user's output should survive a loss of power, like the spool.
@@ -147,8 +147,8 @@ impl Spooling {
         self.fsync != Fsync::Never
     }
 
-    fn path(&self, work: &Work, line: usize) -> PathBuf {
-        self.directory.join(format!("{}-{line}.spool", work.stem))
+    fn path(&self, work: &Work, stream: usize) -> PathBuf {
+        self.directory.join(format!("{}-{stream}.spool", work.stem))
     }
 }
 

@@ -258,9 +258,9 @@ async fn speech_has_any_rate_and_is_a_source_like_any_other() {
     let source = speak().into_source();
     let at_its_rate = pipeline::Options { sample_rate: 24_000, ..pipeline::Options::default() };
     let opened = tokio::task::spawn_blocking(move || Pipeline::open(source, at_its_rate)).await;
-    let (mut lines, worker) = opened.unwrap().unwrap().start();
+    let (mut streams, worker) = opened.unwrap().unwrap().start();
     let mut heard = Vec::new();
-    while let Some(feed) = lines[0].recv().await {
+    while let Some(feed) = streams[0].recv().await {
         match feed {
             Feed::Audio(chunk) => {
                 assert_eq!(chunk.range().start.0, heard.len() as u64 / 2);

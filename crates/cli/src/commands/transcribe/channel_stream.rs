@@ -13,7 +13,7 @@ use voxline::spool::{self, Opened, Repeatability, Spool, SpooledEnd};
 use voxline::transcript::TranscriptEvent;
 
 /// A channel stream that is ready for its session.
-pub(super) struct Line {
+pub(super) struct ChannelStream {
     pub(super) number: usize,
     /// `None` if no more audio is to be read.
     pub(super) audio: Option<mpsc::Receiver<Feed>>,
@@ -43,12 +43,17 @@ type Transcript = mpsc::Sender<(usize, Option<TranscriptEvent>)>;
 
 impl Job<'_> {
     /// Runs the session of one channel stream.
-    pub(super) async fn session(&self, line: Line, transcript: Transcript, progress: &Progress) -> Outcome {
-        let Line { number, audio, spool, live, retry } = line;
+    pub(super) async fn session(
+        &self,
+        stream: ChannelStream,
+        transcript: Transcript,
+        progress: &Progress,
+    ) -> Outcome {
+        let ChannelStream { number, audio, spool, live, retry } = stream;
         let mut settings = self.settings.clone();
         settings.seed = settings.seed.wrapping_add(number as u64);
         let (feed, session_audio) = mpsc::channel(1);
-        let (events, mut told) = mpsc::channel(1);
+        let (events, mut session_events) = mpsc::channel(1);
         let from = match &spool {
             Some(opened) if !live => opened.recovered.accepted,
             _ => FramePos::ZERO,
@@ -59,13 +64,13 @@ impl Job<'_> {
                 None => self.unspooled(settings, session_audio, events).await,
             }
         };
-        let telling = async {
-            while let Some(event) = told.recv().await {
+        let forwarding = async {
+            while let Some(event) = session_events.recv().await {
                 let _ = transcript.send((number, Some(event))).await;
             }
         };
         let feeding = self.feed(audio, from, live, retry, feed, progress);
-        let (mut outcome, (), interrupted) = tokio::join!(session, telling, feeding);
+        let (mut outcome, (), interrupted) = tokio::join!(session, forwarding, feeding);
         if let Some(kept) = &mut outcome.spool {
             kept.finished |= interrupted;
         }
