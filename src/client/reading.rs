@@ -16,7 +16,7 @@ struct State {
     /// `None` once the worker was joined.
     worker: Option<Worker>,
     /// `false` if the worker was joined and had not read the source to its end.
-    is_whole: bool,
+    is_complete: bool,
     /// Error that ended the reading early, until a session reports it.
     error: Option<TranscriptError>,
 }
@@ -24,30 +24,30 @@ struct State {
 impl Reading {
     /// Returns the reading by `worker`, or by none: that of a source without further audio.
     pub(super) fn by(worker: Option<Worker>) -> Reading {
-        Reading { state: Arc::new(Mutex::new(State { worker, is_whole: true, error: None })) }
+        Reading { state: Arc::new(Mutex::new(State { worker, is_complete: true, error: None })) }
     }
 
     /// Joins the worker, and returns whether it read the source to its end. To be called by a session that
     /// has taken the end of its audio: the source is not read any more then, and the worker waits at most
     /// for the other sessions. Before that, the source may block for ever.
-    pub(super) async fn is_whole(&self) -> bool {
+    pub(super) async fn is_complete(&self) -> bool {
         let reading = self.clone();
         // The lock is held while the worker is joined, so that others wait for the result.
         let joining = tokio::task::spawn_blocking(move || {
             let mut state = reading.state();
             if let Some(worker) = state.worker.take() {
                 state.error = worker.join().err().map(TranscriptError::from);
-                state.is_whole = state.error.is_none();
+                state.is_complete = state.error.is_none();
             }
-            state.is_whole
+            state.is_complete
         });
         joining.await.unwrap_or(false)
     }
 
-    /// Joins the worker as [`is_whole`](Reading::is_whole) does, and returns the error that ended its reading
+    /// Joins the worker as [`is_complete`](Reading::is_complete) does, and returns the error that ended its reading
     /// early: once, to the first session that asks.
     pub(super) async fn error(&self) -> Option<TranscriptError> {
-        if self.is_whole().await {
+        if self.is_complete().await {
             return None;
         }
         self.state().error.take()

@@ -52,9 +52,9 @@ impl Transcript {
             let Service { connector, tokens, .. } = &*service;
             let (ledger, result, spool) = match spool {
                 Some((opened, source)) => {
-                    let SpooledEnd { ledger, result, spool, whole } =
+                    let SpooledEnd { ledger, result, spool, complete } =
                         spool::run(connector, tokens, settings, opened, source, audio, sender).await;
-                    (ledger, result.map_err(TranscriptError::from), spool.filter(|_| whole))
+                    (ledger, result.map_err(TranscriptError::from), spool.filter(|_| complete))
                 }
                 None => {
                     let Ended { ledger, result } =

@@ -136,9 +136,9 @@ impl Transcription {
             Some(file) => {
                 let repeats = file.repeats(source.is_repeatable());
                 // A download that broke may be complete the next time; a damaged file stays damaged.
-                let may_be_whole_later = repeats == Repeatability::Repeatable && !source.is_seekable();
+                let may_be_complete_later = repeats == Repeatability::Repeatable && !source.is_seekable();
                 let (service, settings) = (&service.endpoint, &settings);
-                Some(Spooling { file, repeats, may_be_whole_later, service, settings })
+                Some(Spooling { file, repeats, may_be_complete_later, service, settings })
             }
             None => None,
         };
@@ -151,7 +151,7 @@ impl Transcription {
         };
         let repeats = spooling.as_ref().map(|spooling| spooling.repeats);
         let withholding =
-            spooling.is_some_and(|spooling| spooling.may_be_whole_later).then(|| reading.clone());
+            spooling.is_some_and(|spooling| spooling.may_be_complete_later).then(|| reading.clone());
         let mut spools = spools.into_iter();
         let transcripts = streams.into_iter().zip(0..).map(|(audio, number)| {
             let mut settings = settings.clone();
@@ -181,7 +181,7 @@ struct Spooling<'a> {
     file: SpoolFile,
     repeats: Repeatability,
     /// `true` if a source that can't be read to its end may be complete in a later process.
-    may_be_whole_later: bool,
+    may_be_complete_later: bool,
     service: &'a Endpoint,
     settings: &'a Settings,
 }
@@ -244,11 +244,11 @@ fn carried(
         if !pacer.carry(&mut audio, &sender).await {
             return;
         }
-        let is_whole = match withholding {
-            Some(reading) => reading.is_whole().await,
+        let is_complete = match withholding {
+            Some(reading) => reading.is_complete().await,
             None => true,
         };
-        if is_whole {
+        if is_complete {
             // A session that has ended takes no more.
             let _ = sender.send(Feed::End).await;
         }

@@ -52,7 +52,7 @@ pub async fn run<C: Connect>(
     audio: mpsc::Receiver<Feed>,
     events: mpsc::Sender<TranscriptEvent>,
 ) -> Ended {
-    run_journalled(connector, tokens, settings, Checkpoint::default(), &mut Forgetful, audio, events).await
+    run_journalled(connector, tokens, settings, Checkpoint::default(), &mut NoJournal, audio, events).await
 }
 
 /// Runs a session like [`run`], but one that another process can resume: the session starts at
@@ -74,7 +74,7 @@ pub async fn run_journalled<C: Connect>(
         fetch: None,
         dials: Vec::new(),
         peers: Vec::new(),
-        goodbyes: FuturesUnordered::new(),
+        closing: FuturesUnordered::new(),
         journal,
         journal_failed: None,
         audio,
@@ -87,14 +87,14 @@ pub async fn run_journalled<C: Connect>(
 }
 
 /// A journal that keeps nothing, for a session that ends with its process.
-struct Forgetful;
+struct NoJournal;
 
-impl Journal for Forgetful {
-    fn opened(&mut self, _: &ServerSession) -> std::io::Result<()> {
+impl Journal for NoJournal {
+    fn record_server(&mut self, _: &ServerSession) -> std::io::Result<()> {
         Ok(())
     }
 
-    fn told(&mut self, _: &TranscriptEvent) -> std::io::Result<()> {
+    fn record_event(&mut self, _: &TranscriptEvent) -> std::io::Result<()> {
         Ok(())
     }
 }
@@ -110,8 +110,8 @@ struct Driver<'a, C: Connect> {
     /// Dials in progress: at most two, like connections.
     dials: Vec<(ConnectionId, Dial<'a, C::Peer>)>,
     peers: Vec<(ConnectionId, C::Peer)>,
-    /// Closing handshakes of earlier connections, which run in the background while the session goes on.
-    goodbyes: FuturesUnordered<Task<'a, ()>>,
+    /// Closing handshakes of earlier connections, which run in the background while the session continues.
+    closing: FuturesUnordered<Task<'a, ()>>,
     journal: &'a mut dyn Journal,
     journal_failed: Option<String>,
     audio: mpsc::Receiver<Feed>,
@@ -153,7 +153,7 @@ impl<C: Connect> Driver<'_, C> {
                     }
                     Err(failure) => Input::DialFailed(id, failure),
                 },
-                Some(()) = self.goodbyes.next() => continue,
+                Some(()) = self.closing.next() => continue,
                 permit = self.events.reserve(), if !self.waiting.is_empty() => {
                     match (permit, self.waiting.pop_front()) {
                         (Ok(permit), Some(event)) => permit.send(event),
@@ -180,7 +180,7 @@ impl<C: Connect> Driver<'_, C> {
                     match input {
                         // Answer the peer's close frame.
                         Input::Closed(..) => {
-                            self.goodbyes.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, close::NORMAL)));
+                            self.closing.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, close::NORMAL)));
                         }
                         Input::Lost(..) => drop(taken(&mut self.peers, id)),
                         _ => {}
@@ -216,12 +216,12 @@ impl<C: Connect> Driver<'_, C> {
                 // An event that can't be journalled is not emitted, nor is any event after it.
                 Output::Opened(_) | Output::Emit(_) if self.journal_failed.is_some() => {}
                 Output::Opened(server) => {
-                    let kept = self.journal.opened(&server);
-                    self.note_kept(kept, start);
+                    let recorded = self.journal.record_server(&server);
+                    self.check_recorded(recorded, start);
                 }
                 Output::Emit(event) => {
-                    let kept = self.journal.told(&event);
-                    if self.note_kept(kept, start) {
+                    let recorded = self.journal.record_event(&event);
+                    if self.check_recorded(recorded, start) {
                         self.emit(event);
                     }
                 }
@@ -230,7 +230,7 @@ impl<C: Connect> Driver<'_, C> {
                         ended.result = Err(SessionError::Journal { reason });
                     }
                     tracing::info!(ledger = %ended.ledger, "session ended");
-                    self.take_leave().await;
+                    self.close_gracefully().await;
                     return Some(*ended);
                 }
             }
@@ -245,27 +245,27 @@ impl<C: Connect> Driver<'_, C> {
         self.audio_open && self.machine.wants_audio() && room
     }
 
-    /// Returns whether the journal has kept the record; if not, ends the session.
-    fn note_kept(&mut self, kept: std::io::Result<()>, start: Instant) -> bool {
-        let Err(error) = kept else { return true };
+    /// Returns whether the journal has the record; if not, ends the session.
+    fn check_recorded(&mut self, recorded: std::io::Result<()>, start: Instant) -> bool {
+        let Err(error) = recorded else { return true };
         self.journal_failed = Some(error.to_string());
         self.machine.handle(Input::JournalFailed(error.to_string()), start.elapsed());
         false
     }
 
     /// Delivers the remaining events to the user while the closing handshakes finish.
-    async fn take_leave(&mut self) {
+    async fn close_gracefully(&mut self) {
         // A caller that feeds audio before it reads the events must not wait for ever.
         self.audio.close();
-        let telling = async {
+        let delivering = async {
             for event in self.waiting.drain(..) {
                 if self.events.send(event).await.is_err() {
                     break;
                 }
             }
         };
-        let closing = async { while self.goodbyes.next().await.is_some() {} };
-        tokio::join!(telling, closing);
+        let closing = async { while self.closing.next().await.is_some() {} };
+        tokio::join!(delivering, closing);
     }
 
     fn begin_fetch<'d>(&self, newer_than: Option<TokenGeneration>) -> Task<'d, Result<AccessToken, AuthError>>
@@ -283,7 +283,7 @@ impl<C: Connect> Driver<'_, C> {
 
     fn close(&mut self, id: ConnectionId, code: u16) {
         self.dials.retain(|(other, _)| *other != id);
-        self.goodbyes.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, code)));
+        self.closing.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, code)));
     }
 
     fn with_peer(&mut self, id: ConnectionId, act: impl FnOnce(&mut C::Peer)) {

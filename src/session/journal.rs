@@ -23,20 +23,20 @@ pub struct ServerSession {
     pub endpoints: Vec<String>,
 }
 
-/// A journal of a session's progress, written before the user is told, so that a later process can resume
+/// A journal of a session's progress, written before each event is emitted, so that a later process can resume
 /// from there. The methods are called between two messages of the peer, so they should not take long.
 pub trait Journal: Send {
     /// Records that `server` carries the session from now on.
     ///
     /// # Errors
     /// Returns an [`io::Error`] if the record can't be written; the error ends the session.
-    fn opened(&mut self, server: &ServerSession) -> io::Result<()>;
+    fn record_server(&mut self, server: &ServerSession) -> io::Result<()>;
 
-    /// Records an event that the user is about to be told.
+    /// Records an event that is about to be emitted.
     ///
     /// # Errors
     /// Returns an [`io::Error`] if the record can't be written; the error ends the session.
-    fn told(&mut self, event: &TranscriptEvent) -> io::Result<()>;
+    fn record_event(&mut self, event: &TranscriptEvent) -> io::Result<()>;
 }
 
 /// The point at which an earlier process left a session. The default is a session that has not begun.

@@ -7,12 +7,12 @@
 //!   session reads it at its own pace ([`Reader`]): a queue between them that is as long as the disk is
 //!   large.
 //! - *A session outlives its process.* The name of the server's session, every final and every gap are
-//!   recorded before the user is told ([`Log`]). A later [`Spool::open`] reports the progress of the
+//!   recorded before the event is emitted ([`Log`]). A later [`Spool::open`] reports the progress of the
 //!   session, and returns what is needed to continue.
 //!
 //! The file holds recorded speech and the key of the server's session, so only its owner has access (mode
-//! 0600), and one process has it open at a time. A process that dies in the middle of a write leaves half
-//! a record, which is cut off when the file is opened again. A file that is damaged elsewhere is set
+//! 0600), and one process has it open at a time. A process that crashes in the middle of a write leaves
+//! half a record, which is cut off when the file is opened again. A file that is damaged elsewhere is set
 //! aside, and everything readable in it continues in a new one: unreadable frames are reported as a gap,
 //! and the audio after an unreadable final is recognised again.
 //!
@@ -23,24 +23,26 @@
 //! let head = Head { sample_rate: 16_000, identity: "call.wav".to_owned(), service: String::new() };
 //! let Opened { spool, mut writer, mut reader, log, recovered } =
 //!     Spool::open(path, &head, 60 * 16_000, Fsync::Finals)?;
-//! println!("going on at frame {}", recovered.checkpoint.final_);
+//! println!("resuming at frame {}", recovered.checkpoint.final_);
 //! writer.append(&chunk)?; // in the task that has the source
 //! writer.end()?;
 //! while let Some(feed) = reader.next().await? { /* to the session, which has `log` and the checkpoint */ }
-//! spool.remove()?; // the transcript is whole
+//! spool.remove()?; // the transcript is complete
 //! # Ok(())
 //! # }
 //! ```
 
-mod at;
-mod ends;
 mod error;
 mod locked;
+mod log;
+mod positioned_io;
+mod reader;
 mod record;
 mod recovery;
 mod repair;
 mod run;
 mod state;
+mod writer;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -50,9 +52,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-pub use ends::{Log, Reader, Writer};
 pub use error::SpoolError;
+pub use log::Log;
+pub use reader::Reader;
 pub use run::{Repeatability, SpooledEnd, SpooledError, run};
+pub use writer::Writer;
 
 use self::locked::Locked;
 use self::record::{Entry, HeadBody};
@@ -82,14 +86,14 @@ pub struct Head {
     pub service: String,
 }
 
-/// The policy for forcing written data to the disk. A process that dies, even by `kill -9`, loses nothing
+/// The policy for forcing written data to the disk. A process that crashes, even by `kill -9`, loses nothing
 /// under any policy, since the kernel has the data. The policies differ in what a power failure costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fsync {
     /// Never. Anything since the kernel last wrote may be lost, so results may be reported twice, and
     /// differently.
     Never,
-    /// Before the user is told something: no final or gap is lost once it was reported. Audio after the
+    /// Before an event is emitted: no final or gap is lost once it was reported. Audio after the
     /// last of them may be lost; a file is decoded again, but a live source has lost it. Costs a few
     /// milliseconds per final.
     #[default]
@@ -121,12 +125,12 @@ pub struct Recovered {
     pub checkpoint: Checkpoint,
     /// Finals and gaps recorded, in order. The user may not have seen the last of them, so a caller that
     /// reports them should go through all.
-    pub told: Vec<TranscriptEvent>,
+    pub events: Vec<TranscriptEvent>,
     /// Position at which audio continues: the source need not deliver the frames below it again.
     pub accepted: FramePos,
     /// True if all audio is in the spool, so that the source need not be opened.
     pub ended: bool,
-    /// True if the session is over, and `told` has all of it.
+    /// True if the session is over, and `events` has all of its finals and gaps.
     pub done: bool,
     /// Number of bytes of an incomplete record at the end of the file, which were cut off.
     pub dropped_bytes: u64,
@@ -193,7 +197,7 @@ impl Spool {
             length = file.metadata().map_err(io_error)?.len();
             scan = recovery::scan(&file, &path, length, head)?;
         }
-        let Scan { state, told, context, server, waiting, end } = scan;
+        let Scan { state, events, context, server, pending, end } = scan;
         let dropped_bytes = torn_head + (length - end);
         if dropped_bytes > 0 {
             tracing::warn!(spool = %path.display(), dropped_bytes, "the end of the spool was torn");
@@ -203,10 +207,10 @@ impl Spool {
         let shared = Arc::new(Shared { path, file, fsync, tail });
         let (written, seen) = watch::channel(end);
         let mut reader = Reader::new(shared.clone(), seen, state.final_, end);
-        let replay = reader.replay(waiting, replay_frames)?;
+        let replay = reader.replay(pending, replay_frames)?;
         let State { accepted, final_, next_index, gaps, ended, done, .. } = state;
         let checkpoint = Checkpoint { final_, next_index, gaps, context, server, replay };
-        let recovered = Recovered { checkpoint, told, accepted, ended, done, dropped_bytes, damaged };
+        let recovered = Recovered { checkpoint, events, accepted, ended, done, dropped_bytes, damaged };
         let (writer, log) = (Writer::new(shared.clone(), written), Log::new(shared.clone()));
         Ok(Opened { spool: Spool { shared }, writer, reader, log, recovered })
     }
@@ -246,13 +250,13 @@ struct Tail {
     state: State,
 }
 
-/// The importance of a record, which decides about [`Fsync`].
+/// The moment by which a record must be on the disk under [`Fsync::Finals`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Weight {
-    /// A record that can be recovered otherwise, or done without.
-    Light,
-    /// A record of something that the user is told.
-    Told,
+enum Durability {
+    /// No particular moment: the record can be recovered otherwise, or done without.
+    Deferred,
+    /// Before the event that it records is emitted.
+    BeforeEvent,
 }
 
 impl Shared {
@@ -263,7 +267,7 @@ impl Shared {
     /// handing them to a thread takes longer.
     fn append(
         &self,
-        weight: Weight,
+        durability: Durability,
         pcm: &[u8],
         entry: impl FnOnce(&State) -> Option<Entry>,
     ) -> Result<u64, SpoolError> {
@@ -272,7 +276,7 @@ impl Shared {
             let Some(entry) = entry(&tail.state) else { return Ok(tail.length) };
             let state = tail.state.after(&entry).map_err(|reason| self.out_of_order(reason))?;
             let record = entry.encode(pcm).map_err(|source| self.io_error(source))?;
-            if let Err(error) = at::write_all_at(&self.file, &record, tail.length) {
+            if let Err(error) = positioned_io::write_all_at(&self.file, &record, tail.length) {
                 // On a full disk part of the record may be written. The next record would overwrite it,
                 // but may be shorter.
                 let _ = self.file.set_len(tail.length);
@@ -286,7 +290,7 @@ impl Shared {
         // came.
         let forced = match self.fsync {
             Fsync::Never => false,
-            Fsync::Finals => weight == Weight::Told,
+            Fsync::Finals => durability == Durability::BeforeEvent,
             Fsync::Always => true,
         };
         if forced {
@@ -379,17 +383,17 @@ fn is_at(_: &File, path: &Path) -> io::Result<bool> {
     path.try_exists()
 }
 
-/// Writes the head of a new spool, or of one whose process died while it wrote the head: such a file
+/// Writes the head of a new spool, or of one whose process crashed while it wrote the head: such a file
 /// contains the beginning of this very head and nothing else. Returns how many bytes of the head were
 /// there.
 fn begin(file: &File, path: &Path, head: &Head, fsync: Fsync) -> io::Result<u64> {
     let record = Entry::Head(head.into()).encode(&[])?;
     let mut there = vec![0; record.len()];
-    let count = record::read_most(at::At::new(file, 0), &mut there)?;
+    let count = record::read_most(positioned_io::PositionedReader::new(file, 0), &mut there)?;
     if count == record.len() || there[..count] != record[..count] {
         return Ok(0);
     }
-    at::write_all_at(file, &record, 0)?;
+    positioned_io::write_all_at(file, &record, 0)?;
     if fsync != Fsync::Never {
         file.sync_all()?;
         // The name is durable only once the directory is synced.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use super::at::At;
+use super::positioned_io::PositionedReader;
 use super::record::{Entry, HeadBody, Records};
 use super::state::State;
 use super::{Head, OLDEST_VERSION, SpoolError, VERSION};
@@ -20,28 +20,28 @@ const BUFFER: usize = 64 * 1024;
 pub(super) struct Scan {
     pub(super) state: State,
     /// Finals and gaps.
-    pub(super) told: Vec<TranscriptEvent>,
+    pub(super) events: Vec<TranscriptEvent>,
     /// Recogniser context after the last of these finals.
     pub(super) context: Option<String>,
     /// Latest session of the server.
     pub(super) server: Option<ServerSession>,
-    /// Places of the records that the session still needs.
-    pub(super) waiting: VecDeque<Place>,
+    /// Records of the source that the session still needs.
+    pub(super) pending: VecDeque<PendingRecord>,
     /// End of the last intact record.
     pub(super) end: u64,
 }
 
-/// The place of a record of the source.
+/// A record of the source that the session still needs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct PendingRecord {
     pub(super) offset: u64,
     /// Position at which audio continues after the record.
     end: FramePos,
-    pub(super) what: What,
+    pub(super) kind: PendingKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum PendingKind {
     Audio,
     Flush,
     End,
@@ -51,17 +51,17 @@ pub(super) enum What {
 /// Reads the `length` bytes of `file`.
 pub(super) fn scan(file: &File, path: &Path, length: u64, head: &Head) -> Result<Scan, SpoolError> {
     let io_error = |source| SpoolError::Io { path: path.to_owned(), source };
-    let mut records = Records::new(BufReader::with_capacity(BUFFER, At::new(file, 0)), length);
+    let mut records = Records::new(BufReader::with_capacity(BUFFER, PositionedReader::new(file, 0)), length);
     let Some(Entry::Head(found)) = records.next().map_err(io_error)? else {
         return Err(SpoolError::NotASpool { path: path.to_owned() });
     };
     check(path, head, &found)?;
     let mut scan = Scan {
         state: State::default(),
-        told: Vec::new(),
+        events: Vec::new(),
         context: None,
         server: None,
-        waiting: VecDeque::new(),
+        pending: VecDeque::new(),
         end: records.offset,
     };
     while let Some(entry) = records.next().map_err(io_error)? {
@@ -83,23 +83,28 @@ impl Scan {
     fn take(&mut self, entry: Entry) {
         let (offset, end) = (self.end, self.state.accepted);
         match entry {
-            Entry::Audio { .. } => self.waiting.push_back(Place { offset, end, what: What::Audio }),
-            Entry::Flush(_) => self.waiting.push_back(Place { offset, end, what: What::Flush }),
-            Entry::Lost(_) => self.waiting.push_back(Place { offset, end, what: What::Lost }),
-            Entry::End(_) => self.waiting.push_back(Place { offset, end, what: What::End }),
+            Entry::Audio { .. } => {
+                self.pending.push_back(PendingRecord { offset, end, kind: PendingKind::Audio })
+            }
+            Entry::Flush(_) => {
+                self.pending.push_back(PendingRecord { offset, end, kind: PendingKind::Flush })
+            }
+            Entry::Lost(_) => self.pending.push_back(PendingRecord { offset, end, kind: PendingKind::Lost }),
+            Entry::End(_) => self.pending.push_back(PendingRecord { offset, end, kind: PendingKind::End }),
             Entry::Opened(server) => self.server = Some(server),
             Entry::Final(mut segment) => {
                 // Only the latest context is of use, and thousands would take memory.
                 self.context = segment.context.take().or(self.context.take());
-                self.told.push(TranscriptEvent::Final(segment));
+                self.events.push(TranscriptEvent::Final(segment));
             }
-            Entry::Gap(range) => self.told.push(TranscriptEvent::Gap { range }),
+            Entry::Gap(range) => self.events.push(TranscriptEvent::Gap { range }),
             Entry::Head(_) | Entry::Done => {}
         }
         // Audio below the last final is not needed again; the end of the audio is.
-        let past = |place: &Place| place.what != What::End && place.end <= self.state.final_;
-        while self.waiting.front().is_some_and(past) {
-            self.waiting.pop_front();
+        let past =
+            |record: &PendingRecord| record.kind != PendingKind::End && record.end <= self.state.final_;
+        while self.pending.front().is_some_and(past) {
+            self.pending.pop_front();
         }
     }
 }

@@ -12,8 +12,8 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::at::At;
 use super::locked::Locked;
+use super::positioned_io::PositionedReader;
 use super::record::{AUDIO_HEAD, Entry, HEADER_BYTES, HeadBody, Header, Kind, Records, read_most};
 use super::state::State;
 use super::{Fsync, VERSION};
@@ -33,7 +33,7 @@ pub(super) enum Piece {
     /// Bytes copied from the damaged file.
     Copy { start: u64, end: u64 },
     /// A record in these bytes of the damaged file, whose length must be corrected.
-    Mend { start: u64, end: u64 },
+    Corrected { start: u64, end: u64 },
     /// A record inserted in place of damaged ones.
     Record(Entry),
 }
@@ -46,11 +46,11 @@ pub(super) struct Survey<'a> {
     pieces: Vec<Piece>,
     /// True if a record was unreadable since the last record of the source: `accepted` may be farther
     /// than is known.
-    unsure: bool,
+    uncertain: bool,
     /// Estimate of `accepted`, from the lengths of unreadable records.
-    supposed: FramePos,
+    estimate: FramePos,
     /// True if a final or gap is missing, so that later ones don't follow.
-    untold: bool,
+    lost_event: bool,
 }
 
 impl<'a> Survey<'a> {
@@ -63,8 +63,9 @@ impl<'a> Survey<'a> {
         mut at: u64,
     ) -> io::Result<Option<Vec<Piece>>> {
         let pieces = vec![Piece::Copy { start: 0, end: at }];
-        let supposed = state.accepted;
-        let mut survey = Survey { file, length, state, pieces, unsure: false, supposed, untold: false };
+        let estimate = state.accepted;
+        let mut survey =
+            Survey { file, length, state, pieces, uncertain: false, estimate, lost_event: false };
         let is_last = survey.next_record(at)?.is_none();
         if is_last && survey.is_torn(at)? && survey.record_to(at, length)?.is_none() {
             return Ok(None);
@@ -78,7 +79,7 @@ impl<'a> Survey<'a> {
             // A wrong length may lead to the beginning of a later record instead of the next one.
             let near = survey.search(at)?.unwrap_or(length);
             if let Some(entry) = survey.record_to(at, near)? {
-                survey.take(&entry, Piece::Mend { start: at, end: near });
+                survey.take(&entry, Piece::Corrected { start: at, end: near });
                 at = near;
                 continue;
             }
@@ -87,31 +88,32 @@ impl<'a> Survey<'a> {
             at = next;
         }
         // No record of the source follows that would say how much was lost.
-        survey.lose(survey.supposed);
+        survey.lose(survey.estimate);
         Ok(Some(survey.pieces))
     }
 
     /// Reads the record at `at`, and returns it with its end.
     fn record(&self, at: u64) -> io::Result<Option<(Entry, u64)>> {
-        let input = BufReader::with_capacity(WINDOW, At::new(self.file, at));
+        let input = BufReader::with_capacity(WINDOW, PositionedReader::new(self.file, at));
         let mut records = Records::starting_at(input, at, self.length);
         Ok(records.next()?.map(|entry| (entry, records.offset)))
     }
 
     /// Reads the record from `at` to `end`; `None` if more of it than the length is damaged.
     fn record_to(&self, at: u64, end: u64) -> io::Result<Option<Entry>> {
-        let Some(header) = mended_header(self.file, at, end)? else { return Ok(None) };
-        let body = BufReader::with_capacity(WINDOW, At::new(self.file, at + HEADER_BYTES as u64));
+        let Some(header) = corrected_header(self.file, at, end)? else { return Ok(None) };
+        let body =
+            BufReader::with_capacity(WINDOW, PositionedReader::new(self.file, at + HEADER_BYTES as u64));
         Records::starting_at(header.as_slice().chain(body), at, end).next()
     }
 
     fn header(&self, at: u64) -> io::Result<Option<Header>> {
         let mut bytes = [0; HEADER_BYTES];
-        let filled = read_most(At::new(self.file, at), &mut bytes)?;
+        let filled = read_most(PositionedReader::new(self.file, at), &mut bytes)?;
         Ok((filled == HEADER_BYTES).then(|| Header::decode(bytes)).flatten())
     }
 
-    /// Returns whether a process may have died while it wrote the record at `at`, the last one.
+    /// Returns whether a process may have ended while it wrote the record at `at`, the last one.
     fn is_torn(&self, at: u64) -> io::Result<bool> {
         let left = self.length - at;
         let longer = |header: Header| header.record_bytes() > left;
@@ -135,18 +137,18 @@ impl<'a> Survey<'a> {
         let mut window = vec![0; WINDOW];
         let mut start = at + 1;
         while start < self.length {
-            let filled = read_most(At::new(self.file, start), &mut window)?;
+            let filled = read_most(PositionedReader::new(self.file, start), &mut window)?;
             let last = start + filled as u64 >= self.length;
             // A beginning cut by the end of the window is checked in the next window.
             let whole = if last { filled } else { filled - HEADER_BYTES - AUDIO_HEAD };
             for offset in 0..whole {
-                let place = start + offset as u64;
+                let candidate = start + offset as u64;
                 let cost = self.plausible(&window[offset..filled]);
-                let Some(cost) = cost.filter(|cost| *cost <= self.length - place) else { continue };
+                let Some(cost) = cost.filter(|cost| *cost <= self.length - candidate) else { continue };
                 let Some(rest) = budget.checked_sub(cost) else { return Ok(None) };
                 budget = rest;
-                if self.record(place)?.is_some() {
-                    return Ok(Some(place));
+                if self.record(candidate)?.is_some() {
+                    return Ok(Some(candidate));
                 }
             }
             start += whole.max(1) as u64;
@@ -163,7 +165,7 @@ impl<'a> Survey<'a> {
             Kind::Audio => {
                 let start = u64::from_le_bytes(body.first_chunk().copied()?);
                 // The frames missing before this record can't be more than the file could hold.
-                (self.state.accepted.0..=self.supposed.0.saturating_add(self.length)).contains(&start)
+                (self.state.accepted.0..=self.estimate.0.saturating_add(self.length)).contains(&start)
             }
             Kind::Flush | Kind::End => header.length == 8,
             Kind::Done => header.length == 0,
@@ -175,17 +177,17 @@ impl<'a> Survey<'a> {
 
     /// Skips the bytes from `at` to `next`, and estimates how many frames they contain.
     fn pass_over(&mut self, at: u64, next: u64) -> io::Result<()> {
-        self.unsure = true;
+        self.uncertain = true;
         let mut begin = [0; HEADER_BYTES + AUDIO_HEAD];
-        if read_most(At::new(self.file, at), &mut begin)? < begin.len() || self.state.ended {
+        if read_most(PositionedReader::new(self.file, at), &mut begin)? < begin.len() || self.state.ended {
             return Ok(());
         }
         let header = begin.first_chunk().copied().and_then(Header::decode);
         let is_audio = |header: Header| header.kind == Kind::Audio && at + header.record_bytes() == next;
-        let goes_on = begin[HEADER_BYTES..HEADER_BYTES + 8] == self.supposed.0.to_le_bytes();
-        if goes_on || header.is_some_and(is_audio) {
+        let is_contiguous = begin[HEADER_BYTES..HEADER_BYTES + 8] == self.estimate.0.to_le_bytes();
+        if is_contiguous || header.is_some_and(is_audio) {
             let bytes = (next - at).saturating_sub(begin.len() as u64);
-            self.supposed = FramePos(self.supposed.0.saturating_add(bytes / FRAME_BYTES as u64));
+            self.estimate = FramePos(self.estimate.0.saturating_add(bytes / FRAME_BYTES as u64));
         }
         Ok(())
     }
@@ -195,38 +197,40 @@ impl<'a> Survey<'a> {
         match entry {
             Entry::Audio { range, .. } | Entry::Lost(range) => {
                 self.lose(range.start);
-                self.unsure = false;
+                self.uncertain = false;
             }
-            Entry::Flush(place) | Entry::End(place) => {
-                self.lose(*place);
-                self.unsure = false;
+            Entry::Flush(position) | Entry::End(position) => {
+                self.lose(*position);
+                self.uncertain = false;
             }
-            Entry::Final(_) | Entry::Gap(_) if self.untold => return,
+            Entry::Final(_) | Entry::Gap(_) if self.lost_event => return,
             Entry::Final(segment) if segment.index > self.state.next_index => {
-                self.untold = true;
+                self.lost_event = true;
                 return;
             }
             Entry::Final(FinalSegment { range, .. }) | Entry::Gap(range) => {
                 if range.start > self.state.final_ {
-                    self.untold = true;
+                    self.lost_event = true;
                     return;
                 }
-                if self.unsure {
+                if self.uncertain {
                     self.lose(range.end);
                 }
             }
             // Only the end was missing.
-            Entry::Done if self.unsure && !self.state.ended && self.state.final_ == self.state.accepted => {
+            Entry::Done
+                if self.uncertain && !self.state.ended && self.state.final_ == self.state.accepted =>
+            {
                 self.insert(Entry::End(self.state.accepted));
             }
             Entry::Head(_) | Entry::Opened(_) | Entry::Done => {}
         }
         let Ok(state) = self.state.after(entry) else {
-            self.unsure = true;
+            self.uncertain = true;
             return;
         };
         self.state = state;
-        self.supposed = if self.unsure { self.supposed.max(state.accepted) } else { state.accepted };
+        self.estimate = if self.uncertain { self.estimate.max(state.accepted) } else { state.accepted };
         match (self.pieces.last_mut(), &piece) {
             (Some(Piece::Copy { end: copied, .. }), Piece::Copy { start, end }) if copied == start => {
                 *copied = *end;
@@ -273,13 +277,13 @@ pub(super) fn replace(
         match piece {
             Piece::Copy { start, end } => {
                 let start = start + std::mem::take(&mut skip);
-                io::copy(&mut At::new(damaged, start).take(end - start), &mut output)?;
+                io::copy(&mut PositionedReader::new(damaged, start).take(end - start), &mut output)?;
             }
-            Piece::Mend { start, end } => {
+            Piece::Corrected { start, end } => {
                 let body = start + HEADER_BYTES as u64;
-                let header = mended_header(damaged, *start, *end)?.expect("it was read with this header");
+                let header = corrected_header(damaged, *start, *end)?.expect("it was read with this header");
                 output.write_all(&header)?;
-                io::copy(&mut At::new(damaged, body).take(end - body), &mut output)?;
+                io::copy(&mut PositionedReader::new(damaged, body).take(end - body), &mut output)?;
             }
             Piece::Record(entry) => output.write_all(&entry.encode(&[])?)?,
         }
@@ -300,18 +304,18 @@ pub(super) fn replace(
 
 /// Reads the header at `start`, and sets its length to that of a record that ends at `end`; `None` if
 /// there can't be such a record.
-fn mended_header(file: &File, start: u64, end: u64) -> io::Result<Option<[u8; HEADER_BYTES]>> {
+fn corrected_header(file: &File, start: u64, end: u64) -> io::Result<Option<[u8; HEADER_BYTES]>> {
     let length = (end - start).checked_sub(HEADER_BYTES as u64);
     let Some(length) = length.and_then(|length| u32::try_from(length).ok()) else { return Ok(None) };
     let mut header = [0; HEADER_BYTES];
-    At::new(file, start).read_exact(&mut header)?;
+    PositionedReader::new(file, start).read_exact(&mut header)?;
     header[..4].copy_from_slice(&length.to_le_bytes());
     Ok(Some(header))
 }
 
 fn head_bytes(file: &File) -> io::Result<u64> {
     let mut header = [0; HEADER_BYTES];
-    At::new(file, 0).read_exact(&mut header)?;
+    PositionedReader::new(file, 0).read_exact(&mut header)?;
     Ok(Header::decode(header).expect("it was read before").record_bytes())
 }
 

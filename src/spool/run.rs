@@ -40,7 +40,7 @@ pub struct SpooledEnd {
     /// settings, is deleted then.
     pub spool: Option<Spool>,
     /// `true` if the session had all audio, up to the end of the source.
-    pub whole: bool,
+    pub complete: bool,
 }
 
 /// Reason why a session with a spool ended early. A later process can resume it, unless the error is
@@ -60,7 +60,7 @@ pub enum SpooledError {
 /// processes recorded, and then those of [`session::run`].
 ///
 /// `audio` is written to the spool, and read from there by the session. If the channel closes without
-/// [`Feed::End`], the session ends at the last frame it delivered, and a later process may go on with more
+/// [`Feed::End`], the session ends at the last frame it delivered, and a later process may continue with more
 /// audio. For a spool that [has all audio](super::Recovered::ended), the channel is not read.
 pub async fn run<C: Connect>(
     connector: &C,
@@ -74,18 +74,18 @@ pub async fn run<C: Connect>(
     // The disk is the buffer: nothing is dropped.
     let settings = Settings { overflow: Overflow::Block, ..settings };
     let Opened { spool, writer, reader, mut log, mut recovered } = opened;
-    let recorded = std::mem::take(&mut recovered.told);
+    let recorded = std::mem::take(&mut recovered.events);
     let mut ledger = recovered.ledger();
     if recovered.done {
         repeat(recorded, &events).await;
-        return SpooledEnd { ledger, result: Ok(()), spool: Some(spool), whole: true };
+        return SpooledEnd { ledger, result: Ok(()), spool: Some(spool), complete: true };
     }
     let checkpoint = std::mem::take(&mut recovered.checkpoint);
     let replayed = checkpoint.replay.last().map_or(checkpoint.final_, |chunk| chunk.range().end);
     let (handed_over, progress) = watch::channel(HandedOver { position: replayed, ended: false });
     let ahead = AHEAD_SECONDS * u64::from(settings.sample_rate);
     let (feed, session_audio) = mpsc::channel(1);
-    let (sender, told) = mpsc::channel(1);
+    let (sender, session_events) = mpsc::channel(1);
     let session =
         session::run_journalled(connector, tokens, settings, checkpoint, &mut log, session_audio, sender);
     let broken = async {
@@ -116,9 +116,9 @@ pub async fn run<C: Connect>(
         // audio.
         biased;
         error = broken => Err(error),
-        (ended, ()) = async { tokio::join!(session, tell(recorded, told, &events, &mut ledger)) } => Ok(ended),
+        (ended, ()) = async { tokio::join!(session, forward(recorded, session_events, &events, &mut ledger)) } => Ok(ended),
     };
-    let HandedOver { position, ended: whole } = *progress.borrow();
+    let HandedOver { position, ended: complete } = *progress.borrow();
     match ended {
         Ok(Ended { ledger, result }) => {
             let refused = matches!(result, Err(SessionError::Unsupported { .. })) && ledger.finals == 0;
@@ -129,14 +129,14 @@ pub async fn run<C: Connect>(
             } else {
                 Some(spool)
             };
-            SpooledEnd { ledger, result: result.map_err(SpooledError::from), spool, whole }
+            SpooledEnd { ledger, result: result.map_err(SpooledError::from), spool, complete }
         }
         // The session is broken off in the middle, so that a later process can resume it at the service.
         Err(error) => SpooledEnd {
             ledger: ledger.broken_off(position),
             result: Err(error.into()),
             spool: Some(spool),
-            whole,
+            complete,
         },
     }
 }
@@ -164,8 +164,8 @@ async fn store(
     writer: Writer,
     mut repeating: Option<Repeating>,
 ) -> Result<(), SpoolError> {
-    let (to_disk, written) = keep(writer);
-    let carrying = async {
+    let (to_disk, written) = spawn_writer(writer);
+    let forwarding = async {
         while let Some(feed) = audio.recv().await {
             if let (Some(Repeating { from, ahead, progress }), Feed::Audio(chunk)) = (&mut repeating, &feed) {
                 let range = chunk.range();
@@ -184,7 +184,7 @@ async fn store(
         }
     };
     tokio::select! {
-        () = carrying => {}
+        () = forwarding => {}
         // The disk accepts no more.
         () = to_disk.closed() => {}
     }
@@ -193,7 +193,7 @@ async fn store(
 }
 
 /// Starts a thread that writes what is sent to it.
-fn keep(mut writer: Writer) -> (mpsc::Sender<Feed>, JoinHandle<Result<(), SpoolError>>) {
+fn spawn_writer(mut writer: Writer) -> (mpsc::Sender<Feed>, JoinHandle<Result<(), SpoolError>>) {
     let (sender, mut feeds) = mpsc::channel(WAITING_FOR_DISK);
     let writing = tokio::task::spawn_blocking(move || {
         while let Some(feed) = feeds.blocking_recv() {
@@ -231,20 +231,20 @@ async fn hand_over(
 /// Repeats the events that earlier processes recorded.
 async fn repeat(recorded: Vec<TranscriptEvent>, events: &mpsc::Sender<TranscriptEvent>) {
     for event in recorded {
-        // Without a receiver the session goes on, as it does in `session::run`.
+        // Without a receiver the session continues, as it does in `session::run`.
         let _ = events.send(event).await;
     }
 }
 
 /// Repeats the recorded events, forwards the session's, and counts the latter in the ledger.
-async fn tell(
+async fn forward(
     recorded: Vec<TranscriptEvent>,
-    mut told: mpsc::Receiver<TranscriptEvent>,
+    mut session_events: mpsc::Receiver<TranscriptEvent>,
     events: &mpsc::Sender<TranscriptEvent>,
     ledger: &mut Ledger,
 ) {
     repeat(recorded, events).await;
-    while let Some(event) = told.recv().await {
+    while let Some(event) = session_events.recv().await {
         ledger.count(&event);
         let _ = events.send(event).await;
     }

@@ -21,13 +21,13 @@ pub(super) struct State {
     pub(super) flushed: Option<FramePos>,
     /// True if all audio is there.
     pub(super) ended: bool,
-    /// True if the user was told that the session is over.
+    /// True if the end of the session was emitted.
     pub(super) done: bool,
 }
 
 impl State {
     /// Returns whether everything is final and nothing can follow.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.ended && self.final_ == self.accepted
     }
 
@@ -66,7 +66,7 @@ impl State {
                 self.cover("a gap", *range)?;
                 self.gaps += range.len();
             }
-            Entry::Done if !self.is_whole() => {
+            Entry::Done if !self.is_complete() => {
                 return Err(format!("done at frame {} of {}", self.final_, self.accepted));
             }
             Entry::Done => self.done = true,

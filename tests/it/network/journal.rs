@@ -29,13 +29,13 @@ impl Filling {
 }
 
 impl Journal for Filling {
-    fn opened(&mut self, _: &ServerSession) -> io::Result<()> {
+    fn record_server(&mut self, _: &ServerSession) -> io::Result<()> {
         self.entry()?;
         self.opened = true;
         Ok(())
     }
 
-    fn told(&mut self, event: &TranscriptEvent) -> io::Result<()> {
+    fn record_event(&mut self, event: &TranscriptEvent) -> io::Result<()> {
         self.entry()?;
         self.written.push(event.clone());
         Ok(())

@@ -48,7 +48,7 @@ fn what_a_first_process_left_a_second_continues() {
     let path = directory.path().join("private/spools/call");
     let Opened { mut writer, mut reader, mut log, recovered, spool } = open(&path, 100);
     assert_eq!((recovered.accepted, recovered.ended, recovered.done), (FramePos::ZERO, false, false));
-    assert!(recovered.checkpoint.server.is_none() && recovered.told.is_empty());
+    assert!(recovered.checkpoint.server.is_none() && recovered.events.is_empty());
     writer.append(&chunk(0, 40)).unwrap();
     writer.append(&chunk(40, 80).marked(true)).unwrap();
     writer.flush().unwrap();
@@ -59,8 +59,8 @@ fn what_a_first_process_left_a_second_continues() {
         first_index: 0,
         endpoints: Vec::new(),
     };
-    log.opened(&server).unwrap();
-    log.told(&segment(0, 0, 30)).unwrap();
+    log.record_server(&server).unwrap();
+    log.record_event(&segment(0, 0, 30)).unwrap();
     let written = [Feed::Audio(chunk(0, 40)), Feed::Audio(chunk(40, 80).marked(true)), Feed::Flush];
     assert_eq!(read(&mut reader), written);
     drop((spool, writer, reader, log));
@@ -76,8 +76,8 @@ fn what_a_first_process_left_a_second_continues() {
     assert!(hole.ends_with("audio at frame 101, expected frame 100"), "{hole}");
     assert_eq!(read(&mut reader), [Feed::Flush, Feed::Audio(chunk(80, 100))]);
     // The session ended because its source broke off, which is not the end of the audio.
-    log.told(&segment(1, 30, 100)).unwrap();
-    log.told(&end(100, 2)).unwrap();
+    log.record_event(&segment(1, 30, 100)).unwrap();
+    log.record_event(&end(100, 2)).unwrap();
     drop((spool, writer, reader, log));
 
     let Opened { mut writer, mut reader, mut log, recovered, spool } = open(&path, 100);
@@ -87,12 +87,12 @@ fn what_a_first_process_left_a_second_continues() {
     let late = writer.append(&chunk(100, 101)).unwrap_err().to_string();
     assert!(late.ends_with("audio at frame 100, but audio ended at frame 100"), "{late}");
     assert_eq!(read(&mut reader), [Feed::End]);
-    log.told(&end(100, 2)).unwrap();
+    log.record_event(&end(100, 2)).unwrap();
     drop((spool, writer, reader, log));
 
     let Opened { recovered, spool, .. } = open(&path, 100);
     assert_eq!((recovered.ended, recovered.done), (true, true));
-    assert_eq!(recovered.told, [segment(0, 0, 30), segment(1, 30, 100)]);
+    assert_eq!(recovered.events, [segment(0, 0, 30), segment(1, 30, 100)]);
     spool.remove().unwrap();
     assert!(!path.exists());
 }
@@ -126,7 +126,7 @@ async fn the_reader_waits_for_the_writer_and_sees_all_in_order() {
             let (index, start) = (index as u64, index as u64 * 16);
             // An entry in the log must not end the reader's wait.
             if index > 0 {
-                log.told(&segment(index - 1, start - 16, start)).unwrap();
+                log.record_event(&segment(index - 1, start - 16, start)).unwrap();
             }
             tokio::task::yield_now().await;
             writer.push(feed).unwrap();
@@ -155,11 +155,11 @@ fn the_log_takes_only_what_follows() {
     let directory = tempfile::tempdir().unwrap();
     let mut opened = open(&directory.path().join("spool"), 0);
     opened.writer.append(&chunk(0, 10)).unwrap();
-    let mut refused = |event| opened.log.told(&event).unwrap_err().to_string();
+    let mut refused = |event| opened.log.record_event(&event).unwrap_err().to_string();
     assert!(refused(segment(1, 0, 5)).ends_with("final 1, expected 0"));
     assert!(refused(segment(0, 1, 5)).ends_with("a final of frames 1..5, expected from 0 and up to 10"));
     assert!(refused(segment(0, 0, 11)).ends_with("a final of frames 0..11, expected from 0 and up to 10"));
-    opened.log.told(&segment(0, 0, 10)).unwrap();
+    opened.log.record_event(&segment(0, 0, 10)).unwrap();
 }
 
 #[test]
@@ -260,10 +260,10 @@ fn the_resume_key_is_in_the_file_alone() {
         first_index: 0,
         endpoints: Vec::new(),
     };
-    opened.log.opened(&server).unwrap();
-    let error = opened.log.told(&segment(7, 0, 0)).unwrap_err();
+    opened.log.record_server(&server).unwrap();
+    let error = opened.log.record_event(&segment(7, 0, 0)).unwrap_err();
     assert!(!format!("{opened:?} {error:?} {error}").contains(KEY));
-    opened.log.told(&segment_in_context(0, 0, 0)).unwrap();
+    opened.log.record_event(&segment_in_context(0, 0, 0)).unwrap();
     drop(opened);
     assert!(String::from_utf8_lossy(&fs::read(&path).unwrap()).contains(KEY));
     let opened = open(&path, 0);
@@ -313,7 +313,7 @@ fn an_hour_of_audio_is_recovered_in_little_memory() {
     assert_eq!((recovered.checkpoint.replay.len(), first.range().start), (10, FramePos(10 * FRAMES)));
     assert!(METER.peak() < 3_000_000, "{} bytes", METER.peak());
     // All audio is final except the last second.
-    log.told(&segment(0, 0, (CHUNKS - 10) * FRAMES)).unwrap();
+    log.record_event(&segment(0, 0, (CHUNKS - 10) * FRAMES)).unwrap();
     drop((spool, writer, reader, log, recovered, first));
     let opened = open(&path, u64::MAX);
     assert_eq!(opened.recovered.checkpoint.replay.len(), 10);
@@ -361,9 +361,9 @@ fn a_recovered_ledger_accounts_for_earlier_processes() {
     let path = directory.path().join("spool");
     let Opened { mut writer, mut log, spool, .. } = open(&path, 0);
     writer.append(&chunk(0, 100)).unwrap();
-    log.told(&segment(0, 0, 30)).unwrap();
-    log.told(&TranscriptEvent::Gap { range: FramePos(30).to(FramePos(42)) }).unwrap();
-    log.told(&segment(1, 42, 60)).unwrap();
+    log.record_event(&segment(0, 0, 30)).unwrap();
+    log.record_event(&TranscriptEvent::Gap { range: FramePos(30).to(FramePos(42)) }).unwrap();
+    log.record_event(&segment(1, 42, 60)).unwrap();
     drop((writer, log, spool));
     let ledger = open(&path, 0).recovered.ledger();
     assert_eq!((ledger.accepted, ledger.recognised, ledger.gaps, ledger.finals), (100, 48, 12, 2));

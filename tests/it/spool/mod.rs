@@ -164,7 +164,7 @@ impl Story {
         let more = matches!(rest.first(), Some(Feed::Audio(_)));
         assert!(held >= replay_frames || !more, "{lengths:?} of {replay_frames}, but audio follows");
         Story {
-            told: recovered.told,
+            told: recovered.events,
             feeds: checkpoint.replay.into_iter().map(Feed::Audio).chain(rest).collect(),
             accepted: recovered.accepted,
             final_: checkpoint.final_,
@@ -242,8 +242,8 @@ fn play(opened: &mut Opened, ops: &[Op], done: usize) {
         match op {
             Op::Feed(feed) => opened.writer.push(feed).unwrap(),
             _ if number < done => {}
-            Op::Opened(server) => opened.log.opened(server).unwrap(),
-            Op::Told(event) => opened.log.told(event).unwrap(),
+            Op::Opened(server) => opened.log.record_server(server).unwrap(),
+            Op::Told(event) => opened.log.record_event(event).unwrap(),
         }
     }
 }

@@ -97,16 +97,16 @@ struct Mortal {
 }
 
 impl Journal for Mortal {
-    fn opened(&mut self, server: &ServerSession) -> io::Result<()> {
-        self.log.opened(server)
+    fn record_server(&mut self, server: &ServerSession) -> io::Result<()> {
+        self.log.record_server(server)
     }
 
-    fn told(&mut self, event: &TranscriptEvent) -> io::Result<()> {
+    fn record_event(&mut self, event: &TranscriptEvent) -> io::Result<()> {
         if let TranscriptEvent::Final(segment) = event {
             self.lives = self.lives.checked_sub(1).ok_or_else(|| io::Error::other("killed"))?;
             self.texts.push(segment.text.clone());
         }
-        self.log.told(event)
+        self.log.record_event(event)
     }
 }
 
@@ -118,7 +118,7 @@ async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
     let opened = Spool::open(path, &head, 960_000, Fsync::Never).unwrap();
     let Opened { mut writer, mut reader, log, recovered, spool: _spool } = opened;
     chunks(pcm).chain([Feed::End]).for_each(|feed| writer.push(&feed).unwrap());
-    let texts = recovered.told.iter().filter_map(text_of).collect();
+    let texts = recovered.events.iter().filter_map(text_of).collect();
     let mut journal = Mortal { log, lives, texts };
     let (sender, audio) = mpsc::channel(4);
     let feeding = async move {

@@ -92,7 +92,7 @@ impl Job<'_> {
     ) -> bool {
         let Some(mut audio) = audio else { return false };
         let pacer = Pacer::new(self.pace, self.settings.sample_rate).starting_at(from);
-        let is_whole = async {
+        let is_complete = async {
             pacer.carry(&mut audio, &feed).await
                 // After a failed download this is the end of the audio read so far, not of the recording.
                 && match retry {
@@ -100,8 +100,8 @@ impl Job<'_> {
                     None => true,
                 }
         };
-        let (is_whole, interrupted) = tokio::select! {
-            is_whole = is_whole => (is_whole, false),
+        let (is_complete, interrupted) = tokio::select! {
+            is_complete = is_complete => (is_complete, false),
             () = self.interrupted.cancelled() => {
                 // Speech up to this point is still recognised.
                 progress.interrupted();
@@ -111,7 +111,7 @@ impl Job<'_> {
             }
         };
         // Without the end, the closed channel tells the session that there is no more audio.
-        if is_whole {
+        if is_complete {
             let _ = feed.send(Feed::End).await;
         }
         interrupted
@@ -142,7 +142,7 @@ impl Job<'_> {
         let path = opened.spool.path().to_owned();
         let Job { connector, connection, .. } = self;
         let ended = spool::run(connector, &connection.tokens, settings, opened, source, audio, events).await;
-        let SpooledEnd { ledger, result, spool, whole } = ended;
+        let SpooledEnd { ledger, result, spool, complete } = ended;
         let result = result.map_err(CliError::from).map_err(|error| match error.exit {
             Exit::Output => error.with("; run the same command again to continue"),
             Exit::Peer | Exit::Limit | Exit::Authentication => {
@@ -151,6 +151,6 @@ impl Job<'_> {
             }
             _ => error,
         });
-        Outcome { ledger, result, spool: spool.map(|spool| Kept { spool, finished: whole }) }
+        Outcome { ledger, result, spool: spool.map(|spool| Kept { spool, finished: complete }) }
     }
 }

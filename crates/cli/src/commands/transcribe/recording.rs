@@ -85,11 +85,11 @@ impl Job<'_> {
                 form.show(&name, speakers.get(stream).map(String::as_str), &session.ledger);
             }
         }
-        let whole = self.put_away(input, sessions)?;
+        let complete = self.put_away(input, sessions)?;
         if self.interrupted.is_cancelled() {
             return Err(self.stopped_at(&name));
         }
-        verdict.await.map_err(|error| match whole {
+        verdict.await.map_err(|error| match complete {
             true => error,
             false => error.with("; run the same command again to try the rest"),
         })?;

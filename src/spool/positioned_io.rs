@@ -9,18 +9,18 @@ use std::os::windows::fs::FileExt;
 
 /// A reader with an offset of its own, which leaves the file's cursor alone.
 #[derive(Debug)]
-pub(super) struct At<'a> {
+pub(super) struct PositionedReader<'a> {
     file: &'a File,
     offset: u64,
 }
 
-impl At<'_> {
-    pub(super) fn new(file: &File, offset: u64) -> At<'_> {
-        At { file, offset }
+impl PositionedReader<'_> {
+    pub(super) fn new(file: &File, offset: u64) -> PositionedReader<'_> {
+        PositionedReader { file, offset }
     }
 }
 
-impl Read for At<'_> {
+impl Read for PositionedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         #[cfg(unix)]
         let count = self.file.read_at(buffer, self.offset)?;
