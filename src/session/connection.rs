@@ -14,14 +14,14 @@ pub(super) struct Pending {
     pub(super) id: ConnectionId,
     pub(super) generation: TokenGeneration,
     /// Time at which the token expires, if known.
-    pub(super) token_ends: Option<Duration>,
+    pub(super) token_expiry: Option<Duration>,
     /// Time at which the present stage began.
     pub(super) since: Duration,
     /// True if the connection takes over from one that was still running (handover).
-    pub(super) moving: bool,
+    pub(super) is_handover: bool,
     /// True if a new session starts on the connection, while another server still has the session that it
     /// replaces.
-    pub(super) anew: bool,
+    pub(super) new_session: bool,
 }
 
 /// A stage in establishing a connection.
@@ -62,7 +62,7 @@ impl Attempt {
             Attempt::Dialling(_) => ("no connection was made", settings.dial_timeout),
             Attempt::Opening(_) => ("the peer did not open the session", settings.opening_timeout),
         };
-        silence(what, limit)
+        timed_out(what, limit)
     }
 }
 
@@ -77,18 +77,18 @@ pub(super) struct Live {
     /// Time since which the session has been carried without interruption.
     pub(super) since: Duration,
     /// Time of the peer's last sign of life.
-    pub(super) heard: Duration,
+    pub(super) last_alive: Duration,
     /// Time of a ping that is not answered yet.
     pub(super) pinged: Option<Duration>,
     /// Time at which the token expires, as the peer reported.
-    pub(super) token_ends: Option<Duration>,
+    pub(super) token_expiry: Option<Duration>,
     /// True if the connection accepts a token in band.
     pub(super) auth: bool,
 }
 
 impl Live {
     pub(super) fn ping_due(&self, settings: &Settings) -> Duration {
-        self.pinged.unwrap_or(self.heard).saturating_add(settings.ping_interval)
+        self.pinged.unwrap_or(self.last_alive).saturating_add(settings.ping_interval)
     }
 }
 
@@ -138,24 +138,24 @@ impl Handover {
 }
 
 /// Returns the time at which a token expires, given the lifetime that the peer reported.
-pub(super) fn ends(expires_in_ms: Option<u64>, now: Duration) -> Option<Duration> {
+pub(super) fn expiry(expires_in_ms: Option<u64>, now: Duration) -> Option<Duration> {
     Some(now.saturating_add(Duration::from_millis(expires_in_ms?)))
 }
 
 /// Returns the failure of a connection that can't be kept, for a reason that may pass.
-pub(super) fn lost(reason: String) -> Failure {
+pub(super) fn connection_lost(reason: String) -> Failure {
     Failure { recovery: Recovery::Retry, kind: FailureKind::Unreachable, reason }
 }
 
-pub(super) fn silence(what: &str, limit: Duration) -> Failure {
-    lost(format!("{what} for {} s", limit.as_secs_f64()))
+pub(super) fn timed_out(what: &str, limit: Duration) -> Failure {
+    connection_lost(format!("{what} for {} s", limit.as_secs_f64()))
 }
 
-/// Classifies a close by the peer. `told` is the code of an `error` message before it.
-pub(super) fn closed(code: u16, reason: &str, told: Option<u32>) -> Failure {
+/// Classifies a close by the peer. `error_code` is the code of an `error` message before it.
+pub(super) fn closed(code: u16, reason: &str, error_code: Option<u32>) -> Failure {
     let recovery = close::recovery(code);
     let kind = match (recovery, code) {
-        (_, close::SCOPE) if told == Some(close::USED_UP) => FailureKind::Limit,
+        (_, close::SCOPE) if error_code == Some(close::USED_UP) => FailureKind::Limit,
         (_, close::SCOPE) | (Recovery::RefreshToken, _) => FailureKind::Authentication,
         (_, close::QUOTA | close::TRY_LATER | close::TOO_BIG) => FailureKind::Limit,
         (_, close::UNSUPPORTED) => FailureKind::Unsupported,

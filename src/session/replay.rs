@@ -115,7 +115,7 @@ impl ReplayBuffer {
 
     /// Returns whether all frames of `range` are kept as audio.
     #[must_use]
-    pub fn is_whole(&self, range: FrameRange) -> bool {
+    pub fn is_gapless(&self, range: FrameRange) -> bool {
         self.gaps == 0
             || !self.entries.iter().any(|entry| {
                 let gap = entry.range();
@@ -223,13 +223,15 @@ mod tests {
         buffer.make_room(FramePos(2));
         assert_eq!((buffer.held(), buffer.at(FramePos(3))), (7, Some(Entry::Gap(range(3, 10)))));
         assert!(
-            buffer.is_whole(range(0, 2)) && !buffer.is_whole(range(1, 3)) && buffer.is_whole(range(10, 15))
+            buffer.is_gapless(range(0, 2))
+                && !buffer.is_gapless(range(1, 3))
+                && buffer.is_gapless(range(10, 15))
         );
         buffer.release(FramePos(2));
         assert_eq!(buffer.first_gap(), Some(range(2, 10)));
         buffer.release(FramePos(10));
         assert_eq!((buffer.held(), buffer.first_gap()), (5, None));
-        assert!(buffer.is_whole(range(10, 15)));
+        assert!(buffer.is_gapless(range(10, 15)));
     }
 
     #[test]

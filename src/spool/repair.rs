@@ -113,7 +113,7 @@ impl<'a> Survey<'a> {
         Ok((filled == HEADER_BYTES).then(|| Header::decode(bytes)).flatten())
     }
 
-    /// Returns whether a process may have ended while it wrote the record at `at`, the last one.
+    /// Returns whether a process may have crashed while it wrote the record at `at`, the last one.
     fn is_torn(&self, at: u64) -> io::Result<bool> {
         let left = self.length - at;
         let longer = |header: Header| header.record_bytes() > left;

@@ -15,7 +15,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn take_token(&mut self, token: &AccessToken, now: Duration) {
+    pub(super) fn receive_token(&mut self, token: &AccessToken, now: Duration) {
         self.connections.fetching = false;
         let generation = token.generation();
         match (&self.connections.current, self.connections.handover) {
@@ -44,17 +44,17 @@ impl Machine {
         }
     }
 
-    fn dial(&mut self, token: &AccessToken, moving: bool, anew: bool, now: Duration) -> Pending {
+    fn dial(&mut self, token: &AccessToken, is_handover: bool, new_session: bool, now: Duration) -> Pending {
         // A session that can't be resumed is replaced by one that starts at `final`.
-        let anew = anew || !self.capabilities.resume;
+        let new_session = new_session || !self.capabilities.resume;
         let id = self.connections.next_id();
-        let (session, endpoints) = match self.server.session.as_ref().filter(|_| !anew) {
+        let (session, endpoints) = match self.server.session.as_ref().filter(|_| !new_session) {
             Some(server) => (Some(server.name.clone()), server.endpoints.clone()),
             None => (None, self.server.successors.clone()),
         };
         self.outputs.push_back(Output::Dial { id, token: token.clone(), session, endpoints });
-        let token_ends = token.lifetime().map(|lifetime| now.saturating_add(lifetime));
-        Pending { id, generation: token.generation(), token_ends, since: now, moving, anew }
+        let token_expiry = token.lifetime().map(|lifetime| now.saturating_add(lifetime));
+        Pending { id, generation: token.generation(), token_expiry, since: now, is_handover, new_session }
     }
 
     /// Sends `start` or `resume` on a new connection.
@@ -63,20 +63,20 @@ impl Machine {
             (Connection::Attempting(attempt), _) | (_, Some(Handover::Attempt(_, attempt))) => attempt,
             _ => return,
         };
-        let anew = match attempt {
+        let new_session = match attempt {
             Attempt::Dialling(pending) if pending.id == id => {
-                let anew = pending.anew;
+                let new_session = pending.new_session;
                 *attempt = Attempt::Opening(Pending { since: now, ..*pending });
-                anew
+                new_session
             }
             _ => return,
         };
-        let starts = anew || self.server.session.is_none();
+        let starts = new_session || self.server.session.is_none();
         if starts && !self.capabilities.gaps {
             // The new session starts after a gap that the peer can't skip.
-            self.settle_gaps(self.replay.end());
+            self.report_gaps(self.replay.end());
         }
-        let opening = match self.server.session.as_ref().filter(|_| !anew) {
+        let opening = match self.server.session.as_ref().filter(|_| !new_session) {
             Some(server) => ClientMessage::Resume {
                 session: server.name.clone(),
                 resume_key: server.resume_key.clone(),

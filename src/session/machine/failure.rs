@@ -6,14 +6,14 @@ use super::Machine;
 use crate::auth::TokenGeneration;
 use crate::protocol::close;
 use crate::recovery::{Failure, Recovery};
-use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, closed, silence};
+use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, closed, timed_out};
 use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::settings::Settings;
 
 /// Divisor of `give_up`: after that fraction of it, a session leaves an unreachable server to which it
 /// was sent.
-const AWAY_PART: u32 = 4;
+const REDIRECT_PATIENCE_DIVISOR: u32 = 4;
 
 impl Machine {
     pub(super) fn closed(&mut self, id: ConnectionId, code: u16, reason: &str, now: Duration) {
@@ -37,13 +37,13 @@ impl Machine {
             self.connections.handover = None;
             return;
         }
-        let told = self.connections.error.filter(|(teller, _)| *teller == id).map(|(_, code)| code);
-        self.failed(id, &closed(code, reason, told), now);
+        let error_code = self.connections.error.filter(|(error_id, _)| *error_id == id).map(|(_, code)| code);
+        self.failed(id, &closed(code, reason, error_code), now);
     }
 
     /// Gives up a session of an earlier process: the server holds audio that was lost with that process,
     /// or knows of an end of the session that this process doesn't.
-    pub(super) fn abandon(&mut self, now: Duration) {
+    pub(super) fn abandon_inherited(&mut self, now: Duration) {
         self.close_current(close::NORMAL);
         self.forget_server();
         // The peer accepted the token.
@@ -55,13 +55,13 @@ impl Machine {
     pub(super) fn forget_server(&mut self) {
         // The second connection asked for the session that is given up.
         let handover = self.connections.handover.take();
-        self.hang_up(handover);
+        self.close_successor(handover);
         // From now on the session is one that has begun, with the patience for that (`give_up`).
         self.connections.ever_ready |= self.server.inherited;
         self.server.forget();
         self.positions.start_at(self.final_pos());
         // The next session starts after gaps that would never be sent.
-        self.settle_gaps(self.replay.end());
+        self.report_gaps(self.replay.end());
     }
 
     pub(super) fn failed(&mut self, id: ConnectionId, failure: &Failure, now: Duration) {
@@ -94,10 +94,10 @@ impl Machine {
             Recovery::RefreshToken => {
                 self.ledger.token_refusals += 1;
                 self.tokens.refusal.clone_from(&failure.reason);
-                let shown = self.shown(handover, now);
+                let presented = self.presented_generation(handover, now);
                 // A token that expired on the way says nothing about the next one.
                 let ended = self.token_ended(now);
-                self.tokens.refused.replace(shown).is_some() && !ended || too_long
+                self.tokens.refused.replace(presented).is_some() && !ended || too_long
             }
             Recovery::Retry => too_long,
             // A session that sleeps longer than `give_up` is of no use to its caller.
@@ -106,21 +106,21 @@ impl Machine {
         // The connection is gone, whatever comes next.
         self.connections.current = Connection::Attempting(Attempt::Waiting { until: now });
         if fatal {
-            self.hang_up(handover);
+            self.close_successor(handover);
             return self.end(Err(SessionError::from(failure.clone())), close::GOING_AWAY);
         }
         tracing::debug!(reason = %failure.reason, "connection failed");
         if let Some(pending) = handover.as_ref().and_then(Handover::pending)
             && self.tokens.refused.is_none_or(|refused| pending.generation > refused)
         {
-            let pending = Pending { moving: false, ..pending };
+            let pending = Pending { is_handover: false, ..pending };
             self.connections.current = Connection::Attempting(match handover {
                 Some(Handover::Attempt(_, Attempt::Opening(_))) => Attempt::Opening(pending),
                 _ => Attempt::Dialling(pending),
             });
             return;
         }
-        self.hang_up(handover);
+        self.close_successor(handover);
         let delay = match failure.recovery {
             Recovery::RefreshToken => match was_live && !was_healthy {
                 // Without backoff, a peer that accepts a token and rejects it soon after would cause a
@@ -138,15 +138,15 @@ impl Machine {
     /// Returns whether the token of a connection being established has expired.
     fn token_ended(&self, now: Duration) -> bool {
         let Connection::Attempting(attempt) = &self.connections.current else { return false };
-        attempt.pending().and_then(|pending| pending.token_ends).is_some_and(|end| now >= end)
+        attempt.pending().and_then(|pending| pending.token_expiry).is_some_and(|end| now >= end)
     }
 
     /// Returns the generation of the token that the peer saw last.
-    fn shown(&self, handover: Option<Handover>, now: Duration) -> TokenGeneration {
+    fn presented_generation(&self, handover: Option<Handover>, now: Duration) -> TokenGeneration {
         match (&self.connections.current, handover) {
             // If the old token has expired meanwhile, the refusal is about that one.
             (Connection::Live(live), Some(Handover::Authenticating { generation, .. }))
-                if live.token_ends.is_none_or(|end| now < end) =>
+                if live.token_expiry.is_none_or(|end| now < end) =>
             {
                 generation
             }
@@ -161,22 +161,22 @@ impl Machine {
     }
 
     /// Abandons the second connection, if there is one.
-    pub(super) fn hang_up(&mut self, handover: Option<Handover>) {
+    pub(super) fn close_successor(&mut self, handover: Option<Handover>) {
         if let Some(pending) = handover.as_ref().and_then(Handover::pending) {
-            self.give_up(pending);
+            self.close_pending(pending);
         }
     }
 
     /// Closes a second connection. A session started on it is no longer wanted; a session that was to be
     /// resumed on it still is.
-    pub(super) fn give_up(&mut self, pending: Pending) {
-        let code = if pending.anew { close::NORMAL } else { close::GOING_AWAY };
+    pub(super) fn close_pending(&mut self, pending: Pending) {
+        let code = if pending.new_session { close::NORMAL } else { close::GOING_AWAY };
         self.outputs.push_back(Output::Close(pending.id, code));
     }
 
     /// Handles a failed dial to a server to which the session was sent. That server may be gone for good:
     /// after a while the session starts anew at the configured address.
-    pub(super) fn come_home(&mut self, id: ConnectionId, now: Duration) {
+    pub(super) fn return_to_configured(&mut self, id: ConnectionId, now: Duration) {
         let away = self
             .server
             .session
@@ -185,7 +185,7 @@ impl Machine {
         let since = self.timers.failing_since.unwrap_or(now);
         if self.connections.is_current(id)
             && away
-            && now.saturating_sub(since) >= self.settings.give_up / AWAY_PART
+            && now.saturating_sub(since) >= self.settings.give_up / REDIRECT_PATIENCE_DIVISOR
         {
             self.forget_server();
             self.server.successors.clear();
@@ -221,9 +221,9 @@ impl Machine {
         let Settings { ping_interval, progress_timeout, .. } = self.settings;
         let ping_due = now >= live.ping_due(&self.settings);
         let dead = if self.awaits_progress() && now >= self.progress_due() {
-            Some(silence("the peer made no progress", progress_timeout))
+            Some(timed_out("the peer made no progress", progress_timeout))
         } else if ping_due && live.pinged.is_some() {
-            Some(silence("the peer gave no sign of life", 2 * ping_interval))
+            Some(timed_out("the peer gave no sign of life", 2 * ping_interval))
         } else {
             None
         };

@@ -6,7 +6,7 @@ use super::Machine;
 use crate::auth::TokenGeneration;
 use crate::protocol::{GoawayReason, close};
 use crate::recovery::{Failure, Recovery};
-use crate::session::connection::{Attempt, Connection, Handover, Live, Motive, ends, silence};
+use crate::session::connection::{Attempt, Connection, Handover, Live, Motive, expiry, timed_out};
 use crate::session::error::SessionError;
 
 /// Longest time before its expiry at which a token is replaced, as in the token provider.
@@ -15,7 +15,7 @@ const LONGEST_MARGIN: Duration = Duration::from_secs(300);
 /// recent.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// Most endpoints of a `goaway` that are kept.
-const MOST_ENDPOINTS: usize = 8;
+const ENDPOINTS_MAX: usize = 8;
 /// Longest random delay of a handover, so that not all sessions move at once.
 const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 
@@ -31,7 +31,7 @@ impl Machine {
         if self.tokens.in_force.replace(generation).is_some_and(|before| before < generation) {
             self.ledger.token_swaps += 1;
         }
-        let hasty = self.changed_lately(now);
+        let hasty = self.changed_recently(now);
         if !hasty {
             self.connections.handover_backoff.reset();
         }
@@ -45,7 +45,7 @@ impl Machine {
         }
         self.connections.handover = expires_in_ms.map(|life| {
             let life = Duration::from_millis(life);
-            let early = self.early(life);
+            let early = self.lead_time(life);
             // A peer whose tokens live for a moment would otherwise keep the session busy with handovers.
             let pause = if hasty && life < SHORT_LIFE {
                 self.connections.handover_backoff.next_delay()
@@ -62,7 +62,7 @@ impl Machine {
     pub(super) fn authenticated(&mut self, live: Live, expires_in_ms: Option<u64>, now: Duration) {
         let Some(Handover::Authenticating { generation, .. }) = self.connections.handover else { return };
         self.connections.current =
-            Connection::Live(Live { generation, token_ends: ends(expires_in_ms, now), ..live });
+            Connection::Live(Live { generation, token_expiry: expiry(expires_in_ms, now), ..live });
         self.token_in_force(generation, expires_in_ms, live.auth, now);
     }
 
@@ -75,7 +75,7 @@ impl Machine {
             return;
         };
         let opened = live.opened;
-        let until = opened.saturating_add(longest.saturating_sub(self.early(longest)));
+        let until = opened.saturating_add(longest.saturating_sub(self.lead_time(longest)));
         let sooner = match self.connections.handover {
             Some(Handover::Attempt(_, Attempt::Waiting { until: planned })) => until < planned,
             Some(_) => false,
@@ -89,18 +89,28 @@ impl Machine {
 
     /// Returns how long before its end something of this life is replaced: in the last fifth of its life,
     /// but at most five minutes before its end; at a random time, since a thousand sessions may share it.
-    fn early(&mut self, life: Duration) -> Duration {
+    fn lead_time(&mut self, life: Duration) -> Duration {
         let margin = (life / 5).min(LONGEST_MARGIN);
         margin / 2 + self.random.up_to(margin / 2)
     }
 
     /// Returns the wait before a change of connection: none, unless the last change was recent.
-    pub(super) fn pause_if_hasty(&mut self, now: Duration) -> Duration {
-        if self.changed_lately(now) { self.connections.handover_backoff.next_delay() } else { Duration::ZERO }
+    pub(super) fn handover_pause(&mut self, now: Duration) -> Duration {
+        if self.changed_recently(now) {
+            self.connections.handover_backoff.next_delay()
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Processes a `goaway`: the peer will close this connection by the deadline.
-    pub(super) fn warned(&mut self, live: Live, reason: GoawayReason, deadline: Duration, now: Duration) {
+    pub(super) fn receive_goaway(
+        &mut self,
+        live: Live,
+        reason: GoawayReason,
+        deadline: Duration,
+        now: Duration,
+    ) {
         let newer = reason == GoawayReason::Token;
         if self.source.finish_sent.is_some() && !newer {
             // Only the peer's work is left, and the peer intends to finish it: a handover would only
@@ -116,7 +126,7 @@ impl Machine {
         // The delay is random, since all sessions here get the same notice. It has a backoff, since a
         // peer may repeat the notice endlessly.
         let spread = self.random.up_to((deadline / 2).min(LONGEST_SPREAD));
-        let pause = self.pause_if_hasty(now);
+        let pause = self.handover_pause(now);
         let soon = now.saturating_add(spread.max(pause));
         let until = due.filter(|_| newer).map_or(soon, |due| due.min(soon));
         let in_band = newer && live.auth && self.settings.in_band_auth;
@@ -125,15 +135,15 @@ impl Machine {
     }
 
     /// Records that the peer wants the session to start anew, at one of `endpoints`.
-    pub(super) fn sent_elsewhere(&mut self, mut endpoints: Vec<String>) {
+    pub(super) fn redirect(&mut self, mut endpoints: Vec<String>) {
         let under_way = self
             .connections
             .handover
             .as_ref()
             .and_then(Handover::pending)
-            .is_some_and(|pending| pending.anew);
+            .is_some_and(|pending| pending.new_session);
         if self.source.finish_sent.is_none() && !under_way {
-            endpoints.truncate(MOST_ENDPOINTS);
+            endpoints.truncate(ENDPOINTS_MAX);
             (self.server.restart, self.server.successors) = (true, endpoints);
         }
     }
@@ -141,12 +151,12 @@ impl Machine {
     /// Cancels the replacement session, so that the present session stays with its server.
     pub(super) fn cancel_restart(&mut self) {
         let handover = self.connections.handover.take();
-        self.hang_up(handover);
+        self.close_successor(handover);
         self.server.restart = false;
     }
 
     /// Returns whether the last change of token or connection happened less than `healthy_after` ago.
-    fn changed_lately(&self, now: Duration) -> bool {
+    fn changed_recently(&self, now: Duration) -> bool {
         self.connections.ever_ready && now.saturating_sub(self.timers.changed) < self.settings.healthy_after
     }
 
@@ -174,7 +184,7 @@ impl Machine {
     /// Returns whether the session has been replaced again and again for as long as it has patience, although
     /// the peer has never got anywhere. Each new session begins with the same audio, so no connection would
     /// ever be old enough to count as dead.
-    fn is_in_vain(&mut self, live: Live, handover: &Handover, now: Duration) -> bool {
+    fn is_stuck(&mut self, live: Live, handover: &Handover, now: Duration) -> bool {
         let replaces = !self.capabilities.resume
             && matches!(handover, Handover::Attempt(motive, Attempt::Waiting { .. }) if !motive.newer);
         if !replaces || !self.awaits_progress() || self.timers.last_served > live.opened {
@@ -193,8 +203,8 @@ impl Machine {
             {
                 self.connections.handover = None;
             }
-            Handover::Attempt(..) if self.is_in_vain(live, &handover, now) => {
-                let failure = silence("the peer made no progress", self.settings.give_up);
+            Handover::Attempt(..) if self.is_stuck(live, &handover, now) => {
+                let failure = timed_out("the peer made no progress", self.settings.give_up);
                 self.end(Err(SessionError::from(failure)), close::GOING_AWAY);
             }
             Handover::Attempt(motive, Attempt::Waiting { .. }) => {
@@ -203,7 +213,7 @@ impl Machine {
             }
             Handover::Attempt(motive, attempt) => {
                 if let Some(pending) = attempt.pending() {
-                    self.give_up(pending);
+                    self.close_pending(pending);
                 }
                 self.handover_failed(motive, &attempt.overdue(&self.settings), now);
             }

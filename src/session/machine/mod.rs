@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use self::state::{Connections, Flush, Limits, Positions, Results, Server, Source, Timers, Tokens};
 use super::catch_up::Throttle;
-use super::connection::{Attempt, Connection, Handover, lost};
+use super::connection::{Attempt, Connection, Handover, connection_lost};
 use super::error::SessionError;
 pub use super::events::{ConnectionId, Input, Output};
 use super::journal::Checkpoint;
@@ -226,7 +226,7 @@ impl Machine {
                 self.source.finished = true;
                 self.pump(now);
             }
-            Input::Token(token) => self.take_token(&token, now),
+            Input::Token(token) => self.receive_token(&token, now),
             Input::TokenFailed(failure) => {
                 self.connections.fetching = false;
                 let failure = self.with_refusal(failure);
@@ -242,7 +242,7 @@ impl Machine {
             }
             Input::Connected(id) => self.open(id, now),
             Input::DialFailed(id, failure) => {
-                self.come_home(id, now);
+                self.return_to_configured(id, now);
                 self.failed(id, &failure, now);
             }
             Input::Peer(id, message) => self.receive(id, message, now),
@@ -252,14 +252,14 @@ impl Machine {
                 }
             }
             Input::Closed(id, code, reason) => self.closed(id, code, &reason, now),
-            Input::Lost(id, reason) => self.failed(id, &lost(reason), now),
-            Input::Alive(id) => self.connections.is_alive(id, now),
+            Input::Lost(id, reason) => self.failed(id, &connection_lost(reason), now),
+            Input::Alive(id) => self.connections.note_alive(id, now),
             Input::JournalFailed(reason) => {
                 self.end(Err(SessionError::Journal { reason }), close::GOING_AWAY);
             }
             Input::Tick => self.tick(now),
         }
-        self.tell_held(now);
+        self.process_held(now);
         self.check_invariants();
     }
 
@@ -343,7 +343,7 @@ impl Machine {
     fn end(&mut self, result: Result<(), SessionError>, code: u16) {
         self.close_current(code);
         let handover = self.connections.handover.take();
-        self.hang_up(handover);
+        self.close_successor(handover);
         self.connections.current = Connection::Ended;
         self.outputs.push_back(Output::End(Box::new(Ended { ledger: self.ledger(), result })));
     }

@@ -8,23 +8,23 @@ use crate::peer::Acknowledgements;
 use crate::protocol::Violation;
 use crate::protocol::close;
 use crate::protocol::{Final, MAX_CONTEXT_BYTES, MAX_SESSION_NAME, POSITION_BYTES, Ready, ServerMessage};
-use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, ends};
+use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, expiry};
 use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
 use crate::session::journal::ServerSession;
 use crate::transcript::{FinalSegment, TranscriptEvent};
 
 /// Most messages held back while a replacement session starts.
-const MOST_HELD: usize = 1_024;
+const HELD_MAX: usize = 1_024;
 
 impl Machine {
     pub(super) fn receive(&mut self, id: ConnectionId, message: ServerMessage, now: Duration) {
         if let ServerMessage::Error { code, .. } = message {
             self.connections.error = Some((id, code));
         }
-        let heard = if self.connections.is_current(id) {
-            self.connections.is_alive(id, now);
-            if self.connections.is_starting_anew() && self.holds(id, &message) {
+        let outcome = if self.connections.is_current(id) {
+            self.connections.note_alive(id, now);
+            if self.connections.is_starting_new_session() && self.must_hold(id, &message) {
                 return self.connections.held.push_back((id, message));
             }
             self.receive_current(message, now)
@@ -33,13 +33,13 @@ impl Machine {
         } else {
             return;
         };
-        self.judge(heard, now);
+        self.check_outcome(outcome, now);
     }
 
     /// Returns whether a message of the present session must wait until it is clear whether a replacement
     /// session takes over: the message would move `final`, where the replacement starts. `done` doesn't
-    /// wait, nor do messages beyond [`MOST_HELD`]: either cancels the replacement.
-    fn holds(&mut self, id: ConnectionId, message: &ServerMessage) -> bool {
+    /// wait, nor do messages beyond [`HELD_MAX`]: either cancels the replacement.
+    fn must_hold(&mut self, id: ConnectionId, message: &ServerMessage) -> bool {
         let concerns = matches!(
             message,
             ServerMessage::Ack { .. }
@@ -48,36 +48,38 @@ impl Machine {
                 | ServerMessage::Done { .. }
         );
         if concerns
-            && (matches!(message, ServerMessage::Done { .. }) || self.connections.held.len() == MOST_HELD)
+            && (matches!(message, ServerMessage::Done { .. }) || self.connections.held.len() == HELD_MAX)
         {
             self.cancel_restart();
         }
         // Messages keep their order if earlier ones are still held back.
         concerns
-            && (self.connections.is_starting_anew()
+            && (self.connections.is_starting_new_session()
                 || self.connections.held.iter().any(|(other, _)| *other == id))
     }
 
     /// Processes the messages held back, once no replacement session can take over any more. Messages of
     /// a connection lost meanwhile are dropped: the server will send them again.
-    pub(super) fn tell_held(&mut self, now: Duration) {
-        while !self.connections.is_starting_anew() && !matches!(self.connections.current, Connection::Ended) {
+    pub(super) fn process_held(&mut self, now: Duration) {
+        while !self.connections.is_starting_new_session()
+            && !matches!(self.connections.current, Connection::Ended)
+        {
             let Some((id, message)) = self.connections.held.pop_front() else { return };
             if matches!(self.connections.current, Connection::Live(live) if live.id == id) {
-                let heard = self.receive_current(message, now);
-                self.judge(heard, now);
+                let outcome = self.receive_current(message, now);
+                self.check_outcome(outcome, now);
             }
         }
     }
 
-    fn judge(&mut self, heard: Result<(), Violation>, now: Duration) {
-        match heard {
+    fn check_outcome(&mut self, outcome: Result<(), Violation>, now: Duration) {
+        match outcome {
             Ok(()) => {}
             // The messages that an earlier process sent are unknown here: the peer and this process may
             // both be right.
             Err(violation) if self.server.inherited => {
                 tracing::debug!(%violation, "an earlier process's session is given up");
-                self.abandon(now);
+                self.abandon_inherited(now);
             }
             Err(violation) => self.fail_protocol(violation),
         }
@@ -144,9 +146,9 @@ impl Machine {
             (Connection::Live(live), ServerMessage::Goaway { reason, deadline_ms, restart, endpoints }) => {
                 let live = *live;
                 if restart {
-                    self.sent_elsewhere(endpoints);
+                    self.redirect(endpoints);
                 }
-                self.warned(live, reason, Duration::from_millis(deadline_ms), now);
+                self.receive_goaway(live, reason, Duration::from_millis(deadline_ms), now);
                 Ok(())
             }
             (_, message) => Err(Violation::BeforeReady { message: name(&message) }),
@@ -164,8 +166,8 @@ impl Machine {
             }
             return Ok(());
         }
-        if pending.anew {
-            self.leave_session();
+        if pending.new_session {
+            self.abandon_session();
         }
         if ready.session.len() > MAX_SESSION_NAME {
             return Err(Violation::SessionName { bytes: ready.session.len() });
@@ -200,17 +202,17 @@ impl Machine {
             }
             self.server.session = Some(server);
         }
-        let since = self.leave_behind(pending.anew, now);
+        let since = self.close_predecessor(pending.new_session, now);
         self.positions.resume_at(ready.received);
         let Pending { id, generation, .. } = pending;
         let auth = ready.auth && self.capabilities.in_band_auth;
-        let token_ends = ends(ready.token_expires_in_ms, now);
+        let token_expiry = expiry(ready.token_expires_in_ms, now);
         self.connections.current = Connection::Live(Live {
             id,
             generation,
-            token_ends,
+            token_expiry,
             since,
-            heard: now,
+            last_alive: now,
             pinged: None,
             auth,
             opened: now,
@@ -219,8 +221,8 @@ impl Machine {
         // A server that has audio after a flush has the flush too. Should the server lose that audio, the
         // flush is sent again.
         self.source.flushes.iter_mut().for_each(|flush| flush.sent = flush.at < ready.received);
-        self.audio_taken(now);
-        if pending.moving {
+        self.record_audio_taken(now);
+        if pending.is_handover {
             // A handover is no progress in itself: a session could move for ever and get nowhere.
             self.ledger.moves += 1;
         } else {
@@ -233,7 +235,7 @@ impl Machine {
         }
         self.connections.ever_ready = true;
         self.token_in_force(generation, ready.token_expires_in_ms, auth, now);
-        self.settle_gaps(self.positions.received);
+        self.report_gaps(self.positions.received);
         if self.positions.sent == self.replay.end() && self.wants_audio() && !self.replay.is_full() {
             // An idle session needs nothing more from its peer than `ready`.
             self.timers.failing_since = None;
@@ -244,11 +246,11 @@ impl Machine {
 
     /// Closes the connection that has carried the session, if there is one. Returns the time since which
     /// the session has been carried.
-    fn leave_behind(&mut self, anew: bool, now: Duration) -> Duration {
+    fn close_predecessor(&mut self, new_session: bool, now: Duration) -> Duration {
         match self.connections.current {
             Connection::Live(Live { id, since, .. }) => {
                 // The session of the closed connection has moved to the new one, or is no longer wanted.
-                let code = if anew { close::NORMAL } else { close::MOVED };
+                let code = if new_session { close::NORMAL } else { close::MOVED };
                 self.outputs.push_back(Output::Close(id, code));
                 since
             }
@@ -257,7 +259,7 @@ impl Machine {
     }
 
     /// Gives up the server's session in favour of one that has just started at `final`.
-    fn leave_session(&mut self) {
+    fn abandon_session(&mut self) {
         self.server.forget();
         self.positions.start_at(self.final_pos());
     }
@@ -269,8 +271,8 @@ impl Machine {
         if received > self.positions.received {
             self.positions.received = received;
             self.timers.last_progress = now;
-            self.audio_taken(now);
-            self.settle_gaps(received);
+            self.record_audio_taken(now);
+            self.report_gaps(received);
         }
         // A session that can't be resumed is sound again once the peer has everything.
         let has_all = received == self.replay.end() && self.wants_audio() && !self.replay.is_full();
@@ -286,7 +288,7 @@ impl Machine {
     }
 
     /// Records that the peer took audio, or that a new connection reported the peer's position.
-    fn audio_taken(&mut self, now: Duration) {
+    fn record_audio_taken(&mut self, now: Duration) {
         if let Some(since) = self.timers.stalled_since {
             self.ledger.worst_stall = self.ledger.worst_stall.max(now.saturating_sub(since));
         }
@@ -294,7 +296,7 @@ impl Machine {
     }
 
     /// Reports the gaps directly after the final frames, as far as the peer has passed them.
-    pub(super) fn settle_gaps(&mut self, passed: FramePos) {
+    pub(super) fn report_gaps(&mut self, passed: FramePos) {
         while let Some(gap) = self.replay.first_gap().filter(|gap| gap.end <= passed) {
             self.replay.release(gap.end);
             self.positions.pass(gap.end);
@@ -316,7 +318,7 @@ impl Machine {
         }
         if end <= self.positions.sent && start <= end {
             // A server that has recognised audio after a gap has passed the gap.
-            self.settle_gaps(start);
+            self.report_gaps(start);
         }
         // A segment without frames has no position of its own: it may come after a gap that is already
         // reported.
@@ -328,7 +330,7 @@ impl Machine {
             let (from, sent) = (self.final_pos(), self.positions.sent);
             return Err(Violation::FinalRange { index, start, end, from, sent });
         }
-        if !self.replay.is_whole(start.to(end)) {
+        if !self.replay.is_gapless(start.to(end)) {
             return Err(Violation::FinalOverGap { index, range: start.to(end) });
         }
         if let Some(context) = &context {
@@ -341,7 +343,7 @@ impl Machine {
         self.replay.release(end);
         if end > self.positions.received {
             self.positions.received = end;
-            self.audio_taken(now);
+            self.record_audio_taken(now);
         }
         // Words outside the segment are useless.
         words.retain(|word| {
@@ -362,20 +364,20 @@ impl Machine {
             words,
             context,
         }));
-        self.settle_gaps(self.positions.received);
+        self.report_gaps(self.positions.received);
         self.pump(now);
         Ok(())
     }
 
     fn done(&mut self, frames: FramePos, finals: u64, now: Duration) -> Result<(), Violation> {
-        self.settle_gaps(frames.min(self.positions.sent));
+        self.report_gaps(frames.min(self.positions.sent));
         let (end, arrived, covered) = (self.replay.end(), self.finals_seen(), self.final_pos());
         if self.source.finish_sent != Some(frames) || covered < frames || finals != arrived {
             return Err(Violation::Done { frames, finals, arrived, covered, end });
         }
-        self.audio_taken(now);
+        self.record_audio_taken(now);
         if !self.capabilities.gaps {
-            self.settle_gaps(end);
+            self.report_gaps(end);
         }
         if self.source.finished && self.final_pos() == end {
             self.emit(TranscriptEvent::End { frames: end.0, finals: self.results.next_index });
@@ -389,7 +391,7 @@ impl Machine {
     /// Leaves a session that ended at a gap, for another one behind the gap.
     fn start_behind_gap(&mut self, now: Duration) {
         // A source that loses audio again and again must not cause a storm of connections.
-        let pause = self.pause_if_hasty(now);
+        let pause = self.handover_pause(now);
         self.close_current(close::NORMAL);
         self.forget_server();
         self.connections.current = Connection::Attempting(Attempt::Waiting { until: now + pause });

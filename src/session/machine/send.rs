@@ -55,7 +55,7 @@ impl Machine {
         }
     }
 
-    /// Tells the peer that its session ends at `through`, unless it knows.
+    /// Sends the end of the session, `through`, unless it was sent on this connection.
     fn finish(&mut self, id: ConnectionId, through: FramePos) {
         if self.source.finish_sent.is_none() {
             self.source.finish_sent = Some(through);

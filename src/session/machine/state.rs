@@ -79,17 +79,17 @@ impl Connections {
     }
 
     /// Records a sign of life of the peer on connection `id`, which is no progress of the session.
-    pub(super) fn is_alive(&mut self, id: ConnectionId, now: Duration) {
+    pub(super) fn note_alive(&mut self, id: ConnectionId, now: Duration) {
         if let Connection::Live(live) = &mut self.current
             && live.id == id
         {
-            (live.heard, live.pinged) = (now, None);
+            (live.last_alive, live.pinged) = (now, None);
         }
     }
 
     /// Returns whether a replacement session was asked to start and has not answered.
-    pub(super) fn is_starting_anew(&self) -> bool {
-        matches!(self.handover, Some(Handover::Attempt(_, Attempt::Opening(pending))) if pending.anew)
+    pub(super) fn is_starting_new_session(&self) -> bool {
+        matches!(self.handover, Some(Handover::Attempt(_, Attempt::Opening(pending))) if pending.new_session)
     }
 
     /// Returns the number of a new connection.
@@ -178,7 +178,7 @@ impl Positions {
         (self.received, self.sent, self.offered) = (start, start, start);
     }
 
-    /// Goes on at `received` on a new connection.
+    /// Continues at `received` on a new connection.
     pub(super) fn resume_at(&mut self, received: FramePos) {
         (self.received, self.sent, self.gap_sent) = (received, received, received);
     }
