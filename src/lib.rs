@@ -77,7 +77,7 @@ pub use voxline_support::clock;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::auth::renewal::{Answer, Renewal, Renewed, Step};
+    pub use crate::auth::renewal::{Renewal, Renewed, Step, TokenLookup};
     pub use crate::transport::websocket::{unreachable, upgrade};
 }
 

@@ -1,8 +1,8 @@
-//! The interface between a session and a recognition service: its messages, and what the service can do.
+//! The interface between a session and a recognition service: messages, and capabilities of the service.
 //!
 //! A session speaks in the messages of [`protocol`](crate::protocol). A service with a protocol of its own
-//! has an adapter that translates, such as [`protocol::vosk`](crate::protocol::vosk). What the service can't
-//! do is data, its [`Capabilities`], by which the session decides how to keep its promises.
+//! has an adapter that translates, such as [`protocol::vosk`](crate::protocol::vosk). The service declares
+//! its [`Capabilities`], by which the session decides how to keep its promises.
 //!
 //! Nothing here says how messages travel: a [`Peer`] may be a WebSocket, or a series of HTTP requests whose
 //! responses are its events.
@@ -100,7 +100,7 @@ pub enum PeerEvent {
     Lost(String),
 }
 
-/// The means by which a service tells how much audio it has received.
+/// The means by which a service reports how much audio it has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acknowledgements {
     /// Messages with a position (`ack`).
@@ -113,11 +113,11 @@ pub enum Acknowledgements {
     None,
 }
 
-/// What a recognition service can do. A session decides by these data alone how it recovers.
+/// Capabilities of a recognition service, by which alone a session decides how to recover.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// True if the service tells positions of the session's own timeline, which hold on any of its
+    /// True if the service reports positions of the session's own timeline, which hold on any of its
     /// connections. False if the adapter derives positions from the audio sent on one connection.
     pub positions: bool,
     /// Means by which received audio is acknowledged.

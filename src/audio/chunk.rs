@@ -93,6 +93,6 @@ pub enum Feed {
     Flush,
     /// Frames that the source has lost, directly after the last ones it delivered; reported as a gap.
     Gap(FrameRange),
-    /// End of the source. A channel that closes without this item means that the sender died.
+    /// End of the source. A channel that closes without this item means that the sender failed.
     End,
 }

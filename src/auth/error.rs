@@ -21,7 +21,7 @@ pub enum AuthError {
         /// Reason of the failure.
         reason: String,
         /// True if the request may have arrived, and only the response was lost.
-        asked: bool,
+        may_have_arrived: bool,
     },
     /// The token endpoint refused the request.
     #[error(
@@ -50,7 +50,7 @@ pub enum AuthError {
     },
     /// The response of the token endpoint cannot be understood.
     #[error("token endpoint {endpoint} answered without {missing}")]
-    Answer {
+    InvalidResponse {
         /// Address of the token endpoint.
         endpoint: String,
         /// Missing part of the response.
@@ -153,7 +153,7 @@ impl AuthError {
                 Recovery::Fatal => Recovery::Fatal,
                 _ => Recovery::RetryAfter(*wait),
             },
-            AuthError::Answer { .. }
+            AuthError::InvalidResponse { .. }
             | AuthError::Token(_)
             | AuthError::ServiceToken
             | AuthError::Rejected { .. } => Recovery::Fatal,
@@ -177,7 +177,7 @@ impl AuthError {
         match self.cause() {
             AuthError::Unreachable { .. }
             | AuthError::Late { .. }
-            | AuthError::Answer { .. }
+            | AuthError::InvalidResponse { .. }
             | AuthError::Interrupted { .. }
             | AuthError::Refused { recovery: Recovery::Retry, .. } => AuthErrorKind::Unreachable,
             #[cfg(feature = "oauth")]
@@ -209,9 +209,9 @@ impl AuthError {
     #[cfg(feature = "oauth")]
     pub(super) fn may_be_granted(&self) -> bool {
         match self {
-            AuthError::Unreachable { asked, .. } => *asked,
+            AuthError::Unreachable { may_have_arrived, .. } => *may_have_arrived,
             AuthError::Refused { status, .. } => *status == 408 || (*status >= 500 && *status != 503),
-            AuthError::Answer { .. } => true,
+            AuthError::InvalidResponse { .. } => true,
             _ => false,
         }
     }

@@ -12,7 +12,7 @@ pub enum LoggedOut {
     Nothing,
     /// The service has revoked the tokens, and their slot is free.
     Revoked,
-    /// The tokens are deleted locally. The service may go on counting their slot for any length of time.
+    /// The tokens are deleted locally. The service may still count their slot, for any length of time.
     Abandoned,
 }
 

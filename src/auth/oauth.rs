@@ -124,9 +124,10 @@ impl OAuthClient {
         if !reply.status.is_success() {
             return Err(self.refusal(grant, reply, body));
         }
-        let answer: Option<Answer> = serde_json::from_slice(&reply.body?).ok();
-        let usable = |answer: &Answer| AccessToken::new(&answer.access_token, TokenGeneration(0)).is_some();
-        let answer = answer.filter(usable).ok_or_else(|| AuthError::Answer {
+        let answer: Option<TokenResponse> = serde_json::from_slice(&reply.body?).ok();
+        let usable =
+            |answer: &TokenResponse| AccessToken::new(&answer.access_token, TokenGeneration(0)).is_some();
+        let answer = answer.filter(usable).ok_or_else(|| AuthError::InvalidResponse {
             endpoint: self.endpoint.to_string(),
             missing: "an access token",
         })?;
@@ -148,19 +149,20 @@ impl OAuthClient {
             let body = response.read(MAX_ANSWER).await.map_err(|error| self.unreachable(error));
             Ok(Reply { status: response.status, headers: response.headers, body })
         };
-        let replied = timeout(REQUEST_TIMEOUT, exchange).await.unwrap_or_else(|_| Err(HttpError::late()));
+        let replied =
+            timeout(REQUEST_TIMEOUT, exchange).await.unwrap_or_else(|_| Err(HttpError::timed_out()));
         replied.map_err(|error| self.unreachable(error))
     }
 
     fn unreachable(&self, error: HttpError) -> AuthError {
-        let HttpError { reason, asked, .. } = error;
-        AuthError::Unreachable { endpoint: self.endpoint.to_string(), reason, asked }
+        let HttpError { reason, may_have_arrived, .. } = error;
+        AuthError::Unreachable { endpoint: self.endpoint.to_string(), reason, may_have_arrived }
     }
 
     /// Returns the error for `reply`, which is not a success, to `request`.
     fn refusal(&self, grant: &'static str, reply: Reply, request: &Value) -> AuthError {
         let Reply { status, headers, body } = reply;
-        let asked = Recovery::from_status(status, retry_after(&headers));
+        let suggested = Recovery::from_status(status, retry_after(&headers));
         let (reason, message) = match body {
             Ok(body) => {
                 let mut secrets = vec![self.credentials.client_secret.expose_secret()];
@@ -170,7 +172,7 @@ impl OAuthClient {
             }
             Err(error) => return error,
         };
-        let recovery = match asked {
+        let recovery = match suggested {
             // Access tokens expire by themselves, which makes room for new ones.
             Recovery::Fatal if grant == REFRESH_TOKEN && reason == Refusal::Limit => Recovery::Retry,
             // A 401 of this endpoint refuses the credentials or the refresh token, not an access token.
@@ -211,7 +213,7 @@ fn refusal(body: &[u8]) -> Refusal {
 /// Response of the token endpoint, parsed leniently: the documented `expired_in` is a string; other
 /// services send `expires_in`, or numbers.
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     access_token: SecretString,
     refresh_token: Option<SecretString>,
     expired_in: Option<Value>,

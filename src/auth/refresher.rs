@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{AuthError, Refusal};
 use super::oauth::OAuthClient;
-use super::renewal::{Answer, Renewal, Renewed, Step};
+use super::renewal::{Renewal, Renewed, Step, TokenLookup};
 use super::slots::{SlotState, SlotsError};
 use super::token::{TokenGeneration, TokenSet};
 use super::vault::{LockedVault, Vault};
@@ -86,7 +86,7 @@ impl Refresher {
 
     /// Returns a token to a caller, if there is one. Wakes the task, which renews the token if it is
     /// missing or due.
-    pub(super) fn ask(&self, newer_than: Option<TokenGeneration>) -> Answer {
+    pub(super) fn ask(&self, newer_than: Option<TokenGeneration>) -> TokenLookup {
         let answer = self.lock().ask(newer_than, &self.now());
         self.requested.notify_one();
         answer
@@ -169,7 +169,7 @@ impl Refresher {
                 // The slot is certainly free only if the service says that the grant is invalid and no
                 // successor token was lost earlier.
                 let sure = matches!(error, AuthError::Refused { reason: Refusal::Grant, .. }) && !unanswered;
-                vault.account.slots.leave(if sure { SlotState::Free } else { SlotState::Abandoned });
+                vault.account.slots.release(if sure { SlotState::Free } else { SlotState::Abandoned });
                 vault.account.tokens = None;
                 vault.account.refreshing = false;
                 self.request_slot(vault.save().await?).await
@@ -187,7 +187,7 @@ impl Refresher {
     /// Obtains a new pair of tokens, which takes one of the project's slots. The request is saved before
     /// it is sent.
     async fn request_slot(&self, mut vault: LockedVault) -> Result<Renewed, AuthError> {
-        vault.account.slots.ask(&self.now())?;
+        vault.account.slots.begin_request(&self.now())?;
         #[cfg(feature = "test-util")]
         let save_first = !self.is_planted(PlantedTokenBug::AskedBeforeSaved);
         #[cfg(not(feature = "test-util"))]
@@ -195,12 +195,12 @@ impl Refresher {
         let mut vault = if save_first { vault.save().await? } else { vault };
         match self.client.client_credentials().await {
             Ok(tokens) => {
-                vault.account.slots.answer(Some(SlotState::Held));
+                vault.account.slots.record_outcome(Some(SlotState::Held));
                 self.save(vault, tokens).await
             }
             Err(error) if error.may_be_granted() => Err(error),
             Err(error) => {
-                vault.account.slots.answer(None);
+                vault.account.slots.record_outcome(None);
                 let held = vault.account.slots.to_string();
                 vault.save().await?;
                 match error {

@@ -31,7 +31,7 @@ const FRESH: Duration = Duration::from_secs(60);
 
 /// Response to a caller that asks for a token.
 #[derive(Debug)]
-pub enum Answer {
+pub enum TokenLookup {
     /// An unexpired token.
     Token(AccessToken),
     /// A renewal is due: ask again when it is done.
@@ -107,7 +107,7 @@ impl Failed {
         self.began.age(now).map_or(Duration::ZERO, |age| self.wait.saturating_sub(age))
     }
 
-    fn is_passing(&self) -> bool {
+    fn is_transient(&self) -> bool {
         self.error.recovery() != Recovery::Fatal
     }
 }
@@ -129,7 +129,7 @@ impl Renewal {
 
     /// Returns a token to a caller. `newer_than` names a token that was refused or is about to expire,
     /// and must not be returned again.
-    pub fn ask(&mut self, newer_than: Option<TokenGeneration>, now: &Moment) -> Answer {
+    pub fn ask(&mut self, newer_than: Option<TokenGeneration>, now: &Moment) -> TokenLookup {
         let stale = newer_than.is_some_and(|stale| self.generation <= stale);
         if let Some(held) = &self.held {
             let left = held.tokens.left(now);
@@ -138,25 +138,25 @@ impl Renewal {
             // expiry.
             if stale && left > held.tokens.margin() {
                 if held.by_refusal && age < FRESH && left > age {
-                    return Answer::Failed(AuthError::Rejected { endpoint: self.endpoint.clone() });
+                    return TokenLookup::Failed(AuthError::Rejected { endpoint: self.endpoint.clone() });
                 }
                 self.refused = true;
             }
             if !stale && !self.refused && !left.is_zero() {
                 return match AccessToken::new(&held.tokens.access, self.generation) {
-                    Some(token) => Answer::Token(token.with_lifetime(left)),
-                    None => Answer::Failed(AuthError::Token("access token")),
+                    Some(token) => TokenLookup::Token(token.with_lifetime(left)),
+                    None => TokenLookup::Failed(AuthError::Token("access token")),
                 };
             }
         }
         match &self.failed {
             Some(failed) if self.under_way.is_none() && !failed.left(now).is_zero() => {
                 let error = Box::new(failed.error.clone());
-                Answer::Failed(AuthError::Waiting { error, wait: failed.left(now) })
+                TokenLookup::Failed(AuthError::Waiting { error, wait: failed.left(now) })
             }
             _ => {
                 self.wanted = true;
-                Answer::Wait
+                TokenLookup::Wait
             }
         }
     }
@@ -171,7 +171,7 @@ impl Renewal {
         let Some(wait) = until_wanted else { return Step::Idle };
         let wait = match &self.failed {
             // After a fatal error, retry only while the old token is still valid, or if a caller asks.
-            Some(failed) if !self.wanted && !failed.is_passing() && !self.is_token_valid(now) => {
+            Some(failed) if !self.wanted && !failed.is_transient() && !self.is_token_valid(now) => {
                 return Step::Idle;
             }
             Some(failed) => wait.max(failed.left(now)),
@@ -190,9 +190,10 @@ impl Renewal {
         self.wanted = false;
         let endpoint = || self.endpoint.clone();
         let outcome = outcome.and_then(|renewed| match renewed.tokens.lifetime {
-            Duration::ZERO => {
-                Err(AuthError::Answer { endpoint: endpoint(), missing: "a positive lifetime of the token" })
-            }
+            Duration::ZERO => Err(AuthError::InvalidResponse {
+                endpoint: endpoint(),
+                missing: "a positive lifetime of the token",
+            }),
             _ if renewed.tokens.is_expired(now) => Err(AuthError::Late { endpoint: endpoint() }),
             _ => Ok(renewed),
         });
@@ -207,14 +208,14 @@ impl Renewal {
                 Ok(())
             }
             Err(error) => {
-                self.put_off(error.clone(), began, now);
+                self.schedule_retry(error.clone(), began, now);
                 Err(error)
             }
         }
     }
 
     /// Schedules the next attempt after the renewal that began at `began` failed.
-    fn put_off(&mut self, error: AuthError, began: Moment, now: &Moment) {
+    fn schedule_retry(&mut self, error: AuthError, began: Moment, now: &Moment) {
         let count = self.failed.as_ref().map_or(0, |failed| failed.count).saturating_add(1);
         let pause = match count {
             1..=DOUBLINGS => self.random.up_to(FIRST_CEILING * 2_u32.pow(count - 1)),
@@ -260,7 +261,7 @@ mod tests {
     /// Asks for a token, and completes the renewal with `tokens`.
     fn renew(renewal: &mut Renewal, newer_than: Option<u64>, tokens: TokenSet, shared: bool, now: u64) {
         let newer_than = newer_than.map(TokenGeneration);
-        assert!(matches!(renewal.ask(newer_than, &at(now)), Answer::Wait));
+        assert!(matches!(renewal.ask(newer_than, &at(now)), TokenLookup::Wait));
         assert!(matches!(renewal.next(&at(now)), Step::Renew { .. }));
         renewal.done(Ok(Renewed { tokens, shared }), &at(now)).unwrap();
     }
@@ -287,7 +288,7 @@ mod tests {
             renew(&mut renewal, None, tokens("one", 0, HOUR), false, 0);
             renew(&mut renewal, Some(1), tokens("two", 10, HOUR), shared, 10);
             let answer = renewal.ask(Some(TokenGeneration(2)), &at(20));
-            let rejected = matches!(answer, Answer::Failed(AuthError::Rejected { .. }));
+            let rejected = matches!(answer, TokenLookup::Failed(AuthError::Rejected { .. }));
             assert_eq!(rejected, !shared, "{answer:?}");
         }
     }
@@ -301,15 +302,15 @@ mod tests {
             renew(&mut renewal, None, tokens("one", 0, life), false, 0);
             renew(&mut renewal, Some(1), tokens("two", 10, life), false, 10);
             let answer = renewal.ask(Some(TokenGeneration(2)), &at(10 + age));
-            let rejected = matches!(answer, Answer::Failed(AuthError::Rejected { .. }));
+            let rejected = matches!(answer, TokenLookup::Failed(AuthError::Rejected { .. }));
             assert_eq!(rejected, is_rejected, "{answer:?} at an age of {age} s");
         }
     }
 
     /// Lets a request that starts at `now` and takes `took` seconds fail with `Retry-After`. Returns the
     /// wait before the next request, counted from `now`.
-    fn put_off(renewal: &mut Renewal, now: u64, took: u64, retry_after: u64) -> Duration {
-        assert!(matches!(renewal.ask(None, &at(now)), Answer::Wait));
+    fn schedule_retry(renewal: &mut Renewal, now: u64, took: u64, retry_after: u64) -> Duration {
+        assert!(matches!(renewal.ask(None, &at(now)), TokenLookup::Wait));
         assert!(matches!(renewal.next(&at(now)), Step::Renew { .. }));
         let recovery = Recovery::RetryAfter(Duration::from_secs(retry_after));
         let endpoint = "http://localhost".to_owned();
@@ -330,7 +331,7 @@ mod tests {
     #[test]
     fn what_the_service_asks_for_counts_from_its_answer() {
         for seed in 0..100 {
-            let wait = put_off(&mut renewal(seed), 0, 15, 30);
+            let wait = schedule_retry(&mut renewal(seed), 0, 15, 30);
             assert_eq!(wait, Duration::from_secs(45), "seed {seed}");
         }
     }
@@ -340,7 +341,7 @@ mod tests {
         let mut renewal = renewal(1);
         let mut now = 0;
         for count in 1..20 {
-            let wait = put_off(&mut renewal, now, 0, 0);
+            let wait = schedule_retry(&mut renewal, now, 0, 0);
             assert!(count <= DOUBLINGS || wait >= LAST_WAIT, "{wait:?} after {count} failures");
             now += wait.as_secs() + 1;
         }

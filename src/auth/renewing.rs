@@ -10,7 +10,7 @@ use super::oauth::OAuthClient;
 #[cfg(feature = "test-util")]
 use super::refresher::PlantedTokenBug;
 use super::refresher::Refresher;
-use super::renewal::Answer;
+use super::renewal::TokenLookup;
 use super::token::{AccessToken, TokenGeneration};
 use super::vault::Vault;
 
@@ -53,12 +53,16 @@ impl Renewing {
         loop {
             self.ensure_task_runs();
             match (self.refresher.ask(newer_than), outcome) {
-                (Answer::Token(token), _) => return Ok(token),
+                (TokenLookup::Token(token), _) => return Ok(token),
                 // The caller waited for this attempt: return its own error instead of `Waiting`.
-                (Answer::Failed(AuthError::Waiting { error, .. }), Some(_)) => return Err(*error),
-                (Answer::Failed(error), _) | (Answer::Wait, Some(Some(error))) => return Err(error),
-                (Answer::Wait, _) if self.stop.is_cancelled() => return Err(self.refresher.interrupted()),
-                (Answer::Wait, _) => {}
+                (TokenLookup::Failed(AuthError::Waiting { error, .. }), Some(_)) => return Err(*error),
+                (TokenLookup::Failed(error), _) | (TokenLookup::Wait, Some(Some(error))) => {
+                    return Err(error);
+                }
+                (TokenLookup::Wait, _) if self.stop.is_cancelled() => {
+                    return Err(self.refresher.interrupted());
+                }
+                (TokenLookup::Wait, _) => {}
             }
             outcomes.changed().await.expect("the provider owns the sender");
             outcome = Some(outcomes.borrow_and_update().clone());

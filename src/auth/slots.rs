@@ -94,7 +94,7 @@ impl Slots {
     ///
     /// # Errors
     /// Returns [`SlotsError`] if the request must not be made now.
-    pub(super) fn ask(&mut self, now: &Moment) -> Result<(), SlotsError> {
+    pub(super) fn begin_request(&mut self, now: &Moment) -> Result<(), SlotsError> {
         if self.taken() >= MAX_SLOTS {
             return Err(SlotsError::AllTaken { held: self.to_string() });
         }
@@ -122,15 +122,15 @@ impl Slots {
 
     /// Records the outcome of the last request. `None` removes the request: it was never made, or
     /// certainly not granted.
-    pub(super) fn answer(&mut self, state: Option<SlotState>) {
+    pub(super) fn record_outcome(&mut self, state: Option<SlotState>) {
         match state {
-            Some(state) => self.0.last_mut().expect("asked before").state = state,
+            Some(state) => self.0.last_mut().expect("a request was begun").state = state,
             None => drop(self.0.pop()),
         }
     }
 
     /// Moves the refresh token in force, if any, to `state`.
-    pub(super) fn leave(&mut self, state: SlotState) {
+    pub(super) fn release(&mut self, state: SlotState) {
         for slot in self.0.iter_mut().filter(|slot| slot.state == SlotState::Held) {
             slot.state = state;
         }
@@ -158,12 +158,13 @@ mod tests {
     #[test]
     fn a_crash_loop_asks_ever_more_rarely() {
         let mut slots = Slots::default();
-        let asked: Vec<u64> = (0..86_400).filter(|second| slots.ask(&at(*second)).is_ok()).collect();
+        let asked: Vec<u64> =
+            (0..86_400).filter(|second| slots.begin_request(&at(*second)).is_ok()).collect();
         assert_eq!(asked[..6], [0, 10, 30, 70, 150, 310]);
         // About half of the project's slots in the first day.
         assert_eq!((asked.len(), slots.taken()), (14, 14));
         // Once all slots are taken, the error reports what holds them.
-        let all_taken = (0..200).find_map(|day| match slots.ask(&at(86_400 * (day + 1))) {
+        let all_taken = (0..200).find_map(|day| match slots.begin_request(&at(86_400 * (day + 1))) {
             Err(SlotsError::AllTaken { held }) => Some(held),
             _ => None,
         });
@@ -176,10 +177,10 @@ mod tests {
         for (second, granted) in
             [(0, true), (1, true), (2, false), (10, false), (11, true), (30, false), (31, true)]
         {
-            assert_eq!(slots.ask(&at(second)).is_ok(), granted, "{second}");
+            assert_eq!(slots.begin_request(&at(second)).is_ok(), granted, "{second}");
             if granted {
-                slots.answer(Some(SlotState::Held));
-                slots.leave(SlotState::Free);
+                slots.record_outcome(Some(SlotState::Held));
+                slots.release(SlotState::Free);
             }
         }
         assert_eq!(slots.taken(), 0);
@@ -189,8 +190,8 @@ mod tests {
     fn a_request_that_was_not_granted_costs_nothing() {
         let mut slots = Slots::default();
         for second in 0..100 {
-            slots.ask(&at(second)).unwrap();
-            slots.answer(None);
+            slots.begin_request(&at(second)).unwrap();
+            slots.record_outcome(None);
         }
         assert_eq!(slots, Slots::default());
     }

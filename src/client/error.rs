@@ -1,7 +1,7 @@
 //! Errors of the client.
 
 use crate::auth::AuthError;
-use crate::net::{BadEndpoint, TlsError};
+use crate::net::{EndpointError, TlsError};
 #[cfg(feature = "decode")]
 use crate::pipeline::PipelineError;
 use crate::session::SessionError;
@@ -13,7 +13,7 @@ use crate::spool::{SpoolError, SpooledError};
 pub enum BuildError {
     /// The endpoint is not the base address of a service.
     #[error(transparent)]
-    Endpoint(#[from] BadEndpoint),
+    Endpoint(#[from] EndpointError),
     /// TLS could not be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),

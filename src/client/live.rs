@@ -172,7 +172,7 @@ impl LiveAudio {
         self.send(Feed::Flush).await
     }
 
-    /// Ends the audio. The transcript goes on until all audio is final.
+    /// Ends the audio. The transcript continues until all audio is final.
     ///
     /// # Errors
     /// Returns [`SessionEnded`] if the session takes no more audio.

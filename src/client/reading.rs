@@ -44,8 +44,8 @@ impl Reading {
         joining.await.unwrap_or(false)
     }
 
-    /// Joins the worker as [`is_complete`](Reading::is_complete) does, and returns the error that ended its reading
-    /// early: once, to the first session that asks.
+    /// Joins the worker as [`is_complete`](Reading::is_complete) does, and returns the error that ended its
+    /// reading early: once, to the first session that asks.
     pub(super) async fn error(&self) -> Option<TranscriptError> {
         if self.is_complete().await {
             return None;

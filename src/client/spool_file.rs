@@ -9,7 +9,7 @@ use crate::spool::Repeatability;
 use crate::spool::{Fsync, Head, Opened, Spool, SpoolError};
 
 /// The file that keeps a transcription on disk until it is complete, so that a later process resumes it after
-/// a crash: it repeats the events so far, and goes on without losing or repeating audio. See
+/// a crash: it repeats the events so far, and continues without losing or repeating audio. See
 /// [`spool`](crate::spool).
 ///
 /// The file stays until [`Transcript::remove_spool`](super::Transcript::remove_spool) is called. With
@@ -107,7 +107,7 @@ pub(super) enum Channel {
     Number(usize),
 }
 
-/// What a spool is for.
+/// The session that a spool belongs to.
 pub(super) struct Session<'a> {
     pub(super) settings: &'a Settings,
     pub(super) service: &'a Endpoint,

@@ -37,7 +37,7 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
             let bytes = Some(size.saturating_sub(8 + offset));
             return Ok(Some(PcmHeader { format, bytes, container: "aiff" }));
         }
-        // The chunk header counts too; otherwise empty chunks could go on for ever.
+        // The chunk header counts too; otherwise empty chunks could continue without end.
         before += 8 + size;
         if before > HEADER_BYTES_MAX {
             return Ok(None);

@@ -73,7 +73,7 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
             return Ok(Some(PcmHeader { format, bytes, container: "caf" }));
         }
         let Ok(size) = u64::try_from(size) else { return Ok(None) };
-        // The chunk header counts too; otherwise empty chunks could go on for ever.
+        // The chunk header counts too; otherwise empty chunks could continue without end.
         before += 12 + size;
         if before > HEADER_BYTES_MAX {
             return Ok(None);

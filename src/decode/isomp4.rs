@@ -65,9 +65,9 @@ struct Edit {
     frames: Option<u64>,
 }
 
-/// Boxes that a walk has passed.
+/// Boxes that a walk has visited.
 #[derive(Default)]
-struct Passed {
+struct VisitedBoxes {
     file_type: bool,
     index: bool,
     /// Steps of all fragments.
@@ -79,15 +79,15 @@ impl Layout {
     /// Walks the boxes of `opening`, which must be at its start, and rebuilds the index in it.
     pub(super) fn read(opening: &mut Opening) -> Result<Layout, LayoutError> {
         let mut layout = Layout::default();
-        let mut passed = Passed::default();
-        match layout.walk(opening, &mut passed) {
+        let mut visited = VisitedBoxes::default();
+        match layout.walk(opening, &mut visited) {
             // Too few bytes are left for another header, so there is nothing more to learn.
             Err(LayoutError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             walked => walked?,
         }
         // symphonia must find no index that was not rebuilt, not even in bytes that seem to belong to no
         // box.
-        if !passed.index {
+        if !visited.index {
             return Err(LayoutError::Broken(NO_INDEX));
         }
         Ok(layout)
@@ -100,7 +100,7 @@ impl Layout {
         Some((Trim::edited(edit.delay, edit.frames), edit.frames))
     }
 
-    fn walk(&mut self, opening: &mut Opening, passed: &mut Passed) -> Result<(), LayoutError> {
+    fn walk(&mut self, opening: &mut Opening, visited: &mut VisitedBoxes) -> Result<(), LayoutError> {
         let length = opening.length()?;
         let mut start = 0_u64;
         loop {
@@ -109,8 +109,8 @@ impl Layout {
             let [a, b, c, d, kind @ ..] = header;
             let (size, header_bytes) = match u32::from_be_bytes([a, b, c, d]) {
                 // The box extends to the end of the file. Only audio may, and only after the index: in
-                // any other box, symphonia would go on to look for boxes.
-                0 if kind == *b"mdat" && passed.index && passed.file_type => return Ok(()),
+                // any other box, symphonia would continue to look for boxes.
+                0 if kind == *b"mdat" && visited.index && visited.file_type => return Ok(()),
                 0 => return Err(LayoutError::Broken("a box without a size stands before the audio")),
                 1 => {
                     let mut large = [0; 8];
@@ -129,15 +129,15 @@ impl Layout {
             }
             match &kind {
                 b"mdat" if beyond => {
-                    self.is_cut_short = passed.index;
+                    self.is_cut_short = visited.index;
                     return Ok(());
                 }
                 _ if beyond => return Ok(()),
                 b"ftyp" => {
-                    passed.file_type = true;
+                    visited.file_type = true;
                     opening.skip(content)?;
                 }
-                b"moov" if passed.index => {
+                b"moov" if visited.index => {
                     return Err(LayoutError::Refused("more than one index (moov)".to_owned()));
                 }
                 b"moov" if content > INDEX_BYTES_MAX => {
@@ -151,13 +151,13 @@ impl Layout {
                     }
                     self.edits = edits(&index);
                     opening.replace(start + header_bytes, rebuilt(&index).map_err(LayoutError::Refused)?);
-                    passed.index = true;
+                    visited.index = true;
                 }
                 b"moof" if length.is_some() && content <= INDEX_BYTES_MAX => {
                     let mut fragment = Vec::new();
                     opening.take(content).read_to_end(&mut fragment)?;
-                    passed.add_fragment(&fragment);
-                    passed.check(length.unwrap_or(0)).map_err(LayoutError::Refused)?;
+                    visited.add_fragment(&fragment);
+                    visited.check(length.unwrap_or(0)).map_err(LayoutError::Refused)?;
                 }
                 b"moof" if length.is_some() => {
                     return Err(LayoutError::Refused(format!("a fragment's index of {content} bytes")));
@@ -172,7 +172,7 @@ impl Layout {
 /// Message for a missing index, used for files and streams alike.
 const NO_INDEX: &str = "no index (moov): it stands at the end, which a stream cannot go to, or is missing";
 
-impl Passed {
+impl VisitedBoxes {
     /// Counts the cost of the packets of a fragment (8.8.4): symphonia walks the runs before the run of a
     /// packet, and adds up the durations of the packets before it in its run.
     fn add_fragment(&mut self, fragment: &[u8]) {

@@ -67,7 +67,7 @@ impl CpuLimit {
 
 /// Reason why a decoder must do no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stopped {
+pub(super) enum StopReason {
     Cancelled,
     /// The allowed CPU time, which is given, is used up.
     CpuTime(Duration),
@@ -120,7 +120,7 @@ impl Meter {
     /// Runs `work` and counts its CPU time. Consecutive calls may come from different threads. Fails if
     /// decoding is stopped before or during the call; this also stops work that reads nothing, such as
     /// packets of no bytes.
-    pub(super) fn count<T>(&self, work: impl FnOnce() -> T) -> Result<T, Stopped> {
+    pub(super) fn count<T>(&self, work: impl FnOnce() -> T) -> Result<T, StopReason> {
         self.check_after(|| 0)?;
         let done = if self.0.limit.is_some() {
             self.0.begun.store(now(), Ordering::Relaxed);
@@ -140,12 +140,12 @@ impl Meter {
 
     /// Fails once decoding was cancelled or has used up its CPU time. Must be called within
     /// [`count`](Meter::count).
-    pub(super) fn check(&self) -> Result<(), Stopped> {
+    pub(super) fn check(&self) -> Result<(), StopReason> {
         self.check_after(|| self.under_way())
     }
 
     /// Checks as [`check`](Meter::check) does, for a running call that has spent `under_way` nanoseconds.
-    fn check_after(&self, under_way: impl FnOnce() -> u64) -> Result<(), Stopped> {
+    fn check_after(&self, under_way: impl FnOnce() -> u64) -> Result<(), StopReason> {
         let shared = &*self.0;
         if let Some(stopped) = self.stopped() {
             return Err(stopped);
@@ -165,10 +165,10 @@ impl Meter {
     }
 
     /// Returns the reason of the first check that failed.
-    fn stopped(&self) -> Option<Stopped> {
+    fn stopped(&self) -> Option<StopReason> {
         match self.0.stopped.load(Ordering::Relaxed) {
-            CANCELLED => Some(Stopped::Cancelled),
-            OUT_OF_TIME => Some(Stopped::CpuTime(Duration::from_nanos(self.allowed().unwrap_or(0)))),
+            CANCELLED => Some(StopReason::Cancelled),
+            OUT_OF_TIME => Some(StopReason::CpuTime(Duration::from_nanos(self.allowed().unwrap_or(0)))),
             _ => None,
         }
     }
@@ -185,37 +185,37 @@ fn now() -> u64 {
     u64::try_from(thread_cpu_time().as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl fmt::Display for Stopped {
+impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stopped::Cancelled => f.write_str("cancelled"),
-            Stopped::CpuTime(allowed) => write!(f, "more than {allowed:.2?} of CPU time"),
+            StopReason::Cancelled => f.write_str("cancelled"),
+            StopReason::CpuTime(allowed) => write!(f, "more than {allowed:.2?} of CPU time"),
         }
     }
 }
 
 /// The decoder reports the reason itself; the reader only learns that it must stop.
-impl From<Stopped> for io::Error {
-    fn from(stopped: Stopped) -> io::Error {
+impl From<StopReason> for io::Error {
+    fn from(stopped: StopReason) -> io::Error {
         io::Error::other(stopped.to_string())
     }
 }
 
 /// A source that fails once its meter stops the decoder.
-pub(super) struct Metered {
+pub(super) struct MeteredSource {
     source: Box<dyn MediaSource>,
     meter: Meter,
     /// `true` if each byte read is counted, as it is for a stream, whose length is unknown.
     counts_bytes: bool,
 }
 
-impl Metered {
-    pub(super) fn new(source: Box<dyn MediaSource>, meter: Meter, counts_bytes: bool) -> Metered {
-        Metered { source, meter, counts_bytes }
+impl MeteredSource {
+    pub(super) fn new(source: Box<dyn MediaSource>, meter: Meter, counts_bytes: bool) -> MeteredSource {
+        MeteredSource { source, meter, counts_bytes }
     }
 }
 
-impl Read for Metered {
+impl Read for MeteredSource {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.meter.check()?;
         let read = self.source.read(buffer)?;
@@ -226,14 +226,14 @@ impl Read for Metered {
     }
 }
 
-impl Seek for Metered {
+impl Seek for MeteredSource {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.meter.check()?;
         self.source.seek(to)
     }
 }
 
-impl MediaSource for Metered {
+impl MediaSource for MeteredSource {
     fn is_seekable(&self) -> bool {
         self.source.is_seekable()
     }
@@ -264,7 +264,7 @@ mod tests {
         let meter = Meter::new(cancellation.clone(), None);
         assert_eq!(meter.check(), Ok(()));
         cancellation.cancel();
-        assert_eq!(meter.check(), Err(Stopped::Cancelled));
+        assert_eq!(meter.check(), Err(StopReason::Cancelled));
 
         let limit = CpuLimit {
             constant: Duration::ZERO,
@@ -278,9 +278,9 @@ mod tests {
                 sum = std::hint::black_box(sum + 1);
             }
         });
-        assert!(matches!(counted, Err(Stopped::CpuTime(_))));
+        assert!(matches!(counted, Err(StopReason::CpuTime(_))));
         meter.add_bytes(3_600);
-        assert!(matches!(meter.check(), Err(Stopped::CpuTime(_))));
+        assert!(matches!(meter.check(), Err(StopReason::CpuTime(_))));
     }
 
     /// Covers work that checks nothing by itself.

@@ -38,7 +38,7 @@ pub use guard::panic_is_caught;
 pub use meter::{Cancellation, CpuLimit};
 
 use self::guard::guarded;
-use self::meter::{Meter, Stopped};
+use self::meter::{Meter, StopReason};
 use self::packets::{Packets, Stop};
 use self::pcm::PcmReader;
 use crate::resample::frames_at;
@@ -326,10 +326,10 @@ impl Decoder {
 }
 
 /// Converts the reason why decoding was stopped into the decoder's error.
-fn stop_error(name: String, at: At, stopped: Stopped) -> DecodeError {
+fn stop_error(name: String, at: At, stopped: StopReason) -> DecodeError {
     match stopped {
-        Stopped::Cancelled => DecodeError::Cancelled { name },
-        Stopped::CpuTime(_) => DecodeError::Limit { name, at, what: stopped.to_string() },
+        StopReason::Cancelled => DecodeError::Cancelled { name },
+        StopReason::CpuTime(_) => DecodeError::Limit { name, at, what: stopped.to_string() },
     }
 }
 

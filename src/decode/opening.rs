@@ -114,7 +114,7 @@ impl Opening {
                 None => Box::new(file),
             },
             Input::Memory(bytes) if !once => Box::new(bytes),
-            _ => Box::new(ReadOnlySource::new(Watched { reader: self.rest(), progress })),
+            _ => Box::new(ReadOnlySource::new(GuardedStream { reader: self.rest(), progress })),
         }
     }
 }
@@ -198,12 +198,12 @@ impl Progress {
 }
 
 /// A stream that fails when too many of its bytes yield no packet.
-struct Watched {
+struct GuardedStream {
     reader: Box<dyn Read + Send + Sync>,
     progress: Progress,
 }
 
-impl Read for Watched {
+impl Read for GuardedStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         let before = self.progress.0.fetch_add(read as u64, Ordering::Relaxed);

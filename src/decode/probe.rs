@@ -11,7 +11,7 @@ use symphonia::default::{formats, meta};
 
 use super::guard::guarded;
 use super::isomp4::{Layout, LayoutError};
-use super::meter::{Meter, Metered};
+use super::meter::{Meter, MeteredSource};
 use super::opening::{Opening, Progress};
 use super::packets::{Packets, Refused};
 use super::pcm::PcmReader;
@@ -132,7 +132,7 @@ fn contained(
     // A reader that goes front to back can decode the part of a file that is present.
     let progress = Progress::default();
     let media = opening.media(is_cut_short, progress.clone());
-    let media = Box::new(Metered::new(media, meter.clone(), length.is_none()));
+    let media = Box::new(MeteredSource::new(media, meter.clone(), length.is_none()));
     let stream = MediaSourceStream::new(media, MediaSourceStreamOptions { buffer_len: BUFFER_BYTES });
     let format = PROBE
         .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())

@@ -34,7 +34,7 @@ pub(super) fn read(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
             let bytes = long_size.or((size < unknown).then_some(size));
             return Ok(Some(PcmHeader { format, bytes, container: "wave" }));
         }
-        // The chunk header counts too; otherwise empty chunks could go on for ever.
+        // The chunk header counts too; otherwise empty chunks could continue without end.
         before += 8 + size;
         if before > HEADER_BYTES_MAX {
             return Ok(None);

@@ -82,10 +82,10 @@ pub struct Segment {
     /// Numbers of the text's tokens in the vocabulary of the model, if the engine has such: `tokens` in
     /// OpenAI's `verbose_json`. Empty in a partial result.
     pub tokens: Vec<u32>,
-    /// Label of the speaker, if the engine tells speakers apart: the same label in all segments in which
-    /// the engine hears the same speaker.
+    /// Label of the speaker, if the engine distinguishes speakers: the same label in all segments in which
+    /// the engine recognises the same speaker.
     pub speaker: Option<String>,
-    /// Words of the text in order, if the engine tells them apart; empty in a partial result.
+    /// Words of the text in order, if the engine reports them; empty in a partial result.
     pub words: Vec<Word>,
     /// State that the following text depends on besides its audio, such as the detected language. A
     /// stream that starts with this context at the segment's end yields the same text as this stream. The

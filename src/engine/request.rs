@@ -1,4 +1,4 @@
-//! What a caller asks of a recogniser, and what a recogniser declares to honour.
+//! Recognition requests, and the capabilities that a recogniser declares.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -174,8 +174,8 @@ impl From<&Languages> for RecognitionRequest {
     }
 }
 
-/// What a recogniser honours of a [`RecognitionRequest`], and reports in a
-/// [`Segment`](super::Segment).
+/// Parts of a [`RecognitionRequest`] that a recogniser supports, and parts of a
+/// [`Segment`](super::Segment) that it reports.
 ///
 /// The default is a recogniser that transcribes, takes no hints, and reports nothing but text. Context and
 /// latency are part of every request and need no declaration.

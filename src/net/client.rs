@@ -60,7 +60,7 @@ pub(crate) struct HttpError {
     /// Whether the request may have arrived. A request without a connection has not, nor has one whose
     /// connection ended before any of it was written.
     #[cfg_attr(not(feature = "oauth"), expect(dead_code, reason = "only a token request counts"))]
-    pub(crate) asked: bool,
+    pub(crate) may_have_arrived: bool,
     /// Whether there is no connection because of a certificate, which no retry fixes.
     #[cfg_attr(not(feature = "speech"), expect(dead_code, reason = "only synthesis gives up by it"))]
     pub(crate) is_tls: bool,
@@ -78,16 +78,21 @@ impl HttpClient {
     ) -> Result<Response, HttpError> {
         let mut headers: HeaderMap = headers.into_iter().collect();
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
-        let mut uri =
-            endpoint.uri(path).map_err(|reason| HttpError { reason, asked: false, is_tls: false })?;
+        let mut uri = endpoint.uri(path).map_err(|reason| HttpError {
+            reason,
+            may_have_arrived: false,
+            is_tls: false,
+        })?;
         let mut redirects = 0;
         loop {
             let mut request = Request::post(uri).body(Full::new(body.clone())).expect("its parts are valid");
             *request.headers_mut() = headers.clone();
-            let asked = timeout(READ_TIMEOUT, self.pool.request(request)).await;
-            let (head, body) = asked.map_err(|_| HttpError::late())?.map_err(HttpError::from)?.into_parts();
-            match moved(head.status, &head.headers, endpoint).filter(|_| redirects < REDIRECTS_MAX) {
-                Some(elsewhere) => uri = elsewhere,
+            let replied = timeout(READ_TIMEOUT, self.pool.request(request)).await;
+            let (head, body) =
+                replied.map_err(|_| HttpError::timed_out())?.map_err(HttpError::from)?.into_parts();
+            match redirect_target(head.status, &head.headers, endpoint).filter(|_| redirects < REDIRECTS_MAX)
+            {
+                Some(target) => uri = target,
                 None => return Ok(Response { status: head.status, headers: head.headers, body }),
             }
             redirects += 1;
@@ -103,7 +108,7 @@ impl fmt::Debug for HttpClient {
 
 /// Returns the new address of a request that is to be repeated as it is (RFC 9110, sections 15.4.8 and 15.4.9),
 /// if that is in the origin of `endpoint`, and complete or an absolute path.
-fn moved(status: StatusCode, headers: &HeaderMap, endpoint: &Endpoint) -> Option<Uri> {
+fn redirect_target(status: StatusCode, headers: &HeaderMap, endpoint: &Endpoint) -> Option<Uri> {
     if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
         return None;
     }
@@ -130,8 +135,8 @@ impl Response {
     /// Returns the next bytes of the body, or `None` at its end.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
         loop {
-            let frame = timeout(READ_TIMEOUT, self.body.frame()).await.map_err(|_| HttpError::late())?;
-            match frame.transpose().map_err(|error| HttpError::lost(&error))? {
+            let frame = timeout(READ_TIMEOUT, self.body.frame()).await.map_err(|_| HttpError::timed_out())?;
+            match frame.transpose().map_err(|error| HttpError::connection_lost(&error))? {
                 // A frame without data has trailers.
                 Some(frame) => match frame.into_data() {
                     Ok(data) => return Ok(Some(data)),
@@ -156,21 +161,24 @@ impl Response {
 }
 
 impl HttpError {
-    /// Returns the error of a service that was asked and does not go on.
-    pub(crate) fn late() -> HttpError {
-        HttpError { reason: "no answer in time".to_owned(), asked: true, is_tls: false }
+    /// Returns the error of a service that sent no response, or no more of it, in time.
+    pub(crate) fn timed_out() -> HttpError {
+        HttpError { reason: "no answer in time".to_owned(), may_have_arrived: true, is_tls: false }
     }
 
-    fn lost(error: &(dyn Error + 'static)) -> HttpError {
+    fn connection_lost(error: &(dyn Error + 'static)) -> HttpError {
         let reason = objection(error).unwrap_or_else(|| "connection lost".to_owned());
-        HttpError { reason, asked: true, is_tls: false }
+        HttpError { reason, may_have_arrived: true, is_tls: false }
     }
 }
 
 impl From<legacy::Error> for HttpError {
     fn from(error: legacy::Error) -> HttpError {
         if !error.is_connect() {
-            return HttpError { asked: !is_unwritten(&error), ..HttpError::lost(&error) };
+            return HttpError {
+                may_have_arrived: !is_unwritten(&error),
+                ..HttpError::connection_lost(&error)
+            };
         }
         let tls = objection(&error);
         let is_tls = tls.is_some();
@@ -179,7 +187,7 @@ impl From<legacy::Error> for HttpError {
             Some(io::ErrorKind::TimedOut) => "no answer in time",
             _ => "connection failed",
         };
-        HttpError { reason: tls.unwrap_or_else(|| reason.to_owned()), asked: false, is_tls }
+        HttpError { reason: tls.unwrap_or_else(|| reason.to_owned()), may_have_arrived: false, is_tls }
     }
 }
 
@@ -233,7 +241,8 @@ mod tests {
         let moved_to = |status: u16, location: &str| {
             let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::try_from(location).unwrap())]);
             let endpoint = "https://speech.example/api".parse().unwrap();
-            moved(StatusCode::from_u16(status).unwrap(), &headers, &endpoint).map(|uri| uri.to_string())
+            redirect_target(StatusCode::from_u16(status).unwrap(), &headers, &endpoint)
+                .map(|uri| uri.to_string())
         };
         for status in [307, 308] {
             for (location, to) in [

@@ -31,12 +31,12 @@ pub struct HostName(String);
 /// Error parsing a text that names no host.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a host such as b.speech.example or 10.0.0.2, without a scheme, a port or a path")]
-pub struct BadHostName;
+pub struct HostNameError;
 
 /// Error parsing an [`Endpoint`]. Names the address without query, user or password.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadEndpoint {
+pub enum EndpointError {
     /// The text is not a URL.
     #[error("endpoint is not an address such as https://host:port ({0})")]
     Syntax(String),
@@ -117,10 +117,10 @@ impl Endpoint {
 }
 
 impl FromStr for Endpoint {
-    type Err = BadEndpoint;
+    type Err = EndpointError;
 
-    fn from_str(text: &str) -> Result<Endpoint, BadEndpoint> {
-        let syntax = |why: &str| BadEndpoint::Syntax(why.to_owned());
+    fn from_str(text: &str) -> Result<Endpoint, EndpointError> {
+        let syntax = |why: &str| EndpointError::Syntax(why.to_owned());
         // `Uri` drops fragments.
         let (address, fragment) =
             text.trim().split_once('#').map_or((text.trim(), false), |(a, _)| (a, true));
@@ -140,14 +140,14 @@ impl FromStr for Endpoint {
         }
         let shown = || format!("{scheme}://{place}{}", uri.path().trim_end_matches('/'));
         if user || fragment || uri.query().is_some() {
-            return Err(BadEndpoint::Extras(shown()));
+            return Err(EndpointError::Extras(shown()));
         }
         let tls = match scheme {
             "https" if cfg!(feature = "tls") => true,
-            "https" => return Err(BadEndpoint::NoTls(shown())),
+            "https" => return Err(EndpointError::NoTls(shown())),
             "http" if host.is_loopback() => false,
-            "http" => return Err(BadEndpoint::Plaintext(shown())),
-            _ => return Err(BadEndpoint::Scheme(shown())),
+            "http" => return Err(EndpointError::Plaintext(shown())),
+            _ => return Err(EndpointError::Scheme(shown())),
         };
         let prefix = uri.path().trim_end_matches('/').to_owned();
         Ok(Endpoint { tls, host, port: port.unwrap_or(Endpoint::default_port(tls)), prefix })
@@ -167,9 +167,9 @@ impl fmt::Display for Endpoint {
 }
 
 impl TryFrom<String> for Endpoint {
-    type Error = BadEndpoint;
+    type Error = EndpointError;
 
-    fn try_from(text: String) -> Result<Endpoint, BadEndpoint> {
+    fn try_from(text: String) -> Result<Endpoint, EndpointError> {
         text.parse()
     }
 }
@@ -188,12 +188,12 @@ impl HostName {
 }
 
 impl FromStr for HostName {
-    type Err = BadHostName;
+    type Err = HostNameError;
 
-    fn from_str(text: &str) -> Result<HostName, BadHostName> {
+    fn from_str(text: &str) -> Result<HostName, HostNameError> {
         let bare = text.trim();
         if let Some(address) = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            let address: Ipv6Addr = address.parse().map_err(|_| BadHostName)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| HostNameError)?;
             return Ok(HostName(address.to_string()));
         }
         if let Ok(address) = bare.parse::<IpAddr>() {
@@ -203,7 +203,7 @@ impl FromStr for HostName {
         // A last label of digits is that of an IPv4 address, which resolvers read in several notations.
         let last = bare.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
         let is_name = is_plain && !last.is_empty() && !last.bytes().all(|byte| byte.is_ascii_digit());
-        if is_name { Ok(HostName(bare.to_ascii_lowercase())) } else { Err(BadHostName) }
+        if is_name { Ok(HostName(bare.to_ascii_lowercase())) } else { Err(HostNameError) }
     }
 }
 
@@ -228,9 +228,9 @@ pub(crate) fn query<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
 }
 
 impl TryFrom<String> for HostName {
-    type Error = BadHostName;
+    type Error = HostNameError;
 
-    fn try_from(text: String) -> Result<HostName, BadHostName> {
+    fn try_from(text: String) -> Result<HostName, HostNameError> {
         text.parse()
     }
 }
@@ -259,10 +259,10 @@ mod tests {
             assert!(good.parse::<Endpoint>().is_ok(), "{good}");
         }
         let refused = |text: &str| text.parse::<Endpoint>().unwrap_err();
-        assert!(matches!(refused("http://10.0.0.1"), BadEndpoint::Plaintext(_)));
-        assert!(matches!(refused("http://localhost.example"), BadEndpoint::Plaintext(_)));
-        assert!(matches!(refused("ftp://localhost"), BadEndpoint::Scheme(_)));
-        assert!(matches!(refused("speech.example"), BadEndpoint::Syntax(_)));
+        assert!(matches!(refused("http://10.0.0.1"), EndpointError::Plaintext(_)));
+        assert!(matches!(refused("http://localhost.example"), EndpointError::Plaintext(_)));
+        assert!(matches!(refused("ftp://localhost"), EndpointError::Scheme(_)));
+        assert!(matches!(refused("speech.example"), EndpointError::Syntax(_)));
         assert!(!refused("https://user:canary@speech.example?token=canary").to_string().contains("canary"));
     }
 
@@ -278,7 +278,7 @@ mod tests {
         for wrong in
             ["", "https://b.example", "b.example:8443", "b.example/", "user@b.example", "b example", "*"]
         {
-            assert_eq!(wrong.parse::<HostName>(), Err(BadHostName), "{wrong}");
+            assert_eq!(wrong.parse::<HostName>(), Err(HostNameError), "{wrong}");
         }
     }
 
@@ -301,7 +301,7 @@ mod tests {
             "https://h:65536",
             "https://h:4 43",
         ] {
-            assert!(matches!(wrong.parse::<Endpoint>(), Err(BadEndpoint::Syntax(_))), "{wrong}");
+            assert!(matches!(wrong.parse::<Endpoint>(), Err(EndpointError::Syntax(_))), "{wrong}");
         }
         assert_eq!("https://h:".parse::<Endpoint>().unwrap().port(), 443);
     }

@@ -22,7 +22,7 @@ pub(crate) use client::Response;
 pub use client::{HttpClient, http_client, http_client_trusting};
 pub(crate) use connect::connect;
 pub(crate) use endpoint::query;
-pub use endpoint::{BadEndpoint, BadHostName, Endpoint, HostName};
+pub use endpoint::{Endpoint, EndpointError, HostName, HostNameError};
 pub use stream::Stream;
 #[cfg(feature = "tls")]
 pub use tls::check_server_certificate;

@@ -47,7 +47,7 @@ pub(crate) const POSITION_BYTES: usize = 8;
 pub enum ClientMessage {
     /// Request to open a session.
     Start(Start),
-    /// Request to take over a session whose socket died or is about to be retired.
+    /// Request to take over a session whose socket was lost or is about to be closed.
     Resume {
         /// Name of the session, from [`ServerMessage::Ready`].
         session: String,
@@ -63,7 +63,7 @@ pub enum ClientMessage {
         /// Position at which audio continues.
         to: FramePos,
     },
-    /// A fresh token of the same project, under which the socket lives on.
+    /// A fresh token of the same project, which the socket uses from then on.
     Auth {
         /// The token, without an authentication scheme before it.
         access_token: Secret,
@@ -338,24 +338,24 @@ pub fn encode_audio(chunk: &AudioChunk) -> Bytes {
 /// Decodes a binary frame. The payload of the chunk shares the memory of the frame.
 ///
 /// # Errors
-/// Returns [`BadAudioFrame`] if the frame is too short for its position, has no whole number of samples
+/// Returns [`AudioFrameError`] if the frame is too short for its position, has no whole number of samples
 /// or none at all, or goes past the last possible position.
-pub fn decode_audio(frame: &Bytes) -> Result<AudioChunk, BadAudioFrame> {
+pub fn decode_audio(frame: &Bytes) -> Result<AudioChunk, AudioFrameError> {
     let (position, payload) =
-        frame.split_at_checked(POSITION_BYTES).ok_or(BadAudioFrame::Short(frame.len()))?;
+        frame.split_at_checked(POSITION_BYTES).ok_or(AudioFrameError::Short(frame.len()))?;
     if payload.is_empty() || !payload.len().is_multiple_of(FRAME_BYTES) {
-        return Err(BadAudioFrame::Payload(payload.len()));
+        return Err(AudioFrameError::Payload(payload.len()));
     }
     let start = u64::from_le_bytes(position.try_into().expect("split at eight bytes"));
     let end =
-        start.checked_add((payload.len() / FRAME_BYTES) as u64).ok_or(BadAudioFrame::Position(start))?;
+        start.checked_add((payload.len() / FRAME_BYTES) as u64).ok_or(AudioFrameError::Position(start))?;
     Ok(AudioChunk::new(FramePos(start).to(FramePos(end)), frame.slice(POSITION_BYTES..)))
 }
 
 /// The reason why a binary frame is not audio.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadAudioFrame {
+pub enum AudioFrameError {
     /// A frame too short for the position.
     #[error("audio frame of {0} bytes has no position, which takes 8")]
     Short(usize),
@@ -380,10 +380,10 @@ mod tests {
     #[test]
     fn malformed_audio_is_refused() {
         let refused = |bytes: &[u8]| decode_audio(&Bytes::copy_from_slice(bytes)).unwrap_err();
-        assert_eq!(refused(&[0; 7]), BadAudioFrame::Short(7));
-        assert_eq!(refused(&[0; 8]), BadAudioFrame::Payload(0));
-        assert_eq!(refused(&[0; 11]), BadAudioFrame::Payload(3));
-        assert_eq!(refused(&[0xff; 12]), BadAudioFrame::Position(u64::MAX));
+        assert_eq!(refused(&[0; 7]), AudioFrameError::Short(7));
+        assert_eq!(refused(&[0; 8]), AudioFrameError::Payload(0));
+        assert_eq!(refused(&[0; 11]), AudioFrameError::Payload(3));
+        assert_eq!(refused(&[0xff; 12]), AudioFrameError::Position(u64::MAX));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! The protocol (alphacep/vosk-server): an optional configuration as text, which is not answered; then
 //! binary messages of mono 16-bit little-endian PCM, each answered by exactly one JSON object, either a
 //! partial result or a result; at last the text [`EOF`], whose reply is the last result. The server closes
-//! after it. There is no acknowledgement, no position and no resume, and a recogniser lives and dies with
-//! its connection. All of that can be derived, because the protocol is lock-step:
+//! after it. There is no acknowledgement, no position and no resume, and a recogniser lasts as long as its
+//! connection. All of that can be derived, because the protocol is lock-step:
 //!
 //! - *Received.* Reply number `k` proves that the server has processed message `k`.
 //! - *Final.* The result that answers message `k` covers all audio up to the end of message `k`. Kaldi looks
@@ -13,7 +13,8 @@
 //!   a session whose finals left out the silence would keep it in its replay buffer for ever. Since an end
 //!   of utterance is found in silence, `final` lies in silence too. A decoder works in blocks, so at most the
 //!   last block of message `k` (some tenths of a second, behind that silence) may belong to the next
-//!   utterance. On the same connection it does; after a connection lost just there it is not heard again.
+//!   utterance. On the same connection it does; after a connection lost just there it is not recognised
+//!   again.
 //! - *Time.* Words are timed in seconds from the first frame on the connection, whose position is the
 //!   `origin` in `start`.
 
@@ -140,7 +141,7 @@ impl Default for Options {
 
 /// A message whose reply has not arrived, by the end of its audio.
 #[derive(Clone, Copy, Debug)]
-enum Awaited {
+enum PendingReply {
     Audio(FramePos),
     End(FramePos),
 }
@@ -154,7 +155,7 @@ pub struct Translator {
     origin: FramePos,
     sent: FramePos,
     /// Messages without a reply, in order.
-    awaited: VecDeque<Awaited>,
+    pending: VecDeque<PendingReply>,
     final_: FramePos,
     finals: u64,
     /// Number of partial results since the last final.
@@ -170,7 +171,7 @@ impl Translator {
             sample_rate: 0,
             origin: FramePos::ZERO,
             sent: FramePos::ZERO,
-            awaited: VecDeque::new(),
+            pending: VecDeque::new(),
             final_: FramePos::ZERO,
             finals: 0,
             revision: 0,
@@ -194,7 +195,7 @@ impl Translator {
                 (config, Some(ServerMessage::Ready(self.ready())))
             }
             ClientMessage::Finish { .. } => {
-                self.awaited.push_back(Awaited::End(self.sent));
+                self.pending.push_back(PendingReply::End(self.sent));
                 (Some(Frame::Text(EOF.to_owned())), None)
             }
             ClientMessage::Resume { .. }
@@ -231,7 +232,7 @@ impl Translator {
     pub fn audio(&mut self, chunk: &AudioChunk) -> Frame {
         debug_assert_eq!(chunk.range().start, self.sent, "the timeline of a connection has no gap");
         self.sent = chunk.range().end;
-        self.awaited.push_back(Awaited::Audio(self.sent));
+        self.pending.push_back(PendingReply::Audio(self.sent));
         Frame::Binary(chunk.payload().clone())
     }
 
@@ -242,10 +243,10 @@ impl Translator {
     pub fn reply(&mut self, text: &str) -> Result<Vec<ServerMessage>, Violation> {
         let unreadable = |reason: String| Violation::Unreadable { reason };
         let reply: Reply = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
-        let awaited = self.awaited.pop_front().ok_or(Violation::UnexpectedReply)?;
-        let (end, is_last) = match awaited {
-            Awaited::Audio(end) => (end, false),
-            Awaited::End(end) => (end, true),
+        let pending = self.pending.pop_front().ok_or(Violation::UnexpectedReply)?;
+        let (end, is_last) = match pending {
+            PendingReply::Audio(end) => (end, false),
+            PendingReply::End(end) => (end, true),
         };
         let mut messages = Vec::new();
         match reply {
@@ -348,7 +349,7 @@ mod tests {
     }
 
     /// Returns the position that was acknowledged last, and the finals.
-    fn heard(messages: &[ServerMessage]) -> (Option<u64>, Vec<Final>) {
+    fn received(messages: &[ServerMessage]) -> (Option<u64>, Vec<Final>) {
         let mut acks = messages.iter().filter_map(|message| match message {
             ServerMessage::Ack { received, .. } => Some(received.0),
             _ => None,
@@ -379,14 +380,14 @@ mod tests {
     fn each_reply_acknowledges_one_message_and_a_result_covers_it() {
         let mut translator = sent(1_000, &[1_800, 2_600, 3_400]);
         let messages = translator.reply(r#"{"partial" : ""}"#).unwrap();
-        assert_eq!(heard(&messages), (Some(1_800), vec![]));
+        assert_eq!(received(&messages), (Some(1_800), vec![]));
         let messages = translator
             .reply(
                 r#"{"text":"one two","result":[{"conf":0.5,"start":0.05,"end":0.1,"word":"one"},
                 {"conf":1,"start":0.15,"end":99.0,"word":"two"}]}"#,
             )
             .unwrap();
-        let (acknowledged, finals) = heard(&messages);
+        let (acknowledged, finals) = received(&messages);
         assert_eq!(acknowledged, Some(2_600));
         assert_eq!((finals[0].index, finals[0].start.0, finals[0].end.0), (0, 1_000, 2_600));
         // The first word is 400 to 800 frames after the origin; the second can't leave its segment.
@@ -410,7 +411,7 @@ mod tests {
             assert_eq!(frame, Some(Frame::Text(r#"{"eof" : 1}"#.to_owned())));
             translator.reply(r#"{"partial":"re"}"#).unwrap();
             let messages = translator.reply(&format!(r#"{{"text":"{text}"}}"#)).unwrap();
-            assert_eq!(heard(&messages).1[0].end, FramePos(800));
+            assert_eq!(received(&messages).1[0].end, FramePos(800));
             let done = messages.last().unwrap();
             assert!(
                 matches!(done, ServerMessage::Done { frames: FramePos(800), finals: count } if *count == finals),
@@ -429,7 +430,7 @@ mod tests {
     fn the_best_alternative_is_taken() {
         let mut translator = sent(0, &[800]);
         let reply = r#"{"alternatives":[{"confidence":120.5,"text":"one","result":[{"start":0,"end":0.1,"word":"one"}]},{"text":"won"}]}"#;
-        let (_, finals) = heard(&translator.reply(reply).unwrap());
+        let (_, finals) = received(&translator.reply(reply).unwrap());
         assert_eq!((finals[0].text.as_str(), finals[0].words[0].confidence), ("one", 1.0));
     }
 
@@ -447,7 +448,7 @@ mod tests {
         let times = [("-1", "0.05"), ("1e300", "2e300"), ("0.09", "0.01")];
         for (start, end) in times {
             let reply = format!(r#"{{"text":"x","result":[{{"start":{start},"end":{end},"word":"x"}}]}}"#);
-            let (_, finals) = heard(&sent(0, &[800]).reply(&reply).unwrap());
+            let (_, finals) = received(&sent(0, &[800]).reply(&reply).unwrap());
             assert!(finals[0].words.iter().all(|word| word.range.end <= FramePos(800)), "{reply}");
         }
     }

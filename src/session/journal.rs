@@ -23,8 +23,8 @@ pub struct ServerSession {
     pub endpoints: Vec<String>,
 }
 
-/// A journal of a session's progress, written before each event is emitted, so that a later process can resume
-/// from there. The methods are called between two messages of the peer, so they should not take long.
+/// A journal of a session's progress, written before each event is emitted, so that a later process can
+/// resume from there. The methods are called between two messages of the peer, so they should not take long.
 pub trait Journal: Send {
     /// Records that `server` carries the session from now on.
     ///

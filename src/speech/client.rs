@@ -23,7 +23,7 @@ use crate::net::{Endpoint, HttpClient};
 /// let tokens = auth::TokenProvider::service(&"TOKEN".to_owned().into())?;
 /// let client = speech::SpeechClient::new(net::http_client()?, "https://speech.example".parse()?, &tokens);
 /// let mut speech = client.speak("The train leaves at seven.", &speech::SpeechOptions::default());
-/// let handle = speech.handle(); // for who hears the listener: `handle.cancel()`
+/// let handle = speech.handle(); // to interrupt the playback: `handle.cancel()`
 /// while let Some(pcm) = speech.next().await {
 ///     play(pcm?); // 16-bit little-endian, mono, `speech.sample_rate()` frames a second
 /// }

@@ -29,7 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const MAX_ENCODED: usize = 64 << 20;
 
 /// Sender of a part's pieces. A channel that closes without [`Piece::End`] or an error means that the
-/// task died.
+/// task panicked or was aborted.
 pub(super) type Pieces = mpsc::Sender<Result<Piece, SpeechError>>;
 
 /// A piece of a part.

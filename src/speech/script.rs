@@ -37,7 +37,7 @@ pub(super) struct Script {
 
 impl Script {
     /// Creates a script for live playback: parts of whole sentences as early as possible, longer as the
-    /// text goes on.
+    /// text continues.
     pub(super) fn spoken() -> Script {
         Script { text: String::new(), ended: false, settled: false, enough: FIRST, most: HEARD }
     }

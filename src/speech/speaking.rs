@@ -41,8 +41,8 @@ pub(super) struct Speaking {
     script: Script,
     /// Timer that expires after a pause in the text.
     pause: Option<Pin<Box<Sleep>>>,
-    heard: Option<Incoming>,
-    next: Option<Incoming>,
+    current: Option<RequestedPart>,
+    next: Option<RequestedPart>,
     requests: JoinSet<Option<()>>,
     handle: SpeechHandle,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -50,7 +50,7 @@ pub(super) struct Speaking {
 }
 
 /// A part that was requested.
-struct Incoming {
+struct RequestedPart {
     pieces: mpsc::Receiver<Result<Piece, SpeechError>>,
     /// True once audio of the part has arrived.
     begun: bool,
@@ -72,7 +72,7 @@ impl Speaking {
             text: Some(text.flat_map(|text| stream::iter(slices(text))).boxed()),
             script,
             pause: None,
-            heard: None,
+            current: None,
             next: None,
             requests: JoinSet::new(),
             cancelled: Box::pin(handle.cancelled().clone().cancelled_owned()),
@@ -97,22 +97,22 @@ impl Speaking {
                 return Poll::Ready(None);
             }
             self.look_ahead(cx);
-            let Some(heard) = &mut self.heard else {
+            let Some(current) = &mut self.current else {
                 if self.text.is_some() {
                     return Poll::Pending;
                 }
                 self.end();
                 continue;
             };
-            match heard.pieces.poll_recv(cx) {
+            match current.pieces.poll_recv(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(Piece::Audio(audio)))) => {
-                    if !std::mem::replace(&mut heard.begun, true) {
+                    if !std::mem::replace(&mut current.begun, true) {
                         self.look_ahead(cx);
                     }
                     return Poll::Ready(Some(Ok(audio)));
                 }
-                Poll::Ready(Some(Ok(Piece::End))) => self.heard = self.next.take(),
+                Poll::Ready(Some(Ok(Piece::End))) => self.current = self.next.take(),
                 Poll::Ready(Some(Err(error))) => {
                     self.end();
                     return Poll::Ready(Some(Err(error)));
@@ -123,7 +123,7 @@ impl Speaking {
                     if self.handle.is_cancelled() {
                         return Poll::Ready(None);
                     }
-                    return Poll::Ready(Some(Err(self.service.lost("the request died"))));
+                    return Poll::Ready(Some(Err(self.service.lost("the request ended without a result"))));
                 }
             }
         }
@@ -131,13 +131,13 @@ impl Speaking {
 
     /// Requests the parts that there is room for, as far as the text has come.
     fn look_ahead(&mut self, cx: &mut Context<'_>) {
-        while self.next.is_none() && self.heard.as_ref().is_none_or(|heard| heard.begun) {
-            let waits = self.heard.is_none();
+        while self.next.is_none() && self.current.as_ref().is_none_or(|current| current.begun) {
+            let waits = self.current.is_none();
             // Read all text at hand first, so that it is cut as a whole.
             while !self.script.is_full() && self.read_on(cx) {}
             if let Some(part) = self.script.next(waits) {
-                let incoming = self.ask(part);
-                *(if waits { &mut self.heard } else { &mut self.next }) = Some(incoming);
+                let requested = self.request_part(part);
+                *(if waits { &mut self.current } else { &mut self.next }) = Some(requested);
             } else if !self.read_on(cx) {
                 return;
             }
@@ -169,20 +169,20 @@ impl Speaking {
     }
 
     /// Starts the request for a part. Its pieces are buffered until the channel is full.
-    fn ask(&mut self, text: String) -> Incoming {
+    fn request_part(&mut self, text: String) -> RequestedPart {
         let (sender, pieces) = mpsc::channel(PIECES);
         let (service, options, codec) = (self.service.clone(), self.options.clone(), self.codec);
         let part = Part { service, text, codec, options, pieces: sender };
         // The task ends itself on cancellation, since a caller that cancels may not poll the stream
         // again.
         self.requests.spawn(self.handle.cancelled().clone().run_until_cancelled_owned(part.run()));
-        Incoming { pieces, begun: false }
+        RequestedPart { pieces, begun: false }
     }
 
     fn end(&mut self) {
         self.ended = true;
         self.requests.abort_all();
-        (self.text, self.pause, self.heard, self.next) = (None, None, None, None);
+        (self.text, self.pause, self.current, self.next) = (None, None, None, None);
     }
 }
 
@@ -223,7 +223,7 @@ mod tests {
 
     /// Returns which parts are requested: the current one, and the next.
     fn asked(speaking: &Speaking) -> (bool, bool) {
-        (speaking.heard.is_some(), speaking.next.is_some())
+        (speaking.current.is_some(), speaking.next.is_some())
     }
 
     #[tokio::test(start_paused = true)]
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(asked(&speaking), (true, false));
 
         let (sender, pieces) = mpsc::channel(PIECES);
-        speaking.heard.as_mut().unwrap().pieces = pieces;
+        speaking.current.as_mut().unwrap().pieces = pieces;
         for piece in ["first", "second"] {
             sender.try_send(Ok(Piece::Audio(Bytes::from(piece)))).unwrap();
         }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::websocket::{Received, close, connect_within, not_opened, open_stream, poll_frame, unreachable};
+use super::websocket::{
+    SocketEvent, close, connect_within, not_opened, open_stream, poll_frame, unreachable,
+};
 use super::{Wire, handshake};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
@@ -152,8 +154,8 @@ impl<Io: Stream> Peer for VoskPeer<Io> {
                 return Poll::Ready(event);
             }
             match ready!(poll_frame(&mut self.wire, cx)) {
-                Received::Event(event) => return Poll::Ready(event),
-                Received::Text(text) => match self.translator.reply(&text) {
+                SocketEvent::Event(event) => return Poll::Ready(event),
+                SocketEvent::Text(text) => match self.translator.reply(&text) {
                     Ok(messages) => self.events.extend(messages.into_iter().map(PeerEvent::Message)),
                     Err(violation) => return Poll::Ready(PeerEvent::Violation(violation)),
                 },

@@ -51,7 +51,7 @@ impl WebSocketConnector {
 
     /// Returns the connector to the first of `endpoints` that may see the token: its host must be the
     /// service's own or an allowed one, and it must use TLS if the service itself does.
-    fn elsewhere(&self, endpoints: &[String]) -> WebSocketConnector {
+    fn redirected(&self, endpoints: &[String]) -> WebSocketConnector {
         let may_be = |endpoint: &Endpoint| {
             let known =
                 endpoint.host() == self.endpoint.host() || self.hosts.iter().any(|host| endpoint.is_on(host));
@@ -93,7 +93,7 @@ impl Connect for WebSocketConnector {
         token: &AccessToken,
         session: Option<&str>,
     ) -> Result<Self::Peer, Failure> {
-        self.elsewhere(endpoints).connect(token, session).await
+        self.redirected(endpoints).connect(token, session).await
     }
 }
 
@@ -152,11 +152,11 @@ impl<Io: Stream> Peer for WebSocketPeer<Io> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
         Poll::Ready(match ready!(poll_frame(&mut self.wire, cx)) {
-            Received::Text(text) => match serde_json::from_str::<ServerMessage>(&text) {
+            SocketEvent::Text(text) => match serde_json::from_str::<ServerMessage>(&text) {
                 Ok(message) => PeerEvent::Message(message),
                 Err(error) => PeerEvent::Violation(Violation::Unreadable { reason: error.to_string() }),
             },
-            Received::Event(event) => event,
+            SocketEvent::Event(event) => event,
         })
     }
 
@@ -166,16 +166,16 @@ impl<Io: Stream> Peer for WebSocketPeer<Io> {
 }
 
 /// A frame of the socket: text, whose meaning depends on the protocol, or an event of any protocol.
-pub(super) enum Received {
+pub(super) enum SocketEvent {
     Text(Utf8Bytes),
     Event(PeerEvent),
 }
 
 /// Polls a socket for its next frame.
-pub(super) fn poll_frame<Io: Stream>(wire: &mut Wire<Io>, cx: &mut Context<'_>) -> Poll<Received> {
+pub(super) fn poll_frame<Io: Stream>(wire: &mut Wire<Io>, cx: &mut Context<'_>) -> Poll<SocketEvent> {
     loop {
         let event = match ready!(wire.poll_next(cx)) {
-            Some(Ok(Message::Text(text))) => return Poll::Ready(Received::Text(text)),
+            Some(Ok(Message::Text(text))) => return Poll::Ready(SocketEvent::Text(text)),
             Some(Ok(Message::Binary(_))) => PeerEvent::Violation(Violation::BinaryFrame),
             Some(Ok(Message::Close(Some(frame)))) => {
                 PeerEvent::Closed(frame.code.into(), frame.reason.to_string())
@@ -188,7 +188,7 @@ pub(super) fn poll_frame<Io: Stream>(wire: &mut Wire<Io>, cx: &mut Context<'_>) 
             Some(Err(error)) => PeerEvent::Lost(error.to_string()),
             None => PeerEvent::Lost("the connection ended".to_owned()),
         };
-        return Poll::Ready(Received::Event(event));
+        return Poll::Ready(SocketEvent::Event(event));
     }
 }
 
@@ -261,14 +261,14 @@ fn refused(endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap, refusal
         refusal::Kind::Limit => FailureKind::Limit,
         refusal::Kind::Other => FailureKind::Unreachable,
     };
-    let untold = match status.as_u16() {
+    let default_reason = match status.as_u16() {
         401 => "access token refused",
         403 => "no reason given",
         429 => "no more sessions allowed",
         503 => "no sessions taken now",
         _ => "no speech stream there",
     };
-    let reason = refusal.message.as_deref().unwrap_or(untold);
+    let reason = refusal.message.as_deref().unwrap_or(default_reason);
     let reason = format!("{endpoint} refused the stream (status {}): {reason}", status.as_u16());
     Failure { recovery, kind, reason }
 }
@@ -283,7 +283,7 @@ mod tests {
             let connector = WebSocketConnector::trusting(own.parse().unwrap(), &Trust::system().unwrap())
                 .with_hosts(hosts.iter().map(|host| host.parse().unwrap()));
             let named: Vec<String> = named.iter().map(|named| (*named).to_owned()).collect();
-            connector.elsewhere(&named).endpoint.to_string()
+            connector.redirected(&named).endpoint.to_string()
         };
         let own = "https://speech.example";
         let other_port = "https://speech.example:8443/b";

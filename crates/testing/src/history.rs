@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::ManualClock;
 use voxline::auth::{AccessToken, AuthError, TokenSet};
-use voxline::internals::{Answer, Renewal, Renewed, Step};
+use voxline::internals::{Renewal, Renewed, Step, TokenLookup};
 use voxline_support::clock::{Clock, Moment};
 use voxline_support::random::{Random, mix};
 
@@ -93,7 +93,7 @@ pub fn outage(seed: u64, age: Duration) -> Outage {
     world.ask(0);
     world.run(age.max(LONGEST_REQUEST));
     let generation = |answer| match answer {
-        Answer::Token(token) => Some(token.generation()),
+        TokenLookup::Token(token) => Some(token.generation()),
         _ => None,
     };
     let old = generation(world.ask(0));
@@ -215,7 +215,7 @@ impl World {
         }
     }
 
-    fn ask(&mut self, process: usize) -> Answer {
+    fn ask(&mut self, process: usize) -> TokenLookup {
         let now = self.moment();
         self.processes[process].renewal.ask(None, &now)
     }
@@ -223,7 +223,7 @@ impl World {
     /// Lets every process that has a token send a request.
     fn ask_all(&mut self) -> Result<(), String> {
         for process in 0..self.processes.len() {
-            if let Answer::Token(token) = self.ask(process) {
+            if let TokenLookup::Token(token) = self.ask(process) {
                 self.send(process, &token)?;
             }
         }
@@ -268,7 +268,7 @@ impl World {
             let served = (0..patience).any(|_| {
                 let answer = self.ask(process);
                 self.run(Duration::from_millis(500));
-                matches!(answer, Answer::Token(_))
+                matches!(answer, TokenLookup::Token(_))
             });
             if !served {
                 let Process { renewal, .. } = &self.processes[process];

@@ -58,29 +58,29 @@ impl fmt::Debug for VaultKey {
 
 /// Reason why the contents of a file are not an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadContents {
+pub(super) enum ContentsError {
     /// The contents differ from what was written.
     Damaged,
     /// The contents were written by a later version.
     Newer,
     /// The contents are encrypted, and no key is given.
     NoKey,
-    /// The contents are encrypted by another key, or damaged: the two cannot be told apart.
+    /// The contents are encrypted by another key, or damaged: the two cannot be distinguished.
     Undecryptable,
 }
 
 /// Serialized form of an account.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct StoredAccount {
     tokens: Option<StoredTokens>,
     slots: Slots,
     #[serde(default)]
     refreshing: bool,
 }
 
-impl From<&Account> for Stored {
-    fn from(account: &Account) -> Stored {
-        Stored {
+impl From<&Account> for StoredAccount {
+    fn from(account: &Account) -> StoredAccount {
+        StoredAccount {
             tokens: account.tokens.as_ref().map(StoredTokens::from),
             slots: account.slots.clone(),
             refreshing: account.refreshing,
@@ -123,7 +123,7 @@ impl From<StoredTokens> for TokenSet {
 
 /// Encodes `account` as a file, encrypted if `key` is given.
 pub(super) fn encode(account: &Account, key: Option<&VaultKey>) -> Vec<u8> {
-    let body = serde_json::to_vec(&Stored::from(account)).expect("an account is strings and numbers");
+    let body = serde_json::to_vec(&StoredAccount::from(account)).expect("an account is strings and numbers");
     let (form, check, body) = match key {
         None => (PLAIN, hex(&Sha256::digest(&body)), body),
         Some(key) => {
@@ -141,33 +141,33 @@ pub(super) fn encode(account: &Account, key: Option<&VaultKey>) -> Vec<u8> {
 }
 
 /// Decodes the account in a file.
-pub(super) fn decode(file: &[u8], key: Option<&VaultKey>) -> Result<Account, BadContents> {
-    let end = file.iter().position(|byte| *byte == b'\n').ok_or(BadContents::Damaged)?;
+pub(super) fn decode(file: &[u8], key: Option<&VaultKey>) -> Result<Account, ContentsError> {
+    let end = file.iter().position(|byte| *byte == b'\n').ok_or(ContentsError::Damaged)?;
     let (line, body) = file.split_at(end + 1);
     let words: Vec<&str> =
-        std::str::from_utf8(line).map_err(|_| BadContents::Damaged)?.split_whitespace().collect();
-    let [MAGIC, version, rest @ ..] = &words[..] else { return Err(BadContents::Damaged) };
+        std::str::from_utf8(line).map_err(|_| ContentsError::Damaged)?.split_whitespace().collect();
+    let [MAGIC, version, rest @ ..] = &words[..] else { return Err(ContentsError::Damaged) };
     match version.parse::<u32>() {
         Ok(VERSION) => {}
-        Ok(version) if version > VERSION => return Err(BadContents::Newer),
-        _ => return Err(BadContents::Damaged),
+        Ok(version) if version > VERSION => return Err(ContentsError::Newer),
+        _ => return Err(ContentsError::Damaged),
     }
     let opened;
     let body = match (rest, key) {
         ([PLAIN, check], _) if *check == hex(&Sha256::digest(body)) => body,
-        ([ENCRYPTED, _], None) => return Err(BadContents::NoKey),
+        ([ENCRYPTED, _], None) => return Err(ContentsError::NoKey),
         ([ENCRYPTED, nonce], Some(key)) => {
             let mut bytes = [0; 24];
-            bytes_of(nonce, &mut bytes).ok_or(BadContents::Damaged)?;
+            bytes_of(nonce, &mut bytes).ok_or(ContentsError::Damaged)?;
             let payload = Payload { msg: body, aad: line };
             let plain = key.cipher().decrypt(&XNonce::from(bytes), payload);
-            opened = SecretBox::new(Box::new(plain.map_err(|_| BadContents::Undecryptable)?));
+            opened = SecretBox::new(Box::new(plain.map_err(|_| ContentsError::Undecryptable)?));
             opened.expose_secret()
         }
-        _ => return Err(BadContents::Damaged),
+        _ => return Err(ContentsError::Damaged),
     };
-    let stored: Stored = serde_json::from_slice(body).map_err(|_| BadContents::Damaged)?;
-    let Stored { tokens, slots, refreshing } = stored;
+    let stored: StoredAccount = serde_json::from_slice(body).map_err(|_| ContentsError::Damaged)?;
+    let StoredAccount { tokens, slots, refreshing } = stored;
     Ok(Account { tokens: tokens.map(TokenSet::from), slots, refreshing })
 }
 
@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn text(account: &Account) -> String {
-        serde_json::to_string(&Stored::from(account)).unwrap()
+        serde_json::to_string(&StoredAccount::from(account)).unwrap()
     }
 
     #[test]
@@ -249,10 +249,10 @@ mod tests {
     fn a_file_says_why_it_cannot_be_read() {
         let (sealed, other) = (encode(&account(), Some(&key(1))), key(2));
         let reason = |file: &[u8], key| decode(file, key).err().unwrap();
-        assert_eq!(reason(&sealed, None), BadContents::NoKey);
-        assert_eq!(reason(&sealed, Some(&other)), BadContents::Undecryptable);
-        assert_eq!(reason(b"voxline-vault 3 new\n", None), BadContents::Newer);
-        assert_eq!(reason(b"{}", None), BadContents::Damaged);
+        assert_eq!(reason(&sealed, None), ContentsError::NoKey);
+        assert_eq!(reason(&sealed, Some(&other)), ContentsError::Undecryptable);
+        assert_eq!(reason(b"voxline-vault 3 new\n", None), ContentsError::Newer);
+        assert_eq!(reason(b"{}", None), ContentsError::Damaged);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use voxline_support::{hex, private_file};
 pub use self::file::VaultStep;
 #[cfg(not(feature = "test-util"))]
 use self::file::VaultStep;
-use self::format::BadContents;
+use self::format::ContentsError;
 pub use self::format::VaultKey;
 use super::slots::Slots;
 use super::token::TokenSet;
@@ -179,10 +179,10 @@ impl Vault {
         let Some(bytes) = file::read(&self.path)? else { return Ok(Account::default()) };
         let path = || self.path.clone();
         format::decode(&bytes, self.key.as_ref()).map_err(|bad| match bad {
-            BadContents::Damaged => VaultError::Damaged { path: path() },
-            BadContents::Newer => VaultError::Newer { path: path() },
-            BadContents::NoKey => VaultError::NoKey { path: path() },
-            BadContents::Undecryptable => VaultError::Undecryptable { path: path() },
+            ContentsError::Damaged => VaultError::Damaged { path: path() },
+            ContentsError::Newer => VaultError::Newer { path: path() },
+            ContentsError::NoKey => VaultError::NoKey { path: path() },
+            ContentsError::Undecryptable => VaultError::Undecryptable { path: path() },
         })
     }
 

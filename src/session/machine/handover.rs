@@ -181,9 +181,9 @@ impl Machine {
         self.connections.handover = Some(Handover::Attempt(motive, Attempt::Waiting { until }));
     }
 
-    /// Returns whether the session has been replaced again and again for as long as it has patience, although
-    /// the peer has never got anywhere. Each new session begins with the same audio, so no connection would
-    /// ever be old enough to count as dead.
+    /// Returns whether the session has been replaced repeatedly for `give_up`, although the peer has made no
+    /// progress. Each new session begins with the same audio, so no connection would ever be old enough to
+    /// count as dead.
     fn is_stuck(&mut self, live: Live, handover: &Handover, now: Duration) -> bool {
         let replaces = !self.capabilities.resume
             && matches!(handover, Handover::Attempt(motive, Attempt::Waiting { .. }) if !motive.newer);

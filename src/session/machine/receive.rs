@@ -223,7 +223,7 @@ impl Machine {
         self.source.flushes.iter_mut().for_each(|flush| flush.sent = flush.at < ready.received);
         self.record_audio_taken(now);
         if pending.is_handover {
-            // A handover is no progress in itself: a session could move for ever and get nowhere.
+            // A handover is no progress in itself: a session could move endlessly without any.
             self.ledger.moves += 1;
         } else {
             self.timers.last_progress = now;

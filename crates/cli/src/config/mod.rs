@@ -21,7 +21,7 @@ pub use self::secret::SecretSource;
 pub(crate) use self::secret::is_empty_variable;
 use voxline::auth::{Vault, VaultKey};
 use voxline::language::{Language, Languages, UnknownLanguage};
-use voxline::net::{BadEndpoint, Endpoint, HostName};
+use voxline::net::{Endpoint, EndpointError, HostName};
 use voxline_engines::models::WHISPER_BASE;
 
 /// Settings from flags and environment. A flag overrides its variable; the command line parser resolves that.
@@ -195,7 +195,7 @@ pub enum ConfigError {
     },
     /// An invalid address of the service.
     #[error(transparent)]
-    Endpoint(#[from] BadEndpoint),
+    Endpoint(#[from] EndpointError),
     /// A required setting is missing, or settings exclude each other.
     #[error("{reason}")]
     Incomplete {
