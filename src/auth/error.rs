@@ -122,7 +122,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Categories of token errors that users tell apart.
+/// Categories of token errors that users distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuthErrorKind {

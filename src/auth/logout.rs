@@ -33,7 +33,7 @@ pub async fn log_out(client: &OAuthClient, vault: &Vault, locally: bool) -> Resu
         true => (SlotState::Free, LoggedOut::Revoked),
         false => (SlotState::Abandoned, LoggedOut::Abandoned),
     };
-    vault.account.slots.leave(state);
+    vault.account.slots.release(state);
     match vault.account.slots.taken() {
         0 => vault.remove().await?,
         _ => drop(vault.save().await?),

@@ -131,7 +131,7 @@ impl Refresher {
         match &error {
             // Log a warning: no caller sees the error while the old token is valid.
             Some(error) if still_valid => {
-                tracing::warn!(%error, "token not renewed, the old one is still valid")
+                tracing::warn!(%error, "token not renewed, the old one is still valid");
             }
             Some(error) => tracing::debug!(%error, "token not renewed"),
             None => {}

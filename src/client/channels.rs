@@ -49,8 +49,8 @@ impl ChannelTranscript {
     /// loses nothing.
     ///
     /// # Errors
-    /// Returns [`TranscriptError`] if the session of a channel failed; the other channels continue. An error of
-    /// the source is returned once, when the first channel has ended.
+    /// Returns [`TranscriptError`] if the session of a channel failed; the other channels continue. An error
+    /// of the source is returned once, when the first channel has ended.
     pub async fn next(&mut self) -> Option<ChannelEvent> {
         poll_fn(|cx| self.poll_event(cx)).await
     }

@@ -65,7 +65,7 @@ impl SpoolFile {
 
     /// Opens the files that an earlier process left for these channels, up to the first that is missing.
     #[cfg(feature = "decode")]
-    pub(super) fn left(
+    pub(super) fn open_existing(
         &self,
         channels: impl Iterator<Item = Channel>,
         session: &Session<'_>,

@@ -198,7 +198,7 @@ impl Spooling<'_> {
             _ => Channel::All,
         };
         let most = if options.channels == Channels::Split { usize::MAX } else { 1 };
-        let mut spools = self.file.left((0..most).map(channel), &session)?;
+        let mut spools = self.file.open_existing((0..most).map(channel), &session)?;
         let left = !spools.is_empty();
         if left && spools.iter().all(|spool| spool.recovered.ended) {
             return Ok(without_source(spools));

@@ -94,7 +94,7 @@ impl Opening {
     pub(super) fn rest(mut self) -> Box<dyn Read + Send + Sync> {
         match self.input {
             Input::File(file) => match self.replaced {
-                Some((start, bytes)) => Box::new(Replaced::new(file, start, bytes)),
+                Some((start, bytes)) => Box::new(PatchedFile::new(file, start, bytes)),
                 None => Box::new(file),
             },
             Input::Memory(bytes) => Box::new(bytes),
@@ -110,7 +110,7 @@ impl Opening {
     pub(super) fn media(self, once: bool, progress: Progress) -> Box<dyn MediaSource> {
         match self.input {
             Input::File(file) if !once => match self.replaced {
-                Some((start, bytes)) => Box::new(Replaced::new(file, start, bytes)),
+                Some((start, bytes)) => Box::new(PatchedFile::new(file, start, bytes)),
                 None => Box::new(file),
             },
             Input::Memory(bytes) if !once => Box::new(bytes),
@@ -120,7 +120,7 @@ impl Opening {
 }
 
 /// A file of which one part is read from memory.
-struct Replaced {
+struct PatchedFile {
     file: File,
     /// Position of the next read in the file.
     at: u64,
@@ -130,14 +130,14 @@ struct Replaced {
     bytes: Vec<u8>,
 }
 
-impl Replaced {
+impl PatchedFile {
     /// Creates a file with a replaced part. `file` must be at its start.
-    fn new(file: File, start: u64, bytes: Vec<u8>) -> Replaced {
-        Replaced { file, at: 0, moved: false, start, bytes }
+    fn new(file: File, start: u64, bytes: Vec<u8>) -> PatchedFile {
+        PatchedFile { file, at: 0, moved: false, start, bytes }
     }
 }
 
-impl Read for Replaced {
+impl Read for PatchedFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let inside = self.at.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
         if let Some(rest) = inside.and_then(|at| self.bytes.get(at..)).filter(|rest| !rest.is_empty()) {
@@ -158,7 +158,7 @@ impl Read for Replaced {
     }
 }
 
-impl Seek for Replaced {
+impl Seek for PatchedFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let to = match to {
             SeekFrom::Current(distance) => SeekFrom::Start(
@@ -172,7 +172,7 @@ impl Seek for Replaced {
     }
 }
 
-impl MediaSource for Replaced {
+impl MediaSource for PatchedFile {
     fn is_seekable(&self) -> bool {
         true
     }

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::{CONNECT_TIMEOUT, Endpoint, READ_TIMEOUT, Stream, TlsError, Trust, connect, objection};
+use super::{CONNECT_TIMEOUT, Endpoint, READ_TIMEOUT, Stream, TlsError, Trust, connect, tls_failure};
 
 /// Most redirects of one request.
 const REDIRECTS_MAX: usize = 5;
@@ -167,7 +167,7 @@ impl HttpError {
     }
 
     fn connection_lost(error: &(dyn Error + 'static)) -> HttpError {
-        let reason = objection(error).unwrap_or_else(|| "connection lost".to_owned());
+        let reason = tls_failure(error).unwrap_or_else(|| "connection lost".to_owned());
         HttpError { reason, may_have_arrived: true, is_tls: false }
     }
 }
@@ -180,7 +180,7 @@ impl From<legacy::Error> for HttpError {
                 ..HttpError::connection_lost(&error)
             };
         }
-        let tls = objection(&error);
+        let tls = tls_failure(&error);
         let is_tls = tls.is_some();
         let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
         let reason = match cause.map(io::Error::kind) {

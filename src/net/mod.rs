@@ -26,7 +26,7 @@ pub use endpoint::{Endpoint, EndpointError, HostName, HostNameError};
 pub use stream::Stream;
 #[cfg(feature = "tls")]
 pub use tls::check_server_certificate;
-pub(crate) use tls::objection;
+pub(crate) use tls::tls_failure;
 pub use tls::{TlsError, Trust};
 #[cfg(feature = "url-source")]
 pub(crate) use web::blocking_client;

@@ -24,7 +24,7 @@ pub(crate) struct Refusal {
     pub(crate) message: Option<String>,
 }
 
-/// Categories of refusals that users tell apart.
+/// Categories of refusals that users distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The service does not accept the token, or not for this request.
@@ -72,7 +72,7 @@ pub(crate) fn kind(status: u16, code: Option<u64>) -> Kind {
 /// Returns the message as one line of bounded length, without control characters; `None` if nothing is
 /// left or if the message contains a piece of a secret.
 fn presentable(message: &str, secrets: &[&str]) -> Option<String> {
-    let shown: String = message.chars().filter(|c| !commands(*c)).take(MAX_MESSAGE).collect();
+    let shown: String = message.chars().filter(|c| !is_unsafe_to_print(*c)).take(MAX_MESSAGE).collect();
     let shown = shown.trim();
     let repeats = |secret: &&str| {
         let length = secret.len().min(PIECE);
@@ -84,7 +84,7 @@ fn presentable(message: &str, secrets: &[&str]) -> Option<String> {
 /// Returns whether a character controls the terminal, or reorders or hides the text beside it: control
 /// characters, bidirectional formatting (Unicode Annex 9, section 2), line and paragraph separators, and
 /// zero-width characters.
-fn commands(c: char) -> bool {
+fn is_unsafe_to_print(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

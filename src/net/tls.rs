@@ -163,7 +163,7 @@ fn system_roots() -> RootCertStore {
 }
 
 /// Returns the TLS failure that caused `error`, if there is one.
-pub(crate) fn objection(error: &(dyn Error + 'static)) -> Option<String> {
+pub(crate) fn tls_failure(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref() {

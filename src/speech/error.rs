@@ -37,7 +37,7 @@ pub enum SpeechError {
     },
     /// The response is not speech: a page of a proxy, or more data than any speech has.
     #[error("{endpoint} answered with {what} instead of speech")]
-    Answer {
+    InvalidResponse {
         /// Address of the service.
         endpoint: String,
         /// Description of the response.
@@ -45,7 +45,7 @@ pub enum SpeechError {
     },
 }
 
-/// Categories of [`SpeechError`] that users tell apart.
+/// Categories of [`SpeechError`] that users distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpeechErrorKind {
@@ -77,7 +77,9 @@ impl SpeechError {
                 refusal::Kind::Other if *status == 400 => SpeechErrorKind::Request,
                 refusal::Kind::Other => SpeechErrorKind::Unreachable,
             },
-            SpeechError::Unreachable { .. } | SpeechError::Answer { .. } => SpeechErrorKind::Unreachable,
+            SpeechError::Unreachable { .. } | SpeechError::InvalidResponse { .. } => {
+                SpeechErrorKind::Unreachable
+            }
         }
     }
 
@@ -87,7 +89,7 @@ impl SpeechError {
         match self {
             SpeechError::Auth(error) => error.recovery(),
             SpeechError::Unreachable { recovery, .. } | SpeechError::Refused { recovery, .. } => *recovery,
-            SpeechError::Answer { .. } => Recovery::Fatal,
+            SpeechError::InvalidResponse { .. } => Recovery::Fatal,
         }
     }
 

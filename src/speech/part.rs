@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::request::{Answer, Service};
+use super::request::{Service, SpeechResponse};
 use super::samples::Samples;
 use super::{Codec, PCM_RATE, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenGeneration};
@@ -54,14 +54,14 @@ pub(super) struct Part {
 /// Progress of a part over all its requests.
 #[derive(Default)]
 struct Progress {
-    /// Bytes of whole samples that were passed on.
-    passed_on: u64,
+    /// Bytes of whole samples that were delivered.
+    delivered: u64,
     /// Generation of the token that the last request was refused for.
     refused: Option<TokenGeneration>,
 }
 
 impl Part {
-    /// Passes on the part, up to its end or to the error that ends it.
+    /// Delivers the part, up to its end or to the error that ends it.
     pub(super) async fn run(self) {
         let last = match self.speak().await {
             Ok(()) => Ok(Piece::End),
@@ -96,22 +96,22 @@ impl Part {
             if attempts >= self.options.attempts {
                 return Err(error);
             }
-            tracing::debug!(%error, attempts, ?wait, "part is asked for again");
+            tracing::debug!(%error, attempts, ?wait, "part is requested again");
             sleep(wait).await;
         }
     }
 
-    /// Sends one request, and passes on the audio that was not passed on before.
+    /// Sends one request, and delivers the audio that was not delivered before.
     async fn attempt(&self, progress: &mut Progress) -> Result<(), SpeechError> {
         let token = self.token(progress.refused).await?;
-        let asked = self.service.ask(&self.text, self.codec, &self.options, &token).await;
-        progress.refused = match &asked {
+        let response = self.service.request(&self.text, self.codec, &self.options, &token).await;
+        progress.refused = match &response {
             Err(SpeechError::Refused { recovery: Recovery::RefreshToken, .. }) => Some(token.generation()),
             _ => None,
         };
         match self.codec {
-            None => self.pass_on(asked?, progress).await,
-            Some(_) => self.pass_on_whole(asked?).await,
+            None => self.deliver_pcm(response?, progress).await,
+            Some(_) => self.deliver_encoded(response?).await,
         }
     }
 
@@ -123,11 +123,15 @@ impl Part {
         })
     }
 
-    /// Passes on the samples as they arrive. A response that is shorter than the audio passed on before
+    /// Delivers the samples as they arrive. A response that is shorter than the audio delivered before
     /// ends the part.
-    async fn pass_on(&self, mut answer: Answer<'_>, progress: &mut Progress) -> Result<(), SpeechError> {
-        let mut samples = Samples::after(progress.passed_on);
-        while let Some(bytes) = answer.next().await? {
+    async fn deliver_pcm(
+        &self,
+        mut response: SpeechResponse<'_>,
+        progress: &mut Progress,
+    ) -> Result<(), SpeechError> {
+        let mut samples = Samples::after(progress.delivered);
+        while let Some(bytes) = response.next().await? {
             let mut whole = samples.push(bytes);
             while !whole.is_empty() {
                 let piece = whole.split_to(whole.len().min(PIECE_BYTES));
@@ -136,7 +140,7 @@ impl Part {
                     // The receiver was dropped.
                     return Ok(());
                 }
-                progress.passed_on += length;
+                progress.delivered += length;
             }
         }
         match samples.is_cut() {
@@ -145,15 +149,15 @@ impl Part {
         }
     }
 
-    /// Passes on an encoded part once it is complete: half of a part cannot be joined to the rest of
+    /// Delivers an encoded part once it is complete: half of a part cannot be joined to the rest of
     /// another response, whose bytes may differ.
-    async fn pass_on_whole(&self, mut answer: Answer<'_>) -> Result<(), SpeechError> {
+    async fn deliver_encoded(&self, mut response: SpeechResponse<'_>) -> Result<(), SpeechError> {
         let mut part = BytesMut::new();
-        while let Some(bytes) = answer.next().await? {
+        while let Some(bytes) = response.next().await? {
             part.extend_from_slice(&bytes);
             if part.len() > MAX_ENCODED {
                 let endpoint = self.service.endpoint.to_string();
-                return Err(SpeechError::Answer { endpoint, what: "more than 64 MiB" });
+                return Err(SpeechError::InvalidResponse { endpoint, what: "more than 64 MiB" });
             }
         }
         // The receiver may have been dropped.

@@ -26,13 +26,13 @@ pub(super) struct Service {
 
 impl Service {
     /// Requests `text`. Returns once the service starts to respond.
-    pub(super) async fn ask(
+    pub(super) async fn request(
         &self,
         text: &str,
         codec: Option<Codec>,
         options: &SpeechOptions,
         token: &AccessToken,
-    ) -> Result<Answer<'_>, SpeechError> {
+    ) -> Result<SpeechResponse<'_>, SpeechError> {
         let tempo = options.tempo.map(|tempo| tempo.to_string());
         let parameters = [
             ("encoder", Some(codec.map_or("pcm", Codec::name))),
@@ -45,16 +45,16 @@ impl Service {
             (AUTHORIZATION, token.bearer()),
             (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
         ];
-        let asked = self.http.post(&self.endpoint, &path, headers, text.to_owned().into());
-        let answer = timeout(options.patience, asked).await;
+        let posted = self.http.post(&self.endpoint, &path, headers, text.to_owned().into());
+        let answer = timeout(options.patience, posted).await;
         let answer = answer.map_err(|_| self.lost("no answer in time"))?;
         let response = answer.map_err(|error| self.unreachable(error))?;
         if !response.status.is_success() {
             return Err(self.refused(response, token, options.patience).await);
         }
         match is_text(&response.headers) {
-            true => Err(SpeechError::Answer { endpoint: self.endpoint.to_string(), what: "text" }),
-            false => Ok(Answer { service: self, response, patience: options.patience }),
+            true => Err(SpeechError::InvalidResponse { endpoint: self.endpoint.to_string(), what: "text" }),
+            false => Ok(SpeechResponse { service: self, response, patience: options.patience }),
         }
     }
 
@@ -81,7 +81,7 @@ impl Service {
             StatusCode::BAD_REQUEST if refusal.is_of_token() => Recovery::RefreshToken,
             _ => recovery,
         };
-        let untold = match recovery {
+        let default_reason = match recovery {
             Recovery::RefreshToken => "access token not accepted",
             _ => "no reason given",
         };
@@ -89,20 +89,20 @@ impl Service {
             endpoint: self.endpoint.to_string(),
             status: status.as_u16(),
             code: refusal.code,
-            reason: refusal.message.unwrap_or_else(|| untold.to_owned()),
+            reason: refusal.message.unwrap_or_else(|| default_reason.to_owned()),
             recovery,
         }
     }
 }
 
 /// A response of the service, whose speech is arriving.
-pub(super) struct Answer<'a> {
+pub(super) struct SpeechResponse<'a> {
     service: &'a Service,
     response: Response,
     patience: Duration,
 }
 
-impl Answer<'_> {
+impl SpeechResponse<'_> {
     /// Returns the next bytes, or `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, SpeechError> {
         match timeout(self.patience, self.response.chunk()).await {

@@ -52,8 +52,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+pub use self::log::Log;
 pub use error::SpoolError;
-pub use log::Log;
 pub use reader::Reader;
 pub use run::{Repeatability, SpooledEnd, SpooledError, run};
 pub use writer::Writer;

@@ -81,16 +81,11 @@ pub(super) fn scan(file: &File, path: &Path, length: u64, head: &Head) -> Result
 
 impl Scan {
     fn take(&mut self, entry: Entry) {
-        let (offset, end) = (self.end, self.state.accepted);
         match entry {
-            Entry::Audio { .. } => {
-                self.pending.push_back(PendingRecord { offset, end, kind: PendingKind::Audio })
-            }
-            Entry::Flush(_) => {
-                self.pending.push_back(PendingRecord { offset, end, kind: PendingKind::Flush })
-            }
-            Entry::Lost(_) => self.pending.push_back(PendingRecord { offset, end, kind: PendingKind::Lost }),
-            Entry::End(_) => self.pending.push_back(PendingRecord { offset, end, kind: PendingKind::End }),
+            Entry::Audio { .. } => self.keep(PendingKind::Audio),
+            Entry::Flush(_) => self.keep(PendingKind::Flush),
+            Entry::Lost(_) => self.keep(PendingKind::Lost),
+            Entry::End(_) => self.keep(PendingKind::End),
             Entry::Opened(server) => self.server = Some(server),
             Entry::Final(mut segment) => {
                 // Only the latest context is of use, and thousands would take memory.
@@ -106,6 +101,12 @@ impl Scan {
         while self.pending.front().is_some_and(past) {
             self.pending.pop_front();
         }
+    }
+
+    /// Keeps the place of the record of the source that starts at `self.end`.
+    fn keep(&mut self, kind: PendingKind) {
+        let record = PendingRecord { offset: self.end, end: self.state.accepted, kind };
+        self.pending.push_back(record);
     }
 }
 

@@ -152,12 +152,13 @@ fn tokens(
     millis: &impl Fn(FramePos) -> u64,
 ) -> Vec<Token> {
     let is_letter = |c: &char| !c.is_whitespace() && *c != '\0';
-    let heard = || words.iter().flat_map(|word| word.text.chars().filter(is_letter).map(move |c| (c, word)));
+    let spoken_letters =
+        || words.iter().flat_map(|word| word.text.chars().filter(is_letter).map(move |c| (c, word)));
     let letters = text.chars().filter(is_letter).count();
     let times: Option<Vec<(u64, u64)>> =
-        heard().map(|(c, _)| c).eq(text.chars().filter(is_letter)).then(|| {
+        spoken_letters().map(|(c, _)| c).eq(text.chars().filter(is_letter)).then(|| {
             let time = |position| millis(position).clamp(start, end.max(start));
-            heard().map(|(_, word)| (time(word.range.start), time(word.range.end))).collect()
+            spoken_letters().map(|(_, word)| (time(word.range.start), time(word.range.end))).collect()
         });
     let share = |letter: usize| start + (end - start) * letter as u64 / letters.max(1) as u64;
     let (mut at, mut reached) = (0, start);

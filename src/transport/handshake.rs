@@ -29,7 +29,7 @@ const MAX_BODY: usize = 16 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The reason why a connection didn't become a WebSocket.
-pub(super) enum NotOpened {
+pub(super) enum HandshakeError {
     /// The connection failed, or ended before the response.
     Lost(io::Error),
     /// The response is plain HTTP: its status, its headers, and the beginning of its body.
@@ -52,18 +52,18 @@ pub(super) struct Request<'a> {
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     request: &Request<'_>,
-) -> Result<WebSocketStream<S>, NotOpened> {
+) -> Result<WebSocketStream<S>, HandshakeError> {
     let key = generate_key();
-    stream.write_all(&request.head(&key)).await.map_err(NotOpened::Lost)?;
-    stream.flush().await.map_err(NotOpened::Lost)?;
+    stream.write_all(&request.head(&key)).await.map_err(HandshakeError::Lost)?;
+    stream.flush().await.map_err(HandshakeError::Lost)?;
     let mut answer = Vec::new();
     let head = loop {
         let read = (&mut stream).take((MAX_HEAD - answer.len()) as u64).read_buf(&mut answer).await;
-        let read = read.map_err(NotOpened::Lost)?;
+        let read = read.map_err(HandshakeError::Lost)?;
         if read == 0 {
             return Err(match answer.len() {
-                MAX_HEAD => NotOpened::Protocol("answer to the upgrade is too long"),
-                _ => NotOpened::Lost(io::Error::other("connection closed before an answer")),
+                MAX_HEAD => HandshakeError::Protocol("answer to the upgrade is too long"),
+                _ => HandshakeError::Lost(io::Error::other("connection closed before an answer")),
             });
         }
         // A head ends with a line feed, so a head that arrives byte by byte is not parsed at every byte.
@@ -76,7 +76,7 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     let rest = answer.split_off(head.length);
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         let body = body(&mut stream, &head.headers, rest).await;
-        return Err(NotOpened::Refused(head.status, head.headers, body));
+        return Err(HandshakeError::Refused(head.status, head.headers, body));
     }
     head.check(&key, request.subprotocol)?;
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(socket_limits())).await)
@@ -148,8 +148,8 @@ struct Head {
 
 impl Head {
     /// Parses the head at the start of `answer`; `None` while the head is incomplete.
-    fn parse(answer: &[u8]) -> Result<Option<Head>, NotOpened> {
-        const GARBLED: NotOpened = NotOpened::Protocol("answer to the upgrade is not HTTP");
+    fn parse(answer: &[u8]) -> Result<Option<Head>, HandshakeError> {
+        const GARBLED: HandshakeError = HandshakeError::Protocol("answer to the upgrade is not HTTP");
         let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut fields);
         let httparse::Status::Complete(length) = response.parse(answer).map_err(|_| GARBLED)? else {
@@ -157,7 +157,7 @@ impl Head {
         };
         let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(GARBLED)?;
         if response.version != Some(1) && status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(NotOpened::Protocol("answer to the upgrade is not HTTP/1.1"));
+            return Err(HandshakeError::Protocol("answer to the upgrade is not HTTP/1.1"));
         }
         let mut headers = HeaderMap::with_capacity(response.headers.len());
         for field in &*response.headers {
@@ -169,8 +169,9 @@ impl Head {
 
     /// Checks that a response of status 101 opens the WebSocket that was requested with `key`, for
     /// `subprotocol`.
-    fn check(&self, key: &str, subprotocol: Option<&str>) -> Result<(), NotOpened> {
-        let expected = |met: bool, otherwise| if met { Ok(()) } else { Err(NotOpened::Protocol(otherwise)) };
+    fn check(&self, key: &str, subprotocol: Option<&str>) -> Result<(), HandshakeError> {
+        let expected =
+            |met: bool, otherwise| if met { Ok(()) } else { Err(HandshakeError::Protocol(otherwise)) };
         let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
         let lists = |name, word: &str| {
             text(name)
@@ -218,13 +219,13 @@ mod tests {
         stream: S,
         uri: &Uri,
         token: &AccessToken,
-    ) -> Result<WebSocketStream<S>, NotOpened> {
+    ) -> Result<WebSocketStream<S>, HandshakeError> {
         let request = Request { uri: uri.clone(), token: Some(token), subprotocol: Some(SUBPROTOCOL) };
         open(stream, &request).await
     }
 
     /// Returns the result of a handshake with this response; `{accept}` stands for the accept key.
-    async fn answered(answer: &str) -> Result<WebSocketStream<tokio::io::DuplexStream>, NotOpened> {
+    async fn answered(answer: &str) -> Result<WebSocketStream<tokio::io::DuplexStream>, HandshakeError> {
         let (near, mut far) = duplex(64 * 1024);
         let uri = Uri::from_static("https://[::1]:8080/api/asr_stream/ws");
         let token = AccessToken::new(&"canary".to_owned().into(), TokenGeneration(0)).unwrap();
@@ -266,7 +267,7 @@ mod tests {
             ("HTTP/1.1", "SMTP"),
         ] {
             let answer = GOOD.replace(from, to);
-            assert!(matches!(answered(&answer).await, Err(NotOpened::Protocol(_))), "{answer}");
+            assert!(matches!(answered(&answer).await, Err(HandshakeError::Protocol(_))), "{answer}");
         }
     }
 
@@ -285,12 +286,12 @@ mod tests {
             ("Content-Length: 0\r\n\r\n", ""),
         ] {
             let refusal = answered(&format!("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n{rest}")).await;
-            let Err(NotOpened::Refused(status, headers, told)) = refusal else { panic!("taken") };
+            let Err(HandshakeError::Refused(status, headers, told)) = refusal else { panic!("taken") };
             assert_eq!((status.as_u16(), headers["retry-after"].as_bytes()), (503, &b"7"[..]));
             assert_eq!(String::from_utf8(told).unwrap(), body, "{rest}");
         }
         let endless = format!("HTTP/1.1 403 No\r\n\r\n{}", "x".repeat(2 * MAX_BODY));
-        let Err(NotOpened::Refused(_, _, told)) = answered(&endless).await else { panic!("taken") };
+        let Err(HandshakeError::Refused(_, _, told)) = answered(&endless).await else { panic!("taken") };
         assert_eq!(told.len(), MAX_BODY);
     }
 
@@ -301,15 +302,17 @@ mod tests {
         let token = AccessToken::new(&"canary".to_owned().into(), TokenGeneration(0)).unwrap();
         far.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 10\r\n\r\n{").await.unwrap();
         let refused = timeout(2 * BODY_TIMEOUT, ask(near, &uri, &token)).await.expect("refused in time");
-        assert!(matches!(refused, Err(NotOpened::Refused(StatusCode::FORBIDDEN, _, body)) if body == b"{"));
+        assert!(
+            matches!(refused, Err(HandshakeError::Refused(StatusCode::FORBIDDEN, _, body)) if body == b"{")
+        );
     }
 
     #[tokio::test]
     async fn an_answer_without_end_is_not_read_to_the_end() {
         let endless = format!("HTTP/1.1 101 OK\r\nx: {}", "y".repeat(MAX_HEAD));
-        assert!(matches!(answered(&endless).await, Err(NotOpened::Protocol(_))));
+        assert!(matches!(answered(&endless).await, Err(HandshakeError::Protocol(_))));
         let fields = format!("HTTP/1.1 101 OK\r\n{}", "x: y\r\n".repeat(MAX_HEADERS + 1));
-        assert!(matches!(answered(&fields).await, Err(NotOpened::Protocol(_))));
-        assert!(matches!(answered(&GOOD[..GOOD.len() - 2]).await, Err(NotOpened::Lost(_))));
+        assert!(matches!(answered(&fields).await, Err(HandshakeError::Protocol(_))));
+        assert!(matches!(answered(&GOOD[..GOOD.len() - 2]).await, Err(HandshakeError::Lost(_))));
     }
 }

@@ -7,11 +7,11 @@ use http::{HeaderMap, StatusCode};
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
 use super::Wire;
-use super::handshake::{self, NotOpened};
+use super::handshake::{self, HandshakeError};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
 use crate::net::refusal::{self, Refusal};
-use crate::net::{CONNECT_TIMEOUT, Endpoint, HostName, Stream, TlsError, Trust, connect, objection, query};
+use crate::net::{CONNECT_TIMEOUT, Endpoint, HostName, Stream, TlsError, Trust, connect, query, tls_failure};
 use crate::peer::{Connect, Peer, PeerEvent};
 use crate::protocol::{self, ClientMessage, ServerMessage, Violation};
 use crate::recovery::{Failure, FailureKind, Recovery, retry_after};
@@ -101,7 +101,7 @@ impl Connect for WebSocketConnector {
 pub(super) async fn open_stream(endpoint: &Endpoint, trust: &Trust) -> Result<Box<dyn Stream>, Failure> {
     connect(endpoint, trust)
         .await
-        .map_err(|error| unreachable(endpoint, &objection(&error).unwrap_or_else(|| error.to_string())))
+        .map_err(|error| unreachable(endpoint, &tls_failure(&error).unwrap_or_else(|| error.to_string())))
 }
 
 /// Limits the time of a dial and its handshakes to [`CONNECT_TIMEOUT`].
@@ -223,14 +223,14 @@ pub async fn upgrade<S: Stream>(
 }
 
 /// Returns the failure of a connection that didn't become a WebSocket.
-pub(super) fn not_opened(endpoint: &Endpoint, token: &AccessToken, reason: NotOpened) -> Failure {
+pub(super) fn not_opened(endpoint: &Endpoint, token: &AccessToken, reason: HandshakeError) -> Failure {
     match reason {
-        NotOpened::Refused(status, headers, body) => {
+        HandshakeError::Refused(status, headers, body) => {
             refused(endpoint, status, &headers, &Refusal::parse(&body, &[token.expose()]))
         }
         // A proxy whose server is restarting accepts connections and drops them.
-        NotOpened::Lost(error) => unreachable(endpoint, &error.to_string()),
-        NotOpened::Protocol(reason) => Failure {
+        HandshakeError::Lost(error) => unreachable(endpoint, &error.to_string()),
+        HandshakeError::Protocol(reason) => Failure {
             recovery: Recovery::Fatal,
             kind: FailureKind::Protocol,
             reason: format!("{endpoint}: {reason}"),

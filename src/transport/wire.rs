@@ -11,7 +11,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// News from a socket for its owner.
+/// An event of a socket.
 pub enum Event {
     /// Result of [`Wire::next`].
     Message(Option<Result<Message, Error>>),

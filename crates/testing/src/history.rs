@@ -348,7 +348,7 @@ impl World {
             Err(AuthError::Unreachable {
                 endpoint: "http://localhost".to_owned(),
                 reason: "connection failed".to_owned(),
-                asked: false,
+                may_have_arrived: false,
             })
         } else {
             let access = SecretString::from(self.endpoint.len().to_string());

@@ -168,7 +168,7 @@ fn read(input: &Path, reading: Reading) -> Result<Result<Pipeline, PipelineError
 
 /// Opens the spools of `work` and, unless they contain all audio, the recording.
 fn prepare(input: &Path, reading: Reading, spooling: &Spooling, work: &Work) -> Result<Prepared, CliError> {
-    let mut spools = spooling.left(work)?;
+    let mut spools = spooling.open_existing(work)?;
     let live = work.live;
     let left = !spools.is_empty();
     if left && spools.iter().all(|spool| spool.recovered.ended) {

@@ -122,7 +122,7 @@ impl Work {
 
 impl Spooling {
     /// Opens the spools that an earlier run left for `work`, in the order of its channel streams.
-    pub(super) fn left(&self, work: &Work) -> Result<Vec<Opened>, CliError> {
+    pub(super) fn open_existing(&self, work: &Work) -> Result<Vec<Opened>, CliError> {
         let there = (0..).take_while(|stream| self.path(work, *stream).exists());
         there.map(|stream| self.open(work, stream)).collect()
     }
