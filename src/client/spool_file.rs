@@ -39,8 +39,8 @@ impl SpoolFile {
     }
 
     /// Sets what identifies the audio, in any form: a file of other audio is refused. The default is the name
-    /// of the source, its channels and format, and the language. A better identity has what tells two recordings of one name apart,
-    /// such as the number of a call.
+    /// of the source, its channels and format, and the language. A better identity has what tells two
+    /// recordings of one name apart, such as the number of a call.
     pub fn identity(self, identity: impl Into<String>) -> SpoolFile {
         SpoolFile { identity: Some(identity.into()), ..self }
     }

@@ -110,13 +110,14 @@ pub async fn run<C: Connect>(
             Err(error) => error,
         }
     };
+    let forwarding = forward(recorded, session_events, &events, &mut ledger);
     let ended = tokio::select! {
         // Hand over the spooled audio before the session connects: a service that has received all of it
         // reports the end as soon as it answers, and by then the session must know that there is no more
         // audio.
         biased;
         error = broken => Err(error),
-        (ended, ()) = async { tokio::join!(session, forward(recorded, session_events, &events, &mut ledger)) } => Ok(ended),
+        (ended, ()) = async { tokio::join!(session, forwarding) } => Ok(ended),
     };
     let HandedOver { position, ended: complete } = *progress.borrow();
     match ended {
