@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -132,12 +133,19 @@ impl Drop for GatewayProcess {
 }
 
 /// Returns an address that stays free while no process listens on it: its port is below those that the
-/// kernel assigns by itself.
+/// kernel assigns by itself, and no other test of this process gets it.
 fn free_address() -> SocketAddr {
-    let first = 10_000 + (std::process::id() % 10_000) as u16;
-    let mut candidates =
-        (0..10_000).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + (first + n) % 20_000)));
-    candidates.find(|address| std::net::TcpListener::bind(address).is_ok()).expect("a port is free")
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() % 10_000;
+    let candidates = std::iter::repeat_with(|| {
+        let number = first + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + number % 20_000).expect("below 30,000");
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    });
+    candidates
+        .take(20_000)
+        .find(|address| std::net::TcpListener::bind(address).is_ok())
+        .expect("a port is free")
 }
 
 fn open(state: &Path) -> Authority {
