@@ -57,11 +57,11 @@ pub(crate) struct HttpError {
     /// Reason, for a message that names the service. The text of hyper's own error hides certificate problems
     /// behind "client error".
     pub(crate) reason: String,
-    /// Whether the request may have arrived. A request without a connection has not, nor has one whose
+    /// `true` if the request may have arrived. A request without a connection has not, nor has one whose
     /// connection ended before any of it was written.
     #[cfg_attr(not(feature = "oauth"), expect(dead_code, reason = "only a token request counts"))]
     pub(crate) may_have_arrived: bool,
-    /// Whether there is no connection because of a certificate, which no retry fixes.
+    /// `true` if a certificate prevented the connection, which no retry fixes.
     #[cfg_attr(not(feature = "speech"), expect(dead_code, reason = "only synthesis gives up by it"))]
     pub(crate) is_tls: bool,
 }

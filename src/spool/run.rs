@@ -16,7 +16,7 @@ const WAITING_FOR_DISK: usize = 16;
 /// should not become a copy of the recording.
 const AHEAD_SECONDS: u64 = 10;
 
-/// Whether a source delivers its audio again in a later process.
+/// Behaviour of a source in a later process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeatability {
     /// The source starts again from frame 0, such as a file; frames that the spool has are skipped. The

@@ -315,7 +315,7 @@ fn a_sample_rate_that_the_service_does_not_take_ends_the_session_at_once() {
     }
 }
 
-/// Where the peer has no gaps, its session ends before one. The audio behind it is for the next connection, and
+/// A peer that has no gaps ends its session before one. The audio behind it is for the next connection, and
 /// never for one that was told that no audio follows.
 #[test]
 fn no_audio_follows_the_end_on_the_same_connection() {

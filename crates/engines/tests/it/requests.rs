@@ -1,4 +1,4 @@
-//! What Whisper honours of a request, and what it reports in a segment.
+//! Requests that Whisper honours, and the figures that it reports in a segment.
 
 use voxline::engine::{
     Accuracy, EngineError, RecognitionRequest, Recognizer, Segment, Task, UnsupportedRequest,

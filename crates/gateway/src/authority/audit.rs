@@ -12,7 +12,7 @@ use crate::metrics::TokenCounters;
 
 /// Writer of the audit log, and counters of its events.
 pub(super) struct Audit {
-    /// Whether lines name the addresses of clients.
+    /// `true` if lines name the addresses of clients.
     pub(super) addresses: bool,
     pub(super) counters: TokenCounters,
 }

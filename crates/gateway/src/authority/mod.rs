@@ -168,7 +168,7 @@ pub struct Policy {
     pub at_limit: AtLimit,
     /// Effect of a refresh on the refresh token.
     pub refreshing: Refreshing,
-    /// Whether the audit log names the addresses of clients, which are personal data.
+    /// `true` if the audit log names the addresses of clients, which are personal data.
     pub audit_addresses: bool,
 }
 

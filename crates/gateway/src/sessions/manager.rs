@@ -1,4 +1,4 @@
-//! What live sessions share, and the admission of new ones.
+//! State shared by live sessions, and the admission of new ones.
 
 use std::sync::Arc;
 

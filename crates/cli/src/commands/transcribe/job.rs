@@ -1,4 +1,4 @@
-//! What all recordings of a run share.
+//! Settings and connections shared by all recordings of a run.
 
 use std::sync::{Arc, OnceLock};
 
