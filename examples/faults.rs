@@ -1,5 +1,5 @@
-//! Tests an integration under faults: the connections to a service on this machine break, stall and are refused
-//! on the way, and nothing may be lost.
+//! Tests an integration under faults: the connections to a service on this machine break, stall and are
+//! refused on the way, and nothing may be lost.
 //!
 //!     VOXLINE_TOKEN=... cargo run --example faults -- 127.0.0.1:8085 call.mp3
 

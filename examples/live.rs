@@ -1,7 +1,8 @@
-//! Transcribes live audio: 16-bit samples at 16 kHz, mono, from standard input. After a crash, the same command
-//! goes on with the session in the file `live.spool`.
+//! Transcribes live audio: 16-bit samples at 16 kHz, mono, from standard input. After a crash, the same
+//! command goes on with the session in the file `live.spool`.
 //!
-//!     arecord -q -t raw -f S16_LE -r 16000 | VOXLINE_TOKEN=... cargo run --example live -- https://speech.example
+//!     arecord -q -t raw -f S16_LE -r 16000 |
+//!         VOXLINE_TOKEN=... cargo run --example live -- https://speech.example
 
 use std::error::Error;
 

@@ -14,9 +14,9 @@
 //!
 //! # Features
 //!
-//! The default features serve a client of a speech service. They build pure Rust, except ring, which needs a C
-//! compiler. An item whose feature is absent does not exist: [`Client`] has only the methods that the build can
-//! carry out.
+//! The default features serve a client of a speech service. They build pure Rust, except ring, which needs a
+//! C compiler. An item whose feature is absent does not exist: [`Client`] has only the methods that the build
+//! can carry out.
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|

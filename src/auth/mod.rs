@@ -1,9 +1,9 @@
 //! Authentication: token types, and where tokens are obtained and stored.
 //!
-//! A [`TokenProvider`] hands out unexpired access tokens: a service token, or those of a [`TokenSource`] of the
-//! caller's own. With the feature `oauth` it renews them itself, in time. It then uses an `OAuthClient`, which
-//! queries the token endpoint, and a `Vault`, which stores the responses on disk for later runs and other
-//! processes. The module `renewal` decides when to renew, without clock, disk or network; `refresher`
+//! A [`TokenProvider`] hands out unexpired access tokens: a service token, or those of a [`TokenSource`] of
+//! the caller's own. With the feature `oauth` it renews them itself, in time. It then uses an `OAuthClient`,
+//! which queries the token endpoint, and a `Vault`, which stores the responses on disk for later runs and
+//! other processes. The module `renewal` decides when to renew, without clock, disk or network; `refresher`
 //! carries the renewals out.
 
 mod error;

@@ -61,8 +61,8 @@ impl ChannelTranscript {
         self.channels.iter().map(Transcript::ledger).collect()
     }
 
-    /// Deletes the spools, once the transcripts of all channels have ended and the caller has stored them. Does
-    /// nothing unless all are complete; see [`Transcript::remove_spool`].
+    /// Deletes the spools, once the transcripts of all channels have ended and the caller has stored them.
+    /// Does nothing unless all are complete; see [`Transcript::remove_spool`].
     ///
     /// # Errors
     /// Returns [`SpoolError::Io`] if a file can't be deleted.

@@ -78,8 +78,8 @@ impl LiveTranscription {
     /// the end.
     ///
     /// # Errors
-    /// Returns [`StartError::SampleRate`] if the sample rate is not 8,000 to 48,000, and [`StartError::Spool`] if
-    /// there is a spool that can't be opened, for which the call blocks on the disk.
+    /// Returns [`StartError::SampleRate`] if the sample rate is not 8,000 to 48,000, and
+    /// [`StartError::Spool`] if there is a spool that can't be opened, for which the call blocks on the disk.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.
@@ -106,8 +106,8 @@ impl LiveTranscription {
 
 /// The audio input of a live transcription. Audio is sent in chunks of 100 ms.
 ///
-/// Dropping the input ends the audio like [`finish`](LiveAudio::finish), except that the incomplete last chunk
-/// is lost if the session takes no audio at that moment.
+/// Dropping the input ends the audio like [`finish`](LiveAudio::finish), except that the incomplete last
+/// chunk is lost if the session takes no audio at that moment.
 #[derive(Debug)]
 pub struct LiveAudio {
     chunker: Chunker,

@@ -18,7 +18,8 @@
 //! ```
 //!
 //! The parts of the client can be used by themselves: the `pipeline` that reads a source, the
-//! [`session`](crate::session) that carries audio to the service, the [`TokenProvider`], and the `SpeechClient`.
+//! [`session`](crate::session) that carries audio to the service, the [`TokenProvider`], and the
+//! `SpeechClient`.
 
 #[cfg(feature = "decode")]
 mod channels;

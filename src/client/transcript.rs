@@ -37,8 +37,8 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Starts a session that takes `audio`, through a spool if there is one. `reading` is awaited once it ends
-    /// well, and returns the error that ended the reading of its source early.
+    /// Starts a session that takes `audio`, through a spool if there is one. `reading` is awaited once it
+    /// ends well, and returns the error that ended the reading of its source early.
     #[expect(clippy::disallowed_methods, reason = "joined by the transcript, or aborted when it is dropped")]
     pub(super) fn start(
         service: Arc<Service>,
@@ -88,9 +88,9 @@ impl Transcript {
         self.ledger
     }
 
-    /// Deletes the spool, once the transcript has ended and the caller has stored it. Does nothing if there is
-    /// none, or if the transcript is not complete: a later process then continues it. A spool of a complete
-    /// transcript that is not deleted repeats the transcript in a later process.
+    /// Deletes the spool, once the transcript has ended and the caller has stored it. Does nothing if there
+    /// is none, or if the transcript is not complete: a later process then continues it. A spool of a
+    /// complete transcript that is not deleted repeats the transcript in a later process.
     ///
     /// # Errors
     /// Returns [`SpoolError::Io`] if the file can't be deleted.

@@ -101,7 +101,8 @@ impl Transcription {
     /// `Source::url`, call this method in `tokio::task::spawn_blocking`.
     ///
     /// # Errors
-    /// Returns [`StartError`] if the source holds no audio that can be decoded, or if the spool can't be opened.
+    /// Returns [`StartError`] if the source holds no audio that can be decoded, or if the spool can't be
+    /// opened.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.
@@ -117,8 +118,8 @@ impl Transcription {
     /// [`start`](Transcription::start).
     ///
     /// # Errors
-    /// Returns the errors of [`start`](Transcription::start), and [`StartError::Channels`] if an earlier process
-    /// left spools of more channels.
+    /// Returns the errors of [`start`](Transcription::start), and [`StartError::Channels`] if an earlier
+    /// process left spools of more channels.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.
@@ -231,8 +232,9 @@ fn without_source(spools: Vec<Opened>) -> Opening {
     (streams, Reading::by(None), spools)
 }
 
-/// Returns the receiver of the same audio at the pace of `pacer`. If `withholding` is given, the channel closes
-/// without [`Feed::End`] where the source could not be read to its end: a later process may read more of it.
+/// Returns the receiver of the same audio at the pace of `pacer`. If `withholding` is given, the channel
+/// closes without [`Feed::End`] where the source could not be read to its end: a later process may read more
+/// of it.
 #[expect(clippy::disallowed_methods, reason = "ends with the channel, on either side")]
 fn carried(
     mut audio: mpsc::Receiver<Feed>,

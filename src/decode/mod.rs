@@ -1,10 +1,10 @@
 //! Decoding of audio sources to 32-bit floats, as one plane or one plane per channel.
 //!
 //! Formats: WAV, AIFF and CAF (PCM of every width, float, mu-law, A-law, ADPCM), FLAC, MP3, Ogg Vorbis,
-//! Matroska and WebM, M4A (AAC-LC, ALAC), and headerless PCM and G.711; with the feature `opus` also Opus. The
-//! demuxers and most decoders are symphonia's. PCM is converted directly (`pcm`); Opus has libopus (`opus`). This
-//! module decides what counts as an error, and makes sure that hostile input ends in one: panics are
-//! caught, packets without audio are counted, the number of frames, the time and the CPU time are
+//! Matroska and WebM, M4A (AAC-LC, ALAC), and headerless PCM and G.711; with the feature `opus` also Opus.
+//! The demuxers and most decoders are symphonia's. PCM is converted directly (`pcm`); Opus has libopus
+//! (`opus`). This module decides what counts as an error, and makes sure that hostile input ends in one:
+//! panics are caught, packets without audio are counted, the number of frames, the time and the CPU time are
 //! limited, and tables that a demuxer would walk repeatedly are bounded beforehand.
 
 mod aiff;

@@ -25,8 +25,8 @@ const REDIRECTS_MAX: usize = 5;
 /// A client of the HTTP requests of services: token requests and synthesis. Clones share its connections.
 ///
 /// It follows redirects within one origin only, since a token must not be sent to another host. It uses no
-/// proxy: the WebSocket uses none either, and a proxy would see unencrypted loopback traffic. It gives up on a
-/// server that sends nothing for a minute.
+/// proxy: the WebSocket uses none either, and a proxy would see unencrypted loopback traffic. It gives up on
+/// a server that sends nothing for a minute.
 #[derive(Clone)]
 pub struct HttpClient {
     pool: Client<Connector, Full<Bytes>>,
@@ -67,8 +67,8 @@ pub(crate) struct HttpError {
 }
 
 impl HttpClient {
-    /// Sends a POST request for `path`, which is encoded, at `endpoint`. Returns once the head of the response
-    /// is there.
+    /// Sends a POST request for `path`, which is encoded, at `endpoint`. Returns once the head of the
+    /// response is there.
     pub(crate) async fn post(
         &self,
         endpoint: &Endpoint,
@@ -106,8 +106,8 @@ impl fmt::Debug for HttpClient {
     }
 }
 
-/// Returns the new address of a request that is to be repeated as it is (RFC 9110, sections 15.4.8 and 15.4.9),
-/// if that is in the origin of `endpoint`, and complete or an absolute path.
+/// Returns the new address of a request that is to be repeated as it is (RFC 9110, sections 15.4.8 and
+/// 15.4.9), if that is in the origin of `endpoint`, and complete or an absolute path.
 fn redirect_target(status: StatusCode, headers: &HeaderMap, endpoint: &Endpoint) -> Option<Uri> {
     if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
         return None;

@@ -1,5 +1,5 @@
-//! HTTP clients for public files, which services do not serve and which take no token: reqwest, with the roots
-//! of the other connections.
+//! HTTP clients for public files, which services do not serve and which take no token: reqwest, with the
+//! roots of the other connections.
 
 use reqwest::redirect::Policy;
 use tokio_rustls::rustls::ClientConfig;

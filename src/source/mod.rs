@@ -155,8 +155,8 @@ impl Source {
         self.format
     }
 
-    /// Returns whether opening the source again yields its audio from the start: a file, bytes in memory, and a
-    /// recording on the web, but no pipe or device.
+    /// Returns whether opening the source again yields its audio from the start: a file, bytes in memory, and
+    /// a recording on the web, but no pipe or device.
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
         self.repeatable

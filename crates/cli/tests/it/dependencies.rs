@@ -1,5 +1,5 @@
-//! The dependencies: allowed licences, a documented reason for each direct dependency, and how much the library
-//! brings along.
+//! The dependencies: allowed licences, a documented reason for each direct dependency, and how much the
+//! library brings along.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -76,8 +76,8 @@ const DEFAULT_PACKAGES_MAX: usize = 120;
 /// Packages that build scripts compile or look for foreign code with.
 const BUILDERS: [&str; 5] = ["bindgen", "cc", "cmake", "nasm-rs", "pkg-config"];
 
-/// Returns the packages that the library with these features is built from, by name and version, with what only
-/// their build scripts need if `edges` say so.
+/// Returns the packages that the library with these features is built from, by name and version, with what
+/// only their build scripts need if `edges` say so.
 fn tree(features: &[&str], edges: &str) -> BTreeSet<String> {
     let wanted =
         ["tree", "-p", "voxline", "-e", edges, "--prefix", "none", "--no-dedupe", "--offline", "--locked"];

@@ -1,5 +1,5 @@
-//! A chunked session, the *task* of the numbered-chunk stream: a session whose audio comes in small files, one
-//! request each.
+//! A chunked session, the *task* of the numbered-chunk stream: a session whose audio comes in small files,
+//! one request each.
 //!
 //! The session, and with it a place in the session registry, begins with the first chunk. Chunks are
 //! recognised strictly one after another; a chunk that comes during the work on another waits for it. A

@@ -1,5 +1,5 @@
-//! Supervision of a chunked session: it ends with its last chunk, with a gap that is too long, with its token,
-//! or with the gateway.
+//! Supervision of a chunked session: it ends with its last chunk, with a gap that is too long, with its
+//! token, or with the gateway.
 
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 //! two.
 //!
 //! A session outlives its sockets. Sockets bring audio and take results. The recogniser has its turns on
-//! the threads of the [`Scheduler`], takes its input from the [`SharedState`] and posts its results there, for
-//! the socket that has the session at the time.
+//! the threads of the [`Scheduler`], takes its input from the [`SharedState`] and posts its results there,
+//! for the socket that has the session at the time.
 
 #[cfg(test)]
 mod tests;
