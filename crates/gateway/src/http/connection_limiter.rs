@@ -1,5 +1,9 @@
 //! Connection limiter: limits the connections of each client address, so that no address, nor several of
 //! them together, can take all connections.
+//!
+//! A connection is idle unless it has a request with a valid token. Handshakes, heads and anonymous requests
+//! don't count, since an attacker can prolong all of them. WebSockets have left the limiter, and a trusted
+//! proxy's own connections are never closed for others.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
