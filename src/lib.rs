@@ -1,5 +1,27 @@
 //! Live audio to text, and text to audio, without losing a sample.
 //!
+//! # First use
+//!
+//! ```no_run
+//! use voxline::Client;
+//! use voxline::source::Source;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder("https://speech.example").credentials("ID", "SECRET").build()?;
+//! let mut transcript = client.transcribe(Source::open("call.mp3")?).language("en").start()?;
+//! while let Some(event) = transcript.next().await {
+//!     if let Some(text) = event?.final_text() {
+//!         println!("{text}");
+//!     }
+//! }
+//! println!("{}", transcript.ledger());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Client::live`] takes audio as it is spoken, and `Client::speak` returns speech. The package's examples
+//! show both, and a test of one's own integration under faults.
+//!
 //! # Data flow
 //!
 //! A `source` is opened, decoded, resampled and split into [chunks](chunk) by one
@@ -14,21 +36,21 @@
 //!
 //! # Features
 //!
-//! The default features serve a client of a speech service. They build pure Rust, except ring, which needs a
-//! C compiler. An item whose feature is absent does not exist: [`Client`] has only the methods that the build
-//! can carry out.
+//! The default features serve a client of a speech service. They build pure Rust, except ring (of `tls`),
+//! which needs a C compiler. An item whose feature is absent does not exist: [`Client`] has only the methods
+//! that the build can carry out.
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `decode` | yes | recordings: `source`, `decode` (WAV, FLAC, MP3, Ogg Vorbis, M4A and others), `pipeline`, `Client::transcribe`; enables `resample` |
-//! | `oauth` | yes | access tokens by client id and secret, stored on disk: `auth::{OAuthClient, Vault}`, `ClientBuilder::credentials` |
+//! | `decode` | yes | recordings: `source`, `decode`, `pipeline`, `Client::transcribe`; enables `resample` |
+//! | `oauth` | yes | tokens by client id and secret: `auth::{OAuthClient, Vault}` |
 //! | `speech` | yes | text to audio: `speech`, `Client::speak`; enables `resample` |
-//! | `tls` | yes | `https`, with the system's certificates and those of files; without it only services on loopback can be reached, and no C is compiled |
+//! | `tls` | yes | `https`; without it only services on loopback can be reached |
 //! | `resample` | by others | `resample`: conversion between any two sample rates |
 //! | `opus` | no | Opus in `decode`, by libopus, which cmake builds |
 //! | `url-source` | no | `Source::url`: recordings on the web, by reqwest |
 //! | `vad` | no | `vad`: voice activity of chunks, to leave out silence that would be paid for |
-//! | `download` | no | `net::download_client`: reqwest for public files, with the roots of the other connections |
+//! | `download` | no | `net::download_client`: public files, by reqwest |
 //!
 //! Live audio with a service token needs `tls` alone:
 //! `voxline = { version = "0.1", default-features = false, features = ["tls"] }`.
