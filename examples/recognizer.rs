@@ -23,7 +23,7 @@ use voxline::clock::SystemClock;
 use voxline::engine::{
     EngineError, PartialResult, RECOGNIZER_RATE, RecognitionRequest, Recognizer, RecognizerStream, Segment,
 };
-use voxline::session::{self, Settings};
+use voxline::session::{Session, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
 use voxline_gateway::authority::{Authority, Terms};
@@ -200,7 +200,7 @@ pub(crate) async fn transcribe(pcm: &[i16]) -> Result<Vec<String>, Box<dyn Error
     let (connector, tokens) = (WebSocketConnector::new(endpoint)?, TokenProvider::service(&token)?);
     let (audio, feed) = mpsc::channel(16);
     let (events, mut told) = mpsc::channel(16);
-    let session = session::run(&connector, &tokens, Settings::new(RECOGNIZER_RATE), feed, events);
+    let session = Session::new(&connector, &tokens, Settings::new(RECOGNIZER_RATE)).run(feed, events);
     let speaking = async move {
         let (mut chunker, mut rest) = (Chunker::new(RECOGNIZER_RATE as usize / 10), pcm);
         while let Some(chunk) = chunker.push_s16(&mut rest).or_else(|| chunker.finish()) {

@@ -20,7 +20,7 @@ use voxline::clock::SystemClock;
 use voxline::engine::Voices;
 use voxline::net::{Endpoint, http_client};
 use voxline::protocol::{self, ServerMessage};
-use voxline::session::{self, Ledger, Settings};
+use voxline::session::{Ledger, Session, Settings};
 use voxline::transport::{WebSocketConnector, socket_limits};
 use voxline_gateway::authority::{Authority, NewClient};
 use voxline_gateway::{Engines, Gateway, Options, serve};
@@ -90,7 +90,7 @@ impl Loopback {
     /// received.
     pub(crate) fn session(&self, audio: mpsc::Receiver<Feed>) -> Ledger {
         let (events, mut heard) = mpsc::channel(16);
-        let run = session::run(&self.connector, &self.tokens, Settings::new(SAMPLE_RATE), audio, events);
+        let run = Session::new(&self.connector, &self.tokens, Settings::new(SAMPLE_RATE)).run(audio, events);
         let listen = async { while heard.recv().await.is_some() {} };
         let (ended, ()) = self.runtime.block_on(async { tokio::join!(run, listen) });
         let ledger = ended.into_result().expect("nothing disturbs a session on loopback");

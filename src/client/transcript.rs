@@ -11,8 +11,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Service, TranscriptError};
 use crate::audio::{Feed, FramePos};
-use crate::session::{self, Ended, Ledger, Settings};
-use crate::spool::{self, Opened, Repeatability, Spool, SpoolError, SpooledEnd};
+use crate::session::{Ended, Ledger, Session, Settings};
+use crate::spool::{Opened, Repeatability, Spool, SpoolError, SpooledEnd};
 use crate::transcript::TranscriptEvent;
 
 /// Number of events that may wait for the caller. Further events wait in the session, which replaces partial
@@ -50,15 +50,15 @@ impl Transcript {
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
         let session = tokio::spawn(async move {
             let Service { connector, tokens, .. } = &*service;
+            let session = Session::new(connector, tokens, settings);
             let (ledger, result, spool) = match spool {
                 Some((opened, source)) => {
                     let SpooledEnd { ledger, result, spool, complete } =
-                        spool::run(connector, tokens, settings, opened, source, audio, sender).await;
+                        opened.run(session, source, audio, sender).await;
                     (ledger, result.map_err(TranscriptError::from), spool.filter(|_| complete))
                 }
                 None => {
-                    let Ended { ledger, result } =
-                        session::run(connector, tokens, settings, audio, sender).await;
+                    let Ended { ledger, result } = session.run(audio, sender).await;
                     (ledger, result.map_err(TranscriptError::from), None)
                 }
             };

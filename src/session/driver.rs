@@ -1,7 +1,9 @@
-//! The driver of a session: performs the outputs of the state machine on real connections.
+//! A session, and its driver, which performs the outputs of the state machine on real connections.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::error::SessionError;
-use super::journal::{Checkpoint, Journal, ServerSession};
+use super::journal::{Checkpoint, Journal};
 use super::ledger::Ended;
 use super::machine::{ConnectionId, Input, Machine, Output};
 use super::settings::Settings;
@@ -34,68 +36,95 @@ const WAITING_MESSAGES: usize = 16 * 1024;
 /// Longest time a closing handshake may take: by then the peer has everything, or never will.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs one session to its end: reads `audio`, connects through `connector` with tokens from `tokens`,
-/// and sends what was recognised to `events`. Lost connections are replaced without losing or repeating
-/// audio. Tokens and connections with a known end are replaced before that end.
+/// A session that is ready to run: the service to connect to, the tokens to show, and the settings.
 ///
-/// Audio is taken from the start, before there is a connection. The channel is read only while the replay
-/// buffer has room, so a slow service slows the source, unless the settings drop audio instead. A channel
-/// that closes without [`Feed::End`] ends the session at the last frame it delivered. `events` may be
-/// slow: a waiting partial result is replaced by the next event, final results wait. If the receiver of
-/// `events` is dropped, the session runs to its end without reporting anything.
+/// ```no_run
+/// # async fn example(
+/// #     audio: tokio::sync::mpsc::Receiver<voxline::audio::Feed>,
+/// #     events: tokio::sync::mpsc::Sender<voxline::transcript::TranscriptEvent>,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use voxline::auth::TokenProvider;
+/// use voxline::session::{Session, Settings};
+/// use voxline::transport::WebSocketConnector;
 ///
-/// Events emitted before an error stay valid.
-pub async fn run<C: Connect>(
-    connector: &C,
-    tokens: &TokenProvider,
-    settings: Settings,
-    audio: mpsc::Receiver<Feed>,
-    events: mpsc::Sender<TranscriptEvent>,
-) -> Ended {
-    run_journalled(connector, tokens, settings, Checkpoint::default(), &mut NoJournal, audio, events).await
-}
-
-/// Runs a session like [`run`], but one that another process can resume: the session starts at
-/// `checkpoint`, and `journal` records what a later process needs. The audio must start where the audio
-/// of the checkpoint ends.
-pub async fn run_journalled<C: Connect>(
-    connector: &C,
-    tokens: &TokenProvider,
-    settings: Settings,
+/// let connector = WebSocketConnector::new("https://speech.example".parse()?)?;
+/// let tokens = TokenProvider::service(&"TOKEN".to_owned().into())?;
+/// let ended = Session::new(&connector, &tokens, Settings::new(16_000)).run(audio, events).await;
+/// println!("{}", ended.into_result()?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// With a [checkpoint](Session::resume) and a [journal](Session::journal), a session outlives its process.
+/// [`Opened::run`](crate::spool::Opened::run) keeps both in a file.
+#[must_use = "a session does nothing until it is run"]
+pub struct Session<'a, C> {
+    connector: &'a C,
+    tokens: &'a TokenProvider,
+    pub(crate) settings: Settings,
     checkpoint: Checkpoint,
-    journal: &mut dyn Journal,
-    audio: mpsc::Receiver<Feed>,
-    events: mpsc::Sender<TranscriptEvent>,
-) -> Ended {
-    let driver = Driver {
-        connector,
-        tokens,
-        machine: Machine::for_peer(settings, connector.capabilities(), checkpoint),
-        fetch: None,
-        dials: Vec::new(),
-        peers: Vec::new(),
-        closing: FuturesUnordered::new(),
-        journal,
-        journal_failed: None,
-        audio,
-        audio_open: true,
-        audio_turn: 0,
-        events,
-        waiting: VecDeque::new(),
-    };
-    driver.run().await
+    journal: Option<&'a mut dyn Journal>,
 }
 
-/// A journal that keeps nothing, for a session that ends with its process.
-struct NoJournal;
-
-impl Journal for NoJournal {
-    fn record_server(&mut self, _: &ServerSession) -> std::io::Result<()> {
-        Ok(())
+impl<'a, C: Connect> Session<'a, C> {
+    /// Creates a session that connects through `connector` with tokens from `tokens`.
+    pub fn new(connector: &'a C, tokens: &'a TokenProvider, settings: Settings) -> Session<'a, C> {
+        Session { connector, tokens, settings, checkpoint: Checkpoint::default(), journal: None }
     }
 
-    fn record_event(&mut self, _: &TranscriptEvent) -> std::io::Result<()> {
-        Ok(())
+    /// Starts the session where an earlier process left it. The audio must start where the audio of the
+    /// checkpoint ends. By default the session starts at frame zero.
+    pub fn resume(self, checkpoint: Checkpoint) -> Session<'a, C> {
+        Session { checkpoint, ..self }
+    }
+
+    /// Records in `journal` what a later process needs to resume the session. By default the session ends
+    /// with its process.
+    pub fn journal<'j>(self, journal: &'j mut dyn Journal) -> Session<'j, C>
+    where
+        'a: 'j,
+    {
+        let Session { connector, tokens, settings, checkpoint, .. } = self;
+        Session { connector, tokens, settings, checkpoint, journal: Some(journal) }
+    }
+
+    /// Runs the session to its end: reads `audio`, and sends what was recognised to `events`. Lost
+    /// connections are replaced without losing or repeating audio. Tokens and connections with a known end
+    /// are replaced before that end.
+    ///
+    /// Audio is taken from the start, before there is a connection. The channel is read only while the replay
+    /// buffer has room, so a slow service slows the source, unless the settings drop audio instead. A channel
+    /// that closes without [`Feed::End`] ends the session at the last frame it delivered. `events` may be
+    /// slow: a waiting partial result is replaced by the next event, final results wait. If the receiver of
+    /// `events` is dropped, the session runs to its end without reporting anything.
+    ///
+    /// Events emitted before an error stay valid.
+    pub async fn run(self, audio: mpsc::Receiver<Feed>, events: mpsc::Sender<TranscriptEvent>) -> Ended {
+        let Session { connector, tokens, settings, checkpoint, journal } = self;
+        let driver = Driver {
+            connector,
+            tokens,
+            machine: Machine::for_peer(settings, connector.capabilities(), checkpoint),
+            fetch: None,
+            dials: Vec::new(),
+            peers: Vec::new(),
+            closing: FuturesUnordered::new(),
+            journal,
+            journal_failed: None,
+            audio,
+            audio_open: true,
+            audio_turn: 0,
+            events,
+            waiting: VecDeque::new(),
+        };
+        driver.run().await
+    }
+}
+
+/// Prints the settings alone: a checkpoint holds speech.
+impl<C> fmt::Debug for Session<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -112,7 +141,7 @@ struct Driver<'a, C: Connect> {
     peers: Vec<(ConnectionId, C::Peer)>,
     /// Closing handshakes of earlier connections, which run in the background while the session continues.
     closing: FuturesUnordered<Task<'a, ()>>,
-    journal: &'a mut dyn Journal,
+    journal: Option<&'a mut dyn Journal>,
     journal_failed: Option<String>,
     audio: mpsc::Receiver<Feed>,
     audio_open: bool,
@@ -216,12 +245,10 @@ impl<C: Connect> Driver<'_, C> {
                 // An event that can't be journalled is not emitted, nor is any event after it.
                 Output::Opened(_) | Output::Emit(_) if self.journal_failed.is_some() => {}
                 Output::Opened(server) => {
-                    let recorded = self.journal.record_server(&server);
-                    self.check_recorded(recorded, start);
+                    self.record(|journal| journal.record_server(&server), start);
                 }
                 Output::Emit(event) => {
-                    let recorded = self.journal.record_event(&event);
-                    if self.check_recorded(recorded, start) {
+                    if self.record(|journal| journal.record_event(&event), start) {
                         self.emit(event);
                     }
                 }
@@ -245,9 +272,10 @@ impl<C: Connect> Driver<'_, C> {
         self.audio_open && self.machine.wants_audio() && room
     }
 
-    /// Returns whether the journal has the record; if not, ends the session.
-    fn check_recorded(&mut self, recorded: std::io::Result<()>, start: Instant) -> bool {
-        let Err(error) = recorded else { return true };
+    /// Writes a record to the journal, if there is one. If that fails, ends the session and returns `false`.
+    fn record(&mut self, write: impl FnOnce(&mut dyn Journal) -> io::Result<()>, start: Instant) -> bool {
+        let Some(journal) = self.journal.as_deref_mut() else { return true };
+        let Err(error) = write(journal) else { return true };
         self.journal_failed = Some(error.to_string());
         self.machine.handle(Input::JournalFailed(error.to_string()), start.elapsed());
         false

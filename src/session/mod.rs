@@ -1,8 +1,8 @@
 //! A recognition session that survives lost connections.
 //!
-//! [`run`] drives one session to its end: it takes audio and emits
-//! [`TranscriptEvent`](crate::transcript::TranscriptEvent)s, whatever happens to sockets and tokens in
-//! between. The state machine in [`machine`] makes all decisions; the [`driver`](run) performs them.
+//! A [`Session`] takes audio and emits [`TranscriptEvent`](crate::transcript::TranscriptEvent)s until its
+//! end, whatever happens to sockets and tokens in between. The state machine in [`machine`] makes all
+//! decisions; the driver behind [`Session::run`] performs them.
 
 pub mod backoff;
 mod catch_up;
@@ -18,7 +18,7 @@ mod settings;
 
 pub use crate::peer::CatchUp;
 pub use crate::protocol::Violation;
-pub use driver::{run, run_journalled};
+pub use driver::Session;
 pub use error::SessionError;
 pub use journal::{Checkpoint, Journal, ServerSession};
 pub use ledger::{Ended, Ledger};

@@ -24,7 +24,7 @@ impl PcmStream {
     /// let source = speech.into_source();
     /// let opening = || pipeline::Pipeline::open(source, pipeline::Options::default());
     /// let (lines, worker) = tokio::task::spawn_blocking(opening).await??.start();
-    /// // ... session::run(...) with lines[0], as with any other audio ...
+    /// // ... a `session::Session` with lines[0], as with any other audio ...
     /// # Ok(())
     /// # }
     /// ```

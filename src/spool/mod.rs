@@ -55,7 +55,7 @@ use tokio::sync::watch;
 pub use self::log::Log;
 pub use error::SpoolError;
 pub use reader::Reader;
-pub use run::{Repeatability, SpooledEnd, SpooledError, run};
+pub use run::{Repeatability, SpooledEnd, SpooledError};
 pub use writer::Writer;
 
 use self::locked::Locked;
@@ -103,7 +103,8 @@ pub enum Fsync {
     Always,
 }
 
-/// The parts of an opened spool, each for the part of the program that uses it.
+/// The parts of an opened spool, each for the part of the program that uses it. [`run`](Opened::run) puts them
+/// together around a session.
 #[derive(Debug)]
 pub struct Opened {
     /// The file as a whole.

@@ -5,10 +5,9 @@ use tokio::task::JoinHandle;
 
 use super::{Opened, Reader, Spool, SpoolError, Writer};
 use crate::audio::{Feed, FramePos};
-use crate::auth::TokenProvider;
-use crate::session::{self, Ended, Ledger, Overflow, SessionError, Settings};
+use crate::peer::Connect;
+use crate::session::{Ended, Ledger, Overflow, Session, SessionError};
 use crate::transcript::TranscriptEvent;
-use crate::transport::Connect;
 
 /// Number of feeds that may wait for the disk.
 const WAITING_FOR_DISK: usize = 16;
@@ -56,89 +55,90 @@ pub enum SpooledError {
     Spool(#[from] SpoolError),
 }
 
-/// Runs one session to its end, or to where a later process resumes it. Emits the events that earlier
-/// processes recorded, and then those of [`session::run`].
-///
-/// `audio` is written to the spool, and read from there by the session. If the channel closes without
-/// [`Feed::End`], the session ends at the last frame it delivered, and a later process may continue with more
-/// audio. For a spool that [has all audio](super::Recovered::ended), the channel is not read.
-pub async fn run<C: Connect>(
-    connector: &C,
-    tokens: &TokenProvider,
-    settings: Settings,
-    opened: Opened,
-    source: Repeatability,
-    audio: mpsc::Receiver<Feed>,
-    events: mpsc::Sender<TranscriptEvent>,
-) -> SpooledEnd {
-    // The disk is the buffer: nothing is dropped.
-    let settings = Settings { overflow: Overflow::Block, ..settings };
-    let Opened { spool, writer, reader, mut log, mut recovered } = opened;
-    let recorded = std::mem::take(&mut recovered.events);
-    let mut ledger = recovered.ledger();
-    if recovered.done {
-        repeat(recorded, &events).await;
-        return SpooledEnd { ledger, result: Ok(()), spool: Some(spool), complete: true };
-    }
-    let checkpoint = std::mem::take(&mut recovered.checkpoint);
-    let replayed = checkpoint.replay.last().map_or(checkpoint.final_, |chunk| chunk.range().end);
-    let (handed_over, progress) = watch::channel(HandedOver { position: replayed, ended: false });
-    let ahead = AHEAD_SECONDS * u64::from(settings.sample_rate);
-    let (feed, session_audio) = mpsc::channel(1);
-    let (sender, session_events) = mpsc::channel(1);
-    let session =
-        session::run_journalled(connector, tokens, settings, checkpoint, &mut log, session_audio, sender);
-    let broken = async {
-        // invariant: the feed stays open on errors, so that the session doesn't take a full disk for the
-        // end of its audio.
-        let open = feed.clone();
-        let storing = async {
-            match source {
-                _ if recovered.ended => Ok(()),
-                Repeatability::Live => store(audio, writer.live(), None).await,
-                Repeatability::Repeatable => {
-                    let from = recovered.accepted;
-                    store(audio, writer, Some(Repeating { from, ahead, progress: progress.clone() })).await
+impl Opened {
+    /// Runs a session to its end, or to where a later process resumes it. Emits the events that earlier
+    /// processes recorded, and then those of [`Session::run`]. The spool is the checkpoint and the journal of
+    /// the session, in place of any that the session has; the disk is its buffer, so the session drops
+    /// nothing, whatever its [overflow](Overflow) policy.
+    ///
+    /// `audio` is written to the spool, and read from there by the session. If the channel closes without
+    /// [`Feed::End`], the session ends at the last frame it delivered, and a later process may continue with
+    /// more audio. For a spool that [has all audio](super::Recovered::ended), the channel is not read.
+    pub async fn run<C: Connect>(
+        self,
+        mut session: Session<'_, C>,
+        source: Repeatability,
+        audio: mpsc::Receiver<Feed>,
+        events: mpsc::Sender<TranscriptEvent>,
+    ) -> SpooledEnd {
+        session.settings.overflow = Overflow::Block;
+        let Opened { spool, writer, reader, mut log, mut recovered } = self;
+        let recorded = std::mem::take(&mut recovered.events);
+        let mut ledger = recovered.ledger();
+        if recovered.done {
+            repeat(recorded, &events).await;
+            return SpooledEnd { ledger, result: Ok(()), spool: Some(spool), complete: true };
+        }
+        let checkpoint = std::mem::take(&mut recovered.checkpoint);
+        let replayed = checkpoint.replay.last().map_or(checkpoint.final_, |chunk| chunk.range().end);
+        let (handed_over, progress) = watch::channel(HandedOver { position: replayed, ended: false });
+        let ahead = AHEAD_SECONDS * u64::from(session.settings.sample_rate);
+        let (feed, session_audio) = mpsc::channel(1);
+        let (sender, session_events) = mpsc::channel(1);
+        let session = session.resume(checkpoint).journal(&mut log).run(session_audio, sender);
+        let broken = async {
+            // invariant: the feed stays open on errors, so that the session doesn't take a full disk for the
+            // end of its audio.
+            let open = feed.clone();
+            let storing = async {
+                match source {
+                    _ if recovered.ended => Ok(()),
+                    Repeatability::Live => store(audio, writer.live(), None).await,
+                    Repeatability::Repeatable => {
+                        let from = recovered.accepted;
+                        store(audio, writer, Some(Repeating { from, ahead, progress: progress.clone() }))
+                            .await
+                    }
                 }
+            };
+            match tokio::try_join!(storing, hand_over(reader, feed, handed_over)) {
+                Ok(_) => {
+                    drop(open);
+                    std::future::pending().await
+                }
+                Err(error) => error,
             }
         };
-        match tokio::try_join!(storing, hand_over(reader, feed, handed_over)) {
-            Ok(_) => {
-                drop(open);
-                std::future::pending().await
+        let forwarding = forward(recorded, session_events, &events, &mut ledger);
+        let ended = tokio::select! {
+            // Hand over the spooled audio before the session connects: a service that has received all of it
+            // reports the end as soon as it answers, and by then the session must know that there is no more
+            // audio.
+            biased;
+            error = broken => Err(error),
+            (ended, ()) = async { tokio::join!(session, forwarding) } => Ok(ended),
+        };
+        let HandedOver { position, ended: complete } = *progress.borrow();
+        match ended {
+            Ok(Ended { ledger, result }) => {
+                let refused = matches!(result, Err(SessionError::Unsupported { .. })) && ledger.finals == 0;
+                let spool = if refused && source == Repeatability::Repeatable {
+                    // The spool holds nothing that the source doesn't; if it stays, a later process says so.
+                    let _ = spool.remove();
+                    None
+                } else {
+                    Some(spool)
+                };
+                SpooledEnd { ledger, result: result.map_err(SpooledError::from), spool, complete }
             }
-            Err(error) => error,
+            // The session is broken off in the middle, so that a later process can resume it at the service.
+            Err(error) => SpooledEnd {
+                ledger: ledger.broken_off(position),
+                result: Err(error.into()),
+                spool: Some(spool),
+                complete,
+            },
         }
-    };
-    let forwarding = forward(recorded, session_events, &events, &mut ledger);
-    let ended = tokio::select! {
-        // Hand over the spooled audio before the session connects: a service that has received all of it
-        // reports the end as soon as it answers, and by then the session must know that there is no more
-        // audio.
-        biased;
-        error = broken => Err(error),
-        (ended, ()) = async { tokio::join!(session, forwarding) } => Ok(ended),
-    };
-    let HandedOver { position, ended: complete } = *progress.borrow();
-    match ended {
-        Ok(Ended { ledger, result }) => {
-            let refused = matches!(result, Err(SessionError::Unsupported { .. })) && ledger.finals == 0;
-            let spool = if refused && source == Repeatability::Repeatable {
-                // The spool holds nothing that the source doesn't; if it stays, a later process says so.
-                let _ = spool.remove();
-                None
-            } else {
-                Some(spool)
-            };
-            SpooledEnd { ledger, result: result.map_err(SpooledError::from), spool, complete }
-        }
-        // The session is broken off in the middle, so that a later process can resume it at the service.
-        Err(error) => SpooledEnd {
-            ledger: ledger.broken_off(position),
-            result: Err(error.into()),
-            spool: Some(spool),
-            complete,
-        },
     }
 }
 
@@ -232,7 +232,7 @@ async fn hand_over(
 /// Repeats the events that earlier processes recorded.
 async fn repeat(recorded: Vec<TranscriptEvent>, events: &mpsc::Sender<TranscriptEvent>) {
     for event in recorded {
-        // Without a receiver the session continues, as it does in `session::run`.
+        // Without a receiver the session continues, as it does in `Session::run`.
         let _ = events.send(event).await;
     }
 }

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
-use voxline::session::{self, Ended, SessionError, Settings, Violation};
+use voxline::session::{Ended, Session, SessionError, Settings, Violation};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::VoskConnector;
 use voxline_fixtures::deadline::within;
@@ -158,7 +158,7 @@ async fn run(
         }
         all
     };
-    let session = session::run(connector, &tokens, Settings::new(RATE), audio, events);
+    let session = Session::new(connector, &tokens, Settings::new(RATE)).run(audio, events);
     let whole = async {
         let (ended, (), events) = tokio::join!(session, feeding, listening);
         (ended, events)

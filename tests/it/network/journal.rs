@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use voxline::audio::Feed;
 use voxline::auth::TokenProvider;
-use voxline::session::{self, Checkpoint, Journal, ServerSession, SessionError, Settings};
+use voxline::session::{Checkpoint, Journal, ServerSession, Session, SessionError, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline_testing::network;
 use voxline_testing::peer::{Behaviour, RecordingPeer};
@@ -59,8 +59,10 @@ fn no_event_is_told_whose_entry_in_the_journal_failed() {
             let mut settings = Settings::new(RATE);
             settings.give_up = Duration::from_secs(30);
             let start = Checkpoint::default();
-            let run =
-                session::run_journalled(&connector, &tokens, settings, start, &mut journal, audio, events);
+            let run = Session::new(&connector, &tokens, settings)
+                .resume(start)
+                .journal(&mut journal)
+                .run(audio, events);
             let ended = tokio::select! {
                 ended = run => ended,
                 () = peer.serve_all(acceptor) => unreachable!("the connector lives"),

@@ -11,7 +11,7 @@ use voxline::auth::TokenProvider;
 use voxline::protocol::close;
 use voxline::protocol::{Ready, ServerMessage, encode_audio};
 use voxline::session::backoff::Backoff;
-use voxline::session::{self, Ended, SessionError, Settings};
+use voxline::session::{Ended, Session, SessionError, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::Connect;
 use voxline_testing::network::{self, Line, SimulatedConnector, Trace};
@@ -55,7 +55,7 @@ async fn hold(
         }
         told
     };
-    let run = session::run(&connector, provider, settings, audio, events);
+    let run = Session::new(&connector, provider, settings).run(audio, events);
     let (ended, told, ()) = tokio::select! {
         all = async { tokio::join!(run, listening, feed(sender, connector.clone())) } => all,
         () = peer.serve_all(acceptor) => unreachable!("the connector lives"),
@@ -201,7 +201,7 @@ fn a_user_who_takes_no_results_does_not_hold_up_the_audio() {
             }
             assert_eq!(finals, 1_000);
         };
-        let run = session::run(&connector, &provider, Settings::new(RATE), audio, events);
+        let run = Session::new(&connector, &provider, Settings::new(RATE)).run(audio, events);
         let (ended, ()) = tokio::select! {
             both = async { tokio::join!(run, user) } => both,
             () = peer.serve_all(acceptor) => unreachable!("the connector lives"),
@@ -315,7 +315,7 @@ fn a_server_that_knows_no_session_hears_all_above_the_last_final() {
             heir.serve_all(acceptor).await;
         };
         let provider = service_token();
-        let run = session::run(&connector, &provider, Settings::new(RATE), audio, events);
+        let run = Session::new(&connector, &provider, Settings::new(RATE)).run(audio, events);
         let ended = tokio::select! {
             ended = run => ended,
             () = serving => unreachable!("the connector lives"),

@@ -9,7 +9,7 @@ use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
 use voxline::protocol::GoawayReason;
 use voxline::protocol::close;
-use voxline::session::{self, Ended, Settings};
+use voxline::session::{Ended, Session, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline_testing::network::{self, Line, Trace};
 use voxline_testing::peer::{Behaviour, Recording, RecordingPeer, Whim};
@@ -187,7 +187,7 @@ impl World {
             }
         };
         let planted = PlantedConnector::new(connector.clone(), self.bug);
-        let run = session::run(&planted, &provider, self.settings.clone(), audio, events);
+        let run = Session::new(&planted, &provider, self.settings.clone()).run(audio, events);
         let whole = async { tokio::join!(run, listening) };
         let ended = tokio::select! {
             biased;

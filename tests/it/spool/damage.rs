@@ -194,8 +194,10 @@ async fn a_session_tells_what_damage_has_cost_as_a_gap() {
     let (events, mut heard) = mpsc::channel(64);
     let mut settings = Settings::new(16_000);
     settings.give_up = Duration::from_secs(30);
-    let run =
-        session::run_journalled(&connector, &tokens, settings, recovered.checkpoint, &mut log, audio, events);
+    let run = Session::new(&connector, &tokens, settings)
+        .resume(recovered.checkpoint)
+        .journal(&mut log)
+        .run(audio, events);
     let running =
         within(Duration::from_secs(3_600), "the end of the session", async { tokio::join!(run, feeding) });
     let ended = tokio::select! {

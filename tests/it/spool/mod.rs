@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
-use voxline::session::{self, Journal, ServerSession, Settings};
+use voxline::session::{Journal, ServerSession, Session, Settings};
 use voxline::spool::{Fsync, Head, Opened, Reader, Spool, SpoolError};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline_testing::network;

@@ -13,7 +13,7 @@ use voxline::audio::{Feed, FramePos, FrameRange};
 use voxline::engine::{
     EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment,
 };
-use voxline::session::{self, Journal, ServerSession, SessionError, Settings};
+use voxline::session::{Journal, ServerSession, Session, SessionError, Settings};
 use voxline::spool::{Fsync, Head, Log, Opened, Spool};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
@@ -132,8 +132,10 @@ async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
     let (settings, checkpoint) = (Settings::new(16_000), recovered.checkpoint);
     // The receiver of events is dropped: the test reads the journal.
     let (events, _) = mpsc::channel(4);
-    let running =
-        session::run_journalled(&connector, &tokens, settings, checkpoint, &mut journal, audio, events);
+    let running = Session::new(&connector, &tokens, settings)
+        .resume(checkpoint)
+        .journal(&mut journal)
+        .run(audio, events);
     let playing = async { tokio::join!(running, feeding) };
     let (ended, ()) = timeout(Duration::from_secs(30), playing).await.expect("the session ends");
     server.stop().await;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use voxline::audio::Feed;
 use voxline::auth::TokenProvider;
-use voxline::session::{self, Ledger, Settings};
+use voxline::session::{Ledger, Session, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
 
@@ -74,7 +74,7 @@ async fn speak(
     };
     let mut settings = Settings::new(RATE);
     settings.seed = number as u64;
-    let session = session::run(connector, tokens, settings, audio, events);
+    let session = Session::new(connector, tokens, settings).run(audio, events);
     let (ended, (), text) = tokio::join!(session, feeding, listening);
     (text, ended.into_result().unwrap())
 }

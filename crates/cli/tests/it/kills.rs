@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use voxline::audio::Feed;
 use voxline::auth::TokenProvider;
 use voxline::pace::{Pace, Pacer};
-use voxline::session::{self, Ended, Settings};
+use voxline::session::{Ended, Session, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::WebSocketConnector;
 
@@ -82,7 +82,7 @@ impl Client {
         // A connection that has delivered a final counts as healthy here. With the default of half a
         // minute the backoff would grow to ten seconds, and the test would mostly wait.
         settings.healthy_after = Duration::from_millis(1);
-        let run = session::run(&self.connector, &self.tokens, settings, feed, events);
+        let run = Session::new(&self.connector, &self.tokens, settings).run(feed, events);
         let (ended, (), ()) = tokio::join!(run, feeding, telling);
         ended
     }

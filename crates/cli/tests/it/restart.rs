@@ -12,7 +12,7 @@ use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration, TokenProvider};
 use voxline::protocol::{ClientMessage, Final, GoawayReason, Ready, Secret, ServerMessage};
 use voxline::session::machine::{ConnectionId, Input, Machine, Output};
-use voxline::session::{self, Settings};
+use voxline::session::{Session, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
 use voxline_testing::digest;
@@ -94,7 +94,7 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
     let connector = WebSocketConnector::new(endpoint(old_address)).unwrap();
     let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
     let (events, mut heard) = mpsc::channel(64);
-    let running = session::run(&connector, &tokens, Settings::new(16_000), audio, events);
+    let running = Session::new(&connector, &tokens, Settings::new(16_000)).run(audio, events);
     let all = async { tokio::join!(running, serving_old, serving_new) };
     let (ended, (), ()) =
         timeout(Duration::from_secs(30), Box::pin(all)).await.expect("both servers are left");

@@ -15,7 +15,7 @@ use voxline::clock::{Clock, SystemClock};
 use voxline::pace::{Pace, Pacer};
 use voxline::protocol::close;
 use voxline::recovery::Recovery;
-use voxline::session::{self, Ledger, SessionError, Settings};
+use voxline::session::{Ledger, Session, SessionError, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::{Connect, WebSocketConnector};
 use voxline_engines::Whisper;
@@ -110,7 +110,7 @@ pub(crate) async fn transcribe_at(
         }
         events
     };
-    let run = session::run(connector, tokens, settings.clone(), audio, events);
+    let run = Session::new(connector, tokens, settings.clone()).run(audio, events);
     let all = Box::pin(async { tokio::join!(run, feeding, listening) });
     let (ended, (), events) = within(LONGEST, "the end of the session", all).await;
     assert!(ended.ledger.is_balanced(), "{:?}", ended.ledger);
@@ -264,7 +264,7 @@ async fn guesses_come_while_the_caller_pauses() {
         sender.send(Feed::End).await.unwrap();
         while heard.recv().await.is_some() {}
     };
-    let run = session::run(&connector, &tokens, Settings::new(16_000), audio_feed, events);
+    let run = Session::new(&connector, &tokens, Settings::new(16_000)).run(audio_feed, events);
     let (result, ()) = tokio::join!(run, talking);
     assert_eq!(result.into_result().unwrap().recognised, 12_000);
     server.stop().await;

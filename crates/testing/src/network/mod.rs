@@ -125,7 +125,7 @@ impl Line {
 /// let peer = RecordingPeer::new(Behaviour::default());
 /// tokio::select! {
 ///     () = peer.serve_all(acceptor) => {}
-///     // ... voxline::session::run(&connector, ...)
+///     // ... a `voxline::session::Session` with `&connector` ...
 ///     () = std::future::ready(()) => {}
 /// }
 /// assert_eq!(connector.traces().len(), 0);

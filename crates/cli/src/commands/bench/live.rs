@@ -9,7 +9,7 @@ use crate::exit_code::CliError;
 use crate::service::Connection;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::pace::{Pace, Pacer};
-use voxline::session::{self, Ended, SessionError, Settings};
+use voxline::session::{Ended, Session, SessionError, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline_support::clock::now;
 
@@ -31,7 +31,7 @@ pub(super) async fn speak(
     let (feed, audio) = mpsc::channel(1);
     let (events, mut told) = mpsc::channel(16);
     let connector = connection.connector();
-    let session = session::run(&connector, &connection.tokens, settings, audio, events);
+    let session = Session::new(&connector, &connection.tokens, settings).run(audio, events);
 
     let begun = now();
     let speaking = async move {

@@ -8,8 +8,8 @@ use crate::exit_code::{CliError, Exit};
 use crate::progress::Progress;
 use voxline::audio::{Feed, FramePos};
 use voxline::pace::Pacer;
-use voxline::session::{self, Ended, Ledger, Settings};
-use voxline::spool::{self, Opened, Repeatability, Spool, SpooledEnd};
+use voxline::session::{Ended, Ledger, Session, Settings};
+use voxline::spool::{Opened, Repeatability, Spool, SpooledEnd};
 use voxline::transcript::TranscriptEvent;
 
 /// A channel stream that is ready for its session.
@@ -124,8 +124,8 @@ impl Job<'_> {
         events: mpsc::Sender<TranscriptEvent>,
     ) -> Outcome {
         let Job { connector, connection, .. } = self;
-        let Ended { ledger, result } =
-            session::run(connector, &connection.tokens, settings, audio, events).await;
+        let session = Session::new(connector, &connection.tokens, settings);
+        let Ended { ledger, result } = session.run(audio, events).await;
         Outcome { ledger, result: result.map_err(CliError::from), spool: None }
     }
 
@@ -141,7 +141,8 @@ impl Job<'_> {
         let source = if live { Repeatability::Live } else { Repeatability::Repeatable };
         let path = opened.spool.path().to_owned();
         let Job { connector, connection, .. } = self;
-        let ended = spool::run(connector, &connection.tokens, settings, opened, source, audio, events).await;
+        let session = Session::new(connector, &connection.tokens, settings);
+        let ended = opened.run(session, source, audio, events).await;
         let SpooledEnd { ledger, result, spool, complete } = ended;
         let result = result.map_err(CliError::from).map_err(|error| match error.exit {
             Exit::Output => error.with("; run the same command again to continue"),

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use voxline::audio::Feed;
-use voxline::session::{self, Settings};
+use voxline::session::{Session, Settings};
 use voxline::transcript::TranscriptEvent;
 use voxline::transport::WebSocketConnector;
 use voxline_gateway::authority::{Amount, Authority, AuthorityError, NewToken, Terms};
@@ -166,7 +166,7 @@ async fn full_disk_process() {
     let (events, mut told) = mpsc::channel(64);
     let mut settings = Settings::new(16_000);
     settings.partials = false;
-    let running = session::run(&connector, &tokens, settings, feed, events);
+    let running = Session::new(&connector, &tokens, settings).run(feed, events);
     let meanwhile = async {
         let mut finals = Vec::new();
         let mut next_final = async || {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use voxline::audio::Feed;
 use voxline::auth::TokenProvider;
 use voxline::pace::{Pace, Pacer};
-use voxline::session::{self, Settings};
+use voxline::session::{Session, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::WebSocketConnector;
 
@@ -104,7 +104,7 @@ async fn call(connector: &WebSocketConnector, tokens: &TokenProvider, number: us
         }
         call
     };
-    let running = session::run(connector, tokens, settings, audio, events);
+    let running = Session::new(connector, tokens, settings).run(audio, events);
     let (ended, (), call) = tokio::join!(running, speaking, listening);
     let ledger = ended.into_result().unwrap_or_else(|error| panic!("call {number}: {error}"));
     assert!(ledger.is_balanced(), "call {number}: {ledger}");
