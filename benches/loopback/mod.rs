@@ -90,7 +90,8 @@ impl Loopback {
     /// received.
     pub(crate) fn session(&self, audio: mpsc::Receiver<Feed>) -> Ledger {
         let (events, mut heard) = mpsc::channel(16);
-        let run = Session::new(&self.connector, &self.tokens, Settings::new(SAMPLE_RATE)).run(audio, events);
+        let run = Session::new(&self.connector, &self.tokens, Settings::new(SAMPLE_RATE).with_seed(0))
+            .run(audio, events);
         let listen = async { while heard.recv().await.is_some() {} };
         let (ended, ()) = self.runtime.block_on(async { tokio::join!(run, listen) });
         let ledger = ended.into_result().expect("nothing disturbs a session on loopback");

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use voxline_support::random;
 
 use super::spool_file::{Channel, Session, SpoolFile};
 use super::{Service, StartError, Transcript};
@@ -33,20 +32,18 @@ pub struct LiveTranscription {
 
 impl LiveTranscription {
     pub(super) fn new(service: Arc<Service>, sample_rate: u32) -> LiveTranscription {
-        let mut settings = Settings::new(sample_rate);
-        settings.seed = random::seed();
-        LiveTranscription { service, settings, spool: None }
+        LiveTranscription { service, settings: Settings::new(sample_rate), spool: None }
     }
 
     /// Sets the language spoken, as a BCP 47 tag (`en`, `ru-RU`). By default the service detects it.
     pub fn language(mut self, language: impl Into<String>) -> LiveTranscription {
-        self.settings.language = Some(language.into());
+        self.settings.request.language = Some(language.into());
         self
     }
 
     /// Sets whether partial results are wanted: yes, by default.
     pub fn partials(mut self, wanted: bool) -> LiveTranscription {
-        self.settings.partials = wanted;
+        self.settings.request.partials = wanted;
         self
     }
 
@@ -54,7 +51,7 @@ impl LiveTranscription {
     /// default [`LiveAudio::push`] waits, and nothing is lost. For a source that can't wait,
     /// [`Overflow::DropOldest`] drops the oldest audio not sent yet, which the transcript reports as a gap.
     pub fn overflow(mut self, overflow: Overflow) -> LiveTranscription {
-        self.settings.overflow = overflow;
+        self.settings.replay.overflow = overflow;
         self
     }
 

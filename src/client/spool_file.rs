@@ -77,11 +77,11 @@ impl SpoolFile {
     /// Opens the file of a channel's session, or creates it. Blocks on the disk.
     pub(super) fn open(&self, channel: Channel, session: &Session<'_>) -> Result<Opened, SpoolError> {
         let Session { settings, service, source } = session;
-        let language = settings.language.as_deref().unwrap_or("detected");
+        let language = settings.request.language.as_deref().unwrap_or("detected");
         let usual = || format!("{source}, language {language}");
         let identity = self.identity.clone().unwrap_or_else(usual);
         let head = Head { sample_rate: settings.sample_rate, identity, service: service.to_string() };
-        Spool::open(self.path_of(channel), &head, settings.replay_frames, self.fsync)
+        Spool::open(self.path_of(channel), &head, settings.replay.frames, self.fsync)
     }
 
     fn path_of(&self, channel: Channel) -> PathBuf {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use voxline_support::random;
 
 use super::reading::Reading;
 use super::spool_file::{Channel, Session, SpoolFile};
@@ -38,20 +37,19 @@ pub struct Transcription {
 impl Transcription {
     pub(super) fn new(service: Arc<Service>, source: Source) -> Transcription {
         let mut settings = Settings::new(pipeline::Options::default().sample_rate);
-        settings.latency = Latency::Relaxed;
-        settings.seed = random::seed();
+        settings.request.latency = Latency::Relaxed;
         Transcription { service, source, settings, channels: Channels::Mix, pace: Pace::Max, spool: None }
     }
 
     /// Sets the language spoken, as a BCP 47 tag (`en`, `ru-RU`). By default the service detects it.
     pub fn language(mut self, language: impl Into<String>) -> Transcription {
-        self.settings.language = Some(language.into());
+        self.settings.request.language = Some(language.into());
         self
     }
 
     /// Sets whether partial results are wanted: yes, by default.
     pub fn partials(mut self, wanted: bool) -> Transcription {
-        self.settings.partials = wanted;
+        self.settings.request.partials = wanted;
         self
     }
 
@@ -80,7 +78,7 @@ impl Transcription {
     /// Sets how long to retry while the service is unreachable. The default is 5 s for the first connection,
     /// and 120 s once there was one.
     pub fn patience(mut self, patience: Duration) -> Transcription {
-        (self.settings.first_contact, self.settings.give_up) = (patience, patience);
+        (self.settings.timeouts.first_contact, self.settings.timeouts.give_up) = (patience, patience);
         self
     }
 

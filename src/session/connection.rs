@@ -49,18 +49,18 @@ impl Attempt {
     pub(super) fn due(&self, settings: &Settings) -> Duration {
         match self {
             Attempt::Waiting { until } => *until,
-            Attempt::Fetching { since } => since.saturating_add(settings.dial_timeout),
-            Attempt::Dialling(pending) => pending.since.saturating_add(settings.dial_timeout),
-            Attempt::Opening(pending) => pending.since.saturating_add(settings.opening_timeout),
+            Attempt::Fetching { since } => since.saturating_add(settings.timeouts.dial),
+            Attempt::Dialling(pending) => pending.since.saturating_add(settings.timeouts.dial),
+            Attempt::Opening(pending) => pending.since.saturating_add(settings.timeouts.opening),
         }
     }
 
     /// Returns the failure that a timeout of the stage means.
     pub(super) fn overdue(&self, settings: &Settings) -> Failure {
         let (what, limit) = match self {
-            Attempt::Waiting { .. } | Attempt::Fetching { .. } => ("no token came", settings.dial_timeout),
-            Attempt::Dialling(_) => ("no connection was made", settings.dial_timeout),
-            Attempt::Opening(_) => ("the peer did not open the session", settings.opening_timeout),
+            Attempt::Waiting { .. } | Attempt::Fetching { .. } => ("no token came", settings.timeouts.dial),
+            Attempt::Dialling(_) => ("no connection was made", settings.timeouts.dial),
+            Attempt::Opening(_) => ("the peer did not open the session", settings.timeouts.opening),
         };
         timed_out(what, limit)
     }
@@ -88,7 +88,7 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn ping_due(&self, settings: &Settings) -> Duration {
-        self.pinged.unwrap_or(self.last_alive).saturating_add(settings.ping_interval)
+        self.pinged.unwrap_or(self.last_alive).saturating_add(settings.timeouts.ping_interval)
     }
 }
 
@@ -124,7 +124,7 @@ impl Handover {
     pub(super) fn due(&self, settings: &Settings) -> Duration {
         match self {
             Handover::Attempt(_, attempt) => attempt.due(settings),
-            Handover::Authenticating { since, .. } => since.saturating_add(settings.opening_timeout),
+            Handover::Authenticating { since, .. } => since.saturating_add(settings.timeouts.opening),
         }
     }
 

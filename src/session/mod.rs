@@ -22,4 +22,4 @@ pub use driver::Session;
 pub use error::SessionError;
 pub use journal::{Checkpoint, Journal, ServerSession};
 pub use ledger::{Ended, Ledger};
-pub use settings::{Overflow, Settings};
+pub use settings::{Overflow, ReplaySettings, RequestSettings, Settings, Timeouts};

@@ -168,9 +168,9 @@ impl Spool {
     /// replay in memory.
     ///
     /// The replay of the checkpoint is the audio above its `final_`, in the chunks that were written,
-    /// until it has `replay_frames` frames or more: pass the session's
-    /// [`replay_frames`](crate::session::Settings::replay_frames). The replay ends before a flush, which
-    /// it can't express; the reader begins there.
+    /// until it has `replay_frames` frames or more: pass the capacity of the session's
+    /// [replay buffer](crate::session::ReplaySettings::frames). The replay ends before a flush, which it
+    /// can't express; the reader begins there.
     ///
     /// # Errors
     /// Returns [`SpoolError`]. A file of another session, version or owner is left as it is, as is one

@@ -71,7 +71,7 @@ impl Opened {
         audio: mpsc::Receiver<Feed>,
         events: mpsc::Sender<TranscriptEvent>,
     ) -> SpooledEnd {
-        session.settings.overflow = Overflow::Block;
+        session.settings.replay.overflow = Overflow::Block;
         let Opened { spool, writer, reader, mut log, mut recovered } = self;
         let recorded = std::mem::take(&mut recovered.events);
         let mut ledger = recovered.ledger();

@@ -56,7 +56,7 @@ fn final_(id: ConnectionId, index: u64, start: u64, end: u64) -> Input {
 
 /// Returns a session that has sent 100 frames, of which the first 50 are a final.
 fn live() -> Machine {
-    let mut machine = Machine::new(Settings::new(16_000));
+    let mut machine = Machine::new(Settings::new(16_000).with_seed(0));
     let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
     for input in [
         Input::Tick,
@@ -84,8 +84,8 @@ fn end(machine: &mut Machine) -> Option<Result<(), SessionError>> {
 /// other.
 #[test]
 fn a_buffer_that_the_server_may_fill_is_refused() {
-    let mut settings = Settings::new(16_000);
-    settings.replay_frames = 1_000;
+    let mut settings = Settings::new(16_000).with_seed(0);
+    settings.replay.frames = 1_000;
     for (needed, refused) in [(1_000, false), (1_001, true)] {
         let mut machine = Machine::new(settings.clone());
         let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0) else { unreachable!("made so") };
@@ -112,7 +112,7 @@ fn unknown_messages_and_fields_are_passed_over() {
     const ACK: &str = r#"{"type":"ack","received":0,"final":0,"mood":"calm"}"#;
     const FINAL: &str = r#"{"type":"final","index":0,"start":0,"end":50,"text":"","mood":"calm"}"#;
     let says = |text| Input::Peer(FIRST, serde_json::from_str(text).unwrap());
-    let mut machine = Machine::new(Settings::new(16_000));
+    let mut machine = Machine::new(Settings::new(16_000).with_seed(0));
     let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
     for input in [
         Input::Tick,
@@ -194,7 +194,7 @@ fn a_second_server_session_counts_its_finals_from_nought() {
 
 #[test]
 fn a_new_session_cannot_hold_what_it_was_never_sent() {
-    let mut machine = Machine::new(Settings::new(16_000));
+    let mut machine = Machine::new(Settings::new(16_000).with_seed(0));
     let chunk = AudioChunk::new(FramePos(0).to(FramePos(100)), Bytes::from(vec![0; 200]));
     for input in [Input::Tick, Input::Audio(chunk), token(), Input::Connected(FIRST), ready(FIRST, 100)] {
         machine.handle(input, NOW);
@@ -227,7 +227,7 @@ fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
 
 #[test]
 fn a_wait_longer_than_its_patience_ends_the_session() {
-    let mut machine = Machine::new(Settings::new(16_000));
+    let mut machine = Machine::new(Settings::new(16_000).with_seed(0));
     machine.handle(Input::Tick, NOW);
     machine.handle(token(), NOW);
     let failure = Failure {

@@ -53,10 +53,10 @@ fn outputs(machine: &mut Machine) -> Vec<Output> {
 
 /// Returns a session that has just begun. Its ping interval and its patience are a day.
 fn session(seed: u64, token_life: Option<Duration>) -> Machine {
-    let mut settings = Settings::new(16_000);
-    settings.seed = seed;
-    settings.ping_interval = Duration::from_secs(86_400);
-    (settings.first_contact, settings.give_up) = (Duration::from_secs(86_400), Duration::from_secs(86_400));
+    let mut settings = Settings::new(16_000).with_seed(seed);
+    settings.timeouts.ping_interval = Duration::from_secs(86_400);
+    settings.timeouts.first_contact = Duration::from_secs(86_400);
+    settings.timeouts.give_up = Duration::from_secs(86_400);
     let mut machine = Machine::new(settings);
     for input in [Input::Tick, token(1), Input::Connected(FIRST), ready(FIRST, 0, token_life)] {
         machine.handle(input, Duration::ZERO);
@@ -180,9 +180,9 @@ fn with(change: impl FnOnce(&mut Capabilities)) -> Capabilities {
 
 /// Returns a session with a peer of these capabilities that has just begun, with a token of this life.
 fn session_with(capabilities: Capabilities, seed: u64, token_life: Option<Duration>) -> Machine {
-    let mut settings = Settings::new(16_000);
-    (settings.seed, settings.ping_interval) = (seed, Duration::from_secs(86_400));
-    settings.progress_timeout = Duration::from_secs(86_400);
+    let mut settings = Settings::new(16_000).with_seed(seed);
+    settings.timeouts.ping_interval = Duration::from_secs(86_400);
+    settings.timeouts.progress = Duration::from_secs(86_400);
     let mut machine = Machine::for_peer(settings, capabilities, Checkpoint::default());
     let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0, token_life) else {
         unreachable!("made so")
@@ -307,7 +307,8 @@ fn a_connection_with_a_known_end_is_replaced_before_that_end() {
 fn a_sample_rate_that_the_service_does_not_take_ends_the_session_at_once() {
     for (sample_rates, taken) in [(8_000..=48_000, true), (8_000..=8_000, false)] {
         let capabilities = with(|peer| peer.sample_rates = sample_rates);
-        let mut machine = Machine::for_peer(Settings::new(16_000), capabilities, Checkpoint::default());
+        let mut machine =
+            Machine::for_peer(Settings::new(16_000).with_seed(0), capabilities, Checkpoint::default());
         machine.handle(Input::Tick, Duration::ZERO);
         let ended = end(&mut machine);
         assert_eq!(ended.is_none(), taken, "{ended:?}");
@@ -343,7 +344,7 @@ fn a_session_whose_name_fits_no_address_is_refused() {
             unreachable!("made so")
         };
         let ready = Input::Peer(FIRST, ServerMessage::Ready(Ready { session: "n".repeat(bytes), ..ready }));
-        let mut machine = Machine::new(Settings::new(16_000));
+        let mut machine = Machine::new(Settings::new(16_000).with_seed(0));
         for input in [Input::Tick, token(1), Input::Connected(FIRST), ready] {
             machine.handle(input, Duration::ZERO);
         }
@@ -357,8 +358,8 @@ fn a_session_whose_name_fits_no_address_is_refused() {
 fn a_service_is_sent_no_more_than_its_pace() {
     for (own, sent) in [(None, 16_000), (CatchUp::new(Duration::from_millis(1_500), 1.5), 24_000)] {
         let capabilities = with(|peer| peer.pacing = CatchUp::new(Duration::from_secs(1), 1.25));
-        let mut settings = Settings::new(16_000);
-        settings.catch_up = own;
+        let mut settings = Settings::new(16_000).with_seed(0);
+        settings.replay.catch_up = own;
         let mut machine = Machine::for_peer(settings, capabilities, Checkpoint::default());
         for input in [Input::Tick, token(1), Input::Connected(FIRST), ready(FIRST, 0, None)] {
             machine.handle(input, Duration::ZERO);

@@ -158,7 +158,7 @@ async fn run(
         }
         all
     };
-    let session = Session::new(connector, &tokens, Settings::new(RATE)).run(audio, events);
+    let session = Session::new(connector, &tokens, Settings::new(RATE).with_seed(0)).run(audio, events);
     let whole = async {
         let (ended, (), events) = tokio::join!(session, feeding, listening);
         (ended, events)

@@ -33,7 +33,7 @@ impl Planted {
     pub fn change(self, settings: &mut Settings) {
         if self == Planted::BackoffResetOnConnect {
             // Every connection counts as healthy from the moment it is ready.
-            settings.healthy_after = Duration::ZERO;
+            settings.timeouts.healthy_after = Duration::ZERO;
         }
     }
 }

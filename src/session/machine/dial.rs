@@ -84,9 +84,9 @@ impl Machine {
             },
             None => ClientMessage::Start(Start {
                 sample_rate: self.settings.sample_rate,
-                language: self.settings.language.clone(),
-                partials: self.settings.partials,
-                latency: self.settings.latency,
+                language: self.settings.request.language.clone(),
+                partials: self.settings.request.partials,
+                latency: self.settings.request.latency,
                 origin: self.final_pos(),
                 context: self.results.context.clone(),
             }),

@@ -9,7 +9,7 @@ use crate::recovery::{Failure, Recovery};
 use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, closed, timed_out};
 use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
-use crate::session::settings::Settings;
+use crate::session::settings::Timeouts;
 
 /// Divisor of `give_up`: after that fraction of it, a session leaves an unreachable server to which it
 /// was sent.
@@ -79,7 +79,9 @@ impl Machine {
     pub(super) fn connection_failed(&mut self, failure: &Failure, now: Duration) {
         let handover = self.connections.handover.take();
         let (was_live, was_healthy) = match &self.connections.current {
-            Connection::Live(live) => (true, now.saturating_sub(live.since) >= self.settings.healthy_after),
+            Connection::Live(live) => {
+                (true, now.saturating_sub(live.since) >= self.settings.timeouts.healthy_after)
+            }
             _ => (false, false),
         };
         if was_healthy {
@@ -87,7 +89,8 @@ impl Machine {
         }
         let since = *self.timers.failing_since.get_or_insert(now);
         let begun = self.connections.ever_ready || self.server.inherited;
-        let patience = if begun { self.settings.give_up } else { self.settings.first_contact };
+        let patience =
+            if begun { self.settings.timeouts.give_up } else { self.settings.timeouts.first_contact };
         let too_long = now.saturating_sub(since) >= patience;
         let fatal = match failure.recovery {
             Recovery::Fatal => true,
@@ -101,7 +104,7 @@ impl Machine {
             }
             Recovery::Retry => too_long,
             // A session that sleeps longer than `give_up` is of no use to its caller.
-            Recovery::RetryAfter(wait) => too_long || wait > self.settings.give_up,
+            Recovery::RetryAfter(wait) => too_long || wait > self.settings.timeouts.give_up,
         };
         // The connection is gone, whatever comes next.
         self.connections.current = Connection::Attempting(Attempt::Waiting { until: now });
@@ -185,7 +188,7 @@ impl Machine {
         let since = self.timers.failing_since.unwrap_or(now);
         if self.connections.is_current(id)
             && away
-            && now.saturating_sub(since) >= self.settings.give_up / REDIRECT_PATIENCE_DIVISOR
+            && now.saturating_sub(since) >= self.settings.timeouts.give_up / REDIRECT_PATIENCE_DIVISOR
         {
             self.forget_server();
             self.server.successors.clear();
@@ -218,10 +221,10 @@ impl Machine {
     }
 
     fn tick_live(&mut self, live: Live, now: Duration) {
-        let Settings { ping_interval, progress_timeout, .. } = self.settings;
+        let Timeouts { ping_interval, progress, .. } = self.settings.timeouts;
         let ping_due = now >= live.ping_due(&self.settings);
         let dead = if self.awaits_progress() && now >= self.progress_due() {
-            Some(timed_out("the peer made no progress", progress_timeout))
+            Some(timed_out("the peer made no progress", progress))
         } else if ping_due && live.pinged.is_some() {
             Some(timed_out("the peer gave no sign of life", 2 * ping_interval))
         } else {

@@ -157,7 +157,8 @@ impl Machine {
 
     /// Returns whether the last change of token or connection happened less than `healthy_after` ago.
     fn changed_recently(&self, now: Duration) -> bool {
-        self.connections.ever_ready && now.saturating_sub(self.timers.changed) < self.settings.healthy_after
+        self.connections.ever_ready
+            && now.saturating_sub(self.timers.changed) < self.settings.timeouts.healthy_after
     }
 
     /// Handles the failure of a handover while the present connection still runs.
@@ -191,7 +192,7 @@ impl Machine {
             return false;
         }
         let since = *self.timers.failing_since.get_or_insert(live.opened);
-        now.saturating_sub(since) >= self.settings.give_up
+        now.saturating_sub(since) >= self.settings.timeouts.give_up
     }
 
     pub(super) fn handover_due(&mut self, live: Live, handover: Handover, now: Duration) {
@@ -204,7 +205,7 @@ impl Machine {
                 self.connections.handover = None;
             }
             Handover::Attempt(..) if self.is_stuck(live, &handover, now) => {
-                let failure = timed_out("the peer made no progress", self.settings.give_up);
+                let failure = timed_out("the peer made no progress", self.settings.timeouts.give_up);
                 self.end(Err(SessionError::from(failure)), close::GOING_AWAY);
             }
             Handover::Attempt(motive, Attempt::Waiting { .. }) => {

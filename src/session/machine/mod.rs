@@ -103,7 +103,7 @@ impl Machine {
     #[must_use]
     pub fn for_peer(settings: Settings, capabilities: Capabilities, checkpoint: Checkpoint) -> Machine {
         let Checkpoint { final_, next_index, gaps, context, server, replay: kept } = checkpoint;
-        let mut replay = ReplayBuffer::new(final_, settings.replay_frames.max(1));
+        let mut replay = ReplayBuffer::new(final_, settings.replay.frames.max(1));
         kept.into_iter().for_each(|chunk| replay.push(chunk));
         let server = server.filter(|_| capabilities.resume);
         let inherited = server.is_some();
@@ -121,7 +121,7 @@ impl Machine {
             server: Server { session: server, inherited, restart: false, successors: Vec::new() },
             tokens: Tokens::default(),
             limits: Limits::new(Throttle::new(
-                settings.catch_up.or(capabilities.pacing),
+                settings.replay.catch_up.or(capabilities.pacing),
                 settings.sample_rate,
             )),
             positions: Positions::new(final_, offered),
@@ -144,7 +144,7 @@ impl Machine {
     /// room or makes some.
     #[must_use]
     pub fn wants_audio(&self) -> bool {
-        let room = self.settings.overflow == Overflow::DropOldest || !self.replay.is_full();
+        let room = self.settings.replay.overflow == Overflow::DropOldest || !self.replay.is_full();
         !self.source.finished && room && !self.connections.has_ended()
     }
 
@@ -310,13 +310,13 @@ impl Machine {
     }
 
     fn progress_due(&self) -> Duration {
-        self.timers.last_progress.saturating_add(self.settings.progress_timeout)
+        self.timers.last_progress.saturating_add(self.settings.timeouts.progress)
     }
 
     fn accept(&mut self, chunk: AudioChunk, now: Duration) {
         self.ledger.accepted += chunk.range().len();
         self.replay.push(chunk);
-        if self.settings.overflow == Overflow::DropOldest {
+        if self.settings.replay.overflow == Overflow::DropOldest {
             // Audio that was sent may be recognised already, so only unsent audio can be declared lost.
             self.replay.make_room(self.positions.offered);
         }

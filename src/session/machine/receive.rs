@@ -156,7 +156,7 @@ impl Machine {
     }
 
     fn ready(&mut self, pending: Pending, ready: Ready, now: Duration) -> Result<(), Violation> {
-        let buffer = self.settings.replay_frames.max(1);
+        let buffer = self.settings.replay.frames.max(1);
         if let Some(needed) = ready.max_unfinal_frames.filter(|needed| *needed > buffer) {
             if self.connections.is_successor(pending.id) {
                 // The buffer is large enough for the present server, or its session would not run.

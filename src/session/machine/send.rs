@@ -74,8 +74,8 @@ impl Machine {
             self.limits.window.saturating_sub(self.positions.in_flight())
         };
         // Audio that was sent stays in memory until it is final.
-        let room = self.settings.replay_frames.max(1).saturating_sub(self.positions.sent - self.final_pos());
-        let room = match self.settings.overflow {
+        let room = self.settings.replay.frames.max(1).saturating_sub(self.positions.sent - self.final_pos());
+        let room = match self.settings.replay.overflow {
             Overflow::DropOldest => room,
             Overflow::Block => u64::MAX,
         };

@@ -56,8 +56,8 @@ fn no_event_is_told_whose_entry_in_the_journal_failed() {
             sender.send(Feed::End).await.unwrap();
             let (events, mut heard) = mpsc::channel(64);
             let mut journal = Filling { room, opened: false, written: Vec::new() };
-            let mut settings = Settings::new(RATE);
-            settings.give_up = Duration::from_secs(30);
+            let mut settings = Settings::new(RATE).with_seed(0);
+            settings.timeouts.give_up = Duration::from_secs(30);
             let start = Checkpoint::default();
             let run = Session::new(&connector, &tokens, settings)
                 .resume(start)

@@ -85,8 +85,7 @@ fn assert_noticed(traces: &[Trace], seed: u64) {
 fn a_peer_that_vanishes_while_audio_flows_is_noticed_in_time() {
     for (seed, after) in [(1, 20_000), (2, 20_001), (3, 33_333), (4, 100_000)] {
         let (pcm, peer) = (noise(320_000), RecordingPeer::new(Behaviour::default()));
-        let mut settings = Settings::new(RATE);
-        settings.seed = seed;
+        let settings = Settings::new(RATE).with_seed(seed);
         let lines = vec![Line::with_fault(Fault::HalfOpen { after })];
         let feed = async |sender: mpsc::Sender<Feed>, _| {
             speak(&sender, &pcm, 0, pcm.len()).await;
@@ -106,14 +105,14 @@ fn a_peer_that_vanishes_while_audio_flows_is_noticed_in_time() {
 /// that the settings document.
 #[test]
 fn a_peer_that_acknowledges_and_never_answers_is_given_up_in_time() {
-    let (pcm, settings) = (noise(RATE as usize), Settings::new(RATE));
+    let (pcm, settings) = (noise(RATE as usize), Settings::new(RATE).with_seed(0));
     let never = Behaviour { recognition: Duration::from_secs(86_400), ..Behaviour::default() };
     let peer = RecordingPeer::new(never);
     let feed = async |sender: mpsc::Sender<Feed>, _| {
         speak(&sender, &pcm, 0, pcm.len()).await;
         sender.send(Feed::End).await.unwrap();
     };
-    let bound = settings.give_up + 2 * settings.progress_timeout;
+    let bound = settings.timeouts.give_up + 2 * settings.timeouts.progress;
     let (ended, traces, _) = simulate(hold(settings, &service_token(), vec![], &peer, feed));
     let Err(SessionError::Unreachable { reason }) = &ended.result else { panic!("{:?}", ended.result) };
     assert_eq!(reason, "the peer made no progress for 60 s");
@@ -130,8 +129,8 @@ fn a_source_waits_for_a_peer_that_finishes_nothing() {
     let pcm = noise(10 * RATE as usize);
     let peer =
         RecordingPeer::new(Behaviour { recognition: Duration::from_secs(86_400), ..Behaviour::default() });
-    let mut settings = Settings::new(RATE);
-    settings.replay_frames = u64::from(RATE);
+    let mut settings = Settings::new(RATE).with_seed(0);
+    settings.replay.frames = u64::from(RATE);
     let mut taken = 0;
     let feed = async |sender: mpsc::Sender<Feed>, _| {
         while let Ok(sent) = timeout(Duration::from_secs(10), sender.send(chunk(&pcm, taken, CHUNK))).await {
@@ -160,14 +159,16 @@ fn a_peer_that_vanishes_while_nobody_speaks_is_noticed_in_time() {
     let mut spoken = 0;
     let measure = async |sender, connector| spoken = talk(sender, connector).await;
     let peer = RecordingPeer::new(Behaviour::default());
-    let (ended, traces, _) = simulate(hold(Settings::new(RATE), &service_token(), vec![], &peer, measure));
+    let (ended, traces, _) =
+        simulate(hold(Settings::new(RATE).with_seed(0), &service_token(), vec![], &peer, measure));
     assert_eq!((ended.into_result().unwrap().reconnects, traces.len()), (0, 1), "pings are answered");
     // A ping has six bytes. The cuts are in the first ping, at its end, and in the second.
     for after in [1, 5, 6, 7].map(|more| spoken + more) {
         let peer = RecordingPeer::new(Behaviour::default());
         let lines = vec![Line::with_fault(Fault::HalfOpen { after })];
         let feed = async |sender, connector| _ = talk(sender, connector).await;
-        let (ended, traces, _) = simulate(hold(Settings::new(RATE), &service_token(), lines, &peer, feed));
+        let (ended, traces, _) =
+            simulate(hold(Settings::new(RATE).with_seed(0), &service_token(), lines, &peer, feed));
         assert_noticed(&traces, 0);
         assert_eq!(ended.into_result().unwrap().reconnects, 1);
         assert_eq!(peer.recording().bytes().unwrap(), bytes(&pcm));
@@ -201,7 +202,7 @@ fn a_user_who_takes_no_results_does_not_hold_up_the_audio() {
             }
             assert_eq!(finals, 1_000);
         };
-        let run = Session::new(&connector, &provider, Settings::new(RATE)).run(audio, events);
+        let run = Session::new(&connector, &provider, Settings::new(RATE).with_seed(0)).run(audio, events);
         let (ended, ()) = tokio::select! {
             both = async { tokio::join!(run, user) } => both,
             () = peer.serve_all(acceptor) => unreachable!("the connector lives"),
@@ -229,7 +230,8 @@ fn audio_is_taken_from_frame_zero_while_the_first_handshake_takes_five_seconds()
         assert_eq!(peer.served(), 1);
         sender.send(Feed::End).await.unwrap();
     };
-    let (ended, _, _) = simulate(hold(Settings::new(RATE), &service_token(), lines, &peer, feed));
+    let (ended, _, _) =
+        simulate(hold(Settings::new(RATE).with_seed(0), &service_token(), lines, &peer, feed));
     let ledger = ended.into_result().unwrap();
     assert_eq!((ledger.recognised, ledger.replayed), (32_000, 0));
     assert_eq!(peer.recording().bytes().unwrap(), bytes(&pcm));
@@ -249,7 +251,8 @@ fn tokens_that_live_for_seconds_are_left_before_they_end() {
             speak(&sender, &pcm, 0, pcm.len()).await;
             sender.send(Feed::End).await.unwrap();
         };
-        let (ended, traces, told) = simulate(hold(Settings::new(RATE), &provider, vec![], &peer, feed));
+        let (ended, traces, told) =
+            simulate(hold(Settings::new(RATE).with_seed(0), &provider, vec![], &peer, feed));
         let ledger = ended.into_result().unwrap();
         assert_eq!((ledger.token_refusals, ledger.reconnects), (0, 0), "{ledger}");
         // One swap for each eight to nine seconds of the minute.
@@ -315,7 +318,7 @@ fn a_server_that_knows_no_session_hears_all_above_the_last_final() {
             heir.serve_all(acceptor).await;
         };
         let provider = service_token();
-        let run = Session::new(&connector, &provider, Settings::new(RATE)).run(audio, events);
+        let run = Session::new(&connector, &provider, Settings::new(RATE).with_seed(0)).run(audio, events);
         let ended = tokio::select! {
             ended = run => ended,
             () = serving => unreachable!("the connector lives"),

@@ -79,12 +79,11 @@ impl World {
         let dice = &mut Random::seeded(seed);
         let frames = if dice.below(20) == 0 { dice.below(3) } else { dice.below(24_000) };
         let segment_frames = 400 + dice.below(4_000) as u64;
-        let mut settings = Settings::new(RATE);
-        settings.seed = seed;
+        let mut settings = Settings::new(RATE).with_seed(seed);
         settings.in_band_auth = dice.below(2) == 0;
         // The network is calm in the end, so the session must not give up before.
-        (settings.give_up, settings.first_contact) = (PATIENCE, PATIENCE);
-        settings.replay_frames = segment_frames * (2 + dice.below(20) as u64);
+        (settings.timeouts.give_up, settings.timeouts.first_contact) = (PATIENCE, PATIENCE);
+        settings.replay.frames = segment_frames * (2 + dice.below(20) as u64);
         let behaviour = Behaviour {
             segment_frames,
             segment_seed: (dice.below(2) == 0).then_some(seed),

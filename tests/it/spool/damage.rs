@@ -192,8 +192,8 @@ async fn a_session_tells_what_damage_has_cost_as_a_gap() {
         }
     };
     let (events, mut heard) = mpsc::channel(64);
-    let mut settings = Settings::new(16_000);
-    settings.give_up = Duration::from_secs(30);
+    let mut settings = Settings::new(16_000).with_seed(0);
+    settings.timeouts.give_up = Duration::from_secs(30);
     let run = Session::new(&connector, &tokens, settings)
         .resume(recovered.checkpoint)
         .journal(&mut log)

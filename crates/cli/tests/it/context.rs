@@ -129,7 +129,7 @@ async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
         }
     };
     let (connector, tokens) = (WebSocketConnector::new(server.endpoint()).unwrap(), server.tokens());
-    let (settings, checkpoint) = (Settings::new(16_000), recovered.checkpoint);
+    let (settings, checkpoint) = (Settings::new(16_000).with_seed(0), recovered.checkpoint);
     // The receiver of events is dropped: the test reads the journal.
     let (events, _) = mpsc::channel(4);
     let running = Session::new(&connector, &tokens, settings)

@@ -72,8 +72,7 @@ async fn speak(
         }
         text
     };
-    let mut settings = Settings::new(RATE);
-    settings.seed = number as u64;
+    let settings = Settings::new(RATE).with_seed(number as u64);
     let session = Session::new(connector, tokens, settings).run(audio, events);
     let (ended, (), text) = tokio::join!(session, feeding, listening);
     (text, ended.into_result().unwrap())

@@ -49,15 +49,15 @@ async fn endure(test: &str, in_band_auth: bool) {
     let pcm = noise(frames);
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let tokens = server.tokens();
-    let undisturbed = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+    let undisturbed = transcribe(&connector, &tokens, Settings::new(16_000).with_seed(0), &pcm).await;
 
     let proxy = FaultProxy::with_faults(server.address, cuts(Random::for_test(test))).await.unwrap();
     let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
-    let mut settings = Settings::new(16_000);
+    let mut settings = Settings::new(16_000).with_seed(0);
     settings.in_band_auth = in_band_auth;
     // Cuts come after a number of bytes, so that a connection that catches up lives for a moment only. With
     // the backoff for a service that is down, most of the call would be waiting.
-    settings.healthy_after = Duration::ZERO;
+    settings.timeouts.healthy_after = Duration::ZERO;
     let run = transcribe_at(PACE, &connector, &tokens, settings, &pcm).await;
     let ledger = run.result.as_ref().expect("the session ends well");
     println!("{test}: {seconds} s of audio, {} connections cut; {ledger}", proxy.cuts());

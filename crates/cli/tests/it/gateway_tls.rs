@@ -146,7 +146,7 @@ async fn requests_and_sessions_go_over_tls() {
     let http = http_client_trusting(&files.trust()).unwrap();
     let client = OAuthClient::new(http, endpoint.clone(), server.credentials.clone(), clock);
     let connector = WebSocketConnector::trusting(endpoint, &files.trust());
-    let settings = Settings::new(16_000);
+    let settings = Settings::new(16_000).with_seed(0);
     let run = transcribe(&connector, &TokenProvider::oauth(client, vault), settings, &noise(80_000)).await;
     assert_eq!(run.result.unwrap().recognised, 80_000);
 

@@ -76,12 +76,11 @@ impl Client {
             }
             drop(told);
         };
-        let mut settings = Settings::new(RATE);
-        settings.seed = seed;
-        settings.partials = false;
+        let mut settings = Settings::new(RATE).with_seed(seed);
+        settings.request.partials = false;
         // A connection that has delivered a final counts as healthy here. With the default of half a
         // minute the backoff would grow to ten seconds, and the test would mostly wait.
-        settings.healthy_after = Duration::from_millis(1);
+        settings.timeouts.healthy_after = Duration::from_millis(1);
         let run = Session::new(&self.connector, &self.tokens, settings).run(feed, events);
         let (ended, (), ()) = tokio::join!(run, feeding, telling);
         ended

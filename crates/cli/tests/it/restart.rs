@@ -94,7 +94,7 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
     let connector = WebSocketConnector::new(endpoint(old_address)).unwrap();
     let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
     let (events, mut heard) = mpsc::channel(64);
-    let running = Session::new(&connector, &tokens, Settings::new(16_000)).run(audio, events);
+    let running = Session::new(&connector, &tokens, Settings::new(16_000).with_seed(0)).run(audio, events);
     let all = async { tokio::join!(running, serving_old, serving_new) };
     let (ended, (), ()) =
         timeout(Duration::from_secs(30), Box::pin(all)).await.expect("both servers are left");
@@ -117,7 +117,7 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
 
 /// Returns a machine with one final result that was told to restart elsewhere, and has sent `start` there.
 fn starting_anew() -> Machine {
-    let mut machine = Machine::new(Settings::new(16_000));
+    let mut machine = Machine::new(Settings::new(16_000).with_seed(0));
     let goaway = ServerMessage::Goaway {
         reason: GoawayReason::Drain,
         deadline_ms: 0,

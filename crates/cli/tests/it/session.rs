@@ -137,7 +137,7 @@ async fn five_cuts_change_nothing() {
     let (tokens, pcm) = (server.tokens(), audio(60));
 
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-    let undisturbed = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+    let undisturbed = transcribe(&connector, &tokens, Settings::new(16_000).with_seed(0), &pcm).await;
     assert_whole(&undisturbed, pcm.len() as u64);
     assert_eq!(undisturbed.result.as_ref().unwrap().reconnects, 0);
 
@@ -145,7 +145,7 @@ async fn five_cuts_change_nothing() {
     let budgets = [200_000, 3_207, 64_000, 5_001, 333_333].map(|bytes| HANDSHAKE + bytes).to_vec();
     let proxy = FaultProxy::start(server.address, budgets).await.unwrap();
     let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
-    let cut = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+    let cut = transcribe(&connector, &tokens, Settings::new(16_000).with_seed(0), &pcm).await;
     assert_whole(&cut, pcm.len() as u64);
     assert_eq!(proxy.cuts(), 5);
     assert_eq!(cut.result.as_ref().unwrap().reconnects, 5);
@@ -161,9 +161,9 @@ async fn five_cuts_change_no_word_of_a_real_recording() {
     let setup = Setup { token_lifetime: Duration::from_secs(2), ..Setup::default() };
     let server = Server::with(Arc::new(whisper), setup).await;
     let (tokens, recording) = (server.tokens(), clips::clip("en-telephone", "demo-echotest"));
-    let mut settings = Settings::new(16_000);
-    settings.language = Some("en".to_owned());
-    settings.partials = false;
+    let mut settings = Settings::new(16_000).with_seed(0);
+    settings.request.language = Some("en".to_owned());
+    settings.request.partials = false;
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let undisturbed = transcribe(&connector, &tokens, settings.clone(), &recording.pcm).await;
     assert_whole(&undisturbed, recording.pcm.len() as u64);
@@ -185,13 +185,13 @@ async fn a_forgotten_session_starts_again_at_the_last_final() {
     let server = Server::with(recognizer.clone(), Setup { options, ..Setup::default() }).await;
     let (tokens, pcm) = (server.tokens(), audio(60));
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-    let undisturbed = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+    let undisturbed = transcribe(&connector, &tokens, Settings::new(16_000).with_seed(0), &pcm).await;
 
     // After each cut one connection asks for the old session in vain.
     let budgets = vec![300_000, u64::MAX, 2_000, u64::MAX, 100_000];
     let proxy = FaultProxy::start(server.address, budgets).await.unwrap();
     let connector = WebSocketConnector::new(endpoint(proxy.address())).unwrap();
-    let cut = transcribe(&connector, &tokens, Settings::new(16_000), &pcm).await;
+    let cut = transcribe(&connector, &tokens, Settings::new(16_000).with_seed(0), &pcm).await;
     assert_whole(&cut, pcm.len() as u64);
     assert_eq!(cut.text(), undisturbed.text());
     assert_eq!(proxy.cuts(), 3);
@@ -205,7 +205,7 @@ async fn outlive_tokens(in_band_auth: bool) {
     let setup = Setup { token_lifetime: Duration::from_secs(5), ..Setup::default() };
     let server = Server::with(recognizer.clone(), setup).await;
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-    let mut settings = Settings::new(16_000);
+    let mut settings = Settings::new(16_000).with_seed(0);
     settings.in_band_auth = in_band_auth;
     let run = transcribe_at(Pace::Times(5.0), &connector, &server.tokens(), settings, &pcm).await;
     assert_whole(&run, pcm.len() as u64);
@@ -264,7 +264,7 @@ async fn guesses_come_while_the_caller_pauses() {
         sender.send(Feed::End).await.unwrap();
         while heard.recv().await.is_some() {}
     };
-    let run = Session::new(&connector, &tokens, Settings::new(16_000)).run(audio_feed, events);
+    let run = Session::new(&connector, &tokens, Settings::new(16_000).with_seed(0)).run(audio_feed, events);
     let (result, ()) = tokio::join!(run, talking);
     assert_eq!(result.into_result().unwrap().recognised, 12_000);
     server.stop().await;
@@ -277,7 +277,7 @@ async fn a_session_of_another_rate_is_covered_to_the_last_frame() {
     let tokens = server.tokens();
     for (rate, frames) in [(8_000, 30_001), (44_100, 100_003)] {
         let pcm = &audio(7)[..frames];
-        let run = transcribe(&connector, &tokens, Settings::new(rate), pcm).await;
+        let run = transcribe(&connector, &tokens, Settings::new(rate).with_seed(0), pcm).await;
         assert_whole(&run, frames as u64);
         assert!(run.finals().len() > 3);
     }
@@ -288,7 +288,7 @@ async fn a_session_of_another_rate_is_covered_to_the_last_frame() {
 async fn an_empty_session_ends_well() {
     let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-    let run = transcribe(&connector, &server.tokens(), Settings::new(16_000), &[]).await;
+    let run = transcribe(&connector, &server.tokens(), Settings::new(16_000).with_seed(0), &[]).await;
     assert_whole(&run, 0);
     server.stop().await;
 }
@@ -298,7 +298,7 @@ async fn a_wrong_token_is_told_as_such() {
     let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let wrong = TokenProvider::service(&"not-a-token".to_owned().into()).unwrap();
-    let run = transcribe(&connector, &wrong, Settings::new(16_000), &audio(1)).await;
+    let run = transcribe(&connector, &wrong, Settings::new(16_000).with_seed(0), &audio(1)).await;
     assert!(matches!(run.result, Err(SessionError::Authentication { .. })), "{:?}", run.result);
     server.stop().await;
 }
@@ -320,7 +320,7 @@ async fn a_token_refused_at_the_door_is_replaced() {
     drop(locked.save().await.unwrap());
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let pcm = audio(1);
-    let run = transcribe(&connector, &server.tokens(), Settings::new(16_000), &pcm).await;
+    let run = transcribe(&connector, &server.tokens(), Settings::new(16_000).with_seed(0), &pcm).await;
     assert_whole(&run, pcm.len() as u64);
     assert_eq!(run.result.unwrap().token_refusals, 1);
     server.stop().await;
@@ -364,8 +364,8 @@ async fn an_address_where_nobody_listens_is_told_soon() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let connector = WebSocketConnector::new(endpoint(free)).unwrap();
     let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
-    let mut settings = Settings::new(16_000);
-    settings.first_contact = Duration::from_millis(300);
+    let mut settings = Settings::new(16_000).with_seed(0);
+    settings.timeouts.first_contact = Duration::from_millis(300);
     let run = transcribe(&connector, &tokens, settings, &audio(1)).await;
     let Err(SessionError::Unreachable { reason }) = run.result else { panic!("{:?}", run.result) };
     assert!(reason.contains(&free.to_string()), "{reason}");
@@ -376,8 +376,8 @@ async fn a_language_nobody_knows_is_refused_by_name() {
     let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
     let server = Server::start(Arc::new(whisper)).await;
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
-    let mut settings = Settings::new(16_000);
-    settings.language = Some("xx".to_owned());
+    let mut settings = Settings::new(16_000).with_seed(0);
+    settings.request.language = Some("xx".to_owned());
     let run = transcribe(&connector, &server.tokens(), settings, &audio(1)).await;
     let Err(SessionError::Unsupported { reason }) = run.result else { panic!("{:?}", run.result) };
     assert!(reason.contains("xx"), "{reason}");

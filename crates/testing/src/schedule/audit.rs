@@ -222,7 +222,7 @@ impl Audit {
             return Err(format!("sent {range} before the gap up to {} was acknowledged", self.gap));
         }
         self.sent = range.end;
-        if let Some(limit) = settings.catch_up {
+        if let Some(limit) = settings.replay.catch_up {
             let rate = f64::from(settings.sample_rate);
             let earned = (now - self.credited).as_secs_f64() * limit.factor() * rate;
             let credit = (self.credit + earned).min((limit.burst().as_secs_f64() * rate).max(1.0));
@@ -275,7 +275,7 @@ impl Audit {
                 }
             }
             TranscriptEvent::Gap { range } => {
-                if settings.overflow == Overflow::Block || range.start != self.final_ {
+                if settings.replay.overflow == Overflow::Block || range.start != self.final_ {
                     return Err(format!("gap {range} after {}", self.final_));
                 }
                 self.gaps += range.len();
@@ -350,7 +350,7 @@ impl Audit {
         if at != cursors.accepted {
             return Err(format!("frame {at} is neither final nor in a gap nor in the replay buffer"));
         }
-        let most = plan.settings.replay_frames + plan.longest_chunk();
+        let most = plan.settings.replay.frames + plan.longest_chunk();
         match machine.replay().held() > most {
             true => Err(format!("{} frames in memory, {most} are allowed", machine.replay().held())),
             false => Ok(()),
@@ -366,7 +366,7 @@ impl Audit {
     ) -> Result<(), String> {
         let Some(since) = carrier.silent_since else { return Ok(()) };
         // Messages that were under way when the connection fell silent still arrive.
-        match now > since + plan.latency + 2 * plan.settings.ping_interval {
+        match now > since + plan.latency + 2 * plan.settings.timeouts.ping_interval {
             true => Err(format!("silent since {since:?} and not noticed")),
             false => Ok(()),
         }
@@ -375,7 +375,7 @@ impl Audit {
     /// Checks that the client leaves a living connection as dead only if no cursor has moved for the time
     /// in the settings.
     pub(super) fn leaves_for_dead(&self, plan: &Plan, now: Duration) -> Result<(), String> {
-        let patience = plan.settings.progress_timeout;
+        let patience = plan.settings.timeouts.progress;
         if now.saturating_sub(self.moved) < patience {
             return Err(format!("took a living connection for dead, a cursor moved at {:?}", self.moved));
         }
@@ -407,7 +407,8 @@ impl Audit {
             Err(_) if self.doomed => Ok(()),
             Err(error) => {
                 let settings = &plan.settings;
-                let patience = if self.ever_ready { settings.give_up } else { settings.first_contact };
+                let patience =
+                    if self.ever_ready { settings.timeouts.give_up } else { settings.timeouts.first_contact };
                 match self.trouble {
                     Some(since) if now.saturating_sub(since) >= patience => Ok(()),
                     // A server whose sessions end by the clock may get nowhere without any failure.

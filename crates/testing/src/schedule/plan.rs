@@ -138,20 +138,19 @@ impl Plan {
             prompt_acks: dice.between(20, 100),
             auth: dice.chance(50),
         };
-        let mut settings = Settings::new(8_000);
-        settings.replay_frames = longest * dice.between(1, 5);
-        settings.seed = seed;
+        let mut settings = Settings::new(8_000).with_seed(seed);
+        settings.replay.frames = longest * dice.between(1, 5);
         settings.in_band_auth = dice.chance(80);
         if fate == Fate::Recovers {
-            settings.first_contact = settings.give_up;
+            settings.timeouts.first_contact = settings.timeouts.give_up;
         }
         if dice.chance(15) {
-            settings.overflow = Overflow::DropOldest;
+            settings.replay.overflow = Overflow::DropOldest;
         }
         if dice.chance(10) {
             settings.sample_rate = u32::try_from(longest).expect("hundreds");
             let factor = dice.between(110, 400) as f64 / 100.0;
-            settings.catch_up = CatchUp::new(dice.millis(500, 5_000), factor);
+            settings.replay.catch_up = CatchUp::new(dice.millis(500, 5_000), factor);
         }
         let source = draw_source(&server, slow, dice);
         let latency = Duration::from_millis(dice.one_of(&[1, 20, 200, 2_000]));
@@ -169,7 +168,7 @@ impl Plan {
             });
         }
         // A process that drops audio keeps none on the disk.
-        let mortal = settings.overflow == Overflow::Block && dice.chance(25);
+        let mortal = settings.replay.overflow == Overflow::Block && dice.chance(25);
         let deaths = if mortal { dice.between(1, 4) } else { 0 };
         let mut kills: Vec<Kill> = (0..deaths)
             .map(|_| Kill {
@@ -299,8 +298,8 @@ impl Plan {
         if self.token_life.is_some() {
             with(&|plan| plan.token_life = None);
         }
-        if self.settings.catch_up.is_some() {
-            with(&|plan| plan.settings.catch_up = None);
+        if self.settings.replay.catch_up.is_some() {
+            with(&|plan| plan.settings.replay.catch_up = None);
         }
         if self.latency > Duration::from_millis(1) {
             with(&|plan| plan.latency = Duration::from_millis(1));
@@ -323,7 +322,7 @@ impl Plan {
             + 2 * self.source.len() as u64
             + 20;
         let flight = 2 * self.latency + Duration::from_millis(300);
-        let pace = self.settings.catch_up.map_or(Duration::ZERO, |limit| {
+        let pace = self.settings.replay.catch_up.map_or(Duration::ZERO, |limit| {
             let rate = f64::from(self.settings.sample_rate) * limit.factor();
             2 * Duration::from_secs_f64(self.frames() as f64 / rate) + Duration::from_secs(1)
         });
@@ -332,7 +331,7 @@ impl Plan {
             + pace
             + recognition
             + flight * u32::try_from(flights).expect("a few thousand");
-        match (self.vosk, self.settings.overflow) {
+        match (self.vosk, self.settings.replay.overflow) {
             (None, _) => bound,
             // A session that ends after a fixed time repeats its last utterance in the next one.
             (Some(_), Overflow::Block) => 3 * bound,
@@ -350,14 +349,18 @@ impl Plan {
         let settings = &self.settings;
         // The last failure may come after the longest silence, and may be reported only after the longest
         // wait.
-        let last_try = settings.progress_timeout + settings.opening_timeout + 6 * self.latency;
+        let last_try = settings.timeouts.progress + settings.timeouts.opening + 6 * self.latency;
         let waits = Duration::from_secs(2 * 10 + 10);
         // A Vosk server acknowledges audio as it recognises it, and each acknowledgement is progress to the
         // session: without finals, to the end of the replay buffer.
         let longest = self.server.longest;
-        let unfinal = if self.vosk.is_some() { settings.replay_frames.max(longest) } else { longest };
+        let unfinal = if self.vosk.is_some() { settings.replay.frames.max(longest) } else { longest };
         let recognition = Duration::from_secs(unfinal / self.server.rate + 1);
-        settings.give_up.max(settings.first_contact) + 2 * last_try + waits + LONGEST_PAUSE + recognition
+        settings.timeouts.give_up.max(settings.timeouts.first_contact)
+            + 2 * last_try
+            + waits
+            + LONGEST_PAUSE
+            + recognition
     }
 }
 

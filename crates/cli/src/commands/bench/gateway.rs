@@ -177,10 +177,10 @@ impl Bench {
     async fn speak(&self, number: u16, sessions: u16) -> Result<Option<(Latencies, Latencies)>, CliError> {
         let frames = u64::from(self.arguments.seconds) * u64::from(SAMPLE_RATE);
         let mut settings = Settings::new(SAMPLE_RATE);
-        settings.language.clone_from(&self.language);
+        settings.request.language.clone_from(&self.language);
         settings.seed = number.into();
         // Don't retry: refusals are part of the measurement.
-        settings.first_contact = Duration::ZERO;
+        settings.timeouts.first_contact = Duration::ZERO;
         let offset = self.speech.len() / FRAME_BYTES * usize::from(number) / usize::from(sessions);
         let chunks = chunks(&self.speech, offset, frames);
         let Some(Heard { finals, first_partials }) = live::speak(&self.connection, settings, chunks).await?

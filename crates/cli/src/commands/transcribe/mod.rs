@@ -26,7 +26,6 @@ use voxline::decode::Channels;
 use voxline::pace::Pace;
 use voxline::session::{Overflow, Settings};
 use voxline::transcript::Format;
-use voxline_support::random;
 
 /// Sample rate of the session stream, as recognisers expect it.
 const SAMPLE_RATE: u32 = 16_000;
@@ -117,13 +116,12 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let connection = Connection::open(&config, Need::Recognition).await?;
     target.create()?;
     let mut settings = Settings::new(SAMPLE_RATE);
-    settings.language = config.language;
-    settings.partials = !no_partials;
-    settings.seed = random::seed();
-    settings.overflow = overflow;
-    settings.replay_frames = replay_frames;
-    settings.give_up = Duration::from_secs(patience.into());
-    settings.first_contact = settings.first_contact.min(settings.give_up);
+    settings.request.language = config.language;
+    settings.request.partials = !no_partials;
+    settings.replay.overflow = overflow;
+    settings.replay.frames = replay_frames;
+    settings.timeouts.give_up = Duration::from_secs(patience.into());
+    settings.timeouts.first_contact = settings.timeouts.first_contact.min(settings.timeouts.give_up);
     let spooled = spooling.is_some();
     let job = Job {
         connector: connection.connector(),

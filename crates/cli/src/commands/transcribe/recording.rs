@@ -109,7 +109,7 @@ impl Job<'_> {
         let (reading, path) = (self.reading, input.to_owned());
         let spooled = match &self.spooling {
             Some(spooling) => {
-                let work = Work::of(input, reading, self.settings.language.as_deref())?;
+                let work = Work::of(input, reading, self.settings.request.language.as_deref())?;
                 Some((spooling.clone(), work))
             }
             None => None,

@@ -164,8 +164,8 @@ async fn full_disk_process() {
         drop(sender);
     };
     let (events, mut told) = mpsc::channel(64);
-    let mut settings = Settings::new(16_000);
-    settings.partials = false;
+    let mut settings = Settings::new(16_000).with_seed(0);
+    settings.request.partials = false;
     let running = Session::new(&connector, &tokens, settings).run(feed, events);
     let meanwhile = async {
         let mut finals = Vec::new();

@@ -59,7 +59,7 @@ async fn traffic() -> (Vec<Value>, Vec<Value>) {
         tokio::join!(pass(from_client, to_server), pass(from_server, to_client))
     };
     let (tokens, pcm) = (server.tokens(), noise(40_000));
-    let running = transcribe(&connector, &tokens, Settings::new(16_000), &pcm);
+    let running = transcribe(&connector, &tokens, Settings::new(16_000).with_seed(0), &pcm);
     let (run, (up, down)) = tokio::join!(running, tapping);
     run.result.unwrap();
     server.stop().await;

@@ -80,8 +80,8 @@ struct Call {
 async fn call(connector: &WebSocketConnector, tokens: &TokenProvider, number: usize, seconds: u64) -> Call {
     let pcm = speech(number, seconds);
     let frames = pcm.len() as u64;
-    let mut settings = Settings::new(RATE);
-    (settings.language, settings.seed) = (Some("en".to_owned()), number as u64);
+    let mut settings = Settings::new(RATE).with_seed(number as u64);
+    settings.request.language = Some("en".to_owned());
     let (feed, audio) = mpsc::channel(1);
     let (events, mut told) = mpsc::channel(64);
     let begun = now();

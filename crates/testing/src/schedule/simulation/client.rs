@@ -93,7 +93,7 @@ impl Simulation {
             at = end;
         }
         let fits = |range: &FrameRange| {
-            range.end <= on_disk && range.start - self.journal.final_ < self.plan.settings.replay_frames
+            range.end <= on_disk && range.start - self.journal.final_ < self.plan.settings.replay.frames
         };
         let kept = ranges.iter().take_while(|range| fits(range)).count();
         let checkpoint = Checkpoint {
