@@ -25,19 +25,13 @@ const CHUNKS: u64 = 30_000;
 fn happenings() -> Vec<Input> {
     let payload = Bytes::from(vec![0x55; 2 * CHUNK as usize]);
     let token = AccessToken::new(&"token".to_owned().into(), TokenGeneration(1)).expect("fits a header");
-    let ready = Ready {
-        session: "session".to_owned(),
-        resume_key: Secret::from("key".to_owned()),
-        resume_window_ms: 60_000,
-        received: FramePos::ZERO,
-        final_: FramePos::ZERO,
-        finals: 0,
-        token_expires_in_ms: Some(3_600_000),
-        max_audio_bytes: 128 * 1024,
-        window_frames: 240_000,
-        auth: true,
-        max_unfinal_frames: None,
-    };
+    let mut ready = Ready::new(FramePos::ZERO, 64 * 1024, 240_000).resumable(
+        "session",
+        Secret::from("key".to_owned()),
+        Duration::from_secs(60),
+    );
+    ready.token_expires_in_ms = Some(3_600_000);
+    ready.auth = true;
     let mut inputs = vec![
         Input::Tick,
         Input::Token(token),
@@ -51,16 +45,7 @@ fn happenings() -> Vec<Input> {
         inputs.push(Input::Audio(AudioChunk::new(range, payload.clone())));
         inputs.push(Input::Peer(CONNECTION, ServerMessage::Ack { received: end, final_ }));
         if number % CHUNKS_A_FINAL == 0 {
-            let segment = Final {
-                index: number / CHUNKS_A_FINAL - 1,
-                start: final_,
-                end,
-                text: String::new(),
-                language: None,
-                confidence: None,
-                words: Vec::new(),
-                context: None,
-            };
+            let segment = Final::new(number / CHUNKS_A_FINAL - 1, final_.to(end), "");
             final_ = end;
             inputs.push(Input::Peer(CONNECTION, ServerMessage::Final(segment)));
         }

@@ -160,13 +160,8 @@ impl Capabilities {
         }
     }
 
-    /// Returns the capabilities of a Vosk server, as [`protocol::vosk`](crate::protocol::vosk) derives them.
-    #[must_use]
-    pub fn vosk() -> Capabilities {
-        Capabilities { acknowledgements: Acknowledgements::Replies, ..Capabilities::minimal() }
-    }
-
-    /// Returns the capabilities of a service that takes audio and returns finals, and can do nothing else.
+    /// Returns the capabilities of a service that takes audio and returns finals, and can do nothing else. A
+    /// capability of a later version is absent here too.
     #[must_use]
     pub fn minimal() -> Capabilities {
         Capabilities {
@@ -176,7 +171,9 @@ impl Capabilities {
             in_band_auth: false,
             flush: false,
             gaps: false,
-            ..Capabilities::native()
+            pacing: None,
+            longest_session: None,
+            sample_rates: 0..=u32::MAX,
         }
     }
 }

@@ -8,12 +8,13 @@ mod violation;
 pub mod vosk;
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::audio::{AudioChunk, FRAME_BYTES, FramePos};
+use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, FrameRange};
 use crate::transcript::Word;
 
 pub use violation::Violation;
@@ -226,7 +227,21 @@ pub enum GoawayReason {
 }
 
 /// The state of a session when the server opens or resumes it.
+///
+/// ```
+/// use std::time::Duration;
+/// use voxline::audio::FramePos;
+/// use voxline::protocol::Ready;
+///
+/// // A session of 16,000 frames per second: messages of 0.2 s, and two seconds on the way.
+/// let ready = Ready::new(FramePos::ZERO, 3_200, 32_000);
+/// assert!(ready.session.is_empty());
+/// // The same, of a service that can resume the session within a minute.
+/// let ready = ready.resumable("name", "key".to_owned().into(), Duration::from_secs(60));
+/// assert_eq!(ready.resume_window_ms, 60_000);
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Ready {
     /// Name of the session.
     pub session: String,
@@ -259,12 +274,49 @@ pub struct Ready {
     pub max_unfinal_frames: Option<u64>,
 }
 
+impl Ready {
+    /// Creates the answer to a `start` with this `origin`, of a service whose sessions end with their
+    /// connections. Its messages of audio have at most `message_frames` frames, and `window_frames` frames may
+    /// be on the way. The token has no known end, and no other is taken on this connection.
+    #[must_use]
+    pub fn new(origin: FramePos, message_frames: usize, window_frames: u64) -> Ready {
+        Ready {
+            session: String::new(),
+            resume_key: Secret::from(String::new()),
+            resume_window_ms: 0,
+            received: origin,
+            final_: origin,
+            finals: 0,
+            token_expires_in_ms: None,
+            max_audio_bytes: POSITION_BYTES.saturating_add(FRAME_BYTES.saturating_mul(message_frames)),
+            window_frames,
+            auth: false,
+            max_unfinal_frames: None,
+        }
+    }
+
+    /// Names the session, and the key with which it can be resumed within `window` after its connection was
+    /// lost.
+    #[must_use]
+    pub fn resumable(self, session: impl Into<String>, resume_key: Secret, window: Duration) -> Ready {
+        let resume_window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        Ready { session: session.into(), resume_key, resume_window_ms, ..self }
+    }
+
+    /// Sets the progress of a session that is resumed: its cursors and its number of finals.
+    #[must_use]
+    pub fn resumed_at(self, received: FramePos, final_: FramePos, finals: u64) -> Ready {
+        Ready { received, final_, finals, ..self }
+    }
+}
+
 fn is_false(flag: &bool) -> bool {
     !flag
 }
 
 /// A final result on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Final {
     /// Index of the final, from 0 in each server session.
     pub index: u64,
@@ -288,6 +340,23 @@ pub struct Final {
     /// context with `start`. If absent, the previous context stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
+}
+
+impl Final {
+    /// Creates a final result without language, confidence, words and context.
+    #[must_use]
+    pub fn new(index: u64, range: FrameRange, text: impl Into<String>) -> Final {
+        Final {
+            index,
+            start: range.start,
+            end: range.end,
+            text: text.into(),
+            language: None,
+            confidence: None,
+            words: Vec::new(),
+            context: None,
+        }
+    }
 }
 
 /// A string that is serialised but never printed by `Debug`.

@@ -24,8 +24,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientMessage, Final, Ready, Secret, ServerMessage, Violation};
-use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, FrameRange};
+use super::{ClientMessage, Final, Ready, ServerMessage, Violation};
+use crate::audio::{AudioChunk, FramePos, FrameRange};
 use crate::transcript;
 
 /// The text that ends the audio. Servers compare it literally, spaces included.
@@ -207,20 +207,8 @@ impl Translator {
     }
 
     fn ready(&self) -> Ready {
-        Ready {
-            session: String::new(),
-            resume_key: Secret::from(String::new()),
-            resume_window_ms: 0,
-            received: self.origin,
-            final_: self.origin,
-            finals: 0,
-            token_expires_in_ms: None,
-            max_audio_bytes: super::POSITION_BYTES
-                + FRAME_BYTES * self.frames(self.options.longest_message) as usize,
-            window_frames: self.frames(self.options.window),
-            auth: false,
-            max_unfinal_frames: None,
-        }
+        let message_frames = self.frames(self.options.longest_message) as usize;
+        Ready::new(self.origin, message_frames, self.frames(self.options.window))
     }
 
     /// Returns the number of frames in `time`, at least one.
@@ -295,16 +283,9 @@ impl Translator {
             return;
         }
         let segment = self.final_.to(end);
-        messages.push(ServerMessage::Final(Final {
-            index: self.finals,
-            start: segment.start,
-            end: segment.end,
-            text: utterance.text,
-            language: None,
-            confidence: None,
-            words: utterance.result.into_iter().filter_map(|word| self.word(word, segment)).collect(),
-            context: None,
-        }));
+        let mut result = Final::new(self.finals, segment, utterance.text);
+        result.words = utterance.result.into_iter().filter_map(|word| self.word(word, segment)).collect();
+        messages.push(ServerMessage::Final(result));
         self.final_ = end;
         self.finals += 1;
         self.revision = 0;

@@ -18,7 +18,7 @@ pub(crate) mod websocket;
 mod wire;
 
 pub use handshake::socket_limits;
-pub use vosk::{VoskConnector, VoskPeer};
+pub use vosk::{VoskConnector, VoskPeer, vosk_capabilities};
 pub use websocket::{WebSocketConnector, WebSocketPeer};
 pub use wire::{Event, Wire};
 

@@ -14,10 +14,19 @@ use super::{Wire, handshake};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
 use crate::net::{Endpoint, Stream, TlsError, Trust};
-use crate::peer::{Capabilities, Connect, Peer, PeerEvent};
+use crate::peer::{Acknowledgements, Capabilities, Connect, Peer, PeerEvent};
 use crate::protocol::ClientMessage;
 use crate::protocol::vosk::{Frame, Options, PATH, Translator};
 use crate::recovery::Failure;
+
+/// Returns the capabilities of a Vosk server, as [`protocol::vosk`](crate::protocol::vosk) derives them from its
+/// protocol.
+#[must_use]
+pub fn vosk_capabilities() -> Capabilities {
+    let mut capabilities = Capabilities::minimal();
+    capabilities.acknowledgements = Acknowledgements::Replies;
+    capabilities
+}
 
 /// A connector to a Vosk server (alphacep/vosk-server). A lost connection is followed by another one at the
 /// end of the last result: nothing is lost, and what had no result yet is recognised again.
@@ -95,7 +104,7 @@ impl Connect for VoskConnector {
     type Peer = VoskPeer<Box<dyn Stream>>;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { longest_session: self.longest_session, ..Capabilities::vosk() }
+        Capabilities { longest_session: self.longest_session, ..vosk_capabilities() }
     }
 
     async fn connect(&self, token: &AccessToken, _: Option<&str>) -> Result<Self::Peer, Failure> {

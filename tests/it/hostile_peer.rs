@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use voxline::audio::{AudioChunk, FramePos};
+use voxline::audio::{AudioChunk, FramePos, FrameRange};
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::protocol::close;
 use voxline::protocol::{Final, Ready, Secret, ServerMessage};
@@ -20,38 +20,18 @@ fn token() -> Input {
 }
 
 fn ready(id: ConnectionId, received: u64) -> Input {
-    Input::Peer(
-        id,
-        ServerMessage::Ready(Ready {
-            session: "name".to_owned(),
-            resume_key: Secret::from("key".to_owned()),
-            resume_window_ms: u64::MAX,
-            received: FramePos(received),
-            final_: FramePos(u64::MAX),
-            finals: u64::MAX,
-            token_expires_in_ms: Some(u64::MAX),
-            max_audio_bytes: usize::MAX,
-            window_frames: u64::MAX,
-            auth: true,
-            max_unfinal_frames: None,
-        }),
-    )
+    let mut ready = Ready::new(FramePos(0), usize::MAX, u64::MAX)
+        .resumable("name", Secret::from("key".to_owned()), Duration::MAX)
+        .resumed_at(FramePos(received), FramePos(u64::MAX), u64::MAX);
+    ready.token_expires_in_ms = Some(u64::MAX);
+    ready.auth = true;
+    assert_eq!((ready.resume_window_ms, ready.max_audio_bytes), (u64::MAX, usize::MAX));
+    Input::Peer(id, ServerMessage::Ready(ready))
 }
 
 fn final_(id: ConnectionId, index: u64, start: u64, end: u64) -> Input {
-    Input::Peer(
-        id,
-        ServerMessage::Final(Final {
-            index,
-            start: FramePos(start),
-            end: FramePos(end),
-            text: String::new(),
-            language: None,
-            confidence: None,
-            words: Vec::new(),
-            context: None,
-        }),
-    )
+    let range = FrameRange { start: FramePos(start), end: FramePos(end) };
+    Input::Peer(id, ServerMessage::Final(Final::new(index, range, "")))
 }
 
 /// Returns a session that has sent 100 frames, of which the first 50 are a final.
@@ -88,8 +68,10 @@ fn a_buffer_that_the_server_may_fill_is_refused() {
     settings.replay.frames = 1_000;
     for (needed, refused) in [(1_000, false), (1_001, true)] {
         let mut machine = Machine::new(settings.clone());
-        let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0) else { unreachable!("made so") };
-        let ready = Ready { max_unfinal_frames: Some(needed), ..ready };
+        let Input::Peer(_, ServerMessage::Ready(mut ready)) = ready(FIRST, 0) else {
+            unreachable!("made so")
+        };
+        ready.max_unfinal_frames = Some(needed);
         for input in
             [Input::Tick, token(), Input::Connected(FIRST), Input::Peer(FIRST, ServerMessage::Ready(ready))]
         {
@@ -157,10 +139,10 @@ fn absurd_numbers_end_the_session_and_not_the_program() {
     }
     // A context that exceeds the limit.
     let mut machine = live();
-    let Input::Peer(_, ServerMessage::Final(segment)) = final_(FIRST, 1, 50, 60) else {
+    let Input::Peer(_, ServerMessage::Final(mut segment)) = final_(FIRST, 1, 50, 60) else {
         unreachable!("made so")
     };
-    let segment = Final { context: Some("x".repeat(4097)), ..segment };
+    segment.context = Some("x".repeat(4097));
     machine.handle(Input::Peer(FIRST, ServerMessage::Final(segment)), NOW);
     let ended = end(&mut machine);
     let Some(Err(SessionError::Violation(violation))) = ended else { panic!("{ended:?}") };

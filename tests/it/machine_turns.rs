@@ -24,22 +24,11 @@ fn token(generation: u64) -> Input {
 }
 
 fn ready(id: ConnectionId, received: u64, token_life: Option<Duration>) -> Input {
-    Input::Peer(
-        id,
-        ServerMessage::Ready(Ready {
-            session: "name".to_owned(),
-            resume_key: Secret::from("key".to_owned()),
-            resume_window_ms: 60_000,
-            received: FramePos(received),
-            final_: FramePos(0),
-            finals: 0,
-            token_expires_in_ms: token_life.map(|life| life.as_millis() as u64),
-            max_audio_bytes: 64_000,
-            window_frames: 64_000,
-            auth: false,
-            max_unfinal_frames: None,
-        }),
-    )
+    let mut ready = Ready::new(FramePos(0), 32_000, 64_000)
+        .resumable("name", Secret::from("key".to_owned()), Duration::from_secs(60))
+        .resumed_at(FramePos(received), FramePos(0), 0);
+    ready.token_expires_in_ms = token_life.map(|life| life.as_millis() as u64);
+    Input::Peer(id, ServerMessage::Ready(ready))
 }
 
 fn goaway(reason: GoawayReason, deadline: Duration) -> Input {
@@ -184,10 +173,11 @@ fn session_with(capabilities: Capabilities, seed: u64, token_life: Option<Durati
     settings.timeouts.ping_interval = Duration::from_secs(86_400);
     settings.timeouts.progress = Duration::from_secs(86_400);
     let mut machine = Machine::for_peer(settings, capabilities, Checkpoint::default());
-    let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0, token_life) else {
+    let Input::Peer(_, ServerMessage::Ready(mut ready)) = ready(FIRST, 0, token_life) else {
         unreachable!("made so")
     };
-    let ready = Input::Peer(FIRST, ServerMessage::Ready(Ready { auth: true, ..ready }));
+    ready.auth = true;
+    let ready = Input::Peer(FIRST, ServerMessage::Ready(ready));
     for input in [Input::Tick, token(1), Input::Connected(FIRST), ready] {
         machine.handle(input, Duration::ZERO);
     }
@@ -340,10 +330,11 @@ fn no_audio_follows_the_end_on_the_same_connection() {
 #[test]
 fn a_session_whose_name_fits_no_address_is_refused() {
     for (bytes, is_refused) in [(1_024, false), (1_025, true)] {
-        let Input::Peer(_, ServerMessage::Ready(ready)) = ready(FIRST, 0, None) else {
+        let Input::Peer(_, ServerMessage::Ready(mut ready)) = ready(FIRST, 0, None) else {
             unreachable!("made so")
         };
-        let ready = Input::Peer(FIRST, ServerMessage::Ready(Ready { session: "n".repeat(bytes), ..ready }));
+        ready.session = "n".repeat(bytes);
+        let ready = Input::Peer(FIRST, ServerMessage::Ready(ready));
         let mut machine = Machine::new(Settings::new(16_000).with_seed(0));
         for input in [Input::Tick, token(1), Input::Connected(FIRST), ready] {
             machine.handle(input, Duration::ZERO);

@@ -2,6 +2,7 @@
 //! gateway or the program are with the program, in `crates/cli/tests`.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
+mod foreign_service;
 mod front_end;
 mod hostile_peer;
 mod machine_turns;

@@ -266,33 +266,14 @@ fn tokens_that_live_for_seconds_are_left_before_they_end() {
 }
 
 fn ready(received: u64) -> Reply {
-    Reply::Say(ServerMessage::Ready(Ready {
-        session: "scripted".to_owned(),
-        resume_key: "key".to_owned().into(),
-        resume_window_ms: 60_000,
-        received: FramePos(received),
-        final_: FramePos(received),
-        finals: 0,
-        token_expires_in_ms: None,
-        max_audio_bytes: 4_000,
-        window_frames: 16_000,
-        auth: false,
-        max_unfinal_frames: None,
-    }))
+    let ready = Ready::new(FramePos(received), 2_000, 16_000);
+    let key = "key".to_owned().into();
+    Reply::Say(ServerMessage::Ready(ready.resumable("scripted", key, Duration::from_secs(60))))
 }
 
 fn final_(index: u64, start: u64, end: u64) -> Reply {
-    let segment = voxline::protocol::Final {
-        index,
-        start: FramePos(start),
-        end: FramePos(end),
-        text: "said".to_owned(),
-        language: None,
-        confidence: None,
-        words: Vec::new(),
-        context: None,
-    };
-    Reply::Say(ServerMessage::Final(segment))
+    let range = FramePos(start).to(FramePos(end));
+    Reply::Say(ServerMessage::Final(voxline::protocol::Final::new(index, range, "said")))
 }
 
 /// A server that has lost the session receives the audio after the last final, and nothing else.

@@ -28,32 +28,15 @@ async fn listen() -> (TcpListener, SocketAddr) {
 }
 
 fn ready() -> Reply {
-    Reply::Say(ServerMessage::Ready(Ready {
-        session: "old".to_owned(),
-        resume_key: Secret::from("key".to_owned()),
-        resume_window_ms: 60_000,
-        received: FramePos(0),
-        final_: FramePos(0),
-        finals: 0,
-        token_expires_in_ms: None,
-        max_audio_bytes: 64_000,
-        window_frames: 160_000,
-        auth: false,
-        max_unfinal_frames: None,
-    }))
+    let ready = Ready::new(FramePos(0), 32_000, 160_000);
+    let key = Secret::from("key".to_owned());
+    Reply::Say(ServerMessage::Ready(ready.resumable("old", key, Duration::from_secs(60))))
 }
 
 fn final_(index: u64, start: u64, end: u64, text: &str) -> Reply {
-    Reply::Say(ServerMessage::Final(Final {
-        index,
-        start: FramePos(start),
-        end: FramePos(end),
-        text: text.to_owned(),
-        language: None,
-        confidence: None,
-        words: Vec::new(),
-        context: Some(format!("context {index}")),
-    }))
+    let mut segment = Final::new(index, FramePos(start).to(FramePos(end)), text);
+    segment.context = Some(format!("context {index}"));
+    Reply::Say(ServerMessage::Final(segment))
 }
 
 fn chunk(pcm: &[i16], start: usize, end: usize) -> Feed {
@@ -193,8 +176,8 @@ fn what_the_old_server_says_meanwhile_is_told_if_the_new_one_fails_and_only_then
 
     let mut machine = starting_anew();
     machine.handle(said(OLD, final_(1, 50, 80, "second")), now);
-    let Reply::Say(ServerMessage::Ready(ready)) = ready() else { unreachable!("made so") };
-    let ready = Ready { session: "new".to_owned(), received: FramePos(50), ..ready };
+    let Reply::Say(ServerMessage::Ready(mut ready)) = ready() else { unreachable!("made so") };
+    (ready.session, ready.received) = ("new".to_owned(), FramePos(50));
     machine.handle(Input::Peer(NEW, ServerMessage::Ready(ready)), now);
     assert_eq!(outcome(&mut machine), (vec![], vec![(OLD, 1000)]));
     // The final results of the new session are numbered from 0.

@@ -275,19 +275,8 @@ async fn nothing_that_holds_a_secret_prints_it() {
     let resume = ClientMessage::Resume { session: "name".to_owned(), resume_key: key(), finals_seen: 0 };
     assert_silent(&resume);
     assert_silent(&ClientMessage::Auth { access_token: key() });
-    let ready = ServerMessage::Ready(Ready {
-        session: "name".to_owned(),
-        resume_key: key(),
-        resume_window_ms: 0,
-        received: FramePos(0),
-        final_: FramePos(0),
-        finals: 0,
-        token_expires_in_ms: None,
-        max_audio_bytes: 0,
-        window_frames: 0,
-        auth: true,
-        max_unfinal_frames: None,
-    });
+    let ready = Ready::new(FramePos(0), 0, 0).resumable("name", key(), Duration::ZERO);
+    let ready = ServerMessage::Ready(ready);
     assert_silent(&ready);
     assert_silent(&Input::Peer(ConnectionId(0), ready));
     let (near, _far) = duplex(64);

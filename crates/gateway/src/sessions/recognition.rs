@@ -165,16 +165,12 @@ impl RecognitionTask {
             }
             state.latency_clock.forget(end);
             state.final_ = end;
-            state.finals.push(Final {
-                index: state.finals.len() as u64,
-                start,
-                end,
-                text: segment.text,
-                language: segment.language,
-                confidence: segment.confidence,
-                words: segment.words,
-                context: segment.context,
-            });
+            let mut result = Final::new(state.finals.len() as u64, segment.range, segment.text);
+            result.language = segment.language;
+            result.confidence = segment.confidence;
+            result.words = segment.words;
+            result.context = segment.context;
+            state.finals.push(result);
             state.partial = None;
         }
     }

@@ -159,19 +159,14 @@ async fn open(
     if attached.attachment > 1 {
         manager.metrics.resumed.inc();
     }
-    wire.send(encode(&ServerMessage::Ready(Ready {
-        session: session.name().to_owned(),
-        resume_key: session.resume_key(),
-        resume_window_ms: millis(manager.options.resume_window),
-        received: attached.received,
-        final_: attached.final_,
-        finals: attached.finals,
-        token_expires_in_ms: credential.expiry.left(Instant::now()).map(millis),
-        max_audio_bytes: MAX_AUDIO_BYTES,
-        window_frames: session.window(),
-        auth: manager.options.in_band_auth,
-        max_unfinal_frames: session.max_unfinal(),
-    })));
+    let mut ready = Ready::new(attached.received, 0, session.window())
+        .resumable(session.name(), session.resume_key(), manager.options.resume_window)
+        .resumed_at(attached.received, attached.final_, attached.finals);
+    ready.token_expires_in_ms = credential.expiry.left(Instant::now()).map(millis);
+    ready.max_audio_bytes = MAX_AUDIO_BYTES;
+    ready.auth = manager.options.in_band_auth;
+    ready.max_unfinal_frames = session.max_unfinal();
+    wire.send(encode(&ServerMessage::Ready(ready)));
     Ok((session, attached))
 }
 

@@ -226,16 +226,7 @@ impl Session {
                 Work::Gap(range) => self.final_ = range.end,
                 Work::Segment(range) => {
                     self.final_ = range.end;
-                    self.finals.push(Final {
-                        index: self.finals.len() as u64,
-                        start: range.start,
-                        end: range.end,
-                        text: recording.text(range),
-                        language: None,
-                        confidence: None,
-                        words: Vec::new(),
-                        context: None,
-                    });
+                    self.finals.push(Final::new(self.finals.len() as u64, range, recording.text(range)));
                 }
             }
         }

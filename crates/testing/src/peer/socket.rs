@@ -416,19 +416,15 @@ impl Socket<'_> {
         let session = state.session.as_ref().expect("opened by the caller");
         self.acknowledged = (session.acknowledged(behaviour), session.final_);
         self.open = true;
-        wire.send(encode(&ServerMessage::Ready(Ready {
-            session: name.to_owned(),
-            resume_key: Secret::from(format!("key of {name}")),
-            resume_window_ms: millis(behaviour.resume_window),
-            received: self.acknowledged.0,
-            final_: session.final_,
-            finals: session.finals.len() as u64,
-            token_expires_in_ms: self.left(now).map(millis),
-            max_audio_bytes: behaviour.max_audio_bytes,
-            window_frames: behaviour.window_frames,
-            auth: behaviour.auth,
-            max_unfinal_frames: Some(behaviour.segment_frames),
-        })));
+        let key = Secret::from(format!("key of {name}"));
+        let mut ready = Ready::new(session.final_, 0, behaviour.window_frames)
+            .resumable(name, key, behaviour.resume_window)
+            .resumed_at(self.acknowledged.0, session.final_, session.finals.len() as u64);
+        ready.token_expires_in_ms = self.left(now).map(millis);
+        ready.max_audio_bytes = behaviour.max_audio_bytes;
+        ready.auth = behaviour.auth;
+        ready.max_unfinal_frames = Some(behaviour.segment_frames);
+        wire.send(encode(&ServerMessage::Ready(ready)));
     }
 
     /// Leaves the session to wait for another socket.

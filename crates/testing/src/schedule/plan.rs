@@ -222,7 +222,7 @@ impl Plan {
     /// Returns the capabilities of the server.
     pub(super) fn capabilities(&self) -> Capabilities {
         self.vosk.map_or_else(Capabilities::native, |plan| {
-            let mut capabilities = Capabilities::vosk();
+            let mut capabilities = voxline::transport::vosk_capabilities();
             capabilities.longest_session = plan.longest_session;
             capabilities
         })

@@ -156,19 +156,14 @@ impl Server {
         let acknowledged = self.acknowledged();
         let session = self.session.as_mut().expect("opened above");
         session.acknowledged = acknowledged;
-        Ok(Opening::Ready(ServerMessage::Ready(Ready {
-            session: session.name(),
-            resume_key: Secret::from(session.name()),
-            resume_window_ms: 60_000,
-            received: acknowledged,
-            final_: session.final_,
-            finals: session.finals.len() as u64,
-            token_expires_in_ms: token_expires_in.map(|left| left.as_millis() as u64),
-            max_audio_bytes: self.plan.max_audio_bytes,
-            window_frames: self.plan.window,
-            auth: self.plan.auth,
-            max_unfinal_frames: Some(self.plan.longest),
-        })))
+        let mut ready = Ready::new(session.final_, 0, self.plan.window)
+            .resumable(session.name(), Secret::from(session.name()), Duration::from_secs(60))
+            .resumed_at(acknowledged, session.final_, session.finals.len() as u64);
+        ready.token_expires_in_ms = token_expires_in.map(|left| left.as_millis() as u64);
+        ready.max_audio_bytes = self.plan.max_audio_bytes;
+        ready.auth = self.plan.auth;
+        ready.max_unfinal_frames = Some(self.plan.longest);
+        Ok(Opening::Ready(ServerMessage::Ready(ready)))
     }
 
     /// Returns the position up to which audio is acknowledged to the client.
@@ -275,16 +270,10 @@ impl Server {
             let last = (end - session.origin) as usize;
             let text = in_context(&session.context, session.samples[first..last].iter().copied());
             session.context.clone_from(&text);
-            session.finals.push(Final {
-                index: session.finals.len() as u64,
-                start: session.final_,
-                end,
-                context: Some(text.clone()),
-                text,
-                language: None,
-                confidence: None,
-                words: Vec::new(),
-            });
+            let index = session.finals.len() as u64;
+            let mut segment = Final::new(index, session.final_.to(end), text.as_str());
+            segment.context = Some(text);
+            session.finals.push(segment);
             session.final_ = end;
         }
         session.pass_gaps();
