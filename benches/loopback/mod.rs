@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_util::sync::CancellationToken;
 use voxline::audio::{AudioChunk, Feed};
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
@@ -21,7 +22,7 @@ use voxline::engine::Voices;
 use voxline::net::{Endpoint, http_client};
 use voxline::protocol::{self, ServerMessage};
 use voxline::session::{Ledger, Session, Settings};
-use voxline::transport::{WebSocketConnector, socket_limits};
+use voxline::transport::WebSocketConnector;
 use voxline_gateway::authority::{Authority, NewClient};
 use voxline_gateway::{Engines, Gateway, Options, serve};
 use voxline_testing::NullRecognizer;
@@ -112,8 +113,10 @@ impl Loopback {
             headers.insert("authorization", token.bearer());
             let stream = TcpStream::connect(self.address).await.expect("it listens");
             stream.set_nodelay(true).expect("it is TCP");
+            // Those of a session's socket.
+            let limits = WebSocketConfig::default().read_buffer_size(16 * 1024).write_buffer_size(16 * 1024);
             let (mut socket, _) =
-                client_async_with_config(request, stream, Some(socket_limits())).await.expect("it upgrades");
+                client_async_with_config(request, stream, Some(limits)).await.expect("it upgrades");
             let start = format!(r#"{{"type":"start","sample_rate":{SAMPLE_RATE}}}"#);
             socket.send(Message::text(start)).await.expect("it listens");
             let (mut sent, mut received, mut window, mut covered) = (0, 0, 0, 0);

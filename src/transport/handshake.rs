@@ -15,8 +15,9 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::wire::socket_limits;
 use crate::auth::AccessToken;
 
 /// Longest head of a response that is read, in bytes; a few hundred are common.
@@ -190,20 +191,6 @@ impl Head {
         )?;
         expected(text(SEC_WEBSOCKET_EXTENSIONS).is_none(), "upgraded with an extension nobody asked for")
     }
-}
-
-/// Returns buffer sizes and limits for either end of a session's socket. The defaults of the library are
-/// a read buffer of 128 KiB per socket and unlimited writes. A final holds an utterance of half a minute
-/// at most, an audio frame less than a second.
-#[must_use]
-pub fn socket_limits() -> WebSocketConfig {
-    const MESSAGE: usize = 256 * 1024;
-    WebSocketConfig::default()
-        .read_buffer_size(16 * 1024)
-        .write_buffer_size(16 * 1024)
-        .max_write_buffer_size(2 * MESSAGE)
-        .max_message_size(Some(MESSAGE))
-        .max_frame_size(Some(MESSAGE))
 }
 
 #[cfg(test)]

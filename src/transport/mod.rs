@@ -1,7 +1,7 @@
 //! Connections that carry a session: how to make them, and how messages travel on them.
 //!
-//! A session sees none of this: it speaks to a [`Peer`](crate::peer::Peer). [`Wire`] and [`socket_limits`]
-//! are for the other end, a server.
+//! A session sees none of this: it speaks to a [`Peer`](crate::peer::Peer). A [`Wire`] by itself is for the
+//! other end, a server, and for connections that a program opens by other means.
 //!
 //! tungstenite, which handles the frames, logs each of them in full to the crate `log` at the level
 //! TRACE: tokens, session keys and speech included. The voxline program has no receiver for those
@@ -17,10 +17,9 @@ mod vosk;
 pub(crate) mod websocket;
 mod wire;
 
-pub use handshake::socket_limits;
 pub use vosk::{VoskConnector, VoskPeer, vosk_capabilities};
 pub use websocket::{WebSocketConnector, WebSocketPeer};
-pub use wire::{Event, Wire};
+pub use wire::{CloseFrame, Event, Message, Wire, WireError, WireErrorKind};
 
 pub use crate::net::Stream;
 pub use crate::peer::Connect;

@@ -5,12 +5,12 @@ use std::fmt;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::{Bytes, Message};
+use bytes::Bytes;
 
 use super::websocket::{
     SocketEvent, close, connect_within, not_opened, open_stream, poll_frame, unreachable,
 };
-use super::{Wire, handshake};
+use super::{Message, Wire, handshake};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
 use crate::net::{Endpoint, Stream, TlsError, Trust};

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
-use super::Wire;
 use super::handshake::{self, HandshakeError};
+use super::{Message, Wire};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
 use crate::net::refusal::{self, Refusal};
@@ -167,29 +167,24 @@ impl<Io: Stream> Peer for WebSocketPeer<Io> {
 
 /// A frame of the socket: text, whose meaning depends on the protocol, or an event of any protocol.
 pub(super) enum SocketEvent {
-    Text(Utf8Bytes),
+    Text(String),
     Event(PeerEvent),
 }
 
 /// Polls a socket for its next frame.
 pub(super) fn poll_frame<Io: Stream>(wire: &mut Wire<Io>, cx: &mut Context<'_>) -> Poll<SocketEvent> {
-    loop {
-        let event = match ready!(wire.poll_next(cx)) {
-            Some(Ok(Message::Text(text))) => return Poll::Ready(SocketEvent::Text(text)),
-            Some(Ok(Message::Binary(_))) => PeerEvent::Violation(Violation::BinaryFrame),
-            Some(Ok(Message::Close(Some(frame)))) => {
-                PeerEvent::Closed(frame.code.into(), frame.reason.to_string())
-            }
-            Some(Ok(Message::Close(None))) => {
-                PeerEvent::Lost("the peer closed the connection without a code".to_owned())
-            }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => PeerEvent::Alive,
-            Some(Ok(Message::Frame(_))) => continue,
-            Some(Err(error)) => PeerEvent::Lost(error.to_string()),
-            None => PeerEvent::Lost("the connection ended".to_owned()),
-        };
-        return Poll::Ready(SocketEvent::Event(event));
-    }
+    let event = match ready!(wire.poll_next(cx)) {
+        Some(Ok(Message::Text(text))) => return Poll::Ready(SocketEvent::Text(text)),
+        Some(Ok(Message::Binary(_))) => PeerEvent::Violation(Violation::BinaryFrame),
+        Some(Ok(Message::Close(Some(frame)))) => PeerEvent::Closed(frame.code, frame.reason),
+        Some(Ok(Message::Close(None))) => {
+            PeerEvent::Lost("the peer closed the connection without a code".to_owned())
+        }
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => PeerEvent::Alive,
+        Some(Err(error)) => PeerEvent::Lost(error.to_string()),
+        None => PeerEvent::Lost("the connection ended".to_owned()),
+    };
+    Poll::Ready(SocketEvent::Event(event))
 }
 
 /// Closes a socket of which nothing more is expected.

@@ -5,16 +5,154 @@ use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::{self, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Error};
+
+/// A message of a WebSocket (RFC 6455).
+#[derive(Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Binary(Bytes),
+    /// A ping, with its payload. [`Wire`] answers the pings of the peer by itself.
+    Ping(Bytes),
+    /// The answer to a ping, with the payload of the ping.
+    Pong(Bytes),
+    /// The start or the answer of a closing handshake; `None` if it has no code.
+    Close(Option<CloseFrame>),
+}
+
+impl Message {
+    /// Returns a message of text.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Message {
+        Message::Text(text.into())
+    }
+
+    /// Returns a message of bytes.
+    #[must_use]
+    pub fn binary(bytes: impl Into<Bytes>) -> Message {
+        Message::Binary(bytes.into())
+    }
+
+    /// Returns a message that was received; `None` for a bare frame, which is never received.
+    fn received(message: tungstenite::Message) -> Option<Message> {
+        Some(match message {
+            tungstenite::Message::Text(text) => Message::Text(text.as_str().to_owned()),
+            tungstenite::Message::Binary(bytes) => Message::Binary(bytes),
+            tungstenite::Message::Ping(payload) => Message::Ping(payload),
+            tungstenite::Message::Pong(payload) => Message::Pong(payload),
+            tungstenite::Message::Close(frame) => Message::Close(frame.map(|frame| CloseFrame {
+                code: frame.code.into(),
+                reason: frame.reason.as_str().to_owned(),
+            })),
+            tungstenite::Message::Frame(_) => return None,
+        })
+    }
+}
+
+/// Prints the kind and the length of a message but none of its contents, which may be a token.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Message::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Message::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
+            Message::Ping(payload) => write!(f, "Ping({} bytes)", payload.len()),
+            Message::Pong(payload) => write!(f, "Pong({} bytes)", payload.len()),
+            Message::Close(frame) => f.debug_tuple("Close").field(frame).finish(),
+        }
+    }
+}
+
+impl From<Message> for tungstenite::Message {
+    fn from(message: Message) -> tungstenite::Message {
+        match message {
+            Message::Text(text) => tungstenite::Message::text(text),
+            Message::Binary(bytes) => tungstenite::Message::Binary(bytes),
+            Message::Ping(payload) => tungstenite::Message::Ping(payload),
+            Message::Pong(payload) => tungstenite::Message::Pong(payload),
+            Message::Close(frame) => {
+                let frame = frame.map(|CloseFrame { code, reason }| protocol::CloseFrame {
+                    code: code.into(),
+                    reason: reason.into(),
+                });
+                tungstenite::Message::Close(frame)
+            }
+        }
+    }
+}
+
+/// The code and the reason of a close.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseFrame {
+    /// Close code.
+    pub code: u16,
+    /// Reason; may be empty.
+    pub reason: String,
+}
+
+/// Failure of a WebSocket, which is then of no further use.
+#[derive(thiserror::Error)]
+#[error(transparent)]
+pub struct WireError(Error);
+
+/// Prints the description alone: an error of a full buffer has the message that didn't fit, which may be a
+/// token.
+impl fmt::Debug for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WireError({})", self.0)
+    }
+}
+
+/// The kinds of failure of a WebSocket, by what the other end should be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WireErrorKind {
+    /// The peer sent a message that is too big.
+    TooBig,
+    /// The peer sent something that is no WebSocket message.
+    Malformed,
+    /// The connection failed, or ended without a closing handshake.
+    Lost,
+}
+
+impl WireError {
+    /// Returns the kind of the failure.
+    #[must_use]
+    pub fn kind(&self) -> WireErrorKind {
+        match &self.0 {
+            Error::Capacity(_) => WireErrorKind::TooBig,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => WireErrorKind::Lost,
+            Error::Protocol(_) | Error::Utf8(_) => WireErrorKind::Malformed,
+            _ => WireErrorKind::Lost,
+        }
+    }
+}
+
+/// Returns buffer sizes and limits for either end of a session's socket. The defaults of the library are
+/// a read buffer of 128 KiB per socket and unlimited writes. A final holds an utterance of half a minute
+/// at most, an audio frame less than a second.
+pub(super) fn socket_limits() -> WebSocketConfig {
+    const MESSAGE: usize = 256 * 1024;
+    WebSocketConfig::default()
+        .read_buffer_size(16 * 1024)
+        .write_buffer_size(16 * 1024)
+        .max_write_buffer_size(2 * MESSAGE)
+        .max_message_size(Some(MESSAGE))
+        .max_frame_size(Some(MESSAGE))
+}
 
 /// An event of a socket.
+#[derive(Debug)]
 pub enum Event {
     /// Result of [`Wire::next`].
-    Message(Option<Result<Message, Error>>),
+    Message(Option<Result<Message, WireError>>),
     /// Notice that the queue has drained, so that more can be sent.
     Drained,
 }
@@ -24,7 +162,7 @@ pub enum Event {
 /// deadlock.
 pub struct Wire<Io> {
     socket: WebSocketStream<Io>,
-    outgoing: VecDeque<Message>,
+    outgoing: VecDeque<tungstenite::Message>,
     unflushed: bool,
     /// Number of queued messages above which nothing more is read.
     backlog: usize,
@@ -33,22 +171,36 @@ pub struct Wire<Io> {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
-    /// Takes over an open WebSocket.
-    pub fn new(socket: WebSocketStream<Io>) -> Wire<Io> {
-        Wire::with_backlog(socket, usize::MAX)
+    /// Takes over an open WebSocket, with the limits of a session.
+    pub(super) fn new(socket: WebSocketStream<Io>) -> Wire<Io> {
+        Wire { socket, outgoing: VecDeque::new(), unflushed: false, backlog: usize::MAX, broken: None }
     }
 
-    /// Takes over an open WebSocket whose peer must read its answers: while more than `backlog` messages
-    /// are queued, nothing is read, so a peer that sends but never reads can't fill the memory. Only one
-    /// end of a connection may have a backlog limit, or both could wait for the other to read.
-    pub fn with_backlog(socket: WebSocketStream<Io>, backlog: usize) -> Wire<Io> {
-        Wire { socket, outgoing: VecDeque::new(), unflushed: false, backlog, broken: None }
+    /// Takes over a stream whose opening handshake is complete, as the client. A message that is received
+    /// has at most 256 KiB.
+    pub async fn client(io: Io) -> Wire<Io> {
+        Wire::new(WebSocketStream::from_raw_socket(io, Role::Client, Some(socket_limits())).await)
+    }
+
+    /// Takes over a stream whose opening handshake is complete, as the server. A message that is received
+    /// has at most 256 KiB.
+    pub async fn server(io: Io) -> Wire<Io> {
+        Wire::new(WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await)
+    }
+
+    /// Sets a limit for a peer that must read its answers: while more than `backlog` messages are queued,
+    /// nothing is read, so a peer that sends but never reads can't fill the memory. Only one end of a
+    /// connection may have a backlog limit, or both could wait for the other to read. By default there is
+    /// none.
+    #[must_use]
+    pub fn with_backlog(self, backlog: usize) -> Wire<Io> {
+        Wire { backlog, ..self }
     }
 
     /// Queues a message. The caller bounds the queue: a session by its window, a gateway by the number of
     /// its answers.
     pub fn send(&mut self, message: Message) {
-        self.outgoing.push_back(message);
+        self.outgoing.push_back(message.into());
     }
 
     /// Returns the number of messages waiting to be written.
@@ -61,9 +213,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     /// anything.
     ///
     /// # Errors
-    /// Returns [`Error`] if the socket fails; the socket is then of no further use. Messages that the
-    /// peer sent before it stopped reading come first, since they may tell why.
-    pub async fn next(&mut self) -> Option<Result<Message, Error>> {
+    /// Returns [`WireError`] if the socket fails. Messages that the peer sent before it stopped reading come
+    /// first, since they may tell why.
+    pub async fn next(&mut self) -> Option<Result<Message, WireError>> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
@@ -81,7 +233,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     }
 
     /// Polls for the next message, like [`next`](Wire::next), for callers that wait for several sockets.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, WireError>>> {
         if self.broken.is_none()
             && let Poll::Ready(Err(error)) = self.poll_write(cx)
         {
@@ -92,12 +244,19 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
             // invariant: a queue that is not empty has asked to be woken when the socket can be written
             return Poll::Pending;
         }
-        match self.socket.poll_next_unpin(cx) {
-            Poll::Pending => match self.broken.take() {
-                Some(error) => Poll::Ready(Some(Err(error))),
-                None => Poll::Pending,
-            },
-            ready => ready,
+        loop {
+            return match self.socket.poll_next_unpin(cx) {
+                Poll::Pending => match self.broken.take() {
+                    Some(error) => Poll::Ready(Some(Err(WireError(error)))),
+                    None => Poll::Pending,
+                },
+                Poll::Ready(Some(Ok(message))) => match Message::received(message) {
+                    Some(message) => Poll::Ready(Some(Ok(message))),
+                    None => continue,
+                },
+                Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(WireError(error)))),
+                Poll::Ready(None) => Poll::Ready(None),
+            };
         }
     }
 
@@ -105,9 +264,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     /// socket.
     ///
     /// # Errors
-    /// Returns [`Error`] if the socket fails first.
-    pub async fn close(mut self, code: u16, reason: &str) -> Result<(), Error> {
-        let frame = CloseFrame { code: code.into(), reason: reason.to_owned().into() };
+    /// Returns [`WireError`] if the socket fails first.
+    pub async fn close(mut self, code: u16, reason: &str) -> Result<(), WireError> {
+        let frame = CloseFrame { code, reason: reason.to_owned() };
         self.send(Message::Close(Some(frame)));
         while let Some(message) = self.next().await {
             message?;
@@ -142,22 +301,19 @@ impl<Io> fmt::Debug for Wire<Io> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{DuplexStream, duplex};
-    use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
-    use crate::transport::socket_limits;
 
     async fn pair(backlog: usize) -> (WebSocketStream<DuplexStream>, Wire<DuplexStream>) {
         let (near, far) = duplex(1_024);
         let peer = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
-        let socket = WebSocketStream::from_raw_socket(far, Role::Server, Some(socket_limits())).await;
-        (peer, Wire::with_backlog(socket, backlog))
+        (peer, Wire::server(far).await.with_backlog(backlog))
     }
 
     #[tokio::test]
     async fn what_was_said_before_the_end_is_heard_though_nothing_can_be_written() {
         let (mut peer, mut wire) = pair(usize::MAX).await;
-        peer.send(Message::text("the reason")).await.unwrap();
+        peer.send(Message::text("the reason").into()).await.unwrap();
         drop(peer);
         wire.send(Message::text("too late"));
         assert_eq!(wire.next().await.unwrap().unwrap(), Message::text("the reason"));
@@ -167,7 +323,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_takes_no_answers_is_not_heard() {
         let (mut peer, mut wire) = pair(2).await;
-        peer.send(Message::text("again")).await.unwrap();
+        peer.send(Message::text("again").into()).await.unwrap();
         for _ in 0..4 {
             wire.send(Message::binary(vec![0; 32_000]));
         }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::tungstenite::Message;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
 use voxline::protocol::close;
@@ -13,7 +12,7 @@ use voxline::protocol::{Ready, ServerMessage, encode_audio};
 use voxline::session::backoff::Backoff;
 use voxline::session::{Ended, Session, SessionError, Settings};
 use voxline::transcript::TranscriptEvent;
-use voxline::transport::Connect;
+use voxline::transport::{Connect, Message};
 use voxline_testing::network::{self, Line, SimulatedConnector, Trace};
 use voxline_testing::peer::{Behaviour, Expect, RecordingPeer, Reply, ScriptError, ScriptedPeer, Step};
 use voxline_testing::{Cut, Fault, ShortLivedTokens};
@@ -331,7 +330,7 @@ fn complaint(messages: Vec<Message>) -> (u16, Vec<String>) {
             messages.into_iter().for_each(|message| wire.send(message));
             loop {
                 match wire.next().await.unwrap().unwrap() {
-                    Message::Close(frame) => break u16::from(frame.unwrap().code),
+                    Message::Close(frame) => break frame.unwrap().code,
                     _ => continue,
                 }
             }

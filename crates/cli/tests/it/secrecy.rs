@@ -12,9 +12,6 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::duplex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use voxline::audio::FramePos;
 use voxline::auth::{
     AccessToken, Credentials, OAuthClient, RefreshToken, TokenGeneration, TokenProvider, TokenSet, Vault,
@@ -26,7 +23,7 @@ use voxline::protocol::{ClientMessage, Ready, Secret, ServerMessage};
 use voxline::session::machine::{ConnectionId, Input};
 use voxline::session::{Checkpoint, ServerSession};
 use voxline::speech::{SpeechClient, SpeechOptions};
-use voxline::transport::{Connect, WebSocketConnector, Wire};
+use voxline::transport::{Connect, Message, WebSocketConnector, Wire};
 use voxline_cli::config::{Access, SecretSource, Service};
 use voxline_gateway::authority::{Granted, NewClient, Scopes, Terms};
 use voxline_testing::DigestRecognizer;
@@ -280,8 +277,10 @@ async fn nothing_that_holds_a_secret_prints_it() {
     assert_silent(&ready);
     assert_silent(&Input::Peer(ConnectionId(0), ready));
     let (near, _far) = duplex(64);
-    let mut wire = Wire::new(WebSocketStream::from_raw_socket(near, Role::Client, None).await);
-    wire.send(Message::text(serde_json::to_string(&resume).unwrap()));
+    let mut wire = Wire::client(near).await;
+    let message = Message::text(serde_json::to_string(&resume).unwrap());
+    assert_silent(&message);
+    wire.send(message);
     assert_silent(&wire);
 }
 

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Message;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::{TokenProvider, TokenSet, Vault};
 use voxline::clock::{Clock, SystemClock};
@@ -17,7 +16,7 @@ use voxline::protocol::close;
 use voxline::recovery::Recovery;
 use voxline::session::{Ledger, Session, SessionError, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
-use voxline::transport::{Connect, WebSocketConnector};
+use voxline::transport::{Connect, Message, WebSocketConnector};
 use voxline_engines::Whisper;
 use voxline_gateway::Options;
 use voxline_testing::{DigestRecognizer, FaultProxy};
@@ -352,7 +351,7 @@ async fn a_timeline_that_starts_at_its_end_is_refused() {
     wire.send(Message::text(format!(r#"{{"type":"start","sample_rate":16000,"origin":{}}}"#, u64::MAX)));
     let code = loop {
         if let Message::Close(frame) = wire.next().await.unwrap().unwrap() {
-            break u16::from(frame.unwrap().code);
+            break frame.unwrap().code;
         }
     };
     assert_eq!(code, close::PROTOCOL);

@@ -9,9 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tracing::Instrument;
 
 use crate::admission::pending::PendingPlace;
@@ -23,7 +21,7 @@ use crate::http::error::ApiError;
 use crate::sessions::credential::Credential;
 use crate::sessions::websocket;
 use voxline::protocol;
-use voxline::transport::{Wire, socket_limits};
+use voxline::transport::Wire;
 
 /// Number of queued answers above which no more messages are read from the client.
 const BACKLOG: usize = 1_000;
@@ -47,9 +45,8 @@ pub(crate) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
         let sessions = &socket.sessions;
         match upgrade.await {
             Ok(upgraded) => {
-                let io = TokioIo::new(upgraded);
-                let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(socket_limits())).await;
-                websocket::serve(sessions, credential, place, Wire::with_backlog(stream, BACKLOG)).await;
+                let wire = Wire::server(TokioIo::new(upgraded)).await.with_backlog(BACKLOG);
+                websocket::serve(sessions, credential, place, wire).await;
                 sessions.shutdown.task_ended.notify_one();
             }
             Err(error) => tracing::debug!(%error, "upgrade not completed"),

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::{Error, Message};
-
 use super::close_reason::CloseReason;
 use voxline::protocol::{ClientMessage, ServerMessage, close};
+use voxline::transport::{Message, WireError, WireErrorKind};
 
 /// Parses a text message of the client.
 pub(crate) fn parse(text: &str) -> Result<ClientMessage, CloseReason> {
@@ -21,11 +19,10 @@ pub(crate) fn encode(message: &ServerMessage) -> Message {
 
 /// Returns the close reason for a client that sends a malformed or oversized message; `None` for an error
 /// of the connection itself.
-pub(crate) fn unreadable(error: &Error) -> Option<CloseReason> {
-    match error {
-        Error::Capacity(_) => Some(CloseReason::new(close::TOO_BIG, "message is too big")),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(_) | Error::Utf8(_) => {
+pub(crate) fn unreadable(error: &WireError) -> Option<CloseReason> {
+    match error.kind() {
+        WireErrorKind::TooBig => Some(CloseReason::new(close::TOO_BIG, "message is too big")),
+        WireErrorKind::Malformed => {
             // The message may have been damaged on the way, which should not end a session.
             Some(CloseReason::resumable(close::PROTOCOL, format!("message can't be read: {error}")))
         }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::tungstenite::Message;
 
 use super::close_reason::CloseReason;
 use super::credential::Credential;
@@ -18,7 +17,7 @@ use voxline::audio::FramePos;
 use voxline::net::Endpoint;
 use voxline::protocol::close;
 use voxline::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
-use voxline::transport::{Event, Wire};
+use voxline::transport::{Event, Message, Wire};
 
 /// Time without any message after which a ping is sent.
 const PING_AFTER: Duration = Duration::from_secs(20);
@@ -111,7 +110,7 @@ impl<'a> SessionSocket<'a> {
                         // everything.
                         Some(Ok(Message::Close(_))) if self.done_sent => return SocketEnd::Done,
                         // Before `done`, the same code says that the rest is not wanted.
-                        Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == close::NORMAL => {
+                        Some(Ok(Message::Close(Some(frame)))) if frame.code == close::NORMAL => {
                             return SocketEnd::Done;
                         }
                         Some(Err(error)) => return unreadable(&error).map_or(SocketEnd::Lost, SocketEnd::Close),
@@ -238,7 +237,7 @@ impl<'a> SessionSocket<'a> {
                     return Err(CloseReason::new(close::PROTOCOL, "this socket has a session already"));
                 }
             },
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => {}
         }
         Ok(None)
     }
@@ -290,8 +289,8 @@ mod tests {
     use futures::StreamExt;
     use secrecy::ExposeSecret;
     use tokio::io::{DuplexStream, duplex};
-    use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::protocol::Role;
+    use tokio_tungstenite::{WebSocketStream, tungstenite};
 
     use super::*;
     use crate::authority::{Authority, Identity, Terms};
@@ -325,7 +324,7 @@ mod tests {
     async fn sockets() -> (WebSocketStream<DuplexStream>, Wire<DuplexStream>) {
         let (near, far) = duplex(64 * 1024);
         let peer = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
-        (peer, Wire::new(WebSocketStream::from_raw_socket(far, Role::Server, None).await))
+        (peer, Wire::server(far).await)
     }
 
     #[tokio::test(start_paused = true)]
@@ -343,8 +342,8 @@ mod tests {
             let mut pings = Vec::new();
             while pings.len() < 2 {
                 match peer.next().await.expect("it is waited for").unwrap() {
-                    Message::Ping(_) => pings.push(seconds()),
-                    other => assert!(matches!(other, Message::Text(_)), "{other:?}"),
+                    tungstenite::Message::Ping(_) => pings.push(seconds()),
+                    other => assert!(other.is_text(), "{other:?}"),
                 }
                 // The pong is written the next time the client polls the socket, just in time.
                 sleep_until(started + Duration::from_secs(58)).await;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::tungstenite::Message;
 
 use super::close_reason::CloseReason;
 use super::credential::Credential;
@@ -19,7 +18,7 @@ use crate::admission::pending::PendingPlace;
 use crate::admission::reject::Full;
 use crate::authority::Identity;
 use voxline::protocol::{ClientMessage, Ready, ServerMessage, Start, close};
-use voxline::transport::Wire;
+use voxline::transport::{Message, Wire};
 
 /// Longest wait for `start` or `resume` on a new socket.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,7 +127,7 @@ async fn open(
                 ClientMessage::Unknown => {}
                 message => break message,
             },
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(Message::Binary(_))) => {
                 return Err(Some(CloseReason::new(close::PROTOCOL, "audio came before start")));
             }

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_tungstenite::accept_hdr_async_with_config;
+use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::{Error, Message};
 
 use voxline::audio::FramePos;
 use voxline::protocol::{self, ClientMessage, SUBPROTOCOL, ServerMessage};
-use voxline::transport::{Wire, socket_limits};
+use voxline::transport::{Message, Wire, WireError};
 
 /// A message that a scripted peer waits for. Audio that comes before it is received and ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,12 +122,12 @@ impl ScriptedPeer {
             response.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, name);
             Ok(response)
         };
-        let socket = accept_hdr_async_with_config(io, named, Some(socket_limits())).await;
+        let socket = accept_hdr_async(io, named).await;
         let socket = socket.map_err(|error| ScriptError::Socket {
             expected: self.script.first().map_or(Expect::Nothing, |step| step.expect),
             reason: error.to_string(),
         })?;
-        let mut line = Line { wire: Wire::new(socket), heard: VecDeque::new() };
+        let mut line = Line { wire: Wire::server(socket.into_inner()).await, heard: VecDeque::new() };
         for Step { expect, replies } in &self.script {
             line.await_message(*expect).await?;
             for reply in replies {
@@ -162,7 +161,7 @@ struct Line<Io> {
     heard: VecDeque<Heard>,
 }
 
-type Heard = Option<Result<Message, Error>>;
+type Heard = Option<Result<Message, WireError>>;
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Line<Io> {
     /// Lets time pass while queued messages are written.
@@ -209,7 +208,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Line<Io> {
                     Err(error) => error.to_string(),
                 },
                 Some(Ok(Message::Close(frame))) => format!("a close: {frame:?}"),
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
             };
             return Err(ScriptError::Other { expected, heard });
         }

@@ -6,17 +6,16 @@ use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::accept_hdr_async_with_config;
+use tokio_tungstenite::accept_hdr_async;
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::session::Session;
 use super::{Behaviour, RecordingPeer, State, Whim};
 use voxline::audio::FramePos;
 use voxline::protocol::close;
 use voxline::protocol::{self, ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
-use voxline::transport::{Wire, socket_limits};
+use voxline::transport::{Message, Wire};
 
 /// Longest time before audio is acknowledged, however little there is.
 const ACK_WITHIN: Duration = Duration::from_millis(250);
@@ -40,8 +39,8 @@ where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     let mut token = String::new();
-    let Ok(socket) = accept(peer, io, whim, &mut token).await else { return };
-    let mut wire = Wire::new(socket);
+    let Ok(io) = accept(peer, io, whim, &mut token).await else { return };
+    let mut wire = Wire::server(io).await;
     let mut socket = Socket {
         peer,
         number,
@@ -68,13 +67,8 @@ where
     }
 }
 
-/// Performs the opening handshake. A whim or an invalid token refuses it.
-async fn accept<Io>(
-    peer: &RecordingPeer,
-    io: Io,
-    whim: Whim,
-    token: &mut String,
-) -> Result<WebSocketStream<Io>, Error>
+/// Performs the opening handshake, and returns the stream behind it. A whim or an invalid token refuses it.
+async fn accept<Io>(peer: &RecordingPeer, io: Io, whim: Whim, token: &mut String) -> Result<Io, Error>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
@@ -106,7 +100,8 @@ where
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, name);
         Ok(response)
     };
-    accept_hdr_async_with_config(io, answer, Some(socket_limits())).await
+    // The handshake reads nothing beyond the request.
+    Ok(accept_hdr_async(io, answer).await?.into_inner())
 }
 
 fn refusal(status: StatusCode, retry_after: Option<u32>) -> ErrorResponse {
@@ -281,9 +276,9 @@ impl Socket<'_> {
         Io: AsyncRead + AsyncWrite + Unpin,
     {
         match message {
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
+            Message::Ping(_) | Message::Pong(_) => return Ok(()),
             Message::Close(frame) => {
-                let given_up = frame.is_some_and(|frame| u16::from(frame.code) == close::NORMAL);
+                let given_up = frame.is_some_and(|frame| frame.code == close::NORMAL);
                 let session = &mut self.peer.state().session;
                 // A client that closes after the end has received it; one that closes with 1000 before does
                 // not want the rest.

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
 use voxline::auth::AccessToken;
-use voxline::transport::{Connect, Stream, WebSocketConnector, Wire};
+use voxline::transport::{Connect, Message, Stream, WebSocketConnector, Wire};
 
 use super::{CHUNK, index};
 use crate::support::server::Server;
@@ -100,7 +99,7 @@ impl Socket {
                 match self.wire.next().await.expect("a close comes before the end").unwrap() {
                     Message::Pong(pong) if pong == payload => return true,
                     Message::Close(frame) => {
-                        assert_eq!(frame.map(|frame| u16::from(frame.code)), Some(4429));
+                        assert_eq!(frame.map(|frame| frame.code), Some(4429));
                         return false;
                     }
                     Message::Text(text) => self.note(&serde_json::from_str(&text).unwrap()),
@@ -162,7 +161,7 @@ impl Socket {
                 }
                 Message::Close(frame) => {
                     let frame = frame.expect("a close has a code");
-                    return Said::Close(frame.code.into(), frame.reason.to_string());
+                    return Said::Close(frame.code, frame.reason);
                 }
                 _ => {}
             }
