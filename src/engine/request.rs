@@ -9,12 +9,13 @@ pub use crate::protocol::Latency;
 
 /// Request for the recognition of one stream.
 ///
-/// A request is built from its defaults:
+/// A request is built from its defaults, by a setter for each field. A caller that has a field as an `Option`
+/// may assign it instead.
 ///
 /// ```
 /// use voxline::engine::{RecognitionRequest, Task};
 ///
-/// let request = RecognitionRequest::new().language("ru").task(Task::Translate);
+/// let request = RecognitionRequest::new().language("ru").task(Task::Translate).prompt("Dear Sir,");
 /// assert_eq!(request.only_language(), Some("ru"));
 /// ```
 ///
@@ -121,8 +122,8 @@ impl RecognitionRequest {
 
     /// Sets the text that is taken to precede the audio.
     #[must_use]
-    pub fn prompt(mut self, prompt: impl Into<Option<String>>) -> RecognitionRequest {
-        self.prompt = prompt.into();
+    pub fn prompt(mut self, prompt: impl Into<String>) -> RecognitionRequest {
+        self.prompt = Some(prompt.into());
         self
     }
 
@@ -135,8 +136,8 @@ impl RecognitionRequest {
 
     /// Sets the temperature, 0 to 1.
     #[must_use]
-    pub fn temperature(mut self, temperature: impl Into<Option<f32>>) -> RecognitionRequest {
-        self.temperature = temperature.into();
+    pub fn temperature(mut self, temperature: f32) -> RecognitionRequest {
+        self.temperature = Some(temperature);
         self
     }
 
@@ -156,8 +157,8 @@ impl RecognitionRequest {
 
     /// Sets the context of the last segment before the stream.
     #[must_use]
-    pub fn context(mut self, context: impl Into<Option<String>>) -> RecognitionRequest {
-        self.context = context.into();
+    pub fn context(mut self, context: impl Into<String>) -> RecognitionRequest {
+        self.context = Some(context.into());
         self
     }
 
@@ -315,7 +316,7 @@ mod tests {
         let request = RecognitionRequest::new;
         [
             request().task(Task::Translate),
-            request().prompt("Dear Sir,".to_owned()),
+            request().prompt("Dear Sir,"),
             request().keywords(["voxline"]),
             request().temperature(0.2),
             request().accuracy(Accuracy::Best),

@@ -150,7 +150,7 @@ fn check_requests(recognizer: &dyn Recognizer) -> Result<(), Nonconformance> {
     let request = RecognitionRequest::new;
     let mut requests = vec![
         request(),
-        request().prompt("Dear Sir or Madam,".to_owned()),
+        request().prompt("Dear Sir or Madam,"),
         request().keywords(["voxline"]),
         request().temperature(-1.0),
     ];
@@ -199,8 +199,10 @@ struct Run {
 
 impl Run {
     fn new(recognizer: &dyn Recognizer, context: Option<String>) -> Result<Run, Nonconformance> {
+        let mut request = RecognitionRequest::new();
+        request.context = context;
         Ok(Run {
-            stream: recognizer.start(&RecognitionRequest::new().context(context))?,
+            stream: recognizer.start(&request)?,
             capabilities: recognizer.capabilities(),
             longest_pending: recognizer.longest_pending(),
             pushed: FramePos::ZERO,

@@ -204,7 +204,9 @@ fn what_is_detected_is_one_of_the_languages_allowed() {
 fn the_language_settled_on_travels_with_the_context() {
     let whisper = whisper();
     let listen = |pcm: &[i16], context: Option<String>| {
-        let mut stream = whisper.start(&RecognitionRequest::new().context(context)).unwrap();
+        let mut request = RecognitionRequest::new();
+        request.context = context;
+        let mut stream = whisper.start(&request).unwrap();
         let mut segments = stream.push(pcm).unwrap();
         segments.extend(stream.flush().unwrap());
         segments.into_iter().rfind(|segment| !segment.text.is_empty()).expect("something is said")

@@ -87,7 +87,7 @@ fn what_is_not_honoured_is_refused_by_its_name() {
     let whisper = whisper();
     let request = RecognitionRequest::new;
     let refused = [
-        request().prompt("Dear Sir,".to_owned()),
+        request().prompt("Dear Sir,"),
         request().keywords(["voxline"]),
         request().temperature(0.2),
         request().accuracy(Accuracy::Best),

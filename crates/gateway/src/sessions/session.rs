@@ -143,7 +143,8 @@ impl Session {
             return Err(Violation(reason).into());
         }
         let state = Arc::new(SharedState::new(start.origin));
-        let options = options.context(start.context.clone()).latency(start.latency);
+        let mut options = options.latency(start.latency);
+        options.context.clone_from(&start.context);
         let task = RecognitionTask::new(
             recognizer.clone(),
             options,
