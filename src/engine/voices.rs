@@ -4,16 +4,6 @@ use std::sync::Arc;
 
 use super::{Quality, Voice, VoiceInfo};
 
-/// Women and men among Piper's Russian and English voices and festival's, best first.
-const WOMEN: &[&str] = &["irina", "lessac", "amy", "kristin"];
-const MEN: &[&str] = &["dmitri", "denis", "ruslan", "festival-ru", "ryan", "joe"];
-/// Names of Cloud Voice's voices, which its clients send, and the voices that stand in for each.
-const CLOUD_VOICES: &[([&str; 2], &[&str])] = &[
-    (["katherine", "katherine-hifigan"], WOMEN),
-    (["maria", "maria-serious"], WOMEN),
-    (["pavel", "pavel-hifigan"], MEN),
-];
-
 /// Default English voice. If its model is missing, the error names the command that fetches it: espeak-ng
 /// replaces this voice only on request.
 const ENGLISH: &str = "joe";
@@ -110,20 +100,12 @@ impl Voices {
     /// `ru-RU` is ignored); without either, the best English voice. For a text of unknown language see
     /// [`language_of`].
     ///
-    /// The names of Cloud Voice's voices stand for a woman (`katherine`, `maria` and their variants) or a
-    /// man (`pavel`) who speaks that language (Russian if none is given), or for the best voice of the
-    /// language if there is no such speaker. An English text is therefore spoken in English, although the
-    /// service's own voices know only Russian.
-    ///
     /// # Errors
     /// Returns [`VoiceError`] if there is no such voice. The error lists the available voices and the
     /// commands that fetch others.
     pub fn find(&self, name: Option<&str>, language: Option<&str>) -> Result<Arc<dyn Voice>, VoiceError> {
         match name {
-            Some(name) => match CLOUD_VOICES.iter().find(|(names, _)| names.contains(&name)) {
-                Some((_, speakers)) => self.one_of(speakers, language.unwrap_or("ru")),
-                None => self.named(name),
-            },
+            Some(name) => self.named(name),
             None => self.best(language.unwrap_or("en")),
         }
     }
@@ -153,15 +135,6 @@ impl Voices {
     fn of_several<'a>(&self, name: &'a str) -> Option<(&Arc<dyn Voice>, &'a str)> {
         let (name, speaker) = name.split_once(':')?;
         Some((self.iter().find(|voice| voice.info().name == name)?, speaker))
-    }
-
-    /// Returns the first of `speakers` that is available and speaks the language, or else the best voice
-    /// of the language.
-    fn one_of(&self, speakers: &[&str], language: &str) -> Result<Arc<dyn Voice>, VoiceError> {
-        let speaks = |name: &&str| {
-            self.iter().find(|voice| voice.info().name == *name && voice.info().language == language)
-        };
-        speakers.iter().find_map(speaks).cloned().map_or_else(|| self.best(language), Ok)
     }
 
     fn best(&self, language: &str) -> Result<Arc<dyn Voice>, VoiceError> {

@@ -10,11 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use voxline::engine::{EngineError, Quality, Voice, VoiceError, VoiceInfo, Voices, language_of};
+use voxline::engine::{Quality, Voice, VoiceError, Voices, language_of};
 use voxline::sentences::sentences;
 use voxline_engines::PiperVoice;
 
-use crate::support::voice_info::voice_info;
 use voxline_fixtures::samples::models_dir;
 
 fn voices() -> Voices {
@@ -256,54 +255,9 @@ fn the_best_voice_of_a_language_comes_first() {
     assert_eq!(name(None, Some("en-GB")), "joe");
     assert_eq!(name(None, Some("RU")), "festival-ru");
     assert_eq!(name(Some("espeak-ru"), Some("en")), "espeak-ru");
-    for cloud in ["katherine", "katherine-hifigan", "maria", "maria-serious", "pavel", "pavel-hifigan"] {
-        assert_eq!(name(Some(cloud), None), "festival-ru");
-        assert_eq!(name(Some(cloud), Some("ru")), "festival-ru");
-        // An English text is better understood from an English voice than in the language of the
-        // service's voice.
-        assert_eq!(name(Some(cloud), Some("en")), "joe");
-    }
     let low: Vec<String> =
         voices.list().into_iter().filter(|info| info.quality == Quality::Low).map(|info| info.name).collect();
     assert_eq!(low, ["espeak-ru"]);
-}
-
-/// A voice that has nothing but a name.
-struct Named(VoiceInfo);
-
-impl Voice for Named {
-    fn info(&self) -> &VoiceInfo {
-        &self.0
-    }
-
-    fn speak_in_pieces(
-        &self,
-        _: &str,
-        _: f32,
-        _: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
-        Ok(())
-    }
-}
-
-#[test]
-fn a_name_of_the_services_is_spoken_for_by_a_woman_or_a_man_where_there_is_one() {
-    let named = |(name, language): (&str, &str)| -> Arc<dyn Voice> {
-        Arc::new(Named(VoiceInfo { quality: Quality::Natural, ..voice_info(name, language) }))
-    };
-    let at_hand = [("denis", "ru"), ("irina", "ru"), ("amy", "en"), ("ryan", "en"), ("lessac", "ru")];
-    let voices = Voices::new(at_hand.into_iter().map(named).collect());
-    for (cloud, russian, english) in [
-        ("katherine", "irina", "amy"),
-        ("katherine-hifigan", "irina", "amy"),
-        ("maria", "irina", "amy"),
-        ("maria-serious", "irina", "amy"),
-        ("pavel", "denis", "ryan"),
-        ("pavel-hifigan", "denis", "ryan"),
-    ] {
-        let name = |language| voices.find(Some(cloud), language).unwrap().info().name.clone();
-        assert_eq!([name(None), name(Some("ru")), name(Some("en"))], [russian, russian, english], "{cloud}");
-    }
 }
 
 #[test]

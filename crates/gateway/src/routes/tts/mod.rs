@@ -4,6 +4,7 @@ mod encoder;
 mod form;
 mod marks;
 mod ogg_opus;
+mod voices;
 
 use std::ops::{ControlFlow, RangeInclusive};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -191,7 +192,7 @@ impl Synthesis {
             }
         };
         let name = given(&query.model_name).unwrap_or_else(|| VOICE.to_owned());
-        let found = gateway.engines.voices.find(Some(&name), Some(language_of(&text)));
+        let found = voices::find(&gateway.engines.voices, &name, language_of(&text));
         let voice = found.map_err(|error| bad(error.to_string()))?;
         Ok(Synthesis { voice, text, tempo, format, characters })
     }
