@@ -1,5 +1,9 @@
 //! Suggested recovery from a failure, as data.
 
+use std::error::Error;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Next step after a failure. Errors of communication carry it, so that callers need not parse messages.
@@ -21,6 +25,9 @@ impl Recovery {
     ///
     /// 408, 429 and the 5xx that stand for a transient condition can be retried. 401 requires a new token
     /// (RFC 9110, section 15.5.2). Every other status except success is final.
+    ///
+    /// The types of the crate `http` are part of the API on purpose, here and in [`retry_after`]: an adapter
+    /// that makes requests has them at hand, whatever its client is.
     #[must_use]
     pub fn from_status(status: http::StatusCode, retry_after: Option<Duration>) -> Recovery {
         match status.as_u16() {
@@ -32,7 +39,19 @@ impl Recovery {
 }
 
 /// A failure on the way to the peer, and the recovery that it calls for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use std::io;
+/// use voxline::recovery::{Failure, FailureKind, Recovery};
+///
+/// let error = io::Error::from(io::ErrorKind::ConnectionRefused);
+/// let reason = format!("127.0.0.1:2700: {error}");
+/// let failure = Failure::new(Recovery::Retry, FailureKind::Unreachable, reason).caused_by(error);
+/// assert_eq!(failure.to_string(), "127.0.0.1:2700: connection refused");
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+#[non_exhaustive]
 pub struct Failure {
     /// Recovery that the failure calls for.
     pub recovery: Recovery,
@@ -40,6 +59,53 @@ pub struct Failure {
     pub kind: FailureKind,
     /// Description of the failure, naming the peer; never contains a token or a body.
     pub reason: String,
+    /// Error behind the failure, if there is one. `reason` has its description.
+    pub source: Option<Cause>,
+}
+
+/// The error behind another one, shared by the clones of the latter. It is the
+/// [`source`](Error::source) of the latter, and can be downcast to its own type.
+#[derive(Clone)]
+pub struct Cause(Arc<dyn Error + Send + Sync>);
+
+impl<E: Error + Send + Sync + 'static> From<E> for Cause {
+    fn from(error: E) -> Cause {
+        Cause(Arc::new(error))
+    }
+}
+
+impl Deref for Cause {
+    type Target = dyn Error + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl Failure {
+    /// Creates a failure with no error behind it.
+    #[must_use]
+    pub fn new(recovery: Recovery, kind: FailureKind, reason: impl Into<String>) -> Failure {
+        Failure { recovery, kind, reason: reason.into(), source: None }
+    }
+
+    /// Sets the error behind the failure.
+    #[must_use]
+    pub fn caused_by(self, error: impl Into<Cause>) -> Failure {
+        Failure { source: Some(error.into()), ..self }
+    }
 }
 
 /// The kinds of failure that users distinguish.

@@ -50,7 +50,8 @@ impl AccessToken {
         self.lifetime
     }
 
-    /// Returns the value of the `Authorization` header, marked sensitive.
+    /// Returns the value of the `Authorization` header, marked sensitive. The type is of the crate `http` on
+    /// purpose: it is what clients of HTTP take, and it keeps the mark on its way there.
     #[must_use]
     pub fn bearer(&self) -> HeaderValue {
         self.bearer.clone()

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use super::{CONNECT_TIMEOUT, Endpoint, READ_TIMEOUT, Stream, TlsError, Trust, connect, tls_failure};
+use crate::recovery::Cause;
 
 /// Most redirects of one request.
 const REDIRECTS_MAX: usize = 5;
@@ -64,6 +65,9 @@ pub(crate) struct HttpError {
     /// `true` if a certificate prevented the connection, which no retry fixes.
     #[cfg_attr(not(feature = "speech"), expect(dead_code, reason = "only synthesis gives up by it"))]
     pub(crate) is_tls: bool,
+    /// Error of hyper or of the connection.
+    #[cfg_attr(not(feature = "speech"), expect(dead_code, reason = "only synthesis passes it on"))]
+    pub(crate) source: Option<Cause>,
 }
 
 impl HttpClient {
@@ -82,6 +86,7 @@ impl HttpClient {
             reason,
             may_have_arrived: false,
             is_tls: false,
+            source: None,
         })?;
         let mut redirects = 0;
         loop {
@@ -136,7 +141,7 @@ impl Response {
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
         loop {
             let frame = timeout(READ_TIMEOUT, self.body.frame()).await.map_err(|_| HttpError::timed_out())?;
-            match frame.transpose().map_err(|error| HttpError::connection_lost(&error))? {
+            match frame.transpose().map_err(|error| HttpError::connection_lost(error))? {
                 // A frame without data has trailers.
                 Some(frame) => match frame.into_data() {
                     Ok(data) => return Ok(Some(data)),
@@ -163,12 +168,13 @@ impl Response {
 impl HttpError {
     /// Returns the error of a service that sent no response, or no more of it, in time.
     pub(crate) fn timed_out() -> HttpError {
-        HttpError { reason: "no answer in time".to_owned(), may_have_arrived: true, is_tls: false }
+        let reason = "no answer in time".to_owned();
+        HttpError { reason, may_have_arrived: true, is_tls: false, source: None }
     }
 
-    fn connection_lost(error: &(dyn Error + 'static)) -> HttpError {
-        let reason = tls_failure(error).unwrap_or_else(|| "connection lost".to_owned());
-        HttpError { reason, may_have_arrived: true, is_tls: false }
+    fn connection_lost(error: impl Error + Send + Sync + 'static) -> HttpError {
+        let reason = tls_failure(&error).unwrap_or_else(|| "connection lost".to_owned());
+        HttpError { reason, may_have_arrived: true, is_tls: false, source: Some(error.into()) }
     }
 }
 
@@ -177,7 +183,7 @@ impl From<legacy::Error> for HttpError {
         if !error.is_connect() {
             return HttpError {
                 may_have_arrived: !is_unwritten(&error),
-                ..HttpError::connection_lost(&error)
+                ..HttpError::connection_lost(error)
             };
         }
         let tls = tls_failure(&error);
@@ -187,7 +193,8 @@ impl From<legacy::Error> for HttpError {
             Some(io::ErrorKind::TimedOut) => "no answer in time",
             _ => "connection failed",
         };
-        HttpError { reason: tls.unwrap_or_else(|| reason.to_owned()), may_have_arrived: false, is_tls }
+        let reason = tls.unwrap_or_else(|| reason.to_owned());
+        HttpError { reason, may_have_arrived: false, is_tls, source: Some(error.into()) }
     }
 }
 

@@ -26,16 +26,17 @@ const MAX_FILE: u64 = 1024 * 1024;
 pub enum TlsError {
     /// The cryptography provider supports none of the protocol versions.
     #[error("tls: {0}")]
-    Config(String),
+    Config(#[source] Box<dyn Error + Send + Sync>),
     /// The HTTP client for public files rejected the configuration.
     #[error("http client: {0}")]
-    Client(String),
+    Client(#[source] Box<dyn Error + Send + Sync>),
     /// A certificate file cannot be read.
     #[error("certificates {path}: {error}")]
     Read {
         /// Path of the file.
         path: PathBuf,
         /// Underlying I/O error.
+        #[source]
         error: io::Error,
     },
     /// A certificate file holds no certificate, or something other than certificates.
@@ -83,7 +84,7 @@ impl Trust {
     fn roots(roots: RootCertStore) -> Result<Trust, TlsError> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| TlsError::Config(error.to_string()))?
+            .map_err(|error| TlsError::Config(error.into()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Trust { config: Arc::new(config) })
@@ -126,7 +127,7 @@ pub fn check_server_certificate(path: &Path, now: Duration) -> Result<(), TlsErr
         Err(rustls::Error::InvalidCertificate(fault)) => {
             Err(TlsError::Certificates { path: path.to_owned(), reason: described(&fault) })
         }
-        Err(error) => Err(TlsError::Config(error.to_string())),
+        Err(error) => Err(TlsError::Config(error.into())),
     }
 }
 

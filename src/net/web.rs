@@ -20,7 +20,7 @@ pub fn download_client() -> Result<reqwest::Client, TlsError> {
         .read_timeout(READ_TIMEOUT)
         .redirect(Policy::limited(5))
         .build()
-        .map_err(|error| TlsError::Client(error.to_string()))
+        .map_err(|error| TlsError::Client(error.into()))
 }
 
 /// Creates a blocking client for recordings on public servers, with the caller's redirect policy. Otherwise
@@ -35,5 +35,5 @@ pub(crate) fn blocking_client(redirects: Policy) -> Result<reqwest::blocking::Cl
         .timeout(READ_TIMEOUT)
         .redirect(redirects)
         .build()
-        .map_err(|error| TlsError::Client(error.to_string()))
+        .map_err(|error| TlsError::Client(error.into()))
 }

@@ -144,7 +144,7 @@ pub(super) fn expiry(expires_in_ms: Option<u64>, now: Duration) -> Option<Durati
 
 /// Returns the failure of a connection that can't be kept, for a reason that may pass.
 pub(super) fn connection_lost(reason: String) -> Failure {
-    Failure { recovery: Recovery::Retry, kind: FailureKind::Unreachable, reason }
+    Failure::new(Recovery::Retry, FailureKind::Unreachable, reason)
 }
 
 pub(super) fn timed_out(what: &str, limit: Duration) -> Failure {
@@ -166,5 +166,5 @@ pub(super) fn closed(code: u16, reason: &str, error_code: Option<u32>) -> Failur
         "" => format!("the peer closed the connection with code {code}"),
         reason => format!("the peer closed the connection with code {code}: {reason}"),
     };
-    Failure { recovery, kind, reason }
+    Failure::new(recovery, kind, reason)
 }

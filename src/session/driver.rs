@@ -22,7 +22,7 @@ use crate::audio::Feed;
 use crate::auth::{AccessToken, AuthError, AuthErrorKind, TokenGeneration, TokenProvider};
 use crate::peer::{Connect, Peer, PeerEvent};
 use crate::protocol::close;
-use crate::recovery::{Failure, FailureKind};
+use crate::recovery::{Cause, Failure, FailureKind};
 use crate::transcript::TranscriptEvent;
 
 /// Number of feeds taken before messages of the peer are polled: enough that their frames leave in few
@@ -142,7 +142,7 @@ struct Driver<'a, C: Connect> {
     /// Closing handshakes of earlier connections, which run in the background while the session continues.
     closing: FuturesUnordered<Task<'a, ()>>,
     journal: Option<&'a mut dyn Journal>,
-    journal_failed: Option<String>,
+    journal_failed: Option<Cause>,
     audio: mpsc::Receiver<Feed>,
     audio_open: bool,
     /// Number of feeds taken since the peer was last polled.
@@ -253,8 +253,8 @@ impl<C: Connect> Driver<'_, C> {
                     }
                 }
                 Output::End(mut ended) => {
-                    if let Some(reason) = self.journal_failed.take() {
-                        ended.result = Err(SessionError::Journal { reason });
+                    if let Some(source) = self.journal_failed.take() {
+                        ended.result = Err(SessionError::Journal { source });
                     }
                     tracing::info!(ledger = %ended.ledger, "session ended");
                     self.close_gracefully().await;
@@ -276,8 +276,9 @@ impl<C: Connect> Driver<'_, C> {
     fn record(&mut self, write: impl FnOnce(&mut dyn Journal) -> io::Result<()>, start: Instant) -> bool {
         let Some(journal) = self.journal.as_deref_mut() else { return true };
         let Err(error) = write(journal) else { return true };
-        self.journal_failed = Some(error.to_string());
-        self.machine.handle(Input::JournalFailed(error.to_string()), start.elapsed());
+        let error = Cause::from(error);
+        self.journal_failed = Some(error.clone());
+        self.machine.handle(Input::JournalFailed(error), start.elapsed());
         false
     }
 
@@ -406,5 +407,5 @@ fn no_token(error: AuthError) -> Failure {
         AuthErrorKind::Setup => FailureKind::Vault,
         AuthErrorKind::Authentication => FailureKind::Authentication,
     };
-    Failure { recovery: error.recovery(), kind, reason: error.to_string() }
+    Failure::new(error.recovery(), kind, error.to_string()).caused_by(error)
 }

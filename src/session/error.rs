@@ -1,10 +1,12 @@
 //! Errors that end a session early.
 
+use std::mem;
+
 use crate::protocol::Violation;
-use crate::recovery::{Failure, FailureKind};
+use crate::recovery::{Cause, Failure, FailureKind};
 
 /// The reason why a session ended before everything was final. Events emitted until then stay valid.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
     /// The peer could not be reached for as long as the settings allow. Trying again later may help.
@@ -12,24 +14,33 @@ pub enum SessionError {
     Unreachable {
         /// The last failure.
         reason: String,
+        /// Error behind the last failure, if there is one.
+        source: Option<Cause>,
     },
     /// The token was refused, and so was a fresh one.
     #[error("{reason}")]
     Authentication {
         /// The last refusal.
         reason: String,
+        /// Error behind the last refusal, if there is one: an [`AuthError`](crate::auth::AuthError) if no
+        /// token was granted.
+        source: Option<Cause>,
     },
     /// Tokens can't be stored or read on this machine.
     #[error("{reason}")]
     Vault {
         /// Description of the failure.
         reason: String,
+        /// Error behind the failure: an [`AuthError`](crate::auth::AuthError).
+        source: Option<Cause>,
     },
     /// The limits of the peer don't allow this session now.
     #[error("{reason}")]
     Limit {
         /// The refusal.
         reason: String,
+        /// Error behind the refusal, if there is one.
+        source: Option<Cause>,
     },
     /// The service doesn't support the language or the sample rate in the settings.
     #[error("{reason}")]
@@ -49,10 +60,10 @@ pub enum SessionError {
         needed: u64,
     },
     /// The journal can't be written, so a later process could not resume the session.
-    #[error("{reason}")]
+    #[error("{source}")]
     Journal {
-        /// The failure of the journal.
-        reason: String,
+        /// The failure of the journal: an [`io::Error`](std::io::Error).
+        source: Cause,
     },
     /// The peer broke the protocol.
     #[error("speech protocol: {0}")]
@@ -65,14 +76,24 @@ pub enum SessionError {
     },
 }
 
+/// Errors are equal if they are of one variant and have one description. The errors behind them can't be
+/// compared, and show in the description.
+impl PartialEq for SessionError {
+    fn eq(&self, other: &SessionError) -> bool {
+        mem::discriminant(self) == mem::discriminant(other) && self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for SessionError {}
+
 impl From<Failure> for SessionError {
     fn from(failure: Failure) -> SessionError {
-        let reason = failure.reason;
-        match failure.kind {
-            FailureKind::Unreachable => SessionError::Unreachable { reason },
-            FailureKind::Authentication => SessionError::Authentication { reason },
-            FailureKind::Vault => SessionError::Vault { reason },
-            FailureKind::Limit => SessionError::Limit { reason },
+        let Failure { kind, reason, source, .. } = failure;
+        match kind {
+            FailureKind::Unreachable => SessionError::Unreachable { reason, source },
+            FailureKind::Authentication => SessionError::Authentication { reason, source },
+            FailureKind::Vault => SessionError::Vault { reason, source },
+            FailureKind::Limit => SessionError::Limit { reason, source },
             FailureKind::Unsupported => SessionError::Unsupported { reason },
             FailureKind::Protocol => SessionError::Protocol { reason },
         }

@@ -6,7 +6,7 @@ use crate::audio::{AudioChunk, FrameRange};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::protocol::Violation;
 use crate::protocol::{ClientMessage, ServerMessage};
-use crate::recovery::Failure;
+use crate::recovery::{Cause, Failure};
 use crate::transcript::TranscriptEvent;
 
 /// The number of a connection, in the order of dialling. During a handover a session has two connections:
@@ -44,7 +44,7 @@ pub enum Input {
     /// A sign of life that says nothing about the session: a ping or a pong.
     Alive(ConnectionId),
     /// Failure to journal what a later process needs.
-    JournalFailed(String),
+    JournalFailed(Cause),
     /// Expiry of the time returned by [`Machine::wake_at`](super::machine::Machine::wake_at).
     Tick,
 }

@@ -2,7 +2,7 @@
 
 use crate::auth::{AuthError, AuthErrorKind};
 use crate::net::refusal;
-use crate::recovery::Recovery;
+use crate::recovery::{Cause, Recovery};
 
 /// Error of synthesis, after all retries that were worthwhile.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,8 @@ pub enum SpeechError {
         reason: String,
         /// Suggested recovery.
         recovery: Recovery,
+        /// Error behind the failure, if there is one.
+        source: Option<Cause>,
     },
     /// The service refused the request.
     #[error("{endpoint} refused to speak (status {status}): {reason}")]

@@ -61,13 +61,14 @@ impl Service {
     /// Returns the error of a lost connection, which is worth a retry.
     pub(super) fn lost(&self, reason: &str) -> SpeechError {
         let (endpoint, reason) = (self.endpoint.to_string(), reason.to_owned());
-        SpeechError::Unreachable { endpoint, reason, recovery: Recovery::Retry }
+        SpeechError::Unreachable { endpoint, reason, recovery: Recovery::Retry, source: None }
     }
 
     fn unreachable(&self, error: HttpError) -> SpeechError {
         // Retrying does not fix a certificate.
         let recovery = if error.is_tls { Recovery::Fatal } else { Recovery::Retry };
-        SpeechError::Unreachable { endpoint: self.endpoint.to_string(), reason: error.reason, recovery }
+        let HttpError { reason, source, .. } = error;
+        SpeechError::Unreachable { endpoint: self.endpoint.to_string(), reason, recovery, source }
     }
 
     async fn refused(&self, mut response: Response, token: &AccessToken, patience: Duration) -> SpeechError {

@@ -99,9 +99,10 @@ impl Connect for WebSocketConnector {
 
 /// Opens a TCP or TLS stream to the service.
 pub(super) async fn open_stream(endpoint: &Endpoint, trust: &Trust) -> Result<Box<dyn Stream>, Failure> {
-    connect(endpoint, trust)
-        .await
-        .map_err(|error| unreachable(endpoint, &tls_failure(&error).unwrap_or_else(|| error.to_string())))
+    connect(endpoint, trust).await.map_err(|error| {
+        let reason = tls_failure(&error).unwrap_or_else(|| error.to_string());
+        unreachable(endpoint, &reason).caused_by(error)
+    })
 }
 
 /// Limits the time of a dial and its handshakes to [`CONNECT_TIMEOUT`].
@@ -206,10 +207,8 @@ pub async fn upgrade<S: Stream>(
     session: Option<&str>,
 ) -> Result<WebSocketPeer<S>, Failure> {
     let parameters = query(session.map(|session| (protocol::SESSION_PARAMETER, session)));
-    let uri = endpoint.uri(&format!("{}{parameters}", protocol::PATH)).map_err(|reason| Failure {
-        recovery: Recovery::Fatal,
-        kind: FailureKind::Protocol,
-        reason: format!("{endpoint}: {reason}"),
+    let uri = endpoint.uri(&format!("{}{parameters}", protocol::PATH)).map_err(|reason| {
+        Failure::new(Recovery::Fatal, FailureKind::Protocol, format!("{endpoint}: {reason}"))
     })?;
     let request = handshake::Request { uri, token: Some(token), subprotocol: Some(protocol::SUBPROTOCOL) };
     let socket =
@@ -224,22 +223,16 @@ pub(super) fn not_opened(endpoint: &Endpoint, token: &AccessToken, reason: Hands
             refused(endpoint, status, &headers, &Refusal::parse(&body, &[token.expose()]))
         }
         // A proxy whose server is restarting accepts connections and drops them.
-        HandshakeError::Lost(error) => unreachable(endpoint, &error.to_string()),
-        HandshakeError::Protocol(reason) => Failure {
-            recovery: Recovery::Fatal,
-            kind: FailureKind::Protocol,
-            reason: format!("{endpoint}: {reason}"),
-        },
+        HandshakeError::Lost(error) => unreachable(endpoint, &error.to_string()).caused_by(error),
+        HandshakeError::Protocol(reason) => {
+            Failure::new(Recovery::Fatal, FailureKind::Protocol, format!("{endpoint}: {reason}"))
+        }
     }
 }
 
 /// Returns the failure of a service that can't be reached or kept, for a reason that may pass.
 pub fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
-    Failure {
-        recovery: Recovery::Retry,
-        kind: FailureKind::Unreachable,
-        reason: format!("{endpoint}: {reason}"),
-    }
+    Failure::new(Recovery::Retry, FailureKind::Unreachable, format!("{endpoint}: {reason}"))
 }
 
 /// Classifies a plain HTTP response to the upgrade.
@@ -265,7 +258,7 @@ fn refused(endpoint: &Endpoint, status: StatusCode, headers: &HeaderMap, refusal
     };
     let reason = refusal.message.as_deref().unwrap_or(default_reason);
     let reason = format!("{endpoint} refused the stream (status {}): {reason}", status.as_u16());
-    Failure { recovery, kind, reason }
+    Failure::new(recovery, kind, reason)
 }
 
 #[cfg(test)]

@@ -55,24 +55,10 @@ impl Message {
             tungstenite::Message::Frame(_) => return None,
         })
     }
-}
 
-/// Prints the kind and the length of a message but none of its contents, which may be a token.
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Returns the message as it is sent.
+    fn into_sent(self) -> tungstenite::Message {
         match self {
-            Message::Text(text) => write!(f, "Text({} bytes)", text.len()),
-            Message::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
-            Message::Ping(payload) => write!(f, "Ping({} bytes)", payload.len()),
-            Message::Pong(payload) => write!(f, "Pong({} bytes)", payload.len()),
-            Message::Close(frame) => f.debug_tuple("Close").field(frame).finish(),
-        }
-    }
-}
-
-impl From<Message> for tungstenite::Message {
-    fn from(message: Message) -> tungstenite::Message {
-        match message {
             Message::Text(text) => tungstenite::Message::text(text),
             Message::Binary(bytes) => tungstenite::Message::Binary(bytes),
             Message::Ping(payload) => tungstenite::Message::Ping(payload),
@@ -84,6 +70,19 @@ impl From<Message> for tungstenite::Message {
                 });
                 tungstenite::Message::Close(frame)
             }
+        }
+    }
+}
+
+/// Prints the kind and the length of a message but none of its contents, which may be a token.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Message::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Message::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
+            Message::Ping(payload) => write!(f, "Ping({} bytes)", payload.len()),
+            Message::Pong(payload) => write!(f, "Pong({} bytes)", payload.len()),
+            Message::Close(frame) => f.debug_tuple("Close").field(frame).finish(),
         }
     }
 }
@@ -200,7 +199,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     /// Queues a message. The caller bounds the queue: a session by its window, a gateway by the number of
     /// its answers.
     pub fn send(&mut self, message: Message) {
-        self.outgoing.push_back(message.into());
+        self.outgoing.push_back(message.into_sent());
     }
 
     /// Returns the number of messages waiting to be written.
@@ -313,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_said_before_the_end_is_heard_though_nothing_can_be_written() {
         let (mut peer, mut wire) = pair(usize::MAX).await;
-        peer.send(Message::text("the reason").into()).await.unwrap();
+        peer.send(Message::text("the reason").into_sent()).await.unwrap();
         drop(peer);
         wire.send(Message::text("too late"));
         assert_eq!(wire.next().await.unwrap().unwrap(), Message::text("the reason"));
@@ -323,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_takes_no_answers_is_not_heard() {
         let (mut peer, mut wire) = pair(2).await;
-        peer.send(Message::text("again").into()).await.unwrap();
+        peer.send(Message::text("again").into_sent()).await.unwrap();
         for _ in 0..4 {
             wire.send(Message::binary(vec![0; 32_000]));
         }

@@ -5,6 +5,7 @@
 //! knows no positions, no tokens and no resume.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -21,7 +22,7 @@ use voxline::auth::{AccessToken, TokenProvider};
 use voxline::peer::{Acknowledgements, Capabilities, Connect, Peer, PeerEvent};
 use voxline::protocol::{ClientMessage, Final, Ready, ServerMessage, Violation};
 use voxline::recovery::{Failure, FailureKind, Recovery};
-use voxline::session::{Session, Settings};
+use voxline::session::{Session, SessionError, Settings};
 use voxline::transcript::TranscriptEvent;
 
 use voxline_fixtures::noise;
@@ -64,10 +65,9 @@ impl Connect for AdderConnector {
     }
 
     async fn connect(&self, _: &AccessToken, _: Option<&str>) -> Result<AdderPeer, Failure> {
-        let stream = TcpStream::connect(self.0).await.map_err(|error| Failure {
-            recovery: Recovery::Retry,
-            kind: FailureKind::Unreachable,
-            reason: format!("{}: {error}", self.0),
+        let stream = TcpStream::connect(self.0).await.map_err(|error| {
+            let reason = format!("{}: {error}", self.0);
+            Failure::new(Recovery::Retry, FailureKind::Unreachable, reason).caused_by(error)
         })?;
         Ok(AdderPeer {
             stream,
@@ -212,4 +212,21 @@ async fn a_session_adds_up_at_a_service_that_voxline_does_not_know() {
         assert_eq!(segment.text, sum(samples).to_string(), "{}", segment.range);
     }
     assert_eq!(end, whole.end);
+}
+
+/// A caller sees why the service was given up, by type.
+#[tokio::test]
+async fn the_error_of_a_session_has_the_error_of_its_adapter_behind_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connector = AdderConnector(listener.local_addr().unwrap());
+    drop(listener);
+    let tokens = TokenProvider::service(&"none".to_owned().into()).unwrap();
+    let mut settings = Settings::new(RATE).with_seed(1);
+    settings.timeouts.first_contact = Duration::ZERO;
+    let ((_feed, audio), (events, _)) = (mpsc::channel(1), mpsc::channel(1));
+    let ended = Session::new(&connector, &tokens, settings).run(audio, events).await;
+    let error = ended.result.unwrap_err();
+    assert!(matches!(&error, SessionError::Unreachable { .. }), "{error:?}");
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::ConnectionRefused), "{error:?}");
 }

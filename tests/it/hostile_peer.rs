@@ -188,8 +188,7 @@ fn a_new_session_cannot_hold_what_it_was_never_sent() {
 fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
     let mut machine = live();
     machine.handle(Input::Lost(FIRST, "reset".to_owned()), NOW);
-    let failure =
-        Failure { recovery: Recovery::Fatal, kind: FailureKind::Protocol, reason: "late".to_owned() };
+    let failure = Failure::new(Recovery::Fatal, FailureKind::Protocol, "late");
     let late = [
         Input::Connected(FIRST),
         Input::DialFailed(FIRST, failure),
@@ -212,11 +211,8 @@ fn a_wait_longer_than_its_patience_ends_the_session() {
     let mut machine = Machine::new(Settings::new(16_000).with_seed(0));
     machine.handle(Input::Tick, NOW);
     machine.handle(token(), NOW);
-    let failure = Failure {
-        recovery: Recovery::RetryAfter(Duration::from_secs(u32::MAX.into())),
-        kind: FailureKind::Limit,
-        reason: "come back in a century".to_owned(),
-    };
+    let century = Recovery::RetryAfter(Duration::from_secs(u32::MAX.into()));
+    let failure = Failure::new(century, FailureKind::Limit, "come back in a century");
     machine.handle(Input::DialFailed(FIRST, failure), NOW);
     assert!(matches!(end(&mut machine), Some(Err(SessionError::Limit { .. }))));
 }

@@ -113,8 +113,7 @@ fn a_warning_that_all_sessions_hear_moves_them_one_after_the_other() {
 }
 
 fn busy(retry_after: Duration) -> Failure {
-    let reason = "busy".to_owned();
-    Failure { recovery: Recovery::RetryAfter(retry_after), kind: FailureKind::Limit, reason }
+    Failure::new(Recovery::RetryAfter(retry_after), FailureKind::Limit, "busy")
 }
 
 /// Returns the waits of a session whose dials are all refused with this `retry_after`. With `moving`, the

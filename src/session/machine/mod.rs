@@ -254,8 +254,8 @@ impl Machine {
             Input::Closed(id, code, reason) => self.closed(id, code, &reason, now),
             Input::Lost(id, reason) => self.failed(id, &connection_lost(reason), now),
             Input::Alive(id) => self.connections.note_alive(id, now),
-            Input::JournalFailed(reason) => {
-                self.end(Err(SessionError::Journal { reason }), close::GOING_AWAY);
+            Input::JournalFailed(source) => {
+                self.end(Err(SessionError::Journal { source }), close::GOING_AWAY);
             }
             Input::Tick => self.tick(now),
         }

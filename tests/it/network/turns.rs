@@ -113,7 +113,7 @@ fn a_peer_that_acknowledges_and_never_answers_is_given_up_in_time() {
     };
     let bound = settings.timeouts.give_up + 2 * settings.timeouts.progress;
     let (ended, traces, _) = simulate(hold(settings, &service_token(), vec![], &peer, feed));
-    let Err(SessionError::Unreachable { reason }) = &ended.result else { panic!("{:?}", ended.result) };
+    let Err(SessionError::Unreachable { reason, .. }) = &ended.result else { panic!("{:?}", ended.result) };
     assert_eq!(reason, "the peer made no progress for 60 s");
     // A second to speak; the rest is for the dials in between and the close.
     let left = traces.last().and_then(|trace| trace.left).unwrap();

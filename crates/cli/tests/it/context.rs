@@ -141,7 +141,7 @@ async fn go_on(path: &Path, pcm: &[i16], lives: usize) -> (Vec<String>, bool) {
     server.stop().await;
     let ended = match ended.result {
         Ok(()) => true,
-        Err(SessionError::Journal { reason }) if reason == "killed" => false,
+        Err(SessionError::Journal { source }) if source.to_string() == "killed" => false,
         Err(error) => panic!("{error}"),
     };
     (journal.texts, ended)

@@ -366,7 +366,7 @@ async fn an_address_where_nobody_listens_is_told_soon() {
     let mut settings = Settings::new(16_000).with_seed(0);
     settings.timeouts.first_contact = Duration::from_millis(300);
     let run = transcribe(&connector, &tokens, settings, &audio(1)).await;
-    let Err(SessionError::Unreachable { reason }) = run.result else { panic!("{:?}", run.result) };
+    let Err(SessionError::Unreachable { reason, .. }) = run.result else { panic!("{:?}", run.result) };
     assert!(reason.contains(&free.to_string()), "{reason}");
 }
 

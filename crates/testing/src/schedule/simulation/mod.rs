@@ -282,7 +282,7 @@ fn chunk(range: FrameRange) -> AudioChunk {
 }
 
 fn failure(recovery: Recovery, kind: FailureKind) -> Failure {
-    Failure { recovery, kind, reason: "refused".to_owned() }
+    Failure::new(recovery, kind, "refused")
 }
 
 fn said(message: &ClientMessage) -> (&'static str, u64, u64) {
