@@ -100,6 +100,7 @@ pub use voxline_support::clock;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::auth::renewal::{Renewal, Renewed, Step, TokenLookup};
+    pub use crate::auth::vault::{SystemDisk, VaultDisk};
     pub use crate::transport::websocket::{unreachable, upgrade};
 }
 

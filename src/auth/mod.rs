@@ -22,8 +22,9 @@ mod renewing;
 #[cfg(feature = "oauth")]
 mod slots;
 mod token;
+#[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "its disk is replaced by our tests"))]
 #[cfg(feature = "oauth")]
-mod vault;
+pub(crate) mod vault;
 
 pub use error::{AuthError, AuthErrorKind, Refusal};
 #[cfg(feature = "oauth")]
@@ -31,13 +32,9 @@ pub use logout::{LoggedOut, log_out};
 #[cfg(feature = "oauth")]
 pub use oauth::{Credentials, OAuthClient};
 pub use provider::{TokenFuture, TokenProvider, TokenSource};
-#[cfg(feature = "test-util")]
-pub use refresher::PlantedTokenBug;
 #[cfg(feature = "oauth")]
 pub use slots::{MAX_SLOTS, Slot, SlotState, Slots, SlotsError};
 pub use token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
-#[cfg(feature = "test-util")]
-pub use vault::VaultStep;
 #[cfg(feature = "oauth")]
 pub use vault::{Account, LockedVault, Vault, VaultError, VaultKey};
 

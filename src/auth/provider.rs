@@ -10,8 +10,6 @@ use secrecy::SecretString;
 use super::error::AuthError;
 #[cfg(feature = "oauth")]
 use super::oauth::OAuthClient;
-#[cfg(feature = "test-util")]
-use super::refresher::PlantedTokenBug;
 #[cfg(feature = "oauth")]
 use super::renewing::Renewing;
 use super::token::{AccessToken, TokenGeneration};
@@ -77,16 +75,6 @@ impl TokenProvider {
 
     fn new(source: Source) -> TokenProvider {
         TokenProvider { source: Arc::new(source) }
-    }
-
-    /// Returns the same provider with `bug` planted in it.
-    #[cfg(feature = "test-util")]
-    #[must_use]
-    pub fn planted(self, bug: PlantedTokenBug) -> TokenProvider {
-        if let Source::OAuth(oauth) = &*self.source {
-            oauth.plant(bug);
-        }
-        self
     }
 
     /// Returns an unexpired token. Waits only if no unexpired token is held. While the token endpoint is

@@ -20,16 +20,6 @@ use voxline_support::random;
 /// do not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// Defect to plant, for tests of the test suite.
-#[cfg(feature = "test-util")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlantedTokenBug {
-    /// A token is handed out before it is saved.
-    PublishedBeforeSaved,
-    /// A new slot is requested before the request is saved.
-    AskedBeforeSaved,
-}
-
 /// Renews tokens, one renewal at a time, in a task of its own. A caller that is dropped midway therefore
 /// cancels no renewal, and loses no refresh token that only the response holds.
 pub(super) struct Refresher {
@@ -41,8 +31,6 @@ pub(super) struct Refresher {
     /// Outcome of the last renewal. Also changes when the task ends, so that no caller waits for a
     /// renewal that will not happen.
     outcome: watch::Sender<Option<AuthError>>,
-    #[cfg(feature = "test-util")]
-    planted: Mutex<Option<PlantedTokenBug>>,
 }
 
 impl Refresher {
@@ -54,20 +42,7 @@ impl Refresher {
             renewal: Mutex::new(renewal),
             requested: Notify::new(),
             outcome: watch::Sender::new(None),
-            #[cfg(feature = "test-util")]
-            planted: Mutex::default(),
         }
-    }
-
-    /// Plants `bug`.
-    #[cfg(feature = "test-util")]
-    pub(super) fn plant(&self, bug: PlantedTokenBug) {
-        *self.planted.lock().unwrap_or_else(PoisonError::into_inner) = Some(bug);
-    }
-
-    #[cfg(feature = "test-util")]
-    fn is_planted(&self, bug: PlantedTokenBug) -> bool {
-        *self.planted.lock().unwrap_or_else(PoisonError::into_inner) == Some(bug)
     }
 
     pub(super) fn client_id(&self) -> &str {
@@ -188,11 +163,7 @@ impl Refresher {
     /// it is sent.
     async fn request_slot(&self, mut vault: LockedVault) -> Result<Renewed, AuthError> {
         vault.account.slots.begin_request(&self.now())?;
-        #[cfg(feature = "test-util")]
-        let save_first = !self.is_planted(PlantedTokenBug::AskedBeforeSaved);
-        #[cfg(not(feature = "test-util"))]
-        let save_first = true;
-        let mut vault = if save_first { vault.save().await? } else { vault };
+        let mut vault = vault.save().await?;
         match self.client.client_credentials().await {
             Ok(tokens) => {
                 vault.account.slots.record_outcome(Some(SlotState::Held));
@@ -215,10 +186,6 @@ impl Refresher {
 
     /// Saves tokens before any caller gets them: a crash must not lose the project's slot.
     async fn save(&self, mut vault: LockedVault, tokens: TokenSet) -> Result<Renewed, AuthError> {
-        #[cfg(feature = "test-util")]
-        if self.is_planted(PlantedTokenBug::PublishedBeforeSaved) {
-            self.finish(Ok(Renewed { tokens: tokens.clone(), shared: false }));
-        }
         vault.account.tokens = Some(tokens.clone());
         vault.account.refreshing = false;
         vault.save().await?;

@@ -7,8 +7,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::AuthError;
 use super::oauth::OAuthClient;
-#[cfg(feature = "test-util")]
-use super::refresher::PlantedTokenBug;
 use super::refresher::Refresher;
 use super::renewal::TokenLookup;
 use super::token::{AccessToken, TokenGeneration};
@@ -38,12 +36,6 @@ impl Renewing {
 
     pub(super) fn client_id(&self) -> &str {
         self.refresher.client_id()
-    }
-
-    /// Plants a bug.
-    #[cfg(feature = "test-util")]
-    pub(super) fn plant(&self, bug: PlantedTokenBug) {
-        self.refresher.plant(bug);
     }
 
     pub(super) async fn get(&self, newer_than: Option<TokenGeneration>) -> Result<AccessToken, AuthError> {

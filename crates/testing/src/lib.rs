@@ -16,6 +16,7 @@ mod planted;
 mod proxy;
 pub mod schedule;
 mod tokens;
+mod vault_disk;
 
 pub use clock::ManualClock;
 pub use conformance::{Nonconformance, check_recognizer};
@@ -25,3 +26,4 @@ pub use null::NullRecognizer;
 pub use planted::{Planted, PlantedConnector, PlantedPeer, Saboteur};
 pub use proxy::{Cut, Fault, FaultProxy};
 pub use tokens::ShortLivedTokens;
+pub use vault_disk::{FailingVaultDisk, PlantedTokenBug, PlantedVaultDisk, VaultStep};

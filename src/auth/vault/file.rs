@@ -11,22 +11,67 @@ use super::VaultError;
 /// Largest file that is read, in bytes. Real files have a few kilobytes.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// Completed steps of a file replacement.
-#[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "faults are for tests"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VaultStep {
-    /// The new file was created and is empty.
-    Created,
-    /// Half of the new file is written.
-    HalfWritten,
-    /// The whole new file is written.
-    Written,
-    /// The new file is flushed to disk.
-    Synced,
-    /// The new file has replaced the old one.
-    Renamed,
-    /// The rename is flushed to disk.
-    DirectorySynced,
+/// File operations that replace the file of a vault. Tests put a disk that fails, or that saves late,
+/// between a vault and [`SystemDisk`].
+#[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "tests implement it"))]
+pub trait VaultDisk: Send + Sync {
+    /// Creates an empty file that only its owner can read.
+    ///
+    /// # Errors
+    /// Returns [`io::Error`] if the file exists or cannot be created.
+    fn create(&self, path: &Path) -> io::Result<File>;
+
+    /// Writes the whole contents of a new file.
+    ///
+    /// # Errors
+    /// Returns [`io::Error`] if not all bytes are written.
+    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()>;
+
+    /// Flushes the contents of a file to disk.
+    ///
+    /// # Errors
+    /// Returns [`io::Error`] if the contents may not be on disk.
+    fn sync(&self, file: &File) -> io::Result<()>;
+
+    /// Renames a file to `to`, whose file it replaces.
+    ///
+    /// # Errors
+    /// Returns [`io::Error`] if the file is not renamed.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Flushes the names in a directory to disk.
+    ///
+    /// # Errors
+    /// Returns [`io::Error`] if the names may not be on disk.
+    fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+}
+
+/// File operations of the operating system.
+#[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "disks of tests end in it"))]
+#[derive(Clone, Copy, Debug)]
+pub struct SystemDisk;
+
+impl VaultDisk for SystemDisk {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        private_file::options().write(true).create_new(true).open(path)
+    }
+
+    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        // Other systems cannot open a directory as a file, and write renames through.
+        if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+    }
 }
 
 /// Returns the contents of the file at `path`, or `None` if there is no such file. Refuses a file that
@@ -64,27 +109,15 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), VaultError> {
 /// Replaces the file at `path` with `bytes`. The file is the old one or the new one, even after a crash.
 /// The caller must hold the lock: the temporary file always has the same name, so that a crash leaves at
 /// most one behind.
-pub(super) fn replace(
-    path: &Path,
-    bytes: &[u8],
-    mut step: impl FnMut(VaultStep) -> io::Result<()>,
-) -> io::Result<()> {
+pub(super) fn replace(disk: &dyn VaultDisk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = new_name(path);
     remove(&new)?;
-    let mut file = private_file::options().write(true).create_new(true).open(&new)?;
-    step(VaultStep::Created)?;
-    let (first, second) = bytes.split_at(bytes.len() / 2);
-    file.write_all(first)?;
-    step(VaultStep::HalfWritten)?;
-    file.write_all(second)?;
-    step(VaultStep::Written)?;
-    file.sync_all()?;
-    step(VaultStep::Synced)?;
-    fs::rename(&new, path)?;
-    step(VaultStep::Renamed)?;
+    let mut file = disk.create(&new)?;
+    disk.write(&mut file, bytes)?;
+    disk.sync(&file)?;
+    disk.rename(&new, path)?;
     // The rename is durable only once the directory is flushed.
-    sync_directory(path)?;
-    step(VaultStep::DirectorySynced)
+    disk.sync_directory(directory(path))
 }
 
 fn new_name(path: &Path) -> PathBuf {
@@ -93,11 +126,11 @@ fn new_name(path: &Path) -> PathBuf {
 
 /// Removes the file at `path`, together with a temporary file left by a crash and a damaged file set
 /// aside.
-pub(super) fn remove_all(path: &Path) -> io::Result<()> {
+pub(super) fn remove_all(disk: &dyn VaultDisk, path: &Path) -> io::Result<()> {
     remove(&new_name(path))?;
     remove(&path.with_extension("damaged"))?;
     remove(path)?;
-    sync_directory(path)
+    disk.sync_directory(directory(path))
 }
 
 /// Removes a file, if it exists.
@@ -108,12 +141,9 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
-    match cfg!(unix) {
-        true => File::open(path.parent().expect("a vault is a file in a directory"))?.sync_all(),
-        // Other systems cannot open a directory as a file, and write renames through.
-        false => Ok(()),
-    }
+/// Returns the directory of the vault's file at `path`.
+pub(super) fn directory(path: &Path) -> &Path {
+    path.parent().expect("a vault is a file in a directory")
 }
 
 /// Refuses a directory in which other users could replace files.

@@ -13,10 +13,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use voxline_support::{hex, private_file};
 
-#[cfg(feature = "test-util")]
-pub use self::file::VaultStep;
-#[cfg(not(feature = "test-util"))]
-use self::file::VaultStep;
+pub use self::file::{SystemDisk, VaultDisk};
 use self::format::ContentsError;
 pub use self::format::VaultKey;
 use super::slots::Slots;
@@ -127,8 +124,7 @@ pub struct Account {
 pub struct Vault {
     path: PathBuf,
     key: Option<VaultKey>,
-    #[cfg(feature = "test-util")]
-    on_step: Option<Arc<dyn Fn(VaultStep) -> io::Result<()> + Send + Sync>>,
+    disk: Arc<dyn VaultDisk>,
 }
 
 impl Vault {
@@ -140,8 +136,7 @@ impl Vault {
         Vault {
             path: directory.join(format!("{}.vault", hex(&digest[..16]))),
             key: None,
-            #[cfg(feature = "test-util")]
-            on_step: None,
+            disk: Arc::new(SystemDisk),
         }
     }
 
@@ -151,11 +146,11 @@ impl Vault {
         Vault { key: Some(key), ..self }
     }
 
-    /// Calls `fault` after each step of a change; an error stands for a disk failure at that step.
+    /// Changes the vault through `disk`: for tests of failures.
     #[cfg(feature = "test-util")]
     #[must_use]
-    pub fn failing(self, fault: impl Fn(VaultStep) -> io::Result<()> + Send + Sync + 'static) -> Vault {
-        Vault { on_step: Some(Arc::new(fault)), ..self }
+    pub fn with_disk(self, disk: impl VaultDisk + 'static) -> Vault {
+        Vault { disk: Arc::new(disk), ..self }
     }
 
     /// Returns the path of the account's file.
@@ -216,7 +211,7 @@ impl Vault {
 
     fn open_lock(&self) -> Result<File, VaultError> {
         let io_error = |error| VaultError::io(&self.path, error);
-        let directory = self.path.parent().expect("a vault is a file in a directory");
+        let directory = file::directory(&self.path);
         private_file::create_dir(directory).map_err(io_error)?;
         file::check_directory(directory)?;
         file::open_lock(&self.path.with_extension("lock")).map_err(io_error)
@@ -272,10 +267,9 @@ impl LockedVault {
     }
 
     fn replace(&self) -> Result<(), VaultError> {
-        let Vault { path, key, .. } = &self.vault;
+        let Vault { path, key, disk } = &self.vault;
         let bytes = format::encode(&self.account, key.as_ref());
-        let replaced = file::replace(path, &bytes, |step| self.step(step));
-        replaced.map_err(|error| VaultError::io(path, error))
+        file::replace(&**disk, path, &bytes).map_err(|error| VaultError::io(path, error))
     }
 
     /// Removes the account.
@@ -284,19 +278,10 @@ impl LockedVault {
     /// Returns [`VaultError::Io`] if a file cannot be removed.
     pub async fn remove(self) -> Result<(), VaultError> {
         let path = self.vault.path.clone();
-        let removing = path.clone();
-        let remove = move || file::remove_all(&removing).map_err(|error| VaultError::io(&removing, error));
-        on_disk(&path, remove).await
-    }
-
-    #[cfg(feature = "test-util")]
-    fn step(&self, step: VaultStep) -> io::Result<()> {
-        self.vault.on_step.as_ref().map_or(Ok(()), |fault| fault(step))
-    }
-
-    #[cfg(not(feature = "test-util"))]
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "faults are for tests")]
-    fn step(&self, _: VaultStep) -> io::Result<()> {
-        Ok(())
+        on_disk(&path, move || {
+            let Vault { path, disk, .. } = &self.vault;
+            file::remove_all(&**disk, path).map_err(|error| VaultError::io(path, error))
+        })
+        .await
     }
 }

@@ -15,13 +15,14 @@ use std::time::Duration;
 use futures::future::join_all;
 use secrecy::ExposeSecret;
 use voxline::auth::{
-    AccessToken, AuthError, Credentials, OAuthClient, PlantedTokenBug, Refusal, SlotState, SlotsError,
-    TokenProvider, Vault, VaultStep,
+    AccessToken, AuthError, Credentials, OAuthClient, Refusal, SlotState, SlotsError, TokenProvider, Vault,
 };
 use voxline::net::http_client;
 use voxline_gateway::Options;
 use voxline_gateway::authority::MAX_TOKENS;
-use voxline_testing::{DigestRecognizer, ManualClock};
+use voxline_testing::{
+    DigestRecognizer, FailingVaultDisk, ManualClock, PlantedTokenBug, PlantedVaultDisk, VaultStep,
+};
 
 use self::slots::Client;
 use crate::support::server::{Server, Setup};
@@ -150,7 +151,7 @@ async fn a_failure_is_told_to_all_and_asked_about_once() {
 async fn nothing_is_asked_for_that_could_not_be_kept() {
     let (server, clock) = setup().await;
     let disk = Disk::default();
-    let tokens = TokenProvider::oauth(client(&server, &clock), disk.under(vault(&server)));
+    let tokens = TokenProvider::oauth(client(&server, &clock), disk.under(vault(&server), None));
     let first = tokens.token().await.unwrap();
     let granted = || server.gateway.authority().tokens(None).unwrap().len();
     assert_eq!(granted(), 2);
@@ -239,9 +240,10 @@ struct Disk {
 }
 
 impl Disk {
-    fn under(&self, vault: Vault) -> Vault {
+    /// Puts the disk under `vault`, with a bug between the two, if any.
+    fn under(&self, vault: Vault, bug: Option<PlantedTokenBug>) -> Vault {
         let (disk, seen) = (self.clone(), vault.clone());
-        vault.failing(move |step| {
+        let failing = FailingVaultDisk::new(move |step| {
             if step == VaultStep::Renamed
                 && let Some(tokens) = seen.load().unwrap().tokens
             {
@@ -251,7 +253,8 @@ impl Disk {
                 true => Err(io::Error::other("the disk fails")),
                 false => Ok(()),
             }
-        })
+        });
+        vault.with_disk(PlantedVaultDisk::new(failing, bug))
     }
 }
 
@@ -280,11 +283,7 @@ impl<'a> Fate<'a> {
         disk: &Disk,
         bug: Option<PlantedTokenBug>,
     ) -> TokenProvider {
-        let tokens = TokenProvider::oauth(client(server, clock), disk.under(vault(server)));
-        match bug {
-            Some(bug) => tokens.planted(bug),
-            None => tokens,
-        }
+        TokenProvider::oauth(client(server, clock), disk.under(vault(server), bug))
     }
 
     async fn go_on(&mut self, random: &mut Random) {

@@ -12,12 +12,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::Notify;
-use voxline::auth::{
-    AccessToken, Account, Credentials, OAuthClient, PlantedTokenBug, SlotState, TokenProvider, Vault,
-    VaultStep,
-};
+use voxline::auth::{AccessToken, Account, Credentials, OAuthClient, SlotState, TokenProvider, Vault};
 use voxline::net::{HttpClient, http_client};
-use voxline_testing::ManualClock;
+use voxline_testing::{FailingVaultDisk, ManualClock, PlantedTokenBug, PlantedVaultDisk, VaultStep};
 
 use super::SOON;
 use voxline_fixtures::deadline::within;
@@ -256,7 +253,7 @@ impl Client {
         let address = self.endpoint.address;
         let vault = Client::vault(self.directory.path(), address);
         let (steps, service, seen) = (self.steps.clone(), self.endpoint.service.clone(), vault.clone());
-        let vault = vault.failing(move |step| {
+        let disk = FailingVaultDisk::new(move |step| {
             let left = steps.load(Ordering::Relaxed);
             if left == 0 {
                 return Err(std::io::Error::other("the machine has died"));
@@ -272,11 +269,8 @@ impl Client {
         let endpoint = format!("http://{address}").parse().unwrap();
         let clock = Arc::new(self.clock.clone());
         let client = OAuthClient::new(HTTP.clone(), endpoint, credentials, clock);
-        let tokens = TokenProvider::oauth(client, vault);
-        self.tokens = Some(match self.bug {
-            Some(bug) => tokens.planted(bug),
-            None => tokens,
-        });
+        let vault = vault.with_disk(PlantedVaultDisk::new(disk, self.bug));
+        self.tokens = Some(TokenProvider::oauth(client, vault));
     }
 
     /// Ends the process, and starts another.

@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use voxline::auth::{RefreshToken, TokenSet, Vault, VaultError, VaultKey, VaultStep};
+use voxline::auth::{RefreshToken, TokenSet, Vault, VaultError, VaultKey};
 use voxline::clock::{Clock, SystemClock};
+use voxline_testing::{FailingVaultDisk, VaultStep};
 
 use crate::kills::kills;
 use voxline_fixtures::random::Random;
@@ -117,10 +118,11 @@ async fn a_fault_at_any_step_leaves_the_old_account_or_the_new_one() {
     save(&vault, "old").await.unwrap();
     for fault in [Created, HalfWritten, Written, Synced, Renamed, DirectorySynced] {
         save(&vault, "old").await.unwrap();
-        let failing = vault.clone().failing(move |step| match step == fault {
+        let disk = FailingVaultDisk::new(move |step| match step == fault {
             true => Err(io::Error::other("the disk fails")),
             false => Ok(()),
         });
+        let failing = vault.clone().with_disk(disk);
         let error = save(&failing, "new").await.unwrap_err();
         assert!(error.to_string().contains("the disk fails"), "{error}");
         let expected = if matches!(fault, Renamed | DirectorySynced) { "new" } else { "old" };
