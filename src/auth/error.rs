@@ -13,8 +13,8 @@ use crate::recovery::Recovery;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
-    /// The token endpoint could not be asked.
-    #[error("token endpoint {endpoint}: {reason}")]
+    /// The request to the token endpoint failed, or its response was lost.
+    #[error("request to token endpoint {endpoint} failed: {reason}")]
     Unreachable {
         /// Address of the token endpoint.
         endpoint: String,
@@ -25,13 +25,13 @@ pub enum AuthError {
     },
     /// The token endpoint refused the request.
     #[error(
-        "token endpoint {endpoint} refused the grant {grant} (status {status}): {}",
+        "token endpoint {endpoint} refused the {grant} request (status {status}): {}",
         message.clone().unwrap_or_else(|| reason.to_string())
     )]
     Refused {
         /// Address of the token endpoint.
         endpoint: String,
-        /// Refused grant: `client_credentials` or `refresh_token`, or `revocation` for a revocation.
+        /// Refused request: the grant `client_credentials` or `refresh_token`, or `revocation`.
         grant: &'static str,
         /// HTTP status.
         status: u16,
@@ -43,13 +43,13 @@ pub enum AuthError {
         recovery: Recovery,
     },
     /// A token had expired on arrival: the response was slow, the machine slept, or its clock was set.
-    #[error("token from the token endpoint {endpoint} had expired when it came")]
+    #[error("access token of token endpoint {endpoint} expired before the response arrived: try again")]
     Late {
         /// Address of the token endpoint.
         endpoint: String,
     },
     /// The response of the token endpoint cannot be understood.
-    #[error("token endpoint {endpoint} answered without {missing}")]
+    #[error("response of token endpoint {endpoint} lacks {missing}: check the address of the service")]
     InvalidResponse {
         /// Address of the token endpoint.
         endpoint: String,
@@ -57,14 +57,17 @@ pub enum AuthError {
         missing: &'static str,
     },
     /// The token cannot be sent in a header.
-    #[error("{0} is not a token: it is empty or holds characters that can't be sent")]
+    #[error("{0} is not valid: expected printable ASCII characters without spaces")]
     Token(&'static str),
-    /// The service refused the service token, with a reason given elsewhere; a service token cannot be
-    /// replaced.
+    /// The service refused the service token, for a reason that the caller has; a service token cannot be
+    /// refreshed.
     #[error("a service token can't be refreshed: create a new one")]
     ServiceToken,
-    /// The service refuses a token that its own token endpoint granted a moment ago.
-    #[error("access token refused as fresh as it came from the token endpoint {endpoint}")]
+    /// The service refused an access token that its token endpoint had just issued.
+    #[error(
+        "service refused an access token that token endpoint {endpoint} had just issued: check that both belong \
+         to the same service"
+    )]
     Rejected {
         /// Address of the token endpoint.
         endpoint: String,
@@ -74,7 +77,7 @@ pub enum AuthError {
     #[error(transparent)]
     Slots(#[from] SlotsError),
     /// The last attempt failed, and the next is not due yet.
-    #[error("{error}; next try in {} s", wait.as_secs_f64().ceil())]
+    #[error("{error}; next attempt in {} s", wait.as_secs_f64().ceil())]
     Waiting {
         /// Error of the last attempt.
         error: Box<AuthError>,
@@ -82,7 +85,7 @@ pub enum AuthError {
         wait: Duration,
     },
     /// The renewal task ended before the response, with its runtime.
-    #[error("asking the token endpoint {endpoint} was interrupted")]
+    #[error("request to token endpoint {endpoint} was interrupted: try again")]
     Interrupted {
         /// Address of the token endpoint.
         endpoint: String,
@@ -114,10 +117,10 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Refusal::Client => "client id or secret is wrong",
-            Refusal::Grant => "token is dead",
-            Refusal::Limit => "the project's limit of tokens is reached",
-            Refusal::Request => "the request is not taken",
-            Refusal::Unknown => "no reason known",
+            Refusal::Grant => "refresh token is no longer valid",
+            Refusal::Limit => "token limit of the project is reached",
+            Refusal::Request => "the endpoint does not accept such requests: check its address",
+            Refusal::Unknown => "the endpoint gave no reason",
         })
     }
 }

@@ -106,9 +106,9 @@ impl Refresher {
         match &error {
             // Log a warning: no caller sees the error while the old token is valid.
             Some(error) if still_valid => {
-                tracing::warn!(%error, "token not renewed, the old one is still valid");
+                tracing::warn!(%error, "access token not renewed, the current one is still valid");
             }
-            Some(error) => tracing::debug!(%error, "token not renewed"),
+            Some(error) => tracing::debug!(%error, "access token not renewed"),
             None => {}
         }
         self.outcome.send_replace(error);
@@ -124,7 +124,7 @@ impl Refresher {
         if let Some(tokens) =
             held.clone().filter(|tokens| !tokens.is_expired(&now) && !is_same(tokens, stale))
         {
-            tracing::debug!("token taken from the vault");
+            tracing::debug!("access token read from the token file");
             return Ok(Renewed { tokens, shared: true });
         }
         let Some(refresh) = held.and_then(|tokens| tokens.refresh) else {
@@ -140,7 +140,7 @@ impl Refresher {
                 self.save(vault, tokens).await
             }
             Err(error) if error.is_dead_grant() => {
-                tracing::info!(%error, "asking by client credentials");
+                tracing::info!(%error, "refresh token refused, requesting new tokens by client credentials");
                 // The slot is certainly free only if the service says that the grant is invalid and no
                 // successor token was lost earlier.
                 let sure = matches!(error, AuthError::Refused { reason: Refusal::Grant, .. }) && !unanswered;

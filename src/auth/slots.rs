@@ -25,8 +25,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub enum SlotsError {
     /// Too many requests were made recently, and their tokens were lost or became invalid.
     #[error(
-        "{requests} requests for a new refresh token lately, each of which may have used one of the project's \
-         {MAX_SLOTS}; the next is due in {} s", wait.as_secs_f64().ceil()
+        "{requests} recent requests for a refresh token may each have taken one of the project's {MAX_SLOTS} \
+         slots; next request in {} s", wait.as_secs_f64().ceil()
     )]
     TooSoon {
         /// Number of recent requests that count towards the wait.
@@ -36,15 +36,18 @@ pub enum SlotsError {
     },
     /// All slots of the project are taken, according to this vault.
     #[error(
-        "all {MAX_SLOTS} refresh tokens of the project are taken from here: {held}; once they are free at the service, \
-         forget them here (voxline token logout --forget)"
+        "all {MAX_SLOTS} refresh token slots of the project are recorded as taken by this machine ({held}): free \
+         them at the service, then run voxline token logout --forget"
     )]
     AllTaken {
         /// Summary of the requests that hold the slots.
         held: String,
     },
     /// All slots of the project are taken, according to the service.
-    #[error("all refresh tokens of the project are taken, says the service; from here: {held}")]
+    #[error(
+        "the service reports that all refresh token slots of the project are taken (by this machine: {held}): \
+         revoke unused refresh tokens at the service"
+    )]
     Refused {
         /// Summary of the requests that this vault knows.
         held: String,
@@ -142,7 +145,7 @@ impl std::fmt::Display for Slots {
         let count = |state| self.0.iter().filter(|slot| slot.state == state).count();
         let [held, unanswered, abandoned] =
             [SlotState::Held, SlotState::Unanswered, SlotState::Abandoned].map(count);
-        write!(f, "{held} in force, {unanswered} asked for without an answer, {abandoned} given up")
+        write!(f, "{held} held, {unanswered} unanswered, {abandoned} abandoned")
     }
 }
 
@@ -168,7 +171,7 @@ mod tests {
             Err(SlotsError::AllTaken { held }) => Some(held),
             _ => None,
         });
-        assert_eq!(all_taken.unwrap(), "0 in force, 25 asked for without an answer, 0 given up");
+        assert_eq!(all_taken.unwrap(), "0 held, 25 unanswered, 0 abandoned");
     }
 
     #[test]

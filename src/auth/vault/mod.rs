@@ -39,19 +39,19 @@ pub enum VaultError {
         source: Arc<io::Error>,
     },
     /// Other users could have read the tokens.
-    #[error("token file {path} can be read by others: run chmod 600 on it, or delete it to get new tokens")]
+    #[error("token file {path} can be read by others: run chmod 600 on it, or remove it to get new tokens")]
     Exposed {
         /// Path of the file.
         path: PathBuf,
     },
     /// Other users could replace the tokens.
-    #[error("token directory {path} can be changed by others: run chmod 700 on it, as its owner")]
+    #[error("token directory {path} can be changed by others: run chmod 700 on it as its owner")]
     ExposedDirectory {
         /// Path of the directory.
         path: PathBuf,
     },
     /// The file belongs to another user.
-    #[error("token file {path} belongs to another user: remove it, or name another directory")]
+    #[error("token file {path} belongs to another user: remove it, or use another token directory")]
     NotOurs {
         /// Path of the file.
         path: PathBuf,
@@ -63,33 +63,40 @@ pub enum VaultError {
         path: PathBuf,
     },
     /// The contents are not those of a vault.
-    #[error("token file {path} is damaged")]
+    #[error("token file {path} is damaged: remove it to get new tokens")]
     Damaged {
         /// Path of the file.
         path: PathBuf,
     },
     /// A later version of voxline wrote the file.
-    #[error("token file {path} was written by a later version of voxline: use that, or delete the file")]
+    #[error(
+        "token file {path} was written by a later version of voxline: use that version, or remove the file to get \
+         new tokens"
+    )]
     Newer {
         /// Path of the file.
         path: PathBuf,
     },
     /// The file is encrypted, and no key was given.
-    #[error("token file {path} is encrypted: name the file of its key (vault_key_file)")]
+    #[error("token file {path} is encrypted, and no key is given: set vault_key_file")]
     NoKey {
         /// Path of the file.
         path: PathBuf,
     },
     /// The file was encrypted by another key than the one given.
     #[error(
-        "token file {path} can't be decrypted: give the key it was encrypted by, or delete it to get new tokens"
+        "token file {path} can't be decrypted by the given key: set vault_key_file to the key that encrypted it, \
+         or remove the file to get new tokens"
     )]
     Undecryptable {
         /// Path of the file.
         path: PathBuf,
     },
     /// Another process holds the lock.
-    #[error("token file {path} is locked by another process for more than {} s", LOCK_TIMEOUT.as_secs())]
+    #[error(
+        "token file {path} was locked by another process for {} s: try again, or end that process",
+        LOCK_TIMEOUT.as_secs()
+    )]
     Locked {
         /// Path of the file.
         path: PathBuf,
@@ -221,8 +228,12 @@ impl Vault {
         match self.load() {
             Err(VaultError::Damaged { path }) => {
                 let aside = path.with_extension("damaged");
-                tracing::error!(file = %path.display(), aside = %aside.display(), "token file is damaged, set aside");
                 fs::rename(&path, &aside).map_err(|error| VaultError::io(&path, error))?;
+                tracing::error!(
+                    file = %path.display(),
+                    renamed_to = %aside.display(),
+                    "token file is damaged and was renamed: new tokens are requested"
+                );
                 Ok(Account::default())
             }
             account => account,
@@ -235,7 +246,7 @@ async fn on_disk<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
 ) -> Result<T, VaultError> {
-    let ended = |_| VaultError::io(path, io::Error::other("the program ends"));
+    let ended = |_| VaultError::io(path, io::Error::other("interrupted by the end of the runtime"));
     tokio::task::spawn_blocking(work).await.map_err(ended)?
 }
 

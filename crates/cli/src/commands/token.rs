@@ -43,7 +43,7 @@ enum What {
         /// Delete the tokens without asking the service, which continues to count them
         #[arg(long)]
         local: bool,
-        /// Also forget which of the project's slots may be taken from here; for use once they are free at the
+        /// Also forget which of the project's slots this machine has taken; for use once they are free at the
         /// service
         #[arg(long)]
         forget: bool,
@@ -61,7 +61,8 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let config = common.load(None)?;
     let (endpoint, access) = match config.service()? {
         Service::Embedded => {
-            let no_service = "the gateway inside this process keeps no tokens: name an --endpoint";
+            let no_service =
+                "no service is configured, and the embedded gateway has no tokens: name an --endpoint";
             return Err(CliError::new(Exit::Setup, no_service));
         }
         Service::Remote { endpoint, access } => (endpoint, access),
@@ -88,10 +89,10 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         What::Print => say(&format!("{}\n", login.token(false).await?.expose()))?,
         What::Logout { local, forget } => {
             let said = match log_out(&login.client, &login.vault, local).await? {
-                LoggedOut::Nothing => "there are no tokens",
-                LoggedOut::Revoked => "revoked and deleted",
+                LoggedOut::Nothing => "no tokens are stored",
+                LoggedOut::Revoked => "tokens revoked at the service and deleted here",
                 LoggedOut::Abandoned => {
-                    "deleted here; the service was not told, and may count their slot as taken"
+                    "tokens deleted here; the service was not told and may count their slot as taken"
                 }
             };
             if forget {
@@ -122,7 +123,7 @@ async fn service_token(
             say(&format!("{}\n", json!({ "endpoint": endpoint.to_string(), "service_token": true })))?;
         }
         What::Refresh | What::Logout { .. } => {
-            let message = "a service token can be renewed or revoked only at the gateway that made it";
+            let message = "a service token can be replaced or revoked only at the gateway that created it";
             return Err(CliError::new(Exit::Setup, message));
         }
     }
@@ -187,16 +188,16 @@ impl Login {
         let encrypted = if self.vault.is_encrypted() { ", encrypted" } else { "" };
         let mut text = format!(
             "service        {}\nclient         {}\naccess token   {access}\nrefresh token  {refresh}\n\
-             slots          {} of {MAX_SLOTS} taken from here\n",
+             slots          {} of {MAX_SLOTS} taken by this machine\n",
             self.endpoint,
             self.client.client_id(),
             account.slots.taken(),
         );
         for slot in account.slots.iter().filter(|slot| slot.state != SlotState::Free) {
             let state = match slot.state {
-                SlotState::Held => "in force",
-                SlotState::Unanswered => "no response was kept: the service may count it",
-                _ => "abandoned: the service may count it",
+                SlotState::Held => "held",
+                SlotState::Unanswered => "unanswered: the service may count it as taken",
+                _ => "abandoned: the service may count it as taken",
             };
             text.push_str(&format!("               {} {state}\n", time(slot.asked.unix)));
         }

@@ -101,7 +101,7 @@ async fn assert_refused(tls: TlsAcceptor, trust: &Trust, reason: &str) {
     assert!(heard.is_err(), "{reason}: the token endpoint was told {heard:?}");
     let error = asked.unwrap_err();
     assert_eq!(error.recovery(), Recovery::Retry);
-    assert_eq!(error.to_string(), format!("token endpoint {endpoint}: {reason}"));
+    assert_eq!(error.to_string(), format!("request to token endpoint {endpoint} failed: {reason}"));
 
     let (spoken, heard) = tokio::join!(clients.speak(), hear(&listener, &tls));
     assert!(heard.is_err(), "{reason}: the voice was told {heard:?}");

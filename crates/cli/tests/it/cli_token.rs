@@ -77,7 +77,9 @@ async fn tokens_are_got_shown_renewed_and_given_up() {
         assert_eq!((&none["access_token"], &none["refresh_token"]), (&Value::Null, &Value::Bool(false)));
 
         let login = succeeded(setting.run(&["token", "login"]));
-        for part in ["valid for 59m", "scope asr_short asr_stream tts", "held", "1 of 25", "in force"] {
+        for part in
+            ["valid for 59m", "scope asr_short asr_stream tts", "token  held", "1 of 25 taken", "Z held"]
+        {
             assert!(text(&login).contains(part), "{} doesn't say {part}", text(&login));
         }
         let first = setting.assert_is_token(&succeeded(setting.run(&["token", "print"])));
@@ -100,17 +102,17 @@ async fn tokens_are_got_shown_renewed_and_given_up() {
         assert!(!shown.contains(&second) && !shown.contains(&first), "{shown}");
 
         let logout = succeeded(setting.run(&["token", "logout"]));
-        assert_eq!(text(&logout), "revoked and deleted\n");
+        assert_eq!(text(&logout), "tokens revoked at the service and deleted here\n");
         for token in [first, second] {
             assert!(setting.server.gateway.authority().check(&token).is_err());
         }
-        assert_eq!(text(&succeeded(setting.run(&["token", "revoke"]))), "there are no tokens\n");
+        assert_eq!(text(&succeeded(setting.run(&["token", "revoke"]))), "no tokens are stored\n");
 
         succeeded(setting.run(&["token", "login"]));
         let logout = succeeded(setting.run(&["token", "logout", "--local"]));
         assert!(text(&logout).contains("the service was not told"));
         assert_eq!(setting.status()["slots"][0]["state"], "abandoned");
-        assert_eq!(text(&succeeded(setting.run(&["token", "logout", "--forget"]))), "there are no tokens\n");
+        assert_eq!(text(&succeeded(setting.run(&["token", "logout", "--forget"]))), "no tokens are stored\n");
         assert_eq!(setting.status()["slots"].as_array().unwrap().len(), 0);
     })
     .await;
