@@ -20,7 +20,7 @@ CHECKS = ",".join([
     "ignored_auth",
 ])
 
-serving = ["cargo", "test", "--locked", "--quiet", "-p", "voxline-cli", "--test", "it", "--"]
+serving = ["cargo", "test", "--locked", "--quiet", "-p", "voxline-gateway", "--test", "it", "--"]
 serving += ["--ignored", "--exact", "--nocapture", "conformance::fuzzing::gateway"]
 gateway = subprocess.Popen(serving, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 told = next((line.split()[1:] for line in gateway.stdout if line.startswith("serving ")), None)

@@ -1,5 +1,5 @@
 //! The tests of the library from outside: one binary, a module for each behaviour. Those that need a
-//! gateway or the program are with the program, in `crates/cli/tests`.
+//! gateway are in `crates/gateway/tests`, and those that need the program in `crates/cli/tests`.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
 mod foreign_service;

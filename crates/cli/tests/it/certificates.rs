@@ -19,9 +19,9 @@ use voxline_gateway::authority::Terms;
 use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, path, text};
-use crate::session::transcribe;
-use crate::support::server::{Server, endpoint};
-use crate::support::tls::{Authority, Front, named, self_signed};
+use voxline_fixtures::gateway::server::{Server, endpoint};
+use voxline_fixtures::gateway::session::transcribe;
+use voxline_fixtures::gateway::tls::{Authority, Front, named, self_signed};
 use voxline_fixtures::noise;
 
 /// Secret that must not reach a wrong server.

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::words::normal;
+use voxline_engines::wer::normal;
 use voxline_fixtures::clips;
 use voxline_fixtures::samples::models_dir;
 

@@ -13,7 +13,7 @@ use voxline::resample::frames_at;
 
 use crate::cli::{Place, assert_fails, assert_said, path, signal, text};
 use crate::support::model_hub::{Fault, ModelHub};
-use crate::support::words::normal;
+use voxline_engines::wer::normal;
 use voxline_fixtures::clips;
 use voxline_fixtures::samples::{SAMPLES, sample};
 

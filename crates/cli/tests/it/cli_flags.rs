@@ -89,7 +89,7 @@ fn an_address_to_listen_on_may_be_short() {
 #[test]
 fn a_misspelt_model_is_suggested_and_a_missing_one_fetched_to_its_place() {
     let place = Place::new();
-    place.file("a.wav", crate::gateway::wav(1, 16_000, 16_000));
+    place.file("a.wav", voxline_fixtures::gateway::audio::wav(1, 16_000, 16_000));
     let misspelt = place.run(&["transcribe", "a.wav", "--model", "whisper-bsae"]);
     assert_fails(&misspelt, 2, &["whisper-bsae", "did you mean --model whisper-base?"]);
     let misspelt = place.run(&["models", "pull", "wisper-base"]);

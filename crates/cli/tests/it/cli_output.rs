@@ -12,8 +12,9 @@ use voxline_gateway::authority::Terms;
 use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, signal, text};
-use crate::gateway::{Tone, wav};
-use crate::support::server::{Server, Setup};
+use voxline_fixtures::gateway::audio::wav;
+use voxline_fixtures::gateway::server::{Server, Setup};
+use voxline_fixtures::gateway::voice::Tone;
 
 /// A directory with the recordings a.wav and b.wav, of two segments each, and a service for the program.
 struct Desk {

@@ -14,7 +14,7 @@ use voxline_gateway::authority::Terms;
 use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, text};
-use crate::support::server::Server;
+use voxline_fixtures::gateway::server::Server;
 
 /// A gateway, and a directory from which the program uses it.
 struct Setting {

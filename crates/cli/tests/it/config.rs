@@ -15,7 +15,7 @@ use voxline_cli::config::gateway::GatewayConfig;
 
 use crate::cli::{Place, assert_fails, path, text};
 use crate::support::serving::Serving;
-use crate::support::tls::{Authority, named};
+use voxline_fixtures::gateway::tls::{Authority, named};
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/gateway.toml");
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/voxline.service");

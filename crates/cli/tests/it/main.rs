@@ -1,8 +1,7 @@
-//! Integration tests, which use voxline from outside: one binary, with a module for each behaviour.
+//! Integration tests of the program, and of what surrounds it: one binary, with a module for each behaviour.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
 mod access;
-mod attempts;
 mod authority;
 mod bench;
 mod certificates;
@@ -12,51 +11,34 @@ mod cli_flags;
 mod cli_help;
 mod cli_output;
 mod cli_token;
-mod client;
-mod client_spool;
 mod config;
 #[cfg(target_os = "linux")]
 mod confinement;
-mod conformance;
 mod console;
-mod context;
-mod crowds;
 mod dependencies;
 mod documents;
-mod drain;
-mod endurance;
 mod example;
-mod gateway;
 mod gateway_tls;
-mod hostile_client;
 mod imports;
-mod kills;
 mod languages;
-mod metrics;
 mod models;
-mod origins;
-mod overload;
-mod protocol_conformance;
 mod refusals;
 mod residence;
 mod restart;
 mod secrecy;
-mod session;
 mod siege;
-mod slow_clients;
 mod speaking;
 mod spooling;
-mod stream;
 mod successor;
 mod support;
-mod tasks;
-mod tokens;
 mod trusted_proxy;
-mod uploads;
 mod voices;
 
-use voxline_fixtures::allocations::Counting;
+use voxline_fixtures::gateway::process::serve_until_told;
 
-/// Allocator that counts for the tests of memory. For all other tests it is the system's allocator.
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+/// Runs a gateway. The tests that need a gateway to kill start this one as a process.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a gateway for other tests, which start it"]
+async fn gateway_process() {
+    serve_until_told().await;
+}

@@ -11,7 +11,7 @@ use voxline_gateway::authority::Terms;
 use voxline_testing::{Fault, FaultProxy, NullRecognizer};
 
 use crate::cli::{Place, path, text};
-use crate::support::server::{Server, endpoint};
+use voxline_fixtures::gateway::server::{Server, endpoint};
 
 /// Size of an hour of audio at 16 kHz.
 const HOUR_BYTES: u64 = 3_600 * 16_000 * 2;

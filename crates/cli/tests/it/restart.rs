@@ -18,7 +18,7 @@ use voxline::transport::WebSocketConnector;
 use voxline_testing::digest;
 use voxline_testing::peer::{Behaviour, Expect, RecordingPeer, Reply, ScriptedPeer, Step};
 
-use crate::support::server::endpoint;
+use voxline_fixtures::gateway::server::endpoint;
 use voxline_fixtures::noise;
 
 async fn listen() -> (TcpListener, SocketAddr) {

@@ -1,9 +1,6 @@
 //! No secret appears in anything that is written: logs at their loudest, errors, the output of `Debug`.
 
 use std::fmt::Debug;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Seek};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,167 +26,21 @@ use voxline_gateway::authority::{Granted, NewClient, Scopes, Terms};
 use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, text};
-use crate::support::log::{ALL, ALL_BUT_FRAMES, FRAMES, LOG};
-use crate::support::server::{Server, endpoint};
+use voxline_fixtures::gateway::log::{ALL_BUT_FRAMES, FRAMES};
+use voxline_fixtures::gateway::secrets::{CANARY, overhear, secrets};
+use voxline_fixtures::gateway::server::{Server, endpoint};
 use voxline_fixtures::noise;
-
-/// Secret that the tests plant.
-pub(crate) const CANARY: &str = "canary-in-a-coal-mine";
-/// Prefixes of the gateway's secrets: client secrets, refresh tokens, access tokens, service tokens,
-/// resume keys of sessions.
-const MINTED: [&str; 5] = ["vxc_", "vxr_", "vxa_", "vxs_", "vxk_"];
-/// Number of characters after the prefix that identify a secret.
-const TELLING: usize = 40;
-
-/// Returns the secrets in `text`: in clear, in hexadecimal, or as a list of numbers.
-pub(crate) fn secrets(text: &[u8]) -> Vec<String> {
-    let mut found = in_clear(text);
-    found.extend(in_clear(&from_hex(text)));
-    found.extend(in_clear(&from_numbers(text)));
-    found
-}
-
-fn in_clear(text: &[u8]) -> Vec<String> {
-    let planted = text.windows(CANARY.len()).filter(|bytes| *bytes == CANARY.as_bytes());
-    let minted = text.windows(4 + TELLING).filter(|bytes| {
-        let (prefix, secret) = bytes.split_at(4);
-        MINTED.iter().any(|minted| minted.as_bytes() == prefix)
-            && secret.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
-    });
-    // The header around a token is the same, even if a test uses a token of another form.
-    let header = text.windows(12).filter(|bytes| {
-        bytes.strip_prefix(b"Bearer ").is_some_and(|token| token.iter().all(u8::is_ascii_graphic))
-    });
-    planted.chain(minted).chain(header).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect()
-}
-
-/// Decodes the runs of hexadecimal digits, with a line break before each of them.
-fn from_hex(text: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for run in text.split(|byte| !byte.is_ascii_hexdigit()).filter(|run| run.len() >= CANARY.len() * 2) {
-        bytes.push(b'\n');
-        bytes.extend(run.chunks_exact(2).map(|pair| {
-            u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).expect("both are digits")
-        }));
-    }
-    bytes
-}
-
-/// Decodes lists of numbers, as `Debug` prints bytes.
-fn from_numbers(text: &[u8]) -> Vec<u8> {
-    let words = text.split(|byte| matches!(byte, b',' | b' ' | b'[' | b']'));
-    let numbers =
-        words.filter(|word| !word.is_empty()).map(|word| std::str::from_utf8(word).ok()?.parse().ok());
-    numbers.map(|number| number.unwrap_or(b'\n')).collect()
-}
-
-/// Output of a process.
-struct Overheard {
-    lines: usize,
-    /// Lines that contain a secret.
-    leaks: Vec<String>,
-    /// Lines that report a failed test.
-    panics: Vec<String>,
-    /// For each topic, `true` if the output mentions it.
-    heard: Vec<bool>,
-}
-
-/// Runs tests of this binary again in a process that logs as much as it can, and reads its output.
-fn overhear(log: &str, tests: &[&str], topics: &[&str]) -> Overheard {
-    let mut written = tempfile::tempfile().unwrap();
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(tests)
-        .arg("--nocapture")
-        .env(LOG, log)
-        .env("VOXLINE_KILLS", "1")
-        .env("VOXLINE_NETWORKS", "10")
-        .stdout(written.try_clone().unwrap())
-        .stderr(written.try_clone().unwrap())
-        .status()
-        .unwrap();
-    written.rewind().unwrap();
-    let overheard = read(written, topics);
-    assert!(status.success(), "the tests fail while they are overheard: {:?}", overheard.panics);
-    overheard
-}
-
-fn read(written: File, topics: &[&str]) -> Overheard {
-    let heard = vec![false; topics.len()];
-    let mut overheard = Overheard { lines: 0, leaks: Vec::new(), panics: Vec::new(), heard };
-    for line in BufReader::new(written).split(b'\n') {
-        let line = line.unwrap();
-        overheard.lines += 1;
-        if !secrets(&line).is_empty() {
-            overheard.leaks.push(String::from_utf8_lossy(&line).into_owned());
-        }
-        if has(&line, " panicked at ") {
-            overheard.panics.push(String::from_utf8_lossy(&line).into_owned());
-        }
-        for (topic, heard) in topics.iter().zip(&mut overheard.heard) {
-            *heard |= has(&line, topic);
-        }
-    }
-    overheard
-}
-
-fn has(line: &[u8], words: &str) -> bool {
-    line.windows(words.len()).any(|bytes| bytes == words.as_bytes())
-}
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figures are what the test is for")]
 fn the_loudest_log_has_no_secret() {
-    // All tests that handle secrets, except those of the recognisers.
-    let tests = [
-        "session::",
-        "tokens::",
-        "gateway::",
-        "stream::",
-        "console::handshake",
-        "attempts::",
-        "certificates::",
-        "spooling::",
-        "a_thousand_networks",
-    ];
-    // Tests of a recogniser are left out, and tests that depend on timing, because logging takes time.
-    let without = [
-        "of_a_real_recording",
-        "a_language_nobody_knows",
-        "tokens_are_replaced",
-        "ten_thousand",
-        "take_the_same_time",
-        "secrecy::",
-    ];
-    let without = without.iter().flat_map(|test| ["--skip", test]);
-    let arguments: Vec<&str> = tests.into_iter().chain(without).collect();
+    // The tests of this binary that handle secrets in its own process.
+    let tests = ["certificates::", "spooling::"];
     let topics = ["tokio_tungstenite", "hyper_util::", "voxline_gateway", "voxline::session"];
-    let overheard = overhear(ALL_BUT_FRAMES, &arguments, &topics);
+    let overheard = overhear(ALL_BUT_FRAMES, &tests, &topics);
     println!("{} lines, {} leaks", overheard.lines, overheard.leaks.len());
     assert_eq!(overheard.heard, [true; 4], "{topics:?}: the log is not what it should be");
     assert_eq!(overheard.leaks, [""; 0]);
-}
-
-/// The reason for the warning in the documentation of `voxline::transport`. This test fails once
-/// tungstenite no longer logs the contents of frames; the warning can then be removed.
-#[test]
-fn what_tungstenite_logs_of_frames_has_secrets() {
-    let overheard = overhear(ALL, &["session::an_empty_session_ends_well"], &[FRAMES]);
-    assert_eq!(overheard.heard, [true]);
-    assert!(overheard.leaks.iter().any(|line| line.contains("vxk_")), "{} lines", overheard.lines);
-}
-
-#[test]
-fn a_secret_is_found_in_any_guise() {
-    let minted = format!("vxa_{}", "abc234".repeat(9));
-    for secret in [CANARY, &minted] {
-        assert!(!secrets(format!("x{secret}x").as_bytes()).is_empty());
-        let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-        assert!(!secrets(format!("payload: 0x{hex}").as_bytes()).is_empty(), "{hex}");
-        assert!(!secrets(format!("{:?}", secret.as_bytes()).as_bytes()).is_empty());
-    }
-    assert!(!secrets(br#"Request: "Authorization: Bearer token-1\r\n""#).is_empty());
-    assert!(secrets(b"www-authenticate: Bearer\r\n").is_empty());
-    assert!(secrets(format!("vxa_ vxa_{} {}", &minted[8..20], &CANARY[1..]).as_bytes()).is_empty());
 }
 
 fn secret() -> SecretString {

@@ -18,10 +18,9 @@ use voxline_gateway::Options;
 use voxline_testing::DigestRecognizer;
 
 use crate::cli::{Place, assert_fails, signal, text};
-use crate::kills::kills;
-use crate::support::gateway_process::GatewayProcess;
 use crate::support::model_hub::{Fault, ModelHub};
-use crate::support::server::{Server, Setup};
+use voxline_fixtures::gateway::process::{GatewayProcess, kills};
+use voxline_fixtures::gateway::server::{Server, Setup};
 use voxline_fixtures::noise;
 use voxline_fixtures::random::Random;
 

@@ -1,6 +1,7 @@
 //! The tests of the recogniser on human recordings: one binary, a module for each behaviour.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
+mod languages;
 mod model_shapes;
 mod recognition;
 mod recognition_guards;

@@ -137,7 +137,7 @@ impl ChunkedSession {
     pub(crate) fn is_done(&self) -> bool {
         match &*self.stage() {
             Stage::Pending(_) => false,
-            Stage::Begun(session, _) => session.state().lock().done,
+            Stage::Begun(session, _) => session.state().lock().results.done,
             Stage::Over => true,
         }
     }

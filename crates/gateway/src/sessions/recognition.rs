@@ -72,7 +72,7 @@ impl RecognitionTask {
             }
         }
         Ok(match self.partials {
-            _ if !self.state.lock().queue.is_empty() => Next::Again,
+            _ if !self.state.lock().input.queue.is_empty() => Next::Again,
             // There is time for a partial result only without a backlog.
             true => Next::Partial,
             false => Next::Wait,
@@ -242,10 +242,10 @@ mod tests {
         let task =
             RecognitionTask::new(recognizer, options, 16_000, true, FramePos::ZERO, state.clone(), metrics);
         let mut task = task.unwrap();
-        state.lock().queue.push_audio(&[0, 0]);
+        state.lock().input.queue.push_audio(&[0, 0]);
         assert_eq!(task.turn(Priority::Live), Next::Partial);
         assert_eq!(task.turn(Priority::Live), Next::Partial);
         assert_eq!(task.turn(Priority::Partial), Next::Wait);
-        assert!(state.lock().partial.is_some());
+        assert!(state.lock().results.partial.is_some());
     }
 }

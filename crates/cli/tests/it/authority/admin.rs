@@ -8,10 +8,10 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use voxline_gateway::authority::{Scope, Terms};
 
-use super::{HOUR, clock, serving};
 use crate::cli::Place;
-use crate::support::gateway_process::GatewayProcess;
-use crate::support::server::{Server, Setup};
+use voxline_fixtures::gateway::authority::{HOUR, clock, serving};
+use voxline_fixtures::gateway::process::GatewayProcess;
+use voxline_fixtures::gateway::server::{Server, Setup};
 
 /// Runs `voxline gateway` on the state directory `state`.
 fn gateway(place: &Place, command: &str) -> Output {

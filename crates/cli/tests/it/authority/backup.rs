@@ -10,9 +10,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use voxline_gateway::authority::{Amount, AtLimit, Authority, NewClient, Policy, Terms};
 
-use super::{HOUR, clock, is_good, serving};
 use crate::cli::Place;
-use crate::support::server::Setup;
+use voxline_fixtures::gateway::authority::{HOUR, clock, is_good, serving};
+use voxline_fixtures::gateway::server::Setup;
 
 /// Number of threads that request tokens.
 const MINTERS: usize = 3;

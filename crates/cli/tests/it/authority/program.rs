@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use voxline_gateway::authority::MAX_TOKENS;
 
 use crate::cli::Place;
-use crate::gateway::refusal;
-use crate::support::http::http_client;
+use voxline_fixtures::gateway::http::{http_client, refusal};
 
 /// The running process, killed when dropped: a process left by a failed test would hold the test's output
 /// open.

@@ -21,8 +21,8 @@ use voxline_testing::{DigestRecognizer, digest};
 use super::page::{COMPLETE, WORDS, assert_asked_only, signed_in};
 use crate::cli::{Place, text};
 use crate::support::browser;
-use crate::support::server::{Server, Setup};
 use voxline_fixtures::deadline::within;
+use voxline_fixtures::gateway::server::{Server, Setup};
 
 /// Longest wait on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

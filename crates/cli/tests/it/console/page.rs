@@ -14,8 +14,8 @@ use voxline_gateway::authority::Terms;
 use voxline_testing::{Cut, DigestRecognizer, Fault, FaultProxy};
 
 use crate::support::browser::{self, Browser};
-use crate::support::server::{Server, Setup};
-use crate::support::words::normal;
+use voxline_engines::wer::normal;
+use voxline_fixtures::gateway::server::{Server, Setup};
 use voxline_fixtures::samples::models_dir;
 use voxline_fixtures::samples::sample;
 

@@ -15,7 +15,7 @@ use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
 use voxline::net::{Endpoint, http_client};
 
-use crate::support::server::endpoint;
+use voxline_fixtures::gateway::server::endpoint;
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -23,9 +23,9 @@ use voxline::transport::WebSocketConnector;
 
 use self::attacks::Target;
 use crate::cli::Place;
-use crate::session::chunks;
 use crate::support::serving::Serving;
 use voxline_fixtures::clips;
+use voxline_fixtures::gateway::audio::chunks;
 
 const RATE: u32 = 16_000;
 /// Silence between two recordings, as between two utterances.

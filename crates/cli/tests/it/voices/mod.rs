@@ -1,6 +1,5 @@
 //! Voices speak the given text at the given speed, and survive any text.
 
-mod first_audio;
 mod loudness;
 mod round_trip;
 mod sentences;

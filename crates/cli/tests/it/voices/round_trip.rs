@@ -15,7 +15,7 @@ use voxline::engine::{RecognitionRequest, Recognizer, Voice};
 use voxline::resample::Resampler;
 
 use super::sentences_of;
-use crate::support::words::WordErrors;
+use voxline_engines::wer::WordErrors;
 use voxline_fixtures::whisper::whisper;
 
 /// Returns the number of sentences of each language: `VOXLINE_SENTENCES`, or 20.

@@ -204,7 +204,7 @@ fn gaps_behind_a_stuck_recogniser_are_bounded() {
     push(&session, socket, &audio(at + 20, 1)).unwrap();
     let refusal = session.gap(socket, FramePos(at + 21), FramePos(at + 22)).unwrap_err();
     assert!(matches!(refusal, Rejection::Violation(_)), "{refusal}");
-    assert_eq!(session.state.lock().gaps.len(), MAX_GAPS);
+    assert_eq!(session.state.lock().input.gaps.len(), MAX_GAPS);
 }
 
 #[test]
@@ -295,7 +295,7 @@ async fn a_client_that_sends_no_audio_makes_no_finals() {
     // A gap that ends no utterance is free.
     session.finish(socket, FramePos(at)).unwrap();
     all_final(&session).await;
-    let finals = session.state().lock().finals.len() as u64;
+    let finals = session.state().lock().results.finals.len() as u64;
     assert!(finals <= 1_003 + 50 + 1 + 3, "{finals} finals");
 }
 
@@ -320,10 +320,10 @@ fn gaps_that_lead_nowhere_are_refused_or_ignored() {
     for (from, to) in [(0, 0), (0, 1), (1, 1)] {
         assert_eq!(gap(from, to), Ok(()), "{from}..{to}");
     }
-    assert_eq!(session.state.lock().received, FramePos(1));
+    assert_eq!(session.state.lock().input.received, FramePos(1));
     // The part that was received before is skipped.
     assert_eq!(gap(0, FARTHEST.0), Ok(()));
-    assert_eq!(session.state.lock().gaps, [FramePos(1).to(FARTHEST)]);
+    assert_eq!(session.state.lock().input.gaps, [FramePos(1).to(FARTHEST)]);
     session.finish(socket, FARTHEST).unwrap();
     assert_eq!(gap(0, FARTHEST.0), Ok(()), "said again");
     assert!(matches!(gap(FARTHEST.0, FARTHEST.0 + 1), Err(Rejection::Violation(_))));
@@ -339,7 +339,7 @@ fn messages_of_a_socket_that_lost_the_session_are_refused() {
     assert_eq!(session.flush(old, None), Err(Rejection::Moved));
     assert_eq!(session.finish(old, FramePos(1)), Err(Rejection::Moved));
     assert!(!session.end(old));
-    assert_eq!(session.state.lock().received, FramePos(1));
+    assert_eq!(session.state.lock().input.received, FramePos(1));
     push(&session, new, &audio(1, 5)).unwrap();
 
     // A resume with an impossible `finals_seen` leaves the session with its socket.
