@@ -115,6 +115,38 @@ pub(crate) struct Session {
     job: JobHandle,
 }
 
+/// Checks a client's request for a session.
+///
+/// # Errors
+/// Returns [`StartError`] if the request is not valid or not supported.
+fn check(start: &Start) -> Result<(), StartError> {
+    let sample_rate = start.sample_rate;
+    if !SAMPLE_RATES.contains(&sample_rate) {
+        let (low, high) = SAMPLE_RATES.into_inner();
+        let reason = format!("sample_rate {sample_rate} is not between {low} and {high}");
+        return Err(StartError::Unsupported(reason));
+    }
+    if start.origin > FARTHEST {
+        return Err(Violation(format!("origin {} is over {FARTHEST}", start.origin)).into());
+    }
+    let context = start.context.as_ref().map_or(0, String::len);
+    if context > MAX_CONTEXT_BYTES {
+        let reason = format!("context of {context} bytes, the limit is {MAX_CONTEXT_BYTES}");
+        return Err(Violation(reason).into());
+    }
+    Ok(())
+}
+
+/// Converts a number of frames that the recogniser holds to the rate of a session. The result is rounded up,
+/// and includes the audio that a resampler holds.
+fn at_session_rate(frames: u64, sample_rate: u32) -> u64 {
+    if sample_rate == RECOGNIZER_RATE {
+        return frames;
+    }
+    (frames * u64::from(sample_rate)).div_ceil(u64::from(RECOGNIZER_RATE))
+        + u64::from(sample_rate) * RESAMPLING_MILLISECONDS / 1_000
+}
+
 impl Session {
     /// Opens a session for `identity` and starts its recogniser, in the languages of `options`.
     ///
@@ -128,20 +160,8 @@ impl Session {
         start: &Start,
         options: RecognitionRequest,
     ) -> Result<Session, StartError> {
+        check(start)?;
         let sample_rate = start.sample_rate;
-        if !SAMPLE_RATES.contains(&sample_rate) {
-            let (low, high) = SAMPLE_RATES.into_inner();
-            let reason = format!("sample_rate {sample_rate} is not between {low} and {high}");
-            return Err(StartError::Unsupported(reason));
-        }
-        if start.origin > FARTHEST {
-            return Err(Violation(format!("origin {} is over {FARTHEST}", start.origin)).into());
-        }
-        let context = start.context.as_ref().map_or(0, String::len);
-        if context > MAX_CONTEXT_BYTES {
-            let reason = format!("context of {context} bytes, the limit is {MAX_CONTEXT_BYTES}");
-            return Err(Violation(reason).into());
-        }
         let state = Arc::new(SharedState::new(start.origin));
         let mut options = options.latency(start.latency);
         options.context.clone_from(&start.context);
@@ -163,21 +183,13 @@ impl Session {
             Latency::Relaxed => Priority::Recording,
         };
         let job = scheduler.add(priority, Box::new(task))?;
-        let max_unfinal = recognizer.longest_pending().map(|frames| {
-            if sample_rate == RECOGNIZER_RATE {
-                return frames;
-            }
-            // Round up, and add the audio that a resampler holds.
-            (frames * u64::from(sample_rate)).div_ceil(u64::from(RECOGNIZER_RATE))
-                + u64::from(sample_rate) * RESAMPLING_MILLISECONDS / 1_000
-        });
         Ok(Session {
             name: new_id(),
             resume_key: random_secret(RESUME_PREFIX),
             project: identity.project.clone(),
             holder: identity.holder.clone(),
             sample_rate,
-            max_unfinal,
+            max_unfinal: recognizer.longest_pending().map(|frames| at_session_rate(frames, sample_rate)),
             opened: scheduler::now(),
             state,
             job,

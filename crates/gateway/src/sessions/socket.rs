@@ -1,5 +1,6 @@
 //! The service of a session over one socket, from `ready` to the close.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -17,7 +18,7 @@ use voxline::audio::FramePos;
 use voxline::net::Endpoint;
 use voxline::protocol::close;
 use voxline::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
-use voxline::transport::{Event, Message, Wire};
+use voxline::transport::{Event, Message, Wire, WireError};
 
 /// Time without any message after which a ping is sent.
 const PING_AFTER: Duration = Duration::from_secs(20);
@@ -48,6 +49,39 @@ impl SocketEnd {
             SocketEnd::Lost => "lost",
             SocketEnd::Close(_) => "closed",
         }
+    }
+}
+
+impl From<CloseReason> for SocketEnd {
+    fn from(close_reason: CloseReason) -> SocketEnd {
+        SocketEnd::Close(close_reason)
+    }
+}
+
+/// Signs of life of a client.
+struct Liveness {
+    last_message: Instant,
+    /// True if a ping was sent since the last message.
+    pinged: bool,
+}
+
+impl Liveness {
+    /// Returns the time at which the client must be pinged, or counts as dead if it was.
+    fn deadline(&self) -> Instant {
+        self.last_message + if self.pinged { DEAD_AFTER } else { PING_AFTER }
+    }
+
+    /// Pings the client at the deadline, or ends the socket if it was pinged before.
+    fn expire<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<(), SocketEnd> {
+        if self.pinged {
+            // A client that was only asleep finds this code on waking up. Code 1000 would tell it that all is
+            // done.
+            let reason = "nothing came from the client, not even an answer to a ping";
+            return Err(CloseReason::resumable(close::GOING_AWAY, reason).into());
+        }
+        self.pinged = true;
+        wire.send(Message::Ping(axum::body::Bytes::new()));
+        Ok(())
     }
 }
 
@@ -86,76 +120,79 @@ impl<'a> SessionSocket<'a> {
     }
 
     /// Carries the session until the socket ends or must be closed.
-    #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
     pub(crate) async fn run<Io: Connection>(mut self, wire: &mut Wire<Io>) -> SocketEnd {
+        let Err(end) = self.carry(wire).await;
+        end
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
+    async fn carry<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<Infallible, SocketEnd> {
         let mut changes = self.session.state().watch();
         let mut revocations = self.manager.authority.revocations();
         // Revocations between the check of the token and this subscription are not notified, so check once
         // more.
         revocations.mark_changed();
-        let mut last_message = Instant::now();
-        let (mut pinged, mut drain_announced) = (false, false);
+        let mut liveness = Liveness { last_message: Instant::now(), pinged: false };
+        let mut drain_announced = false;
         loop {
-            let is_behind = match self.send_updates(wire) {
-                Ok(is_behind) => is_behind,
-                Err(close_reason) => return SocketEnd::Close(close_reason),
-            };
-            let patience = if pinged { DEAD_AFTER } else { PING_AFTER };
+            let is_behind = self.send_updates(wire)?;
             tokio::select! {
                 event = wire.next_or_drained(is_behind.then_some(QUEUE_LOW)) => {
                     let Event::Message(message) = event else { continue };
-                    (last_message, pinged) = (Instant::now(), false);
-                    match message {
-                        // Only a client that closes after `done` was sent is known to have received
-                        // everything.
-                        Some(Ok(Message::Close(_))) if self.done_sent => return SocketEnd::Done,
-                        // Before `done`, the same code says that the rest is not wanted.
-                        Some(Ok(Message::Close(Some(frame)))) if frame.code == close::NORMAL => {
-                            return SocketEnd::Done;
-                        }
-                        Some(Err(error)) => return unreadable(&error).map_or(SocketEnd::Lost, SocketEnd::Close),
-                        Some(Ok(Message::Close(_))) | None => return SocketEnd::Lost,
-                        Some(Ok(message)) => match self.handle(message, last_message) {
-                            Ok(None) => {}
-                            Ok(Some(answer)) => wire.send(encode(&answer)),
-                            Err(close_reason) => return SocketEnd::Close(close_reason),
-                        },
-                    }
+                    liveness = Liveness { last_message: Instant::now(), pinged: false };
+                    self.receive(wire, message, liveness.last_message)?;
                 }
                 changed = revocations.changed() => {
                     changed.expect("the gateway holds the authority");
-                    if let Err(close_reason) = self.check_again() {
-                        return SocketEnd::Close(close_reason);
-                    }
+                    self.check_again()?;
                 }
                 changed = changes.changed() => changed.expect("the session holds the state"),
-                () = sleep_until(last_message + patience) => {
-                    if pinged {
-                        // A client that was only asleep finds this code on waking up. Code 1000 would tell
-                        // it that all is done.
-                        let reason = "nothing came from the client, not even an answer to a ping";
-                        return SocketEnd::Close(CloseReason::resumable(close::GOING_AWAY, reason));
-                    }
-                    pinged = true;
-                    wire.send(Message::Ping(axum::body::Bytes::new()));
-                }
-                () = at(self.credential.expiry.next()) => {
-                    if self.credential.expiry.warn.take().is_none() {
-                        return SocketEnd::Close(CloseReason::resumable(close::TOKEN, "the token has expired"));
-                    }
-                    let left = self.credential.expiry.left(Instant::now()).unwrap_or_default();
-                    wire.send(goaway(GoawayReason::Token, left, &[]));
-                }
+                () = sleep_until(liveness.deadline()) => liveness.expire(wire)?,
+                () = at(self.credential.expiry.next()) => self.expire_token(wire, Instant::now())?,
                 () = self.manager.shutdown.draining.cancelled(), if !drain_announced => {
                     drain_announced = true;
                     let left = self.manager.shutdown.drain_left(Instant::now());
                     wire.send(goaway(GoawayReason::Drain, left, &self.manager.options.successors));
                 }
                 () = self.manager.shutdown.closing.cancelled() => {
-                    return SocketEnd::Close(CloseReason::new(close::GOING_AWAY, "the gateway stops"));
+                    return Err(CloseReason::new(close::GOING_AWAY, "the gateway stops").into());
                 }
             }
         }
+    }
+
+    /// Takes the next message of the client, or the end of the socket, that came at `now`, and sends the
+    /// reply.
+    fn receive<Io: Connection>(
+        &mut self,
+        wire: &mut Wire<Io>,
+        message: Option<Result<Message, WireError>>,
+        now: Instant,
+    ) -> Result<(), SocketEnd> {
+        match message {
+            // Only a client that closes after `done` was sent is known to have received everything.
+            Some(Ok(Message::Close(_))) if self.done_sent => Err(SocketEnd::Done),
+            // Before `done`, the same code says that the rest is not wanted.
+            Some(Ok(Message::Close(Some(frame)))) if frame.code == close::NORMAL => Err(SocketEnd::Done),
+            Some(Ok(Message::Close(_))) | None => Err(SocketEnd::Lost),
+            Some(Err(error)) => Err(unreadable(&error).map_or(SocketEnd::Lost, SocketEnd::Close)),
+            Some(Ok(message)) => {
+                if let Some(reply) = self.handle(message, now)? {
+                    wire.send(encode(&reply));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Warns the client that its token is about to expire, or ends the socket once it has.
+    fn expire_token<Io: Connection>(&mut self, wire: &mut Wire<Io>, now: Instant) -> Result<(), SocketEnd> {
+        if self.credential.expiry.warn.take().is_none() {
+            return Err(CloseReason::resumable(close::TOKEN, "the token has expired").into());
+        }
+        let left = self.credential.expiry.left(now).unwrap_or_default();
+        wire.send(goaway(GoawayReason::Token, left, &[]));
+        Ok(())
     }
 
     /// Brings the client up to date: acknowledgement, finals, the newest partial result, `done`. It runs

@@ -38,52 +38,64 @@ pub(crate) async fn serve(
     place: PendingPlace,
     mut wire: Socket,
 ) {
-    let opening = tokio::select! {
-        // A client that has opened a session in time keeps it.
-        biased;
-        opening = timeout(OPENING_TIMEOUT, open(manager, &credential, &mut wire)) => opening,
-        () = place.displaced() => {
-            let reason = "the place of this socket is needed: it has waited longest to start";
-            return leave(&place, close_with(wire, CloseReason::new(close::TRY_LATER, reason))).await;
-        }
-    };
-    let (session, attached) = match opening {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(None)) => return,
-        Ok(Err(Some(close_reason))) => return leave(&place, close_with(wire, close_reason)).await,
-        Err(_) => {
-            let late = CloseReason::new(close::PROTOCOL, "neither start nor resume came in time");
-            return leave(&place, close_with(wire, late)).await;
-        }
+    let (session, attached) = match open_in_time(manager, &credential, &place, &mut wire).await {
+        Ok(opened) => opened,
+        Err(None) => return,
+        Err(Some(close_reason)) => return leave(&place, close_with(wire, close_reason)).await,
     };
     place.begin();
     let attachment = attached.attachment;
     let ending = SessionSocket::new(manager, &session, &attached, credential).run(&mut wire).await;
     place.leave();
     tracing::debug!(session = session.name(), ending = ending.name(), "socket ended");
-    match ending {
+    let may_resume = match ending {
         SocketEnd::Done => {
             forget(manager, &session, attachment);
             leave(&place, close_socket(wire, close::NORMAL, "")).await;
+            false
         }
         SocketEnd::Lost => {
             // A client that sent a close gets its reply, and the socket is freed before the wait begins.
             leave(&place, close_socket(wire, close::NORMAL, "")).await;
-            drop(place);
-            linger(manager, &session, attachment).await;
+            true
         }
         SocketEnd::Close(close_reason) => {
             let resumable = close_reason.resumable;
-            let held = match resumable {
-                true => session.is_held_by(attachment),
-                false => forget(manager, &session, attachment),
+            let held = if resumable {
+                session.is_held_by(attachment)
+            } else {
+                forget(manager, &session, attachment)
             };
             // If another socket has the session, the fault of this one no longer concerns it.
             leave(&place, close_with(wire, if held { close_reason } else { CloseReason::moved() })).await;
-            drop(place);
-            if resumable {
-                linger(manager, &session, attachment).await;
-            }
+            resumable
+        }
+    };
+    drop(place);
+    if may_resume {
+        linger(manager, &session, attachment).await;
+    }
+}
+
+/// Waits for the client to open its session, while there is time and no other client needs the place.
+///
+/// # Errors
+/// Returns [`CloseReason`] with the reason for a close, or `None` if the client left.
+async fn open_in_time(
+    manager: &SessionManager,
+    credential: &Credential,
+    place: &PendingPlace,
+    wire: &mut Socket,
+) -> Result<(Arc<Session>, Attached), Option<CloseReason>> {
+    tokio::select! {
+        // A client that has opened a session in time keeps it.
+        biased;
+        opening = timeout(OPENING_TIMEOUT, open(manager, credential, wire)) => opening.unwrap_or_else(|_| {
+            Err(Some(CloseReason::new(close::PROTOCOL, "neither start nor resume came in time")))
+        }),
+        () = place.displaced() => {
+            let reason = "the place of this socket is needed: it has waited longest to start";
+            Err(Some(CloseReason::new(close::TRY_LATER, reason)))
         }
     }
 }
@@ -121,21 +133,7 @@ async fn open(
     credential: &Credential,
     wire: &mut Socket,
 ) -> Result<(Arc<Session>, Attached), Option<CloseReason>> {
-    let message = loop {
-        match wire.next().await {
-            Some(Ok(Message::Text(text))) => match parse(&text)? {
-                ClientMessage::Unknown => {}
-                message => break message,
-            },
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Binary(_))) => {
-                return Err(Some(CloseReason::new(close::PROTOCOL, "audio came before start")));
-            }
-            Some(Err(error)) => return Err(unreadable(&error)),
-            Some(Ok(Message::Close(_))) | None => return Err(None),
-        }
-    };
-    let (session, finals_seen) = match message {
+    let (session, finals_seen) = match first_message(wire).await? {
         ClientMessage::Start(start) => (begin(manager, &credential.identity, &start)?, 0),
         ClientMessage::Resume { session, resume_key, finals_seen } => {
             let found = manager.registry.find(&session);
@@ -167,6 +165,27 @@ async fn open(
     ready.max_unfinal_frames = session.max_unfinal();
     wire.send(encode(&ServerMessage::Ready(ready)));
     Ok((session, attached))
+}
+
+/// Returns the first message of the client that has a known type.
+///
+/// # Errors
+/// Returns [`CloseReason`] if the client sends audio or what is no message, or `None` if it left.
+async fn first_message(wire: &mut Socket) -> Result<ClientMessage, Option<CloseReason>> {
+    loop {
+        match wire.next().await {
+            Some(Ok(Message::Text(text))) => match parse(&text)? {
+                ClientMessage::Unknown => {}
+                message => return Ok(message),
+            },
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Binary(_))) => {
+                return Err(Some(CloseReason::new(close::PROTOCOL, "audio came before start")));
+            }
+            Some(Err(error)) => return Err(unreadable(&error)),
+            Some(Ok(Message::Close(_))) | None => return Err(None),
+        }
+    }
 }
 
 fn unknown_session() -> CloseReason {
