@@ -56,41 +56,68 @@ pub(crate) struct Metrics {
     registry: Registry,
     /// Metrics of the process, which have no prefix.
     process: Registry,
-    /// This gauge and the next two are updated when the metrics are read.
-    sessions: Gauge,
-    waiting: Gauge<f64, AtomicU64>,
-    lateness: Gauge<f64, AtomicU64>,
-    pub(crate) started: Counter,
-    pub(crate) resumed: Counter,
-    refused: By<Counter>,
-    received: By<Seconds>,
-    pub(crate) recognised: Seconds,
-    pub(crate) gaps: Seconds,
-    busy: By<Seconds>,
-    wait: Histogram,
-    final_latency: Histogram,
-    first_partial_latency: Histogram,
-    first_speech_latency: Histogram,
-    pub(crate) characters: Counter,
-    pub(crate) spoken: Seconds,
+    pub(crate) sessions: SessionMetrics,
+    pub(crate) audio: AudioMetrics,
+    recogniser: RecogniserMetrics,
+    latencies: LatencyMetrics,
+    pub(crate) speech: SpeechMetrics,
     requests: Family<Vec<(&'static str, String)>, Counter>,
     bytes: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
-impl Metrics {
-    /// Creates metrics at zero, for at most `limit` sessions and for `threads` recognition threads.
-    pub(crate) fn new(limit: usize, threads: usize, tokens: &TokenCounters) -> Metrics {
-        let mut list = List(Registry::with_prefix("voxline"));
-        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        list.0.register("build", "Version of the gateway, as a label", version);
-        list.constant("sessions_limit", "Maximum number of live sessions and tasks", limit);
-        list.constant("recogniser_threads", "Number of recognition threads", threads);
-        let latency = || Histogram::new(LATENCIES);
-        Metrics {
-            sessions: list.add("sessions", "Live sessions and tasks", Gauge::default()),
+/// Counts of sessions and tasks.
+pub(crate) struct SessionMetrics {
+    /// Number of live ones, updated when the metrics are read.
+    live: Gauge,
+    pub(crate) started: Counter,
+    refused: By<Counter>,
+    pub(crate) resumed: Counter,
+}
+
+/// Audio of clients, in seconds.
+pub(crate) struct AudioMetrics {
+    received: By<Seconds>,
+    pub(crate) recognised: Seconds,
+    pub(crate) gaps: Seconds,
+    /// Audio that is not final yet, updated when the metrics are read.
+    waiting: Gauge<f64, AtomicU64>,
+}
+
+/// Times of the recognition threads.
+struct RecogniserMetrics {
+    busy: By<Seconds>,
+    wait: Histogram,
+    /// Longest current wait, updated when the metrics are read.
+    lateness: Gauge<f64, AtomicU64>,
+}
+
+/// Times that a client waits for a result.
+struct LatencyMetrics {
+    final_: Histogram,
+    first_partial: Histogram,
+    first_speech: Histogram,
+}
+
+/// Texts and the speech that was made of them.
+pub(crate) struct SpeechMetrics {
+    pub(crate) characters: Counter,
+    pub(crate) spoken: Seconds,
+}
+
+impl SessionMetrics {
+    fn new(list: &mut List) -> SessionMetrics {
+        SessionMetrics {
+            live: list.add("sessions", "Live sessions and tasks", Gauge::default()),
             started: list.add("sessions_started", "Sessions and tasks started", Counter::default()),
             refused: list.add("sessions_refused", "Sessions and tasks refused, by reason", Family::default()),
             resumed: list.add("sessions_resumed", "Sessions resumed by another socket", Counter::default()),
+        }
+    }
+}
+
+impl AudioMetrics {
+    fn new(list: &mut List) -> AudioMetrics {
+        AudioMetrics {
             received: list.timed("audio_received", "Audio received, by API", Family::default()),
             recognised: list.timed(
                 "audio_recognised",
@@ -103,6 +130,13 @@ impl Metrics {
                 "Audio of live sessions that is not final yet",
                 Gauge::default(),
             ),
+        }
+    }
+}
+
+impl RecogniserMetrics {
+    fn new(list: &mut List) -> RecogniserMetrics {
+        RecogniserMetrics {
             busy: list.timed(
                 "recogniser_busy",
                 "Time spent by recognition threads, by kind of work",
@@ -118,27 +152,59 @@ impl Metrics {
                 "Longest current wait of any live session for a recognition thread",
                 Gauge::default(),
             ),
-            final_latency: list.timed(
-                "final_latency",
-                "Time from the end of an utterance to its final",
-                latency(),
-            ),
-            first_partial_latency: list.timed(
+        }
+    }
+}
+
+impl LatencyMetrics {
+    fn new(list: &mut List) -> LatencyMetrics {
+        LatencyMetrics {
+            final_: list.timed("final_latency", "Time from the end of an utterance to its final", latency()),
+            first_partial: list.timed(
                 "first_partial_latency",
                 "Time from the start of an utterance to its first partial",
                 latency(),
             ),
-            first_speech_latency: list.timed(
+            first_speech: list.timed(
                 "first_speech_latency",
                 "Time from a synthesis request to its first audio",
                 latency(),
             ),
+        }
+    }
+}
+
+impl SpeechMetrics {
+    fn new(list: &mut List) -> SpeechMetrics {
+        SpeechMetrics {
             characters: list.add(
                 "speech_characters",
                 "Characters of text received for synthesis",
                 Counter::default(),
             ),
             spoken: list.timed("speech", "Speech synthesised", Counter::default()),
+        }
+    }
+}
+
+fn latency() -> Histogram {
+    Histogram::new(LATENCIES)
+}
+
+impl Metrics {
+    /// Creates metrics at zero, for at most `limit` sessions and for `threads` recognition threads.
+    pub(crate) fn new(limit: usize, threads: usize, tokens: &TokenCounters) -> Metrics {
+        let mut list = List(Registry::with_prefix("voxline"));
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        list.0.register("build", "Version of the gateway, as a label", version);
+        list.constant("sessions_limit", "Maximum number of live sessions and tasks", limit);
+        list.constant("recogniser_threads", "Number of recognition threads", threads);
+        Metrics {
+            sessions: SessionMetrics::new(&mut list),
+            audio: AudioMetrics::new(&mut list),
+            recogniser: RecogniserMetrics::new(&mut list),
+            latencies: LatencyMetrics::new(&mut list),
+            speech: SpeechMetrics::new(&mut list),
             requests: list.add("http_requests", "Requests, by path, method and status", Family::default()),
             bytes: list.add(
                 "payload_bytes",
@@ -156,12 +222,12 @@ impl Metrics {
 
     /// Counts a refused session.
     pub(crate) fn refuse(&self, reason: &'static str) {
-        self.refused.get_or_create(&[("reason", reason)]).inc();
+        self.sessions.refused.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Counts audio of a recording, a session or a chunk.
     pub(crate) fn receive(&self, api: &'static str, milliseconds: u64, bytes: usize) {
-        self.received.get_or_create(&[("api", api)]).inc_by(milliseconds as f64 / 1e3);
+        self.audio.received.get_or_create(&[("api", api)]).inc_by(milliseconds as f64 / 1e3);
         self.count_bytes(api, "in", bytes);
     }
 
@@ -171,28 +237,28 @@ impl Metrics {
 
     /// Counts a turn of the recogniser that took `took`, for this kind of work.
     pub(crate) fn turn(&self, work: &'static str, took: Duration) {
-        self.busy.get_or_create(&[("work", work)]).inc_by(took.as_secs_f64());
+        self.recogniser.busy.get_or_create(&[("work", work)]).inc_by(took.as_secs_f64());
     }
 
     /// Records the time that a live session has waited for a turn of the recogniser.
     pub(crate) fn live_turn_after(&self, wait: Duration) {
-        self.wait.observe(wait.as_secs_f64());
+        self.recogniser.wait.observe(wait.as_secs_f64());
     }
 
     /// Records the `latency` of a final with words since its last frame arrived.
     pub(crate) fn final_after(&self, latency: Duration) {
-        self.final_latency.observe(latency.as_secs_f64());
+        self.latencies.final_.observe(latency.as_secs_f64());
     }
 
     /// Records the `latency` of an utterance's first partial result since the utterance's first frame
     /// arrived.
     pub(crate) fn partial_after(&self, latency: Duration) {
-        self.first_partial_latency.observe(latency.as_secs_f64());
+        self.latencies.first_partial.observe(latency.as_secs_f64());
     }
 
     /// Records the `latency` of the first audio of a text since the text arrived.
     pub(crate) fn speech_after(&self, latency: Duration) {
-        self.first_speech_latency.observe(latency.as_secs_f64());
+        self.latencies.first_speech.observe(latency.as_secs_f64());
     }
 
     /// Counts a request and the status of its answer.
@@ -205,9 +271,9 @@ impl Metrics {
     /// # Errors
     /// Returns [`fmt::Error`] if a metric can't be encoded.
     pub(crate) fn text(&self, gauges: &Gauges, format: Format) -> Result<String, fmt::Error> {
-        self.sessions.set(i64::try_from(gauges.sessions).unwrap_or(i64::MAX));
-        self.waiting.set(gauges.waiting.as_secs_f64());
-        self.lateness.set(gauges.lateness.as_secs_f64());
+        self.sessions.live.set(i64::try_from(gauges.sessions).unwrap_or(i64::MAX));
+        self.audio.waiting.set(gauges.waiting.as_secs_f64());
+        self.recogniser.lateness.set(gauges.lateness.as_secs_f64());
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
         encode_registry(&mut text, &self.process)?;

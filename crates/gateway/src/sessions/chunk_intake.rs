@@ -112,7 +112,7 @@ impl ChunkedSession {
         let full =
             |full: Full| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, manager.refuse_full(full), BUSY_WAIT);
         manager.registry.insert(&session, self.identity.terms.max_sessions).map_err(full)?;
-        manager.metrics.started.inc();
+        manager.metrics.sessions.started.inc();
         tracing::info!(session = session.name(), token = self.identity.token, "task begun");
         *stage = Stage::Begun(session.clone(), attachment);
         drop(stage);

@@ -103,7 +103,7 @@ impl RecognitionTask {
             let gap = state.gaps.pop_front();
             // invariant: a gap of the state for each in the queue, and finals reach up to the first
             debug_assert_eq!(gap, Some(state.final_.to(to)));
-            self.metrics.gaps.inc_by(self.seconds(to - state.final_));
+            self.metrics.audio.gaps.inc_by(self.seconds(to - state.final_));
             state.final_ = to;
             state.partial = None;
         });
@@ -156,7 +156,7 @@ impl RecognitionTask {
             // invariant: finals are contiguous, from the origin or the last gap on
             debug_assert_eq!(segment.range.start, state.final_);
             let FrameRange { start, end } = segment.range;
-            self.metrics.recognised.inc_by(self.seconds(end - start));
+            self.metrics.audio.recognised.inc_by(self.seconds(end - start));
             let last = FramePos(end.0.saturating_sub(1));
             if !segment.text.is_empty()
                 && let Some(came) = state.latency_clock.of(last)

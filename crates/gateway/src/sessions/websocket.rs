@@ -154,7 +154,7 @@ async fn open(
         AttachError::Violation(violation) => violation.into(),
     })?;
     if attached.attachment > 1 {
-        manager.metrics.resumed.inc();
+        manager.metrics.sessions.resumed.inc();
     }
     let mut ready = Ready::new(attached.received, 0, session.window())
         .resumable(session.name(), session.resume_key(), manager.options.resume_window)
@@ -214,7 +214,7 @@ fn begin(manager: &SessionManager, identity: &Identity, start: &Start) -> Result
         Full::Gateway => CloseReason::new(close::TRY_LATER, manager.refuse_full(full)),
         Full::Token => CloseReason::new(close::QUOTA, manager.refuse_full(full)),
     })?;
-    manager.metrics.started.inc();
+    manager.metrics.sessions.started.inc();
     tracing::info!(session = session.name(), token = identity.token, "session started");
     Ok(session)
 }

@@ -220,7 +220,7 @@ pub(crate) async fn speak(
         gateway.authority.charge(identity, Amount::text(synthesis.characters as u64))?;
     }
     let metrics = gateway.metrics.clone();
-    metrics.characters.inc_by(synthesis.characters as u64);
+    metrics.speech.characters.inc_by(synthesis.characters as u64);
     metrics.count_bytes("tts", "in", text.len());
     let started = scheduler::now();
     let (sender, mut pieces) = mpsc::channel(AHEAD);
@@ -350,7 +350,7 @@ fn try_synthesise(synthesis: &Synthesis, sink: &ResponseSink) -> Result<(), Engi
             let spoken: Vec<f32> = spoken.iter().copied().map(sample::to_f32).collect();
             output.clear();
             resampler.push(&spoken, &mut output);
-            sink.metrics.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
+            sink.metrics.speech.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
             match encoder.push(&output) {
                 Ok(piece) => gone = !piece.is_empty() && !turn.hand_on(piece),
                 Err(error) => unencodable = Some(error),
