@@ -121,8 +121,8 @@ fn progress(session: &Session) -> Value {
         "session": session.name(),
         "holder": session.holder(),
         "sample_rate": session.sample_rate(),
-        "received": state.received,
-        "final": state.final_,
-        "finals": state.finals.len(),
+        "received": state.input.received,
+        "final": state.results.final_,
+        "finals": state.results.finals.len(),
     })
 }

@@ -133,7 +133,8 @@ impl ChunkedSession {
         loop {
             {
                 let state = session.state().lock();
-                if state.done || state.failed || !last && session.acknowledged(&state) >= end {
+                if state.results.done || state.results.failed || !last && session.acknowledged(&state) >= end
+                {
                     return Ok(());
                 }
             }
@@ -151,13 +152,13 @@ impl ChunkedSession {
 /// Returns the position at which the next chunk begins, if the session takes one.
 fn next_frame(session: &Session) -> Result<FramePos, ApiError> {
     let state = session.state().lock();
-    if state.failed {
+    if state.results.failed {
         return Err(failed());
     }
-    if state.finish.is_some() || state.over {
+    if state.input.finish.is_some() || state.over {
         return Err(over());
     }
-    Ok(state.received)
+    Ok(state.input.received)
 }
 
 impl LastChunk {

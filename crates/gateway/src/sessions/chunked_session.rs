@@ -165,11 +165,11 @@ impl ChunkedSession {
             return Ok(Text { punctuated: String::new(), plain: String::new() });
         };
         let state = session.state().lock();
-        if state.failed {
+        if state.results.failed {
             return Err(failed());
         }
-        let finals = state.finals.iter().map(|segment| segment.text.as_str());
-        let partial = state.partial.as_ref().map(|partial| partial.text.as_str());
+        let finals = state.results.finals.iter().map(|segment| segment.text.as_str());
+        let partial = state.results.partial.as_ref().map(|partial| partial.text.as_str());
         let spoken = finals.chain(partial).map(str::trim).filter(|text| !text.is_empty());
         let punctuated = spoken.collect::<Vec<_>>().join(" ");
         drop(state);

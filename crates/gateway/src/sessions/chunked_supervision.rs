@@ -134,10 +134,10 @@ impl ChunkedSession {
         loop {
             let is_finished = {
                 let state = session.state().lock();
-                if state.done || state.failed {
+                if state.results.done || state.results.failed {
                     return true;
                 }
-                state.finish.is_some()
+                state.input.finish.is_some()
             };
             let quiet = {
                 let progress = progress.borrow_and_update();

@@ -46,7 +46,7 @@ impl RecognitionTask {
             if state.over {
                 return Ok(Next::Over);
             }
-            state.queue.pop()
+            state.input.queue.pop()
         };
         match work {
             // The previous turn has already done the work that this one was woken for. The partial result
@@ -66,7 +66,7 @@ impl RecognitionTask {
                 let segments = self.in_context(segments);
                 self.state.post(|state| {
                     self.add_finals(state, segments);
-                    state.done = true;
+                    state.results.done = true;
                 });
                 return Ok(Next::Over);
             }
@@ -100,12 +100,12 @@ impl RecognitionTask {
             RecognitionTimeline::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
         self.state.post(|state| {
             self.add_finals(state, segments);
-            let gap = state.gaps.pop_front();
+            let gap = state.input.gaps.pop_front();
             // invariant: a gap of the state for each in the queue, and finals reach up to the first
-            debug_assert_eq!(gap, Some(state.final_.to(to)));
-            self.metrics.audio.gaps.inc_by(self.seconds(to - state.final_));
-            state.final_ = to;
-            state.partial = None;
+            debug_assert_eq!(gap, Some(state.results.final_.to(to)));
+            self.metrics.audio.gaps.inc_by(self.seconds(to - state.results.final_));
+            state.results.final_ = to;
+            state.results.partial = None;
         });
         Ok(())
     }
@@ -140,13 +140,13 @@ impl RecognitionTask {
 
     fn post_partial(&self, guess: Segment) {
         self.state.post(|state| {
-            let revision = state.partial.as_ref().map_or(0, |partial| partial.revision + 1);
+            let revision = state.results.partial.as_ref().map_or(0, |partial| partial.revision + 1);
             if revision == 0
                 && let Some(came) = state.latency_clock.of(guess.range.start)
             {
                 self.metrics.partial_after(scheduler::now() - came);
             }
-            state.partial = Some(Partial { revision, range: guess.range, text: guess.text });
+            state.results.partial = Some(Partial { revision, range: guess.range, text: guess.text });
         });
     }
 
@@ -154,7 +154,7 @@ impl RecognitionTask {
         let now = scheduler::now();
         for segment in segments {
             // invariant: finals are contiguous, from the origin or the last gap on
-            debug_assert_eq!(segment.range.start, state.final_);
+            debug_assert_eq!(segment.range.start, state.results.final_);
             let FrameRange { start, end } = segment.range;
             self.metrics.audio.recognised.inc_by(self.seconds(end - start));
             let last = FramePos(end.0.saturating_sub(1));
@@ -164,14 +164,14 @@ impl RecognitionTask {
                 self.metrics.final_after(now - came);
             }
             state.latency_clock.forget(end);
-            state.final_ = end;
-            let mut result = Final::new(state.finals.len() as u64, segment.range, segment.text);
+            state.results.final_ = end;
+            let mut result = Final::new(state.results.finals.len() as u64, segment.range, segment.text);
             result.language = segment.language;
             result.confidence = segment.confidence;
             result.words = segment.words;
             result.context = segment.context;
-            state.finals.push(result);
-            state.partial = None;
+            state.results.finals.push(result);
+            state.results.partial = None;
         }
     }
 
@@ -193,7 +193,7 @@ impl Job for RecognitionTask {
             Err(_) => "panic".to_owned(),
         };
         tracing::error!(%reason, "recogniser failed");
-        self.state.post(|state| state.failed = true);
+        self.state.post(|state| state.results.failed = true);
         Next::Over
     }
 }

@@ -250,7 +250,7 @@ impl Session {
             if state.over {
                 return Err(AttachError::Over);
             }
-            let finals = state.finals.len();
+            let finals = state.results.finals.len();
             let seen = usize::try_from(finals_seen).ok().filter(|seen| *seen <= finals);
             let finals_seen =
                 seen.ok_or_else(|| Violation(format!("finals_seen {finals_seen}, but there are {finals}")))?;
@@ -259,7 +259,7 @@ impl Session {
                 attachment: state.attachment,
                 finals_seen,
                 received: self.acknowledged(state),
-                final_: state.final_,
+                final_: state.results.final_,
                 finals: finals as u64,
             })
         })
@@ -285,8 +285,8 @@ impl Session {
     /// recognition is far behind. Gaps take no time to recognise and don't count.
     pub(crate) fn acknowledged(&self, state: &SessionState) -> FramePos {
         let mut hold = HOLD_SECONDS * u64::from(self.sample_rate);
-        let mut end = state.final_;
-        for (index, gap) in state.gaps.iter().enumerate() {
+        let mut end = state.results.final_;
+        for (index, gap) in state.input.gaps.iter().enumerate() {
             let audio = gap.start - end;
             // A client whose gap is not acknowledged sends no audio, so no further gap will come.
             if audio > hold || index + 1 == MAX_GAPS {
@@ -295,7 +295,7 @@ impl Session {
             hold -= audio;
             end = gap.end;
         }
-        state.received.min(end + hold)
+        state.input.received.min(end + hold)
     }
 
     /// Counts a message other than audio. The limit belongs to the session: another socket doesn't bring a
@@ -334,11 +334,11 @@ impl Session {
     ) -> Result<(), Rejection> {
         let range = chunk.range();
         let mut state = self.held(attachment)?;
-        if range.start > state.received {
-            return violation(format!("audio {range} leaves a hole after {}", state.received));
+        if range.start > state.input.received {
+            return violation(format!("audio {range} leaves a hole after {}", state.input.received));
         }
-        let Some(news) = chunk.from(state.received) else { return Ok(()) };
-        if state.finish.is_some() {
+        let Some(news) = chunk.from(state.input.received) else { return Ok(()) };
+        if state.input.finish.is_some() {
             return violation(format!("audio {range} came after finish"));
         }
         let acknowledged = self.acknowledged(&state);
@@ -346,12 +346,12 @@ impl Session {
             let window = self.window();
             return violation(format!("audio {range} is over the window of {window} from {acknowledged}"));
         }
-        let audio_frames = state.audio_frames + (range.end - state.received);
+        let audio_frames = state.input.audio_frames + (range.end - state.input.received);
         // The difference of the sums, so that rounding errors don't add up.
-        charge(self.milliseconds(audio_frames) - self.milliseconds(state.audio_frames))?;
-        state.audio_frames = audio_frames;
-        state.received = range.end;
-        state.queue.push_audio(news.payload());
+        charge(self.milliseconds(audio_frames) - self.milliseconds(state.input.audio_frames))?;
+        state.input.audio_frames = audio_frames;
+        state.input.received = range.end;
+        state.input.queue.push_audio(news.payload());
         state.latency_clock.note(range.end, scheduler::now());
         self.job.wake();
         Ok(())
@@ -361,7 +361,7 @@ impl Session {
     /// is skipped, as with audio.
     pub(crate) fn gap(&self, attachment: u64, from: FramePos, to: FramePos) -> Result<(), Rejection> {
         let mut state = self.held(attachment)?;
-        let received = state.received;
+        let received = state.input.received;
         if from > to {
             return violation(format!("gap {from}..{to} ends before it starts"));
         }
@@ -371,13 +371,13 @@ impl Session {
         if to <= received {
             return Ok(());
         }
-        if state.finish.is_some() {
+        if state.input.finish.is_some() {
             return violation(format!("gap {from}..{to} came after finish"));
         }
         if to > FARTHEST {
             return violation(format!("gap {from}..{to} ends over {FARTHEST}"));
         }
-        let ends_utterance = received > state.flushed;
+        let ends_utterance = received > state.input.flushed;
         if ends_utterance && !self.may_end_utterance(&mut state) {
             let reason = format!(
                 "gap {from}..{to}: more than {CONTROL_RATE} utterances in a second of audio were ended by the client, \
@@ -385,17 +385,17 @@ impl Session {
             );
             return violation(reason);
         }
-        if state.queue.ends_with_gap() {
-            state.gaps.back_mut().expect("the state has a gap for each in the queue").end = to;
-        } else if state.gaps.len() < MAX_GAPS {
-            state.gaps.push_back(received.to(to));
+        if state.input.queue.ends_with_gap() {
+            state.input.gaps.back_mut().expect("the state has a gap for each in the queue").end = to;
+        } else if state.input.gaps.len() < MAX_GAPS {
+            state.input.gaps.push_back(received.to(to));
         } else {
             return violation(format!("gap {from}..{to} came before {received} was acknowledged"));
         }
-        state.queue.push_gap(to);
-        state.received = to;
+        state.input.queue.push_gap(to);
+        state.input.received = to;
         // The gap ends the utterance.
-        state.flushed = to;
+        state.input.flushed = to;
         self.job.wake();
         Ok(())
     }
@@ -404,15 +404,15 @@ impl Session {
     /// another socket and is ignored.
     pub(crate) fn flush(&self, attachment: u64, at: Option<FramePos>) -> Result<(), Rejection> {
         let mut state = self.held(attachment)?;
-        if at.is_some_and(|at| at < state.received) {
+        if at.is_some_and(|at| at < state.input.received) {
             return Ok(());
         }
         // A flush after next to no audio is ignored: each flush makes a final, and a client could pile them
         // up.
         let least = u64::from(self.sample_rate) * FLUSH_MILLISECONDS / 1_000;
-        if state.received - state.flushed >= least && self.may_end_utterance(&mut state) {
-            state.flushed = state.received;
-            state.queue.push_flush();
+        if state.input.received - state.input.flushed >= least && self.may_end_utterance(&mut state) {
+            state.input.flushed = state.input.received;
+            state.input.queue.push_flush();
             self.job.wake();
         }
         Ok(())
@@ -422,17 +422,17 @@ impl Session {
     /// of audio, so that a client that sends none makes none.
     fn may_end_utterance(&self, state: &mut SessionState) -> bool {
         let rate = u64::from(self.sample_rate);
-        let nanoseconds = state.audio_frames % rate * 1_000_000_000 / rate;
+        let nanoseconds = state.input.audio_frames % rate * 1_000_000_000 / rate;
         state
             .utterance_limiter
-            .allows(Duration::from_secs(state.audio_frames / rate) + Duration::from_nanos(nanoseconds))
+            .allows(Duration::from_secs(state.input.audio_frames / rate) + Duration::from_nanos(nanoseconds))
     }
 
     /// Notes the end of the audio. The client may repeat this after a resume.
     pub(crate) fn finish(&self, attachment: u64, through: FramePos) -> Result<(), Rejection> {
         let mut state = self.held(attachment)?;
-        if through != state.received {
-            let received = state.received;
+        if through != state.input.received {
+            let received = state.input.received;
             return violation(format!("finish through {through}, but {received} frames were received"));
         }
         self.finish_at(&mut state, through);
@@ -442,13 +442,13 @@ impl Session {
     /// Ends the audio at its current position, whichever socket has the session.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
-        let received = state.received;
+        let received = state.input.received;
         self.finish_at(&mut state, received);
     }
 
     fn finish_at(&self, state: &mut SessionState, through: FramePos) {
-        if state.finish.replace(through).is_none() {
-            state.queue.push_finish();
+        if state.input.finish.replace(through).is_none() {
+            state.input.queue.push_finish();
             self.job.wake();
         }
     }
@@ -456,8 +456,8 @@ impl Session {
     /// Returns the length of the audio that was received and isn't final.
     pub(crate) fn waiting(&self) -> Duration {
         let state = self.state.lock();
-        let gaps: u64 = state.gaps.iter().map(|gap| gap.len()).sum();
-        Duration::from_millis(self.milliseconds(state.received - state.final_ - gaps))
+        let gaps: u64 = state.input.gaps.iter().map(|gap| gap.len()).sum();
+        Duration::from_millis(self.milliseconds(state.input.received - state.results.final_ - gaps))
     }
 
     fn milliseconds(&self, frames: u64) -> u64 {

@@ -203,21 +203,22 @@ impl<'a> SessionSocket<'a> {
         if state.attachment != self.attachment {
             return Err(CloseReason::moved());
         }
-        if state.failed {
+        if state.results.failed {
             return Err(CloseReason::new(close::SERVER_FAULT, "the recogniser failed"));
         }
         let room = QUEUE_HIGH.saturating_sub(wire.queued());
         if room == 0 {
             return Ok(true);
         }
-        let acknowledged = (self.session.acknowledged(&state), state.final_);
-        let finals: Vec<Final> = state.finals[self.finals_sent..].iter().take(room).cloned().collect();
-        let is_behind = self.finals_sent + finals.len() < state.finals.len();
-        let segment = state.finals.len() as u64;
+        let acknowledged = (self.session.acknowledged(&state), state.results.final_);
+        let finals: Vec<Final> =
+            state.results.finals[self.finals_sent..].iter().take(room).cloned().collect();
+        let is_behind = self.finals_sent + finals.len() < state.results.finals.len();
+        let segment = state.results.finals.len() as u64;
         let is_news =
             |partial: &&Partial| !is_behind && self.partial_sent != Some((segment, partial.revision));
-        let partial = state.partial.as_ref().filter(is_news).cloned();
-        let done = (state.done && !is_behind).then_some(state.final_);
+        let partial = state.results.partial.as_ref().filter(is_news).cloned();
+        let done = (state.results.done && !is_behind).then_some(state.results.final_);
         drop(state);
 
         if acknowledged != self.acknowledged {

@@ -13,38 +13,48 @@ use voxline::protocol::Final;
 
 /// State of a session.
 pub(crate) struct SessionState {
-    /// Position up to which the timeline is held, recognised, or a gap.
-    pub(crate) received: FramePos,
-    /// Position up to which the timeline is covered by finals and gaps.
-    pub(crate) final_: FramePos,
-    /// Number of frames of audio that were received, without gaps.
-    pub(crate) audio_frames: u64,
-    /// All final results, since a client may ask for any of them again.
-    pub(crate) finals: Vec<Final>,
-    /// Partial result for the segment after the last final.
-    pub(crate) partial: Option<Partial>,
-    /// Gaps above `final_`, in order: those that the recogniser has not yet reached.
-    pub(crate) gaps: VecDeque<FrameRange>,
-    pub(crate) queue: InputQueue,
+    pub(crate) input: SessionInput,
+    pub(crate) results: SessionResults,
     /// Arrival times of the audio that isn't final.
     pub(crate) latency_clock: LatencyClock,
-    /// Position up to which audio was flushed.
-    pub(crate) flushed: FramePos,
     /// Rate limiter of the client's messages other than audio, on all its sockets.
     pub(crate) message_limiter: MessageRateLimiter,
     /// Rate limiter of the utterances that the client ends by flushes and gaps, on the clock of the audio.
     /// Each of them makes a final.
     pub(crate) utterance_limiter: MessageRateLimiter,
-    /// End of the audio, once the client has announced it.
-    pub(crate) finish: Option<FramePos>,
-    /// True once everything is final.
-    pub(crate) done: bool,
-    /// True once the recogniser has failed; no more results will follow.
-    pub(crate) failed: bool,
     /// True once the session is no longer wanted.
     pub(crate) over: bool,
     /// Number of the socket that has the session now.
     pub(crate) attachment: u64,
+}
+
+/// Input of a session, which its sockets leave for the recogniser.
+pub(crate) struct SessionInput {
+    /// Position up to which the timeline is held, recognised, or a gap.
+    pub(crate) received: FramePos,
+    /// Number of frames of audio that were received, without gaps.
+    pub(crate) audio_frames: u64,
+    pub(crate) queue: InputQueue,
+    /// Gaps above `final_`, in order: those that the recogniser has not yet reached.
+    pub(crate) gaps: VecDeque<FrameRange>,
+    /// Position up to which audio was flushed.
+    pub(crate) flushed: FramePos,
+    /// End of the audio, once the client has announced it.
+    pub(crate) finish: Option<FramePos>,
+}
+
+/// Results of a session, which the recogniser posts for the sockets.
+pub(crate) struct SessionResults {
+    /// Position up to which the timeline is covered by finals and gaps.
+    pub(crate) final_: FramePos,
+    /// All final results, since a client may ask for any of them again.
+    pub(crate) finals: Vec<Final>,
+    /// Partial result for the segment after the last final.
+    pub(crate) partial: Option<Partial>,
+    /// True once everything is final.
+    pub(crate) done: bool,
+    /// True once the recogniser has failed; no more results will follow.
+    pub(crate) failed: bool,
 }
 
 /// A partial result for the segment after the last final.
@@ -65,20 +75,24 @@ pub(crate) struct SharedState {
 impl SharedState {
     pub(crate) fn new(origin: FramePos) -> SharedState {
         let state = SessionState {
-            received: origin,
-            final_: origin,
-            audio_frames: 0,
-            finals: Vec::new(),
-            partial: None,
-            gaps: VecDeque::new(),
-            queue: InputQueue::default(),
+            input: SessionInput {
+                received: origin,
+                audio_frames: 0,
+                queue: InputQueue::default(),
+                gaps: VecDeque::new(),
+                flushed: origin,
+                finish: None,
+            },
+            results: SessionResults {
+                final_: origin,
+                finals: Vec::new(),
+                partial: None,
+                done: false,
+                failed: false,
+            },
             latency_clock: LatencyClock::default(),
-            flushed: origin,
             message_limiter: MessageRateLimiter::default(),
             utterance_limiter: MessageRateLimiter::default(),
-            finish: None,
-            done: false,
-            failed: false,
             over: false,
             attachment: 0,
         };

@@ -159,8 +159,8 @@ fn frames_one_by_one_cost_their_bytes() {
         push(&session, socket, &audio(frame, 1)).unwrap();
     }
     let state = session.state.lock();
-    assert_eq!((state.received, state.queue.len()), (FramePos(10_001), 1));
-    assert!(state.queue.bytes() <= 2 * 20_000, "{} bytes", state.queue.bytes());
+    assert_eq!((state.input.received, state.input.queue.len()), (FramePos(10_001), 1));
+    assert!(state.input.queue.bytes() <= 2 * 20_000, "{} bytes", state.input.queue.bytes());
 }
 
 #[test]
@@ -179,10 +179,10 @@ fn a_session_that_is_stuck_takes_a_bounded_amount() {
     assert!((most - chunk..=most).contains(&sent), "{sent}");
     assert_eq!(acknowledged(&session), HOLD_SECONDS * RATE);
     let state = session.state.lock();
-    let bytes = state.queue.bytes() as u64;
+    let bytes = state.input.queue.bytes() as u64;
     assert!(bytes <= 2 * most * 2, "{bytes} bytes");
     // Every second flush takes effect, and splits the audio.
-    assert!(state.queue.len() as u64 <= most / chunk + 1, "{} pieces", state.queue.len());
+    assert!(state.input.queue.len() as u64 <= most / chunk + 1, "{} pieces", state.input.queue.len());
 }
 
 #[test]
@@ -250,7 +250,7 @@ async fn all_final(session: &Session) {
     let waiting = async {
         while {
             let state = session.state().lock();
-            state.final_ < state.received
+            state.results.final_ < state.input.received
         } {
             news.changed().await.unwrap();
         }
