@@ -12,6 +12,7 @@
 //! - `console`: the page at `/`.
 //! - `gateway`: the state that handlers share. No room below takes it: each is passed what it needs.
 //! - `sessions`: live sessions, their recognition, and the sockets and numbered chunks that feed them.
+//! - `recordings`: decoding and recognition of recordings.
 //! - `admission`: reasons to refuse work, places for clients that wait, capacity for recordings and speech.
 //! - `options`: the settings that the operator may change.
 //! - [`admin`]: commands of the operator.
@@ -28,6 +29,7 @@ mod gateway;
 mod http;
 mod metrics;
 mod options;
+mod recordings;
 mod routes;
 mod scheduler;
 mod sessions;

@@ -1,7 +1,5 @@
 //! `POST /asr`: recognition of one short recording.
 
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::admission::capacity::MAX_RECORDING_BYTES;
 use crate::authority::{Amount, Identity, Scope, new_id};
@@ -20,19 +18,15 @@ use crate::gateway::Gateway;
 use crate::http::body;
 use crate::http::error::{ApiError, json_response};
 use crate::http::request_log::request_id;
-use crate::http::upload::{self, Upload};
-use crate::scheduler::{self, Next, Priority};
+use crate::http::upload;
+use crate::recordings::decoding::Recording;
+use crate::recordings::recognition::{Recognition, RecognitionJob};
 use crate::sessions::plain_text::plain;
-use voxline::engine::{
-    EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer, RecognizerStream, Segment,
-};
+use voxline::engine::{Recognizer, Segment};
 use voxline_support::clock::civil;
 
 /// Documented limit of a recording's length.
 const MAX_DURATION: Duration = Duration::from_secs(5 * 60);
-/// Samples recognised in one turn: one second.
-const PART: usize = RECOGNIZER_RATE as usize;
-const PART_MILLISECONDS: u64 = 1_000;
 
 #[derive(Deserialize)]
 pub(crate) struct Parameters {
@@ -120,14 +114,15 @@ async fn recognise_upload(
         Ok(())
     };
     let decode = move |cancellation| {
-        let upload = Upload::decode(file, longest, cancellation);
-        let recognition = upload.and_then(|upload| Recognition::open(&*recognizer, upload, &options, charge));
+        let recording = Recording::decode(file, longest, cancellation).map_err(ApiError::from);
+        let recognition =
+            recording.and_then(|recording| Recognition::open(&*recognizer, recording, &options, charge));
         // The place and the memory stay taken until here, even if the client has left.
         (recognition, (place, reserved))
     };
     let (recognition, held) = capacity.decoders.run(decode).await?;
     let (result_sender, result) = oneshot::channel();
-    let job = Job { recognition: recognition?, result_sender: Some(result_sender), held: Some(held) };
+    let job = RecognitionJob::new(recognition?, result_sender, held);
     // This future is dropped when the connection ends, and the job with it.
     let _handle = gateway
         .sessions
@@ -136,83 +131,6 @@ async fn recognise_upload(
         .map_err(|error| ApiError::internal(&error))?;
     let segments = result.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
     Ok(json_response(StatusCode::OK, &answer_body(&segments, gateway.authority.clock().unix())))
-}
-
-/// Recognition of one recording in progress.
-struct Recognition<C> {
-    upload: Upload,
-    /// Number of samples recognised.
-    recognised: usize,
-    /// Number of milliseconds charged.
-    charged: u64,
-    stream: Box<dyn RecognizerStream>,
-    segments: Vec<Segment>,
-    /// Called with the milliseconds of audio to be recognised next, so that no more is recognised than is
-    /// paid for.
-    charge: C,
-}
-
-impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
-    fn open(
-        recognizer: &dyn Recognizer,
-        upload: Upload,
-        options: &RecognitionRequest,
-        charge: C,
-    ) -> Result<Recognition<C>, ApiError> {
-        let stream = recognizer.start(options).map_err(|error| match error {
-            EngineError::Unsupported(_) => ApiError::bad_request(400, error.to_string()),
-            error => ApiError::internal(&error),
-        })?;
-        Ok(Recognition { upload, recognised: 0, charged: 0, stream, segments: Vec::new(), charge })
-    }
-
-    /// Recognises the next second. Returns whether there was one.
-    fn advance(&mut self) -> Result<bool, ApiError> {
-        let failed = |error: EngineError| ApiError::internal(&error);
-        let Upload { samples, milliseconds } = &self.upload;
-        let rest = &samples[self.recognised..];
-        if rest.is_empty() {
-            self.segments.extend(self.stream.flush().map_err(failed)?);
-            return Ok(false);
-        }
-        let part = &rest[..rest.len().min(PART)];
-        self.recognised += part.len();
-        // The last part is charged what is left, so that rounding errors don't add up.
-        let left = milliseconds.saturating_sub(self.charged);
-        let charge = if self.recognised == samples.len() { left } else { left.min(PART_MILLISECONDS) };
-        self.charged += charge;
-        (self.charge)(charge)?;
-        self.segments.extend(self.stream.push(part).map_err(failed)?);
-        Ok(true)
-    }
-}
-
-/// A scheduler job that recognises one recording, a part in each turn.
-struct Job<C> {
-    recognition: Recognition<C>,
-    result_sender: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
-    /// Permits for its place among the requests and for the memory that its file takes.
-    held: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
-}
-
-impl<C: FnMut(u64) -> Result<(), ApiError> + Send> scheduler::Job for Job<C> {
-    fn turn(&mut self, _: Priority) -> Next {
-        let heard = catch_unwind(AssertUnwindSafe(|| self.recognition.advance()));
-        let result = match heard {
-            Ok(Ok(true)) => return Next::Again,
-            Ok(Ok(false)) => Ok(mem::take(&mut self.recognition.segments)),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(ApiError::internal(&"recogniser panicked")),
-        };
-        // Release the place before the answer: a client that sends its next request on reading the answer
-        // finds the place free.
-        self.held = None;
-        if let Some(result_sender) = self.result_sender.take() {
-            // The receiver is gone if the client has left.
-            let _ = result_sender.send(result);
-        }
-        Next::Over
-    }
 }
 
 /// Returns the documented answer: a list of hypotheses for the whole recording, best first. There is one

@@ -15,7 +15,7 @@ use super::session::{Rejection, Session};
 use crate::admission::reject::Full;
 use crate::authority::Amount;
 use crate::http::error::{ApiError, BUSY_WAIT};
-use crate::http::upload::Upload;
+use crate::recordings::decoding::Recording;
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::decode::Cancellation;
 use voxline::engine::RECOGNIZER_RATE;
@@ -211,8 +211,8 @@ impl Drop for ChunkInProgress<'_> {
 /// Returns the samples of a chunk at the recogniser's rate, as 16-bit little-endian PCM. Each chunk is a
 /// file of its own and therefore has its own resampler, whose output is as long as the chunk.
 fn decode(file: Vec<u8>, cancellation: Cancellation) -> Result<Bytes, ApiError> {
-    let upload = Upload::decode(file, MAX_DURATION, cancellation)?;
-    let pcm: Vec<u8> = upload.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let recording = Recording::decode(file, MAX_DURATION, cancellation)?;
+    let pcm: Vec<u8> = recording.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     Ok(pcm.into())
 }
 

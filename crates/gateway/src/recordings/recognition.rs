@@ -1,0 +1,109 @@
+//! Recognition of one recording, a part in each turn of the scheduler.
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::decoding::Recording;
+use crate::http::error::ApiError;
+use crate::scheduler::{Job, Next, Priority};
+use voxline::engine::{
+    EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer, RecognizerStream, Segment,
+};
+
+/// Samples recognised in one turn: one second.
+const PART: usize = RECOGNIZER_RATE as usize;
+const PART_MILLISECONDS: u64 = 1_000;
+
+/// Recognition of one recording in progress.
+pub(crate) struct Recognition<C> {
+    recording: Recording,
+    /// Number of samples recognised.
+    recognised: usize,
+    /// Number of milliseconds charged.
+    charged: u64,
+    stream: Box<dyn RecognizerStream>,
+    segments: Vec<Segment>,
+    /// Called with the milliseconds of audio to be recognised next, so that no more is recognised than is
+    /// paid for.
+    charge: C,
+}
+
+impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
+    /// Starts the recogniser on a recording.
+    ///
+    /// # Errors
+    /// Returns [`ApiError`] if the recogniser doesn't support `options`, or fails.
+    pub(crate) fn open(
+        recognizer: &dyn Recognizer,
+        recording: Recording,
+        options: &RecognitionRequest,
+        charge: C,
+    ) -> Result<Recognition<C>, ApiError> {
+        let stream = recognizer.start(options).map_err(|error| match error {
+            EngineError::Unsupported(_) => ApiError::bad_request(400, error.to_string()),
+            error => ApiError::internal(&error),
+        })?;
+        Ok(Recognition { recording, recognised: 0, charged: 0, stream, segments: Vec::new(), charge })
+    }
+
+    /// Recognises the next second. Returns whether there was one.
+    fn advance(&mut self) -> Result<bool, ApiError> {
+        let failed = |error: EngineError| ApiError::internal(&error);
+        let Recording { samples, milliseconds } = &self.recording;
+        let rest = &samples[self.recognised..];
+        if rest.is_empty() {
+            self.segments.extend(self.stream.flush().map_err(failed)?);
+            return Ok(false);
+        }
+        let part = &rest[..rest.len().min(PART)];
+        self.recognised += part.len();
+        // The last part is charged what is left, so that rounding errors don't add up.
+        let left = milliseconds.saturating_sub(self.charged);
+        let charge = if self.recognised == samples.len() { left } else { left.min(PART_MILLISECONDS) };
+        self.charged += charge;
+        (self.charge)(charge)?;
+        self.segments.extend(self.stream.push(part).map_err(failed)?);
+        Ok(true)
+    }
+}
+
+/// A scheduler job that recognises one recording, a part in each turn.
+pub(crate) struct RecognitionJob<C> {
+    recognition: Recognition<C>,
+    result_sender: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
+    /// Permits for its place among the requests and for the memory that its file takes.
+    held: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+}
+
+impl<C> RecognitionJob<C> {
+    /// Creates the job of a recognition, which keeps `held` until it ends and then sends the result.
+    pub(crate) fn new(
+        recognition: Recognition<C>,
+        result_sender: oneshot::Sender<Result<Vec<Segment>, ApiError>>,
+        held: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    ) -> RecognitionJob<C> {
+        RecognitionJob { recognition, result_sender: Some(result_sender), held: Some(held) }
+    }
+}
+
+impl<C: FnMut(u64) -> Result<(), ApiError> + Send> Job for RecognitionJob<C> {
+    fn turn(&mut self, _: Priority) -> Next {
+        let heard = catch_unwind(AssertUnwindSafe(|| self.recognition.advance()));
+        let result = match heard {
+            Ok(Ok(true)) => return Next::Again,
+            Ok(Ok(false)) => Ok(mem::take(&mut self.recognition.segments)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ApiError::internal(&"recogniser panicked")),
+        };
+        // Release the place before the answer: a client that sends its next request on reading the answer
+        // finds the place free.
+        self.held = None;
+        if let Some(result_sender) = self.result_sender.take() {
+            // The receiver is gone if the client has left.
+            let _ = result_sender.send(result);
+        }
+        Next::Over
+    }
+}
