@@ -16,7 +16,7 @@ use crate::typed::whole;
 use voxline::audio::{AudioChunk, FramePos, WavWriter, sample};
 use voxline::chunk::Chunker;
 use voxline::decode::{self, Block, Decoder};
-use voxline::resample::{RATES, Resampler};
+use voxline::resample::{RATES, ResampleError, Resampler};
 use voxline::vad::{VOICE_RATE, VoiceMarker};
 
 /// Duration of the resampler's blocks. They take half the work of the shorter blocks that are used for live
@@ -74,22 +74,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
     let wanted =
         decode::Options { channels: reading.channels, sample_rate: Some(rate), ..decode::Options::default() };
     let mut decoder = Decoder::open(source, wanted)?;
-    let resampler = |_| Resampler::with_fill(decoder.sample_rate(), rate, FILL);
-    let resamplers: Result<Vec<_>, _> = (0..decoder.planes()).map(resampler).collect();
-    let mut resamplers =
-        resamplers.map_err(|error| CliError::new(Exit::Input, format!("{name}: {error}")))?;
-    let mut speech = match (skip_silence, rate, resamplers.len()) {
-        (false, ..) => None,
-        (true, VOICE_RATE, 1) => Some(Speech::new()),
-        (true, ..) => {
-            let reason = "--skip-silence: needs 16000 Hz and one channel";
-            return Err(CliError::new(Exit::Setup, reason));
-        }
-    };
+    let mut converter = Converter::new(&decoder, rate, skip_silence).map_err(|error| match error {
+        Unsuitable::Rate(error) => CliError::new(Exit::Input, format!("{name}: {error}")),
+        Unsuitable::Silence => CliError::new(Exit::Setup, "--skip-silence: needs 16000 Hz and one channel"),
+    })?;
     let progress = Progress::new(&name, decoder.sample_rate(), decoder.info().duration());
-
-    let mut sink = Sink::open(output, format, rate, resamplers.len())?;
-    let (mut block, mut planes) = (Block::new(), vec![Vec::new(); resamplers.len()]);
+    let mut sink = Sink::open(output, format, rate, converter.planes.len())?;
+    let mut block = Block::new();
     let (mut position, mut shown) = (FramePos::ZERO, FramePos::ZERO);
     let ended = loop {
         match decoder.next_block(&mut block) {
@@ -98,32 +89,73 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
             // The output before the error is kept.
             Err(error) => break Err(error.into()),
         }
-        for ((resampler, samples), plane) in resamplers.iter_mut().zip(block.planes()).zip(&mut planes) {
-            plane.clear();
-            resampler.push(samples, plane);
-        }
-        if let Some(speech) = &mut speech {
-            speech.keep(&mut planes[0]);
-        }
-        sink.write(&planes)?;
+        sink.write(converter.push(&block))?;
         position = position + block.frames() as u64;
         if position - shown >= SHOWN_EVERY {
             progress.reach(position);
             shown = position;
         }
     };
-    for (resampler, plane) in resamplers.iter_mut().zip(&mut planes) {
-        plane.clear();
-        resampler.finish(plane);
-    }
-    if let Some(speech) = &mut speech {
-        speech.keep(&mut planes[0]);
-        speech.finish(&mut planes[0]);
-    }
-    sink.write(&planes)?;
+    sink.write(converter.finish())?;
     sink.finish()?;
     drop(progress);
     ended
+}
+
+/// Converts decoded audio to the frames of the output: at its rate, and without silence if that is wanted.
+struct Converter {
+    /// One for each plane.
+    resamplers: Vec<Resampler>,
+    /// Planes of the block that was converted last.
+    planes: Vec<Vec<f32>>,
+    speech: Option<Speech>,
+}
+
+/// Reason why audio can't be converted.
+enum Unsuitable {
+    Rate(ResampleError),
+    /// Silence can be removed from one channel at the rate of voice activity detection only.
+    Silence,
+}
+
+impl Converter {
+    fn new(decoder: &Decoder, rate: u32, skip_silence: bool) -> Result<Converter, Unsuitable> {
+        let resampler = |_| Resampler::with_fill(decoder.sample_rate(), rate, FILL);
+        let resamplers: Result<Vec<_>, _> = (0..decoder.planes()).map(resampler).collect();
+        let resamplers = resamplers.map_err(Unsuitable::Rate)?;
+        if skip_silence && (rate, resamplers.len()) != (VOICE_RATE, 1) {
+            return Err(Unsuitable::Silence);
+        }
+        let planes = vec![Vec::new(); resamplers.len()];
+        Ok(Converter { resamplers, planes, speech: skip_silence.then(Speech::new) })
+    }
+
+    /// Converts a block.
+    fn push(&mut self, block: &Block) -> &[Vec<f32>] {
+        for ((resampler, samples), plane) in
+            self.resamplers.iter_mut().zip(block.planes()).zip(&mut self.planes)
+        {
+            plane.clear();
+            resampler.push(samples, plane);
+        }
+        if let Some(speech) = &mut self.speech {
+            speech.keep(&mut self.planes[0]);
+        }
+        &self.planes
+    }
+
+    /// Returns what is left after the last block.
+    fn finish(&mut self) -> &[Vec<f32>] {
+        for (resampler, plane) in self.resamplers.iter_mut().zip(&mut self.planes) {
+            plane.clear();
+            resampler.finish(plane);
+        }
+        if let Some(speech) = &mut self.speech {
+            speech.keep(&mut self.planes[0]);
+            speech.finish(&mut self.planes[0]);
+        }
+        &self.planes
+    }
 }
 
 /// Removes silence from a stream, chunk by chunk.

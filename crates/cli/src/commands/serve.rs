@@ -1,5 +1,7 @@
 //! `voxline serve`: runs the gateway.
 
+use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use clap::Args;
@@ -48,36 +50,9 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let config = arguments.load(common)?;
     // An early SIGHUP must not end the process.
     let mut hangups = Hangups::new()?;
-    let gateway = config.gateway.clone();
-    let tls = gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
-    let (listen, mut options) = (gateway.listen(), gateway.options());
-    options.languages = config.languages.clone();
-    let (threads, measures) = (options.threads, gateway.max_sessions.is_none());
-    let state = gateway.state()?.clone();
-    let load = move || -> Result<(Authority, Engines, Option<f64>), CliError> {
-        let authority = Authority::open(&state, gateway.token_lifetime(), Arc::new(SystemClock::new()))?
-            .with_policy(gateway.policy());
-        let recognizer = load_recognizer(&config)?;
-        let voices = voxline_engines::voices::discover(&config.models);
-        let factor = measures.then(|| recognizer.real_time_factor()).flatten();
-        Ok((authority, Engines { recognizer: Some(recognizer), voices }, factor))
-    };
-    let loaded = tokio::task::spawn_blocking(load).await;
-    let (authority, engines, factor) =
-        loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
-    match factor {
-        Some(factor) => {
-            let cores = std::thread::available_parallelism().unwrap_or(threads);
-            options.max_sessions = capacity(factor, threads, cores);
-        }
-        None if measures => {
-            tracing::warn!("the speed of the recogniser can't be measured: set max-sessions");
-            options.max_sessions = threads.get();
-        }
-        None => {}
-    }
-    let sessions = options.max_sessions;
-    let gateway = Arc::new(Gateway::new(authority, engines, options));
+    let tls = config.gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
+    let listen = config.gateway.listen();
+    let (gateway, capacity) = load(config).await?;
 
     let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {listen}: {error}"));
     let listener = TcpListener::bind(listen).await.map_err(cannot)?;
@@ -94,21 +69,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let serving = serve(listener, gateway, shutdown.clone());
     systemd::ready();
     // Scripts wait for this line, which also shows the port chosen for port 0.
-    let measured =
-        factor.map(|factor| format!(": a second of speech takes {factor:.2} s on one of {threads} threads"));
-    let measured = measured.unwrap_or_default();
-    say(&format!("listening on {scheme}://{address}\nat most {sessions} concurrent sessions{measured}\n"))?;
-    let reloading = async {
-        loop {
-            hangups.next().await;
-            systemd::reloading();
-            match &tls {
-                Some(tls) => tls.reload(),
-                None => tracing::warn!("nothing to reload: TLS is not configured"),
-            }
-            systemd::ready();
-        }
-    };
+    say(&format!("listening on {scheme}://{address}\n{capacity}\n"))?;
     let stopping = async {
         signals.next().await;
         systemd::stopping();
@@ -120,7 +81,76 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         stop = stopping => {
             return Err(CliError::new(stop.exit(), "stopped before all sessions had ended"));
         }
-        never = reloading => never,
+        never = reload(&mut hangups, tls.as_deref()) => never,
     }
     Ok(Exit::Done)
+}
+
+/// Maximum number of sessions, and the measurement that it follows from.
+struct Capacity {
+    sessions: usize,
+    threads: NonZero<usize>,
+    /// Seconds of work for a second of speech, if they were measured.
+    factor: Option<f64>,
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Capacity { sessions, threads, factor } = self;
+        write!(f, "at most {sessions} concurrent sessions")?;
+        factor.map_or(Ok(()), |factor| {
+            write!(f, ": a second of speech takes {factor:.2} s on one of {threads} threads")
+        })
+    }
+}
+
+/// Opens the authority, loads the engines and creates the gateway. Measures the capacity for sessions unless
+/// `config` limits them.
+async fn load(config: Config) -> Result<(Arc<Gateway>, Capacity), CliError> {
+    let mut options = config.gateway.options();
+    options.languages = config.languages.clone();
+    let state = config.gateway.state()?.clone();
+    let measures = config.gateway.max_sessions.is_none();
+    let load = move || -> Result<(Authority, Engines, Option<f64>), CliError> {
+        let gateway = &config.gateway;
+        let authority = Authority::open(&state, gateway.token_lifetime(), Arc::new(SystemClock::new()))?
+            .with_policy(gateway.policy());
+        let recognizer = load_recognizer(&config)?;
+        let voices = voxline_engines::voices::discover(&config.models);
+        let factor = measures.then(|| recognizer.real_time_factor()).flatten();
+        Ok((authority, Engines { recognizer: Some(recognizer), voices }, factor))
+    };
+    let loaded = tokio::task::spawn_blocking(load).await;
+    let (authority, engines, factor) =
+        loaded.map_err(|panic| CliError::new(Exit::Setup, format!("gateway: {panic}")))??;
+    let threads = options.threads;
+    if measures {
+        options.max_sessions = measured_sessions(factor, threads);
+    }
+    let capacity = Capacity { sessions: options.max_sessions, threads, factor };
+    Ok((Arc::new(Gateway::new(authority, engines, options)), capacity))
+}
+
+/// Returns the maximum number of sessions for a recogniser of this speed: one for each thread if the speed is
+/// not known.
+fn measured_sessions(factor: Option<f64>, threads: NonZero<usize>) -> usize {
+    let Some(factor) = factor else {
+        tracing::warn!("the speed of the recogniser can't be measured: set max-sessions");
+        return threads.get();
+    };
+    let cores = std::thread::available_parallelism().unwrap_or(threads);
+    capacity(factor, threads, cores)
+}
+
+/// Reads the files of TLS again after each SIGHUP.
+async fn reload(hangups: &mut Hangups, tls: Option<&Tls>) -> ! {
+    loop {
+        hangups.next().await;
+        systemd::reloading();
+        match tls {
+            Some(tls) => tls.reload(),
+            None => tracing::warn!("nothing to reload: TLS is not configured"),
+        }
+        systemd::ready();
+    }
 }
