@@ -9,9 +9,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::OptionFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::error::SessionError;
 use super::journal::{Checkpoint, Journal};
@@ -167,7 +168,7 @@ impl<C: Connect> Driver<'_, C> {
                 // The order is fixed, so that a simulated run can be repeated. The source and the peer,
                 // both possibly endless, take turns.
                 biased;
-                () = wake_at(wake) => Input::Tick,
+                Some(()) = OptionFuture::from(wake.map(sleep_until)) => Input::Tick,
                 token = fetched(&mut self.fetch) => {
                     self.fetch = None;
                     match token {
@@ -390,13 +391,6 @@ fn input(id: ConnectionId, event: PeerEvent) -> Input {
         PeerEvent::Violation(violation) => Input::Violation(id, violation),
         PeerEvent::Closed(code, reason) => Input::Closed(id, code, reason),
         PeerEvent::Lost(reason) => Input::Lost(id, reason),
-    }
-}
-
-async fn wake_at(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -69,6 +69,13 @@ pub(super) struct Progress {
     pub(super) informed: bool,
 }
 
+impl Progress {
+    /// Returns the time at which the gap becomes too long, unless a chunk is being worked on.
+    pub(super) fn quiet_at(&self) -> Option<Instant> {
+        self.deadline.filter(|_| self.working == 0)
+    }
+}
+
 /// A task, live or done.
 pub(crate) struct ChunkedSession {
     pub(crate) id: String,

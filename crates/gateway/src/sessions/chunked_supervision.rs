@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use futures::future::OptionFuture;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::chunked_session::{ChunkedSession, Stage};
-use super::deadline::at;
 use super::manager::SessionManager;
 use super::session::Session;
 
@@ -82,10 +82,7 @@ impl ChunkedSession {
             if let Stage::Begun(session, attachment) = &*self.stage() {
                 return OpeningEnd::Begun(session.clone(), *attachment);
             }
-            let quiet = {
-                let progress = progress.borrow_and_update();
-                progress.deadline.filter(|_| progress.working == 0)
-            };
+            let quiet = progress.borrow_and_update().quiet_at();
             let ended = tokio::select! {
                 changed = progress.changed() => {
                     changed.expect("the task holds its progress");
@@ -98,8 +95,8 @@ impl ChunkedSession {
                     }
                     OpeningEnd::Revoked
                 }
-                () = at(quiet) => OpeningEnd::Done,
-                () = at(token_ends) => OpeningEnd::Done,
+                Some(()) = OptionFuture::from(quiet.map(sleep_until)) => OpeningEnd::Done,
+                Some(()) = OptionFuture::from(token_ends.map(sleep_until)) => OpeningEnd::Done,
                 () = displaced.cancelled() => OpeningEnd::Displaced,
                 () = manager.shutdown.draining.cancelled() => {
                     // A first chunk that comes now is refused because the gateway is stopping. An earlier
@@ -139,10 +136,7 @@ impl ChunkedSession {
                 }
                 state.input.finish.is_some()
             };
-            let quiet = {
-                let progress = progress.borrow_and_update();
-                progress.deadline.filter(|_| progress.working == 0)
-            };
+            let quiet = progress.borrow_and_update().quiet_at();
             tokio::select! {
                 changed = changes.changed() => changed.expect("the session holds the state"),
                 changed = progress.changed() => changed.expect("the task holds its progress"),
@@ -152,8 +146,8 @@ impl ChunkedSession {
                         return false;
                     }
                 }
-                () = at(quiet), if !is_finished => session.close(),
-                () = at(token_ends), if !is_finished => session.close(),
+                Some(()) = OptionFuture::from(quiet.map(sleep_until)), if !is_finished => session.close(),
+                Some(()) = OptionFuture::from(token_ends.map(sleep_until)), if !is_finished => session.close(),
                 () = manager.shutdown.closing.cancelled() => return false,
             }
         }

@@ -1,9 +1,9 @@
 //! Live sessions: their state, their recognition, their registries, and the sockets and numbered chunks that
 //! feed them.
 //!
-//! This room imports [`admission`](crate::admission), [`options`](crate::options),
-//! [`scheduler`](crate::scheduler), [`http`](crate::http), [`authority`](crate::authority) and
-//! [`metrics`](crate::metrics).
+//! This room imports [`recordings`](crate::recordings), [`admission`](crate::admission),
+//! [`options`](crate::options), [`scheduler`](crate::scheduler), [`http`](crate::http),
+//! [`authority`](crate::authority) and [`metrics`](crate::metrics).
 
 mod chunk_intake;
 pub(crate) mod chunked_registry;
@@ -11,7 +11,6 @@ pub(crate) mod chunked_session;
 mod chunked_supervision;
 mod close_reason;
 pub(crate) mod credential;
-mod deadline;
 mod latency_clock;
 pub(crate) mod manager;
 mod message_rate_limiter;

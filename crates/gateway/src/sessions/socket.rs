@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use tokio::time::{Instant, sleep_until};
 
 use super::close_reason::CloseReason;
 use super::credential::Credential;
-use super::deadline::at;
 use super::manager::SessionManager;
 use super::messages::{encode, millis, parse, unreadable};
 use super::session::{Attached, Session, Violation};
@@ -148,7 +148,7 @@ impl<'a> SessionSocket<'a> {
                 }
                 changed = changes.changed() => changed.expect("the session holds the state"),
                 () = sleep_until(liveness.deadline()) => liveness.expire(wire)?,
-                () = at(self.credential.expiry.next()) => self.expire_token(wire, Instant::now())?,
+                Some(()) = OptionFuture::from(self.credential.expiry.next().map(sleep_until)) => self.expire_token(wire, Instant::now())?,
                 () = self.manager.shutdown.draining.cancelled(), if !drain_announced => {
                     drain_announced = true;
                     let left = self.manager.shutdown.drain_left(Instant::now());
