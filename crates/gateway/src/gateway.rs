@@ -110,7 +110,7 @@ impl Gateway {
         match kept {
             // The failure was logged when the outage began, and the usage stays counted.
             Ok(Ok(()) | Err(AuthorityError::Unavailable { .. })) | Err(_) => {}
-            Ok(Err(error)) => tracing::error!(%error, "usage not kept"),
+            Ok(Err(error)) => tracing::error!(%error, "usage could not be stored"),
         }
     }
 

@@ -93,7 +93,7 @@ async fn serve_with(
     gateway.authority.retry_now();
     gateway.keep_usage().await;
     if let Some(error) = gateway.authority.outage() {
-        tracing::error!(%error, "usage since the store failed is lost");
+        tracing::error!(%error, "usage since the failure of the store is lost");
     }
     served
 }

@@ -120,7 +120,7 @@ async fn the_log_in_json_tells_of_requests_by_their_ids_and_has_no_secret() {
     assert!(nameless.is_empty(), "{nameless:?}");
     let operation: Vec<Value> =
         told("voxline::operation").iter().map(|line| json!([line["message"], line["closed"]])).collect();
-    assert_eq!(operation, [json!(["drain began", null]), json!(["drain ended", 0])]);
+    assert_eq!(operation, [json!(["drain started", null]), json!(["drain finished", 0])]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,17 +59,17 @@ async fn certificates_are_replaced_under_a_live_session() {
     let renewed = files.renew();
     assert_ne!(before, renewed);
     serving.signal("HUP");
-    let line = serving.logged("certificate and key replaced");
+    let line = serving.logged("certificate and key reloaded");
     let sha256 = |certificate: &CertificateDer<'_>| hex(&Sha256::digest(certificate));
     assert!(line.contains(&format!("sha256=\"{}\"", sha256(&renewed))), "{line}");
     assert!(line.contains(&format!("replaced=\"{}\"", sha256(&before))), "{line}");
     assert_eq!(files.shake_hands(address).await.1, renewed);
     serving.signal("HUP");
-    serving.logged("certificate and key read again: the certificate is the same");
+    serving.logged("certificate and key reloaded, the certificate is unchanged");
     // Unusable files change nothing but the log.
     files.write_key(&KeyPair::generate().unwrap().serialize_pem());
     serving.signal("HUP");
-    let line = serving.logged("certificate and key stay as they were");
+    let line = serving.logged("certificate and key not reloaded, keeping the previous ones");
     assert!(line.contains("ERROR") && line.contains("is not the key of the certificate"), "{line}");
     assert_eq!(files.shake_hands(address).await.1, renewed);
 
@@ -79,7 +79,7 @@ async fn certificates_are_replaced_under_a_live_session() {
     let (status, log) = serving.stop();
     assert_eq!(status.code(), Some(0));
     let told = |words: &str| log.iter().filter(|line| line.contains(words)).count();
-    assert_eq!((told("drain began"), told("drain ended")), (1, 1), "{log:#?}");
+    assert_eq!((told("drain started"), told("drain finished")), (1, 1), "{log:#?}");
 }
 
 fn tls_flags<'a>(cert: &'a Path, key: &'a Path) -> [&'a str; 4] {

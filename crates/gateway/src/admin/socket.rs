@@ -88,7 +88,7 @@ impl AdminSocket {
                 }
             };
             if let Err(error) = served {
-                tracing::warn!(%error, "command not answered");
+                tracing::warn!(%error, "operator command failed");
             }
         }
     }

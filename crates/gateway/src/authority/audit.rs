@@ -54,7 +54,8 @@ impl Audit {
 
     /// Records that a project was disabled or enabled.
     pub(super) fn switched(&self, project: &str, active: bool) {
-        tracing::info!(target: "voxline::audit", project, active, "switched");
+        let change = if active { "enabled" } else { "disabled" };
+        tracing::info!(target: "voxline::audit", project, active, "{change}");
     }
 
     /// Returns the address for display, with an IPv4-mapped IPv6 address as IPv4; `None` if lines name no

@@ -104,7 +104,7 @@ impl Store {
                     tracing::info!(
                         target: "voxline::operation",
                         path = self.path,
-                        "gateway state is written again"
+                        "gateway state is available again"
                     );
                 }
                 Ok(answer)
@@ -189,7 +189,7 @@ impl Store {
         state.database = None;
         let next_attempt = self.clock.monotonic().saturating_add(wait);
         let reason = error.to_string();
-        tracing::error!(path = self.path, %reason, ?wait, "gateway state can't be read or written");
+        tracing::error!(path = self.path, %reason, ?wait, "gateway state is unavailable");
         let outage = state.outage.get_or_insert(Outage { reason: reason.clone(), failures: 0, next_attempt });
         outage.next_attempt = next_attempt;
         if !matches!(error, redb::Error::PreviousIo | redb::Error::DatabaseClosed) {

@@ -276,7 +276,7 @@ impl Authority {
                     path = path(),
                     from = format,
                     to = FORMAT,
-                    "gateway state has a new format"
+                    "gateway state migrated to a new format"
                 );
                 Ok(())
             }

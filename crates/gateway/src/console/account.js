@@ -24,7 +24,7 @@ export class ApiError extends Error {
 async function accepted(response) {
   if (response.ok) return response;
   const { error, error_description } = await response.json().catch(() => ({}));
-  const message = error?.message ?? error_description ?? `the gateway answered ${response.status}`;
+  const message = error?.message ?? error_description ?? `the gateway returned status ${response.status}`;
   throw new ApiError(message, error?.code ?? error ?? response.status, response.status, response.headers.get('WWW-Authenticate'));
 }
 

@@ -98,7 +98,7 @@ export class Live {
   async #begin() {
     this.#clear();
     start.disabled = true;
-    this.#tell('asking for the microphone');
+    this.#tell('waiting for permission to use the microphone');
     const [account, early] = [this.#account, []];
     try {
       this.#microphone = await capture((samples) => {
@@ -109,7 +109,7 @@ export class Live {
       });
     } catch (failure) {
       this.#tell('');
-      show(error, `The microphone can't be used: ${failure.message}`);
+      show(error, `Microphone unavailable: ${failure.message}`);
       start.disabled = false;
       return;
     }
@@ -122,7 +122,7 @@ export class Live {
     this.#rate = this.#microphone.sampleRate;
     this.#microphone.track.addEventListener('ended', () => this.#finish());
     this.#session = new Session(account, { sampleRate: this.#rate, language: language.value }, {
-      partial: (text) => this.#guess(text),
+      partial: (text) => this.#showPartial(text),
       final: (final) => this.#commit(final),
       change: () => this.#progress(),
       end: (failure) => this.#end(failure),
@@ -136,7 +136,7 @@ export class Live {
   // The audio ends; what was said is still recognised.
   #finish() {
     this.#ending ??= this.#microphone.end().then(() => this.#session?.finish());
-    stop.textContent = 'Discard the rest';
+    stop.textContent = 'Discard pending audio';
     this.#progress();
   }
 
@@ -156,7 +156,7 @@ export class Live {
     this.#figures(session);
   }
 
-  #guess(text) {
+  #showPartial(text) {
     empty.hidden = true;
     show(partial, text);
   }
@@ -179,7 +179,7 @@ export class Live {
     const session = this.#session;
     if (!session) return;
     this.#figures(session);
-    if (session.state === 'reconnecting') this.#tell('reconnecting; audio is kept', 'busy');
+    if (session.state === 'reconnecting') this.#tell('reconnecting, audio is buffered', 'busy');
     else if (session.state === 'connecting') this.#tell('connecting', 'busy');
     else if (this.#ending) this.#tell('finishing', 'busy');
     else this.#tell('listening', 'good');
@@ -210,7 +210,7 @@ export class Live {
       await navigator.clipboard.writeText(text);
       copy.textContent = 'Copied';
     } catch {
-      copy.textContent = 'Not copied';
+      copy.textContent = 'Copy failed';
     }
     setTimeout(() => { copy.textContent = 'Copy'; }, 1_500);
   }

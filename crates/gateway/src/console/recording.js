@@ -77,7 +77,7 @@ export class Recording {
       const [best] = (await answer.json()).result.texts;
       told.push(`recognised in ${seconds((performance.now() - begun) / 1_000)}`);
       if (best?.confidence !== undefined) told.push(`confidence ${percent(best.confidence)}`);
-      this.#tell(told, best ? best.punctuated_text ?? best.text : 'Nothing was said.', best ? 'words' : 'hint');
+      this.#tell(told, best ? best.punctuated_text ?? best.text : 'No speech recognised.', best ? 'words' : 'hint');
     } catch (failure) {
       const words = failure.name === 'AbortError' ? 'Cancelled.' : reason(failure);
       this.#tell(told, words, failure.name === 'AbortError' ? 'hint' : 'error');

@@ -161,7 +161,7 @@ export class Session {
         const live = this.#socket === socket;
         const asked = !live || this.sent > this.received || this.#finished;
         if (asked && performance.now() - heard > (live ? SILENCE : OPENING)) {
-          leave(1006, 'the gateway is silent');
+          leave(1006, 'the gateway does not respond');
           socket.close();
         }
       }, 1_000);
@@ -303,7 +303,7 @@ export class Session {
     if (!status.token.scopes.includes('asr_stream')) throw new ApiError('token has no scope asr_stream', 4048);
     // What has begun waits; whoever would begin is told.
     if (!this.#carried && status.state !== 'ready') {
-      throw new ApiError(`the gateway takes no new session, it is ${status.state}`, status.state === 'full' ? 429 : 503);
+      throw new ApiError(`the gateway accepts no new sessions, it is ${status.state}`, status.state === 'full' ? 429 : 503);
     }
   }
 }

@@ -121,7 +121,7 @@ export class Speech {
     try {
       const { voices } = await account.json('/console/voices');
       const options = voices.map(({ name, language, quality }) => new Option(`${name}, ${language}, ${quality}`, name));
-      voice.replaceChildren(new Option('By language of the text', ''), ...options);
+      voice.replaceChildren(new Option('Automatic, by the language of the text', ''), ...options);
     } catch (failure) {
       show(error, reason(failure));
     }

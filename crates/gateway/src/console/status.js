@@ -5,7 +5,7 @@ import { byId, duration, element, reason, seconds } from './page.js';
 // Milliseconds between two looks, while somebody looks.
 const INTERVAL = 2_000;
 
-const STATES = { full: 'full: takes no new session', late: 'behind: takes no new session', draining: 'stopping' };
+const STATES = { full: 'full: no new sessions', late: 'overloaded: no new sessions', draining: 'shutting down' };
 
 const cell = (text, properties = {}) => element('td', { textContent: text, ...properties });
 const number = (text) => cell(text, { className: 'number' });
@@ -81,9 +81,9 @@ export class Status {
     const expires = status.token.expires_in_seconds;
     const facts = {
       Version: status.version,
-      Up: duration(status.uptime_seconds),
+      Uptime: duration(status.uptime_seconds),
       Recogniser: status.recognizer ?? 'none',
-      Token: `${status.token.id}, ${expires === null ? 'without end' : `for ${duration(expires)}`}`,
+      Token: `${status.token.id}, ${expires === null ? 'does not expire' : `expires in ${duration(expires)}`}`,
       Scopes: status.token.scopes.join(', '),
     };
     byId('gateway-facts').replaceChildren(...Object.entries(facts).map(([term, value]) =>
@@ -109,7 +109,7 @@ export class Status {
       number(count(today.characters)),
       number(count(total.characters)),
       cell(ago(used)),
-    )), 'Nothing was used yet.');
+    )), 'No usage yet.');
     fill(byId('project-tokens'), tokens.map(({ id, kind, created, expires }) => row(
       name(id),
       cell(kind),

@@ -81,7 +81,7 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
         "load": [
             { "what": "sessions", "now": gateway.sessions.registry.count(), "limit": options.max_sessions },
             { "what": "requests", "now": busy, "limit": options.max_requests },
-            { "what": "seconds that a session waits for its turn", "now": gateway.sessions.scheduler.lateness().as_secs_f64() },
+            { "what": "longest wait for a recognition thread, in seconds", "now": gateway.sessions.scheduler.lateness().as_secs_f64() },
         ],
         "token": {
             "id": identity.token,

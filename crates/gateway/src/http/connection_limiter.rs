@@ -121,7 +121,10 @@ impl ConnectionLimiter {
             || own < self.limit && connections.evict(own);
         if !is_allowed {
             if let Some(address) = address {
-                connections.warn_once(address, "more connections are refused");
+                connections.warn_once(
+                    address,
+                    "connection limit of the address reached, refusing further connections",
+                );
             }
             return None;
         }
@@ -167,7 +170,7 @@ impl Connections {
         if own > 0 && count <= own + 1 {
             return false;
         }
-        self.warn_once(address, "idle connections are closed for other addresses");
+        self.warn_once(address, "closing idle connections of the address in favour of others");
         let entry = self.by_address.get_mut(&address).expect("it was found there");
         entry.idle.remove(&oldest).expect("it was found there").cancel();
         self.leave(address);

@@ -103,7 +103,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             }
             Err(error) if concerns_one(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "connection not accepted");
+                tracing::error!(%error, "connection could not be accepted");
                 // The connection is still in the accept queue: an immediate retry would be a busy loop.
                 tokio::time::sleep(EXHAUSTED_WAIT).await;
             }
@@ -173,8 +173,10 @@ impl Server {
                     }
                     peer.address = client;
                 }
-                Ok(Err(error)) => return tracing::debug!(peer = %peer.address, %error, "connection refused"),
-                Err(_) => return tracing::debug!(peer = %peer.address, "nothing came in time"),
+                Ok(Err(error)) => {
+                    return tracing::debug!(peer = %peer.address, %error, "PROXY protocol header could not be read");
+                }
+                Err(_) => return tracing::debug!(peer = %peer.address, "timeout before the first byte"),
             }
         }
         let socket = with_write_timeout(self.write_timeout, socket);
@@ -196,8 +198,8 @@ impl Server {
         };
         match agreed {
             Ok(Ok(socket)) => self.serve_http(socket, peer).await,
-            Ok(Err(error)) => tracing::debug!(peer = %address, %error, "no TLS agreed on"),
-            Err(_) => tracing::debug!(peer = %address, "no TLS agreed on in time"),
+            Ok(Err(error)) => tracing::debug!(peer = %address, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(peer = %address, "TLS handshake timed out"),
         }
     }
 

@@ -153,7 +153,7 @@ impl Tls {
                         target: "voxline::operation",
                         certificate = %path,
                         sha256,
-                        "certificate and key read again: the certificate is the same"
+                        "certificate and key reloaded, the certificate is unchanged"
                     );
                 } else {
                     tracing::info!(
@@ -161,11 +161,13 @@ impl Tls {
                         certificate = %path,
                         sha256,
                         replaced,
-                        "certificate and key replaced"
+                        "certificate and key reloaded"
                     );
                 }
             }
-            Err(error) => tracing::error!(%error, "certificate and key stay as they were"),
+            Err(error) => {
+                tracing::error!(%error, "certificate and key not reloaded, keeping the previous ones");
+            }
         }
     }
 

@@ -49,7 +49,7 @@ pub(crate) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
                 websocket::serve(sessions, credential, place, wire).await;
                 sessions.shutdown.task_ended.notify_one();
             }
-            Err(error) => tracing::debug!(%error, "upgrade not completed"),
+            Err(error) => tracing::debug!(%error, "WebSocket upgrade failed"),
         }
     };
     gateway.sessions.shutdown.tasks.spawn(talking.in_current_span());

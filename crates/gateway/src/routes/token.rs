@@ -75,7 +75,7 @@ impl OAuthError {
                 OAuthError { retry_after: Some(*wait), ..refusal }
             }
             error => {
-                tracing::error!(%error, "request about a token failed");
+                tracing::error!(%error, "token request failed");
                 OAuthError::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the gateway failed")
             }
         }

@@ -113,7 +113,7 @@ impl ChunkedSession {
             |full: Full| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, manager.refuse_full(full), BUSY_WAIT);
         manager.registry.insert(&session, self.identity.terms.max_sessions).map_err(full)?;
         manager.metrics.sessions.started.inc();
-        tracing::info!(session = session.name(), token = self.identity.token, "task begun");
+        tracing::info!(session = session.name(), token = self.identity.token, "task started");
         *stage = Stage::Begun(session.clone(), attachment);
         drop(stage);
         self.progress.send_modify(|_| {});

@@ -68,7 +68,7 @@ impl From<AuthorityError> for CloseReason {
             AuthorityError::Token | AuthorityError::Inactive => close::TOKEN,
             AuthorityError::Scope(_) | AuthorityError::Address => close::SCOPE,
             error => {
-                tracing::error!(%error, "token not checked");
+                tracing::error!(%error, "token could not be checked");
                 return CloseReason::resumable(close::SERVER_FAULT, "the gateway failed");
             }
         };

@@ -118,7 +118,7 @@ impl RecognitionTask {
             let size = context.len();
             if size > MAX_CONTEXT_BYTES {
                 let recognizer = self.recognizer.name();
-                tracing::error!(recognizer, size, "context left out, the limit is {MAX_CONTEXT_BYTES} bytes");
+                tracing::error!(recognizer, size, "context dropped, it exceeds {MAX_CONTEXT_BYTES} bytes");
                 // Clear the context: the previous one no longer holds either.
                 segment.context = Some(String::new());
             }

@@ -58,15 +58,15 @@ impl Shutdown {
         self.draining.cancel();
         self.tasks.close();
         let (began, seconds) = (Instant::now(), self.time.as_secs());
-        tracing::info!(target: "voxline::operation", sockets = self.tasks.len(), seconds, "drain began");
+        tracing::info!(target: "voxline::operation", sockets = self.tasks.len(), seconds, "drain started");
         let all_ended = tokio::time::timeout(self.time, self.tasks.wait()).await;
         let closed = all_ended.map_or_else(|_| self.tasks.len(), |()| 0);
         if closed > 0 {
-            tracing::warn!(sockets = closed, "closing sessions that did not end in time");
+            tracing::warn!(sockets = closed, "drain timed out, closing the remaining sockets");
         }
         self.closing.cancel();
         self.tasks.wait().await;
         let seconds = began.elapsed().as_secs();
-        tracing::info!(target: "voxline::operation", closed, seconds, "drain ended");
+        tracing::info!(target: "voxline::operation", closed, seconds, "drain finished");
     }
 }

@@ -204,7 +204,7 @@ fn begin(manager: &SessionManager, identity: &Identity, start: &Start) -> Result
             StartError::Violation(violation) => CloseReason::from(violation),
             StartError::Unsupported(reason) => CloseReason::new(close::UNSUPPORTED, reason),
             error => {
-                tracing::error!(%error, "session not started");
+                tracing::error!(%error, "session could not be started");
                 CloseReason::new(close::SERVER_FAULT, "the recogniser can't start")
             }
         },
@@ -233,7 +233,7 @@ async fn linger(manager: &SessionManager, session: &Session, attachment: u64) {
         // A draining gateway accepts no sockets, so no client can come back.
         () = manager.shutdown.draining.cancelled() => {}
     }
-    tracing::info!(session = session.name(), "session not resumed");
+    tracing::info!(session = session.name(), "session ended, it was not resumed in time");
     forget(manager, session, attachment);
 }
 
