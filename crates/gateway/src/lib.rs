@@ -46,8 +46,9 @@ pub use self::admission::load::capacity;
 pub use self::gateway::{Engines, Gateway};
 pub use self::http::cors::{BadOrigin, Origin};
 use self::http::server;
+pub use self::http::server::ConnectionOptions;
 pub use self::http::tls::{BadTls, Listener, Tls, TlsFiles};
-pub use self::options::Options;
+pub use self::options::{Options, TaskOptions};
 
 /// Longest time that pending requests may take after the sessions have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
@@ -84,7 +85,7 @@ async fn serve_with(
     let drained = CancellationToken::new();
     let router = routes::router(gateway.clone());
     let served = tokio::select! {
-        () = server::serve(listener, router, gateway.options.server(), drained.clone()) => Ok(()),
+        () = server::serve(listener, router, &gateway.options.connections, drained.clone()) => Ok(()),
         () = drain(&gateway, shutdown, drained) => Ok(()),
         never = write_usage(&gateway) => never,
         failed = serve_operator(admin.as_ref(), &gateway) => failed,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{ConfigError, secret};
 use voxline::net::Endpoint;
 use voxline_gateway::authority::{AtLimit, Policy, Refreshing};
-use voxline_gateway::{Options, Origin, TlsFiles};
+use voxline_gateway::{ConnectionOptions, Options, Origin, TlsFiles};
 
 /// Default listening address: on loopback, since there is no certificate by default.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8085);
@@ -257,13 +257,13 @@ impl Default for GatewayConfig {
             threads: None,
             max_sessions: None,
             max_requests: Some(Whole(options.max_requests as u64)),
-            max_connections: Some(Whole(options.max_connections as u64)),
-            max_connections_per_address: Some(Whole(options.max_connections_per_address as u64)),
+            max_connections: Some(Whole(options.connections.max as u64)),
+            max_connections_per_address: Some(Whole(options.connections.max_per_address as u64)),
             max_failures: Some(Whole(options.max_failures.into())),
-            trusted_proxy: Some(options.trusted_proxies),
-            header_timeout: Some(Whole(options.header_timeout.as_secs())),
-            body_timeout: Some(Whole(options.body_timeout.as_secs())),
-            write_timeout: Some(Whole(options.write_timeout.as_secs())),
+            trusted_proxy: Some(options.connections.trusted_proxies),
+            header_timeout: Some(Whole(options.connections.header_timeout.as_secs())),
+            body_timeout: Some(Whole(options.connections.body_timeout.as_secs())),
+            write_timeout: Some(Whole(options.connections.write_timeout.as_secs())),
             resume_window: Some(Whole(options.resume_window.as_secs())),
             drain: Some(Whole(options.drain.as_secs())),
             successor: Some(options.successors),
@@ -283,15 +283,8 @@ impl GatewayConfig {
             threads: threads.unwrap_or(options.threads),
             max_sessions: self.max_sessions.map_or(options.max_sessions, Whole::count),
             max_requests: self.max_requests.map_or(options.max_requests, Whole::count),
-            max_connections: self.max_connections.map_or(options.max_connections, Whole::count),
-            max_connections_per_address: self
-                .max_connections_per_address
-                .map_or(options.max_connections_per_address, Whole::count),
+            connections: self.connections(),
             max_failures: max_failures.unwrap_or(options.max_failures),
-            trusted_proxies: self.trusted_proxy.clone().unwrap_or(options.trusted_proxies),
-            header_timeout: self.header_timeout.map_or(options.header_timeout, Whole::seconds),
-            body_timeout: self.body_timeout.map_or(options.body_timeout, Whole::seconds),
-            write_timeout: self.write_timeout.map_or(options.write_timeout, Whole::seconds),
             resume_window: self.resume_window.map_or(options.resume_window, Whole::seconds),
             drain: self.drain.map_or(options.drain, Whole::seconds),
             successors: self.successor.clone().unwrap_or(options.successors),
@@ -301,6 +294,18 @@ impl GatewayConfig {
             demo: self.demo.unwrap_or(options.demo),
             documented_status: self.documented_status.unwrap_or(options.documented_status),
             ..options
+        }
+    }
+
+    fn connections(&self) -> ConnectionOptions {
+        let options = ConnectionOptions::default();
+        ConnectionOptions {
+            max: self.max_connections.map_or(options.max, Whole::count),
+            max_per_address: self.max_connections_per_address.map_or(options.max_per_address, Whole::count),
+            header_timeout: self.header_timeout.map_or(options.header_timeout, Whole::seconds),
+            body_timeout: self.body_timeout.map_or(options.body_timeout, Whole::seconds),
+            write_timeout: self.write_timeout.map_or(options.write_timeout, Whole::seconds),
+            trusted_proxies: self.trusted_proxy.clone().unwrap_or(options.trusted_proxies),
         }
     }
 

@@ -35,13 +35,51 @@ const MAX_HEAD: usize = 96 * 1024;
 /// memory.
 const EXHAUSTED_WAIT: Duration = Duration::from_secs(1);
 
-/// Limits of connections, and the networks of trusted proxies. [`Options`](crate::Options) describes each.
-pub(crate) struct ServerOptions<'a> {
-    pub(crate) max_connections: usize,
-    pub(crate) max_connections_per_address: usize,
-    pub(crate) header_timeout: Duration,
-    pub(crate) write_timeout: Duration,
-    pub(crate) trusted_proxies: &'a [IpNet],
+/// Limits of connections, and the proxies in front of them.
+#[derive(Clone, Debug)]
+pub struct ConnectionOptions {
+    /// Maximum number of open connections, without those that have become WebSockets. One more connection
+    /// takes the place of a connection without a request under a valid token; if there is none, the new
+    /// connection waits until another one ends. The default, together with the sockets of the default
+    /// number of sessions, fits into the 1,024 file descriptors that a process commonly has, and leaves
+    /// some for the store and for engines.
+    pub max: usize,
+    /// Maximum number of these connections for one client address (for IPv6, a network of 64 bits) while
+    /// other addresses have none. The value is capped at three quarters of all connections, and one more
+    /// connection is closed at once. The share of an address shrinks as free connections become few, so
+    /// that some are left for new addresses. Beyond its share, an address takes the places of addresses
+    /// that have more idle connections than it has. 0 allows any number and closes no connection in favour
+    /// of another address; use 0 behind a proxy that the gateway doesn't know as
+    /// [trusted](ConnectionOptions::trusted_proxies).
+    pub max_per_address: usize,
+    /// Longest time for a TLS handshake and for the request line and headers to arrive, longest wait for
+    /// the next request on a connection, and longest time for the body of a token request.
+    pub header_timeout: Duration,
+    /// Longest time for a whole recording or text to arrive.
+    pub body_timeout: Duration,
+    /// Longest time that an answer waits for its client to read more of it. The connection is then closed.
+    /// The same limit applies to a WebSocket, whose session may be resumed.
+    pub write_timeout: Duration,
+    /// Networks of proxies that are trusted to name the addresses of their clients, by a PROXY protocol
+    /// version 2 header at the start of a connection, by `X-Forwarded-For` or by `Forwarded` (RFC 7239).
+    /// All limits by address, the networks of service tokens and the log then refer to the client, and a
+    /// request with a malformed header is refused. A trusted proxy must set one of these headers itself,
+    /// and must not pass on another one as its client wrote it. The headers are ignored if any other peer
+    /// sends them.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Default for ConnectionOptions {
+    fn default() -> ConnectionOptions {
+        ConnectionOptions {
+            max: 800,
+            max_per_address: 600,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(120),
+            write_timeout: Duration::from_secs(60),
+            trusted_proxies: Vec::new(),
+        }
+    }
 }
 
 /// Answers requests on `listener` until `stop` is cancelled, then those under way. If this future is
@@ -49,7 +87,7 @@ pub(crate) struct ServerOptions<'a> {
 pub(crate) async fn serve(
     listener: Listener,
     router: Router,
-    options: ServerOptions<'_>,
+    options: &ConnectionOptions,
     stop: CancellationToken,
 ) {
     let Listener { tcp, tls } = listener;
@@ -59,15 +97,15 @@ pub(crate) async fn serve(
         http,
         router: TowerToHyperService::new(router),
         stop,
-        proxies: TrustedProxies::new(options.trusted_proxies),
-        limiter: ConnectionLimiter::new(options.max_connections_per_address, options.max_connections),
+        proxies: TrustedProxies::new(&options.trusted_proxies),
+        limiter: ConnectionLimiter::new(options.max_per_address, options.max),
         header_timeout: options.header_timeout,
         write_timeout: options.write_timeout,
     };
     let mut connections = JoinSet::new();
     loop {
         // A connection that is closed for a new one ends a moment after the new one was accepted.
-        let has_place = connections.len() <= options.max_connections && server.limiter.has_place();
+        let has_place = connections.len() <= options.max && server.limiter.has_place();
         tokio::select! {
             () = server.stop.cancelled() => break,
             Some(_) = connections.join_next() => {}

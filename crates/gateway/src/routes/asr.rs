@@ -100,7 +100,7 @@ async fn recognise_upload(
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         capacity.upload_bytes.clone().try_acquire_many_owned(bytes).map(|more| reserved.merge(more)).is_ok()
     };
-    let patience = gateway.options.body_timeout;
+    let patience = gateway.options.connections.body_timeout;
     let file = upload::receive(body, MAX_RECORDING_BYTES, patience, reserve).await?;
     gateway.metrics.count_bytes("asr", "in", file.len());
     let place = capacity.place()?;

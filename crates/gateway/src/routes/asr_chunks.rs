@@ -100,7 +100,7 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     let expires_at = identity.expires_in.map(|left| checked.saturating_add(left));
     let token_ends = identity.expires_in.and_then(|left| now.checked_add(left));
     let named = (id.clone(), Fingerprint::of(token.expose_secret()));
-    let deadline = now.checked_add(gateway.options.task_opening);
+    let deadline = now.checked_add(gateway.options.tasks.opening);
     let task = Arc::new(ChunkedSession::new(named, identity, expires_at, start, place, deadline));
     gateway.sessions.chunked.insert(task.clone());
     let watching = gateway.clone();
@@ -139,7 +139,8 @@ async fn add(gateway: &Gateway, request: Request) -> Result<Value, ApiError> {
     // Receive the file before the chunk takes its turn: a chunk that never arrives must not hold up the
     // same chunk sent again.
     let file =
-        upload::receive(request.into_body(), MAX_BYTES, gateway.options.body_timeout, |_| true).await?;
+        upload::receive(request.into_body(), MAX_BYTES, gateway.options.connections.body_timeout, |_| true)
+            .await?;
     let text = task.add(&gateway.sessions, Chunk { number, last, file }).await?;
     Ok(json!({ "text": text.plain, "punctuated_text": text.punctuated }))
 }

@@ -26,7 +26,7 @@ pub(crate) async fn speak(
 ) -> Response {
     let answer = async move {
         let Query(mut parameters) = query?;
-        let patience = gateway.options.body_timeout;
+        let patience = gateway.options.connections.body_timeout;
         let text = tts::read_text(request, &tts::DEMO, patience, &mut parameters).await?;
         tts::speak(&gateway, None, &tts::DEMO, &parameters, unquoted(&text)).await
     };

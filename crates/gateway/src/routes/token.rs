@@ -108,7 +108,7 @@ pub(crate) async fn read<T: DeserializeOwned>(
 ) -> Result<T, OAuthError> {
     let unreadable = |why: &str| OAuthError::new(StatusCode::BAD_REQUEST, "invalid_request", why);
     // Every client may send a body here without authentication, and the body is no longer than headers are.
-    let body = body::read(body, MAX_BODY, gateway.options.header_timeout).await;
+    let body = body::read(body, MAX_BODY, gateway.options.connections.header_timeout).await;
     let body = body.map_err(|_| unreadable("body is too large, or did not arrive"))?;
     parse(&body).ok_or_else(|| unreadable(&format!("body should be JSON or a form, where {expected}")))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use voxline_gateway::Options;
+use voxline_gateway::{ConnectionOptions, Options};
 use voxline_testing::DigestRecognizer;
 
 use crate::trusted_proxy::of_v4;
@@ -25,11 +25,14 @@ const COLLUDING: u8 = 10;
 /// Starts a gateway with timeouts so long that its connections do not end by themselves.
 async fn server() -> Server {
     let options = Options {
-        max_connections: PLACES,
-        max_connections_per_address: 30,
-        header_timeout: 100 * PATIENCE,
-        body_timeout: 100 * PATIENCE,
-        trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+        connections: ConnectionOptions {
+            max: PLACES,
+            max_per_address: 30,
+            header_timeout: 100 * PATIENCE,
+            body_timeout: 100 * PATIENCE,
+            trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+            ..ConnectionOptions::default()
+        },
         ..Options::default()
     };
     Server::with(Arc::new(DigestRecognizer::new(16_000)), Setup { options, ..Setup::default() }).await

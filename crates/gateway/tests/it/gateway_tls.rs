@@ -22,7 +22,7 @@ use voxline::net::http_client_trusting;
 use voxline::session::Settings;
 use voxline::transport::WebSocketConnector;
 use voxline_gateway::authority::Terms;
-use voxline_gateway::{BadTls, Options};
+use voxline_gateway::{BadTls, ConnectionOptions, Options};
 use voxline_testing::DigestRecognizer;
 
 use crate::trusted_proxy::of_v4;
@@ -100,9 +100,12 @@ async fn handshakes_that_never_end_hold_up_nobody_and_are_cut_off() {
     let (_directory, files) = certificate_files();
     // All connections come from one address, whose share is not what is tested.
     let options = Options {
-        header_timeout: DEADLINE,
-        max_connections: 60,
-        max_connections_per_address: 0,
+        connections: ConnectionOptions {
+            header_timeout: DEADLINE,
+            max: 60,
+            max_per_address: 0,
+            ..ConnectionOptions::default()
+        },
         ..Options::default()
     };
     let server = server(&files, options).await;
@@ -133,7 +136,10 @@ async fn handshakes_that_never_end_hold_up_nobody_and_are_cut_off() {
 #[tokio::test]
 async fn a_handshake_does_not_keep_the_gateway_from_stopping() {
     let (_directory, files) = certificate_files();
-    let options = Options { header_timeout: 100 * PATIENCE, ..Options::default() };
+    let options = Options {
+        connections: ConnectionOptions { header_timeout: 100 * PATIENCE, ..ConnectionOptions::default() },
+        ..Options::default()
+    };
     let server = server(&files, options).await;
     let _half = TcpStream::connect(server.address).await.unwrap();
     http(&files).get(localhost(server.address).url("/healthz")).send().await.unwrap();
@@ -226,7 +232,8 @@ async fn ask_behind(
 async fn a_proxy_names_its_client_before_tls_begins() {
     let (_directory, files) = certificate_files();
     let trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-    let server = server(&files, Options { trusted_proxies, ..Options::default() }).await;
+    let connections = ConnectionOptions { trusted_proxies, ..ConnectionOptions::default() };
+    let server = server(&files, Options { connections, ..Options::default() }).await;
     let terms = Terms { networks: vec!["192.0.2.0/24".parse().unwrap()], ..Terms::default() };
     let token = server.gateway.authority().create_service_token("test", terms).unwrap().token;
     let ask = async |from, header: &[u8]| {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use voxline_gateway::Options;
+use voxline_gateway::{ConnectionOptions, Options};
 use voxline_testing::DigestRecognizer;
 
 use voxline_fixtures::gateway::audio::wav;
@@ -134,7 +134,14 @@ async fn connect(address: SocketAddr, token: &str) -> JoinSet<(Slow, Duration, S
 /// were answered.
 #[expect(clippy::print_stderr, reason = "the figures are what one runs it for")]
 async fn rounds(deadline: Duration) -> Option<Vec<f64>> {
-    let options = Options { header_timeout: deadline, body_timeout: deadline, ..Options::default() };
+    let options = Options {
+        connections: ConnectionOptions {
+            header_timeout: deadline,
+            body_timeout: deadline,
+            ..ConnectionOptions::default()
+        },
+        ..Options::default()
+    };
     let setup = Setup { options, ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
     let http = http_client().unwrap();
@@ -196,9 +203,12 @@ async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
 #[tokio::test]
 async fn one_connection_too_many_waits_until_another_ends() {
     let options = Options {
-        header_timeout: DEADLINE,
-        max_connections: 1,
-        max_connections_per_address: 0,
+        connections: ConnectionOptions {
+            header_timeout: DEADLINE,
+            max: 1,
+            max_per_address: 0,
+            ..ConnectionOptions::default()
+        },
         ..Options::default()
     };
     let setup = Setup { options, ..Setup::default() };
@@ -223,9 +233,12 @@ async fn ask_without_end(address: SocketAddr) {
 #[tokio::test]
 async fn who_asks_and_never_reads_is_cut_off() {
     let options = Options {
-        write_timeout: DEADLINE,
-        max_connections: 1,
-        max_connections_per_address: 0,
+        connections: ConnectionOptions {
+            write_timeout: DEADLINE,
+            max: 1,
+            max_per_address: 0,
+            ..ConnectionOptions::default()
+        },
         ..Options::default()
     };
     let setup = Setup { options, ..Setup::default() };
@@ -240,7 +253,10 @@ async fn who_asks_and_never_reads_is_cut_off() {
 
 #[tokio::test]
 async fn who_reads_slowly_gets_the_whole_answer() {
-    let options = Options { write_timeout: DEADLINE, ..Options::default() };
+    let options = Options {
+        connections: ConnectionOptions { write_timeout: DEADLINE, ..ConnectionOptions::default() },
+        ..Options::default()
+    };
     let setup = Setup { options, voices: Tone::voices(), ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
     let token = access_token(&server, &http_client().unwrap()).await;
@@ -270,7 +286,10 @@ async fn who_reads_slowly_gets_the_whole_answer() {
 
 #[tokio::test]
 async fn an_address_has_so_many_connections_and_no_more() {
-    let options = Options { max_connections_per_address: 2, ..Options::default() };
+    let options = Options {
+        connections: ConnectionOptions { max_per_address: 2, ..ConnectionOptions::default() },
+        ..Options::default()
+    };
     let setup = Setup { options, ..Setup::default() };
     let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
     let mut first = TcpStream::connect(server.address).await.unwrap();

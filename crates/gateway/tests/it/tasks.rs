@@ -11,8 +11,8 @@ use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use voxline_gateway::Options;
 use voxline_gateway::authority::{Budget, NewToken, Scope, Terms};
+use voxline_gateway::{Options, TaskOptions};
 use voxline_testing::DigestRecognizer;
 
 use crate::stream::{audio, digest};
@@ -217,7 +217,10 @@ async fn a_public_client_hears_what_the_whole_recording_says() {
 
 #[tokio::test]
 async fn a_client_that_never_says_last_is_done_after_the_gap() {
-    let options = Options { task_gap: Duration::from_millis(200), ..options() };
+    let options = Options {
+        tasks: TaskOptions { gap: Duration::from_millis(200), ..TaskOptions::default() },
+        ..options()
+    };
     let bench = Bench::new(options).await;
     let (task, pcm) = (bench.task().await, audio(1_000));
     task.added("1", file(16_000, &pcm)).await;
@@ -231,7 +234,11 @@ async fn a_client_that_never_says_last_is_done_after_the_gap() {
 
 #[tokio::test]
 async fn a_task_without_a_chunk_is_done_in_the_end() {
-    let bench = Bench::new(Options { task_opening: Duration::ZERO, ..options() }).await;
+    let bench = Bench::new(Options {
+        tasks: TaskOptions { opening: Duration::ZERO, ..TaskOptions::default() },
+        ..options()
+    })
+    .await;
     let task = bench.task().await;
     task.comes_to("", "done").await;
     assert_eq!(task.refused("0", file(16_000, &audio(CHUNK as u64))).await, OVER);
@@ -332,7 +339,11 @@ async fn a_task_token_opens_its_task_and_nothing_else() {
 
 #[tokio::test]
 async fn a_result_is_kept_as_long_as_the_options_say() {
-    let bench = Bench::new(Options { task_kept: Duration::ZERO, ..options() }).await;
+    let bench = Bench::new(Options {
+        tasks: TaskOptions { kept: Duration::ZERO, ..TaskOptions::default() },
+        ..options()
+    })
+    .await;
     let (task, pcm) = (bench.task().await, audio(100));
     // The answer itself still comes.
     assert_eq!(task.added("0&last=1", file(16_000, &pcm)).await, text(&pcm));

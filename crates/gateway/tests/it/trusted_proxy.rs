@@ -10,8 +10,8 @@ use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
-use voxline_gateway::Options;
 use voxline_gateway::authority::Terms;
+use voxline_gateway::{ConnectionOptions, Options};
 use voxline_testing::{DigestRecognizer, ManualClock};
 
 use voxline_fixtures::gateway::http::http_client_from;
@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn server(options: Options) -> Server {
     let trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
     let clock = Arc::new(ManualClock::new(Duration::from_secs(1_700_000_000)));
-    let setup = Setup { options: Options { trusted_proxies, ..options }, clock, ..Setup::default() };
+    let connections = ConnectionOptions { trusted_proxies, ..options.connections };
+    let setup = Setup { options: Options { connections, ..options }, clock, ..Setup::default() };
     Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await
 }
 
@@ -219,7 +220,11 @@ async fn held(from: [u8; 4], server: &Server, beginning: &[u8]) -> Option<TcpStr
 
 #[tokio::test]
 async fn connections_count_for_the_client_and_not_for_the_proxy() {
-    let server = server(Options { max_connections_per_address: 2, ..Options::default() }).await;
+    let server = server(Options {
+        connections: ConnectionOptions { max_per_address: 2, ..ConnectionOptions::default() },
+        ..Options::default()
+    })
+    .await;
     let mut open = Vec::new();
     for client in 1..=3 {
         for _ in 0..2 {
@@ -239,7 +244,10 @@ async fn connections_count_for_the_client_and_not_for_the_proxy() {
 #[tokio::test]
 async fn two_addresses_do_not_take_all_connections() {
     const PLACES: usize = 40;
-    let options = Options { max_connections: PLACES, max_connections_per_address: 30, ..Options::default() };
+    let options = Options {
+        connections: ConnectionOptions { max: PLACES, max_per_address: 30, ..ConnectionOptions::default() },
+        ..Options::default()
+    };
     let server = server(options).await;
     let mut open = Vec::new();
     // The second address gets as many connections as it leaves to the first.

@@ -111,7 +111,8 @@ pub(crate) async fn post(
     let answer = async move {
         let identity = gateway.authorise(&request, Scope::Tts)?;
         let Query(mut parameters) = query?;
-        let text = read_text(request, &LIMITS, gateway.options.body_timeout, &mut parameters).await?;
+        let text =
+            read_text(request, &LIMITS, gateway.options.connections.body_timeout, &mut parameters).await?;
         speak(&gateway, Some(&identity), &LIMITS, &parameters, &text).await
     };
     answer.await.unwrap_or_else(ApiError::into_response)
@@ -228,7 +229,7 @@ pub(crate) async fn speak(
     let sink = ResponseSink {
         sender,
         runtime: Handle::current(),
-        patience: gateway.options.write_timeout,
+        patience: gateway.options.connections.write_timeout,
         ended: ended.clone(),
         turns: capacity.voices.clone(),
         metrics: metrics.clone(),

@@ -26,8 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use voxline::auth::{AccessToken, Credentials, TokenGeneration};
 use voxline::decode::panic_is_caught;
-use voxline_gateway::Options;
 use voxline_gateway::authority::{NewClient, Terms};
+use voxline_gateway::{ConnectionOptions, Options, TaskOptions};
 use voxline_testing::DigestRecognizer;
 
 use self::http::Request;
@@ -273,13 +273,18 @@ impl World {
             max_sessions: 5_000,
             demo: true,
             // For requests that break off at a point where the gateway can't tell.
-            header_timeout: Duration::from_secs(3),
-            body_timeout: Duration::from_secs(3),
+            connections: ConnectionOptions {
+                header_timeout: Duration::from_secs(3),
+                body_timeout: Duration::from_secs(3),
+                ..ConnectionOptions::default()
+            },
             // Abandoned sessions and tasks must go soon, because there are many of them.
             resume_window: Duration::from_millis(500),
-            task_opening: Duration::from_secs(1),
-            task_gap: Duration::from_secs(1),
-            task_kept: Duration::from_secs(1),
+            tasks: TaskOptions {
+                opening: Duration::from_secs(1),
+                gap: Duration::from_secs(1),
+                kept: Duration::from_secs(1),
+            },
             ..Options::default()
         };
         let setup = Setup { voices: Tone::voices(), options, ..Setup::default() };
