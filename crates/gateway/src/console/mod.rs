@@ -80,10 +80,8 @@ fn answer(file: &File, tag: &HeaderValue, asked: &HeaderMap) -> Response {
     // The browser's copy is still current. Tags are never weakened on the way, since there is nothing to
     // compress.
     let unchanged = asked.get(header::IF_NONE_MATCH) == Some(tag);
-    let mut response = match unchanged {
-        true => Response::new(Body::empty()),
-        false => Response::new(Body::from(file.content)),
-    };
+    let body = if unchanged { Body::empty() } else { Body::from(file.content) };
+    let mut response = Response::new(body);
     if unchanged {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }

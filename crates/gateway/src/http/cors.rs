@@ -67,11 +67,12 @@ pub(crate) fn layer(allowed: &[Origin]) -> Option<CorsLayer> {
     if allowed.is_empty() {
         return None;
     }
-    let origins = match allowed.iter().any(|origin| origin.0.is_none()) {
-        true => AllowOrigin::any(),
-        false => AllowOrigin::list(allowed.iter().map(|origin| {
+    let origins = if allowed.iter().any(|origin| origin.0.is_none()) {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(allowed.iter().map(|origin| {
             HeaderValue::try_from(origin.to_string()).expect("an origin in ASCII fits a header")
-        })),
+        }))
     };
     let layer = CorsLayer::new()
         .allow_origin(origins)
@@ -99,9 +100,10 @@ pub(crate) fn admit(headers: &HeaderMap, allowed: &[Origin]) -> Result<(), ApiEr
         origin.is_tuple()
             && Url::parse(&format!("{scheme}://{named}")).is_ok_and(|ours| ours.origin() == origin)
     });
-    match is_allowed || is_ours {
-        true => Ok(()),
-        false => Err(ApiError::new(StatusCode::FORBIDDEN, 403, "pages of this origin may not connect")),
+    if is_allowed || is_ours {
+        Ok(())
+    } else {
+        Err(ApiError::new(StatusCode::FORBIDDEN, 403, "pages of this origin may not connect"))
     }
 }
 

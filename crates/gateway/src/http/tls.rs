@@ -235,10 +235,10 @@ fn read_file(path: &Path) -> Result<(Vec<u8>, bool), BadTls> {
         Ok((contents, exposed))
     };
     let (contents, exposed) = read().map_err(|error| BadTls::Read { path: path.to_owned(), error })?;
-    match contents.len() as u64 > MAX_FILE {
-        true => Err(file(path, &format!("is larger than {MAX_FILE} bytes"))),
-        false => Ok((contents, exposed)),
+    if contents.len() as u64 > MAX_FILE {
+        return Err(file(path, &format!("is larger than {MAX_FILE} bytes")));
     }
+    Ok((contents, exposed))
 }
 
 fn file(path: &Path, reason: &str) -> BadTls {

@@ -169,9 +169,10 @@ impl LastChunk {
     fn is_repeated(&self, chunk: &Chunk, digest: [u8; 32]) -> Result<bool, ApiError> {
         let number = chunk.number;
         if number == self.number {
-            return match digest == self.digest && chunk.last == self.last {
-                true => Ok(true),
-                false => Err(out_of_order(format!("chunk_num {number} was another chunk"))),
+            return if digest == self.digest && chunk.last == self.last {
+                Ok(true)
+            } else {
+                Err(out_of_order(format!("chunk_num {number} was another chunk")))
             };
         }
         match self.number.checked_add(1) {

@@ -96,10 +96,12 @@ impl SessionManager {
     /// Checks that a session could start now for a client that already has a socket. The registry checks
     /// for a free place when the session is inserted.
     pub(crate) fn takes_sessions(&self) -> Result<(), RejectReason> {
-        match () {
-            () if self.shutdown.is_draining() => Err(RejectReason::Draining),
-            () if self.scheduler.lateness() > LATE => Err(RejectReason::Late),
-            () => Ok(()),
+        if self.shutdown.is_draining() {
+            Err(RejectReason::Draining)
+        } else if self.scheduler.lateness() > LATE {
+            Err(RejectReason::Late)
+        } else {
+            Ok(())
         }
     }
 

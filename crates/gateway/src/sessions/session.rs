@@ -470,10 +470,7 @@ impl Session {
     /// Returns [`Rejection::Moved`] if another socket has the session.
     fn held(&self, attachment: u64) -> Result<MutexGuard<'_, SessionState>, Rejection> {
         let state = self.state.lock();
-        match state.attachment == attachment {
-            true => Ok(state),
-            false => Err(Rejection::Moved),
-        }
+        if state.attachment == attachment { Ok(state) } else { Err(Rejection::Moved) }
     }
 }
 
