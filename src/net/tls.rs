@@ -103,16 +103,15 @@ impl Trust {
     }
 }
 
-/// Checks that clients can accept the certificate of a server, the first in the PEM file at `path`, at the
-/// time `now` since the Unix epoch. The check covers what does not depend on the client: the certificate's
-/// period, and that it is meant for a server. Issuer and host name are not checked.
+/// Checks that clients can accept the certificate of a server, in DER, at the time `now` since the Unix
+/// epoch. The check covers what does not depend on the client: the certificate's period, and that it is
+/// meant for a server. Issuer and host name are not checked. `path` names the certificate's file in errors.
 ///
 /// # Errors
-/// Returns [`TlsError::Certificates`] with the reason for which each client refuses the certificate, or the
-/// error of reading the file.
-pub fn check_server_certificate(path: &Path, now: Duration) -> Result<(), TlsError> {
-    let chain = read_certificates(path)?;
-    let checked = ParsedCertificate::try_from(&chain[0]).and_then(|certificate| {
+/// Returns [`TlsError::Certificates`] with the reason for which each client refuses the certificate.
+pub fn check_server_certificate(certificate: &[u8], path: &Path, now: Duration) -> Result<(), TlsError> {
+    let certificate = CertificateDer::from(certificate);
+    let checked = ParsedCertificate::try_from(&certificate).and_then(|certificate| {
         verify_server_cert_signed_by_trust_anchor(
             &certificate,
             // Without roots a certificate that passes all other checks ends as one of an unknown issuer.

@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Subcommand};
 
 use super::serve;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ConfigFile};
 use crate::exit_code::{CliError, Exit};
 use crate::service::load_recognizer;
 use crate::{Common, complain, say};
@@ -69,20 +69,24 @@ struct Findings {
 }
 
 fn check(arguments: &serve::Arguments, common: &Common) -> Result<Exit, CliError> {
-    let (config, invalid) = arguments.examine(common.clone())?;
+    let settings = arguments.settings(common.clone())?;
+    // invariant: each file is read once, since a pipe can't be read again.
+    let file = ConfigFile::read(settings.config.clone())?;
+    let (config, unknown) = file.resolve(settings)?;
     let mut found = Findings::default();
-    found.problems.extend(invalid.iter().map(ToString::to_string));
-    found.service(&config, "");
+    found.problems.extend(file.problems().iter().chain(&unknown).map(ToString::to_string));
+    found.service(&config, unknown.is_none() && file.is_complete(config.profile()), "");
     found.problem("vault_key_file", config.check_vault_key());
-    // Check each profile, unless credentials were given as flags, which would override those of the profile.
-    for name in config.profiles.iter().filter(|_| !common.names_a_service()) {
+    // Check each other profile, unless credentials were given as flags, which would override those of the
+    // profile.
+    let others = config.profiles.iter().filter(|name| config.profile() != Some(name.as_str()));
+    for name in others.filter(|_| !common.names_a_service()) {
         let mut chosen = common.clone();
         chosen.service.profile = Some(name.clone());
-        let (profile, invalid) = arguments.examine(chosen)?;
-        // The file was read again: it may have changed, or be a pipe.
-        let gone = invalid.iter().filter(|problem| matches!(problem, ConfigError::UnknownProfile { .. }));
-        found.problems.extend(gone.map(ToString::to_string));
-        found.service(&profile, &format!("profiles.{name}."));
+        // The certificates of a flag are checked above.
+        chosen.service.ca_file = None;
+        let (profile, _) = file.resolve(arguments.settings(chosen)?)?;
+        found.service(&profile, file.is_complete(Some(name)), &format!("profiles.{name}."));
     }
     if config.has_gateway() {
         found.gateway(&config);
@@ -113,10 +117,12 @@ impl Findings {
         self.problems.extend(result.err().map(|error| format!("{key}: {error}")));
     }
 
-    /// Adds the problems of the service and its credentials; `table` prefixes the keys.
-    fn service(&mut self, config: &Config, table: &str) {
-        let problems = config.service_problems();
-        self.problems.extend(problems.into_iter().map(|(key, error)| format!("{table}{key}: {error}")));
+    /// Adds the problems of the service and its credentials; `table` prefixes the keys. Where settings were
+    /// left out for a problem of their own, a missing one is not another problem.
+    fn service(&mut self, config: &Config, is_complete: bool, table: &str) {
+        let counts = |error: &ConfigError| is_complete || !matches!(error, ConfigError::Incomplete { .. });
+        let problems = config.service_problems().into_iter().filter(|(_, error)| counts(error));
+        self.problems.extend(problems.map(|(key, error)| format!("{table}{key}: {error}")));
         if let Some(file) = &config.ca_file {
             self.problem(&format!("{table}ca_file"), Trust::with_file(file));
         }
@@ -152,14 +158,15 @@ impl Findings {
     /// Adds the problems of the gateway's certificate and key.
     fn certificate(&mut self, files: &TlsFiles) {
         let key = |path: &Path| if path == files.key { "gateway.tls_key" } else { "gateway.tls_cert" };
-        let unusable = Tls::check(files);
-        let problems = unusable.iter().map(|error| format!("{}: {error}", key(error.path())));
-        self.problems.extend(problems);
-        if unusable.is_empty()
-            && let Err(error) =
-                check_server_certificate(&files.certificates, SystemClock::new().moment().unix)
-        {
-            self.warnings.push(format!("gateway.tls_cert: clients refuse it: {error}"));
+        let now = SystemClock::new().moment().unix;
+        match Tls::check(files).map(|der| check_server_certificate(&der, &files.certificates, now)) {
+            Ok(Ok(())) => {}
+            Ok(Err(refused)) => {
+                self.warnings.push(format!("gateway.tls_cert: clients refuse it: {refused}"));
+            }
+            Err(unusable) => {
+                self.problems.extend(unusable.iter().map(|error| format!("{}: {error}", key(error.path()))));
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::gateway::GatewayConfig;
-use crate::config::{Config, ConfigError, Settings};
+use crate::config::{Config, Settings};
 use crate::exit_code::{CliError, Exit};
 use crate::service::load_recognizer;
 use crate::signals::{Hangups, Signals};
@@ -33,12 +33,8 @@ impl Arguments {
         Ok(Config::load(self.settings(common)?)?)
     }
 
-    /// Loads what is valid of the configuration with these arguments, and returns the problems of its file.
-    pub(crate) fn examine(&self, common: Common) -> Result<(Config, Vec<ConfigError>), CliError> {
-        Ok(Config::examine(self.settings(common)?)?)
-    }
-
-    fn settings(&self, common: Common) -> Result<Settings, CliError> {
+    /// Returns the settings of these arguments.
+    pub(crate) fn settings(&self, common: Common) -> Result<Settings, CliError> {
         let mut settings = common.settings(self.hearing.clone());
         settings.gateway = toml::Table::try_from(&self.gateway)
             .map_err(|error| CliError::new(Exit::Setup, format!("gateway: {error}")))?;

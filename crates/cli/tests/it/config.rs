@@ -199,6 +199,30 @@ fn a_file_that_says_nonsense_is_refused_with_its_line() {
     let told: Vec<&str> = text(&checked.stderr).lines().collect();
     assert!(told[0].contains(expected[0]) && told[1].contains(expected[1]), "{told:#?}");
     assert!(told.iter().any(|line| line.contains("profiles.q.endpoint: ")), "{told:#?}");
+    // What is missing because of a first problem is not a second one: the profile, or the key without its
+    // typing error, would have named the endpoint.
+    place.secret("secret", "secret");
+    let credentials = ["--client-id", "id", "--client-secret-file", "secret"];
+    for (contents, profile, expected) in [
+        ("[profiles.q]\nendpoint = \"https://a\"\n", "--profile=typo", "no profile 'typo' in"),
+        ("[profiles.q]\nendpont = \"https://a\"\n", "--profile=q", "line 2, profiles.q.endpont: "),
+        ("endpont = \"https://a\"\n", "--profile=", "line 1, endpont: "),
+        ("endpoint = https://a\n", "--profile=", "line 1: "),
+    ] {
+        place.file("voxline.toml", contents);
+        let check = ["config", "check", "--config", "voxline.toml", profile];
+        assert_fails(&place.run(&[&check[..], &credentials].concat()), 2, &[expected]);
+    }
+    // A problem elsewhere in the file hides no missing setting.
+    place.file("voxline.toml", "[gateway]\ndrain = -1\n[profiles.q]\nendpont = \"https://a\"\n");
+    let check = ["config", "check", "--config", "voxline.toml"];
+    let checked = place.run(&[&check[..], &credentials].concat());
+    let told: Vec<&str> = text(&checked.stderr).lines().collect();
+    let expected = ["gateway.drain: ", "profiles.q.endpont: ", "without the --endpoint"];
+    assert!(
+        told.len() == 3 && told.iter().zip(expected).all(|(told, part)| told.contains(part)),
+        "{told:#?}"
+    );
     for flag in ["--max-sessions=0", "--header-timeout=0", "--cors-origin=a", "--drain=-1", "--listen=here"] {
         assert_eq!(place.run(&["serve", "--state", "state", flag]).status.code(), Some(2), "{flag}");
     }
@@ -364,7 +388,7 @@ fn a_check_warns_of_a_certificate_that_clients_refuse() {
 }
 
 #[test]
-fn a_check_reads_a_secret_once_so_that_it_may_come_by_a_pipe() {
+fn a_check_reads_each_file_once_so_that_it_may_come_by_a_pipe() {
     let place = Place::new();
     certify(&place);
     let check = |flags: &[&str], secret: &[u8]| {
@@ -382,6 +406,14 @@ fn a_check_reads_a_secret_once_so_that_it_may_come_by_a_pipe() {
     let gateway = ["--listen", "127.0.0.1:0", "--state", "state", "--tls-cert", "cert.pem"];
     let key = fs::read(place.path("key.pem")).unwrap();
     check(&[&gateway[..], &["--tls-key", "/dev/stdin"]].concat(), &key);
+    let gateway = ["--listen", "127.0.0.1:0", "--state", "state", "--tls-key", "key.pem"];
+    let certificate = fs::read(place.path("cert.pem")).unwrap();
+    check(&[&gateway[..], &["--tls-cert", "/dev/stdin"]].concat(), &certificate);
+    // Profiles share the configuration file, and the authorities of a flag.
+    let profiles = "[profiles.a]\n[profiles.b]\n";
+    check(&["--config", "/dev/stdin"], profiles.as_bytes());
+    place.file("voxline.toml", profiles);
+    check(&["--config", "voxline.toml", "--ca-file", "/dev/stdin"], Authority::new("ours").pem().as_bytes());
 }
 
 #[test]

@@ -126,15 +126,20 @@ impl Tls {
         Ok(Tls { files, served })
     }
 
-    /// Reads the certificate and the key as [`Tls::load`] does, and returns every problem with them.
-    #[must_use]
-    pub fn check(files: &TlsFiles) -> Vec<BadTls> {
+    /// Reads the certificate and the key as [`Tls::load`] does, and returns the server's certificate in DER.
+    ///
+    /// # Errors
+    /// Returns every problem with the files.
+    pub fn check(files: &TlsFiles) -> Result<Vec<u8>, Vec<BadTls>> {
         // invariant: each file is read once, since a pipe can't be read again.
         let chain = read_chain(&files.certificates);
         let key = read_key(&files.key, files.key_is_guarded);
         match (chain, key) {
-            (Ok(chain), Ok(key)) => served(files, chain, key).err().into_iter().collect(),
-            (chain, key) => chain.err().into_iter().chain(key.err()).collect(),
+            (Ok(chain), Ok(key)) => {
+                let certificate = chain[0].to_vec();
+                served(files, chain, key).map(|_| certificate).map_err(|error| vec![error])
+            }
+            (chain, key) => Err(chain.err().into_iter().chain(key.err()).collect()),
         }
     }
 
