@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
-pub use self::system::{create_dir, exposes_secret, is_exposed, is_ours, options};
+pub use self::system::{create_dir, exposes_secret, is_exposed, is_ours, options, secret_remedy};
 
 /// Returns whether other users can change the contents of a directory, because they own it or may write
 /// to it.
@@ -48,6 +48,30 @@ mod system {
         // Programs in containers run without root's rights, and get secrets as files that root owns and
         // their group may read.
         if owner == 0 && user != 0 { 0o037 } else { 0o077 }
+    }
+
+    /// Returns the advice for a file with a secret that [`exposes_secret`] refuses: the change after which this
+    /// user can read the file and no others can.
+    #[must_use]
+    pub fn secret_remedy(file: &Metadata) -> &'static str {
+        let user = rustix::process::geteuid().as_raw();
+        let group = rustix::process::getegid();
+        let is_our_group = group.as_raw() == file.gid()
+            || rustix::process::getgroups()
+                .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == file.gid()));
+        remedy(file.uid(), user, is_our_group)
+    }
+
+    /// Returns the advice by the file's owner, the user who reads it, and whether the file's group is one of
+    /// that user's. Mode 600 would keep this user from a file of another owner.
+    pub(super) fn remedy(owner: u32, user: u32, is_our_group: bool) -> &'static str {
+        if owner == user {
+            "run chmod 600 on it"
+        } else if owner == 0 && is_our_group {
+            "run chmod 640 on it as root"
+        } else {
+            "as root, make this user its owner (chown) and run chmod 600 on it"
+        }
     }
 
     pub(super) fn is_writable_by_others(directory: &Metadata) -> bool {
@@ -94,6 +118,12 @@ mod system {
         false
     }
 
+    /// Returns no advice: permissions are not read here.
+    #[must_use]
+    pub fn secret_remedy(_: &Metadata) -> &'static str {
+        ""
+    }
+
     pub(super) fn is_writable_by_others(_: &Metadata) -> bool {
         false
     }
@@ -121,7 +151,7 @@ mod system {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use super::system::refused_access;
+    use super::system::{refused_access, remedy};
 
     #[test]
     fn a_secret_is_its_owners_and_one_of_roots_may_be_a_groups() {
@@ -143,6 +173,21 @@ mod tests {
         ] {
             let refused = mode & refused_access(owner, user) != 0;
             assert_eq!(refused, exposed, "{mode:o} of user {owner}, read by user {user}");
+        }
+    }
+
+    /// A file that is changed as advised is accepted, and can be read.
+    #[test]
+    fn the_advice_makes_a_secret_readable_by_its_reader_alone() {
+        for (owner, user) in [(0, 0), (1000, 1000), (0, 1000), (1001, 1000)] {
+            for is_our_group in [false, true] {
+                let advice = remedy(owner, user, is_our_group);
+                let owner = if advice.contains("chown") { user } else { owner };
+                let mode = if advice.contains("chmod 640") { 0o640 } else { 0o600 };
+                assert_eq!(mode & refused_access(owner, user), 0, "{advice}");
+                let read_by = if owner == user { 0o400 } else { 0o040 };
+                assert!(mode & read_by != 0 && (owner == user || is_our_group), "{advice}");
+            }
         }
     }
 }

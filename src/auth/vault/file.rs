@@ -100,8 +100,9 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
 /// Refuses a file that other users can access, or that belongs to another user.
 fn check(path: &Path, metadata: &Metadata) -> Result<(), VaultError> {
     match metadata {
-        metadata if private_file::is_exposed(metadata) => Err(VaultError::Exposed { path: path.to_owned() }),
+        // First, since no mode makes another user's file acceptable.
         metadata if !private_file::is_ours(metadata) => Err(VaultError::NotOurs { path: path.to_owned() }),
+        metadata if private_file::is_exposed(metadata) => Err(VaultError::Exposed { path: path.to_owned() }),
         _ => Ok(()),
     }
 }

@@ -181,10 +181,12 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// A file with a secret or a key that other users can read.
-    #[error("{path}: can be read by others: run chmod 600 on it")]
+    #[error("{path}: can be read by others: {remedy}")]
     Exposed {
         /// Path of the file.
         path: PathBuf,
+        /// Change to the file after which it is accepted.
+        remedy: &'static str,
     },
     /// Invalid settings of the gateway.
     #[error("gateway: {reason}")]

@@ -2,7 +2,7 @@
 //! machine can see them.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -62,16 +62,17 @@ fn first_line(source: impl BufRead) -> io::Result<String> {
 /// Opens a file that holds a secret, and refuses one that other users can read. Pipes and credentials of
 /// systemd are accepted whatever their mode.
 fn open_private(path: &Path) -> Result<File, ConfigError> {
-    let open = || -> io::Result<(File, bool)> {
+    let open = || -> io::Result<(File, Metadata)> {
         let file = File::open(path)?;
-        let exposed = private_file::exposes_secret(&file.metadata()?);
-        Ok((file, exposed))
+        let metadata = file.metadata()?;
+        Ok((file, metadata))
     };
-    match open() {
-        Ok((_, true)) if !is_systemd_credential(path) => Err(ConfigError::Exposed { path: path.to_owned() }),
-        Ok((file, _)) => Ok(file),
-        Err(error) => Err(ConfigError::Read { path: path.to_owned(), error }),
+    let (file, metadata) = open().map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    if private_file::exposes_secret(&metadata) && !is_systemd_credential(path) {
+        let remedy = private_file::secret_remedy(&metadata);
+        return Err(ConfigError::Exposed { path: path.to_owned(), remedy });
     }
+    Ok(file)
 }
 
 /// Reads the key in a file.

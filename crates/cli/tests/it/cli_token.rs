@@ -239,6 +239,7 @@ async fn a_secret_that_others_can_read_is_refused() {
 #[expect(clippy::print_stderr, reason = "what was not checked should be known")]
 fn a_secret_of_roots_may_be_read_by_the_group_of_a_program() {
     const NOBODY: u32 = 65_534;
+    const OTHER: u32 = 1_001;
     let place = Place::new();
     let token = place.file("token", "token");
     if let Err(error) = chown(&token, Some(0), Some(NOBODY)) {
@@ -258,9 +259,19 @@ fn a_secret_of_roots_may_be_read_by_the_group_of_a_program() {
         checked => checked.unwrap(),
     };
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
-    let refusal = ["token_file: token: can be read by others"];
-    for (mode, user) in [(0o644, NOBODY), (0o660, NOBODY), (0o640, 0)] {
-        assert_fails(&check(mode, user).unwrap(), 2, &refusal);
+    let refusal = "token_file: token: can be read by others: ";
+    for (mode, user, remedy) in [
+        (0o644, NOBODY, "run chmod 640 on it as root"),
+        (0o660, NOBODY, "run chmod 640 on it as root"),
+        (0o640, 0, "run chmod 600 on it"),
+    ] {
+        assert_fails(&check(mode, user).unwrap(), 2, &[&format!("{refusal}{remedy}\n")]);
+    }
+    // Mode 600 or 640 would keep the program from a file of another owner, or of a group that isn't its own.
+    for (owner, group) in [(OTHER, NOBODY), (0, OTHER)] {
+        chown(&token, Some(owner), Some(group)).unwrap();
+        let remedy = "as root, make this user its owner (chown) and run chmod 600 on it";
+        assert_fails(&check(0o644, NOBODY).unwrap(), 2, &[&format!("{refusal}{remedy}\n")]);
     }
 }
 

@@ -89,10 +89,12 @@ pub enum BadTls {
         reason: String,
     },
     /// Other users could have read the key.
-    #[error("{path}: can be read by others: run chmod 600 on it")]
+    #[error("{path}: can be read by others: {remedy}")]
     Exposed {
         /// The file.
         path: PathBuf,
+        /// Change to the file after which it is accepted.
+        remedy: &'static str,
     },
     /// The key doesn't belong to the certificate.
     #[error("{key}: is not the key of the certificate {certificates}")]
@@ -109,7 +111,7 @@ impl BadTls {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            BadTls::Read { path, .. } | BadTls::File { path, .. } | BadTls::Exposed { path } => path,
+            BadTls::Read { path, .. } | BadTls::File { path, .. } | BadTls::Exposed { path, .. } => path,
             BadTls::Mismatch { key, .. } => key,
         }
     }
@@ -221,8 +223,10 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadTls> {
 
 fn read_key(path: &Path, is_guarded: bool) -> Result<PrivateKeyDer<'static>, BadTls> {
     let (pem, exposed) = read_file(path)?;
-    if exposed && !is_guarded {
-        return Err(BadTls::Exposed { path: path.to_owned() });
+    if let Some(remedy) = exposed
+        && !is_guarded
+    {
+        return Err(BadTls::Exposed { path: path.to_owned(), remedy });
     }
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
         pem::Error::NoItemsFound => file(path, "holds no private key, PEM was expected"),
@@ -230,11 +234,12 @@ fn read_key(path: &Path, is_guarded: bool) -> Result<PrivateKeyDer<'static>, Bad
     })
 }
 
-/// Returns the contents of a file, and whether others could have read them.
-fn read_file(path: &Path) -> Result<(Vec<u8>, bool), BadTls> {
-    let read = || -> io::Result<(Vec<u8>, bool)> {
+/// Returns the contents of a file and, if others could have read them, the remedy.
+fn read_file(path: &Path) -> Result<(Vec<u8>, Option<&'static str>), BadTls> {
+    let read = || -> io::Result<(Vec<u8>, Option<&'static str>)> {
         let file = File::open(path)?;
-        let exposed = private_file::exposes_secret(&file.metadata()?);
+        let metadata = file.metadata()?;
+        let exposed = private_file::exposes_secret(&metadata).then(|| private_file::secret_remedy(&metadata));
         let mut contents = Vec::new();
         file.take(MAX_FILE + 1).read_to_end(&mut contents)?;
         Ok((contents, exposed))
