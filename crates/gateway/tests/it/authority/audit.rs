@@ -1,51 +1,10 @@
 //! The audit log: one line for each event of a token, and no secret in any line of the log.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
-
 use secrecy::{ExposeSecret, SecretString};
-use tracing_subscriber::fmt::MakeWriter;
 use voxline_gateway::authority::{Authority, NewClient, Policy, Refreshing, Scope, Terms};
 
 use voxline_fixtures::gateway::authority::{authority, clock};
-
-/// A log writer that keeps all lines in memory.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Log;
-
-    fn make_writer(&'a self) -> Log {
-        self.clone()
-    }
-}
-
-impl Log {
-    /// Returns the log of `work`, at every level.
-    fn of(work: impl FnOnce()) -> String {
-        let log = Log::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(log.clone())
-            .with_ansi(false)
-            .without_time();
-        tracing::subscriber::with_default(subscriber.finish(), work);
-        let bytes = log.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
-    }
-}
+use voxline_fixtures::gateway::log::Log;
 
 /// Performs every audited action on a project and its client. Returns the secrets that were created.
 fn everything(authority: &Authority, client: &NewClient) -> Vec<SecretString> {

@@ -24,6 +24,7 @@ use voxline_testing::FailingDisk;
 use voxline_fixtures::gateway::audio::{chunks, wav};
 use voxline_fixtures::gateway::authority::{HOUR, clock, is_good, service_token, serving};
 use voxline_fixtures::gateway::http::{ask_token, by_credentials, http_client, refusal, url};
+use voxline_fixtures::gateway::log::Log;
 use voxline_fixtures::gateway::server::{Server, Setup};
 use voxline_fixtures::noise;
 
@@ -212,6 +213,13 @@ async fn fill_and_recover(
     clock: &voxline_testing::ManualClock,
     mut go_on: impl AsyncFnMut(),
 ) {
+    let log = Log::of_process();
+    let logged = |parts: &[&str]| -> usize {
+        log.text().lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    };
+    let path = format!("path=\"{}\"", disk.state().join("authority.redb").display());
+    let failure = ["ERROR", "gateway state is unavailable", &path, "reason=I/O error: ", "wait=1s"];
+    let recovery = ["INFO voxline::operation: gateway state is available again", path.as_str()];
     let http = http_client().unwrap();
     let authority = server.gateway.authority();
     let NewToken { id, token } = service_token(server, Terms::default());
@@ -229,6 +237,8 @@ async fn fill_and_recover(
         assert!(made < 100_000, "the disk is never full");
     };
     assert!(matches!(failed, AuthorityError::Unavailable { .. }), "{failed}");
+    // The operator learns what has failed, why, and when it is tried again.
+    assert_eq!((logged(&failure), logged(&recovery)), (1, 0), "{}", log.text());
     // The clock stands still, so that the next attempt is never due: until then all changes are refused.
     let refused = ask_token(server, &http, &by_credentials(server)).await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -253,6 +263,7 @@ async fn fill_and_recover(
     clock.advance(Duration::from_secs(1));
     let ready = async { while readiness().await.status() != StatusCode::OK {} };
     timeout(PATIENCE, ready).await.expect("the gateway is ready again once there is room");
+    assert_eq!((logged(&failure), logged(&recovery)), (1, 1), "{}", log.text());
     assert_eq!(ask_token(server, &http, &by_credentials(server)).await.status(), StatusCode::OK);
     let used = usage(authority);
     let service = used.iter().find(|(used, ..)| *used == id).unwrap();
