@@ -36,7 +36,8 @@ class Player {
   #analyser = this.#context.createAnalyser();
   #end = 0;
   #last = null;
-  #began = null;
+  #pieces = []; // { at, length }: the time of the context at which a piece begins, and its samples
+  #over = false;
   #window = new Float32Array(this.#analyser.fftSize);
 
   constructor() {
@@ -50,7 +51,7 @@ class Player {
     source.connect(this.#analyser);
     const at = Math.max(this.#end, this.#context.currentTime + (this.#end ? 0 : LEAD));
     source.start(at);
-    this.#began ??= at;
+    this.#pieces.push({ at, length: samples.length });
     this.#end = at + buffer.duration;
     this.#last = new Promise((resolve) => { source.onended = resolve; });
   }
@@ -58,11 +59,15 @@ class Player {
   // Until the last sample has sounded.
   async played() {
     await this.#last;
+    // The clock may lag a block of samples behind the end of the last piece.
+    this.#over = true;
   }
 
-  // How long it has played, silence between late pieces included.
+  // How much of the pieces has sounded, in seconds. The silence before a late piece is not a part of it.
   get position() {
-    return this.#began === null ? 0 : Math.max(0, Math.min(this.#context.currentTime, this.#end) - this.#began);
+    const now = this.#over ? Infinity : this.#context.currentTime;
+    const sounded = ({ at, length }) => Math.max(0, Math.min((now - at) * SAMPLE_RATE, length));
+    return this.#pieces.reduce((sum, piece) => sum + sounded(piece), 0) / SAMPLE_RATE;
   }
 
   get peak() {

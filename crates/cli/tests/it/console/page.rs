@@ -1,13 +1,15 @@
 //! The page in a headless Chromium, with a real recogniser and a real voice behind it: the actions of a
 //! user, and their visible results.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::time::interval;
+use voxline::engine::{EngineError, Voice, VoiceInfo, Voices};
 use voxline_engines::Whisper;
 use voxline_gateway::Options;
 use voxline_gateway::authority::Terms;
@@ -16,6 +18,7 @@ use voxline_testing::{Cut, DigestRecognizer, Fault, FaultProxy};
 use crate::support::browser::{self, Browser};
 use voxline_engines::wer::normal;
 use voxline_fixtures::gateway::server::{Server, Setup};
+use voxline_fixtures::gateway::voice::voice_info;
 use voxline_fixtures::samples::models_dir;
 use voxline_fixtures::samples::sample;
 
@@ -187,8 +190,11 @@ async fn a_recording_gives_its_text_and_a_text_its_sound() {
     browser.until("document.querySelector('#speech-voice option[value=joe]')").await;
     browser.evaluate("document.getElementById('speech-voice').value = 'joe'").await;
     browser.fill("speech-text", "The train leaves at seven.").await;
+    // The level is that high for a second or two.
+    let loud = "Number(document.getElementById('speech-level').getAttribute('aria-valuenow')) > 50";
+    browser.watch(loud).await;
     browser.click("speech-start").await;
-    browser.until("Number(document.getElementById('speech-level').getAttribute('aria-valuenow')) > 50").await;
+    browser.until_watched(loud).await;
     browser.until("document.getElementById('speech-state').textContent === 'complete'").await;
     let (received, played) = (browser.text("speech-received").await, browser.text("speech-played").await);
     let length: f64 = received.trim_end_matches(" s").parse().unwrap();
@@ -201,6 +207,65 @@ async fn a_recording_gives_its_text_and_a_text_its_sound() {
     browser.click("speech-stop").await;
     browser.until("document.getElementById('speech-state').textContent === 'stopped'").await;
     assert_eq!(browser.complaints().len(), 1);
+    drop(browser);
+    server.stop().await;
+}
+
+/// A voice that makes half a second of sound for each message on its channel.
+struct Halting {
+    info: VoiceInfo,
+    pieces: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Voice for Halting {
+    fn info(&self) -> &VoiceInfo {
+        &self.info
+    }
+
+    fn speak_in_pieces(
+        &self,
+        _: &str,
+        _: f32,
+        take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        for () in self.pieces.lock().unwrap().iter() {
+            if take(&[0x1234; 12_000]).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A gateway that synthesises more slowly than the sound is played leaves silence between its pieces.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_silence_before_a_late_piece_does_not_count_as_played() {
+    if browser::is_left_out() {
+        return;
+    }
+    let (piece, pieces) = mpsc::channel();
+    let voice = Halting { info: voice_info("halting", "en"), pieces: Mutex::new(pieces) };
+    let setup = Setup { voices: Voices::new(vec![Arc::new(voice)]), ..Setup::default() };
+    let server = Server::with(Arc::new(DigestRecognizer::new(8_000)), setup).await;
+    let mut browser = signed_in(&server, &address(&server)).await;
+    browser.fill("speech-text", "Hello.").await;
+    browser.click("speech-start").await;
+    let figure = |name| format!("document.getElementById('speech-{name}').textContent");
+    for expected in ["0.5 s", "1.0 s", "1.5 s"] {
+        piece.send(()).unwrap();
+        browser.until(&format!("{} === '{expected}'", figure("played"))).await;
+        // The silence lasts longer than the window of samples whose level is shown.
+        browser.until("document.getElementById('speech-level').getAttribute('aria-valuenow') === '0'").await;
+        assert_eq!(browser.text("speech-played").await, expected);
+        assert_eq!(browser.text("speech-received").await, expected);
+    }
+    drop(piece);
+    browser.until(&format!("{} === 'complete'", figure("state"))).await;
+    assert_eq!(
+        (browser.text("speech-received").await, browser.text("speech-played").await),
+        ("1.5 s".to_owned(), "1.5 s".to_owned())
+    );
+    assert_eq!(browser.complaints(), [""; 0]);
     drop(browser);
     server.stop().await;
 }

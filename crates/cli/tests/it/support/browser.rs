@@ -144,18 +144,22 @@ impl Browser {
     /// Waits until a condition on the page is true, and returns its value. The condition is evaluated after
     /// each change of the page.
     pub(crate) async fn until(&mut self, condition: &str) -> Value {
-        let script = format!(
-            "new Promise((resolve) => {{
-                const look = () => {{
-                    const value = {condition};
-                    if (value) {{ watcher.disconnect(); resolve(value); }}
-                }};
-                const watcher = new MutationObserver(look);
-                watcher.observe(document, {{ subtree: true, childList: true, attributes: true, characterData: true }});
-                look();
-            }})"
-        );
-        if let Ok(value) = timeout(PATIENCE, self.evaluate(&script)).await {
+        self.wait(&promise(condition), condition).await
+    }
+
+    /// Watches for a condition on the page from now on: for one that the next action makes true for a moment.
+    /// [`Browser::until_watched`] waits for it.
+    pub(crate) async fn watch(&mut self, condition: &str) {
+        self.evaluate(&format!("void (window.watched = {})", promise(condition))).await;
+    }
+
+    /// Waits until the condition given to [`Browser::watch`] is or was true.
+    pub(crate) async fn until_watched(&mut self, condition: &str) {
+        self.wait("window.watched", condition).await;
+    }
+
+    async fn wait(&mut self, promise: &str, condition: &str) -> Value {
+        if let Ok(value) = timeout(PATIENCE, self.evaluate(promise)).await {
             return value;
         }
         let page = self.evaluate("document.body.innerText").await;
@@ -247,6 +251,21 @@ impl Drop for Browser {
         }
         let _ = self.child.wait();
     }
+}
+
+/// Returns the expression of a promise that is kept once a condition on the page is true.
+fn promise(condition: &str) -> String {
+    format!(
+        "new Promise((resolve) => {{
+            const look = () => {{
+                const value = {condition};
+                if (value) {{ watcher.disconnect(); resolve(value); }}
+            }};
+            const watcher = new MutationObserver(look);
+            watcher.observe(document, {{ subtree: true, childList: true, attributes: true, characterData: true }});
+            look();
+        }})"
+    )
 }
 
 /// Returns the DevTools address of a browser that starts. Its output is read to the end, because the
