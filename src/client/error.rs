@@ -74,7 +74,8 @@ pub enum TranscriptError {
     /// The spool can't be written or read. A later process resumes the transcription.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// The task of the session panicked, which is a defect of voxline, or its runtime was shut down.
+    /// The task of the session, or the one that waits for the reader of its source, panicked, which is a defect
+    /// of voxline, or their runtime was shut down.
     #[error("the session was broken off: it panicked, or its runtime was shut down")]
     Panicked,
 }
