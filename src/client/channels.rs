@@ -13,7 +13,20 @@ use crate::spool::SpoolError;
 use crate::transcript::{Merge, TranscriptEvent};
 
 /// An event of a transcript with several channels, and the index of its channel, from 0.
-pub type ChannelEvent = Result<(usize, TranscriptEvent), TranscriptError>;
+pub type ChannelEvent = Result<(usize, TranscriptEvent), ChannelError>;
+
+/// Reason the transcript of a channel ended before its audio did.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+#[non_exhaustive]
+pub struct ChannelError {
+    /// Index of the channel, from 0. An error of the source is that of all channels, and has the index of the
+    /// channel that ended first.
+    pub channel: usize,
+    /// Underlying error.
+    #[source]
+    pub error: TranscriptError,
+}
 
 /// The transcripts of several channels, merged by time: a stream of events, each with the index of its
 /// channel, from 0. A final segment is delivered once no other channel can have an earlier one, and the end
@@ -49,7 +62,7 @@ impl ChannelTranscript {
     /// loses nothing.
     ///
     /// # Errors
-    /// Returns [`TranscriptError`] if the session of a channel failed; the other channels continue. An error
+    /// Returns [`ChannelError`] if the session of a channel failed; the other channels continue. An error
     /// of the source is returned once, when the first channel has ended.
     pub async fn next(&mut self) -> Option<ChannelEvent> {
         poll_fn(|cx| self.poll_event(cx)).await
@@ -59,6 +72,18 @@ impl ChannelTranscript {
     #[must_use]
     pub fn ledgers(&self) -> Vec<Ledger> {
         self.channels.iter().map(Transcript::ledger).collect()
+    }
+
+    /// Ends the audio of all channels; see [`Transcript::stop`].
+    pub fn stop(&self) {
+        self.channels.iter().for_each(Transcript::stop);
+    }
+
+    /// Returns whether a later process can continue the transcript of any channel; see
+    /// [`Transcript::is_resumable`].
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        self.channels.iter().any(Transcript::is_resumable)
     }
 
     /// Deletes the spools, once the transcripts of all channels have ended and the caller has stored them.
@@ -94,7 +119,7 @@ impl ChannelTranscript {
             // The other channels are polled first next time.
             self.open.rotate_left(place + 1);
             let event = match event {
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(ChannelError { channel, error }))),
                 // Segments of this channel may still wait for those of another.
                 Some(Ok(end @ TranscriptEvent::End { .. })) => {
                     self.ends.push_back((channel, end));

@@ -5,6 +5,8 @@ use crate::net::{EndpointError, TlsError};
 #[cfg(feature = "decode")]
 use crate::pipeline::PipelineError;
 use crate::session::SessionError;
+#[cfg(feature = "decode")]
+use crate::source::SourceError;
 use crate::spool::{SpoolError, SpooledError};
 
 /// Reason a [`Client`](super::Client) could not be built.
@@ -33,10 +35,18 @@ pub enum BuildError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The source holds no audio that can be decoded, or its reader could not be started.
+    /// The source can't be opened.
+    #[cfg(feature = "decode")]
+    #[error(transparent)]
+    Open(#[from] SourceError),
+    /// The source holds no audio that can be decoded.
     #[cfg(feature = "decode")]
     #[error(transparent)]
     Source(#[from] PipelineError),
+    /// The channels are split, and each has a transcript of its own.
+    #[cfg(feature = "decode")]
+    #[error("the channels are split: start_by_channel has a transcript for each")]
+    SplitChannels,
     /// Live audio has a sample rate that no session takes.
     #[error("a sample rate of {actual}, expected 8000 to 48000")]
     SampleRate {
@@ -48,7 +58,7 @@ pub enum StartError {
     Spool(#[from] SpoolError),
     /// The source has fewer channels than the spools that an earlier process left.
     #[cfg(feature = "decode")]
-    #[error("{source_name} has {channels} channels, but its spools are of {spools}")]
+    #[error("{source_name}: has {channels} channels, but its spools are of {spools}")]
     Channels {
         /// Name of the source.
         source_name: String,
@@ -74,8 +84,8 @@ pub enum TranscriptError {
     /// The spool can't be written or read. A later process resumes the transcription.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// The task of the session, or the one that waits for the reader of its source, panicked, which is a defect
-    /// of voxline, or their runtime was shut down.
+    /// The task of the session, or the one that waits for the reader of its source, panicked, which is a
+    /// defect of voxline, or their runtime was shut down.
     #[error("the session was broken off: it panicked, or its runtime was shut down")]
     Panicked,
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::spool_file::{Channel, Session, SpoolFile};
-use super::{Service, StartError, Transcript};
+use super::input::Input;
+use super::spool_file::{Session, SpoolFile};
+use super::{Service, StartError, Transcript, set_patience};
 use crate::audio::{Feed, FramePos};
 use crate::chunk::Chunker;
+use crate::pace::{Pace, Pacer};
 use crate::session::{Overflow, Settings};
 use crate::spool::Repeatability;
 
@@ -63,6 +65,13 @@ impl LiveTranscription {
         LiveTranscription { spool: Some(file), ..self }
     }
 
+    /// Sets how long the session keeps trying while the service is unavailable: 120 s, by default. See
+    /// `Transcription::patience`.
+    pub fn patience(mut self, patience: Duration) -> LiveTranscription {
+        set_patience(&mut self.settings, patience);
+        self
+    }
+
     /// Changes any other setting of the session, such as the size of its replay buffer.
     pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> LiveTranscription {
         change(&mut self.settings);
@@ -89,14 +98,23 @@ impl LiveTranscription {
             Some(file) => {
                 let session =
                     Session { settings: &settings, service: &service.endpoint, source: "live audio" };
-                Some((file.open(Channel::All, &session)?, Repeatability::Live))
+                Some((file.open(&session)?, Repeatability::Live))
             }
             None => None,
         };
         let (feed, audio) = mpsc::channel(WAITING_CHUNKS);
         let frames = u128::from(settings.sample_rate) * CHUNK.as_millis() / 1_000;
         let chunker = Chunker::new(usize::try_from(frames).expect("a tenth of a rate"));
-        let transcript = Transcript::start(service, settings, opened, audio, std::future::ready(None));
+        let input = Input {
+            audio,
+            pacer: Pacer::new(Pace::Max, settings.sample_rate),
+            is_live: true,
+            #[cfg(feature = "decode")]
+            reading: None,
+            #[cfg(feature = "decode")]
+            may_be_complete_later: false,
+        };
+        let transcript = Transcript::start(service, settings, opened, input);
         Ok((LiveAudio { chunker, feed }, transcript))
     }
 }

@@ -1,5 +1,7 @@
 //! Transcriptions that are kept on disk, and resumed by a later process.
 
+#[cfg(feature = "decode")]
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::net::Endpoint;
@@ -12,9 +14,8 @@ use crate::spool::{Fsync, Head, Opened, Spool, SpoolError};
 /// a crash: it repeats the events so far, and continues without losing or repeating audio. See
 /// [`spool`](crate::spool).
 ///
-/// The file stays until [`Transcript::remove_spool`](super::Transcript::remove_spool) is called. With
-/// [`start_by_channel`](super::Transcription::start_by_channel) each channel has a file of its own, whose
-/// name ends in `.0`, `.1`, and so on.
+/// The file stays until [`Transcript::remove_spool`](super::Transcript::remove_spool) is called. If the
+/// channels of a recording are split, each channel has a file of its own.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SpoolFile {
@@ -39,8 +40,8 @@ impl SpoolFile {
     }
 
     /// Sets what identifies the audio, in any form: a file of other audio is refused. The default is the name
-    /// of the source, its channels and format, and the language. A better identity has what tells two
-    /// recordings of one name apart, such as the number of a call.
+    /// of the source, its channels and format (unless the source is opened later), and the language. A better
+    /// identity has what tells two recordings of one name apart, such as the number of a call.
     pub fn identity(self, identity: impl Into<String>) -> SpoolFile {
         SpoolFile { identity: Some(identity.into()), ..self }
     }
@@ -57,54 +58,63 @@ impl SpoolFile {
         SpoolFile { repeatability: Some(repeatability), ..self }
     }
 
+    /// Returns what [`repeatability`](SpoolFile::repeatability) has set.
     #[cfg(feature = "decode")]
-    pub(super) fn repeats(&self, is_repeatable: bool) -> Repeatability {
-        let usual = if is_repeatable { Repeatability::Repeatable } else { Repeatability::Live };
-        self.repeatability.unwrap_or(usual)
+    pub(super) fn given_repeatability(&self) -> Option<Repeatability> {
+        self.repeatability
     }
 
-    /// Opens the files that an earlier process left for these channels, up to the first that is missing.
+    /// Returns whether an earlier process left the file.
     #[cfg(feature = "decode")]
-    pub(super) fn open_existing(
-        &self,
-        channels: impl Iterator<Item = Channel>,
-        session: &Session<'_>,
-    ) -> Result<Vec<Opened>, SpoolError> {
-        let there = channels.take_while(|channel| self.path_of(*channel).exists());
-        there.map(|channel| self.open(channel, session)).collect()
+    pub(super) fn exists(&self) -> bool {
+        self.path.exists()
     }
 
-    /// Opens the file of a channel's session, or creates it. Blocks on the disk.
-    pub(super) fn open(&self, channel: Channel, session: &Session<'_>) -> Result<Opened, SpoolError> {
+    /// Opens the file for a session, or creates it. Blocks on the disk.
+    pub(super) fn open(&self, session: &Session<'_>) -> Result<Opened, SpoolError> {
         let Session { settings, service, source } = session;
         let language = settings.request.language.as_deref().unwrap_or("detected");
         let usual = || format!("{source}, language {language}");
         let identity = self.identity.clone().unwrap_or_else(usual);
         let head = Head { sample_rate: settings.sample_rate, identity, service: service.to_string() };
-        Spool::open(self.path_of(channel), &head, settings.replay.frames, self.fsync)
+        Spool::open(&self.path, &head, settings.replay.frames, self.fsync)
     }
+}
 
-    fn path_of(&self, channel: Channel) -> PathBuf {
-        match channel {
-            Channel::All => self.path.clone(),
-            #[cfg(feature = "decode")]
-            Channel::Number(number) => {
-                let mut path = self.path.as_os_str().to_owned();
-                path.push(format!(".{number}"));
-                path.into()
+/// The files of the sessions of a recording.
+#[cfg(feature = "decode")]
+pub(super) enum SpoolFiles {
+    /// One file or, if the channels are split, files whose names end in the number of the channel.
+    Suffixed(SpoolFile),
+    /// The files that this function returns for the numbers of the channels.
+    Named(Box<dyn Fn(usize) -> SpoolFile + Send>),
+}
+
+#[cfg(feature = "decode")]
+impl SpoolFiles {
+    /// Returns the file of the session of a channel, from 0.
+    pub(super) fn file(&self, channel: usize, split: bool) -> SpoolFile {
+        match self {
+            SpoolFiles::Named(file) => file(channel),
+            SpoolFiles::Suffixed(file) => {
+                let mut file = file.clone();
+                if split {
+                    file.path.as_mut_os_string().push(format!(".{channel}"));
+                }
+                file
             }
         }
     }
 }
 
-/// The channels that a session carries.
-#[derive(Clone, Copy)]
-pub(super) enum Channel {
-    /// All channels, mixed.
-    All,
-    /// One of several, from 0.
-    #[cfg(feature = "decode")]
-    Number(usize),
+#[cfg(feature = "decode")]
+impl fmt::Debug for SpoolFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SpoolFiles::Suffixed(file) => file.fmt(f),
+            SpoolFiles::Named(_) => f.write_str("Named"),
+        }
+    }
 }
 
 /// The session that a spool belongs to.

@@ -1,27 +1,45 @@
 //! The events of a running transcription.
 
-use std::future::{Future, poll_fn};
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::input::Input;
 use super::{Service, TranscriptError};
-use crate::audio::{Feed, FramePos};
+use crate::audio::FramePos;
 use crate::session::{Ended, Ledger, Session, Settings};
-use crate::spool::{Opened, Repeatability, Spool, SpoolError, SpooledEnd};
+use crate::spool::{Opened, Repeatability, Spool, SpoolError, SpooledEnd, SpooledError};
 use crate::transcript::TranscriptEvent;
 
 /// Number of events that may wait for the caller. Further events wait in the session, which replaces partial
 /// results.
 const WAITING_EVENTS: usize = 16;
 
-/// Result of a session: its ledger, the error that ended the transcript early, and the spool of a transcript
-/// that is complete.
-type Outcome = (Ledger, Option<TranscriptError>, Option<Spool>);
+/// The result of a session.
+struct Outcome {
+    ledger: Ledger,
+    /// Error that ended the transcript early.
+    error: Option<TranscriptError>,
+    spool: SpoolState,
+}
+
+/// The state of the spool of a transcript.
+#[derive(Debug)]
+enum SpoolState {
+    /// There is none.
+    Absent,
+    /// The transcript is not complete, and a later process can continue it.
+    Resumable,
+    /// The transcript is complete: the spool only repeats it.
+    Complete(Spool),
+}
 
 /// The transcript of a running session: a stream of events. If the session fails, the last item is an error,
 /// and the events before it stay valid. Dropping the transcript ends the session.
@@ -32,44 +50,25 @@ pub struct Transcript {
     ledger: Ledger,
     /// Task of the session; `None` once it has ended.
     session: Option<AbortOnDropHandle<Outcome>>,
-    /// Spool of a transcript that is complete.
-    spool: Option<Spool>,
+    spool: SpoolState,
+    stop: CancellationToken,
 }
 
 impl Transcript {
-    /// Starts a session that takes `audio`, through a spool if there is one. `reading` is awaited once it
-    /// ends well, and returns the error that ended the reading of its source early.
+    /// Starts a session that takes the audio of `input`, through a spool if there is one.
     #[expect(clippy::disallowed_methods, reason = "joined by the transcript, or aborted when it is dropped")]
     pub(super) fn start(
         service: Arc<Service>,
         settings: Settings,
         spool: Option<(Opened, Repeatability)>,
-        audio: mpsc::Receiver<Feed>,
-        reading: impl Future<Output = Option<TranscriptError>> + Send + 'static,
+        input: Input,
     ) -> Transcript {
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
-        let session = tokio::spawn(async move {
-            let Service { connector, tokens, .. } = &*service;
-            let session = Session::new(connector, tokens, settings);
-            let (ledger, result, spool) = match spool {
-                Some((opened, source)) => {
-                    let SpooledEnd { ledger, result, spool, complete } =
-                        opened.run(session, source, audio, sender).await;
-                    (ledger, result.map_err(TranscriptError::from), spool.filter(|_| complete))
-                }
-                None => {
-                    let Ended { ledger, result } = session.run(audio, sender).await;
-                    (ledger, result.map_err(TranscriptError::from), None)
-                }
-            };
-            match result {
-                Ok(()) => (ledger, reading.await, spool),
-                // The source is not waited for, since it may block for ever.
-                Err(error) => (ledger, Some(error), None),
-            }
-        });
+        let stop = CancellationToken::new();
+        let state = if spool.is_some() { SpoolState::Resumable } else { SpoolState::Absent };
+        let session = tokio::spawn(run(service, settings, spool, input, sender, stop.clone()));
         let session = Some(AbortOnDropHandle::new(session));
-        Transcript { events, ledger: Ledger::default(), session, spool: None }
+        Transcript { events, ledger: Ledger::default(), session, spool: state, stop }
     }
 
     /// Returns the next event, or `None` after the last one. Cancel safe: dropping the future loses nothing.
@@ -88,23 +87,42 @@ impl Transcript {
         self.ledger
     }
 
+    /// Ends the audio at what the session has taken so far, for a user who interrupts it. The transcript
+    /// continues until that audio is final, and is complete then: its spool may be
+    /// [removed](Transcript::remove_spool). An error of the source is not reported any more.
+    ///
+    /// Live audio that was pushed and not yet taken is lost; [`LiveAudio::finish`](super::LiveAudio::finish)
+    /// ends it without loss.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Returns whether a later process can continue the transcript: it has a spool, and did not end with all
+    /// of its audio.
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        matches!(self.spool, SpoolState::Resumable)
+    }
+
     /// Deletes the spool, once the transcript has ended and the caller has stored it. Does nothing if there
-    /// is none, or if the transcript is not complete: a later process then continues it. A spool of a
-    /// complete transcript that is not deleted repeats the transcript in a later process.
+    /// is none, or if the transcript is [not complete](Transcript::is_resumable): a later process then
+    /// continues it. A spool of a complete transcript that is not deleted repeats the transcript in a later
+    /// process.
     ///
     /// # Errors
     /// Returns [`SpoolError::Io`] if the file can't be deleted.
     pub fn remove_spool(&mut self) -> Result<(), SpoolError> {
-        let Some(spool) = &self.spool else { return Ok(()) };
-        spool.delete()?;
-        self.spool = None;
+        if let SpoolState::Complete(spool) = &self.spool {
+            spool.delete()?;
+            self.spool = SpoolState::Absent;
+        }
         Ok(())
     }
 
     /// Returns whether the transcript is complete, and has a spool.
     #[cfg(feature = "decode")]
     pub(super) fn has_complete_spool(&self) -> bool {
-        self.spool.is_some()
+        matches!(self.spool, SpoolState::Complete(_))
     }
 
     pub(super) fn poll_event(
@@ -121,9 +139,8 @@ impl Transcript {
         let ended = ready!(Pin::new(session).poll(cx));
         self.session = None;
         let error = match ended {
-            Ok((ledger, error, spool)) => {
-                self.ledger = ledger;
-                self.spool = spool;
+            Ok(Outcome { ledger, error, spool }) => {
+                (self.ledger, self.spool) = (ledger, spool);
                 error
             }
             Err(_) => Some(TranscriptError::Panicked),
@@ -138,4 +155,50 @@ impl Stream for Transcript {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_event(cx)
     }
+}
+
+/// Runs a session to its end. After a session that took all audio, the error is that of its source, if any.
+async fn run(
+    service: Arc<Service>,
+    settings: Settings,
+    spool: Option<(Opened, Repeatability)>,
+    input: Input,
+    events: mpsc::Sender<TranscriptEvent>,
+    stop: CancellationToken,
+) -> Outcome {
+    let Service { connector, tokens, .. } = &*service;
+    let (feed, audio) = mpsc::channel(1);
+    let reading_error = input.reading_error();
+    let session = Session::new(connector, tokens, settings);
+    let session = async {
+        match spool {
+            Some((opened, source)) => opened.run(session, source, audio, events).await,
+            None => {
+                let Ended { ledger, result } = session.run(audio, events).await;
+                SpooledEnd { ledger, result: result.map_err(SpooledError::from), spool: None, complete: true }
+            }
+        }
+    };
+    let feeding = async {
+        input.carry(feed, stop.clone()).await;
+        pending::<Infallible>().await
+    };
+    let SpooledEnd { ledger, result, spool, complete } = tokio::select! {
+        ended = session => ended,
+        never = feeding => match never {},
+    };
+    let stopped = stop.is_cancelled();
+    let has_all = result.is_ok() && (complete || stopped);
+    let spool = match spool {
+        None => SpoolState::Absent,
+        Some(spool) if has_all => SpoolState::Complete(spool),
+        Some(_) => SpoolState::Resumable,
+    };
+    let error = match result {
+        Ok(()) if stopped => None,
+        Ok(()) => reading_error.await,
+        // The source is not waited for, since it may block for ever.
+        Err(error) => Some(error.into()),
+    };
+    Outcome { ledger, error, spool }
 }

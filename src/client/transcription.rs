@@ -3,20 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
-use super::reading::Reading;
-use super::spool_file::{Channel, Session, SpoolFile};
-use super::{ChannelTranscript, Service, StartError, Transcript};
-use crate::audio::Feed;
-use crate::decode::{Channels, DecodeError};
-use crate::net::Endpoint;
-use crate::pace::{Pace, Pacer};
-use crate::pipeline::{self, Pipeline, PipelineError};
+use super::opened::{OpenedRecording, Plan};
+use super::recording::Recording;
+use super::spool_file::{SpoolFile, SpoolFiles};
+use super::{ChannelTranscript, Service, StartError, Transcript, set_patience};
+use crate::decode::Channels;
+use crate::pace::Pace;
+use crate::pipeline;
 use crate::protocol::Latency;
 use crate::session::Settings;
-use crate::source::Source;
-use crate::spool::{Opened, Repeatability};
 
 /// Slowest pace, in multiples of real time, as in the text form of [`Pace`].
 const SLOWEST: f64 = 0.01;
@@ -26,38 +21,36 @@ const SLOWEST: f64 = 0.01;
 #[derive(Debug)]
 #[must_use = "nothing is transcribed before it is started"]
 pub struct Transcription {
-    service: Arc<Service>,
-    source: Source,
-    settings: Settings,
-    channels: Channels,
-    pace: Pace,
-    spool: Option<SpoolFile>,
+    plan: Plan,
+    /// Channels that the caller has set.
+    channels: Option<Channels>,
 }
 
 impl Transcription {
-    pub(super) fn new(service: Arc<Service>, source: Source) -> Transcription {
+    pub(super) fn new(service: Arc<Service>, recording: Recording) -> Transcription {
         let mut settings = Settings::new(pipeline::Options::default().sample_rate);
         settings.request.latency = Latency::Relaxed;
-        Transcription { service, source, settings, channels: Channels::Mix, pace: Pace::Max, spool: None }
+        let plan = Plan { service, recording, settings, pace: Pace::Max, spools: None };
+        Transcription { plan, channels: None }
     }
 
     /// Sets the language spoken, as a BCP 47 tag (`en`, `ru-RU`). By default the service detects it.
     pub fn language(mut self, language: impl Into<String>) -> Transcription {
-        self.settings.request.language = Some(language.into());
+        self.plan.settings.request.language = Some(language.into());
         self
     }
 
     /// Sets whether partial results are wanted: yes, by default.
     pub fn partials(mut self, wanted: bool) -> Transcription {
-        self.settings.request.partials = wanted;
+        self.plan.settings.request.partials = wanted;
         self
     }
 
-    /// Sets the channels of the recording that [`start`](Transcription::start) transcribes: all channels
-    /// mixed, by default and for [`Channels::Split`].
-    /// [`start_by_channel`](Transcription::start_by_channel) ignores this setting.
+    /// Sets the channels of the recording to transcribe. The default is their mix, or every channel with
+    /// [`start_by_channel`](Transcription::start_by_channel). [`Channels::Split`] yields several transcripts,
+    /// so [`start`](Transcription::start) refuses it.
     pub fn channels(mut self, channels: Channels) -> Transcription {
-        self.channels = channels;
+        self.channels = Some(channels);
         self
     }
 
@@ -71,187 +64,79 @@ impl Transcription {
             Pace::Times(times) => times >= SLOWEST,
         };
         assert!(in_range, "a pace of {pace}, expected at least {SLOWEST}");
-        self.pace = pace;
+        self.plan.pace = pace;
         self
     }
 
-    /// Sets how long to retry while the service is unreachable. The default is 5 s for the first connection,
-    /// and 120 s once there was one.
+    /// Sets how long the session keeps trying while the service is unavailable, as `--patience` of the
+    /// program does: 120 s, by default. It is the [`give_up`](Settings::give_up) of the session. The very
+    /// first connection is tried for [`first_contact`](Settings::first_contact), 5 s, or for the patience if
+    /// that is shorter.
     pub fn patience(mut self, patience: Duration) -> Transcription {
-        (self.settings.timeouts.first_contact, self.settings.timeouts.give_up) = (patience, patience);
+        set_patience(&mut self.plan.settings, patience);
         self
     }
 
-    /// Keeps the session in this file, so that a later process resumes it after a crash.
-    pub fn spool(self, file: SpoolFile) -> Transcription {
-        Transcription { spool: Some(file), ..self }
+    /// Keeps the session in this file, so that a later process resumes it after a crash. If the channels are
+    /// split, each has a file of its own, whose name ends in `.0`, `.1`, and so on.
+    pub fn spool(mut self, file: SpoolFile) -> Transcription {
+        self.plan.spools = Some(SpoolFiles::Suffixed(file));
+        self
+    }
+
+    /// Keeps the session of each channel in the file that `file` returns for the number of the channel, from
+    /// 0. Unless the channels are split, there is one session, number 0.
+    pub fn spool_by_channel(mut self, file: impl Fn(usize) -> SpoolFile + Send + 'static) -> Transcription {
+        self.plan.spools = Some(SpoolFiles::Named(Box::new(file)));
+        self
     }
 
     /// Changes any other setting of the session, such as the size of its replay buffer.
     pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Transcription {
-        change(&mut self.settings);
+        change(&mut self.plan.settings);
         self
     }
 
     /// Recognises the format of the source, and starts the session.
     ///
     /// Blocks while the head of the source is read. For a source that may be slow, and for
-    /// `Source::url`, call this method in `tokio::task::spawn_blocking`.
+    /// `Source::url`, call [`open`](Transcription::open) in `tokio::task::spawn_blocking`, and start what it
+    /// returns.
     ///
     /// # Errors
-    /// Returns [`StartError`] if the source holds no audio that can be decoded, or if the spool can't be
-    /// opened.
+    /// Returns [`StartError`] if the source holds no audio that can be decoded, if the spool can't be opened,
+    /// or if the [channels](Transcription::channels) are split.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.
-    pub fn start(mut self) -> Result<Transcript, StartError> {
-        if self.channels == Channels::Split {
-            self.channels = Channels::Mix;
+    pub fn start(self) -> Result<Transcript, StartError> {
+        if self.channels == Some(Channels::Split) {
+            return Err(StartError::SplitChannels);
         }
-        let mut transcripts = self.start_sessions()?;
-        Ok(transcripts.remove(0))
+        self.open()?.start()
     }
 
-    /// Starts a session for each channel of the source, and merges their transcripts by time. Blocks like
-    /// [`start`](Transcription::start).
+    /// Starts a session for each channel of the source, and merges their transcripts by time. If other
+    /// [channels](Transcription::channels) than [`Channels::Split`] were set, these are one channel. Blocks
+    /// like [`start`](Transcription::start).
     ///
     /// # Errors
-    /// Returns the errors of [`start`](Transcription::start), and [`StartError::Channels`] if an earlier
-    /// process left spools of more channels.
+    /// Returns the errors of [`open`](Transcription::open).
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.
     pub fn start_by_channel(mut self) -> Result<ChannelTranscript, StartError> {
-        self.channels = Channels::Split;
-        Ok(ChannelTranscript::new(self.start_sessions()?))
+        self.channels.get_or_insert(Channels::Split);
+        Ok(self.open()?.start_by_channel())
     }
 
-    /// Starts a session for each channel stream.
-    fn start_sessions(self) -> Result<Vec<Transcript>, StartError> {
-        let Transcription { service, source, settings, channels, pace, spool } = self;
-        let options =
-            pipeline::Options { channels, sample_rate: settings.sample_rate, ..pipeline::Options::default() };
-        let spooling = match spool {
-            Some(file) => {
-                let repeats = file.repeats(source.is_repeatable());
-                // A download that broke may be complete the next time; a damaged file stays damaged.
-                let may_be_complete_later = repeats == Repeatability::Repeatable && !source.is_seekable();
-                let (service, settings) = (&service.endpoint, &settings);
-                Some(Spooling { file, repeats, may_be_complete_later, service, settings })
-            }
-            None => None,
-        };
-        let (streams, reading, spools) = match &spooling {
-            Some(spooling) => spooling.open(source, options)?,
-            None => {
-                let (streams, worker) = Pipeline::open(source, options)?.start();
-                (streams, Reading::by(Some(worker)), Vec::new())
-            }
-        };
-        let repeats = spooling.as_ref().map(|spooling| spooling.repeats);
-        let withholding =
-            spooling.is_some_and(|spooling| spooling.may_be_complete_later).then(|| reading.clone());
-        let mut spools = spools.into_iter();
-        let transcripts = streams.into_iter().zip(0..).map(|(audio, number)| {
-            let mut settings = settings.clone();
-            settings.seed = settings.seed.wrapping_add(number);
-            let pacer = Pacer::new(pace, settings.sample_rate);
-            let spool = spools.next().zip(repeats);
-            let audio = match &spool {
-                Some((Opened { recovered, .. }, Repeatability::Repeatable)) => {
-                    carried(audio, pacer.starting_at(recovered.accepted), withholding.clone())
-                }
-                _ if pace == Pace::Max => audio,
-                _ => carried(audio, pacer, None),
-            };
-            let reading = reading.clone();
-            let error = async move { reading.error().await };
-            Transcript::start(service.clone(), settings, spool, audio, error)
-        });
-        Ok(transcripts.collect())
+    /// Opens the spools and, unless an earlier process left all audio in them, the source, whose format is
+    /// recognised. No session is started yet. Blocks while the head of the source is read.
+    ///
+    /// # Errors
+    /// Returns [`StartError`] if the source can't be opened or holds no audio that can be decoded, if a spool
+    /// can't be opened, or if an earlier process left spools of more channels.
+    pub fn open(self) -> Result<OpenedRecording, StartError> {
+        self.plan.open(self.channels.unwrap_or(Channels::Mix))
     }
-}
-
-/// The audio of each channel stream, its reading, and its spools.
-type Opening = (Vec<mpsc::Receiver<Feed>>, Reading, Vec<Opened>);
-
-/// A source that is transcribed through spools.
-struct Spooling<'a> {
-    file: SpoolFile,
-    repeats: Repeatability,
-    /// `true` if a source that can't be read to its end may be complete in a later process.
-    may_be_complete_later: bool,
-    service: &'a Endpoint,
-    settings: &'a Settings,
-}
-
-impl Spooling<'_> {
-    /// Opens the spools that an earlier process left and, unless they have all audio, the source.
-    fn open(&self, source: Source, options: pipeline::Options) -> Result<Opening, StartError> {
-        let source_name = source.name().to_owned();
-        let raw = source.format().map_or_else(String::new, |format| format!(", raw {format}"));
-        let described = format!("{source_name}, channels {}{raw}", options.channels);
-        let session = Session { settings: self.settings, service: self.service, source: &described };
-        let channel = |number| match options.channels {
-            Channels::Split => Channel::Number(number),
-            _ => Channel::All,
-        };
-        let most = if options.channels == Channels::Split { usize::MAX } else { 1 };
-        let mut spools = self.file.open_existing((0..most).map(channel), &session)?;
-        let left = !spools.is_empty();
-        if left && spools.iter().all(|spool| spool.recovered.ended) {
-            return Ok(without_source(spools));
-        }
-        let pipeline = match Pipeline::open(source, options) {
-            // A live source that has ended meanwhile: the spools have all there was.
-            Err(PipelineError::Decode(DecodeError::NoAudio { .. }))
-                if left && self.repeats == Repeatability::Live =>
-            {
-                spools.iter_mut().try_for_each(|spool| spool.writer.end())?;
-                return Ok(without_source(spools));
-            }
-            opened => opened?,
-        };
-        let channels = pipeline.streams();
-        if spools.len() > channels {
-            return Err(StartError::Channels { source_name, channels, spools: spools.len() });
-        }
-        for number in spools.len()..channels {
-            spools.push(self.file.open(channel(number), &session)?);
-        }
-        let (streams, worker) = pipeline.start();
-        Ok((streams, Reading::by(Some(worker)), spools))
-    }
-}
-
-/// Returns the opening of spools that have all audio.
-fn without_source(spools: Vec<Opened>) -> Opening {
-    let streams = spools.iter().map(|_| mpsc::channel(1).1).collect();
-    (streams, Reading::by(None), spools)
-}
-
-/// Returns the receiver of the same audio at the pace of `pacer`. If `withholding` is given, the channel
-/// closes without [`Feed::End`] where the source could not be read to its end: a later process may read more
-/// of it.
-#[expect(clippy::disallowed_methods, reason = "ends with the channel, on either side")]
-fn carried(
-    mut audio: mpsc::Receiver<Feed>,
-    pacer: Pacer,
-    withholding: Option<Reading>,
-) -> mpsc::Receiver<Feed> {
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
-        if !pacer.carry(&mut audio, &sender).await {
-            return;
-        }
-        let is_complete = match withholding {
-            Some(reading) => reading.is_complete().await,
-            None => true,
-        };
-        if is_complete {
-            // A session that has ended takes no more.
-            let _ = sender.send(Feed::End).await;
-        }
-    });
-    receiver
 }

@@ -9,7 +9,8 @@ use futures::StreamExt;
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 use voxline::Client;
-use voxline::client::{BuildError, SessionEnded, StartError, TranscriptError};
+use voxline::client::{BuildError, ChannelError, SessionEnded, StartError, TranscriptError};
+use voxline::decode::Channels;
 use voxline::recovery::Recovery;
 use voxline::session::SessionError;
 use voxline::source::Source;
@@ -178,6 +179,71 @@ async fn channels_are_merged_by_time() {
     server.stop().await;
 }
 
+/// One transcript of split channels would be that of a mix, which the caller did not ask for.
+#[tokio::test]
+async fn split_channels_have_no_single_transcript() {
+    let server = Server::start(digests()).await;
+    let (client, _tokens) = client(&server);
+    let path = sample("speech-44k1-stereo.flac");
+    let recording = || client.transcribe(Source::open(&path).unwrap());
+    let split = || recording().channels(Channels::Split);
+    assert!(matches!(split().start(), Err(StartError::SplitChannels)));
+    let opened = split().open().unwrap();
+    assert_eq!((opened.name(), opened.channels()), (path.to_str().unwrap(), 2));
+    assert_eq!(opened.info().expect("it was opened").sample_rate, 44_100);
+    assert!(matches!(opened.start(), Err(StartError::SplitChannels)));
+
+    let mut first = recording().channels(Channels::Only(1)).start_by_channel().unwrap();
+    while let Some(event) = first.next().await {
+        assert_eq!(event.unwrap().0, 0);
+    }
+    assert_eq!(first.ledgers().len(), 1, "a channel that was chosen is not split");
+
+    let mut refused = stranger(&server).transcribe(Source::open(&path).unwrap()).start_by_channel().unwrap();
+    let mut failed = Vec::new();
+    while let Some(event) = refused.next().await {
+        failed.push(event.unwrap_err().channel);
+    }
+    failed.sort_unstable();
+    assert_eq!(failed, [0, 1], "each channel tells its error");
+    server.stop().await;
+}
+
+/// The audio up to the stop is transcribed, although its source is silent and never ends.
+#[tokio::test]
+async fn a_transcript_that_is_stopped_is_of_the_audio_so_far() {
+    let server = Server::start(digests()).await;
+    let (client, _tokens) = client(&server);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // More than the pipe and the front end hold.
+    let pcm = noise(20 * 16_000);
+    let bytes: Vec<u8> = pcm.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let writing = thread::spawn(move || {
+        // The pipe is closed if the stop comes before all was written, and otherwise stays open.
+        let _ = writer.write_all(&bytes);
+        writer
+    });
+    let source = Source::stream("pipe", reader).headerless("s16le:16000".parse().unwrap());
+    let opening = tokio::task::spawn_blocking({
+        let transcription = client.transcribe(source);
+        || transcription.open()
+    });
+    let mut transcript = opening.await.unwrap().unwrap().start().unwrap();
+    let mut finals = Vec::new();
+    while let Some(event) = within(PATIENCE, "the end", transcript.next()).await {
+        finals.extend(event.unwrap().final_text().map(str::to_owned));
+        if finals.len() == 2 {
+            transcript.stop();
+        }
+    }
+    let ledger = transcript.ledger();
+    assert!(ledger.unfinished == 0 && ledger.accepted >= 2 * SEGMENT as u64, "{ledger}");
+    let heard: Vec<String> = pcm[..ledger.accepted as usize].chunks(SEGMENT).map(digest).collect();
+    assert_eq!(finals, heard);
+    drop(writing.join().unwrap());
+    server.stop().await;
+}
+
 /// Returns a client whose token the service refuses.
 fn stranger(server: &Server) -> Client {
     Client::builder(&server.endpoint().to_string()).service_token("vxs_wrong").build().unwrap()
@@ -247,7 +313,7 @@ async fn a_damaged_recording_is_told_after_its_text() {
     while let Some(event) = transcript.next().await {
         errors.extend(event.err());
     }
-    assert!(matches!(errors[..], [TranscriptError::Source(_)]), "{errors:?}");
+    assert!(matches!(errors[..], [ChannelError { error: TranscriptError::Source(_), .. }]), "{errors:?}");
     for ledger in transcript.ledgers() {
         assert!(ledger.recognised > 0 && ledger.unfinished == 0, "{ledger}");
     }

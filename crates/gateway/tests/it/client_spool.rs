@@ -8,7 +8,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use voxline::Client;
 use voxline::client::{SpoolFile, StartError, Transcript, TranscriptError, Transcription};
-use voxline::source::Source;
+use voxline::pace::Pace;
+use voxline::source::{Source, SourceError};
 use voxline::spool::{Repeatability, SpoolError};
 use voxline_testing::{DigestRecognizer, digest};
 
@@ -188,6 +189,62 @@ async fn failure(transcript: &mut Transcript) -> Option<TranscriptError> {
         failure = event.err().or(failure);
     }
     failure
+}
+
+/// A download that is not needed is not begun.
+#[tokio::test]
+async fn a_recording_whose_audio_is_in_the_spool_is_not_opened() {
+    let server = server().await;
+    let (client, _tokens) = client(&server);
+    let directory = TempDir::new().unwrap();
+    let folder = directory.path().to_owned();
+    let spool = move |channel| SpoolFile::new(folder.join(format!("channel {channel}")));
+    let pcm = noise(2 * SEGMENT);
+    let missing = || Source::open("/dev/null/call.wav");
+    let refused = client.transcribe_with("call.wav", missing).spool_by_channel(spool.clone()).start();
+    assert!(matches!(refused, Err(StartError::Open(SourceError::Open { .. }))), "{refused:?}");
+
+    let bytes = recording(1, &pcm);
+    let opened = move || Ok(Source::bytes("call.wav", bytes));
+    let mut transcript =
+        client.transcribe_with("call.wav", opened).spool_by_channel(spool.clone()).start().unwrap();
+    assert!(transcript.is_resumable());
+    assert_eq!(finals(&mut transcript, usize::MAX).await, digests(&pcm));
+    assert!(!transcript.is_resumable() && directory.path().join("channel 0").exists());
+    drop(transcript);
+
+    let unneeded = || unreachable!("the spool has all audio");
+    let opened = client.transcribe_with("call.wav", unneeded).spool_by_channel(spool).open().unwrap();
+    assert_eq!((opened.name(), opened.channels(), opened.info().is_none()), ("call.wav", 1, true));
+    let mut transcript = opened.start().unwrap();
+    assert_eq!(finals(&mut transcript, usize::MAX).await, digests(&pcm));
+    transcript.remove_spool().unwrap();
+    assert!(!directory.path().join("channel 0").exists());
+    server.stop().await;
+}
+
+/// A user who stops a transcription wants no more of it: its spool is not for a later process.
+#[tokio::test]
+async fn a_transcript_that_is_stopped_is_complete() {
+    let server = server().await;
+    let (client, _tokens) = client(&server);
+    let directory = TempDir::new().unwrap();
+    let spool = directory.path().join("call");
+    let pcm = noise(60 * SEGMENT);
+    let paced = transcription(&client, &recording(1, &pcm), &spool).pace(Pace::Times(20.0));
+    let mut transcript = paced.start().unwrap();
+    assert_eq!(finals(&mut transcript, 3).await, digests(&pcm)[..3]);
+    assert!(transcript.is_resumable());
+    transcript.stop();
+    let rest = finals(&mut transcript, usize::MAX).await;
+    let ledger = transcript.ledger();
+    let heard = &pcm[..ledger.accepted as usize];
+    assert!(ledger.unfinished == 0 && heard.len() < pcm.len(), "{ledger}");
+    assert_eq!(rest, digests(heard)[3..]);
+    assert!(!transcript.is_resumable());
+    transcript.remove_spool().unwrap();
+    assert!(!spool.exists());
+    server.stop().await;
 }
 
 #[tokio::test]
