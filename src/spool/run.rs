@@ -83,30 +83,15 @@ impl Opened {
         let replayed = checkpoint.replay.last().map_or(checkpoint.final_, |chunk| chunk.range().end);
         let (handed_over, progress) = watch::channel(HandedOver { position: replayed, ended: false });
         let ahead = AHEAD_SECONDS * u64::from(session.settings.sample_rate);
+        let repeating = Repeating { from: recovered.accepted, ahead, progress: progress.clone() };
         let (feed, session_audio) = mpsc::channel(1);
         let (sender, session_events) = mpsc::channel(1);
         let session = session.resume(checkpoint).journal(&mut log).run(session_audio, sender);
-        let broken = async {
-            // invariant: the feed stays open on errors, so that the session doesn't take a full disk for the
-            // end of its audio.
-            let open = feed.clone();
-            let storing = async {
-                match source {
-                    _ if recovered.ended => Ok(()),
-                    Repeatability::Live => store(audio, writer.live(), None).await,
-                    Repeatability::Repeatable => {
-                        let from = recovered.accepted;
-                        store(audio, writer, Some(Repeating { from, ahead, progress: progress.clone() }))
-                            .await
-                    }
-                }
-            };
-            match tokio::try_join!(storing, hand_over(reader, feed, handed_over)) {
-                Ok(_) => {
-                    drop(open);
-                    std::future::pending().await
-                }
-                Err(error) => error,
+        let storing = async {
+            match source {
+                _ if recovered.ended => Ok(()),
+                Repeatability::Live => store(audio, writer.live(), None).await,
+                Repeatability::Repeatable => store(audio, writer, Some(repeating)).await,
             }
         };
         let forwarding = forward(recorded, session_events, &events, &mut ledger);
@@ -115,31 +100,59 @@ impl Opened {
             // reports the end as soon as it answers, and by then the session must know that there is no more
             // audio.
             biased;
-            error = broken => Err(error),
+            error = failure(storing, reader, feed, handed_over) => Err(error),
             (ended, ()) = async { tokio::join!(session, forwarding) } => Ok(ended),
         };
-        let HandedOver { position, ended: complete } = *progress.borrow();
+        let handed_over = *progress.borrow();
         match ended {
-            Ok(Ended { ledger, result }) => {
-                let refused = matches!(result, Err(SessionError::Unsupported { .. })) && ledger.finals == 0;
-                let spool = if refused && source == Repeatability::Repeatable {
-                    // The spool holds nothing that the source doesn't; if it stays, a later process says so.
-                    let _ = spool.remove();
-                    None
-                } else {
-                    Some(spool)
-                };
-                SpooledEnd { ledger, result: result.map_err(SpooledError::from), spool, complete }
-            }
+            Ok(ended) => concluded(ended, spool, source, handed_over),
             // The session is broken off in the middle, so that a later process can resume it at the service.
             Err(error) => SpooledEnd {
-                ledger: ledger.broken_off(position),
+                ledger: ledger.broken_off(handed_over.position),
                 result: Err(error.into()),
                 spool: Some(spool),
-                complete,
+                complete: handed_over.ended,
             },
         }
     }
+}
+
+/// Stores the audio of the source and hands it over to the session. Returns the error of the spool, and never
+/// if there is none.
+async fn failure(
+    storing: impl Future<Output = Result<(), SpoolError>>,
+    reader: Reader,
+    feed: mpsc::Sender<Feed>,
+    handed_over: watch::Sender<HandedOver>,
+) -> SpoolError {
+    // invariant: the feed stays open on errors, so that the session doesn't take a full disk for the
+    // end of its audio.
+    let open = feed.clone();
+    match tokio::try_join!(storing, hand_over(reader, feed, handed_over)) {
+        Ok(_) => {
+            drop(open);
+            std::future::pending().await
+        }
+        Err(error) => error,
+    }
+}
+
+/// Returns the result of a session that was not broken off. `handed_over` is the audio that it had.
+fn concluded(
+    Ended { ledger, result }: Ended,
+    spool: Spool,
+    source: Repeatability,
+    handed_over: HandedOver,
+) -> SpooledEnd {
+    let refused = matches!(result, Err(SessionError::Unsupported { .. })) && ledger.finals == 0;
+    let spool = if refused && source == Repeatability::Repeatable {
+        // The spool holds nothing that the source doesn't; if it stays, a later process says so.
+        let _ = spool.remove();
+        None
+    } else {
+        Some(spool)
+    };
+    SpooledEnd { ledger, result: result.map_err(SpooledError::from), spool, complete: handed_over.ended }
 }
 
 /// Progress of handing audio to the session.
