@@ -11,18 +11,18 @@ pub struct SpeechOptions {
     pub tempo: Option<f32>,
     /// Longest time that the service may send nothing before the part is requested again. The HTTP client
     /// has a timeout of its own: that of [`http_client`](crate::net::http_client) is 60 s.
-    pub patience: Duration,
+    pub stall_timeout: Duration,
     /// Maximum number of requests for a part. A request whose token was refused and replaced does not
     /// count.
     pub attempts: u32,
 }
 
-/// Defaults: the service's voice and speed; a patience of 30 s, in which a loaded machine synthesises a
+/// Defaults: the service's voice and speed; a stall timeout of 30 s, in which a loaded machine synthesises a
 /// sentence; and 8 attempts, between which the waits total 6 s on average and 13 s at most, enough for a
 /// gateway that restarts.
 impl Default for SpeechOptions {
     fn default() -> SpeechOptions {
-        SpeechOptions { voice: None, tempo: None, patience: Duration::from_secs(30), attempts: 8 }
+        SpeechOptions { voice: None, tempo: None, stall_timeout: Duration::from_secs(30), attempts: 8 }
     }
 }
 

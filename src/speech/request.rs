@@ -46,15 +46,15 @@ impl Service {
             (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
         ];
         let posted = self.http.post(&self.endpoint, &path, headers, text.to_owned().into());
-        let answer = timeout(options.patience, posted).await;
+        let answer = timeout(options.stall_timeout, posted).await;
         let answer = answer.map_err(|_| self.lost("no answer in time"))?;
         let response = answer.map_err(|error| self.unreachable(error))?;
         if !response.status.is_success() {
-            return Err(self.refused(response, token, options.patience).await);
+            return Err(self.refused(response, token, options.stall_timeout).await);
         }
         match is_text(&response.headers) {
             true => Err(SpeechError::InvalidResponse { endpoint: self.endpoint.to_string(), what: "text" }),
-            false => Ok(SpeechResponse { service: self, response, patience: options.patience }),
+            false => Ok(SpeechResponse { service: self, response, stall_timeout: options.stall_timeout }),
         }
     }
 
@@ -71,11 +71,16 @@ impl Service {
         SpeechError::Unreachable { endpoint: self.endpoint.to_string(), reason, recovery, source }
     }
 
-    async fn refused(&self, mut response: Response, token: &AccessToken, patience: Duration) -> SpeechError {
+    async fn refused(
+        &self,
+        mut response: Response,
+        token: &AccessToken,
+        stall_timeout: Duration,
+    ) -> SpeechError {
         let status = response.status;
         let recovery = Recovery::from_status(status, retry_after(&response.headers));
         // If the body does not arrive, the status says enough.
-        let body = timeout(patience, response.read(MAX_MESSAGE)).await;
+        let body = timeout(stall_timeout, response.read(MAX_MESSAGE)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let refusal = Refusal::parse(&body, &[token.expose()]);
         let recovery = match status {
@@ -100,13 +105,13 @@ impl Service {
 pub(super) struct SpeechResponse<'a> {
     service: &'a Service,
     response: Response,
-    patience: Duration,
+    stall_timeout: Duration,
 }
 
 impl SpeechResponse<'_> {
     /// Returns the next bytes, or `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, SpeechError> {
-        match timeout(self.patience, self.response.chunk()).await {
+        match timeout(self.stall_timeout, self.response.chunk()).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(_)) => Err(self.service.lost("speech broke off")),
             Err(_) => Err(self.service.lost("speech stopped")),

@@ -96,7 +96,7 @@ async fn bytes_that_come_in_odd_numbers_are_the_same_samples() {
 async fn a_service_that_falls_silent_is_asked_again() {
     let stage = Stage::new().await;
     let undisturbed = whole(stage.client().speak(SHORT, &options())).await.unwrap();
-    let patient = SpeechOptions { patience: Duration::from_secs(3), ..options() };
+    let patient = SpeechOptions { stall_timeout: Duration::from_secs(3), ..options() };
     for silent in [Fault::Stall { after: 0 }, Fault::Stall { after: 100 }, Fault::HalfOpen { after: 100 }] {
         let proxy = FaultProxy::with_faults(stage.server.address, [silent]).await.unwrap();
         let speech = stage.client_at(proxy.address()).speak(SHORT, &patient);
