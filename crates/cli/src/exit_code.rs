@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::config::ConfigError;
 use voxline::audio::WavError;
 use voxline::auth::{AuthError, AuthErrorKind};
+use voxline::client::{BuildError, StartError, TranscriptError};
 use voxline::decode::DecodeError;
 use voxline::engine::EngineError;
 use voxline::net::TlsError;
@@ -12,7 +13,7 @@ use voxline::pipeline::PipelineError;
 use voxline::session::SessionError;
 use voxline::source::SourceError;
 use voxline::speech::{SpeechError, SpeechErrorKind};
-use voxline::spool::{SpoolError, SpooledError};
+use voxline::spool::SpoolError;
 use voxline_gateway::BadTls;
 use voxline_gateway::authority::AuthorityError;
 
@@ -193,12 +194,33 @@ impl From<SpoolError> for CliError {
     }
 }
 
-impl From<SpooledError> for CliError {
-    fn from(error: SpooledError) -> CliError {
+impl From<BuildError> for CliError {
+    fn from(error: BuildError) -> CliError {
         match error {
-            SpooledError::Session(error) => error.into(),
-            SpooledError::Spool(error) => error.into(),
-            other => CliError::new(Exit::Output, other.to_string()),
+            BuildError::Token(error) => error.into(),
+            error => CliError::new(Exit::Setup, error.to_string()),
+        }
+    }
+}
+
+impl From<StartError> for CliError {
+    fn from(error: StartError) -> CliError {
+        match error {
+            StartError::Open(error) => error.into(),
+            StartError::Source(error) => error.into(),
+            StartError::Spool(error) => error.into(),
+            error => CliError::new(Exit::Setup, error.to_string()),
+        }
+    }
+}
+
+impl From<TranscriptError> for CliError {
+    fn from(error: TranscriptError) -> CliError {
+        match error {
+            TranscriptError::Session(error) => error.into(),
+            TranscriptError::Source(error) => error.into(),
+            TranscriptError::Spool(error) => error.into(),
+            error => CliError::new(Exit::Peer, error.to_string()),
         }
     }
 }

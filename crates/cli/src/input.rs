@@ -7,7 +7,7 @@ use clap::Args;
 use super::exit_code::CliError;
 use voxline::audio::PcmFormat;
 use voxline::decode::Channels;
-use voxline::source::{self, Source};
+use voxline::source::{self, Source, SourceError};
 
 /// Largest download of a recording by URL: three hours of CD audio.
 const DOWNLOAD_BYTES_MAX: u64 = 2 << 30;
@@ -26,6 +26,11 @@ pub(crate) struct Reading {
 impl Reading {
     /// Opens the recording at a path or URL; `-` is standard input. Blocks on the server's response.
     pub(crate) fn open(self, input: &Path) -> Result<Source, CliError> {
+        Ok(self.source(input)?)
+    }
+
+    /// Opens the recording as [`open`](Reading::open) does, for the library.
+    pub(crate) fn source(self, input: &Path) -> Result<Source, SourceError> {
         let source = match url(input) {
             Some(url) => Source::url(url, DOWNLOAD_BYTES_MAX)?,
             None if input.as_os_str() == "-" => Source::stdin(),

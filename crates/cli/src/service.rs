@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit_code::{CliError, Exit};
 use crate::config::{Access, Config, Service};
+use voxline::Client;
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
+use voxline::client::ClientBuilder;
 use voxline::engine::{EngineError, RecognitionRequest, Recognizer};
 use voxline::language::closest;
-use voxline::net::{Endpoint, HostName, HttpClient, Trust, http_client_trusting};
-use voxline::transport::WebSocketConnector;
+use voxline::net::{Endpoint, HttpClient, Trust, http_client_trusting};
 use voxline_engines::Whisper;
 use voxline_engines::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
 use voxline_gateway::authority::{Authority, NewClient};
@@ -38,12 +39,7 @@ pub(crate) enum Need {
 
 /// A service ready for use.
 pub(crate) struct Connection {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) tokens: TokenProvider,
-    pub(crate) http: HttpClient,
-    trust: Trust,
-    /// Other hosts that the service may move sessions to.
-    follow_hosts: Vec<HostName>,
+    pub(crate) client: Client,
     embedded: Option<Embedded>,
 }
 
@@ -81,8 +77,9 @@ impl Connection {
                         TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault)
                     }
                 };
-                let follow_hosts = config.follow_hosts.clone();
-                Ok(Connection { endpoint, tokens, http, trust, follow_hosts, embedded: None })
+                let builder = Client::builder(&endpoint.to_string()).token_provider(tokens).trust(trust);
+                let builder = config.follow_hosts.iter().cloned().fold(builder, ClientBuilder::follow_host);
+                Ok(Connection { client: builder.build()?, embedded: None })
             }
         }
     }
@@ -128,18 +125,13 @@ impl Connection {
         let vault = Vault::new(directory.path(), &endpoint, &client_id);
         let credentials = Credentials { client_id, client_secret };
         let tokens = TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault);
-        let embedded = Some(Embedded { stop, server, directory });
-        Ok(Connection { endpoint, tokens, http, trust, follow_hosts: Vec::new(), embedded })
-    }
-
-    /// Returns a connector to the service's streaming endpoint.
-    pub(crate) fn connector(&self) -> WebSocketConnector {
-        WebSocketConnector::trusting(self.endpoint.clone(), &self.trust).with_hosts(self.follow_hosts.clone())
+        let client = Client::builder(&endpoint.to_string()).token_provider(tokens).trust(trust).build()?;
+        Ok(Connection { client, embedded: Some(Embedded { stop, server, directory }) })
     }
 
     /// Closes the tokens, and stops the embedded gateway, if there is one.
     pub(crate) async fn close(self) {
-        self.tokens.close().await;
+        self.client.tokens().clone().close().await;
         if let Some(Embedded { stop, server, directory }) = self.embedded {
             stop.cancel();
             // The work is done: the server's result doesn't matter, and a hanging engine is not waited for.

@@ -156,8 +156,7 @@ async fn speak(connection: &Connection, config: &Config, item: &Item) -> Result<
     let mut pcm = read.map_err(|panic| CliError::new(Exit::Input, panic.to_string()))??;
     let mut heard = Heard { length: length(pcm.len() / FRAME_BYTES), ..Heard::default() };
     pcm.resize(pcm.len() + SILENCE * FRAME_BYTES, 0);
-    let mut settings = Settings::new(SAMPLE_RATE);
-    settings.request.language.clone_from(&config.language);
+    let settings = |settings: &mut Settings| settings.request.language.clone_from(&config.language);
     let Some(told) = live::speak(connection, settings, chunks(pcm.into())).await? else {
         return Err(CliError::new(Exit::Limit, "the service refuses more sessions: use fewer --threads"));
     };

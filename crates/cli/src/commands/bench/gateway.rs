@@ -176,11 +176,12 @@ impl Bench {
     /// results after the start of an utterance; `None` if the session was refused.
     async fn speak(&self, number: u16, sessions: u16) -> Result<Option<(Latencies, Latencies)>, CliError> {
         let frames = u64::from(self.arguments.seconds) * u64::from(SAMPLE_RATE);
-        let mut settings = Settings::new(SAMPLE_RATE);
-        settings.request.language.clone_from(&self.language);
-        settings.seed = number.into();
-        // Don't retry: refusals are part of the measurement.
-        settings.timeouts.first_contact = Duration::ZERO;
+        let settings = |settings: &mut Settings| {
+            settings.request.language.clone_from(&self.language);
+            settings.seed = number.into();
+            // Don't retry: refusals are part of the measurement.
+            settings.timeouts.first_contact = Duration::ZERO;
+        };
         let offset = self.speech.len() / FRAME_BYTES * usize::from(number) / usize::from(sessions);
         let chunks = chunks(&self.speech, offset, frames);
         let Some(Heard { finals, first_partials }) = live::speak(&self.connection, settings, chunks).await?

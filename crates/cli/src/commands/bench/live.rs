@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
 use super::latency::Latencies;
+use super::recording::{SAMPLE_RATE, samples};
 use crate::exit_code::CliError;
 use crate::service::Connection;
 use voxline::audio::{AudioChunk, Feed, FramePos};
+use voxline::client::{LiveAudio, SessionEnded, Transcript, TranscriptError};
 use voxline::pace::{Pace, Pacer};
-use voxline::session::{Ended, Session, SessionError, Settings};
+use voxline::session::{SessionError, Settings};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline_support::clock::now;
 
@@ -24,48 +24,46 @@ pub(super) struct Heard {
 /// Streams audio in a session, and collects the results. Returns `None` if the session was refused.
 pub(super) async fn speak(
     connection: &Connection,
-    settings: Settings,
+    settings: impl FnOnce(&mut Settings),
     chunks: impl Iterator<Item = AudioChunk>,
 ) -> Result<Option<Heard>, CliError> {
-    let sample_rate = settings.sample_rate;
-    let (feed, audio) = mpsc::channel(1);
-    let (events, mut told) = mpsc::channel(16);
-    let connector = connection.connector();
-    let session = Session::new(&connector, &connection.tokens, settings).run(audio, events);
-
-    let begun = now();
-    let speaking = async move {
-        let pacer = Pacer::new(Pace::Times(1.0), sample_rate);
-        for chunk in chunks {
-            let chunk = Feed::Audio(chunk);
-            pacer.wait(&chunk).await;
-            if feed.send(chunk).await.is_err() {
-                return;
-            }
-        }
-        let _ = feed.send(Feed::End).await;
-    };
-    let listening = async {
-        let mut heard = Heard { finals: Vec::new(), first_partials: Latencies::default() };
-        while let Some(event) = told.recv().await {
-            let late = |position: FramePos| begun.elapsed().saturating_sub(position.time(sample_rate));
-            match event {
-                TranscriptEvent::Final(segment) => {
-                    let late = late(segment.range.end);
-                    heard.finals.push((segment, late));
-                }
-                TranscriptEvent::Partial { revision: 0, range, .. } => {
-                    heard.first_partials.push(late(range.start));
-                }
-                _ => {}
-            }
-        }
-        heard
-    };
-    let (Ended { result, .. }, (), heard) = tokio::join!(session, speaking, listening);
-    match result {
-        Ok(()) => Ok(Some(heard)),
-        Err(SessionError::Limit { .. }) => Ok(None),
+    let (audio, transcript) = connection.client.live(SAMPLE_RATE).settings(settings).start()?;
+    // If the session ends early, the transcript has the reason.
+    let (heard, _) = tokio::join!(listen(transcript), stream(audio, chunks));
+    match heard {
+        Ok(heard) => Ok(Some(heard)),
+        Err(TranscriptError::Session(SessionError::Limit { .. })) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Pushes audio in real time.
+async fn stream(mut audio: LiveAudio, chunks: impl Iterator<Item = AudioChunk>) -> Result<(), SessionEnded> {
+    let pacer = Pacer::new(Pace::Times(1.0), SAMPLE_RATE);
+    for chunk in chunks {
+        let samples = samples(chunk.payload());
+        pacer.wait(&Feed::Audio(chunk)).await;
+        audio.push(&samples).await?;
+    }
+    audio.finish().await
+}
+
+/// Collects the results of a session whose audio begins now.
+async fn listen(mut transcript: Transcript) -> Result<Heard, TranscriptError> {
+    let begun = now();
+    let late = |position: FramePos| begun.elapsed().saturating_sub(position.time(SAMPLE_RATE));
+    let mut heard = Heard { finals: Vec::new(), first_partials: Latencies::default() };
+    while let Some(event) = transcript.next().await {
+        match event? {
+            TranscriptEvent::Final(segment) => {
+                let late = late(segment.range.end);
+                heard.finals.push((segment, late));
+            }
+            TranscriptEvent::Partial { revision: 0, range, .. } => {
+                heard.first_partials.push(late(range.start));
+            }
+            _ => {}
+        }
+    }
+    Ok(heard)
 }

@@ -73,7 +73,7 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         false => None,
     };
     let connection = Connection::open(&config, Need::Speech).await?;
-    let client = SpeechClient::new(connection.http.clone(), connection.endpoint.clone(), &connection.tokens);
+    let client = connection.client.speech().clone();
     let bench = Bench { client, config };
     let measuring = async {
         for (voice, language, sentences) in works.iter().filter(|(.., sentences)| !sentences.is_empty()) {

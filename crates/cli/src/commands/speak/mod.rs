@@ -18,7 +18,7 @@ use crate::signals::Signals;
 use crate::typed::whole;
 use crate::{Common, keep_binary_off_terminal, keep_stdin_apart, target};
 use voxline::resample::RATES;
-use voxline::speech::{SpeechClient, SpeechError, SpeechHandle, SpeechOptions};
+use voxline::speech::{SpeechError, SpeechHandle, SpeechOptions};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -72,7 +72,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     keep_stdin_apart(&config, text.as_deref() == Some("-"))?;
     let (text, unread) = text::open(text, file)?;
     let connection = Connection::open(&config, Need::Speech).await?;
-    let client = SpeechClient::new(connection.http.clone(), connection.endpoint.clone(), &connection.tokens);
+    let client = connection.client.speech();
     let options = SpeechOptions { voice, tempo, ..SpeechOptions::default() };
     let (speech, handle) = match form {
         Form::Encoded(codec) => {

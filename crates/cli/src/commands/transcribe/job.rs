@@ -1,36 +1,75 @@
-//! Settings and connections shared by all recordings of a run.
+//! Settings and the client shared by all recordings of a run.
 
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
 
-use futures::future::{BoxFuture, Shared};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::Form;
-use super::spooling::Spooling;
-use crate::exit_code::CliError;
-use crate::input::Reading;
-use crate::service::Connection;
+use super::spooling::{Spooling, Work};
+use crate::input::{self, Reading};
 use crate::signals::Stop;
 use crate::target::Target;
+use voxline::Client;
+use voxline::client::Transcription;
 use voxline::pace::Pace;
-use voxline::session::Settings;
-use voxline::transport::WebSocketConnector;
+use voxline::protocol::Latency;
+use voxline::session::Overflow;
+
+/// Sample rate of the sessions: that of the library, as recognisers expect it.
+pub(super) const SAMPLE_RATE: u32 = 16_000;
 
 /// Settings shared by all recordings of a run.
-pub(super) struct Job<'a> {
-    pub(super) connection: &'a Connection,
-    pub(super) connector: WebSocketConnector,
-    pub(super) settings: Settings,
+pub(super) struct Job {
+    pub(super) client: Client,
+    pub(super) session: SessionOptions,
     pub(super) target: Target,
     pub(super) reading: Reading,
     pub(super) speakers: Vec<String>,
-    pub(super) pace: Pace,
-    pub(super) spooling: Option<Arc<Spooling>>,
+    pub(super) spooling: Option<Spooling>,
     pub(super) ledger: Option<Form>,
     pub(super) interrupted: CancellationToken,
     /// The request that interrupted the run.
     pub(super) stopped: OnceLock<Stop>,
 }
 
-/// Result of reading a recording, for several waiters.
-pub(super) type Verdict = Shared<BoxFuture<'static, Result<(), CliError>>>;
+/// Options of the sessions.
+pub(super) struct SessionOptions {
+    pub(super) language: Option<String>,
+    pub(super) partials: bool,
+    pub(super) pace: Pace,
+    pub(super) patience: Duration,
+    pub(super) replay_frames: u64,
+    pub(super) overflow: Overflow,
+}
+
+impl Job {
+    /// Returns the transcription of a recording, kept on disk as `work` if there is a spool.
+    pub(super) fn transcription(&self, input: &Path, work: Option<&Work>) -> Transcription {
+        let SessionOptions { language, partials, pace, patience, replay_frames, overflow } = &self.session;
+        let (reading, path) = (self.reading, input.to_owned());
+        let name = input::name(input).display().to_string();
+        let transcription = self
+            .client
+            .transcribe_with(name, move || reading.source(&path))
+            .channels(reading.channels)
+            .partials(*partials)
+            .pace(*pace)
+            .patience(*patience)
+            .settings(|settings| {
+                settings.request.language.clone_from(language);
+                // The user waits for the text, and may feed a live source.
+                settings.request.latency = Latency::Live;
+                settings.replay.frames = *replay_frames;
+                settings.replay.overflow = *overflow;
+            });
+        match (&self.spooling, work) {
+            (Some(spooling), Some(work)) => {
+                let (spooling, work) = (spooling.clone(), work.clone());
+                transcription.spool_by_channel(move |channel| spooling.file(&work, channel))
+            }
+            _ => transcription,
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! `voxline transcribe`: transcribes recordings.
 
-mod channel_stream;
 mod cues;
 mod job;
 mod ledger;
@@ -8,13 +7,13 @@ mod recording;
 mod spooling;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
-use self::job::Job;
+use self::job::{Job, SAMPLE_RATE, SessionOptions};
 use crate::exit_code::{CliError, Exit};
 use crate::input::Reading;
 use crate::service::{Connection, Need};
@@ -22,13 +21,11 @@ use crate::signals::{Signals, Stop};
 use crate::target::Target;
 use crate::typed::whole;
 use crate::{Common, Hearing, complain, keep_stdin_apart};
+use voxline::Client;
 use voxline::decode::Channels;
 use voxline::pace::Pace;
-use voxline::session::{Overflow, Settings};
+use voxline::session::Overflow;
 use voxline::transcript::Format;
-
-/// Sample rate of the session stream, as recognisers expect it.
-const SAMPLE_RATE: u32 = 16_000;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -86,97 +83,124 @@ enum OnFull {
     DropOldest,
 }
 
+/// A recording, and the result of checking that it is there.
+type Checked = (PathBuf, Result<(), CliError>);
+
 pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { inputs, format, output, hearing, no_partials, reading, speakers, pace, .. } = arguments;
-    let Arguments { buffer, on_full, patience, spooling, ledger, cues, .. } = arguments;
-    if !speakers.is_empty() && reading.channels != Channels::Split {
-        return Err(CliError::new(Exit::Setup, "--speakers: names go with --channels split"));
-    }
-    let replay_frames = u64::from(buffer) * u64::from(SAMPLE_RATE);
-    let spooling = spooling.settle(SAMPLE_RATE, replay_frames);
-    let overflow = match on_full {
-        OnFull::Block => Overflow::Block,
-        OnFull::DropOldest if spooling.is_some() => {
-            let reason = "--on-full drop-oldest: with --spool the disk is the buffer, and nothing is dropped";
-            return Err(CliError::new(Exit::Setup, reason));
-        }
-        OnFull::DropOldest => Overflow::DropOldest,
-    };
-    let target = Target::new(output, format, cues.settle(), SAMPLE_RATE, &inputs)?;
-    let config = common.load(Some(hearing))?;
-    keep_stdin_apart(&config, inputs.iter().any(|input| input.as_os_str() == "-"))?;
-    // Report a misspelt name before an hour's work on the other recordings.
-    let checked: Vec<_> = inputs.iter().map(|input| reading.check(input)).collect();
-    if checked.iter().all(Result::is_err) {
+    arguments.check()?;
+    let target = arguments.target()?;
+    let config = common.load(Some(arguments.hearing.clone()))?;
+    keep_stdin_apart(&config, arguments.inputs.iter().any(|input| input.as_os_str() == "-"))?;
+    let recordings = arguments.check_recordings();
+    if recordings.iter().all(|(_, checked)| checked.is_err()) {
         // There is nothing to do: don't start a service for it.
-        let exits: Vec<Exit> =
-            checked.into_iter().map(|checked| told(checked.map(|()| Exit::Done))).collect();
-        return Ok(worst(&exits));
+        let exits = recordings.into_iter().map(|(_, checked)| told(checked.map(|()| Exit::Done)));
+        return Ok(worst(&exits.collect::<Vec<_>>()));
     }
     let connection = Connection::open(&config, Need::Recognition).await?;
     target.create()?;
-    let mut settings = Settings::new(SAMPLE_RATE);
-    settings.request.language = config.language;
-    settings.request.partials = !no_partials;
-    settings.replay.overflow = overflow;
-    settings.replay.frames = replay_frames;
-    settings.timeouts.give_up = Duration::from_secs(patience.into());
-    settings.timeouts.first_contact = settings.timeouts.first_contact.min(settings.timeouts.give_up);
-    let spooled = spooling.is_some();
-    let job = Job {
-        connector: connection.connector(),
-        connection: &connection,
-        settings,
-        target,
-        reading,
-        speakers,
-        pace,
-        spooling: spooling.map(|spooling| Arc::new(spooling.at(&connection.endpoint))),
-        ledger,
-        interrupted: CancellationToken::new(),
-        stopped: OnceLock::new(),
-    };
+    let job = arguments.job(connection.client.clone(), config.language, target);
     let mut signals = Signals::new()?;
-    let mut exits = Vec::new();
-    let work = async {
-        for (input, checked) in inputs.iter().zip(checked) {
+    let exits = tokio::select! {
+        exits = job.transcribe_all(recordings) => exits,
+        // The dropped work ends by itself.
+        stopped = job.stop(&mut signals) => return Err(stopped),
+    };
+    drop(job);
+    connection.close().await;
+    Ok(worst(&exits))
+}
+
+impl Arguments {
+    /// Checks the flags that depend on each other.
+    fn check(&self) -> Result<(), CliError> {
+        if !self.speakers.is_empty() && self.reading.channels != Channels::Split {
+            return Err(CliError::new(Exit::Setup, "--speakers: names go with --channels split"));
+        }
+        if self.on_full == OnFull::DropOldest && self.spooling.is_on() {
+            let reason = "--on-full drop-oldest: with --spool the disk is the buffer, and nothing is dropped";
+            return Err(CliError::new(Exit::Setup, reason));
+        }
+        Ok(())
+    }
+
+    fn target(&self) -> Result<Target, CliError> {
+        let (output, format) = (self.output.clone(), self.format);
+        Target::new(output, format, self.cues.settle(), SAMPLE_RATE, &self.inputs)
+    }
+
+    /// Checks that the recordings are there: a misspelt name should be reported before an hour's work on the
+    /// other recordings.
+    fn check_recordings(&self) -> Vec<Checked> {
+        let checked = |input: &PathBuf| (input.clone(), self.reading.check(input));
+        self.inputs.iter().map(checked).collect()
+    }
+
+    /// Returns the settings of the run, for a service and recordings in `language`.
+    fn job(self, client: Client, language: Option<String>, target: Target) -> Job {
+        let session = SessionOptions {
+            language,
+            partials: !self.no_partials,
+            pace: self.pace,
+            patience: Duration::from_secs(self.patience.into()),
+            replay_frames: u64::from(self.buffer) * u64::from(SAMPLE_RATE),
+            overflow: match self.on_full {
+                OnFull::Block => Overflow::Block,
+                OnFull::DropOldest => Overflow::DropOldest,
+            },
+        };
+        Job {
+            client,
+            session,
+            target,
+            reading: self.reading,
+            speakers: self.speakers,
+            spooling: self.spooling.settle(),
+            ledger: self.ledger,
+            interrupted: CancellationToken::new(),
+            stopped: OnceLock::new(),
+        }
+    }
+}
+
+impl Job {
+    /// Transcribes recordings one after another, until the run is interrupted or its output is not read any
+    /// more. Returns the exit code of each.
+    async fn transcribe_all(&self, recordings: Vec<Checked>) -> Vec<Exit> {
+        let mut exits = Vec::new();
+        for (input, checked) in recordings {
             let result = match checked {
-                Ok(()) => job.transcribe(input).await,
+                Ok(()) => self.transcribe(&input).await,
                 Err(error) => Err(error),
             };
             let unread = result.as_ref().is_err_and(|error| error.unread);
             exits.push(told(result));
-            if unread || job.interrupted.is_cancelled() {
+            if unread || self.interrupted.is_cancelled() {
                 break;
             }
         }
-    };
-    let stopping = async {
+        exits
+    }
+
+    /// Waits for the request to stop at once, and returns its error. A first request ends the audio instead,
+    /// and speech up to that point is still recognised.
+    async fn stop(&self, signals: &mut Signals) -> CliError {
+        let spooled = self.spooling.is_some();
+        let mut stop = signals.next().await;
         // On termination with a spool, stop at once: the machine may be shutting down, and a later run
         // resumes.
-        let stop = signals.next().await;
-        if stop == Stop::Terminate && spooled {
-            return stop;
+        if !(stop == Stop::Terminate && spooled) {
+            let _ = self.stopped.set(stop);
+            self.interrupted.cancel();
+            stop = signals.next().await;
         }
-        // Ends the audio; speech up to that point is still recognised.
-        let _ = job.stopped.set(stop);
-        job.interrupted.cancel();
-        signals.next().await
-    };
-    tokio::select! {
-        () = work => {}
-        // The dropped work ends by itself.
-        stop = stopping => {
-            let interrupted = stop.error(None);
-            return Err(match spooled {
-                true => interrupted.with("; the rest is in the spool: run the same command again to continue"),
-                false => interrupted,
-            });
+        let interrupted = stop.error(None);
+        if spooled {
+            interrupted.with("; the rest is in the spool: run the same command again to continue")
+        } else {
+            interrupted
         }
     }
-    drop(job);
-    connection.close().await;
-    Ok(worst(&exits))
 }
 
 /// Reports an error at once, since the next recording may take an hour, and returns the exit code.

@@ -1,101 +1,128 @@
-//! Transcription of one recording: its channel streams, their sessions, and one transcript.
+//! Transcription of one recording: its sessions, and their transcript.
 
-use std::io::{self, BufRead};
 use std::path::Path;
 
-use futures::future::join_all;
-use futures::{FutureExt, TryFutureExt};
-use tokio::sync::mpsc;
-
-use super::channel_stream::{ChannelStream, Outcome};
-use super::job::{Job, Verdict};
-use super::spooling::{Spooling, Work};
+use super::job::{Job, SAMPLE_RATE};
+use super::spooling::Work;
 use crate::exit_code::{CliError, Exit};
-use crate::input::{self, Reading};
+use crate::input;
 use crate::progress::Progress;
 use crate::signals::Stop;
 use crate::target::Output;
-use voxline::audio::Feed;
-use voxline::decode::{Channels, DecodeError};
-use voxline::pipeline::{self, Pipeline, PipelineError};
-use voxline::spool::Opened;
-use voxline::transcript::{Merge, TranscriptEvent, WriterError};
+use voxline::client::{ChannelError, ChannelTranscript, OpenedRecording, TranscriptError};
+use voxline::decode::{Channels, StreamInfo};
+use voxline::transcript::{TranscriptEvent, WriterError};
 
-/// Number of events that may wait for a slow output.
-const EVENTS: usize = 64;
-
-/// An opened recording, with the spools of an earlier run.
-struct Prepared {
-    /// `None` if the spools contain all audio.
-    pipeline: Option<Pipeline>,
-    /// Spool of each channel stream, if spooling is on.
-    spools: Vec<Opened>,
-    live: bool,
+/// Outcome of the sessions of a recording.
+#[derive(Default)]
+struct Outcome {
+    /// `true` if there is any text.
+    spoken: bool,
+    /// Error of the first channel whose session failed.
+    failed: Option<ChannelError>,
+    /// Error that ended the reading of the recording early.
+    unread: Option<CliError>,
 }
 
-impl Job<'_> {
-    pub(super) async fn transcribe(&self, input: &Path) -> Result<Exit, CliError> {
-        let Prepared { pipeline, spools, live } = self.open(input).await?;
-        let name = match &pipeline {
-            Some(pipeline) => pipeline.name().to_owned(),
-            None => input::name(input).display().to_string(),
-        };
-        let duration = pipeline.as_ref().and_then(|pipeline| pipeline.info().duration());
-        let streams = pipeline.as_ref().map_or(spools.len(), Pipeline::streams);
-        let speakers = self.speakers(&name, streams)?;
-        let mut output = self.target.open(input)?;
-        let progress = Progress::new(&name, self.settings.sample_rate, duration);
-
-        let (audio, verdict) = start(&name, pipeline);
-        // A recording from a URL may download completely the next time.
-        let retry = input::is_url(input).then(|| verdict.clone());
-        let mut audio = audio.into_iter();
-        let mut spools = spools.into_iter();
-        let streams = (0..streams).map(|number| ChannelStream {
-            number,
-            audio: audio.next(),
-            spool: spools.next(),
-            live,
-            retry: retry.clone(),
-        });
-        let (events, mut transcript) = mpsc::channel(EVENTS);
-        let mut merge = Merge::new(streams.len());
-        let sessions = join_all(streams.map(|stream| self.session(stream, events.clone(), &progress)));
-        // The last channel stream to end closes the channel.
-        drop(events);
-        let writing = async {
-            let mut spoken = false;
-            while let Some((stream, event)) = transcript.recv().await {
-                for (stream, event) in merge.push(stream, event) {
-                    spoken |= matches!(&event, TranscriptEvent::Final(segment) if !segment.text.is_empty());
-                    show(event, speakers.get(stream).map(String::as_str), &mut output, &progress)?;
-                }
-            }
-            output.finish()?;
-            Ok(spoken)
-        };
-        // A failed output ends the work: the sessions are dropped, which ends the worker.
-        let (sessions, spoken) = tokio::try_join!(
-            sessions.map(Ok),
-            writing.map_err(|error: WriterError| self.target.failed(input, &error)),
-        )?;
-        drop(progress);
-        if let Some(form) = self.ledger {
-            for (stream, session) in sessions.iter().enumerate() {
-                form.show(&name, speakers.get(stream).map(String::as_str), &session.ledger);
-            }
+impl Outcome {
+    fn take_error(&mut self, error: ChannelError) {
+        if let TranscriptError::Source(error) = error.error {
+            self.unread = Some(error.into());
+        } else if self.failed.as_ref().is_none_or(|failed| error.channel < failed.channel) {
+            self.failed = Some(error);
         }
-        let complete = self.put_away(input, sessions)?;
+    }
+}
+
+impl Job {
+    pub(super) async fn transcribe(&self, input: &Path) -> Result<Exit, CliError> {
+        let work = match &self.spooling {
+            Some(_) => Some(Work::of(input, self.reading, self.session.language.as_deref())?),
+            None => None,
+        };
+        let opened = self.open(input, work.as_ref()).await?;
+        let name = opened.name().to_owned();
+        let speakers = self.speakers(&name, opened.channels())?;
+        let output = self.target.open(input)?;
+        let progress = Progress::new(&name, SAMPLE_RATE, opened.info().and_then(StreamInfo::duration));
+
+        // A failed output ends the work: the dropped transcript ends its sessions.
+        let mut transcript = opened.start_by_channel();
+        let outcome = self.write(&mut transcript, &speakers, output, &progress).await;
+        let outcome = outcome.map_err(|error| self.target.failed(input, &error))?;
+        drop(progress);
+        self.show_ledgers(&name, &speakers, &transcript);
+        if let Some(error) = outcome.failed {
+            return Err(self.session_error(error, work.as_ref()));
+        }
+        self.remove_spools(input, &mut transcript)?;
         if self.interrupted.is_cancelled() {
             return Err(self.stopped_at(&name));
         }
-        verdict.await.map_err(|error| match complete {
-            true => error,
-            false => error.with("; run the same command again to try the rest"),
-        })?;
-        match spoken {
-            true => Ok(Exit::Done),
-            false => Err(CliError::new(Exit::Nothing, format!("{name}: no speech recognised"))),
+        match outcome.unread {
+            Some(error) if transcript.is_resumable() => {
+                Err(error.with("; run the same command again to try the rest"))
+            }
+            Some(error) => Err(error),
+            None if outcome.spoken => Ok(Exit::Done),
+            None => Err(CliError::new(Exit::Nothing, format!("{name}: no speech recognised"))),
+        }
+    }
+
+    /// Opens a recording on a blocking thread, since probing reads, and a read may block.
+    async fn open(&self, input: &Path, work: Option<&Work>) -> Result<OpenedRecording, CliError> {
+        let transcription = self.transcription(input, work);
+        let opening = tokio::task::spawn_blocking(|| transcription.open());
+        let name = input::name(input);
+        let name = name.display();
+        tokio::select! {
+            opened = opening => match opened {
+                Ok(opened) => Ok(opened?),
+                Err(panic) => Err(CliError::new(Exit::Input, format!("{name}: {panic}"))),
+            },
+            () = self.interrupted.cancelled() => Err(self.stopped_at(&name.to_string())),
+        }
+    }
+
+    /// Writes the transcript to its end. An interruption ends the audio; speech up to that point is still
+    /// recognised.
+    async fn write(
+        &self,
+        transcript: &mut ChannelTranscript,
+        speakers: &[String],
+        mut output: Output,
+        progress: &Progress,
+    ) -> Result<Outcome, WriterError> {
+        let mut outcome = Outcome::default();
+        let mut stopped = false;
+        loop {
+            let event = tokio::select! {
+                event = transcript.next() => event,
+                () = self.interrupted.cancelled(), if !stopped => {
+                    stopped = true;
+                    progress.interrupted();
+                    transcript.stop();
+                    continue;
+                }
+            };
+            match event {
+                Some(Ok((channel, event))) => {
+                    outcome.spoken |= event.final_text().is_some();
+                    show(event, speakers.get(channel).map(String::as_str), &mut output, progress)?;
+                }
+                Some(Err(error)) => outcome.take_error(error),
+                None => break,
+            }
+        }
+        output.finish()?;
+        Ok(outcome)
+    }
+
+    /// Reports the ledger of each session, if requested.
+    fn show_ledgers(&self, name: &str, speakers: &[String], transcript: &ChannelTranscript) {
+        let Some(form) = self.ledger else { return };
+        for (channel, ledger) in transcript.ledgers().iter().enumerate() {
+            form.show(name, speakers.get(channel).map(String::as_str), ledger);
         }
     }
 
@@ -104,119 +131,47 @@ impl Job<'_> {
         self.stopped.get().copied().unwrap_or(Stop::Interrupt).error(Some(name))
     }
 
-    /// Opens a recording on a blocking thread, since probing reads, and a read may block.
-    async fn open(&self, input: &Path) -> Result<Prepared, CliError> {
-        let (reading, path) = (self.reading, input.to_owned());
-        let spooled = match &self.spooling {
-            Some(spooling) => {
-                let work = Work::of(input, reading, self.settings.request.language.as_deref())?;
-                Some((spooling.clone(), work))
+    /// Returns the error of a failed session, which says how to continue it if it has a spool.
+    fn session_error(&self, error: ChannelError, work: Option<&Work>) -> CliError {
+        let ChannelError { channel, error, .. } = error;
+        let error = CliError::from(error);
+        let (Some(spooling), Some(work)) = (&self.spooling, work) else { return error };
+        match error.exit {
+            Exit::Output => error.with("; run the same command again to continue"),
+            Exit::Peer | Exit::Limit | Exit::Authentication => {
+                let path = spooling.path(work, channel);
+                let path = path.display();
+                error.with(&format!("; the rest is in {path}: run the same command again to continue"))
             }
-            None => None,
-        };
-        let opening = tokio::task::spawn_blocking(move || match spooled {
-            Some((spooling, work)) => prepare(&path, reading, &spooling, &work),
-            None => Ok(Prepared { pipeline: Some(read(&path, reading)??), spools: Vec::new(), live: false }),
-        });
-        let name = input::name(input);
-        let name = name.display();
-        tokio::select! {
-            opened = opening => opened.unwrap_or_else(|panic| Err(CliError::new(Exit::Input, format!("{name}: {panic}")))),
-            () = self.interrupted.cancelled() => Err(self.stopped_at(&name.to_string())),
+            _ => error,
         }
     }
 
-    /// Returns the speaker of each channel stream; empty if there is only one.
-    fn speakers(&self, name: &str, streams: usize) -> Result<Vec<String>, CliError> {
+    /// Returns the speaker of each channel; empty if there is only one.
+    fn speakers(&self, name: &str, channels: usize) -> Result<Vec<String>, CliError> {
         let given = self.speakers.len();
-        match (self.reading.channels, given, streams) {
+        match (self.reading.channels, given, channels) {
             (Channels::Split, 0, 2) => Ok(["agent", "customer"].map(str::to_owned).into()),
             (Channels::Split, 0, _) => {
-                Ok((1..=streams).map(|channel| format!("channel {channel}")).collect())
+                Ok((1..=channels).map(|channel| format!("channel {channel}")).collect())
             }
-            (Channels::Split, ..) if given != streams => Err(CliError::new(
+            (Channels::Split, ..) if given != channels => Err(CliError::new(
                 Exit::Setup,
-                format!("--speakers: {given} names, but {name} has {streams} channels"),
+                format!("--speakers: {given} names, but {name} has {channels} channels"),
             )),
             _ => Ok(self.speakers.clone()),
         }
     }
 
-    /// Removes the spools after the transcript is written. The spools stay if a session failed, or if audio
-    /// is missing other than by the user's wish. Returns whether all spools were removed.
-    fn put_away(&self, input: &Path, sessions: Vec<Outcome>) -> Result<bool, CliError> {
-        let kept: Vec<_> = sessions
-            .into_iter()
-            .map(|session| session.result.map(|()| session.spool))
-            .collect::<Result<_, _>>()?;
-        let Some(spooling) = &self.spooling else { return Ok(true) };
-        if !kept.iter().flatten().all(|kept| kept.finished) {
-            return Ok(false);
-        }
-        if spooling.is_durable() {
+    /// Removes the spools of a transcript that is complete and written. The spools stay if audio is missing
+    /// other than by the user's wish.
+    fn remove_spools(&self, input: &Path, transcript: &mut ChannelTranscript) -> Result<(), CliError> {
+        let Some(spooling) = &self.spooling else { return Ok(()) };
+        if spooling.is_durable() && !transcript.is_resumable() {
             self.target.sync(input)?;
         }
-        kept.into_iter().flatten().try_for_each(|kept| kept.spool.remove())?;
-        Ok(true)
+        Ok(transcript.remove_spools()?)
     }
-}
-
-fn read(input: &Path, reading: Reading) -> Result<Result<Pipeline, PipelineError>, CliError> {
-    let options = pipeline::Options { channels: reading.channels, ..pipeline::Options::default() };
-    Ok(Pipeline::open(reading.open(input)?, options))
-}
-
-/// Opens the spools of `work` and, unless they contain all audio, the recording.
-fn prepare(input: &Path, reading: Reading, spooling: &Spooling, work: &Work) -> Result<Prepared, CliError> {
-    let mut spools = spooling.open_existing(work)?;
-    let live = work.live;
-    let left = !spools.is_empty();
-    if left && spools.iter().all(|spool| spool.recovered.ended) {
-        return Ok(Prepared { pipeline: None, spools, live });
-    }
-    let opened = match left && work.is_stdin() && stdin_has_ended() {
-        true => None,
-        false => match read(input, reading)? {
-            // The recording has a header, and no audio.
-            Err(PipelineError::Decode(DecodeError::NoAudio { .. })) if left && live => None,
-            opened => Some(opened?),
-        },
-    };
-    let Some(pipeline) = opened else {
-        // The source has no further audio: the spools are complete.
-        spools.iter_mut().try_for_each(|spool| spool.writer.end())?;
-        return Ok(Prepared { pipeline: None, spools, live });
-    };
-    let streams = pipeline.streams();
-    if spools.len() > streams {
-        let name = pipeline.name();
-        let reason = format!("{name}: has {streams} channels, but its spools are of {}", spools.len());
-        return Err(CliError::new(Exit::Setup, reason));
-    }
-    for stream in spools.len()..streams {
-        spools.push(spooling.open(work, stream)?);
-    }
-    Ok(Prepared { pipeline: Some(pipeline), spools, live })
-}
-
-/// Returns whether standard input is at its end. Waits for data or the end, and consumes nothing.
-fn stdin_has_ended() -> bool {
-    io::stdin().lock().fill_buf().is_ok_and(<[u8]>::is_empty)
-}
-
-/// Starts reading the recording, if there is anything to read.
-fn start(name: &str, pipeline: Option<Pipeline>) -> (Vec<mpsc::Receiver<Feed>>, Verdict) {
-    let Some(pipeline) = pipeline else { return (Vec::new(), async { Ok(()) }.boxed().shared()) };
-    let (streams, worker) = pipeline.start();
-    let name = name.to_owned();
-    let joined = tokio::task::spawn_blocking(|| worker.join());
-    let verdict = async move {
-        match joined.await {
-            Ok(joined) => joined.map(drop).map_err(CliError::from),
-            Err(panic) => Err(CliError::new(Exit::Input, format!("{name}: {panic}"))),
-        }
-    };
-    (streams, verdict.boxed().shared())
 }
 
 fn show(

@@ -1,7 +1,7 @@
 //! The flag `--spool`: the spool files of a recording's sessions, and their identity.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::exit_code::{CliError, Exit};
 use crate::input::{self, Reading};
-use voxline::net::Endpoint;
-use voxline::spool::{Fsync, Head, Opened, Spool};
+use voxline::client::SpoolFile;
+use voxline::spool::{Fsync, Repeatability};
 use voxline_support::hex;
 
 /// Number of characters of a recording's name in the names of its spools. File names have at most 255 bytes.
@@ -37,26 +37,26 @@ enum Sync {
 }
 
 /// Location and settings of the spools.
+#[derive(Clone)]
 pub(super) struct Spooling {
     directory: PathBuf,
     fsync: Fsync,
-    replay_frames: u64,
-    sample_rate: u32,
-    /// Address of the service: each gateway inside a process is a different service.
-    service: String,
 }
 
 impl Flags {
-    /// Returns the spooling requested, for sessions at `sample_rate` that keep `replay_frames` in memory.
-    pub(super) fn settle(self, sample_rate: u32, replay_frames: u64) -> Option<Spooling> {
+    /// Returns whether there are spools.
+    pub(super) fn is_on(&self) -> bool {
+        self.spool.is_some()
+    }
+
+    /// Returns the spooling requested.
+    pub(super) fn settle(self) -> Option<Spooling> {
         let fsync = match self.spool_sync {
             Sync::Never => Fsync::Never,
             Sync::Finals => Fsync::Finals,
             Sync::Always => Fsync::Always,
         };
-        let service = String::new();
-        let spooling = |directory| Spooling { directory, fsync, replay_frames, sample_rate, service };
-        self.spool.map(spooling)
+        self.spool.map(|directory| Spooling { directory, fsync })
     }
 }
 
@@ -65,19 +65,13 @@ impl Flags {
 pub(super) struct Work {
     /// Prefix of the spools' file names.
     stem: String,
-    /// Identity of the work; see [`Head`].
+    /// Identity of the work; see [`SpoolFile::identity`].
     identity: String,
-    piped: bool,
     /// `true` if the recording can't be read again from its start.
-    pub(super) live: bool,
+    live: bool,
 }
 
 impl Work {
-    /// Returns whether the recording is read from standard input.
-    pub(super) fn is_stdin(&self) -> bool {
-        self.piped
-    }
-
     /// Identifies the recording `input`, read with the options `reading` and spoken in `language`.
     pub(super) fn of(input: &Path, reading: Reading, language: Option<&str>) -> Result<Work, CliError> {
         let piped = input.as_os_str() == "-";
@@ -87,24 +81,15 @@ impl Work {
         }
         let name = input::name(input);
         // A URL identifies the recording, but may contain secrets: its digest does not reveal them.
-        let (address, live, version) = match piped || input::is_url(input) {
-            true => (input.to_owned(), piped, String::new()),
-            false => {
-                let address = fs::canonicalize(input).or_else(|_| std::path::absolute(input));
-                let metadata = fs::metadata(input);
-                let failed = |error| CliError::new(Exit::Input, format!("{}: {error}", name.display()));
-                let (address, metadata) = (address.map_err(failed)?, metadata.map_err(failed)?);
-                let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-                let changed = changed.unwrap_or_default();
-                let version = format!(
-                    ", {} bytes, changed at {}.{:09}",
-                    metadata.len(),
-                    changed.as_secs(),
-                    changed.subsec_nanos()
-                );
-                // A named pipe is live as well.
-                (address, !metadata.is_file(), version)
-            }
+        let (address, live, version) = if piped || input::is_url(input) {
+            (input.to_owned(), piped, String::new())
+        } else {
+            let address = fs::canonicalize(input).or_else(|_| std::path::absolute(input));
+            let metadata = fs::metadata(input);
+            let failed = |error| CliError::new(Exit::Input, format!("{}: {error}", name.display()));
+            let (address, metadata) = (address.map_err(failed)?, metadata.map_err(failed)?);
+            // A named pipe is live as well.
+            (address, !metadata.is_file(), version(&metadata))
         };
         let digest = Sha256::digest(address.as_os_str().as_encoded_bytes());
         let digest = hex(&digest[..8]);
@@ -116,40 +101,37 @@ impl Work {
             identity += &format!(", raw {raw}");
         }
         identity += &format!(", language {}", language.unwrap_or("detected"));
-        Ok(Work { stem: format!("{stem}-{digest}"), identity, piped, live })
+        Ok(Work { stem: format!("{stem}-{digest}"), identity, live })
     }
 }
 
 impl Spooling {
-    /// Opens the spools that an earlier run left for `work`, in the order of its channel streams.
-    pub(super) fn open_existing(&self, work: &Work) -> Result<Vec<Opened>, CliError> {
-        let there = (0..).take_while(|stream| self.path(work, *stream).exists());
-        there.map(|stream| self.open(work, stream)).collect()
+    /// Returns the spool of one channel of `work`.
+    pub(super) fn file(&self, work: &Work, channel: usize) -> SpoolFile {
+        let repeatability = if work.live { Repeatability::Live } else { Repeatability::Repeatable };
+        SpoolFile::new(self.path(work, channel))
+            .identity(format!("{}, line {channel}", work.identity))
+            .fsync(self.fsync)
+            .repeatability(repeatability)
     }
 
-    /// Sets the address of the service.
-    pub(super) fn at(self, service: &Endpoint) -> Spooling {
-        Spooling { service: service.to_string(), ..self }
-    }
-
-    /// Opens the spool of one channel stream of `work`. Blocks on the disk.
-    pub(super) fn open(&self, work: &Work, stream: usize) -> Result<Opened, CliError> {
-        let head = Head {
-            sample_rate: self.sample_rate,
-            identity: format!("{}, line {stream}", work.identity),
-            service: self.service.clone(),
-        };
-        Ok(Spool::open(self.path(work, stream), &head, self.replay_frames, self.fsync)?)
+    /// Returns the path of the spool of one channel of `work`.
+    pub(super) fn path(&self, work: &Work, channel: usize) -> PathBuf {
+        self.directory.join(format!("{}-{channel}.spool", work.stem))
     }
 
     /// Returns whether the user's output should survive a loss of power, like the spool.
     pub(super) fn is_durable(&self) -> bool {
         self.fsync != Fsync::Never
     }
+}
 
-    fn path(&self, work: &Work, stream: usize) -> PathBuf {
-        self.directory.join(format!("{}-{stream}.spool", work.stem))
-    }
+/// Returns what tells versions of a file apart.
+fn version(metadata: &Metadata) -> String {
+    let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let changed = changed.unwrap_or_default();
+    let (bytes, seconds, nanos) = (metadata.len(), changed.as_secs(), changed.subsec_nanos());
+    format!(", {bytes} bytes, changed at {seconds}.{nanos:09}")
 }
 
 /// Returns whether standard input is redirected from a file. Such a file could be read again, but not by this
