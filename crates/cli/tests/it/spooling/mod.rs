@@ -1,165 +1,28 @@
 //! `voxline transcribe --spool`: the program is killed or the service goes away, and the same command
 //! resumes.
 
+mod desk;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use secrecy::ExposeSecret;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use voxline::auth::Credentials;
 use voxline_gateway::Options;
 use voxline_testing::DigestRecognizer;
 
-use crate::cli::{Place, assert_fails, signal, text};
+use self::desk::{Desk, Running, SEGMENT, digests, expected, finishes, json, lines, whole_ledger, write_wav};
+use crate::cli::{assert_fails, signal, text};
 use crate::support::model_hub::{Fault, ModelHub};
 use voxline_fixtures::gateway::process::{GatewayProcess, kills};
 use voxline_fixtures::gateway::server::{Server, Setup};
 use voxline_fixtures::noise;
 use voxline_fixtures::random::Random;
-
-/// Length of a segment in frames: half a second, so that a session has many finals.
-const SEGMENT: usize = 8_000;
-
-/// A directory with the credentials of a service.
-struct Desk {
-    place: Place,
-    address: String,
-    client_id: String,
-}
-
-impl Desk {
-    fn new(address: std::net::SocketAddr, credentials: &Credentials) -> Desk {
-        let place = Place::new();
-        place.secret("secret", credentials.client_secret.expose_secret());
-        Desk { place, address: format!("http://{address}"), client_id: credentials.client_id.clone() }
-    }
-
-    /// Returns the command `voxline transcribe` with these arguments, for the service and with a ledger
-    /// in JSON.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let at =
-            ["--endpoint", &self.address, "--client-id", &self.client_id, "--client-secret-file", "secret"];
-        let form = ["--format", "jsonl", "--no-partials", "--ledger=json"];
-        let mut command = self.place.command(&[&["transcribe"], arguments, &at, &form].concat());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Returns the paths of all spools, sorted.
-    fn spools(&self) -> Vec<std::path::PathBuf> {
-        let mut spools: Vec<_> =
-            fs::read_dir(self.place.path("spool")).unwrap().map(|entry| entry.unwrap().path()).collect();
-        spools.sort();
-        spools
-    }
-}
-
-/// A running program, and the lines that it has written so far.
-struct Running {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    lines: Vec<String>,
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Running {
-        let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        Running { child, stdout, lines: Vec::new() }
-    }
-
-    /// Waits until the program has written this many lines.
-    fn wait_for(&mut self, lines: usize) {
-        while self.lines.len() < lines {
-            let mut line = String::new();
-            assert_ne!(self.stdout.read_line(&mut line).unwrap(), 0, "it ended at line {}", self.lines.len());
-            self.lines.push(line);
-        }
-    }
-
-    /// Kills the program with SIGKILL. Returns all lines that it wrote.
-    fn kill(mut self) -> Vec<String> {
-        assert!(self.child.try_wait().unwrap().is_none(), "it ended by itself");
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        self.lines.extend(rest.split_inclusive('\n').map(str::to_owned));
-        self.lines
-    }
-
-    /// Waits for the end of the program. Returns all lines, standard error, and the exit code.
-    fn end(mut self) -> (Vec<String>, String, Option<i32>) {
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        self.lines.extend(rest.split_inclusive('\n').map(str::to_owned));
-        let mut complaint = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
-        (std::mem::take(&mut self.lines), complaint, self.child.wait().unwrap().code())
-    }
-}
-
-/// Writes a WAV file of these channels: 16 kHz, 16 bits.
-fn write_wav(path: &Path, channels: &[&[i16]]) {
-    let spec = hound::WavSpec {
-        channels: channels.len() as u16,
-        sample_rate: 16_000,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let mut wav = hound::WavWriter::create(path, spec).unwrap();
-    for frame in 0..channels[0].len() {
-        channels.iter().for_each(|channel| wav.write_sample(channel[frame]).unwrap());
-    }
-    wav.finalize().unwrap();
-}
-
-fn lines(output: &[u8]) -> Vec<String> {
-    text(output).split_inclusive('\n').map(str::to_owned).collect()
-}
-
-fn json(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
-}
-
-/// Returns the texts of a transcript, which are digests of the audio.
-fn digests(lines: &[String]) -> Vec<String> {
-    lines.iter().map(|line| json(line)["text"].as_str().unwrap().to_owned()).collect()
-}
-
-/// Returns the texts that the recogniser produces for these samples.
-fn expected(pcm: &[i16]) -> Vec<String> {
-    let digest = |samples: &[i16]| {
-        let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-        Sha256::digest(&bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-    };
-    pcm.chunks(SEGMENT).map(digest).collect()
-}
-
-/// Asserts that the ledger in `complaint` counts `accepted` frames as accepted and recognised, without
-/// gaps or unfinished frames. Returns the ledger.
-#[track_caller]
-fn whole_ledger(complaint: &str, accepted: usize) -> Value {
-    let ledger = json(complaint.lines().next().expect("a ledger"));
-    assert_eq!(
-        (&ledger["accepted"], &ledger["recognised"]),
-        (&accepted.into(), &accepted.into()),
-        "{ledger}"
-    );
-    assert_eq!((&ledger["gaps"], &ledger["unfinished"]), (&0.into(), &0.into()), "{ledger}");
-    ledger
-}
 
 async fn server() -> Server {
     Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await
@@ -326,14 +189,10 @@ async fn what_a_live_source_left_is_finished_without_it() {
     let pcm = noise(20 * 16_000);
     feed(&mut running.child, &pcm);
     running.wait_for(10);
-    running.kill();
+    let told = running.kill();
     let kept = spooled_frames(&desk.spools()[0]);
     // Standard input is empty, so no audio follows.
-    let finished = desk.run(&spooled);
-    assert_eq!(finished.status.code(), Some(0), "{}", text(&finished.stderr));
-    whole_ledger(text(&finished.stderr), kept);
-    assert_eq!(digests(&lines(&finished.stdout)), expected(&pcm[..kept]));
-    assert_eq!(desk.spools(), [] as [&Path; 0]);
+    finishes(&desk, &spooled, &told, &pcm[..kept]);
 
     write_wav(&desk.place.path("call.wav"), &[&pcm]);
     let mut redirected = desk.command(&["-", "--spool", "spool"]);
@@ -369,13 +228,7 @@ fn a_service_that_goes_away_for_good_leaves_a_spool_that_is_finished_when_it_is_
     assert_eq!(desk.run(&spooled).status.code(), Some(5));
 
     gateway.restart();
-    let finished = desk.run(&spooled);
-    assert_eq!(finished.status.code(), Some(0), "{}", text(&finished.stderr));
-    whole_ledger(text(&finished.stderr), pcm.len());
-    let finished = lines(&finished.stdout);
-    assert_eq!(finished[..told.len()], told);
-    assert_eq!(digests(&finished), expected(&pcm));
-    assert_eq!(desk.spools(), [] as [&Path; 0]);
+    finishes(&desk, &spooled, &told, &pcm);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -469,13 +322,11 @@ async fn one_interruption_ends_the_recording_and_a_termination_leaves_it_to_be_g
     let mut running = Running::start(desk.command(&spooled).args(["--pace", "20"]));
     running.wait_for(3);
     signal(&running.child, "TERM");
-    let (_, complaint, code) = running.end();
+    let (told, complaint, code) = running.end();
     assert_eq!(code, Some(143), "{complaint}");
     assert!(complaint.contains("run the same command again to continue"), "{complaint}");
     assert_eq!(desk.spools().len(), 1);
-    let finished = desk.run(&spooled);
-    assert_eq!(digests(&lines(&finished.stdout)), expected(&pcm));
-    assert_eq!(desk.spools(), [] as [&Path; 0]);
+    finishes(&desk, &spooled, &told, &pcm);
     server.stop().await;
 }
 
@@ -512,13 +363,7 @@ fn what_a_second_interruption_leaves_is_finished_by_the_same_command() {
     assert!(complaint.contains("run the same command again to continue"), "{complaint}");
 
     gateway.restart();
-    let finished = desk.run(&spooled);
-    assert_eq!(finished.status.code(), Some(0), "{}", text(&finished.stderr));
-    whole_ledger(text(&finished.stderr), pcm.len());
-    let finished = lines(&finished.stdout);
-    assert_eq!(finished[..told.len()], told);
-    assert_eq!(digests(&finished), expected(&pcm));
-    assert_eq!(desk.spools(), [] as [&Path; 0]);
+    finishes(&desk, &spooled, &told, &pcm);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -549,13 +394,7 @@ async fn a_full_disk_is_told_in_a_line_and_loses_nothing() {
     assert!(json(ledger)["accepted"].as_u64() < Some(pcm.len() as u64), "{ledger}");
     assert!(complaint.contains("spool/call-") && complaint.contains("File too large"), "{complaint}");
 
-    let finished = desk.run(&spooled);
-    assert_eq!(finished.status.code(), Some(0), "{}", text(&finished.stderr));
-    whole_ledger(text(&finished.stderr), pcm.len());
-    let finished = lines(&finished.stdout);
-    let told = lines(&stopped.stdout);
-    assert_eq!(finished[..told.len()], told);
-    assert_eq!(desk.spools(), [] as [&Path; 0]);
+    finishes(&desk, &spooled, &lines(&stopped.stdout), &pcm);
     server.stop().await;
 }
 
