@@ -1,25 +1,8 @@
 //! High-level client of one speech service: a [`Client`] transcribes recordings and live audio, and speaks.
 //!
-//! ```no_run
-//! use voxline::Client;
-//! use voxline::source::Source;
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::builder("https://speech.example").credentials("ID", "SECRET").build()?;
-//! let mut transcript = client.transcribe(Source::open("call.mp3")?).language("en").start()?;
-//! while let Some(event) = transcript.next().await {
-//!     if let Some(text) = event?.final_text() {
-//!         println!("{text}");
-//!     }
-//! }
-//! println!("{}", transcript.ledger());
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! The parts of the client can be used by themselves: the `pipeline` that reads a source, the
-//! [`session`](crate::session) that carries audio to the service, the [`TokenProvider`], and the
-//! `SpeechClient`.
+//! The [front page](crate#first-use) has a first transcript. The parts of the client can be used by themselves:
+//! the `pipeline` that reads a source, the [`session`](crate::session) that carries audio to the service, the
+//! [`TokenProvider`], and the `SpeechClient`.
 
 #[cfg(feature = "decode")]
 mod channels;

@@ -37,8 +37,8 @@ impl Reading {
     }
 
     /// Joins the worker as [`is_complete`](Reading::is_complete) does, and returns the error that ended its
-    /// reading early: once, to the first session that asks. If the worker can't be joined, because the runtime
-    /// is shut down, that is the error, and every session gets it.
+    /// reading early: once, to the first session that asks. If the worker can't be joined, because the
+    /// runtime is shut down, that is the error, and every session gets it.
     pub(super) async fn error(&self) -> Option<TranscriptError> {
         match self.join().await {
             Ok(true) => None,

@@ -276,8 +276,8 @@ pub struct Ready {
 
 impl Ready {
     /// Creates the answer to a `start` with this `origin`, of a service whose sessions end with their
-    /// connections. Its messages of audio have at most `message_frames` frames, and `window_frames` frames may
-    /// be on the way. The token has no known end, and no other is taken on this connection.
+    /// connections. Its messages of audio have at most `message_frames` frames, and `window_frames` frames
+    /// may be on the way. The token has no known end, and no other is taken on this connection.
     #[must_use]
     pub fn new(origin: FramePos, message_frames: usize, window_frames: u64) -> Ready {
         Ready {

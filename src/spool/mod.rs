@@ -103,8 +103,8 @@ pub enum Fsync {
     Always,
 }
 
-/// The parts of an opened spool, each for the part of the program that uses it. [`run`](Opened::run) puts them
-/// together around a session.
+/// The parts of an opened spool, each for the part of the program that uses it. [`run`](Opened::run) puts
+/// them together around a session.
 #[derive(Debug)]
 pub struct Opened {
     /// The file as a whole.

@@ -19,8 +19,8 @@ use crate::protocol::ClientMessage;
 use crate::protocol::vosk::{Frame, Options, PATH, Translator};
 use crate::recovery::Failure;
 
-/// Returns the capabilities of a Vosk server, as [`protocol::vosk`](crate::protocol::vosk) derives them from its
-/// protocol.
+/// Returns the capabilities of a Vosk server, as [`protocol::vosk`](crate::protocol::vosk) derives them from
+/// its protocol.
 #[must_use]
 pub fn vosk_capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();

@@ -1,8 +1,8 @@
 //! A session at a service with a protocol of its own, by an adapter that sees the public API alone.
 //!
-//! The service adds up: a client sends blocks of PCM, each with its length before it, and each block is answered
-//! by a line with the sum of its samples. A length of zero ends the audio, and is answered by `end`. The service
-//! knows no positions, no tokens and no resume.
+//! The service adds up: a client sends blocks of PCM, each with its length before it, and each block is
+//! answered by a line with the sum of its samples. A length of zero ends the audio, and is answered by `end`.
+//! The service knows no positions, no tokens and no resume.
 
 use std::collections::VecDeque;
 use std::error::Error;

@@ -50,8 +50,8 @@ mod system {
         if owner == 0 && user != 0 { 0o037 } else { 0o077 }
     }
 
-    /// Returns the advice for a file with a secret that [`exposes_secret`] refuses: the change after which this
-    /// user can read the file and no others can.
+    /// Returns the advice for a file with a secret that [`exposes_secret`] refuses: the change after which
+    /// this user can read the file and no others can.
     #[must_use]
     pub fn secret_remedy(file: &Metadata) -> &'static str {
         let user = rustix::process::geteuid().as_raw();

@@ -403,8 +403,8 @@ impl ConfigFile {
         })
     }
 
-    /// Resolves `settings` and what is valid in the file. Returns the error of a profile that the file doesn't
-    /// have as well.
+    /// Resolves `settings` and what is valid in the file. Returns the error of a profile that the file
+    /// doesn't have as well.
     ///
     /// # Errors
     /// Returns [`ConfigError`] if the settings are not valid.

@@ -15,9 +15,9 @@ const CLOUD_VOICES: &[([&str; 2], &[&str])] = &[
 ];
 
 /// Returns the voice of that name for a text in that language. The names of Cloud Voice's voices stand for a
-/// woman (`katherine`, `maria` and their variants) or a man (`pavel`) who speaks the language, or for the best
-/// voice of the language if there is no such speaker. An English text is therefore spoken in English, although
-/// the service's own voices know only Russian.
+/// woman (`katherine`, `maria` and their variants) or a man (`pavel`) who speaks the language, or for the
+/// best voice of the language if there is no such speaker. An English text is therefore spoken in English,
+/// although the service's own voices know only Russian.
 ///
 /// # Errors
 /// Returns the errors of [`Voices::find`].
