@@ -141,7 +141,7 @@ impl Response {
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
         loop {
             let frame = timeout(READ_TIMEOUT, self.body.frame()).await.map_err(|_| HttpError::timed_out())?;
-            match frame.transpose().map_err(|error| HttpError::connection_lost(error))? {
+            match frame.transpose().map_err(HttpError::connection_lost)? {
                 // A frame without data has trailers.
                 Some(frame) => match frame.into_data() {
                     Ok(data) => return Ok(Some(data)),

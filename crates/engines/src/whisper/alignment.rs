@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use super::decoder::Decoder;
-use super::greedy::DecodedText;
+use super::decoder::Attention;
+use super::decoding::DecodedText;
 use super::tokens::Tokens;
 use voxline::engine::RECOGNIZER_RATE;
 
@@ -79,22 +79,17 @@ fn close(words: &mut Vec<WordTokens>, bytes: &[u8], tokens: Range<usize>, by_cha
 }
 
 /// Aligns words with `samples` samples. Returns no words if the model has no alignment heads.
-pub(super) fn align(
-    decoder: &Decoder,
-    text: &DecodedText,
-    words: Vec<WordTokens>,
-    samples: usize,
-) -> Vec<Word> {
-    let (weights, heads, heard) = decoder.attention(&text.cache);
+pub(super) fn align(text: &DecodedText, words: Vec<WordTokens>, samples: usize) -> Vec<Word> {
+    let Attention { weights, heads, states: heard } = &text.attention;
+    let (heads, heard) = (*heads, *heard);
     let row = heads * heard;
     if row == 0 || words.is_empty() {
         return Vec::new();
     }
-    // The first row belongs to the language token; each token then has the attention that it was decoded by,
-    // and so has the end.
-    let rows = (text.tokens.len() + 1).min(weights.len() / row - 1);
+    // Each token has the attention that it was decoded by, and so has the end.
+    let rows = (text.tokens.len() + 1).min(weights.len() / row);
     let audible = samples.div_ceil(STATE).clamp(1, heard);
-    let attention = mean_attention(&weights[row..], rows, heads, heard, audible);
+    let attention = mean_attention(weights, rows, heads, heard, audible);
     let starts = path(&attention, audible);
 
     // A text that was cut off has no attention at its end.

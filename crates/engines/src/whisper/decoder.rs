@@ -51,6 +51,15 @@ pub(super) struct KvCache {
     attention: Vec<f32>,
 }
 
+/// Attention of the alignment heads to the audio.
+pub(super) struct Attention {
+    /// For each [`forward`](Decoder::forward) that of its last token, head by head, to each state.
+    pub(super) weights: Vec<f32>,
+    pub(super) heads: usize,
+    /// Number of states of the audio.
+    pub(super) states: usize,
+}
+
 struct LayerCache {
     /// One row per encoder state: its key and value side by side.
     audio: Vec<f32>,
@@ -210,12 +219,22 @@ impl Decoder {
         cache.tokens += tokens.len();
     }
 
-    /// Returns the attention of the tokens read: for each [`forward`](Decoder::forward) that of its last
-    /// token, head by head, to each state of the audio. Also returns the number of heads and the number of
-    /// states.
-    pub(super) fn attention<'a>(&self, cache: &'a KvCache) -> (&'a [f32], usize, usize) {
-        let heard = cache.layers[0].audio.len() / (2 * self.width);
-        (&cache.attention, self.alignment_heads.len(), heard)
+    /// Forgets all but the first `tokens` tokens of those read, and the attention of all.
+    pub(super) fn rewind(&self, cache: &mut KvCache, tokens: usize) {
+        for layer in &mut cache.layers {
+            layer.text.truncate(tokens * 2 * self.width);
+        }
+        cache.tokens = cache.tokens.min(tokens);
+        cache.attention.clear();
+    }
+
+    /// Takes the attention of the tokens read since the cache was last rewound.
+    pub(super) fn take_attention(&self, cache: &mut KvCache) -> Attention {
+        Attention {
+            weights: std::mem::take(&mut cache.attention),
+            heads: self.alignment_heads.len(),
+            states: cache.layers[0].audio.len() / (2 * self.width),
+        }
     }
 
     /// Computes the logit of every token after the `row`-th of the tokens read last.

@@ -5,8 +5,12 @@
 //! between them in float32. An utterance passes through these stages:
 //!
 //! ```text
-//! endpointer -> mel -> encoder -> decoder (greedy) -> tokens -> text, words
+//! endpointer -> mel -> encoder -> decoder -> tokens -> text, words
 //! ```
+//!
+//! Decoding is greedy. A text that repeats itself or that the model itself doubts is decoded again, of
+//! sampled tokens (`fallback`), unless the request asks for [`Accuracy::Fast`](voxline::engine::Accuracy)
+//! or a temperature of 0.
 //!
 //! A multilingual model can translate into English as well. A translation has no words, as its order is not
 //! that of the speech.
@@ -18,15 +22,17 @@
 mod alignment;
 mod ct2;
 mod decoder;
+mod decoding;
 mod detection;
 mod encoder;
-mod greedy;
+mod fallback;
 mod int8;
 mod mel;
 mod model;
 mod ops;
 mod options;
 mod row_scale;
+mod sampler;
 mod stream;
 mod thread_pool;
 mod tokens;

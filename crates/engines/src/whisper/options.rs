@@ -2,14 +2,17 @@
 //! takes it from [`DecodingOptions`].
 
 use super::detection::Detection;
+use super::fallback::Fallback;
 use super::tokens::Tokens;
-use voxline::engine::{Capabilities, RecognitionRequest, Task, UnsupportedRequest};
+use voxline::engine::{Accuracy, Capabilities, RecognitionRequest, Task, UnsupportedRequest};
 
 /// Options of the decoding of one stream.
 #[derive(Clone, Debug)]
 pub(super) struct DecodingOptions {
     pub(super) language: Language,
     pub(super) task: Task,
+    /// What is tried after a rejected text.
+    pub(super) fallback: Fallback,
 }
 
 /// Language that is taken to be spoken.
@@ -21,7 +24,8 @@ pub(super) enum Language {
     Detect(Detection),
 }
 
-/// Returns the capabilities of a model with these tokens. Decoding is greedy, so the temperature is 0.
+/// Returns the capabilities of a model with these tokens. The only temperature that can be asked for is 0,
+/// which excludes the fallback.
 pub(super) fn capabilities(tokens: &Tokens) -> Capabilities {
     let mut capabilities = Capabilities::default();
     if tokens.translate().is_some() {
@@ -32,6 +36,7 @@ pub(super) fn capabilities(tokens: &Tokens) -> Capabilities {
         languages => languages.iter().map(|(code, _)| code.clone()).collect(),
     };
     capabilities.temperature = Some(0.0..=0.0);
+    capabilities.accuracy = vec![Accuracy::Fast, Accuracy::Balanced];
     capabilities.words = true;
     capabilities
 }
@@ -63,6 +68,6 @@ impl DecodingOptions {
                 Language::Detect(Detection::new(tokens, allowed, request.context.as_deref()))
             }
         };
-        Ok(DecodingOptions { language, task: request.task })
+        Ok(DecodingOptions { language, task: request.task, fallback: Fallback::new(request) })
     }
 }

@@ -1,12 +1,9 @@
 //! Recognition of one session: the endpointer finds utterances, and the model transcribes them.
 
-use std::io::Write;
 use std::sync::Arc;
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
-
 use super::Shared;
+use super::fallback::compression_ratio;
 use super::options::{DecodingOptions, Language};
 use super::transcribe::{Transcript, Transcription};
 use crate::endpoint::{Endpointer, Open, Span};
@@ -192,15 +189,6 @@ impl RecognizerStream for Stream {
     }
 }
 
-/// Returns the length of a text in bytes, divided by that of the text as compressed by zlib, as OpenAI's
-/// Whisper computes it (`compression_ratio` in whisper/utils.py). It takes some microseconds.
-fn compression_ratio(text: &str) -> f32 {
-    // Level 6, the default of Python's zlib.
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(6));
-    let compressed = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
-    text.len() as f32 / compressed.expect("a vector takes all bytes").len() as f32
-}
-
 /// Returns the words that both texts begin with, as the second writes them. Case and punctuation may
 /// differ, since they depend on the words that follow.
 fn agreement(before: &str, now: &str) -> String {
@@ -213,15 +201,6 @@ fn agreement(before: &str, now: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The expected lengths are those of Python's `zlib.compress`.
-    #[test]
-    fn the_compression_ratio_is_that_of_whisper() {
-        let texts = [("Go forward ten meters.".to_owned(), 30), (" Thank you.".repeat(20), 22)];
-        for (text, compressed) in texts {
-            assert_eq!(compression_ratio(&text), text.len() as f32 / compressed as f32, "{text}");
-        }
-    }
 
     #[test]
     fn partial_results_agree_word_by_word() {

@@ -1,9 +1,10 @@
-//! Transcription of an utterance, step by step: greedy decoding, and its safeguards.
+//! Transcription of an utterance, step by step: decoding, and its safeguards.
 
 use super::alignment::{self, Word};
+use super::decoding::{Attempt, DecodedText, Decoding};
 use super::detection::Detected;
 use super::encoder::Encoding;
-use super::greedy::{Attempt, DecodedText, GreedyDecoding};
+use super::fallback::{self, LOG_PROBABILITY_THRESHOLD, Rejection, is_too_fast};
 use super::mel::HOP;
 use super::model::Model;
 use super::ops::Kernels;
@@ -20,9 +21,7 @@ const PADDING: usize = 6 * FRAMES_PER_SECOND;
 /// Shortest window, in feature frames.
 const LEAST_WINDOW: usize = 8 * FRAMES_PER_SECOND;
 
-/// Whisper's own thresholds. A text with a mean log-probability below `LOG_PROBABILITY_THRESHOLD` is
-/// doubtful; a doubtful text is dropped if the no-speech probability is above `NO_SPEECH_THRESHOLD`.
-const LOG_PROBABILITY_THRESHOLD: f32 = -1.0;
+/// Whisper's own threshold: an unlikely text is dropped if the no-speech probability is above it.
 const NO_SPEECH_THRESHOLD: f32 = 0.6;
 /// Mean log-probability below which a text is invented, as from music and machines: a confidence of 0.2.
 const INVENTED: f32 = -1.6;
@@ -41,10 +40,6 @@ const SLOWEST: f32 = 0.7;
 /// Mean log-probability below which a slow text, or a caption, is invented: a confidence of 0.7. Music
 /// gives such texts: "Thank you." for about 20 s of music.
 const UNLIKELY: f32 = -0.36;
-
-/// Letters and digits per second that nobody speaks: twice what a fast speaker says. Whisper was trained on
-/// subtitles, and writes whole lines of them for clips of less than a second.
-const FASTEST: usize = 40;
 
 /// The result of transcribing an utterance.
 pub(super) struct Transcript {
@@ -72,26 +67,26 @@ impl Transcript {
 
 /// A transcription in progress, of an utterance of at most 30 s.
 ///
-/// The window is cut to the utterance and some silence, which costs a fraction of the full one. If the
-/// text loops, or if the model itself doubts it, the utterance is decoded again in the full window, and
-/// the better text counts.
+/// The window is cut to the utterance and some silence, which costs a fraction of the full one. A rejected
+/// text is decoded again: first in the full window, then, of the same encoder states, by the fallback's
+/// samplers. The first text that is not rejected ends that, and the best one counts.
 pub(super) struct Transcription {
     pcm: Vec<i16>,
     /// Number of samples whose spectrum changes as that of speech does.
     lively: usize,
     options: DecodingOptions,
-    /// `true` if a doubtful text is worth decoding again.
+    /// `true` if a rejected text is worth decoding again.
     careful: bool,
     window: usize,
-    /// Doubtful text of the shorter window.
-    doubtful: Option<Attempt>,
+    /// Best of the rejected texts.
+    best: Option<Attempt>,
     stage: Stage,
 }
 
 enum Stage {
     Features,
     Encode(Encoding),
-    Decode(Box<GreedyDecoding>),
+    Decode(Box<Decoding>),
 }
 
 impl Transcription {
@@ -99,10 +94,10 @@ impl Transcription {
     pub(super) fn new(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Transcription {
         let window = window(&pcm);
         let lively = usize::try_from(lively).unwrap_or(usize::MAX);
-        Transcription { pcm, lively, options, careful: true, window, doubtful: None, stage: Stage::Features }
+        Transcription { pcm, lively, options, careful: true, window, best: None, stage: Stage::Features }
     }
 
-    /// Begins to transcribe for a partial result: a doubtful text is not decoded again.
+    /// Begins to transcribe for a partial result: a rejected text is not decoded again.
     pub(super) fn partial(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Transcription {
         Transcription { careful: false, ..Transcription::new(pcm, lively, options) }
     }
@@ -127,41 +122,55 @@ impl Transcription {
             Stage::Encode(encoding) => {
                 if let Some(states) = model.encoder.advance(kernels, encoding) {
                     let cache = model.decoder.start(kernels, &states);
-                    let decoding =
-                        GreedyDecoding::begin(model, kernels, cache, self.pcm.len(), &self.options);
+                    let decoding = Decoding::begin(model, kernels, cache, self.pcm.len(), &self.options);
                     self.stage = Stage::Decode(Box::new(decoding));
                 }
             }
             Stage::Decode(decoding) => {
                 if decoding.advance(model, kernels) {
-                    let Stage::Decode(decoding) = std::mem::replace(&mut self.stage, Stage::Features) else {
-                        unreachable!("it was just decoded")
-                    };
-                    return self.conclude(model, decoding.into_attempt());
+                    let attempt = decoding.take_attempt(model);
+                    return self.conclude(model, kernels, attempt);
                 }
             }
         }
         None
     }
 
-    /// Ends an attempt: returns the transcript, or starts again in the full window.
-    fn conclude(&mut self, model: &Model, attempt: Attempt) -> Option<Transcript> {
-        let again = self.careful
-            && (attempt.is_doubtful() || attempt.is_too_fast(model, self.pcm.len()))
-            && !attempt.is_silent(self.lively)
-            && self.window < FULL_WINDOW;
-        if again {
-            self.doubtful = Some(attempt);
-            self.window = FULL_WINDOW;
-            return None;
-        }
+    /// Ends an attempt: returns the transcript, or begins the next attempt.
+    fn conclude(&mut self, model: &Model, kernels: &mut Kernels, attempt: Attempt) -> Option<Transcript> {
         let (samples, lively) = (self.pcm.len(), self.lively);
+        let rejection = attempt.rejection(model, samples, lively);
         let rank = |attempt: &Attempt| attempt.rank(model, samples, lively);
-        let best = match self.doubtful.take() {
-            Some(before) if rank(&before) >= rank(&attempt) => before,
+        let best = match self.best.take() {
+            Some(best) if rank(&best) >= rank(&attempt) => best,
             _ => attempt,
         };
+        let begun = rejection.is_some_and(|rejection| self.begin_again(model, kernels, rejection));
+        if begun {
+            self.best = Some(best);
+            return None;
+        }
         Some(best.transcript(model, samples, lively, self.careful))
+    }
+
+    /// Begins to decode the utterance once more. Returns `false` if that is not worth its cost.
+    fn begin_again(&mut self, model: &Model, kernels: &mut Kernels, rejection: Rejection) -> bool {
+        let may_sample = self.lively > 0 && !self.options.fallback.is_exhausted();
+        // In the full window the likeliest text is as slow; a sampled one may have more words.
+        if !self.careful || rejection == Rejection::TooSlow && !may_sample {
+            return false;
+        }
+        if self.window < FULL_WINDOW {
+            self.window = FULL_WINDOW;
+            self.stage = Stage::Features;
+            return true;
+        }
+        let Stage::Decode(decoding) = &mut self.stage else { unreachable!("a text was just decoded") };
+        let Some(sampler) = self.options.fallback.next(&self.pcm).filter(|_| may_sample) else {
+            return false;
+        };
+        decoding.restart(model, kernels, sampler);
+        true
     }
 }
 
@@ -188,8 +197,14 @@ impl Model {
 }
 
 impl Attempt {
-    fn is_doubtful(&self) -> bool {
-        self.text.runaway || self.text.log_probability < LOG_PROBABILITY_THRESHOLD
+    /// Returns the reason to decode the utterance again, if there is one. Silence is no reason.
+    fn rejection(&self, model: &Model, samples: usize, lively: usize) -> Option<Rejection> {
+        if self.is_silent(lively) {
+            return None;
+        }
+        let DecodedText { tokens, log_probability, runaway, .. } = &self.text;
+        let rejection = fallback::rejection(&model.tokens.text(tokens), *log_probability, *runaway, samples);
+        rejection.or_else(|| self.is_invented(model, samples, lively).then_some(Rejection::TooSlow))
     }
 
     /// Returns whether the model predicts silence, and either the text is doubtful or nothing in the
@@ -204,15 +219,23 @@ impl Attempt {
     }
 
     fn is_invented(&self, model: &Model, samples: usize, lively: usize) -> bool {
-        self.is_too_fast(model, samples)
-            || is_invented(self.text.log_probability, self.pieces(model).len(), samples, lively)
+        let DecodedText { log_probability, sampled, .. } = self.text;
+        let words = self.pieces(model).len();
+        self.is_too_fast(model, samples) || is_invented(log_probability, sampled, words, samples, lively)
     }
 
     /// Returns a rank that is greater for the better of two attempts: a text that is not invented first,
-    /// then one that ends, then the likelier one.
-    fn rank(&self, model: &Model, samples: usize, lively: usize) -> (bool, bool, f32) {
-        let DecodedText { log_probability, runaway, .. } = self.text;
-        (!self.is_invented(model, samples, lively), !runaway, log_probability)
+    /// then one that does not repeat itself, then the likelier one. Sampling finds some words in anything,
+    /// so a rejected text of sampled tokens is only better than an invented one.
+    fn rank(&self, model: &Model, samples: usize, lively: usize) -> (bool, bool, bool, f32) {
+        let DecodedText { log_probability, sampled, .. } = self.text;
+        let is_trusted = !sampled || self.rejection(model, samples, lively).is_none();
+        let is_invented = self.is_invented(model, samples, lively);
+        (!is_invented, is_trusted, !self.repeats(model), log_probability)
+    }
+
+    fn repeats(&self, model: &Model) -> bool {
+        self.text.runaway || fallback::is_repetitive(&model.tokens.text(&self.text.tokens))
     }
 
     /// Returns the words of the text, each with its tokens.
@@ -241,7 +264,7 @@ impl Attempt {
         }
         // The words of a translation are not in the order of the speech, along which alignment goes.
         let words = if with_words && self.task == Task::Transcribe {
-            alignment::align(&model.decoder, text, self.pieces(model), samples)
+            alignment::align(text, self.pieces(model), samples)
         } else {
             Vec::new()
         };
@@ -254,18 +277,19 @@ impl Attempt {
 ///
 /// The test for slow speech counts the lively samples alone, since noise before and after the speech has
 /// no words. If no sample was like speech, and for the test of quick music, all samples count.
-fn is_invented(log_probability: f32, words: usize, samples: usize, lively: usize) -> bool {
+///
+/// A sampled text needs a greater log-probability: from music, sampling makes a text of any pace, of up to
+/// -1.3 at a slow one.
+fn is_invented(log_probability: f32, sampled: bool, words: usize, samples: usize, lively: usize) -> bool {
     let pace = |samples: usize| words as f32 * RECOGNIZER_RATE as f32 / samples as f32;
     let at_pace = lively > 0 && pace(samples) >= PACE;
     let is_slow = samples > LONG && pace(if lively == 0 { samples } else { lively }) < SLOWEST;
-    let least = if at_pace { INVENTED_AT_PACE } else { INVENTED };
+    let least = match (sampled, at_pace) {
+        (false, true) => INVENTED_AT_PACE,
+        (false, false) | (true, true) => INVENTED,
+        (true, false) => LOG_PROBABILITY_THRESHOLD,
+    };
     log_probability < least || is_slow && log_probability < UNLIKELY
-}
-
-/// Returns whether nobody can have said a text within `samples` samples.
-fn is_too_fast(text: &str, samples: usize) -> bool {
-    let spoken = text.chars().filter(|c| c.is_alphanumeric()).count();
-    spoken * RECOGNIZER_RATE as usize > FASTEST * samples
 }
 
 /// Returns whether a text is all in capitals, as subtitles render sounds that are not speech: "MUSIC
@@ -300,13 +324,59 @@ fn window(pcm: &[i16]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::whisper::Whisper;
+    use voxline::engine::{Accuracy, Latency, RecognitionRequest};
+    use voxline_fixtures::clips;
+    use voxline_fixtures::samples::models_dir;
+
+    /// Concludes an attempt on a recording whose text was replaced by ten repetitions of itself. Returns the
+    /// text of the transcript, and whether the utterance was decoded again.
+    fn transcript_of_a_planted_repetition(accuracy: Accuracy) -> (String, bool) {
+        let whisper = Whisper::load(&models_dir().join("whisper-base")).unwrap();
+        let (model, mut kernels) = (&whisper.shared.model, Kernels::default());
+        let request = RecognitionRequest::new().language("en").latency(Latency::Relaxed).accuracy(accuracy);
+        let options = DecodingOptions::new(&model.tokens, &request).unwrap();
+        let pcm = clips::clip("en-16k", "goforward").pcm;
+        let lively = pcm.len() as u64;
+        let mut transcription = Transcription::new(pcm, lively, options);
+        transcription.window = FULL_WINDOW;
+        let mut attempt = loop {
+            if let Stage::Decode(decoding) = &mut transcription.stage {
+                while !decoding.advance(model, &mut kernels) {}
+                break decoding.take_attempt(model);
+            }
+            assert!(transcription.step(model, &mut kernels).is_none());
+        };
+        let (spoken, samples) = (attempt.text.tokens.clone(), transcription.pcm.len());
+        assert_eq!(attempt.rejection(model, samples, samples), None);
+        attempt.text.tokens = spoken.repeat(10);
+        attempt.text.log_probabilities = vec![-0.1; attempt.text.tokens.len() + 1];
+        assert_eq!(attempt.rejection(model, samples, samples), Some(Rejection::Repetitive));
+        match transcription.conclude(model, &mut kernels, attempt) {
+            Some(transcript) => (transcript.text, false),
+            None => (transcription.finish(model, &mut kernels).text, true),
+        }
+    }
+
+    #[test]
+    fn a_repetitive_text_is_decoded_again() {
+        let (text, again) = transcript_of_a_planted_repetition(Accuracy::Balanced);
+        assert!(again);
+        assert!(text.starts_with("Go forward") && text.len() < 40, "{text}");
+    }
+
+    #[test]
+    fn fast_decoding_samples_nothing() {
+        let (_, again) = transcript_of_a_planted_repetition(Accuracy::Fast);
+        assert!(!again);
+    }
 
     /// Cases of `benches/noise.py`: log-probability, words, seconds, and seconds like speech.
     #[test]
     fn music_invents_and_speech_among_voices_does_not() {
         let is_invented = |(log_probability, words, seconds, lively): (f32, usize, f32, f32)| {
             let samples = |seconds: f32| (seconds * RECOGNIZER_RATE as f32) as usize;
-            is_invented(log_probability, words, samples(seconds), samples(lively))
+            is_invented(log_probability, false, words, samples(seconds), samples(lively))
         };
         let music = [
             (-1.498, 15, 26.5, 24.6),
@@ -331,16 +401,18 @@ mod tests {
         }
     }
 
+    /// The music gave "1 cholera sate waltz" over and over; the speech is Debian's dir-intro in babble as loud.
     #[test]
-    fn nobody_says_a_line_of_subtitles_in_less_than_a_second() {
-        let samples = |seconds: f32| (seconds * RECOGNIZER_RATE as f32) as usize;
-        let credits = "Субтитры Редактор субтитров А.Семкин Корректор А.Егорова";
-        assert!(is_too_fast(credits, samples(0.76)), "Debian's prompt confbridge-leave");
-        for (spoken, seconds) in
-            [("Конференция.", 0.6), ("Пользователь вышел.", 0.76), ("Yes, of course it is.", 0.6)]
-        {
-            assert!(!is_too_fast(spoken, samples(seconds)), "{spoken}");
-        }
+    fn sampled_texts_need_more_than_greedy_ones() {
+        let is_invented = |log_probability: f32, sampled, words, seconds: usize| {
+            let samples = seconds * RECOGNIZER_RATE as usize;
+            is_invented(log_probability, sampled, words, samples, samples)
+        };
+        assert!(is_invented(-1.33, true, 18, 20));
+        assert!(!is_invented(-1.33, false, 18, 20));
+        assert!(!is_invented(-1.49, true, 36, 14));
+        assert!(is_invented(-1.7, true, 36, 14));
+        assert!(!is_invented(-1.7, false, 36, 14));
     }
 
     #[test]

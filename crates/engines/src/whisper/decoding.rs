@@ -1,13 +1,14 @@
-//! Greedy decoding: a text grows token by token, always by the likeliest one.
+//! Decoding: a text grows token by token, by the likeliest one or by a sampled one.
 
 use rten_simd::SimdOp;
 use rten_vecmath::{MaxNum, SumExpSub};
 
-use super::decoder::KvCache;
+use super::decoder::{Attention, KvCache};
 use super::detection::{Detected, Detection};
 use super::model::Model;
 use super::ops::Kernels;
 use super::options::{DecodingOptions, Language};
+use super::sampler::Sampler;
 use super::tokens::Tokens;
 use voxline::engine::{RECOGNIZER_RATE, Task};
 
@@ -17,8 +18,8 @@ const TOKENS_PER_SECOND: usize = 16;
 /// Number of tokens decoded in one step.
 const TOKENS_PER_STEP: usize = 4;
 
-/// Greedy decoding in progress.
-pub(super) struct GreedyDecoding {
+/// Decoding in progress. The same audio can be decoded several times, one text after the other.
+pub(super) struct Decoding {
     cache: KvCache,
     /// Logits of all tokens that may come next.
     logits: Vec<f32>,
@@ -26,6 +27,8 @@ pub(super) struct GreedyDecoding {
     detected: Option<Detected>,
     task: Task,
     no_speech: f32,
+    /// Sampler of the tokens; `None` to take the likeliest.
+    sampler: Option<Sampler>,
     tokens: Vec<u32>,
     /// Log-probabilities of the tokens, and of the end.
     log_probabilities: Vec<f32>,
@@ -49,26 +52,28 @@ pub(super) struct Attempt {
 /// A decoded text.
 pub(super) struct DecodedText {
     pub(super) tokens: Vec<u32>,
-    /// Log-probability of each token, and of the end if it was decoded.
+    /// Log-probability of each token, and of the end if it was decoded, at a temperature of 1.
     pub(super) log_probabilities: Vec<f32>,
     /// Mean of the log-probabilities.
     pub(super) log_probability: f32,
     /// `true` if the text repeated itself, in which case the repetition is cut off, or had too many
     /// tokens.
     pub(super) runaway: bool,
-    /// Key-value cache of the decoder, which holds the attention to the audio.
-    pub(super) cache: KvCache,
+    /// `true` if the tokens were sampled.
+    pub(super) sampled: bool,
+    /// Attention by which each token, and the end, were decoded.
+    pub(super) attention: Attention,
 }
 
-impl GreedyDecoding {
-    /// Begins to decode the text of `samples` samples, whose encoder states are in `cache`.
+impl Decoding {
+    /// Begins to decode the likeliest text of `samples` samples, whose encoder states are in `cache`.
     pub(super) fn begin(
         model: &Model,
         kernels: &mut Kernels,
         mut cache: KvCache,
         samples: usize,
         options: &DecodingOptions,
-    ) -> GreedyDecoding {
+    ) -> Decoding {
         let Model { decoder, tokens, .. } = model;
         let mut logits = vec![0.0; decoder.vocabulary()];
         // The logits after the first token give the language and the probability of silence.
@@ -82,26 +87,41 @@ impl GreedyDecoding {
                 (detected.map(|detected| detection.choose(detected, samples)), detected)
             }
         };
-        let prompt = tokens.prompt(language, options.task);
-        decoder.forward(kernels, &mut cache, &prompt);
-        decoder.logits(kernels, &cache, prompt.len() - 1, &mut logits);
-
         let seconds = samples.div_ceil(RECOGNIZER_RATE as usize);
-        let room = decoder.context_length() - 1 - prompt.len();
-        let max_tokens = (TOKENS_PER_SECOND * (seconds + 1)).min(room);
-        let (tokens, log_probabilities) = (Vec::new(), Vec::new());
-        GreedyDecoding {
+        let room = decoder.context_length() - 1 - tokens.prompt(language, options.task).len();
+        let mut decoding = Decoding {
             cache,
             logits,
             language,
             detected,
             task: options.task,
             no_speech,
-            tokens,
-            log_probabilities,
-            max_tokens,
+            sampler: None,
+            tokens: Vec::new(),
+            log_probabilities: Vec::new(),
+            max_tokens: (TOKENS_PER_SECOND * (seconds + 1)).min(room),
             runaway: false,
-        }
+        };
+        decoding.read_prompt(model, kernels);
+        decoding
+    }
+
+    /// Begins another text of the same audio, of sampled tokens.
+    pub(super) fn restart(&mut self, model: &Model, kernels: &mut Kernels, sampler: Sampler) {
+        self.sampler = Some(sampler);
+        self.tokens.clear();
+        self.log_probabilities.clear();
+        self.runaway = false;
+        self.read_prompt(model, kernels);
+    }
+
+    /// Reads the prompt after the first token.
+    fn read_prompt(&mut self, model: &Model, kernels: &mut Kernels) {
+        let Model { decoder, tokens, .. } = model;
+        let prompt = tokens.prompt(self.language, self.task);
+        decoder.rewind(&mut self.cache, 1);
+        decoder.forward(kernels, &mut self.cache, &prompt);
+        decoder.logits(kernels, &self.cache, prompt.len() - 1, &mut self.logits);
     }
 
     /// Decodes further tokens. Returns whether the text has ended, repeats itself, or has its largest
@@ -121,7 +141,11 @@ impl GreedyDecoding {
                 *logit = f32::NEG_INFINITY;
             }
         }
-        let Some(next) = likeliest(allowed).and_then(|best| u32::try_from(best).ok()) else { return true };
+        let next = match &mut self.sampler {
+            None => likeliest(allowed),
+            Some(sampler) => sampler.sample(allowed),
+        };
+        let Some(next) = next.and_then(|next| u32::try_from(next).ok()) else { return true };
         self.log_probabilities.push(log_probability(allowed, next));
         if next == *end {
             return true;
@@ -139,27 +163,24 @@ impl GreedyDecoding {
         self.runaway
     }
 
-    /// Returns the result.
-    pub(super) fn into_attempt(self) -> Attempt {
-        let GreedyDecoding {
-            cache,
-            language,
-            detected,
-            task,
-            no_speech,
-            tokens,
-            log_probabilities,
-            runaway,
-            ..
-        } = self;
+    /// Takes the text out of the decoding.
+    pub(super) fn take_attempt(&mut self, model: &Model) -> Attempt {
+        let log_probabilities = std::mem::take(&mut self.log_probabilities);
         let sum: f32 = log_probabilities.iter().sum();
         let log_probability = sum / log_probabilities.len().max(1) as f32;
         Attempt {
-            language,
-            detected,
-            task,
-            no_speech,
-            text: DecodedText { tokens, log_probabilities, log_probability, runaway, cache },
+            language: self.language,
+            detected: self.detected,
+            task: self.task,
+            no_speech: self.no_speech,
+            text: DecodedText {
+                tokens: std::mem::take(&mut self.tokens),
+                log_probabilities,
+                log_probability,
+                runaway: self.runaway,
+                sampled: self.sampler.is_some(),
+                attention: model.decoder.take_attention(&mut self.cache),
+            },
         }
     }
 }
