@@ -7,7 +7,9 @@ use crate::audio::{FRAME_BYTES, FramePos};
 use crate::peer::Acknowledgements;
 use crate::protocol::Violation;
 use crate::protocol::close;
-use crate::protocol::{Final, MAX_CONTEXT_BYTES, MAX_SESSION_NAME, POSITION_BYTES, Ready, ServerMessage};
+use crate::protocol::{
+    Final, MAX_CONTEXT_BYTES, MAX_SESSION_NAME, POSITION_BYTES, Ready, Secret, ServerMessage,
+};
 use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, expiry};
 use crate::session::error::SessionError;
 use crate::session::events::{ConnectionId, Output};
@@ -158,24 +160,66 @@ impl Machine {
     fn ready(&mut self, pending: Pending, ready: Ready, now: Duration) -> Result<(), Violation> {
         let buffer = self.settings.replay.frames.max(1);
         if let Some(needed) = ready.max_unfinal_frames.filter(|needed| *needed > buffer) {
-            if self.connections.is_successor(pending.id) {
-                // The buffer is large enough for the present server, or its session would not run.
-                self.cancel_restart();
-            } else {
-                self.end(Err(SessionError::Buffer { buffer, needed }), close::NORMAL);
-            }
+            self.refuse_server(pending.id, buffer, needed);
             return Ok(());
         }
         if pending.new_session {
             self.abandon_session();
         }
+        self.check_ready(&ready)?;
+        (self.limits.window, self.limits.max_chunk_frames) = (ready.window_frames, chunk_frames(&ready));
+        let auth = ready.auth && self.capabilities.in_band_auth;
+        let Ready { session, resume_key, received, token_expires_in_ms, .. } = ready;
+        if self.server.session.is_none() {
+            self.open_server_session(session, resume_key);
+        }
+        let since = self.close_predecessor(pending.new_session, now);
+        self.positions.resume_at(received);
+        let Pending { id, generation, .. } = pending;
+        self.connections.current = Connection::Live(Live {
+            id,
+            generation,
+            token_expiry: expiry(token_expires_in_ms, now),
+            since,
+            last_alive: now,
+            pinged: None,
+            auth,
+            opened: now,
+        });
+        (self.source.finish_sent, self.tokens.refused) = (None, None);
+        // A server that has audio after a flush has the flush too. Should the server lose that audio, the
+        // flush is sent again.
+        self.source.flushes.iter_mut().for_each(|flush| flush.sent = flush.at < received);
+        self.record_audio_taken(now);
+        self.count_connection(pending.is_handover, received, now);
+        self.token_in_force(generation, token_expires_in_ms, auth, now);
+        self.report_gaps(self.positions.received);
+        if self.positions.sent == self.replay.end() && self.wants_audio() && !self.replay.is_full() {
+            // An idle session needs nothing more from its peer than `ready`.
+            self.timers.failing_since = None;
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Refuses a server that holds more frames without a final than the replay buffer can.
+    fn refuse_server(&mut self, id: ConnectionId, buffer: u64, needed: u64) {
+        if self.connections.is_successor(id) {
+            // The buffer is large enough for the present server, or its session would not run.
+            self.cancel_restart();
+        } else {
+            self.end(Err(SessionError::Buffer { buffer, needed }), close::NORMAL);
+        }
+    }
+
+    fn check_ready(&self, ready: &Ready) -> Result<(), Violation> {
         if ready.session.len() > MAX_SESSION_NAME {
             return Err(Violation::SessionName { bytes: ready.session.len() });
         }
         if let Some(server) = &self.server.session
             && server.name != ready.session
         {
-            return Err(Violation::OtherSession { session: ready.session });
+            return Err(Violation::OtherSession { session: ready.session.clone() });
         }
         // A session that has only just started was sent nothing, so this also checks that it holds
         // nothing.
@@ -186,43 +230,26 @@ impl Machine {
         if ready.window_frames == 0 {
             return Err(Violation::NoWindow);
         }
-        let max_payload = ready.max_audio_bytes.saturating_sub(POSITION_BYTES);
-        let max_chunk_frames = (max_payload / FRAME_BYTES) as u64;
-        if max_chunk_frames == 0 {
+        if chunk_frames(ready) == 0 {
             return Err(Violation::MessageLimit { bytes: ready.max_audio_bytes });
         }
-        (self.limits.window, self.limits.max_chunk_frames) = (ready.window_frames, max_chunk_frames);
-        if self.server.session.is_none() {
-            let first_index = self.results.next_index;
-            let endpoints = std::mem::take(&mut self.server.successors);
-            let server =
-                ServerSession { name: ready.session, resume_key: ready.resume_key, first_index, endpoints };
-            if self.capabilities.resume {
-                self.outputs.push_back(Output::Opened(server.clone()));
-            }
-            self.server.session = Some(server);
+        Ok(())
+    }
+
+    /// Records the server's session that has just started.
+    fn open_server_session(&mut self, name: String, resume_key: Secret) {
+        let first_index = self.results.next_index;
+        let endpoints = std::mem::take(&mut self.server.successors);
+        let server = ServerSession { name, resume_key, first_index, endpoints };
+        if self.capabilities.resume {
+            self.outputs.push_back(Output::Opened(server.clone()));
         }
-        let since = self.close_predecessor(pending.new_session, now);
-        self.positions.resume_at(ready.received);
-        let Pending { id, generation, .. } = pending;
-        let auth = ready.auth && self.capabilities.in_band_auth;
-        let token_expiry = expiry(ready.token_expires_in_ms, now);
-        self.connections.current = Connection::Live(Live {
-            id,
-            generation,
-            token_expiry,
-            since,
-            last_alive: now,
-            pinged: None,
-            auth,
-            opened: now,
-        });
-        (self.source.finish_sent, self.tokens.refused) = (None, None);
-        // A server that has audio after a flush has the flush too. Should the server lose that audio, the
-        // flush is sent again.
-        self.source.flushes.iter_mut().for_each(|flush| flush.sent = flush.at < ready.received);
-        self.record_audio_taken(now);
-        if pending.is_handover {
+        self.server.session = Some(server);
+    }
+
+    /// Records a connection that carries the session from `received` on.
+    fn count_connection(&mut self, is_handover: bool, received: FramePos, now: Duration) {
+        if is_handover {
             // A handover is no progress in itself: a session could move endlessly without any.
             self.ledger.moves += 1;
         } else {
@@ -230,18 +257,10 @@ impl Machine {
             self.limits.throttle.refill(now);
             if self.connections.ever_ready {
                 self.ledger.reconnects += 1;
-                self.emit(TranscriptEvent::Reconnected { from: ready.received });
+                self.emit(TranscriptEvent::Reconnected { from: received });
             }
         }
         self.connections.ever_ready = true;
-        self.token_in_force(generation, ready.token_expires_in_ms, auth, now);
-        self.report_gaps(self.positions.received);
-        if self.positions.sent == self.replay.end() && self.wants_audio() && !self.replay.is_full() {
-            // An idle session needs nothing more from its peer than `ready`.
-            self.timers.failing_since = None;
-        }
-        self.pump(now);
-        Ok(())
     }
 
     /// Closes the connection that has carried the session, if there is one. Returns the time since which
@@ -322,17 +341,9 @@ impl Machine {
         }
         // A segment without frames has no position of its own: it may come after a gap that is already
         // reported.
-        let (start, end) = match start == end && end <= self.final_pos() {
-            true => (self.final_pos(), self.final_pos()),
-            false => (start, end),
-        };
-        if start != self.final_pos() || end < start || end > self.positions.sent {
-            let (from, sent) = (self.final_pos(), self.positions.sent);
-            return Err(Violation::FinalRange { index, start, end, from, sent });
-        }
-        if !self.replay.is_gapless(start.to(end)) {
-            return Err(Violation::FinalOverGap { index, range: start.to(end) });
-        }
+        let is_empty = start == end && end <= self.final_pos();
+        let (start, end) = if is_empty { (self.final_pos(), self.final_pos()) } else { (start, end) };
+        self.check_final_range(index, start, end)?;
         if let Some(context) = &context {
             let size = context.len();
             if size > MAX_CONTEXT_BYTES {
@@ -369,6 +380,17 @@ impl Machine {
         Ok(())
     }
 
+    fn check_final_range(&self, index: u64, start: FramePos, end: FramePos) -> Result<(), Violation> {
+        if start != self.final_pos() || end < start || end > self.positions.sent {
+            let (from, sent) = (self.final_pos(), self.positions.sent);
+            return Err(Violation::FinalRange { index, start, end, from, sent });
+        }
+        if !self.replay.is_gapless(start.to(end)) {
+            return Err(Violation::FinalOverGap { index, range: start.to(end) });
+        }
+        Ok(())
+    }
+
     fn done(&mut self, frames: FramePos, finals: u64, now: Duration) -> Result<(), Violation> {
         self.report_gaps(frames.min(self.positions.sent));
         let (end, arrived, covered) = (self.replay.end(), self.finals_seen(), self.final_pos());
@@ -396,6 +418,11 @@ impl Machine {
         self.forget_server();
         self.connections.current = Connection::Attempting(Attempt::Waiting { until: now + pause });
     }
+}
+
+/// Returns the number of frames that fit into a message of audio to this server.
+fn chunk_frames(ready: &Ready) -> u64 {
+    (ready.max_audio_bytes.saturating_sub(POSITION_BYTES) / FRAME_BYTES) as u64
 }
 
 fn name(message: &ServerMessage) -> &'static str {
