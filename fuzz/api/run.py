@@ -34,7 +34,7 @@ asking += ["--config-file", os.path.join(HERE, "schemathesis.toml"), "run", told
 asking += ["--checks", CHECKS, "--max-examples", examples, "--seed", "1", "--continue-on-failure"]
 asking += ["--phases", "examples,coverage,fuzzing", "--request-timeout", "60", "--suppress-health-check", "all"]
 asking += sys.argv[2:]
-asked = subprocess.run(asking, env=environment, cwd=os.path.join(HERE, "../../target"))
+asked = subprocess.run(asking, env=environment, cwd=os.path.join(os.path.dirname(sys.executable), "../.."))
 # It ends with its input.
 gateway.stdin.close()
 gateway.stdout.read()

@@ -24,21 +24,24 @@ pub(super) struct Input {
     pub(super) may_be_complete_later: bool,
 }
 
+/// The end of the audio that a session was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AudioEnd {
+    /// `true` if a stop ended the audio, and not its source.
+    pub(super) stopped: bool,
+    /// `false` if a later process may read more of the source. The session then ends without [`Feed::End`],
+    /// and its spool can be continued.
+    pub(super) is_complete: bool,
+}
+
 impl Input {
-    /// Carries the audio to a session at the requested pace, up to the end of the audio or the stop.
-    ///
-    /// The channel closes without [`Feed::End`] where a later process may read more of the source: the
-    /// session ends there, and its spool can be continued.
-    pub(super) async fn carry(self, to: mpsc::Sender<Feed>, stop: CancellationToken) {
+    /// Carries the audio to a session at the requested pace, up to the end of the audio or the stop. After a
+    /// stop the audio is dropped, so that its source is closed although the session goes on.
+    pub(super) async fn carry(self, to: &mpsc::Sender<Feed>, stop: &CancellationToken) -> AudioEnd {
         let is_live = self.is_live;
-        let is_complete = tokio::select! {
-            // After a stop the audio is dropped, so that its source is closed although the session goes on.
-            is_complete = self.carry_all(&to) => is_complete,
-            () = stop.cancelled() => is_live,
-        };
-        if is_complete {
-            // A session that has ended takes no more.
-            let _ = to.send(Feed::End).await;
+        tokio::select! {
+            is_complete = self.carry_all(to) => AudioEnd { stopped: false, is_complete },
+            () = stop.cancelled() => AudioEnd { stopped: true, is_complete: is_live },
         }
     }
 
@@ -63,6 +66,48 @@ impl Input {
                 return reading.error().await;
             }
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pace::Pace;
+
+    fn input(audio: mpsc::Receiver<Feed>, is_live: bool) -> Input {
+        Input {
+            audio,
+            pacer: Pacer::new(Pace::Max, 16_000),
+            is_live,
+            #[cfg(feature = "decode")]
+            reading: None,
+            #[cfg(feature = "decode")]
+            may_be_complete_later: false,
+        }
+    }
+
+    /// A user who interrupts the recognition of the rest of a broken download does not end the download.
+    #[tokio::test]
+    async fn a_stop_after_the_end_of_the_audio_did_not_end_it() {
+        let stop = CancellationToken::new();
+        let (to, _session) = mpsc::channel(1);
+        let (feed, audio) = mpsc::channel(1);
+        drop(feed);
+        let ended = input(audio, false).carry(&to, &stop).await;
+        stop.cancel();
+        assert_eq!(ended, AudioEnd { stopped: false, is_complete: false });
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_the_end_of_live_audio_alone() {
+        for is_live in [true, false] {
+            let stop = CancellationToken::new();
+            stop.cancel();
+            let (to, _session) = mpsc::channel(1);
+            let (_feed, audio) = mpsc::channel(1);
+            let ended = input(audio, is_live).carry(&to, &stop).await;
+            assert_eq!(ended, AudioEnd { stopped: true, is_complete: is_live });
         }
     }
 }

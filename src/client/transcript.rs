@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::input::Input;
+use super::input::{AudioEnd, Input};
 use super::{Service, TranscriptError};
-use crate::audio::FramePos;
+use crate::audio::{Feed, FramePos};
 use crate::session::{Ended, Ledger, Session, Settings};
 use crate::spool::{Opened, Repeatability, Spool, SpoolError, SpooledEnd, SpooledError};
 use crate::transcript::TranscriptEvent;
@@ -179,26 +179,33 @@ async fn run(
             }
         }
     };
+    let mut audio_end = None;
     let feeding = async {
-        input.carry(feed, stop.clone()).await;
+        let end = input.carry(&feed, &stop).await;
+        audio_end = Some(end);
+        if end.is_complete {
+            // A session that has ended takes no more.
+            let _ = feed.send(Feed::End).await;
+        }
+        drop(feed);
         pending::<Infallible>().await
     };
     let SpooledEnd { ledger, result, spool, complete } = tokio::select! {
         ended = session => ended,
         never = feeding => match never {},
     };
-    let stopped = stop.is_cancelled();
+    let stopped = audio_end.is_some_and(|end| end.stopped);
     let has_all = result.is_ok() && (complete || stopped);
     let spool = match spool {
         None => SpoolState::Absent,
         Some(spool) if has_all => SpoolState::Complete(spool),
         Some(_) => SpoolState::Resumable,
     };
-    let error = match result {
-        Ok(()) if stopped => None,
-        Ok(()) => reading_error.await,
-        // The source is not waited for, since it may block for ever.
-        Err(error) => Some(error.into()),
+    let error = match (result, audio_end) {
+        (Ok(()), Some(AudioEnd { stopped: false, .. })) => reading_error.await,
+        // A source that was not read to its end is not waited for, since it may block for ever.
+        (Ok(()), _) => None,
+        (Err(error), _) => Some(error.into()),
     };
     Outcome { ledger, error, spool }
 }

@@ -69,9 +69,8 @@ impl Transcription {
     }
 
     /// Sets how long the session keeps trying while the service is unavailable, as `--patience` of the
-    /// program does: 120 s, by default. It is the [`give_up`](Settings::give_up) of the session. The very
-    /// first connection is tried for [`first_contact`](Settings::first_contact), 5 s, or for the patience if
-    /// that is shorter.
+    /// program does: 120 s, by default. It is [`Timeouts::give_up`](crate::session::Timeouts::give_up). The very
+    /// first connection is tried for 5 s, or for the patience if that is shorter.
     pub fn patience(mut self, patience: Duration) -> Transcription {
         set_patience(&mut self.plan.settings, patience);
         self
@@ -104,8 +103,8 @@ impl Transcription {
     /// returns.
     ///
     /// # Errors
-    /// Returns [`StartError`] if the source holds no audio that can be decoded, if the spool can't be opened,
-    /// or if the [channels](Transcription::channels) are split.
+    /// Returns [`StartError`] if the source can't be opened or holds no audio that can be decoded, if the
+    /// spool can't be opened, or if the [channels](Transcription::channels) are split.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.

@@ -82,7 +82,8 @@ impl fmt::Debug for Message {
             Message::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
             Message::Ping(payload) => write!(f, "Ping({} bytes)", payload.len()),
             Message::Pong(payload) => write!(f, "Pong({} bytes)", payload.len()),
-            Message::Close(frame) => f.debug_tuple("Close").field(frame).finish(),
+            Message::Close(None) => f.write_str("Close"),
+            Message::Close(Some(frame)) => write!(f, "Close({}, {} bytes)", frame.code, frame.reason.len()),
         }
     }
 }

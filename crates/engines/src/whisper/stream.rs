@@ -93,13 +93,15 @@ impl Stream {
         detection.context(&self.shared.model.tokens)
     }
 
-    /// Returns the partial result to work on: the one in progress, unless the utterance seems to have
-    /// ended since, or a new one that is due.
+    /// Returns the partial result to work on: the one in progress, unless the utterance has ended or gone on
+    /// since, or a new one that is due. One that may be the final is decoded more carefully, which would hold
+    /// up those of further speech.
     fn next_partial(&mut self) -> Option<&mut PartialInProgress> {
         let Open { range, start, pcm, lively, settled } = self.endpointer.open()?;
         let heard = start.to(start + pcm.len() as u64);
-        let is_right =
-            |in_progress: &PartialInProgress| !settled || in_progress.settled && in_progress.heard == heard;
+        let is_right = |in_progress: &PartialInProgress| {
+            in_progress.settled == settled && (!settled || in_progress.heard == heard)
+        };
         let at_hand = self.in_progress.as_ref().is_some_and(is_right);
         if !at_hand {
             let due = match &self.last {

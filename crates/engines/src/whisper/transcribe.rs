@@ -200,7 +200,8 @@ impl Attempt {
     /// Returns the reason to decode the utterance again, if there is one. Silence is no reason.
     fn rejection(&self, model: &Model, samples: usize, lively: usize) -> Option<Rejection> {
         if self.is_silent(lively) {
-            return None;
+            // A sampled text proves nothing about silence that the greedy one did not show.
+            return self.text.sampled.then_some(Rejection::Unlikely);
         }
         let DecodedText { tokens, log_probability, runaway, .. } = &self.text;
         let rejection = fallback::rejection(&model.tokens.text(tokens), *log_probability, *runaway, samples);

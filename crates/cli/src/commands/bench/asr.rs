@@ -19,7 +19,7 @@ use crate::service::{Connection, Need, load_recognizer};
 use crate::typed::whole;
 use crate::{Common, Hearing, say};
 use voxline::audio::{AudioChunk, FRAME_BYTES, FramePos};
-use voxline::engine::{Latency, RecognitionRequest, Recognizer};
+use voxline::engine::{RecognitionRequest, Recognizer};
 use voxline::session::Settings;
 use voxline_gateway::Options;
 use voxline_support::clock::{cpu_time, now};
@@ -80,7 +80,7 @@ fn by_recognizer(config: &Config, corpus: &[Item], threads: usize) -> Result<(Ve
     let begun = now();
     let recognizer = load_recognizer(config)?;
     let loading = Some(begun.elapsed());
-    let request = RecognitionRequest::from(&config.languages).latency(Latency::Relaxed);
+    let request = RecognitionRequest::from(&config.languages);
 
     let (begun, cpu) = (now(), cpu_time());
     let next = AtomicUsize::new(0);
