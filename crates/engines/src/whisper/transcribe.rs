@@ -330,46 +330,79 @@ mod tests {
     use voxline_fixtures::clips;
     use voxline_fixtures::samples::models_dir;
 
-    /// Concludes an attempt on a recording whose text was replaced by ten repetitions of itself. Returns the
-    /// text of the transcript, and whether the utterance was decoded again.
-    fn transcript_of_a_planted_repetition(accuracy: Accuracy) -> (String, bool) {
-        let whisper = Whisper::load(&models_dir().join("whisper-base")).unwrap();
-        let (model, mut kernels) = (&whisper.shared.model, Kernels::default());
-        let request = RecognitionRequest::new().language("en").latency(Latency::Relaxed).accuracy(accuracy);
-        let options = DecodingOptions::new(&model.tokens, &request).unwrap();
-        let pcm = clips::clip("en-16k", "goforward").pcm;
-        let lively = pcm.len() as u64;
-        let mut transcription = Transcription::new(pcm, lively, options);
-        transcription.window = FULL_WINDOW;
-        let mut attempt = loop {
-            if let Stage::Decode(decoding) = &mut transcription.stage {
-                while !decoding.advance(model, &mut kernels) {}
-                break decoding.take_attempt(model);
+    /// A recording that was decoded once, in the full window.
+    struct Decoded {
+        whisper: Whisper,
+        kernels: Kernels,
+        transcription: Transcription,
+        attempt: Attempt,
+    }
+
+    impl Decoded {
+        fn at(accuracy: Accuracy) -> Decoded {
+            let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
+            let (model, mut kernels) = (&whisper.shared.model, Kernels::default());
+            let request =
+                RecognitionRequest::new().language("en").latency(Latency::Relaxed).accuracy(accuracy);
+            let options = DecodingOptions::new(&model.tokens, &request).expect("Whisper honours it");
+            let pcm = clips::clip("en-16k", "goforward").pcm;
+            let lively = pcm.len() as u64;
+            let mut transcription = Transcription::new(pcm, lively, options);
+            transcription.window = FULL_WINDOW;
+            let attempt = loop {
+                if let Stage::Decode(decoding) = &mut transcription.stage {
+                    while !decoding.advance(model, &mut kernels) {}
+                    break decoding.take_attempt(model);
+                }
+                assert!(transcription.step(model, &mut kernels).is_none());
+            };
+            Decoded { whisper, kernels, transcription, attempt }
+        }
+
+        fn rejection(&self) -> Option<Rejection> {
+            let samples = self.transcription.pcm.len();
+            self.attempt.rejection(&self.whisper.shared.model, samples, samples)
+        }
+
+        /// Replaces the text by ten repetitions of itself, and concludes the attempt. Returns the text of the
+        /// transcript, and whether the utterance was decoded again.
+        fn conclude_repeated(mut self) -> (String, bool) {
+            assert_eq!(self.rejection(), None);
+            let text = &mut self.attempt.text;
+            text.tokens = text.tokens.repeat(10);
+            text.log_probabilities = vec![-0.1; text.tokens.len() + 1];
+            assert_eq!(self.rejection(), Some(Rejection::Repetitive));
+            let Decoded { whisper, mut kernels, mut transcription, attempt } = self;
+            let model = &whisper.shared.model;
+            match transcription.conclude(model, &mut kernels, attempt) {
+                Some(transcript) => (transcript.text, false),
+                None => (transcription.finish(model, &mut kernels).text, true),
             }
-            assert!(transcription.step(model, &mut kernels).is_none());
-        };
-        let (spoken, samples) = (attempt.text.tokens.clone(), transcription.pcm.len());
-        assert_eq!(attempt.rejection(model, samples, samples), None);
-        attempt.text.tokens = spoken.repeat(10);
-        attempt.text.log_probabilities = vec![-0.1; attempt.text.tokens.len() + 1];
-        assert_eq!(attempt.rejection(model, samples, samples), Some(Rejection::Repetitive));
-        match transcription.conclude(model, &mut kernels, attempt) {
-            Some(transcript) => (transcript.text, false),
-            None => (transcription.finish(model, &mut kernels).text, true),
         }
     }
 
     #[test]
     fn a_repetitive_text_is_decoded_again() {
-        let (text, again) = transcript_of_a_planted_repetition(Accuracy::Balanced);
+        let (text, again) = Decoded::at(Accuracy::Balanced).conclude_repeated();
         assert!(again);
         assert!(text.starts_with("Go forward") && text.len() < 40, "{text}");
     }
 
     #[test]
     fn fast_decoding_samples_nothing() {
-        let (_, again) = transcript_of_a_planted_repetition(Accuracy::Fast);
+        let (_, again) = Decoded::at(Accuracy::Fast).conclude_repeated();
         assert!(!again);
+    }
+
+    /// A sampled text that the model takes for silence would replace the text of speech by nothing.
+    #[test]
+    fn silence_ends_the_fallback_only_if_the_likeliest_text_shows_it() {
+        let mut decoded = Decoded::at(Accuracy::Balanced);
+        decoded.attempt.no_speech = 0.7;
+        decoded.attempt.text.log_probability = -1.2;
+        assert_eq!(decoded.rejection(), None);
+        decoded.attempt.text.sampled = true;
+        assert_eq!(decoded.rejection(), Some(Rejection::Unlikely));
     }
 
     /// Cases of `benches/noise.py`: log-probability, words, seconds, and seconds like speech.
