@@ -122,8 +122,8 @@ impl LiveTranscription {
 /// The audio input of a live transcription. Audio is sent in chunks of 100 ms.
 ///
 /// Dropping the input ends the audio like [`finish`](LiveAudio::finish), except that the incomplete last
-/// chunk is lost if the session takes no audio at that moment. A transcript with a spool is then
-/// [not complete](Transcript::is_resumable): the caller may have died, and a later process may have more audio.
+/// chunk is lost if the session takes no audio at that moment. A transcript with a spool is then [not
+/// complete](Transcript::is_resumable): the caller may have died, and a later process may have more audio.
 #[derive(Debug)]
 pub struct LiveAudio {
     chunker: Chunker,

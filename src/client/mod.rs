@@ -1,8 +1,8 @@
 //! High-level client of one speech service: a [`Client`] transcribes recordings and live audio, and speaks.
 //!
-//! The [front page](crate#first-use) has a first transcript. The parts of the client can be used by themselves:
-//! the `pipeline` that reads a source, the [`session`](crate::session) that carries audio to the service, the
-//! [`TokenProvider`], and the `SpeechClient`.
+//! The [front page](crate#first-use) has a first transcript. The parts of the client can be used by
+//! themselves: the `pipeline` that reads a source, the [`session`](crate::session) that carries audio to the
+//! service, the [`TokenProvider`], and the `SpeechClient`.
 
 #[cfg(feature = "decode")]
 mod channels;

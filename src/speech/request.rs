@@ -52,10 +52,10 @@ impl Service {
         if !response.status.is_success() {
             return Err(self.refused(response, token, options.stall_timeout).await);
         }
-        match is_text(&response.headers) {
-            true => Err(SpeechError::InvalidResponse { endpoint: self.endpoint.to_string(), what: "text" }),
-            false => Ok(SpeechResponse { service: self, response, stall_timeout: options.stall_timeout }),
+        if is_text(&response.headers) {
+            return Err(SpeechError::InvalidResponse { endpoint: self.endpoint.to_string(), what: "text" });
         }
+        Ok(SpeechResponse { service: self, response, stall_timeout: options.stall_timeout })
     }
 
     /// Returns the error of a lost connection, which is worth a retry.

@@ -11,7 +11,7 @@ use voxline::engine::{Accuracy, Capabilities, RecognitionRequest, Task, Unsuppor
 pub(super) struct DecodingOptions {
     pub(super) language: Language,
     pub(super) task: Task,
-    /// What is tried after a rejected text.
+    /// Temperatures to try after a rejected text.
     pub(super) fallback: Fallback,
 }
 
