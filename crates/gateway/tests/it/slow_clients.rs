@@ -200,19 +200,18 @@ async fn five_hundred_slow_clients_slow_nobody_and_are_cut_off() {
     assert!(ratios[0] < 1.1, "{ratios:?}");
 }
 
+/// Returns a server that takes one connection at a time, with the deadlines of `deadlines`.
+async fn server_of_one_connection(deadlines: ConnectionOptions) -> Server {
+    let connections = ConnectionOptions { max: 1, max_per_address: 0, ..deadlines };
+    let options = Options { connections, ..Options::default() };
+    let setup = Setup { options, ..Setup::default() };
+    Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await
+}
+
 #[tokio::test]
 async fn one_connection_too_many_waits_until_another_ends() {
-    let options = Options {
-        connections: ConnectionOptions {
-            header_timeout: DEADLINE,
-            max: 1,
-            max_per_address: 0,
-            ..ConnectionOptions::default()
-        },
-        ..Options::default()
-    };
-    let setup = Setup { options, ..Setup::default() };
-    let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
+    let deadlines = ConnectionOptions { header_timeout: DEADLINE, ..ConnectionOptions::default() };
+    let server = server_of_one_connection(deadlines).await;
     let started = now();
     let _silent = TcpStream::connect(server.address).await.unwrap();
     let answer = http_client().unwrap().get(url(&server, "/healthz")).send().await.unwrap();
@@ -232,17 +231,8 @@ async fn ask_without_end(address: SocketAddr) {
 
 #[tokio::test]
 async fn who_asks_and_never_reads_is_cut_off() {
-    let options = Options {
-        connections: ConnectionOptions {
-            write_timeout: DEADLINE,
-            max: 1,
-            max_per_address: 0,
-            ..ConnectionOptions::default()
-        },
-        ..Options::default()
-    };
-    let setup = Setup { options, ..Setup::default() };
-    let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
+    let deadlines = ConnectionOptions { write_timeout: DEADLINE, ..ConnectionOptions::default() };
+    let server = server_of_one_connection(deadlines).await;
     let started = now();
     timeout(10 * DEADLINE, ask_without_end(server.address)).await.expect("it holds its connection for ever");
     assert!(started.elapsed() > DEADLINE * 9 / 10);
