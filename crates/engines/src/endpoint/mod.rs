@@ -141,8 +141,8 @@ impl Endpointer {
     /// Returns the open utterance so far, without the samples that do not fill a hop yet; `None` in
     /// silence, and while no part of the sound was like speech.
     pub fn open(&mut self) -> Option<Open<'_>> {
-        let utterance = self.open.as_ref().filter(|utterance| utterance.lively > 0)?;
-        let (start, end) = (utterance.start, utterance.voiced_end + HANGOVER);
+        let utterance = self.open.as_ref().filter(|utterance| utterance.lively_frames() > 0)?;
+        let (start, end) = (utterance.start, utterance.heard_end());
         let lively = utterance.lively_frames();
         let (from, to) = (self.index(start), self.index(self.judged.min(end)));
         let range = self.reported.to(self.judged);
@@ -156,7 +156,7 @@ impl Endpointer {
         let mut spans = Vec::new();
         let end = self.end();
         if let Some(utterance) = self.open.take() {
-            let heard = utterance.start.to(end.min(utterance.voiced_end + HANGOVER));
+            let heard = utterance.start.to(end.min(utterance.heard_end()));
             self.report(end, heard, &utterance, &mut spans);
         } else if end > self.reported {
             self.silence(end, &mut spans);
@@ -202,10 +202,10 @@ impl Endpointer {
 
         match &mut self.open {
             Some(utterance) => {
-                utterance.push(energy, change);
                 if loud && score >= STILL_VOICED {
                     utterance.voiced_end = self.judged;
                 }
+                utterance.push(self.judged, energy, change);
                 self.close_or_cut(spans);
             }
             None => self.wait(loud && score >= VOICED, energy, change, spans),
@@ -230,7 +230,7 @@ impl Endpointer {
             self.forget(start);
             self.recent.clear();
             let mut utterance = Utterance::new(start, self.judged);
-            utterance.push(energy, change);
+            utterance.push(self.judged, energy, change);
             self.open = Some(utterance);
             return;
         }
@@ -249,7 +249,7 @@ impl Endpointer {
         let Some(utterance) = self.open.take() else { return };
         let start = utterance.start;
         if self.judged - utterance.voiced_end >= END_SILENCE {
-            let end = utterance.voiced_end + HANGOVER;
+            let end = utterance.heard_end();
             self.report(end, start.to(end), &utterance, spans);
         } else if self.judged - start >= LONGEST - HOP as u64 {
             let back = utterance.cut_back();

@@ -1,6 +1,6 @@
 //! An open utterance: what is measured while it lasts, whether it is a tone, and where it is best cut.
 
-use super::milliseconds;
+use super::{HANGOVER, milliseconds};
 use crate::modulation::{LIKE_SPEECH, SEEN, STEADY};
 use voxline::audio::FramePos;
 use voxline::vad::HOP;
@@ -27,20 +27,31 @@ pub(super) struct Utterance {
     /// Greatest of these changes.
     greatest: f32,
     /// Number of hops over which the spectrum changed as that of speech does.
-    pub(super) lively: usize,
+    lively: usize,
     /// Number of hops since the last of these.
     since_lively: usize,
+    /// `lively` without the hops after the hangover, which are not part of the utterance: the same whether
+    /// it is asked for when the samples have settled or when silence has ended the utterance.
+    heard_lively: usize,
 }
 
 impl Utterance {
     /// Creates an utterance without hops.
     pub(super) fn new(start: FramePos, voiced_end: FramePos) -> Utterance {
-        let (energy, changes) = (Vec::new(), Vec::new());
-        Utterance { start, voiced_end, energy, changes, greatest: 0.0, lively: 0, since_lively: SEEN }
+        Utterance {
+            start,
+            voiced_end,
+            energy: Vec::new(),
+            changes: Vec::new(),
+            greatest: 0.0,
+            lively: 0,
+            since_lively: SEEN,
+            heard_lively: 0,
+        }
     }
 
-    /// Takes the loudness of a hop, and the lasting change of the spectrum up to it.
-    pub(super) fn push(&mut self, energy: f32, change: f32) {
+    /// Takes the loudness of the hop that ends at `end`, and the lasting change of the spectrum up to it.
+    pub(super) fn push(&mut self, end: FramePos, energy: f32, change: f32) {
         self.energy.push(energy);
         self.changes.push(change);
         self.greatest = self.greatest.max(change);
@@ -49,14 +60,24 @@ impl Utterance {
             self.lively += self.since_lively;
             self.since_lively = 0;
         }
+        if end <= self.heard_end() {
+            self.heard_lively = self.lively;
+        }
+    }
+
+    /// Returns the position up to which the utterance is heard, should no voiced hop follow.
+    pub(super) fn heard_end(&self) -> FramePos {
+        self.voiced_end + HANGOVER
     }
 
     /// Returns the last `back` hops, which begin at `cut`, as an utterance of their own.
     pub(super) fn split_off(&self, back: usize, cut: FramePos) -> Utterance {
         let mut rest = Utterance::new(cut, self.voiced_end.max(cut));
         let first = self.energy.len() - back;
+        let mut end = cut;
         for (energy, change) in self.energy[first..].iter().zip(&self.changes[first..]) {
-            rest.push(*energy, *change);
+            end = end + HOP as u64;
+            rest.push(end, *energy, *change);
         }
         rest
     }
@@ -79,9 +100,9 @@ impl Utterance {
         self.lively == 0 && loud.peek().is_some() && loud.all(|change| change < STEADY)
     }
 
-    /// Returns the number of frames whose spectrum changes as that of speech does.
+    /// Returns the number of heard frames whose spectrum changes as that of speech does.
     pub(super) fn lively_frames(&self) -> u64 {
-        (self.lively * HOP) as u64
+        (self.heard_lively * HOP) as u64
     }
 
     /// Returns the number of hops, counted back from the end, at which the utterance is best cut: in the
@@ -95,5 +116,37 @@ impl Utterance {
             .min_by(|(_, a), (_, b)| loudness(a).total_cmp(&loudness(b)))
             .map_or(0, |(first, _)| first + CUT_HOPS / 2);
         recent.len() - quietest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::END_SILENCE;
+
+    #[test]
+    fn sound_after_an_utterance_has_settled_does_not_make_it_livelier() {
+        let hop = |count: u64| FramePos(count * HOP as u64);
+        let mut utterance = Utterance::new(FramePos::ZERO, FramePos::ZERO);
+        for end in 1..=30 {
+            utterance.voiced_end = hop(end);
+            utterance.push(hop(end), 1e6, LIKE_SPEECH);
+        }
+        let voiced = utterance.lively_frames();
+        // Sound that changes, but that no detector takes for a voice.
+        let mut settled = Vec::new();
+        for end in (31..).take_while(|end| hop(*end) < hop(30) + END_SILENCE) {
+            utterance.push(hop(end), 1e6, LIKE_SPEECH);
+            if hop(end) >= utterance.heard_end() {
+                settled.push(utterance.lively_frames());
+            }
+        }
+        assert!(settled.len() > 10 && settled.iter().all(|lively| *lively == settled[0]), "{settled:?}");
+        assert!(settled[0] > voiced && settled[0] <= voiced + HANGOVER, "{settled:?}, {voiced}");
+
+        // Should the voice go on, all that came before it counts.
+        utterance.voiced_end = hop(90);
+        utterance.push(hop(90), 1e6, LIKE_SPEECH);
+        assert!(utterance.lively_frames() > settled[0] + HANGOVER / 2);
     }
 }
