@@ -1,6 +1,7 @@
 //! Pacing of audio: as fast as the session takes it, or relative to real time.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,25 +10,31 @@ use tokio::sync::mpsc;
 use crate::audio::{Feed, FramePos};
 use voxline_support::clock::{Clock, SystemClock};
 
-/// Speed at which audio is fed to the session.
+/// Multiples of real time that a pace may be. Beyond them, a session would end by its timeouts, or the pace
+/// would make no difference.
+pub(crate) const MULTIPLES: RangeInclusive<f64> = 0.01..=1_000.0;
+
+/// Speed at which audio is fed to the session. The default is [`Pace::MAX`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Pace {
-    /// As fast as the session takes it.
-    #[default]
-    Max,
-    /// Multiple of real time, above zero; 1 is real time.
-    Times(f64),
-}
+pub struct Pace(Option<f64>);
 
 impl Pace {
+    /// As fast as the session takes it.
+    pub const MAX: Pace = Pace(None);
+    /// As fast as it is heard.
+    pub const REAL_TIME: Pace = Pace(Some(1.0));
+
+    /// Returns a pace of `multiple` times real time; `None` unless that is 0.01 to 1,000.
+    #[must_use]
+    pub fn times(multiple: f64) -> Option<Pace> {
+        MULTIPLES.contains(&multiple).then_some(Pace(Some(multiple)))
+    }
+
     /// Returns the time at which all frames before `end` are complete, counted from the start of the
     /// stream. A chunk is complete once its last frame would have been heard.
     #[must_use]
     pub fn due(self, end: FramePos, sample_rate: u32) -> Duration {
-        match self {
-            Pace::Max => Duration::ZERO,
-            Pace::Times(times) => end.time(sample_rate).div_f64(times),
-        }
+        self.0.map_or(Duration::ZERO, |multiple| end.time(sample_rate).div_f64(multiple))
     }
 }
 
@@ -45,21 +52,21 @@ impl FromStr for Pace {
 
     fn from_str(text: &str) -> Result<Pace, PaceError> {
         match text {
-            "max" => Ok(Pace::Max),
-            "realtime" => Ok(Pace::Times(1.0)),
-            number => match number.parse() {
-                Ok(times) if (0.01..=1_000.0).contains(&times) => Ok(Pace::Times(times)),
-                _ => Err(PaceError { given: text.to_owned() }),
-            },
+            "max" => Ok(Pace::MAX),
+            "realtime" => Ok(Pace::REAL_TIME),
+            number => {
+                let multiple = number.parse().ok().and_then(Pace::times);
+                multiple.ok_or_else(|| PaceError { given: text.to_owned() })
+            }
         }
     }
 }
 
 impl fmt::Display for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Pace::Max => f.write_str("max"),
-            Pace::Times(times) => times.fmt(f),
+        match self.0 {
+            None => f.write_str("max"),
+            Some(multiple) => multiple.fmt(f),
         }
     }
 }
@@ -138,11 +145,12 @@ mod tests {
 
     #[test]
     fn a_pace_is_read_as_it_is_written() {
-        for (text, pace) in [("max", Pace::Max), ("1", Pace::Times(1.0)), ("2.5", Pace::Times(2.5))] {
+        for (text, pace) in [("max", Pace::MAX), ("1", Pace::REAL_TIME), ("2.5", Pace(Some(2.5)))] {
             assert_eq!((text.parse::<Pace>().unwrap(), pace.to_string().as_str()), (pace, text));
         }
-        assert_eq!("realtime".parse::<Pace>().unwrap(), Pace::Times(1.0));
-        for text in ["", "0", "-1", "inf", "NaN", "1001", "fast"] {
+        assert_eq!("realtime".parse::<Pace>().unwrap(), Pace::REAL_TIME);
+        assert_eq!(Pace::times(0.01), Some(Pace(Some(0.01))));
+        for text in ["", "0", "0.009", "-1", "inf", "NaN", "1001", "fast"] {
             assert!(text.parse::<Pace>().is_err(), "{text}");
         }
     }
@@ -150,8 +158,8 @@ mod tests {
     #[test]
     fn a_chunk_is_due_when_its_last_frame_was_heard() {
         let end = FramePos(24_000);
-        assert_eq!(Pace::Times(1.0).due(end, 16_000), Duration::from_millis(1_500));
-        assert_eq!(Pace::Times(3.0).due(end, 16_000), Duration::from_millis(500));
-        assert_eq!(Pace::Max.due(end, 16_000), Duration::ZERO);
+        assert_eq!(Pace::REAL_TIME.due(end, 16_000), Duration::from_millis(1_500));
+        assert_eq!(Pace(Some(3.0)).due(end, 16_000), Duration::from_millis(500));
+        assert_eq!(Pace::MAX.due(end, 16_000), Duration::ZERO);
     }
 }

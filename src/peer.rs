@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
+use crate::pace::MULTIPLES;
 use crate::protocol::{ClientMessage, ServerMessage, Violation};
 use crate::recovery::Failure;
 
@@ -192,7 +193,7 @@ impl CatchUp {
     /// `factor` is between 0.01 and 1,000.
     #[must_use]
     pub fn new(burst: Duration, factor: f64) -> Option<CatchUp> {
-        (0.01..=1_000.0).contains(&factor).then_some(CatchUp { burst, factor })
+        MULTIPLES.contains(&factor).then_some(CatchUp { burst, factor })
     }
 
     /// Returns the duration of audio that may be sent at once on a new connection.

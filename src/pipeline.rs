@@ -100,10 +100,6 @@ pub struct Options {
     pub channels: Channels,
     /// Limits beyond which a source is given up.
     pub limits: Limits,
-    /// Option to mark chunks as [voiced](crate::audio::AudioChunk::voiced) or silent. No audio is
-    /// dropped. Requires a session rate of 16 kHz.
-    #[cfg(feature = "vad")]
-    pub mark_voice: bool,
 }
 
 /// Defaults: 16 kHz, chunks of 100 ms, a capacity of 16 chunks, all channels as one stream, and no
@@ -116,8 +112,6 @@ impl Default for Options {
             capacity: 16,
             channels: Channels::Mix,
             limits: Limits::default(),
-            #[cfg(feature = "vad")]
-            mark_voice: false,
         }
     }
 }
@@ -143,8 +137,12 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Pipeline {
     decoder: Decoder,
-    stages: Vec<(Resampler, Chunker, Marker)>,
+    stages: Vec<(Resampler, Chunker)>,
     capacity: usize,
+    sample_rate: u32,
+    /// True if chunks are marked as voiced or silent.
+    #[cfg(feature = "vad")]
+    mark_voice: bool,
 }
 
 impl Pipeline {
@@ -154,22 +152,41 @@ impl Pipeline {
     /// Returns [`PipelineError`] if the source holds no audio that can be decoded and resampled, or if an
     /// option is out of range.
     pub fn open(source: Source, options: Options) -> Result<Pipeline, PipelineError> {
-        let Options { sample_rate, chunk, capacity, channels, limits, .. } = options;
+        let Options { sample_rate, chunk, capacity, channels, limits } = options;
         if capacity == 0 || capacity > usize::MAX >> 3 {
             return Err(PipelineError::Capacity { capacity });
         }
         let frames = chunk_frames(chunk, sample_rate).ok_or(PipelineError::Chunk { chunk, sample_rate })?;
-        Marker::check(&options)?;
         let name = source.name().to_owned();
         let wanted = decode::Options { channels, sample_rate: Some(sample_rate), limits };
         let decoder = Decoder::open(source, wanted)?;
         let stages = (0..decoder.planes()).map(|_| {
             let resampler = Resampler::with_fill(decoder.sample_rate(), sample_rate, FILL)?;
-            Ok((resampler, Chunker::new(frames), Marker::new(&options)))
+            Ok((resampler, Chunker::new(frames)))
         });
         let stages = stages.collect::<Result<_, _>>();
         let stages = stages.map_err(|error| PipelineError::Resample { name, error })?;
-        Ok(Pipeline { decoder, stages, capacity })
+        Ok(Pipeline {
+            decoder,
+            stages,
+            capacity,
+            sample_rate,
+            #[cfg(feature = "vad")]
+            mark_voice: false,
+        })
+    }
+
+    /// Marks chunks as [voiced](crate::audio::AudioChunk::voiced) or silent. No audio is dropped.
+    ///
+    /// # Errors
+    /// Returns [`PipelineError::Voice`] if the rate of the session is not 16 kHz.
+    #[cfg(feature = "vad")]
+    pub fn mark_voice(self) -> Result<Pipeline, PipelineError> {
+        let Pipeline { sample_rate, .. } = self;
+        if sample_rate != crate::vad::VOICE_RATE {
+            return Err(PipelineError::Voice { sample_rate });
+        }
+        Ok(Pipeline { mark_voice: true, ..self })
     }
 
     /// Returns the name of the source in messages.
@@ -198,13 +215,14 @@ impl Pipeline {
     #[must_use]
     pub fn start(self) -> (Vec<mpsc::Receiver<Feed>>, Worker) {
         let (mut streams, mut receivers) = (Vec::new(), Vec::new());
-        for (resampler, chunker, marker) in self.stages {
+        for (resampler, chunker) in self.stages {
             let (sender, receiver) = mpsc::channel(self.capacity);
             receivers.push(receiver);
             streams.push(ChannelStream {
                 resampler,
                 chunker,
-                marker,
+                #[cfg(feature = "vad")]
+                voice: self.mark_voice.then(crate::vad::VoiceMarker::new),
                 sender,
                 resampled: Vec::new(),
                 frames: 0,
@@ -290,7 +308,8 @@ impl Run {
 struct ChannelStream {
     resampler: Resampler,
     chunker: Chunker,
-    marker: Marker,
+    #[cfg(feature = "vad")]
+    voice: Option<crate::vad::VoiceMarker>,
     sender: mpsc::Sender<Feed>,
     /// Latest output of the resampler.
     resampled: Vec<f32>,
@@ -321,8 +340,7 @@ impl ChannelStream {
         self.resampler.finish(&mut self.resampled);
         self.send_chunks();
         if let Some(chunk) = self.chunker.finish() {
-            let chunk = self.marker.mark(chunk);
-            self.send(Feed::Audio(chunk));
+            self.send_chunk(chunk);
         }
         self.send(Feed::End);
     }
@@ -331,10 +349,18 @@ impl ChannelStream {
         let resampled = mem::take(&mut self.resampled);
         let mut samples = resampled.as_slice();
         while let Some(chunk) = self.chunker.push(&mut samples) {
-            let chunk = self.marker.mark(chunk);
-            self.send(Feed::Audio(chunk));
+            self.send_chunk(chunk);
         }
         self.resampled = resampled;
+    }
+
+    fn send_chunk(&mut self, chunk: AudioChunk) {
+        #[cfg(feature = "vad")]
+        let chunk = match &mut self.voice {
+            Some(voice) => voice.mark(chunk),
+            None => chunk,
+        };
+        self.send(Feed::Audio(chunk));
     }
 
     fn send(&mut self, feed: Feed) {
@@ -352,50 +378,6 @@ impl ChannelStream {
             }
             Err(_) => self.cancelled = true,
         }
-    }
-}
-
-/// Voice marker, if requested and compiled in.
-#[derive(Debug)]
-struct Marker {
-    #[cfg(feature = "vad")]
-    voice: Option<crate::vad::VoiceMarker>,
-}
-
-#[cfg(feature = "vad")]
-impl Marker {
-    fn check(options: &Options) -> Result<(), PipelineError> {
-        let Options { sample_rate, mark_voice, .. } = *options;
-        if mark_voice && sample_rate != crate::vad::VOICE_RATE {
-            return Err(PipelineError::Voice { sample_rate });
-        }
-        Ok(())
-    }
-
-    fn new(options: &Options) -> Marker {
-        Marker { voice: options.mark_voice.then(crate::vad::VoiceMarker::new) }
-    }
-
-    fn mark(&mut self, chunk: AudioChunk) -> AudioChunk {
-        match &mut self.voice {
-            Some(voice) => voice.mark(chunk),
-            None => chunk,
-        }
-    }
-}
-
-#[cfg(not(feature = "vad"))]
-impl Marker {
-    fn check(_: &Options) -> Result<(), PipelineError> {
-        Ok(())
-    }
-
-    fn new(_: &Options) -> Marker {
-        Marker {}
-    }
-
-    fn mark(&mut self, chunk: AudioChunk) -> AudioChunk {
-        chunk
     }
 }
 

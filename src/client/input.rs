@@ -78,7 +78,7 @@ mod tests {
     fn input(audio: mpsc::Receiver<Feed>, is_live: bool) -> Input {
         Input {
             audio,
-            pacer: Pacer::new(Pace::Max, 16_000),
+            pacer: Pacer::new(Pace::MAX, 16_000),
             is_live,
             #[cfg(feature = "decode")]
             reading: None,

@@ -107,7 +107,7 @@ impl LiveTranscription {
         let chunker = Chunker::new(usize::try_from(frames).expect("a tenth of a rate"));
         let input = Input {
             audio,
-            pacer: Pacer::new(Pace::Max, settings.sample_rate),
+            pacer: Pacer::new(Pace::MAX, settings.sample_rate),
             is_live: true,
             #[cfg(feature = "decode")]
             reading: None,

@@ -13,9 +13,6 @@ use crate::pipeline;
 use crate::protocol::Latency;
 use crate::session::Settings;
 
-/// Slowest pace, in multiples of real time, as in the text form of [`Pace`].
-const SLOWEST: f64 = 0.01;
-
 /// A recording to be transcribed, with its options; created by
 /// [`Client::transcribe`](super::Client::transcribe).
 #[derive(Debug)]
@@ -30,7 +27,7 @@ impl Transcription {
     pub(super) fn new(service: Arc<Service>, recording: Recording) -> Transcription {
         let mut settings = Settings::new(pipeline::Options::default().sample_rate);
         settings.request.latency = Latency::Relaxed;
-        let plan = Plan { service, recording, settings, pace: Pace::Max, spools: None };
+        let plan = Plan { service, recording, settings, pace: Pace::MAX, spools: None };
         Transcription { plan, channels: None }
     }
 
@@ -55,15 +52,7 @@ impl Transcription {
     }
 
     /// Sets the pace at which the recording is sent: as fast as the service takes it, by default.
-    ///
-    /// # Panics
-    /// Panics if the pace is below 0.01 times real time.
     pub fn pace(mut self, pace: Pace) -> Transcription {
-        let in_range = match pace {
-            Pace::Max => true,
-            Pace::Times(times) => times >= SLOWEST,
-        };
-        assert!(in_range, "a pace of {pace}, expected at least {SLOWEST}");
         self.plan.pace = pace;
         self
     }

@@ -17,9 +17,9 @@ fn sentence_between_silences() -> (Vec<i16>, usize) {
 #[test]
 fn speech_is_marked_and_silence_is_kept() {
     let (audio, spoken) = sentence_between_silences();
-    let options = Options { mark_voice: true, ..Options::default() };
     let source = Source::bytes("a.wav", wav_s16(16_000, &audio));
-    let (mut streams, worker) = Pipeline::open(source, options).unwrap().start();
+    let pipeline = Pipeline::open(source, Options::default()).unwrap().mark_voice().unwrap();
+    let (mut streams, worker) = pipeline.start();
     let (mut marks, mut pcm, mut position) = (Vec::new(), Vec::new(), FramePos::ZERO);
     while let Some(Feed::Audio(chunk)) = streams[0].blocking_recv() {
         assert_eq!(chunk.range().start, position);
@@ -49,7 +49,8 @@ fn without_being_asked_nothing_is_marked() {
 
 #[test]
 fn voice_is_only_marked_at_the_rate_the_detector_knows() {
-    let options = Options { mark_voice: true, sample_rate: 8_000, ..Options::default() };
-    let refused = Pipeline::open(Source::bytes("a.wav", wav_s16(8_000, &[1; 100])), options).unwrap_err();
+    let options = Options { sample_rate: 8_000, ..Options::default() };
+    let pipeline = Pipeline::open(Source::bytes("a.wav", wav_s16(8_000, &[1; 100])), options).unwrap();
+    let refused = pipeline.mark_voice().unwrap_err();
     assert!(matches!(refused, PipelineError::Voice { sample_rate: 8_000 }), "{refused}");
 }

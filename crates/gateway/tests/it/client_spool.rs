@@ -231,7 +231,8 @@ async fn a_transcript_that_is_stopped_is_complete() {
     let directory = TempDir::new().unwrap();
     let spool = directory.path().join("call");
     let pcm = noise(60 * SEGMENT);
-    let paced = transcription(&client, &recording(1, &pcm), &spool).pace(Pace::Times(20.0));
+    let paced =
+        transcription(&client, &recording(1, &pcm), &spool).pace(Pace::times(20.0).expect("a pace in range"));
     let mut transcript = paced.start().unwrap();
     assert_eq!(finals(&mut transcript, 3).await, digests(&pcm)[..3]);
     assert!(transcript.is_resumable());

@@ -23,7 +23,7 @@ fn seconds() -> usize {
     asked.map_or(240, |seconds| seconds.parse().expect("VOXLINE_ENDURANCE_SECONDS is a number"))
 }
 
-const PACE: Pace = Pace::Times(10.0);
+const PACE: f64 = 10.0;
 const TOKEN_LIFETIME: Duration = Duration::from_secs(2);
 /// Half a second.
 const SEGMENT: usize = 8_000;
@@ -58,7 +58,8 @@ async fn endure(test: &str, in_band_auth: bool) {
     // Cuts come after a number of bytes, so that a connection that catches up lives for a moment only. With
     // the backoff for a service that is down, most of the call would be waiting.
     settings.timeouts.healthy_after = Duration::ZERO;
-    let run = transcribe_at(PACE, &connector, &tokens, settings, &pcm).await;
+    let pace = Pace::times(PACE).expect("a pace in range");
+    let run = transcribe_at(pace, &connector, &tokens, settings, &pcm).await;
     let ledger = run.result.as_ref().expect("the session ends well");
     println!("{test}: {seconds} s of audio, {} connections cut; {ledger}", proxy.cuts());
 

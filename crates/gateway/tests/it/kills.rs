@@ -107,14 +107,14 @@ async fn a_gateway_killed_in_mid_stream_costs_no_sample() {
     let (sender, events) = mpsc::unbounded_channel();
     let mut undisturbed = Told { events, finals: Vec::new() };
     let (_end, all) = watch::channel(FRAMES);
-    let ended = client.ten_minutes(Pace::Max, all, random.next(), sender).await;
+    let ended = client.ten_minutes(Pace::MAX, all, random.next(), sender).await;
     assert_eq!(ended.into_result().unwrap().recognised, FRAMES);
     while undisturbed.next().await.is_some() {}
     assert_eq!(undisturbed.finals.len(), 1_200);
 
     // Each kill has its part of the audio, sent within a second. The source therefore has more audio at
     // each kill, however long the gateway takes to come back.
-    let pace = Pace::Times(600.0 / kills as f64);
+    let pace = Pace::times(600.0 / kills as f64).expect("a pace in range");
     let part = FRAMES / (kills as u64 + 1);
     let (end, until) = watch::channel(0);
     let (sender, events) = mpsc::unbounded_channel();

@@ -132,7 +132,8 @@ async fn outlive_tokens(in_band_auth: bool) {
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
     let mut settings = Settings::new(16_000).with_seed(0);
     settings.in_band_auth = in_band_auth;
-    let run = transcribe_at(Pace::Times(5.0), &connector, &server.tokens(), settings, &pcm).await;
+    let pace = Pace::times(5.0).expect("a pace in range");
+    let run = transcribe_at(pace, &connector, &server.tokens(), settings, &pcm).await;
     assert_whole(&run, pcm.len() as u64);
     let ledger = run.result.unwrap();
     assert!(ledger.token_swaps >= 3 && ledger.reconnects == 0 && ledger.token_refusals == 0, "{ledger}");

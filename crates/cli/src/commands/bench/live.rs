@@ -39,7 +39,7 @@ pub(super) async fn speak(
 
 /// Pushes audio in real time.
 async fn stream(mut audio: LiveAudio, chunks: impl Iterator<Item = AudioChunk>) -> Result<(), SessionEnded> {
-    let pacer = Pacer::new(Pace::Times(1.0), SAMPLE_RATE);
+    let pacer = Pacer::new(Pace::REAL_TIME, SAMPLE_RATE);
     for chunk in chunks {
         let samples = samples(chunk.payload());
         pacer.wait(&Feed::Audio(chunk)).await;

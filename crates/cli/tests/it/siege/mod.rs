@@ -86,7 +86,7 @@ async fn call(connector: &WebSocketConnector, tokens: &TokenProvider, number: us
     let (events, mut told) = mpsc::channel(64);
     let begun = now();
     let speaking = async {
-        let pacer = Pacer::new(Pace::Times(1.0), RATE);
+        let pacer = Pacer::new(Pace::REAL_TIME, RATE);
         for chunk in chunks(&pcm).chain([Feed::End]) {
             pacer.wait(&chunk).await;
             feed.send(chunk).await.expect("the session takes all audio");
