@@ -12,14 +12,13 @@ use sha2::{Digest, Sha256};
 use voxline_testing::Planted;
 
 use self::world::{Story, World, bytes, simulate};
+use voxline_fixtures::knob::knob;
 use voxline_fixtures::noise;
 use voxline_fixtures::random;
 
 /// Returns the number of networks to play.
-#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn networks() -> u64 {
-    let asked = std::env::var("VOXLINE_NETWORKS").ok();
-    asked.map_or(1_000, |count| count.parse().expect("VOXLINE_NETWORKS is a number"))
+    knob("VOXLINE_NETWORKS").unwrap_or(1_000)
 }
 
 /// Totals of the runs.

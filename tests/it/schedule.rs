@@ -5,13 +5,12 @@ use voxline::session::Ledger;
 use voxline_testing::Planted;
 use voxline_testing::schedule::{self, Breach, Played};
 
+use voxline_fixtures::knob::knob;
 use voxline_fixtures::random;
 
 /// Returns the number of schedules to play.
-#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn schedules() -> u64 {
-    let asked = std::env::var("VOXLINE_SCHEDULES").ok();
-    asked.map_or(10_000, |count| count.parse().expect("VOXLINE_SCHEDULES is a number"))
+    knob("VOXLINE_SCHEDULES").unwrap_or(10_000)
 }
 
 /// Sums over all schedules of a thread.

@@ -12,6 +12,7 @@ use voxline::source::Source;
 
 use voxline_fixtures::attacks::ATTACKS;
 use voxline_fixtures::cost::{Cost, OF_A_GATEWAY, cost};
+use voxline_fixtures::knob::knob;
 use voxline_fixtures::samples::{SAMPLES, sample};
 
 /// Largest excess over a limit: the work between two reads, each of which fetches at most 32 KiB.
@@ -35,9 +36,8 @@ fn honest_cost() -> (Duration, Duration) {
     (cpu / ROUNDS / file.len() as u32, cpu / ROUNDS / costs[0].samples as u32)
 }
 
-#[allow(clippy::disallowed_methods, reason = "the knob of a long run")]
 fn bytes() -> Option<usize> {
-    std::env::var("VOXLINE_COST_BYTES").ok().and_then(|bytes| bytes.parse().ok())
+    knob("VOXLINE_COST_BYTES")
 }
 
 /// The whole proof uses files of 20 MB and the limit of a gateway, and prints the cost of each file:

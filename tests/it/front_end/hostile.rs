@@ -17,6 +17,7 @@ use voxline::source::Source;
 use super::decode;
 use super::specimens::{Specimen, corpus};
 use voxline_fixtures::allocations::Meter;
+use voxline_fixtures::knob::knob;
 use voxline_fixtures::random::{self, Random};
 use voxline_fixtures::samples::sample;
 
@@ -86,9 +87,8 @@ fn replay(seed: u64) -> String {
     format!("{} (input 1)", random::replay("front_end::hostile::damaged_files_end_in_one_error", seed))
 }
 
-#[allow(clippy::disallowed_methods, reason = "the other knob of the tests")]
 fn mutations() -> u64 {
-    std::env::var("VOXLINE_MUTATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(MUTATIONS)
+    knob("VOXLINE_MUTATIONS").unwrap_or(MUTATIONS)
 }
 
 thread_local! {

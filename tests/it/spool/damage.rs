@@ -1,6 +1,7 @@
 //! Recovery of a spool that was cut or damaged.
 
 use super::*;
+use voxline_fixtures::knob::knob;
 
 #[test]
 fn a_spool_cut_anywhere_is_the_beginning_of_what_was_written_and_goes_on() {
@@ -108,10 +109,10 @@ fn check_damage(path: &Path, ops: &[Op], lengths: &[usize], damaged: &[u8], touc
 }
 
 /// Returns the number of bits that are flipped in each byte: one, or as many as `VOXLINE_FLIPS` says.
-#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn flips() -> u32 {
-    let asked = std::env::var("VOXLINE_FLIPS").ok();
-    asked.map_or(1, |count| count.parse().expect("VOXLINE_FLIPS is a number from 1 to 8"))
+    let flips = knob("VOXLINE_FLIPS").unwrap_or(1);
+    assert!((1..=8).contains(&flips), "VOXLINE_FLIPS is {flips}");
+    flips
 }
 
 #[test]

@@ -101,7 +101,10 @@ fn none_ends(
     language: &str,
     ask: impl Fn(&str) -> Result<(), ProgramError> + Sync,
 ) {
-    let knob = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let knob = |name| {
+        let value = std::env::var(name).ok()?;
+        Some(value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}")))
+    };
     let (texts, seed): (u64, u64) =
         (knob("VOXLINE_TEXTS").unwrap_or(sample), knob("VOXLINE_SEED").unwrap_or(1));
     println!("replay: VOXLINE_SEED={seed}; text n has the seed VOXLINE_SEED + n");

@@ -10,6 +10,7 @@ use voxline_engines::Whisper;
 use voxline_engines::wer::normal;
 
 use voxline_fixtures::clips;
+use voxline_fixtures::knob::knob;
 use voxline_fixtures::sounds::{RATE, brown, fan, pink, tone, white};
 use voxline_fixtures::whisper::whisper;
 
@@ -17,9 +18,8 @@ use voxline_fixtures::whisper::whisper;
 const SECONDS: usize = 12;
 
 /// Returns the length of each sound in minutes, if the environment states one.
-#[expect(clippy::disallowed_methods, reason = "how long a test may take is its user's to say")]
 fn minutes() -> Option<usize> {
-    std::env::var("VOXLINE_GUARD_MINUTES").ok()?.parse().ok()
+    knob("VOXLINE_GUARD_MINUTES")
 }
 
 /// Returns the number of samples of each sound.

@@ -13,14 +13,13 @@ use voxline_testing::{Cut, DigestRecognizer, Fault, FaultProxy};
 
 use voxline_fixtures::gateway::server::{Server, Setup, endpoint};
 use voxline_fixtures::gateway::session::{transcribe, transcribe_at};
+use voxline_fixtures::knob::knob;
 use voxline_fixtures::noise;
 use voxline_fixtures::random::Random;
 
 /// Returns the length of the call's audio in seconds.
-#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn seconds() -> usize {
-    let asked = std::env::var("VOXLINE_ENDURANCE_SECONDS").ok();
-    asked.map_or(240, |seconds| seconds.parse().expect("VOXLINE_ENDURANCE_SECONDS is a number"))
+    knob("VOXLINE_ENDURANCE_SECONDS").unwrap_or(240)
 }
 
 const PACE: f64 = 10.0;

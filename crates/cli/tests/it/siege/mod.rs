@@ -26,6 +26,7 @@ use crate::cli::Place;
 use crate::support::serving::Serving;
 use voxline_fixtures::clips;
 use voxline_fixtures::gateway::audio::chunks;
+use voxline_fixtures::knob::knob;
 
 const RATE: u32 = 16_000;
 /// Silence between two recordings, as between two utterances.
@@ -39,13 +40,6 @@ const MEASURED: u64 = 600;
 const SLOWER: f64 = 1.2;
 /// Largest growth of the gateway's resident memory from the second third of the attacks to the last.
 const GROWTH: f64 = 1.1;
-
-#[expect(clippy::disallowed_methods, reason = "the knobs of this proof")]
-fn knob(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
-}
 
 #[expect(clippy::disallowed_methods, reason = "latencies are of real time")]
 fn now() -> Instant {
@@ -162,7 +156,8 @@ fn project(place: &Place, name: &str) -> (String, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stdout, reason = "the figures are what one runs it for")]
 async fn all_attacks_at_once_cost_the_calls_nothing() {
-    let (count, seconds) = (knob("VOXLINE_SIEGE_SESSIONS", 2) as usize, knob("VOXLINE_SIEGE_SECONDS", 8));
+    let (count, seconds) =
+        (knob("VOXLINE_SIEGE_SESSIONS").unwrap_or(2) as usize, knob("VOXLINE_SIEGE_SECONDS").unwrap_or(8));
     let place = Place::new();
     let (client_id, client_secret) = project(&place, "calls");
     project(&place, "attackers");

@@ -7,8 +7,8 @@
 //! VOXLINE_SENTENCES=100 cargo test -p voxline-cli --test it -- --nocapture voices::round_trip
 //! ```
 
+use std::fs;
 use std::process::Command;
-use std::{env, fs};
 
 use voxline::audio::sample;
 use voxline::engine::{RecognitionRequest, Recognizer, Voice};
@@ -16,12 +16,12 @@ use voxline::resample::Resampler;
 
 use super::sentences_of;
 use voxline_engines::wer::WordErrors;
+use voxline_fixtures::knob::knob;
 use voxline_fixtures::whisper::whisper;
 
 /// Returns the number of sentences of each language: `VOXLINE_SENTENCES`, or 20.
-#[expect(clippy::disallowed_methods, reason = "the knob of the round trip")]
 fn count() -> usize {
-    env::var("VOXLINE_SENTENCES").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
+    knob("VOXLINE_SENTENCES").unwrap_or(20)
 }
 
 #[test]

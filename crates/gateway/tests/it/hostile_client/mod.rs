@@ -37,6 +37,7 @@ use voxline_fixtures::allocations::{self, Meter};
 use voxline_fixtures::gateway::server::{Server, Setup};
 use voxline_fixtures::gateway::socket::Socket;
 use voxline_fixtures::gateway::voice::Tone;
+use voxline_fixtures::knob::knob;
 use voxline_fixtures::random::{self, Random};
 use voxline_fixtures::samples::sample;
 
@@ -109,9 +110,8 @@ fn alone(surface: Surface) {
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
-#[allow(clippy::disallowed_methods, reason = "a knob of the tests")]
 fn mutations() -> u64 {
-    std::env::var("VOXLINE_MUTATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(MUTATIONS)
+    knob("VOXLINE_MUTATIONS").unwrap_or(MUTATIONS)
 }
 
 #[allow(clippy::print_stdout, reason = "the figures are what a long run is for")]

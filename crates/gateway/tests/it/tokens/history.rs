@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use voxline_testing::history::{Outage, PlantedClockBug, Tally, outage, play};
 
+use voxline_fixtures::knob::knob;
 use voxline_fixtures::random::{play_all, replay, seed};
 
 /// Returns the number of histories: `VOXLINE_HISTORIES`, or 10,000.
-#[expect(clippy::disallowed_methods, reason = "the knob of this test")]
 fn histories() -> u64 {
-    std::env::var("VOXLINE_HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(10_000)
+    knob("VOXLINE_HISTORIES").unwrap_or(10_000)
 }
 
 #[test]
