@@ -85,6 +85,7 @@ pub mod sentences;
 pub mod session;
 #[cfg(feature = "decode")]
 pub mod source;
+#[cfg(feature = "speech")]
 pub mod speech;
 pub mod spool;
 pub mod transcript;

@@ -4,6 +4,7 @@
 //! first frame. docs/protocol.md specifies the whole protocol.
 
 pub mod close;
+pub mod tts;
 mod violation;
 pub mod vosk;
 

@@ -28,9 +28,9 @@ pub struct Ledger {
     /// Number of times the connection was lost and re-established.
     pub reconnects: u64,
     /// Number of handovers to another connection while the earlier one still ran.
-    pub moves: u64,
+    pub handovers: u64,
     /// Number of times a newer token came into force, in band or on a new connection.
-    pub token_swaps: u64,
+    pub token_renewals: u64,
     /// Number of times a token was refused.
     pub token_refusals: u64,
     /// Number of frames sent again (replayed).
@@ -82,8 +82,8 @@ impl fmt::Display for Ledger {
             f,
             "{accepted} frames accepted = {recognised} final + {gaps} in gaps + {unfinished} unfinished; "
         )?;
-        write!(f, "{finals} finals, {} reconnects, {} moves, ", self.reconnects, self.moves)?;
-        write!(f, "{} tokens swapped, {} refused, ", self.token_swaps, self.token_refusals)?;
+        write!(f, "{finals} finals, {} reconnects, {} handovers, ", self.reconnects, self.handovers)?;
+        write!(f, "{} token renewals, {} refused, ", self.token_renewals, self.token_refusals)?;
         write!(f, "{} frames replayed, worst stall {:.3} s", self.replayed, self.worst_stall.as_secs_f64())
     }
 }

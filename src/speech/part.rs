@@ -9,8 +9,9 @@ use tokio::time::sleep;
 
 use super::request::{Service, SpeechResponse};
 use super::samples::Samples;
-use super::{Codec, PCM_RATE, SpeechError, SpeechOptions};
+use super::{Codec, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenGeneration};
+use crate::protocol::tts::PCM_RATE;
 use crate::recovery::Recovery;
 use crate::session::backoff::Backoff;
 use voxline_support::random;

@@ -7,10 +7,11 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::timeout;
 
-use super::{Codec, PATH, SpeechError, SpeechOptions};
+use super::{Codec, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenProvider};
 use crate::net::refusal::Refusal;
 use crate::net::{Endpoint, HttpClient, HttpError, Response, query};
+use crate::protocol::tts::PATH;
 use crate::recovery::{Recovery, retry_after};
 
 /// Largest error body that is read, in bytes.

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures::Stream;
 
 use super::speaking::Speaking;
-use super::{PCM_RATE, SpeechError, SpeechHandle};
+use super::{SpeechError, SpeechHandle};
 use crate::audio::{Encoding, FRAME_BYTES, PcmFormat, sample};
+use crate::protocol::tts::PCM_RATE;
 use crate::resample::{ResampleError, Resampler};
 
 /// Speech as it arrives, in pieces of up to 100 ms: 16-bit little-endian PCM, mono. If synthesis fails,

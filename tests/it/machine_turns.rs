@@ -250,7 +250,7 @@ fn without_in_band_auth_a_token_moves_the_session_to_a_second_connection() {
             said.iter().any(|output| matches!(output, Output::Close(FIRST, code) if *code == left)),
             "{said:?}"
         );
-        assert_eq!(machine.ledger().moves, 1);
+        assert_eq!(machine.ledger().handovers, 1);
     }
 }
 

@@ -36,8 +36,8 @@ impl Tally {
     fn add(&mut self, story: &Story) {
         let ledger = &story.ended.ledger;
         self.reconnects += ledger.reconnects;
-        self.moves += ledger.moves;
-        self.swaps += ledger.token_swaps;
+        self.moves += ledger.handovers;
+        self.swaps += ledger.token_renewals;
         self.repeated += story.recording.repeated();
         self.struck += story.traces.iter().filter(|trace| trace.struck.is_some()).count();
         self.sessions += story.sessions;

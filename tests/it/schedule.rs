@@ -20,19 +20,19 @@ struct Tally {
     whole: u64,
     /// Sessions that continued in a new one of a server while the previous session still ran.
     restarts: u64,
-    /// Sums of reconnects, moves, token swaps and gaps; the other counts stay zero.
+    /// Sums of reconnects, handovers, token renewals and gaps; the other counts stay zero.
     sum: Ledger,
 }
 
 impl Tally {
     fn add(&mut self, played: &Played) {
-        let Ledger { reconnects, moves, token_swaps, gaps, .. } = played.ended.ledger;
+        let Ledger { reconnects, handovers, token_renewals, gaps, .. } = played.ended.ledger;
         self.whole += u64::from(played.ended.result.is_ok());
         let anew = played.log.iter().filter(|happening| happening.what() == "starts anew while it runs");
         self.restarts += anew.count() as u64;
         self.sum.reconnects += reconnects;
-        self.sum.moves += moves;
-        self.sum.token_swaps += token_swaps;
+        self.sum.handovers += handovers;
+        self.sum.token_renewals += token_renewals;
         self.sum.gaps += gaps;
     }
 }
@@ -50,13 +50,13 @@ fn play_all(test: &str, play: fn(u64) -> Result<Played, Box<Breach>>) -> (u64, T
         all.whole += whole;
         all.restarts += restarts;
         all.sum.reconnects += sum.reconnects;
-        all.sum.moves += sum.moves;
-        all.sum.token_swaps += sum.token_swaps;
+        all.sum.handovers += sum.handovers;
+        all.sum.token_renewals += sum.token_renewals;
         all.sum.gaps += sum.gaps;
     }
-    let Tally { whole, restarts, sum: Ledger { reconnects, moves, token_swaps: swaps, gaps, .. } } = all;
+    let Tally { whole, restarts, sum: Ledger { reconnects, handovers, token_renewals, gaps, .. } } = all;
     println!(
-        "{count} schedules from seed {first}: {whole} whole, {reconnects} reconnects, {moves} moves, {restarts} restarts, {swaps} token swaps, {gaps} frames in gaps"
+        "{count} schedules from seed {first}: {whole} whole, {reconnects} reconnects, {handovers} handovers, {restarts} restarts, {token_renewals} token renewals, {gaps} frames in gaps"
     );
     (count, all)
 }
@@ -68,8 +68,8 @@ fn random_faults_lose_nothing_and_repeat_nothing() {
     // The other sessions were ended by faults that allow no recovery, as they should be. Lower counts
     // would mean that the faults have no effect.
     assert!(whole > count * 7 / 10, "only {whole} sessions ended well");
-    assert!(sum.reconnects > count / 2 && sum.moves > count / 20);
-    assert!(sum.token_swaps > count / 20 && sum.gaps > count / 10);
+    assert!(sum.reconnects > count / 2 && sum.handovers > count / 20);
+    assert!(sum.token_renewals > count / 20 && sum.gaps > count / 10);
     assert!(restarts > count / 100, "only {restarts} restarts");
 }
 
@@ -81,7 +81,11 @@ fn a_vosk_server_loses_nothing_and_repeats_nothing() {
     assert!(whole > count * 7 / 10, "only {whole} sessions ended well");
     assert!(sum.reconnects > count / 2 && sum.gaps > count / 10);
     // Connections that would soon be closed are replaced before.
-    assert!(sum.moves > count / 100 && restarts > count / 100, "{} moves, {restarts} restarts", sum.moves);
+    assert!(
+        sum.handovers > count / 100 && restarts > count / 100,
+        "{} handovers, {restarts} restarts",
+        sum.handovers
+    );
 }
 
 #[test]

@@ -4,13 +4,16 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
-pub use self::system::{create_dir, exposes_secret, is_exposed, is_ours, options, secret_remedy};
+pub use self::system::{
+    create_dir, exposes_secret, is_exposed, is_ours, is_ours_or_roots, is_writable_by_others, options,
+    secret_remedy,
+};
 
 /// Returns whether other users can change the contents of a directory, because they own it or may write
 /// to it.
 #[must_use]
 pub fn is_changeable_by_others(directory: &Metadata) -> bool {
-    system::is_writable_by_others(directory) || !is_ours(directory)
+    is_writable_by_others(directory) || !is_ours(directory)
 }
 
 /// Creates an empty file that only its owner can read, unless it exists.
@@ -74,7 +77,9 @@ mod system {
         }
     }
 
-    pub(super) fn is_writable_by_others(directory: &Metadata) -> bool {
+    /// Returns whether users other than the owner may create and replace files in the directory.
+    #[must_use]
+    pub fn is_writable_by_others(directory: &Metadata) -> bool {
         directory.permissions().mode() & 0o022 != 0
     }
 
@@ -82,6 +87,13 @@ mod system {
     #[must_use]
     pub fn is_ours(file: &Metadata) -> bool {
         file.uid() == rustix::process::geteuid().as_raw()
+    }
+
+    /// Returns whether the file belongs to the user of this process or to root, who has access anyway. Root
+    /// may use the files of every user, as an administrator does.
+    #[must_use]
+    pub fn is_ours_or_roots(file: &Metadata) -> bool {
+        rustix::process::geteuid().is_root() || is_ours(file) || file.uid() == 0
     }
 
     /// Returns options to open a file with; a file that they create is readable by its owner alone.
@@ -124,13 +136,21 @@ mod system {
         ""
     }
 
-    pub(super) fn is_writable_by_others(_: &Metadata) -> bool {
+    /// Returns `false`: permissions are not read here.
+    #[must_use]
+    pub fn is_writable_by_others(_: &Metadata) -> bool {
         false
     }
 
     /// Returns `true`: ownership is not read here.
     #[must_use]
     pub fn is_ours(_: &Metadata) -> bool {
+        true
+    }
+
+    /// Returns `true`: ownership is not read here.
+    #[must_use]
+    pub fn is_ours_or_roots(_: &Metadata) -> bool {
         true
     }
 

@@ -7,6 +7,7 @@
 mod clock;
 mod conformance;
 mod digest;
+#[cfg(feature = "store")]
 mod disk;
 pub mod history;
 pub mod network;
@@ -21,9 +22,13 @@ mod vault_disk;
 pub use clock::ManualClock;
 pub use conformance::{Nonconformance, check_recognizer};
 pub use digest::{DigestRecognizer, digest};
+#[cfg(feature = "store")]
 pub use disk::FailingDisk;
 pub use null::NullRecognizer;
+/// For the proofs of voxline itself: each plants a bug that a proof must catch, or a fault of its vault.
+#[doc(hidden)]
 pub use planted::{Planted, PlantedConnector, PlantedPeer, Saboteur};
 pub use proxy::{Cut, Fault, FaultProxy};
 pub use tokens::ShortLivedTokens;
+#[doc(hidden)]
 pub use vault_disk::{FailingVaultDisk, PlantedTokenBug, PlantedVaultDisk, VaultStep};

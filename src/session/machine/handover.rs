@@ -29,7 +29,7 @@ impl Machine {
         now: Duration,
     ) {
         if self.tokens.in_force.replace(generation).is_some_and(|before| before < generation) {
-            self.ledger.token_swaps += 1;
+            self.ledger.token_renewals += 1;
         }
         let hasty = self.changed_recently(now);
         if !hasty {
@@ -163,7 +163,7 @@ impl Machine {
 
     /// Handles the failure of a handover while the present connection still runs.
     pub(super) fn handover_failed(&mut self, motive: Motive, failure: &Failure, now: Duration) {
-        tracing::debug!(reason = %failure.reason, "session not moved yet");
+        tracing::debug!(reason = %failure.reason, "no handover yet");
         let delay = match failure.recovery {
             Recovery::RetryAfter(wait) => wait.max(self.connections.handover_backoff.next_delay()),
             Recovery::Retry | Recovery::RefreshToken => self.connections.handover_backoff.next_delay(),

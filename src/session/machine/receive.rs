@@ -251,7 +251,7 @@ impl Machine {
     fn count_connection(&mut self, is_handover: bool, received: FramePos, now: Duration) {
         if is_handover {
             // A handover is no progress in itself: a session could move endlessly without any.
-            self.ledger.moves += 1;
+            self.ledger.handovers += 1;
         } else {
             self.timers.last_progress = now;
             self.limits.throttle.refill(now);

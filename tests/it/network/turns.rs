@@ -255,10 +255,10 @@ fn tokens_that_live_for_seconds_are_left_before_they_end() {
         let ledger = ended.into_result().unwrap();
         assert_eq!((ledger.token_refusals, ledger.reconnects), (0, 0), "{ledger}");
         // One swap for each eight to nine seconds of the minute.
-        assert!((6..=8).contains(&ledger.token_swaps), "{ledger}");
-        assert_eq!(tokens.granted() as u64, ledger.token_swaps + 1);
-        let moves = if in_band { 0 } else { ledger.token_swaps };
-        assert_eq!((ledger.moves, traces.len() as u64), (moves, moves + 1));
+        assert!((6..=8).contains(&ledger.token_renewals), "{ledger}");
+        assert_eq!(tokens.granted() as u64, ledger.token_renewals + 1);
+        let moves = if in_band { 0 } else { ledger.token_renewals };
+        assert_eq!((ledger.handovers, traces.len() as u64), (moves, moves + 1));
         assert!(!told.iter().any(|event| matches!(event, TranscriptEvent::Reconnected { .. })));
         assert_eq!(peer.recording().bytes().unwrap(), bytes(&pcm));
     }

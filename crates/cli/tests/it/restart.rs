@@ -82,7 +82,7 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
     let (ended, (), ()) =
         timeout(Duration::from_secs(30), Box::pin(all)).await.expect("both servers are left");
     assert!(ended.result.is_ok(), "{:?}", ended.result);
-    assert_eq!((ended.ledger.moves, ended.ledger.reconnects), (1, 0));
+    assert_eq!((ended.ledger.handovers, ended.ledger.reconnects), (1, 0));
     let mut finals = Vec::new();
     while let Some(event) = heard.recv().await {
         if let TranscriptEvent::Final(segment) = event {

@@ -128,7 +128,7 @@ fn a_session_goes_on_at_the_successor_where_its_user_allows_the_host() {
         let (mut text, ledger) = session.end();
         text.insert(0, first);
         assert_eq!(text, whole, "{ledger}");
-        assert_eq!(ledger["moves"], moves, "{ledger}");
+        assert_eq!(ledger["handovers"], moves, "{ledger}");
         assert_eq!((&ledger["reconnects"], &ledger["gaps"]), (&0.into(), &0.into()), "{ledger}");
         assert_eq!(ledger["accepted"], ledger["recognised"], "{ledger}");
     }

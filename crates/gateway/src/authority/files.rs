@@ -1,6 +1,6 @@
 //! The files of the state: access checks, creation of a store, and backups.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -203,9 +203,9 @@ fn is_missing(path: &Path) -> Result<bool, StateError> {
 fn check_directory(directory: &Path) -> Result<(), StateError> {
     let metadata = fs::metadata(directory).map_err(|error| StateError::unusable(directory, error))?;
     let path = || directory.to_owned();
-    if writable_by_others(&metadata) {
+    if private_file::is_writable_by_others(&metadata) {
         Err(StateError::ExposedDirectory { path: path() })
-    } else if !is_trusted(&metadata) {
+    } else if !private_file::is_ours_or_roots(&metadata) {
         Err(StateError::NotOurs { path: path() })
     } else {
         Ok(())
@@ -219,36 +219,11 @@ fn check_store(store: &Path) -> Result<(), StateError> {
         Err(StateError::NotAFile { path })
     } else if private_file::is_exposed(&metadata) {
         Err(StateError::Exposed { path })
-    } else if !is_trusted(&metadata) {
+    } else if !private_file::is_ours_or_roots(&metadata) {
         Err(StateError::NotOurs { path })
     } else if metadata.len() == 0 {
         Err(StateError::Empty { path })
     } else {
         Ok(())
     }
-}
-
-#[cfg(unix)]
-fn writable_by_others(metadata: &Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    metadata.permissions().mode() & 0o022 != 0
-}
-
-/// Returns whether the file belongs to this user or to root, who has access anyway. Root is allowed to
-/// administer the stopped gateways of other users.
-#[cfg(unix)]
-fn is_trusted(metadata: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let user = rustix::process::geteuid();
-    user.is_root() || metadata.uid() == user.as_raw() || metadata.uid() == 0
-}
-
-#[cfg(not(unix))]
-fn writable_by_others(_: &Metadata) -> bool {
-    false
-}
-
-#[cfg(not(unix))]
-fn is_trusted(_: &Metadata) -> bool {
-    true
 }

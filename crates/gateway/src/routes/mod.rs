@@ -37,7 +37,7 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
         ("/asr_stream/add_chunk", post(asr_chunks::add_chunk)),
         ("/asr_stream/get_result", get(asr_chunks::get_result)),
         ("/asr", post(asr::recognise)),
-        (voxline::speech::PATH, get(tts::get).head(tts::head).post(tts::post)),
+        (protocol::tts::PATH, get(tts::get).head(tts::head).post(tts::post)),
     ];
     if options.demo {
         routes.extend([("/tts_demo", post(demo::speak)), ("/asr_demo", post(demo::recognise))]);

@@ -69,7 +69,7 @@ async fn endure(test: &str, in_band_auth: bool) {
         hashes.len() == 2 && hashes.iter().all(|hash_| *hash_ == hash(&pcm)),
         "the gateway heard other audio"
     );
-    assert!(ledger.token_swaps >= seconds / 24, "{ledger}");
+    assert!(ledger.token_renewals >= seconds / 24, "{ledger}");
     assert!(proxy.cuts() as u64 >= seconds / 36 && ledger.reconnects >= seconds / 48, "{ledger}");
     server.stop().await;
 }

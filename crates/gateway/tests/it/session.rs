@@ -136,8 +136,8 @@ async fn outlive_tokens(in_band_auth: bool) {
     let run = transcribe_at(pace, &connector, &server.tokens(), settings, &pcm).await;
     assert_whole(&run, pcm.len() as u64);
     let ledger = run.result.unwrap();
-    assert!(ledger.token_swaps >= 3 && ledger.reconnects == 0 && ledger.token_refusals == 0, "{ledger}");
-    assert_eq!(ledger.moves, if in_band_auth { 0 } else { ledger.token_swaps }, "{ledger}");
+    assert!(ledger.token_renewals >= 3 && ledger.reconnects == 0 && ledger.token_refusals == 0, "{ledger}");
+    assert_eq!(ledger.handovers, if in_band_auth { 0 } else { ledger.token_renewals }, "{ledger}");
     assert!(recognizer.recordings() == [pcm], "the gateway heard other audio");
     server.stop().await;
 }

@@ -392,7 +392,7 @@ impl Audit {
         if !told || !ledger.is_balanced() {
             return Err(format!("{ledger:?}, but {recognised} of {accepted} frames are recognised"));
         }
-        if (ledger.reconnects, ledger.moves) != (self.reconnects, self.moves) {
+        if (ledger.reconnects, ledger.handovers) != (self.reconnects, self.moves) {
             let (reconnects, moves) = (self.reconnects, self.moves);
             return Err(format!("{ledger:?}, but there were {reconnects} reconnects and {moves} moves"));
         }

@@ -14,7 +14,8 @@ use super::Encoder;
 use super::player::{Player, Stopper};
 use crate::exit_code::{CliError, Exit, STDOUT};
 use voxline::audio::WavWriter;
-use voxline::speech::{Codec, PCM_RATE};
+use voxline::protocol::tts::PCM_RATE;
+use voxline::speech::Codec;
 
 /// Number of pieces of 100 ms that may wait for the output.
 const WAITING: usize = 2;

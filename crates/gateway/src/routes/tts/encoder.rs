@@ -6,7 +6,7 @@ use rusty_mp3::{Mp3Encoder, Mp3EncoderConfig};
 use super::ogg_opus::OggOpus;
 use voxline::audio::sample;
 use voxline::engine::EngineError;
-use voxline::speech::PCM_RATE;
+use voxline::protocol::tts::PCM_RATE;
 
 /// Bit rate of MP3, in kbit/s. The decoded spectrum is as close to the input as that of LAME at this rate
 /// (log-spectral distances of 1.8, 1.3 and 0.7 dB against 1.8, 1.2 and 0.8, for three voices, both decoded by

@@ -35,9 +35,9 @@ use crate::metrics::Metrics;
 use crate::scheduler;
 use voxline::audio::sample;
 use voxline::engine::{EngineError, Voice, language_of};
+use voxline::protocol::tts::PCM_RATE;
 use voxline::resample::Resampler;
 use voxline::sentences::sentences;
-use voxline::speech::PCM_RATE;
 
 /// Documented default of `model_name`.
 const VOICE: &str = "katherine";

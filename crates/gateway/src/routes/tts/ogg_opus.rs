@@ -8,7 +8,7 @@ use opus::{Application, Bitrate, Channels, Encoder, Signal};
 
 use crate::authority::random_bytes;
 use voxline::engine::EngineError;
-use voxline::speech::PCM_RATE;
+use voxline::protocol::tts::PCM_RATE;
 
 /// Samples in a packet: 20 ms, the frame length that the codec is designed for.
 const FRAME: usize = PCM_RATE as usize / 50;
