@@ -19,7 +19,7 @@ use voxline::audio::{AudioChunk, Feed};
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
 use voxline::engine::Voices;
-use voxline::net::{Endpoint, http_client};
+use voxline::net::{Endpoint, HttpClient};
 use voxline::protocol::{self, ServerMessage};
 use voxline::session::{Ledger, Session, Settings};
 use voxline::transport::WebSocketConnector;
@@ -71,7 +71,7 @@ impl Loopback {
         let vault_dir = tempfile::tempdir().expect("a temporary directory");
         let vault = Vault::new(vault_dir.path(), &endpoint, &client_id);
         let client = OAuthClient::new(
-            http_client().expect("TLS can be set up"),
+            HttpClient::new().expect("TLS can be set up"),
             endpoint.clone(),
             Credentials { client_id, client_secret },
             clock,

@@ -93,6 +93,7 @@ pub enum Feed {
     Flush,
     /// Frames that the source has lost, directly after the last ones it delivered; reported as a gap.
     Gap(FrameRange),
-    /// End of the source. A channel that closes without this item means that the sender failed.
+    /// End of the source. A sender that is dropped without this item ends the stream as well; the item lets a
+    /// sender wait until the end was taken.
     End,
 }

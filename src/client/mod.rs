@@ -45,7 +45,7 @@ use crate::auth::{Credentials, OAuthClient, Vault, VaultKey};
 #[cfg(feature = "oauth")]
 use crate::clock::SystemClock;
 #[cfg(any(feature = "oauth", feature = "speech"))]
-use crate::net::http_client_trusting;
+use crate::net::HttpClient;
 use crate::net::{Endpoint, HostName, Trust};
 use crate::session::Settings;
 #[cfg(feature = "decode")]
@@ -129,6 +129,12 @@ impl Client {
     #[must_use]
     pub fn speech(&self) -> &SpeechClient {
         &self.speech
+    }
+
+    /// Waits until a renewal of the access token that is under way has ended. Its answer may hold the only copy
+    /// of a refresh token: a program that ends before may have to sign in again.
+    pub async fn close(self) {
+        self.service.tokens.clone().close().await;
     }
 
     /// Returns the provider of the client's access tokens.
@@ -224,7 +230,7 @@ impl ClientBuilder {
         let endpoint: Endpoint = self.endpoint.parse()?;
         let trust = self.trust.map_or_else(Trust::system, Ok)?;
         #[cfg(any(feature = "oauth", feature = "speech"))]
-        let http = http_client_trusting(&trust)?;
+        let http = HttpClient::trusting(&trust)?;
         let tokens = match self.access.ok_or(BuildError::NoCredentials)? {
             Access::Provider(provider) => provider,
             Access::ServiceToken(token) => TokenProvider::service(&token)?,

@@ -33,23 +33,25 @@ pub struct HttpClient {
     pool: Client<Connector, Full<Bytes>>,
 }
 
-/// Creates an [`HttpClient`] that trusts the system's roots.
-///
-/// # Errors
-/// Returns [`TlsError`] if TLS cannot be set up.
-pub fn http_client() -> Result<HttpClient, TlsError> {
-    http_client_trusting(&Trust::system()?)
-}
+impl HttpClient {
+    /// Creates a client that trusts the system's roots.
+    ///
+    /// # Errors
+    /// Returns [`TlsError`] if TLS cannot be set up.
+    pub fn new() -> Result<HttpClient, TlsError> {
+        HttpClient::trusting(&Trust::system()?)
+    }
 
-/// Creates an [`HttpClient`] that trusts the roots of `trust`.
-///
-/// # Errors
-/// Returns [`TlsError`] if TLS cannot be set up.
-pub fn http_client_trusting(trust: &Trust) -> Result<HttpClient, TlsError> {
-    let pool = Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .build(Connector { trust: trust.clone() });
-    Ok(HttpClient { pool })
+    /// Creates a client that trusts the roots of `trust`.
+    ///
+    /// # Errors
+    /// Returns [`TlsError`] if TLS cannot be set up.
+    pub fn trusting(trust: &Trust) -> Result<HttpClient, TlsError> {
+        let pool = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .build(Connector { trust: trust.clone() });
+        Ok(HttpClient { pool })
+    }
 }
 
 /// Error of a request, or of reading its response.

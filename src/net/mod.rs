@@ -15,11 +15,11 @@ mod web;
 use std::time::Duration;
 
 #[cfg(any(feature = "oauth", feature = "speech"))]
+pub use client::HttpClient;
+#[cfg(any(feature = "oauth", feature = "speech"))]
 pub(crate) use client::HttpError;
 #[cfg(feature = "speech")]
 pub(crate) use client::Response;
-#[cfg(any(feature = "oauth", feature = "speech"))]
-pub use client::{HttpClient, http_client, http_client_trusting};
 pub(crate) use connect::connect;
 pub(crate) use endpoint::query;
 pub use endpoint::{Endpoint, EndpointError, HostName, HostNameError};

@@ -10,7 +10,7 @@ pub struct SpeechOptions {
     /// Speed, relative to that at which the voice was made (1.0). The service accepts 0.75 to 1.75.
     pub tempo: Option<f32>,
     /// Longest time that the service may send nothing before the part is requested again. The HTTP client
-    /// has a timeout of its own: that of [`http_client`](crate::net::http_client) is 60 s.
+    /// has a timeout of its own: that of [`HttpClient`](crate::net::HttpClient) is 60 s.
     pub stall_timeout: Duration,
     /// Maximum number of requests for a part. A request whose token was refused and replaced does not
     /// count.

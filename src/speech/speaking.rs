@@ -205,14 +205,14 @@ mod tests {
 
     use super::*;
     use crate::auth::TokenProvider;
-    use crate::net::http_client;
+    use crate::net::HttpClient;
 
     /// Creates speech whose text is written by hand. Nothing listens at the address of its service, and
     /// its requests do not run while a test does not wait.
     fn speaking() -> (Speaking, UnboundedSender<String>) {
         let endpoint = "http://127.0.0.1:9".parse().unwrap();
         let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
-        let service = Arc::new(Service { http: http_client().unwrap(), endpoint, tokens });
+        let service = Arc::new(Service { http: HttpClient::new().unwrap(), endpoint, tokens });
         let (writer, text) = unbounded();
         (Speaking::new(service, Script::spoken(), text, None, SpeechOptions::default()), writer)
     }

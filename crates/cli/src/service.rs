@@ -17,7 +17,7 @@ use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::client::ClientBuilder;
 use voxline::engine::{EngineError, RecognitionRequest, Recognizer};
 use voxline::language::closest;
-use voxline::net::{Endpoint, HttpClient, Trust, http_client_trusting};
+use voxline::net::{Endpoint, HttpClient, Trust};
 use voxline_engines::Whisper;
 use voxline_engines::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
 use voxline_gateway::authority::{Authority, NewClient};
@@ -65,7 +65,7 @@ impl Connection {
     ) -> Result<Connection, CliError> {
         let service = config.service()?;
         let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
-        let http = http_client_trusting(&trust)?;
+        let http = HttpClient::trusting(&trust)?;
         match service {
             Service::Embedded => Connection::embed(config, need, options, http, trust).await,
             Service::Remote { endpoint, access } => {

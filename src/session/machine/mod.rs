@@ -82,17 +82,7 @@ impl Machine {
     /// the session; audio may come before that.
     #[must_use]
     pub fn new(settings: Settings) -> Machine {
-        Machine::from_checkpoint(settings, Checkpoint::default())
-    }
-
-    /// Creates a session with a peer of `voxline.asr.v1` that continues where an earlier process left off:
-    /// see [`for_peer`](Machine::for_peer).
-    ///
-    /// # Panics
-    /// Panics if the audio of the checkpoint is not contiguous from its `final_` on.
-    #[must_use]
-    pub fn from_checkpoint(settings: Settings, checkpoint: Checkpoint) -> Machine {
-        Machine::for_peer(settings, Capabilities::native(), checkpoint)
+        Machine::for_peer(settings, Capabilities::native(), Checkpoint::default())
     }
 
     /// Creates a session with a peer of these capabilities that continues where an earlier process left

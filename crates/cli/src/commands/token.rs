@@ -14,7 +14,7 @@ use voxline::auth::{
     AccessToken, Account, AuthError, Credentials, LoggedOut, MAX_SLOTS, OAuthClient, SlotState,
     TokenProvider, Vault, log_out,
 };
-use voxline::net::{Endpoint, Trust, http_client_trusting};
+use voxline::net::{Endpoint, HttpClient, Trust};
 use voxline_support::clock::{Clock, Moment, SystemClock};
 
 #[derive(Args)]
@@ -74,7 +74,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
     let vault = config.vault(&endpoint, &id)?;
     let credentials = Credentials { client_id: id, client_secret: secret };
-    let client = oauth_client(&http_client_trusting(&trust)?, &endpoint, credentials);
+    let client = oauth_client(&HttpClient::trusting(&trust)?, &endpoint, credentials);
     let login = Login { endpoint, client, vault };
     match arguments.what {
         What::Status { json } => say(&login.status(json)?)?,

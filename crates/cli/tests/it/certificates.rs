@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use voxline::auth::{AuthError, Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
-use voxline::net::{Endpoint, HttpClient, TlsError, Trust, http_client_trusting};
+use voxline::net::{Endpoint, HttpClient, TlsError, Trust};
 use voxline::recovery::Recovery;
 use voxline::session::Settings;
 use voxline::speech::{SpeechClient, SpeechError, SpeechOptions};
@@ -38,7 +38,7 @@ struct Clients {
 
 impl Clients {
     fn of(endpoint: Endpoint, trust: &Trust) -> Clients {
-        let http = http_client_trusting(trust).unwrap();
+        let http = HttpClient::trusting(trust).unwrap();
         let credentials = Credentials { client_id: "ID".into(), client_secret: CANARY.to_owned().into() };
         Clients {
             oauth: OAuthClient::new(
@@ -171,7 +171,7 @@ async fn a_session_runs_over_tls() {
     let trust = trust(&ours);
     let vault = Vault::new(server.vault.path(), &endpoint, &server.credentials.client_id);
     let client = OAuthClient::new(
-        http_client_trusting(&trust).unwrap(),
+        HttpClient::trusting(&trust).unwrap(),
         endpoint.clone(),
         server.credentials.clone(),
         Arc::new(SystemClock::new()),

@@ -15,7 +15,7 @@ use voxline::auth::{
     VaultKey,
 };
 use voxline::clock::{Clock, SystemClock};
-use voxline::net::{Endpoint, http_client};
+use voxline::net::{Endpoint, HttpClient};
 use voxline::protocol::{ClientMessage, Ready, Secret, ServerMessage};
 use voxline::session::machine::{ConnectionId, Input};
 use voxline::session::{Checkpoint, ServerSession};
@@ -60,7 +60,7 @@ fn somewhere() -> Endpoint {
 }
 
 fn oauth(endpoint: Endpoint) -> OAuthClient {
-    OAuthClient::new(http_client().unwrap(), endpoint, credentials(), Arc::new(SystemClock::new()))
+    OAuthClient::new(HttpClient::new().unwrap(), endpoint, credentials(), Arc::new(SystemClock::new()))
 }
 
 /// Asserts that the `Debug` output of a value contains no secret.
@@ -101,7 +101,7 @@ async fn nothing_that_holds_a_secret_prints_it() {
     let provider = TokenProvider::oauth(oauth(somewhere()), vault);
     assert_silent(&provider);
     assert_silent(&TokenProvider::service(&secret()).unwrap());
-    assert_silent(&SpeechClient::new(http_client().unwrap(), somewhere(), &provider));
+    assert_silent(&SpeechClient::new(HttpClient::new().unwrap(), somewhere(), &provider));
     let access = [Access::ServiceToken(secret()), Access::Client { id: "ID".to_owned(), secret: secret() }];
     for access in access {
         assert_silent(&access);
@@ -159,7 +159,7 @@ async fn no_error_repeats_what_it_was_told_in_confidence() {
     let endpoint = endpoint(listener.local_addr().unwrap());
     let tokens = TokenProvider::service(&secret()).unwrap();
     let connector = WebSocketConnector::new(endpoint.clone()).unwrap();
-    let client = SpeechClient::new(http_client().unwrap(), endpoint.clone(), &tokens);
+    let client = SpeechClient::new(HttpClient::new().unwrap(), endpoint.clone(), &tokens);
     for status in ["200 OK", "400 No", "401 No", "403 No", "429 No", "500 No", "101 Go on"] {
         let client_for_tokens = oauth(endpoint.clone());
         let (asked, ()) = tokio::join!(client_for_tokens.client_credentials(), parrot(&listener, status));

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::pki_types::ServerName;
 use voxline::auth::{OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
-use voxline::net::http_client_trusting;
+use voxline::net::HttpClient;
 use voxline::session::Settings;
 use voxline::transport::WebSocketConnector;
 use voxline_gateway::authority::Terms;
@@ -72,7 +72,7 @@ async fn requests_and_sessions_go_over_tls() {
 
     let vault = Vault::new(server.vault.path(), &endpoint, &server.credentials.client_id);
     let clock = Arc::new(SystemClock::new());
-    let http = http_client_trusting(&files.trust()).unwrap();
+    let http = HttpClient::trusting(&files.trust()).unwrap();
     let client = OAuthClient::new(http, endpoint.clone(), server.credentials.clone(), clock);
     let connector = WebSocketConnector::trusting(endpoint, &files.trust());
     let settings = Settings::new(16_000).with_seed(0);

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
-use voxline::net::{Endpoint, http_client};
+use voxline::net::{Endpoint, HttpClient};
 
 use voxline_fixtures::gateway::server::endpoint;
 
@@ -39,7 +39,7 @@ impl Target {
         let credentials = Credentials { client_id, client_secret: client_secret.into() };
         let clock = Arc::new(SystemClock::new());
         TokenProvider::oauth(
-            OAuthClient::new(http_client().unwrap(), self.endpoint(), credentials, clock),
+            OAuthClient::new(HttpClient::new().unwrap(), self.endpoint(), credentials, clock),
             vault,
         )
     }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use voxline::clock::{Clock, SystemClock};
-use voxline::net::http_client;
+use voxline::net::HttpClient;
 use voxline::recovery::Recovery;
 use voxline::speech::{Codec, SpeechClient, SpeechError, SpeechOptions};
 use voxline_gateway::Options;
@@ -140,7 +140,7 @@ async fn a_token_that_ends_between_parts_or_within_one_is_replaced() {
         }));
         let proxy = FaultProxy::with_faults(stage.server.address, faults.fuse()).await.unwrap();
         let provider = stage.server.tokens();
-        let client = SpeechClient::new(http_client().unwrap(), endpoint(proxy.address()), &provider);
+        let client = SpeechClient::new(HttpClient::new().unwrap(), endpoint(proxy.address()), &provider);
         let before = provider.token().await.unwrap().generation();
         assert!(whole(client.speak(&text, &options())).await.unwrap() == undisturbed);
         assert_eq!(proxy.cuts(), 1);
@@ -169,7 +169,7 @@ async fn a_busy_service_is_asked_when_it_says() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tokens = voxline::auth::TokenProvider::service(&"token".to_owned().into()).unwrap();
     let address = listener.local_addr().unwrap();
-    let client = SpeechClient::new(http_client().unwrap(), endpoint(address), &tokens);
+    let client = SpeechClient::new(HttpClient::new().unwrap(), endpoint(address), &tokens);
     let audio = "200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nabcd";
     let busy = |status: &str, wait: u32| {
         format!("{status} No\r\nRetry-After: {wait}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

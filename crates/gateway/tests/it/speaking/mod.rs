@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use voxline::audio::{AudioChunk, Encoding, Feed, PcmFormat};
 use voxline::auth::TokenProvider;
 use voxline::engine::{EngineError, Voice, VoiceInfo, Voices};
-use voxline::net::http_client;
+use voxline::net::HttpClient;
 use voxline::pipeline::{self, Pipeline};
 use voxline::speech::{Codec, PcmStream, SpeechClient, SpeechError, SpeechOptions};
 use voxline_engines::EspeakVoice;
@@ -54,7 +54,7 @@ impl Stage {
     /// Returns a client that uses the gateway at another address. Its tokens come directly from the
     /// gateway.
     fn client_at(&self, address: SocketAddr) -> SpeechClient {
-        SpeechClient::new(http_client().unwrap(), endpoint(address), &self.tokens)
+        SpeechClient::new(HttpClient::new().unwrap(), endpoint(address), &self.tokens)
     }
 }
 

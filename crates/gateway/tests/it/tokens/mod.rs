@@ -17,7 +17,7 @@ use secrecy::ExposeSecret;
 use voxline::auth::{
     AccessToken, AuthError, Credentials, OAuthClient, Refusal, SlotState, SlotsError, TokenProvider, Vault,
 };
-use voxline::net::http_client;
+use voxline::net::HttpClient;
 use voxline_gateway::Options;
 use voxline_gateway::authority::MAX_TOKENS;
 use voxline_testing::{
@@ -45,7 +45,7 @@ fn vault(server: &Server) -> Vault {
 
 fn client(server: &Server, clock: &ManualClock) -> OAuthClient {
     let clock = Arc::new(clock.clone());
-    OAuthClient::new(http_client().unwrap(), server.endpoint(), server.credentials.clone(), clock)
+    OAuthClient::new(HttpClient::new().unwrap(), server.endpoint(), server.credentials.clone(), clock)
 }
 
 fn provider(server: &Server, clock: &ManualClock) -> TokenProvider {
@@ -132,7 +132,7 @@ async fn a_failure_is_told_to_all_and_asked_about_once() {
     let server = Server::with(Arc::new(DigestRecognizer::new(16_000)), setup).await;
     let credentials = Credentials { client_secret: "wrong".to_owned().into(), ..server.credentials.clone() };
     let clock = Arc::new(clock);
-    let client = OAuthClient::new(http_client().unwrap(), server.endpoint(), credentials, clock);
+    let client = OAuthClient::new(HttpClient::new().unwrap(), server.endpoint(), credentials, clock);
     let tokens = TokenProvider::oauth(client, vault(&server));
     for refused in join_all((0..100).map(|_| tokens.token())).await {
         let refused = refused.unwrap_err();

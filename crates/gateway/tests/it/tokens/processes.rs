@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use voxline::auth::{Credentials, MAX_SLOTS, OAuthClient, TokenProvider, Vault};
 use voxline::clock::Clock;
-use voxline::net::{Endpoint, http_client};
+use voxline::net::{Endpoint, HttpClient};
 use voxline_gateway::authority::AuthorityError;
 use voxline_testing::{DigestRecognizer, ManualClock};
 
@@ -33,7 +33,7 @@ async fn client_process() {
     let credentials = Credentials { client_id: told(ID), client_secret: told(SECRET).into() };
     let clock = ManualClock::new(BEGINNING);
     let vault = Vault::new(told(DIRECTORY).as_ref(), &endpoint, &credentials.client_id);
-    let client = OAuthClient::new(http_client().unwrap(), endpoint, credentials, Arc::new(clock.clone()));
+    let client = OAuthClient::new(HttpClient::new().unwrap(), endpoint, credentials, Arc::new(clock.clone()));
     let tokens = TokenProvider::oauth(client, vault);
     loop {
         let line = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await.unwrap();

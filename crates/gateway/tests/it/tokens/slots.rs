@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use voxline::auth::{AccessToken, Account, Credentials, OAuthClient, SlotState, TokenProvider, Vault};
-use voxline::net::{HttpClient, http_client};
+use voxline::net::HttpClient;
 use voxline_testing::{FailingVaultDisk, ManualClock, PlantedTokenBug, PlantedVaultDisk, VaultStep};
 
 use super::SOON;
@@ -26,7 +26,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// HTTP client of all histories: reading the system's certificates takes longer than a whole history.
 /// Each request has its own connection.
-static HTTP: LazyLock<HttpClient> = LazyLock::new(|| http_client().unwrap());
+static HTTP: LazyLock<HttpClient> = LazyLock::new(|| HttpClient::new().unwrap());
 
 /// Behaviour of the service on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
