@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::input::Input;
-use super::spool_file::{Session, SpoolFile};
+use super::spool_file::{SpoolContext, SpoolFile};
 use super::{Service, StartError, Transcript, set_patience};
 use crate::audio::{Feed, FramePos};
 use crate::chunk::Chunker;
@@ -97,7 +97,7 @@ impl LiveTranscription {
         let opened = match spool {
             Some(file) => {
                 let session =
-                    Session { settings: &settings, service: &service.endpoint, source: "live audio" };
+                    SpoolContext { settings: &settings, service: &service.endpoint, source: "live audio" };
                 Some((file.open(&session)?, Repeatability::Live))
             }
             None => None,

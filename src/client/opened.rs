@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::input::Input;
 use super::reading::Reading;
 use super::recording::Recording;
-use super::spool_file::{Session, SpoolFile, SpoolFiles};
+use super::spool_file::{SpoolContext, SpoolFile, SpoolFiles};
 use super::{ChannelTranscript, Service, StartError, Transcript};
 use crate::decode::{Channels, DecodeError, StreamInfo};
 use crate::pace::{Pace, Pacer};
@@ -34,7 +34,7 @@ impl Plan {
         let audio = match spools {
             Some(files) => {
                 let source = &recording.described(channels);
-                let session = Session { settings: &settings, service: &service.endpoint, source };
+                let session = SpoolContext { settings: &settings, service: &service.endpoint, source };
                 Spooling { files: &files, session, options }.open(recording)?
             }
             None => Audio::unspooled(recording, options)?,
@@ -169,7 +169,7 @@ impl Audio {
 /// The spools of a recording's sessions, to be opened.
 struct Spooling<'a> {
     files: &'a SpoolFiles,
-    session: Session<'a>,
+    session: SpoolContext<'a>,
     options: pipeline::Options,
 }
 

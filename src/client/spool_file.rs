@@ -71,8 +71,8 @@ impl SpoolFile {
     }
 
     /// Opens the file for a session, or creates it. Blocks on the disk.
-    pub(super) fn open(&self, session: &Session<'_>) -> Result<Opened, SpoolError> {
-        let Session { settings, service, source } = session;
+    pub(super) fn open(&self, session: &SpoolContext<'_>) -> Result<Opened, SpoolError> {
+        let SpoolContext { settings, service, source } = session;
         let language = settings.request.language.as_deref().unwrap_or("detected");
         let usual = || format!("{source}, language {language}");
         let identity = self.identity.clone().unwrap_or_else(usual);
@@ -118,7 +118,7 @@ impl fmt::Debug for SpoolFiles {
 }
 
 /// The session that a spool belongs to.
-pub(super) struct Session<'a> {
+pub(super) struct SpoolContext<'a> {
     pub(super) settings: &'a Settings,
     pub(super) service: &'a Endpoint,
     /// Name of the source, and how it is read.

@@ -13,40 +13,40 @@ const ENGLISH: &str = "joe";
 #[non_exhaustive]
 pub enum VoiceError {
     /// No voice of that name is known.
-    #[error("voice {name:?} is unknown; at hand: {at_hand}{}", suggest(.absent))]
+    #[error("voice {name:?} is unknown; available: {available}{}", suggest(.absent))]
     Unknown {
         /// Requested name, cut to a printable length.
         name: String,
         /// Available voices.
-        at_hand: String,
+        available: String,
         /// Commands that would fetch more voices; empty if none is missing.
         absent: String,
     },
     /// The voice is known, but has no speaker of that name.
-    #[error("voice {name:?} has no speaker {speaker:?}; {}", .at_hand)]
+    #[error("voice {name:?} has no speaker {speaker:?}; {}", .available)]
     Speaker {
         /// Name of the voice.
         name: String,
         /// Requested speaker, cut to a printable length.
         speaker: String,
         /// Available speakers.
-        at_hand: String,
+        available: String,
     },
     /// The voice is known, but its data are not on this machine.
-    #[error("voice {name:?} is not on this machine; run: {bring}")]
+    #[error("voice {name:?} is not on this machine; run: {command}")]
     Absent {
         /// Name of the voice.
         name: String,
         /// Command that fetches the data.
-        bring: String,
+        command: String,
     },
     /// No available voice speaks the language.
-    #[error("no voice at hand speaks {language:?}; at hand: {at_hand}{}", suggest(.absent))]
+    #[error("no available voice speaks {language:?}; available: {available}{}", suggest(.absent))]
     Language {
         /// Requested language, cut to a printable length.
         language: String,
         /// Available voices.
-        at_hand: String,
+        available: String,
         /// Commands that would fetch more voices; empty if none is missing.
         absent: String,
     },
@@ -64,7 +64,7 @@ pub struct Voices {
 struct Absent {
     name: &'static str,
     language: &'static str,
-    bring: String,
+    command: String,
 }
 
 impl Voices {
@@ -80,9 +80,9 @@ impl Voices {
         self.voices.push(voice);
     }
 
-    /// Records a voice that is not on this machine, and the command that fetches it, for error messages.
-    pub fn lacks(&mut self, name: &'static str, language: &'static str, bring: String) {
-        self.absent.push(Absent { name, language, bring });
+    /// Adds a voice that is not on this machine, and the command that fetches it, for error messages.
+    pub fn add_unavailable(&mut self, name: &'static str, language: &'static str, command: String) {
+        self.absent.push(Absent { name, language, command });
     }
 
     /// Returns the voices, the best of each language first.
@@ -118,14 +118,14 @@ impl Voices {
             return voice.speaker(speaker).ok_or_else(|| VoiceError::Speaker {
                 name: voice.info().name.clone(),
                 speaker: printable(speaker),
-                at_hand: speakers(voice.info()),
+                available: speakers(voice.info()),
             });
         }
         Err(match self.absent.iter().find(|absent| absent.name == name) {
-            Some(absent) => VoiceError::Absent { name: name.to_owned(), bring: absent.bring.clone() },
+            Some(absent) => VoiceError::Absent { name: name.to_owned(), command: absent.command.clone() },
             None => VoiceError::Unknown {
                 name: printable(name),
-                at_hand: self.at_hand(),
+                available: self.available(),
                 absent: self.commands(|_| true),
             },
         })
@@ -145,16 +145,16 @@ impl Voices {
             && absent.language.eq_ignore_ascii_case(spoken)
             && !natural
         {
-            return Err(VoiceError::Absent { name: absent.name.to_owned(), bring: absent.bring.clone() });
+            return Err(VoiceError::Absent { name: absent.name.to_owned(), command: absent.command.clone() });
         }
         voice.cloned().ok_or_else(|| VoiceError::Language {
             language: printable(language),
-            at_hand: self.at_hand(),
+            available: self.available(),
             absent: self.commands(|absent| absent.language.eq_ignore_ascii_case(spoken)),
         })
     }
 
-    fn at_hand(&self) -> String {
+    fn available(&self) -> String {
         let names: Vec<&str> = self.iter().map(|voice| voice.info().name.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
@@ -164,7 +164,7 @@ impl Voices {
             .absent
             .iter()
             .filter(|absent| wanted(absent))
-            .map(|absent| format!("{} ({})", absent.bring, absent.name))
+            .map(|absent| format!("{} ({})", absent.command, absent.name))
             .collect();
         commands.join("; ")
     }

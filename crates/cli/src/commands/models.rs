@@ -64,12 +64,14 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let or = |names: Vec<String>, others: Vec<String>| if names.is_empty() { others } else { names };
     match arguments.what {
         What::Pull { names, from, source } => {
-            pull(&store, or(names, known(|model| model.usual)), sources(from, &source)).await
+            pull(&store, or(names, known(|model| model.is_default)), sources(from, &source)).await
         }
         What::List { json } => list(&store, json),
-        What::Verify { names } => {
-            verify(&store, &config, or(names, known(|model| model.usual || model.state != State::Missing)))
-        }
+        What::Verify { names } => verify(
+            &store,
+            &config,
+            or(names, known(|model| model.is_default || model.state != State::Missing)),
+        ),
     }
 }
 

@@ -43,7 +43,7 @@ fn tiny() -> Model {
     Model {
         name: "tiny".to_owned(),
         license: "CC0".to_owned(),
-        usual: true,
+        is_default: true,
         files: vec![
             model_file("big.bin", &big(), &halves),
             model_file("small.json", b"{}", &[("tiny-part1", "tiny_part1/small.json")]),

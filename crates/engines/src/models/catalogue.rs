@@ -21,7 +21,7 @@ pub struct Model {
     /// Place where the authors publish the model.
     pub hub: HubFolder,
     /// `true` if voxline uses the model by default.
-    pub usual: bool,
+    pub is_default: bool,
 }
 
 /// A file of a model.
@@ -90,7 +90,7 @@ fn whisper_base() -> Model {
             commit: "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66".to_owned(),
             folder: String::new(),
         },
-        usual: true,
+        is_default: true,
         files: vec![
             file(
                 "model.bin",
@@ -130,7 +130,7 @@ fn whisper_tiny_en() -> Model {
             commit: "0d3d19a32d3338f10357c0889762bd8d64bbdeba".to_owned(),
             folder: String::new(),
         },
-        usual: false,
+        is_default: false,
         files: vec![
             file(
                 "model.bin",
@@ -173,7 +173,7 @@ fn piper_joe() -> Model {
             commit: "0d907f158acc877ddeebcbf827659ee13bea8bcd".to_owned(),
             folder: "en/en_US/joe/medium".to_owned(),
         },
-        usual: true,
+        is_default: true,
         files: vec![
             file(
                 network,

@@ -146,7 +146,7 @@ pub struct Status {
     /// Licence of the model.
     pub license: String,
     /// `true` if voxline uses the model by default.
-    pub usual: bool,
+    pub is_default: bool,
 }
 
 /// A directory of models.
@@ -189,7 +189,7 @@ impl Store {
                 size: model.size(),
                 state: self.state(model),
                 license: model.license.clone(),
-                usual: model.usual,
+                is_default: model.is_default,
             })
             .collect()
     }

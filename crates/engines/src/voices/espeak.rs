@@ -134,7 +134,7 @@ pub(super) fn is_installed() -> bool {
 }
 
 /// Command that installs the program, shown to users who lack it.
-pub(super) const BRINGS: &str = "apt-get install espeak-ng";
+pub(super) const INSTALL: &str = "apt-get install espeak-ng";
 
 /// A phonemizer, which pronounces texts as one of espeak-ng's voices does, without speaking. The
 /// processes run from the first text on.

@@ -74,7 +74,7 @@ const RATE: u32 = 16_000;
 const VOICE_DIRECTORY: &str = "/usr/share/festival/voices/russian/msu_ru_nsh_clunits";
 
 /// Command that installs the program and the voice, shown to users who lack them.
-pub(super) const BRINGS: &str = "apt-get install festival festvox-ru";
+pub(super) const INSTALL: &str = "apt-get install festival festvox-ru";
 
 /// The voice `festival-ru`: one male voice made of recorded units. The voice is clear, with audible
 /// joints.
@@ -145,7 +145,7 @@ impl Voice for FestivalVoice {
         let said = safe_text::ask(FESTIVAL.name, &spelt_out("ru", sentence), |text| self.utter(text));
         let mut samples = match said.map_err(|error| refused(&error.to_string()))? {
             Some(Some(samples)) => samples,
-            Some(None) => return Err(refused(&format!("said nothing; is the voice there? {BRINGS}"))),
+            Some(None) => return Err(refused(&format!("said nothing; is the voice there? {INSTALL}"))),
             // A text that crashed the program in every form is left out.
             None => return Ok(()),
         };

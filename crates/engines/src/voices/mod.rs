@@ -59,8 +59,8 @@ pub fn discover(models: &Path) -> Voices {
     let speaks = espeak::is_installed();
     let piper = if speaks { lazy::piper_voices(models) } else { Vec::new() };
     if !piper.iter().any(|voice| voice.info().name == ENGLISH) {
-        let program = if speaks { String::new() } else { format!("{} && ", espeak::BRINGS) };
-        found.lacks(ENGLISH, "en", format!("{program}{}", piper::BRINGS));
+        let program = if speaks { String::new() } else { format!("{} && ", espeak::INSTALL) };
+        found.add_unavailable(ENGLISH, "en", format!("{program}{}", piper::INSTALL));
     }
     for voice in piper {
         found.push(voice);
@@ -68,14 +68,14 @@ pub fn discover(models: &Path) -> Voices {
     if festival::is_installed() {
         found.push(Arc::new(FestivalVoice::russian()));
     } else {
-        found.lacks("festival-ru", "ru", festival::BRINGS.to_owned());
+        found.add_unavailable("festival-ru", "ru", festival::INSTALL.to_owned());
     }
     if speaks {
         found.push(Arc::new(EspeakVoice::english()));
         found.push(Arc::new(EspeakVoice::russian()));
     } else {
-        found.lacks("espeak-en", "en", espeak::BRINGS.to_owned());
-        found.lacks("espeak-ru", "ru", espeak::BRINGS.to_owned());
+        found.add_unavailable("espeak-en", "en", espeak::INSTALL.to_owned());
+        found.add_unavailable("espeak-ru", "ru", espeak::INSTALL.to_owned());
     }
     found
 }

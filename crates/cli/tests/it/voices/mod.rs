@@ -278,11 +278,11 @@ fn what_is_not_there_is_named_with_the_command_that_brings_it() {
     assert_eq!(voices.find(Some("espeak-en"), None).unwrap().info().name, "espeak-en");
     let unknown = error(Some("nobody\n"), None).to_string();
     assert!(
-        unknown.starts_with("voice \"nobody\\n\" is unknown; at hand: festival-ru, espeak-en"),
+        unknown.starts_with("voice \"nobody\\n\" is unknown; available: festival-ru, espeak-en"),
         "{unknown}"
     );
     assert!(unknown.ends_with("for more run: voxline models pull piper-joe (joe)"), "{unknown}");
-    assert!(error(None, Some("fr")).to_string().starts_with("no voice at hand speaks \"fr\""));
+    assert!(error(None, Some("fr")).to_string().starts_with("no available voice speaks \"fr\""));
     // Without any voice, there is an error.
     assert!(Voices::new(Vec::new()).find(None, None).is_err());
 }

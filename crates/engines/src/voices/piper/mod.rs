@@ -24,7 +24,7 @@ use voxline::engine::{EngineError, Voice, VoiceInfo};
 use voxline::sentences::{clauses, sentences};
 
 /// Command that installs the voice that voxline is tested with.
-pub(super) const BRINGS: &str = "voxline models pull piper-joe";
+pub(super) const INSTALL: &str = "voxline models pull piper-joe";
 
 /// Largest number of phoneme signs for one run of the network: some 12 seconds of speech at tempo 1. A
 /// bound on the text would not do: `999` is six times as long when spoken.
@@ -216,7 +216,7 @@ fn opening(clauses: &[String], long: usize) -> usize {
 }
 
 fn broken(path: &Path, reason: String) -> EngineError {
-    EngineError::Model { path: path.display().to_string(), reason, hint: format!("run: {BRINGS}") }
+    EngineError::Model { path: path.display().to_string(), reason, hint: format!("run: {INSTALL}") }
 }
 
 #[cfg(test)]
