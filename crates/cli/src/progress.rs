@@ -5,7 +5,7 @@ use std::time::Duration;
 use console::{Term, measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::one_line;
+use crate::terminal::one_line;
 use voxline::audio::FramePos;
 
 /// Widest and narrowest bar, in columns. A terminal without room for the latter shows no bar.

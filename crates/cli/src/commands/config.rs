@@ -9,10 +9,11 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Subcommand};
 
 use super::serve;
+use crate::arguments::Common;
 use crate::config::{Config, ConfigError, ConfigFile};
 use crate::exit_code::{CliError, Exit};
 use crate::service::load_recognizer;
-use crate::{Common, complain, say};
+use crate::terminal::{complain, say};
 use voxline::net::{Trust, check_server_certificate};
 use voxline_gateway::authority::Authority;
 use voxline_gateway::{Tls, TlsFiles};
@@ -21,11 +22,11 @@ use voxline_support::clock::{Clock, SystemClock};
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Subcommand)]
-enum What {
+enum Action {
     /// Read everything that the configuration names, and report each problem on a line
     Check(serve::Arguments),
     /// Print the resolved configuration, with the source of each value: file, environment or flag
@@ -33,9 +34,9 @@ enum What {
 }
 
 pub(crate) fn run(arguments: Arguments, common: Common, typed: &ArgMatches) -> Result<Exit, CliError> {
-    match arguments.what {
-        What::Check(arguments) => check(&arguments, &common),
-        What::Show(arguments) => {
+    match arguments.action {
+        Action::Check(arguments) => check(&arguments, &common),
+        Action::Show(arguments) => {
             say(&arguments.load(common)?.show(|key| typed_by(typed, key)))?;
             Ok(Exit::Done)
         }

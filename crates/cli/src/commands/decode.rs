@@ -9,9 +9,9 @@ use clap::{Args, ValueEnum};
 
 use crate::exit_code::{CliError, Exit, STDOUT};
 use crate::input::Reading;
-use crate::keep_binary_off_terminal;
 use crate::progress::Progress;
 use crate::target;
+use crate::terminal::keep_binary_off_terminal;
 use crate::typed::whole;
 use voxline::audio::{AudioChunk, FramePos, WavWriter, sample};
 use voxline::chunk::Chunker;

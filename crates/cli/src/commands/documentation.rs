@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
+use crate::command;
 use crate::exit_code::{CliError, Exit};
-use crate::{command, say};
+use crate::terminal::say;
 
 /// Examples, in the order in which the help of each command shows those that begin with its name.
 const EXAMPLES: &str = include_str!("examples.txt");

@@ -10,9 +10,10 @@ use ipnet::IpNet;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
+use crate::arguments::Common;
 use crate::exit_code::{CliError, Exit};
+use crate::terminal::say;
 use crate::typed::{lifetime, network, seconds, whole};
-use crate::{Common, say};
 use voxline::language::Languages;
 use voxline_gateway::admin::{AdminError, Answer, Command, administer, backup};
 use voxline_gateway::authority::{AuthorityError, Budget, Scope, Scopes, StateError, Terms};
@@ -21,11 +22,11 @@ use voxline_support::clock::SystemClock;
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Subcommand)]
-enum What {
+enum Action {
     /// Administer projects, which own clients and tokens
     #[command(subcommand)]
     Project(Project),
@@ -202,46 +203,48 @@ impl CreateServiceToken {
     }
 }
 
-impl What {
+impl Action {
     /// Returns the administrative command; a backup, which takes more than one step, is returned as the
     /// error.
     fn into_command(self) -> Result<(At, Command), Backup> {
         Ok(match self {
-            What::Backup(backup) => return Err(backup),
-            What::Project(Project::Create(CreateProject {
+            Action::Backup(backup) => return Err(backup),
+            Action::Project(Project::Create(CreateProject {
                 named: Named { name, at },
                 language: languages,
             })) => (at, Command::CreateProject { name, languages }),
-            What::Project(Project::Language(SetLanguages {
+            Action::Project(Project::Language(SetLanguages {
                 named: Named { name, at },
                 language: languages,
             })) => (at, Command::SetLanguages { name, languages }),
-            What::Project(Project::List(at)) => (at, Command::ListProjects),
-            What::Project(Project::Disable(Named { name, at })) => {
+            Action::Project(Project::List(at)) => (at, Command::ListProjects),
+            Action::Project(Project::Disable(Named { name, at })) => {
                 (at, Command::SetActive { name, active: false })
             }
-            What::Project(Project::Enable(Named { name, at })) => {
+            Action::Project(Project::Enable(Named { name, at })) => {
                 (at, Command::SetActive { name, active: true })
             }
-            What::Project(Project::Revoke(Named { name, at })) => (at, Command::RevokeProject { name }),
-            What::Client(Client::Create(Named { name, at })) => (at, Command::CreateClient { project: name }),
-            What::Client(Client::List(List { project, at })) => (at, Command::ListClients { project }),
-            What::Client(Client::Revoke(Identified { id, at })) => (at, Command::RevokeClient { id }),
-            What::ServiceToken(ServiceToken::Create(create)) => create.into_command(),
-            What::ServiceToken(ServiceToken::List(List { project, at })) => {
+            Action::Project(Project::Revoke(Named { name, at })) => (at, Command::RevokeProject { name }),
+            Action::Client(Client::Create(Named { name, at })) => {
+                (at, Command::CreateClient { project: name })
+            }
+            Action::Client(Client::List(List { project, at })) => (at, Command::ListClients { project }),
+            Action::Client(Client::Revoke(Identified { id, at })) => (at, Command::RevokeClient { id }),
+            Action::ServiceToken(ServiceToken::Create(create)) => create.into_command(),
+            Action::ServiceToken(ServiceToken::List(List { project, at })) => {
                 (at, Command::ListServiceTokens { project })
             }
-            What::Token(Token::List(List { project, at })) => (at, Command::ListTokens { project }),
-            What::ServiceToken(ServiceToken::Revoke(Identified { id, at }))
-            | What::Token(Token::Revoke(Identified { id, at })) => (at, Command::RevokeToken { id }),
-            What::Usage(List { project, at }) => (at, Command::Usage { project }),
+            Action::Token(Token::List(List { project, at })) => (at, Command::ListTokens { project }),
+            Action::ServiceToken(ServiceToken::Revoke(Identified { id, at }))
+            | Action::Token(Token::Revoke(Identified { id, at })) => (at, Command::RevokeToken { id }),
+            Action::Usage(List { project, at }) => (at, Command::Usage { project }),
         })
     }
 }
 
 pub(crate) fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     let clock = Arc::new(SystemClock::new());
-    let (at, command) = match arguments.what.into_command() {
+    let (at, command) = match arguments.action.into_command() {
         Ok(command) => command,
         Err(Backup { file, state }) => {
             backup(&state_directory(state, common)?, &file, clock)?;

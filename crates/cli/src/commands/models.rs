@@ -6,10 +6,11 @@ use std::sync::Mutex;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 
+use crate::arguments::Common;
 use crate::config::Config;
 use crate::exit_code::{CliError, Exit};
 use crate::progress::{columns, line_style, status};
-use crate::{Common, complain, megabytes, say};
+use crate::terminal::{complain, megabytes, say};
 use voxline::language::closest;
 use voxline::net::download_client;
 use voxline_engines::models::{HUB, Source, State, Status, Store, StoreError, catalogue};
@@ -17,11 +18,11 @@ use voxline_engines::models::{HUB, Source, State, Status, Store, StoreError, cat
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Subcommand)]
-enum What {
+enum Action {
     /// Download the missing or damaged files of models
     Pull {
         /// Names of models [default: the models that voxline uses by default]
@@ -62,12 +63,12 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         store.list().into_iter().filter(wanted).map(|model| model.name).collect::<Vec<_>>()
     };
     let or = |names: Vec<String>, others: Vec<String>| if names.is_empty() { others } else { names };
-    match arguments.what {
-        What::Pull { names, from, source } => {
+    match arguments.action {
+        Action::Pull { names, from, source } => {
             pull(&store, or(names, known(|model| model.is_default)), sources(from, &source)).await
         }
-        What::List { json } => list(&store, json),
-        What::Verify { names } => verify(
+        Action::List { json } => list(&store, json),
+        Action::Verify { names } => verify(
             &store,
             &config,
             or(names, known(|model| model.is_default || model.state != State::Missing)),

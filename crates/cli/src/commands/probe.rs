@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::exit_code::{CliError, Exit};
 use crate::input::Reading;
-use crate::{complain, say};
+use crate::terminal::{complain, say};
 use voxline::decode::{self, Decoder, StreamInfo};
 
 #[derive(Args)]
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 
 /// A line of JSON output.
 #[derive(Serialize)]
-struct Line<'a> {
+struct ProbeRecord<'a> {
     name: &'a str,
     container: &'a str,
     codec: &'a str,
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
 }
 
 fn object(name: &str, info: &StreamInfo) -> String {
-    let line = Line {
+    let line = ProbeRecord {
         name,
         container: info.container,
         codec: info.codec,

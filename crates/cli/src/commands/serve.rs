@@ -8,12 +8,14 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::arguments::{Common, RecognitionOptions};
 use crate::config::gateway::GatewayConfig;
 use crate::config::{Config, Settings};
 use crate::exit_code::{CliError, Exit};
 use crate::service::load_recognizer;
 use crate::signals::{Hangups, Signals};
-use crate::{Common, Hearing, say, systemd};
+use crate::systemd;
+use crate::terminal::say;
 use voxline_gateway::authority::Authority;
 use voxline_gateway::{Engines, Gateway, Listener, Tls, capacity, serve};
 use voxline_support::clock::SystemClock;
@@ -22,7 +24,7 @@ use voxline_support::clock::SystemClock;
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    hearing: Hearing,
+    recognition: RecognitionOptions,
     #[command(flatten)]
     gateway: GatewayConfig,
 }
@@ -35,7 +37,7 @@ impl Arguments {
 
     /// Returns the settings of these arguments.
     pub(crate) fn settings(&self, common: Common) -> Result<Settings, CliError> {
-        let mut settings = common.settings(self.hearing.clone());
+        let mut settings = common.settings(self.recognition.clone());
         settings.gateway = toml::Table::try_from(&self.gateway)
             .map_err(|error| CliError::new(Exit::Setup, format!("gateway: {error}")))?;
         Ok(settings)

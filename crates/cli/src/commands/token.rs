@@ -6,10 +6,11 @@ use clap::{Args, Subcommand};
 use humantime::{format_duration, format_rfc3339_seconds};
 use serde_json::{Value, json};
 
+use crate::arguments::Common;
 use crate::config::{Access, Service};
 use crate::exit_code::{CliError, Exit};
 use crate::service::oauth_client;
-use crate::{Common, say};
+use crate::terminal::say;
 use voxline::auth::{
     AccessToken, Account, AuthError, Credentials, LoggedOut, MAX_SLOTS, OAuthClient, SlotState,
     TokenProvider, Vault, log_out,
@@ -20,11 +21,11 @@ use voxline_support::clock::{Clock, Moment, SystemClock};
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Subcommand)]
-enum What {
+enum Action {
     /// Ensure that there is a valid token, and show when it expires
     Login,
     /// Show the tokens, their lifetime and scope, and which of the project's slots are taken
@@ -69,25 +70,25 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     };
     let (id, secret) = match access {
         Access::Client { id, secret } => (id, secret),
-        Access::ServiceToken(token) => return service_token(&arguments.what, &endpoint, token).await,
+        Access::ServiceToken(token) => return service_token(&arguments.action, &endpoint, token).await,
     };
     let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
     let vault = config.vault(&endpoint, &id)?;
     let credentials = Credentials { client_id: id, client_secret: secret };
     let client = oauth_client(&HttpClient::trusting(&trust)?, &endpoint, credentials);
     let login = Login { endpoint, client, vault };
-    match arguments.what {
-        What::Status { json } => say(&login.status(json)?)?,
-        What::Login => {
+    match arguments.action {
+        Action::Status { json } => say(&login.status(json)?)?,
+        Action::Login => {
             login.token(false).await?;
             say(&login.status(false)?)?;
         }
-        What::Refresh => {
+        Action::Refresh => {
             login.token(true).await?;
             say(&login.status(false)?)?;
         }
-        What::Print => say(&format!("{}\n", login.token(false).await?.expose()))?,
-        What::Logout { local, forget } => {
+        Action::Print => say(&format!("{}\n", login.token(false).await?.expose()))?,
+        Action::Logout { local, forget } => {
             let said = match log_out(&login.client, &login.vault, local).await? {
                 LoggedOut::Nothing => "no tokens are stored",
                 LoggedOut::Revoked => "tokens revoked at the service and deleted here",
@@ -107,22 +108,22 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
 
 /// Runs the command for a service token, which is not stored here, and whose lifetime only the service knows.
 async fn service_token(
-    what: &What,
+    action: &Action,
     endpoint: &Endpoint,
     token: secrecy::SecretString,
 ) -> Result<Exit, CliError> {
     let tokens = TokenProvider::service(&token)?;
-    match what {
-        What::Print => say(&format!("{}\n", tokens.token().await?.expose()))?,
-        What::Login | What::Status { json: false } => {
+    match action {
+        Action::Print => say(&format!("{}\n", tokens.token().await?.expose()))?,
+        Action::Login | Action::Status { json: false } => {
             say(&format!(
                 "service        {endpoint}\nservice token  configured; only the service knows its lifetime\n"
             ))?;
         }
-        What::Status { json: true } => {
+        Action::Status { json: true } => {
             say(&format!("{}\n", json!({ "endpoint": endpoint.to_string(), "service_token": true })))?;
         }
-        What::Refresh | What::Logout { .. } => {
+        Action::Refresh | Action::Logout { .. } => {
             let message = "a service token can be replaced or revoked only at the gateway that created it";
             return Err(CliError::new(Exit::Setup, message));
         }

@@ -3,8 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
+use crate::arguments::Common;
 use crate::exit_code::{CliError, Exit};
-use crate::{Common, say};
+use crate::terminal::say;
 
 #[derive(Args)]
 pub(crate) struct Arguments {

@@ -13,11 +13,12 @@ use super::corpus::{self, Item};
 use super::live;
 use super::recording::{self, SAMPLE_RATE};
 use super::score::{Cost, Heard, Score};
+use crate::arguments::{Common, RecognitionOptions};
 use crate::config::{Config, Service};
 use crate::exit_code::{CliError, Exit};
 use crate::service::{Connection, Need, load_recognizer};
+use crate::terminal::say;
 use crate::typed::whole;
-use crate::{Common, Hearing, say};
 use voxline::audio::{AudioChunk, FRAME_BYTES, FramePos};
 use voxline::engine::{RecognitionRequest, Recognizer};
 use voxline::session::Settings;
@@ -36,7 +37,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     #[command(flatten)]
-    hearing: Hearing,
+    recognition: RecognitionOptions,
     /// Number of recordings recognised at once
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = whole(1..=u16::MAX))]
     threads: u16,
@@ -52,8 +53,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { directory, hearing, threads, live, verbose, json } = arguments;
-    let config = common.load(Some(hearing))?;
+    let Arguments { directory, recognition, threads, live, verbose, json } = arguments;
+    let config = common.load(Some(recognition))?;
     let embedded = matches!(config.service()?, Service::Embedded);
     if !embedded && !live {
         let reason = "a remote service is measured with --live only";

@@ -12,11 +12,12 @@ use serde_json::json;
 use super::latency::Latencies;
 use super::live::{self, Heard};
 use super::recording::{self, SAMPLE_RATE};
+use crate::arguments::{Common, RecognitionOptions};
 use crate::config::Service;
 use crate::exit_code::{CliError, Exit};
 use crate::service::{Connection, Need};
+use crate::terminal::say;
 use crate::typed::whole;
-use crate::{Common, Hearing, say};
 use voxline::audio::{AudioChunk, FRAME_BYTES, FramePos};
 use voxline::session::Settings;
 use voxline_gateway::Options;
@@ -47,14 +48,14 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "COUNT", value_parser = whole(1..=u16::MAX))]
     max_sessions: Option<u16>,
     #[command(flatten)]
-    hearing: Hearing,
+    recognition: RecognitionOptions,
     /// Print a JSON object for each run
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let config = common.load(Some(arguments.hearing.clone()))?;
+    let config = common.load(Some(arguments.recognition.clone()))?;
     let embedded = matches!(config.service()?, Service::Embedded);
     if arguments.max_sessions.is_some() && !embedded {
         return Err(CliError::new(Exit::Setup, "--max-sessions: applies to the embedded gateway only"));

@@ -11,17 +11,17 @@ mod tts;
 
 use clap::{Args, Subcommand};
 
-use crate::Common;
+use crate::arguments::Common;
 use crate::exit_code::{CliError, Exit};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Subcommand)]
-enum What {
+enum Action {
     /// Measure the accuracy and speed of recognition on recordings with known transcripts
     Asr(asr::Arguments),
     /// Measure how many live sessions the gateway carries, and the latency of their text
@@ -31,9 +31,9 @@ enum What {
 }
 
 pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    match arguments.what {
-        What::Asr(arguments) => asr::run(arguments, common).await,
-        What::Gateway(arguments) => gateway::run(arguments, common).await,
-        What::Tts(arguments) => tts::run(arguments, common).await,
+    match arguments.action {
+        Action::Asr(arguments) => asr::run(arguments, common).await,
+        Action::Gateway(arguments) => gateway::run(arguments, common).await,
+        Action::Tts(arguments) => tts::run(arguments, common).await,
     }
 }

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 
 use super::latency::Latencies;
 use super::recording::samples;
+use crate::arguments::{Common, RecognitionOptions};
 use crate::config::{Config, Service};
 use crate::exit_code::{CliError, Exit};
 use crate::service::{Connection, Need, load_recognizer};
-use crate::{Common, Hearing, say};
+use crate::terminal::say;
 use voxline::audio::FramePos;
 use voxline::engine::{RECOGNIZER_RATE, RecognitionRequest, Recognizer, VoiceInfo, language_of};
 use voxline::speech::{SpeechClient, SpeechOptions};
@@ -37,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     round_trip: bool,
     #[command(flatten)]
-    hearing: Hearing,
+    recognition: RecognitionOptions,
     /// Print a JSON object for each voice
     #[arg(long)]
     json: bool,
@@ -57,8 +58,8 @@ struct Spoken<'a> {
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { sentences, voice, round_trip, hearing, json } = arguments;
-    let config = common.load(Some(hearing))?;
+    let Arguments { sentences, voice, round_trip, recognition, json } = arguments;
+    let config = common.load(Some(recognition))?;
     let embedded = matches!(config.service()?, Service::Embedded);
     let text = sentences.as_deref().map_or_else(|| Ok(SENTENCES.to_owned()), read)?;
     let sentences: Vec<&str> =

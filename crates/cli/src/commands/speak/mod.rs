@@ -12,11 +12,13 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use self::output::{Form, Output};
+use crate::arguments::Common;
 use crate::exit_code::{CliError, Exit};
 use crate::service::{Connection, Need};
 use crate::signals::Signals;
+use crate::target;
+use crate::terminal::{keep_binary_off_terminal, keep_stdin_apart};
 use crate::typed::whole;
-use crate::{Common, keep_binary_off_terminal, keep_stdin_apart, target};
 use voxline::resample::RATES;
 use voxline::speech::{SpeechError, SpeechHandle, SpeechOptions};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::Form;
-use super::spooling::{Spooling, Work};
+use super::spooling::{SpooledRecording, Spooling};
 use crate::input::{self, Reading};
 use crate::signals::Stop;
 use crate::target::Target;
@@ -45,8 +45,8 @@ pub(super) struct SessionOptions {
 }
 
 impl Job {
-    /// Returns the transcription of a recording, kept on disk as `work` if there is a spool.
-    pub(super) fn transcription(&self, input: &Path, work: Option<&Work>) -> Transcription {
+    /// Returns the transcription of a recording, kept on disk as `spooled` if there is a spool.
+    pub(super) fn transcription(&self, input: &Path, spooled: Option<&SpooledRecording>) -> Transcription {
         let SessionOptions { language, partials, pace, patience, replay_frames, overflow } = &self.session;
         let (reading, path) = (self.reading, input.to_owned());
         let name = input::name(input).display().to_string();
@@ -64,10 +64,10 @@ impl Job {
                 settings.replay.frames = *replay_frames;
                 settings.replay.overflow = *overflow;
             });
-        match (&self.spooling, work) {
-            (Some(spooling), Some(work)) => {
-                let (spooling, work) = (spooling.clone(), work.clone());
-                transcription.spool_by_channel(move |channel| spooling.file(&work, channel))
+        match (&self.spooling, spooled) {
+            (Some(spooling), Some(spooled)) => {
+                let (spooling, spooled) = (spooling.clone(), spooled.clone());
+                transcription.spool_by_channel(move |channel| spooling.file(&spooled, channel))
             }
             _ => transcription,
         }

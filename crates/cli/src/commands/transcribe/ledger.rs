@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::one_line;
+use crate::terminal::one_line;
 use voxline::session::Ledger;
 
 /// Output format of ledgers.
@@ -18,7 +18,7 @@ pub(super) enum Form {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct LedgerRecord<'a> {
     recording: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     speaker: Option<&'a str>,
@@ -30,7 +30,7 @@ impl Form {
     /// Prints the ledger of the session of `speaker` in `recording`, on one line.
     pub(super) fn show(self, recording: &str, speaker: Option<&str>, ledger: &Ledger) {
         let line = match (self, speaker) {
-            (Form::Json, _) => serde_json::to_string(&Line { recording, speaker, ledger })
+            (Form::Json, _) => serde_json::to_string(&LedgerRecord { recording, speaker, ledger })
                 .expect("a ledger is strings and numbers"),
             (Form::Text, Some(speaker)) => format!("{recording}, {speaker}: {ledger}"),
             (Form::Text, None) => format!("{recording}: {ledger}"),

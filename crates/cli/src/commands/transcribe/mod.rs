@@ -14,13 +14,14 @@ use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use self::job::{Job, SAMPLE_RATE, SessionOptions};
+use crate::arguments::{Common, RecognitionOptions};
 use crate::exit_code::{CliError, Exit};
 use crate::input::Reading;
 use crate::service::{Connection, Need};
 use crate::signals::{Signals, Stop};
 use crate::target::Target;
+use crate::terminal::{complain, keep_stdin_apart};
 use crate::typed::whole;
-use crate::{Common, Hearing, complain, keep_stdin_apart};
 use voxline::Client;
 use voxline::decode::Channels;
 use voxline::pace::Pace;
@@ -41,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    hearing: Hearing,
+    recognition: RecognitionOptions,
     /// Don't show partial results
     #[arg(long)]
     no_partials: bool,
@@ -89,7 +90,7 @@ type Checked = (PathBuf, Result<(), CliError>);
 pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     arguments.check()?;
     let target = arguments.target()?;
-    let config = common.load(Some(arguments.hearing.clone()))?;
+    let config = common.load(Some(arguments.recognition.clone()))?;
     keep_stdin_apart(&config, arguments.inputs.iter().any(|input| input.as_os_str() == "-"))?;
     let recordings = arguments.check_recordings();
     if recordings.iter().all(|(_, checked)| checked.is_err()) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::job::{Job, SAMPLE_RATE};
-use super::spooling::Work;
+use super::spooling::SpooledRecording;
 use crate::exit_code::{CliError, Exit};
 use crate::input;
 use crate::progress::Progress;
@@ -36,11 +36,11 @@ impl Outcome {
 
 impl Job {
     pub(super) async fn transcribe(&self, input: &Path) -> Result<Exit, CliError> {
-        let work = match &self.spooling {
-            Some(_) => Some(Work::of(input, self.reading, self.session.language.as_deref())?),
+        let spooled = match &self.spooling {
+            Some(_) => Some(SpooledRecording::of(input, self.reading, self.session.language.as_deref())?),
             None => None,
         };
-        let opened = self.open(input, work.as_ref()).await?;
+        let opened = self.open(input, spooled.as_ref()).await?;
         let name = opened.name().to_owned();
         let speakers = self.speakers(&name, opened.channels())?;
         let output = self.target.open(input)?;
@@ -53,7 +53,7 @@ impl Job {
         drop(progress);
         self.show_ledgers(&name, &speakers, &transcript);
         if let Some(error) = outcome.failed {
-            return Err(self.session_error(error, work.as_ref()));
+            return Err(self.session_error(error, spooled.as_ref()));
         }
         self.remove_spools(input, &mut transcript)?;
         if self.interrupted.is_cancelled() {
@@ -70,8 +70,12 @@ impl Job {
     }
 
     /// Opens a recording on a blocking thread, since probing reads, and a read may block.
-    async fn open(&self, input: &Path, work: Option<&Work>) -> Result<OpenedRecording, CliError> {
-        let transcription = self.transcription(input, work);
+    async fn open(
+        &self,
+        input: &Path,
+        spooled: Option<&SpooledRecording>,
+    ) -> Result<OpenedRecording, CliError> {
+        let transcription = self.transcription(input, spooled);
         let opening = tokio::task::spawn_blocking(|| transcription.open());
         let name = input::name(input);
         let name = name.display();
@@ -132,14 +136,14 @@ impl Job {
     }
 
     /// Returns the error of a failed session, which says how to continue it if it has a spool.
-    fn session_error(&self, error: ChannelError, work: Option<&Work>) -> CliError {
+    fn session_error(&self, error: ChannelError, spooled: Option<&SpooledRecording>) -> CliError {
         let ChannelError { channel, error, .. } = error;
         let error = CliError::from(error);
-        let (Some(spooling), Some(work)) = (&self.spooling, work) else { return error };
+        let (Some(spooling), Some(spooled)) = (&self.spooling, spooled) else { return error };
         match error.exit {
             Exit::Output => error.with("; run the same command again to continue"),
             Exit::Peer | Exit::Limit | Exit::Authentication => {
-                let path = spooling.path(work, channel);
+                let path = spooling.path(spooled, channel);
                 let path = path.display();
                 error.with(&format!("; the rest is in {path}: run the same command again to continue"))
             }

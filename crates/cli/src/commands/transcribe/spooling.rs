@@ -62,18 +62,22 @@ impl Flags {
 
 /// A recording, as identified by its spools.
 #[derive(Clone)]
-pub(super) struct Work {
+pub(super) struct SpooledRecording {
     /// Prefix of the spools' file names.
     stem: String,
-    /// Identity of the work; see [`SpoolFile::identity`].
+    /// Identity of the recording; see [`SpoolFile::identity`].
     identity: String,
     /// `true` if the recording can't be read again from its start.
     live: bool,
 }
 
-impl Work {
+impl SpooledRecording {
     /// Identifies the recording `input`, read with the options `reading` and spoken in `language`.
-    pub(super) fn of(input: &Path, reading: Reading, language: Option<&str>) -> Result<Work, CliError> {
+    pub(super) fn of(
+        input: &Path,
+        reading: Reading,
+        language: Option<&str>,
+    ) -> Result<SpooledRecording, CliError> {
         let piped = input.as_os_str() == "-";
         if piped && stdin_is_file() {
             let reason = "standard input is a file: give --spool its name, so that it can be read again";
@@ -101,23 +105,23 @@ impl Work {
             identity += &format!(", raw {raw}");
         }
         identity += &format!(", language {}", language.unwrap_or("detected"));
-        Ok(Work { stem: format!("{stem}-{digest}"), identity, live })
+        Ok(SpooledRecording { stem: format!("{stem}-{digest}"), identity, live })
     }
 }
 
 impl Spooling {
-    /// Returns the spool of one channel of `work`.
-    pub(super) fn file(&self, work: &Work, channel: usize) -> SpoolFile {
-        let repeatability = if work.live { Repeatability::Live } else { Repeatability::Repeatable };
-        SpoolFile::new(self.path(work, channel))
-            .identity(format!("{}, line {channel}", work.identity))
+    /// Returns the spool of one channel of `spooled`.
+    pub(super) fn file(&self, spooled: &SpooledRecording, channel: usize) -> SpoolFile {
+        let repeatability = if spooled.live { Repeatability::Live } else { Repeatability::Repeatable };
+        SpoolFile::new(self.path(spooled, channel))
+            .identity(format!("{}, line {channel}", spooled.identity))
             .fsync(self.fsync)
             .repeatability(repeatability)
     }
 
-    /// Returns the path of the spool of one channel of `work`.
-    pub(super) fn path(&self, work: &Work, channel: usize) -> PathBuf {
-        self.directory.join(format!("{}-{channel}.spool", work.stem))
+    /// Returns the path of the spool of one channel of `spooled`.
+    pub(super) fn path(&self, spooled: &SpooledRecording, channel: usize) -> PathBuf {
+        self.directory.join(format!("{}-{channel}.spool", spooled.stem))
     }
 
     /// Returns whether the user's output should survive a loss of power, like the spool.
@@ -153,8 +157,8 @@ mod tests {
     use super::*;
     use voxline::decode::Channels;
 
-    fn work(input: &Path, language: Option<&str>) -> Work {
-        Work::of(input, Reading { channels: Channels::Mix, raw: None }, language).unwrap()
+    fn spooled(input: &Path, language: Option<&str>) -> SpooledRecording {
+        SpooledRecording::of(input, Reading { channels: Channels::Mix, raw: None }, language).unwrap()
     }
 
     #[test]
@@ -162,13 +166,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("call.wav");
         fs::write(&path, "audio").unwrap();
-        let first = work(&path, None);
+        let first = spooled(&path, None);
         let way_round = directory.path().join(".").join("call.wav");
-        assert_eq!(work(&way_round, None).stem, first.stem);
-        assert_eq!(work(&path, None).identity, first.identity);
-        assert_ne!(work(&path, Some("en")).identity, first.identity);
+        assert_eq!(spooled(&way_round, None).stem, first.stem);
+        assert_eq!(spooled(&path, None).identity, first.identity);
+        assert_ne!(spooled(&path, Some("en")).identity, first.identity);
         fs::write(&path, "other audio").unwrap();
-        let changed = work(&path, None);
+        let changed = spooled(&path, None);
         assert_eq!(changed.stem, first.stem);
         assert_ne!(changed.identity, first.identity);
         assert!(!first.live && first.stem.starts_with("call-"), "{}", first.stem);
@@ -176,8 +180,8 @@ mod tests {
 
     #[test]
     fn what_is_secret_in_a_url_is_in_no_name() {
-        let one = work(Path::new("https://user:pass@host/call.wav?key=secret1"), None);
-        let other = work(Path::new("https://user:pass@host/call.wav?key=secret2"), None);
+        let one = spooled(Path::new("https://user:pass@host/call.wav?key=secret1"), None);
+        let other = spooled(Path::new("https://user:pass@host/call.wav?key=secret2"), None);
         assert_ne!(one.stem, other.stem);
         let shown = format!("{} {}", one.stem, one.identity);
         assert!(shown.contains("host/call.wav") && !shown.contains("pass") && !shown.contains("secret"));
