@@ -1,4 +1,4 @@
-//! Tokens, moves and restarts (S32, S33 and the server's part of C14).
+//! Tokens, handovers and restarts (S32, S33 and the server's part of C14).
 
 use serde_json::json;
 
