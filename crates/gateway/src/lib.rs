@@ -48,7 +48,7 @@ pub use self::http::cors::{BadOrigin, Origin};
 use self::http::server;
 pub use self::http::server::ConnectionOptions;
 pub use self::http::tls::{BadTls, Listener, Tls, TlsFiles};
-pub use self::options::{Options, TaskOptions};
+pub use self::options::{ChunkedOptions, Options};
 
 /// Longest time that pending requests may take after the sessions have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
@@ -116,7 +116,7 @@ async fn write_usage(gateway: &Gateway) -> ! {
     loop {
         let woken = async {
             tokio::select! {
-                () = gateway.sessions.shutdown.task_ended.notified() => {}
+                () = gateway.sessions.shutdown.client_ended.notified() => {}
                 () = authority.outage_began() => {}
             }
         };

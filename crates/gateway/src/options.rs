@@ -37,7 +37,7 @@ pub struct Options {
     /// another port. If the list is empty, sessions end here, as far as the drain time allows.
     pub successors: Vec<Endpoint>,
     /// Deadlines of tasks of numbered chunks.
-    pub tasks: TaskOptions,
+    pub chunked: ChunkedOptions,
     /// Languages expected in the audio if neither the client nor its project names one.
     pub languages: Languages,
     /// Origins, other than the gateway's own, whose pages may use the gateway from a browser.
@@ -66,7 +66,7 @@ impl Default for Options {
             resume_window: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             successors: Vec::new(),
-            tasks: TaskOptions::default(),
+            chunked: ChunkedOptions::default(),
             languages: Languages::default(),
             cors_origins: Vec::new(),
             in_band_auth: true,
@@ -79,7 +79,7 @@ impl Default for Options {
 
 /// Deadlines of tasks of numbered chunks.
 #[derive(Clone, Debug)]
-pub struct TaskOptions {
+pub struct ChunkedOptions {
     /// Longest wait of a task of numbered chunks for its first chunk.
     pub opening: Duration,
     /// Longest wait of a task for its next chunk, after which the task is done. The documentation says five
@@ -89,9 +89,9 @@ pub struct TaskOptions {
     pub kept: Duration,
 }
 
-impl Default for TaskOptions {
-    fn default() -> TaskOptions {
-        TaskOptions {
+impl Default for ChunkedOptions {
+    fn default() -> ChunkedOptions {
+        ChunkedOptions {
             opening: Duration::from_secs(60),
             gap: Duration::from_secs(5),
             kept: Duration::from_secs(10 * 60),

@@ -65,7 +65,7 @@ pub(crate) struct Metrics {
     bytes: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
-/// Counts of sessions and tasks.
+/// Counts of sessions, on sockets and chunked.
 pub(crate) struct SessionMetrics {
     /// Number of live ones, updated when the metrics are read.
     live: Gauge,
@@ -107,9 +107,13 @@ pub(crate) struct SpeechMetrics {
 impl SessionMetrics {
     fn new(list: &mut List) -> SessionMetrics {
         SessionMetrics {
-            live: list.add("sessions", "Live sessions and tasks", Gauge::default()),
-            started: list.add("sessions_started", "Sessions and tasks started", Counter::default()),
-            refused: list.add("sessions_refused", "Sessions and tasks refused, by reason", Family::default()),
+            live: list.add("sessions", "Live sessions, on sockets and chunked", Gauge::default()),
+            started: list.add(
+                "sessions_started",
+                "Sessions started, on sockets and chunked",
+                Counter::default(),
+            ),
+            refused: list.add("sessions_refused", "Sessions refused, by reason", Family::default()),
             resumed: list.add("sessions_resumed", "Sessions resumed by another socket", Counter::default()),
         }
     }
@@ -121,7 +125,7 @@ impl AudioMetrics {
             received: list.timed("audio_received", "Audio received, by API", Family::default()),
             recognised: list.timed(
                 "audio_recognised",
-                "Audio of sessions and tasks covered by finals",
+                "Audio of sessions covered by finals",
                 Counter::default(),
             ),
             gaps: list.timed("audio_gaps", "Audio that clients declared as gaps", Counter::default()),
@@ -197,7 +201,7 @@ impl Metrics {
         let mut list = List(Registry::with_prefix("voxline"));
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         list.0.register("build", "Version of the gateway, as a label", version);
-        list.constant("sessions_limit", "Maximum number of live sessions and tasks", limit);
+        list.constant("sessions_limit", "Maximum number of live sessions, on sockets and chunked", limit);
         list.constant("recogniser_threads", "Number of recognition threads", threads);
         Metrics {
             sessions: SessionMetrics::new(&mut list),

@@ -3,4 +3,4 @@
 //! This room imports [`scheduler`](crate::scheduler) and [`http`](crate::http).
 
 pub(crate) mod decoding;
-pub(crate) mod recognition;
+pub(crate) mod recording_job;

@@ -20,7 +20,7 @@ use crate::http::error::{ApiError, json_response};
 use crate::http::request_log::request_id;
 use crate::http::upload;
 use crate::recordings::decoding::Recording;
-use crate::recordings::recognition::{Recognition, RecognitionJob};
+use crate::recordings::recording_job::{Recognition, RecordingJob};
 use crate::sessions::plain_text::plain;
 use voxline::engine::{Recognizer, Segment};
 use voxline_support::clock::civil;
@@ -122,7 +122,7 @@ async fn recognise_upload(
     };
     let (recognition, held) = capacity.decoders.run(decode).await?;
     let (result_sender, result) = oneshot::channel();
-    let job = RecognitionJob::new(recognition?, result_sender, held);
+    let job = RecordingJob::new(recognition?, result_sender, held);
     // This future is dropped when the connection ends, and the job with it.
     let _handle = gateway
         .sessions

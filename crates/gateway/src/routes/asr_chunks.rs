@@ -100,16 +100,16 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     let expires_at = identity.expires_in.map(|left| checked.saturating_add(left));
     let token_ends = identity.expires_in.and_then(|left| now.checked_add(left));
     let named = (id.clone(), Fingerprint::of(token.expose_secret()));
-    let deadline = now.checked_add(gateway.options.tasks.opening);
+    let deadline = now.checked_add(gateway.options.chunked.opening);
     let task = Arc::new(ChunkedSession::new(named, identity, expires_at, start, place, deadline));
     gateway.sessions.chunked.insert(task.clone());
     let watching = gateway.clone();
     let living = async move {
         let sessions = &watching.sessions;
         task.supervise(sessions, token_ends).await;
-        sessions.shutdown.task_ended.notify_one();
+        sessions.shutdown.client_ended.notify_one();
     };
-    gateway.sessions.shutdown.tasks.spawn(living.in_current_span());
+    gateway.sessions.shutdown.clients.spawn(living.in_current_span());
     Ok(json!({ "task_id": id, "task_token": token.expose_secret() }))
 }
 

@@ -47,12 +47,12 @@ pub(crate) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
             Ok(upgraded) => {
                 let wire = Wire::server(TokioIo::new(upgraded)).await.with_backlog(BACKLOG);
                 websocket::serve(sessions, credential, place, wire).await;
-                sessions.shutdown.task_ended.notify_one();
+                sessions.shutdown.client_ended.notify_one();
             }
             Err(error) => tracing::debug!(%error, "WebSocket upgrade failed"),
         }
     };
-    gateway.sessions.shutdown.tasks.spawn(talking.in_current_span());
+    gateway.sessions.shutdown.clients.spawn(talking.in_current_span());
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

@@ -32,7 +32,7 @@ impl ChunkedSession {
     /// Recognises `chunk` and returns the text so far, or after the last chunk the complete text. The
     /// client may send the most recent chunk again, since an answer can be lost.
     pub(crate) async fn add(&self, manager: &SessionManager, chunk: Chunk) -> Result<Text, ApiError> {
-        let mut work = ChunkInProgress::begin(&self.progress, manager.options.tasks.gap);
+        let mut work = ChunkInProgress::begin(&self.progress, manager.options.chunked.gap);
         let mut taken = self.last_chunk.lock().await;
         let digest = Sha256::digest(&chunk.file).into();
         let is_repeat = match &*taken {

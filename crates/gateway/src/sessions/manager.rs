@@ -56,7 +56,7 @@ impl SessionManager {
             scheduler: Scheduler::new(options.threads, metrics.clone()),
             metrics,
             registry: SessionRegistry::new(options.max_sessions),
-            chunked: ChunkedRegistry::new(options.tasks.kept),
+            chunked: ChunkedRegistry::new(options.chunked.kept),
             chunk_decoders: DecodePool::beside(options.threads.get()),
             // One place for each session that the gateway can hold.
             pending_sockets: PendingClients::new(options.max_sessions),

@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
 use super::message_rate_limiter::{CONTROL_BURST, CONTROL_RATE};
-use super::recognition::RecognitionTask;
+use super::session_job::SessionJob;
 use super::state::{SessionState, SharedState};
 use crate::authority::{Exhausted, Identity, RESUME_PREFIX, new_id, random_secret};
 use crate::scheduler::{self, JobHandle, Priority, Scheduler};
@@ -165,7 +165,7 @@ impl Session {
         let state = Arc::new(SharedState::new(start.origin));
         let mut options = options.latency(start.latency);
         options.context.clone_from(&start.context);
-        let task = RecognitionTask::new(
+        let job = SessionJob::new(
             recognizer.clone(),
             options,
             sample_rate,
@@ -174,7 +174,7 @@ impl Session {
             state.clone(),
             scheduler.metrics().clone(),
         );
-        let task = task.map_err(|error| match error {
+        let job = job.map_err(|error| match error {
             EngineError::Unsupported(_) => StartError::Unsupported(error.to_string()),
             error => StartError::Engine(error),
         })?;
@@ -182,7 +182,7 @@ impl Session {
             Latency::Live => Priority::Live,
             Latency::Relaxed => Priority::Recording,
         };
-        let job = scheduler.add(priority, Box::new(task))?;
+        let job = scheduler.add(priority, Box::new(job))?;
         Ok(Session {
             name: new_id(),
             resume_key: random_secret(RESUME_PREFIX),

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Progress of a graceful shutdown, and the tasks that it waits for.
+/// Progress of a graceful shutdown, and the clients that it waits for.
 pub(crate) struct Shutdown {
     /// Longest time that sessions may go on after the shutdown began.
     time: Duration,
-    /// Tasks that serve sockets and that supervise chunked sessions.
-    pub(crate) tasks: TaskTracker,
-    /// Notified when one of these tasks has ended, so that its usage is written.
-    pub(crate) task_ended: Notify,
+    /// Tokio tasks, each of which serves a socket or supervises a chunked session.
+    pub(crate) clients: TaskTracker,
+    /// Notified when one of these has ended, so that its usage is written.
+    pub(crate) client_ended: Notify,
     /// Cancelled when the gateway begins to drain; no new sockets are accepted from then on.
     pub(crate) draining: CancellationToken,
     /// Time at which sockets will be closed. It is set before `draining` is cancelled.
@@ -30,8 +30,8 @@ impl Shutdown {
     pub(crate) fn new(time: Duration) -> Shutdown {
         Shutdown {
             time,
-            tasks: TaskTracker::new(),
-            task_ended: Notify::new(),
+            clients: TaskTracker::new(),
+            client_ended: Notify::new(),
             draining: CancellationToken::new(),
             drain_ends: OnceLock::new(),
             closing: CancellationToken::new(),
@@ -56,16 +56,16 @@ impl Shutdown {
             self.drain_ends.get_or_init(|| ends);
         }
         self.draining.cancel();
-        self.tasks.close();
+        self.clients.close();
         let (began, seconds) = (Instant::now(), self.time.as_secs());
-        tracing::info!(target: "voxline::operation", sockets = self.tasks.len(), seconds, "drain started");
-        let all_ended = tokio::time::timeout(self.time, self.tasks.wait()).await;
-        let closed = all_ended.map_or_else(|_| self.tasks.len(), |()| 0);
+        tracing::info!(target: "voxline::operation", sockets = self.clients.len(), seconds, "drain started");
+        let all_ended = tokio::time::timeout(self.time, self.clients.wait()).await;
+        let closed = all_ended.map_or_else(|_| self.clients.len(), |()| 0);
         if closed > 0 {
             tracing::warn!(sockets = closed, "drain timed out, closing the remaining sockets");
         }
         self.closing.cancel();
-        self.tasks.wait().await;
+        self.clients.wait().await;
         let seconds = began.elapsed().as_secs();
         tracing::info!(target: "voxline::operation", closed, seconds, "drain finished");
     }

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use voxline_gateway::authority::{Budget, NewToken, Scope, Terms};
-use voxline_gateway::{Options, TaskOptions};
+use voxline_gateway::{ChunkedOptions, Options};
 use voxline_testing::DigestRecognizer;
 
 use crate::stream::{audio, digest};
@@ -218,7 +218,7 @@ async fn a_public_client_hears_what_the_whole_recording_says() {
 #[tokio::test]
 async fn a_client_that_never_says_last_is_done_after_the_gap() {
     let options = Options {
-        tasks: TaskOptions { gap: Duration::from_millis(200), ..TaskOptions::default() },
+        chunked: ChunkedOptions { gap: Duration::from_millis(200), ..ChunkedOptions::default() },
         ..options()
     };
     let bench = Bench::new(options).await;
@@ -235,7 +235,7 @@ async fn a_client_that_never_says_last_is_done_after_the_gap() {
 #[tokio::test]
 async fn a_task_without_a_chunk_is_done_in_the_end() {
     let bench = Bench::new(Options {
-        tasks: TaskOptions { opening: Duration::ZERO, ..TaskOptions::default() },
+        chunked: ChunkedOptions { opening: Duration::ZERO, ..ChunkedOptions::default() },
         ..options()
     })
     .await;
@@ -340,7 +340,7 @@ async fn a_task_token_opens_its_task_and_nothing_else() {
 #[tokio::test]
 async fn a_result_is_kept_as_long_as_the_options_say() {
     let bench = Bench::new(Options {
-        tasks: TaskOptions { kept: Duration::ZERO, ..TaskOptions::default() },
+        chunked: ChunkedOptions { kept: Duration::ZERO, ..ChunkedOptions::default() },
         ..options()
     })
     .await;

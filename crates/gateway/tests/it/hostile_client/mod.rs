@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use voxline::auth::{AccessToken, Credentials, TokenGeneration};
 use voxline::decode::panic_is_caught;
 use voxline_gateway::authority::{NewClient, Terms};
-use voxline_gateway::{ConnectionOptions, Options, TaskOptions};
+use voxline_gateway::{ChunkedOptions, ConnectionOptions, Options};
 use voxline_testing::DigestRecognizer;
 
 use self::http::Request;
@@ -280,7 +280,7 @@ impl World {
             },
             // Abandoned sessions and tasks must go soon, because there are many of them.
             resume_window: Duration::from_millis(500),
-            tasks: TaskOptions {
+            chunked: ChunkedOptions {
                 opening: Duration::from_secs(1),
                 gap: Duration::from_secs(1),
                 kept: Duration::from_secs(1),

@@ -70,25 +70,25 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
 }
 
 /// A scheduler job that recognises one recording, a part in each turn.
-pub(crate) struct RecognitionJob<C> {
+pub(crate) struct RecordingJob<C> {
     recognition: Recognition<C>,
     result_sender: Option<oneshot::Sender<Result<Vec<Segment>, ApiError>>>,
     /// Permits for its place among the requests and for the memory that its file takes.
     held: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
-impl<C> RecognitionJob<C> {
+impl<C> RecordingJob<C> {
     /// Creates the job of a recognition, which keeps `held` until it ends and then sends the result.
     pub(crate) fn new(
         recognition: Recognition<C>,
         result_sender: oneshot::Sender<Result<Vec<Segment>, ApiError>>,
         held: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-    ) -> RecognitionJob<C> {
-        RecognitionJob { recognition, result_sender: Some(result_sender), held: Some(held) }
+    ) -> RecordingJob<C> {
+        RecordingJob { recognition, result_sender: Some(result_sender), held: Some(held) }
     }
 }
 
-impl<C: FnMut(u64) -> Result<(), ApiError> + Send> Job for RecognitionJob<C> {
+impl<C: FnMut(u64) -> Result<(), ApiError> + Send> Job for RecordingJob<C> {
     fn turn(&mut self, _: Priority) -> Next {
         let heard = catch_unwind(AssertUnwindSafe(|| self.recognition.advance()));
         let result = match heard {

@@ -13,7 +13,7 @@ use voxline::engine::{EngineError, PartialResult, RecognitionRequest, Recognizer
 use voxline::protocol::{Final, MAX_CONTEXT_BYTES};
 
 /// A scheduler job that takes work from a session's state and posts results to it.
-pub(crate) struct RecognitionTask {
+pub(crate) struct SessionJob {
     recognizer: Arc<dyn Recognizer>,
     /// Options of the next stream, which begins after a gap. They include the context of the last segment.
     options: RecognitionRequest,
@@ -24,8 +24,8 @@ pub(crate) struct RecognitionTask {
     metrics: Arc<Metrics>,
 }
 
-impl RecognitionTask {
-    /// Creates a task for the session on `state`, whose timeline starts at `origin`.
+impl SessionJob {
+    /// Creates the job of the session on `state`, whose timeline starts at `origin`.
     pub(crate) fn new(
         recognizer: Arc<dyn Recognizer>,
         options: RecognitionRequest,
@@ -34,9 +34,9 @@ impl RecognitionTask {
         origin: FramePos,
         state: Arc<SharedState>,
         metrics: Arc<Metrics>,
-    ) -> Result<RecognitionTask, EngineError> {
+    ) -> Result<SessionJob, EngineError> {
         let timeline = RecognitionTimeline::new(recognizer.start(&options)?, sample_rate, origin)?;
-        Ok(RecognitionTask { recognizer, options, sample_rate, partials, timeline, state, metrics })
+        Ok(SessionJob { recognizer, options, sample_rate, partials, timeline, state, metrics })
     }
 
     /// Does the next piece of work.
@@ -180,7 +180,7 @@ impl RecognitionTask {
     }
 }
 
-impl Job for RecognitionTask {
+impl Job for SessionJob {
     fn turn(&mut self, priority: Priority) -> Next {
         // A panic of the recogniser must not leave its client waiting.
         let result = catch_unwind(AssertUnwindSafe(|| match priority {
@@ -231,7 +231,7 @@ mod tests {
         }
     }
 
-    /// Checks that the task still makes the partial result if it is woken without work. That happens with
+    /// Checks that the job still makes the partial result if it is woken without work. That happens with
     /// audio that arrives as a turn begins, and is already recognised in that turn. If no more audio
     /// follows, the partial result is what the caller waits for.
     #[test]
@@ -239,13 +239,12 @@ mod tests {
         let state = Arc::new(SharedState::new(FramePos::ZERO));
         let metrics = Arc::new(Metrics::new(1, 1, &TokenCounters::default()));
         let (recognizer, options) = (Arc::new(Curious), RecognitionRequest::default());
-        let task =
-            RecognitionTask::new(recognizer, options, 16_000, true, FramePos::ZERO, state.clone(), metrics);
-        let mut task = task.unwrap();
+        let job = SessionJob::new(recognizer, options, 16_000, true, FramePos::ZERO, state.clone(), metrics);
+        let mut job = job.unwrap();
         state.lock().input.queue.push_audio(&[0, 0]);
-        assert_eq!(task.turn(Priority::Live), Next::Partial);
-        assert_eq!(task.turn(Priority::Live), Next::Partial);
-        assert_eq!(task.turn(Priority::Partial), Next::Wait);
+        assert_eq!(job.turn(Priority::Live), Next::Partial);
+        assert_eq!(job.turn(Priority::Live), Next::Partial);
+        assert_eq!(job.turn(Priority::Partial), Next::Wait);
         assert!(state.lock().results.partial.is_some());
     }
 }
