@@ -14,11 +14,11 @@ mod oauth;
 mod provider;
 #[cfg(feature = "oauth")]
 mod refresher;
+#[cfg(feature = "oauth")]
+mod refresher_handle;
 #[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "its logic is played by our tests"))]
 #[cfg(feature = "oauth")]
 pub(crate) mod renewal;
-#[cfg(feature = "oauth")]
-mod renewing;
 #[cfg(feature = "oauth")]
 mod slots;
 mod token;
@@ -34,6 +34,7 @@ pub use oauth::{Credentials, OAuthClient};
 pub use provider::{TokenFuture, TokenProvider, TokenSource};
 #[cfg(feature = "oauth")]
 pub use slots::{MAX_SLOTS, Slot, SlotState, Slots, SlotsError};
+pub(crate) use token::renewal_margin;
 pub use token::{AccessToken, RefreshToken, Scope, TokenGeneration, TokenSet};
 #[cfg(feature = "oauth")]
 pub use vault::{Account, LockedVault, Vault, VaultError, VaultKey};

@@ -11,7 +11,7 @@ use super::error::AuthError;
 #[cfg(feature = "oauth")]
 use super::oauth::OAuthClient;
 #[cfg(feature = "oauth")]
-use super::renewing::Renewing;
+use super::refresher_handle::RefresherHandle;
 use super::token::{AccessToken, TokenGeneration};
 #[cfg(feature = "oauth")]
 use super::vault::Vault;
@@ -34,7 +34,7 @@ pub struct TokenProvider {
 enum Source {
     Service(AccessToken),
     #[cfg(feature = "oauth")]
-    OAuth(Renewing),
+    OAuth(RefresherHandle),
     Other(Box<dyn TokenSource>),
 }
 
@@ -64,7 +64,7 @@ impl TokenProvider {
     #[cfg(feature = "oauth")]
     #[must_use]
     pub fn oauth(client: OAuthClient, vault: Vault) -> TokenProvider {
-        TokenProvider::new(Source::OAuth(Renewing::new(client, vault)))
+        TokenProvider::new(Source::OAuth(RefresherHandle::new(client, vault)))
     }
 
     /// Creates a provider of the tokens of `source`.

@@ -98,6 +98,12 @@ impl fmt::Display for Scope {
     }
 }
 
+/// Returns the time before expiry at which a token of this lifetime is to be replaced: a fifth of its lifetime,
+/// at most five minutes.
+pub(crate) fn renewal_margin(lifetime: Duration) -> Duration {
+    (lifetime / 5).min(Duration::from_secs(300))
+}
+
 /// Tokens that the token endpoint granted.
 #[derive(Clone, Debug)]
 pub struct TokenSet {
@@ -118,7 +124,7 @@ impl TokenSet {
     /// lifetime, at most five minutes.
     #[must_use]
     pub fn margin(&self) -> Duration {
-        (self.lifetime / 5).min(Duration::from_secs(300))
+        renewal_margin(self.lifetime)
     }
 
     /// Returns the remaining lifetime at `now`; zero if no clock can tell the token's age.

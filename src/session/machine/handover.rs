@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use super::Machine;
-use crate::auth::TokenGeneration;
+use crate::auth::{TokenGeneration, renewal_margin};
 use crate::protocol::{GoawayReason, close};
 use crate::recovery::{Failure, Recovery};
 use crate::session::connection::{Attempt, Connection, Handover, Live, Motive, expiry, timed_out};
 use crate::session::error::SessionError;
 
-/// Longest time before its expiry at which a token is replaced, as in the token provider.
-const LONGEST_MARGIN: Duration = Duration::from_secs(300);
 /// Lifetime below which a token is replaced with backoff, if the last change of token or connection was
 /// recent.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -87,10 +85,10 @@ impl Machine {
         }
     }
 
-    /// Returns how long before its end something of this life is replaced: in the last fifth of its life,
-    /// but at most five minutes before its end; at a random time, since a thousand sessions may share it.
+    /// Returns how long before its end something of this life is replaced: at a random time in the second half
+    /// of its margin, since a thousand sessions may share it.
     fn lead_time(&mut self, life: Duration) -> Duration {
-        let margin = (life / 5).min(LONGEST_MARGIN);
+        let margin = renewal_margin(life);
         margin / 2 + self.random.up_to(margin / 2)
     }
 

@@ -13,7 +13,7 @@ use super::token::{AccessToken, TokenGeneration};
 use super::vault::Vault;
 
 /// State of a provider that renews tokens, as callers use it.
-pub(super) struct Renewing {
+pub(super) struct RefresherHandle {
     refresher: Arc<Refresher>,
     /// Renewal task. It ends with the runtime in which it was started, and the next caller restarts the
     /// task in the caller's own runtime.
@@ -23,10 +23,10 @@ pub(super) struct Renewing {
     _stop: DropGuard,
 }
 
-impl Renewing {
-    pub(super) fn new(client: OAuthClient, vault: Vault) -> Renewing {
+impl RefresherHandle {
+    pub(super) fn new(client: OAuthClient, vault: Vault) -> RefresherHandle {
         let stop = CancellationToken::new();
-        Renewing {
+        RefresherHandle {
             refresher: Arc::new(Refresher::new(client, vault)),
             task: Mutex::default(),
             _stop: stop.clone().drop_guard(),
