@@ -66,6 +66,7 @@
 
 pub mod audio;
 pub mod auth;
+pub mod backoff;
 pub mod chunk;
 pub mod client;
 #[cfg(feature = "decode")]

@@ -4,12 +4,8 @@
 //! end, whatever happens to sockets and tokens in between. The state machine in [`machine`] makes all
 //! decisions; the driver behind [`Session::run`] performs them.
 
-pub mod backoff;
-mod catch_up;
-mod connection;
 mod driver;
 mod error;
-mod events;
 mod journal;
 mod ledger;
 pub mod machine;

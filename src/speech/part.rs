@@ -11,9 +11,9 @@ use super::request::{Service, SpeechResponse};
 use super::samples::Samples;
 use super::{Codec, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenGeneration};
+use crate::backoff::Backoff;
 use crate::protocol::tts::PCM_RATE;
 use crate::recovery::Recovery;
-use crate::session::backoff::Backoff;
 use voxline_support::random;
 
 /// Maximum size of a piece of PCM, in bytes: 100 ms, so that a listener who stops between pieces stops

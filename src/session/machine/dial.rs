@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::Machine;
+use super::connection::{Attempt, Connection, Handover, Pending};
+use super::io::{ConnectionId, Output};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::protocol::{ClientMessage, Secret, Start};
-use crate::session::connection::{Attempt, Connection, Handover, Pending};
-use crate::session::events::{ConnectionId, Output};
 
 impl Machine {
     pub(super) fn need_token(&mut self, newer_than: Option<TokenGeneration>) {

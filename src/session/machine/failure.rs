@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::Machine;
+use super::connection::{Attempt, Connection, Handover, Live, Pending, closed, timed_out};
+use super::io::{ConnectionId, Output};
 use crate::auth::TokenGeneration;
 use crate::protocol::close;
 use crate::recovery::{Failure, Recovery};
-use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, closed, timed_out};
 use crate::session::error::SessionError;
-use crate::session::events::{ConnectionId, Output};
 use crate::session::settings::Timeouts;
 
 /// Divisor of `give_up`: after that fraction of it, a session leaves an unreachable server to which it

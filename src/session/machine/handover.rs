@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::Machine;
+use super::connection::{Attempt, Connection, Handover, Live, Motive, expiry, timed_out};
 use crate::auth::{TokenGeneration, renewal_margin};
 use crate::protocol::{GoawayReason, close};
 use crate::recovery::{Failure, Recovery};
-use crate::session::connection::{Attempt, Connection, Handover, Live, Motive, expiry, timed_out};
 use crate::session::error::SessionError;
 
 /// Lifetime below which a token is replaced with backoff, if the last change of token or connection was

@@ -17,21 +17,24 @@
 //! (make-before-break). What the peer can't do is data ([`Capabilities`]), by which the machine decides:
 //! without resume, for example, every lost connection is a dead server.
 
+mod connection;
 mod dial;
 mod failure;
 mod handover;
+mod io;
 mod receive;
 mod send;
 mod state;
+mod throttle;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::connection::{Attempt, Connection, Handover, connection_lost};
+pub use self::io::{ConnectionId, Input, Output};
 use self::state::{Connections, Flush, Limits, Positions, Results, Server, Source, Timers, Tokens};
-use super::catch_up::Throttle;
-use super::connection::{Attempt, Connection, Handover, connection_lost};
+use self::throttle::Throttle;
 use super::error::SessionError;
-pub use super::events::{ConnectionId, Input, Output};
 use super::journal::Checkpoint;
 use super::ledger::{Ended, Ledger};
 use super::replay::ReplayBuffer;

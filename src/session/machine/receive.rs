@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Machine;
+use super::connection::{Attempt, Connection, Handover, Live, Pending, expiry};
+use super::io::{ConnectionId, Output};
 use crate::audio::{FRAME_BYTES, FramePos};
 use crate::peer::Acknowledgements;
 use crate::protocol::Violation;
@@ -10,9 +12,7 @@ use crate::protocol::close;
 use crate::protocol::{
     Final, MAX_CONTEXT_BYTES, MAX_SESSION_NAME, POSITION_BYTES, Ready, Secret, ServerMessage,
 };
-use crate::session::connection::{Attempt, Connection, Handover, Live, Pending, expiry};
 use crate::session::error::SessionError;
-use crate::session::events::{ConnectionId, Output};
 use crate::session::journal::ServerSession;
 use crate::transcript::{FinalSegment, TranscriptEvent};
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Machine;
+use super::connection::{Connection, Live};
+use super::io::{ConnectionId, Output};
 use crate::audio::{AudioChunk, FramePos, FrameRange};
 use crate::peer::Acknowledgements;
 use crate::protocol::ClientMessage;
-use crate::session::connection::{Connection, Live};
-use crate::session::events::{ConnectionId, Output};
 use crate::session::replay::Entry;
 use crate::session::settings::Overflow;
 

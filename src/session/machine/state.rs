@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::connection::{Attempt, Connection, Handover, Pending};
+use super::io::ConnectionId;
+use super::throttle::Throttle;
 use crate::audio::FramePos;
 use crate::auth::TokenGeneration;
+use crate::backoff::Backoff;
 use crate::protocol::ServerMessage;
-use crate::session::backoff::Backoff;
-use crate::session::catch_up::Throttle;
-use crate::session::connection::{Attempt, Connection, Handover, Pending};
-use crate::session::events::ConnectionId;
 use crate::session::journal::ServerSession;
 
 /// The connections of the session: the current one, and the successor of a handover.

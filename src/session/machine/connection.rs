@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::events::ConnectionId;
-use super::settings::Settings;
+use super::io::ConnectionId;
 use crate::auth::TokenGeneration;
 use crate::protocol::close;
 use crate::recovery::{Failure, FailureKind, Recovery};
+use crate::session::settings::Settings;
 
 /// A connection being established, and the token that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! Inputs and outputs of the session's state machine.
 
-use super::journal::ServerSession;
-use super::ledger::Ended;
 use crate::audio::{AudioChunk, FrameRange};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::protocol::Violation;
 use crate::protocol::{ClientMessage, ServerMessage};
 use crate::recovery::{Cause, Failure};
+use crate::session::journal::ServerSession;
+use crate::session::ledger::Ended;
 use crate::transcript::TranscriptEvent;
 
 /// The number of a connection, in the order of dialling. During a handover a session has two connections:
@@ -16,6 +16,7 @@ pub struct ConnectionId(pub u32);
 
 /// An input of the state machine.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Input {
     /// Next frames from the source.
     Audio(AudioChunk),
@@ -45,11 +46,12 @@ pub enum Input {
     Alive(ConnectionId),
     /// Failure to journal what a later process needs.
     JournalFailed(Cause),
-    /// Expiry of the time returned by [`Machine::wake_at`](super::machine::Machine::wake_at).
+    /// Expiry of the time returned by [`Machine::wake_at`](super::Machine::wake_at).
     Tick,
 }
 
-/// An output of the state machine. Outputs are performed in order.
+/// An output of the state machine. Outputs are performed in order. A driver performs each kind of output, so
+/// another kind is a change that its author must see: the enumeration is exhaustive.
 #[derive(Debug)]
 pub enum Output {
     /// Request for a token, answered by [`Input::Token`] or [`Input::TokenFailed`].
