@@ -24,7 +24,6 @@ mod languages;
 mod models;
 mod refusals;
 mod residence;
-mod restart;
 mod secrecy;
 mod siege;
 mod speaking;
@@ -32,7 +31,6 @@ mod spooling;
 mod successor;
 mod support;
 mod trusted_proxy;
-mod voices;
 
 use voxline_fixtures::gateway::process::serve_until_told;
 

@@ -1,4 +1,4 @@
-//! The tests of the recogniser on human recordings: one binary, a module for each behaviour.
+//! The tests of recognisers and voices: one binary, a module for each behaviour.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
 mod languages;
@@ -8,3 +8,4 @@ mod recognition_guards;
 mod recognition_noise;
 mod requests;
 mod samples;
+mod voices;

@@ -2,7 +2,6 @@
 
 mod loudness;
 mod round_trip;
-mod sentences;
 
 use std::ops::ControlFlow;
 use std::path::Path;

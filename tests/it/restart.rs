@@ -18,7 +18,6 @@ use voxline::transport::WebSocketConnector;
 use voxline_testing::digest;
 use voxline_testing::peer::{Behaviour, Expect, RecordingPeer, Reply, ScriptedPeer, Step};
 
-use voxline_fixtures::gateway::server::endpoint;
 use voxline_fixtures::noise;
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -74,7 +73,7 @@ async fn a_session_starts_at_its_final_where_the_server_sends_it_and_leaves_the_
         sender.send(Feed::End).await.unwrap();
     };
     let serving_new = async { peer.serve(new.accept().await.unwrap().0).await };
-    let connector = WebSocketConnector::new(endpoint(old_address)).unwrap();
+    let connector = WebSocketConnector::new(format!("http://{old_address}").parse().unwrap()).unwrap();
     let tokens = TokenProvider::service(&"token".to_owned().into()).unwrap();
     let (events, mut heard) = mpsc::channel(64);
     let running = Session::new(&connector, &tokens, Settings::new(16_000).with_seed(0)).run(audio, events);

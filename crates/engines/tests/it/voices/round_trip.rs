@@ -4,7 +4,7 @@
 //! `tests/it/data`. For all of them:
 //!
 //! ```text
-//! VOXLINE_SENTENCES=100 cargo test -p voxline-cli --test it -- --nocapture voices::round_trip
+//! VOXLINE_SENTENCES=100 cargo test -p voxline-engines --test it -- --nocapture voices::round_trip
 //! ```
 
 use std::fs;
