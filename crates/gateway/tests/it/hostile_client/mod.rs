@@ -8,6 +8,7 @@ mod answer;
 mod frames;
 mod http;
 mod mutation;
+mod script;
 mod socket;
 
 use std::collections::{BTreeMap, VecDeque};
