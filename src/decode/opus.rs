@@ -79,22 +79,9 @@ impl OpusHead {
         if channels > most {
             return Err("Opus header with more channels than its mapping family has");
         }
-        let (streams, coupled, mapping) = if mapping_family == 0 {
-            // Without a table there is one stream (section 5.1.1.1).
-            (1, channels - 1, (0..channels as u8).collect())
-        } else {
-            let (&[streams, coupled], mapping) =
-                table.split_first_chunk::<2>().ok_or("Opus channel mapping cut short")?;
-            let mapping = mapping.get(..channels).ok_or("Opus channel mapping cut short")?;
-            let (streams, coupled) = (usize::from(streams), usize::from(coupled));
-            // Section 5.1.1.
-            if streams == 0 || coupled > streams || streams + coupled > 255 {
-                return Err("Opus header with an impossible number of streams");
-            }
-            if mapping.iter().any(|&m| m != 255 && usize::from(m) >= streams + coupled) {
-                return Err("Opus channel mapping names a channel that does not exist");
-            }
-            (streams, coupled, mapping.to_vec())
+        let Mapping { streams, coupled, mapping } = match mapping_family {
+            0 => Mapping::without_table(channels),
+            _ => Mapping::parse(table, channels)?,
         };
         Ok(OpusHead {
             channels,
@@ -106,6 +93,35 @@ impl OpusHead {
             coupled,
             mapping,
         })
+    }
+}
+
+/// Assignment of the decoded channels to the output, as [`OpusHead`] has it.
+struct Mapping {
+    streams: usize,
+    coupled: usize,
+    mapping: Vec<u8>,
+}
+
+impl Mapping {
+    /// Returns the mapping of family 0, which has one stream (section 5.1.1.1).
+    fn without_table(channels: usize) -> Mapping {
+        Mapping { streams: 1, coupled: channels - 1, mapping: (0..channels as u8).collect() }
+    }
+
+    /// Parses the table at the end of a header (section 5.1.1).
+    fn parse(table: &[u8], channels: usize) -> Result<Mapping, &'static str> {
+        let (&[streams, coupled], mapping) =
+            table.split_first_chunk::<2>().ok_or("Opus channel mapping cut short")?;
+        let mapping = mapping.get(..channels).ok_or("Opus channel mapping cut short")?;
+        let (streams, coupled) = (usize::from(streams), usize::from(coupled));
+        if streams == 0 || coupled > streams || streams + coupled > 255 {
+            return Err("Opus header with an impossible number of streams");
+        }
+        if mapping.iter().any(|&m| m != 255 && usize::from(m) >= streams + coupled) {
+            return Err("Opus channel mapping names a channel that does not exist");
+        }
+        Ok(Mapping { streams, coupled, mapping: mapping.to_vec() })
     }
 }
 

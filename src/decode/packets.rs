@@ -322,15 +322,7 @@ fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) ->
     let decoder =
         get_codecs().make_audio_decoder(params, &decoder).map_err(|error| Refused(describe(&error)))?;
     let sample_rate = params.sample_rate.unwrap_or(0);
-    let edit = layout.trim(track.id, sample_rate);
-    let (trim, frames) = match (edit, track.delay) {
-        (Some((trim, frames)), _) => (trim, frames),
-        (None, Some(delay)) if is_mp3 => {
-            (Trim::stated(delay, track.padding.unwrap_or(0), track.num_frames), track.num_frames)
-        }
-        (None, None) if is_mp3 => (Trim::default(), None),
-        (None, _) => (Trim::default(), track.num_frames),
-    };
+    let (trim, frames) = layout.trim(track.id, sample_rate).unwrap_or_else(|| stated_trim(track, is_mp3));
     Ok(AudioTrack {
         id: track.id,
         codec: Codec::Symphonia(decoder),
@@ -339,6 +331,17 @@ fn audio_track(format: &dyn FormatReader, layout: &Layout, options: &Options) ->
         frames,
         frames_are_exact: is_mp3 || states_frames_exactly(format),
     })
+}
+
+/// Returns the trimmer for the frames of a track without an edit, and the number of frames that it leaves.
+fn stated_trim(track: &Track, is_mp3: bool) -> (Trim, Option<u64>) {
+    match track.delay {
+        Some(delay) if is_mp3 => {
+            (Trim::stated(delay, track.padding.unwrap_or(0), track.num_frames), track.num_frames)
+        }
+        None if is_mp3 => (Trim::default(), None),
+        _ => (Trim::default(), track.num_frames),
+    }
 }
 
 #[cfg(not(feature = "opus"))]

@@ -1,10 +1,11 @@
 //! Recognition of the format of a source, and the choice of its reader.
 
+use std::io;
 use std::sync::LazyLock;
 
 use symphonia::core::errors::Error;
-use symphonia::core::formats::FormatOptions;
 use symphonia::core::formats::probe::{Hint, Probe};
+use symphonia::core::formats::{FormatOptions, FormatReader};
 use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::default::{formats, meta};
@@ -14,7 +15,7 @@ use super::isomp4::{Layout, LayoutError};
 use super::meter::{Meter, MeteredSource};
 use super::opening::{Opening, Progress};
 use super::packets::{Packets, Refused};
-use super::pcm::PcmReader;
+use super::pcm::{PcmHeader, PcmReader};
 use super::{At, DecodeError, Options, Reader, aiff, caf, matroska, ogg, wave};
 use crate::audio::PcmFormat;
 use crate::source::{Input, Source};
@@ -93,53 +94,65 @@ fn contained(
     }
     opening.rewind().map_err(unreadable)?;
 
+    if let Some(header) = pcm_header(&mut opening).map_err(unreadable)? {
+        let reader = PcmReader::new(opening.rest(), header.format, header.bytes);
+        return Ok((Reader::Pcm { reader, container: header.container }, length));
+    }
+    let (layout, is_cut_short) = layout(name, head, &mut opening)?;
+    opening.rewind().map_err(unreadable)?;
+    let progress = Progress::default();
+    // A reader that goes front to back can decode the part of a file that is present.
+    let media = opening.media(is_cut_short, progress.clone());
+    let format = format_reader(name, MeteredSource::new(media, meter.clone(), length.is_none()))?;
+    let packets = Packets::new(format, progress, layout, is_cut_short, options)
+        .map_err(|Refused(what)| unsupported(name, what))?;
+    Ok((Reader::Packets(Box::new(packets)), length))
+}
+
+/// Returns the header of a file of PCM, which we read ourselves, and leaves `opening` behind it. Returns
+/// `None` for other files, with `opening` at their start.
+fn pcm_header(opening: &mut Opening) -> io::Result<Option<PcmHeader>> {
     for read_header in [wave::read, aiff::read, caf::read] {
-        match read_header(&mut opening) {
-            Ok(Some(header)) => {
-                let reader = PcmReader::new(opening.rest(), header.format, header.bytes);
-                return Ok((Reader::Pcm { reader, container: header.container }, length));
-            }
+        match read_header(opening) {
             Ok(None) => {}
             // The next reader reports that the header is incomplete.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
-            Err(error) => return Err(unreadable(error)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            found => return found,
         }
-        opening.rewind().map_err(unreadable)?;
+        opening.rewind()?;
     }
-    let refused = |what| DecodeError::Unsupported { name: name.to_owned(), what };
-    let mut layout = Layout::default();
+    Ok(None)
+}
+
+/// Checks the tables of a container before symphonia sees them. Returns the layout of an M4A file, and
+/// whether the audio goes beyond the end of the source.
+fn layout(name: &str, head: &[u8], opening: &mut Opening) -> Result<(Layout, bool), DecodeError> {
+    let unreadable = |error| unreadable(name, error);
     let is_cut_short = match head {
-        [b'O', b'g', b'g', b'S', ..] => ogg::is_cut_short(&mut opening).map_err(unreadable)?,
-        [0x1A, 0x45, 0xDF, 0xA3, ..] => matroska::is_cut_short(&mut opening).map_err(unreadable)?,
+        [b'O', b'g', b'g', b'S', ..] => ogg::is_cut_short(opening).map_err(unreadable)?,
+        [0x1A, 0x45, 0xDF, 0xA3, ..] => matroska::is_cut_short(opening).map_err(unreadable)?,
         head if is_isomp4(head) => {
-            layout = Layout::read(&mut opening).map_err(|error| match error {
-                LayoutError::Io(error) => unreadable(error),
-                LayoutError::Refused(what) => refused(what),
-                LayoutError::Broken(what) => {
-                    DecodeError::Header { name: name.to_owned(), what: what.to_owned() }
-                }
-            })?;
-            layout.is_cut_short
+            let layout = Layout::read(opening).map_err(|error| layout_error(name, error))?;
+            let is_cut_short = layout.is_cut_short;
+            return Ok((layout, is_cut_short));
         }
         [b'c', b'a', b'f', b'f', ..] => {
-            caf::check(&mut opening).map_err(unreadable)?.map_err(refused)?;
+            let checked = caf::check(opening).map_err(unreadable)?;
+            checked.map_err(|what| unsupported(name, what))?;
             false
         }
         _ => false,
     };
-    opening.rewind().map_err(unreadable)?;
+    Ok((Layout::default(), is_cut_short))
+}
 
-    // A reader that goes front to back can decode the part of a file that is present.
-    let progress = Progress::default();
-    let media = opening.media(is_cut_short, progress.clone());
-    let media = Box::new(MeteredSource::new(media, meter.clone(), length.is_none()));
-    let stream = MediaSourceStream::new(media, MediaSourceStreamOptions { buffer_len: BUFFER_BYTES });
-    let format = PROBE
+/// Returns symphonia's reader of the container.
+fn format_reader(name: &str, media: MeteredSource) -> Result<Box<dyn FormatReader>, DecodeError> {
+    let options = MediaSourceStreamOptions { buffer_len: BUFFER_BYTES };
+    let stream = MediaSourceStream::new(Box::new(media), options);
+    PROBE
         .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
-        .map_err(|error| header_error(name, error))?;
-    let packets = Packets::new(format, progress, layout, is_cut_short, options);
-    let packets = packets.map_err(|Refused(what)| refused(what))?;
-    Ok((Reader::Packets(Box::new(packets)), length))
+        .map_err(|error| header_error(name, error))
 }
 
 /// Returns whether a file of a supported format may start with `head`.
@@ -167,15 +180,27 @@ fn is_isomp4(head: &[u8]) -> bool {
     matches!(head.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"free" | b"skip" | b"wide"))
 }
 
-fn unreadable(name: &str, error: std::io::Error) -> DecodeError {
+fn unreadable(name: &str, error: io::Error) -> DecodeError {
     DecodeError::Read { name: name.to_owned(), at: At::START, error }
+}
+
+fn unsupported(name: &str, what: String) -> DecodeError {
+    DecodeError::Unsupported { name: name.to_owned(), what }
+}
+
+fn layout_error(name: &str, error: LayoutError) -> DecodeError {
+    match error {
+        LayoutError::Io(error) => unreadable(name, error),
+        LayoutError::Refused(what) => unsupported(name, what),
+        LayoutError::Broken(what) => DecodeError::Header { name: name.to_owned(), what: what.to_owned() },
+    }
 }
 
 fn header_error(name: &str, error: Error) -> DecodeError {
     let named = name.to_owned();
     let broken = |what: &str| DecodeError::Header { name: name.to_owned(), what: what.to_owned() };
     match error {
-        Error::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+        Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             broken("the file ends inside its header")
         }
         Error::IoError(error) => unreadable(name, error),
