@@ -162,69 +162,79 @@ impl<C: Connect> Driver<'_, C> {
             if let Some(ended) = self.perform(start).await {
                 return ended;
             }
-            // A wake-up time beyond the range of the clock means that no timer is set.
-            let wake = self.machine.wake_at().and_then(|at| start.checked_add(at));
-            let input = tokio::select! {
-                // The order is fixed, so that a simulated run can be repeated. The source and the peer,
-                // both possibly endless, take turns.
-                biased;
-                Some(()) = OptionFuture::from(wake.map(sleep_until)) => Input::Tick,
-                token = fetched(&mut self.fetch) => {
-                    self.fetch = None;
-                    match token {
-                        Ok(token) => Input::Token(token),
-                        Err(error) => Input::TokenFailed(no_token(error)),
-                    }
-                }
-                (id, peer) = dialled(&mut self.dials) => match peer {
-                    Ok(peer) => {
-                        self.peers.push((id, peer));
-                        Input::Connected(id)
-                    }
-                    Err(failure) => Input::DialFailed(id, failure),
-                },
-                Some(()) = self.closing.next() => continue,
-                permit = self.events.reserve(), if !self.waiting.is_empty() => {
-                    match (permit, self.waiting.pop_front()) {
-                        (Ok(permit), Some(event)) => permit.send(event),
-                        // The receiver was dropped; discard pending events.
-                        _ => self.waiting.clear(),
-                    }
-                    continue;
-                }
-                feed = self.audio.recv(), if self.takes_audio() && self.audio_turn < AUDIO_TURN => {
-                    self.audio_turn += 1;
-                    match feed {
-                        Some(Feed::Audio(chunk)) => Input::Audio(chunk),
-                        Some(Feed::Flush) => Input::Flush,
-                        Some(Feed::Gap(range)) => Input::Gap(range),
-                        Some(Feed::End) | None => {
-                            self.audio_open = false;
-                            Input::Finish
-                        }
-                    }
-                }
-                (id, event) = next_event(&mut self.peers) => {
-                    self.audio_turn = 0;
-                    let input = input(id, event);
-                    match input {
-                        // Answer the peer's close frame.
-                        Input::Closed(..) => {
-                            self.closing.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, close::NORMAL)));
-                        }
-                        Input::Lost(..) => drop(taken(&mut self.peers, id)),
-                        _ => {}
-                    }
-                    input
-                }
-                // The peer was polled and has sent nothing.
-                () = std::future::ready(()), if self.audio_turn > 0 => {
-                    self.audio_turn = 0;
-                    continue;
-                }
-            };
-            self.machine.handle(input, start.elapsed());
+            if let Some(input) = self.next_input(start).await {
+                self.machine.handle(input, start.elapsed());
+            }
         }
+    }
+
+    /// Waits for the next event, and returns the input of the state machine that it is. Returns `None` for an
+    /// event that doesn't concern the state machine.
+    async fn next_input(&mut self, start: Instant) -> Option<Input> {
+        // A wake-up time beyond the range of the clock means that no timer is set.
+        let wake = self.machine.wake_at().and_then(|at| start.checked_add(at));
+        tokio::select! {
+            // The order is fixed, so that a simulated run can be repeated. The source and the peer, both
+            // possibly endless, take turns.
+            biased;
+            Some(()) = OptionFuture::from(wake.map(sleep_until)) => Some(Input::Tick),
+            token = fetched(&mut self.fetch) => {
+                self.fetch = None;
+                Some(token.map_or_else(|error| Input::TokenFailed(no_token(error)), Input::Token))
+            }
+            (id, peer) = dialled(&mut self.dials) => Some(self.dial_completed(id, peer)),
+            Some(()) = self.closing.next() => None,
+            () = deliver(&self.events, &mut self.waiting), if !self.waiting.is_empty() => None,
+            feed = self.audio.recv(), if self.takes_audio() && self.audio_turn < AUDIO_TURN => {
+                Some(self.feed_taken(feed))
+            }
+            (id, event) = next_event(&mut self.peers) => Some(self.peer_event(id, event)),
+            // The peer was polled and has sent nothing.
+            () = std::future::ready(()), if self.audio_turn > 0 => {
+                self.audio_turn = 0;
+                None
+            }
+        }
+    }
+
+    /// Keeps the connection that a dial has made.
+    fn dial_completed(&mut self, id: ConnectionId, peer: Result<C::Peer, Failure>) -> Input {
+        match peer {
+            Ok(peer) => {
+                self.peers.push((id, peer));
+                Input::Connected(id)
+            }
+            Err(failure) => Input::DialFailed(id, failure),
+        }
+    }
+
+    /// Counts a feed that was taken from the source. `None` is the end of the channel.
+    fn feed_taken(&mut self, feed: Option<Feed>) -> Input {
+        self.audio_turn += 1;
+        match feed {
+            Some(Feed::Audio(chunk)) => Input::Audio(chunk),
+            Some(Feed::Flush) => Input::Flush,
+            Some(Feed::Gap(range)) => Input::Gap(range),
+            Some(Feed::End) | None => {
+                self.audio_open = false;
+                Input::Finish
+            }
+        }
+    }
+
+    /// Removes the connection if the event is its end.
+    fn peer_event(&mut self, id: ConnectionId, event: PeerEvent) -> Input {
+        self.audio_turn = 0;
+        let input = input(id, event);
+        match input {
+            // Answer the peer's close frame.
+            Input::Closed(..) => {
+                self.closing.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, close::NORMAL)));
+            }
+            Input::Lost(..) => drop(taken(&mut self.peers, id)),
+            _ => {}
+        }
+        input
     }
 
     /// Performs the outputs of the state machine. Returns the result of the session once it has ended.
@@ -328,6 +338,16 @@ impl<C: Connect> Driver<'_, C> {
             self.waiting.pop_back();
         }
         self.waiting.push_back(event);
+    }
+}
+
+/// Sends the first of the waiting events once the user has room for it. If the wait is given up, the event
+/// stays.
+async fn deliver(events: &mpsc::Sender<TranscriptEvent>, waiting: &mut VecDeque<TranscriptEvent>) {
+    match (events.reserve().await, waiting.pop_front()) {
+        (Ok(permit), Some(event)) => permit.send(event),
+        // The receiver was dropped; discard pending events.
+        _ => waiting.clear(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::connection::{Attempt, Connection, Handover, Live, Pending, closed, ti
 use super::io::{ConnectionId, Output};
 use crate::auth::TokenGeneration;
 use crate::protocol::close;
-use crate::recovery::{Failure, Recovery};
+use crate::recovery::{Failure, FailureKind, Recovery};
 use crate::session::error::SessionError;
 use crate::session::settings::Timeouts;
 
@@ -74,6 +74,31 @@ impl Machine {
         }
     }
 
+    /// Handles a failure to obtain a token, for the connection or for its successor.
+    pub(super) fn token_failed(&mut self, failure: Failure, now: Duration) {
+        self.connections.fetching = false;
+        let failure = self.with_refusal(failure);
+        match (&self.connections.current, self.connections.handover) {
+            (Connection::Attempting(Attempt::Fetching { .. }), _) => self.connection_failed(&failure, now),
+            (Connection::Live(_), Some(Handover::Attempt(motive, Attempt::Fetching { .. }))) => {
+                self.handover_failed(motive, &failure, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds the reason of the last refusal to a failure to replace the refused token: the service knows
+    /// the reason, the issuer of tokens doesn't.
+    fn with_refusal(&self, failure: Failure) -> Failure {
+        let replaces = self.tokens.refused.is_some() && failure.kind == FailureKind::Authentication;
+        match failure.recovery {
+            Recovery::Fatal if replaces => {
+                Failure { reason: format!("{}; {}", self.tokens.refusal, failure.reason), ..failure }
+            }
+            _ => failure,
+        }
+    }
+
     /// Handles the end of the connection that carries the session, or of the attempt to make one. Decides
     /// what follows: the successor connection, another dial (now or later), or the end of the session.
     pub(super) fn connection_failed(&mut self, failure: &Failure, now: Duration) {
@@ -87,55 +112,74 @@ impl Machine {
         if was_healthy {
             self.connections.backoff.reset();
         }
-        let since = *self.timers.failing_since.get_or_insert(now);
-        let begun = self.connections.ever_ready || self.server.inherited;
-        let patience =
-            if begun { self.settings.timeouts.give_up } else { self.settings.timeouts.first_contact };
-        let too_long = now.saturating_sub(since) >= patience;
-        let fatal = match failure.recovery {
-            Recovery::Fatal => true,
-            Recovery::RefreshToken => {
-                self.ledger.token_refusals += 1;
-                self.tokens.refusal.clone_from(&failure.reason);
-                let presented = self.presented_generation(handover, now);
-                // A token that expired on the way says nothing about the next one.
-                let ended = self.token_ended(now);
-                self.tokens.refused.replace(presented).is_some() && !ended || too_long
-            }
-            Recovery::Retry => too_long,
-            // A session that sleeps longer than `give_up` is of no use to its caller.
-            Recovery::RetryAfter(wait) => too_long || wait > self.settings.timeouts.give_up,
-        };
+        let ends_session = self.ends_session(failure, handover, now);
         // The connection is gone, whatever comes next.
         self.connections.current = Connection::Attempting(Attempt::Waiting { until: now });
-        if fatal {
+        if ends_session {
             self.close_successor(handover);
             return self.end(Err(SessionError::from(failure.clone())), close::GOING_AWAY);
         }
         tracing::debug!(reason = %failure.reason, "connection failed");
-        if let Some(pending) = handover.as_ref().and_then(Handover::pending)
-            && self.tokens.refused.is_none_or(|refused| pending.generation > refused)
-        {
-            let pending = Pending { is_handover: false, ..pending };
-            self.connections.current = Connection::Attempting(match handover {
-                Some(Handover::Attempt(_, Attempt::Opening(_))) => Attempt::Opening(pending),
-                _ => Attempt::Dialling(pending),
-            });
+        if let Some(attempt) = self.promoted_successor(handover) {
+            self.connections.current = Connection::Attempting(attempt);
             return;
         }
         self.close_successor(handover);
-        let delay = match failure.recovery {
-            Recovery::RefreshToken => match was_live && !was_healthy {
-                // Without backoff, a peer that accepts a token and rejects it soon after would cause a
-                // loop of refreshes.
-                true => self.connections.backoff.next_delay(),
-                // The token was at fault, not the peer: there is no reason to wait.
-                false => Duration::ZERO,
-            },
+        let delay = self.redial_delay(failure.recovery, was_live && !was_healthy);
+        self.connections.current = Connection::Attempting(Attempt::Waiting { until: now + delay });
+    }
+
+    /// Returns whether a failure ends the session: nothing helps against it, or the session has been failing
+    /// for too long.
+    fn ends_session(&mut self, failure: &Failure, handover: Option<Handover>, now: Duration) -> bool {
+        let since = *self.timers.failing_since.get_or_insert(now);
+        let begun = self.connections.ever_ready || self.server.inherited;
+        let Timeouts { give_up, first_contact, .. } = self.settings.timeouts;
+        let too_long = now.saturating_sub(since) >= if begun { give_up } else { first_contact };
+        match failure.recovery {
+            Recovery::Fatal => true,
+            Recovery::RefreshToken => self.token_refused_again(&failure.reason, handover, now) || too_long,
+            Recovery::Retry => too_long,
+            // A session that sleeps longer than `give_up` is of no use to its caller.
+            Recovery::RetryAfter(wait) => too_long || wait > give_up,
+        }
+    }
+
+    /// Records that the peer refused the token. Returns whether it also refused the token before, which this
+    /// one replaced.
+    fn token_refused_again(&mut self, reason: &str, handover: Option<Handover>, now: Duration) -> bool {
+        self.ledger.token_refusals += 1;
+        reason.clone_into(&mut self.tokens.refusal);
+        let presented = self.presented_generation(handover, now);
+        // A token that expired on the way says nothing about the next one.
+        let expired = self.token_ended(now);
+        self.tokens.refused.replace(presented).is_some() && !expired
+    }
+
+    /// Returns the stage of the successor connection, which takes the place of one that has failed. Returns
+    /// `None` if there is no successor, or if it uses a token that was refused.
+    fn promoted_successor(&self, handover: Option<Handover>) -> Option<Attempt> {
+        let pending = handover.as_ref().and_then(Handover::pending)?;
+        if self.tokens.refused.is_some_and(|refused| pending.generation <= refused) {
+            return None;
+        }
+        let pending = Pending { is_handover: false, ..pending };
+        Some(match handover {
+            Some(Handover::Attempt(_, Attempt::Opening(_))) => Attempt::Opening(pending),
+            _ => Attempt::Dialling(pending),
+        })
+    }
+
+    /// Returns the wait before the next dial. `was_short` is `true` if the connection carried the session for
+    /// less than the time after which it counts as healthy.
+    fn redial_delay(&mut self, recovery: Recovery, was_short: bool) -> Duration {
+        match recovery {
+            // The token was at fault, not the peer: there is no reason to wait. But without backoff, a peer
+            // that accepts a token and rejects it soon after would cause a loop of refreshes.
+            Recovery::RefreshToken if !was_short => Duration::ZERO,
             Recovery::RetryAfter(wait) => wait.max(self.connections.backoff.next_delay()),
             _ => self.connections.backoff.next_delay(),
-        };
-        self.connections.current = Connection::Attempting(Attempt::Waiting { until: now + delay });
+        }
     }
 
     /// Returns whether the token of a connection being established has expired.

@@ -30,7 +30,7 @@ mod throttle;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use self::connection::{Attempt, Connection, Handover, connection_lost};
+use self::connection::{Connection, connection_lost};
 pub use self::io::{ConnectionId, Input, Output};
 use self::state::{Connections, Flush, Limits, Positions, Results, Server, Source, Timers, Tokens};
 use self::throttle::Throttle;
@@ -39,11 +39,10 @@ use super::journal::Checkpoint;
 use super::ledger::{Ended, Ledger};
 use super::replay::ReplayBuffer;
 use super::settings::{Overflow, Settings};
-use crate::audio::{AudioChunk, FramePos};
+use crate::audio::{AudioChunk, FramePos, FrameRange};
 use crate::peer::Capabilities;
 use crate::protocol::Violation;
 use crate::protocol::close;
-use crate::recovery::{Failure, FailureKind, Recovery};
 use crate::transcript::TranscriptEvent;
 use voxline_support::random::Random;
 
@@ -202,37 +201,14 @@ impl Machine {
         }
         match input {
             Input::Audio(chunk) => self.accept(chunk, now),
-            Input::Gap(range) => {
-                self.ledger.accepted += range.len();
-                self.replay.push_gap(range);
-                self.timers.stalled_since.get_or_insert(now);
-                self.pump(now);
-            }
-            Input::Flush => {
-                // No final would ever answer a flush without audio.
-                if self.capabilities.flush && self.replay.end() > self.final_pos() {
-                    self.source.flushes.push_back(Flush { at: self.replay.end(), sent: false });
-                    self.pump(now);
-                }
-            }
+            Input::Gap(range) => self.accept_gap(range, now),
+            Input::Flush => self.accept_flush(now),
             Input::Finish => {
                 self.source.finished = true;
                 self.pump(now);
             }
             Input::Token(token) => self.receive_token(&token, now),
-            Input::TokenFailed(failure) => {
-                self.connections.fetching = false;
-                let failure = self.with_refusal(failure);
-                match (&self.connections.current, self.connections.handover) {
-                    (Connection::Attempting(Attempt::Fetching { .. }), _) => {
-                        self.connection_failed(&failure, now);
-                    }
-                    (Connection::Live(_), Some(Handover::Attempt(motive, Attempt::Fetching { .. }))) => {
-                        self.handover_failed(motive, &failure, now);
-                    }
-                    _ => {}
-                }
-            }
+            Input::TokenFailed(failure) => self.token_failed(failure, now),
             Input::Connected(id) => self.open(id, now),
             Input::DialFailed(id, failure) => {
                 self.return_to_configured(id, now);
@@ -254,18 +230,6 @@ impl Machine {
         }
         self.process_held(now);
         self.check_invariants();
-    }
-
-    /// Adds the reason of the last refusal to a failure to replace the refused token: the service knows
-    /// the reason, the issuer of tokens doesn't.
-    fn with_refusal(&self, failure: Failure) -> Failure {
-        let replaces = self.tokens.refused.is_some() && failure.kind == FailureKind::Authentication;
-        match failure.recovery {
-            Recovery::Fatal if replaces => {
-                Failure { reason: format!("{}; {}", self.tokens.refusal, failure.reason), ..failure }
-            }
-            _ => failure,
-        }
     }
 
     fn check_invariants(&self) {
@@ -315,6 +279,21 @@ impl Machine {
         }
         self.timers.stalled_since.get_or_insert(now);
         self.pump(now);
+    }
+
+    fn accept_gap(&mut self, range: FrameRange, now: Duration) {
+        self.ledger.accepted += range.len();
+        self.replay.push_gap(range);
+        self.timers.stalled_since.get_or_insert(now);
+        self.pump(now);
+    }
+
+    fn accept_flush(&mut self, now: Duration) {
+        // No final would ever answer a flush without audio.
+        if self.capabilities.flush && self.replay.end() > self.final_pos() {
+            self.source.flushes.push_back(Flush { at: self.replay.end(), sent: false });
+            self.pump(now);
+        }
     }
 
     fn fail_protocol(&mut self, violation: Violation) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Machine;
 use super::connection::{Attempt, Connection, Handover, Live, Pending, expiry};
 use super::io::{ConnectionId, Output};
-use crate::audio::{FRAME_BYTES, FramePos};
+use crate::audio::{FRAME_BYTES, FramePos, FrameRange};
 use crate::peer::Acknowledgements;
 use crate::protocol::Violation;
 use crate::protocol::close;
@@ -98,17 +98,8 @@ impl Machine {
         }
     }
 
-    /// Processes a message on the connection that carries the session.
+    /// Processes a message on the connection that carries the session, or is to carry it.
     fn receive_current(&mut self, message: ServerMessage, now: Duration) -> Result<(), Violation> {
-        let reached = match &message {
-            ServerMessage::Ack { received, .. } => *received,
-            ServerMessage::Final(segment) => segment.end,
-            _ => FramePos::ZERO,
-        };
-        if matches!(self.connections.current, Connection::Live(_)) && self.capabilities.positions {
-            // The audio was sent on an earlier connection, and is acknowledged only now.
-            self.positions.sent = self.positions.sent.max(reached.min(self.positions.offered));
-        }
         match (&self.connections.current, message) {
             (Connection::Attempting(Attempt::Opening(pending)), ServerMessage::Ready(ready)) => {
                 self.ready(*pending, ready, now)
@@ -119,41 +110,59 @@ impl Machine {
                 tracing::debug!(code, message, "the peer reports an error");
                 Ok(())
             }
-            (Connection::Live(_), ServerMessage::Ack { received, .. }) => {
+            (Connection::Live(live), message) => {
+                let live = *live;
+                self.receive_live(live, message, now)
+            }
+            (_, message) => Err(Violation::BeforeReady { message: name(&message) }),
+        }
+    }
+
+    /// Processes a message of an established session.
+    fn receive_live(&mut self, live: Live, message: ServerMessage, now: Duration) -> Result<(), Violation> {
+        match message {
+            ServerMessage::Ack { received, .. } => {
+                self.reached(received);
                 if self.capabilities.acknowledgements == Acknowledgements::None {
                     return Ok(());
                 }
                 self.acknowledged(received, now)
             }
-            (Connection::Live(_), ServerMessage::Partial { segment, revision, start, end, text }) => {
+            ServerMessage::Partial { segment, revision, start, end, text } => {
                 // A partial result for a segment that is already final is outdated.
                 if segment == self.finals_seen() && start == self.final_pos() && start <= end {
-                    let range = start.to(end);
-                    self.emit(TranscriptEvent::Partial {
-                        segment: self.results.next_index,
-                        revision,
-                        range,
-                        text,
-                    });
+                    let (segment, range) = (self.results.next_index, start.to(end));
+                    self.emit(TranscriptEvent::Partial { segment, revision, range, text });
                 }
                 Ok(())
             }
-            (Connection::Live(_), ServerMessage::Final(segment)) => self.segment(segment, now),
-            (Connection::Live(_), ServerMessage::Done { frames, finals }) => self.done(frames, finals, now),
-            (Connection::Live(live), ServerMessage::AuthOk { token_expires_in_ms }) => {
-                let live = *live;
+            ServerMessage::Final(segment) => {
+                self.reached(segment.end);
+                self.segment(segment, now)
+            }
+            ServerMessage::Done { frames, finals } => self.done(frames, finals, now),
+            ServerMessage::AuthOk { token_expires_in_ms } => {
                 self.authenticated(live, token_expires_in_ms, now);
                 Ok(())
             }
-            (Connection::Live(live), ServerMessage::Goaway { reason, deadline_ms, restart, endpoints }) => {
-                let live = *live;
+            ServerMessage::Goaway { reason, deadline_ms, restart, endpoints } => {
                 if restart {
                     self.redirect(endpoints);
                 }
                 self.receive_goaway(live, reason, Duration::from_millis(deadline_ms), now);
                 Ok(())
             }
-            (_, message) => Err(Violation::BeforeReady { message: name(&message) }),
+            message @ (ServerMessage::Ready(_) | ServerMessage::Error { .. } | ServerMessage::Unknown) => {
+                Err(Violation::BeforeReady { message: name(&message) })
+            }
+        }
+    }
+
+    /// Counts audio up to `position`, which the peer names, as sent: an earlier connection may have sent it,
+    /// and it is acknowledged only now.
+    fn reached(&mut self, position: FramePos) {
+        if self.capabilities.positions {
+            self.positions.sent = self.positions.sent.max(position.min(self.positions.offered));
         }
     }
 
@@ -326,8 +335,7 @@ impl Machine {
     }
 
     fn segment(&mut self, segment: Final, now: Duration) -> Result<(), Violation> {
-        let Final { index, start, end, text, language, confidence, mut words, context } = segment;
-        let next = self.finals_seen();
+        let (index, next) = (segment.index, self.finals_seen());
         if index < next {
             // The final was sent again after a resume, although it had already arrived.
             return Ok(());
@@ -335,60 +343,70 @@ impl Machine {
         if index > next {
             return Err(Violation::FinalIndex { index, next });
         }
-        if end <= self.positions.sent && start <= end {
-            // A server that has recognised audio after a gap has passed the gap.
-            self.report_gaps(start);
-        }
-        // A segment without frames has no position of its own: it may come after a gap that is already
-        // reported.
-        let is_empty = start == end && end <= self.final_pos();
-        let (start, end) = if is_empty { (self.final_pos(), self.final_pos()) } else { (start, end) };
-        self.check_final_range(index, start, end)?;
-        if let Some(context) = &context {
-            let size = context.len();
-            if size > MAX_CONTEXT_BYTES {
-                return Err(Violation::ContextSize { index, bytes: size });
+        let range = self.final_range(index, segment.start, segment.end)?;
+        if let Some(context) = &segment.context {
+            let bytes = context.len();
+            if bytes > MAX_CONTEXT_BYTES {
+                return Err(Violation::ContextSize { index, bytes });
             }
             self.results.context = Some(context.clone());
         }
-        self.replay.release(end);
-        if end > self.positions.received {
-            self.positions.received = end;
+        self.replay.release(range.end);
+        if range.end > self.positions.received {
+            self.positions.received = range.end;
             self.record_audio_taken(now);
         }
+        self.timers.finalised(now);
+        self.source.answered(range.end);
+        self.emit_final(segment, range);
+        self.report_gaps(self.positions.received);
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Checks the range of a final against the cursors, and reports the gaps before it.
+    fn final_range(&mut self, index: u64, start: FramePos, end: FramePos) -> Result<FrameRange, Violation> {
+        let sent = self.positions.sent;
+        if end <= sent && start <= end {
+            // A server that has recognised audio after a gap has passed the gap.
+            self.report_gaps(start);
+        }
+        let from = self.final_pos();
+        // A segment without frames has no position of its own: it may come after a gap that is already
+        // reported.
+        let is_empty = start == end && end <= from;
+        let (start, end) = if is_empty { (from, from) } else { (start, end) };
+        if start != from || end < start || end > sent {
+            return Err(Violation::FinalRange { index, start, end, from, sent });
+        }
+        let range = start.to(end);
+        if !self.replay.is_gapless(range) {
+            return Err(Violation::FinalOverGap { index, range });
+        }
+        Ok(range)
+    }
+
+    /// Hands a final to the user, numbered through all sessions of the server.
+    fn emit_final(&mut self, segment: Final, range: FrameRange) {
+        let Final { text, language, confidence, mut words, context, .. } = segment;
         // Words outside the segment are useless.
         words.retain(|word| {
-            start <= word.range.start && word.range.start <= word.range.end && word.range.end <= end
+            let word = word.range;
+            range.start <= word.start && word.start <= word.end && word.end <= range.end
         });
         let index = self.results.next_index;
         self.results.next_index += 1;
-        self.timers.finalised(now);
-        self.source.answered(end);
-        self.ledger.recognised += end - start;
+        self.ledger.recognised += range.len();
         self.ledger.finals += 1;
         self.emit(TranscriptEvent::Final(FinalSegment {
             index,
-            range: start.to(end),
+            range,
             text,
             language,
             confidence,
             words,
             context,
         }));
-        self.report_gaps(self.positions.received);
-        self.pump(now);
-        Ok(())
-    }
-
-    fn check_final_range(&self, index: u64, start: FramePos, end: FramePos) -> Result<(), Violation> {
-        if start != self.final_pos() || end < start || end > self.positions.sent {
-            let (from, sent) = (self.final_pos(), self.positions.sent);
-            return Err(Violation::FinalRange { index, start, end, from, sent });
-        }
-        if !self.replay.is_gapless(start.to(end)) {
-            return Err(Violation::FinalOverGap { index, range: start.to(end) });
-        }
-        Ok(())
     }
 
     fn done(&mut self, frames: FramePos, finals: u64, now: Duration) -> Result<(), Violation> {
