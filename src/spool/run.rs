@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use super::{Opened, Reader, Spool, SpoolError, Writer};
 use crate::audio::{Feed, FramePos};
 use crate::peer::Connect;
-use crate::session::{Ended, Ledger, Overflow, Session, SessionError};
+use crate::session::{Checkpoint, Ended, Ledger, Overflow, Session, SessionError};
 use crate::transcript::TranscriptEvent;
 
 /// Number of feeds that may wait for the disk.
@@ -80,8 +80,7 @@ impl Opened {
             return SpooledEnd { ledger, result: Ok(()), spool: Some(spool), complete: true };
         }
         let checkpoint = std::mem::take(&mut recovered.checkpoint);
-        let replayed = checkpoint.replay.last().map_or(checkpoint.final_, |chunk| chunk.range().end);
-        let (handed_over, progress) = watch::channel(HandedOver { position: replayed, ended: false });
+        let (handed_over, progress) = watch::channel(HandedOver::by(&checkpoint));
         let ahead = AHEAD_SECONDS * u64::from(session.settings.sample_rate);
         let repeating = Repeating { from: recovered.accepted, ahead, progress: progress.clone() };
         let (feed, session_audio) = mpsc::channel(1);
@@ -161,6 +160,14 @@ struct HandedOver {
     position: FramePos,
     /// `true` once the session has the end of the audio.
     ended: bool,
+}
+
+impl HandedOver {
+    /// Returns the progress of a session that resumes from `checkpoint`.
+    fn by(checkpoint: &Checkpoint) -> HandedOver {
+        let replayed = checkpoint.replay.last().map_or(checkpoint.final_, |chunk| chunk.range().end);
+        HandedOver { position: replayed, ended: false }
+    }
 }
 
 /// Position in a source that starts again, and the session's, which bounds how far it is read.
