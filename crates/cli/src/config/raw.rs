@@ -72,6 +72,18 @@ impl Raw {
     }
 }
 
+impl Profile {
+    /// Returns what of the profile may be used with a service at `endpoint`, by default the profile's own.
+    /// The credentials belong to the profile's endpoint, and must not be sent to another; nor may another
+    /// endpoint move sessions to the hosts in the file.
+    pub(super) fn for_endpoint(self, endpoint: Option<&str>) -> Profile {
+        if endpoint.is_none() || endpoint == self.endpoint.as_deref() {
+            return self;
+        }
+        Profile { endpoint: self.endpoint, ca_file: self.ca_file, ..Profile::default() }
+    }
+}
+
 /// A configuration file, as far as it is valid.
 #[derive(Default)]
 pub(super) struct Contents {
