@@ -72,36 +72,18 @@ impl WordErrors {
     }
 }
 
+/// Step by which a cell of the table of alignments is reached.
+#[derive(Clone, Copy)]
+enum By {
+    Both,
+    Said,
+    Heard,
+}
+
 /// Returns the shortest alignment of the spoken with the recognised text (Wagner and Fischer, 1974).
 #[must_use]
 pub fn align<'a>(said: &'a [String], heard: &'a [String]) -> Vec<Step<'a>> {
-    /// Step by which a cell of the alignment table is reached.
-    #[derive(Clone, Copy)]
-    enum By {
-        Both,
-        Said,
-        Heard,
-    }
-    let width = heard.len() + 1;
-    let mut by = vec![By::Heard; (said.len() + 1) * width];
-    let mut costs: Vec<usize> = (0..width).collect();
-    for (i, word) in said.iter().enumerate() {
-        let mut diagonal = costs[0];
-        costs[0] = i + 1;
-        by[(i + 1) * width] = By::Said;
-        for (j, other) in heard.iter().enumerate() {
-            let both = diagonal + usize::from(word != other);
-            diagonal = costs[j + 1];
-            let (said, heard) = (diagonal + 1, costs[j] + 1);
-            let (cost, step) = match both.min(said).min(heard) {
-                cost if cost == both => (cost, By::Both),
-                cost if cost == said => (cost, By::Said),
-                cost => (cost, By::Heard),
-            };
-            costs[j + 1] = cost;
-            by[(i + 1) * width + j + 1] = step;
-        }
-    }
+    let (by, width) = (shortest_steps(said, heard), heard.len() + 1);
     let (mut i, mut j) = (said.len(), heard.len());
     let mut steps = Vec::with_capacity(i.max(j));
     while i > 0 || j > 0 {
@@ -125,6 +107,32 @@ pub fn align<'a>(said: &'a [String], heard: &'a [String]) -> Vec<Step<'a>> {
     }
     steps.reverse();
     steps
+}
+
+/// Returns the table of alignments, row by row: for each number of spoken words and of recognised words, the
+/// last step of the shortest alignment of that many.
+fn shortest_steps(said: &[String], heard: &[String]) -> Vec<By> {
+    let width = heard.len() + 1;
+    let mut by = vec![By::Heard; (said.len() + 1) * width];
+    let mut costs: Vec<usize> = (0..width).collect();
+    for (i, word) in said.iter().enumerate() {
+        let mut diagonal = costs[0];
+        costs[0] = i + 1;
+        by[(i + 1) * width] = By::Said;
+        for (j, other) in heard.iter().enumerate() {
+            let both = diagonal + usize::from(word != other);
+            diagonal = costs[j + 1];
+            let (said, heard) = (diagonal + 1, costs[j] + 1);
+            let (cost, step) = match both.min(said).min(heard) {
+                cost if cost == both => (cost, By::Both),
+                cost if cost == said => (cost, By::Said),
+                cost => (cost, By::Heard),
+            };
+            costs[j + 1] = cost;
+            by[(i + 1) * width + j + 1] = step;
+        }
+    }
+    by
 }
 
 /// Returns the words of a text in the form in which they are compared: lower case, without punctuation
