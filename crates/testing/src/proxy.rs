@@ -189,16 +189,12 @@ impl From<io::Error> for Stopped {
     }
 }
 
-/// Carries one connection to its end, or to its fault and through it.
-async fn connection(
-    mut client: TcpStream,
-    upstream: SocketAddr,
-    fault: Fault,
-    counts: &Counts,
-) -> io::Result<()> {
+/// Returns the number of bytes that a fault lets through, up and down, and their pace. Returns `None` if it
+/// refuses the connection.
+fn passage(fault: Fault) -> Option<(u64, u64, Pace)> {
     const ALL: u64 = u64::MAX;
-    let (up, down, pace) = match fault {
-        Fault::Refuse => return Ok(()),
+    Some(match fault {
+        Fault::Refuse => return None,
         Fault::None => (ALL, ALL, Pace::Free),
         Fault::Trickle { bytes, every } => (ALL, ALL, Pace::Trickle(bytes, every)),
         Fault::Delay(delay) => (ALL, ALL, Pace::Delay(delay)),
@@ -206,7 +202,17 @@ async fn connection(
         Fault::CutClient { after, .. } | Fault::Stall { after } | Fault::HalfOpen { after } => {
             (after, ALL, Pace::Free)
         }
-    };
+    })
+}
+
+/// Carries one connection to its end, or to its fault and through it.
+async fn connection(
+    mut client: TcpStream,
+    upstream: SocketAddr,
+    fault: Fault,
+    counts: &Counts,
+) -> io::Result<()> {
+    let Some((up, down, pace)) = passage(fault) else { return Ok(()) };
     let mut server = TcpStream::connect(upstream).await?;
     // Nagle's algorithm would delay bytes by itself.
     client.set_nodelay(true)?;
@@ -226,24 +232,29 @@ async fn connection(
         }
         (Err(Stopped::Spent), Fault::CutClient { cut, .. } | Fault::CutServer { cut, .. }) => {
             counts.cuts.fetch_add(1, Ordering::SeqCst);
-            match cut {
-                Cut::Reset => {
-                    client.set_zero_linger()?;
-                    server.set_zero_linger()
-                }
-                Cut::Close => {
-                    let _ = (client.shutdown().await, server.shutdown().await);
-                    // A socket that is dropped with unread bytes sends a reset after all.
-                    swallow(&mut client, &mut server).await;
-                    Ok(())
-                }
-            }
+            cut_off(client, server, cut).await
         }
         (Err(Stopped::Spent), Fault::HalfOpen { .. }) => {
             swallow(&mut client, &mut server).await;
             std::future::pending().await
         }
         (Err(Stopped::Spent), _) => std::future::pending().await,
+    }
+}
+
+/// Ends a connection on both sides.
+async fn cut_off(mut client: TcpStream, mut server: TcpStream, cut: Cut) -> io::Result<()> {
+    match cut {
+        Cut::Reset => {
+            client.set_zero_linger()?;
+            server.set_zero_linger()
+        }
+        Cut::Close => {
+            let _ = (client.shutdown().await, server.shutdown().await);
+            // A socket that is dropped with unread bytes sends a reset after all.
+            swallow(&mut client, &mut server).await;
+            Ok(())
+        }
     }
 }
 

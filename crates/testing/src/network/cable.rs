@@ -119,36 +119,55 @@ impl Cable {
         if self.budget(end) == Some(0) {
             self.strike(now);
         }
-        let swallowed = match (self.passage, self.ways[end].deaf) {
-            (Passage::Reset(told), _) if now >= told[end] => {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        let count = match self.swallows(end, now) {
+            Err(kind) => return Poll::Ready(Err(kind.into())),
+            Ok(true) => buf.len(),
+            Ok(false) => {
+                let room = self.line.capacity.max(1).saturating_sub(self.ways[end].held);
+                if room == 0 {
+                    self.ways[end].writer = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                let count = self.draw_count(end, buf.len().min(room));
+                self.dispatch(end, Parcel::Bytes(Bytes::copy_from_slice(&buf[..count])), now);
+                self.ways[end].held += count;
+                count
             }
-            (_, Some(told)) if now >= told => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            _ if self.ways[end].ended => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            (Passage::Reset(_) | Passage::Swallowed, _) | (_, Some(_)) => true,
-            (Passage::Free | Passage::Stalled, None) => false,
         };
-        let mut count = buf.len();
-        if !swallowed {
-            let room = self.line.capacity.max(1).saturating_sub(self.ways[end].held);
-            if room == 0 {
-                self.ways[end].writer = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-            let mut most = self.line.piece.max(1);
-            if let Fault::Trickle { bytes, .. } = self.line.fault {
-                most = most.min(bytes.max(1));
-            }
-            let piece = 1 + self.dice.below(most as u64) as usize;
-            // Most writes are taken whole, or all tests would run on streams of tiny pieces.
-            let piece = if self.dice.below(4) == 0 { piece } else { most };
-            count = count.min(room).min(piece);
-            if let Some(budget) = self.budget(end) {
-                count = count.min(usize::try_from(budget).unwrap_or(usize::MAX));
-            }
-            self.dispatch(end, Parcel::Bytes(Bytes::copy_from_slice(&buf[..count])), now);
-            self.ways[end].held += count;
+        self.note_written(end, count, now);
+        if self.budget(end) == Some(0) {
+            self.strike(now);
         }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Returns whether bytes that this end writes are taken and dropped. Returns the error of a write once
+    /// the writer knows that the connection is over.
+    fn swallows(&self, end: usize, now: Instant) -> Result<bool, io::ErrorKind> {
+        match (self.passage, self.ways[end].deaf) {
+            (Passage::Reset(told), _) if now >= told[end] => Err(io::ErrorKind::ConnectionReset),
+            (_, Some(told)) if now >= told => Err(io::ErrorKind::BrokenPipe),
+            _ if self.ways[end].ended => Err(io::ErrorKind::BrokenPipe),
+            (Passage::Reset(_) | Passage::Swallowed, _) | (_, Some(_)) => Ok(true),
+            (Passage::Free | Passage::Stalled, None) => Ok(false),
+        }
+    }
+
+    /// Draws how many of at most `most` bytes a write takes.
+    fn draw_count(&mut self, end: usize, most: usize) -> usize {
+        let mut longest = self.line.piece.max(1);
+        if let Fault::Trickle { bytes, .. } = self.line.fault {
+            longest = longest.min(bytes.max(1));
+        }
+        let piece = 1 + self.dice.below(longest as u64) as usize;
+        // Most writes are taken whole, or all tests would run on streams of tiny pieces.
+        let piece = if self.dice.below(4) == 0 { piece } else { longest };
+        let budget = self.budget(end).map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        most.min(piece).min(budget)
+    }
+
+    /// Counts bytes that were written. Begins the line's pause when its time has come.
+    fn note_written(&mut self, end: usize, count: usize, now: Instant) {
         self.ways[end].written += count as u64;
         let written = self.ways[end].written;
         self.network.trace(self.number, |trace| match end {
@@ -162,10 +181,6 @@ impl Cable {
             self.line.pause = None;
             self.ways.iter_mut().for_each(|way| way.free = way.free.max(now + pause));
         }
-        if self.budget(end) == Some(0) {
-            self.strike(now);
-        }
-        Poll::Ready(Ok(count))
     }
 
     /// Sends a parcel on its way.

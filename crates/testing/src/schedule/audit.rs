@@ -9,7 +9,7 @@ use voxline::audio::{AudioChunk, FramePos};
 use voxline::protocol::ServerMessage;
 use voxline::session::machine::Machine;
 use voxline::session::{Ended, Overflow, Settings};
-use voxline::transcript::TranscriptEvent;
+use voxline::transcript::{FinalSegment, TranscriptEvent};
 
 /// Most dials within a minute. With waits of five seconds on average there are 20 dials in a minute of
 /// trouble, and more only while the waits are still growing.
@@ -250,25 +250,7 @@ impl Audit {
             return Err(format!("{event:?} after the end"));
         }
         match event {
-            TranscriptEvent::Final(segment) => {
-                let range = segment.range;
-                if segment.index != self.finals || range.start != self.final_ {
-                    let (finals, final_) = (self.finals, self.final_);
-                    return Err(format!("final {} of {range} after {finals} up to {final_}", segment.index));
-                }
-                if segment.text != in_context(&self.context, (range.start.0..range.end.0).map(sample)) {
-                    return Err(format!("final of {range} was made of other samples, or in another context"));
-                }
-                if !self.vosk {
-                    self.context.clone_from(&segment.text);
-                } else if segment.words.iter().map(|word| word.range).ne([range]) {
-                    return Err(format!("final of {range} with the words {:?}", segment.words));
-                }
-                self.finals += 1;
-                self.final_ = range.end;
-                (self.fruit, self.served, self.moved) = (now, now, now);
-                self.trouble = None;
-            }
+            TranscriptEvent::Final(segment) => self.emits_final(segment, now)?,
             TranscriptEvent::Partial { segment, range, .. } => {
                 if *segment != self.finals || range.start != self.final_ {
                     return Err(format!("partial {segment} of {range} after {} finals", self.finals));
@@ -282,18 +264,7 @@ impl Audit {
                 self.final_ = range.end;
                 self.fruit = now;
             }
-            TranscriptEvent::Reconnected { from } if *from < self.final_ => {
-                return Err(format!("reconnected from {from}, which is final"));
-            }
-            TranscriptEvent::Reconnected { from } => {
-                // A session that an earlier process had counts as an earlier connection if it has to be
-                // given up.
-                let found = std::mem::take(&mut self.found_again);
-                if !(found || self.heir && self.reconnects == 0) {
-                    return Err(format!("told of a reconnect from {from} where nothing was lost"));
-                }
-                self.reconnects += 1;
-            }
+            TranscriptEvent::Reconnected { from } => self.emits_reconnect(*from)?,
             TranscriptEvent::End { frames, finals } => {
                 self.end_told = true;
                 if (*frames, *finals) != (self.accepted.0, self.finals) {
@@ -302,6 +273,40 @@ impl Audit {
             }
             other => return Err(format!("an event that the audit does not know: {other:?}")),
         }
+        Ok(())
+    }
+
+    fn emits_final(&mut self, segment: &FinalSegment, now: Duration) -> Result<(), String> {
+        let range = segment.range;
+        if segment.index != self.finals || range.start != self.final_ {
+            let (finals, final_) = (self.finals, self.final_);
+            return Err(format!("final {} of {range} after {finals} up to {final_}", segment.index));
+        }
+        if segment.text != in_context(&self.context, (range.start.0..range.end.0).map(sample)) {
+            return Err(format!("final of {range} was made of other samples, or in another context"));
+        }
+        if !self.vosk {
+            self.context.clone_from(&segment.text);
+        } else if segment.words.iter().map(|word| word.range).ne([range]) {
+            return Err(format!("final of {range} with the words {:?}", segment.words));
+        }
+        self.finals += 1;
+        self.final_ = range.end;
+        (self.fruit, self.served, self.moved) = (now, now, now);
+        self.trouble = None;
+        Ok(())
+    }
+
+    fn emits_reconnect(&mut self, from: FramePos) -> Result<(), String> {
+        if from < self.final_ {
+            return Err(format!("reconnected from {from}, which is final"));
+        }
+        // A session that an earlier process had counts as an earlier connection if it has to be given up.
+        let found = std::mem::take(&mut self.found_again);
+        if !(found || self.heir && self.reconnects == 0) {
+            return Err(format!("told of a reconnect from {from} where nothing was lost"));
+        }
+        self.reconnects += 1;
         Ok(())
     }
 

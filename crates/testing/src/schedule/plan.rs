@@ -49,6 +49,24 @@ pub(super) enum Fate {
     Hopeless(Misery),
 }
 
+impl Fate {
+    fn draw(dice: &mut Dice) -> Fate {
+        match dice.between(0, 99) {
+            0..75 => Fate::Recovers,
+            75..80 => Fate::Fatal,
+            _ => Fate::Hopeless(dice.one_of(&[
+                Misery::Unreachable,
+                Misery::ReadyThenDrop,
+                Misery::Silent,
+                Misery::Poison,
+                Misery::TokenCircle,
+                Misery::NoToken,
+                Misery::NoFinals,
+            ])),
+        }
+    }
+}
+
 /// Behaviour of the model server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServerPlan {
@@ -64,6 +82,29 @@ pub(super) struct ServerPlan {
     pub(super) prompt_acks: u64,
     /// `true` if a token may be handed over in band.
     pub(super) auth: bool,
+}
+
+impl ServerPlan {
+    fn draw(dice: &mut Dice) -> ServerPlan {
+        let longest = dice.between(20, 400);
+        // A slow server needs up to two minutes for an utterance, but then it does not hold
+        // acknowledgements back.
+        let slow = dice.chance(10);
+        ServerPlan {
+            longest,
+            rate: if slow { (longest / 120).max(1) } else { dice.between(longest / 20 + 1, 20 * longest) },
+            hold: if slow { u64::MAX / 2 } else { longest * dice.between(1, 3) },
+            window: dice.between(longest / 4, 3 * longest),
+            max_audio_bytes: 8 + 2 * dice.between(longest / 8, 2 * longest) as usize,
+            prompt_acks: dice.between(20, 100),
+            auth: dice.chance(50),
+        }
+    }
+
+    /// Returns whether the longest utterance takes 20 seconds or more.
+    fn is_slow(&self) -> bool {
+        self.rate <= self.longest / 20
+    }
 }
 
 /// Properties of a Vosk server and its translator.
@@ -112,71 +153,17 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn draw(seed: u64) -> Plan {
         let dice = &mut Dice::new(seed);
-        let fate = match dice.between(0, 99) {
-            0..75 => Fate::Recovers,
-            75..80 => Fate::Fatal,
-            _ => Fate::Hopeless(dice.one_of(&[
-                Misery::Unreachable,
-                Misery::ReadyThenDrop,
-                Misery::Silent,
-                Misery::Poison,
-                Misery::TokenCircle,
-                Misery::NoToken,
-                Misery::NoFinals,
-            ])),
-        };
-        let longest = dice.between(20, 400);
-        // A slow server needs up to two minutes for an utterance, but then it does not hold
-        // acknowledgements back.
-        let slow = dice.chance(10);
-        let server = ServerPlan {
-            longest,
-            rate: if slow { (longest / 120).max(1) } else { dice.between(longest / 20 + 1, 20 * longest) },
-            hold: if slow { u64::MAX / 2 } else { longest * dice.between(1, 3) },
-            window: dice.between(longest / 4, 3 * longest),
-            max_audio_bytes: 8 + 2 * dice.between(longest / 8, 2 * longest) as usize,
-            prompt_acks: dice.between(20, 100),
-            auth: dice.chance(50),
-        };
-        let mut settings = Settings::new(8_000).with_seed(seed);
-        settings.replay.frames = longest * dice.between(1, 5);
-        settings.in_band_auth = dice.chance(80);
-        if fate == Fate::Recovers {
-            settings.timeouts.first_contact = settings.timeouts.give_up;
-        }
-        if dice.chance(15) {
-            settings.replay.overflow = Overflow::DropOldest;
-        }
-        if dice.chance(10) {
-            settings.sample_rate = u32::try_from(longest).expect("hundreds");
-            let factor = dice.between(110, 400) as f64 / 100.0;
-            settings.replay.catch_up = CatchUp::new(dice.millis(500, 5_000), factor);
-        }
-        let source = draw_source(&server, slow, dice);
+        let fate = Fate::draw(dice);
+        let server = ServerPlan::draw(dice);
+        let settings = draw_settings(seed, fate, server.longest, dice);
+        let source = draw_source(&server, dice);
         let latency = Duration::from_millis(dice.one_of(&[1, 20, 200, 2_000]));
         let token_life = dice.chance(60).then(|| dice.millis(20_000, 120_000));
         let token_faults = (0..dice.between(0, 6)).map(|_| dice.chance(40)).collect();
-        // Most schedules have a few faults; some have bursts of them.
-        let count = if dice.chance(10) { dice.between(10, 30) } else { dice.between(0, 6) };
-        let mut faults: Vec<Fault> = (0..count).map(|_| any_fault(dice)).collect();
-        if fate == Fate::Fatal {
-            faults.push(match dice.chance(20) {
-                true => Fault::Dial(Refusal::Forbidden),
-                false => {
-                    Fault::Break { when: any_time(dice), how: How::Close(dice.one_of(&FATAL)), forget: false }
-                }
-            });
-        }
+        let faults = draw_faults(fate, dice);
         // A process that drops audio keeps none on the disk.
-        let mortal = settings.replay.overflow == Overflow::Block && dice.chance(25);
-        let deaths = if mortal { dice.between(1, 4) } else { 0 };
-        let mut kills: Vec<Kill> = (0..deaths)
-            .map(|_| Kill {
-                at: dice.millis(0, 30_000),
-                lost: if dice.chance(20) { dice.between(1, 2 * longest) } else { 0 },
-            })
-            .collect();
-        kills.sort_by_key(|kill| kill.at);
+        let is_mortal = settings.replay.overflow == Overflow::Block && dice.chance(25);
+        let kills = if is_mortal { draw_kills(server.longest, dice) } else { Vec::new() };
         Plan {
             seed,
             settings,
@@ -199,7 +186,7 @@ impl Plan {
         let mut plan = Plan::draw(seed);
         let dice = &mut Dice::new(seed ^ 0x766f_736b);
         let longest = plan.server.longest;
-        let is_slow = plan.server.rate <= longest / 20;
+        let is_slow = plan.server.is_slow();
         let longest_message = dice.between(1 + longest / 10, longest / 4);
         plan.vosk = Some(VoskPlan {
             longest_message,
@@ -364,10 +351,56 @@ impl Plan {
     }
 }
 
-fn draw_source(server: &ServerPlan, slow: bool, dice: &mut Dice) -> Vec<(Duration, Step)> {
+/// Draws the settings of a session with a server whose longest utterance has `longest` frames.
+fn draw_settings(seed: u64, fate: Fate, longest: u64, dice: &mut Dice) -> Settings {
+    let mut settings = Settings::new(8_000).with_seed(seed);
+    settings.replay.frames = longest * dice.between(1, 5);
+    settings.in_band_auth = dice.chance(80);
+    if fate == Fate::Recovers {
+        settings.timeouts.first_contact = settings.timeouts.give_up;
+    }
+    if dice.chance(15) {
+        settings.replay.overflow = Overflow::DropOldest;
+    }
+    if dice.chance(10) {
+        settings.sample_rate = u32::try_from(longest).expect("hundreds");
+        let factor = dice.between(110, 400) as f64 / 100.0;
+        settings.replay.catch_up = CatchUp::new(dice.millis(500, 5_000), factor);
+    }
+    settings
+}
+
+/// Draws the faults of the first connections. Most schedules have a few; some have bursts of them.
+fn draw_faults(fate: Fate, dice: &mut Dice) -> Vec<Fault> {
+    let count = if dice.chance(10) { dice.between(10, 30) } else { dice.between(0, 6) };
+    let mut faults: Vec<Fault> = (0..count).map(|_| any_fault(dice)).collect();
+    if fate == Fate::Fatal {
+        faults.push(if dice.chance(20) {
+            Fault::Dial(Refusal::Forbidden)
+        } else {
+            Fault::Break { when: any_time(dice), how: How::Close(dice.one_of(&FATAL)), forget: false }
+        });
+    }
+    faults
+}
+
+/// Draws the crashes of a client, of which some lose audio that did not reach the disk.
+fn draw_kills(longest: u64, dice: &mut Dice) -> Vec<Kill> {
+    let deaths = dice.between(1, 4);
+    let mut kills: Vec<Kill> = (0..deaths)
+        .map(|_| Kill {
+            at: dice.millis(0, 30_000),
+            lost: if dice.chance(20) { dice.between(1, 2 * longest) } else { 0 },
+        })
+        .collect();
+    kills.sort_by_key(|kill| kill.at);
+    kills
+}
+
+fn draw_source(server: &ServerPlan, dice: &mut Dice) -> Vec<(Duration, Step)> {
     let longest = server.longest;
     let mut source = Vec::new();
-    let utterances = if slow { dice.between(0, 3) } else { dice.between(0, 12) };
+    let utterances = if server.is_slow() { dice.between(0, 3) } else { dice.between(0, 12) };
     let mut left = dice.between(0, longest * utterances);
     let longest_chunk = dice.between(1 + longest / 10, longest);
     let hurried = dice.chance(40);

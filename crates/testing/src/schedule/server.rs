@@ -10,7 +10,7 @@ use super::plan::{ServerPlan, in_context, sample};
 use voxline::audio::{AudioChunk, FramePos, FrameRange, sample::read_s16le};
 use voxline::protocol::close;
 use voxline::protocol::vosk::Frame;
-use voxline::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage};
+use voxline::protocol::{ClientMessage, Final, Ready, Secret, ServerMessage, Start};
 
 /// A message from a client.
 #[derive(Clone, Debug)]
@@ -88,6 +88,60 @@ impl Session {
     fn name(&self) -> String {
         format!("session-{}-{}", self.server, self.number)
     }
+
+    /// Continues the session on another connection.
+    fn resume(&mut self, connection: usize, key: &Secret, finals_seen: u64) -> Result<(), String> {
+        if key.expose() != self.name() {
+            return Err("resume with another session's key".to_owned());
+        }
+        if finals_seen > self.finals.len() as u64 {
+            let said = self.finals.len();
+            return Err(format!("resume says finals_seen {finals_seen}, but there are {said}"));
+        }
+        self.connection = connection;
+        self.finals_said = finals_seen as usize;
+        self.done_said = false;
+        Ok(())
+    }
+
+    fn hear_audio(&mut self, chunk: &AudioChunk, acknowledged: FramePos, window: u64) -> Result<(), String> {
+        let range = chunk.range();
+        if range.start > self.received() {
+            return Err(format!("audio {range} leaves a hole after {}", self.received()));
+        }
+        let truth = (range.start.0..range.end.0).map(|frame| f32::from(sample(frame)) / 32_768.0);
+        if !read_s16le(chunk.payload()).eq(truth) {
+            return Err(format!("audio {range} has other samples than the source"));
+        }
+        if range.end <= self.received() {
+            return Ok(());
+        }
+        if self.finish.is_some() {
+            return Err(format!("audio {range} came after finish"));
+        }
+        if range.end - acknowledged > window {
+            return Err(format!("audio {range} is over the window from {acknowledged}"));
+        }
+        self.samples.extend((self.received().0..range.end.0).map(sample));
+        Ok(())
+    }
+
+    fn hear_gap(&mut self, from: FramePos, to: FramePos) -> Result<(), String> {
+        if from > self.received() {
+            return Err(format!("gap from {from}, received {}", self.received()));
+        }
+        if to <= self.received() {
+            return Ok(());
+        }
+        if self.finish.is_some() {
+            return Err(format!("gap {from}..{to} came after finish"));
+        }
+        let gap = self.received().to(to);
+        self.samples.resize((to - self.origin) as usize, 0);
+        self.gaps.push(gap);
+        self.pass_gaps();
+        Ok(())
+    }
 }
 
 /// Answer of the server to the first message of a connection.
@@ -115,41 +169,11 @@ impl Server {
         dice: &mut Dice,
     ) -> Result<Opening, String> {
         match up {
-            Up::Message(ClientMessage::Start(start)) => {
-                self.sessions_started += 1;
-                self.session = Some(Session {
-                    server: self.number,
-                    number: self.sessions_started,
-                    origin: start.origin,
-                    samples: Vec::new(),
-                    gaps: Vec::new(),
-                    final_: start.origin,
-                    finals: Vec::new(),
-                    context: start.context.clone().unwrap_or_default(),
-                    flush: start.origin,
-                    finish: None,
-                    working: None,
-                    utterance: dice.between(self.plan.longest / 4, self.plan.longest),
-                    connection,
-                    acknowledged: start.origin,
-                    finals_said: 0,
-                    partials_said: 0,
-                    done_said: false,
-                });
-            }
+            Up::Message(ClientMessage::Start(start)) => self.start(connection, start, dice),
             Up::Message(ClientMessage::Resume { session: name, resume_key, finals_seen }) => {
                 let found = self.session.as_mut().filter(|session| session.name() == *name);
                 let Some(session) = found else { return Ok(Opening::Close(close::SESSION_UNKNOWN)) };
-                if resume_key.expose() != session.name() {
-                    return Err("resume with another session's key".to_owned());
-                }
-                if *finals_seen > session.finals.len() as u64 {
-                    let said = session.finals.len();
-                    return Err(format!("resume says finals_seen {finals_seen}, but there are {said}"));
-                }
-                session.connection = connection;
-                session.finals_said = *finals_seen as usize;
-                session.done_said = false;
+                session.resume(connection, resume_key, *finals_seen)?;
             }
             up => return Err(format!("the first message is {up:?}")),
         }
@@ -164,6 +188,30 @@ impl Server {
         ready.auth = self.plan.auth;
         ready.max_unfinal_frames = Some(self.plan.longest);
         Ok(Opening::Ready(ServerMessage::Ready(ready)))
+    }
+
+    /// Starts a session, in place of one that there may be.
+    fn start(&mut self, connection: usize, start: &Start, dice: &mut Dice) {
+        self.sessions_started += 1;
+        self.session = Some(Session {
+            server: self.number,
+            number: self.sessions_started,
+            origin: start.origin,
+            samples: Vec::new(),
+            gaps: Vec::new(),
+            final_: start.origin,
+            finals: Vec::new(),
+            context: start.context.clone().unwrap_or_default(),
+            flush: start.origin,
+            finish: None,
+            working: None,
+            utterance: dice.between(self.plan.longest / 4, self.plan.longest),
+            connection,
+            acknowledged: start.origin,
+            finals_said: 0,
+            partials_said: 0,
+            done_said: false,
+        });
     }
 
     /// Returns the position up to which audio is acknowledged to the client.
@@ -183,43 +231,12 @@ impl Server {
         let session = self.session.as_mut().expect("the connection has it");
         match up {
             Up::Audio(chunk) => {
-                let range = chunk.range();
                 if chunk.payload().len() + 8 > self.plan.max_audio_bytes {
-                    return Err(format!("audio {range} is longer than allowed"));
+                    return Err(format!("audio {} is longer than allowed", chunk.range()));
                 }
-                if range.start > session.received() {
-                    return Err(format!("audio {range} leaves a hole after {}", session.received()));
-                }
-                let truth = (range.start.0..range.end.0).map(|frame| f32::from(sample(frame)) / 32_768.0);
-                if !read_s16le(chunk.payload()).eq(truth) {
-                    return Err(format!("audio {range} has other samples than the source"));
-                }
-                if range.end <= session.received() {
-                    return Ok(());
-                }
-                if session.finish.is_some() {
-                    return Err(format!("audio {range} came after finish"));
-                }
-                if range.end - acknowledged > self.plan.window {
-                    return Err(format!("audio {range} is over the window from {acknowledged}"));
-                }
-                session.samples.extend((session.received().0..range.end.0).map(sample));
+                session.hear_audio(chunk, acknowledged, self.plan.window)?;
             }
-            Up::Message(ClientMessage::Gap { from, to }) => {
-                if *from > session.received() {
-                    return Err(format!("gap from {from}, received {}", session.received()));
-                }
-                if *to <= session.received() {
-                    return Ok(());
-                }
-                if session.finish.is_some() {
-                    return Err(format!("gap {from}..{to} came after finish"));
-                }
-                let gap = session.received().to(*to);
-                session.samples.resize((*to - session.origin) as usize, 0);
-                session.gaps.push(gap);
-                session.pass_gaps();
-            }
+            Up::Message(ClientMessage::Gap { from, to }) => session.hear_gap(*from, *to)?,
             Up::Message(ClientMessage::Flush { at }) => {
                 if at.is_none_or(|at| at >= session.received()) {
                     session.flush = session.received();

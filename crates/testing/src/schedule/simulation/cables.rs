@@ -78,52 +78,61 @@ impl Simulation {
         let input = match down {
             Down::Reply(reply) => return self.deliver_reply(number, &reply),
             Down::Message(message) => {
-                let (what, first, second) = heard(&message);
-                self.note(what, first, second);
-                if matches!(message, ServerMessage::Ready(_)) {
-                    self.token_spent = false;
-                    if let Some(before) = self.carrier.replace(number) {
-                        if self.connections[before].fault == Fault::NoFinals {
-                            self.audit.leaves_fault(self.now);
-                        }
-                        let elsewhere = self.connections[before].server != self.connections[number].server
-                            || self.plan.vosk.is_some();
-                        if elsewhere && !self.connections[before].broken {
-                            self.note("starts anew while it runs", before as u64, number as u64);
-                        }
-                    }
-                }
-                self.audit.hears(&message, self.connections[number].moving, self.now);
+                self.heard_by_client(number, &message);
                 Input::Peer(id, message)
             }
             Down::Alive => Input::Alive(id),
             Down::Closed(code) => {
                 self.note("is closed", number as u64, code.into());
-                self.connections[number].left = true;
-                if self.carrier == Some(number) {
-                    self.carrier_ends(code == close::MOVED);
-                }
-                self.fails(
-                    number,
-                    match code {
-                        close::TOKEN | close::POLICY => Recovery::RefreshToken,
-                        code if FATAL.contains(&code) => Recovery::Fatal,
-                        _ => Recovery::Retry,
-                    },
-                );
+                let recovery = match code {
+                    close::TOKEN | close::POLICY => Recovery::RefreshToken,
+                    code if FATAL.contains(&code) => Recovery::Fatal,
+                    _ => Recovery::Retry,
+                };
+                self.connection_ends(number, code == close::MOVED, recovery);
                 Input::Closed(id, code, String::new())
             }
             Down::Lost => {
                 self.note("loses the connection", number as u64, 0);
-                self.connections[number].left = true;
-                if self.carrier == Some(number) {
-                    self.carrier_ends(false);
-                }
-                self.fails(number, Recovery::Retry);
+                self.connection_ends(number, false, Recovery::Retry);
                 Input::Lost(id, "reset".to_owned())
             }
         };
         self.tell(input)
+    }
+
+    /// Records a message that the client is about to process. After `ready`, the connection carries the
+    /// session.
+    fn heard_by_client(&mut self, number: usize, message: &ServerMessage) {
+        let (what, first, second) = heard(message);
+        self.note(what, first, second);
+        if matches!(message, ServerMessage::Ready(_)) {
+            self.token_spent = false;
+            if let Some(before) = self.carrier.replace(number) {
+                self.carrier_changes(before, number);
+            }
+        }
+        self.audit.hears(message, self.connections[number].moving, self.now);
+    }
+
+    fn carrier_changes(&mut self, before: usize, number: usize) {
+        if self.connections[before].fault == Fault::NoFinals {
+            self.audit.leaves_fault(self.now);
+        }
+        let elsewhere =
+            self.connections[before].server != self.connections[number].server || self.plan.vosk.is_some();
+        if elsewhere && !self.connections[before].broken {
+            self.note("starts anew while it runs", before as u64, number as u64);
+        }
+    }
+
+    /// Handles the end of a connection that the client has not left.
+    fn connection_ends(&mut self, number: usize, handed_over: bool, recovery: Recovery) {
+        self.connections[number].left = true;
+        if self.carrier == Some(number) {
+            self.carrier_ends(handed_over);
+        }
+        self.fails(number, recovery);
     }
 
     /// Delivers a reply of a Vosk server, in the messages of its translator.

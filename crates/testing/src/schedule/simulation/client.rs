@@ -130,13 +130,7 @@ impl Simulation {
 
     fn perform(&mut self, output: Output) -> Result<(), String> {
         match output {
-            Output::NeedToken { newer_than } => {
-                let granted = !self.plan.token_fault(self.fetches);
-                self.fetches += 1;
-                let newer_than = newer_than.map(|TokenGeneration(number)| number);
-                let wait = 2 * self.latency();
-                self.schedule(wait, Event::Token { process: self.process, newer_than, granted });
-            }
+            Output::NeedToken { newer_than } => self.ask_token(newer_than),
             Output::Dial { id, token, endpoints, .. } => {
                 self.audit.dials(self.now)?;
                 if self.number(id) != self.connections.len() {
@@ -168,18 +162,7 @@ impl Simulation {
             Output::Opened(server) => self.journal.server = Some(server),
             Output::Emit(event) => {
                 self.audit.emits(&event, &self.plan.settings, self.now)?;
-                match event {
-                    TranscriptEvent::Final(segment) => {
-                        self.journal.final_ = segment.range.end;
-                        self.journal.next_index = segment.index + 1;
-                        self.journal.context = segment.context.or(self.journal.context.take());
-                    }
-                    TranscriptEvent::Gap { range } => {
-                        self.journal.final_ = range.end;
-                        self.journal.gaps += range.len();
-                    }
-                    _ => {}
-                }
+                self.record(event);
             }
             Output::End(ended) => {
                 self.note("ends", u64::from(ended.result.is_ok()), 0);
@@ -188,6 +171,31 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    /// Requests a token, which is answered after a while.
+    fn ask_token(&mut self, newer_than: Option<TokenGeneration>) {
+        let granted = !self.plan.token_fault(self.fetches);
+        self.fetches += 1;
+        let newer_than = newer_than.map(|TokenGeneration(number)| number);
+        let wait = 2 * self.latency();
+        self.schedule(wait, Event::Token { process: self.process, newer_than, granted });
+    }
+
+    /// Writes an event for the user to the disk.
+    fn record(&mut self, event: TranscriptEvent) {
+        match event {
+            TranscriptEvent::Final(segment) => {
+                self.journal.final_ = segment.range.end;
+                self.journal.next_index = segment.index + 1;
+                self.journal.context = segment.context.or(self.journal.context.take());
+            }
+            TranscriptEvent::Gap { range } => {
+                self.journal.final_ = range.end;
+                self.journal.gaps += range.len();
+            }
+            _ => {}
+        }
     }
 
     fn send_message(&mut self, id: ConnectionId, message: ClientMessage) -> Result<(), String> {

@@ -190,72 +190,67 @@ impl Simulation {
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Source if self.backlog.is_empty() && self.machine.wants_audio() => self.feed(),
-            Event::Source => {
-                self.source_waits = true;
-                Ok(())
-            }
-            Event::Token { process, .. } if process < self.process => Ok(()),
-            Event::Token { granted: false, .. } => {
-                self.note("gets no token", 0, 0);
-                self.audit.fails(self.now);
-                self.tell(Input::TokenFailed(failure(Recovery::Retry, FailureKind::Unreachable)))
-            }
-            Event::Token { newer_than, .. } => {
-                let number = self.tokens.grant(newer_than, self.now);
-                self.note("gets token", number, 0);
-                let token = AccessToken::new(&number.to_string().into(), TokenGeneration(number));
-                self.tell(Input::Token(token.expect("digits")))
-            }
-            Event::Dialled(number, _) if self.connections[number].left => Ok(()),
-            Event::Dialled(number, Some(failure)) => {
-                self.note("dial refused", number as u64, 0);
-                self.fails(number, failure.recovery);
-                self.tell(Input::DialFailed(self.id(number), failure))
-            }
-            Event::Dialled(number, None) => {
-                self.note("connected", number as u64, 0);
-                self.connections[number].connected = true;
-                let generation = self.connections[number].generation;
-                self.expire_later(number, generation);
-                if let Some(longest) = self.plan.vosk.and_then(|vosk| vosk.longest_session) {
-                    self.schedule(longest, Event::Deadline(number));
-                }
-                self.tell(Input::Connected(self.id(number)))
-            }
-            Event::Heard(number, up) => self.arrive(number, &up),
-            Event::Said(number, down) => self.deliver(number, down),
+            Event::Source if self.backlog.is_empty() && self.machine.wants_audio() => return self.feed(),
+            Event::Source => self.source_waits = true,
+            Event::Token { process, .. } if process < self.process => {}
+            Event::Token { newer_than, granted, .. } => return self.answer_token(newer_than, granted),
+            Event::Dialled(number, _) if self.connections[number].left => {}
+            Event::Dialled(number, failure) => return self.answer_dial(number, failure),
+            Event::Heard(number, up) => return self.arrive(number, &up),
+            Event::Said(number, down) => return self.deliver(number, down),
             Event::Recognised(server, number) => {
                 self.note("recognised", number, server as u64);
                 self.servers[server].finish_work(number, &mut self.dice);
                 let prompt = self.servers[server].acks_promptly(&mut self.dice);
                 self.speak(server, prompt);
-                Ok(())
             }
-            Event::Processed(number) => {
-                self.answer(number);
-                Ok(())
-            }
+            Event::Processed(number) => self.answer(number),
             Event::AckDue(number) => {
                 self.connections[number].ack_due = false;
                 let server = self.connections[number].server;
                 if self.servers[server].serves(number) {
                     self.speak(server, true);
                 }
-                Ok(())
             }
             Event::Expires(number, generation) => {
                 if self.connections[number].generation == generation {
                     self.close(number, close::TOKEN);
                 }
-                Ok(())
             }
-            Event::Deadline(number) => {
-                self.close(number, close::GOING_AWAY);
-                Ok(())
-            }
-            Event::Kill(kill) => self.kill(kill),
+            Event::Deadline(number) => self.close(number, close::GOING_AWAY),
+            Event::Kill(kill) => return self.kill(kill),
         }
+        Ok(())
+    }
+
+    /// Answers a token request of the present process.
+    fn answer_token(&mut self, newer_than: Option<u64>, granted: bool) -> Result<(), String> {
+        if !granted {
+            self.note("gets no token", 0, 0);
+            self.audit.fails(self.now);
+            return self.tell(Input::TokenFailed(failure(Recovery::Retry, FailureKind::Unreachable)));
+        }
+        let number = self.tokens.grant(newer_than, self.now);
+        self.note("gets token", number, 0);
+        let token = AccessToken::new(&number.to_string().into(), TokenGeneration(number));
+        self.tell(Input::Token(token.expect("digits")))
+    }
+
+    /// Answers a dial, with this failure if there is one.
+    fn answer_dial(&mut self, number: usize, failure: Option<Failure>) -> Result<(), String> {
+        if let Some(failure) = failure {
+            self.note("dial refused", number as u64, 0);
+            self.fails(number, failure.recovery);
+            return self.tell(Input::DialFailed(self.id(number), failure));
+        }
+        self.note("connected", number as u64, 0);
+        self.connections[number].connected = true;
+        let generation = self.connections[number].generation;
+        self.expire_later(number, generation);
+        if let Some(longest) = self.plan.vosk.and_then(|vosk| vosk.longest_session) {
+            self.schedule(longest, Event::Deadline(number));
+        }
+        self.tell(Input::Connected(self.id(number)))
     }
 
     // Time, and the record of events.
