@@ -72,6 +72,7 @@ pub mod client;
 #[cfg(feature = "decode")]
 pub mod decode;
 pub mod engine;
+pub mod error;
 pub mod language;
 pub mod net;
 pub mod pace;

@@ -39,7 +39,7 @@ pub enum PipelineError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// The source's sample rate cannot be converted to the session's.
-    #[error("{name}: {error}")]
+    #[error("{name}: sample rate cannot be used")]
     Resample {
         /// Name of the source.
         name: String,
@@ -70,7 +70,7 @@ pub enum PipelineError {
     },
     /// Decoding stopped early. All audio before the failure was delivered, followed by the end of the
     /// stream.
-    #[error("{error}")]
+    #[error("decoding stopped early")]
     Stopped {
         /// Underlying error.
         #[source]
@@ -79,7 +79,7 @@ pub enum PipelineError {
         report: Report,
     },
     /// The worker thread could not be started.
-    #[error("the audio worker cannot be started: {0}")]
+    #[error("the audio worker cannot be started")]
     Thread(#[source] std::io::Error),
     /// The worker panicked, which is a defect of this crate.
     #[error("the audio worker panicked")]

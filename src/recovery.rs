@@ -1,10 +1,8 @@
 //! Suggested recovery from a failure, as data.
 
-use std::error::Error;
-use std::fmt;
-use std::ops::Deref;
-use std::sync::Arc;
 use std::time::Duration;
+
+use crate::error::Cause;
 
 /// Next step after a failure. Errors of communication carry it, so that callers need not parse messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +40,14 @@ impl Recovery {
 ///
 /// ```
 /// use std::io;
+/// use voxline::error::chain;
 /// use voxline::recovery::{Failure, FailureKind, Recovery};
 ///
 /// let error = io::Error::from(io::ErrorKind::ConnectionRefused);
-/// let reason = format!("127.0.0.1:2700: {error}");
+/// let reason = "cannot reach 127.0.0.1:2700";
 /// let failure = Failure::new(Recovery::Retry, FailureKind::Unreachable, reason).caused_by(error);
-/// assert_eq!(failure.to_string(), "127.0.0.1:2700: connection refused");
+/// assert_eq!(failure.to_string(), "cannot reach 127.0.0.1:2700");
+/// assert_eq!(chain(&failure).to_string(), "cannot reach 127.0.0.1:2700: connection refused");
 /// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
@@ -57,41 +57,11 @@ pub struct Failure {
     pub recovery: Recovery,
     /// Kind of the error, should the failure end the session.
     pub kind: FailureKind,
-    /// Description of the failure, naming the peer; never contains a token or a body.
+    /// Description of the failure, naming the peer; never contains a token, a body, or the message of
+    /// `source`.
     pub reason: String,
-    /// Error behind the failure, if there is one. `reason` has its description.
+    /// Error behind the failure, if there is one.
     pub source: Option<Cause>,
-}
-
-/// The error behind another one, shared by the clones of the latter. It is the
-/// [`source`](Error::source) of the latter, and can be downcast to its own type.
-#[derive(Clone)]
-pub struct Cause(Arc<dyn Error + Send + Sync>);
-
-impl<E: Error + Send + Sync + 'static> From<E> for Cause {
-    fn from(error: E) -> Cause {
-        Cause(Arc::new(error))
-    }
-}
-
-impl Deref for Cause {
-    type Target = dyn Error + Send + Sync;
-
-    fn deref(&self) -> &Self::Target {
-        &*self.0
-    }
-}
-
-impl fmt::Debug for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
 }
 
 impl Failure {

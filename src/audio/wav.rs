@@ -18,7 +18,7 @@ const HEADER_BYTES: u32 = 44;
 #[non_exhaustive]
 pub enum WavError {
     /// The file cannot be created.
-    #[error("{name}: cannot be created: {error}")]
+    #[error("{name}: cannot be created")]
     Create {
         /// Name of the file.
         name: String,
@@ -27,7 +27,7 @@ pub enum WavError {
         error: io::Error,
     },
     /// Samples cannot be written, for example since the disk is full or the pipe is closed.
-    #[error("{name}: cannot be written after {frames} frames: {error}")]
+    #[error("{name}: cannot be written after {frames} frames")]
     Write {
         /// Name of the file.
         name: String,

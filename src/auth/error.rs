@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::slots::SlotsError;
 #[cfg(feature = "oauth")]
 use super::vault::VaultError;
+use crate::error::{Cause, chain};
 use crate::recovery::Recovery;
 
 /// Error obtaining a token.
@@ -14,12 +15,12 @@ use crate::recovery::Recovery;
 #[non_exhaustive]
 pub enum AuthError {
     /// The request to the token endpoint failed, or its response was lost.
-    #[error("request to token endpoint {endpoint} failed: {reason}")]
+    #[error("request to token endpoint {endpoint} failed")]
     Unreachable {
         /// Address of the token endpoint.
         endpoint: String,
-        /// Reason of the failure.
-        reason: String,
+        /// Reason of the failure: a `net::RequestError`.
+        source: Cause,
         /// True if the request may have arrived, and only the response was lost.
         may_have_arrived: bool,
     },
@@ -76,8 +77,9 @@ pub enum AuthError {
     #[cfg(feature = "oauth")]
     #[error(transparent)]
     Slots(#[from] SlotsError),
-    /// The last attempt failed, and the next is not due yet.
-    #[error("{error}; next attempt in {} s", wait.as_secs_f64().ceil())]
+    /// The last attempt failed, and the next is not due yet. The message has that of the last attempt, with
+    /// those of the errors behind it.
+    #[error("{}; next attempt in {} s", chain(error), wait.as_secs_f64().ceil())]
     Waiting {
         /// Error of the last attempt.
         error: Box<AuthError>,

@@ -155,8 +155,12 @@ impl OAuthClient {
     }
 
     fn unreachable(&self, error: HttpError) -> AuthError {
-        let HttpError { reason, may_have_arrived, .. } = error;
-        AuthError::Unreachable { endpoint: self.endpoint.to_string(), reason, may_have_arrived }
+        let HttpError { reason, may_have_arrived } = error;
+        AuthError::Unreachable {
+            endpoint: self.endpoint.to_string(),
+            source: reason.into(),
+            may_have_arrived,
+        }
     }
 
     /// Returns the error for `reply`, which is not a success, to `request`.

@@ -17,7 +17,7 @@ pub type ChannelEvent = Result<(usize, TranscriptEvent), ChannelError>;
 
 /// Reason the transcript of a channel ended before its audio did.
 #[derive(Debug, thiserror::Error)]
-#[error("{error}")]
+#[error("transcript of channel {channel} ended early")]
 #[non_exhaustive]
 pub struct ChannelError {
     /// Index of the channel, from 0. An error of the source is that of all channels, and has the index of the

@@ -123,7 +123,7 @@ pub enum DecodeError {
         name: String,
     },
     /// The source could not be read any further.
-    #[error("{name}: cannot be read after {at}: {error}")]
+    #[error("{name}: cannot be read after {at}")]
     Read {
         /// Name of the source.
         name: String,

@@ -17,8 +17,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::{CONNECT_TIMEOUT, Endpoint, READ_TIMEOUT, Stream, TlsError, Trust, connect, tls_failure};
-use crate::recovery::Cause;
+use super::{
+    CONNECT_TIMEOUT, ConnectError, Endpoint, READ_TIMEOUT, RequestError, Stream, TlsError, Trust, connect,
+    tls_failure,
+};
 
 /// Most redirects of one request.
 const REDIRECTS_MAX: usize = 5;
@@ -57,19 +59,12 @@ impl HttpClient {
 /// Error of a request, or of reading its response.
 #[derive(Debug)]
 pub(crate) struct HttpError {
-    /// Reason, for a message that names the service. The text of hyper's own error hides certificate problems
-    /// behind "client error".
-    pub(crate) reason: String,
+    /// Reason, for an error that names the service.
+    pub(crate) reason: RequestError,
     /// `true` if the request may have arrived. A request without a connection has not, nor has one whose
     /// connection ended before any of it was written.
     #[cfg_attr(not(feature = "oauth"), expect(dead_code, reason = "only a token request counts"))]
     pub(crate) may_have_arrived: bool,
-    /// `true` if a certificate prevented the connection, which no retry fixes.
-    #[cfg_attr(not(feature = "speech"), expect(dead_code, reason = "only synthesis gives up by it"))]
-    pub(crate) is_tls: bool,
-    /// Error of hyper or of the connection.
-    #[cfg_attr(not(feature = "speech"), expect(dead_code, reason = "only synthesis passes it on"))]
-    pub(crate) source: Option<Cause>,
 }
 
 impl HttpClient {
@@ -84,12 +79,9 @@ impl HttpClient {
     ) -> Result<Response, HttpError> {
         let mut headers: HeaderMap = headers.into_iter().collect();
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
-        let mut uri = endpoint.uri(path).map_err(|reason| HttpError {
-            reason,
-            may_have_arrived: false,
-            is_tls: false,
-            source: None,
-        })?;
+        let mut uri = endpoint
+            .uri(path)
+            .map_err(|error| HttpError { reason: error.into(), may_have_arrived: false })?;
         let mut redirects = 0;
         loop {
             let mut request = Request::post(uri).body(Full::new(body.clone())).expect("its parts are valid");
@@ -170,33 +162,46 @@ impl Response {
 impl HttpError {
     /// Returns the error of a service that sent no response, or no more of it, in time.
     pub(crate) fn timed_out() -> HttpError {
-        let reason = "no answer in time".to_owned();
-        HttpError { reason, may_have_arrived: true, is_tls: false, source: None }
+        HttpError { reason: RequestError::TimedOut, may_have_arrived: true }
     }
 
     fn connection_lost(error: impl Error + Send + Sync + 'static) -> HttpError {
-        let reason = tls_failure(&error).unwrap_or_else(|| "connection lost".to_owned());
-        HttpError { reason, may_have_arrived: true, is_tls: false, source: Some(error.into()) }
+        let reason = match tls_failure(&error) {
+            Some(reason) => ConnectError::Tls { reason }.into(),
+            None => RequestError::Lost(error.into()),
+        };
+        HttpError { reason, may_have_arrived: true }
     }
 }
 
 impl From<legacy::Error> for HttpError {
     fn from(error: legacy::Error) -> HttpError {
-        if !error.is_connect() {
-            return HttpError {
-                may_have_arrived: !is_unwritten(&error),
-                ..HttpError::connection_lost(error)
-            };
+        match error.source().and_then(|source| source.downcast_ref::<ConnectError>()) {
+            Some(unconnected) => HttpError { reason: unconnected.clone().into(), may_have_arrived: false },
+            None => {
+                let may_have_arrived = !error.is_connect() && !is_unwritten(&error);
+                HttpError { may_have_arrived, ..HttpError::connection_lost(Unnamed(error)) }
+            }
         }
-        let tls = tls_failure(&error);
-        let is_tls = tls.is_some();
-        let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-        let reason = match cause.map(io::Error::kind) {
-            Some(io::ErrorKind::TimedOut) => "no answer in time",
-            _ => "connection failed",
-        };
-        let reason = tls.unwrap_or_else(|| reason.to_owned());
-        HttpError { reason, may_have_arrived: false, is_tls, source: Some(error.into()) }
+    }
+}
+
+/// An error of the pool without its own message, "client error", which would be taken for an HTTP status.
+#[derive(Debug)]
+struct Unnamed(legacy::Error);
+
+impl fmt::Display for Unnamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(error) => fmt::Display::fmt(error, f),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl Error for Unnamed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()?.source()
     }
 }
 
@@ -214,10 +219,10 @@ struct Connector {
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<Box<dyn Stream>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
     }
 
@@ -227,7 +232,7 @@ impl Service<Uri> for Connector {
             // Checked once more: no request leaves in clear but to loopback.
             let endpoint: Endpoint = uri.to_string().parse().map_err(io::Error::other)?;
             let stream = timeout(CONNECT_TIMEOUT, connect(&endpoint, &trust)).await;
-            stream.map_err(|_| io::ErrorKind::TimedOut)?.map(TokioIo::new)
+            stream.map_err(|_| ConnectError::TimedOut)?.map(TokioIo::new)
         })
     }
 }

@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::sleep;
 
-use super::{Endpoint, Stream, Trust};
+use super::{ConnectError, Endpoint, Stream, Trust};
 
 /// Time that the connection to an address gets before the next address is tried as well: the recommendation
 /// of RFC 8305, section 5.
@@ -17,11 +17,11 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Connects to the service at `endpoint`. The caller limits the time, usually to
 /// [`CONNECT_TIMEOUT`](super::CONNECT_TIMEOUT).
-pub(crate) async fn connect(endpoint: &Endpoint, trust: &Trust) -> io::Result<Box<dyn Stream>> {
+pub(crate) async fn connect(endpoint: &Endpoint, trust: &Trust) -> Result<Box<dyn Stream>, ConnectError> {
     let tcp = dial(lookup_host((endpoint.host(), endpoint.port())).await?.collect()).await?;
     // Audio is sent as soon as it is ready, in frames that are already as large as they will get.
     tcp.set_nodelay(true)?;
-    if endpoint.is_tls() { trust.encrypt(endpoint.host(), tcp).await } else { Ok(Box::new(tcp)) }
+    if endpoint.is_tls() { Ok(trust.encrypt(endpoint.host(), tcp).await?) } else { Ok(Box::new(tcp)) }
 }
 
 /// Connects to the first of these addresses that answers. An address that is silent, as of a network without

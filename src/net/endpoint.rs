@@ -7,6 +7,8 @@ use std::str::FromStr;
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
+use super::UriError;
+
 /// Base address of a service: `https://host[:port][/prefix]`. Plain `http` is accepted for loopback
 /// addresses only, since a token sent unencrypted over a network must be considered lost. Without the
 /// feature `tls` nothing else is accepted.
@@ -65,10 +67,10 @@ impl Endpoint {
     /// [encoded](query).
     ///
     /// # Errors
-    /// Returns the reason if the URL is too long for a request (65,534 bytes).
-    pub(crate) fn uri(&self, path: &str) -> Result<Uri, String> {
+    /// Returns [`UriError`] if the URL is too long for a request (65,534 bytes).
+    pub(crate) fn uri(&self, path: &str) -> Result<Uri, UriError> {
         let url = self.url(path);
-        url.parse().map_err(|error: http::uri::InvalidUri| format!("address of {} bytes: {error}", url.len()))
+        url.parse().map_err(|error: http::uri::InvalidUri| UriError { bytes: url.len(), error: error.into() })
     }
 
     /// Returns the name or address of the host, as TCP and TLS take it (without brackets around IPv6).
@@ -311,7 +313,7 @@ mod tests {
     fn an_address_too_long_for_a_request_is_an_error() {
         let endpoint: Endpoint = "https://speech.example".parse().unwrap();
         let path = format!("/tts?voice={}", "a".repeat(70_000));
-        assert!(endpoint.uri(&path).unwrap_err().starts_with("address of 700"));
+        assert!(endpoint.uri(&path).unwrap_err().to_string().starts_with("address of 700"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod client;
 mod connect;
 mod endpoint;
+mod error;
 pub(crate) mod refusal;
 mod stream;
 #[cfg_attr(not(feature = "tls"), path = "without_tls.rs")]
@@ -23,10 +24,13 @@ pub(crate) use client::Response;
 pub(crate) use connect::connect;
 pub(crate) use endpoint::query;
 pub use endpoint::{Endpoint, EndpointError, HostName, HostNameError};
+#[cfg(any(feature = "oauth", feature = "speech"))]
+pub use error::RequestError;
+pub use error::{ConnectError, UriError};
 pub use stream::Stream;
 #[cfg(feature = "tls")]
 pub use tls::check_server_certificate;
-pub(crate) use tls::tls_failure;
+use tls::tls_failure;
 pub use tls::{TlsError, Trust};
 #[cfg(feature = "url-source")]
 pub(crate) use web::blocking_client;

@@ -25,13 +25,13 @@ const MAX_FILE: u64 = 1024 * 1024;
 #[non_exhaustive]
 pub enum TlsError {
     /// The cryptography provider supports none of the protocol versions.
-    #[error("tls: {0}")]
+    #[error("TLS cannot be set up")]
     Config(#[source] Box<dyn Error + Send + Sync>),
     /// The HTTP client for public files rejected the configuration.
-    #[error("http client: {0}")]
+    #[error("HTTP client for public files cannot be set up")]
     Client(#[source] Box<dyn Error + Send + Sync>),
     /// A certificate file cannot be read.
-    #[error("certificates {path}: {error}")]
+    #[error("certificates {path}: cannot be read")]
     Read {
         /// Path of the file.
         path: PathBuf,
@@ -163,7 +163,7 @@ fn system_roots() -> RootCertStore {
 }
 
 /// Returns the TLS failure that caused `error`, if there is one.
-pub(crate) fn tls_failure(error: &(dyn Error + 'static)) -> Option<String> {
+pub(super) fn tls_failure(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref() {

@@ -32,6 +32,6 @@ impl Trust {
 }
 
 /// Returns the TLS failure that caused an error: none, without TLS.
-pub(crate) fn tls_failure(_: &(dyn Error + 'static)) -> Option<String> {
+pub(super) fn tls_failure(_: &(dyn Error + 'static)) -> Option<String> {
     None
 }

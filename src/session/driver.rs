@@ -21,9 +21,10 @@ use super::machine::{ConnectionId, Input, Machine, Output};
 use super::settings::Settings;
 use crate::audio::Feed;
 use crate::auth::{AccessToken, AuthError, AuthErrorKind, TokenGeneration, TokenProvider};
+use crate::error::Cause;
 use crate::peer::{Connect, Peer, PeerEvent};
 use crate::protocol::close;
-use crate::recovery::{Cause, Failure, FailureKind};
+use crate::recovery::{Failure, FailureKind};
 use crate::transcript::TranscriptEvent;
 
 /// Number of feeds taken before messages of the peer are polled: enough that their frames leave in few
@@ -421,5 +422,5 @@ fn no_token(error: AuthError) -> Failure {
         AuthErrorKind::Setup => FailureKind::Vault,
         AuthErrorKind::Authentication => FailureKind::Authentication,
     };
-    Failure::new(error.recovery(), kind, error.to_string()).caused_by(error)
+    Failure::new(error.recovery(), kind, "no access token").caused_by(error)
 }

@@ -2,8 +2,9 @@
 
 use std::mem;
 
+use crate::error::{Cause, chain};
 use crate::protocol::Violation;
-use crate::recovery::{Cause, Failure, FailureKind};
+use crate::recovery::{Failure, FailureKind};
 
 /// The reason why a session ended before everything was final. Events emitted until then stay valid.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,6 +48,8 @@ pub enum SessionError {
     Unsupported {
         /// The unsupported setting.
         reason: String,
+        /// Error behind the refusal, if there is one.
+        source: Option<Cause>,
     },
     /// The service may leave more audio unfinal than the replay buffer holds: client and service would
     /// wait for each other.
@@ -60,27 +63,29 @@ pub enum SessionError {
         needed: u64,
     },
     /// The journal can't be written, so a later process could not resume the session.
-    #[error("{source}")]
+    #[error("journal of the session cannot be written")]
     Journal {
         /// The failure of the journal: an [`io::Error`](std::io::Error).
         source: Cause,
     },
     /// The peer broke the protocol.
-    #[error("speech protocol: {0}")]
-    Violation(Violation),
+    #[error("speech protocol violated")]
+    Violation(#[source] Violation),
     /// The peer reports that this client broke the protocol, or speaks another one.
     #[error("speech protocol: {reason}")]
     Protocol {
         /// The report.
         reason: String,
+        /// Error behind the report, if there is one.
+        source: Option<Cause>,
     },
 }
 
-/// Errors are equal if they are of one variant and have one description. The errors behind them can't be
-/// compared, and show in the description.
+/// Errors are equal if they are of one variant, and they and the errors behind them have the same messages.
 impl PartialEq for SessionError {
     fn eq(&self, other: &SessionError) -> bool {
-        mem::discriminant(self) == mem::discriminant(other) && self.to_string() == other.to_string()
+        mem::discriminant(self) == mem::discriminant(other)
+            && chain(self).to_string() == chain(other).to_string()
     }
 }
 
@@ -94,8 +99,8 @@ impl From<Failure> for SessionError {
             FailureKind::Authentication => SessionError::Authentication { reason, source },
             FailureKind::Vault => SessionError::Vault { reason, source },
             FailureKind::Limit => SessionError::Limit { reason, source },
-            FailureKind::Unsupported => SessionError::Unsupported { reason },
-            FailureKind::Protocol => SessionError::Protocol { reason },
+            FailureKind::Unsupported => SessionError::Unsupported { reason, source },
+            FailureKind::Protocol => SessionError::Protocol { reason, source },
         }
     }
 }

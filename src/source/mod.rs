@@ -51,7 +51,7 @@ pub enum SourceError {
         why: String,
     },
     /// The system reported another error.
-    #[error("{path}: cannot be opened: {error}")]
+    #[error("{path}: cannot be opened")]
     Open {
         /// Path as given.
         path: String,

@@ -1,8 +1,9 @@
 //! Errors of synthesis.
 
 use crate::auth::{AuthError, AuthErrorKind};
-use crate::net::refusal;
-use crate::recovery::{Cause, Recovery};
+use crate::error::chain;
+use crate::net::{RequestError, refusal};
+use crate::recovery::Recovery;
 
 /// Error of synthesis, after all retries that were worthwhile.
 #[derive(Debug, thiserror::Error)]
@@ -12,16 +13,14 @@ pub enum SpeechError {
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// The service could not be reached, or the connection broke off.
-    #[error("{endpoint}: {reason}")]
+    #[error("no speech from {endpoint}")]
     Unreachable {
         /// Address of the service.
         endpoint: String,
-        /// Reason of the failure.
-        reason: String,
         /// Suggested recovery.
         recovery: Recovery,
-        /// Error behind the failure, if there is one.
-        source: Option<Cause>,
+        /// Reason of the failure.
+        source: Interruption,
     },
     /// The service refused the request.
     #[error("{endpoint} refused to speak (status {status}): {reason}")]
@@ -45,6 +44,29 @@ pub enum SpeechError {
         /// Description of the response.
         what: &'static str,
     },
+}
+
+/// Reason why speech did not arrive, or not all of it. The request may be repeated, unless the service's
+/// certificate was refused.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Interruption {
+    /// The request has no response.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The response ended before the speech did, or within a sample.
+    #[error("speech broke off")]
+    BrokenOff(
+        /// Error of the connection, if it failed.
+        #[source]
+        Option<RequestError>,
+    ),
+    /// Nothing arrived for [`stall_timeout`](super::SpeechOptions::stall_timeout).
+    #[error("speech stopped")]
+    Stalled,
+    /// The task of the request panicked, which is a defect of voxline, or its runtime was shut down.
+    #[error("the request ended without a result")]
+    Abandoned,
 }
 
 /// Categories of [`SpeechError`] that users distinguish.
@@ -106,7 +128,7 @@ impl SpeechError {
                     endpoint,
                     status,
                     code,
-                    reason: format!("{reason}; {error}"),
+                    reason: format!("{reason}; {}", chain(&error)),
                     recovery: error.recovery(),
                 }
             }

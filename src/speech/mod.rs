@@ -23,7 +23,7 @@ mod speaking;
 mod stream;
 
 pub use self::client::SpeechClient;
-pub use self::error::{SpeechError, SpeechErrorKind};
+pub use self::error::{Interruption, SpeechError, SpeechErrorKind};
 pub use self::handle::SpeechHandle;
 pub use self::options::{Codec, SpeechOptions};
 pub use self::stream::{EncodedStream, PcmStream};

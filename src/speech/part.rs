@@ -9,10 +9,11 @@ use tokio::time::sleep;
 
 use super::request::{Service, SpeechResponse};
 use super::samples::Samples;
-use super::{Codec, SpeechError, SpeechOptions};
+use super::{Codec, Interruption, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::backoff::Backoff;
 use crate::protocol::tts::PCM_RATE;
+use crate::error::chain;
 use crate::recovery::Recovery;
 use voxline_support::random;
 
@@ -97,7 +98,7 @@ impl Part {
             if attempts >= self.options.attempts {
                 return Err(error);
             }
-            tracing::debug!(%error, attempts, ?wait, "part is requested again");
+            tracing::debug!(error = %chain(&error), attempts, ?wait, "part is requested again");
             sleep(wait).await;
         }
     }
@@ -145,7 +146,7 @@ impl Part {
             }
         }
         match samples.is_cut() {
-            true => Err(self.service.lost("speech broke off")),
+            true => Err(self.service.interrupted(Interruption::BrokenOff(None))),
             false => Ok(()),
         }
     }

@@ -7,10 +7,10 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::timeout;
 
-use super::{Codec, SpeechError, SpeechOptions};
+use super::{Codec, Interruption, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenProvider};
 use crate::net::refusal::Refusal;
-use crate::net::{Endpoint, HttpClient, HttpError, Response, query};
+use crate::net::{Endpoint, HttpClient, RequestError, Response, query};
 use crate::protocol::tts::PATH;
 use crate::recovery::{Recovery, retry_after};
 
@@ -48,8 +48,8 @@ impl Service {
         ];
         let posted = self.http.post(&self.endpoint, &path, headers, text.to_owned().into());
         let answer = timeout(options.stall_timeout, posted).await;
-        let answer = answer.map_err(|_| self.lost("no answer in time"))?;
-        let response = answer.map_err(|error| self.unreachable(error))?;
+        let answer = answer.map_err(|_| self.interrupted(RequestError::TimedOut))?;
+        let response = answer.map_err(|error| self.interrupted(error.reason))?;
         if !response.status.is_success() {
             return Err(self.refused(response, token, options.stall_timeout).await);
         }
@@ -59,17 +59,15 @@ impl Service {
         Ok(SpeechResponse { service: self, response, stall_timeout: options.stall_timeout })
     }
 
-    /// Returns the error of a lost connection, which is worth a retry.
-    pub(super) fn lost(&self, reason: &str) -> SpeechError {
-        let (endpoint, reason) = (self.endpoint.to_string(), reason.to_owned());
-        SpeechError::Unreachable { endpoint, reason, recovery: Recovery::Retry, source: None }
-    }
-
-    fn unreachable(&self, error: HttpError) -> SpeechError {
-        // Retrying does not fix a certificate.
-        let recovery = if error.is_tls { Recovery::Fatal } else { Recovery::Retry };
-        let HttpError { reason, source, .. } = error;
-        SpeechError::Unreachable { endpoint: self.endpoint.to_string(), reason, recovery, source }
+    /// Returns the error of a request without a response, or without all of it.
+    pub(super) fn interrupted(&self, source: impl Into<Interruption>) -> SpeechError {
+        let source = source.into();
+        let recovery = match &source {
+            // Retrying does not fix a certificate.
+            Interruption::Request(error) if error.is_tls() => Recovery::Fatal,
+            _ => Recovery::Retry,
+        };
+        SpeechError::Unreachable { endpoint: self.endpoint.to_string(), recovery, source }
     }
 
     async fn refused(
@@ -114,8 +112,8 @@ impl SpeechResponse<'_> {
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, SpeechError> {
         match timeout(self.stall_timeout, self.response.chunk()).await {
             Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(_)) => Err(self.service.lost("speech broke off")),
-            Err(_) => Err(self.service.lost("speech stopped")),
+            Ok(Err(error)) => Err(self.service.interrupted(Interruption::BrokenOff(Some(error.reason)))),
+            Err(_) => Err(self.service.interrupted(Interruption::Stalled)),
         }
     }
 }

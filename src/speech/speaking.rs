@@ -17,7 +17,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::part::{PIECES, Part, Piece};
 use super::request::Service;
 use super::script::Script;
-use super::{Codec, SpeechError, SpeechHandle, SpeechOptions};
+use super::{Codec, Interruption, SpeechError, SpeechHandle, SpeechOptions};
 
 /// Pause in an incoming text after which a sentence that looks complete counts as complete: longer than a
 /// language model takes for a word.
@@ -123,7 +123,7 @@ impl Speaking {
                     if self.handle.is_cancelled() {
                         return Poll::Ready(None);
                     }
-                    return Poll::Ready(Some(Err(self.service.lost("the request ended without a result"))));
+                    return Poll::Ready(Some(Err(self.service.interrupted(Interruption::Abandoned))));
                 }
             }
         }

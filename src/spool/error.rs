@@ -11,7 +11,7 @@ use crate::audio::FramePos;
 #[non_exhaustive]
 pub enum SpoolError {
     /// The file or its directory can't be read or written.
-    #[error("spool {path}: {source}")]
+    #[error("spool {path}: cannot be read or written")]
     Io {
         /// Path of the file.
         path: PathBuf,

@@ -22,7 +22,7 @@ pub enum WriterError {
         given: String,
     },
     /// The output accepts no more data.
-    #[error("the {format} transcript cannot be written: {error}")]
+    #[error("the {format} transcript cannot be written")]
     Output {
         /// Format of the transcript.
         format: Format,

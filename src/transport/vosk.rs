@@ -85,7 +85,7 @@ impl VoskConnector {
 
     async fn handshake(&self, token: &AccessToken) -> Result<VoskPeer<Box<dyn Stream>>, Failure> {
         let stream = open_stream(&self.endpoint, &self.trust).await?;
-        let uri = self.endpoint.uri(PATH).map_err(|reason| unreachable(&self.endpoint, &reason))?;
+        let uri = self.endpoint.uri(PATH).map_err(|error| unreachable(&self.endpoint, error))?;
         let request = handshake::Request { uri, token: self.authorized.then_some(token), subprotocol: None };
         let socket = handshake::open(stream, &request)
             .await

@@ -10,8 +10,11 @@ use super::handshake::{self, HandshakeError};
 use super::{Message, Wire};
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
+use crate::error::{Cause, chain};
 use crate::net::refusal::{self, Refusal};
-use crate::net::{CONNECT_TIMEOUT, Endpoint, HostName, Stream, TlsError, Trust, connect, query, tls_failure};
+use crate::net::{
+    CONNECT_TIMEOUT, ConnectError, Endpoint, HostName, Stream, TlsError, Trust, connect, query,
+};
 use crate::peer::{Connect, Peer, PeerEvent};
 use crate::protocol::{self, ClientMessage, ServerMessage, Violation};
 use crate::recovery::{Failure, FailureKind, Recovery, retry_after};
@@ -99,10 +102,7 @@ impl Connect for WebSocketConnector {
 
 /// Opens a TCP or TLS stream to the service.
 pub(super) async fn open_stream(endpoint: &Endpoint, trust: &Trust) -> Result<Box<dyn Stream>, Failure> {
-    connect(endpoint, trust).await.map_err(|error| {
-        let reason = tls_failure(&error).unwrap_or_else(|| error.to_string());
-        unreachable(endpoint, &reason).caused_by(error)
-    })
+    connect(endpoint, trust).await.map_err(|error| unreachable(endpoint, error))
 }
 
 /// Limits the time of a dial and its handshakes to [`CONNECT_TIMEOUT`].
@@ -110,10 +110,8 @@ pub(super) async fn connect_within<P>(
     endpoint: &Endpoint,
     connecting: impl Future<Output = Result<P, Failure>>,
 ) -> Result<P, Failure> {
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| {
-        let reason = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
-        Err(unreachable(endpoint, &reason))
-    })
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+    connected.unwrap_or_else(|_| Err(unreachable(endpoint, ConnectError::TimedOut)))
 }
 
 /// A connection that carries `voxline.asr.v1` on a WebSocket.
@@ -191,7 +189,7 @@ pub(super) fn poll_frame<Io: Stream>(wire: &mut Wire<Io>, cx: &mut Context<'_>) 
 /// Closes a socket of which nothing more is expected.
 pub(super) async fn close<Io: Stream>(wire: Wire<Io>, code: u16) {
     if let Err(error) = wire.close(code, "").await {
-        tracing::debug!(%error, "the connection failed before it was closed");
+        tracing::debug!(error = %chain(&error), "the connection failed before it was closed");
     }
 }
 
@@ -207,8 +205,10 @@ pub async fn upgrade<S: Stream>(
     session: Option<&str>,
 ) -> Result<WebSocketPeer<S>, Failure> {
     let parameters = query(session.map(|session| (protocol::SESSION_PARAMETER, session)));
-    let uri = endpoint.uri(&format!("{}{parameters}", protocol::PATH)).map_err(|reason| {
-        Failure::new(Recovery::Fatal, FailureKind::Protocol, format!("{endpoint}: {reason}"))
+    let uri = endpoint.uri(&format!("{}{parameters}", protocol::PATH)).map_err(|error| Failure {
+        recovery: Recovery::Fatal,
+        kind: FailureKind::Protocol,
+        ..unreachable(endpoint, error)
     })?;
     let request = handshake::Request { uri, token: Some(token), subprotocol: Some(protocol::SUBPROTOCOL) };
     let socket =
@@ -223,7 +223,7 @@ pub(super) fn not_opened(endpoint: &Endpoint, token: &AccessToken, reason: Hands
             refused(endpoint, status, &headers, &Refusal::parse(&body, &[token.expose()]))
         }
         // A proxy whose server is restarting accepts connections and drops them.
-        HandshakeError::Lost(error) => unreachable(endpoint, &error.to_string()).caused_by(error),
+        HandshakeError::Lost(error) => unreachable(endpoint, error),
         HandshakeError::Protocol(reason) => {
             Failure::new(Recovery::Fatal, FailureKind::Protocol, format!("{endpoint}: {reason}"))
         }
@@ -231,8 +231,9 @@ pub(super) fn not_opened(endpoint: &Endpoint, token: &AccessToken, reason: Hands
 }
 
 /// Returns the failure of a service that can't be reached or kept, for a reason that may pass.
-pub fn unreachable(endpoint: &Endpoint, reason: &str) -> Failure {
-    Failure::new(Recovery::Retry, FailureKind::Unreachable, format!("{endpoint}: {reason}"))
+pub fn unreachable(endpoint: &Endpoint, cause: impl Into<Cause>) -> Failure {
+    Failure::new(Recovery::Retry, FailureKind::Unreachable, format!("cannot reach {endpoint}"))
+        .caused_by(cause)
 }
 
 /// Classifies a plain HTTP response to the upgrade.

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+#[cfg(doc)]
+use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -97,16 +99,34 @@ pub struct CloseFrame {
     pub reason: String,
 }
 
-/// Failure of a WebSocket, which is then of no further use.
-#[derive(thiserror::Error)]
-#[error(transparent)]
+/// Failure of a WebSocket, which is then of no further use. Its message is complete: an [`io::Error`]'s if the
+/// connection failed.
 pub struct WireError(Error);
+
+impl std::error::Error for WireError {
+    /// Returns the source of an error that the connection had. tungstenite's own errors repeat their sources.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            Error::Io(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Error::Io(error) => fmt::Display::fmt(error, f),
+            error => fmt::Display::fmt(error, f),
+        }
+    }
+}
 
 /// Prints the description alone: an error of a full buffer has the message that didn't fit, which may be a
 /// token.
 impl fmt::Debug for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WireError({})", self.0)
+        write!(f, "WireError({self})")
     }
 }
 

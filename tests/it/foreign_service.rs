@@ -66,7 +66,7 @@ impl Connect for AdderConnector {
 
     async fn connect(&self, _: &AccessToken, _: Option<&str>) -> Result<AdderPeer, Failure> {
         let stream = TcpStream::connect(self.0).await.map_err(|error| {
-            let reason = format!("{}: {error}", self.0);
+            let reason = format!("cannot reach {}", self.0);
             Failure::new(Recovery::Retry, FailureKind::Unreachable, reason).caused_by(error)
         })?;
         Ok(AdderPeer {

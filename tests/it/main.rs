@@ -2,6 +2,7 @@
 //! gateway are in `crates/gateway/tests`, and those that need the program in `crates/cli/tests`.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion, in its fixtures too")]
 
+mod errors;
 mod foreign_service;
 mod front_end;
 mod hostile_peer;

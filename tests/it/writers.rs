@@ -6,6 +6,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use voxline::audio::{FramePos, FrameRange};
+use voxline::error::chain;
 use voxline::transcript::{FinalSegment, Format, Subtitles, Word, Writer, WriterError};
 
 use voxline_fixtures::random::Random;
@@ -157,7 +158,7 @@ fn an_output_that_fails_is_reported() {
     let mut writer = Writer::new(Format::Srt, 16_000, small.as_mut_slice());
     let error = writer.segment(&segment(0, 0, 16_000, "too long for it"), None).unwrap_err();
     assert!(matches!(error, WriterError::Output { format: Format::Srt, .. }));
-    assert!(error.to_string().starts_with("the srt transcript cannot be written: "), "{error}");
+    assert!(chain(&error).to_string().starts_with("the srt transcript cannot be written: "), "{error}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Exit codes of the program, and the conversion of errors to them.
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
@@ -8,6 +9,7 @@ use voxline::auth::{AuthError, AuthErrorKind};
 use voxline::client::{BuildError, StartError, TranscriptError};
 use voxline::decode::DecodeError;
 use voxline::engine::EngineError;
+use voxline::error::chain;
 use voxline::net::TlsError;
 use voxline::pipeline::PipelineError;
 use voxline::session::SessionError;
@@ -67,6 +69,11 @@ impl CliError {
         CliError { exit, message: message.into(), unread: false }
     }
 
+    /// Returns the error with the message of `error`, and those of the errors behind it.
+    pub(crate) fn of(exit: Exit, error: &(dyn Error + 'static)) -> CliError {
+        CliError::new(exit, chain(error).to_string())
+    }
+
     /// Appends `more` to the message.
     pub(crate) fn with(self, more: &str) -> CliError {
         CliError { message: format!("{}{more}", self.message), ..self }
@@ -91,37 +98,37 @@ impl CliError {
 
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> CliError {
-        CliError::new(Exit::Setup, error.to_string())
+        CliError::of(Exit::Setup, &error)
     }
 }
 
 impl From<TlsError> for CliError {
     fn from(error: TlsError) -> CliError {
-        CliError::new(Exit::Setup, error.to_string())
+        CliError::of(Exit::Setup, &error)
     }
 }
 
 impl From<BadTls> for CliError {
     fn from(error: BadTls) -> CliError {
-        CliError::new(Exit::Setup, error.to_string())
+        CliError::of(Exit::Setup, &error)
     }
 }
 
 impl From<EngineError> for CliError {
     fn from(error: EngineError) -> CliError {
-        CliError::new(Exit::Setup, error.to_string())
+        CliError::of(Exit::Setup, &error)
     }
 }
 
 impl From<AuthorityError> for CliError {
     fn from(error: AuthorityError) -> CliError {
-        CliError::new(Exit::Setup, error.to_string())
+        CliError::of(Exit::Setup, &error)
     }
 }
 
 impl From<SourceError> for CliError {
     fn from(error: SourceError) -> CliError {
-        CliError::new(Exit::Input, error.to_string())
+        CliError::of(Exit::Input, &error)
     }
 }
 
@@ -134,7 +141,7 @@ impl From<DecodeError> for CliError {
             }
             _ => "",
         };
-        CliError::new(Exit::Input, format!("{error}{hint}"))
+        CliError::of(Exit::Input, &error).with(hint)
     }
 }
 
@@ -142,7 +149,7 @@ impl From<WavError> for CliError {
     fn from(error: WavError) -> CliError {
         match &error {
             WavError::Write { name, error, .. } if name == STDOUT => CliError::stdout(error),
-            _ => CliError::new(Exit::Output, error.to_string()),
+            _ => CliError::of(Exit::Output, &error),
         }
     }
 }
@@ -150,8 +157,9 @@ impl From<WavError> for CliError {
 impl From<PipelineError> for CliError {
     fn from(error: PipelineError) -> CliError {
         match error {
-            PipelineError::Decode(error) => error.into(),
-            error => CliError::new(Exit::Input, error.to_string()),
+            // The transcript itself tells where decoding stopped.
+            PipelineError::Decode(error) | PipelineError::Stopped { error, .. } => error.into(),
+            error => CliError::of(Exit::Input, &error),
         }
     }
 }
@@ -165,7 +173,7 @@ impl From<AuthError> for CliError {
             AuthErrorKind::Authentication => Exit::Authentication,
             _ => Exit::Peer,
         };
-        CliError::new(exit, error.to_string())
+        CliError::of(exit, &error)
     }
 }
 
@@ -180,7 +188,7 @@ impl From<SessionError> for CliError {
             SessionError::Journal { .. } => Exit::Output,
             _ => Exit::Peer,
         };
-        CliError::new(exit, error.to_string())
+        CliError::of(exit, &error)
     }
 }
 
@@ -190,7 +198,7 @@ impl From<SpoolError> for CliError {
             SpoolError::Io { .. } | SpoolError::Damaged { .. } => Exit::Output,
             _ => Exit::Setup,
         };
-        CliError::new(exit, error.to_string())
+        CliError::of(exit, &error)
     }
 }
 
@@ -198,7 +206,7 @@ impl From<BuildError> for CliError {
     fn from(error: BuildError) -> CliError {
         match error {
             BuildError::Token(error) => error.into(),
-            error => CliError::new(Exit::Setup, error.to_string()),
+            error => CliError::of(Exit::Setup, &error),
         }
     }
 }
@@ -209,7 +217,7 @@ impl From<StartError> for CliError {
             StartError::Open(error) => error.into(),
             StartError::Source(error) => error.into(),
             StartError::Spool(error) => error.into(),
-            error => CliError::new(Exit::Setup, error.to_string()),
+            error => CliError::of(Exit::Setup, &error),
         }
     }
 }
@@ -220,7 +228,7 @@ impl From<TranscriptError> for CliError {
             TranscriptError::Session(error) => error.into(),
             TranscriptError::Source(error) => error.into(),
             TranscriptError::Spool(error) => error.into(),
-            error => CliError::new(Exit::Peer, error.to_string()),
+            error => CliError::of(Exit::Peer, &error),
         }
     }
 }
@@ -233,6 +241,6 @@ impl From<SpeechError> for CliError {
             SpeechErrorKind::Request => Exit::Setup,
             _ => Exit::Peer,
         };
-        CliError::new(exit, error.to_string())
+        CliError::of(exit, &error)
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::exit_code::{CliError, Exit, STDOUT};
 use super::input;
+use voxline::error::chain;
 use voxline::transcript::{Format, Subtitles, Writer, WriterError};
 
 /// A transcript writer to any destination.
@@ -144,7 +145,7 @@ impl Target {
             }
             (path, error) => {
                 let name = path.map_or_else(|| STDOUT.to_owned(), |path| path.display().to_string());
-                CliError::new(Exit::Output, format!("{name}: {error}"))
+                CliError::new(Exit::Output, format!("{name}: {}", chain(error)))
             }
         }
     }

@@ -347,7 +347,7 @@ impl World {
         let outcome = if arrives < self.down_until {
             Err(AuthError::Unreachable {
                 endpoint: "http://localhost".to_owned(),
-                reason: "connection failed".to_owned(),
+                source: std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into(),
                 may_have_arrived: false,
             })
         } else {

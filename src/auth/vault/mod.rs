@@ -31,7 +31,7 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 #[non_exhaustive]
 pub enum VaultError {
     /// The file or its directory cannot be read or written.
-    #[error("token file {path}: {source}")]
+    #[error("token file {path}: cannot be read or written")]
     Io {
         /// Path of the file.
         path: PathBuf,

@@ -6,6 +6,7 @@ use super::Machine;
 use super::connection::{Attempt, Connection, Handover, Live, Pending, closed, timed_out};
 use super::io::{ConnectionId, Output};
 use crate::auth::TokenGeneration;
+use crate::error::chain;
 use crate::protocol::close;
 use crate::recovery::{Failure, FailureKind, Recovery};
 use crate::session::error::SessionError;
@@ -119,7 +120,7 @@ impl Machine {
             self.close_successor(handover);
             return self.end(Err(SessionError::from(failure.clone())), close::GOING_AWAY);
         }
-        tracing::debug!(reason = %failure.reason, "connection failed");
+        tracing::debug!(reason = %chain(failure), "connection failed");
         if let Some(attempt) = self.promoted_successor(handover) {
             self.connections.current = Connection::Attempting(attempt);
             return;
@@ -138,7 +139,7 @@ impl Machine {
         let too_long = now.saturating_sub(since) >= if begun { give_up } else { first_contact };
         match failure.recovery {
             Recovery::Fatal => true,
-            Recovery::RefreshToken => self.token_refused_again(&failure.reason, handover, now) || too_long,
+            Recovery::RefreshToken => self.token_refused_again(failure, handover, now) || too_long,
             Recovery::Retry => too_long,
             // A session that sleeps longer than `give_up` is of no use to its caller.
             Recovery::RetryAfter(wait) => too_long || wait > give_up,
@@ -147,9 +148,9 @@ impl Machine {
 
     /// Records that the peer refused the token. Returns whether it also refused the token before, which this
     /// one replaced.
-    fn token_refused_again(&mut self, reason: &str, handover: Option<Handover>, now: Duration) -> bool {
+    fn token_refused_again(&mut self, failure: &Failure, handover: Option<Handover>, now: Duration) -> bool {
         self.ledger.token_refusals += 1;
-        reason.clone_into(&mut self.tokens.refusal);
+        self.tokens.refusal = chain(failure).to_string();
         let presented = self.presented_generation(handover, now);
         // A token that expired on the way says nothing about the next one.
         let expired = self.token_ended(now);
@@ -244,7 +245,7 @@ impl Machine {
         if !rates.contains(&rate) {
             let (low, high) = (rates.start(), rates.end());
             let reason = format!("the service takes {low} to {high} frames per second, not {rate}");
-            return self.end(Err(SessionError::Unsupported { reason }), close::GOING_AWAY);
+            return self.end(Err(SessionError::Unsupported { reason, source: None }), close::GOING_AWAY);
         }
         match self.connections.current {
             Connection::Attempting(attempt) if now >= attempt.due(&self.settings) => match attempt {

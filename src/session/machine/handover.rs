@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Machine;
 use super::connection::{Attempt, Connection, Handover, Live, Motive, expiry, timed_out};
 use crate::auth::{TokenGeneration, renewal_margin};
+use crate::error::chain;
 use crate::protocol::{GoawayReason, close};
 use crate::recovery::{Failure, Recovery};
 use crate::session::error::SessionError;
@@ -161,7 +162,7 @@ impl Machine {
 
     /// Handles the failure of a handover while the present connection still runs.
     pub(super) fn handover_failed(&mut self, motive: Motive, failure: &Failure, now: Duration) {
-        tracing::debug!(reason = %failure.reason, "no handover yet");
+        tracing::debug!(reason = %chain(failure), "no handover yet");
         let delay = match failure.recovery {
             Recovery::RetryAfter(wait) => wait.max(self.connections.handover_backoff.next_delay()),
             Recovery::Retry | Recovery::RefreshToken => self.connections.handover_backoff.next_delay(),

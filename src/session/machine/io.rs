@@ -2,11 +2,13 @@
 
 use crate::audio::{AudioChunk, FrameRange};
 use crate::auth::{AccessToken, TokenGeneration};
+use crate::error::Cause;
 use crate::protocol::Violation;
 use crate::protocol::{ClientMessage, ServerMessage};
 use crate::recovery::{Cause, Failure};
 use crate::session::journal::ServerSession;
 use crate::session::ledger::Ended;
+use crate::recovery::Failure;
 use crate::transcript::TranscriptEvent;
 
 /// The number of a connection, in the order of dialling. During a handover a session has two connections:

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
 
 use voxline::audio::{WavError, WavWriter};
+use voxline::error::chain;
 use voxline::source::Source;
 
 use super::decode;
@@ -106,5 +107,5 @@ fn a_full_disk_is_reported_by_name_wherever_it_fills_up() {
 fn a_file_that_cannot_be_created_is_named() {
     let error = WavWriter::create("no/such/place.wav", 16_000, 1).unwrap_err();
     assert!(matches!(error, WavError::Create { .. }));
-    assert!(error.to_string().starts_with("no/such/place.wav: cannot be created: "), "{error}");
+    assert!(chain(&error).to_string().starts_with("no/such/place.wav: cannot be created: "), "{error}");
 }

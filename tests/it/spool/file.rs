@@ -1,6 +1,7 @@
 //! Ownership of a spool, its lock, and its continuation from one process to the next.
 
 use super::*;
+use voxline::error::chain;
 
 /// A service that runs under its own user trusts no directory that another user can change.
 #[test]
@@ -262,7 +263,7 @@ fn the_resume_key_is_in_the_file_alone() {
     };
     opened.log.record_server(&server).unwrap();
     let error = opened.log.record_event(&segment(7, 0, 0)).unwrap_err();
-    assert!(!format!("{opened:?} {error:?} {error}").contains(KEY));
+    assert!(!format!("{opened:?} {error:?} {}", chain(&error)).contains(KEY));
     opened.log.record_event(&segment_in_context(0, 0, 0)).unwrap();
     drop(opened);
     assert!(String::from_utf8_lossy(&fs::read(&path).unwrap()).contains(KEY));

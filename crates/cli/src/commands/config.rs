@@ -1,6 +1,6 @@
 //! `voxline config`: checks and shows the resolved configuration.
 
-use std::fmt::Display;
+use std::error::Error;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,6 +14,7 @@ use crate::config::{Config, ConfigError, ConfigFile};
 use crate::exit_code::{CliError, Exit};
 use crate::service::load_recognizer;
 use crate::terminal::{complain, say};
+use voxline::error::chain;
 use voxline::net::{Trust, check_server_certificate};
 use voxline_gateway::authority::Authority;
 use voxline_gateway::{Tls, TlsFiles};
@@ -114,8 +115,8 @@ fn check(arguments: &serve::Arguments, common: &Common) -> Result<Exit, CliError
 
 impl Findings {
     /// Adds the error of `key`, if there is one.
-    fn problem<T, E: Display>(&mut self, key: &str, result: Result<T, E>) {
-        self.problems.extend(result.err().map(|error| format!("{key}: {error}")));
+    fn problem<T>(&mut self, key: &str, result: Result<T, impl Into<Box<dyn Error>>>) {
+        self.problems.extend(result.err().map(|error| format!("{key}: {}", chain(&*error.into()))));
     }
 
     /// Adds the problems of the service and its credentials; `table` prefixes the keys. Where settings were
@@ -123,7 +124,7 @@ impl Findings {
     fn service(&mut self, config: &Config, is_complete: bool, table: &str) {
         let counts = |error: &ConfigError| is_complete || !matches!(error, ConfigError::Incomplete { .. });
         let problems = config.service_problems().into_iter().filter(|(_, error)| counts(error));
-        self.problems.extend(problems.map(|(key, error)| format!("{table}{key}: {error}")));
+        self.problems.extend(problems.map(|(key, error)| format!("{table}{key}: {}", chain(&error))));
         if let Some(file) = &config.ca_file {
             self.problem(&format!("{table}ca_file"), Trust::with_file(file));
         }
@@ -139,13 +140,13 @@ impl Findings {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => self.problems.push(format!("gateway.state: {}: {error}", state.display())),
             },
-            Err(error) => self.problems.push(format!("gateway.state: {error}")),
+            Err(error) => self.problems.push(format!("gateway.state: {}", chain(&error))),
         }
         match gateway.tls_files() {
             Ok(Some(files)) => self.certificate(&files),
             Ok(None) => {}
             Err(ConfigError::Incomplete { key, reason }) => self.problems.push(format!("{key}: {reason}")),
-            Err(error) => self.problems.push(format!("gateway.tls_cert: {error}")),
+            Err(error) => self.problems.push(format!("gateway.tls_cert: {}", chain(&error))),
         }
         match TcpListener::bind(gateway.listen()) {
             // The address is probably in use by the gateway itself.
@@ -163,7 +164,7 @@ impl Findings {
         match Tls::check(files).map(|der| check_server_certificate(&der, &files.certificates, now)) {
             Ok(Ok(())) => {}
             Ok(Err(refused)) => {
-                self.warnings.push(format!("gateway.tls_cert: clients refuse it: {refused}"));
+                self.warnings.push(format!("gateway.tls_cert: clients refuse it: {}", chain(&refused)));
             }
             Err(unusable) => {
                 self.problems.extend(unusable.iter().map(|error| format!("{}: {error}", key(error.path()))));

@@ -16,6 +16,7 @@ use crate::typed::whole;
 use voxline::audio::{AudioChunk, FramePos, WavWriter, sample};
 use voxline::chunk::Chunker;
 use voxline::decode::{self, Block, Decoder};
+use voxline::error::chain;
 use voxline::resample::{RATES, ResampleError, Resampler};
 use voxline::vad::{VOICE_RATE, VoiceMarker};
 
@@ -75,7 +76,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CliError> {
         decode::Options { channels: reading.channels, sample_rate: Some(rate), ..decode::Options::default() };
     let mut decoder = Decoder::open(source, wanted)?;
     let mut converter = Converter::new(&decoder, rate, skip_silence).map_err(|error| match error {
-        Unsuitable::Rate(error) => CliError::new(Exit::Input, format!("{name}: {error}")),
+        Unsuitable::Rate(error) => CliError::new(Exit::Input, format!("{name}: {}", chain(&error))),
         Unsuitable::Silence => CliError::new(Exit::Setup, "--skip-silence: needs 16000 Hz and one channel"),
     })?;
     let progress = Progress::new(&name, decoder.sample_rate(), decoder.info().duration());

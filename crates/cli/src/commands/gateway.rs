@@ -283,7 +283,7 @@ fn is_missing(path: &Path) -> bool {
 
 impl From<AdminError> for CliError {
     fn from(error: AdminError) -> CliError {
-        CliError::new(Exit::Setup, error.to_string())
+        CliError::of(Exit::Setup, &error)
     }
 }
 

@@ -124,7 +124,7 @@ fn refused(error: &StoreError) -> CliError {
         _ => None,
     };
     let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-    CliError::new(exit_of(error), format!("{error}{near}"))
+    CliError::of(exit_of(error), error).with(&near)
 }
 
 fn exit_of(error: &StoreError) -> Exit {

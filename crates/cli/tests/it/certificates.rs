@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use voxline::auth::{AuthError, Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::clock::SystemClock;
 use voxline::net::{Endpoint, HttpClient, TlsError, Trust};
+use voxline::error::chain;
 use voxline::recovery::Recovery;
 use voxline::session::Settings;
 use voxline::speech::{SpeechClient, SpeechError, SpeechOptions};
@@ -101,15 +102,15 @@ async fn assert_refused(tls: TlsAcceptor, trust: &Trust, reason: &str) {
     assert!(heard.is_err(), "{reason}: the token endpoint was told {heard:?}");
     let error = asked.unwrap_err();
     assert_eq!(error.recovery(), Recovery::Retry);
-    assert_eq!(error.to_string(), format!("request to token endpoint {endpoint} failed: {reason}"));
+    assert_eq!(chain(&error).to_string(), format!("request to token endpoint {endpoint} failed: {reason}"));
 
     let (spoken, heard) = tokio::join!(clients.speak(), hear(&listener, &tls));
     assert!(heard.is_err(), "{reason}: the voice was told {heard:?}");
-    assert_eq!(spoken.unwrap_err().to_string(), format!("{endpoint}: {reason}"));
+    assert_eq!(chain(&spoken.unwrap_err()).to_string(), format!("no speech from {endpoint}: {reason}"));
 
     let (connected, heard) = tokio::join!(clients.connect(), hear(&listener, &tls));
     assert!(heard.is_err(), "{reason}: the stream was told {heard:?}");
-    assert_eq!(connected.unwrap_err().reason, format!("{endpoint}: {reason}"));
+    assert_eq!(chain(&connected.unwrap_err()).to_string(), format!("cannot reach {endpoint}: {reason}"));
 }
 
 fn trust(authority: &Authority) -> Trust {
@@ -231,9 +232,13 @@ async fn the_program_trusts_whom_it_is_told_to() {
     let by_file = run(&["--config", "voxline.toml"]);
     assert_eq!(by_file.status.code(), Some(0), "{}", text(&by_file.stderr));
 
-    let unknown = format!("{address}: certificate is from an unknown issuer");
+    let unknown = format!("cannot reach {address}: certificate is from an unknown issuer");
     assert_fails(&run(&[]), 5, &[&unknown]);
-    assert_fails(&run(&["--ca-file", "missing.pem"]), 2, &["certificates missing.pem: "]);
+    assert_fails(
+        &run(&["--ca-file", "missing.pem"]),
+        2,
+        &["certificates missing.pem: cannot be read: No such file"],
+    );
     place.file("empty.pem", "");
     assert_fails(&run(&["--ca-file", "empty.pem"]), 2, &["certificates empty.pem: holds no certificate"]);
     drop(front);

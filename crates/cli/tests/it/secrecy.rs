@@ -16,6 +16,7 @@ use voxline::auth::{
 };
 use voxline::clock::{Clock, SystemClock};
 use voxline::net::{Endpoint, HttpClient};
+use voxline::error::chain;
 use voxline::protocol::{ClientMessage, Ready, Secret, ServerMessage};
 use voxline::session::machine::{ConnectionId, Input};
 use voxline::session::{Checkpoint, ServerSession};
@@ -165,23 +166,25 @@ async fn no_error_repeats_what_it_was_told_in_confidence() {
         let (asked, ()) = tokio::join!(client_for_tokens.client_credentials(), parrot(&listener, status));
         let asked = asked.unwrap_err();
         assert_silent(&asked);
-        assert_silent(&asked.to_string());
+        assert_silent(&chain(&asked).to_string());
         let (refreshed, ()) = tokio::join!(
             async { client_for_tokens.refresh(&RefreshToken(secret())).await.unwrap_err() },
             parrot(&listener, status)
         );
         assert_silent(&refreshed);
-        assert_silent(&refreshed.to_string());
+        assert_silent(&chain(&refreshed).to_string());
         let token = access_token();
         let (connected, ()) = tokio::join!(connector.connect(&token, None), parrot(&listener, status));
-        assert_silent(&connected.err().unwrap());
+        let unconnected = connected.err().unwrap();
+        assert_silent(&unconnected);
+        assert_silent(&chain(&unconnected).to_string());
         let options = SpeechOptions { attempts: 1, ..SpeechOptions::default() };
         let mut speech = client.speak("Hello.", &options);
         let (spoken, ()) = tokio::join!(speech.next(), parrot(&listener, status));
         assert_silent(&speech);
         if let Some(Err(error)) = spoken {
             assert_silent(&error);
-            assert_silent(&error.to_string());
+            assert_silent(&chain(&error).to_string());
         }
     }
 }

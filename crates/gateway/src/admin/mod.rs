@@ -164,7 +164,7 @@ pub enum AdminError {
     #[error("{0}")]
     Refused(String),
     /// The running gateway doesn't answer.
-    #[error("gateway at {path}: {source}")]
+    #[error("gateway at {path} does not answer")]
     Io {
         /// Path of the gateway's socket.
         path: PathBuf,

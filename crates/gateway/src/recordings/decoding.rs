@@ -6,6 +6,7 @@ use crate::http::error::ApiError;
 use voxline::audio::sample;
 use voxline::decode::{self, Block, Cancellation, CpuLimit, DecodeError, Decoder};
 use voxline::engine::RECOGNIZER_RATE;
+use voxline::error::chain;
 use voxline::resample::Resampler;
 use voxline::source::Source;
 
@@ -40,7 +41,7 @@ impl From<BadRecording> for ApiError {
             BadRecording::Channels(_) => 4044,
             BadRecording::SampleRate(_) => 4045,
         };
-        ApiError::bad_request(code, error.to_string())
+        ApiError::bad_request(code, chain(&error).to_string())
     }
 }
 

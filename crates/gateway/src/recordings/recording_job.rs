@@ -11,6 +11,7 @@ use crate::scheduler::{Job, Next, Priority};
 use voxline::engine::{
     EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer, RecognizerStream, Segment,
 };
+use voxline::error::chain;
 
 /// Samples recognised in one turn: one second.
 const PART: usize = RECOGNIZER_RATE as usize;
@@ -43,14 +44,14 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
     ) -> Result<Recognition<C>, ApiError> {
         let stream = recognizer.start(options).map_err(|error| match error {
             EngineError::Unsupported(_) => ApiError::bad_request(400, error.to_string()),
-            error => ApiError::internal(&error),
+            error => ApiError::internal(&chain(&error)),
         })?;
         Ok(Recognition { recording, recognised: 0, charged: 0, stream, segments: Vec::new(), charge })
     }
 
     /// Recognises the next second. Returns whether there was one.
     fn advance(&mut self) -> Result<bool, ApiError> {
-        let failed = |error: EngineError| ApiError::internal(&error);
+        let failed = |error: EngineError| ApiError::internal(&chain(&error));
         let Recording { samples, milliseconds } = &self.recording;
         let rest = &samples[self.recognised..];
         if rest.is_empty() {

@@ -25,6 +25,7 @@ use crate::sessions::chunked_session::{Chunk, ChunkedSession};
 use crate::sessions::messages::millis;
 use voxline::audio::FramePos;
 use voxline::engine::{EngineError, RECOGNIZER_RATE};
+use voxline::error::chain;
 use voxline::protocol::{Latency, Start};
 use voxline_support::hex;
 
@@ -124,7 +125,7 @@ fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), Ap
     match recognizer.start(&options) {
         Ok(_) => Ok(()),
         Err(error @ EngineError::Unsupported(_)) => Err(ApiError::bad_request(400, error.to_string())),
-        Err(error) => Err(ApiError::internal(&error)),
+        Err(error) => Err(ApiError::internal(&chain(&error))),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::recordings::decoding::Recording;
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::decode::Cancellation;
 use voxline::engine::RECOGNIZER_RATE;
+use voxline::error::chain;
 
 /// Documented limit of a chunk's length.
 const MAX_DURATION: Duration = Duration::from_secs(1);
@@ -107,7 +108,7 @@ impl ChunkedSession {
         let options = manager.stream_options(Some(&self.identity), self.start.language.clone());
         let recognizer = manager.recognizer()?;
         let session = Session::start(recognizer, &manager.scheduler, &self.identity, &self.start, options);
-        let session = Arc::new(session.map_err(|error| ApiError::internal(&error))?);
+        let session = Arc::new(session.map_err(|error| ApiError::internal(&chain(&error)))?);
         let attachment = session.attach(0).map_err(|error| ApiError::internal(&error))?.attachment;
         let full =
             |full: Full| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, manager.refuse_full(full), BUSY_WAIT);

@@ -58,7 +58,7 @@ pub(crate) enum StartError {
     Unsupported(String),
     #[error(transparent)]
     Engine(EngineError),
-    #[error("no thread to recognise on: {0}")]
+    #[error("no thread to recognise on")]
     Thread(#[from] io::Error),
 }
 

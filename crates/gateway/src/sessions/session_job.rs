@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::scheduler::{self, Job, Next, Priority};
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, PartialResult, RecognitionRequest, Recognizer, Segment};
+use voxline::error::chain;
 use voxline::protocol::{Final, MAX_CONTEXT_BYTES};
 
 /// A scheduler job that takes work from a session's state and posts results to it.
@@ -189,7 +190,7 @@ impl Job for SessionJob {
         }));
         let reason = match result {
             Ok(Ok(next)) => return next,
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => chain(&error).to_string(),
             Err(_) => "panic".to_owned(),
         };
         tracing::error!(%reason, "recogniser failed");

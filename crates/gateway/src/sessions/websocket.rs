@@ -17,6 +17,7 @@ use super::socket::{MAX_AUDIO_BYTES, SessionSocket, SocketEnd};
 use crate::admission::pending::PendingPlace;
 use crate::admission::reject::Full;
 use crate::authority::Identity;
+use voxline::error::chain;
 use voxline::protocol::{ClientMessage, Ready, ServerMessage, Start, close};
 use voxline::transport::{Message, Wire};
 
@@ -204,7 +205,7 @@ fn begin(manager: &SessionManager, identity: &Identity, start: &Start) -> Result
             StartError::Violation(violation) => CloseReason::from(violation),
             StartError::Unsupported(reason) => CloseReason::new(close::UNSUPPORTED, reason),
             error => {
-                tracing::error!(%error, "session could not be started");
+                tracing::error!(error = %chain(&error), "session could not be started");
                 CloseReason::new(close::SERVER_FAULT, "the recogniser can't start")
             }
         },

@@ -305,7 +305,7 @@ async fn a_language_nobody_knows_is_refused_by_name() {
     let mut settings = Settings::new(16_000).with_seed(0);
     settings.request.language = Some("xx".to_owned());
     let run = transcribe(&connector, &server.tokens(), settings, &audio(1)).await;
-    let Err(SessionError::Unsupported { reason }) = run.result else { panic!("{:?}", run.result) };
+    let Err(SessionError::Unsupported { reason, .. }) = run.result else { panic!("{:?}", run.result) };
     assert!(reason.contains("xx"), "{reason}");
     server.stop().await;
 }

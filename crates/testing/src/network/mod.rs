@@ -20,7 +20,7 @@ use self::cable::{CLIENT, Cable, Read, SERVER};
 use super::{Cut, Fault};
 use voxline::auth::AccessToken;
 use voxline::internals::{unreachable, upgrade};
-use voxline::net::{CONNECT_TIMEOUT, Endpoint};
+use voxline::net::{CONNECT_TIMEOUT, ConnectError, Endpoint};
 use voxline::recovery::Failure;
 use voxline::transport::{Connect, WebSocketPeer};
 use voxline_support::random::Random;
@@ -233,10 +233,12 @@ impl Connect for SimulatedConnector {
     ) -> Result<WebSocketPeer<SimulatedStream>, Failure> {
         let endpoint: Endpoint = "http://localhost".parse().expect("loopback may be plain");
         let dialling = async {
-            let stream = self.dial().await.map_err(|error| unreachable(&endpoint, &error.to_string()))?;
+            let stream = self.dial().await.map_err(|error| unreachable(&endpoint, error))?;
             upgrade(&endpoint, stream, token, session).await
         };
-        timeout(CONNECT_TIMEOUT, dialling).await.unwrap_or_else(|_| Err(unreachable(&endpoint, "no answer")))
+        timeout(CONNECT_TIMEOUT, dialling)
+            .await
+            .unwrap_or_else(|_| Err(unreachable(&endpoint, ConnectError::TimedOut)))
     }
 }
 

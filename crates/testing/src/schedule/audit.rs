@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::network::Connection;
 use super::plan::{Fate, Plan, in_context, sample};
 use voxline::audio::{AudioChunk, FramePos};
+use voxline::error::chain;
 use voxline::protocol::ServerMessage;
 use voxline::session::machine::Machine;
 use voxline::session::{Ended, Overflow, Settings};
@@ -418,7 +419,7 @@ impl Audit {
                     Some(since) if now.saturating_sub(since) >= patience => Ok(()),
                     // A server whose sessions end by the clock may get nowhere without any failure.
                     _ if self.vosk && now.saturating_sub(self.served) >= patience => Ok(()),
-                    since => Err(format!("gave up too soon, in trouble since {since:?}: {error}")),
+                    since => Err(format!("gave up too soon, in trouble since {since:?}: {}", chain(error))),
                 }
             }
         }

@@ -84,7 +84,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         }
         Form::Wav(rate) | Form::Raw(rate) | Form::Played(rate) => {
             let speech = client.speak_stream(text, &options).resampled(rate);
-            let speech = speech.map_err(|error| CliError::new(Exit::Setup, error.to_string()))?;
+            let speech = speech.map_err(|error| CliError::of(Exit::Setup, &error))?;
             let handle = speech.handle();
             (speech.boxed(), handle)
         }

@@ -36,6 +36,7 @@ use crate::scheduler;
 use voxline::audio::sample;
 use voxline::engine::{EngineError, Voice, language_of};
 use voxline::protocol::tts::PCM_RATE;
+use voxline::error::chain;
 use voxline::resample::Resampler;
 use voxline::sentences::sentences;
 
@@ -242,8 +243,8 @@ pub(crate) async fn speak(
     // The status depends on the first piece. A later failure can only cut the body short.
     let first = match pieces.recv().await {
         Some(Ok(first)) => first,
-        Some(Err(error)) => return Err(ApiError::internal(&error)),
-        None => return Err(ApiError::internal(&cut_short())),
+        Some(Err(error)) => return Err(ApiError::internal(&chain(&error))),
+        None => return Err(ApiError::internal(&chain(&cut_short()))),
     };
     metrics.speech_after(started.elapsed());
     let rest = futures::stream::poll_fn(move |cx| {
@@ -330,7 +331,7 @@ fn synthesise(synthesis: &Synthesis, sink: &ResponseSink) {
     let spoken = catch_unwind(AssertUnwindSafe(|| try_synthesise(synthesis, sink)));
     let panicked = |_| Err(EngineError::Inference { engine: "voice", reason: "panic".to_owned() });
     if let Err(error) = spoken.unwrap_or_else(panicked) {
-        tracing::error!(%error, voice = synthesis.voice.info().name, "synthesis failed");
+        tracing::error!(error = %chain(&error), voice = synthesis.voice.info().name, "synthesis failed");
         sink.take(Err(error));
     }
 }

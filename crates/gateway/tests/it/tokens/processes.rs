@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use voxline::auth::{Credentials, MAX_SLOTS, OAuthClient, TokenProvider, Vault};
 use voxline::clock::Clock;
 use voxline::net::{Endpoint, HttpClient};
+use voxline::error::chain;
 use voxline_gateway::authority::AuthorityError;
 use voxline_testing::{DigestRecognizer, ManualClock};
 
@@ -42,7 +43,7 @@ async fn client_process() {
         clock.advance(now - clock.unix());
         match tokens.token().await {
             Ok(token) => println!("\ntoken {}", token.expose()),
-            Err(error) => println!("\nerror {error}"),
+            Err(error) => println!("\nerror {}", chain(&error)),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use voxline::auth::{RefreshToken, TokenSet, Vault, VaultError, VaultKey};
 use voxline::clock::{Clock, SystemClock};
+use voxline::error::chain;
 use voxline_testing::{FailingVaultDisk, VaultStep};
 
 use voxline_fixtures::gateway::process::kills;
@@ -124,7 +125,7 @@ async fn a_fault_at_any_step_leaves_the_old_account_or_the_new_one() {
         });
         let failing = vault.clone().with_disk(disk);
         let error = save(&failing, "new").await.unwrap_err();
-        assert!(error.to_string().contains("the disk fails"), "{error}");
+        assert!(chain(&error).to_string().contains("the disk fails"), "{error}");
         let expected = if matches!(fault, Renamed | DirectorySynced) { "new" } else { "old" };
         assert_eq!(held(&vault).unwrap(), expected, "{fault:?}");
         save(&vault, "newest").await.unwrap();
