@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
 use crate::pace::MULTIPLES;
+use crate::error::Cause;
 use crate::protocol::{ClientMessage, ServerMessage, Violation};
 use crate::recovery::Failure;
 
@@ -98,7 +99,27 @@ pub enum PeerEvent {
     /// A close by the service, with its code and reason.
     Closed(u16, String),
     /// Loss of the connection, and its reason.
-    Lost(String),
+    Lost(ConnectionLost),
+}
+
+/// Reason a connection was lost. The session connects anew, so a caller sees it only as the
+/// [source](std::error::Error::source) of a session that gave up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionLost {
+    /// The service closed the connection, and gave no close code.
+    #[error("the peer closed the connection without a code")]
+    NoCode,
+    /// The stream ended without a close.
+    #[error("the connection ended")]
+    Ended,
+    /// The connection failed.
+    #[error("the connection failed")]
+    Failed(
+        /// Error of the connection.
+        #[source]
+        Cause,
+    ),
 }
 
 /// The means by which a service reports how much audio it has received.

@@ -2,6 +2,7 @@
 
 use super::{MAX_CONTEXT_BYTES, MAX_SESSION_NAME};
 use crate::audio::{FramePos, FrameRange};
+use crate::error::Cause;
 
 /// A violation of the protocol by the peer, or by the adapter that speaks the peer's own protocol. It ends
 /// the session: a peer that miscounts audio can't be trusted with more of it.
@@ -9,11 +10,14 @@ use crate::audio::{FramePos, FrameRange};
 #[non_exhaustive]
 pub enum Violation {
     /// A message that can't be parsed.
-    #[error("message can't be read: {reason}")]
+    #[error("message can't be read")]
     Unreadable {
-        /// Description of the error.
-        reason: String,
+        /// Error of the parser: a `serde_json::Error`, unless an adapter has one of its own.
+        source: Cause,
     },
+    /// A reply to the end of the audio that is a partial result, where the last final is due.
+    #[error("the last reply is a partial result")]
+    LastPartial,
     /// A binary frame, although the protocol has none in this direction.
     #[error("peer sent a binary frame")]
     BinaryFrame,

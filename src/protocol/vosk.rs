@@ -229,8 +229,8 @@ impl Translator {
     /// # Errors
     /// Returns a [`Violation`] if the text is no reply, or answers no message.
     pub fn reply(&mut self, text: &str) -> Result<Vec<ServerMessage>, Violation> {
-        let unreadable = |reason: String| Violation::Unreadable { reason };
-        let reply: Reply = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+        let reply: Reply = serde_json::from_str(text)
+            .map_err(|error: serde_json::Error| Violation::Unreadable { source: error.into() })?;
         let pending = self.pending.pop_front().ok_or(Violation::UnexpectedReply)?;
         let (end, is_last) = match pending {
             PendingReply::Audio(end) => (end, false),
@@ -239,7 +239,7 @@ impl Translator {
         let mut messages = Vec::new();
         match reply {
             Reply::Partial { .. } if is_last => {
-                return Err(unreadable("the last reply is a partial result".to_owned()));
+                return Err(Violation::LastPartial);
             }
             Reply::Partial { partial } => {
                 messages.push(self.ack(end));
@@ -424,7 +424,7 @@ mod tests {
         let mut translator = sent(0, &[800]);
         translator.message(&ClientMessage::Finish { through: FramePos(800) });
         translator.reply(r#"{"partial":""}"#).unwrap();
-        assert!(matches!(translator.reply(r#"{"partial":""}"#), Err(Violation::Unreadable { .. })));
+        assert!(matches!(translator.reply(r#"{"partial":""}"#), Err(Violation::LastPartial)));
         // Times that are none cost the word, or move it into its segment.
         let times = [("-1", "0.05"), ("1e300", "2e300"), ("0.09", "0.01")];
         for (start, end) in times {

@@ -15,7 +15,7 @@ use crate::net::refusal::{self, Refusal};
 use crate::net::{
     CONNECT_TIMEOUT, ConnectError, Endpoint, HostName, Stream, TlsError, Trust, connect, query,
 };
-use crate::peer::{Connect, Peer, PeerEvent};
+use crate::peer::{Connect, ConnectionLost, Peer, PeerEvent};
 use crate::protocol::{self, ClientMessage, ServerMessage, Violation};
 use crate::recovery::{Failure, FailureKind, Recovery, retry_after};
 
@@ -153,7 +153,7 @@ impl<Io: Stream> Peer for WebSocketPeer<Io> {
         Poll::Ready(match ready!(poll_frame(&mut self.wire, cx)) {
             SocketEvent::Text(text) => match serde_json::from_str::<ServerMessage>(&text) {
                 Ok(message) => PeerEvent::Message(message),
-                Err(error) => PeerEvent::Violation(Violation::Unreadable { reason: error.to_string() }),
+                Err(error) => PeerEvent::Violation(Violation::Unreadable { source: error.into() }),
             },
             SocketEvent::Event(event) => event,
         })
@@ -176,12 +176,10 @@ pub(super) fn poll_frame<Io: Stream>(wire: &mut Wire<Io>, cx: &mut Context<'_>) 
         Some(Ok(Message::Text(text))) => return Poll::Ready(SocketEvent::Text(text)),
         Some(Ok(Message::Binary(_))) => PeerEvent::Violation(Violation::BinaryFrame),
         Some(Ok(Message::Close(Some(frame)))) => PeerEvent::Closed(frame.code, frame.reason),
-        Some(Ok(Message::Close(None))) => {
-            PeerEvent::Lost("the peer closed the connection without a code".to_owned())
-        }
+        Some(Ok(Message::Close(None))) => PeerEvent::Lost(ConnectionLost::NoCode),
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => PeerEvent::Alive,
-        Some(Err(error)) => PeerEvent::Lost(error.to_string()),
-        None => PeerEvent::Lost("the connection ended".to_owned()),
+        Some(Err(error)) => PeerEvent::Lost(ConnectionLost::Failed(error.into())),
+        None => PeerEvent::Lost(ConnectionLost::Ended),
     };
     Poll::Ready(SocketEvent::Event(event))
 }

@@ -13,6 +13,7 @@ use voxline::client::{BuildError, StartError, TranscriptError};
 use voxline::decode::{At, DecodeError};
 use voxline::error::chain;
 use voxline::net::{ConnectError, Endpoint, RequestError, TlsError, Trust};
+use voxline::peer::ConnectionLost;
 use voxline::pipeline::{PipelineError, Report};
 use voxline::protocol::Violation;
 use voxline::recovery::{Failure, FailureKind, Recovery};
@@ -61,7 +62,8 @@ fn sessions() -> impl Iterator<Item = SessionError> {
         FailureKind::Protocol,
     ];
     let journal = SessionError::Journal { source: io::Error::from(spool()).into() };
-    kinds.into_iter().map(|kind| SessionError::from(failure(kind))).chain([journal])
+    let unreadable = SessionError::Violation(Violation::Unreadable { source: cause().into() });
+    kinds.into_iter().map(|kind| SessionError::from(failure(kind))).chain([journal, unreadable])
 }
 
 /// Returns every error of the library that can have an error of the system behind it.
@@ -86,6 +88,7 @@ fn caused() -> Vec<Box<dyn Error>> {
         Box::new(TlsError::Client(Box::new(cause()))),
         Box::new(BuildError::Tls(TlsError::Read { path: path(), error: cause() })),
         Box::new(ConnectError::from(cause())),
+        Box::new(ConnectionLost::Failed(cause().into())),
         Box::new(request()),
         Box::new(unreachable()),
         Box::new(AuthError::Waiting { error: Box::new(unreachable()), wait: Duration::from_secs(1) }),

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use voxline::audio::{AudioChunk, Feed, FramePos, FrameRange};
 use voxline::auth::{AccessToken, TokenProvider};
-use voxline::peer::{Acknowledgements, Capabilities, Connect, Peer, PeerEvent};
+use voxline::peer::{Acknowledgements, Capabilities, Connect, ConnectionLost, Peer, PeerEvent};
 use voxline::protocol::{ClientMessage, Final, Ready, ServerMessage, Violation};
 use voxline::recovery::{Failure, FailureKind, Recovery};
 use voxline::session::{Session, SessionError, Settings};
@@ -166,7 +166,7 @@ impl Peer for AdderPeer {
             }
             match ready!(self.poll_line(cx)) {
                 Ok(line) => self.answer(&line),
-                Err(error) => return Poll::Ready(PeerEvent::Lost(error.to_string())),
+                Err(error) => return Poll::Ready(PeerEvent::Lost(ConnectionLost::Failed(error.into()))),
             }
         }
     }

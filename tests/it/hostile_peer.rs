@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use voxline::audio::{AudioChunk, FramePos, FrameRange};
 use voxline::auth::{AccessToken, TokenGeneration};
+use voxline::peer::ConnectionLost;
 use voxline::protocol::close;
 use voxline::protocol::{Final, Ready, Secret, ServerMessage};
 use voxline::recovery::{Failure, FailureKind, Recovery};
@@ -187,7 +188,7 @@ fn a_new_session_cannot_hold_what_it_was_never_sent() {
 #[test]
 fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
     let mut machine = live();
-    machine.handle(Input::Lost(FIRST, "reset".to_owned()), NOW);
+    machine.handle(Input::Lost(FIRST, ConnectionLost::Ended), NOW);
     let failure = Failure::new(Recovery::Fatal, FailureKind::Protocol, "late");
     let late = [
         Input::Connected(FIRST),
@@ -195,7 +196,7 @@ fn what_comes_late_from_a_socket_that_is_gone_is_ignored() {
         final_(FIRST, 7, 7, 7),
         Input::Violation(FIRST, Violation::BinaryFrame),
         Input::Closed(FIRST, close::PROTOCOL, String::new()),
-        Input::Lost(FIRST, "late".to_owned()),
+        Input::Lost(FIRST, ConnectionLost::NoCode),
         Input::Alive(FIRST),
         token(),
     ];

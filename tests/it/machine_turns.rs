@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration};
-use voxline::peer::{Acknowledgements, Capabilities};
+use voxline::peer::{Acknowledgements, Capabilities, ConnectionLost};
 use voxline::protocol::close;
 use voxline::protocol::{ClientMessage, GoawayReason, Ready, Secret, ServerMessage};
 use voxline::recovery::{Failure, FailureKind, Recovery};
@@ -123,7 +123,7 @@ fn waits(seed: u64, retry_after: Duration, moving: bool) -> Vec<Duration> {
     let mut now = LATER;
     machine.handle(goaway(GoawayReason::Limit, Duration::ZERO), now);
     if !moving {
-        machine.handle(Input::Lost(FIRST, "reset".to_owned()), now);
+        machine.handle(Input::Lost(FIRST, ConnectionLost::Ended), now);
     }
     let mut waits = Vec::new();
     for dial in 0..12 {
@@ -197,7 +197,7 @@ fn without_resume_a_lost_connection_is_followed_by_a_session_at_the_last_final()
         machine.handle(final_(FIRST, 0, 60), LATER);
         let ack = ServerMessage::Ack { received: FramePos(100), final_: FramePos(60) };
         machine.handle(Input::Peer(FIRST, ack), LATER);
-        machine.handle(Input::Lost(FIRST, "reset".to_owned()), LATER);
+        machine.handle(Input::Lost(FIRST, ConnectionLost::Ended), LATER);
         outputs(&mut machine);
         let now = asks_for_token(&mut machine, LATER + Duration::from_secs(10)).unwrap();
         machine.handle(token(1), now);

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::{AccessToken, TokenGeneration, TokenProvider};
+use voxline::peer::ConnectionLost;
 use voxline::protocol::{ClientMessage, Final, GoawayReason, Ready, Secret, ServerMessage};
 use voxline::session::machine::{ConnectionId, Input, Machine, Output};
 use voxline::session::{Session, Settings};
@@ -170,7 +171,7 @@ fn what_the_old_server_says_meanwhile_is_told_if_the_new_one_fails_and_only_then
     let mut machine = starting_anew();
     machine.handle(said(OLD, final_(1, 50, 80, "second")), now);
     assert_eq!(outcome(&mut machine), (vec![], vec![]));
-    machine.handle(Input::Lost(NEW, "reset".to_owned()), now);
+    machine.handle(Input::Lost(NEW, ConnectionLost::Ended), now);
     assert_eq!(outcome(&mut machine), (vec!["second".to_owned()], vec![]));
 
     let mut machine = starting_anew();

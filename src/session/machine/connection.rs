@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::io::ConnectionId;
 use crate::auth::TokenGeneration;
+use crate::peer::ConnectionLost;
 use crate::protocol::close;
 use crate::recovery::{Failure, FailureKind, Recovery};
 use crate::session::settings::Settings;
@@ -142,13 +143,14 @@ pub(super) fn expiry(expires_in_ms: Option<u64>, now: Duration) -> Option<Durati
     Some(now.saturating_add(Duration::from_millis(expires_in_ms?)))
 }
 
-/// Returns the failure of a connection that can't be kept, for a reason that may pass.
-pub(super) fn connection_lost(reason: String) -> Failure {
-    Failure::new(Recovery::Retry, FailureKind::Unreachable, reason)
+/// Returns the failure of a connection that was lost, which may pass.
+pub(super) fn connection_lost(lost: ConnectionLost) -> Failure {
+    Failure::new(Recovery::Retry, FailureKind::Unreachable, "the session was interrupted").caused_by(lost)
 }
 
 pub(super) fn timed_out(what: &str, limit: Duration) -> Failure {
-    connection_lost(format!("{what} for {} s", limit.as_secs_f64()))
+    let reason = format!("{what} for {} s", limit.as_secs_f64());
+    Failure::new(Recovery::Retry, FailureKind::Unreachable, reason)
 }
 
 /// Classifies a close by the peer. `error_code` is the code of an `error` message before it.

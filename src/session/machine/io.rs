@@ -3,6 +3,7 @@
 use crate::audio::{AudioChunk, FrameRange};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::error::Cause;
+use crate::peer::ConnectionLost;
 use crate::protocol::Violation;
 use crate::protocol::{ClientMessage, ServerMessage};
 use crate::recovery::{Cause, Failure};
@@ -43,7 +44,7 @@ pub enum Input {
     /// A close of the socket by the peer, with this code and reason.
     Closed(ConnectionId, u16, String),
     /// Loss of the socket.
-    Lost(ConnectionId, String),
+    Lost(ConnectionId, ConnectionLost),
     /// A sign of life that says nothing about the session: a ping or a pong.
     Alive(ConnectionId),
     /// Failure to journal what a later process needs.

@@ -5,6 +5,8 @@ use crate::schedule::faults::{FATAL, Fault, How, Refusal};
 use crate::schedule::network::{Connection, Down};
 use crate::schedule::server::{Server, Up};
 use crate::schedule::vosk::{VoskLine, VoskServer};
+use voxline::error::chain;
+use voxline::peer::ConnectionLost;
 use voxline::protocol::ServerMessage;
 use voxline::protocol::close;
 use voxline::protocol::vosk::Translator;
@@ -95,7 +97,7 @@ impl Simulation {
             Down::Lost => {
                 self.note("loses the connection", number as u64, 0);
                 self.connection_ends(number, false, Recovery::Retry);
-                Input::Lost(id, "reset".to_owned())
+                Input::Lost(id, ConnectionLost::Ended)
             }
         };
         self.tell(input)
@@ -138,7 +140,7 @@ impl Simulation {
     /// Delivers a reply of a Vosk server, in the messages of its translator.
     fn deliver_reply(&mut self, number: usize, reply: &str) -> Result<(), String> {
         let line = self.connections[number].vosk.as_mut().expect("only a Vosk server replies");
-        let messages = line.translator.reply(reply).map_err(|violation| violation.to_string())?;
+        let messages = line.translator.reply(reply).map_err(|violation| chain(&violation).to_string())?;
         for message in messages {
             self.deliver(number, Down::Message(message))?;
         }
