@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
-use crate::pace::MULTIPLES;
 use crate::error::Cause;
+use crate::pace::MULTIPLES;
 use crate::protocol::{ClientMessage, ServerMessage, Violation};
 use crate::recovery::Failure;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use super::Channels;
 
@@ -44,12 +45,13 @@ pub enum DecodeError {
         what: String,
     },
     /// The container's header is broken.
-    #[error("{name}: broken header: {what}")]
+    #[error("{name}: broken header")]
     Header {
         /// Name of the source.
         name: String,
-        /// Description of the fault.
-        what: String,
+        /// Fault of the header.
+        #[source]
+        fault: DecodeFault,
     },
     /// The file is well formed but holds no frame.
     #[error("{name}: holds no audio")]
@@ -68,14 +70,15 @@ pub enum DecodeError {
         expected: Option<u64>,
     },
     /// The rest cannot be decoded. All frames before it were delivered.
-    #[error("{name}: cannot be decoded after {at}: {what}")]
+    #[error("{name}: cannot be decoded after {at}")]
     Corrupt {
         /// Name of the source.
         name: String,
         /// Position at which decoding stopped.
         at: At,
-        /// Description of the fault.
-        what: String,
+        /// Fault of the recording.
+        #[source]
+        fault: DecodeFault,
     },
     /// The stream changes its rate or channel count.
     #[error(
@@ -107,14 +110,15 @@ pub enum DecodeError {
         channels: usize,
     },
     /// The source exceeds a limit of [`Limits`](super::Limits). All frames before it were delivered.
-    #[error("{name}: given up at {at}: {what}")]
+    #[error("{name}: given up at {at}")]
     Limit {
         /// Name of the source.
         name: String,
         /// Position at which decoding stopped.
         at: At,
-        /// Description of the limit.
-        what: String,
+        /// Limit that was exceeded.
+        #[source]
+        limit: ExceededLimit,
     },
     /// Decoding was cancelled: see [`Cancellation`](super::Cancellation).
     #[error("{name}: decoding was cancelled")]
@@ -133,4 +137,71 @@ pub enum DecodeError {
         #[source]
         error: io::Error,
     },
+}
+
+/// Fault of a recording, for which its header or the rest of it cannot be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeFault {
+    /// The bytes break the rules of their format, in the words of its reader.
+    #[error("{0}")]
+    Malformed(String),
+    /// The header is longer than the file.
+    #[error("the file ends inside its header")]
+    CutShort,
+    /// An M4A file has no index that can be reached. In a file that can be read in any order, it may stand
+    /// anywhere.
+    #[error("no index (moov): it stands at the end, which a stream cannot go to, or is missing")]
+    NoIndex,
+    /// Packets have no sample rate or no channels.
+    #[error("{sample_rate} Hz, {channels} channels")]
+    Format {
+        /// Sample rate of the packets, in Hz.
+        sample_rate: u32,
+        /// Number of their channels.
+        channels: usize,
+    },
+    /// Too many packets in a row are without audio.
+    #[error("{packets} packets in a row hold no audio")]
+    Silent {
+        /// Number of packets.
+        packets: u32,
+    },
+    /// Too many packets in a row are broken.
+    #[error("{packets} packets in a row are broken")]
+    BrokenPackets {
+        /// Number of packets.
+        packets: u32,
+        /// Fault of the last one.
+        #[source]
+        last: Box<DecodeFault>,
+    },
+    /// Broken packets in a row announce too many frames.
+    #[error("{frames} frames in a row are broken")]
+    BrokenFrames {
+        /// Number of frames.
+        frames: u64,
+    },
+    /// The decoder panicked, which is its defect. The recording may be good.
+    #[error("the decoder panicked: {message}")]
+    Panicked {
+        /// Message of the panic.
+        message: String,
+    },
+}
+
+/// A limit of [`Limits`](super::Limits) that a source exceeds. A caller who trusts the source may decode it
+/// again with a higher one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExceededLimit {
+    /// The source yields more frames than this.
+    #[error("more than {0} frames")]
+    Frames(u64),
+    /// Decoding takes longer than this.
+    #[error("more than {0:?} of decoding")]
+    Time(Duration),
+    /// Decoding takes more CPU time than this.
+    #[error("more than {0:.2?} of CPU time")]
+    CpuTime(Duration),
 }

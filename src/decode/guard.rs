@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::DecodeFault;
+
 thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
@@ -15,9 +17,9 @@ pub fn panic_is_caught() -> bool {
     GUARDED.get()
 }
 
-/// Calls a decoder, and returns the message of its panic as an error. After a panic, the caller must not
+/// Calls a decoder, and returns its panic as a fault. After a panic, the caller must not
 /// use again the values that the call touched.
-pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, DecodeFault> {
     let outer = GUARDED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(call));
     GUARDED.set(outer);
@@ -26,6 +28,6 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
             .downcast_ref::<&str>()
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        format!("the decoder panicked: {}", text.unwrap_or("no message"))
+        DecodeFault::Panicked { message: text.unwrap_or("no message").to_owned() }
     })
 }

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use self::channels::Spec;
 pub use channels::{Block, Channels, ChannelsError};
-pub use error::{At, DecodeError};
+pub use error::{At, DecodeError, DecodeFault, ExceededLimit};
 pub use guard::panic_is_caught;
 pub use meter::{Cancellation, CpuLimit};
 
@@ -270,13 +270,10 @@ impl Decoder {
             }
             let frames = block.frames() as u64;
             if self.position + frames > self.frames_max {
-                return Err(self.limit(format!("more than {} frames", self.frames_max)));
+                return Err(self.limit(ExceededLimit::Frames(self.frames_max)));
             }
-            if self.options.limits.time.is_some_and(|limit| self.spent > limit) {
-                return Err(self.limit(format!(
-                    "more than {:?} of decoding",
-                    self.options.limits.time.unwrap_or_default()
-                )));
+            if let Some(limit) = self.options.limits.time.filter(|limit| self.spent > *limit) {
+                return Err(self.limit(ExceededLimit::Time(limit)));
             }
             if frames > 0 {
                 self.position += frames;
@@ -296,7 +293,7 @@ impl Decoder {
                 let expected = self.info.frames.map(|frames| frames_at(frames, rate, decoded_rate));
                 DecodeError::Truncated { name, at: self.at(), expected }
             }
-            Stop::Broken(what) => self.corrupt(what),
+            Stop::Broken(fault) => self.corrupt(fault),
             Stop::Changed(spec) => DecodeError::Changed {
                 name,
                 at: self.at(),
@@ -316,12 +313,12 @@ impl Decoder {
         At { frame: self.position, sample_rate: self.sample_rate }
     }
 
-    fn corrupt(&self, what: String) -> DecodeError {
-        DecodeError::Corrupt { name: self.name.clone(), at: self.at(), what }
+    fn corrupt(&self, fault: DecodeFault) -> DecodeError {
+        DecodeError::Corrupt { name: self.name.clone(), at: self.at(), fault }
     }
 
-    fn limit(&self, what: String) -> DecodeError {
-        DecodeError::Limit { name: self.name.clone(), at: self.at(), what }
+    fn limit(&self, limit: ExceededLimit) -> DecodeError {
+        DecodeError::Limit { name: self.name.clone(), at: self.at(), limit }
     }
 }
 
@@ -329,7 +326,9 @@ impl Decoder {
 fn stop_error(name: String, at: At, stopped: StopReason) -> DecodeError {
     match stopped {
         StopReason::Cancelled => DecodeError::Cancelled { name },
-        StopReason::CpuTime(_) => DecodeError::Limit { name, at, what: stopped.to_string() },
+        StopReason::CpuTime(allowed) => {
+            DecodeError::Limit { name, at, limit: ExceededLimit::CpuTime(allowed) }
+        }
     }
 }
 

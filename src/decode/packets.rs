@@ -18,7 +18,7 @@ use super::opus::{OPUS_RATE, OpusHead};
 #[cfg(feature = "opus")]
 use super::opus_track::OpusTrack;
 use super::trim::Trim;
-use super::{Options, mix, vorbis};
+use super::{DecodeFault, Options, mix, vorbis};
 use crate::audio::PcmFormat;
 #[cfg(feature = "opus")]
 use crate::resample::frames_at;
@@ -44,7 +44,7 @@ pub(super) enum Stop {
     /// Audio is missing.
     CutShort,
     /// The rest is broken.
-    Broken(String),
+    Broken(DecodeFault),
     /// The rate or the channel count changed to these values.
     Changed(Spec),
     /// The requested channel does not exist; the number of channels is given.
@@ -161,7 +161,7 @@ impl Packets {
             return Err(Stop::End);
         }
         if self.silent_run > SILENT_RUN_MAX {
-            return Err(Stop::Broken(format!("{SILENT_RUN_MAX} packets in a row hold no audio")));
+            return Err(Stop::Broken(DecodeFault::Silent { packets: SILENT_RUN_MAX }));
         }
         self.silent_run += 1;
         let packet = match self.format.next_packet() {
@@ -170,12 +170,12 @@ impl Packets {
             // Another stream follows in the same file, as Ogg allows.
             Err(Error::ResetRequired) => {
                 self.track = audio_track(self.format.as_ref(), &self.layout, &self.options)
-                    .map_err(|Refused(what)| Stop::Broken(what))?;
+                    .map_err(|Refused(what)| Stop::Broken(DecodeFault::Malformed(what)))?;
                 return Ok(());
             }
             Err(error) if is_end_of_file(&error) => return Err(self.out_of_bytes(position)),
             Err(Error::IoError(error)) => return Err(Stop::Unreadable(error)),
-            Err(error) => return Err(Stop::Broken(describe(&error))),
+            Err(error) => return Err(Stop::Broken(DecodeFault::Malformed(describe(&error)))),
         };
         self.progress.made();
         if packet.track_id != self.track.id {
@@ -212,11 +212,11 @@ impl Packets {
                     self.missing += self.track.frames_of(packet);
                     // The silence is bounded by the largest packet, since all of it becomes one block.
                     if self.missing > PACKET_FRAMES_MAX {
-                        return Err(Stop::Broken(format!("{} frames in a row are broken", self.missing)));
+                        return Err(Stop::Broken(DecodeFault::BrokenFrames { frames: self.missing }));
                     }
                     Some(describe(&error))
                 }
-                Err(error) => return Err(Stop::Broken(describe(&error))),
+                Err(error) => return Err(Stop::Broken(DecodeFault::Malformed(describe(&error)))),
             },
         };
         let Some(why) = why else {
@@ -227,7 +227,10 @@ impl Packets {
         self.broken_run += 1;
         match self.broken_run < BROKEN_RUN_MAX {
             true => Ok(()),
-            false => Err(Stop::Broken(format!("{BROKEN_RUN_MAX} packets in a row are broken: {why}"))),
+            false => {
+                let last = Box::new(DecodeFault::Malformed(why));
+                Err(Stop::Broken(DecodeFault::BrokenPackets { packets: BROKEN_RUN_MAX, last }))
+            }
         }
     }
 
@@ -272,7 +275,8 @@ impl AudioTrack {
 /// `block`.
 fn admit(known: &mut Option<Spec>, spec: Spec, channels: Channels, block: &mut Block) -> Result<(), Stop> {
     if spec.sample_rate == 0 || spec.channels == 0 {
-        return Err(Stop::Broken(format!("{} Hz, {} channels", spec.sample_rate, spec.channels)));
+        let Spec { sample_rate, channels } = spec;
+        return Err(Stop::Broken(DecodeFault::Format { sample_rate, channels }));
     }
     if *known.get_or_insert(spec) != spec {
         return Err(Stop::Changed(spec));

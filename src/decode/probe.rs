@@ -16,7 +16,7 @@ use super::meter::{Meter, MeteredSource};
 use super::opening::{Opening, Progress};
 use super::packets::{Packets, Refused};
 use super::pcm::{PcmHeader, PcmReader};
-use super::{At, DecodeError, Options, Reader, aiff, caf, matroska, ogg, wave};
+use super::{At, DecodeError, DecodeFault, Options, Reader, aiff, caf, matroska, ogg, wave};
 use crate::audio::PcmFormat;
 use crate::source::{Input, Source};
 
@@ -53,7 +53,7 @@ pub(super) fn open(
     });
     match reader {
         Ok(reader) => reader,
-        Err(panic) => Err(DecodeError::Header { name, what: panic }),
+        Err(fault) => Err(DecodeError::Header { name, fault }),
     }
 }
 
@@ -192,16 +192,16 @@ fn layout_error(name: &str, error: LayoutError) -> DecodeError {
     match error {
         LayoutError::Io(error) => unreadable(name, error),
         LayoutError::Refused(what) => unsupported(name, what),
-        LayoutError::Broken(what) => DecodeError::Header { name: name.to_owned(), what: what.to_owned() },
+        LayoutError::Broken(fault) => DecodeError::Header { name: name.to_owned(), fault },
     }
 }
 
 fn header_error(name: &str, error: Error) -> DecodeError {
     let named = name.to_owned();
-    let broken = |what: &str| DecodeError::Header { name: name.to_owned(), what: what.to_owned() };
+    let broken = |fault| DecodeError::Header { name: name.to_owned(), fault };
     match error {
         Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            broken("the file ends inside its header")
+            broken(DecodeFault::CutShort)
         }
         Error::IoError(error) => unreadable(name, error),
         // The probe's message if it has found no reader.
@@ -209,10 +209,8 @@ fn header_error(name: &str, error: Error) -> DecodeError {
             DecodeError::UnknownFormat { name: named }
         }
         // The M4A reader's message after it has read everything that it can reach.
-        Error::Unsupported(what) if what.contains("missing moov") => {
-            broken("no index (moov): it stands at the end, which a stream cannot go to, or is missing")
-        }
+        Error::Unsupported(what) if what.contains("missing moov") => broken(DecodeFault::NoIndex),
         Error::Unsupported(what) => DecodeError::Unsupported { name: named, what: what.to_owned() },
-        error => broken(&super::packets::describe(&error)),
+        error => broken(DecodeFault::Malformed(super::packets::describe(&error))),
     }
 }

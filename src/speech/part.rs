@@ -12,8 +12,8 @@ use super::samples::Samples;
 use super::{Codec, Interruption, SpeechError, SpeechOptions};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::backoff::Backoff;
-use crate::protocol::tts::PCM_RATE;
 use crate::error::chain;
+use crate::protocol::tts::PCM_RATE;
 use crate::recovery::Recovery;
 use voxline_support::random;
 

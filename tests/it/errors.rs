@@ -10,7 +10,7 @@ use std::time::Duration;
 use voxline::audio::{FramePos, WavError, WavWriter};
 use voxline::auth::{AuthError, SlotsError, VaultError};
 use voxline::client::{BuildError, StartError, TranscriptError};
-use voxline::decode::{At, DecodeError};
+use voxline::decode::{At, DecodeError, DecodeFault, ExceededLimit};
 use voxline::error::chain;
 use voxline::net::{ConnectError, Endpoint, RequestError, TlsError, Trust};
 use voxline::peer::ConnectionLost;
@@ -111,12 +111,18 @@ fn caused() -> Vec<Box<dyn Error>> {
 /// Returns errors that calls of the library return, and errors behind which there is one of the library.
 fn others() -> Vec<Box<dyn Error>> {
     let rates = Resampler::new(1, 16_000).unwrap_err();
+    let at = At { frame: 1, sample_rate: 8_000 };
+    let last = Box::new(DecodeFault::Malformed("no frame".to_owned()));
+    let broken = DecodeFault::BrokenPackets { packets: 256, last };
     let slots = SlotsError::AllTaken { held: "25 held".to_owned() };
     vec![
         Box::new(WavWriter::create("no/such/place.wav", 16_000, 1).unwrap_err()),
         Box::new(Source::open("no/such/place.wav").unwrap_err()),
         Box::new(Trust::with_file(Path::new("no/such/place.pem")).unwrap_err()),
         Box::new("http://speech.example".parse::<Endpoint>().unwrap_err()),
+        Box::new(DecodeError::Header { name: "a.m4a".to_owned(), fault: DecodeFault::NoIndex }),
+        Box::new(DecodeError::Corrupt { name: "a.m4a".to_owned(), at, fault: broken }),
+        Box::new(DecodeError::Limit { name: "a.m4a".to_owned(), at, limit: ExceededLimit::Frames(1) }),
         Box::new(PipelineError::Resample { name: "a.wav".to_owned(), error: rates }),
         Box::new(AuthError::Slots(slots)),
         Box::new(SessionError::Violation(Violation::FinalIndex { index: 2, next: 1 })),

@@ -15,6 +15,7 @@ use std::io::{self, Read};
 use self::boxes::{boxes, u32_at};
 use self::edits::{Edit, edits};
 use self::rebuilding::rebuilt;
+use super::DecodeFault;
 use super::opening::Opening;
 use super::trim::Trim;
 
@@ -44,7 +45,7 @@ pub(super) enum LayoutError {
     /// The file is valid, but not supported.
     Refused(String),
     /// The header of the file is broken.
-    Broken(&'static str),
+    Broken(DecodeFault),
 }
 
 impl From<io::Error> for LayoutError {
@@ -76,7 +77,7 @@ impl Layout {
         // symphonia must find no index that was not rebuilt, not even in bytes that seem to belong to no
         // box.
         if !visited.index {
-            return Err(LayoutError::Broken(NO_INDEX));
+            return Err(LayoutError::Broken(DecodeFault::NoIndex));
         }
         Ok(layout)
     }
@@ -134,7 +135,7 @@ impl Layout {
         let mut index = Vec::new();
         opening.take(content).read_to_end(&mut index)?;
         if (index.len() as u64) < content {
-            return Err(LayoutError::Broken("the file ends inside its header"));
+            return Err(LayoutError::Broken(DecodeFault::CutShort));
         }
         self.edits = edits(&index);
         opening.replace(end - content, rebuilt(&index).map_err(LayoutError::Refused)?);
@@ -161,7 +162,11 @@ impl BoxHeader {
             // The box extends to the end of the file. Only audio may, and only after the index: in any other
             // box, symphonia would continue to look for boxes.
             0 if kind == *b"mdat" && visited.index && visited.file_type => return Ok(None),
-            0 => return Err(LayoutError::Broken("a box without a size stands before the audio")),
+            0 => {
+                return Err(LayoutError::Broken(DecodeFault::Malformed(
+                    "a box without a size stands before the audio".to_owned(),
+                )));
+            }
             1 => {
                 let mut large = [0; 8];
                 opening.read_exact(&mut large)?;
@@ -172,9 +177,6 @@ impl BoxHeader {
         Ok(size.checked_sub(header_bytes).map(|content| BoxHeader { kind, size, content }))
     }
 }
-
-/// Message for a missing index, used for files and streams alike.
-const NO_INDEX: &str = "no index (moov): it stands at the end, which a stream cannot go to, or is missing";
 
 impl VisitedBoxes {
     /// Reads a fragment's index of `content` bytes. Fails if the fragments so far cost too much for a file of

@@ -6,10 +6,10 @@ use crate::error::Cause;
 use crate::peer::ConnectionLost;
 use crate::protocol::Violation;
 use crate::protocol::{ClientMessage, ServerMessage};
+use crate::recovery::Failure;
 use crate::recovery::{Cause, Failure};
 use crate::session::journal::ServerSession;
 use crate::session::ledger::Ended;
-use crate::recovery::Failure;
 use crate::transcript::TranscriptEvent;
 
 /// The number of a connection, in the order of dialling. During a handover a session has two connections:

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use voxline::decode::{Block, Cancellation, CpuLimit, DecodeError, Decoder, Options};
+use voxline::error::chain;
 use voxline::source::Source;
 
 use voxline_fixtures::attacks::ATTACKS;
@@ -71,7 +72,7 @@ fn files_that_lie_cost_what_their_bytes_and_audio_may() {
         let file = attack(bytes().unwrap_or(BYTES));
         let length = file.len();
         let Cost { cpu, memory, samples, seconds, error } = cost(file, Some(limit));
-        let told = error.map_or_else(String::new, |error| error.to_string());
+        let told = error.map_or_else(String::new, |error| chain(&error).to_string());
         let (cpu_seconds, megabytes) = (cpu.as_secs_f64(), memory / 1_000_000);
         println!(
             "{container:<9} | {name:<52} | {length:>8} | {cpu_seconds:>6.3} | {megabytes:>6} | {seconds:>8.1} | {told}"

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Cursor;
 
 use voxline::decode::{DecodeError, Decoder};
+use voxline::error::chain;
 use voxline::source::{Source, SourceError};
 
 use super::{Decoded, decode, decode_sample};
@@ -185,7 +186,7 @@ fn a_broken_packet_is_counted_and_becomes_silence() {
 
 #[test]
 fn what_is_no_audio_is_refused_by_name() {
-    let refused = |bytes: Vec<u8>| decode(Source::bytes("notes", bytes)).err().unwrap().to_string();
+    let refused = |bytes: Vec<u8>| chain(&decode(Source::bytes("notes", bytes)).err().unwrap()).to_string();
     let text = "the quick brown fox jumps over the lazy dog\n".repeat(9_000);
     assert_eq!(refused(text.into_bytes()), "notes: not a known audio format");
     assert_eq!(refused(vec![0; 100_000]), "notes: not a known audio format");
@@ -215,7 +216,7 @@ fn an_m4a_with_its_index_at_the_end_needs_a_file() {
     }
     let from_file = decode(Source::bytes("late.m4a", late.clone())).unwrap();
     assert!(from_file.mono == decode_sample("speech-16k-mono-alac.m4a").mono);
-    let error = decode(Source::stream("late.m4a", Cursor::new(late))).err().unwrap().to_string();
+    let error = chain(&decode(Source::stream("late.m4a", Cursor::new(late))).err().unwrap()).to_string();
     assert_eq!(
         error,
         "late.m4a: broken header: no index (moov): it stands at the end, which a stream cannot go to, or is missing"

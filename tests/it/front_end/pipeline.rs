@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use voxline::audio::Feed;
 use voxline::audio::{FramePos, sample as samples};
+use voxline::error::chain;
 use voxline::pipeline::{Options, Pipeline, PipelineError, Report, Worker};
 use voxline::resample::frames_at;
 use voxline::source::Source;
@@ -196,7 +197,7 @@ fn a_source_that_panics_closes_the_channel_or_reports() {
         start(Source::stream("defect", Defect(io::Cursor::new(file))), Options::default());
     // The source runs inside the decoder's guard, so the panic is an error like any other.
     assert!(!drain(&mut receiver, 1_600).is_empty());
-    let error = worker.join().unwrap_err().to_string();
+    let error = chain(&worker.join().unwrap_err()).to_string();
     assert!(error.ends_with("the decoder panicked: a reader with a defect"), "{error}");
 }
 

@@ -15,8 +15,8 @@ use voxline::auth::{
     VaultKey,
 };
 use voxline::clock::{Clock, SystemClock};
-use voxline::net::{Endpoint, HttpClient};
 use voxline::error::chain;
+use voxline::net::{Endpoint, HttpClient};
 use voxline::protocol::{ClientMessage, Ready, Secret, ServerMessage};
 use voxline::session::machine::{ConnectionId, Input};
 use voxline::session::{Checkpoint, ServerSession};

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Cursor, Read};
 
+use voxline::error::chain;
 use voxline::source::Source;
 
 use super::{BYTES_MAX, quiet_caught_panics};
@@ -115,7 +116,7 @@ fn broken_packets_that_claim_to_be_long_do_not_fill_the_memory() {
     let _counted = METER.join();
     METER.reset();
     let error = decode(Source::bytes("long", file)).unwrap().error;
-    let message = error.map(|error| error.to_string()).unwrap_or_default();
+    let message = error.map(|error| chain(&error).to_string()).unwrap_or_default();
     assert!(message.contains("frames in a row are broken"), "{message}");
     assert!(METER.peak() <= BYTES_MAX, "{} bytes", METER.peak());
 }
@@ -126,7 +127,7 @@ fn a_rate_of_0_hz_is_an_error() {
     let mut file = corpus().into_iter().find(|specimen| specimen.name == "ima.wav").unwrap().bytes;
     file[24..28].fill(0);
     let error = decode(Source::bytes("still", file)).map(|_| ()).unwrap_err();
-    assert!(error.to_string().ends_with("0 Hz, 1 channels"), "{error}");
+    assert!(chain(&error).to_string().ends_with("0 Hz, 1 channels"), "{error}");
 }
 
 /// A decoder allocates a packet of every channel before the first packet is read.

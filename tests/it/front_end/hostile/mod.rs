@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use voxline::clock::{Clock as _, SystemClock};
 use voxline::decode::{Block, Channels, DecodeError, Decoder, Limits, Options, panic_is_caught};
+use voxline::error::chain;
 use voxline::source::Source;
 
 use super::specimens::{Specimen, corpus};
@@ -346,7 +347,7 @@ fn checked_message(error: &DecodeError, name: &str, frames: u64) -> String {
         _ => None,
     };
     assert!(at.is_none_or(|at| at == frames), "{error}, after {frames} frames");
-    let message = error.to_string();
+    let message = chain(error).to_string();
     assert!(message.starts_with(name) && message.len() > name.len() + 2, "{message}");
     message
 }

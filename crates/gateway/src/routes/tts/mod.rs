@@ -35,8 +35,8 @@ use crate::metrics::Metrics;
 use crate::scheduler;
 use voxline::audio::sample;
 use voxline::engine::{EngineError, Voice, language_of};
-use voxline::protocol::tts::PCM_RATE;
 use voxline::error::chain;
+use voxline::protocol::tts::PCM_RATE;
 use voxline::resample::Resampler;
 use voxline::sentences::sentences;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use tokio::time::timeout;
-use voxline_gateway::{Options, ChunkedOptions};
+use voxline_gateway::{ChunkedOptions, Options};
 
 use super::{Bench, CHUNK, NO_TASK, OVER, PATIENCE, file, options, text};
 use crate::stream::audio;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use voxline::auth::{Credentials, MAX_SLOTS, OAuthClient, TokenProvider, Vault};
 use voxline::clock::Clock;
-use voxline::net::{Endpoint, HttpClient};
 use voxline::error::chain;
+use voxline::net::{Endpoint, HttpClient};
 use voxline_gateway::authority::AuthorityError;
 use voxline_testing::{DigestRecognizer, ManualClock};
 
