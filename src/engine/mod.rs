@@ -4,6 +4,7 @@
 //! session holds a [`RecognizerStream`] of its own. Both are synchronous and CPU-bound: callers run them
 //! on a thread where blocking is allowed.
 
+mod error;
 mod request;
 mod voices;
 
@@ -14,48 +15,13 @@ use std::sync::Arc;
 use crate::audio::FrameRange;
 use crate::transcript::Word;
 
+pub use self::error::{EngineError, ModelFault, ProgramFault};
 pub use self::request::{Accuracy, Capabilities, Latency, RecognitionRequest, Task, UnsupportedRequest};
 pub use self::voices::{VoiceError, Voices, language_of};
 
 /// Sample rate of the input of every engine, in Hz. Speech models are trained at this rate; callers
 /// resample.
 pub const RECOGNIZER_RATE: u32 = 16_000;
-
-/// Error of an engine.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// A model or voice file is missing, damaged or of an unexpected structure. `hint` tells the operator
-    /// what to do, for example which command fetches the file.
-    #[error("model {path}: {reason}; {hint}")]
-    Model {
-        /// Path of the file or directory.
-        path: String,
-        /// Description of the defect.
-        reason: String,
-        /// Suggested remedy.
-        hint: String,
-    },
-    /// The engine does not support the request.
-    #[error(transparent)]
-    Unsupported(#[from] UnsupportedRequest),
-    /// A program that the engine depends on (espeak-ng, festival) is not installed or failed.
-    #[error("program {program}: {reason}")]
-    Program {
-        /// Name of the program.
-        program: String,
-        /// Reason of the failure, and the package that provides a missing program.
-        reason: String,
-    },
-    /// The computation failed.
-    #[error("{engine}: {reason}")]
-    Inference {
-        /// Name of the engine.
-        engine: &'static str,
-        /// Reason of the failure.
-        reason: String,
-    },
-}
 
 /// Recognised text of a range of the stream.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,6 +11,7 @@ use voxline::audio::{FramePos, WavError, WavWriter};
 use voxline::auth::{AuthError, SlotsError, VaultError};
 use voxline::client::{BuildError, StartError, TranscriptError};
 use voxline::decode::{At, DecodeError, DecodeFault, ExceededLimit};
+use voxline::engine::{EngineError, ModelFault, ProgramFault};
 use voxline::error::chain;
 use voxline::net::{ConnectError, Endpoint, RequestError, TlsError, Trust};
 use voxline::peer::ConnectionLost;
@@ -73,6 +74,8 @@ fn caused() -> Vec<Box<dyn Error>> {
         |source| SpeechError::Unreachable { endpoint: endpoint(), recovery: Recovery::Retry, source };
     let request = || RequestError::Lost(cause().into());
     let path = || PathBuf::from("tokens.vault");
+    let (model, hint) = ("model.bin".to_owned(), "fetch it".to_owned());
+    let model = EngineError::Model { path: model, reason: ModelFault::Read(cause()), hint };
     let mut errors: Vec<Box<dyn Error>> = vec![
         Box::new(WavError::Create { name: "a.wav".to_owned(), error: cause() }),
         Box::new(WavError::Write { name: "a.wav".to_owned(), frames: 1, error: cause() }),
@@ -102,6 +105,9 @@ fn caused() -> Vec<Box<dyn Error>> {
         Box::new(StartError::Spool(spool())),
         Box::new(TranscriptError::Source(stopped(decoding()))),
         Box::new(failure(FailureKind::Unreachable)),
+        Box::new(model),
+        Box::new(EngineError::Program { program: "espeak-ng".to_owned(), reason: ProgramFault::Io(cause()) }),
+        Box::new(EngineError::inference("whisper", cause())),
     ];
     errors.extend(sessions().map(|error| Box::new(error) as Box<dyn Error>));
     errors.extend(sessions().map(|error| Box::new(TranscriptError::Session(error)) as Box<dyn Error>));

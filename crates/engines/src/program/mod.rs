@@ -16,6 +16,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use voxline::engine::ProgramFault;
 use voxline_support::clock::now;
 
 pub(crate) use self::confinement::Limits;
@@ -76,6 +77,20 @@ impl fmt::Display for ProgramError {
                 write!(f, "{status}{colon}{said}")
             }
             ProgramError::TooMuch => write!(f, "answered with more than {} MiB", MAX_OUTPUT >> 20),
+        }
+    }
+}
+
+impl From<ProgramError> for ProgramFault {
+    fn from(error: ProgramError) -> ProgramFault {
+        match error {
+            ProgramError::Missing { packages } => ProgramFault::Missing { packages: packages.to_owned() },
+            ProgramError::Io(error) => ProgramFault::Io(error),
+            ProgramError::Deadline(limit) => ProgramFault::Deadline(limit),
+            ProgramError::Failed { status, said } | ProgramError::Crashed { status, said } => {
+                ProgramFault::Exit { status, message: said }
+            }
+            error @ ProgramError::TooMuch => ProgramFault::Answer(error.to_string()),
         }
     }
 }

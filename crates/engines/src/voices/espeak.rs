@@ -12,7 +12,7 @@ use super::reading::spelt_out;
 use super::{safe_text, wave};
 use crate::program::{Limits, ProcessPool, Processes, Program, ProgramError};
 use crate::voices::clamped_tempo;
-use voxline::engine::{EngineError, Quality, Voice, VoiceInfo};
+use voxline::engine::{EngineError, ProgramFault, Quality, Voice, VoiceInfo};
 
 /// The program. espeak-ng takes some 15 ms for a sentence; a loaded machine may need a hundred times
 /// that.
@@ -111,13 +111,15 @@ impl Voice for EspeakVoice {
     ) -> Result<(), EngineError> {
         let text = without_orders(&spelt_out(&self.info.language, sentence));
         let speed = (WORDS_A_MINUTE * clamped_tempo(tempo)).clamp(SLOWEST, FASTEST).round().to_string();
-        let wav =
-            safe_text::ask(ESPEAK.name, &text, |text| self.utter(text, &speed)).map_err(program_error)?;
+        let wav = safe_text::ask(ESPEAK.name, &text, |text| self.utter(text, &speed)).map_err(failed)?;
         // A text that crashed the program in every form is left out.
         let Some(wav) = wav.filter(|wav| !wav.is_empty()) else { return Ok(()) };
-        let (rate, mut samples) = wave::read(&wav).map_err(refused)?;
+        let (rate, mut samples) = wave::read(&wav).map_err(|reason| failed(ProgramFault::Answer(reason)))?;
         if rate != self.info.sample_rate {
-            return Err(refused(format!("speaks at {rate} Hz instead of {}", self.info.sample_rate)));
+            return Err(failed(ProgramFault::Answer(format!(
+                "speaks at {rate} Hz instead of {}",
+                self.info.sample_rate
+            ))));
         }
         // espeak-ng gives a few zeros for a text without words.
         if samples.iter().any(|&sample| sample != 0) {
@@ -166,7 +168,7 @@ impl Phonemizer {
     /// pronounce.
     pub(super) fn phonemes(&self, text: &str) -> Result<String, EngineError> {
         let phonemes = safe_text::ask(ESPEAK.name, &without_orders(text), |text| self.pronounce(text))
-            .map_err(program_error)?;
+            .map_err(failed)?;
         // A text that crashed the program in every form is left out.
         Ok(phonemes.unwrap_or_default())
     }
@@ -214,12 +216,8 @@ fn without_language_flags(ipa: &str) -> String {
     phonemes.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn program_error(error: ProgramError) -> EngineError {
-    refused(error.to_string())
-}
-
-fn refused(reason: String) -> EngineError {
-    EngineError::Program { program: ESPEAK.name.to_owned(), reason }
+fn failed(reason: impl Into<ProgramFault>) -> EngineError {
+    EngineError::Program { program: ESPEAK.name.to_owned(), reason: reason.into() }
 }
 
 #[cfg(test)]

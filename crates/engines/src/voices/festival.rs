@@ -12,7 +12,7 @@ use super::safe_text;
 use super::stretch::stretched;
 use crate::program::{Limits, ProcessPool, Processes, Program, ProgramError};
 use crate::voices::clamped_tempo;
-use voxline::engine::{EngineError, Quality, Voice, VoiceInfo};
+use voxline::engine::{EngineError, ProgramFault, Quality, Voice, VoiceInfo};
 
 /// The program. festival takes about 0.02 s for a second of speech, and 0.7 s to start; a sentence is up
 /// to 20 s.
@@ -143,9 +143,13 @@ impl Voice for FestivalVoice {
         take: &mut dyn FnMut(&[i16]) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
         let said = safe_text::ask(FESTIVAL.name, &spelt_out("ru", sentence), |text| self.utter(text));
-        let mut samples = match said.map_err(|error| refused(&error.to_string()))? {
+        let mut samples = match said.map_err(failed)? {
             Some(Some(samples)) => samples,
-            Some(None) => return Err(refused(&format!("said nothing; is the voice there? {INSTALL}"))),
+            Some(None) => {
+                return Err(failed(ProgramFault::Answer(format!(
+                    "said nothing; is the voice there? {INSTALL}"
+                ))));
+            }
             // A text that crashed the program in every form is left out.
             None => return Ok(()),
         };
@@ -159,8 +163,8 @@ impl Voice for FestivalVoice {
     }
 }
 
-fn refused(reason: &str) -> EngineError {
-    EngineError::Program { program: FESTIVAL.name.to_owned(), reason: reason.to_owned() }
+fn failed(reason: impl Into<ProgramFault>) -> EngineError {
+    EngineError::Program { program: FESTIVAL.name.to_owned(), reason: reason.into() }
 }
 
 /// Returns whether the program and the voice are installed.

@@ -52,7 +52,9 @@ use self::options::DecodingOptions;
 use self::stream::Stream;
 use self::thread_pool::ThreadPools;
 use self::tokens::{Config, Tokens};
-use voxline::engine::{Capabilities, EngineError, RecognitionRequest, Recognizer, RecognizerStream};
+use voxline::engine::{
+    Capabilities, EngineError, ModelFault, RecognitionRequest, Recognizer, RecognizerStream,
+};
 
 use crate::Endpointer;
 use voxline_support::clock::now;
@@ -92,9 +94,8 @@ impl Whisper {
         let (config_path, config) = read("config.json")?;
         let (model_path, model) = read("model.bin")?;
 
-        let mut tokens = Tokens::parse(&vocabulary).map_err(damaged(&vocabulary_path))?;
+        let mut tokens = Tokens::parse(&vocabulary).map_err(|reason| damaged(&vocabulary_path, reason))?;
         let kernels = Kernels::default();
-        let model_error = damaged(&model_path);
         let (encoder, mut decoder) = ModelFile::parse(model)
             .and_then(|file| {
                 let encoder = Encoder::load(&file, &kernels)?;
@@ -108,10 +109,10 @@ impl Whisper {
                 }
                 Ok((encoder, decoder))
             })
-            .map_err(model_error)?;
-        let config: Config =
-            serde_json::from_slice(&config).map_err(|error| damaged(&config_path)(error.to_string()))?;
-        tokens.suppress(&config).map_err(damaged(&config_path))?;
+            .map_err(|reason| damaged(&model_path, reason))?;
+        let config: Config = serde_json::from_slice(&config)
+            .map_err(|error| damaged(&config_path, ModelFault::parse(error)))?;
+        tokens.suppress(&config).map_err(|reason| damaged(&config_path, reason))?;
         if let Some(heads) = &config.alignment_heads {
             decoder.align_by(heads);
         }
@@ -167,11 +168,11 @@ fn read_from(dir: &Path, file: &str) -> Result<(PathBuf, Vec<u8>), EngineError> 
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
-    let size = std::fs::metadata(path).map_err(|error| damaged(path)(error.to_string()))?.len();
+    let size = std::fs::metadata(path).map_err(|error| damaged(path, error))?.len();
     if size > LARGEST_FILE {
-        return Err(damaged(path)(format!("{size} bytes is more than a model holds")));
+        return Err(damaged(path, format!("{size} bytes is more than a model holds")));
     }
-    std::fs::read(path).map_err(|error| damaged(path)(error.to_string()))
+    std::fs::read(path).map_err(|error| damaged(path, error))
 }
 
 /// Returns the tokens, one per line, from `vocabulary.txt`, or from `vocabulary.json`, which later models
@@ -179,26 +180,24 @@ fn read(path: &Path) -> Result<Vec<u8>, EngineError> {
 fn vocabulary(dir: &Path) -> Result<(PathBuf, String), EngineError> {
     let json = dir.join("vocabulary.json");
     if json.is_file() && !dir.join("vocabulary.txt").is_file() {
-        let tokens: Vec<String> =
-            serde_json::from_slice(&read(&json)?).map_err(|error| damaged(&json)(error.to_string()))?;
+        let tokens: Vec<String> = serde_json::from_slice(&read(&json)?)
+            .map_err(|error| damaged(&json, ModelFault::parse(error)))?;
         return Ok((json, tokens.join("\n")));
     }
     let (path, bytes) = read_from(dir, "vocabulary.txt")?;
-    let text = String::from_utf8(bytes).map_err(|_| damaged(&path)("not UTF-8".to_owned()))?;
+    let text = String::from_utf8(bytes).map_err(|_| damaged(&path, "not UTF-8".to_owned()))?;
     Ok((path, text))
 }
 
-/// Converts the description of a file's fault into an error that names the file and the command to get a
-/// good one.
-fn damaged(path: &Path) -> impl Fn(String) -> EngineError + use<> {
-    let path: PathBuf = path.to_owned();
+/// Returns the error of a file with a defect, which names the file and the command to get a good one.
+fn damaged(path: &Path, reason: impl Into<ModelFault>) -> EngineError {
     let model = path
         .parent()
         .and_then(Path::file_name)
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    move |reason| EngineError::Model {
+    EngineError::Model {
         path: path.display().to_string(),
-        reason,
+        reason: reason.into(),
         hint: format!("run `voxline models pull {model}`"),
     }
 }

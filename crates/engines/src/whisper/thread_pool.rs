@@ -45,7 +45,7 @@ impl ThreadPools {
                 .num_threads(1)
                 .thread_name(|_| NAME.to_owned())
                 .build()
-                .map_err(|error| EngineError::Inference { engine: NAME, reason: error.to_string() })?,
+                .map_err(|error| EngineError::inference(NAME, error))?,
         };
         let result = pool.install(|| KERNELS.with_borrow_mut(work));
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pool);

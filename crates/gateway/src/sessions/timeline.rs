@@ -29,11 +29,7 @@ impl RecognitionTimeline {
             RECOGNIZER_RATE => None,
             rate => {
                 let resampler = Resampler::new(rate, RECOGNIZER_RATE);
-                let failed = |error: voxline::resample::ResampleError| EngineError::Inference {
-                    engine: "resampler",
-                    reason: error.to_string(),
-                };
-                Some(resampler.map_err(failed)?)
+                Some(resampler.map_err(|error| EngineError::inference("resampler", error))?)
             }
         };
         Ok(RecognitionTimeline { stream, sample_rate, resampler, origin, pushed: origin, final_: origin })

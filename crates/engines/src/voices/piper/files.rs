@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::broken;
-use voxline::engine::{EngineError, Quality, VoiceInfo};
+use voxline::engine::{EngineError, ModelFault, Quality, VoiceInfo};
 
 /// Paths of the two files of a voice.
 pub(super) struct Files {
@@ -18,7 +18,7 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn find(directory: &Path) -> Result<Files, EngineError> {
         let network = fs::read_dir(directory)
-            .map_err(|error| broken(directory, error.to_string()))?
+            .map_err(|error| broken(directory, error))?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "onnx"))
             .min()
@@ -28,9 +28,9 @@ impl Files {
     }
 
     pub(super) fn settings(&self) -> Result<Settings, EngineError> {
-        let text = fs::read(&self.settings).map_err(|error| broken(&self.settings, error.to_string()))?;
-        let settings: Settings =
-            serde_json::from_slice(&text).map_err(|error| broken(&self.settings, error.to_string()))?;
+        let text = fs::read(&self.settings).map_err(|error| broken(&self.settings, error))?;
+        let settings: Settings = serde_json::from_slice(&text)
+            .map_err(|error| broken(&self.settings, ModelFault::parse(error)))?;
         settings.check().map_err(|reason| broken(&self.settings, reason))?;
         Ok(settings)
     }

@@ -20,7 +20,7 @@ use super::espeak::Phonemizer;
 use super::loudness::{Gain, loudness};
 use super::reading::spelt_out;
 use crate::voices::clamped_tempo;
-use voxline::engine::{EngineError, Voice, VoiceInfo};
+use voxline::engine::{EngineError, ModelFault, Voice, VoiceInfo};
 use voxline::sentences::{clauses, sentences};
 
 /// Command that installs the voice that voxline is tested with.
@@ -215,8 +215,9 @@ fn opening(clauses: &[String], long: usize) -> usize {
     lengths.scan(0, reached).position(|so_far| so_far >= SHORTEST).map_or(0, |last| last + 1)
 }
 
-fn broken(path: &Path, reason: String) -> EngineError {
-    EngineError::Model { path: path.display().to_string(), reason, hint: format!("run: {INSTALL}") }
+fn broken(path: &Path, reason: impl Into<ModelFault>) -> EngineError {
+    let (path, hint) = (path.display().to_string(), format!("run: {INSTALL}"));
+    EngineError::Model { path, reason: reason.into(), hint }
 }
 
 #[cfg(test)]

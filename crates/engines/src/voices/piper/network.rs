@@ -6,6 +6,7 @@
 //! the whole, to the bit. So the first samples come early, and less memory makes the vocoder faster: 3.3 s
 //! instead of 4.9 s for 11 s of speech.
 
+use std::error::Error;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,7 +17,7 @@ use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, Tensor};
 
 use crate::voices::onnx;
-use voxline::engine::EngineError;
+use voxline::engine::{EngineError, ModelFault};
 
 /// Name of the vocoder's first operator, in every voice that Piper exported.
 const VOCODER: &str = "/dec/conv_pre/Conv";
@@ -46,12 +47,12 @@ pub(super) struct Manner {
 }
 
 impl Network {
-    pub(super) fn load(path: &Path) -> Result<Network, String> {
-        let file = fs::read(path).map_err(|error| error.to_string())?;
+    pub(super) fn load(path: &Path) -> Result<Network, ModelFault> {
+        let file = fs::read(path)?;
         let frames = onnx::first_input(&file, VOCODER)?;
         // Noise is drawn from seeds, so that the same IDs give the same samples, whatever else runs
         // meanwhile.
-        let model = Model::load(onnx::seeded(&file)?).map_err(|error| error.to_string())?;
+        let model = Model::load(onnx::seeded(&file)?).map_err(ModelFault::parse)?;
         let nodes = Nodes::find(&model, frames.as_deref())?;
         Ok(Network { model, nodes })
     }
@@ -67,7 +68,7 @@ impl Network {
         // One thread for each sentence: a second one gains about a tenth on an idle machine and nothing
         // on a busy one. Concurrent callers still use all cores.
         let options = RunOptions::default().with_thread_pool(Some(Arc::new(ThreadPool::with_num_threads(1))));
-        let length = i32::try_from(ids.len()).map_err(|error| failed(error.to_string()))?;
+        let length = i32::try_from(ids.len()).map_err(failed)?;
         let mut inputs: Vec<(NodeId, ValueOrView)> = vec![
             (self.nodes.ids, NdTensor::from_data([1, ids.len()], ids).into()),
             (self.nodes.lengths, NdTensor::from_data([1], vec![length]).into()),
@@ -109,13 +110,13 @@ impl Network {
         options: &RunOptions,
     ) -> Result<Tensor<f32>, EngineError> {
         let run = self.model.run_n(inputs, [output], Some(options.clone()));
-        let [output] = run.map_err(|error| failed(error.to_string()))?;
-        output.try_into().map_err(|_| failed("its output is not f32".to_owned()))
+        let [output] = run.map_err(failed)?;
+        output.try_into().map_err(|_| failed("its output is not f32"))
     }
 }
 
-fn failed(reason: String) -> EngineError {
-    EngineError::Inference { engine: "piper", reason }
+fn failed(source: impl Into<Box<dyn Error + Send + Sync>>) -> EngineError {
+    EngineError::inference("piper", source)
 }
 
 /// The inputs and outputs of the network.

@@ -101,7 +101,7 @@ impl Mp3 {
     fn push(&mut self, samples: &[f32]) -> Result<Bytes, EngineError> {
         self.encoder
             .push_pcm_f32(samples, 1, PCM_RATE)
-            .map_err(|error| EngineError::Inference { engine: "mp3 encoder", reason: error.to_string() })?;
+            .map_err(|error| EngineError::inference("mp3 encoder", error))?;
         Ok(self.frames())
     }
 

@@ -259,7 +259,7 @@ pub(crate) async fn speak(
 
 /// Returns the error for speech that ended too soon, although no voice failed.
 fn cut_short() -> EngineError {
-    EngineError::Inference { engine: "voice", reason: "speech was cut short".to_owned() }
+    EngineError::inference("voice", "speech was cut short")
 }
 
 /// The client, as seen by the thread that synthesises speech for it.
@@ -329,7 +329,7 @@ impl SynthesisTurn<'_> {
 /// Synthesises a text sentence by sentence, to its end or until the client is gone.
 fn synthesise(synthesis: &Synthesis, sink: &ResponseSink) {
     let spoken = catch_unwind(AssertUnwindSafe(|| try_synthesise(synthesis, sink)));
-    let panicked = |_| Err(EngineError::Inference { engine: "voice", reason: "panic".to_owned() });
+    let panicked = |_| Err(EngineError::inference("voice", "panic"));
     if let Err(error) = spoken.unwrap_or_else(panicked) {
         tracing::error!(error = %chain(&error), voice = synthesis.voice.info().name, "synthesis failed");
         sink.take(Err(error));
@@ -339,7 +339,7 @@ fn synthesise(synthesis: &Synthesis, sink: &ResponseSink) {
 fn try_synthesise(synthesis: &Synthesis, sink: &ResponseSink) -> Result<(), EngineError> {
     // One resampler serves the whole text, so that sentences join without a click.
     let mut resampler = Resampler::new(synthesis.voice.info().sample_rate, PCM_RATE)
-        .map_err(|error| EngineError::Inference { engine: "resampler", reason: error.to_string() })?;
+        .map_err(|error| EngineError::inference("resampler", error))?;
     let mut encoder = synthesis.format.encoder()?;
     let mut output = Vec::new();
     for sentence in sentences(&synthesis.text) {

@@ -1,5 +1,6 @@
 //! Ogg Opus (RFC 7845), written while the speech is synthesised.
 
+use std::error::Error;
 use std::io;
 
 use axum::body::Bytes;
@@ -112,6 +113,6 @@ fn tags() -> Vec<u8> {
     tags
 }
 
-fn failed(error: impl std::fmt::Display) -> EngineError {
-    EngineError::Inference { engine: "opus encoder", reason: error.to_string() }
+fn failed(error: impl Error + Send + Sync + 'static) -> EngineError {
+    EngineError::inference("opus encoder", error)
 }

@@ -46,7 +46,7 @@ impl Recognizer for Failing {
 
 impl RecognizerStream for Failing {
     fn push(&mut self, _: &[i16]) -> Result<Vec<engine::Segment>, EngineError> {
-        Err(EngineError::Inference { engine: "failing", reason: "always".to_owned() })
+        Err(EngineError::inference("failing", "always"))
     }
 
     fn partial(&mut self) -> Result<PartialResult, EngineError> {
