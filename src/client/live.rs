@@ -9,7 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::input::Input;
 use super::spool_file::{SpoolContext, SpoolFile};
-use super::{Service, StartError, Transcript, set_patience};
+use super::{Service, StartError, Transcript, Transcription};
 use crate::audio::{Feed, FramePos};
 use crate::chunk::Chunker;
 use crate::pace::{Pace, Pacer};
@@ -23,59 +23,31 @@ const SAMPLE_RATES: RangeInclusive<u32> = 8_000..=48_000;
 /// Number of chunks that may wait for the session, in addition to its replay buffer.
 const WAITING_CHUNKS: usize = 16;
 
-/// Live audio to be transcribed, with its options; created by [`Client::live`](super::Client::live).
+/// Live audio to be transcribed, with the options that only live audio has.
 #[derive(Debug)]
-#[must_use = "nothing is transcribed before it is started"]
-pub struct LiveTranscription {
-    service: Arc<Service>,
-    settings: Settings,
+pub struct Live {
     spool: Option<SpoolFile>,
 }
 
-impl LiveTranscription {
-    pub(super) fn new(service: Arc<Service>, sample_rate: u32) -> LiveTranscription {
-        LiveTranscription { service, settings: Settings::new(sample_rate), spool: None }
-    }
-
-    /// Sets the language spoken, as a BCP 47 tag (`en`, `ru-RU`). By default the service detects it.
-    pub fn language(mut self, language: impl Into<String>) -> LiveTranscription {
-        self.settings.request.language = Some(language.into());
-        self
-    }
-
-    /// Sets whether partial results are wanted: yes, by default.
-    pub fn partials(mut self, wanted: bool) -> LiveTranscription {
-        self.settings.request.partials = wanted;
-        self
+impl Transcription<Live> {
+    pub(super) fn of_live_audio(service: Arc<Service>, sample_rate: u32) -> Transcription<Live> {
+        Transcription { service, settings: Settings::new(sample_rate), audio: Live { spool: None } }
     }
 
     /// Sets the policy for new audio while the replay buffer is full because the service is away or slow. By
     /// default [`LiveAudio::push`] waits, and nothing is lost. For a source that can't wait,
     /// [`Overflow::DropOldest`] drops the oldest audio not sent yet, which the transcript reports as a gap.
-    pub fn overflow(mut self, overflow: Overflow) -> LiveTranscription {
+    pub fn overflow(mut self, overflow: Overflow) -> Transcription<Live> {
         self.settings.replay.overflow = overflow;
         self
     }
 
     /// Keeps the session in this file, so that a later process resumes it after a crash. With a spool,
     /// [`LiveAudio::push`] waits for the disk only, however long the service is away, and the
-    /// [overflow](LiveTranscription::overflow) policy has no effect. Audio that a later process pushes
+    /// [overflow](Transcription::overflow) policy has no effect. Audio that a later process pushes
     /// continues where the spooled audio ends.
-    pub fn spool(self, file: SpoolFile) -> LiveTranscription {
-        LiveTranscription { spool: Some(file), ..self }
-    }
-
-    /// Sets how long the session keeps trying while the service is unavailable: 120 s, by default. See
-    /// `Transcription::patience`.
-    pub fn patience(mut self, patience: Duration) -> LiveTranscription {
-        set_patience(&mut self.settings, patience);
-        self
-    }
-
-    /// Changes any other setting of the session, such as the size of its replay buffer.
-    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> LiveTranscription {
-        change(&mut self.settings);
-        self
+    pub fn spool(self, file: SpoolFile) -> Transcription<Live> {
+        Transcription { audio: Live { spool: Some(file) }, ..self }
     }
 
     /// Starts the session. Audio may be pushed at once, before there is a connection.
@@ -90,7 +62,7 @@ impl LiveTranscription {
     /// # Panics
     /// Panics outside of a tokio runtime.
     pub fn start(self) -> Result<(LiveAudio, Transcript), StartError> {
-        let LiveTranscription { service, settings, spool } = self;
+        let Transcription { service, settings, audio: Live { spool } } = self;
         if !SAMPLE_RATES.contains(&settings.sample_rate) {
             return Err(StartError::SampleRate { actual: settings.sample_rate });
         }
@@ -137,7 +109,7 @@ pub struct SessionEnded;
 
 impl LiveAudio {
     /// Takes the next samples, mono, in pieces of any length. Waits while the session takes no audio; see
-    /// [`overflow`](LiveTranscription::overflow). If the future is dropped early,
+    /// [`overflow`](Transcription::overflow). If the future is dropped early,
     /// [`position`](LiveAudio::position) says how many samples were taken, and none of those is lost.
     ///
     /// # Errors

@@ -14,30 +14,31 @@ mod opened;
 #[cfg(feature = "decode")]
 mod reading;
 #[cfg(feature = "decode")]
+mod recorded;
+#[cfg(feature = "decode")]
 mod recording;
 mod spool_file;
 mod transcript;
-#[cfg(feature = "decode")]
 mod transcription;
 
 #[cfg(feature = "oauth")]
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
 
 #[cfg(feature = "decode")]
 pub use self::channels::{ChannelError, ChannelEvent, ChannelTranscript};
 pub use self::error::{BuildError, StartError, TranscriptError};
-pub use self::live::{LiveAudio, LiveTranscription, SessionEnded};
+pub use self::live::{Live, LiveAudio, SessionEnded};
 #[cfg(feature = "decode")]
 pub use self::opened::OpenedRecording;
+#[cfg(feature = "decode")]
+pub use self::recorded::Recorded;
 #[cfg(feature = "decode")]
 use self::recording::Recording;
 pub use self::spool_file::SpoolFile;
 pub use self::transcript::Transcript;
-#[cfg(feature = "decode")]
 pub use self::transcription::Transcription;
 use crate::auth::TokenProvider;
 #[cfg(feature = "oauth")]
@@ -47,7 +48,6 @@ use crate::clock::SystemClock;
 #[cfg(any(feature = "oauth", feature = "speech"))]
 use crate::net::HttpClient;
 use crate::net::{Endpoint, HostName, Trust};
-use crate::session::Settings;
 #[cfg(feature = "decode")]
 use crate::source::{Source, SourceError};
 #[cfg(feature = "speech")]
@@ -90,8 +90,8 @@ impl Client {
 
     /// Prepares the transcription of a recording, or of a stream that is read from front to back.
     #[cfg(feature = "decode")]
-    pub fn transcribe(&self, source: Source) -> Transcription {
-        Transcription::new(self.service.clone(), Recording::Source(source))
+    pub fn transcribe(&self, source: Source) -> Transcription<Recorded> {
+        Transcription::of_recording(self.service.clone(), Recording::Source(source))
     }
 
     /// Prepares the transcription of a recording that `open` opens when the transcription starts, on the same
@@ -102,15 +102,15 @@ impl Client {
         &self,
         name: impl Into<String>,
         open: impl FnOnce() -> Result<Source, SourceError> + Send + 'static,
-    ) -> Transcription {
+    ) -> Transcription<Recorded> {
         let recording = Recording::Deferred { name: name.into(), open: Box::new(open) };
-        Transcription::new(self.service.clone(), recording)
+        Transcription::of_recording(self.service.clone(), recording)
     }
 
     /// Prepares the transcription of audio that the caller produces: mono, at `sample_rate` frames per second
     /// (8,000 to 48,000).
-    pub fn live(&self, sample_rate: u32) -> LiveTranscription {
-        LiveTranscription::new(self.service.clone(), sample_rate)
+    pub fn live(&self, sample_rate: u32) -> Transcription<Live> {
+        Transcription::of_live_audio(self.service.clone(), sample_rate)
     }
 
     /// Synthesises `text`, of any length, by the service's default voice. No request is sent before the
@@ -257,13 +257,6 @@ impl ClientBuilder {
     }
 }
 
-/// Sets how long a session keeps trying while the service is unavailable. A wrong address should be reported
-/// soon, so the first connection is tried for no longer than by default.
-fn set_patience(settings: &mut Settings, patience: Duration) {
-    settings.timeouts.give_up = patience;
-    settings.timeouts.first_contact = settings.timeouts.first_contact.min(patience);
-}
-
 /// Returns the directory in which the program `voxline` stores tokens: in the user's data directory, which on
 /// Unix follows the XDG base directory specification. `None` without a home directory.
 #[cfg(feature = "oauth")]
@@ -274,19 +267,4 @@ fn default_token_dir() -> Option<PathBuf> {
     let named = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = named.or_else(|| Some(std::env::home_dir()?.join(usual)));
     data.map(|data| data.join("voxline/tokens"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patience_is_for_a_service_that_was_there() {
-        for (patience, first_contact) in [(1, 1), (5, 5), (86_400, 5)] {
-            let mut settings = Settings::new(16_000);
-            set_patience(&mut settings, Duration::from_secs(patience));
-            let seconds = (settings.timeouts.give_up.as_secs(), settings.timeouts.first_contact.as_secs());
-            assert_eq!(seconds, (patience, first_contact));
-        }
-    }
 }

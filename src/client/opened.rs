@@ -8,40 +8,12 @@ use super::input::Input;
 use super::reading::Reading;
 use super::recording::Recording;
 use super::spool_file::{SpoolContext, SpoolFile, SpoolFiles};
-use super::{ChannelTranscript, Service, StartError, Transcript};
+use super::{ChannelTranscript, Recorded, Service, StartError, Transcript, Transcription};
 use crate::decode::{Channels, DecodeError, StreamInfo};
 use crate::pace::{Pace, Pacer};
 use crate::pipeline::{self, Pipeline, PipelineError};
 use crate::session::Settings;
 use crate::spool::{Opened, Repeatability, SpoolError};
-
-/// A transcription whose recording is to be opened.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) service: Arc<Service>,
-    pub(super) recording: Recording,
-    pub(super) settings: Settings,
-    pub(super) pace: Pace,
-    pub(super) spools: Option<SpoolFiles>,
-}
-
-impl Plan {
-    /// Opens the recording, to be transcribed as these channels.
-    pub(super) fn open(self, channels: Channels) -> Result<OpenedRecording, StartError> {
-        let Plan { service, recording, settings, pace, spools } = self;
-        let sample_rate = settings.sample_rate;
-        let options = pipeline::Options { channels, sample_rate, ..pipeline::Options::default() };
-        let audio = match spools {
-            Some(files) => {
-                let source = &recording.described(channels);
-                let session = SpoolContext { settings: &settings, service: &service.endpoint, source };
-                Spooling { files: &files, session, options }.open(recording)?
-            }
-            None => Audio::unspooled(recording, options)?,
-        };
-        Ok(OpenedRecording { service, settings, pace, audio })
-    }
-}
 
 /// A recording that was opened for its transcription; created by
 /// [`Transcription::open`](super::Transcription::open).
@@ -70,6 +42,23 @@ struct Audio {
 }
 
 impl OpenedRecording {
+    /// Opens the recording of a transcription, and its spools.
+    pub(super) fn open(transcription: Transcription<Recorded>) -> Result<OpenedRecording, StartError> {
+        let Transcription { service, settings, audio } = transcription;
+        let Recorded { recording, channels, pace, spools } = audio;
+        let (channels, sample_rate) = (channels.unwrap_or(Channels::Mix), settings.sample_rate);
+        let options = pipeline::Options { channels, sample_rate, ..pipeline::Options::default() };
+        let audio = match spools {
+            Some(files) => {
+                let source = &recording.described(channels);
+                let session = SpoolContext { settings: &settings, service: &service.endpoint, source };
+                Spooling { files: &files, session, options }.open(recording)?
+            }
+            None => Audio::unspooled(recording, options)?,
+        };
+        Ok(OpenedRecording { service, settings, pace, audio })
+    }
+
     /// Returns the name of the recording in messages.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use voxline::Client;
-use voxline::client::{SpoolFile, StartError, Transcript, TranscriptError, Transcription};
+use voxline::client::{Recorded, SpoolFile, StartError, Transcript, TranscriptError, Transcription};
 use voxline::pace::Pace;
 use voxline::source::{Source, SourceError};
 use voxline::spool::{Repeatability, SpoolError};
@@ -42,7 +42,7 @@ fn recording(channels: u16, pcm: &[i16]) -> Vec<u8> {
     file.into_inner()
 }
 
-fn transcription(client: &Client, recording: &[u8], spool: &Path) -> Transcription {
+fn transcription(client: &Client, recording: &[u8], spool: &Path) -> Transcription<Recorded> {
     client.transcribe(Source::bytes("call.wav", recording.to_vec())).spool(SpoolFile::new(spool))
 }
 

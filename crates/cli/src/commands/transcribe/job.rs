@@ -12,7 +12,7 @@ use crate::input::{self, Reading};
 use crate::signals::Stop;
 use crate::target::Target;
 use voxline::Client;
-use voxline::client::Transcription;
+use voxline::client::{Recorded, Transcription};
 use voxline::pace::Pace;
 use voxline::protocol::Latency;
 use voxline::session::Overflow;
@@ -46,7 +46,7 @@ pub(super) struct SessionOptions {
 
 impl Job {
     /// Returns the transcription of a recording, kept on disk as `spooled` if there is a spool.
-    pub(super) fn transcription(&self, input: &Path, spooled: Option<&SpooledRecording>) -> Transcription {
+    pub(super) fn transcription(&self, input: &Path, spooled: Option<&SpooledRecording>) -> Transcription<Recorded> {
         let SessionOptions { language, partials, pace, patience, replay_frames, overflow } = &self.session;
         let (reading, path) = (self.reading, input.to_owned());
         let name = input::name(input).display().to_string();
