@@ -47,7 +47,7 @@ use crate::auth::{Credentials, OAuthClient, Vault, VaultKey};
 use crate::clock::SystemClock;
 #[cfg(any(feature = "oauth", feature = "speech"))]
 use crate::net::HttpClient;
-use crate::net::{Endpoint, HostName, Trust};
+use crate::net::{Endpoint, EndpointError, HostName, Trust};
 #[cfg(feature = "decode")]
 use crate::source::{Source, SourceError};
 #[cfg(feature = "speech")]
@@ -73,11 +73,16 @@ struct Service {
 }
 
 impl Client {
-    /// Returns a builder for the service at `endpoint`: `https://host[:port][/prefix]`, or `http` for
-    /// loopback.
-    pub fn builder(endpoint: &str) -> ClientBuilder {
+    /// Returns a builder for the service at `endpoint`: an [`Endpoint`], or the text of one, such as
+    /// `https://host[:port][/prefix]`, or `http` for loopback. [`build`](ClientBuilder::build) returns the error
+    /// of a text that is none.
+    pub fn builder<E>(endpoint: E) -> ClientBuilder
+    where
+        Endpoint: TryFrom<E>,
+        EndpointError: From<<Endpoint as TryFrom<E>>::Error>,
+    {
         ClientBuilder {
-            endpoint: endpoint.to_owned(),
+            endpoint: Endpoint::try_from(endpoint).map_err(EndpointError::from),
             access: None,
             #[cfg(feature = "oauth")]
             token_dir: None,
@@ -161,7 +166,7 @@ enum Access {
 /// [`token_provider`](ClientBuilder::token_provider) is required; the last one given applies.
 #[must_use]
 pub struct ClientBuilder {
-    endpoint: String,
+    endpoint: Result<Endpoint, EndpointError>,
     access: Option<Access>,
     #[cfg(feature = "oauth")]
     token_dir: Option<PathBuf>,
@@ -227,7 +232,7 @@ impl ClientBuilder {
     /// # Errors
     /// Returns [`BuildError`] if the endpoint or the credentials can't be used, or if TLS can't be set up.
     pub fn build(self) -> Result<Client, BuildError> {
-        let endpoint: Endpoint = self.endpoint.parse()?;
+        let endpoint = self.endpoint?;
         let trust = self.trust.map_or_else(Trust::system, Ok)?;
         #[cfg(any(feature = "oauth", feature = "speech"))]
         let http = HttpClient::trusting(&trust)?;

@@ -1,5 +1,6 @@
 //! Base address of a service.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -173,6 +174,29 @@ impl TryFrom<String> for Endpoint {
 
     fn try_from(text: String) -> Result<Endpoint, EndpointError> {
         text.parse()
+    }
+}
+
+impl TryFrom<&String> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: &String) -> Result<Endpoint, EndpointError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&str> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: &str) -> Result<Endpoint, EndpointError> {
+        text.parse()
+    }
+}
+
+/// Conversion of the error that an [`Endpoint`] taken as it is doesn't have.
+impl From<Infallible> for EndpointError {
+    fn from(never: Infallible) -> EndpointError {
+        match never {}
     }
 }
 

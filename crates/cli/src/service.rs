@@ -13,11 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::exit_code::{CliError, Exit};
 use crate::config::{Access, Config, Service};
 use voxline::Client;
-use voxline::auth::{Credentials, OAuthClient, TokenProvider, Vault};
 use voxline::client::ClientBuilder;
 use voxline::engine::{EngineError, RecognitionRequest, Recognizer};
 use voxline::language::closest;
-use voxline::net::{Endpoint, HttpClient, Trust};
+use voxline::net::{Endpoint, Trust};
 use voxline_engines::Whisper;
 use voxline_engines::models::{WHISPER_BASE, WHISPER_TINY_EN, catalogue};
 use voxline_gateway::authority::{Authority, NewClient};
@@ -65,19 +64,17 @@ impl Connection {
     ) -> Result<Connection, CliError> {
         let service = config.service()?;
         let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
-        let http = HttpClient::trusting(&trust)?;
         match service {
-            Service::Embedded => Connection::embed(config, need, options, http, trust).await,
+            Service::Embedded => Connection::embed(config, need, options, trust).await,
             Service::Remote { endpoint, access } => {
-                let tokens = match access {
-                    Access::ServiceToken(token) => TokenProvider::service(&token)?,
+                let builder = Client::builder(endpoint).trust(trust);
+                let builder = match access {
+                    Access::ServiceToken(token) => builder.service_token(token),
                     Access::Client { id, secret } => {
-                        let vault = config.vault(&endpoint, &id)?;
-                        let credentials = Credentials { client_id: id, client_secret: secret };
-                        TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault)
+                        let builder = builder.credentials(id, secret).token_dir(&config.tokens);
+                        config.vault_key()?.into_iter().fold(builder, ClientBuilder::vault_key)
                     }
                 };
-                let builder = Client::builder(&endpoint.to_string()).token_provider(tokens).trust(trust);
                 let builder = config.follow_hosts.iter().cloned().fold(builder, ClientBuilder::follow_host);
                 Ok(Connection { client: builder.build()?, embedded: None })
             }
@@ -89,7 +86,6 @@ impl Connection {
         config: &Config,
         need: Need,
         options: Options,
-        http: HttpClient,
         trust: Trust,
     ) -> Result<Connection, CliError> {
         let setup = |error: std::io::Error| CliError::new(Exit::Setup, format!("embedded gateway: {error}"));
@@ -122,16 +118,14 @@ impl Connection {
         let server = start(serve(listener, Arc::new(gateway), stop.clone()));
         let directory = tempfile::tempdir().map_err(setup)?;
         let NewClient { client_id, client_secret } = project;
-        let vault = Vault::new(directory.path(), &endpoint, &client_id);
-        let credentials = Credentials { client_id, client_secret };
-        let tokens = TokenProvider::oauth(oauth_client(&http, &endpoint, credentials), vault);
-        let client = Client::builder(&endpoint.to_string()).token_provider(tokens).trust(trust).build()?;
+        let builder = Client::builder(endpoint).credentials(client_id, client_secret);
+        let client = builder.token_dir(directory.path()).trust(trust).build()?;
         Ok(Connection { client, embedded: Some(Embedded { stop, server, directory }) })
     }
 
     /// Closes the tokens, and stops the embedded gateway, if there is one.
     pub(crate) async fn close(self) {
-        self.client.tokens().clone().close().await;
+        self.client.close().await;
         if let Some(Embedded { stop, server, directory }) = self.embedded {
             stop.cancel();
             // The work is done: the server's result doesn't matter, and a hanging engine is not waited for.
@@ -139,11 +133,6 @@ impl Connection {
             drop(directory);
         }
     }
-}
-
-/// Returns a client of the token endpoint, using the system clock.
-pub(crate) fn oauth_client(http: &HttpClient, endpoint: &Endpoint, who: Credentials) -> OAuthClient {
-    OAuthClient::new(http.clone(), endpoint.clone(), who, Arc::new(SystemClock::new()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "joined when the connection is closed")]

@@ -78,7 +78,7 @@ fn check(arguments: &serve::Arguments, common: &Common) -> Result<Exit, CliError
     let mut found = Findings::default();
     found.problems.extend(file.problems().iter().chain(&unknown).map(ToString::to_string));
     found.service(&config, unknown.is_none() && file.is_complete(config.profile()), "");
-    found.problem("vault_key_file", config.check_vault_key());
+    found.problem("vault_key_file", config.vault_key());
     // Check each other profile, unless credentials were given as flags, which would override those of the
     // profile.
     let others = config.profiles.iter().filter(|name| config.profile() != Some(name.as_str()));

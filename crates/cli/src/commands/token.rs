@@ -1,5 +1,6 @@
 //! `voxline token`: manages this machine's tokens at a service.
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
@@ -9,7 +10,6 @@ use serde_json::{Value, json};
 use crate::arguments::Common;
 use crate::config::{Access, Service};
 use crate::exit_code::{CliError, Exit};
-use crate::service::oauth_client;
 use crate::terminal::say;
 use voxline::auth::{
     AccessToken, Account, AuthError, Credentials, LoggedOut, MAX_SLOTS, OAuthClient, SlotState,
@@ -75,7 +75,8 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let trust = config.ca_file.as_deref().map_or_else(Trust::system, Trust::with_file)?;
     let vault = config.vault(&endpoint, &id)?;
     let credentials = Credentials { client_id: id, client_secret: secret };
-    let client = oauth_client(&HttpClient::trusting(&trust)?, &endpoint, credentials);
+    let (http, clock) = (HttpClient::trusting(&trust)?, Arc::new(SystemClock::new()));
+    let client = OAuthClient::new(http, endpoint.clone(), credentials, clock);
     let login = Login { endpoint, client, vault };
     match arguments.action {
         Action::Status { json } => say(&login.status(json)?)?,

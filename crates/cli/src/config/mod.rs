@@ -331,8 +331,7 @@ impl Config {
     }
 
     /// Returns the vault for the tokens of `client_id` at `endpoint`. The vault is encrypted if there is a
-    /// key: in the configured file, or in the credential `voxline-vault-key` that systemd passes to its
-    /// service.
+    /// [key](Config::vault_key).
     ///
     /// # Errors
     /// Returns [`ConfigError`] if the key can't be read or is not valid.
@@ -341,15 +340,12 @@ impl Config {
         Ok(self.vault_key()?.into_iter().fold(vault, Vault::encrypted))
     }
 
-    /// Checks that the key that encrypts tokens on disk can be used, if one is configured.
+    /// Returns the key that encrypts tokens on disk, if there is one: in the configured file, or in the
+    /// credential `voxline-vault-key` that systemd passes to its service.
     ///
     /// # Errors
     /// Returns [`ConfigError`] if the key can't be read or is not valid.
-    pub fn check_vault_key(&self) -> Result<(), ConfigError> {
-        self.vault_key().map(drop)
-    }
-
-    fn vault_key(&self) -> Result<Option<VaultKey>, ConfigError> {
+    pub fn vault_key(&self) -> Result<Option<VaultKey>, ConfigError> {
         let path = self.vault_key_file.clone().or_else(|| secret::systemd_credential("voxline-vault-key"));
         path.map(|path| secret::vault_key(&path)).transpose()
     }

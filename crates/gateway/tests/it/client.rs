@@ -40,7 +40,7 @@ fn digests() -> Arc<DigestRecognizer> {
 pub(crate) fn client(server: &Server) -> (Client, TempDir) {
     let tokens = tempfile::tempdir().unwrap();
     let secret = server.credentials.client_secret.expose_secret();
-    let builder = Client::builder(&server.endpoint().to_string());
+    let builder = Client::builder(server.endpoint());
     let builder =
         builder.credentials(&server.credentials.client_id, secret.to_owned()).token_dir(tokens.path());
     (builder.build().unwrap(), tokens)
@@ -246,7 +246,7 @@ async fn a_transcript_that_is_stopped_is_of_the_audio_so_far() {
 
 /// Returns a client whose token the service refuses.
 fn stranger(server: &Server) -> Client {
-    Client::builder(&server.endpoint().to_string()).service_token("vxs_wrong").build().unwrap()
+    Client::builder(server.endpoint()).service_token("vxs_wrong").build().unwrap()
 }
 
 #[tokio::test]
