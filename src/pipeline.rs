@@ -31,7 +31,8 @@ const CHUNK_MAX: Duration = Duration::from_secs(60);
 /// depend on the chunk length, which therefore does not affect the samples.
 const FILL: Duration = Duration::from_millis(40);
 
-/// Error starting or running the front end.
+/// Error starting or running the front end. Audio that was delivered before the error is good, and followed
+/// by the end of its stream.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {

@@ -13,7 +13,8 @@ const UNKNOWN_SIZE: u32 = u32::MAX;
 /// Bytes before the samples: RIFF header (12), format chunk (24), header of the data chunk (8).
 const HEADER_BYTES: u32 = 44;
 
-/// The reason why a WAV file cannot be written. Data written before the error is left as it is.
+/// The reason why a WAV file cannot be written. Data written before the error is left as it is: the caller
+/// writes the file anew.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WavError {

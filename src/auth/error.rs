@@ -10,7 +10,9 @@ use super::vault::VaultError;
 use crate::error::{Cause, chain};
 use crate::recovery::Recovery;
 
-/// Error obtaining a token.
+/// Error obtaining a token. [`recovery`](AuthError::recovery) says whether a later attempt may succeed, and
+/// [`kind`](AuthError::kind) who can help otherwise: the messages of the kinds `Setup` and `Authentication`
+/// name what to change. A [`TokenProvider`](super::TokenProvider) retries by itself while a token is valid.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {

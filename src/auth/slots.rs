@@ -19,7 +19,8 @@ const MEMORY: usize = 4 * MAX_SLOTS;
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Reason not to request a new pair of tokens.
+/// Reason not to request a new pair of tokens. The message says when the next request may be made, or where
+/// slots are freed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlotsError {

@@ -15,7 +15,7 @@ use crate::transcript::{Merge, TranscriptEvent};
 /// An event of a transcript with several channels, and the index of its channel, from 0.
 pub type ChannelEvent = Result<(usize, TranscriptEvent), ChannelError>;
 
-/// Reason the transcript of a channel ended before its audio did.
+/// Reason the transcript of a channel ended before its audio did. The other channels go on.
 #[derive(Debug, thiserror::Error)]
 #[error("transcript of channel {channel} ended early")]
 #[non_exhaustive]

@@ -9,7 +9,8 @@ use crate::session::SessionError;
 use crate::source::SourceError;
 use crate::spool::{SpoolError, SpooledError};
 
-/// Reason a [`Client`](super::Client) could not be built.
+/// Reason a [`Client`](super::Client) could not be built. The caller corrects what the variant names; no
+/// request was sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -31,7 +32,8 @@ pub enum BuildError {
     NoTokenDirectory,
 }
 
-/// Reason a transcription could not be started.
+/// Reason a transcription could not be started. Nothing was sent, so the caller may start it again once what
+/// the variant names is corrected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -70,7 +72,8 @@ pub enum StartError {
 }
 
 /// Reason a transcript ended before its audio did. Events before the error stay valid, and the
-/// [ledger](super::Transcript::ledger) says how far the transcript came.
+/// [ledger](super::Transcript::ledger) says how far the transcript came. One that [is
+/// resumable](super::Transcript::is_resumable) goes on in a later process.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TranscriptError {

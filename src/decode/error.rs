@@ -26,7 +26,10 @@ impl fmt::Display for At {
     }
 }
 
-/// Error of decoding audio. Each message begins with the name of the source.
+/// Error of decoding audio. Each message begins with the name of the source. Frames that were delivered
+/// before the error are good. Decoding again has the same result, except after [`Read`](DecodeError::Read),
+/// [`Cancelled`](DecodeError::Cancelled) and, with other [`Limits`](super::Limits),
+/// [`Limit`](DecodeError::Limit).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -139,7 +142,8 @@ pub enum DecodeError {
     },
 }
 
-/// Fault of a recording, for which its header or the rest of it cannot be decoded.
+/// Fault of a recording, for which its header or the rest of it cannot be decoded. What was decoded before it
+/// is good; the rest takes another copy of the recording.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeFault {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::UnsupportedRequest;
 
-/// Error of an engine.
+/// Error of an engine, or of loading one. The engine stays usable for other requests.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -53,7 +53,8 @@ impl EngineError {
     }
 }
 
-/// Defect of the file of a model or a voice.
+/// Defect of the file of a model or a voice. A model that is missing is fetched, and so is one that is
+/// damaged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelFault {
@@ -87,7 +88,8 @@ impl From<String> for ModelFault {
     }
 }
 
-/// Reason why a program that an engine depends on gave no answer.
+/// Reason why a program that an engine depends on gave no answer. Except for a missing program, the next
+/// request may be answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProgramFault {

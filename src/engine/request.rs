@@ -268,7 +268,8 @@ impl Capabilities {
     }
 }
 
-/// Error of a request that a recogniser does not support, by field.
+/// Error of a request that a recogniser does not support, by field. The caller changes the field, or asks for
+/// the [supported part](Capabilities::supported_part) of the request.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnsupportedRequest {

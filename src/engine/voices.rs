@@ -8,7 +8,7 @@ use super::{Quality, Voice, VoiceInfo};
 /// replaces this voice only on request.
 const ENGLISH: &str = "joe";
 
-/// Error choosing a voice.
+/// Error choosing a voice. The message names the voices at hand, and the command that fetches others.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VoiceError {

@@ -36,7 +36,8 @@ pub struct HostName(String);
 #[error("expected a host such as b.speech.example or 10.0.0.2, without a scheme, a port or a path")]
 pub struct HostNameError;
 
-/// Error parsing an [`Endpoint`]. Names the address without query, user or password.
+/// Error parsing an [`Endpoint`]. Names the address without query, user or password, and the form that is
+/// expected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {

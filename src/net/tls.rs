@@ -20,7 +20,8 @@ use super::Stream;
 /// Largest certificate file that is read, in bytes; the system's own has a quarter of that.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Error setting up TLS on this machine.
+/// Error setting up TLS on this machine, before any connection. The caller names another file, or leaves it
+/// out; an error without a file is a defect of the build.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {

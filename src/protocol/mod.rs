@@ -422,7 +422,8 @@ pub fn decode_audio(frame: &Bytes) -> Result<AudioChunk, AudioFrameError> {
     Ok(AudioChunk::new(FramePos(start).to(FramePos(end)), frame.slice(POSITION_BYTES..)))
 }
 
-/// The reason why a binary frame is not audio.
+/// The reason why a binary frame is not audio. A server closes the session with
+/// [`PROTOCOL`](close::PROTOCOL).
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AudioFrameError {

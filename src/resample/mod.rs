@@ -32,7 +32,7 @@ const LOUDEST: f32 = 1e30;
 /// once, and the amount that a telephone sends at once.
 const FILL: Duration = Duration::from_millis(20);
 
-/// Error creating a resampler.
+/// Error creating a resampler: the caller takes another rate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResampleError {

@@ -6,7 +6,9 @@ use crate::error::{Cause, chain};
 use crate::protocol::Violation;
 use crate::recovery::{Failure, FailureKind};
 
-/// The reason why a session ended before everything was final. Events emitted until then stay valid.
+/// The reason why a session ended before everything was final. Events emitted until then stay valid. A
+/// session with a [`Journal`](super::Journal) can be resumed by a later one, once what its variant names is
+/// mended.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -18,7 +20,8 @@ pub enum SessionError {
         /// Error behind the last failure, if there is one.
         source: Option<Cause>,
     },
-    /// The token was refused, and so was a fresh one.
+    /// The token was refused, and so was a fresh one. The caller needs other credentials, or a token with
+    /// more rights.
     #[error("{reason}")]
     Authentication {
         /// The last refusal.
@@ -27,7 +30,8 @@ pub enum SessionError {
         /// token was granted.
         source: Option<Cause>,
     },
-    /// Tokens can't be stored or read on this machine.
+    /// Tokens can't be stored or read on this machine. The message behind the error says what to do about
+    /// their file or directory.
     #[error("{reason}")]
     Vault {
         /// Description of the failure.
@@ -35,7 +39,8 @@ pub enum SessionError {
         /// Error behind the failure: an [`AuthError`](crate::auth::AuthError).
         source: Option<Cause>,
     },
-    /// The limits of the peer don't allow this session now.
+    /// The limits of the peer don't allow this session now. Trying again later may help, or ending another
+    /// session of the same token.
     #[error("{reason}")]
     Limit {
         /// The refusal.
@@ -43,7 +48,7 @@ pub enum SessionError {
         /// Error behind the refusal, if there is one.
         source: Option<Cause>,
     },
-    /// The service doesn't support the language or the sample rate in the settings.
+    /// The service doesn't support the language or the sample rate in the settings, which the caller changes.
     #[error("{reason}")]
     Unsupported {
         /// The unsupported setting.
@@ -52,7 +57,8 @@ pub enum SessionError {
         source: Option<Cause>,
     },
     /// The service may leave more audio unfinal than the replay buffer holds: client and service would
-    /// wait for each other.
+    /// wait for each other. The caller gives the buffer the capacity `needed`, in
+    /// [`Settings::replay`](super::Settings::replay).
     #[error(
         "replay buffer of {buffer} frames is too small: the service may leave {needed} frames unfinal, which it must hold"
     )]
@@ -62,16 +68,18 @@ pub enum SessionError {
         /// Capacity that the service requires, in frames.
         needed: u64,
     },
-    /// The journal can't be written, so a later process could not resume the session.
+    /// The journal can't be written, so a later process could not resume the session. It resumes at the last
+    /// record that was written.
     #[error("journal of the session cannot be written")]
     Journal {
         /// The failure of the journal: an [`io::Error`](std::io::Error).
         source: Cause,
     },
-    /// The peer broke the protocol.
+    /// The peer broke the protocol, which is its defect, or that of its adapter. A retry does not help.
     #[error("speech protocol violated")]
     Violation(#[source] Violation),
-    /// The peer reports that this client broke the protocol, or speaks another one.
+    /// The peer reports that this client broke the protocol, or speaks another one: check the address of the
+    /// service, and its version.
     #[error("speech protocol: {reason}")]
     Protocol {
         /// The report.

@@ -13,7 +13,7 @@ use std::path::Path;
 pub use self::url::name as url_name;
 use crate::audio::PcmFormat;
 
-/// Error opening a source.
+/// Error opening a source. Nothing was read; the same call may succeed once the file or the server is there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {

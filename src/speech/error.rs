@@ -5,7 +5,9 @@ use crate::error::chain;
 use crate::net::{RequestError, refusal};
 use crate::recovery::Recovery;
 
-/// Error of synthesis, after all retries that were worthwhile.
+/// Error of synthesis, after all retries that were worthwhile. Speech that was delivered before it is good.
+/// [`kind`](SpeechError::kind) says what is at fault, and [`recovery`](SpeechError::recovery) whether the
+/// caller may request the rest of the text later.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpeechError {

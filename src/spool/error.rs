@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::audio::FramePos;
 
 /// The reason why a spool can't be opened, written or read. The message names the file, but shows none of
-/// its contents except the head's identity.
+/// its contents except the head's identity. It says what the user may do with the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpoolError {

@@ -11,7 +11,7 @@ use super::subtitles::{self, Cue, Subtitles};
 use super::{FinalSegment, Word};
 use crate::audio::{FramePos, FrameRange};
 
-/// The reason why a transcript cannot be written.
+/// The reason why a transcript cannot be written. What was written before the error stays.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriterError {

@@ -9,7 +9,7 @@ use voxline::engine::{
 };
 use voxline::protocol::MAX_CONTEXT_BYTES;
 
-/// Breach of the contract of [`Recognizer`] or [`RecognizerStream`].
+/// Breach of the contract of [`Recognizer`] or [`RecognizerStream`], which is a defect of the engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Nonconformance {

@@ -26,7 +26,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval between attempts to take the lock, since no notification exists.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 
-/// Error storing or reading tokens. Names the file, never its contents.
+/// Error storing or reading tokens. Names the file, never its contents, and what the user may do about it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VaultError {

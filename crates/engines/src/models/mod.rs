@@ -26,7 +26,8 @@ pub use self::catalogue::{
 pub use self::progress::Progress;
 pub use self::pull::{HUB, Source};
 
-/// Error of the model store.
+/// Error of the model store. Files that were complete before it stay, and so does the part of a download that
+/// arrived, so the same call goes on from there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {

@@ -153,7 +153,8 @@ pub enum Answer {
     Dump(Dump),
 }
 
-/// Reason why a command was not performed.
+/// Reason why a command was not performed. Nothing was changed, except perhaps after [`Io`](AdminError::Io):
+/// a gateway that does not answer may have performed it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminError {

@@ -51,7 +51,8 @@ use voxline_support::clock::Clock;
 /// Documented limit of refresh tokens per project, and of live access tokens per refresh token.
 pub const MAX_TOKENS: usize = 25;
 
-/// A refused request, or a failure of the authority's state.
+/// A refused request, or a failure of the authority's state. A refusal changes nothing, and names what is
+/// refused; after a failure of the state the message says what helps.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {

@@ -75,8 +75,10 @@ impl From<UsageOfOneDay> for Usage {
     }
 }
 
-/// A budget that doesn't cover the amount requested.
+/// A budget that doesn't cover the amount requested. The client waits for the next day, or the operator
+/// raises the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Exhausted {
     /// The budget for today is used up.
     #[error("the token's budget of {what} for today is used up")]

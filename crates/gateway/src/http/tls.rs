@@ -68,7 +68,8 @@ struct Served {
     fingerprint: String,
 }
 
-/// Error for an unusable certificate or key.
+/// Error for an unusable certificate or key. The operator replaces the [file](BadTls::path); a gateway that
+/// runs keeps the previous ones.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadTls {
