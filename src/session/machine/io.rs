@@ -7,7 +7,6 @@ use crate::peer::ConnectionLost;
 use crate::protocol::Violation;
 use crate::protocol::{ClientMessage, ServerMessage};
 use crate::recovery::Failure;
-use crate::recovery::{Cause, Failure};
 use crate::session::journal::ServerSession;
 use crate::session::ledger::Ended;
 use crate::transcript::TranscriptEvent;

@@ -46,7 +46,11 @@ pub(super) struct SessionOptions {
 
 impl Job {
     /// Returns the transcription of a recording, kept on disk as `spooled` if there is a spool.
-    pub(super) fn transcription(&self, input: &Path, spooled: Option<&SpooledRecording>) -> Transcription<Recorded> {
+    pub(super) fn transcription(
+        &self,
+        input: &Path,
+        spooled: Option<&SpooledRecording>,
+    ) -> Transcription<Recorded> {
         let SessionOptions { language, partials, pace, patience, replay_frames, overflow } = &self.session;
         let (reading, path) = (self.reading, input.to_owned());
         let name = input::name(input).display().to_string();
