@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let proxy = FaultProxy::with_faults(service.parse()?, faults).await?;
     let endpoint = format!("http://{}", proxy.address());
     let client = Client::builder(&endpoint).service_token(std::env::var("VOXLINE_TOKEN")?).build()?;
-    let mut transcript = client.transcribe(Source::open(recording)?).start()?;
+    let mut transcript = client.transcribe(Source::open(recording)?).start().await?;
     while let Some(event) = transcript.next().await {
         event?;
     }

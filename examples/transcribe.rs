@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (endpoint, recording) =
         arguments.next().zip(arguments.next()).ok_or("expected ENDPOINT RECORDING")?;
     let client = Client::builder(&endpoint).service_token(std::env::var("VOXLINE_TOKEN")?).build()?;
-    let mut transcript = client.transcribe(Source::open(recording)?).start()?;
+    let mut transcript = client.transcribe(Source::open(recording)?).start().await?;
     while let Some(event) = transcript.next().await {
         if let Some(text) = event?.final_text() {
             println!("{text}");

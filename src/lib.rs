@@ -8,7 +8,7 @@
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::builder("https://speech.example").credentials("ID", "SECRET").build()?;
-//! let mut transcript = client.transcribe(Source::open("call.mp3")?).language("en").start()?;
+//! let mut transcript = client.transcribe(Source::open("call.mp3")?).language("en").start().await?;
 //! while let Some(event) = transcript.next().await {
 //!     if let Some(text) = event?.final_text() {
 //!         println!("{text}");

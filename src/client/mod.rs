@@ -99,9 +99,9 @@ impl Client {
         Transcription::of_recording(self.service.clone(), Recording::Source(source))
     }
 
-    /// Prepares the transcription of a recording that `open` opens when the transcription starts, on the same
-    /// thread: a download, say. It is not opened if a [spool](Transcription::spool) of an earlier process has
-    /// all audio. Until it is opened, messages call it `name`.
+    /// Prepares the transcription of a recording that `open` opens when the transcription starts, on a thread
+    /// for blocking work: a download, say. It is not opened if a [spool](Transcription::spool) of an earlier
+    /// process has all audio. Until it is opened, messages call it `name`.
     #[cfg(feature = "decode")]
     pub fn transcribe_with(
         &self,

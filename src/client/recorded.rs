@@ -1,6 +1,9 @@
 //! Options and start of the transcription of a recording.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
 
 use super::opened::OpenedRecording;
 use super::recording::Recording;
@@ -61,46 +64,50 @@ impl Transcription<Recorded> {
         self
     }
 
-    /// Recognises the format of the source, and starts the session.
+    /// Recognises the format of the source, on a thread for blocking work, and starts the session.
     ///
-    /// Blocks while the head of the source is read. For a source that may be slow, and for
-    /// `Source::url`, call [`open`](Transcription::open) in `tokio::task::spawn_blocking`, and start what it
-    /// returns.
+    /// A caller that no longer waits starts no session, but the thread goes on until the head of the source
+    /// is read.
     ///
     /// # Errors
     /// Returns [`StartError`] if the source can't be opened or holds no audio that can be decoded, if the
     /// spool can't be opened, or if the [channels](Transcription::channels) are split.
     ///
     /// # Panics
-    /// Panics outside of a tokio runtime.
-    pub fn start(self) -> Result<Transcript, StartError> {
+    /// Panics outside of a tokio runtime, and if the source panics.
+    pub async fn start(self) -> Result<Transcript, StartError> {
         if self.audio.channels == Some(Channels::Split) {
             return Err(StartError::SplitChannels);
         }
-        self.open()?.start()
+        self.open_on_thread().await?.start()
     }
 
     /// Starts a session for each channel of the source, and merges their transcripts by time. If other
-    /// [channels](Transcription::channels) than [`Channels::Split`] were set, these are one channel. Blocks
-    /// like [`start`](Transcription::start).
+    /// [channels](Transcription::channels) than [`Channels::Split`] were set, these are one channel.
     ///
     /// # Errors
     /// Returns the errors of [`open`](Transcription::open).
     ///
     /// # Panics
-    /// Panics outside of a tokio runtime.
-    pub fn start_by_channel(mut self) -> Result<ChannelTranscript, StartError> {
+    /// Panics outside of a tokio runtime, and if the source panics.
+    pub async fn start_by_channel(mut self) -> Result<ChannelTranscript, StartError> {
         self.audio.channels.get_or_insert(Channels::Split);
-        Ok(self.open()?.start_by_channel())
+        Ok(self.open_on_thread().await?.start_by_channel())
     }
 
     /// Opens the spools and, unless an earlier process left all audio in them, the source, whose format is
-    /// recognised. No session is started yet. Blocks while the head of the source is read.
+    /// recognised. No session is started yet. Blocks while the head of the source is read:
+    /// [`start`](Transcription::start) does not block the task that calls it.
     ///
     /// # Errors
     /// Returns [`StartError`] if the source can't be opened or holds no audio that can be decoded, if a spool
     /// can't be opened, or if an earlier process left spools of more channels.
     pub fn open(self) -> Result<OpenedRecording, StartError> {
         OpenedRecording::open(self)
+    }
+
+    async fn open_on_thread(self) -> Result<OpenedRecording, StartError> {
+        let opened = spawn_blocking(|| self.open()).await;
+        opened.unwrap_or_else(|error| resume_unwind(error.into_panic()))
     }
 }

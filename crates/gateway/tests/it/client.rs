@@ -50,7 +50,7 @@ pub(crate) fn client(server: &Server) -> (Client, TempDir) {
 async fn first_transcript(server: &Server, recording: &str) -> Result<String, Box<dyn std::error::Error>> {
     let (client, _tokens) = client(server);
     let mut text = String::new();
-    let mut transcript = client.transcribe(Source::open(recording)?).language("en").start()?;
+    let mut transcript = client.transcribe(Source::open(recording)?).language("en").start().await?;
     while let Some(event) = transcript.next().await {
         if let Some(line) = event?.final_text() {
             text.push_str(line);
@@ -158,7 +158,7 @@ async fn channels_are_merged_by_time() {
     let server = Server::start(digests()).await;
     let (client, _tokens) = client(&server);
     let recording = Source::open(sample("speech-44k1-stereo.flac")).unwrap();
-    let mut transcript = client.transcribe(recording).start_by_channel().unwrap();
+    let mut transcript = client.transcribe(recording).start_by_channel().await.unwrap();
     let (mut reached, mut channels, mut ends) = (0, [0; 2], Vec::new());
     while let Some(event) = transcript.next().await {
         match event.unwrap() {
@@ -187,19 +187,20 @@ async fn split_channels_have_no_single_transcript() {
     let path = sample("speech-44k1-stereo.flac");
     let recording = || client.transcribe(Source::open(&path).unwrap());
     let split = || recording().channels(Channels::Split);
-    assert!(matches!(split().start(), Err(StartError::SplitChannels)));
+    assert!(matches!(split().start().await, Err(StartError::SplitChannels)));
     let opened = split().open().unwrap();
     assert_eq!((opened.name(), opened.channels()), (path.to_str().unwrap(), 2));
     assert_eq!(opened.info().expect("it was opened").sample_rate, 44_100);
     assert!(matches!(opened.start(), Err(StartError::SplitChannels)));
 
-    let mut first = recording().channels(Channels::Only(1)).start_by_channel().unwrap();
+    let mut first = recording().channels(Channels::Only(1)).start_by_channel().await.unwrap();
     while let Some(event) = first.next().await {
         assert_eq!(event.unwrap().0, 0);
     }
     assert_eq!(first.ledgers().len(), 1, "a channel that was chosen is not split");
 
-    let mut refused = stranger(&server).transcribe(Source::open(&path).unwrap()).start_by_channel().unwrap();
+    let mut refused =
+        stranger(&server).transcribe(Source::open(&path).unwrap()).start_by_channel().await.unwrap();
     let mut failed = Vec::new();
     while let Some(event) = refused.next().await {
         failed.push(event.unwrap_err().channel);
@@ -277,7 +278,7 @@ fn a_source_that_blocks_delays_nothing() {
         runtime.block_on(async {
             let server = Server::start(digests()).await;
             let recording = Source::stream("pipe", reader);
-            let mut transcript = stranger(&server).transcribe(recording).start().unwrap();
+            let mut transcript = stranger(&server).transcribe(recording).start().await.unwrap();
             let error = transcript.next().await.expect("it fails").unwrap_err();
             assert!(matches!(&error, TranscriptError::Session(_)), "{error}");
             server.stop().await;
@@ -297,7 +298,7 @@ async fn a_damaged_recording_is_told_after_its_text() {
     let mut bytes = std::fs::read(sample("speech-44k1-stereo.flac")).unwrap();
     bytes.truncate(bytes.len() / 2);
     let recording = || client.transcribe(Source::bytes("half.flac", bytes.clone()));
-    let mut transcript = recording().start().unwrap();
+    let mut transcript = recording().start().await.unwrap();
     let (mut finals, mut error) = (0, None);
     while let Some(event) = transcript.next().await {
         assert!(error.is_none(), "{event:?} follows {error:?}");
@@ -309,7 +310,7 @@ async fn a_damaged_recording_is_told_after_its_text() {
     assert!(matches!(error, Some(TranscriptError::Source(_))), "{error:?}");
     assert!(finals > 0 && transcript.ledger().unfinished == 0);
 
-    let (mut transcript, mut errors) = (recording().start_by_channel().unwrap(), Vec::new());
+    let (mut transcript, mut errors) = (recording().start_by_channel().await.unwrap(), Vec::new());
     while let Some(event) = transcript.next().await {
         errors.extend(event.err());
     }

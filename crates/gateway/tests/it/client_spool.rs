@@ -71,7 +71,7 @@ async fn a_recording_goes_on_where_another_process_left_it() {
     let spool = directory.path().join("spools/call");
     let pcm = noise(20 * SEGMENT + 777);
     let bytes = recording(1, &pcm);
-    let mut transcript = transcription(&client, &bytes, &spool).start().unwrap();
+    let mut transcript = transcription(&client, &bytes, &spool).start().await.unwrap();
     assert_eq!(finals(&mut transcript, 3).await, digests(&pcm)[..3]);
     // The transcript is not complete.
     transcript.remove_spool().unwrap();
@@ -79,14 +79,14 @@ async fn a_recording_goes_on_where_another_process_left_it() {
 
     // The session that was dropped ends when its task does.
     let refused = loop {
-        match of_another_call(&client, &bytes, &spool) {
+        match of_another_call(&client, &bytes, &spool).await {
             Err(StartError::Spool(SpoolError::InUse { .. })) => tokio::task::yield_now().await,
             refused => break refused.expect_err("it is another call's"),
         }
     };
     assert!(matches!(refused, StartError::Spool(SpoolError::Mismatch { .. })), "{refused}");
 
-    let mut transcript = transcription(&client, &bytes, &spool).start().unwrap();
+    let mut transcript = transcription(&client, &bytes, &spool).start().await.unwrap();
     assert_eq!(finals(&mut transcript, usize::MAX).await, digests(&pcm));
     let ledger = transcript.ledger();
     assert_eq!((ledger.accepted, ledger.recognised), (pcm.len() as u64, pcm.len() as u64), "{ledger}");
@@ -94,15 +94,15 @@ async fn a_recording_goes_on_where_another_process_left_it() {
 
     // A complete transcript is repeated until its spool is removed, without the service.
     server.stop().await;
-    let mut transcript = transcription(&client, &bytes, &spool).start().unwrap();
+    let mut transcript = transcription(&client, &bytes, &spool).start().await.unwrap();
     assert_eq!(finals(&mut transcript, usize::MAX).await, digests(&pcm));
     transcript.remove_spool().unwrap();
     assert!(!spool.exists());
 }
 
-fn of_another_call(client: &Client, bytes: &[u8], spool: &Path) -> Result<Transcript, StartError> {
+async fn of_another_call(client: &Client, bytes: &[u8], spool: &Path) -> Result<Transcript, StartError> {
     let file = SpoolFile::new(spool).identity("another call");
-    client.transcribe(Source::bytes("call.wav", bytes.to_vec())).spool(file).start()
+    client.transcribe(Source::bytes("call.wav", bytes.to_vec())).spool(file).start().await
 }
 
 #[tokio::test]
@@ -147,17 +147,17 @@ async fn the_rest_of_a_broken_download_is_read_the_next_time() {
         let file = SpoolFile::new(&spool).repeatability(Repeatability::Repeatable);
         client.transcribe(Source::stream("call.flac", Cursor::new(bytes.to_vec()))).spool(file)
     };
-    let mut transcript = download(&whole[..whole.len() / 2]).start().unwrap();
+    let mut transcript = download(&whole[..whole.len() / 2]).start().await.unwrap();
     assert!(matches!(failure(&mut transcript).await, Some(TranscriptError::Source(_))));
     let half = transcript.ledger();
     transcript.remove_spool().unwrap();
     assert!(spool.exists(), "it is not complete");
     drop(transcript);
 
-    let mut transcript = download(&whole).start().unwrap();
+    let mut transcript = download(&whole).start().await.unwrap();
     finals(&mut transcript, usize::MAX).await;
     let ledger = transcript.ledger();
-    let mut alone = client.transcribe(Source::bytes("call.flac", whole.clone())).start().unwrap();
+    let mut alone = client.transcribe(Source::bytes("call.flac", whole.clone())).start().await.unwrap();
     finals(&mut alone, usize::MAX).await;
     assert!(half.recognised > 0 && half.recognised < ledger.recognised, "{half}; {ledger}");
     assert_eq!((ledger.accepted, ledger.gaps), (alone.ledger().accepted, 0));
@@ -174,7 +174,7 @@ async fn a_damaged_recording_is_done_after_its_text() {
     let directory = TempDir::new().unwrap();
     let spool = directory.path().join("call");
     let whole = std::fs::read(voxline_fixtures::samples::sample("speech-44k1-stereo.flac")).unwrap();
-    let mut transcript = transcription(&client, &whole[..whole.len() / 2], &spool).start().unwrap();
+    let mut transcript = transcription(&client, &whole[..whole.len() / 2], &spool).start().await.unwrap();
     assert!(matches!(failure(&mut transcript).await, Some(TranscriptError::Source(_))));
     assert!(transcript.ledger().recognised > 0);
     transcript.remove_spool().unwrap();
@@ -201,13 +201,13 @@ async fn a_recording_whose_audio_is_in_the_spool_is_not_opened() {
     let spool = move |channel| SpoolFile::new(folder.join(format!("channel {channel}")));
     let pcm = noise(2 * SEGMENT);
     let missing = || Source::open("/dev/null/call.wav");
-    let refused = client.transcribe_with("call.wav", missing).spool_by_channel(spool.clone()).start();
+    let refused = client.transcribe_with("call.wav", missing).spool_by_channel(spool.clone()).start().await;
     assert!(matches!(refused, Err(StartError::Open(SourceError::Open { .. }))), "{refused:?}");
 
     let bytes = recording(1, &pcm);
     let opened = move || Ok(Source::bytes("call.wav", bytes));
     let mut transcript =
-        client.transcribe_with("call.wav", opened).spool_by_channel(spool.clone()).start().unwrap();
+        client.transcribe_with("call.wav", opened).spool_by_channel(spool.clone()).start().await.unwrap();
     assert!(transcript.is_resumable());
     assert_eq!(finals(&mut transcript, usize::MAX).await, digests(&pcm));
     assert!(!transcript.is_resumable() && directory.path().join("channel 0").exists());
@@ -233,7 +233,7 @@ async fn a_transcript_that_is_stopped_is_complete() {
     let pcm = noise(60 * SEGMENT);
     let paced =
         transcription(&client, &recording(1, &pcm), &spool).pace(Pace::times(20.0).expect("a pace in range"));
-    let mut transcript = paced.start().unwrap();
+    let mut transcript = paced.start().await.unwrap();
     assert_eq!(finals(&mut transcript, 3).await, digests(&pcm)[..3]);
     assert!(transcript.is_resumable());
     transcript.stop();
@@ -256,7 +256,8 @@ async fn each_channel_has_a_spool_of_its_own() {
     let spool = directory.path().join("call");
     let channels = [0, 1].map(|channel| directory.path().join(format!("call.{channel}")));
     let pcm = noise(3 * SEGMENT);
-    let mut transcript = transcription(&client, &recording(2, &pcm), &spool).start_by_channel().unwrap();
+    let mut transcript =
+        transcription(&client, &recording(2, &pcm), &spool).start_by_channel().await.unwrap();
     let mut heard = [Vec::new(), Vec::new()];
     while let Some(event) = transcript.next().await {
         assert!(channels.iter().all(|path| path.exists()));
@@ -266,7 +267,7 @@ async fn each_channel_has_a_spool_of_its_own() {
     assert_eq!(heard, [digests(&pcm), digests(&pcm)]);
     drop(transcript);
 
-    let mono = transcription(&client, &recording(1, &pcm), &spool).start_by_channel();
+    let mono = transcription(&client, &recording(1, &pcm), &spool).start_by_channel().await;
     // Both spools are complete: the recording is not opened.
     let mut transcript = mono.unwrap();
     while let Some(event) = transcript.next().await {
