@@ -29,9 +29,10 @@ pub async fn log_out(client: &OAuthClient, vault: &Vault, locally: bool) -> Resu
         Some(refresh) if !locally => client.revoke(refresh).await?,
         _ => false,
     };
-    let (state, outcome) = match revoked {
-        true => (SlotState::Free, LoggedOut::Revoked),
-        false => (SlotState::Abandoned, LoggedOut::Abandoned),
+    let (state, outcome) = if revoked {
+        (SlotState::Free, LoggedOut::Revoked)
+    } else {
+        (SlotState::Abandoned, LoggedOut::Abandoned)
     };
     vault.account.slots.release(state);
     match vault.account.slots.taken() {

@@ -207,9 +207,10 @@ impl Read for GuardedStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         let before = self.progress.0.fetch_add(read as u64, Ordering::Relaxed);
-        match before > BYTES_WITHOUT_PACKET_MAX {
-            true => Err(io::Error::other(format!("{} MiB hold no audio", BYTES_WITHOUT_PACKET_MAX >> 20))),
-            false => Ok(read),
+        if before > BYTES_WITHOUT_PACKET_MAX {
+            Err(io::Error::other(format!("{} MiB hold no audio", BYTES_WITHOUT_PACKET_MAX >> 20)))
+        } else {
+            Ok(read)
         }
     }
 }

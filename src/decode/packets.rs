@@ -225,12 +225,11 @@ impl Packets {
         };
         self.skipped += 1;
         self.broken_run += 1;
-        match self.broken_run < BROKEN_RUN_MAX {
-            true => Ok(()),
-            false => {
-                let last = Box::new(DecodeFault::Malformed(why));
-                Err(Stop::Broken(DecodeFault::BrokenPackets { packets: BROKEN_RUN_MAX, last }))
-            }
+        if self.broken_run < BROKEN_RUN_MAX {
+            Ok(())
+        } else {
+            let last = Box::new(DecodeFault::Malformed(why));
+            Err(Stop::Broken(DecodeFault::BrokenPackets { packets: BROKEN_RUN_MAX, last }))
         }
     }
 
@@ -247,9 +246,10 @@ impl Packets {
     /// Returns the reason for the end, if the demuxer has no more packets.
     fn ended(&self, position: u64) -> Stop {
         let wanted = self.wanted().filter(|_| self.track.frames_are_exact);
-        match self.is_cut_short || wanted.is_some_and(|wanted| position < wanted) {
-            true => Stop::CutShort,
-            false => Stop::End,
+        if self.is_cut_short || wanted.is_some_and(|wanted| position < wanted) {
+            Stop::CutShort
+        } else {
+            Stop::End
         }
     }
 

@@ -77,9 +77,12 @@ fn is_safe(url: &Url) -> bool {
 }
 
 fn redirects() -> Policy {
-    Policy::custom(|attempt| match attempt.previous().len() <= REDIRECTS_MAX && is_safe(attempt.url()) {
-        true => attempt.follow(),
-        false => attempt.stop(),
+    Policy::custom(|attempt| {
+        if attempt.previous().len() <= REDIRECTS_MAX && is_safe(attempt.url()) {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
     })
 }
 

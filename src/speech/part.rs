@@ -145,10 +145,7 @@ impl Part {
                 progress.delivered += length;
             }
         }
-        match samples.is_cut() {
-            true => Err(self.service.interrupted(Interruption::BrokenOff(None))),
-            false => Ok(()),
-        }
+        if samples.is_cut() { Err(self.service.interrupted(Interruption::BrokenOff(None))) } else { Ok(()) }
     }
 
     /// Delivers an encoded part once it is complete: half of a part cannot be joined to the rest of

@@ -108,9 +108,10 @@ impl Stream for PcmStream {
                 continue;
             }
             // Cancelled speech ends here, even if audio is ready.
-            return match self.speaking.handle().hand_out((pcm.len() / FRAME_BYTES) as u64) {
-                true => Poll::Ready(Some(Ok(pcm))),
-                false => Poll::Ready(None),
+            return if self.speaking.handle().hand_out((pcm.len() / FRAME_BYTES) as u64) {
+                Poll::Ready(Some(Ok(pcm)))
+            } else {
+                Poll::Ready(None)
             };
         }
     }

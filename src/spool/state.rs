@@ -76,13 +76,13 @@ impl State {
 
     /// Checks that an item of the source may come at `at`.
     fn feed(&self, what: &str, at: FramePos) -> Result<(), String> {
-        match at == self.accepted && !self.ended {
-            true => Ok(()),
-            false if self.ended => {
-                Err(format!("{what} at frame {at}, but audio ended at frame {}", self.accepted))
-            }
-            false => Err(format!("{what} at frame {at}, expected frame {}", self.accepted)),
+        if self.ended {
+            return Err(format!("{what} at frame {at}, but audio ended at frame {}", self.accepted));
         }
+        if at != self.accepted {
+            return Err(format!("{what} at frame {at}, expected frame {}", self.accepted));
+        }
+        Ok(())
     }
 
     /// Moves `final_` over `range`, which comes from a file: its ends may be in the wrong order.

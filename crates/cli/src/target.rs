@@ -130,10 +130,7 @@ impl Target {
     /// Syncs the transcript of `input` to the disk, if it is a regular file.
     pub(crate) fn sync(&self, input: &Path) -> Result<(), CliError> {
         let Some(path) = self.path(input) else { return Ok(()) };
-        let sync = || match fs::metadata(&path)?.is_file() {
-            true => File::open(&path)?.sync_all(),
-            false => Ok(()),
-        };
+        let sync = || if fs::metadata(&path)?.is_file() { File::open(&path)?.sync_all() } else { Ok(()) };
         sync().map_err(|error| failed(&path, &error))
     }
 
@@ -156,9 +153,10 @@ impl Target {
             Place::Stdout => None,
             Place::File(path) => Some(path.clone()),
             Place::Directory(directory) => {
-                let mut name = match input.as_os_str() == "-" {
-                    true => "standard-input".into(),
-                    false => stem(&input::name(input)),
+                let mut name = if input.as_os_str() == "-" {
+                    "standard-input".into()
+                } else {
+                    stem(&input::name(input))
                 };
                 name.push(".");
                 name.push(match self.format {

@@ -90,9 +90,10 @@ pub fn align<'a>(said: &'a [String], heard: &'a [String]) -> Vec<Step<'a>> {
         steps.push(match by[i * width + j] {
             By::Both => {
                 (i, j) = (i - 1, j - 1);
-                match said[i] == heard[j] {
-                    true => Step::Right(&said[i]),
-                    false => Step::Wrong { said: &said[i], heard: &heard[j] },
+                if said[i] == heard[j] {
+                    Step::Right(&said[i])
+                } else {
+                    Step::Wrong { said: &said[i], heard: &heard[j] }
                 }
             }
             By::Said => {

@@ -237,10 +237,11 @@ impl World {
         let number: usize = token.expose().parse().expect("tokens are numbers here");
         let granted = &self.endpoint[number];
         let by_wall = self.clock.unix().checked_sub(granted.wall);
-        let expired = match granted.boot == self.boot {
-            true => self.now >= granted.ends,
+        let expired = if granted.boot == self.boot {
+            self.now >= granted.ends
+        } else {
             // The machine was rebooted, so only the wall clock is left to tell the token's age.
-            false => by_wall.is_none_or(|age| age >= self.lifetime),
+            by_wall.is_none_or(|age| age >= self.lifetime)
         };
         if expired {
             let Granted { ends, .. } = granted;

@@ -262,9 +262,10 @@ impl World {
         if end != FramePos(frames) || story.log.last().is_none_or(|(_, event)| *event != last) {
             return Err(format!("finals up to {end}, the last event is {:?}", story.log.last()));
         }
-        match story.traces.iter().any(|trace| trace.up > 0 && trace.left.is_none()) {
-            true => Err("a connection was left open".to_owned()),
-            false => Ok(()),
+        if story.traces.iter().any(|trace| trace.up > 0 && trace.left.is_none()) {
+            Err("a connection was left open".to_owned())
+        } else {
+            Ok(())
         }
     }
 }

@@ -224,12 +224,11 @@ impl Sink {
         let channels = u16::try_from(channels).expect("no container has that many channels");
         let stdout = || BufWriter::with_capacity(WRITE_BYTES, io::stdout());
         let raw = || -> Result<Box<dyn Write>, CliError> {
-            match is_stdout {
-                true => Ok(Box::new(stdout())),
-                false => {
-                    let file = File::create(&path).map_err(|error| CliError::output(&name, &error))?;
-                    Ok(Box::new(BufWriter::with_capacity(WRITE_BYTES, file)))
-                }
+            if is_stdout {
+                Ok(Box::new(stdout()))
+            } else {
+                let file = File::create(&path).map_err(|error| CliError::output(&name, &error))?;
+                Ok(Box::new(BufWriter::with_capacity(WRITE_BYTES, file)))
             }
         };
         let output = match format {

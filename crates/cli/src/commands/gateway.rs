@@ -187,10 +187,7 @@ struct CreateServiceToken {
 
 impl CreateServiceToken {
     fn into_command(self) -> (At, Command) {
-        let scopes = match self.scopes.is_empty() {
-            true => Scopes::all(),
-            false => self.scopes.into_iter().collect(),
-        };
+        let scopes = if self.scopes.is_empty() { Scopes::all() } else { self.scopes.into_iter().collect() };
         let terms = Terms {
             scopes,
             expires_in: self.expires_in,
@@ -258,10 +255,7 @@ pub(crate) fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError
         return Err(AuthorityError::from(StateError::Missing { path: state }).into());
     }
     let answer = administer(&state, command, clock)?;
-    let text = match at.json {
-        true => format!("{}\n", content(&answer)),
-        false => plain(answer),
-    };
+    let text = if at.json { format!("{}\n", content(&answer)) } else { plain(answer) };
     say(&text)?;
     Ok(Exit::Done)
 }

@@ -151,10 +151,7 @@ impl Login {
     fn status(&self, json: bool) -> Result<String, CliError> {
         let account = self.vault.load().map_err(AuthError::from)?;
         let now = SystemClock::new().moment();
-        Ok(match json {
-            true => format!("{}\n", self.as_json(&account, &now)),
-            false => self.as_text(&account, &now),
-        })
+        Ok(if json { format!("{}\n", self.as_json(&account, &now)) } else { self.as_text(&account, &now) })
     }
 
     fn as_json(&self, account: &Account, now: &Moment) -> Value {

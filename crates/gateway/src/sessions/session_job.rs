@@ -72,11 +72,12 @@ impl SessionJob {
                 return Ok(Next::Over);
             }
         }
-        Ok(match self.partials {
-            _ if !self.state.lock().input.queue.is_empty() => Next::Again,
-            // There is time for a partial result only without a backlog.
-            true => Next::Partial,
-            false => Next::Wait,
+        // There is time for a partial result only without a backlog.
+        let has_backlog = !self.state.lock().input.queue.is_empty();
+        Ok(match (has_backlog, self.partials) {
+            (true, _) => Next::Again,
+            (false, true) => Next::Partial,
+            (false, false) => Next::Wait,
         })
     }
 

@@ -227,9 +227,10 @@ impl Cable {
 
     pub(super) fn read(&mut self, end: usize, buf: &mut ReadBuf<'_>, cx: &Context<'_>, now: Instant) -> Read {
         if let Passage::Reset(told) = self.passage {
-            return match now >= told[end] {
-                true => Read::Done(Err(io::ErrorKind::ConnectionReset.into())),
-                false => Read::Nothing(Some(told[end])),
+            return if now >= told[end] {
+                Read::Done(Err(io::ErrorKind::ConnectionReset.into()))
+            } else {
+                Read::Nothing(Some(told[end]))
             };
         }
         let way = &mut self.ways[1 - end];

@@ -248,9 +248,10 @@ impl Socket<'_> {
             self.acknowledged = (received, final_);
             wire.send(encode(&ServerMessage::Ack { received, final_ }));
         }
-        self.ack_due = match received > self.acknowledged.0 {
-            true => Some(self.ack_due.filter(|due| *due > now).unwrap_or(now + ACK_WITHIN)),
-            false => None,
+        self.ack_due = if received > self.acknowledged.0 {
+            Some(self.ack_due.filter(|due| *due > now).unwrap_or(now + ACK_WITHIN))
+        } else {
+            None
         };
         for segment in &session.finals[self.finals_said..] {
             wire.send(encode(&ServerMessage::Final(segment.clone())));

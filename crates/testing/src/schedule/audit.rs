@@ -189,9 +189,10 @@ impl Audit {
         while self.dials.front().is_some_and(|dial| *dial + Duration::from_secs(60) < now) {
             self.dials.pop_front();
         }
-        match self.dials.len() > DIALS_IN_A_MINUTE {
-            true => Err(format!("{} dials within a minute", self.dials.len())),
-            false => Ok(()),
+        if self.dials.len() > DIALS_IN_A_MINUTE {
+            Err(format!("{} dials within a minute", self.dials.len()))
+        } else {
+            Ok(())
         }
     }
 
@@ -233,9 +234,10 @@ impl Audit {
                 return Err(format!("sent {} frames where {credit} are allowed", range.len()));
             }
         }
-        match range.end > self.received + self.window {
-            true => Err(format!("sent {range}, but {} are allowed from {}", self.window, self.received)),
-            false => Ok(()),
+        if range.end > self.received + self.window {
+            Err(format!("sent {range}, but {} are allowed from {}", self.window, self.received))
+        } else {
+            Ok(())
         }
     }
 
@@ -357,9 +359,10 @@ impl Audit {
             return Err(format!("frame {at} is neither final nor in a gap nor in the replay buffer"));
         }
         let most = plan.settings.replay.frames + plan.longest_chunk();
-        match machine.replay().held() > most {
-            true => Err(format!("{} frames in memory, {most} are allowed", machine.replay().held())),
-            false => Ok(()),
+        if machine.replay().held() > most {
+            Err(format!("{} frames in memory, {most} are allowed", machine.replay().held()))
+        } else {
+            Ok(())
         }
     }
 
@@ -372,9 +375,10 @@ impl Audit {
     ) -> Result<(), String> {
         let Some(since) = carrier.silent_since else { return Ok(()) };
         // Messages that were under way when the connection fell silent still arrive.
-        match now > since + plan.latency + 2 * plan.settings.timeouts.ping_interval {
-            true => Err(format!("silent since {since:?} and not noticed")),
-            false => Ok(()),
+        if now > since + plan.latency + 2 * plan.settings.timeouts.ping_interval {
+            Err(format!("silent since {since:?} and not noticed"))
+        } else {
+            Ok(())
         }
     }
 
@@ -405,9 +409,10 @@ impl Audit {
         match result {
             Ok(()) => {
                 let whole = accepted == plan.frames() && ledger.unfinished == 0;
-                match self.end_told && self.finished && whole && (!self.doomed || self.heir) {
-                    true => Ok(()),
-                    false => Err(format!("ended well with {ledger:?}, {} frames given", self.accepted)),
+                if self.end_told && self.finished && whole && (!self.doomed || self.heir) {
+                    Ok(())
+                } else {
+                    Err(format!("ended well with {ledger:?}, {} frames given", self.accepted))
                 }
             }
             Err(_) if self.doomed => Ok(()),
@@ -431,9 +436,10 @@ impl Audit {
         if calm && plan.fate == Fate::Recovers && now > self.last_failure + plan.calm_bound() {
             return Err(format!("no end {:?} after the last fault", plan.calm_bound()));
         }
-        match now > self.fruit + plan.barren_bound() {
-            true => Err(format!("nothing came of it for {:?}", plan.barren_bound())),
-            false => Ok(()),
+        if now > self.fruit + plan.barren_bound() {
+            Err(format!("nothing came of it for {:?}", plan.barren_bound()))
+        } else {
+            Ok(())
         }
     }
 }

@@ -109,13 +109,12 @@ impl VoskServer {
                 self.samples.extend(samples);
                 let heard = (self.samples.len() - self.start) as u64;
                 let is_final = !self.endless && heard >= self.utterance;
-                let text = match is_final {
-                    true => {
-                        self.utterance = dice.between(self.plan.longest / 4, self.plan.longest).max(1);
-                        self.result()
-                    }
-                    false if dice.chance(50) => json!({ "partial": "a guess" }).to_string(),
-                    false => json!({ "partial": "" }).to_string(),
+                let text = if is_final {
+                    self.utterance = dice.between(self.plan.longest / 4, self.plan.longest).max(1);
+                    self.result()
+                } else {
+                    let partial = if dice.chance(50) { "a guess" } else { "" };
+                    json!({ "partial": partial }).to_string()
                 };
                 Reply { text, is_final, is_last: false }
             }

@@ -62,16 +62,18 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     }
     let corpus = corpus::read(&directory)?;
     let threads = usize::from(threads);
-    let (heard, cost) = match live {
-        true => by_service(&config, &corpus, threads, embedded).await?,
-        false => tokio::task::block_in_place(|| by_recognizer(&config, &corpus, threads))?,
+    let (heard, cost) = if live {
+        by_service(&config, &corpus, threads, embedded).await?
+    } else {
+        tokio::task::block_in_place(|| by_recognizer(&config, &corpus, threads))?
     };
     let model = embedded.then_some(config.model.as_str());
     let score =
         Score { model, language: config.language.as_deref(), threads, live, cost, corpus: &corpus, heard };
-    match json {
-        true => say(&format!("{}\n", score.json()))?,
-        false => say(&score.text(verbose))?,
+    if json {
+        say(&format!("{}\n", score.json()))?;
+    } else {
+        say(&score.text(verbose))?;
     }
     Ok(Exit::Done)
 }

@@ -27,10 +27,7 @@ pub(super) struct Item {
 /// before an hour's work on the others.
 pub(super) fn read(directory: &Path) -> Result<Vec<Item>, CliError> {
     let list = directory.join(LIST);
-    let mut items = match list.exists() {
-        true => listed(directory, &list)?,
-        false => paired(directory)?,
-    };
+    let mut items = if list.exists() { listed(directory, &list)? } else { paired(directory)? };
     if items.is_empty() {
         let expected = format!("NAME.wav beside NAME.txt, or {LIST}");
         return Err(bad(directory, format!("no recordings with transcripts in it: {expected}")));

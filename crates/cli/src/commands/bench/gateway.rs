@@ -125,10 +125,7 @@ impl Bench {
         // Bisect from the middle: with few sessions there are few finals, and a single one can decide.
         while carried + 1 < failed {
             let next = carried + (failed - carried) / 2;
-            match self.try_with(next).await? {
-                true => carried = next,
-                false => failed = next,
-            }
+            if self.try_with(next).await? { carried = next } else { failed = next }
         }
         Ok(carried)
     }

@@ -69,10 +69,8 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     if works.iter().all(|(.., sentences)| sentences.is_empty()) {
         return Err(CliError::new(Exit::Input, "no sentence in a language of these voices"));
     }
-    let recognizer = match round_trip {
-        true => Some(tokio::task::block_in_place(|| load_recognizer(&config))?),
-        false => None,
-    };
+    let recognizer =
+        if round_trip { Some(tokio::task::block_in_place(|| load_recognizer(&config))?) } else { None };
     let connection = Connection::open(&config, Need::Speech).await?;
     let client = connection.client.speech().clone();
     let bench = Bench { client, config };

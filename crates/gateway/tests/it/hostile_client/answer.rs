@@ -146,10 +146,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn need_more(&mut self) -> Result<(), End> {
-        match self.more().await? {
-            true => Ok(()),
-            false => Err(End::Cut),
-        }
+        if self.more().await? { Ok(()) } else { Err(End::Cut) }
     }
 
     /// Reads more bytes. Returns whether there were any.

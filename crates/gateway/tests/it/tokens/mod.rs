@@ -249,10 +249,7 @@ impl Disk {
             {
                 disk.saved.lock().unwrap().insert(tokens.access.expose_secret().to_owned());
             }
-            match disk.fails.load(Ordering::Relaxed) {
-                true => Err(io::Error::other("the disk fails")),
-                false => Ok(()),
-            }
+            if disk.fails.load(Ordering::Relaxed) { Err(io::Error::other("the disk fails")) } else { Ok(()) }
         });
         vault.with_disk(PlantedVaultDisk::new(failing, bug))
     }

@@ -119,9 +119,8 @@ async fn a_fault_at_any_step_leaves_the_old_account_or_the_new_one() {
     save(&vault, "old").await.unwrap();
     for fault in [Created, HalfWritten, Written, Synced, Renamed, DirectorySynced] {
         save(&vault, "old").await.unwrap();
-        let disk = FailingVaultDisk::new(move |step| match step == fault {
-            true => Err(io::Error::other("the disk fails")),
-            false => Ok(()),
+        let disk = FailingVaultDisk::new(move |step| {
+            if step == fault { Err(io::Error::other("the disk fails")) } else { Ok(()) }
         });
         let failing = vault.clone().with_disk(disk);
         let error = save(&failing, "new").await.unwrap_err();

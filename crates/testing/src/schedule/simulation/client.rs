@@ -85,9 +85,10 @@ impl Simulation {
         let mut ranges = Vec::new();
         let mut at = self.journal.final_;
         while at < accepted {
-            let end = match at < on_disk {
-                true => (at + self.plan.longest_chunk()).min(on_disk),
-                false => (at + self.plan.longest_chunk()).min(accepted),
+            let end = if at < on_disk {
+                (at + self.plan.longest_chunk()).min(on_disk)
+            } else {
+                (at + self.plan.longest_chunk()).min(accepted)
             };
             ranges.push(at.to(end));
             at = end;
