@@ -204,7 +204,8 @@ fn a_source_that_panics_closes_the_channel_or_reports() {
 #[test]
 fn options_out_of_range_are_refused() {
     let refused = |options| {
-        Pipeline::open(Source::bytes("a.wav", wav_s16(16_000, &[1; 100])), options).unwrap_err().to_string()
+        let source = Source::bytes("a.wav", wav_s16(16_000, &[1; 100]));
+        chain(&Pipeline::open(source, options).unwrap_err()).to_string()
     };
     let options = Options::default();
     assert!(
@@ -215,6 +216,7 @@ fn options_out_of_range_are_refused() {
     assert_eq!(chunk(Duration::MAX).split(" at ").nth(1), Some("16000 Hz, expected 1 frame to 60s"));
     assert_eq!(
         refused(Options { sample_rate: 1_000, ..options }),
-        "a.wav: cannot resample from 16000 Hz to 1000 Hz, expected rates from 8000 to 192000 Hz"
+        "a.wav: sample rate cannot be used: cannot resample from 16000 Hz to 1000 Hz, \
+         expected rates from 8000 to 192000 Hz"
     );
 }
