@@ -34,7 +34,7 @@ pub use self::live::{Live, LiveAudio, SessionEnded};
 #[cfg(feature = "decode")]
 pub use self::opened::OpenedRecording;
 #[cfg(feature = "decode")]
-pub use self::recorded::Recorded;
+pub use self::recording::Recorded;
 #[cfg(feature = "decode")]
 use self::recording::Recording;
 pub use self::spool_file::SpoolFile;

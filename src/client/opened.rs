@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 
 use super::input::Input;
 use super::reading::Reading;
-use super::recording::Recording;
+use super::recording::{Recorded, Recording};
 use super::spool_file::{SpoolContext, SpoolFile, SpoolFiles};
-use super::{ChannelTranscript, Recorded, Service, StartError, Transcript, Transcription};
+use super::{ChannelTranscript, Service, StartError, Transcript, Transcription};
 use crate::decode::{Channels, DecodeError, StreamInfo};
 use crate::pace::{Pace, Pacer};
 use crate::pipeline::{self, Pipeline, PipelineError};

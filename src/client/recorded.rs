@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::opened::OpenedRecording;
-use super::recording::Recording;
+use super::recording::{Recorded, Recording};
 use super::spool_file::{SpoolFile, SpoolFiles};
 use super::{ChannelTranscript, Service, StartError, Transcript, Transcription};
 use crate::decode::Channels;
@@ -14,16 +14,6 @@ use crate::pace::Pace;
 use crate::pipeline;
 use crate::protocol::Latency;
 use crate::session::Settings;
-
-/// A recording to be transcribed, with the options that only a recording has.
-#[derive(Debug)]
-pub struct Recorded {
-    pub(super) recording: Recording,
-    /// Channels that the caller has set.
-    pub(super) channels: Option<Channels>,
-    pub(super) pace: Pace,
-    pub(super) spools: Option<SpoolFiles>,
-}
 
 impl Transcription<Recorded> {
     pub(super) fn of_recording(service: Arc<Service>, recording: Recording) -> Transcription<Recorded> {

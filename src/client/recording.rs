@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use super::spool_file::SpoolFiles;
 use crate::decode::Channels;
+use crate::pace::Pace;
 use crate::source::{Source, SourceError};
 
 /// A recording to be opened.
@@ -46,4 +48,14 @@ impl fmt::Debug for Recording {
             }
         }
     }
+}
+
+/// A recording to be transcribed, with the options that only a recording has.
+#[derive(Debug)]
+pub struct Recorded {
+    pub(super) recording: Recording,
+    /// Channels that the caller has set.
+    pub(super) channels: Option<Channels>,
+    pub(super) pace: Pace,
+    pub(super) spools: Option<SpoolFiles>,
 }
