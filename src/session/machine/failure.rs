@@ -92,12 +92,11 @@ impl Machine {
     /// the reason, the issuer of tokens doesn't.
     fn with_refusal(&self, failure: Failure) -> Failure {
         let replaces = self.tokens.refused.is_some() && failure.kind == FailureKind::Authentication;
-        match failure.recovery {
-            Recovery::Fatal if replaces => {
-                Failure { reason: format!("{}; {}", self.tokens.refusal, failure.reason), ..failure }
-            }
-            _ => failure,
+        if failure.recovery != Recovery::Fatal || !replaces {
+            return failure;
         }
+        let why = failure.source.as_deref().map_or(failure.reason, |source| chain(source).to_string());
+        Failure { reason: format!("{}; {why}", self.tokens.refusal), source: None, ..failure }
     }
 
     /// Handles the end of the connection that carries the session, or of the attempt to make one. Decides

@@ -70,10 +70,8 @@ async fn a_user_is_told_the_reason_of_the_service() {
     authority.set_active("disabled", false).unwrap();
     let inactive = (4, "(status 400): project is inactive");
     tried.push((disabled.token.expose_secret().to_owned(), inactive, inactive));
-    let unknown = (
-        4,
-        "(status 401): token is missing, unknown or expired; no access token: a service token can't be refreshed",
-    );
+    let unknown =
+        (4, "(status 401): token is missing, unknown or expired; a service token can't be refreshed");
     tried.push(("vxs_unknown".to_owned(), unknown, unknown));
 
     let endpoint = server.endpoint().to_string();
