@@ -344,7 +344,7 @@ fn messages_of_a_socket_that_lost_the_session_are_refused() {
 
     // A resume with an impossible `finals_seen` leaves the session with its socket.
     assert!(matches!(session.attach(1), Err(AttachError::Violation(_))));
-    assert!(session.is_held_by(new));
+    assert!(session.is_held_by(new) && !session.is_held_by(old));
     assert!(session.end(new));
     assert_eq!(session.attach(0).unwrap_err(), AttachError::Over);
 }
