@@ -140,6 +140,7 @@ pub struct Pipeline {
     decoder: Decoder,
     stages: Vec<(Resampler, Chunker)>,
     capacity: usize,
+    #[cfg(feature = "vad")]
     sample_rate: u32,
     /// True if chunks are marked as voiced or silent.
     #[cfg(feature = "vad")]
@@ -171,6 +172,7 @@ impl Pipeline {
             decoder,
             stages,
             capacity,
+            #[cfg(feature = "vad")]
             sample_rate,
             #[cfg(feature = "vad")]
             mark_voice: false,
