@@ -17,7 +17,7 @@ use std::time::Duration;
 
 #[cfg(any(feature = "oauth", feature = "speech"))]
 pub use client::HttpClient;
-#[cfg(any(feature = "oauth", feature = "speech"))]
+#[cfg(feature = "oauth")]
 pub(crate) use client::HttpError;
 #[cfg(feature = "speech")]
 pub(crate) use client::Response;
