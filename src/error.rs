@@ -1,4 +1,4 @@
-//! What all errors of this crate have in common: their chains of causes, and the printing of these.
+//! Chains of errors and their printing, for all errors of this crate.
 //!
 //! An error's `Display` has its own message alone, and [`source`](std::error::Error::source) the error behind
 //! it. [`chain`] prints both.

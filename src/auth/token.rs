@@ -98,8 +98,8 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Returns the time before expiry at which a token of this lifetime is to be replaced: a fifth of its lifetime,
-/// at most five minutes.
+/// Returns the time before expiry at which a token of this lifetime is to be replaced: a fifth of its
+/// lifetime, at most five minutes.
 pub(crate) fn renewal_margin(lifetime: Duration) -> Duration {
     (lifetime / 5).min(Duration::from_secs(300))
 }

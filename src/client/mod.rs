@@ -74,8 +74,8 @@ struct Service {
 
 impl Client {
     /// Returns a builder for the service at `endpoint`: an [`Endpoint`], or the text of one, such as
-    /// `https://host[:port][/prefix]`, or `http` for loopback. [`build`](ClientBuilder::build) returns the error
-    /// of a text that is none.
+    /// `https://host[:port][/prefix]`, or `http` for loopback. [`build`](ClientBuilder::build) returns the
+    /// error of a text that is none.
     pub fn builder<E>(endpoint: E) -> ClientBuilder
     where
         Endpoint: TryFrom<E>,
@@ -136,8 +136,8 @@ impl Client {
         &self.speech
     }
 
-    /// Waits until a renewal of the access token that is under way has ended. Its answer may hold the only copy
-    /// of a refresh token: a program that ends before may have to sign in again.
+    /// Waits until a renewal of the access token that is under way has ended. Its answer may hold the only
+    /// copy of a refresh token: a program that ends before may have to sign in again.
     pub async fn close(self) {
         self.service.tokens.clone().close().await;
     }

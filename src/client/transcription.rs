@@ -33,9 +33,9 @@ impl<A> Transcription<A> {
     }
 
     /// Sets how long the session keeps trying while the service is unavailable, as `--patience` of the
-    /// program does: 120 s, by default. It is [`Timeouts::give_up`](crate::session::Timeouts::give_up). The very
-    /// first connection is tried for 5 s, or for the patience if that is shorter: a wrong address should be
-    /// reported soon.
+    /// program does: 120 s, by default. It is [`Timeouts::give_up`](crate::session::Timeouts::give_up). The
+    /// very first connection is tried for 5 s, or for the patience if that is shorter: a wrong address should
+    /// be reported soon.
     pub fn patience(mut self, patience: Duration) -> Transcription<A> {
         let timeouts = &mut self.settings.timeouts;
         timeouts.give_up = patience;

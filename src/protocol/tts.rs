@@ -1,4 +1,4 @@
-//! What client and server of the synthesis service have to agree on.
+//! Constants that client and server of the synthesis service share.
 
 /// Path of the synthesis endpoint.
 pub const PATH: &str = "/tts";

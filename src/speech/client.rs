@@ -21,7 +21,8 @@ use crate::net::{Endpoint, HttpClient};
 ///
 /// # async fn example(play: impl Fn(bytes::Bytes)) -> Result<(), Box<dyn std::error::Error>> {
 /// let tokens = auth::TokenProvider::service(&"TOKEN".to_owned().into())?;
-/// let client = speech::SpeechClient::new(net::HttpClient::new()?, "https://speech.example".parse()?, &tokens);
+/// let service = "https://speech.example".parse()?;
+/// let client = speech::SpeechClient::new(net::HttpClient::new()?, service, &tokens);
 /// let mut speech = client.speak("The train leaves at seven.", &speech::SpeechOptions::default());
 /// let handle = speech.handle(); // to interrupt the playback: `handle.cancel()`
 /// while let Some(pcm) = speech.next().await {

@@ -86,8 +86,8 @@ impl Machine {
         }
     }
 
-    /// Returns how long before its end something of this life is replaced: at a random time in the second half
-    /// of its margin, since a thousand sessions may share it.
+    /// Returns how long before its end something of this life is replaced: at a random time in the second
+    /// half of its margin, since a thousand sessions may share it.
     fn lead_time(&mut self, life: Duration) -> Duration {
         let margin = renewal_margin(life);
         margin / 2 + self.random.up_to(margin / 2)

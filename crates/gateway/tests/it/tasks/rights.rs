@@ -1,4 +1,4 @@
-//! What a task's tokens allow: which requests, for how long, at whose expense.
+//! Rights of a task's tokens: which requests, for how long, at whose expense.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
