@@ -1,7 +1,7 @@
 //! Chains of errors and their printing, for all errors of this crate.
 //!
-//! An error's `Display` has its own message alone, and [`source`](std::error::Error::source) the error behind
-//! it. [`chain`] prints both.
+//! An error either returns the one behind it from [`source`](std::error::Error::source) or has its message,
+//! never both. So [`chain`], and any other reporter of errors, prints each message once.
 
 use std::error::Error;
 use std::fmt;

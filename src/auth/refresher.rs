@@ -107,7 +107,10 @@ impl Refresher {
         match &error {
             // Log a warning: no caller sees the error while the old token is valid.
             Some(error) if still_valid => {
-                tracing::warn!(error = %chain(error), "access token not renewed, the current one is still valid");
+                tracing::warn!(
+                    error = %chain(error),
+                    "access token not renewed, the current one is still valid"
+                );
             }
             Some(error) => tracing::debug!(error = %chain(error), "access token not renewed"),
             None => {}
@@ -141,7 +144,10 @@ impl Refresher {
                 self.save(vault, tokens).await
             }
             Err(error) if error.is_dead_grant() => {
-                tracing::info!(error = %chain(&error), "refresh token refused, requesting new tokens by client credentials");
+                tracing::info!(
+                    error = %chain(&error),
+                    "refresh token refused, requesting new tokens by client credentials"
+                );
                 // The slot is certainly free only if the service says that the grant is invalid and no
                 // successor token was lost earlier.
                 let sure = matches!(error, AuthError::Refused { reason: Refusal::Grant, .. }) && !unanswered;

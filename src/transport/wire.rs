@@ -99,8 +99,8 @@ pub struct CloseFrame {
     pub reason: String,
 }
 
-/// Failure of a WebSocket, which is then of no further use. Its message is complete: an [`io::Error`]'s if
-/// the connection failed.
+/// Failure of a WebSocket, which is then of no further use. If the connection failed, it has the message and
+/// the source of that [`io::Error`].
 pub struct WireError(Error);
 
 impl std::error::Error for WireError {
