@@ -25,8 +25,8 @@ fn networks() -> u64 {
 #[derive(Default)]
 struct Tally {
     reconnects: u64,
-    moves: u64,
-    swaps: u64,
+    handovers: u64,
+    renewals: u64,
     repeated: u64,
     struck: usize,
     sessions: u64,
@@ -36,8 +36,8 @@ impl Tally {
     fn add(&mut self, story: &Story) {
         let ledger = &story.ended.ledger;
         self.reconnects += ledger.reconnects;
-        self.moves += ledger.handovers;
-        self.swaps += ledger.token_renewals;
+        self.handovers += ledger.handovers;
+        self.renewals += ledger.token_renewals;
         self.repeated += story.recording.repeated();
         self.struck += story.traces.iter().filter(|trace| trace.struck.is_some()).count();
         self.sessions += story.sessions;
@@ -61,16 +61,16 @@ fn a_thousand_networks_lose_nothing_and_repeat_nothing() {
     let (first, count) = (random::moving_seed(), networks());
     let tallies = random::play_all(first..first + count, play);
     let sum = |value: fn(&Tally) -> u64| tallies.iter().map(value).sum::<u64>();
-    let (reconnects, moves) = (sum(|tally| tally.reconnects), sum(|tally| tally.moves));
-    let (swaps, repeated) = (sum(|tally| tally.swaps), sum(|tally| tally.repeated));
+    let (reconnects, handovers) = (sum(|tally| tally.reconnects), sum(|tally| tally.handovers));
+    let (renewals, repeated) = (sum(|tally| tally.renewals), sum(|tally| tally.repeated));
     let (struck, sessions) = (sum(|tally| tally.struck as u64), sum(|tally| tally.sessions));
     println!(
-        "{count} networks from seed {first}: {struck} faults, {reconnects} reconnects, {moves} moves, {swaps} token swaps, {sessions} sessions on servers, {repeated} frames heard twice"
+        "{count} networks from seed {first}: {struck} faults, {reconnects} reconnects, {handovers} handovers, {renewals} token renewals, {sessions} sessions on servers, {repeated} frames heard twice"
     );
     if count >= 100 {
         // Otherwise the faults do not strike.
         assert!(struck > count && reconnects > count / 2 && sessions > count + count / 10);
-        assert!(moves > count / 20 && swaps > count / 20 && repeated > 100 * count);
+        assert!(handovers > count / 20 && renewals > count / 20 && repeated > 100 * count);
     }
 }
 

@@ -48,11 +48,11 @@ pub(super) struct Audit {
     received_once: FramePos,
     ever_ready: bool,
     dials: VecDeque<Duration>,
-    /// `ready_before`: this process had a connection before. `moves`: number of moves of the session to
-    /// another connection. `found_again`: the session was found again after a loss and the user has not
+    /// `ready_before`: this process had a connection before. `handovers`: number of handovers of the session
+    /// to another connection. `found_again`: the session was found again after a loss and the user has not
     /// been told yet. `reconnects`: number of times that the user was told.
     ready_before: bool,
-    moves: u64,
+    handovers: u64,
     found_again: bool,
     reconnects: u64,
     /// When a cursor last moved on the connection that carries the session, or when that connection became
@@ -138,13 +138,13 @@ impl Audit {
         self.flushes.push(self.accepted);
     }
 
-    /// Records a message from the peer on the connection that carries the session. `moves` is `true` if
+    /// Records a message from the peer on the connection that carries the session. `is_handover` is `true` if
     /// another connection has carried the session until now.
-    pub(super) fn hears(&mut self, message: &ServerMessage, moves: bool, now: Duration) {
+    pub(super) fn hears(&mut self, message: &ServerMessage, is_handover: bool, now: Duration) {
         match message {
             ServerMessage::Ready(ready) => {
-                if moves {
-                    self.moves += 1;
+                if is_handover {
+                    self.handovers += 1;
                 } else {
                     self.moved = now;
                     self.found_again = self.ready_before;
@@ -402,9 +402,11 @@ impl Audit {
         if !told || !ledger.is_balanced() {
             return Err(format!("{ledger:?}, but {recognised} of {accepted} frames are recognised"));
         }
-        if (ledger.reconnects, ledger.handovers) != (self.reconnects, self.moves) {
-            let (reconnects, moves) = (self.reconnects, self.moves);
-            return Err(format!("{ledger:?}, but there were {reconnects} reconnects and {moves} moves"));
+        if (ledger.reconnects, ledger.handovers) != (self.reconnects, self.handovers) {
+            let (reconnects, handovers) = (self.reconnects, self.handovers);
+            return Err(format!(
+                "{ledger:?}, but there were {reconnects} reconnects and {handovers} handovers"
+            ));
         }
         match result {
             Ok(()) => {

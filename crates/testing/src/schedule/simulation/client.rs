@@ -85,11 +85,8 @@ impl Simulation {
         let mut ranges = Vec::new();
         let mut at = self.journal.final_;
         while at < accepted {
-            let end = if at < on_disk {
-                (at + self.plan.longest_chunk()).min(on_disk)
-            } else {
-                (at + self.plan.longest_chunk()).min(accepted)
-            };
+            let bound = if at < on_disk { on_disk } else { accepted };
+            let end = (at + self.plan.longest_chunk()).min(bound);
             ranges.push(at.to(end));
             at = end;
         }
