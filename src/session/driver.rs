@@ -230,7 +230,7 @@ impl<C: Connect> Driver<'_, C> {
         match input {
             // Answer the peer's close frame.
             Input::Closed(..) => {
-                self.closing.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, close::NORMAL)));
+                self.closing.extend(taken(&mut self.peers, id).map(|peer| disconnect(peer, close::NORMAL)));
             }
             Input::Lost(..) => drop(taken(&mut self.peers, id)),
             _ => {}
@@ -324,7 +324,7 @@ impl<C: Connect> Driver<'_, C> {
 
     fn close(&mut self, id: ConnectionId, code: u16) {
         self.dials.retain(|(other, _)| *other != id);
-        self.closing.extend(taken(&mut self.peers, id).map(|peer| goodbye(peer, code)));
+        self.closing.extend(taken(&mut self.peers, id).map(|peer| disconnect(peer, code)));
     }
 
     fn with_peer(&mut self, id: ConnectionId, act: impl FnOnce(&mut C::Peer)) {
@@ -359,7 +359,7 @@ fn taken<P>(peers: &mut Vec<(ConnectionId, P)>, id: ConnectionId) -> Option<P> {
 }
 
 /// Closes a connection, within [`CLOSE_TIMEOUT`].
-fn goodbye<'a, P: Peer + 'a>(peer: P, code: u16) -> Task<'a, ()> {
+fn disconnect<'a, P: Peer + 'a>(peer: P, code: u16) -> Task<'a, ()> {
     Box::pin(async move {
         // The session doesn't depend on the peer's answer.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, peer.close(code)).await;

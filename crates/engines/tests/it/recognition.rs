@@ -44,7 +44,7 @@ fn assert_contiguous(segments: &[Segment], frames: usize) {
 }
 
 /// Returns a partial result of the open utterance, if there is one to be made now.
-fn guess(stream: &mut dyn RecognizerStream) -> Option<Segment> {
+fn partial(stream: &mut dyn RecognizerStream) -> Option<Segment> {
     loop {
         match stream.partial().expect("recognition works") {
             PartialResult::Nothing => return None,
@@ -194,7 +194,7 @@ fn splits_do_not_change_segments() {
 /// Partial results are finished, left half done, or not begun, and some of them are right and become the
 /// final. The finals are the same in all cases.
 #[test]
-fn guesses_change_no_final() {
+fn partial_results_change_no_final() {
     let whisper = whisper();
     let mut pcm = clips::clip("en-telephone", "auth-incorrect").pcm;
     pcm.extend([0; 20_000]);
@@ -216,7 +216,7 @@ fn guesses_change_no_final() {
         }
         segments.extend(stream.flush().expect("recognition works"));
         assert_eq!(segments, undisturbed, "{calls} calls each time");
-        assert!(calls == 1 || made >= 3, "{made} guesses were made");
+        assert!(calls == 1 || made >= 3, "{made} partial results were made");
     }
 }
 
@@ -253,30 +253,30 @@ fn words_are_placed_where_they_were_said() {
 }
 
 #[test]
-fn guesses_grow_with_the_utterance() {
+fn partial_results_grow_with_the_utterance() {
     let whisper = whisper();
     let clip = clips::clip("en-16k", "austen_0890");
     let mut stream = start(&whisper, Some("en"));
-    let mut guesses: Vec<Segment> = Vec::new();
+    let mut partials: Vec<Segment> = Vec::new();
     let mut finals = Vec::new();
     for packet in clip.pcm.chunks(1_600) {
         finals.extend(stream.push(packet).expect("recognition works"));
-        guesses.extend(guess(&mut *stream));
+        partials.extend(partial(&mut *stream));
     }
     finals.extend(stream.flush().expect("recognition works"));
     assert_eq!(
         stream.partial().expect("recognition works"),
         PartialResult::Nothing,
-        "a guess without an open utterance"
+        "a partial result without an open utterance"
     );
-    assert!(guesses.len() >= 2, "{guesses:?}");
-    for pair in guesses.windows(2) {
+    assert!(partials.len() >= 2, "{partials:?}");
+    for pair in partials.windows(2) {
         assert!(pair[1].range.start > pair[0].range.start || pair[1].range.len() > pair[0].range.len());
     }
-    let last = guesses.last().expect("there are two");
-    let (guessed, said) = (normal(&last.text), normal(&text(&finals)));
-    let agreed = guessed.iter().filter(|word| said.contains(word)).count();
-    assert!(agreed * 3 >= guessed.len() * 2, "guessed {guessed:?}, said {said:?}");
+    let last = partials.last().expect("there are two");
+    let (written, said) = (normal(&last.text), normal(&text(&finals)));
+    let agreed = written.iter().filter(|word| said.contains(word)).count();
+    assert!(agreed * 3 >= written.len() * 2, "written {written:?}, said {said:?}");
 }
 
 #[test]

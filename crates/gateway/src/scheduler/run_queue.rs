@@ -381,9 +381,9 @@ mod tests {
         bench.queue.remove(with_partial);
         let second = bench.pick();
         assert_eq!(second.priority, Priority::Demo);
-        let [recorded, guessed, demo] = turns;
+        let [recorded, partial, demo] = turns;
         bench.give_back(recorded, Next::Over, 1);
-        bench.give_back(guessed, Next::Wait, 1);
+        bench.give_back(partial, Next::Wait, 1);
         assert!(bench.queue.pick(bench.now).is_none(), "two threads stay free for others");
         assert_eq!(bench.add(Priority::Recording), bench.pick().id);
         bench.give_back(demo, Next::Again, 1);

@@ -88,7 +88,7 @@ impl SessionJob {
         match self.timeline.partial()? {
             // Audio that arrives meanwhile comes first.
             PartialResult::Unfinished => return Ok(Next::Partial),
-            PartialResult::Text(guess) => self.post_partial(guess),
+            PartialResult::Text(segment) => self.post_partial(segment),
             PartialResult::Nothing => {}
         }
         Ok(Next::Wait)
@@ -140,15 +140,15 @@ impl SessionJob {
         }
     }
 
-    fn post_partial(&self, guess: Segment) {
+    fn post_partial(&self, segment: Segment) {
         self.state.post(|state| {
             let revision = state.results.partial.as_ref().map_or(0, |partial| partial.revision + 1);
             if revision == 0
-                && let Some(came) = state.latency_clock.of(guess.range.start)
+                && let Some(came) = state.latency_clock.of(segment.range.start)
             {
                 self.metrics.partial_after(scheduler::now() - came);
             }
-            state.results.partial = Some(Partial { revision, range: guess.range, text: guess.text });
+            state.results.partial = Some(Partial { revision, range: segment.range, text: segment.text });
         });
     }
 

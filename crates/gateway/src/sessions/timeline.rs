@@ -53,12 +53,12 @@ impl RecognitionTimeline {
 
     /// Returns a partial result for the current utterance.
     pub(crate) fn partial(&mut self) -> Result<PartialResult, EngineError> {
-        let mut guess = self.stream.partial()?;
-        if let PartialResult::Text(segment) = &mut guess {
+        let mut partial = self.stream.partial()?;
+        if let PartialResult::Text(segment) = &mut partial {
             let end = self.session_pos(segment.range.end).max(self.final_);
             segment.range = self.final_.to(end);
         }
-        Ok(guess)
+        Ok(partial)
     }
 
     /// Ends the utterance. Returns the remaining segments.

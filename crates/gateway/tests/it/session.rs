@@ -153,7 +153,7 @@ async fn tokens_are_replaced_by_second_connections_before_they_die_and_nobody_no
 }
 
 #[tokio::test]
-async fn guesses_come_while_the_caller_pauses() {
+async fn partial_results_come_while_the_caller_pauses() {
     let server = Server::start(Arc::new(DigestRecognizer::new(SEGMENT))).await;
     let tokens = server.tokens();
     let connector = WebSocketConnector::new(server.endpoint()).unwrap();
@@ -165,7 +165,7 @@ async fn guesses_come_while_the_caller_pauses() {
         for feed in chunks(&pcm[..12_000]) {
             sender.send(feed).await.unwrap();
         }
-        let guess = async {
+        let partial = async {
             loop {
                 match heard.recv().await.expect("the session goes on") {
                     TranscriptEvent::Partial { segment: 1, range, .. } if range.end == FramePos(12_000) => {
@@ -175,7 +175,7 @@ async fn guesses_come_while_the_caller_pauses() {
                 }
             }
         };
-        within(SOON, "a guess at what was said before the pause", guess).await;
+        within(SOON, "a partial result for what was said before the pause", partial).await;
         // The flush asks for the pending audio now.
         sender.send(Feed::Flush).await.unwrap();
         let answer = async {

@@ -239,7 +239,7 @@ impl Session {
     }
 
     /// Returns a partial result for the audio that has no final yet.
-    pub(super) fn guess(&self, recording: &Recording, revision: u64) -> Option<ServerMessage> {
+    pub(super) fn partial(&self, recording: &Recording, revision: u64) -> Option<ServerMessage> {
         let range = self.final_.to(self.received);
         (self.work.is_empty() && !range.is_empty()).then(|| ServerMessage::Partial {
             segment: self.finals.len() as u64,

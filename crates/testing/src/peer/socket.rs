@@ -51,7 +51,7 @@ where
         acknowledged: (FramePos::ZERO, FramePos::ZERO),
         ack_due: None,
         finals_said: 0,
-        guesses: 0,
+        partials: 0,
         done_said: false,
         warned: false,
         closes: None,
@@ -127,7 +127,7 @@ struct Socket<'a> {
     acknowledged: (FramePos, FramePos),
     ack_due: Option<Instant>,
     finals_said: usize,
-    guesses: u64,
+    partials: u64,
     done_said: bool,
     /// `true` once the client was warned of its token's end.
     warned: bool,
@@ -259,10 +259,10 @@ impl Socket<'_> {
         self.finals_said = session.finals.len();
         if acks
             && behaviour.partials
-            && let Some(guess) = session.guess(recording, self.guesses)
+            && let Some(partial) = session.partial(recording, self.partials)
         {
-            self.guesses += 1;
-            wire.send(encode(&guess));
+            self.partials += 1;
+            wire.send(encode(&partial));
         }
         if let Some(done) = session.done().filter(|_| !self.done_said) {
             self.done_said = true;

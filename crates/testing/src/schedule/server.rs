@@ -331,7 +331,7 @@ impl Server {
                 revision: session.partials_said,
                 start: session.final_,
                 end: session.received(),
-                text: "a guess".to_owned(),
+                text: "a partial".to_owned(),
             });
             session.partials_said += 1;
         }

@@ -127,7 +127,7 @@ async fn audio_is_acknowledged_four_times_a_second_at_least() {
 }
 
 #[tokio::test]
-async fn the_first_guess_at_a_segment_is_told_whatever_its_revision() {
+async fn the_first_partial_result_for_a_segment_is_told_whatever_its_revision() {
     let (server, _) = server(Options::default()).await;
     let mut socket = Socket::dial(&server, &token(&server).await).await;
     socket.say(&json!({ "type": "start", "sample_rate": 16_000, "partials": true }));
