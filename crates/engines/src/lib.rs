@@ -6,7 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod endpoint;
+#[cfg(test)]
+#[path = "../../fixtures/src/knob.rs"]
+#[allow(unreachable_pub, reason = "a fixture, as a file: its package would link this one twice")]
+mod knob;
 pub mod models;
+#[cfg(test)]
+#[path = "../../fixtures/src/models_dir.rs"]
+#[allow(unreachable_pub, reason = "the same")]
+mod models_dir;
 mod modulation;
 mod program;
 pub mod voices;

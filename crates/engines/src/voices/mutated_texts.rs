@@ -15,6 +15,7 @@ use super::espeak::{Phonemizer, without_orders};
 use super::reading::spelt_out;
 use super::safe_text::broken_up;
 use super::{EspeakVoice, FestivalVoice};
+use crate::knob::knob;
 use crate::program::ProgramError;
 use voxline_support::random::Random;
 
@@ -94,17 +95,13 @@ fn text(random: &mut Random) -> String {
 
 /// Passes each text of this run to `ask`, on two threads, and prints the number of texts that `program`
 /// was asked.
-#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "the knobs, and the figures")]
+#[expect(clippy::print_stdout, reason = "the figures")]
 fn none_ends(
     program: &str,
     sample: u64,
     language: &str,
     ask: impl Fn(&str) -> Result<(), ProgramError> + Sync,
 ) {
-    let knob = |name| {
-        let value = std::env::var(name).ok()?;
-        Some(value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}")))
-    };
     let (texts, seed): (u64, u64) =
         (knob("VOXLINE_TEXTS").unwrap_or(sample), knob("VOXLINE_SEED").unwrap_or(1));
     println!("replay: VOXLINE_SEED={seed}; text n has the seed VOXLINE_SEED + n");
