@@ -124,12 +124,12 @@ impl Gateway {
         if identity.is_some() { &self.authenticated } else { &self.demo }
     }
 
-    /// Returns the options of [`SessionManager::stream_options`].
-    pub(crate) fn stream_options(
+    /// Returns the request of [`SessionManager::recognition_request`].
+    pub(crate) fn recognition_request(
         &self,
         identity: Option<&Identity>,
         language: Option<String>,
     ) -> RecognitionRequest {
-        self.sessions.stream_options(identity, language)
+        self.sessions.recognition_request(identity, language)
     }
 }

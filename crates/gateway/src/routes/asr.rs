@@ -104,7 +104,7 @@ async fn recognise_upload(
     let file = upload::receive(body, MAX_RECORDING_BYTES, patience, reserve).await?;
     gateway.metrics.count_bytes("asr", "in", file.len());
     let place = capacity.place()?;
-    let options = gateway.stream_options(identity.as_ref(), language);
+    let request = gateway.recognition_request(identity.as_ref(), language);
     let charged = gateway.clone();
     let charge = move |milliseconds| {
         if let Some(identity) = &identity {
@@ -116,7 +116,7 @@ async fn recognise_upload(
     let decode = move |cancellation| {
         let recording = Recording::decode(file, longest, cancellation).map_err(ApiError::from);
         let recognition =
-            recording.and_then(|recording| Recognition::open(&*recognizer, recording, &options, charge));
+            recording.and_then(|recording| Recognition::open(&*recognizer, recording, &request, charge));
         // The place and the memory stay taken until here, even if the client has left.
         (recognition, (place, reserved))
     };

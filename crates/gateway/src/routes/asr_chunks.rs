@@ -121,8 +121,8 @@ fn check(gateway: &Gateway, identity: &Identity, start: &Start) -> Result<(), Ap
         // The default is the operator's choice, so no client can be wrong about it.
         return Ok(());
     }
-    let options = gateway.stream_options(Some(identity), start.language.clone());
-    match recognizer.start(&options) {
+    let request = gateway.recognition_request(Some(identity), start.language.clone());
+    match recognizer.start(&request) {
         Ok(_) => Ok(()),
         Err(error @ EngineError::Unsupported(_)) => Err(ApiError::bad_request(400, error.to_string())),
         Err(error) => Err(ApiError::internal(&chain(&error))),

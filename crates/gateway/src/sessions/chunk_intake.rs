@@ -105,9 +105,9 @@ impl ChunkedSession {
         let milliseconds = frames * 1_000 / u64::from(RECOGNIZER_RATE);
         manager.authority.afford(&self.identity, Amount::audio(milliseconds))?;
         manager.takes_sessions().map_err(|reason| manager.reject(reason))?;
-        let options = manager.stream_options(Some(&self.identity), self.start.language.clone());
+        let request = manager.recognition_request(Some(&self.identity), self.start.language.clone());
         let recognizer = manager.recognizer()?;
-        let session = Session::start(recognizer, &manager.scheduler, &self.identity, &self.start, options);
+        let session = Session::start(recognizer, &manager.scheduler, &self.identity, &self.start, request);
         let session = Arc::new(session.map_err(|error| ApiError::internal(&chain(&error)))?);
         let attachment = session.attach(0).map_err(|error| ApiError::internal(&error))?.attachment;
         let full =

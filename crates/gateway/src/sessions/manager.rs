@@ -73,7 +73,7 @@ impl SessionManager {
 
     /// Returns a request with the language that the client names, or else with the languages of its
     /// project or of the gateway.
-    pub(crate) fn stream_options(
+    pub(crate) fn recognition_request(
         &self,
         identity: Option<&Identity>,
         language: Option<String>,

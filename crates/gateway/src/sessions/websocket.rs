@@ -199,8 +199,8 @@ fn begin(manager: &SessionManager, identity: &Identity, start: &Start) -> Result
         .takes_sessions()
         .map_err(|reason| CloseReason::new(close::TRY_LATER, manager.reject(reason).message))?;
     let recognizer = manager.recognizer().expect("asked before the upgrade");
-    let options = manager.stream_options(Some(identity), start.language.clone());
-    let session = Session::start(recognizer, &manager.scheduler, identity, start, options).map_err(
+    let request = manager.recognition_request(Some(identity), start.language.clone());
+    let session = Session::start(recognizer, &manager.scheduler, identity, start, request).map_err(
         |error| match error {
             StartError::Violation(violation) => CloseReason::from(violation),
             StartError::Unsupported(reason) => CloseReason::new(close::UNSUPPORTED, reason),
