@@ -32,7 +32,7 @@ pub struct Engines {
 /// State that all requests share.
 pub struct Gateway {
     pub(crate) authority: Arc<Authority>,
-    pub(crate) engines: Engines,
+    pub(crate) voices: Voices,
     pub(crate) options: Arc<Options>,
     /// Time of creation, on the authority's monotonic clock.
     pub(crate) started: Duration,
@@ -49,6 +49,7 @@ impl Gateway {
     /// Creates a gateway that trusts `authority`.
     #[must_use]
     pub fn new(authority: Authority, engines: Engines, options: Options) -> Gateway {
+        let Engines { recognizer, voices } = engines;
         let (authority, options) = (Arc::new(authority), Arc::new(options));
         let (places, threads) = (options.max_requests, options.threads.get());
         let metrics = Arc::new(Metrics::new(options.max_sessions, threads, authority.token_counters()));
@@ -60,12 +61,12 @@ impl Gateway {
             sessions: SessionManager::new(
                 authority.clone(),
                 auth_limiter.clone(),
-                engines.recognizer.clone(),
+                recognizer,
                 metrics.clone(),
                 options.clone(),
             ),
             authority,
-            engines,
+            voices,
             options,
             metrics,
             auth_limiter,
@@ -116,6 +117,11 @@ impl Gateway {
 
     pub(crate) fn recognizer(&self) -> Result<&Arc<dyn Recognizer>, ApiError> {
         self.sessions.recognizer()
+    }
+
+    /// Returns the name of the recogniser, if there is one.
+    pub(crate) fn recognizer_name(&self) -> Option<&str> {
+        self.recognizer().ok().map(|recognizer| recognizer.name())
     }
 
     /// Returns the capacity for requests of this client. Clients without a token share a separate, smaller

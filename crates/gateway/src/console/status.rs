@@ -38,7 +38,7 @@ pub(crate) async fn voices(State(gateway): State<Arc<Gateway>>, request: Request
     if let Err(refusal) = identify(&gateway, &request) {
         return refusal.into_response();
     }
-    let voices = gateway.engines.voices.list().into_iter().map(|voice| {
+    let voices = gateway.voices.list().into_iter().map(|voice| {
         json!({
             "name": voice.name,
             "language": voice.language,
@@ -77,7 +77,7 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
         "uptime_seconds": uptime.as_secs(),
         "now": to_rfc3339(u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX)),
         "state": gateway.sessions.room_for_session().map_or_else(RejectReason::name, |()| "ready"),
-        "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
+        "recognizer": gateway.recognizer_name(),
         "load": [
             { "what": "sessions", "now": gateway.sessions.registry.count(), "limit": options.max_sessions },
             { "what": "requests", "now": busy, "limit": options.max_requests },

@@ -16,7 +16,7 @@ use crate::http::error::{ApiError, BUSY_WAIT, json_response};
 pub(crate) async fn liveness(State(gateway): State<Arc<Gateway>>) -> Response {
     let body = json!({
         "status": if gateway.sessions.shutdown.is_draining() { "draining" } else { "ok" },
-        "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
+        "recognizer": gateway.recognizer_name(),
         "sessions": gateway.sessions.registry.count(),
     });
     json_response(StatusCode::OK, &body)

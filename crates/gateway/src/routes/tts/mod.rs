@@ -194,7 +194,7 @@ impl Synthesis {
             }
         };
         let name = given(&query.model_name).unwrap_or_else(|| VOICE.to_owned());
-        let found = voices::find(&gateway.engines.voices, &name, language_of(&text));
+        let found = voices::find(&gateway.voices, &name, language_of(&text));
         let voice = found.map_err(|error| bad(error.to_string()))?;
         Ok(Synthesis { voice, text, tempo, format, characters })
     }
