@@ -12,7 +12,7 @@ use voxline_support::clock::{Clock, SystemClock};
 
 /// Multiples of real time that a pace may be. Beyond them, a session would end by its timeouts, or the pace
 /// would make no difference.
-pub(crate) const MULTIPLES: RangeInclusive<f64> = 0.01..=1_000.0;
+const MULTIPLES: RangeInclusive<f64> = 0.01..=1_000.0;
 
 /// Speed at which audio is fed to the session. The default is [`Pace::MAX`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

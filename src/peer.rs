@@ -15,7 +15,6 @@ use std::time::Duration;
 use crate::audio::AudioChunk;
 use crate::auth::AccessToken;
 use crate::error::Cause;
-use crate::pace::MULTIPLES;
 use crate::protocol::{ClientMessage, ServerMessage, Violation};
 use crate::recovery::Failure;
 
@@ -200,6 +199,10 @@ impl Capabilities {
     }
 }
 
+/// Multiples of real time that a [`CatchUp`] may have. A slower session would end by its timeouts, and a faster
+/// one is limited by its network.
+const FACTORS: RangeInclusive<f64> = 0.01..=1_000.0;
+
 /// A rate limit for services that can't take audio as fast as it can be sent: first a burst, then a
 /// multiple of real time. The peer's window applies in any case.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -214,7 +217,7 @@ impl CatchUp {
     /// `factor` is between 0.01 and 1,000.
     #[must_use]
     pub fn new(burst: Duration, factor: f64) -> Option<CatchUp> {
-        MULTIPLES.contains(&factor).then_some(CatchUp { burst, factor })
+        FACTORS.contains(&factor).then_some(CatchUp { burst, factor })
     }
 
     /// Returns the duration of audio that may be sent at once on a new connection.

@@ -127,8 +127,11 @@ mod tests {
 
     #[test]
     fn a_pace_that_is_none_is_refused() {
-        for factor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for factor in [0.0, 0.009, -1.0, 1_001.0, f64::NAN, f64::INFINITY] {
             assert_eq!(CatchUp::new(Duration::ZERO, factor), None);
+        }
+        for factor in [0.01, 1_000.0] {
+            assert_eq!(CatchUp::new(Duration::ZERO, factor).map(CatchUp::factor), Some(factor));
         }
     }
 
