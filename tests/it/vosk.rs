@@ -9,11 +9,13 @@ use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use voxline::audio::{AudioChunk, Feed, FramePos};
 use voxline::auth::TokenProvider;
+use voxline::protocol::vosk::Options;
 use voxline::session::{Ended, Session, SessionError, Settings, Violation};
 use voxline::transcript::{FinalSegment, TranscriptEvent};
 use voxline::transport::VoskConnector;
@@ -33,8 +35,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct VoskServer {
     listener: TcpListener,
     seen: Mutex<Seen>,
+    /// Number of connections so far.
+    connections: watch::Sender<usize>,
     /// Answer to the first message of audio, instead of a reply.
     nonsense: Option<&'static str>,
+    /// `false` for the C++ server, which would take a configuration for audio.
+    takes_config: bool,
+    /// Number of frames that come before their replies, which are sent together then.
+    unanswered: usize,
 }
 
 #[derive(Default)]
@@ -42,13 +50,32 @@ struct Seen {
     /// `Authorization` of each handshake.
     tokens: Vec<Option<String>>,
     configs: Vec<Value>,
+    /// Frames of the longest message.
+    longest_message: usize,
     ends: usize,
+    /// Number of connections that have ended.
+    left: usize,
+    /// Largest number of connections at once.
+    most_connections: usize,
 }
 
 impl VoskServer {
     async fn new() -> VoskServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        VoskServer { listener, seen: Mutex::default(), nonsense: None }
+        VoskServer {
+            listener,
+            seen: Mutex::default(),
+            connections: watch::Sender::new(0),
+            nonsense: None,
+            takes_config: true,
+            unanswered: 0,
+        }
+    }
+
+    /// Returns a connector to the server.
+    fn connector(&self) -> VoskConnector {
+        let address = self.listener.local_addr().unwrap();
+        VoskConnector::new(format!("http://{address}").parse().unwrap()).unwrap()
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -70,45 +97,70 @@ impl VoskServer {
         #[allow(clippy::result_large_err, reason = "the callback's type is the library's")]
         let note = |request: &Request, response: Response| {
             let token = request.headers().get("authorization");
-            self.seen().tokens.push(token.map(|token| token.to_str().unwrap().to_owned()));
+            let mut seen = self.seen();
+            seen.tokens.push(token.map(|token| token.to_str().unwrap().to_owned()));
+            seen.most_connections = seen.most_connections.max(seen.tokens.len() - seen.left);
+            self.connections.send_modify(|connections| *connections += 1);
             Ok(response)
         };
-        let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, note).await else { return };
-        let (mut samples, mut start, mut configured) = (Vec::<i16>::new(), 0, false);
+        let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, note).await else { return };
+        self.recognise(socket).await;
+        self.seen().left += 1;
+    }
+
+    async fn recognise(&self, mut socket: WebSocketStream<TcpStream>) {
+        let (mut samples, mut start, mut configured) = (Vec::<i16>::new(), 0, !self.takes_config);
+        let (mut replies, mut answered) = (Vec::new(), 0);
         while let Some(Ok(message)) = socket.next().await {
-            let reply = match message {
+            match message {
                 Message::Text(text) if text.as_str() == r#"{"eof" : 1}"# => {
                     self.seen().ends += 1;
-                    let _ = socket.send(Message::text(result(&samples, start).to_string())).await;
+                    replies.push(result(&samples, start).to_string());
+                    for reply in replies.drain(..) {
+                        let _ = socket.send(Message::text(reply)).await;
+                    }
                     // The server closes by itself.
                     let _ = socket.close(None).await;
-                    continue;
                 }
                 Message::Text(text) => {
                     assert!(!configured && samples.is_empty(), "{text}");
                     configured = true;
-                    self.seen().configs.push(serde_json::from_str(&text).unwrap());
                     // A configuration is not answered.
-                    continue;
+                    self.seen().configs.push(serde_json::from_str(&text).unwrap());
                 }
                 Message::Binary(pcm) => {
                     assert!(configured && pcm.len().is_multiple_of(2));
                     samples.extend(pcm.chunks_exact(2).map(|bytes| i16::from_le_bytes([bytes[0], bytes[1]])));
-                    if let Some(nonsense) = self.nonsense {
-                        nonsense.to_owned()
-                    } else if samples.len() - start >= UTTERANCE {
-                        let result = result(&samples, start);
-                        start = samples.len();
-                        result.to_string()
-                    } else {
-                        json!({ "partial": "so far" }).to_string()
+                    self.note_message(pcm.len() / 2);
+                    replies.push(self.reply(&samples, &mut start));
+                    if samples.len() - answered < self.unanswered {
+                        continue;
+                    }
+                    answered = samples.len();
+                    for reply in replies.drain(..) {
+                        if socket.send(Message::text(reply)).await.is_err() {
+                            return;
+                        }
                     }
                 }
-                _ => continue,
-            };
-            if socket.send(Message::text(reply)).await.is_err() {
-                return;
+                _ => {}
             }
+        }
+    }
+
+    fn note_message(&self, frames: usize) {
+        let mut seen = self.seen();
+        seen.longest_message = seen.longest_message.max(frames);
+    }
+
+    /// Returns the reply to the message that ends with the last of `samples`. The utterance begins at `start`.
+    fn reply(&self, samples: &[i16], start: &mut usize) -> String {
+        if let Some(nonsense) = self.nonsense {
+            nonsense.to_owned()
+        } else if samples.len() - *start >= UTTERANCE {
+            result(samples, std::mem::replace(start, samples.len())).to_string()
+        } else {
+            json!({ "partial": "so far" }).to_string()
         }
     }
 }
@@ -142,13 +194,26 @@ async fn run(
     connector: &VoskConnector,
     feeds: Vec<Feed>,
 ) -> (Ended, Vec<TranscriptEvent>) {
+    let feeding = async |audio: mpsc::Sender<Feed>| {
+        for feed in feeds {
+            // A session that has failed takes nothing.
+            let _ = audio.send(feed).await;
+        }
+        audio
+    };
+    run_fed(server, connector, feeding).await
+}
+
+/// Runs a session whose audio comes from `feeding`, and then ends, to its end.
+async fn run_fed(
+    server: &VoskServer,
+    connector: &VoskConnector,
+    feeding: impl AsyncFnOnce(mpsc::Sender<Feed>) -> mpsc::Sender<Feed>,
+) -> (Ended, Vec<TranscriptEvent>) {
     let tokens = TokenProvider::service(&"canary".to_owned().into()).unwrap();
     let (sender, audio) = mpsc::channel(4);
     let feeding = async {
-        for feed in feeds.into_iter().chain([Feed::End]) {
-            // A session that has failed takes nothing.
-            let _ = sender.send(feed).await;
-        }
+        let _ = feeding(sender).await.send(Feed::End).await;
     };
     let (events, mut told) = mpsc::channel(4);
     let listening = async {
@@ -228,8 +293,7 @@ async fn a_broken_connection_costs_a_vosk_session_nothing() {
 async fn a_gap_is_no_audio_to_a_vosk_server() {
     let pcm = noise(30_000);
     let server = VoskServer::new().await;
-    let address = server.listener.local_addr().unwrap();
-    let connector = VoskConnector::new(format!("http://{address}").parse().unwrap()).unwrap().authorized();
+    let connector = server.connector().authorized();
     let (lost, found) = (10_000, 20_000);
     let gap = FramePos(lost as u64).to(FramePos(found as u64));
     let mut all = feeds(&pcm[..lost]);
@@ -256,12 +320,10 @@ async fn a_vosk_session_ends_where_its_source_does() {
     for (frames, gap) in [(0, 0), (700, 0), (700, 300), (0, 300)] {
         let pcm = noise(frames);
         let server = VoskServer::new().await;
-        let address = server.listener.local_addr().unwrap();
-        let connector = VoskConnector::new(format!("http://{address}").parse().unwrap()).unwrap();
         let end = FramePos(frames as u64);
         let mut all = feeds(&pcm);
         all.extend((gap > 0).then(|| Feed::Gap(end.to(end + gap))));
-        let (ended, events) = run(&server, &connector, all).await;
+        let (ended, events) = run(&server, &server.connector(), all).await;
         let ledger = ended.into_result().unwrap();
         assert_eq!((ledger.recognised, ledger.gaps), (frames as u64, gap), "{ledger}");
         assert_true(&events, &pcm);
@@ -273,9 +335,66 @@ async fn a_vosk_session_ends_where_its_source_does() {
 #[tokio::test]
 async fn a_server_that_is_no_vosk_server_ends_the_session() {
     let server = VoskServer { nonsense: Some("0"), ..VoskServer::new().await };
-    let address = server.listener.local_addr().unwrap();
-    let connector = VoskConnector::new(format!("http://{address}").parse().unwrap()).unwrap();
-    let (ended, _) = run(&server, &connector, feeds(&noise(2_000))).await;
+    let (ended, _) = run(&server, &server.connector(), feeds(&noise(2_000))).await;
     let violation = ended.into_result().unwrap_err();
     assert!(matches!(violation, SessionError::Violation(Violation::Unreadable { .. })), "{violation:?}");
+}
+
+/// Two and a half seconds of audio come before the first reply. By default the session would wait for it after
+/// two.
+#[tokio::test]
+async fn the_options_of_a_translation_reach_the_server() {
+    let pcm = noise(60_011);
+    let server = VoskServer { unanswered: 20_000, ..VoskServer::new().await };
+    let mut options = Options::default();
+    options.phrases = vec!["left".to_owned(), "right".to_owned()];
+    options.window = Duration::from_secs(5);
+    options.longest_message = Duration::from_millis(50);
+    let (ended, events) = run(&server, &server.connector().with_options(options), feeds(&pcm)).await;
+    let ledger = ended.into_result().unwrap();
+    assert_eq!((ledger.recognised, ledger.replayed), (60_011, 0), "{ledger}");
+    assert_true(&events, &pcm);
+    let seen = server.seen();
+    let config = json!({ "sample_rate": RATE, "words": true, "phrase_list": ["left", "right"] });
+    assert_eq!(seen.configs, [json!({ "config": config })]);
+    assert_eq!(seen.longest_message, 400);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_configuration_is_sent_none() {
+    let pcm = noise(20_000);
+    let server = VoskServer { takes_config: false, ..VoskServer::new().await };
+    let mut options = Options::default();
+    options.config = false;
+    let (ended, events) = run(&server, &server.connector().with_options(options), feeds(&pcm)).await;
+    assert_eq!(ended.into_result().unwrap().recognised, 20_000);
+    assert_true(&events, &pcm);
+    assert_eq!(server.seen().configs, [json!(null); 0]);
+}
+
+/// The source goes on once there is another connection, for which the session has no other reason than the age
+/// of the first one. Nothing is lost, and the first connection stays until the other one is there.
+#[tokio::test]
+async fn a_connection_is_replaced_before_the_longest_session_is_over() {
+    let pcm = noise(40_000);
+    let server = VoskServer::new().await;
+    let connector = server.connector().with_longest_session(Duration::from_millis(500));
+    let mut connections = server.connections.subscribe();
+    let feeding = async |audio: mpsc::Sender<Feed>| {
+        let (before, after) = pcm.split_at(20_000);
+        for feed in feeds(before) {
+            audio.send(feed).await.unwrap();
+        }
+        connections.wait_for(|connections| *connections > 1).await.unwrap();
+        for (index, chunk) in after.chunks(CHUNK).enumerate() {
+            audio.send(feed(chunk, before.len() + index * CHUNK)).await.unwrap();
+        }
+        audio
+    };
+    let (ended, events) = run_fed(&server, &connector, feeding).await;
+    let ledger = ended.into_result().unwrap();
+    assert_eq!((ledger.recognised, ledger.gaps, ledger.reconnects), (40_000, 0, 0), "{ledger}");
+    assert!(ledger.handovers > 0, "{ledger}");
+    assert_true(&events, &pcm);
+    assert!(server.seen().most_connections > 1);
 }
