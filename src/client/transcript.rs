@@ -41,6 +41,17 @@ enum SpoolState {
     Complete(Spool),
 }
 
+impl SpoolState {
+    /// Returns the state after a session whose transcript is complete, or not.
+    fn at_end(spool: Option<Spool>, is_complete: bool) -> SpoolState {
+        match spool {
+            None => SpoolState::Absent,
+            Some(spool) if is_complete => SpoolState::Complete(spool),
+            Some(_) => SpoolState::Resumable,
+        }
+    }
+}
+
 /// The transcript of a running session: a stream of events. If the session fails, the last item is an error,
 /// and the events before it stay valid. Dropping the transcript ends the session.
 #[derive(Debug)]
@@ -196,16 +207,11 @@ async fn run(
     };
     let stopped = audio_end.is_some_and(|end| end.stopped);
     let has_all = result.is_ok() && (complete || stopped);
-    let spool = match spool {
-        None => SpoolState::Absent,
-        Some(spool) if has_all => SpoolState::Complete(spool),
-        Some(_) => SpoolState::Resumable,
-    };
     let error = match (result, audio_end) {
         (Ok(()), Some(AudioEnd { stopped: false, .. })) => reading_error.await,
         // A source that was not read to its end is not waited for, since it may block for ever.
         (Ok(()), _) => None,
         (Err(error), _) => Some(error.into()),
     };
-    Outcome { ledger, error, spool }
+    Outcome { ledger, error, spool: SpoolState::at_end(spool, has_all) }
 }
