@@ -22,7 +22,7 @@ use voxline_engines::wer::WordErrors;
 use voxline_support::clock::now;
 
 /// Sentences spoken if no file is given.
-const SENTENCES: &str = include_str!("../../../../../samples/sentences.txt");
+const SENTENCES: &str = include_str!("sentences.txt");
 
 #[derive(Args)]
 pub(super) struct Arguments {
