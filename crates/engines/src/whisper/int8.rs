@@ -4,8 +4,9 @@
 //! quantised to 256 levels row by row, over the range of that row (dynamic quantisation).
 
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
-use rten_simd::ops::{BitOps, NumOps, ToFloat};
+use rten_simd::ops::{BitOps, FloatOps, NumOps, ToFloat};
 use rten_simd::{Isa, SimdOp};
+use rten_vecmath::MinMax;
 
 use super::ops::{Int8Gemm, Kernels, matrix};
 use super::row_scale::RowScale;
@@ -118,15 +119,53 @@ impl Int8Weights {
         let mut weights =
             Int8Weights { weight: Vec::with_capacity(floats.len()), scales: Vec::new(), sums: Vec::new() };
         for row in floats.chunks_exact(inputs) {
-            let reach = row.iter().fold(0.0f32, |reach, value| reach.max(value.abs()));
+            let (least, most) = MinMax::new(row).dispatch();
+            let reach = most.max(-least);
             let scale = (reach / largest).max(f32::MIN_POSITIVE);
-            let levels = row.iter().map(|value| (value / scale).round() as i8);
-            let sum: i32 = levels.clone().map(i32::from).sum();
-            weights.weight.extend(levels);
+            let sum = Levels { row, scale, levels: &mut weights.weight }.dispatch();
             weights.scales.push(scale);
             weights.sums.push(sum as f32 * scale);
         }
         weights
+    }
+}
+
+/// A SIMD operation that appends the levels of a row of weights, and returns their sum.
+struct Levels<'a> {
+    row: &'a [f32],
+    scale: f32,
+    levels: &'a mut Vec<i8>,
+}
+
+impl SimdOp for Levels<'_> {
+    type Output = i32;
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) -> i32 {
+        /// The largest float below a half. Its sum with a value, cut off, is the value rounded as
+        /// `f32::round` does, which is a call of a function for each value without SSE 4.1.
+        const HALF: f32 = 0.499_999_97;
+        let Levels { row, scale, levels } = self;
+        let (ints, floats) = (isa.i32(), isa.f32());
+        let mut rounded = [0; 64];
+        let lanes = floats.len();
+        let (scales, half, sign) = (floats.splat(scale), floats.splat(HALF), floats.splat(-0.0));
+        let mut sum = 0;
+        let whole = row.len() / rounded.len() * rounded.len();
+        let (chunks, rest) = row.split_at(whole);
+        for chunk in chunks.chunks_exact(rounded.len()) {
+            for (values, rounded) in chunk.chunks_exact(lanes).zip(rounded.chunks_exact_mut(lanes)) {
+                let value = floats.div(floats.load(values), scales);
+                let half = floats.or(half, floats.and(value, sign));
+                ints.store(floats.to_int_trunc(floats.add(value, half)), rounded);
+            }
+            sum += rounded.iter().sum::<i32>();
+            levels.extend(rounded.iter().map(|level| *level as i8));
+        }
+        let rest = rest.iter().map(|value| (value / scale).round() as i8);
+        sum += rest.clone().map(i32::from).sum::<i32>();
+        levels.extend(rest);
+        sum
     }
 }
 
@@ -171,16 +210,55 @@ impl SimdOp for Rescale<'_> {
 mod tests {
     use super::*;
 
+    /// Returns values from -1 to 1.
+    fn noise(count: usize, salt: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7_919 + salt) % 1_009) as f32 / 504.5 - 1.0).collect()
+    }
+
+    /// The integers of the product are exact on every processor; only the scaling rounds.
+    #[test]
+    fn products_are_those_of_the_integers() {
+        let mut kernels = Kernels::default();
+        let (inputs, outputs) = (512, 70);
+        let weight = noise(inputs * outputs, 1);
+        let Int8Weights { weight: levels, scales, .. } = Int8Weights::of(&kernels.int8, &weight, inputs);
+        let map = Int8Linear::rows(&kernels.int8, &weight, vec![0.0; outputs], inputs);
+        let x = noise(inputs, 3);
+        let mut out = vec![f32::NAN; outputs];
+        map.apply(&mut kernels, &x, &mut out);
+        let RowScale { scale, zero } = kernels.scratch.rows[0];
+        let rows = levels.chunks_exact(inputs).zip(scales).zip(out);
+        for ((row, row_scale), value) in rows {
+            let products = row
+                .iter()
+                .zip(&kernels.scratch.levels)
+                .map(|(weight, level)| i32::from(*weight) * (i32::from(*level) - i32::from(zero)));
+            let exact = f64::from(products.sum::<i32>()) * f64::from(scale) * f64::from(row_scale);
+            assert!((f64::from(value) - exact).abs() <= 1e-4, "{value} instead of {exact}");
+        }
+    }
+
+    /// Halves are rounded away from zero, and the float below a half is not.
+    #[test]
+    fn levels_are_rounded_as_floats_are() {
+        let mut row = noise(100, 4);
+        row[..8].copy_from_slice(&[127.0, 0.5, -0.5, 1.5, -2.5, 0.499_999_97, 62.5, -126.5]);
+        let mut levels = Vec::new();
+        let sum = Levels { row: &row, scale: 1.0, levels: &mut levels }.dispatch();
+        let expected: Vec<i8> = row.iter().map(|value| value.round() as i8).collect();
+        assert_eq!(levels, expected);
+        assert_eq!(sum, expected.into_iter().map(i32::from).sum::<i32>());
+    }
+
     /// Compares within the accuracy of 8 bits: a hundredth of the sum of the products.
     #[test]
     fn maps_agree_with_floats() {
         let mut kernels = Kernels::default();
         let (inputs, outputs, rows) = (512, 40, 70);
-        let noise = |i: usize, salt: usize| ((i * 7_919 + salt) % 1_009) as f32 / 504.5 - 1.0;
-        let weight: Vec<f32> = (0..inputs * outputs).map(|i| noise(i, 1)).collect();
-        let bias: Vec<f32> = (0..outputs).map(|i| noise(i, 2)).collect();
-        let x: Vec<f32> =
-            (0..rows * inputs).map(|i| 3.0 * noise(i, 3) + (i / inputs % 9) as f32 - 4.0).collect();
+        let weight = noise(inputs * outputs, 1);
+        let bias = noise(outputs, 2);
+        let x = noise(rows * inputs, 3).into_iter().enumerate();
+        let x: Vec<f32> = x.map(|(i, value)| 3.0 * value + (i / inputs % 9) as f32 - 4.0).collect();
         let packed = Int8Linear::packed(&kernels.int8, &weight, bias.clone(), inputs);
         let plain = Int8Linear::rows(&kernels.int8, &weight, bias.clone(), inputs);
         for map in [packed, plain] {
