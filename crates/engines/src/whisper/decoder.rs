@@ -1,11 +1,12 @@
 //! The decoder: from the text so far and the encoder's states to a score for every next token.
 
-use rten_gemm::GemmInputB;
+use rten_simd::SimdOp;
 
+use super::attention::{AudioMemory, TextAttention};
 use super::ct2::ModelFile;
 use super::encoder::{HEAD, norm};
 use super::int8::Int8Linear;
-use super::ops::{Gemm, Kernels, Norm, gelu, matrix, multiply, softmax};
+use super::ops::{Kernels, Norm, gelu};
 
 /// A stack of layers that attend to the preceding tokens and to the audio.
 pub(super) struct Decoder {
@@ -35,10 +36,14 @@ struct Layer {
     ffn_out: Int8Linear,
 }
 
-/// The decoder's cache for one text, so that each step costs one token: the keys and values of the audio
-/// and of the tokens so far. The cache also holds the working rows.
+/// The decoder's cache for texts about the same audio, so that each step costs one token: the keys and values
+/// of the audio and of the tokens so far. The cache also holds the working rows.
+///
+/// The keys and values of a token have a slot. A text is the list of the slots of its tokens, so texts that
+/// begin alike share slots, and one that splits in two copies none.
 pub(super) struct KvCache {
     layers: Vec<LayerCache>,
+    /// Number of tokens of the text that [`forward`](Decoder::forward) extends, which has the first slots.
     tokens: usize,
     states: Vec<f32>,
     normed: Vec<f32>,
@@ -46,9 +51,19 @@ pub(super) struct KvCache {
     context: Vec<f32>,
     inner: Vec<f32>,
     scores: Vec<f32>,
-    /// Attention of each alignment head to the audio, for the last token of each
-    /// [`forward`](Decoder::forward).
+    /// Attention of each alignment head to the audio, for the slots from `first_attention` on.
     attention: Vec<f32>,
+    /// Slot of the first token whose attention was kept.
+    first_attention: usize,
+}
+
+/// A token to read.
+pub(super) struct Row<'a> {
+    pub(super) token: u32,
+    /// Slots of the tokens before, and of the token itself.
+    pub(super) slots: &'a [u32],
+    /// `true` to keep the attention of the alignment heads.
+    pub(super) aligned: bool,
 }
 
 /// Attention of the alignment heads to the audio.
@@ -61,9 +76,8 @@ pub(super) struct Attention {
 }
 
 struct LayerCache {
-    /// One row per encoder state: its key and value side by side.
-    audio: Vec<f32>,
-    /// One row per token so far: its key and value side by side.
+    audio: AudioMemory,
+    /// One row per slot: its key and value side by side.
     text: Vec<f32>,
 }
 
@@ -146,11 +160,10 @@ impl Decoder {
 
     /// Creates the cache of a text about the audio of these encoder states.
     pub(super) fn start(&self, kernels: &mut Kernels, states: &[f32]) -> KvCache {
-        let heard = states.len() / self.width;
+        let mut rows = vec![0.0; states.len() * 2];
         let layers = self.layers.iter().map(|layer| {
-            let mut audio = vec![0.0; heard * 2 * self.width];
-            layer.cross_memory.apply(kernels, states, &mut audio);
-            LayerCache { audio, text: Vec::with_capacity(self.context_length() * 2 * self.width) }
+            layer.cross_memory.apply(kernels, states, &mut rows);
+            LayerCache { audio: AudioMemory::new(&rows, self.width), text: Vec::new() }
         });
         KvCache {
             layers: layers.collect(),
@@ -160,8 +173,9 @@ impl Decoder {
             projected: Vec::new(),
             context: Vec::new(),
             inner: Vec::new(),
-            scores: vec![0.0; heard.max(self.context_length())],
+            scores: Vec::new(),
             attention: Vec::new(),
+            first_attention: 0,
         }
     }
 
@@ -171,16 +185,28 @@ impl Decoder {
     /// Panics if the text grows beyond [`context_length`](Decoder::context_length), or if a token is not in
     /// the vocabulary.
     pub(super) fn forward(&self, kernels: &mut Kernels, cache: &mut KvCache, tokens: &[u32]) {
-        let width = self.width;
-        let KvCache { layers, states, normed, projected, context, inner, scores, attention, .. } = cache;
         let before = cache.tokens;
-        let size = tokens.len() * width;
-        states.clear();
-        for (token, place) in tokens.iter().zip(self.positions[before * width..].chunks_exact(width)) {
-            let embedding = self.embeddings.row(*token as usize);
-            states.extend(embedding.zip(place).map(|(token, place)| token + place));
-        }
-        assert_eq!(states.len(), size, "the text outgrew its places");
+        cache.tokens += tokens.len();
+        let slots: Vec<u32> = (0..).take(cache.tokens).collect();
+        let rows = tokens.iter().zip(before + 1..).map(|(token, length)| {
+            let aligned = length == slots.len();
+            Row { token: *token, slots: &slots[..length], aligned }
+        });
+        self.forward_each(kernels, cache, &rows.collect::<Vec<_>>());
+    }
+
+    /// Reads a token of each of several texts at once, or several tokens of one. The resulting states then
+    /// give the logits, row by row.
+    ///
+    /// # Panics
+    /// As [`forward`](Decoder::forward) does.
+    pub(super) fn forward_each(&self, kernels: &mut Kernels, cache: &mut KvCache, rows: &[Row<'_>]) {
+        let width = self.width;
+        let size = rows.len() * width;
+        self.embed(cache, rows);
+        self.make_room(cache, rows);
+        let KvCache { layers, states, normed, projected, context, inner, scores, attention, .. } = cache;
+        let first = cache.first_attention;
         normed.resize(size, 0.0);
         context.resize(size, 0.0);
         projected.resize(3 * size, 0.0);
@@ -189,25 +215,27 @@ impl Decoder {
         for (number, (layer, cache)) in self.layers.iter().zip(layers).enumerate() {
             layer.own_norm.apply(states, normed);
             layer.own_in.apply(kernels, normed, projected);
-            for (i, row) in projected.chunks_exact(3 * width).enumerate() {
-                cache.text.extend_from_slice(&row[width..]);
-                let context = &mut context[i * width..][..width];
-                attend(&kernels.float, &row[..width], &cache.text, scores, context, |_, _| {});
+            for (projected, row) in projected.chunks_exact(3 * width).zip(rows) {
+                cache.text[row.slot() * 2 * width..][..2 * width].copy_from_slice(&projected[width..]);
+            }
+            let projections = projected.chunks_exact(3 * width).zip(context.chunks_exact_mut(width));
+            for ((projected, context), Row { slots, .. }) in projections.zip(rows) {
+                let query = &projected[..width];
+                TextAttention { query, cache: &cache.text, slots, scores, context }.dispatch();
             }
             layer.own_out.add(kernels, context, states);
 
             layer.cross_norm.apply(states, normed);
             let queries = &mut projected[..size];
             layer.cross_query.apply(kernels, normed, queries);
-            let last = tokens.len() - 1;
-            for (i, query) in queries.chunks_exact(width).enumerate() {
-                let context = &mut context[i * width..][..width];
-                attend(&kernels.float, query, &cache.audio, scores, context, |head, weights| {
-                    if i == last && self.alignment_heads.contains(&(number, head)) {
-                        attention.extend_from_slice(weights);
-                    }
-                });
-            }
+            let kept = self.alignment_heads.len() * cache.audio.states();
+            cache.audio.attend(queries, scores, context, |row, head, weights| {
+                let place = self.alignment_heads.iter().position(|known| *known == (number, head));
+                if let (Some(place), true) = (place, rows[row].aligned) {
+                    let at = (rows[row].slot() - first) * kept + place * weights.len();
+                    attention[at..][..weights.len()].copy_from_slice(weights);
+                }
+            });
             layer.cross_out.add(kernels, context, states);
 
             layer.ffn_norm.apply(states, normed);
@@ -216,56 +244,88 @@ impl Decoder {
             layer.ffn_out.add(kernels, inner, states);
         }
         self.norm.apply(states, normed);
-        cache.tokens += tokens.len();
+    }
+
+    /// Begins the states of tokens: their embeddings, each at its place in its text.
+    fn embed(&self, cache: &mut KvCache, rows: &[Row<'_>]) {
+        cache.states.clear();
+        for Row { token, slots, .. } in rows {
+            let place = (slots.len() - 1) * self.width;
+            assert!(place < self.positions.len(), "the text outgrew its places");
+            let embedding = self.embeddings.row(*token as usize);
+            let place = &self.positions[place..][..self.width];
+            cache.states.extend(embedding.zip(place).map(|(token, place)| token + place));
+        }
+    }
+
+    /// Makes room for the slots of tokens, and for their attention.
+    fn make_room(&self, cache: &mut KvCache, rows: &[Row<'_>]) {
+        let slots = rows.iter().map(|row| row.slot() + 1).max().unwrap_or(0);
+        for layer in &mut cache.layers {
+            let size = slots * 2 * self.width;
+            layer.text.resize(size.max(layer.text.len()), 0.0);
+        }
+        let Some(first) = rows.iter().filter(|row| row.aligned).map(Row::slot).min() else { return };
+        if cache.attention.is_empty() {
+            cache.first_attention = first;
+        }
+        let size = (slots - cache.first_attention) * self.attention_size(cache);
+        cache.attention.resize(size.max(cache.attention.len()), 0.0);
+    }
+
+    /// Returns the number of weights in the attention of a token.
+    fn attention_size(&self, cache: &KvCache) -> usize {
+        self.alignment_heads.len() * cache.layers[0].audio.states()
     }
 
     /// Forgets all but the first `tokens` tokens of those read, and the attention of all.
     pub(super) fn rewind(&self, cache: &mut KvCache, tokens: usize) {
-        for layer in &mut cache.layers {
-            layer.text.truncate(tokens * 2 * self.width);
-        }
         cache.tokens = cache.tokens.min(tokens);
         cache.attention.clear();
     }
 
     /// Takes the attention of the tokens read since the cache was last rewound.
     pub(super) fn take_attention(&self, cache: &mut KvCache) -> Attention {
-        Attention {
-            weights: std::mem::take(&mut cache.attention),
-            heads: self.alignment_heads.len(),
-            states: cache.layers[0].audio.len() / (2 * self.width),
-        }
+        let weights = std::mem::take(&mut cache.attention);
+        self.attention(cache, weights)
+    }
+
+    /// Returns the attention of the tokens in these slots.
+    pub(super) fn attention_of(&self, cache: &KvCache, slots: &[u32]) -> Attention {
+        let size = self.attention_size(cache);
+        let rows = slots.iter().map(|slot| {
+            let at = (*slot as usize - cache.first_attention) * size;
+            &cache.attention[at..][..size]
+        });
+        self.attention(cache, rows.collect::<Vec<_>>().concat())
+    }
+
+    fn attention(&self, cache: &KvCache, weights: Vec<f32>) -> Attention {
+        let states = cache.layers[0].audio.states();
+        Attention { weights, heads: self.alignment_heads.len(), states }
     }
 
     /// Computes the logit of every token after the `row`-th of the tokens read last.
     pub(super) fn logits(&self, kernels: &mut Kernels, cache: &KvCache, row: usize, logits: &mut [f32]) {
         self.embeddings.apply(kernels, &cache.normed[row * self.width..][..self.width], logits);
     }
+
+    /// Computes the logits of every token after each of the tokens read last, row by row.
+    pub(super) fn logits_of_each(&self, kernels: &mut Kernels, cache: &KvCache, logits: &mut [f32]) {
+        self.embeddings.apply(kernels, &cache.normed, logits);
+    }
 }
 
-/// Computes the attention of one query to rows that hold a key and a value side by side, head by head.
-/// Passes the weights of each head to `look`.
-fn attend(
-    gemm: &Gemm,
-    query: &[f32],
-    cache: &[f32],
-    scores: &mut [f32],
-    context: &mut [f32],
-    mut attention: impl FnMut(usize, &[f32]),
-) {
-    let width = query.len();
-    let stride = 2 * width;
-    let rows = cache.len() / stride;
-    let scores = &mut scores[..rows];
-    let scale = (HEAD as f32).sqrt().recip();
-    for head in (0..width).step_by(HEAD) {
-        let query = matrix(&query[head..], [1, HEAD], [HEAD, 1]);
-        let keys = GemmInputB::Unpacked(matrix(&cache[head..], [HEAD, rows], [1, stride]));
-        multiply(gemm, scores, query, keys, scale, None);
-        softmax(scores, rows);
-        attention(head / HEAD, scores);
-        let weights = matrix(scores, [1, rows], [rows, 1]);
-        let values = GemmInputB::Unpacked(matrix(&cache[width + head..], [rows, HEAD], [stride, 1]));
-        multiply(gemm, &mut context[head..head + HEAD], weights, values, 1.0, None);
+impl Row<'_> {
+    /// Returns the slot of the token.
+    fn slot(&self) -> usize {
+        self.slots.last().map_or(0, |slot| *slot as usize)
+    }
+}
+
+impl KvCache {
+    /// Returns the number of tokens of the text that [`forward`](Decoder::forward) extends.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens
     }
 }

@@ -1,11 +1,13 @@
-//! Decoding: a text grows token by token, by the likeliest one or by a sampled one.
+//! Decoding: a text grows token by token, by the likeliest one, by a sampled one, or in a beam search.
 
 use rten_simd::SimdOp;
-use rten_vecmath::{MaxNum, SumExpSub};
+use rten_vecmath::MaxNum;
 
+use super::beam::BeamSearch;
 use super::decoder::{Attention, KvCache};
 use super::detection::{Detected, Detection};
 use super::model::Model;
+use super::next_token::{LogSoftmax, allowed, without_loop};
 use super::ops::Kernels;
 use super::options::{DecodingOptions, Language};
 use super::sampler::Sampler;
@@ -15,8 +17,9 @@ use voxline::engine::{RECOGNIZER_RATE, Task};
 /// Largest number of tokens per second: more than a person speaks, in any script.
 const TOKENS_PER_SECOND: usize = 16;
 
-/// Number of tokens decoded in one step.
+/// Number of tokens decoded in one step, and in one step of a beam search, whose tokens take longer.
 const TOKENS_PER_STEP: usize = 4;
+const BEAM_TOKENS_PER_STEP: usize = 2;
 
 /// Decoding in progress. The same audio can be decoded several times, one text after the other.
 pub(super) struct Decoding {
@@ -29,6 +32,8 @@ pub(super) struct Decoding {
     no_speech: f32,
     /// Sampler of the tokens; `None` to take the likeliest.
     sampler: Option<Sampler>,
+    /// Search for the likeliest text; `None` if the text grows by the likeliest or a sampled token.
+    beams: Option<BeamSearch>,
     tokens: Vec<u32>,
     /// Log-probabilities of the tokens, and of the end.
     log_probabilities: Vec<f32>,
@@ -97,18 +102,28 @@ impl Decoding {
             task: options.task,
             no_speech,
             sampler: None,
+            beams: None,
             tokens: Vec::new(),
             log_probabilities: Vec::new(),
             max_tokens: (TOKENS_PER_SECOND * (seconds + 1)).min(room),
             runaway: false,
         };
         decoding.read_prompt(model, kernels);
+        if options.beam_size > 1 {
+            decoding.search(options.beam_size);
+        }
         decoding
+    }
+
+    /// Makes a beam search of a decoding that has just begun.
+    pub(super) fn search(&mut self, beam_size: usize) {
+        self.beams = Some(BeamSearch::new(beam_size, self.cache.tokens(), self.max_tokens));
     }
 
     /// Begins another text of the same audio, of sampled tokens.
     pub(super) fn restart(&mut self, model: &Model, kernels: &mut Kernels, sampler: Sampler) {
         self.sampler = Some(sampler);
+        self.beams = None;
         self.tokens.clear();
         self.log_probabilities.clear();
         self.runaway = false;
@@ -127,20 +142,23 @@ impl Decoding {
     /// Decodes further tokens. Returns whether the text has ended, repeats itself, or has its largest
     /// number of tokens.
     pub(super) fn advance(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
+        if self.beams.is_some() {
+            return (0..BEAM_TOKENS_PER_STEP).any(|_| self.extend_beams(model, kernels));
+        }
         (0..TOKENS_PER_STEP).any(|_| self.decode_token(model, kernels))
     }
 
+    /// Decodes a token of each beam. Returns whether the search has ended.
+    fn extend_beams(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
+        let Decoding { beams: Some(beams), cache, logits, language, task, .. } = self else { return true };
+        let language = model.tokens.text_language(*language, *task);
+        beams.extend(model, kernels, cache, logits, language)
+    }
+
     fn decode_token(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
-        let Tokens { end, suppressed, suppressed_first, .. } = &model.tokens;
-        // Of the tokens from `end` on, only `end` may be decoded; the others steer.
-        let allowed = &mut self.logits[..=*end as usize];
-        let first: &[u32] = if self.tokens.is_empty() { suppressed_first } else { &[] };
+        let end = &model.tokens.end;
         let language = model.tokens.text_language(self.language, self.task);
-        for id in suppressed.iter().chain(first).chain(model.tokens.foreign(language)) {
-            if let Some(logit) = allowed.get_mut(*id as usize) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
+        let allowed = allowed(&model.tokens, language, &self.tokens, &mut self.logits);
         let next = match &mut self.sampler {
             None => likeliest(allowed),
             Some(sampler) => sampler.sample(allowed),
@@ -165,24 +183,42 @@ impl Decoding {
 
     /// Takes the text out of the decoding.
     pub(super) fn take_attempt(&mut self, model: &Model) -> Attempt {
-        let log_probabilities = std::mem::take(&mut self.log_probabilities);
-        let sum: f32 = log_probabilities.iter().sum();
-        let log_probability = sum / log_probabilities.len().max(1) as f32;
         Attempt {
             language: self.language,
             detected: self.detected,
             task: self.task,
             no_speech: self.no_speech,
-            text: DecodedText {
-                tokens: std::mem::take(&mut self.tokens),
-                log_probabilities,
-                log_probability,
-                runaway: self.runaway,
-                sampled: self.sampler.is_some(),
-                attention: model.decoder.take_attention(&mut self.cache),
-            },
+            text: self.take_text(model),
         }
     }
+
+    fn take_text(&mut self, model: &Model) -> DecodedText {
+        if let Some(best) = self.beams.as_mut().and_then(BeamSearch::take_best) {
+            return DecodedText {
+                log_probability: mean(&best.log_probabilities),
+                attention: model.decoder.attention_of(&self.cache, &best.aligned),
+                tokens: best.tokens,
+                log_probabilities: best.log_probabilities,
+                runaway: best.runaway,
+                sampled: false,
+            };
+        }
+        let log_probabilities = std::mem::take(&mut self.log_probabilities);
+        DecodedText {
+            tokens: std::mem::take(&mut self.tokens),
+            log_probability: mean(&log_probabilities),
+            log_probabilities,
+            runaway: self.runaway,
+            sampled: self.sampler.is_some(),
+            attention: model.decoder.take_attention(&mut self.cache),
+        }
+    }
+}
+
+/// Returns the mean; 0 for none.
+fn mean(log_probabilities: &[f32]) -> f32 {
+    let sum: f32 = log_probabilities.iter().sum();
+    sum / log_probabilities.len().max(1) as f32
 }
 
 /// Returns the likeliest of the allowed languages, by the logits.
@@ -203,41 +239,12 @@ fn likeliest(logits: &[f32]) -> Option<usize> {
 
 /// Returns the logarithm of the softmax at one index.
 fn log_probability(logits: &[f32], at: u32) -> f32 {
-    let highest = MaxNum::new(logits).dispatch();
-    logits[at as usize] - highest - SumExpSub::new(logits, highest).dispatch().ln()
-}
-
-/// Returns the length to which a text that ends in a loop should be cut: after the first occurrence of
-/// the phrase. People do repeat themselves, so a shorter phrase needs more rounds to count as a loop.
-fn without_loop(tokens: &[u32]) -> Option<usize> {
-    (1..=tokens.len() / 3).find_map(|phrase| {
-        let rounds = match phrase {
-            1 => 8,
-            2..=3 => 5,
-            4..=5 => 4,
-            _ => 3,
-        };
-        let start = tokens.len().checked_sub(phrase * rounds)?;
-        let looped = &tokens[start..];
-        let repeats = looped.iter().zip(&looped[phrase..]).all(|(token, next)| token == next);
-        repeats.then_some(start + phrase)
-    })
+    LogSoftmax::of(logits).at(logits[at as usize])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn loops_are_cut_after_the_first_round() {
-        let phrase = [10, 11, 12, 13, 14, 15];
-        let looped = [&[1, 2][..], &phrase, &phrase, &phrase].concat();
-        assert_eq!(without_loop(&looped[..19]), None);
-        assert_eq!(without_loop(&looped), Some(8));
-        assert_eq!(without_loop(&[7; 7]), None);
-        assert_eq!(without_loop(&[7; 8]), Some(1));
-        assert_eq!(without_loop(&[]), None);
-    }
 
     #[test]
     fn probabilities_sum_to_one() {

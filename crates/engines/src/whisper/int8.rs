@@ -3,6 +3,8 @@
 //! A weight is an integer times the scale of its output, fixed when the model is loaded. The input is
 //! quantised to 256 levels row by row, over the range of that row (dynamic quantisation).
 
+use std::sync::OnceLock;
+
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_simd::ops::{BitOps, FloatOps, NumOps, ToFloat};
 use rten_simd::{Isa, SimdOp};
@@ -14,6 +16,10 @@ use super::row_scale::RowScale;
 /// Number of rows multiplied at a time: few enough that their products stay in the cache until they are
 /// scaled.
 pub(super) const ROWS: usize = 64;
+
+/// Number of rows from which a map by rows is worth rearranging: the prompt of a text has three, and a step
+/// of a beam search five.
+const MANY_ROWS: usize = 4;
 
 /// Largest quantised weight.
 const LARGEST: f32 = 127.0;
@@ -36,7 +42,11 @@ enum Weight {
     /// Rearranged for the kernel, which pays off if many rows are multiplied at a time.
     Packed(PackedBMatrix<i8>),
     /// One row per output, read from end to end for each row multiplied.
-    Rows(Vec<i8>),
+    Rows {
+        rows: Vec<i8>,
+        /// The same, rearranged once several rows were to be multiplied at a time.
+        packed: OnceLock<PackedBMatrix<i8>>,
+    },
 }
 
 impl Int8Linear {
@@ -49,10 +59,12 @@ impl Int8Linear {
         Int8Linear { weight, scales, sums, bias, inputs }
     }
 
-    /// Creates a map that will be applied to one row at a time.
+    /// Creates a map that will mostly be applied to one row at a time. The first time that it is applied to
+    /// several rows, it takes as much memory again.
     pub(super) fn rows(int8: &Int8Gemm, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Int8Linear {
         let Int8Weights { weight, scales, sums } = Int8Weights::of(int8, weight, inputs);
-        Int8Linear { weight: Weight::Rows(weight), scales, sums, bias, inputs }
+        let weight = Weight::Rows { rows: weight, packed: OnceLock::new() };
+        Int8Linear { weight, scales, sums, bias, inputs }
     }
 
     /// Returns the number of values in a row of the result.
@@ -65,9 +77,9 @@ impl Int8Linear {
     /// # Panics
     /// Panics if the map was packed.
     pub(super) fn row(&self, output: usize) -> impl Iterator<Item = f32> {
-        let Weight::Rows(weight) = &self.weight else { panic!("a packed map has no rows") };
+        let Weight::Rows { rows, .. } = &self.weight else { panic!("a packed map has no rows") };
         let scale = self.scales[output];
-        weight[output * self.inputs..][..self.inputs].iter().map(move |level| f32::from(*level) * scale)
+        rows[output * self.inputs..][..self.inputs].iter().map(move |level| f32::from(*level) * scale)
     }
 
     /// Computes `out = x Wᵀ + b`.
@@ -82,18 +94,13 @@ impl Int8Linear {
 
     fn run(&self, kernels: &mut Kernels, x: &[f32], out: &mut [f32], add: bool) {
         let (inputs, outputs) = (self.inputs, self.outputs());
-        // Row by row if the weights are not packed: a product of several rows would rearrange the weights
-        // first.
-        let at_once = if matches!(self.weight, Weight::Packed(_)) { ROWS } else { 1 };
+        let b = self.operand(&kernels.int8, x.len() / inputs);
+        let at_once = if matches!(b, GemmInputB::Packed(_)) { ROWS } else { 1 };
         for (x, out) in x.chunks(at_once * inputs).zip(out.chunks_mut(at_once * outputs)) {
             let rows = x.len() / inputs;
             let Kernels { int8, scratch, .. } = kernels;
             scratch.quantise(x, inputs);
             scratch.products.resize(rows * outputs, 0);
-            let b = match &self.weight {
-                Weight::Packed(weight) => GemmInputB::Packed(weight),
-                Weight::Rows(weight) => GemmInputB::Unpacked(matrix(weight, [inputs, outputs], [1, inputs])),
-            };
             let a = GemmInputA::Unpacked(matrix(&scratch.levels, [rows, inputs], [inputs, 1]));
             // The zero level is subtracted here: rten-gemm 0.27 mixes up those of different rows.
             int8.gemm(&mut scratch.products, a, b, GemmOptions::default()).expect("the shapes agree");
@@ -102,6 +109,22 @@ impl Int8Linear {
             for ((products, levels), out) in products.zip(&scratch.rows).zip(out.chunks_exact_mut(outputs)) {
                 Rescale { map: self, products, levels: *levels, out, add }.dispatch();
             }
+        }
+    }
+
+    /// Returns the weights in the form to multiply `rows` rows by. Those that are not packed are multiplied
+    /// row by row: a product of several rows would rearrange them first.
+    fn operand(&self, int8: &Int8Gemm, rows: usize) -> GemmInputB<'_, i8> {
+        let unpacked = |weight| matrix(weight, [self.inputs, self.outputs()], [1, self.inputs]);
+        match &self.weight {
+            Weight::Packed(packed) => GemmInputB::Packed(packed),
+            Weight::Rows { rows: weight, packed } if rows >= MANY_ROWS => {
+                GemmInputB::Packed(packed.get_or_init(|| int8.prepack_b(unpacked(weight))))
+            }
+            Weight::Rows { rows: weight, packed } => match packed.get().filter(|_| rows > 1) {
+                Some(packed) => GemmInputB::Packed(packed),
+                None => GemmInputB::Unpacked(unpacked(weight)),
+            },
         }
     }
 }
@@ -213,6 +236,24 @@ mod tests {
     /// Returns values from -1 to 1.
     fn noise(count: usize, salt: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7_919 + salt) % 1_009) as f32 / 504.5 - 1.0).collect()
+    }
+
+    /// A step of a beam search gives each text the bits that it would have alone.
+    #[test]
+    fn several_rows_have_the_bits_of_each_alone() {
+        let mut kernels = Kernels::default();
+        let (inputs, outputs, rows) = (512, 70, 5);
+        let map = Int8Linear::rows(&kernels.int8, &noise(inputs * outputs, 1), noise(outputs, 2), inputs);
+        let x = noise(rows * inputs, 3);
+        let mut alone = vec![f32::NAN; rows * outputs];
+        for (x, out) in x.chunks_exact(inputs).zip(alone.chunks_exact_mut(outputs)) {
+            map.apply(&mut kernels, x, out);
+        }
+        for count in [rows, 2] {
+            let mut together = vec![f32::NAN; count * outputs];
+            map.apply(&mut kernels, &x[..count * inputs], &mut together);
+            assert_eq!(together, alone[..count * outputs]);
+        }
     }
 
     /// The integers of the product are exact on every processor; only the scaling rounds.

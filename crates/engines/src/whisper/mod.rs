@@ -8,9 +8,10 @@
 //! endpointer -> mel -> encoder -> decoder -> tokens -> text, words
 //! ```
 //!
-//! Decoding is greedy. A text that repeats itself or that the model itself doubts is decoded again, of
-//! sampled tokens (`fallback`), unless the request asks for [`Accuracy::Fast`](voxline::engine::Accuracy)
-//! or a temperature of 0.
+//! Decoding takes the likeliest token each time, or the best of five texts that grow side by side (`beam`)
+//! if the request asks for [`Accuracy::Best`](voxline::engine::Accuracy). A text that repeats itself or that
+//! the model itself doubts is decoded again, of sampled tokens (`fallback`), unless the request asks for
+//! [`Accuracy::Fast`](voxline::engine::Accuracy) or a temperature of 0.
 //!
 //! A multilingual model can translate into English as well. A translation has no words, as its order is not
 //! that of the speech.
@@ -20,6 +21,8 @@
 //! meanwhile.
 
 mod alignment;
+mod attention;
+mod beam;
 mod ct2;
 mod decoder;
 mod decoding;
@@ -29,6 +32,7 @@ mod fallback;
 mod int8;
 mod mel;
 mod model;
+mod next_token;
 mod ops;
 mod options;
 mod row_scale;

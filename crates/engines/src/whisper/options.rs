@@ -13,7 +13,12 @@ pub(super) struct DecodingOptions {
     pub(super) task: Task,
     /// Temperatures to try after a rejected text.
     pub(super) fallback: Fallback,
+    /// Number of texts that a beam search extends side by side; 1 to take the likeliest token each time.
+    pub(super) beam_size: usize,
 }
+
+/// Beam size of [`Accuracy::Best`], as OpenAI's Whisper and faster-whisper have it.
+const BEAM_SIZE: usize = 5;
 
 /// Language that is taken to be spoken.
 #[derive(Clone, Debug)]
@@ -36,7 +41,7 @@ pub(super) fn capabilities(tokens: &Tokens) -> Capabilities {
         languages => languages.iter().map(|(code, _)| code.clone()).collect(),
     };
     capabilities.temperature = Some(0.0..=0.0);
-    capabilities.accuracy = vec![Accuracy::Fast, Accuracy::Balanced];
+    capabilities.accuracy = vec![Accuracy::Fast, Accuracy::Balanced, Accuracy::Best];
     capabilities.words = true;
     capabilities
 }
@@ -68,6 +73,7 @@ impl DecodingOptions {
                 Language::Detect(Detection::new(tokens, allowed, request.context.as_deref()))
             }
         };
-        Ok(DecodingOptions { language, task: request.task, fallback: Fallback::new(request) })
+        let beam_size = if request.accuracy == Accuracy::Best { BEAM_SIZE } else { 1 };
+        Ok(DecodingOptions { language, task: request.task, fallback: Fallback::new(request), beam_size })
     }
 }

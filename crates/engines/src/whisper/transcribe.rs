@@ -97,8 +97,10 @@ impl Transcription {
         Transcription { pcm, lively, options, careful: true, window, best: None, stage: Stage::Features }
     }
 
-    /// Begins to transcribe for a partial result: a rejected text is not decoded again.
+    /// Begins to transcribe for a partial result: without a beam search, and a rejected text is not decoded
+    /// again.
     pub(super) fn partial(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Transcription {
+        let options = DecodingOptions { beam_size: 1, ..options };
         Transcription { careful: false, ..Transcription::new(pcm, lively, options) }
     }
 

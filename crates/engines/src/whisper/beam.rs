@@ -1,0 +1,395 @@
+//! Beam search: the likeliest texts grow side by side, and the best of those that end is chosen.
+//!
+//! The search is that of CTranslate2 (`src/decoding.cc`) with the settings of faster-whisper: it ends with as
+//! many whole texts as there are beams (a patience of 1), of which the one with the greatest log-probability
+//! per token is chosen (a length penalty of 1).
+//!
+//! A step reads one token of every beam at once, so the weights and the audio are read once for all.
+
+use rten_simd::SimdOp;
+use rten_vecmath::MaxNum;
+
+use super::decoder::{KvCache, Row};
+use super::model::Model;
+use super::next_token::{LogSoftmax, allowed, without_loop};
+use super::ops::Kernels;
+
+/// A beam search in progress.
+pub(super) struct BeamSearch {
+    /// Number of beams.
+    size: usize,
+    /// Number of tokens of the prompt, which all texts begin with.
+    prompt: usize,
+    /// Largest number of tokens of a text.
+    max_tokens: usize,
+    /// Texts that may go on. The search begins with the empty one.
+    beams: Vec<Beam>,
+    ended: Vec<BeamText>,
+    /// Logits of all tokens that may follow each beam.
+    logits: Vec<f32>,
+}
+
+/// A text that may go on.
+#[derive(Clone, Debug)]
+struct Beam {
+    tokens: Vec<u32>,
+    log_probabilities: Vec<f32>,
+    /// Sum of the log-probabilities.
+    sum: f32,
+    /// Slots of the prompt and the tokens in the cache.
+    slots: Vec<u32>,
+}
+
+/// A text that has ended.
+#[derive(Debug)]
+pub(super) struct BeamText {
+    pub(super) tokens: Vec<u32>,
+    /// Log-probability of each token, and of the end if the text has one.
+    pub(super) log_probabilities: Vec<f32>,
+    /// Slots by whose attention each token, and the end, were decoded.
+    pub(super) aligned: Vec<u32>,
+    /// `true` if the text repeated itself, in which case the repetition is cut off, or had too many tokens.
+    pub(super) runaway: bool,
+    /// Log-probability per token.
+    score: f32,
+}
+
+/// A token that may follow a beam.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Candidate {
+    beam: usize,
+    token: u32,
+    log_probability: f32,
+    /// Sum of the log-probabilities of the text with the token.
+    sum: f32,
+}
+
+impl BeamSearch {
+    /// Creates a search for a text of at most `max_tokens` tokens after a prompt of `prompt` tokens, which
+    /// has the first slots of the cache.
+    pub(super) fn new(size: usize, prompt: usize, max_tokens: usize) -> BeamSearch {
+        let slots = (0..).take(prompt).collect();
+        let empty = Beam { tokens: Vec::new(), log_probabilities: Vec::new(), sum: 0.0, slots };
+        BeamSearch { size, prompt, max_tokens, beams: vec![empty], ended: Vec::new(), logits: Vec::new() }
+    }
+
+    /// Decodes the next token of each beam. `first` holds the logits after the prompt, and `language` is that
+    /// of the text. Returns whether the search has ended.
+    pub(super) fn extend(
+        &mut self,
+        model: &Model,
+        kernels: &mut Kernels,
+        cache: &mut KvCache,
+        first: &mut [f32],
+        language: Option<u32>,
+    ) -> bool {
+        let vocabulary = first.len();
+        let is_first = self.logits.is_empty();
+        let logits = if is_first { first } else { &mut self.logits[..] };
+        let mut candidates = Vec::with_capacity(self.beams.len() * 2 * self.size);
+        for ((number, beam), logits) in self.beams.iter().enumerate().zip(logits.chunks_exact_mut(vocabulary))
+        {
+            let logits = allowed(&model.tokens, language, &beam.tokens, logits);
+            let probabilities = LogSoftmax::of(logits);
+            candidates.extend(highest(logits, 2 * self.size).into_iter().map(|(token, logit)| {
+                let log_probability = probabilities.at(logit);
+                Candidate { beam: number, token, log_probability, sum: beam.sum + log_probability }
+            }));
+        }
+        self.choose(candidates, model.tokens.end);
+        if self.ended.len() >= self.size || self.beams.is_empty() {
+            return true;
+        }
+        self.assign_slots();
+        let rows = self.beams.iter().filter_map(|Beam { tokens, slots, .. }| {
+            Some(Row { token: *tokens.last()?, slots, aligned: true })
+        });
+        model.decoder.forward_each(kernels, cache, &rows.collect::<Vec<_>>());
+        self.logits.resize(self.beams.len() * vocabulary, 0.0);
+        model.decoder.logits_of_each(kernels, cache, &mut self.logits);
+        false
+    }
+
+    /// Replaces the beams by their best successors. A text that ends, or cannot go on, leaves its place to the
+    /// best of the candidates that would have had none.
+    fn choose(&mut self, mut candidates: Vec<Candidate>, end: u32) {
+        // The sort is stable: of equals, the earlier beam and the lower token come first.
+        candidates.sort_by(|a, b| b.sum.total_cmp(&a.sum));
+        candidates.truncate(2 * self.size);
+        let (firsts, spares) = candidates.split_at(self.size.min(candidates.len()));
+        let mut spares = spares.iter().filter(|candidate| candidate.token != end);
+        let mut beams = Vec::with_capacity(self.size);
+        for candidate in firsts {
+            let mut next = Some(candidate);
+            while let Some(candidate) = next.take() {
+                match self.successor(*candidate, end) {
+                    Ok(beam) => beams.push(beam),
+                    Err(text) => {
+                        self.ended.push(text);
+                        next = spares.next();
+                    }
+                }
+            }
+        }
+        self.beams = beams;
+    }
+
+    /// Returns a beam with a token more, or the text that has thereby ended.
+    fn successor(&self, candidate: Candidate, end: u32) -> Result<Beam, BeamText> {
+        let mut beam = self.beams[candidate.beam].clone();
+        beam.log_probabilities.push(candidate.log_probability);
+        beam.sum = candidate.sum;
+        if candidate.token == end {
+            return Err(self.end(beam, false));
+        }
+        beam.tokens.push(candidate.token);
+        let kept = without_loop(&beam.tokens);
+        if kept.is_none() && beam.tokens.len() < self.max_tokens {
+            return Ok(beam);
+        }
+        let mut text = self.end(beam, true);
+        text.tokens.truncate(kept.unwrap_or(text.tokens.len()));
+        Err(text)
+    }
+
+    fn end(&self, beam: Beam, runaway: bool) -> BeamText {
+        let Beam { tokens, log_probabilities, sum, mut slots } = beam;
+        BeamText {
+            // The end does not count, as in CTranslate2.
+            score: sum / tokens.len().max(1) as f32,
+            aligned: slots.split_off(self.prompt - 1),
+            tokens,
+            log_probabilities,
+            runaway,
+        }
+    }
+
+    /// Gives the last token of each beam a slot that no text uses any more.
+    fn assign_slots(&mut self) {
+        let used = self.beams.iter().flat_map(|beam| &beam.slots);
+        let used = used.chain(self.ended.iter().flat_map(|text| &text.aligned));
+        let most = used.clone().max().map_or(0, |slot| *slot as usize);
+        let mut is_free = vec![true; most + 1 + self.beams.len()];
+        for slot in used {
+            is_free[*slot as usize] = false;
+        }
+        let free = (0..).zip(is_free).filter_map(|(slot, is_free)| is_free.then_some(slot));
+        for (beam, slot) in self.beams.iter_mut().zip(free) {
+            beam.slots.push(slot);
+        }
+    }
+
+    /// Takes the best of the texts that have ended, the first of equals.
+    pub(super) fn take_best(&mut self) -> Option<BeamText> {
+        let ended = std::mem::take(&mut self.ended).into_iter();
+        ended.reduce(|best, text| if text.score > best.score { text } else { best })
+    }
+}
+
+/// Returns the `count` highest logits with their indices, in descending order, the first of equals first.
+/// Logits of -infinity are left out.
+fn highest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+    /// Number of logits that are skipped at once if the highest of them is too low.
+    const CHUNK: usize = 256;
+    let mut best: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
+    for (first, chunk) in (0..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
+        let least = |best: &[(u32, f32)]| match best.get(count - 1) {
+            Some((_, logit)) => *logit,
+            None => f32::NEG_INFINITY,
+        };
+        if MaxNum::new(chunk).dispatch() <= least(&best) {
+            continue;
+        }
+        for (index, logit) in (first..).zip(chunk) {
+            if *logit > least(&best) {
+                let place = best.partition_point(|(_, other)| other >= logit);
+                best.insert(place, (index, *logit));
+                best.truncate(count);
+            }
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::whisper::Whisper;
+    use crate::whisper::decoding::{DecodedText, Decoding};
+    use crate::whisper::options::DecodingOptions;
+    use voxline::engine::{RecognitionRequest, Task};
+    use voxline_fixtures::clips;
+    use voxline_fixtures::samples::models_dir;
+
+    const END: u32 = 9;
+
+    fn candidate(beam: usize, token: u32, log_probability: f32) -> Candidate {
+        Candidate { beam, token, log_probability, sum: log_probability }
+    }
+
+    /// Returns a search of a given size with beams of one token each, after a prompt of two.
+    fn search(size: usize) -> BeamSearch {
+        let mut search = BeamSearch::new(size, 2, 8);
+        search.choose((0..size).map(|i| candidate(0, i as u32, -(i as f32))).collect(), END);
+        search.assign_slots();
+        search
+    }
+
+    fn texts(search: &BeamSearch) -> Vec<&[u32]> {
+        search.beams.iter().map(|beam| &beam.tokens[..]).collect()
+    }
+
+    #[test]
+    fn the_highest_logits_are_those_of_a_sort() {
+        let logits: Vec<f32> = (0..2_000).map(|i| ((i * 7_919) % 499) as f32).collect();
+        let mut sorted: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+        assert_eq!(highest(&logits, 10), sorted[..10]);
+        let few = [f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY, 3.0];
+        assert_eq!(highest(&few, 10), [(3, 3.0), (1, 1.0)]);
+    }
+
+    #[test]
+    fn a_text_that_ends_leaves_its_place() {
+        let mut search = search(2);
+        let ends = [candidate(0, END, -0.1), candidate(1, 5, -0.2), candidate(0, END, -0.3)];
+        let spares = [candidate(1, 6, -0.4), candidate(0, 7, -0.5)];
+        search.choose([&ends[..], &spares].concat(), END);
+        // Of four candidates, the end of the first beam comes first, and the spare end is of no use.
+        assert_eq!(texts(&search), [&[1, 6], &[1, 5]] as [&[u32]; 2]);
+        assert_eq!(search.ended.len(), 1);
+        assert_eq!(search.ended[0].tokens, [0]);
+        assert!(!search.ended[0].runaway);
+    }
+
+    #[test]
+    fn texts_that_begin_alike_share_slots() {
+        let mut search = search(3);
+        assert_eq!(
+            search.beams.iter().map(|beam| &beam.slots[..]).collect::<Vec<_>>(),
+            [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
+        );
+        // The second and third beam have no successors, so their slots are free.
+        search.choose(vec![candidate(0, 5, -0.1), candidate(0, 6, -0.2), candidate(0, 7, -0.3)], END);
+        search.assign_slots();
+        assert_eq!(
+            search.beams.iter().map(|beam| &beam.slots[..]).collect::<Vec<_>>(),
+            [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 2, 5]]
+        );
+    }
+
+    #[test]
+    fn a_loop_ends_its_text() {
+        let mut search = BeamSearch::new(1, 2, 100);
+        for _ in 0..7 {
+            search.choose(vec![candidate(0, 4, -0.1)], END);
+            search.assign_slots();
+            assert!(search.ended.is_empty());
+        }
+        search.choose(vec![candidate(0, 4, -0.1)], END);
+        assert!(search.beams.is_empty());
+        let text = search.take_best().expect("the loop ended");
+        assert!(text.runaway);
+        assert_eq!(text.tokens, [4]);
+    }
+
+    #[test]
+    fn a_text_has_no_more_tokens_than_there_is_time_for() {
+        let mut search = BeamSearch::new(1, 2, 3);
+        for token in 0..3 {
+            search.choose(vec![candidate(0, token, -0.1)], END);
+            search.assign_slots();
+        }
+        assert!(search.beams.is_empty());
+        assert!(search.take_best().expect("the text ended").runaway);
+    }
+
+    /// The sum of the longer text is lower, its mean higher.
+    #[test]
+    fn the_best_text_is_the_likeliest_per_token() {
+        let mut search = BeamSearch::new(2, 1, 8);
+        let beam = |tokens: &[u32], sum: f32| Beam {
+            tokens: tokens.to_vec(),
+            log_probabilities: vec![sum],
+            sum,
+            slots: (0..).take(tokens.len() + 1).collect(),
+        };
+        search.beams = vec![beam(&[1], -0.9), beam(&[1, 2, 3], -1.1)];
+        let end = |beam, sum| Candidate { beam, token: END, log_probability: -0.1, sum };
+        search.choose(vec![end(0, -1.0), end(1, -1.2)], END);
+        let best = search.take_best().expect("both ended");
+        assert_eq!(best.tokens, [1, 2, 3]);
+        assert_eq!(best.aligned, [0, 1, 2, 3]);
+    }
+
+    /// Recording that was encoded, and the options to decode it by.
+    struct Encoded {
+        whisper: Whisper,
+        kernels: Kernels,
+        states: Vec<f32>,
+        samples: usize,
+    }
+
+    impl Encoded {
+        fn new() -> Encoded {
+            let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
+            let (model, mut kernels) = (&whisper.shared.model, Kernels::default());
+            let pcm = clips::audio("en-16k", "goforward");
+            let mut encoding = model.encoder.begin(&kernels, &model.mel.features(&pcm, 1_000));
+            let states = std::iter::repeat_with(|| model.encoder.advance(&mut kernels, &mut encoding));
+            let states = states.flatten().next().expect("the layers come to an end");
+            Encoded { whisper, kernels, states, samples: pcm.len() }
+        }
+
+        /// Returns the text that a search of this many beams finds; of one beam, by the search, too.
+        fn decode(&mut self, beam_size: usize, is_search: bool) -> DecodedText {
+            let (model, kernels) = (&self.whisper.shared.model, &mut self.kernels);
+            let request = RecognitionRequest::new().language("en");
+            let mut options = DecodingOptions::new(&model.tokens, &request).expect("Whisper honours it");
+            options.beam_size = beam_size;
+            let cache = model.decoder.start(kernels, &self.states);
+            let mut decoding = Decoding::begin(model, kernels, cache, self.samples, &options);
+            if is_search {
+                decoding.search(beam_size);
+            }
+            while !decoding.advance(model, kernels) {}
+            decoding.take_attempt(model).text
+        }
+    }
+
+    #[test]
+    fn one_beam_is_greedy() {
+        let mut encoded = Encoded::new();
+        let (greedy, beam) = (encoded.decode(1, false), encoded.decode(1, true));
+        assert_eq!(beam.tokens, greedy.tokens);
+        assert_eq!(beam.log_probabilities, greedy.log_probabilities);
+        assert_eq!(beam.attention.weights, greedy.attention.weights);
+    }
+
+    /// The chosen text, read token by token, has the probabilities and the attention that the search gave it:
+    /// no beam saw another's tokens.
+    #[test]
+    fn a_text_is_as_likely_alone_as_among_others() {
+        let mut encoded = Encoded::new();
+        let found = encoded.decode(5, false);
+        assert!(!found.tokens.is_empty() && !found.runaway);
+        let Encoded { whisper, kernels, states, .. } = &mut encoded;
+        let Model { decoder, tokens, .. } = &whisper.shared.model;
+        let language = tokens.language("en").flatten();
+        let mut cache = decoder.start(kernels, states);
+        let mut logits = vec![0.0; decoder.vocabulary()];
+        let mut next = tokens.prompt(language, Task::Transcribe);
+        decoder.forward(kernels, &mut cache, &[tokens.start]);
+        decoder.rewind(&mut cache, 1);
+        let mut log_probabilities = Vec::new();
+        for (read, token) in found.tokens.iter().chain([&tokens.end]).enumerate() {
+            decoder.forward(kernels, &mut cache, &next);
+            decoder.logits(kernels, &cache, next.len() - 1, &mut logits);
+            let allowed = allowed(tokens, language, &found.tokens[..read], &mut logits);
+            log_probabilities.push(LogSoftmax::of(allowed).at(allowed[*token as usize]));
+            next = vec![*token];
+        }
+        assert_eq!(found.log_probabilities, log_probabilities);
+        assert_eq!(found.attention.weights, decoder.take_attention(&mut cache).weights);
+    }
+}

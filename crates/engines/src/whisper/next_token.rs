@@ -1,0 +1,76 @@
+//! The next token of a text: which ones may follow, how likely each is, and whether the text loops.
+
+use rten_simd::SimdOp;
+use rten_vecmath::{MaxNum, SumExpSub};
+
+use super::tokens::Tokens;
+
+/// Returns the logits of those tokens that may follow `text`, and rules out the others by a logit of
+/// -infinity. Of the tokens from the end on, only the end may follow; the others steer.
+pub(super) fn allowed<'a>(
+    tokens: &Tokens,
+    language: Option<u32>,
+    text: &[u32],
+    logits: &'a mut [f32],
+) -> &'a mut [f32] {
+    let allowed = &mut logits[..=tokens.end as usize];
+    let first: &[u32] = if text.is_empty() { &tokens.suppressed_first } else { &[] };
+    for id in tokens.suppressed.iter().chain(first).chain(tokens.foreign(language)) {
+        if let Some(logit) = allowed.get_mut(*id as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+    allowed
+}
+
+/// The logarithm of the softmax of some logits.
+pub(super) struct LogSoftmax {
+    highest: f32,
+    /// Logarithm of the sum of the exponentials, relative to the highest logit.
+    log_sum: f32,
+}
+
+impl LogSoftmax {
+    pub(super) fn of(logits: &[f32]) -> LogSoftmax {
+        let highest = MaxNum::new(logits).dispatch();
+        LogSoftmax { highest, log_sum: SumExpSub::new(logits, highest).dispatch().ln() }
+    }
+
+    /// Returns the logarithm of the softmax of one of the logits.
+    pub(super) fn at(&self, logit: f32) -> f32 {
+        logit - self.highest - self.log_sum
+    }
+}
+
+/// Returns the length to which a text that ends in a loop should be cut: after the first occurrence of
+/// the phrase. People do repeat themselves, so a shorter phrase needs more rounds to count as a loop.
+pub(super) fn without_loop(tokens: &[u32]) -> Option<usize> {
+    (1..=tokens.len() / 3).find_map(|phrase| {
+        let rounds = match phrase {
+            1 => 8,
+            2..=3 => 5,
+            4..=5 => 4,
+            _ => 3,
+        };
+        let start = tokens.len().checked_sub(phrase * rounds)?;
+        let looped = &tokens[start..];
+        let repeats = looped.iter().zip(&looped[phrase..]).all(|(token, next)| token == next);
+        repeats.then_some(start + phrase)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_are_cut_after_the_first_round() {
+        let phrase = [10, 11, 12, 13, 14, 15];
+        let looped = [&[1, 2][..], &phrase, &phrase, &phrase].concat();
+        assert_eq!(without_loop(&looped[..19]), None);
+        assert_eq!(without_loop(&looped), Some(8));
+        assert_eq!(without_loop(&[7; 7]), None);
+        assert_eq!(without_loop(&[7; 8]), Some(1));
+        assert_eq!(without_loop(&[]), None);
+    }
+}
