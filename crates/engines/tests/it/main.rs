@@ -3,6 +3,7 @@
 
 mod languages;
 mod model_shapes;
+mod processors;
 mod recognition;
 mod recognition_guards;
 mod recognition_noise;
