@@ -284,6 +284,13 @@ impl Decoder {
         cache.attention.clear();
     }
 
+    /// Forgets the last `tokens` tokens, each of which was read by itself, and their attention.
+    pub(super) fn forget(&self, cache: &mut KvCache, tokens: usize) {
+        cache.tokens -= tokens;
+        let kept = (cache.tokens - cache.first_attention) * self.attention_size(cache);
+        cache.attention.truncate(kept);
+    }
+
     /// Takes the attention of the tokens read since the cache was last rewound.
     pub(super) fn take_attention(&self, cache: &mut KvCache) -> Attention {
         let weights = std::mem::take(&mut cache.attention);
@@ -320,12 +327,5 @@ impl Row<'_> {
     /// Returns the slot of the token.
     fn slot(&self) -> usize {
         self.slots.last().map_or(0, |slot| *slot as usize)
-    }
-}
-
-impl KvCache {
-    /// Returns the number of tokens of the text that [`forward`](Decoder::forward) extends.
-    pub(super) fn tokens(&self) -> usize {
-        self.tokens
     }
 }

@@ -1,11 +1,15 @@
 //! Decoding: a text grows token by token, by the likeliest one, by a sampled one, or in a beam search.
 
+use std::sync::Arc;
+
 use rten_simd::SimdOp;
 use rten_vecmath::MaxNum;
 
 use super::beam::BeamSearch;
 use super::decoder::{Attention, KvCache};
 use super::detection::{Detected, Detection};
+use super::int8;
+use super::keywords::{Keywords, Spotting, Step};
 use super::model::Model;
 use super::next_token::{LogSoftmax, allowed, without_loop};
 use super::ops::Kernels;
@@ -21,6 +25,9 @@ const TOKENS_PER_SECOND: usize = 16;
 const TOKENS_PER_STEP: usize = 4;
 const BEAM_TOKENS_PER_STEP: usize = 2;
 
+/// Number of tokens of a prompt read in one step: as many as are multiplied together.
+const PROMPT_TOKENS_PER_STEP: usize = int8::ROWS;
+
 /// Decoding in progress. The same audio can be decoded several times, one text after the other.
 pub(super) struct Decoding {
     cache: KvCache,
@@ -34,6 +41,12 @@ pub(super) struct Decoding {
     sampler: Option<Sampler>,
     /// Search for the likeliest text; `None` if the text grows by the likeliest or a sampled token.
     beams: Option<BeamSearch>,
+    /// All that the decoder reads before the text.
+    prompt: Vec<u32>,
+    /// Number of tokens of the prompt that were read.
+    prompt_read: usize,
+    keywords: Arc<Keywords>,
+    spotting: Spotting,
     tokens: Vec<u32>,
     /// Log-probabilities of the tokens, and of the end.
     log_probabilities: Vec<f32>,
@@ -59,7 +72,8 @@ pub(super) struct DecodedText {
     pub(super) tokens: Vec<u32>,
     /// Log-probability of each token, and of the end if it was decoded, at a temperature of 1.
     pub(super) log_probabilities: Vec<f32>,
-    /// Mean of the log-probabilities.
+    /// Mean of the log-probabilities, with what the keywords cost given back: the measure by which the text
+    /// is judged.
     pub(super) log_probability: f32,
     /// `true` if the text repeated itself, in which case the repetition is cut off, or had too many
     /// tokens.
@@ -68,6 +82,13 @@ pub(super) struct DecodedText {
     pub(super) sampled: bool,
     /// Attention by which each token, and the end, were decoded.
     pub(super) attention: Attention,
+}
+
+impl DecodedText {
+    /// Returns the mean of the log-probabilities.
+    pub(super) fn unbiased_log_probability(&self) -> f32 {
+        mean(&self.log_probabilities, 0.0)
+    }
 }
 
 impl Decoding {
@@ -92,8 +113,9 @@ impl Decoding {
                 (detected.map(|detected| detection.choose(detected, samples)), detected)
             }
         };
+        let prompt = prompt(model, language, options);
         let seconds = samples.div_ceil(RECOGNIZER_RATE as usize);
-        let room = decoder.context_length() - 1 - tokens.prompt(language, options.task).len();
+        let room = decoder.context_length() - prompt.len();
         let mut decoding = Decoding {
             cache,
             logits,
@@ -103,12 +125,16 @@ impl Decoding {
             no_speech,
             sampler: None,
             beams: None,
+            prompt,
+            prompt_read: 0,
+            keywords: Arc::clone(&options.keywords),
+            spotting: Spotting::default(),
             tokens: Vec::new(),
             log_probabilities: Vec::new(),
             max_tokens: (TOKENS_PER_SECOND * (seconds + 1)).min(room),
             runaway: false,
         };
-        decoding.read_prompt(model, kernels);
+        decoding.begin_prompt(model, kernels);
         if options.beam_size > 1 {
             decoding.search(options.beam_size);
         }
@@ -117,31 +143,49 @@ impl Decoding {
 
     /// Makes a beam search of a decoding that has just begun.
     pub(super) fn search(&mut self, beam_size: usize) {
-        self.beams = Some(BeamSearch::new(beam_size, self.cache.tokens(), self.max_tokens));
+        self.beams = Some(BeamSearch::new(beam_size, self.prompt.len(), self.max_tokens));
     }
 
     /// Begins another text of the same audio, of sampled tokens.
     pub(super) fn restart(&mut self, model: &Model, kernels: &mut Kernels, sampler: Sampler) {
         self.sampler = Some(sampler);
         self.beams = None;
+        self.spotting = Spotting::default();
         self.tokens.clear();
         self.log_probabilities.clear();
         self.runaway = false;
+        self.begin_prompt(model, kernels);
+    }
+
+    /// Begins to read the prompt, of whose tokens the first may have been read.
+    fn begin_prompt(&mut self, model: &Model, kernels: &mut Kernels) {
+        let is_read = self.prompt.first() == Some(&model.tokens.start);
+        self.prompt_read = usize::from(is_read);
+        model.decoder.rewind(&mut self.cache, self.prompt_read);
         self.read_prompt(model, kernels);
     }
 
-    /// Reads the prompt after the first token.
+    /// Reads the next part of the prompt.
     fn read_prompt(&mut self, model: &Model, kernels: &mut Kernels) {
-        let Model { decoder, tokens, .. } = model;
-        let prompt = tokens.prompt(self.language, self.task);
-        decoder.rewind(&mut self.cache, 1);
-        decoder.forward(kernels, &mut self.cache, &prompt);
-        decoder.logits(kernels, &self.cache, prompt.len() - 1, &mut self.logits);
+        let Model { decoder, .. } = model;
+        let rest = &self.prompt[self.prompt_read..];
+        let part = &rest[..rest.len().min(PROMPT_TOKENS_PER_STEP)];
+        // Attention to the audio counts from the end of the prompt on.
+        decoder.rewind(&mut self.cache, self.prompt_read);
+        decoder.forward(kernels, &mut self.cache, part);
+        self.prompt_read += part.len();
+        if self.prompt_read == self.prompt.len() {
+            decoder.logits(kernels, &self.cache, part.len() - 1, &mut self.logits);
+        }
     }
 
     /// Decodes further tokens. Returns whether the text has ended, repeats itself, or has its largest
     /// number of tokens.
     pub(super) fn advance(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
+        if self.prompt_read < self.prompt.len() {
+            self.read_prompt(model, kernels);
+            return false;
+        }
         if self.beams.is_some() {
             return (0..BEAM_TOKENS_PER_STEP).any(|_| self.extend_beams(model, kernels));
         }
@@ -159,15 +203,27 @@ impl Decoding {
         let end = &model.tokens.end;
         let language = model.tokens.text_language(self.language, self.task);
         let allowed = allowed(&model.tokens, language, &self.tokens, &mut self.logits);
-        let next = match &mut self.sampler {
-            None => likeliest(allowed),
-            Some(sampler) => sampler.sample(allowed),
+        let favoured = match likeliest(allowed).and_then(|likeliest| u32::try_from(likeliest).ok()) {
+            Some(likeliest) if !self.keywords.is_empty() => {
+                self.spotting.step(&self.keywords, &model.tokens, &self.tokens, allowed, likeliest)
+            }
+            _ => Step::Free,
+        };
+        let next = match (favoured, &mut self.sampler) {
+            (Step::Take(token), _) => Some(token as usize),
+            (Step::Free, None) => likeliest(allowed),
+            (Step::Free, Some(sampler)) => sampler.sample(allowed),
+            (Step::Return(length, logits), _) => {
+                self.return_to(model, length, &logits);
+                return false;
+            }
         };
         let Some(next) = next.and_then(|next| u32::try_from(next).ok()) else { return true };
         self.log_probabilities.push(log_probability(allowed, next));
         if next == *end {
             return true;
         }
+        self.spotting.read(&self.keywords, &model.tokens, &self.tokens, next);
         self.tokens.push(next);
         if let Some(kept) = without_loop(&self.tokens) {
             self.tokens.truncate(kept);
@@ -179,6 +235,14 @@ impl Decoding {
             model.decoder.logits(kernels, &self.cache, 0, &mut self.logits);
         }
         self.runaway
+    }
+
+    /// Takes back all but the first `length` tokens of the text, after which these logits were in force.
+    fn return_to(&mut self, model: &Model, length: usize, logits: &[f32]) {
+        model.decoder.forget(&mut self.cache, self.tokens.len() - length);
+        self.tokens.truncate(length);
+        self.log_probabilities.truncate(length);
+        self.logits[..logits.len()].copy_from_slice(logits);
     }
 
     /// Takes the text out of the decoding.
@@ -195,7 +259,7 @@ impl Decoding {
     fn take_text(&mut self, model: &Model) -> DecodedText {
         if let Some(best) = self.beams.as_mut().and_then(BeamSearch::take_best) {
             return DecodedText {
-                log_probability: mean(&best.log_probabilities),
+                log_probability: mean(&best.log_probabilities, 0.0),
                 attention: model.decoder.attention_of(&self.cache, &best.aligned),
                 tokens: best.tokens,
                 log_probabilities: best.log_probabilities,
@@ -206,7 +270,7 @@ impl Decoding {
         let log_probabilities = std::mem::take(&mut self.log_probabilities);
         DecodedText {
             tokens: std::mem::take(&mut self.tokens),
-            log_probability: mean(&log_probabilities),
+            log_probability: mean(&log_probabilities, self.spotting.spent()),
             log_probabilities,
             runaway: self.runaway,
             sampled: self.sampler.is_some(),
@@ -215,10 +279,23 @@ impl Decoding {
     }
 }
 
-/// Returns the mean; 0 for none.
-fn mean(log_probabilities: &[f32]) -> f32 {
+/// Returns the mean, with this much given back to the sum; 0 for none.
+fn mean(log_probabilities: &[f32], given_back: f32) -> f32 {
     let sum: f32 = log_probabilities.iter().sum();
-    sum / log_probabilities.len().max(1) as f32
+    (sum + given_back) / log_probabilities.len().max(1) as f32
+}
+
+/// Returns all that the decoder reads before the text: the end of the text before, as much as OpenAI's Whisper
+/// takes, and what steers.
+fn prompt(model: &Model, language: Option<u32>, options: &DecodingOptions) -> Vec<u32> {
+    let Model { decoder, tokens, .. } = model;
+    let longest = (decoder.context_length() / 2).saturating_sub(1);
+    let before = &options.prompt[options.prompt.len().saturating_sub(longest)..];
+    let previous = tokens.previous().filter(|_| !before.is_empty());
+    let mut prompt: Vec<u32> = previous.into_iter().chain(before.iter().copied()).collect();
+    prompt.push(tokens.start);
+    prompt.extend(tokens.prompt(language, options.task));
+    prompt
 }
 
 /// Returns the likeliest of the allowed languages, by the logits.

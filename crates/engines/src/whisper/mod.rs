@@ -13,6 +13,8 @@
 //! the model itself doubts is decoded again, of sampled tokens (`fallback`), unless the request asks for
 //! [`Accuracy::Fast`](voxline::engine::Accuracy) or a temperature of 0.
 //!
+//! A prompt is read as text before the audio. Keywords replace likelier tokens within a bound (`keywords`).
+//!
 //! A multilingual model can translate into English as well. A translation has no words, as its order is not
 //! that of the speech.
 //!
@@ -23,6 +25,7 @@
 mod alignment;
 mod attention;
 mod beam;
+mod bpe;
 mod ct2;
 mod decoder;
 mod decoding;
@@ -30,6 +33,7 @@ mod detection;
 mod encoder;
 mod fallback;
 mod int8;
+mod keywords;
 mod mel;
 mod model;
 mod next_token;

@@ -1,8 +1,11 @@
 //! The part of a request that Whisper honours. A new option is declared, read and kept here; the decoding
 //! takes it from [`DecodingOptions`].
 
+use std::sync::Arc;
+
 use super::detection::Detection;
 use super::fallback::Fallback;
+use super::keywords::{Keywords, names};
 use super::tokens::Tokens;
 use voxline::engine::{Accuracy, Capabilities, RecognitionRequest, Task, UnsupportedRequest};
 
@@ -11,6 +14,10 @@ use voxline::engine::{Accuracy, Capabilities, RecognitionRequest, Task, Unsuppor
 pub(super) struct DecodingOptions {
     pub(super) language: Language,
     pub(super) task: Task,
+    /// Tokens of the text before the audio, of which the decoding keeps the end; empty without a prompt.
+    pub(super) prompt: Arc<[u32]>,
+    /// Keywords, and the names of the prompt.
+    pub(super) keywords: Arc<Keywords>,
     /// Temperatures to try after a rejected text.
     pub(super) fallback: Fallback,
     /// Number of texts that a beam search extends side by side; 1 to take the likeliest token each time.
@@ -40,6 +47,8 @@ pub(super) fn capabilities(tokens: &Tokens) -> Capabilities {
         [] => vec!["en".to_owned()],
         languages => languages.iter().map(|(code, _)| code.clone()).collect(),
     };
+    capabilities.prompt = tokens.previous().is_some();
+    capabilities.keywords = true;
     capabilities.temperature = Some(0.0..=0.0);
     capabilities.accuracy = vec![Accuracy::Fast, Accuracy::Balanced, Accuracy::Best];
     capabilities.words = true;
@@ -73,7 +82,18 @@ impl DecodingOptions {
                 Language::Detect(Detection::new(tokens, allowed, request.context.as_deref()))
             }
         };
-        let beam_size = if request.accuracy == Accuracy::Best { BEAM_SIZE } else { 1 };
-        Ok(DecodingOptions { language, task: request.task, fallback: Fallback::new(request), beam_size })
+        let prompt = request.prompt.as_deref().map(str::trim).filter(|prompt| !prompt.is_empty());
+        let keywords = request.keywords.iter().map(String::as_str);
+        let keywords = Keywords::new(tokens, keywords.chain(prompt.into_iter().flat_map(names)));
+        // The bounds of keywords are those of a text that takes the likeliest token each time.
+        let is_search = request.accuracy == Accuracy::Best && keywords.is_empty();
+        Ok(DecodingOptions {
+            language,
+            task: request.task,
+            prompt: prompt.map_or(Vec::new(), |prompt| tokens.encode(&format!(" {prompt}"))).into(),
+            keywords: Arc::new(keywords),
+            fallback: Fallback::new(request),
+            beam_size: if is_search { BEAM_SIZE } else { 1 },
+        })
     }
 }

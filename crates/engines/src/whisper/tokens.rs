@@ -1,9 +1,11 @@
 //! The vocabulary: GPT-2's byte-level pieces, and the special tokens that steer Whisper.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use super::bpe::Bpe;
 use voxline::engine::Task;
 
 /// Size of the smallest multilingual vocabulary. English-only models have one token less, and were never
@@ -15,6 +17,10 @@ pub(super) struct Tokens {
     count: usize,
     /// Bytes of each text token.
     pieces: Vec<Vec<u8>>,
+    /// The encoder of texts, which few sessions need.
+    bpe: OnceLock<Bpe>,
+    /// `<|startofprev|>`, before a text that precedes the audio; `None` if the vocabulary lacks it.
+    previous: Option<u32>,
     /// `<|startoftranscript|>`.
     pub(super) start: u32,
     /// `<|endoftext|>`. The tokens before it are text; those after it steer.
@@ -92,6 +98,8 @@ impl Tokens {
         Ok(Tokens {
             count: lines.len(),
             pieces,
+            bpe: OnceLock::new(),
+            previous: special("<|startofprev|>").ok(),
             start,
             end,
             no_speech: special("<|nospeech|>").or_else(|_| special("<|nocaptions|>"))?,
@@ -183,6 +191,16 @@ impl Tokens {
     /// Returns the bytes of a text token; empty for other tokens.
     pub(super) fn piece(&self, token: u32) -> &[u8] {
         self.pieces.get(token as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns `<|startofprev|>`, if the vocabulary has it.
+    pub(super) fn previous(&self) -> Option<u32> {
+        self.previous
+    }
+
+    /// Returns the tokens of a text. None of them steers, whatever the text looks like.
+    pub(super) fn encode(&self, text: &str) -> Vec<u32> {
+        self.bpe.get_or_init(|| Bpe::new(&self.pieces)).encode(&self.pieces, text)
     }
 
     /// Returns the text of these tokens. Bytes that are not UTF-8, such as those of a split character,

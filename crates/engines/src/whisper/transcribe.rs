@@ -254,7 +254,7 @@ impl Attempt {
             text: whole,
             language: *language,
             detected: *detected,
-            log_probability: text.log_probability,
+            log_probability: text.unbiased_log_probability(),
             no_speech: *no_speech,
             tokens,
             words,

@@ -87,14 +87,9 @@ fn an_english_only_model_neither_translates_nor_knows_other_languages() {
 fn what_is_not_honoured_is_refused_by_its_name() {
     let whisper = whisper();
     let request = RecognitionRequest::new;
-    let refused = [
-        request().prompt("Dear Sir,"),
-        request().keywords(["voxline"]),
-        request().temperature(0.2),
-        request().languages(["en", "tlh"]),
-    ];
+    let refused = [request().temperature(0.2), request().languages(["en", "tlh"])];
     let fields = refused.map(|request| refusal(&whisper, &request).map(|reason| reason.field()));
-    let expected = ["prompt", "keywords", "temperature", "languages"];
+    let expected = ["temperature", "languages"];
     assert_eq!(fields, expected.map(Some));
     // A temperature of 0 excludes the fallback, as does an accuracy of `fast`.
     let honoured =
@@ -121,6 +116,46 @@ fn the_best_accuracy_makes_fewer_errors() {
     };
     let (best, balanced) = (errors(Accuracy::Best), errors(Accuracy::Balanced));
     assert!(best < balanced, "{best} errors instead of {balanced}");
+}
+
+/// The recording says both spellings alike. Of a prompt that is too long for the model its end counts.
+#[test]
+fn a_prompt_sets_the_spelling() {
+    let whisper = whisper();
+    let pcm = clips::audio("en-16k", "goforward");
+    let request = || RecognitionRequest::new().language("en");
+    let heard = |request: &RecognitionRequest| {
+        let texts: Vec<String> =
+            spoken(&whisper, request, &pcm).into_iter().map(|segment| segment.text).collect();
+        texts.join(" ").to_lowercase()
+    };
+    assert!(heard(&request()).contains("meters"));
+    let british = "The first run was twelve metres, the second was eleven metres, and the third nine metres.";
+    for prompt in [british.to_owned(), format!("{} {british}", "They counted the sheep. ".repeat(150))] {
+        let text = heard(&request().prompt(prompt));
+        assert!(text.starts_with("go forward") && text.contains("metres"), "{text}");
+    }
+}
+
+/// The confidence is the model's own, without what the keywords add.
+#[test]
+fn a_keyword_lowers_the_confidence_by_its_cost() {
+    let whisper = whisper();
+    let pcm = clips::audio("en-16k", "goforward");
+    let request = RecognitionRequest::new().language("en");
+    let sum = |request: &RecognitionRequest| {
+        let segments = spoken(&whisper, request, &pcm);
+        let [segment] = &segments[..] else { panic!("{segments:?}") };
+        // The tokens of the text, and its end.
+        let tokens = segment.tokens.len() as f32 + 1.0;
+        (segment.text.to_lowercase(), segment.avg_log_probability.unwrap() * tokens)
+    };
+    let (plain, before) = sum(&request);
+    let (british, after) = sum(&request.clone().keywords(["metres"]));
+    assert!(plain.contains("meters") && british.contains("metres"), "{plain} {british}");
+    assert!(after < before - 0.1, "{before} {after}");
+    let (same, unchanged) = sum(&request.keywords(["Wakabayashi"]));
+    assert_eq!((same, unchanged), (plain, before));
 }
 
 /// The figures are those of OpenAI's `verbose_json`.
