@@ -4,6 +4,7 @@ use crate::auth::AuthError;
 use crate::net::{EndpointError, TlsError};
 #[cfg(feature = "decode")]
 use crate::pipeline::PipelineError;
+use crate::protocol::HintError;
 use crate::session::SessionError;
 #[cfg(feature = "decode")]
 use crate::source::SourceError;
@@ -55,6 +56,9 @@ pub enum StartError {
         /// Frames per second, as given.
         actual: u32,
     },
+    /// The prompt or the keywords are too long.
+    #[error(transparent)]
+    Hints(#[from] HintError),
     /// The spool can't be opened, or belongs to other audio.
     #[error(transparent)]
     Spool(#[from] SpoolError),

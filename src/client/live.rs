@@ -13,6 +13,7 @@ use super::{Service, StartError, Transcript, Transcription};
 use crate::audio::{Feed, FramePos};
 use crate::chunk::Chunker;
 use crate::pace::{Pace, Pacer};
+use crate::protocol::check_hints;
 use crate::session::{Overflow, Settings};
 use crate::spool::Repeatability;
 
@@ -56,8 +57,9 @@ impl Transcription<Live> {
     /// the end.
     ///
     /// # Errors
-    /// Returns [`StartError::SampleRate`] if the sample rate is not 8,000 to 48,000, and
-    /// [`StartError::Spool`] if there is a spool that can't be opened, for which the call blocks on the disk.
+    /// Returns [`StartError::SampleRate`] if the sample rate is not 8,000 to 48,000, [`StartError::Hints`] if
+    /// the prompt or the keywords are too long, and [`StartError::Spool`] if there is a spool that can't be
+    /// opened, for which the call blocks on the disk.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime.
@@ -66,6 +68,7 @@ impl Transcription<Live> {
         if !SAMPLE_RATES.contains(&settings.sample_rate) {
             return Err(StartError::SampleRate { actual: settings.sample_rate });
         }
+        check_hints(settings.request.prompt.as_deref(), &settings.request.keywords)?;
         let opened = match spool {
             Some(file) => {
                 let session =

@@ -12,6 +12,7 @@ use super::{ChannelTranscript, Service, StartError, Transcript, Transcription};
 use crate::decode::{Channels, DecodeError, StreamInfo};
 use crate::pace::{Pace, Pacer};
 use crate::pipeline::{self, Pipeline, PipelineError};
+use crate::protocol::check_hints;
 use crate::session::Settings;
 use crate::spool::{Opened, Repeatability, SpoolError};
 
@@ -45,6 +46,7 @@ impl OpenedRecording {
     /// Opens the recording of a transcription, and its spools.
     pub(super) fn open(transcription: Transcription<Recorded>) -> Result<OpenedRecording, StartError> {
         let Transcription { service, settings, audio } = transcription;
+        check_hints(settings.request.prompt.as_deref(), &settings.request.keywords)?;
         let Recorded { recording, channels, pace, spools } = audio;
         let (channels, sample_rate) = (channels.unwrap_or(Channels::Mix), settings.sample_rate);
         let options = pipeline::Options { channels, sample_rate, ..pipeline::Options::default() };

@@ -61,7 +61,8 @@ impl Transcription<Recorded> {
     ///
     /// # Errors
     /// Returns [`StartError`] if the source can't be opened or holds no audio that can be decoded, if the
-    /// spool can't be opened, or if the [channels](Transcription::channels) are split.
+    /// prompt or the keywords are too long, if the spool can't be opened, or if the
+    /// [channels](Transcription::channels) are split.
     ///
     /// # Panics
     /// Panics outside of a tokio runtime, and if the source panics.
@@ -90,8 +91,9 @@ impl Transcription<Recorded> {
     /// [`start`](Transcription::start) does not block the task that calls it.
     ///
     /// # Errors
-    /// Returns [`StartError`] if the source can't be opened or holds no audio that can be decoded, if a spool
-    /// can't be opened, or if an earlier process left spools of more channels.
+    /// Returns [`StartError`] if the source can't be opened or holds no audio that can be decoded, if the
+    /// prompt or the keywords are too long, if a spool can't be opened, or if an earlier process left spools of
+    /// more channels.
     pub fn open(self) -> Result<OpenedRecording, StartError> {
         OpenedRecording::open(self)
     }

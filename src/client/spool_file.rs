@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::net::Endpoint;
+use crate::protocol::Task;
 use crate::session::Settings;
 #[cfg(feature = "decode")]
 use crate::spool::Repeatability;
@@ -74,7 +75,12 @@ impl SpoolFile {
     pub(super) fn open(&self, session: &SpoolContext<'_>) -> Result<Opened, SpoolError> {
         let SpoolContext { settings, service, source } = session;
         let language = settings.request.language.as_deref().unwrap_or("detected");
-        let usual = || format!("{source}, language {language}");
+        // Part of the name only where it is not the default: files of earlier versions know no task.
+        let task = match settings.request.task {
+            Task::Transcribe => String::new(),
+            task => format!(", task {task}"),
+        };
+        let usual = || format!("{source}, language {language}{task}");
         let identity = self.identity.clone().unwrap_or_else(usual);
         let head = Head { sample_rate: settings.sample_rate, identity, service: service.to_string() };
         Spool::open(&self.path, &head, settings.replay.frames, self.fsync)

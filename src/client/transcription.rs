@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Service;
+use crate::protocol::{Accuracy, Task};
 use crate::session::Settings;
 
 /// Audio to be transcribed, with its options: a recording (`Transcription<Recorded>`), created by
@@ -23,6 +24,33 @@ impl<A> Transcription<A> {
     /// Sets the language spoken, as a BCP 47 tag (`en`, `ru-RU`). By default the service detects it.
     pub fn language(mut self, language: impl Into<String>) -> Transcription<A> {
         self.settings.request.language = Some(language.into());
+        self
+    }
+
+    /// Sets the kind of the text: a transcript, by default. With a service that does not perform the task the
+    /// session fails.
+    pub fn task(mut self, task: Task) -> Transcription<A> {
+        self.settings.request.task = task;
+        self
+    }
+
+    /// Sets the text that is taken to precede the audio, in the language of the text that is asked for: it sets
+    /// the style and the spelling of names. Whisper uses the end of a long prompt.
+    pub fn prompt(mut self, prompt: impl Into<String>) -> Transcription<A> {
+        self.settings.request.prompt = Some(prompt.into());
+        self
+    }
+
+    /// Sets words and phrases that are likely to be spoken, such as names, which are then recognised rather than
+    /// similar ones.
+    pub fn keywords(mut self, keywords: impl IntoIterator<Item: Into<String>>) -> Transcription<A> {
+        self.settings.request.keywords = keywords.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the balance between accuracy and cost: [`Accuracy::Balanced`], by default.
+    pub fn accuracy(mut self, accuracy: Accuracy) -> Transcription<A> {
+        self.settings.request.accuracy = accuracy;
         self
     }
 

@@ -1,11 +1,10 @@
 //! Recognition requests, and the capabilities that a recogniser declares.
 
-use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::language::{Language, Languages};
 
-pub use crate::protocol::Latency;
+pub use crate::protocol::{Accuracy, Latency, Task};
 
 /// Request for the recognition of one stream.
 ///
@@ -48,49 +47,6 @@ pub struct RecognitionRequest {
     /// [Context](super::Segment::context) of the last segment before the stream, from this or another
     /// process, perhaps of an earlier version. An engine that cannot read the context starts without one.
     pub context: Option<String>,
-}
-
-/// Kind of text that a recogniser makes of speech.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Task {
-    /// The words that were spoken, in the language in which they were spoken.
-    #[default]
-    Transcribe,
-    /// A translation into English.
-    Translate,
-}
-
-/// Balance between accuracy and cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Accuracy {
-    /// Least computation: for weak machines and many sessions.
-    Fast,
-    /// Default of the engine.
-    #[default]
-    Balanced,
-    /// Best text that the engine can make, at several times the cost.
-    Best,
-}
-
-impl fmt::Display for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Task::Transcribe => "transcribe",
-            Task::Translate => "translate",
-        })
-    }
-}
-
-impl fmt::Display for Accuracy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Accuracy::Fast => "fast",
-            Accuracy::Balanced => "balanced",
-            Accuracy::Best => "best",
-        })
-    }
 }
 
 impl RecognitionRequest {

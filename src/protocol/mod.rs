@@ -4,6 +4,7 @@
 //! first frame. docs/protocol.md specifies the whole protocol.
 
 pub mod close;
+mod request;
 pub mod tts;
 mod violation;
 pub mod vosk;
@@ -18,6 +19,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::audio::{AudioChunk, FRAME_BYTES, FramePos, FrameRange};
 use crate::transcript::Word;
 
+pub use request::{
+    Accuracy, HintError, Latency, MAX_KEYWORD_BYTES, MAX_KEYWORDS, MAX_PROMPT_BYTES, Start, Task,
+    UnknownName, check_hints,
+};
 pub use violation::Violation;
 
 /// The WebSocket subprotocol that both ends must name.
@@ -87,59 +92,11 @@ pub enum ClientMessage {
     Unknown,
 }
 
-/// The urgency with which a client needs its results.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Latency {
-    /// No user waits for each word. If computing time is short, live sessions take precedence.
-    Relaxed,
-    /// A user waits for each word. Values of later versions are read as this one.
-    #[default]
-    #[serde(other)]
-    Live,
-}
-
-impl Latency {
-    fn is_live(&self) -> bool {
-        *self == Latency::Live
-    }
-}
-
-/// Parameters of a new session.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Start {
-    /// Frames per second of the session stream.
-    pub sample_rate: u32,
-    /// Language spoken, as a BCP 47 code; detected if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub language: Option<String>,
-    /// True if the client wants partial results.
-    #[serde(default = "yes", deserialize_with = "or_yes")]
-    pub partials: bool,
-    /// Urgency of the results.
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Latency::is_live")]
-    pub latency: Latency,
-    /// Position at which the session's timeline starts.
-    #[serde(default, deserialize_with = "or_default")]
-    pub origin: FramePos,
-    /// Context in force at `origin`, from the finals of an earlier session: see [`Final::context`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub context: Option<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
 /// Deserialises a value, reading `null` as absent.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
-fn or_yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Option::deserialize(deserializer).map(|value| value.unwrap_or(true))
 }
 
 /// A message from the server.
@@ -273,6 +230,9 @@ pub struct Ready {
     /// for audio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unfinal_frames: Option<u64>,
+    /// Task of the session. A server of an earlier version, which knows no tasks, only transcribes.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Task::is_transcribe")]
+    pub task: Task,
 }
 
 impl Ready {
@@ -293,6 +253,7 @@ impl Ready {
             window_frames,
             auth: false,
             max_unfinal_frames: None,
+            task: Task::Transcribe,
         }
     }
 
@@ -474,14 +435,34 @@ mod tests {
         let start = r#"{"type":"start","sample_rate":16000,"latency":"yesterday","mood":[1,{"a":2}]}"#;
         let ClientMessage::Start(start) = serde_json::from_str(start).unwrap() else { panic!("not a start") };
         assert_eq!(start.latency, Latency::Live);
+        let start = r#"{"type":"start","sample_rate":16000,"task":"rhyme","accuracy":"finest"}"#;
+        let ClientMessage::Start(start) = serde_json::from_str(start).unwrap() else { panic!("not a start") };
+        assert_eq!((start.task, start.accuracy), (Task::Unknown, Accuracy::Balanced));
+    }
+
+    #[test]
+    fn a_request_without_hints_is_that_of_the_first_version() {
+        let message = |start| serde_json::to_string(&ClientMessage::Start(start)).unwrap();
+        let plain = r#"{"type":"start","sample_rate":16000,"partials":true,"origin":0}"#;
+        assert_eq!(message(Start::new(16_000)), plain);
+        let hinted = Start {
+            task: Task::Translate,
+            prompt: Some("Dear Sir,".to_owned()),
+            keywords: vec!["Voxline".to_owned()],
+            accuracy: Accuracy::Best,
+            ..Start::new(16_000)
+        };
+        let expected = r#"{"type":"start","sample_rate":16000,"partials":true,"task":"translate","prompt":"Dear Sir,","keywords":["Voxline"],"accuracy":"best","origin":0}"#;
+        assert_eq!(message(hinted), expected);
     }
 
     #[test]
     fn null_means_absent() {
         let start = r#"{"type":"start","sample_rate":16000,"language":null,"partials":null,"latency":null,
-            "origin":null,"context":null}"#;
+            "task":null,"prompt":null,"keywords":null,"accuracy":null,"origin":null,"context":null}"#;
         let ClientMessage::Start(start) = serde_json::from_str(start).unwrap() else { panic!("not a start") };
         assert!(start.partials && start.origin == FramePos::ZERO && start.context.is_none());
+        assert!(start.task == Task::Transcribe && start.prompt.is_none() && start.keywords.is_empty());
         let goaway = r#"{"type":"goaway","reason":"drain","deadline_ms":1,"restart":null,"endpoints":null}"#;
         let goaway = serde_json::from_str(goaway).unwrap();
         assert!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use voxline_support::random;
 
 use crate::peer::CatchUp;
-use crate::protocol::Latency;
+use crate::protocol::{Accuracy, Latency, Task};
 
 /// The policy for a source that continues while the replay buffer is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,17 @@ pub struct RequestSettings {
     pub partials: bool,
     /// Urgency of the results; live by default.
     pub latency: Latency,
+    /// Kind of the text; a transcript by default. A session whose service does not perform the task fails with
+    /// [`SessionError::Unsupported`](super::SessionError::Unsupported).
+    pub task: Task,
+    /// Text that is taken to precede the audio, in the language of the text that is asked for: it sets the style
+    /// and the spelling of names. `None` by default. A service that knows no prompts ignores it.
+    pub prompt: Option<String>,
+    /// Words and phrases that are likely to be spoken, such as names. Empty by default. A service that knows no
+    /// keywords ignores them.
+    pub keywords: Vec<String>,
+    /// Balance between accuracy and cost; [`Accuracy::Balanced`] by default.
+    pub accuracy: Accuracy,
 }
 
 /// The replay buffer of a session, which holds the audio that is not final.
@@ -125,7 +136,15 @@ impl Settings {
 
 impl Default for RequestSettings {
     fn default() -> RequestSettings {
-        RequestSettings { language: None, partials: true, latency: Latency::Live }
+        RequestSettings {
+            language: None,
+            partials: true,
+            latency: Latency::Live,
+            task: Task::Transcribe,
+            prompt: None,
+            keywords: Vec::new(),
+            accuracy: Accuracy::Balanced,
+        }
     }
 }
 

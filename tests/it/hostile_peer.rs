@@ -7,7 +7,7 @@ use voxline::audio::{AudioChunk, FramePos, FrameRange};
 use voxline::auth::{AccessToken, TokenGeneration};
 use voxline::peer::ConnectionLost;
 use voxline::protocol::close;
-use voxline::protocol::{Final, Ready, Secret, ServerMessage};
+use voxline::protocol::{Final, Ready, Secret, ServerMessage, Task};
 use voxline::recovery::{Failure, FailureKind, Recovery};
 use voxline::session::machine::{ConnectionId, Input, Machine, Output};
 use voxline::session::{SessionError, Settings, Violation};
@@ -85,6 +85,31 @@ fn a_buffer_that_the_server_may_fill_is_refused() {
         assert_eq!(error, SessionError::Buffer { buffer: 1_000, needed: 1_001 });
         let told = error.to_string();
         assert!(refused && told.contains("1000 frames") && told.contains("1001 frames"), "{told}");
+    }
+}
+
+/// A service that knows no tasks would transcribe what is to be translated.
+#[test]
+fn a_service_with_another_task_is_refused() {
+    let mut settings = Settings::new(16_000).with_seed(0);
+    settings.request.task = Task::Translate;
+    for (performed, refused) in [(Task::Translate, false), (Task::Transcribe, true)] {
+        let mut machine = Machine::new(settings.clone());
+        let Input::Peer(_, ServerMessage::Ready(mut ready)) = ready(FIRST, 0) else {
+            unreachable!("made so")
+        };
+        ready.task = performed;
+        for input in
+            [Input::Tick, token(), Input::Connected(FIRST), Input::Peer(FIRST, ServerMessage::Ready(ready))]
+        {
+            machine.handle(input, NOW);
+        }
+        match end(&mut machine) {
+            Some(Err(SessionError::Unsupported { reason, .. })) => {
+                assert!(refused && reason.contains("'translate'"), "{reason}");
+            }
+            ended => assert!(ended.is_none() && !refused, "{performed}: {ended:?}"),
+        }
     }
 }
 

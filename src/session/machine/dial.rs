@@ -7,6 +7,7 @@ use super::connection::{Attempt, Connection, Handover, Pending};
 use super::io::{ConnectionId, Output};
 use crate::auth::{AccessToken, TokenGeneration};
 use crate::protocol::{ClientMessage, Secret, Start};
+use crate::session::settings::RequestSettings;
 
 impl Machine {
     pub(super) fn need_token(&mut self, newer_than: Option<TokenGeneration>) {
@@ -82,15 +83,26 @@ impl Machine {
                 resume_key: server.resume_key.clone(),
                 finals_seen: self.finals_seen(),
             },
-            None => ClientMessage::Start(Start {
-                sample_rate: self.settings.sample_rate,
-                language: self.settings.request.language.clone(),
-                partials: self.settings.request.partials,
-                latency: self.settings.request.latency,
-                origin: self.final_pos(),
-                context: self.results.context.clone(),
-            }),
+            None => ClientMessage::Start(self.start_message()),
         };
         self.outputs.push_back(Output::Send(id, opening));
+    }
+
+    /// Returns the request for a session that starts at `final`.
+    fn start_message(&self) -> Start {
+        let RequestSettings { language, partials, latency, task, prompt, keywords, accuracy } =
+            self.settings.request.clone();
+        Start {
+            sample_rate: self.settings.sample_rate,
+            language,
+            partials,
+            latency,
+            task,
+            prompt,
+            keywords,
+            accuracy,
+            origin: self.final_pos(),
+            context: self.results.context.clone(),
+        }
     }
 }

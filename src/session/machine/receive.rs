@@ -169,7 +169,15 @@ impl Machine {
     fn ready(&mut self, pending: Pending, ready: Ready, now: Duration) -> Result<(), Violation> {
         let buffer = self.settings.replay.frames.max(1);
         if let Some(needed) = ready.max_unfinal_frames.filter(|needed| *needed > buffer) {
-            self.refuse_server(pending.id, buffer, needed);
+            self.refuse_server(pending.id, SessionError::Buffer { buffer, needed });
+            return Ok(());
+        }
+        let task = self.settings.request.task;
+        // A session that was resumed has the task with which it was started.
+        if ready.task != task && (self.server.session.is_none() || pending.new_session) {
+            let reason =
+                format!("the service does not perform the task '{task}': its task is '{}'", ready.task);
+            self.refuse_server(pending.id, SessionError::Unsupported { reason, source: None });
             return Ok(());
         }
         if pending.new_session {
@@ -211,13 +219,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Refuses a server that holds more frames without a final than the replay buffer can.
-    fn refuse_server(&mut self, id: ConnectionId, buffer: u64, needed: u64) {
+    /// Refuses a server with which the session can't run: one that holds more frames without a final than the
+    /// replay buffer can, or that has another task.
+    fn refuse_server(&mut self, id: ConnectionId, error: SessionError) {
         if self.connections.is_successor(id) {
-            // The buffer is large enough for the present server, or its session would not run.
+            // The present server fits, or its session would not run.
             self.cancel_restart();
         } else {
-            self.end(Err(SessionError::Buffer { buffer, needed }), close::NORMAL);
+            self.end(Err(error), close::NORMAL);
         }
     }
 

@@ -23,10 +23,9 @@ use crate::http::upload;
 use crate::sessions::chunked_registry::Lookup;
 use crate::sessions::chunked_session::{Chunk, ChunkedSession};
 use crate::sessions::messages::millis;
-use voxline::audio::FramePos;
 use voxline::engine::{EngineError, RECOGNIZER_RATE};
 use voxline::error::chain;
-use voxline::protocol::{Latency, Start};
+use voxline::protocol::Start;
 use voxline_support::hex;
 
 /// Documented limit of a chunk, in bytes: one second at 16 kHz with its header.
@@ -85,14 +84,7 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     gateway.authority.afford(&identity, Amount::audio(1))?;
     let CreateParameters { language } = parameters(request)?;
     gateway.sessions.admit_session()?;
-    let start = Start {
-        sample_rate: RECOGNIZER_RATE,
-        language,
-        partials: true,
-        latency: Latency::Live,
-        origin: FramePos::ZERO,
-        context: None,
-    };
+    let start = Start { language, ..Start::new(RECOGNIZER_RATE) };
     check(gateway, &identity, &start)?;
     let place = gateway.sessions.place_for_chunked(&identity)?;
     let (id, token) = (task_id(), task_token());

@@ -22,7 +22,7 @@ use crate::authority::{Exhausted, Identity, RESUME_PREFIX, new_id, random_secret
 use crate::scheduler::{self, JobHandle, Priority, Scheduler};
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::engine::{EngineError, RECOGNIZER_RATE, RecognitionRequest, Recognizer};
-use voxline::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start};
+use voxline::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start, Task, check_hints};
 
 /// Distance that `sent` may run ahead of `received`, in seconds of audio.
 const WINDOW_SECONDS: u64 = 30;
@@ -107,6 +107,7 @@ pub(crate) struct Session {
     /// Holder of the token that opened the session.
     holder: String,
     sample_rate: u32,
+    task: Task,
     max_unfinal: Option<u64>,
     /// Start of the session, and of the clock by which control messages are limited.
     opened: Instant,
@@ -134,6 +135,7 @@ fn check(start: &Start) -> Result<(), StartError> {
         let reason = format!("context of {context} bytes, the limit is {MAX_CONTEXT_BYTES}");
         return Err(Violation(reason).into());
     }
+    check_hints(start.prompt.as_deref(), &start.keywords).map_err(|error| Violation(error.to_string()))?;
     Ok(())
 }
 
@@ -163,8 +165,17 @@ impl Session {
         check(start)?;
         let sample_rate = start.sample_rate;
         let state = Arc::new(SharedState::new(start.origin));
-        let mut options = options.latency(start.latency);
+        let mut options = options
+            .latency(start.latency)
+            .task(start.task)
+            .keywords(&start.keywords)
+            .accuracy(start.accuracy);
+        options.prompt.clone_from(&start.prompt);
         options.context.clone_from(&start.context);
+        recognizer
+            .capabilities()
+            .check(&options)
+            .map_err(|error| StartError::Unsupported(error.to_string()))?;
         let job = SessionJob::new(
             recognizer.clone(),
             options,
@@ -189,6 +200,7 @@ impl Session {
             project: identity.project.clone(),
             holder: identity.holder.clone(),
             sample_rate,
+            task: start.task,
             max_unfinal: recognizer.longest_pending().map(|frames| at_session_rate(frames, sample_rate)),
             opened: scheduler::now(),
             state,
@@ -220,6 +232,10 @@ impl Session {
 
     pub(crate) fn sample_rate(&self) -> u32 {
         self.sample_rate
+    }
+
+    pub(crate) fn task(&self) -> Task {
+        self.task
     }
 
     /// Returns whether `key` is the resume key of this session and `project` is the project of this

@@ -164,6 +164,7 @@ async fn open(
     ready.max_audio_bytes = MAX_AUDIO_BYTES;
     ready.auth = manager.options.in_band_auth;
     ready.max_unfinal_frames = session.max_unfinal();
+    ready.task = session.task();
     wire.send(encode(&ServerMessage::Ready(ready)));
     Ok((session, attached))
 }

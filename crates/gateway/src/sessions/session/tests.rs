@@ -49,14 +49,7 @@ fn busy() -> (Session, u64, mpsc::Sender<()>) {
     let (begun, beginning) = mpsc::channel();
     let (hold, release) = mpsc::channel();
     let recognizer: Arc<dyn Recognizer> = Arc::new(Stuck { begun, release: Arc::new(Mutex::new(release)) });
-    let start = Start {
-        sample_rate: 16_000,
-        language: None,
-        partials: true,
-        latency: Latency::Live,
-        origin: FramePos::ZERO,
-        context: None,
-    };
+    let start = Start::new(16_000);
     let scheduler = scheduler();
     let session =
         Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, RecognitionRequest::new())
@@ -109,14 +102,7 @@ fn relaxed_sessions_are_recognised_after_live_ones() {
     let (sender, samples) = mpsc::channel();
     let tell: Arc<dyn Recognizer> = Arc::new(Tell(sender));
     let start = |recognizer, latency| {
-        let start = Start {
-            sample_rate: 16_000,
-            language: None,
-            partials: false,
-            latency,
-            origin: FramePos::ZERO,
-            context: None,
-        };
+        let start = Start { partials: false, latency, ..Start::new(16_000) };
         let session =
             Session::start(recognizer, &scheduler, &Identity::of_nobody(), &start, RecognitionRequest::new())
                 .unwrap();
@@ -225,14 +211,7 @@ fn gaps_do_not_count_as_waiting_audio() {
 /// Returns a session that is recognised at once, by one thread.
 fn recognised_at_once() -> (Session, u64) {
     let recognizer: Arc<dyn Recognizer> = Arc::new(DigestRecognizer::new(16_000));
-    let start = Start {
-        sample_rate: 16_000,
-        language: None,
-        partials: false,
-        latency: Latency::Live,
-        origin: FramePos::ZERO,
-        context: None,
-    };
+    let start = Start { partials: false, ..Start::new(16_000) };
     let scheduler =
         Scheduler::new(NonZero::<usize>::MIN, Arc::new(Metrics::new(1, 1, &TokenCounters::default())));
     let session =

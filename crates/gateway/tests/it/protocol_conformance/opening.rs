@@ -1,4 +1,4 @@
-//! Opening: `start`, `resume` and what `ready` says (S8 to S17).
+//! Opening: `start`, `resume` and what `ready` says (S8 to S17, S36 to S38).
 
 use serde_json::json;
 
@@ -153,5 +153,113 @@ async fn s17_no_more_is_unfinal_than_ready_says() {
     // Not a frame more is needed.
     client.hear("final").await;
     client.close(1000).await;
+    gateway.server.stop().await;
+}
+
+/// A recogniser that takes every request, and hears as that of the other tests.
+struct Obliging(DigestRecognizer);
+
+impl Recognizer for Obliging {
+    fn name(&self) -> &str {
+        "obliging"
+    }
+
+    fn capabilities(&self) -> engine::Capabilities {
+        let mut all = engine::Capabilities::default();
+        all.tasks = vec![engine::Task::Transcribe, engine::Task::Translate];
+        all.accuracy = vec![engine::Accuracy::Fast, engine::Accuracy::Balanced, engine::Accuracy::Best];
+        (all.prompt, all.keywords) = (true, true);
+        all
+    }
+
+    fn longest_pending(&self) -> Option<u64> {
+        self.0.longest_pending()
+    }
+
+    fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+        self.0.start(&RecognitionRequest::new())
+    }
+}
+
+async fn obliging() -> Gateway {
+    let server = Server::with(Arc::new(Obliging(DigestRecognizer::new(8_000))), Setup::default()).await;
+    let token = minted(&server, "test");
+    Gateway { server, token }
+}
+
+impl Gateway {
+    /// Returns the codes with which a `start` with these fields is refused.
+    async fn refused_start(&self, more: Value) -> (u16, Option<u64>) {
+        let mut client = self.dial().await;
+        let mut start = json!({ "type": "start", "sample_rate": 16_000 });
+        start.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        client.say_anything(&start.to_string()).await;
+        client.closed().await
+    }
+}
+
+#[tokio::test]
+async fn s36_the_task_is_performed_and_said_or_refused() {
+    let gateway = obliging().await;
+    for (asked, performed) in [
+        (json!({}), "transcribe"),
+        (json!({ "task": "transcribe" }), "transcribe"),
+        (json!({ "task": null }), "transcribe"),
+        (json!({ "task": "translate" }), "translate"),
+    ] {
+        let (mut client, ready) = gateway.start(asked).await;
+        assert_eq!(ready["task"].as_str().unwrap_or("transcribe"), performed, "{ready}");
+        client.close(1000).await;
+    }
+    assert_eq!(gateway.refused_start(json!({ "task": "rhyme" })).await, (4415, Some(4415)));
+    assert_eq!(gateway.refused_start(json!({ "task": 1 })).await, (4400, Some(4400)));
+    gateway.server.stop().await;
+    let gateway = super::gateway().await;
+    assert_eq!(gateway.refused_start(json!({ "task": "translate" })).await, (4415, Some(4415)));
+    gateway.server.stop().await;
+}
+
+#[tokio::test]
+async fn s37_prompt_and_keywords_have_bounds_and_need_a_recogniser_that_takes_them() {
+    let gateway = obliging().await;
+    let fitting = json!({ "prompt": "p".repeat(4096), "keywords": vec!["k".repeat(100); 100] });
+    let (mut client, _) = gateway.start(fitting).await;
+    client.close(1000).await;
+    // 51 Russian letters are 102 bytes.
+    let too_long = [
+        json!({ "prompt": "p".repeat(4097) }),
+        json!({ "keywords": vec!["k"; 101] }),
+        json!({ "keywords": ["ю".repeat(51)] }),
+        json!({ "keywords": [null] }),
+    ];
+    for hints in too_long {
+        assert_eq!(gateway.refused_start(hints.clone()).await, (4400, Some(4400)), "{hints}");
+    }
+    gateway.server.stop().await;
+    let gateway = super::gateway().await;
+    for hints in [json!({ "prompt": "p" }), json!({ "keywords": ["k"] })] {
+        assert_eq!(gateway.refused_start(hints.clone()).await, (4415, Some(4415)), "{hints}");
+    }
+    let (mut client, _) = gateway.start(json!({ "prompt": null, "keywords": [] })).await;
+    client.close(1000).await;
+    gateway.server.stop().await;
+}
+
+#[tokio::test]
+async fn s38_the_accuracy_is_one_of_the_recognisers() {
+    let gateway = obliging().await;
+    for level in ["fast", "balanced", "best"] {
+        let (mut client, _) = gateway.start(json!({ "accuracy": level })).await;
+        client.close(1000).await;
+    }
+    // A level of a later version is read as the default.
+    let mut client = gateway.dial().await;
+    let later = json!({ "type": "start", "sample_rate": 16_000, "accuracy": "finest" });
+    client.say_anything(&later.to_string()).await;
+    client.hear("ready").await;
+    client.close(1000).await;
+    gateway.server.stop().await;
+    let gateway = super::gateway().await;
+    assert_eq!(gateway.refused_start(json!({ "accuracy": "best" })).await, (4415, Some(4415)));
     gateway.server.stop().await;
 }

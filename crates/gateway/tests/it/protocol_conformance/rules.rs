@@ -16,7 +16,7 @@ const TESTS: [&str; 7] = [
 ];
 
 /// Rules that ask nothing of a server, with the tests that check our client against them.
-const OF_CLIENTS: [(&str, &str); 14] = [
+const OF_CLIENTS: [(&str, &str); 15] = [
     ("C1", "secrecy, network: what the client asks the upgrade for"),
     ("C2", "protocol: fields and messages that it doesn't know"),
     ("C3", "testing::peer, in network: nothing comes before start or resume"),
@@ -31,6 +31,7 @@ const OF_CLIENTS: [(&str, &str); 14] = [
     ("C12", "schedule, network: done is followed by 1000"),
     ("C13", "session, drain: a move before the deadline"),
     ("C15", "transport::websocket, successor: hosts that may see a token"),
+    ("C16", "hostile_peer: a service that only transcribes ends a session that translates"),
 ];
 
 /// Returns the numbers of the document's rules.

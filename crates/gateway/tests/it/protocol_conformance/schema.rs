@@ -66,6 +66,7 @@ fn fits(schema: &Value, value: &Value, root: &Value) -> Result<(), String> {
             "maxLength" => {
                 value.as_str().is_none_or(|text| text.chars().count() as u64 <= rule.as_u64().unwrap())
             }
+            "maxItems" => value.as_array().is_none_or(|items| items.len() as u64 <= rule.as_u64().unwrap()),
             "$schema" | "$id" | "$defs" | "title" | "description" | "default" => true,
             other => panic!("the validator doesn't know the keyword {other}"),
         };

@@ -70,6 +70,7 @@ async fn traffic() -> (Vec<Value>, Vec<Value>) {
 fn others() -> (Vec<Value>, Vec<Value>) {
     let client = [
         json!({ "type": "start", "sample_rate": 8_000, "language": "ru-RU", "partials": false, "latency": "relaxed",
+            "task": "translate", "prompt": "Dear Sir,", "keywords": ["voxline", "Anna"], "accuracy": "best",
             "origin": 5, "context": "ru" }),
         json!({ "type": "resume", "session": "a", "resume_key": "b", "finals_seen": 3 }),
         json!({ "type": "gap", "from": 3, "to": 9 }),
