@@ -1,5 +1,7 @@
 //! `POST /asr`: recognition of one short recording.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -22,7 +25,8 @@ use crate::http::upload;
 use crate::recordings::decoding::Recording;
 use crate::recordings::recording_job::{Recognition, RecordingJob};
 use crate::sessions::plain_text::plain;
-use voxline::engine::{Recognizer, Segment};
+use voxline::engine::{Accuracy, RecognitionRequest, Recognizer, Segment, Task};
+use voxline::protocol::check_hints;
 use voxline_support::clock::civil;
 
 /// Documented limit of a recording's length.
@@ -33,6 +37,38 @@ pub(crate) struct Parameters {
     /// Language spoken. The default is that of the project or of the gateway. The parameter is not part of
     /// the original service, which supports only Russian.
     language: Option<String>,
+    /// Kind of the text: `transcribe` or `translate`.
+    #[serde(default, deserialize_with = "named")]
+    task: Task,
+    /// Text that is taken to precede the recording.
+    prompt: Option<String>,
+    /// Words and phrases that are likely to be spoken, separated by commas.
+    #[serde(default, deserialize_with = "listed")]
+    keywords: Vec<String>,
+    /// Balance between accuracy and cost: `fast`, `balanced` or `best`.
+    #[serde(default, deserialize_with = "named")]
+    accuracy: Accuracy,
+}
+
+/// Reads a value by its name, and refuses other names.
+fn named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
+fn listed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let list = String::deserialize(deserializer)?;
+    let keywords = list.split(',').map(str::trim).filter(|keyword| !keyword.is_empty());
+    Ok(keywords.map(str::to_owned).collect())
+}
+
+impl Parameters {
+    /// Completes a request for these languages.
+    fn request(self, request: RecognitionRequest) -> RecognitionRequest {
+        let Parameters { task, prompt, keywords, accuracy, language: _ } = self;
+        let mut request = request.task(task).keywords(keywords).accuracy(accuracy);
+        request.prompt = prompt;
+        request
+    }
 }
 
 pub(crate) async fn recognise(
@@ -58,6 +94,8 @@ pub(crate) async fn answer(
     // A client that would be refused anyway need not send its recording.
     let admitted = identity.and_then(|identity| {
         let Query(parameters) = query?;
+        check_hints(parameters.prompt.as_deref(), &parameters.keywords)
+            .map_err(|error| ApiError::bad_request(400, error.to_string()))?;
         if let Some(identity) = &identity {
             gateway.authority.afford(identity, Amount::audio(1))?;
         }
@@ -67,11 +105,18 @@ pub(crate) async fn answer(
         // A place is taken only for a recording that has arrived: otherwise slow clients would keep all
         // places without any work being done.
         drop(gateway.capacity(identity.as_ref()).place()?);
-        Ok((identity, parameters, gateway.recognizer()?.clone()))
+        let recognizer = gateway.recognizer()?.clone();
+        let languages = gateway.recognition_request(identity.as_ref(), parameters.language.clone());
+        let request = parameters.request(languages);
+        recognizer
+            .capabilities()
+            .check(&request)
+            .map_err(|error| ApiError::bad_request(400, error.to_string()))?;
+        Ok((identity, request, recognizer))
     });
     let answer = match admitted {
-        Ok((identity, parameters, recognizer)) => {
-            recognise_upload(gateway, identity, recognizer, longest, parameters.language, body).await
+        Ok((identity, request, recognizer)) => {
+            recognise_upload(gateway, identity, recognizer, longest, request, body).await
         }
         Err(refusal) => {
             // A client that waits for permission to send (`Expect`) would take the reading for that
@@ -90,7 +135,7 @@ async fn recognise_upload(
     identity: Option<Identity>,
     recognizer: Arc<dyn Recognizer>,
     longest: Duration,
-    language: Option<String>,
+    request: RecognitionRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
     let capacity = gateway.capacity(identity.as_ref());
@@ -104,7 +149,6 @@ async fn recognise_upload(
     let file = upload::receive(body, MAX_RECORDING_BYTES, patience, reserve).await?;
     gateway.metrics.count_bytes("asr", "in", file.len());
     let place = capacity.place()?;
-    let request = gateway.recognition_request(identity.as_ref(), language);
     let charged = gateway.clone();
     let charge = move |milliseconds| {
         if let Some(identity) = &identity {

@@ -16,6 +16,7 @@ mod endurance;
 mod first_audio;
 mod gateway;
 mod gateway_tls;
+mod hints;
 mod hostile_client;
 mod kills;
 mod languages;
