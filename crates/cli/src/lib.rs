@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 pub mod config;
 mod exit_code;
+mod hints;
 mod input;
 mod log;
 mod progress;

@@ -16,6 +16,7 @@ use super::score::{Cost, Heard, Score};
 use crate::arguments::{Common, RecognitionOptions};
 use crate::config::{Config, Service};
 use crate::exit_code::{CliError, Exit};
+use crate::hints::{HintOptions, Hints};
 use crate::service::{Connection, Need, load_recognizer};
 use crate::terminal::say;
 use crate::typed::whole;
@@ -38,6 +39,8 @@ pub(super) struct Arguments {
     directory: PathBuf,
     #[command(flatten)]
     recognition: RecognitionOptions,
+    #[command(flatten)]
+    hints: HintOptions,
     /// Number of recordings recognised at once
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = whole(1..=u16::MAX))]
     threads: u16,
@@ -53,7 +56,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
-    let Arguments { directory, recognition, threads, live, verbose, json } = arguments;
+    let Arguments { directory, recognition, hints, threads, live, verbose, json } = arguments;
+    let hints = hints.settle()?;
     let config = common.load(Some(recognition))?;
     let embedded = matches!(config.service()?, Service::Embedded);
     if !embedded && !live {
@@ -63,9 +67,9 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let corpus = corpus::read(&directory)?;
     let threads = usize::from(threads);
     let (heard, cost) = if live {
-        by_service(&config, &corpus, threads, embedded).await?
+        by_service(&config, &hints, &corpus, threads, embedded).await?
     } else {
-        tokio::task::block_in_place(|| by_recognizer(&config, &corpus, threads))?
+        tokio::task::block_in_place(|| by_recognizer(&config, &hints, &corpus, threads))?
     };
     let model = embedded.then_some(config.model.as_str());
     let score =
@@ -79,11 +83,16 @@ pub(super) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
 }
 
 /// Recognises all recordings in this process, as fast as possible.
-fn by_recognizer(config: &Config, corpus: &[Item], threads: usize) -> Result<(Vec<Heard>, Cost), CliError> {
+fn by_recognizer(
+    config: &Config,
+    hints: &Hints,
+    corpus: &[Item],
+    threads: usize,
+) -> Result<(Vec<Heard>, Cost), CliError> {
     let begun = now();
     let recognizer = load_recognizer(config)?;
     let loading = Some(begun.elapsed());
-    let request = RecognitionRequest::from(&config.languages);
+    let request = hints.request(RecognitionRequest::from(&config.languages));
 
     let (begun, cpu) = (now(), cpu_time());
     let next = AtomicUsize::new(0);
@@ -139,6 +148,7 @@ fn listen(recognizer: &dyn Recognizer, request: &RecognitionRequest, item: &Item
 /// Streams all recordings to the service, `threads` at once.
 async fn by_service(
     config: &Config,
+    hints: &Hints,
     corpus: &[Item],
     threads: usize,
     embedded: bool,
@@ -146,20 +156,28 @@ async fn by_service(
     let options = Options { max_sessions: threads, ..Options::default() };
     let connection = Connection::open_with(config, Need::Recognition, options).await?;
     let cpu = cpu_time().filter(|_| embedded);
-    let speaking = stream::iter(corpus).map(|item| speak(&connection, config, item));
+    let speaking = stream::iter(corpus).map(|item| speak(&connection, config, hints, item));
     let heard = speaking.buffered(threads).try_collect().await;
     let cpu = cpu_time().zip(cpu).map(|(after, before)| after - before);
     connection.close().await;
     Ok((heard?, Cost { loading: None, cpu, wall: None }))
 }
 
-async fn speak(connection: &Connection, config: &Config, item: &Item) -> Result<Heard, CliError> {
+async fn speak(
+    connection: &Connection,
+    config: &Config,
+    hints: &Hints,
+    item: &Item,
+) -> Result<Heard, CliError> {
     let path = item.path.clone();
     let read = tokio::task::spawn_blocking(move || recording::pcm(&path)).await;
     let mut pcm = read.map_err(|panic| CliError::new(Exit::Input, panic.to_string()))??;
     let mut heard = Heard { length: length(pcm.len() / FRAME_BYTES), ..Heard::default() };
     pcm.resize(pcm.len() + SILENCE * FRAME_BYTES, 0);
-    let settings = |settings: &mut Settings| settings.request.language.clone_from(&config.language);
+    let settings = |settings: &mut Settings| {
+        settings.request.language.clone_from(&config.language);
+        hints.set(&mut settings.request);
+    };
     let Some(told) = live::speak(connection, settings, chunks(pcm.into())).await? else {
         return Err(CliError::new(Exit::Limit, "the service refuses more sessions: use fewer --threads"));
     };

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ledger::Form;
 use super::spooling::{SpooledRecording, Spooling};
+use crate::hints::Hints;
 use crate::input::{self, Reading};
 use crate::signals::Stop;
 use crate::target::Target;
@@ -37,6 +38,7 @@ pub(super) struct Job {
 /// Options of the sessions.
 pub(super) struct SessionOptions {
     pub(super) language: Option<String>,
+    pub(super) hints: Hints,
     pub(super) partials: bool,
     pub(super) pace: Pace,
     pub(super) patience: Duration,
@@ -51,7 +53,8 @@ impl Job {
         input: &Path,
         spooled: Option<&SpooledRecording>,
     ) -> Transcription<Recorded> {
-        let SessionOptions { language, partials, pace, patience, replay_frames, overflow } = &self.session;
+        let SessionOptions { language, hints, partials, pace, patience, replay_frames, overflow } =
+            &self.session;
         let (reading, path) = (self.reading, input.to_owned());
         let name = input::name(input).display().to_string();
         let transcription = self
@@ -63,6 +66,7 @@ impl Job {
             .patience(*patience)
             .settings(|settings| {
                 settings.request.language.clone_from(language);
+                hints.set(&mut settings.request);
                 // The user waits for the text, and may feed a live source.
                 settings.request.latency = Latency::Live;
                 settings.replay.frames = *replay_frames;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::job::{Job, SAMPLE_RATE, SessionOptions};
 use crate::arguments::{Common, RecognitionOptions};
 use crate::exit_code::{CliError, Exit};
+use crate::hints::{HintOptions, Hints};
 use crate::input::Reading;
 use crate::service::{Connection, Need};
 use crate::signals::{Signals, Stop};
@@ -43,6 +44,8 @@ pub(crate) struct Arguments {
     output: Option<PathBuf>,
     #[command(flatten)]
     recognition: RecognitionOptions,
+    #[command(flatten)]
+    hints: HintOptions,
     /// Don't show partial results
     #[arg(long)]
     no_partials: bool,
@@ -90,6 +93,7 @@ type Checked = (PathBuf, Result<(), CliError>);
 pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, CliError> {
     arguments.check()?;
     let target = arguments.target()?;
+    let hints = arguments.hints.clone().settle()?;
     let config = common.load(Some(arguments.recognition.clone()))?;
     keep_stdin_apart(&config, arguments.inputs.iter().any(|input| input.as_os_str() == "-"))?;
     let recordings = arguments.check_recordings();
@@ -100,7 +104,7 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     }
     let connection = Connection::open(&config, Need::Recognition).await?;
     target.create()?;
-    let job = arguments.job(connection.client.clone(), config.language, target);
+    let job = arguments.job(connection.client.clone(), config.language, hints, target);
     let mut signals = Signals::new()?;
     let exits = tokio::select! {
         exits = job.transcribe_all(recordings) => exits,
@@ -138,9 +142,10 @@ impl Arguments {
     }
 
     /// Returns the settings of the run, for a service and recordings in `language`.
-    fn job(self, client: Client, language: Option<String>, target: Target) -> Job {
+    fn job(self, client: Client, language: Option<String>, hints: Hints, target: Target) -> Job {
         let session = SessionOptions {
             language,
+            hints,
             partials: !self.no_partials,
             pace: self.pace,
             patience: Duration::from_secs(self.patience.into()),

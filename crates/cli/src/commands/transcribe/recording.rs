@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::job::{Job, SAMPLE_RATE};
+use super::job::{Job, SAMPLE_RATE, SessionOptions};
 use super::spooling::SpooledRecording;
 use crate::exit_code::{CliError, Exit};
 use crate::input;
@@ -37,7 +37,10 @@ impl Outcome {
 impl Job {
     pub(super) async fn transcribe(&self, input: &Path) -> Result<Exit, CliError> {
         let spooled = match &self.spooling {
-            Some(_) => Some(SpooledRecording::of(input, self.reading, self.session.language.as_deref())?),
+            Some(_) => {
+                let SessionOptions { language, hints, .. } = &self.session;
+                Some(SpooledRecording::of(input, self.reading, language.as_deref(), hints.task())?)
+            }
             None => None,
         };
         let opened = self.open(input, spooled.as_ref()).await?;

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::exit_code::{CliError, Exit};
 use crate::input::{self, Reading};
 use voxline::client::SpoolFile;
+use voxline::engine::Task;
 use voxline::spool::{Fsync, Repeatability};
 use voxline_support::hex;
 
@@ -72,11 +73,12 @@ pub(super) struct SpooledRecording {
 }
 
 impl SpooledRecording {
-    /// Identifies the recording `input`, read with the options `reading` and spoken in `language`.
+    /// Identifies the recording `input`, read with the options `reading` and spoken in `language`, for a `task`.
     pub(super) fn of(
         input: &Path,
         reading: Reading,
         language: Option<&str>,
+        task: Task,
     ) -> Result<SpooledRecording, CliError> {
         let piped = input.as_os_str() == "-";
         if piped && stdin_is_file() {
@@ -105,6 +107,9 @@ impl SpooledRecording {
             identity += &format!(", raw {raw}");
         }
         identity += &format!(", language {}", language.unwrap_or("detected"));
+        if task != Task::Transcribe {
+            identity += &format!(", task {task}");
+        }
         Ok(SpooledRecording { stem: format!("{stem}-{digest}"), identity, live })
     }
 }
@@ -158,7 +163,11 @@ mod tests {
     use voxline::decode::Channels;
 
     fn spooled(input: &Path, language: Option<&str>) -> SpooledRecording {
-        SpooledRecording::of(input, Reading { channels: Channels::Mix, raw: None }, language).unwrap()
+        spooled_for(input, language, Task::Transcribe)
+    }
+
+    fn spooled_for(input: &Path, language: Option<&str>, task: Task) -> SpooledRecording {
+        SpooledRecording::of(input, Reading { channels: Channels::Mix, raw: None }, language, task).unwrap()
     }
 
     #[test]
@@ -171,6 +180,7 @@ mod tests {
         assert_eq!(spooled(&way_round, None).stem, first.stem);
         assert_eq!(spooled(&path, None).identity, first.identity);
         assert_ne!(spooled(&path, Some("en")).identity, first.identity);
+        assert_ne!(spooled_for(&path, None, Task::Translate).identity, first.identity);
         fs::write(&path, "other audio").unwrap();
         let changed = spooled(&path, None);
         assert_eq!(changed.stem, first.stem);
