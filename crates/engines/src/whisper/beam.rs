@@ -5,14 +5,20 @@
 //! per token is chosen (a length penalty of 1).
 //!
 //! A step reads one token of every beam at once, so the weights and the audio are read once for all.
+//!
+//! Texts within a keyword have places of their own beside the beams, so they displace no text without it, and
+//! are not displaced before the keyword is complete.
 
 use rten_simd::SimdOp;
 use rten_vecmath::MaxNum;
 
 use super::decoder::{KvCache, Row};
+use super::keyword_progress::{Following, KeywordProgress};
+use super::keywords::{Keywords, TRIES};
 use super::model::Model;
 use super::next_token::{LogSoftmax, allowed, without_loop};
 use super::ops::Kernels;
+use super::tokens::Tokens;
 
 /// A beam search in progress.
 pub(super) struct BeamSearch {
@@ -38,6 +44,7 @@ struct Beam {
     sum: f32,
     /// Slots of the prompt and the tokens in the cache.
     slots: Vec<u32>,
+    keyword: KeywordProgress,
 }
 
 /// A text that has ended.
@@ -50,7 +57,9 @@ pub(super) struct BeamText {
     pub(super) aligned: Vec<u32>,
     /// `true` if the text repeated itself, in which case the repetition is cut off, or had too many tokens.
     pub(super) runaway: bool,
-    /// Log-probability per token.
+    /// Cost of the keywords.
+    pub(super) given_back: f32,
+    /// Log-probability per token, with the credit of the keywords.
     score: f32,
 }
 
@@ -62,6 +71,21 @@ struct Candidate {
     log_probability: f32,
     /// Sum of the log-probabilities of the text with the token.
     sum: f32,
+    /// Progress of the text with the token.
+    keyword: KeywordProgress,
+}
+
+impl Candidate {
+    fn rank(&self) -> f32 {
+        self.sum + self.keyword.credit()
+    }
+}
+
+impl Beam {
+    /// Returns the log-probability per token that the text has if its keyword comes to its end.
+    fn promise(&self) -> f32 {
+        (self.sum + self.keyword.promise()) / self.tokens.len().max(1) as f32
+    }
 }
 
 impl BeamSearch {
@@ -69,7 +93,8 @@ impl BeamSearch {
     /// has the first slots of the cache.
     pub(super) fn new(size: usize, prompt: usize, max_tokens: usize) -> BeamSearch {
         let slots = (0..).take(prompt).collect();
-        let empty = Beam { tokens: Vec::new(), log_probabilities: Vec::new(), sum: 0.0, slots };
+        let keyword = KeywordProgress::default();
+        let empty = Beam { tokens: Vec::new(), log_probabilities: Vec::new(), sum: 0.0, slots, keyword };
         BeamSearch { size, prompt, max_tokens, beams: vec![empty], ended: Vec::new(), logits: Vec::new() }
     }
 
@@ -82,6 +107,7 @@ impl BeamSearch {
         cache: &mut KvCache,
         first: &mut [f32],
         language: Option<u32>,
+        keywords: &Keywords,
     ) -> bool {
         let vocabulary = first.len();
         let is_first = self.logits.is_empty();
@@ -91,13 +117,17 @@ impl BeamSearch {
         {
             let logits = allowed(&model.tokens, language, &beam.tokens, logits);
             let probabilities = LogSoftmax::of(logits);
-            candidates.extend(highest(logits, 2 * self.size).into_iter().map(|(token, logit)| {
+            let next = next_tokens(keywords, &model.tokens, beam, logits, 2 * self.size);
+            candidates.extend(next.into_iter().map(|(token, logit, keyword)| {
                 let log_probability = probabilities.at(logit);
-                Candidate { beam: number, token, log_probability, sum: beam.sum + log_probability }
+                Candidate { beam: number, token, log_probability, sum: beam.sum + log_probability, keyword }
             }));
         }
         self.choose(candidates, model.tokens.end);
-        if self.ended.len() >= self.size || self.beams.is_empty() {
+        if self.ended.len() >= self.size {
+            self.keep_promising();
+        }
+        if self.beams.is_empty() {
             return true;
         }
         self.assign_slots();
@@ -111,15 +141,16 @@ impl BeamSearch {
     }
 
     /// Replaces the beams by their best successors. A text that ends, or cannot go on, leaves its place to the
-    /// best of the candidates that would have had none.
+    /// best of the candidates that would have had none. The best texts within a keyword have places beside them.
     fn choose(&mut self, mut candidates: Vec<Candidate>, end: u32) {
         // The sort is stable: of equals, the earlier beam and the lower token come first.
-        candidates.sort_by(|a, b| b.sum.total_cmp(&a.sum));
-        candidates.truncate(2 * self.size);
-        let (firsts, spares) = candidates.split_at(self.size.min(candidates.len()));
-        let mut spares = spares.iter().filter(|candidate| candidate.token != end);
-        let mut beams = Vec::with_capacity(self.size);
-        for candidate in firsts {
+        candidates.sort_by(|a, b| b.rank().total_cmp(&a.rank()));
+        let mut rest = candidates.split_off(self.size.min(candidates.len()));
+        let open = take_open(&mut rest);
+        rest.truncate(self.size);
+        let mut spares = rest.iter().filter(|candidate| candidate.token != end);
+        let mut beams = Vec::with_capacity(self.size + open.len());
+        for candidate in &candidates {
             let mut next = Some(candidate);
             while let Some(candidate) = next.take() {
                 match self.successor(*candidate, end) {
@@ -131,7 +162,14 @@ impl BeamSearch {
                 }
             }
         }
+        beams.extend(open.into_iter().filter_map(|candidate| self.successor(candidate, end).ok()));
         self.beams = beams;
+    }
+
+    /// Keeps the beams with a keyword that may become better than all texts that have ended.
+    fn keep_promising(&mut self) {
+        let best = self.ended.iter().map(|text| text.score).fold(f32::NEG_INFINITY, f32::max);
+        self.beams.retain(|beam| beam.keyword.has_cost() && beam.promise() > best);
     }
 
     /// Returns a beam with a token more, or the text that has thereby ended.
@@ -139,6 +177,7 @@ impl BeamSearch {
         let mut beam = self.beams[candidate.beam].clone();
         beam.log_probabilities.push(candidate.log_probability);
         beam.sum = candidate.sum;
+        beam.keyword = candidate.keyword;
         if candidate.token == end {
             return Err(self.end(beam, false));
         }
@@ -153,10 +192,11 @@ impl BeamSearch {
     }
 
     fn end(&self, beam: Beam, runaway: bool) -> BeamText {
-        let Beam { tokens, log_probabilities, sum, mut slots } = beam;
+        let Beam { tokens, log_probabilities, sum, mut slots, keyword } = beam;
         BeamText {
             // The end does not count, as in CTranslate2.
-            score: sum / tokens.len().max(1) as f32,
+            score: (sum + keyword.credit()) / tokens.len().max(1) as f32,
+            given_back: keyword.spent(),
             aligned: slots.split_off(self.prompt - 1),
             tokens,
             log_probabilities,
@@ -184,6 +224,36 @@ impl BeamSearch {
         let ended = std::mem::take(&mut self.ended).into_iter();
         ended.reduce(|best, text| if text.score > best.score { text } else { best })
     }
+}
+
+/// Returns the tokens by which a beam may go on, with their logits: the `count` likeliest ones, and those by
+/// which a keyword begins or goes on.
+fn next_tokens(
+    keywords: &Keywords,
+    tokens: &Tokens,
+    beam: &Beam,
+    logits: &[f32],
+    count: usize,
+) -> Vec<(u32, f32, KeywordProgress)> {
+    let mut next = highest(logits, count);
+    let Some((likeliest, _)) = next.first().copied() else { return Vec::new() };
+    let following = Following { text: &beam.tokens, logits, likeliest };
+    for token in beam.keyword.favoured(keywords, tokens, following) {
+        if next.iter().all(|(other, _)| *other != token) {
+            next.push((token, logits[token as usize]));
+        }
+    }
+    let progress = |token| beam.keyword.after(keywords, tokens, following, token);
+    next.into_iter().map(|(token, logit)| (token, logit, progress(token))).collect()
+}
+
+/// Takes the best candidates within a keyword out of those that have no place otherwise.
+fn take_open(rest: &mut Vec<Candidate>) -> Vec<Candidate> {
+    let mut open: Vec<Candidate> = rest.extract_if(.., |candidate| candidate.keyword.is_open()).collect();
+    let prospect = |candidate: &Candidate| candidate.sum + candidate.keyword.prospect();
+    open.sort_by(|a, b| prospect(b).total_cmp(&prospect(a)));
+    open.truncate(TRIES);
+    open
 }
 
 /// Returns the `count` highest logits with their indices, in descending order, the first of equals first.
@@ -224,7 +294,8 @@ mod tests {
     const END: u32 = 9;
 
     fn candidate(beam: usize, token: u32, log_probability: f32) -> Candidate {
-        Candidate { beam, token, log_probability, sum: log_probability }
+        let keyword = KeywordProgress::default();
+        Candidate { beam, token, log_probability, sum: log_probability, keyword }
     }
 
     /// Returns a search of a given size with beams of one token each, after a prompt of two.
@@ -313,13 +384,45 @@ mod tests {
             log_probabilities: vec![sum],
             sum,
             slots: (0..).take(tokens.len() + 1).collect(),
+            keyword: KeywordProgress::default(),
         };
         search.beams = vec![beam(&[1], -0.9), beam(&[1, 2, 3], -1.1)];
-        let end = |beam, sum| Candidate { beam, token: END, log_probability: -0.1, sum };
+        let end = |beam, sum| Candidate { sum, ..candidate(beam, END, -0.1) };
         search.choose(vec![end(0, -1.0), end(1, -1.2)], END);
         let best = search.take_best().expect("both ended");
         assert_eq!(best.tokens, [1, 2, 3]);
         assert_eq!(best.aligned, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn texts_within_a_keyword_have_places_of_their_own() {
+        let mut search = search(2);
+        let open = |token, log_probability: f32, cost| Candidate {
+            keyword: KeywordProgress::within_keyword(cost),
+            ..candidate(0, token, log_probability)
+        };
+        let plain = [candidate(0, 5, -0.1), candidate(1, 6, -0.2), candidate(0, 7, -0.3)];
+        let open = [open(1, -4.0, 3.9), open(2, -5.0, 4.9), open(3, -3.0, 2.9), open(4, -3.5, 3.4)];
+        search.choose([&plain[..], &open].concat(), END);
+        search.assign_slots();
+        // Two plain texts, and the likeliest of those within a keyword.
+        assert_eq!(texts(&search), [&[0, 5], &[1, 6], &[0, 3], &[0, 4], &[0, 1]] as [&[u32]; 5]);
+        let slots: Vec<u32> = search.beams.iter().filter_map(|beam| beam.slots.last().copied()).collect();
+        assert!((1..slots.len()).all(|at| !slots[..at].contains(&slots[at])), "{slots:?}");
+    }
+
+    /// Texts with a keyword are searched for as long as one may be the best.
+    #[test]
+    fn a_keyword_may_end_after_the_other_texts() {
+        let mut search = search(1);
+        let open = Candidate { keyword: KeywordProgress::within_keyword(3.0), ..candidate(0, 5, -3.5) };
+        search.choose(vec![candidate(0, END, -1.0), open], END);
+        search.keep_promising();
+        assert_eq!(texts(&search), [[0, 5]]);
+        search.ended[0].score = -0.1;
+        search.beams[0].keyword = KeywordProgress::default();
+        search.keep_promising();
+        assert!(search.beams.is_empty());
     }
 
     /// Recording that was encoded, and the options to decode it by.

@@ -194,9 +194,11 @@ impl Decoding {
 
     /// Decodes a token of each beam. Returns whether the search has ended.
     fn extend_beams(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
-        let Decoding { beams: Some(beams), cache, logits, language, task, .. } = self else { return true };
+        let Decoding { beams: Some(beams), cache, logits, language, task, keywords, .. } = self else {
+            return true;
+        };
         let language = model.tokens.text_language(*language, *task);
-        beams.extend(model, kernels, cache, logits, language)
+        beams.extend(model, kernels, cache, logits, language, keywords)
     }
 
     fn decode_token(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
@@ -259,7 +261,7 @@ impl Decoding {
     fn take_text(&mut self, model: &Model) -> DecodedText {
         if let Some(best) = self.beams.as_mut().and_then(BeamSearch::take_best) {
             return DecodedText {
-                log_probability: mean(&best.log_probabilities, 0.0),
+                log_probability: mean(&best.log_probabilities, best.given_back),
                 attention: model.decoder.attention_of(&self.cache, &best.aligned),
                 tokens: best.tokens,
                 log_probabilities: best.log_probabilities,

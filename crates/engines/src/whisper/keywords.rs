@@ -14,9 +14,9 @@ use super::tokens::Tokens;
 /// was lost but for its name.
 pub(super) const BOUND: f32 = 6.0;
 /// Bound on the cost of a keyword's first unlikely token.
-const FIRST_BOUND: f32 = 5.0;
+pub(super) const FIRST_BOUND: f32 = 5.0;
 /// Number of keywords to try at one place of a text. Each costs the decoding of a few tokens.
-const TRIES: usize = 3;
+pub(super) const TRIES: usize = 3;
 /// Number of letters from which a keyword is taken for a stem, which may have an ending. A shorter keyword may
 /// be the beginning of another word.
 const STEM: usize = 6;
@@ -86,12 +86,34 @@ impl Keywords {
         self.nodes[node].ends = true;
     }
 
-    fn child(&self, node: usize, token: u32) -> Option<usize> {
+    /// Returns the node to which a token leads.
+    pub(super) fn child(&self, node: usize, token: u32) -> Option<usize> {
         self.nodes[node].children.iter().find(|(known, _)| *known == token).map(|(_, child)| *child)
     }
 
+    /// Returns the tokens that lead on from a node.
+    pub(super) fn following(&self, node: usize) -> impl Iterator<Item = u32> {
+        self.nodes[node].children.iter().map(|(token, _)| *token)
+    }
+
+    /// Returns whether a keyword ends at a node.
+    pub(super) fn ends(&self, node: usize) -> bool {
+        self.nodes[node].ends
+    }
+
+    /// Returns whether the next token makes another word of the short keyword that ends at a node.
+    pub(super) fn is_other_word(&self, tokens: &Tokens, node: usize, next: u32) -> bool {
+        self.nodes[node].letters < STEM && continues_word(tokens, next)
+    }
+
+    /// Returns whether the next token gives the stem of a keyword another ending.
+    pub(super) fn is_inflected(&self, tokens: &Tokens, node: usize, next: u32) -> bool {
+        let Node { letters, rest, .. } = self.nodes[node];
+        letters >= STEM && rest <= ENDING && continues_word(tokens, next)
+    }
+
     /// Returns the nodes from which a keyword may begin after a text.
-    fn roots(&self, tokens: &Tokens, text: &[u32]) -> &'static [usize] {
+    pub(super) fn roots(&self, tokens: &Tokens, text: &[u32]) -> &'static [usize] {
         let last = text.last().map(|token| String::from_utf8_lossy(tokens.piece(*token)).chars().next_back());
         // The languages without spaces that matter here are written in characters from U+3000 on.
         let is_free = last.flatten().is_none_or(|last| !last.is_alphanumeric() || last >= '\u{3000}');
@@ -178,15 +200,15 @@ impl Spotting {
         likeliest: u32,
     ) -> Step {
         if let Some(node) = self.node {
-            let is_written =
-                keywords.nodes[node].ends && !self.is_other_word(keywords, tokens, node, likeliest);
+            let is_other_word = self.deviation.is_some() && keywords.is_other_word(tokens, node, likeliest);
+            let is_written = keywords.ends(node) && !is_other_word;
             if is_written {
                 self.complete(text.len());
             }
             if let Some(next) = self.next(keywords, tokens, &[node], text, logits, likeliest) {
                 return next;
             }
-            if !is_written && !self.is_inflected(keywords, tokens, node, likeliest) {
+            if !is_written && !keywords.is_inflected(tokens, node, likeliest) {
                 if let Some(step) = self.take_back(text.len()) {
                     return step;
                 }
@@ -228,8 +250,8 @@ impl Spotting {
         if tried.len() >= TRIES {
             return None;
         }
-        let children = nodes.iter().flat_map(|node| &keywords.nodes[*node].children);
-        let untried = children.map(|(token, _)| *token).filter(|token| !tried.contains(token));
+        let children = nodes.iter().flat_map(|node| keywords.following(*node));
+        let untried = children.filter(|token| !tried.contains(token));
         let token = untried.max_by(|a, b| logits[*a as usize].total_cmp(&logits[*b as usize]))?;
         let cost = logits[likeliest as usize] - logits[token as usize];
         if cost <= 0.0 {
@@ -237,9 +259,7 @@ impl Spotting {
         }
         let is_first = self.deviation.as_ref().is_none_or(|deviation| deviation.at == text.len());
         // A keyword replaces words, not the end of a sentence or of the text: there it would be said twice.
-        let is_word =
-            tokens.piece(likeliest).iter().any(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii());
-        if is_first && (cost > FIRST_BOUND || !is_word) || self.cost + cost > BOUND {
+        if is_first && (cost > FIRST_BOUND || !is_word(tokens, likeliest)) || self.cost + cost > BOUND {
             return None;
         }
         match &mut self.deviation {
@@ -267,17 +287,11 @@ impl Spotting {
         self.cost = 0.0;
         Some(Step::Return(deviation.at, deviation.logits.clone()))
     }
+}
 
-    /// Returns whether the likeliest token makes another word of a short keyword.
-    fn is_other_word(&self, keywords: &Keywords, tokens: &Tokens, node: usize, likeliest: u32) -> bool {
-        keywords.nodes[node].letters < STEM && self.deviation.is_some() && continues_word(tokens, likeliest)
-    }
-
-    /// Returns whether the likeliest token gives the stem of a keyword another ending.
-    fn is_inflected(&self, keywords: &Keywords, tokens: &Tokens, node: usize, likeliest: u32) -> bool {
-        let Node { letters, rest, .. } = keywords.nodes[node];
-        letters >= STEM && rest <= ENDING && continues_word(tokens, likeliest)
-    }
+/// Returns whether a token is a word or a part of one, rather than a sign or the end.
+pub(super) fn is_word(tokens: &Tokens, token: u32) -> bool {
+    tokens.piece(token).iter().any(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii())
 }
 
 fn continues_word(tokens: &Tokens, token: u32) -> bool {

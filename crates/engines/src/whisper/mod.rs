@@ -13,7 +13,8 @@
 //! the model itself doubts is decoded again, of sampled tokens (`fallback`), unless the request asks for
 //! [`Accuracy::Fast`](voxline::engine::Accuracy) or a temperature of 0.
 //!
-//! A prompt is read as text before the audio. Keywords replace likelier tokens within a bound (`keywords`).
+//! A prompt is read as text before the audio. Keywords replace likelier tokens within a bound (`keywords`),
+//! and are preferred within it by a beam search (`keyword_progress`).
 //!
 //! A multilingual model can translate into English as well. A translation has no words, as its order is not
 //! that of the speech.
@@ -33,6 +34,7 @@ mod detection;
 mod encoder;
 mod fallback;
 mod int8;
+mod keyword_progress;
 mod keywords;
 mod mel;
 mod model;

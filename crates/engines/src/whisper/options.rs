@@ -85,15 +85,13 @@ impl DecodingOptions {
         let prompt = request.prompt.as_deref().map(str::trim).filter(|prompt| !prompt.is_empty());
         let keywords = request.keywords.iter().map(String::as_str);
         let keywords = Keywords::new(tokens, keywords.chain(prompt.into_iter().flat_map(names)));
-        // The bounds of keywords are those of a text that takes the likeliest token each time.
-        let is_search = request.accuracy == Accuracy::Best && keywords.is_empty();
         Ok(DecodingOptions {
             language,
             task: request.task,
             prompt: prompt.map_or(Vec::new(), |prompt| tokens.encode(&format!(" {prompt}"))).into(),
             keywords: Arc::new(keywords),
             fallback: Fallback::new(request),
-            beam_size: if is_search { BEAM_SIZE } else { 1 },
+            beam_size: if request.accuracy == Accuracy::Best { BEAM_SIZE } else { 1 },
         })
     }
 }

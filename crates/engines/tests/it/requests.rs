@@ -142,7 +142,6 @@ fn a_prompt_sets_the_spelling() {
 fn a_keyword_lowers_the_confidence_by_its_cost() {
     let whisper = whisper();
     let pcm = clips::audio("en-16k", "goforward");
-    let request = RecognitionRequest::new().language("en");
     let sum = |request: &RecognitionRequest| {
         let segments = spoken(&whisper, request, &pcm);
         let [segment] = &segments[..] else { panic!("{segments:?}") };
@@ -150,12 +149,15 @@ fn a_keyword_lowers_the_confidence_by_its_cost() {
         let tokens = segment.tokens.len() as f32 + 1.0;
         (segment.text.to_lowercase(), segment.avg_log_probability.unwrap() * tokens)
     };
-    let (plain, before) = sum(&request);
-    let (british, after) = sum(&request.clone().keywords(["metres"]));
-    assert!(plain.contains("meters") && british.contains("metres"), "{plain} {british}");
-    assert!(after < before - 0.1, "{before} {after}");
-    let (same, unchanged) = sum(&request.keywords(["Wakabayashi"]));
-    assert_eq!((same, unchanged), (plain, before));
+    for accuracy in [Accuracy::Balanced, Accuracy::Best] {
+        let request = RecognitionRequest::new().language("en").accuracy(accuracy);
+        let (plain, before) = sum(&request);
+        let (british, after) = sum(&request.clone().keywords(["metres"]));
+        assert!(plain.contains("meters") && british.contains("metres"), "{accuracy}: {plain} {british}");
+        assert!(after < before - 0.1, "{accuracy}: {before} {after}");
+        let (same, unchanged) = sum(&request.keywords(["Wakabayashi"]));
+        assert_eq!((same, unchanged), (plain, before), "{accuracy}");
+    }
 }
 
 /// The figures are those of OpenAI's `verbose_json`.
