@@ -9,14 +9,11 @@
 //! Texts within a keyword have places of their own beside the beams, so they displace no text without it, and
 //! are not displaced before the keyword is complete.
 
-use rten_simd::SimdOp;
-use rten_vecmath::MaxNum;
-
 use super::decoder::{KvCache, Row};
 use super::keyword_progress::{Following, KeywordProgress};
 use super::keywords::{Keywords, TRIES};
 use super::model::Model;
-use super::next_token::{LogSoftmax, allowed, without_loop};
+use super::next_token::{LogSoftmax, allowed, highest, without_loop};
 use super::ops::Kernels;
 use super::tokens::Tokens;
 
@@ -219,10 +216,26 @@ impl BeamSearch {
         }
     }
 
-    /// Takes the best of the texts that have ended, the first of equals.
+    /// Returns the number of beams.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Returns whether a keyword has cost the best text anything.
+    pub(super) fn has_keyword_cost(&self) -> bool {
+        self.best().is_some_and(|best| self.ended[best].given_back > 0.0)
+    }
+
+    /// Takes the best of the texts that have ended.
     pub(super) fn take_best(&mut self) -> Option<BeamText> {
-        let ended = std::mem::take(&mut self.ended).into_iter();
-        ended.reduce(|best, text| if text.score > best.score { text } else { best })
+        let best = self.best()?;
+        Some(self.ended.swap_remove(best))
+    }
+
+    /// Returns the number of the best of the texts that have ended, the first of equals.
+    fn best(&self) -> Option<usize> {
+        let numbers = 0..self.ended.len();
+        numbers.reduce(|best, text| if self.ended[text].score > self.ended[best].score { text } else { best })
     }
 }
 
@@ -256,31 +269,6 @@ fn take_open(rest: &mut Vec<Candidate>) -> Vec<Candidate> {
     open
 }
 
-/// Returns the `count` highest logits with their indices, in descending order, the first of equals first.
-/// Logits of -infinity are left out.
-fn highest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
-    /// Number of logits that are skipped at once if the highest of them is too low.
-    const CHUNK: usize = 256;
-    let mut best: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
-    for (first, chunk) in (0..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
-        let least = |best: &[(u32, f32)]| match best.get(count - 1) {
-            Some((_, logit)) => *logit,
-            None => f32::NEG_INFINITY,
-        };
-        if MaxNum::new(chunk).dispatch() <= least(&best) {
-            continue;
-        }
-        for (index, logit) in (first..).zip(chunk) {
-            if *logit > least(&best) {
-                let place = best.partition_point(|(_, other)| other >= logit);
-                best.insert(place, (index, *logit));
-                best.truncate(count);
-            }
-        }
-    }
-    best
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,16 +296,6 @@ mod tests {
 
     fn texts(search: &BeamSearch) -> Vec<&[u32]> {
         search.beams.iter().map(|beam| &beam.tokens[..]).collect()
-    }
-
-    #[test]
-    fn the_highest_logits_are_those_of_a_sort() {
-        let logits: Vec<f32> = (0..2_000).map(|i| ((i * 7_919) % 499) as f32).collect();
-        let mut sorted: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
-        sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
-        assert_eq!(highest(&logits, 10), sorted[..10]);
-        let few = [f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY, 3.0];
-        assert_eq!(highest(&few, 10), [(3, 3.0), (1, 1.0)]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::beam::BeamSearch;
 use super::decoder::{Attention, KvCache};
 use super::detection::{Detected, Detection};
 use super::int8;
+use super::keyword_check::replaced_only;
 use super::keywords::{Keywords, Spotting, Step};
 use super::model::Model;
 use super::next_token::{LogSoftmax, allowed, without_loop};
@@ -45,8 +46,11 @@ pub(super) struct Decoding {
     prompt: Vec<u32>,
     /// Number of tokens of the prompt that were read.
     prompt_read: usize,
+    /// Keywords that the text favours; none while it is decoded without them.
     keywords: Arc<Keywords>,
     spotting: Spotting,
+    /// Text that keywords have changed, with the keywords, while the text without them is decoded.
+    favoured: Option<(DecodedText, Arc<Keywords>)>,
     tokens: Vec<u32>,
     /// Log-probabilities of the tokens, and of the end.
     log_probabilities: Vec<f32>,
@@ -129,6 +133,7 @@ impl Decoding {
             prompt_read: 0,
             keywords: Arc::clone(&options.keywords),
             spotting: Spotting::default(),
+            favoured: None,
             tokens: Vec::new(),
             log_probabilities: Vec::new(),
             max_tokens: (TOKENS_PER_SECOND * (seconds + 1)).min(room),
@@ -146,10 +151,17 @@ impl Decoding {
         self.beams = Some(BeamSearch::new(beam_size, self.prompt.len(), self.max_tokens));
     }
 
-    /// Begins another text of the same audio, of sampled tokens.
+    /// Begins another text of the same audio, of sampled tokens. It has no keywords: sampling makes words of
+    /// anything, and a keyword would be one of them.
     pub(super) fn restart(&mut self, model: &Model, kernels: &mut Kernels, sampler: Sampler) {
         self.sampler = Some(sampler);
         self.beams = None;
+        self.begin_anew(model, kernels);
+    }
+
+    /// Begins another text of the same audio, without keywords.
+    fn begin_anew(&mut self, model: &Model, kernels: &mut Kernels) {
+        self.keywords = Arc::default();
         self.spotting = Spotting::default();
         self.tokens.clear();
         self.log_probabilities.clear();
@@ -186,10 +198,31 @@ impl Decoding {
             self.read_prompt(model, kernels);
             return false;
         }
-        if self.beams.is_some() {
-            return (0..BEAM_TOKENS_PER_STEP).any(|_| self.extend_beams(model, kernels));
+        let ended = if self.beams.is_some() {
+            (0..BEAM_TOKENS_PER_STEP).any(|_| self.extend_beams(model, kernels))
+        } else {
+            (0..TOKENS_PER_STEP).any(|_| self.decode_token(model, kernels))
+        };
+        if ended && self.has_keyword_cost() {
+            self.begin_without_keywords(model, kernels);
+            return false;
         }
-        (0..TOKENS_PER_STEP).any(|_| self.decode_token(model, kernels))
+        ended
+    }
+
+    /// Returns whether the text differs from the one without keywords.
+    fn has_keyword_cost(&self) -> bool {
+        self.beams.as_ref().map_or(self.spotting.has_cost(), BeamSearch::has_keyword_cost)
+    }
+
+    /// Begins to decode the text without keywords, with which the text that they have changed is compared.
+    fn begin_without_keywords(&mut self, model: &Model, kernels: &mut Kernels) {
+        let keywords = Arc::clone(&self.keywords);
+        self.favoured = Some((self.take_text(model), keywords));
+        if let Some(beams) = &self.beams {
+            self.search(beams.size());
+        }
+        self.begin_anew(model, kernels);
     }
 
     /// Decodes a token of each beam. Returns whether the search has ended.
@@ -254,8 +287,17 @@ impl Decoding {
             detected: self.detected,
             task: self.task,
             no_speech: self.no_speech,
-            text: self.take_text(model),
+            text: self.take_checked_text(model),
         }
+    }
+
+    /// Takes the text that keywords have changed if it keeps all other words, otherwise that without them.
+    fn take_checked_text(&mut self, model: &Model) -> DecodedText {
+        let text = self.take_text(model);
+        let Some((favoured, keywords)) = self.favoured.take() else { return text };
+        let written = |text: &DecodedText| model.tokens.text(&text.tokens);
+        let is_kept = replaced_only(keywords.words(), &written(&text), &written(&favoured));
+        if is_kept { favoured } else { text }
     }
 
     fn take_text(&mut self, model: &Model) -> DecodedText {

@@ -4,9 +4,10 @@
 //! token replaces the likeliest one as long as the keyword costs no more than [`BOUND`]. A keyword that does
 //! not come to its end within the bound is taken back, and the text continues as it would have without. So a
 //! keyword appears whole or not at all, but for the ending of a long one, and only where the model itself found it
-//! possible.
+//! possible. [`replaced_only`](super::keyword_check::replaced_only) then sees to it that all other words are kept.
 
 use super::tokens::Tokens;
+use crate::wer::normal;
 
 /// Bound on the cost of one keyword: the sum, over its tokens, of the difference in log-probability between the
 /// likeliest token and the one taken. With 9 and a [`FIRST_BOUND`] of 7, Piper's voice had 16 of 20 names heard
@@ -19,10 +20,10 @@ pub(super) const FIRST_BOUND: f32 = 5.0;
 pub(super) const TRIES: usize = 3;
 /// Number of letters from which a keyword is taken for a stem, which may have an ending. A shorter keyword may
 /// be the beginning of another word.
-const STEM: usize = 6;
+pub(super) const STEM: usize = 6;
 /// Number of letters by which a stem may be shorter than its keyword, as Russian case endings replace each
 /// other.
-const ENDING: usize = 4;
+pub(super) const ENDING: usize = 4;
 
 /// Node from which keywords with a space before them begin.
 const SPACED: usize = 0;
@@ -33,6 +34,8 @@ const BARE: usize = 1;
 #[derive(Debug)]
 pub(super) struct Keywords {
     nodes: Vec<Node>,
+    /// Words of the keywords, in the form in which texts are compared.
+    words: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -49,7 +52,7 @@ struct Node {
 impl Keywords {
     /// Creates the trie of keywords, each as given and with a capital.
     pub(super) fn new<'a>(tokens: &Tokens, keywords: impl IntoIterator<Item = &'a str>) -> Keywords {
-        let mut trie = Keywords { nodes: vec![Node::new(0), Node::new(0)] };
+        let mut trie = Keywords::default();
         for keyword in keywords {
             let words = keyword.split_whitespace().collect::<Vec<_>>().join(" ");
             if letters(&words) == 0 {
@@ -59,8 +62,14 @@ impl Keywords {
                 trie.insert(tokens, BARE, &form);
                 trie.insert(tokens, SPACED, &format!(" {form}"));
             }
+            trie.words.extend(normal(keyword));
         }
         trie
+    }
+
+    /// Returns the words of the keywords, in the form in which texts are compared.
+    pub(super) fn words(&self) -> &[String] {
+        &self.words
     }
 
     /// Returns whether there is no keyword.
@@ -121,13 +130,19 @@ impl Keywords {
     }
 }
 
+impl Default for Keywords {
+    fn default() -> Keywords {
+        Keywords { nodes: vec![Node::new(0), Node::new(0)], words: Vec::new() }
+    }
+}
+
 impl Node {
     fn new(letters: usize) -> Node {
         Node { children: Vec::new(), letters, rest: usize::MAX, ends: false }
     }
 }
 
-fn letters(text: &str) -> usize {
+pub(super) fn letters(text: &str) -> usize {
     text.chars().filter(|c| c.is_alphanumeric()).count()
 }
 
@@ -187,6 +202,11 @@ impl Spotting {
     /// Returns the cost of all keywords of the text.
     pub(super) fn spent(&self) -> f32 {
         self.spent
+    }
+
+    /// Returns whether a keyword costs anything, or has: otherwise the text is that without keywords.
+    pub(super) fn has_cost(&self) -> bool {
+        self.spent + self.cost > 0.0
     }
 
     /// Decides about the token after `text`. `logits` are those of the tokens that are allowed, among which

@@ -14,7 +14,8 @@
 //! [`Accuracy::Fast`](voxline::engine::Accuracy) or a temperature of 0.
 //!
 //! A prompt is read as text before the audio. Keywords replace likelier tokens within a bound (`keywords`),
-//! and are preferred within it by a beam search (`keyword_progress`).
+//! and are preferred within it by a beam search (`keyword_progress`). A text that keywords have changed is
+//! decoded without them, too, and counts only if it keeps all other words (`keyword_check`).
 //!
 //! A multilingual model can translate into English as well. A translation has no words, as its order is not
 //! that of the speech.
@@ -34,6 +35,7 @@ mod detection;
 mod encoder;
 mod fallback;
 mod int8;
+mod keyword_check;
 mod keyword_progress;
 mod keywords;
 mod mel;

@@ -42,6 +42,31 @@ impl LogSoftmax {
     }
 }
 
+/// Returns the `count` highest logits with their indices, in descending order, the first of equals first.
+/// Logits of -infinity are left out.
+pub(super) fn highest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+    /// Number of logits that are skipped at once if the highest of them is too low.
+    const CHUNK: usize = 256;
+    let mut best: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
+    for (first, chunk) in (0..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
+        let least = |best: &[(u32, f32)]| match best.get(count - 1) {
+            Some((_, logit)) => *logit,
+            None => f32::NEG_INFINITY,
+        };
+        if MaxNum::new(chunk).dispatch() <= least(&best) {
+            continue;
+        }
+        for (index, logit) in (first..).zip(chunk) {
+            if *logit > least(&best) {
+                let place = best.partition_point(|(_, other)| other >= logit);
+                best.insert(place, (index, *logit));
+                best.truncate(count);
+            }
+        }
+    }
+    best
+}
+
 /// Returns the length to which a text that ends in a loop should be cut: after the first occurrence of
 /// the phrase. People do repeat themselves, so a shorter phrase needs more rounds to count as a loop.
 pub(super) fn without_loop(tokens: &[u32]) -> Option<usize> {
@@ -72,5 +97,15 @@ mod tests {
         assert_eq!(without_loop(&[7; 7]), None);
         assert_eq!(without_loop(&[7; 8]), Some(1));
         assert_eq!(without_loop(&[]), None);
+    }
+
+    #[test]
+    fn the_highest_logits_are_those_of_a_sort() {
+        let logits: Vec<f32> = (0..2_000).map(|i| ((i * 7_919) % 499) as f32).collect();
+        let mut sorted: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+        assert_eq!(highest(&logits, 10), sorted[..10]);
+        let few = [f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY, 3.0];
+        assert_eq!(highest(&few, 10), [(3, 3.0), (1, 1.0)]);
     }
 }
