@@ -1,11 +1,12 @@
 //! Sounds without speech: silence, noise, the tones of telephones, and music. Any text recognised in them
 //! is invented.
 //!
-//! Each sound lasts some seconds, or `VOXLINE_GUARD_MINUTES` minutes if that is set; it is then also
-//! recognised as English and as Russian. The test prints a table (`cargo test -p voxline-engines --test it
-//! recognition_guards -- --nocapture`).
+//! Each sound lasts some seconds and is recognised at the default accuracy and at another, by turns; or
+//! `VOXLINE_GUARD_MINUTES` minutes if that is set, and it is then recognised at each accuracy, in a detected
+//! language, as English and as Russian, and as a recording, which is sampled oftener. The test prints a table
+//! (`cargo test -p voxline-engines --test it recognition_guards -- --nocapture`).
 
-use voxline::engine::{RecognitionRequest, Recognizer, Segment};
+use voxline::engine::{Accuracy, Latency, RecognitionRequest, Recognizer, Segment};
 use voxline_engines::Whisper;
 use voxline_engines::wer::normal;
 
@@ -32,20 +33,37 @@ fn sound(mut wave: impl FnMut(f64) -> f64) -> Vec<i16> {
     (0..length()).map(|at| (wave(at as f64 / RATE as f64) * 32_767.0) as i16).collect()
 }
 
+/// Returns the requests by which the `number`-th sound is recognised, each with a description.
+fn requests(number: usize) -> Vec<(String, RecognitionRequest)> {
+    let live = |accuracy| RecognitionRequest::new().accuracy(accuracy);
+    let recorded = |accuracy| live(accuracy).latency(Latency::Relaxed);
+    let (balanced, best) = (Accuracy::Balanced, Accuracy::Best);
+    let others = [live(best), recorded(balanced), live(Accuracy::Fast), recorded(best)];
+    let requests = if minutes().is_some() {
+        let named = [balanced, best, Accuracy::Fast]
+            .map(|accuracy| ["en", "ru"].map(|language| live(accuracy).language(language)));
+        [live(balanced)].into_iter().chain(others).chain(named.into_iter().flatten()).collect()
+    } else {
+        vec![live(balanced), others[number % others.len()].clone()]
+    };
+    let described = requests.into_iter().map(|request: RecognitionRequest| {
+        let language = request.languages.first().map_or("detected", String::as_str);
+        (format!("{language}, {}, {:?}", request.accuracy, request.latency), request)
+    });
+    described.collect()
+}
+
 /// Runs Whisper on sounds without speech, prints the text it invents, and asserts that there is none.
 #[track_caller]
 #[expect(clippy::print_stdout, reason = "the figures are what the test is run for")]
 fn assert_nothing_is_invented(sounds: impl IntoIterator<Item = (String, Vec<i16>)>) {
     let whisper = whisper();
     let mut invented = 0;
-    for (name, pcm) in sounds {
-        let languages: &[Option<&str>] =
-            if minutes().is_some() { &[None, Some("en"), Some("ru")] } else { &[None] };
-        for language in languages {
-            let said = said(&whisper, *language, &pcm);
+    for (number, (name, pcm)) in sounds.into_iter().enumerate() {
+        for (description, request) in requests(number) {
+            let said = said(&whisper, &request, &pcm);
             let words: usize = said.iter().map(|segment| normal(&segment.text).len().max(1)).sum();
-            let language = language.unwrap_or("detected");
-            println!("{name}, {language}: {words} words in {:.0} s", pcm.len() as f64 / RATE as f64);
+            println!("{name}, {description}: {words} words in {:.0} s", pcm.len() as f64 / RATE as f64);
             for Segment { range, text, language, confidence, .. } in said {
                 let (language, confidence) = (language.unwrap_or_default(), confidence.unwrap_or_default());
                 println!("  {range:?}, {language}, {confidence:.2}: {text}");
@@ -57,9 +75,8 @@ fn assert_nothing_is_invented(sounds: impl IntoIterator<Item = (String, Vec<i16>
 }
 
 /// Returns the segments with text.
-fn said(whisper: &Whisper, language: Option<&str>, pcm: &[i16]) -> Vec<Segment> {
-    let request = RecognitionRequest::new().languages(language);
-    let mut stream = whisper.start(&request).unwrap();
+fn said(whisper: &Whisper, request: &RecognitionRequest, pcm: &[i16]) -> Vec<Segment> {
+    let mut stream = whisper.start(request).unwrap();
     let mut said = Vec::new();
     for packet in pcm.chunks(RATE / 10) {
         said.extend(stream.push(packet).unwrap());
