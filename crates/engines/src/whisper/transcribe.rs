@@ -177,8 +177,9 @@ impl Transcription {
 }
 
 impl Model {
-    /// Does the work of an utterance of `seconds` seconds without one: the steps are those of
-    /// [`Transcription`], and their cost does not depend on the content.
+    /// Does the work of an utterance of `seconds` seconds without one: the steps are those of a
+    /// [`Transcription`] by greedy decoding whose text is accepted at once, and their cost does not depend on
+    /// the content. Beam search, keywords and the fallback cost more.
     pub(super) fn exercise(&self, kernels: &mut Kernels, seconds: usize) {
         let pcm = vec![0; seconds * RECOGNIZER_RATE as usize];
         let features = self.mel.features(&pcm, window(&pcm).next_multiple_of(2));
