@@ -272,12 +272,11 @@ fn take_open(rest: &mut Vec<Candidate>) -> Vec<Candidate> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::whisper::Whisper;
+    use crate::models_dir::models_dir;
     use crate::whisper::decoding::{DecodedText, Decoding};
     use crate::whisper::options::DecodingOptions;
+    use crate::whisper::{Whisper, test_recording};
     use voxline::engine::{RecognitionRequest, Task};
-    use voxline_fixtures::clips;
-    use voxline_fixtures::samples::models_dir;
 
     const END: u32 = 9;
 
@@ -415,7 +414,7 @@ mod tests {
         fn new() -> Encoded {
             let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
             let (model, mut kernels) = (&whisper.shared.model, Kernels::default());
-            let pcm = clips::audio("en-16k", "goforward");
+            let pcm = test_recording::pcm();
             let mut encoding = model.encoder.begin(&kernels, &model.mel.features(&pcm, 1_000));
             let states = std::iter::repeat_with(|| model.encoder.advance(&mut kernels, &mut encoding));
             let states = states.flatten().next().expect("the layers come to an end");

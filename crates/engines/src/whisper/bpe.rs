@@ -91,8 +91,8 @@ fn parts(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models_dir::models_dir;
     use crate::whisper::tokens::Tokens;
-    use voxline_fixtures::samples::models_dir;
 
     #[test]
     fn parts_are_those_of_gpt2() {

@@ -146,7 +146,7 @@ impl KeywordProgress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use voxline_fixtures::samples::models_dir;
+    use crate::models_dir::models_dir;
 
     fn vocabulary() -> Tokens {
         let path = models_dir().join("whisper-base/vocabulary.txt");

@@ -321,7 +321,7 @@ fn continues_word(tokens: &Tokens, token: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use voxline_fixtures::samples::models_dir;
+    use crate::models_dir::models_dir;
 
     /// Logit of a token that is not listed.
     const UNLIKELY: f32 = -20.0;

@@ -46,6 +46,8 @@ mod options;
 mod row_scale;
 mod sampler;
 mod stream;
+#[cfg(test)]
+mod test_recording;
 mod thread_pool;
 mod tokens;
 mod transcribe;

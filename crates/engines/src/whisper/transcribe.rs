@@ -329,13 +329,8 @@ fn window(pcm: &[i16]) -> usize {
 mod tests {
     use super::*;
     use crate::models_dir::models_dir;
-    use crate::whisper::Whisper;
+    use crate::whisper::{Whisper, test_recording};
     use voxline::engine::{Accuracy, Latency, RecognitionRequest};
-
-    /// "Call me back before nine, because the meeting has moved to the second floor." at 16 kHz.
-    const RECORDING: &[u8] = include_bytes!("../../../../samples/speech-16k-mono-s16.wav");
-    /// Length of the head of that WAV file, before its samples.
-    const HEAD: usize = 44;
 
     /// A recording that was decoded once, in the full window.
     struct Decoded {
@@ -352,8 +347,7 @@ mod tests {
             let request =
                 RecognitionRequest::new().language("en").latency(Latency::Relaxed).accuracy(accuracy);
             let options = DecodingOptions::new(&model.tokens, &request).expect("Whisper honours it");
-            let samples = RECORDING[HEAD..].as_chunks().0;
-            let pcm: Vec<i16> = samples.iter().map(|&sample| i16::from_le_bytes(sample)).collect();
+            let pcm = test_recording::pcm();
             let lively = pcm.len() as u64;
             let mut transcription = Transcription::new(pcm, lively, options);
             transcription.window = FULL_WINDOW;
