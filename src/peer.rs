@@ -199,8 +199,8 @@ impl Capabilities {
     }
 }
 
-/// Multiples of real time that a [`CatchUp`] may have. A slower session would end by its timeouts, and a faster
-/// one is limited by its network.
+/// Multiples of real time that a [`CatchUp`] may have. A slower session would end by its timeouts, and a
+/// faster one is limited by its network.
 const FACTORS: RangeInclusive<f64> = 0.01..=1_000.0;
 
 /// A rate limit for services that can't take audio as fast as it can be sent: first a burst, then a

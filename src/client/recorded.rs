@@ -92,8 +92,8 @@ impl Transcription<Recorded> {
     ///
     /// # Errors
     /// Returns [`StartError`] if the source can't be opened or holds no audio that can be decoded, if the
-    /// prompt or the keywords are too long, if a spool can't be opened, or if an earlier process left spools of
-    /// more channels.
+    /// prompt or the keywords are too long, if a spool can't be opened, or if an earlier process left spools
+    /// of more channels.
     pub fn open(self) -> Result<OpenedRecording, StartError> {
         OpenedRecording::open(self)
     }

@@ -34,15 +34,15 @@ impl<A> Transcription<A> {
         self
     }
 
-    /// Sets the text that is taken to precede the audio, in the language of the text that is asked for: it sets
-    /// the style and the spelling of names. Whisper uses the end of a long prompt.
+    /// Sets the text that is taken to precede the audio, in the language of the text that is asked for: it
+    /// sets the style and the spelling of names. Whisper uses the end of a long prompt.
     pub fn prompt(mut self, prompt: impl Into<String>) -> Transcription<A> {
         self.settings.request.prompt = Some(prompt.into());
         self
     }
 
-    /// Sets words and phrases that are likely to be spoken, such as names, which are then recognised rather than
-    /// similar ones.
+    /// Sets words and phrases that are likely to be spoken, such as names, which are then recognised rather
+    /// than similar ones.
     pub fn keywords(mut self, keywords: impl IntoIterator<Item: Into<String>>) -> Transcription<A> {
         self.settings.request.keywords = keywords.into_iter().map(Into::into).collect();
         self

@@ -118,10 +118,10 @@ pub trait Recognizer: Send + Sync {
         None
     }
 
-    /// Returns the seconds that one thread takes for a second of clear speech at the default accuracy, without
-    /// partial results. The call measures it, which may take some seconds. A gateway derives from it the number
-    /// of speakers that the machine can serve. Sessions that ask for [`Accuracy::Best`], and doubtful audio, take
-    /// longer. `None` if the engine cannot tell.
+    /// Returns the seconds that one thread takes for a second of clear speech at the default accuracy,
+    /// without partial results. The call measures it, which may take some seconds. A gateway derives from it
+    /// the number of speakers that the machine can serve. Sessions that ask for [`Accuracy::Best`], and
+    /// doubtful audio, take longer. `None` if the engine cannot tell.
     fn real_time_factor(&self) -> Option<f64> {
         None
     }

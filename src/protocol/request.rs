@@ -1,4 +1,5 @@
-//! The recognition that a client requests with `start`: the kind of the text, its urgency, and hints about it.
+//! The recognition that a client requests with `start`: the kind of the text, its urgency, and hints about
+//! it.
 
 use std::fmt;
 use std::str::FromStr;

@@ -48,8 +48,8 @@ pub enum SessionError {
         /// Error behind the refusal, if there is one.
         source: Option<Cause>,
     },
-    /// The service doesn't support the request in the settings, which the caller changes: language, sample rate,
-    /// task or another part.
+    /// The service doesn't support the request in the settings, which the caller changes: language, sample
+    /// rate, task or another part.
     #[error("{reason}")]
     Unsupported {
         /// The unsupported setting.

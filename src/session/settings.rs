@@ -58,14 +58,14 @@ pub struct RequestSettings {
     pub partials: bool,
     /// Urgency of the results; live by default.
     pub latency: Latency,
-    /// Kind of the text; a transcript by default. A session whose service does not perform the task fails with
-    /// [`SessionError::Unsupported`](super::SessionError::Unsupported).
+    /// Kind of the text; a transcript by default. A session whose service does not perform the task fails
+    /// with [`SessionError::Unsupported`](super::SessionError::Unsupported).
     pub task: Task,
-    /// Text that is taken to precede the audio, in the language of the text that is asked for: it sets the style
-    /// and the spelling of names. `None` by default. A service that knows no prompts ignores it.
+    /// Text that is taken to precede the audio, in the language of the text that is asked for: it sets the
+    /// style and the spelling of names. `None` by default. A service that knows no prompts ignores it.
     pub prompt: Option<String>,
-    /// Words and phrases that are likely to be spoken, such as names. Empty by default. A service that knows no
-    /// keywords ignores them.
+    /// Words and phrases that are likely to be spoken, such as names. Empty by default. A service that knows
+    /// no keywords ignores them.
     pub keywords: Vec<String>,
     /// Balance between accuracy and cost; [`Accuracy::Balanced`] by default.
     pub accuracy: Accuracy,

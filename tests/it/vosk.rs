@@ -153,7 +153,8 @@ impl VoskServer {
         seen.longest_message = seen.longest_message.max(frames);
     }
 
-    /// Returns the reply to the message that ends with the last of `samples`. The utterance begins at `start`.
+    /// Returns the reply to the message that ends with the last of `samples`. The utterance begins at
+    /// `start`.
     fn reply(&self, samples: &[i16], start: &mut usize) -> String {
         if let Some(nonsense) = self.nonsense {
             nonsense.to_owned()
@@ -340,8 +341,8 @@ async fn a_server_that_is_no_vosk_server_ends_the_session() {
     assert!(matches!(violation, SessionError::Violation(Violation::Unreadable { .. })), "{violation:?}");
 }
 
-/// Two and a half seconds of audio come before the first reply. By default the session would wait for it after
-/// two.
+/// Two and a half seconds of audio come before the first reply. By default the session would wait for it
+/// after two.
 #[tokio::test]
 async fn the_options_of_a_translation_reach_the_server() {
     let pcm = noise(60_011);
@@ -372,8 +373,8 @@ async fn a_server_that_takes_no_configuration_is_sent_none() {
     assert_eq!(server.seen().configs, [json!(null); 0]);
 }
 
-/// The source goes on once there is another connection, for which the session has no other reason than the age
-/// of the first one. Nothing is lost, and the first connection stays until the other one is there.
+/// The source goes on once there is another connection, for which the session has no other reason than the
+/// age of the first one. Nothing is lost, and the first connection stays until the other one is there.
 #[tokio::test]
 async fn a_connection_is_replaced_before_the_longest_session_is_over() {
     let pcm = noise(40_000);

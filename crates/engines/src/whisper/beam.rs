@@ -137,8 +137,9 @@ impl BeamSearch {
         false
     }
 
-    /// Replaces the beams by their best successors. A text that ends, or cannot go on, leaves its place to the
-    /// best of the candidates that would have had none. The best texts within a keyword have places beside them.
+    /// Replaces the beams by their best successors. A text that ends, or cannot go on, leaves its place to
+    /// the best of the candidates that would have had none. The best texts within a keyword have places
+    /// beside them.
     fn choose(&mut self, mut candidates: Vec<Candidate>, end: u32) {
         // The sort is stable: of equals, the earlier beam and the lower token come first.
         candidates.sort_by(|a, b| b.rank().total_cmp(&a.rank()));

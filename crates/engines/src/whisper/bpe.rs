@@ -1,8 +1,8 @@
 //! Byte-pair encoding: from text to the tokens that Whisper would write it in.
 //!
-//! A CTranslate2 vocabulary lists no merges, and needs none. GPT-2's vocabularies, of which Whisper's two are,
-//! number the 256 bytes first and then each token in the order in which it was merged. So the rank of a merge
-//! is the number of its result, as in OpenAI's `tiktoken`.
+//! A CTranslate2 vocabulary lists no merges, and needs none. GPT-2's vocabularies, of which Whisper's two
+//! are, number the 256 bytes first and then each token in the order in which it was merged. So the rank of a
+//! merge is the number of its result, as in OpenAI's `tiktoken`.
 
 use std::sync::LazyLock;
 

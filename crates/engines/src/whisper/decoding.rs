@@ -329,8 +329,8 @@ fn mean(log_probabilities: &[f32], given_back: f32) -> f32 {
     (sum + given_back) / log_probabilities.len().max(1) as f32
 }
 
-/// Returns all that the decoder reads before the text: the end of the text before, as much as OpenAI's Whisper
-/// takes, and what steers.
+/// Returns all that the decoder reads before the text: the end of the text before, as much as OpenAI's
+/// Whisper takes, and what steers.
 fn prompt(model: &Model, language: Option<u32>, options: &DecodingOptions) -> Vec<u32> {
     let Model { decoder, tokens, .. } = model;
     let longest = (decoder.context_length() / 2).saturating_sub(1);

@@ -1,15 +1,15 @@
 //! Comparison of a text that keywords have changed with the text without them.
 //!
-//! A keyword that is written before its time draws the attention to the place where it was said. From there the
-//! decoder goes on, and the words before are lost, or it begins anew, and they are written twice. Neither is
-//! unlikely by the model's own probabilities. So a text with keywords counts only if they replace words of
+//! A keyword that is written before its time draws the attention to the place where it was said. From there
+//! the decoder goes on, and the words before are lost, or it begins anew, and they are written twice. Neither
+//! is unlikely by the model's own probabilities. So a text with keywords counts only if they replace words of
 //! about their own length, and all others are kept.
 
 use super::keywords::{ENDING, STEM, letters};
 use crate::wer::{Step, align, normal};
 
-/// Returns whether a text has all words of the text without keywords but those in whose place the keywords are,
-/// of which `words` are the words.
+/// Returns whether a text has all words of the text without keywords but those in whose place the keywords
+/// are, of which `words` are the words.
 pub(super) fn replaced_only(words: &[String], without: &str, with: &str) -> bool {
     let (without, with) = (normal(without), normal(with));
     let steps = align(&without, &with);

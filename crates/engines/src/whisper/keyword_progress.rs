@@ -1,14 +1,14 @@
 //! Keywords in a beam search, of which each beam has a progress of its own.
 //!
 //! Nothing is taken back here, as [`Spotting`](super::keywords::Spotting) does: the text without the keyword
-//! is another beam. A beam within a keyword is kept beside the others while the keyword costs no more than its
-//! bounds. A keyword that comes to its end gives its text back what it has cost, and a preference.
+//! is another beam. A beam within a keyword is kept beside the others while the keyword costs no more than
+//! its bounds. A keyword that comes to its end gives its text back what it has cost, and a preference.
 
 use super::keywords::{BOUND, FIRST_BOUND, Keywords, is_word};
 use super::tokens::Tokens;
 
-/// Log-probability by which a text with a complete keyword is preferred, beyond what the keyword has cost: the
-/// tokens of a rare name are less certain than those of the common words that it is taken for.
+/// Log-probability by which a text with a complete keyword is preferred, beyond what the keyword has cost:
+/// the tokens of a rare name are less certain than those of the common words that it is taken for.
 const PREFERENCE: f32 = 2.0;
 
 /// Progress of one text in a keyword.

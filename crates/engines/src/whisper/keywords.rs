@@ -1,25 +1,26 @@
 //! Keywords: words and phrases that the decoding favours where they may have been said.
 //!
-//! The tokens of the keywords form a trie. Where a keyword may begin, and while one is being written, its next
-//! token replaces the likeliest one as long as the keyword costs no more than [`BOUND`]. A keyword that does
-//! not come to its end within the bound is taken back, and the text continues as it would have without. So a
-//! keyword appears whole or not at all, but for the ending of a long one, and only where the model itself found it
-//! possible. [`replaced_only`](super::keyword_check::replaced_only) then sees to it that all other words are kept.
+//! The tokens of the keywords form a trie. Where a keyword may begin, and while one is being written, its
+//! next token replaces the likeliest one as long as the keyword costs no more than [`BOUND`]. A keyword that
+//! does not come to its end within the bound is taken back, and the text continues as it would have without.
+//! So a keyword appears whole or not at all, but for the ending of a long one, and only where the model
+//! itself found it possible. [`replaced_only`](super::keyword_check::replaced_only) then sees to it that all
+//! other words are kept.
 
 use super::tokens::Tokens;
 use crate::wer::normal;
 
-/// Bound on the cost of one keyword: the sum, over its tokens, of the difference in log-probability between the
-/// likeliest token and the one taken. With 9 and a [`FIRST_BOUND`] of 7, Piper's voice had 16 of 20 names heard
-/// in place of 11 (5 without keywords), but sentences were written twice; with 8 and 6, one sentence of espeak-ng's
-/// was lost but for its name.
+/// Bound on the cost of one keyword: the sum, over its tokens, of the difference in log-probability between
+/// the likeliest token and the one taken. With 9 and a [`FIRST_BOUND`] of 7, Piper's voice had 16 of 20 names
+/// heard in place of 11 (5 without keywords), but sentences were written twice; with 8 and 6, one sentence of
+/// espeak-ng's was lost but for its name.
 pub(super) const BOUND: f32 = 6.0;
 /// Bound on the cost of a keyword's first unlikely token.
 pub(super) const FIRST_BOUND: f32 = 5.0;
 /// Number of keywords to try at one place of a text. Each costs the decoding of a few tokens.
 pub(super) const TRIES: usize = 3;
-/// Number of letters from which a keyword is taken for a stem, which may have an ending. A shorter keyword may
-/// be the beginning of another word.
+/// Number of letters from which a keyword is taken for a stem, which may have an ending. A shorter keyword
+/// may be the beginning of another word.
 pub(super) const STEM: usize = 6;
 /// Number of letters by which a stem may be shorter than its keyword, as Russian case endings replace each
 /// other.
@@ -151,7 +152,8 @@ fn capitalised(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Returns the words of a prompt that are names by their capital. The first word of a sentence has one anyway.
+/// Returns the words of a prompt that are names by their capital. The first word of a sentence has one
+/// anyway.
 pub(super) fn names(prompt: &str) -> impl Iterator<Item = &str> {
     let mut begins = true;
     prompt.split_whitespace().filter_map(move |word| {

@@ -437,7 +437,8 @@ mod tests {
         }
     }
 
-    /// The music gave "1 cholera sate waltz" over and over; the speech is Debian's dir-intro in babble as loud.
+    /// The music gave "1 cholera sate waltz" over and over; the speech is Debian's dir-intro in babble as
+    /// loud.
     #[test]
     fn sampled_texts_need_more_than_greedy_ones() {
         let is_invented = |log_probability: f32, sampled, words, seconds: usize| {

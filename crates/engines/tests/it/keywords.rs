@@ -1,9 +1,9 @@
 //! Keywords: rare names are heard with them, at the cost of no other word, and not where nobody said them.
 //!
 //! The names are spoken by the voices at hand, each in a sentence of its own, and heard without keywords and
-//! with all of them. Recordings of people who say none of the names, joined in a random order, are heard with them,
-//! too. A run takes a part of both; with `VOXLINE_KEYWORDS=all` it takes all the names and ten minutes of
-//! speech in each language at each accuracy, and prints the texts (`./dev prove keywords`).
+//! with all of them. Recordings of people who say none of the names, joined in a random order, are heard with
+//! them, too. A run takes a part of both; with `VOXLINE_KEYWORDS=all` it takes all the names and ten minutes
+//! of speech in each language at each accuracy, and prints the texts (`./dev prove keywords`).
 
 use std::sync::Arc;
 

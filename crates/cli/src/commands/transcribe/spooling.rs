@@ -73,7 +73,8 @@ pub(super) struct SpooledRecording {
 }
 
 impl SpooledRecording {
-    /// Identifies the recording `input`, read with the options `reading` and spoken in `language`, for a `task`.
+    /// Identifies the recording `input`, read with the options `reading` and spoken in `language`, for a
+    /// `task`.
     pub(super) fn of(
         input: &Path,
         reading: Reading,
