@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use reqwest::Response;
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use voxline::client::{StartError, Transcript, TranscriptError};
+use voxline::client::{Live, StartError, Transcript, TranscriptError, Transcription};
 use voxline::engine::{
     Accuracy, Capabilities, EngineError, RecognitionRequest, Recognizer, RecognizerStream, Task,
 };
@@ -84,6 +84,17 @@ async fn finals(mut transcript: Transcript) -> Vec<FinalSegment> {
     finals
 }
 
+/// Sends these samples in a live session. Returns its final results.
+async fn heard_live(live: Transcription<Live>, pcm: &[i16]) -> Vec<FinalSegment> {
+    let (mut audio, transcript) = live.start().unwrap();
+    let speaking = async {
+        audio.push(pcm).await.unwrap();
+        audio.finish().await.unwrap();
+    };
+    let (finals, ()) = tokio::join!(finals(transcript), speaking);
+    finals
+}
+
 #[tokio::test]
 async fn a_recogniser_is_asked_what_the_client_asks() {
     let recogniser = Obliging::new();
@@ -151,13 +162,8 @@ async fn a_keyword_decides_how_a_word_is_spelt() {
     assert_eq!(normal(&british), ["go", "forward", "ten", "metres"]);
 
     let (client, _tokens) = client(&server);
-    let (mut audio, transcript) =
-        client.live(16_000).language("en").keywords(["metres", "Voxline"]).start().unwrap();
-    let speaking = async {
-        audio.push(&pcm).await.unwrap();
-        audio.finish().await.unwrap();
-    };
-    let (finals, ()) = tokio::join!(finals(transcript), speaking);
+    let live = client.live(16_000).language("en").keywords(["metres", "Voxline"]);
+    let finals = heard_live(live, &pcm).await;
     let live: Vec<&str> = finals.iter().map(|segment| &*segment.text).collect();
     assert_eq!(live.join(" "), british);
     server.stop().await;
@@ -175,12 +181,7 @@ async fn russian_speech_is_translated_live_and_by_request() {
     assert!(is_english(&english), "{english}");
 
     let (client, _tokens) = client(&server);
-    let (mut audio, transcript) = client.live(16_000).task(Task::Translate).start().unwrap();
-    let speaking = async {
-        audio.push(&pcm).await.unwrap();
-        audio.finish().await.unwrap();
-    };
-    let (finals, ()) = tokio::join!(finals(transcript), speaking);
+    let finals = heard_live(client.live(16_000).task(Task::Translate), &pcm).await;
     let said: Vec<&FinalSegment> = finals.iter().filter(|segment| !segment.text.is_empty()).collect();
     let text = said.iter().map(|segment| &*segment.text).collect::<Vec<_>>().join(" ");
     assert!(is_english(&text), "{text}");
