@@ -86,10 +86,10 @@ def errors(said, heard):
     return row[-1]
 
 
-def ours(arguments, core, directory, language):
+def ours(arguments, core, directory, language, *flags):
     """What voxline hears: CPU seconds, and the text of each recording."""
     command = f"taskset -c {core} {arguments.voxline} bench asr {directory} --language {language} --json --threads 1".split()
-    command += ["--model", arguments.model, "--models", str(MODELS)]
+    command += ["--model", arguments.model, "--models", str(MODELS), *flags]
     run = subprocess.run(command, stdout=subprocess.PIPE)
     if run.returncode:
         sys.exit(f"failed: {' '.join(command)}")
