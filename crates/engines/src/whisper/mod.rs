@@ -45,6 +45,7 @@ mod ops;
 mod options;
 mod row_scale;
 mod sampler;
+mod self_attention;
 mod stream;
 #[cfg(test)]
 mod test_recording;

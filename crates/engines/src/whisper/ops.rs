@@ -29,20 +29,6 @@ pub(super) fn matrix<T>(data: &[T], shape: [usize; 2], strides: [usize; 2]) -> M
     NdTensorView::from_slice_with_strides(shape, data, strides).expect("the slice holds the shape")
 }
 
-/// Computes `out = scale * a b + bias`.
-pub(super) fn multiply(
-    gemm: &Gemm,
-    out: &mut [f32],
-    a: Matrix<'_, f32>,
-    b: GemmInputB<'_, f32>,
-    scale: f32,
-    bias: Option<&[f32]>,
-) {
-    let bias = bias.map(BiasVector::Row);
-    let options = GemmOptions { alpha: scale, bias, ..GemmOptions::default() };
-    gemm.gemm(out, GemmInputA::Unpacked(a), b, options).expect("the shapes agree");
-}
-
 /// An affine map, `y = x Wᵀ + b`.
 pub(super) struct Linear {
     weight: PackedBMatrix<f32>,
@@ -65,7 +51,9 @@ impl Linear {
     /// Computes `out = x Wᵀ + b`.
     pub(super) fn apply(&self, gemm: &Gemm, x: &[f32], out: &mut [f32]) {
         let rows = matrix(x, [x.len() / self.inputs, self.inputs], [self.inputs, 1]);
-        multiply(gemm, out, rows, GemmInputB::Packed(&self.weight), 1.0, Some(&self.bias));
+        let options = GemmOptions { bias: Some(BiasVector::Row(&self.bias)), ..GemmOptions::default() };
+        let (a, b) = (GemmInputA::Unpacked(rows), GemmInputB::Packed(&self.weight));
+        gemm.gemm(out, a, b, options).expect("the shapes agree");
     }
 }
 
