@@ -14,8 +14,9 @@ use voxline::engine::RECOGNIZER_RATE;
 /// Number of samples per encoder state: 20 ms.
 const STATE: usize = RECOGNIZER_RATE as usize / 50;
 
-/// Number of states over which attention is smoothed.
+/// Number of states over which attention is smoothed, and those of them on one side.
 const SMOOTHED: usize = 7;
+const REACH: usize = SMOOTHED / 2;
 
 /// Languages that are written without spaces between words; each character is a word.
 const WITHOUT_SPACES: &[&str] = &["zh", "ja", "th", "lo", "my", "yue"];
@@ -107,24 +108,28 @@ pub(super) fn align(text: &DecodedText, words: Vec<WordTokens>, samples: usize) 
 /// mean of the heads, one row per token.
 fn mean_attention(weights: &[f32], rows: usize, heads: usize, heard: usize, audible: usize) -> Vec<f32> {
     let mut mean = vec![0.0; rows * audible];
-    let mut column = vec![0.0; rows];
-    let mut normal = vec![0.0; rows * audible];
+    let mut normal = vec![0.0; audible];
     for head in 0..heads {
-        let weight = |token: usize, state: usize| weights[(token * heads + head) * heard + state];
-        for state in 0..audible {
-            for (token, value) in column.iter_mut().enumerate() {
-                *value = weight(token, state);
-            }
-            let average = column.iter().sum::<f32>() / rows as f32;
-            let variance = column.iter().map(|value| (value - average).powi(2)).sum::<f32>() / rows as f32;
-            let scale = variance.sqrt().max(f32::MIN_POSITIVE).recip();
-            for (token, value) in column.iter().enumerate() {
-                normal[token * audible + state] = (value - average) * scale;
-            }
+        let tokens = || (0..rows).map(|token| &weights[(token * heads + head) * heard..][..audible]);
+        let mut average = vec![0.0; audible];
+        for weights in tokens() {
+            average.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
         }
-        for (mean, normal) in mean.chunks_exact_mut(audible).zip(normal.chunks_exact(audible)) {
-            for (state, mean) in mean.iter_mut().enumerate() {
-                let value = median(normal, state);
+        average.iter_mut().for_each(|sum| *sum /= rows as f32);
+        let mut scale = vec![0.0; audible];
+        for weights in tokens() {
+            let deviations = weights.iter().zip(&average).map(|(weight, average)| weight - average);
+            scale.iter_mut().zip(deviations).for_each(|(sum, deviation)| *sum += deviation * deviation);
+        }
+        for sum in &mut scale {
+            *sum = (*sum / rows as f32).sqrt().max(f32::MIN_POSITIVE).recip();
+        }
+        for (weights, mean) in tokens().zip(mean.chunks_exact_mut(audible)) {
+            let scaled = weights.iter().zip(&average).zip(&scale);
+            for (normal, ((weight, average), scale)) in normal.iter_mut().zip(scaled) {
+                *normal = (weight - average) * scale;
+            }
+            for (mean, value) in mean.iter_mut().zip(medians(&normal)) {
                 // The attention of a damaged model may be NaN or infinite.
                 *mean += if value.is_finite() { value / heads as f32 } else { 0.0 };
             }
@@ -133,15 +138,40 @@ fn mean_attention(weights: &[f32], rows: usize, heads: usize, heard: usize, audi
     mean
 }
 
-/// Returns the median of the values around an index; values beyond the ends are mirrored.
-fn median(values: &[f32], at: usize) -> f32 {
+/// Returns the median of the [`SMOOTHED`] values around each value; those beyond the ends are mirrored.
+fn medians(values: &[f32]) -> Vec<f32> {
     let last = values.len() - 1;
-    let mut around: [f32; SMOOTHED] = std::array::from_fn(|i| {
-        let place = (at + i).abs_diff(SMOOTHED / 2);
-        values[if place > last { (2 * last).saturating_sub(place) } else { place }]
-    });
-    around.sort_unstable_by(f32::total_cmp);
-    around[SMOOTHED / 2]
+    let mirrored: Vec<f32> = (0..values.len() + SMOOTHED - 1)
+        .map(|at| at.abs_diff(REACH))
+        .map(|at| values[if at > last { (2 * last).saturating_sub(at) } else { at }])
+        .collect();
+    mirrored.array_windows().map(|around| median(*around)).collect()
+}
+
+/// Returns the median by a network of exchanges, which the compiler makes one of vectors (Devillard, Fast
+/// median search, 1998).
+fn median(mut values: [f32; SMOOTHED]) -> f32 {
+    const EXCHANGES: [(usize, usize); 13] = [
+        (0, 5),
+        (0, 3),
+        (1, 6),
+        (2, 4),
+        (0, 1),
+        (3, 5),
+        (2, 6),
+        (2, 3),
+        (3, 6),
+        (4, 5),
+        (1, 4),
+        (1, 3),
+        (3, 4),
+    ];
+    for (low, high) in EXCHANGES {
+        let (a, b) = (values[low], values[high]);
+        values[low] = if b < a { b } else { a };
+        values[high] = if b < a { a } else { b };
+    }
+    values[REACH]
 }
 
 /// Returns the column at which each row is reached on the path of the greatest sum from the first row and
@@ -216,9 +246,19 @@ mod tests {
     }
 
     #[test]
+    fn medians_are_those_of_a_sort() {
+        let values: Vec<f32> = (0..500).map(|i| ((i * 7_919) % 101) as f32).collect();
+        for (at, median) in medians(&values).into_iter().enumerate().skip(REACH).take(500 - 2 * REACH) {
+            let mut around = values[at - REACH..=at + REACH].to_vec();
+            around.sort_by(f32::total_cmp);
+            assert_eq!(median, around[REACH]);
+        }
+    }
+
+    #[test]
     fn smoothing_drops_a_lone_spike() {
         let values = [0.0, 0.0, 9.0, 0.0, 0.0];
-        assert_eq!(median(&values, 2), 0.0);
-        assert_eq!(median(&[4.0], 0), 4.0);
+        assert_eq!(medians(&values), [0.0; 5]);
+        assert_eq!(medians(&[4.0]), [4.0]);
     }
 }
