@@ -62,7 +62,7 @@ impl Recognizer for TouchTones {
         Ok(Box::new(Stream::default()))
     }
 
-    fn longest_pending(&self) -> Option<u64> {
+    fn longest_pending(&self, _: &RecognitionRequest) -> Option<u64> {
         Some(LONGEST + BLOCK as u64)
     }
 }

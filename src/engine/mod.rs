@@ -111,10 +111,10 @@ pub trait Recognizer: Send + Sync {
     /// [`Capabilities::check`].
     fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError>;
 
-    /// Returns the maximum amount of audio that a stream leaves without a segment while it waits for
-    /// more, in frames at [`RECOGNIZER_RATE`]. A client must be able to buffer as much. `None` if the
-    /// engine cannot tell.
-    fn longest_pending(&self) -> Option<u64> {
+    /// Returns the maximum amount of audio that the stream of a request leaves without a segment while it
+    /// waits for more, in frames at [`RECOGNIZER_RATE`]. A client must be able to buffer as much. `None` if
+    /// the engine cannot tell.
+    fn longest_pending(&self, _request: &RecognitionRequest) -> Option<u64> {
         None
     }
 
@@ -139,6 +139,35 @@ pub trait RecognizerStream: Send {
     /// # Errors
     /// Returns [`EngineError`] if the computation fails; the stream is then unusable.
     fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError>;
+
+    /// Takes the next samples as [`push`](RecognizerStream::push) does, and may leave the work to
+    /// [`work`](RecognizerStream::work). By default it leaves nothing.
+    ///
+    /// # Errors
+    /// Returns [`EngineError`] in the same cases as [`push`](RecognizerStream::push).
+    fn feed(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
+        self.push(pcm)
+    }
+
+    /// Ends the open utterance as [`flush`](RecognizerStream::flush) does, and may leave the work to
+    /// [`work`](RecognizerStream::work). By default it leaves nothing.
+    ///
+    /// # Errors
+    /// Returns [`EngineError`] in the same cases as [`push`](RecognizerStream::push).
+    fn begin_flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        self.flush()
+    }
+
+    /// Does some of the work that [`feed`](RecognizerStream::feed) or
+    /// [`begin_flush`](RecognizerStream::begin_flush) left, and returns the segments that it completed.
+    /// `None` means that nothing is left; no other method may be called before. One call takes some ten
+    /// milliseconds, so that other work comes in between, and the stream can be dropped soon.
+    ///
+    /// # Errors
+    /// Returns [`EngineError`] in the same cases as [`push`](RecognizerStream::push).
+    fn work(&mut self) -> Result<Option<Vec<Segment>>, EngineError> {
+        Ok(None)
+    }
 
     /// Continues the computation of a partial result of the open utterance, which the next segments
     /// replace. All calls for one partial result together may cost as much as a final result, so callers

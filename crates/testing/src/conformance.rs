@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{
-    Accuracy, Capabilities, EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream,
-    Segment, Task, UnsupportedRequest,
+    Accuracy, Capabilities, EngineError, Latency, PartialResult, RecognitionRequest, Recognizer,
+    RecognizerStream, Segment, Task, UnsupportedRequest,
 };
 use voxline::protocol::MAX_CONTEXT_BYTES;
 
@@ -106,14 +106,15 @@ const UNKNOWN_LANGUAGE: &str = "qtx";
 /// Returns the segments of the recording as recognised with a request for the transcription of any
 /// language.
 ///
-/// The check recognises the recording four times, in other pieces each time, and flushes in the middle of
-/// one. It covers these promises:
+/// The check recognises the recording six times, twice of these with a relaxed latency, in other pieces each
+/// time, and flushes in the middle of one. It covers these promises:
 ///
 /// - Segments are contiguous, start at zero, lie within the audio, and cover all of it after a flush.
 ///   Nothing remains for a second flush, and audio may follow.
 /// - No more audio is pending than announced.
 /// - Words are in order within their segment; probabilities are within 0 to 1.
-/// - Segments do not depend on how audio was split, nor on partial results.
+/// - Segments do not depend on how audio was split, nor on partial results, nor on whether the work was done
+///   step by step.
 /// - A request beyond the [`Capabilities`] is refused for the field that is not supported, and one within
 ///   them is accepted. An unreadable context is accepted.
 ///
@@ -121,21 +122,37 @@ const UNKNOWN_LANGUAGE: &str = "qtx";
 /// Returns the first [`Nonconformance`].
 pub fn check_recognizer(recognizer: &dyn Recognizer, pcm: &[i16]) -> Result<Vec<Segment>, Nonconformance> {
     check_requests(recognizer)?;
-    let whole = Run::new(recognizer, None)?.through(pcm, pcm.len(), false)?;
+    let request = RecognitionRequest::new;
     // A packet of 20 ms, and a prime number of samples, which is a multiple of no block.
-    for (piece, partials) in [(320, true), (16_411, false)] {
-        let other = Run::new(recognizer, None)?.through(pcm, piece, partials)?;
-        if let Some(index) = first_difference(&whole, &other) {
-            return Err(Nonconformance::Split { piece, partials, index });
-        }
-    }
+    let whole = check_splits(recognizer, &request(), pcm, &[(320, true), (16_411, false)])?;
+    check_splits(recognizer, &request().latency(Latency::Relaxed), pcm, &[(16_411, true)])?;
     // Flushes may cut an utterance anywhere, so only the ranges are compared.
-    let mut flushed = Run::new(recognizer, Some("context of another engine".to_owned()))?;
+    let mut unreadable = request();
+    unreadable.context = Some("context of another engine".to_owned());
+    let mut flushed = Run::new(recognizer, &unreadable)?;
     let (first, second) = pcm.split_at(pcm.len() / 2);
     flushed.push(first)?;
     flushed.flush()?;
     flushed.push(second)?;
     flushed.flush()?;
+    Ok(whole)
+}
+
+/// Checks that a recording gives the same segments in pieces of each of these numbers of frames, with or
+/// without partial results, as at once. Returns the segments.
+fn check_splits(
+    recognizer: &dyn Recognizer,
+    request: &RecognitionRequest,
+    pcm: &[i16],
+    splits: &[(usize, bool)],
+) -> Result<Vec<Segment>, Nonconformance> {
+    let whole = Run::new(recognizer, request)?.through(pcm, pcm.len(), false)?;
+    for (piece, partials) in splits.iter().copied() {
+        let other = Run::new(recognizer, request)?.through(pcm, piece, partials)?;
+        if let Some(index) = first_difference(&whole, &other) {
+            return Err(Nonconformance::Split { piece, partials, index });
+        }
+    }
     Ok(whole)
 }
 
@@ -198,22 +215,25 @@ struct Run {
 }
 
 impl Run {
-    fn new(recognizer: &dyn Recognizer, context: Option<String>) -> Result<Run, Nonconformance> {
-        let mut request = RecognitionRequest::new();
-        request.context = context;
+    fn new(recognizer: &dyn Recognizer, request: &RecognitionRequest) -> Result<Run, Nonconformance> {
         Ok(Run {
-            stream: recognizer.start(&request)?,
+            stream: recognizer.start(request)?,
             capabilities: recognizer.capabilities(),
-            longest_pending: recognizer.longest_pending(),
+            longest_pending: recognizer.longest_pending(request),
             pushed: FramePos::ZERO,
             segments: Vec::new(),
         })
     }
 
-    /// Recognises a recording in pieces of `piece` frames. Returns its segments.
+    /// Recognises a recording in pieces of `piece` frames, step by step if there is more than one. Returns its
+    /// segments.
     fn through(mut self, pcm: &[i16], piece: usize, partials: bool) -> Result<Vec<Segment>, Nonconformance> {
         for piece in pcm.chunks(piece.max(1)) {
-            self.push(piece)?;
+            if piece.len() == pcm.len() {
+                self.push(piece)?;
+            } else {
+                self.feed(piece)?;
+            }
             if partials {
                 self.partial()?;
             }
@@ -231,6 +251,21 @@ impl Run {
         self.pushed = self.pushed + pcm.len() as u64;
         let segments = self.stream.push(pcm)?;
         self.take(segments)?;
+        self.check_pending()
+    }
+
+    /// Pushes samples, and does the work on them step by step.
+    fn feed(&mut self, pcm: &[i16]) -> Result<(), Nonconformance> {
+        self.pushed = self.pushed + pcm.len() as u64;
+        let segments = self.stream.feed(pcm)?;
+        self.take(segments)?;
+        while let Some(segments) = self.stream.work()? {
+            self.take(segments)?;
+        }
+        self.check_pending()
+    }
+
+    fn check_pending(&self) -> Result<(), Nonconformance> {
         let pending = self.pushed - self.covered();
         match self.longest_pending {
             Some(longest) if pending > longest => Err(Nonconformance::Pending { pending, longest }),
@@ -406,8 +441,8 @@ mod tests {
             Ok(Box::new(DefectiveStream { defect: self.defect, stream, pushes: 0 }))
         }
 
-        fn longest_pending(&self) -> Option<u64> {
-            let longest = self.digests.longest_pending();
+        fn longest_pending(&self, request: &RecognitionRequest) -> Option<u64> {
+            let longest = self.digests.longest_pending(request);
             if matches!(self.defect, Defect::Pending) { longest.map(|frames| frames / 2) } else { longest }
         }
     }

@@ -58,7 +58,7 @@ impl Recognizer for DigestRecognizer {
         "digest"
     }
 
-    fn longest_pending(&self) -> Option<u64> {
+    fn longest_pending(&self, _: &RecognitionRequest) -> Option<u64> {
         Some(self.segment_frames as u64)
     }
 

@@ -160,7 +160,7 @@ impl Recognizer for Whisper {
         Ok(Box::new(Stream::new(Arc::clone(&self.shared), options)))
     }
 
-    fn longest_pending(&self) -> Option<u64> {
+    fn longest_pending(&self, _: &RecognitionRequest) -> Option<u64> {
         Some(Endpointer::LONGEST_PENDING)
     }
 

@@ -1,8 +1,10 @@
 //! Recognition of one session: the endpointer finds utterances, and the model transcribes them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shared;
+use super::detection::Detection;
 use super::fallback::compression_ratio;
 use super::options::{DecodingOptions, Language};
 use super::transcribe::{Transcript, Transcription};
@@ -23,9 +25,21 @@ pub(super) struct Stream {
     shared: Arc<Shared>,
     options: DecodingOptions,
     endpointer: Endpointer,
+    /// Spans whose segments are to come.
+    spans: VecDeque<Span>,
+    final_result: Option<FinalInProgress>,
     in_progress: Option<PartialInProgress>,
     /// Last partial result of the open utterance.
     last: Option<LastPartial>,
+}
+
+/// A final result in progress.
+struct FinalInProgress {
+    /// Frames of the segment.
+    range: FrameRange,
+    /// Frames of these that are transcribed.
+    heard: FrameRange,
+    transcription: Box<Transcription>,
 }
 
 /// A partial result in progress.
@@ -50,47 +64,52 @@ struct LastPartial {
 
 impl Stream {
     pub(super) fn new(shared: Arc<Shared>, options: DecodingOptions) -> Stream {
-        Stream { shared, options, endpointer: Endpointer::new(), in_progress: None, last: None }
+        Stream {
+            shared,
+            options,
+            endpointer: Endpointer::new(),
+            spans: VecDeque::new(),
+            final_result: None,
+            in_progress: None,
+            last: None,
+        }
     }
 
-    fn segments(&mut self, spans: Vec<Span>) -> Result<Vec<Segment>, EngineError> {
-        spans.into_iter().map(|span| self.segment(span)).collect()
+    /// Does all work that there is.
+    fn finish(&mut self) -> Result<Vec<Segment>, EngineError> {
+        let mut segments = Vec::new();
+        while let Some(more) = self.work()? {
+            segments.extend(more);
+        }
+        Ok(segments)
     }
 
-    fn segment(&mut self, span: Span) -> Result<Segment, EngineError> {
+    /// Begins the segment of a span. Returns it if there is no work left to do for it.
+    fn begin(&mut self, span: Span) -> Option<Segment> {
         let (in_progress, last) = (self.in_progress.take(), self.last.take());
         let (range, start, pcm, lively) = match span {
-            Span::Silence { range } => return Ok(Segment::silence(range)),
+            Span::Silence { range } => return Some(Segment::silence(range)),
             Span::Speech { range, start, pcm, lively } => (range, start, pcm, lively),
         };
         let heard = start.to(start + pcm.len() as u64);
         let finished = last.filter(|finished| finished.heard == heard).and_then(|finished| finished.settled);
-        let transcript = match finished {
-            Some(transcript) => transcript,
-            None => {
-                let transcription = match in_progress {
-                    Some(in_progress) if in_progress.settled && in_progress.heard == heard => {
-                        *in_progress.transcription
-                    }
-                    _ => Transcription::new(pcm, lively, self.options.clone()),
-                };
-                self.shared.pools.run(|kernels| transcription.finish(&self.shared.model, kernels))?
+        if let Some(transcript) = finished {
+            return Some(self.segment(range, heard, transcript));
+        }
+        let transcription = match in_progress {
+            Some(in_progress) if in_progress.settled && in_progress.heard == heard => {
+                in_progress.transcription
             }
+            _ => Box::new(Transcription::new(pcm, lively, self.options.clone())),
         };
-        let context = self.learn(&transcript, heard.len());
-        Ok(Segment { context, ..self.shared.segment(range, start, transcript) })
+        self.final_result = Some(FinalInProgress { range, heard, transcription });
+        None
     }
 
-    /// Records the language of an utterance of `frames` frames. Returns the context from here on, if it
-    /// changed.
-    fn learn(&mut self, transcript: &Transcript, frames: u64) -> Option<String> {
-        let Language::Detect(detection) = &mut self.options.language else { return None };
-        let (written, detected) = transcript.language.zip(transcript.detected)?;
-        if transcript.text.is_empty() {
-            return None;
-        }
-        detection.learn(written, detected, usize::try_from(frames).unwrap_or(usize::MAX));
-        detection.context(&self.shared.model.tokens)
+    fn segment(&mut self, range: FrameRange, heard: FrameRange, transcript: Transcript) -> Segment {
+        let detection = learn(&mut self.options, &transcript, heard.len());
+        let context = detection.and_then(|detection| detection.context(&self.shared.model.tokens));
+        Segment { context, ..self.shared.segment(range, heard.start, transcript) }
     }
 
     /// Returns the partial result to work on: the one in progress, unless the utterance has ended or gone on
@@ -125,9 +144,25 @@ impl Stream {
     }
 }
 
+/// Records the language of an utterance of `frames` frames. Returns the state of the language detection, if
+/// it may have changed.
+pub(super) fn learn<'a>(
+    options: &'a mut DecodingOptions,
+    transcript: &Transcript,
+    frames: u64,
+) -> Option<&'a Detection> {
+    let Language::Detect(detection) = &mut options.language else { return None };
+    let (written, detected) = transcript.language.zip(transcript.detected)?;
+    if transcript.text.is_empty() {
+        return None;
+    }
+    detection.learn(written, detected, usize::try_from(frames).unwrap_or(usize::MAX));
+    Some(detection)
+}
+
 impl Shared {
     /// Converts the transcript of an utterance that begins at `start` within `range` into a segment.
-    fn segment(&self, range: FrameRange, start: FramePos, transcript: Transcript) -> Segment {
+    pub(super) fn segment(&self, range: FrameRange, start: FramePos, transcript: Transcript) -> Segment {
         let (said, confidence) = (!transcript.text.is_empty(), transcript.confidence());
         let words = transcript.words.into_iter().map(|word| Word {
             range: (start + word.range.start as u64).to(start + word.range.end as u64),
@@ -150,8 +185,34 @@ impl Shared {
 
 impl RecognizerStream for Stream {
     fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
-        let spans = self.endpointer.push(pcm);
-        self.segments(spans)
+        self.feed(pcm)?;
+        self.finish()
+    }
+
+    fn feed(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
+        self.spans.extend(self.endpointer.push(pcm));
+        Ok(Vec::new())
+    }
+
+    fn begin_flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        self.spans.extend(self.endpointer.flush());
+        Ok(Vec::new())
+    }
+
+    fn work(&mut self) -> Result<Option<Vec<Segment>>, EngineError> {
+        let shared = Arc::clone(&self.shared);
+        if let Some(FinalInProgress { transcription, .. }) = &mut self.final_result {
+            let Some(transcript) = shared.pools.run(|kernels| transcription.step(&shared.model, kernels))?
+            else {
+                return Ok(Some(Vec::new()));
+            };
+            let Some(FinalInProgress { range, heard, .. }) = self.final_result.take() else {
+                unreachable!("it was worked on")
+            };
+            return Ok(Some(vec![self.segment(range, heard, transcript)]));
+        }
+        let Some(span) = self.spans.pop_front() else { return Ok(None) };
+        Ok(Some(self.begin(span).into_iter().collect()))
     }
 
     /// Returns the first partial result of an utterance as it is. Later ones are shortened to the words
@@ -186,8 +247,8 @@ impl RecognizerStream for Stream {
     }
 
     fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
-        let spans = self.endpointer.flush();
-        self.segments(spans)
+        self.begin_flush()?;
+        self.finish()
     }
 }
 

@@ -104,15 +104,6 @@ impl Transcription {
         Transcription { careful: false, ..Transcription::new(pcm, lively, options) }
     }
 
-    /// Does all remaining work.
-    pub(super) fn finish(mut self, model: &Model, kernels: &mut Kernels) -> Transcript {
-        loop {
-            if let Some(transcript) = self.step(model, kernels) {
-                return transcript;
-            }
-        }
-    }
-
     /// Does a bounded piece of the work, some ten milliseconds: a layer of the encoder, or a few words.
     /// The last step returns the transcript, after which there is no more to do.
     pub(super) fn step(&mut self, model: &Model, kernels: &mut Kernels) -> Option<Transcript> {
@@ -378,7 +369,10 @@ mod tests {
             let model = &whisper.shared.model;
             match transcription.conclude(model, &mut kernels, attempt) {
                 Some(transcript) => (transcript.text, false),
-                None => (transcription.finish(model, &mut kernels).text, true),
+                None => {
+                    let mut steps = std::iter::repeat_with(|| transcription.step(model, &mut kernels));
+                    (steps.find_map(|end| end).expect("the steps end").text, true)
+                }
             }
         }
     }

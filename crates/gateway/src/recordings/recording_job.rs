@@ -22,6 +22,7 @@ pub(crate) struct Recognition<C> {
     recording: Recording,
     /// Number of samples recognised.
     recognised: usize,
+    is_flushed: bool,
     /// Number of milliseconds charged.
     charged: u64,
     stream: Box<dyn RecognizerStream>,
@@ -46,17 +47,33 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
             EngineError::Unsupported(_) => ApiError::bad_request(400, error.to_string()),
             error => ApiError::internal(&chain(&error)),
         })?;
-        Ok(Recognition { recording, recognised: 0, charged: 0, stream, segments: Vec::new(), charge })
+        Ok(Recognition {
+            recording,
+            recognised: 0,
+            is_flushed: false,
+            charged: 0,
+            stream,
+            segments: Vec::new(),
+            charge,
+        })
     }
 
-    /// Recognises the next second. Returns whether there was one.
+    /// Does some of the work on the last part, or begins with the next one. Returns whether there was any.
     fn advance(&mut self) -> Result<bool, ApiError> {
         let failed = |error: EngineError| ApiError::internal(&chain(&error));
+        if let Some(segments) = self.stream.work().map_err(failed)? {
+            self.segments.extend(segments);
+            return Ok(true);
+        }
         let Recording { samples, milliseconds } = &self.recording;
         let rest = &samples[self.recognised..];
         if rest.is_empty() {
-            self.segments.extend(self.stream.flush().map_err(failed)?);
-            return Ok(false);
+            if self.is_flushed {
+                return Ok(false);
+            }
+            self.is_flushed = true;
+            self.segments.extend(self.stream.begin_flush().map_err(failed)?);
+            return Ok(true);
         }
         let part = &rest[..rest.len().min(PART)];
         self.recognised += part.len();
@@ -65,7 +82,7 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
         let charge = if self.recognised == samples.len() { left } else { left.min(PART_MILLISECONDS) };
         self.charged += charge;
         (self.charge)(charge)?;
-        self.segments.extend(self.stream.push(part).map_err(failed)?);
+        self.segments.extend(self.stream.feed(part).map_err(failed)?);
         Ok(true)
     }
 }

@@ -176,6 +176,8 @@ impl Session {
             .capabilities()
             .check(&options)
             .map_err(|error| StartError::Unsupported(error.to_string()))?;
+        let longest = recognizer.longest_pending(&options);
+        let max_unfinal = longest.map(|frames| at_session_rate(frames, sample_rate));
         let job = SessionJob::new(
             recognizer.clone(),
             options,
@@ -201,7 +203,7 @@ impl Session {
             holder: identity.holder.clone(),
             sample_rate,
             task: start.task,
-            max_unfinal: recognizer.longest_pending().map(|frames| at_session_rate(frames, sample_rate)),
+            max_unfinal,
             opened: scheduler::now(),
             state,
             job,

@@ -11,7 +11,7 @@ use crate::scheduler::{self, Job, Next, Priority};
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, PartialResult, RecognitionRequest, Recognizer, Segment};
 use voxline::error::chain;
-use voxline::protocol::{Final, MAX_CONTEXT_BYTES};
+use voxline::protocol::{Final, Latency, MAX_CONTEXT_BYTES};
 
 /// A scheduler job that takes work from a session's state and posts results to it.
 pub(crate) struct SessionJob {
@@ -21,8 +21,31 @@ pub(crate) struct SessionJob {
     sample_rate: u32,
     partials: bool,
     timeline: RecognitionTimeline,
+    /// Input whose work is not complete.
+    input: Option<Input>,
+    /// Segments of the end of a stream, which are posted together.
+    last: Vec<Segment>,
     state: Arc<SharedState>,
     metrics: Arc<Metrics>,
+}
+
+/// Input that the recogniser works on.
+#[derive(Clone, Copy)]
+enum Input {
+    /// Audio, or a flush: its segments are posted as they come.
+    Audio,
+    /// The audio that the resampler held, before the end of the stream.
+    Rest(StreamEnd),
+    End(StreamEnd),
+}
+
+/// End of a stream of the recogniser.
+#[derive(Clone, Copy)]
+enum StreamEnd {
+    /// A gap up to this position follows.
+    Gap(FramePos),
+    /// The session is complete.
+    Finish,
 }
 
 impl SessionJob {
@@ -37,39 +60,42 @@ impl SessionJob {
         metrics: Arc<Metrics>,
     ) -> Result<SessionJob, EngineError> {
         let timeline = RecognitionTimeline::new(recognizer.start(&options)?, sample_rate, origin)?;
-        Ok(SessionJob { recognizer, options, sample_rate, partials, timeline, state, metrics })
+        let (input, last) = (None, Vec::new());
+        Ok(SessionJob { recognizer, options, sample_rate, partials, timeline, input, last, state, metrics })
     }
 
-    /// Does the next piece of work.
+    /// Does the next piece of work: of a live session all that its input demands, of another one a part, so
+    /// that live sessions need not wait for the rest. Either way the work ends soon after its session.
     fn work(&mut self) -> Result<Next, EngineError> {
-        let work = {
-            let mut state = self.state.lock();
-            if state.over {
+        if self.input.is_none() {
+            let input = {
+                let mut state = self.state.lock();
+                if state.over {
+                    return Ok(Next::Over);
+                }
+                state.input.queue.pop()
+            };
+            // Without input, the previous turn has already done the work that this one was woken for. The
+            // partial result that it asked for is still due.
+            if let Some(input) = input {
+                self.begin(input)?;
+            }
+        }
+        while let Some(input) = self.input {
+            if self.state.lock().over {
                 return Ok(Next::Over);
             }
-            state.input.queue.pop()
-        };
-        match work {
-            // The previous turn has already done the work that this one was woken for. The partial result
-            // that it asked for is still due.
-            None => {}
-            Some(RecognizerInput::Audio(pcm)) => {
-                let segments = self.timeline.push(&pcm)?;
-                self.post_finals(segments);
+            match self.timeline.work()? {
+                Some(segments) => self.take(input, segments),
+                None => {
+                    self.input = None;
+                    if self.complete(input)? {
+                        return Ok(Next::Over);
+                    }
+                }
             }
-            Some(RecognizerInput::Flush) => {
-                let segments = self.timeline.flush()?;
-                self.post_finals(segments);
-            }
-            Some(RecognizerInput::Gap(to)) => self.skip(to)?,
-            Some(RecognizerInput::Finish) => {
-                let segments = self.timeline.finish()?;
-                let segments = self.in_context(segments);
-                self.state.post(|state| {
-                    self.add_finals(state, segments);
-                    state.results.done = true;
-                });
-                return Ok(Next::Over);
+            if self.input.is_some() && self.options.latency != Latency::Live {
+                return Ok(Next::Again);
             }
         }
         // There is time for a partial result only without a backlog.
@@ -79,6 +105,54 @@ impl SessionJob {
             (false, true) => Next::Partial,
             (false, false) => Next::Wait,
         })
+    }
+
+    fn begin(&mut self, input: RecognizerInput) -> Result<(), EngineError> {
+        let (input, segments) = match input {
+            RecognizerInput::Audio(pcm) => (Input::Audio, self.timeline.feed(&pcm)?),
+            RecognizerInput::Flush => (Input::Audio, self.timeline.begin_flush()?),
+            RecognizerInput::Gap(to) => (Input::Rest(StreamEnd::Gap(to)), self.timeline.drain()?),
+            RecognizerInput::Finish => (Input::Rest(StreamEnd::Finish), self.timeline.drain()?),
+        };
+        self.input = Some(input);
+        self.take(input, segments);
+        Ok(())
+    }
+
+    fn take(&mut self, input: Input, segments: Vec<Segment>) {
+        match input {
+            Input::Audio => self.post_finals(segments),
+            Input::Rest(_) | Input::End(_) => self.last.extend(segments),
+        }
+    }
+
+    /// Does what follows the work on an input. Returns whether the session is complete.
+    fn complete(&mut self, input: Input) -> Result<bool, EngineError> {
+        match input {
+            Input::Audio => {}
+            Input::Rest(end) => {
+                let segments = self.timeline.begin_flush()?;
+                self.last.extend(segments);
+                self.input = Some(Input::End(end));
+            }
+            Input::End(StreamEnd::Gap(to)) => self.skip(to)?,
+            Input::End(StreamEnd::Finish) => {
+                let segments = self.close();
+                self.state.post(|state| {
+                    self.add_finals(state, segments);
+                    state.results.done = true;
+                });
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the last segments of the current stream.
+    fn close(&mut self) -> Vec<Segment> {
+        let mut segments = std::mem::take(&mut self.last);
+        self.timeline.close(&mut segments);
+        self.in_context(segments)
     }
 
     fn partial(&mut self) -> Result<Next, EngineError> {
@@ -94,10 +168,9 @@ impl SessionJob {
         Ok(Next::Wait)
     }
 
-    /// Ends the current stream and begins a new one at `to`: an utterance doesn't continue across a gap.
+    /// Begins a new stream at `to`: an utterance doesn't continue across a gap.
     fn skip(&mut self, to: FramePos) -> Result<(), EngineError> {
-        let segments = self.timeline.finish()?;
-        let segments = self.in_context(segments);
+        let segments = self.close();
         self.timeline =
             RecognitionTimeline::new(self.recognizer.start(&self.options)?, self.sample_rate, to)?;
         self.state.post(|state| {
@@ -248,5 +321,57 @@ mod tests {
         assert_eq!(job.turn(Priority::Live), Next::Partial);
         assert_eq!(job.turn(Priority::Partial), Next::Wait);
         assert!(state.lock().results.partial.is_some());
+    }
+
+    /// A recogniser that ends its session after three steps, and has work left then.
+    struct Endless(Arc<SharedState>);
+
+    /// Its stream, with the number of steps done.
+    struct EndlessStream(Arc<SharedState>, usize);
+
+    impl Recognizer for Endless {
+        fn name(&self) -> &str {
+            "endless"
+        }
+
+        fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
+            Ok(Box::new(EndlessStream(self.0.clone(), 0)))
+        }
+    }
+
+    impl RecognizerStream for EndlessStream {
+        fn push(&mut self, _: &[i16]) -> Result<Vec<Segment>, EngineError> {
+            Ok(Vec::new())
+        }
+
+        fn work(&mut self) -> Result<Option<Vec<Segment>>, EngineError> {
+            self.1 += 1;
+            self.0.lock().over = self.1 == 3;
+            Ok(Some(Vec::new()))
+        }
+
+        fn partial(&mut self) -> Result<PartialResult, EngineError> {
+            Ok(PartialResult::Nothing)
+        }
+
+        fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn work_ends_with_its_session_and_that_of_a_recording_proceeds_in_turns() {
+        for (latency, turns) in [(Latency::Live, 1), (Latency::Relaxed, 4)] {
+            let state = Arc::new(SharedState::new(FramePos::ZERO));
+            let metrics = Arc::new(Metrics::new(1, 1, &TokenCounters::default()));
+            let (recognizer, options) = (Arc::new(Endless(state.clone())), RecognitionRequest::new());
+            let options = options.latency(latency);
+            let origin = FramePos::ZERO;
+            let job = SessionJob::new(recognizer, options, 16_000, true, origin, state.clone(), metrics);
+            let mut job = job.unwrap();
+            state.lock().input.queue.push_audio(&[0, 0]);
+            let taken = (1..10).find(|_| job.turn(Priority::Recording) == Next::Over);
+            assert_eq!(taken, Some(turns), "{latency:?}");
+        }
     }
 }

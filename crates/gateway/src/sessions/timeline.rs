@@ -35,8 +35,9 @@ impl RecognitionTimeline {
         Ok(RecognitionTimeline { stream, sample_rate, resampler, origin, pushed: origin, final_: origin })
     }
 
-    /// Pushes the next audio, 16-bit little-endian PCM. Returns the segments that it completed.
-    pub(crate) fn push(&mut self, pcm: &[u8]) -> Result<Vec<Segment>, EngineError> {
+    /// Takes the next audio, 16-bit little-endian PCM. Returns the segments that are complete at once; `work`
+    /// does the rest.
+    pub(crate) fn feed(&mut self, pcm: &[u8]) -> Result<Vec<Segment>, EngineError> {
         self.pushed = self.pushed + (pcm.len() / FRAME_BYTES) as u64;
         let pcm = match &mut self.resampler {
             None => pcm.as_chunks::<2>().0.iter().map(|&bytes| i16::from_le_bytes(bytes)).collect(),
@@ -47,8 +48,15 @@ impl RecognitionTimeline {
                 sample::quantise(&output)
             }
         };
-        let segments = self.stream.push(&pcm)?;
+        let segments = self.stream.feed(&pcm)?;
         Ok(self.place(segments))
+    }
+
+    /// Does some of the work that is left, and returns the segments that it completed; `None` once nothing is
+    /// left.
+    pub(crate) fn work(&mut self) -> Result<Option<Vec<Segment>>, EngineError> {
+        let segments = self.stream.work()?;
+        Ok(segments.map(|segments| self.place(segments)))
     }
 
     /// Returns a partial result for the current utterance.
@@ -61,30 +69,31 @@ impl RecognitionTimeline {
         Ok(partial)
     }
 
-    /// Ends the utterance. Returns the remaining segments.
-    pub(crate) fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
-        let segments = self.stream.flush()?;
+    /// Ends the utterance. Returns the segments that are complete at once; `work` does the rest.
+    pub(crate) fn begin_flush(&mut self) -> Result<Vec<Segment>, EngineError> {
+        let segments = self.stream.begin_flush()?;
         Ok(self.place(segments))
     }
 
-    /// Ends the stream. Together with the returned segments, all segments cover every frame pushed.
-    pub(crate) fn finish(&mut self) -> Result<Vec<Segment>, EngineError> {
-        let mut segments = Vec::new();
-        if let Some(mut resampler) = self.resampler.take() {
-            let mut rest = Vec::new();
-            resampler.finish(&mut rest);
-            segments = self.stream.push(&sample::quantise(&rest))?;
-        }
-        segments.extend(self.stream.flush()?);
-        let mut segments = self.place(segments);
-        // Rounding between the two rates must not leave a frame uncovered.
+    /// Takes the audio that the resampler holds, at the end of the stream. Returns the segments that are
+    /// complete at once; `work` does the rest, before the last flush.
+    pub(crate) fn drain(&mut self) -> Result<Vec<Segment>, EngineError> {
+        let Some(mut resampler) = self.resampler.take() else { return Ok(Vec::new()) };
+        let mut rest = Vec::new();
+        resampler.finish(&mut rest);
+        let segments = self.stream.feed(&sample::quantise(&rest))?;
+        Ok(self.place(segments))
+    }
+
+    /// Extends the last segments of the stream, so that all segments cover every frame pushed: rounding
+    /// between the two rates may leave a frame uncovered.
+    pub(crate) fn close(&mut self, segments: &mut Vec<Segment>) {
         match segments.last_mut() {
             Some(last) => last.range.end = self.pushed,
             None if self.final_ < self.pushed => segments.push(Segment::silence(self.final_.to(self.pushed))),
             None => {}
         }
         self.final_ = self.pushed;
-        Ok(segments)
     }
 
     /// Maps segments onto the session's timeline, so that each begins where the one before ended.

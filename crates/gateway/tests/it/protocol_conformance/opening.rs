@@ -172,8 +172,8 @@ impl Recognizer for Obliging {
         all
     }
 
-    fn longest_pending(&self) -> Option<u64> {
-        self.0.longest_pending()
+    fn longest_pending(&self, request: &RecognitionRequest) -> Option<u64> {
+        self.0.longest_pending(request)
     }
 
     fn start(&self, _: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
