@@ -18,6 +18,11 @@ const STATE: usize = RECOGNIZER_RATE as usize / 50;
 const SMOOTHED: usize = 7;
 const REACH: usize = SMOOTHED / 2;
 
+/// Share of the tokens of spoken text, at least, to which attention moves on in their order.
+const IN_ORDER: f32 = 0.8;
+/// Number of states that a spoken token takes at least: 40 ms.
+const FASTEST_TOKEN: usize = 2;
+
 /// Languages that are written without spaces between words; each character is a word.
 const WITHOUT_SPACES: &[&str] = &["zh", "ja", "th", "lo", "my", "yue"];
 
@@ -102,6 +107,40 @@ pub(super) fn align(text: &DecodedText, words: Vec<WordTokens>, samples: usize) 
         Word { text: word, range, confidence: mean.exp().clamp(0.0, 1.0) }
     };
     words.into_iter().map(place).collect()
+}
+
+/// Returns whether the attention of tokens moves on through the audio as it does while they are spoken. In
+/// a loop it stays where it is, or wanders. `weights` holds the attention of each token, head by head, to
+/// each of `heard` states; the tokens before the `first` are left out.
+pub(super) fn are_spoken(weights: &[f32], heads: usize, heard: usize, first: usize) -> bool {
+    let row = heads * heard;
+    if row == 0 || weights.len() / row <= first + 1 {
+        return false;
+    }
+    let attention = mean_attention(weights, weights.len() / row, heads, heard, heard);
+    let peak = |row: &[f32]| {
+        let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        row.iter().position(|value| *value == highest).unwrap_or(0)
+    };
+    let peaks: Vec<usize> = attention.chunks_exact(heard).skip(first).map(peak).collect();
+    advance(&peaks)
+}
+
+/// Returns whether most of the places follow each other, at the pace of speech or slower.
+fn advance(places: &[usize]) -> bool {
+    // The last place of the rising sequence of each length that ends earliest, and where it began.
+    let mut rising: Vec<(usize, usize)> = Vec::new();
+    for place in places {
+        let length = rising.partition_point(|(last, _)| last <= place);
+        let began = if length == 0 { *place } else { rising[length - 1].1 };
+        match rising.get_mut(length) {
+            Some(sequence) => *sequence = (*place, began),
+            None => rising.push((*place, began)),
+        }
+    }
+    let Some((last, began)) = rising.last() else { return false };
+    let in_order = rising.len() as f32 / places.len() as f32;
+    in_order >= IN_ORDER && last - began >= FASTEST_TOKEN * (places.len() - 1)
 }
 
 /// Returns the attention of each of `rows` tokens to each of the first `audible` of `heard` states: the
@@ -243,6 +282,20 @@ mod tests {
         let gains = [[1.0, 0.9, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0]];
         assert_eq!(path(gains.as_flattened(), 5), [0, 2, 3]);
         assert_eq!(path(&[1.0, 1.0], 2), [0]);
+    }
+
+    #[test]
+    fn attention_advances_through_speech_and_not_in_a_loop() {
+        let spoken: Vec<usize> = (0..20).map(|token| 10 + 7 * token).collect();
+        assert!(advance(&spoken));
+        let mut stray = spoken.clone();
+        (stray[4], stray[11]) = (140, 0);
+        assert!(advance(&stray), "two tokens look elsewhere");
+        let again: Vec<usize> = (0..20).map(|token| 10 + 7 * (token % 5)).collect();
+        assert!(!advance(&again));
+        assert!(!advance(&[60; 20]));
+        assert!(!advance(&(0..20).collect::<Vec<usize>>()), "nobody speaks as fast");
+        assert!(!advance(&[]));
     }
 
     #[test]

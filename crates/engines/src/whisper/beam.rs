@@ -9,6 +9,7 @@
 //! Texts within a keyword have places of their own beside the beams, so they displace no text without it, and
 //! are not displaced before the keyword is complete.
 
+use super::alignment;
 use super::decoder::{KvCache, Row};
 use super::keyword_progress::{Following, KeywordProgress};
 use super::keywords::{Keywords, TRIES};
@@ -120,7 +121,11 @@ impl BeamSearch {
                 Candidate { beam: number, token, log_probability, sum: beam.sum + log_probability, keyword }
             }));
         }
-        self.choose(candidates, model.tokens.end);
+        let is_spoken = |slots: &[u32], first: usize| {
+            let attention = model.decoder.attention_of(cache, slots);
+            alignment::are_spoken(&attention.weights, attention.heads, attention.states, first)
+        };
+        self.choose(candidates, model.tokens.end, is_spoken);
         if self.ended.len() >= self.size {
             self.keep_promising();
         }
@@ -139,8 +144,14 @@ impl BeamSearch {
 
     /// Replaces the beams by their best successors. A text that ends, or cannot go on, leaves its place to
     /// the best of the candidates that would have had none. The best texts within a keyword have places
-    /// beside them.
-    fn choose(&mut self, mut candidates: Vec<Candidate>, end: u32) {
+    /// beside them. A repetition is no loop if it `is_spoken`, by the slots that its text was decoded by and
+    /// its first token.
+    fn choose(
+        &mut self,
+        mut candidates: Vec<Candidate>,
+        end: u32,
+        is_spoken: impl Fn(&[u32], usize) -> bool,
+    ) {
         // The sort is stable: of equals, the earlier beam and the lower token come first.
         candidates.sort_by(|a, b| b.rank().total_cmp(&a.rank()));
         let mut rest = candidates.split_off(self.size.min(candidates.len()));
@@ -151,7 +162,7 @@ impl BeamSearch {
         for candidate in &candidates {
             let mut next = Some(candidate);
             while let Some(candidate) = next.take() {
-                match self.successor(*candidate, end) {
+                match self.successor(*candidate, end, &is_spoken) {
                     Ok(beam) => beams.push(beam),
                     Err(text) => {
                         self.ended.push(text);
@@ -160,7 +171,8 @@ impl BeamSearch {
                 }
             }
         }
-        beams.extend(open.into_iter().filter_map(|candidate| self.successor(candidate, end).ok()));
+        let open = open.into_iter();
+        beams.extend(open.filter_map(|candidate| self.successor(candidate, end, &is_spoken).ok()));
         self.beams = beams;
     }
 
@@ -171,7 +183,12 @@ impl BeamSearch {
     }
 
     /// Returns a beam with a token more, or the text that has thereby ended.
-    fn successor(&self, candidate: Candidate, end: u32) -> Result<Beam, BeamText> {
+    fn successor(
+        &self,
+        candidate: Candidate,
+        end: u32,
+        is_spoken: impl Fn(&[u32], usize) -> bool,
+    ) -> Result<Beam, BeamText> {
         let mut beam = self.beams[candidate.beam].clone();
         beam.log_probabilities.push(candidate.log_probability);
         beam.sum = candidate.sum;
@@ -180,7 +197,8 @@ impl BeamSearch {
             return Err(self.end(beam, false));
         }
         beam.tokens.push(candidate.token);
-        let kept = without_loop(&beam.tokens);
+        let decoded_by = &beam.slots[self.prompt - 1..];
+        let kept = without_loop(&beam.tokens).filter(|kept| !is_spoken(decoded_by, *kept));
         if kept.is_none() && beam.tokens.len() < self.max_tokens {
             return Ok(beam);
         }
@@ -289,7 +307,7 @@ mod tests {
     /// Returns a search of a given size with beams of one token each, after a prompt of two.
     fn search(size: usize) -> BeamSearch {
         let mut search = BeamSearch::new(size, 2, 8);
-        search.choose((0..size).map(|i| candidate(0, i as u32, -(i as f32))).collect(), END);
+        search.choose((0..size).map(|i| candidate(0, i as u32, -(i as f32))).collect(), END, |_, _| false);
         search.assign_slots();
         search
     }
@@ -303,7 +321,7 @@ mod tests {
         let mut search = search(2);
         let ends = [candidate(0, END, -0.1), candidate(1, 5, -0.2), candidate(0, END, -0.3)];
         let spares = [candidate(1, 6, -0.4), candidate(0, 7, -0.5)];
-        search.choose([&ends[..], &spares].concat(), END);
+        search.choose([&ends[..], &spares].concat(), END, |_, _| false);
         // Of four candidates, the end of the first beam comes first, and the spare end is of no use.
         assert_eq!(texts(&search), [&[1, 6], &[1, 5]] as [&[u32]; 2]);
         assert_eq!(search.ended.len(), 1);
@@ -319,7 +337,11 @@ mod tests {
             [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
         );
         // The second and third beam have no successors, so their slots are free.
-        search.choose(vec![candidate(0, 5, -0.1), candidate(0, 6, -0.2), candidate(0, 7, -0.3)], END);
+        search.choose(
+            vec![candidate(0, 5, -0.1), candidate(0, 6, -0.2), candidate(0, 7, -0.3)],
+            END,
+            |_, _| false,
+        );
         search.assign_slots();
         assert_eq!(
             search.beams.iter().map(|beam| &beam.slots[..]).collect::<Vec<_>>(),
@@ -331,11 +353,11 @@ mod tests {
     fn a_loop_ends_its_text() {
         let mut search = BeamSearch::new(1, 2, 100);
         for _ in 0..7 {
-            search.choose(vec![candidate(0, 4, -0.1)], END);
+            search.choose(vec![candidate(0, 4, -0.1)], END, |_, _| false);
             search.assign_slots();
             assert!(search.ended.is_empty());
         }
-        search.choose(vec![candidate(0, 4, -0.1)], END);
+        search.choose(vec![candidate(0, 4, -0.1)], END, |_, _| false);
         assert!(search.beams.is_empty());
         let text = search.take_best().expect("the loop ended");
         assert!(text.runaway);
@@ -346,7 +368,7 @@ mod tests {
     fn a_text_has_no_more_tokens_than_there_is_time_for() {
         let mut search = BeamSearch::new(1, 2, 3);
         for token in 0..3 {
-            search.choose(vec![candidate(0, token, -0.1)], END);
+            search.choose(vec![candidate(0, token, -0.1)], END, |_, _| false);
             search.assign_slots();
         }
         assert!(search.beams.is_empty());
@@ -366,7 +388,7 @@ mod tests {
         };
         search.beams = vec![beam(&[1], -0.9), beam(&[1, 2, 3], -1.1)];
         let end = |beam, sum| Candidate { sum, ..candidate(beam, END, -0.1) };
-        search.choose(vec![end(0, -1.0), end(1, -1.2)], END);
+        search.choose(vec![end(0, -1.0), end(1, -1.2)], END, |_, _| false);
         let best = search.take_best().expect("both ended");
         assert_eq!(best.tokens, [1, 2, 3]);
         assert_eq!(best.aligned, [0, 1, 2, 3]);
@@ -381,7 +403,7 @@ mod tests {
         };
         let plain = [candidate(0, 5, -0.1), candidate(1, 6, -0.2), candidate(0, 7, -0.3)];
         let open = [open(1, -4.0, 3.9), open(2, -5.0, 4.9), open(3, -3.0, 2.9), open(4, -3.5, 3.4)];
-        search.choose([&plain[..], &open].concat(), END);
+        search.choose([&plain[..], &open].concat(), END, |_, _| false);
         search.assign_slots();
         // Two plain texts, and the likeliest of those within a keyword.
         assert_eq!(texts(&search), [&[0, 5], &[1, 6], &[0, 3], &[0, 4], &[0, 1]] as [&[u32]; 5]);
@@ -394,7 +416,7 @@ mod tests {
     fn a_keyword_may_end_after_the_other_texts() {
         let mut search = search(1);
         let open = Candidate { keyword: KeywordProgress::within_keyword(3.0), ..candidate(0, 5, -3.5) };
-        search.choose(vec![candidate(0, END, -1.0), open], END);
+        search.choose(vec![candidate(0, END, -1.0), open], END, |_, _| false);
         search.keep_promising();
         assert_eq!(texts(&search), [[0, 5]]);
         search.ended[0].score = -0.1;

@@ -291,6 +291,12 @@ impl Decoder {
         cache.attention.truncate(kept);
     }
 
+    /// Returns the attention of the tokens read since the cache was last rewound, the number of heads, and
+    /// the number of states of the audio.
+    pub(super) fn attention_so_far<'a>(&self, cache: &'a KvCache) -> (&'a [f32], usize, usize) {
+        (&cache.attention, self.alignment_heads.len(), cache.layers[0].audio.states())
+    }
+
     /// Takes the attention of the tokens read since the cache was last rewound.
     pub(super) fn take_attention(&self, cache: &mut KvCache) -> Attention {
         let weights = std::mem::take(&mut cache.attention);

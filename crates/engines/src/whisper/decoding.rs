@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rten_simd::SimdOp;
 use rten_vecmath::MaxNum;
 
+use super::alignment;
 use super::beam::BeamSearch;
 use super::decoder::{Attention, KvCache};
 use super::detection::{Detected, Detection};
@@ -260,7 +261,7 @@ impl Decoding {
         }
         self.spotting.read(&self.keywords, &model.tokens, &self.tokens, next);
         self.tokens.push(next);
-        if let Some(kept) = without_loop(&self.tokens) {
+        if let Some(kept) = without_loop(&self.tokens).filter(|kept| !self.is_spoken(model, *kept)) {
             self.tokens.truncate(kept);
             self.runaway = true;
         }
@@ -278,6 +279,13 @@ impl Decoding {
         self.tokens.truncate(length);
         self.log_probabilities.truncate(length);
         self.logits[..logits.len()].copy_from_slice(logits);
+    }
+
+    /// Returns whether the tokens from the `first` on, which repeat those before, are a repetition that was
+    /// spoken.
+    fn is_spoken(&self, model: &Model, first: usize) -> bool {
+        let (weights, heads, states) = model.decoder.attention_so_far(&self.cache);
+        alignment::are_spoken(weights, heads, states, first)
     }
 
     /// Takes the text out of the decoding.

@@ -72,16 +72,18 @@ pub(super) enum Rejection {
     TooSlow,
 }
 
-/// Returns the reason to reject a text of `samples` samples, if there is one other than its slowness.
+/// Returns the reason to reject a text of `samples` samples, if there is one other than its slowness. A text
+/// `is_spoken` if its repetitions, if any, were heard.
 pub(super) fn rejection(
     text: &str,
     log_probability: f32,
     runaway: bool,
     samples: usize,
+    is_spoken: impl FnOnce() -> bool,
 ) -> Option<Rejection> {
     if runaway {
         Some(Rejection::Runaway)
-    } else if is_repetitive(text) {
+    } else if is_repetitive(text) && !is_spoken() {
         Some(Rejection::Repetitive)
     } else if log_probability < LOG_PROBABILITY_THRESHOLD {
         Some(Rejection::Unlikely)
@@ -143,12 +145,15 @@ mod tests {
     #[test]
     fn each_sign_of_a_bad_text_rejects_it() {
         let said = "Go forward ten meters.";
-        let rejection =
-            |text: &str, log_probability, runaway| super::rejection(text, log_probability, runaway, SAMPLES);
+        let rejection = |text: &str, log_probability, runaway| {
+            super::rejection(text, log_probability, runaway, SAMPLES, || false)
+        };
         assert_eq!(rejection(said, -0.3, false), None);
         assert_eq!(rejection("", -0.3, false), None);
         assert_eq!(rejection(said, -0.3, true), Some(Rejection::Runaway));
-        assert_eq!(rejection(&"no ".repeat(24), -0.3, false), Some(Rejection::Repetitive));
+        let repeated = "no ".repeat(24);
+        assert_eq!(rejection(&repeated, -0.3, false), Some(Rejection::Repetitive));
+        assert_eq!(super::rejection(&repeated, -0.3, false, 10 * SAMPLES, || true), None);
         assert_eq!(rejection(said, -1.01, false), Some(Rejection::Unlikely));
         assert_eq!(rejection(said, LOG_PROBABILITY_THRESHOLD, false), None);
         let line =

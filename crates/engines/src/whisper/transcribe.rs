@@ -1,6 +1,7 @@
 //! Transcription of an utterance, step by step: decoding, and its safeguards.
 
 use super::alignment::{self, Word};
+use super::decoder::Attention;
 use super::decoding::{Attempt, DecodedText, Decoding};
 use super::detection::Detected;
 use super::encoder::Encoding;
@@ -198,7 +199,8 @@ impl Attempt {
             return self.text.sampled.then_some(Rejection::Unlikely);
         }
         let DecodedText { tokens, log_probability, runaway, .. } = &self.text;
-        let rejection = fallback::rejection(&model.tokens.text(tokens), *log_probability, *runaway, samples);
+        let (text, is_spoken) = (model.tokens.text(tokens), || self.is_spoken());
+        let rejection = fallback::rejection(&text, *log_probability, *runaway, samples, is_spoken);
         rejection.or_else(|| self.is_invented(model, samples, lively).then_some(Rejection::TooSlow))
     }
 
@@ -230,7 +232,16 @@ impl Attempt {
     }
 
     fn repeats(&self, model: &Model) -> bool {
-        self.text.runaway || fallback::is_repetitive(&model.tokens.text(&self.text.tokens))
+        let is_repetitive = || fallback::is_repetitive(&model.tokens.text(&self.text.tokens));
+        self.text.runaway || is_repetitive() && !self.is_spoken()
+    }
+
+    /// Returns whether the text was spoken as it stands, by the attention of its tokens: a repetition is a
+    /// loop otherwise.
+    fn is_spoken(&self) -> bool {
+        let Attention { weights, heads, states } = &self.text.attention;
+        let rows = weights.len() / (heads * states).max(1);
+        rows >= self.text.tokens.len() && alignment::are_spoken(weights, *heads, *states, 0)
     }
 
     /// Returns the words of the text, each with its tokens.
