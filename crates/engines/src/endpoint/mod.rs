@@ -26,15 +26,15 @@ const ONSET_VOICED: usize = 5;
 const ONSET_WINDOW: usize = 8;
 
 /// Audio kept before the first voiced hop, which may hold soft consonants: 0.3 s.
-const PRE_ROLL: u64 = milliseconds(300);
+pub(crate) const PRE_ROLL: u64 = milliseconds(300);
 /// Audio kept after the last voiced hop: 0.3 s.
 const HANGOVER: u64 = milliseconds(300);
 /// Silence that ends an utterance: 0.6 s.
 const END_SILENCE: u64 = milliseconds(600);
 /// Longest utterance: 28 s, which with its padding fits a window of 30 s.
-const LONGEST: u64 = milliseconds(28_000);
+pub(crate) const LONGEST: u64 = milliseconds(28_000);
 /// Duration from which silence is reported: 10 s.
-const REPORT_SILENCE: u64 = milliseconds(10_000);
+pub(crate) const REPORT_SILENCE: u64 = milliseconds(10_000);
 /// Duration from which silence before an utterance is reported by itself: 0.5 s. So a segment with words
 /// begins near its first word.
 const REPORT_PAUSE: u64 = milliseconds(500);
@@ -113,13 +113,18 @@ impl Endpointer {
     /// Creates an endpointer at the start of a stream.
     #[must_use]
     pub fn new() -> Endpointer {
+        Endpointer::starting_at(FramePos::ZERO)
+    }
+
+    /// Creates an endpointer that starts at a position of a stream.
+    pub(crate) fn starting_at(position: FramePos) -> Endpointer {
         Endpointer {
             detector: Box::default(),
             modulation: Modulation::new(FAINTEST * FAINTEST),
             kept: VecDeque::new(),
-            kept_from: FramePos::ZERO,
-            judged: FramePos::ZERO,
-            reported: FramePos::ZERO,
+            kept_from: position,
+            judged: position,
+            reported: position,
             recent: VecDeque::new(),
             open: None,
         }
@@ -167,6 +172,18 @@ impl Endpointer {
         self.detector.reset();
         self.modulation.reset();
         spans
+    }
+
+    /// Returns the position up to which the stream is judged.
+    pub(crate) fn judged(&self) -> FramePos {
+        self.judged
+    }
+
+    /// Returns the number of frames of the open utterance so far; 0 in silence, and while no part of the
+    /// sound was like speech.
+    pub(crate) fn open_frames(&self) -> u64 {
+        let utterance = self.open.as_ref().filter(|utterance| utterance.lively_frames() > 0);
+        utterance.map_or(0, |utterance| self.judged.min(utterance.heard_end()) - utterance.start)
     }
 
     /// Returns the position after the last pushed sample.

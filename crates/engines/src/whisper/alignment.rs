@@ -12,7 +12,7 @@ use super::tokens::Tokens;
 use voxline::engine::RECOGNIZER_RATE;
 
 /// Number of samples per encoder state: 20 ms.
-const STATE: usize = RECOGNIZER_RATE as usize / 50;
+pub(super) const STATE: usize = RECOGNIZER_RATE as usize / 50;
 
 /// Number of states over which attention is smoothed, and those of them on one side.
 const SMOOTHED: usize = 7;
@@ -36,10 +36,10 @@ pub(super) struct Word {
 }
 
 /// A word, and the range of its tokens in the text.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct WordTokens {
     text: String,
-    tokens: Range<usize>,
+    pub(super) tokens: Range<usize>,
 }
 
 /// Splits tokens into words: a word begins with a space, or with each character in a language without

@@ -1,5 +1,6 @@
 //! Decoding: a text grows token by token, by the likeliest one, by a sampled one, or in a beam search.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rten_simd::SimdOp;
@@ -348,6 +349,25 @@ fn prompt(model: &Model, language: Option<u32>, options: &DecodingOptions) -> Ve
     prompt.push(tokens.start);
     prompt.extend(tokens.prompt(language, options.task));
     prompt
+}
+
+/// Detects the language that is spoken in a part of the audio, by its samples.
+pub(super) fn detect_in_part(
+    model: &Model,
+    kernels: &mut Kernels,
+    states: &[f32],
+    samples: &Range<usize>,
+    detection: &Detection,
+) -> Option<Detected> {
+    let Model { decoder, encoder, tokens, .. } = model;
+    let width = encoder.width();
+    let states = &states[samples.start / alignment::STATE * width..];
+    let part = samples.len().div_ceil(alignment::STATE) * width;
+    let mut part = decoder.start(kernels, &states[..part.min(states.len())]);
+    let mut logits = vec![0.0; decoder.vocabulary()];
+    decoder.forward(kernels, &mut part, &[tokens.start]);
+    decoder.logits(kernels, &part, 0, &mut logits);
+    detect(tokens, &logits, detection)
 }
 
 /// Returns the likeliest of the allowed languages, by the logits.

@@ -35,6 +35,7 @@ mod detection;
 mod encoder;
 mod fallback;
 mod int8;
+mod joined;
 mod keyword_check;
 mod keyword_progress;
 mod keywords;
@@ -43,6 +44,8 @@ mod model;
 mod next_token;
 mod ops;
 mod options;
+mod recording;
+mod recording_context;
 mod row_scale;
 mod sampler;
 mod self_attention;
@@ -64,11 +67,12 @@ use self::mel::Mel;
 use self::model::Model;
 use self::ops::Kernels;
 use self::options::DecodingOptions;
+use self::recording::RecordingStream;
 use self::stream::Stream;
 use self::thread_pool::ThreadPools;
 use self::tokens::{Config, Tokens};
 use voxline::engine::{
-    Capabilities, EngineError, ModelFault, RecognitionRequest, Recognizer, RecognizerStream,
+    Capabilities, EngineError, Latency, ModelFault, RecognitionRequest, Recognizer, RecognizerStream, Task,
 };
 
 use crate::Endpointer;
@@ -140,6 +144,14 @@ impl Whisper {
     }
 }
 
+impl Whisper {
+    /// Returns whether the utterances of a stream are heard together. Those to be translated are not: the
+    /// words of a translation cannot be divided among them, as their order is not that of the speech.
+    fn hears_together(request: &RecognitionRequest) -> bool {
+        request.latency == Latency::Relaxed && request.task == Task::Transcribe
+    }
+}
+
 impl fmt::Debug for Whisper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Whisper").field("name", &self.shared.name).finish_non_exhaustive()
@@ -157,11 +169,17 @@ impl Recognizer for Whisper {
 
     fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
         let options = DecodingOptions::new(&self.shared.model.tokens, request)?;
-        Ok(Box::new(Stream::new(Arc::clone(&self.shared), options)))
+        let shared = Arc::clone(&self.shared);
+        Ok(if Whisper::hears_together(request) {
+            Box::new(RecordingStream::new(shared, options, request.context.as_deref()))
+        } else {
+            Box::new(Stream::new(shared, options))
+        })
     }
 
-    fn longest_pending(&self, _: &RecognitionRequest) -> Option<u64> {
-        Some(Endpointer::LONGEST_PENDING)
+    fn longest_pending(&self, request: &RecognitionRequest) -> Option<u64> {
+        let is_together = Whisper::hears_together(request);
+        Some(if is_together { recording::LONGEST_PENDING } else { Endpointer::LONGEST_PENDING })
     }
 
     fn real_time_factor(&self) -> Option<f64> {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::detection::Detection;
+use super::detection::{Detected, Detection};
 use super::fallback::Fallback;
 use super::keywords::{Keywords, names};
 use super::tokens::Tokens;
@@ -34,6 +34,16 @@ pub(super) enum Language {
     Known(Option<u32>),
     /// The detected language; in doubt, that of the stream so far.
     Detect(Detection),
+}
+
+impl Language {
+    /// Returns the language in which to write an utterance of `samples` samples that sounds like `detected`.
+    pub(super) fn choose(&self, detected: Detected, samples: usize) -> Option<u32> {
+        match self {
+            Language::Known(language) => *language,
+            Language::Detect(detection) => Some(detection.choose(detected, samples)),
+        }
+    }
 }
 
 /// Returns the capabilities of a model with these tokens. The only temperature that can be asked for is 0,

@@ -1,15 +1,17 @@
 //! Transcription of an utterance, step by step: decoding, and its safeguards.
 
+use std::ops::Range;
+
 use super::alignment::{self, Word};
 use super::decoder::Attention;
-use super::decoding::{Attempt, DecodedText, Decoding};
+use super::decoding::{Attempt, DecodedText, Decoding, detect_in_part};
 use super::detection::Detected;
 use super::encoder::Encoding;
 use super::fallback::{self, LOG_PROBABILITY_THRESHOLD, Rejection, is_too_fast};
 use super::mel::HOP;
 use super::model::Model;
 use super::ops::Kernels;
-use super::options::DecodingOptions;
+use super::options::{DecodingOptions, Language};
 use voxline::engine::{RECOGNIZER_RATE, Task};
 
 /// Number of feature frames per second.
@@ -37,7 +39,7 @@ const SPOKEN_TOKENS: usize = 5;
 /// Length in samples above which an utterance may be too slow, and slowest pace of speech in words per
 /// second. A speaker says at least seven words in ten seconds.
 const LONG: usize = 5 * RECOGNIZER_RATE as usize;
-const SLOWEST: f32 = 0.7;
+pub(super) const SLOWEST: f32 = 0.7;
 /// Mean log-probability below which a slow text, or a caption, is invented: a confidence of 0.7. Music
 /// gives such texts: "Thank you." for about 20 s of music.
 const UNLIKELY: f32 = -0.36;
@@ -79,6 +81,10 @@ pub(super) struct Transcription {
     /// `true` if a rejected text is worth decoding again.
     careful: bool,
     window: usize,
+    /// Places of the utterances whose languages are to be detected, if there are several.
+    parts: Vec<Range<usize>>,
+    /// Languages detected in them.
+    languages: Vec<Option<Detected>>,
     /// Best of the rejected texts.
     best: Option<Attempt>,
     stage: Stage,
@@ -95,7 +101,33 @@ impl Transcription {
     pub(super) fn new(pcm: Vec<i16>, lively: u64, options: DecodingOptions) -> Transcription {
         let window = window(&pcm);
         let lively = usize::try_from(lively).unwrap_or(usize::MAX);
-        Transcription { pcm, lively, options, careful: true, window, best: None, stage: Stage::Features }
+        Transcription {
+            pcm,
+            lively,
+            options,
+            careful: true,
+            window,
+            parts: Vec::new(),
+            languages: Vec::new(),
+            best: None,
+            stage: Stage::Features,
+        }
+    }
+
+    /// Begins to transcribe several utterances together, which lie in these parts of the samples.
+    pub(super) fn together(
+        pcm: Vec<i16>,
+        lively: u64,
+        options: DecodingOptions,
+        parts: Vec<Range<usize>>,
+    ) -> Transcription {
+        Transcription { careful: false, parts, ..Transcription::new(pcm, lively, options) }
+    }
+
+    /// Returns the language detected in each utterance of those transcribed together, if detection was asked
+    /// for.
+    pub(super) fn languages(&self) -> &[Option<Detected>] {
+        &self.languages
     }
 
     /// Begins to transcribe for a partial result: without a beam search, and a rejected text is not decoded
@@ -108,6 +140,12 @@ impl Transcription {
     /// Does a bounded piece of the work, some ten milliseconds: a layer of the encoder, or a few words.
     /// The last step returns the transcript, after which there is no more to do.
     pub(super) fn step(&mut self, model: &Model, kernels: &mut Kernels) -> Option<Transcript> {
+        let attempt = self.attempt(model, kernels)?;
+        self.conclude(model, kernels, attempt)
+    }
+
+    /// Does a piece of the work as [`step`](Transcription::step) does. Returns a text as it was decoded.
+    pub(super) fn attempt(&mut self, model: &Model, kernels: &mut Kernels) -> Option<Attempt> {
         match &mut self.stage {
             Stage::Features => {
                 let features = model.mel.features(&self.pcm, self.window.next_multiple_of(2));
@@ -116,14 +154,17 @@ impl Transcription {
             Stage::Encode(encoding) => {
                 if let Some(states) = model.encoder.advance(kernels, encoding) {
                     let cache = model.decoder.start(kernels, &states);
+                    if let Language::Detect(detection) = &self.options.language {
+                        let detect = |part| detect_in_part(model, kernels, &states, part, detection);
+                        self.languages = self.parts.iter().map(detect).collect();
+                    }
                     let decoding = Decoding::begin(model, kernels, cache, self.pcm.len(), &self.options);
                     self.stage = Stage::Decode(Box::new(decoding));
                 }
             }
             Stage::Decode(decoding) => {
                 if decoding.advance(model, kernels) {
-                    let attempt = decoding.take_attempt(model);
-                    return self.conclude(model, kernels, attempt);
+                    return Some(decoding.take_attempt(model));
                 }
             }
         }
@@ -193,7 +234,7 @@ impl Model {
 
 impl Attempt {
     /// Returns the reason to decode the utterance again, if there is one. Silence is no reason.
-    fn rejection(&self, model: &Model, samples: usize, lively: usize) -> Option<Rejection> {
+    pub(super) fn rejection(&self, model: &Model, samples: usize, lively: usize) -> Option<Rejection> {
         if self.is_silent(lively) {
             // A sampled text proves nothing about silence that the greedy one did not show.
             return self.text.sampled.then_some(Rejection::Unlikely);
@@ -206,7 +247,7 @@ impl Attempt {
 
     /// Returns whether the model predicts silence, and either the text is doubtful or nothing in the
     /// utterance was like speech. Whisper is often sure of a text for steady noise.
-    fn is_silent(&self, lively: usize) -> bool {
+    pub(super) fn is_silent(&self, lively: usize) -> bool {
         self.no_speech > NO_SPEECH_THRESHOLD
             && (self.text.log_probability < LOG_PROBABILITY_THRESHOLD || lively == 0)
     }
@@ -245,13 +286,19 @@ impl Attempt {
     }
 
     /// Returns the words of the text, each with its tokens.
-    fn pieces(&self, model: &Model) -> Vec<alignment::WordTokens> {
+    pub(super) fn pieces(&self, model: &Model) -> Vec<alignment::WordTokens> {
         let language = model.tokens.text_language(self.language, self.task);
         alignment::split(&model.tokens, &self.text.tokens, language)
     }
 
     /// Returns the transcript, with its words if they are wanted.
-    fn transcript(&self, model: &Model, samples: usize, lively: usize, with_words: bool) -> Transcript {
+    pub(super) fn transcript(
+        &self,
+        model: &Model,
+        samples: usize,
+        lively: usize,
+        with_words: bool,
+    ) -> Transcript {
         let Attempt { language, detected, no_speech, text, .. } = self;
         let transcript = |whole: String, tokens: Vec<u32>, words: Vec<Word>| Transcript {
             text: whole,

@@ -8,6 +8,7 @@ mod processors;
 mod recognition;
 mod recognition_guards;
 mod recognition_noise;
+mod recordings;
 mod requests;
 mod samples;
 mod voices;
