@@ -61,6 +61,11 @@ pub(crate) fn shown(input: &Path) -> String {
     if input.as_os_str() == "-" { "standard input".to_owned() } else { name(input).display().to_string() }
 }
 
+/// Returns whether audio may still be added to the input while it is read: standard input, a pipe, a device.
+pub(crate) fn is_live(input: &Path) -> bool {
+    !is_url(input) && !std::fs::metadata(input).is_ok_and(|metadata| metadata.is_file())
+}
+
 /// Returns whether the input is a URL.
 pub(crate) fn is_url(input: &Path) -> bool {
     url(input).is_some()

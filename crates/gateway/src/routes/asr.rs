@@ -25,7 +25,7 @@ use crate::http::upload;
 use crate::recordings::decoding::Recording;
 use crate::recordings::recording_job::{Recognition, RecordingJob};
 use crate::sessions::plain_text::plain;
-use voxline::engine::{Accuracy, RecognitionRequest, Recognizer, Segment, Task};
+use voxline::engine::{Accuracy, Latency, RecognitionRequest, Recognizer, Segment, Task};
 use voxline::protocol::check_hints;
 use voxline_support::clock::civil;
 
@@ -62,10 +62,11 @@ fn listed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::
 }
 
 impl Parameters {
-    /// Completes a request for these languages.
+    /// Completes a request for these languages. The client gets all text at once, so nobody waits for a
+    /// single word.
     fn request(self, request: RecognitionRequest) -> RecognitionRequest {
         let Parameters { task, prompt, keywords, accuracy, language: _ } = self;
-        let mut request = request.task(task).keywords(keywords).accuracy(accuracy);
+        let mut request = request.task(task).keywords(keywords).accuracy(accuracy).latency(Latency::Relaxed);
         request.prompt = prompt;
         request
     }

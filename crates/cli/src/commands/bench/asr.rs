@@ -21,7 +21,7 @@ use crate::service::{Connection, Need, load_recognizer};
 use crate::terminal::say;
 use crate::typed::whole;
 use voxline::audio::{AudioChunk, FRAME_BYTES, FramePos};
-use voxline::engine::{RecognitionRequest, Recognizer};
+use voxline::engine::{Latency, RecognitionRequest, Recognizer};
 use voxline::session::Settings;
 use voxline_gateway::Options;
 use voxline_support::clock::{cpu_time, now};
@@ -92,7 +92,8 @@ fn by_recognizer(
     let begun = now();
     let recognizer = load_recognizer(config)?;
     let loading = Some(begun.elapsed());
-    let request = hints.request(RecognitionRequest::from(&config.languages));
+    let request = RecognitionRequest::from(&config.languages).latency(Latency::Relaxed);
+    let request = hints.request(request);
 
     let (begun, cpu) = (now(), cpu_time());
     let next = AtomicUsize::new(0);

@@ -47,6 +47,13 @@ pub(super) struct SessionOptions {
 }
 
 impl Job {
+    /// Returns how urgent the text of a recording is. Nobody waits for each word of a recording that is
+    /// complete and read at once.
+    fn latency(&self, input: &Path) -> Latency {
+        let is_complete = self.session.pace == Pace::MAX && !input::is_live(input);
+        if is_complete { Latency::Relaxed } else { Latency::Live }
+    }
+
     /// Returns the transcription of a recording, kept on disk as `spooled` if there is a spool.
     pub(super) fn transcription(
         &self,
@@ -55,6 +62,7 @@ impl Job {
     ) -> Transcription<Recorded> {
         let SessionOptions { language, hints, partials, pace, patience, replay_frames, overflow } =
             &self.session;
+        let latency = self.latency(input);
         let (reading, path) = (self.reading, input.to_owned());
         let name = input::name(input).display().to_string();
         let transcription = self
@@ -67,8 +75,7 @@ impl Job {
             .settings(|settings| {
                 settings.request.language.clone_from(language);
                 hints.set(&mut settings.request);
-                // The user waits for the text, and may feed a live source.
-                settings.request.latency = Latency::Live;
+                settings.request.latency = latency;
                 settings.replay.frames = *replay_frames;
                 settings.replay.overflow = *overflow;
             });

@@ -58,8 +58,8 @@ pub(crate) struct Arguments {
     /// Speed at which audio is fed: max, realtime, or a multiple of real time
     #[arg(long, default_value = "max", value_name = "SPEED")]
     pace: Pace,
-    /// Seconds of audio kept in memory until their text arrives, 30 to 3600; must exceed the longest
-    /// utterance, 28 s
+    /// Seconds of audio kept in memory until their text arrives, 30 to 3600; must exceed what is heard
+    /// together: 51 s of a recording, 29 s of live audio
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = whole(30..=3600_u32))]
     buffer: u32,
     /// Behaviour when the buffer is full: block (stop reading until there is room) or drop-oldest (lose
