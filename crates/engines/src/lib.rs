@@ -5,10 +5,14 @@
 //! uses.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[path = "../../fixtures/src/clips.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a fixture, as a file: its package would link this one twice")]
+mod clips;
 mod endpoint;
 #[cfg(test)]
 #[path = "../../fixtures/src/knob.rs"]
-#[allow(unreachable_pub, reason = "a fixture, as a file: its package would link this one twice")]
+#[allow(unreachable_pub, reason = "the same")]
 mod knob;
 pub mod models;
 #[cfg(test)]

@@ -37,7 +37,7 @@ struct Layer {
 }
 
 /// The decoder's cache for texts about the same audio, so that each step costs one token: the keys and values
-/// of the audio and of the tokens so far. The cache also holds the working rows.
+/// of the audio and of the tokens so far.
 ///
 /// The keys and values of a token have a slot. A text is the list of the slots of its tokens, so texts that
 /// begin alike share slots, and one that splits in two copies none.
@@ -45,16 +45,29 @@ pub(super) struct KvCache {
     layers: Vec<LayerCache>,
     /// Number of tokens of the text that [`forward`](Decoder::forward) extends, which has the first slots.
     tokens: usize,
+    rows: WorkingRows,
+    /// Attention of each alignment head to the audio, for the slots from `first_attention` on.
+    attention: Vec<f32>,
+    /// Slot of the first token whose attention was kept.
+    first_attention: usize,
+}
+
+/// Working rows of a step of the decoder.
+#[derive(Default)]
+struct WorkingRows {
     states: Vec<f32>,
     normed: Vec<f32>,
     projected: Vec<f32>,
     context: Vec<f32>,
     inner: Vec<f32>,
     scores: Vec<f32>,
-    /// Attention of each alignment head to the audio, for the slots from `first_attention` on.
-    attention: Vec<f32>,
-    /// Slot of the first token whose attention was kept.
-    first_attention: usize,
+}
+
+/// Buffers for a step of several texts about different audio.
+#[derive(Default)]
+pub(super) struct StepBuffers {
+    rows: WorkingRows,
+    logits: Vec<f32>,
 }
 
 /// A token to read.
@@ -158,6 +171,11 @@ impl Decoder {
         self.positions.len() / self.width
     }
 
+    /// Returns the size of the keys and values of `states` states of audio, in bytes.
+    pub(super) fn audio_bytes(&self, states: usize) -> usize {
+        self.layers.len() * states * 2 * self.width * size_of::<u16>()
+    }
+
     /// Creates the cache of a text about the audio of these encoder states.
     pub(super) fn start(&self, kernels: &mut Kernels, states: &[f32]) -> KvCache {
         let mut rows = vec![0.0; states.len() * 2];
@@ -168,12 +186,7 @@ impl Decoder {
         KvCache {
             layers: layers.collect(),
             tokens: 0,
-            states: Vec::new(),
-            normed: Vec::new(),
-            projected: Vec::new(),
-            context: Vec::new(),
-            inner: Vec::new(),
-            scores: Vec::new(),
+            rows: WorkingRows::default(),
             attention: Vec::new(),
             first_attention: 0,
         }
@@ -195,47 +208,94 @@ impl Decoder {
         self.forward_each(kernels, cache, &rows.collect::<Vec<_>>());
     }
 
+    /// Reads the next token of each of several texts about different audio. Returns the logits of every token
+    /// after each, row by row. They are the same as if each text were read by itself.
+    ///
+    /// # Panics
+    /// As [`forward`](Decoder::forward) does.
+    pub(super) fn logits_after_each<'a>(
+        &self,
+        kernels: &mut Kernels,
+        buffers: &'a mut StepBuffers,
+        texts: Vec<(&mut KvCache, u32)>,
+    ) -> impl Iterator<Item = &'a [f32]> {
+        let StepBuffers { rows: working, logits } = buffers;
+        logits.resize(texts.len() * self.vocabulary(), 0.0);
+        let slots: Vec<Vec<u32>> =
+            texts.iter().map(|(cache, _)| (0..).take(cache.tokens + 1).collect()).collect();
+        let rows: Vec<[Row<'_>; 1]> = texts
+            .iter()
+            .zip(&slots)
+            .map(|((_, token), slots)| [Row { token: *token, slots, aligned: true }])
+            .collect();
+        let texts = texts.into_iter().zip(&rows).map(|((cache, _), rows)| {
+            cache.tokens += 1;
+            (cache, &rows[..])
+        });
+        let mut texts: Vec<(&mut KvCache, &[Row<'_>])> = texts.collect();
+        self.read(kernels, working, &mut texts);
+        self.embeddings.apply(kernels, &working.normed, logits);
+        logits.chunks_exact(self.vocabulary())
+    }
+
     /// Reads a token of each of several texts at once, or several tokens of one. The resulting states then
     /// give the logits, row by row.
     ///
     /// # Panics
     /// As [`forward`](Decoder::forward) does.
     pub(super) fn forward_each(&self, kernels: &mut Kernels, cache: &mut KvCache, rows: &[Row<'_>]) {
+        let mut working = std::mem::take(&mut cache.rows);
+        self.read(kernels, &mut working, &mut [(&mut *cache, rows)]);
+        cache.rows = working;
+    }
+
+    /// Reads the rows of each cache into the working rows, in the same order.
+    fn read(
+        &self,
+        kernels: &mut Kernels,
+        working: &mut WorkingRows,
+        texts: &mut [(&mut KvCache, &[Row<'_>])],
+    ) {
         let width = self.width;
-        let size = rows.len() * width;
-        self.embed(cache, rows);
-        self.make_room(cache, rows);
-        let KvCache { layers, states, normed, projected, context, inner, scores, attention, .. } = cache;
-        let first = cache.first_attention;
+        working.states.clear();
+        for (cache, rows) in &mut *texts {
+            self.embed(&mut working.states, rows);
+            self.make_room(cache, rows);
+        }
+        let WorkingRows { states, normed, projected, context, inner, scores } = working;
+        let size = states.len();
         normed.resize(size, 0.0);
         context.resize(size, 0.0);
         projected.resize(3 * size, 0.0);
         inner.resize(4 * size, 0.0);
 
-        for (number, (layer, cache)) in self.layers.iter().zip(layers).enumerate() {
+        for (number, layer) in self.layers.iter().enumerate() {
             layer.own_norm.apply(states, normed);
             layer.own_in.apply(kernels, normed, projected);
-            for (projected, row) in projected.chunks_exact(3 * width).zip(rows) {
-                cache.text[row.slot() * 2 * width..][..2 * width].copy_from_slice(&projected[width..]);
-            }
-            let projections = projected.chunks_exact(3 * width).zip(context.chunks_exact_mut(width));
-            for ((projected, context), Row { slots, .. }) in projections.zip(rows) {
-                let query = &projected[..width];
-                TextAttention { query, cache: &cache.text, slots, scores, context }.dispatch();
+            let (mut projections, mut contexts) = (&projected[..], &mut context[..]);
+            for (cache, rows) in &mut *texts {
+                let theirs = projections.split_off(..rows.len() * 3 * width).expect("each row has one");
+                let context = contexts.split_off_mut(..rows.len() * width).expect("each row has one");
+                let text = &mut cache.layers[number].text;
+                for (projected, row) in theirs.chunks_exact(3 * width).zip(*rows) {
+                    text[row.slot() * 2 * width..][..2 * width].copy_from_slice(&projected[width..]);
+                }
+                let projections = theirs.chunks_exact(3 * width).zip(context.chunks_exact_mut(width));
+                for ((projected, context), Row { slots, .. }) in projections.zip(*rows) {
+                    let query = &projected[..width];
+                    TextAttention { query, cache: text, slots, scores, context }.dispatch();
+                }
             }
             layer.own_out.add(kernels, context, states);
 
             layer.cross_norm.apply(states, normed);
-            let queries = &mut projected[..size];
-            layer.cross_query.apply(kernels, normed, queries);
-            let kept = self.alignment_heads.len() * cache.audio.states();
-            cache.audio.attend(queries, scores, context, |row, head, weights| {
-                let place = self.alignment_heads.iter().position(|known| *known == (number, head));
-                if let (Some(place), true) = (place, rows[row].aligned) {
-                    let at = (rows[row].slot() - first) * kept + place * weights.len();
-                    attention[at..][..weights.len()].copy_from_slice(weights);
-                }
-            });
+            layer.cross_query.apply(kernels, normed, &mut projected[..size]);
+            let (mut queries, mut contexts) = (&projected[..size], &mut context[..]);
+            for (cache, rows) in &mut *texts {
+                let queries = queries.split_off(..rows.len() * width).expect("each row has one");
+                let context = contexts.split_off_mut(..rows.len() * width).expect("each row has one");
+                self.attend_to_audio(cache, number, rows, queries, scores, context);
+            }
             layer.cross_out.add(kernels, context, states);
 
             layer.ffn_norm.apply(states, normed);
@@ -246,15 +306,36 @@ impl Decoder {
         self.norm.apply(states, normed);
     }
 
-    /// Begins the states of tokens: their embeddings, each at its place in its text.
-    fn embed(&self, cache: &mut KvCache, rows: &[Row<'_>]) {
-        cache.states.clear();
+    /// Computes the attention of each query to the audio in a layer, and keeps that of the alignment heads.
+    fn attend_to_audio(
+        &self,
+        cache: &mut KvCache,
+        layer: usize,
+        rows: &[Row<'_>],
+        queries: &[f32],
+        scores: &mut Vec<f32>,
+        context: &mut [f32],
+    ) {
+        let KvCache { layers, attention, first_attention, .. } = cache;
+        let audio = &layers[layer].audio;
+        let kept = self.alignment_heads.len() * audio.states();
+        audio.attend(queries, scores, context, |row, head, weights| {
+            let place = self.alignment_heads.iter().position(|known| *known == (layer, head));
+            if let (Some(place), true) = (place, rows[row].aligned) {
+                let at = (rows[row].slot() - *first_attention) * kept + place * weights.len();
+                attention[at..][..weights.len()].copy_from_slice(weights);
+            }
+        });
+    }
+
+    /// Adds the states of tokens before they are read: their embeddings, each at its place in its text.
+    fn embed(&self, states: &mut Vec<f32>, rows: &[Row<'_>]) {
         for Row { token, slots, .. } in rows {
             let place = (slots.len() - 1) * self.width;
             assert!(place < self.positions.len(), "the text outgrew its places");
             let embedding = self.embeddings.row(*token as usize);
             let place = &self.positions[place..][..self.width];
-            cache.states.extend(embedding.zip(place).map(|(token, place)| token + place));
+            states.extend(embedding.zip(place).map(|(token, place)| token + place));
         }
     }
 
@@ -320,12 +401,12 @@ impl Decoder {
 
     /// Computes the logit of every token after the `row`-th of the tokens read last.
     pub(super) fn logits(&self, kernels: &mut Kernels, cache: &KvCache, row: usize, logits: &mut [f32]) {
-        self.embeddings.apply(kernels, &cache.normed[row * self.width..][..self.width], logits);
+        self.embeddings.apply(kernels, &cache.rows.normed[row * self.width..][..self.width], logits);
     }
 
     /// Computes the logits of every token after each of the tokens read last, row by row.
     pub(super) fn logits_of_each(&self, kernels: &mut Kernels, cache: &KvCache, logits: &mut [f32]) {
-        self.embeddings.apply(kernels, &cache.normed, logits);
+        self.embeddings.apply(kernels, &cache.rows.normed, logits);
     }
 }
 

@@ -8,7 +8,7 @@ use rten_vecmath::MaxNum;
 
 use super::alignment;
 use super::beam::BeamSearch;
-use super::decoder::{Attention, KvCache};
+use super::decoder::{Attention, KvCache, StepBuffers};
 use super::detection::{Detected, Detection};
 use super::int8;
 use super::keyword_check::replaced_only;
@@ -27,6 +27,9 @@ const TOKENS_PER_SECOND: usize = 16;
 /// Number of tokens decoded in one step, and in one step of a beam search, whose tokens take longer.
 const TOKENS_PER_STEP: usize = 4;
 const BEAM_TOKENS_PER_STEP: usize = 2;
+
+/// Number of tokens of each text decoded in one step of several texts.
+const TOKENS_PER_STEP_TOGETHER: usize = 2;
 
 /// Number of tokens of a prompt read in one step: as many as are multiplied together.
 const PROMPT_TOKENS_PER_STEP: usize = int8::ROWS;
@@ -59,6 +62,16 @@ pub(super) struct Decoding {
     /// Largest number of tokens.
     max_tokens: usize,
     runaway: bool,
+}
+
+/// Result of choosing the next token.
+enum Chosen {
+    /// A token that was added to the text.
+    Token(u32),
+    /// The text returns to an earlier length, from where it goes on.
+    Return,
+    /// The text has ended.
+    End,
 }
 
 /// The result of one window.
@@ -205,9 +218,58 @@ impl Decoding {
         } else {
             (0..TOKENS_PER_STEP).any(|_| self.decode_token(model, kernels))
         };
-        if ended && self.has_keyword_cost() {
+        ended && self.is_final(model, kernels)
+    }
+
+    /// Returns whether the text of a decoding that has ended is the last one: one that keywords have changed
+    /// is decoded without them, too.
+    fn is_final(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
+        let is_final = !self.has_keyword_cost();
+        if !is_final {
             self.begin_without_keywords(model, kernels);
-            return false;
+        }
+        is_final
+    }
+
+    /// Returns whether the decoding can [`advance_together`](Decoding::advance_together) with others: the
+    /// prompt is read, and one token comes after the other.
+    pub(super) fn is_token_by_token(&self) -> bool {
+        self.beams.is_none() && self.prompt_read == self.prompt.len()
+    }
+
+    /// Decodes further tokens of each text, as [`advance`](Decoding::advance) does of one, and returns the
+    /// same of each. A step reads a token of every text at once, so the weights are read once for all.
+    pub(super) fn advance_together(
+        model: &Model,
+        kernels: &mut Kernels,
+        buffers: &mut StepBuffers,
+        decodings: &mut [&mut Decoding],
+    ) -> Vec<bool> {
+        let mut ended = vec![false; decodings.len()];
+        for _ in 0..TOKENS_PER_STEP_TOGETHER {
+            let open = decodings.iter_mut().zip(&mut ended).filter(|(_, ended)| !**ended);
+            let mut texts = Vec::new();
+            let mut logits_of_each = Vec::new();
+            for (decoding, ended) in open {
+                match decoding.next_token(model) {
+                    Some(token) => {
+                        let Decoding { cache, logits, .. } = &mut **decoding;
+                        texts.push((cache, token));
+                        logits_of_each.push(logits);
+                    }
+                    None => *ended = true,
+                }
+            }
+            if texts.is_empty() {
+                break;
+            }
+            let logits = model.decoder.logits_after_each(kernels, buffers, texts);
+            for (own, logits) in logits_of_each.into_iter().zip(logits) {
+                own.copy_from_slice(logits);
+            }
+        }
+        for (ended, decoding) in ended.iter_mut().zip(decodings) {
+            *ended = *ended && decoding.is_final(model, kernels);
         }
         ended
     }
@@ -236,7 +298,26 @@ impl Decoding {
         beams.extend(model, kernels, cache, logits, language, keywords)
     }
 
+    /// Decodes a token. Returns whether the text has ended.
     fn decode_token(&mut self, model: &Model, kernels: &mut Kernels) -> bool {
+        let Some(next) = self.next_token(model) else { return true };
+        model.decoder.forward(kernels, &mut self.cache, &[next]);
+        model.decoder.logits(kernels, &self.cache, 0, &mut self.logits);
+        false
+    }
+
+    /// Adds the next token to the text and returns it, to be read; `None` if the text has ended.
+    fn next_token(&mut self, model: &Model) -> Option<u32> {
+        loop {
+            match self.choose_token(model) {
+                Chosen::Token(token) => return Some(token),
+                Chosen::End => return None,
+                Chosen::Return => {}
+            }
+        }
+    }
+
+    fn choose_token(&mut self, model: &Model) -> Chosen {
         let end = &model.tokens.end;
         let language = model.tokens.text_language(self.language, self.task);
         let allowed = allowed(&model.tokens, language, &self.tokens, &mut self.logits);
@@ -252,13 +333,13 @@ impl Decoding {
             (Step::Free, Some(sampler)) => sampler.sample(allowed),
             (Step::Return(length, logits), _) => {
                 self.return_to(model, length, &logits);
-                return false;
+                return Chosen::Return;
             }
         };
-        let Some(next) = next.and_then(|next| u32::try_from(next).ok()) else { return true };
+        let Some(next) = next.and_then(|next| u32::try_from(next).ok()) else { return Chosen::End };
         self.log_probabilities.push(log_probability(allowed, next));
         if next == *end {
-            return true;
+            return Chosen::End;
         }
         self.spotting.read(&self.keywords, &model.tokens, &self.tokens, next);
         self.tokens.push(next);
@@ -267,11 +348,7 @@ impl Decoding {
             self.runaway = true;
         }
         self.runaway |= self.tokens.len() == self.max_tokens;
-        if !self.runaway {
-            model.decoder.forward(kernels, &mut self.cache, &[next]);
-            model.decoder.logits(kernels, &self.cache, 0, &mut self.logits);
-        }
-        self.runaway
+        if self.runaway { Chosen::End } else { Chosen::Token(next) }
     }
 
     /// Takes back all but the first `length` tokens of the text, after which these logits were in force.

@@ -34,6 +34,7 @@ mod decoding;
 mod detection;
 mod encoder;
 mod fallback;
+mod hearing;
 mod int8;
 mod joined;
 mod keyword_check;

@@ -2,19 +2,19 @@
 //!
 //! A window has the utterances that fit into it, so its seams lie in silence. An utterance whose text in the
 //! window is doubtful is heard by itself, as in a live session.
+//!
+//! The seams do not depend on the texts. So windows whose audio is there are decoded side by side, as the
+//! beams of a search are, unless their language is to be detected.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shared;
-use super::decoding::Attempt;
-use super::joined::{Division, Joined};
-use super::model::Model;
-use super::ops::Kernels;
+use super::decoder::StepBuffers;
+use super::hearing::{self, Hearing};
 use super::options::{DecodingOptions, Language};
 use super::recording_context::{Ahead, Context};
 use super::stream::learn;
-use super::transcribe::{Transcript, Transcription};
 use crate::endpoint::{Endpointer, LONGEST, REPORT_SILENCE, Span};
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, PartialResult, RECOGNIZER_RATE, RecognizerStream, Segment};
@@ -34,9 +34,9 @@ pub(super) struct RecordingStream {
     options: DecodingOptions,
     /// Segments that are known from the context, of the audio that comes first.
     ahead: VecDeque<Ahead>,
-    /// Audio from the end of the last segment on.
+    /// Audio from `told` on.
     audio: VecDeque<i16>,
-    /// End of the last segment.
+    /// End of the last segment, or of the last window that is being heard.
     told: FramePos,
     /// Number of the frames of `audio` that the endpointer was given.
     judged: usize,
@@ -46,7 +46,11 @@ pub(super) struct RecordingStream {
     /// Spans that no window has taken.
     spans: VecDeque<Span>,
     window: Window,
-    hearing: Option<Hearing>,
+    /// Windows that are being heard, in their order.
+    hearings: VecDeque<Hearing>,
+    /// Largest number of windows that are heard side by side.
+    most_hearings: usize,
+    buffers: StepBuffers,
     /// `true` while the work of a flush is left.
     is_flush: bool,
     /// Context of the last segment.
@@ -61,24 +65,14 @@ struct Window {
     frames: u64,
 }
 
-/// A window that is being heard.
-struct Hearing {
-    spans: Vec<Span>,
-    /// Transcript of each span that is an utterance.
-    transcripts: Vec<Option<Transcript>>,
-    together: Option<Together>,
-    /// The utterance that is being heard by itself, by its index.
-    alone: Option<(usize, Box<Transcription>)>,
-    /// Options for an utterance that is heard by itself, with the language of the window.
-    options: Option<DecodingOptions>,
-}
-
-/// The utterances of a window that are being heard together.
-struct Together {
-    joined: Joined,
-    /// Index of each utterance among the spans.
-    indices: Vec<usize>,
-    transcription: Box<Transcription>,
+/// Result of a piece of work.
+enum Progress {
+    /// There is nothing to do before more audio comes.
+    Idle,
+    /// Something was done that costs little.
+    Detail,
+    /// A step was done, which completed these segments.
+    Step(Vec<Segment>),
 }
 
 impl RecordingStream {
@@ -89,6 +83,11 @@ impl RecordingStream {
         context: Option<&str>,
     ) -> RecordingStream {
         let Context { ahead, .. } = Context::parse(context, &shared.model.tokens, EXTENT);
+        let most_hearings = match &options.language {
+            Language::Known(_) => hearing::side_by_side(&shared.model),
+            // The language of a window depends on those of the windows before.
+            Language::Detect(_) => 1,
+        };
         RecordingStream {
             shared,
             options,
@@ -99,7 +98,9 @@ impl RecordingStream {
             endpointer: Endpointer::new(),
             spans: VecDeque::new(),
             window: Window::default(),
-            hearing: None,
+            hearings: VecDeque::new(),
+            most_hearings,
+            buffers: StepBuffers::default(),
             is_flush: false,
             context: None,
         }
@@ -114,26 +115,23 @@ impl RecordingStream {
         Ok(segments)
     }
 
-    /// Does a bounded piece of the work, some ten milliseconds, and returns the segments that it completed;
-    /// `None` if there is nothing to do before more audio comes.
+    /// Does a bounded piece of the work, some ten milliseconds.
     ///
-    /// What a window holds depends on the position in the stream alone, not on how the audio was pushed.
-    fn advance(&mut self) -> Result<Option<Vec<Segment>>, EngineError> {
-        if let Some(hearing) = &mut self.hearing {
-            let Shared { model, pools, .. } = &*self.shared;
-            let options = &self.options;
-            let is_done = pools.run(|kernels| hearing.step(model, kernels, options))?;
-            return Ok(Some(if is_done { self.conclude() } else { Vec::new() }));
+    /// Windows are heard side by side as far as there is audio for them. What a window holds, and its text,
+    /// depend on the position in the stream alone, not on how the audio was pushed.
+    fn advance(&mut self) -> Result<Progress, EngineError> {
+        if self.hearings.len() >= self.most_hearings {
+            return self.hear();
         }
         if let Some(ahead) = self.ahead.front() {
             let frames = usize::try_from(ahead.frames).unwrap_or(usize::MAX);
             if self.audio.len() >= frames || self.is_flush {
-                return Ok(Some(self.tell_ahead(frames)));
+                return Ok(Progress::Step(self.tell_ahead(frames)));
             }
-            return Ok(None);
+            return Ok(Progress::Idle);
         }
         if let Some(span) = self.spans.pop_front() {
-            return Ok(Some(self.take_span(span)));
+            return Ok(self.take_span(span));
         }
         let rest = self.audio.len() - self.judged;
         if self.is_overdue() {
@@ -146,14 +144,29 @@ impl RecordingStream {
             self.spans.extend(self.endpointer.flush());
             if self.spans.is_empty() {
                 if self.window.spans.is_empty() {
-                    return Ok(None);
+                    return self.hear();
                 }
                 self.close();
             }
         } else {
-            return Ok(None);
+            return self.hear();
         }
-        Ok(Some(Vec::new()))
+        Ok(Progress::Detail)
+    }
+
+    /// Does a step of hearing the windows, and returns the segments of those that are heard.
+    fn hear(&mut self) -> Result<Progress, EngineError> {
+        if self.hearings.is_empty() {
+            return Ok(Progress::Idle);
+        }
+        let RecordingStream { shared, hearings, buffers, options, .. } = self;
+        let Shared { model, pools, .. } = &**shared;
+        pools.run(|kernels| hearing::step(model, kernels, buffers, hearings, options))?;
+        let mut segments = Vec::new();
+        while let Some(hearing) = self.hearings.pop_front_if(|hearing| hearing.is_done()) {
+            segments.extend(self.conclude(hearing));
+        }
+        Ok(Progress::Step(segments))
     }
 
     /// Gives the endpointer the next frames.
@@ -188,24 +201,21 @@ impl RecordingStream {
         vec![Segment { context: self.context(&rest), ..segment }]
     }
 
-    /// Adds a span to the window, or hears the window first.
-    fn take_span(&mut self, span: Span) -> Vec<Segment> {
+    /// Adds a span to the window, or begins to hear the window first.
+    fn take_span(&mut self, span: Span) -> Progress {
         match span {
             // Silence before an utterance belongs to its window, unless it is long.
             Span::Silence { range } if self.window.spans.is_empty() && range.len() >= REPORT_SILENCE => {
                 self.begin_at(range.end);
-                vec![Segment::silence(range)]
+                self.hearings.push_back(Hearing::new(vec![Span::Silence { range }], &self.options));
             }
-            span if self.window.has_room_for(&span) => {
-                self.window.push(span);
-                Vec::new()
-            }
+            span if self.window.has_room_for(&span) => self.window.push(span),
             span => {
                 self.spans.push_front(span);
                 self.close();
-                Vec::new()
             }
         }
+        Progress::Detail
     }
 
     /// Returns whether no further utterance fits into the window.
@@ -216,19 +226,21 @@ impl RecordingStream {
         })
     }
 
-    /// Begins to hear the window.
+    /// Begins to hear the window, and the next window at its end.
     fn close(&mut self) {
         let spans = std::mem::take(&mut self.window).spans;
-        self.hearing = Some(Hearing::new(spans, &self.options));
-    }
-
-    /// Ends the hearing of a window and returns its segments.
-    fn conclude(&mut self) -> Vec<Segment> {
-        let Some(Hearing { spans, transcripts, .. }) = self.hearing.take() else {
-            unreachable!("a window was heard")
-        };
         if let Some(last) = spans.last() {
             self.begin_at(range(last).end);
+        }
+        self.hearings.push_back(Hearing::new(spans, &self.options));
+    }
+
+    /// Returns the segments of a window that is heard.
+    fn conclude(&mut self, Hearing { spans, transcripts, .. }: Hearing) -> Vec<Segment> {
+        if let [Span::Silence { range }] = spans[..]
+            && range.len() >= REPORT_SILENCE
+        {
+            return vec![Segment::silence(range)];
         }
         let mut segments = Vec::new();
         for (span, transcript) in spans.into_iter().zip(transcripts) {
@@ -283,11 +295,13 @@ impl RecognizerStream for RecordingStream {
     fn work(&mut self) -> Result<Option<Vec<Segment>>, EngineError> {
         // What costs little is done along with the next step that does not.
         loop {
-            let is_hearing = self.hearing.is_some();
+            let windows = self.hearings.len();
             match self.advance()? {
-                Some(segments) if is_hearing || !segments.is_empty() => return Ok(Some(segments)),
-                Some(_) => {}
-                None => {
+                Progress::Step(segments) => return Ok(Some(segments)),
+                // To find the end of a window takes some ten milliseconds, too.
+                Progress::Detail if self.hearings.len() > windows => return Ok(Some(Vec::new())),
+                Progress::Detail => {}
+                Progress::Idle => {
                     self.is_flush = false;
                     return Ok(None);
                 }
@@ -337,66 +351,55 @@ fn frames(span: &Span) -> u64 {
     }
 }
 
-impl Hearing {
-    fn new(spans: Vec<Span>, options: &DecodingOptions) -> Hearing {
-        let (mut joined, mut indices) = (Joined::default(), Vec::new());
-        for (at, span) in spans.iter().enumerate() {
-            if let Span::Speech { pcm, lively: lively @ 1.., .. } = span {
-                joined.push(pcm, *lively);
-                indices.push(at);
-            }
-        }
-        let together = (joined.len() > 1).then(|| {
-            let (pcm, lively) = (joined.pcm.clone(), joined.lively);
-            let transcription = Transcription::together(pcm, lively, options.clone(), joined.places());
-            Together { joined, indices, transcription: Box::new(transcription) }
-        });
-        let transcripts = spans.iter().map(|_| None).collect();
-        Hearing { spans, transcripts, together, alone: None, options: None }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clips;
+    use crate::models_dir::models_dir;
+    use crate::whisper::Whisper;
+    use voxline::engine::{Latency, RecognitionRequest};
 
-impl Hearing {
-    /// Does a bounded piece of the work. Returns whether all utterances are heard.
-    fn step(&mut self, model: &Model, kernels: &mut Kernels, options: &DecodingOptions) -> bool {
-        if let Some(together) = &mut self.together {
-            if let Some(attempt) = together.transcription.attempt(model, kernels) {
-                self.divide(model, &attempt, options);
-            }
-            return false;
+    /// Returns two minutes of speech: some windows, one of them with a sentence that is said four times,
+    /// which is heard by itself.
+    fn recording() -> Vec<i16> {
+        let names = ["austen_0870", "austen_0920", "goforward", "austen_0890", "something", "austen_0880"];
+        let mut pcm = Vec::new();
+        for name in names.iter().cycle().take(3 * names.len()).chain(["goforward"; 4].iter()).chain(&names) {
+            pcm.extend(clips::audio("en-16k", name));
+            pcm.resize(pcm.len() + 15_000, 0);
         }
-        if let Some((at, transcription)) = &mut self.alone {
-            if let Some(transcript) = transcription.step(model, kernels) {
-                self.transcripts[*at] = Some(transcript);
-                self.alone = None;
-            }
-            return false;
-        }
-        let mut spans = self.spans.iter().zip(&self.transcripts).enumerate();
-        let next = spans.find_map(|(at, pair)| match pair {
-            (Span::Speech { pcm, lively, .. }, None) => Some((at, pcm.clone(), *lively)),
-            _ => None,
-        });
-        let Some((at, pcm, lively)) = next else { return true };
-        let options = self.options.as_ref().unwrap_or(options);
-        self.alone = Some((at, Box::new(Transcription::new(pcm, lively, options.clone()))));
-        false
+        pcm
     }
 
-    /// Divides the text of the window among its utterances.
-    fn divide(&mut self, model: &Model, attempt: &Attempt, options: &DecodingOptions) {
-        let Some(Together { joined, indices, transcription }) = self.together.take() else { return };
-        let mut options = options.clone();
-        if let (Language::Detect(detection), Some((written, detected))) =
-            (&mut options.language, attempt.language.zip(attempt.detected))
-        {
-            detection.learn(written, detected, joined.pcm.len());
+    /// Hears a recording, at most so many windows side by side. Returns the segments, and the largest number
+    /// of windows that were heard side by side.
+    fn hear(whisper: &Whisper, pcm: &[i16], most: usize) -> (Vec<Segment>, usize) {
+        let request = RecognitionRequest::new().language("en").latency(Latency::Relaxed);
+        let options =
+            DecodingOptions::new(&whisper.shared.model.tokens, &request).expect("Whisper honours it");
+        let mut stream = RecordingStream::new(Arc::clone(&whisper.shared), options, None);
+        stream.most_hearings = most;
+        let mut segments = stream.feed(pcm).expect("it is only kept");
+        segments.extend(stream.begin_flush().expect("it is only noted"));
+        let mut windows = 0;
+        while let Some(more) = stream.work().expect("the model works") {
+            segments.extend(more);
+            windows = windows.max(stream.hearings.len());
         }
-        let languages = transcription.languages();
-        let Division { transcripts, is_rejected } = joined.divide(model, attempt, languages, &options);
-        for (at, transcript) in indices.into_iter().zip(transcripts) {
-            self.transcripts[at] = transcript;
-        }
-        self.options = (!is_rejected).then_some(options);
+        (segments, windows)
+    }
+
+    /// The segments are the same to the bits of their confidence: no window sees another's tokens.
+    #[test]
+    fn windows_side_by_side_are_heard_as_one_after_the_other() {
+        let whisper = Whisper::load(&models_dir().join("whisper-base")).expect("the model is there");
+        let pcm = recording();
+        let (one_by_one, windows) = hear(&whisper, &pcm, 1);
+        assert_eq!(windows, 1);
+        assert!(one_by_one.iter().filter(|segment| !segment.text.is_empty()).count() > 20, "{one_by_one:?}");
+        let most = hearing::side_by_side(&whisper.shared.model);
+        let (side_by_side, windows) = hear(&whisper, &pcm, most);
+        assert!(windows >= 4, "{windows} windows side by side");
+        assert_eq!(side_by_side, one_by_one);
     }
 }

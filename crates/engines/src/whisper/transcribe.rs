@@ -17,7 +17,7 @@ use voxline::engine::{RECOGNIZER_RATE, Task};
 /// Number of feature frames per second.
 const FRAMES_PER_SECOND: usize = RECOGNIZER_RATE as usize / HOP;
 /// Window that Whisper was trained on, in feature frames.
-const FULL_WINDOW: usize = 30 * FRAMES_PER_SECOND;
+pub(super) const FULL_WINDOW: usize = 30 * FRAMES_PER_SECOND;
 /// Silence appended to an utterance in a shorter window, in feature frames. With 2 s Whisper loops and
 /// loses words; with 6 s its word error rate is that of the full window.
 const PADDING: usize = 6 * FRAMES_PER_SECOND;
@@ -171,8 +171,33 @@ impl Transcription {
         None
     }
 
+    /// Returns whether the next steps decode one token after the other, which can be done along with those of
+    /// other transcriptions.
+    pub(super) fn is_token_by_token(&self) -> bool {
+        let is_token_by_token = matches!(&self.stage, Stage::Decode(stage) if stage.is_token_by_token());
+        is_token_by_token && self.halves.is_none()
+    }
+
+    /// Returns the decoding, if it has begun.
+    pub(super) fn decoding(&mut self) -> Option<&mut Decoding> {
+        match &mut self.stage {
+            Stage::Decode(decoding) => Some(decoding),
+            Stage::Features | Stage::Encode(_) => None,
+        }
+    }
+
+    /// Takes the text of a decoding that has ended.
+    pub(super) fn take_attempt(&mut self, model: &Model) -> Option<Attempt> {
+        self.decoding().map(|decoding| decoding.take_attempt(model))
+    }
+
     /// Ends an attempt: returns the transcript, or begins the next attempt.
-    fn conclude(&mut self, model: &Model, kernels: &mut Kernels, attempt: Attempt) -> Option<Transcript> {
+    pub(super) fn conclude(
+        &mut self,
+        model: &Model,
+        kernels: &mut Kernels,
+        attempt: Attempt,
+    ) -> Option<Transcript> {
         let (samples, lively) = (self.pcm.len(), self.lively);
         let rejection = attempt.rejection(model, samples, lively);
         let rank = |attempt: &Attempt| attempt.rank(model, samples, lively);
