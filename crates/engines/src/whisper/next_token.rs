@@ -1,7 +1,8 @@
 //! The next token of a text: which ones may follow, how likely each is, and whether the text loops.
 
-use rten_simd::SimdOp;
-use rten_vecmath::{MaxNum, SumExpSub};
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
+use rten_vecmath::{Exp, MaxNum};
 
 use super::tokens::Tokens;
 
@@ -33,12 +34,43 @@ pub(super) struct LogSoftmax {
 impl LogSoftmax {
     pub(super) fn of(logits: &[f32]) -> LogSoftmax {
         let highest = MaxNum::new(logits).dispatch();
-        LogSoftmax { highest, log_sum: SumExpSub::new(logits, highest).dispatch().ln() }
+        LogSoftmax { highest, log_sum: ExponentialSum { logits, highest }.dispatch().ln() }
     }
 
     /// Returns the logarithm of the softmax of one of the logits.
     pub(super) fn at(&self, logit: f32) -> f32 {
         logit - self.highest - self.log_sum
+    }
+}
+
+/// A SIMD operation that sums up the exponentials of logits, relative to the highest. It does what that of
+/// rten-vecmath does, whose closures are compiled without the instructions of the kernel, so that each of
+/// them is a call.
+struct ExponentialSum<'a> {
+    logits: &'a [f32],
+    highest: f32,
+}
+
+impl SimdOp for ExponentialSum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) -> f32 {
+        let ExponentialSum { logits, highest } = self;
+        let floats = isa.f32();
+        let highest = floats.splat(highest);
+        let chunks = logits.chunks_exact(floats.len());
+        let rest = chunks.remainder();
+        let mut sum = floats.zero();
+        for chunk in chunks {
+            sum = floats.add(sum, Exp::apply(isa, floats.sub(floats.load(chunk), highest)));
+        }
+        if !rest.is_empty() {
+            let (values, mask) = floats.load_pad(rest);
+            let more = floats.add(sum, Exp::apply(isa, floats.sub(values, highest)));
+            sum = floats.select(more, sum, mask);
+        }
+        sum.to_array().into_iter().sum()
     }
 }
 
@@ -87,6 +119,7 @@ pub(super) fn without_loop(tokens: &[u32]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rten_vecmath::SumExpSub;
 
     #[test]
     fn loops_are_cut_after_the_first_round() {
@@ -97,6 +130,15 @@ mod tests {
         assert_eq!(without_loop(&[7; 7]), None);
         assert_eq!(without_loop(&[7; 8]), Some(1));
         assert_eq!(without_loop(&[]), None);
+    }
+
+    #[test]
+    fn the_sum_is_that_of_rten() {
+        for count in [1, 16, 1_003] {
+            let logits: Vec<f32> = (0..count).map(|i| ((i * 7_919) % 499) as f32 / 50.0).collect();
+            let sum = ExponentialSum { logits: &logits, highest: 9.98 }.dispatch();
+            assert_eq!(sum, SumExpSub::new(&logits, 9.98).dispatch());
+        }
     }
 
     #[test]
