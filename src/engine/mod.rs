@@ -118,6 +118,14 @@ pub trait Recognizer: Send + Sync {
         None
     }
 
+    /// Returns the amount of audio that the stream of a request recognises together with the least effort, in
+    /// frames at [`RECOGNIZER_RATE`]. A caller that has as much [`feed`](RecognizerStream::feed)s it before
+    /// the [`work`](RecognizerStream::work) on it; nobody waits for more audio to come. By default `None`: the
+    /// amount makes no difference.
+    fn batch_frames(&self, _request: &RecognitionRequest) -> Option<u64> {
+        None
+    }
+
     /// Returns the seconds that one thread takes for a second of clear speech at the default accuracy,
     /// without partial results. The call measures it, which may take some seconds. A gateway derives from it
     /// the number of speakers that the machine can serve. Sessions that ask for [`Accuracy::Best`], and
@@ -160,8 +168,10 @@ pub trait RecognizerStream: Send {
 
     /// Does some of the work that [`feed`](RecognizerStream::feed) or
     /// [`begin_flush`](RecognizerStream::begin_flush) left, and returns the segments that it completed.
-    /// `None` means that nothing is left; no other method may be called before. One call takes some ten
-    /// milliseconds, so that other work comes in between, and the stream can be dropped soon.
+    /// `None` means that nothing is left. Once the work has begun, no other method may be called before. A
+    /// recogniser that tells [`batch_frames`](Recognizer::batch_frames) takes several calls of `feed`, and
+    /// then `begin_flush`, before the work on them. One call takes some ten milliseconds, so that other work
+    /// comes in between, and the stream can be dropped soon.
     ///
     /// # Errors
     /// Returns [`EngineError`] in the same cases as [`push`](RecognizerStream::push).

@@ -24,6 +24,8 @@
 pub mod admin;
 mod admission;
 pub mod authority;
+#[cfg(test)]
+mod batch_log;
 mod console;
 mod gateway;
 mod http;

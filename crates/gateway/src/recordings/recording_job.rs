@@ -13,22 +13,26 @@ use voxline::engine::{
 };
 use voxline::error::chain;
 
-/// Samples recognised in one turn: one second.
+/// Samples that the recogniser is given in one turn: one second.
 const PART: usize = RECOGNIZER_RATE as usize;
 const PART_MILLISECONDS: u64 = 1_000;
 
 /// Recognition of one recording in progress.
 pub(crate) struct Recognition<C> {
     recording: Recording,
-    /// Number of samples recognised.
-    recognised: usize,
+    /// Number of samples that the recogniser was given.
+    fed: usize,
+    /// Number of these since it last had no work left.
+    gathered: usize,
+    /// Number of samples that it is given before it works on them.
+    batch: usize,
     is_flushed: bool,
     /// Number of milliseconds charged.
     charged: u64,
     stream: Box<dyn RecognizerStream>,
     segments: Vec<Segment>,
-    /// Called with the milliseconds of audio to be recognised next, so that no more is recognised than is
-    /// paid for.
+    /// Called with the milliseconds of audio that the recogniser is given next, so that no more is recognised
+    /// than is paid for.
     charge: C,
 }
 
@@ -49,7 +53,11 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
         })?;
         Ok(Recognition {
             recording,
-            recognised: 0,
+            fed: 0,
+            gathered: 0,
+            batch: recognizer
+                .batch_frames(options)
+                .map_or(1, |frames| usize::try_from(frames).unwrap_or(usize::MAX)),
             is_flushed: false,
             charged: 0,
             stream,
@@ -58,28 +66,33 @@ impl<C: FnMut(u64) -> Result<(), ApiError>> Recognition<C> {
         })
     }
 
-    /// Does some of the work on the last part, or begins with the next one. Returns whether there was any.
+    /// Does some of the work on the last batch, or gives the recogniser the next part. Returns whether there
+    /// was anything to do.
     fn advance(&mut self) -> Result<bool, ApiError> {
         let failed = |error: EngineError| ApiError::internal(&chain(&error));
-        if let Some(segments) = self.stream.work().map_err(failed)? {
-            self.segments.extend(segments);
-            return Ok(true);
-        }
-        let Recording { samples, milliseconds } = &self.recording;
-        let rest = &samples[self.recognised..];
-        if rest.is_empty() {
+        if self.is_flushed || self.gathered >= self.batch {
+            if let Some(segments) = self.stream.work().map_err(failed)? {
+                self.segments.extend(segments);
+                return Ok(true);
+            }
             if self.is_flushed {
                 return Ok(false);
             }
+            self.gathered = 0;
+        }
+        let Recording { samples, milliseconds } = &self.recording;
+        let rest = &samples[self.fed..];
+        if rest.is_empty() {
             self.is_flushed = true;
             self.segments.extend(self.stream.begin_flush().map_err(failed)?);
             return Ok(true);
         }
         let part = &rest[..rest.len().min(PART)];
-        self.recognised += part.len();
+        self.fed += part.len();
+        self.gathered += part.len();
         // The last part is charged what is left, so that rounding errors don't add up.
         let left = milliseconds.saturating_sub(self.charged);
-        let charge = if self.recognised == samples.len() { left } else { left.min(PART_MILLISECONDS) };
+        let charge = if self.fed == samples.len() { left } else { left.min(PART_MILLISECONDS) };
         self.charged += charge;
         (self.charge)(charge)?;
         self.segments.extend(self.stream.feed(part).map_err(failed)?);
@@ -123,5 +136,31 @@ impl<C: FnMut(u64) -> Result<(), ApiError> + Send> Job for RecordingJob<C> {
             let _ = result_sender.send(result);
         }
         Next::Over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch_log::{BatchLog, Call};
+
+    #[test]
+    fn a_recording_is_given_in_batches_and_charged_by_the_second() {
+        let recognizer = BatchLog::new(3 * PART as u64);
+        let recording = Recording { samples: vec![0; 4 * PART + 1_600], milliseconds: 4_100 };
+        let mut charged = Vec::new();
+        let charge = |milliseconds| {
+            charged.push(milliseconds);
+            Ok(())
+        };
+        let options = RecognitionRequest::new();
+        let recognition = Recognition::open(&recognizer, recording, &options, charge);
+        let mut recognition = recognition.unwrap_or_else(|_| panic!("the recogniser takes any request"));
+        while recognition.advance().is_ok_and(|more| more) {}
+        let second = Call::Feed(PART);
+        let batches =
+            [second, second, second, Call::Work, second, Call::Feed(1_600), Call::Flush, Call::Work];
+        assert_eq!(recognizer.calls(), batches);
+        assert_eq!(charged, [1_000, 1_000, 1_000, 1_000, 100]);
     }
 }

@@ -26,8 +26,9 @@ use voxline::protocol::{Latency, MAX_CONTEXT_BYTES, Secret, Start, Task, check_h
 
 /// Distance that `sent` may run ahead of `received`, in seconds of audio.
 const WINDOW_SECONDS: u64 = 30;
-/// Unrecognised audio that a session takes before it holds back acknowledgements, in seconds. It is more
-/// than the longest utterance; otherwise client and recogniser would wait for each other.
+/// Unrecognised audio that a session takes before it holds back acknowledgements, in seconds; a batch of the
+/// recogniser comes on top. It is more than the longest utterance; otherwise client and recogniser would wait
+/// for each other.
 const HOLD_SECONDS: u64 = 60;
 /// Least audio between two flushes that take effect, in milliseconds.
 const FLUSH_MILLISECONDS: u64 = 20;
@@ -109,6 +110,8 @@ pub(crate) struct Session {
     sample_rate: u32,
     task: Task,
     max_unfinal: Option<u64>,
+    /// Unrecognised audio before acknowledgements are held back, in frames.
+    hold: u64,
     /// Start of the session, and of the clock by which control messages are limited.
     opened: Instant,
     state: Arc<SharedState>,
@@ -178,6 +181,8 @@ impl Session {
             .map_err(|error| StartError::Unsupported(error.to_string()))?;
         let longest = recognizer.longest_pending(&options);
         let max_unfinal = longest.map(|frames| at_session_rate(frames, sample_rate));
+        let batch = recognizer.batch_frames(&options).unwrap_or(0);
+        let hold = (HOLD_SECONDS * u64::from(sample_rate)).saturating_add(batch);
         let job = SessionJob::new(
             recognizer.clone(),
             options,
@@ -204,6 +209,7 @@ impl Session {
             sample_rate,
             task: start.task,
             max_unfinal,
+            hold,
             opened: scheduler::now(),
             state,
             job,
@@ -302,7 +308,7 @@ impl Session {
     /// Returns the position up to which audio is acknowledged to the client: all received audio, unless
     /// recognition is far behind. Gaps take no time to recognise and don't count.
     pub(crate) fn acknowledged(&self, state: &SessionState) -> FramePos {
-        let mut hold = HOLD_SECONDS * u64::from(self.sample_rate);
+        let mut hold = self.hold;
         let mut end = state.results.final_;
         for (index, gap) in state.input.gaps.iter().enumerate() {
             let audio = gap.start - end;

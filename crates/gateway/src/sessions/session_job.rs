@@ -8,7 +8,7 @@ use super::state::{Partial, SessionState, SharedState};
 use super::timeline::RecognitionTimeline;
 use crate::metrics::Metrics;
 use crate::scheduler::{self, Job, Next, Priority};
-use voxline::audio::{FramePos, FrameRange};
+use voxline::audio::{FRAME_BYTES, FramePos, FrameRange};
 use voxline::engine::{EngineError, PartialResult, RecognitionRequest, Recognizer, Segment};
 use voxline::error::chain;
 use voxline::protocol::{Final, Latency, MAX_CONTEXT_BYTES};
@@ -23,7 +23,11 @@ pub(crate) struct SessionJob {
     timeline: RecognitionTimeline,
     /// Input whose work is not complete.
     input: Option<Input>,
-    /// Segments of the end of a stream, which are posted together.
+    /// Number of bytes of audio that the recogniser is given, if they are there, before it works on them.
+    batch: usize,
+    /// Number of bytes that it was given since.
+    gathered: usize,
+    /// Last segment of the end of a stream, which is extended once no other follows.
     last: Vec<Segment>,
     state: Arc<SharedState>,
     metrics: Arc<Metrics>,
@@ -60,14 +64,28 @@ impl SessionJob {
         metrics: Arc<Metrics>,
     ) -> Result<SessionJob, EngineError> {
         let timeline = RecognitionTimeline::new(recognizer.start(&options)?, sample_rate, origin)?;
-        let (input, last) = (None, Vec::new());
-        Ok(SessionJob { recognizer, options, sample_rate, partials, timeline, input, last, state, metrics })
+        // As many frames at any rate, so that a session takes the same memory.
+        let frames = recognizer.batch_frames(&options).unwrap_or(0);
+        let batch = usize::try_from(frames).unwrap_or(usize::MAX).saturating_mul(FRAME_BYTES);
+        Ok(SessionJob {
+            recognizer,
+            options,
+            sample_rate,
+            partials,
+            timeline,
+            input: None,
+            batch,
+            gathered: 0,
+            last: Vec::new(),
+            state,
+            metrics,
+        })
     }
 
     /// Does the next piece of work: of a live session all that its input demands, of another one a part, so
     /// that live sessions need not wait for the rest. Either way the work ends soon after its session.
     fn work(&mut self) -> Result<Next, EngineError> {
-        if self.input.is_none() {
+        if self.input.is_none() || self.is_gathering() {
             let input = {
                 let mut state = self.state.lock();
                 if state.over {
@@ -79,8 +97,12 @@ impl SessionJob {
             // partial result that it asked for is still due.
             if let Some(input) = input {
                 self.begin(input)?;
+                if self.is_gathering() {
+                    return Ok(Next::Again);
+                }
             }
         }
+        self.gathered = 0;
         while let Some(input) = self.input {
             if self.state.lock().over {
                 return Ok(Next::Over);
@@ -107,22 +129,47 @@ impl SessionJob {
         })
     }
 
+    /// Returns whether more audio may come before the work on that which the recogniser was given.
+    fn is_gathering(&self) -> bool {
+        (1..self.batch).contains(&self.gathered)
+    }
+
     fn begin(&mut self, input: RecognizerInput) -> Result<(), EngineError> {
+        let gathered = std::mem::take(&mut self.gathered);
         let (input, segments) = match input {
-            RecognizerInput::Audio(pcm) => (Input::Audio, self.timeline.feed(&pcm)?),
+            RecognizerInput::Audio(pcm) => {
+                self.gathered = gathered + pcm.len();
+                (Input::Audio, self.timeline.feed(&pcm)?)
+            }
             RecognizerInput::Flush => (Input::Audio, self.timeline.begin_flush()?),
-            RecognizerInput::Gap(to) => (Input::Rest(StreamEnd::Gap(to)), self.timeline.drain()?),
-            RecognizerInput::Finish => (Input::Rest(StreamEnd::Finish), self.timeline.drain()?),
+            RecognizerInput::Gap(to) => self.begin_end(StreamEnd::Gap(to))?,
+            RecognizerInput::Finish => self.begin_end(StreamEnd::Finish)?,
         };
         self.input = Some(input);
         self.take(input, segments);
         Ok(())
     }
 
+    /// Gives the recogniser the last audio of a stream; if it works on batches, its end along with it.
+    fn begin_end(&mut self, end: StreamEnd) -> Result<(Input, Vec<Segment>), EngineError> {
+        let mut segments = self.timeline.drain()?;
+        if self.batch == 0 {
+            return Ok((Input::Rest(end), segments));
+        }
+        segments.extend(self.timeline.begin_flush()?);
+        Ok((Input::End(end), segments))
+    }
+
     fn take(&mut self, input: Input, segments: Vec<Segment>) {
         match input {
             Input::Audio => self.post_finals(segments),
-            Input::Rest(_) | Input::End(_) => self.last.extend(segments),
+            // The last segment of a stream is extended at its end.
+            Input::Rest(_) | Input::End(_) => {
+                self.last.extend(segments);
+                let last = self.last.split_off(self.last.len().saturating_sub(1));
+                let segments = std::mem::replace(&mut self.last, last);
+                self.post_finals(segments);
+            }
         }
     }
 
@@ -132,8 +179,8 @@ impl SessionJob {
             Input::Audio => {}
             Input::Rest(end) => {
                 let segments = self.timeline.begin_flush()?;
-                self.last.extend(segments);
                 self.input = Some(Input::End(end));
+                self.take(Input::End(end), segments);
             }
             Input::End(StreamEnd::Gap(to)) => self.skip(to)?,
             Input::End(StreamEnd::Finish) => {
@@ -276,6 +323,7 @@ impl Job for SessionJob {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch_log::{BatchLog, Call};
     use crate::metrics::TokenCounters;
     use voxline::engine::RecognizerStream;
 
@@ -373,5 +421,30 @@ mod tests {
             let taken = (1..10).find(|_| job.turn(Priority::Recording) == Next::Over);
             assert_eq!(taken, Some(turns), "{latency:?}");
         }
+    }
+
+    /// Two seconds are a batch. The third second and the end are another one; that no more audio is there
+    /// holds up nothing.
+    #[test]
+    fn audio_is_gathered_for_a_batch_if_it_is_there() {
+        let state = Arc::new(SharedState::new(FramePos::ZERO));
+        let metrics = Arc::new(Metrics::new(1, 1, &TokenCounters::default()));
+        let recognizer = Arc::new(BatchLog::new(32_000));
+        let options = RecognitionRequest::new().latency(Latency::Relaxed);
+        let origin = FramePos::ZERO;
+        let job = SessionJob::new(recognizer.clone(), options, 16_000, false, origin, state.clone(), metrics);
+        let mut job = job.unwrap();
+        state.lock().input.queue.push_audio(&[0; 2 * 100]);
+        while job.turn(Priority::Recording) != Next::Wait {}
+        assert_eq!(recognizer.calls(), [Call::Feed(100), Call::Work]);
+        for _ in 0..3 {
+            state.lock().input.queue.push_audio(&[0; 2 * 16_384]);
+        }
+        state.lock().input.queue.push_finish();
+        while job.turn(Priority::Recording) != Next::Over {}
+        let second = Call::Feed(16_384);
+        let batches = [second, second, Call::Work, second, Call::Flush, Call::Work];
+        assert_eq!(recognizer.calls()[2..], batches);
+        assert!(state.lock().results.done);
     }
 }

@@ -21,6 +21,13 @@ use voxline::session::Overflow;
 /// Sample rate of the sessions: that of the library, as recognisers expect it.
 pub(super) const SAMPLE_RATE: u32 = 16_000;
 
+/// Default capacity of the replay buffer of live audio, in seconds.
+const LIVE_REPLAY_SECONDS: u64 = 60;
+
+/// Default capacity of the replay buffer of a recording, in seconds: four minutes, as many as Whisper hears
+/// together, and one for the audio on its way.
+const RECORDING_REPLAY_SECONDS: u64 = 300;
+
 /// Settings shared by all recordings of a run.
 pub(super) struct Job {
     pub(super) client: Client,
@@ -42,7 +49,8 @@ pub(super) struct SessionOptions {
     pub(super) partials: bool,
     pub(super) pace: Pace,
     pub(super) patience: Duration,
-    pub(super) replay_frames: u64,
+    /// Capacity of the replay buffer, if it is given.
+    pub(super) replay_seconds: Option<u64>,
     pub(super) overflow: Overflow,
 }
 
@@ -60,9 +68,13 @@ impl Job {
         input: &Path,
         spooled: Option<&SpooledRecording>,
     ) -> Transcription<Recorded> {
-        let SessionOptions { language, hints, partials, pace, patience, replay_frames, overflow } =
+        let SessionOptions { language, hints, partials, pace, patience, replay_seconds, overflow } =
             &self.session;
         let latency = self.latency(input);
+        let replay_seconds = replay_seconds.unwrap_or(match latency {
+            Latency::Live => LIVE_REPLAY_SECONDS,
+            Latency::Relaxed => RECORDING_REPLAY_SECONDS,
+        });
         let (reading, path) = (self.reading, input.to_owned());
         let name = input::name(input).display().to_string();
         let transcription = self
@@ -76,7 +88,7 @@ impl Job {
                 settings.request.language.clone_from(language);
                 hints.set(&mut settings.request);
                 settings.request.latency = latency;
-                settings.replay.frames = *replay_frames;
+                settings.replay.frames = replay_seconds * u64::from(SAMPLE_RATE);
                 settings.replay.overflow = *overflow;
             });
         match (&self.spooling, spooled) {

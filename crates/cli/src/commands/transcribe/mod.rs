@@ -59,9 +59,10 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "max", value_name = "SPEED")]
     pace: Pace,
     /// Seconds of audio kept in memory until their text arrives, 30 to 3600; must exceed what is heard
-    /// together: 51 s of a recording, 29 s of live audio
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = whole(30..=3600_u32))]
-    buffer: u32,
+    /// together: 51 s of a recording, 29 s of live audio. With 300 s, a recording takes the least
+    /// computing time [default: 300 for recordings, 60 for live audio]
+    #[arg(long, value_name = "SECONDS", value_parser = whole(30..=3600_u32))]
+    buffer: Option<u32>,
     /// Behaviour when the buffer is full: block (stop reading until there is room) or drop-oldest (lose
     /// audio, and report the gap)
     #[arg(long, value_name = "WHAT", default_value = "block", hide_possible_values = true)]
@@ -149,7 +150,7 @@ impl Arguments {
             partials: !self.no_partials,
             pace: self.pace,
             patience: Duration::from_secs(self.patience.into()),
-            replay_frames: u64::from(self.buffer) * u64::from(SAMPLE_RATE),
+            replay_seconds: self.buffer.map(u64::from),
             overflow: match self.on_full {
                 OnFull::Block => Overflow::Block,
                 OnFull::DropOldest => Overflow::DropOldest,

@@ -6,6 +6,7 @@ use std::sync::{Mutex, mpsc};
 use bytes::Bytes;
 
 use super::*;
+use crate::batch_log::BatchLog;
 use crate::metrics::{Metrics, TokenCounters};
 use voxline::engine::{PartialResult, RecognizerStream, Segment};
 use voxline_testing::DigestRecognizer;
@@ -169,6 +170,23 @@ fn a_session_that_is_stuck_takes_a_bounded_amount() {
     assert!(bytes <= 2 * most * 2, "{bytes} bytes");
     // Every second flush takes effect, and splits the audio.
     assert!(state.input.queue.len() as u64 <= most / chunk + 1, "{} pieces", state.input.queue.len());
+}
+
+#[test]
+fn a_session_takes_a_batch_more() {
+    for rate in [8_000, 48_000] {
+        let recognizer: Arc<dyn Recognizer> = Arc::new(BatchLog::new(100_000));
+        let (scheduler, options) = (scheduler(), RecognitionRequest::new());
+        let start = Start { latency: Latency::Relaxed, ..Start::new(rate) };
+        let session =
+            Session::start(&recognizer, &scheduler, &Identity::of_nobody(), &start, options).unwrap();
+        let socket = session.attach(0).unwrap().attachment;
+        let (rate, mut sent) = (u64::from(rate), 0);
+        while push(&session, socket, &audio(sent, rate)).is_ok() {
+            sent += rate;
+        }
+        assert_eq!(acknowledged(&session), HOLD_SECONDS * rate + 100_000);
+    }
 }
 
 #[test]
