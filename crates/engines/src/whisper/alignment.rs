@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
+use super::decoded_text::DecodedText;
 use super::decoder::Attention;
-use super::decoding::DecodedText;
 use super::tokens::Tokens;
 use voxline::engine::RECOGNIZER_RATE;
 

@@ -7,8 +7,8 @@
 use rten_simd::ops::{BitOps, Extend, NarrowSaturate, NumOps};
 use rten_simd::{Isa, SimdOp, f16};
 
-use super::encoder::HEAD;
 use super::ops::softmax;
+use super::self_attention::HEAD;
 
 /// Number of columns of a panel: the lanes of the widest vector of float16.
 const PANEL: usize = 32;

@@ -292,7 +292,8 @@ fn take_open(rest: &mut Vec<Candidate>) -> Vec<Candidate> {
 mod tests {
     use super::*;
     use crate::models_dir::models_dir;
-    use crate::whisper::decoding::{DecodedText, Decoding};
+    use crate::whisper::decoded_text::DecodedText;
+    use crate::whisper::decoding::Decoding;
     use crate::whisper::options::DecodingOptions;
     use crate::whisper::{Whisper, test_recording};
     use voxline::engine::{RecognitionRequest, Task};

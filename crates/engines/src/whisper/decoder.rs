@@ -4,9 +4,10 @@ use rten_simd::SimdOp;
 
 use super::attention::{AudioMemory, TextAttention};
 use super::ct2::ModelFile;
-use super::encoder::{HEAD, norm};
+use super::encoder::norm;
 use super::int8::Int8Linear;
 use super::ops::{Kernels, Norm, gelu};
+use super::self_attention::HEAD;
 
 /// A stack of layers that attend to the preceding tokens and to the audio.
 pub(super) struct Decoder {

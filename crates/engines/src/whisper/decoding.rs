@@ -7,8 +7,10 @@ use rten_simd::SimdOp;
 use rten_vecmath::MaxNum;
 
 use super::alignment;
+use super::attempt::Attempt;
 use super::beam::BeamSearch;
-use super::decoder::{Attention, KvCache, StepBuffers};
+use super::decoded_text::{DecodedText, mean};
+use super::decoder::{KvCache, StepBuffers};
 use super::detection::{Detected, Detection};
 use super::int8;
 use super::keyword_check::replaced_only;
@@ -72,42 +74,6 @@ enum Chosen {
     Return,
     /// The text has ended.
     End,
-}
-
-/// The result of one window.
-pub(super) struct Attempt {
-    /// Spoken language, as the model's token.
-    pub(super) language: Option<u32>,
-    /// Detected language, if detection was asked for.
-    pub(super) detected: Option<Detected>,
-    pub(super) task: Task,
-    /// Probability that there was no speech.
-    pub(super) no_speech: f32,
-    pub(super) text: DecodedText,
-}
-
-/// A decoded text.
-pub(super) struct DecodedText {
-    pub(super) tokens: Vec<u32>,
-    /// Log-probability of each token, and of the end if it was decoded, at a temperature of 1.
-    pub(super) log_probabilities: Vec<f32>,
-    /// Mean of the log-probabilities, with what the keywords cost given back: the measure by which the text
-    /// is judged.
-    pub(super) log_probability: f32,
-    /// `true` if the text repeated itself, in which case the repetition is cut off, or had too many
-    /// tokens.
-    pub(super) runaway: bool,
-    /// `true` if the tokens were sampled.
-    pub(super) sampled: bool,
-    /// Attention by which each token, and the end, were decoded.
-    pub(super) attention: Attention,
-}
-
-impl DecodedText {
-    /// Returns the mean of the log-probabilities.
-    pub(super) fn unbiased_log_probability(&self) -> f32 {
-        mean(&self.log_probabilities, 0.0)
-    }
 }
 
 impl Decoding {
@@ -407,12 +373,6 @@ impl Decoding {
             attention: model.decoder.take_attention(&mut self.cache),
         }
     }
-}
-
-/// Returns the mean, with this much given back to the sum; 0 for none.
-fn mean(log_probabilities: &[f32], given_back: f32) -> f32 {
-    let sum: f32 = log_probabilities.iter().sum();
-    (sum + given_back) / log_probabilities.len().max(1) as f32
 }
 
 /// Returns all that the decoder reads before the text: the end of the text before, as much as OpenAI's

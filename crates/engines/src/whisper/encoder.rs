@@ -5,10 +5,7 @@ use rten_simd::SimdOp;
 use super::ct2::ModelFile;
 use super::int8::{Int8Linear, ROWS};
 use super::ops::{Gemm, Kernels, Linear, Norm, gelu};
-use super::self_attention::SelfAttention;
-
-/// Width of an attention head in every Whisper model.
-pub(super) const HEAD: usize = 64;
+use super::self_attention::{HEAD, SelfAttention};
 
 /// An encoder of two convolutions and a stack of self-attention layers.
 pub(super) struct Encoder {

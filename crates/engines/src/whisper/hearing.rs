@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 
+use super::attempt::{Attempt, Transcript};
 use super::decoder::StepBuffers;
-use super::decoding::{Attempt, Decoding};
+use super::decoding::Decoding;
 use super::joined::{Division, Joined};
 use super::model::Model;
 use super::ops::Kernels;
 use super::options::{DecodingOptions, Language};
-use super::transcribe::{FULL_WINDOW, Transcript, Transcription};
+use super::transcribe::{FULL_WINDOW, Transcription};
 use crate::endpoint::Span;
 
 /// Largest number of windows that are heard side by side. The weights are then read once for eight tokens,

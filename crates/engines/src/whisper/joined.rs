@@ -7,12 +7,12 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::alignment::{self, Word, WordTokens};
+use super::attempt::{Attempt, SLOWEST, Transcript};
+use super::decoded_text::DecodedText;
 use super::decoder::Attention;
-use super::decoding::{Attempt, DecodedText};
 use super::detection::Detected;
 use super::model::Model;
 use super::options::DecodingOptions;
-use super::transcribe::{SLOWEST, Transcript};
 use crate::endpoint::PRE_ROLL;
 use voxline::engine::RECOGNIZER_RATE;
 

@@ -25,10 +25,12 @@
 //! meanwhile.
 
 mod alignment;
+mod attempt;
 mod attention;
 mod beam;
 mod bpe;
 mod ct2;
+mod decoded_text;
 mod decoder;
 mod decoding;
 mod detection;

@@ -9,7 +9,8 @@ use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp, SimdUnaryOp};
 use rten_vecmath::Exp;
 
-use super::encoder::HEAD;
+/// Width of an attention head in every Whisper model.
+pub(super) const HEAD: usize = 64;
 
 /// Number of vectors of queries that are processed side by side.
 const VECTORS: usize = 3;

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shared;
+use super::attempt::Transcript;
 use super::detection::Detection;
 use super::fallback::compression_ratio;
 use super::options::{DecodingOptions, Language};
-use super::transcribe::{Transcript, Transcription};
+use super::transcribe::Transcription;
 use crate::endpoint::{Endpointer, Open, Span};
 use voxline::audio::{FramePos, FrameRange};
 use voxline::engine::{EngineError, PartialResult, RECOGNIZER_RATE, RecognizerStream, Segment};
