@@ -16,10 +16,10 @@ use voxline_fixtures::gateway::server::{Server, endpoint};
 /// Size of an hour of audio at 16 kHz.
 const HOUR_BYTES: u64 = 3_600 * 16_000 * 2;
 
-/// Largest resident memory of the process: the program's own pages and heap (some 10 MB), a minute of
-/// replay (2 MB), as much again in flight in queues and the socket, and room for another allocator. An hour
+/// Largest resident memory of the process: the program's own pages and heap (some 10 MB), five minutes of
+/// replay (10 MB), as much again in flight in queues and the socket, and room for another allocator. An hour
 /// of audio is 115 MB.
-const BOUND_KIB: u64 = 24 * 1024;
+const BOUND_KIB: u64 = 40 * 1024;
 
 /// A peer that stalls after a tenth of the hour, and one that takes the rest slowly.
 const FAULTS: [Fault; 2] = [
