@@ -42,7 +42,7 @@ pub struct Gateway {
     pub(crate) authenticated: RequestCapacity,
     /// Capacity for requests of the demo, which have no token.
     demo: RequestCapacity,
-    pub(crate) sessions: SessionManager,
+    pub(crate) sessions: Arc<SessionManager>,
 }
 
 impl Gateway {
@@ -58,13 +58,13 @@ impl Gateway {
             started: authority.clock().monotonic(),
             authenticated: RequestCapacity::authenticated(places, threads),
             demo: RequestCapacity::demo(places, threads),
-            sessions: SessionManager::new(
+            sessions: Arc::new(SessionManager::new(
                 authority.clone(),
                 auth_limiter.clone(),
                 recognizer,
                 metrics.clone(),
                 options.clone(),
-            ),
+            )),
             authority,
             voices,
             options,

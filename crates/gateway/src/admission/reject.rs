@@ -22,12 +22,17 @@ impl RejectReason {
         }
     }
 
-    pub(crate) fn error(self) -> ApiError {
-        let (status, message) = match self {
+    /// Returns the HTTP status of the refusal, and its message.
+    pub(crate) fn message(self) -> (StatusCode, &'static str) {
+        match self {
             RejectReason::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
             RejectReason::Full => (StatusCode::TOO_MANY_REQUESTS, "no room for a session"),
             RejectReason::Late => (StatusCode::SERVICE_UNAVAILABLE, "the recogniser is behind"),
-        };
+        }
+    }
+
+    pub(crate) fn error(self) -> ApiError {
+        let (status, message) = self.message();
         ApiError::busy(status, message, BUSY_WAIT)
     }
 }

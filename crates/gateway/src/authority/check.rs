@@ -86,6 +86,23 @@ impl Authority {
         }
     }
 
+    /// Verifies that the project of `identity` is active, whatever became of the token. The project counts as
+    /// active while the store can't be read.
+    pub(crate) fn check_project(&self, identity: &Identity) -> Result<(), AuthorityError> {
+        let checked = self.read(|view| {
+            let owner: Option<Project> = view.find(&PROJECTS, &identity.project)?;
+            match owner {
+                Some(Project { active: true, .. }) => Ok(()),
+                Some(_) => Err(AuthorityError::Inactive.into()),
+                None => Err(AuthorityError::Token.into()),
+            }
+        });
+        match checked {
+            Err(AuthorityError::Unavailable { .. }) => Ok(()),
+            checked => checked,
+        }
+    }
+
     fn identify(&self, view: &View, fingerprint: Fingerprint) -> Result<Identity, Failure> {
         let key = view.key_of(&fingerprint)?.ok_or(AuthorityError::Token)?;
         let token = id_of(&key).to_owned();

@@ -16,3 +16,4 @@ pub(crate) mod request_metrics;
 pub(crate) mod server;
 pub(crate) mod tls;
 pub(crate) mod upload;
+pub(crate) mod websocket;

@@ -11,7 +11,6 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use crate::authority::{Amount, AuthorityError, Fingerprint, Identity, Scope, new_id, random_bytes};
 use crate::gateway::Gateway;
@@ -22,6 +21,7 @@ use crate::http::request_log::request_id;
 use crate::http::upload;
 use crate::sessions::chunked_registry::Lookup;
 use crate::sessions::chunked_session::{Chunk, ChunkedSession};
+use crate::sessions::credential::OpeningToken;
 use crate::sessions::messages::millis;
 use voxline::engine::{EngineError, RECOGNIZER_RATE};
 use voxline::error::chain;
@@ -75,9 +75,7 @@ fn answer(result: Result<Value, ApiError>) -> Response {
 
 #[expect(clippy::disallowed_methods, reason = "a task's deadlines are real time")]
 fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> {
-    // Rounded down to milliseconds, like the expiry times of tokens, and taken before the check. An expiry
-    // that is too early keeps a task whose token was not revoked; one that is too late would take an
-    // expired token for a revoked one.
+    // Rounded down to milliseconds, like the expiry times of tokens, and taken before the check.
     let checked = Duration::from_millis(millis(gateway.authority.clock().unix()));
     let identity = gateway.authorise(request, Scope::AsrStream)?;
     let now = Instant::now();
@@ -90,19 +88,14 @@ fn create(gateway: &Arc<Gateway>, request: &Request) -> Result<Value, ApiError> 
     let (id, token) = (task_id(), task_token());
     tracing::info!(token = identity.token, "task created");
 
-    let expires_at = identity.expires_in.map(|left| checked.saturating_add(left));
     let token_ends = identity.expires_in.and_then(|left| now.checked_add(left));
     let named = (id.clone(), Fingerprint::of(token.expose_secret()));
     let deadline = now.checked_add(gateway.options.chunked.opening);
-    let task = Arc::new(ChunkedSession::new(named, identity, expires_at, start, place, deadline));
+    let task =
+        Arc::new(ChunkedSession::new(named, OpeningToken::new(identity, checked), start, place, deadline));
     gateway.sessions.chunked.insert(task.clone());
-    let watching = gateway.clone();
-    let living = async move {
-        let sessions = &watching.sessions;
-        task.supervise(sessions, token_ends).await;
-        sessions.shutdown.client_ended.notify_one();
-    };
-    gateway.sessions.shutdown.clients.spawn(living.in_current_span());
+    let sessions = gateway.sessions.clone();
+    gateway.sessions.shutdown.spawn(async move { task.supervise(&sessions, token_ends).await });
     Ok(json!({ "task_id": id, "task_token": token.expose_secret() }))
 }
 

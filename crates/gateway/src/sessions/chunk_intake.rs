@@ -12,14 +12,12 @@ use tokio::time::Instant;
 use super::chunked_session::{Chunk, ChunkedSession, LastChunk, Progress, Stage, Text, failed};
 use super::manager::SessionManager;
 use super::session::{Rejection, Session};
-use crate::admission::reject::Full;
 use crate::authority::Amount;
 use crate::http::error::{ApiError, BUSY_WAIT};
 use crate::recordings::decoding::Recording;
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::decode::Cancellation;
 use voxline::engine::RECOGNIZER_RATE;
-use voxline::error::chain;
 
 /// Documented limit of a chunk's length.
 const MAX_DURATION: Duration = Duration::from_secs(1);
@@ -75,11 +73,7 @@ impl ChunkedSession {
         let (session, attachment) = self.begin(manager, frames)?;
         let start = next_frame(&session)?;
         let end = start + frames;
-        let charge = |milliseconds| {
-            manager.authority.charge(&self.identity, Amount::audio(milliseconds))?;
-            manager.metrics.receive("chunks", milliseconds, bytes);
-            Ok(())
-        };
+        let charge = |milliseconds| manager.charge(&self.opener.identity, "chunks", milliseconds, bytes);
         let audio = AudioChunk::new(start.to(end), pcm);
         session.audio(attachment, &audio, charge).map_err(|refusal| match refusal {
             Rejection::Exhausted(exhausted) => exhausted.into(),
@@ -103,18 +97,10 @@ impl ChunkedSession {
         }
         // A chunk that can't be paid for begins no session.
         let milliseconds = frames * 1_000 / u64::from(RECOGNIZER_RATE);
-        manager.authority.afford(&self.identity, Amount::audio(milliseconds))?;
-        manager.takes_sessions().map_err(|reason| manager.reject(reason))?;
-        let request = manager.recognition_request(Some(&self.identity), self.start.language.clone());
-        let recognizer = manager.recognizer()?;
-        let session = Session::start(recognizer, &manager.scheduler, &self.identity, &self.start, request);
-        let session = Arc::new(session.map_err(|error| ApiError::internal(&chain(&error)))?);
-        let attachment = session.attach(0).map_err(|error| ApiError::internal(&error))?.attachment;
-        let full =
-            |full: Full| ApiError::busy(StatusCode::TOO_MANY_REQUESTS, manager.refuse_full(full), BUSY_WAIT);
-        manager.registry.insert(&session, self.identity.terms.max_sessions).map_err(full)?;
-        manager.metrics.sessions.started.inc();
-        tracing::info!(session = session.name(), token = self.identity.token, "task started");
+        manager.authority.afford(&self.opener.identity, Amount::audio(milliseconds))?;
+        let options = manager.recognition_request(Some(&self.opener.identity), self.start.language.clone());
+        let session = manager.begin(&self.opener.identity, &self.start, options)?;
+        let attachment = session.attach(0).expect("a session that begins is not over").attachment;
         *stage = Stage::Begun(session.clone(), attachment);
         drop(stage);
         self.progress.send_modify(|_| {});

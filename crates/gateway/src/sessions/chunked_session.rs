@@ -8,17 +8,17 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use http::StatusCode;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::credential::OpeningToken;
 use super::plain_text::plain;
 use super::session::Session;
 use crate::admission::pending::PendingPlace;
-use crate::authority::{Authority, AuthorityError, Fingerprint, Identity};
+use crate::authority::{Authority, AuthorityError, Fingerprint};
 use crate::http::error::ApiError;
 use voxline::audio::FramePos;
 use voxline::protocol::Start;
@@ -81,10 +81,8 @@ pub(crate) struct ChunkedSession {
     pub(crate) id: String,
     /// Fingerprint of the task token.
     pub(crate) token: Fingerprint,
-    /// Identity of the token that created the task. Audio is charged to it.
-    pub(super) identity: Identity,
-    /// Expiry of that token, on the authority's clock.
-    expires_at: Option<Duration>,
+    /// The token that created the task. Audio is charged to it.
+    pub(super) opener: OpeningToken,
     /// Parameters of the session.
     pub(super) start: Start,
     stage: std::sync::Mutex<Stage>,
@@ -99,8 +97,7 @@ pub(crate) struct ChunkedSession {
 impl ChunkedSession {
     pub(crate) fn new(
         (id, token): (String, Fingerprint),
-        identity: Identity,
-        expires_at: Option<Duration>,
+        opener: OpeningToken,
         start: Start,
         place: PendingPlace,
         deadline: Option<Instant>,
@@ -109,8 +106,7 @@ impl ChunkedSession {
         ChunkedSession {
             id,
             token,
-            identity,
-            expires_at,
+            opener,
             start,
             stage: std::sync::Mutex::new(Stage::Pending(place)),
             last_chunk: Mutex::default(),
@@ -123,22 +119,17 @@ impl ChunkedSession {
     /// Checks that the token which created the task was not revoked. A token that has expired closes the
     /// task, but leaves its result to be fetched.
     pub(crate) fn check(&self, authority: &Authority) -> Result<(), AuthorityError> {
-        let has_expired = || self.expires_at.is_some_and(|end| authority.clock().unix() >= end);
-        match authority.check_again(&self.identity) {
-            // Look at the expiry after the check: the token may expire between the two.
-            Err(_) if has_expired() => Ok(()),
-            checked => checked.map(drop),
-        }
+        self.opener.check(authority)
     }
 
     /// Returns the id of the token that created the task.
     pub(crate) fn token_id(&self) -> &str {
-        &self.identity.token
+        &self.opener.identity.token
     }
 
     /// Returns whether the task may be used from this address.
     pub(crate) fn admits(&self, peer: Option<IpAddr>) -> bool {
-        self.identity.terms.admit(peer)
+        self.opener.identity.terms.admit(peer)
     }
 
     pub(crate) fn is_done(&self) -> bool {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::chunked_session::{ChunkedSession, Stage};
 use super::manager::SessionManager;
 use super::session::Session;
+use super::supervision::{Notice, Supervision};
 
 /// End of the wait for a task's first chunk.
 enum OpeningEnd {
@@ -124,10 +125,7 @@ impl ChunkedSession {
     ) -> bool {
         let mut changes = session.state().watch();
         let mut progress = self.progress.subscribe();
-        let mut revocations = manager.authority.revocations();
-        // Revocations between the check of the token and this subscription are not notified, so check once
-        // more.
-        revocations.mark_changed();
+        let mut supervision = Supervision::new(manager);
         loop {
             let is_finished = {
                 let state = session.state().lock();
@@ -140,15 +138,13 @@ impl ChunkedSession {
             tokio::select! {
                 changed = changes.changed() => changed.expect("the session holds the state"),
                 changed = progress.changed() => changed.expect("the task holds its progress"),
-                changed = revocations.changed() => {
-                    changed.expect("the gateway holds the authority");
-                    if self.check(&manager.authority).is_err() {
-                        return false;
-                    }
-                }
+                notice = supervision.notice() => match notice {
+                    Notice::Revocation if self.check(&manager.authority).is_err() => return false,
+                    Notice::Revocation | Notice::Drain => {}
+                    Notice::Close => return false,
+                },
                 Some(()) = OptionFuture::from(quiet.map(sleep_until)), if !is_finished => session.close(),
                 Some(()) = OptionFuture::from(token_ends.map(sleep_until)), if !is_finished => session.close(),
-                () = manager.shutdown.closing.cancelled() => return false,
             }
         }
     }
@@ -165,6 +161,7 @@ mod tests {
     use crate::admission::pending::PendingClients;
     use crate::authority::{Authority, Fingerprint, Identity, Scope, Terms};
     use crate::sessions::chunked_registry::Lookup;
+    use crate::sessions::credential::OpeningToken;
     use voxline_support::clock::SystemClock;
 
     /// Returns the identity of a token of a new project.
@@ -185,7 +182,8 @@ mod tests {
         let (place, _more) = (pending.admit(&greedy).unwrap(), pending.admit(&greedy).unwrap());
         let start = serde_json::from_str(r#"{"sample_rate":16000}"#).unwrap();
         let named = ("task".to_owned(), Fingerprint::of("its token"));
-        let task = Arc::new(ChunkedSession::new(named, greedy, None, start, place, None));
+        let opener = OpeningToken::new(greedy, Duration::ZERO);
+        let task = Arc::new(ChunkedSession::new(named, opener, start, place, None));
         manager.chunked.insert(task.clone());
         assert!(pending.admit(&other).is_ok(), "a project that has fewer gets the place");
         let living = task.clone().supervise(&manager, None);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::authority::Identity;
+use crate::authority::{Authority, AuthorityError, Identity};
 
 /// Divisor of a token's life: the client is warned of the expiry when this part of the life is left. That
 /// leaves time to fetch the next token, however long or short tokens live.
@@ -52,6 +52,34 @@ impl Credential {
     pub(crate) fn new(identity: Identity, peer: Option<IpAddr>, now: Instant) -> Credential {
         let expiry = TokenExpiry::new(identity.expires_in, now);
         Credential { identity, expiry, peer }
+    }
+}
+
+/// The token that a session began with, for clients that can't send another one. Its life limits the
+/// beginning alone: the session goes on after the token has expired, but not after it was revoked.
+pub(crate) struct OpeningToken {
+    pub(crate) identity: Identity,
+    /// Expiry of the token, on the authority's clock.
+    expires_at: Option<Duration>,
+}
+
+impl OpeningToken {
+    /// Creates the record of a token whose check began at `checked`, on the authority's clock. An expiry
+    /// that is too early keeps a session whose token was not revoked; one that is too late would take an
+    /// expired token for a revoked one.
+    pub(crate) fn new(identity: Identity, checked: Duration) -> OpeningToken {
+        let expires_at = identity.expires_in.map(|left| checked.saturating_add(left));
+        OpeningToken { identity, expires_at }
+    }
+
+    /// Checks that the token was not revoked, or after its expiry, that its project is active.
+    pub(crate) fn check(&self, authority: &Authority) -> Result<(), AuthorityError> {
+        let has_expired = || self.expires_at.is_some_and(|end| authority.clock().unix() >= end);
+        match authority.check_again(&self.identity) {
+            // Look at the expiry after the check: the token may expire between the two.
+            Err(_) if has_expired() => authority.check_project(&self.identity),
+            checked => checked.map(drop),
+        }
     }
 }
 

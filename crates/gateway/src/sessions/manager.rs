@@ -6,18 +6,21 @@ use http::StatusCode;
 
 use super::chunked_registry::{self, ChunkedRegistry};
 use super::registry::SessionRegistry;
+use super::session::{Session, StartError};
 use super::shutdown::Shutdown;
 use crate::admission::capacity::DecodePool;
 use crate::admission::load::LATE;
 use crate::admission::pending::{PendingClients, PendingPlace};
 use crate::admission::reject::{Full, RejectReason};
-use crate::authority::{Authority, Identity};
+use crate::authority::{Amount, Authority, Exhausted, Identity};
 use crate::http::auth_rate_limiter::AuthRateLimiter;
 use crate::http::error::{ApiError, BUSY_WAIT};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::scheduler::Scheduler;
 use voxline::engine::{RecognitionRequest, Recognizer};
+use voxline::error::chain;
+use voxline::protocol::Start;
 
 /// State that live sessions share: the recogniser and its threads, the registries, the places for clients
 /// that have not begun a session, and the shutdown.
@@ -37,6 +40,40 @@ pub(crate) struct SessionManager {
     /// Places for chunked sessions that have not received a chunk.
     pending_chunked: PendingClients,
     pub(crate) shutdown: Shutdown,
+}
+
+/// Reason why a session could not begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BeginError {
+    #[error("this gateway has no recogniser")]
+    NoRecognizer,
+    #[error("{}", .0.message().1)]
+    Rejected(RejectReason),
+    /// The last place was taken after the client was admitted.
+    #[error("{}", .0.describe().1)]
+    Full(Full),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl From<BeginError> for ApiError {
+    fn from(error: BeginError) -> ApiError {
+        match &error {
+            BeginError::NoRecognizer => no_recognizer(),
+            BeginError::Rejected(reason) => reason.error(),
+            BeginError::Full(_) => {
+                ApiError::busy(StatusCode::TOO_MANY_REQUESTS, &error.to_string(), BUSY_WAIT)
+            }
+            BeginError::Start(StartError::Unsupported(_) | StartError::Violation(_)) => {
+                ApiError::bad_request(400, error.to_string())
+            }
+            BeginError::Start(error) => ApiError::internal(&chain(error)),
+        }
+    }
+}
+
+fn no_recognizer() -> ApiError {
+    ApiError::new(StatusCode::NOT_IMPLEMENTED, 501, BeginError::NoRecognizer.to_string())
 }
 
 impl SessionManager {
@@ -67,8 +104,7 @@ impl SessionManager {
     }
 
     pub(crate) fn recognizer(&self) -> Result<&Arc<dyn Recognizer>, ApiError> {
-        let none = || ApiError::new(StatusCode::NOT_IMPLEMENTED, 501, "this gateway has no recogniser");
-        self.recognizer.as_ref().ok_or_else(none)
+        self.recognizer.as_ref().ok_or_else(no_recognizer)
     }
 
     /// Returns a request with the language that the client names, or else with the languages of its
@@ -119,6 +155,43 @@ impl SessionManager {
         Ok(())
     }
 
+    /// Begins a session of `identity`, whoever feeds it. The session counts in the registry until it is
+    /// [removed](SessionRegistry::remove).
+    pub(crate) fn begin(
+        &self,
+        identity: &Identity,
+        start: &Start,
+        request: RecognitionRequest,
+    ) -> Result<Arc<Session>, BeginError> {
+        // The client may have been admitted a while ago, or for another session.
+        self.takes_sessions().map_err(|reason| {
+            self.metrics.refuse(reason.name());
+            BeginError::Rejected(reason)
+        })?;
+        let recognizer = self.recognizer.as_ref().ok_or(BeginError::NoRecognizer)?;
+        let session = Arc::new(Session::start(recognizer, &self.scheduler, identity, start, request)?);
+        self.registry.insert(&session, identity.terms.max_sessions).map_err(|full| {
+            self.metrics.refuse(full.describe().0);
+            BeginError::Full(full)
+        })?;
+        self.metrics.sessions.started.inc();
+        tracing::info!(session = session.name(), token = identity.token, "session started");
+        Ok(session)
+    }
+
+    /// Charges audio of `milliseconds` and `bytes` to `identity`, and counts it for the API that it came by.
+    pub(crate) fn charge(
+        &self,
+        identity: &Identity,
+        api: &'static str,
+        milliseconds: u64,
+        bytes: usize,
+    ) -> Result<(), Exhausted> {
+        self.authority.charge(identity, Amount::audio(milliseconds))?;
+        self.metrics.receive(api, milliseconds, bytes);
+        Ok(())
+    }
+
     /// Takes a place for a socket of `identity`, to be held until it begins its session.
     pub(crate) fn place_for_socket(&self, identity: &Identity) -> Result<PendingPlace, ApiError> {
         self.pending_sockets.admit(identity).map_err(|full| match full {
@@ -143,14 +216,6 @@ impl SessionManager {
     pub(crate) fn reject(&self, reason: RejectReason) -> ApiError {
         self.metrics.refuse(reason.name());
         reason.error()
-    }
-
-    /// Counts a session that the registry refused, and returns the message for its client, which was admitted
-    /// before the last place was taken.
-    pub(crate) fn refuse_full(&self, full: Full) -> &'static str {
-        let (reason, message) = full.describe();
-        self.metrics.refuse(reason);
-        message
     }
 }
 

@@ -23,5 +23,6 @@ mod session_job;
 mod shutdown;
 mod socket;
 mod state;
+mod supervision;
 mod timeline;
 pub(crate) mod websocket;

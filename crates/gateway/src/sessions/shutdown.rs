@@ -1,22 +1,23 @@
 //! Graceful shutdown: sockets and chunked sessions are told to end, and closed when the time to drain is
 //! over.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 /// Progress of a graceful shutdown, and the clients that it waits for.
 pub(crate) struct Shutdown {
     /// Longest time that sessions may go on after the shutdown began.
     time: Duration,
     /// Tokio tasks, each of which serves a socket or supervises a chunked session.
-    pub(crate) clients: TaskTracker,
+    clients: TaskTracker,
     /// Notified when one of these has ended, so that its usage is written.
-    pub(crate) client_ended: Notify,
+    pub(crate) client_ended: Arc<Notify>,
     /// Cancelled when the gateway begins to drain; no new sockets are accepted from then on.
     pub(crate) draining: CancellationToken,
     /// Time at which sockets will be closed. It is set before `draining` is cancelled.
@@ -31,11 +32,21 @@ impl Shutdown {
         Shutdown {
             time,
             clients: TaskTracker::new(),
-            client_ended: Notify::new(),
+            client_ended: Arc::default(),
             draining: CancellationToken::new(),
             drain_ends: OnceLock::new(),
             closing: CancellationToken::new(),
         }
+    }
+
+    /// Serves a client that the shutdown waits for, in the span of the current request.
+    pub(crate) fn spawn(&self, client: impl Future<Output = ()> + Send + 'static) {
+        let client_ended = self.client_ended.clone();
+        let client = async move {
+            client.await;
+            client_ended.notify_one();
+        };
+        self.clients.spawn(client.in_current_span());
     }
 
     pub(crate) fn is_draining(&self) -> bool {

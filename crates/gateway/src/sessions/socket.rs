@@ -12,7 +12,8 @@ use super::manager::SessionManager;
 use super::messages::{encode, millis, parse, unreadable};
 use super::session::{Attached, Session, Violation};
 use super::state::Partial;
-use crate::authority::{Amount, AuthorityError, Scope};
+use super::supervision::{Liveness, Notice, STOPPING, Supervision, UNANSWERED};
+use crate::authority::{AuthorityError, Scope};
 use crate::http::server::Connection;
 use voxline::audio::FramePos;
 use voxline::net::Endpoint;
@@ -20,10 +21,6 @@ use voxline::protocol::close;
 use voxline::protocol::{self, ClientMessage, Final, GoawayReason, Secret, ServerMessage};
 use voxline::transport::{Event, Message, Wire, WireError};
 
-/// Time without any message after which a ping is sent.
-const PING_AFTER: Duration = Duration::from_secs(20);
-/// Time without any message after which the socket counts as dead.
-const DEAD_AFTER: Duration = Duration::from_secs(60);
 /// Largest binary frame accepted, position included: somewhat more than a second of audio at 48 kHz.
 pub(crate) const MAX_AUDIO_BYTES: usize = 128 * 1024;
 /// Number of messages waiting for a client from which no more are queued. This bounds replayed finals above
@@ -55,33 +52,6 @@ impl SocketEnd {
 impl From<CloseReason> for SocketEnd {
     fn from(close_reason: CloseReason) -> SocketEnd {
         SocketEnd::Close(close_reason)
-    }
-}
-
-/// Signs of life of a client.
-struct Liveness {
-    last_message: Instant,
-    /// True if a ping was sent since the last message.
-    pinged: bool,
-}
-
-impl Liveness {
-    /// Returns the time at which the client must be pinged, or counts as dead if it was.
-    fn deadline(&self) -> Instant {
-        self.last_message + if self.pinged { DEAD_AFTER } else { PING_AFTER }
-    }
-
-    /// Pings the client at the deadline, or ends the socket if it was pinged before.
-    fn expire<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<(), SocketEnd> {
-        if self.pinged {
-            // A client that was only asleep finds this code on waking up. Code 1000 would tell it that all is
-            // done.
-            let reason = "nothing came from the client, not even an answer to a ping";
-            return Err(CloseReason::resumable(close::GOING_AWAY, reason).into());
-        }
-        self.pinged = true;
-        wire.send(Message::Ping(axum::body::Bytes::new()));
-        Ok(())
     }
 }
 
@@ -128,37 +98,49 @@ impl<'a> SessionSocket<'a> {
     #[expect(clippy::disallowed_methods, reason = "deadlines of a socket are real time")]
     async fn carry<Io: Connection>(&mut self, wire: &mut Wire<Io>) -> Result<Infallible, SocketEnd> {
         let mut changes = self.session.state().watch();
-        let mut revocations = self.manager.authority.revocations();
-        // Revocations between the check of the token and this subscription are not notified, so check once
-        // more.
-        revocations.mark_changed();
-        let mut liveness = Liveness { last_message: Instant::now(), pinged: false };
-        let mut drain_announced = false;
+        let mut supervision = Supervision::new(self.manager);
+        let mut liveness = Liveness::since(Instant::now());
         loop {
             let is_behind = self.send_updates(wire)?;
             tokio::select! {
                 event = wire.next_or_drained(is_behind.then_some(QUEUE_LOW)) => {
                     let Event::Message(message) = event else { continue };
-                    liveness = Liveness { last_message: Instant::now(), pinged: false };
-                    self.receive(wire, message, liveness.last_message)?;
+                    let now = Instant::now();
+                    liveness = Liveness::since(now);
+                    self.receive(wire, message, now)?;
                 }
-                changed = revocations.changed() => {
-                    changed.expect("the gateway holds the authority");
-                    self.check_again()?;
-                }
+                notice = supervision.notice() => self.heed(wire, notice, Instant::now())?,
                 changed = changes.changed() => changed.expect("the session holds the state"),
-                () = sleep_until(liveness.deadline()) => liveness.expire(wire)?,
+                () = sleep_until(liveness.deadline()) => {
+                    if !liveness.expire(wire) {
+                        // A client that was only asleep finds this code on waking up. Code 1000 would tell it
+                        // that all is done.
+                        return Err(CloseReason::resumable(close::GOING_AWAY, UNANSWERED).into());
+                    }
+                }
                 Some(()) = OptionFuture::from(self.credential.expiry.next().map(sleep_until)) => self.expire_token(wire, Instant::now())?,
-                () = self.manager.shutdown.draining.cancelled(), if !drain_announced => {
-                    drain_announced = true;
-                    let left = self.manager.shutdown.drain_left(Instant::now());
-                    wire.send(goaway(GoawayReason::Drain, left, &self.manager.options.successors));
-                }
-                () = self.manager.shutdown.closing.cancelled() => {
-                    return Err(CloseReason::new(close::GOING_AWAY, "the gateway stops").into());
-                }
             }
         }
+    }
+
+    /// Does what the authority or the shutdown of the gateway asks for.
+    fn heed<Io: Connection>(
+        &self,
+        wire: &mut Wire<Io>,
+        notice: Notice,
+        now: Instant,
+    ) -> Result<(), SocketEnd> {
+        match notice {
+            Notice::Revocation => {
+                self.manager.authority.check_again(&self.credential.identity).map_err(CloseReason::from)?;
+            }
+            Notice::Drain => {
+                let left = self.manager.shutdown.drain_left(now);
+                wire.send(goaway(GoawayReason::Drain, left, &self.manager.options.successors));
+            }
+            Notice::Close => return Err(CloseReason::new(close::GOING_AWAY, STOPPING).into()),
+        }
+        Ok(())
     }
 
     /// Takes the next message of the client, or the end of the socket, that came at `now`, and sends the
@@ -257,11 +239,8 @@ impl<'a> SessionSocket<'a> {
             }
             Message::Binary(frame) => {
                 let chunk = protocol::decode_audio(&frame).map_err(|error| Violation(error.to_string()))?;
-                let SessionManager { authority, metrics, .. } = self.manager;
                 let charge = |milliseconds| {
-                    authority.charge(&self.credential.identity, Amount::audio(milliseconds))?;
-                    metrics.receive("stream", milliseconds, frame.len());
-                    Ok(())
+                    self.manager.charge(&self.credential.identity, "stream", milliseconds, frame.len())
                 };
                 self.session.audio(self.attachment, &chunk, charge)?;
             }
@@ -302,12 +281,6 @@ impl<'a> SessionSocket<'a> {
         self.credential = Credential::new(identity, peer, now);
         tracing::debug!(session = self.session.name(), "token renewed");
         Ok(ServerMessage::AuthOk { token_expires_in_ms: expires_in.map(millis) })
-    }
-
-    /// Checks that the token is still valid after a revocation.
-    fn check_again(&self) -> Result<(), CloseReason> {
-        self.manager.authority.check_again(&self.credential.identity)?;
-        Ok(())
     }
 }
 

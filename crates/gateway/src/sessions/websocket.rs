@@ -4,33 +4,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::close_reason::CloseReason;
 use super::credential::Credential;
-use super::manager::SessionManager;
+use super::manager::{BeginError, SessionManager};
 use super::messages::{encode, millis, parse, unreadable};
 use super::session::{AttachError, Attached, Session, StartError};
 use super::socket::{MAX_AUDIO_BYTES, SessionSocket, SocketEnd};
 use crate::admission::pending::PendingPlace;
 use crate::admission::reject::Full;
 use crate::authority::Identity;
+use crate::http::websocket::{Socket, close as close_socket};
 use voxline::error::chain;
 use voxline::protocol::{ClientMessage, Ready, ServerMessage, Start, close};
-use voxline::transport::{Message, Wire};
+use voxline::transport::Message;
 
 /// Longest wait for `start` or `resume` on a new socket.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for a closing handshake.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time for the closing handshake of a socket whose place was given to another: enough to write the
 /// reason.
 const DISPLACED_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// A WebSocket of a client.
-pub(crate) type Socket = Wire<TokioIo<Upgraded>>;
 
 /// Serves a socket under `credential`, from `start` or `resume` to the end of its session's resume window.
 pub(crate) async fn serve(
@@ -195,30 +189,24 @@ fn unknown_session() -> CloseReason {
 }
 
 fn begin(manager: &SessionManager, identity: &Identity, start: &Start) -> Result<Arc<Session>, CloseReason> {
-    // The socket may have been admitted for another session.
-    manager
-        .takes_sessions()
-        .map_err(|reason| CloseReason::new(close::TRY_LATER, manager.reject(reason).message))?;
-    let recognizer = manager.recognizer().expect("asked before the upgrade");
-    let request = manager.recognition_request(Some(identity), start.language.clone());
-    let session = Session::start(recognizer, &manager.scheduler, identity, start, request).map_err(
-        |error| match error {
-            StartError::Violation(violation) => CloseReason::from(violation),
-            StartError::Unsupported(reason) => CloseReason::new(close::UNSUPPORTED, reason),
-            error => {
+    let options = manager.recognition_request(Some(identity), start.language.clone());
+    manager.begin(identity, start, options).map_err(|error| {
+        let message = error.to_string();
+        match error {
+            BeginError::Rejected(_) | BeginError::Full(Full::Gateway) => {
+                CloseReason::new(close::TRY_LATER, message)
+            }
+            BeginError::Full(Full::Token) => CloseReason::new(close::QUOTA, message),
+            BeginError::Start(StartError::Violation(violation)) => violation.into(),
+            BeginError::Start(StartError::Unsupported(reason)) => {
+                CloseReason::new(close::UNSUPPORTED, reason)
+            }
+            BeginError::Start(_) | BeginError::NoRecognizer => {
                 tracing::error!(error = %chain(&error), "session could not be started");
                 CloseReason::new(close::SERVER_FAULT, "the recogniser can't start")
             }
-        },
-    )?;
-    let session = Arc::new(session);
-    manager.registry.insert(&session, identity.terms.max_sessions).map_err(|full| match full {
-        Full::Gateway => CloseReason::new(close::TRY_LATER, manager.refuse_full(full)),
-        Full::Token => CloseReason::new(close::QUOTA, manager.refuse_full(full)),
-    })?;
-    manager.metrics.sessions.started.inc();
-    tracing::info!(session = session.name(), token = identity.token, "session started");
-    Ok(session)
+        }
+    })
 }
 
 /// Keeps a session without a socket for its resume window.
@@ -245,15 +233,5 @@ async fn close_with(mut wire: Socket, close_reason: CloseReason) {
     if code != close::MOVED {
         wire.send(encode(&ServerMessage::Error { code: error, message: reason.clone() }));
     }
-    // A close frame holds 123 bytes of reason (RFC 6455, section 5.5).
-    let mut end = reason.len().min(123);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    close_socket(wire, code, &reason[..end]).await;
-}
-
-/// Closes the socket in bounded time, whatever the peer does.
-async fn close_socket(wire: Socket, code: u16, reason: &str) {
-    let _ = timeout(CLOSE_TIMEOUT, wire.close(code, reason)).await;
+    close_socket(wire, code, &reason).await;
 }
