@@ -5,6 +5,7 @@
 
 mod chunk;
 mod format;
+pub mod g711;
 mod position;
 pub mod sample;
 mod wav;

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use super::channels::{Block, Channels};
 use super::packets::Stop;
-use crate::audio::{Encoding, PcmFormat, sample};
+use crate::audio::{Encoding, PcmFormat, g711, sample};
 
 /// Number of bytes read at once: few enough to stay in a core's cache until they are converted.
 const READ_BYTES: usize = 64 * 1024;
@@ -154,7 +154,7 @@ impl Interleaved<'_> {
 static MU_LAW: [f32; 256] = {
     let (mut table, mut code) = ([0.0; 256], 0);
     while code < table.len() {
-        table[code] = sample::to_f32(mu_law(code as u8));
+        table[code] = sample::to_f32(g711::mu_law(code as u8));
         code += 1;
     }
     table
@@ -162,24 +162,8 @@ static MU_LAW: [f32; 256] = {
 static A_LAW: [f32; 256] = {
     let (mut table, mut code) = ([0.0; 256], 0);
     while code < table.len() {
-        table[code] = sample::to_f32(a_law(code as u8));
+        table[code] = sample::to_f32(g711::a_law(code as u8));
         code += 1;
     }
     table
 };
-
-/// Decodes ITU-T G.711, table 2a: a 14-bit value on a scale of 16 bits.
-const fn mu_law(code: u8) -> i16 {
-    let code = !code as i16;
-    let magnitude = (((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4);
-    if code & 0x80 != 0 { 0x84 - magnitude } else { magnitude - 0x84 }
-}
-
-/// Decodes ITU-T G.711, table 1a: a 13-bit value on a scale of 16 bits.
-const fn a_law(code: u8) -> i16 {
-    // Every other bit is sent inverted.
-    let code = (code ^ 0x55) as i16;
-    let (segment, step) = ((code & 0x70) >> 4, (code & 0x0F) << 4);
-    let magnitude = if segment == 0 { step + 8 } else { (step + 0x108) << (segment - 1) };
-    if code & 0x80 != 0 { magnitude } else { -magnitude }
-}

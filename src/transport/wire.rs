@@ -252,6 +252,25 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         .await
     }
 
+    /// Writes queued messages without reading, for a caller that has no room for another message. Ends once
+    /// at most `queued` messages wait to be written, if `queued` is given, or when the socket fails. Cancel
+    /// safe, like `next`.
+    pub async fn drained(&mut self, queued: Option<usize>) -> Event {
+        poll_fn(|cx| {
+            if self.broken.is_none()
+                && let Poll::Ready(Err(error)) = self.poll_write(cx)
+            {
+                self.outgoing.clear();
+                return Poll::Ready(Event::Message(Some(Err(WireError(error)))));
+            }
+            match queued {
+                Some(queued) if self.outgoing.len() <= queued => Poll::Ready(Event::Drained),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
     /// Polls for the next message, like [`next`](Wire::next), for callers that wait for several sockets.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, WireError>>> {
         if self.broken.is_none()

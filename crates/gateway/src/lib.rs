@@ -10,8 +10,10 @@
 //!
 //! - `routes`: the handlers of the API, a file for each route.
 //! - `console`: the page at `/`.
+//! - `dialects`: protocols of other speech services, a room for each.
 //! - `gateway`: the state that handlers share. No room below takes it: each is passed what it needs.
-//! - `sessions`: live sessions, their recognition, and the sockets and numbered chunks that feed them.
+//! - `sessions`: live sessions, their recognition, and the sockets, numbered chunks and dialects that feed
+//!   them.
 //! - `recordings`: decoding and recognition of recordings.
 //! - `admission`: reasons to refuse work, places for clients that wait, capacity for recordings and speech.
 //! - `options`: the settings that the operator may change.
@@ -27,6 +29,9 @@ pub mod authority;
 #[cfg(test)]
 mod batch_log;
 mod console;
+mod dialects;
+#[cfg(feature = "test-util")]
+pub mod fuzz;
 mod gateway;
 mod http;
 mod metrics;

@@ -123,6 +123,6 @@ fn progress(session: &Session) -> Value {
         "sample_rate": session.sample_rate(),
         "received": state.input.received,
         "final": state.results.final_,
-        "finals": state.results.finals.len(),
+        "finals": state.results.count(),
     })
 }

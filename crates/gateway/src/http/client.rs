@@ -11,6 +11,14 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
+/// Returns the token of `Authorization`, under either of the schemes of speech services: `Bearer`, or
+/// `Token`, which Deepgram's clients use for keys.
+pub(crate) fn bearer_or_key(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let is_known = ["bearer", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    is_known.then_some(token.trim())
+}
+
 /// Returns the address that the request comes from: that of the connection, or of the client of a trusted
 /// proxy.
 pub(crate) fn peer(request: &Request) -> Option<IpAddr> {

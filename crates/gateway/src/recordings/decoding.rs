@@ -12,7 +12,7 @@ use voxline::source::Source;
 
 /// CPU time that decoding a file may take: 2.6 s for 20 MB, and 12 ms more for each second of audio at 48
 /// kHz.
-const CPU_LIMIT: CpuLimit = CpuLimit {
+pub(crate) const CPU_LIMIT: CpuLimit = CpuLimit {
     constant: Duration::from_millis(500),
     per_byte: Duration::from_nanos(100),
     per_sample: Duration::from_nanos(250),

@@ -21,6 +21,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::console;
+use crate::dialects;
 use crate::gateway::{Gateway, Route};
 use crate::http::auth_rate_limiter::limit_failures;
 use crate::http::{cors, error, proxies, request_log, request_metrics};
@@ -39,6 +40,7 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
         ("/asr", post(asr::recognise)),
         (protocol::tts::PATH, get(tts::get).head(tts::head).post(tts::post)),
     ];
+    routes.extend(dialects::routes());
     if options.demo {
         routes.extend([("/tts_demo", post(demo::speak)), ("/asr_demo", post(demo::recognise))]);
     }
@@ -56,6 +58,7 @@ fn open_routes(options: &Options) -> Vec<Route> {
         (metrics::PATH, get(metrics::report)),
         (openapi::PATH, get(openapi::describe)),
     ];
+    routes.extend(dialects::open_routes());
     if options.console {
         routes.extend(console::pages());
     }

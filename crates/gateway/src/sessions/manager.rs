@@ -18,7 +18,7 @@ use crate::http::error::{ApiError, BUSY_WAIT};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::scheduler::Scheduler;
-use voxline::engine::{RecognitionRequest, Recognizer};
+use voxline::engine::{Capabilities, RecognitionRequest, Recognizer};
 use voxline::error::chain;
 use voxline::protocol::Start;
 
@@ -54,6 +54,19 @@ pub(crate) enum BeginError {
     Full(Full),
     #[error(transparent)]
     Start(#[from] StartError),
+}
+
+impl BeginError {
+    /// Returns the description for the client. A fault of the gateway is logged, and its details stay there.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            BeginError::Start(error @ (StartError::Engine(_) | StartError::Thread(_))) => {
+                tracing::error!(error = %chain(error), "session could not be started");
+                "the recogniser can't start".to_owned()
+            }
+            error => error.to_string(),
+        }
+    }
 }
 
 impl From<BeginError> for ApiError {
@@ -105,6 +118,11 @@ impl SessionManager {
 
     pub(crate) fn recognizer(&self) -> Result<&Arc<dyn Recognizer>, ApiError> {
         self.recognizer.as_ref().ok_or_else(no_recognizer)
+    }
+
+    /// Returns what the recogniser honours of a request; the least if there is none.
+    pub(crate) fn recognizer_capabilities(&self) -> Capabilities {
+        self.recognizer.as_ref().map_or_else(Capabilities::default, |recognizer| recognizer.capabilities())
     }
 
     /// Returns a request with the language that the client names, or else with the languages of its

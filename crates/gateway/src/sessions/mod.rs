@@ -1,5 +1,5 @@
-//! Live sessions: their state, their recognition, their registries, and the sockets and numbered chunks that
-//! feed them.
+//! Live sessions: their state, their recognition, their registries, and their feeders: resumable sockets,
+//! numbered chunks, and the dialects by [`live`].
 //!
 //! This room imports [`recordings`](crate::recordings), [`admission`](crate::admission),
 //! [`options`](crate::options), [`scheduler`](crate::scheduler), [`http`](crate::http),
@@ -12,6 +12,8 @@ mod chunked_supervision;
 mod close_reason;
 pub(crate) mod credential;
 mod latency_clock;
+pub(crate) mod live;
+pub(crate) mod live_socket;
 pub(crate) mod manager;
 mod message_rate_limiter;
 pub(crate) mod messages;

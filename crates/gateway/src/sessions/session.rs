@@ -425,11 +425,11 @@ impl Session {
     }
 
     /// Ends the utterance before the frame `at`. A flush at an earlier position was already done through
-    /// another socket and is ignored.
-    pub(crate) fn flush(&self, attachment: u64, at: Option<FramePos>) -> Result<(), Rejection> {
+    /// another socket and is ignored. Returns the number of flushes after which this one is complete.
+    pub(crate) fn flush(&self, attachment: u64, at: Option<FramePos>) -> Result<u64, Rejection> {
         let mut state = self.held(attachment)?;
         if at.is_some_and(|at| at < state.input.received) {
-            return Ok(());
+            return Ok(state.input.flushes);
         }
         // A flush after next to no audio is ignored: each flush makes a final, and a client could pile them
         // up.
@@ -437,9 +437,10 @@ impl Session {
         if state.input.received - state.input.flushed >= least && self.may_end_utterance(&mut state) {
             state.input.flushed = state.input.received;
             state.input.queue.push_flush();
+            state.input.flushes += 1;
             self.job.wake();
         }
-        Ok(())
+        Ok(state.input.flushes)
     }
 
     /// Returns whether the client may end one more utterance. The number of finals is bounded by the amount

@@ -27,6 +27,8 @@ pub(crate) struct SessionJob {
     batch: usize,
     /// Number of bytes that it was given since.
     gathered: usize,
+    /// `true` if finals of the input were posted.
+    has_posted: bool,
     /// Last segment of the end of a stream, which is extended once no other follows.
     last: Vec<Segment>,
     state: Arc<SharedState>,
@@ -36,8 +38,10 @@ pub(crate) struct SessionJob {
 /// Input that the recogniser works on.
 #[derive(Clone, Copy)]
 enum Input {
-    /// Audio, or a flush: its segments are posted as they come.
+    /// Audio: its segments are posted as they come.
     Audio,
+    /// A flush: likewise.
+    Flush,
     /// The audio that the resampler held, before the end of the stream.
     Rest(StreamEnd),
     End(StreamEnd),
@@ -76,6 +80,7 @@ impl SessionJob {
             input: None,
             batch,
             gathered: 0,
+            has_posted: false,
             last: Vec::new(),
             state,
             metrics,
@@ -141,7 +146,7 @@ impl SessionJob {
                 self.gathered = gathered + pcm.len();
                 (Input::Audio, self.timeline.feed(&pcm)?)
             }
-            RecognizerInput::Flush => (Input::Audio, self.timeline.begin_flush()?),
+            RecognizerInput::Flush => (Input::Flush, self.timeline.begin_flush()?),
             RecognizerInput::Gap(to) => self.begin_end(StreamEnd::Gap(to))?,
             RecognizerInput::Finish => self.begin_end(StreamEnd::Finish)?,
         };
@@ -162,7 +167,7 @@ impl SessionJob {
 
     fn take(&mut self, input: Input, segments: Vec<Segment>) {
         match input {
-            Input::Audio => self.post_finals(segments),
+            Input::Audio | Input::Flush => self.post_finals(segments),
             // The last segment of a stream is extended at its end.
             Input::Rest(_) | Input::End(_) => {
                 self.last.extend(segments);
@@ -176,7 +181,14 @@ impl SessionJob {
     /// Does what follows the work on an input. Returns whether the session is complete.
     fn complete(&mut self, input: Input) -> Result<bool, EngineError> {
         match input {
-            Input::Audio => {}
+            Input::Audio => self.announce_heard(),
+            Input::Flush => {
+                self.has_posted = false;
+                self.state.post(|state| {
+                    state.results.flushes += 1;
+                    state.results.flushed_finals = state.results.count();
+                });
+            }
             Input::Rest(end) => {
                 let segments = self.timeline.begin_flush()?;
                 self.input = Some(Input::End(end));
@@ -193,6 +205,17 @@ impl SessionJob {
             }
         }
         Ok(false)
+    }
+
+    /// Notes the position up to which audio was heard. It is announced along with finals alone: otherwise, it
+    /// is looked up.
+    fn announce_heard(&mut self) {
+        let heard = self.timeline.pushed();
+        if std::mem::take(&mut self.has_posted) {
+            self.state.post(|state| state.results.heard = heard);
+        } else {
+            self.state.lock().results.heard = heard;
+        }
     }
 
     /// Returns the last segments of the current stream.
@@ -256,6 +279,7 @@ impl SessionJob {
     fn post_finals(&mut self, segments: Vec<Segment>) {
         let segments = self.in_context(segments);
         if !segments.is_empty() {
+            self.has_posted = true;
             self.state.post(|state| self.add_finals(state, segments));
         }
     }
@@ -268,7 +292,8 @@ impl SessionJob {
             {
                 self.metrics.partial_after(scheduler::now() - came);
             }
-            state.results.partial = Some(Partial { revision, range: segment.range, text: segment.text });
+            let Segment { range, text, confidence, .. } = segment;
+            state.results.partial = Some(Partial { revision, range, text, confidence });
         });
     }
 
@@ -287,7 +312,7 @@ impl SessionJob {
             }
             state.latency_clock.forget(end);
             state.results.final_ = end;
-            let mut result = Final::new(state.results.finals.len() as u64, segment.range, segment.text);
+            let mut result = Final::new(state.results.count(), segment.range, segment.text);
             result.language = segment.language;
             result.confidence = segment.confidence;
             result.words = segment.words;

@@ -213,7 +213,7 @@ impl<'a> SessionSocket<'a> {
         for segment in finals {
             wire.send(encode(&ServerMessage::Final(segment)));
         }
-        if let Some(Partial { revision, range, text }) = partial {
+        if let Some(Partial { revision, range, text, .. }) = partial {
             self.partial_sent = Some((segment, revision));
             let (start, end) = (range.start, range.end);
             wire.send(encode(&ServerMessage::Partial { segment, revision, start, end, text }));
@@ -245,7 +245,9 @@ impl<'a> SessionSocket<'a> {
                 self.session.audio(self.attachment, &chunk, charge)?;
             }
             Message::Text(text) => match parse(&text)? {
-                ClientMessage::Flush { at } => self.session.flush(self.attachment, at)?,
+                ClientMessage::Flush { at } => {
+                    self.session.flush(self.attachment, at)?;
+                }
                 ClientMessage::Gap { from, to } => self.session.gap(self.attachment, from, to)?,
                 ClientMessage::Finish { through } => self.session.finish(self.attachment, through)?,
                 ClientMessage::Auth { access_token } => return self.renew(&access_token, now).map(Some),

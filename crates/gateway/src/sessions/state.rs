@@ -39,6 +39,8 @@ pub(crate) struct SessionInput {
     pub(crate) gaps: VecDeque<FrameRange>,
     /// Position up to which audio was flushed.
     pub(crate) flushed: FramePos,
+    /// Number of flushes in the queue since the start of the session.
+    pub(crate) flushes: u64,
     /// End of the audio, once the client has announced it.
     pub(crate) finish: Option<FramePos>,
 }
@@ -47,8 +49,17 @@ pub(crate) struct SessionInput {
 pub(crate) struct SessionResults {
     /// Position up to which the timeline is covered by finals and gaps.
     pub(crate) final_: FramePos,
-    /// All final results, since a client may ask for any of them again.
+    /// Position up to which the recogniser has heard the audio.
+    pub(crate) heard: FramePos,
+    /// Final results. A client of a socket may ask for any of them again, so they stay; a live session takes
+    /// each one once.
     pub(crate) finals: Vec<Final>,
+    /// Number of finals that were taken.
+    pub(crate) taken: u64,
+    /// Number of flushes that are complete.
+    pub(crate) flushes: u64,
+    /// Number of finals of the session when the last flush was complete.
+    pub(crate) flushed_finals: u64,
     /// Partial result for the segment after the last final.
     pub(crate) partial: Option<Partial>,
     /// True once everything is final.
@@ -57,12 +68,20 @@ pub(crate) struct SessionResults {
     pub(crate) failed: bool,
 }
 
+impl SessionResults {
+    /// Returns the number of finals of the session.
+    pub(crate) fn count(&self) -> u64 {
+        self.taken + self.finals.len() as u64
+    }
+}
+
 /// A partial result for the segment after the last final.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Partial {
     pub(crate) revision: u64,
     pub(crate) range: FrameRange,
     pub(crate) text: String,
+    pub(crate) confidence: Option<f32>,
 }
 
 /// State of a session with change notification: the sockets leave input here, and the recogniser posts its
@@ -81,11 +100,16 @@ impl SharedState {
                 queue: InputQueue::default(),
                 gaps: VecDeque::new(),
                 flushed: origin,
+                flushes: 0,
                 finish: None,
             },
             results: SessionResults {
                 final_: origin,
+                heard: origin,
                 finals: Vec::new(),
+                taken: 0,
+                flushes: 0,
+                flushed_finals: 0,
                 partial: None,
                 done: false,
                 failed: false,

@@ -59,6 +59,11 @@ impl RecognitionTimeline {
         Ok(segments.map(|segments| self.place(segments)))
     }
 
+    /// Returns the position up to which audio was pushed.
+    pub(crate) fn pushed(&self) -> FramePos {
+        self.pushed
+    }
+
     /// Returns a partial result for the current utterance.
     pub(crate) fn partial(&mut self) -> Result<PartialResult, EngineError> {
         let mut partial = self.stream.partial()?;

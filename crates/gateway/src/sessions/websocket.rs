@@ -16,7 +16,6 @@ use crate::admission::pending::PendingPlace;
 use crate::admission::reject::Full;
 use crate::authority::Identity;
 use crate::http::websocket::{Socket, close as close_socket};
-use voxline::error::chain;
 use voxline::protocol::{ClientMessage, Ready, ServerMessage, Start, close};
 use voxline::transport::Message;
 
@@ -190,21 +189,16 @@ fn unknown_session() -> CloseReason {
 
 fn begin(manager: &SessionManager, identity: &Identity, start: &Start) -> Result<Arc<Session>, CloseReason> {
     let options = manager.recognition_request(Some(identity), start.language.clone());
-    manager.begin(identity, start, options).map_err(|error| {
-        let message = error.to_string();
-        match error {
-            BeginError::Rejected(_) | BeginError::Full(Full::Gateway) => {
-                CloseReason::new(close::TRY_LATER, message)
-            }
-            BeginError::Full(Full::Token) => CloseReason::new(close::QUOTA, message),
-            BeginError::Start(StartError::Violation(violation)) => violation.into(),
-            BeginError::Start(StartError::Unsupported(reason)) => {
-                CloseReason::new(close::UNSUPPORTED, reason)
-            }
-            BeginError::Start(_) | BeginError::NoRecognizer => {
-                tracing::error!(error = %chain(&error), "session could not be started");
-                CloseReason::new(close::SERVER_FAULT, "the recogniser can't start")
-            }
+    manager.begin(identity, start, options).map_err(|error| match error {
+        BeginError::Start(StartError::Violation(violation)) => violation.into(),
+        error => {
+            let code = match &error {
+                BeginError::Rejected(_) | BeginError::Full(Full::Gateway) => close::TRY_LATER,
+                BeginError::Full(Full::Token) => close::QUOTA,
+                BeginError::Start(StartError::Unsupported(_)) => close::UNSUPPORTED,
+                BeginError::Start(_) | BeginError::NoRecognizer => close::SERVER_FAULT,
+            };
+            CloseReason::new(code, error.told())
         }
     })
 }

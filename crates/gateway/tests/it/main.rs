@@ -11,6 +11,7 @@ mod conformance;
 mod console;
 mod context;
 mod crowds;
+mod dialects;
 mod drain;
 mod endurance;
 mod first_audio;

@@ -1,0 +1,61 @@
+//! Error answers in the format of Deepgram's API.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use crate::authority::Exhausted;
+use crate::http::error::ApiError;
+
+/// Header that carries the id of the request, a UUID.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("dg-request-id");
+/// Header that carries the message of an error, for clients that can't read the body of a refused upgrade.
+const ERROR: HeaderName = HeaderName::from_static("dg-error");
+
+/// Returns the answer of a request with this id that failed. The body has the fields of both generations of
+/// the API.
+pub(super) fn answer(error: ApiError, request_id: &str) -> Response {
+    let message = error.message.clone();
+    let category = category(error.status);
+    let body = json!({
+        "category": category,
+        "message": message,
+        "details": message,
+        "err_code": category,
+        "err_msg": message,
+        "request_id": request_id,
+    });
+    // Status, headers and what the limit of failed authentications needs to know are those of every API.
+    let mut response = error.into_response();
+    *response.body_mut() = Body::from(body.to_string());
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(REQUEST_ID, HeaderValue::try_from(request_id).expect("a UUID fits a header"));
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert(ERROR, message);
+    }
+    response
+}
+
+/// Returns the error of a budget that is used up: for good, it is a matter of payment.
+pub(super) fn exhausted(exhausted: Exhausted) -> ApiError {
+    match exhausted {
+        Exhausted::Daily { .. } => exhausted.into(),
+        Exhausted::Total { .. } => ApiError::new(StatusCode::PAYMENT_REQUIRED, 402, exhausted.to_string()),
+    }
+}
+
+fn category(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "BAD_REQUEST",
+        401 => "INVALID_AUTH",
+        402 => "ASR_PAYMENT_REQUIRED",
+        403 => "INSUFFICIENT_PERMISSIONS",
+        426 => "UPGRADE_REQUIRED",
+        429 => "TOO_MANY_REQUESTS",
+        501 => "NOT_IMPLEMENTED",
+        503 => "SERVICE_UNAVAILABLE",
+        _ => "INTERNAL_SERVER_ERROR",
+    }
+}

@@ -1,0 +1,14 @@
+//! jambonz' custom speech recognition, at `/jambonz`: audio of a call in binary messages, transcriptions in
+//! JSON.
+
+pub(crate) mod messages;
+mod server;
+
+use axum::routing::get;
+
+use crate::gateway::Route;
+
+/// Returns the routes of the dialect.
+pub(super) fn routes() -> Vec<Route> {
+    vec![("/jambonz", get(server::upgrade))]
+}

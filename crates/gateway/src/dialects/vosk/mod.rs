@@ -1,0 +1,14 @@
+//! Vosk's WebSocket protocol (alphacep/vosk-server), at `/vosk`: PCM in binary messages, each answered by
+//! exactly one JSON object.
+
+pub(crate) mod messages;
+mod server;
+
+use axum::routing::get;
+
+use crate::gateway::Route;
+
+/// Returns the routes of the dialect.
+pub(super) fn routes() -> Vec<Route> {
+    vec![("/vosk", get(server::upgrade))]
+}
