@@ -144,6 +144,14 @@ impl Language {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the English name in lower case, such as `russian`.
+    #[must_use]
+    pub fn english_name(&self) -> &'static str {
+        let code = self.0.split('-').next().unwrap_or_default();
+        let named = LANGUAGES.iter().find(|(known, _)| *known == code);
+        named.map_or("unknown", |(_, names)| names[0])
+    }
 }
 
 impl FromStr for Language {
@@ -300,6 +308,15 @@ mod tests {
         }
         assert_eq!(Language::choice("auto").unwrap(), None);
         assert_eq!(Language::choice("Auto").unwrap(), None);
+    }
+
+    #[test]
+    fn a_language_has_an_english_name() {
+        for (given, name) in
+            [("ru-RU", "russian"), ("nb", "norwegian"), ("haw", "hawaiian"), ("spanish", "spanish")]
+        {
+            assert_eq!(given.parse::<Language>().unwrap().english_name(), name, "{given}");
+        }
     }
 
     #[test]

@@ -111,6 +111,18 @@ impl Source {
         Ok(Source { name, extension, format: None, input, repeatable })
     }
 
+    /// Returns a source of an open file, which must be at its start. Messages call the source `name`. The
+    /// file need not have a path: a temporary file may have been deleted already.
+    pub fn file(name: impl Into<String>, file: File) -> Source {
+        Source {
+            name: name.into(),
+            extension: None,
+            format: None,
+            input: Input::File(file),
+            repeatable: false,
+        }
+    }
+
     /// Returns a source that reads standard input as a stream.
     #[must_use]
     pub fn stdin() -> Source {
