@@ -3,19 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::routing::MethodRouter;
+use futures::Stream;
 
 use crate::admission::capacity::RequestCapacity;
-use crate::authority::{Authority, AuthorityError, Identity, Scope};
+use crate::authority::{Amount, Authority, AuthorityError, Identity, Scope};
 use crate::http::auth_rate_limiter::AuthRateLimiter;
 use crate::http::client::{bearer, peer};
 use crate::http::connection_limiter;
 use crate::http::error::ApiError;
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::recordings::transcription::Charge;
+use crate::recordings::uploads::UploadStore;
 use crate::sessions::manager::SessionManager;
-use voxline::engine::{RecognitionRequest, Recognizer, Voices};
+use crate::speech::synthesis::{self, SpeechResources, Synthesis};
+use voxline::engine::{EngineError, RecognitionRequest, Recognizer, Voices};
 
 /// A path and the handlers of its methods.
 pub(crate) type Route = (&'static str, MethodRouter<Arc<Gateway>>);
@@ -42,6 +47,8 @@ pub struct Gateway {
     pub(crate) authenticated: RequestCapacity,
     /// Capacity for requests of the demo, which have no token.
     demo: RequestCapacity,
+    /// Long recordings that have arrived or are arriving.
+    pub(crate) uploads: Arc<UploadStore>,
     pub(crate) sessions: Arc<SessionManager>,
 }
 
@@ -58,6 +65,7 @@ impl Gateway {
             started: authority.clock().monotonic(),
             authenticated: RequestCapacity::authenticated(places, threads),
             demo: RequestCapacity::demo(places, threads),
+            uploads: Arc::new(UploadStore::new(&options.recordings)),
             sessions: Arc::new(SessionManager::new(
                 authority.clone(),
                 auth_limiter.clone(),
@@ -130,7 +138,45 @@ impl Gateway {
         if identity.is_some() { &self.authenticated } else { &self.demo }
     }
 
-    /// Returns the request of [`SessionManager::recognition_request`].
+    /// Returns a function that charges the audio of one recording to `identity`, if there is one, and counts
+    /// it as received by `api`.
+    pub(crate) fn charge(self: &Arc<Gateway>, api: &'static str, identity: Option<Identity>) -> Charge {
+        let gateway = self.clone();
+        Box::new(move |milliseconds| {
+            match &identity {
+                Some(identity) => gateway.sessions.charge(identity, api, milliseconds, 0)?,
+                None => gateway.metrics.receive(api, milliseconds, 0),
+            }
+            Ok(())
+        })
+    }
+
+    /// Synthesises a text for the API `api`, and charges it to `identity`, if there is one. Returns the
+    /// encoded speech.
+    pub(crate) async fn speak(
+        &self,
+        api: &'static str,
+        identity: Option<&Identity>,
+        synthesis: Synthesis,
+    ) -> Result<impl Stream<Item = Result<Bytes, EngineError>> + Send + use<>, ApiError> {
+        let capacity = self.capacity(identity);
+        let place = capacity.place()?;
+        if let Some(identity) = identity {
+            self.authority.charge(identity, Amount::text(synthesis.characters as u64))?;
+        }
+        self.metrics.speech.characters.inc_by(synthesis.characters as u64);
+        self.metrics.count_bytes(api, "in", synthesis.bytes);
+        let resources = SpeechResources {
+            place,
+            turns: capacity.voices.clone(),
+            patience: self.options.connections.write_timeout,
+            metrics: self.metrics.clone(),
+            api,
+        };
+        synthesis::speak(synthesis, resources).await
+    }
+
+    /// Returns the options of [`SessionManager::recognition_request`].
     pub(crate) fn recognition_request(
         &self,
         identity: Option<&Identity>,

@@ -10,11 +10,12 @@
 //!
 //! - `routes`: the handlers of the API, a file for each route.
 //! - `console`: the page at `/`.
-//! - `dialects`: protocols of other speech services, a room for each.
+//! - `dialects`: APIs of other speech services, a room for each.
 //! - `gateway`: the state that handlers share. No room below takes it: each is passed what it needs.
 //! - `sessions`: live sessions, their recognition, and the sockets, numbered chunks and dialects that feed
 //!   them.
-//! - `recordings`: decoding and recognition of recordings.
+//! - `recordings`: storage, decoding and recognition of recordings.
+//! - `speech`: synthesis of texts, and the encoders of its audio.
 //! - `admission`: reasons to refuse work, places for clients that wait, capacity for recordings and speech.
 //! - `options`: the settings that the operator may change.
 //! - [`admin`]: commands of the operator.
@@ -40,6 +41,7 @@ mod recordings;
 mod routes;
 mod scheduler;
 mod sessions;
+mod speech;
 
 use std::io;
 use std::sync::Arc;
@@ -55,7 +57,10 @@ pub use self::http::cors::{BadOrigin, Origin};
 use self::http::server;
 pub use self::http::server::ConnectionOptions;
 pub use self::http::tls::{BadTls, Listener, Tls, TlsFiles};
-pub use self::options::{ChunkedOptions, Options};
+pub use self::options::{
+    BadVoiceAlias, ChunkedOptions, Dialect, OpenAiOptions, Options, RecordingOptions, UnknownDialect,
+    VoiceAlias,
+};
 
 /// Longest time that pending requests may take after the sessions have ended.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);

@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::{ConfigError, secret};
 use voxline::net::Endpoint;
 use voxline_gateway::authority::{AtLimit, Policy, Refreshing};
-use voxline_gateway::{ConnectionOptions, Options, Origin, TlsFiles};
+use voxline_gateway::{
+    ConnectionOptions, Dialect, OpenAiOptions, Options, Origin, RecordingOptions, TlsFiles, UnknownDialect,
+    VoiceAlias,
+};
 
 /// Default listening address: on loopback, since there is no certificate by default.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8085);
@@ -36,6 +39,8 @@ pub type SomeSeconds = Whole<1, YEAR>;
 pub type Count = Whole<1, { u16::MAX as u64 }>;
 /// A maximum number, where 0 means no limit.
 pub type Limit = Whole<0, { u32::MAX as u64 }>;
+/// A number of bytes, up to 1 PiB.
+pub type Bytes = Whole<1, { 1 << 50 }>;
 
 impl<const MIN: u64, const MAX: u64> Whole<MIN, MAX> {
     fn seconds(self) -> Duration {
@@ -111,6 +116,22 @@ fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
         network(text).map_err(|expected| serde::de::Error::custom(format!("\"{text}\": {expected}")))
     };
     Vec::<String>::deserialize(deserializer)?.iter().map(named).collect::<Result<_, _>>().map(Some)
+}
+
+/// Dialects of other services.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Dialects(Vec<Dialect>);
+
+/// Parses a list of dialects, or `none`.
+///
+/// # Errors
+/// Returns [`UnknownDialect`] if the list has a name that no dialect has.
+pub fn dialects(text: &str) -> Result<Dialects, UnknownDialect> {
+    if text.trim() == "none" {
+        return Ok(Dialects(Vec::new()));
+    }
+    text.split(',').map(|name| name.trim().parse()).collect::<Result<_, _>>().map(Dialects)
 }
 
 /// Behaviour when a refresh or access token exceeds the limit.
@@ -195,6 +216,27 @@ pub struct GatewayConfig {
     /// Maximum number of recordings and texts processed at once; more are refused [default: 16]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_REQUESTS")]
     pub max_requests: Option<Count>,
+    /// APIs of other services to speak: openai, deepgram, vosk, jambonz, or none [default: all]
+    #[arg(long, value_name = "NAMES", env = "VOXLINE_GATEWAY_DIALECTS", value_parser = dialects)]
+    pub dialects: Option<Dialects>,
+    /// Longest recording that a dialect takes, in seconds [default: 14400]
+    #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_MAX_RECORDING_DURATION")]
+    pub max_recording_duration: Option<SomeSeconds>,
+    /// Largest recording that a dialect takes, in bytes [default: 2147483648]
+    #[arg(long, value_name = "BYTES", env = "VOXLINE_GATEWAY_MAX_RECORDING_BYTES")]
+    pub max_recording_bytes: Option<Bytes>,
+    /// Disk space for the recordings of dialects, all together, in bytes [default: 8589934592]
+    #[arg(long, value_name = "BYTES", env = "VOXLINE_GATEWAY_UPLOAD_SPACE")]
+    pub upload_space: Option<Bytes>,
+    /// Directory of the temporary files of these recordings [default: the system's]
+    #[arg(long, value_name = "DIR", env = "VOXLINE_GATEWAY_UPLOAD_DIR")]
+    pub upload_dir: Option<PathBuf>,
+    /// Name of a model that /v1/models lists; may be repeated [default: whisper-1 and others]
+    #[arg(long, value_name = "NAME", env = "VOXLINE_GATEWAY_OPENAI_MODEL", value_delimiter = ',')]
+    pub openai_model: Option<Vec<String>>,
+    /// Voice that a name of OpenAI's API stands for, such as alloy=joe; may be repeated
+    #[arg(long, value_name = "NAME=VOICE", env = "VOXLINE_GATEWAY_OPENAI_VOICE", value_delimiter = ',')]
+    pub openai_voice: Option<Vec<VoiceAlias>>,
     /// Maximum number of open connections; more replace idle ones, or wait [default: 800]
     #[arg(long, value_name = "COUNT", env = "VOXLINE_GATEWAY_MAX_CONNECTIONS")]
     pub max_connections: Option<Count>,
@@ -257,6 +299,13 @@ impl Default for GatewayConfig {
             threads: None,
             max_sessions: None,
             max_requests: Some(Whole(options.max_requests as u64)),
+            dialects: Some(Dialects(options.dialects)),
+            max_recording_duration: Some(Whole(options.recordings.max_duration.as_secs())),
+            max_recording_bytes: Some(Whole(options.recordings.max_bytes)),
+            upload_space: Some(Whole(options.recordings.disk_bytes)),
+            upload_dir: options.recordings.directory,
+            openai_model: Some(options.openai.models),
+            openai_voice: Some(options.openai.voices),
             max_connections: Some(Whole(options.connections.max as u64)),
             max_connections_per_address: Some(Whole(options.connections.max_per_address as u64)),
             max_failures: Some(Whole(options.max_failures.into())),
@@ -284,6 +333,9 @@ impl GatewayConfig {
             max_sessions: self.max_sessions.map_or(options.max_sessions, Whole::count),
             max_requests: self.max_requests.map_or(options.max_requests, Whole::count),
             connections: self.connections(),
+            dialects: self.dialects.clone().map_or(options.dialects, |dialects| dialects.0),
+            recordings: self.recordings(),
+            openai: self.openai(),
             max_failures: max_failures.unwrap_or(options.max_failures),
             resume_window: self.resume_window.map_or(options.resume_window, Whole::seconds),
             drain: self.drain.map_or(options.drain, Whole::seconds),
@@ -306,6 +358,24 @@ impl GatewayConfig {
             body_timeout: self.body_timeout.map_or(options.body_timeout, Whole::seconds),
             write_timeout: self.write_timeout.map_or(options.write_timeout, Whole::seconds),
             trusted_proxies: self.trusted_proxy.clone().unwrap_or(options.trusted_proxies),
+        }
+    }
+
+    fn recordings(&self) -> RecordingOptions {
+        let options = RecordingOptions::default();
+        RecordingOptions {
+            max_duration: self.max_recording_duration.map_or(options.max_duration, Whole::seconds),
+            max_bytes: self.max_recording_bytes.map_or(options.max_bytes, |bytes| bytes.0),
+            disk_bytes: self.upload_space.map_or(options.disk_bytes, |bytes| bytes.0),
+            directory: self.upload_dir.clone(),
+        }
+    }
+
+    fn openai(&self) -> OpenAiOptions {
+        let options = OpenAiOptions::default();
+        OpenAiOptions {
+            models: self.openai_model.clone().unwrap_or(options.models),
+            voices: self.openai_voice.clone().unwrap_or(options.voices),
         }
     }
 

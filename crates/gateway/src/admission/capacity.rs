@@ -67,6 +67,7 @@ impl RequestCapacity {
 /// A limit on the number of threads that decode uploads. Further uploads wait in the order of their
 /// arrival. The decoders use only a part of tokio's blocking threads, so that tokens and sessions, which
 /// need these threads too, never wait for them.
+#[derive(Clone)]
 pub(crate) struct DecodePool(Arc<Semaphore>);
 
 impl DecodePool {
@@ -84,24 +85,37 @@ impl DecodePool {
         &self,
         work: impl FnOnce(Cancellation) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
+        let cancellation = Cancellation::new();
+        let given = cancellation.clone();
+        self.run_under(cancellation, move || work(given)).await
+    }
+
+    /// Runs a part of longer work like [`run`](DecodePool::run). The flag `cancellation`, which all parts of
+    /// the work watch, is set only if the caller is dropped before this part has ended.
+    pub(crate) async fn run_under<T: Send + 'static>(
+        &self,
+        cancellation: Cancellation,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
         let turn = self.0.clone().acquire_owned().await.map_err(|closed| ApiError::internal(&closed))?;
-        let left = CancelOnDrop(Cancellation::new());
-        let cancellation = left.0.clone();
+        let mut left = CancelOnDrop(Some(cancellation));
         let working = request_log::spawn_blocking(move || {
             let _turn = turn;
-            work(cancellation)
+            work()
         });
         let done = working.await.map_err(|panic| ApiError::internal(&panic));
-        drop(left);
+        left.0 = None;
         done
     }
 }
 
 /// Cancels work when its caller is dropped.
-struct CancelOnDrop(Cancellation);
+struct CancelOnDrop(Option<Cancellation>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.cancel();
+        if let Some(cancellation) = &self.0 {
+            cancellation.cancel();
+        }
     }
 }

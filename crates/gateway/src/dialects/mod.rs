@@ -1,101 +1,84 @@
-//! Dialects: protocols of other speech services, so that their clients connect unchanged. Each is a room of
-//! its own: its messages, and its server half, which translates between them and a live session.
+//! Dialects: APIs of other speech services, so that programs written for them connect unchanged. Each is a
+//! room of its own: its messages, and its handlers, which are thin over the live sessions, recordings and
+//! speech that the gateway's own routes use.
 //!
-//! This room imports [`gateway`](crate::gateway) and the rooms below it.
+//! This room stands beside the routes: its handlers take the [`Gateway`](crate::gateway::Gateway).
 
 pub(crate) mod audio;
 mod container;
 pub(crate) mod deepgram;
 pub(crate) mod jambonz;
+mod live;
+pub(crate) mod openai;
 pub(crate) mod opus_packets;
 mod stream;
 pub(crate) mod vosk;
 
-use axum::extract::Request;
+use std::sync::Arc;
 
-use crate::admission::reject::Full;
-use crate::authority::Scope;
+use axum::Router;
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::Response;
+
 use crate::gateway::{Gateway, Route};
-use crate::http::client::peer;
-use crate::http::error::ApiError;
-use crate::http::{cors, websocket};
-use crate::sessions::credential::OpeningToken;
-use crate::sessions::live::LiveEnd;
-use crate::sessions::manager::BeginError;
-use crate::sessions::messages::millis;
-use crate::sessions::session::StartError;
+use crate::http::auth_rate_limiter::limit_failures;
+use crate::http::error::{ApiError, wrong_method};
+use crate::options::Dialect;
 
-/// Most words and phrases that a client may favour, and most bytes of them; the rest is ignored.
-const MAX_KEYWORDS: usize = 100;
-const MAX_KEYWORD_BYTES: usize = 4_096;
-
-/// Returns the routes that authenticate the client.
-pub(crate) fn routes() -> Vec<Route> {
-    [vosk::routes(), jambonz::routes(), deepgram::routes()].concat()
+/// The routes of a dialect.
+#[derive(Default)]
+struct Routes {
+    /// Routes that authenticate the client.
+    guarded: Vec<Route>,
+    /// Routes that every client may use, without authentication or rate limit.
+    open: Vec<Route>,
+    /// Other paths of guarded routes, which the description of the API leaves out.
+    aliases: Vec<Route>,
+    /// Writes an error of the layers around the handlers in the shape of the dialect, into an answer that has
+    /// its status and headers. `None` for the shape of the gateway's own API.
+    reshape: Option<fn(ApiError, &mut Response)>,
 }
 
-/// Returns the routes that every client may use, without authentication or rate limit.
-pub(crate) fn open_routes() -> Vec<Route> {
-    deepgram::open_routes()
-}
-
-/// Returns the token of a request for a live recognition, if it is valid for one.
-fn authorise(gateway: &Gateway, request: &Request, token: Option<&str>) -> Result<OpeningToken, ApiError> {
-    // Rounded down to milliseconds, like the expiry times of tokens, and taken before the check.
-    let checked = std::time::Duration::from_millis(millis(gateway.authority.clock().unix()));
-    let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
-    Ok(OpeningToken::new(gateway.identify(request, token, authorise)?, checked))
-}
-
-/// Checks that a request is for a WebSocket, and that there is room for its session.
-fn admit(gateway: &Gateway, request: &Request) -> Result<(), ApiError> {
-    cors::admit(request.headers(), &gateway.options.cors_origins)?;
-    websocket::check(request.headers())?;
-    gateway.recognizer()?;
-    gateway.sessions.admit_session()
-}
-
-/// Returns the keywords that a session takes of those that a client names.
-fn keywords(named: impl Iterator<Item = String>) -> Vec<String> {
-    let mut bytes = 0;
-    let fits = |keyword: &String| {
-        bytes += keyword.len();
-        bytes <= MAX_KEYWORD_BYTES
-    };
-    named.filter(|keyword| !keyword.trim().is_empty()).take(MAX_KEYWORDS).take_while(fits).collect()
-}
-
-/// Returns the WebSocket close code (RFC 6455, section 7.4) for the end of a recognition.
-fn close_code(end: &LiveEnd) -> u16 {
-    match end {
-        LiveEnd::Lost => 1000,
-        LiveEnd::Stopping => 1001,
-        LiveEnd::Malformed => 1002,
-        LiveEnd::TooBig => 1009,
-        LiveEnd::Token(_) | LiveEnd::Exhausted(_) | LiveEnd::Flood => 1008,
-        LiveEnd::Unanswered | LiveEnd::Failed => 1011,
+/// Returns the routes of a dialect.
+fn routes(dialect: Dialect) -> Routes {
+    match dialect {
+        Dialect::OpenAi => openai::routes(),
+        Dialect::Deepgram => deepgram::routes(),
+        Dialect::Vosk => vosk::routes(),
+        Dialect::Jambonz => jambonz::routes(),
     }
 }
 
-/// Returns the WebSocket close code for a session that could not begin.
-fn refusal_code(error: &BeginError) -> u16 {
-    match error {
-        BeginError::Rejected(_) | BeginError::Full(Full::Gateway | Full::Token) => 1013,
-        BeginError::Start(StartError::Unsupported(_) | StartError::Violation(_)) => 1003,
-        BeginError::Start(_) | BeginError::NoRecognizer => 1011,
-    }
+/// Returns the router of each dialect that is switched on.
+pub(crate) fn routers(gateway: &Gateway) -> Vec<Router<Arc<Gateway>>> {
+    let is_on = |dialect: &Dialect| gateway.options.dialects.contains(dialect);
+    Dialect::ALL.into_iter().filter(is_on).map(|dialect| router(gateway, routes(dialect))).collect()
 }
 
+/// Returns the routes of a dialect behind the limit of failed authentications.
+fn router(gateway: &Gateway, routes: Routes) -> Router<Arc<Gateway>> {
+    let add = |router: Router<Arc<Gateway>>, (path, methods): Route| router.route(path, methods);
+    let Routes { guarded, open, aliases, reshape } = routes;
+    let guarded = guarded.into_iter().chain(aliases).fold(Router::new(), add);
+    let guarded = guarded
+        .method_not_allowed_fallback(wrong_method)
+        .route_layer(from_fn_with_state(gateway.auth_limiter.clone(), limit_failures));
+    let all = open.into_iter().fold(guarded, add).method_not_allowed_fallback(wrong_method);
+    let Some(reshape) = reshape else { return all };
+    all.route_layer(map_response(move |mut response: Response| async move {
+        if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+            reshape(error, &mut response);
+        }
+        response
+    }))
+}
+
+/// Returns the paths that the description of the API has, of all dialects.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keywords_are_bounded() {
-        let many = || (0..1_000).map(|number| format!("word {number}"));
-        assert_eq!(keywords(many()).len(), MAX_KEYWORDS);
-        let long = ["a".to_owned(), "b".repeat(MAX_KEYWORD_BYTES), "c".to_owned()];
-        assert_eq!(keywords(long.into_iter()), ["a"]);
-        assert!(keywords([" ".to_owned(), String::new()].into_iter()).is_empty());
-    }
+pub(crate) fn described_paths() -> Vec<&'static str> {
+    let described = |dialect| {
+        let Routes { guarded, open, .. } = routes(dialect);
+        guarded.into_iter().chain(open).map(|(path, _)| path)
+    };
+    Dialect::ALL.into_iter().flat_map(described).collect()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 
-use super::{admit, authorise, close_code, refusal_code};
+use super::live::{admit, authorise, close_code, refusal_code};
 use crate::admission::pending::PendingPlace;
 use crate::authority::{Amount, Identity};
 use crate::gateway::Gateway;

@@ -1,9 +1,11 @@
 //! Reading of request bodies within limits of size and time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use futures::StreamExt;
+
+use voxline_support::clock::now;
 
 /// Longest time for which an unwanted body is read.
 const DISCARDING: Duration = Duration::from_secs(5);
@@ -67,6 +69,50 @@ pub(crate) async fn read_reserving(
         discard_rest(parts);
     }
     read
+}
+
+/// A reader of a long body, piece by piece.
+///
+/// The deadline of a body grows with what has arrived of it, so that a long recording may take its time, and
+/// a client that sends a byte a minute may not.
+pub(crate) struct BodyReader {
+    parts: BodyDataStream,
+    /// Largest body, in bytes.
+    limit: u64,
+    patience: Duration,
+    started: Instant,
+    received: u64,
+}
+
+/// Bytes that a long body has to bring for each second after its first ones: 128 kbit/s, the rate of good
+/// MP3.
+const SLOWEST: u64 = 16_000;
+
+impl BodyReader {
+    /// Creates a reader of a body of up to `limit` bytes, for which the client has `patience`, and more with
+    /// each byte.
+    pub(crate) fn new(body: Body, limit: u64, patience: Duration) -> BodyReader {
+        BodyReader { parts: body.into_data_stream(), limit, patience, started: now(), received: 0 }
+    }
+
+    /// Returns the next bytes, or `None` at the end of the body.
+    ///
+    /// # Errors
+    /// Returns [`BadBody`] if the body is too large, late or broken.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BadBody> {
+        let allowed = self.patience + Duration::from_secs(self.received / SLOWEST);
+        let left = allowed.saturating_sub(now().saturating_duration_since(self.started));
+        let next = tokio::time::timeout(left, self.parts.next()).await.map_err(|_| BadBody::Late)?;
+        let Some(part) = next else { return Ok(None) };
+        let part = part.map_err(|_| BadBody::Broken)?;
+        self.received += part.len() as u64;
+        if self.received > self.limit { Err(BadBody::TooLarge) } else { Ok(Some(part)) }
+    }
+
+    /// Reads and discards what the client still sends although its request is refused.
+    pub(crate) fn discard(self) {
+        discard_rest(self.parts);
+    }
 }
 
 /// Reads and discards what a client still sends although its request is refused. A connection that is

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::Url;
@@ -15,6 +15,20 @@ use super::request_log::REQUEST_ID;
 
 /// Time for which a browser may cache a permission. Chromium caps it at two hours.
 const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
+
+/// Headers that the JavaScript SDK of OpenAI adds to each request.
+const SDK_HEADERS: [HeaderName; 10] = [
+    HeaderName::from_static("openai-organization"),
+    HeaderName::from_static("openai-project"),
+    HeaderName::from_static("x-stainless-arch"),
+    HeaderName::from_static("x-stainless-lang"),
+    HeaderName::from_static("x-stainless-os"),
+    HeaderName::from_static("x-stainless-package-version"),
+    HeaderName::from_static("x-stainless-retry-count"),
+    HeaderName::from_static("x-stainless-runtime"),
+    HeaderName::from_static("x-stainless-runtime-version"),
+    HeaderName::from_static("x-stainless-timeout"),
+];
 
 /// Origin of a web page: a scheme, a host and a port, or any origin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +88,12 @@ pub(crate) fn layer(allowed: &[Origin]) -> Option<CorsLayer> {
             HeaderValue::try_from(origin.to_string()).expect("an origin in ASCII fits a header")
         }))
     };
+    let headers = [header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID].into_iter().chain(SDK_HEADERS);
+    let headers: Vec<HeaderName> = headers.collect();
     let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
+        .allow_headers(headers)
         .expose_headers([REQUEST_ID, header::RETRY_AFTER])
         .max_age(REMEMBERED);
     Some(layer)

@@ -21,8 +21,9 @@ pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy)]
 pub(crate) struct AuthFailed;
 
-/// An error answer: its HTTP status and the documented error code.
-#[derive(Debug, PartialEq, Eq)]
+/// An error answer: its HTTP status and the documented error code. The answer carries the error as an
+/// extension, from which a dialect makes an answer of its own shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     /// One of the service's documented codes, or the HTTP status if the service has no code for the error.
@@ -140,6 +141,7 @@ impl IntoResponse for ApiError {
         if let Some(wait) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, retry_after(wait));
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -13,7 +13,6 @@ use http::{StatusCode, header};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use crate::admission::capacity::MAX_RECORDING_BYTES;
 use crate::authority::{Amount, Identity, Scope, new_id};
@@ -22,11 +21,12 @@ use crate::http::body;
 use crate::http::error::{ApiError, json_response};
 use crate::http::request_log::request_id;
 use crate::http::upload;
-use crate::recordings::decoding::Recording;
-use crate::recordings::recording_job::{Recognition, RecordingJob};
+use crate::recordings::decoding::RecordingLimits;
+use crate::recordings::transcription::{Pace, RecordingRequest, Transcription, WorkPermits};
 use crate::sessions::plain_text::plain;
 use voxline::engine::{Accuracy, Latency, RecognitionRequest, Recognizer, Segment, Task};
 use voxline::protocol::check_hints;
+use voxline::source::Source;
 use voxline_support::clock::civil;
 
 /// Documented limit of a recording's length.
@@ -136,7 +136,7 @@ async fn recognise_upload(
     identity: Option<Identity>,
     recognizer: Arc<dyn Recognizer>,
     longest: Duration,
-    request: RecognitionRequest,
+    recognition: RecognitionRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
     let capacity = gateway.capacity(identity.as_ref());
@@ -150,31 +150,21 @@ async fn recognise_upload(
     let file = upload::receive(body, MAX_RECORDING_BYTES, patience, reserve).await?;
     gateway.metrics.count_bytes("asr", "in", file.len());
     let place = capacity.place()?;
-    let charged = gateway.clone();
-    let charge = move |milliseconds| {
-        if let Some(identity) = &identity {
-            charged.authority.charge(identity, Amount::audio(milliseconds))?;
-        }
-        charged.metrics.receive("asr", milliseconds, 0);
-        Ok(())
+    let request = RecordingRequest {
+        source: Source::bytes("audio", file),
+        limits: RecordingLimits::mono(longest),
+        pace: Pace::WhenDecoded,
+        recognition,
+        charge: gateway.charge("asr", identity.clone()),
+        permits: WorkPermits::new(place, reserved),
     };
-    let decode = move |cancellation| {
-        let recording = Recording::decode(file, longest, cancellation).map_err(ApiError::from);
-        let recognition =
-            recording.and_then(|recording| Recognition::open(&*recognizer, recording, &request, charge));
-        // The place and the memory stay taken until here, even if the client has left.
-        (recognition, (place, reserved))
-    };
-    let (recognition, held) = capacity.decoders.run(decode).await?;
-    let (result_sender, result) = oneshot::channel();
-    let job = RecordingJob::new(recognition?, result_sender, held);
-    // This future is dropped when the connection ends, and the job with it.
-    let _handle = gateway
-        .sessions
-        .scheduler
-        .add(capacity.priority, Box::new(job))
-        .map_err(|error| ApiError::internal(&error))?;
-    let segments = result.await.map_err(|_| ApiError::internal(&"recogniser panicked"))??;
+    // The work ends if this future is dropped, as it is when the connection ends.
+    let mut transcription =
+        Transcription::start(recognizer, &gateway.sessions.scheduler, capacity, request).await?;
+    let mut segments = Vec::new();
+    while let Some((_, segment)) = transcription.next().await? {
+        segments.push(segment);
+    }
     Ok(json_response(StatusCode::OK, &answer_body(&segments, gateway.authority.clock().unix())))
 }
 

@@ -40,7 +40,6 @@ fn guarded_routes(options: &Options) -> Vec<Route> {
         ("/asr", post(asr::recognise)),
         (protocol::tts::PATH, get(tts::get).head(tts::head).post(tts::post)),
     ];
-    routes.extend(dialects::routes());
     if options.demo {
         routes.extend([("/tts_demo", post(demo::speak)), ("/asr_demo", post(demo::recognise))]);
     }
@@ -58,7 +57,6 @@ fn open_routes(options: &Options) -> Vec<Route> {
         (metrics::PATH, get(metrics::report)),
         (openapi::PATH, get(openapi::describe)),
     ];
-    routes.extend(dialects::open_routes());
     if options.console {
         routes.extend(console::pages());
     }
@@ -73,6 +71,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         // Set here, too: an address over the rate limit is refused without being told of methods.
         .method_not_allowed_fallback(error::wrong_method)
         .route_layer(from_fn_with_state(gateway.auth_limiter.clone(), limit_failures));
+    let guarded = dialects::routers(&gateway).into_iter().fold(guarded, Router::merge);
     let all = open_routes(&gateway.options).into_iter().fold(guarded, add);
     let all = all.method_not_allowed_fallback(error::wrong_method).fallback(error::unknown_path);
     let all = match cors::layer(&gateway.options.cors_origins) {

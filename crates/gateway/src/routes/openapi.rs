@@ -29,6 +29,7 @@ mod tests {
 
     use super::*;
     use crate::authority::Authority;
+    use crate::dialects;
     use crate::gateway::{Engines, Gateway};
     use crate::options::Options;
     use crate::routes::{guarded_routes, open_routes, router};
@@ -54,11 +55,12 @@ mod tests {
     async fn the_description_lists_exactly_the_routes() {
         let options = Options { demo: true, ..Options::default() };
         let routes = guarded_routes(&options).into_iter().chain(open_routes(&options));
+        let paths = routes.map(|(path, _)| path).chain(dialects::described_paths());
         let authority = Authority::in_memory(Duration::ZERO, Arc::new(SystemClock::new())).unwrap();
         let gateway = Arc::new(Gateway::new(authority, Engines::default(), options));
         let router = TowerToHyperService::new(router(gateway));
         let mut routed = BTreeMap::new();
-        for (path, _) in routes {
+        for path in paths {
             if NOT_OF_THE_API.contains(&path) || path.starts_with("/console/") {
                 continue;
             }

@@ -14,7 +14,7 @@ use super::manager::SessionManager;
 use super::session::{Rejection, Session};
 use crate::authority::Amount;
 use crate::http::error::{ApiError, BUSY_WAIT};
-use crate::recordings::decoding::Recording;
+use crate::recordings::decoding::decode_whole;
 use voxline::audio::{AudioChunk, FramePos};
 use voxline::decode::Cancellation;
 use voxline::engine::RECOGNIZER_RATE;
@@ -199,8 +199,8 @@ impl Drop for ChunkInProgress<'_> {
 /// Returns the samples of a chunk at the recogniser's rate, as 16-bit little-endian PCM. Each chunk is a
 /// file of its own and therefore has its own resampler, whose output is as long as the chunk.
 fn decode(file: Vec<u8>, cancellation: Cancellation) -> Result<Bytes, ApiError> {
-    let recording = Recording::decode(file, MAX_DURATION, cancellation)?;
-    let pcm: Vec<u8> = recording.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let samples = decode_whole(file, MAX_DURATION, cancellation)?;
+    let pcm: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     Ok(pcm.into())
 }
 

@@ -54,7 +54,21 @@ async fn allowed_pages_may_ask_with_a_token_and_read_refusals() {
     assert_eq!(headers["access-control-allow-origin"], PAGE);
     assert_eq!(
         words(&headers, "access-control-allow-headers"),
-        ["authorization", "content-type", "x-request-id"]
+        [
+            "authorization",
+            "content-type",
+            "openai-organization",
+            "openai-project",
+            "x-request-id",
+            "x-stainless-arch",
+            "x-stainless-lang",
+            "x-stainless-os",
+            "x-stainless-package-version",
+            "x-stainless-retry-count",
+            "x-stainless-runtime",
+            "x-stainless-runtime-version",
+            "x-stainless-timeout",
+        ]
     );
     assert_eq!(words(&headers, "access-control-allow-methods"), ["get", "post"]);
     assert!(headers.contains_key("x-request-id"));

@@ -120,7 +120,8 @@ fn documented() -> BTreeMap<String, String> {
         // A row of several flags has as many defaults, or one for all.
         let values: Vec<&str> = columns[2].split(", ").map(|value| value.trim_matches('`')).collect();
         for (index, flag) in flags.iter().enumerate() {
-            let value = if values.len() == flags.len() { values[index] } else { columns[2] };
+            let value =
+                if values.len() == flags.len() { values[index] } else { columns[2].trim_matches('`') };
             assert!(
                 defaults.insert((*flag).to_owned(), value.to_owned()).is_none(),
                 "--{flag} is told twice"
@@ -152,8 +153,10 @@ fn a_setting_is_a_key_a_flag_and_a_variable_and_is_documented() {
         match known.get(key) {
             Some(toml::Value::Boolean(on)) => assert_eq!(default, if *on { "on" } else { "off" }, "{flag}"),
             Some(toml::Value::String(text)) => assert_eq!(default, *text, "{flag}"),
-            Some(toml::Value::Array(none)) => {
-                assert_eq!((default.as_str(), none.len()), ("none", 0), "{flag}");
+            Some(toml::Value::Array(values)) => {
+                let values: Vec<&str> = values.iter().map(|value| value.as_str().unwrap()).collect();
+                let told = if values.is_empty() { "none".to_owned() } else { values.join(", ") };
+                assert_eq!(default, told, "{flag}");
             }
             Some(value) => assert_eq!(default, value.to_string(), "{flag}"),
             None => assert!(default.parse::<u64>().is_err(), "--{flag} has no default"),
@@ -237,7 +240,8 @@ fn the_sample_has_every_key_and_passes_the_check() {
         sample
             .replace("# tls_", "tls_")
             .replace("# threads", "threads")
-            .replace("# max_sessions", "max_sessions"),
+            .replace("# max_sessions", "max_sessions")
+            .replace("# upload_dir", "upload_dir"),
     );
     let written: toml::Table = fs::read_to_string(&all).unwrap().parse().unwrap();
     let written = written["gateway"].as_table().unwrap();
@@ -245,6 +249,7 @@ fn the_sample_has_every_key_and_passes_the_check() {
         state: Some("a".into()),
         threads: Some("4".parse().unwrap()),
         max_sessions: Some("64".parse().unwrap()),
+        upload_dir: Some("a".into()),
         tls_cert: Some("a".into()),
         tls_key: Some("a".into()),
         ..GatewayConfig::default()

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use super::messages::request_id;
 use crate::authority::Exhausted;
 use crate::http::error::ApiError;
 
@@ -13,9 +14,21 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("dg-request-id
 /// Header that carries the message of an error, for clients that can't read the body of a refused upgrade.
 const ERROR: HeaderName = HeaderName::from_static("dg-error");
 
-/// Returns the answer of a request with this id that failed. The body has the fields of both generations of
-/// the API.
+/// Returns the answer of a request with this id that failed.
 pub(super) fn answer(error: ApiError, request_id: &str) -> Response {
+    // Status, headers and what the limit of failed authentications needs to know are those of every API.
+    let mut response = error.clone().into_response();
+    write(&error, request_id, &mut response);
+    response
+}
+
+/// Gives an error of the layers around the handlers, which know no id, the shape of Deepgram.
+pub(super) fn reshape(error: ApiError, response: &mut Response) {
+    write(&error, &request_id(), response);
+}
+
+/// Writes the body, which has the fields of both generations of the API.
+fn write(error: &ApiError, request_id: &str, response: &mut Response) {
     let message = error.message.clone();
     let category = category(error.status);
     let body = json!({
@@ -26,8 +39,7 @@ pub(super) fn answer(error: ApiError, request_id: &str) -> Response {
         "err_msg": message,
         "request_id": request_id,
     });
-    // Status, headers and what the limit of failed authentications needs to know are those of every API.
-    let mut response = error.into_response();
+    response.extensions_mut().remove::<ApiError>();
     *response.body_mut() = Body::from(body.to_string());
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
@@ -35,7 +47,6 @@ pub(super) fn answer(error: ApiError, request_id: &str) -> Response {
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert(ERROR, message);
     }
-    response
 }
 
 /// Returns the error of a budget that is used up: for good, it is a matter of payment.
@@ -52,6 +63,9 @@ fn category(status: StatusCode) -> &'static str {
         401 => "INVALID_AUTH",
         402 => "ASR_PAYMENT_REQUIRED",
         403 => "INSUFFICIENT_PERMISSIONS",
+        405 => "METHOD_NOT_ALLOWED",
+        408 => "REQUEST_TIMEOUT",
+        413 => "PAYLOAD_TOO_LARGE",
         426 => "UPGRADE_REQUIRED",
         429 => "TOO_MANY_REQUESTS",
         501 => "NOT_IMPLEMENTED",

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::API;
 use super::channel::Channel;
 use super::error::{self, REQUEST_ID, exhausted};
 use super::input::{AudioInput, BadAudio};
@@ -18,7 +19,7 @@ use super::messages::{self, StreamInfo, parse, request_id};
 use super::parameters::{AudioFormat, MAX_CHANNELS, Parameters, SpokenLanguage};
 use crate::authority::{Amount, to_rfc3339};
 use crate::dialects::container::Decoded;
-use crate::dialects::{admit, authorise, close_code, refusal_code};
+use crate::dialects::live::{admit, authorise, close_code, refusal_code};
 use crate::gateway::Gateway;
 use crate::http::client::bearer_or_key;
 use crate::http::error::ApiError;
@@ -32,8 +33,6 @@ use voxline::engine::{RECOGNIZER_RATE, RecognitionRequest};
 use voxline::error::chain;
 use voxline::protocol::close;
 
-/// Label of the dialect in the metrics.
-const API: &str = "deepgram";
 /// Longest time without audio and messages, as documented.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Reason for the close of a stream that was silent for longer.

@@ -11,14 +11,18 @@ mod status;
 
 use axum::routing::get;
 
-use crate::gateway::Route;
+use super::Routes;
+use crate::options::Dialect;
 
-/// Returns the routes that need a token.
-pub(super) fn routes() -> Vec<Route> {
-    vec![("/v1/listen", get(live::upgrade))]
-}
+/// Label of the dialect in the metrics.
+const API: &str = Dialect::Deepgram.name();
 
-/// Returns the routes that every client may use.
-pub(super) fn open_routes() -> Vec<Route> {
-    vec![("/v1/status", get(status::health)), ("/v1/status/engine", get(status::engine))]
+/// Returns the routes of the dialect.
+pub(super) fn routes() -> Routes {
+    Routes {
+        guarded: vec![("/v1/listen", get(live::upgrade))],
+        open: vec![("/v1/status", get(status::health)), ("/v1/status/engine", get(status::engine))],
+        reshape: Some(error::reshape),
+        ..Routes::default()
+    }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::dialects::audio::PcmEncoding;
-use crate::dialects::keywords;
+use crate::dialects::live::keywords;
 
 /// Most channels: each is a session of its own.
 pub(crate) const MAX_CHANNELS: usize = 8;

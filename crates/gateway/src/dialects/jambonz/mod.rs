@@ -6,9 +6,9 @@ mod server;
 
 use axum::routing::get;
 
-use crate::gateway::Route;
+use super::Routes;
 
 /// Returns the routes of the dialect.
-pub(super) fn routes() -> Vec<Route> {
-    vec![("/jambonz", get(server::upgrade))]
+pub(super) fn routes() -> Routes {
+    Routes { guarded: vec![("/jambonz", get(server::upgrade))], ..Routes::default() }
 }

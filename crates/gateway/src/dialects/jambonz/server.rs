@@ -9,18 +9,19 @@ use bytes::Bytes;
 use super::messages::{self, Start, error, of_final, of_partial, parse};
 use crate::admission::pending::PendingPlace;
 use crate::dialects::audio::{PcmEncoding, PcmInput};
-use crate::dialects::keywords;
+use crate::dialects::live::keywords;
 use crate::dialects::stream::{Admitted, Ending, Failure, Stream, answered};
 use crate::gateway::Gateway;
 use crate::http::client::bearer;
 use crate::http::websocket::Socket;
+use crate::options::Dialect;
 use crate::sessions::credential::OpeningToken;
 use crate::sessions::live::LiveEvent;
 use crate::sessions::live_socket::LiveInput;
 use crate::sessions::manager::SessionManager;
 
 /// Label of the dialect in the metrics.
-const API: &str = "jambonz";
+const API: &str = Dialect::Jambonz.name();
 
 /// Answers the upgrade request. The session begins with the message `start`.
 pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {

@@ -6,9 +6,9 @@ mod server;
 
 use axum::routing::get;
 
-use crate::gateway::Route;
+use super::Routes;
 
 /// Returns the routes of the dialect.
-pub(super) fn routes() -> Vec<Route> {
-    vec![("/vosk", get(server::upgrade))]
+pub(super) fn routes() -> Routes {
+    Routes { guarded: vec![("/vosk", get(server::upgrade))], ..Routes::default() }
 }

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use super::messages::{self, Config, parse, partial, result};
 use crate::admission::pending::PendingPlace;
 use crate::dialects::audio::{PcmEncoding, PcmInput};
-use crate::dialects::keywords;
+use crate::dialects::live::keywords;
 use crate::dialects::stream::{Admitted, Ending, Failure, Stream, answered};
 use crate::gateway::Gateway;
 use crate::http::client::bearer_or_key;
 use crate::http::websocket::Socket;
+use crate::options::Dialect;
 use crate::sessions::credential::OpeningToken;
 use crate::sessions::live::{LiveEvent, LiveSession};
 use crate::sessions::live_socket::LiveInput;
@@ -24,7 +25,7 @@ use crate::sessions::manager::SessionManager;
 use voxline::protocol::Final;
 
 /// Label of the dialect in the metrics.
-const API: &str = "vosk";
+const API: &str = Dialect::Vosk.name();
 
 /// Answers the upgrade request. The session begins with the first audio.
 pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::speech::speakers::Speaker;
 use voxline::engine::{Voice, VoiceError, Voices};
 
-/// Women and men among Piper's Russian and English voices and festival's, best first.
-const WOMEN: &[&str] = &["irina", "lessac", "amy", "kristin"];
-const MEN: &[&str] = &["dmitri", "denis", "ruslan", "festival-ru", "ryan", "joe"];
-/// Names of Cloud Voice's voices, which its clients send, and the voices that stand in for each.
-const CLOUD_VOICES: &[([&str; 2], &[&str])] = &[
-    (["katherine", "katherine-hifigan"], WOMEN),
-    (["maria", "maria-serious"], WOMEN),
-    (["pavel", "pavel-hifigan"], MEN),
+/// Names of Cloud Voice's voices, which its clients send, and the speaker that stands in for each.
+const CLOUD_VOICES: &[([&str; 2], Speaker)] = &[
+    (["katherine", "katherine-hifigan"], Speaker::Female),
+    (["maria", "maria-serious"], Speaker::Female),
+    (["pavel", "pavel-hifigan"], Speaker::Male),
 ];
 
 /// Returns the voice of that name for a text in that language. The names of Cloud Voice's voices stand for a
@@ -22,14 +20,10 @@ const CLOUD_VOICES: &[([&str; 2], &[&str])] = &[
 /// # Errors
 /// Returns the errors of [`Voices::find`].
 pub(super) fn find(voices: &Voices, name: &str, language: &str) -> Result<Arc<dyn Voice>, VoiceError> {
-    let Some((_, speakers)) = CLOUD_VOICES.iter().find(|(names, _)| names.contains(&name)) else {
-        return voices.find(Some(name), Some(language));
-    };
-    let speaks = |speaker: &&str| {
-        voices.iter().find(|voice| voice.info().name == *speaker && voice.info().language == language)
-    };
-    let speaker = speakers.iter().find_map(speaks).cloned();
-    speaker.map_or_else(|| voices.find(None, Some(language)), Ok)
+    match CLOUD_VOICES.iter().find(|(names, _)| names.contains(&name)) {
+        Some((_, speaker)) => speaker.find(voices, language),
+        None => voices.find(Some(name), Some(language)),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod hostile;
 mod jambonz;
 mod latency;
 mod limits;
+mod openai;
 mod peer;
 mod vosk;
 

@@ -88,6 +88,17 @@ impl Request {
     }
 }
 
+/// Returns a form that asks for the transcription of a recording.
+fn form(format: &str, stream: &str, recording: &[u8]) -> Vec<u8> {
+    let field = |name: &str| format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
+    let mut form = Vec::new();
+    for (name, value) in [("response_format", format), ("stream", stream), ("temperature", "0.0")] {
+        form.extend(format!("{}{value}\r\n", field(name)).into_bytes());
+    }
+    form.extend([field("file").as_bytes(), recording, b"\r\n--x--\r\n"].concat());
+    form
+}
+
 /// Sends the requests generated from `seed` on one connection, all at once, and reads the answers until the
 /// connection ends. The answered requests, all of them mutated, are the inputs in the tally.
 pub(super) async fn converse(world: &World, seed: u64) -> Result<Tally, String> {
@@ -186,7 +197,7 @@ impl World {
         let post = |target: &str| Request::new("POST", target);
         let credentials = &self.spare;
         let (id, secret) = (&credentials.client_id, credentials.client_secret.expose_secret());
-        match dice.below(24) {
+        match dice.below(28) {
             0 => {
                 let paths = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/", "/console/app.js"];
                 get(paths[dice.below(paths.len())])
@@ -249,6 +260,21 @@ impl World {
                 .under(token)
                 .body("Один, два. [three] <4>"),
             21 => post("/tts_demo?encoder=opus").body("A word."),
+            22..=24 => {
+                let recording = &self.recordings[dice.below(self.recordings.len())];
+                let formats = ["json", "srt", "verbose_json", "diarized_json"];
+                post("/v1/audio/transcriptions")
+                    .under(token)
+                    .with("Content-Type", "multipart/form-data; boundary=x")
+                    .body(form(formats[dice.below(4)], ["true", "false"][dice.below(2)], recording))
+            }
+            25 => {
+                let format = ["mp3", "opus", "flac", "wav", "pcm"][dice.below(5)];
+                let body =
+                    json!({ "input": "A word.", "voice": "nova", "speed": 1.5, "response_format": format });
+                post("/v1/audio/speech").under(token).body(body.to_string())
+            }
+            26 => get(["/v1/models", "/v1/models/whisper-1"][dice.below(2)]).under(token),
             _ => get("/asr_stream/ws")
                 .under(token)
                 .with("Connection", "Upgrade")

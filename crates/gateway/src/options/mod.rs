@@ -1,9 +1,13 @@
 //! Settings of a gateway.
 
+mod dialects;
+
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+pub use self::dialects::{BadVoiceAlias, Dialect, OpenAiOptions, UnknownDialect, VoiceAlias};
 use crate::http::cors::Origin;
 use crate::http::server::ConnectionOptions;
 use voxline::language::Languages;
@@ -38,6 +42,12 @@ pub struct Options {
     pub successors: Vec<Endpoint>,
     /// Deadlines of tasks of numbered chunks.
     pub chunked: ChunkedOptions,
+    /// Limits of long recordings, which the dialects of other services take.
+    pub recordings: RecordingOptions,
+    /// Dialects of other services that the gateway speaks.
+    pub dialects: Vec<Dialect>,
+    /// Settings of the dialect of OpenAI.
+    pub openai: OpenAiOptions,
     /// Languages expected in the audio if neither the client nor its project names one.
     pub languages: Languages,
     /// Origins, other than the gateway's own, whose pages may use the gateway from a browser.
@@ -67,6 +77,9 @@ impl Default for Options {
             drain: Duration::from_secs(30),
             successors: Vec::new(),
             chunked: ChunkedOptions::default(),
+            recordings: RecordingOptions::default(),
+            dialects: Dialect::ALL.to_vec(),
+            openai: OpenAiOptions::default(),
             languages: Languages::default(),
             cors_origins: Vec::new(),
             in_band_auth: true,
@@ -95,6 +108,34 @@ impl Default for ChunkedOptions {
             opening: Duration::from_secs(60),
             gap: Duration::from_secs(5),
             kept: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
+/// Limits of long recordings. A recording is stored in a temporary file, which has no name, and is decoded
+/// while it is recognised, so its length costs no memory.
+#[derive(Clone, Debug)]
+pub struct RecordingOptions {
+    /// Longest recording.
+    pub max_duration: Duration,
+    /// Largest recording, in bytes.
+    pub max_bytes: u64,
+    /// Disk space for all recordings at once, in bytes. A recording that finds none left is refused with
+    /// status 429.
+    pub disk_bytes: u64,
+    /// Directory of the temporary files; the system's, such as `/tmp`, if `None`. It should be on a disk:
+    /// some systems keep `/tmp` in memory.
+    pub directory: Option<PathBuf>,
+}
+
+impl Default for RecordingOptions {
+    fn default() -> RecordingOptions {
+        RecordingOptions {
+            max_duration: Duration::from_secs(4 * 3600),
+            // Four hours of WAV with one channel at 48 kHz take 1.4 GB.
+            max_bytes: 2 << 30,
+            disk_bytes: 8 << 30,
+            directory: None,
         }
     }
 }

@@ -1,8 +1,11 @@
-//! Audio encoders of speech, for its three formats.
+//! Audio encoders of speech.
+
+use std::mem;
 
 use axum::body::Bytes;
 use rusty_mp3::{Mp3Encoder, Mp3EncoderConfig};
 
+use super::flac::Flac;
 use super::ogg_opus::OggOpus;
 use voxline::audio::sample;
 use voxline::engine::EngineError;
@@ -13,75 +16,111 @@ use voxline::protocol::tts::PCM_RATE;
 /// mpg123), at 200 to 400 times real time.
 const MP3_KBPS: u32 = 64;
 
-/// Documented values of `encoder`.
+/// Sample format of WAV: integer PCM (RFC 2361, appendix A.1).
+const WAV_PCM: u16 = 1;
+/// Length in a header of a file whose end isn't known yet, as ffmpeg writes it to a pipe.
+const UNKNOWN: u32 = u32::MAX;
+
+/// A format of speech. The audio has one channel at [`PCM_RATE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Headerless PCM, 16-bit, big-endian.
-    Pcm,
+    PcmBigEndian,
+    /// Headerless PCM, 16-bit, little-endian.
+    PcmLittleEndian,
+    /// PCM, 16-bit, in a WAV file.
+    Wav,
     Mp3,
     /// Opus in an Ogg container.
     Opus,
+    Flac,
 }
 
 impl Format {
-    /// Returns the format that `name`, a value of `encoder`, stands for.
-    pub(super) fn named(name: &str) -> Option<Format> {
-        match name {
-            "pcm" => Some(Format::Pcm),
-            "mp3" => Some(Format::Mp3),
-            "opus" => Some(Format::Opus),
-            _ => None,
-        }
-    }
-
-    /// Returns the content type. That of PCM is as documented, and its rate is [`PCM_RATE`].
-    pub(super) fn content_type(self) -> &'static str {
+    /// Returns the content type. That of big-endian PCM is as Cloud Voice documents it.
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
-            Format::Pcm => "audio/l16;rate=24000;channels=1;endianness=big-endian",
+            Format::PcmBigEndian => "audio/l16;rate=24000;channels=1;endianness=big-endian",
+            Format::PcmLittleEndian => "audio/pcm;rate=24000;channels=1",
+            Format::Wav => "audio/wav",
             Format::Mp3 => "audio/mpeg",
             Format::Opus => "audio/ogg; codecs=opus",
+            Format::Flac => "audio/flac",
         }
     }
 
     /// Creates an encoder of mono audio at [`PCM_RATE`].
     pub(super) fn encoder(self) -> Result<Encoder, EngineError> {
         Ok(match self {
-            Format::Pcm => Encoder::Pcm,
+            Format::PcmBigEndian => Encoder::PcmBigEndian,
+            Format::PcmLittleEndian => Encoder::PcmLittleEndian { header: Bytes::new() },
+            Format::Wav => Encoder::PcmLittleEndian { header: wav_header() },
             Format::Mp3 => Encoder::Mp3(Box::new(Mp3::new())),
             Format::Opus => Encoder::Opus(Box::new(OggOpus::new()?)),
+            Format::Flac => Encoder::Flac(Box::new(Flac::new(PCM_RATE))),
         })
     }
 }
 
 /// A streaming encoder.
 pub(super) enum Encoder {
-    Pcm,
+    PcmBigEndian,
+    /// PCM after a header, which is written with the first samples.
+    PcmLittleEndian {
+        header: Bytes,
+    },
     Mp3(Box<Mp3>),
     Opus(Box<OggOpus>),
+    Flac(Box<Flac>),
 }
 
 impl Encoder {
     /// Encodes samples. Returns the bytes that they complete, if any.
     pub(super) fn push(&mut self, samples: &[f32]) -> Result<Bytes, EngineError> {
         match self {
-            Encoder::Pcm => Ok(big_endian(samples)),
+            Encoder::PcmBigEndian => {
+                Ok(samples.iter().flat_map(|&value| sample::to_s16(value).to_be_bytes()).collect())
+            }
+            Encoder::PcmLittleEndian { header } => {
+                let mut bytes = mem::take(header).to_vec();
+                sample::write_s16le(samples, &mut bytes);
+                Ok(bytes.into())
+            }
             Encoder::Mp3(mp3) => mp3.push(samples),
             Encoder::Opus(opus) => opus.push(samples),
+            Encoder::Flac(flac) => Ok(flac.push(&sample::quantise(samples)).into()),
         }
     }
 
     /// Ends the stream. Returns the remaining bytes.
     pub(super) fn finish(&mut self) -> Result<Bytes, EngineError> {
         match self {
-            Encoder::Pcm => Ok(Bytes::new()),
+            Encoder::PcmBigEndian => Ok(Bytes::new()),
+            Encoder::PcmLittleEndian { header } => Ok(mem::take(header)),
             Encoder::Mp3(mp3) => Ok(mp3.finish()),
             Encoder::Opus(opus) => opus.finish(),
+            Encoder::Flac(flac) => Ok(flac.finish().into()),
         }
     }
 }
 
-fn big_endian(samples: &[f32]) -> Bytes {
-    samples.iter().flat_map(|&value| sample::to_s16(value).to_be_bytes()).collect()
+/// Returns the header of a WAV file of unknown length.
+fn wav_header() -> Bytes {
+    let mut header = b"RIFF".to_vec();
+    header.extend(UNKNOWN.to_le_bytes());
+    header.extend(b"WAVEfmt ");
+    header.extend(16_u32.to_le_bytes());
+    for value in [WAV_PCM, 1] {
+        header.extend(value.to_le_bytes());
+    }
+    header.extend(PCM_RATE.to_le_bytes());
+    header.extend((2 * PCM_RATE).to_le_bytes());
+    for value in [2_u16, 16] {
+        header.extend(value.to_le_bytes());
+    }
+    header.extend(b"data");
+    header.extend(UNKNOWN.to_le_bytes());
+    header.into()
 }
 
 /// An MP3 encoder whose frames are each complete in themselves, as a stream needs them.

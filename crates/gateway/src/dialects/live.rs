@@ -1,0 +1,86 @@
+//! Conditions and close codes that dialects of live recognition have in common.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+
+use crate::admission::reject::Full;
+use crate::authority::Scope;
+use crate::gateway::Gateway;
+use crate::http::client::peer;
+use crate::http::error::ApiError;
+use crate::http::{cors, websocket};
+use crate::sessions::credential::OpeningToken;
+use crate::sessions::live::LiveEnd;
+use crate::sessions::manager::BeginError;
+use crate::sessions::messages::millis;
+use crate::sessions::session::StartError;
+
+/// Most words and phrases that a client may favour, and most bytes of them; the rest is ignored.
+const MAX_KEYWORDS: usize = 100;
+const MAX_KEYWORD_BYTES: usize = 4_096;
+
+/// Returns the token of a request for a live recognition, if it is valid for one.
+pub(super) fn authorise(
+    gateway: &Gateway,
+    request: &Request,
+    token: Option<&str>,
+) -> Result<OpeningToken, ApiError> {
+    // Rounded down to milliseconds, like the expiry times of tokens, and taken before the check.
+    let checked = Duration::from_millis(millis(gateway.authority.clock().unix()));
+    let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
+    Ok(OpeningToken::new(gateway.identify(request, token, authorise)?, checked))
+}
+
+/// Checks that a request is for a WebSocket, and that there is room for its session.
+pub(super) fn admit(gateway: &Gateway, request: &Request) -> Result<(), ApiError> {
+    cors::admit(request.headers(), &gateway.options.cors_origins)?;
+    websocket::check(request.headers())?;
+    gateway.recognizer()?;
+    gateway.sessions.admit_session()
+}
+
+/// Returns the keywords that a session takes of those that a client names.
+pub(super) fn keywords(named: impl Iterator<Item = String>) -> Vec<String> {
+    let mut bytes = 0;
+    let fits = |keyword: &String| {
+        bytes += keyword.len();
+        bytes <= MAX_KEYWORD_BYTES
+    };
+    named.filter(|keyword| !keyword.trim().is_empty()).take(MAX_KEYWORDS).take_while(fits).collect()
+}
+
+/// Returns the WebSocket close code (RFC 6455, section 7.4) for the end of a recognition.
+pub(super) fn close_code(end: &LiveEnd) -> u16 {
+    match end {
+        LiveEnd::Lost => 1000,
+        LiveEnd::Stopping => 1001,
+        LiveEnd::Malformed => 1002,
+        LiveEnd::TooBig => 1009,
+        LiveEnd::Token(_) | LiveEnd::Exhausted(_) | LiveEnd::Flood => 1008,
+        LiveEnd::Unanswered | LiveEnd::Failed => 1011,
+    }
+}
+
+/// Returns the WebSocket close code for a session that could not begin.
+pub(super) fn refusal_code(error: &BeginError) -> u16 {
+    match error {
+        BeginError::Rejected(_) | BeginError::Full(Full::Gateway | Full::Token) => 1013,
+        BeginError::Start(StartError::Unsupported(_) | StartError::Violation(_)) => 1003,
+        BeginError::Start(_) | BeginError::NoRecognizer => 1011,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_are_bounded() {
+        let many = || (0..1_000).map(|number| format!("word {number}"));
+        assert_eq!(keywords(many()).len(), MAX_KEYWORDS);
+        let long = ["a".to_owned(), "b".repeat(MAX_KEYWORD_BYTES), "c".to_owned()];
+        assert_eq!(keywords(long.into_iter()), ["a"]);
+        assert!(keywords([" ".to_owned(), String::new()].into_iter()).is_empty());
+    }
+}

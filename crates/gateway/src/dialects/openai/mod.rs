@@ -1,0 +1,75 @@
+//! The audio API of OpenAI: transcription, translation, speech, and the list of models.
+//!
+//! - `form`, `request`: the fields of a recording's form, received and read.
+//! - `transcriptions`: the handlers of recordings; `answer` and `events` write the result, whole or while it
+//!   is recognised, and `channel_order` joins the channels.
+//! - `speech`, `voices`: synthesis, and the names of voices.
+//! - `models`: the list of models.
+//! - `error`: errors in the shape of OpenAI.
+//!
+//! The tokens are the gateway's own. A program sends one where it would send its key. Names of models choose
+//! nothing.
+
+mod answer;
+mod channel_order;
+mod error;
+mod events;
+mod form;
+mod models;
+mod request;
+mod speech;
+mod transcriptions;
+mod voices;
+
+use std::sync::Arc;
+
+use axum::routing::{MethodRouter, get, post};
+
+use self::error::OpenAiError;
+use super::Routes;
+use crate::gateway::Gateway;
+use crate::options::Dialect;
+
+/// Label of this dialect in the metrics.
+const API: &str = Dialect::OpenAi.name();
+
+/// Paths of the API, each with its handler in [`handlers`].
+const PATHS: [&str; 5] = [
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/audio/speech",
+    "/v1/models",
+    "/v1/models/{id}",
+];
+/// The same paths without `/v1`, and with one too many: users are unsure whether it belongs to the base
+/// address, and programs differ.
+const WITHOUT_VERSION: [&str; 5] =
+    ["/audio/transcriptions", "/audio/translations", "/audio/speech", "/models", "/models/{id}"];
+const VERSION_TWICE: [&str; 5] = [
+    "/v1/v1/audio/transcriptions",
+    "/v1/v1/audio/translations",
+    "/v1/v1/audio/speech",
+    "/v1/v1/models",
+    "/v1/v1/models/{id}",
+];
+
+/// Returns the routes of the dialect.
+pub(super) fn routes() -> Routes {
+    let handled = |paths: [&'static str; 5]| paths.into_iter().zip(handlers());
+    Routes {
+        guarded: handled(PATHS).collect(),
+        aliases: handled(WITHOUT_VERSION).chain(handled(VERSION_TWICE)).collect(),
+        reshape: Some(|error, response| OpenAiError::from(error).write(response)),
+        ..Routes::default()
+    }
+}
+
+fn handlers() -> [MethodRouter<Arc<Gateway>>; 5] {
+    [
+        post(transcriptions::transcribe),
+        post(transcriptions::translate),
+        post(speech::speak),
+        get(models::list),
+        get(models::one),
+    ]
+}
