@@ -5,11 +5,14 @@ use bytes::Bytes;
 use crate::dialects::audio::{PcmEncoding, PcmInput};
 use crate::dialects::deepgram::messages;
 use crate::dialects::deepgram::parameters::{MAX_CHANNELS, Parameters};
+use crate::dialects::deepgram::{prerecorded, speak};
 use crate::dialects::opus_packets::OpusPackets;
 use crate::dialects::{jambonz, vosk};
 
-/// Parses the query of a live recognition of Deepgram.
+/// Parses the query of a request to Deepgram's API, as that of each of its services.
 pub fn deepgram_query(query: &str) {
+    drop(prerecorded::Parameters::parse(query));
+    drop(speak::Parameters::parse(query));
     let Ok(parameters) = Parameters::parse(query) else { return };
     assert!((1..=MAX_CHANNELS).contains(&parameters.channels));
     assert!(parameters.keywords.iter().map(String::len).sum::<usize>() <= 4_096);

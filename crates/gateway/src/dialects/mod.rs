@@ -11,7 +11,9 @@ pub(crate) mod jambonz;
 mod live;
 pub(crate) mod openai;
 pub(crate) mod opus_packets;
+mod recordings;
 mod stream;
+mod texts;
 pub(crate) mod vosk;
 
 use std::sync::Arc;

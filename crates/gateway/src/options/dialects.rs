@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Dialect {
     /// The audio API of OpenAI: `/v1/audio` and `/v1/models`.
     OpenAi,
-    /// Deepgram's API: `/v1/listen` and `/v1/status`.
+    /// Deepgram's API: `/v1/listen`, `/v1/speak` and `/v1/status`.
     Deepgram,
     /// The WebSocket protocol of Vosk's server: `/vosk`.
     Vosk,

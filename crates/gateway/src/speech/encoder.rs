@@ -3,6 +3,7 @@
 use std::mem;
 
 use axum::body::Bytes;
+use http::HeaderValue;
 use rusty_mp3::{Mp3Encoder, Mp3EncoderConfig};
 
 use super::flac::Flac;
@@ -21,43 +22,56 @@ const WAV_PCM: u16 = 1;
 /// Length in a header of a file whose end isn't known yet, as ffmpeg writes it to a pipe.
 const UNKNOWN: u32 = u32::MAX;
 
-/// A format of speech. The audio has one channel at [`PCM_RATE`].
+/// A format of speech, with its sample rate where that can be chosen. The audio has one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Headerless PCM, 16-bit, big-endian.
     PcmBigEndian,
     /// Headerless PCM, 16-bit, little-endian.
-    PcmLittleEndian,
+    PcmLittleEndian(u32),
     /// PCM, 16-bit, in a WAV file.
-    Wav,
+    Wav(u32),
     Mp3,
     /// Opus in an Ogg container.
     Opus,
-    Flac,
+    Flac(u32),
 }
 
 impl Format {
     /// Returns the content type. That of big-endian PCM is as Cloud Voice documents it.
-    pub(crate) fn content_type(self) -> &'static str {
-        match self {
+    pub(crate) fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
             Format::PcmBigEndian => "audio/l16;rate=24000;channels=1;endianness=big-endian",
-            Format::PcmLittleEndian => "audio/pcm;rate=24000;channels=1",
-            Format::Wav => "audio/wav",
+            Format::PcmLittleEndian(sample_rate) => {
+                let content_type = format!("audio/pcm;rate={sample_rate};channels=1");
+                return HeaderValue::try_from(content_type).expect("a number fits a header");
+            }
+            Format::Wav(_) => "audio/wav",
             Format::Mp3 => "audio/mpeg",
             Format::Opus => "audio/ogg; codecs=opus",
-            Format::Flac => "audio/flac",
+            Format::Flac(_) => "audio/flac",
+        })
+    }
+
+    /// Returns the sample rate, in Hz.
+    pub(super) fn sample_rate(self) -> u32 {
+        match self {
+            Format::PcmLittleEndian(sample_rate) | Format::Wav(sample_rate) | Format::Flac(sample_rate) => {
+                sample_rate
+            }
+            Format::PcmBigEndian | Format::Mp3 | Format::Opus => PCM_RATE,
         }
     }
 
-    /// Creates an encoder of mono audio at [`PCM_RATE`].
+    /// Creates an encoder of mono audio at the [sample rate](Format::sample_rate).
     pub(super) fn encoder(self) -> Result<Encoder, EngineError> {
         Ok(match self {
             Format::PcmBigEndian => Encoder::PcmBigEndian,
-            Format::PcmLittleEndian => Encoder::PcmLittleEndian { header: Bytes::new() },
-            Format::Wav => Encoder::PcmLittleEndian { header: wav_header() },
+            Format::PcmLittleEndian(_) => Encoder::PcmLittleEndian { header: Bytes::new() },
+            Format::Wav(sample_rate) => Encoder::PcmLittleEndian { header: wav_header(sample_rate) },
             Format::Mp3 => Encoder::Mp3(Box::new(Mp3::new())),
             Format::Opus => Encoder::Opus(Box::new(OggOpus::new()?)),
-            Format::Flac => Encoder::Flac(Box::new(Flac::new(PCM_RATE))),
+            Format::Flac(sample_rate) => Encoder::Flac(Box::new(Flac::new(sample_rate))),
         })
     }
 }
@@ -105,7 +119,7 @@ impl Encoder {
 }
 
 /// Returns the header of a WAV file of unknown length.
-fn wav_header() -> Bytes {
+fn wav_header(sample_rate: u32) -> Bytes {
     let mut header = b"RIFF".to_vec();
     header.extend(UNKNOWN.to_le_bytes());
     header.extend(b"WAVEfmt ");
@@ -113,8 +127,8 @@ fn wav_header() -> Bytes {
     for value in [WAV_PCM, 1] {
         header.extend(value.to_le_bytes());
     }
-    header.extend(PCM_RATE.to_le_bytes());
-    header.extend((2 * PCM_RATE).to_le_bytes());
+    header.extend(sample_rate.to_le_bytes());
+    header.extend((2 * sample_rate).to_le_bytes());
     for value in [2_u16, 16] {
         header.extend(value.to_le_bytes());
     }

@@ -22,7 +22,6 @@ use crate::scheduler;
 use voxline::audio::sample;
 use voxline::engine::{EngineError, Voice};
 use voxline::error::chain;
-use voxline::protocol::tts::PCM_RATE;
 use voxline::resample::Resampler;
 use voxline::sentences::sentences;
 
@@ -179,7 +178,8 @@ fn synthesise(synthesis: &Synthesis, sink: &ResponseSink) {
 
 fn try_synthesise(synthesis: &Synthesis, sink: &ResponseSink) -> Result<(), EngineError> {
     // One resampler serves the whole text, so that sentences join without a click.
-    let mut resampler = Resampler::new(synthesis.voice.info().sample_rate, PCM_RATE)
+    let sample_rate = synthesis.format.sample_rate();
+    let mut resampler = Resampler::new(synthesis.voice.info().sample_rate, sample_rate)
         .map_err(|error| EngineError::inference("resampler", error))?;
     let mut encoder = synthesis.format.encoder()?;
     let mut output = Vec::new();
@@ -193,7 +193,7 @@ fn try_synthesise(synthesis: &Synthesis, sink: &ResponseSink) -> Result<(), Engi
             let spoken: Vec<f32> = spoken.iter().copied().map(sample::to_f32).collect();
             output.clear();
             resampler.push(&spoken, &mut output);
-            sink.metrics.speech.spoken.inc_by(output.len() as f64 / f64::from(PCM_RATE));
+            sink.metrics.speech.spoken.inc_by(output.len() as f64 / f64::from(sample_rate));
             match encoder.push(&output) {
                 Ok(piece) => gone = !piece.is_empty() && !turn.hand_on(piece),
                 Err(error) => unencodable = Some(error),

@@ -57,6 +57,14 @@ pub(super) fn exhausted(exhausted: Exhausted) -> ApiError {
     }
 }
 
+/// Returns the error of a recognition. The only one with status 403 is that of a total budget.
+pub(super) fn of_budget(error: ApiError) -> ApiError {
+    if error.status == StatusCode::FORBIDDEN {
+        return ApiError::new(StatusCode::PAYMENT_REQUIRED, 402, error.message);
+    }
+    error
+}
+
 fn category(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => "BAD_REQUEST",

@@ -16,7 +16,7 @@ use super::channel::Channel;
 use super::error::{self, REQUEST_ID, exhausted};
 use super::input::{AudioInput, BadAudio};
 use super::messages::{self, StreamInfo, parse, request_id};
-use super::parameters::{AudioFormat, MAX_CHANNELS, Parameters, SpokenLanguage};
+use super::parameters::{AudioFormat, MAX_CHANNELS, Parameters};
 use crate::authority::{Amount, to_rfc3339};
 use crate::dialects::container::Decoded;
 use crate::dialects::live::{admit, authorise, close_code, refusal_code};
@@ -88,10 +88,8 @@ fn enter(
     let parameters = Parameters::parse(query).map_err(|bad| ApiError::bad_request(400, bad.to_string()))?;
     admit(gateway, request)?;
     let manager = gateway.sessions.clone();
-    let asked = match &parameters.language {
-        SpokenLanguage::Default => manager.recognition_request(Some(&opener.identity), None),
-        SpokenLanguage::OneOf(languages) => RecognitionRequest::new().languages(languages.iter().cloned()),
-    };
+    let languages = || manager.recognition_request(Some(&opener.identity), None);
+    let asked = parameters.language.request(languages);
     let asked = asked.keywords(parameters.keywords.iter().cloned());
     let input = AudioInput::new(&parameters).map_err(|error: io::Error| ApiError::internal(&error))?;
     let info =

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use crate::authority::new_id;
 use crate::sessions::plain_text::plain;
+use voxline::audio::FramePos;
 use voxline::protocol::Final;
+use voxline::transcript::Word;
 use voxline_support::hex;
 
 /// Most characters of a message that an error repeats.
@@ -91,9 +93,15 @@ impl StreamInfo {
 
     /// Returns the last message of a stream of `seconds` and `channels`, which began at `created`.
     pub(super) fn at_end(&self, sha256: &[u8], created: &str, seconds: f64, channels: usize) -> Value {
+        let mut message = self.of_audio(sha256, created, seconds, channels);
+        message["type"] = json!("Metadata");
+        message
+    }
+
+    /// Returns the metadata of audio of `seconds` and `channels` that was received from `created` on.
+    pub(super) fn of_audio(&self, sha256: &[u8], created: &str, seconds: f64, channels: usize) -> Value {
         let model = self.model_uuid();
         json!({
-            "type": "Metadata",
             "transaction_key": "deprecated",
             "request_id": self.request_id,
             "sha256": hex(sha256),
@@ -121,7 +129,7 @@ impl StreamInfo {
 }
 
 /// Form of the texts in results.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TextForm {
     pub(super) punctuate: bool,
     /// True if results name the languages.
@@ -129,7 +137,7 @@ pub(super) struct TextForm {
 }
 
 impl TextForm {
-    fn text(self, text: &str) -> String {
+    pub(super) fn text(self, text: &str) -> String {
         if self.punctuate { text.trim().to_owned() } else { plain(text) }
     }
 
@@ -140,27 +148,9 @@ impl TextForm {
 
     /// Returns the alternative of a final, whose positions are at `sample_rate`.
     pub(super) fn of_final(self, segment: &Final, sample_rate: u32) -> Value {
-        let seconds = |frames: u64| frames as f64 / f64::from(sample_rate);
-        let words = segment.words.iter().filter_map(|word| {
-            let text = plain(&word.text);
-            if text.is_empty() {
-                return None;
-            }
-            let mut shown = json!({
-                "word": text,
-                "start": seconds(word.range.start.0),
-                "end": seconds(word.range.end.0),
-                "confidence": rounded(Some(word.confidence)),
-            });
-            if self.punctuate {
-                shown["punctuated_word"] = json!(word.text.trim());
-            }
-            if self.multilingual {
-                shown["language"] = json!(segment.language);
-            }
-            Some(shown)
-        });
-        let words: Vec<Value> = words.collect();
+        let language = segment.language.as_deref();
+        let words: Vec<Value> =
+            segment.words.iter().filter_map(|word| self.word(word, language, sample_rate)).collect();
         let confidence = if segment.text.is_empty() { None } else { segment.confidence };
         let mut alternative = json!({
             "transcript": self.text(&segment.text),
@@ -173,14 +163,41 @@ impl TextForm {
         alternative
     }
 
+    /// Returns a word that was spoken in `language`, and whose positions are at `sample_rate`. A word of
+    /// punctuation alone is none.
+    pub(super) fn word(self, word: &Word, language: Option<&str>, sample_rate: u32) -> Option<Value> {
+        let text = plain(&word.text);
+        if text.is_empty() {
+            return None;
+        }
+        let mut shown = json!({
+            "word": text,
+            "start": seconds(word.range.start, sample_rate),
+            "end": seconds(word.range.end, sample_rate),
+            "confidence": rounded(Some(word.confidence)),
+        });
+        if self.punctuate {
+            shown["punctuated_word"] = json!(word.text.trim());
+        }
+        if self.multilingual {
+            shown["language"] = json!(language);
+        }
+        Some(shown)
+    }
+
     /// Returns the alternative of a stretch in which nothing was said.
     pub(super) fn of_silence(self) -> Value {
         json!({ "transcript": "", "confidence": 0.0, "words": [] })
     }
 }
 
+/// Returns a position at `sample_rate` in seconds.
+pub(super) fn seconds(position: FramePos, sample_rate: u32) -> f64 {
+    position.0 as f64 / f64::from(sample_rate)
+}
+
 /// Returns a confidence to four digits; 0 if there is none, as clients expect a number.
-fn rounded(confidence: Option<f32>) -> f64 {
+pub(super) fn rounded(confidence: Option<f32>) -> f64 {
     (f64::from(confidence.unwrap_or(0.0)) * 1e4).round() / 1e4
 }
 

@@ -1,5 +1,12 @@
-//! Deepgram's live recognition, at `/v1/listen`: audio in binary messages, results in JSON. And the status of
-//! a self-hosted service.
+//! Deepgram's API: recognition of live audio and recordings at `/v1/listen`, speech at `/v1/speak`, and the
+//! status of a self-hosted service.
+//!
+//! - `query`, `parameters`: the query of a request, read.
+//! - `live`: the server half of live audio; `input` decodes it, and `channel` translates its results.
+//! - `prerecorded`: the handler of recordings; `transcript` writes the result.
+//! - `speak`: synthesis.
+//! - `messages`: messages, and what results have in common.
+//! - `error`: errors in the shape of Deepgram.
 
 mod channel;
 mod error;
@@ -7,9 +14,13 @@ mod input;
 mod live;
 pub(crate) mod messages;
 pub(crate) mod parameters;
+pub(crate) mod prerecorded;
+mod query;
+pub(crate) mod speak;
 mod status;
+mod transcript;
 
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use super::Routes;
 use crate::options::Dialect;
@@ -20,7 +31,10 @@ const API: &str = Dialect::Deepgram.name();
 /// Returns the routes of the dialect.
 pub(super) fn routes() -> Routes {
     Routes {
-        guarded: vec![("/v1/listen", get(live::upgrade))],
+        guarded: vec![
+            ("/v1/listen", get(live::upgrade).post(prerecorded::transcribe)),
+            ("/v1/speak", post(speak::speak)),
+        ],
         open: vec![("/v1/status", get(status::health)), ("/v1/status/engine", get(status::engine))],
         reshape: Some(error::reshape),
         ..Routes::default()

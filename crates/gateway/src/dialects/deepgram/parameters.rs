@@ -1,11 +1,10 @@
 //! The query of a live recognition.
 
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::time::Duration;
 
+use super::query::{BadParameter, Query, SpokenLanguage, truth};
 use crate::dialects::audio::PcmEncoding;
-use crate::dialects::live::keywords;
 
 /// Most channels: each is a session of its own.
 pub(crate) const MAX_CHANNELS: usize = 8;
@@ -30,15 +29,6 @@ pub(crate) enum AudioFormat {
     Container,
 }
 
-/// Languages that a client asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SpokenLanguage {
-    /// That of the project, or of the gateway.
-    Default,
-    /// Any of these; any at all if there are none.
-    OneOf(Vec<String>),
-}
-
 /// Parameters of a live recognition.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Parameters {
@@ -60,11 +50,6 @@ pub(crate) struct Parameters {
     pub(crate) keywords: Vec<String>,
 }
 
-/// Reason why a query can't be served, for the client.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct BadParameter(String);
-
 impl Parameters {
     /// Parses a query. Parameters that are unknown, or ask for what no recogniser of the gateway does, are
     /// ignored: clients send many.
@@ -73,117 +58,77 @@ impl Parameters {
     /// Returns [`BadParameter`] for a value that makes no sense, an encoding that is not supported, and a
     /// callback, which would wait for results in vain.
     pub(crate) fn parse(query: &str) -> Result<Parameters, BadParameter> {
-        let query = Query(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect());
-        if query.last("callback").is_some() {
-            return Err(BadParameter("callback is not supported".to_owned()));
-        }
-        let language = query.last("language").filter(|language| !language.is_empty());
-        let hints: Vec<String> = query.all("language_hint").map(str::to_owned).collect();
-        let is_open = language == Some("multi") || query.flag("detect_language")?;
-        let channels = query.number("channels")?.unwrap_or(1);
-        if !(1..=MAX_CHANNELS).contains(&channels) {
-            return Err(BadParameter(format!("channels {channels} is not between 1 and {MAX_CHANNELS}")));
-        }
-        let terms = query.all("keyterm").map(str::to_owned);
-        // A keyword may have a boost behind it, which has no equivalent.
-        let words =
-            query.all("keywords").map(|word| word.split_once(':').map_or(word, |(word, _)| word).to_owned());
+        let query = Query::parse(query)?;
+        let channels = channels(&query)?;
         Ok(Parameters {
-            format: query.format(channels)?,
+            format: format(&query, channels)?,
             channels,
             multichannel: query.flag("multichannel")?,
             interim_results: query.flag("interim_results")?,
-            endpointing: query.endpointing()?,
-            utterance_end: query.utterance_end()?,
+            endpointing: endpointing(&query)?,
+            utterance_end: utterance_end(&query)?,
             vad_events: query.flag("vad_events")?,
             punctuate: query.flag("punctuate")? || query.flag("smart_format")?,
-            language: match language {
-                Some(language) if !is_open => SpokenLanguage::OneOf(vec![language.to_owned()]),
-                None if !is_open && hints.is_empty() => SpokenLanguage::Default,
-                _ => SpokenLanguage::OneOf(hints),
-            },
-            multilingual: is_open,
-            keywords: keywords(terms.chain(words)),
+            language: query.language()?,
+            multilingual: query.is_multilingual()?,
+            keywords: query.keywords(),
         })
     }
 }
 
-/// The parameters of a query, in order.
-struct Query(Vec<(String, String)>);
-
-impl Query {
-    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+/// Returns the number of channels of headerless audio.
+pub(super) fn channels(query: &Query) -> Result<usize, BadParameter> {
+    let channels = query.number("channels")?.unwrap_or(1);
+    if !(1..=MAX_CHANNELS).contains(&channels) {
+        return Err(BadParameter(format!("channels {channels} is not between 1 and {MAX_CHANNELS}")));
     }
+    Ok(channels)
+}
 
-    fn last(&self, name: &str) -> Option<&str> {
-        self.all(name).last()
-    }
-
-    /// Returns a switch. Older clients write it with a capital.
-    fn flag(&self, name: &str) -> Result<bool, BadParameter> {
-        match self.last(name) {
-            None => Ok(false),
-            Some(value) => {
-                truth(value).ok_or_else(|| BadParameter(format!("{name} should be true or false")))
-            }
+/// Returns the format of the audio, which has this number of channels if it is headerless.
+pub(super) fn format(query: &Query, channels: usize) -> Result<AudioFormat, BadParameter> {
+    let encoding = match query.last("encoding") {
+        None | Some("" | "ogg-opus" | "flac") => return Ok(AudioFormat::Container),
+        Some("opus") if channels > 2 => {
+            return Err(BadParameter("encoding 'opus' has 1 or 2 channels".to_owned()));
         }
-    }
-
-    fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, BadParameter> {
-        let parsed =
-            |value: &str| value.parse().map_err(|_| BadParameter(format!("{name} should be a number")));
-        self.last(name).map(parsed).transpose()
-    }
-
-    fn format(&self, channels: usize) -> Result<AudioFormat, BadParameter> {
-        let encoding = match self.last("encoding") {
-            None | Some("" | "ogg-opus" | "flac") => return Ok(AudioFormat::Container),
-            Some("opus") if channels > 2 => {
-                return Err(BadParameter("encoding 'opus' has 1 or 2 channels".to_owned()));
-            }
-            Some("opus") => return Ok(AudioFormat::Opus),
-            Some("linear16") => PcmEncoding::S16Le,
-            Some("linear32") => PcmEncoding::F32Le,
-            Some("mulaw") => PcmEncoding::MuLaw,
-            Some("alaw") => PcmEncoding::ALaw,
-            Some(other) => {
-                let shown: String = other.chars().take(20).collect();
-                return Err(BadParameter(format!("encoding '{shown}' is not supported; {ENCODINGS}")));
-            }
-        };
-        let is_telephone = matches!(encoding, PcmEncoding::MuLaw | PcmEncoding::ALaw);
-        let sample_rate = self.number("sample_rate")?.or(is_telephone.then_some(8_000));
-        let sample_rate = sample_rate.ok_or_else(|| BadParameter("sample_rate is missing".to_owned()))?;
-        if !SAMPLE_RATES.contains(&sample_rate) {
-            let (low, high) = SAMPLE_RATES.into_inner();
-            return Err(BadParameter(format!("sample_rate {sample_rate} is not between {low} and {high}")));
+        Some("opus") => return Ok(AudioFormat::Opus),
+        Some("linear16") => PcmEncoding::S16Le,
+        Some("linear32") => PcmEncoding::F32Le,
+        Some("mulaw") => PcmEncoding::MuLaw,
+        Some("alaw") => PcmEncoding::ALaw,
+        Some(other) => {
+            let shown: String = other.chars().take(20).collect();
+            return Err(BadParameter(format!("encoding '{shown}' is not supported; {ENCODINGS}")));
         }
-        Ok(AudioFormat::Pcm { encoding, sample_rate })
+    };
+    let is_telephone = matches!(encoding, PcmEncoding::MuLaw | PcmEncoding::ALaw);
+    let sample_rate = query.number("sample_rate")?.or(is_telephone.then_some(8_000));
+    let sample_rate = sample_rate.ok_or_else(|| BadParameter("sample_rate is missing".to_owned()))?;
+    if !SAMPLE_RATES.contains(&sample_rate) {
+        let (low, high) = SAMPLE_RATES.into_inner();
+        return Err(BadParameter(format!("sample_rate {sample_rate} is not between {low} and {high}")));
     }
+    Ok(AudioFormat::Pcm { encoding, sample_rate })
+}
 
-    fn endpointing(&self) -> Result<bool, BadParameter> {
-        match self.last("endpointing") {
-            None => Ok(true),
-            Some(value) if value.parse::<u64>().is_ok() => Ok(true),
-            Some(value) => truth(value).ok_or_else(|| {
-                BadParameter("endpointing should be a number of milliseconds or false".to_owned())
-            }),
-        }
-    }
-
-    fn utterance_end(&self) -> Result<Option<Duration>, BadParameter> {
-        match self.number("utterance_end_ms")? {
-            Some(least) if least < LEAST_UTTERANCE_END => {
-                Err(BadParameter(format!("utterance_end_ms {least} is less than {LEAST_UTTERANCE_END}")))
-            }
-            end => Ok(end.map(Duration::from_millis)),
-        }
+fn endpointing(query: &Query) -> Result<bool, BadParameter> {
+    match query.last("endpointing") {
+        None => Ok(true),
+        Some(value) if value.parse::<u64>().is_ok() => Ok(true),
+        Some(value) => truth(value).ok_or_else(|| {
+            BadParameter("endpointing should be a number of milliseconds or false".to_owned())
+        }),
     }
 }
 
-fn truth(value: &str) -> Option<bool> {
-    ["true", "false"].iter().position(|known| value.eq_ignore_ascii_case(known)).map(|index| index == 0)
+fn utterance_end(query: &Query) -> Result<Option<Duration>, BadParameter> {
+    match query.number("utterance_end_ms")? {
+        Some(least) if least < LEAST_UTTERANCE_END => {
+            Err(BadParameter(format!("utterance_end_ms {least} is less than {LEAST_UTTERANCE_END}")))
+        }
+        end => Ok(end.map(Duration::from_millis)),
+    }
 }
 
 #[cfg(test)]

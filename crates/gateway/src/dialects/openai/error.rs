@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::dialects::recordings::body_error;
 use crate::http::body::BadBody;
 use crate::http::error::ApiError;
 use crate::http::multipart::MultipartError;
@@ -40,18 +41,7 @@ impl OpenAiError {
 
     /// Returns the error of a body that could not be read.
     pub(super) fn of_body(error: BadBody, limit: u64) -> OpenAiError {
-        let error = match error {
-            BadBody::TooLarge => {
-                let message = format!("the request is larger than {limit} bytes");
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, 413, message)
-            }
-            BadBody::Late => {
-                ApiError::new(StatusCode::REQUEST_TIMEOUT, 408, "the request did not arrive in time")
-            }
-            BadBody::NoRoom => ApiError::too_many_requests(),
-            BadBody::Broken => ApiError::bad_request(400, "the request broke off"),
-        };
-        error.into()
+        body_error(error, limit).into()
     }
 
     /// Returns the documented object.

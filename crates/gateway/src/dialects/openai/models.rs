@@ -45,7 +45,7 @@ fn admit(gateway: &Gateway, request: &Request) -> Result<(), OpenAiError> {
 /// Returns the configured names, and that of the recogniser.
 fn names(gateway: &Gateway) -> impl Iterator<Item = String> {
     let configured = &gateway.options.openai.models;
-    let own = gateway.engines.recognizer.iter().map(|recognizer| recognizer.name().to_owned());
+    let own = gateway.recognizer_name().map(str::to_owned).into_iter();
     let own = own.filter(|name| !configured.contains(name));
     configured.iter().cloned().chain(own)
 }

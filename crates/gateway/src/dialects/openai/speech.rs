@@ -10,25 +10,23 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures::{Stream, StreamExt};
-use http::{HeaderValue, header};
+use http::header;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::error::OpenAiError;
 use super::{API, voices};
 use crate::authority::Scope;
+use crate::dialects::texts::{self, MAX_CHARACTERS};
 use crate::gateway::Gateway;
 use crate::http::error::ApiError;
-use crate::http::{body, sse};
+use crate::http::sse;
 use crate::speech::encoder::Format;
 use crate::speech::synthesis::Synthesis;
 use voxline::engine::{EngineError, language_of};
 use voxline::error::chain;
+use voxline::protocol::tts::PCM_RATE;
 
-/// Longest text in characters, as of `/tts`. OpenAI takes 4,096.
-const MAX_CHARACTERS: usize = 20_000;
-/// Longest body in bytes: a character takes up to twelve as JSON, and there are instructions.
-const MAX_BODY: usize = 384 * 1024;
 /// Speeds that the service takes. Voices speak at half to double speed, and no slower or faster.
 const SPEEDS: std::ops::RangeInclusive<f32> = 0.25..=4.0;
 /// Voice of a request that names none.
@@ -58,11 +56,7 @@ pub(super) async fn speak(State(gateway): State<Arc<Gateway>>, request: Request)
 
 async fn answer(gateway: &Gateway, request: Request) -> Result<Response, OpenAiError> {
     let identity = gateway.authorise(&request, Scope::Tts)?;
-    let patience = gateway.options.connections.body_timeout;
-    let body = body::read(request.into_body(), MAX_BODY, patience).await;
-    let body = body.map_err(|error| OpenAiError::of_body(error, MAX_BODY as u64))?;
-    let request: SpeechRequest = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::bad_request(400, format!("the body can't be read: {error}")))?;
+    let request: SpeechRequest = texts::read(gateway, request).await?;
     let events = match request.stream_format.as_deref() {
         None | Some("" | "audio") => false,
         Some("sse") => true,
@@ -75,7 +69,7 @@ async fn answer(gateway: &Gateway, request: Request) -> Result<Response, OpenAiE
         return Ok(sse::response(Body::from_stream(as_events(Box::pin(speech)))));
     }
     let mut response = Response::new(Body::from_stream(speech));
-    let content_type = HeaderValue::from_static(format.content_type());
+    let content_type = format.content_type();
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(response)
 }
@@ -111,9 +105,9 @@ fn format_named(name: &str) -> Result<Format, OpenAiError> {
     Ok(match name {
         "mp3" => Format::Mp3,
         "opus" => Format::Opus,
-        "flac" => Format::Flac,
-        "wav" => Format::Wav,
-        "pcm" => Format::PcmLittleEndian,
+        "flac" => Format::Flac(PCM_RATE),
+        "wav" => Format::Wav(PCM_RATE),
+        "pcm" => Format::PcmLittleEndian(PCM_RATE),
         other => {
             let other: String = other.chars().take(40).collect();
             let message =

@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use serde::Deserialize;
 
 use crate::authority::{Amount, Identity, Scope};
@@ -182,7 +182,7 @@ fn validate(
 /// Returns the answer with the speech in `body`.
 fn answer(format: Format, body: Body) -> Response {
     let mut response = Response::new(body);
-    let content_type = HeaderValue::from_static(format.content_type());
+    let content_type = format.content_type();
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }

@@ -1,7 +1,9 @@
-//! Dialects of the gateway, tested by peers that are written by hand from their contracts: JSON and bytes on
-//! WebSockets of a library that isn't ours.
+//! Dialects of the gateway, tested by peers that are written by hand from their contracts: JSON, forms and
+//! bytes over HTTP and WebSockets of libraries that aren't ours.
 
 mod deepgram;
+mod deepgram_prerecorded;
+mod deepgram_speak;
 mod formats;
 mod hostile;
 mod jambonz;
@@ -9,6 +11,7 @@ mod latency;
 mod limits;
 mod openai;
 mod peer;
+mod stage;
 mod vosk;
 
 use std::sync::Arc;

@@ -6,21 +6,11 @@ mod recordings;
 mod refusals;
 mod speech;
 
-use std::sync::{Arc, Mutex};
-
-use reqwest::{Client, Response, StatusCode};
-use secrecy::ExposeSecret;
+use reqwest::{Response, StatusCode};
 use serde_json::Value;
-use voxline::audio::{FramePos, FrameRange};
-use voxline::engine::{
-    Capabilities, EngineError, PartialResult, RecognitionRequest, Recognizer, RecognizerStream, Segment, Task,
-};
-use voxline::transcript::Word;
-use voxline_gateway::authority::Terms;
 
-use voxline_fixtures::gateway::http::{http_client, url};
-use voxline_fixtures::gateway::server::{Server, Setup};
-use voxline_fixtures::gateway::voice::Tone;
+use super::stage::{Stage, content_type, service_token};
+use voxline_fixtures::gateway::http::url;
 
 /// Boundary of the forms.
 const BOUNDARY: &str = "----a-boundary.7";
@@ -28,101 +18,7 @@ const TRANSCRIPTIONS: &str = "/v1/audio/transcriptions";
 const TRANSLATIONS: &str = "/v1/audio/translations";
 const SPEECH: &str = "/v1/audio/speech";
 
-/// A recogniser that hears the number of each second, and remembers what it was asked for. A second of digital
-/// silence has no words.
-#[derive(Default)]
-struct Counting {
-    requests: Mutex<Vec<RecognitionRequest>>,
-}
-
-impl Recognizer for Counting {
-    fn name(&self) -> &str {
-        "counting"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::default();
-        capabilities.tasks = vec![Task::Transcribe, Task::Translate];
-        (capabilities.prompt, capabilities.keywords, capabilities.words) = (true, true, true);
-        capabilities
-    }
-
-    fn start(&self, request: &RecognitionRequest) -> Result<Box<dyn RecognizerStream>, EngineError> {
-        self.capabilities().check(request)?;
-        self.requests.lock().unwrap().push(request.clone());
-        Ok(Box::new(CountingStream { pcm: Vec::new(), committed: 0 }))
-    }
-}
-
-struct CountingStream {
-    pcm: Vec<i16>,
-    /// Number of frames before those of `pcm`.
-    committed: u64,
-}
-
-impl CountingStream {
-    fn segment(&mut self, frames: usize) -> Segment {
-        let pcm: Vec<i16> = self.pcm.drain(..frames).collect();
-        let start = FramePos(self.committed);
-        self.committed += frames as u64;
-        let range = FrameRange::new(start, FramePos(self.committed));
-        if pcm.iter().all(|sample| *sample == 0) {
-            return Segment::silence(range);
-        }
-        let text = format!("{}.", start.0 / 16_000);
-        let words = vec![Word { range, text: text.clone(), confidence: 0.75 }];
-        Segment {
-            text,
-            language: Some("en".to_owned()),
-            confidence: Some(0.75),
-            avg_log_probability: Some(-0.25),
-            compression_ratio: Some(0.5),
-            no_speech_probability: Some(0.125),
-            tokens: vec![7, 8],
-            words,
-            ..Segment::silence(range)
-        }
-    }
-}
-
-impl RecognizerStream for CountingStream {
-    fn push(&mut self, pcm: &[i16]) -> Result<Vec<Segment>, EngineError> {
-        self.pcm.extend_from_slice(pcm);
-        Ok((0..self.pcm.len() / 16_000).map(|_| self.segment(16_000)).collect())
-    }
-
-    fn partial(&mut self) -> Result<PartialResult, EngineError> {
-        Ok(PartialResult::Nothing)
-    }
-
-    fn flush(&mut self) -> Result<Vec<Segment>, EngineError> {
-        let rest = self.pcm.len();
-        Ok(if rest == 0 { Vec::new() } else { vec![self.segment(rest)] })
-    }
-}
-
-/// A gateway with a client that has a service token.
-struct Stage {
-    server: Server,
-    http: Client,
-    token: String,
-    recognizer: Arc<Counting>,
-}
-
 impl Stage {
-    async fn new() -> Stage {
-        Stage::with(Setup::default()).await
-    }
-
-    /// Starts a gateway whose voices are tones.
-    async fn with(setup: Setup) -> Stage {
-        let recognizer = Arc::new(Counting::default());
-        let setup = Setup { voices: Tone::voices(), ..setup };
-        let server = Server::with(recognizer.clone(), setup).await;
-        let token = service_token(&server, Terms::default());
-        Stage { server, http: http_client().unwrap(), token, recognizer }
-    }
-
     /// Sends a form. Its file comes last, as the SDK of OpenAI has it.
     async fn send(&self, path: &str, fields: &[(&str, &str)], file: &[u8]) -> Response {
         self.send_body(path, form(fields, Some(file))).await
@@ -145,15 +41,6 @@ impl Stage {
     async fn speak(&self, body: &Value) -> Response {
         self.http.post(url(&self.server, SPEECH)).bearer_auth(&self.token).json(body).send().await.unwrap()
     }
-}
-
-fn service_token(server: &Server, terms: Terms) -> String {
-    let token = server.gateway.authority().create_service_token("test", terms).unwrap().token;
-    token.expose_secret().to_owned()
-}
-
-fn content_type(answer: &Response) -> &str {
-    answer.headers()["content-type"].to_str().unwrap()
 }
 
 /// Returns a form with these fields, and with a file, which comes last.

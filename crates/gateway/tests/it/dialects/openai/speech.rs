@@ -3,28 +3,14 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use voxline::audio::sample;
-use voxline::decode::{self, Block, Decoder};
-use voxline::source::Source;
 use voxline_gateway::{OpenAiOptions, Options};
 
+use super::super::stage::decoded;
 use super::{Stage, content_type, refusal};
 use voxline_fixtures::gateway::server::Setup;
 
 /// Text of 20 bytes, which the tone speaks with 2,000 samples.
 const TEXT: &str = "A tone of 20 letters";
-
-/// Returns the container, the codec and the samples of a recording.
-fn decoded(bytes: Vec<u8>) -> (&'static str, &'static str, Vec<i16>) {
-    let mut decoder = Decoder::open(Source::bytes("speech", bytes), decode::Options::default()).unwrap();
-    let info = decoder.info().clone();
-    assert_eq!(info.channels, 1);
-    let (mut block, mut samples) = (Block::new(), Vec::new());
-    while decoder.next_block(&mut block).unwrap() {
-        samples.extend(sample::quantise(block.samples()));
-    }
-    (info.container, info.codec, samples)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_format_is_what_it_says() {

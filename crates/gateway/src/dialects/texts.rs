@@ -1,0 +1,26 @@
+//! Texts of dialects, which are to be spoken.
+
+use axum::extract::Request;
+use serde::de::DeserializeOwned;
+
+use super::recordings::body_error;
+use crate::gateway::Gateway;
+use crate::http::body;
+use crate::http::error::ApiError;
+
+/// Longest text in characters, as of `/tts`.
+pub(super) const MAX_CHARACTERS: usize = 20_000;
+/// Longest body in bytes: a character takes up to twelve as JSON, and there may be instructions.
+const MAX_BODY: usize = 384 * 1024;
+
+/// Reads the body of a request to speak, whatever its content type says.
+///
+/// # Errors
+/// Returns [`ApiError`] if the body is too large or late, or is no such JSON.
+pub(super) async fn read<T: DeserializeOwned>(gateway: &Gateway, request: Request) -> Result<T, ApiError> {
+    let patience = gateway.options.connections.body_timeout;
+    let body = body::read(request.into_body(), MAX_BODY, patience).await;
+    let body = body.map_err(|error| body_error(error, MAX_BODY as u64))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request(400, format!("the body can't be read: {error}")))
+}
