@@ -47,6 +47,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::OptionFuture;
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -58,8 +60,8 @@ use self::http::server;
 pub use self::http::server::ConnectionOptions;
 pub use self::http::tls::{BadTls, Listener, Tls, TlsFiles};
 pub use self::options::{
-    BadVoiceAlias, ChunkedOptions, Dialect, OpenAiOptions, Options, RecordingOptions, UnknownDialect,
-    VoiceAlias,
+    BadVoiceAlias, ChunkedOptions, Dialect, OpenAccess, OpenAiOptions, Options, RecordingOptions,
+    UnknownDialect, VoiceAlias,
 };
 
 /// Longest time that pending requests may take after the sessions have ended.
@@ -68,7 +70,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(5);
 /// this interval and of the short time that a write takes.
 const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Answers requests on `listener` until `shutdown` is cancelled, then shuts down gracefully: no new
+/// Answers requests on the listeners until `shutdown` is cancelled, then shuts down gracefully: no new
 /// sessions are accepted, live sessions may end (see [`Options::drain`]), and pending requests are
 /// answered, unless that takes long.
 ///
@@ -77,27 +79,54 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// # Errors
 /// Returns [`io::Error`] if the socket for the operator can't be created or fails.
 pub fn serve(
-    listener: impl Into<Listener>,
+    listeners: impl Into<Listeners>,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> {
     // Bind before `serve` returns, so that the operator's socket exists before any caller can learn that
     // the gateway is up.
     let admin = gateway.authority.directory().map(AdminSocket::bind).transpose();
-    serve_with(listener.into(), gateway, shutdown, admin)
+    serve_with(listeners.into(), gateway, shutdown, admin)
+}
+
+/// Listeners of a gateway.
+pub struct Listeners {
+    main: Listener,
+    vosk: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Adds a listener that speaks Vosk's protocol at every path, in plain text, with clients that have no
+    /// token. [`Options::open`] says whose account they use; without it all are refused.
+    #[must_use]
+    pub fn with_open_vosk(self, vosk: TcpListener) -> Listeners {
+        Listeners { vosk: Some(vosk), ..self }
+    }
+}
+
+impl From<Listener> for Listeners {
+    fn from(main: Listener) -> Listeners {
+        Listeners { main, vosk: None }
+    }
+}
+
+/// Creates a listener for plain connections: see [`Listener`].
+impl From<TcpListener> for Listeners {
+    fn from(main: TcpListener) -> Listeners {
+        Listener::from(main).into()
+    }
 }
 
 async fn serve_with(
-    listener: Listener,
+    listeners: Listeners,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
     admin: io::Result<Option<AdminSocket>>,
 ) -> io::Result<()> {
     let admin = admin?;
     let drained = CancellationToken::new();
-    let router = routes::router(gateway.clone());
     let served = tokio::select! {
-        () = server::serve(listener, router, &gateway.options.connections, drained.clone()) => Ok(()),
+        () = answer(listeners, &gateway, drained.clone()) => Ok(()),
         () = drain(&gateway, shutdown, drained) => Ok(()),
         never = write_usage(&gateway) => never,
         failed = serve_operator(admin.as_ref(), &gateway) => failed,
@@ -109,6 +138,16 @@ async fn serve_with(
         tracing::error!(%error, "usage since the failure of the store is lost");
     }
     served
+}
+
+/// Answers requests on all listeners until `drained` is cancelled.
+async fn answer(listeners: Listeners, gateway: &Arc<Gateway>, drained: CancellationToken) {
+    let Listeners { main, vosk } = listeners;
+    let options = &gateway.options.connections;
+    let main = server::serve(main, routes::router(gateway.clone()), options, drained.clone());
+    let vosk = vosk
+        .map(|vosk| server::serve(vosk.into(), routes::open_vosk_router(gateway.clone()), options, drained));
+    tokio::join!(main, OptionFuture::from(vosk));
 }
 
 /// Waits for `shutdown`, then for the end of all sessions and of the requests that are still under way.

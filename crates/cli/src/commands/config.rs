@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use clap::parser::ValueSource;
@@ -148,13 +148,22 @@ impl Findings {
             Err(ConfigError::Incomplete { key, reason }) => self.problems.push(format!("{key}: {reason}")),
             Err(error) => self.problems.push(format!("gateway.tls_cert: {}", chain(&error))),
         }
-        match TcpListener::bind(gateway.listen()) {
-            // The address is probably in use by the gateway itself.
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            bound => self
-                .problem("gateway.listen", bound.map_err(|error| format!("{}: {error}", gateway.listen()))),
+        self.address("gateway.listen", gateway.listen());
+        match gateway.vosk_listen() {
+            Ok(None) => {}
+            Ok(Some(address)) => self.address("gateway.vosk_listen", address),
+            Err(error) => self.problems.push(format!("gateway.vosk_listen: {}", chain(&error))),
         }
         self.problem("model", load_recognizer(config));
+    }
+
+    /// Adds the problem of an address to listen on.
+    fn address(&mut self, key: &str, address: SocketAddr) {
+        match TcpListener::bind(address) {
+            // The address is probably in use by the gateway itself.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => self.problem(key, bound.map_err(|error| format!("{address}: {error}"))),
+        }
     }
 
     /// Adds the problems of the gateway's certificate and key.

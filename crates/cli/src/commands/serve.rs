@@ -1,6 +1,7 @@
 //! `voxline serve`: runs the gateway.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::signals::{Hangups, Signals};
 use crate::systemd;
 use crate::terminal::say;
 use voxline_gateway::authority::Authority;
-use voxline_gateway::{Engines, Gateway, Listener, Tls, capacity, serve};
+use voxline_gateway::{Engines, Gateway, Listener, Listeners, Tls, capacity, serve};
 use voxline_support::clock::SystemClock;
 
 /// Arguments of `voxline serve`.
@@ -50,11 +51,11 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     let mut hangups = Hangups::new()?;
     let tls = config.gateway.tls_files()?.map(Tls::load).transpose()?.map(Arc::new);
     let listen = config.gateway.listen();
+    let vosk_listen = config.gateway.vosk_listen()?;
     let (gateway, capacity) = load(config).await?;
 
     let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {listen}: {error}"));
-    let listener = TcpListener::bind(listen).await.map_err(cannot)?;
-    let address = listener.local_addr().map_err(cannot)?;
+    let (listener, address) = bind(listen).await?;
     let (scheme, listener) = match tls.clone() {
         Some(tls) => ("https", Listener::with_tls(listener, tls)),
         None => ("http", Listener::from(listener)),
@@ -62,12 +63,19 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
     if tls.is_none() && !address.ip().is_loopback() {
         tracing::warn!(%address, "tokens travel unencrypted here: set tls-cert and tls-key, or put TLS in front");
     }
+    let mut listeners = Listeners::from(listener);
+    let mut listening = format!("listening on {scheme}://{address}\n");
+    if let Some(vosk_listen) = vosk_listen {
+        let (vosk, address) = bind(vosk_listen).await?;
+        listeners = listeners.with_open_vosk(vosk);
+        listening += &format!("listening on ws://{address} for clients of Vosk, without tokens\n");
+    }
     let mut signals = Signals::new()?;
     let shutdown = CancellationToken::new();
-    let serving = serve(listener, gateway, shutdown.clone());
+    let serving = serve(listeners, gateway, shutdown.clone());
     systemd::ready();
-    // Scripts wait for this line, which also shows the port chosen for port 0.
-    say(&format!("listening on {scheme}://{address}\n{capacity}\n"))?;
+    // Scripts wait for the first line, which also shows the port chosen for port 0.
+    say(&format!("{listening}{capacity}\n"))?;
     let stopping = async {
         signals.next().await;
         systemd::stopping();
@@ -82,6 +90,14 @@ pub(crate) async fn run(arguments: Arguments, common: Common) -> Result<Exit, Cl
         never = reload(&mut hangups, tls.as_deref()) => never,
     }
     Ok(Exit::Done)
+}
+
+/// Listens on an address. Returns the listener and the address with its port.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
+    let cannot = |error: std::io::Error| CliError::new(Exit::Setup, format!("listen on {address}: {error}"));
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
+    let bound = listener.local_addr().map_err(cannot)?;
+    Ok((listener, bound))
 }
 
 /// Maximum number of sessions, and the measurement that it follows from.
@@ -113,6 +129,9 @@ async fn load(config: Config) -> Result<(Arc<Gateway>, Capacity), CliError> {
         let gateway = &config.gateway;
         let authority = Authority::open(&state, gateway.token_lifetime(), Arc::new(SystemClock::new()))?
             .with_policy(gateway.policy());
+        if let Some(project) = &gateway.open_project {
+            authority.check_project_name(project)?;
+        }
         let recognizer = load_recognizer(&config)?;
         let voices = voxline_engines::voices::discover(&config.models);
         let factor = measures.then(|| recognizer.real_time_factor()).flatten();

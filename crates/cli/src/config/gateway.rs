@@ -15,8 +15,8 @@ use super::{ConfigError, secret};
 use voxline::net::Endpoint;
 use voxline_gateway::authority::{AtLimit, Policy, Refreshing};
 use voxline_gateway::{
-    ConnectionOptions, Dialect, OpenAiOptions, Options, Origin, RecordingOptions, TlsFiles, UnknownDialect,
-    VoiceAlias,
+    ConnectionOptions, Dialect, OpenAccess, OpenAiOptions, Options, Origin, RecordingOptions, TlsFiles,
+    UnknownDialect, VoiceAlias,
 };
 
 /// Default listening address: on loopback, since there is no certificate by default.
@@ -219,6 +219,19 @@ pub struct GatewayConfig {
     /// APIs of other services to speak: openai, deepgram, vosk, jambonz, or none [default: all]
     #[arg(long, value_name = "NAMES", env = "VOXLINE_GATEWAY_DIALECTS", value_parser = dialects)]
     pub dialects: Option<Dialects>,
+    /// Address to speak Vosk's protocol on, at every path and without TLS, with clients that have no token;
+    /// needs --open-project
+    #[arg(long, value_name = "ADDR", env = "VOXLINE_GATEWAY_VOSK_LISTEN", value_parser = listen_address)]
+    #[serde(deserialize_with = "listen")]
+    pub vosk_listen: Option<SocketAddr>,
+    /// Project that clients without a token use: its languages hold, and its usage counts what they do
+    #[arg(long, value_name = "NAME", env = "VOXLINE_GATEWAY_OPEN_PROJECT")]
+    pub open_project: Option<String>,
+    /// Network that clients without a token may connect from; may be repeated [default: 127.0.0.0/8 and
+    /// ::1/128]
+    #[arg(long, value_name = "CIDR", env = "VOXLINE_GATEWAY_OPEN_FROM", value_delimiter = ',', value_parser = network)]
+    #[serde(deserialize_with = "networks")]
+    pub open_from: Option<Vec<IpNet>>,
     /// Longest recording that a dialect takes, in seconds [default: 14400]
     #[arg(long, value_name = "SECONDS", env = "VOXLINE_GATEWAY_MAX_RECORDING_DURATION")]
     pub max_recording_duration: Option<SomeSeconds>,
@@ -300,6 +313,9 @@ impl Default for GatewayConfig {
             max_sessions: None,
             max_requests: Some(Whole(options.max_requests as u64)),
             dialects: Some(Dialects(options.dialects)),
+            vosk_listen: None,
+            open_project: None,
+            open_from: Some(OpenAccess::loopback()),
             max_recording_duration: Some(Whole(options.recordings.max_duration.as_secs())),
             max_recording_bytes: Some(Whole(options.recordings.max_bytes)),
             upload_space: Some(Whole(options.recordings.disk_bytes)),
@@ -336,6 +352,7 @@ impl GatewayConfig {
             dialects: self.dialects.clone().map_or(options.dialects, |dialects| dialects.0),
             recordings: self.recordings(),
             openai: self.openai(),
+            open: self.open(),
             max_failures: max_failures.unwrap_or(options.max_failures),
             resume_window: self.resume_window.map_or(options.resume_window, Whole::seconds),
             drain: self.drain.map_or(options.drain, Whole::seconds),
@@ -371,6 +388,11 @@ impl GatewayConfig {
         }
     }
 
+    fn open(&self) -> Option<OpenAccess> {
+        let networks = self.open_from.clone().unwrap_or_else(OpenAccess::loopback);
+        self.open_project.clone().map(|project| OpenAccess { project, networks })
+    }
+
     fn openai(&self) -> OpenAiOptions {
         let options = OpenAiOptions::default();
         OpenAiOptions {
@@ -383,6 +405,21 @@ impl GatewayConfig {
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
         self.listen.unwrap_or(LISTEN)
+    }
+
+    /// Returns the address to listen on for clients of Vosk without a token, if there is one.
+    ///
+    /// # Errors
+    /// Returns [`ConfigError::Incomplete`] if no project is named for them.
+    pub fn vosk_listen(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.vosk_listen.is_some() && self.open_project.is_none() {
+            return Err(ConfigError::Incomplete {
+                key: "gateway.open_project",
+                reason: "vosk_listen needs a project for its clients, who have no token: --open-project, or \
+                         open_project in [gateway] of the configuration file",
+            });
+        }
+        Ok(self.vosk_listen)
     }
 
     /// Returns the policy of the gateway's authority.

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::secrets::Fingerprint;
 use super::store::{ACCESS, Access, Failure, Look, PROJECTS, Project, SERVICE, Service, View, id_of};
 use super::terms::{Scope, Terms};
@@ -12,7 +14,7 @@ use voxline::language::Languages;
 /// A verified token: its project, and the terms of its use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Id of the token, which is no secret.
+    /// Id of the token, which is no secret; `open_` and the id of the project for a client that needs none.
     pub token: String,
     /// Id that usage is charged to: the client that the token was minted for, or the service token itself.
     pub holder: String,
@@ -24,7 +26,8 @@ pub struct Identity {
     pub languages: Option<Languages>,
     /// Remaining lifetime; `None` for a service token that does not expire.
     pub expires_in: Option<Duration>,
-    fingerprint: Fingerprint,
+    /// Fingerprint of the token; `None` for a client that needs none.
+    fingerprint: Option<Fingerprint>,
 }
 
 impl Authority {
@@ -80,10 +83,61 @@ impl Authority {
     /// Verifies a token again that was valid before. The token stays valid while the store can't be read:
     /// revocations are announced again once the store is back.
     pub(crate) fn check_again(&self, identity: &Identity) -> Result<Identity, AuthorityError> {
-        match self.read(|view| self.identify(view, identity.fingerprint)) {
+        let Some(fingerprint) = identity.fingerprint else {
+            return self.check_project(identity).map(|()| identity.clone());
+        };
+        match self.read(|view| self.identify(view, fingerprint)) {
             Err(AuthorityError::Unavailable { .. }) => Ok(identity.clone()),
             checked => checked,
         }
+    }
+
+    /// Returns the identity of a client at `peer` that has no token, where the operator lets such clients use
+    /// the project `name` from these networks.
+    ///
+    /// # Errors
+    /// Returns [`AuthorityError::Address`] for a client elsewhere, [`AuthorityError::NoProject`] or
+    /// [`AuthorityError::Inactive`] if the project is unknown or disabled, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
+    pub(crate) fn admit_open(
+        &self,
+        name: &str,
+        networks: &[IpNet],
+        peer: Option<IpAddr>,
+    ) -> Result<Identity, AuthorityError> {
+        let terms = Terms { networks: networks.to_vec(), ..Terms::default() };
+        if !terms.admit(peer) {
+            self.audit.refused(None, &AuthorityError::Address, peer);
+            return Err(AuthorityError::Address);
+        }
+        let projects: Vec<(String, Project)> = self.read(|view| Ok(view.all(&PROJECTS)?))?;
+        let found = projects.into_iter().find(|(_, project)| project.name == name);
+        let (project, owner) = found.ok_or_else(|| AuthorityError::NoProject(name.to_owned()))?;
+        if !owner.active {
+            return Err(AuthorityError::Inactive);
+        }
+        // All of them share one account, which is that of no token.
+        let holder = format!("open_{project}");
+        let identity = Identity {
+            token: holder.clone(),
+            holder,
+            project,
+            terms,
+            languages: owner.languages,
+            expires_in: None,
+            fingerprint: None,
+        };
+        self.note_use(&identity);
+        Ok(identity)
+    }
+
+    /// Checks that there is a project of that name.
+    ///
+    /// # Errors
+    /// Returns [`AuthorityError::NoProject`] if there is none, or [`AuthorityError::Store`] or
+    /// [`AuthorityError::Unavailable`] if the store fails.
+    pub fn check_project_name(&self, name: &str) -> Result<(), AuthorityError> {
+        self.clients(Some(name)).map(drop)
     }
 
     /// Verifies that the project of `identity` is active, whatever became of the token. The project counts as
@@ -128,6 +182,7 @@ impl Authority {
         if !active {
             return Err(AuthorityError::Inactive.into());
         }
+        let fingerprint = Some(fingerprint);
         Ok(Identity { token, holder, project, terms, languages, expires_in, fingerprint })
     }
 }
@@ -143,7 +198,7 @@ impl Identity {
             terms: Terms::default(),
             languages: None,
             expires_in: None,
-            fingerprint: Fingerprint([0; 32]),
+            fingerprint: Some(Fingerprint([0; 32])),
         }
     }
 }

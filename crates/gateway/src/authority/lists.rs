@@ -102,7 +102,7 @@ pub struct ServiceTokenEntry {
 /// Usage of a client or service token, including those revoked since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageEntry {
-    /// Client id, or id of the service token.
+    /// Client id, id of the service token, or `open_` and the id of the project for clients without a token.
     pub id: String,
     /// Name of the project; its id if the project has been revoked since.
     pub project: String,

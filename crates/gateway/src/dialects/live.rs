@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::Request;
+use http::{StatusCode, header};
 
 use crate::admission::reject::Full;
 use crate::authority::Scope;
@@ -30,6 +31,18 @@ pub(super) fn authorise(
     let checked = Duration::from_millis(millis(gateway.authority.clock().unix()));
     let authorise = |token: &str| gateway.authority.authorise(token, Scope::AsrStream, peer(request));
     Ok(OpeningToken::new(gateway.identify(request, token, authorise)?, checked))
+}
+
+/// Returns the identity of a client that needs no token, if the operator admits such clients from its
+/// address.
+pub(super) fn admit_open(gateway: &Gateway, request: &Request) -> Result<OpeningToken, ApiError> {
+    // A page of any site could connect from the browser of someone who may.
+    if request.headers().contains_key(header::ORIGIN) {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, 403, "pages may not connect without a token"));
+    }
+    let open = gateway.options.open.as_ref().ok_or_else(ApiError::token)?;
+    let identity = gateway.authority.admit_open(&open.project, &open.networks, peer(request))?;
+    Ok(OpeningToken::new(identity, Duration::ZERO))
 }
 
 /// Checks that a request is for a WebSocket, and that there is room for its session.

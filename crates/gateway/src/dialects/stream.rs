@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 
-use super::live::{admit, authorise, close_code, refusal_code};
+use super::live::{admit, close_code, refusal_code};
 use crate::admission::pending::PendingPlace;
 use crate::authority::{Amount, Identity};
 use crate::gateway::Gateway;
@@ -59,17 +59,17 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// Admits a client with this token.
+    /// Admits a client that was identified.
     ///
     /// # Errors
-    /// Returns [`ApiError`] if the token is not valid, the request is not for a WebSocket, or there is no
+    /// Returns [`ApiError`] if the client was refused, the request is not for a WebSocket, or there is no
     /// room.
     pub(super) fn enter(
         gateway: &Gateway,
         request: &mut Request,
-        token: Option<&str>,
+        identified: Result<OpeningToken, ApiError>,
     ) -> Result<Admitted, ApiError> {
-        let opener = authorise(gateway, request, token)?;
+        let opener = identified?;
         gateway.authority.afford(&opener.identity, Amount::audio(1))?;
         admit(gateway, request)?;
         let place = gateway.sessions.place_for_socket(&opener.identity)?;

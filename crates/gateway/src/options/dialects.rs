@@ -1,8 +1,10 @@
 //! Dialects of the gateway, and their settings.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// A dialect: the API of another service, which the gateway speaks beside its own.
@@ -52,6 +54,27 @@ impl FromStr for Dialect {
     fn from_str(name: &str) -> Result<Dialect, UnknownDialect> {
         let known = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name);
         known.ok_or_else(|| UnknownDialect(name.to_owned()))
+    }
+}
+
+/// Access for clients of protocols that know no tokens.
+#[derive(Clone, Debug)]
+pub struct OpenAccess {
+    /// Name of the project that these clients use: its languages hold, and its usage counts what they do.
+    pub project: String,
+    /// Networks that they may connect from. The client's address is that of the connection, or the one that a
+    /// trusted proxy reports.
+    pub networks: Vec<IpNet>,
+}
+
+impl OpenAccess {
+    /// Returns the networks of the machine itself.
+    #[must_use]
+    pub fn loopback() -> Vec<IpNet> {
+        vec![
+            Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8).trunc().into(),
+            Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
+        ]
     }
 }
 

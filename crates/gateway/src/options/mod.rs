@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-pub use self::dialects::{BadVoiceAlias, Dialect, OpenAiOptions, UnknownDialect, VoiceAlias};
+pub use self::dialects::{BadVoiceAlias, Dialect, OpenAccess, OpenAiOptions, UnknownDialect, VoiceAlias};
 use crate::http::cors::Origin;
 use crate::http::server::ConnectionOptions;
 use voxline::language::Languages;
@@ -48,6 +48,8 @@ pub struct Options {
     pub dialects: Vec<Dialect>,
     /// Settings of the dialect of OpenAI.
     pub openai: OpenAiOptions,
+    /// Access for clients that can send no token, on listeners of their own; none if `None`.
+    pub open: Option<OpenAccess>,
     /// Languages expected in the audio if neither the client nor its project names one.
     pub languages: Languages,
     /// Origins, other than the gateway's own, whose pages may use the gateway from a browser.
@@ -80,6 +82,7 @@ impl Default for Options {
             recordings: RecordingOptions::default(),
             dialects: Dialect::ALL.to_vec(),
             openai: OpenAiOptions::default(),
+            open: None,
             languages: Languages::default(),
             cors_origins: Vec::new(),
             in_band_auth: true,

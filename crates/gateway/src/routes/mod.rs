@@ -78,7 +78,18 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         Some(cors) => all.layer(cors),
         None => all,
     };
-    all.layer(from_fn(proxies::refuse_bad_forwarding))
+    observed(all, gateway)
+}
+
+/// Returns the router of a listener for clients of Vosk that have no token.
+pub(crate) fn open_vosk_router(gateway: Arc<Gateway>) -> Router {
+    observed(dialects::vosk::open_router(), gateway)
+}
+
+/// Adds what every listener needs around its routes: the client's address, metrics and the log.
+fn observed(router: Router<Arc<Gateway>>, gateway: Arc<Gateway>) -> Router {
+    router
+        .layer(from_fn(proxies::refuse_bad_forwarding))
         .layer(from_fn_with_state(gateway.metrics.clone(), request_metrics::count))
         .layer(from_fn_with_state(gateway.authority.clock().clone(), request_log::log_request))
         .with_state(gateway)

@@ -67,12 +67,23 @@ fn a_file_that_says_nonsense_is_refused_with_its_line() {
         told.len() == 3 && told.iter().zip(expected).all(|(told, part)| told.contains(part)),
         "{told:#?}"
     );
-    for flag in ["--max-sessions=0", "--header-timeout=0", "--cors-origin=a", "--drain=-1", "--listen=here"] {
+    for flag in [
+        "--max-sessions=0",
+        "--header-timeout=0",
+        "--cors-origin=a",
+        "--drain=-1",
+        "--listen=here",
+        "--dialects=openai,wit",
+    ] {
         assert_eq!(place.run(&["serve", "--state", "state", flag]).status.code(), Some(2), "{flag}");
     }
     assert_fails(&place.run(&["serve", "--listen", "127.0.0.1:0"]), 2, &["--state", "[gateway]"]);
     let half = place.run(&["serve", "--state", "state", "--tls-key", "key.pem"]);
     assert_fails(&half, 2, &["tls_cert and tls_key go together"]);
+    let open = ["serve", "--state", "state", "--listen", "127.0.0.1:0", "--vosk-listen", "127.0.0.1:0"];
+    assert_fails(&place.run(&open), 2, &["vosk_listen needs a project", "--open-project"]);
+    let unknown = place.run(&[&open[..], &["--open-project", "nobody"]].concat());
+    assert_fails(&unknown, 2, &["nobody"]);
 }
 
 #[test]
@@ -100,7 +111,10 @@ fn a_check_finds_every_problem_and_tells_each_in_a_line() {
     place.file("state", "no directory");
     // An address that no machine has as its own (RFC 5737).
     let bad = good.replace("127.0.0.1:0", "192.0.2.1:8085").replace("http://127.0.0.1:1", "http://10.0.0.1");
-    let bad = bad.replace("[gateway]", "endpont = \"x\"\n[gateway]\ndrain = -1\nmax_sessions = 0");
+    let bad = bad.replace(
+        "[gateway]",
+        "endpont = \"x\"\n[gateway]\ndrain = -1\nmax_sessions = 0\nvosk_listen = \"127.0.0.1:0\"",
+    );
     place.file("voxline.toml", bad);
     let mut check = place.command(&["config", "check", "--config", "voxline.toml"]);
     let bad = check.env("VOXLINE_MODELS", place.path("nowhere")).output().unwrap();
@@ -119,6 +133,7 @@ fn a_check_finds_every_problem_and_tells_each_in_a_line() {
         "voxline: gateway.state: state: Not a directory",
         "voxline: gateway.tls_key: key.pem: is not the key of the certificate cert.pem",
         "voxline: gateway.listen: 192.0.2.1:8085: ",
+        "voxline: gateway.vosk_listen: vosk_listen needs a project",
         "voxline: model: ",
     ];
     assert_eq!(told.len(), expected.len(), "{told:#?}");

@@ -241,7 +241,9 @@ fn the_sample_has_every_key_and_passes_the_check() {
             .replace("# tls_", "tls_")
             .replace("# threads", "threads")
             .replace("# max_sessions", "max_sessions")
-            .replace("# upload_dir", "upload_dir"),
+            .replace("# upload_dir", "upload_dir")
+            .replace("# vosk_listen", "vosk_listen")
+            .replace("# open_project", "open_project"),
     );
     let written: toml::Table = fs::read_to_string(&all).unwrap().parse().unwrap();
     let written = written["gateway"].as_table().unwrap();
@@ -250,6 +252,8 @@ fn the_sample_has_every_key_and_passes_the_check() {
         threads: Some("4".parse().unwrap()),
         max_sessions: Some("64".parse().unwrap()),
         upload_dir: Some("a".into()),
+        vosk_listen: Some("127.0.0.1:2700".parse().unwrap()),
+        open_project: Some("a".into()),
         tls_cert: Some("a".into()),
         tls_key: Some("a".into()),
         ..GatewayConfig::default()

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::messages::{self, Start, error, of_final, of_partial, parse};
 use crate::admission::pending::PendingPlace;
 use crate::dialects::audio::{PcmEncoding, PcmInput};
-use crate::dialects::live::keywords;
+use crate::dialects::live::{authorise, keywords};
 use crate::dialects::stream::{Admitted, Ending, Failure, Stream, answered};
 use crate::gateway::Gateway;
 use crate::http::client::bearer;
@@ -25,8 +25,8 @@ const API: &str = Dialect::Jambonz.name();
 
 /// Answers the upgrade request. The session begins with the message `start`.
 pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {
-    let token = bearer(request.headers()).map(str::to_owned);
-    let admitted = Admitted::enter(&gateway, &mut request, token.as_deref());
+    let identified = authorise(&gateway, &request, bearer(request.headers()));
+    let admitted = Admitted::enter(&gateway, &mut request, identified);
     answered(admitted.map(|admitted| admitted.answer(serve)))
 }
 

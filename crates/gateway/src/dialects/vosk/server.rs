@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::messages::{self, Config, parse, partial, result};
 use crate::admission::pending::PendingPlace;
 use crate::dialects::audio::{PcmEncoding, PcmInput};
-use crate::dialects::live::keywords;
+use crate::dialects::live::{admit_open, authorise, keywords};
 use crate::dialects::stream::{Admitted, Ending, Failure, Stream, answered};
 use crate::gateway::Gateway;
 use crate::http::client::bearer_or_key;
@@ -33,8 +33,16 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
     let mut parameters = url::form_urlencoded::parse(query.as_bytes());
     // Most clients can set nothing but the address.
     let parameter = parameters.find(|(name, _)| name == "token").map(|(_, token)| token);
-    let token = bearer_or_key(request.headers()).or(parameter.as_deref()).map(str::to_owned);
-    let admitted = Admitted::enter(&gateway, &mut request, token.as_deref());
+    let token = bearer_or_key(request.headers()).or(parameter.as_deref());
+    let identified = authorise(&gateway, &request, token);
+    let admitted = Admitted::enter(&gateway, &mut request, identified);
+    answered(admitted.map(|admitted| admitted.answer(serve)))
+}
+
+/// Answers the upgrade request of a client that needs no token, and whose token, if it sends one, is ignored.
+pub(super) async fn upgrade_open(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {
+    let identified = admit_open(&gateway, &request);
+    let admitted = Admitted::enter(&gateway, &mut request, identified);
     answered(admitted.map(|admitted| admitted.answer(serve)))
 }
 

@@ -1,5 +1,6 @@
 //! A client's end of a WebSocket, of a library that isn't ours.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -41,13 +42,21 @@ pub(super) struct Peer {
 impl Peer {
     /// Asks for a socket with these headers.
     pub(super) async fn ask(server: &Server, path: &str, more: &[(&str, &str)]) -> Result<Peer, Refused> {
-        let mut request: Request<()> =
-            format!("ws://{}{path}", server.address).into_client_request().unwrap();
+        Peer::ask_at(server.address, path, more).await
+    }
+
+    /// Asks for a socket at an address.
+    pub(super) async fn ask_at(
+        address: SocketAddr,
+        path: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Peer, Refused> {
+        let mut request: Request<()> = format!("ws://{address}{path}").into_client_request().unwrap();
         for (name, value) in more {
             let name: http::HeaderName = name.parse().unwrap();
             request.headers_mut().insert(name, value.parse().unwrap());
         }
-        let stream = TcpStream::connect(server.address).await.unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         match within(PATIENCE, "an answer to the upgrade", client_async(request, stream)).await {
             Ok((socket, response)) => Ok(Peer { socket, headers: response.headers().clone() }),

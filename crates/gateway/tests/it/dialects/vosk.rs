@@ -1,13 +1,16 @@
 //! Vosk's protocol.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use voxline_gateway::Options;
-use voxline_testing::digest;
+use voxline_gateway::{OpenAccess, Options};
+use voxline_testing::{DigestRecognizer, digest};
 
 use super::peer::{PATIENCE, Peer, Said};
 use super::{SEGMENT, bytes, digesting, english, heard, key, own_words};
 use voxline_fixtures::clips;
 use voxline_fixtures::deadline::within;
+use voxline_fixtures::gateway::server::{Server, Setup};
 use voxline_fixtures::noise;
 
 const PATH: &str = "/vosk";
@@ -141,5 +144,58 @@ async fn a_sample_rate_that_is_none_ends_the_stream() {
         let Said::Close(code, reason) = peer.next().await else { panic!("{rate} Hz is accepted") };
         assert_eq!(code, 1003, "{reason}");
     }
+    server.stop().await;
+}
+
+/// Starts a gateway with a listener for clients without a token, who use this project from this network.
+async fn open_server(project: &str, network: &str) -> Server {
+    let open = OpenAccess { project: project.to_owned(), networks: vec![network.parse().unwrap()] };
+    let options = Options { open: Some(open), ..Options::default() };
+    let setup = Setup { options, open_vosk: true, ..Setup::default() };
+    Server::with(Arc::new(DigestRecognizer::new(SEGMENT)), setup).await
+}
+
+#[tokio::test]
+async fn clients_without_a_token_use_the_open_project() {
+    let server = open_server("test", "127.0.0.0/8").await;
+    let address = server.open_vosk.unwrap();
+    let pcm = noise(2 * SEGMENT);
+    // Any path will do, and a token of another kind is ignored.
+    for (path, more) in [("/", &[][..]), ("/any/path", &[("authorization", "Bearer dummy")][..])] {
+        let mut peer = Peer::ask_at(address, path, more).await.unwrap();
+        peer.text(r#"{"config":{"sample_rate":16000}}"#).await;
+        lock_step(&mut peer, &pcm).await;
+        peer.text(r#"{"eof":1}"#).await;
+        let (_, close) = peer.rest().await;
+        assert_eq!(close, Said::Close(1000, String::new()));
+    }
+    let authority = server.gateway.authority();
+    let usage = authority.usage(Some("test")).unwrap();
+    let open = usage.iter().find(|entry| entry.id.starts_with("open_")).unwrap();
+    assert_eq!(open.total.audio_ms, 2_000);
+
+    // The end of the project ends the streams of these clients, and admits no more.
+    let mut peer = Peer::ask_at(address, "/", &[]).await.unwrap();
+    peer.text(r#"{"config":{"sample_rate":16000}}"#).await;
+    lock_step(&mut peer, &pcm).await;
+    authority.revoke_project("test").unwrap();
+    let (_, close) = peer.rest().await;
+    assert!(matches!(close, Said::Close(1008, _)), "{close:?}");
+    assert_eq!(Peer::ask_at(address, "/", &[]).await.err().unwrap().status, 500);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_from_elsewhere_and_pages_need_a_token() {
+    let server = open_server("test", "10.0.0.0/8").await;
+    assert_eq!(Peer::ask_at(server.open_vosk.unwrap(), "/", &[]).await.err().unwrap().status, 403);
+    server.stop().await;
+    let server = open_server("test", "127.0.0.0/8").await;
+    let address = server.open_vosk.unwrap();
+    // By DNS rebinding, a page may have the origin that it connects to.
+    let origin = format!("http://{address}");
+    assert_eq!(Peer::ask_at(address, "/", &[("origin", &origin)]).await.err().unwrap().status, 403);
+    // The main address still wants a token.
+    assert_eq!(Peer::ask(&server, PATH, &[]).await.err().unwrap().status, 401);
     server.stop().await;
 }
