@@ -10,14 +10,16 @@ use serde_json::{Value, json};
 
 use crate::admission::reject::RejectReason;
 use crate::authority::{Authority, AuthorityError, Identity, to_rfc3339};
+use crate::dialects;
 use crate::gateway::Gateway;
 use crate::http::client::{bearer, peer};
 use crate::http::error::{ApiError, json_response};
 use crate::http::request_log;
+use crate::options::Dialect;
 use crate::sessions::session::Session;
 
-/// Answers `GET /console/status`, with a token of any scope: the load of the whole gateway, and the
-/// sessions, tokens and usage of the token's project. The page shows every entry of `load`.
+/// Answers `GET /console/status`, with a token of any scope: the load and the dialects of the whole gateway,
+/// and the sessions, tokens and usage of the token's project. The page shows every entry of `load`.
 pub(crate) async fn status(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let identity = match identify(&gateway, &request) {
         Ok(identity) => identity,
@@ -77,7 +79,8 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
         "uptime_seconds": uptime.as_secs(),
         "now": to_rfc3339(u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX)),
         "state": gateway.sessions.room_for_session().map_or_else(RejectReason::name, |()| "ready"),
-        "recognizer": gateway.recognizer_name(),
+        "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
+        "dialects": options.dialects.iter().map(|dialect| dialect_entry(*dialect)).collect::<Vec<_>>(),
         "load": [
             { "what": "sessions", "now": gateway.sessions.registry.count(), "limit": options.max_sessions },
             { "what": "requests", "now": busy, "limit": options.max_requests },
@@ -95,6 +98,11 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
             "tokens": tokens(authority, &name)?,
         },
     }))
+}
+
+/// Returns a dialect with its paths.
+fn dialect_entry(dialect: Dialect) -> Value {
+    json!({ "name": dialect.name(), "paths": dialects::paths(dialect) })
 }
 
 /// Returns the tokens that a project may see: granted tokens, then service tokens, each the oldest first.

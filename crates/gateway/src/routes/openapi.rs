@@ -31,7 +31,7 @@ mod tests {
     use crate::authority::Authority;
     use crate::dialects;
     use crate::gateway::{Engines, Gateway};
-    use crate::options::Options;
+    use crate::options::{Dialect, Options};
     use crate::routes::{guarded_routes, open_routes, router};
     use voxline_support::clock::SystemClock;
 
@@ -55,7 +55,7 @@ mod tests {
     async fn the_description_lists_exactly_the_routes() {
         let options = Options { demo: true, ..Options::default() };
         let routes = guarded_routes(&options).into_iter().chain(open_routes(&options));
-        let paths = routes.map(|(path, _)| path).chain(dialects::described_paths());
+        let paths = routes.map(|(path, _)| path).chain(Dialect::ALL.into_iter().flat_map(dialects::paths));
         let authority = Authority::in_memory(Duration::ZERO, Arc::new(SystemClock::new())).unwrap();
         let gateway = Arc::new(Gateway::new(authority, Engines::default(), options));
         let router = TowerToHyperService::new(router(gateway));

@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use voxline::auth::{AccessToken, TokenGeneration};
+use voxline_gateway::Dialect;
 use voxline_gateway::authority::{Scope, Scopes, Terms};
 use voxline_testing::DigestRecognizer;
 
@@ -62,6 +63,9 @@ async fn a_project_sees_the_load_of_all_and_the_sessions_of_its_own() {
     assert_eq!(seen["load"][0], json!({ "what": "sessions", "now": 1, "limit": 64 }));
     assert_eq!(seen["load"][1], json!({ "what": "requests", "now": 0, "limit": 16 }));
     assert_eq!((&seen["state"], &seen["recognizer"]), (&json!("ready"), &json!("digest")));
+    let vosk = json!({ "name": "vosk", "paths": ["/vosk"] });
+    let dialects = seen["dialects"].as_array().unwrap();
+    assert!(dialects.len() == Dialect::ALL.len() && dialects.contains(&vosk), "{dialects:?}");
     let tokens = seen["project"]["tokens"].as_array().unwrap();
     let kinds: Vec<&Value> = tokens.iter().map(|token| &token["kind"]).collect();
     assert_eq!(kinds, ["refresh", "access"]);
