@@ -7,7 +7,8 @@ use crate::dialects::deepgram::messages;
 use crate::dialects::deepgram::parameters::{MAX_CHANNELS, Parameters};
 use crate::dialects::deepgram::{prerecorded, speak};
 use crate::dialects::opus_packets::OpusPackets;
-use crate::dialects::{jambonz, vosk};
+use crate::dialects::{jambonz, openai, vosk};
+use crate::http::multipart::{Event, Multipart};
 
 /// Parses the query of a request to Deepgram's API, as that of each of its services.
 pub fn deepgram_query(query: &str) {
@@ -33,6 +34,42 @@ pub fn vosk_message(text: &str) {
 /// Parses a message of jambonz' custom speech recognition.
 pub fn jambonz_message(text: &str) {
     drop(jambonz::messages::parse(text));
+}
+
+/// Reads the fields of a form of OpenAI's API: a name and a value in each line.
+pub fn openai_fields(text: &str) {
+    openai::read_fields(text.lines().filter_map(|line| line.split_once('=')));
+}
+
+/// Parses a form, whose first byte tells how it is cut. A form has the same parts however it is cut.
+pub fn form(input: &[u8]) {
+    let Some((&cut, body)) = input.split_first() else { return };
+    assert_eq!(
+        parts(body, usize::from(cut).max(1)),
+        parts(body, body.len().max(1)),
+        "a split changes the form"
+    );
+}
+
+/// Returns the names and the data of a form's parts, and whether it is complete, as far as it can be read.
+fn parts(body: &[u8], cut: usize) -> (Vec<(String, Vec<u8>)>, bool) {
+    let mut form = Multipart::new("multipart/form-data; boundary=x").expect("the boundary is one");
+    let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
+    for piece in body.chunks(cut) {
+        form.feed(piece);
+        loop {
+            match form.next_event() {
+                Ok(Some(Event::Part(name))) => parts.push((name, Vec::new())),
+                Ok(Some(Event::Data(data))) => {
+                    parts.last_mut().expect("data is in a part").1.extend_from_slice(&data);
+                }
+                Ok(Some(Event::End)) => {}
+                Ok(None) => break,
+                Err(_) => return (parts, false),
+            }
+        }
+    }
+    (parts, form.finish().is_ok())
 }
 
 /// Converts headerless audio, whose first bytes choose its format and how it is cut.

@@ -51,10 +51,12 @@ impl Fields {
     }
 }
 
-#[cfg(test)]
-impl<const COUNT: usize> From<[(&'static str, &str); COUNT]> for Fields {
-    fn from(fields: [(&'static str, &str); COUNT]) -> Fields {
-        Fields(fields.map(|(name, value)| (name, value.to_owned())).into())
+#[cfg(any(test, feature = "test-util"))]
+impl<'a> FromIterator<(&'a str, &'a str)> for Fields {
+    /// Collects the fields that are read.
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(fields: I) -> Fields {
+        let field = |(name, value)| Some((known(name)?, str::to_owned(value)));
+        Fields(fields.into_iter().filter_map(field).collect())
     }
 }
 
@@ -147,15 +149,19 @@ impl Receiver<'_> {
     }
 
     fn begin(&mut self, name: &str) -> Result<Part, OpenAiError> {
-        let name = name.strip_suffix("[]").unwrap_or(name);
-        if name == "file" {
+        if name.strip_suffix("[]").unwrap_or(name) == "file" {
             if self.file.is_some() {
                 return Err(OpenAiError::invalid("file", "the form has more than one file"));
             }
             self.file = Some(self.store.begin()?);
             return Ok(Part::File);
         }
-        let known = FIELDS.into_iter().find(|known| *known == name);
-        Ok(known.map_or(Part::Ignored, |known| Part::Field(known, Vec::new())))
+        Ok(known(name).map_or(Part::Ignored, |known| Part::Field(known, Vec::new())))
     }
+}
+
+/// Returns the field of that name, which may be written as that of an array.
+fn known(name: &str) -> Option<&'static str> {
+    let name = name.strip_suffix("[]").unwrap_or(name);
+    FIELDS.into_iter().find(|known| *known == name)
 }

@@ -73,3 +73,18 @@ fn handlers() -> [MethodRouter<Arc<Gateway>>; 5] {
         get(models::one),
     ]
 }
+
+/// Reads the fields of a form, for a fuzz target. A form that is accepted keeps its limits.
+#[cfg(feature = "test-util")]
+pub(crate) fn read_fields<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) {
+    use self::request::TranscriptionRequest;
+    use voxline::engine::{RecognitionRequest, Task};
+
+    let fields = fields.collect();
+    for task in [Task::Transcribe, Task::Translate] {
+        let Ok(read) = TranscriptionRequest::read(&fields, task, RecognitionRequest::new()) else { continue };
+        assert!(
+            read.recognition.temperature.is_none_or(|temperature| temperature > 0.0 && temperature <= 1.0)
+        );
+    }
+}

@@ -171,7 +171,7 @@ mod tests {
         fields: [(&'static str, &str); COUNT],
     ) -> Result<TranscriptionRequest, OpenAiError> {
         let languages = RecognitionRequest::new().language("ru");
-        TranscriptionRequest::read(&Fields::from(fields), Task::Transcribe, languages)
+        TranscriptionRequest::read(&fields.into_iter().collect(), Task::Transcribe, languages)
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
             );
         }
         assert!(read([("response_format", "srt"), ("stream", "true")]).is_err());
-        let fields = Fields::from([("response_format", "diarized_json")]);
+        let fields = Fields::from_iter([("response_format", "diarized_json")]);
         assert!(TranscriptionRequest::read(&fields, Task::Translate, RecognitionRequest::new()).is_err());
     }
 }
