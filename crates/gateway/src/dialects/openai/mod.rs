@@ -53,12 +53,16 @@ const VERSION_TWICE: [&str; 5] = [
     "/v1/v1/models/{id}",
 ];
 
+/// Path of the same form in the server of whisper.cpp.
+const WHISPER_CPP: &str = "/inference";
+
 /// Returns the routes of the dialect.
 pub(super) fn routes() -> Routes {
     let handled = |paths: [&'static str; 5]| paths.into_iter().zip(handlers());
+    let inference = (WHISPER_CPP, post(transcriptions::transcribe));
     Routes {
         guarded: handled(PATHS).collect(),
-        aliases: handled(WITHOUT_VERSION).chain(handled(VERSION_TWICE)).collect(),
+        aliases: handled(WITHOUT_VERSION).chain(handled(VERSION_TWICE)).chain([inference]).collect(),
         reshape: Some(|error, response| OpenAiError::from(error).write(response)),
         ..Routes::default()
     }

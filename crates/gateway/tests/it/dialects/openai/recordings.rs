@@ -209,9 +209,10 @@ async fn a_translation_asks_the_recogniser_for_english() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_paths_work_without_v1_and_with_two() {
+async fn the_paths_work_without_v1_and_with_two_and_that_of_whisper_cpp() {
     let stage = Stage::new().await;
-    for path in ["/audio/transcriptions", "/audio/translations", "/v1/v1/audio/transcriptions"] {
+    let paths = ["/audio/transcriptions", "/audio/translations", "/v1/v1/audio/transcriptions", "/inference"];
+    for path in paths {
         assert_eq!(stage.json(path, &[], &recording()).await["text"], "0. 1. 2.", "{path}");
     }
     stage.server.stop().await;
