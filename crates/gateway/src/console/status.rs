@@ -79,7 +79,7 @@ fn describe(gateway: &Gateway, identity: &Identity) -> Result<Value, AuthorityEr
         "uptime_seconds": uptime.as_secs(),
         "now": to_rfc3339(u64::try_from(authority.clock().unix().as_millis()).unwrap_or(u64::MAX)),
         "state": gateway.sessions.room_for_session().map_or_else(RejectReason::name, |()| "ready"),
-        "recognizer": gateway.engines.recognizer.as_ref().map(|recognizer| recognizer.name()),
+        "recognizer": gateway.recognizer_name(),
         "dialects": options.dialects.iter().map(|dialect| dialect_entry(*dialect)).collect::<Vec<_>>(),
         "load": [
             { "what": "sessions", "now": gateway.sessions.registry.count(), "limit": options.max_sessions },

@@ -17,7 +17,7 @@ pub(crate) use super::state::Partial;
 use super::supervision::{STOPPING, UNANSWERED};
 use crate::authority::{AuthorityError, Exhausted};
 use voxline::audio::{AudioChunk, FRAME_BYTES, FramePos};
-use voxline::engine::{Latency, RecognitionRequest};
+use voxline::engine::RecognitionRequest;
 use voxline::protocol::{Final, Start};
 
 /// Parameters of a live recognition.
@@ -98,15 +98,15 @@ impl LiveSession {
         settings: LiveSettings,
     ) -> Result<LiveSession, BeginError> {
         let LiveSettings { api, sample_rate, request, partials } = settings;
-        let start = Start {
-            sample_rate,
-            language: None,
-            partials,
-            latency: Latency::Live,
-            origin: FramePos::ZERO,
-            context: None,
-        };
         let request = manager.recognizer_capabilities().supported_part(request);
+        let start = Start {
+            partials,
+            task: request.task,
+            prompt: request.prompt.clone(),
+            keywords: request.keywords.clone(),
+            accuracy: request.accuracy,
+            ..Start::new(sample_rate)
+        };
         let session = manager.begin(&opener.identity, &start, request)?;
         let attachment = session.attach(0).expect("a session that begins is not over").attachment;
         Ok(LiveSession {
